@@ -1,0 +1,271 @@
+"""A Hugging Face causal language model as a policy: evaluate recorded tokens, render prompts, load, save.
+
+The model's own modules run, unchanged, on one packed sequence (`packing.py`): a prompt that a group shares is forwarded
+once, padding never, and the output layer (`heads.py`) sees only the states in which the policy chose a token. Models
+that do not let their attention be exchanged are run plainly, padded, after one notice.
+
+Left out: sampling (`rollouts/engine.py`), finding and reading files (`loading.py`), optimisers, adapters. Dropout is
+switched off: the policy that samples and the policy that learns must be the same function.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from logpi.policies.heads import Head, score
+from logpi.policies.packing import ATTENTION, Packed, Packing, pack, register
+from logpi.types import Batch, Evaluation
+
+__all__ = ["CausalLM"]
+
+VALUE_FILE = "value_head.safetensors"
+
+
+class CausalLM(nn.Module):
+    """π(token | tokens so far) of a causal language model, and V(tokens so far) if it has a critic. A `logpi.types.Policy`.
+
+    Args:
+        model: a `transformers` causal language model. It is used as it is, in place.
+        tokenizer: its tokenizer.
+        critic: add a linear value head (float32, zero at first) on the trunk's last hidden state.
+        gradient_checkpointing: keep only each layer's input for backward; about a third more time, far less memory.
+        temperature: > 0, part of the policy: log-probabilities and entropies are those of logits / temperature.
+        chunk: logits alive at a time; 2**24 is 64 MB in float32. More than one chunk are computed again in backward.
+
+    Raises:
+        ValueError: not a causal model, or the temperature is not positive.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer,
+        *,
+        critic: bool = False,
+        gradient_checkpointing: bool = False,
+        temperature: float = 1.0,
+        chunk: int = 2**24,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, not {temperature}; for greedy decoding ask for greedy=True")
+        self.model, self.tokenizer = model, tokenizer
+        self.temperature, self.chunk = temperature, chunk
+        config = model.config.get_text_config()
+        self.value_head = _value_head(config.hidden_size, self.device) if critic else None
+        self.context: int = getattr(config, "max_position_embeddings", None) or 2**31  # tokens; some have no limit
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.train()
+        register()
+        self._plain_attention: str = model.config._attn_implementation
+        self.packed = _probe(self)  # False: the model runs plainly, on padded rows
+        if self.packed:
+            model.config._attn_implementation = ATTENTION
+        else:
+            name = type(model).__name__
+            warnings.warn(f"{name} does not let its attention be exchanged; it runs padded, and slower", stacklevel=2)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        critic: bool = False,
+        dtype: str = "float32",
+        device: str | torch.device | None = None,
+        **options,
+    ) -> CausalLM:
+        """From a local directory, a hub name, a `.gguf` file or a directory with one. `options` as the constructor's.
+
+        A critic that `save` wrote is read back if `critic` is asked for.
+
+        Raises:
+            ValueError: one line: nothing there, no tokenizer, not a causal language model, unknown dtype.
+        """
+        from logpi.policies.loading import load_model, load_tokenizer
+
+        policy = cls(load_model(path, dtype, device), load_tokenizer(path), critic=critic, **options)
+        saved = Path(path) / VALUE_FILE
+        if policy.value_head is not None and saved.is_file():
+            from safetensors.torch import load_file
+
+            policy.value_head.load_state_dict(load_file(saved))
+        return policy
+
+    def save(self, directory: str | Path) -> None:
+        """Write what `transformers.AutoModelForCausalLM` and `AutoTokenizer` load, and the value head beside it."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        with self.plain_attention():
+            self.model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+        (directory / VALUE_FILE).unlink(missing_ok=True)
+        if self.value_head is not None:
+            from safetensors.torch import save_file
+
+            save_file({k: v.contiguous() for k, v in self.value_head.state_dict().items()}, directory / VALUE_FILE)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits; may be more than the tokenizer has tokens."""
+        return self.model.get_output_embeddings().weight.shape[0]
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every token that ends a response: the generation config's and the tokenizer's."""
+        ids = self.model.generation_config.eos_token_id
+        ids = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+        own = self.tokenizer.eos_token_id
+        return tuple(dict.fromkeys(ids + ([] if own is None else [own])))
+
+    @property
+    def head(self) -> Head:
+        softcap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        return Head(self.model.get_output_embeddings(), softcap, self.temperature)
+
+    def render(self, prompt: str | list[dict]) -> list[int]:
+        """Token ids of a prompt: messages through the model's chat template, a string as it is (with its BOS, if any).
+
+        Raises:
+            ValueError: messages, but the tokenizer has no chat template.
+        """
+        if not isinstance(prompt, str):
+            if self.tokenizer.chat_template is None:
+                raise ValueError("the model has no chat template: give prompts as strings, or set tokenizer.chat_template")
+            return list(self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False))
+        ids = list(self.tokenizer(prompt)["input_ids"])
+        ended = ids and ids[-1] == self.tokenizer.eos_token_id and not prompt.endswith(self.tokenizer.eos_token)
+        return ids[:-1] if ended else ids  # some tokenizers close every text; a prompt is not finished
+
+    def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
+        """[N, d] last hidden states of packed tokens ids [N] at positions [N]; rows are what `packing` says they are."""
+        trunk = self.model.base_model
+        out = trunk(input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing)
+        return out.last_hidden_state[0]
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """logp, entropy [B, T] nats and value [B, T+1] in units of return; 0 where `mask` is False. Carries gradients.
+
+        Forwards each row up to the state of its last own action (with a critic, and unless the row terminated, one
+        further), and what several rows open with once. Order, padding and neighbours change nothing but rounding.
+        """
+        batch = batch.to(self.device)
+        need = _need(batch, self.value_head is not None)
+        if self.packed:
+            packed = pack(batch.obs, need.length, need.prefix)
+            hidden, where, head = self.hidden(packed, packed.ids, packed.position), packed.where, self.head
+            states = hidden.index_select(0, where[:, :-1][batch.mask])
+        else:
+            hidden, logits = self._plain(batch.obs, need.length)
+            where = torch.arange(batch.obs.numel(), device=self.device).view_as(batch.obs)
+            states, head = logits[:, :-1][batch.mask], Head(nn.Identity(), None, self.temperature)
+        logp, entropy = score(head, states, batch.action[batch.mask], self.vocabulary, self.chunk)
+        blank = torch.zeros(batch.mask.shape, device=self.device)
+        value = None
+        if self.value_head is not None:
+            value = self.value_head(hidden.index_select(0, where[need.valued]).to(self.value_head.weight.dtype)).squeeze(-1)
+            value = torch.zeros(batch.obs.shape, device=self.device).masked_scatter(need.valued, value)
+        return Evaluation(blank.masked_scatter(batch.mask, logp), blank.masked_scatter(batch.mask, entropy), value)
+
+    def _plain(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden [B · W, d] and untempered logits [B, W, V] of the model's own padded forward."""
+        real = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
+        self.model.eval()  # attention dropout is a number inside the modules, not a module
+        out = self.model(
+            input_ids=tokens.masked_fill(~real, 0),
+            attention_mask=real.long(),
+            use_cache=False,
+            output_hidden_states=self.value_head is not None,
+        )
+        hidden = out.hidden_states[-1].flatten(0, 1) if self.value_head is not None else out.logits
+        return hidden, out.logits
+
+    @contextmanager
+    def plain_attention(self) -> Iterator[None]:
+        """The model as `transformers` made it, for its own `generate`, its plain forward, and for saving."""
+        config = self.model.config
+        before, config._attn_implementation = config._attn_implementation, self._plain_attention
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
+
+@dataclass(frozen=True)
+class _Need:
+    """length [B]: tokens to forward. prefix [B]: up to the state of the first own action. valued [B, T+1] bool."""
+
+    length: Tensor
+    prefix: Tensor
+    valued: Tensor
+
+
+def _need(batch: Batch, critic: bool) -> _Need:
+    mask = batch.mask
+    own, column = mask.any(1), torch.arange(mask.shape[1], device=mask.device)
+    first = mask.long().argmax(1)
+    last = (mask * column).amax(1)
+    valued = nn.functional.pad(mask, (0, 1))
+    cut_off = (own & ~batch.terminated).nonzero().squeeze(1) if critic else last[:0]
+    valued[cut_off, last[cut_off] + 1] = True
+    length = (last + 1).index_add(0, cut_off, torch.ones_like(cut_off))
+    return _Need(length * own, (first + 1) * own, valued)
+
+
+def _value_head(size: int, device: torch.device) -> nn.Linear:
+    head = nn.Linear(size, 1, device=device)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+@torch.no_grad()
+def _probe(policy: CausalLM) -> bool:
+    """Whether the model, packed, says what it says plainly. Raises ValueError if what it says depends on what follows."""
+    model, length, split = policy.model, 16, 11
+    rows = (torch.arange(2 * length, device=policy.device) * 7919 + 13).view(2, length) % policy.vocabulary
+    rows[1, :split] = rows[0, :split]
+    was_training = model.training
+    model.eval()
+    try:
+        plain = model(input_ids=rows, use_cache=False).logits
+        scale = 1e-3 if plain.dtype == torch.float32 else 5e-2
+        tolerance = scale * (1 + float(plain.abs().max()))
+        if float((plain[0, :split] - plain[1, :split]).abs().max()) > tolerance:
+            raise ValueError(f"{type(model).__name__} is not a causal language model: it looks at what follows")
+        packed = _packed_logits(policy, rows, split)
+        return packed is not None and float((packed - plain).abs().max()) <= tolerance
+    finally:
+        model.train(was_training)
+
+
+def _packed_logits(policy: CausalLM, rows: Tensor, split: int) -> Tensor | None:
+    """Untempered logits [2, W, V] by way of the packing, or None if the model cannot be run so."""
+    config = policy.model.config
+    if not policy.model._supports_attention_backend or getattr(config, "attention_chunk_size", None):
+        return None
+    full = torch.full((2,), rows.shape[1], device=rows.device)
+    packed: Packed = pack(rows, full, torch.full_like(full, split))
+    before, config._attn_implementation = config._attn_implementation, ATTENTION
+    try:
+        hidden = policy.hidden(packed, packed.ids, packed.position)
+        return policy.head.logits(hidden)[packed.where] * policy.temperature
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        return None  # whatever a model that knows no `packing` makes of it
+    finally:
+        config._attn_implementation = before

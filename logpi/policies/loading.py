@@ -1,0 +1,79 @@
+"""Find and read a model and its tokenizer: a local directory, a hub name, a GGUF file. Every failure is one clear line.
+
+Left out: quantised weights (a GGUF file is unpacked to plain weights, or it could be neither trained nor saved).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+__all__ = ["load_model", "load_tokenizer"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(path: str | Path, dtype: str = "float32", device: str | torch.device | None = None) -> nn.Module:
+    """A `transformers` causal language model, in eval mode.
+
+    Raises:
+        ValueError: nothing at `path`, not a causal language model, unknown dtype.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; one of {', '.join(DTYPES)}")
+    source, gguf = _resolve(path)
+    options = {"dtype": DTYPES[dtype]}
+    if gguf:
+        options |= gguf | {"quantization_config": GgufConfig(dequantize=True)}
+    try:
+        config = AutoConfig.from_pretrained(source, **gguf)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "auto_map", None):
+            raise ValueError(f"it is a {config.model_type} model, not a causal language model")
+        model = AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
+    return model.to(device) if device is not None else model
+
+
+def load_tokenizer(path: str | Path):
+    """The tokenizer beside the model at `path`.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    source, gguf = _resolve(path)
+    try:
+        return AutoTokenizer.from_pretrained(source, **gguf)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        fix = "save the model's tokenizer there too, with tokenizer.save_pretrained(...)"
+        raise ValueError(f"no tokenizer can be read from {path}: {fix}") from None
+
+
+def _resolve(path: str | Path) -> tuple[str, dict[str, str]]:
+    """What to give to `from_pretrained`: a directory or hub name, and which GGUF file in it, if it is one."""
+    local = Path(path).expanduser()
+    if local.is_file() and local.suffix == ".gguf":
+        return str(local.parent), {"gguf_file": local.name}
+    if local.is_dir():
+        files = sorted(local.glob("*.gguf"))
+        if (local / "config.json").is_file() or not files:
+            return str(local), {}
+        if len(files) > 1:
+            raise ValueError(f"{path} holds {len(files)} GGUF files; name one, such as {files[0]}")
+        return str(local), {"gguf_file": files[0].name}
+    name = str(path)
+    if local.exists() or name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") > 1:
+        raise ValueError(f"no model at {path}: give a directory, a .gguf file, or a name on the Hugging Face hub")
+    return name, {}
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,203 @@
+"""Packing: a model's own modules run on one sequence of real, unique tokens; only attention knows about rows.
+
+A Hugging Face model whose attention is switched to "logpi" hands its queries, keys and values to `attend` below, which
+asks the `packing` object that was given to the model's forward what to do with them. `Packed` is the one for training
+and for prompts: it gathers rows, attends, and gives every token back its output. Decoding has its own, in
+`rollouts/engine.py`. Position information is in `position_ids`, so the model needs to know nothing else.
+
+Left out: dropout (sampler and learner must agree), attention patterns other than causal and causal with a window, and
+sharing of more than a row's opening: two rows share tokens up to the first own action, not later common stretches.
+
+Legend: N packed tokens · R rows of a block · Lq, Lk queries and keys of a row, padded · H, Hkv heads · D head size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["ATTENTION", "Block", "Packed", "Packing", "Rule", "pack", "register"]
+
+ATTENTION = "logpi"  # the name under which `attend` is registered with transformers
+CELLS = 2**24  # query-key pairs of one block at most: bounds the memory of its mask
+MATERIALISE = 96 * 96  # up to so many pairs a row, plain matrix products beat the fused kernel on a CPU
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a layer asks of its attention. scaling: of the scores. window: keys seen, itself included, or None for all.
+    softcap: scores become cap · tanh(score / cap) (Gemma 2), or None."""
+
+    scaling: float
+    window: int | None = None
+    softcap: float | None = None
+
+
+class Packing(Protocol):
+    """Knows which tokens are rows. `attend` maps q [N, H, D], k and v [N, Hkv, D] to the outputs [N, H, D]."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor: ...
+
+
+def attend(module, query, key, value, attention_mask, *, packing: Packing, scaling, **kwargs) -> tuple[Tensor, None]:
+    """The attention interface of transformers: [1, H, N, D] in, [1, N, H, D] out."""
+    rule = Rule(scaling, kwargs.get("sliding_window"), kwargs.get("softcap"))
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    return packing.attend(module.layer_idx, q, k, v, rule)[None], None
+
+
+def register() -> None:
+    """Make `attend` known to transformers (which makes no mask for a name it has no mask function for)."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, attend)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
+    """softmax(q kᵀ · scaling + mask) v for q [R, H, Lq, D], k and v [R, Hkv, Lk, D], additive mask [R, 1, Lq, Lk].
+
+    `mask=None` is causal with as many keys as queries. The fused kernel, unless scores are capped, which it cannot do.
+    """
+    small = q.device.type == "cpu" and torch.is_grad_enabled() and q.shape[2] * k.shape[2] <= MATERIALISE
+    if rule.softcap is None and not (small and mask is not None):
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=rule.scaling, enable_gqa=q.shape[1] != k.shape[1]
+        )
+    rows, heads, length, size = q.shape
+    grouped = q.reshape(rows, k.shape[1], -1, size)  # the heads that share keys become more queries of that head
+    scores = (grouped * rule.scaling) @ k.transpose(-1, -2)
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    scores = scores.view(rows, heads, length, -1) + mask
+    weight = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
+    return (weight.view(rows, k.shape[1], -1, k.shape[2]) @ v).reshape(rows, heads, length, size)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that attend together, padded on the right, where causality hides the padding.
+
+    A row's keys stand in the order of their positions 0, 1, 2, …: first those it shares with another row, then its own.
+
+    Attributes:
+        query: [R, Lq] packed index of the row's own tokens. key: [R, Lk] packed index of all it can see.
+        start: [R] position of the row's first query. Padding points to token 0, which is finite and never read.
+        plain: no row shares anything: queries are the keys, and attention is plainly causal.
+    """
+
+    query: Tensor
+    key: Tensor
+    start: Tensor
+    plain: bool
+    masks: dict = field(default_factory=dict, compare=False, repr=False)
+
+    def mask(self, rule: Rule, dtype: torch.dtype) -> Tensor | None:
+        """Additive [R, 1, Lq, Lk], made once for all layers of the same window; None where plain causality is enough."""
+        window = rule.window if rule.window is not None and rule.window < self.key.shape[1] else None
+        if self.plain and window is None and rule.softcap is None:
+            return None
+        if (window, dtype) not in self.masks:
+            self.masks[window, dtype] = self._mask(window, dtype)
+        return self.masks[window, dtype]
+
+    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        device = self.query.device
+        position = (self.start[:, None] + torch.arange(self.query.shape[1], device=device))[:, None, :, None]
+        key = torch.arange(self.key.shape[1], device=device)
+        hidden = key > position
+        if window is not None:
+            hidden |= key <= position - window
+        lowest = torch.finfo(dtype).min / 2  # finite: a padding query that sees nothing must not become NaN
+        return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, lowest)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+        """[R · Lq, H, D]"""
+        rows, length = self.query.shape
+        q = q.index_select(0, self.query.flatten()).view(rows, length, *q.shape[1:]).transpose(1, 2)
+        k, v = (x.index_select(0, self.key.flatten()).view(rows, -1, *x.shape[1:]).transpose(1, 2) for x in (k, v))
+        return attention(q, k, v, self.mask(rule, q.dtype), rule).transpose(1, 2).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Ragged rows as one sequence of unique tokens.
+
+    Attributes:
+        ids, position: [N] token ids and their positions, for the model's forward.
+        where: [B, W] packed index of token t of row b; unspecified for tokens that are not forwarded.
+        blocks: rows of similar length. home: [N] where each token's output is in the blocks' outputs, concatenated.
+    """
+
+    ids: Tensor
+    position: Tensor
+    where: Tensor
+    blocks: tuple[Block, ...]
+    home: Tensor
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+        outputs = [block.attend(q, k, v, rule) for block in self.blocks]
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).index_select(0, self.home)
+
+
+def pack(tokens: Tensor, length: Tensor, prefix: Tensor) -> Packed:
+    """Lay out the rows `tokens[b, :length[b]]`, forwarding what several rows open with only once.
+
+    Rows whose first `prefix[b]` tokens are the same share them: one forwards the whole row, the others only what
+    follows. Equality is decided by the tokens themselves. tokens [B, W] long; length, prefix [B] long, prefix ≤ length;
+    a row of length 0 is left out.
+    """
+    column = torch.arange(tokens.shape[1], device=tokens.device)
+    leader, shared = _openings(tokens, prefix)
+    forwarded = (column >= shared[:, None]) & (column < length[:, None])
+    own = forwarded.flatten().cumsum(0).view_as(tokens) - 1
+    where = torch.where(column < shared[:, None], own[leader], own)
+    blocks, home = [], torch.empty(int(forwarded.sum()), dtype=torch.long, device=tokens.device)
+    offset = 0
+    for rows in _buckets(length, shared):
+        block, valid = _block(where, rows, length[rows], shared[rows])
+        home[block.query[valid]] = offset + valid.flatten().nonzero().squeeze(1)
+        offset += valid.numel()
+        blocks.append(block)
+    return Packed(tokens[forwarded], column.expand_as(tokens)[forwarded], where, tuple(blocks), home)
+
+
+def _openings(tokens: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
+    """leader [B]: the first row with the same opening. shared [B]: tokens taken from it, 0 for the leader itself."""
+    row = torch.arange(len(tokens), device=tokens.device)
+    width = max(1, int(prefix.max())) if len(tokens) else 1
+    column = torch.arange(width, device=tokens.device)
+    opening = tokens[:, :width].masked_fill(column >= prefix[:, None], -1)
+    _, same = torch.unique(opening, dim=0, return_inverse=True)
+    first = torch.full_like(row, len(row)).scatter_reduce(0, same, row, "amin")
+    leader = first[same]
+    return leader, torch.where(leader == row, 0, prefix)
+
+
+def _buckets(length: Tensor, shared: Tensor) -> list[Tensor]:
+    """Rows [R] of similar length: at least half of the longest, unless few, and within `CELLS`. Followers apart."""
+    out = []
+    for follower in (False, True):
+        chosen = ((length > 0) & ((shared > 0) == follower)).nonzero().squeeze(1)
+        chosen = chosen[length[chosen].argsort(descending=True, stable=True)]
+        sizes, begin = length[chosen].tolist(), 0
+        for end in range(1, len(sizes) + 1):
+            full = (end - begin + 1) * sizes[begin] ** 2 > CELLS
+            if end == len(sizes) or full or (2 * sizes[end] < sizes[begin] and end - begin >= 8):
+                out.append(chosen[begin:end])
+                begin = end
+    return out
+
+
+def _block(where: Tensor, rows: Tensor, length: Tensor, shared: Tensor) -> tuple[Block, Tensor]:
+    """The block of `rows` and which of its queries [R, Lq] are real."""
+    key = torch.arange(int(length.max()), device=where.device)
+    query = torch.arange(int((length - shared).max()), device=where.device)
+    valid = query < (length - shared)[:, None]
+    keys = where[rows, : len(key)].masked_fill(key >= length[:, None], 0)
+    column = (shared[:, None] + query).clamp(max=where.shape[1] - 1)
+    queries = where[rows].gather(1, column).masked_fill(~valid, 0)
+    return Block(queries, keys, shared, plain=not bool((shared > 0).any())), valid
