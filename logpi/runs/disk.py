@@ -1,0 +1,132 @@
+"""Small sure steps on a file system: append a line, replace a file or a directory whole, sync, lock.
+
+After a kill at any instant a file or directory written through here is the old one or the new one. Failures of the
+disk come out as `RunError`, one line. POSIX only (directory syncs and `fcntl` locks); knows nothing of what it writes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from logpi.errors import RunError
+
+__all__ = ["append", "lock", "replaced", "reported", "settle", "sync", "write"]
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a directory's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add to a file with nothing left in this process: a kill loses nothing that was appended before it.
+
+    A failure half-way (a full disk) takes back the half, so that the file still ends with a whole line.
+    """
+    with open(path, "ab", buffering=0) as file:
+        before, rest = file.tell(), memoryview(data)
+        try:
+            while rest:
+                rest = rest[file.write(rest) or 0 :]
+        except OSError:
+            with suppress(OSError):
+                file.truncate(before)
+            raise
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace a whole file."""
+    partial = _beside(path, "partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    sync(path.parent)
+
+
+@contextmanager
+def replaced(directory: Path) -> Iterator[Path]:
+    """Give an empty hidden sibling to fill; on a clean exit it is synced and takes the directory's name.
+
+    A rename cannot replace a directory that has files in it, so an old one steps aside first; `settle` puts it back
+    if the process dies between the two renames.
+    """
+    partial, old = _beside(directory, "partial"), _beside(directory, "old")
+    _settle(directory)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in [*partial.rglob("*"), partial]:
+            sync(path)
+        if directory.exists():
+            directory.rename(old)
+        partial.rename(directory)
+    except BaseException:
+        _settle(directory)
+        raise
+    sync(directory.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def settle(parent: Path) -> None:
+    """Clear what killed writers left in `parent`: half-made things go, and one that had stepped aside comes back."""
+    for left in [*parent.glob(".*.partial"), *parent.glob(".*.old")]:
+        _settle(parent / left.stem.removeprefix("."))
+
+
+def _settle(path: Path) -> None:
+    partial, old = _beside(path, "partial"), _beside(path, "old")
+    if partial.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.unlink(missing_ok=True)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        old.rename(path)
+
+
+def _beside(path: Path, role: str) -> Path:
+    return path.with_name(f".{path.name}.{role}")
+
+
+@contextmanager
+def reported(what: str, then: str = "") -> Iterator[None]:
+    """Turn an error of the disk into one line: `cannot write …: No space left on device; …`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(f"cannot {what}: {reason}" + (f"; {then}" if then else "")) from error
+
+
+def lock(path: Path) -> IO[bytes]:
+    """Hold `path` for this process until the file is closed or the process ends, however it ends.
+
+    A record lock (`lockf`), not `flock`: a forked child that outlives a killed trainer does not hold the run.
+    """
+    import fcntl
+
+    file = open(path, "ab")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise RunError(f"{path.parent} is in use by another process; wait for it, or give another --out") from None
+    except OSError:  # a file system without locks: better unguarded than unusable
+        pass
+    return file

@@ -1,0 +1,41 @@
+"""Every global random generator as plain data: what a checkpoint needs so that a resumed run draws the same numbers.
+
+Left out: generators that parts own (a sampler's `torch.Generator`, an environment's); those are in their own state.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy
+import torch
+
+__all__ = ["load_rng_state", "rng_state", "seed"]
+
+
+def seed(value: int) -> None:
+    """Seed Python, NumPy and torch (every device)."""
+    random.seed(value)
+    numpy.random.seed(value % 2**32)
+    torch.manual_seed(value)
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of Python's, NumPy's and torch's global generators (CUDA's too, once CUDA is in use)."""
+    used = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return {
+        "python": random.getstate(),
+        "numpy": numpy.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if used else [],
+    }
+
+
+def load_rng_state(state: dict[str, Any]) -> None:
+    """Set the generators to what `rng_state` returned."""
+    random.setstate(state["python"])
+    numpy.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

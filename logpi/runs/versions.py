@@ -1,0 +1,52 @@
+"""What a run ran on: enough to say, later, why two runs of the same arguments differ."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["differences", "versions"]
+
+_PACKAGES = ("logpi", "torch", "transformers", "numpy", "gymnasium", "vllm")
+# A change in one of these can change the last bit of a sum.
+_NUMERIC = ("python", "platform", "threads", *_PACKAGES)
+
+
+def versions() -> dict[str, Any]:
+    """Python, packages (those loaded by now), platform, processors, threads, and the git commit of the directory."""
+    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
+    found |= {name: _version(name) for name in _PACKAGES if name in sys.modules}
+    found |= {"cpus": os.cpu_count(), "command_line": sys.argv, "git": _commit()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["threads"] = torch.get_num_threads()
+        found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return found
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What changed of what may change results, as 'torch 2.12.0 -> 2.13.0'."""
+    both = [name for name in _NUMERIC if name in before and name in now]
+    return [f"{name} {before[name]} -> {now[name]}" for name in both if before[name] != now[name]]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed as a package"
+
+
+def _commit() -> str | None:
+    """The commit, with a + when files differ from it; None outside a repository or without git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
