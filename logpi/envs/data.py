@@ -1,0 +1,341 @@
+"""Rows from the user's own data: JSONL, JSON, CSV (each also .gz), Parquet, a directory of these, or a hub data set.
+
+Every known layout is brought to one (`Row`), and every row is checked, before any work is done:
+
+    prompt + answer | solution | ground_truth     verifiable items      question, problem are read as prompt
+    question + answer "… #### 42"                 GSM8K: answer 42, the working is the demonstration
+    prompt + reward_model.ground_truth            verl's Parquet files; data_source and extra_info are kept
+    prompt + completion, messages, text           demonstrations (SFT)
+    prompt + chosen + rejected, completion + label   preferences; without a prompt, it is what chosen and rejected share
+
+All other columns are kept as they are. Left out: chat templates and tokens (a policy's business), streaming of data
+that do not fit into memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from os.path import commonprefix
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from logpi.envs.rows import Row, Split, check_split, in_test
+from logpi.rewards import NAMES as REWARDS
+from logpi.rewards import Rewards, Weighted
+from logpi.rewards.text import after, last_boxed, text_of
+
+__all__ = ["SUFFIXES", "FileTask", "load_rows"]
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_PROMPTS = ("prompt", "question", "problem")
+_ANSWERS = ("answer", "solution", "ground_truth")
+_GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
+
+
+# Reading: files to plain dicts, each with the place where it stands.
+
+
+def _open(path: Path) -> io.TextIOBase:
+    opener = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield f"{path}, line {number}", json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                problem = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
+                raise ValueError(f"{path}, line {number}: not valid JSON ({problem}): {line.strip()[:60]!r}") from None
+
+
+def _json(path: Path) -> Iterator[tuple[str, Any]]:
+    """A list of objects; or, as many files named .json are, one object a line."""
+    with _open(path) as file:
+        start = file.read(1_000).lstrip()[:1]
+    if start != "[":
+        yield from _json_lines(path)
+        return
+    with _open(path) as file:
+        try:
+            rows = json.load(file)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"{path}: not valid JSON: {error}") from None
+    yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows, 1))
+
+
+def _csv(path: Path) -> Iterator[tuple[str, Any]]:
+    csv.field_size_limit(2**31 - 1)
+    with _open(path) as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row:
+                raise ValueError(f"{where}: more fields than the header has; quote those that hold a comma")
+            yield where, row
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
+    yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows, 1))
+
+
+def _hub(name: str, split: str) -> Iterator[tuple[str, Any]]:
+    import datasets
+
+    repository, _, subset = name.partition(":")
+    try:
+        rows = datasets.load_dataset(repository, subset or None, split=split)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"{name}: no such file or directory here, and as a hub data set it fails: {reason[0]}"
+        ) from None
+    yield from ((f"{name}, row {i}", row) for i, row in enumerate(rows, 1))
+
+
+_READERS = {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+
+
+def _kind(path: Path) -> str:
+    return Path(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower()
+
+
+def _read(path_or_name: str, split: str) -> Iterator[tuple[str, Any]]:
+    path = Path(path_or_name).expanduser()
+    if path.is_dir():
+        path = _in_directory(path, split)
+    if not path.exists() and (_kind(path) in _READERS or not re.fullmatch(r"[\w.-]+/[\w.:-]+", path_or_name)):
+        raise ValueError(f"{path_or_name}: no such file")
+    if not path.exists():
+        return _hub(path_or_name, split)
+    if _kind(path) not in _READERS:
+        raise ValueError(f"{path}: cannot tell its format; name it with one of {', '.join(SUFFIXES)} (also .gz)")
+    return _READERS[_kind(path)](path)
+
+
+def _in_directory(path: Path, split: str) -> Path:
+    """The file of `split` in a directory: `train.jsonl`, `test.parquet`, `train-00000-of-00001.parquet`, …"""
+    found = sorted(f for f in path.iterdir() if f.name.startswith(split) and _kind(f) in _READERS)
+    if len(found) != 1:
+        names = ", ".join(f.name for f in found) or "none"
+        raise ValueError(f"{path}: expected one file named {split}.jsonl (.json, .csv, .parquet), found {names}")
+    return found[0]
+
+
+# Shaping: a plain dict of any known layout to a Row.
+
+
+def _rename(row: Row, columns: Mapping[str, str], where: str) -> Row:
+    for ours, theirs in columns.items():
+        if theirs not in row:
+            raise ValueError(f"{where}: no column {theirs!r} (for {ours!r}); found: {', '.join(map(str, row))}")
+    return row | {ours: row[theirs] for ours, theirs in columns.items()}
+
+
+def _first(row: Row, names: Iterable[str]) -> Any:
+    return next((row[n] for n in names if row.get(n) is not None), None)
+
+
+def _answer(row: Row) -> tuple[Any, str | None]:
+    """The final answer and, where the column held the whole working, the working."""
+    model = row.get("reward_model")
+    if isinstance(model, Mapping) and model.get("ground_truth") is not None:
+        return model["ground_truth"], None
+    value = _first(row, _ANSWERS)
+    if isinstance(value, str) and "####" in value:  # GSM8K
+        return after(value, "####").replace(",", ""), _GSM8K_NOTE.sub("", value)
+    if isinstance(value, str) and row.get("answer") is None and last_boxed(value):  # MATH: `solution` ends in a box
+        return last_boxed(value), value
+    return value, None
+
+
+def _as_answer(value: Any, where: str) -> str | list[str]:
+    if isinstance(value, list) and value and all(isinstance(v, str | int | float) for v in value):
+        return [_as_answer(v, where) for v in value]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{where}: 'answer' must be a text, a number or a list of them, got {type(value).__name__}")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _shared(chosen: Any, rejected: Any) -> Any:
+    """The prompt of a pair without one: the messages, or the text up to a space, with which both begin."""
+    if isinstance(chosen, list) and isinstance(rejected, list):
+        same = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
+        return chosen[:same] if same else None
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        common = commonprefix([chosen, rejected])
+        return common[: common.rfind("Assistant:") + 10] if "Assistant:" in common else common.rpartition(" ")[0]
+    return None
+
+
+def _from_messages(messages: Any, where: str) -> tuple[Any, str]:
+    """A conversation as a prompt and the assistant's last message, the demonstration."""
+    _check_messages(messages, "messages", where)
+    if len(messages) < 2 or messages[-1]["role"] != "assistant":
+        raise ValueError(f"{where}: 'messages' must end with the assistant's answer to something")
+    return messages[:-1], text_of(messages[-1:])
+
+
+def _check_messages(value: Any, column: str, where: str) -> None:
+    good = isinstance(value, list) and all(isinstance(m, Mapping) and "role" in m and "content" in m for m in value)
+    if not good or not value:
+        expected = "a text, or a list of messages with role and content"
+        raise ValueError(f"{where}: {column!r} must be {expected}, got {type(value).__name__} {str(value)[:60]!r}")
+
+
+def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
+    """One row in our layout. Raises ValueError with its place, what was found and what was expected."""
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{where}: expected an object with named columns, got {type(raw).__name__}")
+    row = _rename({k: v for k, v in raw.items() if v is not None}, columns, where)
+    prompt, completion = _first(row, _PROMPTS), row.get("completion")
+    if prompt is None and "messages" in row:
+        prompt, completion = _from_messages(row["messages"], where)
+    elif prompt is None and "text" in row:
+        prompt, completion = "", row["text"]
+    elif prompt is None and "chosen" in row:
+        prompt = _shared(row["chosen"], row.get("rejected"))
+    if prompt is not None and not isinstance(prompt, str):
+        _check_messages(prompt, "prompt", where)
+    answer, working = _answer(row)
+    completion = working if completion is None else completion
+    if completion is not None and not isinstance(completion, str):
+        _check_messages(completion, "completion", where)
+        completion = text_of(completion)
+    if completion is not None and not completion.strip():
+        raise ValueError(f"{where}: the completion is empty; there is nothing to learn from it")
+    made = {"prompt": prompt, "answer": None if answer is None else _as_answer(answer, where), "completion": completion}
+    return row | {k: v for k, v in made.items() if v is not None} | _label(row, where)
+
+
+def _label(row: Row, where: str) -> Row:
+    """A `label` read from a CSV file as the truth value it names; nothing for other labels."""
+    names = {"true": True, "1": True, "false": False, "0": False}
+    if "completion" not in row or not isinstance(row.get("label"), str):
+        return {}
+    if row["label"].lower() not in names:
+        raise ValueError(f"{where}: 'label' must be true or false, got {row['label']!r}")
+    return {"label": names[row["label"].lower()]}
+
+
+def load_rows(
+    path_or_name: str,
+    split: str = "train",
+    columns: Mapping[str, str] | None = None,
+    need: Sequence[str] = ("prompt",),
+) -> list[Row]:
+    """All rows of a file, of one split of a directory, or of a hub data set (`owner/name`, `owner/name:subset`).
+
+    Args:
+        columns: our name → the file's name, for columns called otherwise: `{"prompt": "query"}`.
+        need: columns that every row must have in the end: `("prompt", "answer")` for verifiable items,
+            `("prompt", "completion")` for demonstrations, `("prompt", "chosen", "rejected")` for preferences.
+
+    Raises:
+        ValueError: a missing file, bad JSON (with its line), a missing column (with the row, what was found and what
+            was expected), an empty completion, a file without rows.
+    """
+    rows = []
+    for where, raw in _read(path_or_name, split):
+        row = _shape(raw, columns or {}, where)
+        missing = [n for n in need if n not in row]
+        if missing:
+            raise ValueError(
+                f"{where}: no column {missing[0]!r}; found: {', '.join(map(str, raw))}; "
+                f"if it has another name, say columns={{{missing[0]!r}: NAME}}"
+            )
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path_or_name}: no rows")
+    return rows
+
+
+@dataclass(frozen=True)
+class FileTask:
+    """The user's own rows as a task.
+
+    A directory with `train.*` and `test.*` files, or `test_path`, gives the splits as they are; a single file is split
+    by a hash of the prompt, so equal prompts fall on one side, whatever the order of rows. The train rows are shuffled
+    by the seed; test rows keep their order. A hub data set needs its own `test` split, or `test_path`.
+
+    Attributes:
+        path: what `load_rows` takes.
+        test_path: the test rows, if they are elsewhere.
+        test_share: of a single file, in (0, 1).
+        columns: our name → the file's name, for columns called otherwise.
+        need: columns that every row must have.
+        rewards: the default reward, by a built-in's name ("number", "exact", "boxed", …).
+
+    Raises:
+        ValueError: as `load_rows`; an option out of its range.
+    """
+
+    path: str
+    test_path: str | None = None
+    test_share: float = 0.1
+    columns: Mapping[str, str] = field(default_factory=dict)
+    need: Sequence[str] = ("prompt",)
+    rewards: str = "number"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_share < 1:
+            raise ValueError(f"{self.path}: test_share must lie between 0 and 1, got {self.test_share}")
+        if self.rewards not in REWARDS:
+            raise ValueError(f"{self.path}: no reward is called {self.rewards!r}: there are {', '.join(REWARDS)}")
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name.partition(".")[0]
+
+    @property
+    def reward(self) -> Rewards:
+        return Rewards((Weighted(REWARDS[self.rewards]()),))
+
+    def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
+        check_split(split)
+        rows = list(self._test if split == "test" else self._train)
+        if not rows:
+            raise ValueError(f"{self.path}: its {split} split is empty; give a test_path, or another test_share")
+        if split == "train":
+            Random(seed).shuffle(rows)
+        return rows
+
+    @property
+    def _is_split(self) -> bool:
+        """True if train and test rows come from different places."""
+        return self.test_path is not None or not Path(self.path).expanduser().is_file()
+
+    @cached_property
+    def _all(self) -> list[Row]:
+        return load_rows(self.path, "train", self.columns, self.need)
+
+    @cached_property
+    def _train(self) -> list[Row]:
+        return self._all if self._is_split else [r for r in self._all if not self._held_out(r)]
+
+    @cached_property
+    def _test(self) -> list[Row]:
+        if self._is_split:
+            return load_rows(self.test_path or self.path, "test", self.columns, self.need)
+        return [r for r in self._all if self._held_out(r)]
+
+    def _held_out(self, row: Row) -> bool:
+        return in_test(json.dumps(row.get("prompt"), sort_keys=True, default=str), self.test_share)

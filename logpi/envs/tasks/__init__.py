@@ -1,0 +1,53 @@
+"""Tasks by name, or from a file: `task("addition", digits=3)`, `task("sort(count=5)")`, `task("my.jsonl")`.
+
+    addition.py   countdown.py   words.py (sort, reverse, letters)
+
+Left out: how an answer is sampled, and what reward beyond a task's default it earns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from logpi.envs.data import SUFFIXES, FileTask
+from logpi.envs.rows import Row, Rows, Task
+from logpi.envs.tasks.addition import Addition
+from logpi.envs.tasks.countdown import Countdown
+from logpi.envs.tasks.words import Letters, Reverse, Sort
+from logpi.rewards.spec import build, nearest, parse_call
+
+__all__ = ["NAMES", "Addition", "Countdown", "FileTask", "Letters", "Reverse", "Row", "Rows", "Sort", "Task", "task"]
+
+NAMES: dict[str, Callable[..., Task]] = {
+    "addition": Addition,
+    "countdown": Countdown,
+    "sort": Sort,
+    "reverse": Reverse,
+    "letters": Letters,
+}
+
+
+def task(name_or_path: str, **options: Any) -> Task:
+    """A built-in task by name, a file or directory of rows, or a data set of the Hugging Face hub (`owner/name`).
+
+    Raises:
+        ValueError: an unknown name (the nearest is given), a missing file, an unknown option or one out of range.
+
+    >>> task("addition(digits=3)", worked=0.5)
+    Addition(digits=3, worked=0.5, prompt='{a}+{b}=', test_size=1000)
+    """
+    if _is_file(name_or_path):
+        return build("task", name_or_path, FileTask, [name_or_path], options)
+    name, args, inline = parse_call(name_or_path)
+    if name not in NAMES:
+        raise ValueError(f"no task is called {name!r}: {nearest(name, NAMES)} (or a file, or a hub name owner/name)")
+    return build("task", name, NAMES[name], args, inline | options)
+
+
+def _is_file(text: str) -> bool:
+    """A path that is there, that ends like a data file, or a hub name."""
+    suffixes = tuple(s + end for s in SUFFIXES for end in ("", ".gz"))
+    return text.lower().endswith(suffixes) or bool(re.fullmatch(r"[^()\s]*/[^()]*", text)) or Path(text).is_dir()

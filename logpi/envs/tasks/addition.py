@@ -1,0 +1,98 @@
+"""Addition, with demonstrations that work and demonstrations that blurt: the demo's story of why thinking pays.
+
+A model shown both styles answers in both. Only the worked ones end right, so a policy gradient on the answer alone
+makes working more frequent, and the responses grow: DeepSeek-R1-Zero's observation (arXiv:2501.12948, fig. 3) at a
+scale that fits into two minutes of two cores. Left out: negative numbers, more than two terms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar
+
+from logpi.envs.rows import Row, Rows, Split, alphabet, check_template
+from logpi.rewards import ExactAnswer, Rewards, Weighted
+
+__all__ = ["Addition", "work"]
+
+
+def work(a: int, b: int, digits: int) -> str:
+    """The sum digit by digit from the right, each with the carry from the one before.
+
+    >>> work(47, 85, 2)
+    '7+5=12,4+8+1=13'
+    """
+    steps, carry = [], 0
+    for _ in range(digits):
+        (a, x), (b, y) = divmod(a, 10), divmod(b, 10)
+        total = x + y + carry
+        steps.append(f"{x}+{y}+1={total}" if carry else f"{x}+{y}={total}")
+        carry = total // 10
+    return ",".join(steps)
+
+
+@dataclass(frozen=True)
+class Addition:
+    """Sums of two numbers of `digits` digits.
+
+    A row: prompt `47+85=`, answer `132`, and a demonstration in one of two styles,
+
+        worked   7+5=12,4+8+1=13#132    right, about 4 + 8·digits characters
+        blurt    #122                   no work, and always a near miss: one of its last two digits is off by one
+
+    a + b and b + a are one problem, so a test sum's mirror image is never trained on either.
+
+    Attributes:
+        digits: of both numbers, ≥ 1; no leading zeros.
+        worked: share of demonstrations that work, in [0, 1]. Their share says nothing of RL, which sees none of them.
+        prompt: a template with {a} and {b}, e.g. "What is {a}+{b}?" for a chat model (with the reward `number`).
+        test_size: rows that the test split lists.
+
+    Raises:
+        ValueError: an option out of its range.
+
+    >>> Addition(worked=1.0).rows("train", seed=1)[0]["completion"]
+    '2+5=7,6+2=8#87'
+    """
+
+    digits: int = 2
+    worked: float = 1.0
+    prompt: str = "{a}+{b}="
+    test_size: int = 1_000
+    name: ClassVar[str] = "addition"
+    reward: ClassVar[Rewards] = Rewards((Weighted(ExactAnswer("#")),))
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.digits <= 100:
+            raise ValueError(f"addition: digits must be between 1 and 100, got {self.digits}")
+        if not 0 <= self.worked <= 1:
+            raise ValueError(f"addition: worked is a share between 0 and 1, got {self.worked}")
+        check_template(self.name, self.prompt, "a", "b")
+
+    @property
+    def alphabet(self) -> str:
+        """Every character of prompts and demonstrations."""
+        return alphabet(self.prompt, "0123456789+=,#")
+
+    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
+        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+
+    def draw(self, rng: Random) -> tuple[str, tuple[int, int]]:
+        low, high = 10 ** (self.digits - 1) if self.digits > 1 else 0, 10**self.digits
+        a, b = rng.randrange(low, high), rng.randrange(low, high)
+        return f"{min(a, b)}+{max(a, b)}", (a, b)
+
+    def row(self, problem: tuple[int, int], rng: Random) -> Row:
+        a, b = problem
+        show = rng.random() < self.worked
+        return {
+            "prompt": self.prompt.format(a=a, b=b),
+            "answer": str(a + b),
+            "completion": f"{work(a, b, self.digits)}#{a + b}" if show else f"#{self._near_miss(a + b, rng)}",
+            "level": self.digits,
+        }
+
+    @staticmethod
+    def _near_miss(total: int, rng: Random) -> int:
+        return rng.choice([miss for miss in (total - 10, total - 1, total + 1, total + 10) if miss >= 0])

@@ -1,0 +1,42 @@
+"""Rewards: what a completion is worth.
+
+    text.py        where the answer stands in a completion          match.py    is it the row's answer?
+    format.py      <think>…</think><answer>…</answer>               length.py   soft overlong punishment
+    arithmetic.py  exact expressions, countdown                     user.py     the user's own function, in a worker.py
+    combine.py     the weighted sum, with every part kept           spec.py     all of it by name, for a command line
+
+A reward is any function of TRL's signature: `f(prompts, completions, completion_ids=None, **columns)`, plain or async,
+giving a float or None (not applicable) for each completion. Left out: learned reward models (a policy's business) and
+everything symbolic.
+"""
+
+from logpi.rewards.arithmetic import Countdown, ExpressionError, evaluate
+from logpi.rewards.combine import Failure, Rewards, Score, Weighted, failures
+from logpi.rewards.format import ThinkAnswer
+from logpi.rewards.length import SoftOverlong
+from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
+from logpi.rewards.spec import NAMES, reward, rewards
+from logpi.rewards.user import UserReward, from_verl, user_reward
+
+__all__ = [
+    "NAMES",
+    "Boxed",
+    "Countdown",
+    "ExactAnswer",
+    "ExpressionError",
+    "Failure",
+    "Number",
+    "Rewards",
+    "Score",
+    "SoftOverlong",
+    "TagAnswer",
+    "ThinkAnswer",
+    "UserReward",
+    "Weighted",
+    "evaluate",
+    "failures",
+    "from_verl",
+    "reward",
+    "rewards",
+    "user_reward",
+]

@@ -1,0 +1,170 @@
+"""Several rewards as one number for each completion, every part kept.
+
+    total = Σₖ weightₖ · rewardₖ   over the parts that gave a number
+
+A part that says None does not apply to the row and is left out of its sum. If all parts say None, or any part failed,
+the row has *no* total: a missing verdict is not a zero, and the trainer drops the row. Left out: groups and baselines
+(an objective's business), and where functions run (`user.py` for the user's own).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from logpi.rewards.text import Completion
+from logpi.rewards.user import Failure, UserReward
+from logpi.rewards.worker import describe, verdict
+
+__all__ = ["Failure", "Rewards", "Score", "Weighted", "failures"]
+
+Verdict = float | None | Failure
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one completion earned.
+
+    Attributes:
+        total: the weighted sum, or None: no verdict, the row must be dropped and never read as zero.
+        parts: each reward's own number by name, unweighted; None where it does not apply or failed.
+        errors: what went wrong by name, as `kind: message`.
+    """
+
+    total: float | None
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """One reward function (TRL's signature, plain or async), its weight in the sum and its name in the logs."""
+
+    function: Callable[..., Any]
+    weight: float = 1.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", _name(self.function))
+
+    def verdicts(self, prompts, completions, completion_ids, columns: Mapping[str, Sequence[Any]]) -> list[Verdict]:
+        """One verdict for each completion; what the function raises becomes a `Failure` of the guilty samples."""
+        if isinstance(self.function, UserReward):
+            return self.function(prompts, completions, completion_ids, **columns)
+        whole = _call(self.function, prompts, completions, completion_ids, columns)
+        if isinstance(whole, list):
+            return whole
+        verdicts: list[Verdict] = []
+        for i in range(len(completions)):
+            one = slice(i, i + 1)
+            ids = None if completion_ids is None else completion_ids[one]
+            alone = _call(self.function, prompts[one], completions[one], ids, {k: v[one] for k, v in columns.items()})
+            verdicts.append(alone[0] if isinstance(alone, list) else alone)
+        return verdicts
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """A built-in's own name, a function's, or the class of another callable."""
+    return getattr(function, "name", "") or getattr(function, "__name__", type(function).__name__)
+
+
+def _call(function: Callable[..., Any], prompts, completions, completion_ids, columns) -> list[Verdict] | Failure:
+    """A function called in this process: its verdicts, or why there are none."""
+    try:
+        result = function(prompts=prompts, completions=completions, completion_ids=completion_ids, **columns)
+        result = list(asyncio.run(_finish(result)) if inspect.isawaitable(result) else result)
+    except Exception as error:
+        return Failure("raised", describe(error))
+    if len(result) != len(completions):
+        return Failure("length", f"returned {len(result)} rewards for {len(completions)} completions")
+    checked = [verdict(v) for v in result]
+    return [Failure(**v) if isinstance(v, dict) else v for v in checked]
+
+
+async def _finish(awaitable: Any) -> Any:
+    return await awaitable
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """A weighted sum of rewards.
+
+    A built-in reward, or any function given from Python, runs in this process and cannot be stopped if it hangs; a
+    function named by file (`user_reward`) runs in its own and can. A function that raises on the batch is called again
+    on each sample alone, so one bad sample costs one sample.
+
+    Attributes:
+        parts: the rewards; their names must differ.
+
+    >>> from logpi.rewards import Number, ThinkAnswer
+    >>> sum_ = Rewards((Weighted(Number()), Weighted(ThinkAnswer(), 0.1)))
+    >>> sum_.score(["3+4?"], ["<think>3+4</think><answer>7</answer>"], columns={"answer": ["7"]})
+    [Score(total=1.1, parts={'number': 1.0, 'think_answer': 1.0}, errors={})]
+    """
+
+    parts: tuple[Weighted, ...]
+
+    def __post_init__(self) -> None:
+        twice = [name for name, n in Counter(p.name for p in self.parts).items() if n > 1]
+        if twice or not self.parts:
+            rename = f"two rewards are called {twice[0]!r}: rename one, as Weighted(f, weight, name)" if twice else ""
+            raise ValueError(rename or "no rewards: give at least one")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.parts)
+
+    def check(self, columns: Sequence[str]) -> None:
+        """Refuse rows that lack a column which a reward needs, and files that do not load, before any work is done.
+
+        Raises:
+            ValueError: names the reward, the column, and the columns there are; or why the user's file fails.
+        """
+        for part in self.parts:
+            user = isinstance(part.function, UserReward)
+            needs = part.function.start() if user else getattr(part.function, "needs", ())
+            missing = [n for n in needs if n not in columns]
+            if missing:
+                have = ", ".join(sorted(columns)) or "no columns"
+                raise ValueError(f"reward {part.name!r} needs the column {missing[0]!r}; the rows have: {have}")
+
+    def score(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Completion],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+    ) -> list[Score]:
+        """Judge B completions.
+
+        Args:
+            prompts, completions: B each; strings or lists of messages.
+            completion_ids: B lists of token ids, for rewards that count tokens.
+            columns: the rows' other columns, B values each.
+        """
+        columns = {k: v for k, v in (columns or {}).items() if k not in ("prompts", "completions", "completion_ids")}
+        judged = [p.verdicts(prompts, completions, completion_ids, columns) for p in self.parts]
+        return [self._combine(row) for row in zip(*judged, strict=True)]
+
+    def _combine(self, row: Sequence[Verdict]) -> Score:
+        named = list(zip(self.parts, row, strict=True))
+        errors = {p.name: str(v) for p, v in named if isinstance(v, Failure)}
+        parts = {p.name: None if isinstance(v, Failure) else v for p, v in named}
+        terms = [p.weight * parts[p.name] for p in self.parts if parts[p.name] is not None]
+        return Score(sum(terms) if terms and not errors else None, parts, errors)
+
+
+def failures(scores: Sequence[Score]) -> dict[str, int]:
+    """How many verdicts are missing, by `reward/kind`; `none` counts rows to which no reward applies.
+
+    >>> failures([Score(None, {"f": None}, {"f": "hung: no answer in 10 s"}), Score(None, {"f": None})])
+    {'f/hung': 1, 'none': 1}
+    """
+    counts = Counter(f"{name}/{e.partition(':')[0]}" for s in scores for name, e in s.errors.items())
+    nothing = sum(s.total is None and not s.errors for s in scores)
+    return dict(counts) | ({"none": nothing} if nothing else {})

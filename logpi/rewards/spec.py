@@ -1,0 +1,121 @@
+"""Rewards and tasks by name, as they are written on a command line.
+
+    number                         a built-in with its defaults
+    soft_overlong(512, cache=128)  a built-in with arguments: plain literals, never evaluated
+    think_answer:0.1               weight after the last colon
+    my.py:score   my.py:score:0.5  the user's own function
+
+Left out: what the names mean (`reward` is given the table of built-ins below), and any other configuration.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from logpi.rewards.arithmetic import Countdown
+from logpi.rewards.combine import Rewards, Weighted
+from logpi.rewards.format import ThinkAnswer
+from logpi.rewards.length import SoftOverlong
+from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
+from logpi.rewards.user import user_reward
+
+__all__ = ["NAMES", "build", "nearest", "parse_call", "reward", "rewards"]
+
+NAMES: dict[str, Callable[..., Any]] = {
+    "exact": ExactAnswer,
+    "number": Number,
+    "boxed": Boxed,
+    "tag_answer": TagAnswer,
+    "think_answer": ThinkAnswer,
+    "soft_overlong": SoftOverlong,
+    "countdown": Countdown,
+}
+_WEIGHT = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of an error line: the likely intention, or all that there is."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name.lower(), names, 1, 0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
+
+
+def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """`name` or `name(1, key="x")` as name, positional and named arguments; the arguments are literals.
+
+    Raises:
+        ValueError: not of that form.
+
+    >>> parse_call("soft_overlong(512, cache=128)")
+    ('soft_overlong', [512], {'cache': 128})
+    """
+    text = text.strip()
+    if re.fullmatch(r"[\w-]+", text):
+        return text.replace("-", "_"), [], {}
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError
+        named = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
+        return call.func.id, [ast.literal_eval(a) for a in call.args], named
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ValueError(f"cannot read {text!r}: write NAME or NAME(value, option=value)") from None
+
+
+def build(kind: str, name: str, make: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
+    """`make(*args, **options)`, with one clear line where the arguments do not fit.
+
+    Raises:
+        ValueError: an unknown option (the nearest is named), a missing or a surplus argument.
+    """
+    known = inspect.signature(make).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{kind} {name!r} has no option {option!r}: {nearest(option, known)}")
+    try:
+        inspect.signature(make).bind(*args, **options)
+    except TypeError as error:
+        raise ValueError(f"{kind} {name!r}: {error}; its options are: {', '.join(known)}") from None
+    return make(*args, **options)
+
+
+def reward(spec: str) -> Weighted:
+    """One reward from its specification (see this module's first lines).
+
+    Raises:
+        ValueError: unknown name (the nearest is named), missing file or function, arguments that do not fit.
+
+    >>> reward("think_answer:0.1")
+    Weighted(function=ThinkAnswer(opened=False, name='think_answer'), weight=0.1, name='think_answer')
+    """
+    match = _WEIGHT.fullmatch(spec.strip())
+    body, weight = (match[1], float(match[2])) if match else (spec.strip(), 1.0)
+    if re.search(r"\.py(:\w*)?$", body):
+        return Weighted(user_reward(body), weight)
+    name, args, options = parse_call(body)
+    if name not in NAMES:
+        raise ValueError(f"no reward is called {name!r}: {nearest(name, NAMES)} (your own: my_file.py:function)")
+    return Weighted(build("reward", name, NAMES[name], args, options), weight)
+
+
+def rewards(specs: Sequence[str | Callable[..., Any] | Weighted] | str | Rewards | Callable[..., Any]) -> Rewards:
+    """Any mixture of specifications, functions with TRL's signature and `Weighted` parts, as one `Rewards`.
+
+    >>> rewards(["exact:1.0", "think_answer:0.1"]).names
+    ('exact', 'think_answer')
+    """
+    if isinstance(specs, Rewards):
+        return specs
+    parts = [specs] if isinstance(specs, str | Weighted) or callable(specs) else list(specs)
+    return Rewards(tuple(_part(p) for p in parts))
+
+
+def _part(part: str | Callable[..., Any] | Weighted) -> Weighted:
+    if isinstance(part, Weighted):
+        return part
+    return reward(part) if isinstance(part, str) else Weighted(part)

@@ -1,0 +1,229 @@
+"""A reward function from the user's own Python file, run in a process that can be killed.
+
+The function is called on the whole batch; if that raises, hangs, dies or returns the wrong number of rewards, it is
+called again one sample at a time, so that only the guilty samples are lost. A hung process is killed by a timer (works
+off the main thread, stops C code too: no signals are involved) and a fresh one started. Left out: protection from a
+hostile *file*: this is the user's code and has the user's rights; code written by a policy belongs in a sandbox.
+"""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import difflib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from logpi.rewards import worker
+from logpi.rewards.worker import from_verl
+
+__all__ = ["Failure", "UserReward", "from_verl", "user_reward"]
+
+START_SECONDS = 120.0  # importing the user's file may import torch
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a sample has no verdict.
+
+    Attributes:
+        kind: raised, hung, died, nan (or infinite), type, length, given_up.
+        message: one line for people.
+    """
+
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+class _Process:
+    """One worker process: a call with a deadline, killed when it is late, started again when next needed."""
+
+    def __init__(self, path: str, function: str) -> None:
+        self.command = [sys.executable, "-P", worker.__file__, path, function]
+        self.process: subprocess.Popen | None = None
+        self.needs: tuple[str, ...] = ()
+
+    def ask(self, call: bytes, seconds: float) -> dict[str, Any]:
+        """The worker's reply, or {"failed": {...}} of kind hung or died."""
+        self.start()
+        return self._exchange(call, seconds)
+
+    def start(self) -> None:
+        """Load the user's file, unless that is done. Raises ValueError with the file's own error."""
+        if self.process is not None:
+            return
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        atexit.register(self.kill)
+        hello = self._exchange(b"", START_SECONDS)
+        if "failed" in hello:
+            self.kill()
+            raise ValueError(f"reward file {self.command[-2]} cannot be loaded: {hello['failed']['message']}")
+        self.needs = tuple(hello["needs"])
+
+    def _exchange(self, call: bytes, seconds: float) -> dict[str, Any]:
+        late = threading.Event()
+        timer = threading.Timer(seconds, lambda: (late.set(), self._signal()))
+        timer.daemon = True
+        timer.start()
+        try:
+            if call:
+                worker.write_frame(self.process.stdin, call)
+            return json.loads(worker.read_frame(self.process.stdout))
+        except (EOFError, OSError, ValueError):
+            self.kill()
+            if late.is_set():
+                return {"failed": {"kind": "hung", "message": f"no answer in {seconds:g} s; the process was killed"}}
+            return {"failed": {"kind": "died", "message": "its process ended without an answer"}}
+        finally:
+            timer.cancel()
+
+    def _signal(self) -> None:
+        """Kill the process and whatever it started."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except (OSError, AttributeError):  # already gone
+            pass
+
+    def kill(self) -> None:
+        """End the worker and forget it; harmless when there is none."""
+        process = self.process
+        if process is None:
+            return
+        self._signal()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            try:
+                stream.close()
+            except OSError:  # unsent bytes of a call that was cut off
+                pass
+        self.process = None
+        atexit.unregister(self.kill)
+
+
+@dataclass(frozen=True)
+class UserReward:
+    """The function `function` of the Python file `path`, called with TRL's signature or verl's `compute_score`.
+
+    A call gives one `float | None | Failure` for each completion.
+
+    Attributes:
+        timeout: seconds for one sample.
+        batch_timeout: seconds for a whole batch.
+        patience: after so many killed processes in one batch, its other samples are given up, not waited for.
+
+    Raises:
+        ValueError: the file cannot be loaded (a syntax error, a missing import, …).
+    """
+
+    path: str
+    function: str
+    name: str
+    timeout: float = 10.0
+    batch_timeout: float = 60.0
+    patience: int = 8
+    _process: _Process = field(init=False, repr=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_process", _Process(self.path, self.function))
+
+    def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None | Failure]:
+        with self._lock:
+            rows = _Rows(list(prompts), list(completions), completion_ids, columns)
+            whole = self._ask(rows.call(slice(None)), self.batch_timeout)
+            return whole if isinstance(whole, list) else self._one_by_one(rows)
+
+    def start(self) -> tuple[str, ...]:
+        """Load the file now rather than at the first call; the columns that the function cannot do without."""
+        with self._lock:
+            self._process.start()
+            return self._process.needs
+
+    def close(self) -> None:
+        """End the worker process; the next call starts another."""
+        self._process.kill()
+
+    def _one_by_one(self, rows: _Rows) -> list[float | None | Failure]:
+        verdicts: list[float | None | Failure] = []
+        killed = 0
+        for i in range(len(rows.completions)):
+            if killed >= self.patience:
+                verdicts.append(Failure("given_up", f"after {killed} killed processes in this batch"))
+                continue
+            reply = self._ask(rows.call(slice(i, i + 1)), self.timeout)
+            killed += isinstance(reply, Failure) and reply.kind in ("hung", "died")
+            verdicts.append(reply if isinstance(reply, Failure) else reply[0])
+        return verdicts
+
+    def _ask(self, call: bytes, seconds: float) -> list[float | None | Failure] | Failure:
+        reply = self._process.ask(call, seconds)
+        if "failed" in reply:
+            return Failure(**reply["failed"])
+        return [Failure(**v) if isinstance(v, dict) else v for v in reply["verdicts"]]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The samples of one call, and any slice of them as the bytes that the worker reads."""
+
+    prompts: list[Any]
+    completions: list[Any]
+    completion_ids: Any
+    columns: dict[str, Any]
+
+    def call(self, at: slice) -> bytes:
+        ids = None if self.completion_ids is None else list(self.completion_ids)[at]
+        columns = {name: list(values)[at] for name, values in self.columns.items()}
+        return pickle.dumps((self.prompts[at], self.completions[at], ids, columns))
+
+
+def _functions(path: Path) -> list[str]:
+    """The names that the file's top level binds, found without running it."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid Python: {error}") from None
+    names = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    names += [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    imports = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    return names + [a.asname or a.name for n in imports for a in n.names]
+
+
+def user_reward(spec: str, **options: Any) -> UserReward:
+    """A reward from `"path/to/file.py:function"`; `options` are `UserReward`'s (`timeout=…`).
+
+    The function has TRL's signature, `f(prompts, completions, completion_ids, **columns) -> list[float | None]`, plain
+    or async, or verl's, `compute_score(data_source, solution_str, ground_truth, extra_info) -> float | dict`. It may
+    name only the arguments that it uses. The file is checked here and loaded at the first call.
+
+    Raises:
+        ValueError: no such file, not Python, no such function in it.
+    """
+    path, colon, function = spec.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        path, function = spec, ""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ValueError(f"reward file {path} does not exist; give it as path/to/file.py:function")
+    names = _functions(file)
+    if function not in names:
+        close = difflib.get_close_matches(function, names, 1)
+        hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(names) or 'nothing'}"
+        problem = f"has no function {function!r}" if function else f"needs a function name: {path}:NAME"
+        raise ValueError(f"reward file {path} {problem}; {hint}")
+    return UserReward(str(file.resolve()), function, **{"name": function, **options})
+
+
