@@ -1,0 +1,440 @@
+"""THE TABLE: every named method as a composition of independent choices.
+
+    advantage × ratio × surrogate × KL (coefficient, estimator, place) × weight (aggregation) × update
+
+An algorithm is a value. `algorithm("dapo", high=0.3)` makes one by name, `describe("dapo")` prints it as mathematics, with its
+sources and where it differs from the paper and from the common libraries. A new method is a new function here. The parts are in
+`ops`, what is done with them in `objectives.py`; neither is repeated here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from logpi.objectives import PolicyGradient
+from logpi.ops.advantages import (
+    GAE,
+    GreedyBaseline,
+    GroupCenter,
+    GroupNorm,
+    LeaveOneOut,
+    QValue,
+    RewardToGo,
+    TotalReward,
+    Uniform,
+)  # fmt: skip
+from logpi.ops.kl import KL, AdaptiveKL, k1, k3
+from logpi.ops.ratios import SequenceRatio
+from logpi.ops.surrogates import Clip, ClippedScore, Score
+from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
+from logpi.selection import Bootstrap, Keep, KeepAll, MixedOutcomes, Truncation
+from logpi.types import Objective
+from logpi.update import SGD
+
+__all__ = ["ALIASES", "NAMES", "Algorithm", "algorithm", "describe", "options"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A named composition.
+
+    Attributes:
+        objective: what is maximised. update: how parameters move.
+        keep: which groups enter the batch. truncation: what becomes of rows cut off by the length limit.
+        name: the table's row. source: where it comes from. differs: where it departs from the paper or from common libraries.
+    """
+
+    objective: Objective
+    update: SGD = SGD()
+    keep: Keep = KeepAll()
+    truncation: Truncation = Bootstrap()
+    name: str = "custom"
+    source: str = ""
+    differs: tuple[str, ...] = ()
+
+
+def _in_reward(beta: float) -> KL | None:
+    return KL(beta, k1, "reward") if beta else None
+
+
+def _in_loss(beta: float) -> KL | None:
+    return KL(beta, k3, "loss") if beta else None
+
+
+# --- from the theorem to the critic -----------------------------------------------------------------------------------
+
+
+def policy_gradient(beta: float = 0.0) -> Algorithm:
+    """Policy gradient theorem (Sutton et al. 2000; arXiv:math/9801102): the whole trajectory's reward for each action.
+
+    - beta > 0 adds k1 in the reward, so each action also carries the KL of the whole trajectory.
+    """
+    return Algorithm(
+        PolicyGradient(advantage=TotalReward(), surrogate=Score(), weight=SequenceSum(), kl=_in_reward(beta))
+    )
+
+
+def reinforce(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
+    """REINFORCE (Williams 1992): return-to-go instead of the whole reward.
+
+    - beta > 0 is the KL trick: an action carries only the KL of what follows it.
+    - OpenRLHF's `reinforce` is another method: here it is `reinforce_plus_plus`.
+    """
+    return Algorithm(
+        PolicyGradient(advantage=RewardToGo(gamma), surrogate=Score(), weight=SequenceSum(), kl=_in_reward(beta))
+    )
+
+
+def reinforce_baseline(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
+    """REINFORCE with a learned baseline (Williams 1992; Sutton and Barto, section 13.4): G − V(s), critic fitted to G."""
+    return Algorithm(
+        PolicyGradient(
+            advantage=GAE(gamma, lam=1.0), surrogate=Score(), weight=SequenceSum(), kl=_in_reward(beta), value_coef=0.5
+        )
+    )
+
+
+def a2c(gamma: float = 1.0, lam: float = 0.95, beta: float = 0.0) -> Algorithm:
+    """Advantage actor–critic (arXiv:1602.01783) with generalised advantages.
+
+    - The paper sums n-step returns from several threads; here λ mixes them (lam=1 gives the n-step return of a fragment).
+    """
+    return Algorithm(
+        PolicyGradient(
+            advantage=GAE(gamma, lam), surrogate=Score(), weight=TokenMean(), kl=_in_reward(beta), value_coef=0.5
+        )
+    )
+
+
+def actor_critic_q(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
+    """Actor–critic with Q values and no baseline (Sutton et al. 2000, Theorem 1): biased as far as the critic is wrong."""
+    return Algorithm(
+        PolicyGradient(
+            advantage=QValue(gamma), surrogate=Score(), weight=SequenceSum(), kl=_in_reward(beta), value_coef=0.5
+        )
+    )
+
+
+# --- reusing data ------------------------------------------------------------------------------------------------------
+
+
+def ppo(
+    gamma: float = 1.0, lam: float = 0.95, low: float = 0.2, high: float | None = None, beta: float = 0.0
+) -> Algorithm:
+    """Proximal policy optimisation (arXiv:1707.06347): clipped ratios, generalised advantages, several passes over a batch.
+
+    - beta > 0 is RLHF's form (arXiv:2203.02155): k1 of each token in its reward.
+    - Advantages are whitened, as in the common code, not in the paper. The critic's error is not clipped (value_clip=0.2 for that).
+    """
+    return Algorithm(
+        PolicyGradient(
+            advantage=GAE(gamma, lam),      # δ-sums of the critic's surprise
+            surrogate=Clip(low, high),      # pessimistic clip of π/π_old
+            weight=TokenMean(),             # every action counts the same
+            kl=_in_reward(beta),            # RLHF: stay near the reference
+            whiten=True,                    # after the critic's target was taken
+            value_coef=0.5,
+        ),
+        update=SGD(epochs=4),
+    )  # fmt: skip
+
+
+def orz(low: float = 0.2) -> Algorithm:
+    """Open-Reasoner-Zero (arXiv:2503.24290): PPO with γ = λ = 1 and no KL, so the critic is only a baseline.
+
+    - Its code averages over the tokens of each packed micro-batch; here over the tokens of the optimiser batch.
+    """
+    return Algorithm(
+        PolicyGradient(
+            advantage=GAE(gamma=1.0, lam=1.0), surrogate=Clip(low), weight=TokenMean(), whiten=True, value_coef=0.5
+        )
+    )
+
+
+def reinforce_plus_plus(low: float = 0.2, high: float | None = None, beta: float = 0.01) -> Algorithm:
+    """REINFORCE++ (arXiv:2501.03262): return-to-go with the KL of each token, whitened over all tokens of the global batch.
+
+    - OpenRLHF calls it `reinforce`. verl's returns restart at tool tokens; here tool output is not there at all.
+    """
+    return Algorithm(
+        PolicyGradient(
+            advantage=RewardToGo(), surrogate=Clip(low, high), weight=TokenMean(), kl=_in_reward(beta), whiten=True
+        )
+    )
+
+
+def reinforce_plus_plus_baseline(low: float = 0.2, high: float | None = None, beta: float = 0.0) -> Algorithm:
+    """REINFORCE++-baseline (arXiv:2501.03262, v3): the group's mean as baseline, the global batch's spread as scale.
+
+    - The paper penalises with k2 in the loss; here beta puts k3 there. Pass another objective for k2.
+    """
+    return Algorithm(
+        PolicyGradient(
+            advantage=GroupCenter(), surrogate=Clip(low, high), weight=TokenMean(), kl=_in_loss(beta), whiten=True
+        )
+    )
+
+
+# --- without a critic: baselines from samples --------------------------------------------------------------------------
+
+
+def rloo(beta: float = 0.05) -> Algorithm:
+    """REINFORCE leave-one-out (arXiv:2402.14740): the response is one action, the prompt's other samples are its baseline.
+
+    - The KL of the whole response is in the reward before the baseline is taken, as in the paper.
+    - TRL's RLOOTrainer adds a clipped ratio and, optionally, normalises advantages; neither is in the paper.
+    """
+    return Algorithm(
+        PolicyGradient(advantage=LeaveOneOut(), surrogate=Score(), weight=SequenceSum(), kl=_in_reward(beta))
+    )
+
+
+def remax(beta: float = 0.05) -> Algorithm:
+    """ReMax (arXiv:2310.10505): the greedy response's reward as baseline; one more response for each prompt."""
+    return Algorithm(
+        PolicyGradient(advantage=GreedyBaseline(), surrogate=Score(), weight=SequenceSum(), kl=_in_reward(beta))
+    )
+
+
+def grpo(low: float = 0.2, high: float | None = None, beta: float = 0.04) -> Algorithm:
+    """Group relative policy optimisation (DeepSeekMath, arXiv:2402.03300): rewards in spreads of their group, k3 in the loss.
+
+    - β = 0.04 is the paper's. TRL's default is 0 (no reference in memory): beta=0.
+    - TRL's GRPOTrainer aggregates like DAPO by default (loss_type="dapo"); here as the paper: mean over a response, then over responses.
+    - The paper's std has no ε; here 1e-6 (TRL 1e-4). k3 in the loss has the gradient of the *forward* KL (see `logpi.ops.kl`).
+    """
+    return Algorithm(
+        PolicyGradient(
+            advantage=GroupNorm(),          # A = (R − mean) / std within a prompt
+            surrogate=Clip(low, high),
+            kl=_in_loss(beta),
+            weight=SequenceMean(),          # 1 / (responses · length of this one)
+        )
+    )  # fmt: skip
+
+
+def grpo_r1(low: float = 0.2, high: float | None = None, beta: float = 0.001) -> Algorithm:
+    """GRPO as DeepSeek-R1 writes it (arXiv:2501.12948, eq. 1): no division by the response's length.
+
+    - β = 0.001 is R1's. R1 clips at ε = 10, which is no clip: low=10. With one pass over a batch no clip ever acts.
+    - R1's ratio is of whole responses; here of tokens, as in the analysis text (see `grpo_sequence` for the other).
+    """
+    return Algorithm(
+        PolicyGradient(advantage=GroupNorm(), surrogate=Clip(low, high), kl=_in_loss(beta), weight=SequenceSum())
+    )
+
+
+def grpo_sequence(low: float = 0.2, high: float | None = None, beta: float = 0.04) -> Algorithm:
+    """GRPO with the product ratio of the whole response (Ju, "Maths for policy gradient methods", section 2.6; R1's eq. 1).
+
+    - ρ = exp(Σ Δ log π) has a spread that grows with length: with more than one step a batch, most long responses are clipped.
+    """
+    return Algorithm(
+        PolicyGradient(
+            advantage=GroupNorm(), ratio=SequenceRatio(mean=False), surrogate=Clip(low, high), kl=_in_loss(beta),
+            weight=SequenceMean(),
+        )
+    )  # fmt: skip
+
+
+def dr_grpo(low: float = 0.2, high: float | None = None, max_completion_length: int = 512) -> Algorithm:
+    """Dr. GRPO (arXiv:2503.20783): GRPO without its two biases, the spread and the length.
+
+    - The constant is the largest completion length (the paper's MAX_TOKENS); verl's default divides by the padded width.
+    """
+    return Algorithm(
+        PolicyGradient(advantage=GroupCenter(), surrogate=Clip(low, high), weight=FixedLength(max_completion_length))
+    )
+
+
+def dapo(low: float = 0.2, high: float = 0.28) -> Algorithm:
+    """DAPO (arXiv:2503.14476): GRPO without KL; asymmetric clip; tokens of one prompt count equally; mixed groups only.
+
+    - Overlong shaping is a reward: `logpi.rewards.SoftOverlong`.
+    - Common code takes the token mean over the whole batch instead of each prompt's group.
+    """
+    return Algorithm(
+        PolicyGradient(
+            advantage=GroupNorm(),          # A = (R − mean) / std within a prompt
+            surrogate=Clip(low, high),      # clip-higher
+            weight=GroupTokenMean(),        # 1 / (tokens of the prompt's group)
+        ),
+        keep=MixedOutcomes(),               # dynamic sampling: drop all-right and all-wrong groups, refill
+    )  # fmt: skip
+
+
+def gspo(low: float = 3e-4, high: float | None = 4e-4) -> Algorithm:
+    """GSPO (arXiv:2507.18071): the geometric-mean ratio of the response, clipped as a whole.
+
+    - verl ships the token form (GSPO-token) and weights by tokens; here the paper's sequence form and weight.
+    """
+    return Algorithm(
+        PolicyGradient(
+            advantage=GroupNorm(), ratio=SequenceRatio(mean=True), surrogate=Clip(low, high), weight=SequenceMean()
+        )
+    )
+
+
+def cispo(high: float = 4.0, low: float = float("inf")) -> Algorithm:
+    """CISPO (MiniMax-M1, arXiv:2506.13585): the ratio is a clipped weight without gradient, so every token keeps learning.
+
+    - `high` is a distance from 1. In TRL the same name is the bound itself, and its default makes every weight 0.2.
+    """
+    return Algorithm(PolicyGradient(advantage=GroupNorm(), surrogate=ClippedScore(low, high), weight=TokenMean()))
+
+
+# --- supervised ---------------------------------------------------------------------------------------------------------
+
+
+def sft() -> Algorithm:
+    """Supervised fine-tuning: a policy gradient with A = 1 on someone else's trajectories."""
+    return Algorithm(PolicyGradient(advantage=Uniform(), surrogate=Score(), weight=TokenMean()))
+
+
+TABLE: dict[str, Callable[..., Algorithm]] = {
+    f.__name__: f
+    for f in (
+        policy_gradient, reinforce, reinforce_baseline, a2c, actor_critic_q, ppo, orz, reinforce_plus_plus,
+        reinforce_plus_plus_baseline, rloo, remax, grpo, grpo_r1, grpo_sequence, dr_grpo, dapo, gspo, cispo, sft,
+    )
+}  # fmt: skip
+NAMES: tuple[str, ...] = tuple(TABLE)
+ALIASES = {
+    "gae": "ppo", "vpg": "policy_gradient", "reinforce++": "reinforce_plus_plus", "group_norm": "grpo",
+    "reinforce_plus_plus_baseline": "reinforce_plus_plus_baseline", "reinforce++_baseline": "reinforce_plus_plus_baseline",
+    "drgrpo": "dr_grpo", "grpo_passk": "grpo", "dr.grpo": "dr_grpo",
+}  # fmt: skip
+OPTION_ALIASES = {
+    "epsilon": "low", "epsilon_high": "high", "clip_range": "low", "gae_lambda": "lam", "ent_coef": "entropy_coef",
+    "vf_coef": "value_coef", "clip_range_vf": "value_clip", "num_iterations": "epochs", "n_epochs": "epochs",
+    "kl_coef": "beta", "init_kl_coef": "beta",
+}  # fmt: skip
+_OBJECTIVE = ("whiten", "value_coef", "value_clip", "entropy_coef", "correction", "weight", "surrogate", "ratio")
+_PARTS = ("keep", "truncation", "update")
+
+
+def _row(name: str) -> Callable[..., Algorithm]:
+    plain = name.lower().replace("-", "_")
+    plain = ALIASES.get(plain, plain)
+    if plain not in TABLE:
+        near = difflib.get_close_matches(plain, [*TABLE, *ALIASES], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown algorithm {name!r}{hint} Known: {', '.join(NAMES)}")
+    return TABLE[plain]
+
+
+def options(name: str) -> dict[str, Any]:
+    """What `algorithm(name, …)` takes beyond what every algorithm takes, with its defaults."""
+    return {k: p.default for k, p in inspect.signature(_row(name)).parameters.items()}
+
+
+def algorithm(name: str, **chosen: Any) -> Algorithm:
+    """The algorithm of this name, as a value.
+
+    Args:
+        name: a row of the table or one of `ALIASES` (upper case and dashes are fine).
+        chosen: options of the row (`options(name)`), and for every row: entropy_coef, value_coef, value_clip, whiten, kl_target (nats a
+            response: makes the KL coefficient adaptive), correction, weight, surrogate, ratio, epochs, minibatches, micro_tokens,
+            max_grad_norm, keep, truncation, update. TRL's and SB3's names are understood (`OPTION_ALIASES`).
+    Raises:
+        ValueError: unknown name or option, with the nearest known one.
+
+    >>> algorithm("dapo", high=0.3).objective.surrogate
+    Clip(low=0.2, high=0.3)
+    """
+    row = _row(name)
+    own = inspect.signature(row).parameters
+    chosen = {OPTION_ALIASES.get(k, k) if k not in own else k: v for k, v in chosen.items()}
+    made = row(**{k: chosen.pop(k) for k in list(chosen) if k in own})
+    update = {f.name: chosen.pop(f.name) for f in fields(made.update) if f.name in chosen}
+    objective = {k: chosen.pop(k) for k in _OBJECTIVE if k in chosen}
+    parts = {k: chosen.pop(k) for k in _PARTS if k in chosen}
+    target = chosen.pop("kl_target", None)
+    if chosen:
+        known = [*own, *_OBJECTIVE, *_PARTS, "kl_target", *(f.name for f in fields(made.update))]
+        bad = next(iter(chosen))
+        near = difflib.get_close_matches(bad, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+        raise ValueError(f"{row.__name__} has no option {bad!r}{hint}")
+    changed = replace(made.objective, **objective)  # type: ignore[type-var]
+    if target is not None:
+        if changed.kl is None:
+            raise ValueError(f"kl_target needs a KL penalty to move: give {row.__name__} a beta above 0")
+        changed = replace(changed, kl=replace(changed.kl, adapt=AdaptiveKL(target)))
+    made = replace(made, objective=changed, update=replace(made.update, **update))
+    return replace(made, **parts, name=row.__name__, source=_source(row), differs=_differs(row))
+
+
+def _source(row: Callable) -> str:
+    return (inspect.getdoc(row) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _differs(row: Callable) -> tuple[str, ...]:
+    text = (inspect.getdoc(row) or "").partition("\n\n")[2]
+    return tuple(" ".join(x.split()) for x in ("\n" + text).split("\n- ")[1:])
+
+
+def describe(which: str | Algorithm, **chosen: Any) -> str:
+    """The exact objective as mathematics, from the composition itself, with sources and divergences.
+
+    >>> print(describe("sft").splitlines()[2])
+      maximise  Σₜ wₜ log π(aₜ|sₜ) Âₜ
+    """
+    a = algorithm(which, **chosen) if isinstance(which, str) else which
+    o = a.objective
+    assert isinstance(o, PolicyGradient)
+    terms = o.surrogate.equation
+    if o.correction is not None:
+        terms = f"min(π_old/π_sampler, {o.correction.cap:g}) {terms}"
+    if o.kl is not None and o.kl.place == "loss":
+        terms += f" − {o.kl.coef:g} ({o.kl.estimator.equation})"
+    if o.entropy_coef:
+        terms += f" + {o.entropy_coef:g} H(π(·|sₜ))"
+    if o.value_coef:
+        terms += f" − {o.value_coef:g}·½(V(sₜ) − V̂ₜ)²"
+    compound = terms != o.surrogate.equation
+    lines = [f"{a.name}: {a.source}", "", f"  maximise  Σₜ wₜ {'[ ' + terms + ' ]' if compound else terms}"]
+    lines += [f"  where     {x}" for x in _where(o)]
+    lines += ["", *(f"  {k:<11}{v}" for k, v in _choices(a).items())]
+    lines += ["", "  sources   " + "; ".join(dict.fromkeys(_sources(o)))]
+    if a.differs:
+        lines += ["  differs   " + a.differs[0], *(f"            {x}" for x in a.differs[1:])]
+    return "\n".join(lines)
+
+
+def _where(o: PolicyGradient) -> list[str]:
+    out = [o.advantage.equation]
+    if o.whiten:
+        out.append("Âₜ ← (Âₜ − mean) / std over all own actions of the batch")
+    if o.surrogate.uses_ratio:
+        out.append(o.ratio.equation)
+    out.append(o.weight.equation)
+    if o.kl is not None and o.kl.place == "reward":
+        out.append(
+            f"rₜ ← rₜ − {o.kl.coef:g} {o.kl.estimator.equation} at every own action (π = π_old there, no gradient)"
+        )
+    if o.kl is not None and o.kl.adapt is not None:
+        out.append(f"the KL coefficient moves to keep KL near {o.kl.adapt.target:g} nats a response")
+    if o.value_coef:
+        clip = f", V clipped to ±{o.value_clip:g} around its old value" if o.value_clip else ""
+        out.append(
+            f"V̂ₜ = the critic's target, Âₜ {'' if isinstance(o.advantage, QValue) else '+ V(sₜ) '}before whitening{clip}"
+        )
+    return out
+
+
+def _choices(a: Algorithm) -> dict[str, str]:
+    o = a.objective
+    assert isinstance(o, PolicyGradient)
+    parts = {"advantage": o.advantage, "ratio": o.ratio if o.surrogate.uses_ratio else "–", "surrogate": o.surrogate,
+             "KL": o.kl or "–", "weight": o.weight, "update": a.update, "keep": a.keep, "truncation": a.truncation}  # fmt: skip
+    return {k: str(v) for k, v in parts.items()}
+
+
+def _sources(o: PolicyGradient) -> list[str]:
+    parts = [o.advantage, o.surrogate, o.weight] + ([o.ratio] if o.surrogate.uses_ratio else [])
+    return [p.source for p in parts]

@@ -1,0 +1,184 @@
+"""The learner: evaluate once, prepare once, update. It holds everything that changes while learning, and can save it exactly.
+
+It knows no algorithm by name: the objective scores, the update moves, the controller of the KL coefficient and the refresh of
+the reference are parts like any other. How batches are made is not here (`rollouts`), nor is the loop (`train.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from logpi.algorithms import Algorithm
+from logpi.ops.groups import group_returns
+from logpi.ops.time import own
+from logpi.types import Batch, Evaluation, Policy, Targets
+from logpi.update import AdamW, evaluate
+
+__all__ = ["Learner", "OffPolicyError", "Trust"]
+
+GAPS = ("gap_old/max", "gap_sampler/max")  # |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
+
+
+class OffPolicyError(RuntimeError):
+    """The sampler's log-probabilities are not the learner's, so every importance ratio would be wrong."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far the sampler is believed.
+
+    Attributes:
+        sampler: its log-probabilities are the learner's own (same weights and numerics), so they need no second forward.
+        tolerance: nats; a larger gap on any action before the first step of an update is an error, never ignored.
+    """
+
+    sampler: bool = True
+    tolerance: float = 1e-2
+
+
+class Learner:
+    """Moves a policy by an algorithm.
+
+    Args:
+        policy: an `nn.Module` that is a `logpi.types.Policy`.
+        algorithm: from `logpi.algorithm(name)`.
+        optimizer: learning rate and its schedule.
+        total: number of updates of the run, for the schedule.
+        reference: frozen policy for the KL penalty; made as a copy of `policy` when the algorithm needs one and none is given.
+        refresh: set the reference to the policy every so many updates (0: never).
+        trust: see `Trust`.
+        seed: of the shuffling of minibatches.
+    Raises:
+        ValueError: the algorithm needs a critic and the policy has none.
+    """
+
+    def __init__(
+        self, policy: Policy, algorithm: Algorithm, optimizer: AdamW | None = None, *, total: int = 1,
+        reference: Policy | None = None, refresh: int = 0, trust: Trust | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.policy, self.algorithm, self.objective = policy, algorithm, algorithm.objective
+        self.rates = optimizer or AdamW()
+        self.optimizer = self.rates.build(policy)
+        self.total, self.refresh, self.trust = total, refresh, trust or Trust()
+        self.updates = 0
+        self.generator = torch.Generator().manual_seed(seed)
+        self.reference = reference
+        if reference is None and algorithm.objective.needs_reference:
+            self.reference = copy.deepcopy(policy)
+        if self.reference is not None:
+            self.reference.requires_grad_(False)
+
+    @property
+    def micro_tokens(self) -> int | None:
+        return self.algorithm.update.micro_tokens
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One batch: targets once, then the algorithm's update. Returns the numbers that tell whether it learns.
+
+        Raises:
+            OffPolicyError: the recorded log-probabilities are further than `trust.tolerance` from the policy's.
+        """
+        targets = self._prepare(batch)
+        progress = min(1.0, self.updates / self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rates.rate(self.updates, progress)
+        steps: list[dict[str, float]] = []
+        for metrics in self.algorithm.update(
+            self.policy, self.objective, self.optimizer, batch, targets, self.generator
+        ):
+            gaps = {k: metrics.pop(k) for k in GAPS if k in metrics}
+            if not steps:
+                self._check_gaps(gaps)
+            steps.append(metrics | (gaps if not steps else {}))
+        self.updates += 1
+        report = _combine(steps) | {"lr": self.optimizer.param_groups[0]["lr"]} | _batch_metrics(batch, targets)
+        report |= self.objective.controls()
+        self.objective = self.objective.control(report, int(batch.mask.any(1).sum()))
+        self._refresh()
+        return report
+
+    def _prepare(self, batch: Batch) -> Targets:
+        if self.trust.sampler and not self.objective.needs_critic:
+            now = Evaluation(batch.logp, torch.zeros_like(batch.logp))
+        else:
+            now = evaluate(self.policy, batch, self.micro_tokens)
+        ref = None
+        if self.reference is not None and self.objective.needs_reference:
+            ref = evaluate(self.reference, batch, self.micro_tokens)
+        if self.objective.needs_critic and now.value is None:
+            raise ValueError(f"{self.algorithm.name} needs a critic and this policy has none: load it with critic=True")
+        return self.objective.prepare(batch, now, ref)
+
+    def _check_gaps(self, gaps: dict[str, float]) -> None:
+        """Before the first step the policy is the sampler: every ratio must be 1."""
+        if not self.objective.on_policy:
+            return
+        watched = [gaps.get(GAPS[0], 0.0)] + ([gaps.get(GAPS[1], 0.0)] if self.trust.sampler else [])
+        if not max(watched) <= self.trust.tolerance:  # also true for NaN
+            raise OffPolicyError(
+                f"the policy gives an action a log-probability {max(watched):.3g} nats away from the recorded one (allowed: "
+                f"{self.trust.tolerance:g}), so importance ratios would be wrong. Sampler and learner must share weights, "
+                "numerics and temperature; for another engine use Trust(sampler=False) and correction=TruncatedIS()"
+            )
+
+    def _refresh(self) -> None:
+        if self.refresh and self.reference is not None and self.updates % self.refresh == 0:
+            self.reference.load_state_dict(self.policy.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while learning; restoring it continues bit for bit."""
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "reference": self.reference.state_dict() if self.reference is not None else None,
+            "updates": self.updates,
+            "generator": self.generator.get_state(),
+            "controls": self.objective.controls(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.reference is not None and state["reference"] is not None:
+            self.reference.load_state_dict(state["reference"])
+        self.updates = state["updates"]
+        self.generator.set_state(state["generator"])
+        self.objective = self.objective.restore(state["controls"])
+
+
+def _combine(steps: list[dict[str, float]]) -> dict[str, float]:
+    """Means over the optimiser steps of an update; extremes stay extremes."""
+    out: dict[str, float] = {}
+    for name in sorted({k for s in steps for k in s}):
+        values = [s[name] for s in steps if name in s]
+        pick = max if name.endswith("/max") else min if name.endswith("/min") else None
+        out[name] = pick(values) if pick else sum(values) / len(values)
+    if out.get("ratio/square"):
+        out["ratio/ess"] = out["ratio/mean"] ** 2 / out.pop("ratio/square")
+    return out
+
+
+@torch.no_grad()
+def _batch_metrics(batch: Batch, targets: Targets) -> dict[str, float]:
+    """What the batch itself tells: advantage, fit of the critic, KL of whole responses, groups without a difference."""
+    mask = batch.mask
+    if not bool(mask.any()):
+        return {}
+    advantage = targets.advantage[mask]
+    g = group_returns(batch, 1, "metrics")
+    out = {
+        "advantage/mean": float(advantage.mean()),
+        "advantage/std": float(advantage.std(correction=0)),
+        "frac_reward_zero_std": float(g.uniform.float().mean()),
+    }
+    if targets.logp_ref is not None:
+        out["kl_sequence"] = float(own(targets.logp_old - targets.logp_ref, mask).sum(1)[g.alive].mean())
+    if targets.value_target is not None and targets.value_old is not None:
+        target, value = targets.value_target[mask], targets.value_old[mask]
+        spread = target.var(correction=0)
+        out["value/explained_variance"] = float(1 - (target - value).var(correction=0) / spread.clamp(min=1e-12))
+    return out

@@ -1,0 +1,326 @@
+"""Advantage estimators: how much better an action was than expected.
+
+Each is a frozen dataclass called with `(batch, value)` that returns [B, T] advantages in units of return, 0 where `mask`
+is False, without gradient. Time counts the policy's own actions. Whitening is not here: it comes after the critic's target
+and is a field of the objective. KL penalties are not here: they are in the reward that arrives.
+
+What an estimator needs is a class fact, so that a trainer can refuse a setting before work starts:
+    critic  it reads `value` [B, T+1]           greedy  it reads `batch.baseline` [B]
+    group   least number of samples a prompt    on_policy  the data must come from the policy itself
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from logpi.ops.groups import group_returns, group_sum, total_reward
+from logpi.ops.time import next_value, own, to_go
+from logpi.types import Batch
+
+__all__ = [
+    "Advantage", "GAE", "GreedyBaseline", "GroupCenter", "GroupNorm", "LeaveOneOut", "QValue", "RewardToGo", "TotalReward",
+    "Uniform", "whiten",
+]  # fmt: skip
+
+
+class Advantage(ABC):
+    """An estimator of the advantage; see the module's docstring for the contract."""
+
+    critic: ClassVar[bool] = False
+    greedy: ClassVar[bool] = False
+    group: ClassVar[int] = 1
+    on_policy: ClassVar[bool] = True
+    equation: ClassVar[str]
+    source: ClassVar[str]
+
+    @abstractmethod
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        """[B, T] advantages in units of return."""
+
+    def value_target(self, advantage: Tensor, value: Tensor | None, mask: Tensor) -> Tensor | None:
+        """[B, T] what the critic is fitted to, in units of return; None for estimators without a critic."""
+        return None
+
+
+def _critic(value: Tensor | None, who: str) -> Tensor:
+    if value is None:
+        raise ValueError(
+            f"{who} needs a critic, this policy has none: load it with critic=True, or use GroupCenter, "
+            "LeaveOneOut or RewardToGo"
+        )
+    return value.detach()
+
+
+@dataclass(frozen=True)
+class TotalReward(Advantage):
+    """The whole trajectory's reward for each of its actions (policy gradient theorem; Williams 1992).
+
+        Âₜ = R(τ) = Σₖ rₖ
+
+    Unbiased, and the estimator of highest variance here: an action is also blamed for what came before it.
+
+    >>> from logpi.testing import row
+    >>> TotalReward()(row([-1., -1., -1., 5.]))
+    tensor([[2., 2., 2., 2.]])
+    """
+
+    equation: ClassVar[str] = "Âₜ = R = Σₖ rₖ"
+    source: ClassVar[str] = "policy gradient theorem: Sutton et al. 2000; Williams 1992"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        return own(total_reward(batch)[:, None].expand(batch.mask.shape), batch.mask)
+
+
+@dataclass(frozen=True)
+class RewardToGo(Advantage):
+    """Return-to-go, the causal form of REINFORCE (Williams 1992; Sutton and Barto, 13.3).
+
+        Âₜ = Gₜ = Σ_{k ≥ t} γ^{k−t} rₖ
+
+    γ = 1 is unbiased; γ < 1 trades bias for variance. It does not bootstrap: a cut-off row counts as if it ended.
+
+    Attributes:
+        gamma: discount per own action, in [0, 1].
+
+    >>> from logpi.testing import row
+    >>> RewardToGo()(row([-1., -1., -1., 5.]))
+    tensor([[2., 3., 4., 5.]])
+    """
+
+    gamma: float = 1.0
+    source: ClassVar[str] = "REINFORCE: Williams 1992"
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        return "Âₜ = Σ_{k≥t} rₖ" if self.gamma == 1 else f"Âₜ = Σ_{{k≥t}} {self.gamma:g}^(k−t) rₖ"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        return to_go(batch.reward, batch.mask, self.gamma)
+
+
+@dataclass(frozen=True)
+class GAE(Advantage):
+    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 16).
+
+        δₜ = rₜ + γ V(sₜ₊₁) − V(sₜ)          Âₜ = δₜ + γλ Âₜ₊₁
+
+    Time counts the policy's own actions: tool output neither discounts nor bootstraps, and deleting it changes nothing
+    (several libraries differ here). λ = 1 gives RewardToGo − V; λ = 0 the one-step TD error. The last state is bootstrapped
+    with V unless `terminated`. Differs from CleanRL, which treats time-outs as terminations. The critic's target is Âₜ + V(sₜ),
+    the λ-return.
+
+    Attributes:
+        gamma: discount per own action, in [0, 1].
+        lam: from bias (0) to variance (1), in [0, 1].
+    Raises:
+        ValueError: `value` is None.
+
+    >>> from logpi.testing import row
+    >>> GAE(gamma=1.0, lam=1.0)(row([0., 1.]), torch.zeros(1, 3))
+    tensor([[1., 1.]])
+    """
+
+    gamma: float = 1.0
+    lam: float = 1.0
+    critic: ClassVar[bool] = True
+    source: ClassVar[str] = "GAE: Schulman et al. 2016, arXiv:1506.02438"
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        if self.gamma == self.lam == 1:
+            return "Âₜ = Σ_{k≥t} rₖ − V(sₜ)"
+        gamma = "" if self.gamma == 1 else f"{self.gamma:g} "
+        return f"Âₜ = δₜ + {self.gamma * self.lam:g} Âₜ₊₁,  δₜ = rₜ + {gamma}V(sₜ₊₁) − V(sₜ)"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        value = _critic(value, "GAE")
+        after = next_value(value, batch.mask, batch.terminated)
+        delta = batch.reward + self.gamma * after - value[:, :-1]
+        return to_go(delta, batch.mask, self.gamma * self.lam)
+
+    def value_target(self, advantage: Tensor, value: Tensor | None, mask: Tensor) -> Tensor | None:
+        return own(advantage + _critic(value, "GAE")[:, :-1], mask)
+
+
+@dataclass(frozen=True)
+class QValue(Advantage):
+    """The critic's action value, without a baseline (actor–critic; Sutton et al. 2000, Theorem 1).
+
+        Âₜ = Q̂(sₜ, aₜ) = rₜ + γ V(sₜ₊₁)
+
+    With tokens Q(s, a) is V of the state that follows, so a state-value critic is enough. Biased as far as V is wrong. The
+    critic is fitted to the same one-step target.
+
+    Attributes:
+        gamma: discount per own action, in [0, 1].
+    Raises:
+        ValueError: `value` is None.
+    """
+
+    gamma: float = 1.0
+    critic: ClassVar[bool] = True
+    source: ClassVar[str] = "policy gradient with Q values: Sutton et al. 2000"
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        return f"Âₜ = rₜ + {'' if self.gamma == 1 else f'{self.gamma:g} '}V(sₜ₊₁)"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        after = next_value(_critic(value, "QValue"), batch.mask, batch.terminated)
+        return own(batch.reward + self.gamma * after, batch.mask)
+
+    def value_target(self, advantage: Tensor, value: Tensor | None, mask: Tensor) -> Tensor | None:
+        return advantage
+
+
+@dataclass(frozen=True)
+class GroupCenter(Advantage):
+    """Return minus the group's mean (Dr. GRPO, arXiv:2503.20783).
+
+        Âₜ = R − mean(R of the group)
+
+    The mean holds the row itself, so the expected gradient is (G−1)/G of the policy gradient, exactly. One number for all
+    actions of a row. Rows without an own action do not move the mean.
+
+    Raises:
+        ValueError: a group of one.
+
+    >>> from logpi.testing import group
+    >>> GroupCenter()(group([1., 0., 1., 0.]))[:, 0]
+    tensor([ 0.5000, -0.5000,  0.5000, -0.5000])
+    """
+
+    group: ClassVar[int] = 2
+    equation: ClassVar[str] = "Âₜ = R − mean_group(R)"
+    source: ClassVar[str] = "Dr. GRPO: Liu et al. 2025, arXiv:2503.20783"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        g = group_returns(batch, self.group, "GroupCenter")
+        return _spread(torch.where(g.uniform, torch.zeros_like(g.total), g.total - g.mean), batch.mask)
+
+
+@dataclass(frozen=True)
+class GroupNorm(Advantage):
+    """Return in standard deviations of its group (GRPO, arXiv:2402.03300, section 4.1.2).
+
+        Âₜ = (R − mean(R)) / (std(R) + ε)          std with G − ddof
+
+    One number for all actions of a row. A group whose returns are all equal has advantage 0, exactly, never NaN and never
+    rounding noise over ε. Dividing by the spread is what makes GRPO's direction differ from the policy gradient's where prompts
+    differ in difficulty (theory: 1/√(p(1−p))). Rows without an own action count nowhere. TRL has ε = 1e-4, verl 1e-6.
+
+    Attributes:
+        eps: added to the standard deviation, in units of return.
+        ddof: 1 for the sample standard deviation (the common code), 0 for the population's.
+    Raises:
+        ValueError: a group of one.
+
+    >>> from logpi.testing import group
+    >>> GroupNorm()(group([1., 0., 1., 0.]))[:, 0]
+    tensor([ 0.8660, -0.8660,  0.8660, -0.8660])
+    """
+
+    eps: float = 1e-6
+    ddof: int = 1
+    group: ClassVar[int] = 2
+    source: ClassVar[str] = "GRPO: Shao et al. 2024, arXiv:2402.03300"
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        return f"Âₜ = (R − mean_group(R)) / (std_group(R) + {self.eps:g}), std over G{'−1' if self.ddof else ''}"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        g = group_returns(batch, self.group, "GroupNorm")
+        off = torch.where(g.alive & ~g.uniform, g.total - g.mean, torch.zeros_like(g.total))
+        std = (group_sum(off**2, batch.group) / (g.count - self.ddof).clamp(min=1)).sqrt()
+        return _spread(off / (std + self.eps), batch.mask)
+
+
+@dataclass(frozen=True)
+class LeaveOneOut(Advantage):
+    """Return minus the mean of the *other* samples of the prompt (RLOO: Kool et al. 2019; arXiv:2402.14740).
+
+        Âₜ = Rᵢ − 1/(G−1) Σ_{l≠i} Rₗ
+
+    Unbiased, because the baseline does not hold the row itself. Equals GroupCenter · G/(G−1). A row that is alone in what is
+    left of its group gets 0.
+
+    Raises:
+        ValueError: a group of one.
+
+    >>> from logpi.testing import group
+    >>> LeaveOneOut()(group([1., 0., 0., 0.]))[:, 0]
+    tensor([ 1.0000, -0.3333, -0.3333, -0.3333])
+    """
+
+    group: ClassVar[int] = 2
+    equation: ClassVar[str] = "Âₜ = R − mean of the other samples' R"
+    source: ClassVar[str] = "RLOO: Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        g = group_returns(batch, self.group, "LeaveOneOut")
+        scale = g.count / (g.count - 1).clamp(min=1)
+        return _spread(torch.where(g.uniform, torch.zeros_like(g.total), (g.total - g.mean) * scale), batch.mask)
+
+
+@dataclass(frozen=True)
+class GreedyBaseline(Advantage):
+    """Return-to-go minus the reward of the greedy response to the same prompt (ReMax, arXiv:2310.10505).
+
+        Âₜ = Σ_{k≥t} rₖ − r(x, ŷ),   ŷ the greedy response
+
+    Unbiased: the baseline does not depend on the sampled actions. Costs one greedy response for each prompt.
+
+    Raises:
+        ValueError: `batch.baseline` is None.
+    """
+
+    greedy: ClassVar[bool] = True
+    equation: ClassVar[str] = "Âₜ = Σ_{k≥t} rₖ − r(x, greedy response)"
+    source: ClassVar[str] = "ReMax: Li et al. 2023, arXiv:2310.10505"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        if batch.baseline is None:
+            raise ValueError(
+                "GreedyBaseline (ReMax) needs batch.baseline, the reward of one greedy response a prompt: "
+                "let the rollout make it (greedy=True)"
+            )
+        return own(to_go(batch.reward, batch.mask, 1.0) - batch.baseline[:, None], batch.mask)
+
+
+@dataclass(frozen=True)
+class Uniform(Advantage):
+    """Every own action counts 1: supervised learning as a policy gradient on someone else's trajectories.
+
+    Âₜ = 1
+    """
+
+    on_policy: ClassVar[bool] = False
+    equation: ClassVar[str] = "Âₜ = 1"
+    source: ClassVar[str] = "maximum likelihood"
+
+    def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        return batch.mask.to(batch.logp.dtype)
+
+
+def _spread(row: Tensor, mask: Tensor) -> Tensor:
+    return own(row[:, None].expand(mask.shape), mask)
+
+
+def whiten(advantage: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """Zero mean and unit spread over all own actions of the batch (token-weighted, population std); [B, T].
+
+    REINFORCE++ (arXiv:2501.03262) normalises so over the global batch. A constant advantage becomes 0, not noise.
+    """
+    picked = advantage[mask]
+    if picked.numel() == 0:
+        return advantage
+    spread = picked.std(correction=0)
+    if picked.max() == picked.min():
+        return torch.zeros_like(advantage)
+    return own((advantage - picked.mean()) / (spread + eps), mask)

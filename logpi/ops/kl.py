@@ -1,0 +1,121 @@
+"""KL penalties to a reference policy: estimators, where they act, and how their coefficient moves.
+
+Estimators of KL(π‖π_ref) from one sample, with Δ = log π − log π_ref (Schulman 2020, "Approximating KL divergence"):
+
+    k1 = Δ                  unbiased value, can be negative
+    k2 = Δ²/2               biased value, always ≥ 0
+    k3 = e^{−Δ} + Δ − 1     unbiased value, always ≥ 0
+
+Where they act decides what they do to the *gradient* on-policy: k1 in the **reward** gives the gradient of the reverse
+KL(π‖π_ref), which is what is meant. In the **loss**, k1's expected gradient is exactly 0 (a score has mean zero), k2's is the
+reverse KL's, k3's that of the forward KL(π_ref‖π). All placements are supported; `logpi.lab` shows it exactly.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+__all__ = ["KL", "AdaptiveKL", "Estimator", "exact", "k1", "k2", "k3"]
+
+
+class Estimator(ABC):
+    """A one-sample estimator of the KL divergence, called with (logp, logp_ref) [B, T] in nats; carries gradient."""
+
+    name: ClassVar[str]
+    equation: ClassVar[str]
+
+    @abstractmethod
+    def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor: ...
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+class _K1(Estimator):
+    name = "k1"
+    equation = "log(π/π_ref)"
+
+    def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor:
+        return logp - logp_ref
+
+
+class _K2(Estimator):
+    name = "k2"
+    equation = "½ log²(π/π_ref)"
+
+    def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor:
+        return 0.5 * (logp - logp_ref) ** 2
+
+
+class _K3(Estimator):
+    name = "k3"
+    equation = "π_ref/π − log(π_ref/π) − 1"
+
+    def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor:
+        return (logp_ref - logp).expm1() - (logp_ref - logp)
+
+
+k1, k2, k3 = _K1(), _K2(), _K3()
+
+
+def exact(logits: Tensor, logits_ref: Tensor) -> Tensor:
+    """KL(π‖π_ref) of two categorical distributions given by logits [..., V]; [...] nats. Carries gradient.
+
+    A logit of −∞ on both sides (an action that neither can take) counts 0.
+    """
+    logp, logp_ref = logits.log_softmax(-1), logits_ref.log_softmax(-1)
+    p = logp.exp()
+    return (p * (logp - logp_ref).masked_fill(p == 0, 0.0)).sum(-1)
+
+
+@dataclass(frozen=True)
+class AdaptiveKL:
+    """Proportional controller of the coefficient (Ziegler et al. 2019, arXiv:1909.08593, section 2.2).
+
+        e = clip(KL/target − 1, −0.2, 0.2)          β ← β (1 + e · n/horizon)
+
+    Attributes:
+        target: wanted KL of a whole response, in nats.
+        horizon: number of responses over which β may change by a fifth.
+    """
+
+    target: float = 6.0
+    horizon: int = 10_000
+
+    def __call__(self, coef: float, kl: float, responses: int) -> float:
+        """The next coefficient, from the mean KL of a response in nats and the number of responses seen."""
+        error = min(max(kl / self.target - 1.0, -0.2), 0.2)
+        return coef * (1.0 + error * responses / self.horizon)
+
+
+@dataclass(frozen=True)
+class KL:
+    """A penalty β · KL(π‖π_ref), in the reward of each action or as a term of the loss.
+
+    Attributes:
+        coef: β ≥ 0, in units of reward a nat.
+        estimator: k1, k2 or k3 (see the module's docstring for what each does to the gradient).
+        place: "reward": rₜ ← rₜ − β k(log π_old, log π_ref), no gradient of its own; "loss": −β k(log π, log π_ref).
+        adapt: a controller of `coef`, or None for a fixed one.
+    """
+
+    coef: float
+    estimator: Estimator = k1
+    place: Literal["reward", "loss"] = "reward"
+    adapt: AdaptiveKL | None = None
+
+    def __post_init__(self) -> None:
+        if self.place not in ("reward", "loss"):
+            raise ValueError(f'KL place is "reward" or "loss", not {self.place!r}')
+        if self.coef < 0:
+            raise ValueError(f"KL coefficient must not be negative, got {self.coef:g}")

@@ -1,0 +1,163 @@
+"""Surrogates: what is maximised at each action, given the ratio and the advantage. Leaves out aggregation and penalties.
+
+Each is called with `(log_ratio, logp, advantage)`, all [B, T], and returns the objective of each action [B, T] in units of
+advantage, carrying gradient. `clipped(log_ratio, advantage)` tells where the gradient is cut, for the logs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Clip", "ClippedScore", "DualClip", "Score", "Surrogate", "Unclipped"]
+
+
+class Surrogate(ABC):
+    """An objective of one action; see the module's docstring for the contract."""
+
+    uses_ratio: ClassVar[bool] = True
+    equation: ClassVar[str]
+    source: ClassVar[str]
+
+    @abstractmethod
+    def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor: ...
+
+    def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+        """[B, T] bool, True where this surrogate cuts the gradient."""
+        return torch.zeros_like(log_ratio, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Score(Surrogate):
+    """The score function: its gradient at θ is the policy gradient, its value is not the expected return.
+
+    log π(aₜ|sₜ) · Âₜ
+    """
+
+    uses_ratio: ClassVar[bool] = False
+    equation: ClassVar[str] = "log π(aₜ|sₜ) Âₜ"
+    source: ClassVar[str] = "policy gradient theorem"
+
+    def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
+        return logp * advantage
+
+
+@dataclass(frozen=True)
+class Unclipped(Surrogate):
+    """The importance-weighted advantage (TRPO, arXiv:1502.05477, eq. 14).
+
+    ρₜ Âₜ
+    """
+
+    equation: ClassVar[str] = "ρₜ Âₜ"
+    source: ClassVar[str] = "TRPO: Schulman et al. 2015, arXiv:1502.05477"
+
+    def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
+        return log_ratio.exp() * advantage
+
+
+@dataclass(frozen=True)
+class Clip(Surrogate):
+    """PPO's pessimistic clip (arXiv:1707.06347, eq. 7), with separate bounds (DAPO's clip-higher, arXiv:2503.14476, eq. 10).
+
+        min( ρₜ Âₜ , clip(ρₜ, 1 − low, 1 + high) Âₜ )
+
+    Bounds are distances from 1, never the bound itself.
+
+    Attributes:
+        low, high: ≥ 0; infinite for no bound on that side. high=None means high = low.
+
+    >>> Clip(0.2)(torch.tensor([1.5, 1.5, 0.5, 0.5]).log(), torch.zeros(4), torch.tensor([1., -1., 1., -1.]))
+    tensor([ 1.2000, -1.5000,  0.5000, -0.8000])
+    """
+
+    low: float = 0.2
+    high: float | None = None
+    source: ClassVar[str] = "PPO: Schulman et al. 2017, arXiv:1707.06347"
+
+    @property
+    def above(self) -> float:
+        return self.low if self.high is None else self.high
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        return f"min(ρₜ Âₜ, clip(ρₜ, 1−{self.low:g}, 1+{self.above:g}) Âₜ)"
+
+    def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
+        ratio = log_ratio.exp()
+        return torch.minimum(ratio * advantage, ratio.clamp(1 - self.low, 1 + self.above) * advantage)
+
+    def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+        ratio = log_ratio.exp()
+        return ((advantage > 0) & (ratio > 1 + self.above)) | ((advantage < 0) & (ratio < 1 - self.low))
+
+
+@dataclass(frozen=True)
+class DualClip(Surrogate):
+    """Clip, bounded below as well where the advantage is negative (Ye et al. 2020, arXiv:1912.09729, eq. 5).
+
+        Âₜ < 0:  max( min(ρₜ Âₜ, clip(ρₜ) Âₜ), c Âₜ )
+
+    Attributes:
+        low, high: as in `Clip`.
+        c: > 1, the largest ratio that still pushes a bad action down (verl has 3, on by default; here it is a choice).
+    """
+
+    low: float = 0.2
+    high: float | None = None
+    c: float = 3.0
+    source: ClassVar[str] = "dual clip: Ye et al. 2020, arXiv:1912.09729"
+
+    def __post_init__(self) -> None:
+        if self.c <= 1:
+            raise ValueError(f"DualClip needs c > 1 (got {self.c:g}): it is the largest ratio kept where Â < 0")
+
+    @property
+    def inner(self) -> Clip:
+        return Clip(self.low, self.high)
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        return f"{self.inner.equation}, and ≥ {self.c:g} Âₜ where Âₜ < 0"
+
+    def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
+        inner = self.inner(log_ratio, logp, advantage)
+        return torch.where(advantage < 0, torch.maximum(inner, self.c * advantage), inner)
+
+    def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+        return self.inner.clipped(log_ratio, advantage) | ((advantage < 0) & (log_ratio.exp() > self.c))
+
+
+@dataclass(frozen=True)
+class ClippedScore(Surrogate):
+    """The score function weighted by a clipped ratio that carries no gradient (CISPO, arXiv:2506.13585, eq. 4).
+
+        stopgrad( clip(ρₜ, 1 − low, 1 + high) ) · log π(aₜ|sₜ) · Âₜ
+
+    Every action keeps a gradient: only its weight is bounded. `high` is a distance from 1, as in `Clip` (in TRL the same name
+    is the bound itself, so its default of 0.2 makes every weight 0.2). The paper's upper bound of 1 + ε with ε = 4 is high=4.
+
+    Attributes:
+        low: ≥ 0, infinite for no lower bound (the paper's setting).
+        high: ≥ 0.
+    """
+
+    low: float = float("inf")
+    high: float = 4.0
+    source: ClassVar[str] = "CISPO: MiniMax-M1 2025, arXiv:2506.13585"
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        low = "" if self.low == float("inf") else f"1−{self.low:g} ≤ "
+        return f"stopgrad({low}ρₜ ≤ 1+{self.high:g}) log π(aₜ|sₜ) Âₜ"
+
+    def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
+        return log_ratio.detach().exp().clamp(1 - self.low, 1 + self.high) * logp * advantage
+
+    def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+        ratio = log_ratio.exp()
+        return ((ratio > 1 + self.high) | (ratio < 1 - self.low)) & (advantage != 0)

@@ -1,0 +1,117 @@
+"""Aggregation: what each action counts in the loss, as a weight tensor made once for each optimiser batch.
+
+    loss = −(weight · objective).sum()
+
+so micro-batches add up exactly, whatever their split, and padding has no say. Each is called with `(mask [B, T], group [B])`
+and returns [B, T], 0 where `mask` is False. Rows without an own action are not there: they count in no mean.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from logpi.ops.groups import group_sum
+
+__all__ = ["FixedLength", "GroupTokenMean", "SequenceMean", "SequenceSum", "TokenMean", "Weight"]
+
+
+class Weight(ABC):
+    """What an action counts; see the module's docstring for the contract."""
+
+    equation: ClassVar[str]
+    source: ClassVar[str]
+
+    @abstractmethod
+    def __call__(self, mask: Tensor, group: Tensor) -> Tensor: ...
+
+
+def _rows(mask: Tensor) -> Tensor:
+    return mask.any(1).sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class TokenMean(Weight):
+    """Every action counts the same: mask / Σ mask. Long responses weigh more than short ones."""
+
+    equation: ClassVar[str] = "wₜ = 1 / all own actions of the batch"
+    source: ClassVar[str] = "PPO: Schulman et al. 2017, arXiv:1707.06347"
+
+    def __call__(self, mask: Tensor, group: Tensor) -> Tensor:
+        return mask.to(torch.get_default_dtype()) / mask.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class GroupTokenMean(Weight):
+    """Actions of one prompt's samples count the same, prompts count the same (DAPO, arXiv:2503.14476, eq. 8).
+
+    wₜ = 1 / (P · tokens of the prompt's group). DAPO's expectation is over prompts; common code takes the mean over the tokens of
+    the whole batch instead, which is `TokenMean`.
+    """
+
+    equation: ClassVar[str] = "wₜ = 1 / (P · own actions of the prompt's group)"
+    source: ClassVar[str] = "DAPO: Yu et al. 2025, arXiv:2503.14476"
+
+    def __call__(self, mask: Tensor, group: Tensor) -> Tensor:
+        tokens = group_sum(mask.sum(1), group)
+        prompts = torch.unique(group[mask.any(1)]).numel()
+        return mask.to(torch.get_default_dtype()) / tokens.clamp(min=1)[:, None] / max(1, prompts)
+
+
+@dataclass(frozen=True)
+class SequenceMean(Weight):
+    """Mean over the actions of a response, then over responses (GRPO, arXiv:2402.03300, eq. 3).
+
+    wₜ = 1 / (B · |y|). A token of a short response weighs more: short right answers are preferred, long wrong ones forgiven.
+    """
+
+    equation: ClassVar[str] = "wₜ = 1 / (B · |y|)"
+    source: ClassVar[str] = "GRPO: Shao et al. 2024, arXiv:2402.03300"
+
+    def __call__(self, mask: Tensor, group: Tensor) -> Tensor:
+        return mask.to(torch.get_default_dtype()) / mask.sum(1, keepdim=True).clamp(min=1) / _rows(mask)
+
+
+@dataclass(frozen=True)
+class SequenceSum(Weight):
+    """Sum over the actions of a response, mean over responses: the policy gradient theorem's own aggregation.
+
+    wₜ = 1 / B.
+    """
+
+    equation: ClassVar[str] = "wₜ = 1 / B"
+    source: ClassVar[str] = "policy gradient theorem"
+
+    def __call__(self, mask: Tensor, group: Tensor) -> Tensor:
+        return mask.to(torch.get_default_dtype()) / _rows(mask)
+
+
+@dataclass(frozen=True)
+class FixedLength(Weight):
+    """Sum over a response's actions over a constant, mean over responses (Dr. GRPO, arXiv:2503.20783).
+
+        wₜ = 1 / (B · length)
+
+    The policy gradient's direction, at a scale that does not depend on lengths seen. verl's default divides by the padded width.
+
+    Attributes:
+        length: > 0, usually the largest completion length. 1 gives SequenceSum.
+    """
+
+    length: int
+    source: ClassVar[str] = "Dr. GRPO: Liu et al. 2025, arXiv:2503.20783"
+
+    def __post_init__(self) -> None:
+        if self.length <= 0:
+            raise ValueError(f"FixedLength needs a length above 0, got {self.length}")
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        return f"wₜ = 1 / (B · {self.length})"
+
+    def __call__(self, mask: Tensor, group: Tensor) -> Tensor:
+        return mask.to(torch.get_default_dtype()) / (_rows(mask) * self.length)
