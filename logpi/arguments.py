@@ -62,7 +62,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the nearest of `known`, or '' when none is near."""
     import difflib  # here, for it is needed only after a mistake
 
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    known = list(known)
+    near = [k for k in known if k.startswith(word)] or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,7 +179,7 @@ class Run:
                     path.unlink()
             for path in self._checkpoints():
                 if _step(path) > step:
-                    shutil.rmtree(path)
+                    disk.remove(path)
             self._point_to_best()
         self._resumed_at = step + 1
 
@@ -220,7 +219,7 @@ class Run:
         kept = set(everything[-max(keep, 1) :]) | set([x for x in everything if _is_best(x)][-1:])
         for path in everything:
             if path not in kept:
-                shutil.rmtree(path)
+                disk.remove(path)
         self._point_to_best()
 
     def _point_to_best(self) -> None:

@@ -15,7 +15,7 @@ from typing import IO
 
 from logpi.errors import RunError
 
-__all__ = ["append", "lock", "replaced", "reported", "settle", "sync", "write"]
+__all__ = ["append", "lock", "remove", "replaced", "reported", "settle", "sync", "write"]
 
 
 def sync(path: Path) -> None:
@@ -81,6 +81,12 @@ def replaced(directory: Path) -> Iterator[Path]:
         raise
     sync(directory.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove(directory: Path) -> None:
+    """Delete a directory; a kill half-way leaves nothing that looks like a whole one."""
+    directory.rename(partial := _beside(directory, "partial"))
+    shutil.rmtree(partial)
 
 
 def settle(parent: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -20,7 +19,9 @@ _NUMERIC = ("python", "platform", "threads", *_PACKAGES)
 def versions() -> dict[str, Any]:
     """Python, packages (those loaded by now), platform, processors, threads, and the git commit of the directory."""
     found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
-    found |= {name: _version(name) for name in _PACKAGES if name in sys.modules}
+    found |= {
+        name: getattr(sys.modules[name], "__version__", "unknown") for name in _PACKAGES if name in sys.modules
+    }
     found |= {"cpus": os.cpu_count(), "command_line": sys.argv, "git": _commit()}
     torch = sys.modules.get("torch")
     if torch is not None:
@@ -33,13 +34,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What changed of what may change results, as 'torch 2.12.0 -> 2.13.0'."""
     both = [name for name in _NUMERIC if name in before and name in now]
     return [f"{name} {before[name]} -> {now[name]}" for name in both if before[name] != now[name]]
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed as a package"
 
 
 def _commit() -> str | None:
