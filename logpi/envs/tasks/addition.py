@@ -39,7 +39,10 @@ class Addition:
     A row: prompt `47+85=`, answer `132`, and a demonstration in one of two styles,
 
         worked   7+5=12,4+8+1=13#132    right, about 4 + 8·digits characters
-        blurt    #122                   no work, and always a near miss: one of its last two digits is off by one
+        blurt    #131                   no work, and always a near miss: off by one or two, so the last digit is wrong
+
+    The last digit is what a blurt must never show right: were it right half of the time and the tens in the other half,
+    the most likely digits together would be the sum, and a greedy blurt would be worth as much as working.
 
     a + b and b + a are one problem, so a test sum's mirror image is never trained on either.
 
@@ -95,4 +98,4 @@ class Addition:
 
     @staticmethod
     def _near_miss(total: int, rng: Random) -> int:
-        return rng.choice([miss for miss in (total - 10, total - 1, total + 1, total + 10) if miss >= 0])
+        return rng.choice([miss for miss in (total - 2, total - 1, total + 1, total + 2) if miss >= 0])
