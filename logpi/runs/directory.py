@@ -199,7 +199,7 @@ class Run:
     def _advice(self) -> str:
         last = next(reversed(self._checkpoints()), None)
         if last is None:
-            return "there is no checkpoint yet"
+            return "there is no checkpoint to go back to"
         return f"the last good checkpoint is {last}; mend the disk and go on with --resume"
 
     def _checkpoints(self) -> list[Path]:
