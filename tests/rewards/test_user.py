@@ -36,7 +36,9 @@ def one(c):
     if c == "hang": time.sleep(1000)
     if c == "hang in C": ctypes.CDLL(None).sleep(1000)
     if c == "spawn and hang":
-        child = subprocess.Popen(["sleep", "1000"]); open(os.environ["PID_FILE"], "w").write(str(child.pid)); child.wait()
+        child = subprocess.Popen(["sleep", "1000"])
+        open(os.environ["PID_FILE"], "w").write(str(child.pid))
+        child.wait()
     if c == "die": os._exit(7)
     if c == "exit": sys.exit("enough")
     if c == "nan": return float("nan")

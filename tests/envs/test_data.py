@@ -1,0 +1,178 @@
+"""Rows from files: every layout to one, splits, and one clear line for each way a file can be wrong.
+
+Run: python -m pytest -q tests/envs/test_data.py
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from logpi.envs import FileTask, load_rows, task
+
+
+def lines(path, *rows):
+    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows) + "\n")
+    return str(path)
+
+
+def one(tmp_path, row, **options):
+    return load_rows(lines(tmp_path / "one.jsonl", row), **options)[0]
+
+
+def test_plain_layouts(tmp_path):
+    assert one(tmp_path, {"prompt": "p", "answer": 42, "x": 1}) == {"prompt": "p", "answer": "42", "x": 1}
+    assert one(tmp_path, {"prompt": "p", "solution": "7"})["answer"] == "7"
+    assert one(tmp_path, {"prompt": "p", "ground_truth": 2.0})["answer"] == "2"
+    assert one(tmp_path, {"question": "p", "answer": [1, "one"]})["answer"] == ["1", "one"]
+    assert one(tmp_path, {"q": "p", "gold": "a"}, columns={"prompt": "q", "answer": "gold"})["prompt"] == "p"
+    assert one(tmp_path, {"prompt": "p", "completion": "c"}, need=("prompt", "completion"))["completion"] == "c"
+    assert one(tmp_path, {"text": "once"})["completion"] == "once"
+
+
+def test_gsm8k_layout(tmp_path):
+    working = "She makes 9 * 2 = $<<9*2=18>>18.\nIn all <<1000+18=1018>>1,018.\n#### 1,018"
+    row = one(tmp_path, {"question": "How much?", "answer": working})
+    assert row["prompt"] == "How much?" and row["answer"] == "1018"
+    assert row["completion"] == "She makes 9 * 2 = $18.\nIn all 1,018.\n#### 1,018"
+
+
+def test_math_layout(tmp_path):
+    row = one(tmp_path, {"problem": "?", "solution": r"so \boxed{\frac{1}{2}}"})
+    assert row["answer"] == r"\frac{1}{2}" and row["completion"] == r"so \boxed{\frac{1}{2}}"
+
+
+def test_conversations(tmp_path):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    row = one(tmp_path, {"messages": turns})
+    assert row["prompt"] == turns[:1] and row["completion"] == "hello"
+    row = one(tmp_path, {"prompt": turns[:1], "completion": turns[1:]})
+    assert row["prompt"] == turns[:1] and row["completion"] == "hello"
+
+
+def test_preferences(tmp_path):
+    row = one(tmp_path, {"chosen": "\n\nHuman: a\n\nAssistant: yes", "rejected": "\n\nHuman: a\n\nAssistant: yeah"})
+    assert row["prompt"] == "\n\nHuman: a\n\nAssistant:"
+    a, b, c = ({"role": r, "content": t} for r, t in (("user", "q"), ("assistant", "b"), ("assistant", "c")))
+    assert one(tmp_path, {"chosen": [a, b], "rejected": [a, c]})["prompt"] == [a]
+    need = ("prompt", "chosen", "rejected")
+    assert one(tmp_path, {"prompt": "p", "chosen": "b", "rejected": "c"}, need=need)["chosen"] == "b"
+
+
+def test_verl_parquet(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    prompt = [{"role": "user", "content": "3+4?"}]
+    row = {"data_source": "sums", "prompt": prompt, "reward_model": {"style": "rule", "ground_truth": "7"}}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row | {"extra_info": {"index": 0}}]), tmp_path / "v.parquet")
+    got = load_rows(str(tmp_path / "v.parquet"), need=("prompt", "answer"))[0]
+    assert got["prompt"] == prompt and got["answer"] == "7" and got["data_source"] == "sums"
+    assert got["extra_info"] == {"index": 0}
+
+
+def test_other_files(tmp_path):
+    (tmp_path / "a.csv").write_text('prompt,answer,completion,label\n"a, ""b""\nc",1,x,true\n')
+    row = load_rows(str(tmp_path / "a.csv"))[0]
+    assert row == {"prompt": 'a, "b"\nc', "answer": "1", "completion": "x", "label": True}
+    (tmp_path / "a.json").write_text('[{"prompt": "p"}]')
+    (tmp_path / "b.json").write_text('{"prompt": "p"}\n{"prompt": "q"}\n')
+    assert len(load_rows(str(tmp_path / "a.json"))) == 1 and len(load_rows(str(tmp_path / "b.json"))) == 2
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
+        file.write('\ufeff{"prompt": "p"}\n\n')
+    assert load_rows(str(tmp_path / "a.jsonl.gz")) == [{"prompt": "p"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("a.jsonl", '{"prompt": "p"}\n{"prompt": \n', r"line 2: not valid JSON \(Expecting value\): '{\"prompt\":'"),
+        ("a.jsonl", "[1]\n", "line 1: expected an object with named columns, got list"),
+        ("a.jsonl", "[" * 100_000, "line 1: not valid JSON"),
+        ("a.jsonl", "\n", "a.jsonl: no rows"),
+        ("a.jsonl", '{"prompt": "p"}\n\n{"promt": "p", "x": 1}', "line 3: no column 'prompt'; found: promt, x; if"),
+        ("a.jsonl", '{"prompt": 3}', "line 1: 'prompt' must be a text, or a list of messages .* got int '?3"),
+        ("a.jsonl", '{"prompt": [{"text": "p"}]}', "line 1: 'prompt' must be"),
+        ("a.jsonl", '{"prompt": "p", "completion": " "}', "line 1: the completion is empty"),
+        ("a.jsonl", '{"prompt": "p", "answer": {"a": 1}}', "line 1: 'answer' must be a text, a number .* got dict"),
+        ("a.jsonl", '{"messages": [{"role": "user", "content": "p"}]}', "line 1: 'messages' must end with"),
+        ("a.json", '[{"prompt": "p"}', "a.json: not valid JSON"),
+        ("a.csv", "prompt\na,b\n", "a.csv, line 2: more fields than the header has"),
+        ("a.csv", "prompt,completion,label\na,b,perhaps\n", "line 2: 'label' must be true or false, got 'perhaps'"),
+        ("a.parquet", "no", "a.parquet: not a Parquet file"),
+        ("a.txt", "no", "a.txt: cannot tell its format; name it with one of .jsonl"),
+    ],
+)
+def test_error_lines(tmp_path, name, text, line):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=line) as error:
+        load_rows(str(tmp_path / name))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_things(tmp_path):
+    path = lines(tmp_path / "a.jsonl", {"prompt": "p", "gold": "a"})
+    with pytest.raises(ValueError, match=r"line 1: no column 'answer'; found: prompt, gold; .*={'answer': NAME}"):
+        load_rows(path, need=("prompt", "answer"))
+    with pytest.raises(ValueError, match=r"line 1: no column 'glod' \(for 'answer'\); found: prompt, gold"):
+        load_rows(path, columns={"answer": "glod"})
+    with pytest.raises(ValueError, match="nowhere.csv: no such file"):
+        load_rows("nowhere.csv")
+    with pytest.raises(ValueError, match="expected one file named test.jsonl .* found none"):
+        load_rows(str(tmp_path), "test")
+
+
+def test_a_hub_name_that_fails_is_one_line(monkeypatch):
+    import datasets
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("no route\nmore")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(ValueError, match="owner/name: no such file .* as a hub data set it fails: no route$"):
+        load_rows("owner/name")
+
+
+def test_a_hub_data_set(monkeypatch):
+    import datasets
+
+    asked, rows = [], [{"question": "q", "answer": "1"}]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or rows)
+    assert load_rows("owner/name:main", "test") == [{"question": "q", "answer": "1", "prompt": "q"}]
+    assert asked == [(("owner/name", "main"), {"split": "test"})]
+
+
+def test_one_file_is_split_by_the_prompt(tmp_path):
+    rows = [{"prompt": f"p{i % 200}", "answer": i} for i in range(400)]  # each prompt twice
+    t = task(lines(tmp_path / "mine.jsonl", *rows), test_share=0.25)
+    train, test = t.rows("train", 1), t.rows("test", 1)
+    assert len(train) + len(test) == 400 and 60 < len(test) < 140
+    assert not {r["prompt"] for r in train} & {r["prompt"] for r in test}
+    assert t.rows("train", 1) == train != t.rows("train", 2)
+    assert sorted(r["answer"] for r in train) == sorted(r["answer"] for r in t.rows("train", 2))
+    assert t.rows("test", 2) == test
+    turned = task(lines(tmp_path / "turned.jsonl", *rows[::-1]), test_share=0.25)
+    assert {r["prompt"] for r in turned.rows("test")} == {r["prompt"] for r in test}
+    assert t.name == "mine" and t.reward.names == ("number",)
+
+
+def test_given_splits(tmp_path):
+    lines(tmp_path / "train.jsonl", {"prompt": "a"})
+    other = lines(tmp_path / "test.jsonl", {"prompt": "b"})
+    folder = task(str(tmp_path))
+    assert (folder.rows("train")[0]["prompt"], folder.rows("test")[0]["prompt"]) == ("a", "b")
+    pair = FileTask(str(tmp_path / "train.jsonl"), test_path=other)
+    assert (pair.rows("train")[0]["prompt"], pair.rows("test")[0]["prompt"]) == ("a", "b")
+
+
+def test_file_task_errors(tmp_path):
+    path = lines(tmp_path / "a.jsonl", {"prompt": "p0"})
+    empty = "test" if FileTask(path).rows("train") else "train"
+    with pytest.raises(ValueError, match=f"its {empty} split is empty; give a test_path"):
+        FileTask(path).rows(empty)
+    with pytest.raises(ValueError, match="test_share must lie between 0 and 1, got 1"):
+        FileTask(path, test_share=1)
+    with pytest.raises(ValueError, match="no reward is called 'nubmer'"):
+        FileTask(path, rewards="nubmer")
