@@ -1,6 +1,6 @@
 """Tiny random models of each family, and a character tokenizer, both in Hugging Face format; for tests and benchmarks.
 
-`tiny_model("gemma3")` is a fresh `transformers` model whose weights are large enough that the distributions are not flat.
+`tiny_model("gemma3")` is a fresh `transformers` model, with weights large enough that its distributions are not flat.
 """
 
 from __future__ import annotations

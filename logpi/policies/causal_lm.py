@@ -29,7 +29,7 @@ VALUE_FILE = "value_head.safetensors"
 
 
 class CausalLM(nn.Module):
-    """π(token | tokens so far) of a causal language model, and V(tokens so far) if it has a critic. A `logpi.types.Policy`.
+    """π(token | tokens so far) of a causal language model, and with a critic V(tokens so far). A `logpi.types.Policy`.
 
     Args:
         model: a `transformers` causal language model. It is used as it is, in place.
@@ -55,7 +55,7 @@ class CausalLM(nn.Module):
     ) -> None:
         super().__init__()
         if not temperature > 0:
-            raise ValueError(f"temperature must be positive, not {temperature}; for greedy decoding ask for greedy=True")
+            raise ValueError(f"temperature must be positive, not {temperature}; ask for greedy decoding in a request")
         self.model, self.tokenizer = model, tokenizer
         self.temperature, self.chunk = temperature, chunk
         config = model.config.get_text_config()
@@ -65,8 +65,8 @@ class CausalLM(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
         if gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.train()
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.train()  # transformers checkpoints in training mode only
         register()
         self._plain_attention: str = model.config._attn_implementation
         self.packed = _probe(self)  # False: the model runs plainly, on padded rows
@@ -146,14 +146,14 @@ class CausalLM(nn.Module):
         """
         if not isinstance(prompt, str):
             if self.tokenizer.chat_template is None:
-                raise ValueError("the model has no chat template: give prompts as strings, or set tokenizer.chat_template")
+                raise ValueError("the model has no chat template: give prompts as strings, or set the tokenizer's")
             return list(self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False))
         ids = list(self.tokenizer(prompt)["input_ids"])
         ended = ids and ids[-1] == self.tokenizer.eos_token_id and not prompt.endswith(self.tokenizer.eos_token)
         return ids[:-1] if ended else ids  # some tokenizers close every text; a prompt is not finished
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
-        """[N, d] last hidden states of packed tokens ids [N] at positions [N]; rows are what `packing` says they are."""
+        """[N, d] last hidden states of packed tokens ids [N] at positions [N]; rows are what `packing` says."""
         trunk = self.model.base_model
         out = trunk(input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing)
         return out.last_hidden_state[0]
@@ -178,8 +178,9 @@ class CausalLM(nn.Module):
         blank = torch.zeros(batch.mask.shape, device=self.device)
         value = None
         if self.value_head is not None:
-            value = self.value_head(hidden.index_select(0, where[need.valued]).to(self.value_head.weight.dtype)).squeeze(-1)
-            value = torch.zeros(batch.obs.shape, device=self.device).masked_scatter(need.valued, value)
+            states = hidden.index_select(0, where[need.valued]).to(self.value_head.weight.dtype)
+            blank_value = torch.zeros(batch.obs.shape, device=self.device)
+            value = blank_value.masked_scatter(need.valued, self.value_head(states).squeeze(-1))
         return Evaluation(blank.masked_scatter(batch.mask, logp), blank.masked_scatter(batch.mask, entropy), value)
 
     def _plain(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
@@ -236,7 +237,7 @@ def _value_head(size: int, device: torch.device) -> nn.Linear:
 
 @torch.no_grad()
 def _probe(policy: CausalLM) -> bool:
-    """Whether the model, packed, says what it says plainly. Raises ValueError if what it says depends on what follows."""
+    """Whether the model says the same packed and plain. Raises ValueError if what it says depends on what follows."""
     model, length, split = policy.model, 16, 11
     rows = (torch.arange(2 * length, device=policy.device) * 7919 + 13).view(2, length) % policy.vocabulary
     rows[1, :split] = rows[0, :split]

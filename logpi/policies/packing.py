@@ -96,7 +96,7 @@ class Block:
     masks: dict = field(default_factory=dict, compare=False, repr=False)
 
     def mask(self, rule: Rule, dtype: torch.dtype) -> Tensor | None:
-        """Additive [R, 1, Lq, Lk], made once for all layers of the same window; None where plain causality is enough."""
+        """Additive [R, 1, Lq, Lk], made once for all layers of one window; None where plain causality is enough."""
         window = rule.window if rule.window is not None and rule.window < self.key.shape[1] else None
         if self.plain and window is None and rule.softcap is None:
             return None

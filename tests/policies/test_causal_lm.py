@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer
 
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.heads import Head, score
 from logpi.types import Batch
+from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer
 
 
 def make_batch(seed: int = 0, rows: int = 7) -> Batch:
-    """Mixed rows: two prompts shared by several rows, one lone prompt, tool gaps, cut-off rows, one without own actions."""
+    """Two prompts shared by several rows, one lone prompt, tool gaps, cut-off rows, one row without own actions."""
     g = torch.Generator().manual_seed(seed)
     width = 24
     prompts = {0: 9, 1: 4, 2: 12}
@@ -40,9 +40,8 @@ def make_batch(seed: int = 0, rows: int = 7) -> Batch:
 
 def plain(policy: CausalLM, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """logp, entropy, value the simple way: each row alone, its real tokens, the whole vocabulary, no packing."""
-    logp, entropy = torch.zeros(batch.mask.shape), torch.zeros(batch.mask.shape)
-    value = torch.zeros(batch.obs.shape)
     rows = []
+    policy.model.eval()
     with policy.plain_attention():
         for i in range(len(batch)):
             real = batch.obs[i][batch.obs[i] < VOCABULARY]

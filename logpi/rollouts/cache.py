@@ -1,0 +1,123 @@
+"""Keys and values of the rows being decoded, and the two packings of decoding: reading prompts, adding a token.
+
+Live rows always stand in slots 0 … n−1 without holes, so a step works on a slice and touches no dead row. A further
+turn of a conversation would not retire its row but read the reply after what the slot holds, as `Step` reads a token.
+
+Left out: paging (a row's keys are one stretch of memory), eviction beyond a sliding window, quantised caches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from logpi.policies.packing import Packed, Rule, attention
+
+__all__ = ["Cache", "Prefill", "Step"]
+
+GRAIN = 64  # the cache grows by whole grains, and at least doubles
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """Attends like `packed` and keeps every layer's keys and values: {layer: (k, v)}, [N, Hkv, D] each."""
+
+    packed: Packed
+    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+        self.kept[layer] = (k, v)
+        return self.packed.attend(layer, q, k, v, rule)
+
+
+class Cache:
+    """Keys and values [slots, Hkv, capacity, D] of each layer. Shapes are learnt from the first keys that arrive.
+
+    Args:
+        slots: rows that can be live at a time.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots, self.capacity = slots, 0
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def reserve(self, length: int) -> None:
+        """Make room for rows of `length` tokens, keeping what is there.
+
+        Raises:
+            MemoryError: there is none; names `slots`.
+        """
+        if length <= self.capacity:
+            return
+        self.capacity = -(-max(length, 2 * self.capacity) // GRAIN) * GRAIN
+        for layer, pair in self.layers.items():
+            self.layers[layer] = tuple(self._grown(x) for x in pair)
+
+    def of(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's keys and values, made for heads like those of k [*, Hkv, D] if there are none."""
+        if layer not in self.layers:
+            empty = like.new_empty((self.slots, like.shape[1], 0, like.shape[2]))
+            self.layers[layer] = (self._grown(empty), self._grown(empty))
+        return self.layers[layer]
+
+    def _grown(self, old: Tensor) -> Tensor:
+        slots, heads, length, size = old.shape
+        try:
+            new = old.new_zeros((slots, heads, self.capacity, size))
+        except (MemoryError, RuntimeError) as error:
+            rows = f"{slots} rows of {self.capacity} tokens"
+            raise MemoryError(f"no memory for the keys and values of {rows}: use fewer slots or max_tokens") from error
+        new[:, :, :length] = old
+        return new
+
+    def write(self, slots: Tensor, prefill: Prefill, index: Tensor) -> None:
+        """Give slots [r] the prompts whose tokens are at packed `index` [r, P] (padding: any token; it is masked)."""
+        length = index.shape[1]
+        for layer, pair in prefill.kept.items():
+            for mine, theirs in zip(self.of(layer, pair[0]), pair, strict=True):
+                rows = theirs.index_select(0, index.flatten()).view(*index.shape, *theirs.shape[1:])
+                mine[slots, :, :length] = rows.transpose(1, 2)
+
+    def move(self, source: Tensor, target: Tensor, length: int) -> None:
+        """Move the rows in slots `source` [m] to slots `target` [m]."""
+        for pair in self.layers.values():
+            for x in pair:
+                x[target, :, :length] = x[source, :, :length]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One new token for each row in slots 0 … n−1, at `position` [n]. length: of the longest row, with that token."""
+
+    cache: Cache
+    position: Tensor
+    length: int
+    masks: dict = field(default_factory=dict, compare=False, repr=False)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+        keys, values = self.cache.of(layer, k)
+        row = self._row
+        keys[row, :, self.position] = k
+        values[row, :, self.position] = v
+        n, window = len(q), self.length
+        seen = keys[:n, :, :window], values[:n, :, :window]
+        return attention(q[:, :, None], *seen, self._mask(rule.window, q.dtype), rule).squeeze(2)
+
+    @property
+    def _row(self) -> Tensor:
+        if "row" not in self.masks:
+            self.masks["row"] = torch.arange(len(self.position), device=self.position.device)
+        return self.masks["row"]
+
+    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """Additive [n, 1, 1, length]: a row sees the keys up to its own, within the window."""
+        if window not in self.masks:
+            key = torch.arange(self.length, device=self.position.device)
+            hidden = key > self.position[:, None]
+            if window is not None and window < self.length:
+                hidden |= key <= self.position[:, None] - window
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=key.device)
+            self.masks[window] = mask.masked_fill_(hidden, float("-inf"))[:, None, None]
+        return self.masks[window]

@@ -1,0 +1,296 @@
+"""The decoder: many prompts in, sampled token ids and their log-probabilities out, on the policy's own weights.
+
+Continuous batching. Each prompt is read once for its group; its keys and values are given to the group's rows; every
+step adds a token to all live rows; rows that end leave, and waiting rows take their place. There is no copy of the
+weights, so an update is seen by the next token, and log-probabilities are those of `policy.evaluate` (float32: ~1e-5).
+
+Left out: more than one process, speculative decoding, turns with tools (a row's cache can be extended; see `cache.py`).
+Models that keep their own attention are decoded by their own `generate` (`plain.py`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from logpi.policies.causal_lm import CausalLM
+from logpi.policies.packing import pack
+from logpi.rollouts.cache import Cache, Prefill, Step
+from logpi.rollouts.sampling import Sampling, StopStrings, draw, uniform
+
+__all__ = ["Completion", "Engine", "Request", "Sampling"]
+
+PREFILL = 2**13  # prompt tokens read at a time, at least one prompt
+SEEDS = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt to answer `n` times.
+
+    Attributes:
+        prompt: token ids, at least one. n: samples. greedy: take the likeliest token each time.
+        max_tokens: the limit of this request, or None for the sampling's.
+    """
+
+    prompt: Sequence[int]
+    n: int = 1
+    greedy: bool = False
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What was sampled.
+
+    Attributes:
+        tokens: [t] long; the end token, if there is one, is the last: it is an action like others.
+        logp: [t] nats, under the whole tempered distribution, also where sampling was truncated or greedy.
+        stop: "eos", "stop" (a stop string) or "length" (a limit: the row did not end by itself).
+    """
+
+    tokens: Tensor
+    logp: Tensor
+    stop: str
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The live rows, in the order of their slots; all [n].
+
+    token: to forward next, at `position`. left: tokens it may still sample. row: its number in the call. seed: of its
+    random numbers. greedy: bool.
+    """
+
+    token: Tensor
+    position: Tensor
+    left: Tensor
+    row: Tensor
+    seed: Tensor
+    greedy: Tensor
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def pick(self, index: Tensor) -> _Rows:
+        return _Rows(*(getattr(self, x.name)[index] for x in fields(self)))
+
+    def join(self, other: _Rows) -> _Rows:
+        return _Rows(*(torch.cat([getattr(self, x.name), getattr(other, x.name)]) for x in fields(self)))
+
+
+class Engine:
+    """Samples from a `CausalLM`.
+
+    Args:
+        policy: whose weights are used, as they are at each token.
+        slots: rows that are live at a time. The cache takes slots × (longest row) × layers × 2 × Hkv × D numbers.
+
+    Raises:
+        ValueError: fewer than one slot.
+    """
+
+    def __init__(self, policy: CausalLM, *, slots: int = 64) -> None:
+        if slots < 1:
+            raise ValueError(f"slots must be at least 1, not {slots}")
+        self.policy, self.slots = policy, slots
+        self.cache = Cache(slots)
+        self._stops: dict[tuple[str, ...], StopStrings] = {}
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """`request.n` completions for each request, in order.
+
+        The generator gives one seed for each row; what a row samples depends on its seed and the weights, not on the
+        number of slots or on what else is asked for at the same time. progress(rows done, rows in all).
+
+        Raises:
+            ValueError: an empty prompt, or one that leaves no room in the model's context.
+            MemoryError: the cache does not fit; use fewer slots.
+            FloatingPointError: the model's logits are not numbers.
+        """
+        sampling = sampling or Sampling()
+        limits = [_limit(i, r, sampling, self.policy.context) for i, r in enumerate(requests)]
+        model, was_training = self.policy.model, self.policy.model.training
+        model.eval()
+        try:
+            if not self.policy.packed:
+                from logpi.rollouts.plain import plain_generate
+
+                return plain_generate(self.policy, requests, limits, sampling, generator)
+            with torch.inference_mode():
+                call = _Call(self, requests, limits, sampling, generator, progress)
+                call.run()
+            return call.completions()
+        except BaseException:
+            self.cache = Cache(self.slots)  # what it holds may not be numbers
+            raise
+        finally:
+            model.train(was_training)
+
+    def stops(self, stop: tuple[str, ...]) -> StopStrings | None:
+        """The finder of these strings, made once; None if there are none."""
+        if stop and stop not in self._stops:
+            self._stops[stop] = StopStrings(stop, self.policy.tokenizer, self.policy.vocabulary)
+        return self._stops.get(stop)
+
+
+def _limit(number: int, request: Request, sampling: Sampling, context: int) -> int:
+    """Tokens a row of this request may sample."""
+    length = len(request.prompt)
+    if length == 0:
+        raise ValueError(f"prompt {number} is empty: a model needs at least one token (its BOS, say) to go on from")
+    if length >= context:
+        raise ValueError(f"prompt {number} has {length} tokens, the model's context is {context}: shorten the prompt")
+    if request.n < 1:
+        raise ValueError(f"request {number} asks for n={request.n} samples; ask for at least 1")
+    return min(sampling.max_tokens if request.max_tokens is None else request.max_tokens, context - length)
+
+
+class _Call:
+    """One call of `generate`: what waits, what is live, what was sampled."""
+
+    def __init__(self, engine: Engine, requests, limits, sampling: Sampling, generator, progress) -> None:
+        self.engine, self.policy, self.cache = engine, engine.policy, engine.cache
+        self.requests, self.limits, self.sampling, self.progress = requests, limits, sampling, progress
+        self.owner = [i for i, r in enumerate(requests) for _ in range(r.n)]  # request of each row
+        device = generator.device if generator is not None else "cpu"
+        self.seeds = torch.randint(SEEDS, (len(self.owner),), generator=generator, device=device).cpu()
+        temperature = sampling.temperature or self.policy.temperature
+        self.head = replace(self.policy.head, temperature=temperature)
+        self.is_eos = torch.zeros(self.policy.vocabulary, dtype=torch.bool, device=self.policy.device)
+        self.is_eos[[i for i in self.policy.eos_ids if i < self.policy.vocabulary]] = True
+        self.finder = engine.stops(sampling.stop)
+        self.history: list[list[int]] = [[] for _ in self.owner] if self.finder else []
+        self.waiting = deque(range(len(self.owner)))
+        self.read: dict[tuple[int, ...], tuple[Prefill, Tensor]] = {}  # prompts some of whose rows still wait
+        self.rows = self._fresh([])
+        self.longest = 0  # positions in use, with the next token's
+        self.sampled: list[tuple[Tensor, Tensor, Tensor]] = []  # row, token, logp of each step
+        self.stopped = [""] * len(self.owner)
+
+    def run(self) -> None:
+        while self.waiting or len(self.rows):
+            free = self.engine.slots - len(self.rows)
+            if self.waiting and (free >= max(1, self.engine.slots // 8) or not len(self.rows)):
+                self._admit(free)
+            ends = self._step()
+            ended = torch.stack(list(ends.values())).any(0)
+            if ended.any():
+                self._explain(ends)
+                self._retire(ended)
+
+    def _step(self) -> dict[str, Tensor]:
+        """One token for every live row. {reason: [n] bool, the rows that end for this reason}, the strongest last."""
+        rows = self.rows
+        self.cache.reserve(self.longest)
+        step = Step(self.cache, rows.position, self.longest)
+        logits = self.head.logits(self.policy.hidden(step, rows.token, rows.position))
+        token, logp = draw(logits, uniform(rows.seed, rows.position), self.greedy, self.sampling)
+        self.sampled.append((rows.row, token, logp))
+        self.rows = replace(rows, token=token, position=rows.position + 1, left=rows.left - 1)
+        self.longest += 1
+        ends = {"length": self.rows.left <= 0, "stop": self._found(), "eos": self.is_eos[token]}
+        return {reason: rows for reason, rows in ends.items() if rows is not None}
+
+    def _found(self) -> Tensor | None:
+        """[n] bool, the rows whose text has come to contain a stop string; None if there are no such strings."""
+        if self.finder is None:
+            return None
+        for row, token in zip(self.rows.row.tolist(), self.rows.token.tolist(), strict=True):
+            self.history[row].append(token)
+        return self.finder.found(self.rows.token, self.rows.row, self.history)
+
+    def _explain(self, ends: dict[str, Tensor]) -> None:
+        if not bool(torch.isfinite(self.sampled[-1][2]).all()):
+            raise FloatingPointError("the model's logits are not numbers (NaN or infinite): the weights have diverged")
+        for reason, rows in ends.items():
+            for row in self.rows.row[rows].tolist():
+                self.stopped[row] = reason
+
+    def _retire(self, ended: Tensor) -> None:
+        """Close the holes that ended rows leave with the rows from the end."""
+        alive = len(self.rows) - int(ended.sum())
+        order = torch.arange(alive, device=ended.device)
+        holes = ended[:alive].nonzero().squeeze(1)
+        movers = (~ended[alive:]).nonzero().squeeze(1) + alive
+        order[holes] = movers
+        if len(movers):
+            self.cache.move(movers, holes, self.longest)
+        self._now(self.rows.pick(order))
+        if self.progress is not None:
+            self.progress(len(self.owner) - len(self.waiting) - alive, len(self.owner))
+
+    def _admit(self, free: int) -> None:
+        """Give free slots to waiting rows, reading the prompts that have not been read."""
+        entering = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
+        prompts = [tuple(self.requests[self.owner[row]].prompt) for row in entering]
+        self._read([p for p in dict.fromkeys(prompts) if p not in self.read])
+        self.cache.reserve(max(self.longest, max(map(len, prompts))))
+        slot = len(self.rows)
+        by_prefill: dict[int, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            by_prefill.setdefault(id(self.read[prompt][0]), []).append(i)
+        for members in by_prefill.values():
+            prefill = self.read[prompts[members[0]]][0]
+            index = torch.nn.utils.rnn.pad_sequence([self.read[prompts[i]][1] for i in members], batch_first=True)
+            self.cache.write(torch.tensor(members, device=index.device) + slot, prefill, index)
+        self._now(self.rows.join(self._fresh(entering)))
+        still = {tuple(self.requests[self.owner[row]].prompt) for row in list(self.waiting)[:1]}
+        self.read = {p: v for p, v in self.read.items() if p in still}
+
+    def _read(self, prompts: list[tuple[int, ...]]) -> None:
+        """Forward all of the prompts but their last tokens, which are the rows' first step."""
+        while prompts:
+            count, total = 0, 0
+            while count < len(prompts) and (count == 0 or total + len(prompts[count]) <= PREFILL):
+                total, count = total + len(prompts[count]), count + 1
+            some, prompts = prompts[:count], prompts[count:]
+            length = torch.tensor([len(p) - 1 for p in some])
+            tokens = torch.zeros((len(some), int(length.max()) + 1), dtype=torch.long)
+            for i, p in enumerate(some):
+                tokens[i, : len(p)] = torch.tensor(p)
+            device = self.policy.device
+            packed = pack(tokens.to(device), length.to(device), torch.zeros_like(length).to(device))
+            prefill = Prefill(packed)
+            if len(packed.ids):
+                self.policy.hidden(prefill, packed.ids, packed.position)
+            self.read |= {p: (prefill, packed.where[i, : len(p) - 1]) for i, p in enumerate(some)}
+
+    def _fresh(self, entering: list[int]) -> _Rows:
+        owners = [self.owner[row] for row in entering]
+        prompts = [self.requests[i].prompt for i in owners]
+        numbers = torch.tensor(
+            [[p[-1] for p in prompts], [len(p) - 1 for p in prompts], [self.limits[i] for i in owners], entering],
+            dtype=torch.long,
+        )
+        greedy = torch.tensor([self.requests[i].greedy for i in owners], dtype=torch.bool)
+        parts = (*numbers, self.seeds[numbers[3]], greedy)
+        return _Rows(*(x.to(self.policy.device) for x in parts))
+
+    def _now(self, rows: _Rows) -> None:
+        self.rows = rows
+        self.longest = int(rows.position.max()) + 1 if len(rows) else 0
+        self.greedy = rows.greedy if bool(rows.greedy.any()) else None
+
+    def completions(self) -> list[list[Completion]]:
+        """What was sampled, by request. Ordinary tensors on the CPU, outside inference mode."""
+        out: list[list[Completion]] = [[] for _ in self.requests]
+        if not self.sampled:
+            return out
+        row, token, logp = (torch.cat(x).cpu() for x in zip(*self.sampled, strict=True))
+        order = row.argsort(stable=True)
+        sizes = row.bincount(minlength=len(self.owner)).tolist()
+        rows = zip(token[order].split(sizes), logp[order].split(sizes), self.stopped, strict=True)
+        for i, (t, lp, stop) in zip(self.owner, rows, strict=True):
+            out[i].append(Completion(t.clone(), lp.clone(), stop))
+        return out

@@ -1,0 +1,70 @@
+"""The fallback decoder: the model's own `generate`, one request at a time, for models whose attention is their own.
+
+Same interface and meaning as `engine.py`, slower, and reproducible only on the same version of `transformers`, whose
+random numbers are drawn from torch's global generator (seeded here, and put back afterwards).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from logpi.policies.causal_lm import CausalLM
+from logpi.rollouts.sampling import Sampling
+
+__all__ = ["plain_generate"]
+
+
+def plain_generate(policy: CausalLM, requests, limits: Sequence[int], sampling: Sampling, generator):
+    """As `Engine.generate`; `limits` are the requests' token limits."""
+    device = generator.device if generator is not None else "cpu"
+    seeds = torch.randint(2**31, (len(requests),), generator=generator, device=device).tolist()
+    out = []
+    with torch.random.fork_rng(), policy.plain_attention(), torch.no_grad():
+        for request, limit, seed in zip(requests, limits, seeds, strict=True):
+            torch.manual_seed(seed)
+            out.append(_rows(policy, request, limit, sampling))
+    return out
+
+
+def _rows(policy: CausalLM, request, limit: int, sampling: Sampling) -> list:
+    from transformers import GenerationConfig
+
+    from logpi.rollouts.engine import Completion
+
+    temperature = sampling.temperature or policy.temperature
+    choice = dict(do_sample=False) if request.greedy else dict(
+        do_sample=True, temperature=temperature, top_k=sampling.top_k, top_p=sampling.top_p
+    )
+    config = GenerationConfig(
+        max_new_tokens=limit,
+        eos_token_id=list(policy.eos_ids) or None,
+        pad_token_id=policy.eos_ids[0] if policy.eos_ids else 0,
+        repetition_penalty=1.0,
+        return_dict_in_generate=True,
+        output_logits=True,
+        **choice,
+    )
+    ids = torch.tensor([list(request.prompt)], device=policy.device).expand(request.n, -1)
+    out = policy.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    tokens = out.sequences[:, ids.shape[1] :].cpu()
+    logits = torch.stack(out.logits, 1).float().cpu() / temperature
+    logp = logits.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
+    rows = []
+    for row, numbers in zip(tokens, logp, strict=True):
+        length, stop = _end(policy, row, sampling)
+        rows.append(Completion(row[:length].clone(), numbers[:length].clone(), stop))
+    return rows
+
+
+def _end(policy: CausalLM, tokens: Tensor, sampling: Sampling) -> tuple[int, str]:
+    """Length and reason of a row that `generate` may have carried on, or padded, beyond its end."""
+    eos = set(policy.eos_ids)
+    for n, token in enumerate(tokens.tolist(), 1):
+        if token in eos:
+            return n, "eos"
+        if sampling.stop and any(s in policy.tokenizer.decode(tokens[:n]) for s in sampling.stop):
+            return n, "stop"
+    return len(tokens), "length"

@@ -1,0 +1,122 @@
+"""Which token comes next, and whether it ends the row.
+
+One uniform number a token, inverted through the cumulative distribution: exact up to rounding, and several times faster
+than `torch.multinomial` on a large vocabulary. The number is a hash of the row's seed and the token's position, so what
+a row samples depends on neither its neighbours nor the order of work. Left out: beams, penalties, other contrivances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Sampling", "StopStrings", "draw", "uniform"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How rows are sampled and when they end. Greedy is a property of a request, not of sampling.
+
+    Attributes:
+        temperature: > 0, or None for the policy's own. Log-probabilities are reported at the temperature in effect.
+        top_k: keep the k likeliest tokens (and those as likely as the k-th); 0 keeps all.
+        top_p: keep the fewest tokens whose probabilities add up to top_p; 1 keeps all.
+        max_tokens: a row's limit; it ends with stop = "length".
+        stop: a row ends once its decoded text contains one of these. Its tokens are kept as they were sampled.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    temperature: float | None = None
+    top_k: int = 0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, not {self.temperature}; greedy is Request(greedy=True)")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"top_k must be 0 or more and top_p in (0, 1], not {self.top_k} and {self.top_p}")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise ValueError(f"stop must be a tuple of non-empty strings, not {self.stop!r}")
+
+    @property
+    def truncated(self) -> bool:
+        """Some tokens cannot be sampled; log-probabilities are still those of the whole distribution: not for training."""
+        return self.top_k > 0 or self.top_p < 1.0
+
+
+def uniform(seed: Tensor, counter: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1), float32, for seeds and counters [n] long: splitmix64 of `counter` in stream `seed`."""
+    z = seed + (counter + 1) * -0x61C8864680B583EB  # the golden ratio in 64 bits; products wrap around
+    z = (z ^ _shift(z, 30)) * -0x40A7B892E31B1A47
+    z = (z ^ _shift(z, 27)) * -0x6B2FB644ECCEEE15
+    return _shift(z ^ _shift(z, 31), 40).float() * 2.0**-24
+
+
+def _shift(z: Tensor, by: int) -> Tensor:
+    """Logical shift right of 64-bit integers (torch's is arithmetic)."""
+    return (z >> by) & ((1 << (64 - by)) - 1)
+
+
+def draw(logits: Tensor, u: Tensor, greedy: Tensor | None, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Tokens [n] and their log-probabilities [n] nats under the whole distribution, for tempered logits [n, V].
+
+    u: [n] uniform in [0, 1). greedy: [n] bool, rows that take the likeliest token, or None if no row does.
+
+    Raises:
+        FloatingPointError: the distribution is not a distribution (NaN or infinite logits).
+    """
+    logp = logits.log_softmax(-1)
+    p = logp.exp()
+    if sampling.truncated:
+        p = _truncate(p, sampling)
+    cumulative = p.cumsum(-1)
+    token = torch.searchsorted(cumulative, (u * cumulative[:, -1])[:, None], right=True).squeeze(-1)
+    if greedy is not None:
+        token = torch.where(greedy, logits.argmax(-1), token)
+    token = token.clamp_(max=logits.shape[1] - 1)  # reached only by NaN, which the caller sees in logp
+    return token, logp.gather(-1, token[:, None]).squeeze(-1)
+
+
+def _truncate(p: Tensor, sampling: Sampling) -> Tensor:
+    """p with the tokens that top-k and then top-p exclude set to 0; not normalised again."""
+    if 0 < sampling.top_k < p.shape[-1]:
+        p = p.masked_fill(p < p.topk(sampling.top_k, dim=-1).values[:, -1:], 0)
+    if sampling.top_p < 1.0:
+        ordered, index = p.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        excluded = before >= sampling.top_p * ordered.sum(-1, keepdim=True)
+        p = p.masked_fill(torch.zeros_like(excluded).scatter(-1, index, excluded), 0)
+    return p
+
+
+class StopStrings:
+    """Finds the rows whose text has come to contain a stop string.
+
+    A string can only be completed by a token whose text has the string's last character (or part of a character), so
+    only rows that just sampled such a token are decoded, and only their tails.
+    """
+
+    def __init__(self, stop: Sequence[str], tokenizer, vocabulary: int) -> None:
+        self.stop, self.tokenizer = tuple(stop), tokenizer
+        self.tail = 4 * max(map(len, self.stop)) + 4  # tokens that surely cover the longest: a character has ≤ 4 bytes
+        ends = {s[-1] for s in self.stop}
+        texts = tokenizer.batch_decode([[i] for i in range(min(vocabulary, len(tokenizer)))])
+        closing = [" " in ends or "\ufffd" in t or any(c in t for c in ends) for t in texts]
+        self.closing = torch.tensor(closing + [True] * (vocabulary - len(closing)))
+
+    def found(self, token: Tensor, row: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        """[n] bool for rows `row` [n] that just sampled `token` [n], whose tokens so far are history[row]."""
+        out = torch.zeros(len(token), dtype=torch.bool)
+        for i in self.closing[token.cpu()].nonzero().squeeze(1).tolist():
+            text = self.tokenizer.decode(history[int(row[i])][-self.tail :])
+            out[i] = any(s in text for s in self.stop)
+        return out.to(token.device)
