@@ -49,7 +49,7 @@ class Sampling:
 
     @property
     def truncated(self) -> bool:
-        """Some tokens cannot be sampled; log-probabilities are still those of the whole distribution: not for training."""
+        """Some tokens cannot be sampled, but log-probabilities are of the whole distribution: not for training."""
         return self.top_k > 0 or self.top_p < 1.0
 
 
