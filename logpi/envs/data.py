@@ -30,7 +30,7 @@ from typing import Any
 from logpi.envs.rows import Row, Split, check_split, in_test
 from logpi.rewards import NAMES as REWARDS
 from logpi.rewards import Rewards, Weighted
-from logpi.rewards.text import after, last_boxed, text_of
+from logpi.rewards.text import last_boxed, text_of
 
 __all__ = ["SUFFIXES", "FileTask", "load_rows"]
 
@@ -161,18 +161,18 @@ def _answer(row: Row) -> tuple[Any, str | None]:
         return model["ground_truth"], None
     value = _first(row, _ANSWERS)
     if isinstance(value, str) and "####" in value:  # GSM8K
-        return after(value, "####").replace(",", ""), _GSM8K_NOTE.sub("", value)
+        return value.rpartition("####")[2].strip().replace(",", ""), _GSM8K_NOTE.sub("", value)
     if isinstance(value, str) and row.get("answer") is None and last_boxed(value):  # MATH: `solution` ends in a box
         return last_boxed(value), value
     return value, None
 
 
 def _as_answer(value: Any, where: str) -> str | list[str]:
-    if isinstance(value, list) and value and all(isinstance(v, str | int | float) for v in value):
-        return [_as_answer(v, where) for v in value]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    several = value if isinstance(value, list) else [value]
+    if not several or any(isinstance(v, bool) or not isinstance(v, str | int | float) for v in several):
         raise ValueError(f"{where}: 'answer' must be a text, a number or a list of them, got {type(value).__name__}")
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    plain = [str(int(v) if isinstance(v, float) and v.is_integer() else v).strip() for v in several]
+    return plain if isinstance(value, list) else plain[0]
 
 
 def _shared(chosen: Any, rejected: Any) -> Any:

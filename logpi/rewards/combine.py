@@ -14,7 +14,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from logpi.rewards.text import Completion
 from logpi.rewards.user import Failure, UserReward
@@ -23,6 +23,13 @@ from logpi.rewards.worker import describe, verdict
 __all__ = ["Failure", "Rewards", "Score", "Weighted", "failures"]
 
 Verdict = float | None | Failure
+
+
+@runtime_checkable
+class FindsAnswer(Protocol):
+    """A reward that can say which answer it would judge."""
+
+    def find(self, text: str) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,12 @@ class Rewards:
     def names(self) -> tuple[str, ...]:
         return tuple(p.name for p in self.parts)
 
+    @property
+    def find_answer(self) -> Callable[[str], str | None] | None:
+        """What reads the final answer out of a text for the first reward (for majority votes), or None if it cannot."""
+        function = self.parts[0].function
+        return function.find if isinstance(function, FindsAnswer) else None
+
     def check(self, columns: Sequence[str]) -> None:
         """Refuse rows that lack a column which a reward needs, and files that do not load, before any work is done.
 
@@ -155,7 +168,7 @@ class Rewards:
         named = list(zip(self.parts, row, strict=True))
         errors = {p.name: str(v) for p, v in named if isinstance(v, Failure)}
         parts = {p.name: None if isinstance(v, Failure) else v for p, v in named}
-        terms = [p.weight * parts[p.name] for p in self.parts if parts[p.name] is not None]
+        terms = [p.weight * v for p, v in named if v is not None and not isinstance(v, Failure)]
         return Score(sum(terms) if terms and not errors else None, parts, errors)
 
 

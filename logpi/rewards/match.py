@@ -64,9 +64,12 @@ class ExactAnswer:
     def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
         return _grade(completions, answer, self._right)
 
-    def _right(self, text: str, gold: str) -> bool:
+    def find(self, text: str) -> str | None:
         found = after(text, self.marker)
-        return found is not None and squeeze(found) == squeeze(gold)
+        return None if found is None else squeeze(found)
+
+    def _right(self, text: str, gold: str) -> bool:
+        return self.find(text) == squeeze(gold)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ class Number:
     def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
         return _grade(completions, answer, self._right)
 
+    def find(self, text: str) -> str | None:
+        number = last_number(text)
+        return None if number is None else str(number)
+
     def _right(self, text: str, gold: str) -> bool | None:
         expected = as_number(gold)
         return None if expected is None else last_number(text) == expected
@@ -104,7 +111,10 @@ class Boxed:
     needs: ClassVar[tuple[str, ...]] = ("answer",)
 
     def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
-        return _grade(completions, answer, lambda text, gold: _same(last_boxed(text), gold))
+        return _grade(completions, answer, lambda text, gold: _same(self.find(text), gold))
+
+    def find(self, text: str) -> str | None:
+        return last_boxed(text)
 
 
 @dataclass(frozen=True)
@@ -120,4 +130,7 @@ class TagAnswer:
     needs: ClassVar[tuple[str, ...]] = ("answer",)
 
     def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
-        return _grade(completions, answer, lambda text, gold: _same(last_tag(text, self.tag), gold))
+        return _grade(completions, answer, lambda text, gold: _same(self.find(text), gold))
+
+    def find(self, text: str) -> str | None:
+        return last_tag(text, self.tag)

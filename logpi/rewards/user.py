@@ -46,6 +46,15 @@ class Failure:
         return f"{self.kind}: {self.message}"
 
 
+def _kill_all(process: subprocess.Popen) -> None:
+    """Kill a process and whatever it started."""
+    try:
+        if process.returncode is None:  # not yet reaped: its id is still its own
+            os.killpg(process.pid, signal.SIGKILL)
+    except OSError:  # already gone
+        pass
+
+
 class _Process:
     """One worker process: a call with a deadline, killed when it is late, started again when next needed."""
 
@@ -56,32 +65,32 @@ class _Process:
 
     def ask(self, call: bytes, seconds: float) -> dict[str, Any]:
         """The worker's reply, or {"failed": {...}} of kind hung or died."""
-        self.start()
-        return self._exchange(call, seconds)
+        return self._exchange(self.start(), call, seconds)
 
-    def start(self) -> None:
-        """Load the user's file, unless that is done. Raises ValueError with the file's own error."""
+    def start(self) -> subprocess.Popen:
+        """The process, the user's file loaded in it. Raises ValueError with the file's own error."""
         if self.process is not None:
-            return
-        self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
+            return self.process
+        pipe = subprocess.PIPE
+        process = self.process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, start_new_session=True)
         atexit.register(self.kill)
-        hello = self._exchange(b"", START_SECONDS)
+        hello = self._exchange(process, b"", START_SECONDS)
         if "failed" in hello:
             self.kill()
             raise ValueError(f"reward file {self.command[-2]} cannot be loaded: {hello['failed']['message']}")
         self.needs = tuple(hello["needs"])
+        return process
 
-    def _exchange(self, call: bytes, seconds: float) -> dict[str, Any]:
+    def _exchange(self, process: subprocess.Popen, call: bytes, seconds: float) -> dict[str, Any]:
         late = threading.Event()
-        timer = threading.Timer(seconds, lambda: (late.set(), self._signal()))
+        timer = threading.Timer(seconds, lambda: (late.set(), _kill_all(process)))
         timer.daemon = True
         timer.start()
         try:
+            assert process.stdin and process.stdout
             if call:
-                worker.write_frame(self.process.stdin, call)
-            return json.loads(worker.read_frame(self.process.stdout))
+                worker.write_frame(process.stdin, call)
+            return json.loads(worker.read_frame(process.stdout))
         except (EOFError, OSError, ValueError):
             self.kill()
             if late.is_set():
@@ -90,23 +99,17 @@ class _Process:
         finally:
             timer.cancel()
 
-    def _signal(self) -> None:
-        """Kill the process and whatever it started."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except (OSError, AttributeError):  # already gone
-            pass
-
     def kill(self) -> None:
         """End the worker and forget it; harmless when there is none."""
         process = self.process
         if process is None:
             return
-        self._signal()
+        _kill_all(process)
         process.wait()
         for stream in (process.stdin, process.stdout):
             try:
-                stream.close()
+                if stream:
+                    stream.close()
             except OSError:  # unsent bytes of a call that was cut off
                 pass
         self.process = None

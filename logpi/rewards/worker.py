@@ -24,18 +24,19 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 HEADER = struct.Struct(">Q")
 
 
-def write_frame(stream: BinaryIO, body: bytes) -> None:
+def write_frame(stream: IO[bytes], body: bytes) -> None:
     stream.write(HEADER.pack(len(body)) + body)
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> bytes:
+def read_frame(stream: IO[bytes]) -> bytes:
     """The next body. Raises EOFError when the other side is gone."""
     header = stream.read(HEADER.size)
     body = stream.read(HEADER.unpack(header)[0]) if len(header) == HEADER.size else b""
@@ -46,7 +47,7 @@ def read_frame(stream: BinaryIO) -> bytes:
 
 def describe(error: BaseException) -> str:
     """One line: the error's type and message, and the last line of the user's file that it came through."""
-    frames = [f for f in inspect.getinnerframes(error.__traceback__) if f.filename != __file__]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {str(error)[:300]}".replace("\n", " ") + where
 
@@ -93,6 +94,8 @@ def _text(completion: Any) -> str:
 def load(path: str, name: str) -> Callable[..., Any]:
     """The function `name` of the Python file at `path`, adapted if it has verl's signature."""
     spec = importlib.util.spec_from_file_location("user_reward", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules["user_reward"] = module
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # its neighbours import as they do for the user

@@ -7,9 +7,8 @@ scale that fits into two minutes of two cores. Left out: negative numbers, more 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
-from typing import ClassVar
 
 from logpi.envs.rows import Row, Rows, Split, alphabet, check_template
 from logpi.rewards import ExactAnswer, Rewards, Weighted
@@ -63,8 +62,8 @@ class Addition:
     worked: float = 1.0
     prompt: str = "{a}+{b}="
     test_size: int = 1_000
-    name: ClassVar[str] = "addition"
-    reward: ClassVar[Rewards] = Rewards((Weighted(ExactAnswer("#")),))
+    name: str = field(default="addition", init=False, repr=False)
+    reward: Rewards = field(default=Rewards((Weighted(ExactAnswer("#")),)), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.digits <= 100:

@@ -6,9 +6,9 @@ the target off it. Left out: the judge, which is exact and knows any solution (`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from logpi.envs.rows import Row, Rows, Split, alphabet, check_template
 from logpi.rewards import Countdown as CountdownReward
@@ -69,8 +69,8 @@ class Countdown:
     limit: int = 999
     prompt: str = "{numbers}={target}:"
     test_size: int = 1_000
-    name: ClassVar[str] = "countdown"
-    reward: ClassVar[Rewards] = Rewards((Weighted(CountdownReward("#")),))
+    name: str = field(default="countdown", init=False, repr=False)
+    reward: Rewards = field(default=Rewards((Weighted(CountdownReward("#")),)), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 2 <= self.count <= 6:

@@ -5,7 +5,7 @@ Each says in its prompt where the answer goes (after #), so that a chat model ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from string import ascii_lowercase
 from typing import ClassVar
@@ -55,8 +55,8 @@ class Sort:
     largest: int = 99
     prompt: str = "Sort, smallest first: {numbers}. Answer after #."
     test_size: int = 1_000
-    name: ClassVar[str] = "sort"
-    reward: ClassVar[Rewards] = _AFTER
+    name: str = field(default="sort", init=False, repr=False)
+    reward: Rewards = field(default=_AFTER, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 2 <= self.count <= 1_000 or self.largest < 1:
@@ -96,8 +96,8 @@ class Reverse:
     longest: int = 8
     prompt: str = "Reverse: {text}. Answer after #."
     test_size: int = 1_000
-    name: ClassVar[str] = "reverse"
-    reward: ClassVar[Rewards] = _AFTER
+    name: str = field(default="reverse", init=False, repr=False)
+    reward: Rewards = field(default=_AFTER, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 2 <= self.shortest <= self.longest <= 1_000:
@@ -139,8 +139,8 @@ class Letters:
     absent: float = 0.2
     prompt: str = "How many {letter} in {word}? Answer after #."
     test_size: int = 1_000
-    name: ClassVar[str] = "letters"
-    reward: ClassVar[Rewards] = _AFTER
+    name: str = field(default="letters", init=False, repr=False)
+    reward: Rewards = field(default=_AFTER, init=False, repr=False)
     words: ClassVar[tuple[str, ...]] = tuple(_WORDS.split())
 
     def __post_init__(self) -> None:
