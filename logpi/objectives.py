@@ -88,6 +88,14 @@ class PolicyGradient:
         return self.kl is not None and (self.kl.coef > 0 or self.kl.adapt is not None)
 
     @property
+    def needs_greedy(self) -> bool:
+        return self.advantage.greedy
+
+    @property
+    def min_group(self) -> int:
+        return self.advantage.group
+
+    @property
     def on_policy(self) -> bool:
         """The recorded actions must be the policy's own."""
         return self.advantage.on_policy

@@ -67,9 +67,13 @@ def is_uniform(rows: Sequence[Trajectory]) -> bool:
 
 
 class Keep(ABC):
-    """Which groups enter the batch."""
+    """Which groups enter the batch. `refill`: sample further prompts in place of dropped groups, `rounds` times at most."""
 
     refill: ClassVar[bool] = False
+
+    @property
+    def rounds(self) -> int:
+        return 1
 
     @abstractmethod
     def __call__(self, rows: Sequence[Trajectory]) -> bool:
@@ -103,6 +107,10 @@ class MixedOutcomes(Keep):
 
     max_rounds: int = 10
     refill: ClassVar[bool] = True
+
+    @property
+    def rounds(self) -> int:
+        return self.max_rounds
 
     def __call__(self, rows: Sequence[Trajectory]) -> bool:
         return not is_uniform(rows)

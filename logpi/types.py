@@ -144,8 +144,8 @@ class Targets:
 class Objective(Protocol):
     """Scores a batch. A value: frozen, printable, comparable.
 
-    `needs_critic`, `needs_reference`: what `prepare` reads. `on_policy`: the recorded actions must be the policy's own, so
-    every ratio is 1 before the first step.
+    `needs_critic`, `needs_reference`, `needs_greedy`: what `prepare` reads. `on_policy`: the recorded actions must be the
+    policy's own, so every ratio is 1 before the first step. `min_group`: least number of samples for each prompt.
     """
 
     @property
@@ -155,7 +155,13 @@ class Objective(Protocol):
     def needs_reference(self) -> bool: ...
 
     @property
+    def needs_greedy(self) -> bool: ...
+
+    @property
     def on_policy(self) -> bool: ...
+
+    @property
+    def min_group(self) -> int: ...
 
     def prepare(self, batch: Batch, now: Evaluation, ref: Evaluation | None) -> Targets:
         """Targets for the whole batch, groups intact. Carries no gradient."""

@@ -1,0 +1,179 @@
+"""The loop: rollout, update, log, evaluate, checkpoint; and going on after a stop exactly where it was.
+
+    train(rollout, learner, run, steps=100)
+
+It holds no algorithm, no model and no environment. A step is all or nothing: a kill loses the step under way, and the resumed
+run repeats it bit for bit. What is in a run's directory is `logpi.runs`' business.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from logpi.learner import Learner
+from logpi.runs.directory import Run
+from logpi.runs.progress import Progress
+from logpi.runs.rng import load_rng_state, rng_state
+from logpi.types import Rollout
+from logpi.watch import Collapse
+
+__all__ = ["Evaluate", "Outcome", "train"]
+
+Evaluate = Callable[[int], tuple[Mapping[str, float], Sequence[Mapping[str, Any]]]]
+"""Called with the step; returns numbers (`eval/...`, the first of which says which policy is best) and rows for people."""
+
+SHOWN = ("reward", "loss", "entropy", "kl", "completions/mean_length", "grad_norm")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended.
+
+    Attributes:
+        step: steps done in all. stopped: by Ctrl-C or a termination signal, after saving.
+        collapsed: the reward went away and did not come back. best_step: of the best evaluation, or None.
+        first, last: the evaluations before training and after it.
+    """
+
+    step: int
+    stopped: bool
+    collapsed: bool
+    best_step: int | None
+    first: Mapping[str, float]
+    last: Mapping[str, float]
+
+
+class _Loop:
+    """Everything that changes outside learner and rollout."""
+
+    def __init__(self) -> None:
+        self.watch = Collapse()
+        self.best, self.best_step = float("-inf"), -1
+        self.first: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+        self.tokens = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "watch": self.watch.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.watch.load_state_dict(state["watch"])
+        self.__dict__.update({k: v for k, v in state.items() if k != "watch"})
+
+
+def train(
+    rollout: Rollout, learner: Learner, run: Run, *, steps: int, evaluate: Evaluate | None = None, eval_every: int = 0,
+    save_every: int = 10, shown: Sequence[str] = SHOWN, progress: Progress | None = None,
+) -> Outcome:  # fmt: skip
+    """Train for `steps` updates in all, going on from the run's latest checkpoint if there is one.
+
+    Args:
+        evaluate: measured before the first step, every `eval_every` steps (0: only then) and after the last; the policy with
+            the highest first number is kept as the best checkpoint.
+        save_every: steps between checkpoints. One is written at the end, and on Ctrl-C, in any case.
+        shown: names of the numbers on the progress line.
+    Raises:
+        RunError: the disk failed; the last good checkpoint is intact.
+    """
+    loop = _Loop()
+    start = _resume(run, rollout, learner, loop)
+    with progress or Progress(steps, start) as shower, _stop_on_signal() as stopping:
+        if start == 0 and evaluate is not None:
+            _evaluate(evaluate, 0, run, loop, shower)
+            _save(run, 0, rollout, learner, loop, best=True)
+        step = start
+        while step < steps and not stopping.is_set():
+            step += 1
+            metrics = _step(step, rollout, learner, run, loop)
+            shower.step(step, {k: metrics[k] for k in shown if k in metrics}, int(metrics.get("num_tokens", 0)))
+            alarm = loop.watch(step, metrics)
+            if alarm:
+                shower.note(alarm)
+            due = step == steps or (eval_every > 0 and step % eval_every == 0)
+            best = evaluate is not None and due and _evaluate(evaluate, step, run, loop, shower)
+            if best or step == steps or stopping.is_set() or step % save_every == 0:
+                _save(run, step, rollout, learner, loop, best)
+    stopped = stopping.is_set() and step < steps
+    best_step = loop.best_step if evaluate is not None else None
+    return Outcome(step, stopped, loop.watch.warned, best_step, loop.first, loop.last)
+
+
+def _step(step: int, rollout: Rollout, learner: Learner, run: Run, loop: _Loop) -> dict[str, float]:
+    begin = time.perf_counter()
+    collected = rollout()
+    between = time.perf_counter()
+    metrics = {**collected.metrics, **learner.update(collected.batch)}
+    end = time.perf_counter()
+    loop.tokens += collected.metrics.get("num_tokens", 0.0)
+    metrics |= {"num_tokens_seen": loop.tokens, "time/rollout": between - begin, "time/update": end - between}
+    metrics["step_time"] = end - begin
+    run.log(step, metrics)
+    if collected.samples:
+        run.samples(step, collected.samples)
+    return metrics
+
+
+def _evaluate(evaluate: Evaluate, step: int, run: Run, loop: _Loop, shower: Progress) -> bool:
+    """Measure, log and show; True if this is the best so far."""
+    numbers, rows = evaluate(step)
+    numbers = {k: float(v) for k, v in numbers.items()}
+    run.log(step, numbers)
+    if rows:
+        run.samples(step, rows, kind="eval")
+    shower.note(f"evaluation at step {step}: " + ", ".join(f"{k.removeprefix('eval/')} {v:.3g}" for k, v in numbers.items()
+                                                           if not k.startswith("time/")))  # fmt: skip
+    loop.first, loop.last = loop.first or numbers, numbers
+    score = next(iter(numbers.values()))
+    better = score > loop.best
+    if better:
+        loop.best, loop.best_step = score, step
+    return better
+
+
+def _save(run: Run, step: int, rollout: Rollout, learner: Learner, loop: _Loop, best: bool) -> None:
+    state = {
+        "learner": learner.state_dict(), "rollout": rollout.state_dict(), "rng": rng_state(), "loop": loop.state_dict()
+    }  # fmt: skip
+    run.checkpoint(step, state, best=best)
+
+
+def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop) -> int:
+    """Put everything back to the latest checkpoint; the number of steps done."""
+    found = run.latest()
+    if found is None:
+        run.rewind(-1)
+        return 0
+    step, state = found
+    run.rewind(step)
+    learner.load_state_dict(state["learner"])
+    rollout.load_state_dict(state["rollout"])
+    loop.load_state_dict(state["loop"])
+    load_rng_state(state["rng"])
+    return step
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """The first Ctrl-C (or SIGTERM) lets the step end and be saved; the second one interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for s, old in before.items():
+            signal.signal(s, old)
