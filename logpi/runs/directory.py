@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -61,7 +61,7 @@ class Run:
     """A run that is being written; made by `Run.create` or `Run.open`. One process at a time: the directory is locked.
 
     Attributes:
-        path: the directory. command, arguments: what it runs. model: where the final model goes.
+        path: the directory. command, arguments: what it runs. model: where `save_model` puts the final model.
     """
 
     def __init__(self, path: Path, held: IO[bytes], extra_trackers: Sequence[str]) -> None:
@@ -159,6 +159,12 @@ class Run:
         checkpoints.save(state, directory, {"step": step, "best": best}, self._advice())
         with self._reported(f"write {self.path / 'best'}"):
             self._prune(keep)
+
+    def save_model(self, save: Callable[[Path], object]) -> Path:
+        """Make `model/`, or replace it whole: `save` fills the directory that it is given."""
+        with self._reported(f"write {self.model}"), disk.replaced(self.model) as partial:
+            save(partial)
+        return self.model
 
     # ----------------------------------------------------------------------- resuming
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from logpi.runs.disk import write
 
-__all__ = ["cut_torn_line", "encode", "is_time", "keep_until", "read_metrics", "read_rows"]
+__all__ = ["cut_torn_line", "encode", "is_time", "keep_until", "names", "read_metrics", "read_rows"]
 
 _NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -45,9 +46,8 @@ def _plain(value: Any) -> Any:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file; a torn last line (the writer was killed) is left out. A missing file has none."""
-    for _, record in _lines(path):
-        yield record
+    """The records of a file, torn lines (their writer was killed) left out. A missing file has none."""
+    return (record for _, record in _lines(path) if record is not None)
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
@@ -56,32 +56,35 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     return [{k: _NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        for line in file:
-            try:
-                record = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
-                return  # nothing after a torn line was written by us
-            yield line, record
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    if path.exists():
+        with open(path, "rb") as file:
+            yield from ((line, _record(line)) for line in file)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record on a line, or None for a torn one."""
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def cut_torn_line(path: Path) -> None:
-    """Take off what a killed writer left unfinished."""
-    whole = sum(len(line) for line, _ in _lines(path))
-    if path.exists() and path.stat().st_size > whole:
-        with open(path, "rb+") as file:
-            file.truncate(whole)
+    """Take off the end what a killed writer left unfinished."""
+    whole = position = 0
+    for line, record in _lines(path):
+        position += len(line)
+        whole = position if record is not None else whole
+    if position > whole:
+        os.truncate(path, whole)
 
 
 def keep_until(path: Path, step: int) -> None:
     """Drop every record after `step`."""
     lines = list(_lines(path))
-    kept = [line for line, record in lines if record.get("step", 0) <= step]
+    kept = [line for line, record in lines if record is not None and record.get("step", 0) <= step]
     if len(kept) < len(lines):
         write(path, b"".join(kept))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,29 @@ _COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#
 
 
 def smooth(values: Sequence[float], span: float) -> list[float]:
-    """Exponential moving average over about `span` values, without a bias at the start; NaN is passed over.
+    """Mean with weights that fall off on both sides, over about `span` values; NaN and infinities are passed over.
 
-    mₜ = Σₛ dᵗ⁻ˢ xₛ / Σₛ dᵗ⁻ˢ with d = 1 − 1/span.
+    mₜ = Σₛ d^|t−s| xₛ / Σₛ d^|t−s|, with d = 1 − 2/(span + 1). Two-sided, unlike the usual moving average, so that the
+    line does not lag behind the values that it stands for.
 
-    >>> smooth([1.0, 0.0], span=2)
-    [1.0, 0.3333333333333333]
+    >>> smooth([1.0, 1.0, 4.0], span=3)
+    [1.4285714285714286, 1.75, 2.7142857142857144]
     """
-    decay, total, weight, out = 1 - 1 / max(span, 1.0), 0.0, 0.0, []
-    for value in values:
-        if math.isfinite(value):
-            total, weight = decay * total + value, decay * weight + 1
-        out.append(total / weight if weight else math.nan)
-    return out
+    decay = 1 - 2 / (max(span, 1.0) + 1)
+    known = [float(math.isfinite(v)) for v in values]
+    sums = _two_sided([v if k else 0.0 for v, k in zip(values, known, strict=True)], decay)
+    weights = _two_sided(known, decay)
+    return [s / w if w > 1e-12 else math.nan for s, w in zip(sums, weights, strict=True)]
+
+
+def _two_sided(values: list[float], decay: float) -> list[float]:
+    """Σₛ d^|t−s| xₛ: what came before, and what comes after, each in one pass."""
+
+    def before(xs: list[float]) -> list[float]:
+        return list(accumulate(xs, lambda total, x: decay * total + x))
+
+    forth, back = before(values), before(values[::-1])[::-1]
+    return [f + b - x for f, b, x in zip(forth, back, values, strict=True)]
 
 
 def curves(runs: Runs, names: Sequence[str | tuple[str, ...]], path: str | Path, title: str = "") -> Path:
@@ -78,10 +89,10 @@ def _figure(records: Mapping[str, Records], panels: Sequence[tuple[str, ...]], t
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4.6 * columns, 3.1 * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)  # our own canvas: the user's pyplot state is not touched
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(grid, panels, strict=False):
         _panel(axes, records, panel)
-    for axes in list(grid)[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.set_visible(False)
     if title:
         figure.suptitle(title, fontsize=12)

@@ -84,12 +84,13 @@ class Wandb:
 
 
 class Trackio:
-    """Trackio, Hugging Face's local-first tracker; a run is resumed by its name."""
+    """Trackio, Hugging Face's local-first tracker. A resumed run is found by its name; a new one joins none."""
 
     def __init__(self, run: TrackedRun) -> None:
         import trackio
 
-        self.run = trackio.init(project="logpi", name=run.name, config=dict(run.arguments), resume="allow")
+        resume = "never" if run.resumed_at is None else "allow"
+        self.run = trackio.init(project="logpi", name=run.name, config=dict(run.arguments), resume=resume)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.run.log(dict(metrics), step=step)

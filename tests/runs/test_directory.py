@@ -74,6 +74,20 @@ def test_steps_beyond_six_figures_sort_as_numbers(run: Run) -> None:
     assert run.latest() == (1_000_000, 1_000_000)
 
 
+def test_the_model_is_replaced_whole_or_not_at_all(run: Run) -> None:
+    def broken(directory: Path) -> None:
+        (directory / "weights").write_text("half")
+        raise ValueError("no such layer")
+
+    run.save_model(lambda directory: (directory / "weights").write_text("first"))
+    with pytest.raises(ValueError, match="no such layer"):
+        run.save_model(broken)
+    assert (run.model / "weights").read_text() == "first"
+    assert run.save_model(lambda directory: (directory / "other").write_text("second")) == run.model
+    assert [p.name for p in run.model.iterdir()] == ["other"]
+    assert not [p for p in run.path.iterdir() if p.name.endswith((".partial", ".old"))]
+
+
 # --------------------------------------------------------------------------- refusals
 
 
@@ -182,6 +196,15 @@ def test_a_torn_line_is_left_out_and_cut_off(run: Run) -> None:
         assert [row["step"] for row in read_metrics(run.path)] == [1]
         Run.open(run.path)
         assert (run.path / "metrics.jsonl").read_bytes() == whole
+
+
+def test_a_line_spoilt_in_the_middle_costs_only_itself(run: Run) -> None:
+    for step in (1, 2, 3):
+        run.log(step, {"reward": 1})
+    path = run.path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'{"step": 2', b'\x00"step": 2'))
+    Run.open(run.path)
+    assert [row["step"] for row in read_metrics(run.path)] == [1, 3]
 
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_notice(run: Run, caplog: pytest.LogCaptureFixture) -> None:

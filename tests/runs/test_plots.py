@@ -19,10 +19,16 @@ def records(offset: float) -> list[dict]:
 
 
 def test_smooth() -> None:
-    assert smooth([1, 1, 1], 5) == [1, 1, 1]
-    assert smooth([2, 0], span=1) == [2, 0]
-    assert smooth([1.0, 0.0], span=2) == [1.0, 1 / 3]
-    assert smooth([1, math.nan, 1], 2) == [1, 1, 1] and math.isnan(smooth([math.nan], 2)[0])
+    assert smooth([2.0, 0.0], span=1) == [2.0, 0.0]
+    assert smooth([1.0] * 5, span=4) == pytest.approx([1.0] * 5)
+    values, decay = [3.0, -1.0, math.nan, 2.0, 0.5], 1 - 2 / 5
+    known = [s for s in range(5) if s != 2]
+    expected = [
+        sum(decay ** abs(t - s) * values[s] for s in known) / sum(decay ** abs(t - s) for s in known) for t in range(5)
+    ]
+    assert smooth(values, span=4) == pytest.approx(expected)
+    assert smooth(list(range(101)), span=20)[50] == pytest.approx(50)  # no lag
+    assert math.isnan(smooth([math.nan, math.inf], 2)[0])
 
 
 def test_one_picture_of_several_runs(tmp_path: Path) -> None:
@@ -45,6 +51,8 @@ def test_what_the_panels_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert labels == [["grpo", "dapo"], ["grpo kl", "grpo reward", "dapo kl", "dapo reward"]]
     assert len(reward.lines) == 4 and list(reward.lines[0].get_ydata()) == [s / 50 for s in range(50)]  # raw and smooth
     assert len(accuracy.lines) == 2 and accuracy.lines[0].get_marker() == "o"
+    curves({"grpo": records(0)}, ["reward", "kl", "eval/accuracy", ("reward", "kl")], tmp_path / "x.png")
+    assert [axes.get_visible() for axes in seen[1].axes] == [True] * 4 + [False] * 2
     assert reward.get_title(loc="left") == "reward" and reward.get_xlabel() == "step"
 
 

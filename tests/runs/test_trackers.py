@@ -83,7 +83,7 @@ def test_wandb_and_trackio(package: Any, tmp_path: Path, name: str) -> None:
     track.close()
     (start, log, end) = module.calls
     assert start[0] == "init" and start[2]["project"] == "logpi" and start[2]["name"] == "addition"
-    assert start[2]["config"] == {"lr": 0.1} and start[2]["resume"] == "allow"
+    assert start[2]["config"] == {"lr": 0.1} and start[2]["resume"] == {"wandb": "allow", "trackio": "never"}[name]
     assert log == ("log", {"reward": 0.5}, 3) and end == ("end",)
 
 
