@@ -91,12 +91,13 @@ def _boolean(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
-_READ: dict[type, tuple[Callable[[str], Any], str]] = {
-    str: (str, "text"),
-    int: (_integer, "a whole number"),
-    float: (_number, "a number"),
-    bool: (_boolean, "true or false"),
-    Path: (Path, "a path"),
+# type -> (how its text is read, what it is called in a mistake, and in `--help`)
+_READ: dict[type, tuple[Callable[[str], Any], str, str]] = {
+    str: (str, "text", "TEXT"),
+    int: (_integer, "a whole number", "N"),
+    float: (_number, "a number", "X"),
+    bool: (_boolean, "true or false", "BOOL"),
+    Path: (Path, "a path", "PATH"),
 }
 
 
@@ -122,7 +123,7 @@ class _Kind:
         """One item from its text. Raises ValueError, saying what was expected."""
         if self.optional and not self.many and text.lower() == "none":
             return None
-        read, expected = _READ[self.item]
+        read, expected, _ = _READ[self.item]
         try:
             return read(text)
         except (ValueError, KeyError, OverflowError):
@@ -178,7 +179,7 @@ class _Option:
             parser.add_argument(self.flag, dest=self.name, action=argparse.BooleanOptionalAction, **common)
             return
         nargs = self.nargs or ("*" if self.kind.many else None)
-        metavar = self.name.upper() if self.positional else {str: "TEXT", Path: "PATH"}.get(self.kind.item, "N")
+        metavar = self.name.upper() if self.positional else _READ[self.kind.item][2]
         common |= {"type": _argparse_type(self), "nargs": nargs, "metavar": metavar}
         if self.positional:
             parser.add_argument(self.name, **common | {"nargs": nargs or "?"})

@@ -41,11 +41,11 @@ def duration(seconds: float) -> str:
 def number(value: float) -> str:
     """Four figures or so: 0.4125, 12.35, 15.3k, 2.1e-05."""
     size = abs(value)
-    if value == int(value) and size < 1e4 if size < float("inf") else False:
+    if size < 1e4 and value == int(value):
         return str(int(value))
     if 1e4 <= size < 1e6:
         return f"{value / 1e3:.1f}k"
-    return f"{value:.4g}" if size >= 1e-3 or size != size else f"{value:.1e}"
+    return f"{value:.1e}" if size < 1e-3 else f"{value:.4g}"
 
 
 class Progress:

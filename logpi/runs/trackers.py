@@ -161,7 +161,8 @@ class _Guarded:
     """Keeps a tracker's failures away from training: the first is reported, and then it is left alone."""
 
     def __init__(self, name: str, run: TrackedRun) -> None:
-        self.name, self.tracker = name, None
+        self.name = name
+        self.tracker: Tracker | None = None
         self._try(self._open, run)
 
     def _open(self, run: TrackedRun) -> None:
