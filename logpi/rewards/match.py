@@ -25,25 +25,21 @@ def _golds(answer: Any) -> list[str]:
 def _grade(
     completions: Sequence[Completion],
     answers: Sequence[Any] | None,
-    right: Callable[[str, str], bool | None],
+    find: Callable[[str], str | None],
+    canonical: Callable[[str], str | None],
 ) -> list[float | None]:
-    """One verdict for each completion. No answer, or none that `right` can judge (it said None): not applicable."""
+    """One verdict for each completion; None (not applicable) without an answer that `canonical` can read."""
     verdicts: list[float | None] = []
     for completion, answer in zip(completions, answers or [None] * len(completions), strict=True):
-        judged = [] if answer is None else [right(text_of(completion), gold) for gold in _golds(answer)]
-        known = [v for v in judged if v is not None]
-        verdicts.append(float(any(known)) if known else None)
+        golds = [] if answer is None else [g for g in map(canonical, _golds(answer)) if g is not None]
+        verdicts.append(float(find(text_of(completion)) in golds) if golds else None)
     return verdicts
 
 
-def _same(found: str | None, gold: str) -> bool:
-    """Equal as text once LaTeX spacing is gone, or equal as rational numbers."""
-    if found is None:
-        return False
-    value = as_number(found)
-    if value is not None and value == as_number(gold):
-        return True
-    return _LATEX_NOISE.sub("", found).replace("dfrac", "frac") == _LATEX_NOISE.sub("", gold).replace("dfrac", "frac")
+def _plain(text: str) -> str:
+    """The one way to write an answer: a rational number in lowest terms, or the text without LaTeX spacing."""
+    value = as_number(text)
+    return str(value) if value is not None else _LATEX_NOISE.sub("", text).replace("dfrac", "frac")
 
 
 @dataclass(frozen=True)
@@ -62,14 +58,12 @@ class ExactAnswer:
     needs: ClassVar[tuple[str, ...]] = ("answer",)
 
     def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
-        return _grade(completions, answer, self._right)
+        return _grade(completions, answer, self.find, squeeze)
 
     def find(self, text: str) -> str | None:
+        """The answer that `text` gives, or None; equal answers are equal strings. So in every class here."""
         found = after(text, self.marker)
         return None if found is None else squeeze(found)
-
-    def _right(self, text: str, gold: str) -> bool:
-        return self.find(text) == squeeze(gold)
 
 
 @dataclass(frozen=True)
@@ -88,15 +82,16 @@ class Number:
     needs: ClassVar[tuple[str, ...]] = ("answer",)
 
     def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
-        return _grade(completions, answer, self._right)
+        return _grade(completions, answer, self.find, self._gold)
 
     def find(self, text: str) -> str | None:
         number = last_number(text)
         return None if number is None else str(number)
 
-    def _right(self, text: str, gold: str) -> bool | None:
-        expected = as_number(gold)
-        return None if expected is None else last_number(text) == expected
+    @staticmethod
+    def _gold(answer: str) -> str | None:
+        number = as_number(answer)
+        return None if number is None else str(number)
 
 
 @dataclass(frozen=True)
@@ -111,10 +106,11 @@ class Boxed:
     needs: ClassVar[tuple[str, ...]] = ("answer",)
 
     def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
-        return _grade(completions, answer, lambda text, gold: _same(self.find(text), gold))
+        return _grade(completions, answer, self.find, _plain)
 
     def find(self, text: str) -> str | None:
-        return last_boxed(text)
+        found = last_boxed(text)
+        return None if found is None else _plain(found)
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,8 @@ class TagAnswer:
     needs: ClassVar[tuple[str, ...]] = ("answer",)
 
     def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
-        return _grade(completions, answer, lambda text, gold: _same(self.find(text), gold))
+        return _grade(completions, answer, self.find, _plain)
 
     def find(self, text: str) -> str | None:
-        return last_tag(text, self.tag)
+        found = last_tag(text, self.tag)
+        return None if found is None else _plain(found)

@@ -19,7 +19,7 @@ Completion = str | Sequence[Mapping[str, Any]]
 MAX_NUMBER = 1_000  # characters; a longer "number" is no answer, and conversion to int is quadratic
 
 _UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"  # [0-9]: \d would take other scripts
-_NUMBER = re.compile(rf"(?:(?<![\w)\]}}])[-+])?(?:{_UNSIGNED})(?:\s?/\s?[0-9]+(?:\.[0-9]+)?)?")
+_NUMBER = re.compile(rf"(?:(?<![\w)\]}}])[-+])?(?:{_UNSIGNED})(?:[eE][-+]?[0-9]+)?(?:\s?/\s?[0-9]+(?:\.[0-9]+)?)?")
 _FRAC = re.compile(r"([-+]?)\\[dt]?frac\s*\{\s*([-+]?[0-9.,]+)\s*\}\s*\{\s*([-+]?[0-9.,]+)\s*\}")
 
 
@@ -86,7 +86,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def _ratio(top: str, bottom: str = "1") -> Fraction | None:
-    if len(top) + len(bottom) > MAX_NUMBER:
+    if len(top) + len(bottom) > MAX_NUMBER or len(top.lower().partition("e")[2]) > 4:
         return None
     try:
         return Fraction(top.replace(",", "").strip()) / Fraction(bottom.replace(",", "").strip())
@@ -97,8 +97,8 @@ def _ratio(top: str, bottom: str = "1") -> Fraction | None:
 def as_number(text: str) -> Fraction | None:
     r"""`text` as an exact rational number, or None.
 
-    Read: `1,234.50`, `-3`, `3/4`, `\frac{3}{4}`, `.5`; a leading `$` and a trailing `.` or `%` are passed over.
-    Not read: exponents (`1e9`), roots, other scripts' digits, numbers of more than 1,000 characters.
+    Read: `1,234.50`, `-3`, `3/4`, `\frac{3}{4}`, `.5`, `1e-3`; a leading `$` and a trailing `.` or `%` are passed over.
+    Not read: exponents of more than three digits, roots, other scripts' digits, more than 1,000 characters.
 
     >>> as_number("$1,250.50"), as_number("-3/4"), as_number("9**9**9")
     (Fraction(2501, 2), Fraction(-3, 4), None)

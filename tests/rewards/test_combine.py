@@ -96,6 +96,14 @@ def test_check_names_the_missing_column():
     rewards(["number", "think_answer"]).check(["answer"])
 
 
+def test_find_answer_makes_equal_answers_equal():
+    assert rewards(["number", "think_answer"]).find_answer("about 0.50") == "1/2"
+    assert rewards("boxed").find_answer(r"\boxed{\dfrac{2}{4}}") == "1/2"
+    assert rewards("exact").find_answer("x# 3  17") == "3 17"
+    assert rewards("tag_answer").find_answer("none") is None
+    assert rewards("countdown").find_answer is None
+
+
 def test_specifications():
     assert reward("number") == Weighted(Number(), 1.0, "number")
     assert reward("think_answer:0.1") == Weighted(ThinkAnswer(), 0.1, "think_answer")

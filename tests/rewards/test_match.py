@@ -68,7 +68,11 @@ def test_exact_answer_with_another_marker():
         ("1 / 0", "0", 0.0),
         ("no number", "42", 0.0),
         ("\u0664\u0662", "42", 0.0),  # digits of another script are not read
-        ("42", "1e400", None),  # an answer that is no number: not applicable
+        ("1e5", "5", 0.0),  # one number, not two
+        ("1e5", "100,000", 1.0),
+        ("2.5E-1", "1/4", 1.0),
+        ("1e9999999", "1", 0.0),
+        ("42", "1e99999", None),  # an answer that is no number: not applicable
         ("42", None, None),
         ("0042", "42", 1.0),
         ("5,000", ["5000", "7"], 1.0),  # any of several answers
