@@ -96,7 +96,7 @@ def test_addition_blurts_are_near_misses_with_a_wrong_last_digit():
     blurts = [r for r in rows if "=" not in r["completion"]]
     assert abs(len(blurts) / len(rows) - 0.7) < 0.03
     off = [int(r["completion"][1:]) - int(r["answer"]) for r in blurts]
-    assert set(off) == {-2, -1, 1, 2}
+    assert set(off) == {1, 2, 3}
     assert all(r["completion"][-1] != r["answer"][-1] for r in blurts)
     shown = [r for r in rows if "=" in r["completion"]]
     assert set(score(Addition(), shown, [r["completion"] for r in shown])) == {1.0}

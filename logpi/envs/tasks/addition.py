@@ -38,10 +38,10 @@ class Addition:
     A row: prompt `47+85=`, answer `132`, and a demonstration in one of two styles,
 
         worked   7+5=12,4+8+1=13#132    right, about 4 + 8·digits characters
-        blurt    #131                   no work, and always a near miss: off by one or two, so the last digit is wrong
+        blurt    #134                   no work, and always a near miss: one to three too many
 
-    The last digit is what a blurt must never show right: were it right half of the time and the tens in the other half,
-    the most likely digits together would be the sum, and a greedy blurt would be worth as much as working.
+    Blurts err on one side only. Errors on both sides, or in one digit at a time, have the sum at their middle: a model
+    that learns them answers right by taking what is most likely, and working would not pay.
 
     a + b and b + a are one problem, so a test sum's mirror image is never trained on either.
 
@@ -91,10 +91,6 @@ class Addition:
         return {
             "prompt": self.prompt.format(a=a, b=b),
             "answer": str(a + b),
-            "completion": f"{work(a, b, self.digits)}#{a + b}" if show else f"#{self._near_miss(a + b, rng)}",
+            "completion": f"{work(a, b, self.digits)}#{a + b}" if show else f"#{a + b + rng.randint(1, 3)}",
             "level": self.digits,
         }
-
-    @staticmethod
-    def _near_miss(total: int, rng: Random) -> int:
-        return rng.choice([miss for miss in (total - 2, total - 1, total + 1, total + 2) if miss >= 0])
