@@ -182,7 +182,8 @@ class _Option:
         metavar = self.name.upper() if self.positional else _READ[self.kind.item][2]
         common |= {"type": _argparse_type(self), "nargs": nargs, "metavar": metavar}
         if self.positional:
-            parser.add_argument(self.name, **common | {"nargs": nargs or "?"})
+            common["nargs"] = nargs or "?"
+            parser.add_argument(self.name, **common)
         else:
             parser.add_argument(self.flag, dest=self.name, **common)
 

@@ -146,7 +146,7 @@ def test_a_type_that_no_option_can_have_is_the_programmers_mistake() -> None:
     class Bad:
         x: dict[str, int]
 
-    with pytest.raises(TypeError, match="Bad.x"):
+    with pytest.raises(TypeError, match=r"Bad\.x"):
         parse(Bad, [], "x")
 
 

@@ -67,7 +67,7 @@ class Wandb:
     """Weights & Biases. The run's id is kept in the run's directory, so a resumed run goes on in the same place."""
 
     def __init__(self, run: TrackedRun) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         known = run.path / "wandb_id"
         saved = {"id": known.read_text().strip()} if known.exists() else {}
@@ -87,7 +87,7 @@ class Trackio:
     """Trackio, Hugging Face's local-first tracker. A resumed run is found by its name; a new one joins none."""
 
     def __init__(self, run: TrackedRun) -> None:
-        import trackio
+        import trackio  # pyright: ignore[reportMissingImports]
 
         resume = "never" if run.resumed_at is None else "allow"
         self.run = trackio.init(project="logpi", name=run.name, config=dict(run.arguments), resume=resume)
@@ -103,7 +103,7 @@ class MLflow:
     """MLflow, at MLFLOW_TRACKING_URI or its default. The run's id is kept in the run's directory."""
 
     def __init__(self, run: TrackedRun) -> None:
-        import mlflow
+        import mlflow  # pyright: ignore[reportMissingImports]
 
         known = run.path / "mlflow_id"
         self.mlflow = mlflow

@@ -226,7 +226,7 @@ def test_a_full_disk_at_any_step(tmp_path: Path, step: str, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, step, full)
-        with pytest.raises(RunError, match="cannot write the checkpoint .*: No space left on device"):
+        with pytest.raises(RunError, match=r"cannot write the checkpoint .*: No space left on device"):
             save({"x": 2}, tmp_path / "c")
     assert load(tmp_path / "c") == {"x": 1}
     save({"x": 3}, tmp_path / "c")

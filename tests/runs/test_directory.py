@@ -115,7 +115,7 @@ def test_no_run_to_open(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="there is no run at"):
         Run.open(tmp_path / "none")
     (tmp_path / "arguments.json").write_text("{")
-    with pytest.raises(RunError, match="cannot read .*arguments.json"):
+    with pytest.raises(RunError, match=r"cannot read .*arguments.json"):
         Run.open(tmp_path)
 
 
@@ -254,12 +254,12 @@ def test_lost_permission_names_the_last_good_checkpoint() -> None:
             path.chmod(0o555)
         if user == 0:
             os.seteuid(65534)
-        with pytest.raises(RunError, match="cannot write the checkpoint .*: Permission denied") as error:
+        with pytest.raises(RunError, match=r"cannot write the checkpoint .*: Permission denied") as error:
             run.checkpoint(2, {"step": 2})
         assert f"the last good checkpoint is {run.path / 'checkpoints/step-000001'}" in str(error.value)
-        with pytest.raises(RunError, match="cannot write .*step-000002.jsonl: Permission denied; the last good"):
+        with pytest.raises(RunError, match=r"cannot write .*step-000002.jsonl: Permission denied; the last good"):
             run.samples(2, [{}])
-        with pytest.raises(RunError, match="cannot make the run .*: Permission denied; give another --out"):
+        with pytest.raises(RunError, match=r"cannot make the run .*: Permission denied; give another --out"):
             Run.create(root / "another", "rl", {})
     finally:
         os.seteuid(user)
@@ -279,7 +279,7 @@ def test_a_full_disk_leaves_whole_lines(run: Run) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
     try:
-        with pytest.raises(RunError, match="metrics.jsonl: File too large; the last good checkpoint is .*step-000001;"):
+        with pytest.raises(RunError, match=r"metrics.jsonl: File too large; the last good .* is .*step-000001;"):
             run.log(2, {"reward": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
