@@ -1,0 +1,80 @@
+"""`logpi COMMAND`: a table of names. A command is a recipe; nothing heavy is imported before one is chosen.
+
+Mistakes of a user end here as one line and exit code 2; anything else keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from logpi.errors import UserError
+
+__all__ = ["COMMANDS", "main"]
+
+# name -> (module with main(argv), what it does)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "a small language model learns to reason, in about five minutes on two cores"),
+    "rl": ("rl", "train a language model with rewards that can be checked"),
+    "sft": ("sft", "fine-tune a language model on demonstrations"),
+    "eval": ("evaluate", "pass@1, pass@k and maj@k on held-out items"),
+    "chat": ("chat", "talk to a model"),
+    "algorithms": ("table", "the table of algorithms"),
+    "describe": ("describe", "an algorithm as mathematics, with its sources and divergences"),
+    "repeat": ("repeat", "run a saved run's command again with its own arguments"),
+}
+
+
+def _help() -> str:
+    rows = "\n".join(f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items())
+    return (
+        "usage: logpi COMMAND [OPTIONS]\n\nPolicy gradients, from the theorem to reasoning models.\n\n"
+        f"{rows}\n\nlogpi COMMAND --help says more. Start with: logpi demo"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if argv[0] in ("--version", "-V"):
+        from logpi import __version__
+
+        print(f"logpi {__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        from logpi.arguments import did_you_mean
+
+        print(
+            f"logpi: unknown command {argv[0]!r}{did_you_mean(argv[0], COMMANDS)} (see logpi --help)", file=sys.stderr
+        )
+        return 2
+    module = import_module(f"logpi.recipes.{COMMANDS[argv[0]][0]}")
+    return _shown(module.main, argv[1:])
+
+
+def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    try:
+        return command(argv)
+    except UserError as error:
+        print(f"logpi: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("logpi: interrupted; what was saved can be gone on with: --resume RUN", file=sys.stderr)
+        return 130
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "memory" in str(error).lower()):
+            raise
+        print(
+            "logpi: out of memory. Decode fewer rows at a time (--slots), cut the forward pass smaller (--options "
+            "micro_tokens=4096), use --gradient-checkpointing, or shorter completions. The last checkpoint is intact",
+            file=sys.stderr,
+        )
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""`logpi chat`: talk to a model. With a chat template it remembers the conversation; without one each line is a prompt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from logpi.arguments import option, parse
+from logpi.recipes.common import ModelArguments, mistakes
+
+__all__ = ["ChatWith", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatWith(ModelArguments):
+    """Arguments of `logpi chat`."""
+
+    temperature: float = option(0.7, help="of sampling; 0 takes the likeliest token each time")
+    top_p: float = option(0.95, help="sample from the likeliest tokens of this total probability")
+    max_completion_length: int = option(512, help="tokens after which an answer is cut off")
+    seed: int = option(0, help="of sampling")
+
+
+def main(argv: Sequence[str]) -> int:
+    a = parse(ChatWith, argv, "logpi chat", "Talk to a model. One line is one message; /reset forgets, Ctrl-D ends.")
+    import torch
+
+    from logpi.rollouts.engine import Engine, Request, Sampling
+
+    greedy = a.temperature == 0
+    with mistakes():
+        policy = a.load(temperature=a.temperature or 1.0)
+        template = a.template(policy)
+        sampling = Sampling(top_p=a.top_p, max_tokens=a.max_completion_length)
+    engine, generator = Engine(policy, slots=1), torch.Generator().manual_seed(a.seed)
+    history: list[dict[str, str]] = []
+    while (line := _line()) is not None:
+        if line.strip() == "/reset":
+            history = []
+            continue
+        if not line.strip():
+            continue
+        history = [*history, {"role": "user", "content": line}] if template.wrap else []
+        with mistakes():
+            prompt = template(policy, history if template.wrap else line)
+            [[reply]] = engine.generate([Request(prompt, greedy=greedy)], sampling, generator)
+        text = policy.tokenizer.decode(reply.tokens, skip_special_tokens=True)
+        print(text)
+        history.append({"role": "assistant", "content": text})
+    return 0
+
+
+def _line() -> str | None:
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except (EOFError, KeyboardInterrupt):
+        return None

@@ -1,0 +1,134 @@
+"""What recipes share: groups of arguments, loading with kind errors, and a run's beginning and end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from logpi.arguments import from_json, option, parse, to_json
+from logpi.errors import UserError
+
+if TYPE_CHECKING:
+    from logpi.learner import Learner
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rollouts.text import Chat
+    from logpi.runs.directory import Run
+    from logpi.train import Outcome
+
+__all__ = ["ModelArguments", "RunArguments", "finish", "mistakes", "opened", "read", "settings"]
+
+A = TypeVar("A", bound="RunArguments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArguments:
+    """Which model, and how its prompts are made."""
+
+    model: str = option(help="directory, hub name or .gguf file of a causal language model")
+    dtype: str = option("float32", help="of the weights", choices=("float32", "bfloat16", "float16"))
+    gradient_checkpointing: bool = option(False, help="less memory, a third more time")
+    chat: bool | None = option(
+        None, help="put plain prompts through the chat template as a user's message (default: if the model has one)"
+    )
+    system: str = option("", help="system message in front of each prompt")
+
+    def load(self, **options: Any) -> CausalLM:
+        from logpi.policies.causal_lm import CausalLM
+
+        return CausalLM.load(
+            self.model, dtype=self.dtype, gradient_checkpointing=self.gradient_checkpointing, **options
+        )
+
+    def template(self, policy: CausalLM) -> Chat:
+        from logpi.rollouts.text import Chat
+
+        has = policy.tokenizer.chat_template is not None
+        if self.chat and not has:
+            raise UserError(f"{self.model} has no chat template: leave --chat out, or choose an instruct model")
+        return Chat(wrap=has if self.chat is None else self.chat, system=self.system)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments:
+    """Where the run goes."""
+
+    out: Path | None = option(None, help="the run's directory (default: runs/COMMAND-1, -2, …)")
+    seed: int = option(0, help="of data, sampling and shuffling")
+    save_every: int = option(20, help="steps between checkpoints")
+    trackers: tuple[str, ...] = option((), help="besides JSON lines and TensorBoard: wandb, trackio, mlflow", nargs="*")
+    resume: Path | None = option(None, help="go on with this run, exactly where it was; give nothing else")
+
+
+@contextmanager
+def mistakes() -> Iterator[None]:
+    """While a job is set up, a ValueError is a user's mistake: one line, no traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(str(error)) from error
+
+
+def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A:
+    """The arguments; with --resume those that the run was started with."""
+    if not any(word.startswith("--resume") for word in argv):
+        return parse(cls, argv, prog=f"logpi {command}", description=description)
+    if len(argv) > 2 or (len(argv) == 1 and "=" not in argv[0]):
+        raise UserError(f"--resume goes on with a run's own arguments: logpi {command} --resume RUN, and nothing else")
+    from logpi.runs.directory import read_arguments
+
+    path = Path(argv[0].partition("=")[2] or argv[1])
+    saved_command, saved = read_arguments(path)
+    if saved_command != command:
+        raise UserError(f"{path} is a run of `logpi {saved_command}`: logpi {saved_command} --resume {path}")
+    return from_json(cls, saved | {"resume": str(path)})
+
+
+def opened(arguments: RunArguments, command: str) -> Run:
+    """A new run, or the one to go on with."""
+    from logpi.runs.directory import Run
+
+    if arguments.resume is not None:
+        return Run.open(arguments.resume, arguments.trackers)
+    path = arguments.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/{command}-{i}")).exists())
+    return Run.create(path, command, to_json(arguments) | {"resume": None}, arguments.trackers)
+
+
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`["high=0.3", "whiten=true"]` as a dictionary; values are JSON where they parse as such.
+
+    >>> settings(["high=0.3", "whiten=true"])
+    {'high': 0.3, 'whiten': True}
+    """
+    out = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"an option is NAME=VALUE, not {pair!r}")
+        try:
+            out[name.replace("-", "_")] = json.loads(value)
+        except json.JSONDecodeError:
+            raise UserError(f"option {name}: {value!r} is not a number, true, false or null") from None
+    return out
+
+
+def finish(run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names: Sequence[Any]) -> None:
+    """Save the model, draw the curves, say where everything is. After a collapse the best checkpoint is the model."""
+    from logpi.runs.plots import curves
+
+    if outcome.stopped:
+        print(
+            f"stopped after step {outcome.step}; go on with: logpi {run.command} --resume {run.path}", file=sys.stderr
+        )
+        return
+    best = run.best() if outcome.collapsed else None
+    if best is not None:
+        learner.load_state_dict(best[1]["learner"])
+        print(f"the policy collapsed; {run.model} holds the best one, of step {best[0]}", file=sys.stderr)
+    policy.save(run.model)
+    curves(run.path, names, run.path / "curves.png")
+    print(f"model   {run.model}\ncurves  {run.path / 'curves.png'}\nrun     {run.path}", file=sys.stderr)

@@ -1,0 +1,127 @@
+"""`logpi demo`: a small language model is made, shown a little, and learns to reason by itself. Nothing is downloaded.
+
+Its demonstrations of two-digit sums mostly blurt a near miss; a few work digit by digit and are right. Supervised fine-tuning copies both
+habits. Reinforcement learning sees only whether the answer is right, and so learns to work: answers grow longer because thinking pays.
+The stages are ordinary jobs (`sft`, `rl`) chained by their run directories; a stopped demo goes on with the same --out.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from logpi.arguments import option, parse
+from logpi.recipes import rl, sft
+from logpi.recipes.common import mistakes
+
+__all__ = ["Demo", "main"]
+
+TASK = "addition(worked=0.3)"
+LENGTH = 32  # tokens of a completion; a worked answer has about 21
+ITEMS = 400  # held-out sums: about all that there are
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Arguments of `logpi demo`."""
+
+    algorithm: str = option("grpo", help="any row of `logpi algorithms` that learns from rewards")
+    options: tuple[str, ...] = option((), help="its settings, e.g. beta=0.04 epochs=2", nargs="*")
+    seed: int = option(0, help="of everything")
+    sft_steps: int = option(700, help="updates of supervised fine-tuning")
+    steps: int = option(100, help="updates of reinforcement learning")
+    lr: float = option(3e-4, help="of reinforcement learning; 1e-3 shows a collapse")
+    out: Path | None = option(None, help="directory (default: runs/demo-1, -2, …)")
+
+
+def main(argv: Sequence[str]) -> int:
+    a = parse(Demo, argv, "logpi demo", __doc__ or "")
+    out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/demo-{i}")).exists())
+    start = time.perf_counter()
+    rows = [_measure("untrained", _base(a, out), 0.0)]
+    rows.append(_measure("SFT", *_stage(sft, _sft(a, out))))
+    rows.append(_measure(a.algorithm, *_stage(rl, _rl(a, out))))
+    _report(rows, out, time.perf_counter() - start)
+    return 0
+
+
+def _base(a: Demo, out: Path) -> Path:
+    """The untrained model, as a Hugging Face directory."""
+    from logpi.envs.tasks import Addition
+    from logpi.policies.small import small_policy
+
+    path = out / "base"
+    if not (path / "config.json").exists():
+        small_policy(Addition().alphabet, seed=a.seed).save(path)
+    return path
+
+
+def _sft(a: Demo, out: Path) -> sft.SFT:
+    return sft.SFT(
+        model=str(out / "base"), task=TASK, steps=a.sft_steps, rows=128, lr=2e-3, warmup=20, seed=a.seed,
+        save_every=200, out=out / "sft",
+    )  # fmt: skip
+
+
+def _rl(a: Demo, out: Path) -> rl.RL:
+    from logpi.algorithms import options as known
+
+    with mistakes():
+        free = (
+            ("beta=0",) if "beta" in known(a.algorithm) else ()
+        )  # the task has nothing that a reference should protect
+    return rl.RL(
+        model=str(out / "sft" / "model"), task=TASK, algorithm=a.algorithm, options=free + a.options, steps=a.steps,
+        prompts=32, num_generations=8, max_completion_length=LENGTH, lr=a.lr, seed=a.seed, eval_every=20, eval_items=ITEMS,
+        slots=256, out=out / "rl",
+    )  # fmt: skip
+
+
+def _stage(recipe: Any, arguments: Any) -> tuple[Path, float]:
+    """Run a job unless it is done already; go on with it if it was stopped. Its model, and the seconds it took."""
+    from dataclasses import replace
+
+    model = arguments.out / "model"
+    start = time.perf_counter()
+    if not (model / "config.json").exists():
+        begun = (arguments.out / "arguments.json").exists()
+        recipe.run(replace(arguments, resume=arguments.out) if begun else arguments)
+    if not (model / "config.json").exists():  # Ctrl-C: what to do was said
+        raise SystemExit(130)
+    return model, time.perf_counter() - start
+
+
+def _measure(stage: str, model: Path, seconds: float) -> dict[str, Any]:
+    """Held-out accuracy of a stage's model, and what it answers."""
+    from logpi.envs.tasks import task
+    from logpi.evaluation import Evaluator
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rollouts.engine import Engine, Sampling
+
+    t = task(TASK)
+    policy = CausalLM.load(model)
+    numbers, samples = Evaluator(
+        policy, Engine(policy, slots=256), t.rows("test")[:ITEMS], t.reward, Sampling(max_tokens=LENGTH), samples=4
+    )()
+    return {"stage": stage, "seconds": seconds, "samples": samples, **numbers}
+
+
+def _report(rows: Sequence[dict[str, Any]], out: Path, seconds: float) -> None:
+    print(f"\n{'stage':<14}{'right (sampled)':>16}{'right (greedy)':>16}{'tokens':>8}{'seconds':>9}")
+    for r in rows:
+        print(
+            f"{r['stage']:<14}{r['eval/pass@1']:>16.1%}{r['eval/greedy']:>16.1%}{r['eval/mean_length']:>8.1f}{r['seconds']:>9.0f}"
+        )
+    print("\nOne held-out sum, four answers from each stage:")
+    for r in rows:
+        s = r["samples"][1]
+        answers = "   ".join(f"{t}{' ✓' if ok else ''}" for t, ok in zip(s["completions"], s["right"], strict=True))
+        print(f"  {r['stage']:<12}{s['prompt']}  {answers}")
+    print(
+        f"\n{seconds:.0f} s in all. curves: {out}/rl/curves.png   model: {out}/rl/model   every sample: {out}/rl/samples/"
+    )
+    print(f"Talk to it: logpi chat --model {out}/rl/model   (type a sum, e.g. 47+85=)", file=sys.stdout)

@@ -1,0 +1,46 @@
+"""`logpi repeat RUN`: run a saved run's command again, with the very arguments it had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from logpi.arguments import option, parse
+from logpi.errors import UserError
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Arguments of `logpi repeat`."""
+
+    run: Path = option(help="a run's directory", positional=True)
+    out: Path | None = option(None, help="the new run's directory (default: runs/COMMAND-1, -2, …)")
+
+
+def main(argv: Sequence[str]) -> int:
+    a = parse(Repeat, argv, "logpi repeat", "Run a saved run's command again with its own arguments.")
+    from logpi.cli import COMMANDS
+    from logpi.runs.directory import read_arguments
+
+    command, saved = read_arguments(a.run)
+    if command not in COMMANDS:
+        raise UserError(f"{a.run} was made by {command!r}, which this version does not have")
+    words = [w for name, value in saved.items() if name not in ("out", "resume") for w in _words(name, value)]
+    if a.out is not None:
+        words += ["--out", str(a.out)]
+    return import_module(f"logpi.recipes.{COMMANDS[command][0]}").main(words)
+
+
+def _words(name: str, value: object) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if value is None or value == []:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else "--no-" + flag[2:]]
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    return [f"{flag}={value}"]

@@ -1,0 +1,116 @@
+"""`logpi rl`: reinforcement learning of a language model with verifiable rewards, by any algorithm of the table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from logpi.arguments import option
+from logpi.errors import UserError
+from logpi.recipes.common import ModelArguments, RunArguments, finish, mistakes, opened, read, settings
+
+__all__ = ["RL", "main", "run"]
+
+CURVES = ("reward", "eval/pass@1", "completions/mean_length", "entropy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RL(ModelArguments, RunArguments):
+    """Arguments of `logpi rl`."""
+
+    task: str = option("addition", help="addition, countdown, sort, reverse, letters, a file of rows, or a hub name")
+    rewards: tuple[str, ...] = option(
+        (), help="NAME[:WEIGHT] or FILE.py:FUNCTION[:WEIGHT], summed (default: the task's own)", nargs="*"
+    )
+    algorithm: str = option("grpo", help="a row of `logpi algorithms`")
+    options: tuple[str, ...] = option(
+        (), help="its settings, e.g. beta=0 high=0.28 epochs=2 entropy_coef=0.01 (see `logpi describe NAME`)", nargs="*"
+    )
+    steps: int = option(200, help="updates")
+    prompts: int = option(8, help="prompts for each update")
+    num_generations: int = option(8, help="completions for each prompt (the group)")
+    max_completion_length: int = option(512, help="tokens after which a completion is cut off")
+    truncation: str = option("bootstrap", help="what a cut-off completion is", choices=("bootstrap", "mask", "fail"))
+    temperature: float = option(1.0, help="of the policy: sampled with, and trained with")
+    stop: tuple[str, ...] = option((), help="strings that end a completion", nargs="*")
+    lr: float = option(1e-6, help="peak learning rate (about 3e-4 for a model of a million parameters)")
+    warmup: int = option(0, help="updates over which the learning rate climbs")
+    schedule: str = option("constant", help="of the learning rate after that", choices=("constant", "linear", "cosine"))
+    refresh_reference: int = option(0, help="set the KL penalty's reference to the policy every N updates; 0: never")
+    eval_every: int = option(20, help="steps between evaluations on held-out items; 0: only before and after")
+    eval_items: int = option(200, help="held-out items")
+    eval_samples: int = option(1, help="samples for each of them; more give pass@k and maj@k")
+    slots: int = option(128, help="completions decoded at a time")
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = read(RL, argv, "rl", "Train a language model with rewards that can be checked.")
+    run(arguments)
+    return 0
+
+
+def run(a: RL) -> None:
+    """Set everything up, train, and leave the run's directory behind. Returns nothing: the run holds it all."""
+    from logpi.algorithms import algorithm, describe
+    from logpi.algorithms import options as known
+    from logpi.envs.tasks import task as make_task
+    from logpi.evaluation import Evaluator
+    from logpi.learner import Learner
+    from logpi.rewards import rewards as make_rewards
+    from logpi.rollouts.engine import Engine, Sampling
+    from logpi.rollouts.text import TextRollout
+    from logpi.runs.progress import Progress
+    from logpi.runs.rng import seed
+    from logpi.selection import Bootstrap, CountAsFailure, MaskOut
+    from logpi.train import train
+    from logpi.update import AdamW, Constant, Cosine, Linear
+
+    with mistakes():
+        chosen = settings(a.options)
+        if "max_completion_length" in known(a.algorithm):
+            chosen.setdefault("max_completion_length", a.max_completion_length)
+        truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[a.truncation]
+        made = algorithm(a.algorithm, truncation=truncation, **chosen)
+        if not made.objective.on_policy:
+            raise UserError(f"{made.name} learns from demonstrations: use `logpi {made.name}`")
+        if a.num_generations < made.objective.min_group:
+            raise UserError(f"{made.name} compares completions of one prompt: --num-generations must be at least "
+                            f"{made.objective.min_group}, not {a.num_generations}")  # fmt: skip
+        task = make_task(a.task)
+        judged = make_rewards(a.rewards) if a.rewards else task.reward
+        judged.check(list(task.rows("train", a.seed)[0]))
+        held_out = list(task.rows("test")[: a.eval_items])
+        seed(a.seed)
+        policy = a.load(critic=made.objective.needs_critic, temperature=a.temperature)
+        template = a.template(policy)
+        sampling = Sampling(max_tokens=a.max_completion_length, stop=a.stop)
+        engine = Engine(policy, slots=a.slots)
+        schedule = {"constant": Constant(), "linear": Linear(), "cosine": Cosine()}[a.schedule]
+        learner = Learner(
+            policy,
+            made,
+            AdamW(a.lr, warmup=a.warmup, schedule=schedule),
+            total=a.steps,
+            refresh=a.refresh_reference,
+            seed=a.seed,
+        )
+        template(policy, held_out[0]["prompt"])  # a prompt that cannot be rendered is said now
+    print(describe(made), file=sys.stderr)
+    with opened(a, "rl") as home:
+        progress = Progress(a.steps)
+
+        def tell(done: int, total: int) -> None:
+            progress.phase(f"sampling {done}/{total}")
+
+        rollout = TextRollout(
+            policy, engine, task, judged, prompts=a.prompts, num_generations=a.num_generations, sampling=sampling,
+            keep=made.keep, truncation=made.truncation, greedy=made.objective.needs_greedy, chat=template, seed=a.seed,
+            progress=tell,
+        )  # fmt: skip
+        evaluator = Evaluator(policy, engine, held_out, judged, sampling, a.eval_samples, chat=template, progress=tell)
+        outcome = train(
+            rollout, learner, home, steps=a.steps, evaluate=evaluator if held_out else None, eval_every=a.eval_every,
+            save_every=a.save_every, progress=progress,
+        )  # fmt: skip
+        finish(home, policy, learner, outcome, CURVES)

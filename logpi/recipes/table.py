@@ -1,0 +1,61 @@
+"""`logpi algorithms`: the table, read off the compositions themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from logpi.arguments import option, parse
+
+__all__ = ["cells", "main"]
+
+HEAD = ("", "advantage", "ratio", "surrogate", "KL", "weight", "update")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Arguments of `logpi algorithms`."""
+
+    markdown: bool = option(False, help="as a Markdown table")
+
+
+def _short(part: Any) -> str:
+    """`GAE(gamma=1.0, lam=0.95)` as `GAE`, with what differs from the class's defaults left in."""
+    if part is None:
+        return "–"
+    text = str(part)
+    return text.replace("gamma=1.0, ", "").replace(", high=None", "").replace("eps=1e-06, ddof=1", "").replace(
+        "gamma=1.0", "").replace("eps=1e-06", "")  # fmt: skip
+
+
+def cells(name: str) -> tuple[str, ...]:
+    """One row: name, advantage, ratio, surrogate, KL, weight, update."""
+    from logpi.algorithms import algorithm
+    from logpi.update import SGD
+
+    a = algorithm(name)
+    o: Any = a.objective
+    advantage = _short(o.advantage) + (" + critic" if o.needs_critic else "") + (", whiten" if o.whiten else "")
+    kl = "–" if o.kl is None else f"{o.kl.coef:g} {o.kl.estimator} in {o.kl.place}"
+    ratio = _short(o.ratio) if o.surrogate.uses_ratio else "–"
+    update = type(a.update).__name__
+    if isinstance(a.update, SGD) and a.update.epochs > 1:
+        update += f", {a.update.epochs} passes"
+    keep = f", {type(a.keep).__name__}" if a.keep.refill else ""
+    return (name, advantage, ratio, _short(o.surrogate), kl, _short(o.weight), update + keep)
+
+
+def main(argv: Sequence[str]) -> int:
+    a = parse(Table, argv, "logpi algorithms", "The table of algorithms: each is a composition of independent choices.")
+    from logpi.algorithms import NAMES
+
+    rows = [HEAD, *(cells(name) for name in NAMES)]
+    if a.markdown:
+        lines = ["| " + " | ".join(r) + " |" for r in rows]
+        lines.insert(1, "|" + "---|" * len(HEAD))
+    else:
+        widths = [max(len(r[i]) for r in rows) for i in range(len(HEAD))]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+    print("\n".join(lines))
+    return 0
