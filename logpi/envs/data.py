@@ -131,6 +131,16 @@ def _read(path_or_name: str, split: str) -> Iterator[tuple[str, Any]]:
     return _READERS[_kind(path)](path)
 
 
+def _readable(name: str, rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """`rows`, with what makes a file unreadable said in one line."""
+    try:
+        yield from rows
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first") from None
+    except (OSError, EOFError, csv.Error) as error:
+        raise ValueError(f"{name}: cannot be read: {error}") from None
+
+
 def _in_directory(path: Path, split: str) -> Path:
     """The file of `split` in a directory: `train.jsonl`, `test.parquet`, `train-00000-of-00001.parquet`, …"""
     found = sorted(f for f in path.iterdir() if f.name.startswith(split) and _kind(f) in _READERS)
@@ -254,7 +264,7 @@ def load_rows(
             was expected), an empty completion, a file without rows.
     """
     rows = []
-    for where, raw in _read(path_or_name, split):
+    for where, raw in _readable(path_or_name, _read(path_or_name, split)):
         row = _shape(raw, columns or {}, where)
         missing = [n for n in need if n not in row]
         if missing:

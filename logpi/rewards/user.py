@@ -96,6 +96,9 @@ class _Process:
             if late.is_set():
                 return {"failed": {"kind": "hung", "message": f"no answer in {seconds:g} s; the process was killed"}}
             return {"failed": {"kind": "died", "message": "its process ended without an answer"}}
+        except BaseException:  # Ctrl-C: the reply to this call must not be taken for the next one's
+            self.kill()
+            raise
         finally:
             timer.cancel()
 

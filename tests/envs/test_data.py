@@ -112,6 +112,17 @@ def test_error_lines(tmp_path, name, text, line):
     assert "\n" not in str(error.value)
 
 
+def test_unreadable_files(tmp_path):
+    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match="latin.jsonl: not UTF-8 text .*; convert it first"):
+        load_rows(str(tmp_path / "latin.jsonl"))
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"prompt\n" + bytes(range(65, 90)) * 99)[:30])
+    (tmp_path / "no.jsonl.gz").write_text("plain")
+    for name in ("cut.csv.gz", "no.jsonl.gz"):
+        with pytest.raises(ValueError, match=f"{name}: cannot be read: "):
+            load_rows(str(tmp_path / name))
+
+
 def test_missing_things(tmp_path):
     path = lines(tmp_path / "a.jsonl", {"prompt": "p", "gold": "a"})
     with pytest.raises(ValueError, match=r"line 1: no column 'answer'; found: prompt, gold; .*={'answer': NAME}"):

@@ -6,6 +6,8 @@ Run: python -m pytest -q tests/rewards/test_user.py
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -72,6 +74,19 @@ def judge(function, completions, **columns):
         function.close()
 
 
+def gone(pid, seconds):
+    """True once process `pid` has ended (or waits to be reaped)."""
+    stat = Path(f"/proc/{pid}/stat")
+    for _ in range(int(seconds / 0.05)):
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_trl_signature_columns_prints_and_async(file):
     assert [s.total for s in judge(user_reward(f"{file}:length"), ["a", "bb"])] == [1.0, 2.0]
     assert [s.total for s in judge(user_reward(f"{file}:by_level"), "ab", level=[1, 5], unused=[0, 0])] == [2.0, 10.0]
@@ -118,12 +133,26 @@ def test_what_the_function_started_is_killed_too(file, tmp_path, monkeypatch):
     monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
     scores = judge(user_reward(f"{file}:trouble", timeout=0.5, batch_timeout=0.6), ["spawn and hang"])
     assert scores[0].errors["trouble"].startswith("hung")
-    child = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat")
-    for _ in range(50):
-        if not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
+    assert gone(int((tmp_path / "pid").read_text()), seconds=3)
+
+
+def test_the_process_ends_with_a_parent_that_is_killed(file, tmp_path):
+    code = f"""
+from logpi.rewards import user_reward
+r = user_reward({str(file)!r} + ":trouble")
+r.start()
+open({str(tmp_path / "worker")!r}, "w").write(str(r._process.process.pid))
+r(["?"], ["hang"])
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    note = tmp_path / "worker"
+    for _ in range(200):
+        if note.exists() and note.read_text():
+            break
         time.sleep(0.05)
-    pytest.fail("the grandchild still runs")
+    parent.kill()
+    parent.wait()
+    assert gone(int(note.read_text()), seconds=6)
 
 
 def test_patience_bounds_the_time_of_a_batch_that_only_hangs(file):

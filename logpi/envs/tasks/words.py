@@ -26,14 +26,14 @@ eleven elephant embarrass engineer equation error evening excellent expression f
 football forest fraction freedom friend funnel garden geese generous giraffe glass goose gossip grammar grasshopper
 grass green guitar hammer happiness hello hobby holiday honeybee horizon hundred illness immune indeed inner
 insect intelligence island jelly journey jungle kangaroo keeper kettle kitten ladder lantern lesson letter level
-lettuce lollipop lotus magazine mammal marble matter meadow memory message middle millennium minimum mirror mississippi
+lettuce lollipop lotus magazine mammal marble matter meadow memory message middle millennium minimum mirror
 misspell moccasin moon mosquito mountain mushroom narrow necessary needle nonsense notebook number occasion occurrence
 ocean offer onion opposite orange orchestra otter oxygen paddle paper parallel parrot passenger peach pebble penguin
 pepper performance pillow pineapple planet pollen pony possess possible potato pottery pressure process professor
 puddle pumpkin puppy puzzle quarrel question queue rabbit raccoon radio raspberry recess recommend referee remember
 ribbon river robber rooster runner saddle sandwich school scissors session settle seventeen shallow sheep shopping
 silver sister skill sleepless spaghetti sparrow spell spinning spoon squirrel statistics stress strawberry success
-suddenly suffer sugar summer supper swallow sweet tattoo teacher tennessee tennis terrace theatre thirteen thunder
+suddenly suffer sugar summer supper swallow sweet tattoo teacher tennis terrace theatre thirteen thunder
 tobacco tomato tomorrow toothbrush traffic transmission travel tree triangle tunnel turtle twelve umbrella
 universe unless unnecessary usual vacuum valley vanilla vegetable village violin volcano volleyball wagon water
 weekend wheel whisper willow window winner winter woodpecker woollen yellow yesterday zebra zipper
@@ -127,7 +127,7 @@ class Letters:
     """How often a letter occurs in a word: what tokens hide and spelling out shows.
 
     A row: prompt `How many r in strawberry? Answer after #.`, answer `3`, and a demonstration that spells the word and
-    counts on the way, `s0t0r1a1w1b1e1r2r3y3#3`. Level: the word's length. Words: a list of 250, no names.
+    counts on the way, `s0t0r1a1w1b1e1r2r3y3#3`. Level: the word's length. Words: a list of some 250.
 
     Attributes:
         absent: share of questions whose letter is drawn from the whole alphabet (the answer is then mostly 0).
