@@ -29,11 +29,11 @@ from logpi.ops.advantages import (
 )  # fmt: skip
 from logpi.ops.kl import KL, AdaptiveKL, k1, k3
 from logpi.ops.ratios import SequenceRatio
-from logpi.ops.surrogates import Clip, ClippedScore, Score
+from logpi.ops.surrogates import Clip, ClippedScore, Score, Unclipped
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
 from logpi.selection import Bootstrap, Keep, KeepAll, MixedOutcomes, Truncation
 from logpi.types import Objective
-from logpi.update import SGD
+from logpi.update import SGD, TrustRegion
 
 __all__ = ["ALIASES", "NAMES", "Algorithm", "algorithm", "describe", "options"]
 
@@ -49,7 +49,7 @@ class Algorithm:
     """
 
     objective: Objective
-    update: SGD = SGD()
+    update: SGD | TrustRegion = SGD()
     keep: Keep = KeepAll()
     truncation: Truncation = Bootstrap()
     name: str = "custom"
@@ -120,6 +120,20 @@ def actor_critic_q(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
 
 
 # --- reusing data ------------------------------------------------------------------------------------------------------
+
+
+def trpo(gamma: float = 1.0, lam: float = 0.95) -> Algorithm:
+    """Trust region policy optimisation (arXiv:1502.05477): the largest step whose KL(π_old‖π) stays below a bound.
+
+    - The paper estimates Q from Monte-Carlo returns; here generalised advantages, as its authors' later code (arXiv:1506.02438).
+    - Advantages are whitened, which changes the gain's unit and not the step. Options: max_kl, damping, cg_steps, shrink, trials.
+    """
+    return Algorithm(
+        PolicyGradient(
+            advantage=GAE(gamma, lam), surrogate=Unclipped(), weight=TokenMean(), whiten=True, value_coef=0.5
+        ),
+        update=TrustRegion(),
+    )
 
 
 def ppo(
@@ -298,7 +312,7 @@ def sft() -> Algorithm:
 TABLE: dict[str, Callable[..., Algorithm]] = {
     f.__name__: f
     for f in (
-        policy_gradient, reinforce, reinforce_baseline, a2c, actor_critic_q, ppo, orz, reinforce_plus_plus,
+        policy_gradient, reinforce, reinforce_baseline, a2c, actor_critic_q, trpo, ppo, orz, reinforce_plus_plus,
         reinforce_plus_plus_baseline, rloo, remax, grpo, grpo_r1, grpo_sequence, dr_grpo, dapo, gspo, cispo, sft,
     )
 }  # fmt: skip

@@ -1,7 +1,8 @@
-"""How parameters move: passes, optimiser batches and micro-batches, and the optimiser with its schedule.
+"""How parameters move: passes, optimiser batches and micro-batches, the optimiser with its schedule; or one trust-region step.
 
 `SGD` walks over a prepared batch. The split into micro-batches is a matter of memory alone: weights are made once for each
-optimiser batch, so any split gives the same gradient. What is optimised is not decided here (`objectives.py`).
+optimiser batch, so any split gives the same gradient. `TrustRegion` makes one step whose KL it bounds, and fits the critic apart.
+What is optimised is not decided here (`objectives.py`), the trust region's mathematics is in `ops/trust_region.py`.
 """
 
 from __future__ import annotations
@@ -9,15 +10,30 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 
+from logpi.objectives import PolicyGradient
+from logpi.ops.distributions import DistributionalPolicy
+from logpi.ops.ratios import TokenRatio
 from logpi.ops.time import own
+from logpi.ops.trust_region import (
+    add_,
+    conjugate_gradient,
+    fisher_vector_product,
+    flat,
+    largest_step,
+    line_search,
+)  # fmt: skip
+from logpi.ops.weights import TokenMean
 from logpi.types import Batch, Evaluation, Objective, Policy, Targets
 
-__all__ = ["SGD", "AdamW", "Constant", "Cosine", "Linear", "Schedule", "Tally", "evaluate", "micro_batches"]
+__all__ = [
+    "SGD", "Actions", "AdamW", "Constant", "Cosine", "Groups", "Linear", "Schedule", "Shuffle", "Tally", "TrustRegion",
+    "evaluate", "micro_batches",
+]  # fmt: skip
 
 
 class Schedule(ABC):
@@ -154,65 +170,228 @@ def evaluate(policy: Policy, batch: Batch, tokens: int | None) -> Evaluation:
     return Evaluation(logp, entropy, join("value", t + 1))
 
 
+class Shuffle(ABC):
+    """What is dealt out to the minibatches."""
+
+    def rows(self, objective: Objective, batch: Batch, targets: Targets) -> tuple[Batch, Targets]:
+        """The batch as it is dealt out; once for each update."""
+        return batch, targets
+
+    @abstractmethod
+    def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
+        """Row numbers [n] of each minibatch; once for each pass."""
+
+
+@dataclass(frozen=True)
+class Groups(Shuffle):
+    """Whole groups: the samples of one prompt share its computation. Right for every objective."""
+
+    def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
+        ids, index = torch.unique(group.cpu(), return_inverse=True)
+        place = torch.randperm(len(ids), generator=generator)
+        order = torch.argsort(place[index], stable=True)
+        return [x for x in order.tensor_split(minibatches) if len(x)]
+
+
+@dataclass(frozen=True)
+class Actions(Shuffle):
+    """Single actions, as control does it: every own action becomes a row of its own, after advantages were taken.
+
+    The gradient of one minibatch that holds everything is exactly that of the rows, so this is refused where an action's loss
+    depends on its row (sequence ratios, weights other than the token mean) or its state on what came before (tokens).
+
+    Raises:
+        ValueError: at the first update, one of the above.
+    """
+
+    def rows(self, objective: Objective, batch: Batch, targets: Targets) -> tuple[Batch, Targets]:
+        self._check(objective, batch)
+        mask = batch.mask
+        seen = batch.obs[:, :-1][mask][:, None]
+        one = {k: getattr(batch, k)[mask][:, None] for k in ("action", "mask", "reward", "logp")}
+        rows = torch.arange(len(seen), device=mask.device)
+        flat_batch = Batch(  # what follows is not read after a terminated row, so any observation will do
+            obs=seen.expand(-1, 2, *seen.shape[2:]), terminated=torch.ones_like(rows, dtype=torch.bool), group=rows, **one
+        )
+        known = {x.name: getattr(targets, x.name) for x in fields(targets)}
+        return flat_batch, Targets(**{k: None if v is None else v[mask][:, None] for k, v in known.items()})
+
+    def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
+        return [x for x in torch.randperm(len(group), generator=generator).tensor_split(minibatches) if len(x)]
+
+    def _check(self, objective: Objective, batch: Batch) -> None:
+        if batch.obs.ndim < 3:
+            raise ValueError("minibatches of single actions need states, not tokens: use SGD(shuffle=Groups())")
+        assert isinstance(objective, PolicyGradient)
+        by_row = objective.surrogate.uses_ratio and not isinstance(objective.ratio, TokenRatio)
+        if by_row or not isinstance(objective.weight, TokenMean):
+            part = objective.ratio if by_row else objective.weight
+            raise ValueError(f"{part} ties the actions of a row together: use SGD(shuffle=Groups()), or weight=TokenMean()")
+
+
 @dataclass(frozen=True)
 class SGD:
     """Gradient steps on the objective.
 
     Attributes:
         epochs: passes over a batch (TRL's num_iterations); 1 is on-policy.
-        minibatches: optimiser steps in a pass. Rows are shuffled by whole groups when there are several.
+        minibatches: optimiser steps in a pass.
         micro_tokens: most columns (prompt and completion) of a forward and backward; memory only, never the result.
         max_grad_norm: gradients are scaled down to this norm, None for never.
+        shuffle: what is dealt out to the minibatches, if there are several.
     """
 
     epochs: int = 1
     minibatches: int = 1
     micro_tokens: int | None = 16_384
     max_grad_norm: float | None = 1.0
+    shuffle: Shuffle = Groups()
 
     def __call__(
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
         generator: torch.Generator,
     ) -> Iterator[dict[str, float]]:  # fmt: skip
         """Yields the metrics of each optimiser step, after it was made."""
+        batch, targets = self.shuffle.rows(objective, batch, targets)
         for _ in range(self.epochs):
-            for rows in self._split(batch.group, generator):
+            if self.minibatches == 1:
+                yield self._step(policy, objective, optimizer, batch, targets)
+                continue
+            for rows in self.shuffle.deal(batch.group, self.minibatches, generator):
                 part = batch.rows(rows)
                 yield self._step(policy, objective, optimizer, part, targets.rows(rows, part.mask.shape[1]))
-
-    def _split(self, group: Tensor, generator: torch.Generator) -> list[Tensor]:
-        if self.minibatches == 1:
-            return [torch.arange(len(group))]
-        ids, index = torch.unique(group.cpu(), return_inverse=True)
-        place = torch.randperm(len(ids), generator=generator)
-        order = torch.argsort(place[index], stable=True)
-        return [x for x in order.tensor_split(self.minibatches) if len(x)]
 
     def _step(
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets
     ) -> dict[str, float]:
-        weight = objective.weight(batch.mask, batch.group)
-        busy = (~objective.idle(batch, targets)).nonzero().flatten()
+        busy = ~objective.idle(batch, targets)
         tally, total = Tally(), 0.0
         optimizer.zero_grad(set_to_none=True)
-        for piece in micro_batches(batch.mask[busy], self.micro_tokens) if len(busy) else ():
-            part = batch.rows(busy[piece])
-            width = part.mask.shape[1]
+        for part, known, weight in self._pieces(objective, batch, targets, busy):
             now = policy.evaluate(part)
-            loss, metrics = objective.loss(part, targets.rows(busy[piece], width), weight[busy[piece], :width], now)
+            loss, metrics = objective.loss(part, known, weight, now)
             loss.backward()
             total += float(loss.detach())
-            logp = now.logp.detach()
-            gaps = {
-                "gap_old/max": own((logp - targets.logp_old[busy[piece], :width]).abs(), part.mask).amax(),
-                "gap_sampler/max": own((logp - part.logp).abs(), part.mask).amax(),
-            }
-            tally.add(metrics | gaps, int(part.mask.sum()))
+            tally.add(metrics | _gaps(now, part, known), int(part.mask.sum()))
         norm = self._clip(policy)
-        if len(busy):
+        count = int(busy.sum())
+        if count:
             optimizer.step()
-        return {**tally.means(), "loss": total, "grad_norm": norm, "idle_rows": 1.0 - len(busy) / max(1, len(batch))}
+        return {**tally.means(), "loss": total, "grad_norm": norm, "idle_rows": 1.0 - count / max(1, len(batch))}
+
+    def _pieces(
+        self, objective: Objective, batch: Batch, targets: Targets, busy: Tensor
+    ) -> Iterator[tuple[Batch, Targets, Tensor]]:
+        """Micro-batches of the rows that have a gradient, with the weights of the whole optimiser batch."""
+        weight = objective.weight(batch.mask, batch.group)
+        if self.micro_tokens is None and bool(busy.all()):
+            yield batch, targets, weight
+            return
+        index = busy.nonzero().flatten()
+        for piece in micro_batches(batch.mask[index], self.micro_tokens) if len(index) else ():
+            part = batch.rows(index[piece])
+            width = part.mask.shape[1]
+            yield part, targets.rows(index[piece], width), weight[index[piece], :width]
 
     def _clip(self, policy: Policy) -> float:
         limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
         return float(nn.utils.clip_grad_norm_(policy.parameters(), limit))
+
+
+def _gaps(now: Evaluation, batch: Batch, targets: Targets) -> dict[str, Tensor]:
+    """Largest distance of the policy's log-probabilities from the recorded ones, in nats."""
+    logp = now.logp.detach()
+    return {
+        "gap_old/max": own((logp - targets.logp_old).abs(), batch.mask).amax(),
+        "gap_sampler/max": own((logp - batch.logp).abs(), batch.mask).amax(),
+    }
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """Trust region policy optimisation (Schulman et al. 2015, arXiv:1502.05477): one natural-gradient step with a bound on its KL.
+
+        maximise the objective  subject to  mean KL(π_old(·|s) ‖ π(·|s)) ≤ δ
+
+    Direction F⁻¹g by conjugate gradient, the longest step of second order, then back along it until the objective is better and
+    the exact KL (over whole distributions, in the states where the policy acted) is at most δ; if no trial is, the policy stays.
+    Then the critic is fitted by SGD on its own parameters: those that a shared trunk holds belong to the policy and stay.
+    A policy must be a `DistributionalPolicy`; for tokens every own action needs its V probabilities at once: small vocabularies.
+
+    Attributes:
+        max_kl: δ > 0, nats an action. damping: ≥ 0, added to F's diagonal.
+        cg_steps: of conjugate gradient. shrink, trials: of the line search.
+        critic: steps of the critic's regression. micro_tokens: of the evaluation before the update; the step itself takes all rows at once.
+    """
+
+    max_kl: float = 0.01
+    damping: float = 0.1
+    cg_steps: int = 10
+    shrink: float = 0.8
+    trials: int = 10
+    critic: SGD = SGD(epochs=10, max_grad_norm=None)
+    micro_tokens: int | None = 16_384
+
+    def __call__(
+        self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
+        generator: torch.Generator,
+    ) -> Iterator[dict[str, float]]:  # fmt: skip
+        """Yields the metrics of the one step, after it was made and the critic fitted.
+
+        Raises:
+            ValueError: the policy cannot state its whole distribution.
+        """
+        if not isinstance(policy, DistributionalPolicy):
+            raise ValueError(f"a trust region needs the policy's whole distribution, which {type(policy).__name__} does not give")
+        assert isinstance(objective, PolicyGradient)
+        alone = replace(objective, value_coef=0.0)
+        with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):  # the others have no second derivative
+            metrics, moved = self._step(policy, alone, batch, targets)
+        if targets.value_target is not None:
+            metrics |= self._fit(policy, objective, optimizer, batch, targets, generator, moved)
+        yield metrics
+
+    def _step(
+        self, policy: DistributionalPolicy, objective: PolicyGradient, batch: Batch, targets: Targets
+    ) -> tuple[dict[str, float], list[nn.Parameter]]:
+        """Moves the parameters that π depends on; returns them."""
+        weight = objective.weight(batch.mask, batch.group)
+        now = policy.evaluate(batch)
+        loss, metrics = objective.loss(batch, targets, weight, now)
+        trained = [p for p in policy.parameters() if p.requires_grad]
+        slopes = torch.autograd.grad(loss, trained, allow_unused=True)
+        params = [p for p, x in zip(trained, slopes, strict=True) if x is not None]
+        gradient = -flat([x for x in slopes if x is not None], params)
+        here = policy.distributions(batch)
+        old = here.detach()
+        product = fisher_vector_product(here.kl(old).mean(), params, self.damping)
+        step = largest_step(conjugate_gradient(product, gradient, self.cg_steps), product, self.max_kl)
+        start = [p.detach().clone() for p in params]
+
+        @torch.no_grad()
+        def attempt(fraction: float) -> tuple[float, float]:
+            add_(params, start, step * fraction if fraction else torch.zeros_like(step))
+            after, _ = objective.loss(batch, targets, weight, policy.evaluate(batch))
+            return float(loss - after), float(policy.distributions(batch).kl(old).mean())
+
+        found = line_search(attempt, self.max_kl, self.shrink, self.trials)
+        report = {k: float(v) for k, v in (metrics | _gaps(now, batch, targets)).items()}
+        return report | {
+            "loss": float(loss), "grad_norm": float(gradient.norm()), "trust/kl": found.kl, "trust/gain": found.gain,
+            "trust/fraction": found.fraction, "trust/trials": float(found.trials),
+        }, params  # fmt: skip
+
+    def _fit(
+        self, policy: Policy, objective: PolicyGradient, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
+        generator: torch.Generator, held: list[nn.Parameter],
+    ) -> dict[str, float]:  # fmt: skip
+        """The critic's regression, with the parameters `held` kept as they are."""
+        regression = replace(objective, weight=TokenMean(), ratio=TokenRatio(), entropy_coef=0.0, kl=None)
+        for p in held:
+            p.requires_grad_(False)
+        try:
+            steps = list(self.critic(policy, regression, optimizer, batch, targets, generator))
+        finally:
+            for p in held:
+                p.requires_grad_(True)
+        return {"value/loss": sum(s["value/loss"] for s in steps) / len(steps)}

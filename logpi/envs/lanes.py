@@ -1,0 +1,283 @@
+"""N copies of an environment, stepped together; the one place that knows how episodes begin again.
+
+    lanes = make_lanes("CartPole-v1", 8)
+    lanes.begin(next_seed)                 # every lane starts an episode
+    step = lanes.step(actions)             # step.after: the true next states; lanes.obs: what is acted on next
+
+`SyncLanes` steps single environments one after the other (asynchronous processes are ten times slower on cheap ones). Each
+episode begins from a seed, so what happened is known from the seed and the actions, and is how a run resumes exactly.
+`VectorLanes` wraps a `gymnasium.vector.VectorEnv`, the environment's own vectorised form among them, in either autoreset mode.
+What is recorded of the steps is not here (`rollouts/gym.py`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from logpi.envs.spaces import MASK, encode, encoded_shape, is_image, mask_size, stack
+from logpi.errors import UserError
+
+__all__ = ["Lanes", "Step", "SyncLanes", "VectorLanes", "make_env", "make_lanes"]
+
+Array = np.ndarray
+NextSeed = Callable[[int], int | None]  # lane -> seed of its next episode, None for no further one
+notices = logging.getLogger("logpi")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of all lanes.
+
+    Attributes:
+        after: [N, *] the state that followed; of an ended episode its last state, never the next one's first.
+        reward: [N]. terminated, truncated: [N] bool.
+        real: [N] bool, False where nothing was stepped: an idle lane, or a vector environment that spent the call on a reset.
+    """
+
+    after: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    real: Array
+
+
+class Lanes(ABC):
+    """See the module's docstring.
+
+    Attributes:
+        n: number of lanes. obs: [N, *] encoded, what is acted on next. observation, action: the single spaces.
+        masks: bits of allowed actions at the end of an observation. seeded: every episode begins from a seed of its own.
+    """
+
+    n: int
+    obs: Array
+    observation: gym.Space
+    action: gym.Space
+    masks: int
+    seeded: bool
+
+    @property
+    def features(self) -> int:
+        """Numbers of an encoded observation before the mask's bits."""
+        return int(np.prod(self.obs.shape[1:])) - self.masks
+
+    @property
+    def image(self) -> bool:
+        return is_image(self.observation)
+
+    @abstractmethod
+    def begin(self, next_seed: NextSeed) -> None:
+        """Start an episode in every lane; later ones take their seeds from `next_seed` too, if `seeded`."""
+
+    @abstractmethod
+    def step(self, action: Array, active: Array | None = None) -> Step:
+        """One action [N, *] in every lane, or in the active ones [N] bool only."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any], next_seed: NextSeed) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the environments hold."""
+
+
+class SyncLanes(Lanes):
+    """Single environments, one after the other."""
+
+    seeded = True
+
+    def __init__(self, envs: Sequence[gym.Env]) -> None:
+        self.envs, self.n = list(envs), len(envs)
+        self.observation, self.action = envs[0].observation_space, envs[0].action_space
+        _, info = envs[0].reset(seed=0)
+        own = mask_size(self.observation)
+        self._info_mask = MASK in info and not own
+        self.masks = np.asarray(info[MASK]).size if self._info_mask else own
+        shape = encoded_shape(self.observation)
+        if self._info_mask:
+            shape = (shape[0] + self.masks,)
+        self.obs = np.zeros((self.n, *shape), np.uint8 if self.image else np.float32)
+        self._raw: list[Any] = [None] * self.n  # (observation, info) of each lane
+        self._seeds: list[int] = [0] * self.n
+        self._actions: list[list[Any]] = [[] for _ in envs]
+
+    def begin(self, next_seed: NextSeed) -> None:
+        self._next_seed = next_seed
+        for i in range(self.n):
+            self._reset(i)
+        self.obs = self._encoded()
+
+    def _reset(self, lane: int) -> None:
+        seed = self._next_seed(lane)
+        if seed is None:
+            return
+        self._raw[lane] = self.envs[lane].reset(seed=seed)
+        self._seeds[lane], self._actions[lane] = seed, []
+
+    def _encoded(self) -> Array:
+        x = encode(self.observation, stack(self.observation, [obs for obs, _ in self._raw]))
+        if not self._info_mask:
+            return x
+        return np.concatenate([x, np.array([info[MASK] for _, info in self._raw], np.float32).reshape(self.n, -1)], -1)
+
+    def step(self, action: Array, active: Array | None = None) -> Step:
+        reward = np.zeros(self.n, np.float32)
+        terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
+        real = np.ones(self.n, bool) if active is None else active.copy()
+        choices = action.tolist() if action.ndim == 1 else action
+        for i in range(self.n) if active is None else np.flatnonzero(active):
+            choice = choices[i]
+            obs, reward[i], terminated[i], truncated[i], info = self.envs[i].step(choice)
+            self._raw[i] = (obs, info)
+            self._actions[i].append(choice)
+        after = self._encoded()
+        over = terminated | truncated
+        if over.any():
+            for i in np.flatnonzero(over):
+                self._reset(i)
+            self.obs = self._encoded()
+        else:
+            self.obs = after
+        return Step(after, reward, terminated, truncated, real)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seed and actions of every episode under way: they are the environment's state, if it is a function of them."""
+        return {"seeds": list(self._seeds), "actions": [np.array(a) for a in self._actions], "obs": self.obs.copy()}
+
+    def load_state_dict(self, state: dict[str, Any], next_seed: NextSeed) -> None:
+        """Play the episodes under way again, up to where they were."""
+        self._next_seed = next_seed
+        for i, env in enumerate(self.envs):
+            self._seeds[i], self._raw[i] = int(state["seeds"][i]), env.reset(seed=int(state["seeds"][i]))
+            actions = state["actions"][i]
+            self._actions[i] = actions.tolist() if actions.ndim == 1 else list(actions)
+            for choice in self._actions[i]:
+                obs, _, _, _, info = env.step(choice)
+                self._raw[i] = (obs, info)
+        self.obs = self._encoded()
+        if not np.array_equal(self.obs, state["obs"]):
+            notices.warning("the environment does not repeat itself from seed and actions: new episodes begin, so this "
+                            "run goes on, but not bit for bit")  # fmt: skip
+            self.begin(next_seed)
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+
+class VectorLanes(Lanes):
+    """A vector environment that begins its episodes itself, whichever way it does.
+
+    SAME_STEP gives the next episode's first state and puts the last one's in `info["final_obs"]`; NEXT_STEP gives the last state
+    and spends the following call on the reset, which is no step (`real` is False there).
+
+    Raises:
+        UserError: the environment has automatic resets disabled.
+    """
+
+    seeded = False
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env, self.n = env, env.num_envs
+        self.observation, self.action = env.single_observation_space, env.single_action_space
+        self.mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        if self.mode == AutoresetMode.DISABLED:
+            raise UserError("the vector environment has autoreset disabled; use SAME_STEP or NEXT_STEP")
+        self._begun = False
+        self._over = np.zeros(self.n, bool)
+        raw, info = env.reset(seed=0)
+        own = mask_size(self.observation)
+        self._info_mask = MASK in info and not own
+        self.masks = np.asarray(info[MASK][0]).size if self._info_mask else own
+        self.obs = self._encoded(raw, info)
+
+    def _encoded(self, raw: Any, info: dict[str, Any]) -> Array:
+        x = encode(self.observation, raw).copy()  # some return their own buffer
+        if not self._info_mask:
+            return x
+        bits = np.stack([np.asarray(b, np.float32).ravel() for b in info[MASK]])
+        return np.concatenate([x, bits], -1)
+
+    def begin(self, next_seed: NextSeed) -> None:
+        self.obs = self._encoded(*self.env.reset(seed=next_seed(0)))
+        self._over = np.zeros(self.n, bool)
+
+    def step(self, action: Array, active: Array | None = None) -> Step:
+        raw, reward, terminated, truncated, info = self.env.step(action)
+        obs = self._encoded(raw, info)
+        over = terminated | truncated
+        real = np.ones(self.n, bool)
+        after = obs
+        if self.mode == AutoresetMode.NEXT_STEP:
+            real = ~self._over
+        elif over.any():
+            ended = np.flatnonzero(over)
+            last = self._encoded(stack(self.observation, [info["final_obs"][i] for i in ended]), _final_info(info, ended))
+            after = obs.copy()
+            after[ended] = last
+        self.obs, self._over = obs, over
+        return Step(after, np.asarray(reward, np.float32), terminated, truncated, real if active is None else real & active)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], next_seed: NextSeed) -> None:
+        notices.warning("a vectorised environment's state cannot be saved: new episodes begin, so this run goes on, but "
+                        "not bit for bit (the synchronous form can)")  # fmt: skip
+        self.begin(next_seed)
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def _final_info(info: dict[str, Any], ended: Array) -> dict[str, Any]:
+    return {MASK: info["final_info"][MASK][ended]} if MASK in info.get("final_info", {}) else {}
+
+
+_EXTRAS = {"Box2D": "box2d", "box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "pygame": "classic_control"}
+
+
+def make_env(name: str, **options: Any) -> gym.Env:
+    """`gymnasium.make`, without its step-by-step checks.
+
+    Raises:
+        UserError: unknown (with the nearest name), or its package is not installed (with the command that does it).
+    """
+    import logpi.envs.gridworld  # noqa: F401  registers ours
+
+    try:
+        return gym.make(name, disable_env_checker=True, **options)
+    except gym.error.DependencyNotInstalled as error:
+        extra = next((v for k, v in _EXTRAS.items() if k in str(error)), None)
+        what = f"pip install 'gymnasium[{extra}]'" if extra else str(error).splitlines()[0]
+        raise UserError(f"{name} is not installed: {what}") from None
+    except (gym.error.UnregisteredEnv, gym.error.Error) as error:
+        near = difflib.get_close_matches(name, list(gym.registry), n=1)
+        hint = f"; did you mean {near[0]}?" if near and near[0] != name else f": {str(error).splitlines()[0]}"
+        raise UserError(f"no environment {name!r}{hint}") from None
+
+
+def make_lanes(name: str, n: int, vectorized: bool = False, **options: Any) -> Lanes:
+    """Synchronous lanes, or the environment's own vectorised form.
+
+    Raises:
+        UserError: as `make_env`; or the environment has no vectorised form.
+    """
+    if not vectorized:
+        return SyncLanes([make_env(name, **options) for _ in range(n)])
+    make_env(name, **options).close()
+    if gym.spec(name).vector_entry_point is None:
+        raise UserError(f"{name} has no vectorised form of its own; leave --vectorized off")
+    return VectorLanes(gym.make_vec(name, n, vectorization_mode="vector_entry_point", **options))

@@ -1,0 +1,233 @@
+"""Actor–critic policies for states that are vectors: a network to action parameters, a network to a value.
+
+    policy = mlp(features=4, kind=Categorical(2))                  # separate 64×64 tanh networks
+    act = policy.actor()                                           # NumPy mirror of the actor, for sampling
+    params = act(observations)                                     # [N, D] -> [N, K]
+    policy.evaluate(batch), policy.distributions(batch)            # torch, with gradients
+
+Observations are rows of D features, then (where the environment has them) M bits of allowed actions. Running normalisation of the
+features is a buffer of the policy, so it is in every checkpoint and every saved model. `ActorCritic` knows nothing of pixels (`cnn.py`
+gives it a trunk), of environments, or of sampling's randomness (`ops.distributions`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from logpi.ops.distributions import Distribution, Distributions
+from logpi.ops.moments import merge
+from logpi.types import Batch, Evaluation
+
+__all__ = ["ActorCritic", "Normalizer", "dense", "mlp", "orthogonal"]
+
+FORBIDDEN = -1e8  # logit of an action that the mask rules out: probability exactly 0, and 0 · log 0 stays finite
+Forward = Callable[[np.ndarray], np.ndarray]
+
+
+class Normalizer(nn.Module):
+    """x ↦ clip((x − mean) / std, ±10), with the mean and variance of all observations told to `observe`.
+
+    They move between updates only, never inside one: sampler and learner see the same function (peers move them at every step).
+    """
+
+    def __init__(self, features: int, clip: float = 10.0) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("var", torch.ones(features))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) / (self.var + 1e-8).sqrt()).clamp(-self.clip, self.clip)
+
+    @torch.no_grad()
+    def observe(self, mean: np.ndarray, var: np.ndarray, count: int) -> None:
+        """Merge the moments [D] of `count` more observations."""
+        seen, more = torch.as_tensor(mean, dtype=torch.float64), torch.as_tensor(var, dtype=torch.float64)
+        mean, var, total = merge(self.mean.double(), self.var.double(), float(self.count), seen, more, count)
+        self.mean.copy_(mean), self.var.copy_(var), self.count.fill_(total)
+
+
+class ActorCritic(nn.Module):
+    """π(a|s) and V(s) from up to three networks. A `logpi.types.Policy` that can also state its whole distribution.
+
+    Args:
+        kind: the family of action distributions.
+        actor: features (or the trunk's) -> `kind.outputs`. critic: the same -> 1, or None for no critic.
+        trunk: what both share, or None. normalizer: of the features, or None.
+        masks: how many of the observation's last columns are bits of allowed actions.
+        log_std: initial log standard deviation, of families that have one.
+    """
+
+    def __init__(
+        self, kind: Distribution, actor: nn.Module, critic: nn.Module | None = None, *, trunk: nn.Module | None = None,
+        normalizer: Normalizer | None = None, masks: int = 0, log_std: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kind, self.masks = kind, masks
+        self.normalizer, self.trunk, self.actor_net, self.critic_net = normalizer, trunk, actor, critic
+        self.free = nn.Parameter(torch.full((kind.free,), log_std)) if kind.free else None
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """logp, entropy [B, T] nats and value [B, T+1] in units of return, 0 where they are not read. Carries gradients.
+
+        Only own actions are computed, and values only where they are read: padding costs nothing.
+        """
+        mask = batch.mask
+        seen = batch.obs[:, :-1][mask]
+        features, allowed = self._features(seen)
+        params = self._params(features, allowed)
+        kind, action = self.kind, batch.action[mask]
+        logp, entropy = kind.logp(params, action), kind.entropy(params)
+        value = None if self.critic_net is None else self._values(batch, features)
+        return Evaluation(_place(logp, mask), _place(entropy, mask), value)
+
+    def distributions(self, batch: Batch) -> Distributions:
+        """The whole distribution in each state where the policy acted. Carries gradients."""
+        return Distributions(self.kind, self._params(*self._features(batch.obs[:, :-1][batch.mask])))
+
+    def value(self, obs: Tensor) -> Tensor:
+        """[N] expected return of observations [N, *].
+
+        Raises:
+            ValueError: the policy has no critic.
+        """
+        return self._value(self._features(obs)[0])
+
+    def observe(self, mean: np.ndarray, var: np.ndarray, count: int) -> None:
+        """Moments [D] of `count` more feature vectors, for the normalisation (if there is one)."""
+        if self.normalizer is not None:
+            self.normalizer.observe(mean, var, count)
+
+    def actor(self) -> Forward:
+        """obs [N, *] -> action parameters [N, K], in NumPy; follows the parameters as they are trained.
+
+        A plain stack of dense layers on the CPU is mirrored by views of its weights; anything else runs in torch.
+        """
+        layers = None if self.trunk is not None and not isinstance(self.trunk, nn.Sequential) else _dense_layers(self)
+        return self._torch_actor() if layers is None else self._numpy_actor(layers)
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _features(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+        allowed = None
+        if self.masks:
+            seen, allowed = seen[..., : -self.masks], seen[..., -self.masks :] > 0.5
+        if self.normalizer is not None:
+            seen = self.normalizer(seen)
+        return (seen if self.trunk is None else self.trunk(seen)), allowed
+
+    def _params(self, features: Tensor, allowed: Tensor | None) -> Tensor:
+        params = self.actor_net(features)
+        if allowed is not None:
+            params = params.masked_fill(~allowed, FORBIDDEN)
+        return params if self.free is None else torch.cat([params, self.free.expand_as(params)], -1)
+
+    def _value(self, features: Tensor) -> Tensor:
+        if self.critic_net is None:
+            raise ValueError("this policy has no critic")
+        return self.critic_net(features).squeeze(-1)
+
+    def _values(self, batch: Batch, features: Tensor) -> Tensor:
+        """[B, T+1]: own actions, and the state after the last of a row that was cut off."""
+        mask, blank = batch.mask, features.new_zeros(batch.mask.shape[0], batch.mask.shape[1] + 1)
+        value = blank[:, :-1].masked_scatter(mask, self._value(features))
+        value = torch.cat([value, blank[:, :1]], 1)
+        cut = (~batch.terminated & mask.any(1)).nonzero().squeeze(1)
+        if not len(cut):
+            return value
+        after = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)[cut]
+        last = self._value(self._features(batch.obs[cut, after])[0])
+        return value.index_put((cut, after), last)
+
+    def _torch_actor(self) -> Forward:
+        @torch.inference_mode()
+        def act(obs: np.ndarray) -> np.ndarray:
+            return self._params(*self._features(torch.from_numpy(obs).to(self.device))).cpu().numpy()
+
+        return act
+
+    def _numpy_actor(self, layers: Sequence[Callable[[np.ndarray], np.ndarray]]) -> Forward:
+        norm, masks, free = self.normalizer, self.masks, self.free
+        mean, var = (None, None) if norm is None else (norm.mean.numpy(), norm.var.numpy())
+        log_std = None if free is None else free.detach().numpy()
+
+        def act(obs: np.ndarray) -> np.ndarray:
+            x = obs[:, :-masks] if masks else obs
+            if norm is not None:
+                x = np.clip((x - mean) / np.sqrt(var + np.float32(1e-8)), -norm.clip, norm.clip)
+            for layer in layers:
+                x = layer(x)
+            if masks:
+                x = np.where(obs[:, -masks:] > 0.5, x, np.float32(FORBIDDEN))
+            return x if log_std is None else np.concatenate([x, np.broadcast_to(log_std, x.shape)], -1)
+
+        return act
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+def _place(x: Tensor, mask: Tensor) -> Tensor:
+    return x.new_zeros(mask.shape).masked_scatter(mask, x)
+
+
+def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
+    """The actor as NumPy functions that see the parameters' own memory; None if it is not a stack of dense layers on the CPU."""
+    made: list[Forward] = []
+    for module in [*(policy.trunk or ()), *policy.actor_net] if isinstance(policy.actor_net, nn.Sequential) else [None]:
+        match module:
+            case nn.Linear() if module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
+                weight, bias = module.weight.detach().numpy().T, module.bias.detach().numpy()
+                made.append(lambda x, w=weight, b=bias: x @ w + b)
+            case nn.Tanh():
+                made.append(np.tanh)
+            case nn.ReLU():
+                made.append(lambda x: np.maximum(x, 0))
+            case _:
+                return None
+    return made
+
+
+def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> Any:
+    """Orthogonal weights, zero bias: gains √2 inside, 0.01 for the policy's output, 1 for the value's (37 details of PPO)."""
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def dense(inputs: int, hidden: Sequence[int], activation: type[nn.Module] = nn.Tanh) -> list[nn.Module]:
+    """Hidden layers, orthogonal with gain √2."""
+    sizes = [inputs, *hidden]
+    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    return [m for a, b in pairs for m in (orthogonal(nn.Linear(a, b), math.sqrt(2)), activation())]
+
+
+def mlp(
+    features: int, kind: Distribution, *, hidden: Sequence[int] = (64, 64), critic: bool = True, shared: bool = False,
+    normalize: bool = False, masks: int = 0, log_std: float = 0.0, activation: type[nn.Module] = nn.Tanh,
+) -> ActorCritic:  # fmt: skip
+    """Separate (the better default: arXiv:2006.05990, C47) or shared dense networks.
+
+    Args:
+        features: D, without the mask's columns. hidden: widths. shared: one trunk for policy and value.
+        normalize: running normalisation of the features. masks: number of the mask's columns.
+
+    >>> mlp(4, Categorical(2)).actor()(np.zeros((8, 4), np.float32)).shape
+    (8, 2)
+    """
+    width = hidden[-1] if hidden else features
+    inner = [] if shared else dense(features, hidden, activation)
+    actor = nn.Sequential(*inner, orthogonal(nn.Linear(width, kind.outputs), 0.01))
+    inner = [] if shared else dense(features, hidden, activation)
+    value = nn.Sequential(*inner, orthogonal(nn.Linear(width, 1), 1.0)) if critic else None
+    trunk = nn.Sequential(*dense(features, hidden, activation)) if shared else None
+    norm = Normalizer(features) if normalize else None
+    return ActorCritic(kind, actor, value, trunk=trunk, normalizer=norm, masks=masks, log_std=log_std)

@@ -1,0 +1,289 @@
+"""Rollouts from Gymnasium: transitions in, rows of a `Batch` out.
+
+    Fragments(lanes, policy, steps=128)          a fixed number of steps of every lane, cut where the batch ends (A2C, TRPO, PPO)
+    Episodes(lanes, policy, episodes=16)         whole episodes, and groups of them from one reset seed (REINFORCE, GRPO, RLOO)
+
+While acting only the actor runs; log-probabilities of what was done come once for the whole batch from the recorded action
+parameters, values come from the learner. Every row is one episode or a piece of one: time-outs and cut-offs keep the state that
+followed them and `terminated` False, so a critic bootstraps there and nowhere else. How episodes begin again is `envs/lanes.py`'s.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from logpi.envs.lanes import Lanes
+from logpi.errors import UserError
+from logpi.ops.distributions import Distribution
+from logpi.ops.moments import merge
+from logpi.policies.mlp import ActorCritic
+from logpi.types import Batch, Collected
+
+__all__ = ["Episodes", "Fragments", "RewardScale", "Stream", "play", "rows"]
+
+Array = np.ndarray
+Choose = Callable[[Array], tuple[Array, Array]]  # [N, *] observations -> action parameters [N, K], actions [N, *]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """S steps of N lanes as they happened.
+
+    Attributes:
+        obs: [S, N, *]. params: [S, N, K] of the action distributions. action: [S, N, *].
+        after: [S, N, *] the state that followed. reward: [S, N]. terminated, truncated, real: [S, N] bool; see `lanes.Step`.
+    """
+
+    obs: Array
+    params: Array
+    action: Array
+    after: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    real: Array
+
+    @property
+    def over(self) -> Array:
+        return (self.terminated | self.truncated) & self.real
+
+
+def record(lanes: Lanes, choose: Choose, kind: Distribution, *, steps: int = 0, episodes: int = 0) -> Stream:
+    """`steps` steps of every lane, or as many whole `episodes` of every lane (no lane's length decides what is kept)."""
+    left = np.full(lanes.n, episodes)
+    made: list[tuple[Array, ...]] = []
+    while len(made) < steps or left.any():
+        seen = lanes.obs
+        params, action = choose(seen)
+        s = lanes.step(kind.to_env(action), left > 0 if episodes else None)
+        made.append((seen, params, action, s.after, s.reward, s.terminated, s.truncated, s.real))
+        if episodes:
+            left -= (s.terminated | s.truncated) & s.real
+    return Stream(*(np.stack(x) for x in zip(*made, strict=True)))
+
+
+def rows(stream: Stream, kind: Distribution) -> Batch:
+    """Split at episode ends and pad; rows in the order of lanes, then of time. No loop over steps, lanes or rows.
+
+    Works on the K real steps in lane-major order: a row ends where an episode does or where its lane's record stops.
+    """
+    keep = stream.real.T
+    steps = np.arange(keep.shape[1])
+    last = np.where(keep, steps, -1).max(1)
+    end = (stream.over.T | (steps == last[:, None]))[keep]
+    row = np.cumsum(end) - end
+    start = np.concatenate([[0], np.flatnonzero(end)[:-1] + 1])
+    column = np.arange(len(row)) - start[row]
+    b, t = int(row[-1]) + 1, int(column.max()) + 1
+
+    def lane_major(x: Array) -> Array:
+        return x.swapaxes(0, 1)[keep]
+
+    def place(x: Array, width: int = t) -> Array:
+        out = np.zeros((b, width, *x.shape[1:]), x.dtype)
+        out[row, column] = x
+        return out
+
+    obs = place(lane_major(stream.obs), t + 1)
+    obs[np.arange(b), column[end] + 1] = lane_major(stream.after)[end]
+    action = torch.from_numpy(lane_major(stream.action))
+    with torch.no_grad():
+        logp = kind.logp(torch.from_numpy(lane_major(stream.params)), action).numpy()
+    fields = dict(
+        obs=obs, action=place(action.numpy()), mask=place(np.ones(len(row), bool)), reward=place(lane_major(stream.reward)),
+        terminated=lane_major(stream.terminated)[end], group=np.arange(b), logp=place(logp),
+    )  # fmt: skip
+    return Batch(**{k: torch.from_numpy(v) for k, v in fields.items()})
+
+
+class RewardScale:
+    """Rewards over the running standard deviation of the discounted return, clipped (as VecNormalize and the 37 details of PPO).
+
+    Attributes:
+        gamma: discount of that return. clip: in units of the scaled reward.
+    """
+
+    def __init__(self, gamma: float, clip: float = 10.0) -> None:
+        self.gamma, self.clip = gamma, clip
+        self.moments: tuple[float, float, float] = (0.0, 1.0, 0.0)
+        self.running: Array | None = None
+
+    def __call__(self, stream: Stream) -> Stream:
+        total = np.zeros(stream.reward.shape[1]) if self.running is None else self.running
+        seen = np.empty_like(stream.reward, dtype=np.float64)
+        for t, (reward, over) in enumerate(zip(stream.reward * stream.real, stream.over, strict=True)):
+            seen[t] = total = self.gamma * total + reward
+            total = np.where(over, 0.0, total)
+        self.running, found = total, seen[stream.real]
+        self.moments = merge(*self.moments, float(found.mean()), float(found.var()), len(found))
+        scaled = stream.reward / np.sqrt(self.moments[1] + 1e-8)
+        return replace(stream, reward=np.clip(scaled, -self.clip, self.clip).astype(np.float32))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"moments": self.moments, "running": self.running}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.moments, self.running = tuple(state["moments"]), state["running"]
+
+
+class _Rollout(ABC):
+    """What both kinds share: acting, statistics of episodes and observations, and saving it all."""
+
+    def __init__(self, lanes: Lanes, policy: ActorCritic, *, seed: int = 0, scale: RewardScale | None = None) -> None:
+        self.lanes, self.policy, self.scale = lanes, policy, scale
+        self.kind = policy.kind
+        self._act = policy.actor()
+        self._chance, self._starts = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+        self._seen: tuple[Array, Array, int] | None = None  # moments of the last batch, for the normalisation
+        self._return, self._length = np.zeros(lanes.n), np.zeros(lanes.n)
+        self._recent: deque[float] = deque(maxlen=100)
+
+    def __call__(self) -> Collected:
+        if self._seen is not None:  # between updates: the policy that samples is the one that learns
+            self.policy.observe(*self._seen)
+        stream = self._record()
+        metrics = self._count(stream)
+        if self.policy.normalizer is not None:
+            features = stream.obs[stream.real][:, : self.lanes.features].astype(np.float64)
+            self._seen = features.mean(0), features.var(0), len(features)
+        return Collected(self._batch(rows(stream if self.scale is None else self.scale(stream), self.kind)), metrics)
+
+    @abstractmethod
+    def _record(self) -> Stream: ...
+
+    def _batch(self, batch: Batch) -> Batch:
+        return batch
+
+    def _sample(self, obs: Array) -> tuple[Array, Array]:
+        params = self._act(obs)
+        return params, self.kind.sample(params, self._chance)
+
+    def _greedy(self, obs: Array) -> tuple[Array, Array]:
+        params = self._act(obs)
+        return params, self.kind.mode(params)
+
+    def _draw(self, lane: int) -> int:
+        return int(self._starts.integers(2**31))
+
+    def _count(self, stream: Stream) -> dict[str, float]:
+        """Returns and lengths of the episodes that ended, in the environment's own rewards."""
+        returns, lengths = [], []
+        for reward, over, real in zip(stream.reward, stream.over, stream.real, strict=True):
+            self._return += reward * real
+            self._length += real
+            if over.any():
+                returns += self._return[over].tolist()
+                lengths += self._length[over].tolist()
+                self._return[over] = self._length[over] = 0.0
+        self._recent.extend(returns)
+        out = {"num_tokens": float(stream.real.sum()), "episodes": float(len(returns))}
+        if returns:
+            out |= {"reward": float(np.mean(returns)), "episode_length": float(np.mean(lengths))}
+        if self._recent:
+            out["reward_100"] = float(np.mean(self._recent))
+        return out
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "chance": self._chance.bit_generator.state, "starts": self._starts.bit_generator.state, "seen": self._seen,
+            "return": self._return.copy(), "length": self._length.copy(), "recent": list(self._recent),
+            "scale": None if self.scale is None else self.scale.state_dict(),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._chance.bit_generator.state, self._starts.bit_generator.state = state["chance"], state["starts"]
+        self._seen = None if state["seen"] is None else tuple(state["seen"])
+        self._return, self._length = state["return"].copy(), state["length"].copy()
+        self._recent = deque(state["recent"], maxlen=100)
+        if self.scale is not None:
+            self.scale.load_state_dict(state["scale"])
+
+
+class Fragments(_Rollout):
+    """A fixed number of steps of every lane; episodes go on in the next batch.
+
+    Args:
+        lanes: the environments. policy: acts and is followed as it is trained. steps: of every lane in a batch.
+        seed: of actions and episodes. scale: of the rewards that are learned from, or None.
+    """
+
+    def __init__(self, lanes: Lanes, policy: ActorCritic, *, steps: int, seed: int = 0, scale: RewardScale | None = None) -> None:  # fmt: skip
+        super().__init__(lanes, policy, seed=seed, scale=scale)
+        self.steps, self._begun = steps, False
+
+    def _record(self) -> Stream:
+        if not self._begun:
+            self.lanes.begin(self._draw)
+            self._begun = True
+        return record(self.lanes, self._sample, self.kind, steps=self.steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"lanes": self.lanes.state_dict() if self._begun else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._begun = state["lanes"] is not None
+        if self._begun:
+            self.lanes.load_state_dict(state["lanes"], self._draw)
+
+
+class Episodes(_Rollout):
+    """Whole episodes, the same number in every lane; `group` of them begin from one reset seed.
+
+    Args:
+        episodes: in a batch, a multiple of the lanes and of `group`.
+        group: G, episodes from each seed: what group baselines compare. 1 for none.
+        greedy: also play each seed once greedily, for its baseline (ReMax); those steps are not learned from.
+    Raises:
+        UserError: numbers that do not divide; groups or greedy episodes without seeds (the vectorised form has none).
+    """
+
+    def __init__(
+        self, lanes: Lanes, policy: ActorCritic, *, episodes: int, group: int = 1, greedy: bool = False, seed: int = 0,
+        scale: RewardScale | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(lanes, policy, seed=seed, scale=scale)
+        if episodes % lanes.n or episodes % group:
+            raise UserError(f"{episodes} episodes must be a multiple of the {lanes.n} environments and of the group of {group}")
+        if (group > 1 or greedy) and not lanes.seeded:
+            raise UserError("groups begin from one reset seed, which the vectorised form cannot do for one lane: leave --vectorized off")  # fmt: skip
+        self.episodes, self.group, self.greedy = episodes, group, greedy
+        self._baseline: Array | None = None
+
+    def _record(self) -> Stream:
+        starts = self._starts.integers(2**31, size=self.episodes // self.group)
+        if self.greedy:
+            self._baseline = play(self.lanes, self._greedy, self.kind, starts.tolist()).repeat(self.group)
+        self._begin(starts.repeat(self.group))
+        return record(self.lanes, self._sample, self.kind, episodes=self.episodes // self.lanes.n)
+
+    def _begin(self, seeds: Array) -> None:
+        plan = [iter(x) for x in seeds.reshape(self.lanes.n, -1).tolist()]
+        self.lanes.begin(lambda lane: next(plan[lane], None))
+
+    def _batch(self, batch: Batch) -> Batch:
+        group = torch.arange(len(batch)) // self.group
+        baseline = None if self._baseline is None else torch.from_numpy(self._baseline).float()
+        return replace(batch, group=group, baseline=baseline)
+
+
+def play(lanes: Lanes, choose: Choose, kind: Distribution, seeds: list[int]) -> Array:
+    """Returns [len(seeds)] of one episode from each seed (a vectorised form only takes the first one)."""
+    n, rounds = lanes.n, -(-len(seeds) // lanes.n)
+    table = np.resize(np.array(seeds), n * rounds).reshape(rounds, n)  # the last round repeats some, for idle lanes
+    plan = [iter(x) for x in table.T.tolist()]
+    lanes.begin(lambda lane: next(plan[lane], None))
+    stream = record(lanes, choose, kind, episodes=rounds)
+    totals = np.zeros((rounds, n))
+    done = np.cumsum(stream.over, 0) - stream.over
+    for t, (reward, real) in enumerate(zip(stream.reward, stream.real, strict=True)):
+        lane = np.flatnonzero(real)
+        totals[done[t, lane], lane] += reward[lane]
+    return totals.ravel()[: len(seeds)]
