@@ -129,6 +129,6 @@ def finish(run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names
     if best is not None:
         learner.load_state_dict(best[1]["learner"])
         print(f"the policy collapsed; {run.model} holds the best one, of step {best[0]}", file=sys.stderr)
-    policy.save(run.model)
+    run.save_model(policy.save)
     curves(run.path, names, run.path / "curves.png")
     print(f"model   {run.model}\ncurves  {run.path / 'curves.png'}\nrun     {run.path}", file=sys.stderr)
