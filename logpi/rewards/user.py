@@ -64,8 +64,12 @@ class _Process:
         self.needs: tuple[str, ...] = ()
 
     def ask(self, call: bytes, seconds: float) -> dict[str, Any]:
-        """The worker's reply, or {"failed": {...}} of kind hung or died."""
-        return self._exchange(self.start(), call, seconds)
+        """The worker's reply, or {"failed": {...}} of kind hung or died; a file that no longer loads has died."""
+        try:
+            process = self.start()
+        except ValueError as error:
+            return {"failed": {"kind": "died", "message": str(error)}}
+        return self._exchange(process, call, seconds)
 
     def start(self) -> subprocess.Popen:
         """The process, the user's file loaded in it. Raises ValueError with the file's own error."""
@@ -123,15 +127,13 @@ class _Process:
 class UserReward:
     """The function `function` of the Python file `path`, called with TRL's signature or verl's `compute_score`.
 
-    A call gives one `float | None | Failure` for each completion.
+    A call gives one `float | None | Failure` for each completion and never raises; `start` does, if the file does not
+    load, and is what to call before any work is done.
 
     Attributes:
         timeout: seconds for one sample.
         batch_timeout: seconds for a whole batch.
         patience: after so many killed processes in one batch, its other samples are given up, not waited for.
-
-    Raises:
-        ValueError: the file cannot be loaded (a syntax error, a missing import, …).
     """
 
     path: str
@@ -153,7 +155,11 @@ class UserReward:
             return whole if isinstance(whole, list) else self._one_by_one(rows)
 
     def start(self) -> tuple[str, ...]:
-        """Load the file now rather than at the first call; the columns that the function cannot do without."""
+        """Load the file now rather than at the first call; the columns that the function cannot do without.
+
+        Raises:
+            ValueError: the file cannot be loaded (a missing import, an exception, …), in its own words.
+        """
         with self._lock:
             self._process.start()
             return self._process.needs

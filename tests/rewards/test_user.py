@@ -201,6 +201,18 @@ def test_a_file_that_does_not_load_is_one_clear_line(tmp_path, source, line):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_that_breaks_during_the_run_costs_verdicts_and_not_the_run(tmp_path):
+    path = tmp_path / "changing.py"
+    path.write_text("def f(completions): return [1.0] * len(completions)\n")
+    function = user_reward(f"{path}:f")
+    assert function(["?"], ["a"]) == [1.0]
+    function.close()
+    path.write_text("import no_such_module\n")
+    scores = judge(function, ["a", "b"])
+    assert [s.total for s in scores] == [None, None]
+    assert "cannot be loaded: ModuleNotFoundError" in scores[0].errors["f"]
+
+
 def test_the_file_is_read_when_it_is_named(file, tmp_path):
     with pytest.raises(ValueError, match="has no function 'lenght'; did you mean length?"):
         reward(f"{file}:lenght")
