@@ -1,0 +1,205 @@
+"""`logpi lab bias`: which way each method's expected step points, against −∇J.
+
+Three tables: the advantage alone against its closed form, the same method as shipped, and what happens as batches grow.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from logpi.algorithms import NAMES, Algorithm, algorithm
+from logpi.lab.claims import CLAIMS, Claim, regularised
+from logpi.lab.expectation import Moments, Setting, moments
+from logpi.lab.report import COLOURS, Report, Table, panel
+from logpi.lab.worlds import World, standard, token_world
+from logpi.objectives import PolicyGradient
+from logpi.ops.advantages import GroupNorm
+from logpi.ops.ratios import SequenceRatio
+from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, TokenMean
+from logpi.selection import MixedOutcomes
+
+__all__ = ["TINY", "angle", "bias", "far_reference"]
+
+TINY = {"e": {".": 0.0, "ab": 1.0}, "hd": {".": 1.0, "abc": 0.0}}  # two responses each: M can be large
+GROWTH = (2, 4, 8, 16, 32, 64, 128)
+GROWTH_TOKENS = (2, 4, 8, 16)  # whitening couples all prompts, so these are dearer
+
+
+def angle(a: Tensor, b: Tensor) -> float:
+    """Degrees between two directions; NaN if one of them is 0."""
+    size = float(a.norm() * b.norm())
+    return math.degrees(math.acos(max(-1.0, min(1.0, float(a @ b) / size)))) if size > 1e-12 else math.nan
+
+
+def _gap(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def _digits(gap: float) -> str:
+    return "< 1e−10" if gap < 1e-10 else f"{gap:.0e}"
+
+
+def far_reference(world: World) -> Tensor:
+    """Logits of a reference policy some way off."""
+    wave = torch.sin(torch.arange(world.logits.numel(), dtype=torch.float64)).view_as(world.logits)
+    return world.logits + 0.5 * wave
+
+
+def bias(responses: int = 4) -> Report:
+    """The report of `logpi lab bias`.
+
+    Args:
+        responses: M, samples for each prompt (2 … 6).
+    """
+    world = standard()
+    growth = _growth(token_world(TINY, seed=0))
+    by_m = _first_difference()
+    p = world.solve_rate().tolist()
+    return Report(
+        "bias",
+        "E[∇L̂] of every method of the table, over every batch there can be (no sampling), against −∇J. World: two prompts "
+        f"(solved with probability {p[0]:.2f} and {p[1]:.2f}), 15 responses, a softmax table.",
+        (_alone(world, responses), _shipped(world, responses), by_m, growth),
+        "baselines leave the policy gradient as it is, Dr. GRPO scales it by (M−1)/M, and what turns it are the group's "
+        "standard deviation (from M = 4 on, with binary rewards), lengths in the weight, and statistics that see the row.",
+        lambda figure: _draw(figure, by_m, growth),
+        (9.0, 3.6),
+    )
+
+
+def _alone(world: World, m: int) -> Table:
+    rows = []
+    for claim in CLAIMS:
+        setting = claim.setting if claim.setting != Setting() else Setting(responses=m)
+        setting = replace(setting, critic=claim.critic(world) if claim.critic is not None else None)
+        found = moments(world, claim.objective, setting)
+        form = claim.form(world, m)
+        limit = angle(form, -world.gradient)
+        rows.append(
+            (claim.name, claim.law, _digits(_gap(found.mean, form)) if claim.exact else None, limit, angle(found.mean, found.target),
+             found.scale, found.verdict)
+        )  # fmt: skip
+    return Table(
+        f"1. The advantage alone: no KL, no whitening, responses summed (N = 1, M = {m}; reinforce_plus_plus N = 3, M = 1)",
+        ("method", "theory: E[∇L̂]", "off by", "angle", "here", "scale", "verdict"),
+        tuple(rows),
+        ("", "", "", ".1f", ".1f", ".4f", ""),
+        "angle: of the theory's direction with −∇J, in degrees; here: of E[∇L̂] itself. off by: |E[∇L̂] − theory| / |theory|, "
+        "where the theory holds for every M. Critics hold V^π unless wrong; ppo without γ has γ = 1. scale: in lengths of ∇J.",
+    )
+
+
+def _shipped(world: World, m: int) -> Table:
+    reference = far_reference(world)
+    rows = []
+    for name in NAMES:
+        chosen = algorithm(name)
+        objective = chosen.objective
+        if not isinstance(objective, PolicyGradient) or not objective.on_policy:
+            continue
+        beta = objective.kl.coef if objective.kl is not None else 0.0
+        setting = Setting(responses=m, keep=chosen.keep, reference=reference)
+        found = moments(world, objective, setting, -regularised(world, beta, reference))
+        rows.append((name, _parts(chosen), angle(found.mean, found.target), found.scale, found.verdict))
+    return Table(
+        f"2. As shipped: every part of the table's row (N = 1, M = {m}, a reference half a nat away)",
+        ("method", "beside the theorem", "angle", "scale", "verdict"),
+        tuple(rows),
+        ("", "", ".2f", ".4f", ""),
+        "Against −∇(J − β KL(π‖π_ref)) with the method's own β. The angle is what one step on one prompt's group does.",
+    )
+
+
+_SHORT = {
+    TokenMean: "1/batch's tokens", SequenceMean: "1/length", GroupTokenMean: "1/group's tokens", FixedLength: "1/constant",
+    SequenceRatio: "sequence ratio", MixedOutcomes: "mixed groups", GroupNorm: "÷std",
+}  # fmt: skip
+
+
+def _parts(chosen: Algorithm) -> str:
+    """What a method has beside the theorem's own parts, in a few words."""
+    o = chosen.objective
+    assert isinstance(o, PolicyGradient)
+    kinds = [type(o.weight), type(chosen.keep), *([type(o.ratio)] if o.surrogate.uses_ratio else []), type(o.advantage)]
+    parts = [_SHORT[k] for k in kinds if k in _SHORT]
+    parts += ["whitened"] if o.whiten else []
+    parts += [f"{o.kl.estimator} in {o.kl.place}"] if o.kl is not None else []
+    return ", ".join(parts) or "nothing"
+
+
+def _claim(name: str) -> Claim:
+    return next(c for c in CLAIMS if c.name == name)
+
+
+REAL = {"eaa": 0.5, "eba": 2.0, "hdabb.": 3.0}
+
+
+def _first_difference() -> Table:
+    """GRPO's angle against M, with binary and with real rewards."""
+    objective = _claim("grpo_r1").objective
+    binary, real = standard(), standard(REAL)
+    rows: list[tuple[Any, ...]] = []
+    for m in range(2, 7):
+        pair = [moments(w, objective, Setting(responses=m)) for w in (binary, real)]
+        rows.append((m, angle(pair[0].mean, pair[0].target), pair[0].scale, pair[0].verdict, *_real(pair[1])))
+    return Table(
+        "3. Where GRPO's standard deviation begins to turn the step (grpo_r1, the advantage alone)",
+        ("M", "angle, binary", "scale", "verdict, binary rewards", "angle, real", "verdict, real rewards"),
+        tuple(rows),
+        ("d", ".2f", ".4f", "", ".2f", ""),
+        "With binary rewards and M = 2 or 3 every mixed group has the same standard deviation, so GRPO is Dr. GRPO times a number.",
+    )
+
+
+def _real(found: Moments) -> tuple[float, str]:
+    return angle(found.mean, found.target), found.verdict
+
+
+def _growth(world: World) -> Table:
+    """How far methods are from their limits as the batch grows."""
+    names = ("grpo_r1", "grpo", "dapo")
+    limits = {n: _claim(n).form(world, 0) for n in (*names, "reinforce_plus_plus")}
+    rows = []
+    for m in GROWTH:
+        found = {n: moments(world, _claim(n).objective, Setting(responses=m)).mean for n in names}
+        turned = angle(found["grpo_r1"], -world.gradient)
+        tokens = None
+        if m in GROWTH_TOKENS:
+            whole = moments(world, _claim("reinforce_plus_plus").objective, Setting(prompts=m, responses=1)).mean
+            tokens = _gap(whole, limits["reinforce_plus_plus"])
+        rows.append((m, *(_gap(found[n], limits[n]) for n in names), turned, tokens))
+    return Table(
+        "4. Limits: distance |E[∇L̂] − limit| / |limit| as M grows (reinforce_plus_plus: N prompts, M = 1), a tiny world",
+        ("M (or N)", "grpo_r1", "grpo", "dapo", "angle of grpo_r1", "reinforce_plus_plus"),
+        tuple(rows),
+        ("d", ".4f", ".4f", ".4f", ".2f", ".4f"),
+        f"The limit of grpo_r1 itself is {angle(limits['grpo_r1'], -world.gradient):.2f} degrees off −∇J, and that of "
+        "reinforce_plus_plus 0: its spread is the same for all prompts.",
+    )
+
+
+def _draw(figure: Any, by_m: Table, growth: Table) -> None:
+    left, right = figure.subplots(1, 2)
+    panel(left, "GRPO's std turns the step from M = 4 on", "M, samples for each prompt", "angle with −∇J, degrees")
+    m = [r[0] for r in by_m.rows]
+    left.plot(m, [r[1] for r in by_m.rows], marker="o", color=COLOURS[0], label="binary rewards")
+    left.plot(m, [r[4] for r in by_m.rows], marker="s", color=COLOURS[1], label="real rewards")
+    left.set_xticks(m)
+    left.legend(fontsize=8, frameon=False)
+    panel(right, "Limits of theory are reached", "M (or N)", "distance from the limit")
+    for i, name in enumerate(growth.columns[1:4]):
+        right.plot(*_series(growth, 1 + i), marker="o", markersize=3.5, color=COLOURS[i], label=name)
+    right.plot(*_series(growth, 5), marker="^", markersize=4, color=COLOURS[3], label="reinforce_plus_plus")
+    right.set_xscale("log", base=2)
+    right.set_yscale("log")
+    right.legend(fontsize=8, frameon=False)
+
+
+def _series(table: Table, column: int) -> tuple[list[Any], list[Any]]:
+    rows = [r for r in table.rows if r[column] is not None]
+    return [r[0] for r in rows], [r[column] for r in rows]

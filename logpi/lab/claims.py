@@ -1,0 +1,165 @@
+"""What theory says each estimator's expected gradient is: closed forms, written from the papers' algebra and not from the code.
+
+Each is a function of a `World` that returns E[∇L̂] [S·A] (or its limit), made of single trajectories, values and ∇J only.
+Left out: the estimators themselves, which are the library's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from logpi.algorithms import algorithm
+from logpi.lab.expectation import Critic, Setting
+from logpi.lab.worlds import World
+from logpi.objectives import PolicyGradient
+from logpi.ops.advantages import GAE
+from logpi.ops.weights import GroupTokenMean, SequenceMean, SequenceSum
+
+__all__ = ["CLAIMS", "Claim", "discounted", "pull", "regularised", "text_gae", "wrong_critic"]
+
+
+def pull(world: World, coefficient: Tensor) -> Tensor:
+    """E_τ[ Σₜ cₜ(τ) ∇log π(aₜ|sₜ) ] [S·A] for coefficients [K, T]."""
+    theta = world.logits.detach().requires_grad_()
+    logp = world.policy_logp(theta)
+    weighted = (world.probability[:, None] * coefficient * logp).sum()
+    return torch.autograd.grad(weighted, theta)[0].flatten()
+
+
+def regularised(world: World, beta: float, reference: Tensor) -> Tensor:
+    """∇(J − β KL(π‖π_ref)) [S·A], the KL of whole responses."""
+    theta = world.logits.detach().requires_grad_()
+    kl = world.mdp.divergence(world.mdp.policy(theta), world.mdp.policy(reference))
+    return torch.autograd.grad(world.mdp.expected_return(theta) - beta * kl, theta)[0].flatten()
+
+
+def _policy_gradient(world: World, m: int) -> Tensor:
+    return -world.gradient
+
+
+def _dr_grpo(world: World, m: int) -> Tensor:
+    return -(m - 1) / m * world.gradient
+
+
+def _spread(world: World) -> Tensor:
+    """√(p(1−p)) of each trajectory's prompt [K, 1]."""
+    p = world.solve_rate()[world.paths.group]
+    return (p * (1 - p)).sqrt()[:, None]
+
+
+def _centred(world: World) -> Tensor:
+    """R − p(x) [K, 1]."""
+    return (world.returns - world.solve_rate()[world.paths.group])[:, None]
+
+
+def _grpo_r1(world: World, m: int) -> Tensor:
+    return -pull(world, _centred(world) / _spread(world))
+
+
+def _grpo(world: World, m: int) -> Tensor:
+    return -pull(world, _centred(world) / _spread(world) / world.lengths[:, None])
+
+
+def _dapo(world: World, m: int) -> Tensor:
+    total = torch.zeros_like(world.start).index_add(0, world.paths.group, world.conditional * world.lengths)
+    return -pull(world, _centred(world) / _spread(world) / total[world.paths.group][:, None])
+
+
+def _reinforce_plus_plus(world: World, m: int) -> Tensor:
+    share = world.probability * world.lengths
+    share = share / share.sum()  # tokens, not responses, are averaged
+    mean = (share * world.returns).sum()
+    return -world.gradient / (share * (world.returns - mean) ** 2).sum().sqrt()
+
+
+def discounted(world: World, gamma: float, lam: float) -> Tensor:
+    """GAE with V^π of the undiscounted process and γ < 1 in the estimator; exact for responses of any length.
+
+        E[Âₜ|s,a] = Q − V − (1−γ) Σ_{k≥t} (γλ)^{k−t} E[V(s_{k+1}) | sₜ, aₜ]
+
+    because E[δₖ] = A − (1−γ) V(s_{k+1}) and the later advantages have mean zero.
+    """
+    state = world.index(world.paths)
+    v, mask = world.value, world.paths.mask
+    gap = torch.zeros_like(world.paths.logp)
+    carry = torch.zeros_like(world.luck)
+    for t in range(mask.shape[1] - 1, -1, -1):
+        carry = torch.where(mask[:, t], v[state[:, t + 1]] + gamma * lam * carry, carry)
+        gap[:, t] = carry
+    return -world.gradient + (1 - gamma) * pull(world, torch.where(mask, gap, 0.0))
+
+
+def text_gae(world: World, gamma: float, lam: float) -> Tensor:
+    """The text's token advantage (1 − (1−γ)/(1−γλ) (1 − (γλ)^{T−1−t})) Q − V; right if all responses have length T."""
+    mask, state = world.paths.mask, world.index(world.paths)
+    v, q = (x[0] for x in world.mdp.values(world.pi))
+    here, action = state[:, :-1], torch.where(mask, world.paths.action, 0)
+    left = torch.where(mask, mask.long().flip(1).cumsum(1).flip(1) - 1, 0)
+    factor = 1 - (1 - gamma) / (1 - gamma * lam) * (1 - (gamma * lam) ** left)
+    return -pull(world, torch.where(mask, factor * q[here, action] - v[here], 0.0))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the theory.
+
+    Attributes:
+        name: of the method. objective: with the parts that the claim is about, and nothing else.
+        law: what E[∇L̂] is. form: the same as numbers, a function of the world and M.
+        exact: for every M and N; otherwise the limit of large batches.
+        setting: how batches are drawn. critic: its values, V^π if None.
+    """
+
+    name: str
+    objective: PolicyGradient
+    law: str
+    form: Callable[[World, int], Tensor]
+    exact: bool = True
+    setting: Setting = Setting()
+    critic: Callable[[World], Critic] | None = None
+
+
+def wrong_critic(world: World) -> Critic:
+    """V^π plus an error of about a third of the reward, different in every state."""
+    value = world.value
+    return Critic(value + 0.35 * torch.cos(3.0 * torch.arange(value.numel(), dtype=value.dtype)).view_as(value))
+
+
+def _alone(name: str, **parts: object) -> PolicyGradient:
+    """The method's advantage alone: no KL, no whitening, the theorem's own aggregation; and what `parts` puts back."""
+    objective = algorithm(name).objective
+    assert isinstance(objective, PolicyGradient)
+    return replace(objective, **{"kl": None, "whiten": False, "weight": SequenceSum(), **parts})  # type: ignore[arg-type]
+
+
+def _claims() -> tuple[Claim, ...]:
+    exact = [
+        ("policy_gradient", {}), ("reinforce", {}), ("reinforce_baseline", {}), ("actor_critic_q", {}), ("rloo", {}),
+        ("remax", {}), ("orz", {}), ("ppo", {}), ("a2c", {}),
+    ]  # fmt: skip
+    rows = [Claim(name, _alone(name, **parts), "−∇J", _policy_gradient) for name, parts in exact]
+    rows += [
+        Claim(f"{name}, wrong V", _alone(name), "−∇J", _policy_gradient, critic=wrong_critic)
+        for name in ("orz", "reinforce_baseline")
+    ]
+    rows.append(
+        Claim("ppo γ=.9 λ=.95", _alone("ppo", advantage=GAE(0.9, 0.95)), "−∇J + (1−γ)·(bias of γ)",
+              lambda w, m: discounted(w, 0.9, 0.95))
+    )  # fmt: skip
+    rows.append(Claim("dr_grpo", _alone("dr_grpo"), "−(M−1)/M ∇J", _dr_grpo))
+    law = "→ −E[∇p / √(p(1−p))]"
+    rows.append(Claim("grpo_r1", _alone("grpo_r1"), law, _grpo_r1, exact=False))
+    rows.append(Claim("grpo", _alone("grpo", weight=SequenceMean()), law + ", 1/T inside", _grpo, exact=False))
+    rows.append(Claim("dapo", _alone("dapo", weight=GroupTokenMean()), law + ", 1/T̂(x)", _dapo, exact=False))
+    rows.append(
+        Claim("reinforce_plus_plus", _alone("reinforce_plus_plus", whiten=True), "→ −∇J / σ", _reinforce_plus_plus,
+              exact=False, setting=Setting(prompts=3, responses=1))
+    )  # fmt: skip
+    return tuple(rows)
+
+
+CLAIMS = _claims()

@@ -1,0 +1,117 @@
+"""Finite Markov decision processes with a horizon: everything about them, exactly, by dynamic programming.
+
+J, its gradient, V, Q, A, how often each state is visited, the Fisher matrix, and every trajectory with its probability.
+Left out: estimates of any kind (`expectation.py`), and how a trajectory becomes a row of a batch (`worlds.py`).
+All tensors are float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["MDP", "Path"]
+
+
+@dataclass(frozen=True)
+class Path:
+    """One trajectory. `states` has one entry more than `actions`; `luck` is the environment's share of its probability."""
+
+    states: tuple[int, ...]
+    actions: tuple[int, ...]
+    rewards: tuple[float, ...]
+    luck: float
+
+
+@dataclass(frozen=True)
+class MDP:
+    """S states, A actions, at most `horizon` steps, no discount; J(θ) = E[Σₜ rₜ].
+
+    Attributes:
+        transition: P[s, a, s'] [S, A, S]. reward: R[s, a, s'] [S, A, S], units of return.
+        start: [S] probabilities. terminal: [S] bool; such states lead to themselves for nothing.
+        horizon: steps after which everything ends (the end is part of the process: nothing is bootstrapped).
+        allowed: [S, A] bool, actions that exist.
+    """
+
+    transition: Tensor
+    reward: Tensor
+    start: Tensor
+    terminal: Tensor
+    horizon: int
+    allowed: Tensor
+
+    def policy(self, logits: Tensor) -> Tensor:
+        """π(a|s) = softmax of logits [S, A] over the actions that exist; [S, A], carries gradient."""
+        return logits.masked_fill(~self.allowed, -torch.inf).softmax(-1)
+
+    def values(self, pi: Tensor) -> tuple[Tensor, Tensor]:
+        """V [H+1, S] and Q [H, S, A] under π [S, A], in units of return; carry gradient.
+
+        V_H = 0,   Q_t(s,a) = Σ_s' P(s'|s,a) (R + V_{t+1}(s')),   V_t(s) = Σ_a π(a|s) Q_t(s,a).
+        """
+        v, q = [pi.new_zeros(len(pi))], []
+        for _ in range(self.horizon):
+            q.append((self.transition * (self.reward + v[-1])).sum(-1))
+            v.append((pi * q[-1]).sum(-1))
+        return torch.stack(v[::-1]), torch.stack(q[::-1])
+
+    def advantage(self, pi: Tensor) -> Tensor:
+        """A = Q − V [H, S, A], in units of return."""
+        v, q = self.values(pi)
+        return q - v[:-1, :, None]
+
+    def expected_return(self, logits: Tensor) -> Tensor:
+        """J(θ), a scalar in units of return; carries gradient."""
+        return (self.start * self.values(self.policy(logits))[0][0]).sum()
+
+    def gradient(self, logits: Tensor) -> Tensor:
+        """∇J(θ) [S, A]."""
+        theta = logits.detach().requires_grad_()
+        return torch.autograd.grad(self.expected_return(theta), theta)[0]
+
+    def occupancy(self, pi: Tensor) -> Tensor:
+        """d_t(s) [H, S]: probability to act in state s at step t (0 for terminal states); carries gradient."""
+        here, out = self.start.to(pi.dtype), []
+        for _ in range(self.horizon):
+            out.append(torch.where(self.terminal, 0.0, here))
+            here = torch.einsum("s,sa,sat->t", here, pi, self.transition)
+        return torch.stack(out)
+
+    def divergence(self, pi: Tensor, other: Tensor) -> Tensor:
+        """KL(π‖other) of whole trajectories in nats: Σₜ Σ_s d_t(s) KL(π(·|s)‖other(·|s)); carries gradient."""
+        return (self.occupancy(pi).sum(0) * self.state_divergence(pi, other)).sum()
+
+    def state_divergence(self, pi: Tensor, other: Tensor) -> Tensor:
+        """KL(π(·|s)‖other(·|s)) [S] nats; carries gradient."""
+        ratio = torch.where(self.allowed, pi / torch.where(self.allowed, other, 1.0), 1.0)
+        return (pi * ratio.log()).sum(-1)
+
+    def fisher(self, pi: Tensor) -> Tensor:
+        """Fisher matrix of whole trajectories [S·A, S·A], in nats: Σ_s d(s) (diag π(·|s) − π(·|s) π(·|s)ᵀ) in blocks."""
+        visits = self.occupancy(pi).sum(0)
+        blocks = visits[:, None, None] * (torch.diag_embed(pi) - pi[:, :, None] * pi[:, None, :])
+        return torch.block_diag(*blocks)
+
+    def paths(self, start: int) -> Iterator[Path]:
+        """Every trajectory from a start state, depth first."""
+        stack = [Path((start,), (), (), 1.0)]
+        while stack:
+            path = stack.pop()
+            here = path.states[-1]
+            if len(path.actions) == self.horizon or bool(self.terminal[here]):
+                yield path
+                continue
+            stack.extend(reversed(list(self._steps(path, here))))
+
+    def _steps(self, path: Path, here: int) -> Iterator[Path]:
+        for action in self.allowed[here].nonzero().flatten().tolist():
+            for after in self.transition[here, action].nonzero().flatten().tolist():
+                yield Path(
+                    (*path.states, after), (*path.actions, action),
+                    (*path.rewards, float(self.reward[here, action, after])),
+                    path.luck * float(self.transition[here, action, after]),
+                )  # fmt: skip

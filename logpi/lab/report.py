@@ -1,0 +1,159 @@
+"""What a lab command hands back: tables that fit a terminal, the same as JSON, a picture, and one sentence of what was shown.
+
+Left out: what is in them (one module for each command). Matplotlib is imported only when a picture is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from logpi.errors import UserError
+
+__all__ = ["COLOURS", "Report", "Table", "panel"]
+
+WIDTH = 100
+COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
+Value = str | float | int | bool | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text and numbers.
+
+    Attributes:
+        title: one line. columns: their names. rows: as many values in each as there are columns; numbers stay numbers.
+        formats: format of a column's numbers ("" for as they are); shorter than `columns` means "" for the rest.
+        note: what to look at, below the table; "" for nothing.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    formats: tuple[str, ...] = ()
+    note: str = ""
+
+    def text(self) -> str:
+        """The table in monospace."""
+        formats = (*self.formats, *[""] * (len(self.columns) - len(self.formats)))
+        cells = [[_show(v, f) for v, f in zip(row, formats, strict=True)] for row in self.rows]
+        wide = [max(_width(x) for x in column) for column in zip(self.columns, *cells, strict=True)]
+        right = [all(not isinstance(r[i], str) for r in self.rows) for i in range(len(self.columns))]
+        lines = [_line(self.columns, wide, right), "  ".join("─" * w for w in wide)]
+        lines += [_line(row, wide, right) for row in cells]
+        note = ["", *_wrap(self.note)] if self.note else []
+        return "\n".join([*_wrap(self.title), "", *(x.rstrip() for x in lines), *note])
+
+    def json(self) -> dict[str, Any]:
+        rows = [dict(zip(self.columns, (_plain(v) for v in row), strict=True)) for row in self.rows]
+        return {"title": self.title, "rows": rows, "note": self.note}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one command shows.
+
+    Attributes:
+        name: of the command. question: what is asked, in a sentence or two. tables: the answer in numbers.
+        shown: one sentence of what was shown. draw: fills a matplotlib figure. size: of the picture, in inches.
+    """
+
+    name: str
+    question: str
+    tables: tuple[Table, ...]
+    shown: str
+    draw: Callable[[Any], None]
+    size: tuple[float, float] = (9.0, 4.0)
+
+    def text(self) -> str:
+        """For a terminal, at most 100 columns wide."""
+        parts = ["\n".join(_wrap(self.question)), *(t.text() for t in self.tables), "\n".join(_wrap("Shown: " + self.shown))]
+        return "\n\n".join(parts)
+
+    def json(self) -> str:
+        """The same as JSON; what is not a number is null."""
+        value = {"command": self.name, "question": self.question, "tables": [t.json() for t in self.tables]}
+        return json.dumps(value | {"shown": self.shown}, indent=2, ensure_ascii=False)
+
+    def picture(self, path: str | Path) -> Path:
+        """Draw into a PNG.
+
+        Raises:
+            UserError: matplotlib is not installed, or the file cannot be written.
+        """
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise UserError("matplotlib is not installed, so there is no picture: pip install matplotlib") from None
+        figure, path = Figure(figsize=self.size, layout="constrained"), Path(path)
+        FigureCanvasAgg(figure)
+        self.draw(figure)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=130, facecolor="white", metadata={"Software": None})
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot write the picture {path}: {error}") from None
+        return path
+
+
+def panel(axes: Any, title: str, x: str, y: str) -> Any:
+    """The lab's common look of a pair of axes."""
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    return axes
+
+
+def _show(value: Value, form: str) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    text = format(value, form)
+    if float(value) != 0 and form.endswith("f") and not float(text):
+        text = format(0.0, form)  # no minus sign in front of nothing
+    return text.replace("-", "−") if "e" not in text else text
+
+
+def _plain(value: Value) -> Value:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _width(text: str) -> int:
+    return sum(not unicodedata.combining(c) for c in text)
+
+
+def _line(row: Sequence[str], wide: Sequence[int], right: Sequence[bool]) -> str:
+    cells = []
+    for text, w, r in zip(row, wide, right, strict=True):
+        fill = " " * (w - _width(text))
+        cells.append(fill + text if r else text + fill)
+    return "  ".join(cells)
+
+
+def _wrap(text: str) -> list[str]:
+    """Lines of at most `WIDTH` columns; line breaks in the text stay."""
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split():
+            if line and _width(line) + 1 + _width(word) > WIDTH:
+                lines.append(line)
+                line = word
+            else:
+                line = f"{line} {word}" if line else word
+        lines.append(line)
+    return lines
