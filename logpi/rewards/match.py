@@ -15,7 +15,7 @@ from logpi.rewards.text import Completion, after, as_number, last_boxed, last_nu
 
 __all__ = ["Boxed", "ExactAnswer", "Number", "TagAnswer"]
 
-_LATEX_NOISE = re.compile(r"\\left|\\right|\\[!,;: ]|\\text\s*|\\mathrm\s*|\\d?isplaystyle|[\s{}$]")
+_LATEX_NOISE = re.compile(r"\\left|\\right|\\[!,;: ]|\\text\s*|\\mathrm\s*|\\displaystyle|[\s{}$]")
 
 
 def _golds(answer: Any) -> list[str]:

@@ -270,3 +270,8 @@ def test_numbers_are_read_back_exactly(value):
 )
 def test_evaluate_agrees_with_python(text):
     assert evaluate(text)[0] == eval(text)  # our own text, made above
+
+
+def test_latex_spacing_is_no_difference():
+    assert judge(Boxed(), r"\boxed{\displaystyle \left( 1,\, 2 \right)}", "(1,2)") == 1.0
+    assert judge(Boxed(), r"\boxed{(1,3)}", "(1,2)") == 0.0
