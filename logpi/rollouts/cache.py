@@ -89,30 +89,29 @@ class Cache:
 
 @dataclass(frozen=True)
 class Step:
-    """One new token for each row in slots 0 … n−1, at `position` [n]. length: of the longest row, with that token."""
+    """One new token for each of the rows in slots 0 … n−1.
+
+    Attributes:
+        row: [n] 0 … n−1. position: [n] of the new token. length: of the longest row, with that token.
+    """
 
     cache: Cache
+    row: Tensor
     position: Tensor
     length: int
     masks: dict = field(default_factory=dict, compare=False, repr=False)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         keys, values = self.cache.of(layer, k)
-        row = self._row
-        keys[row, :, self.position] = k
-        values[row, :, self.position] = v
-        n, window = len(q), self.length
-        seen = keys[:n, :, :window], values[:n, :, :window]
+        keys[self.row, :, self.position] = k
+        values[self.row, :, self.position] = v
+        seen = keys[: len(q), :, : self.length], values[: len(q), :, : self.length]
         return attention(q[:, :, None], *seen, self._mask(rule.window, q.dtype), rule).squeeze(2)
 
-    @property
-    def _row(self) -> Tensor:
-        if "row" not in self.masks:
-            self.masks["row"] = torch.arange(len(self.position), device=self.position.device)
-        return self.masks["row"]
-
-    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """Additive [n, 1, 1, length]: a row sees the keys up to its own, within the window."""
+    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
+        """Additive [n, 1, 1, length]: a row sees the keys up to its own, within the window. None: one row, sees all."""
+        if len(self.row) == 1 and (window is None or window >= self.length):
+            return None
         if window not in self.masks:
             key = torch.arange(self.length, device=self.position.device)
             hidden = key > self.position[:, None]

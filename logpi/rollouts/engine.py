@@ -175,6 +175,7 @@ class _Call:
         self.read: dict[tuple[int, ...], tuple[Prefill, Tensor]] = {}  # prompts some of whose rows still wait
         self.rows = self._fresh([])
         self.longest = 0  # positions in use, with the next token's
+        self.slot = torch.arange(engine.slots, device=self.policy.device)
         self.sampled: list[tuple[Tensor, Tensor, Tensor]] = []  # row, token, logp of each step
         self.stopped = [""] * len(self.owner)
 
@@ -193,7 +194,7 @@ class _Call:
         """One token for every live row. {reason: [n] bool, the rows that end for this reason}, the strongest last."""
         rows = self.rows
         self.cache.reserve(self.longest)
-        step = Step(self.cache, rows.position, self.longest)
+        step = Step(self.cache, self.slot[: len(rows)], rows.position, self.longest)
         logits = self.head.logits(self.policy.hidden(step, rows.token, rows.position))
         token, logp = draw(logits, uniform(rows.seed, rows.position), self.greedy, self.sampling)
         self.sampled.append((rows.row, token, logp))
