@@ -37,7 +37,7 @@ class Addition:
 
     A row: prompt `47+85=`, answer `132`, and a demonstration in one of two styles,
 
-        worked   7+5=12,4+8+1=13#132    right, about 4 + 8·digits characters
+        worked   7+5=12,4+8+1=13#132    right; two digits: 16.5 characters on average, 19 at most
         blurt    #134                   no work, and always a near miss: one to three too many
 
     Blurts err on one side only. Errors on both sides, or in one digit at a time, have the sum at their middle: a model
