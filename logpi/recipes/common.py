@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from logpi.runs.directory import Run
     from logpi.train import Outcome
 
-__all__ = ["ModelArguments", "RunArguments", "finish", "mistakes", "opened", "read", "settings"]
+__all__ = ["ModelArguments", "RunArguments", "available", "finish", "mistakes", "opened", "read", "settings"]
 
 A = TypeVar("A", bound="RunArguments")
 
@@ -86,6 +86,14 @@ def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A
     if saved_command != command:
         raise UserError(f"{path} is a run of `logpi {saved_command}`: logpi {saved_command} --resume {path}")
     return from_json(cls, saved | {"resume": str(path)})
+
+
+def available(arguments: RunArguments) -> None:
+    """Refuse an --out that is taken, before anything is loaded."""
+    from logpi.runs.directory import refuse_taken
+
+    if arguments.resume is None and arguments.out is not None:
+        refuse_taken(arguments.out)
 
 
 def opened(arguments: RunArguments, command: str) -> Run:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from logpi.arguments import option
 from logpi.errors import UserError
-from logpi.recipes.common import ModelArguments, RunArguments, finish, mistakes, opened, read, settings
+from logpi.recipes.common import ModelArguments, RunArguments, available, finish, mistakes, opened, read, settings
 
 __all__ = ["RL", "main", "run"]
 
@@ -66,6 +66,7 @@ def run(a: RL) -> None:
     from logpi.train import train
     from logpi.update import AdamW, Constant, Cosine, Linear
 
+    available(a)
     with mistakes():
         chosen = settings(a.options)
         if "max_completion_length" in known(a.algorithm):

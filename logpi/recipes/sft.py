@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from logpi.arguments import option
-from logpi.recipes.common import ModelArguments, RunArguments, finish, mistakes, opened, read
+from logpi.recipes.common import ModelArguments, RunArguments, available, finish, mistakes, opened, read
 
 __all__ = ["SFT", "main", "run"]
 
@@ -38,6 +38,7 @@ def run(a: SFT) -> None:
     from logpi.train import train
     from logpi.update import AdamW, Cosine
 
+    available(a)
     with mistakes():
         task = make_task(a.task)
         seed(a.seed)

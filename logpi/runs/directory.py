@@ -37,7 +37,7 @@ from logpi.runs import disk, metrics
 from logpi.runs.trackers import TrackedRun, Tracker, check, trackers
 from logpi.runs.versions import differences, versions
 
-__all__ = ["Run", "read_arguments"]
+__all__ = ["Run", "read_arguments", "refuse_taken"]
 
 notices = logging.getLogger("logpi")
 
@@ -88,7 +88,7 @@ class Run:
         """
         path = Path(path)
         check(trackers)
-        _refuse_taken(path)
+        refuse_taken(path)
         record = json.dumps({"command": command, "arguments": dict(arguments)}, indent=2, default=str)
         with disk.reported(f"make the run {path}", "give another --out"):
             path.mkdir(parents=True, exist_ok=True)
@@ -250,7 +250,8 @@ def _is_best(directory: Path) -> bool:
     return bool(checkpoints.about(directory).get("best"))
 
 
-def _refuse_taken(path: Path) -> None:
+def refuse_taken(path: Path) -> None:
+    """Raises RunError unless a new run can be made at `path`: for saying so before other work is done."""
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; give another --out")
     if (path / "arguments.json").exists():

@@ -1,0 +1,151 @@
+"""The command line as a user meets it: help, the table, and one clear line for each mistake, before work is lost."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from logpi.cli import COMMANDS, main
+from logpi.envs.tasks import Addition
+from logpi.policies.small import small_policy
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    small_policy(Addition().alphabet, width=32, layers=2, heads=2, seed=1).save(path)
+    return path
+
+
+def said(capsys, *words: str) -> str:
+    """The one line on stderr with which `logpi WORDS` ends, code 2."""
+    capsys.readouterr()  # what was said before
+    try:
+        code = main(list(words))
+    except SystemExit as leave:
+        code = leave.code
+    error = capsys.readouterr().err.strip().splitlines()
+    assert code == 2, error
+    lines = [x for x in error if not x.startswith(("Loading", "Writing"))]
+    assert len(lines) == 1, error
+    return lines[0]
+
+
+def test_help_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "lab"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as leave:
+        main([command, "--help"])
+    assert leave.value.code == 0
+    assert f"logpi {command}" in capsys.readouterr().out
+
+
+def test_the_table_and_a_description(capsys):
+    assert main(["algorithms"]) == 0
+    assert "GroupTokenMean" in capsys.readouterr().out
+    assert main(["describe", "dapo", "--options", "high=0.3"]) == 0
+    assert "clip(ρₜ, 1−0.2, 1+0.3)" in capsys.readouterr().out
+
+
+def test_mistakes_that_need_no_model(capsys, tmp_path):
+    assert "did you mean rl" in said(capsys, "rll")
+    assert "did you mean dapo" in said(capsys, "describe", "dappo")
+    assert "did you mean high" in said(capsys, "describe", "dapo", "--options", "hihg=1")
+    assert "did you mean --algorithm" in said(capsys, "rl", "--algoritm", "grpo")
+    assert "--model must be given" in said(capsys, "rl")
+    assert "NAME=VALUE" in said(capsys, "describe", "dapo", "--options", "high")
+    assert "there is no run at" in said(capsys, "rl", "--resume", str(tmp_path / "none"))
+    assert "nothing else" in said(capsys, "rl", "--resume", "x", "--steps", "3")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["--model", "MODEL", "--algorithm", "rloo", "--num-generations", "1"],
+            "--num-generations must be at least 2, not 1",
+        ),
+        (["--model", "/no/such/model"], "/no/such/model"),
+        (["--model", "MODEL", "--task", "no-such.jsonl"], "no-such.jsonl"),
+        (["--model", "MODEL", "--task", "adition"], "addition"),
+        (["--model", "MODEL", "--chat"], "has no chat template"),
+        (["--model", "MODEL", "--algorithm", "sft"], "use `logpi sft`"),
+        (["--model", "MODEL", "--rewards", "numbre"], "number"),
+        (["--model", "MODEL", "--options", "kl_target=1", "beta=0"], "beta above 0"),
+        (["--model", "MODEL", "--schedule", "cosin"], "cosine"),
+        (["--model", "MODEL", "--steps", "many"], "many"),
+    ],
+)
+def test_mistakes_of_rl(capsys, model, tmp_path, words, expected):
+    given = [str(model) if w == "MODEL" else w for w in words]
+    assert expected in said(capsys, "rl", *given, "--out", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_columns_name_the_row(capsys, model, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question_text": "1+1", "answer": "2"}\n')
+    line = said(capsys, "rl", "--model", str(model), "--task", str(rows), "--out", str(tmp_path / "run"))
+    assert "prompt" in line and "question_text" in line
+    rows.write_text("".join(f'{{"prompt": "{i}+1"}}\n' for i in range(40)))
+    line = said(capsys, "rl", "--model", str(model), "--task", str(rows), "--out", str(tmp_path / "run"))
+    assert "answer" in line
+    line = said(capsys, "sft", "--model", str(model), "--task", str(rows), "--out", str(tmp_path / "run"))
+    assert "completion" in line
+
+
+def test_a_run_eval_and_repeat(capsys, model, tmp_path):
+    run = tmp_path / "run"
+    arguments = "--steps 2 --prompts 2 --num-generations 2 --max-completion-length 4 --eval-items 4".split()
+    assert main(["rl", "--model", str(model), "--out", str(run), "--options", "beta=0", *map(str, arguments)]) == 0
+    assert (run / "model" / "model.safetensors").exists() and (run / "curves.png").exists()
+    assert "already holds a run" in said(capsys, "rl", "--model", str(model), "--out", str(run), *arguments)
+    assert (
+        main(
+            [
+                "eval",
+                "--model",
+                str(run / "model"),
+                "--items",
+                "4",
+                "--samples",
+                "2",
+                "--json",
+                "--max-completion-length=4",
+            ]
+        )
+        == 0
+    )
+    assert "pass@2" in json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert main(["repeat", str(run), "--out", str(tmp_path / "again")]) == 0
+    one, two = ((p / "model" / "model.safetensors").read_bytes() for p in (run, tmp_path / "again"))
+    assert one == two
+
+
+def test_chat_answers_from_a_pipe(model):
+    done = subprocess.run(
+        [sys.executable, "-m", "logpi", "chat", "--model", str(model), "--max-completion-length", "4"],
+        input="12+13=\n\n/reset\n", capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and len(done.stdout.splitlines()) >= 1, done.stderr
+
+
+def test_out_of_memory_is_one_line(capsys, monkeypatch, model, tmp_path):
+    from logpi.policies.causal_lm import CausalLM
+
+    def starve(*_, **__):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] not enough memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(CausalLM, "hidden", starve)
+    monkeypatch.setattr("logpi.policies.causal_lm._probe", lambda policy: True)
+    try:
+        code = main(["rl", "--model", str(model), "--out", str(tmp_path / "run"), "--steps", "1"])
+    except SystemExit as leave:
+        code = leave.code
+    assert code == 2 and "out of memory" in capsys.readouterr().err.strip().splitlines()[-1]

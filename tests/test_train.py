@@ -1,0 +1,121 @@
+"""The loop: what it logs, when it saves, what it says of a collapse, and what a full disk does to it."""
+
+import errno
+
+import pytest
+import torch
+
+import logpi
+from logpi.errors import RunError
+from logpi.runs import checkpoint
+from logpi.runs.directory import Run
+from logpi.runs.metrics import read_metrics
+from logpi.train import train
+from logpi.update import AdamW
+from logpi.watch import Collapse
+
+
+class Bandit:
+    """One action of four; the third is right."""
+
+    def __init__(self, policy) -> None:
+        self.policy, self.generator = policy, torch.Generator().manual_seed(0)
+
+    def __call__(self) -> logpi.Collected:
+        logits = self.policy.table.detach().log_softmax(0)
+        action = torch.multinomial(logits.exp(), 16, replacement=True, generator=self.generator)[:, None]
+        reward = (action == 2).float()
+        batch = logpi.Batch(
+            obs=torch.zeros(16, 2, dtype=torch.long), action=action, mask=torch.ones(16, 1, dtype=torch.bool), reward=reward,
+            terminated=torch.ones(16, dtype=torch.bool), group=torch.arange(16) // 4, logp=logits[action],
+        )  # fmt: skip
+        return logpi.Collected(batch, {"reward": float(reward.mean()), "num_tokens": 16.0})
+
+    def state_dict(self):
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state) -> None:
+        self.generator.set_state(state["generator"])
+
+
+class Table(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.zeros(4))
+
+    def evaluate(self, batch: logpi.Batch) -> logpi.Evaluation:
+        logp = self.table.log_softmax(0)
+        entropy = -(logp.exp() * logp).sum().expand(batch.mask.shape)
+        return logpi.Evaluation(logp[batch.action], entropy)
+
+
+def parts(lr=0.1):
+    policy = Table()
+    return Bandit(policy), logpi.Learner(policy, logpi.algorithm("rloo", beta=0), AdamW(lr), total=30)
+
+
+def test_it_learns_logs_and_keeps_the_best(tmp_path):
+    rollout, learner = parts()
+
+    def evaluate(step):
+        return {"eval/right": float(learner.policy.table.detach().softmax(0)[2])}, [{"step": step}]
+
+    with Run.create(tmp_path / "run", "test", {}) as run:
+        outcome = train(rollout, learner, run, steps=30, evaluate=evaluate, eval_every=10, save_every=7)
+        assert outcome.step == 30 and not outcome.stopped and not outcome.collapsed and outcome.best_step == 30
+        assert outcome.first["eval/right"] == 0.25 and outcome.last["eval/right"] > 0.8
+        best = run.best()
+        assert best is not None and best[0] == 30
+    records = read_metrics(tmp_path / "run")
+    assert [r["step"] for r in records if "reward" in r] == list(range(1, 31))
+    assert [r["step"] for r in records if "eval/right" in r] == [0, 10, 20, 30]
+    assert {"loss", "grad_norm", "entropy", "frac_reward_zero_std", "lr", "step_time"} <= records[-2].keys()
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path):
+    with Run.create(tmp_path / "run", "test", {}) as run:
+        train(*parts(), run, steps=4)
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with Run.open(tmp_path / "run") as run:
+        assert train(*parts(), run, steps=4).step == 4
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    rollout, learner = parts()
+    with Run.create(tmp_path / "run", "test", {}) as run:
+        train(rollout, learner, run, steps=4, save_every=2)
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(checkpoint, "_save_tensors", full)
+        with pytest.raises(RunError, match=r"No space left.*step-000004.*--resume"):
+            train(*parts(), run, steps=8, save_every=2)
+        monkeypatch.undo()
+        found = run.latest()
+        assert found is not None and found[0] == 4
+        assert train(*parts(), run, steps=8, save_every=2).step == 8
+
+
+def test_a_collapse_is_said_once_while_it_happens():
+    watch = Collapse()
+    rewards = [0.2, 0.3, 0.4, 0.5, 0.5, 0.4, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    said = [watch(i, {"reward": r, "lr": 1e-3}) for i, r in enumerate(rewards, 1)]
+    found = [(i, s) for i, s in enumerate(said, 1) if s]
+    assert len(found) == 1 and found[0][0] <= 11
+    assert "collapsing" in found[0][1] and "learning rate" in found[0][1]
+
+
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        [0.0, 0.2, 0.1, 0.4, 0.3, 0.5, 0.4, 0.6] * 3,  # noise on a climb
+        [0.5] * 20,
+        [-5.0, -4.0, -3.0, -2.5, -2.0, -2.0, -2.2, -2.0],  # negative rewards that rise
+        [0.0] * 20,
+    ],
+)
+def test_a_healthy_run_is_left_in_peace(rewards):
+    watch = Collapse()
+    assert not any(watch(i, {"reward": r}) for i, r in enumerate(rewards))
