@@ -18,7 +18,6 @@ from logpi.lab.expectation import Moments, Setting, moments
 from logpi.lab.report import COLOURS, Report, Table, panel
 from logpi.lab.worlds import World, standard, token_world
 from logpi.objectives import PolicyGradient
-from logpi.ops.advantages import GroupNorm
 from logpi.ops.ratios import SequenceRatio
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, TokenMean
 from logpi.selection import MixedOutcomes
@@ -89,7 +88,7 @@ def _alone(world: World, m: int) -> Table:
         ("method", "theory: E[∇L̂]", "off by", "angle", "here", "scale", "verdict"),
         tuple(rows),
         ("", "", "", ".1f", ".1f", ".4f", ""),
-        "angle: of the theory's direction with −∇J, in degrees; here: of E[∇L̂] itself. off by: |E[∇L̂] − theory| / |theory|, "
+        "σ = √(p(1−p)) of a prompt solved with probability p. angle: of the theory's direction with −∇J, in degrees; here: of E[∇L̂] itself. off by: |E[∇L̂] − theory| / |theory|, "
         "where the theory holds for every M. Critics hold V^π unless wrong; ppo without γ has γ = 1. scale: in lengths of ∇J.",
     )
 
@@ -111,13 +110,13 @@ def _shipped(world: World, m: int) -> Table:
         ("method", "beside the theorem", "angle", "scale", "verdict"),
         tuple(rows),
         ("", "", ".2f", ".4f", ""),
-        "Against −∇(J − β KL(π‖π_ref)) with the method's own β. The angle is what one step on one prompt's group does.",
+        "Against −∇(J − β KL(π‖π_ref)) with the method's own β. The methods of the GRPO family also divide by the group's std. 1/tokens: of the batch, here one group.",
     )
 
 
 _SHORT = {
-    TokenMean: "1/batch's tokens", SequenceMean: "1/length", GroupTokenMean: "1/group's tokens", FixedLength: "1/constant",
-    SequenceRatio: "sequence ratio", MixedOutcomes: "mixed groups", GroupNorm: "÷std",
+    TokenMean: "1/tokens", SequenceMean: "1/length", GroupTokenMean: "1/group's tokens", FixedLength: "1/constant",
+    SequenceRatio: "seq. ratio", MixedOutcomes: "mixed groups",
 }  # fmt: skip
 
 
@@ -125,10 +124,10 @@ def _parts(chosen: Algorithm) -> str:
     """What a method has beside the theorem's own parts, in a few words."""
     o = chosen.objective
     assert isinstance(o, PolicyGradient)
-    kinds = [type(o.weight), type(chosen.keep), *([type(o.ratio)] if o.surrogate.uses_ratio else []), type(o.advantage)]
+    kinds = [type(o.weight), type(chosen.keep), *([type(o.ratio)] if o.surrogate.uses_ratio else [])]
     parts = [_SHORT[k] for k in kinds if k in _SHORT]
     parts += ["whitened"] if o.whiten else []
-    parts += [f"{o.kl.estimator} in {o.kl.place}"] if o.kl is not None else []
+    parts += [f"{o.kl.estimator} {o.kl.place}"] if o.kl is not None else []
     return ", ".join(parts) or "nothing"
 
 

@@ -143,18 +143,18 @@ def _claims() -> tuple[Claim, ...]:
     ]  # fmt: skip
     rows = [Claim(name, _alone(name, **parts), "−∇J", _policy_gradient) for name, parts in exact]
     rows += [
-        Claim(f"{name}, wrong V", _alone(name), "−∇J", _policy_gradient, critic=wrong_critic)
-        for name in ("orz", "reinforce_baseline")
+        Claim(f"{short}, wrong V", _alone(name), "−∇J", _policy_gradient, critic=wrong_critic)
+        for short, name in (("orz", "orz"), ("baseline", "reinforce_baseline"))
     ]
     rows.append(
-        Claim("ppo γ=.9 λ=.95", _alone("ppo", advantage=GAE(0.9, 0.95)), "−∇J + (1−γ)·(bias of γ)",
+        Claim("ppo γ=.9 λ=.95", _alone("ppo", advantage=GAE(0.9, 0.95)), "−∇J + (1−γ)·…",
               lambda w, m: discounted(w, 0.9, 0.95))
     )  # fmt: skip
     rows.append(Claim("dr_grpo", _alone("dr_grpo"), "−(M−1)/M ∇J", _dr_grpo))
-    law = "→ −E[∇p / √(p(1−p))]"
+    law = "→ −E[∇p/σ]"
     rows.append(Claim("grpo_r1", _alone("grpo_r1"), law, _grpo_r1, exact=False))
-    rows.append(Claim("grpo", _alone("grpo", weight=SequenceMean()), law + ", 1/T inside", _grpo, exact=False))
-    rows.append(Claim("dapo", _alone("dapo", weight=GroupTokenMean()), law + ", 1/T̂(x)", _dapo, exact=False))
+    rows.append(Claim("grpo", _alone("grpo", weight=SequenceMean()), law + ", with 1/T", _grpo, exact=False))
+    rows.append(Claim("dapo", _alone("dapo", weight=GroupTokenMean()), law + ", with 1/T̂(x)", _dapo, exact=False))
     rows.append(
         Claim("reinforce_plus_plus", _alone("reinforce_plus_plus", whiten=True), "→ −∇J / σ", _reinforce_plus_plus,
               exact=False, setting=Setting(prompts=3, responses=1))

@@ -28,12 +28,13 @@ from logpi.ops.advantages import (
     TotalReward,
     Uniform,
 )
+from logpi.ops.groups import total_reward
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum
 from logpi.policies.tabular import Index, TabularPolicy
 from logpi.selection import Keep, KeepAll
 from logpi.types import Batch, Evaluation, Objective, Trajectory
 
-__all__ = ["Critic", "Draws", "Moments", "Setting", "all_draws", "batch_gradient", "gradients", "moments"]
+__all__ = ["Critic", "Draws", "Moments", "Setting", "advantages", "all_draws", "batch_gradient", "gradients", "moments"]
 
 MOST = 200_000  # batches that are worth enumerating
 CHUNK = 4096  # batches that share one backward pass
@@ -180,6 +181,23 @@ def _separable(objective: Objective) -> bool:
     )
 
 
+def _pieces(
+    world: World, objective: Objective, setting: Setting, draws: Draws
+) -> Iterator[tuple[int, Batch, Tensor, Tensor]]:
+    """Every batch through the objective: (copies in this pass, the rows, gradient [copies·S, A], advantages [B, T])."""
+    reference = _reference(world, setting)
+    value = setting.critic.value if setting.critic is not None else world.value
+    many = _separable(objective)
+    for rows, group in _chunks(draws, CHUNK if many else 1):
+        n = len(rows)
+        index = _Copies(world.index, len(world.logits), draws.prompts) if many else world.index
+        policy = TabularPolicy(
+            world.logits.repeat(n, 1), index, world.mdp.allowed.repeat(n, 1), value.repeat(*_tile(value, n))
+        )
+        batch, ref = _collect(world, reference, rows.flatten(), group.flatten())
+        yield n, batch, *batch_gradient(policy, objective, batch, ref)
+
+
 def gradients(world: World, objective: Objective, setting: Setting, draws: Draws | None = None) -> Tensor:
     """∇L̂ of every batch: [K, S·A] in the order of `draws` (all of them if None).
 
@@ -188,20 +206,16 @@ def gradients(world: World, objective: Objective, setting: Setting, draws: Draws
     """
     with double():
         draws = draws or all_draws(world, setting)
-        reference = _reference(world, setting)
-        value = setting.critic.value if setting.critic is not None else world.value
-        many = _separable(objective)
-        out = []
-        for rows, group in _chunks(draws, CHUNK if many else 1):
-            copies = len(rows)
-            index = _Copies(world.index, len(world.logits), draws.prompts) if many else world.index
-            policy = TabularPolicy(
-                world.logits.repeat(copies, 1), index, world.mdp.allowed.repeat(copies, 1), value.repeat(*_tile(value, copies))
-            )  # fmt: skip
-            batch, ref = _collect(world, reference, rows.flatten(), group.flatten())
-            grad, _ = batch_gradient(policy, objective, batch, ref)
-            out.append(copies * grad.reshape(copies, -1))  # weights were made over all copies' rows
-        return torch.cat(out)
+        pieces = _pieces(world, objective, setting, draws)
+        return torch.cat([n * grad.reshape(n, -1) for n, _, grad, _ in pieces])  # weights were made over all n batches
+
+
+def advantages(world: World, objective: Objective, setting: Setting, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Â of every own action of every batch, and the return of the row that it is in; both [n]."""
+    with double():
+        found = [(a[b.mask], total_reward(b)[:, None].expand(b.mask.shape)[b.mask])
+                 for _, b, _, a in _pieces(world, objective, setting, draws)]  # fmt: skip
+        return torch.cat([a for a, _ in found]), torch.cat([r for _, r in found])
 
 
 def _tile(value: Tensor, copies: int) -> tuple[int, ...]:

@@ -70,7 +70,7 @@ class World:
 
     def at(self, logits: Tensor) -> World:
         """The same world under another policy: its trajectories are recorded again."""
-        moved = replace(self, logits=logits.detach().double())
+        moved = replace(self, logits=logits.detach().double().clone())
         logp = self.policy_logp(moved.logits)
         return replace(moved, paths=replace(self.paths, logp=logp, baseline=moved._greedy()))
 

@@ -1,0 +1,189 @@
+"""`logpi lab variance`: how noisy each method's step is, exactly, and what a baseline does to it.
+
+Four tables: baselines for the plain gradient, methods against M, the sign of Â, and GAE's bias and variance over λ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from logpi.algorithms import algorithm
+from logpi.lab.claims import CLAIMS, wrong_critic
+from logpi.lab.expectation import Critic, Moments, Setting, advantages, all_draws, moments
+from logpi.lab.report import COLOURS, Report, Table, panel
+from logpi.lab.worlds import World, standard
+from logpi.objectives import PolicyGradient
+from logpi.ops.advantages import GAE
+from logpi.ops.weights import SequenceSum
+
+__all__ = ["best_constant", "best_state_baseline", "variance"]
+
+LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
+
+
+def variance() -> Report:
+    """The report of `logpi lab variance`."""
+    world = standard()
+    curve = _curve(world)
+    by_m = _by_size(world)
+    return Report(
+        "variance",
+        "Var[∇L̂] of every method, over every batch there can be. The signal-to-noise ratio ‖E‖²/tr Var does not depend on scale: "
+        "a step is as good as noise at 1.",
+        (_baselines(world), by_m, _signs(world), curve),
+        "a baseline removes noise and no signal; the best state-dependent one beats the best constant; a critic lets λ < 1 cut the "
+        "variance further, free of bias if it is exact, and at a price if it is wrong; and no critic-free method can give a "
+        "right response a negative advantage.",
+        lambda figure: _draw(figure, by_m, curve),
+        (9.0, 3.6),
+    )
+
+
+def _baseline(world: World, b: Tensor, m: int = 1) -> Moments:
+    """The plain gradient with baseline b(s) [S]: reward-to-go minus b, through the library's own GAE(1, 1)."""
+    objective = PolicyGradient(GAE(1.0, 1.0), weight=SequenceSum())
+    return moments(world, objective, Setting(responses=m, critic=Critic(b)))
+
+
+def best_constant(world: World) -> float:
+    """The constant baseline of least variance: variance is a parabola in it, so three points give its bottom."""
+    ones = torch.ones(len(world.logits), dtype=torch.float64)
+    low, middle, high = (_baseline(world, c * ones).variance for c in (0.0, 1.0, 2.0))
+    curvature, slope = (low - 2 * middle + high) / 2, (4 * middle - 3 * low - high) / 2
+    return -slope / (2 * curvature)
+
+
+def best_state_baseline(world: World) -> Tensor:
+    """b*(s) = E_a[‖∇log π‖² Q] / E_a[‖∇log π‖²] [S], for a table of softmaxes (Greensmith et al. 2004); V^π where π is certain."""
+    pi = world.pi
+    square = (1 - 2 * pi + (pi**2).sum(-1, keepdim=True)).clamp(min=0)  # ‖onehot(a) − π‖²
+    q, v = world.mdp.values(pi)[1][0], world.value
+    weight = (pi * square).sum(-1)
+    return torch.where(weight > 1e-12, (pi * square * q).sum(-1) / weight.clamp(min=1e-12), v)
+
+
+def _baselines(world: World) -> Table:
+    zero = torch.zeros(len(world.logits), dtype=torch.float64)
+    constant = best_constant(world)
+    prompt = world.solve_rate()[world.paths.group[_first_visit(world)]]
+    kinds = [
+        ("none", zero),
+        ("constant: J", zero + world.expected_return),
+        (f"constant: the best, {constant:.3f}", zero + constant),
+        ("the prompt's: p(x)", prompt),
+        ("the state's: V(s)", world.value),
+        ("the state's: the best, b*(s)", best_state_baseline(world)),
+    ]
+    rows = [(name, *_noise(_baseline(world, b))) for name, b in kinds]
+    q = moments(world, algorithm("actor_critic_q").objective, Setting(responses=1))
+    exact = moments(world, PolicyGradient(GAE(1.0, 0.0), weight=SequenceSum()), Setting(responses=1))
+    rows += [("none, but Q(s, a) for the return", *_noise(q)), ("V(s), and Q(s, a) for the return", *_noise(exact))]
+    return Table(
+        "1. Baselines for one response (N = M = 1)",
+        ("baseline", "tr Var", "Var along ∇J", "signal/noise", "E[∇L̂]"),
+        tuple(rows),
+        ("", ".4f", ".4f", ".4f", ""),
+    )
+
+
+def _first_visit(world: World) -> Tensor:
+    """[S] a trajectory that visits each state (0 where none does)."""
+    state = world.index(world.paths)
+    out = torch.zeros(len(world.logits), dtype=torch.long)
+    out[state.flatten()] = torch.arange(len(state)).repeat_interleave(state.shape[1])
+    return out
+
+
+def _noise(m: Moments) -> tuple[float, float, float, str]:
+    return m.variance, m.along, m.signal_to_noise, m.verdict
+
+
+def _by_size(world: World) -> Table:
+    names = ("reinforce", "remax", "rloo", "dr_grpo", "grpo_r1", "grpo", "dapo", "orz", "ppo")
+    sizes = (2, 3, 4, 5, 6)
+    rows = []
+    for name in names:
+        claim = next(c for c in CLAIMS if c.name == name)
+        found = [moments(world, claim.objective, Setting(responses=m)) for m in sizes]
+        rows.append((name, *(x.signal_to_noise for x in found), found[2].variance / float(found[2].mean @ found[2].mean)))
+    return Table(
+        "2. Signal-to-noise ratio of one prompt's batch against M (the advantage alone)",
+        ("method", *(f"M = {m}" for m in sizes), "tr Var / |E|², M = 4"),
+        tuple(rows),
+        ("", *(".4f",) * 6),
+        "Prompts are drawn too, so even many responses leave the noise of which prompt came. ppo has an exact critic here and λ = .95.",
+    )
+
+
+def _signs(world: World) -> Table:
+    rows = []
+    step = replace(CLAIMS[0], name="ppo λ=0", objective=PolicyGradient(GAE(1.0, 0.0), weight=SequenceSum()))
+    for claim in (*CLAIMS, step):
+        if "γ" in claim.name or "baseline" in claim.name or claim.name in ("policy_gradient", "a2c"):
+            continue
+        setting = replace(Setting(responses=4), critic=claim.critic(world) if claim.critic is not None else None)
+        setting = claim.setting if claim.setting != Setting() else setting
+        found, reward = advantages(world, claim.objective, setting, all_draws(world, setting))
+        wrong, right = (found[reward == r] for r in (0.0, 1.0))
+        rows.append((claim.name, _span(wrong), _span(right), _reading(wrong, right)))
+    return Table(
+        "3. The sign of Â: its range over every token of every wrong (r = 0) and every right (r = 1) response",
+        ("method", "Â where r = 0", "Â where r = 1", "so"),
+        tuple(rows),
+        note="Without a baseline a wrong response is not pushed at all: Â is 0 there. Only a critic with λ < 1 tells a bad step of a "
+        "right response from a good one.",
+    )
+
+
+def _span(x: Tensor) -> str:
+    low, high = (f"{float(v):+.2f}".replace("-", "−").replace("+0.00", "0").replace("−0.00", "0") for v in (x.min(), x.max()))
+    return low if low == high else f"{low} … {high}"
+
+
+def _reading(wrong: Tensor, right: Tensor) -> str:
+    tiny = 1e-12
+    if float(wrong.min()) > -tiny and float(right.min()) > -tiny:
+        return "never pushes down"
+    if float(wrong.max()) < tiny and float(right.min()) > -tiny:
+        return "sign of r − baseline"
+    return "both signs for both: by step"
+
+
+def _curve(world: World) -> Table:
+    """Bias² and variance of GAE(1, λ) with an exact and a wrong critic."""
+    rows = []
+    for lam in LAMBDAS:
+        objective = PolicyGradient(GAE(1.0, lam), weight=SequenceSum())
+        good, bad = (
+            moments(world, objective, Setting(responses=1, critic=c)) for c in (Critic(world.value), wrong_critic(world))
+        )
+        errors = [float((x.mean - x.target) @ (x.mean - x.target)) for x in (good, bad)]
+        rows.append((lam, errors[0], good.variance, errors[0] + good.variance, errors[1], bad.variance, errors[1] + bad.variance))
+    return Table(
+        "4. GAE over λ (γ = 1, N = M = 1): bias², variance and their sum, with V exact and with a wrong V",
+        ("λ", "bias² exact", "var", "sum", "bias² wrong", "var ", "sum "),
+        tuple(rows),
+        (".2f", *(".5f",) * 6),
+        "wrong: V^π plus an error of about a third of the reward, different in each state. λ = 1 is unbiased with either.",
+    )
+
+
+def _draw(figure: Any, by_m: Table, curve: Table) -> None:
+    left, right = figure.subplots(1, 2)
+    panel(left, "Signal-to-noise of one prompt's batch", "M, samples for each prompt", "‖E[∇L̂]‖² / tr Var[∇L̂]")
+    for i, row in enumerate(by_m.rows):
+        style = "--" if row[0] in ("grpo", "dapo", "grpo_r1") else "-"
+        left.plot(range(2, 7), row[1:6], style, marker="o", markersize=3, color=COLOURS[i % len(COLOURS)], label=row[0])
+    left.set_xticks(range(2, 7))
+    left.legend(fontsize=7, frameon=False, ncols=2)
+    panel(right, "GAE: a wrong critic makes λ a trade", "λ", "squared length")
+    lam = [r[0] for r in curve.rows]
+    for column, colour, style, label in ((2, 0, "-", "variance, exact V"), (5, 1, "-", "variance, wrong V"),
+                                         (4, 1, ":", "bias², wrong V"), (6, 1, "--", "sum, wrong V")):  # fmt: skip
+        right.plot(lam, [r[column] for r in curve.rows], style, color=COLOURS[colour], label=label)
+    right.set_ylim(bottom=0)
+    right.legend(fontsize=8, frameon=False)
