@@ -70,8 +70,7 @@ class Evaluator:
 
     Attributes:
         policy, engine, rewards, chat: as in a rollout. rows: the held-out items.
-        samples: for each item, at the policy's temperature. sampling: token limit and stop strings.
-        ks: the k of pass@k and maj@k; those above `samples` are left out.
+        samples: for each item, at the policy's temperature; pass@k and maj@k are taken at 1, 2, 4, … and all of them. sampling: token limit and stop strings.
         greedy: also answer greedily (one more response for each item).
         seed: the same at every call, so that curves compare like with like.
     """
@@ -82,7 +81,6 @@ class Evaluator:
     rewards: Rewards
     sampling: Sampling
     samples: int = 1
-    ks: tuple[int, ...] = (1, 4, 8, 16)
     greedy: bool = True
     chat: Chat = Chat()
     seed: int = 0
@@ -116,12 +114,13 @@ class Evaluator:
     def _numbers(self, sampled: Sequence[Answers]) -> dict[str, float]:
         right = [self._right(a) for a in sampled]
         out = {}
-        for k in (k for k in self.ks if k <= self.samples):
+        ks = sorted({*(2**i for i in range(self.samples.bit_length())), self.samples})
+        for k in ks:
             out[f"eval/pass@{k}"] = fmean(pass_at_k(len(r), sum(r), k) for r in right)
         find = self.rewards.find_answer
-        if find is not None and self.samples > 1:
+        if find is not None:
             votes = [[find(t) for t in a.texts] for a in sampled]
-            for k in (k for k in self.ks if 1 < k <= self.samples):
+            for k in ks[1:]:
                 out[f"eval/maj@{k}"] = fmean(majority(v[:k], r[:k]) for v, r in zip(votes, right, strict=True))
         low, high = interval([fmean(map(float, r)) for r in right])
         totals = [s.total for a in sampled for s in a.scores if s.total is not None]
