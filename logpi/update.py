@@ -106,29 +106,26 @@ class AdamW:
 
 
 class Tally:
-    """Adds up diagnostics of micro-batches: token means by their number of tokens, `…/max` and `…/min` as extremes."""
+    """Puts together diagnostics of micro-batches: token means by their number of tokens, `…/max` and `…/min` as extremes."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._tokens: dict[str, int] = {}
+        self._pieces: list[tuple[dict[str, Tensor], int]] = []
 
     def add(self, metrics: dict[str, Tensor], tokens: int) -> None:
-        for name, x in metrics.items():
-            if name not in self._sums:
-                self._sums[name] = x if name.endswith(("/max", "/min")) else x * tokens
-            elif name.endswith("/max"):
-                self._sums[name] = torch.maximum(self._sums[name], x)
-            elif name.endswith("/min"):
-                self._sums[name] = torch.minimum(self._sums[name], x)
-            else:
-                self._sums[name] = self._sums[name] + x * tokens
-            self._tokens[name] = self._tokens.get(name, 0) + tokens
+        self._pieces.append((metrics, tokens))
 
     def means(self) -> dict[str, float]:
-        return {
-            name: float(x if name.endswith(("/max", "/min")) else x / max(1, self._tokens[name]))
-            for name, x in self._sums.items()
-        }
+        if len(self._pieces) == 1:
+            return {name: float(x) for name, x in self._pieces[0][0].items()}
+        return {name: self._mean(name) for name in dict.fromkeys(k for metrics, _ in self._pieces for k in metrics)}
+
+    def _mean(self, name: str) -> float:
+        found = [(metrics[name], tokens) for metrics, tokens in self._pieces if name in metrics]
+        values = torch.stack([x for x, _ in found])
+        if name.endswith(("/max", "/min")):
+            return float(values.amax() if name.endswith("/max") else values.amin())
+        counts = torch.tensor([n for _, n in found], dtype=values.dtype, device=values.device)
+        return float((values * counts).sum() / counts.sum().clamp(min=1))
 
 
 def micro_batches(mask: Tensor, tokens: int | None) -> Iterator[Tensor]:
@@ -253,17 +250,24 @@ class SGD:
     ) -> Iterator[dict[str, float]]:  # fmt: skip
         """Yields the metrics of each optimiser step, after it was made."""
         batch, targets = self.shuffle.rows(objective, batch, targets)
+        first = True
         for _ in range(self.epochs):
-            if self.minibatches == 1:
-                yield self._step(policy, objective, optimizer, batch, targets)
-                continue
-            for rows in self.shuffle.deal(batch.group, self.minibatches, generator):
-                part = batch.rows(rows)
-                yield self._step(policy, objective, optimizer, part, targets.rows(rows, part.mask.shape[1]))
+            for part, known in self._minibatches(batch, targets, generator):
+                yield self._step(policy, objective, optimizer, part, known, first)
+                first = False
+
+    def _minibatches(self, batch: Batch, targets: Targets, generator: torch.Generator) -> Iterator[tuple[Batch, Targets]]:
+        if self.minibatches == 1:
+            yield batch, targets
+            return
+        for rows in self.shuffle.deal(batch.group, self.minibatches, generator):
+            part = batch.rows(rows)
+            yield part, targets.rows(rows, part.mask.shape[1])
 
     def _step(
-        self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets
-    ) -> dict[str, float]:
+        self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
+        first: bool,
+    ) -> dict[str, float]:  # fmt: skip
         busy = ~objective.idle(batch, targets)
         tally, total = Tally(), 0.0
         optimizer.zero_grad(set_to_none=True)
@@ -272,8 +276,8 @@ class SGD:
             loss, metrics = objective.loss(part, known, weight, now)
             loss.backward()
             total += float(loss.detach())
-            tally.add(metrics | _gaps(now, part, known), int(part.mask.sum()))
-        norm = self._clip(policy)
+            tally.add(metrics | (_gaps(now, part, known) if first else {}), int(part.mask.sum()))
+        norm = self._clip(optimizer)
         count = int(busy.sum())
         if count:
             optimizer.step()
@@ -293,9 +297,15 @@ class SGD:
             width = part.mask.shape[1]
             yield part, targets.rows(index[piece], width), weight[index[piece], :width]
 
-    def _clip(self, policy: Policy) -> float:
-        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
-        return float(nn.utils.clip_grad_norm_(policy.parameters(), limit))
+    def _clip(self, optimizer: torch.optim.Optimizer) -> float:
+        """The gradient's norm, before it is scaled down."""
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not grads:
+            return 0.0
+        norm = float(torch.stack(torch._foreach_norm(grads)).norm())
+        if self.max_grad_norm is not None and norm > self.max_grad_norm:
+            torch._foreach_mul_(grads, self.max_grad_norm / (norm + 1e-6))
+        return norm
 
 
 def _gaps(now: Evaluation, batch: Batch, targets: Targets) -> dict[str, Tensor]:
@@ -372,12 +382,12 @@ class TrustRegion:
         def attempt(fraction: float) -> tuple[float, float]:
             add_(params, start, step * fraction if fraction else torch.zeros_like(step))
             after, _ = objective.loss(batch, targets, weight, policy.evaluate(batch))
-            return float(loss - after), float(policy.distributions(batch).kl(old).mean())
+            return float(loss.detach() - after), float(policy.distributions(batch).kl(old).mean())
 
         found = line_search(attempt, self.max_kl, self.shrink, self.trials)
         report = {k: float(v) for k, v in (metrics | _gaps(now, batch, targets)).items()}
         return report | {
-            "loss": float(loss), "grad_norm": float(gradient.norm()), "trust/kl": found.kl, "trust/gain": found.gain,
+            "loss": float(loss.detach()), "grad_norm": float(gradient.norm()), "trust/kl": found.kl, "trust/gain": found.gain,
             "trust/fraction": found.fraction, "trust/trials": float(found.trials),
         }, params  # fmt: skip
 

@@ -137,7 +137,7 @@ class SyncLanes(Lanes):
         terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
         real = np.ones(self.n, bool) if active is None else active.copy()
         choices = action.tolist() if action.ndim == 1 else action
-        for i in range(self.n) if active is None else np.flatnonzero(active):
+        for i in range(self.n) if active is None else np.flatnonzero(active).tolist():
             choice = choices[i]
             obs, reward[i], terminated[i], truncated[i], info = self.envs[i].step(choice)
             self._raw[i] = (obs, info)
@@ -145,7 +145,7 @@ class SyncLanes(Lanes):
         after = self._encoded()
         over = terminated | truncated
         if over.any():
-            for i in np.flatnonzero(over):
+            for i in np.flatnonzero(over).tolist():
                 self._reset(i)
             self.obs = self._encoded()
         else:

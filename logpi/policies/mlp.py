@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from logpi.ops.distributions import Distribution, Distributions
 from logpi.ops.moments import merge
@@ -80,12 +81,14 @@ class ActorCritic(nn.Module):
         Only own actions are computed, and values only where they are read: padding costs nothing.
         """
         mask = batch.mask
-        seen = batch.obs[:, :-1][mask]
-        features, allowed = self._features(seen)
+        single = mask.shape[1] == 1 and bool(mask.all())  # rows of one action, as minibatches have them: nothing to gather
+        features, allowed = self._features(batch.obs[:, 0] if single else batch.obs[:, :-1][mask])
         params = self._params(features, allowed)
-        kind, action = self.kind, batch.action[mask]
-        logp, entropy = kind.logp(params, action), kind.entropy(params)
-        value = None if self.critic_net is None else self._values(batch, features)
+        action = batch.action[:, 0] if single else batch.action[mask]
+        logp, entropy = self.kind.logp(params, action), self.kind.entropy(params)
+        value = None if self.critic_net is None else self._values(batch, self._value(features), single)
+        if single:
+            return Evaluation(logp[:, None], entropy[:, None], value)
         return Evaluation(_place(logp, mask), _place(entropy, mask), value)
 
     def distributions(self, batch: Batch) -> Distributions:
@@ -134,17 +137,15 @@ class ActorCritic(nn.Module):
             raise ValueError("this policy has no critic")
         return self.critic_net(features).squeeze(-1)
 
-    def _values(self, batch: Batch, features: Tensor) -> Tensor:
-        """[B, T+1]: own actions, and the state after the last of a row that was cut off."""
-        mask, blank = batch.mask, features.new_zeros(batch.mask.shape[0], batch.mask.shape[1] + 1)
-        value = blank[:, :-1].masked_scatter(mask, self._value(features))
-        value = torch.cat([value, blank[:, :1]], 1)
+    def _values(self, batch: Batch, own: Tensor, single: bool) -> Tensor:
+        """[B, T+1]: `own` [M] at own actions, and the state after the last of a row that was cut off."""
+        mask = batch.mask
+        value = pad(own[:, None] if single else _place(own, mask), (0, 1))
         cut = (~batch.terminated & mask.any(1)).nonzero().squeeze(1)
         if not len(cut):
             return value
         after = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)[cut]
-        last = self._value(self._features(batch.obs[cut, after])[0])
-        return value.index_put((cut, after), last)
+        return value.index_put((cut, after), self._value(self._features(batch.obs[cut, after])[0]))
 
     def _torch_actor(self) -> Forward:
         @torch.inference_mode()
