@@ -25,8 +25,9 @@ def _short(part: Any) -> str:
     if part is None:
         return "–"
     text = str(part)
-    return text.replace("gamma=1.0, ", "").replace(", high=None", "").replace("eps=1e-06, ddof=1", "").replace(
-        "gamma=1.0", "").replace("eps=1e-06", "")  # fmt: skip
+    for dull in ("gamma=1.0, ", "gamma=1.0", ", high=None", "eps=1e-06, ddof=1", "length="):
+        text = text.replace(dull, "")
+    return text.removesuffix("()")
 
 
 def cells(name: str) -> tuple[str, ...]:
