@@ -20,8 +20,8 @@ import warnings
 from pathlib import Path
 
 import torch
-
 from engine import load  # beside this file
+
 from logpi.policies.causal_lm import CausalLM
 from logpi.types import Batch
 

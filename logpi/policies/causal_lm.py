@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +46,8 @@ class CausalLM(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
-        tokenizer,
+        model: Any,
+        tokenizer: Any,
         *,
         critic: bool = False,
         gradient_checkpointing: bool = False,
@@ -56,7 +57,8 @@ class CausalLM(nn.Module):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature}; ask for greedy decoding in a request")
-        self.model, self.tokenizer = model, tokenizer
+        self.model: Any = model
+        self.tokenizer: Any = tokenizer
         self.temperature, self.chunk = temperature, chunk
         config = model.config.get_text_config()
         self.value_head = _value_head(config.hidden_size, self.device) if critic else None
@@ -154,6 +156,8 @@ class CausalLM(nn.Module):
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
         """[N, d] last hidden states of packed tokens ids [N] at positions [N]; rows are what `packing` says."""
+        if not len(ids):
+            return self.model.get_input_embeddings()(ids)  # some models choke on no tokens at all
         trunk = self.model.base_model
         out = trunk(input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing)
         return out.last_hidden_state[0]

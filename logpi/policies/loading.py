@@ -6,16 +6,16 @@ Left out: quantised weights (a GGUF file is unpacked to plain weights, or it cou
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 __all__ = ["load_model", "load_tokenizer"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_model(path: str | Path, dtype: str = "float32", device: str | torch.device | None = None) -> nn.Module:
+def load_model(path: str | Path, dtype: str = "float32", device: str | torch.device | None = None) -> Any:
     """A `transformers` causal language model, in eval mode.
 
     Raises:
@@ -34,13 +34,13 @@ def load_model(path: str | Path, dtype: str = "float32", device: str | torch.dev
         config = AutoConfig.from_pretrained(source, **gguf)
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "auto_map", None):
             raise ValueError(f"it is a {config.model_type} model, not a causal language model")
-        model = AutoModelForCausalLM.from_pretrained(source, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
     return model.to(device) if device is not None else model
 
 
-def load_tokenizer(path: str | Path):
+def load_tokenizer(path: str | Path) -> Any:
     """The tokenizer beside the model at `path`.
 
     Raises:

@@ -52,8 +52,8 @@ class Cache:
         if length <= self.capacity:
             return
         self.capacity = -(-max(length, 2 * self.capacity) // GRAIN) * GRAIN
-        for layer, pair in self.layers.items():
-            self.layers[layer] = tuple(self._grown(x) for x in pair)
+        for layer, (keys, values) in self.layers.items():
+            self.layers[layer] = (self._grown(keys), self._grown(values))
 
     def of(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's keys and values, made for heads like those of k [*, Hkv, D] if there are none."""

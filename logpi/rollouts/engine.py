@@ -20,42 +20,13 @@ from torch import Tensor
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.packing import pack
 from logpi.rollouts.cache import Cache, Prefill, Step
-from logpi.rollouts.sampling import Sampling, StopStrings, draw, uniform
+from logpi.rollouts.plain import plain_generate
+from logpi.rollouts.sampling import Completion, Request, Sampling, StopStrings, draw, uniform
 
 __all__ = ["Completion", "Engine", "Request", "Sampling"]
 
 PREFILL = 2**13  # prompt tokens read at a time, at least one prompt
 SEEDS = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class Request:
-    """A prompt to answer `n` times.
-
-    Attributes:
-        prompt: token ids, at least one. n: samples. greedy: take the likeliest token each time.
-        max_tokens: the limit of this request, or None for the sampling's.
-    """
-
-    prompt: Sequence[int]
-    n: int = 1
-    greedy: bool = False
-    max_tokens: int | None = None
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What was sampled.
-
-    Attributes:
-        tokens: [t] long; the end token, if there is one, is the last: it is an action like others.
-        logp: [t] nats, under the whole tempered distribution, also where sampling was truncated or greedy.
-        stop: "eos", "stop" (a stop string) or "length" (a limit: the row did not end by itself).
-    """
-
-    tokens: Tensor
-    logp: Tensor
-    stop: str
 
 
 @dataclass(frozen=True)
@@ -124,9 +95,7 @@ class Engine:
         model.eval()
         try:
             if not self.policy.packed:
-                from logpi.rollouts.plain import plain_generate
-
-                return plain_generate(self.policy, requests, limits, sampling, generator)
+                return plain_generate(self.policy, requests, limits, sampling, generator, progress)
             with torch.inference_mode():
                 call = _Call(self, requests, limits, sampling, generator, progress)
                 call.run()
@@ -263,8 +232,7 @@ class _Call:
             device = self.policy.device
             packed = pack(tokens.to(device), length.to(device), torch.zeros_like(length).to(device))
             prefill = Prefill(packed)
-            if len(packed.ids):
-                self.policy.hidden(prefill, packed.ids, packed.position)
+            self.policy.hidden(prefill, packed.ids, packed.position)
             self.read |= {p: (prefill, packed.where[i, : len(p) - 1]) for i, p in enumerate(some)}
 
     def _fresh(self, entering: list[int]) -> _Rows:

@@ -6,18 +6,25 @@ random numbers are drawn from torch's global generator (seeded here, and put bac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from logpi.policies.causal_lm import CausalLM
-from logpi.rollouts.sampling import Sampling
+from logpi.rollouts.sampling import Completion, Request, Sampling
 
 __all__ = ["plain_generate"]
 
 
-def plain_generate(policy: CausalLM, requests, limits: Sequence[int], sampling: Sampling, generator):
+def plain_generate(
+    policy: CausalLM,
+    requests: Sequence[Request],
+    limits: Sequence[int],
+    sampling: Sampling,
+    generator: torch.Generator | None,
+    progress: Callable[[int, int], None] | None,
+) -> list[list[Completion]]:
     """As `Engine.generate`; `limits` are the requests' token limits."""
     device = generator.device if generator is not None else "cpu"
     seeds = torch.randint(2**31, (len(requests),), generator=generator, device=device).tolist()
@@ -26,13 +33,13 @@ def plain_generate(policy: CausalLM, requests, limits: Sequence[int], sampling: 
         for request, limit, seed in zip(requests, limits, seeds, strict=True):
             torch.manual_seed(seed)
             out.append(_rows(policy, request, limit, sampling))
+            if progress is not None:
+                progress(sum(map(len, out)), sum(r.n for r in requests))
     return out
 
 
-def _rows(policy: CausalLM, request, limit: int, sampling: Sampling) -> list:
+def _rows(policy: CausalLM, request: Request, limit: int, sampling: Sampling) -> list[Completion]:
     from transformers import GenerationConfig
-
-    from logpi.rollouts.engine import Completion
 
     temperature = sampling.temperature or policy.temperature
     choice = dict(do_sample=False) if request.greedy else dict(

@@ -1,4 +1,4 @@
-"""Which token comes next, and whether it ends the row.
+"""What is asked of a decoder and what it gives back; which token comes next, and whether it ends the row.
 
 One uniform number a token, inverted through the cumulative distribution: exact up to rounding, and several times faster
 than `torch.multinomial` on a large vocabulary. The number is a hash of the row's seed and the token's position, so what
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Sampling", "StopStrings", "draw", "uniform"]
+__all__ = ["Completion", "Request", "Sampling", "StopStrings", "draw", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,36 @@ class Sampling:
     def truncated(self) -> bool:
         """Some tokens cannot be sampled, but log-probabilities are of the whole distribution: not for training."""
         return self.top_k > 0 or self.top_p < 1.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt to answer `n` times.
+
+    Attributes:
+        prompt: token ids, at least one. n: samples. greedy: take the likeliest token each time.
+        max_tokens: the limit of this request, or None for the sampling's.
+    """
+
+    prompt: Sequence[int]
+    n: int = 1
+    greedy: bool = False
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What was sampled.
+
+    Attributes:
+        tokens: [t] long; the end token, if there is one, is the last: it is an action like others.
+        logp: [t] nats, under the whole tempered distribution, also where sampling was truncated or greedy.
+        stop: "eos", "stop" (a stop string) or "length" (a limit: the row did not end by itself).
+    """
+
+    tokens: Tensor
+    logp: Tensor
+    stop: str
 
 
 def uniform(seed: Tensor, counter: Tensor) -> Tensor:

@@ -125,6 +125,13 @@ def test_order_padding_and_neighbours_change_nothing():
         torch.testing.assert_close(alone.logp[0], now.logp[i, : alone.logp.shape[1]], atol=1e-5, rtol=1e-5)
 
 
+def test_a_batch_in_which_the_policy_chose_nothing():
+    batch = make_batch()
+    batch.mask[:] = False
+    now = with_critic("llama").evaluate(batch)
+    assert not now.logp.any() and not now.entropy.any() and not now.value.any()
+
+
 def test_many_rows_of_very_different_lengths_are_bucketed_right():
     g = torch.Generator().manual_seed(1)
     rows = 60

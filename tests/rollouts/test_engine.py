@@ -145,7 +145,7 @@ def assert_distributed(tokens: torch.Tensor, p: torch.Tensor) -> None:
 
 def test_uniform_numbers_are_uniform_and_independent():
     u = uniform(torch.arange(200).repeat_interleave(500), torch.arange(500).repeat(200))
-    assert 0 <= float(u.min()) and float(u.max()) < 1
+    assert float(u.min()) >= 0 and float(u.max()) < 1
     assert_distributed((u * 50).long(), torch.full((50,), 0.02).double())
     x = u.view(200, 500) - 0.5
     assert abs(float((x[:, 1:] * x[:, :-1]).mean() * 12)) < 0.015  # along a row, and across rows
