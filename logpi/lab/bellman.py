@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logpi.envs.grid_model import ACTIONS, ARROWS, GridModel
+from logpi.envs.grid_model import ACTIONS, ARROWS, Cell, GridModel
 from logpi.lab.report import Report, Table
 
 __all__ = ["Sweep", "bellman", "greedy", "value_iteration"]
@@ -83,18 +83,23 @@ def _rows(grid: GridModel) -> range:
 
 def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> Table:
     """Snapshots of V side by side, the grid's upper row first."""
-    shown = [k for k in (1, 2, 3, 4) if k < len(run)] + [len(run)]
+    shown = [k for k in (1, 2, 3) if k < len(run)] + [len(run)]
     rows = []
     for y in _rows(grid):
         cells: list[Any] = [f"y={y}"]
         for k in shown:
-            values = [run[k - 1].value[grid.state((x, y))] for x in range(grid.width)]
-            ends = [(x, y) in grid.terminals for x in range(grid.width)]
-            cells.append(" ".join(f"{'■':>5}" if e else f"{float(v):5.2f}".replace("-", "−") for v, e in zip(values, ends, strict=True)))
+            digits = 2 if k == len(run) else 1
+            cells.append(" ".join(_cell(grid, run[k - 1].value, (x, y), digits) for x in range(grid.width)))
         rows.append(tuple(cells))
     return Table(
         f"{number}. V after each sweep, {how} (■: terminal)", ("", *(f"sweep {k}" for k in shown[:-1]), "settled"), tuple(rows)
     )
+
+
+def _cell(grid: GridModel, value: Tensor, cell: Cell, digits: int) -> str:
+    if cell in grid.terminals:
+        return "■".rjust(3 + digits)
+    return f"{float(value[grid.state(cell)]):{3 + digits}.{digits}f}".replace("-", "−")
 
 
 def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> Table:

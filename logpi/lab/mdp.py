@@ -98,20 +98,25 @@ class MDP:
 
     def paths(self, start: int) -> Iterator[Path]:
         """Every trajectory from a start state, depth first."""
+        follow = [self._moves(s) for s in range(len(self.start))]
         stack = [Path((start,), (), (), 1.0)]
         while stack:
             path = stack.pop()
-            here = path.states[-1]
-            if len(path.actions) == self.horizon or bool(self.terminal[here]):
+            moves = follow[path.states[-1]]
+            if len(path.actions) == self.horizon or not moves:
                 yield path
                 continue
-            stack.extend(reversed(list(self._steps(path, here))))
+            stack.extend(
+                Path((*path.states, after), (*path.actions, action), (*path.rewards, reward), path.luck * chance)
+                for action, after, reward, chance in reversed(moves)
+            )
 
-    def _steps(self, path: Path, here: int) -> Iterator[Path]:
-        for action in self.allowed[here].nonzero().flatten().tolist():
-            for after in self.transition[here, action].nonzero().flatten().tolist():
-                yield Path(
-                    (*path.states, after), (*path.actions, action),
-                    (*path.rewards, float(self.reward[here, action, after])),
-                    path.luck * float(self.transition[here, action, after]),
-                )  # fmt: skip
+    def _moves(self, state: int) -> list[tuple[int, int, float, float]]:
+        """What can follow a state: (action, next state, reward, probability); nothing if it is terminal."""
+        if bool(self.terminal[state]):
+            return []
+        there = (self.transition[state] > 0) & self.allowed[state][:, None]
+        return [
+            (a, s, float(self.reward[state, a, s]), float(self.transition[state, a, s]))
+            for a, s in there.nonzero().tolist()
+        ]

@@ -1,0 +1,194 @@
+"""`logpi lab trust-region`: ordinary, natural and clipped steps on the grid world: true improvement against KL.
+
+Everything is exact: the gradient, the Fisher matrix, the surrogate, the new policy's return. The bound is the
+performance-difference lemma with a horizon: states drift apart by at most 1 − (1−α)ᵗ after t steps when no state's policy moved
+by more than α in total variation, so   J(π′) ≥ J(π) + L(π′) − 4 α max|A| Σₜ (1 − (1−α)ᵗ).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from logpi.lab.report import COLOURS, Report, Table, panel
+from logpi.lab.worlds import World, double, grid_world
+from logpi.objectives import PolicyGradient
+from logpi.ops.advantages import GAE
+from logpi.ops.surrogates import Clip
+from logpi.ops.weights import SequenceSum
+from logpi.types import Targets
+
+__all__ = ["Step", "clipped_path", "measure", "trust", "trust_world"]
+
+HORIZON = 6
+LEVELS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+CLIP_STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CLIP_RATE = 0.1
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step to new logits did; all exact.
+
+    Attributes:
+        kl: Σₜ E[KL(π_old‖π_new)] of a trajectory, nats. gain: J(new) − J(old), units of return.
+        surrogate: L = Σₜ E_{s~d_old, a~π_new}[A_old]. bound: what the lemma guarantees of the gain.
+    """
+
+    kl: float
+    gain: float
+    surrogate: float
+    bound: float
+
+
+def trust_world() -> World:
+    """The grid world ended after six moves, under a policy that leans right and up, so that it sometimes succeeds."""
+    world = grid_world(horizon=HORIZON, seed=1, spread=0.4)
+    lean = torch.tensor([0.8, 0.3, -0.4, -0.4], dtype=torch.float64)
+    return world.at(world.logits + lean)
+
+
+def measure(world: World, logits: Tensor) -> Step:
+    """The exact effect of moving from the world's policy to `logits` [S, A]."""
+    mdp, old, new = world.mdp, world.pi, world.mdp.policy(logits)
+    d, a = mdp.occupancy(old), mdp.advantage(old)
+    live = ~mdp.terminal
+    alpha = float(0.5 * (new - old).abs().sum(-1)[live].max())
+    drift = sum(1 - (1 - alpha) ** t for t in range(mdp.horizon))
+    surrogate = float(torch.einsum("ts,sa,tsa->", d, new, a))
+    worst = float(a[:, live].abs().max())
+    return Step(
+        kl=float(mdp.divergence(old, new)),
+        gain=float(mdp.expected_return(logits)) - world.expected_return,
+        surrogate=surrogate,
+        bound=surrogate - 4 * alpha * worst * drift,
+    )
+
+
+def _at_kl(world: World, direction: Tensor, kl: float) -> Tensor:
+    """Logits along `direction` [S, A] at this KL, by bisection (KL grows with the step)."""
+    size = lambda s: float(world.mdp.divergence(world.pi, world.mdp.policy(world.logits + s * direction)))  # noqa: E731
+    low, high = 0.0, 1.0
+    while size(high) < kl and high < 1e6:
+        high *= 2
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if size(middle) < kl else (low, middle)
+    return world.logits + low * direction
+
+
+def directions(world: World) -> dict[str, Tensor]:
+    """The ordinary and the natural gradient, [S, A] each."""
+    gradient = world.gradient
+    natural = torch.linalg.pinv(world.mdp.fisher(world.pi), hermitian=True, rtol=1e-10) @ gradient
+    return {"ordinary": gradient.view_as(world.logits), "natural": natural.view_as(world.logits)}
+
+
+def clipped_path(world: World, epsilon: float = 0.2) -> list[tuple[int, Tensor]]:
+    """PPO without noise: gradient steps on the exact expected clipped surrogate; (number of steps, logits) on the way."""
+    objective = PolicyGradient(GAE(1.0, 1.0), surrogate=Clip(epsilon), weight=SequenceSum())
+    policy, paths = world.policy(), world.paths
+    weight = objective.weight(paths.mask, paths.group) * len(paths) * world.probability[:, None]
+    targets, out = Targets(paths.logp, None, _advantages(world)), []
+    for n in range(1, max(CLIP_STEPS) + 1):
+        loss, _ = objective.loss(paths, targets, weight, policy.evaluate(paths))
+        (grad,) = torch.autograd.grad(loss, policy.logits)
+        with torch.no_grad():
+            policy.logits -= CLIP_RATE * grad
+        if n in CLIP_STEPS:
+            out.append((n, policy.logits.detach().clone()))
+    return out
+
+
+def _advantages(world: World) -> Tensor:
+    """A^π(sₜ, aₜ) along every trajectory [K, T]."""
+    a, state = world.mdp.advantage(world.pi), world.index(world.paths)[:, :-1]
+    step = torch.arange(state.shape[1]).expand_as(state)
+    return torch.where(world.paths.mask, a[step, state, world.paths.action], 0.0)
+
+
+def trust() -> Report:
+    """The report of `logpi lab trust-region`."""
+    with double():
+        world = trust_world()
+        found = {n: [measure(world, _at_kl(world, d, kl)) for kl in LEVELS] for n, d in directions(world).items()}
+        clipped = [(n, measure(world, logits)) for n, logits in clipped_path(world)]
+        best = float(_optimum(world))
+        tables = (_compare(found), _clipped(clipped), _bound(world))
+    return Report(
+        "trust-region",
+        f"One update on the grid world (at most {HORIZON} moves): true improvement of J against the KL it spends (of a trajectory). "
+        f"J is {world.expected_return:.3f} now and {best:.3f} at best.".replace("-", "−"),
+        tables,
+        "up to about a nat of KL the natural gradient gains more than the ordinary one; the surrogate is right to first order and "
+        "drifts off as the step grows; clipping slows down by itself yet bounds no KL; and improvement is guaranteed only for steps "
+        "far shorter than those that pay.",
+        lambda figure: _draw(figure, found, clipped),
+        (9.0, 3.6),
+    )
+
+
+def _optimum(world: World) -> Tensor:
+    """The best J there is with this horizon (policies that may depend on the step)."""
+    v = torch.zeros(len(world.logits), dtype=torch.float64)
+    for _ in range(world.mdp.horizon):
+        v = (world.mdp.transition * (world.mdp.reward + v)).sum(-1).amax(-1)
+    return (world.mdp.start * v).sum()
+
+
+def _compare(found: dict[str, list[Step]]) -> Table:
+    rows = tuple(
+        (kl, *(x for n in ("ordinary", "natural") for x in (found[n][i].gain, found[n][i].surrogate)))
+        for i, kl in enumerate(LEVELS)
+    )
+    return Table(
+        "1. At the same KL: gain of J and what the surrogate promised",
+        ("KL, nats", "ordinary: gain", "promised", "natural: gain", "promised "),
+        rows,
+        ("g", *[".4f"] * 4),
+    )
+
+
+def _clipped(clipped: list[tuple[int, Step]]) -> Table:
+    rows = tuple((n, s.kl, s.gain, s.surrogate) for n, s in clipped)
+    return Table(
+        f"2. Clipped steps (ε = 0.2, exact expected surrogate, learning rate {CLIP_RATE:g}) from the same data",
+        ("gradient steps", "KL, nats", "gain", "promised"),
+        rows,
+        ("d", ".4f", ".4f", ".4f"),
+        "Each action stops at its own ratio bound; nothing bounds the KL of all of them together.",
+    )
+
+
+def _bound(world: World) -> Table:
+    natural = directions(world)["natural"]
+    rows = []
+    for kl in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1):
+        s = measure(world, _at_kl(world, natural, kl))
+        rows.append((f"{kl:.0e}".replace("-0", "−"), s.bound, s.gain, s.surrogate, s.bound > 0))
+    return Table(
+        "3. The monotone-improvement bound along the natural gradient",
+        ("KL, nats", "at least", "gain", "promised", "improvement guaranteed"),
+        tuple(rows),
+        ("", ".5f", ".5f", ".5f", ""),
+    )
+
+
+def _draw(figure: Any, found: dict[str, list[Step]], clipped: list[tuple[int, Step]]) -> None:
+    left, right = figure.subplots(1, 2)
+    panel(left, "True improvement for the KL spent", "KL(π_old‖π_new) of a trajectory, nats", "J(new) − J(old)")
+    for i, (name, steps) in enumerate(found.items()):
+        left.plot([s.kl for s in steps], [s.gain for s in steps], marker="o", markersize=4, color=COLOURS[i], label=name)
+    kls, gains = [s.kl for _, s in clipped], [s.gain for _, s in clipped]
+    left.plot(kls, gains, marker="^", markersize=4, color=COLOURS[2], label="clipped, 1 … 256 steps")
+    left.set_xscale("log")
+    left.legend(fontsize=8, frameon=False)
+    panel(right, "What the surrogate promises (natural)", "KL(π_old‖π_new) of a trajectory, nats", "units of return")
+    steps = found["natural"]
+    right.plot([s.kl for s in steps], [s.surrogate for s in steps], "--", marker="o", markersize=4, color=COLOURS[3], label="promised, L")
+    right.plot([s.kl for s in steps], [s.gain for s in steps], marker="o", markersize=4, color=COLOURS[1], label="gained, ΔJ")
+    right.set_xscale("log")
+    right.legend(fontsize=8, frameon=False)
