@@ -5,6 +5,7 @@ Mistakes of a user end here as one line and exit code 2; anything else keeps its
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -62,6 +63,9 @@ def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"logpi: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of a pipe has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("logpi: interrupted; what was saved can be gone on with: --resume RUN", file=sys.stderr)
         return 130
