@@ -33,43 +33,41 @@ class Prefill:
 
 
 class Cache:
-    """Keys and values [slots, Hkv, capacity, D] of each layer. Shapes are learnt from the first keys that arrive.
+    """Keys and values [rows, Hkv, length, D] of each layer. Shapes are learnt from the first keys that arrive."""
 
-    Args:
-        slots: rows that can be live at a time.
-    """
-
-    def __init__(self, slots: int) -> None:
-        self.slots, self.capacity = slots, 0
+    def __init__(self) -> None:
+        self.rows, self.length = 0, 0
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def reserve(self, length: int) -> None:
-        """Make room for rows of `length` tokens, keeping what is there.
+    def reserve(self, rows: int, length: int) -> None:
+        """Make room for `rows` rows of `length` tokens, keeping what is there.
 
         Raises:
             MemoryError: there is none; names `slots`.
         """
-        if length <= self.capacity:
+        if rows <= self.rows and length <= self.length:
             return
-        self.capacity = -(-max(length, 2 * self.capacity) // GRAIN) * GRAIN
+        self.rows = max(rows, self.rows)
+        if length > self.length:
+            self.length = -(-max(length, 2 * self.length) // GRAIN) * GRAIN
         for layer, (keys, values) in self.layers.items():
             self.layers[layer] = (self._grown(keys), self._grown(values))
 
     def of(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's keys and values, made for heads like those of k [*, Hkv, D] if there are none."""
         if layer not in self.layers:
-            empty = like.new_empty((self.slots, like.shape[1], 0, like.shape[2]))
+            empty = like.new_empty((0, like.shape[1], 0, like.shape[2]))
             self.layers[layer] = (self._grown(empty), self._grown(empty))
         return self.layers[layer]
 
     def _grown(self, old: Tensor) -> Tensor:
-        slots, heads, length, size = old.shape
+        rows, heads, length, size = old.shape
         try:
-            new = old.new_zeros((slots, heads, self.capacity, size))
+            new = old.new_zeros((self.rows, heads, self.length, size))
         except (MemoryError, RuntimeError) as error:
-            rows = f"{slots} rows of {self.capacity} tokens"
-            raise MemoryError(f"no memory for the keys and values of {rows}: use fewer slots or max_tokens") from error
-        new[:, :, :length] = old
+            what = f"the keys and values of {self.rows} rows of {self.length} tokens"
+            raise MemoryError(f"no memory for {what}: use fewer slots or a smaller max_tokens") from error
+        new[:rows, :, :length] = old
         return new
 
     def write(self, slots: Tensor, prefill: Prefill, index: Tensor) -> None:

@@ -59,7 +59,7 @@ class Engine:
 
     Args:
         policy: whose weights are used, as they are at each token.
-        slots: rows that are live at a time. The cache takes slots × (longest row) × layers × 2 × Hkv × D numbers.
+        slots: rows that may be live at a time. The cache takes rows × (longest row) × layers × 2 × Hkv × D numbers.
 
     Raises:
         ValueError: fewer than one slot.
@@ -69,7 +69,7 @@ class Engine:
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
         self.policy, self.slots = policy, slots
-        self.cache = Cache(slots)
+        self.cache = Cache()
         self._stops: dict[tuple[str, ...], StopStrings] = {}
 
     def generate(
@@ -101,7 +101,7 @@ class Engine:
                 call.run()
             return call.completions()
         except BaseException:
-            self.cache = Cache(self.slots)  # what it holds may not be numbers
+            self.cache = Cache()  # what it holds may not be numbers
             raise
         finally:
             model.train(was_training)
@@ -162,7 +162,7 @@ class _Call:
     def _step(self) -> dict[str, Tensor]:
         """One token for every live row. {reason: [n] bool, the rows that end for this reason}, the strongest last."""
         rows = self.rows
-        self.cache.reserve(self.longest)
+        self.cache.reserve(len(rows), self.longest)
         step = Step(self.cache, self.slot[: len(rows)], rows.position, self.longest)
         logits = self.head.logits(self.policy.hidden(step, rows.token, rows.position))
         token, logp = draw(logits, uniform(rows.seed, rows.position), self.greedy, self.sampling)
@@ -205,8 +205,8 @@ class _Call:
         entering = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
         prompts = [tuple(self.requests[self.owner[row]].prompt) for row in entering]
         self._read([p for p in dict.fromkeys(prompts) if p not in self.read])
-        self.cache.reserve(max(self.longest, max(map(len, prompts))))
         slot = len(self.rows)
+        self.cache.reserve(slot + len(entering), max(self.longest, *map(len, prompts)))
         by_prefill: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):
             by_prefill.setdefault(id(self.read[prompt][0]), []).append(i)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from logpi.policies.causal_lm import CausalLM
+from logpi.rollouts.cache import Cache
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
 from logpi.rollouts.sampling import draw, uniform
 from logpi.types import Trajectory, collate
@@ -234,6 +235,13 @@ def test_weights_that_are_not_numbers_are_an_error_and_leave_no_trace():
         engine.generate(request, Sampling(max_tokens=5), seed())
     weight.data.copy_(keep)
     assert same(good, engine.generate(request, Sampling(max_tokens=5), seed()))
+
+
+def test_a_cache_that_does_not_fit_says_what_to_do():
+    cache = Cache()
+    cache.of(0, torch.zeros(1, 2, 8))
+    with pytest.raises(MemoryError, match="fewer slots"):
+        cache.reserve(1000, 2**45)
 
 
 def test_progress_is_told():
