@@ -249,8 +249,25 @@ def _final_info(info: dict[str, Any], ended: Array) -> dict[str, Any]:
 _EXTRAS = {"Box2D": "box2d", "box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "pygame": "classic_control"}
 
 
-def make_env(name: str, **options: Any) -> gym.Env:
-    """`gymnasium.make`, without its step-by-step checks.
+class Repeat(gym.Wrapper):
+    """Holds every action for `times` steps (fewer at an episode's end); rewards add up."""
+
+    def __init__(self, env: gym.Env, times: int) -> None:
+        super().__init__(env)
+        self.times = times
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        total = 0.0
+        for _ in range(self.times):
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return obs, total, terminated, truncated, info
+
+
+def make_env(name: str, repeat: int = 1, **options: Any) -> gym.Env:
+    """`gymnasium.make`, without its step-by-step checks; `repeat` holds every action for so many steps.
 
     Raises:
         UserError: unknown (with the nearest name), or its package is not installed (with the command that does it).
@@ -258,7 +275,8 @@ def make_env(name: str, **options: Any) -> gym.Env:
     import logpi.envs.gridworld  # noqa: F401  registers ours
 
     try:
-        return gym.make(name, disable_env_checker=True, **options)
+        env = gym.make(name, disable_env_checker=True, **options)
+        return Repeat(env, repeat) if repeat > 1 else env
     except gym.error.DependencyNotInstalled as error:
         extra = next((v for k, v in _EXTRAS.items() if k in str(error)), None)
         what = f"pip install 'gymnasium[{extra}]'" if extra else str(error).splitlines()[0]
@@ -269,15 +287,17 @@ def make_env(name: str, **options: Any) -> gym.Env:
         raise UserError(f"no environment {name!r}{hint}") from None
 
 
-def make_lanes(name: str, n: int, vectorized: bool = False, **options: Any) -> Lanes:
+def make_lanes(name: str, n: int, vectorized: bool = False, repeat: int = 1, **options: Any) -> Lanes:
     """Synchronous lanes, or the environment's own vectorised form.
 
     Raises:
         UserError: as `make_env`; or the environment has no vectorised form.
     """
     if not vectorized:
-        return SyncLanes([make_env(name, **options) for _ in range(n)])
+        return SyncLanes([make_env(name, repeat, **options) for _ in range(n)])
     make_env(name, **options).close()
     if gym.spec(name).vector_entry_point is None:
         raise UserError(f"{name} has no vectorised form of its own; leave --vectorized off")
+    if repeat > 1:
+        raise UserError("a vectorised form cannot hold actions: leave --vectorized off, or set repeat=1")
     return VectorLanes(gym.make_vec(name, n, vectorization_mode="vector_entry_point", **options))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -206,9 +207,7 @@ def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> Any:
 
 def dense(inputs: int, hidden: Sequence[int], activation: type[nn.Module] = nn.Tanh) -> list[nn.Module]:
     """Hidden layers, orthogonal with gain √2."""
-    sizes = [inputs, *hidden]
-    pairs = zip(sizes[:-1], sizes[1:], strict=True)
-    return [m for a, b in pairs for m in (orthogonal(nn.Linear(a, b), math.sqrt(2)), activation())]
+    return [m for a, b in pairwise([inputs, *hidden]) for m in (orthogonal(nn.Linear(a, b), math.sqrt(2)), activation())]
 
 
 def mlp(

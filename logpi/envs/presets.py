@@ -1,0 +1,130 @@
+"""One table of settings for environments: published ones where they exist, said where they are ours.
+
+    preset("CartPole-v1", "ppo")        -> Preset(envs=8, n_steps=32, epochs=20, …)
+
+A setting is looked up by environment and algorithm, then by algorithm alone. Names are Stable-Baselines3's and RL-Zoo's where there is
+one. What an algorithm *is* stands in `algorithms.py`; nothing of it is repeated here. This file imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from logpi.errors import UserError
+
+__all__ = ["FRAGMENTS", "PRESETS", "Preset", "preset"]
+
+FRAGMENTS = ("a2c", "ppo", "trpo", "orz")  # they bootstrap, so a batch may end within an episode; the others need whole ones
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How to train an algorithm on an environment.
+
+    Attributes:
+        steps: environment steps of the run, for methods that learn from fragments. updates: of the run, for whole episodes.
+        envs: copies stepped together. n_steps: of each in a batch. episodes, group: in a batch; G of them share a reset seed.
+        lr, linear: Adam's rate (ε = 1e-5), and whether it falls to 0. epochs, minibatches, max_grad_norm: see `update.SGD`; for TRPO
+            epochs and minibatches are the critic's.
+        hidden, relu, shared, log_std: the networks. squash: Gaussian through tanh instead of clipped.
+        normalize: running normalisation of observations. scale: rewards over the spread of the discounted return.
+        repeat: every action is held for so many steps (exploration that lasts; counts as so many environment steps).
+        options: of the algorithm. source: where the settings are from.
+    """
+
+    steps: int = 200_000
+    updates: int = 100
+    envs: int = 8
+    n_steps: int = 128
+    episodes: int = 16
+    group: int = 1
+    lr: float = 1e-3
+    linear: bool = True
+    epochs: int = 1
+    minibatches: int = 1
+    max_grad_norm: float | None = 0.5
+    hidden: tuple[int, ...] = (64, 64)
+    relu: bool = False
+    shared: bool = False
+    log_std: float = 0.0
+    squash: bool = False
+    normalize: bool = False
+    scale: bool = False
+    repeat: int = 1
+    options: tuple[tuple[str, Any], ...] = ()
+    source: str = "ours"
+
+
+def _p(base: Preset | None = None, options: dict[str, Any] | None = None, **changed: Any) -> Preset:
+    base = base or Preset()
+    return replace(base, options=tuple((dict(base.options) | (options or {})).items()), **changed)
+
+
+ZOO = "RL-Zoo"
+CLEANRL = "CleanRL"
+PPO = _p(None, dict(gamma=0.99, lam=0.95, low=0.2), lr=3e-4, envs=8, n_steps=128, epochs=4, minibatches=4, source=CLEANRL)
+A2C = _p(None, dict(gamma=0.99, lam=0.95), lr=2e-3, n_steps=16, source="ours: RL-Zoo's A2C with Adam and longer fragments")
+TRPO = _p(None, dict(gamma=0.99, lam=0.95, max_kl=0.01), n_steps=256, epochs=10, minibatches=16, linear=False,
+          max_grad_norm=None, source="sb3-contrib's defaults")  # fmt: skip
+EPISODES = _p(None, dict(gamma=0.99), lr=5e-3, envs=16, episodes=16, epochs=1, updates=300)
+REINFORCE = _p(EPISODES, dict(whiten=True))  # returns in spreads of the batch: without it, all actions are pushed the same way
+GROUPS = _p(EPISODES, dict(beta=0.0), episodes=32, group=8)
+CONTINUOUS = _p(PPO, dict(gamma=0.99, lam=0.95, low=0.2, value_clip=0.2), envs=1, n_steps=2048, epochs=10, minibatches=32, lr=3e-4,
+                normalize=True, scale=True, steps=1_000_000, source="CleanRL, ppo_continuous_action.py")  # fmt: skip
+
+# algorithm -> settings where the environment has none of its own
+DEFAULTS: dict[str, Preset] = {
+    "ppo": PPO, "orz": PPO, "a2c": A2C, "trpo": TRPO, "reinforce": REINFORCE, "policy_gradient": REINFORCE,
+    "reinforce_baseline": EPISODES, "actor_critic_q": EPISODES, "reinforce_plus_plus": _p(GROUPS, group=1, epochs=4),
+}  # fmt: skip
+
+PRESETS: dict[tuple[str, str], Preset] = {
+    ("CartPole-v1", "ppo"): _p(PPO, dict(gamma=0.98, lam=0.8), steps=100_000, n_steps=32, epochs=20, minibatches=1, lr=1e-3,
+                               source=f"{ZOO}; its clip falls linearly, ours stays 0.2"),
+    ("CartPole-v1", "a2c"): _p(A2C, steps=200_000),
+    ("CartPole-v1", "trpo"): _p(TRPO, dict(lam=0.98, damping=1e-3), steps=100_000, envs=2, n_steps=512, epochs=20, minibatches=2,
+                                source=ZOO),
+    ("Acrobot-v1", "ppo"): _p(PPO, dict(lam=0.94), steps=300_000, envs=16, n_steps=256, minibatches=64, normalize=True, scale=True,
+                              source=f"{ZOO}, a third of its steps"),
+    ("Acrobot-v1", "trpo"): _p(TRPO, steps=100_000, envs=2, n_steps=1024, normalize=True, scale=True, source=ZOO),
+    ("Pendulum-v1", "ppo"): _p(PPO, dict(gamma=0.9, lam=0.95), steps=100_000, envs=4, n_steps=1024, epochs=10, minibatches=64, lr=1e-3,
+                               source=f"{ZOO}, without state-dependent exploration"),
+    ("Pendulum-v1", "trpo"): _p(TRPO, dict(gamma=0.9), steps=100_000, envs=2, n_steps=1024, epochs=15,
+                                source=f"{ZOO}, without state-dependent exploration"),
+    ("MountainCarContinuous-v0", "ppo"): _p(PPO, dict(gamma=0.99, lam=0.95, entropy_coef=0.0), steps=100_000, envs=8, n_steps=64,
+                                            epochs=10, minibatches=4, lr=1e-3, normalize=True, scale=True, repeat=8,
+                                            source="ours: actions held for 8 steps, as state-dependent exploration would"),
+    ("MountainCar-v0", "ppo"): _p(PPO, dict(entropy_coef=0.01), steps=500_000, envs=4, lr=2.5e-4,
+                                  source="CleanRL, ppo.py: fails, as it should: no episode ever sees the goal"),
+    ("LunarLander-v3", "ppo"): _p(PPO, dict(gamma=0.999, lam=0.98, entropy_coef=0.01), steps=1_000_000, envs=16, n_steps=1024,
+                                  epochs=4, minibatches=256, lr=3e-4, source=ZOO),
+    ("LunarLander-v3", "trpo"): _p(TRPO, dict(gamma=0.99, lam=0.98), steps=200_000, envs=2, n_steps=512, epochs=15, minibatches=8,
+                                   source=ZOO),
+    ("InvertedPendulum-v5", "ppo"): _p(CONTINUOUS, steps=300_000, source="CleanRL, ppo_continuous_action.py, 300k steps"),
+    ("HalfCheetah-v5", "ppo"): CONTINUOUS,
+    ("logpi/GridWorld-v0", "ppo"): _p(PPO, dict(gamma=1.0), steps=30_000, n_steps=32, lr=3e-3, hidden=()),
+    ("logpi/GridWorld-v0", "a2c"): _p(A2C, dict(gamma=1.0), steps=30_000, lr=1e-2, hidden=()),
+    ("logpi/GridWorld-v0", "trpo"): _p(TRPO, dict(gamma=1.0), steps=30_000, n_steps=64, lr=1e-2, hidden=()),
+}  # fmt: skip
+GRID = dict(updates=100, lr=3e-2, hidden=())  # a table: one number for each state and action
+
+
+def preset(env: str, algorithm: str, **changed: Any) -> Preset:
+    """The settings, with changes.
+
+    Raises:
+        UserError: a change of something that a preset does not hold.
+    """
+    found = PRESETS.get((env, algorithm))
+    if found is None:
+        found = DEFAULTS.get(algorithm, GROUPS)
+        if env == "logpi/GridWorld-v0":
+            found = _p(found, dict(gamma=1.0), **GRID)
+    known = {x.name for x in fields(Preset)}
+    for name in changed:
+        if name not in known:
+            raise UserError(f"no setting {name!r}; there are: {', '.join(sorted(known))}")
+    if "hidden" in changed:
+        changed["hidden"] = tuple(changed["hidden"])
+    return replace(found, **changed)

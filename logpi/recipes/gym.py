@@ -1,0 +1,238 @@
+"""`logpi gym`: reinforcement learning on a Gymnasium environment, by any algorithm of the table.
+
+The loop, the learner and the objectives are those that train language models; only policy and rollout are others.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from logpi.arguments import option
+from logpi.envs.presets import FRAGMENTS, Preset, preset
+from logpi.errors import UserError
+from logpi.recipes.common import RunArguments, mistakes, opened, read, settings
+
+if TYPE_CHECKING:
+    from logpi.algorithms import Algorithm
+    from logpi.envs.lanes import Lanes
+    from logpi.policies.mlp import ActorCritic
+    from logpi.rollouts.gym import Episodes, Fragments
+    from logpi.train import Outcome
+
+__all__ = ["Gym", "build", "evaluator", "load_policy", "main", "make_algorithm", "make_policy", "make_rollout", "run"]
+
+SHOWN = ("reward", "reward_100", "episode_length", "entropy", "value/explained_variance")
+CURVES = (("reward", "eval/reward"), "episode_length", "entropy", "value/explained_variance", "trust/kl", "grad_norm")
+NETWORK = ("hidden", "relu", "shared", "log_std", "squash", "normalize")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gym(RunArguments):
+    """Arguments of `logpi gym`."""
+
+    env: str = option("CartPole-v1", help="a Gymnasium id, e.g. Pendulum-v1, or logpi/GridWorld-v0")
+    algorithm: str = option("ppo", help="a row of `logpi algorithms`")
+    options: tuple[str, ...] = option(
+        (), help="settings of the preset or the algorithm, e.g. lr=1e-3 n_steps=64 gamma=0.98 hidden=[256,256]", nargs="*"
+    )
+    env_options: tuple[str, ...] = option((), help="of the environment, e.g. slip=0.2", nargs="*")
+    steps: int | None = option(None, help="environment steps in all (default: the preset's)")
+    updates: int | None = option(None, help="updates in all, for methods that learn from whole episodes")
+    vectorized: bool = option(False, help="step the environment's own vectorised form")
+    seeds: int = option(1, help="runs with consecutive seeds, side by side on the cores")
+    eval_episodes: int = option(20, help="greedy episodes on fresh seeds, for each evaluation")
+    evaluations: int = option(5, help="evaluations during training, besides those before and after")
+
+
+def main(argv: Sequence[str]) -> int:
+    arguments = read(Gym, argv, "gym", "Train a policy on a Gymnasium environment.")
+    if arguments.seeds > 1:
+        from logpi.recipes.seeds import run_seeds
+
+        return run_seeds(arguments)
+    run(arguments)
+    return 0
+
+
+def run(a: Gym) -> Outcome:
+    """Set everything up, train, and leave the run's directory behind."""
+    import torch
+
+    from logpi.runs.plots import curves
+    from logpi.runs.progress import Progress
+    from logpi.runs.rng import seed
+    from logpi.train import train
+
+    torch.set_num_threads(1)  # networks this small only lose by more
+    with mistakes():
+        seed(a.seed)
+        p, made, rollout, learner, updates = build(a)
+        evaluate = evaluator(a, p, rollout.policy)
+        print(f"{a.env}, {made.name}: {p}", file=sys.stderr)
+    with opened(a, "gym") as home:
+        every = max(1, updates // (a.evaluations + 1)) if a.evaluations else 0
+        outcome = train(
+            rollout, learner, home, steps=updates, evaluate=evaluate, eval_every=every, save_every=max(a.save_every, updates // 20),
+            shown=SHOWN, progress=Progress(updates),
+        )  # fmt: skip
+        if outcome.stopped:
+            print(f"stopped after update {outcome.step}; go on with: logpi gym --resume {home.path}", file=sys.stderr)
+            return outcome
+        home.save_model(lambda directory: save_policy(rollout.policy, p, directory))
+        curves(home.path, CURVES, home.path / "curves.png")
+        print(f"{_table(outcome.last)}\nmodel   {home.model}\ncurves  {home.path / 'curves.png'}\nwatch   logpi play {home.path}",
+              file=sys.stderr)  # fmt: skip
+    return outcome
+
+
+def build(a: Gym) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
+    """Preset, algorithm, rollout (with its policy), learner and number of updates."""
+    from logpi.envs.lanes import make_lanes
+    from logpi.learner import Learner
+    from logpi.update import AdamW, Constant, Linear
+
+    p, chosen = resolved(a)
+    made = make_algorithm(a.algorithm, p, chosen)
+    p = replace(p, group=max(p.group if made.objective.min_group > 1 or made.objective.needs_greedy else 1, 1))
+    lanes = make_lanes(a.env, p.envs, a.vectorized, p.repeat, **settings(a.env_options))
+    policy = make_policy(lanes, p, critic=made.objective.needs_critic)
+    rollout = make_rollout(made, p, lanes, policy, a.seed)
+    batch = lanes.n * p.n_steps * p.repeat
+    updates = max(1, p.steps // batch) if made.name in FRAGMENTS else p.updates
+    schedule = Linear() if p.linear else Constant()
+    optimizer = AdamW(p.lr, betas=(0.9, 0.999), eps=1e-5, schedule=schedule)  # ε: 37 details of PPO, and it matters
+    return p, made, rollout, Learner(policy, made, optimizer, total=updates, seed=a.seed), updates
+
+
+def resolved(a: Gym) -> tuple[Preset, dict[str, Any]]:
+    """The preset with the arguments' changes, and what is left of them for the algorithm."""
+    from logpi.algorithms import algorithm
+
+    name = algorithm(a.algorithm).name
+    chosen = settings(a.options)
+    changed = {x.name: chosen.pop(x.name) for x in fields(Preset) if x.name in chosen}
+    if name in FRAGMENTS and a.updates is not None:
+        raise UserError(f"{name} learns from fragments of a fixed size: say --steps, not --updates")
+    if name not in FRAGMENTS and a.steps is not None:
+        raise UserError(f"{name} learns from whole episodes, whose length nobody knows before: say --updates, not --steps")
+    changed |= {k: v for k, v in (("steps", a.steps), ("updates", a.updates)) if v is not None}
+    return preset(a.env, name, **changed), chosen
+
+
+def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm:
+    """The algorithm with the preset's options and update.
+
+    Raises:
+        UserError: one that learns from something else than rewards, or samples in a way that environments cannot.
+        ValueError: an option that it does not have.
+    """
+    from logpi.algorithms import algorithm
+    from logpi.algorithms import options as known
+    from logpi.objectives import PolicyGradient
+    from logpi.update import SGD, Actions, TrustRegion
+
+    made = algorithm(name)
+    if not isinstance(made.objective, PolicyGradient) or not made.objective.on_policy:
+        raise UserError(f"{made.name} learns from demonstrations or preferences, not from an environment's rewards")
+    if made.keep.refill:
+        raise UserError(f"{made.name} samples further prompts in place of some groups, which environments do not have: use grpo or dr_grpo")
+    every = ("whiten", "entropy_coef", "value_coef", "value_clip", "max_kl", "damping", "cg_steps", "shrink", "trials")
+    usable = {*known(name), *every} - ({"max_kl", "damping"} if isinstance(made.update, SGD) else set())
+    options = {k: v for k, v in p.options if k in usable} | dict(chosen)
+    several = p.minibatches > 1
+    sgd = SGD(p.epochs, p.minibatches, None, p.max_grad_norm, **({"shuffle": Actions()} if several and made.name in FRAGMENTS else {}))
+    if isinstance(made.update, TrustRegion):
+        return algorithm(name, critic=sgd, micro_tokens=None, **options)
+    return algorithm(name, update=sgd, **options)
+
+
+def make_policy(lanes: Lanes, p: Preset, critic: bool) -> ActorCritic:
+    """Networks for the lanes' spaces."""
+    from torch import nn
+
+    from logpi.envs.spaces import action_kind
+    from logpi.policies.cnn import cnn
+    from logpi.policies.mlp import mlp
+
+    kind = action_kind(lanes.action, p.squash)
+    if lanes.image:
+        return cnn(lanes.obs.shape[1:], kind, critic=critic, log_std=p.log_std)
+    return mlp(
+        lanes.features, kind, hidden=p.hidden, critic=critic, shared=p.shared, normalize=p.normalize, masks=lanes.masks,
+        log_std=p.log_std, activation=nn.ReLU if p.relu else nn.Tanh,
+    )  # fmt: skip
+
+
+def make_rollout(made: Algorithm, p: Preset, lanes: Lanes, policy: ActorCritic, seed: int) -> Fragments | Episodes:
+    """Fragments for methods that bootstrap, whole episodes (in groups, if the method compares them) for the others."""
+    from logpi.rollouts.gym import Episodes, Fragments, RewardScale
+
+    objective = made.objective
+    scale = RewardScale(float(dict(p.options).get("gamma", 0.99))) if p.scale else None
+    if made.name in FRAGMENTS:
+        return Fragments(lanes, policy, steps=p.n_steps, seed=seed, scale=scale)
+    if p.group < objective.min_group:
+        raise UserError(f"{made.name} compares episodes of one reset seed: group must be at least {objective.min_group}, not {p.group}")
+    return Episodes(lanes, policy, episodes=p.episodes, group=p.group, greedy=objective.needs_greedy, seed=seed, scale=scale)
+
+
+def evaluator(a: Gym, p: Preset, policy: ActorCritic) -> Callable[[int], tuple[dict[str, float], list[dict[str, Any]]]]:
+    """Greedy episodes on seeds that training does not use; its own environments, so measuring changes nothing."""
+    from logpi.envs.lanes import make_lanes
+    from logpi.rollouts.gym import play
+
+    lanes = make_lanes(a.env, min(a.eval_episodes, 10), False, p.repeat, **settings(a.env_options))
+    seeds = [2**31 + i for i in range(a.eval_episodes)]  # training draws below 2³¹
+    act = policy.actor()
+
+    def choose(obs: Any) -> tuple[Any, Any]:
+        params = act(obs)
+        return params, policy.kind.mode(params)
+
+    def evaluate(step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        returns = play(lanes, choose, policy.kind, seeds)
+        numbers = {"eval/reward": returns.mean(), "eval/std": returns.std(), "eval/min": returns.min(), "eval/max": returns.max()}
+        rows = [{"seed": s, "return": float(r)} for s, r in zip(seeds, returns, strict=True)]
+        return {k: float(v) for k, v in numbers.items()}, rows
+
+    return evaluate
+
+
+def _table(numbers: Mapping[str, float]) -> str:
+    names = [k for k in numbers if k.startswith("eval/")]
+    return "evaluation, greedy, fresh seeds:  " + "  ".join(f"{k.removeprefix('eval/')} {numbers[k]:.2f}" for k in names)
+
+
+# ------------------------------------------------------------------------------------------------ the model on disk
+
+
+def save_policy(policy: ActorCritic, p: Preset, directory: Path) -> None:
+    """Weights (statistics of the normalisation among them) and what it takes to build the networks again."""
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in policy.state_dict().items()}, directory / "policy.safetensors")
+    network = {k: getattr(p, k) for k in NETWORK} | {"critic": policy.critic_net is not None, "repeat": p.repeat}
+    (directory / "policy.json").write_text(json.dumps(network, indent=2))
+
+
+def load_policy(directory: Path, lanes: Lanes) -> ActorCritic:
+    """The policy that `save_policy` wrote, for the same environment.
+
+    Raises:
+        UserError: there is none.
+    """
+    from safetensors.torch import load_file
+
+    if not (directory / "policy.json").exists():
+        raise UserError(f"there is no policy at {directory}; it is written when training ends")
+    network = json.loads((directory / "policy.json").read_text())
+    p = Preset(**{k: tuple(v) if k == "hidden" else v for k, v in network.items() if k in NETWORK})
+    policy = make_policy(lanes, p, network["critic"])
+    policy.load_state_dict(load_file(directory / "policy.safetensors"))
+    return policy
