@@ -56,7 +56,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--steps", type=int, default=60)
-    p.add_argument("--lr", type=float, default=2e-4)
+    p.add_argument("--lr", type=float, default=1e-4)
     p.add_argument("--algorithms", nargs="*", default=[n for n in NAMES if n != "sft"])
     p.add_argument("--out", type=Path, default=Path("runs/table"))
     p.add_argument("--json", type=Path)

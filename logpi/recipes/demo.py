@@ -20,8 +20,8 @@ from logpi.recipes.common import mistakes
 
 __all__ = ["Demo", "main"]
 
-TASK = "addition(worked=0.3)"
-LENGTH = 32  # tokens of a completion; a worked answer has about 21
+TASK = "addition(worked=0.25)"
+LENGTH = 32  # tokens of a completion; a worked answer has about 18
 ITEMS = 400  # held-out sums: about all that there are
 
 
@@ -33,8 +33,8 @@ class Demo:
     options: tuple[str, ...] = option((), help="its settings, e.g. beta=0.04 epochs=2", nargs="*")
     seed: int = option(0, help="of everything")
     sft_steps: int = option(700, help="updates of supervised fine-tuning")
-    steps: int = option(100, help="updates of reinforcement learning")
-    lr: float = option(3e-4, help="of reinforcement learning; 1e-3 shows a collapse")
+    steps: int = option(80, help="updates of reinforcement learning")
+    lr: float = option(1e-4, help="of reinforcement learning; 3e-3 shows a collapse")
     out: Path | None = option(None, help="directory (default: runs/demo-1, -2, …)")
 
 
@@ -76,7 +76,7 @@ def _rl(a: Demo, out: Path) -> rl.RL:
         )  # the task has nothing that a reference should protect
     return rl.RL(
         model=str(out / "sft" / "model"), task=TASK, algorithm=a.algorithm, options=free + a.options, steps=a.steps,
-        prompts=32, num_generations=8, max_completion_length=LENGTH, lr=a.lr, seed=a.seed, eval_every=20, eval_items=ITEMS,
+        prompts=32, num_generations=8, max_completion_length=LENGTH, lr=a.lr, warmup=5, seed=a.seed, eval_every=20, eval_items=ITEMS,
         slots=256, out=out / "rl",
     )  # fmt: skip
 
