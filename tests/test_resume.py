@@ -28,7 +28,11 @@ KILLS = [("rollout", 7), ("update", 6), ("log", 1), ("write", 1), ("update", 1)]
 def logpi(where: str, count: int, *words: str) -> int:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(
-        [sys.executable, str(DRIVER), where, str(count), *words], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, str(DRIVER), where, str(count), *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
