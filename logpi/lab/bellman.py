@@ -73,7 +73,7 @@ def bellman(slip: float = 0.2, gamma: float = 1.0) -> Report:
         f"values reach every cell after {len(runs[0]) - 1} sweeps without slips, where the start is worth {float(firm[start]):.2f}; slips "
         f"lower it to {float(slippery[start]):.2f} and need {len(runs[1]) - 1} sweeps, because each cell then depends on its own value.",
         lambda figure: _draw(figure, grids, runs),
-        (9.0, 4.6),
+        (9.0, 5.0),
     )  # fmt: skip
 
 
@@ -130,7 +130,10 @@ def _draw(figure: Any, grids: list[GridModel], runs: list[list[Sweep]]) -> None:
     axes = figure.subplots(1, 2)
     low = min(float(r[-1].value.min()) for r in runs)
     for side, grid, run, title in zip(axes, grids, runs, ("without slips", f"slips of {grids[1].slip:g}"), strict=True):
-        value = run[-1].value.reshape(grid.height, grid.width)
+        value = run[-1].value.clone()
+        for cell, entering in grid.terminals.items():
+            value[grid.state(cell)] = entering
+        value = value.reshape(grid.height, grid.width)
         side.imshow(value, origin="lower", cmap="RdYlGn", vmin=min(low, -1.0), vmax=5.0, alpha=0.75)
         for s, text in enumerate(greedy(grid, run[-1].q)):
             x, y = grid.cell(s)

@@ -34,7 +34,7 @@ from logpi.policies.tabular import Index, TabularPolicy
 from logpi.selection import Keep, KeepAll
 from logpi.types import Batch, Evaluation, Objective, Trajectory
 
-__all__ = ["Critic", "Draws", "Moments", "Setting", "advantages", "all_draws", "batch_gradient", "gradients", "moments"]
+__all__ = ["Draws", "Moments", "Setting", "advantages", "all_draws", "batch_gradient", "gradients", "moments"]
 
 MOST = 200_000  # batches that are worth enumerating
 CHUNK = 4096  # batches that share one backward pass
@@ -59,12 +59,14 @@ class Draws:
         """[K, N·M] which prompt slot of its batch a row belongs to."""
         return torch.arange(self.rows.shape[1]).expand_as(self.rows) * self.prompts // self.rows.shape[1]
 
+    def pick(self, index: Tensor) -> Draws:
+        """Some of the batches."""
+        return Draws(self.rows[index], self.probability[index], self.prompts)
 
-@dataclass(frozen=True)
-class Critic:
-    """A critic's constant values, [S] or [T+1, S] (`TabularPolicy.value`), in units of return."""
-
-    value: Tensor
+    def reversed(self) -> Draws:
+        """The same batches with the rows of each group in the opposite order."""
+        by_group = self.rows.reshape(len(self.rows), self.prompts, -1)
+        return Draws(by_group.flip(-1).flatten(1), self.probability, self.prompts)
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,14 @@ class Setting:
     Attributes:
         prompts: N, drawn independently. responses: M to each prompt.
         keep: which groups enter a batch (those that do not are drawn again).
-        critic: values for estimators that read them; V^π if None.
+        critic: [S] or [T+1, S] values (`TabularPolicy.value`) for estimators that read them; V^π if None.
         reference: [S, A] logits of the reference policy; the policy's own if None.
     """
 
     prompts: int = 1
     responses: int = 4
     keep: Keep = KeepAll()
-    critic: Critic | None = None
+    critic: Tensor | None = None
     reference: Tensor | None = None
 
 
@@ -186,7 +188,7 @@ def _pieces(
 ) -> Iterator[tuple[int, Batch, Tensor, Tensor]]:
     """Every batch through the objective: (copies in this pass, the rows, gradient [copies·S, A], advantages [B, T])."""
     reference = _reference(world, setting)
-    value = setting.critic.value if setting.critic is not None else world.value
+    value = setting.critic if setting.critic is not None else world.value
     many = _separable(objective)
     for rows, group in _chunks(draws, CHUNK if many else 1):
         n = len(rows)

@@ -151,8 +151,6 @@ def _draw(figure: Any, sweep: list[dict[str, Any]]) -> None:
     for i, name in enumerate(("k1", "k2", "k3")):
         left.plot(x, [r[name] - r["kl"] for r in sweep], marker="o", markersize=4, color=COLOURS[i], label=name)
         right.plot(x, [r[name + " sd"] for r in sweep], marker="o", markersize=4, color=COLOURS[i], label=name)
-    left.set_xscale("log")
-    right.set_xscale("log")
     right.set_yscale("log")
     left.legend(fontsize=8, frameon=False)
     right.legend(fontsize=8, frameon=False)

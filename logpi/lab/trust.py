@@ -25,6 +25,7 @@ __all__ = ["Step", "clipped_path", "measure", "trust", "trust_world"]
 
 HORIZON = 6
 LEVELS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+SMALL = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 CLIP_STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CLIP_RATE = 0.1
 
@@ -117,7 +118,9 @@ def trust() -> Report:
         found = {n: [measure(world, _at_kl(world, d, kl)) for kl in LEVELS] for n, d in directions(world).items()}
         clipped = [(n, measure(world, logits)) for n, logits in clipped_path(world)]
         best = float(_optimum(world))
-        tables = (_compare(found), _clipped(clipped), _bound(world))
+        natural = directions(world)["natural"]
+        guaranteed = [measure(world, _at_kl(world, natural, kl)) for kl in SMALL]
+        tables = (_compare(found), _clipped(clipped), _bound(guaranteed))
     return Report(
         "trust-region",
         f"One update on the grid world (at most {HORIZON} moves): true improvement of J against the KL it spends (of a trajectory). "
@@ -126,7 +129,7 @@ def trust() -> Report:
         "up to about a nat of KL the natural gradient gains more than the ordinary one; the surrogate is right to first order and "
         "drifts off as the step grows; clipping slows down by itself yet bounds no KL; and improvement is guaranteed only for steps "
         "far shorter than those that pay.",
-        lambda figure: _draw(figure, found, clipped),
+        lambda figure: _draw(figure, found, clipped, guaranteed),
         (9.0, 3.6),
     )
 
@@ -163,12 +166,11 @@ def _clipped(clipped: list[tuple[int, Step]]) -> Table:
     )
 
 
-def _bound(world: World) -> Table:
-    natural = directions(world)["natural"]
-    rows = []
-    for kl in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1):
-        s = measure(world, _at_kl(world, natural, kl))
-        rows.append((f"{kl:.0e}".replace("-0", "−"), s.bound, s.gain, s.surrogate, s.bound > 0))
+def _bound(steps: list[Step]) -> Table:
+    rows = [
+        (f"{kl:.0e}".replace("-0", "−"), s.bound, s.gain, s.surrogate, s.bound > 0)
+        for kl, s in zip(SMALL, steps, strict=True)
+    ]
     return Table(
         "3. The monotone-improvement bound along the natural gradient",
         ("KL, nats", "at least", "gain", "promised", "improvement guaranteed"),
@@ -177,7 +179,7 @@ def _bound(world: World) -> Table:
     )
 
 
-def _draw(figure: Any, found: dict[str, list[Step]], clipped: list[tuple[int, Step]]) -> None:
+def _draw(figure: Any, found: dict[str, list[Step]], clipped: list[tuple[int, Step]], guaranteed: list[Step]) -> None:
     left, right = figure.subplots(1, 2)
     panel(left, "True improvement for the KL spent", "KL(π_old‖π_new) of a trajectory, nats", "J(new) − J(old)")
     for i, (name, steps) in enumerate(found.items()):
@@ -185,10 +187,14 @@ def _draw(figure: Any, found: dict[str, list[Step]], clipped: list[tuple[int, St
     kls, gains = [s.kl for _, s in clipped], [s.gain for _, s in clipped]
     left.plot(kls, gains, marker="^", markersize=4, color=COLOURS[2], label="clipped, 1 … 256 steps")
     left.set_xscale("log")
+    left.set_yscale("log")
     left.legend(fontsize=8, frameon=False)
-    panel(right, "What the surrogate promises (natural)", "KL(π_old‖π_new) of a trajectory, nats", "units of return")
-    steps = found["natural"]
+    panel(right, "Gained, promised, guaranteed (natural)", "KL(π_old‖π_new) of a trajectory, nats", "units of return")
+    steps = sorted([*guaranteed, *found["natural"]], key=lambda s: s.kl)
+    sure = [s for s in steps if s.bound > 0]
+    right.plot([s.kl for s in sure], [s.bound for s in sure], marker="o", markersize=4, color=COLOURS[7], label="guaranteed")
     right.plot([s.kl for s in steps], [s.surrogate for s in steps], "--", marker="o", markersize=4, color=COLOURS[3], label="promised, L")
     right.plot([s.kl for s in steps], [s.gain for s in steps], marker="o", markersize=4, color=COLOURS[1], label="gained, ΔJ")
     right.set_xscale("log")
+    right.set_yscale("log")
     right.legend(fontsize=8, frameon=False)
