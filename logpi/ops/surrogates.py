@@ -15,6 +15,13 @@ from torch import Tensor
 
 __all__ = ["Clip", "ClippedScore", "DualClip", "Score", "Surrogate", "Unclipped"]
 
+LARGEST = 30.0  # nats; e^30 is beyond any clip, and inside float32 with room for sums: a product ratio may not be
+
+
+def _exp(log_ratio: Tensor) -> Tensor:
+    """ρ, without overflow: inf would become NaN in the gradient (0 · inf) of exactly those actions that a clip cuts off."""
+    return log_ratio.clamp(max=LARGEST).exp()
+
 
 class Surrogate(ABC):
     """An objective of one action; see the module's docstring for the contract."""
@@ -57,7 +64,7 @@ class Unclipped(Surrogate):
     source: ClassVar[str] = "TRPO: Schulman et al. 2015, arXiv:1502.05477"
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        return log_ratio.exp() * advantage
+        return _exp(log_ratio) * advantage
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Clip(Surrogate):
         return f"min(ρₜ Âₜ, clip(ρₜ, 1−{self.low:g}, 1+{self.above:g}) Âₜ)"
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        ratio = log_ratio.exp()
+        ratio = _exp(log_ratio)
         return torch.minimum(ratio * advantage, ratio.clamp(1 - self.low, 1 + self.above) * advantage)
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
@@ -156,7 +163,7 @@ class ClippedScore(Surrogate):
         return f"stopgrad({low}ρₜ ≤ 1+{self.high:g}) log π(aₜ|sₜ) Âₜ"
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        return log_ratio.detach().exp().clamp(1 - self.low, 1 + self.high) * logp * advantage
+        return _exp(log_ratio.detach()).clamp(1 - self.low, 1 + self.high) * logp * advantage
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         ratio = log_ratio.exp()

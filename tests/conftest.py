@@ -1,0 +1,35 @@
+"""What every test starts from: two threads, a fixed seed, float32. `double` switches a test to float64 where exactness matters."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # spinning threads starve a busy machine; read when torch is imported
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> Iterator[None]:
+    random.seed(0)
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def double(_same_start: None) -> Iterator[None]:
+    """Everything made in this test is float64, aggregation weights too."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
