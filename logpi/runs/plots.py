@@ -85,8 +85,8 @@ def _figure(records: Mapping[str, Records], panels: Sequence[tuple[str, ...]], t
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("matplotlib is not installed, so there is no picture: pip install matplotlib") from None
-    columns = min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    rows = math.ceil(len(panels) / 3)
+    columns = math.ceil(len(panels) / rows)  # four panels as two by two
     figure = Figure(figsize=(4.6 * columns, 3.1 * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)  # our own canvas: the user's pyplot state is not touched
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
