@@ -1,0 +1,108 @@
+"""Several seeds of one `logpi gym` side by side on the cores, and what they say together: a table and a curve with its interval.
+
+    RUN/seed-0  RUN/seed-1 …     a run each, with a log beside it        RUN/seeds.json  RUN/curves.png
+
+Leaves out the training itself (`recipes/gym.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from logpi.errors import UserError
+from logpi.recipes.common import mistakes
+from logpi.runs.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from logpi.recipes.gym import Gym
+
+__all__ = ["interval", "picture", "run_seeds"]
+
+_T95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 … 9 degrees of freedom
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval (Student's t over seeds; NaN for one seed).
+
+    >>> interval([1.0, 2.0, 3.0])[0]
+    2.0
+    """
+    n = len(values)
+    if n < 2:
+        return fmean(values), math.nan
+    t = _T95[n - 2] if n - 2 < len(_T95) else 1.96
+    return fmean(values), t * stdev(values) / math.sqrt(n)
+
+
+def run_seeds(a: Gym) -> int:
+    """Train every seed, as many at a time as there are cores; then the table and the picture."""
+    from logpi.recipes.gym import build
+
+    if a.resume is not None:
+        raise UserError(f"resume each seed by itself: logpi gym --resume {a.resume}/seed-0")
+    with mistakes():
+        build(a)  # what is wrong is said now, once
+    out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/gym-seeds-{i}")).exists())
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [replace(a, seeds=1, seed=a.seed + i, out=out / f"seed-{a.seed + i}") for i in range(a.seeds)]
+    cores = min(len(jobs), len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    print(f"{a.seeds} seeds, {cores} at a time; each writes to {out}/seed-N.log", file=sys.stderr)
+    with multiprocessing.get_context("spawn").Pool(cores, maxtasksperchild=1) as pool:
+        for job, score in zip(jobs, pool.imap(_one, jobs, chunksize=1), strict=True):
+            print(f"seed {job.seed}: {score:.2f}", file=sys.stderr)
+    print(report(out, [j.out for j in jobs if j.out is not None], a), file=sys.stderr)
+    return 0
+
+
+def _one(job: Gym) -> float:
+    from logpi.recipes.gym import run
+
+    with open(f"{job.out}.log", "w") as log, contextlib.redirect_stderr(log):
+        outcome = run(job)
+    return outcome.last.get("eval/reward", math.nan)
+
+
+def report(out: Path, runs: Sequence[Path], a: Gym) -> str:
+    """The last evaluation of every seed, with mean and interval; also written to `seeds.json`, and drawn."""
+    last = [next(r["eval/reward"] for r in reversed(read_metrics(p)) if "eval/reward" in r) for p in runs]
+    mean, half = interval(last)
+    record = {"env": a.env, "algorithm": a.algorithm, "final": last, "mean": mean, "interval95": half}
+    (out / "seeds.json").write_text(json.dumps(record, indent=2))
+    path = picture({a.algorithm: runs}, out / "curves.png", a.env)
+    return f"{a.env}, {a.algorithm}: {mean:.2f} ± {half:.2f} (95 % over {len(runs)} seeds), {path}"
+
+
+def picture(runs: dict[str, Sequence[Path]], path: Path, title: str = "") -> Path:
+    """Mean training return of each label's seeds against environment steps, with its 95 % interval as a band."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for label, seeds in runs.items():
+        series = [[(r["num_tokens_seen"], r["reward_100"]) for r in read_metrics(p) if "reward_100" in r] for p in seeds]
+        grid = np.linspace(max(s[0][0] for s in series), min(s[-1][0] for s in series), 200)
+        lines = np.stack([np.interp(grid, *zip(*s, strict=True)) for s in series])
+        mean, half = np.transpose([interval(column.tolist()) for column in lines.T])
+        line = axes.plot(grid, mean, label=f"{label} ({len(series)} seeds)")[0]
+        axes.fill_between(grid, mean - half, mean + half, alpha=0.2, color=line.get_color(), linewidth=0)
+    axes.set(xlabel="environment steps", ylabel="return, last 100 episodes", title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+    return path
