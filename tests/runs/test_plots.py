@@ -51,8 +51,10 @@ def test_what_the_panels_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert labels == [["grpo", "dapo"], ["grpo kl", "grpo reward", "dapo kl", "dapo reward"]]
     assert len(reward.lines) == 4 and list(reward.lines[0].get_ydata()) == [s / 50 for s in range(50)]  # raw and smooth
     assert len(accuracy.lines) == 2 and accuracy.lines[0].get_marker() == "o"
-    curves({"grpo": records(0)}, ["reward", "kl", "eval/accuracy", ("reward", "kl")], tmp_path / "x.png")
-    assert [axes.get_visible() for axes in seen[1].axes] == [True] * 4 + [False] * 2
+    curves(
+        {"grpo": records(0)}, ["reward", "kl", "eval/accuracy", ("reward", "kl"), ("kl", "reward")], tmp_path / "x.png"
+    )
+    assert [axes.get_visible() for axes in seen[1].axes] == [True] * 5 + [False]
     assert reward.get_title(loc="left") == "reward" and reward.get_xlabel() == "step"
 
 
