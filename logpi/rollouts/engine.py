@@ -122,7 +122,10 @@ def _limit(number: int, request: Request, sampling: Sampling, context: int) -> i
         raise ValueError(f"prompt {number} has {length} tokens, the model's context is {context}: shorten the prompt")
     if request.n < 1:
         raise ValueError(f"request {number} asks for n={request.n} samples; ask for at least 1")
-    return min(sampling.max_tokens if request.max_tokens is None else request.max_tokens, context - length)
+    limit = sampling.max_tokens if request.max_tokens is None else request.max_tokens
+    if limit < 1:
+        raise ValueError(f"request {number} has max_tokens={limit}; ask for at least 1")
+    return min(limit, context - length)
 
 
 class _Call:

@@ -211,6 +211,7 @@ def test_mistakes_are_one_clear_line():
         "empty": Request([]),
         "shorten": Request([5] * 256),
         "n=0": Request([5], n=0),
+        "max_tokens=0": Request([5], max_tokens=0),
     }.items():
         with pytest.raises(ValueError, match=words):
             engine.generate([request])
