@@ -196,7 +196,7 @@ def test_one_row_left_or_none(part: GroupNorm) -> None:
 
 @pytest.mark.parametrize("part", [GroupCenter(), GroupNorm(), LeaveOneOut()], ids=str)
 def test_a_group_of_one_is_refused(part: GroupNorm) -> None:
-    with pytest.raises(ValueError, match="at least 2 samples for each prompt.*num_generations"):
+    with pytest.raises(ValueError, match=r"at least 2 samples for each prompt.*num_generations"):
         part(groups([1.0, 0, 1], [0, 0, 1]))
     assert part.group == 2
 
