@@ -27,9 +27,9 @@ from logpi.ops.advantages import (
     TotalReward,
     Uniform,
 )  # fmt: skip
-from logpi.ops.kl import KL, AdaptiveKL, k1, k3
+from logpi.ops.kl import KL, AdaptiveKL, k1, k2, k3
 from logpi.ops.ratios import SequenceRatio
-from logpi.ops.surrogates import Clip, ClippedScore, Score, Unclipped
+from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Unclipped
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
 from logpi.selection import Bootstrap, Keep, KeepAll, MixedOutcomes, Truncation
 from logpi.types import Objective
@@ -331,6 +331,38 @@ _OBJECTIVE = ("whiten", "value_coef", "value_clip", "entropy_coef", "correction"
 _PARTS = ("keep", "truncation", "update")
 
 
+def _kl(o: PolicyGradient, name: str) -> KL:
+    if o.kl is None:
+        raise ValueError(f"{name} needs a KL penalty: give a beta above 0")
+    return o.kl
+
+
+def _kl_target(o: PolicyGradient, nats: float) -> PolicyGradient:
+    return replace(o, kl=replace(_kl(o, "kl_target"), adapt=AdaptiveKL(nats)))
+
+
+def _kl_estimator(o: PolicyGradient, name: str) -> PolicyGradient:
+    if name not in ESTIMATORS:
+        raise ValueError(f"kl_estimator is one of {', '.join(ESTIMATORS)}, not {name!r}")
+    return replace(o, kl=replace(_kl(o, "kl_estimator"), estimator=ESTIMATORS[name]))
+
+
+def _kl_place(o: PolicyGradient, place: Any) -> PolicyGradient:
+    return replace(o, kl=replace(_kl(o, "kl_place"), place=place))
+
+
+def _dual_clip(o: PolicyGradient, c: float) -> PolicyGradient:
+    if not isinstance(o.surrogate, Clip):
+        raise ValueError(f"dual_clip needs a clipped surrogate, not {o.surrogate}")
+    return replace(o, surrogate=DualClip(o.surrogate.low, o.surrogate.high, c))
+
+
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+SHORTHAND: dict[str, Callable[[PolicyGradient, Any], PolicyGradient]] = {
+    "kl_target": _kl_target, "kl_estimator": _kl_estimator, "kl_place": _kl_place, "dual_clip": _dual_clip,
+}  # fmt: skip
+
+
 def _row(name: str) -> Callable[..., Algorithm]:
     plain = name.lower().replace("-", "_")
     plain = ALIASES.get(plain, plain)
@@ -352,8 +384,9 @@ def algorithm(name: str, **chosen: Any) -> Algorithm:
     Args:
         name: a row of the table or one of `ALIASES` (upper case and dashes are fine).
         chosen: options of the row (`options(name)`), and for every row: entropy_coef, value_coef, value_clip, whiten, kl_target (nats a
-            response: makes the KL coefficient adaptive), correction, weight, surrogate, ratio, epochs, minibatches, micro_tokens,
-            max_grad_norm, keep, truncation, update. TRL's and SB3's names are understood (`OPTION_ALIASES`).
+            response: makes the KL coefficient adaptive), kl_estimator ("k1", "k2", "k3"), kl_place ("reward", "loss"), dual_clip (its
+            c), correction, weight, surrogate, ratio, epochs, minibatches, micro_tokens, max_grad_norm, keep, truncation, update. TRL's
+            and SB3's names are understood (`OPTION_ALIASES`).
     Raises:
         ValueError: unknown name or option, with the nearest known one.
 
@@ -367,18 +400,16 @@ def algorithm(name: str, **chosen: Any) -> Algorithm:
     update = {f.name: chosen.pop(f.name) for f in fields(made.update) if f.name in chosen}
     objective = {k: chosen.pop(k) for k in _OBJECTIVE if k in chosen}
     parts = {k: chosen.pop(k) for k in _PARTS if k in chosen}
-    target = chosen.pop("kl_target", None)
+    shorthand = {k: chosen.pop(k) for k in SHORTHAND if k in chosen}
     if chosen:
-        known = [*own, *_OBJECTIVE, *_PARTS, "kl_target", *(f.name for f in fields(made.update))]
+        known = [*own, *_OBJECTIVE, *_PARTS, *SHORTHAND, *(f.name for f in fields(made.update))]
         bad = next(iter(chosen))
         near = difflib.get_close_matches(bad, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
         raise ValueError(f"{row.__name__} has no option {bad!r}{hint}")
     changed = replace(made.objective, **objective)  # type: ignore[type-var]
-    if target is not None:
-        if changed.kl is None:
-            raise ValueError(f"kl_target needs a KL penalty to move: give {row.__name__} a beta above 0")
-        changed = replace(changed, kl=replace(changed.kl, adapt=AdaptiveKL(target)))
+    for name, value in shorthand.items():
+        changed = SHORTHAND[name](changed, value)
     made = replace(made, objective=changed, update=replace(made.update, **update))
     return replace(made, **parts, name=row.__name__, source=_source(row), differs=_differs(row))
 

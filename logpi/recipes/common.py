@@ -107,10 +107,10 @@ def opened(arguments: RunArguments, command: str) -> Run:
 
 
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["high=0.3", "whiten=true"]` as a dictionary; values are JSON where they parse as such.
+    """`["high=0.3", "whiten=true"]` as a dictionary; values are JSON where they parse as such, else plain text.
 
-    >>> settings(["high=0.3", "whiten=true"])
-    {'high': 0.3, 'whiten': True}
+    >>> settings(["high=0.3", "whiten=true", "kl_estimator=k2"])
+    {'high': 0.3, 'whiten': True, 'kl_estimator': 'k2'}
     """
     out = {}
     for pair in pairs:
@@ -120,7 +120,7 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
         try:
             out[name.replace("-", "_")] = json.loads(value)
         except json.JSONDecodeError:
-            raise UserError(f"option {name}: {value!r} is not a number, true, false or null") from None
+            out[name.replace("-", "_")] = value
     return out
 
 

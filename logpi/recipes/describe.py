@@ -26,6 +26,8 @@ def main(argv: Sequence[str]) -> int:
     with mistakes():
         print(describe(a.name, **settings(a.options)))
         print("\n  options   " + ", ".join(f"{k}={v}" for k, v in options(a.name).items()))
-        print("            and for every algorithm: entropy_coef, value_coef, value_clip, whiten, kl_target, epochs,")
-        print("            minibatches, micro_tokens, max_grad_norm")
+        print(
+            "            and for every algorithm: entropy_coef, value_coef, value_clip, whiten, kl_target, kl_estimator,"
+        )
+        print("            kl_place, dual_clip, epochs, minibatches, micro_tokens, max_grad_norm")
     return 0

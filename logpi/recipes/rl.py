@@ -32,6 +32,11 @@ class RL(ModelArguments, RunArguments):
     num_generations: int = option(8, help="completions for each prompt (the group)")
     max_completion_length: int = option(512, help="tokens after which a completion is cut off")
     truncation: str = option("bootstrap", help="what a cut-off completion is", choices=("bootstrap", "mask", "fail"))
+    groups: str | None = option(
+        None,
+        help="those whose rewards are all equal (default: the algorithm's choice)",
+        choices=("keep", "drop", "resample"),
+    )
     temperature: float = option(1.0, help="of the policy: sampled with, and trained with")
     stop: tuple[str, ...] = option((), help="strings that end a completion", nargs="*")
     lr: float = option(1e-6, help="peak learning rate (about 3e-4 for a model of a million parameters)")
@@ -62,7 +67,7 @@ def run(a: RL) -> None:
     from logpi.rollouts.text import TextRollout
     from logpi.runs.progress import Progress
     from logpi.runs.rng import seed
-    from logpi.selection import Bootstrap, CountAsFailure, MaskOut
+    from logpi.selection import Bootstrap, CountAsFailure, DropUniform, KeepAll, MaskOut, MixedOutcomes
     from logpi.train import train
     from logpi.update import AdamW, Constant, Cosine, Linear
 
@@ -72,6 +77,8 @@ def run(a: RL) -> None:
         if "max_completion_length" in known(a.algorithm):
             chosen.setdefault("max_completion_length", a.max_completion_length)
         truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[a.truncation]
+        if a.groups is not None:
+            chosen["keep"] = {"keep": KeepAll(), "drop": DropUniform(), "resample": MixedOutcomes()}[a.groups]
         made = algorithm(a.algorithm, truncation=truncation, **chosen)
         if not made.objective.on_policy:
             raise UserError(f"{made.name} learns from demonstrations: use `logpi {made.name}`")

@@ -220,7 +220,7 @@ class TextRollout:
             raise UserError(
                 f"only {len(kept)} of {self.size} groups with differing rewards in {rounds} rounds ({len(everything)} prompts, "
                 f"mean reward {mean:.3g}): the task is too easy or too hard for this policy, or a group too small. Raise "
-                "num_generations, choose another task, or take an algorithm that keeps all groups (--with keep is DAPO's)"
+                "num_generations, choose another task, or keep all groups (--groups keep)"
             )
 
     def state_dict(self) -> dict[str, Any]:
