@@ -4,7 +4,7 @@
 
 `objective` is anything with the three calls of `logpi.types.Objective`; `now` holds the log-probabilities (and values) of the
 current policy as plain tensors. Loss and gradient with respect to them must stay equal under: a split into micro-batches,
-padding, a new row order, garbage in masked-out slots, and deletion of the observation tokens. These catch the normalisation and masking bugs
+padding, a new row order, garbage in masked-out slots, rows without an own action, and deletion of the observation tokens. These catch the normalisation and masking bugs
 found in most libraries of the field. Learning is not tested here.
 """
 
@@ -19,11 +19,11 @@ from torch import Tensor
 from logpi.types import Batch, Evaluation, Objective
 
 __all__ = [
-    "check_all", "check_garbage", "check_micro_batches", "check_observation_deletion", "check_padding", "check_row_order",
+    "check_all", "check_dead_rows", "check_garbage", "check_micro_batches", "check_observation_deletion", "check_padding", "check_row_order",
     "gradient", "group", "random_case", "row",
 ]  # fmt: skip
 
-ATOL = 1e-5  # of loss and gradient in float32, absolute
+ATOL = 1e-5  # in float32, of the largest gradient; of the loss, relative to Σ |gradient| (its terms may cancel)
 
 
 def row(reward: Sequence[float], mask: Sequence[int] | None = None, terminated: bool = True) -> Batch:
@@ -104,11 +104,13 @@ def gradient(
 
 
 def _same(name: str, a: tuple[Tensor, dict[str, Tensor]], b: tuple[Tensor, dict[str, Tensor]]) -> None:
-    torch.testing.assert_close(a[0], b[0], atol=ATOL, rtol=1e-4, msg=lambda m: f"{name}: the loss changed. {m}")
-    for key in a[1]:
+    whole = sum(float(g.abs().sum()) for g in a[1].values())
+    torch.testing.assert_close(a[0], b[0], atol=ATOL * whole, rtol=1e-4, msg=lambda m: f"{name}: the loss changed. {m}")
+    for key, grad in a[1].items():
         torch.testing.assert_close(
-            a[1][key], b[1][key], atol=ATOL, rtol=1e-4, msg=lambda m, k=key: f"{name}: gradient of {k} changed. {m}"
-        )
+            grad, b[1][key], atol=ATOL * float(grad.abs().amax()), rtol=1e-4,
+            msg=lambda m, k=key: f"{name}: gradient of {k} changed. {m}",
+        )  # fmt: skip
 
 
 Map = Callable[[Tensor], Tensor]
@@ -185,6 +187,20 @@ def check_garbage(objective: Objective, batch: Batch, now: Evaluation, ref: Eval
         _same(f"garbage {junk} in masked-out slots", whole, found)
 
 
+def check_dead_rows(objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None) -> None:
+    """A further row in each group without an own action (masked out, no verdict) changes nothing, whatever its reward."""
+    ids = torch.unique(batch.group)
+    first = torch.stack([(batch.group == i).nonzero()[0, 0] for i in ids])
+
+    def more(x: Tensor, junk: float = 1e3) -> Tensor:
+        return torch.cat([x, torch.full_like(x[first], junk) if x.is_floating_point() else x[first]])
+
+    longer = replace(batch.map(more), mask=torch.cat([batch.mask, torch.zeros_like(batch.mask[first])]))
+    loss, grads = gradient(objective, longer, _map(now, more, more), _map_ref(ref, more, more))
+    cut = {k: v[: len(batch)] for k, v in grads.items()}
+    _same("rows without an own action", gradient(objective, batch, now, ref), (loss, cut))
+
+
 def check_observation_deletion(objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None) -> None:
     """Deleting what the policy did not choose (prompt, tool output) leaves loss and gradient of its own actions unchanged."""
     b, t = batch.mask.shape
@@ -218,5 +234,6 @@ def check_all(
     """
     if batch is None or now is None:
         batch, now, ref = random_case()
-    for law in (check_micro_batches, check_padding, check_row_order, check_garbage, check_observation_deletion):
+    laws = (check_micro_batches, check_padding, check_row_order, check_garbage, check_dead_rows, check_observation_deletion)
+    for law in laws:
         law(objective, batch, now, ref)

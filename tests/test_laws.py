@@ -18,7 +18,7 @@ from logpi import algorithm
 from logpi.objectives import PolicyGradient
 from logpi.ops.advantages import GAE, GroupCenter, GroupNorm, LeaveOneOut, RewardToGo, TotalReward, Uniform
 from logpi.ops.kl import KL, Estimator, k1, k2, k3
-from logpi.ops.ratios import SequenceRatio, TokenRatio
+from logpi.ops.ratios import SequenceRatio
 from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Surrogate, Unclipped
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
 from logpi.testing import gradient, random_case
@@ -191,7 +191,9 @@ def test_softmax_gradient_of_the_worked_example() -> None:
 # --- the first step -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("surrogate", [Clip(0.2), Unclipped(), DualClip(), ClippedScore(), ClippedScore(0.0, 0.0)], ids=str)
+@pytest.mark.parametrize(
+    "surrogate", [Clip(0.2), Unclipped(), DualClip(), ClippedScore(), ClippedScore(0.0, 0.0)], ids=str
+)
 def test_on_policy_every_surrogate_has_the_score_s_gradient(surrogate: Surrogate) -> None:
     base = PolicyGradient(GroupNorm(), surrogate=Score(), weight=TokenMean())
     same(base, replace(base, surrogate=surrogate), double_case(), moved=0.0, loss=False)
@@ -225,7 +227,10 @@ def test_dual_clip_differs_from_clip_only_far_out_on_bad_actions() -> None:
     case = double_case()
     base = PolicyGradient(GroupNorm(), surrogate=Clip(0.2))
     same(base, replace(base, surrogate=DualClip(0.2, c=3.0)), case, moved=0.3)
-    near, far = gradient(base, *case, moved=2.0)[0], gradient(replace(base, surrogate=DualClip(0.2)), *case, moved=2.0)[0]
+    near, far = (
+        gradient(base, *case, moved=2.0)[0],
+        gradient(replace(base, surrogate=DualClip(0.2)), *case, moved=2.0)[0],
+    )
     assert near > far  # the loss is bounded
 
 
@@ -295,7 +300,12 @@ def test_entropy_bonus_has_the_entropy_s_gradient() -> None:
     )  # fmt: skip
     now = Evaluation(logp[:1, None].detach(), entropy.reshape(1, 1))
     loss, _ = objective.loss(batch, objective.prepare(batch, now, None), torch.ones(1, 1), now)
-    assert_close(torch.autograd.grad(-loss, theta, retain_graph=True)[0], 0.5 * torch.autograd.grad(entropy, theta)[0], atol=1e-12, rtol=0)
+    assert_close(
+        torch.autograd.grad(-loss, theta, retain_graph=True)[0],
+        0.5 * torch.autograd.grad(entropy, theta)[0],
+        atol=1e-12,
+        rtol=0,
+    )
 
 
 # --- two steps, every trajectory ----------------------------------------------------------------------------------------
@@ -358,7 +368,9 @@ def test_the_kl_trick_has_less_variance() -> None:
 
     def spread(advantage: TotalReward | RewardToGo) -> float:
         objective = PolicyGradient(advantage, kl=KL(1.0, k1, "reward"))
-        targets = objective.prepare(paths(0 * reward, logp, rows, rows), Evaluation(logp, logp), Evaluation(logp_ref, logp_ref))
+        targets = objective.prepare(
+            paths(0 * reward, logp, rows, rows), Evaluation(logp, logp), Evaluation(logp_ref, logp_ref)
+        )
         second = targets.advantage[:, 1]
         return float((chance * second**2).sum() - (chance * second).sum() ** 2)
 
