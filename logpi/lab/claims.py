@@ -98,7 +98,7 @@ def text_gae(world: World, gamma: float, lam: float) -> Tensor:
     mask, state = world.paths.mask, world.index(world.paths)
     v, q = (x[0] for x in world.mdp.values(world.pi))
     here, action = state[:, :-1], torch.where(mask, world.paths.action, 0)
-    left = torch.where(mask, mask.long().flip(1).cumsum(1).flip(1) - 1, 0)
+    left = torch.where(mask, mask.double().flip(1).cumsum(1).flip(1) - 1, 0.0)
     factor = 1 - (1 - gamma) / (1 - gamma * lam) * (1 - (gamma * lam) ** left)
     return -pull(world, torch.where(mask, factor * q[here, action] - v[here], 0.0))
 

@@ -1,8 +1,8 @@
 """`logpi lab NAME`: every estimator held against the exact gradient. What is computed is in `logpi.lab`; here are the options.
 
-    logpi lab bias                      a table and one sentence
-    logpi lab bias --json               the same as JSON
-    logpi lab bias --picture bias.png   and a picture
+logpi lab bias                      a table and one sentence
+logpi lab bias --json               the same as JSON
+logpi lab bias --picture bias.png   and a picture
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class StepValues(Show):
     prompt: str = option(help="the question, as the model is to see it (or @file)")
     response: str = option(help="the response whose steps are judged (or @file)")
     answer: str = option(help="the right answer, for the reward")
-    reward: str = option("exact", help="what to reward, as in training: exact, number, boxed, tag_answer, my.py:function")
+    reward: str = option(
+        "exact", help="what to reward, as in training: exact, number, boxed, tag_answer, my.py:function"
+    )
     samples: int = option(32, help="completions from each prefix")
     separator: str = option("\n", help="what ends a step")
     max_tokens: int = option(256, help="longest completion")
@@ -83,26 +85,28 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command of the lab; returns the exit code."""
+    """Run one command of the lab; returns the exit code.
+
+    Raises:
+        UserError: an unknown command, or an option that makes no sense.
+    """
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         return 0
     name = argv[0]
     if name not in COMMANDS:
-        hint = did_you_mean(name, COMMANDS) or f"; there are: {', '.join(COMMANDS)}"
-        print(f"logpi lab: unknown command {name!r}{hint}", file=sys.stderr)
-        return 2
+        raise UserError(f"lab: unknown command {name!r}{did_you_mean(name, COMMANDS) or _listed()}")
     command = COMMANDS[name]
     arguments = parse(command.arguments, argv[1:], prog=f"logpi lab {name}", description=command.help)
-    try:
-        report = _made(command, arguments)
-        print(report.json() if arguments.json else report.text())
-        if arguments.picture is not None:
-            print(f"picture: {report.picture(arguments.picture)}", file=sys.stderr)
-    except UserError as error:
-        print(f"logpi lab {name}: {error}", file=sys.stderr)
-        return 2
+    report = _made(command, arguments)
+    print(report.json() if arguments.json else report.text())
+    if arguments.picture is not None:
+        print(f"picture: {report.picture(arguments.picture)}", file=sys.stderr)
     return 0
+
+
+def _listed() -> str:
+    return f"; there are: {', '.join(COMMANDS)}"
 
 
 def _made(command: Command, arguments: Show) -> Any:
