@@ -19,10 +19,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "a small language model learns to reason, in about five minutes on two cores"),
     "rl": ("rl", "train a language model with rewards that can be checked"),
     "sft": ("sft", "fine-tune a language model on demonstrations"),
+    "gym": ("gym", "train on a Gymnasium environment or the grid world"),
+    "play": ("play", "watch a policy that `logpi gym` trained"),
     "eval": ("evaluate", "pass@1, pass@k and maj@k on held-out items"),
     "chat": ("chat", "talk to a model"),
     "algorithms": ("table", "the table of algorithms"),
     "describe": ("describe", "an algorithm as mathematics, with its sources and divergences"),
+    "lab": ("lab", "every estimator held against the exact gradient, by enumeration"),
     "repeat": ("repeat", "run a saved run's command again with its own arguments"),
 }
 
