@@ -1,6 +1,6 @@
 """Every algorithm of the table on the demo's task with the same budget, from the same fine-tuned models, over several seeds.
 
-    python benchmarks/algorithms.py --seeds 3 --steps 60 --out runs/table
+    python benchmarks/algorithms.py --seeds 3 --steps 40 --out runs/table
 
 For each seed one supervised model is made (as `logpi demo` makes it); each algorithm then gets the same number of updates of 32 × 8 completions
 at the same learning rate. Prints held-out accuracy per algorithm as mean and range over seeds, and writes `--json`. Two jobs run side by side, one
@@ -14,31 +14,40 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 from logpi.algorithms import NAMES
+from logpi.arguments import to_json
+from logpi.recipes.demo import Demo, base, rl, sft
+from logpi.recipes.repeat import words_of
 from logpi.runs.metrics import read_metrics
 
 
-def demo(out: Path, seed: int, algorithm: str, steps: int, lr: float) -> None:
-    """`logpi demo` in a directory that may already hold its first stage."""
-    words = ["demo", f"--out={out}", f"--seed={seed}", f"--algorithm={algorithm}", f"--steps={steps}", f"--lr={lr}"]
+def logpi(words: list[str], log: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    with open(out / f"{algorithm}.log", "w") as log:
-        subprocess.run([sys.executable, "-m", "logpi", *words], env=environment, stdout=log, stderr=log, check=False)
+    with open(log, "w") as file:
+        subprocess.run([sys.executable, "-m", "logpi", *words], env=environment, stdout=file, stderr=file, check=False)
+
+
+def fine_tuned(root: Path, seed: int) -> None:
+    """The demo's model after supervised fine-tuning, unless it is there."""
+    home = root / f"seed-{seed}"
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "sft" / "model" / "config.json").exists():
+        base(Demo(seed=seed), home)
+        logpi(["sft", *words_of(to_json(sft(Demo(seed=seed), home)))], home / "sft.log")
 
 
 def job(root: Path, seed: int, algorithm: str, steps: int, lr: float) -> dict:
     """One algorithm on one seed: the numbers before and after."""
-    home = root / f"seed-{seed}-{algorithm}"
-    home.mkdir(parents=True, exist_ok=True)
-    for stage in ("base", "sft"):
-        if not (home / stage).exists():
-            (home / stage).symlink_to((root / f"seed-{seed}" / stage).resolve())
+    home = root / f"seed-{seed}"
+    made = rl(Demo(algorithm=algorithm, seed=seed, steps=steps, lr=lr), home)
+    made = replace(made, out=home / algorithm)
     start = time.perf_counter()
-    demo(home, seed, algorithm, steps, lr)
-    records = read_metrics(home / "rl") if (home / "rl" / "metrics.jsonl").exists() else []
+    logpi(["rl", *words_of(to_json(made))], home / f"{algorithm}.log")
+    records = read_metrics(home / algorithm) if (home / algorithm / "metrics.jsonl").exists() else []
     measured = [r for r in records if "eval/pass@1" in r]
     done = [r for r in records if "reward" in r]
     if not measured or len(done) < steps:
@@ -55,7 +64,7 @@ def job(root: Path, seed: int, algorithm: str, steps: int, lr: float) -> dict:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seeds", type=int, default=3)
-    p.add_argument("--steps", type=int, default=60)
+    p.add_argument("--steps", type=int, default=40)
     p.add_argument("--lr", type=float, default=1e-4)
     p.add_argument("--algorithms", nargs="*", default=[n for n in NAMES if n != "sft"])
     p.add_argument("--out", type=Path, default=Path("runs/table"))
@@ -63,9 +72,7 @@ def main() -> None:
     a = p.parse_args()
     rows = []
     with ThreadPoolExecutor(2) as pool:
-        for seed in range(a.seeds):
-            (a.out / f"seed-{seed}").mkdir(parents=True, exist_ok=True)
-        list(pool.map(lambda s: demo(a.out / f"seed-{s}", s, "grpo", 1, a.lr), range(a.seeds)))
+        list(pool.map(lambda seed: fine_tuned(a.out, seed), range(a.seeds)))
         jobs = [(a.out, s, name, a.steps, a.lr) for name in a.algorithms for s in range(a.seeds)]
         for row in pool.map(lambda j: job(*j), jobs):
             rows.append(row)

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from logpi.arguments import option, parse
-from logpi.recipes import rl, sft
 from logpi.recipes.common import mistakes
+from logpi.recipes.rl import RL
+from logpi.recipes.rl import run as run_rl
+from logpi.recipes.sft import SFT
+from logpi.recipes.sft import run as run_sft
 
-__all__ = ["Demo", "main"]
+__all__ = ["Demo", "base", "main", "rl", "sft"]
 
 TASK = "addition(worked=0.25)"
 LENGTH = 32  # tokens of a completion; a worked answer has about 18
-ITEMS = 400  # held-out sums: about all that there are
+ITEMS = 400  # held-out sums, drawn from about as many
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,14 @@ def main(argv: Sequence[str]) -> int:
     a = parse(Demo, argv, "logpi demo", __doc__ or "")
     out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/demo-{i}")).exists())
     start = time.perf_counter()
-    rows = [_measure("untrained", _base(a, out), 0.0)]
-    rows.append(_measure("SFT", *_stage(sft, _sft(a, out))))
-    rows.append(_measure(a.algorithm, *_stage(rl, _rl(a, out))))
+    rows = [_measure("untrained", base(a, out), 0.0)]
+    rows.append(_measure("SFT", *_stage(run_sft, sft(a, out))))
+    rows.append(_measure(a.algorithm, *_stage(run_rl, rl(a, out))))
     _report(rows, out, time.perf_counter() - start)
     return 0
 
 
-def _base(a: Demo, out: Path) -> Path:
+def base(a: Demo, out: Path) -> Path:
     """The untrained model, as a Hugging Face directory."""
     from logpi.envs.tasks import Addition
     from logpi.policies.small import small_policy
@@ -60,28 +63,28 @@ def _base(a: Demo, out: Path) -> Path:
     return path
 
 
-def _sft(a: Demo, out: Path) -> sft.SFT:
-    return sft.SFT(
+def sft(a: Demo, out: Path) -> SFT:
+    """The arguments of its supervised stage."""
+    return SFT(
         model=str(out / "base"), task=TASK, steps=a.sft_steps, rows=128, lr=2e-3, warmup=20, seed=a.seed,
         save_every=200, out=out / "sft",
     )  # fmt: skip
 
 
-def _rl(a: Demo, out: Path) -> rl.RL:
+def rl(a: Demo, out: Path) -> RL:
+    """The arguments of its reinforcement learning."""
     from logpi.algorithms import options as known
 
     with mistakes():
-        free = (
-            ("beta=0",) if "beta" in known(a.algorithm) else ()
-        )  # the task has nothing that a reference should protect
-    return rl.RL(
+        free = ("beta=0",) if "beta" in known(a.algorithm) else ()  # there is nothing that a reference should protect
+    return RL(
         model=str(out / "sft" / "model"), task=TASK, algorithm=a.algorithm, options=free + a.options, steps=a.steps,
         prompts=32, num_generations=8, max_completion_length=LENGTH, lr=a.lr, warmup=5, seed=a.seed, eval_every=20, eval_items=ITEMS,
         slots=256, out=out / "rl",
     )  # fmt: skip
 
 
-def _stage(recipe: Any, arguments: Any) -> tuple[Path, float]:
+def _stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
     """Run a job unless it is done already; go on with it if it was stopped. Its model, and the seconds it took."""
     from dataclasses import replace
 
@@ -89,7 +92,7 @@ def _stage(recipe: Any, arguments: Any) -> tuple[Path, float]:
     start = time.perf_counter()
     if not (model / "config.json").exists():
         begun = (arguments.out / "arguments.json").exists()
-        recipe.run(replace(arguments, resume=arguments.out) if begun else arguments)
+        run(replace(arguments, resume=arguments.out) if begun else arguments)
     if not (model / "config.json").exists():  # Ctrl-C: what to do was said
         raise SystemExit(130)
     return model, time.perf_counter() - start

@@ -38,7 +38,9 @@ class Gym(RunArguments):
     env: str = option("CartPole-v1", help="a Gymnasium id, e.g. Pendulum-v1, or logpi/GridWorld-v0")
     algorithm: str = option("ppo", help="a row of `logpi algorithms`")
     options: tuple[str, ...] = option(
-        (), help="settings of the preset or the algorithm, e.g. lr=1e-3 n_steps=64 gamma=0.98 hidden=[256,256]", nargs="*"
+        (),
+        help="settings of the preset or the algorithm, e.g. lr=1e-3 n_steps=64 gamma=0.98 hidden=[256,256]",
+        nargs="*",
     )
     env_options: tuple[str, ...] = option((), help="of the environment, e.g. slip=0.2", nargs="*")
     steps: int | None = option(None, help="environment steps in all (default: the preset's)")
@@ -119,7 +121,9 @@ def resolved(a: Gym) -> tuple[Preset, dict[str, Any]]:
     if name in FRAGMENTS and a.updates is not None:
         raise UserError(f"{name} learns from fragments of a fixed size: say --steps, not --updates")
     if name not in FRAGMENTS and a.steps is not None:
-        raise UserError(f"{name} learns from whole episodes, whose length nobody knows before: say --updates, not --steps")
+        raise UserError(
+            f"{name} learns from whole episodes, whose length nobody knows before: say --updates, not --steps"
+        )
     changed |= {k: v for k, v in (("steps", a.steps), ("updates", a.updates)) if v is not None}
     return preset(a.env, name, **changed), chosen
 
@@ -140,12 +144,20 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
     if not isinstance(made.objective, PolicyGradient) or not made.objective.on_policy:
         raise UserError(f"{made.name} learns from demonstrations or preferences, not from an environment's rewards")
     if made.keep.refill:
-        raise UserError(f"{made.name} samples further prompts in place of some groups, which environments do not have: use grpo or dr_grpo")
+        raise UserError(
+            f"{made.name} samples further prompts in place of some groups, which environments do not have: use grpo or dr_grpo"
+        )
     every = ("whiten", "entropy_coef", "value_coef", "value_clip", "max_kl", "damping", "cg_steps", "shrink", "trials")
     usable = {*known(name), *every} - ({"max_kl", "damping"} if isinstance(made.update, SGD) else set())
     options = {k: v for k, v in p.options if k in usable} | dict(chosen)
     several = p.minibatches > 1
-    sgd = SGD(p.epochs, p.minibatches, None, p.max_grad_norm, **({"shuffle": Actions()} if several and made.name in FRAGMENTS else {}))
+    sgd = SGD(
+        p.epochs,
+        p.minibatches,
+        None,
+        p.max_grad_norm,
+        **({"shuffle": Actions()} if several and made.name in FRAGMENTS else {}),
+    )
     if isinstance(made.update, TrustRegion):
         return algorithm(name, critic=sgd, micro_tokens=None, **options)
     return algorithm(name, update=sgd, **options)
@@ -177,8 +189,12 @@ def make_rollout(made: Algorithm, p: Preset, lanes: Lanes, policy: ActorCritic, 
     if made.name in FRAGMENTS:
         return Fragments(lanes, policy, steps=p.n_steps, seed=seed, scale=scale)
     if p.group < objective.min_group:
-        raise UserError(f"{made.name} compares episodes of one reset seed: group must be at least {objective.min_group}, not {p.group}")
-    return Episodes(lanes, policy, episodes=p.episodes, group=p.group, greedy=objective.needs_greedy, seed=seed, scale=scale)
+        raise UserError(
+            f"{made.name} compares episodes of one reset seed: group must be at least {objective.min_group}, not {p.group}"
+        )
+    return Episodes(
+        lanes, policy, episodes=p.episodes, group=p.group, greedy=objective.needs_greedy, seed=seed, scale=scale
+    )
 
 
 def evaluator(a: Gym, p: Preset, policy: ActorCritic) -> Callable[[int], tuple[dict[str, float], list[dict[str, Any]]]]:
@@ -196,7 +212,12 @@ def evaluator(a: Gym, p: Preset, policy: ActorCritic) -> Callable[[int], tuple[d
 
     def evaluate(step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         returns = play(lanes, choose, policy.kind, seeds)
-        numbers = {"eval/reward": returns.mean(), "eval/std": returns.std(), "eval/min": returns.min(), "eval/max": returns.max()}
+        numbers = {
+            "eval/reward": returns.mean(),
+            "eval/std": returns.std(),
+            "eval/min": returns.min(),
+            "eval/max": returns.max(),
+        }
         rows = [{"seed": s, "return": float(r)} for s, r in zip(seeds, returns, strict=True)]
         return {k: float(v) for k, v in numbers.items()}, rows
 
@@ -205,7 +226,9 @@ def evaluator(a: Gym, p: Preset, policy: ActorCritic) -> Callable[[int], tuple[d
 
 def _table(numbers: Mapping[str, float]) -> str:
     names = [k for k in numbers if k.startswith("eval/")]
-    return "evaluation, greedy, fresh seeds:  " + "  ".join(f"{k.removeprefix('eval/')} {numbers[k]:.2f}" for k in names)
+    return "evaluation, greedy, fresh seeds:  " + "  ".join(
+        f"{k.removeprefix('eval/')} {numbers[k]:.2f}" for k in names
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the model on disk

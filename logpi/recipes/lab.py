@@ -57,10 +57,11 @@ class StepValues(Show):
         "exact", help="what to reward, as in training: exact, number, boxed, tag_answer, my.py:function"
     )
     samples: int = option(32, help="completions from each prefix")
-    separator: str = option("\n", help="what ends a step")
+    separator: str = option("\\n", help="what ends a step")
     max_tokens: int = option(256, help="longest completion")
     temperature: float = option(1.0, help="of sampling")
     seed: int = option(0, help="of sampling")
+    chat: bool | None = option(None, help="put the prompt through the chat template (default: if the model has one)")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Command:
 
 COMMANDS = {
     "bias": Command(Bias, "which way each method's expected step points, against the policy gradient", "bias:bias"),
-    "variance": Command(Show, "how noisy each method's step is; baselines; the sign of the advantage; GAE over lambda", "variance:variance"),
+    "variance": Command(Show, "how noisy each step is; baselines; signs of the advantage; GAE over lambda", "variance:variance"),
     "kl": Command(Show, "k1, k2, k3 and exact KL, in the reward and in the loss, as numbers and as gradients", "kl:kl"),
     "clip": Command(Show, "which gradients survive clipping", "clip:clip"),
     "length": Command(Show, "which aggregation prefers short right or long wrong responses", "length:length"),

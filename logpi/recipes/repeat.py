@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from logpi.arguments import option, parse
 from logpi.errors import UserError
 
-__all__ = ["main"]
+__all__ = ["main", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,15 @@ def main(argv: Sequence[str]) -> int:
     command, saved = read_arguments(a.run)
     if command not in COMMANDS:
         raise UserError(f"{a.run} was made by {command!r}, which this version does not have")
-    words = [w for name, value in saved.items() if name not in ("out", "resume") for w in _words(name, value)]
+    words = words_of({k: v for k, v in saved.items() if k not in ("out", "resume")})
     if a.out is not None:
         words += ["--out", str(a.out)]
     return import_module(f"logpi.recipes.{COMMANDS[command][0]}").main(words)
+
+
+def words_of(saved: Mapping[str, Any]) -> list[str]:
+    """Saved arguments (`to_json`) as the words of a command line."""
+    return [w for name, value in saved.items() for w in _words(name, value)]
 
 
 def _words(name: str, value: object) -> list[str]:

@@ -94,7 +94,9 @@ def picture(runs: dict[str, Sequence[Path]], path: Path, title: str = "") -> Pat
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for label, seeds in runs.items():
-        series = [[(r["num_tokens_seen"], r["reward_100"]) for r in read_metrics(p) if "reward_100" in r] for p in seeds]
+        series = [
+            [(r["num_tokens_seen"], r["reward_100"]) for r in read_metrics(p) if "reward_100" in r] for p in seeds
+        ]
         grid = np.linspace(max(s[0][0] for s in series), min(s[-1][0] for s in series), 200)
         lines = np.stack([np.interp(grid, *zip(*s, strict=True)) for s in series])
         mean, half = np.transpose([interval(column.tolist()) for column in lines.T])
