@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from logpi.ops.advantages import Advantage, whiten
+from logpi.ops.advantages import Advantage, QValue, whiten
 from logpi.ops.kl import KL, k3
 from logpi.ops.ratios import Ratio, TokenRatio
 from logpi.ops.surrogates import Score, Surrogate
 from logpi.ops.time import own
 from logpi.ops.weights import TokenMean, Weight
-from logpi.types import Batch, Evaluation, Targets
+from logpi.types import Batch, Evaluation, Explanation, Targets
 
 __all__ = ["PolicyGradient", "TruncatedIS", "token_mean"]
 
@@ -96,6 +96,15 @@ class PolicyGradient:
         return self.advantage.group
 
     @property
+    def needs_policy(self) -> bool:
+        return False
+
+    @property
+    def whole_groups(self) -> bool:
+        """No: groups meet in the advantage, which is taken before."""
+        return False
+
+    @property
     def on_policy(self) -> bool:
         """The recorded actions must be the policy's own."""
         return self.advantage.on_policy
@@ -145,7 +154,7 @@ class PolicyGradient:
 
     def control(self, report: Mapping[str, float], responses: int) -> PolicyGradient:
         """The next objective; only an adaptive KL coefficient moves (`report["kl_sequence"]`, nats a response)."""
-        if self.kl is None or self.kl.adapt is None:
+        if self.kl is None or self.kl.adapt is None or "kl_sequence" not in report:  # no response: nothing was measured
             return self
         return self.restore({"kl_coef": self.kl.adapt(self.kl.coef, report["kl_sequence"], responses)})
 
@@ -197,4 +206,43 @@ class PolicyGradient:
             out["kl_old"] = token_mean(log_ratio.expm1() - log_ratio, mask)
         if targets.logp_ref is not None:
             out["kl"] = token_mean(k3(logp, targets.logp_ref), mask)
+        return out
+
+    def explain(self) -> Explanation:
+        """The composition as mathematics."""
+        terms = self.surrogate.equation
+        if self.correction is not None:
+            terms = f"min(π_old/π_sampler, {self.correction.cap:g}) {terms}"
+        if self.kl is not None and self.kl.place == "loss":
+            terms += f" − {self.kl.coef:g} ({self.kl.estimator.equation})"
+        if self.entropy_coef:
+            terms += f" + {self.entropy_coef:g} H(π(·|sₜ))"
+        if self.value_coef:
+            terms += f" − {self.value_coef:g}·½(V(sₜ) − V̂ₜ)²"
+        compound = terms != self.surrogate.equation
+        ratio = self.ratio if self.surrogate.uses_ratio else None
+        parts = {"advantage": self.advantage, "ratio": ratio or "–", "surrogate": self.surrogate, "KL": self.kl or "–",
+                 "weight": self.weight}  # fmt: skip
+        sources = [p.source for p in (self.advantage, self.surrogate, self.weight, ratio) if p is not None]
+        return Explanation(
+            f"maximise  Σₜ wₜ {'[ ' + terms + ' ]' if compound else terms}", tuple(self._where()),
+            {k: str(v) for k, v in parts.items()}, tuple(sources),
+        )  # fmt: skip
+
+    def _where(self) -> list[str]:
+        out = [self.advantage.equation]
+        if self.whiten:
+            out.append("Âₜ ← (Âₜ − mean) / std over all own actions of the batch")
+        if self.surrogate.uses_ratio:
+            out.append(self.ratio.equation)
+        out.append(self.weight.equation)
+        if self.kl is not None and self.kl.place == "reward":
+            penalty = f"{self.kl.coef:g} {self.kl.estimator.equation}"
+            out.append(f"rₜ ← rₜ − {penalty} at every own action (π = π_old there, no gradient)")
+        if self.kl is not None and self.kl.adapt is not None:
+            out.append(f"the KL coefficient moves to keep KL near {self.kl.adapt.target:g} nats a response")
+        if self.value_coef:
+            clip = f", V clipped to ±{self.value_clip:g} around its old value" if self.value_clip else ""
+            plus = "" if isinstance(self.advantage, QValue) else "+ V(sₜ) "
+            out.append(f"V̂ₜ = the critic's target, Âₜ {plus}before whitening{clip}")
         return out

@@ -157,7 +157,7 @@ def test_orz_is_reinforce_with_baseline_whitened_on_policy() -> None:
 
 
 def test_sft_is_the_mean_negative_log_likelihood() -> None:
-    batch, now, ref = double_case()
+    batch, now, _ = double_case()
     loss, grads = gradient(algorithm("sft").objective, batch, now, None, moved=0.0)
     assert_close(loss, -now.logp[batch.mask].mean())
     assert_close(grads["logp"], batch.mask / -batch.mask.sum())
