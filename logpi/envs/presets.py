@@ -67,16 +67,16 @@ PPO = _p(None, dict(gamma=0.99, lam=0.95, low=0.2), lr=3e-4, envs=8, n_steps=128
 A2C = _p(None, dict(gamma=0.99, lam=0.95), lr=2e-3, n_steps=16, source="ours: RL-Zoo's A2C with Adam and longer fragments")
 TRPO = _p(None, dict(gamma=0.99, lam=0.95, max_kl=0.01), n_steps=256, epochs=10, minibatches=16, linear=False,
           max_grad_norm=None, source="sb3-contrib's defaults")  # fmt: skip
-EPISODES = _p(None, dict(gamma=0.99), lr=5e-3, envs=16, episodes=16, epochs=1, updates=300)
+EPISODES = _p(None, dict(gamma=0.99), lr=5e-3, envs=16, episodes=16, epochs=1, updates=100)
 REINFORCE = _p(EPISODES, dict(whiten=True))  # returns in spreads of the batch: without it, all actions are pushed the same way
-GROUPS = _p(EPISODES, dict(beta=0.0), episodes=32, group=8)
+GROUPS = _p(EPISODES, dict(beta=0.0), episodes=32, group=8, updates=60)
 CONTINUOUS = _p(PPO, dict(gamma=0.99, lam=0.95, low=0.2, value_clip=0.2), envs=1, n_steps=2048, epochs=10, minibatches=32, lr=3e-4,
                 normalize=True, scale=True, steps=1_000_000, source="CleanRL, ppo_continuous_action.py")  # fmt: skip
 
 # algorithm -> settings where the environment has none of its own
 DEFAULTS: dict[str, Preset] = {
     "ppo": PPO, "orz": PPO, "a2c": A2C, "trpo": TRPO, "reinforce": REINFORCE, "policy_gradient": REINFORCE,
-    "reinforce_baseline": EPISODES, "actor_critic_q": EPISODES, "reinforce_plus_plus": _p(GROUPS, group=1, epochs=4),
+    "reinforce_baseline": EPISODES, "actor_critic_q": REINFORCE, "reinforce_plus_plus": _p(GROUPS, group=1, epochs=4),
 }  # fmt: skip
 
 PRESETS: dict[tuple[str, str], Preset] = {

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from logpi.ops.distributions import Categorical, Distributions
 from logpi.policies.heads import Head, score
 from logpi.policies.packing import ATTENTION, Packed, Packing, pack, register
 from logpi.types import Batch, Evaluation
@@ -170,14 +171,7 @@ class CausalLM(nn.Module):
         """
         batch = batch.to(self.device)
         need = _need(batch, self.value_head is not None)
-        if self.packed:
-            packed = pack(batch.obs, need.length, need.prefix)
-            hidden, where, head = self.hidden(packed, packed.ids, packed.position), packed.where, self.head
-            states = hidden.index_select(0, where[:, :-1][batch.mask])
-        else:
-            hidden, logits = self._plain(batch.obs, need.length)
-            where = torch.arange(batch.obs.numel(), device=self.device).view_as(batch.obs)
-            states, head = logits[:, :-1][batch.mask], Head(nn.Identity(), None, self.temperature)
+        hidden, where, states, head = self._states(batch, need)
         logp, entropy = score(head, states, batch.action[batch.mask], self.vocabulary, self.chunk)
         blank = torch.zeros(batch.mask.shape, device=self.device)
         value = None
@@ -186,6 +180,25 @@ class CausalLM(nn.Module):
             blank_value = torch.zeros(batch.obs.shape, device=self.device)
             value = blank_value.masked_scatter(need.valued, self.value_head(states).squeeze(-1))
         return Evaluation(blank.masked_scatter(batch.mask, logp), blank.masked_scatter(batch.mask, entropy), value)
+
+    def distributions(self, batch: Batch) -> Distributions:
+        """The whole distribution of each own action, which a trust region needs. Carries gradients, twice if need be.
+
+        All M × V logits are alive at once, so this is for small vocabularies (0.4 GB for 1,000 actions of 100,000 tokens).
+        """
+        batch = batch.to(self.device)
+        _, _, states, head = self._states(batch, _need(batch, False))
+        return Distributions(Categorical(self.vocabulary), head.logits(states))
+
+    def _states(self, batch: Batch, need: _Need) -> tuple[Tensor, Tensor, Tensor, Head]:
+        """Hidden states [N, d], where [B, T+1] each token's is, those of own actions [M, *], and the head for the latter."""
+        if self.packed:
+            packed = pack(batch.obs, need.length, need.prefix)
+            hidden, where = self.hidden(packed, packed.ids, packed.position), packed.where
+            return hidden, where, hidden.index_select(0, where[:, :-1][batch.mask]), self.head
+        hidden, logits = self._plain(batch.obs, need.length)
+        where = torch.arange(batch.obs.numel(), device=self.device).view_as(batch.obs)
+        return hidden, where, logits[:, :-1][batch.mask], Head(nn.Identity(), None, self.temperature)
 
     def _plain(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """hidden [B · W, d] and untempered logits [B, W, V] of the model's own padded forward."""

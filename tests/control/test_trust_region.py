@@ -182,3 +182,55 @@ def test_a_policy_that_cannot_state_its_distribution_is_refused():
     _, batch = small(Categorical(3))
     with pytest.raises(ValueError, match="whole distribution"):
         next(TrustRegion()(Plain(), algorithm("trpo").objective, None, batch, None, None))
+
+
+# ------------------------------------------------------------------------------------------------ tokens
+
+
+def token_case():
+    """A tiny language model with prompts, a tool gap and padding in its rows."""
+    pytest.importorskip("transformers")
+    from logpi.policies.causal_lm import CausalLM
+    from tests.tiny import tiny_model, tiny_tokenizer
+
+    policy = CausalLM(tiny_model("llama"), tiny_tokenizer(), critic=True)
+    g = torch.Generator().manual_seed(0)
+    obs = torch.randint(3, 20, (4, 9), generator=g)
+    mask = torch.tensor([[0, 1, 1, 0, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0, 0, 0]] * 2, dtype=torch.bool)
+    empty = torch.zeros(mask.shape)
+    batch = Batch(obs, obs[:, 1:], mask, empty, torch.ones(4, dtype=torch.bool), torch.arange(4) // 2, empty)
+    with torch.no_grad():
+        batch = replace(batch, logp=policy.evaluate(batch).logp)
+    return policy, replace(batch, reward=torch.where(mask, torch.rand(mask.shape, generator=g), 0.0))
+
+
+def test_the_same_update_moves_a_token_policy_inside_its_region():
+    policy, batch = token_case()
+    torch.testing.assert_close(
+        policy.distributions(batch).params.log_softmax(-1).gather(-1, batch.action[batch.mask][:, None])[:, 0],
+        policy.evaluate(batch).logp[batch.mask],
+    )
+    learner = Learner(policy, algorithm("trpo", max_kl=0.003), AdamW(1e-3))
+    old = policy.distributions(batch).detach()
+    report = learner.update(batch)
+    kl = float(policy.distributions(batch).kl(old).mean().detach())
+    assert 0 < kl <= 0.003 and report["trust/gain"] > 0 and kl == pytest.approx(report["trust/kl"], abs=1e-6)
+    assert report["gap_old/max"] < 1e-5
+
+
+def test_the_product_of_a_token_policy_is_its_explicit_fisher_matrix():
+    """On the last layer's norm: few parameters, and everything before the softmax is in play."""
+    policy, batch = token_case()
+    params = [p for n, p in policy.named_parameters() if n.endswith("model.norm.weight")]
+    assert len(params) == 1
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        here = policy.distributions(batch)
+        product = fisher_vector_product(here.kl(here.detach()).mean(), params)
+        n = params[0].numel()
+        found = torch.stack([product(row) for row in torch.eye(n)[:6]])
+        expected = torch.zeros(n, n)
+        for logits in here.params:
+            p = logits.softmax(-1).detach()
+            jacobian = torch.stack([torch.autograd.grad(x, params, retain_graph=True)[0] for x in logits])
+            expected += jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian / len(here.params)
+    torch.testing.assert_close(found, expected[:6], atol=1e-6, rtol=1e-3)
