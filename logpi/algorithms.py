@@ -430,56 +430,11 @@ def describe(which: str | Algorithm, **chosen: Any) -> str:
       maximise  Σₜ wₜ log π(aₜ|sₜ) Âₜ
     """
     a = algorithm(which, **chosen) if isinstance(which, str) else which
-    o = a.objective
-    assert isinstance(o, PolicyGradient)
-    terms = o.surrogate.equation
-    if o.correction is not None:
-        terms = f"min(π_old/π_sampler, {o.correction.cap:g}) {terms}"
-    if o.kl is not None and o.kl.place == "loss":
-        terms += f" − {o.kl.coef:g} ({o.kl.estimator.equation})"
-    if o.entropy_coef:
-        terms += f" + {o.entropy_coef:g} H(π(·|sₜ))"
-    if o.value_coef:
-        terms += f" − {o.value_coef:g}·½(V(sₜ) − V̂ₜ)²"
-    compound = terms != o.surrogate.equation
-    lines = [f"{a.name}: {a.source}", "", f"  maximise  Σₜ wₜ {'[ ' + terms + ' ]' if compound else terms}"]
-    lines += [f"  where     {x}" for x in _where(o)]
-    lines += ["", *(f"  {k:<11}{v}" for k, v in _choices(a).items())]
-    lines += ["", "  sources   " + "; ".join(dict.fromkeys(_sources(o)))]
+    e = a.objective.explain()
+    choices = {**e.parts, "update": str(a.update), "keep": str(a.keep), "truncation": str(a.truncation)}
+    lines = [f"{a.name}: {a.source}", "", f"  {e.goal}", *(f"  where     {x}" for x in e.where)]
+    lines += ["", *(f"  {k:<11}{v}" for k, v in choices.items())]
+    lines += ["", "  sources   " + "; ".join(dict.fromkeys(e.sources))]
     if a.differs:
         lines += ["  differs   " + a.differs[0], *(f"            {x}" for x in a.differs[1:])]
     return "\n".join(lines)
-
-
-def _where(o: PolicyGradient) -> list[str]:
-    out = [o.advantage.equation]
-    if o.whiten:
-        out.append("Âₜ ← (Âₜ − mean) / std over all own actions of the batch")
-    if o.surrogate.uses_ratio:
-        out.append(o.ratio.equation)
-    out.append(o.weight.equation)
-    if o.kl is not None and o.kl.place == "reward":
-        out.append(
-            f"rₜ ← rₜ − {o.kl.coef:g} {o.kl.estimator.equation} at every own action (π = π_old there, no gradient)"
-        )
-    if o.kl is not None and o.kl.adapt is not None:
-        out.append(f"the KL coefficient moves to keep KL near {o.kl.adapt.target:g} nats a response")
-    if o.value_coef:
-        clip = f", V clipped to ±{o.value_clip:g} around its old value" if o.value_clip else ""
-        out.append(
-            f"V̂ₜ = the critic's target, Âₜ {'' if isinstance(o.advantage, QValue) else '+ V(sₜ) '}before whitening{clip}"
-        )
-    return out
-
-
-def _choices(a: Algorithm) -> dict[str, str]:
-    o = a.objective
-    assert isinstance(o, PolicyGradient)
-    parts = {"advantage": o.advantage, "ratio": o.ratio if o.surrogate.uses_ratio else "–", "surrogate": o.surrogate,
-             "KL": o.kl or "–", "weight": o.weight, "update": a.update, "keep": a.keep, "truncation": a.truncation}  # fmt: skip
-    return {k: str(v) for k, v in parts.items()}
-
-
-def _sources(o: PolicyGradient) -> list[str]:
-    parts = [o.advantage, o.surrogate, o.weight] + ([o.ratio] if o.surrogate.uses_ratio else [])
-    return [p.source for p in parts]

@@ -102,7 +102,7 @@ class Learner:
         return report
 
     def _prepare(self, batch: Batch) -> Targets:
-        if self.trust.sampler and not self.objective.needs_critic:
+        if self.trust.sampler and not (self.objective.needs_critic or self.objective.needs_policy):
             now = Evaluation(batch.logp, torch.zeros_like(batch.logp))
         else:
             now = evaluate(self.policy, batch, self.micro_tokens)

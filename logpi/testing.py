@@ -124,11 +124,14 @@ def _map_ref(ref: Evaluation | None, f: Map, value: Map) -> Evaluation | None:
     return None if ref is None else _map(ref, f, value)
 
 
-def check_micro_batches(objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None) -> None:
-    """Any split of the rows into micro-batches gives the same loss and gradient."""
+def check_micro_batches(
+    objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None, whole_groups: bool = False
+) -> None:
+    """Any split of the rows (or of the groups) into micro-batches gives the same loss and gradient."""
     whole = gradient(objective, batch, now, ref)
+    unit = batch.group if whole_groups else torch.arange(len(batch))
     for size in (1, 2, 5):
-        pieces = list(torch.arange(len(batch)).split(size))
+        pieces = [torch.isin(unit, some).nonzero().flatten() for some in torch.unique(unit).split(size)]
         _same(f"micro-batches of {size}", whole, gradient(objective, batch, now, ref, pieces=pieces))
 
 
@@ -225,15 +228,20 @@ def check_observation_deletion(objective: Objective, batch: Batch, now: Evaluati
 
 
 def check_all(
-    objective: Objective, batch: Batch | None = None, now: Evaluation | None = None, ref: Evaluation | None = None
-) -> None:
+    objective: Objective, batch: Batch | None = None, now: Evaluation | None = None, ref: Evaluation | None = None, *,
+    whole_groups: bool = False,
+) -> None:  # fmt: skip
     """Every invariance above; with a random ragged batch unless one is given.
+
+    Args:
+        whole_groups: micro-batches hold whole groups, as objectives that score a group together need it.
 
     Raises:
         AssertionError: naming the first law that does not hold.
     """
     if batch is None or now is None:
         batch, now, ref = random_case()
-    laws = (check_micro_batches, check_padding, check_row_order, check_garbage, check_dead_rows, check_observation_deletion)
+    check_micro_batches(objective, batch, now, ref, whole_groups)
+    laws = (check_padding, check_row_order, check_garbage, check_dead_rows, check_observation_deletion)
     for law in laws:
         law(objective, batch, now, ref)

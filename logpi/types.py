@@ -18,7 +18,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Collected", "Evaluation", "Objective", "Policy", "Rollout", "Targets", "Trajectory", "collate"]
+__all__ = [
+    "Batch", "Collected", "Evaluation", "Explanation", "Objective", "Policy", "Rollout", "Targets", "Trajectory", "collate",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Targets:
         advantage: in units of return (whitened if the objective says so).
         value_target: in units of return, or None without a critic.
         value_old: the critic's estimate before the update (for value clipping), or None.
+        baseline: what an outcome is compared with, in the objective's own unit (KTO's reference point), or None.
     """
 
     logp_old: Tensor
@@ -134,6 +137,7 @@ class Targets:
     advantage: Tensor
     value_target: Tensor | None = None
     value_old: Tensor | None = None
+    baseline: Tensor | None = None
 
     def rows(self, index: Tensor, width: int) -> Targets:
         """The rows at `index`, cut to `width` columns as `Batch.rows` cut them."""
@@ -141,11 +145,28 @@ class Targets:
         return replace(self, **{k: v[index.to(v.device), :width] for k, v in values.items() if v is not None})
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """An objective as mathematics, for people.
+
+    Attributes:
+        goal: what is maximised or minimised. where: definitions of what stands in it. parts: the choice on each axis of the
+            table (advantage, ratio, surrogate, KL, weight). sources: of the parts.
+    """
+
+    goal: str
+    where: tuple[str, ...]
+    parts: Mapping[str, str]
+    sources: tuple[str, ...]
+
+
 class Objective(Protocol):
     """Scores a batch. A value: frozen, printable, comparable.
 
     `needs_critic`, `needs_reference`, `needs_greedy`: what `prepare` reads. `on_policy`: the recorded actions must be the
-    policy's own, so every ratio is 1 before the first step. `min_group`: least number of samples for each prompt.
+    policy's own, so every ratio is 1 before the first step. `needs_policy`: `prepare` reads the policy's own
+    log-probabilities though the rows are not its. `min_group`: least number of samples for each prompt. `whole_groups`: the
+    rows of a group are scored together, so no micro-batch may part them.
     """
 
     @property
@@ -161,7 +182,13 @@ class Objective(Protocol):
     def on_policy(self) -> bool: ...
 
     @property
+    def needs_policy(self) -> bool: ...
+
+    @property
     def min_group(self) -> int: ...
+
+    @property
+    def whole_groups(self) -> bool: ...
 
     def prepare(self, batch: Batch, now: Evaluation, ref: Evaluation | None) -> Targets:
         """Targets for the whole batch, groups intact. Carries no gradient."""
@@ -172,7 +199,10 @@ class Objective(Protocol):
         ...
 
     def loss(self, batch: Batch, targets: Targets, weight: Tensor, now: Evaluation) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scalar loss of a micro-batch and its diagnostics (token means; names ending in /max and /min are extremes)."""
+        """Scalar loss of a micro-batch and its diagnostics.
+
+        These are token means; names ending in /max and /min are extremes; what begins with + adds up over micro-batches.
+        """
         ...
 
     def idle(self, batch: Batch, targets: Targets) -> Tensor:
@@ -189,6 +219,10 @@ class Objective(Protocol):
 
     def restore(self, controls: Mapping[str, float]) -> Objective:
         """The objective with these coefficients; the inverse of `controls`."""
+        ...
+
+    def explain(self) -> Explanation:
+        """The objective as mathematics."""
         ...
 
 

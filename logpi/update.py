@@ -106,7 +106,8 @@ class AdamW:
 
 
 class Tally:
-    """Puts together diagnostics of micro-batches: token means by their number of tokens, `…/max` and `…/min` as extremes."""
+    """Puts together diagnostics of micro-batches: token means by their number of tokens, `…/max` and `…/min` as extremes,
+    `+…` as sums (the sign is dropped)."""
 
     def __init__(self) -> None:
         self._pieces: list[tuple[dict[str, Tensor], int]] = []
@@ -116,30 +117,39 @@ class Tally:
 
     def means(self) -> dict[str, float]:
         if len(self._pieces) == 1:
-            return {name: float(x) for name, x in self._pieces[0][0].items()}
-        return {name: self._mean(name) for name in dict.fromkeys(k for metrics, _ in self._pieces for k in metrics)}
+            return {name.removeprefix("+"): float(x) for name, x in self._pieces[0][0].items()}
+        names = dict.fromkeys(k for metrics, _ in self._pieces for k in metrics)
+        return {name.removeprefix("+"): self._mean(name) for name in names}
 
     def _mean(self, name: str) -> float:
         found = [(metrics[name], tokens) for metrics, tokens in self._pieces if name in metrics]
         values = torch.stack([x for x, _ in found])
+        if name.startswith("+"):
+            return float(values.sum())
         if name.endswith(("/max", "/min")):
             return float(values.amax() if name.endswith("/max") else values.amin())
         counts = torch.tensor([n for _, n in found], dtype=values.dtype, device=values.device)
         return float((values * counts).sum() / counts.sum().clamp(min=1))
 
 
-def micro_batches(mask: Tensor, tokens: int | None) -> Iterator[Tensor]:
+def micro_batches(mask: Tensor, tokens: int | None, group: Tensor | None = None) -> Iterator[Tensor]:
     """Index tensors over consecutive rows of at most `tokens` columns in all (one row at least); None for all at once.
 
-    Rows stay in order, so the samples of one prompt stay together and share its computation.
+    Rows stay in order, so the samples of one prompt stay together and share its computation. With `group` [B], consecutive
+    rows of one group are never parted, even where they exceed `tokens`.
     """
     if tokens is None:
         yield torch.arange(mask.shape[0])
         return
     columns = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    length = (mask * columns).amax(1).tolist()
+    length = (mask * columns).amax(1)
+    fresh = torch.ones_like(length, dtype=torch.bool)  # rows that may begin a micro-batch
+    if group is not None:
+        fresh[1:] = group[1:] != group[:-1]
+    begins = fresh.nonzero().flatten()
+    totals = torch.zeros_like(begins).index_add(0, fresh.cumsum(0) - 1, length).tolist()
     start, used = 0, 0
-    for i, n in enumerate(length):
+    for i, n in zip(begins.tolist(), totals, strict=True):
         if i > start and used + n > tokens:
             yield torch.arange(start, i)
             start, used = i, 0
@@ -292,7 +302,8 @@ class SGD:
             yield batch, targets, weight
             return
         index = busy.nonzero().flatten()
-        for piece in micro_batches(batch.mask[index], self.micro_tokens) if len(index) else ():
+        group = batch.group[index] if objective.whole_groups else None
+        for piece in micro_batches(batch.mask[index], self.micro_tokens, group) if len(index) else ():
             part = batch.rows(index[piece])
             width = part.mask.shape[1]
             yield part, targets.rows(index[piece], width), weight[index[piece], :width]
