@@ -17,17 +17,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _WHERE = {
-    "Check": "verdict", "MDP": "mdp", "Moments": "expectation", "Setting": "expectation", "World": "worlds", "check": "verdict",
-    "double": "worlds", "gradients": "expectation", "grid_world": "worlds", "moments": "expectation", "responses": "worlds",
-    "standard": "worlds", "token_world": "worlds",
+    "Check": "verdict", "MDP": "mdp", "Moments": "expectation", "Setting": "expectation", "World": "worlds",
+    "check": "verdict", "double": "worlds", "gradients": "expectation", "grid_world": "worlds",
+    "moments": "expectation", "responses": "worlds", "standard": "worlds", "token_world": "worlds",
 }  # fmt: skip
 __all__ = sorted(_WHERE)
 
 if TYPE_CHECKING:
-    from logpi.lab.verdict import Check, check
-    from logpi.lab.expectation import Moments, Setting, gradients, moments
-    from logpi.lab.mdp import MDP
-    from logpi.lab.worlds import World, double, grid_world, responses, standard, token_world
+    from logpi.lab.expectation import Moments as Moments
+    from logpi.lab.expectation import Setting as Setting
+    from logpi.lab.expectation import gradients as gradients
+    from logpi.lab.expectation import moments as moments
+    from logpi.lab.mdp import MDP as MDP
+    from logpi.lab.verdict import Check as Check
+    from logpi.lab.verdict import check as check
+    from logpi.lab.worlds import World as World
+    from logpi.lab.worlds import double as double
+    from logpi.lab.worlds import grid_world as grid_world
+    from logpi.lab.worlds import responses as responses
+    from logpi.lab.worlds import standard as standard
+    from logpi.lab.worlds import token_world as token_world
 
 
 def __getattr__(name: str) -> Any:

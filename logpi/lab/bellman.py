@@ -1,6 +1,7 @@
-"""`logpi lab bellman`: value iteration on the grid world, sweep by sweep; V against Q; the greedy policy; what slips change.
+"""`logpi lab bellman`: value iteration on the grid world, sweep by sweep; V against Q; the greedy policy; what slips
+change.
 
-    V(s) ← max_a Σ_s' P(s'|s,a) [ R(s,a,s') + γ V(s') ]
+V(s) ← max_a Σ_s' P(s'|s,a) [ R(s,a,s') + γ V(s') ]
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def value_iteration(grid: GridModel, gamma: float = 1.0, tolerance: float = 1e-1
         value = after
         if sweeps[-1].change <= tolerance:
             return sweeps
-    raise ValueError(f"value iteration has not settled after {most} sweeps: with gamma = 1 every move must cost something")
+    raise ValueError(
+        f"value iteration has not settled after {most} sweeps: with gamma = 1 every move must cost something"
+    )
 
 
 def greedy(grid: GridModel, q: Tensor) -> list[str]:
@@ -66,12 +69,13 @@ def bellman(slip: float = 0.2, gamma: float = 1.0) -> Report:
     start = grids[0].state(grids[0].start)
     return Report(
         "bellman",
-        f"Value iteration on the grid world: start S at (0, 0), a move costs 1, terminal cells +5, +4 and −1; γ = {gamma:g}. "
-        "Values spread from the terminal cells, one cell a sweep.",
+        "Value iteration on the grid world: start S at (0, 0), a move costs 1, terminal cells +5, +4 and −1; γ = "
+        f"{gamma:g}. Values spread from the terminal cells, one cell a sweep.",
         (_sweeps(grids[0], runs[0], 1, "without slips"), _sweeps(grids[1], runs[1], 2, f"with slips of {slip:g}"),
          _policy(grids, runs), _v_and_q(grids[0], runs)),
-        f"values reach every cell after {len(runs[0]) - 1} sweeps without slips, where the start is worth {float(firm[start]):.2f}; slips "
-        f"lower it to {float(slippery[start]):.2f} and need {len(runs[1]) - 1} sweeps, because each cell then depends on its own value.",
+        f"values reach every cell after {len(runs[0]) - 1} sweeps without slips, where the start is worth "
+        f"{float(firm[start]):.2f}; slips lower it to {float(slippery[start]):.2f} and need {len(runs[1]) - 1} sweeps, "
+        "because each cell then depends on its own value.",
         lambda figure: _draw(figure, grids, runs),
         (9.0, 5.0),
     )  # fmt: skip
@@ -92,7 +96,9 @@ def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> Table:
             cells.append(" ".join(_cell(grid, run[k - 1].value, (x, y), digits) for x in range(grid.width)))
         rows.append(tuple(cells))
     return Table(
-        f"{number}. V after each sweep, {how} (■: terminal)", ("", *(f"sweep {k}" for k in shown[:-1]), "settled"), tuple(rows)
+        f"{number}. V after each sweep, {how} (■: terminal)",
+        ("", *(f"sweep {k}" for k in shown[:-1]), "settled"),
+        tuple(rows),
     )
 
 
@@ -105,7 +111,10 @@ def _cell(grid: GridModel, value: Tensor, cell: Cell, digits: int) -> str:
 def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> Table:
     arrows = [greedy(g, r[-1].q) for g, r in zip(grids, runs, strict=True)]
     rows = tuple(
-        (f"y={y}", *(" ".join(f"{a[g.state((x, y))]:^4}" for x in range(g.width)) for g, a in zip(grids, arrows, strict=True)))
+        (
+            f"y={y}",
+            *(" ".join(f"{a[g.state((x, y))]:^4}" for x in range(g.width)) for g, a in zip(grids, arrows, strict=True)),
+        )
         for y in _rows(grids[0])
     )
     return Table("3. The greedy policy: every best move", ("", "without slips", "with slips"), rows)

@@ -61,11 +61,12 @@ def bias(responses: int = 4) -> Report:
     p = world.solve_rate().tolist()
     return Report(
         "bias",
-        "E[∇L̂] of every method of the table, over every batch there can be (no sampling), against −∇J. World: two prompts "
-        f"(solved with probability {p[0]:.2f} and {p[1]:.2f}), 15 responses, a softmax table.",
+        "E[∇L̂] of every method of the table, over every batch there can be (no sampling), against −∇J. World: two "
+        f"prompts (solved with probability {p[0]:.2f} and {p[1]:.2f}), 15 responses, a softmax table.",
         (_alone(world, responses), _shipped(world, responses), by_m, growth),
-        "baselines leave the policy gradient as it is, Dr. GRPO scales it by (M−1)/M, and what turns it are the group's "
-        "standard deviation (from M = 4 on, with binary rewards), lengths in the weight, and statistics that see the row.",
+        "baselines leave the policy gradient as it is, Dr. GRPO scales it by (M−1)/M, and what turns it are the "
+        "group's standard deviation (from M = 4 on, with binary rewards), lengths in the weight, and statistics that "
+        "see the row.",
         lambda figure: _draw(figure, by_m, growth),
         (9.0, 3.6),
     )
@@ -79,17 +80,20 @@ def _alone(world: World, m: int) -> Table:
         found = moments(world, claim.objective, setting)
         form = claim.form(world, m)
         limit = angle(form, -world.gradient)
+        off = _digits(_gap(found.mean, form)) if claim.exact else None
         rows.append(
-            (claim.name, claim.law, _digits(_gap(found.mean, form)) if claim.exact else None, limit, angle(found.mean, found.target),
+            (claim.name, claim.law, off, limit, angle(found.mean, found.target),
              found.scale, found.verdict)
         )  # fmt: skip
     return Table(
-        f"1. The advantage alone: no KL, no whitening, responses summed (N = 1, M = {m}; reinforce_plus_plus N = 3, M = 1)",
+        f"1. The advantage alone: no KL, no whitening, responses summed (N = 1, M = {m}; reinforce_plus_plus N = 3, M "
+        "= 1)",
         ("method", "theory: E[∇L̂]", "off by", "angle", "here", "scale", "verdict"),
         tuple(rows),
         ("", "", "", ".1f", ".1f", ".4f", ""),
-        "σ = √(p(1−p)) of a prompt solved with probability p. angle: of the theory's direction with −∇J, in degrees; here: of E[∇L̂] itself. off by: |E[∇L̂] − theory| / |theory|, "
-        "where the theory holds for every M. Critics hold V^π unless wrong; ppo without γ has γ = 1. scale: in lengths of ∇J.",
+        "σ = √(p(1−p)) of a prompt solved with probability p. angle: of the theory's direction with −∇J, in degrees; "
+        "here: of E[∇L̂] itself. off by: |E[∇L̂] − theory| / |theory|, where the theory holds for every M. Critics "
+        "hold V^π unless wrong; ppo without γ has γ = 1. scale: in lengths of ∇J.",
     )
 
 
@@ -110,7 +114,8 @@ def _shipped(world: World, m: int) -> Table:
         ("method", "beside the theorem", "angle", "scale", "verdict"),
         tuple(rows),
         ("", "", ".2f", ".4f", ""),
-        "Against −∇(J − β KL(π‖π_ref)) with the method's own β. The methods of the GRPO family also divide by the group's std. 1/tokens: of the batch, here one group.",
+        "Against −∇(J − β KL(π‖π_ref)) with the method's own β. The methods of the GRPO family also divide by the "
+        "group's std. 1/tokens: of the batch, here one group.",
     )
 
 
@@ -151,7 +156,8 @@ def _first_difference() -> Table:
         ("M", "angle, binary", "scale", "verdict, binary rewards", "angle, real", "verdict, real rewards"),
         tuple(rows),
         ("d", ".2f", ".4f", "", ".2f", ""),
-        "With binary rewards and M = 2 or 3 every mixed group has the same standard deviation, so GRPO is Dr. GRPO times a number.",
+        "With binary rewards and M = 2 or 3 every mixed group has the same standard deviation, so GRPO is Dr. GRPO "
+        "times a number.",
     )
 
 
@@ -173,7 +179,8 @@ def _growth(world: World) -> Table:
             tokens = _gap(whole, limits["reinforce_plus_plus"])
         rows.append((m, *(_gap(found[n], limits[n]) for n in names), turned, tokens))
     return Table(
-        "4. Limits: distance |E[∇L̂] − limit| / |limit| as M grows (reinforce_plus_plus: N prompts, M = 1), a tiny world",
+        "4. Limits: distance |E[∇L̂] − limit| / |limit| as M grows (reinforce_plus_plus: N prompts, M = 1), a tiny "
+        "world",
         ("M (or N)", "grpo_r1", "grpo", "dapo", "angle of grpo_r1", "reinforce_plus_plus"),
         tuple(rows),
         ("d", ".4f", ".4f", ".4f", ".2f", ".4f"),

@@ -1,7 +1,8 @@
-"""What theory says each estimator's expected gradient is: closed forms, written from the papers' algebra and not from the code.
+"""What theory says each estimator's expected gradient is: closed forms, written from the papers' algebra and not from
+the code.
 
-Each is a function of a `World` that returns E[∇L̂] [S·A] (or its limit), made of single trajectories, values and ∇J only.
-Left out: the estimators themselves, which are the library's own.
+Each is a function of a `World` that returns E[∇L̂] [S·A] (or its limit), made of single trajectories, values and ∇J
+only. Left out: the estimators themselves, which are the library's own.
 """
 
 from __future__ import annotations

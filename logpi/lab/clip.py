@@ -1,7 +1,7 @@
 """`logpi lab clip`: which gradients survive clipping, for every sign of the advantage and side of the ratio.
 
-The number shown is ∂(surrogate)/∂(log π), by autograd through the library's own surrogates: what the action's log-probability is
-pushed by, for Â = ±1. Unclipped it is ρ Â.
+The number shown is ∂(surrogate)/∂(log π), by autograd through the library's own surrogates: what the action's
+log-probability is pushed by, for Â = ±1. Unclipped it is ρ Â.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ def clip() -> Report:
         "0: the action has no gradient any more.",
         (_table("1. A good action (Â = +1): pushed up until ρ is above the bound", 1.0),
          _table("2. A bad action (Â = −1): pushed down until ρ is below the bound", -1.0), _quadrants()),
-        "clipping stops only what has already moved the right way (Â > 0 and ρ high, Â < 0 and ρ low); clip-higher leaves good "
-        "actions more room, dual clip also stops bad actions that became much likelier, and CISPO bounds the push but stops none.",
+        "clipping stops only what has already moved the right way (Â > 0 and ρ high, Â < 0 and ρ low); clip-higher "
+        "leaves good actions more room, dual clip also stops bad actions that became much likelier, and CISPO bounds "
+        "the push but stops none.",
         _draw,
         (9.0, 3.6),
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """The expectation and the variance of what an optimiser step would apply, over every batch that a rollout could bring.
 
 A batch is N prompts × M responses. Samples are exchangeable, so a group is a multiset of responses with its multinomial
-probability, and a batch a multiset of groups. Each batch goes through the objective's own `prepare`, `weight` and `loss`, and
+probability, and a batch a multiset of groups. Each batch goes through the objective's own `prepare`, `weight` and
+`loss`, and
 autograd: no formula of an estimator is written here. Left out: what the result should be (`claims.py`).
 """
 
@@ -156,7 +157,8 @@ class _Copies(Index):
 def batch_gradient(
     policy: TabularPolicy, objective: Objective, batch: Batch, reference: Evaluation | None
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of the loss with respect to the policy's logits, as one optimiser step would apply it, and the advantages.
+    """Gradient of the loss with respect to the policy's logits, as one optimiser step would apply it, and the
+    advantages.
 
     Args:
         policy: at the parameters that sampled the batch. batch: whole groups.

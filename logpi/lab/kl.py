@@ -1,12 +1,13 @@
 """`logpi lab kl`: what each estimator of the KL penalty is worth as a number, and what it does as a gradient.
 
-Two tables: value (mean, bias, spread) of k1, k2, k3; and the expected gradient of each, in the reward and in the loss, against
-four candidates of what it might be the gradient of.
+Two tables: value (mean, bias, spread) of k1, k2, k3; and the expected gradient of each, in the reward and in the loss,
+against four candidates of what it might be the gradient of.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,26 +38,28 @@ def kl() -> Report:
     sweep = _sweep()
     return Report(
         "kl",
-        "The KL penalty as a number and as a gradient, with Δ = log π − log π_ref at each token: k1 = Δ, k2 = ½Δ², k3 = e^−Δ + Δ − 1. "
-        "Rewards are all 0, so the expected step is the penalty's alone. Everything is exact, on-policy.",
+        "The KL penalty as a number and as a gradient, with Δ = log π − log π_ref at each token: k1 = Δ, k2 = ½Δ², k3 "
+        "= e^−Δ + Δ − 1. Rewards are all 0, so the expected step is the penalty's alone. Everything is exact, "
+        "on-policy.",
         (_values(sweep), _gradients(bandit, "2. One token: −E[∇L̂] of each placement", bandit=True),
          _gradients(world, "3. Two tokens: the same, where states also move with π", bandit=False)),
-        "k1 in the reward is the gradient of KL(π‖π_ref); in the loss k1 does nothing on average, k2 gives the reverse and k3 the "
-        "forward KL, both with the visited states held fixed, so beyond one token no loss term is the gradient of a response's KL.",
+        "k1 in the reward is the gradient of KL(π‖π_ref); in the loss k1 does nothing on average, k2 gives the reverse "
+        "and k3 the forward KL, both with the visited states held fixed, so beyond one token no loss term is the "
+        "gradient of a response's KL.",
         lambda figure: _draw(figure, sweep),
         (9.0, 3.6),
     )  # fmt: skip
 
 
 def penalty_gradient(world: World, reference: Tensor, estimator: Estimator, place: str) -> Tensor:
-    """−E[∇L̂] [S·A] of a penalty alone (β = 1, no reward), through the library's objective: where it pushes π *away* from."""
+    """−E[∇L̂] [S·A] of a penalty alone (β = 1, no reward), through the library's objective."""
     penalty = KL(1.0, estimator, "reward" if place == "reward" else "loss")
     objective = PolicyGradient(RewardToGo(), surrogate=Score(), weight=SequenceSum(), kl=penalty)
     return moments(world, objective, Setting(responses=1, reference=reference)).mean
 
 
 def full_vocabulary_gradient(world: World, reference: Tensor) -> Tensor:
-    """The gradient of the exact KL over the vocabulary at every visited state (`ops.kl.exact`), as a loss term [S·A]."""
+    """Gradient [S·A] of the exact KL over the vocabulary (`ops.kl.exact`) at every visited state, as a loss term."""
     theta = world.logits.detach().requires_grad_()
     d = world.mdp.occupancy(world.pi).sum(0)
     off = torch.where(world.mdp.allowed, 0.0, -1e9)
@@ -68,7 +71,7 @@ def candidates(world: World, reference: Tensor) -> list[Tensor]:
     ref = world.mdp.policy(reference)
     visits = world.mdp.occupancy(world.pi).sum(0)
 
-    def grad(f) -> Tensor:  # noqa: ANN001
+    def grad(f: Callable[[Tensor], Tensor]) -> Tensor:
         theta = world.logits.detach().requires_grad_()
         return torch.autograd.grad(f(world.mdp.policy(theta)), theta)[0].flatten()
 
@@ -84,7 +87,9 @@ def _gradients(world: World, title: str, bandit: bool) -> Table:
     reference = far_reference(world)
     targets = candidates(world, reference)
     found = [
-        (e.name, place, penalty_gradient(world, reference, e, place)) for place in ("reward", "loss") for e in (k1, k2, k3)
+        (e.name, place, penalty_gradient(world, reference, e, place))
+        for place in ("reward", "loss")
+        for e in (k1, k2, k3)
     ]
     found.append(("exact", "loss", full_vocabulary_gradient(world, reference)))
     shown = targets[:2] if bandit else targets
@@ -131,15 +136,16 @@ def _sweep() -> list[dict[str, Any]]:
 
 def _values(sweep: list[dict[str, Any]]) -> Table:
     rows = tuple(
-        (r["kl"], r["k1"] - r["kl"], r["k1 sd"], r["k2"] - r["kl"], r["k2 sd"], r["k3"] - r["kl"], r["k3 sd"]) for r in sweep
+        (r["kl"], r["k1"] - r["kl"], r["k1 sd"], r["k2"] - r["kl"], r["k2 sd"], r["k3"] - r["kl"], r["k3 sd"])
+        for r in sweep
     )
     return Table(
         "1. As a number: KL(π‖π_ref) of a response from one sample, as π sharpens and π_ref stays flat",
         ("KL(π‖ref), nats", "k1: bias", "sd", "k2: bias", "sd ", "k3: bias", "sd  "),
         rows,
         (".5f", *(".5f",) * 6),
-        "k3 is unbiased like k1, and less noisy while the policies are close; once π makes tokens rare that π_ref likes, its "
-        "spread explodes. k2 is biased.",
+        "k3 is unbiased like k1, and less noisy while the policies are close; once π makes tokens rare that π_ref "
+        "likes, its spread explodes. k2 is biased.",
     )
 
 

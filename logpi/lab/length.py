@@ -1,7 +1,7 @@
 """`logpi lab length`: which aggregation prefers short right answers or forgives long wrong ones, exactly.
 
-In its world thinking on (x) never helps: right and wrong are as likely after any number of steps, so the policy gradient has no
-wish about length. Whatever an aggregation does to length is its own doing.
+In its world thinking on (x) never helps: right and wrong are as likely after any number of steps, so the policy
+gradient has no wish about length. Whatever an aggregation does to length is its own doing.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ def length() -> Report:
     tables = [_table(length_world(p), i, p) for i, p in ((1, 0.5), (2, 0.2))]
     return Report(
         "length",
-        "One expected step (Â = R − group mean, M = 4; natural gradient, scaled to the same length) with each aggregation. How do the "
-        "probabilities of short and long, right and wrong responses move, and how the mean length? Thinking on never helps in this "
-        "world, so the policy gradient leaves every length alone.",
+        "One expected step (Â = R − group mean, M = 4; natural gradient, scaled to the same length) with each "
+        "aggregation. How do the probabilities of short and long, right and wrong responses move, and how the mean "
+        "length? Thinking on never helps in this world, so the policy gradient leaves every length alone.",
         tuple(tables),
-        "dividing by a response's own length makes right answers shorter and wrong ones longer; token means over a group do "
-        "so less; sums and a fixed constant leave length alone.",
+        "dividing by a response's own length makes right answers shorter and wrong ones longer; token means over a "
+        "group do so less; sums and a fixed constant leave length alone.",
         lambda figure: _draw(figure, length_world(0.2)),
         (9.0, 3.6),
     )
@@ -64,10 +64,8 @@ def step_effects(world: World, weight: Weight) -> tuple[Tensor, Tensor]:
     fisher = world.mdp.fisher(world.pi)
     step = -torch.linalg.pinv(fisher, hermitian=True) @ moments(world, objective, Setting(responses=4)).mean
     step = step / (step @ fisher @ step).sqrt()
-    _, change = torch.func.jvp(
-        lambda theta: world.policy_logp(theta).sum(1), (world.logits,), (step.view_as(world.logits),)
-    )
-    return change, step
+    moved = torch.func.jvp(lambda x: world.policy_logp(x).sum(1), (world.logits,), (step.view_as(world.logits),))
+    return moved[1], step
 
 
 def _mean_length(world: World, change: Tensor, among: Tensor) -> float:
@@ -91,7 +89,8 @@ def _table(world: World, number: int, solved: float) -> Table:
         ("aggregation", "who", "right T=1", f"T={LONGEST}", "wrong T=1", f"T={LONGEST} ", "ΔT right", "ΔT wrong", "ΔT"),
         tuple(rows),
         ("", "", *[".2f"] * 7),
-        "d log P of one response of that kind (T tokens); then the change of the mean length of right, wrong and all responses.",
+        "d log P of one response of that kind (T tokens); then the change of the mean length of right, wrong and all "
+        "responses.",
     )
 
 
@@ -104,6 +103,8 @@ def _draw(figure: Any, world: World) -> None:
         for i, (name, _, weight, _) in enumerate(k for k in KINDS if not k[0].startswith("Fixed")):
             change, _ = step_effects(world, weight)
             style = ("-", "-", "-", ":")[i]
-            side.plot(t[among], change[among], style, marker="o", markersize=4, color=COLOURS[(7, 1, 2, 3)[i]], label=name)
+            side.plot(
+                t[among], change[among], style, marker="o", markersize=4, color=COLOURS[(7, 1, 2, 3)[i]], label=name
+            )
         side.set_xticks(range(1, LONGEST + 1))
     axes[0].legend(fontsize=8, frameon=False)

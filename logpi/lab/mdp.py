@@ -18,7 +18,7 @@ __all__ = ["MDP", "Path"]
 
 @dataclass(frozen=True)
 class Path:
-    """One trajectory. `states` has one entry more than `actions`; `luck` is the environment's share of its probability."""
+    """One trajectory; `states` has one entry more than `actions`, `luck` is the environment's share of its chance."""
 
     states: tuple[int, ...]
     actions: tuple[int, ...]
@@ -91,7 +91,8 @@ class MDP:
         return (pi * ratio.log()).sum(-1)
 
     def fisher(self, pi: Tensor) -> Tensor:
-        """Fisher matrix of whole trajectories [S·A, S·A], in nats: Σ_s d(s) (diag π(·|s) − π(·|s) π(·|s)ᵀ) in blocks."""
+        """Fisher matrix of whole trajectories [S·A, S·A], in nats: Σ_s d(s) (diag π(·|s) − π(·|s) π(·|s)ᵀ) in
+        blocks."""
         visits = self.occupancy(pi).sum(0)
         blocks = visits[:, None, None] * (torch.diag_embed(pi) - pi[:, :, None] * pi[:, None, :])
         return torch.block_diag(*blocks)

@@ -1,4 +1,5 @@
-"""What a lab command hands back: tables that fit a terminal, the same as JSON, a picture, and one sentence of what was shown.
+"""What a lab command hands back: tables that fit a terminal, the same as JSON, a picture, and one sentence of what was
+shown.
 
 Left out: what is in them (one module for each command). Matplotlib is imported only when a picture is drawn.
 """
@@ -72,7 +73,11 @@ class Report:
 
     def text(self) -> str:
         """For a terminal, at most 100 columns wide."""
-        parts = ["\n".join(_wrap(self.question)), *(t.text() for t in self.tables), "\n".join(_wrap("Shown: " + self.shown))]
+        parts = [
+            "\n".join(_wrap(self.question)),
+            *(t.text() for t in self.tables),
+            "\n".join(_wrap("Shown: " + self.shown)),
+        ]
         return "\n\n".join(parts)
 
     def json(self) -> str:

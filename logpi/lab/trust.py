@@ -1,8 +1,8 @@
 """`logpi lab trust-region`: ordinary, natural and clipped steps on the grid world: true improvement against KL.
 
 Everything is exact: the gradient, the Fisher matrix, the surrogate, the new policy's return. The bound is the
-performance-difference lemma with a horizon: states drift apart by at most 1 − (1−α)ᵗ after t steps when no state's policy moved
-by more than α in total variation, so   J(π′) ≥ J(π) + L(π′) − 4 α max|A| Σₜ (1 − (1−α)ᵗ).
+performance-difference lemma with a horizon: states drift apart by at most 1 − (1−α)ᵗ after t steps when no state's
+policy moved by more than α in total variation, so   J(π′) ≥ J(π) + L(π′) − 4 α max|A| Σₜ (1 − (1−α)ᵗ).
 """
 
 from __future__ import annotations
@@ -88,17 +88,17 @@ def directions(world: World) -> dict[str, Tensor]:
     return {"ordinary": gradient.view_as(world.logits), "natural": natural.view_as(world.logits)}
 
 
-def clipped_path(world: World, epsilon: float = 0.2) -> list[tuple[int, Tensor]]:
-    """PPO without noise: gradient steps on the exact expected clipped surrogate; (number of steps, logits) on the way."""
+def clipped_path(world: World, epsilon: float = 0.2, most: int = CLIP_STEPS[-1]) -> list[tuple[int, Tensor]]:
+    """PPO without noise: gradient steps on the exact clipped surrogate; (number of steps, logits) on the way."""
     objective = PolicyGradient(GAE(1.0, 1.0), surrogate=Clip(epsilon), weight=SequenceSum())
     policy, paths = world.policy(), world.paths
     weight = objective.weight(paths.mask, paths.group) * len(paths) * world.probability[:, None]
     targets, out = Targets(paths.logp, None, _advantages(world)), []
-    for n in range(1, max(CLIP_STEPS) + 1):
+    for n in range(1, most + 1):
         loss, _ = objective.loss(paths, targets, weight, policy.evaluate(paths))
         (grad,) = torch.autograd.grad(loss, policy.logits)
         with torch.no_grad():
-            policy.logits -= CLIP_RATE * grad
+            policy.logits.sub_(CLIP_RATE * grad)
         if n in CLIP_STEPS:
             out.append((n, policy.logits.detach().clone()))
     return out
@@ -123,12 +123,13 @@ def trust() -> Report:
         tables = (_compare(found), _clipped(clipped), _bound(guaranteed))
     return Report(
         "trust-region",
-        f"One update on the grid world (at most {HORIZON} moves): true improvement of J against the KL it spends (of a trajectory). "
+        f"One update on the grid world (at most {HORIZON} moves): true improvement of J against the KL it spends (of a "
+        "trajectory). "
         f"J is {world.expected_return:.3f} now and {best:.3f} at best.".replace("-", "−"),
         tables,
-        "up to about a nat of KL the natural gradient gains more than the ordinary one; the surrogate is right to first order and "
-        "drifts off as the step grows; clipping slows down by itself yet bounds no KL; and improvement is guaranteed only for steps "
-        "far shorter than those that pay.",
+        "up to about a nat of KL the natural gradient gains more than the ordinary one; the surrogate is right to "
+        "first order and drifts off as the step grows; clipping slows down by itself yet bounds no KL; and improvement "
+        "is guaranteed only for steps far shorter than those that pay.",
         lambda figure: _draw(figure, found, clipped, guaranteed),
         (9.0, 3.6),
     )
@@ -183,7 +184,9 @@ def _draw(figure: Any, found: dict[str, list[Step]], clipped: list[tuple[int, St
     left, right = figure.subplots(1, 2)
     panel(left, "True improvement for the KL spent", "KL(π_old‖π_new) of a trajectory, nats", "J(new) − J(old)")
     for i, (name, steps) in enumerate(found.items()):
-        left.plot([s.kl for s in steps], [s.gain for s in steps], marker="o", markersize=4, color=COLOURS[i], label=name)
+        left.plot(
+            [s.kl for s in steps], [s.gain for s in steps], marker="o", markersize=4, color=COLOURS[i], label=name
+        )
     kls, gains = [s.kl for _, s in clipped], [s.gain for _, s in clipped]
     left.plot(kls, gains, marker="^", markersize=4, color=COLOURS[2], label="clipped, 1 … 256 steps")
     left.set_xscale("log")
@@ -192,9 +195,21 @@ def _draw(figure: Any, found: dict[str, list[Step]], clipped: list[tuple[int, St
     panel(right, "Gained, promised, guaranteed (natural)", "KL(π_old‖π_new) of a trajectory, nats", "units of return")
     steps = sorted([*guaranteed, *found["natural"]], key=lambda s: s.kl)
     sure = [s for s in steps if s.bound > 0]
-    right.plot([s.kl for s in sure], [s.bound for s in sure], marker="o", markersize=4, color=COLOURS[7], label="guaranteed")
-    right.plot([s.kl for s in steps], [s.surrogate for s in steps], "--", marker="o", markersize=4, color=COLOURS[3], label="promised, L")
-    right.plot([s.kl for s in steps], [s.gain for s in steps], marker="o", markersize=4, color=COLOURS[1], label="gained, ΔJ")
+    right.plot(
+        [s.kl for s in sure], [s.bound for s in sure], marker="o", markersize=4, color=COLOURS[7], label="guaranteed"
+    )
+    right.plot(
+        [s.kl for s in steps],
+        [s.surrogate for s in steps],
+        "--",
+        marker="o",
+        markersize=4,
+        color=COLOURS[3],
+        label="promised, L",
+    )
+    right.plot(
+        [s.kl for s in steps], [s.gain for s in steps], marker="o", markersize=4, color=COLOURS[1], label="gained, ΔJ"
+    )
     right.set_xscale("log")
     right.set_yscale("log")
     right.legend(fontsize=8, frameon=False)

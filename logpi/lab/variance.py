@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from logpi.algorithms import algorithm
-from logpi.lab.claims import CLAIMS, wrong_critic
+from logpi.lab.claims import CLAIMS
 from logpi.lab.expectation import Moments, Setting, advantages, all_draws, moments
 from logpi.lab.report import COLOURS, Report, Table, panel
 from logpi.lab.worlds import World, standard
@@ -33,12 +33,12 @@ def variance() -> Report:
     by_m = _by_size(world)
     return Report(
         "variance",
-        "Var[∇L̂] of every method, over every batch there can be. The signal-to-noise ratio ‖E‖²/tr Var does not depend on scale: "
-        "a step is as good as noise at 1.",
+        "Var[∇L̂] of every method, over every batch there can be. The signal-to-noise ratio ‖E‖²/tr Var does not "
+        "depend on scale: a step is as good as noise at 1.",
         (_baselines(world), by_m, _signs(world), curve),
-        "a baseline removes noise and no signal; the best state-dependent one beats the best constant; a critic lets λ < 1 cut the "
-        "variance further, free of bias if it is exact, and at a price if it is wrong; and no critic-free method can give a "
-        "right response a negative advantage.",
+        "a baseline removes noise and no signal; the best state-dependent one beats the best constant; a critic lets λ "
+        "< 1 cut the variance further, free of bias if it is exact, and at a price if it is wrong; and no critic-free "
+        "method can give a right response a negative advantage.",
         lambda figure: _draw(figure, by_m, curve),
         (9.0, 3.6),
     )
@@ -59,7 +59,10 @@ def best_constant(world: World) -> float:
 
 
 def best_state_baseline(world: World) -> Tensor:
-    """b*(s) = E_a[‖∇log π‖² Q] / E_a[‖∇log π‖²] [S], for a table of softmaxes (Greensmith et al. 2004); V^π where π is certain."""
+    """The baseline of least variance for a table of softmaxes [S] (Greensmith et al. 2004); V^π where π is certain.
+
+    b*(s) = E_a[‖∇log π‖² Q] / E_a[‖∇log π‖²]
+    """
     pi = world.pi
     square = (1 - 2 * pi + (pi**2).sum(-1, keepdim=True)).clamp(min=0)  # ‖onehot(a) − π‖²
     q, v = world.mdp.values(pi)[1][0], world.value
@@ -110,13 +113,16 @@ def _by_size(world: World) -> Table:
     for name in names:
         claim = next(c for c in CLAIMS if c.name == name)
         found = [moments(world, claim.objective, Setting(responses=m)) for m in sizes]
-        rows.append((name, *(x.signal_to_noise for x in found), found[2].variance / float(found[2].mean @ found[2].mean)))
+        rows.append(
+            (name, *(x.signal_to_noise for x in found), found[2].variance / float(found[2].mean @ found[2].mean))
+        )
     return Table(
         "2. Signal-to-noise ratio of one prompt's batch against M (the advantage alone)",
         ("method", *(f"M = {m}" for m in sizes), "tr Var / |E|², M = 4"),
         tuple(rows),
         ("", *(".4f",) * 6),
-        "Prompts are drawn too, so even many responses leave the noise of which prompt came. ppo has an exact critic here and λ = .95.",
+        "Prompts are drawn too, so even many responses leave the noise of which prompt came. ppo has an exact critic "
+        "here and λ = .95.",
     )
 
 
@@ -135,13 +141,16 @@ def _signs(world: World) -> Table:
         "3. The sign of Â: its range over every token of every wrong (r = 0) and every right (r = 1) response",
         ("method", "Â where r = 0", "Â where r = 1", "so"),
         tuple(rows),
-        note="Without a baseline a wrong response is not pushed at all: Â is 0 there. Only a critic with λ < 1 tells a bad step of a "
+        note="Without a baseline a wrong response is not pushed at all: Â is 0 there. Only a critic with λ < 1 tells a "
+        "bad step of a "
         "right response from a good one.",
     )
 
 
 def _span(x: Tensor) -> str:
-    low, high = (f"{float(v):+.2f}".replace("-", "−").replace("+0.00", "0").replace("−0.00", "0") for v in (x.min(), x.max()))
+    low, high = (
+        f"{float(v):+.2f}".replace("-", "−").replace("+0.00", "0").replace("−0.00", "0") for v in (x.min(), x.max())
+    )
     return low if low == high else f"{low} … {high}"
 
 
@@ -169,7 +178,8 @@ def _curve(world: World) -> Table:
         ("λ", "exact V: bias²", "var", f"error, {ROWS}", "wrong V: bias²", "var ", f"error, {ROWS} "),
         tuple(rows),
         (".2f", *(".4f",) * 6),
-        "wrong V: the same in every state, J. λ = 1 is unbiased with either; with the wrong one the least error lies in between.",
+        "wrong V: the same in every state, J. λ = 1 is unbiased with either; with the wrong one the least error lies "
+        "in between.",
     )
 
 
@@ -183,8 +193,9 @@ def _draw(figure: Any, by_m: Table, curve: Table) -> None:
     left.legend(fontsize=7, frameon=False, ncols=2)
     panel(right, "GAE: λ trades bias for variance", "λ", "squared error of E[∇L̂]")
     lam = [r[0] for r in curve.rows]
-    for column, colour, style, label in ((1, 0, ":", "bias², exact V"), (3, 0, "-", f"error of {ROWS}, exact V"),
-                                         (4, 1, ":", "bias², wrong V"), (6, 1, "-", f"error of {ROWS}, wrong V")):  # fmt: skip
+    lines = [(1, 0, ":", "bias², exact V"), (3, 0, "-", f"error of {ROWS}, exact V")]
+    lines += [(4, 1, ":", "bias², wrong V"), (6, 1, "-", f"error of {ROWS}, wrong V")]
+    for column, colour, style, label in lines:
         right.plot(lam, [r[column] for r in curve.rows], style, color=COLOURS[colour], label=label)
     right.set_ylim(bottom=0)
     right.legend(fontsize=8, frameon=False)

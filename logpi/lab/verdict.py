@@ -33,7 +33,8 @@ class Finding:
 
     Attributes:
         responses: M. moments: exact mean and variance of ∇L̂, see `Moments`.
-        noise: tr Var[∇L̂] / ‖E[∇L̂]‖² of a batch. noise_rloo: the same for leave-one-out, an unbiased method to compare with.
+        noise: tr Var[∇L̂] / ‖E[∇L̂]‖² of a batch. noise_rloo: the same for leave-one-out, an unbiased method to compare
+            with.
     """
 
     responses: int
@@ -68,10 +69,8 @@ class Check:
 
     def __str__(self) -> str:
         rows = tuple(
-            (f.responses, f.moments.cosine, angle(f.moments.mean, f.moments.target), f.moments.scale, f.noise, f.noise_rloo,
-             f.moments.verdict)
-            for f in self.findings
-        )  # fmt: skip
+            (f.responses, *_numbers(f.moments), f.noise, f.noise_rloo, f.moments.verdict) for f in self.findings
+        )
         table = Table(
             f"E[∇L̂] over every batch there can be, against {self.target}",
             ("M", "cosine", "angle", "scale", "noise", "noise of rloo", "verdict"),
@@ -79,6 +78,10 @@ class Check:
             ("d", ".6f", ".2f", ".4f", ".3f", ".3f", ""),
         )
         return f"{table.text()}\n\nVerdict: {self.verdict}."
+
+
+def _numbers(m: Moments) -> tuple[float, float, float]:
+    return m.cosine, angle(m.mean, m.target), m.scale
 
 
 def check(
@@ -139,5 +142,6 @@ def _check_order(world: World, objective: Objective, setting: Setting) -> None:
     straight, turned = (gradients(world, objective, setting, d) for d in (part, part.reversed()))
     if not torch.allclose(straight, turned, atol=1e-10):
         raise AssertionError(
-            "the order of a batch's rows changes the gradient: use `group` to tell whose sample a row is, not its position"
+            "the order of a batch's rows changes the gradient: use `group` to tell whose sample a row is, not its "
+            "position"
         )

@@ -1,7 +1,8 @@
 """Worlds small enough to list every trajectory: language tasks as trees of tokens, and the grid world with a horizon.
 
-A `World` holds the process, a policy's logits, and *all* trajectories once, recorded as a rollout records them, so any batch
-that a rollout could bring is a choice of rows. Left out: how likely each batch is, and gradients (`expectation.py`).
+A `World` holds the process, a policy's logits, and *all* trajectories once, recorded as a rollout records them, so any
+batch that a rollout could bring is a choice of rows. Left out: how likely each batch is, and gradients
+(`expectation.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["World", "double", "grid_world", "responses", "standard", "token_worl
 
 @contextmanager
 def double() -> Iterator[None]:
-    """Everything made inside is float64, weights too; one thread, because tensors are small and threads would only wait."""
+    """Everything made inside is float64, weights too; on one thread, since tensors are small and threads would wait."""
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
@@ -63,7 +64,8 @@ class World:
         return TabularPolicy(self.logits if logits is None else logits, self.index, self.mdp.allowed, value)
 
     def policy_logp(self, logits: Tensor) -> Tensor:
-        """log π(aₜ|sₜ) of every trajectory under other logits [S, A]; [K, T] nats, 0 where not own; carries gradient."""
+        """log π(aₜ|sₜ) of every trajectory under other logits [S, A]; [K, T] nats, 0 where not own; carries
+        gradient."""
         state, action = self.index(self.paths)[:, :-1], torch.where(self.paths.mask, self.paths.action, 0)
         logp = logits.masked_fill(~self.mdp.allowed, -torch.inf).log_softmax(-1)[state, action]
         return torch.where(self.paths.mask, logp, 0.0)
@@ -145,7 +147,8 @@ def responses(alphabet: str, end: str, longest: int) -> list[str]:
 def token_world(
     tasks: Mapping[str, Mapping[str, float]], seed: int = 0, spread: float = 1.0, start: Iterable[float] | None = None
 ) -> World:
-    """A language task as a world: prompts, every response to each, and its reward on the last token. A character is a token.
+    """A language task as a world: prompts, every response to each, and its reward on the last token. A character is a
+    token.
 
     The policy is a softmax table over prefixes, with random logits. The prompt is in `obs` and not in `mask`.
 

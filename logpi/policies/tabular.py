@@ -1,4 +1,5 @@
-"""A table of logits as a policy: one row for each state, softmax over actions. The policy of the lab and of worked examples.
+"""A table of logits as a policy: one row for each state, softmax over actions. The policy of the lab and of worked
+examples.
 
 Which row of the table an observation means is an `Index`: the observation itself (`States`) or the tokens so far
 (`Prefixes`). Left out: sampling, and learning a critic (the table of values is given and constant).
@@ -60,8 +61,12 @@ class TabularPolicy(nn.Module):
         logits: [S, A] starting values; they are copied, and keep their dtype.
         index: finds the state of an observation.
         allowed: [S, A] bool, actions that exist; the others have probability 0. None for all.
-        value: [S] or [T+1, S], the critic's constant values (by state, or by step and state), in units of return, or None.
+        value: [S] or [T+1, S], the critic's constant values (by state, or by step and state), in units of return, or
+            None.
     """
+
+    allowed: Tensor | None
+    value: Tensor | None
 
     def __init__(
         self, logits: Tensor, index: Index, allowed: Tensor | None = None, value: Tensor | None = None

@@ -1,4 +1,5 @@
-"""`logpi lab NAME`: every estimator held against the exact gradient. What is computed is in `logpi.lab`; here are the options.
+"""`logpi lab NAME`: every estimator held against the exact gradient. What is computed is in `logpi.lab`; here are the
+options.
 
 logpi lab bias                      a table and one sentence
 logpi lab bias --json               the same as JSON
@@ -75,13 +76,13 @@ class Command:
 
 COMMANDS = {
     "bias": Command(Bias, "which way each method's expected step points, against the policy gradient", "bias:bias"),
-    "variance": Command(Show, "how noisy each step is; baselines; signs of the advantage; GAE over lambda", "variance:variance"),
+    "variance": Command(Show, "how noisy each step is; baselines; the sign of the advantage; GAE", "variance:variance"),
     "kl": Command(Show, "k1, k2, k3 and exact KL, in the reward and in the loss, as numbers and as gradients", "kl:kl"),
     "clip": Command(Show, "which gradients survive clipping", "clip:clip"),
     "length": Command(Show, "which aggregation prefers short right or long wrong responses", "length:length"),
     "trust-region": Command(Show, "ordinary, natural and clipped steps: improvement against KL", "trust:trust"),
     "bellman": Command(Bellman, "value iteration on the grid world, sweep by sweep", "bellman:bellman"),
-    "step-values": Command(StepValues, "value and advantage of each step of a real model's response", "steps:step_values"),
+    "step-values": Command(StepValues, "value and advantage of each step of a model's response", "steps:step_values"),
 }  # fmt: skip
 
 

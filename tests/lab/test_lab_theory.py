@@ -1,4 +1,5 @@
-"""Every estimator, through the shipped objective, against the exact gradient; and the machinery of expectations itself."""
+"""Every estimator, through the shipped objective, against the exact gradient; and the machinery of expectations
+itself."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ EXACT = [c for c in CLAIMS if c.exact]
 METHODS = [n for n in NAMES if isinstance(algorithm(n).objective, PolicyGradient)]
 
 
-# --- theory's table ----------------------------------------------------------------------------------------------------
+# --- theory's table -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("m", [2, 3, 4, 5, 6])
@@ -69,7 +70,9 @@ def test_a_wrong_critic_is_seen_where_it_biases(broken):
 
 @pytest.mark.parametrize("gamma, lam", [(0.9, 0.95), (0.5, 0.3), (0.8, 1.0)])
 def test_discounted_gae_has_the_texts_form_where_lengths_are_equal(gamma, lam):
-    equal = token_world({"q": {x: float(x in ("aba", "bb.")) for x in ("aaa", "aab", "aba", "abb", "bba", "bb.")}}, seed=1)
+    equal = token_world(
+        {"q": {x: float(x in ("aba", "bb.")) for x in ("aaa", "aab", "aba", "abb", "bba", "bb.")}}, seed=1
+    )
     found = moments(equal, PolicyGradient(GAE(gamma, lam), weight=SequenceSum()), Setting(responses=1)).mean
     torch.testing.assert_close(found, text_gae(equal, gamma, lam), atol=1e-10, rtol=0)
     torch.testing.assert_close(found, discounted(equal, gamma, lam), atol=1e-10, rtol=0)
@@ -109,7 +112,9 @@ def test_whitening_over_the_batch_is_a_scale_in_the_limit():
     assert gaps[-1] < 0.04
 
 
-@pytest.mark.parametrize("m, verdict", [(2, "a scaled policy gradient"), (3, "a scaled policy gradient"), (4, "a different direction")])
+@pytest.mark.parametrize(
+    "m, verdict", [(2, "a scaled policy gradient"), (3, "a scaled policy gradient"), (4, "a different direction")]
+)
 def test_grpos_bias_begins_at_four_with_binary_rewards(m, verdict):
     found = moments(WORLD, BY_NAME["grpo_r1"].objective, Setting(responses=m))
     assert found.verdict == verdict
@@ -118,7 +123,9 @@ def test_grpos_bias_begins_at_four_with_binary_rewards(m, verdict):
 
 
 def test_grpos_bias_begins_at_two_with_real_rewards():
-    assert moments(standard(REAL), BY_NAME["grpo_r1"].objective, Setting(responses=2)).verdict == "a different direction"
+    assert (
+        moments(standard(REAL), BY_NAME["grpo_r1"].objective, Setting(responses=2)).verdict == "a different direction"
+    )
 
 
 def test_dynamic_sampling_only_rescales():
@@ -130,7 +137,7 @@ def test_dynamic_sampling_only_rescales():
     assert kept.verdict == "a scaled policy gradient"
 
 
-# --- the machinery -----------------------------------------------------------------------------------------------------
+# --- the machinery --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo", "reinforce_plus_plus"])
@@ -156,7 +163,8 @@ def test_probabilities_of_batches_add_up(prompts, m):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_gradient_is_what_the_shipped_learner_applies(name):
-    """The same batch through `Learner.update`, with an optimiser that does not move: parameters hold the same gradient."""
+    """The same batch through `Learner.update`, with an optimiser that does not move: parameters hold the same
+    gradient."""
     chosen = algorithm(name)
     setting = Setting(prompts=2, responses=2, reference=far_reference(SMALL))
     draws = all_draws(SMALL, setting)

@@ -1,0 +1,234 @@
+"""`logpi lab step-values`: Monte-Carlo value and advantage of each step of a response of a real model.
+
+A response is split into steps. From the prompt and after each step the model completes the rest many times; the mean
+reward is V of that prefix, and A = V(after) − V(before) says what the step was worth, whatever the final answer is.
+After the last step V is the response's own reward. Left out: steps shorter than a token, and any judgement of the text
+itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from logpi.errors import UserError
+from logpi.lab.report import COLOURS, Report, Table, panel
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rollouts.engine import Engine, Sampling
+
+__all__ = ["StepValue", "judge_steps", "split_steps", "step_report", "step_values"]
+
+Judge = Callable[[Sequence[str]], Sequence[float]]
+SHOWN = 56  # characters of a step in the table
+CLEAR = 3.0  # a fall is clear beyond so many standard errors
+
+
+@dataclass(frozen=True)
+class StepValue:
+    """One step.
+
+    Attributes:
+        text: of the step. before, after: V of the prefixes around it, in units of reward.
+        error: standard error of `after − before`, over completions.
+    """
+
+    text: str
+    before: float
+    after: float
+    error: float
+
+    @property
+    def advantage(self) -> float:
+        return self.after - self.before
+
+    @property
+    def bad(self) -> bool:
+        """The value falls here, and by more than chance."""
+        return self.advantage < -CLEAR * self.error and self.advantage < 0
+
+
+def split_steps(text: str, separator: str = "\n") -> list[str]:
+    """The steps of a text, each with the separators that end it; joined they are the text again.
+
+    >>> split_steps("a\\n\\nb\\nc")
+    ['a\\n\\n', 'b\\n', 'c']
+    """
+    steps: list[str] = []
+    for piece in text.split(separator) if separator else [text]:
+        if piece or not steps:
+            steps.append(piece + separator)
+        else:
+            steps[-1] += separator
+    steps[-1] = steps[-1].removesuffix(separator)
+    return [s for s in steps if s]
+
+
+def _token_steps(policy: CausalLM, response: str, steps: Sequence[str]) -> list[list[int]]:
+    """The response's token ids, cut where steps end; a token across a border belongs to the step that it begins in."""
+    coded = policy.tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)
+    ends, total = [], 0
+    for step in steps:
+        total += len(step)
+        ends.append(total)
+    out: list[list[int]] = [[] for _ in steps]
+    for token, (start, _) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):
+        out[next(i for i, end in enumerate(ends) if start < end)].append(token)
+    return out
+
+
+def judge_steps(
+    policy: CausalLM, engine: Engine, prompt: Sequence[int], response: str, judge: Judge, *, samples: int = 32,
+    separator: str = "\n", sampling: Sampling | None = None, seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[StepValue]:  # fmt: skip
+    """Value and advantage of each step of `response` to `prompt` (token ids), from `samples` completions of each
+    prefix.
+
+    Args:
+        judge: rewards of whole responses (texts), one number each.
+        separator: what ends a step. sampling: of the completions.
+    Raises:
+        ValueError: an empty response, or fewer than 2 samples.
+    """
+    from logpi.rollouts.engine import Request
+
+    if not response or samples < 2:
+        raise ValueError("an empty response has no steps" if not response else "samples must be at least 2")
+    steps = split_steps(response, separator)
+    tokens = _token_steps(policy, response, steps)
+    prefixes = [[t for part in tokens[:k] for t in part] for k in range(len(steps))]
+    requests = [Request([*prompt, *prefix], samples) for prefix in prefixes]
+    found = engine.generate(requests, sampling, torch.Generator().manual_seed(seed), progress)
+    values, errors = [], []
+    for prefix, completions in zip(prefixes, found, strict=True):
+        texts = [policy.tokenizer.decode([*prefix, *c.tokens.tolist()], skip_special_tokens=True) for c in completions]
+        rewards = torch.tensor(list(judge(texts)), dtype=torch.float64)
+        values.append(float(rewards.mean()))
+        errors.append(float(rewards.std()) / math.sqrt(samples))
+    values.append(float(judge([response])[0]))
+    errors.append(0.0)  # the response itself is not sampled
+    return [
+        StepValue(text, values[k], values[k + 1], math.hypot(errors[k], errors[k + 1])) for k, text in enumerate(steps)
+    ]
+
+
+def _read(text: str) -> str:
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {text[1:]}: {error}") from None
+
+
+def step_values(
+    model: str, prompt: str, response: str, answer: str, reward: str = "exact", samples: int = 32,
+    separator: str = "\n", max_tokens: int = 256, temperature: float = 1.0, seed: int = 0, chat: bool | None = None,
+) -> Report:  # fmt: skip
+    """The report of `logpi lab step-values`.
+
+    Args:
+        model: directory or hub name. prompt, response: texts, or @file. answer: what the reward compares with.
+        reward: as in training. chat: put the prompt through the chat template; None for "if the model has one".
+    Raises:
+        UserError: the model or the reward does not load, or has no verdict on a completion.
+    """
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import rewards as make_rewards
+    from logpi.rollouts.engine import Engine, Sampling
+    from logpi.rollouts.text import Chat
+
+    prompt, response, separator = _read(prompt), _read(response), separator.encode().decode("unicode_escape")
+    try:
+        judged = make_rewards((reward,))
+        judged.check(["prompt", "answer"])
+        policy = CausalLM.load(model, temperature=temperature)
+        has = policy.tokenizer.chat_template is not None
+        ids = Chat(wrap=has if chat is None else chat)(policy, prompt)
+
+        def judge(texts: Sequence[str]) -> list[float]:
+            scores = judged.score([prompt] * len(texts), list(texts), columns={"answer": [answer] * len(texts)})
+            if any(s.total is None for s in scores):
+                raise UserError(
+                    f"reward {reward!r} has no verdict on a completion: {scores[0].errors or 'it says None'}"
+                )
+            return [float(s.total) for s in scores if s.total is not None]
+
+        values = judge_steps(
+            policy, Engine(policy), ids, response, judge, samples=samples, separator=separator,
+            sampling=Sampling(max_tokens=max_tokens), seed=seed,
+        )  # fmt: skip
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(str(error)) from None
+    return step_report(values, samples)
+
+
+def step_report(values: Sequence[StepValue], samples: int) -> Report:
+    """Tables, picture and sentence for steps that were judged."""
+    rows = tuple(
+        (k + 1, v.before, v.after, v.advantage, v.error, "◄ falls" if v.bad else "", _short(v.text))
+        for k, v in enumerate(values)
+    )
+    table = Table(
+        "Value of the prefix before and after each step",
+        ("step", "V before", "V after", "advantage", "± error", "", "text"),
+        rows,
+        ("d", ".2f", ".2f", "+.2f", ".2f", "", ""),
+    )
+    return Report(
+        "step-values",
+        f"V of a prefix is the mean reward of {samples} completions from it; a step's advantage is what it adds. ± "
+        f"error: one standard error of the advantage; a fall is marked beyond {CLEAR:g} of them.",
+        (table,),
+        _sentence(values),
+        lambda figure: _draw(figure, values),
+        (9.0, 1.6 + 0.38 * len(values)),
+    )
+
+
+def _short(text: str, most: int = SHOWN) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= most else plain[: most - 1] + "…"
+
+
+def _sentence(values: Sequence[StepValue]) -> str:
+    end = values[-1].after
+    worst = min(range(len(values)), key=lambda k: values[k].advantage)
+    v = values[worst]
+    if not v.bad:
+        return f"the response earns {end:g}, and no step of it lowers the chance of that by more than chance can."
+    what = f"step {worst + 1} lowers the value from {v.before:.2f} to {v.after:.2f}"
+    return (
+        f"the response earns {end:g}, yet {what}: every method without a critic rewards or punishes all its steps "
+        "alike."
+        if end >= v.before
+        else f"the response earns {end:g}; {what}."
+    )
+
+
+def _draw(figure: Any, values: Sequence[StepValue]) -> None:
+    steps = range(1, len(values) + 1)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
+    panel(left, "advantage of each step", "A = V(after) − V(before)", "")
+    colours = [COLOURS[1] if v.bad else COLOURS[2] if v.advantage > 0 else "#9ca3af" for v in values]
+    left.barh(steps, [v.advantage for v in values], xerr=[v.error for v in values], color=colours, height=0.7,
+              error_kw={"elinewidth": 0.8, "ecolor": "#374151"})  # fmt: skip
+    left.axvline(0, color="#374151", linewidth=0.8)
+    left.set_yticks(
+        list(steps), [f"{_short(v.text, 40)}  {k}".replace("$", r"\$") for k, v in zip(steps, values, strict=True)]
+    )
+    left.set_ylim(len(values) + 0.65, 0.35)
+    panel(right, "value on the way", "V(prefix)", "")
+    right.plot([values[0].before, *(v.after for v in values)], [0.5 + k for k in range(len(values) + 1)], marker="o",
+               markersize=4, color=COLOURS[0])  # fmt: skip
+    for k, v in enumerate(values):
+        if v.bad:
+            right.axhspan(k + 0.5, k + 1.5, color=COLOURS[1], alpha=0.12, linewidth=0)
+            left.axhspan(k + 0.5, k + 1.5, color=COLOURS[1], alpha=0.12, linewidth=0)
