@@ -1,0 +1,279 @@
+"""The shape of the code base, kept by a test: which way imports point, what is heavy, what is public, how long things are.
+
+Imports are read from the source (`ast`), those at module level and those inside functions apart. Exceptions are listed by name:
+a new one is a decision, not an accident.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "logpi"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What a part of the library may import of the others when it is loaded. Left to right, nothing points back.
+MAY_IMPORT = {
+    "errors": set(),
+    "types": set(),
+    "ops": {"types"},
+    "testing": {"types"},
+    "selection": {"types"},
+    "objectives": {"ops", "types"},
+    "preferences": {"objectives", "ops", "types"},
+    "update": {"objectives", "ops", "types"},
+    "algorithms": {"objectives", "ops", "preferences", "selection", "types", "update"},
+    "learner": {"algorithms", "objectives", "ops", "types", "update"},
+    "policies": {"errors", "ops", "types"},
+    "rewards": {"errors", "types"},
+    "envs": {"errors", "ops", "rewards", "types"},
+    "rollouts": {"envs", "errors", "ops", "policies", "rewards", "selection", "types"},
+    "evaluation": {"envs", "errors", "policies", "rewards", "rollouts", "types"},
+    "arguments": {"errors"},
+    "runs": {"arguments", "errors"},
+    "watch": {"errors", "types"},
+    "train": {"errors", "learner", "runs", "types", "watch"},
+    "lab": {"algorithms", "envs", "errors", "learner", "objectives", "ops", "policies", "selection", "types", "update"},
+    "cli": {"errors"},
+    "__main__": {"cli"},
+}
+# Inside functions more is allowed, of what lies on the same side or below; recipes may use everything but one another's callers.
+LAZY_TOO = {"cli": {"arguments", "recipes"}, "lab": {"rewards", "rollouts"}, "train": {"evaluation"}}
+# Packages that are slow to load or not always installed, and the only parts that name them: (at module level, inside functions).
+HEAVY = {
+    "transformers": (set(), {"policies", "rollouts"}),
+    "tokenizers": (set(), {"policies", "rollouts"}),
+    "datasets": (set(), {"envs"}),
+    "pyarrow": (set(), {"envs"}),
+    "matplotlib": (set(), {"envs", "lab", "recipes", "runs"}),
+    "gymnasium": ({"envs", "rollouts"}, {"envs", "rollouts", "recipes"}),
+    "tensorboard": (set(), {"runs"}),
+    "wandb": (set(), {"runs"}),
+    "mlflow": (set(), {"runs"}),
+    "trackio": (set(), {"runs"}),
+}
+OPS_NUMPY = {"logpi.ops.distributions"}  # acting one step at a time is ten times cheaper in NumPy
+LONG_FILES = {
+    "algorithms.py": 480,
+    "update.py": 440,
+}  # the table is one page for one reader; both steps of `update` share a skeleton
+LONG_FUNCTIONS = {"recipes/rl.py:run": 70}
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer(name: str) -> str:
+    """`logpi.ops.kl` is of layer `ops`; `logpi` itself of none."""
+    return [*name.split("."), ""][1]
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(module, inside a function?) of each import, without those that only a type checker reads."""
+
+    def walk(node: ast.AST, lazy: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, lazy) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}: relative import"
+                yield (child.module or "", lazy)
+                yield from ((f"logpi.{alias.name}", lazy) for alias in child.names if child.module == "logpi")
+            elif not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+                yield from walk(child, lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    return walk(ast.parse(path.read_text(encoding="utf-8")), False)
+
+
+def ours(path: Path, lazy: bool) -> set[str]:
+    """Layers that this file imports."""
+    found = {layer(name) for name, inside in imports(path) if name.startswith("logpi.") and inside == lazy}
+    return found & {layer(module(f)) for f in FILES} - {layer(module(path))}
+
+
+# --- direction ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_imports_point_one_way(path: Path) -> None:
+    mine = layer(module(path))
+    if mine in ("", "recipes"):
+        return
+    assert mine in MAY_IMPORT, f"{mine} is new: say in MAY_IMPORT what it may import"
+    assert ours(path, lazy=False) <= MAY_IMPORT[mine]
+    assert ours(path, lazy=True) <= MAY_IMPORT[mine] | LAZY_TOO.get(mine, set())
+
+
+def test_the_allowed_directions_have_no_circle() -> None:
+    done: set[str] = set()
+    while left := {k: v - done for k, v in MAY_IMPORT.items() if k not in done}:
+        free = {k for k, v in left.items() if not v}
+        assert free, f"a circle among {sorted(left)}"
+        done |= free
+
+
+def test_nothing_imports_a_recipe_but_the_command_line() -> None:
+    users = {module(f) for f in FILES for name, _ in imports(f) if layer(name) == "recipes"}
+    assert {layer(u) for u in users} <= {"cli", "recipes"}
+
+
+def test_ops_know_torch_and_types_alone() -> None:
+    for path in FILES:
+        if layer(module(path)) == "ops":
+            for name, _ in imports(path):
+                top = name.split(".")[0]
+                allowed = top in sys.stdlib_module_names or top == "torch" or layer(name) in ("ops", "types")
+                assert allowed or (top == "numpy" and module(path) in OPS_NUMPY), f"{module(path)} imports {name}"
+
+
+@pytest.mark.parametrize("package", HEAVY)
+def test_heavy_packages_stay_where_they_belong(package: str) -> None:
+    for path in FILES:
+        for name, lazy in imports(path):
+            if name.split(".")[0] == package:
+                assert layer(module(path)) in HEAVY[package][lazy], f"{module(path)} imports {name}"
+
+
+# --- loading ------------------------------------------------------------------------------------------------------------
+
+
+def loaded_by(code: str) -> tuple[set[str], float]:
+    """Top-level modules in a fresh interpreter after `code`, and its CPU seconds."""
+    tail = "import sys, time; print(chr(10)); print(time.process_time(), *{m.split('.')[0] for m in sys.modules})"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{tail}"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    seconds, *names = run.stdout.splitlines()[-1].split()
+    return set(names), float(seconds)
+
+
+def test_import_logpi_is_light() -> None:
+    names, seconds = loaded_by("import logpi")
+    assert not names & {"torch", "numpy", *HEAVY} and seconds < 1.0
+
+
+def test_help_loads_no_torch() -> None:
+    names, seconds = loaded_by("from logpi.cli import main\nassert main(['--help']) == 0")
+    assert not names & {"torch", *HEAVY} and seconds < 1.0
+
+
+def test_the_core_loads_no_model_library() -> None:
+    names, _ = loaded_by(
+        "import logpi\nlogpi.algorithm('dapo'), logpi.Learner\nimport logpi.testing, logpi.types, logpi.train"
+    )
+    assert "torch" in names and not names & {"transformers", "datasets", "gymnasium", "matplotlib", "tokenizers"}
+
+
+# --- public names -------------------------------------------------------------------------------------------------------
+
+DOCUMENTED = sorted(
+    module(f) for f in FILES
+    if layer(module(f)) in ("ops", "objectives", "algorithms", "types", "selection", "update", "learner", "testing")
+)  # fmt: skip
+
+
+def test_all_of_the_public_page() -> None:
+    import logpi
+
+    assert len(set(logpi.__all__)) == len(logpi.__all__)
+    for name in logpi.__all__:
+        assert getattr(logpi, name) is not None
+    assert set(dir(logpi)) == set(logpi.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        logpi.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_public_things_are_documented(name: str) -> None:
+    mod = importlib.import_module(name)
+    assert mod.__doc__
+    for public in mod.__all__:
+        thing = getattr(mod, public)  # also: everything in __all__ is there
+        if inspect.isfunction(thing) or (inspect.isclass(thing) and thing.__module__ == name):
+            assert thing.__doc__ and not thing.__doc__.startswith(f"{public}("), f"{name}.{public} has no docstring"
+    hidden = [
+        k for k, v in vars(mod).items()
+        if not k.startswith("_") and inspect.isclass(v) and v.__module__ == name and k not in mod.__all__
+    ]  # fmt: skip
+    assert not hidden, f"{name}: public classes that are not in __all__: {hidden}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_every_file_opens_with_what_it_does(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+
+
+def parts() -> list[type]:
+    from logpi.ops import advantages, ratios, surrogates, weights
+
+    bases = (advantages.Advantage, ratios.Ratio, surrogates.Surrogate, weights.Weight)
+    return [c for base in bases for c in base.__subclasses__() if c.__module__.startswith("logpi.")]
+
+
+def test_every_part_carries_its_equation_and_source() -> None:
+    from logpi.ops.weights import FixedLength
+
+    assert len(parts()) >= 21
+    for part in parts():
+        made = FixedLength(8) if part is FixedLength else part()
+        assert made.equation and made.source, f"{part.__name__} has no equation or source"
+        assert made == type(made)(**vars(made)) and hash(made) is not None
+    from logpi.ops.kl import k1, k2, k3
+
+    assert all(k.equation and k.name for k in (k1, k2, k3))
+
+
+# --- size ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_files_and_functions_are_short(path: Path) -> None:
+    text, name = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).as_posix()
+    assert len(text.splitlines()) <= LONG_FILES.get(name, 400)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= LONG_FUNCTIONS.get(f"{name}:{node.name}", 50), f"{name}: {node.name} has {length} lines"
+
+
+def test_no_hasattr() -> None:
+    """Style: what an object can do is known from its type."""
+    users = [module(f) for f in FILES if re.search(r"\bhasattr\(", f.read_text(encoding="utf-8"))]
+    assert not users
+
+
+# --- examples run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if ">>>" in f.read_text(encoding="utf-8")], ids=module)
+def test_docstring_examples(path: Path) -> None:
+    result = doctest.testmod(importlib.import_module(module(path)), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted and not result.failed
+
+
+def readme_blocks() -> list[str]:
+    readme = ROOT / "README.md"
+    return re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.S) if readme.exists() else []
+
+
+def test_readme_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order and in one namespace, as a reader would type them."""
+    if not readme_blocks():
+        pytest.skip("the README has no Python yet")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "readme"}
+    for i, block in enumerate(readme_blocks()):
+        exec(compile(block, f"README block {i}", "exec"), names)
