@@ -28,14 +28,16 @@ from logpi.ops.advantages import (
     Uniform,
 )  # fmt: skip
 from logpi.ops.kl import KL, AdaptiveKL, k1, k2, k3
+from logpi.ops.preferences import Hinge, Logistic, LogLikelihood, LogOdds, LogRatio, Robust, Squared
 from logpi.ops.ratios import SequenceRatio
 from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Unclipped
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
+from logpi.preferences import Labelled, Preference, RewardModelling
 from logpi.selection import Bootstrap, Keep, KeepAll, MixedOutcomes, Truncation
 from logpi.types import Objective
 from logpi.update import SGD, TrustRegion
 
-__all__ = ["ALIASES", "NAMES", "Algorithm", "algorithm", "describe", "options"]
+__all__ = ["ALIASES", "NAMES", "PREFERENCES", "Algorithm", "algorithm", "describe", "options"]
 
 
 @dataclass(frozen=True)
@@ -309,14 +311,80 @@ def sft() -> Algorithm:
     return Algorithm(PolicyGradient(advantage=Uniform(), surrogate=Score(), weight=TokenMean()))
 
 
+# --- preferences --------------------------------------------------------------------------------------------------------
+
+
+def dpo(
+    beta: float = 0.1, smoothing: float = 0.0, length_normalised: bool = False, sft: float = 0.0, recorded: bool = False
+) -> Algorithm:
+    """Direct preference optimisation (arXiv:2305.18290): RLHF's optimum fitted to pairs, without reward model or samples.
+
+    - smoothing > 0 is cDPO (a share of wrong labels); sft > 0 adds the winner's likelihood (RPO, arXiv:2404.19733).
+    - length_normalised divides log-ratios by |y| (TRL's sigmoid_norm). recorded: reference log-probabilities are in the data.
+    """
+    return Algorithm(Preference(LogRatio(mean=length_normalised), Logistic(beta, smoothing), sft=sft, recorded=recorded))
+
+
+def robust_dpo(beta: float = 0.1, smoothing: float = 0.1, recorded: bool = False) -> Algorithm:
+    """Robust DPO (arXiv:2403.00409): DPO's loss made unbiased under a known share of flipped labels."""
+    return Algorithm(Preference(margin=Robust(beta, smoothing), recorded=recorded))
+
+
+def slic(beta: float = 0.1, recorded: bool = False) -> Algorithm:
+    """SLiC-HF's hinge (arXiv:2305.10425) on DPO's implicit rewards, as RSO (arXiv:2309.06657) uses it.
+
+    - SLiC-HF itself compares log-likelihoods and regularises with a language-modelling loss; here and in TRL log-ratios.
+    """
+    return Algorithm(Preference(margin=Hinge(beta), recorded=recorded))
+
+
+def ipo(beta: float = 0.1, length_normalised: bool = True, recorded: bool = False) -> Algorithm:
+    """Identity preference optimisation (arXiv:2310.12036): a squared loss whose margin has a goal.
+
+    - β is the paper's τ. Log-ratios are averaged over tokens, as its authors' and TRL's code; the paper writes the sum.
+    """
+    return Algorithm(Preference(LogRatio(mean=length_normalised), Squared(beta), recorded=recorded))
+
+
+def kto(beta: float = 0.1, desirable: float = 1.0, undesirable: float = 1.0, recorded: bool = False) -> Algorithm:
+    """Kahneman–Tversky optimisation (arXiv:2402.01306): single responses called good or bad, no pairs.
+
+    - z₀ is estimated once for each batch from mismatched responses (TRL: in each micro-batch).
+    """
+    return Algorithm(Labelled(beta, desirable, undesirable, recorded))
+
+
+def orpo(beta: float = 0.1) -> Algorithm:
+    """Odds ratio preference optimisation (arXiv:2403.07691): likelihood of the winner plus the odds ratio; no reference.
+
+    - β is the paper's λ. TRL's likelihood term covers the prompt's tokens too; here the response's, as the paper.
+    """
+    return Algorithm(Preference(LogOdds(), Logistic(beta=1.0), coef=beta, sft=1.0))
+
+
+def simpo(beta: float = 2.0, gamma: float = 1.0, smoothing: float = 0.0, sft: float = 0.0) -> Algorithm:
+    """Simple preference optimisation (arXiv:2405.14734): mean log-likelihoods with a margin to be won by; no reference.
+
+    - TRL's CPOTrainer (loss_type="simpo") has the defaults β = 0.1, γ = 0.5; here within the paper's ranges.
+    """
+    return Algorithm(Preference(LogLikelihood(), Logistic(beta, smoothing, gamma), sft=sft))
+
+
+def reward_model(margin: bool = False, centre: float = 0.0) -> Algorithm:
+    """Reward modelling (Bradley and Terry 1952; arXiv:2203.02155): the chosen response should score higher."""
+    return Algorithm(RewardModelling(margin, centre))
+
+
 TABLE: dict[str, Callable[..., Algorithm]] = {
     f.__name__: f
     for f in (
         policy_gradient, reinforce, reinforce_baseline, a2c, actor_critic_q, trpo, ppo, orz, reinforce_plus_plus,
-        reinforce_plus_plus_baseline, rloo, remax, grpo, grpo_r1, grpo_sequence, dr_grpo, dapo, gspo, cispo, sft,
+        reinforce_plus_plus_baseline, rloo, remax, grpo, grpo_r1, grpo_sequence, dr_grpo, dapo, gspo, cispo, sft, dpo,
+        robust_dpo, slic, ipo, kto, orpo, simpo, reward_model,
     )
 }  # fmt: skip
-NAMES: tuple[str, ...] = tuple(TABLE)
+PREFERENCES: tuple[str, ...] = ("dpo", "robust_dpo", "slic", "ipo", "kto", "orpo", "simpo", "reward_model")
+NAMES: tuple[str, ...] = tuple(name for name in TABLE if name not in PREFERENCES)  # the policy gradients
 ALIASES = {
     "gae": "ppo", "vpg": "policy_gradient", "reinforce++": "reinforce_plus_plus", "group_norm": "grpo",
     "reinforce_plus_plus_baseline": "reinforce_plus_plus_baseline", "reinforce++_baseline": "reinforce_plus_plus_baseline",
@@ -325,7 +393,8 @@ ALIASES = {
 OPTION_ALIASES = {
     "epsilon": "low", "epsilon_high": "high", "clip_range": "low", "gae_lambda": "lam", "ent_coef": "entropy_coef",
     "vf_coef": "value_coef", "clip_range_vf": "value_clip", "num_iterations": "epochs", "n_epochs": "epochs",
-    "kl_coef": "beta", "init_kl_coef": "beta",
+    "kl_coef": "beta", "init_kl_coef": "beta", "label_smoothing": "smoothing", "rpo_alpha": "sft", "simpo_gamma": "gamma",
+    "desirable_weight": "desirable", "undesirable_weight": "undesirable", "center_rewards_coefficient": "centre",
 }  # fmt: skip
 _OBJECTIVE = ("whiten", "value_coef", "value_clip", "entropy_coef", "correction", "weight", "surrogate", "ratio")
 _PARTS = ("keep", "truncation", "update")
@@ -369,7 +438,7 @@ def _row(name: str) -> Callable[..., Algorithm]:
     if plain not in TABLE:
         near = difflib.get_close_matches(plain, [*TABLE, *ALIASES], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown algorithm {name!r}{hint} Known: {', '.join(NAMES)}")
+        raise ValueError(f"unknown algorithm {name!r}{hint} Known: {', '.join(TABLE)}")
     return TABLE[plain]
 
 
@@ -383,7 +452,7 @@ def algorithm(name: str, **chosen: Any) -> Algorithm:
 
     Args:
         name: a row of the table or one of `ALIASES` (upper case and dashes are fine).
-        chosen: options of the row (`options(name)`), and for every row: entropy_coef, value_coef, value_clip, whiten, kl_target (nats a
+        chosen: options of the row (`options(name)`), and for every policy gradient: entropy_coef, value_coef, value_clip, whiten, kl_target (nats a
             response: makes the KL coefficient adaptive), kl_estimator ("k1", "k2", "k3"), kl_place ("reward", "loss"), dual_clip (its
             c), correction, weight, surrogate, ratio, epochs, minibatches, micro_tokens, max_grad_norm, keep, truncation, update. TRL's
             and SB3's names are understood (`OPTION_ALIASES`).
@@ -398,11 +467,12 @@ def algorithm(name: str, **chosen: Any) -> Algorithm:
     chosen = {OPTION_ALIASES.get(k, k) if k not in own else k: v for k, v in chosen.items()}
     made = row(**{k: chosen.pop(k) for k in list(chosen) if k in own})
     update = {f.name: chosen.pop(f.name) for f in fields(made.update) if f.name in chosen}
-    objective = {k: chosen.pop(k) for k in _OBJECTIVE if k in chosen}
+    common, short = (_OBJECTIVE, SHORTHAND) if isinstance(made.objective, PolicyGradient) else ((), {})
+    objective = {k: chosen.pop(k) for k in common if k in chosen}
     parts = {k: chosen.pop(k) for k in _PARTS if k in chosen}
-    shorthand = {k: chosen.pop(k) for k in SHORTHAND if k in chosen}
+    shorthand = {k: chosen.pop(k) for k in short if k in chosen}
     if chosen:
-        known = [*own, *_OBJECTIVE, *_PARTS, *SHORTHAND, *(f.name for f in fields(made.update))]
+        known = [*own, *common, *_PARTS, *short, *(f.name for f in fields(made.update))]
         bad = next(iter(chosen))
         near = difflib.get_close_matches(bad, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

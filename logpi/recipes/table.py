@@ -33,10 +33,13 @@ def _short(part: Any) -> str:
 def cells(name: str) -> tuple[str, ...]:
     """One row: name, advantage, ratio, surrogate, KL, weight, update."""
     from logpi.algorithms import algorithm
+    from logpi.objectives import PolicyGradient
     from logpi.update import SGD
 
     a = algorithm(name)
     o: Any = a.objective
+    if not isinstance(o, PolicyGradient):
+        return (name, *(_short(part) for part in o.explain().parts.values()), type(a.update).__name__)
     advantage = _short(o.advantage) + (" + critic" if o.needs_critic else "") + (", whiten" if o.whiten else "")
     kl = "–" if o.kl is None else f"{o.kl.coef:g} {o.kl.estimator} in {o.kl.place}"
     ratio = _short(o.ratio) if o.surrogate.uses_ratio else "–"
@@ -49,9 +52,9 @@ def cells(name: str) -> tuple[str, ...]:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(Table, argv, "logpi algorithms", "The table of algorithms: each is a composition of independent choices.")
-    from logpi.algorithms import NAMES
+    from logpi.algorithms import TABLE
 
-    rows = [HEAD, *(cells(name) for name in NAMES)]
+    rows = [HEAD, *(cells(name) for name in TABLE)]
     if a.markdown:
         lines = ["| " + " | ".join(r) + " |" for r in rows]
         lines.insert(1, "|" + "---|" * len(HEAD))
