@@ -139,17 +139,16 @@ def one(env: str, algorithm: str, library: str, seed: int, peer: str, steps: int
 
 def results(seeds: int, only: str, peer: str | None) -> None:
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": []}
-    for env, algorithm, library, most in CELLS:
-        if only not in f"{env} {algorithm} {library}" or (library == "sb3" and not peer):
+    jobs = [(seed, *cell) for seed in range(seeds) for cell in CELLS if seed < cell[-1]]  # every cell once before any cell twice
+    for seed, env, algorithm, library, _ in jobs:
+        cell = {"env": env, "algorithm": algorithm, "library": library, "seed": seed}
+        done = any(cell.items() <= r.items() for r in kept["runs"])
+        if done or only not in f"{env} {algorithm} {library}" or (library == "sb3" and not peer):
             continue
-        for seed in range(min(seeds, most)):
-            cell = {"env": env, "algorithm": algorithm, "library": library, "seed": seed}
-            if any(cell.items() <= r.items() for r in kept["runs"]):
-                continue
-            kept["runs"].append(cell | one(env, algorithm, library, seed, peer or ""))
-            RESULTS.parent.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(kept, indent=1))
-            print(kept["runs"][-1], flush=True)
+        kept["runs"].append(cell | one(env, algorithm, library, seed, peer or ""))
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(kept, indent=1))
+        print(kept["runs"][-1], flush=True)
 
 
 def speed(peer: str, rounds: int = 3) -> None:

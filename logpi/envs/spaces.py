@@ -86,6 +86,8 @@ def action_kind(space: gym.Space, squash: bool = False) -> Distribution:
     Raises:
         UserError: a space without one, or squashing where there are no finite bounds.
     """
+    if squash and not isinstance(space, spaces.Box):
+        raise UserError(f"only actions of a Box can be squashed, not {space}: leave squash out")
     match space:
         case spaces.Discrete():
             return Categorical(int(space.n), int(space.start))

@@ -91,6 +91,8 @@ def control(lanes, name: str, *, steps=0, episodes=0, group=1, updates=1, lr=1e-
     if isinstance(made.update, SGD):
         shuffle = {"shuffle": Actions()} if minibatches > 1 else {}
         made = algorithm(name, **options, update=SGD(epochs, minibatches, None, 0.5, **shuffle))
+    else:
+        made = algorithm(name, **{"critic": SGD(5, 1, None, None)} | options)
     policy = mlp(lanes.features, action_kind(lanes.action, squash), hidden=hidden, masks=lanes.masks, log_std=log_std,
                  critic=made.objective.needs_critic, normalize=normalize)  # fmt: skip
     learner = Learner(policy, made, AdamW(lr, betas=(0.9, 0.999), eps=1e-5), total=updates, seed=seed)
