@@ -101,11 +101,11 @@ def test_command_reads_files_and_draws(policy, tmp_path):
     [
         ({"response": "@missing.txt"}, "missing.txt"),
         ({"reward": "nonsense"}, "nonsense"),
-        ({"model": "no/where"}, "no/where"),
+        ({}, "nowhere"),
     ],
 )
-def test_mistakes_are_one_line(change, says):
-    given = {"model": "no/where", "prompt": "p", "response": "r", "answer": "1"} | change
+def test_mistakes_are_one_line(change, says, tmp_path):
+    given = {"model": str(tmp_path / "nowhere"), "prompt": "p", "response": "r", "answer": "1"} | change
     with pytest.raises(UserError, match=says) as error:
         step_values(**given)
     assert len(str(error.value).splitlines()) == 1
