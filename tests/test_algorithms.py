@@ -69,7 +69,8 @@ def objective(name: str, **options: object) -> PolicyGradient:
 
 
 def test_the_table_is_complete() -> None:
-    assert set(ROWS) <= set(NAMES) and len(NAMES) == len(set(NAMES))
+    assert set(ROWS) == {n for n in NAMES if isinstance(algorithm(n).objective, PolicyGradient)}
+    assert len(NAMES) == len(set(NAMES))
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -107,7 +108,7 @@ def test_no_beta_is_no_reference(name: str) -> None:
 # --- descriptions -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ROWS)
 def test_description_has_its_equations_and_sources(name: str) -> None:
     text, a = describe(name), algorithm(name)
     o = a.objective
@@ -150,7 +151,7 @@ def test_every_option_is_accepted_with_its_default(name: str) -> None:
     assert algorithm(name, **options(name)) == algorithm(name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ROWS)
 def test_what_every_row_takes(name: str) -> None:
     o = objective(name, entropy_coef=0.1, value_clip=0.2, whiten=True, correction=TruncatedIS(), weight=SequenceSum())
     assert (o.entropy_coef, o.value_clip, o.whiten, o.correction, o.weight) == (
@@ -257,8 +258,8 @@ def test_an_algorithm_is_a_value(name: str) -> None:
 
 
 def test_algorithms_differ() -> None:
-    objectives = {algorithm(n).objective for n in NAMES}
-    assert len(objectives) == len(NAMES)
+    objectives = {algorithm(n).objective for n in ROWS}
+    assert len(objectives) == len(ROWS)
 
 
 def test_replace_works_on_both_levels() -> None:
@@ -271,7 +272,7 @@ def test_replace_works_on_both_levels() -> None:
     assert replace(a, name="mine").name == "mine"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ROWS)
 def test_a_description_of_parts_rebuilds_them(name: str) -> None:
     """The printed form of a part is Python that makes it."""
     import logpi.ops.advantages as advantages

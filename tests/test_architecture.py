@@ -64,7 +64,7 @@ HEAVY = {
 }
 OPS_NUMPY = {"logpi.ops.distributions"}  # acting one step at a time is ten times cheaper in NumPy
 LONG_FILES = {
-    "algorithms.py": 480,
+    "algorithms.py": 560,
     "update.py": 440,
 }  # the table is one page for one reader; both steps of `update` share a skeleton
 LONG_FUNCTIONS = {"recipes/rl.py:run": 70}
