@@ -4,6 +4,7 @@
     soft_overlong(512, cache=128)  a built-in with arguments: plain literals, never evaluated
     think_answer:0.1               weight after the last colon
     my.py:score   my.py:score:0.5  the user's own function
+    model:PATH    model:PATH:0.5   a reward model's directory or hub name
 
 Left out: what the names mean (`reward` is given the table of built-ins below), and any other configuration.
 """
@@ -22,6 +23,7 @@ from logpi.rewards.combine import Rewards, Weighted
 from logpi.rewards.format import ThinkAnswer
 from logpi.rewards.length import SoftOverlong
 from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
+from logpi.rewards.model import ModelReward
 from logpi.rewards.user import user_reward
 
 __all__ = ["NAMES", "build", "nearest", "parse_call", "reward", "rewards"]
@@ -97,6 +99,8 @@ def reward(spec: str) -> Weighted:
     body, weight = (match[1], float(match[2])) if match else (spec.strip(), 1.0)
     if re.search(r"\.py(:\w*)?$", body):
         return Weighted(user_reward(body), weight)
+    if body.startswith("model:"):
+        return Weighted(ModelReward(body.removeprefix("model:")), weight)
     name, args, options = parse_call(body)
     if name not in NAMES:
         raise ValueError(f"no reward is called {name!r}: {nearest(name, NAMES)} (your own: my_file.py:function)")

@@ -38,9 +38,9 @@ def loss(objective, batch: Batch, now: Evaluation, ref: Evaluation | None) -> tu
 
 
 class Bandit:
-    """One prompt, every response of `length` tokens of a vocabulary of `words`, with a reward each: π* is known exactly.
+    """One prompt, every response of `length` tokens of `words`, with a reward each: π* is known exactly.
 
-    prompt token 0; states are the prefixes. `rows` holds every response once.
+    The prompt is token 0; states are the prefixes. `rows` holds every response once.
     """
 
     def __init__(self, words: int = 2, length: int = 2, seed: int = 0) -> None:

@@ -1,0 +1,215 @@
+"""A reward model: a language model's trunk with one number for each state, read where a response ends.
+
+It is a `transformers` sequence classifier with one label, in and out, run packed like `CausalLM` (`packing.py`): what
+chosen and rejected responses open with is forwarded once, padding never. As a policy it says nothing of actions and
+gives values, so the learner trains it by `RewardModelling`, and a critic may begin as one (`WithCritic`).
+
+Left out: what a pair is (`rollouts/pairs.py`), and how a reward enters a sum of rewards (`rewards/model.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from logpi.policies.causal_lm import CausalLM
+from logpi.policies.loading import DTYPES, load_tokenizer
+from logpi.policies.packing import ATTENTION, pack, register
+from logpi.types import Batch, Evaluation
+
+__all__ = ["RewardModel", "WithCritic"]
+
+CHAT = "logpi_chat"  # in config.json: how prompts were rendered in training
+
+
+class RewardModel(nn.Module):
+    """r(tokens so far), a number without unit: only differences between responses to one prompt mean anything.
+
+    Args:
+        model: a `transformers` sequence classifier with one label, used in place.
+        tokenizer: its tokenizer.
+        gradient_checkpointing: keep only each layer's input for backward.
+    Raises:
+        ValueError: more than one label, or no linear `score` layer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        head = dict(model.named_children()).get("score")
+        if not isinstance(head, nn.Linear) or head.out_features != 1:
+            raise ValueError(f"{type(model).__name__} with {model.config.num_labels} labels is no reward model: "
+                             "it needs a linear layer `score` with one output")  # fmt: skip
+        self.model, self.tokenizer = model, tokenizer
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        model.eval()
+        if gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.train()
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+        register()
+        self._plain_attention: str = model.config._attn_implementation
+        self.packed = _probe(self)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, dtype: str = "float32", device: str | torch.device | None = None, **options: Any
+    ) -> RewardModel:
+        """From a reward model's directory or hub name, or from a causal language model's, with a new head of zeros.
+
+        Raises:
+            ValueError: one line: nothing there, no tokenizer, more than one label, unknown dtype.
+        """
+        from transformers import AutoModelForSequenceClassification
+        from transformers.utils import logging
+
+        if dtype not in DTYPES:
+            raise ValueError(f"unknown dtype {dtype!r}; one of {', '.join(DTYPES)}")
+        tokenizer = load_tokenizer(path)
+        loudness = logging.get_verbosity()
+        logging.set_verbosity_error()  # a new head is no reason for a report
+        try:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                str(path), num_labels=1, dtype=DTYPES[dtype], output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ValueError(f"cannot load a reward model from {path}: {str(error).strip().splitlines()[0]}") from None
+        finally:
+            logging.set_verbosity(loudness)
+        if any(name.startswith("score") for name in info["missing_keys"]):
+            nn.init.zeros_(model.score.weight)  # a new head: every response scores 0 until it learns
+        return cls(model.to(device) if device is not None else model, tokenizer, **options)
+
+    def save(self, directory: str | Path) -> None:
+        """Write what `transformers.AutoModelForSequenceClassification` and `AutoTokenizer` load."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        config = self.model.config
+        before, config._attn_implementation = config._attn_implementation, self._plain_attention
+        try:
+            self.model.save_pretrained(directory)
+        finally:
+            config._attn_implementation = before
+        self.tokenizer.save_pretrained(directory)
+
+    render = CausalLM.render
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.score.weight.device
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return (self.tokenizer.eos_token_id,)
+
+    @property
+    def chat(self) -> dict[str, Any]:
+        """`wrap` and `system` of the prompts it was trained on; without a record, wrapped if there is a template."""
+        known = self.model.config.to_dict().get(CHAT)
+        return known or {"wrap": self.tokenizer.chat_template is not None, "system": ""}
+
+    def remember(self, wrap: bool, system: str) -> None:
+        """Keep with the model how its prompts are rendered."""
+        setattr(self.model.config, CHAT, {"wrap": wrap, "system": system})
+
+    def hidden(self, tokens: Tensor, length: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, d] last hidden states, and [B, W] which of them belongs to token w of row b (unspecified if not run)."""
+        if not self.packed:
+            column = torch.arange(tokens.shape[1], device=tokens.device)
+            real = column < length[:, None]
+            out = self.model.base_model(input_ids=tokens * real, attention_mask=real.long(), use_cache=False)
+            places = torch.arange(tokens.numel(), device=tokens.device)
+            return out.last_hidden_state.flatten(0, 1), places.view_as(tokens)
+        laid = pack(tokens, length, prefix)
+        config = self.model.config
+        before, config._attn_implementation = config._attn_implementation, ATTENTION
+        try:
+            out = self.model.base_model(
+                input_ids=laid.ids[None], position_ids=laid.position[None], use_cache=False, packing=laid
+            )
+        finally:
+            config._attn_implementation = before
+        return out.last_hidden_state[0], laid.where
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """value [B, T+1]: the score in every state in which an action was chosen, and in the one after a row's last.
+
+        Log-probabilities and entropies are 0: it is no policy. Carries gradients.
+        """
+        batch = batch.to(self.device)
+        mask = batch.mask
+        any_own, column = mask.any(1), torch.arange(mask.shape[1], device=mask.device)
+        last = (mask * column).amax(1)
+        read = nn.functional.pad(mask, (0, 1))
+        read[any_own, last[any_own] + 1] = True
+        first = mask.long().argmax(1)
+        hidden, where = self.hidden(batch.obs, (last + 2) * any_own, (first + 1) * any_own)
+        score = self.model.score(hidden.index_select(0, where[read])).squeeze(-1).float()
+        blank = torch.zeros(mask.shape, device=self.device)
+        return Evaluation(blank, blank, torch.zeros(read.shape, device=self.device).masked_scatter(read, score))
+
+    @torch.no_grad()
+    def scores(self, rows: Sequence[Sequence[int]], tokens: int = 16_384) -> Tensor:
+        """[n] the score of each row of token ids in its last state, longest rows first in batches of `tokens`."""
+        out = torch.zeros(len(rows))
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
+        while order:
+            width = len(rows[order[0]])
+            part, order = order[: max(1, tokens // width)], order[max(1, tokens // width) :]
+            padded = torch.zeros(len(part), width, dtype=torch.long, device=self.device)
+            length = torch.tensor([len(rows[i]) for i in part], device=self.device)
+            for line, i in zip(padded, part, strict=True):
+                line[: len(rows[i])] = torch.tensor(rows[i])
+            hidden, where = self.hidden(padded, length, torch.zeros_like(length))
+            at_end = where.gather(1, length[:, None] - 1).squeeze(1)
+            out[part] = self.model.score(hidden[at_end]).squeeze(-1).float().cpu()
+        return out
+
+
+class WithCritic(nn.Module):
+    """A policy and a critic with a trunk of its own. A `logpi.types.Policy`; the engine samples from `policy` alone.
+
+    Args:
+        policy: a `CausalLM` without a value head. critic: a `RewardModel` with the same tokens; its scores are the
+            first values (InstructGPT, arXiv:2203.02155, appendix C.4), or 0 if its head is new.
+    Raises:
+        ValueError: another tokenizer.
+    """
+
+    def __init__(self, policy: CausalLM, critic: RewardModel) -> None:
+        super().__init__()
+        if policy.tokenizer.get_vocab() != critic.tokenizer.get_vocab():
+            raise ValueError("the critic has another tokenizer than the policy, so it cannot read its tokens")
+        self.policy, self.critic = policy, critic
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """The policy's log-probabilities and entropies, the critic's values."""
+        now = self.policy.evaluate(batch)
+        return Evaluation(now.logp, now.entropy, self.critic.evaluate(batch).value)
+
+
+@torch.no_grad()
+def _probe(reward: RewardModel) -> bool:
+    """Whether the trunk says the same packed and plain."""
+    model = reward.model
+    size = model.get_input_embeddings().weight.shape[0]
+    rows = (torch.arange(24, device=reward.device) * 7919 + 13).view(2, 12) % size
+    rows[1, :8] = rows[0, :8]
+    full, config = torch.full((2,), 12, device=reward.device), model.config
+    reward.packed = False
+    plain, _ = reward.hidden(rows, full, full)
+    if not model._supports_attention_backend or getattr(config, "attention_chunk_size", None):
+        return False
+    reward.packed = True
+    try:
+        hidden, where = reward.hidden(rows, full, torch.full_like(full, 8))
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        return False  # whatever a model that knows no `packing` makes of it
+    scale = 1e-3 if plain.dtype == torch.float32 else 5e-2
+    return float((hidden[where.flatten()] - plain).abs().max()) <= scale * (1 + float(plain.abs().max()))

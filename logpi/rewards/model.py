@@ -1,0 +1,68 @@
+"""A learned reward model as a reward: `model:PATH` where a reward is named.
+
+The text of a response is read by the reward model's own tokenizer, behind the prompt as it was rendered in its
+training, with an end token, all responses of a call in batches. Left out: training it (`logpi reward-model`), and its
+network (`policies/reward_model.py`), which is loaded when it is first needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from logpi.rewards.text import text_of
+
+if TYPE_CHECKING:
+    from logpi.policies.reward_model import RewardModel
+
+__all__ = ["ModelReward"]
+
+
+@dataclass(frozen=True)
+class ModelReward:
+    """The score of a reward model, as it is: no clipping, no whitening.
+
+    Attributes:
+        path: directory or hub name of a sequence classifier with one label. tokens: of a forward.
+        dtype: of the weights.
+
+    Raises:
+        ValueError: at the first use or `load`, in one line: no reward model there.
+    """
+
+    path: str
+    tokens: int = 16_384
+    dtype: str = "float32"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def name(self) -> str:
+        """The directory's name; for a run's `model` directory, the run's."""
+        path = Path(self.path)
+        return path.parent.name if path.name == "model" and path.parent.name else path.name
+
+    @cached_property
+    def model(self) -> RewardModel:
+        from logpi.policies.reward_model import RewardModel
+
+        loaded = RewardModel.load(Path(self.path) if Path(self.path).exists() else self.path, dtype=self.dtype)
+        loaded.requires_grad_(False)
+        return loaded
+
+    def ids(self, prompt: Any, completion: Any) -> list[int]:
+        """Token ids of the whole: prompt, response, end token."""
+        chat, model = self.model.chat, self.model
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) and chat["wrap"] else prompt
+        if isinstance(messages, str):
+            start = model.render(chat["system"] + messages)
+        else:
+            system = [{"role": "system", "content": chat["system"]}] if chat["system"] else []
+            start = model.render([*system, *messages])
+        response = model.tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]
+        return [*start, *response, model.eos_ids[-1]]
+
+    def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None]:
+        rows = [self.ids(p, c) for p, c in zip(prompts, completions, strict=True)]
+        return self.model.scores(rows, self.tokens).tolist()

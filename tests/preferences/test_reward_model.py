@@ -1,0 +1,126 @@
+"""The reward model: the same number as transformers', packed or not; saved and read back; trained; used as a reward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from logpi.algorithms import algorithm
+from logpi.errors import UserError
+from logpi.learner import Learner
+from logpi.policies.causal_lm import CausalLM
+from logpi.policies.reward_model import RewardModel, WithCritic
+from logpi.rewards import rewards
+from logpi.rollouts.pairs import Preferences, read_pairs
+from logpi.rollouts.text import Chat
+from logpi.types import collate
+from logpi.update import AdamW
+from tests.tiny import tiny_model, tiny_tokenizer
+
+ROWS = [{"prompt": f"{i}+1=", "chosen": f"{i + 1}", "rejected": f"{i + 2}, or so"} for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A causal language model's directory."""
+    path = tmp_path_factory.mktemp("base")
+    CausalLM(tiny_model("llama"), tiny_tokenizer()).save(path)
+    return path
+
+
+@pytest.fixture
+def model(base):
+    made = RewardModel.load(base)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(made.model.score.weight)
+    return made
+
+
+def transformers_score(path, ids: list[int]) -> float:
+    from transformers import AutoModelForSequenceClassification
+
+    there = AutoModelForSequenceClassification.from_pretrained(path)
+    with torch.no_grad():
+        return float(there(input_ids=torch.tensor([ids])).logits)
+
+
+def test_a_new_head_scores_zero(base):
+    assert RewardModel.load(base).scores([[5, 6, 7]]).tolist() == [0.0]
+
+
+def test_score_is_that_of_transformers_after_saving(model, tmp_path):
+    model.save(tmp_path / "saved")
+    rows = [[1, 5, 9, 2], [1, 7, 2], [1, 5, 9, 11, 13, 2]]
+    here = model.scores(rows, tokens=8)
+    for row, score in zip(rows, here.tolist(), strict=True):
+        assert transformers_score(tmp_path / "saved", row) == pytest.approx(score, abs=1e-5)
+    torch.testing.assert_close(RewardModel.load(tmp_path / "saved").scores(rows), here)
+
+
+def test_packed_and_plain_agree_on_pairs(model):
+    batch = collate([t for g in read_pairs(model, ROWS).groups for t in g])
+    assert model.packed
+    packed = model.evaluate(batch).value
+    model.packed = False
+    torch.testing.assert_close(model.evaluate(batch).value, packed, atol=1e-5, rtol=1e-5)
+    ends = [int(m.nonzero()[-1]) + 1 for m in batch.mask]
+    rows = [batch.obs[i, : n + 1].tolist() for i, n in enumerate(ends)]
+    at_end = torch.stack([packed[i, n] for i, n in enumerate(ends)])
+    torch.testing.assert_close(model.scores(rows), at_end, atol=1e-5, rtol=1e-5)
+
+
+def test_it_learns_the_pairs_by_the_ordinary_learner(base):
+    model = RewardModel.load(base)
+    rollout = Preferences(read_pairs(model, ROWS).groups, size=3)
+    learner = Learner(model, algorithm("reward_model", micro_tokens=40), AdamW(3e-3))
+    first = learner.update(rollout().batch)
+    assert first["loss"] == pytest.approx(0.6931, abs=1e-3)
+    for _ in range(15):
+        last = learner.update(rollout().batch)
+    assert last["accuracy"] == 1.0 and last["loss"] < 0.2
+
+
+def test_usable_wherever_a_reward_is_named(model, tmp_path):
+    model.remember(wrap=False, system="")
+    model.save(tmp_path / "rm-1" / "model")
+    path = tmp_path / "rm-1" / "model"
+    judged = rewards([f"model:{path}:0.5", "number"])
+    assert judged.names[0] == "rm-1"
+    prompts, completions = ["1+1=", "2+2="], ["2", "five"]
+    scores = judged.score(prompts, completions, columns={"answer": ["2", "4"]})
+    ids = [model.tokenizer(p + c)["input_ids"] + [2] for p, c in zip(prompts, completions, strict=True)]
+    alone = [transformers_score(path, row) for row in ids]
+    assert [s.total for s in scores] == pytest.approx([0.5 * alone[0] + 1, 0.5 * alone[1]], abs=1e-5)
+
+
+def test_prompts_are_rendered_as_in_training(model, tmp_path):
+    model.remember(wrap=True, system="Be brief.")
+    model.save(tmp_path / "m")
+    found = rewards([f"model:{tmp_path / 'm'}"]).parts[0].function.ids("Hi", "Yo")
+    assert found == [*Chat(wrap=True, system="Be brief.")(model, "Hi"), *model.tokenizer("Yo")["input_ids"], 2]
+
+
+def test_a_critic_with_its_own_trunk_begins_as_the_reward_model(base, model):
+    policy = CausalLM(tiny_model("llama", seed=3), tiny_tokenizer())
+    both = WithCritic(policy, model)
+    batch = collate([t for g in read_pairs(model, ROWS).groups for t in g])
+    now = both.evaluate(batch)
+    torch.testing.assert_close(now.logp, policy.evaluate(batch).logp)
+    torch.testing.assert_close(now.value, model.evaluate(batch).value)
+    now.value.sum().backward()
+    assert all(p.grad is None for p in policy.parameters())
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    ({"prompt": "a", "chosen": "b", "rejected": " "}, "row 0: 'rejected' is empty"),
+    ({"prompt": "a", "chosen": "b"}, "row 0 has no column 'rejected'"),
+    ({"prompt": "a", "chosen": "b", "rejected": "b"}, "nothing can be learned"),
+])  # fmt: skip
+def test_bad_rows_are_named(model, row, words):
+    with pytest.raises(UserError, match=words):
+        read_pairs(model, [row])
+
+
+def test_a_missing_reward_model_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match="nothing"):
+        RewardModel.load(tmp_path / "nothing")
