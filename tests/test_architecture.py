@@ -48,7 +48,12 @@ MAY_IMPORT = {
     "__main__": {"cli"},
 }
 # Inside functions more is allowed, of what lies on the same side or below; recipes may use everything but one another's callers.
-LAZY_TOO = {"cli": {"arguments", "recipes"}, "lab": {"rewards", "rollouts"}, "train": {"evaluation"}}
+LAZY_TOO = {
+    "cli": {"arguments", "recipes"},
+    "lab": {"rewards", "rollouts"},
+    "rewards": {"policies"},  # a reward model is a network
+    "train": {"evaluation"},
+}
 # Packages that are slow to load or not always installed, and the only parts that name them: (at module level, inside functions).
 HEAVY = {
     "transformers": (set(), {"policies", "rollouts"}),
