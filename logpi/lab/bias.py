@@ -120,7 +120,7 @@ def _shipped(world: World, m: int) -> Table:
 
 
 _SHORT = {
-    TokenMean: "1/tokens", SequenceMean: "1/length", GroupTokenMean: "1/group's tokens", FixedLength: "1/constant",
+    TokenMean: "1/tokens", SequenceMean: "1/length", GroupTokenMean: "1/group tokens", FixedLength: "1/constant",
     SequenceRatio: "seq. ratio", MixedOutcomes: "mixed groups",
 }  # fmt: skip
 

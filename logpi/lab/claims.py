@@ -154,8 +154,8 @@ def _claims() -> tuple[Claim, ...]:
     rows.append(Claim("dr_grpo", _alone("dr_grpo"), "−(M−1)/M ∇J", _dr_grpo))
     law = "→ −E[∇p/σ]"
     rows.append(Claim("grpo_r1", _alone("grpo_r1"), law, _grpo_r1, exact=False))
-    rows.append(Claim("grpo", _alone("grpo", weight=SequenceMean()), law + ", with 1/T", _grpo, exact=False))
-    rows.append(Claim("dapo", _alone("dapo", weight=GroupTokenMean()), law + ", with 1/T̂(x)", _dapo, exact=False))
+    rows.append(Claim("grpo", _alone("grpo", weight=SequenceMean()), law + ", 1/T", _grpo, exact=False))
+    rows.append(Claim("dapo", _alone("dapo", weight=GroupTokenMean()), law + ", 1/T̂(x)", _dapo, exact=False))
     rows.append(
         Claim("reinforce_plus_plus", _alone("reinforce_plus_plus", whiten=True), "→ −∇J / σ", _reinforce_plus_plus,
               exact=False, setting=Setting(prompts=3, responses=1))
