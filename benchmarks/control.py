@@ -54,6 +54,44 @@ def run_logpi(env: str, algorithm: str, seed: int, steps: int | None) -> dict:
     }  # fmt: skip
 
 
+def loop_logpi(seed: int, steps: int) -> dict:
+    """Rollout and update alone, without a run's directory; the first update (which loads half of torch) is not counted. CPU seconds."""
+    from logpi.recipes.gym import Gym, build, evaluator
+    from logpi.runs import rng
+
+    changes = json.loads(os.environ["LOGPI_BENCHMARK_CHANGES"])
+    rng.seed(seed)
+    a = Gym(env="CartPole-v1", algorithm="ppo", seed=seed, steps=steps, vectorized="vectorized" in changes, eval_episodes=EVAL_EPISODES)
+    p, _, rollout, learner, updates = build(a)
+    learner.update(rollout().batch)
+    start, seen, acting, rows = time.process_time(), 0, 0.0, []
+    for _ in range(updates - 1):
+        before = time.process_time()
+        found = rollout()
+        acting += time.process_time() - before
+        learner.update(found.batch)
+        seen += int(found.metrics["num_tokens"])
+        rows.append((seen, found.metrics.get("reward_100", -1e9), time.process_time() - before))
+    seconds = time.process_time() - start
+    score = evaluator(a, p, rollout.policy)(0)[0]["eval/reward"]
+    return {"steps": seen, "loop_seconds": seconds, "acting": acting, "score": score, **floors(rollout), **_solved(rows, "CartPole-v1")}
+
+
+def floors(rollout: object) -> dict:
+    """Environment steps a CPU second with no learner at all: of the environment alone, and of the policy's choices alone."""
+    import numpy as np
+
+    lanes, choose, n = rollout.lanes, rollout._sample, 300  # type: ignore[attr-defined]
+    actions = np.random.default_rng(0).integers(0, 2, (n, lanes.n))
+    start = time.process_time()
+    for action in actions:
+        lanes.step(action)
+    middle = time.process_time()
+    for _ in range(n):
+        choose(lanes.obs)
+    return {"environment_alone": n * lanes.n / (middle - start), "policy_alone": n * lanes.n / (time.process_time() - middle)}
+
+
 def _solved(rows: list[tuple[float, float, float]], env: str) -> dict:
     """Environment steps and seconds until the mean of the last 100 training episodes was 475 (CartPole only)."""
     seconds = 0.0
@@ -78,13 +116,14 @@ def run_sb3(env: str, algorithm: str, seed: int, steps: int | None) -> dict:
     class Watch(BaseCallback):
         rows: list[tuple[float, float, float]] = []
         last = 0.0
+        clock = time.perf_counter
 
         def _on_step(self) -> bool:
             return True
 
         def _on_rollout_end(self) -> None:
             found = [x["r"] for x in self.model.ep_info_buffer]
-            now = time.perf_counter()
+            now = type(self).clock()
             self.rows.append((self.num_timesteps, float(np.mean(found)) if len(found) == 100 else -1e9, now - self.last))
             self.last = now
 
@@ -102,9 +141,13 @@ def run_sb3(env: str, algorithm: str, seed: int, steps: int | None) -> dict:
     else:
         model = TRPO("MlpPolicy", venv, n_critic_updates=p.epochs, target_kl=o["max_kl"], cg_damping=o.get("damping", 0.1), **common)
     watch = Watch()
+    Watch.clock = time.process_time if os.environ.get("LOGPI_BENCHMARK_CHANGES") else time.perf_counter
     start = watch.last = time.perf_counter()
     model.learn(steps or p.steps, callback=watch)
     seconds = time.perf_counter() - start
+    if os.environ.get("LOGPI_BENCHMARK_CHANGES"):  # speed: between the first rollout's end and the last one's
+        rest = watch.rows[1:]
+        return {"steps": rest[-1][0] - watch.rows[0][0], "loop_seconds": sum(r[2] for r in rest)}
     if isinstance(venv, VecNormalize):
         venv.training, venv.norm_reward = False, False
     score, _ = evaluate_policy(model, _evaluation(env, venv), n_eval_episodes=EVAL_EPISODES, warn=False)
@@ -145,25 +188,33 @@ def results(seeds: int, only: str, peer: str | None) -> None:
         done = any(cell.items() <= r.items() for r in kept["runs"])
         if done or only not in f"{env} {algorithm} {library}" or (library == "sb3" and not peer):
             continue
-        kept["runs"].append(cell | one(env, algorithm, library, seed, peer or ""))
+        made = cell | one(env, algorithm, library, seed, peer or "")
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else kept
+        kept["runs"].append(made)
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(kept, indent=1))
         print(kept["runs"][-1], flush=True)
 
 
 def speed(peer: str, rounds: int = 3) -> None:
-    """The same settings in turn, so that a busy machine hurts both; the best round of each counts."""
+    """The same settings in turn, so that a busy machine hurts both. CPU seconds of rollout and update; the first update is not counted."""
     found = []
-    for name, changes in (("CleanRL's settings", CLEANRL), ("RL-Zoo's settings", {})):
+    for name, changes in (("CleanRL's settings", CLEANRL), ("RL-Zoo's settings", {"envs": 8})):
         for library in ("logpi", "sb3") * rounds:
             os.environ["LOGPI_BENCHMARK_CHANGES"] = json.dumps(changes)
             made = one("CartPole-v1", "ppo", library, 0, peer, 30_720)
-            found.append({"settings": name, "library": library, "steps_per_cpu_second": made["steps"] / made["cpu_seconds"]} | made)
+            found.append({"settings": name, "library": library, "rate": made["steps"] / made["loop_seconds"]} | made)
             print(found[-1], flush=True)
+    os.environ["LOGPI_BENCHMARK_CHANGES"] = json.dumps(WIDE)
+    for seed in range(rounds):
+        made = one("CartPole-v1", "ppo", "logpi", seed, peer, 300_000)
+        found.append({"settings": "ours, vectorised", "library": "logpi", "rate": made["steps"] / made["loop_seconds"]} | made)
+        print(found[-1], flush=True)
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": []}
     RESULTS.write_text(json.dumps(kept | {"speed": found}, indent=1))
 
 
+WIDE = dict(vectorized=True, envs=128, n_steps=32, epochs=6, minibatches=4, lr=3e-3)
 CLEANRL = dict(envs=4, n_steps=128, epochs=4, minibatches=4, lr=2.5e-4, options=[["gamma", 0.99], ["lam", 0.95], ["low", 0.2],
                                                                                 ["entropy_coef", 0.01]])  # fmt: skip
 
@@ -175,8 +226,10 @@ def apply_changes() -> None:
     from logpi.envs import presets
 
     changes = json.loads(os.environ.get("LOGPI_BENCHMARK_CHANGES", "{}"))
+    changes.pop("vectorized", None)
     if changes:
-        changes["options"] = tuple(tuple(x) for x in changes["options"])
+        if "options" in changes:
+            changes["options"] = tuple(tuple(x) for x in changes["options"])
         key = ("CartPole-v1", "ppo")
         presets.PRESETS[key] = replace(presets.PRESETS[key], **changes)
 
@@ -220,7 +273,10 @@ def main() -> None:
         torch.set_num_threads(1)
         apply_changes()
         start = time.process_time()
-        found = (run_logpi if a.library == "logpi" else run_sb3)(a.env, a.algorithm, a.seed, a.steps)
+        if a.library == "logpi" and os.environ.get("LOGPI_BENCHMARK_CHANGES"):
+            found = loop_logpi(a.seed, a.steps)
+        else:
+            found = (run_logpi if a.library == "logpi" else run_sb3)(a.env, a.algorithm, a.seed, a.steps)
         print(json.dumps(found | {"cpu_seconds": time.process_time() - start}))
 
 
