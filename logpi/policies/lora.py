@@ -1,0 +1,149 @@
+"""LoRA adapters (arXiv:2106.09685) on a policy or a reward model, by `peft`: add, switch off, merge.
+
+    y = W x + (α/r) B A x,   W frozen, A [r, d] random, B [d', r] zero at first: nothing changes until it learns
+
+The layers are put into the model itself, so packing, engine and saving know nothing of them. With the adapter off the
+same weights are the reference (`AdapterOff`), which then costs no memory. Left out: 4-bit weights (`refuse_4bit` says
+why), several adapters at a time, dropout (sampler and learner must be the same function).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from logpi.types import Batch, Evaluation, Policy
+
+__all__ = ["AdapterOff", "Merging", "add_lora", "merged", "refuse_4bit"]
+
+
+def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
+    """Put adapters on every linear layer of the trunk; all else but a value or score head is frozen.
+
+    Args:
+        policy: a `CausalLM` or a `RewardModel`, changed in place. rank: r ≥ 1. alpha: α.
+    Returns:
+        The number of trainable parameters.
+    Raises:
+        ValueError: peft is not installed, or there is no linear layer.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise ValueError("LoRA needs peft: pip install 'logpi[lora]'") from None
+    model = policy.model
+    targets = [name for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear)]
+    if not targets or rank < 1:
+        raise ValueError(f"LoRA of rank {rank} on {len(targets)} linear layers: needs at least one of each")
+    heads = [p for n, p in policy.named_parameters() if n.startswith(("value_head.", "model.score."))]
+    model.requires_grad_(False)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0), model)
+    for p in heads:
+        p.requires_grad_(True)
+    return sum(p.numel() for p in policy.parameters() if p.requires_grad)
+
+
+def _layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """Every adapted layer with its parent and its name in it."""
+    from peft.tuners.lora import Linear
+
+    found = [(parent, name, m) for parent in model.modules() for name, m in parent.named_children()]
+    return [(parent, name, m) for parent, name, m in found if isinstance(m, Linear)]
+
+
+@contextmanager
+def _off(model: nn.Module) -> Iterator[None]:
+    layers = [layer for _, _, layer in _layers(model)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+class AdapterOff:
+    """A policy as it was before its adapter: the reference that needs no memory. A `logpi.types.Policy`.
+
+    It has nothing of its own: no parameters, no state.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """What the frozen weights say; no gradient."""
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        with _off(self.policy.model), torch.no_grad():
+            found = self.policy.evaluate(batch)
+        for p in trained:  # peft freezes what it switches off
+            p.requires_grad_(True)
+        return found
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        return iter(())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        pass
+
+    def requires_grad_(self, requires_grad: bool = True) -> AdapterOff:
+        return self
+
+
+@contextmanager
+def merged(model: nn.Module) -> Iterator[None]:
+    """The model with plain linear layers, W + (α/r) B A; what was there comes back exactly."""
+    layers = _layers(model)
+    for parent, name, layer in layers:
+        base = layer.base_layer
+        plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+        with torch.no_grad():
+            plain.weight = nn.Parameter(base.weight + layer.get_delta_weight("default").to(base.weight.dtype))
+        plain.bias = base.bias
+        setattr(parent, name, plain)
+    try:
+        yield
+    finally:
+        for parent, name, layer in layers:
+            setattr(parent, name, layer)
+
+
+class Merging:
+    """Saves a policy with its adapter merged, so that nobody who loads it need know; the adapter is in `adapter/`."""
+
+    def __init__(self, policy: Policy | Any) -> None:
+        self.policy = policy
+
+    def save(self, directory: str | Path) -> None:
+        """A plain Hugging Face directory, and `adapter/adapter_model.safetensors` in peft's names."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        model, path = self.policy.model, Path(directory)
+        adapter = {f"base_model.model.{k}": v.contiguous() for k, v in get_peft_model_state_dict(model).items()}
+        with merged(model):
+            self.policy.save(path)
+        (path / "adapter").mkdir(exist_ok=True)
+        save_file(adapter, path / "adapter" / "adapter_model.safetensors")
+        model.peft_config["default"].save_pretrained(str(path / "adapter"))
+
+
+def refuse_4bit() -> None:
+    """Raises ValueError with the reason why weights cannot be held in 4 bits here; returns if they can be."""
+    if not torch.cuda.is_available():
+        raise ValueError("4-bit weights need a GPU: bitsandbytes has no kernels worth using on a CPU. Leave out "
+                         "--load-in-4bit; --lora 16 --dtype bfloat16 is the nearest thing here")  # fmt: skip
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise ValueError("4-bit weights need bitsandbytes: pip install bitsandbytes") from None
+    raise ValueError("4-bit weights are not built yet: loading them is written nowhere in logpi. Use --lora alone")
