@@ -71,7 +71,7 @@ def _in_loss(beta: float) -> KL | None:
 
 
 def policy_gradient(beta: float = 0.0) -> Algorithm:
-    """Policy gradient theorem (Sutton et al. 2000; arXiv:math/9801102): the whole trajectory's reward for each action.
+    """Policy gradient theorem (Sutton et al. 2000): the whole trajectory's reward for each action.
 
     - beta > 0 adds k1 in the reward, so each action also carries the KL of the whole trajectory.
     """
@@ -322,7 +322,9 @@ def dpo(
     - smoothing > 0 is cDPO (a share of wrong labels); sft > 0 adds the winner's likelihood (RPO, arXiv:2404.19733).
     - length_normalised divides log-ratios by |y| (TRL's sigmoid_norm). recorded: reference log-probabilities are in the data.
     """
-    return Algorithm(Preference(LogRatio(mean=length_normalised), Logistic(beta, smoothing), sft=sft, recorded=recorded))
+    return Algorithm(
+        Preference(LogRatio(mean=length_normalised), Logistic(beta, smoothing), sft=sft, recorded=recorded)
+    )
 
 
 def robust_dpo(beta: float = 0.1, smoothing: float = 0.1, recorded: bool = False) -> Algorithm:
@@ -387,8 +389,8 @@ PREFERENCES: tuple[str, ...] = ("dpo", "robust_dpo", "slic", "ipo", "kto", "orpo
 NAMES: tuple[str, ...] = tuple(name for name in TABLE if name not in PREFERENCES)  # the policy gradients
 ALIASES = {
     "gae": "ppo", "vpg": "policy_gradient", "reinforce++": "reinforce_plus_plus", "group_norm": "grpo",
-    "reinforce_plus_plus_baseline": "reinforce_plus_plus_baseline", "reinforce++_baseline": "reinforce_plus_plus_baseline",
-    "drgrpo": "dr_grpo", "grpo_passk": "grpo", "dr.grpo": "dr_grpo",
+    "reinforce++_baseline": "reinforce_plus_plus_baseline",
+    "drgrpo": "dr_grpo", "dr.grpo": "dr_grpo",
 }  # fmt: skip
 OPTION_ALIASES = {
     "epsilon": "low", "epsilon_high": "high", "clip_range": "low", "gae_lambda": "lam", "ent_coef": "entropy_coef",
@@ -438,7 +440,7 @@ def _row(name: str) -> Callable[..., Algorithm]:
     if plain not in TABLE:
         near = difflib.get_close_matches(plain, [*TABLE, *ALIASES], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown algorithm {name!r}{hint} Known: {', '.join(TABLE)}")
+        raise ValueError(f"unknown algorithm {name!r}{hint} (known: {', '.join(TABLE)})")
     return TABLE[plain]
 
 

@@ -7,16 +7,18 @@ the reference are parts like any other. How batches are made is not here (`rollo
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from logpi.algorithms import Algorithm
+from logpi.batching import evaluate
 from logpi.ops.groups import group_returns
 from logpi.ops.time import own
+from logpi.optimizers import AdamW
 from logpi.types import Batch, Evaluation, Policy, Targets
-from logpi.update import AdamW, evaluate
 
 __all__ = ["Learner", "OffPolicyError", "Trust"]
 
@@ -86,14 +88,10 @@ class Learner:
         progress = min(1.0, self.updates / self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rates.rate(self.updates, progress)
-        steps: list[dict[str, float]] = []
-        for metrics in self.algorithm.update(
-            self.policy, self.objective, self.optimizer, batch, targets, self.generator
-        ):
-            gaps = {k: metrics.pop(k) for k in GAPS if k in metrics}
-            if not steps:
-                self._check_gaps(gaps)
-            steps.append(metrics | (gaps if not steps else {}))
+        moves = self.algorithm.update(
+            self.policy, self.objective, self.optimizer, batch, targets, self.generator, self._check_gaps
+        )
+        steps = list(moves)
         self.updates += 1
         report = _combine(steps) | {"lr": self.optimizer.param_groups[0]["lr"]} | _batch_metrics(batch, targets)
         report |= self.objective.controls()
@@ -113,14 +111,15 @@ class Learner:
             raise ValueError(f"{self.algorithm.name} needs a critic and this policy has none: load it with critic=True")
         return self.objective.prepare(batch, now, ref)
 
-    def _check_gaps(self, gaps: dict[str, float]) -> None:
+    def _check_gaps(self, metrics: Mapping[str, float]) -> None:
         """Before the first step the policy is the sampler: every ratio must be 1."""
         if not self.objective.on_policy:
             return
-        watched = [gaps.get(GAPS[0], 0.0)] + ([gaps.get(GAPS[1], 0.0)] if self.trust.sampler else [])
-        if not max(watched) <= self.trust.tolerance:  # also true for NaN
+        watched = GAPS if self.trust.sampler else GAPS[:1]
+        wrong = [gap for k in watched if not (gap := metrics.get(k, 0.0)) <= self.trust.tolerance]  # NaN is wrong too
+        if wrong:
             raise OffPolicyError(
-                f"the policy gives an action a log-probability {max(watched):.3g} nats away from the recorded one (allowed: "
+                f"the policy gives an action a log-probability {wrong[0]:.3g} nats away from the recorded one (allowed: "
                 f"{self.trust.tolerance:g}), so importance ratios would be wrong. Sampler and learner must share weights, "
                 "numerics and temperature; for another engine use Trust(sampler=False) and correction=TruncatedIS()"
             )

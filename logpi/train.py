@@ -92,6 +92,10 @@ def train(
             step += 1
             metrics = _step(step, rollout, learner, run, loop)
             shower.step(step, {k: metrics[k] for k in shown if k in metrics}, int(metrics.get("num_tokens", 0)))
+            if metrics.get("skipped"):
+                shower.note(
+                    f"step {step}: a gradient was not finite; its optimiser step was left out (a lower learning rate helps)"
+                )
             alarm = loop.watch(step, metrics)
             if alarm:
                 shower.note(alarm)

@@ -1,4 +1,4 @@
-"""How parameters move: passes, optimiser batches and micro-batches, the optimiser with its schedule; or one trust-region step.
+"""How parameters move: passes, optimiser batches and micro-batches; or one trust-region step.
 
 `SGD` walks over a prepared batch. The split into micro-batches is a matter of memory alone: weights are made once for each
 optimiser batch, so any split gives the same gradient. `TrustRegion` makes one step whose KL it bounds, and fits the critic apart.
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 
+from logpi.batching import evaluate, micro_batches
 from logpi.objectives import PolicyGradient
 from logpi.ops.distributions import DistributionalPolicy
 from logpi.ops.ratios import TokenRatio
@@ -28,81 +29,13 @@ from logpi.ops.trust_region import (
     line_search,
 )  # fmt: skip
 from logpi.ops.weights import TokenMean
+from logpi.optimizers import AdamW, Constant, Cosine, Linear, Schedule
 from logpi.types import Batch, Evaluation, Objective, Policy, Targets
 
 __all__ = [
     "SGD", "Actions", "AdamW", "Constant", "Cosine", "Groups", "Linear", "Schedule", "Shuffle", "Tally", "TrustRegion",
     "evaluate", "micro_batches",
 ]  # fmt: skip
-
-
-class Schedule(ABC):
-    """Factor on the learning rate after a fraction of training; called with progress in [0, 1]."""
-
-    @abstractmethod
-    def __call__(self, progress: float) -> float: ...
-
-
-@dataclass(frozen=True)
-class Constant(Schedule):
-    """No decay."""
-
-    def __call__(self, progress: float) -> float:
-        return 1.0
-
-
-@dataclass(frozen=True)
-class Linear(Schedule):
-    """Straight down to `end` times the learning rate."""
-
-    end: float = 0.0
-
-    def __call__(self, progress: float) -> float:
-        return 1.0 + (self.end - 1.0) * progress
-
-
-@dataclass(frozen=True)
-class Cosine(Schedule):
-    """Half a cosine down to `end` times the learning rate (Loshchilov and Hutter 2017)."""
-
-    end: float = 0.0
-
-    def __call__(self, progress: float) -> float:
-        return self.end + (1.0 - self.end) * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-@dataclass(frozen=True)
-class AdamW:
-    """Decoupled weight decay Adam (arXiv:1711.05101) with linear warm-up and a schedule.
-
-    Attributes:
-        lr: peak learning rate. betas, eps, weight_decay: as in torch; matrices decay, vectors (norms, biases) do not.
-        warmup: updates over which the rate climbs linearly from lr/warmup.
-        schedule: decay after that, over the updates of the whole run.
-    """
-
-    lr: float = 1e-6
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup: int = 0
-    schedule: Schedule = Constant()
-
-    def build(self, policy: Policy) -> torch.optim.Optimizer:
-        """The optimiser over the policy's trainable parameters."""
-        trained = [p for p in policy.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in trained)
-        kept = [g for g in groups if g["params"]]
-        return torch.optim.AdamW(kept, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
-
-    def rate(self, update: int, progress: float) -> float:
-        """Learning rate of the `update`-th update (from 0), at `progress` in [0, 1] of the run."""
-        warm = min(1.0, (update + 1) / self.warmup) if self.warmup else 1.0
-        return self.lr * warm * self.schedule(progress)
 
 
 class Tally:
@@ -132,49 +65,12 @@ class Tally:
         return float((values * counts).sum() / counts.sum().clamp(min=1))
 
 
-def micro_batches(mask: Tensor, tokens: int | None, group: Tensor | None = None) -> Iterator[Tensor]:
-    """Index tensors over consecutive rows of at most `tokens` columns in all (one row at least); None for all at once.
-
-    Rows stay in order, so the samples of one prompt stay together and share its computation. With `group` [B], consecutive
-    rows of one group are never parted, even where they exceed `tokens`.
-    """
-    if tokens is None:
-        yield torch.arange(mask.shape[0])
-        return
-    columns = torch.arange(1, mask.shape[1] + 1, device=mask.device)
-    length = (mask * columns).amax(1)
-    fresh = torch.ones_like(length, dtype=torch.bool)  # rows that may begin a micro-batch
-    if group is not None:
-        fresh[1:] = group[1:] != group[:-1]
-    begins = fresh.nonzero().flatten()
-    totals = torch.zeros_like(begins).index_add(0, fresh.cumsum(0) - 1, length).tolist()
-    start, used = 0, 0
-    for i, n in zip(begins.tolist(), totals, strict=True):
-        if i > start and used + n > tokens:
-            yield torch.arange(start, i)
-            start, used = i, 0
-        used += n
-    yield torch.arange(start, len(length))
+Look = Callable[[Mapping[str, float]], None]
+"""Given the metrics of an update's first step before it is made; an exception refuses it, and the weights stay as they are."""
 
 
-@torch.no_grad()
-def evaluate(policy: Policy, batch: Batch, tokens: int | None) -> Evaluation:
-    """The policy's evaluation of the whole batch without gradient, in micro-batches."""
-    b, t = batch.mask.shape
-    found = [(index, policy.evaluate(batch.rows(index))) for index in micro_batches(batch.mask, tokens)]
-
-    def join(name: str, width: int) -> Tensor | None:
-        parts = [(index, getattr(e, name)) for index, e in found]
-        if parts[0][1] is None:
-            return None
-        out = parts[0][1].new_zeros(b, width)
-        for index, x in parts:
-            out[index, : x.shape[1]] = x
-        return out
-
-    logp, entropy = join("logp", t), join("entropy", t)
-    assert logp is not None and entropy is not None
-    return Evaluation(logp, entropy, join("value", t + 1))
+def _look_away(metrics: Mapping[str, float]) -> None:
+    pass
 
 
 class Shuffle(ABC):
@@ -191,13 +87,19 @@ class Shuffle(ABC):
 
 @dataclass(frozen=True)
 class Groups(Shuffle):
-    """Whole groups: the samples of one prompt share its computation. Right for every objective."""
+    """Whole groups: the samples of one prompt share its computation. Right for every objective.
+
+    With fewer groups than minibatches (a single prompt, say) groups are cut, which only `GroupTokenMean` notices.
+    """
 
     def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
         ids, index = torch.unique(group.cpu(), return_inverse=True)
-        place = torch.randperm(len(ids), generator=generator)
-        order = torch.argsort(place[index], stable=True)
-        return [x for x in order.tensor_split(minibatches) if len(x)]
+        place = torch.randperm(len(ids), generator=generator)[index]
+        if len(ids) < minibatches:
+            return [x for x in torch.argsort(place, stable=True).tensor_split(minibatches) if len(x)]
+        bounds = [len(x) for x in torch.arange(len(ids)).tensor_split(minibatches)]
+        part = torch.arange(minibatches).repeat_interleave(torch.tensor(bounds))[place]
+        return [(part == i).nonzero().flatten() for i in range(minibatches)]
 
 
 @dataclass(frozen=True)
@@ -218,7 +120,10 @@ class Actions(Shuffle):
         one = {k: getattr(batch, k)[mask][:, None] for k in ("action", "mask", "reward", "logp")}
         rows = torch.arange(len(seen), device=mask.device)
         flat_batch = Batch(  # what follows is not read after a terminated row, so any observation will do
-            obs=seen.expand(-1, 2, *seen.shape[2:]), terminated=torch.ones_like(rows, dtype=torch.bool), group=rows, **one
+            obs=seen.expand(-1, 2, *seen.shape[2:]),
+            terminated=torch.ones_like(rows, dtype=torch.bool),
+            group=rows,
+            **one,
         )
         known = {x.name: getattr(targets, x.name) for x in fields(targets)}
         return flat_batch, Targets(**{k: None if v is None else v[mask][:, None] for k, v in known.items()})
@@ -233,7 +138,9 @@ class Actions(Shuffle):
         by_row = objective.surrogate.uses_ratio and not isinstance(objective.ratio, TokenRatio)
         if by_row or not isinstance(objective.weight, TokenMean):
             part = objective.ratio if by_row else objective.weight
-            raise ValueError(f"{part} ties the actions of a row together: use SGD(shuffle=Groups()), or weight=TokenMean()")
+            raise ValueError(
+                f"{part} ties the actions of a row together: use SGD(shuffle=Groups()), or weight=TokenMean()"
+            )
 
 
 @dataclass(frozen=True)
@@ -256,17 +163,19 @@ class SGD:
 
     def __call__(
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
-        generator: torch.Generator,
+        generator: torch.Generator, look: Look = _look_away,
     ) -> Iterator[dict[str, float]]:  # fmt: skip
         """Yields the metrics of each optimiser step, after it was made."""
         batch, targets = self.shuffle.rows(objective, batch, targets)
-        first = True
+        first: Look | None = look
         for _ in range(self.epochs):
             for part, known in self._minibatches(batch, targets, generator):
                 yield self._step(policy, objective, optimizer, part, known, first)
-                first = False
+                first = None
 
-    def _minibatches(self, batch: Batch, targets: Targets, generator: torch.Generator) -> Iterator[tuple[Batch, Targets]]:
+    def _minibatches(
+        self, batch: Batch, targets: Targets, generator: torch.Generator
+    ) -> Iterator[tuple[Batch, Targets]]:
         if self.minibatches == 1:
             yield batch, targets
             return
@@ -276,8 +185,9 @@ class SGD:
 
     def _step(
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
-        first: bool,
+        look: Look | None,
     ) -> dict[str, float]:  # fmt: skip
+        """One optimiser step. A gradient that is not finite moves nothing, and is counted."""
         busy = ~objective.idle(batch, targets)
         tally, total = Tally(), 0.0
         optimizer.zero_grad(set_to_none=True)
@@ -286,12 +196,14 @@ class SGD:
             loss, metrics = objective.loss(part, known, weight, now)
             loss.backward()
             total += float(loss.detach())
-            tally.add(metrics | (_gaps(now, part, known) if first else {}), int(part.mask.sum()))
-        norm = self._clip(optimizer)
-        count = int(busy.sum())
-        if count:
+            tally.add(metrics | (_gaps(now, part, known) if look else {}), int(part.mask.sum()))
+        norm, count, means = self._clip(optimizer), int(busy.sum()), tally.means()
+        if look:
+            look(means)
+        if count and math.isfinite(norm):
             optimizer.step()
-        return {**tally.means(), "loss": total, "grad_norm": norm, "idle_rows": 1.0 - count / max(1, len(batch))}
+        idle = 1.0 - count / max(1, len(batch))
+        return {**means, "loss": total, "grad_norm": norm, "idle_rows": idle, "skipped": float(not math.isfinite(norm))}
 
     def _pieces(
         self, objective: Objective, batch: Batch, targets: Targets, busy: Tensor
@@ -355,7 +267,7 @@ class TrustRegion:
 
     def __call__(
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
-        generator: torch.Generator,
+        generator: torch.Generator, look: Look = _look_away,
     ) -> Iterator[dict[str, float]]:  # fmt: skip
         """Yields the metrics of the one step, after it was made and the critic fitted.
 
@@ -363,22 +275,26 @@ class TrustRegion:
             ValueError: the policy cannot state its whole distribution.
         """
         if not isinstance(policy, DistributionalPolicy):
-            raise ValueError(f"a trust region needs the policy's whole distribution, which {type(policy).__name__} does not give")
+            raise ValueError(
+                f"a trust region needs the policy's whole distribution, which {type(policy).__name__} does not give"
+            )
         assert isinstance(objective, PolicyGradient)
         alone = replace(objective, value_coef=0.0)
         with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):  # the others have no second derivative
-            metrics, moved = self._step(policy, alone, batch, targets)
+            metrics, moved = self._step(policy, alone, batch, targets, look)
         if targets.value_target is not None:
             metrics |= self._fit(policy, objective, optimizer, batch, targets, generator, moved)
         yield metrics
 
     def _step(
-        self, policy: DistributionalPolicy, objective: PolicyGradient, batch: Batch, targets: Targets
+        self, policy: DistributionalPolicy, objective: PolicyGradient, batch: Batch, targets: Targets, look: Look
     ) -> tuple[dict[str, float], list[nn.Parameter]]:
         """Moves the parameters that π depends on; returns them."""
         weight = objective.weight(batch.mask, batch.group)
         now = policy.evaluate(batch)
         loss, metrics = objective.loss(batch, targets, weight, now)
+        report = {k: float(v) for k, v in (metrics | _gaps(now, batch, targets)).items()}
+        look(report)
         trained = [p for p in policy.parameters() if p.requires_grad]
         slopes = torch.autograd.grad(loss, trained, allow_unused=True)
         params = [p for p, x in zip(trained, slopes, strict=True) if x is not None]
@@ -396,7 +312,6 @@ class TrustRegion:
             return float(loss.detach() - after), float(policy.distributions(batch).kl(old).mean())
 
         found = line_search(attempt, self.max_kl, self.shrink, self.trials)
-        report = {k: float(v) for k, v in (metrics | _gaps(now, batch, targets)).items()}
         return report | {
             "loss": float(loss.detach()), "grad_norm": float(gradient.norm()), "trust/kl": found.kl, "trust/gain": found.gain,
             "trust/fraction": found.fraction, "trust/trials": float(found.trials),

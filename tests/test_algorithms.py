@@ -215,7 +215,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name: str, near: str) -> N
 
 
 def test_a_name_like_nothing_lists_them_all() -> None:
-    with pytest.raises(ValueError, match=r"Known: policy_gradient.*sft"):
+    with pytest.raises(ValueError, match=r"known: policy_gradient.*sft"):
         describe("qqq")
 
 

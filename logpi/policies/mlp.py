@@ -86,7 +86,7 @@ class ActorCritic(nn.Module):
         features, allowed = self._features(batch.obs[:, 0] if single else batch.obs[:, :-1][mask])
         params = self._params(features, allowed)
         action = batch.action[:, 0] if single else batch.action[mask]
-        logp, entropy = self.kind.logp(params, action), self.kind.entropy(params)
+        logp, entropy = self.kind.score(params, action)
         value = None if self.critic_net is None else self._values(batch, self._value(features), single)
         if single:
             return Evaluation(logp[:, None], entropy[:, None], value)
@@ -220,6 +220,7 @@ def mlp(
         features: D, without the mask's columns. hidden: widths. shared: one trunk for policy and value.
         normalize: running normalisation of the features. masks: number of the mask's columns.
 
+    >>> from logpi.ops.distributions import Categorical
     >>> mlp(4, Categorical(2)).actor()(np.zeros((8, 4), np.float32)).shape
     (8, 2)
     """

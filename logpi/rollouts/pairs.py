@@ -19,12 +19,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from logpi.batching import evaluate
 from logpi.envs.rows import Row
 from logpi.errors import UserError
 from logpi.rewards.text import text_of
 from logpi.rollouts.text import Chat
 from logpi.types import Batch, Collected, Policy, Trajectory, collate
-from logpi.update import evaluate
 
 __all__ = ["Group", "Preferences", "Read", "read_labels", "read_pairs"]
 

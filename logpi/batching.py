@@ -1,0 +1,60 @@
+"""A batch in pieces: cut into micro-batches by a budget of tokens, and evaluated without gradient piece by piece.
+
+How it is cut is a matter of memory alone. Gradients are taken in `update.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from logpi.types import Batch, Evaluation, Policy
+
+__all__ = ["evaluate", "micro_batches"]
+
+
+def micro_batches(mask: Tensor, tokens: int | None, group: Tensor | None = None) -> Iterator[Tensor]:
+    """Index tensors over consecutive rows of at most `tokens` columns in all (one row at least); None for all at once.
+
+    Rows stay in order, so the samples of one prompt stay together and share its computation. With `group` [B], consecutive
+    rows of one group are never parted, even where they exceed `tokens`.
+    """
+    if tokens is None:
+        yield torch.arange(mask.shape[0])
+        return
+    columns = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    length = (mask * columns).amax(1)
+    fresh = torch.ones_like(length, dtype=torch.bool)  # rows that may begin a micro-batch
+    if group is not None:
+        fresh[1:] = group[1:] != group[:-1]
+    begins = fresh.nonzero().flatten()
+    totals = torch.zeros_like(begins).index_add(0, fresh.cumsum(0) - 1, length).tolist()
+    start, used = 0, 0
+    for i, n in zip(begins.tolist(), totals, strict=True):
+        if i > start and used + n > tokens:
+            yield torch.arange(start, i)
+            start, used = i, 0
+        used += n
+    yield torch.arange(start, len(length))
+
+
+@torch.no_grad()
+def evaluate(policy: Policy, batch: Batch, tokens: int | None) -> Evaluation:
+    """The policy's evaluation of the whole batch without gradient, in micro-batches."""
+    b, t = batch.mask.shape
+    found = [(index, policy.evaluate(batch.rows(index))) for index in micro_batches(batch.mask, tokens)]
+
+    def join(name: str, width: int) -> Tensor | None:
+        parts = [(index, getattr(e, name)) for index, e in found]
+        if parts[0][1] is None:
+            return None
+        out = parts[0][1].new_zeros(b, width)
+        for index, x in parts:
+            out[index, : x.shape[1]] = x
+        return out
+
+    logp, entropy = join("logp", t), join("entropy", t)
+    assert logp is not None and entropy is not None
+    return Evaluation(logp, entropy, join("value", t + 1))
