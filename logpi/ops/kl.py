@@ -8,7 +8,9 @@ Estimators of KL(π‖π_ref) from one sample, with Δ = log π − log π_ref (
 
 Where they act decides what they do to the *gradient* on-policy: k1 in the **reward** gives the gradient of the reverse
 KL(π‖π_ref), which is what is meant. In the **loss**, k1's expected gradient is exactly 0 (a score has mean zero), k2's is the
-reverse KL's, k3's that of the forward KL(π_ref‖π). All placements are supported; `logpi.lab` shows it exactly.
+reverse KL's, k3's that of the forward KL(π_ref‖π): of each action's distribution, in the states that were visited. Beyond one token
+no loss term is the gradient of a whole response's KL, because it leaves out how actions change which states are visited; k1 in
+the reward has that part too. All placements are supported; `logpi lab kl` shows it exactly.
 """
 
 from __future__ import annotations
