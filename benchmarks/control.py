@@ -214,7 +214,7 @@ def speed(peer: str, rounds: int = 3) -> None:
     RESULTS.write_text(json.dumps(kept | {"speed": found}, indent=1))
 
 
-WIDE = dict(vectorized=True, envs=128, n_steps=32, epochs=6, minibatches=4, lr=3e-3)
+WIDE = dict(vectorized=True, envs=128, n_steps=32, epochs=3, minibatches=4, lr=4e-3)
 CLEANRL = dict(envs=4, n_steps=128, epochs=4, minibatches=4, lr=2.5e-4, options=[["gamma", 0.99], ["lam", 0.95], ["low", 0.2],
                                                                                 ["entropy_coef", 0.01]])  # fmt: skip
 
@@ -247,7 +247,7 @@ def table() -> None:
         each = ", ".join(f"{r['score']:.4g}" for r in runs)
         cpu = sum(r["cpu_seconds"] for r in runs) / len(runs)
         steps = sum(r["steps"] for r in runs) / len(runs)
-        print(f"| {env} | {algorithm} | {library} | {steps / 1000:.0f}k | {len(runs)} | {mean:.1f} ± {half:.1f} | {each} | {cpu:.0f} |")
+        print(f"| {env} | {algorithm} | {library} | {steps / 1000:.0f}k | {len(runs)} | {mean:.1f}{f' ± {half:.1f}' if half == half else ''} | {each} | {cpu:.0f} |")
 
 
 def main() -> None:

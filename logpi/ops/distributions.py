@@ -59,6 +59,10 @@ class Distribution(ABC):
     def entropy(self, params: Tensor) -> Tensor:
         """[N] nats."""
 
+    def score(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """`logp` and `entropy` together."""
+        return self.logp(params, action), self.entropy(params)
+
     @abstractmethod
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         """[N] nats, KL(old ‖ new), exact."""
@@ -102,6 +106,10 @@ class Categorical(Distribution):
     def entropy(self, params: Tensor) -> Tensor:
         logp = params.log_softmax(-1)
         return -(logp.exp() * logp).sum(-1)
+
+    def score(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        logp = params.log_softmax(-1)  # once: it is a fifth of a small policy's forward
+        return logp.gather(-1, action[:, None]).squeeze(-1), -(logp.exp() * logp).sum(-1)
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         before = old.log_softmax(-1)
