@@ -97,7 +97,7 @@ class Invalid(gym.Env):
 
 def test_masks_do_the_work_where_only_one_action_is_valid():
     lanes = lanes_of(lambda: Invalid(20, 1), 2)
-    rollout, learner = control(lanes, "ppo", episodes=2)
+    rollout, _ = control(lanes, "ppo", episodes=2)
     assert rollout().metrics["reward"] == 100  # before any learning
 
 
