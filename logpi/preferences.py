@@ -108,7 +108,8 @@ class Preference(_Fixed):
         logp_ref = _reference(batch, ref, self.recorded) if self.score.reference else None
         if self.score.reference and logp_ref is None:
             raise ValueError(f"{self.score} needs a reference policy: give the learner one, or recorded=True")
-        return Targets(own(now.logp.detach(), batch.mask), logp_ref, spread(sides(batch), batch.mask))
+        logp_old = logp_ref if self.recorded and logp_ref is not None else own(now.logp.detach(), batch.mask)
+        return Targets(logp_old, logp_ref, spread(sides(batch), batch.mask))
 
     def loss(self, batch: Batch, targets: Targets, weight: Tensor, now: Evaluation) -> tuple[Tensor, dict[str, Tensor]]:
         """Σ over pairs of weight · (λ ℓ(h) + α NLL of the winner), and implicit rewards. Every group must be whole."""

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from logpi.arguments import option
 from logpi.errors import UserError
 from logpi.recipes.common import ModelArguments, RunArguments, available, finish, mistakes, opened, read, settings
+from logpi.recipes.roles import LoraArguments, Role, memory
+
+if TYPE_CHECKING:
+    from logpi.algorithms import Algorithm
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import Rewards
+    from logpi.train import Evaluate
+    from logpi.types import Policy
 
 __all__ = ["RL", "main", "run"]
 
@@ -16,12 +27,17 @@ CURVES = ("reward", "eval/pass@1", "completions/mean_length", "entropy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RL(ModelArguments, RunArguments):
+class RL(ModelArguments, LoraArguments, RunArguments):
     """Arguments of `logpi rl`."""
 
     task: str = option("addition", help="addition, countdown, sort, reverse, letters, a file of rows, or a hub name")
     rewards: tuple[str, ...] = option(
-        (), help="NAME[:WEIGHT] or FILE.py:FUNCTION[:WEIGHT], summed (default: the task's own)", nargs="*"
+        (),
+        help="NAME, FILE.py:FUNCTION or model:PATH, with :WEIGHT (0: only measured), summed (default: the task's own)",
+        nargs="*",
+    )
+    critic: str = option(
+        "shared", help="for ppo: shared (a value head), policy (a trunk of its own), or a reward model's directory"
     )
     algorithm: str = option("grpo", help="a row of `logpi algorithms`")
     options: tuple[str, ...] = option(
@@ -62,6 +78,7 @@ def run(a: RL) -> None:
     from logpi.envs.tasks import task as make_task
     from logpi.evaluation import Evaluator
     from logpi.learner import Learner
+    from logpi.preferences import Preference
     from logpi.rewards import rewards as make_rewards
     from logpi.rollouts.engine import Engine, Sampling
     from logpi.rollouts.text import TextRollout
@@ -80,8 +97,8 @@ def run(a: RL) -> None:
         if a.groups is not None:
             chosen["keep"] = {"keep": KeepAll(), "drop": DropUniform(), "resample": MixedOutcomes()}[a.groups]
         made = algorithm(a.algorithm, truncation=truncation, **chosen)
-        if not made.objective.on_policy:
-            raise UserError(f"{made.name} learns from demonstrations: use `logpi {made.name}`")
+        if not (made.objective.on_policy or isinstance(made.objective, Preference)):
+            raise UserError(f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`")
         if a.num_generations < made.objective.min_group:
             raise UserError(f"{made.name} compares completions of one prompt: --num-generations must be at least "
                             f"{made.objective.min_group}, not {a.num_generations}")  # fmt: skip
@@ -90,21 +107,22 @@ def run(a: RL) -> None:
         judged.check(list(task.rows("train", a.seed)[0]))
         held_out = list(task.rows("test")[: a.eval_items])
         seed(a.seed)
-        policy = a.load(critic=made.objective.needs_critic, temperature=a.temperature)
+        policy = a.load(critic=made.objective.needs_critic and a.critic == "shared", temperature=a.temperature)
+        saver = a.adapt(policy)
+        learns, reference = _with_critic(a, made, policy), _reference(a, made, policy)
         template = a.template(policy)
         sampling = Sampling(max_tokens=a.max_completion_length, stop=a.stop)
         engine = Engine(policy, slots=a.slots)
         schedule = {"constant": Constant(), "linear": Linear(), "cosine": Cosine()}[a.schedule]
         learner = Learner(
-            policy,
-            made,
-            AdamW(a.lr, warmup=a.warmup, schedule=schedule),
-            total=a.steps,
-            refresh=a.refresh_reference,
-            seed=a.seed,
-        )
+            learns, made, AdamW(a.lr, warmup=a.warmup, schedule=schedule), total=a.steps, reference=reference,
+            refresh=a.refresh_reference, seed=a.seed,
+        )  # fmt: skip
+        roles = _roles(a, learns, policy, reference, judged)
         template(policy, held_out[0]["prompt"])  # a prompt that cannot be rendered is said now
     print(describe(made), file=sys.stderr)
+    if len(roles) > 1:
+        print(f"\n{memory(roles)}", file=sys.stderr)
     with opened(a, "rl") as home:
         progress = Progress(a.steps)
 
@@ -118,7 +136,67 @@ def run(a: RL) -> None:
         )  # fmt: skip
         evaluator = Evaluator(policy, engine, held_out, judged, sampling, a.eval_samples, chat=template, progress=tell)
         outcome = train(
-            rollout, learner, home, steps=a.steps, evaluate=evaluator if held_out else None, eval_every=a.eval_every,
-            save_every=a.save_every, progress=progress,
+            rollout, learner, home, steps=a.steps, evaluate=_by_part(evaluator, judged) if held_out else None,
+            eval_every=a.eval_every, save_every=a.save_every, progress=progress,
         )  # fmt: skip
-        finish(home, policy, learner, outcome, CURVES)
+        parts = (tuple(f"rewards/{n}/mean" for n in judged.names), tuple(f"eval/{n}" for n in judged.names))
+        finish(home, saver, learner, outcome, (*CURVES, *(parts if len(judged.names) > 1 else ()), "kl_sequence"))
+
+
+def _with_critic(a: RL, made: Algorithm, policy: CausalLM) -> Policy:
+    """What learns: the policy, with a critic of its own trunk if one is asked for."""
+    from logpi.policies.reward_model import RewardModel, WithCritic
+
+    if not made.objective.needs_critic or a.critic == "shared":
+        return policy
+    path = a.model if a.critic == "policy" else a.critic.removeprefix("model:")
+    critic = RewardModel.load(path, dtype=a.dtype, gradient_checkpointing=a.gradient_checkpointing)
+    return WithCritic(policy, critic)
+
+
+def _reference(a: RL, made: Algorithm, policy: CausalLM) -> Policy | None:
+    """The policy as it is now; with LoRA the same weights without the adapter."""
+    from logpi.policies.lora import AdapterOff
+
+    if not made.objective.needs_reference:
+        return None
+    if not a.lora:
+        return copy.deepcopy(policy).requires_grad_(False)
+    if a.refresh_reference:
+        raise UserError("with --lora the reference is the model without its adapter, and cannot be refreshed")
+    return AdapterOff(policy)
+
+
+def _roles(a: RL, learns: Any, policy: CausalLM, reference: Any, judged: Rewards) -> list[Role]:
+    """Every model in memory."""
+    from logpi.rewards.model import ModelReward
+
+    roles = [Role("policy", policy, f"LoRA of rank {a.lora}" if a.lora else "")]
+    if learns is not policy:
+        roles.append(Role("critic", learns.critic, f"begins as {a.critic}"))
+    elif policy.value_head is not None:
+        roles.append(Role("critic", None, "a value head on the policy's trunk, counted there"))
+    if reference is not None:
+        module, note = (None, "the policy without its adapter") if a.lora else (reference, "")
+        roles.append(Role("reference", module, note))
+    models = [p.function for p in judged.parts if isinstance(p.function, ModelReward)]
+    return roles + [Role(f"reward {m.name}", m.model) for m in models]
+
+
+def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
+    """With several rewards, or a learned one, also the mean of each; a learned one's total says what is best."""
+    from logpi.rewards.model import ModelReward
+
+    learned = isinstance(judged.parts[0].function, ModelReward)
+    if len(judged.parts) == 1 and not learned:
+        return evaluator
+
+    def measure(step: int) -> tuple[Mapping[str, float], Sequence[Mapping[str, Any]]]:
+        numbers, rows = evaluator(step)
+        scores = [s for row in rows if row["kind"] == "sampled" for s in row["rewards"]]
+        means = {f"eval/{n}": fmean(s[n] for s in scores if s[n] is not None) for n in judged.names}
+        total = {"eval/reward": numbers["eval/reward"]} if learned else {}
+        dull = [k for k in numbers if learned and ("pass@" in k or "greedy" in k or "maj@" in k)]
+        return {**total, **{k: v for k, v in numbers.items() if k not in dull}, **means}, rows
+
+    return measure

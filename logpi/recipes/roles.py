@@ -1,0 +1,61 @@
+"""What recipes of preferences share: LoRA's arguments, and the table of models in memory with what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from logpi.arguments import option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["LoraArguments", "Role", "memory"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraArguments:
+    """Whether all weights learn, or adapters."""
+
+    lora: int = option(0, help="rank of LoRA adapters; 0: all weights learn")
+    lora_alpha: float = option(32.0, help="their scale: W + (alpha / rank) B A")
+    load_in_4bit: bool = option(False, help="frozen weights in 4 bits (QLoRA); needs a GPU")
+
+    def adapt(self, policy: Any) -> Any:
+        """Put adapters on, if asked for; returns what saves the policy (with adapters, merged)."""
+        from logpi.policies.lora import Merging, add_lora, refuse_4bit
+
+        if self.load_in_4bit:
+            refuse_4bit()
+        if not self.lora:
+            return policy
+        add_lora(policy, self.lora, self.lora_alpha)
+        return Merging(policy)
+
+
+@dataclass(frozen=True)
+class Role:
+    """A model's part in a job: who it is, its weights (None: nobody's own), and a word on that."""
+
+    name: str
+    module: nn.Module | None
+    note: str = ""
+
+
+def memory(roles: Sequence[Role]) -> str:
+    """Weights of each role, and gradients with Adam's two moments for what learns, in MB; activations come on top."""
+    rows = [("role", "parameters", "weights MB", "learning MB", "")]
+    total = 0.0
+    for role in roles:
+        every = [] if role.module is None else list(role.module.parameters())
+        weights = sum(p.numel() * p.element_size() for p in every) / 2**20
+        learning = sum(3 * p.numel() * p.element_size() for p in every if p.requires_grad) / 2**20
+        total += weights + learning
+        count = f"{sum(p.numel() for p in every):,}"
+        rows.append((role.name, count, f"{weights:.1f}", f"{learning:.1f}", role.note))
+    rows.append(("total", "", f"{total:.1f}", "", ""))
+    widths = [max(len(r[i]) for r in rows) for i in range(4)]
+    right = list(zip(range(1, 4), widths[1:], strict=True))
+    lines = [(r[0].ljust(widths[0]), *(r[i].rjust(w) for i, w in right), r[4]) for r in rows]
+    return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -1,0 +1,103 @@
+"""The jobs from end to end on a tiny model: data in, run directory out, and what a user did wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from logpi.errors import UserError
+from logpi.policies.causal_lm import CausalLM
+from logpi.policies.reward_model import RewardModel
+from logpi.recipes import prefer, reward_model, rl
+from logpi.runs.metrics import read_metrics
+from tests.tiny import tiny_model, tiny_tokenizer
+
+QUIET = dict(save_every=100, warmup=1)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A model, and a data set in which sums are preferred right."""
+    path = tmp_path_factory.mktemp("preferences")
+    CausalLM(tiny_model("llama"), tiny_tokenizer(chat_template=None)).save(path / "base")
+    for split, start in (("train", 0), ("test", 60)):
+        rows = [{"prompt": f"{i}+1=", "chosen": str(i + 1), "rejected": f"{i} or so"} for i in range(start, start + 24)]
+        if split == "train":
+            rows.append({"prompt": "1+1=", "chosen": "2", "rejected": "2"})
+        (path / "pairs").mkdir(exist_ok=True)
+        (path / "pairs" / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def test_prefer_learns_and_says_what_it_dropped(home, capsys):
+    out = home / "dpo"
+    prefer.run(prefer.Prefer(model=str(home / "base"), data=str(home / "pairs"), steps=12, pairs=8, lr=2e-3, out=out,
+                             options=("beta=0.5",), eval_every=6, **QUIET))  # fmt: skip
+    records = read_metrics(out)
+    held_out = [r["eval/rewards/accuracies"] for r in records if "eval/rewards/accuracies" in r]
+    assert [r["eval/loss"] for r in records if "eval/loss" in r][0] == pytest.approx(0.6931, abs=1e-3)
+    assert held_out[-1] > 0.9
+    said = capsys.readouterr().err
+    assert "1 dropped" in said and "computed once" in said
+    assert (out / "curves.png").exists() and CausalLM.load(out / "model").context == 256
+
+
+def test_kto_with_lora_from_pairs(home):
+    out = home / "kto"
+    prefer.run(prefer.Prefer(model=str(home / "base"), data=str(home / "pairs"), objective="kto", steps=8, pairs=8,
+                             lr=2e-2, lora=2, out=out, eval_every=0, **QUIET))  # fmt: skip
+    records = [r for r in read_metrics(out) if "loss" in r]
+    assert records[-1]["loss"] < records[0]["loss"] == pytest.approx(0.5, abs=1e-3)
+    assert (out / "model" / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_the_whole_lane(home, capsys):
+    """Reward model on pairs, then PPO against it with a critic that begins as it, gold measured beside it."""
+    rm = home / "rm"
+    reward_model.run(reward_model.RewardModelling(
+        model=str(home / "base"), data=str(home / "pairs"), steps=12, pairs=8, lr=3e-3, out=rm, eval_every=0, **QUIET
+    ))  # fmt: skip
+    told = json.loads((rm / "held_out.json").read_text())
+    assert told["accuracy"] > 0.9 and 0 <= told["calibration"]["error"] <= 0.5
+    assert (rm / "scores.png").exists()
+    good, bad = RewardModel.load(rm / "model").scores([[1, 5, 6], [1, 6, 5]])
+    assert torch.isfinite(good - bad)
+    out = home / "ppo"
+    capsys.readouterr()
+    rl.run(rl.RL(
+        model=str(home / "base"), task="addition(digits=1)", rewards=(f"model:{rm / 'model'}", "number:0"),
+        algorithm="ppo", options=("beta=0.05", "kl_target=4", "value_clip=0.2", "epochs=2"), critic=str(rm / "model"),
+        steps=2, prompts=4, num_generations=2, max_completion_length=6, eval_items=6, out=out, **QUIET,
+    ))  # fmt: skip
+    said = capsys.readouterr().err
+    for role in ("policy", "critic", "reference", "reward rm", "total"):
+        assert f"\n{role}" in said, said
+    last = [r for r in read_metrics(out) if "kl_coef" in r][-1]
+    assert {"rewards/rm/mean", "rewards/number/mean", "kl_sequence", "value/loss"} <= last.keys()
+    assert any("eval/number" in r and "eval/rm" in r for r in read_metrics(out))
+
+
+def test_online_dpo_is_dpo_on_samples(home):
+    out = home / "online"
+    rl.run(rl.RL(model=str(home / "base"), task="addition(digits=1)", rewards=("soft_overlong(8, cache=8)",),
+                 algorithm="dpo", options=("beta=0.2",), steps=3, prompts=6, num_generations=4, lora=2, lr=1e-3,
+                 max_completion_length=8, eval_items=4, out=out, **QUIET))  # fmt: skip
+    first = next(r for r in read_metrics(out) if "rewards/margins" in r)
+    assert first["loss"] == pytest.approx(0.6931 * (1 - first["frac_reward_zero_std"]), abs=1e-3)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"objective": "ppo"}, "no preference objective"),
+    ({"data": "nowhere.jsonl"}, "no such file"),
+    ({"load_in_4bit": True}, "4-bit"),
+    ({"options": ("beta=0",)}, "beta must be positive"),
+    ({"max_length": 2}, "nothing can be learned"),
+])  # fmt: skip
+def test_mistakes_are_one_line(home, change, words):
+    given = {"model": str(home / "base"), "data": str(home / "pairs"), "out": home / "never", **change}
+    with pytest.raises(UserError, match=words):
+        prefer.run(prefer.Prefer(**given))
+    assert not (home / "never").exists()
