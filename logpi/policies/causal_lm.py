@@ -110,7 +110,9 @@ class CausalLM(nn.Module):
         """Write what `transformers.AutoModelForCausalLM` and `AutoTokenizer` load, and the value head beside it."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        with self.plain_attention():
+        from logpi.policies.loading import quiet
+
+        with self.plain_attention(), quiet():
             self.model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
         (directory / VALUE_FILE).unlink(missing_ok=True)

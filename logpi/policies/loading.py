@@ -5,12 +5,14 @@ Left out: quantised weights (a GGUF file is unpacked to plain weights, or it cou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["load_model", "load_tokenizer"]
+__all__ = ["load_model", "load_tokenizer", "quiet"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,7 +36,8 @@ def load_model(path: str | Path, dtype: str = "float32", device: str | torch.dev
         config = AutoConfig.from_pretrained(source, **gguf)
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "auto_map", None):
             raise ValueError(f"it is a {config.model_type} model, not a causal language model")
-        model: Any = AutoModelForCausalLM.from_pretrained(source, **options)
+        with quiet():
+            model: Any = AutoModelForCausalLM.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
     return model.to(device) if device is not None else model
@@ -54,6 +57,22 @@ def load_tokenizer(path: str | Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         fix = "save the model's tokenizer there too, with tokenizer.save_pretrained(...)"
         raise ValueError(f"no tokenizer can be read from {path}: {fix}") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars for reading and writing files, which is over before one has read them; downloads keep theirs."""
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    enable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _resolve(path: str | Path) -> tuple[str, dict[str, str]]:
