@@ -11,7 +11,7 @@ import torch
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.reward_model import RewardModel
-from logpi.recipes import prefer, reward_model, rl
+from logpi.recipes import prefer, reward_model, rl, rlhf_demo
 from logpi.runs.metrics import read_metrics
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -101,3 +101,12 @@ def test_mistakes_are_one_line(home, change, words):
     with pytest.raises(UserError, match=words):
         prefer.run(prefer.Prefer(**given))
     assert not (home / "never").exists()
+
+
+def test_the_demonstration_prints_both_lanes(tmp_path, capsys):
+    """A few steps of each stage; a second call measures again and trains nothing."""
+    few = ["--sft-steps", "3", "--reward-steps", "2", "--ppo-steps", "1", "--dpo-steps", "2", "--pairs", "64"]
+    for _ in range(2):
+        assert rlhf_demo.main([*few, "--out", str(tmp_path / "demo")]) == 0
+        table = capsys.readouterr().out
+        assert "→ reward model → PPO  policy, critic, reference, reward" in table and "→ DPO" in table

@@ -1,0 +1,190 @@
+"""`logpi preferences-demo`: the two lanes of learning from preferences, side by side, on a rule that is known.
+
+Somebody likes vowels, and dislikes the same letter twice in a row. A small model first learns to write any letters
+(SFT). Then a noisy judge compares pairs of strings, and two lanes learn from the same pairs:
+
+    reward model -> PPO against it (critic, reference, reward model in memory)        RLHF
+    DPO                            (reference log-probabilities computed once)        direct
+
+Neither sees the rule; it only measures (`gold`). The stages are ordinary jobs chained by their run directories; a
+stopped demonstration goes on with the same --out. Left out: real text, and people.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from logpi.arguments import option, parse
+from logpi.recipes import prefer, reward_model, rl, sft
+
+__all__ = ["Demo", "gold", "main"]
+
+LETTERS = "abcdefghi"
+PROMPTS = tuple(f"{c}:" for c in LETTERS)  # what to begin after
+LENGTH = 14  # tokens of a response
+GOLD_FILE = """from logpi.recipes.rlhf_demo import gold
+
+
+def rule(prompts, completions, **columns):
+    return [gold(p, c) for p, c in zip(prompts, completions)]
+"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Arguments of `logpi preferences-demo`."""
+
+    sft_steps: int = option(150, help="updates of supervised fine-tuning")
+    reward_steps: int = option(200, help="updates of the reward model")
+    ppo_steps: int = option(60, help="updates of PPO")
+    dpo_steps: int = option(200, help="updates of DPO")
+    pairs: int = option(4000, help="comparisons that both lanes learn from")
+    seed: int = option(0, help="of everything")
+    out: Path | None = option(None, help="directory (default: runs/preferences-demo-1, -2, …)")
+
+
+def gold(prompt: str, response: str) -> float:
+    """The rule: vowels less other letters less letters equal to the one before (the prompt's too), over 8.
+
+    >>> gold("b:", "aeiaeiae"), gold("b:", "aaaaaaaa"), gold("b:", "bc")
+    (1.0, 0.125, -0.375)
+    """
+    vowels = sum(1 if c in "aei" else -1 for c in response)
+    walk = prompt[0] + response
+    return (vowels - sum(a == b for a, b in zip(walk, walk[1:], strict=False))) / 8
+
+
+def main(argv: Sequence[str]) -> int:
+    a = parse(Demo, argv, "logpi preferences-demo", __doc__ or "")
+    out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/preferences-demo-{i}")).exists())
+    _data(a, out)
+    seconds = {"SFT": _stage(sft, _sft(a, out)), "reward model": _stage(reward_model, _reward(a, out)),
+               "PPO": _stage(rl, _ppo(a, out)), "DPO": _stage(prefer, _dpo(a, out))}  # fmt: skip
+    _report({name: _measure(out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
+    return 0
+
+
+def _data(a: Demo, out: Path) -> None:
+    """The untrained model, demonstrations, judged pairs, prompts and the rule."""
+    from logpi.policies.small import small_policy
+
+    if (out / "prompts").exists():  # written last
+        return
+    small_policy("".join(PROMPTS), width=64, layers=2, context=64, seed=a.seed).save(out / "base")
+    rng = Random(a.seed)
+    texts = [{"prompt": p, "completion": _scribble(rng)} for p in PROMPTS * 200]
+    pairs = [_judged(rng) for _ in range(a.pairs)]
+    _write(out / "texts", texts, texts[:64])
+    _write(out / "pairs", pairs, [_judged(rng) for _ in range(500)])
+    (out / "gold.py").write_text(GOLD_FILE)
+    prompts = [{"prompt": p} for p in PROMPTS]
+    _write(out / "prompts", prompts, prompts)
+
+
+def _scribble(rng: Random) -> str:
+    return "".join(rng.choices(LETTERS, k=rng.randint(4, 10)))
+
+
+def _judged(rng: Random) -> dict[str, str]:
+    """A comparison as a noisy person makes it: better by Δ of the rule is preferred with probability σ(5Δ)."""
+    prompt = rng.choice(PROMPTS)
+    one, two = _scribble(rng), _scribble(rng)
+    wins = rng.random() < 1 / (1 + math.exp(-5 * (gold(prompt, one) - gold(prompt, two))))
+    return {"prompt": prompt, "chosen": one if wins else two, "rejected": two if wins else one}
+
+
+def _write(directory: Path, train: Sequence[dict[str, str]], test: Sequence[dict[str, str]]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("train", train), ("test", test)):
+        (directory / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+def _sft(a: Demo, out: Path) -> sft.SFT:
+    return sft.SFT(model=str(out / "base"), task=str(out / "texts"), steps=a.sft_steps, rows=64, lr=3e-3, seed=a.seed,
+                   save_every=1000, out=out / "sft")  # fmt: skip
+
+
+def _reward(a: Demo, out: Path) -> reward_model.RewardModelling:
+    return reward_model.RewardModelling(model=str(out / "sft" / "model"), data=str(out / "pairs"), steps=a.reward_steps,
+                                        pairs=64, lr=1e-3, seed=a.seed, eval_every=0, save_every=1000,
+                                        out=out / "reward")  # fmt: skip
+
+
+def _ppo(a: Demo, out: Path) -> rl.RL:
+    learned = out / "reward" / "model"
+    return rl.RL(
+        model=str(out / "sft" / "model"), task=str(out / "prompts"), rewards=(f"model:{learned}",
+        f"{out}/gold.py:rule:0"), algorithm="ppo", options=("beta=0.1", "epochs=2", "minibatches=2", "value_clip=0.2"), critic=str(learned),
+        steps=a.ppo_steps, prompts=32, num_generations=4, max_completion_length=LENGTH, truncation="fail", lr=1e-3,
+        seed=a.seed, eval_every=20, eval_items=9, eval_samples=8, save_every=1000, out=out / "ppo",
+    )  # fmt: skip
+
+
+def _dpo(a: Demo, out: Path) -> prefer.Prefer:
+    return prefer.Prefer(model=str(out / "sft" / "model"), data=str(out / "pairs"), options=("beta=0.1",),
+                         steps=a.dpo_steps, pairs=64, lr=5e-4, seed=a.seed, eval_every=0, save_every=1000,
+                         out=out / "dpo")  # fmt: skip
+
+
+def _stage(recipe: Any, arguments: Any) -> float:
+    """Run a job unless it is done; go on with it if it was stopped. The seconds that it took."""
+    done, start = arguments.out / "model" / "config.json", time.perf_counter()
+    if not done.exists():
+        begun = (arguments.out / "arguments.json").exists()
+        recipe.run(replace(arguments, resume=arguments.out) if begun else arguments)
+    if not done.exists():  # Ctrl-C: what to do was said
+        raise SystemExit(130)
+    return time.perf_counter() - start
+
+
+def _measure(out: Path, name: str) -> dict[str, Any]:
+    """Gold and proxy score, KL from the SFT model in nats a response, and two answers; 16 samples to each prompt."""
+    import torch
+
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards.model import ModelReward
+    from logpi.rollouts.engine import Engine, Request, Sampling
+    from logpi.rollouts.text import trajectory
+    from logpi.types import collate
+
+    policy, reference = CausalLM.load(out / name / "model"), CausalLM.load(out / "sft" / "model")
+    requests = [Request(policy.render(p), 16) for p in PROMPTS]
+    sampled = Engine(policy, slots=256).generate(
+        requests, Sampling(max_tokens=LENGTH), torch.Generator().manual_seed(0)
+    )
+    flat = [(p, c) for p, group in zip(PROMPTS, sampled, strict=True) for c in group]
+    texts = [policy.tokenizer.decode(c.tokens, skip_special_tokens=True) for _, c in flat]
+    batch = collate([trajectory(policy.render(p), c, 0.0, i, {}) for i, (p, c) in enumerate(flat)])
+    with torch.no_grad():
+        kl = (policy.evaluate(batch).logp - reference.evaluate(batch).logp).sum(1).mean()
+    proxy = ModelReward(str(out / "reward" / "model"))([p for p, _ in flat], texts)
+    return {
+        "gold": fmean(gold(p, t) for (p, _), t in zip(flat, texts, strict=True)), "proxy": fmean(map(float, proxy)),
+        "kl": float(kl),
+        "samples": "   ".join(f"{p}{t}" for (p, _), t in list(zip(flat, texts, strict=True))[::48]),
+    }  # fmt: skip
+
+
+def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Path) -> None:
+    lanes = {
+        "sft": ("SFT", "policy", seconds["SFT"]),
+        "ppo": ("→ reward model → PPO", "policy, critic, reference, reward", seconds["reward model"] + seconds["PPO"]),
+        "dpo": ("→ DPO", "policy", seconds["DPO"]),
+    }
+    print(f"\n{'lane':<22}{'models in memory':<35}{'seconds':>8}{'gold':>8}{'proxy':>8}{'KL':>8}")
+    for name, (lane, models, time_) in lanes.items():
+        f = found[name]
+        print(f"{lane:<22}{models:<35}{time_:>8.0f}{f['gold']:>8.2f}{f['proxy']:>8.2f}{f['kl']:>8.2f}")
+    print("\ngold: the rule nobody was told, 1 for eight good letters. proxy: the reward model's score. KL: nats a response from SFT.")
+    for name, (lane, _, _) in lanes.items():
+        print(f"  {lane:<22}{found[name]['samples']}")
+    print(f"\nproxy, gold and KL of PPO over its run: {out}/ppo/curves.png")
+    print(f"scores of held-out pairs: {out}/reward/scores.png")
