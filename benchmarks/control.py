@@ -61,7 +61,14 @@ def loop_logpi(seed: int, steps: int) -> dict:
 
     changes = json.loads(os.environ["LOGPI_BENCHMARK_CHANGES"])
     rng.seed(seed)
-    a = Gym(env="CartPole-v1", algorithm="ppo", seed=seed, steps=steps, vectorized="vectorized" in changes, eval_episodes=EVAL_EPISODES)
+    a = Gym(
+        env="CartPole-v1",
+        algorithm="ppo",
+        seed=seed,
+        steps=steps,
+        vectorized="vectorized" in changes,
+        eval_episodes=EVAL_EPISODES,
+    )
     p, _, rollout, learner, updates = build(a)
     learner.update(rollout().batch)
     start, seen, acting, rows = time.process_time(), 0, 0.0, []
@@ -74,7 +81,14 @@ def loop_logpi(seed: int, steps: int) -> dict:
         rows.append((seen, found.metrics.get("reward_100", -1e9), time.process_time() - before))
     seconds = time.process_time() - start
     score = evaluator(a, p, rollout.policy)(0)[0]["eval/reward"]
-    return {"steps": seen, "loop_seconds": seconds, "acting": acting, "score": score, **floors(rollout), **_solved(rows, "CartPole-v1")}
+    return {
+        "steps": seen,
+        "loop_seconds": seconds,
+        "acting": acting,
+        "score": score,
+        **floors(rollout),
+        **_solved(rows, "CartPole-v1"),
+    }
 
 
 def floors(rollout: object) -> dict:
@@ -89,7 +103,10 @@ def floors(rollout: object) -> dict:
     middle = time.process_time()
     for _ in range(n):
         choose(lanes.obs)
-    return {"environment_alone": n * lanes.n / (middle - start), "policy_alone": n * lanes.n / (time.process_time() - middle)}
+    return {
+        "environment_alone": n * lanes.n / (middle - start),
+        "policy_alone": n * lanes.n / (time.process_time() - middle),
+    }
 
 
 def _solved(rows: list[tuple[float, float, float]], env: str) -> dict:
@@ -124,7 +141,9 @@ def run_sb3(env: str, algorithm: str, seed: int, steps: int | None) -> dict:
         def _on_rollout_end(self) -> None:
             found = [x["r"] for x in self.model.ep_info_buffer]
             now = type(self).clock()
-            self.rows.append((self.num_timesteps, float(np.mean(found)) if len(found) == 100 else -1e9, now - self.last))
+            self.rows.append(
+                (self.num_timesteps, float(np.mean(found)) if len(found) == 100 else -1e9, now - self.last)
+            )
             self.last = now
 
     p = preset(env, algorithm)
@@ -139,7 +158,14 @@ def run_sb3(env: str, algorithm: str, seed: int, steps: int | None) -> dict:
         model = PPO("MlpPolicy", venv, n_epochs=p.epochs, clip_range=o["low"], ent_coef=o.get("entropy_coef", 0.0),
                     clip_range_vf=o.get("value_clip"), max_grad_norm=p.max_grad_norm, **common)  # fmt: skip
     else:
-        model = TRPO("MlpPolicy", venv, n_critic_updates=p.epochs, target_kl=o["max_kl"], cg_damping=o.get("damping", 0.1), **common)
+        model = TRPO(
+            "MlpPolicy",
+            venv,
+            n_critic_updates=p.epochs,
+            target_kl=o["max_kl"],
+            cg_damping=o.get("damping", 0.1),
+            **common,
+        )
     watch = Watch()
     Watch.clock = time.process_time if os.environ.get("LOGPI_BENCHMARK_CHANGES") else time.perf_counter
     start = watch.last = time.perf_counter()
@@ -182,7 +208,9 @@ def one(env: str, algorithm: str, library: str, seed: int, peer: str, steps: int
 
 def results(seeds: int, only: str, peer: str | None) -> None:
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": []}
-    jobs = [(seed, *cell) for seed in range(seeds) for cell in CELLS if seed < cell[-1]]  # every cell once before any cell twice
+    jobs = [
+        (seed, *cell) for seed in range(seeds) for cell in CELLS if seed < cell[-1]
+    ]  # every cell once before any cell twice
     for seed, env, algorithm, library, _ in jobs:
         cell = {"env": env, "algorithm": algorithm, "library": library, "seed": seed}
         done = any(cell.items() <= r.items() for r in kept["runs"])
@@ -208,7 +236,9 @@ def speed(peer: str, rounds: int = 3) -> None:
     os.environ["LOGPI_BENCHMARK_CHANGES"] = json.dumps(WIDE)
     for seed in range(rounds):
         made = one("CartPole-v1", "ppo", "logpi", seed, peer, 300_000)
-        found.append({"settings": "ours, vectorised", "library": "logpi", "rate": made["steps"] / made["loop_seconds"]} | made)
+        found.append(
+            {"settings": "ours, vectorised", "library": "logpi", "rate": made["steps"] / made["loop_seconds"]} | made
+        )
         print(found[-1], flush=True)
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": []}
     RESULTS.write_text(json.dumps(kept | {"speed": found}, indent=1))
@@ -241,13 +271,17 @@ def table() -> None:
     cells: dict[tuple, list[dict]] = {}
     for r in kept["runs"]:
         cells.setdefault((r["env"], r["algorithm"], r["library"]), []).append(r)
-    print("| environment | algorithm | library | steps | seeds | score, mean ± 95 % | each seed | CPU s a run |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| environment | algorithm | library | steps | seeds | score, mean ± 95 % | each seed | CPU s a run |\n|---|---|---|---|---|---|---|---|"
+    )
     for (env, algorithm, library), runs in cells.items():
         mean, half = interval([r["score"] for r in runs])
         each = ", ".join(f"{r['score']:.4g}" for r in runs)
         cpu = sum(r["cpu_seconds"] for r in runs) / len(runs)
         steps = sum(r["steps"] for r in runs) / len(runs)
-        print(f"| {env} | {algorithm} | {library} | {steps / 1000:.0f}k | {len(runs)} | {mean:.1f}{f' ± {half:.1f}' if half == half else ''} | {each} | {cpu:.0f} |")
+        print(
+            f"| {env} | {algorithm} | {library} | {steps / 1000:.0f}k | {len(runs)} | {mean:.1f}{f' ± {half:.1f}' if half == half else ''} | {each} | {cpu:.0f} |"
+        )
 
 
 def main() -> None:

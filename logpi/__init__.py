@@ -16,7 +16,8 @@ _WHERE = {
     "PolicyGradient": "objectives", "TruncatedIS": "objectives",
     "Batch": "types", "Collected": "types", "Evaluation": "types", "Targets": "types", "Trajectory": "types",
     "collate": "types",
-    "AdamW": "update", "SGD": "update",
+    "AdamW": "optimizers", "Constant": "optimizers", "Cosine": "optimizers", "Linear": "optimizers", "SGD": "update",
+    "TrustRegion": "update",
     "Learner": "learner", "OffPolicyError": "learner", "Trust": "learner",
 }  # fmt: skip
 __all__ = ["__version__", *sorted(_WHERE)]
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from logpi.algorithms import Algorithm, algorithm, describe
     from logpi.learner import Learner, OffPolicyError, Trust
     from logpi.objectives import PolicyGradient, TruncatedIS
+    from logpi.optimizers import AdamW, Constant, Cosine, Linear
     from logpi.types import Batch, Collected, Evaluation, Targets, Trajectory, collate
-    from logpi.update import SGD, AdamW
+    from logpi.update import SGD, TrustRegion
 
 
 def __getattr__(name: str) -> Any:

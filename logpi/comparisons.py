@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from logpi.batching import evaluate
 from logpi.rollouts.pairs import Preferences
 from logpi.types import Batch, Objective, Policy
-from logpi.update import evaluate
 
 __all__ = ["Calibration", "HeldOut", "best_of", "calibration", "margins", "vote", "win_rate"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from logpi.batching import evaluate, micro_batches
+from logpi.batching import micro_batches
 from logpi.objectives import PolicyGradient
 from logpi.ops.distributions import DistributionalPolicy
 from logpi.ops.ratios import TokenRatio
@@ -29,13 +29,9 @@ from logpi.ops.trust_region import (
     line_search,
 )  # fmt: skip
 from logpi.ops.weights import TokenMean
-from logpi.optimizers import AdamW, Constant, Cosine, Linear, Schedule
 from logpi.types import Batch, Evaluation, Objective, Policy, Targets
 
-__all__ = [
-    "SGD", "Actions", "AdamW", "Constant", "Cosine", "Groups", "Linear", "Schedule", "Shuffle", "Tally", "TrustRegion",
-    "evaluate", "micro_batches",
-]  # fmt: skip
+__all__ = ["SGD", "Actions", "Groups", "Look", "Shuffle", "Tally", "TrustRegion"]
 
 
 class Tally:

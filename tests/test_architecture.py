@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "rewards": {"errors", "types"},
     "envs": {"errors", "ops", "rewards", "types"},
     "rollouts": {"batching", "envs", "errors", "ops", "policies", "rewards", "selection", "types"},
+    "comparisons": {"batching", "envs", "errors", "evaluation", "policies", "rewards", "rollouts", "types"},
     "evaluation": {"envs", "errors", "policies", "rewards", "rollouts", "types"},
     "arguments": {"errors"},
     "runs": {"arguments", "errors"},

@@ -102,7 +102,18 @@ def test_wrong_columns_name_the_row(capsys, model, tmp_path):
 
 def test_a_run_eval_and_repeat(capsys, model, tmp_path):
     run = tmp_path / "run"
-    arguments = ["--steps", "2", "--prompts", "2", "--num-generations", "2", "--max-completion-length", "4", "--eval-items", "4"]
+    arguments = [
+        "--steps",
+        "2",
+        "--prompts",
+        "2",
+        "--num-generations",
+        "2",
+        "--max-completion-length",
+        "4",
+        "--eval-items",
+        "4",
+    ]
     assert main(["rl", "--model", str(model), "--out", str(run), "--options", "beta=0", *map(str, arguments)]) == 0
     assert (run / "model" / "model.safetensors").exists() and (run / "curves.png").exists()
     assert "already holds a run" in said(capsys, "rl", "--model", str(model), "--out", str(run), *arguments)

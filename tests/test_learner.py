@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from logpi import SGD, AdamW, Algorithm, Batch, Evaluation, Learner, OffPolicyError, Targets, Trust, algorithm
 from logpi.algorithms import NAMES
+from logpi.batching import micro_batches
 from logpi.objectives import PolicyGradient, TruncatedIS
 from logpi.ops.distributions import Categorical, Distributions
-from logpi.update import Cosine, Groups, Linear, micro_batches
+from logpi.optimizers import Cosine, Linear
+from logpi.update import Groups
 
 V, STEPS, WIDTH = 5, 3, 16
 

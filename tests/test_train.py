@@ -7,11 +7,11 @@ import torch
 
 import logpi
 from logpi.errors import RunError
+from logpi.optimizers import AdamW
 from logpi.runs import checkpoint
 from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
 from logpi.train import train
-from logpi.update import AdamW
 from logpi.watch import Collapse
 
 

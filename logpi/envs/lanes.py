@@ -224,11 +224,15 @@ class VectorLanes(Lanes):
             real = ~self._over
         elif over.any():
             ended = np.flatnonzero(over)
-            last = self._encoded(stack(self.observation, [info["final_obs"][i] for i in ended]), _final_info(info, ended))
+            last = self._encoded(
+                stack(self.observation, [info["final_obs"][i] for i in ended]), _final_info(info, ended)
+            )
             after = obs.copy()
             after[ended] = last
         self.obs, self._over = obs, over
-        return Step(after, np.asarray(reward, np.float32), terminated, truncated, real if active is None else real & active)
+        return Step(
+            after, np.asarray(reward, np.float32), terminated, truncated, real if active is None else real & active
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {}

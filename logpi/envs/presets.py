@@ -15,7 +15,12 @@ from logpi.errors import UserError
 
 __all__ = ["FRAGMENTS", "PRESETS", "Preset", "preset"]
 
-FRAGMENTS = ("a2c", "ppo", "trpo", "orz")  # they bootstrap, so a batch may end within an episode; the others need whole ones
+FRAGMENTS = (
+    "a2c",
+    "ppo",
+    "trpo",
+    "orz",
+)  # they bootstrap, so a batch may end within an episode; the others need whole ones
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,18 @@ def _p(base: Preset | None = None, options: dict[str, Any] | None = None, **chan
 
 ZOO = "RL-Zoo"
 CLEANRL = "CleanRL"
-PPO = _p(None, dict(gamma=0.99, lam=0.95, low=0.2), lr=3e-4, envs=8, n_steps=128, epochs=4, minibatches=4, source=CLEANRL)
-A2C = _p(None, dict(gamma=0.99, lam=0.95), lr=2e-3, n_steps=16, source="ours: RL-Zoo's A2C with Adam and longer fragments")
+PPO = _p(
+    None, dict(gamma=0.99, lam=0.95, low=0.2), lr=3e-4, envs=8, n_steps=128, epochs=4, minibatches=4, source=CLEANRL
+)
+A2C = _p(
+    None, dict(gamma=0.99, lam=0.95), lr=2e-3, n_steps=16, source="ours: RL-Zoo's A2C with Adam and longer fragments"
+)
 TRPO = _p(None, dict(gamma=0.99, lam=0.95, max_kl=0.01), n_steps=256, epochs=10, minibatches=16, linear=False,
           max_grad_norm=None, source="sb3-contrib's defaults")  # fmt: skip
 EPISODES = _p(None, dict(gamma=0.99), lr=5e-3, envs=16, episodes=16, epochs=1, updates=100)
-REINFORCE = _p(EPISODES, dict(whiten=True))  # returns in spreads of the batch: without it, all actions are pushed the same way
+REINFORCE = _p(
+    EPISODES, dict(whiten=True)
+)  # returns in spreads of the batch: without it, all actions are pushed the same way
 GROUPS = _p(EPISODES, dict(beta=0.0), episodes=32, group=8, updates=60)
 CONTINUOUS = _p(PPO, dict(gamma=0.99, lam=0.95, low=0.2, value_clip=0.2), envs=1, n_steps=2048, epochs=10, minibatches=32, lr=3e-4,
                 normalize=True, scale=True, steps=1_000_000, source="CleanRL, ppo_continuous_action.py")  # fmt: skip

@@ -82,7 +82,9 @@ class ActorCritic(nn.Module):
         Only own actions are computed, and values only where they are read: padding costs nothing.
         """
         mask = batch.mask
-        single = mask.shape[1] == 1 and bool(mask.all())  # rows of one action, as minibatches have them: nothing to gather
+        single = mask.shape[1] == 1 and bool(
+            mask.all()
+        )  # rows of one action, as minibatches have them: nothing to gather
         features, allowed = self._features(batch.obs[:, 0] if single else batch.obs[:, :-1][mask])
         params = self._params(features, allowed)
         action = batch.action[:, 0] if single else batch.action[mask]
@@ -207,7 +209,9 @@ def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> Any:
 
 def dense(inputs: int, hidden: Sequence[int], activation: type[nn.Module] = nn.Tanh) -> list[nn.Module]:
     """Hidden layers, orthogonal with gain √2."""
-    return [m for a, b in pairwise([inputs, *hidden]) for m in (orthogonal(nn.Linear(a, b), math.sqrt(2)), activation())]
+    return [
+        m for a, b in pairwise([inputs, *hidden]) for m in (orthogonal(nn.Linear(a, b), math.sqrt(2)), activation())
+    ]
 
 
 def mlp(

@@ -33,7 +33,14 @@ def character_tokenizer(alphabet: str) -> Any:
 
 
 def small_policy(
-    alphabet: str, *, width: int = 160, layers: int = 4, heads: int = 4, context: int = 256, seed: int = 0, **options: Any
+    alphabet: str,
+    *,
+    width: int = 160,
+    layers: int = 4,
+    heads: int = 4,
+    context: int = 256,
+    seed: int = 0,
+    **options: Any,
 ) -> CausalLM:
     """A fresh Llama over the characters of `alphabet`, 1.2 million parameters as it stands; `options` as `CausalLM`'s."""
     from transformers import LlamaConfig, LlamaForCausalLM

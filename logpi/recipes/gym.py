@@ -80,7 +80,7 @@ def run(a: Gym) -> Outcome:
         every = max(1, updates // (a.evaluations + 1)) if a.evaluations else 0
         outcome = train(
             rollout, learner, home, steps=updates, evaluate=evaluate, eval_every=every, save_every=max(a.save_every, updates // 20),
-            shown=SHOWN, progress=Progress(updates),
+            shown=SHOWN, progress=Progress(updates, unit="steps"),
         )  # fmt: skip
         if outcome.stopped:
             print(f"stopped after update {outcome.step}; go on with: logpi gym --resume {home.path}", file=sys.stderr)
@@ -96,7 +96,7 @@ def build(a: Gym) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     """Preset, algorithm, rollout (with its policy), learner and number of updates."""
     from logpi.envs.lanes import make_lanes
     from logpi.learner import Learner
-    from logpi.update import AdamW, Constant, Linear
+    from logpi.optimizers import AdamW, Constant, Linear
 
     p, chosen = resolved(a)
     made = make_algorithm(a.algorithm, p, chosen)

@@ -48,11 +48,11 @@ def run(a: Prefer) -> None:
     from logpi.comparisons import HeldOut
     from logpi.envs.data import FileTask
     from logpi.learner import Learner
+    from logpi.optimizers import AdamW, Cosine
     from logpi.preferences import Labelled
     from logpi.rollouts.pairs import Preferences, read_labels, read_pairs
     from logpi.runs.rng import seed
     from logpi.train import train
-    from logpi.update import AdamW, Cosine
 
     available(a)
     with mistakes():

@@ -49,12 +49,12 @@ def run(a: RewardModelling) -> None:
     from logpi.comparisons import HeldOut, calibration, margins
     from logpi.envs.data import FileTask
     from logpi.learner import Learner
+    from logpi.optimizers import AdamW, Cosine
     from logpi.policies.reward_model import RewardModel
     from logpi.rollouts.pairs import Preferences, read_pairs
     from logpi.rollouts.text import Chat
     from logpi.runs.rng import seed
     from logpi.train import train
-    from logpi.update import AdamW, Cosine
 
     available(a)
     with mistakes():

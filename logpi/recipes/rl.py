@@ -78,6 +78,7 @@ def run(a: RL) -> None:
     from logpi.envs.tasks import task as make_task
     from logpi.evaluation import Evaluator
     from logpi.learner import Learner
+    from logpi.optimizers import AdamW, Constant, Cosine, Linear
     from logpi.preferences import Preference
     from logpi.rewards import rewards as make_rewards
     from logpi.rollouts.engine import Engine, Sampling
@@ -86,7 +87,6 @@ def run(a: RL) -> None:
     from logpi.runs.rng import seed
     from logpi.selection import Bootstrap, CountAsFailure, DropUniform, KeepAll, MaskOut, MixedOutcomes
     from logpi.train import train
-    from logpi.update import AdamW, Constant, Cosine, Linear
 
     available(a)
     with mistakes():

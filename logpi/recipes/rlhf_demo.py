@@ -115,14 +115,15 @@ def _sft(a: Demo, out: Path) -> sft.SFT:
 def _reward(a: Demo, out: Path) -> reward_model.RewardModelling:
     return reward_model.RewardModelling(model=str(out / "sft" / "model"), data=str(out / "pairs"), steps=a.reward_steps,
                                         pairs=64, lr=1e-3, seed=a.seed, eval_every=0, save_every=1000,
-                                        out=out / "reward")  # fmt: skip
+                                        out=out / "reward-model")  # fmt: skip
 
 
 def _ppo(a: Demo, out: Path) -> rl.RL:
-    learned = out / "reward" / "model"
+    learned = out / "reward-model" / "model"
     return rl.RL(
-        model=str(out / "sft" / "model"), task=str(out / "prompts"), rewards=(f"model:{learned}",
-        f"{out}/gold.py:rule:0"), algorithm="ppo", options=("beta=0.1", "epochs=2", "minibatches=2", "value_clip=0.2"), critic=str(learned),
+        model=str(out / "sft" / "model"), task=str(out / "prompts"),
+        rewards=(f"model:{learned}", f"{out}/gold.py:rule:0"), algorithm="ppo",
+        options=("beta=0.1", "epochs=2", "minibatches=2", "value_clip=0.2"), critic=str(learned),
         steps=a.ppo_steps, prompts=32, num_generations=4, max_completion_length=LENGTH, truncation="fail", lr=1e-3,
         seed=a.seed, eval_every=20, eval_items=9, eval_samples=8, save_every=1000, out=out / "ppo",
     )  # fmt: skip
@@ -165,11 +166,11 @@ def _measure(out: Path, name: str) -> dict[str, Any]:
     batch = collate([trajectory(policy.render(p), c, 0.0, i, {}) for i, (p, c) in enumerate(flat)])
     with torch.no_grad():
         kl = (policy.evaluate(batch).logp - reference.evaluate(batch).logp).sum(1).mean()
-    proxy = ModelReward(str(out / "reward" / "model"))([p for p, _ in flat], texts)
+    proxy = ModelReward(str(out / "reward-model" / "model"))([p for p, _ in flat], texts)
     return {
         "gold": fmean(gold(p, t) for (p, _), t in zip(flat, texts, strict=True)), "proxy": fmean(map(float, proxy)),
         "kl": float(kl),
-        "samples": "   ".join(f"{p}{t}" for (p, _), t in list(zip(flat, texts, strict=True))[::48]),
+        "samples": "   ".join(p + t for (p, _), t in list(zip(flat, texts, strict=True))[::48]),
     }  # fmt: skip
 
 
@@ -183,8 +184,10 @@ def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Pa
     for name, (lane, models, time_) in lanes.items():
         f = found[name]
         print(f"{lane:<22}{models:<35}{time_:>8.0f}{f['gold']:>8.2f}{f['proxy']:>8.2f}{f['kl']:>8.2f}")
-    print("\ngold: the rule nobody was told, 1 for eight good letters. proxy: the reward model's score. KL: nats a response from SFT.")
+    print(
+        "\ngold: the rule nobody was told, 1 for eight good letters. proxy: the reward model's score. KL: nats a response from SFT."
+    )
     for name, (lane, _, _) in lanes.items():
         print(f"  {lane:<22}{found[name]['samples']}")
     print(f"\nproxy, gold and KL of PPO over its run: {out}/ppo/curves.png")
-    print(f"scores of held-out pairs: {out}/reward/scores.png")
+    print(f"scores of held-out pairs: {out}/reward-model/scores.png")

@@ -33,10 +33,10 @@ def run(a: SFT) -> None:
     from logpi.algorithms import algorithm
     from logpi.envs.tasks import task as make_task
     from logpi.learner import Learner
+    from logpi.optimizers import AdamW, Cosine
     from logpi.rollouts.demonstrations import Demonstrations
     from logpi.runs.rng import seed
     from logpi.train import train
-    from logpi.update import AdamW, Cosine
 
     available(a)
     with mistakes():

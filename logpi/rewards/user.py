@@ -237,5 +237,3 @@ def user_reward(spec: str, **options: Any) -> UserReward:
         problem = f"has no function {function!r}" if function else f"needs a function name: {path}:NAME"
         raise ValueError(f"reward file {path} {problem}; {hint}")
     return UserReward(str(file.resolve()), function, **{"name": function, **options})
-
-

@@ -251,7 +251,9 @@ class Episodes(_Rollout):
     ) -> None:  # fmt: skip
         super().__init__(lanes, policy, seed=seed, scale=scale)
         if episodes % lanes.n or episodes % group:
-            raise UserError(f"{episodes} episodes must be a multiple of the {lanes.n} environments and of the group of {group}")
+            raise UserError(
+                f"{episodes} episodes must be a multiple of the {lanes.n} environments and of the group of {group}"
+            )
         if (group > 1 or greedy) and not lanes.seeded:
             raise UserError("groups begin from one reset seed, which the vectorised form cannot do for one lane: leave --vectorized off")  # fmt: skip
         self.episodes, self.group, self.greedy = episodes, group, greedy

@@ -42,8 +42,10 @@ def _rows(policy: CausalLM, request: Request, limit: int, sampling: Sampling) ->
     from transformers import GenerationConfig
 
     temperature = sampling.temperature or policy.temperature
-    choice = dict(do_sample=False) if request.greedy else dict(
-        do_sample=True, temperature=temperature, top_k=sampling.top_k, top_p=sampling.top_p
+    choice = (
+        dict(do_sample=False)
+        if request.greedy
+        else dict(do_sample=True, temperature=temperature, top_k=sampling.top_k, top_p=sampling.top_p)
     )
     config = GenerationConfig(
         max_new_tokens=limit,

@@ -77,9 +77,7 @@ class Run:
     # ----------------------------------------------------------------------- making and opening
 
     @classmethod
-    def create(
-        cls, path: str | Path, command: str, arguments: Mapping[str, Any], trackers: Sequence[str] = ()
-    ) -> Run:
+    def create(cls, path: str | Path, command: str, arguments: Mapping[str, Any], trackers: Sequence[str] = ()) -> Run:
         """A new run. `trackers` are those besides TensorBoard.
 
         Raises:

@@ -56,6 +56,7 @@ class Progress:
         stream: where to; standard error, so that a command's output can be piped.
         every: seconds between plain lines. The first and the last step are always shown.
         clock: seconds, for tests.
+        unit: what is counted each step: tokens, or steps of an environment.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class Progress:
         stream: TextIO | None = None,
         every: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
+        unit: str = "tokens",
     ) -> None:
-        self.total, self.every, self.clock = total, every, clock
+        self.total, self.every, self.clock, self.unit = total, every, clock, unit
         self.stream = stream if stream is not None else sys.stderr
         self.live = self.stream.isatty()
         self._marks: deque[tuple[float, int, int]] = deque([(clock(), start, 0)], maxlen=_WINDOW + 1)
@@ -120,7 +122,7 @@ class Progress:
         (then, step_then, tokens_then), (now, _, tokens) = self._marks[0], self._marks[-1]
         seconds = max(now - then, 1e-9)
         if tokens > tokens_then:
-            parts.append(f"{number(round((tokens - tokens_then) / seconds))} tokens/s")
+            parts.append(f"{number(round((tokens - tokens_then) / seconds))} {self.unit}/s")
         if step > step_then:
             left = (self.total - step) * seconds / (step - step_then)
             parts.append(f"{duration(left)} left" if step < self.total else "done")

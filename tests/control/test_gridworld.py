@@ -50,7 +50,9 @@ def test_learned_policies_come_close_to_the_optimum_with_slips(name, how):
     """V^π(start) of the *stochastic* policy, exactly, against V* by value iteration; budget about 20,000 steps."""
     grid = GridModel(slip=0.2)
     best = float(value_iteration(grid)[-1].value[0])
-    rollout, learner = control(make_lanes("logpi/GridWorld-v0", 8, slip=0.2), name, updates=80, lr=8e-2, hidden=(), seed=0, **how)
+    rollout, learner = control(
+        make_lanes("logpi/GridWorld-v0", 8, slip=0.2), name, updates=80, lr=8e-2, hidden=(), seed=0, **how
+    )
     start = float(exact_values(grid, probabilities(learner.policy))[0])
     for _ in range(80):
         learner.update(rollout().batch)

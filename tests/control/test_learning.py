@@ -109,7 +109,9 @@ def test_masked_ppo_learns():
 
 def values_of_the_ring(bootstrap: bool) -> torch.Tensor:
     lanes = lanes_of(lambda: gym.wrappers.TimeLimit(Ring(), 8), 1)
-    rollout, learner = control(lanes, "a2c", steps=8, updates=600, lr=1e-2, hidden=(16,), gamma=0.98, lam=1.0, value_coef=1.0)
+    rollout, learner = control(
+        lanes, "a2c", steps=8, updates=600, lr=1e-2, hidden=(16,), gamma=0.98, lam=1.0, value_coef=1.0
+    )
     learner.algorithm = replace(learner.algorithm, update=replace(learner.algorithm.update, max_grad_norm=None))
     for _ in range(600):
         batch = rollout().batch

@@ -37,7 +37,15 @@ def test_every_algorithm_trains_by_its_name(name, tmp_path):
         pytest.skip("learns from demonstrations or preferences")
     size = ["--steps", "1024"] if name in FRAGMENTS else ["--updates", "1"]
     options = [] if name in FRAGMENTS else ["episodes=16", "envs=8"]
-    train(tmp_path / "r", "--env", "logpi/GridWorld-v0", "--algorithm", name, *size, *(["--options", *options] if options else []))
+    train(
+        tmp_path / "r",
+        "--env",
+        "logpi/GridWorld-v0",
+        "--algorithm",
+        name,
+        *size,
+        *(["--options", *options] if options else []),
+    )
     assert (tmp_path / "r/model/policy.safetensors").exists() and (tmp_path / "r/curves.png").exists()
 
 
@@ -60,7 +68,18 @@ def test_play_writes_a_gif(tmp_path, capsys):
 @pytest.mark.parametrize("env,name", [("CartPole-v1", "ppo"), ("Pendulum-v1", "trpo"), ("CartPole-v1", "grpo")])
 def test_a_stopped_run_goes_on_to_the_same_bits(env, name, tmp_path):
     """With normalised observations and scaled rewards, whose statistics are in the checkpoint."""
-    words = ["--env", env, "--algorithm", name, "--options", "normalize=true", "scale=true", "n_steps=40", "envs=2", "minibatches=2"]
+    words = [
+        "--env",
+        env,
+        "--algorithm",
+        name,
+        "--options",
+        "normalize=true",
+        "scale=true",
+        "n_steps=40",
+        "envs=2",
+        "minibatches=2",
+    ]
     words += ["--steps", "480"] if name in FRAGMENTS else ["episodes=8", "group=4", "minibatches=1", "--updates", "6"]
     straight = train(tmp_path / "a", *words)
     stopped = train(tmp_path / "b", *words)
@@ -111,7 +130,9 @@ def test_an_uninstalled_environment_names_what_to_install(monkeypatch):
     from logpi.envs.lanes import make_env
 
     def missing(*_, **__):
-        raise gymnasium.error.DependencyNotInstalled('Box2D is not installed, you can install it by run `pip install "swig"`')
+        raise gymnasium.error.DependencyNotInstalled(
+            'Box2D is not installed, you can install it by run `pip install "swig"`'
+        )
 
     monkeypatch.setattr(gymnasium, "make", missing)
     with pytest.raises(UserError, match=r"pip install 'gymnasium\[box2d\]'"):

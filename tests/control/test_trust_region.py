@@ -62,7 +62,9 @@ def test_the_product_is_the_explicit_fisher_matrix(kind):
 
 def _jacobian(policy, params, state):
     out = policy._params(*policy._features(state[None]))[0]
-    return torch.stack([flat(torch.autograd.grad(o, params, retain_graph=True, allow_unused=True), params) for o in out])
+    return torch.stack(
+        [flat(torch.autograd.grad(o, params, retain_graph=True, allow_unused=True), params) for o in out]
+    )
 
 
 def _fisher_of(kind, policy, state):

@@ -98,7 +98,9 @@ def control(lanes, name: str, *, steps=0, episodes=0, group=1, updates=1, lr=1e-
     learner = Learner(policy, made, AdamW(lr, betas=(0.9, 0.999), eps=1e-5), total=updates, seed=seed)
     if steps:
         return Fragments(lanes, policy, steps=steps, seed=seed), learner
-    return Episodes(lanes, policy, episodes=episodes, group=group, greedy=made.objective.needs_greedy, seed=seed), learner
+    return Episodes(
+        lanes, policy, episodes=episodes, group=group, greedy=made.objective.needs_greedy, seed=seed
+    ), learner
 
 
 def score(policy: ActorCritic, lanes, episodes: int = 20, seed: int = 10_000) -> float:

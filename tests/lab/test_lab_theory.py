@@ -19,9 +19,10 @@ from logpi.learner import Learner
 from logpi.objectives import PolicyGradient
 from logpi.ops.advantages import GAE, GroupCenter, LeaveOneOut, QValue, RewardToGo
 from logpi.ops.weights import SequenceSum
+from logpi.optimizers import AdamW
 from logpi.selection import MixedOutcomes
 from logpi.types import Evaluation
-from logpi.update import SGD, AdamW
+from logpi.update import SGD
 
 WORLD, SMALL = standard(), token_world(TINY, seed=0)
 BY_NAME = {c.name: c for c in CLAIMS}

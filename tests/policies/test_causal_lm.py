@@ -54,9 +54,13 @@ def plain(policy: CausalLM, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, t
             if m.any() and not batch.terminated[i]:
                 seen[int(m.nonzero()[-1]) + 1] = True
             v = policy.value_head(out.hidden_states[-1][0])[:, 0] * seen if policy.value_head is not None else None
-            rows.append((torch.nn.functional.pad(taken, (0, batch.mask.shape[1] - n)),
-                         torch.nn.functional.pad(spread, (0, batch.mask.shape[1] - n)),
-                         None if v is None else torch.nn.functional.pad(v, (0, batch.obs.shape[1] - len(v)))))
+            rows.append(
+                (
+                    torch.nn.functional.pad(taken, (0, batch.mask.shape[1] - n)),
+                    torch.nn.functional.pad(spread, (0, batch.mask.shape[1] - n)),
+                    None if v is None else torch.nn.functional.pad(v, (0, batch.obs.shape[1] - len(v))),
+                )
+            )
     logp, entropy = torch.stack([r[0] for r in rows]), torch.stack([r[1] for r in rows])
     return logp, entropy, None if policy.value_head is None else torch.stack([r[2] for r in rows])
 

@@ -9,9 +9,10 @@ import torch
 
 from logpi.algorithms import algorithm
 from logpi.learner import Learner
+from logpi.optimizers import AdamW, Constant
 from logpi.policies.tabular import TabularPolicy
 from logpi.types import Evaluation
-from logpi.update import SGD, AdamW, Constant
+from logpi.update import SGD
 from tests.preferences.cases import Bandit
 
 BETA = 0.5

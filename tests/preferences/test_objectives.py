@@ -11,10 +11,10 @@ from torch.nn.functional import logsigmoid
 
 from logpi import testing
 from logpi.algorithms import PREFERENCES, algorithm, describe
+from logpi.batching import micro_batches
 from logpi.ops.preferences import LogRatio, Squared, sides
 from logpi.preferences import Preference
 from logpi.types import Evaluation
-from logpi.update import micro_batches
 from tests.preferences.cases import loss, pairs
 
 # one pair: chosen has 2 tokens, rejected 3

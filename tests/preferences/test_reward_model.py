@@ -8,13 +8,13 @@ import torch
 from logpi.algorithms import algorithm
 from logpi.errors import UserError
 from logpi.learner import Learner
+from logpi.optimizers import AdamW
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.reward_model import RewardModel, WithCritic
 from logpi.rewards import rewards
 from logpi.rollouts.pairs import Preferences, read_pairs
 from logpi.rollouts.text import Chat
 from logpi.types import collate
-from logpi.update import AdamW
 from tests.tiny import tiny_model, tiny_tokenizer
 
 ROWS = [{"prompt": f"{i}+1=", "chosen": f"{i + 1}", "rejected": f"{i + 2}, or so"} for i in range(6)]

@@ -21,9 +21,7 @@ def constant(value, name="f"):
 
 def test_weighted_sum_keeps_every_part():
     total = rewards(["number:2", "think_answer:-0.5"])
-    good, bare = total.score(
-        ["?", "?"], ["<think>.</think><answer>7</answer>", "7"], columns={"answer": ["7", "8"]}
-    )
+    good, bare = total.score(["?", "?"], ["<think>.</think><answer>7</answer>", "7"], columns={"answer": ["7", "8"]})
     assert good.total == 1.5 and good.parts == {"number": 1.0, "think_answer": 1.0} and not good.errors
     assert bare.total == 0.0 and bare.parts == {"number": 0.0, "think_answer": 0.0}
 

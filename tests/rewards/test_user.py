@@ -16,7 +16,7 @@ import pytest
 
 from logpi.rewards import Failure, Weighted, failures, from_verl, reward, rewards, user_reward
 
-SOURCE = '''
+SOURCE = """
 import ctypes, os, subprocess, sys, time
 import helper
 
@@ -56,7 +56,7 @@ def pid(completions, **columns):
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
     return {"score": float(solution_str == ground_truth), "acc": 1}
-'''
+"""
 
 
 @pytest.fixture(scope="module")

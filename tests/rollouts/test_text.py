@@ -8,13 +8,13 @@ import torch
 import logpi
 from logpi.envs.tasks import Addition
 from logpi.errors import UserError
+from logpi.optimizers import AdamW
 from logpi.policies.small import small_policy
 from logpi.rewards import Rewards, Weighted, rewards
 from logpi.rollouts.demonstrations import Demonstrations
 from logpi.rollouts.engine import Engine, Sampling
 from logpi.rollouts.text import Prompts, TextRollout
 from logpi.selection import Bootstrap, CountAsFailure, DropUniform, MaskOut, MixedOutcomes
-from logpi.update import AdamW
 
 TASK = Addition()
 
