@@ -184,10 +184,8 @@ def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Pa
     for name, (lane, models, time_) in lanes.items():
         f = found[name]
         print(f"{lane:<22}{models:<35}{time_:>8.0f}{f['gold']:>8.2f}{f['proxy']:>8.2f}{f['kl']:>8.2f}")
-    print(
     print("\ngold: the rule nobody was told, 1 for eight good letters. proxy: the reward model's score.")
     print("KL: from the SFT model, nats a response. Three answers of each:")
-    )
     for name, (lane, _, _) in lanes.items():
         print(f"  {lane:<22}{found[name]['samples']}")
     print(f"\nproxy, gold and KL of PPO over its run: {out}/ppo/curves.png")
