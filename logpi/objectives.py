@@ -1,7 +1,7 @@
 """Objectives: a composition of `ops` parts that scores a batch. The only place where the policy-gradient family is computed.
 
 An objective is a value (frozen, printable, comparable) with three calls: `prepare` once for each batch, `weight` once for each
-optimiser batch, `loss` for each micro-batch. No parameters move here (`update.py`), no names are given (`algorithms.py`).
+optimiser batch, `loss` for each micro-batch. No parameters move here (`update.py`), no names are given (`algorithms`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ objectives also learn online, from a policy's own samples.
 
 A method is a score s, a loss ℓ and α. Everything is summed over the rows of a group, whatever their order. Left out:
 where pairs come from (`rollouts/pairs.py`), the reward model's network (`policies/reward_model.py`), names
-(`algorithms.py`).
+(`algorithms`).
 """
 
 from __future__ import annotations

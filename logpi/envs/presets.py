@@ -3,7 +3,7 @@
     preset("CartPole-v1", "ppo")        -> Preset(envs=8, n_steps=32, epochs=20, …)
 
 A setting is looked up by environment and algorithm, then by algorithm alone. Names are Stable-Baselines3's and RL-Zoo's where there is
-one. What an algorithm *is* stands in `algorithms.py`; nothing of it is repeated here. This file imports nothing heavy.
+one. What an algorithm *is* stands in `algorithms`; nothing of it is repeated here. This file imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -2,18 +2,15 @@
 
     advantage × ratio × surrogate × KL (coefficient, estimator, place) × weight (aggregation) × update
 
-An algorithm is a value. `algorithm("dapo", high=0.3)` makes one by name, `describe("dapo")` prints it as mathematics, with its
-sources and where it differs from the paper and from the common libraries. A new method is a new function here. The parts are in
-`ops`, what is done with them in `objectives.py`; neither is repeated here.
+An algorithm is a value; a new method is a new function here. A docstring's first paragraph is the method's source, each `- ` line a
+divergence from the paper or from common libraries: `describe` prints both. The parts are in `ops`, what is done with them in
+`objectives.py` and `preferences.py`; finding a method by name is the package's business (`__init__.py`).
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 from logpi.objectives import PolicyGradient
 from logpi.ops.advantages import (
@@ -27,17 +24,17 @@ from logpi.ops.advantages import (
     TotalReward,
     Uniform,
 )  # fmt: skip
-from logpi.ops.kl import KL, AdaptiveKL, k1, k2, k3
+from logpi.ops.kl import KL, k1, k3
 from logpi.ops.preferences import Hinge, Logistic, LogLikelihood, LogOdds, LogRatio, Robust, Squared
 from logpi.ops.ratios import SequenceRatio
-from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Unclipped
+from logpi.ops.surrogates import Clip, ClippedScore, Score, Unclipped
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
 from logpi.preferences import Labelled, Preference, RewardModelling
 from logpi.selection import Bootstrap, Keep, KeepAll, MixedOutcomes, Truncation
 from logpi.types import Objective
 from logpi.update import SGD, TrustRegion
 
-__all__ = ["ALIASES", "NAMES", "PREFERENCES", "Algorithm", "algorithm", "describe", "options"]
+__all__ = ["NAMES", "PREFERENCES", "TABLE", "Algorithm"]
 
 
 @dataclass(frozen=True)
@@ -387,126 +384,3 @@ TABLE: dict[str, Callable[..., Algorithm]] = {
 }  # fmt: skip
 PREFERENCES: tuple[str, ...] = ("dpo", "robust_dpo", "slic", "ipo", "kto", "orpo", "simpo", "reward_model")
 NAMES: tuple[str, ...] = tuple(name for name in TABLE if name not in PREFERENCES)  # the policy gradients
-ALIASES = {
-    "gae": "ppo", "vpg": "policy_gradient", "reinforce++": "reinforce_plus_plus", "group_norm": "grpo",
-    "reinforce++_baseline": "reinforce_plus_plus_baseline",
-    "drgrpo": "dr_grpo", "dr.grpo": "dr_grpo",
-}  # fmt: skip
-OPTION_ALIASES = {
-    "epsilon": "low", "epsilon_high": "high", "clip_range": "low", "gae_lambda": "lam", "ent_coef": "entropy_coef",
-    "vf_coef": "value_coef", "clip_range_vf": "value_clip", "num_iterations": "epochs", "n_epochs": "epochs",
-    "kl_coef": "beta", "init_kl_coef": "beta", "label_smoothing": "smoothing", "rpo_alpha": "sft", "simpo_gamma": "gamma",
-    "desirable_weight": "desirable", "undesirable_weight": "undesirable", "center_rewards_coefficient": "centre",
-}  # fmt: skip
-_OBJECTIVE = ("whiten", "value_coef", "value_clip", "entropy_coef", "correction", "weight", "surrogate", "ratio")
-_PARTS = ("keep", "truncation", "update")
-
-
-def _kl(o: PolicyGradient, name: str) -> KL:
-    if o.kl is None:
-        raise ValueError(f"{name} needs a KL penalty: give a beta above 0")
-    return o.kl
-
-
-def _kl_target(o: PolicyGradient, nats: float) -> PolicyGradient:
-    return replace(o, kl=replace(_kl(o, "kl_target"), adapt=AdaptiveKL(nats)))
-
-
-def _kl_estimator(o: PolicyGradient, name: str) -> PolicyGradient:
-    if name not in ESTIMATORS:
-        raise ValueError(f"kl_estimator is one of {', '.join(ESTIMATORS)}, not {name!r}")
-    return replace(o, kl=replace(_kl(o, "kl_estimator"), estimator=ESTIMATORS[name]))
-
-
-def _kl_place(o: PolicyGradient, place: Any) -> PolicyGradient:
-    return replace(o, kl=replace(_kl(o, "kl_place"), place=place))
-
-
-def _dual_clip(o: PolicyGradient, c: float) -> PolicyGradient:
-    if not isinstance(o.surrogate, Clip):
-        raise ValueError(f"dual_clip needs a clipped surrogate, not {o.surrogate}")
-    return replace(o, surrogate=DualClip(o.surrogate.low, o.surrogate.high, c))
-
-
-ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
-SHORTHAND: dict[str, Callable[[PolicyGradient, Any], PolicyGradient]] = {
-    "kl_target": _kl_target, "kl_estimator": _kl_estimator, "kl_place": _kl_place, "dual_clip": _dual_clip,
-}  # fmt: skip
-
-
-def _row(name: str) -> Callable[..., Algorithm]:
-    plain = name.lower().replace("-", "_")
-    plain = ALIASES.get(plain, plain)
-    if plain not in TABLE:
-        near = difflib.get_close_matches(plain, [*TABLE, *ALIASES], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown algorithm {name!r}{hint} (known: {', '.join(TABLE)})")
-    return TABLE[plain]
-
-
-def options(name: str) -> dict[str, Any]:
-    """What `algorithm(name, …)` takes beyond what every algorithm takes, with its defaults."""
-    return {k: p.default for k, p in inspect.signature(_row(name)).parameters.items()}
-
-
-def algorithm(name: str, **chosen: Any) -> Algorithm:
-    """The algorithm of this name, as a value.
-
-    Args:
-        name: a row of the table or one of `ALIASES` (upper case and dashes are fine).
-        chosen: options of the row (`options(name)`), and for every policy gradient: entropy_coef, value_coef, value_clip, whiten, kl_target (nats a
-            response: makes the KL coefficient adaptive), kl_estimator ("k1", "k2", "k3"), kl_place ("reward", "loss"), dual_clip (its
-            c), correction, weight, surrogate, ratio, epochs, minibatches, micro_tokens, max_grad_norm, keep, truncation, update. TRL's
-            and SB3's names are understood (`OPTION_ALIASES`).
-    Raises:
-        ValueError: unknown name or option, with the nearest known one.
-
-    >>> algorithm("dapo", high=0.3).objective.surrogate
-    Clip(low=0.2, high=0.3)
-    """
-    row = _row(name)
-    own = inspect.signature(row).parameters
-    chosen = {OPTION_ALIASES.get(k, k) if k not in own else k: v for k, v in chosen.items()}
-    made = row(**{k: chosen.pop(k) for k in list(chosen) if k in own})
-    update = {f.name: chosen.pop(f.name) for f in fields(made.update) if f.name in chosen}
-    common, short = (_OBJECTIVE, SHORTHAND) if isinstance(made.objective, PolicyGradient) else ((), {})
-    objective = {k: chosen.pop(k) for k in common if k in chosen}
-    parts = {k: chosen.pop(k) for k in _PARTS if k in chosen}
-    shorthand = {k: chosen.pop(k) for k in short if k in chosen}
-    if chosen:
-        known = [*own, *common, *_PARTS, *short, *(f.name for f in fields(made.update))]
-        bad = next(iter(chosen))
-        near = difflib.get_close_matches(bad, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-        raise ValueError(f"{row.__name__} has no option {bad!r}{hint}")
-    changed = replace(made.objective, **objective)  # type: ignore[type-var]
-    for name, value in shorthand.items():
-        changed = SHORTHAND[name](changed, value)
-    made = replace(made, objective=changed, update=replace(made.update, **update))
-    return replace(made, **parts, name=row.__name__, source=_source(row), differs=_differs(row))
-
-
-def _source(row: Callable) -> str:
-    return (inspect.getdoc(row) or "").split("\n\n")[0].replace("\n", " ")
-
-
-def _differs(row: Callable) -> tuple[str, ...]:
-    text = (inspect.getdoc(row) or "").partition("\n\n")[2]
-    return tuple(" ".join(x.split()) for x in ("\n" + text).split("\n- ")[1:])
-
-
-def describe(which: str | Algorithm, **chosen: Any) -> str:
-    """The exact objective as mathematics, from the composition itself, with sources and divergences.
-
-    >>> print(describe("sft").splitlines()[2])
-      maximise  Σₜ wₜ log π(aₜ|sₜ) Âₜ
-    """
-    a = algorithm(which, **chosen) if isinstance(which, str) else which
-    e = a.objective.explain()
-    choices = {**e.parts, "update": str(a.update), "keep": str(a.keep), "truncation": str(a.truncation)}
-    lines = [f"{a.name}: {a.source}", "", f"  {e.goal}", *(f"  where     {x}" for x in e.where)]
-    lines += ["", *(f"  {k:<11}{v}" for k, v in choices.items())]
-    lines += ["", "  sources   " + "; ".join(dict.fromkeys(e.sources))]
-    if a.differs:
-        lines += ["  differs   " + a.differs[0], *(f"            {x}" for x in a.differs[1:])]
-    return "\n".join(lines)
