@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from logpi.arguments import option
 from logpi.recipes.common import ModelArguments, RunArguments, available, finish, mistakes, opened, read
+from logpi.recipes.roles import LoraArguments
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.train import Evaluate
+    from logpi.types import Batch
 
 __all__ = ["SFT", "main", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFT(ModelArguments, RunArguments):
+class SFT(ModelArguments, LoraArguments, RunArguments):
     """Arguments of `logpi sft`."""
 
-    task: str = option(help="a file of rows with `prompt` and `completion`, a hub name, or a built-in task")
+    task: str = option(
+        help="rows with prompt and completion, messages, or text: a file, a hub name, or a built-in task"
+    )
     steps: int = option(200, help="updates")
     rows: int = option(32, help="demonstrations for each update")
     max_length: int = option(1024, help="tokens of prompt and completion together; longer ones are cut")
     lr: float = option(2e-5, help="peak learning rate")
     warmup: int = option(10, help="updates over which it climbs")
+    schedule: str = option("cosine", help="of the learning rate after that", choices=("constant", "linear", "cosine"))
+    loss: str = option("completion", help="which tokens are learned", choices=("completion", "all"))
+    eval_every: int = option(0, help="steps between evaluations of held-out perplexity; 0: only before and after")
+    eval_items: int = option(0, help="held-out rows; 0: no evaluation")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +47,7 @@ def run(a: SFT) -> None:
     from logpi.algorithms import algorithm
     from logpi.envs.tasks import task as make_task
     from logpi.learner import Learner
-    from logpi.optimizers import AdamW, Cosine
+    from logpi.optimizers import AdamW, Constant, Cosine, Linear
     from logpi.rollouts.demonstrations import Demonstrations
     from logpi.runs.rng import seed
     from logpi.train import train
@@ -43,11 +57,32 @@ def run(a: SFT) -> None:
         task = make_task(a.task)
         seed(a.seed)
         policy = a.load()
-        rollout = Demonstrations(
-            policy, task, rows=a.rows, max_length=a.max_length, chat=a.template(policy), seed=a.seed
-        )
-        rates = AdamW(a.lr, warmup=a.warmup, schedule=Cosine(0.1))
+        saver = a.adapt(policy)
+        shape: dict[str, Any] = {
+            "max_length": a.max_length, "chat": a.template(policy), "seed": a.seed, "whole": a.loss == "all"
+        }  # fmt: skip
+        rollout = Demonstrations(policy, task, rows=a.rows, **shape)
+        evaluate = None
+        if a.eval_items:
+            evaluate = _perplexity(
+                policy, Demonstrations(policy, task, rows=a.eval_items, split="test", **shape)().batch
+            )
+        schedule = {"constant": Constant(), "linear": Linear(0.1), "cosine": Cosine(0.1)}[a.schedule]
+        rates = AdamW(a.lr, warmup=a.warmup, schedule=schedule)
         learner = Learner(policy, algorithm("sft"), rates, total=a.steps, seed=a.seed)
     with opened(a, "sft") as home:
-        outcome = train(rollout, learner, home, steps=a.steps, save_every=a.save_every)
-        finish(home, policy, learner, outcome, ("loss", "grad_norm"))
+        outcome = train(
+            rollout, learner, home, steps=a.steps, evaluate=evaluate, eval_every=a.eval_every, save_every=a.save_every
+        )
+        finish(home, saver, learner, outcome, (("loss", "eval/loss"), "grad_norm"))
+
+
+def _perplexity(policy: CausalLM, batch: Batch) -> Evaluate:
+    """exp of the mean negative log-likelihood of held-out tokens. The best policy has the largest log-likelihood."""
+    from logpi.batching import evaluate
+
+    def measure(step: int) -> tuple[Mapping[str, float], Sequence[Mapping[str, Any]]]:
+        loss = -float(evaluate(policy, batch, 16_384).logp[batch.mask].mean())
+        return {"eval/log_likelihood": -loss, "eval/loss": loss, "eval/perplexity": math.exp(loss)}, []
+
+    return measure

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from logpi.envs.data import FileTask
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.reward_model import RewardModel
-from logpi.recipes import prefer, reward_model, rl, rlhf_demo
+from logpi.recipes import prefer, reward_model, rl, rlhf_demo, sft
+from logpi.rollouts.demonstrations import Demonstrations
 from logpi.runs.metrics import read_metrics
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -110,3 +112,19 @@ def test_the_demonstration_prints_both_lanes(tmp_path, capsys):
         assert rlhf_demo.main([*few, "--out", str(tmp_path / "demo")]) == 0
         table = capsys.readouterr().out
         assert "→ reward model → PPO  policy, critic, reference, reward" in table and "→ DPO" in table
+
+
+def test_sft_of_plain_text_with_lora_measures_perplexity(home, tmp_path):
+    """All tokens of a text are learned, the first too (behind the end token, where a tokenizer has no beginning)."""
+    (tmp_path / "texts").mkdir()
+    for split in ("train", "test"):
+        rows = [json.dumps({"text": "abcabcabc"[i % 3 :]}) + "\n" for i in range(6)]
+        (tmp_path / "texts" / f"{split}.jsonl").write_text("".join(rows))
+    out = tmp_path / "sft"
+    sft.run(sft.SFT(model=str(home / "base"), task=str(tmp_path / "texts"), steps=30, rows=6, lr=2e-2, lora=4, out=out,
+                    eval_items=6, loss="all", **QUIET))  # fmt: skip
+    found = [r["eval/perplexity"] for r in read_metrics(out) if "eval/perplexity" in r]
+    assert found[0] > 20 and found[-1] < 4
+    policy = CausalLM.load(out / "model")
+    one = Demonstrations(policy, FileTask(str(tmp_path / "texts")), rows=1)().batch
+    assert int(one.mask.sum()) == one.mask.shape[1] and int(one.obs[0, 0]) == policy.eos_ids[-1]
