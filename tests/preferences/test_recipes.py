@@ -15,6 +15,7 @@ from logpi.policies.reward_model import RewardModel
 from logpi.recipes import prefer, reward_model, rl, rlhf_demo, sft
 from logpi.rollouts.demonstrations import Demonstrations
 from logpi.runs.metrics import read_metrics
+from logpi.update import SGD
 from tests.tiny import tiny_model, tiny_tokenizer
 
 QUIET = dict(save_every=100, warmup=1)
@@ -128,3 +129,28 @@ def test_sft_of_plain_text_with_lora_measures_perplexity(home, tmp_path):
     policy = CausalLM.load(out / "model")
     one = Demonstrations(policy, FileTask(str(tmp_path / "texts")), rows=1)().batch
     assert int(one.mask.sum()) == one.mask.shape[1] and int(one.obs[0, 0]) == policy.eos_ids[-1]
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_stopped_run_goes_on_bit_for_bit(home, tmp_path, monkeypatch, lora):
+    """Reference log-probabilities are computed again from the model that the run began with, not from the checkpoint."""
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    common = dict(model=str(home / "base"), data=str(home / "pairs"), steps=5, pairs=8, lr=2e-3, lora=lora, eval_every=0,
+                  warmup=1, save_every=2)  # fmt: skip
+    prefer.run(prefer.Prefer(out=whole, **common))
+    calls, step = [], SGD._step
+
+    def dies(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise OSError("as if the power went")
+        return step(*args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(SGD, "_step", dies)
+        prefer.run(prefer.Prefer(out=torn, **common))
+    prefer.run(prefer.Prefer(out=torn, resume=torn, **common))
+    kept = [[{k: v for k, v in r.items() if "time" not in k} for r in read_metrics(p)] for p in (whole, torn)]
+    assert kept[0] == kept[1]
+    for name in ("model.safetensors", "adapter/adapter_model.safetensors")[: 2 if lora else 1]:
+        assert (whole / "model" / name).read_bytes() == (torn / "model" / name).read_bytes()
