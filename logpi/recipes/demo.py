@@ -37,7 +37,7 @@ class Demo:
     seed: int = option(0, help="of everything")
     sft_steps: int = option(600, help="updates of supervised fine-tuning")
     steps: int = option(80, help="updates of reinforcement learning")
-    lr: float = option(1e-4, help="of reinforcement learning; 3e-3 shows a collapse")
+    lr: float = option(1e-4, help="of reinforcement learning; 1e-3 shows a collapse")
     out: Path | None = option(None, help="directory (default: runs/demo-1, -2, …)")
 
 
