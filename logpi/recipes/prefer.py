@@ -30,6 +30,7 @@ class Prefer(ModelArguments, LoraArguments, RunArguments):
     steps: int = option(200, help="updates")
     pairs: int = option(16, help="pairs (or labelled responses) for each update")
     max_length: int = option(1024, help="tokens of prompt and response together; longer ones are cut")
+    skip_empty: bool = option(False, help="leave rows with an empty response out, instead of refusing them")
     lr: float = option(1e-6, help="peak learning rate (about 1e-4 for LoRA or a model of a million parameters)")
     warmup: int = option(10, help="updates over which it climbs")
     eval_every: int = option(50, help="steps between evaluations on held-out pairs; 0: only before and after")
@@ -50,7 +51,7 @@ def run(a: Prefer) -> None:
     from logpi.learner import Learner
     from logpi.optimizers import AdamW, Cosine
     from logpi.preferences import Labelled
-    from logpi.rollouts.pairs import Preferences, read_labels, read_pairs
+    from logpi.rollouts.pairs import Preferences, read_labels, read_pairs, without_empty
     from logpi.runs.rng import seed
     from logpi.train import train
 
@@ -62,12 +63,13 @@ def run(a: Prefer) -> None:
         reads_reference = "recorded" in known(a.objective)
         made = algorithm(a.objective, **settings(a.options) | ({"recorded": True} if reads_reference else {}))
         task = FileTask(a.data)
+        keep = without_empty if a.skip_empty else list
         seed(a.seed)
         policy = a.load()
         chat, saver = a.template(policy), a.adapt(policy)
         take = read_labels if isinstance(made.objective, Labelled) else read_pairs
-        train_rows = take(policy, task.rows("train"), max_length=a.max_length, chat=chat)
-        test_rows = take(policy, task.rows("test")[: a.eval_items], max_length=a.max_length, chat=chat)
+        train_rows = take(policy, keep(task.rows("train")), max_length=a.max_length, chat=chat)
+        test_rows = take(policy, keep(task.rows("test"))[: a.eval_items], max_length=a.max_length, chat=chat)
         rollout = Preferences(train_rows.groups, size=a.pairs, seed=a.seed)
         held_out = Preferences(test_rows.groups, size=a.pairs)
         learner = Learner(policy, made, AdamW(a.lr, warmup=a.warmup, schedule=Cosine(0.1)), total=a.steps, seed=a.seed)

@@ -32,6 +32,7 @@ class RewardModelling(ModelArguments, LoraArguments, RunArguments):
     steps: int = option(200, help="updates")
     pairs: int = option(16, help="pairs for each update")
     max_length: int = option(1024, help="tokens of prompt and response together; longer ones are cut")
+    skip_empty: bool = option(False, help="leave rows with an empty response out, instead of refusing them")
     lr: float = option(1e-5, help="peak learning rate (about 1e-3 for a model of a million parameters)")
     warmup: int = option(10, help="updates over which it climbs")
     eval_every: int = option(50, help="steps between evaluations on held-out pairs; 0: only before and after")
@@ -51,7 +52,7 @@ def run(a: RewardModelling) -> None:
     from logpi.learner import Learner
     from logpi.optimizers import AdamW, Cosine
     from logpi.policies.reward_model import RewardModel
-    from logpi.rollouts.pairs import Preferences, read_pairs
+    from logpi.rollouts.pairs import Preferences, read_pairs, without_empty
     from logpi.rollouts.text import Chat
     from logpi.runs.rng import seed
     from logpi.train import train
@@ -60,13 +61,14 @@ def run(a: RewardModelling) -> None:
     with mistakes():
         made = algorithm("reward_model", margin=a.margin, centre=a.centre)
         task = FileTask(a.data)
+        keep = without_empty if a.skip_empty else list
         seed(a.seed)
         model = RewardModel.load(a.model, dtype=a.dtype, gradient_checkpointing=a.gradient_checkpointing)
         wrap = model.tokenizer.chat_template is not None if a.chat is None else a.chat
         model.remember(wrap, a.system)
         saver, chat = a.adapt(model), Chat(wrap, a.system)
-        rows = read_pairs(model, task.rows("train"), max_length=a.max_length, chat=chat)
-        test = read_pairs(model, task.rows("test")[: a.eval_items], max_length=a.max_length, chat=chat)
+        rows = read_pairs(model, keep(task.rows("train")), max_length=a.max_length, chat=chat)
+        test = read_pairs(model, keep(task.rows("test"))[: a.eval_items], max_length=a.max_length, chat=chat)
         rollout = Preferences(rows.groups, size=a.pairs, seed=a.seed)
         held_out = Preferences(test.groups, size=a.pairs)
         learner = Learner(model, made, AdamW(a.lr, warmup=a.warmup, schedule=Cosine(0.1)), total=a.steps, seed=a.seed)

@@ -26,7 +26,7 @@ from logpi.rewards.text import text_of
 from logpi.rollouts.text import Chat
 from logpi.types import Batch, Collected, Policy, Trajectory, collate
 
-__all__ = ["Group", "Preferences", "Read", "read_labels", "read_pairs"]
+__all__ = ["Group", "Preferences", "Read", "continuation", "read_labels", "read_pairs", "without_empty"]
 
 Group = tuple[Trajectory, ...]
 
@@ -50,6 +50,16 @@ class Read:
     dropped: int
 
 
+def without_empty(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose responses are not empty (`continuation` refuses the others)."""
+    kept = []
+    for i, row in enumerate(rows):
+        sides = [s for s in ("chosen", "rejected") if isinstance(row.get(s), str | list)]
+        if all(_text(row, s, i).strip() for s in sides) and row.get("completion", "-"):
+            kept.append(row)
+    return kept
+
+
 def read_pairs(reader: Reader, rows: Sequence[Row], *, max_length: int = 1024, chat: Chat | None = None) -> Read:
     """Pairs of chosen and rejected responses; longer rows are cut on the right (TRL's keep_start), end token and all.
 
@@ -58,7 +68,7 @@ def read_pairs(reader: Reader, rows: Sequence[Row], *, max_length: int = 1024, c
     """
     write, groups = _Writer(reader, chat or Chat(), max_length), []
     for i, row in enumerate(rows):
-        sides = [_continuation(row, side, i) for side in ("chosen", "rejected")]
+        sides = [continuation(row, side, i) for side in ("chosen", "rejected")]
         wins = 1.0 + float(row.get("margin") or 0.0)
         pair = tuple(write(row["prompt"], text, r, i) for text, r in zip(sides, (wins, 0.0), strict=True))
         if all(t.mask.any() for t in pair) and not torch.equal(pair[0].obs, pair[1].obs):
@@ -94,7 +104,7 @@ def _checked(groups: list[Group], rows: int, max_length: int) -> Read:
 
 def _labels(row: Row, number: int) -> list[tuple[Any, str, bool]]:
     if "chosen" in row:
-        return [(row["prompt"], _continuation(row, s, number), s == "chosen") for s in ("chosen", "rejected")]
+        return [(row["prompt"], continuation(row, s, number), s == "chosen") for s in ("chosen", "rejected")]
     if not isinstance(row.get("label"), bool) or not row.get("completion"):
         found = ", ".join(row)
         raise UserError(f"row {number}: expected a completion and a label (true or false), or chosen and rejected; "
@@ -102,21 +112,30 @@ def _labels(row: Row, number: int) -> list[tuple[Any, str, bool]]:
     return [(row["prompt"], row["completion"], row["label"])]
 
 
-def _continuation(row: Row, side: str, number: int) -> str:
-    """The text of `row[side]` after the prompt; some data sets repeat the prompt in both responses."""
+def continuation(row: Row, side: str, number: int) -> str:
+    """The text of `row[side]` after the prompt; some data sets repeat the prompt in both responses.
+
+    Raises:
+        UserError: no such column, or nothing after the prompt.
+    """
+    text = _text(row, side, number)
+    if not text.strip():
+        raise UserError(
+            f"row {number}: {side!r} is empty; expected a response to the prompt (--skip-empty leaves such rows out)"
+        )
+    return text
+
+
+def _text(row: Row, side: str, number: int) -> str:
     value, prompt = row.get(side), row["prompt"]
-    other = row.get("rejected" if side == "chosen" else "chosen")
     if value is None:
         raise UserError(f"row {number} has no column {side!r}; found: {', '.join(row)}")
     if isinstance(value, str):
-        repeated = prompt and isinstance(prompt, str) and value.startswith(prompt) and str(other).startswith(prompt)
-        text = value[len(prompt) :] if repeated else value
-    else:
-        start = len(prompt) if isinstance(prompt, list) and value[: len(prompt)] == prompt else 0
-        text = text_of(value[start:])
-    if not text.strip():
-        raise UserError(f"row {number}: {side!r} is empty; expected a response to the prompt")
-    return text
+        other = str(row.get("rejected" if side == "chosen" else "chosen"))
+        repeated = prompt and isinstance(prompt, str) and value.startswith(prompt) and other.startswith(prompt)
+        return value[len(prompt) :] if repeated else value
+    start = len(prompt) if isinstance(prompt, list) and value[: len(prompt)] == prompt else 0
+    return text_of(value[start:])
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from logpi.errors import UserError
 from logpi.learner import Learner
 from logpi.optimizers import AdamW
 from logpi.policies.causal_lm import CausalLM
-from logpi.rollouts.pairs import Preferences, read_labels, read_pairs
+from logpi.rollouts.pairs import Preferences, read_labels, read_pairs, without_empty
 from logpi.rollouts.text import Chat
 from logpi.types import collate
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -154,3 +154,10 @@ def test_a_gzipped_file_of_implicit_prompts_is_read(policy, tmp_path):
     ]
     path.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in rows).encode()))
     assert len(read_pairs(policy, load_rows(str(path))).groups) == 3
+
+
+def test_empty_responses_are_left_out_only_when_asked(policy):
+    rows = [*ROWS[:2], {"prompt": "Q A:", "chosen": "Q A:", "rejected": "Q A: no"}]
+    with pytest.raises(UserError, match="row 2: 'chosen' is empty"):
+        read_pairs(policy, rows)
+    assert without_empty(rows) == ROWS[:2]
