@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from logpi.types import Batch, Evaluation, Policy
+from logpi.types import Batch, Evaluation
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.reward_model import RewardModel
 
 __all__ = ["AdapterOff", "Merging", "add_lora", "merged", "refuse_4bit"]
 
@@ -42,7 +47,13 @@ def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
         raise ValueError(f"LoRA of rank {rank} on {len(targets)} linear layers: needs at least one of each")
     heads = [p for n, p in policy.named_parameters() if n.startswith(("value_head.", "model.score."))]
     model.requires_grad_(False)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0), model)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  # peft says int, and divides it by r: any number will do
+        target_modules=targets,
+        lora_dropout=0.0,
+    )
+    inject_adapter_in_model(config, model)
     for p in heads:
         p.requires_grad_(True)
     return sum(p.numel() for p in policy.parameters() if p.requires_grad)
@@ -120,7 +131,7 @@ def merged(model: nn.Module) -> Iterator[None]:
 class Merging:
     """Saves a policy with its adapter merged, so that nobody who loads it need know; the adapter is in `adapter/`."""
 
-    def __init__(self, policy: Policy | Any) -> None:
+    def __init__(self, policy: CausalLM | RewardModel) -> None:
         self.policy = policy
 
     def save(self, directory: str | Path) -> None:
@@ -142,8 +153,6 @@ def refuse_4bit() -> None:
     if not torch.cuda.is_available():
         raise ValueError("4-bit weights need a GPU: bitsandbytes has no kernels worth using on a CPU. Leave out "
                          "--load-in-4bit; --lora 16 --dtype bfloat16 is the nearest thing here")  # fmt: skip
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
-        raise ValueError("4-bit weights need bitsandbytes: pip install bitsandbytes") from None
+    if find_spec("bitsandbytes") is None:
+        raise ValueError("4-bit weights need bitsandbytes: pip install bitsandbytes")
     raise ValueError("4-bit weights are not built yet: loading them is written nowhere in logpi. Use --lora alone")

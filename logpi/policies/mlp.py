@@ -38,6 +38,10 @@ class Normalizer(nn.Module):
     They move between updates only, never inside one: sampler and learner see the same function (peers move them at every step).
     """
 
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+
     def __init__(self, features: int, clip: float = 10.0) -> None:
         super().__init__()
         self.clip = clip
@@ -52,8 +56,15 @@ class Normalizer(nn.Module):
     def observe(self, mean: np.ndarray, var: np.ndarray, count: int) -> None:
         """Merge the moments [D] of `count` more observations."""
         seen, more = torch.as_tensor(mean, dtype=torch.float64), torch.as_tensor(var, dtype=torch.float64)
-        mean, var, total = merge(self.mean.double(), self.var.double(), float(self.count), seen, more, count)
-        self.mean.copy_(mean), self.var.copy_(var), self.count.fill_(total)
+        merged, spread, total = merge(self.mean.double(), self.var.double(), float(self.count), seen, more, count)
+        self.mean.copy_(merged)
+        self.var.copy_(spread)
+        self.count.fill_(total)
+
+    def mirror(self) -> Forward:
+        """`forward` in NumPy; sees the buffers' own memory."""
+        mean, var, clip = self.mean.numpy(), self.var.numpy(), self.clip
+        return lambda x: np.clip((x - mean) / np.sqrt(var + np.float32(1e-8)), -clip, clip)
 
 
 class ActorCritic(nn.Module):
@@ -116,7 +127,7 @@ class ActorCritic(nn.Module):
 
         A plain stack of dense layers on the CPU is mirrored by views of its weights; anything else runs in torch.
         """
-        layers = None if self.trunk is not None and not isinstance(self.trunk, nn.Sequential) else _dense_layers(self)
+        layers = _dense_layers(self)
         return self._torch_actor() if layers is None else self._numpy_actor(layers)
 
     # ------------------------------------------------------------------------------------------------ inside
@@ -157,15 +168,13 @@ class ActorCritic(nn.Module):
 
         return act
 
-    def _numpy_actor(self, layers: Sequence[Callable[[np.ndarray], np.ndarray]]) -> Forward:
-        norm, masks, free = self.normalizer, self.masks, self.free
-        mean, var = (None, None) if norm is None else (norm.mean.numpy(), norm.var.numpy())
+    def _numpy_actor(self, layers: Sequence[Forward]) -> Forward:
+        layers = layers if self.normalizer is None else [self.normalizer.mirror(), *layers]
+        masks, free = self.masks, self.free
         log_std = None if free is None else free.detach().numpy()
 
         def act(obs: np.ndarray) -> np.ndarray:
             x = obs[:, :-masks] if masks else obs
-            if norm is not None:
-                x = np.clip((x - mean) / np.sqrt(var + np.float32(1e-8)), -norm.clip, norm.clip)
             for layer in layers:
                 x = layer(x)
             if masks:
@@ -186,7 +195,8 @@ def _place(x: Tensor, mask: Tensor) -> Tensor:
 def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
     """The actor as NumPy functions that see the parameters' own memory; None if it is not a stack of dense layers on the CPU."""
     made: list[Forward] = []
-    for module in [*(policy.trunk or ()), *policy.actor_net] if isinstance(policy.actor_net, nn.Sequential) else [None]:
+    networks = [n for n in (policy.trunk, policy.actor_net) if n is not None]
+    for module in [m for n in networks for m in (n if isinstance(n, nn.Sequential) else [None])]:
         match module:
             case nn.Linear() if module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
                 weight, bias = module.weight.detach().numpy().T, module.bias.detach().numpy()
@@ -203,7 +213,8 @@ def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
 def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> Any:
     """Orthogonal weights, zero bias: gains √2 inside, 0.01 for the policy's output, 1 for the value's (37 details of PPO)."""
     nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 
