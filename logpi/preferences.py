@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -45,12 +45,12 @@ S = TypeVar("S", bound="_Fixed")
 class _Fixed:
     """What all objectives here share: no critic, no greedy sample, no controller, any rows are welcome."""
 
-    needs_critic: ClassVar[bool] = False
-    needs_greedy: ClassVar[bool] = False
-    needs_policy: ClassVar[bool] = False
-    on_policy: ClassVar[bool] = False
-    min_group: ClassVar[int] = 2
-    whole_groups: ClassVar[bool] = True
+    needs_critic = False
+    needs_greedy = False
+    needs_policy = False
+    on_policy = False
+    min_group = 2
+    whole_groups = True
 
     def weight(self, mask: Tensor, group: Tensor) -> Tensor:
         """[B, T] 1 / (groups of the optimiser batch)."""
@@ -169,9 +169,9 @@ class Labelled(_Fixed):
     desirable: float = 1.0
     undesirable: float = 1.0
     recorded: bool = False
-    needs_policy: ClassVar[bool] = True
-    min_group: ClassVar[int] = 1
-    whole_groups: ClassVar[bool] = False
+    needs_policy = True
+    min_group = 1
+    whole_groups = False
 
     @property
     def needs_reference(self) -> bool:
@@ -231,7 +231,7 @@ class RewardModelling(_Fixed):
 
     margin: bool = False
     centre: float = 0.0
-    needs_reference: ClassVar[bool] = False
+    needs_reference = False
 
     def prepare(self, batch: Batch, now: Evaluation, ref: Evaluation | None) -> Targets:
         """Sides; margins in `targets.baseline`."""

@@ -63,6 +63,6 @@ class ModelReward:
         response = model.tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]
         return [*start, *response, model.eos_ids[-1]]
 
-    def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None]:
+    def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float]:
         rows = [self.ids(p, c) for p, c in zip(prompts, completions, strict=True)]
         return self.model.scores(rows, self.tokens).tolist()
