@@ -122,7 +122,8 @@ class Actions(Shuffle):
             **one,
         )
         known = {x.name: getattr(targets, x.name) for x in fields(targets)}
-        return flat_batch, Targets(**{k: None if v is None else v[mask][:, None] for k, v in known.items()})
+        flat = {k: v[mask][:, None] for k, v in known.items() if v is not None}
+        return flat_batch, replace(targets, **flat)
 
     def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
         return [x for x in torch.randperm(len(group), generator=generator).tensor_split(minibatches) if len(x)]

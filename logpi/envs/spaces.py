@@ -97,9 +97,9 @@ def action_kind(space: gym.Space, squash: bool = False) -> Distribution:
             return Bernoulli(int(space.n))
         case spaces.Box() if np.issubdtype(space.dtype, np.floating):
             shape = None if len(space.shape) == 1 else space.shape
-            bounds = tuple(tuple(float(v) for v in x.ravel()) for x in (space.low, space.high))
+            low, high = (tuple(float(v) for v in x.ravel()) for x in (space.low, space.high))
             try:
-                return (SquashedGaussian if squash else Gaussian)(*bounds, shape)
+                return (SquashedGaussian if squash else Gaussian)(low, high, shape)
             except ValueError as error:
                 raise UserError(str(error)) from None
     raise UserError(

@@ -230,7 +230,7 @@ class Gaussian(Distribution):
         return np.split(params, 2, -1)[0]
 
     def to_env(self, action: Array) -> Array:
-        return self._shaped(np.clip(action, np.float32(self.low), np.float32(self.high)))
+        return self._shaped(np.clip(action, np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)))
 
     def _shaped(self, action: Array) -> Array:
         return action if self.shape is None else action.reshape(-1, *self.shape)
@@ -266,7 +266,7 @@ class SquashedGaussian(Gaussian):
         return super().entropy(params) + (w * self._log_slope(mean + log_std.exp() * z)).sum(0).sum(-1)
 
     def to_env(self, action: Array) -> Array:
-        low, high = np.float32(self.low), np.float32(self.high)
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
         return self._shaped(low + (high - low) * (1 + np.tanh(action)) / 2)
 
 

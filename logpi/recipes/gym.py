@@ -255,7 +255,7 @@ def load_policy(directory: Path, lanes: Lanes) -> ActorCritic:
     if not (directory / "policy.json").exists():
         raise UserError(f"there is no policy at {directory}; it is written when training ends")
     network = json.loads((directory / "policy.json").read_text())
-    p = Preset(**{k: tuple(v) if k == "hidden" else v for k, v in network.items() if k in NETWORK})
-    policy = make_policy(lanes, p, network["critic"])
+    saved: dict[str, Any] = {k: tuple(v) if k == "hidden" else v for k, v in network.items() if k in NETWORK}
+    policy = make_policy(lanes, Preset(**saved), network["critic"])
     policy.load_state_dict(load_file(directory / "policy.safetensors"))
     return policy

@@ -111,9 +111,11 @@ def _map(policy: ActorCritic, lanes: SyncLanes) -> str:
     import numpy as np
     import torch
 
-    from logpi.envs.gridworld import draw
+    from logpi.envs.gridworld import GridWorld, draw
 
-    model = lanes.envs[0].unwrapped.model
+    world = lanes.envs[0].unwrapped
+    assert isinstance(world, GridWorld)
+    model = world.model
     cells = np.eye(model.states, dtype=np.float32)
     logits = policy.actor()(cells)
     value = None if policy.critic_net is None else policy.value(torch.from_numpy(cells)).tolist()

@@ -98,7 +98,7 @@ def picture(runs: dict[str, Sequence[Path]], path: Path, title: str = "") -> Pat
             [(r["num_tokens_seen"], r["reward_100"]) for r in read_metrics(p) if "reward_100" in r] for p in seeds
         ]
         grid = np.linspace(max(s[0][0] for s in series), min(s[-1][0] for s in series), 200)
-        lines = np.stack([np.interp(grid, *zip(*s, strict=True)) for s in series])
+        lines = np.stack([np.interp(grid, [x for x, _ in s], [y for _, y in s]) for s in series])
         mean, half = np.transpose([interval(column.tolist()) for column in lines.T])
         line = axes.plot(grid, mean, label=f"{label} ({len(series)} seeds)")[0]
         axes.fill_between(grid, mean - half, mean + half, alpha=0.2, color=line.get_color(), linewidth=0)
