@@ -1,4 +1,4 @@
-"""DPO and SFT beside TRL: seconds a step, pairs and tokens a second, peak memory, and the losses of the same batches.
+"""DPO and SFT beside TRL: seconds a step, pairs (or rows) a second, peak memory, and the losses of the same batches.
 
     python benchmarks/preferences.py --model DIR --data pairs.jsonl [--peer PYTHON] [--pairs 4] [--steps 3] [--max-length 256]
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 JOBS = ("sft", "dpo")
@@ -33,21 +34,24 @@ def main() -> None:
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.side:
+        a.rows = json.loads(Path(a.data).read_text())
         print("RESULT " + json.dumps((_logpi if a.side == "logpi" else _trl)(a)))
         return
     sides = {"logpi": sys.executable} | ({"trl": a.peer} if a.peer else {})
-    print(f"{'job':<6}{'side':<8}{'s/step':>8}{'pairs/s':>9}{'tokens/s':>10}{'peak GB':>9}   losses")
-    for job in JOBS:
-        for side, python in sides.items():
-            r = _child(python, a, side, job)
-            shown = " ".join(f"{x:.4f}" for x in r["losses"])
-            rate = a.pairs / r["seconds"]
-            print(f"{job:<6}{side:<8}{r['seconds']:>8.2f}{rate:>9.2f}{r['tokens'] / r['seconds']:>10.0f}"
-                  f"{r['peak']:>9.2f}   {shown}")  # fmt: skip
+    print(f"{'job':<6}{'side':<8}{'s/step':>8}{'pairs/s':>9}{'peak GB':>9}   losses")
+    with tempfile.TemporaryDirectory() as out:
+        rows = Path(out) / "rows.json"
+        rows.write_text(json.dumps(_rows(a)))
+        for job in JOBS:
+            for side, python in sides.items():
+                r = _child(python, a, side, job, rows)
+                shown = " ".join(f"{x:.4f}" for x in r["losses"])
+                speed = f"{r['seconds']:>8.2f}{a.pairs / r['seconds']:>9.2f}{r['peak']:>9.2f}"
+                print(f"{job:<6}{side:<8}{speed}   {shown}", flush=True)
 
 
-def _child(python: str, a: argparse.Namespace, side: str, job: str) -> dict[str, Any]:
-    words = [python, __file__, "--model", a.model, "--data", a.data, "--pairs", str(a.pairs), "--steps", str(a.steps),
+def _child(python: str, a: argparse.Namespace, side: str, job: str, rows: Path) -> dict[str, Any]:
+    words = [python, __file__, "--model", a.model, "--data", str(rows), "--pairs", str(a.pairs), "--steps", str(a.steps),
              "--max-length", str(a.max_length), "--side", side, "--job", job]  # fmt: skip
     done = subprocess.run(words, capture_output=True, text=True)
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -68,10 +72,10 @@ def _rows(a: argparse.Namespace) -> list[dict[str, Any]]:
     return short[: a.pairs * (a.steps + 1)]
 
 
-def _result(seconds: list[float], tokens: int, losses: list[float]) -> dict[str, Any]:
+def _result(seconds: list[float], losses: list[float]) -> dict[str, Any]:
     timed = seconds[1:] or seconds
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": sum(timed) / len(timed), "tokens": tokens, "peak": peak, "losses": losses}
+    return {"seconds": sum(timed) / len(timed), "peak": peak, "losses": losses}
 
 
 def _logpi(a: argparse.Namespace) -> dict[str, Any]:
@@ -82,21 +86,20 @@ def _logpi(a: argparse.Namespace) -> dict[str, Any]:
     from logpi.rollouts.pairs import Preferences, read_pairs
 
     policy = CausalLM.load(a.model)
-    groups = read_pairs(policy, _rows(a), max_length=a.max_length).groups[: a.pairs * (a.steps + 1)]
+    groups = read_pairs(policy, a.rows, max_length=a.max_length).groups[: a.pairs * (a.steps + 1)]
     data = Preferences(groups, size=a.pairs)
     if a.job == "dpo":
         data.record(policy)
     made = algorithm("dpo", recorded=True) if a.job == "dpo" else algorithm("sft")
     learner = Learner(policy, made, AdamW(1e-6, betas=(0.9, 0.999)))
-    seconds, losses, tokens = [], [], 0
+    seconds, losses = [], []
     for batch in data.batches():
         part = batch if a.job == "dpo" else batch.rows(batch.reward.sum(1) > 0)  # the chosen ones
-        tokens = int(part.mask.sum())
         start = time.perf_counter()
         report = learner.update(part)
         seconds.append(time.perf_counter() - start)
         losses.append(report["loss"])
-    return _result(seconds, tokens, losses)
+    return _result(seconds, losses)
 
 
 def _trl(a: argparse.Namespace) -> dict[str, Any]:
@@ -105,7 +108,7 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    rows = _rows(a)
+    rows = a.rows
     if a.job == "sft":
         rows = [{"prompt": r["prompt"], "completion": r["chosen"]} for r in rows]
     seconds, begun = [], [0.0]
@@ -136,8 +139,7 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         trainer.train()
     losses = [x["loss"] for x in trainer.state.log_history if "loss" in x]
-    tokens = int(trainer.state.log_history[-2].get("num_tokens", 0) / (a.steps + 1)) if a.job == "sft" else 0
-    return _result(seconds, tokens, losses)
+    return _result(seconds, losses)
 
 
 if __name__ == "__main__":
