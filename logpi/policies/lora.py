@@ -49,7 +49,7 @@ def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
     model.requires_grad_(False)
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  # peft says int, and divides it by r: any number will do
+        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  # peft says int, and divides it by r: any number does
         target_modules=targets,
         lora_dropout=0.0,
     )
