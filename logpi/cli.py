@@ -19,6 +19,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "a small language model learns to reason, in about five minutes on two cores"),
     "rl": ("rl", "train a language model with rewards that can be checked"),
     "sft": ("sft", "fine-tune a language model on demonstrations"),
+    "reward-model": ("reward_model", "train a reward model on preference pairs"),
+    "prefer": ("prefer", "DPO, IPO, KTO, ORPO, SimPO and kin: learn from preferences directly"),
+    "preferences-demo": ("rlhf_demo", "two lanes side by side: SFT -> reward model -> PPO, and SFT -> DPO"),
     "gym": ("gym", "train on a Gymnasium environment or the grid world"),
     "play": ("play", "watch a policy that `logpi gym` trained"),
     "eval": ("evaluate", "pass@1, pass@k and maj@k on held-out items"),
@@ -31,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def _help() -> str:
-    rows = "\n".join(f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<18}{what}" for name, (_, what) in COMMANDS.items())
     return (
         "usage: logpi COMMAND [OPTIONS]\n\nPolicy gradients, from the theorem to reasoning models.\n\n"
         f"{rows}\n\nlogpi COMMAND --help says more. Start with: logpi demo"
