@@ -9,7 +9,8 @@ Left out: what a pair is (`rollouts/pairs.py`), and how a reward enters a sum of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class RewardModel(nn.Module):
         register()
         self._plain_attention: str = model.config._attn_implementation
         self.packed = _probe(self)
+        if self.packed:
+            model.config._attn_implementation = ATTENTION  # for good: checkpointing runs the forward again in backward
 
     @classmethod
     def load(
@@ -90,12 +93,8 @@ class RewardModel(nn.Module):
         """Write what `transformers.AutoModelForSequenceClassification` and `AutoTokenizer` load."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        config = self.model.config
-        before, config._attn_implementation = config._attn_implementation, self._plain_attention
-        try:
+        with self._attention(self._plain_attention):
             self.model.save_pretrained(directory)
-        finally:
-            config._attn_implementation = before
         self.tokenizer.save_pretrained(directory)
 
     render = CausalLM.render
@@ -121,21 +120,25 @@ class RewardModel(nn.Module):
     def hidden(self, tokens: Tensor, length: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
         """[N, d] last hidden states, and [B, W] which of them belongs to token w of row b (unspecified if not run)."""
         if not self.packed:
-            column = torch.arange(tokens.shape[1], device=tokens.device)
-            real = column < length[:, None]
-            out = self.model.base_model(input_ids=tokens * real, attention_mask=real.long(), use_cache=False)
+            real = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
+            with self._attention(self._plain_attention):
+                out = self.model.base_model(input_ids=tokens * real, attention_mask=real.long(), use_cache=False)
             places = torch.arange(tokens.numel(), device=tokens.device)
             return out.last_hidden_state.flatten(0, 1), places.view_as(tokens)
         laid = pack(tokens, length, prefix)
+        trunk = self.model.base_model
+        out = trunk(input_ids=laid.ids[None], position_ids=laid.position[None], use_cache=False, packing=laid)
+        return out.last_hidden_state[0], laid.where
+
+    @contextmanager
+    def _attention(self, name: str) -> Iterator[None]:
+        """The model with this attention, for a while."""
         config = self.model.config
-        before, config._attn_implementation = config._attn_implementation, ATTENTION
+        before, config._attn_implementation = config._attn_implementation, name
         try:
-            out = self.model.base_model(
-                input_ids=laid.ids[None], position_ids=laid.position[None], use_cache=False, packing=laid
-            )
+            yield
         finally:
             config._attn_implementation = before
-        return out.last_hidden_state[0], laid.where
 
     def evaluate(self, batch: Batch) -> Evaluation:
         """value [B, T+1]: the score in every state in which an action was chosen, and in the one after a row's last.
@@ -208,7 +211,8 @@ def _probe(reward: RewardModel) -> bool:
         return False
     reward.packed = True
     try:
-        hidden, where = reward.hidden(rows, full, torch.full_like(full, 8))
+        with reward._attention(ATTENTION):
+            hidden, where = reward.hidden(rows, full, torch.full_like(full, 8))
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         return False  # whatever a model that knows no `packing` makes of it
     scale = 1e-3 if plain.dtype == torch.float32 else 5e-2

@@ -15,7 +15,7 @@ from logpi.rewards import rewards
 from logpi.rollouts.pairs import Preferences, read_pairs
 from logpi.rollouts.text import Chat
 from logpi.types import collate
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import KINDS, tiny_model, tiny_tokenizer
 
 ROWS = [{"prompt": f"{i}+1=", "chosen": f"{i + 1}", "rejected": f"{i + 2}, or so"} for i in range(6)]
 
@@ -124,3 +124,22 @@ def test_bad_rows_are_named(model, row, words):
 def test_a_missing_reward_model_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="nothing"):
         RewardModel.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_family_packed_and_with_checkpointing(kind, tmp_path):
+    """The same scores plain, packed and recomputed in backward, and the same gradient."""
+    CausalLM(tiny_model(kind), tiny_tokenizer()).save(tmp_path)
+    found = []
+    for checkpointing in (False, True):
+        model = RewardModel.load(tmp_path, gradient_checkpointing=checkpointing)
+        torch.nn.init.ones_(model.model.score.weight)
+        batch = collate([t for g in read_pairs(model, ROWS).groups for t in g])
+        value = model.evaluate(batch).value
+        value.square().sum().backward()
+        found.append((value.detach(), model.model.get_input_embeddings().weight.grad))
+    assert model.packed
+    model.packed = False
+    plain = model.evaluate(batch).value.detach()
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[0][0], plain, atol=1e-4, rtol=1e-4)
