@@ -1,6 +1,6 @@
 """Every algorithm of the table on the demo's task with the same budget, from the same fine-tuned models, over several seeds.
 
-    python benchmarks/algorithms.py --seeds 3 --steps 40 --out runs/table
+    python benchmarks/algorithms.py --seeds 3 --steps 30 --out runs/table
 
 For each seed one supervised model is made (as `logpi demo` makes it); each algorithm then gets the same number of updates of 32 × 8 completions
 at the same learning rate. Prints held-out accuracy per algorithm as mean and range over seeds, and writes `--json`. Two jobs run side by side, one
@@ -9,26 +9,21 @@ thread each. Left out: tuning; a method that likes another learning rate shows i
 
 import argparse
 import json
-import os
-import subprocess
-import sys
+import multiprocessing
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+import torch
+
 from logpi.algorithms import NAMES
-from logpi.arguments import to_json
+from logpi.errors import UserError
 from logpi.recipes.demo import Demo, base, rl, sft
-from logpi.recipes.repeat import words_of
+from logpi.recipes.rl import run as run_rl
+from logpi.recipes.sft import run as run_sft
 from logpi.runs.metrics import read_metrics
-
-
-def logpi(words: list[str], log: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    with open(log, "w") as file:
-        subprocess.run([sys.executable, "-m", "logpi", *words], env=environment, stdout=file, stderr=file, check=False)
 
 
 def fine_tuned(root: Path, seed: int) -> None:
@@ -37,52 +32,49 @@ def fine_tuned(root: Path, seed: int) -> None:
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "sft" / "model" / "config.json").exists():
         base(Demo(seed=seed), home)
-        logpi(["sft", *words_of(to_json(sft(Demo(seed=seed), home)))], home / "sft.log")
+        run_sft(sft(Demo(seed=seed), home))
 
 
 def job(root: Path, seed: int, algorithm: str, steps: int, lr: float) -> dict:
-    """One algorithm on one seed: the numbers before and after."""
-    home = root / f"seed-{seed}"
-    made = rl(Demo(algorithm=algorithm, seed=seed, steps=steps, lr=lr), home)
-    made = replace(made, out=home / algorithm)
+    """One algorithm on one seed: the numbers before and after, or what went wrong."""
+    torch.set_num_threads(1)
+    home = root / f"seed-{seed}" / algorithm
+    arguments = rl(Demo(algorithm=algorithm, seed=seed, steps=steps, lr=lr), root / f"seed-{seed}")
     start = time.perf_counter()
-    logpi(["rl", *words_of(to_json(made))], home / f"{algorithm}.log")
-    records = read_metrics(home / algorithm) if (home / algorithm / "metrics.jsonl").exists() else []
-    measured = [r for r in records if "eval/pass@1" in r]
+    try:
+        run_rl(replace(arguments, out=home, eval_every=0))
+    except (UserError, ValueError, RuntimeError) as error:
+        return {"algorithm": algorithm, "seed": seed, "failed": f"{type(error).__name__}: {error}"}
+    records = read_metrics(home)
+    before, after = [r for r in records if "eval/pass@1" in r]
     done = [r for r in records if "reward" in r]
-    if not measured or len(done) < steps:
-        last = (home / f"{algorithm}.log").read_text().strip().splitlines()[-1]
-        return {"algorithm": algorithm, "seed": seed, "failed": last, "steps": len(done)}
     return {
-        "algorithm": algorithm, "seed": seed, "before": measured[0]["eval/pass@1"], "after": measured[-1]["eval/pass@1"],
-        "best": max(r["eval/pass@1"] for r in measured), "greedy": measured[-1]["eval/greedy"],
-        "length": measured[-1]["eval/mean_length"], "update_seconds": sum(r["time/update"] for r in done),
-        "rollout_seconds": sum(r["time/rollout"] for r in done), "wall": time.perf_counter() - start,
+        "algorithm": algorithm, "seed": seed, "before": before["eval/pass@1"], "after": after["eval/pass@1"],
+        "greedy": after["eval/greedy"], "length": after["eval/mean_length"],
+        "update_seconds": sum(r["time/update"] for r in done), "rollout_seconds": sum(r["time/rollout"] for r in done),
+        "wall": time.perf_counter() - start,
     }  # fmt: skip
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seeds", type=int, default=3)
-    p.add_argument("--steps", type=int, default=40)
+    p.add_argument("--steps", type=int, default=30)
     p.add_argument("--lr", type=float, default=1e-4)
     p.add_argument("--algorithms", nargs="*", default=[n for n in NAMES if n != "sft"])
     p.add_argument("--out", type=Path, default=Path("runs/table"))
     p.add_argument("--json", type=Path)
     a = p.parse_args()
     rows = []
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda seed: fine_tuned(a.out, seed), range(a.seeds)))
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(fine_tuned, [a.out] * a.seeds, range(a.seeds)))
         jobs = [(a.out, s, name, a.steps, a.lr) for name in a.algorithms for s in range(a.seeds)]
-        for row in pool.map(lambda j: job(*j), jobs):
+        for row in pool.map(job, *zip(*jobs, strict=True)):
             rows.append(row)
             print(json.dumps(row), flush=True)
             if a.json:
-                a.json.write_text(
-                    json.dumps(
-                        {"arguments": vars(a) | {"out": str(a.out), "json": str(a.json)}, "rows": rows}, indent=1
-                    )
-                )
+                about = {"seeds": a.seeds, "steps": a.steps, "lr": a.lr}
+                a.json.write_text(json.dumps({"arguments": about, "rows": rows}, indent=1))
     print(f"\n{'algorithm':<30}{'before':>8}{'after':>8}  range          {'greedy':>8}{'tokens':>8}")
     for name in a.algorithms:
         mine = [r for r in rows if r["algorithm"] == name and "after" in r]

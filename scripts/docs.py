@@ -9,7 +9,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from logpi.algorithms import NAMES, describe
+from logpi.algorithms import TABLE, describe
 from logpi.recipes.table import main as table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +26,7 @@ def pages() -> dict[Path, str]:
     """Every generated file with its text."""
     readme = (ROOT / "README.md").read_text()
     fresh = re.sub(r"(## The table\n\n)(?s:.*?)(\n\n`beta`)", lambda m: m[1] + markdown_table() + m[2], readme)
-    chapters = "\n\n".join(f"## {name}\n\n```\n{describe(name)}\n```" for name in NAMES)
+    chapters = "\n\n".join(f"## {name}\n\n```\n{describe(name)}\n```" for name in TABLE)
     page = f"# Algorithms\n\nAs `logpi describe NAME` prints them, from the compositions themselves.\n\n{chapters}\n"
     return {ROOT / "README.md": fresh, ROOT / "docs" / "algorithms.md": page}
 

@@ -73,35 +73,21 @@ def main(argv: Sequence[str]) -> int:
 
 def run(a: RL) -> None:
     """Set everything up, train, and leave the run's directory behind. Returns nothing: the run holds it all."""
-    from logpi.algorithms import algorithm, describe
-    from logpi.algorithms import options as known
+    from logpi.algorithms import describe
     from logpi.envs.tasks import task as make_task
     from logpi.evaluation import Evaluator
     from logpi.learner import Learner
     from logpi.optimizers import AdamW, Constant, Cosine, Linear
-    from logpi.preferences import Preference
     from logpi.rewards import rewards as make_rewards
     from logpi.rollouts.engine import Engine, Sampling
     from logpi.rollouts.text import TextRollout
     from logpi.runs.progress import Progress
     from logpi.runs.rng import seed
-    from logpi.selection import Bootstrap, CountAsFailure, DropUniform, KeepAll, MaskOut, MixedOutcomes
     from logpi.train import train
 
     available(a)
     with mistakes():
-        chosen = settings(a.options)
-        if "max_completion_length" in known(a.algorithm):
-            chosen.setdefault("max_completion_length", a.max_completion_length)
-        truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[a.truncation]
-        if a.groups is not None:
-            chosen["keep"] = {"keep": KeepAll(), "drop": DropUniform(), "resample": MixedOutcomes()}[a.groups]
-        made = algorithm(a.algorithm, truncation=truncation, **chosen)
-        if not (made.objective.on_policy or isinstance(made.objective, Preference)):
-            raise UserError(f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`")
-        if a.num_generations < made.objective.min_group:
-            raise UserError(f"{made.name} compares completions of one prompt: --num-generations must be at least "
-                            f"{made.objective.min_group}, not {a.num_generations}")  # fmt: skip
+        made = _algorithm(a)
         task = make_task(a.task)
         judged = make_rewards(a.rewards) if a.rewards else task.reward
         judged.check(list(task.rows("train", a.seed)[0]))
@@ -141,6 +127,28 @@ def run(a: RL) -> None:
         )  # fmt: skip
         parts = (tuple(f"rewards/{n}/mean" for n in judged.names), tuple(f"eval/{n}" for n in judged.names))
         finish(home, saver, learner, outcome, (*CURVES, *(parts if len(judged.names) > 1 else ()), "kl_sequence"))
+
+
+def _algorithm(a: RL) -> Algorithm:
+    """The algorithm with the command line's settings; refused if it cannot learn from samples of a policy."""
+    from logpi.algorithms import algorithm
+    from logpi.algorithms import options as known
+    from logpi.preferences import Preference
+    from logpi.selection import Bootstrap, CountAsFailure, DropUniform, KeepAll, MaskOut, MixedOutcomes
+
+    chosen = settings(a.options)
+    if "max_completion_length" in known(a.algorithm):
+        chosen.setdefault("max_completion_length", a.max_completion_length)
+    truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[a.truncation]
+    if a.groups is not None:
+        chosen["keep"] = {"keep": KeepAll(), "drop": DropUniform(), "resample": MixedOutcomes()}[a.groups]
+    made = algorithm(a.algorithm, truncation=truncation, **chosen)
+    if not (made.objective.on_policy or isinstance(made.objective, Preference)):
+        raise UserError(f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`")
+    if a.num_generations < made.objective.min_group:
+        raise UserError(f"{made.name} compares completions of one prompt: --num-generations must be at least "
+                        f"{made.objective.min_group}, not {a.num_generations}")  # fmt: skip
+    return made
 
 
 def _with_critic(a: RL, made: Algorithm, policy: CausalLM) -> Policy:
