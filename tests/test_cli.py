@@ -80,6 +80,7 @@ def test_mistakes_that_need_no_model(capsys, tmp_path):
         (["--model", "MODEL", "--options", "kl_target=1", "beta=0"], "beta above 0"),
         (["--model", "MODEL", "--schedule", "cosin"], "cosine"),
         (["--model", "MODEL", "--steps", "many"], "many"),
+        (["--model", "MODEL", "--prompts", "0"], "--prompts must be at least 1, not 0"),
     ],
 )
 def test_mistakes_of_rl(capsys, model, tmp_path, words, expected):

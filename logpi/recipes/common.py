@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from logpi.runs.directory import Run
     from logpi.train import Outcome
 
-__all__ = ["ModelArguments", "RunArguments", "available", "finish", "mistakes", "opened", "read", "settings"]
+__all__ = [
+    "ModelArguments",
+    "RunArguments",
+    "available",
+    "finish",
+    "mistakes",
+    "opened",
+    "positive",
+    "read",
+    "settings",
+]
 
 A = TypeVar("A", bound="RunArguments")
 
@@ -62,6 +72,17 @@ class RunArguments:
     save_every: int = option(20, help="steps between checkpoints")
     trackers: tuple[str, ...] = option((), help="besides JSON lines and TensorBoard: wandb, trackio, mlflow", nargs="*")
     resume: Path | None = option(None, help="go on with this run, exactly where it was; give nothing else")
+
+
+def positive(arguments: Any, *names: str) -> None:
+    """Refuse numbers below 1, for a dataclass's own check.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name in names:
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(arguments, name)}")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.arguments import option, parse
 from logpi.errors import UserError
-from logpi.recipes.common import ModelArguments, mistakes
+from logpi.recipes.common import ModelArguments, mistakes, positive
 
 if TYPE_CHECKING:
     from logpi.evaluation import Evaluator
@@ -43,6 +43,9 @@ class Eval(ModelArguments):
     seed: int = option(0, help="of sampling")
     json: bool = option(False, help="print the numbers as JSON")
     out: Path | None = option(None, help="write every response with its verdict to this file (JSON lines)")
+
+    def __post_init__(self) -> None:
+        positive(self, "items", "samples", "max_completion_length")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.arguments import option
 from logpi.errors import UserError
-from logpi.recipes.common import ModelArguments, RunArguments, available, finish, mistakes, opened, read, settings
+from logpi.recipes.common import (
+    ModelArguments,
+    RunArguments,
+    available,
+    finish,
+    mistakes,
+    opened,
+    positive,
+    read,
+    settings,
+)
 from logpi.recipes.roles import LoraArguments, Role, memory
 
 if TYPE_CHECKING:
@@ -63,6 +73,9 @@ class RL(ModelArguments, LoraArguments, RunArguments):
     eval_items: int = option(200, help="held-out items")
     eval_samples: int = option(1, help="samples for each of them; more give pass@k and maj@k")
     slots: int = option(128, help="completions decoded at a time")
+
+    def __post_init__(self) -> None:
+        positive(self, "steps", "prompts", "num_generations", "max_completion_length", "save_every", "slots")
 
 
 def main(argv: Sequence[str]) -> int:
