@@ -26,6 +26,7 @@ from logpi.recipes.roles import LoraArguments, Role, memory
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
+    from logpi.learner import Learner
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
     from logpi.train import Evaluate
@@ -89,8 +90,6 @@ def run(a: RL) -> None:
     from logpi.algorithms import describe
     from logpi.envs.tasks import task as make_task
     from logpi.evaluation import Evaluator
-    from logpi.learner import Learner
-    from logpi.optimizers import AdamW, Constant, Cosine, Linear
     from logpi.rewards import rewards as make_rewards
     from logpi.rollouts.engine import Engine, Sampling
     from logpi.rollouts.text import TextRollout
@@ -112,11 +111,7 @@ def run(a: RL) -> None:
         template = a.template(policy)
         sampling = Sampling(max_tokens=a.max_completion_length, stop=a.stop)
         engine = Engine(policy, slots=a.slots)
-        schedule = {"constant": Constant(), "linear": Linear(), "cosine": Cosine()}[a.schedule]
-        learner = Learner(
-            learns, made, AdamW(a.lr, warmup=a.warmup, schedule=schedule), total=a.steps, reference=reference,
-            refresh=a.refresh_reference, seed=a.seed,
-        )  # fmt: skip
+        learner = _learner(a, made, learns, reference)
         roles = _roles(a, learns, policy, reference, judged)
         template(policy, held_out[0]["prompt"])  # a prompt that cannot be rendered is said now
     print(describe(made), file=sys.stderr)
@@ -162,6 +157,16 @@ def _algorithm(a: RL) -> Algorithm:
         raise UserError(f"{made.name} compares completions of one prompt: --num-generations must be at least "
                         f"{made.objective.min_group}, not {a.num_generations}")  # fmt: skip
     return made
+
+
+def _learner(a: RL, made: Algorithm, learns: Policy, reference: Policy | None) -> Learner:
+    """The learner with the command line's rates."""
+    from logpi.learner import Learner
+    from logpi.optimizers import AdamW, Constant, Cosine, Linear
+
+    schedule = {"constant": Constant(), "linear": Linear(), "cosine": Cosine()}[a.schedule]
+    rates = AdamW(a.lr, warmup=a.warmup, schedule=schedule)
+    return Learner(learns, made, rates, total=a.steps, reference=reference, refresh=a.refresh_reference, seed=a.seed)
 
 
 def _with_critic(a: RL, made: Algorithm, policy: CausalLM) -> Policy:
