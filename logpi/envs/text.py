@@ -1,0 +1,72 @@
+"""Environments made of text: the policy writes, the environment answers, until one of them has had enough.
+
+An `Env` begins one `Conversation` for each sample of a row; the conversation alone holds what happens in it. Replies may be slow (a
+search, a sandbox): the rollout calls `reply` in threads, one call at a time for each conversation. Left out: sampling, token ids and
+masks (`rollouts/`), and what the final answer is worth (`Rewards`, from the policy's own words alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from logpi.envs.rows import Row
+
+__all__ = ["Conversation", "Env", "Message", "Reply"]
+
+Message = dict[str, Any]
+"""A chat message, as chat templates read it: `role` ("tool", "user") and `content`."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the environment makes of one turn of the policy.
+
+    The search environment, on the policy's `…<search>capital of France</search>`:
+
+        Reply("\\n\\n<information>Doc 1 …</information>\\n\\n", metrics={"tool_calls": 1})
+
+    Attributes:
+        observation: what follows in the context: text as it is, or messages that the model's chat template writes. Never trained.
+        reward: for this turn, in units of return; it stands at the turn's last token and is added to nothing else.
+        done: the conversation is over; the observation is not shown.
+        metrics: numbers that add up over the conversation (`tool_calls`, `tool_errors`, `searches`, …).
+    """
+
+    observation: str | Sequence[Message] = ""
+    reward: float = 0.0
+    done: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Conversation(Protocol):
+    """One conversation about one row."""
+
+    @property
+    def prompt(self) -> str | list[Message]:
+        """What the policy sees first."""
+        ...
+
+    def reply(self, text: str) -> Reply:
+        """The answer to the policy's turn, special tokens left out. What it raises becomes an error observation, and is counted."""
+        ...
+
+
+class Env(Protocol):
+    """Begins conversations.
+
+    Attributes:
+        stop: strings that end a turn ("</search>"); an end-of-sequence token always does. They stay in the text.
+        tools: JSON schemas for the chat template's `tools` argument, or () without one.
+    """
+
+    @property
+    def stop(self) -> tuple[str, ...]: ...
+
+    @property
+    def tools(self) -> Sequence[Mapping[str, Any]]: ...
+
+    def start(self, row: Row) -> Conversation:
+        """A fresh conversation; equal rows may be asked for many times, and at the same time."""
+        ...
