@@ -13,6 +13,7 @@ everything symbolic.
 from logpi.rewards.arithmetic import Countdown, ExpressionError, evaluate
 from logpi.rewards.combine import Failure, Rewards, Score, Weighted, failures
 from logpi.rewards.format import ThinkAnswer
+from logpi.rewards.language import LanguageConsistency
 from logpi.rewards.length import SoftOverlong
 from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
 from logpi.rewards.spec import NAMES, reward, rewards
@@ -25,6 +26,7 @@ __all__ = [
     "ExactAnswer",
     "ExpressionError",
     "Failure",
+    "LanguageConsistency",
     "Number",
     "Rewards",
     "Score",

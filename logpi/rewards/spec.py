@@ -21,6 +21,7 @@ from typing import Any
 from logpi.rewards.arithmetic import Countdown
 from logpi.rewards.combine import Rewards, Weighted
 from logpi.rewards.format import ThinkAnswer
+from logpi.rewards.language import LanguageConsistency
 from logpi.rewards.length import SoftOverlong
 from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
 from logpi.rewards.model import ModelReward
@@ -36,6 +37,7 @@ NAMES: dict[str, Callable[..., Any]] = {
     "think_answer": ThinkAnswer,
     "soft_overlong": SoftOverlong,
     "countdown": Countdown,
+    "language": LanguageConsistency,
 }
 _WEIGHT = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
 
@@ -63,10 +65,15 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
         call = ast.parse(text, mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError
-        named = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
-        return call.func.id, [ast.literal_eval(a) for a in call.args], named
+        named = {k.arg: _literal(k.value) for k in call.keywords if k.arg}
+        return call.func.id, [_literal(a) for a in call.args], named
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f"cannot read {text!r}: write NAME or NAME(value, option=value)") from None
+
+
+def _literal(node: ast.expr) -> Any:
+    """A plain value; a bare word is itself: `language(en)` needs no quotes, which a shell would eat."""
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
 def build(kind: str, name: str, make: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]) -> Any:
@@ -83,7 +90,10 @@ def build(kind: str, name: str, make: Callable[..., Any], args: Sequence[Any], o
         inspect.signature(make).bind(*args, **options)
     except TypeError as error:
         raise ValueError(f"{kind} {name!r}: {error}; its options are: {', '.join(known)}") from None
-    return make(*args, **options)
+    try:
+        return make(*args, **options)
+    except TypeError as error:  # a word where a number belongs
+        raise ValueError(f"{kind} {name!r}: {error}") from None
 
 
 def reward(spec: str) -> Weighted:
