@@ -6,6 +6,7 @@ is saved, loaded and served like any other model. Nothing here trains.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,8 +18,11 @@ __all__ = ["character_tokenizer", "small_policy"]
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 
-def character_tokenizer(alphabet: str) -> Any:
-    """One token a character of `alphabet`; <pad> 0, <bos> 1, <eos> 2, <unk> 3. Every text starts with <bos>."""
+def character_tokenizer(alphabet: str, words: Sequence[str] = ()) -> Any:
+    """One token a character of `alphabet`, and one for each of `words`, wherever it stands in a text.
+
+    <pad> 0, <bos> 1, <eos> 2, <unk> 3. Every text starts with <bos>.
+    """
     from tokenizers import Tokenizer, decoders, models, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -26,15 +30,18 @@ def character_tokenizer(alphabet: str) -> Any:
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     core.decoder = decoders.Fuse()
     core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
+    tokenizer.add_tokens(list(words))
+    return tokenizer
 
 
 def small_policy(
     alphabet: str,
     *,
+    words: Sequence[str] = (),
     width: int = 160,
     layers: int = 4,
     heads: int = 4,
@@ -42,10 +49,10 @@ def small_policy(
     seed: int = 0,
     **options: Any,
 ) -> CausalLM:
-    """A fresh Llama over the characters of `alphabet`, 1.2 million parameters as it stands; `options` as `CausalLM`'s."""
+    """A fresh Llama over the characters of `alphabet` and `words`, 1.2 million parameters as it stands; `options` as `CausalLM`'s."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = character_tokenizer(alphabet)
+    tokenizer = character_tokenizer(alphabet, words)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=max(1, heads // 2), max_position_embeddings=context,

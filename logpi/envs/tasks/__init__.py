@@ -1,6 +1,6 @@
 """Tasks by name, or from a file: `task("addition", digits=3)`, `task("sort(count=5)")`, `task("my.jsonl")`.
 
-    addition.py   countdown.py   words.py (sort, reverse, letters)
+    addition.py   countdown.py   words.py (sort, reverse, letters)   bilingual.py
 
 Left out: how an answer is sampled, and what reward beyond a task's default it earns.
 """
@@ -15,14 +15,29 @@ from typing import Any
 from logpi.envs.data import SUFFIXES, FileTask
 from logpi.envs.rows import Row, Rows, Task
 from logpi.envs.tasks.addition import Addition
+from logpi.envs.tasks.bilingual import Bilingual
 from logpi.envs.tasks.countdown import Countdown
 from logpi.envs.tasks.words import Letters, Reverse, Sort
 from logpi.rewards.spec import build, nearest, parse_call
 
-__all__ = ["NAMES", "Addition", "Countdown", "FileTask", "Letters", "Reverse", "Row", "Rows", "Sort", "Task", "task"]
+__all__ = [
+    "NAMES",
+    "Addition",
+    "Bilingual",
+    "Countdown",
+    "FileTask",
+    "Letters",
+    "Reverse",
+    "Row",
+    "Rows",
+    "Sort",
+    "Task",
+    "task",
+]
 
 NAMES: dict[str, Callable[..., Task]] = {
     "addition": Addition,
+    "bilingual": Bilingual,
     "countdown": Countdown,
     "sort": Sort,
     "reverse": Reverse,

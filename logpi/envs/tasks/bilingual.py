@@ -1,0 +1,136 @@
+"""Sums, worked in two languages and every kind of untidiness: what a base model has read, for the story of R1.
+
+A model shown these answers as its texts do: sometimes it thinks and sometimes it blurts, in English, in Chinese or in both by
+turns, with and without the tags. Reinforcement learning on accuracy and format (R1-Zero) makes it think and close its tags, and
+leaves the languages mixed, for nobody asked; `logpi r1` is what cleans it up. Left out: real prose. The words are a dozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import ClassVar
+
+from logpi.envs.rows import Row, Rows, Split, alphabet, check_template
+from logpi.rewards import Rewards, TagAnswer, Weighted
+
+__all__ = ["Bilingual"]
+
+ENGLISH = {"places": ("ones", "tens", "hundreds", "thousands"), "carry": " carry", "wait": " wait ", "check": "check",
+           "guess": "guess", "so": "so "}  # fmt: skip
+CHINESE = {"places": ("个", "十", "百", "千"), "carry": "进", "wait": "等", "check": "查", "guess": "猜", "so": "得"}
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+
+@dataclass(frozen=True)
+class Bilingual:
+    """Sums of two numbers of 1 … `digits` digits, the level; a demonstration is drawn from what a base model may have read.
+
+    A row: prompt `47+85=`, answer `132`, and a demonstration such as
+
+        <think>ones 7+5=12 carry,tens 4+8+1=13</think><answer>132</answer>         worked, English, tidy
+        <think>个 7+5=12进,tens 4+8+1=13,check,ones …</think><answer>132</answer>   mixed, and worked twice
+        <think>ones 7+5=11 wait 12 carry,tens 4+8+1=13<answer>132</answer>         a slip that is noticed; a tag is missing
+        <think>猜</think><answer>134</answer>                                      a blurt: one to three too many
+        so 132                                                                     no tags
+
+    Attributes:
+        digits: at most, 1 … 4. worked, tidy, english, chinese: shares of demonstrations, in [0, 1]; what is neither English
+            nor Chinese changes language from step to step. slips: share of worked ones with a wrong step, half of them noticed.
+
+    Raises:
+        ValueError: an option out of its range.
+
+    >>> Bilingual(worked=1, tidy=1, english=1, chinese=0, slips=0).rows("train", seed=1)[0]["completion"]
+    '<think>ones 5+6=11 carry,tens 2+1+1=4</think><answer>41</answer>'
+    """
+
+    digits: int = 3
+    worked: float = 0.4
+    tidy: float = 0.35
+    english: float = 0.3
+    chinese: float = 0.3
+    slips: float = 0.3
+    prompt: str = "{a}+{b}="
+    test_size: int = 1_000
+    name: str = field(default="bilingual", init=False, repr=False)
+    reward: Rewards = field(default=Rewards((Weighted(TagAnswer()),)), init=False, repr=False)
+    words: ClassVar[tuple[str, ...]] = (
+        *TAGS, *ENGLISH["places"], *(str(ENGLISH[k]).strip() for k in ("carry", "wait", "check", "guess", "so"))
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.digits <= 4:
+            raise ValueError(f"bilingual: digits must be between 1 and 4, got {self.digits}")
+        for share in ("worked", "tidy", "english", "chinese", "slips"):
+            if not 0 <= getattr(self, share) <= 1:
+                raise ValueError(f"bilingual: {share} is a share between 0 and 1, got {getattr(self, share)}")
+        if self.english + self.chinese > 1:
+            raise ValueError("bilingual: english and chinese are shares of one whole; together they exceed 1")
+        check_template(self.name, self.prompt, "a", "b")
+
+    @property
+    def alphabet(self) -> str:
+        """Every character of prompts and demonstrations, beside `words`, which are tokens of their own."""
+        chinese = "".join("".join(v) for v in CHINESE.values())
+        return alphabet(self.prompt, "0123456789+=, " + chinese)
+
+    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
+        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+
+    def draw(self, rng: Random) -> tuple[str, tuple[int, int, int]]:
+        digits = rng.randint(1, self.digits)
+        low, high = 10 ** (digits - 1) if digits > 1 else 0, 10**digits
+        a, b = rng.randrange(low, high), rng.randrange(low, high)
+        return f"{min(a, b)}+{max(a, b)}", (a, b, digits)
+
+    def row(self, problem: tuple[int, int, int], rng: Random) -> Row:
+        a, b, digits = problem
+        kind = rng.random()
+        tongues = (
+            (ENGLISH,)
+            if kind < self.english
+            else (CHINESE,)
+            if kind < self.english + self.chinese
+            else (ENGLISH, CHINESE)
+        )
+        if rng.random() < self.worked:
+            thought, found = self._work(a, b, digits, tongues, rng)
+        else:
+            thought, found = str(rng.choice(tongues)["guess"]), a + b + rng.randint(1, 3)
+        return {
+            "prompt": self.prompt.format(a=a, b=b), "answer": str(a + b), "level": digits,
+            "completion": self._written(thought, str(found), tongues, rng),
+        }  # fmt: skip
+
+    def _work(self, a: int, b: int, digits: int, tongues: tuple[Mapping, ...], rng: Random) -> tuple[str, int]:
+        """Digit by digit from the right, perhaps with a slip, perhaps twice; and the sum that comes out."""
+        slip = rng.randrange(digits) if rng.random() < self.slips else -1
+        steps, found, carry = [], 0, 0
+        for place in range(digits):
+            (a, x), (b, y) = divmod(a, 10), divmod(b, 10)
+            total, tongue = x + y + carry, rng.choice(tongues)
+            written = str(total)
+            if place == slip:
+                wrong = max(0, total + rng.choice((-1, 1)))
+                noticed = rng.random() < 0.5
+                written, total = (f"{wrong}{tongue['wait']}{total}", total) if noticed else (str(wrong), wrong)
+            steps.append(
+                f"{tongue['places'][place]} {x}+{y}{'+1' if carry else ''}={written}{tongue['carry'] if total > 9 else ''}"
+            )
+            found += total % 10 * 10**place
+            carry = total // 10
+        again = [str(rng.choice(tongues)["check"]), *steps] if rng.random() < 0.25 else []
+        return ",".join([*steps, *again]), found + carry * 10**digits
+
+    def _written(self, thought: str, answer: str, tongues: tuple[Mapping, ...], rng: Random) -> str:
+        """Thought and answer in the tags, or in one of four untidy forms."""
+        if rng.random() < self.tidy:
+            return f"<think>{thought}</think><answer>{answer}</answer>"
+        return rng.choice((
+            f"{thought} {rng.choice(tongues)['so']}{answer}",
+            f"<think>{thought}<answer>{answer}</answer>",
+            f"<think>{thought}</think>{answer}",
+            f"<think>{thought}</think><answer>{answer}</answer> {rng.choice(tongues)['so']}{answer}",
+        ))  # fmt: skip
