@@ -32,7 +32,9 @@ class SFT(ModelArguments, LoraArguments, RunArguments):
     lr: float = option(2e-5, help="peak learning rate")
     warmup: int = option(10, help="updates over which it climbs")
     schedule: str = option("cosine", help="of the learning rate after that", choices=("constant", "linear", "cosine"))
-    loss: str = option("completion", help="which tokens are learned", choices=("completion", "all"))
+    loss: str = option("assistant", help="which tokens are learned: all answers', the last one's, or every token",
+                       choices=("assistant", "last", "all"))  # fmt: skip
+    micro_tokens: int = option(4096, help="most tokens of a forward and backward; memory only, never the result")
     eval_every: int = option(0, help="steps between evaluations of held-out perplexity; 0: only before and after")
     eval_items: int = option(0, help="held-out rows; 0: no evaluation")
 
@@ -59,17 +61,17 @@ def run(a: SFT) -> None:
         policy = a.load()
         saver = a.adapt(policy)
         shape: dict[str, Any] = {
-            "max_length": a.max_length, "chat": a.template(policy), "seed": a.seed, "whole": a.loss == "all"
+            "max_length": a.max_length, "chat": a.template(policy), "seed": a.seed, "learn": a.loss
         }  # fmt: skip
         rollout = Demonstrations(policy, task, rows=a.rows, **shape)
         evaluate = None
         if a.eval_items:
-            evaluate = _perplexity(
-                policy, Demonstrations(policy, task, rows=a.eval_items, split="test", **shape)().batch
-            )
+            items = min(a.eval_items, len(task.rows("test")))
+            evaluate = _perplexity(policy, Demonstrations(policy, task, rows=items, split="test", **shape)().batch)
         schedule = {"constant": Constant(), "linear": Linear(0.1), "cosine": Cosine(0.1)}[a.schedule]
         rates = AdamW(a.lr, warmup=a.warmup, schedule=schedule)
-        learner = Learner(policy, algorithm("sft"), rates, total=a.steps, seed=a.seed)
+        made = algorithm("sft", micro_tokens=a.micro_tokens)
+        learner = Learner(policy, made, rates, total=a.steps, seed=a.seed)
     with opened(a, "sft") as home:
         outcome = train(
             rollout, learner, home, steps=a.steps, evaluate=evaluate, eval_every=a.eval_every, save_every=a.save_every

@@ -1,14 +1,18 @@
-"""Demonstrations as rollouts: someone else's completions become rows, so that supervised fine-tuning is one more algorithm.
+"""Demonstrations as rollouts: someone else's answers become rows, so that supervised fine-tuning is one more algorithm.
 
-The mask covers the completion and its end token, or everything; prompts are context. Rows are forwarded without padding and
-never see each other (`policies/packing.py`), so there is no packing of texts to leak across. Preferences are not here.
+    prompt + completion   the completion and its end token are learned          (plain, or a prompt of messages)
+    messages              every answer of the assistant (`conversation.py`)      or only the last
+    text                  all of it, its end token too, as it is: no template
+
+or everything is learned, prompts too. Rows are forwarded without padding and never see each other (`policies/packing.py`),
+so there is no packing of texts to leak across. Left out: preferences (`pairs.py`), reading files (`envs/data.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -16,61 +20,84 @@ from logpi.envs.rows import Row, Split, Task
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards
+from logpi.rewards.text import text_of
+from logpi.rollouts.conversation import Turns, turns
 from logpi.rollouts.text import Chat, Prompts
 from logpi.types import Collected, Trajectory, collate
 
-__all__ = ["Demonstrations"]
+__all__ = ["Demonstrations", "Learn"]
+
+Learn = Literal["assistant", "last", "all"]
 
 
 class Demonstrations:
-    """Batches of rows with a `completion`. A `logpi.types.Rollout`.
+    """Batches of rows with a completion, messages or text. A `logpi.types.Rollout`.
 
     Args:
-        policy: its tokenizer and chat template. task: rows with `prompt` and `completion`.
-        rows: for each batch. max_length: longer rows are cut on the right and then have no end token.
-        chat: how prompts become tokens. seed: of the order. whole: learn the prompt's tokens too. split: which rows.
+        policy: its tokenizer and chat template. task: the rows.
+        rows: for each batch. max_length: longer rows are cut on the right and then have no end token; where nothing to
+            learn is left, a row is left out and counted (`rows/too_long`).
+        chat: how prompts become tokens. seed: of the order. split: which rows.
+        learn: every answer of the assistant, the last, or all tokens.
     Raises:
-        UserError: a row without a completion, or a prompt as long as `max_length`.
+        UserError: a row with nothing to learn from, or a conversation that the template cannot write.
     """
 
     def __init__(
-        self,
-        policy: CausalLM,
-        task: Task,
-        *,
-        rows: int,
-        max_length: int = 1024,
-        chat: Chat | None = None,
-        seed: int = 0,
-        whole: bool = False,
-        split: Split = "train",
-    ) -> None:
-        self.policy, self.size, self.max_length, self.whole = policy, rows, max_length, whole
+        self, policy: CausalLM, task: Task, *, rows: int, max_length: int = 1024, chat: Chat | None = None,
+        seed: int = 0, learn: Learn = "assistant", split: Split = "train",
+    ) -> None:  # fmt: skip
+        self.policy, self.size, self.max_length, self.learn = policy, rows, max_length, learn
         self.chat, self.prompts = chat or Chat(), Prompts(task if split == "train" else _HeldOut(task), seed)
-        self._row(self.prompts.take(1)[0], 0)  # a mistake in the data is said before any work
-        self.prompts.cursor = 0
+        self._check(task.rows(split))
 
     def __call__(self) -> Collected:
         first = self.prompts.cursor
-        rows = [self._row(row, first + i) for i, row in enumerate(self.prompts.take(self.size))]
-        tokens = float(sum(int(r.mask.sum()) for r in rows))
-        cut = sum(not r.terminated for r in rows) / len(rows)
-        return Collected(collate(rows), {"num_tokens": tokens, "completions/clipped_ratio": cut})
+        found = [self._rows(row, first + i) for i, row in enumerate(self.prompts.take(self.size))]
+        rows = [t for several in found for t in several if t.mask.any()]
+        if not rows:
+            raise UserError(f"none of {len(found)} rows has anything to learn from within max_length {self.max_length}")
+        lost = sum(not any(t.mask.any() for t in several) for several in found)
+        return Collected(
+            collate(rows),
+            {"num_tokens": float(sum(int(t.mask.sum()) for t in rows)), "rows/too_long": float(lost),
+             "completions/clipped_ratio": sum(not t.terminated for t in rows) / len(rows)},
+        )  # fmt: skip
 
-    def _row(self, row: Row, number: int) -> Trajectory:
-        completion = row.get("completion")
-        if not completion:
-            raise UserError(f"row {number} has no completion to learn from (columns: {', '.join(row)})")
-        prompt = self.chat(self.policy, row["prompt"]) or [self.policy.eos_ids[-1]]  # plain text without a BOS
-        text = completion if isinstance(completion, str) else completion[-1]["content"]
-        ids = self.policy.tokenizer(text, add_special_tokens=False)["input_ids"] + [self.policy.eos_ids[-1]]
-        if len(prompt) >= self.max_length:
-            raise UserError(f"row {number}: the prompt has {len(prompt)} tokens, max_length is {self.max_length}")
-        tokens = torch.tensor((prompt + ids)[: self.max_length])
-        own = torch.zeros(len(tokens) - 1, dtype=torch.bool)
-        own[0 if self.whole else len(prompt) - 1 :] = True
+    def _check(self, rows: Sequence[Row]) -> None:
+        """A mistake in the data is said before any work: every row of a file, one of those that are made on demand."""
+        for i, row in enumerate(rows if isinstance(rows, list) else [rows[0]]):
+            if not (row.get("completion") or row.get("messages")):
+                raise UserError(f"row {i} has no completion to learn from (columns: {', '.join(row)})")
+        self._rows(rows[0], 0)
+
+    def _rows(self, row: Row, number: int) -> list[Trajectory]:
+        try:
+            found = self._conversations(row)
+        except ValueError as error:
+            raise UserError(f"row {number}: {error}") from None
+        return [self._row(t, number) for t in found]
+
+    def _conversations(self, row: Row) -> list[Turns]:
+        """Tokens and the assistant's share of them, by the row's layout."""
+        messages, completion = row.get("messages"), row.get("completion")
+        if messages and not (completion and isinstance(row["prompt"], str)):
+            system = [{"role": "system", "content": self.chat.system}] if self.chat.system else []
+            return turns(self.policy, [*system, *messages], row.get("tools"), last=self.learn == "last")
+        prompt = row["prompt"]
+        start = self.chat(self.policy, prompt) if prompt else self.policy.render("")  # a text is not a user's question
+        start = start or [self.policy.eos_ids[-1]]  # plain text without a BOS: its first token is learned too
+        ids = self.policy.tokenizer(text_of(completion or ""), add_special_tokens=False)["input_ids"]
+        ids = [*ids, self.policy.eos_ids[-1]]
+        return [Turns([*start, *ids], [False] * len(start) + [True] * len(ids))]
+
+    def _row(self, found: Turns, number: int) -> Trajectory:
+        tokens = torch.tensor(found.ids[: self.max_length])
+        own = torch.tensor(found.own[1 : self.max_length], dtype=torch.bool)
+        if self.learn == "all":
+            own = torch.ones_like(own)
         blank = torch.zeros(len(own))
-        complete = len(prompt) + len(ids) <= self.max_length
+        complete = len(found.ids) <= self.max_length
         return Trajectory(tokens, tokens[1:], own, blank, blank, terminated=complete, group=number)
 
     def state_dict(self) -> dict[str, Any]:
