@@ -19,11 +19,13 @@ from logpi.envs.rows import Row, Task
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards, Score, failures
+from logpi.rollouts.curriculum import Source
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
+from logpi.rollouts.story import story
 from logpi.selection import Bootstrap, Keep, KeepAll, Truncation
 from logpi.types import Collected, Trajectory, collate
 
-__all__ = ["Answers", "Chat", "Prompts", "TextRollout", "trajectory"]
+__all__ = ["Answers", "Chat", "Prompts", "TextRollout", "pass_rate", "trajectory"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,15 @@ class Prompts:
         """The next `n` rows."""
         return [self._next() for _ in range(n)]
 
+    def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
+        """Nothing: its order does not depend on the answers (`curriculum.py` has one that does)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"cursor": self.cursor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.cursor = state["cursor"]
+
     def _next(self) -> Row:
         size = len(self._rows) or len(self.task.rows("train", self.seed))
         number, place = divmod(self.cursor, size)
@@ -78,6 +89,13 @@ class Answers:
     completions: Sequence[Completion]
     texts: Sequence[str]
     scores: Sequence[Score]
+
+
+def pass_rate(answers: Answers) -> float | None:
+    """Share of right responses: the first reward at its full mark of 1. None without any verdict of it."""
+    marks = [next(iter(s.parts.values()), None) for s in answers.scores]
+    known = [m for m in marks if m is not None]
+    return fmean(m >= 1.0 for m in known) if known else None
 
 
 def answer(
@@ -140,6 +158,7 @@ class TextRollout:
         keep, truncation: the algorithm's choices. greedy: also answer each prompt greedily (ReMax).
         chat: how prompts become tokens. seed: of prompts and of sampling.
         progress: called with (rows done, rows in all) while sampling.
+        source: of prompts, instead of the task's rows in their order (`curriculum.py`).
     Raises:
         UserError: truncated sampling (top-k, top-p): the recorded log-probabilities would not be those of the sampler, and
             the gradient would shrink by the mass that was cut off.
@@ -149,6 +168,7 @@ class TextRollout:
         self, policy: CausalLM, engine: Engine, task: Task, rewards: Rewards, *, prompts: int, num_generations: int,
         sampling: Sampling, keep: Keep | None = None, truncation: Truncation | None = None, greedy: bool = False,
         chat: Chat | None = None, seed: int = 0, progress: Callable[[int, int], None] | None = None,
+        source: Source | None = None,
     ) -> None:  # fmt: skip
         if sampling.truncated or sampling.temperature not in (None, policy.temperature):
             raise UserError(
@@ -156,7 +176,7 @@ class TextRollout:
                 "another distribution. Set the policy's temperature instead (--temperature)"
             )
         self.policy, self.engine, self.rewards = policy, engine, rewards
-        self.prompts, self.size, self.num_generations = Prompts(task, seed), prompts, num_generations
+        self.prompts, self.size, self.num_generations = source or Prompts(task, seed), prompts, num_generations
         self.sampling, self.keep, self.truncation = sampling, keep or KeepAll(), truncation or Bootstrap()
         self.greedy, self.chat, self.progress = greedy, chat or Chat(), progress
         self.generator = torch.Generator().manual_seed(seed)
@@ -176,6 +196,7 @@ class TextRollout:
             answers, baselines, seconds = self._sample(self.prompts.take(self.size))
             groups += [self._group(a, b) for a, b in zip(answers, baselines, strict=True)]
             everything += answers
+            self.prompts.learn([a.row for a in answers], [pass_rate(a) for a in answers])
             times = {k: times.get(k, 0.0) + v for k, v in seconds.items()}
             rounds += 1
         kept = [g for g in groups if self.keep(g)][: self.size]
@@ -183,7 +204,7 @@ class TextRollout:
         rows = [
             t for group in kept or groups[:1] for t in group
         ]  # no group differs: one stands for them, its gradient is 0
-        metrics = _metrics(everything) | times
+        metrics = _metrics(everything) | story(everything) | times
         metrics |= {"groups/sampled": float(len(groups)), "groups/kept": float(len(kept))}
         return Collected(collate(rows), metrics, [dict(t.info) for t in rows])
 
@@ -224,10 +245,11 @@ class TextRollout:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"cursor": self.prompts.cursor, "generator": self.generator.get_state(), "groups": self.groups}
+        return {"prompts": self.prompts.state_dict(), "generator": self.generator.get_state(), "groups": self.groups}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.prompts.cursor, self.groups = state["cursor"], state["groups"]
+        self.prompts.load_state_dict(state["prompts"])
+        self.groups = state["groups"]
         self.generator.set_state(state["generator"])
 
 
