@@ -1,0 +1,34 @@
+"""A sandbox for programs that nobody has read: no network, no files but a private /tmp, no other process, hard limits.
+
+    host.py      Sandbox: start, run, be sure it holds        limits.py    Limits, Result, Verdict
+    zygote.py    inside: a warm Python that forks a confined child for every program
+    kernel.py    Landlock, seccomp, namespaces                syscalls.py  the calls a program may make
+    jobs.py      what a child does: a script; tests.py, peer.py: a program and its tests, in two processes (judge.py)
+
+>>> run_python("print(sum(range(10)))").stdout
+'45\\n'
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from logpi.sandbox.host import BACKENDS, Sandbox
+from logpi.sandbox.limits import Limits, Result, SandboxError, Verdict
+
+__all__ = ["BACKENDS", "Limits", "Result", "Sandbox", "SandboxError", "Verdict", "run_python", "shared"]
+
+
+@lru_cache
+def shared(backend: str = "auto") -> Sandbox:
+    """The one sandbox of this process for each backend."""
+    return Sandbox(backend)
+
+
+def run_python(code: str, stdin: str = "", limits: Limits = Limits()) -> Result:  # noqa: B008
+    """Run `code` as a Python script in the shared sandbox; what it does shows in the `Result`, never as an exception.
+
+    Raises:
+        SandboxError: (a ValueError) there is no sandbox to be had here, and why.
+    """
+    return shared().run(code, stdin, limits)

@@ -1,0 +1,348 @@
+"""The sandbox as the rest of the library sees it: start the walls once, run programs in them, be sure they hold.
+
+    bubblewrap   the zygote lives in namespaces of its own that hold Python and nothing else; children confine
+                 themselves besides. Taken where the `bwrap` command works.
+    landlock     no command and no namespaces needed (works in containers): children are confined by Landlock and seccomp.
+    unsafe       limits alone, no walls; only when asked for by that name.
+
+A started sandbox proves itself on a program that tries to get out; one that does not hold is refused. As root it first
+becomes an unprivileged user. Left out: what runs inside (`zygote.py`, `jobs.py`), remote sandboxes, and anything but Linux.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from logpi.sandbox.jobs import MEMORY_EXIT
+from logpi.sandbox.limits import Limits, Result, SandboxError, Verdict
+from logpi.sandbox.syscalls import NUMBERS
+
+__all__ = ["BACKENDS", "Sandbox"]
+
+BACKENDS = ("bubblewrap", "landlock", "unsafe")
+START_SECONDS = 30.0
+_INSIDE = ("syscalls", "kernel", "peer", "tests", "jobs", "zygote")  # in the order of their imports
+_BOOT = """
+import json, socket, sys, types
+control = socket.socket(fileno=int(sys.argv[1]))
+message = json.loads(control.recv(1 << 20))
+for name, source in message["modules"]:
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    parent, _, last = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], last, module)
+    exec(compile(source, name, "exec"), module.__dict__)
+sys.modules["logpi.sandbox.zygote"].main(control.detach(), message["options"])
+"""
+_TRY_TO_ESCAPE = """
+import os, socket, sys
+def forbidden(what, *tries):
+    for attempt in tries:
+        try:
+            attempt()
+        except (OSError, PermissionError):
+            continue
+        print(what)
+forbidden("read a file", lambda: open("/etc/passwd").read(), lambda: os.listdir("/home"), lambda: os.listdir("/proc"))
+forbidden("wrote a file", lambda: open("/var/tmp/x", "w"), lambda: open("/dev/shm/x", "w"), lambda: os.chmod("/", 0o755))
+forbidden("made a socket", lambda: socket.socket(), lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+forbidden("started a process", lambda: os.fork() or os._exit(0))
+forbidden("signalled a process", lambda: os.kill(os.getppid(), 0))
+"""
+
+
+def _sources() -> list[tuple[str, str]]:
+    """The modules that run inside, as text: nothing of this library has to be readable there."""
+    empty = [("logpi", ""), ("logpi.sandbox", "")]
+    return empty + [(f"logpi.sandbox.{m}", Path(__file__).with_name(f"{m}.py").read_text("utf-8")) for m in _INSIDE]
+
+
+def _python(control: int) -> list[str]:
+    """The interpreter itself, not a virtual environment's link to it."""
+    return [os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", _BOOT, str(control)]
+
+
+def _bubblewrap(bwrap: str, control: int) -> list[str]:
+    prefix = os.path.realpath(sys.base_prefix)
+    binds = ["--ro-bind", "/usr", "/usr"]
+    for path in ("/lib", "/lib64", "/etc/ld.so.cache"):
+        binds += ["--ro-bind-try", path, path]
+    if not prefix.startswith("/usr"):
+        binds += ["--ro-bind", prefix, prefix]
+    places = ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    return [bwrap, "--unshare-all", "--new-session", "--cap-drop", "ALL", *binds, *places, "--", *_python(control)]
+
+
+@dataclass
+class _Walls:
+    """One running zygote."""
+
+    process: subprocess.Popen
+    control: socket.socket
+    facts: dict[str, Any]
+
+    def close(self) -> None:
+        self.control.close()  # the zygote kills its children and leaves
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def _launch(backend: str) -> _Walls:
+    """Start a zygote. Raises SandboxError with the reason if it does not come up."""
+    bwrap = shutil.which("bwrap")
+    if backend == "bubblewrap" and not bwrap:
+        raise SandboxError("bubblewrap is not installed (the command `bwrap`)")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = _bubblewrap(bwrap, theirs.fileno()) if bwrap and backend == "bubblewrap" else _python(theirs.fileno())
+    options = {"confine": backend != "unsafe", "need_landlock": backend == "landlock"}
+    messages: list[dict[str, Any]] = [options]
+    if backend == "bubblewrap" and os.geteuid() == 0:
+        messages, command = [{"exec": command}, options], _python(theirs.fileno())
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={}, cwd="/",
+        pass_fds=(theirs.fileno(),), start_new_session=True,
+    )  # fmt: skip
+    theirs.close()
+    try:
+        ours.settimeout(START_SECONDS)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        for message in messages:
+            ours.send(json.dumps({"modules": _sources(), "options": message}).encode())
+        hello = json.loads(ours.recv(1 << 16) or b"{}")
+    except (OSError, ValueError) as error:
+        hello = {"failed": str(error)}
+    walls = _Walls(process, ours, hello)
+    if "uid" not in hello:
+        walls.close()
+        said = (process.stderr.read() if process.stderr else b"").decode(errors="replace").strip().splitlines()
+        raise SandboxError(hello.get("failed") or (said[-1] if said else "it ended without a word"))
+    ours.settimeout(None)
+    return walls
+
+
+def _job_file(task: dict[str, Any] | bytes) -> int:
+    """A sealed file in memory: the reader can neither block the writer nor change what stands there."""
+    fd = os.memfd_create("job", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    data = task if isinstance(task, bytes) else json.dumps(task).encode()
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+    return fd
+
+
+class Child:
+    """A program on its way: what it wrote so far, and how it ended once it did. Letting go of it kills it."""
+
+    def __init__(self, report: int, outputs: Sequence[int], limit: int) -> None:
+        self.report, self.limit = report, limit
+        self.streams: dict[int, bytearray] = {fd: bytearray() for fd in outputs}
+        self.facts: dict[str, Any] | None = None
+        self.over = False
+
+    def follow(self, deadline: float) -> bool:
+        """Read until it has ended and its output too, or writes too much (`over`); False at the deadline."""
+        poll = select.poll()
+        for fd in (self.report, *self.streams):
+            poll.register(fd, select.POLLIN)
+        open_fds = {self.report, *self.streams}
+        while open_fds:
+            ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            if not ready:
+                return False
+            for fd, _ in ready:
+                data = os.read(fd, 1 << 16)
+                if fd == self.report:
+                    self.facts = json.loads(data) if data else {}
+                elif len(self.streams[fd]) + len(data) > self.limit:
+                    self.over = True
+                    self.streams[fd] += data[: self.limit - len(self.streams[fd])]
+                    return True
+                else:
+                    self.streams[fd] += data
+                if not data or fd == self.report:
+                    poll.unregister(fd)
+                    open_fds.discard(fd)
+        return True
+
+    def let_go(self) -> None:
+        for fd in (self.report, *self.streams):
+            os.close(fd)
+
+
+class Sandbox:
+    """Runs programs that nobody has read. Thread-safe; started at the first run; one for a process is enough (`shared`).
+
+    Args:
+        backend: auto (bubblewrap where it works, else landlock) | bubblewrap | landlock | unsafe.
+        workers: programs at a time; the default is the number of cores.
+
+    Raises:
+        SandboxError: (a ValueError) from `start` or the first run: nothing here can hold a program, and why.
+    """
+
+    def __init__(self, backend: str = "auto", workers: int | None = None) -> None:
+        if backend not in ("auto", *BACKENDS):
+            raise ValueError(f"no sandbox is called {backend!r}: there are auto, {', '.join(BACKENDS)}")
+        self.wanted, self.backend, self.facts = backend, "", {}
+        self.workers = workers or os.cpu_count() or 1
+        self._slots = threading.BoundedSemaphore(self.workers)
+        self._lock = threading.Lock()
+        self._walls: _Walls | None = None
+
+    def start(self) -> str:
+        """Raise the walls and try them; the backend's name."""
+        with self._lock:
+            self._start()
+        return self.backend
+
+    def _start(self) -> _Walls:
+        if self._walls is not None and self._walls.process.poll() is None:
+            return self._walls
+        if sys.platform != "linux" or platform.machine() not in NUMBERS:
+            where = f"{sys.platform} {platform.machine()}"
+            raise SandboxError(f"code is run on Linux (x86-64, aarch64) alone, this is {where}: score it elsewhere")
+        reasons = []
+        for backend in [self.backend or self.wanted] if (self.backend or self.wanted) != "auto" else BACKENDS[:2]:
+            try:
+                walls = _launch(backend)
+                self._prove(walls, backend)
+            except SandboxError as error:
+                reasons.append(f"{backend}: {error}")
+                continue
+            self._walls, self.backend, self.facts = walls, backend, walls.facts
+            atexit.register(self.close)
+            return walls
+        raise SandboxError(
+            f"no sandbox holds here ({'; '.join(reasons)}). Install bubblewrap, or a kernel with Landlock; "
+            "backend='unsafe' runs programs with your own rights"
+        )
+
+    def _prove(self, walls: _Walls, backend: str) -> None:
+        """Run a program that tries to get out; refuse walls that let it."""
+        limits = Limits(seconds=START_SECONDS)
+        result = _finish(_send(walls, "script", {"code": _TRY_TO_ESCAPE}, limits), limits)
+        if result.status != "ok" or (result.stdout and backend != "unsafe"):
+            walls.close()
+            escaped = ", ".join(result.stdout.split("\n")[:-1])
+            last = result.stderr.strip().splitlines()[-1:] or [result.status]
+            raise SandboxError(
+                f"does not hold: a program {escaped}" if escaped else f"does not run programs: {last[0]}"
+            )
+
+    def run(self, code: str, stdin: str = "", limits: Limits | None = None) -> Result:
+        """Run `code` as a Python script in a process of its own. Never raises for what the code does."""
+        limits = limits or Limits()
+        with self._slots:
+            child = self.spawn("script", {"code": code}, limits, stdin=stdin)
+            return _finish(child, limits)
+
+    def spawn(self, job: str, task: dict[str, Any], limits: Limits, **send: Any) -> Child:
+        """Send a job inside (`_send` has the options); to another zygote if the last one died."""
+        for attempt in (1, 2):
+            with self._lock:
+                walls = self._start()
+            try:
+                return _send(walls, job, task, limits, **send)
+            except OSError:
+                if attempt == 2:
+                    raise
+                walls.process.wait()
+        raise AssertionError
+
+    def judge(
+        self, code: str, tests: Sequence[str], setup: str = "", entry_point: str = "", limits: Limits | None = None
+    ) -> Verdict:
+        """Run Python `tests` (assertions, or calls of functions that `setup` defines) against the program `code`.
+
+        A name that neither the tests nor the standard library define is the program's; `entry_point` always is.
+        """
+        from logpi.sandbox.judge import judge
+
+        with self._slots:
+            return judge(self, code, tests, setup, entry_point, limits or Limits())
+
+    def close(self) -> None:
+        """Kill what runs and take the walls down; the next run raises others."""
+        with self._lock:
+            if self._walls is not None:
+                self._walls.close()
+                self._walls = None
+                atexit.unregister(self.close)
+
+
+def _send(
+    walls: _Walls, job: str, task: dict[str, Any], limits: Limits, stdin: str = "", extra: Sequence[int] = (),
+    silent: bool = False,
+) -> Child:  # fmt: skip
+    """One packet to the zygote. `silent`: what the program writes is thrown away."""
+    report, report_end = os.pipe()
+    ours, theirs = [report], [report_end, _job_file(stdin.encode())]
+    for _ in ("stdout", "stderr"):
+        if silent:
+            theirs.append(os.open(os.devnull, os.O_WRONLY))
+        else:
+            end, their_end = os.pipe()
+            ours.append(end)
+            theirs.append(their_end)
+    theirs.append(_job_file(task))
+    child = Child(report, ours[1:], limits.output)
+    packet = json.dumps({"job": job, "limits": asdict(limits)}).encode()
+    try:
+        fds = array.array("i", [*theirs, *extra])
+        walls.control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    except OSError:
+        child.let_go()
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    return child
+
+
+def _finish(child: Child, limits: Limits) -> Result:
+    """Follow a script to its end, by itself or not."""
+    start = time.monotonic()
+    ended = child.follow(start + limits.seconds)
+    child.let_go()
+    out, err = (bytes(b).decode(errors="replace") for b in child.streams.values())
+    status, code = describe(child, ended, limits)
+    return Result(out, err, status, code, time.monotonic() - start)
+
+
+def describe(child: Child, ended: bool, limits: Limits) -> tuple[str, int | None]:
+    """How a child ended, as `Result.status`, and its exit code."""
+    if not ended:
+        return "timeout", None
+    if child.over:
+        return "output", None
+    if not child.facts:
+        return "failed", None
+    code = child.facts["code"]
+    if code < 0:
+        spent = child.facts["cpu"] >= limits.seconds
+        return ("timeout" if spent and -code in (signal.SIGKILL, signal.SIGXCPU) else "killed"), None
+    return {0: "ok", MEMORY_EXIT: "memory"}.get(code, "error"), code

@@ -1,0 +1,63 @@
+"""What runs in a confined child: a script, a program under test, or the tests.
+
+A program under test and its tests are two processes that share nothing but a socket with plain data on it (`peer.py`): the
+program cannot read the tests, stop them, or make an object that equals everything. Left out: confinement (`zygote.py`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import traceback
+from typing import Any
+
+__all__ = ["run"]
+
+MEMORY_EXIT = 86  # how a script says that it ran out of memory
+
+
+def run(job: str, task: dict[str, Any]) -> int:
+    """Do a job in this process; the exit code."""
+    from logpi.sandbox import tests
+
+    _standard_streams()
+    return {"script": script, "program": tests.program, "tests": tests.tests}[job](task)
+
+
+def _standard_streams() -> None:
+    """Fresh objects on 0, 1, 2: the zygote's were made for other files."""
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace", closefd=False)
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.argv = ["program.py"]
+
+
+def script(task: dict[str, Any]) -> int:
+    """Run `code` as a script is run: `__main__`, its threads awaited, exit functions called."""
+    main = type(sys)("__main__")
+    sys.modules["__main__"] = main
+    code = 0
+    try:
+        exec(compile(task["code"], "program.py", "exec"), main.__dict__)
+    except SystemExit as end:
+        code = _exit_code(end)
+    except MemoryError:
+        code = MEMORY_EXIT
+    except BaseException as error:
+        trace = error.__traceback__.tb_next if error.__traceback__ else None
+        traceback.print_exception(type(error), error, trace)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return code
+
+
+def _exit_code(end: SystemExit) -> int:
+    if end.code is None or isinstance(end.code, int):
+        return (end.code or 0) & 0xFF
+    os.write(2, f"{end.code}\n".encode())
+    return 1

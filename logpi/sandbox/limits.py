@@ -1,0 +1,78 @@
+"""The nouns of the sandbox: what a run may use, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits", "Result", "SandboxError", "Verdict"]
+
+
+class SandboxError(ValueError):
+    """No sandbox that holds is to be had here. Its text is one line that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use. It is one process, so that memory and CPU limits are exact.
+
+    Attributes:
+        seconds: wall clock; CPU time of all its threads is limited to the next whole second above.
+        memory: bytes of address space. A Python without imports takes about 50 MB of it.
+        output: bytes of standard output and error, each; a program that writes more is ended.
+        files: bytes in its private /tmp, which is gone with it.
+        threads: at once.
+
+    Raises:
+        ValueError: a limit that is not positive.
+    """
+
+    seconds: float = 10.0
+    memory: int = 512 << 20
+    output: int = 64 << 10
+    files: int = 16 << 20
+    threads: int = 64
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ValueError(f"sandbox limit {name} must be positive, got {value}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a program.
+
+    Attributes:
+        stdout, stderr: what it wrote, at most `Limits.output` bytes of each, undecodable bytes replaced.
+        status: ok | error (it raised, or exit code ≠ 0) | timeout | memory | output (wrote too much) | killed (by a signal)
+            | failed (the sandbox itself failed: no verdict on the program).
+        exit_code: None unless it ended by itself. seconds: wall clock.
+    """
+
+    stdout: str
+    stderr: str
+    status: str
+    exit_code: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What tests say of a program.
+
+    Attributes:
+        passed, total: tests. A program that does not load, dies, hangs or breaks a limit fails what it had not passed.
+        status: ok | wrong | error | timeout | memory | died | and for no verdict at all: invalid (the tests themselves are
+            at fault) | failed (the sandbox is).
+        message: one line about the first test that did not pass.
+    """
+
+    passed: int
+    total: int
+    status: str
+    message: str = ""
+
+    @property
+    def decided(self) -> bool:
+        """Whether this says anything about the program."""
+        return self.status not in ("invalid", "failed")
