@@ -1,7 +1,7 @@
-"""Keys and values of the rows being decoded, and the two packings of decoding: reading prompts, adding a token.
+"""Keys and values of the rows being decoded, and the three packings of decoding: reading prompts, adding a token, going on.
 
-Live rows always stand in slots 0 … n−1 without holes, so a step works on a slice and touches no dead row. A further
-turn of a conversation would not retire its row but read the reply after what the slot holds, as `Step` reads a token.
+Live rows always stand in slots 0 … n−1 without holes, so a step works on a slice and touches no dead row; rows that wait for a
+reply stand behind them. `Extension` reads the reply after what a row's slot holds, so no token is ever forwarded twice.
 
 Left out: paging (a row's keys are one stretch of memory), eviction beyond a sliding window, quantised caches.
 """
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from logpi.policies.packing import Packed, Rule, attention
+from logpi.policies.packing import Block, Packed, Rule, attention
 
-__all__ = ["Cache", "Prefill", "Step"]
+__all__ = ["Cache", "Extension", "Prefill", "Step"]
 
 GRAIN = 64  # the cache grows by whole grains, and at least doubles
 
@@ -118,3 +118,41 @@ class Step:
             mask = torch.zeros(hidden.shape, dtype=dtype, device=key.device)
             self.masks[window] = mask.masked_fill_(hidden, float("-inf"))[:, None, None]
         return self.masks[window]
+
+
+@dataclass(frozen=True)
+class Extension:
+    """Several new tokens for each of some rows, one after another: they see what the slot holds, and those before them.
+
+    Attributes:
+        slot: [R] of the rows. row: [N] 0 … R−1 of each new token. position: [N] of each. valid: [R, Lq] which queries are real.
+        block: queries [R, Lq] among the new tokens, and the slots' columns up to the last new position.
+    """
+
+    cache: Cache
+    slot: Tensor
+    row: Tensor
+    position: Tensor
+    valid: Tensor
+    block: Block
+
+    @classmethod
+    def after(cls, cache: Cache, slot: Tensor, start: Tensor, count: Tensor) -> Extension:
+        """`count` [R] ≥ 1 new tokens from position `start` [R] on; laid out row by row."""
+        column = torch.arange(int(count.max()), device=slot.device)
+        valid = column < count[:, None]
+        position = (start[:, None] + column)[valid]
+        query = (count.cumsum(0) - count)[:, None] + column
+        seen = torch.arange(int(position.max()) + 1, device=slot.device).expand(len(slot), -1)
+        row = torch.arange(len(slot), device=slot.device).repeat_interleave(count)
+        block = Block(query.masked_fill(~valid, 0), seen, start, plain=False)
+        return cls(cache, slot, row, position, valid, block)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+        own, length = self.slot[self.row], self.block.key.shape[1]
+        pair = self.cache.of(layer, k)
+        for held, new in zip(pair, (k, v), strict=True):
+            held[own, :, self.position] = new
+        keys, values = (held[self.slot, :, :length] for held in pair)
+        rows = q.index_select(0, self.block.query.flatten()).view(*self.valid.shape, *q.shape[1:]).transpose(1, 2)
+        return attention(rows, keys, values, self.block.mask(rule, q.dtype), rule).transpose(1, 2)[self.valid]

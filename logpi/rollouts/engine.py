@@ -4,8 +4,11 @@ Continuous batching. Each prompt is read once for its group; its keys and values
 step adds a token to all live rows; rows that end leave, and waiting rows take their place. There is no copy of the
 weights, so an update is seen by the next token, and log-probabilities are those of `policy.evaluate` (float32: ~1e-5).
 
-Left out: more than one process, speculative decoding, turns with tools (a row's cache can be extended; see `cache.py`).
-Models that keep their own attention are decoded by their own `generate` (`plain.py`).
+With a partner, a row that ends its turn is not over: it keeps its slot and is not stepped while the partner answers, then reads
+the answer after what its cache holds and goes on. Without one nobody answers, and every end is the end.
+
+Left out: more than one process, speculative decoding, what the partner does (`dialogue.py`). Models that keep their own
+attention are decoded by their own `generate` (`plain.py`), without a partner.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ import torch
 from torch import Tensor
 
 from logpi.policies.causal_lm import CausalLM
-from logpi.policies.packing import pack
-from logpi.rollouts.cache import Cache, Prefill, Step
+from logpi.policies.packing import CELLS, pack
+from logpi.rollouts.cache import Cache, Extension, Prefill, Step
+from logpi.rollouts.partner import ENDED, Heard, Partner, Spoken
 from logpi.rollouts.plain import plain_generate
 from logpi.rollouts.sampling import Completion, Request, Sampling, StopStrings, draw, uniform
 
@@ -31,7 +35,7 @@ SEEDS = 2**63 - 1
 
 @dataclass(frozen=True)
 class _Rows:
-    """The live rows, in the order of their slots; all [n].
+    """Live or waiting rows, in the order of their slots; all [n].
 
     token: to forward next, at `position`. left: tokens it may still sample. row: its number in the call. seed: of its
     random numbers. greedy: bool.
@@ -78,14 +82,19 @@ class Engine:
         sampling: Sampling | None = None,
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
+        partner: Partner | None = None,
     ) -> list[list[Completion]]:
         """`request.n` completions for each request, in order.
 
         The generator gives one seed for each row; what a row samples depends on its seed and the weights, not on the
         number of slots or on what else is asked for at the same time. progress(rows done, rows in all).
 
+        partner: answers every turn. Rows are numbered through: the first request's, the second's, … A completion then holds
+        what was sampled in all turns; what the partner said is the partner's to remember.
+
         Raises:
-            ValueError: an empty prompt, or one that leaves no room in the model's context.
+            ValueError: an empty prompt, or one that leaves no room in the model's context; a partner for a model that keeps
+                its own attention.
             MemoryError: the cache does not fit; use fewer slots.
             FloatingPointError: the model's logits are not numbers.
         """
@@ -95,9 +104,14 @@ class Engine:
         model.eval()
         try:
             if not self.policy.packed:
+                if partner is not None:
+                    name = type(model).__name__
+                    raise ValueError(
+                        f"{name} keeps its own attention and cannot go on after a tool's reply: use another model"
+                    )
                 return plain_generate(self.policy, requests, limits, sampling, generator, progress)
             with torch.inference_mode():
-                call = _Call(self, requests, limits, sampling, generator, progress)
+                call = _Call(self, requests, limits, sampling, generator, progress, partner)
                 call.run()
             return call.completions()
         except BaseException:
@@ -131,9 +145,10 @@ def _limit(number: int, request: Request, sampling: Sampling, context: int) -> i
 class _Call:
     """One call of `generate`: what waits, what is live, what was sampled."""
 
-    def __init__(self, engine: Engine, requests, limits, sampling: Sampling, generator, progress) -> None:
+    def __init__(self, engine: Engine, requests, limits, sampling, generator, progress, partner) -> None:
         self.engine, self.policy, self.cache = engine, engine.policy, engine.cache
         self.requests, self.limits, self.sampling, self.progress = requests, limits, sampling, progress
+        self.partner: Partner | None = partner
         self.owner = [i for i, r in enumerate(requests) for _ in range(r.n)]  # request of each row
         device = generator.device if generator is not None else "cpu"
         self.seeds = torch.randint(SEEDS, (len(self.owner),), generator=generator, device=device).cpu()
@@ -142,25 +157,30 @@ class _Call:
         self.is_eos = torch.zeros(self.policy.vocabulary, dtype=torch.bool, device=self.policy.device)
         self.is_eos[[i for i in self.policy.eos_ids if i < self.policy.vocabulary]] = True
         self.finder = engine.stops(sampling.stop)
-        self.history: list[list[int]] = [[] for _ in self.owner] if self.finder else []
+        self.history: list[list[int]] = [[] for _ in self.owner] if self.finder or partner else []  # of the turn
         self.waiting = deque(range(len(self.owner)))
         self.read: dict[tuple[int, ...], tuple[Prefill, Tensor]] = {}  # prompts some of whose rows still wait
-        self.rows = self._fresh([])
+        self.rows = self.parked = self._fresh([])  # live; waiting for the partner, in the slots behind
         self.longest = 0  # positions in use, with the next token's
         self.slot = torch.arange(engine.slots, device=self.policy.device)
         self.sampled: list[tuple[Tensor, Tensor, Tensor]] = []  # row, token, logp of each step
         self.stopped = [""] * len(self.owner)
 
     def run(self) -> None:
-        while self.waiting or len(self.rows):
-            free = self.engine.slots - len(self.rows)
-            if self.waiting and (free >= max(1, self.engine.slots // 8) or not len(self.rows)):
+        while self.waiting or len(self.rows) or len(self.parked):
+            if self.partner is not None and len(self.parked):
+                self._go_on(self.partner.replies(wait=not len(self.rows) and not (self.waiting and self._free())))
+            free = self._free()
+            if self.waiting and (free >= max(1, self.engine.slots // 8) or (free and not len(self.rows))):
                 self._admit(free)
-            ends = self._step()
-            ended = torch.stack(list(ends.values())).any(0)
-            if ended.any():
-                self._explain(ends)
-                self._retire(ended)
+            if len(self.rows):
+                ends = self._step()
+                ended = torch.stack(list(ends.values())).any(0)
+                if ended.any():
+                    self._end(ends, ended)
+
+    def _free(self) -> int:
+        return self.engine.slots - len(self.rows) - len(self.parked)
 
     def _step(self) -> dict[str, Tensor]:
         """One token for every live row. {reason: [n] bool, the rows that end for this reason}, the strongest last."""
@@ -172,6 +192,9 @@ class _Call:
         self.sampled.append((rows.row, token, logp))
         self.rows = replace(rows, token=token, position=rows.position + 1, left=rows.left - 1)
         self.longest += 1
+        if self.history:
+            for row, said in zip(rows.row.tolist(), token.tolist(), strict=True):
+                self.history[row].append(said)
         ends = {"length": self.rows.left <= 0, "stop": self._found(), "eos": self.is_eos[token]}
         return {reason: rows for reason, rows in ends.items() if rows is not None}
 
@@ -179,36 +202,83 @@ class _Call:
         """[n] bool, the rows whose text has come to contain a stop string; None if there are no such strings."""
         if self.finder is None:
             return None
-        for row, token in zip(self.rows.row.tolist(), self.rows.token.tolist(), strict=True):
-            self.history[row].append(token)
         return self.finder.found(self.rows.token, self.rows.row, self.history)
 
-    def _explain(self, ends: dict[str, Tensor]) -> None:
+    def _end(self, ends: dict[str, Tensor], ended: Tensor) -> None:
+        """Say why rows end; those that ended their turn by themselves are handed to the partner."""
         if not bool(torch.isfinite(self.sampled[-1][2]).all()):
             raise FloatingPointError("the model's logits are not numbers (NaN or infinite): the weights have diverged")
+        number = self.rows.row.tolist()
         for reason, rows in ends.items():
-            for row in self.rows.row[rows].tolist():
-                self.stopped[row] = reason
+            for i in rows.nonzero().squeeze(1).tolist():
+                self.stopped[number[i]] = reason
+        gone = ended.nonzero().squeeze(1).tolist()
+        spoke = [i for i in gone if self.partner is not None and self.stopped[number[i]] in ENDED]
+        self._speak(self.rows.pick(torch.tensor(spoke, dtype=torch.long, device=ended.device)))
+        parked = range(len(self.rows), len(self.rows) + len(self.parked))
+        self._settle((~ended).nonzero().squeeze(1).tolist(), [*spoke, *parked])
 
-    def _retire(self, ended: Tensor) -> None:
-        """Close the holes that ended rows leave with the rows from the end."""
-        alive = len(self.rows) - int(ended.sum())
-        order = torch.arange(alive, device=ended.device)
-        holes = ended[:alive].nonzero().squeeze(1)
-        movers = (~ended[alive:]).nonzero().squeeze(1) + alive
-        order[holes] = movers
-        if len(movers):
-            self.cache.move(movers, holes, self.longest)
-        self._now(self.rows.pick(order))
+    def _speak(self, rows: _Rows) -> None:
+        for row, position, left in zip(rows.row.tolist(), rows.position.tolist(), rows.left.tolist(), strict=True):
+            assert self.partner is not None
+            room = self.policy.context - position - 2  # its own next token takes a place too
+            self.partner.hear(Spoken(row, self.history[row], self.stopped[row], left, room))
+            self.history[row] = []
+
+    def _go_on(self, heard: list[Heard]) -> None:
+        """Let rows that were answered read the answer and live, or leave."""
+        if not heard:
+            return
+        slot = {row: len(self.rows) + i for i, row in enumerate(self.parked.row.tolist())}
+        live = [h for h in heard if h.observation is not None]
+        for h in heard:
+            self.stopped[h.row] = h.stop or self.stopped[h.row]
+        if live:
+            self._extend([slot[h.row] for h in live], [h.observation or () for h in live])
+        answered = {slot[h.row] for h in heard}
+        self._settle(
+            [*range(len(self.rows)), *(slot[h.row] for h in live)], [s for s in slot.values() if s not in answered]
+        )
+
+    def _extend(self, slots: list[int], observations: Sequence[Sequence[int]]) -> None:
+        """Forward what the rows in `slots` have not read but its last token, which is their next step's."""
+        device = self.policy.device
+        slot, count = (torch.tensor(x, device=device) for x in (slots, [len(o) for o in observations]))
+        parked = slot - len(self.rows)
+        start, token = self.parked.position[parked], self.parked.token[parked]
+        self.cache.reserve(len(self.rows) + len(self.parked), int((start + count).max()) + 1)
+        for some in _batches(count, start + count):
+            text = [[int(token[i]), *observations[i][:-1]] for i in some.tolist()]
+            extension = Extension.after(self.cache, slot[some], start[some], count[some])
+            self.policy.hidden(extension, torch.tensor([t for x in text for t in x], device=device), extension.position)
+        last = torch.tensor([o[-1] if o else -1 for o in observations], device=device)
+        left = self.parked.left[parked].clamp(max=self.policy.context - 1 - start - count)
+        self.parked = replace(
+            self.parked,
+            token=self.parked.token.index_copy(0, parked, torch.where(last < 0, token, last)),
+            position=self.parked.position.index_copy(0, parked, start + count),
+            left=self.parked.left.index_copy(0, parked, left),
+        )
+
+    def _settle(self, live: list[int], parked: list[int]) -> None:
+        """Put the rows in slots `live` first and those in slots `parked` behind them, moving as few as can be."""
+        held = self.rows.join(self.parked) if len(self.parked) else self.rows
+        order = _places(live, parked)
+        moved = [(s, t) for t, s in enumerate(order) if s != t]
+        if moved:
+            source, target = torch.tensor(moved, device=self.policy.device).T
+            self.cache.move(source, target, int(held.position[source].max()) + 1)
+        index = torch.tensor(order, dtype=torch.long, device=self.policy.device)
+        self._now(held.pick(index[: len(live)]), held.pick(index[len(live) :]))
         if self.progress is not None:
-            self.progress(len(self.owner) - len(self.waiting) - alive, len(self.owner))
+            self.progress(len(self.owner) - len(self.waiting) - len(order), len(self.owner))
 
     def _admit(self, free: int) -> None:
         """Give free slots to waiting rows, reading the prompts that have not been read."""
         entering = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
         prompts = [tuple(self.requests[self.owner[row]].prompt) for row in entering]
         self._read([p for p in dict.fromkeys(prompts) if p not in self.read])
-        slot = len(self.rows)
+        slot = len(self.rows) + len(self.parked)
         self.cache.reserve(slot + len(entering), max(self.longest, *map(len, prompts)))
         by_prefill: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):
@@ -217,7 +287,7 @@ class _Call:
             prefill = self.read[prompts[members[0]]][0]
             index = torch.nn.utils.rnn.pad_sequence([self.read[prompts[i]][1] for i in members], batch_first=True)
             self.cache.write(torch.tensor(members, device=index.device) + slot, prefill, index)
-        self._now(self.rows.join(self._fresh(entering)))
+        self._enter(self._fresh(entering))
         still = {tuple(self.requests[self.owner[row]].prompt) for row in list(self.waiting)[:1]}
         self.read = {p: v for p, v in self.read.items() if p in still}
 
@@ -249,8 +319,17 @@ class _Call:
         parts = (*numbers, self.seeds[numbers[3]], greedy)
         return _Rows(*(x.to(self.policy.device) for x in parts))
 
-    def _now(self, rows: _Rows) -> None:
-        self.rows = rows
+    def _enter(self, rows: _Rows) -> None:
+        """Rows whose prompts stand behind all others become live."""
+        if not len(self.parked):
+            self._now(self.rows.join(rows), self.parked)
+            return
+        n, m = len(self.rows), len(self.rows) + len(self.parked)
+        self.parked = self.parked.join(rows)
+        self._settle([*range(n), *range(m, m + len(rows))], [*range(n, m)])
+
+    def _now(self, rows: _Rows, parked: _Rows) -> None:
+        self.rows, self.parked = rows, parked
         self.longest = int(rows.position.max()) + 1 if len(rows) else 0
         self.greedy = rows.greedy if bool(rows.greedy.any()) else None
 
@@ -266,3 +345,36 @@ class _Call:
         for i, (t, lp, stop) in zip(self.owner, rows, strict=True):
             out[i].append(Completion(t.clone(), lp.clone(), stop))
         return out
+
+
+def _places(live: Sequence[int], parked: Sequence[int]) -> list[int]:
+    """The old slot of each new one: `live` come first, `parked` behind, and who stands on the right side stays.
+
+    >>> _places([0, 3, 4], [1])
+    [0, 3, 4, 1]
+    >>> _places([0, 2, 5], [3, 4])
+    [0, 5, 2, 3, 4]
+    """
+    order = [-1] * (len(live) + len(parked))
+    for side, members in ((range(len(live)), live), (range(len(live), len(order)), parked)):
+        inside = [slot for slot in members if slot in side]
+        for slot in inside:
+            order[slot] = slot
+        movers = iter([slot for slot in members if slot not in side])
+        for slot in side:
+            if order[slot] < 0:
+                order[slot] = next(movers)
+    return order
+
+
+def _batches(count: Tensor, end: Tensor) -> list[Tensor]:
+    """Indices of rows that read `count` > 0 tokens up to position `end`, together while their attention fits into CELLS."""
+    order = count.argsort(stable=True)
+    out: list[list[int]] = []
+    for i in order[count[order] > 0].tolist():
+        together = [*out[-1], i] if out else [i]
+        if out and len(together) * int(count[i]) * int(end[together].max()) <= CELLS:
+            out[-1] = together
+        else:
+            out.append([i])
+    return [torch.tensor(x, device=count.device) for x in out]
