@@ -87,9 +87,12 @@ class CausalLM(nn.Module):
         critic: bool = False,
         dtype: str = "float32",
         device: str | torch.device | None = None,
+        four_bit: bool = False,
         **options,
     ) -> CausalLM:
         """From a local directory, a hub name, a `.gguf` file or a directory with one. `options` as the constructor's.
+
+        `four_bit`: frozen linear layers in 4 bits, for LoRA.
 
         A critic that `save` wrote is read back if `critic` is asked for.
 
@@ -98,7 +101,7 @@ class CausalLM(nn.Module):
         """
         from logpi.policies.loading import load_model, load_tokenizer
 
-        policy = cls(load_model(path, dtype, device), load_tokenizer(path), critic=critic, **options)
+        policy = cls(load_model(path, dtype, device, four_bit), load_tokenizer(path), critic=critic, **options)
         saved = Path(path) / VALUE_FILE
         if policy.value_head is not None and saved.is_file():
             from safetensors.torch import load_file

@@ -1,6 +1,7 @@
 """Find and read a model and its tokenizer: a local directory, a hub name, a GGUF file. Every failure is one clear line.
 
-Left out: quantised weights (a GGUF file is unpacked to plain weights, or it could be neither trained nor saved).
+A GGUF file is unpacked to plain weights, or it could be neither trained nor saved. Weights in 4 bits (`four_bits`) are for
+LoRA, which leaves them as they are (`lora.py`).
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from typing import Any
 
 import torch
 
-__all__ = ["load_model", "load_tokenizer", "quiet"]
+__all__ = ["four_bits", "load_model", "load_tokenizer", "quiet"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_model(path: str | Path, dtype: str = "float32", device: str | torch.device | None = None) -> Any:
+def load_model(
+    path: str | Path, dtype: str = "float32", device: str | torch.device | None = None, four_bit: bool = False
+) -> Any:
     """A `transformers` causal language model, in eval mode.
 
+    Args:
+        four_bit: linear layers in 4 bits, computing in `dtype`; without a device, on the current GPU.
     Raises:
         ValueError: nothing at `path`, not a causal language model, unknown dtype.
     """
@@ -29,7 +34,11 @@ def load_model(path: str | Path, dtype: str = "float32", device: str | torch.dev
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; one of {', '.join(DTYPES)}")
     source, gguf = _resolve(path)
-    options = {"dtype": DTYPES[dtype]}
+    options = {"dtype": DTYPES[dtype]} | (four_bits(dtype, device) if four_bit else {})
+    if gguf and four_bit:
+        raise ValueError(
+            f"{path} is a GGUF file, which is unpacked to plain weights: 4 bits need a Hugging Face directory"
+        )
     if gguf:
         options |= gguf | {"quantization_config": GgufConfig(dequantize=True)}
     try:
@@ -40,7 +49,22 @@ def load_model(path: str | Path, dtype: str = "float32", device: str | torch.dev
             model: Any = AutoModelForCausalLM.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
-    return model.to(device) if device is not None else model
+    return model.to(device) if device is not None and not four_bit else model
+
+
+def four_bits(dtype: str, device: str | torch.device | None = None) -> dict[str, Any]:
+    """What `from_pretrained` needs to hold linear layers in 4 bits (QLoRA, arXiv:2305.14314): NF4, its constants
+    quantised too, computing in `dtype`; output layers stay as they are."""
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[dtype],
+    )
+    place = device if device is not None else torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": place}}
 
 
 def load_tokenizer(path: str | Path) -> Any:

@@ -3,8 +3,10 @@
     y = W x + (α/r) B A x,   W frozen, A [r, d] random, B [d', r] zero at first: nothing changes until it learns
 
 The layers are put into the model itself, so packing, engine and saving know nothing of them. With the adapter off the
-same weights are the reference (`AdapterOff`), which then costs no memory. Left out: 4-bit weights (`refuse_4bit` says
-why), several adapters at a time, dropout (sampler and learner must be the same function).
+same weights are the reference (`AdapterOff`), which then costs no memory. Checkpoints hold what learns, not the frozen
+weights. W may be of 4 bits (QLoRA, arXiv:2305.14314; `loading.py` reads it so): norms and embeddings are then float32,
+and what is merged and saved is plain again. Left out: several adapters at a time, dropout (sampler and learner must be the
+same function).
 """
 
 from __future__ import annotations
@@ -42,6 +44,10 @@ def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
     except ImportError:
         raise ValueError("LoRA needs peft: pip install 'logpi[lora]'") from None
     model = policy.model
+    if _quantised(model):
+        from peft import prepare_model_for_kbit_training
+
+        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # that is a choice of its own
     targets = [name for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear)]
     if not targets or rank < 1:
         raise ValueError(f"LoRA of rank {rank} on {len(targets)} linear layers: needs at least one of each")
@@ -56,15 +62,41 @@ def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
     inject_adapter_in_model(config, model)
     for p in heads:
         p.requires_grad_(True)
+    _remember_what_learns(policy)
     return sum(p.numel() for p in policy.parameters() if p.requires_grad)
+
+
+def _quantised(model: Any) -> bool:
+    return getattr(model, "is_loaded_in_4bit", False)
+
+
+def _remember_what_learns(policy: nn.Module) -> None:
+    """From now on the policy's state leaves frozen weights out (they are where they were loaded from), and takes what
+    leaves them out."""
+    frozen = {name for name, p in policy.named_parameters(remove_duplicate=False) if not p.requires_grad}
+
+    def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        for name in list(state):
+            own = name.removeprefix(prefix)
+            whose, _, part = own.partition(".weight.")  # 4-bit weights keep their constants in further entries
+            if own in frozen or (part and f"{whose}.weight" in frozen):
+                del state[name]
+
+    def fill(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name, p in module.named_parameters(remove_duplicate=False):
+            if name in frozen:
+                state.setdefault(prefix + name, p.data)
+
+    policy.register_state_dict_post_hook(drop)
+    policy.register_load_state_dict_pre_hook(fill)
 
 
 def _layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
     """Every adapted layer with its parent and its name in it."""
-    from peft.tuners.lora import Linear
+    from peft.tuners.lora import LoraLayer
 
     found = [(parent, name, m) for parent in model.modules() for name, m in parent.named_children()]
-    return [(parent, name, m) for parent, name, m in found if isinstance(m, Linear)]
+    return [(parent, name, m) for parent, name, m in found if isinstance(m, LoraLayer)]
 
 
 @contextmanager
@@ -112,20 +144,40 @@ class AdapterOff:
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[None]:
-    """The model with plain linear layers, W + (α/r) B A; what was there comes back exactly."""
+    """The model with plain linear layers, W + (α/r) B A, 4-bit weights unpacked; what was there comes back exactly."""
+    from peft.utils.integrations import dequantize_module_weight
+
     layers = _layers(model)
     for parent, name, layer in layers:
         base = layer.base_layer
         plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
         with torch.no_grad():
-            plain.weight = nn.Parameter(base.weight + layer.get_delta_weight("default").to(base.weight.dtype))
+            weight = dequantize_module_weight(base)
+            plain.weight = nn.Parameter(weight + layer.get_delta_weight("default").to(weight.dtype))
         plain.bias = base.bias
         setattr(parent, name, plain)
     try:
-        yield
+        with _unmarked(model):
+            yield
     finally:
         for parent, name, layer in layers:
             setattr(parent, name, layer)
+
+
+@contextmanager
+def _unmarked(model: Any) -> Iterator[None]:
+    """Without the notes of quantisation that would be saved with plain weights."""
+    if not _quantised(model):
+        yield
+        return
+    quantiser, note = model.hf_quantizer, model.config.quantization_config
+    model.hf_quantizer, model.is_loaded_in_4bit = None, False
+    del model.config.quantization_config
+    try:
+        yield
+    finally:
+        model.hf_quantizer, model.is_loaded_in_4bit = quantiser, True
+        model.config.quantization_config = note
 
 
 class Merging:
@@ -149,10 +201,10 @@ class Merging:
 
 
 def refuse_4bit() -> None:
-    """Raises ValueError with the reason why weights cannot be held in 4 bits here; returns if they can be."""
+    """Raises ValueError with the reason why weights should not be held in 4 bits here; returns if they can be."""
     if not torch.cuda.is_available():
-        raise ValueError("4-bit weights need a GPU: bitsandbytes has no kernels worth using on a CPU. Leave out "
-                         "--load-in-4bit; --lora 16 --dtype bfloat16 is the nearest thing here")  # fmt: skip
-    if find_spec("bitsandbytes") is None:
-        raise ValueError("4-bit weights need bitsandbytes: pip install bitsandbytes")
-    raise ValueError("4-bit weights are not built yet: loading them is written nowhere in logpi. Use --lora alone")
+        raise ValueError("4-bit weights need a GPU: on a CPU bitsandbytes unpacks every weight each time it is used, which "
+                         "is slower and saves little. Leave out --load-in-4bit; --lora 16 --dtype bfloat16 is the nearest "
+                         "thing here")  # fmt: skip
+    if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
+        raise ValueError("4-bit weights need bitsandbytes: pip install 'logpi[qlora]'")

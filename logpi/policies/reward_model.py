@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from logpi.policies.causal_lm import CausalLM
-from logpi.policies.loading import DTYPES, load_tokenizer
+from logpi.policies.loading import DTYPES, four_bits, load_tokenizer
 from logpi.policies.packing import ATTENTION, pack, register
 from logpi.types import Batch, Evaluation
 
@@ -62,9 +62,12 @@ class RewardModel(nn.Module):
 
     @classmethod
     def load(
-        cls, path: str | Path, *, dtype: str = "float32", device: str | torch.device | None = None, **options: Any
-    ) -> RewardModel:
+        cls, path: str | Path, *, dtype: str = "float32", device: str | torch.device | None = None,
+        four_bit: bool = False, **options: Any,
+    ) -> RewardModel:  # fmt: skip
         """From a reward model's directory or hub name, or from a causal language model's, with a new head of zeros.
+
+        `four_bit`: frozen linear layers in 4 bits, for LoRA.
 
         Raises:
             ValueError: one line: nothing there, no tokenizer, more than one label, unknown dtype.
@@ -79,15 +82,16 @@ class RewardModel(nn.Module):
         logging.set_verbosity_error()  # a new head is no reason for a report
         try:
             model, info = AutoModelForSequenceClassification.from_pretrained(
-                str(path), num_labels=1, dtype=DTYPES[dtype], output_loading_info=True
-            )
+                str(path), num_labels=1, dtype=DTYPES[dtype], output_loading_info=True,
+                **(four_bits(dtype, device) if four_bit else {}),
+            )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"cannot load a reward model from {path}: {str(error).strip().splitlines()[0]}") from None
         finally:
             logging.set_verbosity(loudness)
         if any(name.startswith("score") for name in info["missing_keys"]):
             nn.init.zeros_(model.score.weight)  # a new head: every response scores 0 until it learns
-        return cls(model.to(device) if device is not None else model, tokenizer, **options)
+        return cls(model if device is None or four_bit else model.to(device), tokenizer, **options)
 
     def save(self, directory: str | Path) -> None:
         """Write what `transformers.AutoModelForSequenceClassification` and `AutoTokenizer` load."""

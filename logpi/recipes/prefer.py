@@ -65,7 +65,7 @@ def run(a: Prefer) -> None:
         task = FileTask(a.data)
         keep = without_empty if a.skip_empty else list
         seed(a.seed)
-        policy = a.load()
+        policy = a.load(**a.bits())
         chat, saver = a.template(policy), a.adapt(policy)
         take = read_labels if isinstance(made.objective, Labelled) else read_pairs
         train_rows = take(policy, keep(task.rows("train")), max_length=a.max_length, chat=chat)

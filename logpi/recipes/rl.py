@@ -105,7 +105,8 @@ def run(a: RL) -> None:
         judged.check(list(task.rows("train", a.seed)[0]))
         held_out = list(task.rows("test")[: a.eval_items])
         seed(a.seed)
-        policy = a.load(critic=made.objective.needs_critic and a.critic == "shared", temperature=a.temperature)
+        shared = made.objective.needs_critic and a.critic == "shared"
+        policy = a.load(critic=shared, temperature=a.temperature, **a.bits())
         saver = a.adapt(policy)
         learns, reference = _with_critic(a, made, policy), _reference(a, made, policy)
         template = a.template(policy)

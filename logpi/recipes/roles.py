@@ -20,14 +20,27 @@ class LoraArguments:
 
     lora: int = option(0, help="rank of LoRA adapters; 0: all weights learn")
     lora_alpha: float = option(32.0, help="their scale: W + (alpha / rank) B A")
-    load_in_4bit: bool = option(False, help="frozen weights in 4 bits (QLoRA); needs a GPU")
+    load_in_4bit: bool = option(False, help="frozen weights in 4 bits, under LoRA (QLoRA); needs a GPU")
+
+    def bits(self) -> dict[str, bool]:
+        """How the model that learns is loaded, for its `load`.
+
+        Raises:
+            ValueError: 4 bits without LoRA, or where they make no sense.
+        """
+        from logpi.policies.lora import refuse_4bit
+
+        if not self.load_in_4bit:
+            return {}
+        if not self.lora:
+            raise ValueError("weights of 4 bits are frozen: say what learns, with --lora 16")
+        refuse_4bit()
+        return {"four_bit": True}
 
     def adapt(self, policy: Any) -> Any:
         """Put adapters on, if asked for; returns what saves the policy (with adapters, merged)."""
-        from logpi.policies.lora import Merging, add_lora, refuse_4bit
+        from logpi.policies.lora import Merging, add_lora
 
-        if self.load_in_4bit:
-            refuse_4bit()
         if not self.lora:
             return policy
         add_lora(policy, self.lora, self.lora_alpha)

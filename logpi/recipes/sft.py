@@ -58,7 +58,7 @@ def run(a: SFT) -> None:
     with mistakes():
         task = make_task(a.task)
         seed(a.seed)
-        policy = a.load()
+        policy = a.load(**a.bits())
         saver = a.adapt(policy)
         shape: dict[str, Any] = {
             "max_length": a.max_length, "chat": a.template(policy), "seed": a.seed, "learn": a.loss

@@ -95,7 +95,8 @@ def test_online_dpo_is_dpo_on_samples(home):
 @pytest.mark.parametrize(("change", "words"), [
     ({"objective": "ppo"}, "no preference objective"),
     ({"data": "nowhere.jsonl"}, "no such file"),
-    ({"load_in_4bit": True}, "4-bit"),
+    ({"load_in_4bit": True, "lora": 4}, "4-bit"),
+    ({"load_in_4bit": True}, "say what learns, with --lora"),
     ({"options": ("beta=0",)}, "beta must be positive"),
     ({"max_length": 2}, "nothing can be learned"),
 ])  # fmt: skip
