@@ -1,16 +1,14 @@
-"""Numbers about preferences: held-out pairs, calibration, best of N, weighted votes, and who wins against whom.
+"""Numbers about preferences: held-out pairs, calibration, and who wins against whom.
 
     HeldOut        loss, accuracy and margins of an objective on held-out groups; an `Evaluate` of `logpi.train`
     calibration    does a reward model that says 80 % win 80 % of the time?
-    best_of, vote  choosing among N answers by their scores
     win_rate       one model against another under the same judge, with an interval
 
-Left out: sampling answers and scoring them (`rollouts/text.py`), training.
+Left out: sampling answers and scoring them (`rollouts/text.py`), choosing among them (`pooling.py`), training.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from logpi.batching import evaluate
 from logpi.rollouts.pairs import Preferences
 from logpi.types import Batch, Objective, Policy
 
-__all__ = ["Calibration", "HeldOut", "best_of", "calibration", "margins", "vote", "win_rate"]
+__all__ = ["Calibration", "HeldOut", "calibration", "margins", "win_rate"]
 
 
 @dataclass(frozen=True)
@@ -101,46 +99,6 @@ def calibration(margin: Tensor, bins: int = 10) -> Calibration:
     count = tuple(len(r[0]) for r in rows)
     error = sum(n * abs(c - a) for n, c, a in zip(count, confidence, accuracy, strict=True)) / len(margin)
     return Calibration(confidence, accuracy, count, error)
-
-
-def best_of(scores: Sequence[float], values: Sequence[float], n: int) -> float:
-    """Expected value of the best-scored of n answers drawn without replacement from these; exact, ties share.
-
-    Raises:
-        ValueError: n is not between 1 and the number of answers.
-
-    >>> best_of([0.1, 0.9, 0.5], [0.0, 1.0, 0.0], 1), best_of([0.1, 0.9, 0.5], [0.0, 1.0, 0.0], 3)
-    (0.3333333333333333, 1.0)
-    """
-    if not 1 <= n <= len(scores):
-        raise ValueError(f"best of {n} needs at least {n} answers, there are {len(scores)}")
-    by_score: dict[float, list[float]] = defaultdict(list)
-    for score, value in zip(scores, values, strict=True):
-        by_score[score].append(value)
-    total, below = math.comb(len(scores), n), 0
-    out = 0.0
-    for score in sorted(by_score):
-        upto = below + len(by_score[score])
-        out += (math.comb(upto, n) - math.comb(below, n)) / total * fmean(by_score[score])
-        below = upto
-    return out
-
-
-def vote(answers: Sequence[str | None], scores: Sequence[float], right: Sequence[bool]) -> float:
-    """Is the answer with the largest sum of exp(score − best score) right? Ties share; no answer, no vote.
-
-    >>> vote(["4", "5", "5"], [3.0, 1.0, 1.0], [True, False, False])
-    1.0
-    """
-    weight: dict[str, float] = defaultdict(float)
-    for answer, score in zip(answers, scores, strict=True):
-        if answer is not None:
-            weight[answer] += math.exp(score - max(scores))
-    if not weight:
-        return 0.0
-    leaders = [a for a, w in weight.items() if math.isclose(w, max(weight.values()))]
-    correct = {a for a, r in zip(answers, right, strict=True) if r}
-    return sum(a in correct for a in leaders) / len(leaders)
 
 
 def win_rate(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> tuple[float, float, float]:

@@ -1,58 +1,80 @@
-"""Evaluation on held-out items: pass@1, unbiased pass@k, maj@k, greedy accuracy, with intervals.
+"""Evaluation on held-out items: pass@1, unbiased pass@k, maj@k, greedy and format-lenient accuracy, with intervals.
 
-It draws from its own generator, so measuring never changes training. Which items, and what is right, come from the task and
-its rewards; nothing is trained here.
+    Evaluator   samples and judges, shard by shard: one record for each item and kind ("sampled", "greedy")
+    measures    records → one value for each item and measure: every number is a function of saved records alone
+    estimates   values → mean and 95 % interval over items; `by_level` the same for each difficulty
+
+It draws from its own generator, so measuring never changes training; what an item is answered does not depend on the shards
+nor on where a stopped evaluation went on. Which items, and what is right, come from the task and its rewards. Left out: how
+samples are pooled (`pooling.py`), files (`recipes/evaluate.py`).
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from logpi.envs.rows import Row
 from logpi.policies.causal_lm import CausalLM
+from logpi.pooling import Majority, PassAt, Sample, doubling
 from logpi.rewards import Rewards
 from logpi.rollouts.engine import Engine, Request, Sampling
 from logpi.rollouts.text import Answers, Chat, answer
 
-__all__ = ["Evaluator", "interval", "majority", "pass_at_k"]
+__all__ = [
+    "Estimate",
+    "Evaluator",
+    "by_level",
+    "estimates",
+    "interval",
+    "measures",
+    "reader",
+    "samples_of",
+    "unanswerable",
+]
+
+Record = dict[str, Any]
+SEEDS = 2**63 - 1  # as many as the engine draws its rows' seeds from
 
 
-def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Probability that one of k of these samples is right, unbiased (Chen et al. 2021, arXiv:2107.03374, eq. 1).
+@runtime_checkable
+class Canonical(Protocol):
+    """A reward that knows the one way to write an answer: what it calls equal votes together (0.5 and 1/2)."""
 
-        1 − C(n−c, k) / C(n, k)
+    def canonical(self, answer: str) -> str | None: ...
 
-    Raises:
-        ValueError: k > samples.
 
-    >>> round(pass_at_k(4, 1, 2), 3)
-    0.5
+def reader(rewards: Rewards) -> Callable[[str], str | None] | None:
+    """What reads the answer out of a text, equal answers as equal strings, or None if the first reward cannot."""
+    find, function = rewards.find_answer, rewards.parts[0].function
+    if find is None or not isinstance(function, Canonical):
+        return find
+
+    def read(text: str) -> str | None:
+        found = find(text)
+        return None if found is None else function.canonical(found) or found
+
+    return read
+
+
+def unanswerable(rewards: Rewards, rows: Sequence[Row]) -> list[int]:
+    """The rows whose `answer` the first reward cannot read: no response could ever get a verdict.
+
+    Asked with an empty response, and only of rewards that compare with the answer column.
     """
-    if k > samples:
-        raise ValueError(f"pass@{k} needs at least {k} samples for each item, there are {samples}")
-    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
-
-
-def majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
-    """Probability that the most frequent answer is right; ties share. Samples without an answer do not vote.
-
-    >>> majority(["4", "5", "4", None], [True, False, True, False])
-    1.0
-    """
-    votes = Counter(a for a in answers if a is not None)
-    if not votes:
-        return 0.0
-    most = max(votes.values())
-    leaders = {a for a, n in votes.items() if n == most}
-    correct = {a for a, r in zip(answers, right, strict=True) if r}
-    return len(leaders & correct) / len(leaders)
+    part = rewards.parts[0]
+    if "answer" not in getattr(part.function, "needs", ()):
+        return []
+    names = sorted({name for row in rows for name in row} - {"prompt", "completion"})
+    columns = {n: [r.get(n) for r in rows] for n in names}
+    found = part.verdicts([r["prompt"] for r in rows], [""] * len(rows), [[]] * len(rows), columns)
+    return [i for i, verdict in enumerate(found) if verdict is None]
 
 
 def interval(values: Sequence[float], draws: int = 1000, seed: int = 0) -> tuple[float, float]:
@@ -64,15 +86,79 @@ def interval(values: Sequence[float], draws: int = 1000, seed: int = 0) -> tuple
     return low, high
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over items, its 95 % bootstrap interval, and the number of items."""
+
+    mean: float
+    low: float
+    high: float
+    items: int
+
+
+def estimates(values: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
+    """Each measure's mean with its interval.
+
+    >>> estimates({"pass@1": [1.0, 1.0]})
+    {'pass@1': Estimate(mean=1.0, low=1.0, high=1.0, items=2)}
+    """
+    return {k: Estimate(fmean(v), *interval(v), len(v)) for k, v in values.items()}
+
+
+def samples_of(record: Record, scores: Sequence[float] | None = None) -> list[Sample]:
+    """A record's responses as pools see them."""
+    n = len(record["right"])
+    answers, scores = record.get("answers") or [None] * n, scores or [0.0] * n
+    return [Sample(r, a, s) for r, a, s in zip(record["right"], answers, scores, strict=True)]
+
+
+def measures(records: Sequence[Record], ks: Sequence[int] = ()) -> dict[str, list[float]]:
+    """One value for each item: pass@k and maj@k at `ks` (default 1, 2, 4, … and all), greedy, and the lenient ones.
+
+    Raises:
+        ValueError: a k larger than the number of samples.
+    """
+    sampled = [r for r in records if r["kind"] == "sampled"]
+    greedy = [r for r in records if r["kind"] == "greedy"]
+    pooled = [samples_of(r) for r in sampled]
+    ks = ks or doubling(len(pooled[0]))
+    out = {f"pass@{k}": [PassAt()(s, k) for s in pooled] for k in ks}
+    if sampled[0].get("answers") is not None:
+        out |= {f"maj@{k}": [Majority()(s, k) for s in pooled] for k in ks if k > 1}
+    if sampled[0].get("lenient") is not None:
+        out["lenient_pass@1"] = [fmean(r["lenient"]) for r in sampled]
+    if greedy:
+        out["greedy"] = [float(r["right"][0]) for r in greedy]
+        if greedy[0].get("lenient") is not None:
+            out["lenient_greedy"] = [float(r["lenient"][0]) for r in greedy]
+    return out
+
+
+def by_level(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records of each difficulty, easiest first; nothing unless there are at least two."""
+    found: dict[Any, list[Record]] = defaultdict(list)
+    for r in records:
+        if r.get("level") is not None:
+            found[r["level"]].append(r)
+    if len(found) < 2:
+        return {}
+    return {str(k): found[k] for k in sorted(found, key=lambda k: (isinstance(k, str), k))}
+
+
 @dataclass
 class Evaluator:
     """Measures a policy on rows; call it with the step. An `Evaluate` of `logpi.train`.
 
     Attributes:
         policy, engine, rewards, chat: as in a rollout. rows: the held-out items.
-        samples: for each item, at the policy's temperature; pass@k and maj@k are taken at 1, 2, 4, … and all of them. sampling: token limit and stop strings.
+        samples: for each item, at the policy's temperature. sampling: token limit and stop strings.
         greedy: also answer greedily (one more response for each item).
         seed: the same at every call, so that curves compare like with like.
+        lenient: the name of that one of `rewards` which takes the answer from wherever it stands, or "".
+        ks: of pass@k and maj@k; default 1, 2, 4, … and all.
+
+    Raises:
+        ValueError: no rows; a k larger than samples; no reward called `lenient`.
     """
 
     policy: CausalLM
@@ -85,62 +171,92 @@ class Evaluator:
     chat: Chat = Chat()
     seed: int = 0
     progress: Callable[[int, int], None] | None = None
+    lenient: str = ""
+    ks: Sequence[int] = ()
 
-    def __call__(self, step: int = 0) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError("there are no items to evaluate on")
+        if max(self.ks, default=1) > self.samples:
+            raise ValueError(f"pass@{max(self.ks)} needs at least {max(self.ks)} samples for each item: --samples")
+        if self.lenient and self.lenient not in self.rewards.names:
+            raise ValueError(f"no reward is called {self.lenient!r}: there are {', '.join(self.rewards.names)}")
+
+    def __call__(self, step: int = 0) -> tuple[dict[str, float], list[Record]]:
         """Numbers (pass@1 first) and every response with its verdict."""
-        prompts = [self.chat(self.policy, row["prompt"]) for row in self.rows]
+        start = time.perf_counter()
+        [records] = self.shards()
+        numbers = self.numbers(records)
+        return numbers | {"time/eval": time.perf_counter() - start}, records
+
+    def shards(self, first: int = 0, size: int | None = None) -> Iterator[list[Record]]:
+        """The records of `size` items at a time (default: all), from item `first` on; sampled before greedy ones."""
+        size = size or len(self.rows)
+        for begin in range(first, len(self.rows), size):
+            yield self._shard(begin, self.rows[begin : begin + size])
+
+    def numbers(self, records: Sequence[Record]) -> dict[str, float]:
+        """What a training run logs."""
+        values = measures(records, self.ks)
+        out = {f"eval/{k}": fmean(v) for k, v in values.items()}
+        first = next(iter(values))
+        out[f"eval/{first}_low"], out[f"eval/{first}_high"] = interval(values[first])
+        for level, some in by_level(records).items():
+            out |= {f"eval/level_{level}/{k}": fmean(v) for k, v in measures(some, self.ks).items()}
+        sampled = [r for r in records if r["kind"] == "sampled"]
+        totals = [t for r in sampled for t in r["totals"] if t is not None]
+        return out | {
+            "eval/reward": fmean(totals) if totals else float("nan"),
+            "eval/mean_length": fmean(n for r in sampled for n in r["tokens"]),
+            "eval/clipped_ratio": fmean(s == "length" for r in sampled for s in r["stop"]),
+            "eval/no_verdict": fmean(p[self.rewards.names[0]] is None for r in sampled for p in r["rewards"]),
+        }
+
+    def _shard(self, begin: int, rows: Sequence[Row]) -> list[Record]:
+        prompts = [self.chat(self.policy, row["prompt"]) for row in rows]
         requests = [Request(p, self.samples) for p in prompts]
         if self.greedy:
             requests += [Request(p, 1, greedy=True) for p in prompts]
-        rows = list(self.rows) * (len(requests) // len(prompts))
-        generator = torch.Generator().manual_seed(self.seed)
-        answers, seconds = answer(
-            self.policy, self.engine, self.rewards, rows, requests, self.sampling, generator, self.progress
+        asked = list(rows) * (len(requests) // len(prompts))
+        answers, _ = answer(
+            self.policy,
+            self.engine,
+            self.rewards,
+            asked,
+            requests,
+            self.sampling,
+            self._generator(begin),
+            self.progress,
         )
-        sampled, greedy = answers[: len(prompts)], answers[len(prompts) :]
-        numbers = self._numbers(sampled)
-        if greedy:
-            numbers["eval/greedy"] = fmean(float(self._right(a)[0]) for a in greedy)
-        numbers["time/eval"] = seconds["time/generate"] + seconds["time/reward"]
-        return numbers, [
-            self._sample(a, kind) for part, kind in ((sampled, "sampled"), (greedy, "greedy")) for a in part
+        return [
+            self._record(a, begin + i % len(rows), "sampled" if i < len(rows) else "greedy")
+            for i, a in enumerate(answers)
         ]
 
-    def _right(self, a: Answers) -> list[bool]:
+    def _generator(self, begin: int) -> torch.Generator:
+        """The engine takes one number for each sample: those of the items before `begin` are passed over."""
+        generator = torch.Generator().manual_seed(self.seed)
+        torch.randint(SEEDS, (begin * self.samples,), generator=generator)
+        return generator
+
+    def _record(self, a: Answers, item: int, kind: str) -> Record:
         """Right means that the first reward gives its full mark of 1; a missing verdict is not right."""
-        first = self.rewards.names[0]
-        return [(s.parts[first] or 0.0) >= 1.0 for s in a.scores]
-
-    def _numbers(self, sampled: Sequence[Answers]) -> dict[str, float]:
-        right = [self._right(a) for a in sampled]
-        out = {}
-        ks = sorted({*(2**i for i in range(self.samples.bit_length())), self.samples})
-        for k in ks:
-            out[f"eval/pass@{k}"] = fmean(pass_at_k(len(r), sum(r), k) for r in right)
-        find = self.rewards.find_answer
-        if find is not None:
-            votes = [[find(t) for t in a.texts] for a in sampled]
-            for k in ks[1:]:
-                out[f"eval/maj@{k}"] = fmean(majority(v[:k], r[:k]) for v, r in zip(votes, right, strict=True))
-        low, high = interval([fmean(map(float, r)) for r in right])
-        totals = [s.total for a in sampled for s in a.scores if s.total is not None]
-        lengths = [len(c.tokens) for a in sampled for c in a.completions]
-        cut = [c.stop == "length" for a in sampled for c in a.completions]
-        return out | {
-            "eval/pass@1_low": low,
-            "eval/pass@1_high": high,
-            "eval/reward": fmean(totals) if totals else float("nan"),
-            "eval/mean_length": fmean(lengths),
-            "eval/clipped_ratio": fmean(cut),
-        }
-
-    def _sample(self, a: Answers, kind: str) -> dict[str, Any]:
+        find = reader(self.rewards)
+        marks = {n: [(s.parts[n] or 0.0) >= 1.0 for s in a.scores] for n in (self.rewards.names[0], self.lenient) if n}
         return {
             "kind": kind,
+            "item": item,
             "prompt": a.row["prompt"],
             "answer": a.row.get("answer"),
+            "level": a.row.get("level"),
             "completions": list(a.texts),
-            "right": self._right(a),
+            "right": marks[self.rewards.names[0]],
+            "lenient": marks[self.lenient] if self.lenient else None,
+            "answers": [find(t) for t in a.texts] if find else None,
             "rewards": [dict(s.parts) for s in a.scores],
+            "totals": [s.total for s in a.scores],
+            "errors": [dict(s.errors) for s in a.scores],
             "stop": [c.stop for c in a.completions],
+            "tokens": [len(c.tokens) for c in a.completions],
+            "logp": [float(c.logp.mean()) for c in a.completions],
         }

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from logpi.envs.tasks import Addition
-from logpi.evaluation import Evaluator, interval, majority, pass_at_k
+from logpi.evaluation import Evaluator, interval
 from logpi.policies.small import small_policy
+from logpi.pooling import majority, pass_at_k
 from logpi.rewards import rewards
 from logpi.rollouts.engine import Engine, Sampling
 

@@ -19,7 +19,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os.path import commonprefix
@@ -32,7 +32,7 @@ from logpi.rewards import NAMES as REWARDS
 from logpi.rewards import Rewards, Weighted
 from logpi.rewards.text import last_boxed, text_of
 
-__all__ = ["SUFFIXES", "FileTask", "load_rows"]
+__all__ = ["SUFFIXES", "FileTask", "load_rows", "read_raw"]
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _PROMPTS = ("prompt", "question", "problem")
@@ -246,11 +246,26 @@ def _label(row: Row, where: str) -> Row:
     return {"label": names[row["label"].lower()]}
 
 
+def read_raw(path_or_name: str, split: str = "train") -> Iterator[tuple[str, Any]]:
+    """Each row as it stands, with its place ("rows.jsonl, line 3"): of a file, of a directory's split, of a hub data set.
+
+    Raises:
+        ValueError: a missing file, one that cannot be read, or one without rows.
+    """
+    rows = _readable(path_or_name, _read(path_or_name, split))
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{path_or_name}: no rows")
+    yield first
+    yield from rows
+
+
 def load_rows(
     path_or_name: str,
     split: str = "train",
     columns: Mapping[str, str] | None = None,
     need: Sequence[str] = ("prompt",),
+    reshape: Callable[[Any, str], Any] = lambda raw, where: raw,
 ) -> list[Row]:
     """All rows of a file, of one split of a directory, or of a hub data set (`owner/name`, `owner/name:subset`).
 
@@ -258,14 +273,15 @@ def load_rows(
         columns: our name → the file's name, for columns called otherwise: `{"prompt": "query"}`.
         need: columns that every row must have in the end: `("prompt", "answer")` for verifiable items,
             `("prompt", "completion")` for demonstrations, `("prompt", "chosen", "rejected")` for preferences.
+        reshape: makes a known layout of a raw row (and its place) first.
 
     Raises:
         ValueError: a missing file, bad JSON (with its line), a missing column (with the row, what was found and what
             was expected), an empty completion, a file without rows.
     """
     rows = []
-    for where, raw in _readable(path_or_name, _read(path_or_name, split)):
-        row = _shape(raw, columns or {}, where)
+    for where, raw in read_raw(path_or_name, split):
+        row = _shape(reshape(raw, where), columns or {}, where)
         missing = [n for n in need if n not in row]
         if missing:
             raise ValueError(
@@ -273,8 +289,6 @@ def load_rows(
                 f"if it has another name, say columns={{{missing[0]!r}: NAME}}"
             )
         rows.append(row)
-    if not rows:
-        raise ValueError(f"{path_or_name}: no rows")
     return rows
 
 

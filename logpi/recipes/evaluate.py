@@ -107,7 +107,7 @@ def _chosen(
     judge: Rewards, judged: Rewards, rows: Sequence[Mapping], samples: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
     """Best-of-N by the judge: how often the chosen answer is right, and its score; and the weighted vote."""
-    from logpi.comparisons import best_of, vote
+    from logpi.pooling import best_of, vote
 
     scores = _scores(judge, rows, samples)
     right = [s["right"] for s in samples if s["kind"] == "sampled"]

@@ -8,9 +8,10 @@ from itertools import combinations
 import pytest
 import torch
 
-from logpi.comparisons import best_of, calibration, vote, win_rate
+from logpi.comparisons import calibration, win_rate
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
+from logpi.pooling import best_of, vote
 from logpi.recipes import evaluate
 from tests.tiny import tiny_model, tiny_tokenizer
 

@@ -1,4 +1,4 @@
-"""Tasks by name, or from a file: `task("addition", digits=3)`, `task("sort(count=5)")`, `task("my.jsonl")`.
+"""Tasks by name, or from a file: `task("addition", digits=3)`, `task("sort(count=5)")`, `task("my.jsonl")`, `task("gsm8k:DIR")`.
 
     addition.py   countdown.py   words.py (sort, reverse, letters)   bilingual.py
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from logpi.envs.benchmarks import FORMATS, Benchmark
 from logpi.envs.data import SUFFIXES, FileTask
 from logpi.envs.rows import Row, Rows, Task
 from logpi.envs.tasks.addition import Addition
@@ -23,6 +24,7 @@ from logpi.rewards.spec import build, nearest, parse_call
 __all__ = [
     "NAMES",
     "Addition",
+    "Benchmark",
     "Bilingual",
     "Countdown",
     "FileTask",
@@ -48,12 +50,17 @@ NAMES: dict[str, Callable[..., Task]] = {
 def task(name_or_path: str, **options: Any) -> Task:
     """A built-in task by name, a file or directory of rows, or a data set of the Hugging Face hub (`owner/name`).
 
+    `FORMAT:PATH` reads a published benchmark's file (`benchmarks.py`).
+
     Raises:
         ValueError: an unknown name (the nearest is given), a missing file, an unknown option or one out of range.
 
     >>> task("addition(digits=3)", worked=0.5)
     Addition(digits=3, worked=0.5, prompt='{a}+{b}=', test_size=1000)
     """
+    form, colon, path = name_or_path.partition(":")
+    if colon and path and (form in FORMATS or (form.isidentifier() and Path(path).exists())):
+        return build("task", form, Benchmark, [form, path], options)
     if _is_file(name_or_path):
         return build("task", name_or_path, FileTask, [name_or_path], options)
     name, args, inline = parse_call(name_or_path)
