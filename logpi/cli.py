@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "main"]
 # name -> (module with main(argv), what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "a small language model learns to reason, in about five minutes on two cores"),
+    "r1": ("r1", "DeepSeek-R1's recipe, all stages, on a small model or yours"),
     "rl": ("rl", "train a language model with rewards that can be checked"),
     "sft": ("sft", "fine-tune a language model on demonstrations"),
     "reward-model": ("reward_model", "train a reward model on preference pairs"),

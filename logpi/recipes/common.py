@@ -46,6 +46,9 @@ class ModelArguments:
         None, help="put plain prompts through the chat template as a user's message (default: if the model has one)"
     )
     system: str = option("", help="system message in front of each prompt")
+    prompt_template: str = option(
+        "", help="for base models: text around plain prompts, with {prompt}; r1-zero: the published one"
+    )
 
     def load(self, **options: Any) -> CausalLM:
         from logpi.policies.causal_lm import CausalLM
@@ -55,12 +58,17 @@ class ModelArguments:
         )
 
     def template(self, policy: CausalLM) -> Chat:
+        from logpi.rollouts.templates import named
         from logpi.rollouts.text import Chat
 
         has = policy.tokenizer.chat_template is not None
         if self.chat and not has:
             raise UserError(f"{self.model} has no chat template: leave --chat out, or choose an instruct model")
-        return Chat(wrap=has if self.chat is None else self.chat, system=self.system)
+        if not self.prompt_template:
+            return Chat(wrap=has if self.chat is None else self.chat, system=self.system)
+        if self.chat:
+            raise UserError("--prompt-template is for models without a chat template: leave it or --chat out")
+        return Chat(system=self.system, around=named(self.prompt_template))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from logpi.recipes.common import (
     settings,
 )
 from logpi.recipes.roles import LoraArguments, Role, memory
+from logpi.recipes.sources import SourceArguments
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -32,15 +33,26 @@ if TYPE_CHECKING:
     from logpi.train import Evaluate
     from logpi.types import Policy
 
-__all__ = ["RL", "main", "run"]
+__all__ = ["RECIPES", "RL", "main", "run"]
 
-CURVES = ("reward", "eval/pass@1", "completions/mean_length", "entropy")
+CURVES = (
+    "reward", "eval/pass@1", "completions/mean_length", "entropy", ("story/format", "story/mixed", "story/reflective"),
+)  # fmt: skip
+# A recipe is a line of arguments put in front of the user's, which win.
+RECIPES = {
+    # DeepSeek-R1-Zero (Nature 645, 633, Methods): 32 questions of 16 samples, equal weights, no neural reward, clip 10
+    "r1-zero": (
+        "--prompt-template=r1-zero", "--rewards", "tag_answer", "think_answer", "--algorithm=grpo_r1", "--options", "low=10",
+        "beta=0.001", "--prompts=32", "--num-generations=16", "--lr=3e-6", "--refresh-reference=400",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class RL(ModelArguments, LoraArguments, RunArguments):
+class RL(ModelArguments, LoraArguments, SourceArguments, RunArguments):
     """Arguments of `logpi rl`."""
 
+    recipe: str = option("", help="arguments that a paper published, before your own", choices=("", *RECIPES))
     task: str = option("addition", help="addition, countdown, sort, reverse, letters, a file of rows, or a hub name")
     rewards: tuple[str, ...] = option(
         (),
@@ -80,9 +92,15 @@ class RL(ModelArguments, LoraArguments, RunArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    arguments = read(RL, argv, "rl", "Train a language model with rewards that can be checked.")
-    run(arguments)
+    run(read(RL, _expanded(argv), "rl", "Train a language model with rewards that can be checked."))
     return 0
+
+
+def _expanded(argv: Sequence[str]) -> Sequence[str]:
+    """The recipe's words, then the user's."""
+    words = [w for word in argv for w in (word.split("=", 1) if word.startswith("--recipe=") else [word])]
+    name = words[words.index("--recipe") + 1] if "--recipe" in words[:-1] else ""
+    return [*RECIPES.get(name, ()), *argv]
 
 
 def run(a: RL) -> None:
@@ -103,6 +121,7 @@ def run(a: RL) -> None:
         task = make_task(a.task)
         judged = make_rewards(a.rewards) if a.rewards else task.reward
         judged.check(list(task.rows("train", a.seed)[0]))
+        source = a.source(task, a.prompts, a.seed)
         held_out = list(task.rows("test")[: a.eval_items])
         seed(a.seed)
         shared = made.objective.needs_critic and a.critic == "shared"
@@ -127,11 +146,11 @@ def run(a: RL) -> None:
         rollout = TextRollout(
             policy, engine, task, judged, prompts=a.prompts, num_generations=a.num_generations, sampling=sampling,
             keep=made.keep, truncation=made.truncation, greedy=made.objective.needs_greedy, chat=template, seed=a.seed,
-            progress=tell,
+            progress=tell, source=source,
         )  # fmt: skip
         evaluator = Evaluator(policy, engine, held_out, judged, sampling, a.eval_samples, chat=template, progress=tell)
         outcome = train(
-            rollout, learner, home, steps=a.steps, evaluate=_by_part(evaluator, judged) if held_out else None,
+            rollout, learner, home, steps=a.steps, evaluate=_by_part(evaluator, judged, held_out) if held_out else None,
             eval_every=a.eval_every, save_every=a.save_every, progress=progress,
         )  # fmt: skip
         parts = (tuple(f"rewards/{n}/mean" for n in judged.names), tuple(f"eval/{n}" for n in judged.names))
@@ -210,20 +229,21 @@ def _roles(a: RL, learns: Any, policy: CausalLM, reference: Any, judged: Rewards
     return roles + [Role(f"reward {m.name}", m.model) for m in models]
 
 
-def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
-    """With several rewards, or a learned one, also the mean of each; a learned one's total says what is best."""
+def _by_part(evaluator: Evaluate, judged: Rewards, held_out: Sequence[Mapping[str, Any]]) -> Evaluate:
+    """Also the story by level, and with several rewards the mean of each; a learned one's total says what is best."""
     from logpi.rewards.model import ModelReward
+    from logpi.rollouts.story import evaluated
 
     learned = isinstance(judged.parts[0].function, ModelReward)
-    if len(judged.parts) == 1 and not learned:
-        return evaluator
 
     def measure(step: int) -> tuple[Mapping[str, float], Sequence[Mapping[str, Any]]]:
         numbers, rows = evaluator(step)
         scores = [s for row in rows if row["kind"] == "sampled" for s in row["rewards"]]
-        means = {f"eval/{n}": fmean(s[n] for s in scores if s[n] is not None) for n in judged.names}
+        known = {n: [s[n] for s in scores if s[n] is not None] for n in judged.names}
+        means = {f"eval/{n}": fmean(v) for n, v in known.items() if v} if learned or len(known) > 1 else {}
         total = {"eval/reward": numbers["eval/reward"]} if learned else {}
         dull = [k for k in numbers if learned and ("pass@" in k or "greedy" in k or "maj@" in k)]
-        return {**total, **{k: v for k, v in numbers.items() if k not in dull}, **means}, rows
+        kept = {k: v for k, v in numbers.items() if k not in dull}
+        return {**total, **kept, **means, **({} if learned else evaluated(held_out, rows))}, rows
 
     return measure

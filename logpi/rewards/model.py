@@ -1,7 +1,8 @@
 """A learned reward model as a reward: `model:PATH` where a reward is named.
 
 The text of a response is read by the reward model's own tokenizer, behind the prompt as it was rendered in its
-training, with an end token, all responses of a call in batches. Left out: training it (`logpi reward-model`), and its
+training, with an end token, all responses of a call in batches. `preference:PATH` is for runs in which some prompts can be checked
+and others cannot: it scores only rows without an `answer`, and of them only what follows the thoughts. Left out: training it (`logpi reward-model`), and its
 network (`policies/reward_model.py`), which is loaded when it is first needed.
 """
 
@@ -12,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from logpi.rewards.text import text_of
+from logpi.rewards.text import Completion, last_tag, text_of
 
 if TYPE_CHECKING:
     from logpi.policies.reward_model import RewardModel
 
-__all__ = ["ModelReward"]
+__all__ = ["ModelReward", "summary"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class ModelReward:
     Attributes:
         path: directory or hub name of a sequence classifier with one label. tokens: of a forward.
         dtype: of the weights.
+        unverified: as `preference:PATH`. DeepSeek-R1 judges helpfulness so, by the final summary alone (arXiv:2501.12948,
+            §2.3.4): what follows </think>, or is inside <answer>.
 
     Raises:
         ValueError: at the first use or `load`, in one line: no reward model there.
@@ -35,6 +38,7 @@ class ModelReward:
     path: str
     tokens: int = 16_384
     dtype: str = "float32"
+    unverified: bool = False
     needs: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -63,6 +67,27 @@ class ModelReward:
         response = model.tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]
         return [*start, *response, model.eos_ids[-1]]
 
-    def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float]:
-        rows = [self.ids(p, c) for p, c in zip(prompts, completions, strict=True)]
-        return self.model.scores(rows, self.tokens).tolist()
+    def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None]:
+        answers = columns.get("answer") or [None] * len(prompts)
+        judged = [i for i, a in enumerate(answers) if a is None or not self.unverified]
+        rows = [self.ids(prompts[i], summary(completions[i]) if self.unverified else completions[i]) for i in judged]
+        scores: list[float | None] = [None] * len(prompts)
+        for i, score in zip(judged, self.model.scores(rows, self.tokens).tolist() if rows else [], strict=True):
+            scores[i] = score
+        return scores
+
+
+def summary(completion: Completion) -> str:
+    """What a response says when it has done thinking: the content of its <answer>, else what follows </think>.
+
+    A response that never stops thinking has said nothing.
+
+    >>> summary("<think>be kind</think><answer>hello</answer>"), summary("<think>a</think> b"), summary("<think>a"), summary("c")
+    ('hello', 'b', '', 'c')
+    """
+    text = text_of(completion)
+    answer = last_tag(text, "answer")
+    if answer is not None:
+        return answer
+    head, closed, tail = text.rpartition("</think>")
+    return tail.strip() if closed or "<think>" not in text else ""

@@ -5,6 +5,7 @@
     think_answer:0.1               weight after the last colon
     my.py:score   my.py:score:0.5  the user's own function
     model:PATH    model:PATH:0.5   a reward model's directory or hub name
+    preference:PATH                the same for rows without an answer alone, of what follows the thoughts
 
 Left out: what the names mean (`reward` is given the table of built-ins below), and any other configuration.
 """
@@ -120,6 +121,8 @@ def reward(spec: str) -> Weighted:
 def rewards(specs: Sequence[str | Callable[..., Any] | Weighted] | str | Rewards | Callable[..., Any]) -> Rewards:
     """Any mixture of specifications, functions with TRL's signature and `Weighted` parts, as one `Rewards`.
 
+    if body.startswith("preference:"):
+        return Weighted(ModelReward(body.removeprefix("preference:"), unverified=True), weight)
     >>> rewards(["exact:1.0", "think_answer:0.1"]).names
     ('exact', 'think_answer')
     """

@@ -20,7 +20,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from logpi.envs.rows import Row
 from logpi.rewards import ThinkAnswer
 from logpi.rewards.language import is_mixed
 
@@ -59,7 +58,7 @@ def told(texts: Sequence[str]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def by_level(rows: Iterable[tuple[Row, Sequence[float | None]]]) -> dict[str, float]:
+def by_level(rows: Iterable[tuple[Mapping[str, Any], Sequence[float | None]]]) -> dict[str, float]:
     """Mean value of the rows of each level; rows without a level, and values that are None, are passed over.
 
     >>> by_level([({"level": 2}, [1.0, 0.0]), ({"level": 3}, [0.0, None]), ({}, [1.0])])
@@ -80,7 +79,7 @@ def story(answers: Sequence[Answers]) -> dict[str, float]:
     return numbers | {f"level/{k}": v for k, v in levels.items()}
 
 
-def evaluated(rows: Sequence[Row], samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def evaluated(rows: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Of an evaluation's samples (`evaluation.py`), the sampled ones; `rows` are its items, in their order."""
     sampled = [s for s in samples if s["kind"] == "sampled"]
     numbers = {f"eval/{k}": v for k, v in told([t for s in sampled for t in s["completions"]]).items()}

@@ -22,6 +22,7 @@ from logpi.rewards import Rewards, Score, failures
 from logpi.rollouts.curriculum import Source
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
 from logpi.rollouts.story import story
+from logpi.rollouts.templates import filled
 from logpi.selection import Bootstrap, Keep, KeepAll, Truncation
 from logpi.types import Collected, Trajectory, collate
 
@@ -35,15 +36,17 @@ class Chat:
     Attributes:
         wrap: a plain string is put as a user's message through the model's chat template.
         system: system message in front, or "".
+        around: for plain prompts without a chat template: a text with {prompt} (`templates.py`), or "".
     """
 
     wrap: bool = False
     system: str = ""
+    around: str = ""
 
     def __call__(self, policy: CausalLM, prompt: str | list[dict[str, Any]]) -> list[int]:
         """Token ids of the prompt. Raises ValueError if messages meet a model without a chat template."""
         if isinstance(prompt, str) and not self.wrap:
-            return policy.render(self.system + prompt)
+            return policy.render(self.system + (filled(self.around, prompt) if self.around else prompt))
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if self.system:
             messages = [{"role": "system", "content": self.system}, *messages]

@@ -1,0 +1,167 @@
+"""`logpi r1`: from a base model to one that can be used, by DeepSeek-R1's recipe. With nothing given, on a small model of its own.
+
+    R1-Zero (RL on the base model) → cold-start SFT on its cleaned responses → reasoning RL, with a reward for the language →
+    rejection sampling and a second SFT from the base model → reward model → final RL on verifiable and general prompts
+
+Stages are ordinary jobs (`r1_stages.py`) chained by their directories under --out: what is whole is not done again, what was
+killed goes on (--resume OUT), and --from STAGE runs it and what follows anew, the old outputs moved to OUT/before-1, -2, …
+After each stage its model is measured on the same held-out items (`r1_report.py`). Left out: safety data and its reward model.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from logpi.errors import UserError
+from logpi.recipes import r1_demo, r1_report
+from logpi.recipes.common import available, mistakes, opened, read
+from logpi.recipes.r1_stages import JOBS, R1, STAGES, Stage, done, harvest, job, judged, stage_settings, told, with_task
+
+__all__ = ["main", "run"]
+
+PROBED = 64  # rows whose own answers the verifier must accept
+
+
+def main(argv: Sequence[str]) -> int:
+    words, anew = _anew(list(argv))
+    a = read(R1, words, "r1", __doc__ or "")
+    if anew and a.resume is None:
+        raise UserError(f"--from runs a stage of a run anew: logpi r1 --resume RUN --from {anew}")
+    run(a, anew)
+    return 0
+
+
+def _anew(words: list[str]) -> tuple[list[str], str]:
+    """The words without `--from STAGE`, which is about this call and no argument of the run; and the stage."""
+    words = [w for word in words for w in (word.split("=", 1) if word.startswith("--from=") else [word])]
+    if "--from" not in words:
+        return words, ""
+    at = words.index("--from")
+    name = words[at + 1] if at + 1 < len(words) else ""
+    if name not in STAGES:
+        raise UserError(f"--from needs a stage: {', '.join(STAGES)}")
+    return words[:at] + words[at + 2 :], name
+
+
+def run(a: R1, anew: str = "") -> None:
+    """All stages, in order; `anew`: from this one on again."""
+    available(a)
+    if a.resume is None:
+        _check(a)
+    with opened(a, "r1") as home:
+        if anew:
+            _set_aside(home.path, anew)
+        chain = Chain(replace(with_task(a), resume=None, out=home.path), home.path)
+        start = time.perf_counter()
+        rows = [row for stage in STAGES.values() if (row := chain.stage(stage)) is not None]
+        r1_report.report(chain.a, rows, home.path, time.perf_counter() - start)
+
+
+def _check(a: R1) -> None:
+    """The verifier and the data, before anything is trained."""
+    from logpi.envs.tasks import task as make_task
+    from logpi.rejection import probe
+
+    with mistakes():
+        rewards = judged(a)
+        rows = list(make_task(with_task(a).task).rows("train", a.seed)[:PROBED])
+        rewards.check(list(rows[0]))
+        notice = probe(rows, rewards)
+        for stage in STAGES:
+            stage_settings(a, stage)
+    if notice:
+        print(f"logpi: {notice}", file=sys.stderr)
+
+
+def _set_aside(out: Path, name: str) -> None:
+    """Nothing is deleted: what will be made again is moved."""
+    names = list(STAGES)[list(STAGES).index(name) :]
+    there = [out / n for n in names if (out / n).exists()]
+    if there:
+        old = next(p for i in range(1, 10**6) if not (p := out / f"before-{i}").exists())
+        old.mkdir()
+        for path in there:
+            path.rename(old / path.name)
+        print(f"{', '.join(p.name for p in there)} moved to {old}", file=sys.stderr)
+
+
+class Chain:
+    """The stages of one run, each from what those before it left. Holds no state but the directories.
+
+    Args:
+        a: the arguments; out: the run's directory.
+    """
+
+    def __init__(self, a: R1, out: Path) -> None:
+        self.a, self.out = a, out
+        self.general = a.general or (str(out / "data" / "general") if a.demo else "")
+        self.pairs = a.pairs or (str(out / "data" / "pairs") if a.demo else "")
+
+    def stage(self, stage: Stage) -> r1_report.Measured | None:
+        """Run a stage, or go on with it, unless it is whole or has nothing to do; then measure its model."""
+        if self._idle(stage):
+            return None
+        path = self.out / stage.name
+        whole = done(path)
+        print(f"\n== {stage.name}: {'whole already' if whole else f'{stage.job} → {path}'}", file=sys.stderr)
+        start = time.perf_counter()
+        if not whole:
+            self._run(stage)
+        if stage.job == "harvest" and whole:
+            print(told(path / "counts.json", stage.name))
+        if not stage.title:
+            return None
+        return r1_report.measured(
+            self.a, stage, self.model(stage.name), path, self.general, time.perf_counter() - start
+        )
+
+    def _idle(self, stage: Stage) -> bool:
+        """Skipped by the user, or without anything to learn from."""
+        reasons = {
+            "cold-data": bool(self.a.cold_start), "reward-model": not self.pairs or not self.general,
+        }  # fmt: skip
+        return stage.name in self.a.skip or reasons.get(stage.name, False)
+
+    def model(self, name: str) -> str:
+        """The model that a stage left; the base model may be the user's."""
+        return self.a.model if name == "base" and self.a.model else str(self.out / name / "model")
+
+    def _start(self, stage: Stage) -> str:
+        """The model that a stage begins with.
+
+        Raises:
+            UserError: it is not there.
+        """
+        name = next(n for n in stage.starts if n not in self.a.skip)
+        model = self.model(name)
+        if not (name == "base" and self.a.model) and not done(self.out / name):
+            raise UserError(f"stage {stage.name} starts from the model of {name}, and {model} is not there: run it with "
+                            f"--resume {self.out} --from {name}")  # fmt: skip
+        return model
+
+    def _run(self, stage: Stage) -> None:
+        path = self.out / stage.name
+        if stage.name == "base":
+            if self.a.demo:
+                r1_demo.write_data(self.out / "data", self.a.seed)
+                self._job(stage, r1_demo.base(self.out, self.out / "data", self.a.seed))
+            return
+        start = self._start(stage)
+        if stage.job == "harvest":
+            harvest(self.a, stage, start, self.out, self.general)
+        else:
+            self._job(stage, job(self.a, stage, start, self.out, self.general, self.pairs))
+        if not done(path):  # Ctrl-C: the job said so, and its own way to go on; the chain's is better
+            print(f"the recipe goes on with: logpi r1 --resume {self.out}", file=sys.stderr)
+            raise SystemExit(130)
+
+    def _job(self, stage: Stage, arguments: object) -> None:
+        """A job from its beginning, or from where it was."""
+        begun = (self.out / stage.name / "arguments.json").exists()
+        runs = JOBS[stage.job][0]
+        assert runs is not None
+        runs(replace(arguments, resume=self.out / stage.name) if begun else arguments)  # type: ignore[type-var]

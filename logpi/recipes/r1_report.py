@@ -1,0 +1,206 @@
+"""What `logpi r1` says of its stages: the same held-out measures for each model, one table, one picture, some real responses.
+
+    OUT/STAGE/measured.json    numbers and a few responses      OUT/report.json   all of them      OUT/stages.png
+
+Accuracy is of sampled responses (temperature 1) unless it says greedy. Left out: curves of a stage's own training (its
+`curves.png`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.recipes.r1_stages import R1, Stage
+
+__all__ = ["Measured", "measured", "report"]
+
+SAMPLES = 4
+GENERAL = 48  # general prompts
+COLUMNS = {
+    "accuracy": ("right", "{:.1%}"), "greedy": ("greedy", "{:.1%}"), "maj": ("maj@4", "{:.1%}"),
+    "format": ("format", "{:.1%}"), "language": ("language", "{:.1%}"), "mixed": ("mixed", "{:.1%}"),
+    "length": ("tokens", "{:.1f}"), "reflection": ("reflective", "{:.2f}"), "helpful": ("helpful", "{:.2f}"),
+    "seconds": ("seconds", "{:.0f}"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A stage's model on the held-out items.
+
+    Attributes:
+        stage: its title. numbers: by `COLUMNS`; shares in [0, 1], `language` the mean share of words in the language, `mixed`
+            the share of responses with two scripts, `reflection` reflective words a response, `helpful` the gold rule's mean
+            on general prompts (the demonstration knows it) or the reward model's. levels: accuracy by difficulty.
+        responses: to the first items, as they are.
+    """
+
+    stage: str
+    numbers: dict[str, float]
+    levels: dict[str, float] = field(default_factory=dict)
+    responses: list[dict[str, Any]] = field(default_factory=list)
+
+
+def measured(a: R1, stage: Stage, model: str, path: Path, general: str, seconds: float) -> Measured:
+    """Measure, or read what was measured."""
+    from logpi.runs import disk
+
+    place = path / "measured.json"
+    if place.exists():
+        return Measured(**json.loads(place.read_text()))
+    path.mkdir(parents=True, exist_ok=True)
+    found = _measure(a, stage.title, model, path.parent, general, seconds)
+    disk.write(place, json.dumps(asdict(found), ensure_ascii=False, indent=1).encode())
+    shown = ", ".join(
+        f"{title} {spec.format(found.numbers[k])}" for k, (title, spec) in COLUMNS.items() if k in found.numbers
+    )
+    print(f"{stage.title}: {shown}", file=sys.stderr)
+    return found
+
+
+def _measure(a: R1, title: str, model: str, out: Path, general: str, seconds: float) -> Measured:
+    from logpi.envs.tasks import task as make_task
+    from logpi.evaluation import Evaluator
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.recipes.r1_stages import judged, template
+    from logpi.rollouts.engine import Engine, Sampling
+    from logpi.rollouts.story import evaluated
+
+    rewards, policy = judged(a), CausalLM.load(model)
+    rows = list(make_task(a.task).rows("test")[: a.eval_items])
+    found, samples = Evaluator(
+        policy,
+        Engine(policy, slots=256),
+        rows,
+        rewards,
+        Sampling(max_tokens=a.tokens),
+        SAMPLES,
+        chat=template(a, policy),
+    )()
+    told = evaluated(rows, samples)
+    parts = [p for s in samples if s["kind"] == "sampled" for p in s["rewards"]]
+    numbers = {
+        "accuracy": found["eval/pass@1"], "greedy": found["eval/greedy"], "maj": found.get(f"eval/maj@{SAMPLES}", 0.0),
+        "format": told["eval/format"], "language": fmean(p["language"] or 0.0 for p in parts), "mixed": told["eval/mixed"],
+        "length": found["eval/mean_length"], "reflection": told["eval/reflection"], "truncated": found["eval/clipped_ratio"],
+        "seconds": seconds,
+    }  # fmt: skip
+    responses = [
+        {"prompt": s["prompt"], "completions": s["completions"], "right": s["right"]} for s in samples if s["kind"] == "sampled"
+    ][:3]  # fmt: skip
+    if general:
+        helpful, shown = _helpful(a, policy, out, general)
+        numbers |= {} if helpful is None else {"helpful": helpful}
+        responses += shown
+    levels = {k.removeprefix("eval/level/"): v for k, v in told.items() if k.startswith("eval/level/")}
+    return Measured(title, numbers, levels, responses)
+
+
+def _helpful(a: R1, policy: CausalLM, out: Path, general: str) -> tuple[float | None, list[dict[str, Any]]]:
+    """Answers to general prompts, by the demonstration's rule, or by the reward model where there is one by now."""
+    import torch
+
+    from logpi.envs.data import FileTask
+    from logpi.recipes.r1_demo import gold
+    from logpi.recipes.r1_stages import template
+    from logpi.rewards.model import ModelReward
+    from logpi.rollouts.engine import Engine, Request, Sampling
+
+    rows = FileTask(general).rows("test")[:GENERAL]
+    chat, scorer = template(a, policy), out / "reward-model" / "model"
+    requests = [Request(chat(policy, r["prompt"]), 1) for r in rows]
+    sampled = Engine(policy, slots=256).generate(
+        requests, Sampling(max_tokens=a.tokens), torch.Generator().manual_seed(0)
+    )
+    texts = [policy.tokenizer.decode(c[0].tokens, skip_special_tokens=True) for c in sampled]
+    prompts = [r["prompt"] for r in rows]
+    marks: list[float | None] = []
+    if a.demo:
+        marks = [gold(p, t) for p, t in zip(prompts, texts, strict=True)]
+    elif scorer.exists():
+        marks = ModelReward(str(scorer), unverified=True)(prompts, texts)
+    known = [m for m in marks if m is not None]
+    return fmean(known) if known else None, [
+        {"prompt": p, "completions": [t]} for p, t in zip(prompts, texts, strict=True)
+    ][:1]
+
+
+def report(a: R1, rows: Sequence[Measured], out: Path, seconds: float) -> None:
+    """The table, the responses, the picture."""
+    from logpi.runs import disk
+
+    counts = {
+        n: json.loads(p.read_text()) for n in ("cold-data", "rejection") if (p := out / n / "counts.json").exists()
+    }
+    record = {"stages": [asdict(r) for r in rows], "harvests": counts}
+    disk.write(out / "report.json", json.dumps(record, ensure_ascii=False, indent=1).encode())
+    columns = [k for k in COLUMNS if any(k in r.numbers for r in rows)]
+    print("\n" + f"{'stage':<14}" + "".join(f"{COLUMNS[k][0]:>11}" for k in columns))
+    for r in rows:
+        print(
+            f"{r.stage:<14}"
+            + "".join(f"{COLUMNS[k][1].format(r.numbers[k]) if k in r.numbers else '–':>11}" for k in columns)
+        )
+    levels = sorted({k for r in rows for k in r.levels})
+    if len(levels) > 1:
+        print("\nright by level: " + "; ".join(
+            f"{r.stage} " + " ".join(f"{k}: {r.levels[k]:.0%}" for k in levels if k in r.levels) for r in rows
+        ))  # fmt: skip
+    print("\nThe same held-out items, as each model answers:")
+    for r in rows:
+        for s in r.responses:
+            mark = "".join("✓" if ok else "✗" for ok in s.get("right", [])[:1])
+            print(f"  {r.stage:<14}{s['prompt']}  {s['completions'][0][:200]} {mark}".rstrip())
+    picture(rows, out / "stages.png", a.language)
+    last = next(
+        (s for s in ("final", "sft", "reasoning", "cold-start", "zero") if (out / s / "model").exists()), "base"
+    )
+    print(
+        f"\n{seconds:.0f} s in this call. picture: {out}/stages.png   numbers: {out}/report.json   model: {out}/{last}/model"
+    )
+
+
+PANELS = (
+    ("accuracy", "right"), ("format", "in the format"), ("language", "words in the language"), ("mixed", "responses in two scripts"),
+    ("length", "tokens"), ("reflection", "reflective words"), ("helpful", "helpful (general prompts)"),
+)  # fmt: skip
+
+
+def picture(rows: Sequence[Measured], path: Path, language: str) -> None:
+    """A panel for each measure, stages on x; R1-Zero beside R1's line, which does not pass through it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [p for p in PANELS if any(p[0] in r.numbers for r in rows)]
+    columns = (len(panels) + 1) // 2
+    figure = Figure(figsize=(3.5 * columns, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, columns, squeeze=False).ravel()
+    names = [r.stage for r in rows]
+    for axes, (key, title) in zip(grid, panels, strict=False):
+        line = [(i, r.numbers[key]) for i, r in enumerate(rows) if key in r.numbers and r.stage != "R1-Zero"]
+        zero = [(i, r.numbers[key]) for i, r in enumerate(rows) if key in r.numbers and r.stage == "R1-Zero"]
+        axes.plot([i for i, _ in line], [v for _, v in line], color="#2563eb", marker="o", label="R1")
+        if zero:
+            axes.axhline(zero[0][1], color="#dc2626", linewidth=0.8, linestyle=":")
+            axes.plot(
+                [i for i, _ in zero], [v for _, v in zero], color="#dc2626", marker="D", linestyle="", label="R1-Zero"
+            )
+        axes.set_title(f"{title} ({language})" if key == "language" else title, fontsize=10, loc="left")
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+        if key in ("accuracy", "format", "language", "mixed"):
+            axes.set_ylim(-0.04, 1.04)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    grid[0].legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=130, facecolor="white", metadata={"Software": None})

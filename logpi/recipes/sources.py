@@ -1,0 +1,43 @@
+"""Which prompts a run of reinforcement learning takes: the curriculum, and general prompts mixed in. Arguments of `logpi rl`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from logpi.arguments import option
+from logpi.errors import UserError
+
+if TYPE_CHECKING:
+    from logpi.envs.rows import Task
+    from logpi.rollouts.curriculum import Source
+
+__all__ = ["SourceArguments"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceArguments:
+    """The order of prompts, and a second source of them."""
+
+    curriculum: bool = option(False, help="prefer prompts that are answered right sometimes, neither always nor never")
+    general: str = option(
+        "", help="further prompts, which have no answer: a file or hub name (reward: preference:PATH)"
+    )
+    general_share: float = option(0.25, help="their share of an update's prompts")
+    general_from: int = option(0, help="updates before they join")
+
+    def source(self, task: Task, prompts: int, seed: int) -> Source:
+        """The source of prompts. Raises UserError if general prompts have answers that a verifier would judge."""
+        from logpi.envs.tasks import task as make_task
+        from logpi.rollouts.curriculum import Curriculum, Mixture
+        from logpi.rollouts.text import Prompts
+
+        main: Source = Prompts(task, seed)
+        if self.curriculum:
+            main = Curriculum(main, seed)
+        if not self.general:
+            return main
+        other = make_task(self.general)
+        if "answer" in other.rows("train")[0]:
+            raise UserError(f"--general {self.general} has answers: mix it into --task, where they are checked")
+        return Mixture(main, Prompts(other, seed), share=self.general_share, start=self.general_from * prompts)
