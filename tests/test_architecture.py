@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "errors": set(),
     "types": set(),
     "calls": set(),
+    "calls": set(),
     "ops": {"types"},
     "testing": {"types"},
     "selection": {"types"},

@@ -2,6 +2,7 @@
 
     text.py        where the answer stands in a completion          match.py    is it the row's answer?
     format.py      <think>…</think><answer>…</answer>               length.py   soft overlong punishment
+    qa.py          exact match and F1 of short answers          tool_calls.py  ToolRL's; bfcl.py  the leaderboard's verdict
     arithmetic.py  exact expressions, countdown                     user.py     the user's own function, in a worker.py
     combine.py     the weighted sum, with every part kept           spec.py     all of it by name, for a command line
 
@@ -11,16 +12,22 @@ everything symbolic.
 """
 
 from logpi.rewards.arithmetic import Countdown, ExpressionError, evaluate
+from logpi.rewards.bfcl import Bfcl
 from logpi.rewards.combine import Failure, Rewards, Score, Weighted, failures
 from logpi.rewards.format import ThinkAnswer
 from logpi.rewards.language import LanguageConsistency
 from logpi.rewards.length import SoftOverlong
 from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
+from logpi.rewards.qa import AnswerF1, AnswerMatch
 from logpi.rewards.spec import NAMES, reward, rewards
+from logpi.rewards.tool_calls import ToolCalls, ToolFormat, ToolLength
 from logpi.rewards.user import UserReward, from_verl, user_reward
 
 __all__ = [
     "NAMES",
+    "AnswerF1",
+    "AnswerMatch",
+    "Bfcl",
     "Boxed",
     "Countdown",
     "ExactAnswer",
@@ -33,6 +40,9 @@ __all__ = [
     "SoftOverlong",
     "TagAnswer",
     "ThinkAnswer",
+    "ToolCalls",
+    "ToolFormat",
+    "ToolLength",
     "UserReward",
     "Weighted",
     "evaluate",

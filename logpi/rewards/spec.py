@@ -20,12 +20,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from logpi.rewards.arithmetic import Countdown
+from logpi.rewards.bfcl import Bfcl
 from logpi.rewards.combine import Rewards, Weighted
 from logpi.rewards.format import ThinkAnswer
 from logpi.rewards.language import LanguageConsistency
 from logpi.rewards.length import SoftOverlong
 from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
 from logpi.rewards.model import ModelReward
+from logpi.rewards.qa import AnswerF1, AnswerMatch
+from logpi.rewards.tool_calls import ToolCalls, ToolFormat, ToolLength
 from logpi.rewards.user import user_reward
 
 __all__ = ["NAMES", "build", "nearest", "parse_call", "reward", "rewards"]
@@ -39,6 +42,12 @@ NAMES: dict[str, Callable[..., Any]] = {
     "soft_overlong": SoftOverlong,
     "countdown": Countdown,
     "language": LanguageConsistency,
+    "qa_em": AnswerMatch,
+    "qa_f1": AnswerF1,
+    "tool_calls": ToolCalls,
+    "tool_format": ToolFormat,
+    "tool_length": ToolLength,
+    "bfcl": Bfcl,
 }
 _WEIGHT = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
 

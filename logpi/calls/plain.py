@@ -1,0 +1,171 @@
+"""Calls as plain text: Python's syntax, as BFCL asks for it, and Search-R1's query between tags.
+
+    [add(a=1, b=2), sin(x=0)]            <search>capital of France</search>
+
+Python's syntax is parsed, never evaluated: a bare name is the text of itself, and arithmetic on numbers is done here, exactly.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import operator
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, defused, functions
+
+__all__ = ["Python", "Search", "first_tag"]
+
+_LONGEST = 8_192  # characters of calls in Python's syntax; the parser's depth is bounded by it
+_LIKE_A_CALL = re.compile(r"\[|[A-Za-z_][\w.]*\(")
+_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value that `node` writes. Raises ValueError for what is none."""
+    match node:
+        case ast.Constant(value=value):
+            if not isinstance(value, str | int | float | bool | None):
+                raise ValueError(f"a value cannot be of type {type(value).__name__}")
+            return value
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_literal(item) for item in items]
+        case ast.Dict(keys=keys, values=values):
+            if any(k is None for k in keys):
+                raise ValueError("a value cannot hold **")
+            return {str(_literal(k)): _literal(v) for k, v in zip(keys, values, strict=True) if k is not None}
+        case ast.Name(id=name):
+            return name
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATIONS:
+            return _arithmetic(_literal(left), type(op), _literal(right))
+        case _:
+            return ast.unparse(node)
+
+
+def _arithmetic(a: Any, op: type[ast.operator], b: Any) -> float:
+    good = all(isinstance(x, int | float) and abs(x) < 1e15 for x in (a, b))
+    if not good or (op is ast.Div and b == 0):
+        raise ValueError("arithmetic is on numbers below 1e15, without division by 0")
+    return _OPERATIONS[op](a, b)
+
+
+@dataclass(frozen=True)
+class Python:
+    """A list of calls with named arguments, in the form of BFCL's default prompt; nothing else may stand in the turn.
+
+    A turn that does not begin like a call calls nothing. Divergences from BFCL's reader: positional arguments are refused instead of
+    passed over, and nothing is evaluated.
+
+    >>> Python().parse("[math.add(a=1, b=-2.5), say(word=hello)]")
+    [Call(name='math.add', arguments={'a': 1, 'b': -2.5}), Call(name='say', arguments={'word': 'hello'})]
+    """
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        return ()
+
+    def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
+        text = text.strip("`\n ").removeprefix("python\n")
+        if not _LIKE_A_CALL.match(text):
+            return []
+        if len(text) > _LONGEST:
+            return [Malformed(f"calls of more than {_LONGEST} characters are not read")]
+        listed = text if text.startswith("[") else f"[{text}]"
+        try:
+            body = ast.parse(listed, mode="eval").body
+            calls = body.elts if isinstance(body, ast.List) else [body]
+            return [self._call(c) for c in calls[:MOST]]
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+            return [Malformed(f"expected [name(key=value), …]: {reason}")]
+
+    @staticmethod
+    def _call(node: ast.expr) -> Attempt:
+        if not isinstance(node, ast.Call):
+            raise ValueError(f"{ast.unparse(node)[:40]!r} is no call")
+        if node.args or any(k.arg is None for k in node.keywords):
+            raise ValueError("give every argument by its name")
+        return Call(ast.unparse(node.func), {str(k.arg): _literal(k.value) for k in node.keywords})
+
+    def write(self, calls: Sequence[Call]) -> str:
+        return (
+            "[" + ", ".join(f"{c.name}({', '.join(f'{k}={v!r}' for k, v in c.arguments.items())})" for c in calls) + "]"
+        )
+
+    def system(self, tools: Sequence[Schema]) -> str:
+        """BFCL's default system prompt (ShishirPatil/gorilla, Apache-2.0), without its lines on conversations of several turns."""
+        listed = json.dumps(list(functions(tools).values()), ensure_ascii=False)
+        return (
+            "You are an expert in composing functions. You are given a question and a set of possible functions. Based on the question, "
+            "you will need to make one or more function/tool calls to achieve the purpose. If none of the functions can be used, point "
+            "it out. If the given question lacks the parameters required by the function, also point it out.\n"
+            "You should only return the function calls in your response.\n\n"
+            "If you decide to invoke any of the function(s), you MUST put it in the format of "
+            "[func_name1(params_name1=params_value1, params_name2=params_value2...), func_name2(params)]\n"
+            "You SHOULD NOT include any other text in the response.\n\n"
+            f"Here is a list of functions in JSON format that you can invoke.\n{listed}\n"
+        )
+
+    def results(self, results: Sequence[str]) -> str:
+        return "\n" + json.dumps(list(results), ensure_ascii=False) + "\n"
+
+
+def first_tag(text: str, *tags: str) -> tuple[str, str] | None:
+    """The first closed `<tag>…</tag>` of any of `tags`: its tag and its content, or None.
+
+    >>> first_tag("<answer> so <search>x</search>", "search", "answer")
+    ('search', 'x')
+    """
+    found = []
+    for tag in tags:
+        start = text.find(f"<{tag}>")
+        end = text.find(f"</{tag}>", start) if start >= 0 else -1
+        if end >= 0:  # if the first one is not closed, no later one is
+            found.append((start, tag, text[start + len(tag) + 2 : end]))
+    return min(found)[1:] if found else None
+
+
+@dataclass(frozen=True)
+class Search:
+    """Search-R1's: one query between tags, answered between others. Only the first query of a turn is read.
+
+    Attributes:
+        tag, answer, result: names of the tags. name, argument: of the tool that is called.
+
+    >>> Search().parse("I need to know more. <search> capital of France </search>")
+    [Call(name='search', arguments={'query': 'capital of France'})]
+    """
+
+    tag: str = "search"
+    answer: str = "answer"
+    result: str = "information"
+    name: str = "search"
+    argument: str = "query"
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        return (f"</{self.tag}>", f"</{self.answer}>")
+
+    def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
+        found = first_tag(text, self.tag, self.answer)
+        if found is None:
+            return []
+        return [Call(self.name, {self.argument: found[1].strip()})] if found[0] == self.tag else []
+
+    def write(self, calls: Sequence[Call]) -> str:
+        return "".join(f"<{self.tag}>{c.arguments[self.argument]}</{self.tag}>" for c in calls[:1])
+
+    def system(self, tools: Sequence[Schema]) -> str:
+        return (
+            f"You can call a search engine by <{self.tag}> query </{self.tag}> and it will return the top searched results between "
+            f"<{self.result}> and </{self.result}>. Give the answer inside <{self.answer}> and </{self.answer}>."
+        )
+
+    def results(self, results: Sequence[str]) -> str:
+        found = "\n".join(defused(r, self.result, self.tag, self.answer) for r in results)
+        return f"\n\n<{self.result}>{found}</{self.result}>\n\n"

@@ -1,0 +1,240 @@
+"""JSON schemas of tools: made from a Python function, values checked against them, text read as they say.
+
+The part of JSON Schema that tool lists use: type (also a list of types, and BFCL's dict, float, tuple, any), properties, required,
+items, enum, const, anyOf, additionalProperties; and $ref into the schema's own $defs. Everything else in a schema is kept for the model to
+read and not checked: formats, patterns, ranges.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union
+
+__all__ = ["from_function", "problem", "read", "standard"]
+
+_PLAIN = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    type(None): "null",
+    dict: "object",
+    list: "array",
+}
+_NAMES = {"dict": "object", "float": "number", "double": "number", "tuple": "array", "list": "array", "int": "integer",
+          "str": "string", "bool": "boolean"}  # fmt: skip
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "string": lambda v: isinstance(v, str),
+    "integer": lambda v: isinstance(v, int) and not isinstance(v, bool) or isinstance(v, float) and v.is_integer(),
+    "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
+    "boolean": lambda v: isinstance(v, bool),
+    "null": lambda v: v is None,
+    "object": lambda v: isinstance(v, Mapping),
+    "array": lambda v: isinstance(v, list | tuple),
+    "any": lambda v: True,
+}
+_DEEPEST = 32
+
+
+def from_function(function: Callable[..., Any]) -> dict[str, Any]:
+    """A function as a tool's schema: its name, its docstring's first paragraph, its parameters by their type hints and `Args:` lines.
+
+    Raises:
+        ValueError: a parameter without a type hint, of a type that JSON lacks, or without a name (*args); no docstring.
+
+    >>> def add(a: int, b: int = 0) -> int:
+    ...     '''Adds two numbers.
+    ...
+    ...     Args:
+    ...         a: the first
+    ...     '''
+    >>> from_function(add)["function"]["parameters"]["properties"]
+    {'a': {'type': 'integer', 'description': 'the first'}, 'b': {'type': 'integer', 'default': 0}}
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    text = inspect.getdoc(function) if inspect.isroutine(function) else None
+    if not text:
+        raise ValueError(f"tool {name!r} needs a docstring: its first lines are what the model reads of it")
+    hints, notes = typing.get_type_hints(function), _arguments(text)
+    properties, required = {}, []
+    for p in inspect.signature(function).parameters.values():
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
+            raise ValueError(
+                f"tool {name!r}: a model gives arguments by name; write parameter {p.name!r} without * or /"
+            )
+        if p.name not in hints:
+            raise ValueError(
+                f"tool {name!r}: parameter {p.name!r} has no type hint; write {p.name}: str, int, list[float], …"
+            )
+        properties[p.name] = _of(hints[p.name], f"tool {name!r}, parameter {p.name!r}")
+        properties[p.name] |= {"description": notes[p.name]} if p.name in notes else {}
+        if p.default is p.empty:
+            required.append(p.name)
+        elif _jsonable(p.default):
+            properties[p.name]["default"] = p.default
+    parameters = {"type": "object", "properties": properties, "required": required}
+    description = re.split(r"\n\s*\n|\n\s*Args:", text)[0].replace("\n", " ").strip()
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+def _arguments(docstring: str) -> dict[str, str]:
+    """`name: what it is` lines of a Google-style Args section; a line indented deeper goes on with the one before."""
+    _, found, section = docstring.partition("Args:\n")
+    notes: dict[str, str] = {}
+    last, width = "", 0
+    for line in section.splitlines() if found else ():
+        indent = len(line) - len(line.lstrip())
+        entry = re.match(r"\s+\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)", line)
+        if not line.strip() or indent == 0:
+            break
+        if entry and (not width or indent <= width):
+            last, width = entry[1], indent
+            notes[last] = entry[2].strip()
+        elif last:
+            notes[last] += " " + line.strip()
+    return notes
+
+
+def _of(hint: Any, where: str) -> dict[str, Any]:
+    """A type hint as a schema."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return {}
+    if hint in _PLAIN:
+        return {"type": _PLAIN[hint]}
+    if origin is Literal:
+        kinds = {_PLAIN.get(type(v), "any") for v in inner}
+        return {"type": kinds.pop() if len(kinds) == 1 else sorted(kinds), "enum": list(inner)}
+    if origin in (Union, types.UnionType):
+        options = [_of(t, where) for t in inner]
+        return {"anyOf": options}
+    if origin in (list, tuple, set, Sequence, typing.get_origin(Sequence[int])):
+        of = [t for t in inner if t is not Ellipsis]
+        return {"type": "array", "items": _of(of[0], where)} if of else {"type": "array"}
+    if origin in (dict, Mapping, typing.get_origin(Mapping[str, int])):
+        return {"type": "object", "additionalProperties": _of(inner[1], where)}
+    if typing.is_typeddict(hint):
+        properties = {k: _of(t, where) for k, t in typing.get_type_hints(hint).items()}
+        return {"type": "object", "properties": properties, "required": sorted(hint.__required_keys__)}
+    raise ValueError(
+        f"{where}: JSON has no {getattr(hint, '__name__', hint)}; use str, int, float, bool, list, dict, Literal or a union"
+    )
+
+
+def _jsonable(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def standard(schema: Any) -> Any:
+    """A schema with BFCL's type names (dict, float, tuple) as JSON Schema has them, all the way down.
+
+    >>> standard({"type": "dict", "properties": {"x": {"type": "float"}}})
+    {'type': 'object', 'properties': {'x': {'type': 'number'}}}
+    """
+    if isinstance(schema, list):
+        return [standard(s) for s in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    made = {k: standard(v) for k, v in schema.items()}
+    kind = made.get("type")
+    if kind == "any":
+        made.pop("type")
+    elif isinstance(kind, str):
+        made["type"] = _NAMES.get(kind, kind)
+    return made
+
+
+def _kinds(schema: Mapping[str, Any]) -> list[str]:
+    kind = schema.get("type", "any")
+    return [_NAMES.get(k, k) for k in ([kind] if isinstance(kind, str) else kind)]
+
+
+def problem(
+    value: Any, schema: Mapping[str, Any], where: str = "", root: Mapping[str, Any] | None = None, depth: int = 0
+) -> str | None:
+    """The first thing that is wrong with `value`, in words for the model, or None.
+
+    >>> problem({"a": "1"}, {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
+    "'a' must be of type integer, got '1'"
+    """
+    root, at = schema if root is None else root, where or "the value"
+    if depth > _DEEPEST:
+        return f"{at} is nested too deep"
+    if "$ref" in schema:
+        return problem(value, _resolved(schema["$ref"], root), where, root, depth + 1)
+    if "anyOf" in schema:
+        found = [problem(value, s, where, root, depth + 1) for s in schema["anyOf"]]
+        return None if None in found else " or ".join(dict.fromkeys(str(f) for f in found))
+    if not any(_TYPES.get(k, _TYPES["any"])(value) for k in _kinds(schema)):
+        return f"{at} must be of type {' or '.join(_kinds(schema))}, got {_short(value)}"
+    allowed = [schema["const"]] if "const" in schema else schema.get("enum")
+    if allowed is not None and value not in allowed:
+        return f"{at} must be one of {_short(allowed, 200)}, got {_short(value)}"
+    if isinstance(value, Mapping):
+        return _object(value, schema, where, root, depth)
+    if isinstance(value, list | tuple) and isinstance(schema.get("items"), Mapping):
+        found = (problem(v, schema["items"], f"{where}[{i}]", root, depth + 1) for i, v in enumerate(value))
+        return next((f for f in found if f), None)
+    return None
+
+
+def _object(
+    value: Mapping[str, Any], schema: Mapping[str, Any], where: str, root: Mapping[str, Any], depth: int
+) -> str | None:
+    known, more = schema.get("properties", {}), schema.get("additionalProperties", "properties" not in schema)
+    for name in schema.get("required", ()):
+        if name not in value:
+            return f"{_inside(where, name)} is missing"
+    for name, v in value.items():
+        if name not in known and more is False:
+            return f"there is no {_inside(where, name)}; there are: {', '.join(known) or 'none'}"
+        found = problem(
+            v, known.get(name, more if isinstance(more, Mapping) else {}), _inside(where, name), root, depth + 1
+        )
+        if found:
+            return found
+    return None
+
+
+def _inside(where: str, name: str) -> str:
+    return f"{where}.{name[:64]}" if where else repr(name[:64])
+
+
+def _resolved(ref: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `#/$defs/Name` points at; nothing is checked of what points elsewhere."""
+    found: Any = root
+    for part in ref.removeprefix("#/").split("/"):
+        found = found.get(part, {}) if isinstance(found, Mapping) else {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def read(text: str, schema: Mapping[str, Any]) -> Any:
+    """`text` as the value that the schema asks for; as it is where it asks for text, or cannot be read otherwise.
+
+    >>> read("3", {"type": "integer"}), read("3", {"type": "string"}), read("three", {"type": "integer"})
+    (3, '3', 'three')
+    """
+    options = schema.get("anyOf", [schema])
+    kinds = {k for option in options for k in _kinds(option)}
+    if kinds <= {"string", "any"}:
+        return text
+    plain = {"true": "true", "false": "false", "none": "null", "null": "null"}.get(text.strip().lower(), text.strip())
+    try:
+        value = json.loads(plain)
+    except (ValueError, RecursionError):
+        return text
+    return value if any(_TYPES.get(k, _TYPES["any"])(value) for k in kinds) else text

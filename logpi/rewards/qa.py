@@ -1,0 +1,103 @@
+"""Rewards for short answers to questions: exact match and token F1 after SQuAD's normalisation, best over the row's answers.
+
+    normalise = lower case → no punctuation → no a, an, the → single spaces        (Rajpurkar et al. 2016, arXiv:1606.05250)
+
+Only what the policy itself wrote is judged, so the prompt's example of an answer needs no counting, and an answer that stands in a
+retrieved document alone earns nothing. Left out: aliases beyond the row's, numbers as numbers, judgement by a model.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from logpi.rewards.text import last_tag, text_of
+
+__all__ = ["AnswerF1", "AnswerMatch", "f1", "normalise"]
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+
+
+def normalise(text: str) -> str:
+    """SQuAD's normal form; two answers are equal if theirs are.
+
+    >>> normalise("The  Beatles!") == normalise("beatles")
+    True
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def f1(answer: str, gold: str) -> float:
+    """Harmonic mean of the precision and the recall of normalised words, with multiplicity.
+
+    Yes, no and noanswer earn all or nothing (HotpotQA's rule). Two empty answers earn 1.
+
+    >>> round(f1("the tall Eiffel tower", "Eiffel Tower"), 3), f1("no way", "no")
+    (0.8, 0.0)
+    """
+    ours, theirs = normalise(answer), normalise(gold)
+    if ours == theirs:
+        return 1.0
+    if {ours, theirs} & {"yes", "no", "noanswer"}:
+        return 0.0
+    a, b = ours.split(), theirs.split()
+    same = sum((Counter(a) & Counter(b)).values())
+    return 2 * same / (len(a) + len(b)) if same else 0.0
+
+
+def _golds(answer: Any) -> list[str]:
+    return [str(a) for a in answer] if isinstance(answer, list | tuple) else [str(answer)]
+
+
+@dataclass(frozen=True)
+class AnswerMatch:
+    """1 if the last <answer>…</answer> is one of the row's answers after normalisation: Search-R1's reward (arXiv:2503.09516, eq. 4).
+
+    Attributes:
+        tag: where the answer stands; "" takes everything.
+
+    >>> AnswerMatch()(prompts=["?"], completions=["<answer> The Beatles </answer>"], answer=[["beatles", "The Fab Four"]])
+    [1.0]
+    """
+
+    tag: str = "answer"
+    name: str = "qa_em"
+    needs: ClassVar[tuple[str, ...]] = ("answer",)
+
+    def __call__(
+        self, prompts, completions, completion_ids=None, *, answer: Sequence[Any], **columns
+    ) -> list[float | None]:
+        return [self._judge(text_of(c), a) for c, a in zip(completions, answer, strict=True)]
+
+    def _judge(self, text: str, answer: Any) -> float | None:
+        if answer is None:
+            return None
+        found = self.find(text)
+        return float(found is not None and found in map(normalise, _golds(answer)))
+
+    def find(self, text: str) -> str | None:
+        """The normalised answer of `text`, or None."""
+        found = last_tag(text, self.tag) if self.tag else text
+        return None if found is None else normalise(found)
+
+
+@dataclass(frozen=True)
+class AnswerF1(AnswerMatch):
+    """Token F1 of the last <answer>…</answer> with the nearest of the row's answers, in [0, 1].
+
+    >>> AnswerF1()(prompts=["?"], completions=["<answer>Fab Four</answer>"], answer=[["beatles", "The Fab Four band"]])
+    [0.8]
+    """
+
+    name: str = "qa_f1"
+
+    def _judge(self, text: str, answer: Any) -> float | None:
+        if answer is None:
+            return None
+        found = self.find(text)
+        return 0.0 if found is None else max((f1(found, gold) for gold in _golds(answer)), default=0.0)
