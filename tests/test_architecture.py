@@ -27,7 +27,6 @@ MAY_IMPORT = {
     "errors": set(),
     "types": set(),
     "calls": set(),
-    "calls": set(),
     "ops": {"types"},
     "testing": {"types"},
     "selection": {"types"},
