@@ -9,6 +9,7 @@ Accuracy is of sampled responses (temperature 1) unless it says greedy. Left out
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -85,7 +86,7 @@ def _measure(a: R1, title: str, model: str, out: Path, general: str, seconds: fl
         SAMPLES,
         chat=template(a, policy),
     )()
-    told = evaluated(rows, samples)
+    told = evaluated(samples)
     parts = [p for s in samples if s["kind"] == "sampled" for p in s["rewards"]]
     numbers = {
         "accuracy": found["eval/pass@1"], "greedy": found["eval/greedy"], "maj": found.get(f"eval/maj@{SAMPLES}", 0.0),
@@ -100,7 +101,7 @@ def _measure(a: R1, title: str, model: str, out: Path, general: str, seconds: fl
         helpful, shown = _helpful(a, policy, out, general)
         numbers |= {} if helpful is None else {"helpful": helpful}
         responses += shown
-    levels = {k.removeprefix("eval/level/"): v for k, v in told.items() if k.startswith("eval/level/")}
+    levels = {m[1]: v for k, v in found.items() if (m := re.fullmatch(r"eval/level_(.*)/pass@1", k))}
     return Measured(title, numbers, levels, responses)
 
 

@@ -150,7 +150,7 @@ def run(a: RL) -> None:
         )  # fmt: skip
         evaluator = Evaluator(policy, engine, held_out, judged, sampling, a.eval_samples, chat=template, progress=tell)
         outcome = train(
-            rollout, learner, home, steps=a.steps, evaluate=_by_part(evaluator, judged, held_out) if held_out else None,
+            rollout, learner, home, steps=a.steps, evaluate=_by_part(evaluator, judged) if held_out else None,
             eval_every=a.eval_every, save_every=a.save_every, progress=progress,
         )  # fmt: skip
         parts = (tuple(f"rewards/{n}/mean" for n in judged.names), tuple(f"eval/{n}" for n in judged.names))
@@ -229,8 +229,8 @@ def _roles(a: RL, learns: Any, policy: CausalLM, reference: Any, judged: Rewards
     return roles + [Role(f"reward {m.name}", m.model) for m in models]
 
 
-def _by_part(evaluator: Evaluate, judged: Rewards, held_out: Sequence[Mapping[str, Any]]) -> Evaluate:
-    """Also the story by level, and with several rewards the mean of each; a learned one's total says what is best."""
+def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
+    """Also the responses' story, and with several rewards the mean of each; a learned one's total says what is best."""
     from logpi.rewards.model import ModelReward
     from logpi.rollouts.story import evaluated
 
@@ -244,6 +244,6 @@ def _by_part(evaluator: Evaluate, judged: Rewards, held_out: Sequence[Mapping[st
         total = {"eval/reward": numbers["eval/reward"]} if learned else {}
         dull = [k for k in numbers if learned and ("pass@" in k or "greedy" in k or "maj@" in k)]
         kept = {k: v for k, v in numbers.items() if k not in dull}
-        return {**total, **kept, **means, **({} if learned else evaluated(held_out, rows))}, rows
+        return {**total, **kept, **means, **({} if learned else evaluated(rows))}, rows
 
     return measure

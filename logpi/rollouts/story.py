@@ -5,7 +5,7 @@ r"""What responses look like, as numbers on every step: the story that a reward 
     story/format           share that is <think>…</think><answer>…</answer>
     story/mixed            share with words of more than one script
     level/L                mean of the first reward over the rows whose column `level` is L
-    eval/level/L           pass@1 of the held-out items of level L
+    eval/…                 the same of an evaluation
 
 DeepSeek-R1-Zero's own list of reflective words is kept (Nature 645, 633, supplement: wait, mistake, however, but, retry,
 error, verify, wrong, evaluate, check), with its kin in Chinese, Russian and Arabic. Lengths and truncation are counted with
@@ -79,9 +79,7 @@ def story(answers: Sequence[Answers]) -> dict[str, float]:
     return numbers | {f"level/{k}": v for k, v in levels.items()}
 
 
-def evaluated(rows: Sequence[Mapping[str, Any]], samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of an evaluation's samples (`evaluation.py`), the sampled ones; `rows` are its items, in their order."""
-    sampled = [s for s in samples if s["kind"] == "sampled"]
-    numbers = {f"eval/{k}": v for k, v in told([t for s in sampled for t in s["completions"]]).items()}
-    right = ((row, [float(r) for r in s["right"]]) for row, s in zip(rows, sampled, strict=True))
-    return numbers | {f"eval/level/{k}": v for k, v in by_level(right).items()}
+def evaluated(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of an evaluation's records (`evaluation.py`, which has its own numbers by level), the sampled ones."""
+    texts = [t for s in samples if s["kind"] == "sampled" for t in s["completions"]]
+    return {f"eval/{k}": v for k, v in told(texts).items()}
