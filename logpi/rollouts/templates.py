@@ -7,11 +7,16 @@ Left out: chat templates (the tokenizer's), and a benchmark's own way to put a q
 
 from __future__ import annotations
 
-from logpi.envs.benchmarks import R1
-
 __all__ = ["TEMPLATES", "filled", "named"]
 
-TEMPLATES = {"r1-zero": R1.replace("{question}", "{prompt}")}
+TEMPLATES = {
+    "r1-zero": (
+        "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
+        "first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
+        "process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> "
+        "reasoning process here </think> <answer> answer here </answer>. User: {prompt}. Assistant:"
+    ),
+}
 
 
 def named(text: str) -> str:
