@@ -121,6 +121,8 @@ def reward(spec: str) -> Weighted:
         return Weighted(user_reward(body), weight)
     if body.startswith("model:"):
         return Weighted(ModelReward(body.removeprefix("model:")), weight)
+    if body.startswith("preference:"):
+        return Weighted(ModelReward(body.removeprefix("preference:"), unverified=True), weight)
     name, args, options = parse_call(body)
     if name not in NAMES:
         raise ValueError(f"no reward is called {name!r}: {nearest(name, NAMES)} (your own: my_file.py:function)")
@@ -130,8 +132,6 @@ def reward(spec: str) -> Weighted:
 def rewards(specs: Sequence[str | Callable[..., Any] | Weighted] | str | Rewards | Callable[..., Any]) -> Rewards:
     """Any mixture of specifications, functions with TRL's signature and `Weighted` parts, as one `Rewards`.
 
-    if body.startswith("preference:"):
-        return Weighted(ModelReward(body.removeprefix("preference:"), unverified=True), weight)
     >>> rewards(["exact:1.0", "think_answer:0.1"]).names
     ('exact', 'think_answer')
     """
