@@ -1,10 +1,13 @@
-"""DPO and SFT beside TRL: seconds a step, pairs (or rows) a second, peak memory, and the losses of the same batches.
+"""DPO and SFT beside TRL: seconds a step, pairs (or rows) a second, memory, and the losses of the same batches.
 
-    python benchmarks/preferences.py --model DIR --data pairs.jsonl [--peer PYTHON] [--pairs 4] [--steps 3] [--max-length 256]
+    python benchmarks/preferences.py --model DIR --data pairs.jsonl [--peer PYTHON] [--jobs sft dpo] [--pairs 4] [--steps 3]
+                                     [--max-length 256] [--micro-tokens 512] [--lr 1e-6] [--peer-rows 0] [--json]
 
 PYTHON is an interpreter that has trl. Each side runs in a process of its own, on the same rows in the same order, float32,
 with the same AdamW; the first step is a warm-up and not timed. TRL runs with its defaults for this (padded, eager reference
-model). Peak memory is the process's largest resident set, loading included.
+model), all pairs of a step at once, or --peer-rows at a time. Ours takes --micro-tokens at a time, which changes no gradient.
+Peak is the process's largest resident set once the model is loaded; "above" is what of it came on top of the process as it
+stood with the model loaded: gradients, Adam's moments, activations, reference.
 """
 
 from __future__ import annotations
@@ -30,6 +33,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=256)
+    parser.add_argument("--micro-tokens", type=int, default=512)
+    parser.add_argument("--lr", type=float, default=1e-6)
+    parser.add_argument(
+        "--peer-rows", type=int, default=0, help="rows of a forward for trl, the rest accumulated; 0: all"
+    )
+    parser.add_argument("--jobs", nargs="*", choices=JOBS, default=JOBS)
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each run, not a table")
     parser.add_argument("--side", choices=("logpi", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     a = parser.parse_args()
@@ -38,21 +48,24 @@ def main() -> None:
         print("RESULT " + json.dumps((_logpi if a.side == "logpi" else _trl)(a)))
         return
     sides = {"logpi": sys.executable} | ({"trl": a.peer} if a.peer else {})
-    print(f"{'job':<6}{'side':<8}{'s/step':>8}{'pairs/s':>9}{'peak GB':>9}   losses")
+    if not a.json:
+        print(f"{'job':<6}{'side':<8}{'s/step':>8}{'pairs/s':>9}{'peak GB':>9}{'above':>8}   losses")
     with tempfile.TemporaryDirectory() as out:
         rows = Path(out) / "rows.json"
         rows.write_text(json.dumps(_rows(a)))
-        for job in JOBS:
+        for job in a.jobs:
             for side, python in sides.items():
                 r = _child(python, a, side, job, rows)
                 shown = " ".join(f"{x:.4f}" for x in r["losses"])
-                speed = f"{r['seconds']:>8.2f}{a.pairs / r['seconds']:>9.2f}{r['peak']:>9.2f}"
-                print(f"{job:<6}{side:<8}{speed}   {shown}", flush=True)
+                speed = f"{r['seconds']:>8.2f}{a.pairs / r['seconds']:>9.2f}{r['peak']:>9.2f}{r['above']:>8.2f}"
+                line = json.dumps({"job": job, "side": side, **r}) if a.json else f"{job:<6}{side:<8}{speed}   {shown}"
+                print(line, flush=True)
 
 
 def _child(python: str, a: argparse.Namespace, side: str, job: str, rows: Path) -> dict[str, Any]:
-    words = [python, __file__, "--model", a.model, "--data", str(rows), "--pairs", str(a.pairs), "--steps", str(a.steps),
-             "--max-length", str(a.max_length), "--side", side, "--job", job]  # fmt: skip
+    same = {"model": a.model, "data": rows, "pairs": a.pairs, "steps": a.steps, "max-length": a.max_length, "lr": a.lr,
+            "micro-tokens": a.micro_tokens, "peer-rows": a.peer_rows, "side": side, "job": job}  # fmt: skip
+    words = [python, __file__, *(word for name, value in same.items() for word in (f"--{name}", str(value)))]
     done = subprocess.run(words, capture_output=True, text=True)
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not found:
@@ -72,10 +85,17 @@ def _rows(a: argparse.Namespace) -> list[dict[str, Any]]:
     return short[: a.pairs * (a.steps + 1)]
 
 
-def _result(seconds: list[float], losses: list[float]) -> dict[str, Any]:
+def _resident() -> float:
+    """GB of this process now; from here on its largest is counted anew (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**30
+
+
+def _result(seconds: list[float], losses: list[float], loaded: float) -> dict[str, Any]:
     timed = seconds[1:] or seconds
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": sum(timed) / len(timed), "peak": peak, "losses": losses}
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
+    return {"seconds": sum(timed) / len(timed), "peak": peak, "above": peak - loaded, "losses": losses}
 
 
 def _logpi(a: argparse.Namespace) -> dict[str, Any]:
@@ -86,12 +106,14 @@ def _logpi(a: argparse.Namespace) -> dict[str, Any]:
     from logpi.rollouts.pairs import Preferences, read_pairs
 
     policy = CausalLM.load(a.model)
+    loaded = _resident()
     groups = read_pairs(policy, a.rows, max_length=a.max_length).groups[: a.pairs * (a.steps + 1)]
     data = Preferences(groups, size=a.pairs)
     if a.job == "dpo":
-        data.record(policy)
-    made = algorithm("dpo", recorded=True) if a.job == "dpo" else algorithm("sft")
-    learner = Learner(policy, made, AdamW(1e-6, betas=(0.9, 0.999)))
+        data.record(policy, tokens=a.micro_tokens)
+    pieces = {"micro_tokens": a.micro_tokens}
+    made = algorithm("dpo", recorded=True, **pieces) if a.job == "dpo" else algorithm("sft", **pieces)
+    learner = Learner(policy, made, AdamW(a.lr, betas=(0.9, 0.999)))
     seconds, losses = [], []
     for batch in data.batches():
         part = batch if a.job == "dpo" else batch.rows(batch.reward.sum(1) > 0)  # the chosen ones
@@ -99,7 +121,7 @@ def _logpi(a: argparse.Namespace) -> dict[str, Any]:
         report = learner.update(part)
         seconds.append(time.perf_counter() - start)
         losses.append(report["loss"])
-    return _result(seconds, losses)
+    return _result(seconds, losses, loaded)
 
 
 def _trl(a: argparse.Namespace) -> dict[str, Any]:
@@ -123,8 +145,9 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
     make, config = (DPOTrainer, DPOConfig) if a.job == "dpo" else (SFTTrainer, SFTConfig)
     with tempfile.TemporaryDirectory() as out:
         arguments = config(
-            output_dir=out, per_device_train_batch_size=a.pairs, max_length=a.max_length, max_steps=a.steps + 1,
-            learning_rate=1e-6, lr_scheduler_type="constant", logging_steps=1, report_to=[], save_strategy="no",
+            output_dir=out, per_device_train_batch_size=a.peer_rows or a.pairs,
+            gradient_accumulation_steps=a.pairs // (a.peer_rows or a.pairs), max_length=a.max_length, max_steps=a.steps + 1,
+            learning_rate=a.lr, lr_scheduler_type="constant", logging_steps=1, report_to=[], save_strategy="no",
             bf16=False, gradient_checkpointing=False, use_cpu=True, dataloader_num_workers=0,
         )  # fmt: skip
 
@@ -132,14 +155,16 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
             def _get_train_sampler(self, *_: Any) -> SequentialSampler:
                 return SequentialSampler(self.train_dataset)
 
+        model = AutoModelForCausalLM.from_pretrained(a.model, dtype="float32")
+        loaded = _resident()
         trainer = Ordered(
-            model=AutoModelForCausalLM.from_pretrained(a.model, dtype="float32"), args=arguments,
+            model=model, args=arguments,
             train_dataset=Dataset.from_list(rows), processing_class=AutoTokenizer.from_pretrained(a.model),
             callbacks=[Clock()],
         )  # fmt: skip
         trainer.train()
     losses = [x["loss"] for x in trainer.state.log_history if "loss" in x]
-    return _result(seconds, losses)
+    return _result(seconds, losses, loaded)
 
 
 if __name__ == "__main__":
