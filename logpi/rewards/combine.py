@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from logpi.rewards.processes import Failure
 from logpi.rewards.text import Completion
-from logpi.rewards.user import Failure, UserReward
+from logpi.rewards.user import UserReward
 from logpi.rewards.worker import describe, verdict
 
 __all__ = ["Failure", "Rewards", "Score", "Weighted", "failures"]
@@ -30,6 +31,13 @@ class FindsAnswer(Protocol):
     """A reward that can say which answer it would judge."""
 
     def find(self, text: str) -> str | None: ...
+
+
+@runtime_checkable
+class TriesRows(Protocol):
+    """A reward that can try itself on rows before any work is done: can it read them, does it agree with itself?"""
+
+    def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def _call(function: Callable[..., Any], prompts, completions, completion_ids, co
         return Failure("raised", describe(error))
     if len(result) != len(completions):
         return Failure("length", f"returned {len(result)} rewards for {len(completions)} completions")
-    checked = [verdict(v) for v in result]
+    checked = [v if isinstance(v, Failure) else verdict(v) for v in result]
     return [Failure(**v) if isinstance(v, dict) else v for v in checked]
 
 
@@ -132,8 +140,9 @@ class Rewards:
         function = self.parts[0].function
         return function.find if isinstance(function, FindsAnswer) else None
 
-    def check(self, columns: Sequence[str]) -> None:
-        """Refuse rows that lack a column which a reward needs, and files that do not load, before any work is done.
+    def check(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Refuse rows that lack a column which a reward needs, files that do not load, and, given some `rows`, answers
+        that a verifier cannot read or does not accept as their own, before any work is done.
 
         Raises:
             ValueError: names the reward, the column, and the columns there are; or why the user's file fails.
@@ -145,6 +154,8 @@ class Rewards:
             if missing:
                 have = ", ".join(sorted(columns)) or "no columns"
                 raise ValueError(f"reward {part.name!r} needs the column {missing[0]!r}; the rows have: {have}")
+            if rows and isinstance(part.function, TriesRows):
+                part.function.try_rows(rows)
 
     def score(
         self,

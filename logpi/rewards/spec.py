@@ -21,12 +21,16 @@ from typing import Any
 
 from logpi.rewards.arithmetic import Countdown
 from logpi.rewards.bfcl import Bfcl
+from logpi.rewards.code import Code
 from logpi.rewards.combine import Rewards, Weighted
+from logpi.rewards.command import Command
 from logpi.rewards.format import ThinkAnswer
 from logpi.rewards.language import LanguageConsistency
 from logpi.rewards.length import SoftOverlong
 from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
+from logpi.rewards.math import Math
 from logpi.rewards.model import ModelReward
+from logpi.rewards.pattern import JsonSchema, Regex
 from logpi.rewards.qa import AnswerF1, AnswerMatch
 from logpi.rewards.tool_calls import ToolCalls, ToolFormat, ToolLength
 from logpi.rewards.user import user_reward
@@ -41,6 +45,11 @@ NAMES: dict[str, Callable[..., Any]] = {
     "think_answer": ThinkAnswer,
     "soft_overlong": SoftOverlong,
     "countdown": Countdown,
+    "math": Math,
+    "code": Code,
+    "regex": Regex,
+    "json_schema": JsonSchema,
+    "command": Command,
     "language": LanguageConsistency,
     "qa_em": AnswerMatch,
     "qa_f1": AnswerF1,

@@ -123,5 +123,10 @@ def last_number(text: str) -> Fraction | None:
     >>> last_number("so 1,000 - 3 = 997."), last_number("none")
     (Fraction(997, 1), None)
     """
-    found = deque(_NUMBER.finditer(text.replace("\u2212", "-")), maxlen=1)
-    return as_number(found[0].group()) if found else None
+    text = text.replace("\u2212", "-")
+    tail = text.find(" ", len(text) - 256) if len(text) > 512 else 0  # the end alone first: a solution may be long
+    for start in (max(tail, 0), 0):
+        found = deque(_NUMBER.finditer(text, start), maxlen=1)
+        if found and (found[0].start() > start + 32 or not start):  # no part of a number that begins before
+            return as_number(found[0].group())
+    return None

@@ -1,126 +1,24 @@
 """A reward function from the user's own Python file, run in a process that can be killed.
 
 The function is called on the whole batch; if that raises, hangs, dies or returns the wrong number of rewards, it is
-called again one sample at a time, so that only the guilty samples are lost. A hung process is killed by a timer (works
-off the main thread, stops C code too: no signals are involved) and a fresh one started. Left out: protection from a
-hostile *file*: this is the user's code and has the user's rights; code written by a policy belongs in a sandbox.
+called again one sample at a time, so that only the guilty samples are lost (`processes.py` kills and restarts). Left out:
+protection from a hostile *file*: this is the user's code and has the user's rights; code written by a policy belongs in
+a sandbox (`code.py`).
 """
 
 from __future__ import annotations
 
 import ast
-import atexit
 import difflib
-import json
-import os
-import pickle
-import signal
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from logpi.rewards import worker
+from logpi.rewards.processes import Failure, Process, call
 from logpi.rewards.worker import from_verl
 
 __all__ = ["Failure", "UserReward", "from_verl", "user_reward"]
-
-START_SECONDS = 120.0  # importing the user's file may import torch
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a sample has no verdict.
-
-    Attributes:
-        kind: raised, hung, died, nan (or infinite), type, length, given_up.
-        message: one line for people.
-    """
-
-    kind: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
-
-
-def _kill_all(process: subprocess.Popen) -> None:
-    """Kill a process and whatever it started."""
-    try:
-        if process.returncode is None:  # not yet reaped: its id is still its own
-            os.killpg(process.pid, signal.SIGKILL)
-    except OSError:  # already gone
-        pass
-
-
-class _Process:
-    """One worker process: a call with a deadline, killed when it is late, started again when next needed."""
-
-    def __init__(self, path: str, function: str) -> None:
-        self.command = [sys.executable, "-P", worker.__file__, path, function]
-        self.process: subprocess.Popen | None = None
-        self.needs: tuple[str, ...] = ()
-
-    def ask(self, call: bytes, seconds: float) -> dict[str, Any]:
-        """The worker's reply, or {"failed": {...}} of kind hung or died; a file that no longer loads has died."""
-        try:
-            process = self.start()
-        except ValueError as error:
-            return {"failed": {"kind": "died", "message": str(error)}}
-        return self._exchange(process, call, seconds)
-
-    def start(self) -> subprocess.Popen:
-        """The process, the user's file loaded in it. Raises ValueError with the file's own error."""
-        if self.process is not None:
-            return self.process
-        pipe = subprocess.PIPE
-        process = self.process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, start_new_session=True)
-        atexit.register(self.kill)
-        hello = self._exchange(process, b"", START_SECONDS)
-        if "failed" in hello:
-            self.kill()
-            raise ValueError(f"reward file {self.command[-2]} cannot be loaded: {hello['failed']['message']}")
-        self.needs = tuple(hello["needs"])
-        return process
-
-    def _exchange(self, process: subprocess.Popen, call: bytes, seconds: float) -> dict[str, Any]:
-        late = threading.Event()
-        timer = threading.Timer(seconds, lambda: (late.set(), _kill_all(process)))
-        timer.daemon = True
-        timer.start()
-        try:
-            assert process.stdin and process.stdout
-            if call:
-                worker.write_frame(process.stdin, call)
-            return json.loads(worker.read_frame(process.stdout))
-        except (EOFError, OSError, ValueError):
-            self.kill()
-            if late.is_set():
-                return {"failed": {"kind": "hung", "message": f"no answer in {seconds:g} s; the process was killed"}}
-            return {"failed": {"kind": "died", "message": "its process ended without an answer"}}
-        except BaseException:  # Ctrl-C: the reply to this call must not be taken for the next one's
-            self.kill()
-            raise
-        finally:
-            timer.cancel()
-
-    def kill(self) -> None:
-        """End the worker and forget it; harmless when there is none."""
-        process = self.process
-        if process is None:
-            return
-        _kill_all(process)
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            try:
-                if stream:
-                    stream.close()
-            except OSError:  # unsent bytes of a call that was cut off
-                pass
-        self.process = None
-        atexit.unregister(self.kill)
 
 
 @dataclass(frozen=True)
@@ -142,11 +40,11 @@ class UserReward:
     timeout: float = 10.0
     batch_timeout: float = 60.0
     patience: int = 8
-    _process: _Process = field(init=False, repr=False, compare=False)
+    _process: Process = field(init=False, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_process", _Process(self.path, self.function))
+        object.__setattr__(self, "_process", Process(self.path, self.function))
 
     def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None | Failure]:
         with self._lock:
@@ -199,7 +97,7 @@ class _Rows:
     def call(self, at: slice) -> bytes:
         ids = None if self.completion_ids is None else list(self.completion_ids)[at]
         columns = {name: list(values)[at] for name, values in self.columns.items()}
-        return pickle.dumps((self.prompts[at], self.completions[at], ids, columns))
+        return call(self.prompts[at], self.completions[at], ids, columns)
 
 
 def _functions(path: Path) -> list[str]:

@@ -1,9 +1,9 @@
 """The process in which a user's reward function runs, so that a hang or a crash there costs a sample and not the run.
 
-Started as a script (`python worker.py FILE FUNCTION`), with the standard library only: it starts in a few
+Started as a script (`python worker.py FILE FUNCTION [BYTES]`), with the standard library only: it starts in a few
 hundredths of a second, and never imports the training program's own main module as `multiprocessing` would.
 It reads pickled calls from its standard input and answers in JSON: what a policy wrote may reach the user's function,
-and must not come back to the trainer as a pickle. Left out: deadlines and restarts, which are the parent's (`user.py`).
+and must not come back to the trainer as a pickle. Left out: deadlines and restarts, which are the parent's (`processes.py`).
 
 Frames, both ways: 8 bytes of length, big endian, then the body.
     first answer    {"needs": ["solution", ...]}: the columns that the function cannot do without; or {"failed": ...}
@@ -20,6 +20,7 @@ import json
 import math
 import os
 import pickle
+import resource
 import struct
 import sys
 import threading
@@ -147,7 +148,9 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def main(path: str, name: str) -> None:
+def main(path: str, name: str, memory: str = "0") -> None:
+    if int(memory):
+        resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     calls, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

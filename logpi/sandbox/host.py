@@ -14,7 +14,6 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
-import fcntl
 import json
 import os
 import platform
@@ -145,6 +144,8 @@ def _launch(backend: str) -> _Walls:
 
 def _job_file(task: dict[str, Any] | bytes) -> int:
     """A sealed file in memory: the reader can neither block the writer nor change what stands there."""
+    import fcntl  # not on every system on which this module is imported
+
     fd = os.memfd_create("job", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     data = task if isinstance(task, bytes) else json.dumps(task).encode()
     with open(fd, "wb", closefd=False) as file:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import gc
 import json
 import math
 import os
@@ -249,6 +250,8 @@ def main(control_fd: int, options: dict[str, Any]) -> None:
         for name in WARM.split():
             with contextlib.suppress(ImportError):
                 __import__(name)
+        gc.collect()
+        gc.freeze()  # a child's collector does not touch, and so does not copy, what it shares with us
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     except Exception as error:
         control.send(json.dumps({"failed": str(error)}).encode())

@@ -117,7 +117,7 @@ def test_specifications():
     ("spec", "line"),
     [
         ("nubmer", "no reward is called 'nubmer': did you mean 'number'?"),
-        ("qqq", "no reward is called 'qqq': there are: bfcl, boxed, countdown, exact"),
+        ("qqq", "no reward is called 'qqq': there are: bfcl, boxed, code, command, countdown, exact"),
         ("exact(mark='#')", "reward 'exact' has no option 'mark': did you mean 'marker'?"),
         ("soft_overlong", "reward 'soft_overlong': missing a required argument: 'max_length'; its options are"),
         ("number(", "cannot read 'number\\('"),
