@@ -9,10 +9,11 @@ derivative (Fisher-vector products) goes through. Left out: top-k and top-p, whi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 __all__ = ["Head", "score"]
@@ -27,9 +28,13 @@ class Head:
         temperature: of the policy; > 0. It is part of π everywhere: sampling, log-probability, entropy.
     """
 
-    linear: nn.Module
+    linear: Any
     softcap: float | None = None
     temperature: float = 1.0
+
+    def over(self, linear: Callable[[Tensor], Tensor]) -> Head:
+        """The same head on another output layer."""
+        return replace(self, linear=linear)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[M, V] of the tempered policy for hidden states [M, d]; at least float32."""

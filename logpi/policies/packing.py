@@ -73,15 +73,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) 
 
 def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
     rows, heads, length, size = q.shape
-    grouped = q.reshape(rows, k.shape[1], -1, size)  # the heads that share keys become more queries of that head
-    scores = (grouped * rule.scaling) @ k.transpose(-1, -2)
+    seen = k.shape[2]
+    queries = q.reshape(rows * k.shape[1], -1, size)  # the heads that share keys become more queries of that head
+    scores = torch.bmm(queries * rule.scaling, k.flatten(0, 1).mT)
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
-    scores = scores.view(rows, heads, length, -1)
+    scores = scores.view(rows, heads, length, seen)
     if mask is not None:
         scores = scores + mask
     weight = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
-    return (weight.view(rows, k.shape[1], -1, k.shape[2]) @ v).reshape(rows, heads, length, size)
+    return torch.bmm(weight.view(len(queries), -1, seen), v.flatten(0, 1)).view(rows, heads, length, size)
 
 
 @dataclass(frozen=True)

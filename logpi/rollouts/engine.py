@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from logpi.policies.causal_lm import CausalLM
+from logpi.policies.decoder import decoder
 from logpi.policies.packing import CELLS, pack
 from logpi.rollouts.cache import Cache, Extension, Prefill, Step
 from logpi.rollouts.partner import ENDED, Heard, Partner, Spoken
@@ -153,7 +154,8 @@ class _Call:
         device = generator.device if generator is not None else "cpu"
         self.seeds = torch.randint(SEEDS, (len(self.owner),), generator=generator, device=device).cpu()
         temperature = sampling.temperature or self.policy.temperature
-        self.head = replace(self.policy.head, temperature=temperature)
+        self.decoder = decoder(self.policy, max(limits, default=0))
+        self.head = replace(self.decoder.head, temperature=temperature)
         self.is_eos = torch.zeros(self.policy.vocabulary, dtype=torch.bool, device=self.policy.device)
         self.is_eos[[i for i in self.policy.eos_ids if i < self.policy.vocabulary]] = True
         self.finder = engine.stops(sampling.stop)
@@ -187,7 +189,7 @@ class _Call:
         rows = self.rows
         self.cache.reserve(len(rows), self.longest)
         step = Step(self.cache, self.slot[: len(rows)], rows.position, self.longest)
-        logits = self.head.logits(self.policy.hidden(step, rows.token, rows.position))
+        logits = self.head.logits(self.decoder.hidden(step, rows.token, rows.position))
         token, logp = draw(logits, uniform(rows.seed, rows.position), self.greedy, self.sampling)
         self.sampled.append((rows.row, token, logp))
         self.rows = replace(rows, token=token, position=rows.position + 1, left=rows.left - 1)
@@ -250,7 +252,8 @@ class _Call:
         for some in _batches(count, start + count):
             text = [[int(token[i]), *observations[i][:-1]] for i in some.tolist()]
             extension = Extension.after(self.cache, slot[some], start[some], count[some])
-            self.policy.hidden(extension, torch.tensor([t for x in text for t in x], device=device), extension.position)
+            ids = torch.tensor([t for x in text for t in x], device=device)
+            self.decoder.hidden(extension, ids, extension.position)
         last = torch.tensor([o[-1] if o else -1 for o in observations], device=device)
         left = self.parked.left[parked].clamp(max=self.policy.context - 1 - start - count)
         self.parked = replace(
@@ -305,7 +308,7 @@ class _Call:
             device = self.policy.device
             packed = pack(tokens.to(device), length.to(device), torch.zeros_like(length).to(device))
             prefill = Prefill(packed)
-            self.policy.hidden(prefill, packed.ids, packed.position)
+            self.decoder.hidden(prefill, packed.ids, packed.position)
             self.read |= {p: (prefill, packed.where[i, : len(p) - 1]) for i, p in enumerate(some)}
 
     def _fresh(self, entering: list[int]) -> _Rows:

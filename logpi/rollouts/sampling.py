@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Completion", "Request", "Sampling", "StopStrings", "draw", "uniform"]
+__all__ = ["Completion", "Request", "Sampling", "StopStrings", "draw", "invert", "uniform"]
+
+BLOCK = 256  # probabilities that are added up before they are searched
 
 
 @dataclass(frozen=True)
@@ -104,16 +106,40 @@ def draw(logits: Tensor, u: Tensor, greedy: Tensor | None, sampling: Sampling) -
     Raises:
         FloatingPointError: the distribution is not a distribution (NaN or infinite logits).
     """
-    logp = logits.log_softmax(-1)
-    p = logp.exp()
-    if sampling.truncated:
-        p = _truncate(p, sampling)
-    cumulative = p.cumsum(-1)
-    token = torch.searchsorted(cumulative, (u * cumulative[:, -1])[:, None], right=True).squeeze(-1)
+    p = logits.softmax(-1)
+    token = invert(_truncate(p, sampling) if sampling.truncated else p, u)
     if greedy is not None:
         token = torch.where(greedy, logits.argmax(-1), token)
-    token = token.clamp_(max=logits.shape[1] - 1)  # reached only by NaN, which the caller sees in logp
-    return token, logp.gather(-1, token[:, None]).squeeze(-1)
+    return token, p.gather(-1, token[:, None]).squeeze(-1).log()
+
+
+def invert(p: Tensor, u: Tensor) -> Tensor:
+    """[n], the first index at which the cumulative sum of p [n, V] exceeds u [n] times the whole sum; p there is not 0.
+
+    Over a large vocabulary first the block of `BLOCK` is found by the blocks' sums, then the place in it: the whole
+    cumulative sum would cost more than all else in sampling.
+    """
+    if p.shape[1] <= 4 * BLOCK:
+        return _first(p.cumsum(-1), u)[0].squeeze(1)
+    whole = p.shape[1] // BLOCK * BLOCK
+    sums = p[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1)
+    if whole < p.shape[1]:
+        sums = torch.cat([sums, p[:, whole:].sum(-1, keepdim=True)], -1)
+    cumulative = sums.cumsum(-1)
+    block, z = _first(cumulative, u)
+    size = sums.gather(1, block)
+    left = (z - (cumulative.gather(1, block) - size)) / size  # uniform again
+    column = block * BLOCK + torch.arange(BLOCK, device=p.device)
+    inside = p.gather(1, column.clamp(max=p.shape[1] - 1)).masked_fill_(column >= p.shape[1], 0)
+    place = _first(inside.cumsum(-1), left.squeeze(1).clamp_(min=0))[0]
+    return (block * BLOCK + place).clamp_(max=p.shape[1] - 1).squeeze(1)  # beyond the end: only NaN, seen in logp
+
+
+def _first(cumulative: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Where cumulative [n, *] first exceeds z = u [n] times its end; that index and z, [n, 1] each."""
+    end = cumulative[:, -1]
+    z = torch.minimum(u * end, torch.nextafter(end, torch.zeros_like(end)))[:, None]  # rounding may reach the end
+    return torch.searchsorted(cumulative, z, right=True).clamp_(max=cumulative.shape[1] - 1), z
 
 
 def _truncate(p: Tensor, sampling: Sampling) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from logpi.policies.causal_lm import CausalLM
 from logpi.rollouts.cache import Cache
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
-from logpi.rollouts.sampling import draw, uniform
+from logpi.rollouts.sampling import draw, invert, uniform
 from logpi.types import Trajectory, collate
 from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer
 
@@ -268,3 +268,17 @@ def test_a_model_that_keeps_its_attention_is_decoded_by_its_own_generate():
     stop = policy.tokenizer.decode(out[0][0].tokens[2])
     cut = Engine(policy).generate(requests[:1], Sampling(max_tokens=20, stop=(stop,)), seed())[0][0]
     assert cut.stop == "stop" and len(cut.tokens) <= 3
+
+
+@pytest.mark.parametrize("size", [3, 1024, 1025, 5000])
+def test_inversion_is_exact_for_any_size_of_vocabulary(size):
+    p = torch.rand(size, generator=seed()).masked_fill_(torch.rand(size, generator=seed(1)) < 0.3, 0)
+    p[-1], u = 0, torch.rand(4000, generator=seed(2))
+    index = invert((p / p.sum()).expand(len(u), -1), u)
+    assert (p[index] > 0).all()
+    cumulative = p.double().cumsum(0) / p.double().sum()
+    assert (u < cumulative[index] + 1e-6).all() and (
+        u > cumulative[index] - (p.double() / p.double().sum())[index] - 1e-6
+    ).all()
+    ends = invert((p / p.sum()).expand(2, -1), torch.tensor([0.0, 1 - 2**-24]))
+    assert ends.tolist() == [int(p.nonzero()[0]), int(p.nonzero()[-1])]
