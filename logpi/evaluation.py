@@ -16,16 +16,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
 from logpi.envs.rows import Row
 from logpi.policies.causal_lm import CausalLM
-from logpi.pooling import Majority, PassAt, Sample, doubling
+from logpi.pooling import BestOf, Majority, PassAt, Sample, WeightedVote, best_of, doubling
 from logpi.rewards import Rewards
 from logpi.rollouts.engine import Engine, Request, Sampling
 from logpi.rollouts.text import Answers, Chat, answer
+from logpi.scorers import Partial, Scorer
 
 __all__ = [
     "Estimate",
@@ -34,33 +35,12 @@ __all__ = [
     "estimates",
     "interval",
     "measures",
-    "reader",
     "samples_of",
     "unanswerable",
 ]
 
 Record = dict[str, Any]
 SEEDS = 2**63 - 1  # as many as the engine draws its rows' seeds from
-
-
-@runtime_checkable
-class Canonical(Protocol):
-    """A reward that knows the one way to write an answer: what it calls equal votes together (0.5 and 1/2)."""
-
-    def canonical(self, answer: str) -> str | None: ...
-
-
-def reader(rewards: Rewards) -> Callable[[str], str | None] | None:
-    """What reads the answer out of a text, equal answers as equal strings, or None if the first reward cannot."""
-    find, function = rewards.find_answer, rewards.parts[0].function
-    if find is None or not isinstance(function, Canonical):
-        return find
-
-    def read(text: str) -> str | None:
-        found = find(text)
-        return None if found is None else function.canonical(found) or found
-
-    return read
 
 
 def unanswerable(rewards: Rewards, rows: Sequence[Row]) -> list[int]:
@@ -105,15 +85,17 @@ def estimates(values: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
     return {k: Estimate(fmean(v), *interval(v), len(v)) for k, v in values.items()}
 
 
-def samples_of(record: Record, scores: Sequence[float] | None = None) -> list[Sample]:
+def samples_of(record: Record) -> list[Sample]:
     """A record's responses as pools see them."""
     n = len(record["right"])
-    answers, scores = record.get("answers") or [None] * n, scores or [0.0] * n
-    return [Sample(r, a, s) for r, a, s in zip(record["right"], answers, scores, strict=True)]
+    answers, scores = record.get("answers") or [None] * n, record.get("scores") or [0.0] * n
+    return [Sample(r, a, float(s)) for r, a, s in zip(record["right"], answers, scores, strict=True)]
 
 
 def measures(records: Sequence[Record], ks: Sequence[int] = ()) -> dict[str, list[float]]:
     """One value for each item: pass@k and maj@k at `ks` (default 1, 2, 4, … and all), greedy, and the lenient ones.
+
+    With a scorer also best_of@k and weighted_maj@k, and judge_best@k: the score itself of the best of k.
 
     Raises:
         ValueError: a k larger than the number of samples.
@@ -123,8 +105,14 @@ def measures(records: Sequence[Record], ks: Sequence[int] = ()) -> dict[str, lis
     pooled = [samples_of(r) for r in sampled]
     ks = ks or doubling(len(pooled[0]))
     out = {f"pass@{k}": [PassAt()(s, k) for s in pooled] for k in ks}
-    if sampled[0].get("answers") is not None:
+    votes = sampled[0].get("answers") is not None
+    if votes:
         out |= {f"maj@{k}": [Majority()(s, k) for s in pooled] for k in ks if k > 1}
+    if sampled[0].get("scores") is not None:
+        out |= {f"best_of@{k}": [BestOf()(s, k) for s in pooled] for k in ks}
+        out |= {f"weighted_maj@{k}": [WeightedVote()(s, k) for s in pooled] for k in ks if votes and k > 1}
+        scores = [[x.score for x in s] for s in pooled]
+        out |= {f"judge_best@{k}": [best_of(x, x, k) for x in scores] for k in ks}
     if sampled[0].get("lenient") is not None:
         out["lenient_pass@1"] = [fmean(r["lenient"]) for r in sampled]
     if greedy:
@@ -156,6 +144,7 @@ class Evaluator:
         seed: the same at every call, so that curves compare like with like.
         lenient: the name of that one of `rewards` which takes the answer from wherever it stands, or "".
         ks: of pass@k and maj@k; default 1, 2, 4, … and all.
+        scorer: also scores every sampled response, for best-of-N and weighted votes.
 
     Raises:
         ValueError: no rows; a k larger than samples; no reward called `lenient`.
@@ -173,6 +162,7 @@ class Evaluator:
     progress: Callable[[int, int], None] | None = None
     lenient: str = ""
     ks: Sequence[int] = ()
+    scorer: Scorer | None = None
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -228,10 +218,23 @@ class Evaluator:
             self._generator(begin),
             self.progress,
         )
-        return [
+        records = [
             self._record(a, begin + i % len(rows), "sampled" if i < len(rows) else "greedy")
             for i, a in enumerate(answers)
         ]
+        scores = iter(self._scores(answers[: len(rows)]))
+        return [
+            r | {"scores": [next(scores) for _ in r["right"]]} if self.scorer and r["kind"] == "sampled" else r
+            for r in records
+        ]
+
+    def _scores(self, answers: Sequence[Answers]) -> list[float]:
+        every = [
+            Partial(a.row, a.prompt, c.tokens, c.logp, t, c.stop)
+            for a in answers
+            for c, t in zip(a.completions, a.texts, strict=True)
+        ]
+        return self.scorer(every) if self.scorer else []
 
     def _generator(self, begin: int) -> torch.Generator:
         """The engine takes one number for each sample: those of the items before `begin` are passed over."""
@@ -241,7 +244,7 @@ class Evaluator:
 
     def _record(self, a: Answers, item: int, kind: str) -> Record:
         """Right means that the first reward gives its full mark of 1; a missing verdict is not right."""
-        find = reader(self.rewards)
+        find = self.rewards.find_answer
         marks = {n: [(s.parts[n] or 0.0) >= 1.0 for s in a.scores] for n in (self.rewards.names[0], self.lenient) if n}
         return {
             "kind": kind,

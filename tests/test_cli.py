@@ -130,6 +130,8 @@ def test_a_run_eval_and_repeat(capsys, model, tmp_path):
                 "2",
                 "--json",
                 "--max-completion-length=4",
+                "--out",
+                str(tmp_path / "eval"),
             ]
         )
         == 0

@@ -7,13 +7,13 @@ r"""Named benchmarks: which columns a published file has, how it is asked, and w
 A format says what a raw row means, a template how it is put and where the answer must stand: they are chosen apart. `strict`
 accuracy asks for the answer where the template demands it; `lenient` takes it from wherever it is. A file *is* the split that
 it is asked for as a test; a directory has `train.*` and `test.*`; MBPP's splits are by its published task ids. Data are the
-user's own files: none are shipped. Left out: translation to a chat template (`Chat`), what an answer is worth (`rewards/`).
+user's own files: none are shipped. Left out: what stands around a whole prompt (`Chat`: chat templates, R1-Zero's), what an answer is worth (`rewards/`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -24,9 +24,9 @@ from logpi.envs.rows import Row, Split, check_split, check_template
 from logpi.rewards import Rewards, Weighted
 from logpi.rewards.combine import FindsAnswer
 from logpi.rewards.spec import nearest, reward
-from logpi.rewards.text import Completion
+from logpi.rewards.text import Completion, after, last_boxed, text_of
 
-__all__ = ["FORMATS", "TEMPLATES", "Benchmark", "Format", "Template", "Until"]
+__all__ = ["FORMATS", "TEMPLATES", "Benchmark", "Format", "Reading", "Template"]
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,23 @@ class Template:
 
     Attributes:
         text: with {question}. shot: what follows it in a worked example, with {working} and {answer}; "": it has none.
-        strict: the reward that asks for the answer where this template wants it. stop: what ends a response.
+        place: takes the answer from where this template wants it; None: it wants it nowhere. stop: what ends a response.
         source: where it was published.
     """
 
     text: str
     shot: str = ""
-    strict: str = ""
+    place: Callable[[str], str | None] | None = None
     stop: tuple[str, ...] = ()
     source: str = ""
 
 
-R1 = (
-    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first thinks "
-    "about the reasoning process in the mind and then provides the user with the answer. The reasoning process and answer are "
-    "enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> reasoning process here </think> "
-    "<answer> answer here </answer>. User: {question}. Assistant:"
-)
+def marked(text: str) -> str | None:
+    """The line behind the last ####, or None."""
+    found = after(text, "####")
+    return found.partition("\n")[0].strip() if found else None
+
+
 AUSTIN = "You are an expert Python programmer, and here is your task: {question} Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
 FENCED = (
     "Read the following function signature and docstring, and fully implement the function described. "
@@ -60,21 +60,20 @@ FENCED = (
 TEMPLATES = {
     "plain": Template("{question}"),
     "boxed": Template(
-        "{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}.", strict="boxed",
+        "{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}.", place=last_boxed,
         source="Qwen2.5-Math, arXiv:2409.12122",
     ),
-    "r1": Template(R1, strict="tag_answer", source="DeepSeek-R1, arXiv:2501.12948, table 1"),
     "qa": Template(
-        "Question: {question}\nAnswer:", " {working}\n#### {answer}\n\n", 'exact("####")', ("Question:",), "lm-evaluation-harness, gsm8k"
+        "Question: {question}\nAnswer:", " {working}\n#### {answer}\n\n", marked, ("Question:",), "lm-evaluation-harness, gsm8k"
     ),
     "minerva": Template(
-        "Problem:\n{question}\n\nSolution:", " {working}\n\n", "boxed", ("Problem:",), "Minerva, arXiv:2206.14858, appendix D"
+        "Problem:\n{question}\n\nSolution:", " {working}\n\n", last_boxed, ("Problem:",), "Minerva, arXiv:2206.14858, appendix D"
     ),
     "complete": Template(
-        "{question}", strict="code", stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"), source="Codex, arXiv:2107.03374, §2.1"
+        "{question}", stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"), source="Codex, arXiv:2107.03374, §2.1"
     ),
-    "fenced": Template(FENCED, strict="code", source="OpenAI simple-evals, humaneval_eval.py"),
-    "austin": Template(AUSTIN, "{working}\n[DONE]\n\n", "code", ("[DONE]",), "MBPP, arXiv:2108.07732, §3"),
+    "fenced": Template(FENCED, source="OpenAI simple-evals, humaneval_eval.py"),
+    "austin": Template(AUSTIN, "{working}\n[DONE]\n\n", None, ("[DONE]",), "MBPP, arXiv:2108.07732, §3"),
 }  # fmt: skip
 
 
@@ -84,14 +83,14 @@ class Format:
 
     Attributes:
         shape: (raw row, its place) → columns question, answer or tests, perhaps working, level; and the rest.
-        template: zero-shot, by name. few: with worked examples. lenient: the reward that finds the answer anywhere; "": none.
+        template: zero-shot, by name. few: with worked examples. reward: what is right, by name.
         needs: columns that every row must have. split: raw row → its published split, or None if files are splits.
     """
 
     shape: Callable[[Mapping[str, Any], str], Row]
     template: str = "boxed"
     few: str = "qa"
-    lenient: str = "number"
+    reward: str = "math"
     needs: tuple[str, ...] = ("question", "answer")
     split: Callable[[Row], str] | None = None
 
@@ -119,6 +118,8 @@ def _question(raw: Any, where: str) -> Row:
 
 
 def _svamp(raw: Any, where: str) -> Row:
+    if "body" not in _columns(raw, where):  # worked examples may come from a GSM8K file: SVAMP has none of its own
+        return _question(raw, where)
     row = _columns(raw, where, "body", "question", "answer")
     body = str(row["body"]).rstrip()
     question = f"{body}{'' if body.endswith(('.', '?', '!')) else '.'} {row['question']}"
@@ -127,8 +128,7 @@ def _svamp(raw: Any, where: str) -> Row:
 
 def _humaneval(raw: Any, where: str) -> Row:
     row = _columns(raw, where, "prompt", "entry_point", "test")
-    working = f"{row['prompt']}{row.get('canonical_solution', '')}"
-    return row | {"question": row["prompt"], "working": working, "tests": [row["test"]], "setup": row["prompt"]}
+    return row | {"question": row["prompt"], "working": f"{row['prompt']}{row.get('canonical_solution', '')}"}
 
 
 def _mbpp(raw: Any, where: str) -> Row:
@@ -158,23 +158,27 @@ FORMATS: dict[str, Format] = {
     "svamp": Format(_svamp),
     "math500": Format(_question, few="minerva"),
     "aime": Format(_question, few="minerva"),
-    "humaneval": Format(_humaneval, "fenced", "complete", "", ("question", "tests")),
-    "mbpp": Format(_mbpp, "austin", "austin", "", ("question", "tests"), _mbpp_split),
-    "rows": Format(_plain, "plain", "plain", "number", ()),
+    "humaneval": Format(_humaneval, "fenced", "complete", "code", ("question", "test")),
+    "mbpp": Format(_mbpp, "austin", "austin", "code", ("question", "tests"), _mbpp_split),
+    "rows": Format(_plain, "plain", "plain", "math", ()),
 }
 
 
 @dataclass(frozen=True)
-class Until:
-    """A reward that reads a completion up to the first stop string: what a model writes past its answer is not its answer.
+class Reading:
+    r"""A reward that reads only a part of a completion: what a model writes past its answer, or elsewhere, is not its answer.
 
-    >>> from logpi.rewards import ExactAnswer
-    >>> Until(ExactAnswer("####"), ("Question:",))(["?"], ["#### 7\\n\\nQuestion: 1"], answer=["7"])
-    [1.0]
+    Attributes:
+        function: the reward. stop: what ends the part. place: takes the answer out of it; None: the function finds it.
+
+    >>> from logpi.rewards import Number
+    >>> Reading(Number(), ("Question:",), marked)(["?"] * 2, ["#### 7\n\nQuestion: 1", "it is 7"], answer=["7", "7"])
+    [1.0, 0.0]
     """
 
     function: Any
-    stop: tuple[str, ...]
+    stop: tuple[str, ...] = ()
+    place: Callable[[str], str | None] | None = None
 
     @property
     def name(self) -> str:
@@ -185,19 +189,21 @@ class Until:
         return self.function.needs
 
     def __call__(self, prompts, completions: Sequence[Completion], completion_ids=None, **columns):
-        return self.function(prompts, [self._cut(c) for c in completions], completion_ids, **columns)
+        asked = columns.get("question", prompts)  # a program goes on from the question, not from what stands around it
+        return self.function(asked, [self.part(text_of(c)) for c in completions], completion_ids, **columns)
 
     def find(self, text: str) -> str | None:
-        """The answer in what is read, if the reward can find one."""
-        return self.function.find(self._cut(text)) if isinstance(self.function, FindsAnswer) else None
+        """The answer in the part, if the reward can find one."""
+        return self.function.find(self.part(text)) if isinstance(self.function, FindsAnswer) else None
 
-    def _cut(self, completion: Any) -> Any:
-        if not isinstance(completion, str):
-            return [
-                m | {"content": self._cut(m["content"])} if isinstance(m.get("content"), str) else m for m in completion
-            ]
-        at = [i for i in map(completion.find, self.stop) if i >= 0]
-        return completion[: min(at, default=len(completion))]
+    def part(self, text: str) -> str:
+        """What the reward is given; an answer in its place as a box, which says that it is one."""
+        at = [i for i in map(text.find, self.stop) if i >= 0]
+        text = text[: min(at, default=len(text))]
+        if self.place is None:
+            return text
+        found = self.place(text)
+        return "" if found is None else f"\\boxed{{{found}}}"
 
 
 @dataclass(frozen=True)
@@ -253,20 +259,17 @@ class Benchmark:
 
     @property
     def lenient(self) -> str:
-        """The name of the reward that takes the answer from anywhere; "" if the strict one does, or there is none."""
-        return self._rewards[1].name if len(self._rewards) > 1 else ""
+        """The name of the reward that takes the answer from anywhere, or "" where the template asks for no place."""
+        return "lenient" if self.asked.place else ""
 
     @property
     def reward(self) -> Rewards:
-        """The strict reward, and the lenient one at weight 0: measured, never earned."""
-        return Rewards(self._rewards)
-
-    @cached_property
-    def _rewards(self) -> tuple[Weighted, ...]:
-        lenient = self._format.lenient
-        specs = dict.fromkeys(s for s in (self.asked.strict or lenient, lenient) if s)
-        made = [reward(s).function for s in specs]
-        return tuple(Weighted(Until(f, self.stop) if self.stop else f, float(not i)) for i, f in enumerate(made))
+        """The answer in the place that the template asks for; and, at weight 0 (measured, never earned), in any."""
+        function = reward(self._format.reward).function
+        lenient = Weighted(Reading(function, self.stop), 0.0, "lenient")
+        if not self.asked.place:
+            return Rewards((replace(lenient, weight=1.0, name=function.name),))
+        return Rewards((Weighted(Reading(function, self.stop, self.asked.place), 1.0, "strict"), lenient))
 
     def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
         """A file's rows are the test; training rows need a directory, a hub name, or a published split. In their order."""

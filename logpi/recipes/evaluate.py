@@ -1,6 +1,8 @@
-"""`logpi eval`: pass@1, unbiased pass@k, maj@k and greedy accuracy of a model on held-out items.
+"""`logpi eval`: pass@1, unbiased pass@k, maj@k, greedy, strict and lenient accuracy of a model on held-out items.
 
 With a judge (a reward model, say) also best-of-N and weighted votes by its scores, and the win rate against another model.
+A run's directory holds every response (`responses.jsonl`, added to as it goes: a stopped evaluation is gone on with), and the
+numbers with their intervals, for each level (`results.json`, `results.txt`).
 """
 
 from __future__ import annotations
@@ -8,126 +10,140 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from statistics import fmean
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from logpi.arguments import option, parse
-from logpi.errors import UserError
-from logpi.recipes.common import ModelArguments, mistakes, positive
+from logpi.arguments import option
+from logpi.recipes.common import ModelArguments, RunArguments, available, mistakes, opened, positive, read
+from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of
 
 if TYPE_CHECKING:
     from logpi.evaluation import Evaluator
     from logpi.policies.causal_lm import CausalLM
-    from logpi.rewards import Rewards
 
 __all__ = ["Eval", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval(ModelArguments):
+class Eval(ModelArguments, ItemArguments, SamplingArguments, RunArguments):
     """Arguments of `logpi eval`."""
 
-    task: str = option("addition", help="a built-in task, a file of rows, or a hub name")
-    rewards: tuple[str, ...] = option((), help="the first says what is right (default: the task's own)", nargs="*")
-    items: int = option(200, help="held-out items")
-    samples: int = option(4, help="for each item")
-    temperature: float = option(1.0, help="of sampling")
-    top_p: float = option(1.0, help="sample from the likeliest tokens of this total probability")
-    max_completion_length: int = option(512, help="tokens after which a completion is cut off")
-    stop: tuple[str, ...] = option((), help="strings that end a completion", nargs="*")
-    judge: str = option("", help="a reward whose score chooses among the samples: model:PATH, or any other")
+    pass_at: tuple[int, ...] = option((), help="the k of pass@k and maj@k (default: 1, 2, 4, … and all)", nargs="*")
+    judge: str = option(
+        "", help="what scores the samples to choose among them: model:PATH, any reward, logp, self_certainty"
+    )
     best_of: int = option(0, help="samples for each item, of which the judge chooses one (at 1, 2, 4, … and all)")
     against: str = option("", help="another model: how often this one's answers score higher under the judge")
-    seed: int = option(0, help="of sampling")
+    save_every: int = option(32, help="items between saves of the responses")
     json: bool = option(False, help="print the numbers as JSON")
-    out: Path | None = option(None, help="write every response with its verdict to this file (JSON lines)")
 
     def __post_init__(self) -> None:
-        positive(self, "items", "samples", "max_completion_length")
+        super().__post_init__()
+        positive(self, "save_every", *(("ngram",) if self.trained_on else ()))
+        if (self.best_of or self.against) and not self.judge:
+            raise ValueError("--best-of and --against need a judge: --judge model:PATH, or any other reward")
+        if max(self.pass_at, default=1) > (self.best_of or self.samples):
+            raise ValueError(
+                f"pass@{max(self.pass_at)} needs at least as many samples for each item: --samples {max(self.pass_at)}"
+            )
 
 
 def main(argv: Sequence[str]) -> int:
-    a = parse(Eval, argv, "logpi eval", "Measure a model on held-out items.")
-    from logpi.envs.tasks import task as make_task
-    from logpi.evaluation import Evaluator
-    from logpi.rewards import rewards as make_rewards
-    from logpi.rollouts.engine import Engine, Sampling
-    from logpi.runs.metrics import encode
+    a = read(Eval, argv, "eval", "Measure a model on held-out items.")
+    available(a)
     from logpi.runs.progress import Progress
 
     with mistakes():
-        if (a.best_of or a.against) and not a.judge:
-            raise UserError("--best-of and --against need a judge: --judge model:PATH, or any other reward")
-        task = make_task(a.task)
-        judge = make_rewards([a.judge]) if a.judge else None
-        rows = list(task.rows("test")[: a.items])
-        named = make_rewards(a.rewards) if a.rewards else task.reward
-        judged = judge if judge is not None and not a.rewards and "answer" not in rows[0] else named
-        judged.check(list(rows[0]))
+        items = items_of(a, _rewards(a.judge))
         policy = a.load(temperature=a.temperature)
         other = replace(a, model=a.against).load(temperature=a.temperature) if a.against else None
-        sampling = Sampling(top_p=a.top_p, max_tokens=a.max_completion_length, stop=a.stop)
-        if a.out is not None and a.out.exists():
-            raise UserError(f"{a.out} is there already; give another --out")
-    with Progress(1) as progress:
-
-        def measured(model: CausalLM) -> Evaluator:
-            return Evaluator(
-                model, Engine(model), rows, judged, sampling, a.best_of or a.samples, chat=a.template(model), seed=a.seed,
-                progress=lambda done, total: progress.phase(f"sampling {done}/{total}"),
-            )  # fmt: skip
-
-        numbers, samples = measured(policy)()
-        if judge is not None:
-            numbers |= _chosen(judge, judged, rows, samples)
-        if judge is not None and other is not None:
-            numbers |= _against(judge, rows, samples, measured(other)()[1])
-    if a.out is not None:
-        a.out.write_bytes(b"".join(encode(s) for s in samples))
-    shown = {k.removeprefix("eval/"): round(v, 4) for k, v in numbers.items()}
-    print(json.dumps(shown) if a.json else "\n".join(f"{k:<18}{v:>10.4g}" for k, v in shown.items()), file=sys.stdout)
+        evaluator = _evaluator(a, items, policy)
+    with opened(a, "eval") as home, Progress(1) as progress:
+        records = gathered(evaluator, home.path / "responses.jsonl", a.save_every, progress.phase)
+        extra = {k.removeprefix("eval/"): v for k, v in evaluator.numbers(records).items()}
+        if other is not None:
+            rival = gathered(replace(_evaluator(a, items, other), scorer=evaluator.scorer, greedy=False),
+                             home.path / "against.jsonl", a.save_every, progress.phase)  # fmt: skip
+            extra |= _against(records, rival)
+        results = _results(records, items, extra, a.pass_at)
+        text = _table(results)
+        (home.path / "results.json").write_text(json.dumps(results, indent=1, default=str))
+        (home.path / "results.txt").write_text(text + "\n")
+    print(json.dumps(_flat(results)) if a.json else text, file=sys.stdout)
+    print(f"every response: {home.path / 'responses.jsonl'}   numbers: {home.path / 'results.json'}", file=sys.stderr)
     return 0
 
 
-def _scores(judge: Rewards, rows: Sequence[Mapping], samples: Sequence[Mapping[str, Any]]) -> list[list[float]]:
-    """The judge's score of every sampled answer; one without a verdict is never chosen."""
-    sampled = [s["completions"] for s in samples if s["kind"] == "sampled"]
-    flat = [(row, text) for row, texts in zip(rows, sampled, strict=True) for text in texts]
-    names = sorted({name for row in rows for name in row} - {"prompt", "completion"})
-    found = iter(judge.score(
-        [r["prompt"] for r, _ in flat], [t for _, t in flat], columns={n: [r.get(n) for r, _ in flat] for n in names}
-    ))  # fmt: skip
-    totals = [[next(found).total for _ in texts] for texts in sampled]
-    return [[float("-inf") if t is None else t for t in row] for row in totals]
+def _rewards(judge: str) -> Any:
+    """The judge as rewards, where it is one."""
+    from logpi.rewards import rewards
+
+    return rewards(judge) if judge not in ("", "logp", "self_certainty") else None
 
 
-def _chosen(
-    judge: Rewards, judged: Rewards, rows: Sequence[Mapping], samples: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
-    """Best-of-N by the judge: how often the chosen answer is right, and its score; and the weighted vote."""
-    from logpi.pooling import best_of, vote
+def _evaluator(a: Eval, items: Items, policy: CausalLM) -> Evaluator:
+    from logpi.evaluation import Evaluator
+    from logpi.rollouts.engine import Engine
+    from logpi.scorers import scorer
 
-    scores = _scores(judge, rows, samples)
-    right = [s["right"] for s in samples if s["kind"] == "sampled"]
-    n = len(scores[0])
+    chat = a.template(policy)
+    chat(policy, items.rows[0]["prompt"])  # a prompt that cannot be rendered is said now
+    return Evaluator(
+        policy, Engine(policy, slots=a.slots), items.rows, items.rewards, a.sampling(items.stop), a.best_of or a.samples,
+        chat=chat, seed=a.seed, lenient=items.lenient, ks=a.pass_at, scorer=scorer(a.judge, policy) if a.judge else None,
+    )  # fmt: skip
+
+
+def _results(
+    records: Sequence[dict[str, Any]], items: Items, extra: Mapping[str, float], ks: Sequence[int]
+) -> dict[str, Any]:
+    """Every number: measures with intervals, the same for each level, what has none, and what was left out."""
+    from logpi.evaluation import by_level, estimates, measures
+
+    def estimated(some: Sequence[Any]) -> dict[str, Any]:
+        return {k: asdict(v) for k, v in estimates(measures(some, ks)).items()}
+
+    numbers = estimated(records)
+    rest = {
+        k: v
+        for k, v in extra.items()
+        if k not in numbers and k.removesuffix("_low").removesuffix("_high") not in numbers
+    }
+    levels = {level: estimated(some) for level, some in by_level(records).items()}
+    samples = len(next(r for r in records if r["kind"] == "sampled")["right"])
+    return {
+        "numbers": numbers,
+        "levels": levels,
+        "rest": rest,
+        "samples": samples,
+        "items": len(items.rows),
+        **items.report,
+    }
+
+
+def _flat(results: Mapping[str, Any]) -> dict[str, float]:
     out = {}
-    for k in sorted({*(2**i for i in range(n.bit_length())), n}):
-        if judged is not judge:
-            out[f"eval/best_of@{k}"] = fmean(best_of(s, r, k) for s, r in zip(scores, right, strict=True))
-        out[f"eval/judge_best@{k}"] = fmean(best_of(s, s, k) for s in scores)
-    find = judged.find_answer
-    if find is not None:
-        texts = [s["completions"] for s in samples if s["kind"] == "sampled"]
-        votes = zip(texts, scores, right, strict=True)
-        out[f"eval/weighted_maj@{n}"] = fmean(vote([find(t) for t in ts], s, r) for ts, s, r in votes)
-    return out
+    for name, e in results["numbers"].items():
+        out |= {name: e["mean"], f"{name}_low": e["low"], f"{name}_high": e["high"]}
+    return {k: round(v, 4) for k, v in (out | results["rest"]).items()}
 
 
-def _against(judge: Rewards, rows: Sequence[Mapping], ours: Sequence, theirs: Sequence) -> dict[str, float]:
+def _table(results: Mapping[str, Any]) -> str:
+    """Measures down, all items and each level across."""
+    levels = results["levels"]
+    head = f"{results['items']} items".ljust(20) + f"{'mean':>8}{'95 % interval':>18}"
+    lines = [head + "".join(f"{f'level {k}':>{max(12, len(k) + 8)}}" for k in levels)]
+    for name, e in results["numbers"].items():
+        label = f"pass@1 = avg@{results['samples']}" if name == "pass@1" else name
+        cells = "".join(f"{v[name]['mean']:>{max(12, len(k) + 8)}.4f}" for k, v in levels.items())
+        lines.append(f"{label:<20}{e['mean']:>8.4f}{e['low']:>10.4f}–{e['high']:.4f}{cells}")
+    return "\n".join(lines + [f"{k:<20}{v:>8.4g}" for k, v in results["rest"].items()])
+
+
+def _against(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> dict[str, float]:
     """Win rate under the judge, ties one half, with a 95 % interval over items."""
     from logpi.comparisons import win_rate
 
-    rate, low, high = win_rate(_scores(judge, rows, ours), _scores(judge, rows, theirs))
-    return {"eval/win_rate": rate, "eval/win_rate_low": low, "eval/win_rate_high": high}
+    mine, other = ([[float(x) for x in r["scores"]] for r in rs if r["kind"] == "sampled"] for rs in (ours, theirs))
+    rate, low, high = win_rate(mine, other)
+    return {"win_rate": rate, "win_rate_low": low, "win_rate_high": high}

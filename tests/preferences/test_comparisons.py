@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from logpi.comparisons import calibration, win_rate
-from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.pooling import best_of, vote
 from logpi.recipes import evaluate
@@ -61,11 +60,11 @@ def models(tmp_path_factory):
     return path
 
 
-def test_eval_with_a_judge(models, capsys):
+def test_eval_with_a_judge(models, capsys, tmp_path):
     judge = "soft_overlong(6, cache=6)"
     code = evaluate.main([
         "--model", str(models / "0"), "--items", "4", "--best-of", "4", "--judge", judge, "--against",
-        str(models / "1"), "--max-completion-length", "6", "--json",
+        str(models / "1"), "--max-completion-length", "6", "--json", "--out", str(tmp_path / "eval"),
     ])  # fmt: skip
     assert code == 0
     found = json.loads(capsys.readouterr().out)
@@ -74,6 +73,7 @@ def test_eval_with_a_judge(models, capsys):
     assert found["win_rate_low"] <= found["win_rate"] <= found["win_rate_high"]
 
 
-def test_a_judge_is_asked_for(models):
-    with pytest.raises(UserError, match="need a judge"):
+def test_a_judge_is_asked_for(models, capsys):
+    with pytest.raises(SystemExit):
         evaluate.main(["--model", str(models / "0"), "--best-of", "4"])
+    assert "need a judge" in capsys.readouterr().err

@@ -1,0 +1,179 @@
+"""What recipes that measure share: which items, how they are asked and sampled, and records that a kill does not lose.
+
+Left out: what is made of the records (`evaluate.py`, `compute.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from logpi.arguments import option
+from logpi.errors import UserError
+from logpi.recipes.common import positive
+from logpi.runs import disk
+from logpi.runs.metrics import cut_torn_line, encode, read_rows
+
+if TYPE_CHECKING:
+    from logpi.envs.rows import Row
+    from logpi.evaluation import Evaluator
+    from logpi.rewards import Rewards
+    from logpi.rollouts.engine import Sampling
+
+__all__ = ["ItemArguments", "Items", "SamplingArguments", "gathered", "items_of", "kept"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemArguments:
+    """Which items, how they are asked, what is right, and whether the model may have seen them."""
+
+    task: str = option("addition", help="a built-in task, a file of rows, a hub name, or FORMAT:PATH, of which all rows are "
+                       "items: gsm8k, svamp, math500, aime, humaneval, mbpp, rows")  # fmt: skip
+    ask: str = option(
+        "", help="of a FORMAT: plain, boxed, qa, minerva, fenced, complete, austin, or a text with {question}"
+    )
+    shots: int = option(0, help="of a FORMAT: worked examples in front of each question")
+    shots_from: str = option("", help="the file that they come from (default: the directory's train.*)")
+    rewards: tuple[str, ...] = option((), help="the first says what is right (default: the task's own)", nargs="*")
+    lenient: str = option("", help="a reward that finds the answer wherever it stands; measured besides, e.g. math")
+    items: int = option(200, help="held-out items; 0: all")
+    trained_on: tuple[str, ...] = option(
+        (), help="files the model learned from: items that stand in them are listed", nargs="*"
+    )
+    ngram: int = option(13, help="words in a row that an item and a training row must share for that")
+    drop_seen: bool = option(False, help="leave those items out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingArguments:
+    """How responses are sampled."""
+
+    samples: int = option(4, help="for each item")
+    temperature: float = option(1.0, help="of sampling")
+    top_p: float = option(1.0, help="sample from the likeliest tokens of this total probability")
+    max_completion_length: int = option(512, help="tokens after which a completion is cut off")
+    stop: tuple[str, ...] = option((), help="strings that end a completion (default: the FORMAT's)", nargs="*")
+    slots: int = option(64, help="completions decoded at the same time; memory and speed only")
+
+    def __post_init__(self) -> None:
+        positive(self, "samples", "max_completion_length", "slots")
+
+    def sampling(self, stop: tuple[str, ...]) -> Sampling:
+        from logpi.rollouts.engine import Sampling
+
+        return Sampling(top_p=self.top_p, max_tokens=self.max_completion_length, stop=self.stop or stop)
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is asked.
+
+    Attributes:
+        rows: the items. rewards: the first says what is right. lenient: the name of the one that finds answers anywhere, or "".
+        stop: the task's own. report: what was left out or seen, for people and for the results.
+    """
+
+    rows: Sequence[Row]
+    rewards: Rewards
+    lenient: str = ""
+    stop: tuple[str, ...] = ()
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def items_of(a: ItemArguments, judge: Rewards | None = None) -> Items:
+    """The items, those left out named on stderr. `judge` says what is right where no row has an answer.
+
+    Raises:
+        ValueError, UserError: an unknown or empty task, rows that lack a column, no row whose answer can be read, all items seen.
+    """
+    from logpi.envs.benchmarks import Benchmark
+    from logpi.envs.tasks import task as make_task
+    from logpi.rewards import Rewards, Weighted, reward
+    from logpi.rewards import rewards as make_rewards
+
+    asked = {"template": a.ask, "shots": a.shots, "shots_from": a.shots_from}
+    task = make_task(a.task, **{k: v for k, v in asked.items() if v})
+    rows = list(task.rows("test")[: a.items or None])
+    if not rows:
+        raise UserError(f"{a.task}: no items")
+    named = make_rewards(a.rewards) if a.rewards else task.reward
+    rewards = judge if judge is not None and not a.rewards and "answer" not in rows[0] else named
+    lenient, stop = (task.lenient, task.stop) if isinstance(task, Benchmark) else ("", ())
+    lenient = "" if a.rewards else lenient
+    if a.lenient:
+        others = tuple(p for p in rewards.parts if p.name != "lenient")
+        rewards, lenient = Rewards((*others, Weighted(reward(a.lenient).function, 0.0, "lenient"))), "lenient"
+    rewards.check(list(rows[0]))
+    rows, report = _readable(a, rows, rewards)
+    return Items(*_unseen(a, rows, rewards, lenient, stop, report))
+
+
+def _readable(a: ItemArguments, rows: list[Row], rewards: Rewards) -> tuple[list[Row], dict[str, Any]]:
+    """The rows whose answer the first reward can read."""
+    from logpi.evaluation import unanswerable
+
+    bad = unanswerable(rewards, rows)
+    if not bad:
+        return rows, {}
+    name, shown = rewards.names[0], ", ".join(f"{i} ({str(rows[i].get('answer'))[:30]!r})" for i in bad[:5])
+    if len(bad) == len(rows):
+        raise UserError(
+            f"{a.task}: reward {name!r} cannot read the answer of any of its {len(rows)} rows: {shown}; choose --rewards"
+        )
+    print(
+        f"{len(bad)} of {len(rows)} items left out: reward {name!r} cannot read their answers: {shown}", file=sys.stderr
+    )
+    return [r for i, r in enumerate(rows) if i not in set(bad)], {"unreadable": bad}
+
+
+def _unseen(
+    a: ItemArguments, rows: list[Row], rewards: Rewards, lenient: str, stop: tuple[str, ...], report: dict[str, Any]
+) -> tuple:
+    """The fields of `Items`, with what of the rows stands in the training files listed, and perhaps dropped."""
+    from logpi.envs.overlap import overlap, training_rows
+
+    if not a.trained_on:
+        return rows, rewards, lenient, stop, report
+    seen = overlap(rows, training_rows(a.trained_on), a.ngram)
+    kinds = Counter(s.kind for s in seen)
+    print(f"{len(seen)} of {len(rows)} items stand in {', '.join(a.trained_on)}: {kinds['exact']} whole, {kinds['ngram']} share "
+          f"{a.ngram} words in a row{'; left out' if a.drop_seen and seen else ''}", file=sys.stderr)  # fmt: skip
+    for s in seen[:5]:
+        print(f"  item {s.item}  {s.kind} {s.share:.0%}  {s.where}  “{s.words[:80]}”", file=sys.stderr)
+    left = [r for i, r in enumerate(rows) if i not in {s.item for s in seen}] if a.drop_seen else rows
+    if not left:
+        raise UserError(f"all {len(rows)} items stand in {', '.join(a.trained_on)}: nothing is left to measure on")
+    return left, rewards, lenient, stop, report | {"seen": [asdict(s) for s in seen], "seen_dropped": a.drop_seen}
+
+
+def kept(path: Path, kinds: int) -> list[dict[str, Any]]:
+    """The records of an evaluation that was stopped: of the first items that have all their `kinds` of record."""
+    if not path.exists():
+        return []
+    cut_torn_line(path)
+    records = list(read_rows(path))
+    count = Counter(r["item"] for r in records)
+    done = next(i for i in range(len(count) + 1) if count[i] < kinds)
+    whole = [r for r in records if r["item"] < done]
+    if len(whole) < len(records):
+        disk.write(path, b"".join(encode(r) for r in whole))
+    return whole
+
+
+def gathered(evaluator: Evaluator, path: Path, every: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """All records, those of a stopped evaluation read from `path`, new ones added to it `every` items."""
+    kinds = 1 + evaluator.greedy
+    records = kept(path, kinds)
+    total = len(evaluator.rows)
+    done = len(records) // kinds
+    evaluator.progress = lambda rows, all_rows: tell(f"{done}/{total} items, sampling {rows}/{all_rows}")
+    for shard in evaluator.shards(done, every):
+        with disk.reported(f"write {path}", "mend the disk and go on with --resume"):
+            disk.append(path, b"".join(encode(r) for r in shard))
+        records += shard
+        done = len(records) // kinds
+    return records

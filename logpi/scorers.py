@@ -1,0 +1,128 @@
+"""Scorers: how good a response looks so far. One that has ended chooses among samples, one that has not steers a search.
+
+    LogP             mean log-probability of its tokens; free, the sampler knows it
+    SelfCertainty    how far the policy's distributions are from uniform; one forward
+    Judged           any reward on its text: a reward model (`model:PATH`), a verifier, the user's own function
+
+A scorer of unfinished responses is a process scorer; a reward model is asked about the text up to here as if it ended here.
+Left out: what is done with scores (`pooling.py` among samples, `search.py` step by step), training of reward models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from logpi.envs.rows import Row
+from logpi.policies.causal_lm import CausalLM
+from logpi.rewards import Rewards, Score, rewards
+from logpi.rollouts.engine import Completion
+from logpi.rollouts.text import trajectory
+from logpi.types import collate
+
+__all__ = ["Judged", "LogP", "Partial", "Scorer", "SelfCertainty", "scorer", "verdicts"]
+
+CHUNK = 2**24  # logits alive at a time
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A response up to some step.
+
+    Attributes:
+        row: what is asked. prompt: its token ids. tokens: [t] long. logp: [t] nats. text: of the tokens, special ones left out.
+        stop: why it ended ("eos", "stop", "length"), or "" if it may go on.
+    """
+
+    row: Row
+    prompt: Sequence[int]
+    tokens: Tensor
+    logp: Tensor
+    text: str
+    stop: str = ""
+
+
+class Scorer(Protocol):
+    """Larger is better; -inf: no verdict."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, partials: Sequence[Partial]) -> list[float]: ...
+
+
+@dataclass(frozen=True)
+class LogP:
+    """Mean log π(token) of the response, nats: 1/t Σ log π(aₜ | …)."""
+
+    name: str = "logp"
+
+    def __call__(self, partials: Sequence[Partial]) -> list[float]:
+        return [float(p.logp.mean()) for p in partials]
+
+
+@dataclass(frozen=True)
+class SelfCertainty:
+    """Mean KL(uniform ‖ π) over the response, nats (arXiv:2502.18581, eq. 9): −log V − 1/(tV) Σₜ Σⱼ log π(j | …).
+
+    Attributes:
+        policy: whose distributions. Large vocabularies are forwarded a few rows at a time.
+    """
+
+    policy: CausalLM
+    name: str = "self_certainty"
+
+    @torch.no_grad()
+    def __call__(self, partials: Sequence[Partial]) -> list[float]:
+        rows = max(1, CHUNK // (self.policy.vocabulary * max(len(p.tokens) for p in partials)))
+        return [s for i in range(0, len(partials), rows) for s in self._some(partials[i : i + rows])]
+
+    def _some(self, partials: Sequence[Partial]) -> list[float]:
+        made = [trajectory(p.prompt, Completion(p.tokens, p.logp, "eos"), 0.0, 0, {}) for p in partials]
+        logits = self.policy.distributions(collate(made)).params
+        certainty = -log(self.policy.vocabulary) - logits.log_softmax(-1).mean(-1)
+        return [float(x.mean()) for x in certainty.split([len(p.tokens) for p in partials])]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The total of rewards on the response's text."""
+
+    rewards: Rewards
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.rewards.names)
+
+    def __call__(self, partials: Sequence[Partial]) -> list[float]:
+        return [float("-inf") if s.total is None else s.total for s in verdicts(self.rewards, partials)]
+
+
+def verdicts(rewards: Rewards, partials: Sequence[Partial]) -> list[Score]:
+    """What rewards say of each response, with its row's columns."""
+    names = sorted({name for p in partials for name in p.row} - {"prompt", "completion"})
+    return rewards.score(
+        [p.row["prompt"] for p in partials],
+        [_as_completion(p) for p in partials],
+        [p.tokens.tolist() for p in partials],
+        {n: [p.row.get(n) for p in partials] for n in names},
+    )
+
+
+def _as_completion(p: Partial) -> str | list[dict[str, str]]:
+    return p.text if isinstance(p.row["prompt"], str) else [{"role": "assistant", "content": p.text}]
+
+
+def scorer(spec: str, policy: CausalLM) -> Scorer:
+    """`logp`, `self_certainty`, or any reward as it is written on a command line.
+
+    Raises:
+        ValueError: an unknown name (the nearest is given), as `logpi.rewards.reward`.
+    """
+    own: dict[str, Scorer] = {"logp": LogP(), "self_certainty": SelfCertainty(policy)}
+    return own[spec] if spec in own else Judged(rewards(spec))
