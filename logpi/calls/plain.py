@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, defused, functions
+from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, answering, defused, functions
 
 __all__ = ["Python", "Search", "first_tag"]
 
@@ -70,7 +70,7 @@ class Python:
         return ()
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-        text = text.strip("`\n ").removeprefix("python\n")
+        text = answering(text).strip("`\n ").removeprefix("python\n")
         if not _LIKE_A_CALL.match(text):
             return []
         if len(text) > _LONGEST:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Turns", "turns"]
+__all__ = ["Turns", "spoken", "turns"]
 
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 Messages = Sequence[dict[str, Any]]
@@ -64,6 +64,19 @@ def turns(reader: Reader, messages: Messages, tools: Any = None, last: bool = Fa
     if all(whole.startswith(asked + answer) for asked, answer in spans):
         return [template.pieces(whole, spans)]
     return [template.pieces(asked + answer, [(asked, answer)]) for asked, answer in spans]
+
+
+def spoken(reader: Reader, prompt: Sequence[int], messages: Messages) -> Turns:
+    """A conversation as plain text behind a prompt's tokens: the assistant's messages are its own, all others what it was told.
+
+    Each message is tokenised apart, as in a rollout; the last of the assistant's ends with an end token.
+    """
+    ids, own = list(prompt), [False] * len(prompt)
+    for message in messages:
+        part = list(reader.tokenizer(message["content"], add_special_tokens=False)["input_ids"])
+        ids += part
+        own += [message["role"] == "assistant"] * len(part)
+    return Turns([*ids, reader.eos_ids[-1]], [*own, True]) if own and own[-1] else Turns(ids, own)
 
 
 def _last_only(found: Turns) -> Turns:

@@ -1,6 +1,7 @@
 """Demonstrations as rollouts: someone else's answers become rows, so that supervised fine-tuning is one more algorithm.
 
-    prompt + completion   the completion and its end token are learned          (plain, or a prompt of messages)
+    prompt + completion   the completion and its end token are learned          (plain, or a prompt of messages); of a completion
+                          of messages only the assistant's, so nothing that a tool said
     messages              every answer of the assistant (`conversation.py`)      or only the last
     text                  all of it, its end token too, as it is: no template
 
@@ -21,7 +22,7 @@ from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards
 from logpi.rewards.text import text_of
-from logpi.rollouts.conversation import Turns, turns
+from logpi.rollouts.conversation import Turns, spoken, turns
 from logpi.rollouts.text import Chat, Prompts
 from logpi.types import Collected, Trajectory, collate
 
@@ -87,6 +88,8 @@ class Demonstrations:
         prompt = row["prompt"]
         start = self.chat(self.policy, prompt) if prompt else self.policy.render("")  # a text is not a user's question
         start = start or [self.policy.eos_ids[-1]]  # plain text without a BOS: its first token is learned too
+        if completion and not isinstance(completion, str):
+            return [spoken(self.policy, start, completion)]
         ids = self.policy.tokenizer(text_of(completion or ""), add_special_tokens=False)["input_ids"]
         ids = [*ids, self.policy.eos_ids[-1]]
         return [Turns([*start, *ids], [False] * len(start) + [True] * len(ids))]

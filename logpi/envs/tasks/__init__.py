@@ -1,6 +1,8 @@
 """Tasks by name, or from a file: `task("addition", digits=3)`, `task("sort(count=5)")`, `task("my.jsonl")`, `task("gsm8k:DIR")`.
 
     addition.py   countdown.py   words.py (sort, reverse, letters)   bilingual.py
+    facts.py  questions to search for     calls.py  requests as function calls
+    bfcl.py, toolrl.py (also openai)      recorded function calls: `task("bfcl:FILE")`
 
 Left out: how an answer is sampled, and what reward beyond a task's default it earns.
 """
@@ -16,8 +18,12 @@ from logpi.envs.benchmarks import FORMATS, Benchmark
 from logpi.envs.data import SUFFIXES, FileTask
 from logpi.envs.rows import Row, Rows, Task
 from logpi.envs.tasks.addition import Addition
+from logpi.envs.tasks.bfcl import Bfcl
 from logpi.envs.tasks.bilingual import Bilingual
+from logpi.envs.tasks.calls import Calls
 from logpi.envs.tasks.countdown import Countdown
+from logpi.envs.tasks.facts import Facts
+from logpi.envs.tasks.toolrl import OpenAICalls, ToolRL
 from logpi.envs.tasks.words import Letters, Reverse, Sort
 from logpi.rewards.spec import build, nearest, parse_call
 
@@ -25,15 +31,20 @@ __all__ = [
     "NAMES",
     "Addition",
     "Benchmark",
+    "Bfcl",
     "Bilingual",
+    "Calls",
     "Countdown",
+    "Facts",
     "FileTask",
     "Letters",
+    "OpenAICalls",
     "Reverse",
     "Row",
     "Rows",
     "Sort",
     "Task",
+    "ToolRL",
     "task",
 ]
 
@@ -44,13 +55,17 @@ NAMES: dict[str, Callable[..., Task]] = {
     "sort": Sort,
     "reverse": Reverse,
     "letters": Letters,
+    "facts": Facts,
+    "calls": Calls,
 }
+READERS: dict[str, Callable[..., Task]] = {"bfcl": Bfcl, "toolrl": ToolRL, "openai": OpenAICalls}
+"""Tasks over files of a layout of their own: `NAME:PATH`."""
 
 
 def task(name_or_path: str, **options: Any) -> Task:
     """A built-in task by name, a file or directory of rows, or a data set of the Hugging Face hub (`owner/name`).
 
-    `FORMAT:PATH` reads a published benchmark's file (`benchmarks.py`).
+    `FORMAT:PATH` reads a published benchmark's file (`benchmarks.py`), or recorded function calls (`READERS`).
 
     Raises:
         ValueError: an unknown name (the nearest is given), a missing file, an unknown option or one out of range.
@@ -59,6 +74,8 @@ def task(name_or_path: str, **options: Any) -> Task:
     Addition(digits=3, worked=0.5, prompt='{a}+{b}=', test_size=1000)
     """
     form, colon, path = name_or_path.partition(":")
+    if form in READERS and path:
+        return build("task", form, READERS[form], [path], options)
     if colon and path and (form in FORMATS or (form.isidentifier() and Path(path).exists())):
         return build("task", form, Benchmark, [form, path], options)
     if _is_file(name_or_path):

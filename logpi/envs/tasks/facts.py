@@ -1,0 +1,142 @@
+"""Questions about people who were made up a moment ago: what cannot be known, only looked up.
+
+Every row has its own world, drawn with the row: some people, and who is whose boss, friend, rival or aunt. Its documents are all that is
+known of it, so nothing that was learned of another row helps, and train and test rows differ in everything but the words. One-hop questions
+need one document, two-hop questions a second that can only be asked for when the first was read.
+
+    search     Ada_boss friend?  <search>Ada_boss</search> → <information>Ada_boss Ben Ada_friend Eve</information>
+                                 <search>Ben_friend</search> → <information>Ben_rival Ada Ben_friend Kim</information>
+                                 <answer>Kim</answer>
+    upfront    the document that the question itself finds stands before it: enough for one hop, too little for two
+    closed     no documents: a guess
+
+Every word and every tag is one token of the small model (`words`), so a two-hop conversation takes about 60. Left out: questions with no
+answer, documents that contradict each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar
+
+from logpi.calls import Search
+from logpi.envs.rows import Row, Rows, Split
+from logpi.envs.search_r1 import SearchR1
+from logpi.envs.tools.ranking import Bm25, Document
+from logpi.rewards import AnswerMatch, Rewards, Weighted
+
+__all__ = ["MODES", "Facts"]
+
+MODES = ("search", "upfront", "closed")
+_NAMES = "Ada Ben Cleo Dov Eve Finn Gus Hana Ivo June Kim Leo Mia Nils Otto Pia Quin Rosa Sam Tess Una Vera Wim Zoe"
+_RELATIONS = "boss friend rival aunt"
+_TAGS = Search()
+
+
+def _shown(documents: Sequence[Document]) -> str:
+    return " ".join(d.contents for d in documents)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Who is Ada's boss's friend?
+
+    A row: prompt `Ada_boss friend?`, answer `Kim`, `documents` (one for each person), `level` (hops), and a demonstration as messages:
+    the assistant's turns, the replies with role "tool". Demonstrations are of three kinds:
+
+        searched    every hop is looked up; right
+        hasty       two hops: only the first is looked up, and its result given as the answer. One hop: as a guess
+        guess       somebody's name, at once
+
+    Attributes:
+        mode: "search", "upfront" or "closed". hops: of a question, at most, 1 or 2; each as often.
+        people: of a world, 3 … 24. relations: that each of them has, 1 … 4.
+        searched: share of demonstrations, in [0, 1]. hasty: share of the others; the rest are guesses.
+        test_size: rows that the test split lists.
+
+    Raises:
+        ValueError: an option out of its range.
+
+    >>> Facts(searched=1, hops=1).rows("train", seed=1)[0]["prompt"]
+    'Gus_friend?'
+    """
+
+    mode: str = "search"
+    hops: int = 2
+    people: int = 6
+    relations: int = 3
+    searched: float = 0.3
+    hasty: float = 0.5
+    test_size: int = 1_000
+    name: str = field(default="facts", init=False, repr=False)
+    reward: Rewards = field(default=Rewards((Weighted(AnswerMatch()),)), init=False, repr=False)
+    names: ClassVar[tuple[str, ...]] = tuple(_NAMES.split())
+    words: ClassVar[tuple[str, ...]] = (
+        *(f"<{slash}{t}>" for t in (_TAGS.tag, _TAGS.result, _TAGS.answer) for slash in ("", "/")),
+        *_NAMES.split(),
+        *_RELATIONS.split(),
+    )
+    alphabet: ClassVar[str] = " ?_"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES or self.hops not in (1, 2):
+            raise ValueError(
+                f"facts: mode is one of {', '.join(MODES)} and hops 1 or 2, got {self.mode!r} and {self.hops}"
+            )
+        if not (3 <= self.people <= len(self.names) and 1 <= self.relations <= 4):
+            raise ValueError(
+                f"facts: needs 3 ≤ people ≤ 24 and 1 ≤ relations ≤ 4, got {self.people} and {self.relations}"
+            )
+        if not (0 <= self.searched <= 1 and 0 <= self.hasty <= 1):
+            raise ValueError(f"facts: searched and hasty are shares in [0, 1], got {self.searched} and {self.hasty}")
+
+    @property
+    def env(self) -> SearchR1 | None:
+        """Who answers searches; None where there is nothing to search."""
+        if self.mode != "search":
+            return None
+        return SearchR1(top=1, prompt="", invalid="?", show=_shown, between="", turns=2 * self.hops)
+
+    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
+        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+
+    def draw(self, rng: Random) -> tuple[str, dict[str, Any]]:
+        people = rng.sample(self.names, self.people)
+        known = rng.sample(_RELATIONS.split(), self.relations)
+        facts = {
+            (a, r): rng.choice([b for b in people if b != a]) for a in people for r in rng.sample(known, len(known))
+        }
+        documents = [" ".join(f"{a}_{r} {b}" for (a, r), b in facts.items() if a == who) for who in people]
+        path = [rng.choice(known) for _ in range(1 + rng.randrange(self.hops))]
+        problem = {"facts": facts, "documents": documents, "start": rng.choice(people), "path": path}
+        return f"{problem['start']} {path} {sorted(documents)}", problem
+
+    def row(self, problem: dict[str, Any], rng: Random) -> Row:
+        start, path, documents = problem["start"], problem["path"], problem["documents"]
+        question = f"{start}_{path[0]}{''.join(f' {r}' for r in path[1:])}?"
+        reached = [start]
+        for relation in path:
+            reached.append(problem["facts"][reached[-1], relation])
+        row = {"prompt": question, "answer": reached[-1], "level": len(path), "documents": documents}
+        if self.mode == "upfront":
+            found = _shown(Bm25([Document(str(i), d) for i, d in enumerate(documents)]).search([question], 1)[0])
+            row["prompt"] = f"{found} {question}"
+        return row | {"completion": self._demonstration(row, reached, path, rng)}
+
+    def _demonstration(self, row: Row, reached: list[str], path: list[str], rng: Random) -> str | list[dict[str, str]]:
+        searched, hasty = rng.random() < self.searched, rng.random() < self.hasty
+        searches = len(path) if searched else len(path) - 1 if hasty else 0
+        guess = rng.choice(self.names)
+        if self.mode != "search":  # the upfront document gives the first hop to whoever reads it
+            read = reached[1] if searches and self.mode == "upfront" else guess
+            return f"<{_TAGS.answer}>{read}</{_TAGS.answer}>"
+        env, turns = self.env, []
+        assert env is not None
+        for who, relation in list(zip(reached, path, strict=False))[:searches]:
+            query = f"{who}_{relation}"
+            turns.append({"role": "assistant", "content": f"<{_TAGS.tag}>{query}</{_TAGS.tag}>"})
+            turns.append({"role": "tool", "content": env.found(query, row)})
+        answer = reached[searches] if searches else guess
+        return [*turns, {"role": "assistant", "content": f"<{_TAGS.answer}>{answer}</{_TAGS.answer}>"}]

@@ -1,0 +1,157 @@
+"""Recorded tool calls as tasks: ToolRL's files, and conversations in OpenAI's format.
+
+    toolrl:test.parquet, toolrl:rlla_sft.json     (qiancheng0/ToolRL, Apache-2.0): verl rows, or instruction, input, output
+    openai:FILE                                   {"messages": […, {"role": "assistant", "tool_calls": […]}], "tools": […]}
+
+One turn is learned: the calls that the next answer should make (`rewards.ToolCalls`). Left out: running the calls; earlier answers of a
+conversation (they are the prompt).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from random import Random
+from typing import Any
+
+from logpi.calls import Call, Lines, Malformed
+from logpi.calls import style as style_of
+from logpi.calls.call import answering
+from logpi.calls.schema import standard
+from logpi.envs.data import read_raw
+from logpi.envs.rows import Row, Split, check_split, in_test
+from logpi.rewards import Rewards, ToolCalls, ToolFormat, Weighted
+
+__all__ = ["OpenAICalls", "ToolRL"]
+
+
+@dataclass(frozen=True)
+class ToolRL:
+    """ToolRL's rows: a system message with the tools, the dialogue so far, and what should be said.
+
+    A row: `prompt` (messages), `calls` (`{"name", "arguments"}`), `respond` (a response is wanted), `completion` (the recorded answer).
+    Rewards: format in {0, 1} and correctness in [−3, 3], as published.
+
+    Attributes:
+        path: the file. test_share: of rows on the test side, by a hash of the prompt; 1: all, as for a file that is a test.
+
+    Raises:
+        ValueError: a missing file, rows of another layout, an answer whose calls cannot be read.
+    """
+
+    path: str
+    test_share: float = 0.1
+    name: str = field(default="toolrl", init=False, repr=False)
+    reward: Rewards = field(default=Rewards((Weighted(ToolCalls()), Weighted(ToolFormat()))), init=False, repr=False)
+
+    def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
+        return _side(self._rows, split, seed, self.test_share, self.path)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return [self._row(raw, where) for where, raw in read_raw(self.path)]
+
+    def _row(self, raw: Row, where: str) -> Row:
+        said, prompt = raw.get("output"), raw.get("prompt")
+        if said is not None and "instruction" in raw:
+            prompt = [
+                {"role": "system", "content": raw["instruction"]},
+                {"role": "user", "content": raw.get("input", "")},
+            ]
+        elif isinstance(raw.get("reward_model"), Mapping) and not isinstance(prompt, str):
+            said = raw["reward_model"].get("ground_truth")
+        if not isinstance(said, str) or not prompt or isinstance(prompt, str):
+            raise ValueError(f"{where}: expected instruction, input, output; or prompt and reward_model.ground_truth")
+        calls = Lines().parse(said)
+        broken = next((c for c in calls if isinstance(c, Malformed)), None)
+        if broken is not None:
+            raise ValueError(f"{where}: the recorded call cannot be read: {broken.reason}")
+        return {
+            "prompt": list(prompt), "completion": said, "calls": _plain(calls), "respond": "<response>" in answering(said),
+            "answer": said,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OpenAICalls:
+    """Conversations that end in an assistant's message with tool calls (or with plain text: nothing should be called).
+
+    A row: `prompt` (the messages before, the tools announced in the system message as the style does), `calls`, `tools`, `completion`.
+
+    Attributes:
+        path: a file of `{"messages", "tools"}`. style: how calls are written. announce: put the tools into the system message; False leaves
+            that to a chat template which is given the column `tools`. test_share: as in ToolRL.
+
+    Raises:
+        ValueError: a missing file, a conversation that does not end with the assistant, arguments that are no JSON object.
+    """
+
+    path: str
+    style: str = "hermes"
+    announce: bool = True
+    grain: str = "fine"
+    test_share: float = 0.1
+    name: str = field(default="openai", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        ToolCalls(self.grain, self.style)
+
+    @property
+    def reward(self) -> Rewards:
+        return Rewards((Weighted(ToolCalls(self.grain, self.style, low=0.0, high=1.0, idle=True)),))
+
+    def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
+        return _side(self._rows, split, seed, self.test_share, self.path)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return [self._row(raw, where) for where, raw in read_raw(self.path)]
+
+    def _row(self, raw: Row, where: str) -> Row:
+        messages, tools = [dict(m) for m in raw.get("messages") or ()], standard(raw.get("tools") or [])
+        if len(messages) < 2 or messages[-1].get("role") != "assistant":
+            raise ValueError(
+                f"{where}: expected messages that end with the assistant's, and found columns {', '.join(raw)}"
+            )
+        calls = [_from_openai(c, where) for c in messages[-1].get("tool_calls") or ()]
+        prompt = messages[:-1]
+        if tools and self.announce:
+            announced = style_of(self.style).system(tools)
+            first = prompt[0] if prompt and prompt[0]["role"] == "system" else None
+            content = f"{first['content']}\n\n{announced}" if first else announced
+            prompt = [{"role": "system", "content": content}, *(prompt[1:] if first else prompt)]
+        said = "\n".join(
+            p for p in (messages[-1].get("content") or "", style_of(self.style).write(calls) if calls else "") if p
+        )
+        return {"prompt": prompt, "calls": _plain(calls), "tools": tools, "completion": said, "answer": said}
+
+
+def _from_openai(call: Mapping[str, Any], where: str) -> Call:
+    """`{"function": {"name", "arguments"}}` with arguments as an object, or as the text of one."""
+    inner = call.get("function", call)
+    arguments = inner.get("arguments") or {}
+    try:
+        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, Mapping) or not isinstance(inner.get("name"), str):
+        raise ValueError(f"{where}: a tool call needs a name, and arguments as a JSON object, got {str(inner)[:80]!r}")
+    return Call(inner["name"], dict(arguments))
+
+
+def _plain(calls: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{"name": c.name, "arguments": dict(c.arguments)} for c in calls]
+
+
+def _side(rows: list[Row], split: Split, seed: int, share: float, path: str) -> list[Row]:
+    """The rows of a split; equal prompts are on one side, and train rows are shuffled."""
+    check_split(split)
+    chosen = [r for r in rows if in_test(re.sub(r"\s+", " ", json.dumps(r["prompt"])), share) == (split == "test")]
+    if not chosen:
+        raise ValueError(f"{path}: its {split} split is empty; choose another test_share")
+    if split == "train":
+        Random(seed).shuffle(chosen)
+    return chosen

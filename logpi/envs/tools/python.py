@@ -1,0 +1,74 @@
+"""Programs as a tool: the model writes Python, the sandbox runs it, the model reads what it printed.
+
+It needs a sandbox (`logpi.sandbox`, or any `run(code)` of your own); without one it refuses before anything runs. Left out: state
+between calls (every program is fresh), files, packages beyond those that the sandbox shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from logpi.envs.tools.tool import Tool
+
+__all__ = ["Ran", "python"]
+
+
+class Ran(Protocol):
+    """What a sandbox says of a program."""
+
+    @property
+    def stdout(self) -> str: ...
+
+    @property
+    def stderr(self) -> str: ...
+
+    @property
+    def status(self) -> str:
+        """ "ok", "error" (it raised), or why it was stopped."""
+        ...
+
+
+def python(run: Callable[[str], Ran | str] | None = None, name: str = "python") -> Tool:
+    """The tool `python(code)`.
+
+    Args:
+        run: runs a program and gives what it printed: a text, or something with `stdout`, `stderr` and `status`. Default: `logpi.sandbox`.
+
+    Raises:
+        ValueError: no sandbox can be had on this machine; the text says why.
+    """
+    run = run or _sandboxed()
+
+    def python(code: str) -> str:
+        """Runs a Python 3 program and returns what it prints. Nothing is kept from one program to the next.
+
+        Args:
+            code: the program; print what you want to see
+        """
+        result = run(code)
+        if isinstance(result, str):
+            return result or "(nothing was printed)"
+        status = "" if result.status in ("ok", "error") else f"[stopped: {result.status}]"
+        parts = (result.stdout.rstrip("\n"), _last_lines(result.stderr), status)
+        return "\n".join(part for part in parts if part) or "(nothing was printed)"
+
+    from logpi.calls.schema import from_function
+
+    made = from_function(python)["function"]
+    return Tool(name, made["description"], made["parameters"], python)
+
+
+def _last_lines(stderr: str, lines: int = 5) -> str:
+    """The end of a traceback says what is wrong; its beginning where the sandbox stands."""
+    return "\n".join(stderr.rstrip("\n").splitlines()[-lines:])
+
+
+def _sandboxed() -> Callable[[str], Any]:
+    from logpi.sandbox import SandboxError, run_python
+
+    try:
+        run_python("pass")
+    except SandboxError as error:
+        raise ValueError(f"the tool python runs programs in a sandbox only, and there is none here: {error}") from None
+    return run_python
