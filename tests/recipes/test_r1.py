@@ -1,0 +1,259 @@
+"""`logpi r1` from end to end on a model of ten thousand parameters: the chain, a kill, another try, skipped stages, and mistakes."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from logpi.arguments import parse
+from logpi.cli import main
+from logpi.policies.causal_lm import CausalLM
+from logpi.policies.small import small_policy
+from logpi.recipes import r1_demo, sft
+from logpi.recipes.rl import RECIPES, RL, _expanded
+from logpi.rejection import read_rows, write_rows
+from logpi.runs.metrics import read_metrics
+
+ROOT = Path(__file__).parents[2]
+WORDS = ("<think>", "</think>", "<answer>", "</answer>", "yes", "say", "greet", "hello", "dear")
+QUICK = (
+    "zero.steps=3", "reasoning.steps=3", "final.steps=4", "final.general_from=2", "reward-model.steps=4", "cold-start.steps=6",
+    "sft.steps=6", "reward-model.pairs=8", "reward-model.lr=1e-3",
+    *(f"{s}.{o}" for s in ("zero", "reasoning", "final") for o in ("lr=1e-3", "prompts=8", "num_generations=4", "eval_every=0", "save_every=1")),
+    *(f"{s}.{o}" for s in ("cold-start", "sft") for o in ("lr=1e-3", "rows=16", "save_every=2")),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A base model that has read right and wrong answers in and out of the format and in two scripts; its task, and data."""
+    path = tmp_path_factory.mktemp("r1")
+    rng = random.Random(0)
+
+    def reading(n: int) -> dict:
+        thought, said = rng.choice(("yes", "yes", "是")), n if rng.random() < 0.7 else rng.randrange(4)
+        text = f"<think>{thought}</think><answer>{said}</answer>"
+        return {"prompt": f"say {n}", "completion": text if rng.random() < 0.8 else f"{thought} {said}"}
+
+    write_rows(path / "texts" / "train.jsonl", [reading(i % 4) for i in range(800)])
+    for split in ("train", "test"):
+        write_rows(
+            path / "task" / f"{split}.jsonl",
+            [{"prompt": f"say {n}", "answer": str(n), "level": n // 2} for n in range(4)],
+        )
+        write_rows(
+            path / "general" / f"{split}.jsonl",
+            [
+                {"prompt": "greet", "completion": f"<think>yes</think><answer>hello{' dear' * k}</answer>"}
+                for k in (0, 1)
+            ]
+            * 8,
+        )
+        write_rows(
+            path / "pairs" / f"{split}.jsonl", [{"prompt": "greet", "chosen": "hello dear", "rejected": "hello"}] * 16
+        )
+    small_policy("0123456789 是", words=WORDS, width=32, layers=2, context=64).save(path / "untrained")
+    sft.run(sft.SFT(model=str(path / "untrained"), task=str(path / "texts"), steps=60, rows=32, lr=1e-2, save_every=100,
+                    out=path / "base"))  # fmt: skip
+    return path
+
+
+def words(home: Path, out: Path, *more: str) -> list[str]:
+    return ["r1", "--model", str(home / "base" / "model"), "--task", str(home / "task"), "--general", str(home / "general"),
+            "--pairs", str(home / "pairs"), "--max-completion-length", "12", "--data-prompts", "4", "--samples", "20",
+            "--eval-items", "4", "--out", str(out), *more, "--set", *QUICK]  # fmt: skip
+
+
+def driven(*argv: str) -> subprocess.CompletedProcess:
+    """`logpi …` in a process of its own, killed at a chosen moment (tests/resume_driver.py)."""
+    driver = [sys.executable, str(ROOT / "tests" / "resume_driver.py")]
+    return subprocess.run([*driver, *argv], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def whole(home) -> Path:
+    """A run that was never stopped."""
+    done = driven("never", "0", *words(home, home / "whole"))
+    assert done.returncode == 0, done.stderr
+    return home / "whole"
+
+
+STAGES = ("zero", "cold-data", "cold-start", "reasoning", "rejection", "sft", "reward-model", "final")
+
+
+def test_every_stage_leaves_its_outputs_and_counts(whole, capsys):
+    for stage in STAGES:
+        assert (whole / stage).is_dir(), stage
+    for harvest in ("cold-data", "rejection"):
+        counts = json.loads((whole / harvest / "counts.json").read_text())
+        samples = read_rows(whole / harvest / "samples.jsonl")
+        assert counts["sampled"] == len(samples) == 80
+        assert counts["kept"] + sum(counts["filtered"].values()) == 80 and counts["kept"] > 0
+        fates = [s["fate"] for s in samples]
+        assert all(fates.count(reason) == n for reason, n in counts["filtered"].items())
+        kept = [s for s in samples if s["fate"] == "kept"]
+        assert all(
+            s["rewards"]["tag_answer"] == 1 and "是" not in s["completion"] and s["stop"] != "length" for s in kept
+        )
+        assert max(sum(s["prompt"] == p for s in kept) for p in {s["prompt"] for s in kept}) <= 2
+    rows = read_rows(whole / "rejection" / "train.jsonl")
+    general = sum(r["prompt"] == "greet" for r in rows)
+    assert (
+        general
+        == round((len(rows) - general) / 3)
+        == json.loads((whole / "rejection" / "counts.json").read_text())["general"]
+    )
+    report = json.loads((whole / "report.json").read_text())
+    assert [r["stage"] for r in report["stages"]] == [
+        "base",
+        "R1-Zero",
+        "cold start",
+        "reasoning RL",
+        "second SFT",
+        "final RL",
+    ]
+    assert all(0 <= r["numbers"][k] <= 1 for r in report["stages"] for k in ("accuracy", "format", "language", "mixed"))
+    assert (whole / "stages.png").stat().st_size > 10_000
+    assert CausalLM.load(whole / "final" / "model").context == 64
+
+
+def test_general_prompts_and_the_preference_reward_join_late(whole):
+    arguments = json.loads((whole / "final" / "arguments.json").read_text())["arguments"]
+    assert (
+        arguments["temperature"] == 0.7 and arguments["refresh_reference"] == 400 and "low=10" in arguments["options"]
+    )
+    steps = {r["step"]: r for r in read_metrics(whole / "final") if "loss" in r}
+    prompts = {
+        n: [s["prompt"] for s in read_rows(whole / "final" / "samples" / f"step-{n:06d}.jsonl")] for n in (1, 2, 3, 4)
+    }
+    assert [prompts[n].count("greet") for n in (1, 2, 3, 4)] == [0, 0, 8, 8]  # a quarter of 8 prompts, 4 samples each
+    scored = [k for k in steps[4] if k == "rewards/reward-model/mean"]
+    assert scored and steps[1][scored[0]] != steps[1][scored[0]]  # NaN: nothing to score yet
+    assert steps[4][scored[0]] == steps[4][scored[0]]
+    for s in read_rows(whole / "final" / "samples" / "step-000004.jsonl"):
+        assert (
+            (s["rewards"]["reward-model"] is None)
+            == (s["prompt"] != "greet")
+            == (s["rewards"]["tag_answer"] is not None)
+        )
+    assert "story/format" in steps[1] and "story/mixed" in steps[1] and "level/0" in steps[1]
+
+
+def same(a: Path, b: Path) -> None:
+    """Models, harvests and measures are the same bytes."""
+    for stage in STAGES:
+        for name in ("model/model.safetensors", "train.jsonl", "samples.jsonl", "counts.json"):
+            if (a / stage / name).exists():
+                assert (a / stage / name).read_bytes() == (b / stage / name).read_bytes(), (stage, name)
+    measures = [[(r["stage"], r["responses"], {k: v for k, v in r["numbers"].items() if k != "seconds"})
+                 for r in json.loads((p / "report.json").read_text())["stages"]] for p in (a, b)]  # fmt: skip
+    assert measures[0] == measures[1]
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(11, marks=pytest.mark.slow)])
+def test_killed_and_resumed_is_the_same_as_unbroken(whole, home, tmp_path, count):
+    """SIGKILL between two optimiser steps: in the second stage that trains, or in the third."""
+    out = tmp_path / "killed"
+    killed = driven("update", str(count), *words(home, out))
+    assert killed.returncode == -9, killed.stderr
+    assert not (out / "report.json").exists()
+    assert driven("never", "0", "r1", "--resume", str(out)).returncode == 0
+    same(whole, out)
+
+
+def test_a_stage_and_what_follows_can_be_run_anew(whole, home, tmp_path, capsys):
+    import shutil
+
+    out = tmp_path / "again"
+    shutil.copytree(whole, out)
+    before = (out / "final" / "model" / "model.safetensors").read_bytes()
+    assert driven("never", "0", "r1", "--resume", str(out), "--from", "final").returncode == 0
+    assert (out / "before-1" / "final" / "model").is_dir() and not (out / "before-1" / "reward-model").exists()
+    assert (out / "final" / "model" / "model.safetensors").read_bytes() == before  # the same seed, the same result
+    assert main(["r1", "--from", "final"]) == 2
+    assert main(["r1", "--resume", str(out), "--from", "nothing"]) == 2
+    assert "--from needs a stage: base, zero" in capsys.readouterr().err
+
+
+def test_stages_can_be_skipped_and_a_missing_input_is_said(home, tmp_path, capsys):
+    skip = ["zero", "cold-data", "reward-model"]
+    assert main(words(home, tmp_path / "a", "--skip", *skip)) == 2
+    assert "stage cold-start learns from" in (said := capsys.readouterr().err) and "--skip cold-data cold-start" in said
+    out = tmp_path / "b"
+    assert (
+        main(words(home, out, "--skip", "zero", "cold-data", "cold-start", "sft", "reward-model", "final", "rejection"))
+        == 0
+    )
+    assert {p.name for p in out.iterdir() if p.is_dir()} >= {"reasoning"} and not (out / "zero").exists()
+    assert [r["stage"] for r in json.loads((out / "report.json").read_text())["stages"]] == ["base", "reasoning RL"]
+
+
+def test_zero_passed_samples_say_what_to_try_and_keep_everything(home, tmp_path, capsys):
+    out = tmp_path / "none"
+    assert main(words(home, out, "--language", "ar", "--skip", "zero")) == 2
+    said = capsys.readouterr().err
+    assert "none of 80 samples passed" in said and "language" in said and "more --samples" in said
+    assert len(read_rows(out / "cold-data" / "samples.jsonl")) == 80 and not (out / "cold-start").exists()
+
+
+def test_mistakes_are_said_before_any_work(home, tmp_path, capsys):
+    def refused(*more: str) -> str:
+        with pytest.raises(SystemExit):
+            sys.exit(main(words(home, tmp_path / "x", *more)))
+        assert not (tmp_path / "x").exists()
+        return capsys.readouterr().err
+
+    assert "accepts none of the rows' own answers" in refused("--accuracy", "boxed")
+    write_rows(tmp_path / "bare" / "train.jsonl", [{"prompt": "say 1", "answer": "many"}] * 4)
+    assert "has an answer that 'number' can read" in refused("--accuracy", "number", "--task", str(tmp_path / "bare"))
+    (tmp_path / "moody.py").write_text(
+        "import random\ndef mood(completions, **_):\n    return [float(random.random() < .5) for _ in completions]\n"
+    )
+    assert "disagrees with itself" in refused("--accuracy", f"{tmp_path}/moody.py:mood")
+    with pytest.raises(SystemExit):
+        main(["r1", "--set", "zero.stepz=3"])
+    assert "has no option 'stepz'; did you mean steps?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["r1", "--model", "m"])
+    assert "--model needs a --task" in capsys.readouterr().err
+
+
+def test_the_r1_zero_recipe_is_what_was_published_and_the_users_words_win():
+    argv = _expanded(["--recipe", "r1-zero", "--model", "m", "--num-generations", "4"])
+    a = parse(RL, argv, "logpi rl")
+    assert (a.prompts, a.num_generations, a.lr, a.refresh_reference) == (32, 4, 3e-6, 400)
+    assert (
+        a.rewards == ("tag_answer", "think_answer") and a.options == ("low=10", "beta=0.001") and a.temperature == 1.0
+    )
+    assert _expanded(["--recipe=r1-zero"])[: len(RECIPES["r1-zero"])] == list(RECIPES["r1-zero"])
+    assert _expanded(["--model", "m"]) == ["--model", "m"]
+
+
+def test_the_template_is_put_around_plain_prompts(home):
+    from logpi.errors import UserError
+    from logpi.recipes.common import ModelArguments
+
+    policy = CausalLM.load(home / "base" / "model")
+    plain = ModelArguments(model="m", prompt_template="say {prompt}.yes").template(policy)
+    assert policy.tokenizer.decode(plain(policy, "3")) == policy.tokenizer.decode(policy.render("say 3.yes"))
+    with pytest.raises(ValueError, match="r1-zero"):
+        ModelArguments(model="m", prompt_template="r2").template(policy)
+    with pytest.raises(UserError, match="has no chat template|for models without"):
+        ModelArguments(model="m", prompt_template="{prompt}", chat=True).template(policy)
+
+
+def test_the_demonstrations_rule_and_data(tmp_path):
+    assert r1_demo.gold("greet ann.", "<answer>dear friend good day ann</answer>") == 1.0
+    r1_demo.write_data(tmp_path / "a", 0)
+    r1_demo.write_data(tmp_path / "b", 0)
+    names = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.jsonl"))
+    assert len(names) == 5 and all(
+        (tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names
+    )
+    train = {r["prompt"] for r in read_rows(tmp_path / "a" / "general" / "train.jsonl")}
+    assert not train & {r["prompt"] for r in read_rows(tmp_path / "a" / "general" / "test.jsonl")}
