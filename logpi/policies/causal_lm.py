@@ -11,7 +11,7 @@ switched off: the policy that samples and the policy that learns must be the sam
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +146,10 @@ class CausalLM(nn.Module):
         softcap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         return Head(self.model.get_output_embeddings(), softcap, self.temperature)
 
-    def render(self, prompt: str | list[dict]) -> list[int]:
+    def render(self, prompt: str | list[dict], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Token ids of a prompt: messages through the model's chat template, a string as it is (with its BOS, if any).
+
+        `tools`: JSON schemas for the template.
 
         Raises:
             ValueError: messages, but the tokenizer has no chat template.
@@ -155,7 +157,11 @@ class CausalLM(nn.Module):
         if not isinstance(prompt, str):
             if self.tokenizer.chat_template is None:
                 raise ValueError("the model has no chat template: give prompts as strings, or set the tokenizer's")
-            return list(self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False))
+            return list(
+                self.tokenizer.apply_chat_template(
+                    prompt, tools=list(tools) or None, add_generation_prompt=True, return_dict=False
+                )
+            )
         ids = list(self.tokenizer(prompt)["input_ids"])
         ended = ids and ids[-1] == self.tokenizer.eos_token_id and not prompt.endswith(self.tokenizer.eos_token)
         return ids[:-1] if ended else ids  # some tokenizers close every text; a prompt is not finished

@@ -1,0 +1,213 @@
+"""Sampling, judging, and the row of one response: what rollouts and evaluation share.
+
+Token in, token out: the engine's ids and log-probabilities are the record, text is only decoded, never encoded again. A response
+has one turn, or with an environment several; rewards judge what the policy itself wrote, in either case. Left out: which prompts,
+and which rows are kept (`text.py`, `evaluation.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+
+from logpi.batching import evaluate
+from logpi.envs.rows import Row
+from logpi.policies.causal_lm import CausalLM
+from logpi.rewards import Rewards, Score, failures
+from logpi.rollouts.dialogue import Dialogues
+from logpi.rollouts.engine import Completion, Engine, Request, Sampling
+from logpi.rollouts.partner import ENDED, Talk, Turn
+from logpi.types import Batch, Trajectory
+
+__all__ = ["Answers", "answer", "dialogue_metrics", "info", "metrics", "pass_rate", "trajectory", "unmasked"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Completions of one row with their verdicts.
+
+    Attributes:
+        row, prompt: what was asked, and its token ids. completions: everything that was sampled, over all turns.
+        texts: what the policy wrote, turns joined by line breaks. scores: of the reward functions. talks: turn by turn.
+    """
+
+    row: Row
+    prompt: Sequence[int]
+    completions: Sequence[Completion]
+    texts: Sequence[str]
+    scores: Sequence[Score]
+    talks: Sequence[Talk]
+
+    @property
+    def returns(self) -> list[float | None]:
+        """The final verdict and the turns' own rewards; None without a verdict."""
+        return [None if s.total is None else s.total + t.reward for s, t in zip(self.scores, self.talks, strict=True)]
+
+
+def pass_rate(answers: Answers) -> float | None:
+    """Share of right responses: the first reward at its full mark of 1. None without any verdict of it."""
+    marks = [next(iter(s.parts.values()), None) for s in answers.scores]
+    known = [m for m in marks if m is not None]
+    return fmean(m >= 1.0 for m in known) if known else None
+
+
+def answer(
+    policy: CausalLM, engine: Engine, rewards: Rewards, rows: Sequence[Row], requests: Sequence[Request],
+    sampling: Sampling, generator: torch.Generator, progress: Callable[[int, int], None] | None = None,
+    dialogues: Dialogues | None = None,
+) -> tuple[list[Answers], dict[str, float]]:  # fmt: skip
+    """Sample and judge: `requests[i]` answers `rows[i]`, in conversation if there are `dialogues`. Also each half's seconds."""
+    start = time.perf_counter()
+    if dialogues is None:
+        sampled = engine.generate(requests, sampling, generator, progress)
+        flat = [c for cs in sampled for c in cs]
+        texts = [policy.tokenizer.decode(c.tokens, skip_special_tokens=True) for c in flat]
+        told = [Talk((Turn(len(c.tokens), text),)) for c, text in zip(flat, texts, strict=True)]
+    else:
+        partner = dialogues.begin(rows, requests)
+        sampling = replace(sampling, stop=tuple(dict.fromkeys((*sampling.stop, *dialogues.env.stop))))
+        sampled = engine.generate(requests, sampling, generator, progress, partner)
+        told = [partner.talk(i, c.tokens.tolist()) for i, c in enumerate(c for cs in sampled for c in cs)]
+    between = time.perf_counter()
+    talks = iter(told)
+    asked = [(row, r.prompt, cs, [next(talks) for _ in cs]) for row, r, cs in zip(rows, requests, sampled, strict=True)]
+    scores = iter(_judge(rewards, asked, dialogues is not None))
+    out = [
+        Answers(row, prompt, cs, ["\n".join(turn.text for turn in t.turns) for t in ts], [next(scores) for _ in cs], ts)
+        for row, prompt, cs, ts in asked
+    ]
+    return out, {"time/generate": between - start, "time/reward": time.perf_counter() - between}
+
+
+def _judge(
+    rewards: Rewards, asked: Sequence[tuple[Row, Any, Sequence[Completion], Sequence[Talk]]], several: bool
+) -> list[Score]:
+    """One score for each completion, rows flattened. What the environment said is not shown to any reward.
+
+    With several turns there are two more columns: `turns`, the texts of the policy's turns, and `step_reward`, what the
+    environment gave for them in all (added to the return in any case).
+    """
+    flat = [(row, c, t) for row, _, cs, ts in asked for c, t in zip(cs, ts, strict=True)]
+    names = sorted({name for row, *_ in asked for name in row} - {"prompt", "completion"})
+    columns = {name: [r.get(name) for r, _, _ in flat] for name in names}
+    if several:
+        columns |= {
+            "turns": [[turn.text for turn in t.turns] for *_, t in flat],
+            "step_reward": [t.reward for *_, t in flat],
+        }
+    return rewards.score(
+        prompts=[r["prompt"] for r, _, _ in flat],
+        completions=[_completion(r, t) for r, _, t in flat],
+        completion_ids=[c.tokens.tolist() for _, c, _ in flat],
+        columns=columns,
+    )
+
+
+def _completion(row: Row, talk: Talk) -> str | list[dict[str, str]]:
+    texts = [turn.text for turn in talk.turns]
+    return "\n".join(texts) if isinstance(row["prompt"], str) else [{"role": "assistant", "content": t} for t in texts]
+
+
+def trajectory(
+    prompt: Sequence[int], completion: Completion, reward: float | None, group: int, info: dict[str, Any],
+    baseline: float | None = None, turns: Sequence[Turn] = (),
+) -> Trajectory:  # fmt: skip
+    """The row of one completion, observations between its turns (none given: a single turn).
+
+    A turn's reward stands at its last token, and `reward` at the last token of all; without a verdict (None) nothing is learned.
+    """
+    turns = turns or (Turn(len(completion.tokens), ""),)
+    sizes = [t.tokens for t in turns]
+    obs, own, logp = (
+        [torch.tensor(prompt, dtype=torch.long)],
+        [torch.zeros(len(prompt) - 1)],
+        [torch.zeros(len(prompt) - 1)],
+    )
+    rewards = [torch.zeros(len(prompt) - 1)]
+    for turn, said, at in zip(turns, completion.tokens.split(sizes), completion.logp.split(sizes), strict=True):
+        silent = torch.zeros(len(turn.observation))
+        earned = torch.zeros(len(said))
+        earned[-1] = turn.reward
+        obs += [said, torch.tensor(turn.observation, dtype=torch.long)]
+        own, logp, rewards = [*own, torch.ones(len(said)), silent], [*logp, at, silent], [*rewards, earned, silent]
+    tokens, earned = torch.cat(obs), torch.cat(rewards)
+    earned[-1] += reward or 0.0
+    mask = torch.cat(own).bool() & (reward is not None)
+    return Trajectory(
+        obs=tokens, action=tokens[1:], mask=mask, reward=earned, logp=torch.where(mask, torch.cat(logp), 0.0),
+        terminated=completion.stop in ENDED, group=group, baseline=baseline, info=info,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def unmasked(policy: CausalLM, batch: Batch) -> Batch:
+    """For the ablation only: what the environment said between the policy's turns counts as the policy's own.
+
+    Its recorded log-probabilities are the policy's own evaluation, so ratios are 1 before the first step as they should be.
+    """
+    own = batch.mask
+    span = (own.cumsum(1) > 0) & (own.flip(1).cumsum(1).flip(1) > 0)
+    every = replace(batch, mask=span)
+    logp = evaluate(policy, every, None).logp.to(batch.logp.device)
+    return replace(every, logp=torch.where(own, batch.logp, torch.where(span, logp, 0.0)))
+
+
+def info(answers: Answers, number: int, group: int) -> dict[str, Any]:
+    """What people look at of response `number`. `ids` are its own tokens, in the order of the turns."""
+    row, completion, score = answers.row, answers.completions[number], answers.scores[number]
+    talk = answers.talks[number]
+    said = {
+        "prompt": row["prompt"], "completion": answers.texts[number], "answer": row.get("answer"),
+        "reward": answers.returns[number], "rewards": dict(score.parts), "errors": dict(score.errors), "stop": completion.stop,
+        "tokens": len(completion.tokens), "group": group, "ids": completion.tokens.tolist(),
+    }  # fmt: skip
+    if len(talk.turns) > 1 or talk.metrics:
+        keys = ("tokens", "text", "shown", "reward")
+        said["turns"] = [{k: getattr(t, k) for k in keys} | {"observed": len(t.observation)} for t in talk.turns]
+        said["counts"] = dict(talk.metrics)
+    return said
+
+
+def metrics(answers: Sequence[Answers]) -> dict[str, float]:
+    """TRL's names. Rewards and lengths of everything that was sampled, kept or not."""
+    scores = [s for a in answers for s in a.scores]
+    completions = [c for a in answers for c in a.completions]
+    totals = [t for a in answers for t in a.returns if t is not None]
+    spreads = [pstdev(known) for a in answers if len(known := [t for t in a.returns if t is not None]) > 1]
+    out = {
+        "reward": fmean(totals) if totals else float("nan"),
+        "reward_std": fmean(spreads) if spreads else 0.0,
+        "completions/mean_length": fmean(len(c.tokens) for c in completions),
+        "completions/max_length": float(max(len(c.tokens) for c in completions)),
+        "completions/clipped_ratio": fmean(c.stop not in ENDED for c in completions),
+        "num_tokens": float(sum(len(c.tokens) for c in completions)),
+        "rewards/missing": fmean(s.total is None for s in scores),
+    }
+    for name in scores[0].parts:
+        values = [v for s in scores if (v := s.parts[name]) is not None]
+        out[f"rewards/{name}/mean"] = fmean(values) if values else float("nan")
+    return out | {f"rewards/failed/{k}": float(n) for k, n in failures(scores).items()}
+
+
+def dialogue_metrics(answers: Sequence[Answers]) -> dict[str, float]:
+    """Of conversations, each a mean over them: turns, tokens observed, what was counted, and at which limits they ended.
+
+    What an environment counts as `tool_calls` is logged as `tools/calls`, what it counts as `hops` as `tools/hops`.
+    """
+    talks = [t for a in answers for t in a.talks]
+    names = sorted({"tool_calls", "tool_errors", "tool_timeouts"}.union(*(t.metrics for t in talks)))
+    stops = Counter(c.stop for a in answers for c in a.completions)
+    out = {
+        "turns/mean": fmean(len(t.turns) for t in talks),
+        "turns/max": float(max(len(t.turns) for t in talks)),
+        "observation_tokens": fmean(sum(len(turn.observation) for turn in t.turns) for t in talks),
+        "step_reward": fmean(t.reward for t in talks),
+    }
+    out |= {f"stopped/{name}": stops[name] / len(talks) for name in ("length", "turns", "calls", "context")}
+    return out | {f"tools/{n.removeprefix('tool_')}": fmean(t.metrics.get(n, 0.0) for t in talks) for n in names}

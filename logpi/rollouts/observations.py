@@ -1,0 +1,181 @@
+"""What the environment says, as token ids that go on after the policy's own: cut to a length, and safe.
+
+    text       encoded as it is
+    messages   what the model's chat template adds for them to a conversation: template(… said, messages) minus template(… said),
+               with a placeholder for what was said, so that nothing the policy wrote is ever tokenised again
+
+A template that rewrites earlier turns (drops what was thought, folds tool results away) is refused: what it would show the policy
+later is not what the policy was trained on. An observation that is too long loses the middle of its body, so that what closes it
+stands. Special tokens in it are broken up: a tool's result cannot end a turn or begin another's. Left out: whose turn it is, and when
+(`dialogue.py`); tags of the environment's own inside a result, which are the environment's to guard.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from os.path import commonprefix
+from typing import Any
+
+from logpi.envs.text import Message
+from logpi.errors import UserError
+
+__all__ = ["Observation", "Observations"]
+
+GAP = " ... "
+DENSE = 16  # no tokenizer of ours makes fewer tokens than one for so many characters of prose; a flood is cut before it is encoded
+USER: Message = {"role": "user", "content": "logpi asks"}
+SAID = "logpi says so"
+THOUGHT = f"<think>\nlogpi thinks\n</think>\n\n{SAID}"
+CALL = {"id": "call00000", "type": "function", "function": {"name": "logpi_tool", "arguments": {}}}
+TURNS: tuple[Message, ...] = (  # some templates want a tool's result to follow a call of their own kind
+    {"role": "assistant", "content": THOUGHT},
+    {"role": "assistant", "content": THOUGHT, "tool_calls": [CALL]},
+)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """ids: what follows in the context. text: what they say, for people. cut: something was left out."""
+
+    ids: tuple[int, ...]
+    text: str
+    cut: bool
+
+
+class Observations:
+    """Encodes what the environment says.
+
+    Args:
+        tokenizer: the policy's. tools: JSON schemas for the chat template. limit: tokens of an observation; what the template or
+            closing tags add around an empty body is never cut.
+    """
+
+    def __init__(self, tokenizer: Any, tools: Sequence[Mapping[str, Any]] = (), limit: int = 512) -> None:
+        self.tokenizer, self.tools, self.limit = tokenizer, list(tools), limit
+        special = sorted((s for s in tokenizer.all_special_tokens if len(s) > 1), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+        self._said: dict[str, Message] = {}  # role -> the placeholder turn after which the template takes it
+
+    def __call__(self, observation: str | Sequence[Message], last: int | None) -> Observation:
+        """`last`: the end token with which the policy closed its turn, or None if it stopped at a stop string.
+
+        Raises:
+            UserError: messages, and the model has no chat template or one that rewrites what was said.
+            ValueError: the template cannot write these messages.
+        """
+        if isinstance(observation, str):
+            body = self._plain(observation)
+            end = _closing(body)
+            return self._fit([body[:end]], lambda parts: parts[0] + body[end:])
+        for role in dict.fromkeys(m["role"] for m in observation):
+            self.check(role)
+        bodies = [self._plain(m["content"]) for m in observation]
+
+        def render(parts: list[str]) -> str:
+            return self._added([{**m, "content": p} for m, p in zip(observation, parts, strict=True)], last)
+
+        return self._fit(bodies, render)
+
+    def check(self, role: str) -> None:
+        """Refuse a template that cannot be gone on with after a message of this role. Done once for each.
+
+        Raises:
+            UserError: with the reason.
+        """
+        if role in self._said:
+            return
+        if self.tokenizer.chat_template is None:
+            raise UserError("the environment answers in messages, and the model has no chat template: use one that has")
+        problem = ""
+        for said in TURNS:
+            try:
+                problem = self._rewritten(said, [{"role": role, "content": "logpi is told"}])
+            except Exception as error:  # templates raise whatever their author thought of
+                problem = f"fails on it: {' '.join(str(error).split())[:200]}"
+            if not problem:
+                self._said[role] = said
+                return
+        raise UserError(
+            f"the model's chat template cannot go on after a {role!r} message, it {problem}. What the policy sees later must begin "
+            "with what it saw before: use a template that only appends, or an environment that answers in plain text"
+        )
+
+    def _rewritten(self, said: Message, told: list[Message]) -> str:
+        """What becomes of the conversation's beginning as it grows; "" if it stays."""
+        once = [USER, said, *told]
+        steps = (
+            ([USER], True),
+            ([USER, said], False),
+            (once, True),
+            ([*once, said], False),
+            ([*once, said, *told], True),
+        )
+        for before, after in pairwise(self._template(m, prompt) for m, prompt in steps):
+            if not after.startswith(before):
+                same = len(commonprefix([before, after]))
+                return f"rewrites earlier turns ({before[same : same + 40]!r} becomes {after[same : same + 40]!r})"
+        return ""
+
+    def _template(self, messages: Sequence[Message], prompt: bool) -> str:
+        return self.tokenizer.apply_chat_template(
+            list(messages), tools=self.tools or None, tokenize=False, add_generation_prompt=prompt
+        )
+
+    def _added(self, messages: list[Message], last: int | None) -> str:
+        """What the template writes after the policy's turn. The end token is the policy's own, if it wrote it."""
+        said = self._said[messages[0]["role"]]
+        try:
+            before, after = self._template([USER, said], False), self._template([USER, said, *messages], True)
+        except Exception as error:  # as above
+            raise ValueError(f"the chat template fails on the environment's messages: {error}") from error
+        start = before.index(SAID) + len(SAID)
+        if last is None:
+            return after[start:] if "tool_calls" not in said else after[len(before) :]
+        end = before.find(self.tokenizer.decode([last]), start)
+        return after[end + len(self.tokenizer.decode([last])) :] if end >= 0 else after[len(before) :]
+
+    def _plain(self, text: str) -> str:
+        """`text` without special tokens: a space parts their first character from the rest."""
+        return self._special.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)
+
+    def _fit(self, bodies: list[str], render: Callable[[list[str]], str]) -> Observation:
+        """The longest bodies, cut alike, with which the rendered text has at most `limit` tokens."""
+        size, longest = DENSE * self.limit, max(map(len, bodies), default=0)
+        while True:
+            text = render([_middle(b, size) for b in bodies])
+            ids = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            if len(ids) <= self.limit or size == 0:
+                return Observation(ids, text, longest > size)
+            size = int(min(size, longest) * 0.9 * self.limit / len(ids))
+
+
+def _middle(text: str, size: int) -> str:
+    """`text` with its middle left out if it is longer than `size` characters; three quarters of what stays are its head.
+
+    >>> _middle("abcdefghijklmnop", 12)
+    'abcdef ... p'
+    """
+    if len(text) <= size:
+        return text
+    kept = max(0, size - len(GAP))
+    tail = kept // 4
+    return text[: kept - tail] + GAP[: size - kept] + text[len(text) - tail :]
+
+
+def _closing(text: str) -> int:
+    """Where the closing tags begin that end `text`, at most eight of them; its length if there are none.
+
+    >>> _closing("<a><b>x</b>\\n</a>\\n")
+    7
+    """
+    end = len(text)
+    for _ in range(8):
+        body = text[:end].rstrip()
+        start = body.rfind("</", max(0, len(body) - 80))
+        if start < 0 or not body.endswith(">") or body.find(">", start) != len(body) - 1:
+            break
+        end = start
+    return end
