@@ -24,7 +24,7 @@ from logpi.rewards.processes import Failure
 from logpi.rewards.text import text_of
 from logpi.sandbox import Limits, Sandbox, Verdict, shared
 
-__all__ = ["Code", "Tests", "program_of"]
+__all__ = ["Code", "Demands", "program_of"]
 
 COLUMNS = ("tests", "test", "test_list", "input_output")
 SETUPS = ("setup", "test_setup_code")
@@ -62,7 +62,7 @@ def _body(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Tests:
+class Demands:
     """What a row demands of its program.
 
     Attributes:
@@ -76,7 +76,7 @@ class Tests:
     entry_point: str = ""
 
     @classmethod
-    def of(cls, value: Any, setup: str = "", entry_point: str = "") -> Tests:
+    def of(cls, value: Any, setup: str = "", entry_point: str = "") -> Demands:
         """From a data set's column (see this module's first lines).
 
         Raises:
@@ -138,7 +138,7 @@ class Code:
     def _box(self) -> Sandbox:
         return shared(self.sandbox)
 
-    def demanded(self, row: Mapping[str, Any], prompt: str) -> Tests | None:
+    def demanded(self, row: Mapping[str, Any], prompt: str) -> Demands | None:
         """The row's tests, or None."""
         column = self.tests or next((c for c in COLUMNS if row.get(c)), "")
         if not row.get(column):
@@ -147,7 +147,7 @@ class Code:
         setup = next((str(row[s]) for s in SETUPS if row.get(s)), "")
         if entry and f"def {entry}" in prompt and _parses(prompt):
             setup = f"{prompt}\n{setup}"  # helpers of the tests' own, out of the program's reach
-        return Tests.of(row[column], setup, entry)
+        return Demands.of(row[column], setup, entry)
 
     def _one(self, prompt: Any, text: str, row: Mapping[str, Any]) -> float | None | Failure:
         begun = prompt if isinstance(prompt, str) else ""
@@ -162,7 +162,7 @@ class Code:
             return Failure(verdict.status, verdict.message)
         return verdict.passed / verdict.total if self.partial else float(verdict.passed == verdict.total)
 
-    def judge(self, program: str, tests: Tests) -> Verdict:
+    def judge(self, program: str, tests: Demands) -> Verdict:
         """Run a program against tests."""
         limits = Limits(self.seconds, self.memory << 20)
         if not tests.pairs:
@@ -205,7 +205,7 @@ class Code:
                 f"(row {row}: {verdict.message}); do the tests need packages or a set-up?"
             )
 
-    def _own(self, row: Mapping[str, Any], tests: Tests) -> Verdict | None:
+    def _own(self, row: Mapping[str, Any], tests: Demands) -> Verdict | None:
         """The verdict on the data set's own solution, if it has one."""
         own = next((str(row[c]) for c in SOLUTIONS if row.get(c)), None)
         begun = row["prompt"] if isinstance(row.get("prompt"), str) else ""

@@ -74,7 +74,7 @@ def tests(task: dict[str, Any]) -> int:
     peer = Peer(PEER_FD, open_handed=False)
     space: dict[str, Any] = {"__name__": "tests", "__builtins__": _Names(peer)}
     solution: Any = types.ModuleType("solution")  # for tests that say `from solution import f`
-    solution.__getattr__ = peer.name
+    solution.__getattr__ = lambda name: _attribute(peer, name)
     sys.modules["solution"] = solution
     try:
         trees = [ast.parse(source) for source in task["tests"]]
@@ -101,6 +101,12 @@ def tests(task: dict[str, Any]) -> int:
         else:
             _say(lines, True, "")
     return 0
+
+
+def _attribute(peer: Peer, name: str) -> Any:
+    if name.startswith("__"):  # what the import system asks of every module
+        raise AttributeError(name)
+    return peer.name(name)
 
 
 def _under_test(task: dict[str, Any], trees: list[ast.Module], space: dict[str, Any]) -> list[str]:
