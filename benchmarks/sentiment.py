@@ -93,7 +93,7 @@ def _rl(a: argparse.Namespace) -> rl.RL:
     return rl.RL(
         model=a.model, task=str(a.out / "openings"), chat=False, algorithm="rloo", options=("beta=0.05",),
         rewards=(f"model:{a.out}/reward-model/model", f"{a.out}/gold.py:gold:0"), steps=a.rl_steps, prompts=4,
-        num_generations=6, max_completion_length=LENGTH, stop=("\n",), lr=1e-5, warmup=3, eval_every=10, eval_items=24,
+        num_generations=6, max_completion_length=LENGTH, stop=("\n",), lr=2e-5, warmup=3, eval_every=0, eval_items=8,
         seed=a.seed, save_every=1000, out=a.out / "rl",
     )  # fmt: skip
 
@@ -101,7 +101,7 @@ def _rl(a: argparse.Namespace) -> rl.RL:
 def _dpo(a: argparse.Namespace) -> prefer.Prefer:
     return prefer.Prefer(
         model=a.model, data=str(a.out / "pairs"), chat=False, options=("beta=0.1",), steps=a.dpo_steps, pairs=8,
-        max_length=64, lr=1e-5, warmup=4, eval_every=0, eval_items=48, seed=a.seed, save_every=1000, out=a.out / "dpo",
+        max_length=64, lr=1e-5, warmup=4, eval_every=0, eval_items=16, seed=a.seed, save_every=1000, out=a.out / "dpo",
     )  # fmt: skip
 
 

@@ -158,8 +158,12 @@ class Labelled(_Fixed):
     A row is good if its reward is above 0, bad if below. Rows with reward 0 are the mismatched responses from which z₀
     is estimated, before the update; without any z₀ = 0. Weights count groups: one labelled row in each.
 
+    `sampled` rows are the policy's own: good above their group's mean reward, bad below, and each counts 1/n of its
+    group's n rows. Their mean r estimates KL(π ‖ π_ref), which is what z₀ stands for, so it needs no mismatched ones.
+
     Attributes:
         beta: β > 0. desirable, undesirable: λ of good and bad rows. recorded: as in `Preference`.
+        sampled: rows come in groups of samples from the policy (online).
 
     Divergence: TRL estimates z₀ again in each micro-batch; here once for each batch, so splits do not change the
     gradient.
@@ -169,9 +173,13 @@ class Labelled(_Fixed):
     desirable: float = 1.0
     undesirable: float = 1.0
     recorded: bool = False
+    sampled: bool = False
     needs_policy = True
-    min_group = 1
     whole_groups = False
+
+    @property
+    def min_group(self) -> int:
+        return 2 if self.sampled else 1
 
     @property
     def needs_reference(self) -> bool:
@@ -183,19 +191,28 @@ class Labelled(_Fixed):
         logp, logp_ref = own(now.logp.detach(), mask), _reference(batch, ref, self.recorded)
         if logp_ref is None:
             raise ValueError("KTO needs a reference policy: give the learner one, or recorded=True")
-        label = own(batch.reward, mask).sum(1).sign()
-        other = (label == 0) & mask.any(1)
-        ratio = (logp - logp_ref).sum(1)[other]
+        label = self._labels(own(batch.reward, mask).sum(1), mask.any(1), batch.group)
+        unbiased = mask.any(1) if self.sampled else (label == 0) & mask.any(1)
+        ratio = (logp - logp_ref).sum(1)[unbiased]
         z0 = ratio.mean().clamp(min=0) if len(ratio) else logp.new_zeros(())
         return Targets(logp, logp_ref, spread(label, mask), baseline=spread(z0.expand(len(batch)), mask))
+
+    def _labels(self, reward: Tensor, alive: Tensor, group: Tensor) -> Tensor:
+        """[B] above 0 for good rows and below for bad ones; its size is the row's share of its group."""
+        if not self.sampled:
+            return reward.sign()
+        index, _ = group_index(group)
+        count = by_group(alive.to(reward.dtype), group).clamp(min=1)[index]
+        mean = by_group(reward * alive, group)[index] / count
+        return torch.where(alive, (reward - mean).sign() / count, 0.0)
 
     def loss(self, batch: Batch, targets: Targets, weight: Tensor, now: Evaluation) -> tuple[Tensor, dict[str, Tensor]]:
         """Σ weight · λ (1 − σ(label β (r − z₀))) over the rows, and implicit rewards."""
         mask = batch.mask
         assert targets.baseline is not None
-        label, z0 = gathered(targets.advantage, mask), gathered(targets.baseline, mask)
+        share, z0 = gathered(targets.advantage, mask), gathered(targets.baseline, mask)
         ratio = LogRatio()(own(now.logp, mask), targets.logp_ref, mask)
-        w = gathered(weight.to(ratio.dtype), mask) * label.abs()
+        label, w = share.sign(), gathered(weight.to(ratio.dtype), mask) * share.abs()
         scale = torch.where(label > 0, self.desirable, self.undesirable)
         loss = (w * scale * torch.sigmoid(-label * self.beta * (ratio - z0))).sum()
         reward = self.beta * ratio.detach()
@@ -208,7 +225,8 @@ class Labelled(_Fixed):
     def explain(self) -> Explanation:
         parts = {"advantage": "±1, the label", "ratio": str(LogRatio()), "surrogate": "1 − σ(±β(r − z₀))",
                  "KL": "in the score", "weight": "1 / groups"}  # fmt: skip
-        where = ("r(y) = Σₜ log π(yₜ)/π_ref(yₜ)", "z₀ = max(0, mean r of mismatched responses), constant",
+        of = "the samples" if self.sampled else "mismatched responses"
+        where = ("r(y) = Σₜ log π(yₜ)/π_ref(yₜ)", f"z₀ = max(0, mean r of {of}), constant",
                  f"β = {self.beta:g}, λ = {self.desirable:g} if good, {self.undesirable:g} if bad")  # fmt: skip
         sources = ("KTO, arXiv:2402.01306, eqs. 7 and 8",)
         return Explanation("minimise  Σ w λ (1 − σ(±β (r(y) − z₀)))", where, parts, sources)

@@ -345,12 +345,15 @@ def ipo(beta: float = 0.1, length_normalised: bool = True, recorded: bool = Fals
     return Algorithm(Preference(LogRatio(mean=length_normalised), Squared(beta), recorded=recorded))
 
 
-def kto(beta: float = 0.1, desirable: float = 1.0, undesirable: float = 1.0, recorded: bool = False) -> Algorithm:
+def kto(
+    beta: float = 0.1, desirable: float = 1.0, undesirable: float = 1.0, recorded: bool = False, sampled: bool = False
+) -> Algorithm:
     """Kahneman–Tversky optimisation (arXiv:2402.01306): single responses called good or bad, no pairs.
 
     - z₀ is estimated once for each batch from mismatched responses (TRL: in each micro-batch).
+    - sampled: online; good is above the mean reward of the prompt's samples, and z₀ is their mean log-ratio.
     """
-    return Algorithm(Labelled(beta, desirable, undesirable, recorded))
+    return Algorithm(Labelled(beta, desirable, undesirable, recorded, sampled))
 
 
 def orpo(beta: float = 0.1) -> Algorithm:

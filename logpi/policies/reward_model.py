@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from logpi.policies.packing import ATTENTION, pack, register
 from logpi.types import Batch, Evaluation
 
 __all__ = ["RewardModel", "WithCritic"]
+
 
 CHAT = "logpi_chat"  # in config.json: how prompts were rendered in training
 
@@ -199,6 +201,20 @@ class WithCritic(nn.Module):
         """The policy's log-probabilities and entropies, the critic's values."""
         now = self.policy.evaluate(batch)
         return Evaluation(now.logp, now.entropy, self.critic.evaluate(batch).value)
+
+    def saver(self, policy: Any) -> Any:
+        """What saves the policy as `policy` would, and in its directory `critic/`, a reward model's."""
+        return _Both(policy, self.critic)
+
+
+@dataclass(frozen=True)
+class _Both:
+    policy: Any
+    critic: RewardModel
+
+    def save(self, directory: str | Path) -> None:
+        self.policy.save(directory)
+        self.critic.save(Path(directory) / "critic")
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ def run(a: Prefer) -> None:
     print(f"{describe(made)}\n\n{note}\n{roles}", file=sys.stderr)
     with opened(a, "prefer") as home:
         if reads_reference:
-            rollout.record(policy)
+            rollout.record(policy, batches=a.steps)
             held_out.record(policy)
         outcome = train(
             rollout, learner, home, steps=a.steps, evaluate=HeldOut(policy, made.objective, held_out), shown=SHOWN,

@@ -108,6 +108,7 @@ def run(a: RL) -> None:
     from logpi.algorithms import describe
     from logpi.envs.tasks import task as make_task
     from logpi.evaluation import Evaluator
+    from logpi.policies.reward_model import WithCritic
     from logpi.rewards import rewards as make_rewards
     from logpi.rollouts.engine import Engine, Sampling
     from logpi.rollouts.text import TextRollout
@@ -128,6 +129,7 @@ def run(a: RL) -> None:
         policy = a.load(critic=shared, temperature=a.temperature, **a.bits())
         saver = a.adapt(policy)
         learns, reference = _with_critic(a, made, policy), _reference(a, made, policy)
+        saver = learns.saver(saver) if isinstance(learns, WithCritic) else saver
         template = a.template(policy)
         sampling = Sampling(max_tokens=a.max_completion_length, stop=a.stop)
         engine = Engine(policy, slots=a.slots)
@@ -161,17 +163,19 @@ def _algorithm(a: RL) -> Algorithm:
     """The algorithm with the command line's settings; refused if it cannot learn from samples of a policy."""
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
-    from logpi.preferences import Preference
+    from logpi.preferences import Labelled, Preference
     from logpi.selection import Bootstrap, CountAsFailure, DropUniform, KeepAll, MaskOut, MixedOutcomes
 
     chosen = settings(a.options)
     if "max_completion_length" in known(a.algorithm):
         chosen.setdefault("max_completion_length", a.max_completion_length)
+    if "sampled" in known(a.algorithm):
+        chosen.setdefault("sampled", True)
     truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[a.truncation]
     if a.groups is not None:
         chosen["keep"] = {"keep": KeepAll(), "drop": DropUniform(), "resample": MixedOutcomes()}[a.groups]
     made = algorithm(a.algorithm, truncation=truncation, **chosen)
-    if not (made.objective.on_policy or isinstance(made.objective, Preference)):
+    if not (made.objective.on_policy or isinstance(made.objective, Preference | Labelled)):
         raise UserError(f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`")
     if a.num_generations < made.objective.min_group:
         raise UserError(f"{made.name} compares completions of one prompt: --num-generations must be at least "

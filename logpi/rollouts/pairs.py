@@ -170,15 +170,21 @@ class Preferences:
         self.cursor = 0
         self._pass, self._order = -1, list(range(len(self.groups)))
 
-    def record(self, reference: Policy, tokens: int = 16_384) -> None:
-        """Write the reference's log-probabilities into every row (`Batch.logp`), so that it can be forgotten.
+    def record(self, reference: Policy, tokens: int = 16_384, batches: int | None = None) -> None:
+        """Write the reference's log-probabilities into the rows (`Batch.logp`), so that it can be forgotten.
 
         Args:
             reference: the policy as it is before the first step. tokens: of a forward.
+            batches: only the groups of the first so many batches, if the run sees no more.
         """
-        for start in range(0, len(self.groups), self.size):
-            part = self.groups[start : start + self.size]
-            self.groups[start : start + self.size] = _recorded(part, reference, tokens)
+        wanted = list(range(len(self.groups)))
+        if batches is not None and batches * self.size < len(wanted):
+            wanted = sorted(self._shuffled(0)[: batches * self.size])
+        for start in range(0, len(wanted), self.size):
+            part = wanted[start : start + self.size]
+            made = _recorded([self.groups[i] for i in part], reference, tokens)
+            for i, group in zip(part, made, strict=True):
+                self.groups[i] = group
 
     def batches(self) -> Iterator[Batch]:
         """Every group once, in the order of the data."""
@@ -193,10 +199,15 @@ class Preferences:
     def _next(self) -> Group:
         number, place = divmod(self.cursor, len(self.groups))
         if number != self._pass:
-            self._pass, self._order = number, list(range(len(self.groups)))
-            Random(f"{self.seed}/{number}").shuffle(self._order)
+            self._pass, self._order = number, self._shuffled(number)
         self.cursor += 1
         return self.groups[self._order[place]]
+
+    def _shuffled(self, number: int) -> list[int]:
+        """The order of a pass."""
+        order = list(range(len(self.groups)))
+        Random(f"{self.seed}/{number}").shuffle(order)
+        return order
 
     def state_dict(self) -> dict[str, Any]:
         return {"cursor": self.cursor}

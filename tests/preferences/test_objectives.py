@@ -77,6 +77,19 @@ def test_kto_by_hand():
     assert float(metrics["kto/z0"]) == pytest.approx(0.2)
 
 
+def test_kto_online_labels_samples_by_their_groups_mean():
+    """Rewards 1, 0 | 1, 1: one good row, one bad one, two without a label; z₀ is the mean of all four ratios."""
+    now, ref = [[-0.5], [-1.0], [-0.2], [-0.3]], [[-0.9], [-0.8], [-0.4], [-0.3]]  # r = 0.4, −0.2, 0.2, 0
+    case = pairs(now, ref, reward=[1.0, 0.0, 1.0, 1.0])
+    objective = algorithm("kto", beta=0.5, sampled=True).objective
+    value, metrics = loss(objective, *case)
+    assert float(metrics["kto/z0"]) == pytest.approx(0.1)
+    good, bad = 1 - sigma(0.5 * (0.4 - 0.1)), 1 - sigma(0.5 * (0.1 + 0.2))
+    assert float(value) == pytest.approx((good + bad) / 2 / 2, abs=1e-12)  # rows of the group, groups
+    assert objective.idle(case[0], objective.prepare(*case)).tolist() == [False, False, True, True]
+    assert (objective.min_group, algorithm("kto").objective.min_group) == (2, 1)
+
+
 def test_ktos_reference_point_is_never_negative():
     case = pairs([[-1.0], [-2.0]], [[-1.0], [-1.0]], reward=[1.0, 0.0])
     assert float(loss(algorithm("kto").objective, *case)[0]) == pytest.approx(0.5)

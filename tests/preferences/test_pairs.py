@@ -103,6 +103,17 @@ def test_recorded_log_probabilities_are_the_references(policy):
         torch.testing.assert_close(batch.logp, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_only_what_the_run_sees_is_recorded(policy):
+    rollout = Preferences(read_pairs(policy, ROWS).groups, size=2, seed=1)
+    rollout.record(policy, batches=2)
+    assert sum(bool(t.logp.any()) for g in rollout.groups for t in g) == 8
+    for _ in range(2):
+        batch = rollout().batch
+        expected = torch.where(batch.mask, evaluate(policy, batch, None).logp, 0.0)
+        torch.testing.assert_close(batch.logp, expected, atol=1e-5, rtol=1e-5)
+    assert not rollout().batch.logp.any()
+
+
 def test_with_and_without_a_model_in_memory_the_steps_are_the_same():
     """DPO against recorded log-probabilities and against a reference model."""
     ends = []

@@ -83,12 +83,16 @@ def test_the_whole_lane(home, capsys):
     assert any("eval/number" in r and "eval/rm" in r for r in read_metrics(out))
 
 
-def test_online_dpo_is_dpo_on_samples(home):
-    out = home / "online"
+@pytest.mark.parametrize(("name", "start"), [("dpo", 0.6931), ("kto", 0.5)])
+def test_online_is_the_same_objective_on_samples(home, name, start):
+    out = home / f"online-{name}"
     rl.run(rl.RL(model=str(home / "base"), task="addition(digits=1)", rewards=("soft_overlong(8, cache=8)",),
-                 algorithm="dpo", options=("beta=0.2",), steps=3, prompts=6, num_generations=4, lora=2, lr=1e-3,
+                 algorithm=name, options=("beta=0.2",), steps=3, prompts=6, num_generations=4, lora=2, lr=1e-3,
                  max_completion_length=8, eval_items=4, out=out, **QUIET))  # fmt: skip
-    first = next(r for r in read_metrics(out) if "rewards/margins" in r)
+    first = next(r for r in read_metrics(out) if "rewards/accuracies" in r)
+    if name == "kto":
+        assert first["kto/z0"] == pytest.approx(0, abs=1e-5) and 0 < first["loss"] <= start + 1e-4
+        return
     assert first["loss"] == pytest.approx(0.6931 * (1 - first["frac_reward_zero_std"]), abs=1e-3)
 
 
@@ -132,26 +136,64 @@ def test_sft_of_plain_text_with_lora_measures_perplexity(home, tmp_path):
     assert int(one.mask.sum()) == one.mask.shape[1] and int(one.obs[0, 0]) == policy.eos_ids[-1]
 
 
-@pytest.mark.parametrize("lora", [0, 2])
-def test_a_stopped_run_goes_on_bit_for_bit(home, tmp_path, monkeypatch, lora):
-    """Reference log-probabilities are computed again from the model that the run began with, not from the checkpoint."""
+def online(home: Path, **changes) -> dict:
+    return {"model": str(home / "base"), "task": "addition(digits=1)", "steps": 5, "prompts": 2, "num_generations": 2,
+            "max_completion_length": 5, "eval_items": 2, "lr": 1e-3, **changes}  # fmt: skip
+
+
+# A job, its arguments, and the files of its model that must come out the same.
+JOBS = {
+    "prefer": (prefer, prefer.Prefer, lambda h: {"data": str(h / "pairs")}, []),
+    "prefer with LoRA": (prefer, prefer.Prefer, lambda h: {"data": str(h / "pairs"), "lora": 2}, ["adapter/adapter_model"]),
+    "reward model": (reward_model, reward_model.RewardModelling, lambda h: {"data": str(h / "pairs")}, []),
+    "sft": (sft, sft.SFT, lambda h: {"task": str(h / "texts"), "rows": 4, "micro_tokens": 20}, []),
+    "rl with LoRA": (rl, rl.RL, lambda h: online(h, algorithm="grpo", lora=2, options=("beta=0.1",)), ["adapter/adapter_model"]),
+    "ppo with a critic of its own": (rl, rl.RL, lambda h: online(
+        h, algorithm="ppo", critic="policy", options=("beta=0.05", "kl_target=2", "epochs=2")), ["critic/model"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_stopped_run_goes_on_bit_for_bit(home, tmp_path, monkeypatch, name):
+    """N steps are k, a crash and N − k. Reference log-probabilities are computed again from the model that the run began
+    with, not from the checkpoint."""
+    (home / "texts").mkdir(exist_ok=True)
+    (home / "texts" / "train.jsonl").write_text(
+        "".join(json.dumps({"text": "abcab"[i % 3 :]}) + "\n" for i in range(9))
+    )
+    recipe, arguments, own, further = JOBS[name]
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    common = dict(model=str(home / "base"), data=str(home / "pairs"), steps=5, pairs=8, lr=2e-3, lora=lora, eval_every=0,
-                  warmup=1, save_every=2)  # fmt: skip
-    prefer.run(prefer.Prefer(out=whole, **common))
-    calls, step = [], SGD._step
+    common = {"model": str(home / "base"), "steps": 5, "lr": 2e-3, "eval_every": 0, "warmup": 1, "save_every": 2}
+    common |= {"pairs": 8} if "pairs" in arguments.__dataclass_fields__ else {}
+    common |= own(home)
+    recipe.run(arguments(out=whole, **common))
+    calls, step, last = [], SGD._step, 4 * (2 if "ppo" in name else 1)
 
     def dies(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == last:
             raise OSError("as if the power went")
         return step(*args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(OSError):
         patch.setattr(SGD, "_step", dies)
-        prefer.run(prefer.Prefer(out=torn, **common))
-    prefer.run(prefer.Prefer(out=torn, resume=torn, **common))
+        recipe.run(arguments(out=torn, **common))
+    recipe.run(arguments(out=torn, resume=torn, **common))
     kept = [[{k: v for k, v in r.items() if "time" not in k} for r in read_metrics(p)] for p in (whole, torn)]
     assert kept[0] == kept[1]
-    for name in ("model.safetensors", "adapter/adapter_model.safetensors")[: 2 if lora else 1]:
-        assert (whole / "model" / name).read_bytes() == (torn / "model" / name).read_bytes()
+    for file in ("model", *further):
+        one, two = ((p / "model" / f"{file}.safetensors").read_bytes() for p in (whole, torn))
+        assert one == two, file
+
+
+def test_a_critic_of_its_own_is_saved_and_begins_another_run(home, tmp_path):
+    """As a reward model beside the policy."""
+    out = tmp_path / "ppo"
+    pays = ("soft_overlong(4, cache=4)",)  # something, before anything was learned
+    made = online(home, algorithm="ppo", critic="policy", steps=1, save_every=9, rewards=pays)
+    rl.run(rl.RL(out=out, **made))
+    critic = RewardModel.load(out / "model" / "critic")
+    assert critic.model.score.weight.abs().sum() > 0  # it began at 0
+    rl.run(
+        rl.RL(out=tmp_path / "more", **made | {"model": str(out / "model"), "critic": str(out / "model" / "critic")})
+    )

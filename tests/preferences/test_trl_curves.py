@@ -26,7 +26,10 @@ def test_ten_steps_of_sft_and_dpo_have_trls_losses(tmp_path):
         sys.executable, str(BENCHMARK), "--model", str(tmp_path / "base"), "--data", str(tmp_path / "pairs.jsonl"),
         "--peer", sys.executable, "--pairs", "4", "--steps", "9", "--lr", "1e-3", "--micro-tokens", "30", "--json",
     ]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": str(BENCHMARK.parents[1])}  # an interpreter with trl need not have logpi installed
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(BENCHMARK.parents[1]),
+    }  # an interpreter with trl need not have logpi installed
     done = subprocess.run(words, capture_output=True, text=True, timeout=600, env=env)
     assert done.returncode == 0, done.stderr
     found = {(r["job"], r["side"]): r["losses"] for r in map(json.loads, done.stdout.splitlines())}
