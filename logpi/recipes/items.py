@@ -150,14 +150,15 @@ def _unseen(
     return left, rewards, lenient, stop, report | {"seen": [asdict(s) for s in seen], "seen_dropped": a.drop_seen}
 
 
-def kept(path: Path, kinds: int) -> list[dict[str, Any]]:
-    """The records of an evaluation that was stopped: of the first items that have all their `kinds` of record."""
+def kept(path: Path, kinds: int, every: int, total: int) -> list[dict[str, Any]]:
+    """The records of an evaluation of `total` items that was stopped: of the shards of `every` items that are whole."""
     if not path.exists():
         return []
     cut_torn_line(path)
     records = list(read_rows(path))
     count = Counter(r["item"] for r in records)
     done = next(i for i in range(len(count) + 1) if count[i] < kinds)
+    done -= done % every if done < total else 0
     whole = [r for r in records if r["item"] < done]
     if len(whole) < len(records):
         disk.write(path, b"".join(encode(r) for r in whole))
@@ -166,9 +167,8 @@ def kept(path: Path, kinds: int) -> list[dict[str, Any]]:
 
 def gathered(evaluator: Evaluator, path: Path, every: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     """All records, those of a stopped evaluation read from `path`, new ones added to it `every` items."""
-    kinds = 1 + evaluator.greedy
-    records = kept(path, kinds)
-    total = len(evaluator.rows)
+    kinds, total = 1 + evaluator.greedy, len(evaluator.rows)
+    records = kept(path, kinds, every, total)
     done = len(records) // kinds
     evaluator.progress = lambda rows, all_rows: tell(f"{done}/{total} items, sampling {rows}/{all_rows}")
     for shard in evaluator.shards(done, every):
