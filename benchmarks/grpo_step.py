@@ -1,0 +1,214 @@
+"""A whole GRPO step beside TRL's: same model, prompts, group size, token limit, reward, loss and optimiser; time and memory.
+
+    python benchmarks/grpo_step.py [--peer PYTHON]                                            # the small in-house model
+    python benchmarks/grpo_step.py --model DIR --prompts 2 --tokens 64 --peer PYTHON
+
+PYTHON is an interpreter that has trl (left out: only ours is measured). Every round is a fresh process for each side, in turn, the first
+step a warm-up. A step is sampling, rewards, loss, backward, optimiser. TRL runs as it comes for this work (`model.generate`, padded) but
+without gradient checkpointing, which would cost it time; `--checkpointing` switches it on for both. Ends are natural, so rows differ in
+length and both sides gain by whatever they make of it; times are also given for each sampled token. Memory is the largest resident set
+above that of the process with the model loaded: gradients, Adam's moments (8 bytes a weight), activations, caches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from common import Results, child, loaded, peak, report, spread
+
+SIDES = ("logpi", "trl")
+LR = 1e-6
+
+
+def score(completions: list[Any], **columns: Any) -> list[float]:
+    """A reward that costs nothing and differs within a group, so that no side may skip its work."""
+    texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
+    return [sum(map(ord, text)) % 11 / 10 for text in texts]
+
+
+def options() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", help="a directory (default: a fresh small model)")
+    p.add_argument("--peer", help="a Python that has trl")
+    p.add_argument("--prompts", type=int, default=32)
+    p.add_argument("--group", type=int, default=8)
+    p.add_argument("--tokens", type=int, default=32, help="most tokens of a completion")
+    p.add_argument("--steps", type=int, default=4, help="timed steps of a process")
+    p.add_argument("--rounds", type=int, default=3, help="processes for each side, in turn")
+    p.add_argument("--checkpointing", action="store_true")
+    p.add_argument("--micro-tokens", type=int, default=16_384, help="ours: columns of a forward and backward")
+    p.add_argument("--json", type=Path, metavar="FILE")
+    p.add_argument("--resume", action="store_true", help="go on with what FILE holds")
+    p.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    p.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
+    return p
+
+
+def write_rows(a: argparse.Namespace, chat: bool) -> None:
+    """Sums of six digits; as messages for a chat model."""
+    rng = random.Random(0)
+    texts = [f"{rng.randint(10**5, 10**6 - 1)}+{rng.randint(10**5, 10**6 - 1)}=" for _ in range(4 * a.prompts)]
+    prompts = [[{"role": "user", "content": t}] for t in texts] if chat else texts
+    a.rows.write_text("".join(json.dumps({"prompt": p, "answer": ""}) + "\n" for p in prompts))
+
+
+def logpi_side(a: argparse.Namespace) -> dict[str, Any]:
+    from logpi.algorithms import algorithm
+    from logpi.envs.tasks import task
+    from logpi.learner import Learner
+    from logpi.optimizers import AdamW
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import rewards
+    from logpi.rollouts.engine import Engine, Sampling
+    from logpi.rollouts.text import TextRollout
+
+    policy = CausalLM.load(a.model, gradient_checkpointing=a.checkpointing)
+    before, rows = loaded(), a.prompts * a.group
+    rollout = TextRollout(
+        policy, Engine(policy, slots=rows), task(str(a.rows)), rewards([f"{__file__}:score"]), prompts=a.prompts,
+        num_generations=a.group, sampling=Sampling(max_tokens=a.tokens),
+    )  # fmt: skip
+    learner = Learner(policy, algorithm("grpo", beta=0.0, micro_tokens=a.micro_tokens), AdamW(LR, betas=(0.9, 0.999)))
+    steps = []
+    for _ in range(a.steps + 1):
+        start, cpu = time.perf_counter(), time.process_time()
+        collected = rollout()
+        between = time.perf_counter()
+        learner.update(collected.batch)
+        end = time.perf_counter()
+        steps.append({
+            "seconds": end - start, "generate": collected.metrics["time/generate"], "reward": collected.metrics["time/reward"],
+            "update": end - between, "tokens": collected.metrics["num_tokens"], "cpu": time.process_time() - cpu,
+        })  # fmt: skip
+    prompt = len(policy.render(json.loads(a.rows.read_text().splitlines()[0])["prompt"]))
+    weights = sum(p.numel() for p in policy.parameters())
+    return {"steps": steps[1:], "above_mb": peak() - before, "loaded_mb": before, "weights": weights, "prompt": prompt}
+
+
+def trl_side(a: argparse.Namespace) -> dict[str, Any]:
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    model = AutoModelForCausalLM.from_pretrained(a.model, dtype="float32")
+    before, begun, steps = loaded(), [0.0, 0.0], []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            begun[:] = time.perf_counter(), time.process_time()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            steps.append({"seconds": time.perf_counter() - begun[0], "cpu": time.process_time() - begun[1]})
+
+    with tempfile.TemporaryDirectory() as out:
+        arguments = GRPOConfig(
+            output_dir=out, per_device_train_batch_size=a.prompts * a.group, num_generations=a.group, max_steps=a.steps + 1,
+            max_completion_length=a.tokens, beta=0.0, temperature=1.0, loss_type="grpo", learning_rate=LR,
+            lr_scheduler_type="constant", logging_steps=1, report_to=[], save_strategy="no", bf16=False, use_cpu=True,
+            gradient_checkpointing=a.checkpointing, disable_tqdm=True,
+        )  # fmt: skip
+        data = load_dataset("json", data_files=str(a.rows), split="train", cache_dir=out)
+        trainer = GRPOTrainer(
+            model=model, reward_funcs=score, args=arguments, train_dataset=data, callbacks=[Clock()],
+            processing_class=AutoTokenizer.from_pretrained(a.model),
+        )  # fmt: skip
+        trainer.train()
+        logs = [x for x in trainer.state.log_history if "completions/mean_length" in x]
+    for step, log in zip(steps, logs, strict=True):
+        step["tokens"] = log["completions/mean_length"] * a.prompts * a.group
+    return {"steps": steps[1:], "above_mb": peak() - before, "loaded_mb": before}
+
+
+def limit(run: dict[str, Any], machine: dict[str, Any], a: argparse.Namespace) -> float:
+    """Seconds that a step of ours takes at least on this machine: weights read and operations done, nothing else.
+
+    Each sampling step reads the weights once or does its products, whichever is longer; a token is 2 operations a weight forward
+    and 4 backward; prompts count once.
+    """
+    n, tokens = run["weights"], sum(s["tokens"] for s in run["steps"]) / len(run["steps"])
+    once, rate = a.prompts * run["prompt"], machine["matmul_gflop_s"] * 1e9
+    sampling = max(a.tokens * 4 * n / (machine["read_gb_s"] * 1e9), 2 * n * tokens / rate) + 2 * n * once / rate
+    return sampling + 6 * n * (tokens + once) / rate
+
+
+def summary(runs: dict[str, list[dict[str, Any]]], machine: dict[str, Any], a: argparse.Namespace) -> dict[str, Any]:
+    out: dict[str, Any] = {"prompts": a.prompts, "group": a.group, "max_tokens": a.tokens}
+    medians: dict[str, list[tuple[float, float]]] = {}
+    for side, found in runs.items():
+        medians[side] = [
+            (spread([s["seconds"] for s in r["steps"]])["median"], spread([s["seconds"] / s["tokens"] for s in r["steps"]])["median"])
+            for r in found
+        ]  # fmt: skip
+        every = [s for r in found for s in r["steps"]]
+        out[side] = {
+            "s_per_step": spread([x for x, _ in medians[side]]),
+            "sampled_tokens_per_s": spread([1 / y for _, y in medians[side]]),
+            "cpu_s_per_step": spread([s["cpu"] for s in every])["median"],
+            "tokens_per_step": spread([s["tokens"] for s in every])["median"],
+            "above_mb": spread([r["above_mb"] for r in found])["median"],
+        }
+    ours = runs["logpi"]
+    every = [s for r in ours for s in r["steps"]]
+    for part in ("generate", "update", "reward"):
+        out["logpi"][f"share_{part}"] = spread([s[part] / s["seconds"] for s in every])["median"]
+    out["logpi"]["share_of_machine"] = limit(ours[0], machine, a) / out["logpi"]["s_per_step"]["median"]
+    if "trl" in runs:
+        pairs = list(zip(medians["trl"], medians["logpi"], strict=True))
+        out["ratio_step"] = spread([t[0] / o[0] for t, o in pairs])
+        out["ratio_token"] = spread([t[1] / o[1] for t, o in pairs])
+        out["ratio_cpu"] = out["trl"]["cpu_s_per_step"] / out["logpi"]["cpu_s_per_step"]
+        out["ratio_memory"] = out["logpi"]["above_mb"] / out["trl"]["above_mb"]
+    return out
+
+
+def main() -> None:
+    a = options().parse_args()
+    if a.side:
+        report(logpi_side(a) if a.side == "logpi" else trl_side(a))
+        return
+    with tempfile.TemporaryDirectory() as home:
+        if a.model is None:
+            from logpi.policies.small import small_policy
+
+            small_policy("0123456789+=-*/() abcdefghijklmnopqrstuvwxyz.,?:").save(Path(home) / "model")
+            a.model = str(Path(home) / "model")
+        a.rows = Path(home) / "rows.jsonl"
+        write_rows(a, chat=(Path(a.model) / "chat_template.jinja").is_file())
+        results = Results(a.json, a.resume)
+        same = {
+            k.replace("_", "-"): getattr(a, k)
+            for k in ("model", "rows", "prompts", "group", "tokens", "steps", "checkpointing")
+        }
+        runs: dict[str, list[dict[str, Any]]] = {}
+        for i in range(a.rounds):
+            for side in SIDES if i % 2 == 0 else SIDES[::-1]:
+                if side == "trl" and not a.peer:
+                    continue
+                own = {"micro-tokens": a.micro_tokens} if side == "logpi" else {}
+                python = sys.executable if side == "logpi" else a.peer
+                run = results.measure(
+                    f"{side} {i}", lambda s=side, o=own, p=python: child(__file__, same | o | {"side": s}, p)
+                )
+                runs.setdefault(side, []).append(run)
+                print(
+                    f"round {i}  {side:<6}{spread([s['seconds'] for s in run['steps']])['median']:8.2f} s/step",
+                    flush=True,
+                )
+    results.summary = summary(runs, results.machine, a)
+    results.save()
+    print(json.dumps(results.summary, indent=1))
+    if not a.peer:
+        print("trl: left out (give a Python that has it with --peer)")
+
+
+if __name__ == "__main__":
+    main()
