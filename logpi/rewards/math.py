@@ -31,7 +31,7 @@ MAX_ANSWER = 1_000  # characters; what is longer is no final answer
 REMEMBERED = 100_000
 _SPACING = re.compile(r"[\s{}\u2063]|\\(?:text|mathrm)\b")
 _WORD = re.compile(r"[\W_]*[^\W\d_]{4,}[\W_]*(?:[\W_]+[^\W\d_]+)*[\W_]*")
-_NUMERIC = re.compile(r"[0-9\\^√∞]")
+_ALGEBRA = re.compile(r"[0-9].*[^0-9\s.,]|[^0-9\s.,].*[0-9]|[\\√∞π]|pi|sqrt", re.DOTALL)
 _CHOICE = re.compile(r"(?i:answer)\s{0,3}(?:(?i:is)|:)\s{0,3}\(?([A-H])\)?(?![A-Za-z0-9])")
 _SYMBOLIC = Path(__file__).with_name("apart") / "symbolic.py"
 
@@ -86,16 +86,21 @@ def _quick(gold: str, answer: str) -> bool | None:
     wanted, value = rational(gold), rational(answer)
     if wanted is not None and value is not None:
         return wanted.equals(value)
+    if wanted is not None and not _ALGEBRA.search(answer):
+        return False  # digits that are no number (1 1), or no digit and no command: not this number
     a, b = _read(gold).plain, _read(answer).plain
     if a.strip("()") == b.strip("()") and ("," not in a or a == b):
         return True
-    if _WORD.fullmatch(tidy(gold)):  # else algebra takes Monday for a product of letters
+    if _is_word(gold):  # else algebra takes Monday for a product of letters
         return a.casefold() == b.casefold()
     if len(a.strip("()")) == 1 and a.strip("()").isupper() and a.isascii():  # a choice: (A), A., \text{A}, A) 5
         return bool(re.match(rf"\(?{re.escape(a.strip('()'))}(?:[).:]|$)", b))
-    if wanted is not None and not _NUMERIC.search(answer) and not re.search(r"pi|sqrt|π", answer):
-        return False  # no digit and no command: not this number
     return None
+
+
+def _is_word(gold: str) -> bool:
+    r"""Monday, yes and no: not `\infty`, not abc."""
+    return "\\" not in tidy(gold) and _WORD.fullmatch(tidy(gold)) is not None
 
 
 @lru_cache
@@ -172,14 +177,17 @@ class Math:
                 "unavailable", "no number and not the same text: pip install 'logpi[math]' to compare algebra"
             )
             return {(g, a): False if rational(g) else missing for g, a in pairs}
-        pool = _workers(self.workers or min(4, os.cpu_count() or 1), self.memory << 20)
-        replies = pool.map([call([None], [a], None, {"gold": [g]}) for g, a in pairs], self.seconds)
-        verdicts = {pair: _verdict(reply) for pair, reply in zip(pairs, replies, strict=True)}
+        verdicts = {pair: _verdict(reply) for pair, reply in zip(pairs, self._ask(pairs), strict=True)}
         with _lock:
             if len(_verdicts) > REMEMBERED:
                 _verdicts.clear()
             _verdicts.update({pair: v for pair, v in verdicts.items() if isinstance(v, bool)})
         return verdicts
+
+    def _ask(self, pairs: Sequence[tuple[str, str | None]]) -> list[dict[str, Any]]:
+        """The workers' replies."""
+        pool = _workers(self.workers or min(4, os.cpu_count() or 1), self.memory << 20)
+        return pool.map([call([None], [a], None, {"gold": [g]}) for g, a in pairs], self.seconds)
 
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Refuse answers that do not equal themselves, that nobody could give, or that are not there.
@@ -201,8 +209,12 @@ class Math:
                 stacklevel=2,
             )
             return
-        verdicts = self._symbolic([(g, f"{g} ") for _, g in algebra]) if algebra else {}
-        wrong = [(i, g) for i, g in algebra if verdicts[g, f"{g} "] is not True and not _WORD.fullmatch(tidy(g))]
+        replies = self._ask([(g, None) for _, g in algebra])
+        wrong = [
+            (i, g)
+            for (i, g), reply in zip(algebra, replies, strict=True)
+            if _verdict(reply) is not True and not _is_word(g)
+        ]
         if len(wrong) * 2 > len(golds):
             raise ValueError(
                 f"reward 'math' disagrees with itself: {len(wrong)} of {len(golds)} answers do not equal themselves "

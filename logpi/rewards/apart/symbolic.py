@@ -32,18 +32,24 @@ def _parse(text: str) -> list[Any]:
     return math_verify.parse(f"${text}$", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
 
 
-def equal(prompts: list[Any], completions: list[str], *, gold: list[str]) -> list[float | None]:
-    """1.0 or 0.0 for each pair of answers; None where the clock rang, or where the gold answer cannot be read."""
+def equal(prompts: list[Any], completions: list[str | None], *, gold: list[str]) -> list[float | None]:
+    """1.0 or 0.0 for each pair of answers; None where the clock rang, or where the gold answer cannot be read.
+
+    An answer of None asks whether the gold one is mathematics at all and equals itself.
+    """
     return [_one(g, c) for g, c in zip(gold, completions, strict=True)]
 
 
-def _one(gold: str, answer: str) -> float | None:
+def _one(gold: str, answer: str | None) -> float | None:
     signal.signal(signal.SIGALRM, _ring)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         wanted = _parse(gold)
         if not wanted:
             return None
+        if answer is None and all(isinstance(w, str) for w in wanted):  # what it cannot read it compares as text
+            return 0.0
+        answer = gold if answer is None else answer
         return float(math_verify.verify(wanted, _parse(answer), allow_set_relation_comp=True, timeout_seconds=None))
     except _Late:
         return None
