@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from logpi.envs.tasks import Addition
-from logpi.evaluation import Evaluator, interval
+from logpi.evaluation import Evaluator, by_level, estimates, interval, measures
 from logpi.policies.small import small_policy
-from logpi.pooling import majority, pass_at_k
+from logpi.pooling import BestOf, Majority, PassAt, Sample, WeightedVote, majority, pass_at_k
 from logpi.rewards import rewards
 from logpi.rollouts.engine import Engine, Sampling
+from logpi.scorers import LogP
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(5, 0, 2), (5, 2, 3), (5, 5, 1), (8, 3, 8), (6, 1, 4)])
@@ -58,3 +59,97 @@ def test_the_evaluator_measures_and_leaves_training_alone():
     assert numbers["eval/pass@1"] == pytest.approx(sum(sum(r["right"]) for r in sampled) / 32)
     assert numbers["eval/pass@4"] == pytest.approx(sum(any(r["right"]) for r in sampled) / 8)
     assert [k for k in numbers if "@" in k and "_" not in k] == ["eval/pass@1", "eval/pass@2", "eval/pass@4"]
+
+
+def evaluator(rows=12, **options):
+    task = Addition()
+    torch.manual_seed(0)
+    policy = small_policy(task.alphabet, width=32, layers=2, heads=2)
+    rows = [row | {"level": 1 + i % 2} for i, row in enumerate(task.rows("test")[:rows])]
+    judged = rewards(["exact", "number:0"])
+    return Evaluator(policy, Engine(policy), rows, judged, Sampling(max_tokens=6), samples=4, **options)
+
+
+def test_shards_change_nothing():
+    whole = next(evaluator().shards())
+    for first, size in ((0, 5), (4, 3)):
+        parts = [r for shard in evaluator().shards(first, size) for r in shard]
+        for kind in ("sampled", "greedy"):
+            assert [r for r in parts if r["kind"] == kind] == [r for r in whole if r["kind"] == kind][first:]
+
+
+def record(right, answers=None, scores=None, lenient=None, level=None, kind="sampled", item=0):
+    return {
+        "kind": kind,
+        "item": item,
+        "right": right,
+        "answers": answers,
+        "scores": scores,
+        "lenient": lenient,
+        "level": level,
+    }
+
+
+def test_measures_are_functions_of_the_records():
+    records = [
+        record([True, False], ["4", "5"], [0.0, 1.0], [True, True], level=2),
+        record([False, False], ["7", "7"], [1.0, 0.0], [False, True], level=10, item=1),
+        record([True], lenient=[True], kind="greedy", level=2),
+        record([False], lenient=[True], kind="greedy", level=10, item=1),
+    ]
+    assert measures(records) == {
+        "pass@1": [0.5, 0.0], "pass@2": [1.0, 0.0], "maj@2": [0.5, 0.0], "best_of@1": [0.5, 0.0], "best_of@2": [0.0, 0.0],
+        "weighted_maj@2": [0.0, 0.0], "judge_best@1": [0.5, 0.5], "judge_best@2": [1.0, 1.0], "lenient_pass@1": [1.0, 0.5],
+        "greedy": [1.0, 0.0], "lenient_greedy": [1.0, 1.0],
+    }  # fmt: skip
+    levels = by_level(records)
+    assert list(levels) == ["2", "10"] and measures(levels["10"])["pass@1"] == [0.0]
+    assert by_level([record([True], level=3)]) == {}
+    found = estimates({"pass@1": [0.0, 1.0] * 50})["pass@1"]
+    assert found.mean == 0.5 and found.low < 0.5 < found.high and found.items == 100
+
+
+def test_strict_and_lenient_and_levels_of_a_real_policy():
+    ev = evaluator(lenient="number", scorer=LogP())
+    numbers, records = ev()
+    sampled = [r for r in records if r["kind"] == "sampled"]
+    for r in sampled:
+        assert r["right"] == [p["exact"] == 1.0 for p in r["rewards"]] and len(r["logp"]) == len(r["tokens"]) == 4
+        assert r["lenient"] == [p["number"] == 1.0 for p in r["rewards"]] and r["scores"] == pytest.approx(r["logp"])
+    assert numbers["eval/lenient_pass@1"] >= numbers["eval/pass@1"]  # a number after # is the last number
+    both = [numbers[f"eval/level_{k}/pass@1"] for k in (1, 2)]
+    assert sum(both) / 2 == pytest.approx(numbers["eval/pass@1"])
+
+
+def test_an_evaluator_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="no items"):
+        evaluator(rows=0)
+    with pytest.raises(ValueError, match="pass@8 needs at least 8 samples"):
+        evaluator(ks=(1, 8))
+    with pytest.raises(ValueError, match="no reward is called 'boxed': there are exact, number"):
+        evaluator(lenient="boxed")
+
+
+def test_votes_are_exact_means_over_blocks_and_equal_numbers_vote_together():
+    answers = ["4", "5", "5", "4", "5", "5"]
+    samples = [Sample(a == "4", a) for a in answers]
+    assert Majority()(samples, 2) == pytest.approx((0.5 + 0.5 + 0.0) / 3)
+    assert Majority()(samples, 4) == 0.5  # one block of 4, the rest left over
+    assert WeightedVote()([Sample(True, "4", 2.0), *samples[1:3]], 3) == 1.0
+    assert PassAt()(samples, 3) == pytest.approx(pass_at_k(6, 2, 3))
+    assert BestOf()([Sample(True, "4", 1.0), Sample(False, "5", 0.0)], 2) == 1.0
+    with pytest.raises(ValueError, match="a vote of 7"):
+        Majority()(samples, 7)
+    for name, texts in (
+        ("number", ["0.5", "1/2", "7"]),
+        ("boxed", [r"\boxed{0.5}", r"\boxed{\frac{1}{2}}", r"\boxed{7}"]),
+    ):
+        find = rewards(name).find_answer
+        assert find is not None and majority([find(t) for t in texts], [True, True, False]) == 1.0
+
+
+def test_no_verdict_never_wins():
+    inf = float("inf")
+    assert BestOf()([Sample(True, "4", -inf), Sample(False, "5", 0.0)], 2) == 0.0
+    assert WeightedVote()([Sample(True, "4", -inf), Sample(True, "4", -inf), Sample(False, "5", -3.0)], 3) == 0.0
+    assert WeightedVote()([Sample(True, "4", -inf), Sample(False, "5", -inf), Sample(True, "4", -inf)], 3) == 1.0

@@ -22,7 +22,7 @@ from typing import Any
 from logpi.envs.data import load_rows
 from logpi.envs.rows import Row, Split, check_split, check_template
 from logpi.rewards import Rewards, Weighted
-from logpi.rewards.combine import FindsAnswer
+from logpi.rewards.combine import FindsAnswer, TriesRows
 from logpi.rewards.spec import nearest, reward
 from logpi.rewards.text import Completion, after, last_boxed, text_of
 
@@ -195,6 +195,11 @@ class Reading:
     def find(self, text: str) -> str | None:
         """The answer in the part, if the reward can find one."""
         return self.function.find(self.part(text)) if isinstance(self.function, FindsAnswer) else None
+
+    def try_rows(self, rows: Sequence[Row]) -> None:
+        """As the reward does, if it does."""
+        if isinstance(self.function, TriesRows):
+            self.function.try_rows([r | {"prompt": r.get("question", r["prompt"])} for r in rows])
 
     def part(self, text: str) -> str:
         """What the reward is given; an answer in its place as a box, which says that it is one."""

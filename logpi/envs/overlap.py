@@ -3,7 +3,7 @@
     exact   the item's question is a training row's question, after normalisation
     ngram   some n words in a row of the item stand in a training row (n = 13: GPT-3, arXiv:2005.14165, appendix C)
 
-Normalised: lower case, words and numbers only. A training row is read whole, whatever its columns (question, working, chat
+Normalised: lower case, words and numbers only (1+1 and 1-1, of fewer than 5 words, keep their signs). A training row is read whole, whatever its columns (question, working, chat
 messages); of the item only the question, so an instruction that all prompts share is not taken for a leak. An item of fewer
 than n words is found inside a row as a whole, one of fewer than 5 only as the whole of a text. Left out: paraphrases, translations, other numbers in the
 same story: nothing that compares words sees those.
@@ -46,6 +46,11 @@ def _text(value: Any) -> Iterator[str]:
             yield from _text(v)
 
 
+def _key(text: str, said: Sequence[str]) -> tuple[str, ...]:
+    """What two texts share that are the same."""
+    return tuple(said) if len(said) >= SHORT else ("".join(text.lower().split()),)
+
+
 def question_of(row: Row) -> str:
     """What is asked, without the template around it where the row says so (`question`)."""
     return "\n".join(_text(row.get("question") or row["prompt"]))
@@ -85,30 +90,30 @@ def overlap(rows: Sequence[Row], training: Iterable[tuple[str, Any]], n: int = 1
     """
     if n < 1:
         raise ValueError(f"an n-gram has at least 1 word, not {n}")
-    items = [words(question_of(row)) for row in rows]
+    questions = [question_of(row) for row in rows]
+    items = [words(q) for q in questions]
+    keys = [_key(q, i) for q, i in zip(questions, items, strict=True)]
     grams = [list(_grams(i, min(n, len(i)))) if len(i) >= min(n, SHORT) else [] for i in items]
     sizes = {len(g[0]) for g in grams if g}
     wanted = {g for gs in grams for g in gs}
-    whole: dict[tuple[str, ...], str] = {tuple(i): "" for i in items if i}
+    whole: dict[tuple[str, ...], str] = dict.fromkeys(keys, "")
     found: dict[tuple[str, ...], str] = {}  # where each n-gram was seen first
     for where, row in training:
-        for said in map(words, _text(row)):
-            if whole.get(tuple(said)) == "":
-                whole[tuple(said)] = where
+        for text in _text(row):
+            said = words(text)
+            if whole.get(key := _key(text, said)) == "":
+                whole[key] = where
             for size in sizes:
                 for gram in wanted.intersection(_grams(said, size)):
                     found.setdefault(gram, where)
-    seen = (_seen(i, item, gs, whole, found) for i, (item, gs) in enumerate(zip(items, grams, strict=True)))
-    return [s for s in seen if s is not None]
-
-
-def _seen(item: int, text: list[str], grams: Sequence[tuple[str, ...]], whole: Mapping, found: Mapping) -> Seen | None:
-    hits = [g for g in grams if g in found]
-    if whole.get(tuple(text)):
-        return Seen(item, "exact", 1.0, whole[tuple(text)], " ".join(text[:13]))
-    if not hits:
-        return None
-    return Seen(item, "ngram", len(hits) / len(grams), found[hits[0]], " ".join(hits[0]))
+    out = []
+    for i, (item, key, gs) in enumerate(zip(items, keys, grams, strict=True)):
+        hits = [g for g in gs if g in found]
+        if whole[key]:
+            out.append(Seen(i, "exact", 1.0, whole[key], " ".join(item[:n])))
+        elif hits:
+            out.append(Seen(i, "ngram", len(hits) / len(gs), found[hits[0]], " ".join(hits[0])))
+    return out
 
 
 def training_rows(paths: Sequence[str | Path]) -> Iterator[tuple[str, Any]]:

@@ -109,6 +109,7 @@ def items_of(a: ItemArguments, judge: Rewards | None = None) -> Items:
         rewards, lenient = Rewards((*others, Weighted(reward(a.lenient).function, 0.0, "lenient"))), "lenient"
     rewards.check(list(rows[0]))
     rows, report = _readable(a, rows, rewards)
+    rewards.check(list(rows[0]), rows)
     return Items(*_unseen(a, rows, rewards, lenient, stop, report))
 
 
