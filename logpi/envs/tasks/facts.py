@@ -16,7 +16,7 @@ answer, documents that contradict each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
@@ -37,6 +37,21 @@ _TAGS = Search()
 
 def _shown(documents: Sequence[Document]) -> str:
     return " ".join(d.contents for d in documents)
+
+
+def _questions(people: Sequence[str], relations: Sequence[str], hops: int, rng: Random) -> Iterator[tuple[str, list[str]]]:
+    """Random ones, then one that never ends where it began."""
+    for _ in range(20):
+        yield rng.choice(people), [rng.choice(relations) for _ in range(hops)]
+    yield people[0], [relations[0]]
+
+
+def _reached(facts: Mapping[tuple[str, str], str], start: str, path: Sequence[str]) -> list[str]:
+    """Who is met on the way, the first one too."""
+    reached = [start]
+    for relation in path:
+        reached.append(facts[reached[-1], relation])
+    return reached
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Facts:
         ValueError: an option out of its range.
 
     >>> Facts(searched=1, hops=1).rows("train", seed=1)[0]["prompt"]
-    'Gus_friend?'
+    'Ben_friend?'
     """
 
     mode: str = "search"
@@ -109,16 +124,19 @@ class Facts:
             (a, r): rng.choice([b for b in people if b != a]) for a in people for r in rng.sample(known, len(known))
         }
         documents = [" ".join(f"{a}_{r} {b}" for (a, r), b in facts.items() if a == who) for who in people]
-        path = [rng.choice(known) for _ in range(1 + rng.randrange(self.hops))]
-        problem = {"facts": facts, "documents": documents, "start": rng.choice(people), "path": path}
-        return f"{problem['start']} {path} {sorted(documents)}", problem
+        hops = 1 + rng.randrange(self.hops)
+        start, path = next(q for q in _questions(people, known, hops, rng) if _reached(facts, *q)[-1] != q[0])
+        return f"{start} {path} {sorted(documents)}", {
+            "facts": facts,
+            "documents": documents,
+            "start": start,
+            "path": path,
+        }
 
     def row(self, problem: dict[str, Any], rng: Random) -> Row:
         start, path, documents = problem["start"], problem["path"], problem["documents"]
         question = f"{start}_{path[0]}{''.join(f' {r}' for r in path[1:])}?"
-        reached = [start]
-        for relation in path:
-            reached.append(problem["facts"][reached[-1], relation])
+        reached = _reached(problem["facts"], start, path)
         row = {"prompt": question, "answer": reached[-1], "level": len(path), "documents": documents}
         if self.mode == "upfront":
             found = _shown(Bm25([Document(str(i), d) for i, d in enumerate(documents)]).search([question], 1)[0])

@@ -123,11 +123,11 @@ class Corpus:
         # one query at a time: bm25s batches bring nothing on one thread, and a query without a known word needs care
         out = []
         for query in queries:
-            known = [self._ranker.vocab_dict[t] for t in terms(query) if t in self._ranker.vocab_dict]
+            known = [t for t in terms(query) if t in self._ranker.vocab_dict]
             if not known:
                 out.append([])
                 continue
-            scores = self._ranker.get_scores(np.array(known))
+            scores = self._ranker.get_scores(known)
             at = np.argsort(-scores, kind="stable")[:top] if len(scores) <= 4096 else _largest(scores, top)
             out.append([self._found(int(i), float(scores[i])) for i in at if scores[i] > 0])
         return out
