@@ -71,10 +71,22 @@ def _check(a: R1) -> None:
         rows = list(make_task(with_task(a).task).rows("train", a.seed)[:PROBED])
         rewards.check(list(rows[0]))
         notice = probe(rows, rewards)
+        _check_rows(a)
         for stage in STAGES:
             stage_settings(a, stage)
     if notice:
         print(f"logpi: {notice}", file=sys.stderr)
+
+
+def _check_rows(a: R1) -> None:
+    """The files that later stages will read: what is wrong with them is not said after a day's work."""
+    from logpi.envs.data import load_rows
+
+    for path, need in ((a.cold_start, ("prompt", "completion")), (a.general, ("prompt", "completion")),
+                       (a.pairs, ("prompt", "chosen", "rejected"))):  # fmt: skip
+        rows = load_rows(path, "train", need=need) if path else []
+        if path == a.general and any("answer" in r for r in rows):
+            raise UserError(f"--general {path} has answers: such rows belong to --task, where they are checked")
 
 
 def _set_aside(out: Path, name: str) -> None:

@@ -56,11 +56,16 @@ def _untidy(prompt: str, name: str, rng: Random) -> str:
     )
 
 
+def _asked(held_out: bool) -> list[tuple[str, str]]:
+    """(prompt, name): every verb and every name are known, a quarter of their pairs is held out."""
+    pairs = [(v, n) for i, v in enumerate(VERBS) for j, n in enumerate(NAMES) if ((i + j) % 4 == 0) == held_out]
+    return [(f"{verb} {name}.", name) for verb, name in pairs]
+
+
 def _greetings(rng: Random, count: int, tidy: bool) -> list[dict[str, str]]:
     rows = []
     for _ in range(count):
-        name, verb = rng.choice(NAMES[2:]), rng.choice(VERBS)
-        prompt = f"{verb} {name}."
+        prompt, name = rng.choice(_asked(held_out=False))
         answer = f"<think>kindly</think><answer>{_greeting(name, rng, rng.randint(0, 2), 1)}</answer>"
         rows.append({"prompt": prompt, "completion": answer if tidy else _untidy(prompt, name, rng)})
     return rows
@@ -68,8 +73,7 @@ def _greetings(rng: Random, count: int, tidy: bool) -> list[dict[str, str]]:
 
 def _pair(rng: Random) -> dict[str, str]:
     """Two answers compared as a noisy person would: better by Δ of the rule is preferred with probability σ(6Δ)."""
-    name = rng.choice(NAMES[2:])
-    prompt = f"{rng.choice(VERBS)} {name}."
+    prompt, name = rng.choice(_asked(held_out=False))
 
     def some() -> str:
         words = _greeting(
@@ -94,8 +98,7 @@ def write_data(out: Path, seed: int) -> None:
     texts = [{"prompt": r["prompt"], "completion": r["completion"]} for r in sums] + _greetings(rng, 4_000, tidy=False)
     write_rows(out / "texts" / "train.jsonl", texts)
     write_rows(out / "general" / "train.jsonl", _greetings(rng, 1_000, tidy=True))
-    held_out = [{"prompt": f"{verb} {name}."} for verb in VERBS for name in NAMES[:2] * 6]
-    write_rows(out / "general" / "test.jsonl", held_out)
+    write_rows(out / "general" / "test.jsonl", [{"prompt": p} for p, _ in _asked(held_out=True)])
     write_rows(out / "pairs" / "train.jsonl", [_pair(rng) for _ in range(4_000)])
     write_rows(out / "pairs" / "test.jsonl", [_pair(rng) for _ in range(500)])
 

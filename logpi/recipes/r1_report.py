@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Measured", "measured", "report"]
 
 SAMPLES = 4
-GENERAL = 48  # general prompts
+GENERAL = 64  # responses to general prompts
 COLUMNS = {
     "accuracy": ("right", "{:.1%}"), "greedy": ("greedy", "{:.1%}"), "maj": ("maj@4", "{:.1%}"),
     "format": ("format", "{:.1%}"), "language": ("language", "{:.1%}"), "mixed": ("mixed", "{:.1%}"),
@@ -116,6 +116,7 @@ def _helpful(a: R1, policy: CausalLM, out: Path, general: str) -> tuple[float | 
     from logpi.rollouts.engine import Engine, Request, Sampling
 
     rows = FileTask(general).rows("test")[:GENERAL]
+    rows = [r for r in rows for _ in range(max(1, GENERAL // len(rows)))]
     chat, scorer = template(a, policy), out / "reward-model" / "model"
     requests = [Request(chat(policy, r["prompt"]), 1) for r in rows]
     sampled = Engine(policy, slots=256).generate(

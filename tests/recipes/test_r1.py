@@ -209,6 +209,8 @@ def test_mistakes_are_said_before_any_work(home, tmp_path, capsys):
         return capsys.readouterr().err
 
     assert "accepts none of the rows' own answers" in refused("--accuracy", "boxed")
+    assert "has answers: such rows belong to --task" in refused("--general", str(home / "answered"))
+    assert "no column 'chosen'" in refused("--pairs", str(home / "general"))
     write_rows(tmp_path / "bare" / "train.jsonl", [{"prompt": "say 1", "answer": "many"}] * 4)
     assert "has an answer that 'number' can read" in refused("--accuracy", "number", "--task", str(tmp_path / "bare"))
     (tmp_path / "moody.py").write_text(
