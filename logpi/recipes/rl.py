@@ -121,7 +121,8 @@ def run(a: RL) -> None:
         made = _algorithm(a)
         task = make_task(a.task)
         judged = make_rewards(a.rewards) if a.rewards else task.reward
-        judged.check(list(task.rows("train", a.seed)[0]))
+        first = task.rows("train", a.seed)[:32]
+        judged.check(list(first[0]), first)
         source = a.source(task, a.prompts, a.seed)
         held_out = list(task.rows("test")[: a.eval_items])
         seed(a.seed)

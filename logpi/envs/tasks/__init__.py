@@ -2,6 +2,7 @@
 
     addition.py   countdown.py   words.py (sort, reverse, letters)   bilingual.py
     facts.py  questions to search for     calls.py  requests as function calls
+    reasoning_gym.py  a hundred generated puzzles of that package, if it is installed
     bfcl.py, toolrl.py (also openai)      recorded function calls: `task("bfcl:FILE")`
 
 Left out: how an answer is sampled, and what reward beyond a task's default it earns.
@@ -23,6 +24,7 @@ from logpi.envs.tasks.bilingual import Bilingual
 from logpi.envs.tasks.calls import Calls
 from logpi.envs.tasks.countdown import Countdown
 from logpi.envs.tasks.facts import Facts
+from logpi.envs.tasks.reasoning_gym import ReasoningGym
 from logpi.envs.tasks.toolrl import OpenAICalls, ToolRL
 from logpi.envs.tasks.words import Letters, Reverse, Sort
 from logpi.rewards.spec import build, nearest, parse_call
@@ -39,6 +41,7 @@ __all__ = [
     "FileTask",
     "Letters",
     "OpenAICalls",
+    "ReasoningGym",
     "Reverse",
     "Row",
     "Rows",
@@ -55,6 +58,7 @@ NAMES: dict[str, Callable[..., Task]] = {
     "sort": Sort,
     "reverse": Reverse,
     "letters": Letters,
+    "reasoning_gym": ReasoningGym,
     "facts": Facts,
     "calls": Calls,
 }

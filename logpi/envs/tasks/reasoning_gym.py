@@ -1,0 +1,151 @@
+"""Tasks of the package reasoning-gym (the extra `reasoning-gym`): `reasoning_gym("chain_sum", config={"max_terms": 4})`.
+
+Rows are a function of (seed, split, i), train and test problems disjoint, as of every generated task. Answers are scored by the
+data set's own scorer in a worker process with a deadline and a memory limit. Refused by name, with the reason: data sets
+whose scorer executes the model's answer, or pays for nothing. Left out: composite data sets and curricula.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+
+import logpi.rewards
+from logpi.envs.rows import Row, Rows, Split, check_template
+from logpi.rewards import Failure, Rewards, Weighted
+from logpi.rewards.processes import Workers, call
+from logpi.rewards.spec import nearest
+from logpi.rewards.text import last_boxed, last_tag, text_of
+
+__all__ = ["DENIED", "ReasoningGym", "ReasoningScore"]
+
+_EVAL = "its scorer gives the model's answer to eval()"
+_SYMPY = "its scorer gives the model's answer to sympy's parser, which executes it"
+DENIED = {
+    **dict.fromkeys(("binary_matrix", "n_queens", "spiral_matrix", "string_insertion"), _EVAL),
+    **dict.fromkeys(
+        ("countdown", "puzzle24", "simple_integration", "intermediate_integration", "polynomial_multiplication"), _SYMPY
+    ),
+    "game_of_life_halting": "its scorer gives full marks to any text",
+    "list_functions": "its items differ from call to call",
+    "composite": "it is a mixture, not a task: name its parts",
+}
+_EXECUTES = re.compile(r"\b(?:eval|exec|parse_expr|sympify)\s*\((?!\s*entry\b)")
+_APART = Path(logpi.rewards.__file__).with_name("apart") / "reasoning.py"
+LARGEST = 2**31 - 1
+
+
+@lru_cache
+def _worker() -> Workers:
+    return Workers(str(_APART), "score", 1, memory=4 << 30)
+
+
+@dataclass(frozen=True)
+class ReasoningScore:
+    """The data set's own score of what stands in the last <answer>…</answer> (or box; else all of the text).
+
+    Attributes:
+        partial: the score as it is, in [0, 1]. Otherwise full marks count 1 and all else 0: many scorers pay for an answer that
+            merely contains the right one.
+        seconds: for a batch, then for each of its answers.
+    """
+
+    partial: bool = False
+    seconds: float = 30.0
+    name: str = "reasoning_gym"
+    needs: ClassVar[tuple[str, ...]] = ("source",)
+
+    def __call__(self, prompts, completions, completion_ids=None, *, source, **columns) -> list[float | None | Failure]:
+        answers = [self.find(text_of(c)) for c in completions]
+        whole = _worker().ask(call(None, answers, None, {"source": list(source)}), self.seconds)
+        if "verdicts" not in whole and len(answers) > 1:
+            alone = [call(None, [a], None, {"source": [s]}) for a, s in zip(answers, source, strict=True)]
+            return [self._read(r)[0] for r in _worker().map(alone, self.seconds)]
+        return self._read(whole)
+
+    def find(self, text: str) -> str:
+        tagged = last_tag(text, "answer")
+        boxed = last_boxed(text) if tagged is None else None
+        return tagged if tagged is not None else boxed if boxed is not None else text.strip()
+
+    def _read(self, reply: dict[str, Any]) -> list[float | None | Failure]:
+        if "failed" in reply:
+            return [Failure(**reply["failed"])]
+        return [v if self.partial else float(v > 0.999) for v in reply["verdicts"]]
+
+
+@dataclass(frozen=True)
+class ReasoningGym:
+    """One data set of reasoning-gym.
+
+    Attributes:
+        dataset: its name. config: its own options. prompt: with {question}.
+
+    Raises:
+        ValueError: the package is missing, an unknown name (the nearest is given), a refused one (with the reason), or
+            options that the data set does not take.
+    """
+
+    dataset: str
+    config: dict[str, Any] = field(default_factory=dict)
+    prompt: str = "{question}\nGive the final answer inside <answer> </answer>."
+    test_size: int = 100
+    name: str = field(default="reasoning_gym", init=False, repr=False)
+    reward: Rewards = field(default=Rewards((Weighted(ReasoningScore()),)), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_template(self.name, self.prompt, "question")
+        if self.dataset in DENIED:
+            raise ValueError(f"reasoning_gym: {self.dataset!r} is refused: {DENIED[self.dataset]}")
+        if find_spec("reasoning_gym") is None:
+            raise ValueError("reasoning_gym is not installed: pip install 'logpi[reasoning-gym]'")
+        from reasoning_gym.factory import DATASETS
+
+        if self.dataset not in DATASETS:
+            raise ValueError(
+                f"reasoning_gym: no data set is called {self.dataset!r}: {nearest(self.dataset, DATASETS)}"
+            )
+        if _EXECUTES.search(inspect.getsource(DATASETS[self.dataset][0].score_answer)):
+            raise ValueError(f"reasoning_gym: {self.dataset!r} is refused: its scorer executes the model's answer")
+        try:
+            self.source(0)
+        except (TypeError, AssertionError, ValueError) as error:
+            raise ValueError(f"reasoning_gym: {self.dataset!r} does not take {self.config}: {error}") from None
+
+    def source(self, index: int) -> dict[str, Any]:
+        """Item `index` of the data set."""
+        return _dataset(self.dataset, self._options)[index]
+
+    @property
+    def _options(self) -> str:
+        return json.dumps({"size": LARGEST, "seed": 0} | self.config, sort_keys=True)
+
+    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
+        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+
+    def draw(self, rng: Random) -> tuple[str, tuple[int, dict[str, Any]]]:
+        index = rng.randrange(LARGEST)
+        item = self.source(index)
+        return item["question"], (index, item)
+
+    def row(self, problem: tuple[int, dict[str, Any]], rng: Random) -> Row:
+        index, item = problem
+        return {
+            "prompt": self.prompt.format(question=item["question"]),
+            "answer": item["answer"] or "",
+            "source": json.dumps([self.dataset, self._options, index]),
+        }
+
+
+@lru_cache(16)
+def _dataset(name: str, options: str) -> Any:
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(name, **json.loads(options))

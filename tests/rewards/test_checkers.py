@@ -1,0 +1,144 @@
+"""Regular expressions, JSON schemas and external commands as rewards, with texts that are paid to break them."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from logpi.rewards import Command, Failure, JsonSchema, Regex, Rewards, Weighted, reward
+
+ASK = ["?"]
+
+
+def test_a_pattern_matches_the_whole_or_a_part() -> None:
+    texts = ["2026-11-21", "on 2026-11-21", "21 Nov"]
+    assert Regex(r"\d{4}-\d\d-\d\d")(ASK * 3, texts) == [1.0, 0.0, 0.0]
+    assert Regex(r"\d{4}-\d\d-\d\d", search=True)(ASK * 3, texts) == [1.0, 1.0, 0.0]
+    assert Regex("NOV", search=True, flags="i")(ASK, ["21 Nov"]) == [1.0]
+    assert Regex()(ASK * 2, ["ab", "ab"], pattern=["a.", "b."]) == [1.0, 0.0]
+
+
+def test_a_pattern_that_runs_for_ever_costs_only_the_guilty_text() -> None:
+    start = time.monotonic()
+    good, bad, also_good = Regex(r"(a|aa)+b", seconds=1)(ASK * 3, ["aab", "a" * 60, "ab"])
+    assert (good, also_good) == (1.0, 1.0) and isinstance(bad, Failure) and bad.kind == "hung"
+    assert time.monotonic() - start < 20
+
+
+def test_patterns_are_checked_before_any_work() -> None:
+    with pytest.raises(ValueError, match="does not compile: missing"):
+        Regex("(a")
+    with pytest.raises(ValueError, match="'regex' needs the column 'pattern'"):
+        Rewards((Weighted(Regex()),)).check(["prompt"])
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "pattern": "^[A-Z]"},
+        "age": {"type": "integer", "minimum": 0, "exclusiveMaximum": 150},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True, "maxItems": 2},
+        "next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ({"name": "Ada", "age": 36}, True),
+        ({"name": "Ada", "age": 36.0}, True),
+        ({"name": "Ada", "age": 36.5}, False),
+        ({"name": "Ada", "age": True}, False),
+        ({"name": "ada", "age": 36}, False),
+        ({"name": "", "age": 36}, False),
+        ({"name": "Ada"}, False),
+        ({"name": "Ada", "age": 150}, False),
+        ({"name": "Ada", "age": 1, "more": 1}, False),
+        ({"name": "Ada", "age": 1, "tags": ["a", "b"]}, True),
+        ({"name": "Ada", "age": 1, "tags": ["a", "a"]}, False),
+        ({"name": "Ada", "age": 1, "tags": ["c"]}, False),
+        ({"name": "Ada", "age": 1, "next": {"name": "Bob", "age": 2, "next": None}}, True),
+        ({"name": "Ada", "age": 1, "next": {"name": "Bob"}}, False),
+        ([], False),
+        ("Ada", False),
+    ],
+)
+def test_schemas(value, fits: bool) -> None:
+    assert JsonSchema(json.dumps(SCHEMA))(ASK, [json.dumps(value)]) == [float(fits)]
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "fits"),
+    [
+        ({"enum": [1]}, "true", False),
+        ({"const": [1, {"a": 2.0}]}, '[1.0, {"a": 2}]', True),
+        ({"oneOf": [{"minimum": 1}, {"maximum": 5}]}, "3", False),
+        ({"not": {"type": "string"}}, '"x"', False),
+        ({"prefixItems": [{"type": "string"}], "items": {"type": "number"}}, '["x", 1, 2]', True),
+        ({"prefixItems": [{"type": "string"}], "items": {"type": "number"}}, '["x", "y"]', False),
+        ({"multipleOf": 0.1}, "0.3", True),
+        ({"additionalProperties": {"type": "number"}}, '{"a": 1, "b": "x"}', False),
+        ({}, "NaN", False),
+        ({}, "Sure!\n```json\n[1]\n```", True),
+        ({}, "Sure! [1]", False),
+        ({}, "[" * 100_000, False),
+        (False, "1", False),
+    ],
+)
+def test_more_schemas(schema, text: str, fits: bool) -> None:
+    assert JsonSchema()(ASK, [text], schema=[schema]) == [float(fits)]
+
+
+def test_a_keyword_that_is_not_understood_is_refused_not_passed_over(tmp_path) -> None:
+    with pytest.raises(ValueError, match="json_schema does not understand contains, dependentRequired"):
+        JsonSchema('{"properties": {"a": {"contains": {}}}, "dependentRequired": {}}')
+    with pytest.raises(ValueError, match="the schema is not JSON"):
+        JsonSchema("{")
+    with pytest.raises(ValueError, match="there is no file none.json"):
+        JsonSchema("none.json")
+    (tmp_path / "s.json").write_text('{"type": "array"}')
+    assert JsonSchema(str(tmp_path / "s.json"))(ASK, ["[]"]) == [1.0]
+
+
+def test_a_command_says_yes_or_no_or_a_number() -> None:
+    assert Command("grep -q 42")(ASK * 2, ["It is 42.", "It is 7."]) == [1.0, 0.0]
+    assert Command("grep -q 42 {file}")(ASK, ["42"]) == [1.0]
+    assert Command("wc -c", score=True)(ASK * 2, ["abc", ""]) == [3.0, 0.0]
+    checker = 'python3 -c \'import json,sys; r = json.loads(input()); sys.exit(r["completion"] != r["row"]["answer"])\''
+    assert Command(checker, json_input=True)(ASK * 2, ["7", "8"], answer=["7", "7"]) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "kind"),
+    [
+        ("sleep 60", {}, "hung"),
+        ("yes", {}, "hung"),
+        ("sh -c 'sleep 60 & sleep 60'", {}, "hung"),
+        ("sh -c 'exit 3'", {}, "died"),
+        ("sh -c 'kill -9 $$'", {}, "died"),
+        ("python3 -c 'bytearray(8 << 30)'", {"score": True}, "died"),
+        ("echo right", {"score": True}, "type"),
+        ("echo nan", {"score": True}, "nan"),
+    ],
+)
+def test_a_command_that_fails_leaves_no_verdict(command: str, options: dict, kind: str) -> None:
+    start = time.monotonic()
+    [verdict] = Command(command, seconds=2, **options)(ASK, ["x"])
+    assert isinstance(verdict, Failure) and verdict.kind == kind and time.monotonic() - start < 6
+
+
+def test_a_completion_never_reaches_a_shell(tmp_path) -> None:
+    Command("cat {file}")(ASK, [f"'; touch {tmp_path}/x; $(touch {tmp_path}/x) `touch {tmp_path}/x`"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_commands_are_checked_before_any_work() -> None:
+    with pytest.raises(ValueError, match="there is no program 'no-such-prover'"):
+        reward('command("no-such-prover --stdin")')
+    with pytest.raises(ValueError, match="give a program"):
+        Command(" ")
