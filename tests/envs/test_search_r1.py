@@ -177,10 +177,10 @@ def test_a_thousand_random_turns_keep_to_the_rules():
     t, rng = Facts(), random.Random(0)
     row = t.rows()[0]
     for _ in range(1_000):
-        talk = t.env.start(row)
-        for replies in range(1, 7):
+        talk, replies = t.env.start(row), 0
+        while replies < 6:
             text = "".join(rng.choices([*t.words, *t.alphabet, "\ud800", "</information>", "\n"], k=rng.randint(0, 9)))
-            reply = talk.reply(text)
+            reply, replies = talk.reply(text), replies + 1
             if reply.done:
                 break
             assert reply.observation == "?" or (reply.observation.startswith("<information>") and reply.observation.count("</information>") == 1)
