@@ -31,7 +31,10 @@ def child(script: str, arguments: Mapping[str, Any], python: str = sys.executabl
     words = [python, script]
     for name, value in arguments.items():
         if value is not None and value is not False:
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+            words += [
+                f"--{name}",
+                *(map(str, value) if isinstance(value, list) else [] if value is True else [str(value)]),
+            ]
     path = str(Path(__file__).parent.parent)
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]

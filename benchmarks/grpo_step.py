@@ -97,7 +97,7 @@ def logpi_side(a: argparse.Namespace) -> dict[str, Any]:
 def trl_side(a: argparse.Namespace) -> dict[str, Any]:
     from datasets import load_dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
 
     model = AutoModelForCausalLM.from_pretrained(a.model, dtype="float32")
     before, begun, steps = loaded(), [0.0, 0.0], []

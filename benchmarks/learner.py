@@ -11,16 +11,18 @@ the gradient of the same loss. Speed is measured in paired, interleaved runs; me
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
 import time
 import warnings
 from pathlib import Path
 
 import torch
-from engine import load  # beside this file
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from common import Results, child, loaded, report, spread
+from common import peak as peak_now
+from engine import load
 
 from logpi.policies.causal_lm import CausalLM
 from logpi.types import Batch
@@ -74,46 +76,44 @@ def seconds(way, policy: CausalLM, batch: Batch) -> float:
     return time.perf_counter() - begin
 
 
-def peak(way: str) -> float:
-    """Peak memory of one backward pass in MB above the loaded model's, in a fresh process."""
-    call = [sys.executable, __file__, *sys.argv[1:], "--memory-of", way]
-    return float(subprocess.run(call, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
 def own_peak(way: str, options: argparse.Namespace) -> float:
+    """Peak memory of one backward pass in MB above the loaded model's, in a fresh process."""
     policy = load(options.model)
     batch = mixed_batch(policy, options)
     policy.evaluate(batch.rows(torch.tensor([0])))  # what is set up once
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark begins again at what is in use
-    before = _status("VmRSS")
+    before = loaded()
     WAYS[way](policy, batch)
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(name: str) -> int:
-    """A figure of this process in kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+    return peak_now() - before
 
 
 def compare(options: argparse.Namespace) -> dict:
+    """Seconds of `repeats` pairs."""
     policy = load(options.model)
     batch = mixed_batch(policy, options)
     a, b = ours(policy, batch), plain(policy, batch)  # warm up, and check that they compute the same
     torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
     pairs = [(seconds(ours, policy, batch), seconds(plain, policy, batch)) for _ in range(options.repeats)]
-    tokens, ratios = int(batch.mask.sum()), sorted(y / x for x, y in pairs)
+    weights, unique = sum(p.numel() for p in policy.parameters()), unique_tokens(batch)
+    return {"pairs": pairs, "rows": len(batch), "tokens": int(batch.mask.sum()), "unique": unique, "weights": weights}
+
+
+def unique_tokens(batch: Batch) -> int:
+    """Tokens that must be forwarded: every row's own, and a prompt once for its group."""
+    prompts = batch.mask.long().argmax(1) + 1
+    first = batch.group != batch.group.roll(1)
+    return int(batch.mask.sum() + (prompts * first).sum())
+
+
+def summary(runs: dict, machine: dict) -> dict:
+    timed, tokens = runs["pairs"], runs["pairs"]["tokens"]
+    ours_s, plain_s = zip(*timed["pairs"], strict=True)
+    least = 6 * timed["weights"] * timed["unique"] / machine["matmul_gflop_s"] / 1e9
     return {
-        "rows": len(batch),
-        "response_tokens": tokens,
-        "ours_tokens_per_s": tokens / statistics.median(x for x, _ in pairs),
-        "plain_tokens_per_s": tokens / statistics.median(y for _, y in pairs),
-        "ratio": statistics.median(ratios),
-        "ratio_min": ratios[0],
-        "ratio_max": ratios[-1],
-        "ours_peak_mb": peak("ours"),
-        "plain_peak_mb": peak("plain"),
-    }
+        "rows": timed["rows"], "response_tokens": tokens, "ours_tokens_per_s": spread([tokens / x for x in ours_s]),
+        "plain_tokens_per_s": spread([tokens / y for y in plain_s]),
+        "ratio": spread([y / x for x, y in timed["pairs"]]), "share_of_machine": least / spread(ours_s)["median"],
+        "ours_peak_mb": runs["memory ours"]["mb"], "plain_peak_mb": runs["memory plain"]["mb"],
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -125,20 +125,25 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48, help="tokens of the longest response (default: 48)")
     parser.add_argument("--repeats", type=int, default=5, help="interleaved pairs (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-    parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--resume", action="store_true", help="go on with what FILE holds")
+    parser.add_argument("--side", choices=("pairs", *WAYS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    if options.memory_of:
-        print(own_peak(options.memory_of, options))
+    if options.side:
+        report(compare(options) if options.side == "pairs" else {"mb": own_peak(options.side, options)})
         return
-    row = compare(options)
+    same = {k: getattr(options, k) for k in ("model", "groups", "group", "prompt", "tokens", "repeats")}
+    results = Results(options.json, options.resume)
+    for key, side in (("pairs", "pairs"), *((f"memory {way}", way) for way in WAYS)):
+        results.measure(key, lambda s=side: child(__file__, same | {"side": s}))
+    row = results.summary = summary(results.runs, results.machine)
+    results.save()
     print(f"{row['rows']} rows, {row['response_tokens']} response tokens, forward and backward")
-    print(f"  ours  {row['ours_tokens_per_s']:10,.0f} tok/s {row['ours_peak_mb']:8,.0f} MB")
-    print(f"  plain {row['plain_tokens_per_s']:10,.0f} tok/s {row['plain_peak_mb']:8,.0f} MB")
-    spread = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
-    print(f"  ratio {row['ratio']:10.2f}  (least to most of {options.repeats} pairs: {spread})")
-    if options.json:
-        options.json.write_text(json.dumps(row, indent=1) + "\n")
+    print(f"  ours  {row['ours_tokens_per_s']['median']:10,.0f} tok/s {row['ours_peak_mb']:8,.0f} MB")
+    print(f"  plain {row['plain_tokens_per_s']['median']:10,.0f} tok/s {row['plain_peak_mb']:8,.0f} MB")
+    ratio = row["ratio"]
+    shown = f"({ratio['min']:.2f}–{ratio['max']:.2f} of {options.repeats} pairs), {row['share_of_machine']:.0%} of the machine"
+    print(f"  ratio {ratio['median']:10.2f}  {shown}")
 
 
 if __name__ == "__main__":
