@@ -90,6 +90,21 @@ def become_nobody(uid: int = 65534) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # until the namespaces are made: /proc/self is root's without it
 
 
+def _root_of_a_namespace() -> bool:
+    """Whether our root is an ordinary user outside, as in a rootless container; it may have no other user to become."""
+    with open("/proc/self/uid_map") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
+
+
+def _step_down() -> None:
+    """As root: become nobody; the root of a namespace that cannot stays, and its children drop all capabilities."""
+    try:
+        become_nobody()
+    except OSError:
+        if not _root_of_a_namespace():
+            raise
+
+
 def private_namespaces() -> bool:
     """Mounts, IPC and network of our own, where the kernel lets an unprivileged user have them."""
     uid, gid = os.getuid(), os.getgid()
@@ -232,7 +247,7 @@ def main(control_fd: int, options: dict[str, Any]) -> None:
     control = socket.socket(fileno=control_fd)
     try:
         if os.geteuid() == 0:
-            become_nobody()
+            _step_down()
         if options.get("exec"):
             os.set_inheritable(control_fd, True)
             os.execve(options["exec"][0], options["exec"], {})
