@@ -6,8 +6,9 @@ optimiser batch, `loss` for each micro-batch. No parameters move here (`update.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,12 +21,28 @@ from logpi.ops.time import own
 from logpi.ops.weights import TokenMean, Weight
 from logpi.types import Batch, Evaluation, Explanation, Targets
 
-__all__ = ["PolicyGradient", "TruncatedIS", "token_mean"]
+__all__ = ["Diagnostics", "PolicyGradient", "TruncatedIS"]
 
 
-def token_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `x` [B, T] over the own actions; 0 if there are none."""
-    return own(x.detach(), mask).sum() / mask.sum().clamp(min=1)
+class Diagnostics(Mapping[str, Tensor]):
+    """What `make` says, asked for at the first reading: on a small network diagnostics cost as much as the loss, and most go unread."""
+
+    def __init__(self, make: Callable[[], dict[str, Tensor]]) -> None:
+        self._make, self._made = make, None
+
+    def _read(self) -> dict[str, Tensor]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
 
 
 @dataclass(frozen=True)
@@ -164,11 +181,12 @@ class PolicyGradient:
             return self
         return replace(self, kl=replace(self.kl, coef=controls["kl_coef"]))
 
-    def loss(self, batch: Batch, targets: Targets, weight: Tensor, now: Evaluation) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, batch: Batch, targets: Targets, weight: Tensor, now: Evaluation
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """−Σ weight · objective over this micro-batch, and diagnostics as token means (`…/max`, `…/min`: extremes)."""
         mask = batch.mask
-        logp = own(now.logp, mask)
-        log_ratio = self.ratio(logp, targets.logp_old, mask)
+        logp, log_ratio = own(now.logp, mask), self.ratio(now.logp, targets.logp_old, mask)
         objective = self.surrogate(log_ratio, logp, targets.advantage)
         if self.correction is not None:
             objective = objective * self.correction(targets.logp_old, batch.logp, mask)
@@ -176,37 +194,47 @@ class PolicyGradient:
             objective = objective - self.kl.coef * self.kl.estimator(logp, targets.logp_ref)
         if self.entropy_coef:
             objective = objective + self.entropy_coef * own(now.entropy, mask)
-        metrics = self._metrics(mask, log_ratio.detach(), logp.detach(), targets, now)
+        error = None
         if self.value_coef and targets.value_target is not None:
-            error = self._value_error(now, targets, mask)
-            metrics["value/loss"] = token_mean(error, mask)
-            objective = objective - self.value_coef * error
-        return -(own(weight.to(objective.dtype), mask) * own(objective, mask)).sum(), metrics
+            error = self._squared_error(now, targets, mask)
+            objective = torch.sub(objective, error, alpha=0.5 * self.value_coef)
+        metrics = Diagnostics(partial(self._metrics, mask, log_ratio.detach(), logp.detach(), targets, now, error))
+        return -(weight.to(objective.dtype) * own(objective, mask)).sum(), metrics
 
-    def _value_error(self, now: Evaluation, targets: Targets, mask: Tensor) -> Tensor:
+    def _squared_error(self, now: Evaluation, targets: Targets, mask: Tensor) -> Tensor:
         if now.value is None or targets.value_target is None:
             raise ValueError("value_coef > 0 needs a critic: load the policy with critic=True")
         value = own(now.value[:, :-1], mask)
-        error = 0.5 * (value - targets.value_target) ** 2
+        error = value - targets.value_target
         if self.value_clip is None or targets.value_old is None:
-            return error
+            return error * error
         near = targets.value_old + (value - targets.value_old).clamp(-self.value_clip, self.value_clip)
-        return torch.maximum(error, 0.5 * (near - targets.value_target) ** 2)
+        return torch.maximum(error * error, (near - targets.value_target) ** 2)
 
     @torch.no_grad()
-    def _metrics(self, mask: Tensor, log_ratio: Tensor, logp: Tensor, targets: Targets, now: Evaluation) -> dict:
-        out = {"entropy": token_mean(now.entropy, mask)}
+    def _metrics(
+        self, mask: Tensor, log_ratio: Tensor, logp: Tensor, targets: Targets, now: Evaluation, error: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Token means, stacked so that all of them cost one reduction, and extremes."""
+        each, out = {"entropy": now.entropy}, {}
         if self.surrogate.uses_ratio:
             ratio = log_ratio.exp()
-            out["ratio/mean"] = token_mean(ratio, mask)
-            out["ratio/square"] = token_mean(ratio**2, mask)
-            out["ratio/max"] = torch.where(mask, ratio, 0.0).amax()
-            out["ratio/min"] = torch.where(mask, ratio, torch.inf).amin()
-            out["clip_ratio"] = token_mean(self.surrogate.clipped(log_ratio, targets.advantage).to(logp.dtype), mask)
-            out["kl_old"] = token_mean(log_ratio.expm1() - log_ratio, mask)
+            out = {
+                "ratio/max": torch.where(mask, ratio, 0.0).amax(),
+                "ratio/min": torch.where(mask, ratio, torch.inf).amin(),
+            }
+            each |= {
+                "ratio/mean": ratio,
+                "ratio/square": ratio * ratio,
+                "clip_ratio": self.surrogate.clipped(log_ratio, targets.advantage).to(logp.dtype),
+                "kl_old": log_ratio.expm1() - log_ratio,
+            }
         if targets.logp_ref is not None:
-            out["kl"] = token_mean(k3(logp, targets.logp_ref), mask)
-        return out
+            each["kl"] = k3(logp, targets.logp_ref)
+        if error is not None:
+            each["value/loss"] = 0.5 * error
+        sums = own(torch.stack([x.detach() for x in each.values()]), mask).sum((1, 2))
+        return out | dict(zip(each, (sums / mask.sum().clamp(min=1)).unbind(), strict=True))
 
     def explain(self) -> Explanation:
         """The composition as mathematics."""

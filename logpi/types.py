@@ -198,8 +198,10 @@ class Objective(Protocol):
         """[B, T] what each action counts; made once for each optimiser batch, so micro-batches add up exactly."""
         ...
 
-    def loss(self, batch: Batch, targets: Targets, weight: Tensor, now: Evaluation) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scalar loss of a micro-batch and its diagnostics.
+    def loss(
+        self, batch: Batch, targets: Targets, weight: Tensor, now: Evaluation
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Scalar loss of a micro-batch and its diagnostics, which an update reads in its last pass only.
 
         These are token means; names ending in /max and /min are extremes; what begins with + adds up over micro-batches.
         """

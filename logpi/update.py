@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +40,9 @@ class Tally:
     `+…` as sums (the sign is dropped)."""
 
     def __init__(self) -> None:
-        self._pieces: list[tuple[dict[str, Tensor], int]] = []
+        self._pieces: list[tuple[Mapping[str, Tensor], int]] = []
 
-    def add(self, metrics: dict[str, Tensor], tokens: int) -> None:
+    def add(self, metrics: Mapping[str, Tensor], tokens: int) -> None:
         self._pieces.append((metrics, tokens))
 
     def means(self) -> dict[str, float]:
@@ -80,6 +81,14 @@ class Shuffle(ABC):
     def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
         """Row numbers [n] of each minibatch; once for each pass."""
 
+    def parts(
+        self, batch: Batch, targets: Targets, minibatches: int, generator: torch.Generator
+    ) -> Iterator[tuple[Batch, Targets]]:
+        """The minibatches of one pass."""
+        for rows in self.deal(batch.group, minibatches, generator):
+            part = batch.rows(rows)
+            yield part, targets.rows(rows, part.mask.shape[1])
+
 
 @dataclass(frozen=True)
 class Groups(Shuffle):
@@ -96,6 +105,16 @@ class Groups(Shuffle):
         bounds = [len(x) for x in torch.arange(len(ids)).tensor_split(minibatches)]
         part = torch.arange(minibatches).repeat_interleave(torch.tensor(bounds))[place]
         return [(part == i).nonzero().flatten() for i in range(minibatches)]
+
+
+Rows = TypeVar("Rows", Batch, Targets)
+
+
+def _split(table: Rows, order: Tensor, sizes: list[int]) -> list[Rows]:
+    """Every tensor's rows in this order, in pieces of these sizes."""
+    known = {x.name: getattr(table, x.name) for x in fields(table)}
+    pieces = {k: v[order.to(v.device)].split(sizes) for k, v in known.items() if v is not None}
+    return [replace(table, **dict(zip(pieces, piece, strict=True))) for piece in zip(*pieces.values(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,14 @@ class Actions(Shuffle):
     def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
         return [x for x in torch.randperm(len(group), generator=generator).tensor_split(minibatches) if len(x)]
 
+    def parts(
+        self, batch: Batch, targets: Targets, minibatches: int, generator: torch.Generator
+    ) -> Iterator[tuple[Batch, Targets]]:
+        """One gather a pass, of which minibatches are slices: a gather for each costs as much as a small network's forward."""
+        dealt = self.deal(batch.group, minibatches, generator)
+        order, sizes = torch.cat(dealt), [len(x) for x in dealt]
+        yield from zip(_split(batch, order, sizes), _split(targets, order, sizes), strict=True)
+
     def _check(self, objective: Objective, batch: Batch) -> None:
         if batch.obs.ndim < 3:
             raise ValueError("minibatches of single actions need states, not tokens: use SGD(shuffle=Groups())")
@@ -138,6 +165,15 @@ class Actions(Shuffle):
             raise ValueError(
                 f"{part} ties the actions of a row together: use SGD(shuffle=Groups()), or weight=TokenMean()"
             )
+
+
+@dataclass(frozen=True)
+class _OptimiserBatch:
+    """What one step sees: micro-batches with their targets and weights; how many of its rows have a gradient, of how many."""
+
+    pieces: list[tuple[Batch, Targets, Tensor]]
+    busy: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -162,67 +198,67 @@ class SGD:
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
         generator: torch.Generator, look: Look = _look_away,
     ) -> Iterator[dict[str, float]]:  # fmt: skip
-        """Yields the metrics of each optimiser step, after it was made."""
+        """Yields the metrics of each optimiser step, after it was made: the objective's diagnostics in the last pass only, where the
+        policy has moved furthest."""
         batch, targets = self.shuffle.rows(objective, batch, targets)
+        whole = self._weighed(objective, batch, targets) if self.minibatches == 1 else None
         first: Look | None = look
-        for _ in range(self.epochs):
-            for part, known in self._minibatches(batch, targets, generator):
-                yield self._step(policy, objective, optimizer, part, known, first)
+        for epoch in range(self.epochs):
+            last = epoch == self.epochs - 1
+            dealt = self.shuffle.parts(batch, targets, self.minibatches, generator) if whole is None else ()
+            for part in (self._weighed(objective, *x) for x in dealt) if whole is None else [whole]:
+                yield self._step(policy, objective, optimizer, part, first, last)
                 first = None
 
-    def _minibatches(
-        self, batch: Batch, targets: Targets, generator: torch.Generator
-    ) -> Iterator[tuple[Batch, Targets]]:
-        if self.minibatches == 1:
-            yield batch, targets
-            return
-        for rows in self.shuffle.deal(batch.group, self.minibatches, generator):
-            part = batch.rows(rows)
-            yield part, targets.rows(rows, part.mask.shape[1])
+    def _weighed(self, objective: Objective, batch: Batch, targets: Targets) -> _OptimiserBatch:
+        """The micro-batches of the rows that have a gradient, with the weights of the whole optimiser batch."""
+        weight, idle = objective.weight(batch.mask, batch.group), objective.idle(batch, targets)
+        busy = len(batch) - int(idle.sum())
+        if self.micro_tokens is None and busy == len(batch):
+            return _OptimiserBatch([(batch, targets, weight)], busy, len(batch))
+        index = (~idle).nonzero().flatten()
+        group = batch.group[index] if objective.whole_groups else None
+        pieces = []
+        for piece in micro_batches(batch.mask[index], self.micro_tokens, group) if busy else ():
+            part = batch.rows(index[piece])
+            width = part.mask.shape[1]
+            pieces.append((part, targets.rows(index[piece], width), weight[index[piece], :width]))
+        return _OptimiserBatch(pieces, busy, len(batch))
 
     def _step(
-        self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
-        look: Look | None,
+        self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, made: _OptimiserBatch, look: Look | None,
+        diagnose: bool,
     ) -> dict[str, float]:  # fmt: skip
         """One optimiser step. A gradient that is not finite moves nothing, and is counted."""
-        busy = ~objective.idle(batch, targets)
         tally, total = Tally(), 0.0
         optimizer.zero_grad(set_to_none=True)
-        for part, known, weight in self._pieces(objective, batch, targets, busy):
+        for part, known, weight in made.pieces:
             now = policy.evaluate(part)
             loss, metrics = objective.loss(part, known, weight, now)
             loss.backward()
             total += float(loss.detach())
-            tally.add(metrics | (_gaps(now, part, known) if look else {}), int(part.mask.sum()))
-        norm, count, means = self._clip(optimizer), int(busy.sum()), tally.means()
+            seen = {**(metrics if diagnose else {}), **(_gaps(now, part, known) if look else {})}
+            tally.add(seen, int(part.mask.sum()) if seen else 0)
+        norm, means = self._clip(optimizer), tally.means()
         if look:
             look(means)
-        if count and math.isfinite(norm):
+        fine = math.isfinite(norm)
+        if made.busy and fine:
             optimizer.step()
-        idle = 1.0 - count / max(1, len(batch))
-        return {**means, "loss": total, "grad_norm": norm, "idle_rows": idle, "skipped": float(not math.isfinite(norm))}
-
-    def _pieces(
-        self, objective: Objective, batch: Batch, targets: Targets, busy: Tensor
-    ) -> Iterator[tuple[Batch, Targets, Tensor]]:
-        """Micro-batches of the rows that have a gradient, with the weights of the whole optimiser batch."""
-        weight = objective.weight(batch.mask, batch.group)
-        if self.micro_tokens is None and bool(busy.all()):
-            yield batch, targets, weight
-            return
-        index = busy.nonzero().flatten()
-        group = batch.group[index] if objective.whole_groups else None
-        for piece in micro_batches(batch.mask[index], self.micro_tokens, group) if len(index) else ():
-            part = batch.rows(index[piece])
-            width = part.mask.shape[1]
-            yield part, targets.rows(index[piece], width), weight[index[piece], :width]
+        return {
+            **means,
+            "loss": total,
+            "grad_norm": norm,
+            "idle_rows": 1.0 - made.busy / max(1, made.rows),
+            "skipped": float(not fine),
+        }
 
     def _clip(self, optimizer: torch.optim.Optimizer) -> float:
         """The gradient's norm, before it is scaled down."""
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not grads:
             return 0.0
-        norm = float(torch.stack(torch._foreach_norm(grads)).norm())
+        norm = float(grads[0].norm() if len(grads) == 1 else torch.stack(torch._foreach_norm(grads)).norm())
         if self.max_grad_norm is not None and norm > self.max_grad_norm:
             torch._foreach_mul_(grads, self.max_grad_norm / (norm + 1e-6))
         return norm
@@ -252,6 +288,9 @@ class TrustRegion:
         max_kl: δ > 0, nats an action. damping: ≥ 0, added to F's diagonal.
         cg_steps: of conjugate gradient. shrink, trials: of the line search.
         critic: steps of the critic's regression. micro_tokens: of the evaluation before the update; the step itself takes all rows at once.
+        fisher_fraction: in (0, 1], the share of the rows, drawn anew for each step, that the Fisher-vector products are taken on: they
+            are most of a step's time, and a rough F serves as well (the source takes a tenth). Gradient and line search see every row,
+            so the bound on KL holds as before.
     """
 
     max_kl: float = 0.01
@@ -261,6 +300,13 @@ class TrustRegion:
     trials: int = 10
     critic: SGD = SGD(epochs=10, max_grad_norm=None)
     micro_tokens: int | None = 16_384
+    fisher_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.max_kl > 0:
+            raise ValueError(f"max_kl is the size of the trust region, above 0 nats, not {self.max_kl:g}")
+        if not 0 < self.fisher_fraction <= 1:
+            raise ValueError(f"fisher_fraction is a share of the rows, in (0, 1], not {self.fisher_fraction:g}")
 
     def __call__(
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
@@ -278,27 +324,29 @@ class TrustRegion:
         assert isinstance(objective, PolicyGradient)
         alone = replace(objective, value_coef=0.0)
         with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):  # the others have no second derivative
-            metrics, moved = self._step(policy, alone, batch, targets, look)
+            metrics, moved = self._step(policy, alone, batch, targets, generator, look)
         if targets.value_target is not None:
             metrics |= self._fit(policy, objective, optimizer, batch, targets, generator, moved)
         yield metrics
 
     def _step(
-        self, policy: DistributionalPolicy, objective: PolicyGradient, batch: Batch, targets: Targets, look: Look
-    ) -> tuple[dict[str, float], list[nn.Parameter]]:
+        self, policy: DistributionalPolicy, objective: PolicyGradient, batch: Batch, targets: Targets,
+        generator: torch.Generator, look: Look,
+    ) -> tuple[dict[str, float], list[nn.Parameter]]:  # fmt: skip
         """Moves the parameters that π depends on; returns them."""
         weight = objective.weight(batch.mask, batch.group)
         now = policy.evaluate(batch)
         loss, metrics = objective.loss(batch, targets, weight, now)
-        report = {k: float(v) for k, v in (metrics | _gaps(now, batch, targets)).items()}
+        report = {k: float(v) for k, v in {**metrics, **_gaps(now, batch, targets)}.items()}
         look(report)
         trained = [p for p in policy.parameters() if p.requires_grad]
         slopes = torch.autograd.grad(loss, trained, allow_unused=True)
         params = [p for p, x in zip(trained, slopes, strict=True) if x is not None]
         gradient = -flat([x for x in slopes if x is not None], params)
-        here = policy.distributions(batch)
-        old = here.detach()
-        product = fisher_vector_product(here.kl(old).mean(), params, self.damping)
+        with torch.no_grad():
+            old = policy.distributions(batch)
+        here = policy.distributions(self._sample(batch, generator))
+        product = fisher_vector_product(here.kl(here.detach()).mean(), params, self.damping)
         step = largest_step(conjugate_gradient(product, gradient, self.cg_steps), product, self.max_kl)
         start = [p.detach().clone() for p in params]
 
@@ -314,6 +362,14 @@ class TrustRegion:
             "trust/fraction": found.fraction, "trust/trials": float(found.trials),
         }, params  # fmt: skip
 
+    def _sample(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The rows with an own action that F is estimated on."""
+        acted = batch.mask.any(1).nonzero().flatten()
+        if self.fisher_fraction == 1 or not len(acted):
+            return batch
+        count = math.ceil(self.fisher_fraction * len(acted))
+        return batch.rows(acted[torch.randperm(len(acted), generator=generator)[:count].to(acted.device)])
+
     def _fit(
         self, policy: Policy, objective: PolicyGradient, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
         generator: torch.Generator, held: list[nn.Parameter],
@@ -327,4 +383,5 @@ class TrustRegion:
         finally:
             for p in held:
                 p.requires_grad_(True)
-        return {"value/loss": sum(s["value/loss"] for s in steps) / len(steps)}
+        told = [s["value/loss"] for s in steps if "value/loss" in s]
+        return {"value/loss": sum(told) / len(told)}

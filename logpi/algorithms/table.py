@@ -125,7 +125,8 @@ def trpo(gamma: float = 1.0, lam: float = 0.95) -> Algorithm:
     """Trust region policy optimisation (arXiv:1502.05477): the largest step whose KL(π_old‖π) stays below a bound.
 
     - The paper estimates Q from Monte-Carlo returns; here generalised advantages, as its authors' later code (arXiv:1506.02438).
-    - Advantages are whitened, which changes the gain's unit and not the step. Options: max_kl, damping, cg_steps, shrink, trials.
+    - Advantages are whitened, which changes the gain's unit and not the step. Options: max_kl, damping, cg_steps, shrink, trials,
+      fisher_fraction.
     """
     return Algorithm(
         PolicyGradient(

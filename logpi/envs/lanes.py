@@ -286,6 +286,8 @@ def make_env(name: str, repeat: int = 1, **options: Any) -> gym.Env:
         what = f"pip install 'gymnasium[{extra}]'" if extra else str(error).splitlines()[0]
         raise UserError(f"{name} is not installed: {what}") from None
     except (gym.error.UnregisteredEnv, gym.error.Error) as error:
+        if name.startswith("ALE/") and "ALE/Pong-v5" not in gym.registry:  # its package registers its ids
+            raise UserError(f"{name} is not installed: pip install 'gymnasium[atari]'") from None
         near = difflib.get_close_matches(name, list(gym.registry), n=1)
         hint = f"; did you mean {near[0]}?" if near and near[0] != name else f": {str(error).splitlines()[0]}"
         raise UserError(f"no environment {name!r}{hint}") from None

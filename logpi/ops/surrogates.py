@@ -96,7 +96,9 @@ class Clip(Surrogate):
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         ratio = _exp(log_ratio)
-        return torch.minimum(ratio * advantage, ratio.clamp(1 - self.low, 1 + self.above) * advantage)
+        near = ratio.detach().clamp(1 - self.low, 1 + self.above)
+        cut = (ratio.detach() - near) * advantage > 0  # where the second is the smaller one, which has no gradient
+        return torch.where(cut, near, ratio) * advantage
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         ratio = log_ratio.exp()

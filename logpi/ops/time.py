@@ -26,12 +26,15 @@ def to_go(x: Tensor, mask: Tensor, factor: float) -> Tensor:
     x = own(x.detach(), mask)
     if factor == 1.0:
         return own(x.flip(1).cumsum(1).flip(1), mask)
-    out = torch.zeros_like(x)
-    carry = torch.zeros_like(x[:, 0])
-    for t in range(x.shape[1] - 1, -1, -1):
-        carry = torch.where(mask[:, t], x[:, t] + factor * carry, carry)
-        out[:, t] = carry
-    return own(out, mask)
+    place = (mask.cumsum(1) - 1).clamp(
+        min=0
+    )  # the action's number in its row: without gaps, k steps on is k columns on
+    out = torch.zeros_like(x).scatter_add(1, place, x)
+    reach = 1  # out holds sums over so many actions; each turn joins two of them
+    while reach < x.shape[1]:
+        out[:, :-reach] += factor**reach * out[:, reach:]
+        reach *= 2
+    return own(out.gather(1, place), mask)
 
 
 def next_value(value: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from logpi.ops.distributions import Distribution, Distributions
 from logpi.ops.moments import merge
 from logpi.types import Batch, Evaluation
 
-__all__ = ["ActorCritic", "Normalizer", "dense", "mlp", "orthogonal"]
+__all__ = ["ActorCritic", "Normalizer", "dense", "lay_side_by_side", "mlp", "orthogonal"]
 
 FORBIDDEN = -1e8  # logit of an action that the mask rules out: probability exactly 0, and 0 · log 0 stays finite
 Forward = Callable[[np.ndarray], np.ndarray]
@@ -86,6 +86,7 @@ class ActorCritic(nn.Module):
         self.kind, self.masks = kind, masks
         self.normalizer, self.trunk, self.actor_net, self.critic_net = normalizer, trunk, actor, critic
         self.free = nn.Parameter(torch.full((kind.free,), log_std)) if kind.free else None
+        lay_side_by_side(self)
 
     def evaluate(self, batch: Batch) -> Evaluation:
         """logp, entropy [B, T] nats and value [B, T+1] in units of return, 0 where they are not read. Carries gradients.
@@ -93,14 +94,12 @@ class ActorCritic(nn.Module):
         Only own actions are computed, and values only where they are read: padding costs nothing.
         """
         mask = batch.mask
-        single = mask.shape[1] == 1 and bool(
-            mask.all()
-        )  # rows of one action, as minibatches have them: nothing to gather
+        single = mask.shape[1] == 1 and bool(mask.all())  # as minibatches of single actions are: nothing to gather
         features, allowed = self._features(batch.obs[:, 0] if single else batch.obs[:, :-1][mask])
         params = self._params(features, allowed)
         action = batch.action[:, 0] if single else batch.action[mask]
         logp, entropy = self.kind.score(params, action)
-        value = None if self.critic_net is None else self._values(batch, self._value(features), single)
+        value = None if self.critic_net is None else self._values(batch, self.critic_net(features), single)
         if single:
             return Evaluation(logp[:, None], entropy[:, None], value)
         return Evaluation(_place(logp, mask), _place(entropy, mask), value)
@@ -152,9 +151,11 @@ class ActorCritic(nn.Module):
         return self.critic_net(features).squeeze(-1)
 
     def _values(self, batch: Batch, own: Tensor, single: bool) -> Tensor:
-        """[B, T+1]: `own` [M] at own actions, and the state after the last of a row that was cut off."""
+        """[B, T+1]: `own` [M, 1] at own actions, and the state after the last of a row that was cut off."""
         mask = batch.mask
-        value = pad(own[:, None] if single else _place(own, mask), (0, 1))
+        if single and bool(batch.terminated.all()):
+            return own.expand(-1, 2)  # what follows a terminated row is not read
+        value = pad(own if single else _place(own, mask), (0, 1))
         cut = (~batch.terminated & mask.any(1)).nonzero().squeeze(1)
         if not len(cut):
             return value
@@ -186,6 +187,14 @@ class ActorCritic(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+
+def lay_side_by_side(module: nn.Module) -> None:
+    """Move the parameters into one piece of memory, in their order; each stays what it was, a view of it."""
+    params = list(module.parameters())
+    whole = torch.cat([p.detach().flatten() for p in params])
+    for p, piece in zip(params, whole.split([p.numel() for p in params]), strict=True):
+        p.data = piece.view_as(p)
 
 
 def _place(x: Tensor, mask: Tensor) -> Tensor:

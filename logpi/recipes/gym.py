@@ -138,7 +138,7 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
     from logpi.objectives import PolicyGradient
-    from logpi.update import SGD, Actions, TrustRegion
+    from logpi.update import SGD, Actions, Groups, TrustRegion
 
     made = algorithm(name)
     if not isinstance(made.objective, PolicyGradient) or not made.objective.on_policy:
@@ -150,14 +150,8 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
     every = ("whiten", "entropy_coef", "value_coef", "value_clip", "max_kl", "damping", "cg_steps", "shrink", "trials")
     usable = {*known(name), *every} - ({"max_kl", "damping"} if isinstance(made.update, SGD) else set())
     options = {k: v for k, v in p.options if k in usable} | dict(chosen)
-    several = p.minibatches > 1
-    sgd = SGD(
-        p.epochs,
-        p.minibatches,
-        None,
-        p.max_grad_norm,
-        **({"shuffle": Actions()} if several and made.name in FRAGMENTS else {}),
-    )
+    shuffle = Actions() if made.name in FRAGMENTS else Groups()
+    sgd = SGD(p.epochs, p.minibatches, micro_tokens=None, max_grad_norm=p.max_grad_norm, shuffle=shuffle)
     if isinstance(made.update, TrustRegion):
         return algorithm(name, critic=sgd, micro_tokens=None, **options)
     return algorithm(name, update=sgd, **options)

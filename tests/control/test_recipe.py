@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 
 import pytest
 from safetensors.torch import load_file
@@ -122,6 +123,12 @@ def test_mistakes_are_one_line_before_anything_is_written(words, message, tmp_pa
     with pytest.raises(UserError, match=message) as found:
         gym.main(["--out", str(tmp_path / "r"), *words])
     assert "\n" not in str(found.value) and not (tmp_path / "r").exists()
+
+
+@pytest.mark.skipif(find_spec("ale_py") is not None, reason="the package is there")
+def test_ids_that_only_an_extra_registers_name_it():
+    with pytest.raises(UserError, match="atari"):
+        gym.main(["--env", "ALE/Pong-v5"])
 
 
 def test_an_uninstalled_environment_names_what_to_install(monkeypatch):

@@ -115,16 +115,23 @@ def test_the_line_search_takes_the_longest_good_step_and_else_none():
     assert line_search(attempt(lambda f: float("nan"), lambda f: 0.0), 0.01, 0.5, 3).fraction == 0.0
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
-@pytest.mark.parametrize("max_kl", [0.001, 0.05])
-def test_every_accepted_step_is_inside_the_region_and_better(env, max_kl):
+@pytest.mark.parametrize(
+    "env, max_kl, options",
+    [
+        ("CartPole-v1", 0.001, {}),
+        ("CartPole-v1", 0.05, {"fisher_fraction": 0.2}),
+        ("Pendulum-v1", 0.001, {}),
+        ("Pendulum-v1", 0.05, {}),
+    ],
+)
+def test_every_accepted_step_is_inside_the_region_and_better(env, max_kl, options):
     torch.manual_seed(1)
     from logpi.envs.spaces import action_kind
 
     lanes = make_lanes(env, 4)
     policy = mlp(lanes.features, action_kind(lanes.action), hidden=(16,))
     rollout = Fragments(lanes, policy, steps=64)
-    learner = Learner(policy, algorithm("trpo", gamma=0.95, max_kl=max_kl), AdamW(1e-2), total=10)
+    learner = Learner(policy, algorithm("trpo", gamma=0.95, max_kl=max_kl, **options), AdamW(1e-2), total=10)
     accepted = 0
     for _ in range(6):
         batch = rollout().batch
@@ -184,6 +191,20 @@ def test_a_policy_that_cannot_state_its_distribution_is_refused():
     _, batch = small(Categorical(3))
     with pytest.raises(ValueError, match="whole distribution"):
         next(TrustRegion()(Plain(), algorithm("trpo").objective, None, batch, None, None))
+
+
+def test_the_fisher_matrix_may_be_estimated_on_a_share_of_the_rows():
+    policy, batch = small(Categorical(3))
+    batch = batch.rows(torch.zeros(10, dtype=torch.long))
+    batch = replace(batch, mask=batch.mask & (torch.arange(10) != 3)[:, None])
+    generator = torch.Generator().manual_seed(0)
+    assert TrustRegion()._sample(batch, generator) is batch
+    found = TrustRegion(fisher_fraction=0.3)._sample(batch, generator)
+    assert len(found) == 3 and found.mask.any(1).all()  # of the nine rows with an action, rounded up
+    with pytest.raises(ValueError, match="share of the rows"):
+        TrustRegion(fisher_fraction=0.0)
+    with pytest.raises(ValueError, match="above 0 nats"):
+        TrustRegion(max_kl=0.0)
 
 
 # ------------------------------------------------------------------------------------------------ tokens

@@ -34,6 +34,18 @@ def test_to_go_one_agrees_with_the_loop() -> None:
     assert_close(to_go(x, mask, 1.0), to_go(x, mask, 1.0 - 1e-9), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("factor", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("width", [1, 2, 37, 64])
+def test_to_go_by_doubling_agrees_with_the_recursion(double: None, factor: float, width: int) -> None:
+    x, mask = torch.randn(5, width), torch.rand(5, width) < 0.6
+    expected = torch.zeros_like(x)
+    carry = torch.zeros(5)
+    for t in reversed(range(width)):
+        carry = torch.where(mask[:, t], x[:, t] + factor * carry, carry)
+        expected[:, t] = torch.where(mask[:, t], carry, 0.0)
+    assert_close(to_go(torch.where(mask, x, NAN), mask, factor), expected)
+
+
 def test_next_value() -> None:
     value = torch.tensor([[9.0, 1, 9, 2, 3, 9]])
     assert next_value(value, MASK, torch.tensor([True])).tolist() == [[0, 2, 0, 0, 0]]
