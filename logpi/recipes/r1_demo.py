@@ -23,7 +23,7 @@ PLAIN = ("hello", "hi", "you", "and", "the")
 CHINESE = "你好谢请友"
 ALPHABET = CHINESE
 WORDS = (*NAMES, *VERBS, *KIND, *PLAIN, "kindly")
-TASK = "bilingual(digits=2)"
+TASK = "bilingual(digits=2, slips=0.15)"
 
 
 def gold(prompt: str, response: str) -> float:
@@ -114,6 +114,6 @@ def base(out: Path, data: Path, seed: int) -> sft.SFT:
             made.alphabet + ALPHABET + ".", words=(*made.words, *WORDS), width=96, layers=3, context=192, seed=seed
         ).save(out / "untrained")
     return sft.SFT(
-        model=str(out / "untrained"), task=str(data / "texts"), steps=600, rows=96, lr=3e-3, warmup=20, seed=seed,
+        model=str(out / "untrained"), task=str(data / "texts"), steps=800, rows=96, lr=3e-3, warmup=20, seed=seed,
         save_every=250, out=out / "base",
     )  # fmt: skip
