@@ -24,8 +24,11 @@ from logpi.envs.rows import Row
 from logpi.policies.causal_lm import CausalLM
 from logpi.pooling import BestOf, Majority, PassAt, Sample, WeightedVote, best_of, doubling
 from logpi.rewards import Rewards
+from logpi.rollouts.answers import Answers, answer, prompt_ids, tally, told
+from logpi.rollouts.dialogue import Dialogues
 from logpi.rollouts.engine import Engine, Request, Sampling
-from logpi.rollouts.text import Answers, Chat, answer
+from logpi.rollouts.partner import ENDED
+from logpi.rollouts.text import Chat
 from logpi.scorers import Partial, Scorer
 
 __all__ = [
@@ -145,6 +148,7 @@ class Evaluator:
         lenient: the name of that one of `rewards` which takes the answer from wherever it stands, or "".
         ks: of pass@k and maj@k; default 1, 2, 4, … and all.
         scorer: also scores every sampled response, for best-of-N and weighted votes.
+        dialogues: with an environment that answers; None: one turn.
 
     Raises:
         ValueError: no rows; a k larger than samples; no reward called `lenient`.
@@ -163,6 +167,7 @@ class Evaluator:
     lenient: str = ""
     ks: Sequence[int] = ()
     scorer: Scorer | None = None
+    dialogues: Dialogues | None = None
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -195,15 +200,18 @@ class Evaluator:
             out |= {f"eval/level_{level}/{k}": fmean(v) for k, v in measures(some, self.ks).items()}
         sampled = [r for r in records if r["kind"] == "sampled"]
         totals = [t for r in sampled for t in r["totals"] if t is not None]
+        if sampled[0].get("counts") is not None:
+            out["eval/turns/mean"] = fmean(n for r in sampled for n in r["turns"])
+            out |= {f"eval/{k}": v for k, v in tally([c for r in sampled for c in r["counts"]]).items()}
         return out | {
             "eval/reward": fmean(totals) if totals else float("nan"),
             "eval/mean_length": fmean(n for r in sampled for n in r["tokens"]),
-            "eval/clipped_ratio": fmean(s == "length" for r in sampled for s in r["stop"]),
+            "eval/clipped_ratio": fmean(s not in ENDED for r in sampled for s in r["stop"]),
             "eval/no_verdict": fmean(p[self.rewards.names[0]] is None for r in sampled for p in r["rewards"]),
         }
 
     def _shard(self, begin: int, rows: Sequence[Row]) -> list[Record]:
-        prompts = [self.chat(self.policy, row["prompt"]) for row in rows]
+        prompts = [prompt_ids(self.policy, self.chat, row, self.dialogues) for row in rows]
         requests = [Request(p, self.samples) for p in prompts]
         if self.greedy:
             requests += [Request(p, 1, greedy=True) for p in prompts]
@@ -217,6 +225,7 @@ class Evaluator:
             self.sampling,
             self._generator(begin),
             self.progress,
+            self.dialogues,
         )
         records = [
             self._record(a, begin + i % len(rows), "sampled" if i < len(rows) else "greedy")
@@ -257,9 +266,18 @@ class Evaluator:
             "lenient": marks[self.lenient] if self.lenient else None,
             "answers": [find(t) for t in a.texts] if find else None,
             "rewards": [dict(s.parts) for s in a.scores],
-            "totals": [s.total for s in a.scores],
+            "totals": a.returns,
             "errors": [dict(s.errors) for s in a.scores],
             "stop": [c.stop for c in a.completions],
             "tokens": [len(c.tokens) for c in a.completions],
             "logp": [float(c.logp.mean()) for c in a.completions],
+        } | self._conversations(a)
+
+    def _conversations(self, a: Answers) -> Record:
+        if self.dialogues is None:
+            return {}
+        return {
+            "talks": [told(t) for t in a.talks],
+            "counts": [dict(t.metrics) for t in a.talks],
+            "turns": [len(t.turns) for t in a.talks],
         }

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from logpi.envs.rows import Row
+from logpi.envs.rows import Row, Task
 
-__all__ = ["Conversation", "Env", "Message", "Reply"]
+__all__ = ["Conversation", "Env", "Message", "Reply", "ToolTask"]
 
 Message = dict[str, Any]
 """A chat message, as chat templates read it: `role` ("tool", "user") and `content`."""
@@ -28,7 +28,8 @@ class Reply:
         Reply("\\n\\n<information>Doc 1 …</information>\\n\\n", metrics={"tool_calls": 1})
 
     Attributes:
-        observation: what follows in the context: text as it is, or messages that the model's chat template writes. Never trained.
+        observation: what follows in the context: text, or messages that the model's chat template writes. Never trained. Special tokens
+            in it are broken up; nothing at all is answered with an error for the policy to read.
         reward: for this turn, in units of return; it stands at the turn's last token and is added to nothing else.
         done: the conversation is over; the observation is not shown.
         metrics: numbers that add up over the conversation (`tool_calls`, `tool_errors`, `searches`, …).
@@ -70,3 +71,11 @@ class Env(Protocol):
     def start(self, row: Row) -> Conversation:
         """A fresh conversation; equal rows may be asked for many times, and at the same time."""
         ...
+
+
+@runtime_checkable
+class ToolTask(Task, Protocol):
+    """A task whose rows are talked about with an environment; without one (None) a row is answered in one turn."""
+
+    @property
+    def env(self) -> Env | None: ...

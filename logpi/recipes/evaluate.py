@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.arguments import option
 from logpi.recipes.common import ModelArguments, RunArguments, available, mistakes, opened, positive, read
+from logpi.recipes.conversing import TurnArguments
 from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of
 
 if TYPE_CHECKING:
     from logpi.evaluation import Evaluator
     from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import Rewards
 
 __all__ = ["Eval", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval(ModelArguments, ItemArguments, SamplingArguments, RunArguments):
+class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunArguments):
     """Arguments of `logpi eval`."""
 
     pass_at: tuple[int, ...] = option((), help="the k of pass@k and maj@k (default: 1, 2, 4, … and all)", nargs="*")
@@ -51,18 +53,20 @@ class Eval(ModelArguments, ItemArguments, SamplingArguments, RunArguments):
 def main(argv: Sequence[str]) -> int:
     a = read(Eval, argv, "eval", "Measure a model on held-out items.")
     available(a)
+    from logpi.rewards import Rewards
     from logpi.runs.progress import Progress
 
     with mistakes():
-        items = items_of(a, _rewards(a.judge))
+        judge = _judge(a.judge)
+        items = items_of(a, judge if isinstance(judge, Rewards) else None)
         policy = a.load(temperature=a.temperature)
         other = replace(a, model=a.against).load(temperature=a.temperature) if a.against else None
-        evaluator = _evaluator(a, items, policy)
+        evaluator = _evaluator(a, items, policy, judge)
     with opened(a, "eval") as home, Progress(1) as progress:
         records = gathered(evaluator, home.path / "responses.jsonl", a.save_every, progress.phase)
         extra = {k.removeprefix("eval/"): v for k, v in evaluator.numbers(records).items()}
         if other is not None:
-            rival = gathered(replace(_evaluator(a, items, other), scorer=evaluator.scorer, greedy=False),
+            rival = gathered(replace(_evaluator(a, items, other, judge), greedy=False),
                              home.path / "against.jsonl", a.save_every, progress.phase)  # fmt: skip
             extra |= _against(records, rival)
         results = _results(records, items, extra, a.pass_at)
@@ -74,23 +78,26 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _rewards(judge: str) -> Any:
-    """The judge as rewards, where it is one."""
+def _judge(spec: str) -> str | Rewards:
+    """The judge as rewards, where it is one: a model is loaded once, whatever it is asked for."""
     from logpi.rewards import rewards
 
-    return rewards(judge) if judge not in ("", "logp", "self_certainty") else None
+    return spec if spec in ("", "logp", "self_certainty") else rewards(spec)
 
 
-def _evaluator(a: Eval, items: Items, policy: CausalLM) -> Evaluator:
+def _evaluator(a: Eval, items: Items, policy: CausalLM, judge: str | Rewards) -> Evaluator:
     from logpi.evaluation import Evaluator
+    from logpi.rollouts.answers import prompt_ids
     from logpi.rollouts.engine import Engine
     from logpi.scorers import scorer
 
     chat = a.template(policy)
-    chat(policy, items.rows[0]["prompt"])  # a prompt that cannot be rendered is said now
+    dialogues = a.dialogues(items.task, policy, chat) if items.task is not None else None
+    prompt_ids(policy, chat, items.rows[0], dialogues)  # a prompt that cannot be rendered is said now
     return Evaluator(
         policy, Engine(policy, slots=a.slots), items.rows, items.rewards, a.sampling(items.stop), a.best_of or a.samples,
-        chat=chat, seed=a.seed, lenient=items.lenient, ks=a.pass_at, scorer=scorer(a.judge, policy) if a.judge else None,
+        chat=chat, seed=a.seed, lenient=items.lenient, ks=a.pass_at, scorer=scorer(judge, policy) if judge else None,
+        dialogues=dialogues,
     )  # fmt: skip
 
 

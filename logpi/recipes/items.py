@@ -8,18 +8,19 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logpi.arguments import option
 from logpi.errors import UserError
 from logpi.recipes.common import positive
+from logpi.recipes.conversing import columns
 from logpi.runs import disk
 from logpi.runs.metrics import cut_torn_line, encode, read_rows
 
 if TYPE_CHECKING:
-    from logpi.envs.rows import Row
+    from logpi.envs.rows import Row, Task
     from logpi.evaluation import Evaluator
     from logpi.rewards import Rewards
     from logpi.rollouts.engine import Sampling
@@ -74,7 +75,7 @@ class Items:
 
     Attributes:
         rows: the items. rewards: the first says what is right. lenient: the name of the one that finds answers anywhere, or "".
-        stop: the task's own. report: what was left out or seen, for people and for the results.
+        task: where they are from. stop: the task's own. report: what was left out or seen, for people and for the results.
     """
 
     rows: Sequence[Row]
@@ -82,6 +83,7 @@ class Items:
     lenient: str = ""
     stop: tuple[str, ...] = ()
     report: dict[str, Any] = field(default_factory=dict)
+    task: Task | None = None
 
 
 def items_of(a: ItemArguments, judge: Rewards | None = None) -> Items:
@@ -107,10 +109,11 @@ def items_of(a: ItemArguments, judge: Rewards | None = None) -> Items:
     if a.lenient:
         others = tuple(p for p in rewards.parts if p.name != "lenient")
         rewards, lenient = Rewards((*others, Weighted(reward(a.lenient).function, 0.0, "lenient"))), "lenient"
-    rewards.check(list(rows[0]))
+    more = columns(task)
+    rewards.check([*rows[0], *more])
     rows, report = _readable(a, rows, rewards)
-    rewards.check(list(rows[0]), rows)
-    return Items(*_unseen(a, rows, rewards, lenient, stop, report))
+    rewards.check([*rows[0], *more], rows)
+    return replace(Items(*_unseen(a, rows, rewards, lenient, stop, report)), task=task)
 
 
 def _readable(a: ItemArguments, rows: list[Row], rewards: Rewards) -> tuple[list[Row], dict[str, Any]]:

@@ -22,14 +22,17 @@ from logpi.recipes.common import (
     read,
     settings,
 )
+from logpi.recipes.conversing import TurnArguments, columns
 from logpi.recipes.roles import LoraArguments, Role, memory
 from logpi.recipes.sources import SourceArguments
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
+    from logpi.evaluation import Evaluator
     from logpi.learner import Learner
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
+    from logpi.rollouts.text import TextRollout
     from logpi.train import Evaluate
     from logpi.types import Policy
 
@@ -49,7 +52,7 @@ RECIPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RL(ModelArguments, LoraArguments, SourceArguments, RunArguments):
+class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArguments):
     """Arguments of `logpi rl`."""
 
     recipe: str = option("", help="arguments that a paper published, before your own", choices=("", *RECIPES))
@@ -86,6 +89,9 @@ class RL(ModelArguments, LoraArguments, SourceArguments, RunArguments):
     eval_items: int = option(200, help="held-out items")
     eval_samples: int = option(1, help="samples for each of them; more give pass@k and maj@k")
     slots: int = option(128, help="completions decoded at a time")
+    mask_observations: bool = option(
+        True, help="with tools: train on nothing that they said (off: for the ablation only)"
+    )
 
     def __post_init__(self) -> None:
         positive(self, "steps", "prompts", "num_generations", "max_completion_length", "save_every", "slots")
@@ -110,11 +116,10 @@ def run(a: RL) -> None:
     from logpi.evaluation import Evaluator
     from logpi.policies.reward_model import WithCritic
     from logpi.rewards import rewards as make_rewards
+    from logpi.rollouts.answers import prompt_ids
     from logpi.rollouts.engine import Engine, Sampling
     from logpi.rollouts.text import TextRollout
-    from logpi.runs.progress import Progress
     from logpi.runs.rng import seed
-    from logpi.train import train
 
     available(a)
     with mistakes():
@@ -122,7 +127,7 @@ def run(a: RL) -> None:
         task = make_task(a.task)
         judged = make_rewards(a.rewards) if a.rewards else task.reward
         first = task.rows("train", a.seed)[:32]
-        judged.check(list(first[0]), first)
+        judged.check([*first[0], *columns(task)], first)
         source = a.source(task, a.prompts, a.seed)
         held_out = list(task.rows("test")[: a.eval_items])
         seed(a.seed)
@@ -136,28 +141,38 @@ def run(a: RL) -> None:
         engine = Engine(policy, slots=a.slots)
         learner = _learner(a, made, learns, reference)
         roles = _roles(a, learns, policy, reference, judged)
-        template(policy, held_out[0]["prompt"])  # a prompt that cannot be rendered is said now
+        dialogues = a.dialogues(task, policy, template)
+        prompt_ids(policy, template, held_out[0], dialogues)  # a prompt that cannot be rendered is said now
     print(describe(made), file=sys.stderr)
     if len(roles) > 1:
         print(f"\n{memory(roles)}", file=sys.stderr)
+    rollout = TextRollout(
+        policy, engine, task, judged, prompts=a.prompts, num_generations=a.num_generations, sampling=sampling,
+        keep=made.keep, truncation=made.truncation, greedy=made.objective.needs_greedy, chat=template, seed=a.seed,
+        source=source, dialogues=dialogues, mask_observations=a.mask_observations,
+    )  # fmt: skip
+    evaluator = Evaluator(
+        policy, engine, held_out, judged, sampling, a.eval_samples, chat=template, dialogues=dialogues
+    )
+    _train(a, saver, learner, rollout, evaluator)
+
+
+def _train(a: RL, saver: Any, learner: Learner, rollout: TextRollout, evaluator: Evaluator) -> None:
+    """The run itself, and what it leaves behind."""
+    from logpi.runs.progress import Progress
+    from logpi.train import train
+
     with opened(a, "rl") as home:
         progress = Progress(a.steps)
-
-        def tell(done: int, total: int) -> None:
-            progress.phase(f"sampling {done}/{total}")
-
-        rollout = TextRollout(
-            policy, engine, task, judged, prompts=a.prompts, num_generations=a.num_generations, sampling=sampling,
-            keep=made.keep, truncation=made.truncation, greedy=made.objective.needs_greedy, chat=template, seed=a.seed,
-            progress=tell, source=source,
-        )  # fmt: skip
-        evaluator = Evaluator(policy, engine, held_out, judged, sampling, a.eval_samples, chat=template, progress=tell)
+        rollout.progress = evaluator.progress = lambda done, total: progress.phase(f"sampling {done}/{total}")
         outcome = train(
-            rollout, learner, home, steps=a.steps, evaluate=_by_part(evaluator, judged) if held_out else None,
+            rollout, learner, home, steps=a.steps, evaluate=_by_part(evaluator, evaluator.rewards),
             eval_every=a.eval_every, save_every=a.save_every, progress=progress,
         )  # fmt: skip
-        parts = (tuple(f"rewards/{n}/mean" for n in judged.names), tuple(f"eval/{n}" for n in judged.names))
-        finish(home, saver, learner, outcome, (*CURVES, *(parts if len(judged.names) > 1 else ()), "kl_sequence"))
+        names = evaluator.rewards.names
+        parts = (tuple(f"rewards/{n}/mean" for n in names), tuple(f"eval/{n}" for n in names))
+        tools = ("turns/mean", "tools/calls", "tools/errors") if rollout.dialogues is not None else ()
+        finish(home, saver, learner, outcome, (*CURVES, *(parts if len(names) > 1 else ()), *tools, "kl_sequence"))
 
 
 def _algorithm(a: RL) -> Algorithm:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,7 +25,12 @@ from logpi.rollouts.engine import Completion, Engine, Request, Sampling
 from logpi.rollouts.partner import ENDED, Talk, Turn
 from logpi.types import Batch, Trajectory
 
-__all__ = ["Answers", "answer", "dialogue_metrics", "info", "metrics", "pass_rate", "trajectory", "unmasked"]
+if TYPE_CHECKING:
+    from logpi.rollouts.text import Chat
+
+__all__ = [
+    "Answers", "answer", "dialogue_metrics", "info", "metrics", "pass_rate", "prompt_ids", "tally", "told", "trajectory", "unmasked",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,11 @@ class Answers:
     def returns(self) -> list[float | None]:
         """The final verdict and the turns' own rewards; None without a verdict."""
         return [None if s.total is None else s.total + t.reward for s, t in zip(self.scores, self.talks, strict=True)]
+
+
+def prompt_ids(policy: CausalLM, chat: Chat, row: Row, dialogues: Dialogues | None) -> list[int]:
+    """What the policy sees first. Raises ValueError or UserError if the model has no way to show it."""
+    return chat(policy, row["prompt"]) if dialogues is None else dialogues.prompt(row)
 
 
 def pass_rate(answers: Answers) -> float | None:
@@ -167,11 +177,16 @@ def info(answers: Answers, number: int, group: int) -> dict[str, Any]:
         "reward": answers.returns[number], "rewards": dict(score.parts), "errors": dict(score.errors), "stop": completion.stop,
         "tokens": len(completion.tokens), "group": group, "ids": completion.tokens.tolist(),
     }  # fmt: skip
-    if len(talk.turns) > 1 or talk.metrics:
-        keys = ("tokens", "text", "shown", "reward")
-        said["turns"] = [{k: getattr(t, k) for k in keys} | {"observed": len(t.observation)} for t in talk.turns]
-        said["counts"] = dict(talk.metrics)
-    return said
+    return said | told(talk)
+
+
+def told(talk: Talk) -> dict[str, Any]:
+    """A conversation turn by turn, for people; nothing of a single turn."""
+    if len(talk.turns) == 1 and not talk.metrics:
+        return {}
+    keys = ("tokens", "text", "shown", "reward")
+    turns = [{k: getattr(t, k) for k in keys} | {"observed": len(t.observation)} for t in talk.turns]
+    return {"turns": turns, "counts": dict(talk.metrics)}
 
 
 def metrics(answers: Sequence[Answers]) -> dict[str, float]:
@@ -198,10 +213,9 @@ def metrics(answers: Sequence[Answers]) -> dict[str, float]:
 def dialogue_metrics(answers: Sequence[Answers]) -> dict[str, float]:
     """Of conversations, each a mean over them: turns, tokens observed, what was counted, and at which limits they ended.
 
-    What an environment counts as `tool_calls` is logged as `tools/calls`, what it counts as `hops` as `tools/hops`.
+    What an environment counts as `tool_calls` is logged as `tools/calls`, what it counts as `hops` as `tools/hops` (`tally`).
     """
     talks = [t for a in answers for t in a.talks]
-    names = sorted({"tool_calls", "tool_errors", "tool_timeouts"}.union(*(t.metrics for t in talks)))
     stops = Counter(c.stop for a in answers for c in a.completions)
     out = {
         "turns/mean": fmean(len(t.turns) for t in talks),
@@ -210,4 +224,14 @@ def dialogue_metrics(answers: Sequence[Answers]) -> dict[str, float]:
         "step_reward": fmean(t.reward for t in talks),
     }
     out |= {f"stopped/{name}": stops[name] / len(talks) for name in ("length", "turns", "calls", "context")}
-    return out | {f"tools/{n.removeprefix('tool_')}": fmean(t.metrics.get(n, 0.0) for t in talks) for n in names}
+    return out | tally([t.metrics for t in talks])
+
+
+def tally(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of what conversations counted, by the names under which they are logged.
+
+    >>> tally([{"tool_calls": 2, "hops": 1}, {}])
+    {'tools/hops': 0.5, 'tools/calls': 1.0, 'tools/errors': 0.0, 'tools/timeouts': 0.0}
+    """
+    names = sorted({"tool_calls", "tool_errors", "tool_timeouts"}.union(*counts))
+    return {f"tools/{n.removeprefix('tool_')}": fmean(c.get(n, 0.0) for c in counts) for n in names}

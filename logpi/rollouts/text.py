@@ -18,7 +18,17 @@ from logpi.envs.rows import Row, Task
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards
-from logpi.rollouts.answers import Answers, answer, dialogue_metrics, info, metrics, pass_rate, trajectory, unmasked
+from logpi.rollouts.answers import (
+    Answers,
+    answer,
+    dialogue_metrics,
+    info,
+    metrics,
+    pass_rate,
+    prompt_ids,
+    trajectory,
+    unmasked,
+)
 from logpi.rollouts.curriculum import Source
 from logpi.rollouts.dialogue import Dialogues
 from logpi.rollouts.engine import Engine, Request, Sampling
@@ -154,7 +164,7 @@ class TextRollout:
 
     def _sample(self, rows: list[Row]) -> tuple[list[Answers], list[float | None], dict[str, float]]:
         """Answers to each row, the greedy answer's reward (None without one), and seconds."""
-        prompts = [self._prompt(row) for row in rows]
+        prompts = [prompt_ids(self.policy, self.chat, row, self.dialogues) for row in rows]
         requests = [Request(p, self.num_generations) for p in prompts]
         if self.greedy:
             requests += [Request(p, 1, greedy=True) for p in prompts]
@@ -165,9 +175,6 @@ class TextRollout:
         )  # fmt: skip
         greedy = [a.returns[0] for a in answers[len(rows) :]]
         return answers[: len(rows)], greedy or [None] * len(rows), seconds
-
-    def _prompt(self, row: Row) -> list[int]:
-        return self.chat(self.policy, row["prompt"]) if self.dialogues is None else self.dialogues.prompt(row)
 
     def _group(self, answers: Answers, baseline: float | None) -> list[Trajectory]:
         group, self.groups = self.groups, self.groups + 1
