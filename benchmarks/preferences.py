@@ -4,7 +4,8 @@
                                      [--max-length 256] [--micro-tokens 512] [--lr 1e-6] [--peer-rows 0] [--json]
 
 PYTHON is an interpreter that has trl. Each side runs in a process of its own, on the same rows in the same order, float32,
-with the same AdamW; the first step is a warm-up and not timed. TRL runs with its defaults for this (padded, eager reference
+with the same AdamW; the first step is a warm-up and not timed. Seconds of CPU are all threads' together: look at them where
+other jobs run. TRL runs with its defaults for this (padded, eager reference
 model), all pairs of a step at once, or --peer-rows at a time. Ours takes --micro-tokens at a time, which changes no gradient.
 Peak is the process's largest resident set once the model is loaded; "above" is what of it came on top of the process as it
 stood with the model loaded: gradients, Adam's moments, activations, reference.
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 JOBS = ("sft", "dpo")
@@ -49,7 +51,7 @@ def main() -> None:
         return
     sides = {"logpi": sys.executable} | ({"trl": a.peer} if a.peer else {})
     if not a.json:
-        print(f"{'job':<6}{'side':<8}{'s/step':>8}{'pairs/s':>9}{'peak GB':>9}{'above':>8}   losses")
+        print(f"{'job':<6}{'side':<8}{'s/step':>8}{'CPU s':>8}{'pairs/s':>9}{'peak GB':>9}{'above':>8}   losses")
     with tempfile.TemporaryDirectory() as out:
         rows = Path(out) / "rows.json"
         rows.write_text(json.dumps(_rows(a)))
@@ -57,7 +59,7 @@ def main() -> None:
             for side, python in sides.items():
                 r = _child(python, a, side, job, rows)
                 shown = " ".join(f"{x:.4f}" for x in r["losses"])
-                speed = f"{r['seconds']:>8.2f}{a.pairs / r['seconds']:>9.2f}{r['peak']:>9.2f}{r['above']:>8.2f}"
+                speed = f"{r['seconds']:>8.2f}{r['cpu']:>8.2f}{a.pairs / r['seconds']:>9.2f}{r['peak']:>9.2f}{r['above']:>8.2f}"
                 line = json.dumps({"job": job, "side": side, **r}) if a.json else f"{job:<6}{side:<8}{speed}   {shown}"
                 print(line, flush=True)
 
@@ -91,11 +93,18 @@ def _resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**30
 
 
-def _result(seconds: list[float], losses: list[float], loaded: float) -> dict[str, Any]:
-    timed = seconds[1:] or seconds
+def _now() -> tuple[float, float]:
+    """Seconds on the clock, and of CPU."""
+    return time.perf_counter(), time.process_time()
+
+
+def _result(marks: list[tuple[float, float]], losses: list[float], loaded: float) -> dict[str, Any]:
+    """marks: before and after each step, by turns."""
+    took = [[after[i] - before[i] for before, after in zip(marks[::2], marks[1::2], strict=True)] for i in (0, 1)]
+    seconds, cpu = (fmean(x[1:] or x) for x in took)
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
-    return {"seconds": sum(timed) / len(timed), "peak": peak, "above": peak - loaded, "losses": losses}
+    return {"seconds": seconds, "cpu": cpu, "peak": peak, "above": peak - loaded, "losses": losses}
 
 
 def _logpi(a: argparse.Namespace) -> dict[str, Any]:
@@ -103,9 +112,10 @@ def _logpi(a: argparse.Namespace) -> dict[str, Any]:
     from logpi.learner import Learner
     from logpi.optimizers import AdamW
     from logpi.policies.causal_lm import CausalLM
+    from logpi.recipes.sft import CHUNK
     from logpi.rollouts.pairs import Preferences, read_pairs
 
-    policy = CausalLM.load(a.model)
+    policy = CausalLM.load(a.model, **({"chunk": CHUNK} if a.job == "sft" else {}))
     loaded = _resident()
     groups = read_pairs(policy, a.rows, max_length=a.max_length).groups[: a.pairs * (a.steps + 1)]
     data = Preferences(groups, size=a.pairs)
@@ -114,14 +124,14 @@ def _logpi(a: argparse.Namespace) -> dict[str, Any]:
     pieces = {"micro_tokens": a.micro_tokens}
     made = algorithm("dpo", recorded=True, **pieces) if a.job == "dpo" else algorithm("sft", **pieces)
     learner = Learner(policy, made, AdamW(a.lr, betas=(0.9, 0.999)))
-    seconds, losses = [], []
+    marks, losses = [], []
     for batch in data.batches():
         part = batch if a.job == "dpo" else batch.rows(batch.reward.sum(1) > 0)  # the chosen ones
-        start = time.perf_counter()
+        marks.append(_now())
         report = learner.update(part)
-        seconds.append(time.perf_counter() - start)
+        marks.append(_now())
         losses.append(report["loss"])
-    return _result(seconds, losses, loaded)
+    return _result(marks, losses, loaded)
 
 
 def _trl(a: argparse.Namespace) -> dict[str, Any]:
@@ -133,14 +143,14 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
     rows = a.rows
     if a.job == "sft":
         rows = [{"prompt": r["prompt"], "completion": r["chosen"]} for r in rows]
-    seconds, begun = [], [0.0]
+    marks = []
 
     class Clock(TrainerCallback):
         def on_step_begin(self, *_, **__) -> None:
-            begun[0] = time.perf_counter()
+            marks.append(_now())
 
         def on_step_end(self, *_, **__) -> None:
-            seconds.append(time.perf_counter() - begun[0])
+            marks.append(_now())
 
     make, config = (DPOTrainer, DPOConfig) if a.job == "dpo" else (SFTTrainer, SFTConfig)
     with tempfile.TemporaryDirectory() as out:
@@ -164,7 +174,7 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         trainer.train()
     losses = [x["loss"] for x in trainer.state.log_history if "loss" in x]
-    return _result(seconds, losses, loaded)
+    return _result(marks, losses, loaded)
 
 
 if __name__ == "__main__":

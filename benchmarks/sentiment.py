@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--reward-steps", type=int, default=40)
     parser.add_argument("--rl-steps", type=int, default=30)
     parser.add_argument("--dpo-steps", type=int, default=40)
+    parser.add_argument("--openings", type=int, default=60, help="held-out ones that are measured")
     parser.add_argument("--only", nargs="*", choices=STAGES, default=STAGES)
     a = parser.parse_args()
     _data(a)
@@ -101,7 +102,7 @@ def _rl(a: argparse.Namespace) -> rl.RL:
 def _dpo(a: argparse.Namespace) -> prefer.Prefer:
     return prefer.Prefer(
         model=a.model, data=str(a.out / "pairs"), chat=False, options=("beta=0.1",), steps=a.dpo_steps, pairs=8,
-        max_length=64, lr=1e-5, warmup=4, eval_every=0, eval_items=16, seed=a.seed, save_every=1000, out=a.out / "dpo",
+        max_length=64, lr=3e-5, warmup=2, eval_every=0, eval_items=16, seed=a.seed, save_every=1000, out=a.out / "dpo",
     )  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def _report(a: argparse.Namespace) -> None:
 
     stages = {"before": a.model, "RLOO": f"{a.out}/rl/model", "DPO": f"{a.out}/dpo/model"}
     found = {name: _measure(a, path) for name, path in stages.items() if Path(path).exists()}
-    print(f"\n{'':<8}{'gold (VADER)':>26}{'proxy':>26}{'wins by proxy':>26}   over 60 openings × 4")
+    print(f"\n{'':<8}{'gold (VADER)':>26}{'proxy':>26}{'wins by proxy':>26}   {a.openings} openings × 4 samples")
     for name, f in found.items():
         cells = [_cell(fmean(map(fmean, x)), interval([fmean(y) for y in x])) for x in (f["gold"], f["proxy"])]
         rate, *bounds = win_rate(f["proxy"], found["before"]["proxy"])
@@ -136,7 +137,7 @@ def _measure(a: argparse.Namespace, path: str) -> dict[str, Any]:
     from logpi.rollouts.engine import Engine, Request, Sampling
     from logpi.rollouts.text import answer
 
-    rows = [json.loads(x) for x in (a.out / "openings" / "test.jsonl").read_text().splitlines()]
+    rows = [json.loads(x) for x in (a.out / "openings" / "test.jsonl").read_text().splitlines()][: a.openings]
     policy = CausalLM.load(path)
     judged = rewards([f"model:{a.out}/reward-model/model", f"{a.out}/gold.py:gold"])
     answers, _ = answer(

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from logpi.train import Evaluate
     from logpi.types import Batch
 
-__all__ = ["SFT", "main", "run"]
+__all__ = ["CHUNK", "SFT", "main", "run"]
+
+CHUNK = 2**22  # logits alive at a time, 16 MB: every token of a row is learned here, and backward computes them again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class SFT(ModelArguments, LoraArguments, RunArguments):
     schedule: str = option("cosine", help="of the learning rate after that", choices=("constant", "linear", "cosine"))
     loss: str = option("assistant", help="which tokens are learned: all answers', the last one's, or every token",
                        choices=("assistant", "last", "all"))  # fmt: skip
-    micro_tokens: int = option(4096, help="most tokens of a forward and backward; memory only, never the result")
+    micro_tokens: int = option(2048, help="most tokens of a forward and backward; memory only, never the result")
     eval_every: int = option(0, help="steps between evaluations of held-out perplexity; 0: only before and after")
     eval_items: int = option(0, help="held-out rows; 0: no evaluation")
 
@@ -58,7 +60,7 @@ def run(a: SFT) -> None:
     with mistakes():
         task = make_task(a.task)
         seed(a.seed)
-        policy = a.load(**a.bits())
+        policy = a.load(chunk=CHUNK, **a.bits())
         saver = a.adapt(policy)
         shape: dict[str, Any] = {
             "max_length": a.max_length, "chat": a.template(policy), "seed": a.seed, "learn": a.loss
