@@ -84,6 +84,7 @@ def logpi_side(a: argparse.Namespace) -> dict[str, Any]:
         collected = rollout()
         between = time.perf_counter()
         learner.update(collected.batch)
+        learner.release()
         end = time.perf_counter()
         steps.append({
             "seconds": end - start, "generate": collected.metrics["time/generate"], "reward": collected.metrics["time/reward"],

@@ -99,6 +99,10 @@ class Learner:
         self._refresh()
         return report
 
+    def release(self) -> None:
+        """Free the gradients: while sampling, their memory serves the decoder."""
+        self.optimizer.zero_grad(set_to_none=True)
+
     def _prepare(self, batch: Batch) -> Targets:
         if self.trust.sampler and not (self.objective.needs_critic or self.objective.needs_policy):
             now = Evaluation(batch.logp, torch.zeros_like(batch.logp))

@@ -113,6 +113,7 @@ def _step(step: int, rollout: Rollout, learner: Learner, run: Run, loop: _Loop) 
     collected = rollout()
     between = time.perf_counter()
     metrics = {**collected.metrics, **learner.update(collected.batch)}
+    learner.release()
     end = time.perf_counter()
     loop.tokens += collected.metrics.get("num_tokens", 0.0)
     metrics |= {"num_tokens_seen": loop.tokens, "time/rollout": between - begin, "time/update": end - between}
