@@ -106,3 +106,28 @@ def test_refused(options):
         made(**options)
     with pytest.raises(ValueError, match="share of a mixture"):
         Mixture(made(), made(), share=1.5)
+
+
+@pytest.mark.parametrize("option", ["digits=0", "digits=5", "worked=1.5", "english=0.7, chinese=0.7"])
+def test_bilingual_refuses(option):
+    with pytest.raises(ValueError, match="bilingual: "):
+        task(f"bilingual({option})")
+
+
+def test_bilingual_demonstrations_are_what_they_say():
+    """Worked without slips is right; tidy is in the format; one language is one script; and the shares are as stated."""
+    from logpi.rewards import TagAnswer, ThinkAnswer
+    from logpi.rewards.language import is_mixed, scripts
+
+    clean = task("bilingual(worked=1, tidy=1, slips=0, english=1, chinese=0)").rows()[:200]
+    texts, answers = [r["completion"] for r in clean], [r["answer"] for r in clean]
+    assert sum(TagAnswer()(texts, texts, answer=answers)) == 200 == sum(ThinkAnswer()(texts, texts))
+    assert all(set(scripts(t)) == {"latin"} for t in texts)
+    rows = task("bilingual").rows()[:2000]
+    texts = [r["completion"] for r in rows]
+    assert sum(ThinkAnswer()(texts, texts)) / 2000 == pytest.approx(0.35, abs=0.04)
+    assert 0.05 < sum(map(is_mixed, texts)) / 2000 < 0.4
+    blurts = [r for r in task("bilingual(worked=0, tidy=1)").rows()[:200]]
+    assert not any(TagAnswer()(texts, [r["completion"] for r in blurts], answer=[r["answer"] for r in blurts]))
+    levels = Counter(r["level"] for r in rows)
+    assert set(levels) == {1, 2, 3} and min(levels.values()) > 500
