@@ -178,13 +178,11 @@ class BestOf:
 
 @dataclass(frozen=True)
 class WeightedVote:
-    """The answer of the largest summed exp(score) of k. A scale ≠ 1 multiplies the scores first."""
+    """The answer of the largest summed exp(score) of k."""
 
-    scale: float = 1.0
     name: str = "weighted_maj"
 
     def __call__(self, samples: Sequence[Sample], k: int) -> float:
         return fmean(
-            vote([s.answer for s in b], [self.scale * s.score for s in b], [s.right for s in b])
-            for b in _blocks(samples, k)
+            vote([s.answer for s in b], [s.score for s in b], [s.right for s in b]) for b in _blocks(samples, k)
         )

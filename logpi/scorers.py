@@ -118,11 +118,11 @@ def _as_completion(p: Partial) -> str | list[dict[str, str]]:
     return p.text if isinstance(p.row["prompt"], str) else [{"role": "assistant", "content": p.text}]
 
 
-def scorer(spec: str, policy: CausalLM) -> Scorer:
-    """`logp`, `self_certainty`, or any reward as it is written on a command line.
+def scorer(spec: str | Rewards, policy: CausalLM) -> Scorer:
+    """`logp`, `self_certainty`, or any reward, also as it is written on a command line.
 
     Raises:
         ValueError: an unknown name (the nearest is given), as `logpi.rewards.reward`.
     """
     own: dict[str, Scorer] = {"logp": LogP(), "self_certainty": SelfCertainty(policy)}
-    return own[spec] if spec in own else Judged(rewards(spec))
+    return own[spec] if isinstance(spec, str) and spec in own else Judged(rewards(spec))

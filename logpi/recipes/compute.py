@@ -15,17 +15,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from logpi.arguments import option
 from logpi.recipes.common import ModelArguments, RunArguments, available, mistakes, opened, positive, read
+from logpi.recipes.compute_report import Point, curve, picture, point, table
 from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of, kept
 
 if TYPE_CHECKING:
     from logpi.evaluation import Evaluator
 
-__all__ = ["Compute", "Point", "curve", "main"]
+__all__ = ["Compute", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +51,6 @@ class Compute(ModelArguments, ItemArguments, SamplingArguments, RunArguments):
             raise ValueError("--beams are widths of at least 1")
 
 
-@dataclass(frozen=True)
-class Point:
-    """A way of spending tokens: how many an item, and how often the answer is right, with its 95 % interval.
-
-    k is the number of samples pooled, or the width of the search.
-    """
-
-    model: str
-    method: str
-    k: int
-    tokens: float
-    right: float
-    low: float
-    high: float
-
-
 def main(argv: Sequence[str]) -> int:
     a = read(Compute, argv, "compute", "Accuracy against tokens spent at test time.")
     available(a)
@@ -74,31 +58,29 @@ def main(argv: Sequence[str]) -> int:
 
     with mistakes():
         items = items_of(a)
-        names = (
-            dict(zip((a.model, a.against), _names(a.model, a.against), strict=True))
-            if a.against
-            else {a.model: "model"}
-        )
-        evaluators = {name: _evaluator(replace(a, model=path), items) for path, name in names.items()}
+        models = (a.model, a.against) if a.against else (a.model,)
+        evaluators = {
+            name: _evaluator(replace(a, model=path), items) for path, name in zip(models, _names(*models), strict=True)
+        }
     with opened(a, "compute") as home, Progress(1) as progress:
         points = [p for n, e in evaluators.items() for p in _points(a, n, e, home.path, progress.phase)]
-        text = _table(points)
+        text = table(points)
         (home.path / "compute.json").write_text(json.dumps([asdict(p) for p in points], indent=1))
         (home.path / "compute.txt").write_text(text + "\n")
-        picture = _picture(points, home.path / "compute.png", f"{a.task}, scored by {a.scorer}")
+        drawn = picture(points, home.path / "compute.png", f"{a.task}, scored by {a.scorer}")
     print(text)
-    print(f"picture {picture}   every response and search: {home.path}", file=sys.stderr)
+    print(f"picture {drawn}   every response and search: {home.path}", file=sys.stderr)
     return 0
 
 
-def _names(one: str, two: str) -> list[str]:
-    """What tells two models' paths apart: `runs/sft/model` and `runs/rl/model` are sft and rl."""
-    parts = [[x for x in Path(p).parts if x != "model"] for p in (one, two)]
+def _names(*models: str) -> list[str]:
+    """What tells paths of models apart: `runs/sft/model` and `runs/rl/model` are sft and rl."""
+    parts = [[x for x in Path(p).parts if x != "model"] for p in models]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-depth:]) for p in parts]
-        if names[0] != names[1]:
+        if len(set(names)) == len(names):
             return names
-    raise ValueError(f"--against is the same model: {one}")
+    raise ValueError(f"--against is the same model: {models[0]}")
 
 
 def _evaluator(a: Compute, items: Items) -> Evaluator:
@@ -122,31 +104,8 @@ def _points(a: Compute, name: str, evaluator: Evaluator, out: Path, tell: Callab
     points = curve(name, records)
     for width in a.beams:
         found = _searched(a, evaluator, width, out / f"{slug}-beam-{width}.jsonl", tell)
-        points.append(_point(name, "beam", width, [r["spent"] for r in found], [float(r["right"][0]) for r in found]))
+        points.append(point(name, "beam", width, [r["spent"] for r in found], [float(r["right"][0]) for r in found]))
     return points
-
-
-def curve(name: str, records: Sequence[dict[str, Any]]) -> list[Point]:
-    """The points of an evaluation's records: greedy, and each pool at each k."""
-    from logpi.evaluation import samples_of
-    from logpi.pooling import BestOf, Majority, PassAt, Pool, WeightedVote, doubling
-
-    sampled = [r for r in records if r["kind"] == "sampled"]
-    greedy = [r for r in records if r["kind"] == "greedy"]
-    pooled, length = [samples_of(r) for r in sampled], [fmean(r["tokens"]) for r in sampled]
-    votes: list[Pool] = [Majority(), WeightedVote()] if sampled[0].get("answers") is not None else []
-    scored: list[Pool] = [BestOf()] if sampled[0].get("scores") is not None else []
-    out = [_point(name, "greedy", 1, [r["tokens"][0] for r in greedy], [float(r["right"][0]) for r in greedy])]
-    for pool in (PassAt(), *votes, *scored):
-        for k in doubling(len(pooled[0])):
-            out.append(_point(name, pool.name, k, [k * n for n in length], [pool(s, k) for s in pooled]))
-    return out
-
-
-def _point(name: str, method: str, k: int, tokens: Sequence[float], right: Sequence[float]) -> Point:
-    from logpi.evaluation import interval
-
-    return Point(name, method, k, fmean(tokens), fmean(right), *interval(right))
 
 
 def _searched(
@@ -189,54 +148,3 @@ def _record(item: int, found: Any, score: Any) -> dict[str, Any]:
         "stop": [found.best.stop], "tokens": [len(found.best.tokens)], "spent": found.tokens, "steps": found.steps,
         "others": [p.text for p in found.beams if p is not found.best],
     }  # fmt: skip
-
-
-def _table(points: Sequence[Point]) -> str:
-    lines = [f"{'model':<14}{'method':<14}{'k':>4}{'tokens':>10}{'right':>9}{'95 % interval':>18}"]
-    lines += [
-        f"{p.model:<14}{p.method:<14}{p.k:>4}{p.tokens:>10.1f}{p.right:>9.4f}{p.low:>10.4f}–{p.high:.4f}"
-        for p in points
-    ]
-    return "\n".join(lines)
-
-
-def _picture(points: Sequence[Point], path: Path, title: str) -> Path:
-    """Tokens (log scale) across, accuracy up: a colour for each model, a mark for each method."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    styles = {
-        "greedy": ("*", ""),
-        "pass": ("", ":"),
-        "maj": ("o", "-"),
-        "weighted_maj": ("s", "--"),
-        "best_of": ("^", "-."),
-        "beam": ("D", "-"),
-    }
-    colours = dict(zip(dict.fromkeys(p.model for p in points), ("#2563eb", "#dc2626", "#059669"), strict=False))
-    for model, method in dict.fromkeys((p.model, p.method) for p in points):
-        some = [p for p in points if (p.model, p.method) == (model, method)]
-        marker, line = styles[method]
-        shape = {"marker": marker or None, "linestyle": line or "none", "alpha": 0.5 if method == "beam" else 1.0}
-        x, y = [p.tokens for p in some], [p.right for p in some]
-        label = f"{model}: any right" if method == "pass" else f"{model}: {method}"
-        axes.plot(
-            x, y, color=colours[model], label=label, markersize=9 if method == "greedy" else 5, linewidth=1.4, **shape
-        )
-        if method == "maj":
-            axes.fill_between(
-                x, [p.low for p in some], [p.high for p in some], color=colours[model], alpha=0.12, linewidth=0
-            )
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("tokens sampled for each item")
-    axes.set_ylabel("right")
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
-    figure.savefig(path, dpi=130, facecolor="white", metadata={"Software": None})
-    return path
