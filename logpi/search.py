@@ -117,8 +117,10 @@ class StepBeam:
 
     def _best(self, candidates: list[tuple[float, Partial]]) -> list[tuple[float, Partial]]:
         """The best `keep`, equals once; of equal scores those that came first."""
-        distinct = {tuple(p.tokens.tolist()): (s, p) for s, p in reversed(candidates)}
-        return sorted(reversed(distinct.values()), key=lambda x: -x[0])[: self.keep]
+        distinct: dict[tuple[int, ...], tuple[float, Partial]] = {}
+        for score, p in candidates:
+            distinct.setdefault(tuple(p.tokens.tolist()), (score, p))
+        return sorted(distinct.values(), key=lambda x: -x[0])[: self.keep]
 
     def _extend(self, items: Sequence[_Item], generator: torch.Generator | None) -> None:
         """One step further: `width` candidates for each item, the better beginnings first served."""

@@ -93,6 +93,14 @@ def test_the_search_follows_its_scorer(policy):
     assert live and all(p.text.endswith(",") for p in live)  # beginnings end where a step ends
 
 
+def test_of_equal_scores_the_first_is_kept_however_often_it_was_said(policy):
+    """Else what is said rarely would win every tie, and a scorer that cannot tell two apart would choose the worse."""
+    a, b = partial(policy, "11"), partial(policy, "22")
+    search = beam(policy, LogP(), width=4, keep=1)
+    assert search._best([(1.0, a), (1.0, b), (1.0, a)]) == [(1.0, a)]
+    assert [p for _, p in beam(policy, LogP(), width=4, keep=2)._best([(0.0, a), (1.0, b), (0.0, a)])] == [b, a]
+
+
 def test_a_beams_record_is_what_the_model_says_of_it(policy):
     """Steps are sampled apart and joined: the joined log-probabilities are those of the whole."""
     [found] = beam(policy, LogP(), width=8, keep=2, max_tokens=10)(
