@@ -121,7 +121,7 @@ def _logpi(a: argparse.Namespace) -> dict[str, Any]:
     data = Preferences(groups, size=a.pairs)
     if a.job == "dpo":
         data.record(policy, tokens=a.micro_tokens)
-    pieces = {"micro_tokens": a.micro_tokens}
+    pieces: dict[str, Any] = {"micro_tokens": a.micro_tokens}
     made = algorithm("dpo", recorded=True, **pieces) if a.job == "dpo" else algorithm("sft", **pieces)
     learner = Learner(policy, made, AdamW(a.lr, betas=(0.9, 0.999)))
     marks, losses = [], []
