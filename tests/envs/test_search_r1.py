@@ -103,7 +103,7 @@ def test_searching_answers_every_question_and_nothing_else_does():
 def test_demonstrations_are_mostly_imperfect():
     rows = Facts().rows("train", 5)[:2_000]
     right = AnswerMatch()(prompts=[""] * len(rows), completions=[r["completion"] for r in rows], answer=[r["answer"] for r in rows])
-    assert 0.3 < sum(right) / len(rows) < 0.4  # 0.3 searched, and lucky guesses
+    assert 0.4 < sum(right) / len(rows) < 0.5  # 0.4 searched, and lucky guesses
     searches = [sum(m["role"] == "tool" for m in r["completion"]) for r in rows]
     assert {0, 1, 2} == set(searches)
 

@@ -39,7 +39,9 @@ def _shown(documents: Sequence[Document]) -> str:
     return " ".join(d.contents for d in documents)
 
 
-def _questions(people: Sequence[str], relations: Sequence[str], hops: int, rng: Random) -> Iterator[tuple[str, list[str]]]:
+def _questions(
+    people: Sequence[str], relations: Sequence[str], hops: int, rng: Random
+) -> Iterator[tuple[str, list[str]]]:
     """Random ones, then one that never ends where it began."""
     for _ in range(20):
         yield rng.choice(people), [rng.choice(relations) for _ in range(hops)]
@@ -82,7 +84,7 @@ class Facts:
     hops: int = 2
     people: int = 6
     relations: int = 3
-    searched: float = 0.3
+    searched: float = 0.4
     hasty: float = 0.5
     test_size: int = 1_000
     name: str = field(default="facts", init=False, repr=False)
@@ -92,6 +94,9 @@ class Facts:
         *(f"<{slash}{t}>" for t in (_TAGS.tag, _TAGS.result, _TAGS.answer) for slash in ("", "/")),
         *_NAMES.split(),
         *_RELATIONS.split(),
+        *(
+            f"{r} " for r in _RELATIONS.split()
+        ),  # a name then follows its relation at once, which a small model copies sooner
     )
     alphabet: ClassVar[str] = " ?_"
 
