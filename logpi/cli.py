@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "play": ("play", "watch a policy that `logpi gym` trained"),
     "eval": ("evaluate", "pass@1, pass@k and maj@k on held-out items"),
     "compute": ("compute", "accuracy against tokens spent at test time, of one model or of two"),
+    "inspect": ("inspect", "one response of a run, turn by turn: what was written, earned and taught"),
     "chat": ("chat", "talk to a model"),
     "algorithms": ("table", "the table of algorithms"),
     "describe": ("describe", "an algorithm as mathematics, with its sources and divergences"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from logpi.algorithms import Algorithm
 from logpi.batching import evaluate
@@ -67,6 +68,7 @@ class Learner:
         self.optimizer = self.rates.build(policy)
         self.total, self.refresh, self.trust = total, refresh, trust or Trust()
         self.updates = 0
+        self.advantage: Tensor | None = None  # [B, T] of the last batch, for people; not saved
         self.generator = torch.Generator().manual_seed(seed)
         self.reference = reference
         if reference is None and algorithm.objective.needs_reference:
@@ -85,6 +87,7 @@ class Learner:
             OffPolicyError: the recorded log-probabilities are further than `trust.tolerance` from the policy's.
         """
         targets = self._prepare(batch)
+        self.advantage = targets.advantage
         progress = min(1.0, self.updates / self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rates.rate(self.updates, progress)

@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from logpi.learner import Learner
 from logpi.runs.directory import Run
 from logpi.runs.progress import Progress
 from logpi.runs.rng import load_rng_state, rng_state
-from logpi.types import Rollout
+from logpi.types import Collected, Rollout
 from logpi.watch import Collapse
 
 __all__ = ["Evaluate", "Outcome", "train"]
@@ -120,8 +122,18 @@ def _step(step: int, rollout: Rollout, learner: Learner, run: Run, loop: _Loop) 
     metrics["step_time"] = end - begin
     run.log(step, metrics)
     if collected.samples:
-        run.samples(step, collected.samples)
+        run.samples(step, _taught(collected, learner.advantage))
     return metrics
+
+
+def _taught(collected: Collected, advantage: Tensor | None) -> Sequence[Mapping[str, Any]]:
+    """The samples with the advantage of each own token; one number where all are equal, none where a row was not trained on."""
+    mask = collected.batch.mask
+    if advantage is None or len(collected.samples) != len(mask):
+        return collected.samples
+    given = [[round(x, 5) for x in row[own].tolist()] for row, own in zip(advantage.cpu(), mask.cpu(), strict=True)]
+    one = [None if not g else g[0] if min(g) == max(g) else g for g in given]
+    return [{**s, "advantage": a} for s, a in zip(collected.samples, one, strict=True)]
 
 
 def _evaluate(evaluate: Evaluate, step: int, run: Run, loop: _Loop, shower: Progress) -> bool:
