@@ -28,6 +28,7 @@ __all__ = ["Code", "Demands", "program_of"]
 
 COLUMNS = ("tests", "test", "test_list", "input_output")
 SETUPS = ("setup", "test_setup_code")
+PATIENCE = 3  # wall clock over CPU time
 SOLUTIONS = ("canonical_solution", "solution", "code")
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
 
@@ -111,7 +112,8 @@ class Code:
     Attributes:
         tests: the column that holds them; "" for the first of tests, test, test_list, input_output.
         partial: pay for the share of tests passed (a policy learns to pass the easy ones).
-        seconds, memory: of one program on all its tests; MiB.
+        seconds, memory: CPU seconds and MiB of one program on all its tests (each input, where there are inputs); it may wait, or
+            be kept waiting by a busy machine, three times as long.
         sandbox: auto, bubblewrap, landlock, or unsafe (your own rights, no walls).
 
     Raises:
@@ -164,7 +166,7 @@ class Code:
 
     def judge(self, program: str, tests: Demands) -> Verdict:
         """Run a program against tests."""
-        limits = Limits(self.seconds, self.memory << 20)
+        limits = Limits(PATIENCE * self.seconds, self.memory << 20, cpu=self.seconds)
         if not tests.pairs:
             return self._box.judge(program, tests.sources, tests.setup, tests.entry_point, limits)
         passed, wrong = 0, ("wrong", "")

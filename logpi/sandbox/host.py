@@ -311,7 +311,7 @@ def _send(
             theirs.append(their_end)
     theirs.append(_job_file(task))
     child = Child(report, ours[1:], limits.output)
-    packet = json.dumps({"job": job, "limits": asdict(limits)}).encode()
+    packet = json.dumps({"job": job, "limits": asdict(limits) | {"cpu_seconds": limits.cpu_seconds}}).encode()
     try:
         fds = array.array("i", [*theirs, *extra])
         walls.control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
@@ -344,6 +344,6 @@ def describe(child: Child, ended: bool, limits: Limits) -> tuple[str, int | None
         return "failed", None
     code = child.facts["code"]
     if code < 0:
-        spent = child.facts["cpu"] >= limits.seconds
+        spent = child.facts["cpu"] > limits.cpu_seconds - 1
         return ("timeout" if spent and -code in (signal.SIGKILL, signal.SIGXCPU) else "killed"), None
     return {0: "ok", MEMORY_EXIT: "memory"}.get(code, "error"), code

@@ -50,7 +50,7 @@ def _end(program: Child, ended: bool, limits: Limits) -> str:
         return "timeout"
     program.follow(time.monotonic() + GRACE)
     code = (program.facts or {}).get("code", 0)
-    if code < 0 and (program.facts or {}).get("cpu", 0.0) >= limits.seconds:
+    if code < 0 and (program.facts or {}).get("cpu", 0.0) > limits.cpu_seconds - 1:
         return "timeout"
     return "" if code == 0 else "died"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["Limits", "Result", "SandboxError", "Verdict"]
@@ -16,7 +17,8 @@ class Limits:
     """What one program may use. It is one process, so that memory and CPU limits are exact.
 
     Attributes:
-        seconds: wall clock; CPU time of all its threads is limited to the next whole second above.
+        seconds: wall clock. cpu: seconds of CPU time of all its threads, rounded up; 0 for as many as `seconds`. A busy machine
+            stretches the first and not the second: a verdict should rest on the second.
         memory: bytes of address space. A Python without imports takes about 50 MB of it.
         output: bytes of standard output and error, each; a program that writes more is ended.
         files: bytes in its private /tmp, which is gone with it.
@@ -31,11 +33,17 @@ class Limits:
     output: int = 64 << 10
     files: int = 16 << 20
     threads: int = 64
+    cpu: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value <= 0:
+            if value < 0 or (value == 0 and name != "cpu"):
                 raise ValueError(f"sandbox limit {name} must be positive, got {value}")
+
+    @property
+    def cpu_seconds(self) -> int:
+        """The limit as the kernel takes it, whole seconds."""
+        return math.ceil(self.cpu) if self.cpu else math.floor(self.seconds) + 1
 
 
 @dataclass(frozen=True)

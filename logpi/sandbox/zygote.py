@@ -15,7 +15,6 @@ import array
 import contextlib
 import gc
 import json
-import math
 import os
 import resource
 import select
@@ -134,10 +133,9 @@ def confine(limits: dict[str, Any], setting: dict[str, Any]) -> None:
         _mount_tmp(limits["files"])
         writable.append(TMP)
         os.chdir(TMP)
-    seconds = math.floor(limits["seconds"]) + 1
     bounds = {
         resource.RLIMIT_AS: limits["memory"],
-        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_CPU: limits["cpu_seconds"],
         resource.RLIMIT_FSIZE: limits["files"],
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
