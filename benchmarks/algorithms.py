@@ -35,11 +35,11 @@ def fine_tuned(root: Path, seed: int) -> None:
         run_sft(sft(Demo(seed=seed), home))
 
 
-def job(root: Path, seed: int, algorithm: str, steps: int, lr: float) -> dict:
+def job(root: Path, seed: int, algorithm: str, steps: int, lr: float, options: tuple[str, ...]) -> dict:
     """One algorithm on one seed: the numbers before and after, or what went wrong."""
     torch.set_num_threads(1)
     home = root / f"seed-{seed}" / algorithm
-    arguments = rl(Demo(algorithm=algorithm, seed=seed, steps=steps, lr=lr), root / f"seed-{seed}")
+    arguments = rl(Demo(algorithm=algorithm, seed=seed, steps=steps, lr=lr, options=options), root / f"seed-{seed}")
     start = time.perf_counter()
     try:
         run_rl(replace(arguments, out=home, eval_every=0))
@@ -62,13 +62,14 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=30)
     p.add_argument("--lr", type=float, default=1e-4)
     p.add_argument("--algorithms", nargs="*", default=[n for n in NAMES if n != "sft"])
+    p.add_argument("--options", nargs="*", default=[], help="of these algorithms, e.g. fisher_fraction=0.1")
     p.add_argument("--out", type=Path, default=Path("runs/table"))
     p.add_argument("--json", type=Path)
     a = p.parse_args()
     rows = []
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(fine_tuned, [a.out] * a.seeds, range(a.seeds)))
-        jobs = [(a.out, s, name, a.steps, a.lr) for name in a.algorithms for s in range(a.seeds)]
+        jobs = [(a.out, s, name, a.steps, a.lr, tuple(a.options)) for name in a.algorithms for s in range(a.seeds)]
         for row in pool.map(job, *zip(*jobs, strict=True)):
             rows.append(row)
             print(json.dumps(row), flush=True)

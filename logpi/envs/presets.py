@@ -126,7 +126,7 @@ def preset(env: str, algorithm: str, **changed: Any) -> Preset:
     """The settings, with changes.
 
     Raises:
-        UserError: a change of something that a preset does not hold.
+        UserError: a change of something that a preset does not hold, or to something that it cannot be.
     """
     found = PRESETS.get((env, algorithm))
     if found is None:
@@ -137,6 +137,24 @@ def preset(env: str, algorithm: str, **changed: Any) -> Preset:
     for name in changed:
         if name not in known:
             raise UserError(f"no setting {name!r}; there are: {', '.join(sorted(known))}")
+        _check(name, changed[name])
     if "hidden" in changed:
         changed["hidden"] = tuple(changed["hidden"])
     return replace(found, **changed)
+
+
+KINDS = {"bool": (bool, "true or false"), "int": (int, "a whole number above 0"), "float": ((int, float), "a number"),
+         "float | None": ((int, float, type(None)), "a number, or null for none"),
+         "tuple[int, ...]": ((list, tuple), "widths like [64,64]")}  # fmt: skip
+
+
+def _check(name: str, value: Any) -> None:
+    kind = {x.name: str(x.type) for x in fields(Preset)}[name]
+    allowed, meaning = KINDS.get(kind, (object, ""))
+    fits = isinstance(value, allowed) and (kind == "bool" or not isinstance(value, bool))  # Python's bools are ints
+    if isinstance(value, (list, tuple)):
+        fits = fits and all(isinstance(x, int) and x > 0 for x in value)
+    if kind == "int" and isinstance(value, int):
+        fits = fits and value > 0
+    if not fits:
+        raise UserError(f"{name} must be {meaning}, not {value!r}")

@@ -117,6 +117,10 @@ def test_the_interval_over_seeds():
     (["--algorithm", "grpo", "--options", "episodes=9"], "multiple"),
     (["--algorithm", "grpo", "--vectorized"], "reset seed"),
     (["--options", "squash=true"], "Box"),
+    (["--options", "lr=abc"], "lr must be a number"),
+    (["--options", "envs=0"], "envs must be a whole number above 0"),
+    (["--options", "hidden=64"], "hidden must be widths"),
+    (["--algorithm", "trpo", "--options", "max_kl=-1"], "above 0 nats"),
     (["--algorithm", "pp0"], "unknown algorithm"),
 ])  # fmt: skip
 def test_mistakes_are_one_line_before_anything_is_written(words, message, tmp_path):
@@ -155,3 +159,4 @@ def test_presets_are_consistent():
         assert p.source
     with pytest.raises(UserError, match="no setting"):
         preset("CartPole-v1", "ppo", nsteps=3)
+    assert preset("CartPole-v1", "ppo", max_grad_norm=None, lr=1, hidden=[], relu=True).hidden == ()
