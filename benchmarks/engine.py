@@ -181,8 +181,8 @@ def main() -> None:
     if a.side:
         report(own_side(a) if a.side == "own" else vllm_side(a))
         return
-    results = Results(a.json, a.resume)
     same = {k: getattr(a, k) for k in ("model", "batch", "prompt", "tokens", "group", "repeats")}
+    results = Results(a.json, a.resume, same)
     results.measure("own 0", lambda: child(__file__, same | {"side": "own"}))
     if a.peer and a.model:
         os.environ |= {

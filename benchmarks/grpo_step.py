@@ -176,6 +176,8 @@ def main() -> None:
     if a.side:
         report(logpi_side(a) if a.side == "logpi" else trl_side(a))
         return
+    names = ("model", "prompts", "group", "tokens", "steps", "checkpointing")
+    results = Results(a.json, a.resume, {k: getattr(a, k) for k in names})
     with tempfile.TemporaryDirectory() as home:
         if a.model is None:
             from logpi.policies.small import small_policy
@@ -184,11 +186,7 @@ def main() -> None:
             a.model = str(Path(home) / "model")
         a.rows = Path(home) / "rows.jsonl"
         write_rows(a, chat=(Path(a.model) / "chat_template.jinja").is_file())
-        results = Results(a.json, a.resume)
-        same = {
-            k.replace("_", "-"): getattr(a, k)
-            for k in ("model", "rows", "prompts", "group", "tokens", "steps", "checkpointing")
-        }
+        same = {k: getattr(a, k) for k in (*names, "rows")}
         runs: dict[str, list[dict[str, Any]]] = {}
         for i in range(a.rounds):
             for side in SIDES if i % 2 == 0 else SIDES[::-1]:

@@ -133,7 +133,7 @@ def main() -> None:
         report(compare(options) if options.side == "pairs" else {"mb": own_peak(options.side, options)})
         return
     same = {k: getattr(options, k) for k in ("model", "groups", "group", "prompt", "tokens", "repeats")}
-    results = Results(options.json, options.resume)
+    results = Results(options.json, options.resume, same)
     for key, side in (("pairs", "pairs"), *((f"memory {way}", way) for way in WAYS)):
         results.measure(key, lambda s=side: child(__file__, same | {"side": s}))
     row = results.summary = summary(results.runs, results.machine)
