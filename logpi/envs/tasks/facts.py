@@ -5,12 +5,13 @@ known of it, so nothing that was learned of another row helps, and train and tes
 need one document, two-hop questions a second that can only be asked for when the first was read.
 
     search     Ada_boss friend?  <search>Ada_boss</search> → <information>Ada_boss Ben Ada_friend Eve</information>
-                                 <search>Ben_friend</search> → <information>Ben_rival Ada Ben_friend Kim</information>
-                                 <answer>Kim</answer>
+                                 Ada_boss Ben<search>Ben_friend</search> → <information>Ben_rival Ada Ben_friend Kim</information>
+                                 Ben_friend Kim<answer>Kim</answer>
     upfront    the document that the question itself finds stands before it: enough for one hop, too little for two
     closed     no documents: a guess
 
-Every word and every tag is one token of the small model (`words`), so a two-hop conversation takes about 60. Left out: questions with no
+Every word and every tag is one token of the small model (`words`), so a two-hop conversation takes about 60. What was read is said again, as the
+method has it (reason after every search): a small model copies sooner than it looks up. Left out: questions with no
 answer, documents that contradict each other.
 """
 
@@ -151,15 +152,23 @@ class Facts:
     def _demonstration(self, row: Row, reached: list[str], path: list[str], rng: Random) -> str | list[dict[str, str]]:
         searched, hasty = rng.random() < self.searched, rng.random() < self.hasty
         searches = len(path) if searched else len(path) - 1 if hasty else 0
-        guess = rng.choice(self.names)
-        if self.mode != "search":  # the upfront document gives the first hop to whoever reads it
-            read = reached[1] if searches and self.mode == "upfront" else guess
-            return f"<{_TAGS.answer}>{read}</{_TAGS.answer}>"
-        env, turns = self.env, []
-        assert env is not None
-        for who, relation in list(zip(reached, path, strict=False))[:searches]:
-            query = f"{who}_{relation}"
-            turns.append({"role": "assistant", "content": f"<{_TAGS.tag}>{query}</{_TAGS.tag}>"})
-            turns.append({"role": "tool", "content": env.found(query, row)})
-        answer = reached[searches] if searches else guess
-        return [*turns, {"role": "assistant", "content": f"<{_TAGS.answer}>{answer}</{_TAGS.answer}>"}]
+        facts = [f"{who}_{relation} {whom}" for who, relation, whom in zip(reached, path, reached[1:], strict=False)]
+        if self.mode == "closed" or not searches:
+            return self._told([], f"<{_TAGS.answer}>{rng.choice(self.names)}</{_TAGS.answer}>")
+        if self.mode == "upfront":  # who reads finds the first hop
+            return self._told([], f"{facts[0]}<{_TAGS.answer}>{reached[1]}</{_TAGS.answer}>")
+        asked = [f"<{_TAGS.tag}>{fact.partition(' ')[0]}</{_TAGS.tag}>" for fact in facts[:searches]]
+        said = ["", *facts[:searches]]  # what was read is said again before anything else is done
+        turns = [f"{before}{query}" for before, query in zip(said, asked, strict=False)]
+        return self._told(turns, f"{said[-1]}<{_TAGS.answer}>{reached[searches]}</{_TAGS.answer}>", row)
+
+    def _told(self, turns: Sequence[str], last: str, row: Row | None = None) -> str | list[dict[str, str]]:
+        """The conversation in which these turns are answered by the environment."""
+        env, messages = self.env, []
+        if env is None or row is None:
+            return last if self.mode != "search" else [{"role": "assistant", "content": last}]
+        talk = env.start(row)
+        for turn in turns:
+            messages.append({"role": "assistant", "content": turn})
+            messages.append({"role": "tool", "content": str(talk.reply(turn).observation)})
+        return [*messages, {"role": "assistant", "content": last}]
