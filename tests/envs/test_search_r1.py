@@ -87,8 +87,9 @@ def follow(t, row, turns):
     return shown, score.total
 
 
-def test_searching_answers_every_question_and_nothing_else_does():
-    t = Facts(searched=1)
+@pytest.mark.parametrize("together", [True, False])
+def test_searching_answers_every_question_and_nothing_else_does(together):
+    t = Facts(searched=1, together=together)
     rows = t.rows("train", 5)[:300]
     assert {r["level"] for r in rows} == {1, 2}
     for row in rows:

@@ -4,13 +4,13 @@ Every row has its own world, drawn with the row: some people, and who is whose b
 known of it, so nothing that was learned of another row helps, and train and test rows differ in everything but the words. One-hop questions
 need one document, two-hop questions a second that can only be asked for when the first was read.
 
-    search     Ada_boss friend?  <search>Ada_boss</search> → <information>Ada_boss Ben Ada_friend Eve</information>
-                                 Ada_boss Ben<search>Ben_friend</search> → <information>Ben_rival Ada Ben_friend Kim</information>
+    search     Ada_boss friend?  <search>Ada_boss</search> → <information>Ada_boss Ben</information>
+                                 Ada_boss Ben<search>Ben_friend</search> → <information>Ben_friend Kim</information>
                                  Ben_friend Kim<answer>Kim</answer>
     upfront    the document that the question itself finds stands before it: enough for one hop, too little for two
     closed     no documents: a guess
 
-Every word and every tag is one token of the small model (`words`), so a two-hop conversation takes about 60. What was read is said again, as the
+Every word and every tag is one token of the small model (`words`), so a two-hop conversation takes about 40. What was read is said again, as the
 method has it (reason after every search): a small model copies sooner than it looks up. Left out: questions with no
 answer, documents that contradict each other.
 """
@@ -61,7 +61,7 @@ def _reached(facts: Mapping[tuple[str, str], str], start: str, path: Sequence[st
 class Facts:
     """Who is Ada's boss's friend?
 
-    A row: prompt `Ada_boss friend?`, answer `Kim`, `documents` (one for each person), `level` (hops), and a demonstration as messages:
+    A row: prompt `Ada_boss friend?`, answer `Kim`, `documents` (one for each fact), `level` (hops), and a demonstration as messages:
     the assistant's turns, the replies with role "tool". Demonstrations are of three kinds:
 
         searched    every hop is looked up; right
@@ -71,6 +71,8 @@ class Facts:
     Attributes:
         mode: "search", "upfront" or "closed". hops: of a question, at most, 1 or 2; each as often.
         people: of a world, 3 … 24. relations: that each of them has, 1 … 4.
+        together: a document tells everything of a person instead of one fact, so that the right one must be picked out of it; the small
+            model did not learn that within 500 updates.
         searched: share of demonstrations, in [0, 1]. hasty: share of the others; the rest are guesses.
         test_size: rows that the test split lists.
 
@@ -85,6 +87,7 @@ class Facts:
     hops: int = 2
     people: int = 6
     relations: int = 3
+    together: bool = False
     searched: float = 0.4
     hasty: float = 0.5
     test_size: int = 1_000
@@ -129,7 +132,8 @@ class Facts:
         facts = {
             (a, r): rng.choice([b for b in people if b != a]) for a in people for r in rng.sample(known, len(known))
         }
-        documents = [" ".join(f"{a}_{r} {b}" for (a, r), b in facts.items() if a == who) for who in people]
+        told = [f"{a}_{r} {b}" for (a, r), b in facts.items()]
+        documents = [" ".join(f for f in told if f.startswith(f"{who}_")) for who in people] if self.together else told
         hops = 1 + rng.randrange(self.hops)
         start, path = next(q for q in _questions(people, known, hops, rng) if _reached(facts, *q)[-1] != q[0])
         return f"{start} {path} {sorted(documents)}", {
