@@ -12,6 +12,7 @@ from logpi import rejection
 from logpi.errors import UserError
 from logpi.rejection import Rules, clean, harvest, mixed, probe, read_rows, write_rows
 from logpi.rewards import LanguageConsistency, Number, Rewards, TagAnswer, ThinkAnswer, Weighted
+from logpi.rollouts.partner import Talk, Turn
 from logpi.rollouts.sampling import Completion
 from logpi.rollouts.text import Answers
 
@@ -27,7 +28,7 @@ def answers(row, texts, stops=None, tokens=8):
     stops = stops or ["eos"] * len(texts)
     made = [Completion(torch.arange(tokens), torch.zeros(tokens), stop) for stop in stops]
     scores = JUDGES.score([row["prompt"]] * len(texts), texts, None, {"answer": [row.get("answer")] * len(texts)})
-    return Answers(row, [1], made, texts, scores)
+    return Answers(row, [1], made, texts, scores, [Talk((Turn(tokens, t),)) for t in texts])
 
 
 TEXTS = [
