@@ -475,3 +475,22 @@ def test_a_step_count_is_what_it_says() -> None:
     one = learner(replace(algorithm("grpo"), update=SGD(epochs=2)))
     one.update(rollout(one.policy, 0))
     assert one.updates == 1
+
+
+@pytest.mark.parametrize(("trusted", "forwards"), [(True, 1), (False, 2)])
+def test_the_old_policy_is_not_forwarded_where_the_sampler_is_the_learner(
+    monkeypatch, trusted: bool, forwards: int
+) -> None:
+    policy, calls = Tiny(), []
+    batch, evaluate = rollout(policy, 0), Tiny.evaluate
+    monkeypatch.setattr(Tiny, "evaluate", lambda self, part: calls.append(len(part)) or evaluate(self, part))
+    Learner(policy, algorithm("grpo", beta=0.0), trust=Trust(sampler=trusted)).update(batch)
+    assert len(calls) == forwards
+
+
+def test_gradients_are_freed_on_request() -> None:
+    policy = Tiny()
+    learner = Learner(policy, algorithm("grpo", beta=0.0))
+    learner.update(rollout(policy, 0))
+    learner.release()
+    assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
