@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SHORT, LONG = 16, 48  # tokens of the two calls
 WIDTHS = (128, 256, 512)
+LEARNER = 128
 ROWS = (1, 4, 16, 64)
 PROMPTS = (16, 256)
 LEARN = [(32, 1, 32, 32), (64, 8, 32, 32), (128, 8, 32, 32), (64, 8, 256, 32), (64, 1, 256, 32), (64, 8, 32, 256)]
@@ -88,7 +89,7 @@ def learn(rows: int, group: int, prompt: int, tokens: int) -> dict[str, float]:
 
     from logpi.types import Batch
 
-    policy, g = make(256), torch.Generator().manual_seed(0)
+    policy, g = make(LEARNER), torch.Generator().manual_seed(0)
     obs = torch.randint(4, 36, (rows, prompt + tokens), generator=g)
     obs[:, :prompt] = obs[::group, :prompt].repeat_interleave(group, 0)
     mask = (torch.arange(prompt + tokens - 1) >= prompt - 1).expand(rows, -1)

@@ -4,13 +4,16 @@ The projections of q, k and v are one product, so are gate and up; each norm's w
 on a CPU matrices are laid out once for oneDNN, which reads them two to three times as fast for few rows. The copy is made at a
 call's beginning from the weights as they are then (adapters merged) and dropped at its end: it is never stale.
 
-For the families in `FAMILIES` in float32, and only where a probe finds the same hidden states as the model's own modules; all
-else decodes by those. Left out: gradients, other precisions (rounding would no longer be the learner's), CUDA graphs.
+For the families in `FAMILIES` in float32 on a CPU, where a probe finds the same hidden states as the model's own modules and
+there is memory for the copy; all else decodes by those. Left out: gradients, other precisions (rounding would no longer be the
+learner's), GPUs (untried; there the modules' own calls would want a CUDA graph, not a copy).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,6 +32,7 @@ STATIC = ("default", "linear", "llama3", "yarn")  # rotary embeddings that do no
 WORTH = 16  # steps: copying takes as long as some ten of them save
 FEW = 8  # rows that the layout is made for; it serves any number
 SMALL = 2**18  # numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves
+ROOM = 0.5  # of the memory that can be had: what the copy may take
 TOLERANCE = 1e-4  # of the probe, relative to the largest hidden state
 
 
@@ -119,10 +123,10 @@ class _Layer:
 
 
 class _Product:
-    """x ↦ x Wᵀ + b for rows x [N, d], with W laid out for the machine: transposed if small or not on a CPU, else by oneDNN."""
+    """x ↦ x Wᵀ + b for rows x [N, d], with W laid out for the machine: transposed if small, else by oneDNN."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        large = weight.device.type == "cpu" and weight.numel() > SMALL and torch.backends.mkldnn.is_available()
+        large = weight.numel() > SMALL and torch.backends.mkldnn.is_available()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, FEW) if large else None
         self.plain = weight.new_empty(0) if large else weight.t().contiguous()
         self.bias = bias
@@ -150,11 +154,14 @@ def _fused(linears: list[nn.Module], norm: Tensor | None = None) -> _Product:
 
 
 def _weight(linear: Any) -> Tensor:
-    """W, or W + (α/r) B A of an adapted layer."""
+    """W, or W + (α/r) B A of a layer adapted by LoRA. Raises TypeError for other adapters."""
     if isinstance(linear, nn.Linear):
         return linear.weight
+    if linear.lora_variant:
+        raise TypeError("not plain LoRA")
     base = linear.base_layer.weight
-    return base if linear.disable_adapters else base + linear.get_delta_weight("default").to(base.dtype)
+    names = [] if linear.disable_adapters or linear.merged else linear.active_adapters
+    return base + sum(linear.get_delta_weight(name).to(base.dtype) for name in names)
 
 
 # --- is it right? ---------------------------------------------------------------------------------------------------------
@@ -180,13 +187,24 @@ def _qk_norms(attention: nn.Module) -> list[Any]:
 
 
 def _is_known(policy: CausalLM) -> bool:
-    """A family whose layers are as `_Layer` has them, in float32, with plain or adapted linear layers."""
+    """A family whose layers are as `_Layer` has them, in float32 on a CPU with room for a copy."""
     trunk = policy.model.base_model
     config = policy.model.config
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if not policy.packed or config.model_type not in FAMILIES or rope not in STATIC:
         return False
-    return all(p.dtype == torch.float32 for p in trunk.parameters())
+    weights = list(trunk.parameters())
+    plain = all(p.dtype == torch.float32 and p.device.type == "cpu" for p in weights)
+    return plain and 4 * sum(p.numel() for p in weights) < ROOM * _memory()
+
+
+def _memory() -> float:
+    """Bytes that can be had; unlimited where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), math.inf)
 
 
 def _probe(policy: CausalLM) -> dict[int, Rule] | None:
