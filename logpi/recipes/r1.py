@@ -156,18 +156,16 @@ class Chain:
         return model
 
     def _run(self, stage: Stage) -> None:
-        path = self.out / stage.name
-        if stage.name == "base":
-            if self.a.demo:
-                r1_demo.write_data(self.out / "data", self.a.seed)
-                self._job(stage, r1_demo.base(self.out, self.out / "data", self.a.seed))
+        if stage.name == "base" and self.a.model:  # the user's own
             return
-        start = self._start(stage)
-        if stage.job == "harvest":
-            harvest(self.a, stage, start, self.out, self.general)
+        if stage.name == "base":
+            r1_demo.write_data(self.out / "data", self.a.seed)
+            self._job(stage, r1_demo.base(self.out, self.out / "data", self.a.seed))
+        elif stage.job == "harvest":
+            harvest(self.a, stage, self._start(stage), self.out, self.general)
         else:
-            self._job(stage, job(self.a, stage, start, self.out, self.general, self.pairs))
-        if not done(path):  # Ctrl-C: the job said so, and its own way to go on; the chain's is better
+            self._job(stage, job(self.a, stage, self._start(stage), self.out, self.general, self.pairs))
+        if not done(self.out / stage.name):  # Ctrl-C: the job said so, and its own way to go on; the chain's is better
             print(f"the recipe goes on with: logpi r1 --resume {self.out}", file=sys.stderr)
             raise SystemExit(130)
 

@@ -14,7 +14,7 @@ from logpi.arguments import parse
 from logpi.cli import main
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.small import small_policy
-from logpi.recipes import r1_demo, sft
+from logpi.recipes import r1_demo, r1_stages, sft
 from logpi.recipes.rl import RECIPES, RL, _expanded
 from logpi.rejection import read_rows, write_rows
 from logpi.runs.metrics import read_metrics
@@ -178,6 +178,16 @@ def test_a_stage_and_what_follows_can_be_run_anew(whole, home, tmp_path, capsys)
     assert main(["r1", "--from", "final"]) == 2
     assert main(["r1", "--resume", str(out), "--from", "nothing"]) == 2
     assert "--from needs a stage: base, zero" in capsys.readouterr().err
+
+
+def test_an_interrupted_stage_ends_the_call_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    """Ctrl-C in the very first job of the demonstration: it is saved, nothing is measured, and the chain's way on is named."""
+    monkeypatch.setattr(sft, "run", lambda arguments: None)  # what a stopped job leaves: no model
+    monkeypatch.setitem(r1_stages.JOBS, "sft", (sft.run, sft.SFT))
+    with pytest.raises(SystemExit) as stopped:
+        main(["r1", "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 130 and f"logpi r1 --resume {tmp_path / 'out'}" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "base" / "measured.json").exists()
 
 
 def test_stages_can_be_skipped_and_a_missing_input_is_said(home, tmp_path, capsys):
