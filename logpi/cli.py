@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reward-model": ("reward_model", "train a reward model on preference pairs"),
     "prefer": ("prefer", "DPO, IPO, KTO, ORPO, SimPO and kin: learn from preferences directly"),
     "preferences-demo": ("rlhf_demo", "two lanes side by side: SFT -> reward model -> PPO, and SFT -> DPO"),
+    "tools-demo": ("tools_demo", "small models learn to search and to call, beside others that lack a part"),
     "gym": ("gym", "train on a Gymnasium environment or the grid world"),
     "play": ("play", "watch a policy that `logpi gym` trained"),
     "eval": ("evaluate", "pass@1, pass@k and maj@k on held-out items"),

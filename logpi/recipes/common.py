@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +31,7 @@ __all__ = [
     "positive",
     "read",
     "settings",
+    "stage",
 ]
 
 A = TypeVar("A", bound="RunArguments")
@@ -169,3 +171,14 @@ def finish(run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names
     run.save_model(policy.save)
     curves(run.path, names, run.path / "curves.png")
     print(f"model   {run.model}\ncurves  {run.path / 'curves.png'}\nrun     {run.path}", file=sys.stderr)
+
+
+def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
+    """Run a job as part of a chain, unless it is done already; go on with it if it was stopped. Its model, and the seconds it took."""
+    model, start = arguments.out / "model", time.perf_counter()
+    if not (model / "config.json").exists():
+        begun = (arguments.out / "arguments.json").exists()
+        run(replace(arguments, resume=arguments.out) if begun else arguments)
+    if not (model / "config.json").exists():  # Ctrl-C: what to do was said
+        raise SystemExit(130)
+    return model, time.perf_counter() - start

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from logpi.arguments import option, parse
-from logpi.recipes.common import mistakes
+from logpi.recipes.common import mistakes, stage
 from logpi.recipes.rl import RL
 from logpi.recipes.rl import run as run_rl
 from logpi.recipes.sft import SFT
@@ -46,8 +46,8 @@ def main(argv: Sequence[str]) -> int:
     out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/demo-{i}")).exists())
     start = time.perf_counter()
     rows = [_measure("untrained", base(a, out), 0.0)]
-    rows.append(_measure("SFT", *_stage(run_sft, sft(a, out))))
-    rows.append(_measure(a.algorithm, *_stage(run_rl, rl(a, out))))
+    rows.append(_measure("SFT", *stage(run_sft, sft(a, out))))
+    rows.append(_measure(a.algorithm, *stage(run_rl, rl(a, out))))
     _report(rows, out, time.perf_counter() - start)
     return 0
 
@@ -82,20 +82,6 @@ def rl(a: Demo, out: Path) -> RL:
         prompts=32, num_generations=8, max_completion_length=LENGTH, lr=a.lr, warmup=5, seed=a.seed, eval_every=20, eval_items=ITEMS,
         slots=256, out=out / "rl",
     )  # fmt: skip
-
-
-def _stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
-    """Run a job unless it is done already; go on with it if it was stopped. Its model, and the seconds it took."""
-    from dataclasses import replace
-
-    model = arguments.out / "model"
-    start = time.perf_counter()
-    if not (model / "config.json").exists():
-        begun = (arguments.out / "arguments.json").exists()
-        run(replace(arguments, resume=arguments.out) if begun else arguments)
-    if not (model / "config.json").exists():  # Ctrl-C: what to do was said
-        raise SystemExit(130)
-    return model, time.perf_counter() - start
 
 
 def _measure(stage: str, model: Path, seconds: float) -> dict[str, Any]:

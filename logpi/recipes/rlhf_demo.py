@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -24,6 +23,7 @@ from typing import Any
 
 from logpi.arguments import option, parse
 from logpi.recipes import prefer, reward_model, rl, sft
+from logpi.recipes.common import stage
 
 __all__ = ["Demo", "gold", "main"]
 
@@ -66,8 +66,9 @@ def main(argv: Sequence[str]) -> int:
     a = parse(Demo, argv, "logpi preferences-demo", __doc__ or "")
     out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/preferences-demo-{i}")).exists())
     _data(a, out)
-    seconds = {"SFT": _stage(sft, _sft(a, out)), "reward model": _stage(reward_model, _reward(a, out)),
-               "PPO": _stage(rl, _ppo(a, out)), "DPO": _stage(prefer, _dpo(a, out))}  # fmt: skip
+    jobs = {"SFT": (sft, _sft(a, out)), "reward model": (reward_model, _reward(a, out)),
+            "PPO": (rl, _ppo(a, out)), "DPO": (prefer, _dpo(a, out))}  # fmt: skip
+    seconds = {name: stage(recipe.run, arguments)[1] for name, (recipe, arguments) in jobs.items()}
     _report({name: _measure(out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
     return 0
 
@@ -133,17 +134,6 @@ def _dpo(a: Demo, out: Path) -> prefer.Prefer:
     return prefer.Prefer(model=str(out / "sft" / "model"), data=str(out / "pairs"), options=("beta=0.1",),
                          steps=a.dpo_steps, pairs=64, lr=5e-4, seed=a.seed, eval_every=0, save_every=1000,
                          out=out / "dpo")  # fmt: skip
-
-
-def _stage(recipe: Any, arguments: Any) -> float:
-    """Run a job unless it is done; go on with it if it was stopped. The seconds that it took."""
-    done, start = arguments.out / "model" / "config.json", time.perf_counter()
-    if not done.exists():
-        begun = (arguments.out / "arguments.json").exists()
-        recipe.run(replace(arguments, resume=arguments.out) if begun else arguments)
-    if not done.exists():  # Ctrl-C: what to do was said
-        raise SystemExit(130)
-    return time.perf_counter() - start
 
 
 def _measure(out: Path, name: str) -> dict[str, Any]:
