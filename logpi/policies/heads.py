@@ -2,18 +2,19 @@
 
 `Head` is the model's own output layer with everything that stands between it and a distribution (soft cap,
 temperature). `score` applies it to the chosen positions only, in chunks; if there is more than one, backward computes
-each chunk's logits again, so memory does not grow with vocabulary × length. Plain torch operations throughout: a second
-derivative (Fisher-vector products) goes through. Left out: top-k and top-p, which belong to sampling alone.
+each chunk's logits again, so memory does not grow with vocabulary × length. What needs a second derivative (Fisher-vector
+products) takes `Head.logits`. Left out: top-k and top-p, which belong to sampling alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 __all__ = ["Head", "score"]
@@ -51,8 +52,11 @@ class Head:
 
 
 def score(head: Head, hidden: Tensor, action: Tensor, vocabulary: int, chunk: int) -> tuple[Tensor, Tensor]:
-    """`head.score` with at most `chunk` logits alive at a time. [M] nats each; carries gradients."""
+    """`head.score` with at most `chunk` logits alive at a time. [M] nats each; carries gradients (once)."""
     rows = max(1, chunk // vocabulary)
+    linear = head.linear
+    if type(linear) is nn.Linear and linear.bias is None and head.softcap is None:
+        return _Score.apply(hidden, linear.weight, action, head, rows)
     if len(action) <= rows:
         return head.score(hidden, action)
     run: Callable = head.score
@@ -61,3 +65,66 @@ def score(head: Head, hidden: Tensor, action: Tensor, vocabulary: int, chunk: in
     parts = [run(h, a) for h, a in zip(hidden.split(rows), action.split(rows), strict=True)]
     logp, entropy = zip(*parts, strict=True)
     return torch.cat(logp), torch.cat(entropy)
+
+
+class _Score(torch.autograd.Function):
+    """`score` for a plain matrix, its derivative written out, with pᵢ = π(i) and H the entropy:
+
+        ∂ log π(a) / ∂ logitᵢ = [i = a] − pᵢ          ∂ H / ∂ logitᵢ = −pᵢ (log pᵢ + H)
+
+    What autograd would keep or make a second time is not: one chunk's logits live at a time, the matrix has one gradient to which
+    the chunks add, and the entropy's part is left out where nobody asks for it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, action: Tensor, head: Head, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        head = head.over(partial(nn.functional.linear, weight=weight))
+        found, last = [], None
+        for h, a in zip(hidden.split(rows), action.split(rows), strict=True):
+            last = head.logits(h).log_softmax(-1)
+            found.append((last.gather(-1, a[:, None]).squeeze(-1), -(last.exp() * last).sum(-1)))
+        logp, entropy = (torch.cat(x) for x in zip(*found, strict=True))
+        ctx.head, ctx.rows = head, rows
+        ctx.save_for_backward(hidden, weight, action, entropy, last if len(found) == 1 else None)
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx: Any, by_logp: Tensor | None, by_entropy: Tensor | None):
+        if torch.is_grad_enabled():
+            raise RuntimeError("`score` has a first derivative only; for a second one take `Head.logits`")
+        hidden, weight, action, entropy, kept = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for start in range(0, len(action), ctx.rows):
+            part = slice(start, start + ctx.rows)
+            h = hidden[part]
+            logp = ctx.head.logits(h).log_softmax(-1) if kept is None else kept
+            slope = _by_logits(logp, action[part], entropy[part], _cut(by_logp, part), _cut(by_entropy, part))
+            slope = slope.div_(ctx.head.temperature).to(weight.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = slope @ weight
+            if grad_weight is not None:
+                grad_weight.addmm_(slope.T, h)
+        return grad_hidden, grad_weight, None, None, None
+
+
+def _cut(x: Tensor | None, part: slice) -> Tensor | None:
+    return None if x is None else x[part, None]
+
+
+def _by_logits(
+    logp: Tensor, action: Tensor, entropy: Tensor, by_logp: Tensor | None, by_entropy: Tensor | None
+) -> Tensor:
+    """The gradient by the tempered logits [M, V] of one chunk; `by_*` are [M, 1] or None."""
+    slope = logp.exp()
+    if by_entropy is not None:
+        weight = (logp + entropy[:, None]).mul_(by_entropy)
+        slope.mul_(weight.neg_() if by_logp is None else weight.add_(by_logp).neg_())
+    elif by_logp is not None:
+        slope.mul_(-by_logp)
+    if by_logp is not None:
+        slope.scatter_add_(-1, action[:, None], by_logp.to(slope.dtype))
+    return slope
