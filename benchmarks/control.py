@@ -175,7 +175,7 @@ def run_sb3(env: str, algorithm: str, seed: int, steps: int | None) -> dict:
     seconds = time.perf_counter() - start
     if os.environ.get("LOGPI_BENCHMARK_CHANGES"):  # speed: between the first rollout's end and the last one's
         rest = watch.rows[1:]
-        return {"steps": rest[-1][0] - watch.rows[0][0], "loop_seconds": sum(r[2] for r in rest)}
+        return {"steps": rest[-1][0] - watch.rows[0][0], "loop_seconds": sum(r[2] for r in rest), **_solved(rest, env)}
     if isinstance(venv, VecNormalize):
         venv.training, venv.norm_reward = False, False
     score, _ = evaluate_policy(model, _evaluation(env, venv), n_eval_episodes=EVAL_EPISODES, warn=False)
@@ -229,13 +229,13 @@ def results(seeds: int, only: str, peer: str | None) -> None:
 def speed(peer: str, rounds: int = 3) -> None:
     """The same settings in turn, so that a busy machine hurts both. CPU seconds of rollout and update; the first update is not counted."""
     found = []
-    for name, changes in (("CleanRL's settings", CLEANRL), ("RL-Zoo's settings", {"envs": 8})):
+    for name, changes, steps in (("CleanRL's settings", CLEANRL, 30_720), ("RL-Zoo's settings", {"envs": 8}, 100_000)):
         os.environ["LOGPI_BENCHMARK_CHANGES"] = json.dumps(changes)
         ratios = []
-        for _ in range(rounds):
+        for seed in range(rounds):
             pair = []
             for library in ("logpi", "sb3"):
-                made = one("CartPole-v1", "ppo", library, 0, peer, 30_720)
+                made = one("CartPole-v1", "ppo", library, seed, peer, steps)
                 pair.append({"settings": name, "library": library, "rate": made["steps"] / made["loop_seconds"]} | made)
                 print(pair[-1], flush=True)
             ratios.append(pair[0]["rate"] / pair[1]["rate"])
