@@ -54,6 +54,7 @@ def home(tmp_path_factory) -> Path:
             ]
             * 8,
         )
+        write_rows(path / "answered" / f"{split}.jsonl", [{"prompt": "say 1", "answer": "1", "completion": "1"}])
         write_rows(
             path / "pairs" / f"{split}.jsonl", [{"prompt": "greet", "chosen": "hello dear", "rejected": "hello"}] * 16
         )
