@@ -46,7 +46,7 @@ class Experiment:
 
     Attributes:
         seeds: as a default. sft_steps, steps, tokens: updates of either stage, and tokens that the policy may write.
-        columns: metric → (heading, format) of the table, the first being what is compared. panels: of the picture.
+        columns: metric → (heading, format) of the table. compared: those of them that are shown seed by seed. panels: of the picture.
     """
 
     title: str
@@ -57,17 +57,18 @@ class Experiment:
     tokens: int
     columns: Mapping[str, tuple[str, str]]
     panels: tuple[str | tuple[str, ...], ...]
+    compared: tuple[str, ...] = ("eval/pass@1", "mean/reward")
 
 
 SEARCH = Lane("search", "facts", "search")
 _ASKED = {
     "eval/pass@1": ("right", "{:.1%}"), "eval/level_1/pass@1": ("one hop", "{:.1%}"), "eval/level_2/pass@1": ("two hops", "{:.1%}"),
-    "eval/tools/searches": ("searches", "{:.2f}"),
+    "eval/tools/searches": ("searches", "{:.2f}"), "mean/reward": ("on the way", "{:.3f}"),
 }  # fmt: skip
 _GRAINS = tuple(f"tool_calls('{grain}', 'python', low=0, high=1, name='{grain}')" for grain in ("fine", "all"))
 _CALLED = {
     "eval/pass@1": ("all right", "{:.1%}"), "eval/level_1/pass@1": ("one call", "{:.1%}"), "eval/level_3/pass@1": ("three calls", "{:.1%}"),
-    "eval/fine": ("fine score", "{:.3f}"), "eval/mean_length": ("tokens", "{:.1f}"),
+    "eval/fine": ("fine score", "{:.3f}"), "eval/mean_length": ("tokens", "{:.1f}"), "mean/reward": ("on the way", "{:.3f}"),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,10 @@ from logpi.runs.metrics import read_metrics
 if TYPE_CHECKING:
     from logpi.recipes.tools_demo import Experiment
 
-__all__ = ["averaged", "report"]
+__all__ = ["MEAN", "averaged", "report"]
+
+MEAN = "mean/reward"
+"""Reward of a sampled response, averaged over all updates."""
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -53,9 +56,9 @@ def report(name: str, experiment: Experiment, runs: Mapping[str, Sequence[Path]]
 
 
 def _ends(records: Records) -> dict[str, Mapping[str, Any]]:
-    """The evaluations before and after reinforcement learning."""
+    """The evaluations before and after reinforcement learning, and the mean reward of all its updates: how fast it went."""
     measured = [r for r in records if "eval/pass@1" in r]
-    return {"SFT": measured[0], "RL": measured[-1]}
+    return {"SFT": measured[0], "RL": {**measured[-1], MEAN: fmean(r["reward"] for r in records if "reward" in r)}}
 
 
 def averaged(seeds: Sequence[Records]) -> list[dict[str, Any]]:
@@ -79,23 +82,26 @@ def averaged(seeds: Sequence[Records]) -> list[dict[str, Any]]:
 def _table(experiment: Experiment, ends: Mapping[str, Sequence[Mapping[str, Mapping[str, Any]]]]) -> str:
     """Lanes before and after, means over seeds; then what is compared, seed by seed."""
     columns = experiment.columns
-    first, (heading, form) = next(iter(columns.items()))
     lines = [f"{experiment.title:<34}" + "".join(f"{h:>12}" for h, _ in columns.values())]
     for label, seeds in ends.items():
         for when in ("SFT", "RL"):
             cells = [_mean([s[when] for s in seeds], key, spec) for key, (_, spec) in columns.items()]
             lines.append(f"{label:<24}{when:<10}" + "".join(f"{c:>12}" for c in cells))
     if len(next(iter(ends.values()))) > 1:
-        lines.append(f"\n{heading}, seed by seed (mean ± 95 %, Student's t):")
-        for label, seeds in ends.items():
-            values = [s["RL"][first] for s in seeds]
-            mean, half = interval(values)
-            lines.append(
-                f"{label:<24}"
-                + " ".join(form.format(v) for v in values)
-                + f"   ({form.format(mean)} ± {form.format(half)})"
-            )
+        for key in experiment.compared:
+            lines += [
+                "",
+                f"{columns[key][0]}, RL, seed by seed (mean ± 95 %, Student's t):",
+                *_by_seed(ends, key, columns[key][1]),
+            ]
     return "\n".join(lines)
+
+
+def _by_seed(ends: Mapping[str, Sequence[Mapping[str, Mapping[str, Any]]]], key: str, spec: str) -> Iterator[str]:
+    for label, seeds in ends.items():
+        values = [s["RL"][key] for s in seeds]
+        mean, half = interval(values)
+        yield f"{label:<24}{' '.join(spec.format(v) for v in values)}   ({spec.format(mean)} ± {spec.format(half)})"
 
 
 def _mean(rows: Records, key: str, spec: str) -> str:
