@@ -81,12 +81,12 @@ EXPERIMENTS = {
     "search": Experiment(
         "questions about generated worlds",
         (SEARCH, Lane("documents up front", "facts(mode='upfront')", "upfront"), Lane("no documents", "facts(mode='closed')", "closed")),
-        1, 180, 30, 48, _ASKED, ("eval/level_1/pass@1", "eval/level_2/pass@1", "reward", "tools/searches"),
+        1, 300, 30, 48, _ASKED, ("eval/level_1/pass@1", "eval/level_2/pass@1", "reward", "tools/searches"),
     ),
     "mask": Experiment(
         "observation mask on and off",
         (Lane("masked", SEARCH.task, SEARCH.taught), Lane("not masked", SEARCH.task, SEARCH.taught, "unmasked", mask=False)),
-        3, 180, 30, 48, _ASKED, ("eval/pass@1", "reward", "tools/searches", "entropy"),
+        3, 300, 30, 48, _ASKED, ("eval/pass@1", "reward", "tools/searches", "entropy"),
     ),
     "calls": Experiment(
         "requests as function calls",
