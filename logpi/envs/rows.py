@@ -7,6 +7,8 @@ it lies. Left out: the problems themselves (`tasks/`) and users' files (`data.py
 
 from __future__ import annotations
 
+import json
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +18,18 @@ from typing import Any, Literal, Protocol, overload
 
 from logpi.rewards import Rewards
 
-__all__ = ["Generator", "Row", "Rows", "Split", "Task", "alphabet", "check_split", "check_template", "in_test"]
+__all__ = [
+    "Generator",
+    "Row",
+    "Rows",
+    "Split",
+    "Task",
+    "alphabet",
+    "check_split",
+    "check_template",
+    "in_test",
+    "parted",
+]
 
 Row = dict[str, Any]
 """One item: `prompt` (str or messages), `answer` (str), perhaps `completion` (a demonstration), `level`, other columns.
@@ -62,6 +75,21 @@ def check_split(split: str) -> None:
 def in_test(canonical: str, share: float = TEST_SHARE) -> bool:
     """True for a fixed `share` of all problems, by hash; the same in every run, process and Python version."""
     return int.from_bytes(blake2b(canonical.encode(), digest_size=8).digest(), "big") < share * 2**64
+
+
+def parted(rows: Sequence[Row], split: Split, seed: int, share: float, source: str, by: str = "prompt") -> list[Row]:
+    """The rows of a split of a file that has none: rows that are equal in column `by` are on one side, train rows shuffled.
+
+    Raises:
+        ValueError: the split is empty.
+    """
+    check_split(split)
+    chosen = [r for r in rows if in_test(re.sub(r"\s+", " ", json.dumps(r[by])), share) == (split == "test")]
+    if not chosen:
+        raise ValueError(f"{source}: its {split} split is empty; choose another test_share")
+    if split == "train":
+        Random(seed).shuffle(chosen)
+    return chosen
 
 
 @dataclass(frozen=True)

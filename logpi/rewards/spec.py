@@ -87,7 +87,9 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
         named = {k.arg: _literal(k.value) for k in call.keywords if k.arg}
         return call.func.id, [_literal(a) for a in call.args], named
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ValueError(f"cannot read {text!r}: write NAME or NAME(value, option=value)") from None
+        raise ValueError(
+            f"cannot read {text!r}: write NAME or NAME(value, option=value), a text that is not one word in quotes"
+        ) from None
 
 
 def _literal(node: ast.expr) -> Any:

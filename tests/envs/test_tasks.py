@@ -20,7 +20,9 @@ from logpi.envs.tasks.countdown import Countdown
 from logpi.rewards import evaluate
 
 HARD = {"addition": {"digits": 4}, "countdown": {"count": 5}, "sort": {"count": 9}, "reverse": {"longest": 20}}
-EVERY = [task(name) for name in NAMES] + [task(name, **options) for name, options in HARD.items()]
+# The tasks of our own. reasoning_gym is a package's, wants the name of a data set and has its own tests (test_reasoning_gym.py)
+OURS = [name for name in NAMES if name != "reasoning_gym"]
+EVERY = [task(name) for name in OURS] + [task(name, **options) for name, options in HARD.items()]
 
 
 def score(t, rows, completions):
@@ -69,7 +71,7 @@ def test_demonstrations_are_right_and_fit_the_alphabet(t):
     assert all(isinstance(r["answer"], str) and r["level"] > 0 for r in rows)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OURS)
 def test_throughput(name):
     speeds = {}
     for split in ("train", "test"):
@@ -78,7 +80,9 @@ def test_throughput(name):
         rows[:1000]
         speeds[split] = 1000 / (time.process_time() - start)
     print(f"{name}: train {speeds['train']:,.0f} and test {speeds['test']:,.0f} rows a second")
-    assert min(speeds.values()) > 2_000  # some 20,000 to 100,000 on an idle core; this only catches a blunder
+    # Some 20,000 to 100,000 on an idle core; this only catches a blunder. A row of facts is a world of 18 of them, and nine in ten are
+    # made for the other split: some 2,300 there.
+    assert min(speeds.values()) > (500 if name == "facts" else 2_000)
 
 
 def test_the_split_is_the_same_in_every_version():

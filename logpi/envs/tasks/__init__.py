@@ -3,7 +3,8 @@
     addition.py   countdown.py   words.py (sort, reverse, letters)   bilingual.py
     facts.py  questions to search for     calls.py  requests as function calls
     reasoning_gym.py  a hundred generated puzzles of that package, if it is installed
-    bfcl.py, toolrl.py (also openai)      recorded function calls: `task("bfcl:FILE")`
+    bfcl.py, toolrl.py (also openai)      recorded function calls: `task("bfcl:FILE")`, `task("bfcl(style=python):FILE")`
+    questions.py (qa)  questions over a corpus, HotpotQA's among them: `task("qa(corpus=wiki.jsonl):FILE")`
 
 Left out: how an answer is sampled, and what reward beyond a task's default it earns.
 """
@@ -24,6 +25,7 @@ from logpi.envs.tasks.bilingual import Bilingual
 from logpi.envs.tasks.calls import Calls
 from logpi.envs.tasks.countdown import Countdown
 from logpi.envs.tasks.facts import Facts
+from logpi.envs.tasks.questions import Questions
 from logpi.envs.tasks.reasoning_gym import ReasoningGym
 from logpi.envs.tasks.toolrl import OpenAICalls, ToolRL
 from logpi.envs.tasks.words import Letters, Reverse, Sort
@@ -41,6 +43,7 @@ __all__ = [
     "FileTask",
     "Letters",
     "OpenAICalls",
+    "Questions",
     "ReasoningGym",
     "Reverse",
     "Row",
@@ -62,8 +65,11 @@ NAMES: dict[str, Callable[..., Task]] = {
     "facts": Facts,
     "calls": Calls,
 }
-READERS: dict[str, Callable[..., Task]] = {"bfcl": Bfcl, "toolrl": ToolRL, "openai": OpenAICalls}
-"""Tasks over files of a layout of their own: `NAME:PATH`."""
+READERS: dict[str, Callable[..., Task]] = {
+    "bfcl": Bfcl, "toolrl": ToolRL, "openai": OpenAICalls, "qa": Questions, "hotpotqa": Questions,
+}  # fmt: skip
+"""Tasks over files of a layout of their own: `NAME:PATH`, or with options `NAME(option=value):PATH`."""
+_READER = re.compile(rf"({'|'.join(READERS)})(\(.*?\))?:(.+)", re.DOTALL)
 
 
 def task(name_or_path: str, **options: Any) -> Task:
@@ -77,9 +83,11 @@ def task(name_or_path: str, **options: Any) -> Task:
     >>> task("addition(digits=3)", worked=0.5)
     Addition(digits=3, worked=0.5, prompt='{a}+{b}=', test_size=1000)
     """
+    reader = _READER.fullmatch(name_or_path)
+    if reader:
+        form, args, inline = parse_call(reader[1] + (reader[2] or ""))
+        return build("task", form, READERS[form], [reader[3], *args], inline | options)
     form, colon, path = name_or_path.partition(":")
-    if form in READERS and path:
-        return build("task", form, READERS[form], [path], options)
     if colon and path and (form in FORMATS or (form.isidentifier() and Path(path).exists())):
         return build("task", form, Benchmark, [form, path], options)
     if _is_file(name_or_path):

@@ -129,9 +129,10 @@ class Facts:
     def draw(self, rng: Random) -> tuple[str, dict[str, Any]]:
         people = rng.sample(self.names, self.people)
         known = rng.sample(_RELATIONS.split(), self.relations)
-        facts = {
-            (a, r): rng.choice([b for b in people if b != a]) for a in people for r in rng.sample(known, len(known))
-        }
+        facts = {}
+        for a in people:
+            others = [b for b in people if b != a]
+            facts |= {(a, r): rng.choice(others) for r in rng.sample(known, len(known))}
         told = [f"{a}_{r} {b}" for (a, r), b in facts.items()]
         documents = [" ".join(f for f in told if f.startswith(f"{who}_")) for who in people] if self.together else told
         hops = 1 + rng.randrange(self.hops)

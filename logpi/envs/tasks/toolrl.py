@@ -10,11 +10,9 @@ conversation (they are the prompt).
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from random import Random
 from typing import Any
 
 from logpi.calls import Call, Lines, Malformed
@@ -22,7 +20,7 @@ from logpi.calls import style as style_of
 from logpi.calls.call import answering
 from logpi.calls.schema import standard
 from logpi.envs.data import read_raw
-from logpi.envs.rows import Row, Split, check_split, in_test
+from logpi.envs.rows import Row, Split, parted
 from logpi.rewards import Rewards, ToolCalls, ToolFormat, Weighted
 
 __all__ = ["OpenAICalls", "ToolRL"]
@@ -48,7 +46,7 @@ class ToolRL:
     reward: Rewards = field(default=Rewards((Weighted(ToolCalls()), Weighted(ToolFormat()))), init=False, repr=False)
 
     def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
-        return _side(self._rows, split, seed, self.test_share, self.path)
+        return parted(self._rows, split, seed, self.test_share, self.path)
 
     @cached_property
     def _rows(self) -> list[Row]:
@@ -104,7 +102,7 @@ class OpenAICalls:
         return Rewards((Weighted(ToolCalls(self.grain, self.style, low=0.0, high=1.0, idle=True)),))
 
     def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
-        return _side(self._rows, split, seed, self.test_share, self.path)
+        return parted(self._rows, split, seed, self.test_share, self.path)
 
     @cached_property
     def _rows(self) -> list[Row]:
@@ -144,14 +142,3 @@ def _from_openai(call: Mapping[str, Any], where: str) -> Call:
 
 def _plain(calls: Sequence[Any]) -> list[dict[str, Any]]:
     return [{"name": c.name, "arguments": dict(c.arguments)} for c in calls]
-
-
-def _side(rows: list[Row], split: Split, seed: int, share: float, path: str) -> list[Row]:
-    """The rows of a split; equal prompts are on one side, and train rows are shuffled."""
-    check_split(split)
-    chosen = [r for r in rows if in_test(re.sub(r"\s+", " ", json.dumps(r["prompt"])), share) == (split == "test")]
-    if not chosen:
-        raise ValueError(f"{path}: its {split} split is empty; choose another test_share")
-    if split == "train":
-        Random(seed).shuffle(chosen)
-    return chosen
