@@ -32,7 +32,7 @@ THOUGHT = f"<think>\nlogpi thinks\n</think>\n\n{SAID}"
 CALL = {"id": "call00000", "type": "function", "function": {"name": "logpi_tool", "arguments": {}}}
 TURNS: tuple[Message, ...] = (  # some templates want a tool's result to follow a call of their own kind
     {"role": "assistant", "content": THOUGHT},
-    {"role": "assistant", "content": THOUGHT, "tool_calls": [CALL]},
+    {"role": "assistant", "content": THOUGHT, "tool_calls": [CALL]},  # and then may pass its content over
 )
 
 
@@ -55,7 +55,10 @@ class Observations:
 
     def __init__(self, tokenizer: Any, tools: Sequence[Mapping[str, Any]] = (), limit: int = 512) -> None:
         self.tokenizer, self.tools, self.limit = tokenizer, list(tools), limit
-        special = sorted((s for s in tokenizer.all_special_tokens if len(s) > 1), key=len, reverse=True)
+        controls = (
+            t.content for t in tokenizer.added_tokens_decoder.values() if t.special
+        )  # Llama's headers are only there
+        special = sorted({s for s in (*tokenizer.all_special_tokens, *controls) if len(s) > 1}, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
         self._said: dict[str, Message] = {}  # role -> the placeholder turn after which the template takes it
 
@@ -75,7 +78,7 @@ class Observations:
         bodies = [self._plain(m["content"]) for m in observation]
 
         def render(parts: list[str]) -> str:
-            return self._added([{**m, "content": p} for m, p in zip(observation, parts, strict=True)], last)
+            return self._added([{**_answering(m), "content": p} for m, p in zip(observation, parts, strict=True)], last)
 
         return self._fit(bodies, render)
 
@@ -89,17 +92,18 @@ class Observations:
             return
         if self.tokenizer.chat_template is None:
             raise UserError("the environment answers in messages, and the model has no chat template: use one that has")
-        problem = ""
+        reason = ""
         for said in TURNS:
             try:
-                problem = self._rewritten(said, [{"role": role, "content": "logpi is told"}])
+                problem = self._rewritten(said, [_answering({"role": role, "content": "logpi is told"})])
             except Exception as error:  # templates raise whatever their author thought of
                 problem = f"fails on it: {' '.join(str(error).split())[:200]}"
             if not problem:
                 self._said[role] = said
                 return
+            reason = reason or problem
         raise UserError(
-            f"the model's chat template cannot go on after a {role!r} message, it {problem}. What the policy sees later must begin "
+            f"the model's chat template cannot go on after a {role!r} message, it {reason}. What the policy sees later must begin "
             "with what it saw before: use a template that only appends, or an environment that answers in plain text"
         )
 
@@ -131,11 +135,15 @@ class Observations:
             before, after = self._template([USER, said], False), self._template([USER, said, *messages], True)
         except Exception as error:  # as above
             raise ValueError(f"the chat template fails on the environment's messages: {error}") from error
-        start = before.index(SAID) + len(SAID)
-        if last is None:
-            return after[start:] if "tool_calls" not in said else after[len(before) :]
-        end = before.find(self.tokenizer.decode([last]), start)
-        return after[end + len(self.tokenizer.decode([last])) :] if end >= 0 else after[len(before) :]
+        closing = self.tokenizer.eos_token if last is None else self.tokenizer.decode([last])
+        at = before.find(SAID)
+        if at >= 0:
+            open_, end = at + len(SAID), before.find(closing, at)
+        else:  # the template shows the call alone
+            open_ = end = before.rfind(closing)
+        if last is None and open_ >= 0:
+            return after[open_:]
+        return after[end + len(closing) if end >= 0 else len(before) :]
 
     def _plain(self, text: str) -> str:
         """`text` without special tokens: a space parts their first character from the rest."""
@@ -150,6 +158,11 @@ class Observations:
             if len(ids) <= self.limit or size == 0:
                 return Observation(ids, text, longest > size)
             size = int(min(size, longest) * 0.9 * self.limit / len(ids))
+
+
+def _answering(message: Message) -> Message:
+    """A tool's message as the answer to the placeholder's call, whose number some templates show: the policy's own is not known here."""
+    return {"tool_call_id": CALL["id"], **message} if message["role"] == "tool" else message
 
 
 def _middle(text: str, size: int) -> str:

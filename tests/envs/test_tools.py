@@ -10,6 +10,7 @@ import json
 import random
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,7 +41,8 @@ def nothing() -> None:
     """Gives nothing."""
 
 
-ENV = ToolEnv((add, fail, slowly, nothing, calculator), native=False)
+ENV = ToolEnv((add, fail, slowly, nothing, calculator))
+TOLD = replace(ENV, native=False)
 
 
 def call(name, **arguments):
@@ -58,7 +60,11 @@ def said(env, text):
 def test_parallel_calls_are_answered_in_order_and_a_turn_without_calls_ends():
     contents, reply = said(ENV, call("add", a=1, b=2) + call("slowly", x="é") + call("add", a=5))
     assert contents == ["3", '{"said": "é", "bad": "?"}', "5"]
-    assert [m["role"] for m in reply.observation] == ["tool"] * 3 and [m["name"] for m in reply.observation] == ["add", "slowly", "add"]
+    assert [m["role"] for m in reply.observation] == ["tool"] * 3 and [m["name"] for m in reply.observation] == [
+        "add",
+        "slowly",
+        "add",
+    ]
     assert dict(reply.metrics) == {"tool_calls": 3.0, "tool_errors": 0.0} and not reply.done and reply.reward == 0.0
     last = ENV.start({"prompt": "?"}).reply("The answer is 3.")
     assert last.done and last.metrics == {}
@@ -67,12 +73,20 @@ def test_parallel_calls_are_answered_in_order_and_a_turn_without_calls_ends():
 @pytest.mark.parametrize(
     ("text", "kind", "line"),
     [
-        (call("sub", a=1), "unknown", "Error: no tool is called 'sub'; there are: add, fail, slowly, nothing, calculator."),
+        (
+            call("sub", a=1),
+            "unknown",
+            "Error: no tool is called 'sub'; there are: add, fail, slowly, nothing, calculator.",
+        ),
         (call("add", a="1"), "arguments", "Error: add: 'a' must be of type integer, got '1'."),
         (call("add", b=1), "arguments", "Error: add: 'a' is missing."),
         (call("add", a=1, c=1), "arguments", "Error: add: there is no 'c'; there are: a, b."),
         (call("fail", reason="no luck"), "failed", "Error: RuntimeError: no luck"),
-        (call("calculator", expression="__import__('os')"), "arguments", "Error: cannot calculate \"__import__('os')\""),
+        (
+            call("calculator", expression="__import__('os')"),
+            "arguments",
+            "Error: cannot calculate \"__import__('os')\"",
+        ),
         ("<tool_call>oops</tool_call>", "malformed", "Error: what stands after <tool_call> is not valid JSON"),
         (call("x" * 10_000), "unknown", "Error: no tool is called 'xxx"),
     ],
@@ -84,24 +98,41 @@ def test_what_goes_wrong_is_said_and_counted(text, kind, line):
 
 
 def test_an_error_in_one_call_leaves_the_others():
-    contents, reply = said(ENV, call("add", a=1) + call("fail", reason="x") + "<tool_call>[" + "</tool_call>" + call("add", a=2))
+    contents, reply = said(
+        ENV, call("add", a=1) + call("fail", reason="x") + "<tool_call>[" + "</tool_call>" + call("add", a=2)
+    )
     assert (contents[0], contents[3]) == ("1", "2") and reply.metrics["tool_errors"] == 2.0
 
 
 def test_floods_are_cut():
     contents, reply = said(ENV, call("add", a=1) * 50)
-    assert len(contents) == 9 and contents[-1].startswith("Error: more than 8 calls in one turn") and reply.metrics["tool_errors"] == 1.0
+    assert (
+        len(contents) == 9
+        and contents[-1].startswith("Error: more than 8 calls in one turn")
+        and reply.metrics["tool_errors"] == 1.0
+    )
     short = ToolEnv((slowly,), longest=20)
     assert said(short, call("slowly", x="y" * 1000))[0] == ['{"said": "yyyyyyyyyy … [cut]']
 
 
 def test_prompts_announce_the_tools_where_the_template_does_not():
-    (system, user) = ENV.start({"prompt": "2+2?"}).prompt
-    assert system["role"] == "system" and '"name": "add"' in system["content"] and user == {"role": "user", "content": "2+2?"}
-    both = ENV.start({"prompt": [{"role": "system", "content": "Be brief."}, user]}).prompt
+    (system, user) = TOLD.start({"prompt": "2+2?"}).prompt
+    assert (
+        system["role"] == "system"
+        and '"name": "add"' in system["content"]
+        and user == {"role": "user", "content": "2+2?"}
+    )
+    both = TOLD.start({"prompt": [{"role": "system", "content": "Be brief."}, user]}).prompt
     assert both[0]["content"].startswith("Be brief.\n\n# Tools") and len(both) == 2
     native = ToolEnv((add,))
-    assert native.start({"prompt": "2+2?"}).prompt == [user] and native.tools[0]["function"]["name"] == "add" and ENV.tools == ()
+    assert (
+        native.start({"prompt": "2+2?"}).prompt == [user]
+        and native.tools[0]["function"]["name"] == "add"
+        and TOLD.tools == ()
+    )
+    assert TOLD.start({"prompt": "?"}).reply(call("add", a=1) + call("add", a=2)).observation == [
+        {"role": "user", "content": "<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response>"}
+    ]
     assert native.stop == ()
 
 
@@ -116,7 +147,10 @@ def test_plain_text():
         _ = env.start({"prompt": [{"role": "user", "content": "?"}]}).prompt
 
 
-@pytest.mark.parametrize(("given", "line"), [((), "at least one tool"), ((add, add), "no two of one name: add"), ((add, lambda x: x), "docstring")])
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [((), "at least one tool"), ((add, add), "no two of one name: add"), ((add, lambda x: x), "docstring")],
+)
 def test_environments_that_cannot_be(given, line):
     with pytest.raises(ValueError, match=line):
         ToolEnv(given)
@@ -132,7 +166,11 @@ def test_a_thousand_random_turns_never_raise():
             text = "".join(rng.choices(pieces, k=rng.randint(0, 12)))
             for env in envs:
                 reply = env.start({"prompt": "?"}).reply(text)
-                shown = reply.observation if isinstance(reply.observation, str) else json.dumps(list(reply.observation), ensure_ascii=False)
+                shown = (
+                    reply.observation
+                    if isinstance(reply.observation, str)
+                    else json.dumps(list(reply.observation), ensure_ascii=False)
+                )
                 shown.encode("utf-8", "surrogatepass")
                 assert reply.done or shown
                 assert reply.metrics.get("tool_errors", 0.0) <= reply.metrics.get("tool_calls", 0.0)
@@ -158,11 +196,17 @@ def test_calculator_refuses(expression):
 
 def test_python_prints_and_fails_in_words():
     def run(code):
-        return SimpleNamespace(stdout="1\n" * ("print" in code), stderr="Traceback …\n" * 9 + "ValueError: x" * ("raise" in code), status="timeout" if "while" in code else "ok")
+        return SimpleNamespace(
+            stdout="1\n" * ("print" in code),
+            stderr="Traceback …\n" * 9 + "ValueError: x" * ("raise" in code),
+            status="timeout" if "while" in code else "ok",
+        )
 
     made = python(run)
     assert made({"code": "print(1)"}).splitlines()[0] == "1"
-    assert made({"code": "raise"}).splitlines()[-1] == "ValueError: x" and len(made({"code": "raise"}).splitlines()) == 5
+    assert (
+        made({"code": "raise"}).splitlines()[-1] == "ValueError: x" and len(made({"code": "raise"}).splitlines()) == 5
+    )
     assert made({"code": "while"}).endswith("[stopped: timeout]")
     assert python(lambda code: "")({"code": "pass"}) == "(nothing was printed)"
     assert list(made.parameters["properties"]) == ["code"]
@@ -180,7 +224,13 @@ def test_python_refuses_without_a_sandbox(monkeypatch):
 
 
 def test_openai_style_tools():
-    schemas = [{"type": "function", "function": {"name": "f", "parameters": {"type": "dict", "properties": {"x": {"type": "float"}}}}}, {"name": "g"}]
+    schemas = [
+        {
+            "type": "function",
+            "function": {"name": "f", "parameters": {"type": "dict", "properties": {"x": {"type": "float"}}}},
+        },
+        {"name": "g"},
+    ]
     f, g = openai_tools(schemas, lambda name, arguments: [name, arguments])
     assert f({"x": 1}) == '["f", {"x": 1}]' and g({}) == '["g", {}]'
     with pytest.raises(ToolError, match="must be of type number"):
@@ -202,7 +252,13 @@ class Guess:
     def step(self, action: str):
         self.left -= 1
         right = action == str(self.number)
-        return ("right" if right else "higher" if action < str(self.number) else "lower"), float(right), right, self.left == 0, {}
+        return (
+            ("right" if right else "higher" if action < str(self.number) else "lower"),
+            float(right),
+            right,
+            self.left == 0,
+            {},
+        )
 
 
 def test_a_text_gym_is_a_conversation():
@@ -217,7 +273,9 @@ def test_a_text_gym_is_a_conversation():
     replies = [wrong.reply("0") for _ in range(3)]
     assert [r.done for r in replies] == [False, False, True] and replies[0].observation == "\nhigher\n> "
     chat = TextGym(lambda row: Guess(), role="user").start({"prompt": [{"role": "system", "content": "s"}], "seed": 4})
-    assert [m["role"] for m in chat.prompt] == ["system", "user"] and chat.reply("0").observation == [{"role": "user", "content": "higher"}]
+    assert [m["role"] for m in chat.prompt] == ["system", "user"] and chat.reply("0").observation == [
+        {"role": "user", "content": "higher"}
+    ]
 
 
 class Session:
@@ -232,7 +290,10 @@ class Session:
 
     async def list_tools(self, params=None):
         schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
-        tools = [SimpleNamespace(name=n, description=f"{n}!", **{self._name("input_schema"): schema}) for n in ("double", "hang", "refuse")]
+        tools = [
+            SimpleNamespace(name=n, description=f"{n}!", **{self._name("input_schema"): schema})
+            for n in ("double", "hang", "refuse")
+        ]
         return SimpleNamespace(tools=tools, **{self._name("next_cursor"): None})
 
     async def call_tool(self, name, arguments):
@@ -271,7 +332,10 @@ def test_an_mcp_server_that_does_not_start_is_one_line():
         raise OSError("no such program")
         yield
 
-    with pytest.raises(ValueError, match="the MCP server does not answer: OSError: no such program"), McpServer(session, timeout=2):
+    with (
+        pytest.raises(ValueError, match="the MCP server does not answer: OSError: no such program"),
+        McpServer(session, timeout=2),
+    ):
         pass
 
 

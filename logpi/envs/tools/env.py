@@ -35,7 +35,8 @@ class ToolEnv:
         given: tools, or Python functions that become tools.
         style: how the model writes calls: "hermes", "xml", "lines", "python", "search", or a `Style`.
         chat: the model has a chat template: replies are messages. Without, everything is plain text.
-        native: the chat template itself lists the tools (Qwen's, Llama's do). Without, a system message or text does, in the style's words.
+        native: the chat template itself lists the tools and writes their results (Qwen's, Llama's do). Without, a system message or text does, in
+            the style's words, and results are a user's message.
         most_calls: of one turn; what comes after is answered with an error.
         longest: characters of one result; a longer one is cut, inside of its tags.
 
@@ -140,8 +141,9 @@ class _Talk:
         for _, _, error in answers:
             if error:
                 metrics[f"tool_errors/{error}"] = metrics.get(f"tool_errors/{error}", 0.0) + 1.0
-        if not env.chat:
-            return Reply(style_of(env.style).results([r for _, r, _ in answers]), metrics=metrics)
+        if not env.chat or not env.native:
+            told = style_of(env.style).results([r for _, r, _ in answers])
+            return Reply([{"role": "user", "content": told.strip()}] if env.chat else told, metrics=metrics)
         return Reply(
             [{"role": "tool", "name": name or "error", "content": result} for name, result, _ in answers],
             metrics=metrics,
