@@ -67,14 +67,14 @@ _ASKED = {
 }  # fmt: skip
 _GRAINS = tuple(f"tool_calls('{grain}', 'python', low=0, high=1, name='{grain}')" for grain in ("fine", "all"))
 _CALLED = {
-    "eval/pass@1": ("all right", "{:.1%}"), "eval/level_1/pass@1": ("one call", "{:.1%}"), "eval/level_3/pass@1": ("three calls", "{:.1%}"),
+    "eval/pass@1": ("all right", "{:.1%}"), "eval/level_1/pass@1": ("one call", "{:.1%}"), "eval/level_2/pass@1": ("two calls", "{:.1%}"),
     "eval/fine": ("fine score", "{:.3f}"), "eval/mean_length": ("tokens", "{:.1f}"), "mean/reward": ("on the way", "{:.3f}"),
 }  # fmt: skip
 
 
 def _calls(label: str, trained: str, first: int, *more: str) -> Lane:
     """Both grains are measured, one is rewarded; either has its full mark where every call is right."""
-    return Lane(label, "calls", "calls", trained, (_GRAINS[first], f"{_GRAINS[1 - first]}:0", *more))
+    return Lane(label, "calls(most=2, right=0.4)", "calls", trained, (_GRAINS[first], f"{_GRAINS[1 - first]}:0", *more))
 
 
 EXPERIMENTS = {
@@ -92,7 +92,7 @@ EXPERIMENTS = {
         "requests as function calls",
         (_calls("fine-grained", "fine", 0), _calls("all or nothing", "all", 1),
          _calls("fine + length", "length", 0, "tool_length(words=24):0.5")),
-        1, 200, 40, 120, _CALLED, ("eval/pass@1", "eval/fine", "completions/mean_length", "entropy"),
+        1, 300, 40, 96, _CALLED, ("eval/pass@1", "eval/fine", "completions/mean_length", "entropy"),
     ),
 }  # fmt: skip
 
