@@ -74,7 +74,7 @@ _CALLED = {
 
 def _calls(label: str, trained: str, first: int, *more: str) -> Lane:
     """Both grains are measured, one is rewarded; either has its full mark where every call is right."""
-    return Lane(label, "calls(most=2, right=0.4)", "calls", trained, (_GRAINS[first], f"{_GRAINS[1 - first]}:0", *more))
+    return Lane(label, "calls(most=2)", "calls", trained, (_GRAINS[first], f"{_GRAINS[1 - first]}:0", *more))
 
 
 EXPERIMENTS = {
@@ -92,7 +92,7 @@ EXPERIMENTS = {
         "requests as function calls",
         (_calls("fine-grained", "fine", 0), _calls("all or nothing", "all", 1),
          _calls("fine + length", "length", 0, "tool_length(words=24):0.5")),
-        1, 300, 40, 96, _CALLED, ("eval/pass@1", "eval/fine", "completions/mean_length", "entropy"),
+        1, 400, 40, 96, _CALLED, ("eval/pass@1", "eval/fine", "completions/mean_length", "entropy"),
     ),
 }  # fmt: skip
 
