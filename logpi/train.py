@@ -86,7 +86,7 @@ def train(
     loop = _Loop()
     start = _resume(run, rollout, learner, loop)
     with progress or Progress(steps, start) as shower, _stop_on_signal() as stopping:
-        if start == 0 and evaluate is not None:
+        if start == 0 and evaluate is not None and not loop.first:  # else it was measured before the run was stopped
             _evaluate(evaluate, 0, run, loop, shower)
             _save(run, 0, rollout, learner, loop, best=True)
         step = start
