@@ -46,7 +46,7 @@ class Experiment:
 
     Attributes:
         seeds: as a default. sft_steps, steps, tokens: updates of either stage, and tokens that the policy may write.
-        columns: metric → (heading, format) of the table. compared: those of them that are shown seed by seed. panels: of the picture.
+        columns: metric → (heading, format) of the table; `mean/X` is the mean of X over all updates. compared: those of them that are shown seed by seed. panels: of the picture.
     """
 
     title: str
@@ -68,7 +68,7 @@ _ASKED = {
 _GRAINS = tuple(f"tool_calls('{grain}', 'python', low=0, high=1, name='{grain}')" for grain in ("fine", "all"))
 _CALLED = {
     "eval/pass@1": ("all right", "{:.1%}"), "eval/level_1/pass@1": ("one call", "{:.1%}"), "eval/level_2/pass@1": ("two calls", "{:.1%}"),
-    "eval/fine": ("fine score", "{:.3f}"), "eval/mean_length": ("tokens", "{:.1f}"), "mean/reward": ("on the way", "{:.3f}"),
+    "eval/fine": ("fine score", "{:.3f}"), "eval/mean_length": ("tokens", "{:.1f}"), "mean/rewards/fine/mean": ("on the way", "{:.3f}"),
 }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ EXPERIMENTS = {
         "requests as function calls",
         (_calls("fine-grained", "fine", 0), _calls("all or nothing", "all", 1),
          _calls("fine + length", "length", 0, "tool_length(words=24):0.5")),
-        1, 400, 40, 96, _CALLED, ("eval/pass@1", "eval/fine", "completions/mean_length", "entropy"),
+        1, 400, 40, 96, _CALLED, ("eval/pass@1", "rewards/fine/mean", "completions/mean_length", "entropy"), ("eval/pass@1", "eval/fine"),
     ),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,9 @@ from logpi.runs.metrics import read_metrics
 if TYPE_CHECKING:
     from logpi.recipes.tools_demo import Experiment
 
-__all__ = ["MEAN", "averaged", "report"]
+__all__ = ["averaged", "report"]
 
-MEAN = "mean/reward"
-"""Reward of a sampled response, averaged over all updates."""
+MEAN = "mean/"  # before a metric's name: averaged over all updates
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -34,7 +33,7 @@ def report(name: str, experiment: Experiment, runs: Mapping[str, Sequence[Path]]
     from logpi.runs.plots import curves
 
     records = {label: [read_metrics(run) for run in some] for label, some in runs.items()}
-    ends = {label: [_ends(seed) for seed in some] for label, some in records.items()}
+    ends = {label: [_ends(seed, experiment.columns) for seed in some] for label, some in records.items()}
     text = _table(experiment, ends)
     kept = {
         label: [
@@ -55,10 +54,12 @@ def report(name: str, experiment: Experiment, runs: Mapping[str, Sequence[Path]]
     )
 
 
-def _ends(records: Records) -> dict[str, Mapping[str, Any]]:
-    """The evaluations before and after reinforcement learning, and the mean reward of all its updates: how fast it went."""
+def _ends(records: Records, columns: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """The evaluations before and after reinforcement learning; of a column `mean/X` the mean of X over all updates: how fast it went."""
     measured = [r for r in records if "eval/pass@1" in r]
-    return {"SFT": measured[0], "RL": {**measured[-1], MEAN: fmean(r["reward"] for r in records if "reward" in r)}}
+    names = {c: c.removeprefix(MEAN) for c in columns if c.startswith(MEAN)}
+    means = {c: fmean(r[name] for r in records if name in r) for c, name in names.items()}
+    return {"SFT": measured[0], "RL": {**measured[-1], **means}}
 
 
 def averaged(seeds: Sequence[Records]) -> list[dict[str, Any]]:

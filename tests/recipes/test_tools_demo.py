@@ -17,7 +17,7 @@ from logpi.learner import Learner
 from logpi.optimizers import AdamW
 from logpi.policies.small import small_policy
 from logpi.recipes.tools_demo import EXPERIMENTS
-from logpi.recipes.tools_demo_report import MEAN, report
+from logpi.recipes.tools_demo_report import report
 from logpi.rewards import rewards
 from logpi.rollouts.demonstrations import Demonstrations
 from logpi.runs.metrics import read_metrics
@@ -57,7 +57,10 @@ def test_what_is_left_behind_says_every_seed(out, tmp_path, capsys):
     last = [r for r in read_metrics(run) if "eval/pass@1" in r][-1]
     kept = json.loads((tmp_path / "mask.json").read_text())["not masked"]
     measured = {k: v for k, v in last.items() if k in EXPERIMENTS["mask"].columns}
-    assert len(measured) > 2 and [seed["RL"] for seed in kept] == [measured | {MEAN: kept[0]["RL"][MEAN]}] * 2
+    assert (
+        len(measured) > 2
+        and [seed["RL"] for seed in kept] == [measured | {"mean/reward": kept[0]["RL"]["mean/reward"]}] * 2
+    )
 
 
 def test_what_is_done_is_not_done_again_and_experiments_share_it(out, capsys):
