@@ -112,7 +112,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "reasoning": {**_SMALL_RL, "steps": 80},
     "sft": {**_SMALL_SFT, "epochs": 6},
     "reward-model": {"lr": 1e-3, "steps": 150, "pairs": 64, "eval_every": 0},
-    "final": {**_SMALL_RL, "steps": 60, "temperature": 0.7, "general_from": 20},
+    "final": {**_SMALL_RL, "steps": 60, "temperature": 0.7, "general_from": 46},
 }  # fmt: skip
 _RL = {"lr": 3e-6, "prompts": 32, "num_generations": 16, "options": ["low=10", "beta=0.001"], "refresh_reference": 400}
 PUBLISHED: dict[str, dict[str, Any]] = {
