@@ -6,7 +6,7 @@ The ratings are those of Hutto and Gilbert (2014): 10,605 sentences of film revi
 ratings from −4 to 4 (github.com/cjhutto/vaderSentiment, MIT). A sentence that people liked stands against one that they did
 not, both as what follows "Movie review:". From these pairs
 
-    reward-model   a reward model (Bradley–Terry) -> RLOO against it, KL from the model as it was kept small    (lane one)
+    reward-model   a reward model (Bradley–Terry) -> GRPO against it, KL from the model as it was kept small    (lane one)
     dpo            DPO on the pairs themselves, which are nobody's samples                                       (lane two)
 
 Both continue the first words of sentences that were in no pair. Gold is VADER's compound score in [−1, 1], a lexicon with
@@ -92,9 +92,9 @@ def _reward(a: argparse.Namespace) -> reward_model.RewardModelling:
 
 def _rl(a: argparse.Namespace) -> rl.RL:
     return rl.RL(
-        model=a.model, task=str(a.out / "openings"), chat=False, algorithm="rloo", options=("beta=0.05",),
+        model=a.model, task=str(a.out / "openings"), chat=False, algorithm="grpo", options=("beta=0.01",),
         rewards=(f"model:{a.out}/reward-model/model", f"{a.out}/gold.py:gold:0"), steps=a.rl_steps, prompts=4,
-        num_generations=6, max_completion_length=LENGTH, stop=("\n",), lr=2e-5, warmup=3, eval_every=0, eval_items=8,
+        num_generations=8, max_completion_length=LENGTH, stop=("\n",), lr=3e-5, warmup=3, eval_every=0, eval_items=8,
         seed=a.seed, save_every=1000, out=a.out / "rl",
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def _report(a: argparse.Namespace) -> None:
     from logpi.comparisons import win_rate
     from logpi.evaluation import interval
 
-    stages = {"before": a.model, "RLOO": f"{a.out}/rl/model", "DPO": f"{a.out}/dpo/model"}
+    stages = {"before": a.model, "GRPO": f"{a.out}/rl/model", "DPO": f"{a.out}/dpo/model"}
     found = {name: _measure(a, path) for name, path in stages.items() if Path(path).exists()}
     print(f"\n{'':<8}{'gold (VADER)':>26}{'proxy':>26}{'wins by proxy':>26}   {a.openings} openings × 4 samples")
     for name, f in found.items():
