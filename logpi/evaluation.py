@@ -98,7 +98,7 @@ def samples_of(record: Record) -> list[Sample]:
 def measures(records: Sequence[Record], ks: Sequence[int] = ()) -> dict[str, list[float]]:
     """One value for each item: pass@k and maj@k at `ks` (default 1, 2, 4, … and all), greedy, and the lenient ones.
 
-    With a scorer also best_of@k and weighted_maj@k, and judge_best@k: the score itself of the best of k.
+    Rewards beyond the first are means by their names, a missing verdict 0. With a scorer also best_of@k and weighted_maj@k, and judge_best@k: the score itself of the best of k.
 
     Raises:
         ValueError: a k larger than the number of samples.
@@ -118,6 +118,8 @@ def measures(records: Sequence[Record], ks: Sequence[int] = ()) -> dict[str, lis
         out |= {f"judge_best@{k}": [best_of(x, x, k) for x in scores] for k in ks}
     if sampled[0].get("lenient") is not None:
         out["lenient_pass@1"] = [fmean(r["lenient"]) for r in sampled]
+    for name in [n for n in list(sampled[0].get("rewards", [{}])[0])[1:] if n != "lenient"]:
+        out[name] = [fmean(part[name] or 0.0 for part in r["rewards"]) for r in sampled]
     if greedy:
         out["greedy"] = [float(r["right"][0]) for r in greedy]
         if greedy[0].get("lenient") is not None:
@@ -126,7 +128,7 @@ def measures(records: Sequence[Record], ks: Sequence[int] = ()) -> dict[str, lis
 
 
 def by_level(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """The records of each difficulty, easiest first; nothing unless there are at least two."""
+    """The records of each difficulty, easiest first (or each category, where rows have that instead); nothing unless there are at least two."""
     found: dict[Any, list[Record]] = defaultdict(list)
     for r in records:
         if r.get("level") is not None:
@@ -180,15 +182,15 @@ class Evaluator:
     def __call__(self, step: int = 0) -> tuple[dict[str, float], list[Record]]:
         """Numbers (pass@1 first) and every response with its verdict."""
         start = time.perf_counter()
-        [records] = self.shards()
+        [records] = self.shards(step=step)
         numbers = self.numbers(records)
         return numbers | {"time/eval": time.perf_counter() - start}, records
 
-    def shards(self, first: int = 0, size: int | None = None) -> Iterator[list[Record]]:
-        """The records of `size` items at a time (default: all), from item `first` on; sampled before greedy ones."""
+    def shards(self, first: int = 0, size: int | None = None, step: int = 0) -> Iterator[list[Record]]:
+        """The records of `size` items at a time (default: all), from item `first` on; sampled before greedy ones. step: for rewards."""
         size = size or len(self.rows)
         for begin in range(first, len(self.rows), size):
-            yield self._shard(begin, self.rows[begin : begin + size])
+            yield self._shard(begin, self.rows[begin : begin + size], step)
 
     def numbers(self, records: Sequence[Record]) -> dict[str, float]:
         """What a training run logs."""
@@ -210,7 +212,7 @@ class Evaluator:
             "eval/no_verdict": fmean(p[self.rewards.names[0]] is None for r in sampled for p in r["rewards"]),
         }
 
-    def _shard(self, begin: int, rows: Sequence[Row]) -> list[Record]:
+    def _shard(self, begin: int, rows: Sequence[Row], step: int) -> list[Record]:
         prompts = [prompt_ids(self.policy, self.chat, row, self.dialogues) for row in rows]
         requests = [Request(p, self.samples) for p in prompts]
         if self.greedy:
@@ -226,6 +228,7 @@ class Evaluator:
             self._generator(begin),
             self.progress,
             self.dialogues,
+            step,
         )
         records = [
             self._record(a, begin + i % len(rows), "sampled" if i < len(rows) else "greedy")
@@ -260,7 +263,7 @@ class Evaluator:
             "item": item,
             "prompt": a.row["prompt"],
             "answer": a.row.get("answer"),
-            "level": a.row.get("level"),
+            "level": a.row.get("level", a.row.get("category")),
             "completions": list(a.texts),
             "right": marks[self.rewards.names[0]],
             "lenient": marks[self.lenient] if self.lenient else None,

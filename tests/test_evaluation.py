@@ -90,6 +90,21 @@ def record(right, answers=None, scores=None, lenient=None, level=None, kind="sam
     }
 
 
+def test_rows_with_categories_instead_of_levels_are_measured_by_them():
+    ev = evaluator(rows=4)
+    ev.rows = [
+        {k: v for k, v in r.items() if k != "level"} | {"category": c} for r, c in zip(ev.rows, "abab", strict=True)
+    ]
+    numbers, records = ev()
+    assert {r["level"] for r in records} == {"a", "b"} and "eval/level_b/pass@1" in numbers
+    assert list(by_level(records)) == ["a", "b"]
+    found = measures(records)  # the second reward, by its name
+    assert (
+        found["number"] == [sum(p["number"] for p in r["rewards"]) / 4 for r in records if r["kind"] == "sampled"]
+        and len(found["number"]) == 4
+    )
+
+
 def test_measures_are_functions_of_the_records():
     records = [
         record([True, False], ["4", "5"], [0.0, 1.0], [True, True], level=2),

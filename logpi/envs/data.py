@@ -211,6 +211,15 @@ def _check_messages(value: Any, column: str, where: str) -> None:
         raise ValueError(f"{where}: {column!r} must be {expected}, got {type(value).__name__} {str(value)[:60]!r}")
 
 
+def _spoken(completion: list[Row], prompt: Any, where: str) -> str | list[Row]:
+    """The assistant's words; all messages if others speak between them, which a plain prompt goes on with as text."""
+    if all(m["role"] == "assistant" for m in completion):
+        return text_of(completion)
+    if not isinstance(prompt, str):
+        raise ValueError(f"{where}: others speak in the completion: give the whole conversation as 'messages'")
+    return completion
+
+
 def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
     """One row in our layout. Raises ValueError with its place, what was found and what was expected."""
     if not isinstance(raw, Mapping):
@@ -229,8 +238,8 @@ def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
     completion = working if completion is None else completion
     if completion is not None and not isinstance(completion, str):
         _check_messages(completion, "completion", where)
-        completion = text_of(completion)
-    if completion is not None and not completion.strip():
+        completion = _spoken(completion, prompt, where)
+    if completion is not None and not text_of(completion).strip():
         raise ValueError(f"{where}: the completion is empty; there is nothing to learn from it")
     made = {"prompt": prompt, "answer": None if answer is None else _as_answer(answer, where), "completion": completion}
     return row | {k: v for k, v in made.items() if v is not None} | _label(row, where)

@@ -136,13 +136,13 @@ def _flat(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _table(results: Mapping[str, Any]) -> str:
-    """Measures down, all items and each level across."""
-    levels = results["levels"]
+    """Measures down, all items and each level or category across."""
+    levels = {f"level {k}" if k.isdigit() else k: v for k, v in results["levels"].items()}
     head = f"{results['items']} items".ljust(20) + f"{'mean':>8}{'95 % interval':>18}"
-    lines = [head + "".join(f"{f'level {k}':>{max(12, len(k) + 8)}}" for k in levels)]
+    lines = [head + "".join(f"{k:>{max(12, len(k) + 2)}}" for k in levels)]
     for name, e in results["numbers"].items():
         label = f"pass@1 = avg@{results['samples']}" if name == "pass@1" else name
-        cells = "".join(f"{v[name]['mean']:>{max(12, len(k) + 8)}.4f}" for k, v in levels.items())
+        cells = "".join(f"{v[name]['mean']:>{max(12, len(k) + 2)}.4f}" for k, v in levels.items())
         lines.append(f"{label:<20}{e['mean']:>8.4f}{e['low']:>10.4f}–{e['high']:.4f}{cells}")
     return "\n".join(lines + [f"{k:<20}{v:>8.4g}" for k, v in results["rest"].items()])
 

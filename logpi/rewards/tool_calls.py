@@ -137,7 +137,7 @@ class ToolLength:
 
     Attributes:
         words: of a thought that earns 1 (published: 512). grow: words that are added to it each step (published: from 384 by
-            256/105 a step); it needs a column `step`.
+            256/105 a step), by the column `step` that training gives to every reward.
         tag: of the thought; "" counts every word of the completion.
 
     Raises:

@@ -20,7 +20,7 @@ from logpi.batching import evaluate
 from logpi.envs.rows import Row
 from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards, Score, failures
-from logpi.rollouts.dialogue import Dialogues
+from logpi.rollouts.dialogue import Dialogues, announced
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
 from logpi.rollouts.partner import ENDED, Talk, Turn
 from logpi.types import Batch, Trajectory
@@ -56,8 +56,13 @@ class Answers:
 
 
 def prompt_ids(policy: CausalLM, chat: Chat, row: Row, dialogues: Dialogues | None) -> list[int]:
-    """What the policy sees first. Raises ValueError or UserError if the model has no way to show it."""
-    return chat(policy, row["prompt"]) if dialogues is None else dialogues.prompt(row)
+    """What the policy sees first. Raises ValueError or UserError if the model has no way to show it.
+
+    A row's column `template_tools` goes to the chat template; an environment's tools take its place.
+    """
+    if dialogues is not None:
+        return dialogues.prompt(row)
+    return announced(policy, chat, row["prompt"], row.get("template_tools") or ())
 
 
 def pass_rate(answers: Answers) -> float | None:
@@ -70,9 +75,12 @@ def pass_rate(answers: Answers) -> float | None:
 def answer(
     policy: CausalLM, engine: Engine, rewards: Rewards, rows: Sequence[Row], requests: Sequence[Request],
     sampling: Sampling, generator: torch.Generator, progress: Callable[[int, int], None] | None = None,
-    dialogues: Dialogues | None = None,
+    dialogues: Dialogues | None = None, step: int = 0,
 ) -> tuple[list[Answers], dict[str, float]]:  # fmt: skip
-    """Sample and judge: `requests[i]` answers `rows[i]`, in conversation if there are `dialogues`. Also each half's seconds."""
+    """Sample and judge: `requests[i]` answers `rows[i]`, in conversation if there are `dialogues`. Also each half's seconds.
+
+    step: how many updates the policy has had, for rewards that change with it.
+    """
     start = time.perf_counter()
     if dialogues is None:
         sampled = engine.generate(requests, sampling, generator, progress)
@@ -87,7 +95,7 @@ def answer(
     between = time.perf_counter()
     talks = iter(told)
     asked = [(row, r.prompt, cs, [next(talks) for _ in cs]) for row, r, cs in zip(rows, requests, sampled, strict=True)]
-    scores = iter(_judge(rewards, asked, dialogues is not None))
+    scores = iter(_judge(rewards, asked, dialogues is not None, step))
     out = [
         Answers(row, prompt, cs, ["\n".join(turn.text for turn in t.turns) for t in ts], [next(scores) for _ in cs], ts)
         for row, prompt, cs, ts in asked
@@ -96,16 +104,16 @@ def answer(
 
 
 def _judge(
-    rewards: Rewards, asked: Sequence[tuple[Row, Any, Sequence[Completion], Sequence[Talk]]], several: bool
+    rewards: Rewards, asked: Sequence[tuple[Row, Any, Sequence[Completion], Sequence[Talk]]], several: bool, step: int
 ) -> list[Score]:
     """One score for each completion, rows flattened. What the environment said is not shown to any reward.
 
-    With several turns there are two more columns: `turns`, the texts of the policy's turns, and `step_reward`, what the
-    environment gave for them in all (added to the return in any case).
+    Beside the rows' own columns there is `step`, the updates that the policy has had; with several turns also `turns`, the texts of the
+    policy's turns, and `step_reward`, what the environment gave for them in all (added to the return in any case).
     """
     flat = [(row, c, t) for row, _, cs, ts in asked for c, t in zip(cs, ts, strict=True)]
     names = sorted({name for row, *_ in asked for name in row} - {"prompt", "completion"})
-    columns = {name: [r.get(name) for r, _, _ in flat] for name in names}
+    columns = {"step": [step] * len(flat)} | {name: [r.get(name) for r, _, _ in flat] for name in names}
     if several:
         columns |= {
             "turns": [[turn.text for turn in t.turns] for *_, t in flat],

@@ -23,6 +23,7 @@ from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards
 from logpi.rewards.text import text_of
 from logpi.rollouts.conversation import Turns, spoken, turns
+from logpi.rollouts.dialogue import announced
 from logpi.rollouts.text import Chat, Prompts
 from logpi.types import Collected, Trajectory, collate
 
@@ -86,7 +87,10 @@ class Demonstrations:
             system = [{"role": "system", "content": self.chat.system}] if self.chat.system else []
             return turns(self.policy, [*system, *messages], row.get("tools"), last=self.learn == "last")
         prompt = row["prompt"]
-        start = self.chat(self.policy, prompt) if prompt else self.policy.render("")  # a text is not a user's question
+        tools = row.get("template_tools") or ()
+        start = (
+            announced(self.policy, self.chat, prompt, tools) if prompt else self.policy.render("")
+        )  # a text is no question
         start = start or [self.policy.eos_ids[-1]]  # plain text without a BOS: its first token is learned too
         if completion and not isinstance(completion, str):
             return [spoken(self.policy, start, completion)]

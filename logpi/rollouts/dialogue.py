@@ -37,7 +37,7 @@ from logpi.rollouts.sampling import Request
 if TYPE_CHECKING:
     from logpi.rollouts.text import Chat
 
-__all__ = ["Dialogues", "Limits", "Talking"]
+__all__ = ["Dialogues", "Limits", "Talking", "announced"]
 
 A_DAY = 86_400.0  # what a queue can wait for
 
@@ -92,14 +92,7 @@ class Dialogues:
 
     def prompt(self, row: Row) -> list[int]:
         """Token ids of what the policy sees first. Raises UserError if its template has no place for the tools."""
-        said = self.env.start(row).prompt
-        ids = self.chat(self.policy, said, self.env.tools)
-        if self.env.tools and ids == self.chat(self.policy, said):
-            raise UserError(
-                "the model's chat template has no place for tools, so the policy would not know of them: use a model whose template "
-                "has, or an environment that describes them in its prompt"
-            )
-        return ids
+        return announced(self.policy, self.chat, self.env.start(row).prompt, self.env.tools)
 
     def begin(self, rows: Sequence[Row], requests: Sequence[Request]) -> Talking:
         """A fresh conversation about `rows[i]` for every sample of `requests[i]`.
@@ -116,6 +109,19 @@ class Dialogues:
                 )
             started += some
         return Talking(self, started)
+
+
+def announced(
+    policy: CausalLM, chat: Chat, said: str | list[dict[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> list[int]:
+    """Token ids of a prompt with `tools` in the model's chat template. Raises UserError if it has no place for them."""
+    ids = chat(policy, said, tools)
+    if tools and ids == chat(policy, said):
+        raise UserError(
+            "the model's chat template has no place for tools, so the policy would not know of them: use a model whose template "
+            "has, or an environment or task that describes them in its prompt"
+        )
+    return ids
 
 
 @dataclass

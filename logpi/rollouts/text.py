@@ -131,7 +131,7 @@ class TextRollout:
         self.greedy, self.chat, self.progress = greedy, chat or Chat(), progress
         self.dialogues, self.mask_observations = dialogues, mask_observations
         self.generator = torch.Generator().manual_seed(seed)
-        self.groups = 0
+        self.groups = self.steps = 0
 
     def __call__(self) -> Collected:
         """A batch of `prompts` groups (fewer if groups are dropped and not refilled).
@@ -159,6 +159,7 @@ class TextRollout:
         numbers |= {"groups/sampled": float(len(groups)), "groups/kept": float(len(kept))}
         if self.dialogues is not None:
             numbers |= dialogue_metrics(everything)
+        self.steps += 1
         batch = collate(rows) if self.mask_observations else unmasked(self.policy, collate(rows))
         return Collected(batch, numbers, [dict(t.info) for t in rows])
 
@@ -171,7 +172,7 @@ class TextRollout:
         asked = rows * (len(requests) // len(rows))
         answers, seconds = answer(
             self.policy, self.engine, self.rewards, asked, requests, self.sampling, self.generator, self.progress,
-            self.dialogues,
+            self.dialogues, self.steps,
         )  # fmt: skip
         greedy = [a.returns[0] for a in answers[len(rows) :]]
         return answers[: len(rows)], greedy or [None] * len(rows), seconds
@@ -202,9 +203,11 @@ class TextRollout:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"prompts": self.prompts.state_dict(), "generator": self.generator.get_state(), "groups": self.groups}
+        return {
+            "prompts": self.prompts.state_dict(), "generator": self.generator.get_state(), "groups": self.groups, "steps": self.steps,
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.prompts.load_state_dict(state["prompts"])
-        self.groups = state["groups"]
+        self.groups, self.steps = state["groups"], state.get("steps", 0)
         self.generator.set_state(state["generator"])

@@ -142,6 +142,26 @@ def test_text_is_no_question_even_to_a_model_with_a_template(tmp_path):
     assert "user" not in p.tokenizer.decode(batch.obs[0])
 
 
+def test_of_a_completion_of_messages_only_the_assistants_are_learned(tmp_path):
+    """Queries and answer are, what a tool said is not; tokens as in a rollout: nothing stands between the messages."""
+    p = policy(None)
+    told = [
+        ("assistant", "<s>K</s>"),
+        ("tool", "<i>K is L</i>"),
+        ("assistant", "<s>L</s>"),
+        ("tool", ""),
+        ("assistant", "M"),
+    ]
+    completion = [{"role": role, "content": content} for role, content in told]
+    batch = rollout(p, tmp_path, [{"prompt": "K?", "completion": completion}])().batch
+    assert p.tokenizer.decode(batch.action[batch.mask]) == "<s>K</s><s>L</s>M<eos>"
+    assert p.tokenizer.decode(batch.obs[0]).endswith("K?<s>K</s><i>K is L</i><s>L</s>M<eos>")
+    last = rollout(
+        p, tmp_path, [{"prompt": "K?", "completion": completion[:2]}]
+    )().batch  # stopped while a tool spoke: no end
+    assert p.tokenizer.decode(last.action[last.mask]) == "<s>K</s>" and p.eos_ids[-1] not in last.obs[0].tolist()
+
+
 def test_rows_too_long_are_counted_and_bad_rows_refused_before_the_start(tmp_path):
     p = policy()
     long = {"prompt": "x" * 40, "completion": "y"}

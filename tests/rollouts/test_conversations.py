@@ -15,7 +15,7 @@ from logpi.envs.text import Reply
 from logpi.errors import UserError
 from logpi.optimizers import AdamW
 from logpi.policies.causal_lm import CausalLM
-from logpi.rewards import Rewards, Weighted
+from logpi.rewards import Rewards, ToolLength, Weighted
 from logpi.rollouts.dialogue import Dialogues, Limits
 from logpi.rollouts.engine import Engine, Sampling
 from logpi.rollouts.observations import Observations
@@ -294,6 +294,25 @@ def test_deleting_observations_changes_no_loss_or_gradient(name):
         report = learner.update(source().batch)
         assert report["gap_old/max"] < 1e-4 and report["gap_sampler/max"] < 1e-4
         assert all(v == v for v in report.values()), report
+
+
+def test_rewards_know_the_step_also_after_a_resume():
+    """Conversations or not; a length reward may grow with training."""
+    seen = []
+
+    def watch(prompts, completions, step, **_):
+        seen.append(set(step))
+        return [0.0] * len(completions)
+
+    policy = model()
+    rewards = Rewards((Weighted(watch), Weighted(ToolLength(10, grow=5, tag=""))))
+    source = rollout(policy, Env(echo), rewards=rewards)
+    source(), source()
+    resumed = rollout(policy, Env(echo), rewards=rewards)
+    resumed.load_state_dict(source.state_dict())
+    resumed.dialogues = None
+    resumed()
+    assert seen == [{0}, {1}, {2}]
 
 
 def test_greedy_baseline_is_a_conversation_too():

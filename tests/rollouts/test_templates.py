@@ -6,14 +6,17 @@ conversation; and a template that would break the law is refused.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken
 
+from logpi.envs.tasks import task
 from logpi.envs.tools import ToolEnv, tool
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
+from logpi.rollouts.answers import prompt_ids
 from logpi.rollouts.dialogue import Dialogues, Limits
 from logpi.rollouts.observations import CALL, Observations
 from logpi.rollouts.partner import Spoken
@@ -148,3 +151,17 @@ def test_a_model_without_a_place_for_tools_reads_of_them_in_the_system_message(s
     assert "Error: add: 'a' must be of type integer" in told[1]
     assert heard[2].observation is None and heard[2].stop == ""
     assert talking.talk(0, []).metrics["tool_errors/arguments"] == 1.0
+
+
+def test_tools_of_a_row_go_to_the_template_when_the_task_says_so(tmp_path):
+    talk = {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [MADE]}], "tools": TOOLS}
+    (tmp_path / "a.jsonl").write_text(json.dumps(talk))
+    told, left = (task(f"openai(test_share=0, announce={a}):{tmp_path / 'a.jsonl'}").rows()[0] for a in (True, False))
+    assert "template_tools" not in told and left["prompt"] == [ASKED] and left["completion"] == HERMES
+    made = tokenizer("hermes")
+    policy = CausalLM(tiny_model("llama"), made)
+    assert made.decode(prompt_ids(policy, Chat(), left, None)) == written(made, [ASKED])
+    policy.tokenizer.chat_template = tokenizer("chatml").chat_template
+    with pytest.raises(UserError, match="no place for tools"):
+        prompt_ids(policy, Chat(), left, None)
+    assert '"name": "add"' in made.decode(prompt_ids(policy, Chat(), told, None))

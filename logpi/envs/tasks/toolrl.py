@@ -81,7 +81,7 @@ class OpenAICalls:
 
     Attributes:
         path: a file of `{"messages", "tools"}`. style: how calls are written. announce: put the tools into the system message; False leaves
-            that to a chat template which is given the column `tools`. test_share: as in ToolRL.
+            that to the model's chat template (column `template_tools`). test_share: as in ToolRL.
 
     Raises:
         ValueError: a missing file, a conversation that does not end with the assistant, arguments that are no JSON object.
@@ -124,7 +124,8 @@ class OpenAICalls:
         said = "\n".join(
             p for p in (messages[-1].get("content") or "", style_of(self.style).write(calls) if calls else "") if p
         )
-        return {"prompt": prompt, "calls": _plain(calls), "tools": tools, "completion": said, "answer": said}
+        row = {"prompt": prompt, "calls": _plain(calls), "tools": tools, "completion": said, "answer": said}
+        return row if self.announce or not tools else row | {"template_tools": tools}
 
 
 def _from_openai(call: Mapping[str, Any], where: str) -> Call:
