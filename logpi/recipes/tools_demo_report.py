@@ -99,10 +99,17 @@ def _table(experiment: Experiment, ends: Mapping[str, Sequence[Mapping[str, Mapp
 
 
 def _by_seed(ends: Mapping[str, Sequence[Mapping[str, Mapping[str, Any]]]], key: str, spec: str) -> Iterator[str]:
-    for label, seeds in ends.items():
-        values = [s["RL"][key] for s in seeds]
+    """Every lane, and how far the first is ahead of it on the same seeds."""
+    of = {label: [s["RL"][key] for s in seeds] for label, seeds in ends.items()}
+    first = next(iter(of))
+    ahead = {
+        f"{first} ahead of {label}": [a - b for a, b in zip(of[first], v, strict=True)]
+        for label, v in of.items()
+        if label != first
+    }
+    for label, values in (of | ahead).items():
         mean, half = interval(values)
-        yield f"{label:<24}{' '.join(spec.format(v) for v in values)}   ({spec.format(mean)} ± {spec.format(half)})"
+        yield f"{label:<34}{' '.join(spec.format(v) for v in values)}   ({spec.format(mean)} ± {spec.format(half)})"
 
 
 def _mean(rows: Records, key: str, spec: str) -> str:
