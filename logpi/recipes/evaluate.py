@@ -41,7 +41,7 @@ class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunA
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "save_every", *(("ngram",) if self.trained_on else ()))
+        positive(self, "save_every", "max_turns", "max_observation_length", *(("ngram",) if self.trained_on else ()))
         if (self.best_of or self.against) and not self.judge:
             raise ValueError("--best-of and --against need a judge: --judge model:PATH, or any other reward")
         if max(self.pass_at, default=1) > (self.best_of or self.samples):
