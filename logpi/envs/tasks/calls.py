@@ -55,7 +55,7 @@ class Calls:
     name: str = field(default="calls", init=False, repr=False)
     words: ClassVar[tuple[str, ...]] = (
         "<think>", "</think>", *_FUNCTIONS, *_DIRECTIONS, *_ITEMS, *_NAMES, *_TALK, "by", "to", "item", "who",
-        *(f"{key}=" for key in ("by", "to", "n", "item", "who", "at")),  # which value follows is then told by one token: learned in half the time
+        *(f"{key}=" for key in ("by", "to", "n", "item", "who", "at")),  # one token then tells which value follows
     )  # fmt: skip
     alphabet: ClassVar[str] = " ,:=()[]0123456789n"
 
