@@ -94,7 +94,17 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
     )
 
     def __post_init__(self) -> None:
-        positive(self, "steps", "prompts", "num_generations", "max_completion_length", "save_every", "slots", "max_turns", "max_observation_length")
+        positive(
+            self,
+            "steps",
+            "prompts",
+            "num_generations",
+            "max_completion_length",
+            "save_every",
+            "slots",
+            "max_turns",
+            "max_observation_length",
+        )
 
 
 def main(argv: Sequence[str]) -> int:

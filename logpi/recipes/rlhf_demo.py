@@ -158,7 +158,7 @@ def _measure(out: Path, name: str) -> dict[str, Any]:
         kl = (policy.evaluate(batch).logp - reference.evaluate(batch).logp).sum(1).mean()
     proxy = ModelReward(str(out / "reward-model" / "model"))([p for p, _ in flat], texts)
     return {
-        "gold": fmean(gold(p, t) for (p, _), t in zip(flat, texts, strict=True)), "proxy": fmean(map(float, proxy)),
+        "gold": fmean(gold(p, t) for (p, _), t in zip(flat, texts, strict=True)), "proxy": fmean(x for x in proxy if x is not None),
         "kl": float(kl),
         "samples": "   ".join(p + t for (p, _), t in list(zip(flat, texts, strict=True))[::48]),
     }  # fmt: skip

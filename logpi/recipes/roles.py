@@ -22,7 +22,7 @@ class LoraArguments:
     lora_alpha: float = option(32.0, help="their scale: W + (alpha / rank) B A")
     load_in_4bit: bool = option(False, help="frozen weights in 4 bits, under LoRA (QLoRA); needs a GPU")
 
-    def bits(self) -> dict[str, bool]:
+    def bits(self) -> dict[str, Any]:
         """How the model that learns is loaded, for its `load`.
 
         Raises:

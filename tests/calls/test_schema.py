@@ -105,14 +105,22 @@ def test_arguments_are_checked_in_words(arguments, expected):
 
 
 def test_references_and_depth():
-    tree = {"$defs": {"node": {"type": "object", "properties": {"child": {"$ref": "#/$defs/node"}, "v": {"type": "integer"}}}}, "$ref": "#/$defs/node"}
+    tree = {
+        "$defs": {
+            "node": {"type": "object", "properties": {"child": {"$ref": "#/$defs/node"}, "v": {"type": "integer"}}}
+        },
+        "$ref": "#/$defs/node",
+    }
     assert problem({"child": {"child": {"v": 1}}}, tree) is None
     assert "'child'.child.v must be of type integer" in str(problem({"child": {"child": {"v": "1"}}}, tree))
     deep: dict = {}
     for _ in range(100):
         deep = {"child": deep}
     assert "nested too deep" in str(problem(deep, tree))
-    assert problem(1, {"$ref": "#/$defs/loop", "$defs": {"loop": {"$ref": "#/$defs/loop"}}}) == "the value is nested too deep"
+    assert (
+        problem(1, {"$ref": "#/$defs/loop", "$defs": {"loop": {"$ref": "#/$defs/loop"}}})
+        == "the value is nested too deep"
+    )
     assert len(str(problem({"city": "x" * 10_000, "days": "y" * 10_000}, SCHEMA))) < 200
 
 
@@ -126,7 +134,14 @@ def test_text_is_read_as_the_schema_says():
 
 
 def test_the_leaderboards_type_names_become_json_schema():
-    given = {"type": "dict", "properties": {"t": {"type": "tuple", "items": {"type": "float"}}, "a": {"type": "any"}, "type": {"type": "string"}}}
+    given = {
+        "type": "dict",
+        "properties": {
+            "t": {"type": "tuple", "items": {"type": "float"}},
+            "a": {"type": "any"},
+            "type": {"type": "string"},
+        },
+    }
     assert standard(given) == {
         "type": "object",
         "properties": {"t": {"type": "array", "items": {"type": "number"}}, "a": {}, "type": {"type": "string"}},

@@ -29,7 +29,10 @@ ADD = {
         },
     },
 }  # fmt: skip
-CALLS = [Call("add", {"a": 1, "b": -2.5, "note": 'say "hi", ok? 北京 \\ é'}), Call("add", {"on": True, "xs": [1, 2], "o": {"k": None}})]
+CALLS = [
+    Call("add", {"a": 1, "b": -2.5, "note": 'say "hi", ok? 北京 \\ é'}),
+    Call("add", {"on": True, "xs": [1, 2], "o": {"k": None}}),
+]
 
 
 def hermes(payload: str) -> str:
@@ -42,14 +45,22 @@ def test_what_is_written_is_read(name):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**15), 10**15)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.text(min_size=1), st.dictionaries(st.text(), json_values, max_size=3)), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.text(min_size=1), st.dictionaries(st.text(), json_values, max_size=3)), min_size=1, max_size=4
+    )
+)
 def test_any_json_survives_the_json_styles(pairs):
     calls = [Call(n, a) for n, a in pairs]
     assert Hermes().parse(Hermes().write(calls)) == calls  # a closing tag inside a string closes nothing
@@ -107,8 +118,12 @@ def test_xml_takes_types_from_the_schema_and_guards_its_form():
 
     good = "<function=add><parameter=a>\n7\n</parameter><parameter=note>7</parameter><parameter=on>True</parameter></function>"
     assert parse(good) == Call("add", {"a": 7, "note": "7", "on": True})
-    assert parse("<function=add><parameter=a>seven</parameter></function>") == Call("add", {"a": "seven"})  # the schema will say so
-    assert parse("<function=add><parameter=note>\n\n two\nlines \n\n</parameter></function>").arguments == {"note": "\n two\nlines \n"}
+    assert parse("<function=add><parameter=a>seven</parameter></function>") == Call(
+        "add", {"a": "seven"}
+    )  # the schema will say so
+    assert parse("<function=add><parameter=note>\n\n two\nlines \n\n</parameter></function>").arguments == {
+        "note": "\n two\nlines \n"
+    }
     for bad in ("", "<function=>", "<function=add>", "<function=add><parameter=a>1</function>", "<function=add>junk</function>",
                 "<function=add><parameter=a>1</parameter><parameter=a>2</parameter></function>", "<function=add></function>x"):  # fmt: skip
         assert isinstance(parse(bad), Malformed), bad
@@ -118,7 +133,10 @@ def test_xml_takes_types_from_the_schema_and_guards_its_form():
     ("text", "calls"),
     [
         ("f()", [Call("f", {})]),
-        ("```python\n[a.b.c(x='1', y=[1, (2, 3)], z={'k': None})]\n```", [Call("a.b.c", {"x": "1", "y": [1, [2, 3]], "z": {"k": None}})]),
+        (
+            "```python\n[a.b.c(x='1', y=[1, (2, 3)], z={'k': None})]\n```",
+            [Call("a.b.c", {"x": "1", "y": [1, [2, 3]], "z": {"k": None}})],
+        ),
         ("[f(x=north, y=-3, z=2*3+1, w=1/4)]", [Call("f", {"x": "north", "y": -3, "z": 7, "w": 0.25})]),
         ("f(x=g(1))", [Call("f", {"x": "g(1)"})]),
     ],
@@ -127,7 +145,20 @@ def test_python_calls(text, calls):
     assert Python().parse(text) == calls
 
 
-@pytest.mark.parametrize("text", ["f(1)", "f(**x)", "[1]", "f(x=", "f(x=b'1')", "f(x=2/0)", "f(x=1e15*1e15)", "f(x=" + "(" * 500, "f(" + "-" * 9000 + "1)"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "f(1)",
+        "f(**x)",
+        "[1]",
+        "f(x=",
+        "f(x=b'1')",
+        "f(x=2/0)",
+        "f(x=1e15*1e15)",
+        "f(x=" + "(" * 500,
+        "f(" + "-" * 9000 + "1)",
+    ],
+)
 def test_python_calls_that_are_none(text):
     (found,) = Python().parse(text)
     assert isinstance(found, Malformed)
@@ -135,7 +166,12 @@ def test_python_calls_that_are_none(text):
 
 def test_python_evaluates_nothing(tmp_path):
     mark = tmp_path / "mark"
-    for text in (f"f(x=open({str(mark)!r}, mode='w'))", f"f(x=__import__('os').system('touch {mark}'))", "f(x=9**9**9**9)", "f(x=[0]*10**9)"):
+    for text in (
+        f"f(x=open({str(mark)!r}, mode='w'))",
+        f"f(x=__import__('os').system('touch {mark}'))",
+        "f(x=9**9**9**9)",
+        "f(x=[0]*10**9)",
+    ):
         Python().parse(text)
     assert not mark.exists()
 
@@ -186,5 +222,7 @@ def test_readers_are_linear(unit):
 
 
 def test_unknown_style_is_one_line():
-    with pytest.raises(ValueError, match="no style of tool calls is called 'yaml': there are hermes, xml, lines, python, search"):
+    with pytest.raises(
+        ValueError, match="no style of tool calls is called 'yaml': there are hermes, xml, lines, python, search"
+    ):
         style("yaml")

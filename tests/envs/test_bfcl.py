@@ -34,7 +34,9 @@ def test_verdicts_survive_being_written_and_read(written):
         if written == "python" and any(not k.isidentifier() for call in calls for k in call.arguments):
             continue
         text = style(written).write(calls) if calls else "Nothing to call."
-        (value,) = Verdict(written)(prompts=["?"], completions=[text], functions=[c["functions"]], possible=[c["possible"]])
+        (value,) = Verdict(written)(
+            prompts=["?"], completions=[text], functions=[c["functions"]], possible=[c["possible"]]
+        )
         assert value == c["valid"], (c["id"], text)
 
 
@@ -113,7 +115,11 @@ def test_a_directory_and_a_file_are_tasks():
 def test_right_answers_are_right_and_silence_is_right_where_nothing_fits(written):
     t = Bfcl(str(DATA), style=written)
     for row in t.rows("test"):
-        calls = [Call(n, {k: next(v for v in vs if v != "") for k, vs in p.items() if any(v != "" for v in vs)}) for e in row["possible"] for n, p in e.items()]
+        calls = [
+            Call(n, {k: next(v for v in vs if v != "") for k, vs in p.items() if any(v != "" for v in vs)})
+            for e in row["possible"]
+            for n, p in e.items()
+        ]
         text = style(written).write(calls) if calls else "None of the functions fits."
         junk = "<tool_call>{broken</tool_call>" if written == "hermes" else "[f(]"
         columns = {k: [v] * 3 for k, v in row.items()}

@@ -27,7 +27,12 @@ def test_toolrls_sft_rows():
     rows = t.rows("test")
     assert len(rows) == 4 and [m["role"] for m in rows[0]["prompt"]] == ["system", "user"]
     assert rows[0]["calls"] and not rows[0]["respond"] and rows[3]["calls"] == [] and rows[3]["respond"]
-    assert judged(t, rows, [r["completion"] for r in rows]) == [4.0, 4.0, 4.0, 1.0]  # where nothing is called, at most 1: as published
+    assert judged(t, rows, [r["completion"] for r in rows]) == [
+        4.0,
+        4.0,
+        4.0,
+        1.0,
+    ]  # where nothing is called, at most 1: as published
     assert judged(t, rows, ["hello"] * 4) == [-3.0, -3.0, -3.0, 0.0]
     with pytest.raises(ValueError, match="its train split is empty"):
         t.rows("train")
@@ -52,15 +57,42 @@ def test_toolrls_verl_rows_and_a_split_by_prompt(tmp_path):
 def test_the_style_writes_toolrls_own_system_message():
     published = json.loads(EXCERPT.read_text(encoding="utf-8"))[0]["instruction"]
     head, tail = published.partition("1. Name: ")[0], published[published.index("\n\n**Steps for Each Turn**") :]
-    made = system([{"function": {"name": "f", "description": "F.", "parameters": {"properties": {"x": {"type": "int", "description": "d"}}}}}])
-    assert made == head + '1. Name: f\nDescription: F.\nParameters: {"x": {"description": "d", "type": "int", "default": ""}}' + tail
+    made = system(
+        [
+            {
+                "function": {
+                    "name": "f",
+                    "description": "F.",
+                    "parameters": {"properties": {"x": {"type": "int", "description": "d"}}},
+                }
+            }
+        ]
+    )
+    assert (
+        made
+        == head
+        + '1. Name: f\nDescription: F.\nParameters: {"x": {"description": "d", "type": "int", "default": ""}}'
+        + tail
+    )
 
 
-TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+    }
+]
 
 
 def conversation(said):
-    return {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1?"}, {"role": "assistant", **said}], "tools": TOOLS}
+    return {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "1?"},
+            {"role": "assistant", **said},
+        ],
+        "tools": TOOLS,
+    }
 
 
 def test_openai_conversations(tmp_path):
@@ -71,13 +103,21 @@ def test_openai_conversations(tmp_path):
     t = task(f"openai:{path}", test_share=1.0)
     called, plain = t.rows("test")
     assert called["calls"] == [{"name": "add", "arguments": {"a": 1}}] * 2 and plain["calls"] == []
-    assert called["prompt"][0]["content"].startswith("Be brief.\n\n# Tools") and called["prompt"][1] == {"role": "user", "content": "1?"}
-    assert style("hermes").parse(called["completion"]) == [Call("add", {"a": 1})] * 2 and plain["completion"] == "Hello."
+    assert called["prompt"][0]["content"].startswith("Be brief.\n\n# Tools") and called["prompt"][1] == {
+        "role": "user",
+        "content": "1?",
+    }
+    assert (
+        style("hermes").parse(called["completion"]) == [Call("add", {"a": 1})] * 2 and plain["completion"] == "Hello."
+    )
     once = style("hermes").write([Call("add", {"a": 1})])
     assert judged(t, [called, plain], [called["completion"], "Hi"]) == [1.0, 1.0]
     assert judged(t, [called, plain], [once, once]) == [pytest.approx((0.5 + 2) / 5), 0.0]
     bare = OpenAICalls(str(path), announce=False, style="xml", grain="all", test_share=1.0)
-    assert bare.rows("test")[0]["prompt"][0]["content"] == "Be brief." and "<function=add>" in bare.rows("test")[0]["completion"]
+    assert (
+        bare.rows("test")[0]["prompt"][0]["content"] == "Be brief."
+        and "<function=add>" in bare.rows("test")[0]["completion"]
+    )
 
 
 @pytest.mark.parametrize(

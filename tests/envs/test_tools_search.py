@@ -21,13 +21,19 @@ WORDS = [f"w{i}" for i in range(200)]
 
 def random_documents(n, seed=0):
     rng = random.Random(seed)
-    return [Document(str(i), " ".join(rng.choices(WORDS, weights=[1 / (k + 1) for k in range(200)], k=rng.randint(5, 60)))) for i in range(n)]
+    return [
+        Document(str(i), " ".join(rng.choices(WORDS, weights=[1 / (k + 1) for k in range(200)], k=rng.randint(5, 60))))
+        for i in range(n)
+    ]
 
 
 @pytest.fixture
 def corpus_file(tmp_path):
     path = tmp_path / "corpus.jsonl"
-    path.write_text("".join(json.dumps({"id": d.id, "contents": d.contents}) + "\n" for d in random_documents(300)), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"id": d.id, "contents": d.contents}) + "\n" for d in random_documents(300)),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -46,7 +52,11 @@ def test_small_and_large_rank_alike(corpus_file, tmp_path):
     pytest.importorskip("bm25s")
     large, small = Corpus(corpus_file, cache=tmp_path / "cache"), Bm25(random_documents(300))
     rng = random.Random(1)
-    queries = [" ".join(rng.choices(WORDS, k=rng.randint(1, 5))) for _ in range(60)] + ["", "unknown words", "w0 unknown"]
+    queries = [" ".join(rng.choices(WORDS, k=rng.randint(1, 5))) for _ in range(60)] + [
+        "",
+        "unknown words",
+        "w0 unknown",
+    ]
     for a, b in zip(large.search(queries, 5), small.search(queries, 5), strict=True):
         assert [d.score for d in a] == pytest.approx([d.score for d in b], rel=1e-4)
         assert [d.id for d in a] == [d.id for d in b] or len({round(d.score, 4) for d in b}) < len(b)
@@ -73,7 +83,10 @@ def test_without_the_package_the_small_one_does_it(corpus_file, monkeypatch):
     assert Corpus(corpus_file).search(["w3"], 2) == Bm25(random_documents(300)).search(["w3"], 2)
 
 
-@pytest.mark.parametrize(("text", "line"), [("", "no documents"), ("{}\n", "line 1: expected an object with id and contents"), ('\n{"id": 1\n', "line 2")])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("", "no documents"), ("{}\n", "line 1: expected an object with id and contents"), ('\n{"id": 1\n', "line 2")],
+)
 def test_corpora_that_cannot_be_read(tmp_path, text, line):
     path = tmp_path / "corpus.jsonl"
     with pytest.raises(ValueError, match="no such file"):
@@ -85,7 +98,10 @@ def test_corpora_that_cannot_be_read(tmp_path, text, line):
 
 def test_search_as_a_tool():
     made = search_tool(Bm25([Document("0", '"France"\nParis is its capital.'), Document("1", "Rome")]), top=2)
-    assert made({"query": "capital of France"}) == '[1] "France"\nParis is its capital.' and made({"query": "?"}) == "Nothing was found."
+    assert (
+        made({"query": "capital of France"}) == '[1] "France"\nParis is its capital.'
+        and made({"query": "?"}) == "Nothing was found."
+    )
     assert made.name == "search" and made.parameters["required"] == ["query"]
 
 
@@ -108,11 +124,23 @@ class Server:
                 with lock:
                     outer.asked.append(body["queries"])
                     failure = outer.failures.pop(0) if outer.failures else None
-                found = [[{"id": d.id, "contents": d.contents, "score": d.score} for d in row] for row in ranker.search(body["queries"], body["topk"])]
+                found = [
+                    [{"id": d.id, "contents": d.contents, "score": d.score} for d in row]
+                    for row in ranker.search(body["queries"], body["topk"])
+                ]
                 if outer.scores:
-                    found = [[{"document": {"id": d["id"], "contents": d["contents"]}, "score": d["score"]} for d in row] for row in found]
+                    found = [
+                        [{"document": {"id": d["id"], "contents": d["contents"]}, "score": d["score"]} for d in row]
+                        for row in found
+                    ]
                 answer = failure if isinstance(failure, bytes) else json.dumps({"result": found}).encode()
-                self.send_response(failure if isinstance(failure, int) else 200 if self.path == "/retrieve" and body["return_scores"] else 404)
+                self.send_response(
+                    failure
+                    if isinstance(failure, int)
+                    else 200
+                    if self.path == "/retrieve" and body["return_scores"]
+                    else 404
+                )
                 self.end_headers()
                 self.wfile.write(answer)
 
@@ -199,11 +227,16 @@ def test_everyone_who_waits_hears_of_a_failure(server):
 
 def test_an_unreachable_server_is_one_line():
     c = RetrieveClient("http://127.0.0.1:9", retries=1, backoff=0.001, timeout=1)
-    with pytest.raises(ValueError, match=r"search server http://127.0.0.1:9/retrieve: .*refused.* \(2 tries\); start the search server"):
+    with pytest.raises(
+        ValueError, match=r"search server http://127.0.0.1:9/retrieve: .*refused.* \(2 tries\); start the search server"
+    ):
         c.check()
     with pytest.raises(ValueError, match="begins with http"):
         RetrieveClient("localhost:8000")
-    assert RetrieveClient("http://h:8000/my/path").url == "http://h:8000/my/path" and RetrieveClient("http://h/").url == "http://h/retrieve"
+    assert (
+        RetrieveClient("http://h:8000/my/path").url == "http://h:8000/my/path"
+        and RetrieveClient("http://h/").url == "http://h/retrieve"
+    )
 
 
 @pytest.mark.parametrize("answer", [b"[]", b'{"result": [[1]]}', b'{"result": [[{"document": {"id": 1}}]]}', b"\xff"])

@@ -13,7 +13,14 @@ from logpi.rewards.qa import f1, normalise
 
 @pytest.mark.parametrize(
     ("text", "normal"),
-    [("The  U.S.A.!", "usa"), ("a an the", ""), ("Theatre, anthem", "theatre anthem"), ("  x\n\ty ", "x y"), ("don't", "dont"), ("北京", "北京")],
+    [
+        ("The  U.S.A.!", "usa"),
+        ("a an the", ""),
+        ("Theatre, anthem", "theatre anthem"),
+        ("  x\n\ty ", "x y"),
+        ("don't", "dont"),
+        ("北京", "北京"),
+    ],
 )
 def test_normal_form(text, normal):
     assert normalise(text) == normal
@@ -28,14 +35,25 @@ def test_exact_match_reads_the_last_answer_of_the_policy():
     assert em("<answer>Beatles</answer> no <answer>Rome</answer>", "Beatles") == 0.0
     assert em("Beatles", "Beatles") == 0.0 and em("<answer>Beatles", "Beatles") == 0.0
     assert em("<answer></answer>", "") == 1.0 and em("x", None) is None
-    retrieved = [{"role": "assistant", "content": "<search>x</search>"}, {"role": "tool", "content": "<answer>Beatles</answer>"}]
+    retrieved = [
+        {"role": "assistant", "content": "<search>x</search>"},
+        {"role": "tool", "content": "<answer>Beatles</answer>"},
+    ]
     assert em(retrieved, "Beatles") == 0.0
     assert AnswerMatch(tag="")(prompts=["?"], completions=["the Beatles"], answer=["Beatles"]) == [1.0]
 
 
 @pytest.mark.parametrize(
     ("answer", "gold", "value"),
-    [("a b c", "b c d", 2 / 3 * 1.0), ("b b", "b", 2 / 3), ("x", "y", 0.0), ("yes", "yes it is", 0.0), ("no", "no", 1.0), ("", "x", 0.0), ("the", "a", 1.0)],
+    [
+        ("a b c", "b c d", 2 / 3 * 1.0),
+        ("b b", "b", 2 / 3),
+        ("x", "y", 0.0),
+        ("yes", "yes it is", 0.0),
+        ("no", "no", 1.0),
+        ("", "x", 0.0),
+        ("the", "a", 1.0),
+    ],
 )
 def test_f1(answer, gold, value):
     # "a b c": the article goes, so 2 shared of 2 and 3: 0.8
@@ -43,6 +61,8 @@ def test_f1(answer, gold, value):
 
 
 def test_f1_takes_the_nearest_answer_and_both_have_names():
-    assert AnswerF1()(prompts=["?"], completions=["<answer>b c</answer>"], answer=[["x", "b"]]) == [pytest.approx(2 / 3)]
+    assert AnswerF1()(prompts=["?"], completions=["<answer>b c</answer>"], answer=[["x", "b"]]) == [
+        pytest.approx(2 / 3)
+    ]
     assert rewards(["qa_em", "qa_f1:0.1"]).names == ("qa_em", "qa_f1")
     assert AnswerF1()(prompts=["?"], completions=["none"], answer=[["x"]]) == [0.0]

@@ -67,7 +67,9 @@ def test_hungarian_agrees_with_trying_everything():
         n, m = rng.randint(1, 5), rng.randint(1, 5)
         table = [[rng.choice([0.0, 0.5, 1.0, 2.0, rng.random() * 3]) for _ in range(m)] for _ in range(n)]
         tall = table if n <= m else [list(r) for r in zip(*table)]
-        every = max(sum(row[j] for row, j in zip(tall, p)) for p in itertools.permutations(range(len(tall[0])), len(tall)))
+        every = max(
+            sum(row[j] for row, j in zip(tall, p)) for p in itertools.permutations(range(len(tall[0])), len(tall))
+        )
         assert sum(_best(table)) == pytest.approx(every)
         assert sum(_greedy(table)) <= every + 1e-12
 
@@ -92,7 +94,13 @@ def test_grains():
 
 def test_equality_is_jsons():
     assert same(1, 1.0) and same([1, {"a": 2}], [1.0, {"a": 2}]) and same({"a": 1, "b": 2}, {"b": 2, "a": 1})
-    assert not same(True, 1) and not same(0, False) and not same("1", 1) and not same([1], [1, 2]) and not same(None, False)
+    assert (
+        not same(True, 1)
+        and not same(0, False)
+        and not same("1", 1)
+        and not same([1], [1, 2])
+        and not same(None, False)
+    )
     assert jaccard(["a", "a", "b"], ["a", "b", "b"]) == 0.5
 
 
@@ -115,7 +123,14 @@ def test_styles_and_ranges():
     assert worth(said, style="hermes", low=0.0, high=1.0) == 1.0
     assert worth(said + "<tool_call>broken</tool_call>", style="hermes", low=0.0, high=1.0) == pytest.approx(3.5 / 4)
     xml = "<tool_call><function=add><parameter=a>1</parameter><parameter=b>2</parameter></function></tool_call>"
-    tools = [{"function": {"name": "add", "parameters": {"properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}}}]
+    tools = [
+        {
+            "function": {
+                "name": "add",
+                "parameters": {"properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
+            }
+        }
+    ]
     assert ToolCalls(style="xml")(prompts=["?"], completions=[xml], calls=[GOLD], tools=[tools]) == [3.0]
     for bad in ({"grain": "rough"}, {"style": "yaml"}, {"low": 1.0, "high": 1.0}):
         with pytest.raises(ValueError, match="grain is one of|no style"):
@@ -133,7 +148,12 @@ def test_styles_and_ranges():
         (lines(("add", {})) + "\n<response>done</response>", GOLD, False, 0.0),
         ("junk " + lines(("add", {})), GOLD, False, 0.0),
         (lines(("add", {})) + " junk", GOLD, False, 0.0),
-        ("<think>a</think> <think>b</think>\n<response>b</response>", [], True, 0.0),  # full marks in the published code
+        (
+            "<think>a</think> <think>b</think>\n<response>b</response>",
+            [],
+            True,
+            0.0,
+        ),  # full marks in the published code
         ("<think>a</think><response>b</response>", [], True, 0.0),
         ("<think>a</think>\n<tool_call>{}</tool_call>", GOLD, False, 0.0),
         ("<response>b</response>\n<think>a</think>", [], True, 0.0),
@@ -150,7 +170,9 @@ def test_length_fixed_and_growing():
     assert ToolLength()(prompts=text, completions=text) == [0.5, 1.0, 0.0, 0.0]
     growing = ToolLength(words=384, grow=256 / 105)
     assert growing.needs == ("step",) and ToolLength().needs == ()
-    assert growing(prompts=text[:1] * 2, completions=text[:1] * 2, step=[0, 105]) == pytest.approx([256 / 384, 256 / 640])
+    assert growing(prompts=text[:1] * 2, completions=text[:1] * 2, step=[0, 105]) == pytest.approx(
+        [256 / 384, 256 / 640]
+    )
     with pytest.raises(ValueError, match="needs the column 'step'"):
         growing(prompts=text, completions=text)
 
