@@ -47,6 +47,8 @@ def run_logpi(env: str, algorithm: str, seed: int, steps: int | None) -> dict:
         arguments = Gym(env=env, algorithm=algorithm, seed=seed, steps=steps, out=path, evaluations=0, eval_episodes=EVAL_EPISODES,
                         save_every=10**9)  # fmt: skip
         outcome = run(arguments)
+        if outcome.stopped:
+            raise SystemExit("stopped before its end: no result")
         rows = [r for r in read_metrics(path) if "time/rollout" in r]
     solved = _solved([(r["num_tokens_seen"], r.get("reward_100", -1e9), r["step_time"]) for r in rows], env)
     return {
@@ -301,8 +303,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", default="")
     parser.add_argument("--peer")
-    for name in ("env", "algorithm", "library"):
+    for name in ("env", "algorithm"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--library", dest="side", choices=("logpi", "sb3"))
     parser.add_argument("--seed", type=int)
     parser.add_argument("--steps", type=int)
     a = parser.parse_args()
@@ -318,10 +321,10 @@ def main() -> None:
         torch.set_num_threads(1)
         apply_changes()
         start = time.process_time()
-        if a.library == "logpi" and os.environ.get("LOGPI_BENCHMARK_CHANGES"):
+        if a.side == "logpi" and os.environ.get("LOGPI_BENCHMARK_CHANGES"):
             found = loop_logpi(a.seed, a.steps)
         else:
-            found = (run_logpi if a.library == "logpi" else run_sb3)(a.env, a.algorithm, a.seed, a.steps)
+            found = (run_logpi if a.side == "logpi" else run_sb3)(a.env, a.algorithm, a.seed, a.steps)
         print(json.dumps(found | {"cpu_seconds": time.process_time() - start}))
 
 

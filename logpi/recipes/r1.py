@@ -69,7 +69,7 @@ def _check(a: R1) -> None:
     with mistakes():
         rewards = judged(a)
         rows = list(make_task(with_task(a).task).rows("train", a.seed)[:PROBED])
-        rewards.check(list(rows[0]))
+        rewards.check(list(rows[0]), rows)
         notice = probe(rows, rewards)
         _check_rows(a)
         for stage in STAGES:
