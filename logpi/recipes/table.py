@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from logpi.arguments import option, parse
@@ -20,14 +20,22 @@ class Table:
     markdown: bool = option(False, help="as a Markdown table")
 
 
+DULL = ("gamma", "eps", "ddof")  # fields that are left out where they have their class's default
+
+
 def _short(part: Any) -> str:
-    """`GAE(gamma=1.0, lam=0.95)` as `GAE`, with what differs from the class's defaults left in."""
+    """`GAE(gamma=1.0, lam=0.95)` as `GAE(lam=0.95)`: without dull defaults and what is None."""
     if part is None:
         return "–"
-    text = str(part)
-    for dull in ("gamma=1.0, ", "gamma=1.0", ", high=None", "eps=1e-06, ddof=1", "length="):
-        text = text.replace(dull, "")
-    return text.removesuffix("()")
+    if not is_dataclass(part):
+        return str(part).removesuffix("()")
+    known = [
+        (x.name, getattr(part, x.name))
+        for x in fields(part)
+        if x.name not in DULL or getattr(part, x.name) != x.default
+    ]
+    said = ", ".join(f"{name}={value!r}" for name, value in known if value is not None)
+    return type(part).__name__ + (f"({said})" if said else "")
 
 
 def cells(name: str) -> tuple[str, ...]:
