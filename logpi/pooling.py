@@ -94,7 +94,7 @@ def vote(answers: Sequence[str | None], scores: Sequence[float], right: Sequence
     >>> vote(["4", "5", "5"], [3.0, 1.0, 1.0], [True, False, False])
     1.0
     """
-    best = max(scores, default=0.0)
+    best = max((s for a, s in zip(answers, scores, strict=True) if a is not None), default=0.0)  # of those that vote
     weight: dict[str, float] = defaultdict(float)
     for answer, score in zip(answers, scores, strict=True):
         if answer is not None:
@@ -115,6 +115,8 @@ def _elected(weight: dict[str, float] | Counter[str], answers: Sequence[str | No
 def best_of(scores: Sequence[float], values: Sequence[float], n: int) -> float:
     """Expected value of the best-scored of n answers drawn without replacement from these; exact, ties share.
 
+    A score of -inf comes last; what is never the best of n has no part in the mean, whatever its value.
+
     Raises:
         ValueError: n is not between 1 and the number of answers.
 
@@ -130,7 +132,8 @@ def best_of(scores: Sequence[float], values: Sequence[float], n: int) -> float:
     out = 0.0
     for score in sorted(by_score):
         upto = below + len(by_score[score])
-        out += (math.comb(upto, n) - math.comb(below, n)) / total * fmean(by_score[score])
+        if upto >= n:
+            out += (math.comb(upto, n) - math.comb(below, n)) / total * fmean(by_score[score])
         below = upto
     return out
 

@@ -87,17 +87,25 @@ class AdaptiveKL:
         e = clip(KL/target − 1, −0.2, 0.2)          β ← β (1 + e · n/horizon)
 
     Attributes:
-        target: wanted KL of a whole response, in nats.
-        horizon: number of responses over which β may change by a fifth.
+        target: wanted KL of a whole response, in nats, > 0.
+        horizon: number of responses over which β may change by a fifth, ≥ 1.
+
+    Divergence: a batch of more than `horizon` responses counts as one of so many, or β could turn negative.
     """
 
     target: float = 6.0
     horizon: int = 10_000
 
+    def __post_init__(self) -> None:
+        if not (self.target > 0 and self.horizon >= 1):
+            raise ValueError(
+                f"adaptive KL needs a target above 0 nats and a horizon of at least 1 response, got {self}"
+            )
+
     def __call__(self, coef: float, kl: float, responses: int) -> float:
         """The next coefficient, from the mean KL of a response in nats and the number of responses seen."""
         error = min(max(kl / self.target - 1.0, -0.2), 0.2)
-        return coef * (1.0 + error * responses / self.horizon)
+        return coef * (1.0 + error * min(1.0, responses / self.horizon))
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,11 @@ def test_adaptive_controller(kl: float, expected: float) -> None:
     assert AdaptiveKL(target=6.0, horizon=10_000)(0.05, kl, 256) == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_batch_beyond_the_horizon_moves_the_coefficient_by_a_fifth_at_most() -> None:
+    assert AdaptiveKL(6.0, horizon=10)(0.1, 0.0, 64) == pytest.approx(0.08)
+    assert AdaptiveKL(6.0, horizon=10)(0.1, 99.0, 64) == pytest.approx(0.12)
+
+
 def test_estimators_are_values() -> None:
     import pickle
 
@@ -77,3 +82,5 @@ def test_bad_settings_are_refused() -> None:
         KL(0.1, k1, "lost")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must not be negative"):
         KL(-0.1)
+    with pytest.raises(ValueError, match="target above 0"):
+        AdaptiveKL(target=0.0)

@@ -28,6 +28,16 @@ def test_best_of_n_is_the_mean_over_all_draws():
         best_of(scores, values, 6)
 
 
+def test_what_has_no_verdict_is_never_the_best_of_several():
+    scores = [float("-inf"), 1.0, 2.0]
+    assert best_of(scores, scores, 2) == pytest.approx(5 / 3)  # not NaN: of two, one has a verdict
+    assert best_of(scores, [0.0, 1.0, 0.0], 1) == pytest.approx(1 / 3)
+
+
+def test_the_silent_do_not_decide_a_vote_by_their_score():
+    assert vote([None, "4", "5"], [0.0, -800.0, -900.0], [False, True, False]) == 1.0
+
+
 def test_a_weighted_vote_can_overrule_the_majority():
     right = [True, False, False]
     assert vote(["4", "5", "5"], [0.0, 0.0, 0.0], right) == 0.0

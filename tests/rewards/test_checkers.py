@@ -34,6 +34,18 @@ def test_patterns_are_checked_before_any_work() -> None:
         Rewards((Weighted(Regex()),)).check(["prompt"])
 
 
+def test_numbers_beyond_floating_point_are_wrong_and_not_without_a_verdict() -> None:
+    """A text without a verdict is not learned from: writing 1e999 must not be a way out of a 0."""
+    assert JsonSchema('{"type": "integer"}')(ASK * 2, ["1e999", "7"]) == [0.0, 1.0]
+    assert JsonSchema('{"multipleOf": 2.5}')(ASK * 2, ["1" + "0" * 400, "5"]) == [0.0, 1.0]
+
+
+def test_many_items_are_told_apart_in_time() -> None:
+    many = list(range(20_000))
+    verdicts = JsonSchema('{"uniqueItems": true}')(ASK * 3, [json.dumps(many), json.dumps([*many, 7.0]), "[1, true]"])
+    assert verdicts == [1.0, 0.0, 1.0]
+
+
 SCHEMA = {
     "type": "object",
     "properties": {

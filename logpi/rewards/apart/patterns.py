@@ -30,7 +30,7 @@ def _fits(text: str, schema: Any) -> bool:
             json.loads(block[-1] if block else text, parse_constant=_refuse) if len(text) <= MAX_TEXT else _refuse("")
         )
         return valid(value, schema, schema)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, OverflowError):  # 1e999 is JSON, and infinite here
         return False
 
 
@@ -73,15 +73,13 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Equal as JSON: 1 is 1.0 and is not true."""
-    if isinstance(a, bool) or isinstance(b, bool):
-        return a is b
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
-    return type(a) is type(b) and a == b or _number(a) and _number(b) and a == b
+def _key(value: Any) -> Any:
+    """Equal for values that are equal as JSON (1 is 1.0 and is not true), and hashable: many items are told apart in linear time."""
+    if isinstance(value, list):
+        return "array", *map(_key, value)
+    if isinstance(value, dict):
+        return "object", frozenset((k, _key(v)) for k, v in value.items())
+    return isinstance(value, bool), value
 
 
 def _kinds(schema: dict) -> list[str]:
@@ -100,7 +98,7 @@ def _array(value: list, schema: dict, root: Any) -> bool:
 
 
 def _unique(value: list) -> bool:
-    return not any(_same(a, b) for i, a in enumerate(value) for b in value[:i])
+    return len(set(map(_key, value))) == len(value)
 
 
 def _refers(value: Any, schema: dict, root: Any) -> bool:
@@ -118,8 +116,8 @@ def _only(kind: Callable[[Any], bool], check: Callable[[Any, dict], bool]) -> Ca
 _text, _list, _dict = _TYPES["string"], _TYPES["array"], _TYPES["object"]
 _CHECKS: dict[str, Callable[[Any, dict, Any], bool]] = {
     "type": lambda v, s, r: any(_TYPES[k](v) for k in _kinds(s)),
-    "enum": lambda v, s, r: any(_same(v, e) for e in s["enum"]),
-    "const": lambda v, s, r: _same(v, s["const"]),
+    "enum": lambda v, s, r: _key(v) in map(_key, s["enum"]),
+    "const": lambda v, s, r: _key(v) == _key(s["const"]),
     "properties": lambda v, s, r: not _dict(v) or _object(v, s, r),
     "additionalProperties": lambda v, s, r: not _dict(v) or _object(v, s, r),
     "required": _only(_dict, lambda v, s: all(k in v for k in s["required"])),
