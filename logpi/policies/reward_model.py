@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from logpi.policies.causal_lm import CausalLM
-from logpi.policies.loading import DTYPES, four_bits, load_tokenizer
+from logpi.policies.loading import DTYPES, four_bits, load_tokenizer, quiet
 from logpi.policies.packing import ATTENTION, pack, register
 from logpi.types import Batch, Evaluation
 
@@ -83,10 +83,11 @@ class RewardModel(nn.Module):
         loudness = logging.get_verbosity()
         logging.set_verbosity_error()  # a new head is no reason for a report
         try:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                str(path), num_labels=1, dtype=DTYPES[dtype], output_loading_info=True,
-                **(four_bits(dtype, device) if four_bit else {}),
-            )  # fmt: skip
+            with quiet():
+                model, info = AutoModelForSequenceClassification.from_pretrained(
+                    str(path), num_labels=1, dtype=DTYPES[dtype], output_loading_info=True,
+                    **(four_bits(dtype, device) if four_bit else {}),
+                )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"cannot load a reward model from {path}: {str(error).strip().splitlines()[0]}") from None
         finally:
@@ -99,7 +100,7 @@ class RewardModel(nn.Module):
         """Write what `transformers.AutoModelForSequenceClassification` and `AutoTokenizer` load."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        with self._attention(self._plain_attention):
+        with self._attention(self._plain_attention), quiet():
             self.model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
 

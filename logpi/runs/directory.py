@@ -91,8 +91,6 @@ class Run:
         with disk.reported(f"make the run {path}", "give another --out"):
             path.mkdir(parents=True, exist_ok=True)
             held = disk.lock(path / ".lock")
-            for name in ("samples", "checkpoints"):
-                (path / name).mkdir(exist_ok=True)
             disk.write(path / "versions.json", json.dumps(versions(), indent=2).encode())
             disk.write(path / "arguments.json", record.encode())  # last: this makes it a run
         return cls(path, held, trackers)
@@ -110,7 +108,6 @@ class Run:
         with disk.reported(f"go on with the run {path}"):
             held = disk.lock(path / ".lock")
             for place in (path, path / "samples", path / "checkpoints"):
-                place.mkdir(exist_ok=True)
                 disk.settle(place)
             metrics.cut_torn_line(path / "metrics.jsonl")
         _notice_changes(path)
@@ -192,6 +189,7 @@ class Run:
     def _append(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         data = b"".join(metrics.encode(row) for row in rows)
         with self._reported(f"write {path}"):
+            path.parent.mkdir(exist_ok=True)  # `samples/` is there only if there are any
             disk.append(path, data)
         self._unsynced |= {path, path.parent}
 

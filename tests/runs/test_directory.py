@@ -240,6 +240,15 @@ def test_changed_software_is_said(run: Run, caplog: pytest.LogCaptureFixture) ->
     assert f"since this run began: torch 1.0 -> {torch.__version__}" in caplog.text
 
 
+def test_a_run_that_keeps_nothing_has_no_empty_folders(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", "eval", {}):
+        pass
+    with Run.open(tmp_path / "run") as run:
+        assert run.latest() is None and run.best() is None
+        run.rewind(-1)
+    assert sorted(p.name for p in run.path.iterdir()) == [".lock", "arguments.json", "versions.json"]
+
+
 # --------------------------------------------------------------------------- a failing disk
 
 
@@ -250,7 +259,7 @@ def test_lost_permission_names_the_last_good_checkpoint() -> None:
     try:
         run = Run.create(root / "run", "rl", {})
         run.checkpoint(1, {"step": 1})
-        for path in (root, run.path, run.path / "samples", run.path / "checkpoints"):
+        for path in (root, run.path, run.path / "checkpoints"):
             path.chmod(0o555)
         if user == 0:
             os.seteuid(65534)
