@@ -44,6 +44,8 @@ def option(
     choices: Choices | None = None,
     nargs: str | int | None = None,
     positional: bool = False,
+    least: float | None = None,
+    above: float | None = None,
 ) -> Any:
     """A dataclass field with what the command line says about it.
 
@@ -53,8 +55,9 @@ def option(
         choices: allowed values, or a function that returns them (called only when a value is read, or for `--help`).
         nargs: argparse's, for tuples: "*" (the usual), "+" (at least one), or a number.
         positional: given without its name (`logpi describe NAME`).
+        least, above: bounds of a number, the first included, the second not.
     """
-    metadata = {"help": help, "choices": choices, "nargs": nargs, "positional": positional}
+    metadata = dict(help=help, choices=choices, nargs=nargs, positional=positional, least=least, above=above)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -141,6 +144,8 @@ class _Option:
     choices: Choices | None
     nargs: str | int | None
     positional: bool
+    least: float | None
+    above: float | None
 
     @property
     def flag(self) -> str:
@@ -158,6 +163,10 @@ class _Option:
         if allowed is not None and value is not None and value not in allowed:
             hint = did_you_mean(text, map(str, allowed)) or f"; one of: {', '.join(map(str, allowed))}"
             raise ValueError(f"unknown value {text!r}{hint}")
+        if self.least is not None and value is not None and value < self.least:
+            raise ValueError(f"must be at least {self.least:g}, not {text}")
+        if self.above is not None and value is not None and value <= self.above:
+            raise ValueError(f"must be above {self.above:g}, not {text}")
         return value
 
     def shown(self) -> str:
@@ -210,10 +219,8 @@ def _options(cls: type) -> list[_Option]:
         if not field.init:
             continue
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        meta = {"help": "", "choices": None, "nargs": None, "positional": False, **field.metadata}
         kind = _Kind.of(hints[field.name], f"{cls.__name__}.{field.name}")
-        known = {k: meta[k] for k in ("help", "choices", "nargs", "positional")}
-        found.append(_Option(field.name, kind, default, **known))
+        found.append(_Option(field.name, kind, default, **(field.metadata or option().metadata)))
     return found
 
 

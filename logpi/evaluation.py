@@ -26,7 +26,7 @@ from logpi.pooling import BestOf, Majority, PassAt, Sample, WeightedVote, best_o
 from logpi.rewards import Rewards
 from logpi.rollouts.answers import Answers, answer, prompt_ids, tally, told
 from logpi.rollouts.dialogue import Dialogues
-from logpi.rollouts.engine import Engine, Request, Sampling
+from logpi.rollouts.engine import SEEDS, Engine, Request, Sampling
 from logpi.rollouts.partner import ENDED
 from logpi.rollouts.text import Chat
 from logpi.scorers import Partial, Scorer
@@ -43,7 +43,6 @@ __all__ = [
 ]
 
 Record = dict[str, Any]
-SEEDS = 2**63 - 1  # as many as the engine draws its rows' seeds from
 
 
 def unanswerable(rewards: Rewards, rows: Sequence[Row]) -> list[int]:
@@ -174,8 +173,8 @@ class Evaluator:
     def __post_init__(self) -> None:
         if not self.rows:
             raise ValueError("there are no items to evaluate on")
-        if max(self.ks, default=1) > self.samples:
-            raise ValueError(f"pass@{max(self.ks)} needs at least {max(self.ks)} samples for each item: --samples")
+        if (most := max(self.ks, default=1)) > self.samples:
+            raise ValueError(f"pass@{most} needs at least {most} samples for each item: --samples")
         if self.lenient and self.lenient not in self.rewards.names:
             raise ValueError(f"no reward is called {self.lenient!r}: there are {', '.join(self.rewards.names)}")
 
@@ -249,7 +248,7 @@ class Evaluator:
         return self.scorer(every) if self.scorer else []
 
     def _generator(self, begin: int) -> torch.Generator:
-        """The engine takes one number for each sample: those of the items before `begin` are passed over."""
+        """The engine takes one seed for each sample: those of the items before `begin` are passed over."""
         generator = torch.Generator().manual_seed(self.seed)
         torch.randint(SEEDS, (begin * self.samples,), generator=generator)
         return generator

@@ -23,7 +23,8 @@ class Job:
     max_steps: int = 100
     beta: float | None = None
     rewards: tuple[str, ...] = option(("exact",), help="what to reward")
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = option((), least=1)
+    patience: float = option(1.0, above=0)
     out: Path = Path("runs/x")
     resume: bool = option(False, help="go on")
     shuffle: bool = True
@@ -101,6 +102,8 @@ def test_positional() -> None:
         ("--model m --sizes 1 x", "--sizes: 'x' is not a whole number"),
         ("--model m --lr", "--lr: expected one argument"),
         ("--model m --max-steps 0", "--max-steps must be at least 1"),
+        ("--model m --sizes 2 0", "--sizes: must be at least 1, not 0"),
+        ("--model m --patience 0", "--patience: must be above 0, not 0"),
         ("", "--model must be given"),
     ],
 )

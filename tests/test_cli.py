@@ -80,7 +80,12 @@ def test_mistakes_that_need_no_model(capsys, tmp_path):
         (["--model", "MODEL", "--options", "kl_target=1", "beta=0"], "beta above 0"),
         (["--model", "MODEL", "--schedule", "cosin"], "cosine"),
         (["--model", "MODEL", "--steps", "many"], "many"),
-        (["--model", "MODEL", "--prompts", "0"], "--prompts must be at least 1, not 0"),
+        (["--model", "MODEL", "--prompts", "0"], "--prompts: must be at least 1, not 0"),
+        (["--model", "MODEL", "--eval-items", "0"], "--eval-items: must be at least 1, not 0"),
+        (["--model", "MODEL", "--eval-samples", "0"], "--eval-samples: must be at least 1, not 0"),
+        (["--model", "MODEL", "--tool-timeout", "0"], "--tool-timeout: must be above 0, not 0"),
+        (["--model", "MODEL", "--tool-patience", "-1"], "--tool-patience: must be at least 0, not -1"),
+        (["--model", "MODEL", "--temperature", "0"], "--temperature: must be above 0, not 0"),
     ],
 )
 def test_mistakes_of_rl(capsys, model, tmp_path, words, expected):
@@ -163,3 +168,16 @@ def test_out_of_memory_is_one_line(capsys, monkeypatch, model, tmp_path):
     except SystemExit as leave:
         code = leave.code
     assert code == 2 and "out of memory" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sft", "--task", "addition", "--steps", "0"],
+        ["sft", "--task", "addition", "--save-every", "0"],
+        ["prefer", "--data", "x.jsonl", "--save-every", "0"],
+        ["reward-model", "--data", "x.jsonl", "--pairs", "0"],
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_read(capsys, words):
+    assert said(capsys, *words, "--model", "m").startswith(f"logpi {words[0]}: {words[-2]}: must be at least 1, not 0")

@@ -1,6 +1,7 @@
 """pass@k, majority votes, intervals, and the evaluator over a real small policy."""
 
 import itertools
+from dataclasses import replace
 from math import comb
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from logpi.envs.tasks import Addition
 from logpi.evaluation import Evaluator, by_level, estimates, interval, measures
+from logpi.policies.causal_lm import CausalLM
 from logpi.policies.small import small_policy
 from logpi.pooling import BestOf, Majority, PassAt, Sample, WeightedVote, majority, pass_at_k
 from logpi.rewards import rewards
@@ -61,19 +63,27 @@ def test_the_evaluator_measures_and_leaves_training_alone():
     assert [k for k in numbers if "@" in k and "_" not in k] == ["eval/pass@1", "eval/pass@2", "eval/pass@4"]
 
 
-def evaluator(rows=12, **options):
+def evaluator(rows=12, plain=False, **options):
+    """plain: of a model that is decoded by its own `generate`."""
     task = Addition()
     torch.manual_seed(0)
     policy = small_policy(task.alphabet, width=32, layers=2, heads=2)
+    if plain:
+        model = policy.model
+        model.config._attn_implementation, model._supports_attention_backend = "sdpa", False
+        with pytest.warns(UserWarning, match="padded"):
+            policy = CausalLM(model, policy.tokenizer)
     rows = [row | {"level": 1 + i % 2} for i, row in enumerate(task.rows("test")[:rows])]
     judged = rewards(["exact", "number:0"])
     return Evaluator(policy, Engine(policy), rows, judged, Sampling(max_tokens=6), samples=4, **options)
 
 
-def test_shards_change_nothing():
-    whole = next(evaluator().shards())
+@pytest.mark.parametrize("packed", [True, False])
+def test_shards_change_nothing(packed):
+    measured = evaluator(plain=not packed)
+    whole = next(measured.shards())
     for first, size in ((0, 5), (4, 3)):
-        parts = [r for shard in evaluator().shards(first, size) for r in shard]
+        parts = [r for shard in measured.shards(first, size) for r in shard]
         for kind in ("sampled", "greedy"):
             assert [r for r in parts if r["kind"] == kind] == [r for r in whole if r["kind"] == kind][first:]
 
@@ -141,6 +151,8 @@ def test_an_evaluator_that_cannot_be_is_refused():
         evaluator(rows=0)
     with pytest.raises(ValueError, match="pass@8 needs at least 8 samples"):
         evaluator(ks=(1, 8))
+    with pytest.raises(ValueError, match="pass@1 needs at least 1 samples"):
+        replace(evaluator(), samples=0)
     with pytest.raises(ValueError, match="no reward is called 'boxed': there are exact, number"):
         evaluator(lenient="boxed")
 

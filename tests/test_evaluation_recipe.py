@@ -105,7 +105,7 @@ def test_seen_items_are_listed_and_can_be_dropped(model, rows, tmp_path, capsys)
 
 @pytest.mark.parametrize(("words", "line"), [
     (("--pass-at", "1", "8"), "--samples 8"),
-    (("--save-every", "0"), "--save-every must be at least 1"),
+    (("--save-every", "0"), "--save-every: must be at least 1"),
 ])  # fmt: skip
 def test_impossible_arguments_are_one_line(model, capsys, words, line):
     with pytest.raises(SystemExit) as leave:

@@ -16,9 +16,9 @@ __all__ = ["ChatWith", "main"]
 class ChatWith(ModelArguments):
     """Arguments of `logpi chat`."""
 
-    temperature: float = option(0.7, help="of sampling; 0 takes the likeliest token each time")
+    temperature: float = option(0.7, help="of sampling; 0 takes the likeliest token each time", least=0)
     top_p: float = option(0.95, help="sample from the likeliest tokens of this total probability")
-    max_completion_length: int = option(512, help="tokens after which an answer is cut off")
+    max_completion_length: int = option(512, help="tokens after which an answer is cut off", least=1)
     seed: int = option(0, help="of sampling")
 
 

@@ -20,12 +20,16 @@ __all__ = ["TurnArguments", "columns"]
 class TurnArguments:
     """Limits of a conversation; `--max-completion-length` limits what the policy itself writes in all turns."""
 
-    max_turns: int = option(8, help="with tools: turns of the policy")
-    max_tool_calls: int = option(16, help="with tools: calls in one conversation")
-    max_observation_length: int = option(512, help="with tools: tokens of a reply; a longer one loses its middle")
-    tool_timeout: float = option(30.0, help="with tools: seconds for a reply")
+    max_turns: int = option(8, help="with tools: turns of the policy", least=1)
+    max_tool_calls: int = option(16, help="with tools: calls in one conversation", least=0)
+    max_observation_length: int = option(
+        512, help="with tools: tokens of a reply; a longer one loses its middle", least=1
+    )
+    tool_timeout: float = option(30.0, help="with tools: seconds for a reply", above=0)
     tool_patience: float = option(
-        0.05, help="with tools: seconds that all rows wait for replies; inf repeats bit for bit, slow tools or not"
+        0.05,
+        help="with tools: seconds that all rows wait for replies; inf repeats bit for bit, slow tools or not",
+        least=0,
     )
 
     def dialogues(self, task: Task, policy: CausalLM, chat: Chat) -> Dialogues | None:

@@ -35,8 +35,8 @@ class Demo:
     algorithm: str = option("grpo", help="any row of `logpi algorithms` that learns from rewards")
     options: tuple[str, ...] = option((), help="its settings, e.g. beta=0.04 epochs=2", nargs="*")
     seed: int = option(0, help="of everything")
-    sft_steps: int = option(600, help="updates of supervised fine-tuning")
-    steps: int = option(80, help="updates of reinforcement learning")
+    sft_steps: int = option(600, help="updates of supervised fine-tuning", least=1)
+    steps: int = option(80, help="updates of reinforcement learning", least=1)
     lr: float = option(1e-4, help="of reinforcement learning; 1e-3 shows a collapse")
     out: Path | None = option(None, help="directory (default: runs/demo-1, -2, …)")
 

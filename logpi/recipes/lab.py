@@ -57,10 +57,10 @@ class StepValues(Show):
     reward: str = option(
         "exact", help="what to reward, as in training: exact, number, boxed, tag_answer, my.py:function"
     )
-    samples: int = option(32, help="completions from each prefix")
+    samples: int = option(32, help="completions from each prefix", least=1)
     separator: str = option("\\n", help="what ends a step")
-    max_tokens: int = option(256, help="longest completion")
-    temperature: float = option(1.0, help="of sampling")
+    max_tokens: int = option(256, help="longest completion", least=1)
+    temperature: float = option(1.0, help="of sampling", above=0)
     seed: int = option(0, help="of sampling")
     chat: bool | None = option(None, help="put the prompt through the chat template (default: if the model has one)")
 

@@ -29,12 +29,12 @@ class Play:
     """Arguments of `logpi play`."""
 
     run: Path = option(help="a run's directory", positional=True)
-    episodes: int = option(3, help="to play")
+    episodes: int = option(3, help="to play", least=1)
     sample: bool = option(False, help="sample actions as in training, instead of the likeliest")
     seed: int = option(0, help="of the first episode")
     video: Path | None = option(None, help="write a .gif or .mp4 (default: RUN/play.gif where there is no text)")
-    max_frames: int = option(1500, help="of a video")
-    fps: float = option(8.0, help="of drawings in the terminal")
+    max_frames: int = option(1500, help="of a video", least=1)
+    fps: float = option(8.0, help="of drawings in the terminal", above=0)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -18,7 +18,6 @@ from logpi.recipes.common import (
     finish,
     mistakes,
     opened,
-    positive,
     read,
     settings,
 )
@@ -69,42 +68,31 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
     options: tuple[str, ...] = option(
         (), help="its settings, e.g. beta=0 high=0.28 epochs=2 entropy_coef=0.01 (see `logpi describe NAME`)", nargs="*"
     )
-    steps: int = option(200, help="updates")
-    prompts: int = option(8, help="prompts for each update")
-    num_generations: int = option(8, help="completions for each prompt (the group)")
-    max_completion_length: int = option(512, help="tokens after which a completion is cut off")
+    steps: int = option(200, help="updates", least=1)
+    prompts: int = option(8, help="prompts for each update", least=1)
+    num_generations: int = option(8, help="completions for each prompt (the group)", least=1)
+    max_completion_length: int = option(512, help="tokens after which a completion is cut off", least=1)
     truncation: str = option("bootstrap", help="what a cut-off completion is", choices=("bootstrap", "mask", "fail"))
     groups: str | None = option(
         None,
         help="those whose rewards are all equal (default: the algorithm's choice)",
         choices=("keep", "drop", "resample"),
     )
-    temperature: float = option(1.0, help="of the policy: sampled with, and trained with")
+    temperature: float = option(1.0, help="of the policy: sampled with, and trained with", above=0)
     stop: tuple[str, ...] = option((), help="strings that end a completion", nargs="*")
     lr: float = option(1e-6, help="peak learning rate (about 3e-4 for a model of a million parameters)")
-    warmup: int = option(0, help="updates over which the learning rate climbs")
+    warmup: int = option(0, help="updates over which the learning rate climbs", least=0)
     schedule: str = option("constant", help="of the learning rate after that", choices=("constant", "linear", "cosine"))
-    refresh_reference: int = option(0, help="set the KL penalty's reference to the policy every N updates; 0: never")
-    eval_every: int = option(20, help="steps between evaluations on held-out items; 0: only before and after")
-    eval_items: int = option(200, help="held-out items")
-    eval_samples: int = option(1, help="samples for each of them; more give pass@k and maj@k")
-    slots: int = option(128, help="completions decoded at a time")
+    refresh_reference: int = option(
+        0, help="set the KL penalty's reference to the policy every N updates; 0: never", least=0
+    )
+    eval_every: int = option(20, help="steps between evaluations on held-out items; 0: only before and after", least=0)
+    eval_items: int = option(200, help="held-out items", least=1)
+    eval_samples: int = option(1, help="samples for each of them; more give pass@k and maj@k", least=1)
+    slots: int = option(128, help="completions decoded at a time", least=1)
     mask_observations: bool = option(
         True, help="with tools: train on nothing that they said (off: for the ablation only)"
     )
-
-    def __post_init__(self) -> None:
-        positive(
-            self,
-            "steps",
-            "prompts",
-            "num_generations",
-            "max_completion_length",
-            "save_every",
-            "slots",
-            "max_turns",
-            "max_observation_length",
-        )
 
 
 def main(argv: Sequence[str]) -> int:

@@ -42,10 +42,10 @@ def rule(prompts, completions, **columns):
 class Demo:
     """Arguments of `logpi preferences-demo`."""
 
-    sft_steps: int = option(150, help="updates of supervised fine-tuning")
-    reward_steps: int = option(200, help="updates of the reward model")
-    ppo_steps: int = option(60, help="updates of PPO")
-    dpo_steps: int = option(200, help="updates of DPO")
+    sft_steps: int = option(150, help="updates of supervised fine-tuning", least=1)
+    reward_steps: int = option(200, help="updates of the reward model", least=1)
+    ppo_steps: int = option(60, help="updates of PPO", least=1)
+    dpo_steps: int = option(200, help="updates of DPO", least=1)
     pairs: int = option(4000, help="comparisons that both lanes learn from")
     seed: int = option(0, help="of everything")
     out: Path | None = option(None, help="directory (default: runs/preferences-demo-1, -2, …)")

@@ -18,7 +18,7 @@ __all__ = ["LoraArguments", "Role", "memory"]
 class LoraArguments:
     """Whether all weights learn, or adapters."""
 
-    lora: int = option(0, help="rank of LoRA adapters; 0: all weights learn")
+    lora: int = option(0, help="rank of LoRA adapters; 0: all weights learn", least=0)
     lora_alpha: float = option(32.0, help="their scale: W + (alpha / rank) B A")
     load_in_4bit: bool = option(False, help="frozen weights in 4 bits, under LoRA (QLoRA); needs a GPU")
 

@@ -24,7 +24,7 @@ class SourceArguments:
         "", help="further prompts, which have no answer: a file or hub name (reward: preference:PATH)"
     )
     general_share: float = option(0.25, help="their share of an update's prompts")
-    general_from: int = option(0, help="updates before they join")
+    general_from: int = option(0, help="updates before they join", least=0)
 
     def source(self, task: Task, prompts: int, seed: int) -> Source:
         """The source of prompts. Raises UserError if general prompts have answers that a verifier would judge."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from logpi.arguments import option, parse
 from logpi.recipes import rl, sft
-from logpi.recipes.common import positive, stage
+from logpi.recipes.common import stage
 
 __all__ = ["EXPERIMENTS", "Demo", "Experiment", "Lane", "main"]
 
@@ -102,18 +102,13 @@ class Demo:
     """Arguments of `logpi tools-demo`."""
 
     experiment: str = option("search", help="which", choices=tuple(EXPERIMENTS), positional=True)
-    seeds: int | None = option(None, help="of every lane (default: 3 for mask, else 1)")
+    seeds: int | None = option(None, help="of every lane (default: 3 for mask, else 1)", least=1)
     seed: int = option(0, help="the first of them")
-    sft_steps: int | None = option(None, help="updates on demonstrations (default: the experiment's)")
-    steps: int | None = option(None, help="updates of reinforcement learning (default: the experiment's)")
+    sft_steps: int | None = option(None, help="updates on demonstrations (default: the experiment's)", least=1)
+    steps: int | None = option(None, help="updates of reinforcement learning (default: the experiment's)", least=1)
     lr: float = option(1e-3, help="of reinforcement learning")
-    eval_items: int = option(200, help="held-out questions")
+    eval_items: int = option(200, help="held-out questions", least=1)
     out: Path | None = option(None, help="directory (default: runs/tools-demo-1, -2, …)")
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "sft_steps", "steps"):
-            if getattr(self, name) is not None:
-                positive(self, name)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ random numbers are drawn from torch's global generator (seeded here, and put bac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -25,9 +26,14 @@ def plain_generate(
     generator: torch.Generator | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[list[Completion]]:
-    """As `Engine.generate`; `limits` are the requests' token limits."""
+    """As `Engine.generate`; `limits` are the requests' token limits.
+
+    The generator gives a seed for each row, as there, though a request needs but its first: an evaluation that goes on passes over
+    so many.
+    """
     device = generator.device if generator is not None else "cpu"
-    seeds = torch.randint(2**31, (len(requests),), generator=generator, device=device).tolist()
+    rows = torch.randint(2**63 - 1, (sum(r.n for r in requests),), generator=generator, device=device).tolist()
+    seeds = [rows[end - r.n] for end, r in zip(accumulate(r.n for r in requests), requests, strict=True)]
     out = []
     with torch.random.fork_rng(), policy.plain_attention(), torch.no_grad():
         for request, limit, seed in zip(requests, limits, seeds, strict=True):
