@@ -85,11 +85,12 @@ def train(
     """
     loop = _Loop()
     start = _resume(run, rollout, learner, loop)
-    with progress or Progress(steps, start) as shower, _stop_on_signal() as stopping:
+    with progress or Progress(steps) as shower, _stop_on_signal() as stopping:
         if start == 0 and evaluate is not None and not loop.first:  # else it was measured before the run was stopped
             _evaluate(evaluate, 0, run, loop, shower)
             _save(run, 0, rollout, learner, loop, best=True)
         step = start
+        shower.begin(step)
         while step < steps and not stopping.is_set():
             step += 1
             metrics = _step(step, rollout, learner, run, loop)

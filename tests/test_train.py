@@ -1,6 +1,7 @@
 """The loop: what it logs, when it saves, what it says of a collapse, and what a full disk does to it."""
 
 import errno
+import io
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from logpi.optimizers import AdamW
 from logpi.runs import checkpoint
 from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
+from logpi.runs.progress import Progress
 from logpi.train import train
 from logpi.watch import Collapse
 
@@ -79,6 +81,29 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
     with Run.open(tmp_path / "run") as run:
         assert train(*parts(), run, steps=4).step == 4
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_resumed_run_s_time_left_is_of_the_steps_it_makes(tmp_path):
+    rollout, learner = parts()
+    with Run.create(tmp_path / "run", "test", {}) as run:
+        train(rollout, learner, run, steps=4)
+    now, out = [0.0], io.StringIO()
+    rollout, learner = parts()
+
+    class Slow(Bandit):
+        def __call__(self) -> logpi.Collected:
+            now[0] += 10
+            return super().__call__()
+
+    with Run.open(tmp_path / "run") as run:
+        progress = Progress(8, stream=out, every=0, clock=lambda: now[0])
+        train(Slow(rollout.policy), learner, run, steps=8, progress=progress)
+    assert [line.rpartition(" · ")[2] for line in out.getvalue().splitlines()] == [
+        "30s left",
+        "20s left",
+        "10s left",
+        "done",
+    ]
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ class Progress:
     """Shows how a run gets on.
 
     Args:
-        total: the last step. start: the step a resumed run has behind it.
+        total: the last step.
         stream: where to; standard error, so that a command's output can be piped.
         every: seconds between plain lines. The first and the last step are always shown.
         clock: seconds, for tests.
@@ -62,7 +62,6 @@ class Progress:
     def __init__(
         self,
         total: int,
-        start: int = 0,
         stream: TextIO | None = None,
         every: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
@@ -71,9 +70,14 @@ class Progress:
         self.total, self.every, self.clock, self.unit = total, every, clock, unit
         self.stream = stream if stream is not None else sys.stderr
         self.live = self.stream.isatty()
-        self._marks: deque[tuple[float, int, int]] = deque([(clock(), start, 0)], maxlen=_WINDOW + 1)
+        self._marks: deque[tuple[float, int, int]] = deque([(clock(), 0, 0)], maxlen=_WINDOW + 1)
         self._line, self._phase, self._shown_at = "", "", float("-inf")
         self._handler = _ToProgress(self)
+
+    def begin(self, step: int) -> None:
+        """The run goes on from `step`: the pace is measured from here and now."""
+        self._marks.clear()
+        self._marks.append((self.clock(), step, 0))
 
     def step(self, step: int, values: Mapping[str, float], tokens: int = 0) -> None:
         """One step is done: what came of it, and how many tokens (or environment steps) it took."""

@@ -57,7 +57,9 @@ def test_a_terminal_has_one_live_line_and_notes_above_it(monkeypatch: pytest.Mon
 
 def test_time_left_follows_the_present_pace_and_a_resumed_run_s_own_steps() -> None:
     clock, out = Clock(), io.StringIO()
-    progress = Progress(total=200, start=100, stream=out, every=0, clock=clock)
+    progress = Progress(total=200, stream=out, every=0, clock=clock)
+    clock.now += 50  # loading
+    progress.begin(100)
     for step in range(101, 151):
         clock.now += 1 if step < 120 else 4
         progress.step(step, {})
