@@ -195,7 +195,6 @@ class VectorLanes(Lanes):
         self.mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if self.mode == AutoresetMode.DISABLED:
             raise UserError("the vector environment has autoreset disabled; use SAME_STEP or NEXT_STEP")
-        self._begun = False
         self._over = np.zeros(self.n, bool)
         raw, info = env.reset(seed=0)
         own = mask_size(self.observation)

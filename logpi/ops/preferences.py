@@ -3,9 +3,8 @@
     sideᵢ = [i is best]/#best − [i is worst]/#worst        ±1 in a pair, all 0 in a group without a difference
     h = Σᵢ sideᵢ s(yᵢ) = s(y⁺) − s(y⁻)
 
-A method of the DPO family is a score s and a loss ℓ(h). Left out: what is done with them (`logpi.preferences`),
-and the choice
-of pairs (`rollouts/pairs.py`).
+A method of the DPO family is a score s and a loss ℓ(h). Left out: what is done with them (`logpi.preferences`), and the
+choice of pairs (`rollouts/pairs.py`).
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def spread(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def gathered(x: Tensor, mask: Tensor) -> Tensor:
-    """[B] the inverse of `_spread`; 0 for rows without an own action."""
+    """[B] the inverse of `spread`; 0 for rows without an own action."""
     return own(x, mask).gather(1, mask.long().argmax(1, keepdim=True)).squeeze(1)
 
 

@@ -192,7 +192,8 @@ class Preferences:
             yield collate([t for group in self.groups[start : start + self.size] for t in group])
 
     def __call__(self) -> Collected:
-        rows = [t for _ in range(self.size) for t in self._next()]
+        """The next `size` groups, numbered anew: one that two passes bring into the same batch counts twice, as two."""
+        rows = [replace(t, group=number) for number in range(self.size) for t in self._next()]
         metrics = {"num_tokens": float(sum(int(t.mask.sum()) for t in rows)), "epoch": self.cursor / len(self.groups)}
         return Collected(collate(rows), metrics)
 

@@ -131,11 +131,19 @@ def test_with_and_without_a_model_in_memory_the_steps_are_the_same():
 def test_order_is_new_in_each_pass_and_restored(policy):
     groups = read_pairs(policy, ROWS).groups
     rollout = Preferences(groups, size=8, seed=3)
-    first, second = (rollout().batch.group.tolist() for _ in range(2))
+    first, second = (rollout().batch.obs.tolist() for _ in range(2))
     assert sorted(first) == sorted(second) and first != second
     again = Preferences(groups, size=8, seed=3)
     again.load_state_dict({"cursor": 8})
-    assert again().batch.group.tolist() == second
+    assert again().batch.obs.tolist() == second
+
+
+def test_a_pair_that_two_passes_bring_into_one_batch_counts_twice(policy):
+    """As two pairs: under one number they would be one comparison of four rows, with the weight of one."""
+    rollout = Preferences(read_pairs(policy, ROWS[:3]).groups, size=4)
+    batch = rollout().batch
+    assert batch.group.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] and len({tuple(x) for x in batch.obs.tolist()}) == 6
+    assert algorithm("dpo", recorded=True).objective.weight(batch.mask, batch.group).amax() == 0.25
 
 
 def test_prompts_are_wrapped_as_asked(policy):
