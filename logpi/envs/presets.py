@@ -1,6 +1,7 @@
 """One table of settings for environments: published ones where they exist, said where they are ours.
 
-    preset("CartPole-v1", "ppo")        -> Preset(envs=8, n_steps=32, epochs=20, …)
+    preset("CartPole-v1", "ppo")                -> Preset(envs=8, n_steps=32, epochs=20, …)
+    preset("CartPole-v1", "ppo", "cleanrl")     other settings with a name (`OTHERS`); on the command line --options settings=cleanrl
 
 A setting is looked up by environment and algorithm, then by algorithm alone. Names are Stable-Baselines3's and RL-Zoo's where there is
 one. What an algorithm *is* stands in `algorithms`; nothing of it is repeated here. This file imports nothing heavy.
@@ -13,7 +14,7 @@ from typing import Any
 
 from logpi.errors import UserError
 
-__all__ = ["FRAGMENTS", "PRESETS", "Preset", "preset"]
+__all__ = ["FRAGMENTS", "OTHERS", "PRESETS", "Preset", "preset"]
 
 FRAGMENTS = (
     "a2c",
@@ -32,7 +33,8 @@ class Preset:
         envs: copies stepped together. n_steps: of each in a batch. episodes, group: in a batch; G of them share a reset seed.
         lr, linear: Adam's rate (ε = 1e-5), and whether it falls to 0. epochs, minibatches, max_grad_norm: see `update.SGD`; for TRPO
             epochs and minibatches are the critic's.
-        hidden, relu, shared, log_std: the networks. squash: Gaussian through tanh instead of clipped.
+        hidden, relu, shared, log_std, plain: the networks (plain: torch's initial weights, not orthogonal ones).
+        squash: Gaussian through tanh instead of clipped.
         normalize: running normalisation of observations. scale: rewards over the spread of the discounted return.
         repeat: every action is held for so many steps (exploration that lasts; counts as so many environment steps).
         options: of the algorithm. source: where the settings are from.
@@ -53,6 +55,7 @@ class Preset:
     relu: bool = False
     shared: bool = False
     log_std: float = 0.0
+    plain: bool = False
     squash: bool = False
     normalize: bool = False
     scale: bool = False
@@ -114,21 +117,31 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("LunarLander-v3", "trpo"): _p(TRPO, dict(gamma=0.99, lam=0.98), steps=200_000, envs=2, n_steps=512, epochs=15, minibatches=8,
                                    source=ZOO),
     ("InvertedPendulum-v5", "ppo"): _p(CONTINUOUS, steps=300_000, source="CleanRL, ppo_continuous_action.py, 300k steps"),
-    ("HalfCheetah-v5", "ppo"): CONTINUOUS,
+    ("HalfCheetah-v5", "ppo"): _p(PPO, dict(gamma=0.98, lam=0.92, low=0.1, entropy_coef=0.000401762, value_coef=2 * 0.58096), steps=1_000_000,
+                                  envs=1, n_steps=512, epochs=20, minibatches=8, lr=2.0633e-5, linear=False, max_grad_norm=0.8,
+                                  hidden=(256, 256), relu=True, log_std=-2.0, plain=True, normalize=True, scale=True,
+                                  source=f"{ZOO}, whose critic's error has no half"),
     ("logpi/GridWorld-v0", "ppo"): _p(PPO, dict(gamma=1.0), steps=30_000, n_steps=32, lr=3e-3, hidden=()),
     ("logpi/GridWorld-v0", "a2c"): _p(A2C, dict(gamma=1.0), steps=30_000, lr=1e-2, hidden=()),
     ("logpi/GridWorld-v0", "trpo"): _p(TRPO, dict(gamma=1.0), steps=30_000, n_steps=64, lr=1e-2, hidden=()),
 }  # fmt: skip
+# settings with a name, beside the preset's
+OTHERS: dict[tuple[str, str, str], Preset] = {
+    ("CartPole-v1", "ppo", "cleanrl"): _p(PPO, dict(entropy_coef=0.01), steps=500_000, envs=4, lr=2.5e-4, source="CleanRL, ppo.py"),
+    ("CartPole-v1", "ppo", "wide"): _p(PRESETS["CartPole-v1", "ppo"], steps=300_000, envs=128, epochs=3, minibatches=4, lr=4e-3,
+                                       source="ours, for --vectorized"),
+    ("HalfCheetah-v5", "ppo", "cleanrl"): CONTINUOUS,
+}  # fmt: skip
 GRID = dict(updates=100, lr=3e-2, hidden=())  # a table: one number for each state and action
 
 
-def preset(env: str, algorithm: str, **changed: Any) -> Preset:
-    """The settings, with changes.
+def preset(env: str, algorithm: str, settings: str | None = None, **changed: Any) -> Preset:
+    """The settings, or those of this name, with changes.
 
     Raises:
-        UserError: a change of something that a preset does not hold, or to something that it cannot be.
+        UserError: a name that is not in `OTHERS`; a change of something that a preset does not hold, or to something that it cannot be.
     """
-    found = PRESETS.get((env, algorithm))
+    found = PRESETS.get((env, algorithm)) if settings is None else _named(env, algorithm, settings)
     if found is None:
         found = DEFAULTS.get(algorithm, GROUPS)
         if env == "logpi/GridWorld-v0":
@@ -141,6 +154,15 @@ def preset(env: str, algorithm: str, **changed: Any) -> Preset:
     if "hidden" in changed:
         changed["hidden"] = tuple(changed["hidden"])
     return replace(found, **changed)
+
+
+def _named(env: str, algorithm: str, settings: str) -> Preset:
+    there = {name: p for (e, a, name), p in OTHERS.items() if (e, a) == (env, algorithm)}
+    if settings not in there:
+        raise UserError(
+            f"no settings {settings!r} for {algorithm} on {env}; by name there are: {', '.join(there) or 'none'}"
+        )
+    return there[settings]
 
 
 KINDS = {"bool": (bool, "true or false"), "int": (int, "a whole number above 0"), "float": ((int, float), "a number"),

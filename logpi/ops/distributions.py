@@ -33,6 +33,7 @@ __all__ = [
 
 Array = np.ndarray
 LOG_2PI = math.log(2 * math.pi)
+TINY = np.finfo(np.float32).tiny
 
 
 class Distribution(ABC):
@@ -81,8 +82,9 @@ class Distribution(ABC):
 
 
 def _gumbel_argmax(logits: Array, rng: np.random.Generator) -> Array:
-    """A sample from softmax(logits): argmaxₐ (lₐ − log Eₐ), E ~ Exp(1)."""
-    return (logits - np.log(rng.standard_exponential(logits.shape, dtype=np.float32))).argmax(-1)
+    """A sample from softmax(logits): argmaxₐ (lₐ − log Eₐ), E ~ Exp(1). In float32 E can be 0, which would choose even what is forbidden."""
+    waited = rng.standard_exponential(logits.shape, dtype=np.float32)
+    return (logits - np.log(np.maximum(waited, TINY))).argmax(-1)
 
 
 @dataclass(frozen=True)

@@ -236,13 +236,14 @@ def dense(inputs: int, hidden: Sequence[int], activation: type[nn.Module] = nn.T
 
 def mlp(
     features: int, kind: Distribution, *, hidden: Sequence[int] = (64, 64), critic: bool = True, shared: bool = False,
-    normalize: bool = False, masks: int = 0, log_std: float = 0.0, activation: type[nn.Module] = nn.Tanh,
+    normalize: bool = False, masks: int = 0, log_std: float = 0.0, activation: type[nn.Module] = nn.Tanh, plain: bool = False,
 ) -> ActorCritic:  # fmt: skip
     """Separate (the better default: arXiv:2006.05990, C47) or shared dense networks.
 
     Args:
         features: D, without the mask's columns. hidden: widths. shared: one trunk for policy and value.
-        normalize: running normalisation of the features. masks: number of the mask's columns.
+        normalize: running normalisation of the features. masks: number of the mask's columns. plain: torch's own initial weights, which
+            some published settings were tuned with, instead of orthogonal ones.
 
     >>> from logpi.ops.distributions import Categorical
     >>> mlp(4, Categorical(2)).actor()(np.zeros((8, 4), np.float32)).shape
@@ -255,4 +256,7 @@ def mlp(
     value = nn.Sequential(*inner, orthogonal(nn.Linear(width, 1), 1.0)) if critic else None
     trunk = nn.Sequential(*dense(features, hidden, activation)) if shared else None
     norm = Normalizer(features) if normalize else None
+    for layer in nn.ModuleList([n for n in (actor, value, trunk) if n is not None]).modules() if plain else ():
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
     return ActorCritic(kind, actor, value, trunk=trunk, normalizer=norm, masks=masks, log_std=log_std)

@@ -117,6 +117,7 @@ def resolved(a: Gym) -> tuple[Preset, dict[str, Any]]:
 
     name = algorithm(a.algorithm).name
     chosen = settings(a.options)
+    named = chosen.pop("settings", None)
     changed = {x.name: chosen.pop(x.name) for x in fields(Preset) if x.name in chosen}
     if name in FRAGMENTS and a.updates is not None:
         raise UserError(f"{name} learns from fragments of a fixed size: say --steps, not --updates")
@@ -125,7 +126,7 @@ def resolved(a: Gym) -> tuple[Preset, dict[str, Any]]:
             f"{name} learns from whole episodes, whose length nobody knows before: say --updates, not --steps"
         )
     changed |= {k: v for k, v in (("steps", a.steps), ("updates", a.updates)) if v is not None}
-    return preset(a.env, name, **changed), chosen
+    return preset(a.env, name, named, **changed), chosen
 
 
 def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm:
@@ -170,7 +171,7 @@ def make_policy(lanes: Lanes, p: Preset, critic: bool) -> ActorCritic:
         return cnn(lanes.obs.shape[1:], kind, critic=critic, log_std=p.log_std)
     return mlp(
         lanes.features, kind, hidden=p.hidden, critic=critic, shared=p.shared, normalize=p.normalize, masks=lanes.masks,
-        log_std=p.log_std, activation=nn.ReLU if p.relu else nn.Tanh,
+        log_std=p.log_std, activation=nn.ReLU if p.relu else nn.Tanh, plain=p.plain,
     )  # fmt: skip
 
 

@@ -167,3 +167,12 @@ def test_the_initial_policy_is_close_to_uniform():
     assert np.abs(logits).max() < 0.05
     w = policy.critic_net[2].weight
     torch.testing.assert_close(w @ w.T, 2 * torch.eye(64), atol=1e-4, rtol=0)
+
+
+def test_a_waiting_time_of_zero_chooses_no_forbidden_action():
+    class Zeros:
+        def standard_exponential(self, shape, dtype):
+            return np.zeros(shape, dtype)
+
+    with np.errstate(all="raise"):
+        assert Categorical(3).sample(np.array([[0.0, -1e8, -1.0]], np.float32), Zeros()).tolist() == [0]

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from logpi.algorithms import NAMES
-from logpi.envs.presets import FRAGMENTS, PRESETS, preset
+from logpi.envs.presets import FRAGMENTS, OTHERS, PRESETS, preset
 from logpi.errors import UserError
 from logpi.recipes import gym, play
 from logpi.recipes.seeds import interval
@@ -153,10 +153,18 @@ def test_an_uninstalled_environment_names_what_to_install(monkeypatch):
 def test_presets_are_consistent():
     from logpi.recipes.gym import make_algorithm
 
-    for (env, name), p in PRESETS.items():
+    for (env, name, *_), p in [*PRESETS.items(), *OTHERS.items()]:
         assert p.steps >= p.envs * p.n_steps and (p.envs * p.n_steps) % p.minibatches == 0, (env, name)
         make_algorithm(name, p, {})
         assert p.source
     with pytest.raises(UserError, match="no setting"):
         preset("CartPole-v1", "ppo", nsteps=3)
+    assert preset("HalfCheetah-v5", "ppo").plain and not preset("HalfCheetah-v5", "ppo", "cleanrl", lr=1e-3).plain
+    with pytest.raises(UserError, match="there are: cleanrl, wide"):
+        preset("CartPole-v1", "ppo", "clenrl")
     assert preset("CartPole-v1", "ppo", max_grad_norm=None, lr=1, hidden=[], relu=True).hidden == ()
+
+
+def test_a_named_setting_is_chosen_among_the_options():
+    chosen, rest = gym.resolved(gym.Gym(options=("settings=cleanrl", "lr=1e-3", "gamma=0.9")))
+    assert (chosen.envs, chosen.lr, rest) == (4, 1e-3, {"gamma": 0.9})
