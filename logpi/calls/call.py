@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["MOST", "Attempt", "Call", "Malformed", "Schema", "Style", "answering", "defused", "functions"]
+__all__ = ["MOST", "Attempt", "Call", "Malformed", "Schema", "Style", "Tagged", "answering", "defused", "functions"]
 
 MOST = 100
 """Attempts that are read of one turn; what follows is passed over."""
@@ -59,6 +59,26 @@ class Style(Protocol):
     def results(self, results: Sequence[str]) -> str:
         """The tools' results as text that follows the turn, for models without a chat template."""
         ...
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """What styles share that write each call, and each result, between tags of its own.
+
+    Attributes:
+        tag, result: names of the two tags.
+    """
+
+    tag: str = "tool_call"
+    result: str = "tool_response"
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        return (f"</{self.tag}>",)
+
+    def results(self, results: Sequence[str]) -> str:
+        framed = [f"<{self.result}>\n{defused(r, self.result, self.tag)}\n</{self.result}>" for r in results]
+        return "\n" + "\n".join(framed) + "\n"
 
 
 def answering(text: str) -> str:

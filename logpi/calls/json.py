@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, answering, defused
+from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, Tagged, answering, defused
 
 __all__ = ["Hermes", "Lines"]
 
@@ -61,22 +61,12 @@ def _dump(call: Call, key: str) -> str:
 
 
 @dataclass(frozen=True)
-class Hermes:
+class Hermes(Tagged):
     """One `<tool_call>` for each call, key `arguments`; results between `<tool_response>` tags.
-
-    Attributes:
-        tag, result: names of the two tags.
 
     >>> Hermes().parse('Let me see. <tool_call>{"name": "sin", "arguments": {"x": 0}}</tool_call>')
     [Call(name='sin', arguments={'x': 0})]
     """
-
-    tag: str = "tool_call"
-    result: str = "tool_response"
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        return (f"</{self.tag}>",)
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
         return list(islice(self._attempts(answering(text)), MOST))
@@ -110,10 +100,6 @@ class Hermes:
             f"For each function call, return a json object with function name and arguments within <{self.tag}></{self.tag}> XML tags:\n"
             f'<{self.tag}>\n{{"name": <function-name>, "arguments": <args-json-object>}}\n</{self.tag}>'
         )
-
-    def results(self, results: Sequence[str]) -> str:
-        framed = [f"<{self.result}>\n{defused(r, self.result, self.tag)}\n</{self.result}>" for r in results]
-        return "\n" + "\n".join(framed) + "\n"
 
 
 @dataclass(frozen=True)

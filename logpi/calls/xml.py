@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, answering, defused, functions
+from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, Tagged, answering, functions
 from logpi.calls.schema import read
 
 __all__ = ["Xml"]
@@ -31,19 +31,12 @@ _PARAMETER = re.compile(r"\s*<parameter=([^<>\s]+)>\n?")
 
 
 @dataclass(frozen=True)
-class Xml:
+class Xml(Tagged):
     """`<tool_call><function=name><parameter=key>value</parameter></function></tool_call>`.
 
     >>> Xml().parse("<tool_call><function=sin><parameter=x>\\n0\\n</parameter></function></tool_call>")
     [Call(name='sin', arguments={'x': '0'})]
     """
-
-    tag: str = "tool_call"
-    result: str = "tool_response"
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        return (f"</{self.tag}>",)
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
         known = functions(tools)
@@ -90,10 +83,6 @@ class Xml:
             "If you choose to call a function, reply in this format, with nothing after it:\n"
             f"<{self.tag}>\n<function=example_function>\n<parameter=example_parameter>\nvalue\n</parameter>\n</function>\n</{self.tag}>"
         )
-
-    def results(self, results: Sequence[str]) -> str:
-        framed = [f"<{self.result}>\n{defused(r, self.result, self.tag)}\n</{self.result}>" for r in results]
-        return "\n" + "\n".join(framed) + "\n"
 
 
 def _parameters(call: Call) -> str:

@@ -10,6 +10,7 @@ conversation (they are the prompt).
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +28,26 @@ __all__ = ["OpenAICalls", "ToolRL"]
 
 
 @dataclass(frozen=True)
-class ToolRL:
+class _Recorded(ABC):
+    """A file whose rows end in a recorded answer. test_share: of rows on the test side, by a hash of the prompt."""
+
+    path: str
+    test_share: float = 0.1
+
+    def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
+        return parted(self._rows, split, seed, self.test_share, self.path)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return [self._row(raw, where) for where, raw in read_raw(self.path)]
+
+    @abstractmethod
+    def _row(self, raw: Row, where: str) -> Row:
+        """A raw row in our layout. Raises ValueError with its place."""
+
+
+@dataclass(frozen=True)
+class ToolRL(_Recorded):
     """ToolRL's rows: a system message with the tools, the dialogue so far, and what should be said.
 
     A row: `prompt` (messages), `calls` (`{"name", "arguments"}`), `respond` (a response is wanted), `completion` (the recorded answer).
@@ -40,17 +60,8 @@ class ToolRL:
         ValueError: a missing file, rows of another layout, an answer whose calls cannot be read.
     """
 
-    path: str
-    test_share: float = 0.1
     name: str = field(default="toolrl", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(ToolCalls()), Weighted(ToolFormat()))), init=False, repr=False)
-
-    def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
-        return parted(self._rows, split, seed, self.test_share, self.path)
-
-    @cached_property
-    def _rows(self) -> list[Row]:
-        return [self._row(raw, where) for where, raw in read_raw(self.path)]
 
     def _row(self, raw: Row, where: str) -> Row:
         said, prompt = raw.get("output"), raw.get("prompt")
@@ -74,7 +85,7 @@ class ToolRL:
 
 
 @dataclass(frozen=True)
-class OpenAICalls:
+class OpenAICalls(_Recorded):
     """Conversations that end in an assistant's message with tool calls (or with plain text: nothing should be called).
 
     A row: `prompt` (the messages before, the tools announced in the system message as the style does), `calls`, `tools`, `completion`.
@@ -87,11 +98,9 @@ class OpenAICalls:
         ValueError: a missing file, a conversation that does not end with the assistant, arguments that are no JSON object.
     """
 
-    path: str
     style: str = "hermes"
     announce: bool = True
     grain: str = "fine"
-    test_share: float = 0.1
     name: str = field(default="openai", init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -100,13 +109,6 @@ class OpenAICalls:
     @property
     def reward(self) -> Rewards:
         return Rewards((Weighted(ToolCalls(self.grain, self.style, low=0.0, high=1.0, idle=True)),))
-
-    def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
-        return parted(self._rows, split, seed, self.test_share, self.path)
-
-    @cached_property
-    def _rows(self) -> list[Row]:
-        return [self._row(raw, where) for where, raw in read_raw(self.path)]
 
     def _row(self, raw: Row, where: str) -> Row:
         messages, tools = [dict(m) for m in raw.get("messages") or ()], standard(raw.get("tools") or [])
