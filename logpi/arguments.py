@@ -199,6 +199,8 @@ class _Option:
 
 def _argparse_type(option: _Option) -> Callable[[str], Any]:
     def read(text: str) -> Any:
+        if text is argparse.SUPPRESS:  # argparse asks for the type of a default too, where a positional is left out
+            return text
         try:
             return option.read(text)
         except ValueError as error:

@@ -86,6 +86,25 @@ def test_positional() -> None:
         parse(Describe, [], "logpi describe")
 
 
+@dataclass(frozen=True)
+class Watch:
+    run: Path = option(help="a run", positional=True)
+
+
+@dataclass(frozen=True)
+class Show:
+    what: str = option("search", help="which", choices=("search", "mask"), positional=True)
+
+
+def test_a_positional_left_out_is_missing_or_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not argparse's own mark for `nothing was given`, read as a path or as an unknown value."""
+    with pytest.raises(SystemExit):
+        parse(Watch, [], "logpi play")
+    assert "RUN must be given" in capsys.readouterr().err
+    assert parse(Show, [], "logpi tools-demo") == Show("search")
+    assert parse(Show, ["mask"], "logpi tools-demo") == Show("mask")
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
