@@ -55,7 +55,9 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
     """Arguments of `logpi rl`."""
 
     recipe: str = option("", help="arguments that a paper published, before your own", choices=("", *RECIPES))
-    task: str = option("addition", help="addition, countdown, sort, reverse, letters, a file of rows, or a hub name")
+    task: str = option(
+        "addition", help="addition, countdown, sort, facts, … (docs/guide.md), a file of rows, or a hub name"
+    )
     rewards: tuple[str, ...] = option(
         (),
         help="NAME, FILE.py:FUNCTION or model:PATH, with :WEIGHT (0: only measured), summed (default: the task's own)",
