@@ -1,9 +1,8 @@
 """The expectation and the variance of what an optimiser step would apply, over every batch that a rollout could bring.
 
 A batch is N prompts × M responses. Samples are exchangeable, so a group is a multiset of responses with its multinomial
-probability, and a batch a multiset of groups. Each batch goes through the objective's own `prepare`, `weight` and
-`loss`, and
-autograd: no formula of an estimator is written here. Left out: what the result should be (`claims.py`).
+probability, and a batch a multiset of groups. Each batch goes through the objective's own `prepare`, `weight` and `loss`,
+and autograd: no formula of an estimator is written here. Left out: what the result should be (`claims.py`).
 """
 
 from __future__ import annotations
