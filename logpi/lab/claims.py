@@ -1,5 +1,4 @@
-"""What theory says each estimator's expected gradient is: closed forms, written from the papers' algebra and not from
-the code.
+"""What theory says each estimator's expected gradient is: closed forms, from the papers' algebra and not from the code.
 
 Each is a function of a `World` that returns E[∇L̂] [S·A] (or its limit), made of single trajectories, values and ∇J
 only. Left out: the estimators themselves, which are the library's own.
@@ -138,11 +137,8 @@ def _alone(name: str, **parts: object) -> PolicyGradient:
 
 
 def _claims() -> tuple[Claim, ...]:
-    exact = [
-        ("policy_gradient", {}), ("reinforce", {}), ("reinforce_baseline", {}), ("actor_critic_q", {}), ("rloo", {}),
-        ("remax", {}), ("orz", {}), ("ppo", {}), ("a2c", {}),
-    ]  # fmt: skip
-    rows = [Claim(name, _alone(name, **parts), "−∇J", _policy_gradient) for name, parts in exact]
+    exact = "policy_gradient reinforce reinforce_baseline actor_critic_q rloo remax orz ppo a2c".split()
+    rows = [Claim(name, _alone(name), "−∇J", _policy_gradient) for name in exact]
     rows += [
         Claim(f"{short}, wrong V", _alone(name), "−∇J", _policy_gradient, critic=wrong_critic)
         for short, name in (("orz", "orz"), ("baseline", "reinforce_baseline"))
