@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -87,6 +88,77 @@ def test_each_published_layout_becomes_items(tmp_path):
     assert row["task_id"] == 11 and "assert add(1) == 12" in row["prompt"] and row["prompt"].endswith("[BEGIN]\n")
     row = first("rows", "h.jsonl", [{"prompt": "1+1=", "answer": 2, "extra": "x"}])
     assert row["prompt"] == "1+1=" and row["answer"] == "2" and row["extra"] == "x"
+
+
+# MATH (Hendrycks et al. 2021, MIT licence): the first row of MATH-500, every column as published
+MATH500 = {
+    "problem": "Convert the point $(0,3)$ in rectangular coordinates to polar coordinates.  Enter your answer in the form "
+    "$(r,\\theta),$ where $r > 0$ and $0 \\le \\theta < 2 \\pi.$",
+    "solution": "We have that $r = \\sqrt{0^2 + 3^2} = 3.$  Therefore, the polar coordinates are "
+    "$\\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}.$",
+    "answer": "\\left( 3, \\frac{\\pi}{2} \\right)", "subject": "Precalculus", "level": 2, "unique_id": "test/precalculus/807.json",
+}  # fmt: skip
+ASKED, WORKING = "Find $m+n$.", "So $m+n=\\boxed{25}$."
+AIME_SHAPES = {  # the columns of each, made-up contents
+    "HuggingFaceH4/aime_2024": {"id": 60, "problem": ASKED, "solution": WORKING, "answer": "025", "url": "https://x", "year": "2024"},
+    "AI-MO/aimo-validation-aime": {"id": 0, "problem": ASKED, "solution": WORKING, "answer": "25", "url": "https://x"},
+    "Maxwell-Jia/AIME_2024": {"ID": "2024-II-4", "Problem": ASKED, "Solution": WORKING, "Answer": 25},
+    "math-ai/aime24": {"id": 60, "problem": ASKED, "solution": "\\boxed{25}", "url": "https://x"},  # no answer column
+    "math-ai/aime25": {"problem": ASKED, "answer": "25", "id": "0"},
+    "opencompass/AIME2025": {"question": ASKED, "answer": "25^\\circ"},  # one of its answers is in degrees
+    "MathArena/aime_2025": {"problem_idx": 1, "answer": 25, "problem": ASKED, "problem_type": ["Number Theory"]},
+    "di-zhang-fdu/AIME_1983_2024": {"ID": "1983-1", "Year": 1983, "Problem Number": 1, "Question": ASKED, "Answer": "025", "Part": None},
+    "a number called problem": {"id": "AIME24I-1", "year": 2024, "contest": "AIME I", "problem": 1, "question": ASKED, "answer": "25"},
+}  # fmt: skip
+
+
+def judged(made: Benchmark, row: dict, *said: str) -> list[float | None]:
+    columns = {k: [v] * len(said) for k, v in row.items() if k not in ("prompt", "completion")}
+    return [s.parts["strict"] for s in made.reward.score([row["prompt"]] * len(said), list(said), None, columns)]
+
+
+def test_math_500_as_it_is_published(tmp_path):
+    made = task(f"math500:{write(tmp_path / 'test.jsonl', [MATH500])}")
+    [row] = made.rows("test")
+    assert row["question"] == MATH500["problem"] and row["answer"] == MATH500["answer"] and row["level"] == 2
+    assert (row["subject"], row["unique_id"]) == ("Precalculus", "test/precalculus/807.json")
+    assert judged(made, row, r"\boxed{(3,\frac{\pi}{2})}", r"\boxed{(3, \pi/2)}", r"\boxed{(3,\pi)}", "(3, π/2)") == [
+        1,
+        1,
+        0,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("name", AIME_SHAPES)
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".csv"])
+def test_aime_as_each_data_set_publishes_it(tmp_path, name, suffix):
+    raw, path = AIME_SHAPES[name], tmp_path / f"aime{suffix}"
+    if suffix == ".parquet":
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.Table.from_pylist([raw]), path)
+    elif suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, raw)
+            writer.writeheader()
+            writer.writerow(raw)
+    else:
+        write(path, [raw])
+    made = task(f"aime:{path}")
+    [row] = made.rows("test")
+    assert row["question"] == ASKED and row["prompt"].startswith(ASKED)
+    assert judged(made, row, r"so \boxed{25}", r"\boxed{025}", r"\boxed{26}", "25") == [1, 1, 0, 0]
+
+
+def test_rows_that_are_no_items_are_named_with_their_place(tmp_path):
+    for raw, said in (
+        ({"problem": ASKED, "id": 1}, "line 2: no column 'answer'"),
+        ({"answer": "25"}, "line 2: no column 'question' or 'problem'"),
+        ([ASKED, "25"], "line 2: expected an object with named columns, got list"),
+        ({"problem": ASKED, "answer": {"value": 25}}, "line 2: 'answer' must be a text, a number or a list"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            task(f"aime:{write(tmp_path / 'bad.jsonl', [AIME[0], raw])}").rows("test")
 
 
 def test_a_file_is_the_test_and_splits_do_not_mix(tmp_path):
