@@ -76,6 +76,16 @@ def _reference(batch: Batch, ref: Evaluation | None, recorded: bool) -> Tensor |
     return None if logp is None else own(logp.detach(), batch.mask)
 
 
+def _gathered_sides(batch: Batch, targets: Targets) -> Tensor:
+    """[B] the rows' sides. Raises ValueError if a comparison has lost a side: its margin would be one response's score alone."""
+    side = gathered(targets.advantage, batch.mask)
+    if bool((by_group(side, batch.group).abs() > 1e-3).any()):
+        raise ValueError(
+            "rows of one comparison were parted: minibatches must be at most as many as the groups of a batch"
+        )
+    return side
+
+
 @dataclass(frozen=True)
 class Preference(_Fixed):
     """The better response of a prompt against the worse one (this module's first lines).
@@ -112,9 +122,13 @@ class Preference(_Fixed):
         return Targets(logp_old, logp_ref, spread(sides(batch), batch.mask))
 
     def loss(self, batch: Batch, targets: Targets, weight: Tensor, now: Evaluation) -> tuple[Tensor, dict[str, Tensor]]:
-        """Σ over pairs of weight · (λ ℓ(h) + α NLL of the winner), and implicit rewards. Every group must be whole."""
+        """Σ over pairs of weight · (λ ℓ(h) + α NLL of the winner), and implicit rewards.
+
+        Raises:
+            ValueError: a group is not whole.
+        """
         mask = batch.mask
-        side, logp = gathered(targets.advantage, mask), own(now.logp, mask)
+        side, logp = _gathered_sides(batch, targets), own(now.logp, mask)
         score = self.score(logp, targets.logp_ref, mask)
         share = side.abs() / 2 * gathered(weight.to(logp.dtype), mask)  # adds up to its weight over a pair
         pair, h = by_group(share, batch.group), by_group(side * score, batch.group)
@@ -260,12 +274,12 @@ class RewardModelling(_Fixed):
         return Targets(blank, None, spread(side, batch.mask), baseline=spread(margin, batch.mask))
 
     def loss(self, batch: Batch, targets: Targets, weight: Tensor, now: Evaluation) -> tuple[Tensor, dict[str, Tensor]]:
-        """Σ over pairs, and the scores. Every group must be whole. Raises ValueError without values."""
+        """Σ over pairs, and the scores. Raises ValueError without values, or if a group is not whole."""
         if now.value is None or targets.baseline is None:
             raise ValueError("reward modelling needs a policy that gives values: a RewardModel")
         mask = batch.mask
         last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
-        side = gathered(targets.advantage, mask)
+        side = _gathered_sides(batch, targets)
         score = torch.where(side != 0, now.value.gather(1, last[:, None]).squeeze(1), 0.0)
         share = side.abs() / 2 * gathered(weight.to(score.dtype), mask)
         pair, h = by_group(share, batch.group), by_group(side * score, batch.group)

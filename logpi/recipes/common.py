@@ -15,6 +15,7 @@ from logpi.arguments import from_json, option, parse, to_json
 from logpi.errors import UserError
 
 if TYPE_CHECKING:
+    from logpi.algorithms import Algorithm
     from logpi.learner import Learner
     from logpi.policies.causal_lm import CausalLM
     from logpi.rollouts.text import Chat
@@ -32,6 +33,7 @@ __all__ = [
     "read",
     "settings",
     "stage",
+    "whole_groups",
 ]
 
 A = TypeVar("A", bound="RunArguments")
@@ -171,6 +173,14 @@ def finish(run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names
     run.save_model(policy.save)
     curves(run.path, names, run.path / "curves.png")
     print(f"model   {run.model}\ncurves  {run.path / 'curves.png'}\nrun     {run.path}", file=sys.stderr)
+
+
+def whole_groups(algorithm: Algorithm, groups: int, option: str) -> None:
+    """Refuse minibatches that would part what is scored together. Raises UserError."""
+    minibatches = getattr(algorithm.update, "minibatches", 1)
+    if algorithm.objective.whole_groups and minibatches > groups:
+        raise UserError(f"{algorithm.name} scores a group's rows together: {minibatches} minibatches of {option} {groups} would "
+                        f"part them; at most {groups}")  # fmt: skip
 
 
 def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:

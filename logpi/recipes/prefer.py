@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from logpi.arguments import option
 from logpi.errors import UserError
-from logpi.recipes.common import ModelArguments, RunArguments, available, finish, mistakes, opened, read, settings
+from logpi.recipes.common import (
+    ModelArguments,
+    RunArguments,
+    available,
+    finish,
+    mistakes,
+    opened,
+    read,
+    settings,
+    whole_groups,
+)
 from logpi.recipes.roles import LoraArguments, Role, memory
 
 __all__ = ["Prefer", "main", "run"]
@@ -62,6 +72,7 @@ def run(a: Prefer) -> None:
                             f"{', '.join(n for n in PREFERENCES if n != 'reward_model')}")  # fmt: skip
         reads_reference = "recorded" in known(a.objective)
         made = algorithm(a.objective, **settings(a.options) | ({"recorded": True} if reads_reference else {}))
+        whole_groups(made, a.pairs, "--pairs")
         task = FileTask(a.data)
         keep = without_empty if a.skip_empty else list
         seed(a.seed)

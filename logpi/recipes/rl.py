@@ -20,6 +20,7 @@ from logpi.recipes.common import (
     opened,
     read,
     settings,
+    whole_groups,
 )
 from logpi.recipes.conversing import TurnArguments, columns
 from logpi.recipes.roles import LoraArguments, Role, memory
@@ -196,6 +197,7 @@ def _algorithm(a: RL) -> Algorithm:
     if a.num_generations < made.objective.min_group:
         raise UserError(f"{made.name} compares completions of one prompt: --num-generations must be at least "
                         f"{made.objective.min_group}, not {a.num_generations}")  # fmt: skip
+    whole_groups(made, a.prompts, "--prompts")
     return made
 
 

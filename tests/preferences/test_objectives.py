@@ -15,6 +15,7 @@ from logpi.batching import micro_batches
 from logpi.ops.preferences import LogRatio, Squared, sides
 from logpi.preferences import Preference
 from logpi.types import Evaluation
+from logpi.update import Groups
 from tests.preferences.cases import loss, pairs
 
 # one pair: chosen has 2 tokens, rejected 3
@@ -189,6 +190,22 @@ def test_a_micro_batch_never_parts_a_pair():
         assert torch.cat(pieces).tolist() == list(range(8))
         assert all(len(p) % 2 == 0 for p in pieces), tokens
     assert [len(p) for p in micro_batches(mask, 12, group)] == [4, 4]
+
+
+@pytest.mark.parametrize("name", ["dpo", "simpo", "reward_model"])
+def test_a_parted_pair_is_an_error_and_not_another_loss(name):
+    """More minibatches than pairs would deal out single rows, each with its own score as the margin."""
+    batch, now, ref = testing.random_case(prompts=2, group_size=2)
+    objective = algorithm(name).objective
+    targets = objective.prepare(batch, now, ref)
+    dealt = Groups().deal(batch.group, 4, torch.Generator())
+    assert all(len(rows) == 1 for rows in dealt)
+    part = batch.map(lambda x: x[dealt[0]])
+    alone = Evaluation(*(x[dealt[0]] for x in (now.logp, now.entropy, now.value)))
+    with pytest.raises(ValueError, match="minibatches must be at most"):
+        objective.loss(
+            part, targets.rows(dealt[0], batch.mask.shape[1]), objective.weight(part.mask, part.group), alone
+        )
 
 
 @pytest.mark.parametrize(("name", "options", "words"), [

@@ -103,6 +103,7 @@ def test_online_is_the_same_objective_on_samples(home, name, start):
     ({"load_in_4bit": True}, "say what learns, with --lora"),
     ({"options": ("beta=0",)}, "beta must be positive"),
     ({"max_length": 2}, "nothing can be learned"),
+    ({"options": ("minibatches=4",), "pairs": 2}, "4 minibatches of --pairs 2 would part them"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(home, change, words):
     given = {"model": str(home / "base"), "data": str(home / "pairs"), "out": home / "never", **change}
