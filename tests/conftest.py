@@ -1,4 +1,4 @@
-"""What every test starts from: two threads, a fixed seed, float32. `double` switches a test to float64 where exactness matters."""
+"""What every test starts from: two threads (or OMP_NUM_THREADS), a fixed seed, float32. `double` switches a test to float64 where exactness matters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
 @pytest.fixture(autouse=True)
