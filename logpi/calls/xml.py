@@ -9,7 +9,8 @@
     </tool_call>
 
 Text and numbers look alike, so a value's type comes from the tool's schema; without one it stays text. One line break at either end
-of a value belongs to the format. A value cannot hold `</parameter>`: the format has no escape.
+of a value belongs to the format. A value cannot hold `</parameter>`: the format has no escape. Left out: calls inside of a thought, attributes, calls that are
+not closed.
 """
 
 from __future__ import annotations

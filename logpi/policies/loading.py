@@ -2,6 +2,8 @@
 
 A GGUF file is unpacked to plain weights, or it could be neither trained nor saved. Weights in 4 bits (`four_bits`) are for
 LoRA, which leaves them as they are (`lora.py`).
+
+Left out: what a model is asked (`causal_lm.py`, `reward_model.py`), and the reward model's own reading.
 """
 
 from __future__ import annotations

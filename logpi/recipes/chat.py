@@ -1,4 +1,7 @@
-"""`logpi chat`: talk to a model. With a chat template it remembers the conversation; without one each line is a prompt."""
+"""`logpi chat`: talk to a model. With a chat template it remembers the conversation; without one each line is a prompt.
+
+Left out: tools, and keeping what was said.
+"""
 
 from __future__ import annotations
 

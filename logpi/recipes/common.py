@@ -1,4 +1,7 @@
-"""What recipes share: groups of arguments, loading with kind errors, and a run's beginning and end."""
+"""What recipes share: groups of arguments, loading with kind errors, and a run's beginning and end.
+
+Left out: what a job does (each recipe's `run`), and the run's directory itself (`runs/`).
+"""
 
 from __future__ import annotations
 

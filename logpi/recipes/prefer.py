@@ -1,4 +1,7 @@
-"""`logpi prefer`: learn from preferences directly, by DPO and its family, on the learner that does everything else."""
+"""`logpi prefer`: learn from preferences directly, by DPO and its family, on the learner that does everything else.
+
+Left out: pairs from the policy's own samples (`logpi rl --algorithm dpo`), and reward models (`reward_model.py`).
+"""
 
 from __future__ import annotations
 

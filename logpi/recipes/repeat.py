@@ -1,4 +1,7 @@
-"""`logpi repeat RUN`: run a saved run's command again, with the very arguments it had."""
+"""`logpi repeat RUN`: run a saved run's command again, with the very arguments it had.
+
+Left out: going on with a run that was stopped (`--resume`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`logpi reward-model`: a model of what people prefer, from pairs of responses (Bradley–Terry)."""
+"""`logpi reward-model`: a model of what people prefer, from pairs of responses (Bradley–Terry).
+
+Left out: scores of single steps, and what is done with the scores (`--rewards model:DIR`, `--judge`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`logpi rl`: reinforcement learning of a language model with verifiable rewards, by any algorithm of the table."""
+"""`logpi rl`: reinforcement learning of a language model with verifiable rewards, by any algorithm of the table.
+
+Here the parts are chosen and put together. Left out: demonstrations (`sft.py`), given pairs (`prefer.py`), environments of numbers (`gym.py`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What recipes of preferences share: LoRA's arguments, and the table of models in memory with what each costs."""
+"""What recipes of preferences share: LoRA's arguments, and the table of models in memory with what each costs.
+
+Left out: activations and caches, which depend on the lengths of what is read.
+"""
 
 from __future__ import annotations
 

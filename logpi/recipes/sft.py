@@ -1,4 +1,7 @@
-"""`logpi sft`: supervised fine-tuning on demonstrations, by the learner that does everything else."""
+"""`logpi sft`: supervised fine-tuning on demonstrations, by the learner that does everything else.
+
+Left out: preferences (`prefer.py`), and choosing a model's own responses to learn from (`logpi r1`).
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Same interface and meaning as `engine.py`, slower, and reproducible only on the same version of `transformers`, whose
 random numbers are drawn from torch's global generator (seeded here, and put back afterwards).
+
+Left out: turns with a partner, which need a cache that can be gone on with (the engine refuses them).
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     {"step": 10, "reward": 0.53, "kl": "nan"}
 
 A number that JSON lacks (nan, inf, -inf) is a string, so every line stays valid JSON and keeps what happened. Only
-metrics for which `is_time` holds may differ between two runs of the same arguments and seed.
+metrics for which `is_time` holds may differ between two runs of the same arguments and seed. Left out: which files there are
+(`directory.py`), and other places that metrics go to (`trackers.py`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Regular expressions and JSON schemas against texts, as a worker process runs them. Standard library only."""
+"""Regular expressions and JSON schemas against texts, as a worker process runs them. Standard library only.
+
+Left out: keywords of JSON Schema beyond `_CHECKS`, which `unknown` names, and the deadline (`processes.py`).
+"""
 
 from __future__ import annotations
 
