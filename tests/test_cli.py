@@ -6,9 +6,15 @@ import sys
 
 import pytest
 
+from logpi.arguments import parse, to_json
 from logpi.cli import COMMANDS, main
 from logpi.envs.tasks import Addition
 from logpi.policies.small import small_policy
+from logpi.recipes.compute import Compute
+from logpi.recipes.gym import Gym
+from logpi.recipes.prefer import Prefer
+from logpi.recipes.repeat import words_of
+from logpi.recipes.rl import RL
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +187,17 @@ def test_out_of_memory_is_one_line(capsys, monkeypatch, model, tmp_path):
 )
 def test_numbers_out_of_range_are_refused_before_anything_is_read(capsys, words):
     assert said(capsys, *words, "--model", "m").startswith(f"logpi {words[0]}: {words[-2]}: must be at least 1, not 0")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        RL(model="m", stop=("a b", "</x>"), options=("beta=0", "low=-1"), temperature=0.5, chat=False),
+        Compute(model="m", beams=(), samples=4),  # emptied, where the default is not empty
+        Gym(options=("lr=1e-3",), steps=100),
+        Prefer(model="m", data="d.jsonl"),
+    ],
+    ids=lambda a: type(a).__name__,
+)
+def test_saved_arguments_as_words_are_the_same_arguments(made):
+    assert parse(type(made), words_of(to_json(made)), "logpi x") == made

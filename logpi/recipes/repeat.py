@@ -46,7 +46,7 @@ def words_of(saved: Mapping[str, Any]) -> list[str]:
 
 def _words(name: str, value: object) -> list[str]:
     flag = "--" + name.replace("_", "-")
-    if value is None or value == []:
+    if value is None:
         return []
     if isinstance(value, bool):
         return [flag if value else "--no-" + flag[2:]]
