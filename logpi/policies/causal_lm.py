@@ -1,8 +1,8 @@
 """A Hugging Face causal language model as a policy: evaluate recorded tokens, render prompts, load, save.
 
-The model's own modules run, unchanged, on one packed sequence (`packing.py`): a prompt that a group shares is forwarded
-once, padding never, and the output layer (`heads.py`) sees only the states in which the policy chose a token. Models
-that do not let their attention be exchanged are run plainly, padded, after one notice.
+The model's own modules run, unchanged, on one packed sequence (`packing.py`), or a quicker equal of theirs (`trunk.py`): a
+prompt that a group shares is forwarded once, padding never, and the output layer (`heads.py`) sees only the states in which
+the policy chose a token. Models that do not let their attention be exchanged are run plainly, padded, after one notice.
 
 Left out: sampling (`rollouts/engine.py`), finding and reading files (`loading.py`), optimisers, adapters. Dropout is
 switched off: the policy that samples and the policy that learns must be the same function.
@@ -11,7 +11,7 @@ switched off: the policy that samples and the policy that learns must be the sam
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from logpi.ops.distributions import Categorical, Distributions
 from logpi.policies.heads import Head, score
 from logpi.policies.packing import ATTENTION, Packed, Packing, pack, register
+from logpi.policies.trunk import trunk
 from logpi.types import Batch, Evaluation
 
 __all__ = ["CausalLM"]
@@ -167,7 +168,15 @@ class CausalLM(nn.Module):
         return ids[:-1] if ended else ids  # some tokenizers close every text; a prompt is not finished
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
-        """[N, d] last hidden states of packed tokens ids [N] at positions [N]; rows are what `packing` says."""
+        """[N, d] last hidden states of packed tokens ids [N] at positions [N]; rows are what `packing` says.
+
+        Carries gradients once: what needs a second derivative takes `by_modules`.
+        """
+        quick = trunk(self) if len(ids) else None
+        return self.by_modules(packing, ids, position) if quick is None else quick.hidden(packing, ids, position)
+
+    def by_modules(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
+        """`hidden` as the model's own modules find it."""
         if not len(ids):
             return self.model.get_input_embeddings()(ids)  # some models choke on no tokens at all
         trunk = self.model.base_model
@@ -182,7 +191,7 @@ class CausalLM(nn.Module):
         """
         batch = batch.to(self.device)
         need = _need(batch, self.value_head is not None)
-        hidden, where, states, head = self._states(batch, need)
+        hidden, where, states, head = self._states(batch, need, self.hidden)
         logp, entropy = score(head, states, batch.action[batch.mask], self.vocabulary, self.chunk)
         blank = torch.zeros(batch.mask.shape, device=self.device)
         value = None
@@ -198,14 +207,16 @@ class CausalLM(nn.Module):
         All M × V logits are alive at once, so this is for small vocabularies (0.4 GB for 1,000 actions of 100,000 tokens).
         """
         batch = batch.to(self.device)
-        _, _, states, head = self._states(batch, _need(batch, False))
+        _, _, states, head = self._states(batch, _need(batch, False), self.by_modules)
         return Distributions(Categorical(self.vocabulary), head.logits(states))
 
-    def _states(self, batch: Batch, need: _Need) -> tuple[Tensor, Tensor, Tensor, Head]:
+    def _states(
+        self, batch: Batch, need: _Need, forward: Callable[[Packing, Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Head]:
         """Hidden states [N, d], where [B, T+1] each token's is, those of own actions [M, *], and the head for the latter."""
         if self.packed:
             packed = pack(batch.obs, need.length, need.prefix)
-            hidden, where = self.hidden(packed, packed.ids, packed.position), packed.where
+            hidden, where = forward(packed, packed.ids, packed.position), packed.where
             return hidden, where, hidden.index_select(0, where[:, :-1][batch.mask]), self.head
         hidden, logits = self._plain(batch.obs, need.length)
         where = torch.arange(batch.obs.numel(), device=self.device).view_as(batch.obs)
@@ -292,7 +303,7 @@ def _packed_logits(policy: CausalLM, rows: Tensor, split: int) -> Tensor | None:
     packed: Packed = pack(rows, full, torch.full_like(full, split))
     before, config._attn_implementation = config._attn_implementation, ATTENTION
     try:
-        hidden = policy.hidden(packed, packed.ids, packed.position)
+        hidden = policy.by_modules(packed, packed.ids, packed.position)
         return policy.head.logits(hidden)[packed.where] * policy.temperature
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         return None  # whatever a model that knows no `packing` makes of it

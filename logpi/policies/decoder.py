@@ -4,7 +4,7 @@ The projections of q, k and v are one product, so are gate and up; each norm's w
 on a CPU matrices are laid out once for oneDNN, which reads them two to three times as fast for few rows. The copy is made at a
 call's beginning from the weights as they are then (adapters merged) and dropped at its end: it is never stale.
 
-For the families in `FAMILIES` in float32 on a CPU, where a probe finds the same hidden states as the model's own modules and
+For the families of `trunk.py` in float32 on a CPU, where a probe finds the same hidden states as the model's own modules and
 there is memory for the copy; all else decodes by those. Left out: gradients, other precisions (rounding would no longer be the
 learner's), GPUs (untried; there the modules' own calls would want a CUDA graph, not a copy).
 """
@@ -12,7 +12,7 @@ learner's), GPUs (untried; there the modules' own calls would want a CUDA graph,
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,22 +23,20 @@ from torch.nn import functional as F
 
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.heads import Head
-from logpi.policies.packing import Packed, Packing, Rule, pack
+from logpi.policies.packing import Packing, Rule
+from logpi.policies.trunk import Rotary, agree, is_known, qk_norms, recorded
 
 __all__ = ["Decoder", "decoder"]
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-STATIC = ("default", "linear", "llama3", "yarn")  # rotary embeddings that do not depend on how long the text is
 WORTH = 16  # steps: copying takes as long as some ten of them save
 FEW = 8  # rows that the layout is made for; it serves any number
 SMALL = 2**18  # numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves
 ROOM = 0.5  # of the memory that can be had: what the copy may take
-TOLERANCE = 1e-4  # of the probe, relative to the largest hidden state
 
 
 def decoder(policy: CausalLM, steps: int) -> Decoder | CausalLM:
     """What decodes up to `steps` tokens a row: the policy itself unless a `Decoder` pays and is exact."""
-    if steps < WORTH or not _is_known(policy):
+    if steps < WORTH or not is_known(policy) or not _fits(policy):
         return policy
     if policy not in _PROBED:
         _PROBED[policy] = _probe(policy)
@@ -50,7 +48,7 @@ class Decoder:
     """Hidden states and logits of a policy's weights as they are now. Used as a `CausalLM` is: `hidden` and `head`.
 
     Args:
-        policy: of one of `FAMILIES`. rules: of each layer's attention.
+        policy: of a known family. rules: of each layer's attention.
     """
 
     @torch.no_grad()
@@ -60,21 +58,14 @@ class Decoder:
         self.layers = [_Layer.of(layer, rule) for layer, rule in zip(trunk.layers, rules.values(), strict=True)]
         self.eps = self.norm.new_tensor(trunk.norm.variance_epsilon)
         self.head: Head = policy.head.over(_Product(policy.head.linear.weight, policy.head.linear.bias))
-        pace: Tensor = trunk.rotary_emb.inv_freq
-        self.pace, self.swing = torch.cat([-pace, pace]), trunk.rotary_emb.attention_scaling
+        self.rotary = Rotary.of(trunk)
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
         """[N, d], as `CausalLM.hidden`."""
-        x, turn = F.embedding(ids, self.embedding), self._turn(position)
+        x, turn = F.embedding(ids, self.embedding), self.rotary(position)
         for i, layer in enumerate(self.layers if len(ids) else ()):
             layer.add(i, x, turn, packing)
         return _normed(x, self.eps) * self.norm
-
-    def _turn(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin [N, 1, D] of the rotary embedding; sin of the first half, which meets the second, with a minus."""
-        angle = position[:, None, None] * self.pace
-        cos, sin = angle.cos(), angle.sin()
-        return (cos, sin) if self.swing == 1.0 else (cos * self.swing, sin * self.swing)
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ class _Layer:
         a, mlp, first, second = layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm
         sizes = a.q_proj.out_features, a.k_proj.out_features
         heads = sizes[0] // a.head_dim, sizes[1] // a.head_dim
-        norms = [m.weight.expand(n, -1) for m, n in zip(_qk_norms(a), heads, strict=False)]
+        norms = [m.weight.expand(n, -1) for m, n in zip(qk_norms(a), heads, strict=False)]
         return cls(
             _fused([a.q_proj, a.k_proj, a.v_proj], first.weight), _fused([a.o_proj]),
             _fused([mlp.gate_proj, mlp.up_proj], second.weight), _fused([mlp.down_proj]),
@@ -167,35 +158,12 @@ def _weight(linear: Any) -> Tensor:
 # --- is it right? ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Recorder:
-    """Attends like `packed` and writes down what rule each layer asks for."""
-
-    packed: Packed
-    rules: dict[int, Rule] = field(default_factory=dict)
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
-        self.rules[layer] = rule
-        return self.packed.attend(layer, q, k, v, rule)
-
-
 _PROBED: WeakKeyDictionary[CausalLM, dict[int, Rule] | None] = WeakKeyDictionary()
 
 
-def _qk_norms(attention: nn.Module) -> list[Any]:
-    return [m for name, m in attention.named_children() if name in ("q_norm", "k_norm")]
-
-
-def _is_known(policy: CausalLM) -> bool:
-    """A family whose layers are as `_Layer` has them, in float32 on a CPU with room for a copy."""
-    trunk = policy.model.base_model
-    config = policy.model.config
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if not policy.packed or config.model_type not in FAMILIES or rope not in STATIC:
-        return False
-    weights = list(trunk.parameters())
-    plain = all(p.dtype == torch.float32 and p.device.type == "cpu" for p in weights)
-    return plain and 4 * sum(p.numel() for p in weights) < ROOM * _memory()
+def _fits(policy: CausalLM) -> bool:
+    """There is room for a copy."""
+    return 4 * sum(p.numel() for p in policy.model.base_model.parameters()) < ROOM * _memory()
 
 
 def _memory() -> float:
@@ -207,20 +175,12 @@ def _memory() -> float:
     return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), math.inf)
 
 
+@torch.no_grad()
 def _probe(policy: CausalLM) -> dict[int, Rule] | None:
     """Each layer's rule if a `Decoder` finds the hidden states that the modules find, else None."""
-    ids = (torch.arange(24, device=policy.device) * 7919 + 13).view(2, 12) % policy.vocabulary
-    packed = pack(
-        ids, torch.full((2,), 12, device=policy.device), torch.zeros(2, dtype=torch.long, device=policy.device)
-    )
-    recorder = _Recorder(packed)
-    with torch.no_grad():
-        theirs = policy.hidden(recorder, packed.ids, packed.position)
-        try:
-            ours = Decoder(policy, recorder.rules).hidden(packed, packed.ids, packed.position)
-        except (AttributeError, RuntimeError, TypeError, ValueError):
-            return None  # layers of another make under a known name
-    same = ours.shape == theirs.shape and float((ours - theirs).abs().max()) <= TOLERANCE * (
-        1 + float(theirs.abs().max())
-    )
-    return recorder.rules if same else None
+    packed, rules, theirs = recorded(policy)
+    try:
+        ours = Decoder(policy, rules).hidden(packed, packed.ids, packed.position)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return None  # layers of another make under a known name
+    return rules if agree(ours, theirs) else None

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from logpi.policies.causal_lm import CausalLM
-from logpi.policies.decoder import FAMILIES, WORTH, Decoder, decoder
+from logpi.policies.decoder import WORTH, Decoder, decoder
 from logpi.policies.lora import add_lora
 from logpi.policies.packing import Packed, pack
+from logpi.policies.trunk import FAMILIES
 from logpi.rollouts.engine import Engine, Request, Sampling
 from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer
 
