@@ -268,8 +268,11 @@ class Sandbox:
                 walls = self._start()
             try:
                 return _send(walls, job, task, limits, **send)
-            except OSError:
-                if attempt == 2:
+            except OSError as error:
+                gone = isinstance(error, ConnectionError) or walls.process.poll() is not None
+                if (
+                    attempt == 2 or not gone
+                ):  # too many open files here are not the zygote's end, which would be waited for
                     raise
                 walls.process.wait()
         raise AssertionError
@@ -300,28 +303,31 @@ def _send(
     silent: bool = False,
 ) -> Child:  # fmt: skip
     """One packet to the zygote. `silent`: what the program writes is thrown away."""
-    report, report_end = os.pipe()
-    ours, theirs = [report], [report_end, _job_file(stdin.encode())]
-    for _ in ("stdout", "stderr"):
-        if silent:
-            theirs.append(os.open(os.devnull, os.O_WRONLY))
-        else:
-            end, their_end = os.pipe()
-            ours.append(end)
-            theirs.append(their_end)
-    theirs.append(_job_file(task))
-    child = Child(report, ours[1:], limits.output)
+    ours: list[int] = []
+    theirs: list[int] = []
+
+    def pipe() -> None:
+        mine, other = os.pipe()
+        ours.append(mine)
+        theirs.append(other)
+
     packet = json.dumps({"job": job, "limits": asdict(limits) | {"cpu_seconds": limits.cpu_seconds}}).encode()
     try:
+        pipe()
+        theirs.append(_job_file(stdin.encode()))
+        for _ in ("stdout", "stderr"):
+            theirs.append(os.open(os.devnull, os.O_WRONLY)) if silent else pipe()
+        theirs.append(_job_file(task))
         fds = array.array("i", [*theirs, *extra])
         walls.control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
     except OSError:
-        child.let_go()
+        for fd in ours:
+            os.close(fd)
         raise
     finally:
         for fd in theirs:
             os.close(fd)
-    return child
+    return Child(ours[0], ours[1:], limits.output)
 
 
 def _finish(child: Child, limits: Limits) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -267,6 +268,25 @@ def test_nothing_is_left_behind() -> None:
     assert wait_for(lambda: not Path(f"/proc/{zygote}/task/{zygote}/children").read_text())
     made.close()
     assert not Path(f"/proc/{zygote}").exists()
+
+
+def test_too_many_open_files_is_an_error_and_not_a_wait(monkeypatch) -> None:
+    """The zygote lives on, so waiting for its end would be for ever; and nothing that was opened stays open."""
+    made = Sandbox("landlock")
+    made.start()
+    before, real, left = len(os.listdir("/proc/self/fd")), os.pipe, iter((True, True))
+
+    def pipe() -> tuple[int, int]:
+        if not next(left, False):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real()
+
+    monkeypatch.setattr(os, "pipe", pipe)
+    with pytest.raises(OSError, match="Too many open files"):
+        made.run("print(1)")
+    monkeypatch.undo()
+    assert len(os.listdir("/proc/self/fd")) == before and made.run("print(1)").stdout == "1\n"
+    made.close()
 
 
 def wait_for(true, seconds: float = 5.0) -> bool:
