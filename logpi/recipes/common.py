@@ -29,6 +29,7 @@ __all__ = [
     "ModelArguments",
     "RunArguments",
     "available",
+    "base_model",
     "finish",
     "mistakes",
     "opened",
@@ -184,6 +185,16 @@ def whole_groups(algorithm: Algorithm, groups: int, option: str) -> None:
     if algorithm.objective.whole_groups and minibatches > groups:
         raise UserError(f"{algorithm.name} scores a group's rows together: {minibatches} minibatches of {option} {groups} would "
                         f"part them; at most {groups}")  # fmt: skip
+
+
+def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
+    """The directory of an untrained model, made once; after a kill it is there whole or not at all."""
+    from logpi.runs.disk import replaced
+
+    if not path.exists():
+        with replaced(path) as partial:
+            make().save(partial)
+    return path
 
 
 def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:

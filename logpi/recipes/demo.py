@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.arguments import option, parse
-from logpi.recipes.common import mistakes, stage
+from logpi.recipes.common import base_model, mistakes, stage
 from logpi.recipes.rl import RL
 from logpi.recipes.rl import run as run_rl
 from logpi.recipes.sft import SFT
@@ -57,10 +57,7 @@ def base(a: Demo, out: Path) -> Path:
     from logpi.envs.tasks import Addition
     from logpi.policies.small import small_policy
 
-    path = out / "base"
-    if not (path / "config.json").exists():
-        small_policy(Addition().alphabet, seed=a.seed).save(path)
-    return path
+    return base_model(out / "base", lambda: small_policy(Addition().alphabet, seed=a.seed))
 
 
 def sft(a: Demo, out: Path) -> SFT:

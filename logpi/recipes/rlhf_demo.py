@@ -23,7 +23,7 @@ from typing import Any
 
 from logpi.arguments import option, parse
 from logpi.recipes import prefer, reward_model, rl, sft
-from logpi.recipes.common import stage
+from logpi.recipes.common import base_model, stage
 
 __all__ = ["Demo", "gold", "main"]
 
@@ -79,7 +79,7 @@ def _data(a: Demo, out: Path) -> None:
 
     if (out / "prompts").exists():  # written last
         return
-    small_policy("".join(PROMPTS), width=64, layers=2, context=64, seed=a.seed).save(out / "base")
+    base_model(out / "base", lambda: small_policy("".join(PROMPTS), width=64, layers=2, context=64, seed=a.seed))
     rng = Random(a.seed)
     texts = [{"prompt": p, "completion": _scribble(rng)} for p in PROMPTS * 200]
     pairs = [_judged(rng) for _ in range(a.pairs)]

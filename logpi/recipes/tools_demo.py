@@ -15,10 +15,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from logpi.arguments import option, parse
 from logpi.recipes import rl, sft
-from logpi.recipes.common import stage
+from logpi.recipes.common import base_model, stage
 
 __all__ = ["EXPERIMENTS", "Demo", "Experiment", "Lane", "main"]
 
@@ -140,9 +141,8 @@ def _base(lane: Lane, seed: int, path: Path) -> None:
     from logpi.envs.tasks import task as make_task
     from logpi.policies.small import small_policy
 
-    if not (path / "config.json").exists():
-        task = make_task(lane.task)
-        small_policy(task.alphabet, words=task.words, width=64, layers=2, context=256, seed=seed).save(path)  # type: ignore[attr-defined]
+    task: Any = make_task(lane.task)
+    base_model(path, lambda: small_policy(task.alphabet, words=task.words, width=64, layers=2, context=256, seed=seed))
 
 
 def _taught(a: Demo, experiment: Experiment, lane: Lane, seed: int, home: Path) -> sft.SFT:
