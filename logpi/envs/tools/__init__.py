@@ -4,7 +4,7 @@
     env.py         ToolEnv: calls read in a style, checked, run, answered
     calculator.py  exact arithmetic                    python.py   programs, in the sandbox
     ranking.py     BM25 over a corpus                  retrieve.py a server with Search-R1's /retrieve
-    gym_text.py    a Gymnasium-style text environment  mcp.py      an MCP server's tools
+    gym_text.py    a Gymnasium-style text environment  mcp_server.py  an MCP server's tools
 
 Search-R1's conversation is in `envs/search_r1.py`. Left out: sampling, and limits on turns and tokens (`rollouts`).
 """
