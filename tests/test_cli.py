@@ -9,12 +9,15 @@ import pytest
 from logpi.arguments import parse, to_json
 from logpi.cli import COMMANDS, main
 from logpi.envs.tasks import Addition
+from logpi.policies.causal_lm import CausalLM
 from logpi.policies.small import small_policy
 from logpi.recipes.compute import Compute
 from logpi.recipes.gym import Gym
 from logpi.recipes.prefer import Prefer
 from logpi.recipes.repeat import words_of
 from logpi.recipes.rl import RL
+from logpi.runs.metrics import read_metrics
+from tests.tiny import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +204,14 @@ def test_numbers_out_of_range_are_refused_before_anything_is_read(capsys, words)
 )
 def test_saved_arguments_as_words_are_the_same_arguments(made):
     assert parse(type(made), words_of(to_json(made)), "logpi x") == made
+
+
+def test_sixteen_bit_weights_learn_with_their_mismatch_weighed(capsys, tmp_path):
+    """The decoder's log-probabilities are further from the learner's than float32's tolerance allows: it used to end there."""
+    CausalLM(tiny_model(std=0.2), tiny_tokenizer(chat_template=None)).save(tmp_path / "model")
+    words = ["--model", str(tmp_path / "model"), "--dtype", "bfloat16", "--rewards", "soft_overlong(24, cache=24)", "--steps", "2",
+             "--prompts", "4", "--num-generations", "4", "--max-completion-length", "24", "--eval-items", "2", "--lr", "1e-3"]  # fmt: skip
+    assert main(["rl", *words, "--options", "beta=0", "--out", str(tmp_path / "run")]) == 0
+    assert "min(π_old/π_sampler, 2)" in capsys.readouterr().err
+    learned = [r for r in read_metrics(tmp_path / "run") if "gap_sampler/max" in r]
+    assert len(learned) == 2 and all(r["gap_sampler/max"] > 0.01 and r["gap_old/max"] < 0.25 for r in learned)
