@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gym": ("gym", "train on a Gymnasium environment or the grid world"),
     "play": ("play", "watch a policy that `logpi gym` trained"),
     "eval": ("evaluate", "pass@1, pass@k and maj@k on held-out items"),
+    "step-labels": ("step_labels", "pairs of beginnings, for a process reward model to learn from"),
     "compute": ("compute", "accuracy against tokens spent at test time, of one model or of two"),
     "inspect": ("inspect", "one response of a run, turn by turn: what was written, earned and taught"),
     "chat": ("chat", "talk to a model"),

@@ -26,11 +26,13 @@ from logpi.rewards.text import squeeze
 from logpi.rollouts.text import Answers
 from logpi.runs import disk
 
-__all__ = ["Rules", "clean", "harvest", "mixed", "probe", "read_rows", "write_rows"]
+__all__ = ["Rules", "chunked", "clean", "harvest", "mixed", "probe", "read_rows", "write_rows"]
 
 Sample = dict[str, Any]
 Ask = Callable[[Sequence[Row], int], Sequence[Answers]]
 """Samples and judges the responses to some rows; the integer is the seed to do it with."""
+Tell = Callable[[int, int], None]
+"""Is told how many prompts are done, of how many."""
 CHUNK = 64  # prompts
 
 
@@ -63,22 +65,30 @@ class Rules:
         )
 
 
-def harvest(path: Path, ask: Ask, rows: Sequence[Row], rewards: Rewards, rules: Rules, *, seed: int = 0) -> list[Row]:
+def harvest(
+    path: Path,
+    ask: Ask,
+    rows: Sequence[Row],
+    rewards: Rewards,
+    rules: Rules,
+    *,
+    seed: int = 0,
+    tell: Tell | None = None,
+) -> list[Row]:
     """Sample, judge, clean and count; all in `path`. What was done before a kill is not done again.
 
     Args:
         rows: the prompts, as many as are to be asked. rewards: judge the kept ones a second time (see `clean`).
+        tell: is told how far it is.
     Returns: the kept rows: prompt, completion and the row's other columns.
     Raises:
         UserError: nothing was kept; says what to try. Every sample is on disk.
     """
-    samples: list[Sample] = []
-    for chunk, first in enumerate(range(0, len(rows), CHUNK)):
-        place = path / "chunks" / f"{chunk:05d}.jsonl"
-        if not place.exists():
-            answers = ask(rows[first : first + CHUNK], seed * 1_000_003 + chunk)
-            write_rows(place, [s for a in answers for s in _samples(a)])
-        samples += read_rows(place)
+
+    def made(some: Sequence[Row], seed: int) -> list[Sample]:
+        return [s for a in ask(some, seed) for s in _samples(a)]
+
+    samples = chunked(path, rows, made, seed=seed, tell=tell)
     kept = clean(samples, rewards, rules)
     counts = _counts(samples)
     write_rows(path / "samples.jsonl", samples)
@@ -88,6 +98,25 @@ def harvest(path: Path, ask: Ask, rows: Sequence[Row], rewards: Rewards, rules: 
     write_rows(path / "train.jsonl", kept)
     write_counts(path, counts)
     return kept
+
+
+def chunked(
+    path: Path, rows: Sequence[Row], make: Callable[[Sequence[Row], int], list[Sample]], *, seed: int = 0,
+    tell: Tell | None = None,
+) -> list[Sample]:  # fmt: skip
+    """What `make` says of all rows, some at a time with a seed; each part is written whole under `path`/chunks.
+
+    What was made before a kill is read.
+    """
+    out: list[Sample] = []
+    for chunk, first in enumerate(range(0, len(rows), CHUNK)):
+        place = path / "chunks" / f"{chunk:05d}.jsonl"
+        if not place.exists():
+            write_rows(place, make(rows[first : first + CHUNK], seed * 1_000_003 + chunk))
+        out += read_rows(place)
+        if tell is not None:
+            tell(min(first + CHUNK, len(rows)), len(rows))
+    return out
 
 
 def write_counts(path: Path, counts: Mapping[str, Any]) -> None:
@@ -174,6 +203,8 @@ def mixed(kept: Sequence[Row], other: Sequence[Row], share: float, seed: int = 0
 def probe(rows: Sequence[Row], rewards: Rewards) -> str:
     """Whether the first reward, the verifier, accepts the rows' own answers, twice alike; a notice if not always, else "".
 
+    One that reads other columns (unit tests, say) is only asked twice.
+
     Raises:
         UserError: it can read no row's answer, accepts none of them, or says one thing and then another.
     """
@@ -185,6 +216,9 @@ def probe(rows: Sequence[Row], rewards: Rewards) -> str:
         n = sum(a != b for a, b in zip(first, again, strict=True))
         raise UserError(f"the verifier {name!r} disagrees with itself: asked twice, it changed {n} of {len(rows)} verdicts. Make "
                         "it deterministic (a fixed seed, no clock, a longer time limit), or choose another")  # fmt: skip
+    needs = getattr(rewards.parts[0].function, "needs", ())
+    if needs and "answer" not in needs:
+        return ""
     example = f"e.g. {str(rows[0].get('answer'))[:60]!r}"
     if all(v is None for v in first):
         raise UserError(f"none of the first {len(rows)} rows has an answer that {name!r} can read ({example}): check the column "

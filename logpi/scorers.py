@@ -3,6 +3,7 @@
     LogP             mean log-probability of its tokens; free, the sampler knows it
     SelfCertainty    how far the policy's distributions are from uniform; one forward
     Judged           any reward on its text: a reward model (`model:PATH`), a verifier, the user's own function
+    Rollouts         how often its continuations end right: what a process reward model is trained to guess (`step_labels.py`)
 
 A scorer of unfinished responses is a process scorer; a reward model is asked about the text up to here as if it ended here.
 Left out: what is done with scores (`pooling.py` among samples, `search.py` step by step), training of reward models.
@@ -11,7 +12,7 @@ Left out: what is done with scores (`pooling.py` among samples, `search.py` step
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from typing import Protocol
 
@@ -21,11 +22,22 @@ from torch import Tensor
 from logpi.envs.rows import Row
 from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards, Score, rewards
-from logpi.rollouts.engine import Completion
+from logpi.rollouts.engine import Completion, Engine, Request, Sampling
 from logpi.rollouts.text import trajectory
 from logpi.types import collate
 
-__all__ = ["Judged", "LogP", "Partial", "Scorer", "SelfCertainty", "scorer", "verdicts"]
+__all__ = [
+    "Judged",
+    "LogP",
+    "Partial",
+    "Rollouts",
+    "Scorer",
+    "SelfCertainty",
+    "beginnings",
+    "joined",
+    "scorer",
+    "verdicts",
+]
 
 CHUNK = 2**24  # logits alive at a time
 
@@ -101,6 +113,58 @@ class Judged:
 
     def __call__(self, partials: Sequence[Partial]) -> list[float]:
         return [float("-inf") if s.total is None else s.total for s in verdicts(self.rewards, partials)]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """The share of n continuations that end right, with whatever verdicts there are (Math-Shepherd, arXiv:2312.08935, eq. 4, soft).
+
+    A response that has ended is right or not; -inf: no verdict at all.
+
+    Attributes:
+        policy, engine: who goes on. rewards: the first says what is right. sampling: the limit of a whole response.
+    """
+
+    policy: CausalLM
+    engine: Engine
+    rewards: Rewards
+    n: int = 8
+    sampling: Sampling = Sampling()
+    generator: torch.Generator | None = None
+    name: str = "rollouts"
+
+    def __call__(self, partials: Sequence[Partial]) -> list[float]:
+        live = [p for p in partials if not p.stop]
+        limit = self.sampling.max_tokens
+        asked = [Request([*p.prompt, *p.tokens.tolist()], self.n, max_tokens=limit - len(p.tokens)) for p in live]
+        sampled = iter(self.engine.generate(asked, self.sampling, self.generator) if asked else ())
+        ends = [[p] if p.stop else [joined(self.policy, p, c) for c in next(sampled)] for p in partials]
+        said = iter(verdicts(self.rewards, [whole for some in ends for whole in some]))
+        name = self.rewards.names[0]
+        return [_share([next(said).parts[name] for _ in some]) for some in ends]
+
+
+def _share(values: Sequence[float | None]) -> float:
+    known = [v >= 1.0 for v in values if v is not None]
+    return sum(known) / len(known) if known else float("-inf")
+
+
+def joined(policy: CausalLM, p: Partial, c: Completion) -> Partial:
+    """A beginning with what followed it, and why that stopped."""
+    tokens, logp = torch.cat([p.tokens, c.tokens]), torch.cat([p.logp, c.logp])
+    text = policy.tokenizer.decode(tokens, skip_special_tokens=True)
+    return replace(p, tokens=tokens, logp=logp, text=text, stop=c.stop)
+
+
+def beginnings(policy: CausalLM, whole: Partial, step: str) -> list[Partial]:
+    """A response after each of its steps, the whole of it last. `step` ends a step, as in a search; "": there are no steps."""
+    out, start = [], 0
+    for end in range(1, len(whole.tokens)) if step else ():
+        if step in policy.tokenizer.decode(whole.tokens[start:end]):
+            text = policy.tokenizer.decode(whole.tokens[:end], skip_special_tokens=True)
+            out.append(replace(whole, tokens=whole.tokens[:end], logp=whole.logp[:end], text=text, stop=""))
+            start = end
+    return [*out, whole]
 
 
 def verdicts(rewards: Rewards, partials: Sequence[Partial]) -> list[Score]:

@@ -19,7 +19,7 @@ from logpi.envs.rows import Row
 from logpi.policies.causal_lm import CausalLM
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
 from logpi.rollouts.text import Chat
-from logpi.scorers import Partial, Scorer
+from logpi.scorers import Partial, Scorer, joined
 
 __all__ = ["Found", "StepBeam"]
 
@@ -138,12 +138,10 @@ class StepBeam:
 
     def _longer(self, p: Partial, c: Completion) -> Partial:
         """A beginning with one more step. A step's end is not the response's, unless no room is left."""
-        tokens, logp = torch.cat([p.tokens, c.tokens]), torch.cat([p.logp, c.logp])
-        said = self.policy.tokenizer.decode(c.tokens)
+        longer, said = joined(self.policy, p, c), self.policy.tokenizer.decode(c.tokens)
         ended = c.stop if c.stop != "stop" or any(s in said for s in self.stop) else ""
-        full = len(tokens) >= self.max_tokens or len(p.prompt) + len(tokens) >= self.policy.context
-        text = self.policy.tokenizer.decode(tokens, skip_special_tokens=True)
-        return replace(p, tokens=tokens, logp=logp, text=text, stop=ended or ("length" if full else ""))
+        full = len(longer.tokens) >= self.max_tokens or len(p.prompt) + len(longer.tokens) >= self.policy.context
+        return replace(longer, stop=ended or ("length" if full else ""))
 
 
 def _shares(beginnings: Sequence[Partial], width: int) -> list[tuple[Partial, int]]:

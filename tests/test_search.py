@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from logpi.envs.tasks import Addition
 from logpi.policies.small import small_policy
 from logpi.recipes import compute
 from logpi.rewards import rewards
-from logpi.rollouts.engine import Completion, Engine
+from logpi.rollouts.engine import Completion, Engine, Request, Sampling
 from logpi.rollouts.text import trajectory
-from logpi.scorers import Judged, LogP, Partial, SelfCertainty, scorer, verdicts
+from logpi.scorers import Judged, LogP, Partial, Rollouts, SelfCertainty, beginnings, joined, scorer, verdicts
 from logpi.search import StepBeam
 from logpi.types import collate
 
@@ -56,6 +57,39 @@ def test_rewards_score_responses_with_their_rows_columns(policy):
     assert scorer("logp", policy) == LogP() and scorer("number", policy).name == "number"
     with pytest.raises(ValueError, match="did you mean 'number'"):
         scorer("numbr", policy)
+
+
+def test_a_response_is_cut_after_each_step(policy):
+    whole = replace(partial(policy, "7+5=12,4+8=13#132"), stop="eos")
+    found = beginnings(policy, whole, ",")
+    assert [(p.text, p.stop) for p in found] == [("7+5=12,", ""), ("7+5=12,4+8=13#132", "eos")]
+    assert all(p.tokens.tolist() == whole.tokens[: len(p.tokens)].tolist() for p in found)
+    assert [p.text for p in beginnings(policy, whole, "1,3")] == [whole.text]  # that never ends a step
+    assert beginnings(policy, whole, "") == [whole]
+
+
+class Even:
+    """Right if the text has an even number of characters; no verdict on texts that hold a #."""
+
+    name, needs = "even", ()
+
+    def __call__(self, prompts, completions, completion_ids=None, **columns):
+        return [None if "#" in c else float(len(c) % 2 == 0) for c in completions]
+
+
+def test_rollouts_are_the_share_of_continuations_that_end_right(policy):
+    """Of a beginning: as counted by hand on the same continuations. Of an end: its own verdict."""
+    judge, row, limit = rewards(Even()), {"prompt": "1+2="}, Sampling(max_tokens=6)
+    begun, ended = partial(policy, "1+", row), replace(partial(policy, "1+1", row), stop="eos")
+    ask = Rollouts(policy, Engine(policy), judge, 64, limit, torch.Generator().manual_seed(3))
+    share, at_end, unknown = ask([begun, ended, replace(partial(policy, "#", row), stop="eos")])
+    request = Request([*begun.prompt, *begun.tokens.tolist()], 64, max_tokens=6 - len(begun.tokens))
+    [again] = Engine(policy).generate([request], limit, torch.Generator().manual_seed(3))
+    texts = [joined(policy, begun, c).text for c in again]
+    marks = [len(t) % 2 == 0 for t in texts if "#" not in t]
+    assert share == sum(marks) / len(marks) and 0 < share < 1 and all(t.startswith("1+") for t in texts)
+    assert (at_end, unknown) == (0.0, -math.inf)
+    assert max(len(c.tokens) for c in again) <= 6 - len(begun.tokens)
 
 
 class Ones:

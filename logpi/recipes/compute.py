@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 from logpi.arguments import option
 from logpi.recipes.common import ModelArguments, RunArguments, available, mistakes, opened, positive, read
 from logpi.recipes.compute_report import Point, curve, picture, point, table
-from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of, kept
+from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of
 
 if TYPE_CHECKING:
     from logpi.evaluation import Evaluator
+    from logpi.rewards import Score
+    from logpi.search import Found
 
 __all__ = ["Compute", "main"]
 
@@ -114,34 +116,28 @@ def _searched(
     """A record of each item's search, those of a stopped run read from `path`; a shard's seed is its first item's number."""
     import torch
 
-    from logpi.runs import disk
-    from logpi.runs.metrics import encode
+    from logpi.runs.records import saved
+    from logpi.scorers import verdicts
     from logpi.search import StepBeam
 
     assert evaluator.scorer is not None
-    records = kept(path, 1, a.save_every, len(evaluator.rows))
     search = StepBeam(
         evaluator.policy, evaluator.engine, evaluator.scorer, width, max(1, width // a.branch), a.step.replace("\\n", "\n"),
         evaluator.sampling.stop, a.max_completion_length, chat=evaluator.chat,
     )  # fmt: skip
-    for begin in range(len(records), len(evaluator.rows), a.save_every):
-        rows = evaluator.rows[begin : begin + a.save_every]
-        tell(f"search of width {width}: {begin}/{len(evaluator.rows)} items")
-        found = search(rows, torch.Generator().manual_seed(a.seed + 1_000_003 * (begin + 1)))
-        fresh = [_record(begin + i, f, s) for i, (f, s) in enumerate(_judged(evaluator, found))]
-        with disk.reported(f"write {path}", "mend the disk and go on with --resume"):
-            disk.append(path, b"".join(encode(r) for r in fresh))
-        records += fresh
-    return records
+
+    def shards(first: int) -> Iterator[list[dict[str, Any]]]:
+        for begin in range(first, len(evaluator.rows), a.save_every):
+            tell(f"search of width {width}: {begin}/{len(evaluator.rows)} items")
+            rows = evaluator.rows[begin : begin + a.save_every]
+            found = search(rows, torch.Generator().manual_seed(a.seed + 1_000_003 * (begin + 1)))
+            scores = verdicts(evaluator.rewards, [f.best for f in found])
+            yield [_record(begin + i, f, s) for i, (f, s) in enumerate(zip(found, scores, strict=True))]
+
+    return saved(path, shards, len(evaluator.rows), a.save_every)
 
 
-def _judged(evaluator: Evaluator, found: Sequence[Any]) -> list[tuple[Any, Any]]:
-    from logpi.scorers import verdicts
-
-    return list(zip(found, verdicts(evaluator.rewards, [f.best for f in found]), strict=True))
-
-
-def _record(item: int, found: Any, score: Any) -> dict[str, Any]:
+def _record(item: int, found: Found, score: Score) -> dict[str, Any]:
     return {
         "kind": "beam", "item": item, "prompt": found.best.row["prompt"], "answer": found.best.row.get("answer"),
         "completions": [found.best.text], "right": [(next(iter(score.parts.values())) or 0.0) >= 1.0], "scores": [found.score],

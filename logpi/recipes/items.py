@@ -1,4 +1,4 @@
-"""What recipes that measure share: which items, how they are asked and sampled, and records that a kill does not lose.
+"""What recipes that measure share: which items, how they are asked and sampled, and an evaluation's records, saved as it goes.
 
 Left out: what is made of the records (`evaluate.py`, `compute.py`).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,7 @@ from logpi.arguments import option
 from logpi.errors import UserError
 from logpi.recipes.common import positive
 from logpi.recipes.conversing import columns
-from logpi.runs import disk
-from logpi.runs.metrics import cut_torn_line, encode, read_rows
+from logpi.runs.records import saved
 
 if TYPE_CHECKING:
     from logpi.envs.rows import Row, Task
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from logpi.rewards import Rewards
     from logpi.rollouts.engine import Sampling
 
-__all__ = ["ItemArguments", "Items", "SamplingArguments", "gathered", "items_of", "kept"]
+__all__ = ["ItemArguments", "Items", "SamplingArguments", "gathered", "items_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,30 +153,16 @@ def _unseen(
     return left, rewards, lenient, stop, report | {"seen": [asdict(s) for s in seen], "seen_dropped": a.drop_seen}
 
 
-def kept(path: Path, kinds: int, every: int, total: int) -> list[dict[str, Any]]:
-    """The records of an evaluation of `total` items that was stopped: of the shards of `every` items that are whole."""
-    if not path.exists():
-        return []
-    cut_torn_line(path)
-    records = list(read_rows(path))
-    count = Counter(r["item"] for r in records)
-    done = next(i for i in range(len(count) + 1) if count[i] < kinds)
-    done -= done % every if done < total else 0
-    whole = [r for r in records if r["item"] < done]
-    if len(whole) < len(records):
-        disk.write(path, b"".join(encode(r) for r in whole))
-    return whole
-
-
 def gathered(evaluator: Evaluator, path: Path, every: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
-    """All records, those of a stopped evaluation read from `path`, new ones added to it `every` items."""
-    kinds, total = 1 + evaluator.greedy, len(evaluator.rows)
-    records = kept(path, kinds, every, total)
-    done = len(records) // kinds
+    """All records of an evaluation, those of a stopped one read from `path`, new ones added to it `every` items."""
+    done, total = 0, len(evaluator.rows)
+
+    def shards(first: int) -> Iterator[list[dict[str, Any]]]:
+        nonlocal done
+        done = first
+        for shard in evaluator.shards(first, every):
+            yield shard
+            done = min(done + every, total)
+
     evaluator.progress = lambda rows, all_rows: tell(f"{done}/{total} items, sampling {rows}/{all_rows}")
-    for shard in evaluator.shards(done, every):
-        with disk.reported(f"write {path}", "mend the disk and go on with --resume"):
-            disk.append(path, b"".join(encode(r) for r in shard))
-        records += shard
-        done = len(records) // kinds
-    return records
+    return saved(path, shards, total, every, 1 + evaluator.greedy)

@@ -4,22 +4,26 @@
     rejection sampling and a second SFT from the base model → reward model → final RL on verifiable and general prompts
 
 Stages are ordinary jobs (`r1_stages.py`) chained by their directories under --out: what is whole is not done again, what was
-killed goes on (--resume OUT), and --from STAGE runs it and what follows anew, the old outputs moved to OUT/before-1, -2, …
+killed goes on (--resume OUT), and --from STAGE runs it and what follows anew, perhaps with other settings (--set), the old
+outputs moved to OUT/before-1, -2, …
 After each stage its model is measured on the same held-out items (`r1_report.py`). Left out: safety data and its reward model.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
+from logpi.arguments import to_json
 from logpi.errors import UserError
 from logpi.recipes import r1_demo, r1_report
 from logpi.recipes.common import available, mistakes, opened, read
-from logpi.recipes.r1_stages import JOBS, R1, STAGES, Stage, done, harvest, job, judged, stage_settings, told, with_task
+from logpi.recipes.r1_stages import JOBS, R1, STAGES, Stage, done, harvest, job, judged, settled, stage_settings, told
 
 __all__ = ["main", "run"]
 
@@ -27,35 +31,47 @@ PROBED = 64  # rows whose own answers the verifier must accept
 
 
 def main(argv: Sequence[str]) -> int:
-    words, anew = _anew(list(argv))
+    words, anew, pairs = _anew(list(argv))
     a = read(R1, words, "r1", __doc__ or "")
     if anew and a.resume is None:
         raise UserError(f"--from runs a stage of a run anew: logpi r1 --resume RUN --from {anew}")
+    with mistakes():
+        a = replace(a, set=(*a.set, *pairs))
     run(a, anew)
     return 0
 
 
-def _anew(words: list[str]) -> tuple[list[str], str]:
-    """The words without `--from STAGE`, which is about this call and no argument of the run; and the stage."""
+def _anew(words: list[str]) -> tuple[list[str], str, list[str]]:
+    """The words without `--from STAGE --set …`, which are about this call; the stage, and its new settings and those of later ones."""
     words = [w for word in words for w in (word.split("=", 1) if word.startswith("--from=") else [word])]
     if "--from" not in words:
-        return words, ""
+        return words, "", []
     at = words.index("--from")
     name = words[at + 1] if at + 1 < len(words) else ""
     if name not in STAGES:
         raise UserError(f"--from needs a stage: {', '.join(STAGES)}")
-    return words[:at] + words[at + 2 :], name
+    words = words[:at] + words[at + 2 :]
+    at = words.index("--set") if "--set" in words else len(words)
+    pairs = list(takewhile(lambda w: not w.startswith("--"), words[at + 1 :]))
+    for pair in pairs:
+        stage = pair.partition(".")[0]
+        if stage in STAGES and list(STAGES).index(stage) < list(STAGES).index(name):
+            raise UserError(f"--set {pair}: {stage} comes before {name} and is not run again; --from {stage} is")
+    return words[:at] + words[at + 1 + len(pairs) :], name, pairs
 
 
 def run(a: R1, anew: str = "") -> None:
-    """All stages, in order; `anew`: from this one on again."""
+    """All stages, in order; `anew`: from this one on again, with the arguments as they are now."""
     available(a)
+    with mistakes():
+        whole = settled(a)
     if a.resume is None:
-        _check(a)
+        _check(whole)
     with opened(a, "r1") as home:
         if anew:
             _set_aside(home.path, anew)
-        chain = Chain(replace(with_task(a), resume=None, out=home.path), home.path)
+            home.rearrange(to_json(a) | {"resume": None})
+        chain = Chain(replace(whole, resume=None, out=home.path), home.path)
         start = time.perf_counter()
         rows = [row for stage in STAGES.values() if (row := chain.stage(stage)) is not None]
         r1_report.report(chain.a, rows, home.path, time.perf_counter() - start)
@@ -68,7 +84,7 @@ def _check(a: R1) -> None:
 
     with mistakes():
         rewards = judged(a)
-        rows = list(make_task(with_task(a).task).rows("train", a.seed)[:PROBED])
+        rows = list(make_task(a.task).rows("train", a.seed)[:PROBED])
         rewards.check(list(rows[0]), rows)
         notice = probe(rows, rewards)
         _check_rows(a)
@@ -96,6 +112,7 @@ def _set_aside(out: Path, name: str) -> None:
     if there:
         old = next(p for i in range(1, 10**6) if not (p := out / f"before-{i}").exists())
         old.mkdir()
+        shutil.copy(out / "arguments.json", old)
         for path in there:
             path.rename(old / path.name)
         print(f"{', '.join(p.name for p in there)} moved to {old}", file=sys.stderr)
@@ -119,17 +136,15 @@ class Chain:
             return None
         path = self.out / stage.name
         whole = done(path)
-        print(f"\n== {stage.name}: {'whole already' if whole else f'{stage.job} → {path}'}", file=sys.stderr)
-        start = time.perf_counter()
+        place = f"{list(STAGES).index(stage.name) + 1} of {len(STAGES)}"
+        print(f"\n== {stage.name} ({place}): {'whole already' if whole else f'{stage.job} → {path}'}", file=sys.stderr)
         if not whole:
             self._run(stage)
         if stage.job == "harvest" and whole:
             print(told(path / "counts.json", stage.name))
         if not stage.title:
             return None
-        return r1_report.measured(
-            self.a, stage, self.model(stage.name), path, self.general, time.perf_counter() - start
-        )
+        return r1_report.measured(self.a, stage, self.model(stage.name), path, self.general)
 
     def _idle(self, stage: Stage) -> bool:
         """Skipped by the user, or without anything to learn from."""

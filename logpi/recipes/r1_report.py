@@ -12,7 +12,8 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -39,18 +40,19 @@ class Measured:
 
     Attributes:
         stage: its title. numbers: by `COLUMNS`; shares in [0, 1], `language` the mean share of words in the language, `mixed`
-            the share of responses with two scripts, `reflection` reflective words a response, `helpful` the gold rule's mean
-            on general prompts (the demonstration knows it) or the reward model's. levels: accuracy by difficulty.
-        responses: to the first items, as they are.
+            the share of responses with two scripts, `reflection` reflective words a response. levels: accuracy by difficulty.
+        responses: to the first items, as they are. general: to general prompts, which are marked in the end (`helpful`), when
+            there is a reward model.
     """
 
     stage: str
     numbers: dict[str, float]
     levels: dict[str, float] = field(default_factory=dict)
     responses: list[dict[str, Any]] = field(default_factory=list)
+    general: list[dict[str, Any]] = field(default_factory=list)
 
 
-def measured(a: R1, stage: Stage, model: str, path: Path, general: str, seconds: float) -> Measured:
+def measured(a: R1, stage: Stage, model: str, path: Path, general: str) -> Measured:
     """Measure, or read what was measured."""
     from logpi.runs import disk
 
@@ -58,7 +60,8 @@ def measured(a: R1, stage: Stage, model: str, path: Path, general: str, seconds:
     if place.exists():
         return Measured(**json.loads(place.read_text()))
     path.mkdir(parents=True, exist_ok=True)
-    found = _measure(a, stage.title, model, path.parent, general, seconds)
+    found = _measure(a, stage.title, model, general)
+    found = replace(found, numbers=found.numbers | {"seconds": spent(path)})
     disk.write(place, json.dumps(asdict(found), ensure_ascii=False, indent=1).encode())
     shown = ", ".join(
         f"{title} {spec.format(found.numbers[k])}" for k, (title, spec) in COLUMNS.items() if k in found.numbers
@@ -67,7 +70,14 @@ def measured(a: R1, stage: Stage, model: str, path: Path, general: str, seconds:
     return found
 
 
-def _measure(a: R1, title: str, model: str, out: Path, general: str, seconds: float) -> Measured:
+def spent(path: Path) -> float:
+    """Seconds of a job's steps and evaluations, whatever calls they were in; what a kill lost is not counted."""
+    from logpi.runs.metrics import read_metrics
+
+    return sum(r.get("step_time", 0.0) + r.get("time/eval", 0.0) for r in read_metrics(path))
+
+
+def _measure(a: R1, title: str, model: str, general: str) -> Measured:
     from logpi.envs.tasks import task as make_task
     from logpi.evaluation import Evaluator
     from logpi.policies.causal_lm import CausalLM
@@ -79,7 +89,7 @@ def _measure(a: R1, title: str, model: str, out: Path, general: str, seconds: fl
     rows = list(make_task(a.task).rows("test")[: a.eval_items])
     found, samples = Evaluator(
         policy,
-        Engine(policy, slots=256),
+        Engine(policy, slots=a.slots),
         rows,
         rewards,
         Sampling(max_tokens=a.tokens),
@@ -92,53 +102,57 @@ def _measure(a: R1, title: str, model: str, out: Path, general: str, seconds: fl
         "accuracy": found["eval/pass@1"], "greedy": found["eval/greedy"], "maj": found.get(f"eval/maj@{SAMPLES}", 0.0),
         "format": told["eval/format"], "language": fmean(p["language"] or 0.0 for p in parts), "mixed": told["eval/mixed"],
         "length": found["eval/mean_length"], "reflection": told["eval/reflection"], "truncated": found["eval/clipped_ratio"],
-        "seconds": seconds,
     }  # fmt: skip
     responses = [
         {"prompt": s["prompt"], "completions": s["completions"], "right": s["right"]} for s in samples if s["kind"] == "sampled"
     ][:3]  # fmt: skip
-    if general:
-        helpful, shown = _helpful(a, policy, out, general)
-        numbers |= {} if helpful is None else {"helpful": helpful}
-        responses += shown
     levels = {m[1]: v for k, v in found.items() if (m := re.fullmatch(r"eval/level_(.*)/pass@1", k))}
-    return Measured(title, numbers, levels, responses)
+    return Measured(title, numbers, levels, responses, _general(a, policy, general) if general else [])
 
 
-def _helpful(a: R1, policy: CausalLM, out: Path, general: str) -> tuple[float | None, list[dict[str, Any]]]:
-    """Answers to general prompts, by the demonstration's rule, or by the reward model where there is one by now."""
+def _general(a: R1, policy: CausalLM, general: str) -> list[dict[str, Any]]:
+    """Responses to general prompts."""
     import torch
 
     from logpi.envs.data import FileTask
-    from logpi.recipes.r1_demo import gold
     from logpi.recipes.r1_stages import template
-    from logpi.rewards.model import ModelReward
     from logpi.rollouts.engine import Engine, Request, Sampling
 
-    rows = FileTask(general).rows("test")[:GENERAL]
-    rows = [r for r in rows for _ in range(max(1, GENERAL // len(rows)))]
-    chat, scorer = template(a, policy), out / "reward-model" / "model"
-    requests = [Request(chat(policy, r["prompt"]), 1) for r in rows]
-    sampled = Engine(policy, slots=256).generate(
+    rows, chat = FileTask(general).rows("test")[:GENERAL], template(a, policy)
+    requests = [Request(chat(policy, r["prompt"]), max(1, GENERAL // len(rows))) for r in rows]
+    sampled = Engine(policy, slots=a.slots).generate(
         requests, Sampling(max_tokens=a.tokens), torch.Generator().manual_seed(0)
     )
-    texts = [policy.tokenizer.decode(c[0].tokens, skip_special_tokens=True) for c in sampled]
-    prompts = [r["prompt"] for r in rows]
-    marks: list[float | None] = []
-    if a.demo:
-        marks = [gold(p, t) for p, t in zip(prompts, texts, strict=True)]
-    elif scorer.exists():
-        marks = ModelReward(str(scorer), unverified=True)(prompts, texts)
-    known = [m for m in marks if m is not None]
-    return fmean(known) if known else None, [
-        {"prompt": p, "completions": [t]} for p, t in zip(prompts, texts, strict=True)
-    ][:1]
+    return [
+        {"prompt": r["prompt"], "completions": [policy.tokenizer.decode(c.tokens, skip_special_tokens=True)]}
+        for r, some in zip(rows, sampled, strict=True)
+        for c in some
+    ]
+
+
+def helpful(a: R1, rows: Sequence[Measured], out: Path) -> list[Measured]:
+    """The stages with their mark on general prompts: by the demonstration's rule, or by the reward model if there is one."""
+    from logpi.recipes.r1_demo import gold
+    from logpi.rewards.model import ModelReward
+
+    scorer = out / "reward-model" / "model"
+    if not a.demo and not scorer.exists():
+        return list(rows)
+    judge = None if a.demo else ModelReward(str(scorer), unverified=True)
+    marked = []
+    for r in rows:
+        prompts, texts = [x["prompt"] for x in r.general], [x["completions"][0] for x in r.general]
+        marks = judge(prompts, texts) if judge else [gold(p, t) for p, t in zip(prompts, texts, strict=True)]
+        known = [m for m in marks if m is not None]
+        marked.append(replace(r, numbers=r.numbers | ({"helpful": fmean(known)} if known else {})))
+    return marked
 
 
 def report(a: R1, rows: Sequence[Measured], out: Path, seconds: float) -> None:
     """The table, the responses, the picture."""
     from logpi.runs import disk
 
+    rows = helpful(a, rows, out)
     counts = {
         n: json.loads(p.read_text()) for n in ("cold-data", "rejection") if (p := out / n / "counts.json").exists()
     }
@@ -158,9 +172,11 @@ def report(a: R1, rows: Sequence[Measured], out: Path, seconds: float) -> None:
         ))  # fmt: skip
     print("\nThe same held-out items, as each model answers:")
     for r in rows:
-        for s in r.responses:
+        for s in [*r.responses, *r.general[:1]]:
             mark = "".join("✓" if ok else "✗" for ok in s.get("right", [])[:1])
             print(f"  {r.stage:<14}{s['prompt']}  {s['completions'][0][:200]} {mark}".rstrip())
+    for line in lost(rows):
+        print(f"\n{line}")
     picture(rows, out / "stages.png", a.language)
     last = next(
         (s for s in ("final", "sft", "reasoning", "cold-start", "zero") if (out / s / "model").exists()), "base"
@@ -168,6 +184,28 @@ def report(a: R1, rows: Sequence[Measured], out: Path, seconds: float) -> None:
     print(
         f"\n{seconds:.0f} s in this call. picture: {out}/stages.png   numbers: {out}/report.json   model: {out}/{last}/model"
     )
+
+
+CURES = {
+    "rl": "a smaller lr, more prompts or samples for each update (kl_sequence in its metrics says how far it went)",
+    "sft": "more rows to learn from (--data-prompts, --samples, --per-prompt) or more epochs",
+}
+
+
+def lost(rows: Sequence[Measured], much: float = 0.1) -> list[str]:
+    """Stages that are right less often, by `much`, than the one that R1's line had come to, and what to try."""
+    from logpi.recipes.r1_stages import STAGES
+
+    line = [r for r in rows if r.stage != STAGES["zero"].title]
+    jobs = {s.title: (name, s.job) for name, s in STAGES.items()}
+    told = []
+    for before, after in pairwise(line):
+        was, now = before.numbers["accuracy"], after.numbers["accuracy"]
+        if was - now >= much:
+            name, job = jobs[after.stage]
+            told.append(f"{after.stage} is right in {now:.1%}, {before.stage} was in {was:.1%}. Try {CURES[job]}: "
+                        f"--from {name} --set {name}.…")  # fmt: skip
+    return told
 
 
 PANELS = (

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from logpi.rejection import Rules
     from logpi.rewards import Rewards
 
-__all__ = ["R1", "STAGES", "Stage", "done", "judged", "stage_settings"]
+__all__ = ["R1", "STAGES", "Stage", "done", "judged", "settled", "stage_settings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ class R1(RunArguments):
         "", help="base model (default: a small one is made, with its task and data, as a demonstration)"
     )
     task: str = option("", help="prompts with answers: a built-in task, a file of rows, or a hub name")
-    accuracy: str = option("tag_answer", help="the verifier: a reward that is 1 if the answer is right")
+    accuracy: str = option("", help="the verifier, a reward that is 1 if the answer is right (default: the task's own, which "
+                           "is math for rows with answers)")  # fmt: skip
     language: str = option("en", help="that the thoughts shall be in")
     cold_start: str = option("", help="your own demonstrations, instead of R1-Zero's cleaned ones")
     general: str = option("", help="non-reasoning demonstrations; their prompts are the last stage's general prompts")
@@ -60,9 +61,12 @@ class R1(RunArguments):
         (), help="settings of a stage's job: STAGE.OPTION=VALUE, e.g. zero.steps=100", nargs="*"
     )
     eval_items: int = option(200, help="held-out items that each stage's model is measured on")
+    slots: int = option(
+        256, help="completions decoded at the same time in harvests and measuring; memory and speed only"
+    )
 
     def __post_init__(self) -> None:
-        positive(self, "data_prompts", "samples", "per_prompt", "eval_items")
+        positive(self, "data_prompts", "samples", "per_prompt", "eval_items", "slots")
         if self.model and not self.task and self.resume is None:
             raise ValueError("--model needs a --task: prompts with answers (without a model, everything is made here)")
         for pair in self.set:
@@ -159,13 +163,16 @@ STAGES: dict[str, Stage] = {
 }
 
 
+COMPARE = ("exact", "number", "boxed", "tag_answer")  # with the column `answer`; so does math, wherever it stands
+
+
 def done(path: Path) -> bool:
     """Whether a stage's directory is whole: a model, or rows with their counts."""
     return (path / "model" / "config.json").exists() or (path / "counts.json").exists()
 
 
 def judged(a: R1) -> Rewards:
-    """Accuracy, format and language: what every model is measured by."""
+    """Accuracy, format and language, of `settled` arguments: what every model is measured by."""
     from logpi.rewards import rewards
 
     return rewards([a.accuracy, "think_answer", f"language({a.language})"])
@@ -247,12 +254,14 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
     from logpi.envs.tasks import task as make_task
     from logpi.rejection import harvest as sample
     from logpi.rejection import mixed, write_counts, write_rows
+    from logpi.runs.progress import Progress
 
     path, rewards = out / stage.name, judged(a)
     number = list(STAGES).index(stage.name)  # each harvest has prompts and random numbers of its own
-    with mistakes():
+    with mistakes(), Progress(a.data_prompts) as progress:
         rows = list(make_task(a.task).rows("train", a.seed + number)[: a.data_prompts])
-        kept = sample(path, _asker(a, model, rewards), rows, rewards, rules(a), seed=a.seed + number)
+        kept = sample(path, _asker(a, model, rewards, progress.phase), rows, rewards, rules(a), seed=a.seed + number,
+                      tell=lambda done, _: progress.step(done, {}))  # fmt: skip
         other = FileTask(general).rows("train", a.seed) if general and stage.name == "rejection" else []
         if other:
             write_rows(path / "reasoning.jsonl", kept)
@@ -279,7 +288,7 @@ def rules(a: R1) -> Rules:
     return Rules(least, longest=a.tokens, per_prompt=a.per_prompt)
 
 
-def _asker(a: R1, model: str, rewards: Rewards) -> Any:
+def _asker(a: R1, model: str, rewards: Rewards, tell: Callable[[str], None]) -> Any:
     """Samples from a model, loaded when it is first asked."""
     import torch
 
@@ -296,8 +305,9 @@ def _asker(a: R1, model: str, rewards: Rewards) -> Any:
         requests = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
         generator = torch.Generator().manual_seed(seed)
         return answer(
-            policy, Engine(policy, slots=256), rewards, rows, requests, Sampling(max_tokens=a.tokens), generator
-        )[0]
+            policy, Engine(policy, slots=a.slots), rewards, rows, requests, Sampling(max_tokens=a.tokens), generator,
+            lambda done, total: tell(f"sampling {done}/{total}"),
+        )[0]  # fmt: skip
 
     return ask
 
@@ -309,8 +319,24 @@ def template(a: R1, policy: Any) -> Any:
     return ModelArguments(model=a.model or "base", prompt_template=a.prompt_template).template(policy)
 
 
-def with_task(a: R1) -> R1:
-    """The demonstration's task where none is given."""
-    from logpi.recipes.r1_demo import TASK
+def settled(a: R1) -> R1:
+    """With the task and the verifier where none is given: the demonstration's, or the task's own.
 
-    return replace(a, task=a.task or TASK)
+    A task's own verifier that compares answers looks for them in places of its own (behind #, say): `math` finds them in
+    <answer>, in a box, or at the end.
+
+    Raises:
+        ValueError: an unknown task, or one whose verifier has no name.
+    """
+    from logpi.envs.tasks import task as make_task
+    from logpi.recipes.r1_demo import TASK
+    from logpi.rewards.spec import NAMES
+
+    if a.demo:
+        return replace(a, task=a.task or TASK, accuracy=a.accuracy or "tag_answer")
+    if a.accuracy:
+        return a
+    own = make_task(a.task).reward.parts[0].function.name
+    if own not in NAMES:
+        raise ValueError(f"--task {a.task} is judged by {own!r}, which has no name here: choose --accuracy, e.g. math")
+    return replace(a, accuracy="math" if own in COMPARE else own)

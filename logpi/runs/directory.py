@@ -87,12 +87,11 @@ class Run:
         path = Path(path)
         check(trackers)
         refuse_taken(path)
-        record = json.dumps({"command": command, "arguments": dict(arguments)}, indent=2, default=str)
         with disk.reported(f"make the run {path}", "give another --out"):
             path.mkdir(parents=True, exist_ok=True)
             held = disk.lock(path / ".lock")
             disk.write(path / "versions.json", json.dumps(versions(), indent=2).encode())
-            disk.write(path / "arguments.json", record.encode())  # last: this makes it a run
+            _write_arguments(path, command, arguments)  # last: this makes it a run
         return cls(path, held, trackers)
 
     @classmethod
@@ -112,6 +111,12 @@ class Run:
             metrics.cut_torn_line(path / "metrics.jsonl")
         _notice_changes(path)
         return cls(path, held, trackers)
+
+    def rearrange(self, arguments: Mapping[str, Any]) -> None:
+        """From now on it is a run of these arguments."""
+        with disk.reported(f"write {self.path / 'arguments.json'}"):
+            _write_arguments(self.path, self.command, arguments)
+        self.arguments = dict(arguments)
 
     def close(self) -> None:
         """Finish the trackers and let others write the run."""
@@ -231,6 +236,11 @@ class Run:
             disk.write(self.path / "best", f"checkpoints/{marked[-1].name}\n".encode())
         else:
             (self.path / "best").unlink(missing_ok=True)
+
+
+def _write_arguments(path: Path, command: str, arguments: Mapping[str, Any]) -> None:
+    record = {"command": command, "arguments": dict(arguments)}
+    disk.write(path / "arguments.json", json.dumps(record, indent=2, default=str).encode())
 
 
 def _name(step: int) -> str:

@@ -14,7 +14,7 @@ from logpi.arguments import parse
 from logpi.cli import main
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.small import small_policy
-from logpi.recipes import r1_demo, r1_stages, sft
+from logpi.recipes import r1_demo, r1_report, r1_stages, sft
 from logpi.recipes.rl import RECIPES, RL, _expanded
 from logpi.rejection import read_rows, write_rows
 from logpi.runs.metrics import read_metrics
@@ -98,9 +98,7 @@ def test_every_stage_leaves_its_outputs_and_counts(whole, capsys):
         fates = [s["fate"] for s in samples]
         assert all(fates.count(reason) == n for reason, n in counts["filtered"].items())
         kept = [s for s in samples if s["fate"] == "kept"]
-        assert all(
-            s["rewards"]["tag_answer"] == 1 and "是" not in s["completion"] and s["stop"] != "length" for s in kept
-        )
+        assert all(s["rewards"]["math"] == 1 and "是" not in s["completion"] and s["stop"] != "length" for s in kept)
         assert max(sum(s["prompt"] == p for s in kept) for p in {s["prompt"] for s in kept}) <= 2
     rows = read_rows(whole / "rejection" / "train.jsonl")
     general = sum(r["prompt"] == "greet" for r in rows)
@@ -137,11 +135,7 @@ def test_general_prompts_and_the_preference_reward_join_late(whole):
     assert scored and steps[1][scored[0]] != steps[1][scored[0]]  # NaN: nothing to score yet
     assert steps[4][scored[0]] == steps[4][scored[0]]
     for s in read_rows(whole / "final" / "samples" / "step-000004.jsonl"):
-        assert (
-            (s["rewards"]["reward-model"] is None)
-            == (s["prompt"] != "greet")
-            == (s["rewards"]["tag_answer"] is not None)
-        )
+        assert (s["rewards"]["reward-model"] is None) == (s["prompt"] != "greet") == (s["rewards"]["math"] is not None)
     assert "story/format" in steps[1] and "story/mixed" in steps[1] and "level/0" in steps[1]
 
 
@@ -179,6 +173,40 @@ def test_a_stage_and_what_follows_can_be_run_anew(whole, home, tmp_path, capsys)
     assert main(["r1", "--from", "final"]) == 2
     assert main(["r1", "--resume", str(out), "--from", "nothing"]) == 2
     assert "--from needs a stage: base, zero" in capsys.readouterr().err
+
+
+def test_a_stage_can_be_run_anew_with_other_settings(whole, tmp_path, capsys):
+    """They are the run's from then on; those of stages that stay as they are cannot change."""
+    import shutil
+
+    out = tmp_path / "again"
+    shutil.copytree(whole, out)
+    before = (out / "final" / "model" / "model.safetensors").read_bytes()
+    anew = ["r1", "--from", "final", "--set", "final.lr=1e-4", "final.steps=2", "--resume", str(out)]
+    assert main(anew) == 0
+    assert (out / "final" / "model" / "model.safetensors").read_bytes() != before
+    stage, run, old = (
+        json.loads((p / "arguments.json").read_text())["arguments"] for p in (out / "final", out, out / "before-1")
+    )
+    assert (stage["lr"], stage["steps"]) == (1e-4, 2)
+    assert (
+        run["set"] == [*old["set"], "final.lr=1e-4", "final.steps=2"]
+        and old == json.loads((whole / "arguments.json").read_text())["arguments"]
+    )
+    assert main(["r1", "--resume", str(out)]) == 0 and not (out / "before-2").exists()  # whole: nothing is done again
+    capsys.readouterr()
+    assert main(["r1", "--resume", str(out), "--from", "final", "--set", "zero.lr=1"]) == 2
+    assert "zero comes before final and is not run again; --from zero is" in capsys.readouterr().err
+    assert main(["r1", "--resume", str(out), "--from", "final", "--set", "final.lrr=1"]) == 2
+    assert "no option 'lrr'; did you mean lr?" in capsys.readouterr().err
+    assert not (out / "before-2").exists()
+
+
+def test_a_stage_that_lost_is_named_with_what_to_try():
+    rates = {"base": 0.1, "R1-Zero": 0.9, "cold start": 0.6, "reasoning RL": 0.3, "second SFT": 0.25, "final RL": 0.5}
+    [line] = r1_report.lost([r1_report.Measured(k, {"accuracy": v}) for k, v in rates.items()])
+    assert line.startswith("reasoning RL is right in 30.0%, cold start was in 60.0%. Try a smaller lr")
+    assert line.endswith("--from reasoning --set reasoning.…")
 
 
 def test_an_interrupted_stage_ends_the_call_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
@@ -234,6 +262,60 @@ def test_mistakes_are_said_before_any_work(home, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["r1", "--model", "m"])
     assert "--model needs a --task" in capsys.readouterr().err
+
+
+SUM = {"question": "A dog has 4 legs. And two dogs?", "answer": "Twice 4 are <<2*4=8>>8.\n#### 8"}
+PROGRAM = {"task_id": 700, "text": "Write f.", "code": "f = abs", "test_list": ["assert f(-1) == 1"]}
+
+
+def test_the_task_decides_its_verifier(tmp_path):
+    """Rows with answers, GSM8K's and MATH's: math. Programs: their unit tests. Puzzles with many solutions: their own judge."""
+    write_rows(tmp_path / "sums" / "train.jsonl", [SUM])
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "2+2=", "answer": "4"}])
+    write_rows(tmp_path / "mbpp.jsonl", [PROGRAM])
+
+    def verifier(task: str, *more: str) -> str:
+        argv = ["--model", "m", "--task", task.replace("DIR", str(tmp_path)), *more]
+        return r1_stages.settled(parse(r1_stages.R1, argv, "logpi r1")).accuracy
+
+    assert [verifier(f"{t}:DIR/sums") for t in ("gsm8k", "math500", "aime")] == ["math"] * 3
+    assert verifier("DIR/rows.jsonl") == verifier("addition") == "math"
+    assert (verifier("mbpp:DIR/mbpp.jsonl"), verifier("countdown"), verifier("facts")) == ("code", "countdown", "qa_em")
+    assert verifier("DIR/rows.jsonl", "--accuracy", "number") == "number"
+    assert r1_stages.settled(r1_stages.R1()).accuracy == "tag_answer"
+    with pytest.raises(ValueError, match="judged by 'reasoning_gym', which has no name here: choose --accuracy"):
+        verifier("reasoning_gym(chain_sum)")
+
+
+def test_a_benchmarks_answer_is_read_in_the_tags_and_in_a_box(tmp_path):
+    """The prompt of `gsm8k:DIR` asks for a box, R1's format for <answer>: both are right, and so are both at once."""
+    from logpi.envs.tasks import task
+
+    write_rows(tmp_path / "train.jsonl", [SUM])
+    a = r1_stages.settled(parse(r1_stages.R1, ["--model", "m", "--task", f"gsm8k:{tmp_path}"], "logpi r1"))
+    row = task(a.task).rows("train")[0]
+    said = [f"<think>so</think><answer>{x}</answer>" for x in ("8", r"\\boxed{8}", "$8", "8 legs", "9", "")]
+    columns = {k: [v] * len(said) for k, v in row.items() if k not in ("prompt", "completion")}
+    scores = r1_stages.judged(a).score([row["prompt"]] * len(said), said, None, columns)
+    assert [s.parts["math"] for s in scores] == [1, 1, 1, 1, 0, 0]
+
+
+def test_bad_lines_of_a_benchmark_are_named_before_any_work(home, tmp_path, capsys):
+    def refused(rows: list, task: str = "gsm8k:{}") -> str:
+        write_rows(tmp_path / "data" / "train.jsonl", rows)
+        write_rows(tmp_path / "data" / "test.jsonl", rows)
+        argv = words(home, tmp_path / "x", "--task", task.format(tmp_path / "data"))
+        assert main(argv) == 2 and not (tmp_path / "x").exists()
+        return capsys.readouterr().err
+
+    assert "line 2: no column 'question' or 'problem'; found: answer" in refused([SUM, {"answer": "#### 8"}])
+    assert "line 2: no column 'answer'; found: question" in refused([SUM, {"question": "How many?"}])
+    assert "no row has an answer that can be read" in refused([{"question": "How many?", "answer": "#### "}] * 2)
+    assert "is one file, and so the test" in refused([SUM], "gsm8k:{}/train.jsonl")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "train.jsonl").write_text(json.dumps(SUM) + '\n{"question": "How')
+    assert main(words(home, tmp_path / "x", "--task", f"gsm8k:{tmp_path / 'torn'}")) == 2
+    assert "line 2: not valid JSON" in capsys.readouterr().err
 
 
 def test_the_r1_zero_recipe_is_what_was_published_and_the_users_words_win():
