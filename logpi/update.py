@@ -258,7 +258,7 @@ class SGD:
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not grads:
             return 0.0
-        norm = float(grads[0].norm() if len(grads) == 1 else torch.stack(torch._foreach_norm(grads)).norm())
+        norm = float(torch.linalg.vector_norm(grads[0] if len(grads) == 1 else torch.stack(torch._foreach_norm(grads))))
         if self.max_grad_norm is not None and norm > self.max_grad_norm:
             torch._foreach_mul_(grads, self.max_grad_norm / (norm + 1e-6))
         return norm

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import linear, pad
 
 from logpi.ops.distributions import Distribution, Distributions
 from logpi.ops.moments import merge
@@ -234,6 +234,22 @@ def dense(inputs: int, hidden: Sequence[int], activation: type[nn.Module] = nn.T
     ]
 
 
+class Stack(nn.Sequential):
+    """Dense layers and activations in turn, without the calls of modules and with activations in place: a twentieth of a small network's
+    gradient step. Hooks on the layers are not called."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            match layer:
+                case nn.Linear():
+                    x = linear(x, layer.weight, layer.bias)
+                case nn.Tanh():
+                    x = x.tanh_()  # always a dense layer's output, which no gradient needs
+                case _:
+                    x = layer(x)
+        return x
+
+
 def mlp(
     features: int, kind: Distribution, *, hidden: Sequence[int] = (64, 64), critic: bool = True, shared: bool = False,
     normalize: bool = False, masks: int = 0, log_std: float = 0.0, activation: type[nn.Module] = nn.Tanh, plain: bool = False,
@@ -251,10 +267,10 @@ def mlp(
     """
     width = hidden[-1] if hidden else features
     inner = [] if shared else dense(features, hidden, activation)
-    actor = nn.Sequential(*inner, orthogonal(nn.Linear(width, kind.outputs), 0.01))
+    actor = Stack(*inner, orthogonal(nn.Linear(width, kind.outputs), 0.01))
     inner = [] if shared else dense(features, hidden, activation)
-    value = nn.Sequential(*inner, orthogonal(nn.Linear(width, 1), 1.0)) if critic else None
-    trunk = nn.Sequential(*dense(features, hidden, activation)) if shared else None
+    value = Stack(*inner, orthogonal(nn.Linear(width, 1), 1.0)) if critic else None
+    trunk = Stack(*dense(features, hidden, activation)) if shared else None
     norm = Normalizer(features) if normalize else None
     for layer in nn.ModuleList([n for n in (actor, value, trunk) if n is not None]).modules() if plain else ():
         if isinstance(layer, nn.Linear):

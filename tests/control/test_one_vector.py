@@ -11,7 +11,7 @@ from logpi import AdamW, Learner, algorithm
 from logpi.envs.lanes import make_lanes
 from logpi.ops.distributions import Categorical, Gaussian
 from logpi.optimizers import side_by_side
-from logpi.policies.mlp import mlp
+from logpi.policies.mlp import Stack, dense, mlp
 from logpi.rollouts.gym import Fragments
 from logpi.update import SGD, Actions
 
@@ -84,3 +84,17 @@ def test_diagnostics_are_the_last_pass_s():
     assert ["entropy" in s for s in steps] == [False, False, True]
     assert steps[0]["gap_old/max"] == pytest.approx(0, abs=1e-6) and "gap_old/max" not in steps[2]
     assert steps[2]["kl_old"] > 0 and all("loss" in s and "grad_norm" in s for s in steps)
+
+
+@pytest.mark.parametrize("activation", [torch.nn.Tanh, torch.nn.ReLU, torch.nn.ELU])
+def test_a_stack_is_a_sequence_with_its_first_and_second_derivatives(activation):
+    torch.manual_seed(0)
+    layers = [*dense(4, (8, 8), activation), torch.nn.Linear(8, 2)]
+    x, found = torch.randn(16, 4), []
+    for network in (Stack(*layers), torch.nn.Sequential(*layers)):
+        out = network(x)
+        first = torch.autograd.grad(out.square().sum(), list(network.parameters()), create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), list(network.parameters()))
+        found.append((out, *first, *second))
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
