@@ -29,41 +29,41 @@ from logpi.policies.trunk import Rotary, agree, is_known, qk_norms, recorded
 __all__ = ["Decoder", "decoder"]
 
 WORTH = 16  # steps: copying takes as long as some ten of them save
-FEW = 8  # rows that the layout is made for; it serves any number
+FEW = 8  # rows that oneDNN's layout is made for; it serves any number
 SMALL = 2**18  # numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves
 ROOM = 0.5  # of the memory that can be had: what the copy may take
 
 
-def decoder(policy: CausalLM, steps: int) -> Decoder | CausalLM:
-    """What decodes up to `steps` tokens a row: the policy itself unless a `Decoder` pays and is exact."""
+def decoder(policy: CausalLM, steps: int, rows: int = FEW) -> Decoder | CausalLM:
+    """What decodes up to `steps` tokens of `rows` rows at a time: the policy itself unless a `Decoder` pays and is exact."""
     if steps < WORTH or not is_known(policy) or not _fits(policy):
         return policy
     if policy not in _PROBED:
         _PROBED[policy] = _probe(policy)
     rules = _PROBED[policy]
-    return policy if rules is None else Decoder(policy, rules)
+    return policy if rules is None else Decoder(policy, rules, rows)
 
 
 class Decoder:
     """Hidden states and logits of a policy's weights as they are now. Used as a `CausalLM` is: `hidden` and `head`.
 
     Args:
-        policy: of a known family. rules: of each layer's attention.
+        policy: of a known family. rules: of each layer's attention. rows: that the layout is for; it serves any number.
     """
 
     @torch.no_grad()
-    def __init__(self, policy: CausalLM, rules: dict[int, Rule]) -> None:
+    def __init__(self, policy: CausalLM, rules: dict[int, Rule], rows: int = FEW) -> None:
         trunk = policy.model.base_model
         self.embedding, self.norm = trunk.embed_tokens.weight, trunk.norm.weight
-        self.layers = [_Layer.of(layer, rule) for layer, rule in zip(trunk.layers, rules.values(), strict=True)]
+        self.layers = [_Layer.of(layer, rule, rows) for layer, rule in zip(trunk.layers, rules.values(), strict=True)]
         self.eps = self.norm.new_tensor(trunk.norm.variance_epsilon)
-        self.head: Head = policy.head.over(_Product(policy.head.linear.weight, policy.head.linear.bias))
+        self.head: Head = policy.head.over(_product(policy.head.linear.weight, policy.head.linear.bias, rows))
         self.rotary = Rotary.of(trunk)
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
         """[N, d], as `CausalLM.hidden`."""
         x, turn = F.embedding(ids, self.embedding), self.rotary(position)
-        for i, layer in enumerate(self.layers if len(ids) else ()):
+        for i, layer in enumerate(self.layers if ids.shape[0] else ()):
             layer.add(i, x, turn, packing)
         return _normed(x, self.eps) * self.norm
 
@@ -87,14 +87,14 @@ class _Layer:
     rule: Rule
 
     @classmethod
-    def of(cls, layer: Any, rule: Rule) -> _Layer:
+    def of(cls, layer: Any, rule: Rule, rows: int) -> _Layer:
         a, mlp, first, second = layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm
         sizes = a.q_proj.out_features, a.k_proj.out_features
         heads = sizes[0] // a.head_dim, sizes[1] // a.head_dim
         norms = [m.weight.expand(n, -1) for m, n in zip(qk_norms(a), heads, strict=False)]
         return cls(
-            _fused([a.q_proj, a.k_proj, a.v_proj], first.weight), _fused([a.o_proj]),
-            _fused([mlp.gate_proj, mlp.up_proj], second.weight), _fused([mlp.down_proj]),
+            _fused([a.q_proj, a.k_proj, a.v_proj], rows, first.weight), _fused([a.o_proj], rows),
+            _fused([mlp.gate_proj, mlp.up_proj], rows, second.weight), _fused([mlp.down_proj], rows),
             heads, a.head_dim, first.weight.new_tensor(first.variance_epsilon), torch.cat(norms) if norms else None,
             mlp.act_fn, rule,
         )  # fmt: skip
@@ -102,30 +102,60 @@ class _Layer:
     def add(self, number: int, x: Tensor, turn: tuple[Tensor, Tensor], packing: Packing) -> None:
         """To x [N, d] in place; turn: cos and sin [N, 1, D] of the tokens' positions."""
         (cos, sin), roped = turn, sum(self.heads)
-        qkv = self.qkv(_normed(x, self.eps)).view(len(x), -1, self.size)
+        qkv = self.qkv(_normed(x, self.eps)).view(x.shape[0], -1, self.size)
         qk, v = qkv[:, :roped], qkv[:, roped:]
         if self.qk_norm is not None:
             qk = _normed(qk, self.eps) * self.qk_norm
         qk = torch.addcmul(qk * cos, qk.roll(self.size // 2, -1), sin)
         seen = packing.attend(number, qk[:, : self.heads[0]], qk[:, self.heads[0] :], v, self.rule)
-        x += self.out(seen.reshape(len(x), -1))
+        x += self.out(seen.reshape(x.shape[0], -1))
         gate, up = self.gate_up(_normed(x, self.eps)).chunk(2, -1)
         x += self.down(self.act(gate).mul_(up))
 
 
-class _Product:
-    """x ↦ x Wᵀ + b for rows x [N, d], with W laid out for the machine: transposed if small, else by oneDNN."""
+class _Plain:
+    """x ↦ x Wᵀ + b for rows x [N, d], with W transposed: for matrices that stay in the cache."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        large = weight.numel() > SMALL and torch.backends.mkldnn.is_available()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, FEW) if large else None
-        self.plain = weight.new_empty(0) if large else weight.t().contiguous()
+        self.weight, self.bias = weight.t().contiguous(), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+
+
+class _Packed:
+    """`_Plain` with W laid out by oneDNN: for large matrices and any number of rows."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight, FEW), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+
+class _Shared:
+    """`_Plain` with W cut into one piece for each thread: for a single row, of which neither library gives each thread its half."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, pieces: int) -> None:
+        self.weight = weight.view(pieces, -1, weight.shape[1]).transpose(1, 2).contiguous()
         self.bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.packed is not None:
-            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-        return x @ self.plain if self.bias is None else torch.addmm(self.bias, x, self.plain)
+        out = torch.bmm(x.expand(self.weight.shape[0], -1, -1), self.weight).transpose(0, 1).reshape(x.shape[0], -1)
+        return out if self.bias is None else out + self.bias
+
+
+_Product = _Plain | _Packed | _Shared
+
+
+def _product(weight: Tensor, bias: Tensor | None, rows: int) -> _Product:
+    """x ↦ x Wᵀ + b by the quickest layout of W for so many rows."""
+    if weight.numel() <= SMALL:
+        return _Plain(weight, bias)
+    threads = torch.get_num_threads()
+    if rows == 1 and weight.shape[0] % threads == 0:
+        return _Shared(weight, bias, threads)
+    return _Packed(weight, bias) if torch.backends.mkldnn.is_available() else _Plain(weight, bias)
 
 
 def _normed(x: Tensor, eps: Tensor) -> Tensor:
@@ -134,14 +164,14 @@ def _normed(x: Tensor, eps: Tensor) -> Tensor:
     return x * torch.addcmul(eps, size, size, value=1 / x.shape[-1]).rsqrt_()
 
 
-def _fused(linears: list[nn.Module], norm: Tensor | None = None) -> _Product:
+def _fused(linears: list[nn.Module], rows: int, norm: Tensor | None = None) -> _Product:
     """Linear layers on the same input as one, the weight of the norm before them multiplied in."""
     weight = torch.cat([_weight(m) for m in linears])
     if norm is not None:
         weight *= norm
     biases = [m.bias for m in linears]
     known = [b if b is not None else weight.new_zeros(m.out_features) for b, m in zip(biases, linears, strict=True)]  # pyright: ignore
-    return _Product(weight, None if all(b is None for b in biases) else torch.cat(known))  # pyright: ignore
+    return _product(weight, None if all(b is None for b in biases) else torch.cat(known), rows)  # pyright: ignore
 
 
 def _weight(linear: Any) -> Tensor:

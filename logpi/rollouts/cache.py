@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from logpi.policies.packing import Block, Packed, Rule, attention
+from logpi.policies.packing import Block, Packed, Rule, attention, single
 
 __all__ = ["Cache", "Extension", "Prefill", "Step"]
 
@@ -103,21 +103,23 @@ class Step:
         keys, values = self.cache.of(layer, k)
         keys[self.row, :, self.position] = k
         values[self.row, :, self.position] = v
-        seen = keys[: len(q), :, : self.length], values[: len(q), :, : self.length]
-        return attention(q[:, :, None], *seen, self._mask(rule.window, q.dtype), rule).squeeze(2)
+        n, heads = q.shape[0], k.shape[1]
+        keys, values = keys[:n, :, : self.length], values[:n, :, : self.length]
+        if rule.softcap is None and q.device.type == "cpu" and n > 1:
+            return single(q, keys, values, self._mask(rule.window, heads, q.dtype), rule)
+        mask = self._mask(rule.window, 1, q.dtype)[:, None] if n > 1 or rule.window is not None else None
+        return attention(q[:, :, None], keys, values, mask, rule).squeeze(2)
 
-    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """Additive [n, 1, 1, length]: a row sees the keys up to its own, within the window. None: one row, sees all."""
-        if len(self.row) == 1 and (window is None or window >= self.length):
-            return None
-        if window not in self.masks:
+    def _mask(self, window: int | None, heads: int, dtype: torch.dtype) -> Tensor:
+        """Additive [n · heads, 1, length]: a row sees the keys up to its own, within the window."""
+        if (window, heads) not in self.masks:
             key = torch.arange(self.length, device=self.position.device)
             hidden = key > self.position[:, None]
             if window is not None and window < self.length:
                 hidden |= key <= self.position[:, None] - window
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=key.device)
-            self.masks[window] = mask.masked_fill_(hidden, float("-inf"))[:, None, None]
-        return self.masks[window]
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=key.device).masked_fill_(hidden, float("-inf"))
+            self.masks[window, heads] = mask.repeat_interleave(heads, 0)[:, None]
+        return self.masks[window, heads]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ __all__ = ["Completion", "Engine", "Request", "Sampling"]
 
 PREFILL = 2**13  # prompt tokens read at a time, at least one prompt
 SEEDS = 2**63 - 1
+AHEAD = 16  # steps whose random numbers are made at once
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class _Rows:
     greedy: Tensor
 
     def __len__(self) -> int:
-        return len(self.token)
+        return self.token.shape[0]
 
     def pick(self, index: Tensor) -> _Rows:
         return _Rows(*(getattr(self, x.name)[index] for x in fields(self)))
@@ -154,7 +155,7 @@ class _Call:
         device = generator.device if generator is not None else "cpu"
         self.seeds = torch.randint(SEEDS, (len(self.owner),), generator=generator, device=device).cpu()
         temperature = sampling.temperature or self.policy.temperature
-        self.decoder = decoder(self.policy, max(limits, default=0))
+        self.decoder = decoder(self.policy, max(limits, default=0), min(engine.slots, len(self.owner)))
         self.head = replace(self.decoder.head, temperature=temperature)
         self.is_eos = torch.zeros(self.policy.vocabulary, dtype=torch.bool, device=self.policy.device)
         self.is_eos[[i for i in self.policy.eos_ids if i < self.policy.vocabulary]] = True
@@ -164,6 +165,7 @@ class _Call:
         self.read: dict[tuple[int, ...], tuple[Prefill, Tensor]] = {}  # prompts some of whose rows still wait
         self.rows = self.parked = self._fresh([])  # live; waiting for the partner, in the slots behind
         self.longest = 0  # positions in use, with the next token's
+        self.chances: list[Tensor] = []  # of the coming steps, the next one's last
         self.slot = torch.arange(engine.slots, device=self.policy.device)
         self.sampled: list[tuple[Tensor, Tensor, Tensor]] = []  # row, token, logp of each step
         self.stopped = [""] * len(self.owner)
@@ -190,7 +192,7 @@ class _Call:
         self.cache.reserve(len(rows), self.longest)
         step = Step(self.cache, self.slot[: len(rows)], rows.position, self.longest)
         logits = self.head.logits(self.decoder.hidden(step, rows.token, rows.position))
-        token, logp = draw(logits, uniform(rows.seed, rows.position), self.greedy, self.sampling)
+        token, logp = draw(logits, self._chance(), self.greedy, self.sampling)
         self.sampled.append((rows.row, token, logp))
         self.rows = replace(rows, token=token, position=rows.position + 1, left=rows.left - 1)
         self.longest += 1
@@ -199,6 +201,13 @@ class _Call:
                 self.history[row].append(said)
         ends = {"length": self.rows.left <= 0, "stop": self._found(), "eos": self.is_eos[token]}
         return {reason: rows for reason, rows in ends.items() if rows is not None}
+
+    def _chance(self) -> Tensor:
+        """[n] uniform numbers of this step; some steps' are made at once while the rows stay the same."""
+        if not self.chances:
+            coming = self.rows.position + torch.arange(AHEAD, device=self.policy.device).flip(0)[:, None]
+            self.chances = list(uniform(self.rows.seed, coming))
+        return self.chances.pop()
 
     def _found(self) -> Tensor | None:
         """[n] bool, the rows whose text has come to contain a stop string; None if there are no such strings."""
@@ -332,7 +341,7 @@ class _Call:
         self._settle([*range(n), *range(m, m + len(rows))], [*range(n, m)])
 
     def _now(self, rows: _Rows, parked: _Rows) -> None:
-        self.rows, self.parked = rows, parked
+        self.rows, self.parked, self.chances = rows, parked, []
         self.longest = int(rows.position.max()) + 1 if len(rows) else 0
         self.greedy = rows.greedy if bool(rows.greedy.any()) else None
 

@@ -86,7 +86,7 @@ class Completion:
 
 
 def uniform(seed: Tensor, counter: Tensor) -> Tensor:
-    """Uniform numbers in [0, 1), float32, for seeds and counters [n] long: splitmix64 of `counter` in stream `seed`."""
+    """Uniform numbers in [0, 1), float32, for seeds and counters long, of shapes that broadcast: splitmix64 of `counter` in stream `seed`."""
     z = seed + (counter + 1) * -0x61C8864680B583EB  # the golden ratio in 64 bits; products wrap around
     z = (z ^ _shift(z, 30)) * -0x40A7B892E31B1A47
     z = (z ^ _shift(z, 27)) * -0x6B2FB644ECCEEE15

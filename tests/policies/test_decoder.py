@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from logpi.policies.causal_lm import CausalLM
-from logpi.policies.decoder import WORTH, Decoder, decoder
+from logpi.policies.decoder import WORTH, Decoder, _Packed, _Plain, _Shared, decoder
 from logpi.policies.lora import add_lora
 from logpi.policies.packing import Packed, pack
 from logpi.policies.trunk import FAMILIES
@@ -36,8 +36,8 @@ def packed(rows: int = 3, length: int = 40) -> Packed:
     return pack(tokens, full, torch.full((rows,), 7))
 
 
-def assert_same(policy: CausalLM) -> None:
-    p, quick = packed(), decoder(policy, WORTH)
+def assert_same(policy: CausalLM, rows: int = 8) -> None:
+    p, quick = packed(), decoder(policy, WORTH, rows)
     assert isinstance(quick, Decoder)
     with torch.no_grad():
         theirs, ours = (m.hidden(p, p.ids, p.position) for m in (policy, quick))
@@ -74,8 +74,18 @@ def test_large_matrices_are_laid_out_by_onednn(monkeypatch):
     policy = make("qwen2")
     quick = decoder(policy, WORTH)
     assert isinstance(quick, Decoder)
-    assert (quick.layers[0].qkv.packed is not None) == torch.backends.mkldnn.is_available()
+    assert isinstance(quick.layers[0].qkv, _Packed if torch.backends.mkldnn.is_available() else _Plain)
     assert_same(policy)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_row_has_a_layout_of_its_own(monkeypatch, threads):
+    monkeypatch.setattr("logpi.policies.decoder.SMALL", 0)
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    policy = make("qwen2")
+    quick = decoder(policy, WORTH, rows=1)
+    assert isinstance(quick, Decoder) and isinstance(quick.layers[0].qkv, _Shared)
+    assert_same(policy, rows=1)
 
 
 def test_adapters_are_merged():
@@ -135,5 +145,5 @@ def test_the_engine_samples_the_same_with_and_without(monkeypatch):
         return [c.tokens.tolist() for row in out for c in row]
 
     quick = sample()
-    monkeypatch.setattr("logpi.rollouts.engine.decoder", lambda policy, steps: policy)
+    monkeypatch.setattr("logpi.rollouts.engine.decoder", lambda policy, *sizes: policy)
     assert quick == sample()
