@@ -72,6 +72,8 @@ def conjugate_gradient(product: Product, b: Tensor, steps: int = 10, tolerance: 
 
 def largest_step(x: Tensor, product: Product, max_kl: float) -> Tensor:
     """√(2δ / xᵀF x) · x: the longest step along x whose second-order KL is at most δ nats; 0 if x is no ascent direction."""
+    if not bool(x.any()):  # no gradient: F need not even exist (a batch without an own action)
+        return torch.zeros_like(x)
     curvature = x @ product(x)
     if not float(curvature) > 0:
         return torch.zeros_like(x)

@@ -93,6 +93,11 @@ def test_conjugate_gradient_solves_and_the_direction_is_the_natural_gradient():
 
 def test_no_direction_is_no_step():
     assert not largest_step(torch.zeros(3), lambda v: v, 0.01).any()
+
+    def nothing(v: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("F of a batch without an own action has no products")
+
+    assert not largest_step(torch.zeros(3), nothing, 0.01).any()
     assert not conjugate_gradient(lambda v: v, torch.zeros(3)).any()
 
 
