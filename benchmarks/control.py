@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -19,33 +20,35 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "control.json"
 EVAL_EPISODES = 50
-CELLS = [  # (environment, algorithm, library, seeds at most); short ones first
-    *(("CartPole-v1", "ppo", lib, 5) for lib in ("logpi", "sb3")),
-    *(("CartPole-v1", a, "logpi", 5) for a in ("reinforce", "reinforce_baseline", "a2c", "trpo")),
-    *(("logpi/GridWorld-v0", a, "logpi", 5) for a in ("reinforce", "reinforce_baseline", "actor_critic_q", "a2c", "ppo", "trpo", "grpo")),
-    ("MountainCarContinuous-v0", "ppo", "logpi", 5), ("Pendulum-v1", "ppo", "logpi", 5), ("Acrobot-v1", "ppo", "logpi", 5),
-    ("CartPole-v1", "trpo", "sb3", 5), ("Pendulum-v1", "ppo", "sb3", 5), ("Acrobot-v1", "ppo", "sb3", 3),
-    ("CartPole-v1", "grpo", "logpi", 5), ("CartPole-v1", "rloo", "logpi", 5), ("CartPole-v1", "actor_critic_q", "logpi", 5),
-    ("InvertedPendulum-v5", "ppo", "logpi", 5), ("LunarLander-v3", "ppo", "logpi", 5), ("MountainCar-v0", "ppo", "logpi", 3),
-    ("HalfCheetah-v5", "ppo", "logpi", 5), ("LunarLander-v3", "ppo", "sb3", 3), ("HalfCheetah-v5", "ppo", "sb3", 2),
+CELLS = [  # (environment, algorithm, library, seeds at most, named settings); short ones first
+    *(("CartPole-v1", "ppo", lib, 5, "") for lib in ("logpi", "sb3")),
+    *(("CartPole-v1", a, "logpi", 5, "") for a in ("reinforce", "reinforce_baseline", "a2c", "trpo")),
+    *(("logpi/GridWorld-v0", a, "logpi", 5, "") for a in ("reinforce", "reinforce_baseline", "actor_critic_q", "a2c", "ppo", "trpo", "grpo")),
+    *((env, "ppo", "logpi", 5, "") for env in ("MountainCarContinuous-v0", "Pendulum-v1", "Acrobot-v1")),
+    ("CartPole-v1", "trpo", "sb3", 5, ""), ("CartPole-v1", "a2c", "sb3", 5, ""), ("Pendulum-v1", "ppo", "sb3", 5, ""),
+    ("Acrobot-v1", "ppo", "sb3", 3, ""), *(("CartPole-v1", a, "logpi", 5, "") for a in ("grpo", "rloo", "actor_critic_q")),
+    ("InvertedPendulum-v5", "ppo", "logpi", 5, ""), ("LunarLander-v3", "ppo", "logpi", 5, ""), ("MountainCar-v0", "ppo", "logpi", 3, ""),
+    ("HalfCheetah-v5", "ppo", "logpi", 5, "cleanrl"), ("HalfCheetah-v5", "ppo", "logpi", 5, ""), ("LunarLander-v3", "ppo", "sb3", 3, ""),
+    ("HalfCheetah-v5", "ppo", "sb3", 2, "cleanrl"), ("HalfCheetah-v5", "ppo", "sb3", 2, ""),
 ]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ one run, in its own process
 
 
-def run_logpi(env: str, algorithm: str, seed: int, steps: int | None) -> dict:
+def run_logpi(env: str, algorithm: str, named: str, seed: int, steps: int | None) -> dict:
     from logpi.recipes.gym import Gym, run
     from logpi.runs.metrics import read_metrics
 
     with tempfile.TemporaryDirectory() as out:
         path = Path(out) / "run"
         arguments = Gym(env=env, algorithm=algorithm, seed=seed, steps=steps, out=path, evaluations=0, eval_episodes=EVAL_EPISODES,
-                        save_every=10**9)  # fmt: skip
+                        save_every=10**9, options=_options(named))  # fmt: skip
         outcome = run(arguments)
         if outcome.stopped:
             raise SystemExit("stopped before its end: no result")
@@ -57,21 +60,18 @@ def run_logpi(env: str, algorithm: str, seed: int, steps: int | None) -> dict:
     }  # fmt: skip
 
 
-def loop_logpi(seed: int, steps: int) -> dict:
+def _options(named: str) -> tuple[str, ...]:
+    return (f"settings={named}",) if named else ()
+
+
+def loop_logpi(env: str, algorithm: str, named: str, seed: int, steps: int) -> dict:
     """Rollout and update alone, without a run's directory; the first update (which loads half of torch) is not counted. CPU seconds."""
     from logpi.recipes.gym import Gym, build, evaluator
     from logpi.runs import rng
 
-    changes = json.loads(os.environ["LOGPI_BENCHMARK_CHANGES"])
     rng.seed(seed)
-    a = Gym(
-        env="CartPole-v1",
-        algorithm="ppo",
-        seed=seed,
-        steps=steps,
-        vectorized="vectorized" in changes,
-        eval_episodes=EVAL_EPISODES,
-    )
+    a = Gym(env=env, algorithm=algorithm, seed=seed, steps=steps, vectorized=named == "wide", eval_episodes=EVAL_EPISODES,
+            options=_options(named))  # fmt: skip
     p, _, rollout, learner, updates = build(a)
     learner.update(rollout().batch)
     start, seen, acting, rows = time.process_time(), 0, 0.0, []
@@ -122,87 +122,123 @@ def _solved(rows: list[tuple[float, float, float]], env: str) -> dict:
     return {}
 
 
-def run_sb3(env: str, algorithm: str, seed: int, steps: int | None) -> dict:
+def run_sb3(env: str, algorithm: str, named: str, seed: int, steps: int | None, loop: bool = False) -> dict:
+    """`loop`: CPU seconds between the first rollout's end and the last one's, instead of a score."""
     import numpy as np
-    from sb3_contrib import TRPO
-    from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.env_util import make_vec_env
-    from stable_baselines3.common.evaluation import evaluate_policy
-    from stable_baselines3.common.vec_env import VecNormalize
 
-    from logpi.envs.presets import preset
+    clock = time.process_time if loop else time.perf_counter
 
     class Watch(BaseCallback):
         rows: list[tuple[float, float, float]] = []
         last = 0.0
-        clock = time.perf_counter
 
         def _on_step(self) -> bool:
             return True
 
         def _on_rollout_end(self) -> None:
-            found = [x["r"] for x in self.model.ep_info_buffer]
-            now = type(self).clock()
+            found, now = [x["r"] for x in self.model.ep_info_buffer], clock()
             self.rows.append(
                 (self.num_timesteps, float(np.mean(found)) if len(found) == 100 else -1e9, now - self.last)
             )
             self.last = now
 
-    p = preset(env, algorithm)
+    model, venv, total = _sb3_model(env, algorithm, named, seed)
+    watch = Watch()
+    start = time.perf_counter()
+    watch.last = clock()
+    model.learn(steps or total, callback=watch)
+    seconds, found = time.perf_counter() - start, {"steps": model.num_timesteps}
+    if loop:
+        counted = watch.rows[1:]
+        found = {"steps": counted[-1][0] - watch.rows[0][0], "loop_seconds": sum(r[2] for r in counted)}
+    return found | {"score": _sb3_score(model, venv, env), "seconds": seconds, **_solved(watch.rows[loop:], env)}
+
+
+def _sb3_model(env: str, algorithm: str, named: str, seed: int) -> tuple[Any, Any, int]:
+    """sb3's learner with the preset's settings, its environments, and the run's steps."""
+    import torch
+    from sb3_contrib import TRPO
+    from stable_baselines3 import A2C, PPO
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    from logpi.envs.presets import preset
+
+    p = preset(env, algorithm, named or None)
     o = dict(p.options)
     venv = make_vec_env(env, p.envs, seed=seed, env_kwargs={"render_mode": None})
     if p.normalize or p.scale:
         venv = VecNormalize(venv, norm_obs=p.normalize, norm_reward=p.scale, gamma=o["gamma"])
-    rate = (lambda left: p.lr * left) if p.linear else p.lr
-    common = dict(learning_rate=rate, n_steps=p.n_steps, batch_size=p.envs * p.n_steps // p.minibatches, gamma=o["gamma"],
-                  gae_lambda=o["lam"], policy_kwargs={"net_arch": list(p.hidden)}, seed=seed, device="cpu")  # fmt: skip
+    network = dict(net_arch=list(p.hidden), activation_fn=torch.nn.ReLU if p.relu else torch.nn.Tanh, ortho_init=not p.plain,
+                   log_std_init=p.log_std)  # fmt: skip
+    common = dict(policy="MlpPolicy", env=venv, learning_rate=(lambda left: p.lr * left) if p.linear else p.lr, n_steps=p.n_steps,
+                  gamma=o["gamma"], gae_lambda=o["lam"], policy_kwargs=network, seed=seed, device="cpu")  # fmt: skip
+    loss = dict(ent_coef=o.get("entropy_coef", 0.0), max_grad_norm=p.max_grad_norm,
+                vf_coef=o.get("value_coef", 0.5) / 2)  # fmt: skip  # its squared error has no half
+    batch = p.envs * p.n_steps // p.minibatches
+    if algorithm == "a2c":
+        return A2C(use_rms_prop=False, **loss, **common), venv, p.steps
     if algorithm == "ppo":
-        model = PPO("MlpPolicy", venv, n_epochs=p.epochs, clip_range=o["low"], ent_coef=o.get("entropy_coef", 0.0),
-                    vf_coef=o.get("value_coef", 0.5) / 2,  # its squared error has no half
-                    clip_range_vf=o.get("value_clip"), max_grad_norm=p.max_grad_norm, **common)  # fmt: skip
-    else:
-        model = TRPO(
-            "MlpPolicy",
-            venv,
-            n_critic_updates=p.epochs,
-            target_kl=o["max_kl"],
-            cg_damping=o.get("damping", 0.1),
-            **common,
-        )
-    watch = Watch()
-    Watch.clock = time.process_time if os.environ.get("LOGPI_BENCHMARK_CHANGES") else time.perf_counter
-    start = watch.last = time.perf_counter()
-    model.learn(steps or p.steps, callback=watch)
-    seconds = time.perf_counter() - start
-    if os.environ.get("LOGPI_BENCHMARK_CHANGES"):  # speed: between the first rollout's end and the last one's
-        rest = watch.rows[1:]
-        return {"steps": rest[-1][0] - watch.rows[0][0], "loop_seconds": sum(r[2] for r in rest), **_solved(rest, env)}
-    if isinstance(venv, VecNormalize):
-        venv.training, venv.norm_reward = False, False
-    score, _ = evaluate_policy(model, _evaluation(env, venv), n_eval_episodes=EVAL_EPISODES, warn=False)
-    return {"score": float(score), "steps": model.num_timesteps, "seconds": seconds, **_solved(watch.rows, env)}
+        clip = dict(clip_range=o["low"], clip_range_vf=o.get("value_clip"))
+        return PPO(n_epochs=p.epochs, batch_size=batch, **clip, **loss, **common), venv, p.steps
+    damping = o.get("damping", 0.1)
+    return (
+        TRPO(n_critic_updates=p.epochs, batch_size=batch, target_kl=o["max_kl"], cg_damping=damping, **common),
+        venv,
+        p.steps,
+    )
 
 
-def _evaluation(env: str, venv: object) -> object:
-    from stable_baselines3.common.env_util import make_vec_env
+def _sb3_score(model: Any, venv: Any, env: str) -> float:
+    """Greedy, on the very episodes that logpi's policies are scored on: which starts are drawn moves Pendulum's mean by 40."""
     from stable_baselines3.common.vec_env import VecNormalize
 
-    fresh = make_vec_env(env, 10, seed=10_000, env_kwargs={"render_mode": None})
-    if not isinstance(venv, VecNormalize):
-        return fresh
-    wrapped = VecNormalize(fresh, training=False, norm_reward=False, norm_obs=venv.norm_obs)
-    wrapped.obs_rms = venv.obs_rms
-    return wrapped
+    from logpi.envs.lanes import make_lanes
+    from logpi.envs.spaces import action_kind
+    from logpi.recipes.gym import fresh_seeds
+    from logpi.rollouts.gym import play
+
+    lanes = make_lanes(env, 10)
+
+    def choose(obs: Any) -> tuple[Any, Any]:
+        seen = venv.normalize_obs(obs) if isinstance(venv, VecNormalize) else obs
+        return obs, model.predict(seen, deterministic=True)[0]
+
+    return float(play(lanes, choose, action_kind(lanes.action), fresh_seeds(EVAL_EPISODES)).mean())
 
 
 # ------------------------------------------------------------------------------------------------ all of them
 
 
-def one(env: str, algorithm: str, library: str, seed: int, peer: str, steps: int | None = None) -> dict:
+def one(
+    env: str,
+    algorithm: str,
+    library: str,
+    seed: int,
+    peer: str,
+    named: str = "",
+    steps: int | None = None,
+    loop: bool = False,
+) -> dict:
     python = sys.executable if library == "logpi" else peer
-    words = [python, __file__, "one", "--env", env, "--algorithm", algorithm, "--library", library, "--seed", str(seed)]
+    words = [
+        python,
+        __file__,
+        "one",
+        "--env",
+        env,
+        "--algorithm",
+        algorithm,
+        "--library",
+        library,
+        "--seed",
+        str(seed),
+        "--settings",
+        named,
+    ]
     words += ["--steps", str(steps)] if steps else []
+    words += ["--loop"] if loop else []
     settings = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(HERE.parent)}
     done = subprocess.run(words, env=settings, capture_output=True, text=True)
     if done.returncode:
@@ -211,70 +247,68 @@ def one(env: str, algorithm: str, library: str, seed: int, peer: str, steps: int
 
 
 def results(seeds: int, only: str, peer: str | None) -> None:
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": []}
+    kept = _kept()
     jobs = [
-        (seed, *cell) for seed in range(seeds) for cell in CELLS if seed < cell[-1]
+        (seed, *cell) for seed in range(seeds) for cell in CELLS if seed < cell[3]
     ]  # every cell once before any cell twice
-    for seed, env, algorithm, library, _ in jobs:
-        cell = {"env": env, "algorithm": algorithm, "library": library, "seed": seed}
-        done = any(cell.items() <= r.items() for r in kept["runs"])
-        if done or only not in f"{env} {algorithm} {library}" or (library == "sb3" and not peer):
+    for seed, env, algorithm, library, _, named in jobs:
+        cell = {"env": env, "algorithm": algorithm, "library": library, "settings": named, "seed": seed}
+        done = any(cell.items() <= ({"settings": ""} | r).items() for r in kept["runs"])
+        if done or only not in f"{env} {algorithm} {library} {named}" or (library == "sb3" and not peer):
             continue
-        made = cell | one(env, algorithm, library, seed, peer or "")
-        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else kept
+        made = cell | one(env, algorithm, library, seed, peer or "", named)
+        kept = _kept()
         kept["runs"].append(made)
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(kept, indent=1))
         print(kept["runs"][-1], flush=True)
 
 
-def speed(peer: str, rounds: int = 3) -> None:
+def _kept() -> dict:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": []}
+
+
+SPEED = (
+    ("CleanRL's settings", "cleanrl", 30_720),
+    ("RL-Zoo's settings", "", 100_000),
+    ("ours, vectorised", "wide", 300_000),
+)
+
+
+def speed(peer: str, rounds: int, only: str) -> None:
     """The same settings in turn, so that a busy machine hurts both. CPU seconds of rollout and update; the first update is not counted."""
-    found = []
-    for name, changes, steps in (("CleanRL's settings", CLEANRL, 30_720), ("RL-Zoo's settings", {"envs": 8}, 100_000)):
-        os.environ["LOGPI_BENCHMARK_CHANGES"] = json.dumps(changes)
-        ratios = []
+    for title, named, steps in SPEED:
+        if only not in title:
+            continue
+        pairs: list[dict[str, dict]] = []
         for seed in range(rounds):
-            pair = []
-            for library in ("logpi", "sb3"):
-                made = one("CartPole-v1", "ppo", library, seed, peer, steps)
-                pair.append({"settings": name, "library": library, "rate": made["steps"] / made["loop_seconds"]} | made)
-                print(pair[-1], flush=True)
-            ratios.append(pair[0]["rate"] / pair[1]["rate"])
-            found += pair
-        print(
-            f"{name}: {statistics.median(ratios):.2f} times the steps a second, median of {[round(r, 2) for r in ratios]}",
-            flush=True,
+            pairs.append({})
+            for library in ("logpi", "sb3") if named != "wide" else ("logpi",):
+                made = one("CartPole-v1", "ppo", library, seed, peer, named, steps, loop=True)
+                rate = made["steps"] / made["loop_seconds"]
+                pairs[-1][library] = {"settings": title, "library": library, "seed": seed, "rate": rate} | made
+                print(pairs[-1][library], flush=True)
+        kept = _kept()
+        others = [r for r in kept.get("speed", []) if r["settings"] != title]
+        RESULTS.write_text(
+            json.dumps(kept | {"speed": others + [r for pair in pairs for r in pair.values()]}, indent=1)
         )
-    os.environ["LOGPI_BENCHMARK_CHANGES"] = json.dumps(WIDE)
-    for seed in range(rounds):
-        made = one("CartPole-v1", "ppo", "logpi", seed, peer, 300_000)
-        found.append(
-            {"settings": "ours, vectorised", "library": "logpi", "rate": made["steps"] / made["loop_seconds"]} | made
+        print(_compared(title, pairs), flush=True)
+
+
+def _compared(title: str, pairs: list[dict[str, dict]]) -> str:
+    """Steps a second and CPU seconds to solved (mean of the last 100 training episodes ≥ 475; a seed that never is counts as infinite)."""
+    said = [title]
+    for library in pairs[0]:
+        rate = statistics.median(p[library]["rate"] for p in pairs)
+        solved = statistics.median(p[library].get("solved_seconds", math.inf) for p in pairs)
+        said.append(f"{library} {rate:,.0f} steps/s, solved after {solved:.1f} s (medians of {len(pairs)})")
+    if "sb3" in pairs[0]:
+        ratios = [p["logpi"]["rate"] / p["sb3"]["rate"] for p in pairs]
+        said.append(
+            f"{statistics.median(ratios):.2f} times the steps a second, median of {[round(r, 2) for r in ratios]}"
         )
-        print(found[-1], flush=True)
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": []}
-    RESULTS.write_text(json.dumps(kept | {"speed": found}, indent=1))
-
-
-WIDE = dict(vectorized=True, envs=128, n_steps=32, epochs=3, minibatches=4, lr=4e-3)
-CLEANRL = dict(envs=4, n_steps=128, epochs=4, minibatches=4, lr=2.5e-4, options=[["gamma", 0.99], ["lam", 0.95], ["low", 0.2],
-                                                                                ["entropy_coef", 0.01]])  # fmt: skip
-
-
-def apply_changes() -> None:
-    """For `speed`: the preset's changes, for whichever library runs here."""
-    from dataclasses import replace
-
-    from logpi.envs import presets
-
-    changes = json.loads(os.environ.get("LOGPI_BENCHMARK_CHANGES", "{}"))
-    changes.pop("vectorized", None)
-    if changes:
-        if "options" in changes:
-            changes["options"] = tuple(tuple(x) for x in changes["options"])
-        key = ("CartPole-v1", "ppo")
-        presets.PRESETS[key] = replace(presets.PRESETS[key], **changes)
+    return "\n  ".join(said)
 
 
 def table() -> None:
@@ -283,17 +317,17 @@ def table() -> None:
     kept = json.loads(RESULTS.read_text())
     cells: dict[tuple, list[dict]] = {}
     for r in kept["runs"]:
-        cells.setdefault((r["env"], r["algorithm"], r["library"]), []).append(r)
+        cells.setdefault((r["env"], r["algorithm"], r.get("settings", ""), r["library"]), []).append(r)
     print(
         "| environment | algorithm | library | steps | seeds | score, mean ± 95 % | each seed | CPU s a run |\n|---|---|---|---|---|---|---|---|"
     )
-    for (env, algorithm, library), runs in cells.items():
+    for (env, algorithm, named, library), runs in cells.items():
         mean, half = interval([r["score"] for r in runs])
         each = ", ".join(f"{r['score']:.4g}" for r in runs)
         cpu = sum(r["cpu_seconds"] for r in runs) / len(runs)
         steps = sum(r["steps"] for r in runs) / len(runs)
         print(
-            f"| {env} | {algorithm} | {library} | {steps / 1000:.0f}k | {len(runs)} | {mean:.1f}{f' ± {half:.1f}' if half == half else ''} | {each} | {cpu:.0f} |"
+            f"| {env} | {algorithm}{f', {named}' if named else ''} | {library} | {steps / 1000:.0f}k | {len(runs)} | {mean:.1f}{f' ± {half:.1f}' if half == half else ''} | {each} | {cpu:.0f} |"
         )
 
 
@@ -306,26 +340,32 @@ def main() -> None:
     for name in ("env", "algorithm"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--library", dest="side", choices=("logpi", "sb3"))
+    parser.add_argument("--settings", default="")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--loop", action="store_true")
     a = parser.parse_args()
     if a.what == "results":
         results(a.seeds, a.only, a.peer)
     elif a.what == "speed":
-        speed(a.peer)
+        speed(a.peer, min(a.seeds, 3), a.only)
     elif a.what == "table":
         table()
     else:
-        import torch
+        _one(a)
 
-        torch.set_num_threads(1)
-        apply_changes()
-        start = time.process_time()
-        if a.side == "logpi" and os.environ.get("LOGPI_BENCHMARK_CHANGES"):
-            found = loop_logpi(a.seed, a.steps)
-        else:
-            found = (run_logpi if a.side == "logpi" else run_sb3)(a.env, a.algorithm, a.seed, a.steps)
-        print(json.dumps(found | {"cpu_seconds": time.process_time() - start}))
+
+def _one(a: argparse.Namespace) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    start = time.process_time()
+    told = (a.env, a.algorithm, a.settings, a.seed, a.steps)
+    if a.side == "sb3":
+        found = run_sb3(*told, loop=a.loop)
+    else:
+        found = loop_logpi(*told) if a.loop else run_logpi(*told)
+    print(json.dumps(found | {"cpu_seconds": time.process_time() - start}))
 
 
 if __name__ == "__main__":

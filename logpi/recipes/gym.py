@@ -24,7 +24,18 @@ if TYPE_CHECKING:
     from logpi.rollouts.gym import Episodes, Fragments
     from logpi.train import Outcome
 
-__all__ = ["Gym", "build", "evaluator", "load_policy", "main", "make_algorithm", "make_policy", "make_rollout", "run"]
+__all__ = [
+    "Gym",
+    "build",
+    "evaluator",
+    "fresh_seeds",
+    "load_policy",
+    "main",
+    "make_algorithm",
+    "make_policy",
+    "make_rollout",
+    "run",
+]
 
 SHOWN = ("reward", "reward_100", "episode_length", "entropy", "value/explained_variance")
 CURVES = (("reward", "eval/reward"), "episode_length", "entropy", "value/explained_variance", "trust/kl", "grad_norm")
@@ -198,7 +209,7 @@ def evaluator(a: Gym, p: Preset, policy: ActorCritic) -> Callable[[int], tuple[d
     from logpi.rollouts.gym import play
 
     lanes = make_lanes(a.env, min(a.eval_episodes, 10), False, p.repeat, **settings(a.env_options))
-    seeds = [2**31 + i for i in range(a.eval_episodes)]  # training draws below 2³¹
+    seeds = fresh_seeds(a.eval_episodes)
     act = policy.actor()
 
     def choose(obs: Any) -> tuple[Any, Any]:
@@ -217,6 +228,11 @@ def evaluator(a: Gym, p: Preset, policy: ActorCritic) -> Callable[[int], tuple[d
         return {k: float(v) for k, v in numbers.items()}, rows
 
     return evaluate
+
+
+def fresh_seeds(n: int) -> list[int]:
+    """Of the episodes of an evaluation: training draws below 2³¹."""
+    return [2**31 + i for i in range(n)]
 
 
 def _table(numbers: Mapping[str, float]) -> str:
