@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
+from logpi import rejection
 from logpi.cli import main
 from logpi.envs.tasks import Addition
 from logpi.policies.small import small_policy
@@ -26,23 +28,30 @@ def home(tmp_path_factory):
 
 def words(home, out, *more: str) -> list[str]:
     return ["step-labels", "--model", str(home / "model"), "--task", "addition", "--rewards", f"{home}/judge.py:no_seven", "--step", ",",
-            "--prompts", "70", "--samples", "3", "--rollouts", "4", "--max-completion-length", "12", "--out", str(out), *more]  # fmt: skip
+            "--prompts", "24", "--samples", "4", "--rollouts", "4", "--max-completion-length", "12", "--out", str(out), *more]  # fmt: skip
 
 
-def test_from_labels_to_a_search(home, capsys):
-    assert main(words(home, home / "labels")) == 0
-    found = read_rows(home / "labels" / "beginnings.jsonl")
+@pytest.fixture(scope="module")
+def labelled(home):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rejection, "CHUNK", 16)
+        assert main(words(home, home / "labels")) == 0
+    return home / "labels"
+
+
+def test_from_labels_to_a_search(home, labelled):
+    found = read_rows(labelled / "beginnings.jsonl")
     assert all(x["share"] == float("7" not in x["beginning"]) for x in found if x["ended"])
     assert all(x["share"] == 0 for x in found if "7" in x["beginning"]) and any(0 < x["share"] < 1 for x in found)
     assert all(x["beginning"].endswith(",") for x in found if not x["ended"])
-    train, test = (read_rows(home / "labels" / f"{s}.jsonl") for s in ("train", "test"))
+    train, test = (read_rows(labelled / f"{s}.jsonl") for s in ("train", "test"))
     assert train and test and not {p["prompt"] for p in train} & {p["prompt"] for p in test}
     share = {(x["prompt"], x["beginning"]): x["share"] for x in found}
     for p in train + test:
         gap = share[p["prompt"], p["chosen"]] - share[p["prompt"], p["rejected"]]
         assert gap == p["margin"] >= 0.25
 
-    labels, judge, model = str(home / "labels"), str(home / "rm"), str(home / "model")
+    labels, judge, model = str(labelled), str(home / "rm"), str(home / "model")
     assert (
         main(
             [
@@ -70,19 +79,18 @@ def test_from_labels_to_a_search(home, capsys):
     assert points["best_of", 4] > points["pass", 1] and points["beam", 4] > points["pass", 1]
 
 
-def test_what_was_done_is_not_done_again_and_ends_the_same(home, capsys):
-    assert main(words(home, home / "once")) == 0
-    assert main(words(home, home / "twice")) == 0
-    last = home / "twice" / "chunks" / "00001.jsonl"
-    last.unlink()
-    (home / "twice" / "train.jsonl").unlink()
-    assert main(["step-labels", "--resume", str(home / "twice")]) == 0
+def test_what_was_done_is_not_done_again_and_ends_the_same(labelled, tmp_path, monkeypatch):
+    monkeypatch.setattr(rejection, "CHUNK", 16)
+    shutil.copytree(labelled, tmp_path / "killed")
+    (tmp_path / "killed" / "chunks" / "00001.jsonl").unlink()
+    (tmp_path / "killed" / "train.jsonl").unlink()
+    assert main(["step-labels", "--resume", str(tmp_path / "killed")]) == 0
     for name in ("beginnings.jsonl", "train.jsonl", "test.jsonl"):
-        assert (home / "once" / name).read_bytes() == (home / "twice" / name).read_bytes()
+        assert (labelled / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 
 
 def test_whole_responses_alone(home):
-    assert main(words(home, home / "outcomes", "--step", "")) == 0
+    assert main(words(home, home / "outcomes", "--step", "", "--prompts", "8")) == 0
     assert all(x["ended"] for x in read_rows(home / "outcomes" / "beginnings.jsonl"))
 
 
