@@ -2,6 +2,7 @@
 
     python benchmarks/grpo_step.py [--peer PYTHON]                                            # the small in-house model
     python benchmarks/grpo_step.py --model DIR --prompts 2 --tokens 64 --peer PYTHON
+    python benchmarks/grpo_step.py --prompts 8 --prompt-tokens 512 --peer PYTHON              # prompts with examples in front
 
 PYTHON is an interpreter that has trl (left out: only ours is measured). Every round is a fresh process for each side, in turn, the first
 step a warm-up. A step is sampling, rewards, loss, backward, optimiser. TRL runs as it comes for this work (`model.generate`, padded) but
@@ -42,10 +43,13 @@ def options() -> argparse.ArgumentParser:
     p.add_argument("--prompts", type=int, default=32)
     p.add_argument("--group", type=int, default=8)
     p.add_argument("--tokens", type=int, default=32, help="most tokens of a completion")
+    p.add_argument(
+        "--prompt-tokens", type=int, help="put examples in front of prompts until they have so many (default: none)"
+    )
     p.add_argument("--steps", type=int, default=4, help="timed steps of a process")
     p.add_argument("--rounds", type=int, default=3, help="processes for each side, in turn")
     p.add_argument("--checkpointing", action="store_true")
-    p.add_argument("--micro-tokens", type=int, default=16_384, help="ours: columns of a forward and backward")
+    p.add_argument("--micro-tokens", type=int, help="ours: columns of a forward and backward (default: as it comes)")
     p.add_argument("--json", type=Path, metavar="FILE")
     p.add_argument("--resume", action="store_true", help="go on with what FILE holds")
     p.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -53,10 +57,21 @@ def options() -> argparse.ArgumentParser:
     return p
 
 
+def examples(a: argparse.Namespace, rng: random.Random) -> str:
+    """Solved sums, until a prompt with them in front has `--prompt-tokens` tokens; the same ones for every prompt."""
+    from transformers import AutoTokenizer
+
+    tokenizer, text, question = AutoTokenizer.from_pretrained(a.model), "", "123456+654321="
+    while len(tokenizer(text + question)["input_ids"]) < (a.prompt_tokens or 0):
+        x, y = rng.randint(10**5, 10**6 - 1), rng.randint(10**5, 10**6 - 1)
+        text += f"{x}+{y}={x + y} "
+    return text
+
+
 def write_rows(a: argparse.Namespace, chat: bool) -> None:
-    """Sums of six digits; as messages for a chat model."""
-    rng = random.Random(0)
-    texts = [f"{rng.randint(10**5, 10**6 - 1)}+{rng.randint(10**5, 10**6 - 1)}=" for _ in range(4 * a.prompts)]
+    """Sums of six digits, perhaps with examples in front; as messages for a chat model."""
+    rng, head = random.Random(0), examples(a, random.Random(1))
+    texts = [f"{head}{rng.randint(10**5, 10**6 - 1)}+{rng.randint(10**5, 10**6 - 1)}=" for _ in range(4 * a.prompts)]
     prompts = [[{"role": "user", "content": t}] for t in texts] if chat else texts
     a.rows.write_text("".join(json.dumps({"prompt": p, "answer": ""}) + "\n" for p in prompts))
 
@@ -77,7 +92,8 @@ def logpi_side(a: argparse.Namespace) -> dict[str, Any]:
         policy, Engine(policy, slots=rows), task(str(a.rows)), rewards([f"{__file__}:score"]), prompts=a.prompts,
         num_generations=a.group, sampling=Sampling(max_tokens=a.tokens),
     )  # fmt: skip
-    learner = Learner(policy, algorithm("grpo", beta=0.0, micro_tokens=a.micro_tokens), AdamW(LR, betas=(0.9, 0.999)))
+    split = {"micro_tokens": a.micro_tokens} if a.micro_tokens else {}
+    learner = Learner(policy, algorithm("grpo", beta=0.0, **split), AdamW(LR, betas=(0.9, 0.999)))
     steps = []
     for _ in range(a.steps + 1):
         start, cpu = time.perf_counter(), time.process_time()
@@ -142,7 +158,8 @@ def limit(run: dict[str, Any], machine: dict[str, Any], a: argparse.Namespace) -
 
 
 def summary(runs: dict[str, list[dict[str, Any]]], machine: dict[str, Any], a: argparse.Namespace) -> dict[str, Any]:
-    out: dict[str, Any] = {"prompts": a.prompts, "group": a.group, "max_tokens": a.tokens}
+    prompt = runs["logpi"][0]["prompt"]
+    out: dict[str, Any] = {"prompts": a.prompts, "group": a.group, "max_tokens": a.tokens, "prompt_tokens": prompt}
     medians: dict[str, list[tuple[float, float]]] = {}
     for side, found in runs.items():
         medians[side] = [
@@ -176,7 +193,7 @@ def main() -> None:
     if a.side:
         report(logpi_side(a) if a.side == "logpi" else trl_side(a))
         return
-    names = ("model", "prompts", "group", "tokens", "steps", "checkpointing")
+    names = ("model", "prompts", "group", "tokens", "prompt_tokens", "steps", "checkpointing")
     results = Results(a.json, a.resume, {k: getattr(a, k) for k in names})
     with tempfile.TemporaryDirectory() as home:
         if a.model is None:
@@ -186,7 +203,7 @@ def main() -> None:
             a.model = str(Path(home) / "model")
         a.rows = Path(home) / "rows.jsonl"
         write_rows(a, chat=(Path(a.model) / "chat_template.jinja").is_file())
-        same = {k: getattr(a, k) for k in (*names, "rows")}
+        same = {k: getattr(a, k) for k in (*names, "rows") if k != "prompt_tokens"}
         runs: dict[str, list[dict[str, Any]]] = {}
         for i in range(a.rounds):
             for side in SIDES if i % 2 == 0 else SIDES[::-1]:
