@@ -201,11 +201,12 @@ class SGD:
         """Yields the metrics of each optimiser step, after it was made: the objective's diagnostics in the last pass only, where the
         policy has moved furthest."""
         batch, targets = self.shuffle.rows(objective, batch, targets)
-        whole = self._weighed(objective, batch, targets) if self.minibatches == 1 else None
+        minibatches = min(self.minibatches, len(batch.group.unique())) if objective.whole_groups else self.minibatches
+        whole = self._weighed(objective, batch, targets) if minibatches <= 1 else None
         first: Look | None = look
         for epoch in range(self.epochs):
             last = epoch == self.epochs - 1
-            dealt = self.shuffle.parts(batch, targets, self.minibatches, generator) if whole is None else ()
+            dealt = self.shuffle.parts(batch, targets, minibatches, generator) if whole is None else ()
             for part in (self._weighed(objective, *x) for x in dealt) if whole is None else [whole]:
                 yield self._step(policy, objective, optimizer, part, first, last)
                 first = None
@@ -384,4 +385,4 @@ class TrustRegion:
             for p in held:
                 p.requires_grad_(True)
         told = [s["value/loss"] for s in steps if "value/loss" in s]
-        return {"value/loss": sum(told) / len(told)}
+        return {"value/loss": sum(told) / len(told)} if told else {}

@@ -180,6 +180,15 @@ def test_no_advantage_no_move():
         torch.testing.assert_close(v, before[k], atol=0, rtol=0)
 
 
+def test_rows_without_an_own_action_move_nothing():
+    policy, batch = small(Categorical(3))
+    before = {k: v.clone() for k, v in policy.state_dict().items()}
+    report = Learner(policy, algorithm("trpo"), AdamW(0.1)).update(replace(batch, mask=torch.zeros_like(batch.mask)))
+    assert report["trust/fraction"] == 0 and "value/loss" not in report
+    for k, v in policy.state_dict().items():
+        torch.testing.assert_close(v, before[k], atol=0, rtol=0)
+
+
 class Plain(torch.nn.Module):
     """A policy that says nothing of the actions it did not take."""
 

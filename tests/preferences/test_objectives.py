@@ -208,6 +208,28 @@ def test_a_parted_pair_is_an_error_and_not_another_loss(name):
         )
 
 
+def test_fewer_pairs_than_minibatches_are_whole_in_fewer_steps():
+    """Groups may be dropped from a batch, so what was checked before the start need not hold for each."""
+    batch, now, ref = testing.random_case(prompts=1, group_size=2)
+    made = algorithm("dpo", minibatches=4)
+    steps: list[int] = []
+
+    class Fixed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = torch.nn.Parameter(torch.zeros(()))
+
+        def evaluate(self, part):
+            steps.append(len(part))
+            return Evaluation(now.logp[:, : part.mask.shape[1]] + self.shift, now.entropy[:, : part.mask.shape[1]])
+
+    policy = Fixed()
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
+    targets = made.objective.prepare(batch, now, ref)
+    reports = list(made.update(policy, made.objective, optimizer, batch, targets, torch.Generator()))
+    assert steps == [2] and len(reports) == 1
+
+
 @pytest.mark.parametrize(("name", "options", "words"), [
     ("dpo", {"beta": 0.0}, "beta must be positive"),
     ("dpo", {"smoothing": 0.5}, "smoothing is a share"),
