@@ -101,7 +101,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("Acrobot-v1", "ppo"): _p(PPO, dict(lam=0.94), steps=300_000, envs=16, n_steps=256, minibatches=64, normalize=True, scale=True,
                               source=f"{ZOO}, a third of its steps"),
     ("Acrobot-v1", "trpo"): _p(TRPO, steps=100_000, envs=2, n_steps=1024, normalize=True, scale=True, source=ZOO),
-    ("Pendulum-v1", "ppo"): _p(PPO, dict(gamma=0.9, lam=0.95), steps=100_000, envs=4, n_steps=1024, epochs=10, minibatches=64, lr=1e-3,
+    ("Pendulum-v1", "ppo"): _p(PPO, dict(gamma=0.9, lam=0.95), steps=102_400, envs=4, n_steps=1024, epochs=10, minibatches=64, lr=1e-3,
                                source=f"{ZOO}, without state-dependent exploration"),
     ("Pendulum-v1", "trpo"): _p(TRPO, dict(gamma=0.9), steps=100_000, envs=2, n_steps=1024, epochs=15,
                                 source=f"{ZOO}, without state-dependent exploration"),
