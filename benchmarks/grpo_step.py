@@ -199,7 +199,7 @@ def main() -> None:
         if a.model is None:
             from logpi.policies.small import small_policy
 
-            small_policy("0123456789+=-*/() abcdefghijklmnopqrstuvwxyz.,?:").save(Path(home) / "model")
+            small_policy("0123456789+=-*/() abcdefghijklmnopqrstuvwxyz.,?:", context=1024).save(Path(home) / "model")
             a.model = str(Path(home) / "model")
         a.rows = Path(home) / "rows.jsonl"
         write_rows(a, chat=(Path(a.model) / "chat_template.jinja").is_file())
