@@ -24,6 +24,7 @@ from logpi.errors import UserError
 from logpi.recipes import r1_demo, r1_report
 from logpi.recipes.common import available, mistakes, opened, read
 from logpi.recipes.r1_stages import JOBS, R1, STAGES, Stage, done, harvest, job, judged, settled, stage_settings, told
+from logpi.runs import disk
 
 __all__ = ["main", "run"]
 
@@ -140,11 +141,18 @@ class Chain:
         print(f"\n== {stage.name} ({place}): {'whole already' if whole else f'{stage.job} → {path}'}", file=sys.stderr)
         if not whole:
             self._run(stage)
+        self._tidy(path)
         if stage.job == "harvest" and whole:
             print(told(path / "counts.json", stage.name))
         if not stage.title:
             return None
         return r1_report.measured(self.a, stage, self.model(stage.name), path, self.general)
+
+    def _tidy(self, path: Path) -> None:
+        """A whole stage goes on with its model alone: checkpoints, with their optimiser states, are nine tenths of a run."""
+        if done(path) and (path / "checkpoints").exists() and not self.a.keep_checkpoints:
+            disk.remove(path / "checkpoints")
+            (path / "best").unlink(missing_ok=True)
 
     def _idle(self, stage: Stage) -> bool:
         """Skipped by the user, or without anything to learn from."""

@@ -60,6 +60,9 @@ class R1(RunArguments):
     set: tuple[str, ...] = option(
         (), help="settings of a stage's job: STAGE.OPTION=VALUE, e.g. zero.steps=100", nargs="*"
     )
+    keep_checkpoints: bool = option(
+        False, help="also of stages that are whole; a model and its optimiser states each time"
+    )
     eval_items: int = option(200, help="held-out items that each stage's model is measured on")
     slots: int = option(
         256, help="completions decoded at the same time in harvests and measuring; memory and speed only"

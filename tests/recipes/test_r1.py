@@ -90,6 +90,7 @@ STAGES = ("zero", "cold-data", "cold-start", "reasoning", "rejection", "sft", "r
 def test_every_stage_leaves_its_outputs_and_counts(whole, capsys):
     for stage in STAGES:
         assert (whole / stage).is_dir(), stage
+        assert not (whole / stage / "checkpoints").exists() and not (whole / stage / "best").exists(), stage
     for harvest in ("cold-data", "rejection"):
         counts = json.loads((whole / harvest / "counts.json").read_text())
         samples = read_rows(whole / harvest / "samples.jsonl")
