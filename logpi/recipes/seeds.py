@@ -85,10 +85,11 @@ def report(out: Path, runs: Sequence[Path], a: Gym) -> str:
 
 
 def picture(runs: dict[str, Sequence[Path]], path: Path, title: str = "") -> Path:
-    """Mean training return of each label's seeds against environment steps, with its 95 % interval as a band."""
+    """Mean training return of each label's seeds against environment steps, with its 95 % interval as a band and the seeds as thin lines."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -102,7 +103,9 @@ def picture(runs: dict[str, Sequence[Path]], path: Path, title: str = "") -> Pat
         mean, half = np.transpose([interval(column.tolist()) for column in lines.T])
         line = axes.plot(grid, mean, label=f"{label} ({len(series)} seeds)")[0]
         axes.fill_between(grid, mean - half, mean + half, alpha=0.2, color=line.get_color(), linewidth=0)
+        axes.plot(grid, lines.T, color=line.get_color(), alpha=0.35, linewidth=0.6)
     axes.set(xlabel="environment steps", ylabel="return, last 100 episodes", title=title)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
