@@ -15,11 +15,13 @@ from logpi.types import Batch, Evaluation, Policy
 __all__ = ["evaluate", "micro_batches"]
 
 
-def micro_batches(mask: Tensor, tokens: int | None, group: Tensor | None = None) -> Iterator[Tensor]:
+def micro_batches(
+    mask: Tensor, tokens: int | None, group: Tensor | None = None, whole: bool = False
+) -> Iterator[Tensor]:
     """Index tensors over consecutive rows of at most `tokens` columns in all (one row at least); None for all at once.
 
-    Rows stay in order, so the samples of one prompt stay together and share its computation. With `group` [B], consecutive
-    rows of one group are never parted, even where they exceed `tokens`.
+    With `group` [B], consecutive rows of one group, which share their prompt's computation, are parted only where they exceed
+    `tokens`; if `whole`, not even there.
     """
     if tokens is None:
         yield torch.arange(mask.shape[0])
@@ -29,6 +31,9 @@ def micro_batches(mask: Tensor, tokens: int | None, group: Tensor | None = None)
     fresh = torch.ones_like(length, dtype=torch.bool)  # rows that may begin a micro-batch
     if group is not None:
         fresh[1:] = group[1:] != group[:-1]
+        number = fresh.cumsum(0) - 1
+        if not whole:
+            fresh |= torch.zeros_like(length).index_add(0, number, length)[number] > tokens
     begins = fresh.nonzero().flatten()
     totals = torch.zeros_like(begins).index_add(0, fresh.cumsum(0) - 1, length).tolist()
     start, used = 0, 0
@@ -44,7 +49,7 @@ def micro_batches(mask: Tensor, tokens: int | None, group: Tensor | None = None)
 def evaluate(policy: Policy, batch: Batch, tokens: int | None) -> Evaluation:
     """The policy's evaluation of the whole batch without gradient, in micro-batches."""
     b, t = batch.mask.shape
-    found = [(index, policy.evaluate(batch.rows(index))) for index in micro_batches(batch.mask, tokens)]
+    found = [(index, policy.evaluate(batch.rows(index))) for index in micro_batches(batch.mask, tokens, batch.group)]
 
     def join(name: str, width: int) -> Tensor | None:
         parts = [(index, getattr(e, name)) for index, e in found]

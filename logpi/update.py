@@ -190,7 +190,7 @@ class SGD:
 
     epochs: int = 1
     minibatches: int = 1
-    micro_tokens: int | None = 16_384
+    micro_tokens: int | None = 8_192
     max_grad_norm: float | None = 1.0
     shuffle: Shuffle = Groups()
 
@@ -218,9 +218,9 @@ class SGD:
         if self.micro_tokens is None and busy == len(batch):
             return _OptimiserBatch([(batch, targets, weight)], busy, len(batch))
         index = (~idle).nonzero().flatten()
-        group = batch.group[index] if objective.whole_groups else None
+        cut = micro_batches(batch.mask[index], self.micro_tokens, batch.group[index], objective.whole_groups)
         pieces = []
-        for piece in micro_batches(batch.mask[index], self.micro_tokens, group) if busy else ():
+        for piece in cut if busy else ():
             part = batch.rows(index[piece])
             width = part.mask.shape[1]
             pieces.append((part, targets.rows(index[piece], width), weight[index[piece], :width]))

@@ -186,10 +186,10 @@ def test_a_micro_batch_never_parts_a_pair():
     mask = torch.ones(8, 3, dtype=torch.bool)
     group = torch.arange(8) // 2
     for tokens in (1, 5, 6, 11, 12, 100):
-        pieces = list(micro_batches(mask, tokens, group))
+        pieces = list(micro_batches(mask, tokens, group, whole=True))
         assert torch.cat(pieces).tolist() == list(range(8))
         assert all(len(p) % 2 == 0 for p in pieces), tokens
-    assert [len(p) for p in micro_batches(mask, 12, group)] == [4, 4]
+    assert [len(p) for p in micro_batches(mask, 12, group, whole=True)] == [4, 4]
 
 
 @pytest.mark.parametrize("name", ["dpo", "simpo", "reward_model"])
