@@ -6,7 +6,7 @@
 
 Sampling goes by chunks of prompts, each with its own seed and written whole, so a killed job goes on where it was and ends
 with the same files. Each response is counted under the first rule that it fails, in the order of `Rules`. Left out:
-training (`logpi sft`), and choosing by a learned score (`comparisons.best_of`).
+training (`logpi sft`), and choosing by a learned score (`pooling.best_of`).
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ __all__ = [
     "finish",
     "mistakes",
     "opened",
-    "positive",
     "read",
     "settings",
     "stage",
@@ -88,17 +87,6 @@ class RunArguments:
     save_every: int = option(20, help="steps between checkpoints", least=1)
     trackers: tuple[str, ...] = option((), help="besides JSON lines and TensorBoard: wandb, trackio, mlflow", nargs="*")
     resume: Path | None = option(None, help="go on with this run, exactly where it was; give nothing else")
-
-
-def positive(arguments: Any, *names: str) -> None:
-    """Refuse numbers below 1, for a dataclass's own check (a field says it by itself: `option(least=1)`).
-
-    Raises:
-        ValueError: naming the option.
-    """
-    for name in names:
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')}: must be at least 1, not {getattr(arguments, name)}")
 
 
 @contextmanager

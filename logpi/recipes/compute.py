@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logpi.arguments import option
-from logpi.recipes.common import ModelArguments, RunArguments, available, mistakes, opened, positive, read
+from logpi.recipes.common import ModelArguments, RunArguments, available, mistakes, opened, read
 from logpi.recipes.compute_report import Point, curve, picture, point, table
 from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of
 
@@ -35,20 +35,18 @@ class Compute(ModelArguments, ItemArguments, SamplingArguments, RunArguments):
     """Arguments of `logpi compute`."""
 
     against: str = option("", help="another model to draw beside it, e.g. the one that training began with")
-    samples: int = option(32, help="for each item; pooled at 1, 2, 4, … and all")
+    samples: int = option(32, help="for each item; pooled at 1, 2, 4, … and all", least=1)
     scorer: str = option(
         "logp", help="chooses among samples and steers the search: logp, self_certainty, model:PATH, any reward"
     )
     beams: tuple[int, ...] = option(
         (4, 8, 16), help="widths of the search: candidates for each item and step", nargs="*"
     )
-    branch: int = option(4, help="continuations of each beginning; a width of 8 keeps the best 2")
+    branch: int = option(4, help="continuations of each beginning; a width of 8 keeps the best 2", least=1)
     step: str = option("\\n", help="what ends a step")
-    save_every: int = option(32, help="items between saves of the responses")
+    save_every: int = option(32, help="items between saves of the responses", least=1)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "branch", "save_every")
         if min(self.beams, default=1) < 1:
             raise ValueError("--beams are widths of at least 1")
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from logpi.arguments import option
-from logpi.recipes.common import ModelArguments, RunArguments, available, mistakes, opened, positive, read
+from logpi.recipes.common import ModelArguments, RunArguments, available, mistakes, opened, read
 from logpi.recipes.conversing import TurnArguments
 from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of
 
@@ -36,12 +36,10 @@ class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunA
     )
     best_of: int = option(0, help="samples for each item, of which the judge chooses one (at 1, 2, 4, … and all)")
     against: str = option("", help="another model: how often this one's answers score higher under the judge")
-    save_every: int = option(32, help="items between saves of the responses")
+    save_every: int = option(32, help="items between saves of the responses", least=1)
     json: bool = option(False, help="print the numbers as JSON")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "save_every", "max_turns", "max_observation_length", *(("ngram",) if self.trained_on else ()))
         if (self.best_of or self.against) and not self.judge:
             raise ValueError("--best-of and --against need a judge: --judge model:PATH, or any other reward")
         if max(self.pass_at, default=1) > (self.best_of or self.samples):

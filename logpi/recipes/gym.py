@@ -57,9 +57,9 @@ class Gym(RunArguments):
     steps: int | None = option(None, help="environment steps in all (default: the preset's)")
     updates: int | None = option(None, help="updates in all, for methods that learn from whole episodes")
     vectorized: bool = option(False, help="step the environment's own vectorised form")
-    seeds: int = option(1, help="runs with consecutive seeds, side by side on the cores")
-    eval_episodes: int = option(20, help="greedy episodes on fresh seeds, for each evaluation")
-    evaluations: int = option(5, help="evaluations during training, besides those before and after")
+    seeds: int = option(1, help="runs with consecutive seeds, side by side on the cores", least=1)
+    eval_episodes: int = option(20, help="greedy episodes on fresh seeds, for each evaluation", least=1)
+    evaluations: int = option(5, help="evaluations during training, besides those before and after", least=0)
 
 
 def main(argv: Sequence[str]) -> int:

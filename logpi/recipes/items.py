@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.arguments import option
 from logpi.errors import UserError
-from logpi.recipes.common import positive
 from logpi.recipes.conversing import columns
 from logpi.runs.records import saved
 
@@ -40,11 +39,11 @@ class ItemArguments:
     shots_from: str = option("", help="the file that they come from (default: the directory's train.*)")
     rewards: tuple[str, ...] = option((), help="the first says what is right (default: the task's own)", nargs="*")
     lenient: str = option("", help="a reward that finds the answer wherever it stands; measured besides, e.g. math")
-    items: int = option(200, help="held-out items; 0: all")
+    items: int = option(200, help="held-out items; 0: all", least=0)
     trained_on: tuple[str, ...] = option(
         (), help="files the model learned from: items that stand in them are listed", nargs="*"
     )
-    ngram: int = option(13, help="words in a row that an item and a training row must share for that")
+    ngram: int = option(13, help="words in a row that an item and a training row must share for that", least=1)
     drop_seen: bool = option(False, help="leave those items out")
 
 
@@ -52,15 +51,12 @@ class ItemArguments:
 class SamplingArguments:
     """How responses are sampled."""
 
-    samples: int = option(4, help="for each item")
+    samples: int = option(4, help="for each item", least=1)
     temperature: float = option(1.0, help="of sampling")
     top_p: float = option(1.0, help="sample from the likeliest tokens of this total probability")
-    max_completion_length: int = option(512, help="tokens after which a completion is cut off")
+    max_completion_length: int = option(512, help="tokens after which a completion is cut off", least=1)
     stop: tuple[str, ...] = option((), help="strings that end a completion (default: the FORMAT's)", nargs="*")
-    slots: int = option(64, help="completions decoded at the same time; memory and speed only")
-
-    def __post_init__(self) -> None:
-        positive(self, "samples", "max_completion_length", "slots")
+    slots: int = option(64, help="completions decoded at the same time; memory and speed only", least=1)
 
     def sampling(self, stop: tuple[str, ...]) -> Sampling:
         from logpi.rollouts.engine import Sampling

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 from logpi.recipes import sft
+from logpi.recipes.common import base_model
 from logpi.rejection import write_rows
 
 __all__ = ["ALPHABET", "WORDS", "base", "gold", "write_data"]
@@ -109,10 +110,10 @@ def base(out: Path, data: Path, seed: int) -> sft.SFT:
     from logpi.policies.small import small_policy
 
     made = Bilingual()
-    if not (out / "untrained" / "config.json").exists():
-        small_policy(
-            made.alphabet + ALPHABET + ".", words=(*made.words, *WORDS), width=96, layers=3, context=192, seed=seed
-        ).save(out / "untrained")
+    letters, words = made.alphabet + ALPHABET + ".", (*made.words, *WORDS)
+    base_model(
+        out / "untrained", lambda: small_policy(letters, words=words, width=96, layers=3, context=192, seed=seed)
+    )
     return sft.SFT(
         model=str(out / "untrained"), task=str(data / "texts"), steps=800, rows=96, lr=3e-3, warmup=20, seed=seed,
         save_every=250, out=out / "base",

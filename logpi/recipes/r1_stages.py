@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from logpi.arguments import did_you_mean, from_json, option
 from logpi.errors import UserError
 from logpi.recipes import reward_model, rl, sft
-from logpi.recipes.common import RunArguments, mistakes, positive, settings
+from logpi.recipes.common import RunArguments, mistakes, settings
 
 if TYPE_CHECKING:
     from logpi.rejection import Rules
@@ -51,9 +51,9 @@ class R1(RunArguments):
     pairs: str = option("", help="pairs for the reward model, rows with chosen and rejected")
     prompt_template: str = option("", help="text around prompts, with {prompt} (r1-zero: the published one)")
     max_completion_length: int = option(0, help="tokens (default: 64 in the demonstration, else 512)")
-    data_prompts: int = option(256, help="prompts that each harvest asks")
-    samples: int = option(8, help="responses to each of them")
-    per_prompt: int = option(2, help="of these kept at most")
+    data_prompts: int = option(256, help="prompts that each harvest asks", least=1)
+    samples: int = option(8, help="responses to each of them", least=1)
+    per_prompt: int = option(2, help="of these kept at most", least=1)
     language_least: float = option(0.99, help="share of words in the language that a kept response needs")
     general_share: float = option(0.25, help="of general rows: in the second SFT, and in the last stage's updates")
     skip: tuple[str, ...] = option((), help="stages to leave out", nargs="*", choices=lambda: tuple(STAGES))
@@ -63,13 +63,12 @@ class R1(RunArguments):
     keep_checkpoints: bool = option(
         False, help="also of stages that are whole; a model and its optimiser states each time"
     )
-    eval_items: int = option(200, help="held-out items that each stage's model is measured on")
+    eval_items: int = option(200, help="held-out items that each stage's model is measured on", least=1)
     slots: int = option(
-        256, help="completions decoded at the same time in harvests and measuring; memory and speed only"
+        256, help="completions decoded at the same time in harvests and measuring; memory and speed only", least=1
     )
 
     def __post_init__(self) -> None:
-        positive(self, "data_prompts", "samples", "per_prompt", "eval_items", "slots")
         if self.model and not self.task and self.resume is None:
             raise ValueError("--model needs a --task: prompts with answers (without a model, everything is made here)")
         for pair in self.set:

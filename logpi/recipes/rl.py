@@ -49,7 +49,7 @@ CURVES = (
 RECIPES = {
     # DeepSeek-R1-Zero (Nature 645, 633, Methods): 32 questions of 16 samples, equal weights, no neural reward, clip 10
     "r1-zero": (
-        "--prompt-template=r1-zero", "--rewards", "tag_answer", "think_answer", "--algorithm=grpo_r1", "--options", "low=10",
+        "--prompt-template=r1-zero", "--rewards", "math", "think_answer", "--algorithm=grpo_r1", "--options", "low=10",
         "beta=0.001", "--prompts=32", "--num-generations=16", "--lr=3e-6", "--refresh-reference=400",
     ),
 }  # fmt: skip

@@ -1,8 +1,9 @@
 """The decoder: many prompts in, sampled token ids and their log-probabilities out, on the policy's own weights.
 
-Continuous batching. Each prompt is read once for its group; its keys and values are given to the group's rows; every
-step adds a token to all live rows; rows that end leave, and waiting rows take their place. There is no copy of the
-weights, so an update is seen by the next token, and log-probabilities are those of `policy.evaluate` (float32: ~1e-5).
+Continuous batching. Each prompt is read once for its group, and what many prompts open with once for all of them; keys and
+values are given to the group's rows; every step adds a token to all live rows; rows that end leave, and waiting rows take
+their place. Weights are those of the moment, so an update is seen by the next call, and log-probabilities are those of
+`policy.evaluate` (float32: ~1e-5).
 
 With a partner, a row that ends its turn is not over: it keeps its slot and is not stepped while the partner answers, then reads
 the answer after what its cache holds and goes on. Without one nobody answers, and every end is the end.
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.decoder import decoder
-from logpi.policies.packing import CELLS, pack
+from logpi.policies.packing import CELLS, opening, pack
 from logpi.rollouts.cache import Cache, Extension, Prefill, Step
 from logpi.rollouts.partner import ENDED, Heard, Partner, Spoken
 from logpi.rollouts.plain import plain_generate
@@ -315,7 +316,8 @@ class _Call:
             for i, p in enumerate(some):
                 tokens[i, : len(p)] = torch.tensor(p)
             device = self.policy.device
-            packed = pack(tokens.to(device), length.to(device), torch.zeros_like(length).to(device))
+            shared = torch.full_like(length, opening(some))
+            packed = pack(tokens.to(device), length.to(device), shared.to(device))
             prefill = Prefill(packed)
             self.decoder.hidden(prefill, packed.ids, packed.position)
             self.read |= {p: (prefill, packed.where[i, : len(p) - 1]) for i, p in enumerate(some)}

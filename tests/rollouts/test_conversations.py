@@ -228,7 +228,17 @@ def test_patience_without_end_repeats_bit_for_bit():
 
 
 def test_a_slow_tool_holds_up_nobody_else():
-    env = Env(echo, delay=lambda prompt, turn: 1.0 if (prompt, turn) == ("q0", 1) else 0.0)
+    env = Env(echo)
+
+    def until_all_others_are_done(prompt, turn):
+        deadline = time.monotonic() + 20
+        while (prompt, turn) == ("q0", 1) and time.monotonic() < deadline:
+            if len(env.log) > 30 and time.monotonic() - env.log[-1][0] > 1:
+                break
+            time.sleep(0.02)
+        return 0.0
+
+    env.delay = until_all_others_are_done
     policy = model()
     source = rollout(policy, env, num_generations=1, prompts=20)
     slow = source.prompts.take(20)

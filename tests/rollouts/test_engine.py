@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from logpi.policies.causal_lm import CausalLM
+from logpi.policies.packing import pack
+from logpi.rollouts import engine as engine_module
 from logpi.rollouts.cache import Cache
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
 from logpi.rollouts.sampling import draw, invert, uniform
@@ -82,6 +84,21 @@ def test_what_a_row_samples_does_not_depend_on_slots_or_neighbours():
     alone = Engine(policy, slots=2).generate(requests[:1], sampling, seed())
     assert same(out[:1], alone)
     assert not same(out, engine.generate(requests, sampling, seed(1)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_prompts_open_with_is_read_once_and_changes_nothing(kind, monkeypatch):
+    policy = make(kind)
+    opening, tails = prompts(40)[0], prompts(9, 1, 4, 2)
+    texts = [opening + tail for tail in tails]
+    read = []
+    monkeypatch.setattr(engine_module, "pack", lambda *a: read.append(pack(*a)) or read[-1])
+    out = Engine(policy).generate([Request(t, n=2) for t in texts], Sampling(max_tokens=20), seed())
+    (packed,) = read
+    assert len(packed.ids) == 39 + sum(len(t) - 40 for t in texts)  # of the opening all but what a row keeps as its own
+    batch = collate([trajectory(p, c, i) for i, (p, r) in enumerate(zip(texts, out, strict=True)) for c in r])
+    now = policy.evaluate(batch).logp
+    torch.testing.assert_close(batch.logp[batch.mask], now[batch.mask], atol=2e-5, rtol=0)
 
 
 def test_rows_of_a_group_differ_and_limits_are_kept():
