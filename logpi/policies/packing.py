@@ -184,7 +184,7 @@ def pack(tokens: Tensor, length: Tensor, prefix: Tensor) -> Packed:
     return Packed(tokens[forwarded], column.expand_as(tokens)[forwarded], where, tuple(blocks), home)
 
 
-def opening(rows: Sequence[Sequence[int]]) -> int:
+def opening(rows: Sequence[tuple[int, ...]]) -> int:
     """Tokens that all of several rows open with (instructions, few shots), if reading them once saves a quarter of all.
 
     >>> opening([(1, 2, 3, 4, 5), (1, 2, 3, 9, 9, 9)]), opening([(1, 2, 3, 4, 5), (1, 9, 9, 9)])
