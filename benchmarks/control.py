@@ -32,7 +32,7 @@ CELLS = [  # (environment, algorithm, library, seeds at most, named settings); s
     *((env, "ppo", "logpi", 5, "") for env in ("MountainCarContinuous-v0", "Pendulum-v1", "Acrobot-v1")),
     ("CartPole-v1", "trpo", "sb3", 5, ""), ("CartPole-v1", "a2c", "sb3", 5, ""), ("Pendulum-v1", "ppo", "sb3", 5, ""),
     ("Acrobot-v1", "ppo", "sb3", 3, ""), *(("CartPole-v1", a, "logpi", 5, "") for a in ("grpo", "rloo", "actor_critic_q")),
-    ("InvertedPendulum-v5", "ppo", "logpi", 5, ""), ("LunarLander-v3", "ppo", "logpi", 5, ""), ("MountainCar-v0", "ppo", "logpi", 3, ""),
+    ("InvertedPendulum-v5", "ppo", "logpi", 5, ""), ("LunarLander-v3", "ppo", "logpi", 5, ""), ("MountainCar-v0", "ppo", "logpi", 5, ""),
     ("HalfCheetah-v5", "ppo", "logpi", 5, "cleanrl"), ("HalfCheetah-v5", "ppo", "logpi", 5, ""), ("LunarLander-v3", "ppo", "sb3", 3, ""),
     ("HalfCheetah-v5", "ppo", "sb3", 2, "cleanrl"), ("HalfCheetah-v5", "ppo", "sb3", 2, ""),
 ]  # fmt: skip
