@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ def train(
     """
     loop = _Loop()
     start = _resume(run, rollout, learner, loop)
-    with progress or Progress(steps) as shower, _stop_on_signal() as stopping:
+    with progress or Progress(steps) as shower, _stop_on_signal(shower.note) as stopping:
         if start == 0 and evaluate is not None and not loop.first:  # else it was measured before the run was stopped
             _evaluate(evaluate, 0, run, loop, shower)
             _save(run, 0, rollout, learner, loop, best=True)
@@ -177,8 +177,8 @@ def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop) -> int:
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """The first Ctrl-C (or SIGTERM) lets the step end and be saved; the second one interrupts at once."""
+def _stop_on_signal(note: Callable[[str], None]) -> Iterator[threading.Event]:
+    """The first Ctrl-C (or SIGTERM) lets the step end and be saved, and says so; the second one interrupts at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -188,6 +188,8 @@ def _stop_on_signal() -> Iterator[threading.Event]:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
+        with suppress(RuntimeError):  # it came while a line was being written
+            note("stopping when this step is done and saved; Ctrl-C again stops at once")
 
     before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

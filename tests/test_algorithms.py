@@ -239,6 +239,25 @@ def test_settings_without_a_sense_are_refused(given: dict, says: str) -> None:
         algorithm("grpo", **given)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("grpo", {"weight": "TokenMean"}, "weight must be an object of the class Weight"), ("grpo", {"low": "x"}, "low must be a number"),
+        ("grpo", {"low": -0.1}, "low is a distance"), ("cispo", {"high": -1}, "high is a distance"),
+        ("grpo", {"dual_clip": "x"}, "dual_clip must be a number"), ("grpo", {"epochs": 1.5}, "epochs must be a whole number"),
+        ("ppo", {"gamma": 1.01}, "gamma is between 0 and 1"), ("ppo", {"lam": float("nan")}, "lam must be a number"),
+        ("reinforce", {"gamma": -1}, "between 0 and 1"), ("actor_critic_q", {"gamma": 2}, "between 0 and 1"),
+        ("grpo", {"keep": "resample"}, "keep must be an object"), ("dpo", {"beta": "0,1"}, "beta must be a number"),
+        ("grpo", {"micro_tokens": "all"}, "a whole number, or null for none"), ("ppo", {"value_clip": [1]}, "value_clip must be a number"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_of_the_wrong_kind_are_refused(name: str, given: dict, says: str) -> None:
+    """They came to light in the first update, as a traceback, or never."""
+    with pytest.raises(ValueError, match=says):
+        algorithm(name, **given)
+
+
 def test_a_length_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         algorithm("dr_grpo", max_completion_length=0)

@@ -25,6 +25,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What a part of the library may import of the others when it is loaded. Left to right, nothing points back.
 MAY_IMPORT = {
     "errors": set(),
+    "kinds": set(),
     "types": set(),
     "calls": set(),
     "ops": {"types"},
@@ -35,12 +36,12 @@ MAY_IMPORT = {
     "batching": {"types"},
     "optimizers": {"types"},
     "update": {"batching", "objectives", "ops", "optimizers", "types"},
-    "algorithms": {"objectives", "ops", "preferences", "selection", "types", "update"},
+    "algorithms": {"kinds", "objectives", "ops", "preferences", "selection", "types", "update"},
     "learner": {"algorithms", "batching", "objectives", "ops", "optimizers", "types", "update"},
     "policies": {"errors", "ops", "types"},
     "sandbox": set(),
     "rewards": {"calls", "errors", "sandbox", "types"},
-    "envs": {"calls", "errors", "ops", "rewards", "sandbox", "types"},
+    "envs": {"calls", "errors", "kinds", "ops", "rewards", "sandbox", "types"},
     "rollouts": {"batching", "envs", "errors", "ops", "policies", "rewards", "selection", "types"},
     "rejection": {"envs", "errors", "rewards", "rollouts", "runs"},
     "comparisons": {"batching", "envs", "errors", "evaluation", "policies", "rewards", "rollouts", "types"},

@@ -144,3 +144,20 @@ def test_a_collapse_is_said_once_while_it_happens():
 def test_a_healthy_run_is_left_in_peace(rewards):
     watch = Collapse()
     assert not any(watch(i, {"reward": r}) for i, r in enumerate(rewards))
+
+
+def test_the_first_ctrl_c_ends_the_step_saves_and_says_so(tmp_path):
+    import os
+    import signal
+
+    class Interrupted(Bandit):
+        def __call__(self) -> logpi.Collected:
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__()
+
+    _, learner = parts()
+    shown = io.StringIO()
+    with Run.create(tmp_path / "r", "rl", {}) as run:
+        outcome = train(Interrupted(learner.policy), learner, run, steps=5, progress=Progress(5, shown))
+    assert outcome.stopped and outcome.step == 1
+    assert "Ctrl-C again" in shown.getvalue() and (tmp_path / "r/checkpoints/step-000001").exists()

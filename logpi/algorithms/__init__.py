@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from logpi.algorithms.table import NAMES, PREFERENCES, TABLE, Algorithm
+from logpi.kinds import misfit
 from logpi.objectives import PolicyGradient
 from logpi.ops.kl import KL, AdaptiveKL, k1, k2, k3
 from logpi.ops.surrogates import Clip, DualClip
@@ -27,6 +28,7 @@ __all__ = [
     "Algorithm",
     "algorithm",
     "describe",
+    "known_as",
     "options",
 ]
 
@@ -61,7 +63,7 @@ def _kl_estimator(o: PolicyGradient, name: str) -> PolicyGradient:
     return replace(o, kl=replace(_kl(o, "kl_estimator"), estimator=ESTIMATORS[name]))
 
 
-def _kl_place(o: PolicyGradient, place: Any) -> PolicyGradient:
+def _kl_place(o: PolicyGradient, place: str) -> PolicyGradient:
     return replace(o, kl=replace(_kl(o, "kl_place"), place=place))
 
 
@@ -92,6 +94,20 @@ def options(name: str) -> dict[str, Any]:
     return {k: p.default for k, p in inspect.signature(_row(name)).parameters.items()}
 
 
+def known_as(name: str, option: str) -> str:
+    """What this algorithm calls an option that other libraries have another name for."""
+    return option if option in options(name) else OPTION_ALIASES.get(option, option)
+
+
+def _check(kinds: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
+    """Raises ValueError if a chosen value is not of the kind that its annotation says."""
+    for name, value in chosen.items():
+        kind = kinds.get(name)
+        wanted = misfit(kind, value) if isinstance(kind, str) else None
+        if wanted is not None:
+            raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+
 def algorithm(name: str, **chosen: Any) -> Algorithm:
     """The algorithm of this name, as a value.
 
@@ -102,20 +118,24 @@ def algorithm(name: str, **chosen: Any) -> Algorithm:
             c), correction, weight, surrogate, ratio, epochs, minibatches, micro_tokens, max_grad_norm, keep, truncation, update. TRL's
             and SB3's names are understood (`OPTION_ALIASES`).
     Raises:
-        ValueError: unknown name or option, with the nearest known one.
+        ValueError: unknown name or option, with the nearest known one; a value of the wrong kind.
 
     >>> algorithm("dapo", high=0.3).objective.surrogate
     Clip(low=0.2, high=0.3)
     """
     row = _row(name)
     own = inspect.signature(row).parameters
-    chosen = {OPTION_ALIASES.get(k, k) if k not in own else k: v for k, v in chosen.items()}
+    chosen = {known_as(name, k): v for k, v in chosen.items()}
+    _check({k: p.annotation for k, p in own.items()}, chosen)
     made = row(**{k: chosen.pop(k) for k in list(chosen) if k in own})
     update = {f.name: chosen.pop(f.name) for f in fields(made.update) if f.name in chosen}
     common, short = (_OBJECTIVE, SHORTHAND) if isinstance(made.objective, PolicyGradient) else ((), {})
     objective = {k: chosen.pop(k) for k in common if k in chosen}
     parts = {k: chosen.pop(k) for k in _PARTS if k in chosen}
     shorthand = {k: chosen.pop(k) for k in short if k in chosen}
+    for holder, some in ((made.update, update), (made.objective, objective), (made, parts)):
+        _check({f.name: f.type for f in fields(holder)}, some)  # type: ignore[arg-type]
+    _check({k: [*inspect.signature(f).parameters.values()][1].annotation for k, f in short.items()}, shorthand)
     if chosen:
         known = [*own, *common, *_PARTS, *short, *(f.name for f in fields(made.update))]
         bad = next(iter(chosen))
@@ -123,8 +143,8 @@ def algorithm(name: str, **chosen: Any) -> Algorithm:
         hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
         raise ValueError(f"{row.__name__} has no option {bad!r}{hint}")
     changed = replace(made.objective, **objective)  # type: ignore[type-var]
-    for name, value in shorthand.items():
-        changed = SHORTHAND[name](changed, value)
+    for k, value in shorthand.items():
+        changed = SHORTHAND[k](changed, value)
     made = replace(made, objective=changed, update=replace(made.update, **update))
     return replace(made, **parts, name=row.__name__, source=_source(row), differs=_differs(row))
 

@@ -74,6 +74,12 @@ class Lanes(ABC):
     def image(self) -> bool:
         return is_image(self.observation)
 
+    def _refuse_masked_images(self) -> None:
+        if self.masks and self.image:
+            raise UserError(
+                f"pixels with an {MASK} are not supported: wrap the environment in one that leaves either out"
+            )
+
     @abstractmethod
     def begin(self, next_seed: NextSeed) -> None:
         """Start an episode in every lane; later ones take their seeds from `next_seed` too, if `seeded`."""
@@ -105,6 +111,7 @@ class SyncLanes(Lanes):
         own = mask_size(self.observation)
         self._info_mask = MASK in info and not own
         self.masks = np.asarray(info[MASK]).size if self._info_mask else own
+        self._refuse_masked_images()
         shape = encoded_shape(self.observation)
         if self._info_mask:
             shape = (shape[0] + self.masks,)
@@ -130,7 +137,9 @@ class SyncLanes(Lanes):
         x = encode(self.observation, stack(self.observation, [obs for obs, _ in self._raw]))
         if not self._info_mask:
             return x
-        return np.concatenate([x, np.array([info[MASK] for _, info in self._raw], np.float32).reshape(self.n, -1)], -1)
+        every = np.ones(self.masks)  # an environment may say nothing where no action follows
+        bits = [np.asarray(info.get(MASK, every), np.float32).ravel() for _, info in self._raw]
+        return np.concatenate([x, np.stack(bits)], -1)
 
     def step(self, action: Array, active: Array | None = None) -> Step:
         reward = np.zeros(self.n, np.float32)
@@ -200,6 +209,7 @@ class VectorLanes(Lanes):
         own = mask_size(self.observation)
         self._info_mask = MASK in info and not own
         self.masks = np.asarray(info[MASK][0]).size if self._info_mask else own
+        self._refuse_masked_images()
         self.obs = self._encoded(raw, info)
 
     def _encoded(self, raw: Any, info: dict[str, Any]) -> Array:
@@ -249,6 +259,7 @@ def _final_info(info: dict[str, Any], ended: Array) -> dict[str, Any]:
     return {MASK: info["final_info"][MASK][ended]} if MASK in info.get("final_info", {}) else {}
 
 
+LIMIT = 10_000  # steps of an episode where the environment has no limit: one that never ends could be neither learned from nor measured
 _EXTRAS = {"Box2D": "box2d", "box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "pygame": "classic_control"}
 
 
@@ -270,16 +281,24 @@ class Repeat(gym.Wrapper):
 
 
 def make_env(name: str, repeat: int = 1, **options: Any) -> gym.Env:
-    """`gymnasium.make`, without its step-by-step checks; `repeat` holds every action for so many steps.
+    """`gymnasium.make`, without its step-by-step checks; `repeat` holds every action for so many steps. An environment that has no time
+    limit gets one of `LIMIT` steps (`max_episode_steps` is an option of every environment).
 
     Raises:
-        UserError: unknown (with the nearest name), or its package is not installed (with the command that does it).
+        UserError: unknown (with the nearest name), its package is not installed (with the command that does it), or an option that it does
+            not take.
     """
     import logpi.envs.gridworld  # noqa: F401  registers ours
 
     try:
         env = gym.make(name, disable_env_checker=True, **options)
+        if env.spec is None or env.spec.max_episode_steps is None:
+            env = gym.wrappers.TimeLimit(env, LIMIT)
         return Repeat(env, repeat) if repeat > 1 else env
+    except (TypeError, ValueError, AssertionError) as error:
+        if not options:
+            raise
+        raise UserError(f"{name} does not take these options: {str(error).partition(' was raised from')[0]}") from None
     except gym.error.DependencyNotInstalled as error:
         extra = next((v for k, v in _EXTRAS.items() if k in str(error)), None)
         what = f"pip install 'gymnasium[{extra}]'" if extra else str(error).splitlines()[0]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from logpi.errors import UserError
+from logpi.kinds import misfit
 
 __all__ = ["FRAGMENTS", "OTHERS", "PRESETS", "Preset", "preset"]
 
@@ -164,18 +165,14 @@ def _named(env: str, algorithm: str, settings: str) -> Preset:
     return there[settings]
 
 
-KINDS = {"bool": (bool, "true or false"), "int": (int, "a whole number above 0"), "float": ((int, float), "a number"),
-         "float | None": ((int, float, type(None)), "a number, or null for none"),
-         "tuple[int, ...]": ((list, tuple), "widths like [64,64]")}  # fmt: skip
+POSITIVE = ("lr", "max_grad_norm")
 
 
 def _check(name: str, value: Any) -> None:
     kind = {x.name: str(x.type) for x in fields(Preset)}[name]
-    allowed, meaning = KINDS.get(kind, (object, ""))
-    fits = isinstance(value, allowed) and (kind == "bool" or not isinstance(value, bool))  # Python's bools are ints
-    if isinstance(value, (list, tuple)):
-        fits = fits and all(isinstance(x, int) and x > 0 for x in value)
-    if kind == "int" and isinstance(value, int):
-        fits = fits and value > 0
-    if not fits:
-        raise UserError(f"{name} must be {meaning}, not {value!r}")
+    wanted = misfit(kind, value)
+    counts = [value] if kind == "int" or name in POSITIVE else value if isinstance(value, (list, tuple)) else []
+    if wanted is None and any(x is not None and x <= 0 for x in counts):
+        wanted = "a whole number above 0" if kind == "int" else "above 0"
+    if wanted is not None:
+        raise UserError(f"{name} must be {wanted}, not {value!r}")

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from logpi.errors import UserError
 from logpi.ops.distributions import Bernoulli, Categorical, Distribution, Gaussian, MultiCategorical, SquashedGaussian
 
-__all__ = ["MASK", "action_kind", "encode", "encoded_shape", "is_image", "stack"]
+__all__ = ["MASK", "action_kind", "check_mask", "encode", "encoded_shape", "is_image", "stack"]
 
 Array = np.ndarray
 MASK = "action_mask"
@@ -78,6 +78,23 @@ def mask_size(space: gym.Space) -> int:
     """Bits of the observation's own "action_mask"; 0 without one."""
     inside: Mapping[str, gym.Space] = space.spaces if isinstance(space, spaces.Dict) else {}
     return encoded_shape(inside[MASK])[0] if MASK in inside else 0
+
+
+def check_mask(action: gym.Space, bits: int) -> None:
+    """Raises UserError unless a mask of so many bits allows and forbids the actions of this space."""
+    match action:
+        case spaces.Discrete():
+            needed = int(action.n)
+        case spaces.MultiDiscrete():
+            needed = int(action.nvec.sum())
+        case spaces.MultiBinary():
+            needed = int(np.prod(action.shape))
+        case _:
+            raise UserError(
+                f"an {MASK} needs actions that can be counted, not {action}: take it out of the observation"
+            )
+    if bits != needed:
+        raise UserError(f"the {MASK} has {bits} bits, {action} has {needed} actions to allow: one bit for each")
 
 
 def action_kind(space: gym.Space, squash: bool = False) -> Distribution:

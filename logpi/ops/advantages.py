@@ -56,6 +56,12 @@ def _critic(value: Tensor | None, who: str) -> Tensor:
     return value.detach()
 
 
+def _discounts(**named: float) -> None:
+    for name, x in named.items():
+        if not 0 <= x <= 1:
+            raise ValueError(f"{name} is between 0 and 1, not {x:g}")
+
+
 @dataclass(frozen=True)
 class TotalReward(Advantage):
     """The whole trajectory's reward for each of its actions (policy gradient theorem; Williams 1992).
@@ -86,6 +92,8 @@ class RewardToGo(Advantage):
 
     Attributes:
         gamma: discount per own action, in [0, 1].
+    Raises:
+        ValueError: a discount outside.
 
     >>> from logpi.testing import row
     >>> RewardToGo()(row([-1., -1., -1., 5.]))
@@ -94,6 +102,9 @@ class RewardToGo(Advantage):
 
     gamma: float = 1.0
     source: ClassVar[str] = "REINFORCE: Williams 1992"
+
+    def __post_init__(self) -> None:
+        _discounts(gamma=self.gamma)
 
     @property
     def equation(self) -> str:  # type: ignore[override]
@@ -118,7 +129,7 @@ class GAE(Advantage):
         gamma: discount per own action, in [0, 1].
         lam: from bias (0) to variance (1), in [0, 1].
     Raises:
-        ValueError: `value` is None.
+        ValueError: `value` is None; a discount outside.
 
     >>> from logpi.testing import row
     >>> GAE(gamma=1.0, lam=1.0)(row([0., 1.]), torch.zeros(1, 3))
@@ -129,6 +140,9 @@ class GAE(Advantage):
     lam: float = 1.0
     critic: ClassVar[bool] = True
     source: ClassVar[str] = "GAE: Schulman et al. 2016, arXiv:1506.02438"
+
+    def __post_init__(self) -> None:
+        _discounts(gamma=self.gamma, lam=self.lam)
 
     @property
     def equation(self) -> str:  # type: ignore[override]
@@ -159,12 +173,15 @@ class QValue(Advantage):
     Attributes:
         gamma: discount per own action, in [0, 1].
     Raises:
-        ValueError: `value` is None.
+        ValueError: `value` is None; a discount outside.
     """
 
     gamma: float = 1.0
     critic: ClassVar[bool] = True
     source: ClassVar[str] = "policy gradient with Q values: Sutton et al. 2000"
+
+    def __post_init__(self) -> None:
+        _discounts(gamma=self.gamma)
 
     @property
     def equation(self) -> str:  # type: ignore[override]

@@ -38,6 +38,12 @@ class Surrogate(ABC):
         return torch.zeros_like(log_ratio, dtype=torch.bool)
 
 
+def _distances(low: float, high: float | None) -> None:
+    for name, x in (("low", low), ("high", high)):
+        if x is not None and not x >= 0:
+            raise ValueError(f"{name} is a distance from a ratio of 1, at least 0, not {x:g}")
+
+
 @dataclass(frozen=True)
 class Score(Surrogate):
     """The score function: its gradient at θ is the policy gradient, its value is not the expected return.
@@ -86,6 +92,9 @@ class Clip(Surrogate):
     high: float | None = None
     source: ClassVar[str] = "PPO: Schulman et al. 2017, arXiv:1707.06347"
 
+    def __post_init__(self) -> None:
+        _distances(self.low, self.high)
+
     @property
     def above(self) -> float:
         return self.low if self.high is None else self.high
@@ -122,7 +131,8 @@ class DualClip(Surrogate):
     source: ClassVar[str] = "dual clip: Ye et al. 2020, arXiv:1912.09729"
 
     def __post_init__(self) -> None:
-        if self.c <= 1:
+        _distances(self.low, self.high)
+        if not self.c > 1:
             raise ValueError(f"DualClip needs c > 1 (got {self.c:g}): it is the largest ratio kept where Â < 0")
 
     @property
@@ -158,6 +168,9 @@ class ClippedScore(Surrogate):
     low: float = float("inf")
     high: float = 4.0
     source: ClassVar[str] = "CISPO: MiniMax-M1 2025, arXiv:2506.13585"
+
+    def __post_init__(self) -> None:
+        _distances(self.low, self.high)
 
     @property
     def equation(self) -> str:  # type: ignore[override]

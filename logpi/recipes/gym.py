@@ -124,10 +124,10 @@ def build(a: Gym) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
 
 def resolved(a: Gym) -> tuple[Preset, dict[str, Any]]:
     """The preset with the arguments' changes, and what is left of them for the algorithm."""
-    from logpi.algorithms import algorithm
+    from logpi.algorithms import algorithm, known_as
 
     name = algorithm(a.algorithm).name
-    chosen = settings(a.options)
+    chosen = {known_as(name, k): v for k, v in settings(a.options).items()}
     named = chosen.pop("settings", None)
     changed = {x.name: chosen.pop(x.name) for x in fields(Preset) if x.name in chosen}
     if name in FRAGMENTS and a.updates is not None:
@@ -164,6 +164,11 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
     options = {k: v for k, v in p.options if k in usable} | dict(chosen)
     shuffle = Actions() if made.name in FRAGMENTS else Groups()
     sgd = SGD(p.epochs, p.minibatches, micro_tokens=None, max_grad_norm=p.max_grad_norm, shuffle=shuffle)
+    for k in ("update", "critic", "shuffle", "micro_tokens"):
+        if k in chosen:
+            raise UserError(
+                f"{k} is this command's own choice: leave it out (what there is to set: logpi/envs/presets.py)"
+            )
     if isinstance(made.update, TrustRegion):
         return algorithm(name, critic=sgd, micro_tokens=None, **options)
     return algorithm(name, update=sgd, **options)
@@ -173,11 +178,13 @@ def make_policy(lanes: Lanes, p: Preset, critic: bool) -> ActorCritic:
     """Networks for the lanes' spaces."""
     from torch import nn
 
-    from logpi.envs.spaces import action_kind
+    from logpi.envs.spaces import action_kind, check_mask
     from logpi.policies.cnn import cnn
     from logpi.policies.mlp import mlp
 
     kind = action_kind(lanes.action, p.squash)
+    if lanes.masks:
+        check_mask(lanes.action, lanes.masks)
     if lanes.image:
         return cnn(lanes.obs.shape[1:], kind, critic=critic, log_std=p.log_std)
     return mlp(

@@ -46,6 +46,10 @@ def main(argv: Sequence[str]) -> int:
     if command != "gym":
         raise UserError(f"{a.run} is a run of `logpi {command}`; play shows runs of `logpi gym`")
     trained = from_json(Gym, saved)
+    if trained.seeds > 1:
+        raise UserError(f"{a.run} holds several seeds; watch one of them: logpi play {a.run}/seed-{trained.seed}")
+    if a.video is not None and a.video.suffix not in (".gif", ".mp4"):
+        raise UserError(f"a video is a .gif or an .mp4, not {a.video.name}")
     lanes, text = _lanes(a, trained)
     policy = load_policy(a.run / "model", lanes)
     if text and trained.env == "logpi/GridWorld-v0":
@@ -131,8 +135,6 @@ def _write(frames: Sequence[Any], path: Path, fps: float) -> None:
         images = [Image.fromarray(f) for f in frames]
         images[0].save(path, save_all=True, append_images=images[1:], duration=max(20, round(1000 / fps)), loop=0)
         return
-    if path.suffix != ".mp4":
-        raise UserError(f"a video is a .gif or an .mp4, not {path.name}")
     try:
         import imageio
 

@@ -21,7 +21,7 @@ import torch
 
 from logpi.envs.lanes import Lanes
 from logpi.errors import UserError
-from logpi.ops.distributions import Distribution
+from logpi.ops.distributions import Bernoulli, Distribution, MultiCategorical
 from logpi.ops.moments import merge
 from logpi.policies.mlp import ActorCritic
 from logpi.types import Batch, Collected
@@ -56,17 +56,38 @@ class Stream:
 
 
 def record(lanes: Lanes, choose: Choose, kind: Distribution, *, steps: int = 0, episodes: int = 0) -> Stream:
-    """`steps` steps of every lane, or as many whole `episodes` of every lane (no lane's length decides what is kept)."""
+    """`steps` steps of every lane, or as many whole `episodes` of every lane (no lane's length decides what is kept). More steps, if
+    all so far were spent on resets."""
     left = np.full(lanes.n, episodes)
     made: list[tuple[Array, ...]] = []
-    while len(made) < steps or left.any():
+    while len(made) < steps or left.any() or not any(real.any() for *_, real in made):
         seen = lanes.obs
         params, action = choose(seen)
         s = lanes.step(kind.to_env(action), left > 0 if episodes else None)
         made.append((seen, params, action, s.after, s.reward, s.terminated, s.truncated, s.real))
         if episodes:
             left -= (s.terminated | s.truncated) & s.real
-    return Stream(*(np.stack(x) for x in zip(*made, strict=True)))
+    stream = Stream(*(np.stack(x) for x in zip(*made, strict=True)))
+    _check(stream, lanes.masks, kind)
+    return stream
+
+
+def _check(stream: Stream, masks: int, kind: Distribution) -> None:
+    """Refuse what no policy could learn from; it would come to light as a gradient that is not finite, or not at all.
+
+    Raises:
+        UserError: a reward or an observation is not a number; no action is allowed where one must be taken.
+    """
+    for what, x in (("a reward", stream.reward), ("an observation", stream.obs), ("an observation", stream.after)):
+        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+            raise UserError(
+                f"the environment gave {what} that is not a finite number: mend it, or wrap it in one that replaces it"
+            )
+    if masks:
+        sizes = kind.sizes if isinstance(kind, MultiCategorical) else (masks,)
+        allowed = np.split(stream.obs[stream.real][:, -masks:] > 0.5, np.cumsum(sizes)[:-1], -1)
+        if not isinstance(kind, Bernoulli) and not all(x.any(-1).all() for x in allowed):
+            raise UserError("the environment's action mask forbids every action in a state where one must be taken")
 
 
 def rows(stream: Stream, kind: Distribution) -> Batch:
@@ -123,8 +144,11 @@ class RewardScale:
             total = np.where(over, 0.0, total)
         self.running, found = total, seen[stream.real]
         self.moments = merge(*self.moments, float(found.mean()), float(found.var()), len(found))
-        scaled = stream.reward / np.sqrt(self.moments[1] + 1e-8)
-        return replace(stream, reward=np.clip(scaled, -self.clip, self.clip).astype(np.float32))
+        return replace(stream, reward=self.scaled(stream.reward))
+
+    def scaled(self, reward: Array) -> Array:
+        """Rewards [*] in the unit of the moments so far."""
+        return np.clip(reward / np.sqrt(self.moments[1] + 1e-8), -self.clip, self.clip).astype(np.float32)
 
     def state_dict(self) -> dict[str, Any]:
         return {"moments": self.moments, "running": self.running}
@@ -257,13 +281,11 @@ class Episodes(_Rollout):
         if (group > 1 or greedy) and not lanes.seeded:
             raise UserError("groups begin from one reset seed, which the vectorised form cannot do for one lane: leave --vectorized off")  # fmt: skip
         self.episodes, self.group, self.greedy = episodes, group, greedy
-        self._baseline: Array | None = None
+        self._from: Array = np.zeros(0, np.int64)  # seeds of the batch under way
 
     def _record(self) -> Stream:
-        starts = self._starts.integers(2**31, size=self.episodes // self.group)
-        if self.greedy:
-            self._baseline = play(self.lanes, self._greedy, self.kind, starts.tolist()).repeat(self.group)
-        self._begin(starts.repeat(self.group))
+        self._from = self._starts.integers(2**31, size=self.episodes // self.group)
+        self._begin(self._from.repeat(self.group))
         return record(self.lanes, self._sample, self.kind, episodes=self.episodes // self.lanes.n)
 
     def _begin(self, seeds: Array) -> None:
@@ -272,20 +294,28 @@ class Episodes(_Rollout):
 
     def _batch(self, batch: Batch) -> Batch:
         group = torch.arange(len(batch)) // self.group
-        baseline = None if self._baseline is None else torch.from_numpy(self._baseline).float()
-        return replace(batch, group=group, baseline=baseline)
+        if not self.greedy:
+            return replace(batch, group=group)
+        unit = None if self.scale is None else self.scale.scaled  # that of this batch's rewards
+        found = play(self.lanes, self._greedy, self.kind, self._from.tolist(), unit)
+        return replace(batch, group=group, baseline=torch.from_numpy(found.repeat(self.group)).float())
 
 
-def play(lanes: Lanes, choose: Choose, kind: Distribution, seeds: list[int]) -> Array:
-    """Returns [len(seeds)] of one episode from each seed (a vectorised form only takes the first one)."""
+def play(
+    lanes: Lanes, choose: Choose, kind: Distribution, seeds: list[int], unit: Callable[[Array], Array] | None = None
+) -> Array:
+    """Returns [len(seeds)] of one episode from each seed (a vectorised form only takes the first one), of rewards in this `unit`.
+
+    Nothing is recorded: episodes of pixels may be long.
+    """
     n, rounds = lanes.n, -(-len(seeds) // lanes.n)
     table = np.resize(np.array(seeds), n * rounds).reshape(rounds, n)  # the last round repeats some, for idle lanes
     plan = [iter(x) for x in table.T.tolist()]
     lanes.begin(lambda lane: next(plan[lane], None))
-    stream = record(lanes, choose, kind, episodes=rounds)
-    totals = np.zeros((rounds, n))
-    done = np.cumsum(stream.over, 0) - stream.over
-    for t, (reward, real) in enumerate(zip(stream.reward, stream.real, strict=True)):
-        lane = np.flatnonzero(real)
-        totals[done[t, lane], lane] += reward[lane]
+    totals, done, lane = np.zeros((rounds, n)), np.zeros(n, np.int64), np.arange(n)
+    while (playing := done < rounds).any():
+        step = lanes.step(kind.to_env(choose(lanes.obs)[1]), playing)
+        reward = step.reward if unit is None else unit(step.reward)
+        totals[np.minimum(done, rounds - 1), lane] += np.where(step.real, reward, 0.0)
+        done += (step.terminated | step.truncated) & step.real
     return totals.ravel()[: len(seeds)]
