@@ -186,7 +186,8 @@ class PolicyGradient:
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """−Σ weight · objective over this micro-batch, and diagnostics as token means (`…/max`, `…/min`: extremes)."""
         mask = batch.mask
-        logp, log_ratio = own(now.logp, mask), self.ratio(now.logp, targets.logp_old, mask)
+        logp = own(now.logp, mask)  # every term is 0 from here on where the policy did not act
+        log_ratio = self.ratio(logp, targets.logp_old, mask)
         objective = self.surrogate(log_ratio, logp, targets.advantage)
         if self.correction is not None:
             objective = objective * self.correction(targets.logp_old, batch.logp, mask)
@@ -199,7 +200,7 @@ class PolicyGradient:
             error = self._squared_error(now, targets, mask)
             objective = torch.sub(objective, error, alpha=0.5 * self.value_coef)
         metrics = Diagnostics(partial(self._metrics, mask, log_ratio.detach(), logp.detach(), targets, now, error))
-        return -(weight.to(objective.dtype) * own(objective, mask)).sum(), metrics
+        return -(weight.to(objective.dtype) * objective).sum(), metrics
 
     def _squared_error(self, now: Evaluation, targets: Targets, mask: Tensor) -> Tensor:
         if now.value is None or targets.value_target is None:

@@ -1,6 +1,7 @@
 """Importance ratios: how much likelier an action is now than when it was taken. Leaves out how they are clipped.
 
-Each returns the *log* ratio [B, T], 0 where `mask` is False, and carries gradient.
+Each takes log-probabilities [B, T] that are 0 where `mask` is False, and returns the *log* ratio [B, T], which is 0 there too and
+carries gradient.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class TokenRatio(Ratio):
     source: ClassVar[str] = "PPO: Schulman et al. 2017, arXiv:1707.06347"
 
     def __call__(self, logp: Tensor, logp_old: Tensor, mask: Tensor) -> Tensor:
-        return own(logp - logp_old, mask)
+        return logp - logp_old
 
 
 @dataclass(frozen=True)

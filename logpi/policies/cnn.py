@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from logpi.ops.distributions import Distribution
-from logpi.policies.mlp import ActorCritic, orthogonal
+from logpi.policies.dense import orthogonal
+from logpi.policies.mlp import ActorCritic
 
 __all__ = ["Pixels", "cnn"]
 

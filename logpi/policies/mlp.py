@@ -12,21 +12,19 @@ gives it a trunk), of environments, or of sampling's randomness (`ops.distributi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad
+from torch.nn.functional import pad
 
 from logpi.ops.distributions import Distribution, Distributions
 from logpi.ops.moments import merge
+from logpi.policies.dense import Stack, dense, orthogonal, outputs
 from logpi.types import Batch, Evaluation
 
-__all__ = ["ActorCritic", "Normalizer", "dense", "lay_side_by_side", "mlp", "orthogonal"]
+__all__ = ["ActorCritic", "Normalizer", "lay_side_by_side", "mlp"]
 
 FORBIDDEN = -1e8  # logit of an action that the mask rules out: probability exactly 0, and 0 · log 0 stays finite
 Forward = Callable[[np.ndarray], np.ndarray]
@@ -96,10 +94,10 @@ class ActorCritic(nn.Module):
         mask = batch.mask
         single = mask.shape[1] == 1 and bool(mask.all())  # as minibatches of single actions are: nothing to gather
         features, allowed = self._features(batch.obs[:, 0] if single else batch.obs[:, :-1][mask])
-        params = self._params(features, allowed)
+        params, *value = outputs([n for n in (self.actor_net, self.critic_net) if n is not None], features)
         action = batch.action[:, 0] if single else batch.action[mask]
-        logp, entropy = self.kind.score(params, action)
-        value = None if self.critic_net is None else self._values(batch, self.critic_net(features), single)
+        logp, entropy = self.kind.score(self._complete(params, allowed), action)
+        value = self._values(batch, value[0], single) if value else None
         if single:
             return Evaluation(logp[:, None], entropy[:, None], value)
         return Evaluation(_place(logp, mask), _place(entropy, mask), value)
@@ -140,7 +138,10 @@ class ActorCritic(nn.Module):
         return (seen if self.trunk is None else self.trunk(seen)), allowed
 
     def _params(self, features: Tensor, allowed: Tensor | None) -> Tensor:
-        params = self.actor_net(features)
+        return self._complete(self.actor_net(features), allowed)
+
+    def _complete(self, params: Tensor, allowed: Tensor | None) -> Tensor:
+        """The actor's outputs, without what is not allowed and with what no state decides."""
         if allowed is not None:
             params = params.masked_fill(~allowed, FORBIDDEN)
         return params if self.free is None else torch.cat([params, self.free.expand_as(params)], -1)
@@ -217,37 +218,6 @@ def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
             case _:
                 return None
     return made
-
-
-def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> Any:
-    """Orthogonal weights, zero bias: gains √2 inside, 0.01 for the policy's output, 1 for the value's (37 details of PPO)."""
-    nn.init.orthogonal_(layer.weight, gain)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-def dense(inputs: int, hidden: Sequence[int], activation: type[nn.Module] = nn.Tanh) -> list[nn.Module]:
-    """Hidden layers, orthogonal with gain √2."""
-    return [
-        m for a, b in pairwise([inputs, *hidden]) for m in (orthogonal(nn.Linear(a, b), math.sqrt(2)), activation())
-    ]
-
-
-class Stack(nn.Sequential):
-    """Dense layers and activations in turn, without the calls of modules and with activations in place: a twentieth of a small network's
-    gradient step. Hooks on the layers are not called."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self:
-            match layer:
-                case nn.Linear():
-                    x = linear(x, layer.weight, layer.bias)
-                case nn.Tanh():
-                    x = x.tanh_()  # always a dense layer's output, which no gradient needs
-                case _:
-                    x = layer(x)
-        return x
 
 
 def mlp(

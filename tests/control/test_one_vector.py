@@ -11,7 +11,8 @@ from logpi import AdamW, Learner, algorithm
 from logpi.envs.lanes import make_lanes
 from logpi.ops.distributions import Categorical, Gaussian
 from logpi.optimizers import side_by_side
-from logpi.policies.mlp import Stack, dense, mlp
+from logpi.policies.dense import Stack, dense, outputs
+from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Fragments
 from logpi.update import SGD, Actions
 
@@ -87,14 +88,24 @@ def test_diagnostics_are_the_last_pass_s():
 
 
 @pytest.mark.parametrize("activation", [torch.nn.Tanh, torch.nn.ReLU, torch.nn.ELU])
-def test_a_stack_is_a_sequence_with_its_first_and_second_derivatives(activation):
+def test_stacks_are_sequences_with_their_first_and_second_derivatives(activation):
     torch.manual_seed(0)
-    layers = [*dense(4, (8, 8), activation), torch.nn.Linear(8, 2)]
-    x, found = torch.randn(16, 4), []
-    for network in (Stack(*layers), torch.nn.Sequential(*layers)):
-        out = network(x)
-        first = torch.autograd.grad(out.square().sum(), list(network.parameters()), create_graph=True)
-        second = torch.autograd.grad(sum(g.square().sum() for g in first), list(network.parameters()))
-        found.append((out, *first, *second))
+    layers = [[*dense(4, hidden, activation), torch.nn.Linear(hidden[-1], n)] for hidden, n in (((8, 8), 2), ((6,), 1))]
+    x, found = torch.randn(16, 4, dtype=torch.float64, requires_grad=True), []
+    for kind in (Stack, torch.nn.Sequential):
+        networks = torch.nn.ModuleList(kind(*x) for x in layers).double()
+        outs, learned = outputs(list(networks), x), [x, *networks.parameters()]
+        first = torch.autograd.grad(sum(o.square().sum() for o in outs), learned, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), learned)
+        found.append((*outs, *first, *second))
     for a, b in zip(*found, strict=True):
-        assert torch.equal(a, b)
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-10)
+
+
+def test_only_what_is_wanted_of_stacks_is_differentiated():
+    torch.manual_seed(0)
+    one, other = (Stack(*dense(4, (8,)), torch.nn.Linear(8, 2)) for _ in range(2))
+    one[0].weight.requires_grad_(False)
+    first, _ = outputs([one, other], torch.randn(16, 4))
+    first.sum().backward()
+    assert one[0].weight.grad is None and one[0].bias.grad is not None and other[0].bias.grad is None
