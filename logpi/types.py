@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 __all__ = [
     "Batch", "Collected", "Evaluation", "Explanation", "Objective", "Policy", "Rollout", "Targets", "Trajectory", "collate",
@@ -211,6 +212,10 @@ class Objective(Protocol):
         """[B] bool, rows whose loss and gradient are exactly 0."""
         ...
 
+    def at(self, progress: float) -> Objective:
+        """The objective of an update when `progress` in [0, 1] of the run is done."""
+        ...
+
     def controls(self) -> dict[str, float]:
         """Coefficients that a controller moves during training (saved in checkpoints, logged)."""
         ...
@@ -262,10 +267,8 @@ class Rollout(Protocol):
 
 
 def _pad(rows: list[Tensor], width: int) -> Tensor:
-    out = rows[0].new_zeros((len(rows), width, *rows[0].shape[1:]))
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = row
-    return out
+    out = pad_sequence(rows, batch_first=True)
+    return out if out.shape[1] == width else torch.cat([out, out.new_zeros(len(out), 1, *out.shape[2:])], 1)
 
 
 def collate(trajectories: Sequence[Trajectory]) -> Batch:
