@@ -17,7 +17,7 @@ from logpi.policies.packing import Block, Packed, Rule, attention, single
 
 __all__ = ["Cache", "Extension", "Prefill", "Step"]
 
-GRAIN = 64  # the cache grows by whole grains, and at least doubles
+GRAIN = 64  # the cache grows by whole grains, and at least doubles unless less is enough for ever
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Cache:
         self.rows, self.length = 0, 0
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def reserve(self, rows: int, length: int) -> None:
-        """Make room for `rows` rows of `length` tokens, keeping what is there.
+    def reserve(self, rows: int, length: int, most: int) -> None:
+        """Make room for `rows` rows of `length` tokens, keeping what is there. No row will ever hold more than `most`.
 
         Raises:
             MemoryError: there is none; names `slots`.
@@ -49,7 +49,7 @@ class Cache:
             return
         self.rows = max(rows, self.rows)
         if length > self.length:
-            self.length = -(-max(length, 2 * self.length) // GRAIN) * GRAIN
+            self.length = -(-max(length, min(2 * self.length, most)) // GRAIN) * GRAIN
         for layer, (keys, values) in self.layers.items():
             self.layers[layer] = (self._grown(keys), self._grown(values))
 

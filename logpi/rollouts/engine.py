@@ -162,7 +162,11 @@ class _Call:
         self.is_eos[[i for i in self.policy.eos_ids if i < self.policy.vocabulary]] = True
         self.finder = engine.stops(sampling.stop)
         self.history: list[list[int]] = [[] for _ in self.owner] if self.finder or partner else []  # of the turn
-        self.waiting = deque(range(len(self.owner)))
+        self.most = self.policy.context  # positions that a row can come to need
+        if partner is None:
+            self.most = max((len(r.prompt) + n for r, n in zip(requests, limits, strict=True)), default=0)
+        place = {tuple(r.prompt): i for i, r in reversed([*enumerate(requests)])}  # rows of one prompt go together
+        self.waiting = deque(sorted(range(len(self.owner)), key=lambda i: place[tuple(requests[self.owner[i]].prompt)]))
         self.read: dict[tuple[int, ...], tuple[Prefill, Tensor]] = {}  # prompts some of whose rows still wait
         self.rows = self.parked = self._fresh([])  # live; waiting for the partner, in the slots behind
         self.longest = 0  # positions in use, with the next token's
@@ -190,7 +194,7 @@ class _Call:
     def _step(self) -> dict[str, Tensor]:
         """One token for every live row. {reason: [n] bool, the rows that end for this reason}, the strongest last."""
         rows = self.rows
-        self.cache.reserve(len(rows), self.longest)
+        self.cache.reserve(len(rows), self.longest, self.most)
         step = Step(self.cache, self.slot[: len(rows)], rows.position, self.longest)
         logits = self.head.logits(self.decoder.hidden(step, rows.token, rows.position))
         token, logp = draw(logits, self._chance(), self.greedy, self.sampling)
@@ -258,7 +262,7 @@ class _Call:
         slot, count = (torch.tensor(x, device=device) for x in (slots, [len(o) for o in observations]))
         parked = slot - len(self.rows)
         start, token = self.parked.position[parked], self.parked.token[parked]
-        self.cache.reserve(len(self.rows) + len(self.parked), int((start + count).max()) + 1)
+        self.cache.reserve(len(self.rows) + len(self.parked), int((start + count).max()) + 1, self.most)
         for some in _batches(count, start + count):
             text = [[int(token[i]), *observations[i][:-1]] for i in some.tolist()]
             extension = Extension.after(self.cache, slot[some], start[some], count[some])
@@ -292,7 +296,7 @@ class _Call:
         prompts = [tuple(self.requests[self.owner[row]].prompt) for row in entering]
         self._read([p for p in dict.fromkeys(prompts) if p not in self.read])
         slot = len(self.rows) + len(self.parked)
-        self.cache.reserve(slot + len(entering), max(self.longest, *map(len, prompts)))
+        self.cache.reserve(slot + len(entering), max(self.longest, *map(len, prompts)), self.most)
         by_prefill: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):
             by_prefill.setdefault(id(self.read[prompt][0]), []).append(i)

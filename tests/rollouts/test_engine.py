@@ -101,6 +101,24 @@ def test_what_prompts_open_with_is_read_once_and_changes_nothing(kind, monkeypat
     torch.testing.assert_close(batch.logp[batch.mask], now[batch.mask], atol=2e-5, rtol=0)
 
 
+def test_a_prompt_that_is_asked_twice_is_read_once_with_few_slots_too(monkeypatch):
+    """As an evaluation asks: all items sampled, then all of them greedily. Each item's rows go one after the other, seeds stay theirs."""
+    policy, texts = make(), prompts(9, 7, 8, 6)
+    requests = [Request(t, n=2) for t in texts] + [Request(t, greedy=True) for t in texts]
+    many = Engine(policy).generate(requests, Sampling(max_tokens=20), seed())
+    read = []
+    monkeypatch.setattr(engine_module, "pack", lambda *a: read.append(pack(*a)) or read[-1])
+    few = Engine(policy, slots=2).generate(requests, Sampling(max_tokens=20), seed())
+    assert same(many, few) and sum(len(p.ids) for p in read) <= sum(len(t) - 1 for t in texts)
+
+
+def test_the_cache_grows_no_longer_than_the_longest_row():
+    """It doubles, but 60 prompt tokens and 130 more need 192 places and not 256."""
+    engine = Engine(endless(make()), slots=3)
+    engine.generate([Request(prompts(60)[0], n=3)], Sampling(max_tokens=130), seed())
+    assert engine.cache.length == 192
+
+
 def test_rows_of_a_group_differ_and_limits_are_kept():
     policy = endless(make())
     (prompt,) = prompts(6)
@@ -259,7 +277,7 @@ def test_a_cache_that_does_not_fit_says_what_to_do():
     cache = Cache()
     cache.of(0, torch.zeros(1, 2, 8))
     with pytest.raises(MemoryError, match="fewer slots"):
-        cache.reserve(1000, 2**45)
+        cache.reserve(1000, 2**45, 2**45)
 
 
 def test_progress_is_told():
