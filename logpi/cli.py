@@ -80,6 +80,9 @@ def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("logpi: interrupted; what was saved can be gone on with: --resume RUN", file=sys.stderr)
         return 130
+    except FloatingPointError as error:
+        print(f"logpi: {error}. Begin anew with a lower learning rate; the last checkpoint is intact", file=sys.stderr)
+        return 2
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or "memory" in str(error).lower()):
             raise

@@ -58,6 +58,8 @@ class AdamW:
         lr: peak learning rate. betas, eps, weight_decay: as in torch; matrices decay, vectors (norms, biases) do not.
         warmup: updates over which the rate climbs linearly from lr/warmup.
         schedule: decay after that, over the updates of the whole run.
+    Raises:
+        ValueError: a learning rate below 0.
     """
 
     lr: float = 1e-6
@@ -66,6 +68,10 @@ class AdamW:
     weight_decay: float = 0.0
     warmup: int = 0
     schedule: Schedule = Constant()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lr < math.inf:
+            raise ValueError(f"a learning rate is a number of at least 0, not {self.lr:g}")
 
     def build(self, policy: Policy) -> torch.optim.Optimizer:
         """The optimiser over the policy's trainable parameters."""

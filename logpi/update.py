@@ -186,6 +186,8 @@ class SGD:
         micro_tokens: most columns (prompt and completion) of a forward and backward; memory only, never the result.
         max_grad_norm: gradients are scaled down to this norm, None for never.
         shuffle: what is dealt out to the minibatches, if there are several.
+    Raises:
+        ValueError: a number that would leave nothing to be done, or turn the gradient round.
     """
 
     epochs: int = 1
@@ -193,6 +195,13 @@ class SGD:
     micro_tokens: int | None = 8_192
     max_grad_norm: float | None = 1.0
     shuffle: Shuffle = Groups()
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "minibatches", "micro_tokens"):
+            if (n := getattr(self, name)) is not None and not n >= 1:
+                raise ValueError(f"{name} must be at least 1, not {n:g}")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be above 0, or null for none, not {self.max_grad_norm:g}")
 
     def __call__(
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
@@ -308,6 +317,8 @@ class TrustRegion:
             raise ValueError(f"max_kl is the size of the trust region, above 0 nats, not {self.max_kl:g}")
         if not 0 < self.fisher_fraction <= 1:
             raise ValueError(f"fisher_fraction is a share of the rows, in (0, 1], not {self.fisher_fraction:g}")
+        if not (self.damping >= 0 and self.cg_steps >= 1 and self.trials >= 1 and 0 < self.shrink < 1):
+            raise ValueError(f"damping is at least 0, cg_steps and trials at least 1, shrink within (0, 1): {self}")
 
     def __call__(
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,

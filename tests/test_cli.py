@@ -164,6 +164,18 @@ def test_chat_answers_from_a_pipe(model):
     assert done.returncode == 0 and len(done.stdout.splitlines()) >= 1, done.stderr
 
 
+def test_weights_that_have_diverged_are_one_line(capsys, monkeypatch):
+    from logpi.recipes import table
+
+    def diverged(argv):
+        raise FloatingPointError("the model's logits are not numbers (NaN or infinite): the weights have diverged")
+
+    monkeypatch.setattr(table, "main", diverged)
+    assert main(["algorithms"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said and "lower learning rate" in said
+
+
 def test_out_of_memory_is_one_line(capsys, monkeypatch, model, tmp_path):
     from logpi.policies.causal_lm import CausalLM
 

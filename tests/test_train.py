@@ -161,3 +161,21 @@ def test_the_first_ctrl_c_ends_the_step_saves_and_says_so(tmp_path):
         outcome = train(Interrupted(learner.policy), learner, run, steps=5, progress=Progress(5, shown))
     assert outcome.stopped and outcome.step == 1
     assert "Ctrl-C again" in shown.getvalue() and (tmp_path / "r/checkpoints/step-000001").exists()
+
+
+def test_a_learning_rate_below_zero_is_refused():
+    """The optimiser of small networks took it, and climbed the loss."""
+    for wrong in (-1e-3, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="learning rate"):
+            AdamW(wrong)
+
+
+@pytest.mark.parametrize(("name", "given", "says"), [
+    ("grpo", {"epochs": 0}, "epochs must be at least 1"), ("grpo", {"minibatches": 0}, "minibatches must be at least 1"),
+    ("grpo", {"micro_tokens": 0}, "micro_tokens must be at least 1"), ("grpo", {"max_grad_norm": -1}, "max_grad_norm must be above 0"),
+    ("trpo", {"shrink": 1.0}, "shrink within"), ("trpo", {"cg_steps": 0}, "cg_steps and trials at least 1"),
+])  # fmt: skip
+def test_an_update_that_would_do_nothing_is_refused(name, given, says):
+    """No pass at all trained nothing and said nothing; a negative norm turned the gradient round."""
+    with pytest.raises(ValueError, match=says):
+        logpi.algorithm(name, **given)

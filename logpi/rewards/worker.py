@@ -30,6 +30,9 @@ from collections.abc import Callable
 from typing import IO, Any
 
 HEADER = struct.Struct(">Q")
+LARGEST = (
+    1e15  # of a reward: beyond, a group's spread is infinite in float32, and nothing would be learned without a word
+)
 
 
 def write_frame(stream: IO[bytes], body: bytes) -> None:
@@ -65,6 +68,11 @@ def verdict(value: Any) -> float | None | dict[str, str]:
         return {"kind": "type", "message": f"expected a number or None, got {type(value).__name__}"}
     if not math.isfinite(number):
         return {"kind": "nan", "message": f"returned {number}"}
+    if abs(number) > LARGEST:
+        return {
+            "kind": "huge",
+            "message": f"returned {number:g}; rewards are float32, and squared: at most {LARGEST:g}",
+        }
     return number
 
 

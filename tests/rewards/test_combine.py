@@ -39,6 +39,7 @@ def test_none_is_left_out_of_the_sum_and_all_none_is_no_verdict():
     [
         (math.nan, "nan: returned nan"),
         (math.inf, "nan: returned inf"),
+        (-1e30, "huge: returned -1e+30; rewards are float32, and squared: at most 1e+15"),
         ("1.0", "type: expected a number or None, got str"),
         ([1.0], "type: expected a number or None, got list"),
         (10**400, "type: expected a number or None, got int"),
