@@ -1,6 +1,5 @@
 # One command for each wish. Everything installs into .venv from the project's own files.
 PY := .venv/bin/python
-export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help setup demo test test-all check bench bench-full clean

@@ -198,6 +198,17 @@ def test_help_loads_no_torch() -> None:
     assert not names & {"torch", *HEAVY} and seconds < 1.0
 
 
+def test_no_commands_help_loads_torch() -> None:
+    """All in one process: whatever one of them loads is there at the end."""
+    names, _ = loaded_by("""
+import contextlib
+from logpi.cli import COMMANDS, main
+for command in COMMANDS:
+    with contextlib.suppress(SystemExit):
+        main([command, "--help"])""")
+    assert not names & {"torch", "numpy", *HEAVY}
+
+
 def test_the_core_loads_no_model_library() -> None:
     names, _ = loaded_by(
         "import logpi\nlogpi.algorithm('dapo'), logpi.Learner\nimport logpi.testing, logpi.types, logpi.train"

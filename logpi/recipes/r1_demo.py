@@ -13,7 +13,6 @@ from random import Random
 
 from logpi.recipes import sft
 from logpi.recipes.common import base_model
-from logpi.rejection import write_rows
 
 __all__ = ["ALPHABET", "WORDS", "base", "gold", "write_data"]
 
@@ -91,6 +90,7 @@ def _pair(rng: Random) -> dict[str, str]:
 def write_data(out: Path, seed: int) -> None:
     """What the base model reads, the non-reasoning demonstrations, and judged pairs; the same for the same seed."""
     from logpi.envs.tasks import task
+    from logpi.rejection import write_rows  # torch comes with it
 
     if (out / "pairs" / "test.jsonl").exists():  # written last
         return
