@@ -180,7 +180,10 @@ def _sb3_model(env: str, algorithm: str, named: str, seed: int) -> tuple[Any, An
     if algorithm == "a2c":
         return A2C(use_rms_prop=False, **loss, **common), venv, p.steps
     if algorithm == "ppo":
-        clip = dict(clip_range=o["low"], clip_range_vf=o.get("value_clip"))
+        low = o["low"]
+        clip = dict(
+            clip_range=(lambda left: low * left) if o.get("clip_decay") else low, clip_range_vf=o.get("value_clip")
+        )
         return PPO(n_epochs=p.epochs, batch_size=batch, **clip, **loss, **common), venv, p.steps
     damping = o.get("damping", 0.1)
     return (

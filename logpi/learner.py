@@ -92,7 +92,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rates.rate(self.updates, progress)
         moves = self.algorithm.update(
-            self.policy, self.objective, self.optimizer, batch, targets, self.generator, self._check_gaps
+            self.policy, self.objective.at(progress), self.optimizer, batch, targets, self.generator, self._check_gaps
         )
         steps = list(moves)
         self.updates += 1

@@ -165,6 +165,10 @@ class PolicyGradient:
             return empty
         return empty | (targets.advantage == 0).all(1)
 
+    def at(self, progress: float) -> PolicyGradient:
+        """The objective when `progress` in [0, 1] of the run is done: a clip may narrow."""
+        return replace(self, surrogate=self.surrogate.at(progress))
+
     def controls(self) -> dict[str, float]:
         """The KL coefficient, which a controller may move."""
         return {"kl_coef": self.kl.coef} if self.kl is not None and self.needs_reference else {}

@@ -60,6 +60,9 @@ class _Fixed:
         """[B] rows on no side."""
         return (own(targets.advantage, batch.mask) == 0).all(1)
 
+    def at(self: S, progress: float) -> S:
+        return self
+
     def controls(self) -> dict[str, float]:
         return {}
 

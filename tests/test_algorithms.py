@@ -23,7 +23,7 @@ from logpi.ops.advantages import (
 )  # fmt: skip
 from logpi.ops.kl import AdaptiveKL, k1, k2, k3
 from logpi.ops.ratios import SequenceRatio, TokenRatio
-from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Unclipped
+from logpi.ops.surrogates import Clip, ClippedScore, DecayingClip, DualClip, Score, Unclipped
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
 from logpi.selection import KeepAll, MaskOut, MixedOutcomes
 
@@ -199,6 +199,15 @@ def test_shorthand_of_the_penalty() -> None:
     assert kl is not None and kl.estimator == k2 and kl.adapt == AdaptiveKL(3.0) and kl.place == "loss"
     assert objective("ppo", beta=0.1, kl_place="loss").kl.place == "loss"  # type: ignore[union-attr]
     assert objective("grpo", dual_clip=4.0, high=0.3).surrogate == DualClip(0.2, 0.3, 4.0)
+    assert (
+        objective("ppo", clip_decay=True).surrogate
+        == DecayingClip(0.2)
+        != Clip(0.2)
+        == objective("ppo", clip_decay=False).surrogate
+    )
+    for both in (dict(dual_clip=3.0, clip_decay=True), dict(clip_decay=True, dual_clip=3.0)):
+        with pytest.raises(ValueError, match="needs a clipped surrogate \\(without"):
+            algorithm("ppo", **both)
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------------

@@ -197,6 +197,19 @@ def test_an_adaptive_penalty_survives_a_batch_without_a_response() -> None:
     assert one.update(replace(batch, mask=torch.zeros_like(batch.mask)))["kl_coef"] == 0.1
 
 
+def test_a_decaying_clip_is_half_as_wide_in_the_middle_of_the_run() -> None:
+    def moved(**clip: float) -> Tensor:
+        one = learner(algorithm("dapo", epochs=8, **clip))
+        one.total, one.updates = 10, 5
+        one.update(rollout(one.policy, 0))
+        return weights(one.policy)
+
+    assert torch.equal(moved(clip_decay=True, low=0.04, high=0.06), moved(low=0.02, high=0.03))
+    assert not torch.equal(moved(low=0.04, high=0.06), moved(low=0.02, high=0.03)), (
+        "the clip must act, or this shows nothing"
+    )
+
+
 # --- minibatches --------------------------------------------------------------------------------------------------------
 
 

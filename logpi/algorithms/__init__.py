@@ -16,7 +16,7 @@ from logpi.algorithms.table import NAMES, PREFERENCES, TABLE, Algorithm
 from logpi.kinds import misfit
 from logpi.objectives import PolicyGradient
 from logpi.ops.kl import KL, AdaptiveKL, k1, k2, k3
-from logpi.ops.surrogates import Clip, DualClip
+from logpi.ops.surrogates import Clip, DecayingClip, DualClip
 
 __all__ = [
     "ALIASES",
@@ -68,14 +68,20 @@ def _kl_place(o: PolicyGradient, place: str) -> PolicyGradient:
 
 
 def _dual_clip(o: PolicyGradient, c: float) -> PolicyGradient:
-    if not isinstance(o.surrogate, Clip):
-        raise ValueError(f"dual_clip needs a clipped surrogate, not {o.surrogate}")
+    if type(o.surrogate) is not Clip:
+        raise ValueError(f"dual_clip needs a clipped surrogate (without clip_decay), not {o.surrogate}")
     return replace(o, surrogate=DualClip(o.surrogate.low, o.surrogate.high, c))
+
+
+def _clip_decay(o: PolicyGradient, on: bool) -> PolicyGradient:
+    if type(o.surrogate) is not Clip:
+        raise ValueError(f"clip_decay needs a clipped surrogate (without dual_clip), not {o.surrogate}")
+    return replace(o, surrogate=DecayingClip(o.surrogate.low, o.surrogate.high)) if on else o
 
 
 ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 SHORTHAND: dict[str, Callable[[PolicyGradient, Any], PolicyGradient]] = {
-    "kl_target": _kl_target, "kl_estimator": _kl_estimator, "kl_place": _kl_place, "dual_clip": _dual_clip,
+    "kl_target": _kl_target, "kl_estimator": _kl_estimator, "kl_place": _kl_place, "dual_clip": _dual_clip, "clip_decay": _clip_decay,
 }  # fmt: skip
 
 
@@ -115,7 +121,7 @@ def algorithm(name: str, **chosen: Any) -> Algorithm:
         name: a row of the table or one of `ALIASES` (upper case and dashes are fine).
         chosen: options of the row (`options(name)`), and for every policy gradient: entropy_coef, value_coef, value_clip, whiten, kl_target (nats a
             response: makes the KL coefficient adaptive), kl_estimator ("k1", "k2", "k3"), kl_place ("reward", "loss"), dual_clip (its
-            c), correction, weight, surrogate, ratio, epochs, minibatches, micro_tokens, max_grad_norm, keep, truncation, update. TRL's
+            c), clip_decay (the clip's bounds fall linearly to 0 over the run), correction, weight, surrogate, ratio, epochs, minibatches, micro_tokens, max_grad_norm, keep, truncation, update. TRL's
             and SB3's names are understood (`OPTION_ALIASES`).
     Raises:
         ValueError: unknown name or option, with the nearest known one; a value of the wrong kind.

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["Clip", "ClippedScore", "DualClip", "Score", "Surrogate", "Unclipped"]
+__all__ = ["Clip", "ClippedScore", "DecayingClip", "DualClip", "Score", "Surrogate", "Unclipped"]
 
 LARGEST = 30.0  # nats; e^30 is beyond any clip, and inside float32 with room for sums: a product ratio may not be
 
@@ -36,6 +36,10 @@ class Surrogate(ABC):
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """[B, T] bool, True where this surrogate cuts the gradient."""
         return torch.zeros_like(log_ratio, dtype=torch.bool)
+
+    def at(self, progress: float) -> Surrogate:
+        """This surrogate when `progress` in [0, 1] of the run is done."""
+        return self
 
 
 def _distances(low: float, high: float | None) -> None:
@@ -112,6 +116,18 @@ class Clip(Surrogate):
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         ratio = log_ratio.exp()
         return ((advantage > 0) & (ratio > 1 + self.above)) | ((advantage < 0) & (ratio < 1 - self.low))
+
+
+@dataclass(frozen=True)
+class DecayingClip(Clip):
+    """`Clip` whose bounds fall linearly to 0 over the run (RL-Zoo's `clip_range: lin_0.2`): late updates move the policy less."""
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        return f"{super().equation}, both bounds falling to 0 over the run"
+
+    def at(self, progress: float) -> Clip:
+        return Clip(self.low * (1 - progress), self.above * (1 - progress))
 
 
 @dataclass(frozen=True)

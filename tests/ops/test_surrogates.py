@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from logpi.ops.ratios import SequenceRatio, TokenRatio
-from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Surrogate, Unclipped
+from logpi.ops.surrogates import Clip, ClippedScore, DecayingClip, DualClip, Score, Surrogate, Unclipped
 
 RATIO = [1.5, 1.5, 0.5, 0.5]
 SIGN = [1.0, -1.0, 1.0, -1.0]
@@ -43,6 +43,13 @@ def test_dual_clip() -> None:
     assert slope == [0, -2, 0, 0]
     with pytest.raises(ValueError, match="c > 1"):
         DualClip(c=1.0)
+
+
+def test_a_decaying_clip_narrows_with_the_run() -> None:
+    falling = DecayingClip(0.2, 0.4)
+    assert falling.at(0.0) == Clip(0.2, 0.4) and falling.at(0.5) == Clip(0.1, 0.2)
+    assert falling.at(1.0) == Clip(0.0, 0.0) and Clip(0.2).at(0.5) == Clip(0.2)
+    assert "falling to 0" in falling.equation
 
 
 def test_dual_clip_tells_what_it_cuts() -> None:
