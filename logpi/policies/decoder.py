@@ -30,7 +30,8 @@ __all__ = ["Decoder", "decoder"]
 
 WORTH = 16  # steps: copying takes as long as some ten of them save
 FEW = 8  # rows that oneDNN's layout is made for; it serves any number
-SMALL = 2**18  # numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves
+SMALL = 2**18  # numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves …
+MANY = 32  # … unless there are so many rows
 ROOM = 0.5  # of the memory that can be had: what the copy may take
 
 
@@ -54,63 +55,72 @@ class Decoder:
     @torch.no_grad()
     def __init__(self, policy: CausalLM, rules: dict[int, Rule], rows: int = FEW) -> None:
         trunk = policy.model.base_model
-        self.embedding, self.norm = trunk.embed_tokens.weight, trunk.norm.weight
+        self.embedding, self.norm, self.floor = trunk.embed_tokens.weight, _weighted(trunk.norm), _floor(trunk.norm)
         self.layers = [_Layer.of(layer, rule, rows) for layer, rule in zip(trunk.layers, rules.values(), strict=True)]
-        self.eps = self.norm.new_tensor(trunk.norm.variance_epsilon)
         self.head: Head = policy.head.over(_product(policy.head.linear.weight, policy.head.linear.bias, rows))
         self.rotary = Rotary.of(trunk)
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
         """[N, d], as `CausalLM.hidden`."""
-        x, turn = F.embedding(ids, self.embedding), self.rotary(position)
-        for i, layer in enumerate(self.layers if ids.shape[0] else ()):
-            layer.add(i, x, turn, packing)
-        return _normed(x, self.eps) * self.norm
+        x = F.embedding(ids, self.embedding)
+        if ids.shape[0]:
+            turn = self._turn(position)
+            for i, layer in enumerate(self.layers):
+                x = layer(i, x, turn, packing)
+        return _unit(x, self.floor).mul_(self.norm)
+
+    def _turn(self, position: Tensor) -> Tensor:
+        """[N, 1, G + 2, D / 2] complex: what a token's queries, key and value are multiplied by. Values stay as they are."""
+        cos, sin = (x.chunk(2, -1)[1] for x in self.rotary(position))
+        _, heads, size = self.layers[0].shape
+        turn = cos.new_ones((len(position), 1, heads, size // 2), dtype=torch.complex64)
+        turn[:, :, :-1] = torch.complex(cos, sin)[:, None]
+        return turn
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """x += W_o attention(RoPE(W_qkv norm(x))), then x += W_down (act(W_gate norm(x)) · W_up norm(x)).
+    """x ← x + W_o attention(RoPE(W_qkv norm(x))), then x ← x + W_down (act(W_gate norm(x)) · W_up norm(x)).
 
-    heads: H, Hkv. qk_norm: [H + Hkv, D] weights of the norms of queries and keys, or None.
+    A key head stands between the queries that ask it and its values, and a head's numbers so that the two that rotate together are
+    neighbours: one complex number. Then rotation is one product, and no head is copied on its way to the cache.
+
+    shape: Hkv, G + 2, D, for G queries of a key head. qk_norm: [G + 1, D] weights of the norms of queries and key, and their floor.
     """
 
     qkv: _Product
     out: _Product
     gate_up: _Product
     down: _Product
-    heads: tuple[int, int]
-    size: int
-    eps: Tensor
-    qk_norm: Tensor | None
+    shape: tuple[int, int, int]
+    floor: Tensor
+    qk_norm: tuple[Tensor, Tensor] | None
     act: nn.Module
     rule: Rule
 
     @classmethod
     def of(cls, layer: Any, rule: Rule, rows: int) -> _Layer:
         a, mlp, first, second = layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm
-        sizes = a.q_proj.out_features, a.k_proj.out_features
-        heads = sizes[0] // a.head_dim, sizes[1] // a.head_dim
-        norms = [m.weight.expand(n, -1) for m, n in zip(qk_norms(a), heads, strict=False)]
+        heads = a.k_proj.out_features // a.head_dim
+        asking = a.q_proj.out_features // a.k_proj.out_features
+        order = _order(heads, asking, a.head_dim)
         return cls(
-            _fused([a.q_proj, a.k_proj, a.v_proj], rows, first.weight), _fused([a.o_proj], rows),
-            _fused([mlp.gate_proj, mlp.up_proj], rows, second.weight), _fused([mlp.down_proj], rows),
-            heads, a.head_dim, first.weight.new_tensor(first.variance_epsilon), torch.cat(norms) if norms else None,
-            mlp.act_fn, rule,
+            _fused([a.q_proj, a.k_proj, a.v_proj], rows, first, order), _product(_weight(a.o_proj), a.o_proj.bias, rows),
+            _fused([mlp.gate_proj, mlp.up_proj], rows, second), _product(_weight(mlp.down_proj), mlp.down_proj.bias, rows),
+            (heads, asking + 2, a.head_dim), _floor(first), _qk_norm(a, asking), mlp.act_fn, rule,
         )  # fmt: skip
 
-    def add(self, number: int, x: Tensor, turn: tuple[Tensor, Tensor], packing: Packing) -> None:
-        """To x [N, d] in place; turn: cos and sin [N, 1, D] of the tokens' positions."""
-        (cos, sin), roped = turn, sum(self.heads)
-        qkv = self.qkv(_normed(x, self.eps)).view(x.shape[0], -1, self.size)
-        qk, v = qkv[:, :roped], qkv[:, roped:]
+    def __call__(self, number: int, x: Tensor, turn: Tensor, packing: Packing) -> Tensor:
+        """x [N, d] is used up; turn [N, 1, G + 2, D / 2] complex."""
+        heads = self.qkv(_unit(x, self.floor)).view(x.shape[0], *self.shape)
         if self.qk_norm is not None:
-            qk = _normed(qk, self.eps) * self.qk_norm
-        qk = torch.addcmul(qk * cos, qk.roll(self.size // 2, -1), sin)
-        seen = packing.attend(number, qk[:, : self.heads[0]], qk[:, self.heads[0] :], v, self.rule)
-        x += self.out(seen.reshape(x.shape[0], -1))
-        gate, up = self.gate_up(_normed(x, self.eps)).chunk(2, -1)
-        x += self.down(self.act(gate).mul_(up))
+            weight, floor = self.qk_norm
+            heads[:, :, :-1] = _unit(heads[:, :, :-1], floor) * weight
+        torch.view_as_complex(heads.unflatten(-1, (-1, 2))).mul_(turn)
+        q, k, v = heads[:, :, :-2].flatten(1, 2), heads[:, :, -2], heads[:, :, -1]
+        x = self.out.onto(x, packing.attend(number, q, k, v, self.rule).flatten(1))
+        gate, up = self.gate_up(_unit(x, self.floor)).chunk(2, -1)
+        return self.down.onto(x, self.act(gate).mul_(up))
 
 
 class _Plain:
@@ -122,6 +132,10 @@ class _Plain:
     def __call__(self, x: Tensor) -> Tensor:
         return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
 
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + W y + b; x is used up."""
+        return (x if self.bias is None else x.add_(self.bias)).addmm_(y, self.weight)
+
 
 class _Packed:
     """`_Plain` with W laid out by oneDNN: for large matrices and any number of rows."""
@@ -131,6 +145,9 @@ class _Packed:
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.add_(self(y))
 
 
 class _Shared:
@@ -144,13 +161,16 @@ class _Shared:
         out = torch.bmm(x.expand(self.weight.shape[0], -1, -1), self.weight).transpose(0, 1).reshape(x.shape[0], -1)
         return out if self.bias is None else out + self.bias
 
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.add_(self(y))
+
 
 _Product = _Plain | _Packed | _Shared
 
 
 def _product(weight: Tensor, bias: Tensor | None, rows: int) -> _Product:
     """x ↦ x Wᵀ + b by the quickest layout of W for so many rows."""
-    if weight.numel() <= SMALL:
+    if weight.numel() <= SMALL and rows < MANY:
         return _Plain(weight, bias)
     threads = torch.get_num_threads()
     if rows == 1 and weight.shape[0] % threads == 0:
@@ -158,20 +178,58 @@ def _product(weight: Tensor, bias: Tensor | None, rows: int) -> _Product:
     return _Packed(weight, bias) if torch.backends.mkldnn.is_available() else _Plain(weight, bias)
 
 
-def _normed(x: Tensor, eps: Tensor) -> Tensor:
-    """x / √(mean x² + eps) over the last dimension."""
-    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x * torch.addcmul(eps, size, size, value=1 / x.shape[-1]).rsqrt_()
+def _unit(x: Tensor, floor: Tensor) -> Tensor:
+    """x / √(Σ x² + floor²) over the last dimension."""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(floor)
 
 
-def _fused(linears: list[nn.Module], rows: int, norm: Tensor | None = None) -> _Product:
-    """Linear layers on the same input as one, the weight of the norm before them multiplied in."""
-    weight = torch.cat([_weight(m) for m in linears])
-    if norm is not None:
-        weight *= norm
-    biases = [m.bias for m in linears]
-    known = [b if b is not None else weight.new_zeros(m.out_features) for b, m in zip(biases, linears, strict=True)]  # pyright: ignore
-    return _product(weight, None if all(b is None for b in biases) else torch.cat(known), rows)  # pyright: ignore
+def _floor(norm: Any) -> Tensor:
+    """With it and `_weighted`, `_unit` is the norm: √(mean x² + ε) = √(Σ x² + d ε) / √d."""
+    return (norm.weight.shape[0] * norm.weight.new_tensor(norm.variance_epsilon)).sqrt()
+
+
+def _weighted(norm: Any) -> Tensor:
+    """[d] the norm's weight times √d."""
+    return norm.weight * math.sqrt(norm.weight.shape[0])
+
+
+def _qk_norm(attention: Any, asking: int) -> tuple[Tensor, Tensor] | None:
+    """[G + 1, D] weights of the norms of a key head's queries and of the key, in pairs, and their floor."""
+    norms = qk_norms(attention)
+    if not norms:
+        return None
+    weights = [
+        _weighted(m).index_select(0, _pairs(attention.head_dim)).expand(n, -1)
+        for m, n in zip(norms, (asking, 1), strict=True)
+    ]
+    return torch.cat(weights), _floor(norms[0])
+
+
+def _pairs(size: int) -> Tensor:
+    """[D] 0, D/2, 1, D/2 + 1, …: numbers that rotate together become neighbours."""
+    return torch.arange(size).view(2, -1).t().flatten()
+
+
+def _order(heads: int, asking: int, size: int) -> Tensor:
+    """Of the rows of W_q, W_k and W_v: each key head's queries, key and value, the first two in pairs."""
+    q, k, v = torch.arange(heads * (asking + 2) * size).split([heads * asking * size, heads * size, heads * size])
+    qk = [x.view(heads, -1, size)[..., _pairs(size)] for x in (q, k)]
+    return torch.cat([*qk, v.view(heads, 1, size)], 1).flatten()
+
+
+def _fused(linears: list[nn.Module], rows: int, norm: Any, order: Tensor | None = None) -> _Product:
+    """Linear layers on the same input as one, the weight of the norm before them multiplied in, the outputs in `order`."""
+    weights, biases = [_weight(m) for m in linears], [m.bias for m in linears]
+    sizes, by = [len(w) for w in weights], _weighted(norm)
+    weight = by.new_empty((sum(sizes), len(by)))
+    for part, w in zip(weight.split(sizes), weights, strict=True):
+        torch.mul(w, by, out=part)  # one pass: every call of `generate` begins with it
+    known = [b if b is not None else w.new_zeros(len(w)) for b, w in zip(biases, weights, strict=True)]
+    bias = None if all(b is None for b in biases) else torch.cat(known)  # pyright: ignore
+    if order is not None:
+        weight = weight.index_select(0, order)
+        bias = None if bias is None else bias.index_select(0, order)
+    return _product(weight, bias, rows)
 
 
 def _weight(linear: Any) -> Tensor:

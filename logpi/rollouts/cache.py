@@ -98,17 +98,27 @@ class Step:
     position: Tensor
     length: int
     masks: dict = field(default_factory=dict, compare=False, repr=False)
+    places: dict = field(default_factory=dict, compare=False, repr=False)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         keys, values = self.cache.of(layer, k)
-        keys[self.row, :, self.position] = k
-        values[self.row, :, self.position] = v
-        n, heads = q.shape[0], k.shape[1]
+        n, heads, size = k.shape
+        place = self._place(heads)
+        keys.view(-1, size).index_copy_(0, place, k.flatten(0, 1))
+        values.view(-1, size).index_copy_(0, place, v.flatten(0, 1))
         keys, values = keys[:n, :, : self.length], values[:n, :, : self.length]
         if rule.softcap is None and q.device.type == "cpu" and n > 1:
             return single(q, keys, values, self._mask(rule.window, heads, q.dtype), rule)
         mask = self._mask(rule.window, 1, q.dtype)[:, None] if n > 1 or rule.window is not None else None
         return attention(q[:, :, None], keys, values, mask, rule).squeeze(2)
+
+    def _place(self, heads: int) -> Tensor:
+        """[n · heads] where the new keys belong among the cache's [rows · heads · length, D]; made once for all layers."""
+        if heads not in self.places:
+            head = torch.arange(heads, device=self.row.device)
+            place = (self.row[:, None] * heads + head) * self.cache.length + self.position[:, None]
+            self.places[heads] = place.flatten()
+        return self.places[heads]
 
     def _mask(self, window: int | None, heads: int, dtype: torch.dtype) -> Tensor:
         """Additive [n · heads, 1, length]: a row sees the keys up to its own, within the window."""
