@@ -5,6 +5,7 @@ Mistakes of a user end here as one line and exit code 2; anything else keeps its
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -77,6 +78,15 @@ def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe has gone, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        print(
+            f"logpi: {error.strerror}{where}. Mend the disk; what was saved can be gone on with: --resume RUN",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("logpi: interrupted; what was saved can be gone on with: --resume RUN", file=sys.stderr)
         return 130

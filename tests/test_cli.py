@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, the table, and one clear line for each mistake, before work is lost."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -164,16 +165,24 @@ def test_chat_answers_from_a_pipe(model):
     assert done.returncode == 0 and len(done.stdout.splitlines()) >= 1, done.stderr
 
 
-def test_weights_that_have_diverged_are_one_line(capsys, monkeypatch):
+@pytest.mark.parametrize(("error", "says"), [
+    (FloatingPointError("the weights have diverged"), "lower learning rate"),
+    (OSError(errno.ENOSPC, "No space left on device", "runs/x/results.json"), "No space left on device: runs/x/results.json"),
+])  # fmt: skip
+def test_what_the_machine_or_the_weights_do_is_one_line(error, says, capsys, monkeypatch):
     from logpi.recipes import table
 
-    def diverged(argv):
-        raise FloatingPointError("the model's logits are not numbers (NaN or infinite): the weights have diverged")
+    def fails(argv):
+        raise error
 
-    monkeypatch.setattr(table, "main", diverged)
+    monkeypatch.setattr(table, "main", fails)
     assert main(["algorithms"]) == 2
     said = capsys.readouterr().err.strip()
-    assert "\n" not in said and "lower learning rate" in said
+    assert "\n" not in said and says in said
+    monkeypatch.setattr(error, "errno", errno.EINVAL, raising=False)
+    if isinstance(error, OSError):
+        with pytest.raises(OSError):
+            main(["algorithms"])
 
 
 def test_out_of_memory_is_one_line(capsys, monkeypatch, model, tmp_path):
