@@ -48,13 +48,24 @@ def _open(path: Path) -> io.TextIOBase:
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
+def _text(where: str, row: Any, suspect: bool) -> tuple[str, Any]:
+    """The row with its place; refused if an escape in it (`\\ud83d` alone) is half of a character, which no tokenizer takes."""
+    try:
+        if suspect:
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = str(error.object[error.start : error.start + 1]).encode("ascii", "backslashreplace").decode()
+        raise ValueError(f"{where}: {half} alone is half of a character (a torn emoji, say): repair the text") from None
+    return where, row
+
+
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     with _open(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                yield f"{path}, line {number}", json.loads(line)
+                yield _text(f"{path}, line {number}", json.loads(line), "\\ud" in line.lower())
             except (json.JSONDecodeError, RecursionError) as error:
                 problem = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
                 raise ValueError(f"{path}, line {number}: not valid JSON ({problem}): {line.strip()[:60]!r}") from None
@@ -72,7 +83,7 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
             rows = json.load(file)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{path}: not valid JSON: {error}") from None
-    yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows, 1))
+    yield from (_text(f"{path}, row {i}", row, True) for i, row in enumerate(rows, 1))
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Any]]:
@@ -346,7 +357,9 @@ class FileTask:
         check_split(split)
         rows = list(self._test if split == "test" else self._train)
         if not rows:
-            raise ValueError(f"{self.path}: its {split} split is empty; give a test_path, or another test_share")
+            raise ValueError(
+                f"{self.path}: its {split} split is empty; give more rows, or a directory with train and test files"
+            )
         if split == "train":
             Random(seed).shuffle(rows)
         return rows

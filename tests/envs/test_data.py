@@ -91,6 +91,12 @@ def test_other_files(tmp_path):
         ("a.jsonl", '{"prompt": "p"}\n{"prompt": \n', r"line 2: not valid JSON \(Expecting value\): '{\"prompt\":'"),
         ("a.jsonl", "[1]\n", "line 1: expected an object with named columns, got list"),
         ("a.jsonl", "[" * 100_000, "line 1: not valid JSON"),
+        (
+            "a.jsonl",
+            '{"prompt": "\\ud83d\\ude00"}\n{"prompt": "torn \\ud83d"}\n',
+            r"line 2: .ud83d alone is half of a character",
+        ),
+        ("a.json", '[{"prompt": "torn \\uDE00"}]', r"row 1: .ude00 alone is half"),
         ("a.jsonl", "\n", "a.jsonl: no rows"),
         ("a.jsonl", '{"prompt": "p"}\n\n{"promt": "p", "x": 1}', "line 3: no column 'prompt'; found: promt, x; if"),
         ("a.jsonl", '{"prompt": 3}', "line 1: 'prompt' must be a text, or a list of messages .* got int '?3"),
@@ -181,7 +187,7 @@ def test_given_splits(tmp_path):
 def test_file_task_errors(tmp_path):
     path = lines(tmp_path / "a.jsonl", {"prompt": "p0"})
     empty = "test" if FileTask(path).rows("train") else "train"
-    with pytest.raises(ValueError, match=f"its {empty} split is empty; give a test_path"):
+    with pytest.raises(ValueError, match=f"its {empty} split is empty; give more rows"):
         FileTask(path).rows(empty)
     with pytest.raises(ValueError, match="test_share must lie between 0 and 1, got 1"):
         FileTask(path, test_share=1)
