@@ -29,7 +29,7 @@ from logpi.rollouts.dialogue import Dialogues
 from logpi.rollouts.engine import SEEDS, Engine, Request, Sampling
 from logpi.rollouts.partner import ENDED
 from logpi.rollouts.text import Chat
-from logpi.scorers import Partial, Scorer
+from logpi.scorers import Judged, Partial, Scorer
 
 __all__ = [
     "Estimate",
@@ -152,7 +152,7 @@ class Evaluator:
         dialogues: with an environment that answers; None: one turn.
 
     Raises:
-        ValueError: no rows; a k larger than samples; no reward called `lenient`.
+        ValueError: no rows; a k larger than samples; no reward called `lenient`; a scorer that cannot judge the rows.
     """
 
     policy: CausalLM
@@ -177,6 +177,8 @@ class Evaluator:
             raise ValueError(f"pass@{most} needs at least {most} samples for each item: --samples")
         if self.lenient and self.lenient not in self.rewards.names:
             raise ValueError(f"no reward is called {self.lenient!r}: there are {', '.join(self.rewards.names)}")
+        if isinstance(self.scorer, Judged):  # a judge that is not there, or lacks a column, is said now
+            self.scorer.rewards.check([*self.rows[0]], self.rows)
 
     def __call__(self, step: int = 0) -> tuple[dict[str, float], list[Record]]:
         """Numbers (pass@1 first) and every response with its verdict."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from logpi.envs.rows import Row
+from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards, Score, rewards
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
@@ -103,7 +104,11 @@ class SelfCertainty:
 
 @dataclass(frozen=True)
 class Judged:
-    """The total of rewards on the response's text."""
+    """The total of rewards on the response's text.
+
+    Raises:
+        UserError: they failed on every response.
+    """
 
     rewards: Rewards
 
@@ -112,7 +117,11 @@ class Judged:
         return "+".join(self.rewards.names)
 
     def __call__(self, partials: Sequence[Partial]) -> list[float]:
-        return [float("-inf") if s.total is None else s.total for s in verdicts(self.rewards, partials)]
+        found = verdicts(self.rewards, partials)
+        if found and all(s.errors for s in found):
+            reason = next(iter(found[0].errors.values()))
+            raise UserError(f"{self.name} failed on every one of {len(found)} responses: {reason}")
+        return [float("-inf") if s.total is None else s.total for s in found]
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "rejection": {"envs", "errors", "rewards", "rollouts", "runs"},
     "comparisons": {"batching", "envs", "errors", "evaluation", "policies", "rewards", "rollouts", "types"},
     "pooling": set(),
-    "scorers": {"envs", "policies", "rewards", "rollouts", "types"},
+    "scorers": {"envs", "errors", "policies", "rewards", "rollouts", "types"},
     "evaluation": {"envs", "errors", "policies", "pooling", "rewards", "rollouts", "scorers", "types"},
     "search": {"envs", "policies", "rollouts", "scorers"},
     "arguments": {"errors"},

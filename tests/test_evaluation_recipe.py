@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from logpi.envs.tasks import Addition
 from logpi.errors import UserError
@@ -127,3 +128,31 @@ def test_an_empty_file_is_one_line(tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(UserError, match="no rows"):
         run("no-such-model", "--task", f"rows:{tmp_path / 'empty.jsonl'}")
+
+
+def test_a_judge_that_is_not_there_is_said_before_anything_is_sampled(model, rows, tmp_path):
+    """It judged nothing, silently: judge_best@1 was −∞ and its interval NaN."""
+    with pytest.raises(UserError, match="nowhere"):
+        run(model, "--task", f"rows:{rows}", "--judge", f"model:{tmp_path}/nowhere", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_that_fails_on_every_response_is_not_a_score():
+    from logpi.rewards import Rewards, Weighted
+    from logpi.scorers import Judged, Partial
+
+    def broken(prompts, completions, **columns):
+        raise RuntimeError("no GPU")
+
+    judge = Judged(Rewards((Weighted(broken),)))
+    tokens, logp = torch.tensor([1]), torch.tensor([-1.0])
+    with pytest.raises(UserError, match="broken failed on every one of 2 responses: raised: RuntimeError: no GPU"):
+        judge([Partial({"prompt": "p"}, [1], tokens, logp, "x", "eos")] * 2)
+
+
+def test_a_search_needs_steps(model):
+    from logpi.recipes.compute import Compute
+
+    with pytest.raises(ValueError, match="--step must say"):
+        Compute(model=str(model), step="", beams=(4,))
+    assert Compute(model=str(model), step="", beams=()).beams == ()

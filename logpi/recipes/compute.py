@@ -49,6 +49,8 @@ class Compute(ModelArguments, ItemArguments, SamplingArguments, RunArguments):
     def __post_init__(self) -> None:
         if min(self.beams, default=1) < 1:
             raise ValueError("--beams are widths of at least 1")
+        if self.beams and not self.step:
+            raise ValueError("--beams go step by step: --step must say what ends one, such as a comma")
 
 
 def main(argv: Sequence[str]) -> int:

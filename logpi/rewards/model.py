@@ -8,6 +8,7 @@ network (`policies/reward_model.py`), which is loaded when it is first needed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +55,10 @@ class ModelReward:
         loaded = RewardModel.load(Path(self.path) if Path(self.path).exists() else self.path, dtype=self.dtype)
         loaded.requires_grad_(False)
         return loaded
+
+    def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Load the model now: where there is none, this is said before anything is sampled."""
+        self.model  # noqa: B018
 
     def ids(self, prompt: Any, completion: Any) -> list[int]:
         """Token ids of the whole: prompt, response, end token."""
