@@ -5,6 +5,7 @@ How it is cut is a matter of memory alone. Gradients are taken in `update.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -18,7 +19,8 @@ __all__ = ["evaluate", "micro_batches"]
 def micro_batches(
     mask: Tensor, tokens: int | None, group: Tensor | None = None, whole: bool = False
 ) -> Iterator[Tensor]:
-    """Index tensors over consecutive rows of at most `tokens` columns in all (one row at least); None for all at once.
+    """Index tensors over consecutive rows of at most `tokens` columns in all (one row at least); None for all at once. As few as
+    can be, and about equal: the largest decides the memory.
 
     With `group` [B], consecutive rows of one group, which share their prompt's computation, are parted only where they exceed
     `tokens`; if `whole`, not even there.
@@ -36,12 +38,13 @@ def micro_batches(
             fresh |= torch.zeros_like(length).index_add(0, number, length)[number] > tokens
     begins = fresh.nonzero().flatten()
     totals = torch.zeros_like(begins).index_add(0, fresh.cumsum(0) - 1, length).tolist()
-    start, used = 0, 0
+    fair = sum(totals) / math.ceil(sum(totals) / tokens) if sum(totals) else 1
+    start, used, done, made = 0, 0, 0, 1
     for i, n in zip(begins.tolist(), totals, strict=True):
-        if i > start and used + n > tokens:
+        if i > start and (used + n > tokens or done + n / 2 > made * fair):
             yield torch.arange(start, i)
-            start, used = i, 0
-        used += n
+            start, used, made = i, 0, made + 1
+        used, done = used + n, done + n
     yield torch.arange(start, len(length))
 
 

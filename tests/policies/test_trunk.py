@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from logpi.policies import attending
 from logpi.policies import trunk as module
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.lora import add_lora
@@ -67,6 +68,26 @@ def test_frozen_parameters_get_no_gradient():
     assert_same(policy)
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+@pytest.mark.parametrize("short", [0, 12, 10_000])
+def test_either_way_of_attention(monkeypatch, kind, short):
+    """Products for short rows, the fused kernel for the others; Mistral has a window."""
+    monkeypatch.setattr(attending, "SHORT", short)
+    assert_same(make(kind))
+
+
+def test_a_row_that_adds_nothing_to_what_it_shares():
+    """A response of one token: every state that is asked for is the prompt's."""
+    policy, tokens = make(), torch.full((9, 7), 5)
+    p = pack(tokens, torch.tensor([7] + 8 * [3]), torch.full((9,), 3))
+    ours, theirs = (forward(p, p.ids, p.position) for forward in (policy.hidden, policy.by_modules))
+    slopes = [
+        torch.autograd.grad(x.square().sum(), policy.model.get_input_embeddings().weight)[0] for x in (ours, theirs)
+    ]
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
+    torch.testing.assert_close(*slopes, atol=2e-5 * float(slopes[1].abs().max()), rtol=0)
+
+
 def test_without_onednn(monkeypatch):
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     assert_same(make())
@@ -79,7 +100,7 @@ def test_probing_leaves_gradients_and_learning_as_they_were():
 
 
 def test_a_mistake_is_found_and_the_modules_run(monkeypatch):
-    monkeypatch.setattr(module, "_turned", lambda heads, *rest: heads)
+    monkeypatch.setattr(attending, "turn_", lambda heads, *rest: heads)
     assert trunk(make()) is None
     monkeypatch.undo()
     monkeypatch.setattr(module, "_by_weight", lambda ctx, number, g, x: 2 * g.t() @ x)
