@@ -90,7 +90,7 @@ class Step:
     """One new token for each of the rows in slots 0 … n−1.
 
     Attributes:
-        row: [n] 0 … n−1. position: [n] of the new token. length: of the longest row, with that token.
+        row: [n] 0 … n−1. position: [n] of the new token in its slot. length: of the longest row, with that token.
     """
 
     cache: Cache
@@ -101,16 +101,20 @@ class Step:
     places: dict = field(default_factory=dict, compare=False, repr=False)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
-        keys, values = self.cache.of(layer, k)
-        n, heads, size = k.shape
-        place = self._place(heads)
-        keys.view(-1, size).index_copy_(0, place, k.flatten(0, 1))
-        values.view(-1, size).index_copy_(0, place, v.flatten(0, 1))
-        keys, values = keys[:n, :, : self.length], values[:n, :, : self.length]
+        keys, values = self.write(layer, k, v)
+        n, heads = k.shape[:2]
         if rule.softcap is None and q.device.type == "cpu" and n > 1:
             return single(q, keys, values, self._mask(rule.window, heads, q.dtype), rule)
         mask = self._mask(rule.window, 1, q.dtype)[:, None] if n > 1 or rule.window is not None else None
         return attention(q[:, :, None], keys, values, mask, rule).squeeze(2)
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows' keys and values [n, Hkv, length, D], with the new token's k and v [n, Hkv, D]."""
+        pair = self.cache.of(layer, k)
+        n, heads, size = k.shape
+        for held, new in zip(pair, (k, v), strict=True):
+            held.view(-1, size).index_copy_(0, self._place(heads), new.flatten(0, 1))
+        return pair[0][:n, :, : self.length], pair[1][:n, :, : self.length]
 
     def _place(self, heads: int) -> Tensor:
         """[n · heads] where the new keys belong among the cache's [rows · heads · length, D]; made once for all layers."""

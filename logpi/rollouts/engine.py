@@ -1,9 +1,9 @@
 """The decoder: many prompts in, sampled token ids and their log-probabilities out, on the policy's own weights.
 
 Continuous batching. Each prompt is read once for its group, and what many prompts open with once for all of them; keys and
-values are given to the group's rows; every step adds a token to all live rows; rows that end leave, and waiting rows take
-their place. Weights are those of the moment, so an update is seen by the next call, and log-probabilities are those of
-`policy.evaluate` (float32: ~1e-5).
+values are given to the group's rows, or held once for them (`prompts.py`); every step adds a token to all live rows; rows that
+end leave, and waiting rows take their place. Weights are those of the moment, so an update is seen by the next call, and
+log-probabilities are those of `policy.evaluate` (float32: ~1e-5).
 
 With a partner, a row that ends its turn is not over: it keeps its slot and is not stepped while the partner answers, then reads
 the answer after what its cache holds and goes on. Without one nobody answers, and every end is the end.
@@ -14,7 +14,7 @@ attention are decoded by their own `generate` (`plain.py`), without a partner.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -23,15 +23,15 @@ from torch import Tensor
 
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.decoder import decoder
-from logpi.policies.packing import CELLS, opening, pack
-from logpi.rollouts.cache import Cache, Extension, Prefill, Step
+from logpi.policies.packing import CELLS
+from logpi.rollouts.cache import Cache, Extension, Step
 from logpi.rollouts.partner import ENDED, Heard, Partner, Spoken
 from logpi.rollouts.plain import plain_generate
+from logpi.rollouts.prompts import Joint, Prompts, Shared
 from logpi.rollouts.sampling import Completion, Request, Sampling, StopStrings, draw, uniform
 
 __all__ = ["Completion", "Engine", "Request", "Sampling"]
 
-PREFILL = 2**13  # prompt tokens read at a time, at least one prompt
 SEEDS = 2**63 - 1
 AHEAD = 16  # steps whose random numbers are made at once
 
@@ -165,11 +165,18 @@ class _Call:
         self.most = self.policy.context  # positions that a row can come to need
         if partner is None:
             self.most = max((len(r.prompt) + n for r, n in zip(requests, limits, strict=True)), default=0)
-        place = {tuple(r.prompt): i for i, r in reversed([*enumerate(requests)])}  # rows of one prompt go together
-        self.waiting = deque(sorted(range(len(self.owner)), key=lambda i: place[tuple(requests[self.owner[i]].prompt)]))
-        self.read: dict[tuple[int, ...], tuple[Prefill, Tensor]] = {}  # prompts some of whose rows still wait
+        texts = [tuple(r.prompt) for r in requests]
+        number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        self.prompt = [number[texts[i]] for i in self.owner]  # of each row
+        self.waiting = deque(
+            sorted(range(len(self.owner)), key=self.prompt.__getitem__)
+        )  # rows of one prompt go together
+        live = engine.slots if partner is None and self.policy.device.type == "cpu" else 0
+        together = [min(live, rows) for _, rows in sorted(Counter(self.prompt).items())]
+        self.prompts = Prompts(self.decoder, self.policy.device, list(number), together)
+        self.shared: Shared | None = None  # of the live rows' prompts
         self.rows = self.parked = self._fresh([])  # live; waiting for the partner, in the slots behind
-        self.longest = 0  # positions in use, with the next token's
+        self.longest = 0  # columns of the slots in use, with the next token's
         self.chances: list[Tensor] = []  # of the coming steps, the next one's last
         self.slot = torch.arange(engine.slots, device=self.policy.device)
         self.sampled: list[tuple[Tensor, Tensor, Tensor]] = []  # row, token, logp of each step
@@ -195,8 +202,7 @@ class _Call:
         """One token for every live row. {reason: [n] bool, the rows that end for this reason}, the strongest last."""
         rows = self.rows
         self.cache.reserve(len(rows), self.longest, self.most)
-        step = Step(self.cache, self.slot[: len(rows)], rows.position, self.longest)
-        logits = self.head.logits(self.decoder.hidden(step, rows.token, rows.position))
+        logits = self.head.logits(self.decoder.hidden(self._packing(), rows.token, rows.position))
         token, logp = draw(logits, self._chance(), self.greedy, self.sampling)
         self.sampled.append((rows.row, token, logp))
         self.rows = replace(rows, token=token, position=rows.position + 1, left=rows.left - 1)
@@ -206,6 +212,12 @@ class _Call:
                 self.history[row].append(said)
         ends = {"length": self.rows.left <= 0, "stop": self._found(), "eos": self.is_eos[token]}
         return {reason: rows for reason, rows in ends.items() if rows is not None}
+
+    def _packing(self) -> Step | Joint:
+        slots, position = self.slot[: len(self.rows)], self.rows.position
+        if self.shared is None:
+            return Step(self.cache, slots, position, self.longest)
+        return Joint(Step(self.cache, slots, position - self.shared.offset, self.longest), self.shared)
 
     def _chance(self) -> Tensor:
         """[n] uniform numbers of this step; some steps' are made at once while the rows stay the same."""
@@ -293,38 +305,12 @@ class _Call:
     def _admit(self, free: int) -> None:
         """Give free slots to waiting rows, reading the prompts that have not been read."""
         entering = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
-        prompts = [tuple(self.requests[self.owner[row]].prompt) for row in entering]
-        self._read([p for p in dict.fromkeys(prompts) if p not in self.read])
+        prompts = [self.prompt[row] for row in entering]
         slot = len(self.rows) + len(self.parked)
-        self.cache.reserve(slot + len(entering), max(self.longest, *map(len, prompts)), self.most)
-        by_prefill: dict[int, list[int]] = {}
-        for i, prompt in enumerate(prompts):
-            by_prefill.setdefault(id(self.read[prompt][0]), []).append(i)
-        for members in by_prefill.values():
-            prefill = self.read[prompts[members[0]]][0]
-            index = torch.nn.utils.rnn.pad_sequence([self.read[prompts[i]][1] for i in members], batch_first=True)
-            self.cache.write(torch.tensor(members, device=index.device) + slot, prefill, index)
+        needed = max(len(self.prompts.texts[p]) - self.prompts.offset[p] for p in prompts)
+        self.cache.reserve(slot + len(entering), max(self.longest, needed), self.most)
+        self.prompts.give(self.cache, slot, prompts)
         self._enter(self._fresh(entering))
-        still = {tuple(self.requests[self.owner[row]].prompt) for row in list(self.waiting)[:1]}
-        self.read = {p: v for p, v in self.read.items() if p in still}
-
-    def _read(self, prompts: list[tuple[int, ...]]) -> None:
-        """Forward all of the prompts but their last tokens, which are the rows' first step."""
-        while prompts:
-            count, total = 0, 0
-            while count < len(prompts) and (count == 0 or total + len(prompts[count]) <= PREFILL):
-                total, count = total + len(prompts[count]), count + 1
-            some, prompts = prompts[:count], prompts[count:]
-            length = torch.tensor([len(p) - 1 for p in some])
-            tokens = torch.zeros((len(some), int(length.max()) + 1), dtype=torch.long)
-            for i, p in enumerate(some):
-                tokens[i, : len(p)] = torch.tensor(p)
-            device = self.policy.device
-            shared = torch.full_like(length, opening(some))
-            packed = pack(tokens.to(device), length.to(device), shared.to(device))
-            prefill = Prefill(packed)
-            self.decoder.hidden(prefill, packed.ids, packed.position)
-            self.read |= {p: (prefill, packed.where[i, : len(p) - 1]) for i, p in enumerate(some)}
 
     def _fresh(self, entering: list[int]) -> _Rows:
         owners = [self.owner[row] for row in entering]
@@ -348,7 +334,11 @@ class _Call:
 
     def _now(self, rows: _Rows, parked: _Rows) -> None:
         self.rows, self.parked, self.chances = rows, parked, []
-        self.longest = int(rows.position.max()) + 1 if len(rows) else 0
+        live = [self.prompt[row] for row in rows.row.tolist()]
+        self.prompts.keep([self.prompt[row] for row in [*self.waiting][:1]], live)
+        self.shared = self.prompts.shared(live)
+        column = rows.position if self.shared is None else rows.position - self.shared.offset
+        self.longest = int(column.max()) + 1 if len(rows) else 0
         self.greedy = rows.greedy if bool(rows.greedy.any()) else None
 
     def completions(self) -> list[list[Completion]]:

@@ -7,7 +7,7 @@ import torch
 
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.packing import pack
-from logpi.rollouts import engine as engine_module
+from logpi.rollouts import prompts as prompts_module
 from logpi.rollouts.cache import Cache
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
 from logpi.rollouts.sampling import draw, invert, uniform
@@ -92,7 +92,7 @@ def test_what_prompts_open_with_is_read_once_and_changes_nothing(kind, monkeypat
     opening, tails = prompts(40)[0], prompts(9, 1, 4, 2)
     texts = [opening + tail for tail in tails]
     read = []
-    monkeypatch.setattr(engine_module, "pack", lambda *a: read.append(pack(*a)) or read[-1])
+    monkeypatch.setattr(prompts_module, "pack", lambda *a: read.append(pack(*a)) or read[-1])
     out = Engine(policy).generate([Request(t, n=2) for t in texts], Sampling(max_tokens=20), seed())
     (packed,) = read
     assert len(packed.ids) == 39 + sum(len(t) - 40 for t in texts)  # of the opening all but what a row keeps as its own
@@ -107,7 +107,7 @@ def test_a_prompt_that_is_asked_twice_is_read_once_with_few_slots_too(monkeypatc
     requests = [Request(t, n=2) for t in texts] + [Request(t, greedy=True) for t in texts]
     many = Engine(policy).generate(requests, Sampling(max_tokens=20), seed())
     read = []
-    monkeypatch.setattr(engine_module, "pack", lambda *a: read.append(pack(*a)) or read[-1])
+    monkeypatch.setattr(prompts_module, "pack", lambda *a: read.append(pack(*a)) or read[-1])
     few = Engine(policy, slots=2).generate(requests, Sampling(max_tokens=20), seed())
     assert same(many, few) and sum(len(p.ids) for p in read) <= sum(len(t) - 1 for t in texts)
 
