@@ -37,6 +37,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lab": ("lab", "every estimator held against the exact gradient, by enumeration"),
     "repeat": ("repeat", "run a saved run's command again with its own arguments"),
 }
+# package -> the extra that installs it
+EXTRAS = {
+    "gymnasium": "control",
+    "datasets": "data",
+    "pyarrow": "data",
+    "gguf": "gguf",
+    "peft": "lora",
+    "bm25s": "search",
+    "mcp": "mcp",
+}
 
 
 def _help() -> str:
@@ -78,6 +88,12 @@ def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe has gone, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f"logpi: {error.name} is not installed: pip install 'logpi[{extra}]'", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

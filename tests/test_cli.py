@@ -167,6 +167,7 @@ def test_chat_answers_from_a_pipe(model):
 
 @pytest.mark.parametrize(("error", "says"), [
     (FloatingPointError("the weights have diverged"), "lower learning rate"),
+    (ModuleNotFoundError("No module named 'gymnasium'", name="gymnasium"), "pip install 'logpi[control]'"),
     (OSError(errno.ENOSPC, "No space left on device", "runs/x/results.json"), "No space left on device: runs/x/results.json"),
 ])  # fmt: skip
 def test_what_the_machine_or_the_weights_do_is_one_line(error, says, capsys, monkeypatch):
@@ -179,10 +180,33 @@ def test_what_the_machine_or_the_weights_do_is_one_line(error, says, capsys, mon
     assert main(["algorithms"]) == 2
     said = capsys.readouterr().err.strip()
     assert "\n" not in said and says in said
-    monkeypatch.setattr(error, "errno", errno.EINVAL, raising=False)
-    if isinstance(error, OSError):
-        with pytest.raises(OSError):
-            main(["algorithms"])
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EINVAL, "Invalid argument"), ModuleNotFoundError("no", name="logpi.nothing")]
+)
+def test_what_is_no_users_business_keeps_its_traceback(error, monkeypatch):
+    from logpi.recipes import table
+
+    def fails(argv):
+        raise error
+
+    monkeypatch.setattr(table, "main", fails)
+    with pytest.raises(type(error)):
+        main(["algorithms"])
+
+
+def test_every_extra_is_one_of_the_projects():
+    import tomllib
+    from pathlib import Path
+
+    from logpi.cli import EXTRAS
+
+    extras = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for package, extra in EXTRAS.items():
+        assert any(wanted.startswith(package) for wanted in extras[extra]), package
 
 
 def test_out_of_memory_is_one_line(capsys, monkeypatch, model, tmp_path):

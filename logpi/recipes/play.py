@@ -39,6 +39,8 @@ class Play:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(Play, argv, "logpi play", "Watch a trained policy.")
+    from gymnasium.error import DependencyNotInstalled
+
     from logpi.recipes.gym import Gym, load_policy
     from logpi.runs.directory import read_arguments
 
@@ -54,7 +56,10 @@ def main(argv: Sequence[str]) -> int:
     policy = load_policy(a.run / "model", lanes)
     if text and trained.env == "logpi/GridWorld-v0":
         print(_map(policy, lanes))
-    frames = _episodes(a, policy, lanes, text)
+    try:
+        frames = _episodes(a, policy, lanes, text)
+    except DependencyNotInstalled as error:
+        raise UserError(f"{trained.env} cannot be drawn: {error}") from None
     if not text:
         path = a.video or a.run / "play.gif"
         _write(frames, path, float(lanes.envs[0].metadata.get("render_fps", 30)))
