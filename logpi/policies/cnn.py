@@ -22,12 +22,22 @@ NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # (channels, kernel, stride)
 SMALL = ((16, 3, 1), (32, 3, 1))
 
 
+def _channels_last(shape: Sequence[int]) -> bool:
+    """Whether the channels are the last axis: the one whose size is usual for them; if both or neither are, the smaller one.
+
+    >>> [_channels_last(s) for s in ((84, 84, 3), (4, 84, 84), (12, 12, 1), (9, 9, 3), (3, 9, 9), (12, 10, 10))]
+    [True, False, True, True, False, False]
+    """
+    first, last = (n in (1, 3, 4, 9, 12) for n in (shape[0], shape[2]))
+    return last if first != last else shape[2] <= shape[0]
+
+
 class Pixels(nn.Module):
     """[N, H, W, C] or [N, C, H, W] bytes -> [N, width] features."""
 
     def __init__(self, shape: Sequence[int], width: int) -> None:
         super().__init__()
-        self.last = shape[2] in (1, 3, 4, 9, 12) and shape[0] not in (1, 3, 4, 9, 12)  # channels last
+        self.last = _channels_last(shape)
         channels, height, wide = (shape[2], shape[0], shape[1]) if self.last else tuple(shape)
         layers: list[nn.Module] = []
         for out, kernel, stride in NATURE if min(height, wide) >= 36 else SMALL:

@@ -76,8 +76,13 @@ def _check(stream: Stream, masks: int, kind: Distribution) -> None:
     """Refuse what no policy could learn from; it would come to light as a gradient that is not finite, or not at all.
 
     Raises:
+        FloatingPointError: the policy's own parameters are not numbers.
         UserError: a reward or an observation is not a number; no action is allowed where one must be taken.
     """
+    if not np.isfinite(stream.params).all():  # first: what an environment makes of such actions is not its fault
+        raise FloatingPointError(
+            "the policy's action parameters are not numbers (NaN or infinite): the weights have diverged"
+        )
     for what, x in (("a reward", stream.reward), ("an observation", stream.obs), ("an observation", stream.after)):
         if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
             raise UserError(

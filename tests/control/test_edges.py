@@ -16,6 +16,7 @@ from logpi.envs.lanes import LIMIT, SyncLanes, VectorLanes, make_env
 from logpi.envs.spaces import check_mask
 from logpi.errors import UserError
 from logpi.ops.distributions import Categorical
+from logpi.policies.cnn import cnn
 from logpi.policies.mlp import mlp
 from logpi.recipes import gym as recipe
 from logpi.recipes import play, seeds
@@ -74,6 +75,21 @@ def test_a_batch_of_nothing_but_resets_waits_for_a_step():
 def test_what_is_no_number_is_refused_at_once(env, what):
     with pytest.raises(UserError, match=f"{what} that is not a finite number"):
         fragments(SyncLanes([env()]))()
+
+
+def test_weights_that_have_diverged_are_not_the_environments_fault():
+    rollout = fragments(SyncLanes([Count(3)]))
+    with torch.no_grad():
+        next(rollout.policy.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="weights have diverged"):
+        rollout()
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 1), (9, 9, 3), (3, 9, 9), (12, 9, 9)])
+def test_small_frames_in_either_layout(shape):
+    """Nine or twelve pixels high is no stack of frames."""
+    policy = cnn(shape, KIND, width=8)
+    assert policy.actor()(np.zeros((2, *shape), np.uint8)).shape == (2, 2)
 
 
 def test_a_mask_may_be_missing_where_no_action_follows():
