@@ -1,7 +1,7 @@
 """The trunk of a policy's model with its derivatives written out: the numbers of the model's own modules, in fewer passes.
 
-For backward a layer keeps its two inputs over their norms, what attention needs (`attending.py`), and gate and up; activations and their
-product are made again, which costs less than to write and to read them. A norm's weight is multiplied into the matrix that follows. Products by weights are oneDNN's, a sixth quicker than those behind
+For backward a layer keeps its two inputs, what attention needs (`attending.py`), and gate and up; norms, activations and their product
+are made again, which costs less than to write and to read them. Products by weights are oneDNN's, a sixth quicker than those behind
 `nn.Linear` for the shapes of training; gradients of weights are not, and stay `torch.mm`.
 
 For the families in `FAMILIES` in float32 on a CPU with plain linear layers, where a probe finds the hidden states and the gradients
@@ -127,19 +127,18 @@ class _Normed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: Tensor, eps: Tensor, *weights: Tensor) -> Tensor:
-        unit, scale = _unit(x, eps)
-        ctx.save_for_backward(unit, scale, norm, *weights)
-        return _times(unit, torch.cat(weights).mul_(norm))
+        scale = _scale(x, eps)
+        ctx.save_for_backward(x, scale, norm, *weights)
+        return _times((x * scale).mul_(norm), torch.cat(weights))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor):
-        unit, scale, norm, *weights = ctx.saved_tensors
-        each, by_norm = [None] * len(weights), None
-        if any(ctx.needs_input_grad[3:]) or ctx.needs_input_grad[1]:
-            by_weights, by_norm = _by_folded(g.t() @ unit, torch.cat(weights), norm)
-            each = by_weights.split([len(w) for w in weights])
-        by_unit = _times(g, torch.cat(weights).mul_(norm).t())
-        return _by_scaled(by_unit, unit, scale).mul_(scale), by_norm, None, *each
+        x, scale, norm, *weights = ctx.saved_tensors
+        by_weights = None
+        if any(ctx.needs_input_grad[3:]):
+            by_weights = g.t() @ (x * scale).mul_(norm)
+        each = [None] * len(weights) if by_weights is None else by_weights.split([len(w) for w in weights])
+        return *_by_normed(ctx, _times(g, torch.cat(weights).t()), x, scale, norm), None, *each
 
 
 class _Gated(torch.autograd.Function):
@@ -147,25 +146,24 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, norm: Tensor, eps: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        unit, scale = _unit(x, eps)
-        a, b = _times(unit, gate * norm), _times(unit, up * norm)
-        ctx.save_for_backward(unit, scale, norm, a, b, gate, up, down)
+        scale = _scale(x, eps)
+        n = (x * scale).mul_(norm)
+        a, b = _times(n, gate), _times(n, up)
+        ctx.save_for_backward(x, scale, norm, a, b, gate, up, down)
         return _times(F.silu(a).mul_(b), down).add_(x)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor):
-        unit, scale, norm, a, b, gate, up, down = ctx.saved_tensors
+        x, scale, norm, a, b, gate, up, down = ctx.saved_tensors
         s, by_h = F.silu(a), _times(g, down.t())
         by_down = _by_weight(ctx, 5, g, s * b)
         by_b = s.mul_(by_h)
         by_a = torch.ops.aten.silu_backward(by_h.mul_(b), a)
-        by_gate = by_up = by_norm = None
-        if any(ctx.needs_input_grad[i] for i in (1, 3, 4)):
-            by_gate, gate_norm = _by_folded(by_a.t() @ unit, gate, norm)
-            by_up, up_norm = _by_folded(by_b.t() @ unit, up, norm)
-            by_norm = gate_norm + up_norm
-        by_unit = _times(by_a, (gate * norm).t()).add_(_times(by_b, (up * norm).t()))
-        return torch.addcmul(g, _by_scaled(by_unit, unit, scale), scale), by_norm, None, by_gate, by_up, by_down
+        n = (x * scale).mul_(norm)
+        by_gate, by_up = _by_weight(ctx, 3, by_a, n), _by_weight(ctx, 4, by_b, n)
+        by_n = _times(by_a, gate.t()).add_(_times(by_b, up.t()))
+        by_x, by_norm = _by_normed(ctx, by_n, x, scale, norm)
+        return by_x.add_(g), by_norm, None, by_gate, by_up, by_down
 
 
 class _Added(torch.autograd.Function):
@@ -194,23 +192,19 @@ def _by_weight(ctx: Any, number: int, g: Tensor, x: Tensor) -> Tensor | None:
     return g.t() @ x if ctx.needs_input_grad[number] else None
 
 
-def _unit(x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-    """x · scale for scale = 1 / √(mean x² + eps), [N, 1]; and scale. The norm's weight is multiplied into the matrix that follows."""
+def _scale(x: Tensor, eps: Tensor) -> Tensor:
+    """1 / √(mean x² + eps), [N, 1]."""
     size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    scale = torch.addcmul(eps, size, size, value=1 / x.shape[-1]).rsqrt_()
-    return x * scale, scale
+    return torch.addcmul(eps, size, size, value=1 / x.shape[-1]).rsqrt_()
 
 
-def _by_folded(slope: Tensor, weight: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients by W and by the norm's weight n, given that by W · n, which is used up."""
-    by_norm = torch.linalg.vecdot(slope, weight, dim=0)
-    return slope.mul_(norm), by_norm
-
-
-def _by_scaled(g: Tensor, unit: Tensor, scale: Tensor) -> Tensor:
-    """The gradient by x over scale, given that by unit = x · scale, which is used up: x moves its own scale."""
-    along = torch.linalg.vecdot(g, unit)[:, None]
-    return g.addcmul_(unit, along, value=-1 / unit.shape[-1])
+def _by_normed(ctx: Any, g: Tensor, x: Tensor, scale: Tensor, norm: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The gradients by x and by the norm's weight, given that by x · scale · norm, which is used up."""
+    unit = x * scale
+    by_norm = (g * unit).sum(0) if ctx.needs_input_grad[1] else None
+    g *= norm
+    along = torch.linalg.vecdot(g, unit).div_(x.shape[-1])[:, None]
+    return g.sub_(unit.mul_(along)).mul_(scale), by_norm
 
 
 # --- is it right? ---------------------------------------------------------------------------------------------------------
