@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -210,6 +211,7 @@ def _pairs(size: int) -> Tensor:
     return torch.arange(size).view(2, -1).t().flatten()
 
 
+@cache
 def _order(heads: int, asking: int, size: int) -> Tensor:
     """Of the rows of W_q, W_k and W_v: each key head's queries, key and value, the first two in pairs."""
     q, k, v = torch.arange(heads * (asking + 2) * size).split([heads * asking * size, heads * size, heads * size])
@@ -224,8 +226,9 @@ def _fused(linears: list[nn.Module], rows: int, norm: Any, order: Tensor | None 
     weight = by.new_empty((sum(sizes), len(by)))
     for part, w in zip(weight.split(sizes), weights, strict=True):
         torch.mul(w, by, out=part)  # one pass: every call of `generate` begins with it
-    known = [b if b is not None else w.new_zeros(len(w)) for b, w in zip(biases, weights, strict=True)]
-    bias = None if all(b is None for b in biases) else torch.cat(known)  # pyright: ignore
+    bias = None
+    if any(b is not None for b in biases):
+        bias = torch.cat([b if b is not None else w.new_zeros(len(w)) for b, w in zip(biases, weights, strict=True)])  # pyright: ignore
     if order is not None:
         weight = weight.index_select(0, order)
         bias = None if bias is None else bias.index_select(0, order)
