@@ -6,7 +6,7 @@ CPU seconds of one thread, which a busy machine stretches less than the clock. D
 random), rows and prompt lengths, from the difference of two calls, so that prompts and set-up cancel. Learning: those of forward and
 backward for several rows, lengths and group sizes. To each is fitted, by non-negative least squares of relative errors,
 
-    seconds = layers · c + bytes / bandwidth + operations / rate            (decoding; bytes: weights, keys and values)
+    seconds = layers · c + bytes / bandwidth + operations / rate            (decoding; bytes: weights, keys and values, a long prompt's once)
     seconds = c + operations / rate                                         (learning; a group's prompt counted once)
 
 and printed beside what was measured. If something grew faster than this, the last column would show it. Left out: large vocabularies.
@@ -51,6 +51,7 @@ def decode(width: int, rows: int, prompt: int) -> dict[str, float]:
     import torch
 
     from logpi.rollouts.engine import Engine, Request, Sampling
+    from logpi.rollouts.prompts import held_once
 
     policy = make(width)
     engine, ids = (
@@ -66,15 +67,12 @@ def decode(width: int, rows: int, prompt: int) -> dict[str, float]:
     seconds(SHORT)
     took = min(seconds(LONG) for _ in range(3)) - min(seconds(SHORT) for _ in range(3))
     config, n = policy.model.config, sum(p.numel() for p in policy.parameters())
-    held = (
-        rows
-        * (prompt + (LONG + SHORT) / 2)
-        * config.num_hidden_layers
-        * 2
-        * config.num_key_value_heads
-        * config.head_dim
-    )
-    attended = held * 2 * config.num_attention_heads / config.num_key_value_heads
+    line = (
+        config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_dim
+    )  # numbers of a token's keys and values
+    once, own = held_once(prompt - 1, rows), (LONG + SHORT) / 2
+    held = line * (once + rows * (prompt - once + own))
+    attended = line * rows * (prompt + own) * 2 * config.num_attention_heads / config.num_key_value_heads
     return {
         "seconds": took / (LONG - SHORT),
         "c": config.num_hidden_layers,

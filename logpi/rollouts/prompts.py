@@ -20,7 +20,7 @@ from torch import Tensor
 from logpi.policies.packing import Packing, Rule, opening, pack
 from logpi.rollouts.cache import Cache, Prefill, Step
 
-__all__ = ["Joint", "Prompts", "Shared"]
+__all__ = ["Joint", "Prompts", "Shared", "held_once"]
 
 PREFILL = 2**13  # prompt tokens read at a time, at least one prompt
 SAVED = 512  # tokens that a step need not read again, from which on this is worth a prompt's own calls
@@ -47,7 +47,7 @@ class Prompts:
         self, forward: Forward, device: torch.device, texts: Sequence[tuple[int, ...]], rows: Sequence[int]
     ) -> None:
         self.forward, self.device, self.texts = forward, device, texts
-        self.offset = [_shared(len(t) - 1, n) for t, n in zip(texts, rows, strict=True)]  # tokens that no slot holds
+        self.offset = [held_once(len(t) - 1, n) for t, n in zip(texts, rows, strict=True)]  # tokens that no slot holds
         self.read: dict[int, tuple[Prefill, Tensor]] = {}
         self.held: dict[int, Held] = {}
 
@@ -106,10 +106,10 @@ class Prompts:
         self.held[prompt] = {layer: (_picked(k, where), _picked(v, where)) for layer, (k, v) in pairs}
 
 
-def _shared(tokens: int, rows: int) -> int:
+def held_once(tokens: int, rows: int) -> int:
     """Of a prompt's tokens those that its rows share: all or none.
 
-    >>> _shared(100, 8), _shared(100, 4), _shared(600, 1)
+    >>> held_once(100, 8), held_once(100, 4), held_once(600, 1)
     (100, 0, 0)
     """
     return tokens if (rows - 1) * tokens >= SAVED else 0
