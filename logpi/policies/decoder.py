@@ -31,8 +31,7 @@ __all__ = ["Decoder", "decoder"]
 
 WORTH = 16  # steps: copying takes as long as some ten of them save
 FEW = 8  # rows that oneDNN's layout is made for; it serves any number
-SMALL = 2**18  # numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves …
-MANY = 32  # … unless there are so many rows
+SMALL = 2**18  # numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves
 ROOM = 0.5  # of the memory that can be had: what the copy may take
 
 
@@ -171,7 +170,7 @@ _Product = _Plain | _Packed | _Shared
 
 def _product(weight: Tensor, bias: Tensor | None, rows: int) -> _Product:
     """x ↦ x Wᵀ + b by the quickest layout of W for so many rows."""
-    if weight.numel() <= SMALL and rows < MANY:
+    if weight.numel() <= SMALL:
         return _Plain(weight, bias)
     threads = torch.get_num_threads()
     if rows == 1 and weight.shape[0] % threads == 0:
