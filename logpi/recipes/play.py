@@ -143,6 +143,6 @@ def _write(frames: Sequence[Any], path: Path, fps: float) -> None:
     try:
         import imageio
 
-        imageio.mimsave(path, list(frames), fps=fps)  # type: ignore[call-overload]
+        imageio.mimsave(path, list(frames), fps=fps, macro_block_size=2)  # type: ignore[call-overload]  # as the codec needs
     except (ImportError, ValueError):
         raise UserError("an .mp4 needs ffmpeg: pip install 'imageio[ffmpeg]', or write a .gif") from None
