@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from logpi.policies.packing import Block, Packed, Rule, attention, single
 
@@ -38,6 +39,7 @@ class Cache:
     def __init__(self) -> None:
         self.rows, self.length = 0, 0
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.grown = 0  # times that its tensors were replaced by larger ones
 
     def reserve(self, rows: int, length: int, most: int) -> None:
         """Make room for `rows` rows of `length` tokens, keeping what is there. No row will ever hold more than `most`.
@@ -47,7 +49,7 @@ class Cache:
         """
         if rows <= self.rows and length <= self.length:
             return
-        self.rows = max(rows, self.rows)
+        self.rows, self.grown = max(rows, self.rows), self.grown + 1
         if length > self.length:
             self.length = -(-max(length, min(2 * self.length, most)) // GRAIN) * GRAIN
         for layer, (keys, values) in self.layers.items():
@@ -90,23 +92,32 @@ class Step:
     """One new token for each of the rows in slots 0 … n−1.
 
     Attributes:
-        row: [n] 0 … n−1. position: [n] of the new token in its slot. length: of the longest row, with that token.
+        row: [n] the slots that are written, 0 … n−1 (or a spare one, for rows that nobody reads). position: [n] of the new token
+            in its slot. length: columns that are read. exact: as many as the longest row has with that token, not more.
     """
 
     cache: Cache
     row: Tensor
     position: Tensor
     length: int
+    exact: bool = True
     masks: dict = field(default_factory=dict, compare=False, repr=False)
     places: dict = field(default_factory=dict, compare=False, repr=False)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         keys, values = self.write(layer, k, v)
-        n, heads = k.shape[:2]
-        if rule.softcap is None and q.device.type == "cpu" and n > 1:
+        n, heads, size = k.shape
+        alone = n == 1 and self.exact
+        if rule.softcap is not None or alone:
+            mask = None if alone and rule.window is None else self._mask(rule.window, 1, q.dtype)[:, None]
+            return attention(q[:, :, None], keys, values, mask, rule).squeeze(2)
+        if q.device.type == "cpu":
             return single(q, keys, values, self._mask(rule.window, heads, q.dtype), rule)
-        mask = self._mask(rule.window, 1, q.dtype)[:, None] if n > 1 or rule.window is not None else None
-        return attention(q[:, :, None], keys, values, mask, rule).squeeze(2)
+        mask = self._mask(rule.window, 1, q.dtype)[:, None]
+        asking = q.view(
+            n, heads, -1, size
+        )  # heads that share keys are several queries of one, which every kernel can do
+        return F.scaled_dot_product_attention(asking, keys, values, mask, scale=rule.scaling).flatten(1, 2)
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The rows' keys and values [n, Hkv, length, D], with the new token's k and v [n, Hkv, D]."""

@@ -28,6 +28,7 @@ from logpi.rollouts.cache import Cache, Extension, Step
 from logpi.rollouts.partner import ENDED, Heard, Partner, Spoken
 from logpi.rollouts.plain import plain_generate
 from logpi.rollouts.prompts import Joint, Prompts, Shared
+from logpi.rollouts.replay import Record, Recorded, cuda_graph
 from logpi.rollouts.sampling import Completion, Request, Sampling, StopStrings, draw, uniform
 
 __all__ = ["Completion", "Engine", "Request", "Sampling"]
@@ -67,16 +68,19 @@ class Engine:
     Args:
         policy: whose weights are used, as they are at each token.
         slots: rows that may be live at a time. The cache takes rows × (longest row) × layers × 2 × Hkv × D numbers.
+        record: how steps are recorded and replayed (default: by CUDA graphs on a GPU, elsewhere not at all).
 
     Raises:
         ValueError: fewer than one slot.
     """
 
-    def __init__(self, policy: CausalLM, *, slots: int = 64) -> None:
+    def __init__(self, policy: CausalLM, *, slots: int = 64, record: Record | None = None) -> None:
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
         self.policy, self.slots = policy, slots
         self.cache = Cache()
+        record = record or (cuda_graph if policy.device.type == "cuda" else None)
+        self.recorded = Recorded(slots, record) if record else None
         self._stops: dict[tuple[str, ...], StopStrings] = {}
 
     def generate(
@@ -119,6 +123,8 @@ class Engine:
             return call.completions()
         except BaseException:
             self.cache = Cache()  # what it holds may not be numbers
+            if self.recorded is not None:
+                self.recorded.known.clear()
             raise
         finally:
             model.train(was_training)
@@ -158,6 +164,8 @@ class _Call:
         temperature = sampling.temperature or self.policy.temperature
         self.decoder = decoder(self.policy, max(limits, default=0), min(engine.slots, len(self.owner)))
         self.head = replace(self.decoder.head, temperature=temperature)
+        if engine.recorded is not None:
+            engine.recorded.begin(self.policy)
         self.is_eos = torch.zeros(self.policy.vocabulary, dtype=torch.bool, device=self.policy.device)
         self.is_eos[[i for i in self.policy.eos_ids if i < self.policy.vocabulary]] = True
         self.finder = engine.stops(sampling.stop)
@@ -201,9 +209,7 @@ class _Call:
     def _step(self) -> dict[str, Tensor]:
         """One token for every live row. {reason: [n] bool, the rows that end for this reason}, the strongest last."""
         rows = self.rows
-        self.cache.reserve(len(rows), self.longest, self.most)
-        logits = self.head.logits(self.decoder.hidden(self._packing(), rows.token, rows.position))
-        token, logp = draw(logits, self._chance(), self.greedy, self.sampling)
+        token, logp = draw(self.head.logits(self._hidden(rows)), self._chance(), self.greedy, self.sampling)
         self.sampled.append((rows.row, token, logp))
         self.rows = replace(rows, token=token, position=rows.position + 1, left=rows.left - 1)
         self.longest += 1
@@ -213,11 +219,15 @@ class _Call:
         ends = {"length": self.rows.left <= 0, "stop": self._found(), "eos": self.is_eos[token]}
         return {reason: rows for reason, rows in ends.items() if rows is not None}
 
-    def _packing(self) -> Step | Joint:
-        slots, position = self.slot[: len(self.rows)], self.rows.position
-        if self.shared is None:
-            return Step(self.cache, slots, position, self.longest)
-        return Joint(Step(self.cache, slots, position - self.shared.offset, self.longest), self.shared)
+    def _hidden(self, rows: _Rows) -> Tensor:
+        """[n, d] of the live rows' next tokens."""
+        held = rows.position if self.shared is None else rows.position - self.shared.offset
+        step = Step(self.cache, self.slot[: len(rows)], held, self.longest)
+        if self.shared is None and self.engine.recorded is not None:
+            return self.engine.recorded.hidden(self.decoder, step, rows.token, self.most)
+        self.cache.reserve(len(rows), self.longest, self.most)
+        packing = step if self.shared is None else Joint(step, self.shared)
+        return self.decoder.hidden(packing, rows.token, rows.position)
 
     def _chance(self) -> Tensor:
         """[n] uniform numbers of this step; some steps' are made at once while the rows stay the same."""
