@@ -52,6 +52,24 @@ def test_lookahead_of_one_takes_the_rows_in_their_order():
     assert made(lookahead=1).take(8) == rows
 
 
+class Few:
+    """Rows that come round again soon."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.given = [{"prompt": str(i), "level": 1} for i in range(rows)], 0
+
+    def take(self, n: int) -> list[dict]:
+        self.given += n
+        return [self.rows[i % len(self.rows)] for i in range(self.given - n, self.given)]
+
+
+def test_a_prompt_comes_once_where_there_are_enough():
+    c = Curriculum(Few(6), lookahead=4)
+    for n, distinct in ((4, 4), (6, 6), (9, 6)):
+        for _ in range(20):
+            assert len({r["prompt"] for r in c.take(n)}) == distinct
+
+
 def test_resume_is_exact():
     whole = made()
     drawn(whole, 3)

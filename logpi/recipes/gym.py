@@ -105,13 +105,19 @@ def run(a: Gym) -> Outcome:
 
 def build(a: Gym) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     """Preset, algorithm, rollout (with its policy), learner and number of updates."""
+    from logpi.algorithms import known_as
     from logpi.envs.lanes import make_lanes
     from logpi.learner import Learner
     from logpi.optimizers import AdamW, Constant, Linear
 
     p, chosen = resolved(a)
     made = make_algorithm(a.algorithm, p, chosen)
-    p = replace(p, group=max(p.group if made.objective.min_group > 1 or made.objective.needs_greedy else 1, 1))
+    grouped = made.objective.min_group > 1 or made.objective.needs_greedy
+    if not grouped and "group" in {known_as(made.name, k) for k in settings(a.options)}:
+        raise UserError(
+            f"{made.name} compares no episodes with each other: leave group out (grpo and rloo have groups)"
+        )
+    p = replace(p, group=max(p.group if grouped else 1, 1))
     lanes = make_lanes(a.env, p.envs, a.vectorized, p.repeat, **settings(a.env_options))
     policy = make_policy(lanes, p, critic=made.objective.needs_critic)
     rollout = make_rollout(made, p, lanes, policy, a.seed)

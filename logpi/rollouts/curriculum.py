@@ -78,7 +78,11 @@ class Curriculum:
         self.takes += 1
         # Efraimidis & Spirakis: the n largest of u^(1/w) are a weighted draw without replacement
         marks = [rng.random() ** (1 / self.weight(row)) for row in window]
-        chosen = sorted(range(len(window)), key=lambda i: -marks[i])[:n]
+        order = sorted(range(len(window)), key=lambda i: -marks[i])
+        first: dict[str, int] = {}  # a window may hold a prompt twice, which comes once if the others are enough
+        for i in order:
+            first.setdefault(_key(window[i]), i)
+        chosen = list(dict.fromkeys([*first.values(), *order]))[:n]
         return [window[i] for i in sorted(chosen)]
 
     def weight(self, row: Row) -> float:

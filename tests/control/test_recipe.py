@@ -114,6 +114,7 @@ def test_the_interval_over_seeds():
     (["--algorithm", "reinforce", "--steps", "100"], "--updates"),
     (["--updates", "5"], "--steps"),
     (["--algorithm", "grpo", "--options", "group=1"], "group must be at least 2"),
+    (["--algorithm", "reinforce", "--options", "group=4"], "compares no episodes with each other: leave group out"),
     (["--algorithm", "grpo", "--options", "episodes=9"], "multiple"),
     (["--algorithm", "grpo", "--vectorized"], "reset seed"),
     (["--options", "squash=true"], "Box"),
