@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from logpi.ops.distributions import Categorical, Distributions
 from logpi.policies.heads import Head, score
-from logpi.policies.packing import ATTENTION, Packed, Packing, pack, register
+from logpi.policies.packing import ATTENTION, Packed, Packing, pack, register, sent
 from logpi.policies.trunk import trunk
 from logpi.types import Batch, Evaluation
 
@@ -93,12 +93,13 @@ class CausalLM(nn.Module):
     ) -> CausalLM:
         """From a local directory, a hub name, a `.gguf` file or a directory with one. `options` as the constructor's.
 
-        `four_bit`: frozen linear layers in 4 bits, for LoRA.
+        `device`: cpu, cuda, cuda:1, auto (a CUDA GPU if there is one); default CPU. `four_bit`: frozen linear layers in 4
+        bits, for LoRA.
 
         A critic that `save` wrote is read back if `critic` is asked for.
 
         Raises:
-            ValueError: one line: nothing there, no tokenizer, not a causal language model, unknown dtype.
+            ValueError: one line: nothing there, no tokenizer, not a causal language model, unknown dtype, no such device.
         """
         from logpi.policies.loading import load_model, load_tokenizer
 
@@ -189,41 +190,48 @@ class CausalLM(nn.Module):
         Forwards each row up to the state of its last own action (with a critic, and unless the row terminated, one
         further), and what several rows open with once. Order, padding and neighbours change nothing but rounding.
         """
-        batch = batch.to(self.device)
+        batch = batch.to("cpu")  # where rows are laid out
         need = _need(batch, self.value_head is not None)
         hidden, where, states, head = self._states(batch, need, self.hidden)
-        logp, entropy = score(head, states, batch.action[batch.mask], self.vocabulary, self.chunk)
-        blank = torch.zeros(batch.mask.shape, device=self.device)
+        action = sent(batch.action[batch.mask], self.device)
+        logp, entropy = (self._spread(x, batch.mask) for x in score(head, states, action, self.vocabulary, self.chunk))
         value = None
         if self.value_head is not None:
-            states = hidden.index_select(0, where[need.valued]).to(self.value_head.weight.dtype)
-            blank_value = torch.zeros(batch.obs.shape, device=self.device)
-            value = blank_value.masked_scatter(need.valued, self.value_head(states).squeeze(-1))
-        return Evaluation(blank.masked_scatter(batch.mask, logp), blank.masked_scatter(batch.mask, entropy), value)
+            states = hidden.index_select(0, sent(where[need.valued], self.device)).to(self.value_head.weight.dtype)
+            value = self._spread(self.value_head(states).squeeze(-1), need.valued)
+        return Evaluation(logp, entropy, value)
+
+    def _spread(self, x: Tensor, mask: Tensor) -> Tensor:
+        """[B, *] with x [M] where `mask`, which is on the CPU, is True, and 0 elsewhere."""
+        place = sent(mask.flatten().nonzero().squeeze(1), self.device)
+        return x.new_zeros(mask.numel()).index_copy(0, place, x).view(mask.shape)
 
     def distributions(self, batch: Batch) -> Distributions:
         """The whole distribution of each own action, which a trust region needs. Carries gradients, twice if need be.
 
         All M × V logits are alive at once, so this is for small vocabularies (0.4 GB for 1,000 actions of 100,000 tokens).
         """
-        batch = batch.to(self.device)
+        batch = batch.to("cpu")
         _, _, states, head = self._states(batch, _need(batch, False), self.by_modules)
         return Distributions(Categorical(self.vocabulary), head.logits(states))
 
     def _states(
         self, batch: Batch, need: _Need, forward: Callable[[Packing, Tensor, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, Head]:
-        """Hidden states [N, d], where [B, T+1] each token's is, those of own actions [M, *], and the head for the latter."""
+        """Hidden states [N, d], where [B, T+1] each token's is, those of own actions [M, *], and the head for the latter.
+        What is an index is on the CPU, as the batch is."""
         if self.packed:
-            packed = pack(batch.obs, need.length, need.prefix)
-            hidden, where = forward(packed, packed.ids, packed.position), packed.where
-            return hidden, where, hidden.index_select(0, where[:, :-1][batch.mask]), self.head
-        hidden, logits = self._plain(batch.obs, need.length)
-        where = torch.arange(batch.obs.numel(), device=self.device).view_as(batch.obs)
-        return hidden, where, logits[:, :-1][batch.mask], Head(nn.Identity(), None, self.temperature)
+            packed = pack(batch.obs, need.length, need.prefix, self.device)
+            where = packed.rows.where
+            hidden = outputs = forward(packed, packed.ids, packed.position)
+        else:
+            where = torch.arange(batch.obs.numel()).view_as(batch.obs)
+            hidden, outputs = self._plain(sent(batch.obs, self.device), sent(need.length, self.device))
+        states = outputs.index_select(0, sent(where[:, :-1][batch.mask], self.device))
+        return hidden, where, states, self.head if self.packed else Head(nn.Identity(), None, self.temperature)
 
     def _plain(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """hidden [B · W, d] and untempered logits [B, W, V] of the model's own padded forward."""
+        """hidden [B · W, d] and untempered logits [B · W, V] of the model's own padded forward."""
         real = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
         self.model.eval()  # attention dropout is a number inside the modules, not a module
         out = self.model(
@@ -232,8 +240,8 @@ class CausalLM(nn.Module):
             use_cache=False,
             output_hidden_states=self.value_head is not None,
         )
-        hidden = out.hidden_states[-1].flatten(0, 1) if self.value_head is not None else out.logits
-        return hidden, out.logits
+        logits = out.logits.flatten(0, 1)
+        return (out.hidden_states[-1].flatten(0, 1) if self.value_head is not None else logits), logits
 
     @contextmanager
     def plain_attention(self) -> Iterator[None]:

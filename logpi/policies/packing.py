@@ -2,8 +2,9 @@
 
 A Hugging Face model whose attention is switched to "logpi" hands its queries, keys and values to `attend` below, which
 asks the `packing` object that was given to the model's forward what to do with them. `Packed` is the one for training
-and for prompts: it gathers rows, attends, and gives every token back its output. Decoding has its own, in
-`rollouts/cache.py`. Position information is in `position_ids`, so the model needs to know nothing else.
+and for prompts: it gathers rows, attends, and gives every token back its output; on a GPU in half precision all rows at once
+(`ragged.py`). Decoding has its own, in `rollouts/cache.py`. Position information is in `position_ids`, so the model needs to know
+nothing else. Rows are laid out on the CPU, where their lengths are numbers: a GPU is never waited for.
 
 Left out: dropout (sampler and learner must agree), attention patterns other than causal and causal with a window, and
 sharing of more than a row's opening: two rows share tokens up to the first own action, not later common stretches.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os.path import commonprefix  # of any sequences
 from typing import NamedTuple, Protocol
 
@@ -22,7 +24,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["ATTENTION", "Block", "Packed", "Packing", "Rule", "attention", "opening", "pack", "register", "single"]
+from logpi.policies import ragged
+from logpi.policies.ragged import Ragged
+
+__all__ = [
+    "ATTENTION", "Block", "Packed", "Packing", "Rows", "Rule", "attention", "opening", "pack", "register", "sent", "single",
+]  # fmt: skip
 
 ATTENTION = "logpi"  # the name under which `attend` is registered with transformers
 CELLS = 2**24  # query-key pairs of one block at most: bounds the memory of its mask
@@ -114,6 +121,10 @@ class Block:
     plain: bool
     masks: dict = field(default_factory=dict, compare=False, repr=False)
 
+    def to(self, device: torch.device) -> Block:
+        query, key, start = (sent(x, device) for x in (self.query, self.key, self.start))
+        return Block(query, key, start, self.plain)
+
     def mask(self, rule: Rule, dtype: torch.dtype) -> Tensor | None:
         """Additive [R, 1, Lq, Lk], made once for all layers of one window; None where plain causality is enough."""
         window = rule.window if rule.window is not None and rule.window < self.key.shape[1] else None
@@ -142,46 +153,97 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """How rows stand in a packed sequence; on the CPU, and what it makes on `device`, once, where attention first asks for it.
+
+    Attributes:
+        where: [B, W] packed index of token t of row b; unspecified for tokens that are not forwarded.
+        length: [B] tokens. shared: [B] how many of them another row forwards.
+    """
+
+    where: Tensor
+    length: Tensor
+    shared: Tensor
+    device: torch.device
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[Block, ...], Tensor]:
+        """Rows of similar length, and [N] where each token's output is in the blocks' outputs, concatenated."""
+        blocks, home = [], torch.empty(int((self.length - self.shared).sum()), dtype=torch.long)
+        offset = 0
+        for rows in _buckets(self.length, self.shared):
+            block, valid = _block(self.where, rows, self.length[rows], self.shared[rows])
+            home[block.query[valid]] = offset + valid.flatten().nonzero().squeeze(1)
+            offset += valid.numel()
+            blocks.append(block.to(self.device))
+        return tuple(blocks), sent(home, self.device)
+
+    @cached_property
+    def ragged(self) -> Ragged:
+        """The rows that forward anything; their own tokens stand side by side, in the order of rows."""
+        asking = (self.length > self.shared).nonzero().squeeze(1)
+        length, shared = self.length[asking], self.shared[asking]
+        seen = torch.arange(self.where.shape[1]) < length[:, None]
+        key = sent(self.where[asking][seen], self.device) if bool((shared > 0).any()) else None
+        ends = [F.pad(n.cumsum(0), (1, 0)).int() for n in (length - shared, length)]
+        queries, keys = (sent(x, self.device) for x in ends)
+        return Ragged(key, queries, keys, int((length - shared).max()), int(length.max()))
+
+
+@dataclass(frozen=True)
 class Packed:
     """Ragged rows as one sequence of unique tokens.
 
     Attributes:
-        ids, position: [N] token ids and their positions, for the model's forward.
-        where: [B, W] packed index of token t of row b; unspecified for tokens that are not forwarded.
-        blocks: rows of similar length. home: [N] where each token's output is in the blocks' outputs, concatenated.
+        ids, position: [N] token ids and their positions, for the model's forward. where: [B, W], as `rows.where`.
+        rows: how they stand in it.
     """
 
     ids: Tensor
     position: Tensor
     where: Tensor
-    blocks: tuple[Block, ...]
-    home: Tensor
+    rows: Rows
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return self.rows.blocks[0]
+
+    @property
+    def home(self) -> Tensor:
+        return self.rows.blocks[1]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+        kernel = ragged.kernel(q, k, v) if rule.softcap is None else None
+        if kernel is not None:
+            return self.rows.ragged.attend(kernel, q, k, v, rule.scaling, rule.window)
         outputs = [block.attend(q, k, v, rule) for block in self.blocks]
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).index_select(0, self.home)
 
 
-def pack(tokens: Tensor, length: Tensor, prefix: Tensor) -> Packed:
+def pack(tokens: Tensor, length: Tensor, prefix: Tensor, device: torch.device | None = None) -> Packed:
     """Lay out the rows `tokens[b, :length[b]]`, forwarding what several rows open with only once.
 
     Rows whose first `prefix[b]` tokens are the same share them: one forwards the whole row, the others only what
     follows. Equality is decided by the tokens themselves. tokens [B, W] long; length, prefix [B] long, prefix ≤ length;
-    a row of length 0 is left out.
+    a row of length 0 is left out. device: the model's, if it is not that of the tokens, which had better be on the CPU.
     """
-    column = torch.arange(tokens.shape[1], device=tokens.device)
+    device = tokens.device if device is None else device
+    tokens, length, prefix = tokens.cpu(), length.cpu(), prefix.cpu()
+    column = torch.arange(tokens.shape[1])
     leader, shared = _openings(tokens, prefix)
     forwarded = (column >= shared[:, None]) & (column < length[:, None])
     own = forwarded.flatten().cumsum(0).view_as(tokens) - 1
     where = torch.where(column < shared[:, None], own[leader], own)
-    blocks, home = [], torch.empty(int(forwarded.sum()), dtype=torch.long, device=tokens.device)
-    offset = 0
-    for rows in _buckets(length, shared):
-        block, valid = _block(where, rows, length[rows], shared[rows])
-        home[block.query[valid]] = offset + valid.flatten().nonzero().squeeze(1)
-        offset += valid.numel()
-        blocks.append(block)
-    return Packed(tokens[forwarded], column.expand_as(tokens)[forwarded], where, tuple(blocks), home)
+    rows = Rows(where, length, shared, device)
+    ids, position = (sent(x[forwarded], device) for x in (tokens, column.expand_as(tokens)))
+    return Packed(ids, position, sent(where, device), rows)
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """`x` on this device. From the CPU to a GPU without waiting for what that is still at, out of memory it can read by itself."""
+    if x.device.type == "cpu" and device.type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
 
 
 def opening(rows: Sequence[tuple[int, ...]]) -> int:

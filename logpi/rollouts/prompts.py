@@ -92,7 +92,7 @@ class Prompts:
             for i, t in enumerate(texts):
                 tokens[i, : len(t)] = torch.tensor(t)
             common = torch.full_like(length, opening(texts))
-            packed = pack(tokens.to(self.device), length.to(self.device), common.to(self.device))
+            packed = pack(tokens, length, common, self.device)
             prefill = Prefill(packed)
             self.forward.hidden(prefill, packed.ids, packed.position)
             for i, p in enumerate(some):
