@@ -50,7 +50,7 @@ def micro_batches(
 
 @torch.no_grad()
 def evaluate(policy: Policy, batch: Batch, tokens: int | None) -> Evaluation:
-    """The policy's evaluation of the whole batch without gradient, in micro-batches."""
+    """The policy's evaluation of the whole batch without gradient, in micro-batches; it lies on the batch's device."""
     b, t = batch.mask.shape
     found = [(index, policy.evaluate(batch.rows(index))) for index in micro_batches(batch.mask, tokens, batch.group)]
 
@@ -58,9 +58,9 @@ def evaluate(policy: Policy, batch: Batch, tokens: int | None) -> Evaluation:
         parts = [(index, getattr(e, name)) for index, e in found]
         if parts[0][1] is None:
             return None
-        out = parts[0][1].new_zeros(b, width)
+        out = torch.zeros(b, width, dtype=parts[0][1].dtype, device=batch.mask.device)
         for index, x in parts:
-            out[index, : x.shape[1]] = x
+            out[index, : x.shape[1]] = x.to(out.device)
         return out
 
     logp, entropy = join("logp", t), join("entropy", t)

@@ -70,7 +70,7 @@ def margins(model: Policy, data: Preferences, tokens: int | None = 16_384) -> tu
         value = evaluate(model, batch, tokens).value
         assert value is not None
         last = (batch.mask * torch.arange(1, batch.mask.shape[1] + 1)).amax(1)
-        found.append(value.cpu().gather(1, last[:, None]).view(-1, 2))
+        found.append(value.gather(1, last[:, None]).view(-1, 2))
     both = torch.cat(found)
     return both[:, 0], both[:, 1]
 

@@ -198,4 +198,4 @@ def scorer(spec: str | Rewards, policy: CausalLM) -> Scorer:
         ValueError: an unknown name (the nearest is given), as `logpi.rewards.reward`.
     """
     own: dict[str, Scorer] = {"logp": LogP(), "self_certainty": SelfCertainty(policy)}
-    return own[spec] if isinstance(spec, str) and spec in own else Judged(rewards(spec))
+    return own[spec] if isinstance(spec, str) and spec in own else Judged(rewards(spec, str(policy.device)))

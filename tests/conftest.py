@@ -8,6 +8,8 @@ os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # spinning threads starve a busy machine; read when torch is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "LOGPI_DEVICE" not in os.environ:  # `auto` is the CPU in tests, GPU or not; elsewhere_cases.py says how to test one
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import random
 from collections.abc import Iterator

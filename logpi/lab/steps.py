@@ -130,13 +130,14 @@ def _read(text: str) -> str:
 
 def step_values(
     model: str, prompt: str, response: str, answer: str, reward: str = "exact", samples: int = 32,
-    separator: str = "\n", max_tokens: int = 256, temperature: float = 1.0, seed: int = 0, chat: bool | None = None,
+    separator: str = "\n", max_tokens: int = 256, temperature: float = 1.0, seed: int = 0, device: str = "cpu",
+    chat: bool | None = None,
 ) -> Report:  # fmt: skip
     """The report of `logpi lab step-values`.
 
     Args:
         model: directory or hub name. prompt, response: texts, or @file. answer: what the reward compares with.
-        reward: as in training. chat: put the prompt through the chat template; None for "if the model has one".
+        reward: as in training. device: where models run. chat: put the prompt through the chat template; None for "if the model has one".
     Raises:
         UserError: the model or the reward does not load, or has no verdict on a completion.
     """
@@ -147,9 +148,9 @@ def step_values(
 
     prompt, response, separator = _read(prompt), _read(response), separator.encode().decode("unicode_escape")
     try:
-        judged = make_rewards((reward,))
+        judged = make_rewards((reward,), device)
         judged.check(["prompt", "answer"])
-        policy = CausalLM.load(model, temperature=temperature)
+        policy = CausalLM.load(model, device=device, temperature=temperature)
         has = policy.tokenizer.chat_template is not None
         ids = Chat(wrap=has if chat is None else chat)(policy, prompt)
 

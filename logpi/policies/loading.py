@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["four_bits", "load_model", "load_tokenizer", "quiet"]
+__all__ = ["four_bits", "load_model", "load_tokenizer", "place", "quiet"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,6 +26,7 @@ def load_model(
     """A `transformers` causal language model, in eval mode.
 
     Args:
+        device: for `place`; None leaves it on the CPU.
         four_bit: linear layers in 4 bits, computing in `dtype`; without a device, on the current GPU.
     Raises:
         ValueError: nothing at `path`, not a causal language model, unknown dtype.
@@ -35,6 +36,7 @@ def load_model(
 
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; one of {', '.join(DTYPES)}")
+    device = None if device is None else place(device)
     source, gguf = _resolve(path)
     options = {"dtype": DTYPES[dtype]} | (four_bits(dtype, device) if four_bit else {})
     if gguf and four_bit:
@@ -52,6 +54,29 @@ def load_model(
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
     return model.to(device) if device is not None and not four_bit else model
+
+
+def place(device: str | torch.device) -> torch.device:
+    """The device that is meant; "auto" is a CUDA GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: one line: no such device here.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"unknown device {device!r}: cpu, cuda, cuda:1, … or auto") from None
+    if found.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            why = "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch was built without CUDA"
+            raise ValueError(f"no CUDA device here: {why}; --device cpu does without")
+        if (found.index or 0) >= count:
+            raise ValueError(f"no device {found} here: there are {', '.join(f'cuda:{i}' for i in range(count))}")
+        torch.cuda.set_device(found)  # what names no device (graphs, kernels) then runs where the model is
+    return found
 
 
 def four_bits(dtype: str, device: str | torch.device | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from logpi.policies.causal_lm import CausalLM
-from logpi.policies.loading import DTYPES, four_bits, load_tokenizer, quiet
+from logpi.policies.loading import DTYPES, four_bits, load_tokenizer, place, quiet
 from logpi.policies.packing import ATTENTION, pack, register
 from logpi.types import Batch, Evaluation
 
@@ -69,16 +69,18 @@ class RewardModel(nn.Module):
     ) -> RewardModel:  # fmt: skip
         """From a reward model's directory or hub name, or from a causal language model's, with a new head of zeros.
 
-        `four_bit`: frozen linear layers in 4 bits, for LoRA.
+        `device`: cpu, cuda, cuda:1, auto (a CUDA GPU if there is one); default CPU. `four_bit`: frozen linear layers in 4
+        bits, for LoRA.
 
         Raises:
-            ValueError: one line: nothing there, no tokenizer, more than one label, unknown dtype.
+            ValueError: one line: nothing there, no tokenizer, more than one label, unknown dtype, no such device.
         """
         from transformers import AutoModelForSequenceClassification
         from transformers.utils import logging
 
         if dtype not in DTYPES:
             raise ValueError(f"unknown dtype {dtype!r}; one of {', '.join(DTYPES)}")
+        device = None if device is None else place(device)
         tokenizer = load_tokenizer(path)
         loudness = logging.get_verbosity()
         logging.set_verbosity_error()  # a new head is no reason for a report
@@ -172,11 +174,11 @@ class RewardModel(nn.Module):
         while order:
             width = len(rows[order[0]])
             part, order = order[: max(1, tokens // width)], order[max(1, tokens // width) :]
-            padded = torch.zeros(len(part), width, dtype=torch.long, device=self.device)
+            padded = torch.zeros(len(part), width, dtype=torch.long)
             length = torch.tensor([len(rows[i]) for i in part], device=self.device)
             for line, i in zip(padded, part, strict=True):
                 line[: len(rows[i])] = torch.tensor(rows[i])
-            hidden, where = self.hidden(padded, length, torch.zeros_like(length))
+            hidden, where = self.hidden(padded.to(self.device), length, torch.zeros_like(length))
             at_end = where.gather(1, length[:, None] - 1).squeeze(1)
             out[part] = self.model.score(hidden[at_end]).squeeze(-1).float().cpu()
         return out

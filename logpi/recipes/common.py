@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from logpi.train import Outcome
 
 __all__ = [
+    "DEVICES",
     "ModelArguments",
     "RunArguments",
     "available",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 A = TypeVar("A", bound="RunArguments")
+DEVICES = "where models run: cpu, cuda, cuda:1, …; auto: a CUDA GPU if there is one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class ModelArguments:
 
     model: str = option(help="directory, hub name or .gguf file of a causal language model")
     dtype: str = option("float32", help="of the weights", choices=("float32", "bfloat16", "float16"))
+    device: str = option("auto", help=DEVICES)
     gradient_checkpointing: bool = option(False, help="less memory, a third more time")
     chat: bool | None = option(
         None, help="put plain prompts through the chat template as a user's message (default: if the model has one)"
@@ -60,9 +63,11 @@ class ModelArguments:
     def load(self, **options: Any) -> CausalLM:
         from logpi.policies.causal_lm import CausalLM
 
-        return CausalLM.load(
-            self.model, dtype=self.dtype, gradient_checkpointing=self.gradient_checkpointing, **options
-        )
+        return CausalLM.load(self.model, **self.loading(), **options)
+
+    def loading(self) -> dict[str, Any]:
+        """What every model of the job is loaded with."""
+        return {"dtype": self.dtype, "device": self.device, "gradient_checkpointing": self.gradient_checkpointing}
 
     def template(self, policy: CausalLM) -> Chat:
         from logpi.rollouts.templates import named
@@ -110,7 +115,8 @@ def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A
     saved_command, saved = read_arguments(path)
     if saved_command != command:
         raise UserError(f"{path} is a run of `logpi {saved_command}`: logpi {saved_command} --resume {path}")
-    return from_json(cls, saved | {"resume": str(path)})
+    before = {"device": "cpu"} if "device" in cls.__dataclass_fields__ else {}  # of runs older than that option
+    return from_json(cls, before | saved | {"resume": str(path)})
 
 
 def available(arguments: RunArguments) -> None:

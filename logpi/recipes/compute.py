@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     from logpi.runs.progress import Progress
 
     with mistakes():
-        items = items_of(a)
+        items = items_of(a, device=a.device)
         models = (a.model, a.against) if a.against else (a.model,)
         evaluators = {
             name: _evaluator(replace(a, model=path), items) for path, name in zip(models, _names(*models), strict=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.arguments import option, parse
-from logpi.recipes.common import base_model, mistakes, stage
+from logpi.recipes.common import DEVICES, base_model, mistakes, stage
 from logpi.recipes.rl import RL
 from logpi.recipes.rl import run as run_rl
 from logpi.recipes.sft import SFT
@@ -38,6 +38,7 @@ class Demo:
     sft_steps: int = option(600, help="updates of supervised fine-tuning", least=1)
     steps: int = option(80, help="updates of reinforcement learning", least=1)
     lr: float = option(1e-4, help="of reinforcement learning; 1e-3 shows a collapse")
+    device: str = option("cpu", help=DEVICES)
     out: Path | None = option(None, help="directory (default: runs/demo-1, -2, …)")
 
 
@@ -45,9 +46,9 @@ def main(argv: Sequence[str]) -> int:
     a = parse(Demo, argv, "logpi demo", __doc__ or "")
     out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/demo-{i}")).exists())
     start = time.perf_counter()
-    rows = [_measure("untrained", base(a, out), 0.0)]
-    rows.append(_measure("SFT", *stage(run_sft, sft(a, out))))
-    rows.append(_measure(a.algorithm, *stage(run_rl, rl(a, out))))
+    rows = [_measure(a, "untrained", base(a, out), 0.0)]
+    rows.append(_measure(a, "SFT", *stage(run_sft, sft(a, out))))
+    rows.append(_measure(a, a.algorithm, *stage(run_rl, rl(a, out))))
     _report(rows, out, time.perf_counter() - start)
     return 0
 
@@ -64,7 +65,7 @@ def sft(a: Demo, out: Path) -> SFT:
     """The arguments of its supervised stage."""
     return SFT(
         model=str(out / "base"), task=TASK, steps=a.sft_steps, rows=128, lr=2e-3, warmup=20, seed=a.seed,
-        save_every=200, out=out / "sft",
+        save_every=200, device=a.device, out=out / "sft",
     )  # fmt: skip
 
 
@@ -77,11 +78,11 @@ def rl(a: Demo, out: Path) -> RL:
     return RL(
         model=str(out / "sft" / "model"), task=TASK, algorithm=a.algorithm, options=free + a.options, steps=a.steps,
         prompts=32, num_generations=8, max_completion_length=LENGTH, lr=a.lr, warmup=5, seed=a.seed, eval_every=20, eval_items=ITEMS,
-        slots=256, out=out / "rl",
+        slots=256, device=a.device, out=out / "rl",
     )  # fmt: skip
 
 
-def _measure(stage: str, model: Path, seconds: float) -> dict[str, Any]:
+def _measure(a: Demo, stage: str, model: Path, seconds: float) -> dict[str, Any]:
     """Held-out accuracy of a stage's model, and what it answers."""
     from logpi.envs.tasks import task
     from logpi.evaluation import Evaluator
@@ -89,7 +90,7 @@ def _measure(stage: str, model: Path, seconds: float) -> dict[str, Any]:
     from logpi.rollouts.engine import Engine, Sampling
 
     t = task(TASK)
-    policy = CausalLM.load(model)
+    policy = CausalLM.load(model, device=a.device)
     numbers, samples = Evaluator(
         policy, Engine(policy, slots=256), t.rows("test")[:ITEMS], t.reward, Sampling(max_tokens=LENGTH), samples=4
     )()

@@ -55,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     from logpi.runs.progress import Progress
 
     with mistakes():
-        judge = _judge(a.judge)
-        items = items_of(a, judge if isinstance(judge, Rewards) else None)
+        judge = _judge(a.judge, a.device)
+        items = items_of(a, judge if isinstance(judge, Rewards) else None, a.device)
         policy = a.load(temperature=a.temperature)
         other = replace(a, model=a.against).load(temperature=a.temperature) if a.against else None
         evaluator = _evaluator(a, items, policy, judge)
@@ -76,11 +76,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _judge(spec: str) -> str | Rewards:
+def _judge(spec: str, device: str) -> str | Rewards:
     """The judge as rewards, where it is one: a model is loaded once, whatever it is asked for."""
     from logpi.rewards import rewards
 
-    return spec if spec in ("", "logp", "self_certainty") else rewards(spec)
+    return spec if spec in ("", "logp", "self_certainty") else rewards(spec, device)
 
 
 def _evaluator(a: Eval, items: Items, policy: CausalLM, judge: str | Rewards) -> Evaluator:

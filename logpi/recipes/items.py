@@ -81,8 +81,8 @@ class Items:
     task: Task | None = None
 
 
-def items_of(a: ItemArguments, judge: Rewards | None = None) -> Items:
-    """The items, those left out named on stderr. `judge` says what is right where no row has an answer.
+def items_of(a: ItemArguments, judge: Rewards | None = None, device: str = "cpu") -> Items:
+    """The items, those left out named on stderr. `judge` says what is right where no row has an answer; reward models run on `device`.
 
     Raises:
         ValueError, UserError: an unknown or empty task, rows that lack a column, no row whose answer can be read, all items seen.
@@ -97,13 +97,13 @@ def items_of(a: ItemArguments, judge: Rewards | None = None) -> Items:
     rows = list(task.rows("test")[: a.items or None])
     if not rows:
         raise UserError(f"{a.task}: no items")
-    named = make_rewards(a.rewards) if a.rewards else task.reward
+    named = make_rewards(a.rewards, device) if a.rewards else task.reward
     rewards = judge if judge is not None and not a.rewards and "answer" not in rows[0] else named
     lenient, stop = (task.lenient, task.stop) if isinstance(task, Benchmark) else ("", ())
     lenient = "" if a.rewards else lenient
     if a.lenient:
         others = tuple(p for p in rewards.parts if p.name != "lenient")
-        rewards, lenient = Rewards((*others, Weighted(reward(a.lenient).function, 0.0, "lenient"))), "lenient"
+        rewards, lenient = Rewards((*others, Weighted(reward(a.lenient, device).function, 0.0, "lenient"))), "lenient"
     more = columns(task)
     rewards.check([*rows[0], *more])
     rows, report = _readable(a, rows, rewards)

@@ -17,6 +17,7 @@ from typing import Any
 
 from logpi.arguments import did_you_mean, option, parse
 from logpi.errors import UserError
+from logpi.recipes.common import DEVICES
 
 __all__ = ["COMMANDS", "main"]
 
@@ -62,6 +63,7 @@ class StepValues(Show):
     max_tokens: int = option(256, help="longest completion", least=1)
     temperature: float = option(1.0, help="of sampling", above=0)
     seed: int = option(0, help="of sampling")
+    device: str = option("auto", help=DEVICES)
     chat: bool | None = option(None, help="put the prompt through the chat template (default: if the model has one)")
 
 

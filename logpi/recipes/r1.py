@@ -183,7 +183,7 @@ class Chain:
             return
         if stage.name == "base":
             r1_demo.write_data(self.out / "data", self.a.seed)
-            self._job(stage, r1_demo.base(self.out, self.out / "data", self.a.seed))
+            self._job(stage, r1_demo.base(self.out, self.out / "data", self.a.seed, self.a.device))
         elif stage.job == "harvest":
             harvest(self.a, stage, self._start(stage), self.out, self.general)
         else:

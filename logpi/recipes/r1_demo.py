@@ -104,7 +104,7 @@ def write_data(out: Path, seed: int) -> None:
     write_rows(out / "pairs" / "test.jsonl", [_pair(rng) for _ in range(500)])
 
 
-def base(out: Path, data: Path, seed: int) -> sft.SFT:
+def base(out: Path, data: Path, seed: int, device: str) -> sft.SFT:
     """The untrained model is written, and what makes it a base model is returned: the arguments of its reading."""
     from logpi.envs.tasks import Bilingual
     from logpi.policies.small import small_policy
@@ -116,5 +116,5 @@ def base(out: Path, data: Path, seed: int) -> sft.SFT:
     )
     return sft.SFT(
         model=str(out / "untrained"), task=str(data / "texts"), steps=800, rows=96, lr=3e-3, warmup=20, seed=seed,
-        save_every=250, out=out / "base",
+        save_every=250, device=device, out=out / "base",
     )  # fmt: skip

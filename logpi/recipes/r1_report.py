@@ -85,7 +85,7 @@ def _measure(a: R1, title: str, model: str, general: str) -> Measured:
     from logpi.rollouts.engine import Engine, Sampling
     from logpi.rollouts.story import evaluated
 
-    rewards, policy = judged(a), CausalLM.load(model)
+    rewards, policy = judged(a), CausalLM.load(model, device=a.device)
     rows = list(make_task(a.task).rows("test")[: a.eval_items])
     found, samples = Evaluator(
         policy,
@@ -138,7 +138,7 @@ def helpful(a: R1, rows: Sequence[Measured], out: Path) -> list[Measured]:
     scorer = out / "reward-model" / "model"
     if not a.demo and not scorer.exists():
         return list(rows)
-    judge = None if a.demo else ModelReward(str(scorer), unverified=True)
+    judge = None if a.demo else ModelReward(str(scorer), unverified=True, device=a.device)
     marked = []
     for r in rows:
         prompts, texts = [x["prompt"] for x in r.general], [x["completions"][0] for x in r.general]

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from logpi.arguments import did_you_mean, from_json, option
 from logpi.errors import UserError
 from logpi.recipes import reward_model, rl, sft
-from logpi.recipes.common import RunArguments, mistakes, settings
+from logpi.recipes.common import DEVICES, RunArguments, mistakes, settings
 
 if TYPE_CHECKING:
     from logpi.rejection import Rules
@@ -60,6 +60,7 @@ class R1(RunArguments):
     set: tuple[str, ...] = option(
         (), help="settings of a stage's job: STAGE.OPTION=VALUE, e.g. zero.steps=100", nargs="*"
     )
+    device: str = option("", help=f"{DEVICES} (default: cpu in the demonstration, else auto)")
     keep_checkpoints: bool = option(
         False, help="also of stages that are whole; a model and its optimiser states each time"
     )
@@ -177,7 +178,7 @@ def judged(a: R1) -> Rewards:
     """Accuracy, format and language, of `settled` arguments: what every model is measured by."""
     from logpi.rewards import rewards
 
-    return rewards([a.accuracy, "think_answer", f"language({a.language})"])
+    return rewards([a.accuracy, "think_answer", f"language({a.language})"], a.device)
 
 
 def stage_settings(a: R1, name: str) -> dict[str, Any]:
@@ -205,7 +206,8 @@ def job(a: R1, stage: Stage, model: str, out: Path, general: str, pairs: str) ->
     """The arguments of a stage's job."""
     chosen = stage_settings(a, stage.name)
     common = {
-        "model": model, "out": str(out / stage.name), "trackers": list(a.trackers), "save_every": a.save_every
+        "model": model, "out": str(out / stage.name), "trackers": list(a.trackers), "save_every": a.save_every,
+        "device": a.device,
     }  # fmt: skip
     if stage.job == "sft":
         rows = learned_from(a, stage, out)
@@ -301,7 +303,7 @@ def _asker(a: R1, model: str, rewards: Rewards, tell: Callable[[str], None]) -> 
     loaded: list[CausalLM] = []
 
     def ask(rows: Sequence[dict[str, Any]], seed: int) -> Sequence[Answers]:
-        policy = loaded[0] if loaded else CausalLM.load(model)
+        policy = loaded[0] if loaded else CausalLM.load(model, device=a.device)
         loaded[:] = [policy]
         chat = template(a, policy)
         requests = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
@@ -322,7 +324,7 @@ def template(a: R1, policy: Any) -> Any:
 
 
 def settled(a: R1) -> R1:
-    """With the task and the verifier where none is given: the demonstration's, or the task's own.
+    """With the task, the verifier and the device where none is given: the demonstration's, or the task's own.
 
     A task's own verifier that compares answers looks for them in places of its own (behind #, say): `math` finds them in
     <answer>, in a box, or at the end.
@@ -334,6 +336,7 @@ def settled(a: R1) -> R1:
     from logpi.recipes.r1_demo import TASK
     from logpi.rewards.spec import NAMES
 
+    a = replace(a, device=a.device or ("cpu" if a.demo else "auto"))
     if a.demo:
         return replace(a, task=a.task or TASK, accuracy=a.accuracy or "tag_answer")
     if a.accuracy:

@@ -66,9 +66,7 @@ def run(a: RewardModelling) -> None:
         task = FileTask(a.data)
         keep = without_empty if a.skip_empty else list
         seed(a.seed)
-        model = RewardModel.load(
-            a.model, dtype=a.dtype, gradient_checkpointing=a.gradient_checkpointing, **a.bits()
-        )  # fmt: skip
+        model = RewardModel.load(a.model, **a.loading(), **a.bits())
         wrap = model.tokenizer.chat_template is not None if a.chat is None else a.chat
         model.remember(wrap, a.system)
         saver, chat = a.adapt(model), Chat(wrap, a.system)

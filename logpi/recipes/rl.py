@@ -130,7 +130,7 @@ def run(a: RL) -> None:
     with mistakes():
         made = _algorithm(a)
         task = make_task(a.task)
-        judged = make_rewards(a.rewards) if a.rewards else task.reward
+        judged = make_rewards(a.rewards, a.device) if a.rewards else task.reward
         first = task.rows("train", a.seed)[:32]
         judged.check([*first[0], *columns(task)], first)
         source = a.source(task, a.prompts, a.seed)
@@ -234,8 +234,7 @@ def _with_critic(a: RL, made: Algorithm, policy: CausalLM) -> Policy:
     if not made.objective.needs_critic or a.critic == "shared":
         return policy
     path = a.model if a.critic == "policy" else a.critic.removeprefix("model:")
-    critic = RewardModel.load(path, dtype=a.dtype, gradient_checkpointing=a.gradient_checkpointing)
-    return WithCritic(policy, critic)
+    return WithCritic(policy, RewardModel.load(path, **a.loading()))
 
 
 def _reference(a: RL, made: Algorithm, policy: CausalLM) -> Policy | None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from logpi.arguments import option, parse
 from logpi.recipes import prefer, reward_model, rl, sft
-from logpi.recipes.common import base_model, stage
+from logpi.recipes.common import DEVICES, base_model, stage
 
 __all__ = ["Demo", "gold", "main"]
 
@@ -48,6 +48,7 @@ class Demo:
     dpo_steps: int = option(200, help="updates of DPO", least=1)
     pairs: int = option(4000, help="comparisons that both lanes learn from")
     seed: int = option(0, help="of everything")
+    device: str = option("cpu", help=DEVICES)
     out: Path | None = option(None, help="directory (default: runs/preferences-demo-1, -2, …)")
 
 
@@ -69,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     jobs = {"SFT": (sft, _sft(a, out)), "reward model": (reward_model, _reward(a, out)),
             "PPO": (rl, _ppo(a, out)), "DPO": (prefer, _dpo(a, out))}  # fmt: skip
     seconds = {name: stage(recipe.run, arguments)[1] for name, (recipe, arguments) in jobs.items()}
-    _report({name: _measure(out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
+    _report({name: _measure(a, out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
     return 0
 
 
@@ -110,13 +111,13 @@ def _write(directory: Path, train: Sequence[dict[str, str]], test: Sequence[dict
 
 def _sft(a: Demo, out: Path) -> sft.SFT:
     return sft.SFT(model=str(out / "base"), task=str(out / "texts"), steps=a.sft_steps, rows=64, lr=3e-3, seed=a.seed,
-                   save_every=1000, out=out / "sft")  # fmt: skip
+                   save_every=1000, device=a.device, out=out / "sft")  # fmt: skip
 
 
 def _reward(a: Demo, out: Path) -> reward_model.RewardModelling:
     return reward_model.RewardModelling(model=str(out / "sft" / "model"), data=str(out / "pairs"), steps=a.reward_steps,
                                         pairs=64, lr=1e-3, seed=a.seed, eval_every=0, save_every=1000,
-                                        out=out / "reward-model")  # fmt: skip
+                                        device=a.device, out=out / "reward-model")  # fmt: skip
 
 
 def _ppo(a: Demo, out: Path) -> rl.RL:
@@ -126,17 +127,18 @@ def _ppo(a: Demo, out: Path) -> rl.RL:
         rewards=(f"model:{learned}", f"{out}/gold.py:rule:0"), algorithm="ppo",
         options=("beta=0.1", "epochs=2", "minibatches=2", "value_clip=0.2"), critic=str(learned),
         steps=a.ppo_steps, prompts=32, num_generations=4, max_completion_length=LENGTH, truncation="fail", lr=1e-3,
-        seed=a.seed, eval_every=20, eval_items=9, eval_samples=8, save_every=1000, out=out / "ppo",
+        seed=a.seed, eval_every=20, eval_items=9, eval_samples=8, save_every=1000, device=a.device,
+        out=out / "ppo",
     )  # fmt: skip
 
 
 def _dpo(a: Demo, out: Path) -> prefer.Prefer:
     return prefer.Prefer(model=str(out / "sft" / "model"), data=str(out / "pairs"), options=("beta=0.1",),
                          steps=a.dpo_steps, pairs=64, lr=5e-4, seed=a.seed, eval_every=0, save_every=1000,
-                         out=out / "dpo")  # fmt: skip
+                         device=a.device, out=out / "dpo")  # fmt: skip
 
 
-def _measure(out: Path, name: str) -> dict[str, Any]:
+def _measure(a: Demo, out: Path, name: str) -> dict[str, Any]:
     """Gold and proxy score, KL from the SFT model in nats a response, and two answers; 16 samples to each prompt."""
     import torch
 
@@ -146,7 +148,7 @@ def _measure(out: Path, name: str) -> dict[str, Any]:
     from logpi.rollouts.text import trajectory
     from logpi.types import collate
 
-    policy, reference = CausalLM.load(out / name / "model"), CausalLM.load(out / "sft" / "model")
+    policy, reference = (CausalLM.load(out / n / "model", device=a.device) for n in (name, "sft"))
     requests = [Request(policy.render(p), 16) for p in PROMPTS]
     sampled = Engine(policy, slots=256).generate(
         requests, Sampling(max_tokens=LENGTH), torch.Generator().manual_seed(0)
@@ -156,7 +158,7 @@ def _measure(out: Path, name: str) -> dict[str, Any]:
     batch = collate([trajectory(policy.render(p), c, 0.0, i, {}) for i, (p, c) in enumerate(flat)])
     with torch.no_grad():
         kl = (policy.evaluate(batch).logp - reference.evaluate(batch).logp).sum(1).mean()
-    proxy = ModelReward(str(out / "reward-model" / "model"))([p for p, _ in flat], texts)
+    proxy = ModelReward(str(out / "reward-model" / "model"), device=a.device)([p for p, _ in flat], texts)
     return {
         "gold": fmean(gold(p, t) for (p, _), t in zip(flat, texts, strict=True)), "proxy": fmean(x for x in proxy if x is not None),
         "kl": float(kl),

@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 
     with mistakes():
         task = make_task(a.task)
-        judge = make_rewards(a.rewards) if a.rewards else task.reward
+        judge = make_rewards(a.rewards, a.device) if a.rewards else task.reward
         rows = list(task.rows("train", a.seed)[: a.prompts])
         judge.check(list(rows[0]), rows)
         label = _labeller(a, judge)

@@ -19,7 +19,7 @@ from typing import Any
 
 from logpi.arguments import option, parse
 from logpi.recipes import rl, sft
-from logpi.recipes.common import base_model, stage
+from logpi.recipes.common import DEVICES, base_model, stage
 
 __all__ = ["EXPERIMENTS", "Demo", "Experiment", "Lane", "main"]
 
@@ -109,6 +109,7 @@ class Demo:
     steps: int | None = option(None, help="updates of reinforcement learning (default: the experiment's)", least=1)
     lr: float = option(1e-3, help="of reinforcement learning")
     eval_items: int = option(200, help="held-out questions", least=1)
+    device: str = option("cpu", help=DEVICES)
     out: Path | None = option(None, help="directory (default: runs/tools-demo-1, -2, …)")
 
 
@@ -148,7 +149,7 @@ def _base(lane: Lane, seed: int, path: Path) -> None:
 def _taught(a: Demo, experiment: Experiment, lane: Lane, seed: int, home: Path) -> sft.SFT:
     return sft.SFT(
         model=str(home / "base"), task=lane.task, steps=a.sft_steps or experiment.sft_steps, rows=64, lr=5e-3, warmup=20, schedule="constant",
-        seed=seed, save_every=1000, out=home / "sft",
+        seed=seed, save_every=1000, device=a.device, out=home / "sft",
     )  # fmt: skip
 
 
@@ -158,5 +159,5 @@ def _trained(a: Demo, experiment: Experiment, lane: Lane, seed: int, home: Path)
         model=str(home / "sft" / "model"), task=lane.task, rewards=lane.rewards, algorithm="grpo", options=("beta=0",),
         steps=a.steps or experiment.steps, prompts=16, num_generations=8, max_completion_length=experiment.tokens, lr=a.lr, warmup=3,
         seed=seed, eval_every=10, eval_items=a.eval_items, slots=256, save_every=1000, tool_patience=float("inf"),
-        mask_observations=lane.mask, out=home / lane.trained,
+        mask_observations=lane.mask, device=a.device, out=home / lane.trained,
     )  # fmt: skip

@@ -28,7 +28,7 @@ class ModelReward:
 
     Attributes:
         path: directory or hub name of a sequence classifier with one label. tokens: of a forward.
-        dtype: of the weights.
+        dtype: of the weights. device: where it runs; cpu, cuda, cuda:1, … or auto.
         unverified: as `preference:PATH`. DeepSeek-R1 judges helpfulness so, by the final summary alone (arXiv:2501.12948,
             §2.3.4): what follows </think>, or is inside <answer>.
 
@@ -39,6 +39,7 @@ class ModelReward:
     path: str
     tokens: int = 16_384
     dtype: str = "float32"
+    device: str = "cpu"
     unverified: bool = False
     needs: ClassVar[tuple[str, ...]] = ()
 
@@ -52,7 +53,8 @@ class ModelReward:
     def model(self) -> RewardModel:
         from logpi.policies.reward_model import RewardModel
 
-        loaded = RewardModel.load(Path(self.path) if Path(self.path).exists() else self.path, dtype=self.dtype)
+        path = Path(self.path) if Path(self.path).exists() else self.path
+        loaded = RewardModel.load(path, dtype=self.dtype, device=self.device)
         loaded.requires_grad_(False)
         return loaded
 

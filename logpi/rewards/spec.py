@@ -117,8 +117,8 @@ def build(kind: str, name: str, make: Callable[..., Any], args: Sequence[Any], o
         raise ValueError(f"{kind} {name!r}: {error}") from None
 
 
-def reward(spec: str) -> Weighted:
-    """One reward from its specification (see this module's first lines).
+def reward(spec: str, device: str = "cpu") -> Weighted:
+    """One reward from its specification (see this module's first lines); a reward model runs on `device`.
 
     Raises:
         ValueError: unknown name (the nearest is named), missing file or function, arguments that do not fit.
@@ -131,17 +131,19 @@ def reward(spec: str) -> Weighted:
     if re.search(r"\.py(:\w*)?$", body):
         return Weighted(user_reward(body), weight)
     if body.startswith("model:"):
-        return Weighted(ModelReward(body.removeprefix("model:")), weight)
+        return Weighted(ModelReward(body.removeprefix("model:"), device=device), weight)
     if body.startswith("preference:"):
-        return Weighted(ModelReward(body.removeprefix("preference:"), unverified=True), weight)
+        return Weighted(ModelReward(body.removeprefix("preference:"), unverified=True, device=device), weight)
     name, args, options = parse_call(body)
     if name not in NAMES:
         raise ValueError(f"no reward is called {name!r}: {nearest(name, NAMES)} (your own: my_file.py:function)")
     return Weighted(build("reward", name, NAMES[name], args, options), weight)
 
 
-def rewards(specs: Sequence[str | Callable[..., Any] | Weighted] | str | Rewards | Callable[..., Any]) -> Rewards:
-    """Any mixture of specifications, functions with TRL's signature and `Weighted` parts, as one `Rewards`.
+def rewards(
+    specs: Sequence[str | Callable[..., Any] | Weighted] | str | Rewards | Callable[..., Any], device: str = "cpu"
+) -> Rewards:
+    """Any mixture of specifications, functions with TRL's signature and `Weighted` parts, as one `Rewards`. `device`: as `reward`.
 
     >>> rewards(["exact:1.0", "think_answer:0.1"]).names
     ('exact', 'think_answer')
@@ -149,10 +151,10 @@ def rewards(specs: Sequence[str | Callable[..., Any] | Weighted] | str | Rewards
     if isinstance(specs, Rewards):
         return specs
     parts = [specs] if isinstance(specs, str | Weighted) or callable(specs) else list(specs)
-    return Rewards(tuple(_part(p) for p in parts))
+    return Rewards(tuple(_part(p, device) for p in parts))
 
 
-def _part(part: str | Callable[..., Any] | Weighted) -> Weighted:
+def _part(part: str | Callable[..., Any] | Weighted, device: str) -> Weighted:
     if isinstance(part, Weighted):
         return part
-    return reward(part) if isinstance(part, str) else Weighted(part)
+    return reward(part, device) if isinstance(part, str) else Weighted(part)

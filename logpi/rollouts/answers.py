@@ -177,7 +177,7 @@ def unmasked(policy: CausalLM, batch: Batch) -> Batch:
     own = batch.mask
     span = (own.cumsum(1) > 0) & (own.flip(1).cumsum(1).flip(1) > 0)
     every = replace(batch, mask=span)
-    logp = evaluate(policy, every, None).logp.to(batch.logp.device)
+    logp = evaluate(policy, every, None).logp
     return replace(every, logp=torch.where(own, batch.logp, torch.where(span, logp, 0.0)))
 
 

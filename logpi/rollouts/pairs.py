@@ -220,5 +220,5 @@ class Preferences:
 @torch.no_grad()
 def _recorded(groups: Sequence[Group], reference: Policy, tokens: int) -> list[Group]:
     batch = collate([t for group in groups for t in group])
-    logp: Iterator[Tensor] = iter(torch.where(batch.mask, evaluate(reference, batch, tokens).logp.cpu(), 0.0))
+    logp: Iterator[Tensor] = iter(torch.where(batch.mask, evaluate(reference, batch, tokens).logp, 0.0))
     return [tuple(replace(t, logp=next(logp)[: len(t.mask)].clone()) for t in group) for group in groups]

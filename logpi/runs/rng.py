@@ -37,5 +37,6 @@ def load_rng_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     numpy.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    here = range(torch.cuda.device_count())  # a run may go on on another machine
+    for device, saved in zip(here, state["cuda"], strict=False):
+        torch.cuda.set_rng_state(saved, device)

@@ -13,7 +13,7 @@ __all__ = ["differences", "versions"]
 
 _PACKAGES = ("logpi", "torch", "transformers", "numpy", "gymnasium", "vllm")
 # A change in one of these can change the last bit of a sum.
-_NUMERIC = ("python", "platform", "threads", *_PACKAGES)
+_NUMERIC = ("python", "platform", "threads", "device", *_PACKAGES)
 
 
 def versions() -> dict[str, Any]:
@@ -24,7 +24,8 @@ def versions() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     if torch is not None:
         found["threads"] = torch.get_num_threads()
-        found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        used = torch.cuda.is_initialized()  # a GPU may be there and not be used
+        found["device"] = torch.cuda.get_device_name() if used else "cpu"
     return found
 
 
