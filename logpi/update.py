@@ -21,14 +21,7 @@ from logpi.objectives import PolicyGradient
 from logpi.ops.distributions import DistributionalPolicy
 from logpi.ops.ratios import TokenRatio
 from logpi.ops.time import own
-from logpi.ops.trust_region import (
-    add_,
-    conjugate_gradient,
-    fisher_vector_product,
-    flat,
-    largest_step,
-    line_search,
-)  # fmt: skip
+from logpi.ops.trust_region import add_, conjugate_gradient, fisher_vector_product, flat, largest_step, line_search
 from logpi.ops.weights import TokenMean
 from logpi.types import Batch, Evaluation, Objective, Policy, Targets
 
@@ -37,29 +30,33 @@ __all__ = ["SGD", "Actions", "Groups", "Look", "Shuffle", "Tally", "TrustRegion"
 
 class Tally:
     """Puts together diagnostics of micro-batches: token means by their number of tokens, `…/max` and `…/min` as extremes,
-    `+…` as sums (the sign is dropped)."""
+    `+…` as sums (the sign is dropped). All are read at once: until then a GPU is not waited for."""
 
     def __init__(self) -> None:
-        self._pieces: list[tuple[Mapping[str, Tensor], int]] = []
+        self._pieces: list[tuple[Mapping[str, Tensor], Tensor]] = []
 
-    def add(self, metrics: Mapping[str, Tensor], tokens: int) -> None:
+    def add(self, metrics: Mapping[str, Tensor], tokens: Tensor) -> None:
         self._pieces.append((metrics, tokens))
 
     def means(self) -> dict[str, float]:
-        if len(self._pieces) == 1:
-            return {name.removeprefix("+"): float(x) for name, x in self._pieces[0][0].items()}
-        names = dict.fromkeys(k for metrics, _ in self._pieces for k in metrics)
-        return {name.removeprefix("+"): self._mean(name) for name in names}
+        names = list(dict.fromkeys(k for metrics, _ in self._pieces for k in metrics))
+        return dict(zip((x.removeprefix("+") for x in names), _read([self._mean(x) for x in names]), strict=True))
 
-    def _mean(self, name: str) -> float:
+    def _mean(self, name: str) -> Tensor:
         found = [(metrics[name], tokens) for metrics, tokens in self._pieces if name in metrics]
+        if len(found) == 1:
+            return found[0][0]
         values = torch.stack([x for x, _ in found])
         if name.startswith("+"):
-            return float(values.sum())
+            return values.sum()
         if name.endswith(("/max", "/min")):
-            return float(values.amax() if name.endswith("/max") else values.amin())
-        counts = torch.tensor([n for _, n in found], dtype=values.dtype, device=values.device)
-        return float((values * counts).sum() / counts.sum().clamp(min=1))
+            return values.amax() if name.endswith("/max") else values.amin()
+        counts = torch.stack([n for _, n in found]).to(values.dtype)
+        return (values * counts).sum() / counts.sum().clamp(min=1)
+
+
+def _read(numbers: list[Tensor]) -> list[float]:
+    return torch.stack(numbers).tolist() if numbers else []
 
 
 Look = Callable[[Mapping[str, float]], None]
@@ -240,15 +237,16 @@ class SGD:
         diagnose: bool,
     ) -> dict[str, float]:  # fmt: skip
         """One optimiser step. A gradient that is not finite moves nothing, and is counted."""
-        tally, total = Tally(), 0.0
+        tally, losses = Tally(), []
         optimizer.zero_grad(set_to_none=True)
         for part, known, weight in made.pieces:
             now = policy.evaluate(part)
             loss, metrics = objective.loss(part, known, weight, now)
             loss.backward()
-            total += float(loss.detach())
+            losses.append(loss.detach())
             seen = {**(metrics if diagnose else {}), **(_gaps(now, part, known) if look else {})}
-            tally.add(seen, int(part.mask.sum()) if seen else 0)
+            if seen:
+                tally.add(seen, part.mask.sum())
         norm, means = self._clip(optimizer), tally.means()
         if look:
             look(means)
@@ -257,7 +255,7 @@ class SGD:
             optimizer.step()
         return {
             **means,
-            "loss": total,
+            "loss": sum(_read(losses)),
             "grad_norm": norm,
             "idle_rows": 1.0 - made.busy / max(1, made.rows),
             "skipped": float(not fine),
