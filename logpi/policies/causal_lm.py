@@ -40,7 +40,8 @@ class CausalLM(nn.Module):
         critic: add a linear value head (float32, zero at first) on the trunk's last hidden state.
         gradient_checkpointing: keep only each layer's input for backward; about a third more time, far less memory.
         temperature: > 0, part of the policy: log-probabilities and entropies are those of logits / temperature.
-        chunk: logits alive at a time; 2**24 is 64 MB in float32. More than one chunk are computed again in backward.
+        chunk: logits alive at a time; 2**24 is 64 MB in float32, the default on a CPU. On a GPU it is 2**26: for a product of few
+            rows it reads the whole matrix all the same. More than one chunk are computed again in backward.
 
     Raises:
         ValueError: not a causal model, or the temperature is not positive.
@@ -54,14 +55,15 @@ class CausalLM(nn.Module):
         critic: bool = False,
         gradient_checkpointing: bool = False,
         temperature: float = 1.0,
-        chunk: int = 2**24,
+        chunk: int | None = None,
     ) -> None:
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature}; ask for greedy decoding in a request")
         self.model: Any = model
         self.tokenizer: Any = tokenizer
-        self.temperature, self.chunk = temperature, chunk
+        self.temperature = temperature
+        self.chunk = chunk or (2**24 if self.device.type == "cpu" else 2**26)
         config = model.config.get_text_config()
         self.value_head = _value_head(config.hidden_size, self.device) if critic else None
         self.context: int = getattr(config, "max_position_embeddings", None) or 2**31  # tokens; some have no limit

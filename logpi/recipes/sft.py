@@ -67,7 +67,8 @@ def run(a: SFT) -> None:
     with mistakes():
         task = make_task(a.task)
         seed(a.seed)
-        policy = a.load(chunk=CHUNK, **a.bits())
+        policy = a.load(**a.bits())
+        policy.chunk = CHUNK if policy.device.type == "cpu" else policy.chunk
         saver = a.adapt(policy)
         shape: dict[str, Any] = {
             "max_length": a.max_length, "chat": a.template(policy), "seed": a.seed, "learn": a.loss
