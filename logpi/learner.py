@@ -56,7 +56,8 @@ class Learner:
         trust: see `Trust`.
         seed: of the shuffling of minibatches.
     Raises:
-        ValueError: the algorithm needs a critic and the policy has none.
+        ValueError: the optimiser or the update cannot move such a policy; at the first update, the algorithm needs a critic
+            and the policy has none.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Learner:
         reference: Policy | None = None, refresh: int = 0, trust: Trust | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         self.policy, self.algorithm, self.objective = policy, algorithm, algorithm.objective
+        algorithm.update.check(policy)
         self.rates = optimizer or AdamW()
         self.optimizer = self.rates.build(policy)
         self.total, self.refresh, self.trust = total, refresh, trust or Trust()

@@ -23,6 +23,7 @@ from logpi.ops.ratios import TokenRatio
 from logpi.ops.time import own
 from logpi.ops.trust_region import add_, conjugate_gradient, fisher_vector_product, flat, largest_step, line_search
 from logpi.ops.weights import TokenMean
+from logpi.optimizers import narrow
 from logpi.types import Batch, Evaluation, Objective, Policy, Targets
 
 __all__ = ["SGD", "Actions", "Groups", "Look", "Shuffle", "Tally", "TrustRegion"]
@@ -200,6 +201,9 @@ class SGD:
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be above 0, or null for none, not {self.max_grad_norm:g}")
 
+    def check(self, policy: Policy) -> None:
+        """Any policy will do."""
+
     def __call__(
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
         generator: torch.Generator, look: Look = _look_away,
@@ -318,20 +322,19 @@ class TrustRegion:
         if not (self.damping >= 0 and self.cg_steps >= 1 and self.trials >= 1 and 0 < self.shrink < 1):
             raise ValueError(f"damping is at least 0, cg_steps and trials at least 1, shrink within (0, 1): {self}")
 
+    def check(self, policy: Policy) -> None:
+        """Raises ValueError: the policy cannot state its whole distribution, or its weights cannot take a step of a given KL."""
+        if not isinstance(policy, DistributionalPolicy):
+            raise ValueError(f"a trust region needs the policy's whole distribution; {type(policy).__name__} has none")
+        if any(narrow(p) for p in policy.parameters() if p.requires_grad):
+            raise ValueError("a trust region's step would be lost in the rounding of 16-bit weights: train in float32")
+
     def __call__(
         self, policy: Policy, objective: Objective, optimizer: torch.optim.Optimizer, batch: Batch, targets: Targets,
         generator: torch.Generator, look: Look = _look_away,
     ) -> Iterator[dict[str, float]]:  # fmt: skip
-        """Yields the metrics of the one step, after it was made and the critic fitted.
-
-        Raises:
-            ValueError: the policy cannot state its whole distribution.
-        """
-        if not isinstance(policy, DistributionalPolicy):
-            raise ValueError(
-                f"a trust region needs the policy's whole distribution, which {type(policy).__name__} does not give"
-            )
-        assert isinstance(objective, PolicyGradient)
+        """Yields the metrics of the one step, after it was made and the critic fitted."""
+        assert isinstance(policy, DistributionalPolicy) and isinstance(objective, PolicyGradient)
         alone = replace(objective, value_coef=0.0)
         with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):  # the others have no second derivative
             metrics, moved = self._step(policy, alone, batch, targets, generator, look)

@@ -202,9 +202,14 @@ class Plain(torch.nn.Module):
 
 
 def test_a_policy_that_cannot_state_its_distribution_is_refused():
-    _, batch = small(Categorical(3))
     with pytest.raises(ValueError, match="whole distribution"):
-        next(TrustRegion()(Plain(), algorithm("trpo").objective, None, batch, None, None))
+        Learner(Plain(), algorithm("trpo"))
+
+
+def test_weights_of_16_bits_are_refused():
+    policy, _ = small(Categorical(3))
+    with pytest.raises(ValueError, match="lost in the rounding of 16-bit weights: train in float32"):
+        Learner(policy.bfloat16(), algorithm("trpo"))
 
 
 def test_the_fisher_matrix_may_be_estimated_on_a_share_of_the_rows():
