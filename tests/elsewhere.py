@@ -143,6 +143,9 @@ def _kernel(name: str) -> Callable[..., Any]:
 class _Module(_DummyBackendModule):
     """`torch.elsewhere`: numbers drawn there are drawn by the CPU's own generator."""
 
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
     def get_rng_state(self, device: Any = None) -> Tensor:
         return torch.get_rng_state()
 

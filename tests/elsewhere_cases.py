@@ -1,24 +1,53 @@
 """Everything with a model runs on a device that is not the CPU, and says there what it says here: `pytest tests/elsewhere_cases.py`.
 
-The device is simulated (`elsewhere.py`), so its figures are the CPU's, up to the rounding of the paths that are the CPU's own.
-`test_elsewhere.py` runs these in a process of their own.
+The device is simulated (`elsewhere.py`), so its figures are the CPU's, up to the rounding of the paths that are the CPU's own; with
+LOGPI_DEVICE=cuda it is a real one. `test_elsewhere.py` runs these in a process of their own.
 """
 
 from tests import elsewhere  # first: autograd must know the device before it runs
 
 # isort: split
+import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import logpi
+from logpi.envs.data import FileTask
+from logpi.envs.tasks import Addition
+from logpi.errors import UserError
+from logpi.evaluation import Evaluator
+from logpi.learner import Learner, Trust
+from logpi.objectives import PolicyGradient, TruncatedIS
+from logpi.optimizers import AdamW
 from logpi.policies.causal_lm import CausalLM
+from logpi.policies.lora import AdapterOff, Merging, add_lora
+from logpi.policies.reward_model import RewardModel, WithCritic
+from logpi.recipes import evaluate, prefer, reward_model, rl, sft
+from logpi.recipes.common import read
+from logpi.rewards import rewards
+from logpi.rewards.model import ModelReward
+from logpi.rollouts.demonstrations import Demonstrations
 from logpi.rollouts.engine import Engine, Request, Sampling
+from logpi.rollouts.pairs import Preferences, read_pairs
+from logpi.rollouts.text import TextRollout
+from logpi.runs.metrics import read_metrics
+from logpi.scorers import Judged, Rollouts, SelfCertainty
+from logpi.search import StepBeam
 from logpi.types import Batch, Trajectory, collate
+from tests.rollouts.test_conversations import Env, echo
+from tests.rollouts.test_conversations import model as talkative
+from tests.rollouts.test_conversations import rollout as conversations
 from tests.tiny import KINDS, tiny_model, tiny_tokenizer
 
-PLACES = ("cpu", elsewhere.NAME)
+THERE = os.environ.get("LOGPI_DEVICE", elsewhere.NAME)
+PLACES = ("cpu", THERE)
+QUIET = {"save_every": 100, "warmup": 1}
 
 
 def policy(place: str, kind: str = "llama", **options: Any) -> CausalLM:
@@ -73,7 +102,7 @@ def test_evaluation_and_its_gradients(kind):
     def made(place):
         learns = policy(place, kind, critic=True)
         now = learns.evaluate(batch())
-        assert now.logp.device.type == place and now.value is not None
+        assert now.logp.device.type == torch.device(place).type and now.value is not None
         (now.logp.sum() + now.value.sum() + 0.1 * now.entropy.sum()).backward()
         grads = {k: p.grad for k, p in learns.named_parameters() if p.grad is not None}
         return [now.logp, now.entropy, now.value, grads]
@@ -92,3 +121,269 @@ def test_decoding(kind):
         return [[c.tokens, c.logp, torch.tensor(("eos", "stop", "length").index(c.stop))] for one in found for c in one]
 
     same(made)
+
+
+def test_conversations():
+    """A partner that answers: caches go on, rows leave and come back."""
+
+    def made(place):
+        learns = talkative()
+        learns.to(place)
+        batch = conversations(learns, Env(echo), slots=5)().batch
+        now = learns.evaluate(batch)
+        torch.testing.assert_close(now.logp.cpu()[batch.mask], batch.logp[batch.mask], atol=2e-5, rtol=0)
+        return [batch.obs, batch.mask, batch.reward, batch.logp]
+
+    same(made)
+
+
+def odd(prompts, completions, **_):
+    """1 for completions of an odd number of characters: random policies get both."""
+    return [float(len(c) % 2) for c in completions]
+
+
+def learned(place: str, learns: Any, algorithm: Any, rollout: Any = None, steps: int = 2, **options: Any) -> Any:
+    """Reports and weights after some updates; the optimiser's ε damps what rounding does to gradients near 0."""
+    sampler = learns.policy if isinstance(learns, WithCritic) else learns
+    rollout = rollout or TextRollout(
+        sampler, Engine(sampler, slots=6), Addition(), rewards(odd), prompts=3, num_generations=4, seed=1,
+        sampling=Sampling(max_tokens=8), greedy=algorithm.objective.needs_greedy, keep=algorithm.keep,
+    )  # fmt: skip
+    learner = Learner(learns, algorithm, AdamW(1e-2, eps=1e-2), total=steps, **options)
+    reports = []
+    for _ in range(steps):
+        collected = rollout()
+        assert collected.batch.obs.device.type == "cpu"
+        report = learner.update(collected.batch)
+        reports.append({k: torch.tensor(v) for k, v in report.items() if not k.startswith("gap_")})
+        assert learner.advantage is not None and learner.advantage.device.type == torch.device(place).type
+        learner.release()
+    return [reports, {k: v for k, v in learns.state_dict().items() if isinstance(v, torch.Tensor)}]
+
+
+ALGORITHMS = {
+    "grpo": ("grpo", {"beta": 0.04}), "ppo": ("ppo", {"beta": 0.05, "kl_target": 2.0, "epochs": 2, "minibatches": 2, "value_clip": 0.2}),
+    "gspo": ("gspo", {}), "remax": ("remax", {}), "rloo": ("rloo", {"beta": 0}), "dapo": ("dapo", {}), "trpo": ("trpo", {}),
+    "cut": ("grpo", {"beta": 0, "micro_tokens": 40}), "online": ("kto", {"sampled": True}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ALGORITHMS)
+def test_algorithms_learn_the_same(case):
+    name, options = ALGORITHMS[case]
+    made = logpi.algorithm(name, **options)
+
+    def run(place):
+        critic = made.objective.needs_critic
+        return learned(place, policy(place, critic=critic), made, refresh=1 if case == "grpo" else 0)
+
+    same(run, 5e-5)
+
+
+def test_a_sampler_of_other_numerics_is_corrected():
+    made = logpi.algorithm("grpo", beta=0)
+    assert isinstance(made.objective, PolicyGradient)
+    made = replace(made, objective=replace(made.objective, correction=TruncatedIS()))
+    same(lambda place: learned(place, policy(place), made, trust=Trust(sampler=False)), 5e-5)
+
+
+def test_a_critic_with_a_trunk_of_its_own(tmp_path):
+    policy("cpu").save(tmp_path)
+
+    def run(place):
+        critic = RewardModel.load(tmp_path, device=place)
+        return learned(place, WithCritic(policy(place), critic), logpi.algorithm("ppo", epochs=2))
+
+    same(run, 5e-5)
+
+
+def test_adapters_with_the_policy_itself_as_reference(tmp_path):
+    def run(place):
+        learns = policy(place)
+        torch.manual_seed(5)
+        add_lora(learns, 2, 4.0)
+        found = learned(place, learns, logpi.algorithm("grpo", beta=0.1), reference=AdapterOff(learns))
+        Merging(learns).save(tmp_path / place)
+        return [found, CausalLM.load(tmp_path / place, device=place).evaluate(batch()).logp]
+
+    same(run, 5e-5)
+
+
+def test_checkpointed_layers():
+    same(
+        lambda place: learned(place, policy(place, gradient_checkpointing=True), logpi.algorithm("grpo", beta=0)), 5e-5
+    )
+
+
+def test_demonstrations():
+    def run(place):
+        learns = policy(place, chunk=2**10)
+        return learned(place, learns, logpi.algorithm("sft"), Demonstrations(learns, Addition(), rows=6))
+
+    same(run, 5e-5)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A model, a data set in which sums are preferred right, and its demonstrations."""
+    path = tmp_path_factory.mktemp("elsewhere")
+    (path / "odd.py").write_text("def odd(prompts, completions, **_): return [len(c) % 2 for c in completions]")
+    CausalLM(tiny_model("qwen2"), tiny_tokenizer(chat_template=None)).save(path / "base")
+    for split, start in (("train", 0), ("test", 60)):
+        rows = [{"prompt": f"{i}+1=", "chosen": str(i + 1), "rejected": f"{i} or so"} for i in range(start, start + 12)]
+        for name, keep in (("pairs", {}), ("texts", {"completion": "2"})):
+            (path / name).mkdir(exist_ok=True)
+            (path / name / f"{split}.jsonl").write_text("".join(json.dumps(r | keep) + "\n" for r in rows))
+    return path
+
+
+@pytest.mark.parametrize("name", ["dpo", "simpo", "reward_model"])
+def test_pairs(home, name):
+    def run(place):
+        learns = RewardModel.load(home / "base", device=place) if name == "reward_model" else policy(place, "qwen2")
+        made = logpi.algorithm(name, **({"recorded": True} if name == "dpo" else {}))
+        rollout = Preferences(read_pairs(learns, FileTask(str(home / "pairs")).rows("train")).groups, size=6)
+        if name == "dpo":
+            rollout.record(learns)
+        return learned(place, learns, made, rollout)
+
+    same(run, 5e-5)
+
+
+def test_evaluation_and_search_with_every_scorer(home):
+    rows = Addition().rows("test")[:4]
+    judge = rewards(f"model:{home / 'base'}").parts[0].function
+    assert isinstance(judge, ModelReward)
+
+    def made(place):
+        learns = policy(place, "qwen2")
+        engine, sampling = Engine(learns, slots=8), Sampling(max_tokens=8)
+        scored = SelfCertainty(learns)
+        numbers, records = Evaluator(learns, engine, rows, rewards(odd), sampling, 4, scorer=scored)()
+        rollouts = Rollouts(learns, engine, rewards(odd), 2, sampling, torch.Generator().manual_seed(1))
+        judged = Judged(rewards(replace(judge, device=place)))
+        beam = [
+            [f.best.tokens, torch.tensor(f.score)]
+            for scorer in (scored, rollouts, judged)
+            for f in StepBeam(learns, engine, scorer, 4, 2, "1", max_tokens=8)(rows, torch.Generator().manual_seed(2))
+        ]
+        return [{k: torch.tensor(v) for k, v in numbers.items() if "time" not in k},
+                [torch.tensor(r["scores"]) for r in records if "scores" in r], beam]  # fmt: skip
+
+    same(made, 5e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_what_is_saved_there_loads_here(kind, tmp_path):
+    there = policy(THERE, kind, critic=True)
+    torch.nn.init.constant_(there.value_head.weight, 0.1)  # type: ignore[union-attr]
+    there.save(tmp_path)
+    here = CausalLM.load(tmp_path, critic=True)
+    found, expected = here.evaluate(batch()), there.evaluate(batch())
+    torch.testing.assert_close(
+        _plain([found.logp, found.value]), _plain([expected.logp, expected.value]), atol=2e-5, rtol=1e-5
+    )
+    again = CausalLM.load(tmp_path, critic=True, device=THERE)
+    tied = again.model.get_output_embeddings().weight is again.model.get_input_embeddings().weight
+    assert tied == (kind == "qwen2") and again.device.type == torch.device(THERE).type
+
+
+# ---------------------------------------------------------------------------------------------------- whole jobs
+
+
+def numbers(run: Path) -> list[dict[str, Any]]:
+    """What a run logged, but for times and what rounding decides (who wins before anything is learned); to be compared nearly."""
+    left = ("time/", "step_time", "gap_", "rewards/accuracies")
+    return [{k: torch.tensor(float(v)) for k, v in r.items() if isinstance(v, int | float) and not k.startswith(left)}
+            for r in read_metrics(run)]  # fmt: skip
+
+
+JOBS = {
+    "sft": (sft, sft.SFT, {"rows": 4, "eval_items": 4, "lr": 1e-3}),
+    "prefer": (prefer, prefer.Prefer, {"pairs": 4, "lr": 1e-3}),
+    "reward-model": (reward_model, reward_model.RewardModelling, {"pairs": 4, "lr": 1e-3}),
+    "rl": (rl, rl.RL, {"task": "addition(digits=1)", "algorithm": "ppo", "options": ("beta=0.05",), "prompts": 2, "num_generations": 2,
+                       "max_completion_length": 6, "eval_items": 4}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_jobs(home, job, tmp_path):
+    recipe, arguments, given = JOBS[job]
+
+    def made(place):
+        own = dict(given)
+        if job == "sft":
+            own["task"] = str(home / "texts")
+        elif job == "rl":
+            rm = RewardModel.load(home / "base")
+            torch.nn.init.constant_(rm.model.score.weight, 0.1)
+            rm.save(home / "rm")
+            own |= {"rewards": (f"model:{home / 'rm'}", "number:0"), "critic": str(home / "rm")}
+        else:
+            own["data"] = str(home / "pairs")
+        out = tmp_path / place
+        recipe.run(arguments(model=str(home / "base"), out=out, device=place, steps=3, **QUIET, **own))
+        return numbers(out)
+
+    same(made, 2e-4)
+
+
+def test_eval_on_the_command_line(home, tmp_path, capsys):
+    def made(place):
+        words = [
+            "--model",
+            str(home / "base"),
+            "--task",
+            "addition(digits=1)",
+            "--items",
+            "4",
+            "--samples",
+            "2",
+            "--device",
+            place,
+        ]
+        more = [
+            "--judge",
+            f"model:{home / 'base'}",
+            "--max-completion-length",
+            "6",
+            "--out",
+            str(tmp_path / place),
+            "--json",
+        ]
+        assert evaluate.main([*words, *more]) == 0
+        return {k: torch.tensor(float(v)) for k, v in json.loads(capsys.readouterr().out).items() if "time" not in k}
+
+    same(made, 1e-4)
+
+
+def test_a_run_goes_on_there_bit_for_bit_and_also_here(home, tmp_path, monkeypatch):
+    given = {"model": str(home / "base"), "task": "addition(digits=1)", "rewards": (f"{home / 'odd.py'}:odd",), "algorithm": "ppo",
+             "options": ("beta=0.05", "epochs=2", "minibatches=2"), "steps": 4, "prompts": 2, "num_generations": 4, "eval_items": 4,
+             "max_completion_length": 6, "eval_every": 2, "refresh_reference": 2, "lr": 1e-3, "warmup": 1, "save_every": 2}  # fmt: skip
+    update, places = Learner.update, []
+
+    def watched(self, batch):
+        places.append(next(self.policy.parameters()).device.type)
+        if len(places) == 3 and dies:
+            raise RuntimeError("the power went off")
+        return update(self, batch)
+
+    monkeypatch.setattr(Learner, "update", watched)
+    dies = False
+    rl.run(rl.RL(out=tmp_path / "whole", device=THERE, **given))
+    there = torch.device(THERE).type
+    for name, words, after in (("there", [], there), ("here", ["--device", "cpu"], "cpu")):
+        places, dies = [], True
+        with pytest.raises(RuntimeError, match="power"):
+            rl.run(rl.RL(out=tmp_path / name, device=THERE, **given))
+        dies = False
+        rl.run(read(rl.RL, ["--resume", str(tmp_path / name), *words], "rl", ""))
+        assert places == [there] * 3 + [after] * 2
+    models = [(tmp_path / n / "model" / "model.safetensors").read_bytes() for n in ("whole", "there", "here")]
+    assert models[0] == models[1] != models[2]
+    assert numbers(tmp_path / "whole") == numbers(tmp_path / "there")
+    torch.testing.assert_close(numbers(tmp_path / "here"), numbers(tmp_path / "whole"), atol=1e-3, rtol=1e-3)
+    with pytest.raises(UserError, match="nothing else but --device"):
+        read(rl.RL, ["--resume", str(tmp_path / "here"), "--steps", "9"], "rl", "")

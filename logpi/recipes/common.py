@@ -104,19 +104,24 @@ def mistakes() -> Iterator[None]:
 
 
 def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A:
-    """The arguments; with --resume those that the run was started with."""
+    """The arguments; with --resume those that the run was started with, on another --device if one is given."""
     if not any(word.startswith("--resume") for word in argv):
         return parse(cls, argv, prog=f"logpi {command}", description=description)
-    if len(argv) > 2 or (len(argv) == 1 and "=" not in argv[0]):
-        raise UserError(f"--resume goes on with a run's own arguments: logpi {command} --resume RUN, and nothing else")
+    words = [w for word in argv for w in (word.split("=", 1) if word.startswith("--") else [word])]
+    given = dict(zip(words[::2], words[1::2], strict=False))
+    placed = "device" in cls.__dataclass_fields__
+    if len(words) != 2 * len(given) or not given.keys() <= {"--resume", *(["--device"] if placed else [])}:
+        other = " but --device" if placed else ""
+        raise UserError(f"--resume goes on with a run's own arguments: logpi {command} --resume RUN, and nothing else{other}")
     from logpi.runs.directory import read_arguments
 
-    path = Path(argv[0].partition("=")[2] or argv[1])
+    path = Path(given["--resume"])
     saved_command, saved = read_arguments(path)
     if saved_command != command:
         raise UserError(f"{path} is a run of `logpi {saved_command}`: logpi {saved_command} --resume {path}")
-    before = {"device": "cpu"} if "device" in cls.__dataclass_fields__ else {}  # of runs older than that option
-    return from_json(cls, before | saved | {"resume": str(path)})
+    if placed:  # runs older than that option were on the CPU
+        saved["device"] = given.get("--device", saved.get("device", "cpu"))
+    return from_json(cls, saved | {"resume": str(path)})
 
 
 def available(arguments: RunArguments) -> None:
