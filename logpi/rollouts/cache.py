@@ -152,15 +152,15 @@ class Extension:
     """Several new tokens for each of some rows, one after another: they see what the slot holds, and those before them.
 
     Attributes:
-        slot: [R] of the rows. row: [N] 0 … R−1 of each new token. position: [N] of each. valid: [R, Lq] which queries are real.
-        block: queries [R, Lq] among the new tokens, and the slots' columns up to the last new position.
+        slot: [R] of the rows. row: [N] 0 … R−1 of each new token. position: [N] of each. home: [N] where each is among the
+            block's queries. block: queries [R, Lq] among the new tokens, and the slots' columns up to the last new position.
     """
 
     cache: Cache
     slot: Tensor
     row: Tensor
     position: Tensor
-    valid: Tensor
+    home: Tensor
     block: Block
 
     @classmethod
@@ -173,7 +173,7 @@ class Extension:
         seen = torch.arange(int(position.max()) + 1, device=slot.device).expand(len(slot), -1)
         row = torch.arange(len(slot), device=slot.device).repeat_interleave(count)
         block = Block(query.masked_fill(~valid, 0), seen, start, plain=False)
-        return cls(cache, slot, row, position, valid, block)
+        return cls(cache, slot, row, position, valid.flatten().nonzero().squeeze(1), block)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         own, length = self.slot[self.row], self.block.key.shape[1]
@@ -181,5 +181,7 @@ class Extension:
         for held, new in zip(pair, (k, v), strict=True):
             held[own, :, self.position] = new
         keys, values = (held[self.slot, :, :length] for held in pair)
-        rows = q.index_select(0, self.block.query.flatten()).view(*self.valid.shape, *q.shape[1:]).transpose(1, 2)
-        return attention(rows, keys, values, self.block.mask(rule, q.dtype), rule).transpose(1, 2)[self.valid]
+        query = self.block.query
+        rows = q.index_select(0, query.flatten()).view(*query.shape, *q.shape[1:]).transpose(1, 2)
+        out = attention(rows, keys, values, self.block.mask(rule, q.dtype), rule)
+        return out.transpose(1, 2).flatten(0, 1).index_select(0, self.home)

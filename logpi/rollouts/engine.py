@@ -176,14 +176,13 @@ class _Call:
         texts = [tuple(r.prompt) for r in requests]
         number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         self.prompt = [number[texts[i]] for i in self.owner]  # of each row
-        self.waiting = deque(
-            sorted(range(len(self.owner)), key=self.prompt.__getitem__)
-        )  # rows of one prompt go together
+        self.waiting = deque(sorted(range(len(self.owner)), key=self.prompt.__getitem__))  # rows of one prompt together
         live = engine.slots if partner is None and self.policy.device.type == "cpu" else 0
         together = [min(live, rows) for _, rows in sorted(Counter(self.prompt).items())]
         self.prompts = Prompts(self.decoder, self.policy.device, list(number), together)
         self.shared: Shared | None = None  # of the live rows' prompts
         self.rows = self.parked = self._fresh([])  # live; waiting for the partner, in the slots behind
+        self.number: list[int] = []  # of the live rows, as in `rows.row`
         self.longest = 0  # columns of the slots in use, with the next token's
         self.chances: list[Tensor] = []  # of the coming steps, the next one's last
         self.slot = torch.arange(engine.slots, device=self.policy.device)
@@ -214,7 +213,7 @@ class _Call:
         self.rows = replace(rows, token=token, position=rows.position + 1, left=rows.left - 1)
         self.longest += 1
         if self.history:
-            for row, said in zip(rows.row.tolist(), token.tolist(), strict=True):
+            for row, said in zip(self.number, token.tolist(), strict=True):
                 self.history[row].append(said)
         ends = {"length": self.rows.left <= 0, "stop": self._found(), "eos": self.is_eos[token]}
         return {reason: rows for reason, rows in ends.items() if rows is not None}
@@ -240,19 +239,19 @@ class _Call:
         """[n] bool, the rows whose text has come to contain a stop string; None if there are no such strings."""
         if self.finder is None:
             return None
-        return self.finder.found(self.rows.token, self.rows.row, self.history)
+        return self.finder.found(self.rows.token, self.number, self.history)
 
     def _end(self, ends: dict[str, Tensor], ended: Tensor) -> None:
         """Say why rows end; those that ended their turn by themselves are handed to the partner."""
         if not bool(torch.isfinite(self.sampled[-1][2]).all()):
             raise FloatingPointError("the model's logits are not numbers (NaN or infinite): the weights have diverged")
-        number = self.rows.row.tolist()
         for reason, rows in ends.items():
             for i in rows.nonzero().squeeze(1).tolist():
-                self.stopped[number[i]] = reason
+                self.stopped[self.number[i]] = reason
         gone = ended.nonzero().squeeze(1).tolist()
-        spoke = [i for i in gone if self.partner is not None and self.stopped[number[i]] in ENDED]
-        self._speak(self.rows.pick(torch.tensor(spoke, dtype=torch.long, device=ended.device)))
+        spoke = [i for i in gone if self.partner is not None and self.stopped[self.number[i]] in ENDED]
+        if spoke:
+            self._speak(self.rows.pick(torch.tensor(spoke, dtype=torch.long, device=ended.device)))
         parked = range(len(self.rows), len(self.rows) + len(self.parked))
         self._settle((~ended).nonzero().squeeze(1).tolist(), [*spoke, *parked])
 
@@ -284,9 +283,10 @@ class _Call:
         slot, count = (torch.tensor(x, device=device) for x in (slots, [len(o) for o in observations]))
         parked = slot - len(self.rows)
         start, token = self.parked.position[parked], self.parked.token[parked]
+        said = token.tolist()
         self.cache.reserve(len(self.rows) + len(self.parked), int((start + count).max()) + 1, self.most)
         for some in _batches(count, start + count):
-            text = [[int(token[i]), *observations[i][:-1]] for i in some.tolist()]
+            text = [[said[i], *observations[i][:-1]] for i in some.tolist()]
             extension = Extension.after(self.cache, slot[some], start[some], count[some])
             ids = torch.tensor([t for x in text for t in x], device=device)
             self.decoder.hidden(extension, ids, extension.position)
@@ -344,7 +344,8 @@ class _Call:
 
     def _now(self, rows: _Rows, parked: _Rows) -> None:
         self.rows, self.parked, self.chances = rows, parked, []
-        live = [self.prompt[row] for row in rows.row.tolist()]
+        self.number = rows.row.tolist()
+        live = [self.prompt[row] for row in self.number]
         self.prompts.keep([self.prompt[row] for row in [*self.waiting][:1]], live)
         self.shared = self.prompts.shared(live)
         column = rows.position if self.shared is None else rows.position - self.shared.offset

@@ -169,10 +169,10 @@ class StopStrings:
         closing = [" " in ends or "\ufffd" in t or any(c in t for c in ends) for t in texts]
         self.closing = torch.tensor(closing + [True] * (vocabulary - len(closing)))
 
-    def found(self, token: Tensor, row: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+    def found(self, token: Tensor, row: Sequence[int], history: Sequence[Sequence[int]]) -> Tensor:
         """[n] bool for rows `row` [n] that just sampled `token` [n], whose tokens so far are history[row]."""
         out = torch.zeros(len(token), dtype=torch.bool)
         for i in self.closing[token.cpu()].nonzero().squeeze(1).tolist():
-            text = self.tokenizer.decode(history[int(row[i])][-self.tail :])
+            text = self.tokenizer.decode(history[row[i]][-self.tail :])
             out[i] = any(s in text for s in self.stop)
         return out.to(token.device)
