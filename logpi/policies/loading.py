@@ -81,7 +81,9 @@ def place(device: str | torch.device) -> torch.device:
 
 def four_bits(dtype: str, device: str | torch.device | None = None) -> dict[str, Any]:
     """What `from_pretrained` needs to hold linear layers in 4 bits (QLoRA, arXiv:2305.14314): NF4, its constants
-    quantised too, computing in `dtype`; output layers stay as they are."""
+    quantised too, computing in `dtype`; output layers stay as they are. Raises ValueError: float16, in which nothing learns."""
+    if dtype == "float16":
+        raise ValueError("adapters on weights of 4 bits do not learn in float16: use bfloat16")
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(

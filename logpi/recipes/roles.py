@@ -60,13 +60,15 @@ class Role:
 
 
 def memory(roles: Sequence[Role]) -> str:
-    """Weights of each role, and gradients with Adam's two moments for what learns, in MB; activations come on top."""
+    """Weights of each role, and what learning adds to them (gradients, Adam's moments, masters), in MB; activations come on top."""
+    from logpi.optimizers import learning_bytes
+
     rows = [("role", "parameters", "weights MB", "learning MB", "")]
     total = 0.0
     for role in roles:
         every = [] if role.module is None else list(role.module.parameters())
         weights = sum(p.numel() * p.element_size() for p in every) / 2**20
-        learning = sum(3 * p.numel() * p.element_size() for p in every if p.requires_grad) / 2**20
+        learning = sum(p.numel() * learning_bytes(p) for p in every if p.requires_grad) / 2**20
         total += weights + learning
         count = f"{sum(p.numel() for p in every):,}"
         rows.append((role.name, count, f"{weights:.1f}", f"{learning:.1f}", role.note))
