@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from logpi.policies import ragged
@@ -186,6 +187,18 @@ def test_a_kernel_that_does_otherwise_is_found_out(wrong):
 def test_a_kernel_in_half_precision_that_does_it_is_believed(dtype):
     with torch.inference_mode():  # the first to ask may be the sampler
         assert ragged._sound(plainly, torch.device("cpu"), dtype, 4, 2, 64)
+
+
+def test_the_probe_may_come_in_the_middle_of_a_checkpointed_layer():
+    ragged._sound.cache_clear()
+    x = torch.ones(3, requires_grad=True)
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        assert ragged._sound(plainly, torch.device("cpu"), torch.bfloat16, 2, 1, 8)
+        return x.sin().exp()
+
+    torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False).sum().backward()
+    assert x.grad is not None
 
 
 def test_gradients_of_a_shared_token_are_summed_before_they_are_rounded():
