@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_all_of_it_runs_on_a_device_that_is_not_the_cpu():
+
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_all_of_it_runs_on_a_device_that_is_not_the_cpu(which):
     cases = Path(__file__).with_name("elsewhere_cases.py")
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(cases)]
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", which, str(cases)]
     done = subprocess.run(
         words,
         cwd=cases.parents[1],
