@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from logpi.ops.distributions import Categorical, Distributions
 from logpi.policies.heads import Head, score
-from logpi.policies.packing import ATTENTION, Packed, Packing, pack, register, sent
+from logpi.policies.packing import ATTENTION, Packed, Packing, pack, register, sent, spread
 from logpi.policies.trunk import trunk
 from logpi.types import Batch, Evaluation
 
@@ -196,17 +196,12 @@ class CausalLM(nn.Module):
         need = _need(batch, self.value_head is not None)
         hidden, where, states, head = self._states(batch, need, self.hidden)
         action = sent(batch.action[batch.mask], self.device)
-        logp, entropy = (self._spread(x, batch.mask) for x in score(head, states, action, self.vocabulary, self.chunk))
+        logp, entropy = (spread(x, batch.mask) for x in score(head, states, action, self.vocabulary, self.chunk))
         value = None
         if self.value_head is not None:
             states = hidden.index_select(0, sent(where[need.valued], self.device)).to(self.value_head.weight.dtype)
-            value = self._spread(self.value_head(states).squeeze(-1), need.valued)
+            value = spread(self.value_head(states).squeeze(-1), need.valued)
         return Evaluation(logp, entropy, value)
-
-    def _spread(self, x: Tensor, mask: Tensor) -> Tensor:
-        """[B, *] with x [M] where `mask`, which is on the CPU, is True, and 0 elsewhere."""
-        place = sent(mask.flatten().nonzero().squeeze(1), self.device)
-        return x.new_zeros(mask.numel()).index_copy(0, place, x).view(mask.shape)
 
     def distributions(self, batch: Batch) -> Distributions:
         """The whole distribution of each own action, which a trust region needs. Carries gradients, twice if need be.

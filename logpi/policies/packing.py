@@ -29,6 +29,7 @@ from logpi.policies.ragged import Ragged
 
 __all__ = [
     "ATTENTION", "Block", "Packed", "Packing", "Rows", "Rule", "attention", "opening", "pack", "register", "sent", "single",
+    "spread",
 ]  # fmt: skip
 
 ATTENTION = "logpi"  # the name under which `attend` is registered with transformers
@@ -244,6 +245,12 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
     if x.device.type == "cpu" and device.type == "cuda":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
+
+
+def spread(x: Tensor, mask: Tensor) -> Tensor:
+    """[B, *] on x's device, with x [M] where `mask`, which is on the CPU, is True, and 0 elsewhere. Carries gradients."""
+    place = sent(mask.flatten().nonzero().squeeze(1), x.device)
+    return x.new_zeros(mask.numel()).index_copy(0, place, x).view(mask.shape)
 
 
 def opening(rows: Sequence[tuple[int, ...]]) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.loading import DTYPES, four_bits, load_tokenizer, place, quiet
-from logpi.policies.packing import ATTENTION, pack, register
+from logpi.policies.packing import ATTENTION, pack, register, sent, spread
 from logpi.types import Batch, Evaluation
 
 __all__ = ["RewardModel", "WithCritic"]
@@ -127,17 +127,18 @@ class RewardModel(nn.Module):
         setattr(self.model.config, CHAT, {"wrap": wrap, "system": system})
 
     def hidden(self, tokens: Tensor, length: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, d] last hidden states, and [B, W] which of them belongs to token w of row b (unspecified if not run)."""
+        """[N, d] last hidden states, and [B, W] which of them belongs to token w of row b (unspecified if not run). What is given
+        and what says where is on the CPU."""
         if not self.packed:
-            real = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
+            real = torch.arange(tokens.shape[1]) < length[:, None]
+            ids, seen = sent(tokens * real, self.device), sent(real.long(), self.device)
             with self._attention(self._plain_attention):
-                out = self.model.base_model(input_ids=tokens * real, attention_mask=real.long(), use_cache=False)
-            places = torch.arange(tokens.numel(), device=tokens.device)
-            return out.last_hidden_state.flatten(0, 1), places.view_as(tokens)
-        laid = pack(tokens, length, prefix)
+                out = self.model.base_model(input_ids=ids, attention_mask=seen, use_cache=False)
+            return out.last_hidden_state.flatten(0, 1), torch.arange(tokens.numel()).view_as(tokens)
+        laid = pack(tokens, length, prefix, self.device)
         trunk = self.model.base_model
         out = trunk(input_ids=laid.ids[None], position_ids=laid.position[None], use_cache=False, packing=laid)
-        return out.last_hidden_state[0], laid.where
+        return out.last_hidden_state[0], laid.rows.where
 
     @contextmanager
     def _attention(self, name: str) -> Iterator[None]:
@@ -154,17 +155,17 @@ class RewardModel(nn.Module):
 
         Log-probabilities and entropies are 0: it is no policy. Carries gradients.
         """
-        batch = batch.to(self.device)
+        batch = batch.to("cpu")  # where rows are laid out
         mask = batch.mask
-        any_own, column = mask.any(1), torch.arange(mask.shape[1], device=mask.device)
+        any_own, column = mask.any(1), torch.arange(mask.shape[1])
         last = (mask * column).amax(1)
         read = nn.functional.pad(mask, (0, 1))
         read[any_own, last[any_own] + 1] = True
         first = mask.long().argmax(1)
         hidden, where = self.hidden(batch.obs, (last + 2) * any_own, (first + 1) * any_own)
-        score = self.model.score(hidden.index_select(0, where[read])).squeeze(-1).float()
+        score = self.model.score(hidden.index_select(0, sent(where[read], self.device))).squeeze(-1).float()
         blank = torch.zeros(mask.shape, device=self.device)
-        return Evaluation(blank, blank, torch.zeros(read.shape, device=self.device).masked_scatter(read, score))
+        return Evaluation(blank, blank, spread(score, read))
 
     @torch.no_grad()
     def scores(self, rows: Sequence[Sequence[int]], tokens: int = 16_384) -> Tensor:
@@ -175,12 +176,12 @@ class RewardModel(nn.Module):
             width = len(rows[order[0]])
             part, order = order[: max(1, tokens // width)], order[max(1, tokens // width) :]
             padded = torch.zeros(len(part), width, dtype=torch.long)
-            length = torch.tensor([len(rows[i]) for i in part], device=self.device)
+            length = torch.tensor([len(rows[i]) for i in part])
             for line, i in zip(padded, part, strict=True):
                 line[: len(rows[i])] = torch.tensor(rows[i])
-            hidden, where = self.hidden(padded.to(self.device), length, torch.zeros_like(length))
-            at_end = where.gather(1, length[:, None] - 1).squeeze(1)
-            out[part] = self.model.score(hidden[at_end]).squeeze(-1).float().cpu()
+            hidden, where = self.hidden(padded, length, torch.zeros_like(length))
+            at_end = sent(where.gather(1, length[:, None] - 1).squeeze(1), self.device)
+            out[part] = self.model.score(hidden.index_select(0, at_end)).squeeze(-1).float().cpu()
         return out
 
 
@@ -225,9 +226,9 @@ def _probe(reward: RewardModel) -> bool:
     """Whether the trunk says the same packed and plain."""
     model = reward.model
     size = model.get_input_embeddings().weight.shape[0]
-    rows = (torch.arange(24, device=reward.device) * 7919 + 13).view(2, 12) % size
+    rows = (torch.arange(24) * 7919 + 13).view(2, 12) % size
     rows[1, :8] = rows[0, :8]
-    full, config = torch.full((2,), 12, device=reward.device), model.config
+    full, config = torch.full((2,), 12), model.config
     reward.packed = False
     plain, _ = reward.hidden(rows, full, full)
     if not model._supports_attention_backend or getattr(config, "attention_chunk_size", None):
