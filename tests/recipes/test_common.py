@@ -1,10 +1,14 @@
-"""What recipes share: a demonstration's untrained model, which a kill must not leave half."""
+"""What recipes share: a demonstration's untrained model, which a kill must not leave half; on which device a job runs."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from logpi.recipes.common import base_model
+from logpi.errors import UserError
+from logpi.policies.loading import place
+from logpi.recipes.common import base_model, read
 
 
 def test_a_base_model_is_there_whole_or_not_at_all_and_is_made_once(tmp_path):
@@ -28,3 +32,47 @@ def test_a_base_model_is_there_whole_or_not_at_all_and_is_made_once(tmp_path):
     for _ in range(2):
         assert base_model(path, lambda: Model(dies=False)) == path  # type: ignore[arg-type]
     assert sorted(p.name for p in path.iterdir()) == ["config.json", "tokenizer.json"] and made == [True, False]
+
+
+def test_a_device_is_found_or_refused_in_one_line(monkeypatch):
+    assert place("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"unknown device 'gpu': cpu, cuda, cuda:1, … or auto"):
+        place("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert place("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=r"no CUDA device here: .*; --device cpu does without"):
+            place(name)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert [place("auto"), place("cuda:1")] == chosen == [torch.device("cuda"), torch.device("cuda:1")]
+    with pytest.raises(ValueError, match=r"no device cuda:2 here: there are cuda:0, cuda:1"):
+        place("cuda:2")
+
+
+def test_a_run_goes_on_where_it_was_or_where_it_is_told_to(tmp_path):
+    from logpi.arguments import to_json
+    from logpi.recipes.rl import RL
+
+    def resumed(*words: str, **saved: str) -> RL:
+        arguments = to_json(RL(model="m", steps=7)) | saved
+        if saved.get("device") == "":  # a run older than the option
+            del arguments["device"]
+        (tmp_path / "arguments.json").write_text(json.dumps({"command": "rl", "arguments": arguments}))
+        return read(RL, ["--resume", str(tmp_path), *words], "rl", "")
+
+    assert resumed().device == "auto" and resumed(device="cuda").device == "cuda" and resumed().steps == 7
+    assert resumed(device="").device == "cpu"
+    assert resumed("--device=cpu", device="cuda:1").device == "cpu"
+    assert read(RL, [f"--resume={tmp_path}", "--device", "cuda"], "rl", "").device == "cuda"
+    for words in (["--device"], ["--seed", "1"], ["--device", "cpu", "more"]):
+        with pytest.raises(UserError, match="nothing else but --device"):
+            resumed(*words)
+
+
+def test_a_resumed_run_may_lack_the_gpus_that_it_had():
+    from logpi.runs.rng import load_rng_state, rng_state
+
+    load_rng_state(rng_state() | {"cuda": [torch.get_rng_state()]})
