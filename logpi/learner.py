@@ -23,7 +23,7 @@ from logpi.types import Batch, Evaluation, Policy, Targets
 
 __all__ = ["Learner", "OffPolicyError", "Trust"]
 
-GAPS = ("gap_old/max", "gap_sampler/max")  # |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
+GAPS = ("gap_old", "gap_sampler")  # |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
 
 
 class OffPolicyError(RuntimeError):
@@ -37,10 +37,12 @@ class Trust:
     Attributes:
         sampler: its log-probabilities are the learner's own (same weights and numerics), so they need no second forward.
         tolerance: nats; a larger gap on any action before the first step of an update is an error, never ignored.
+        mean: not the largest but the mean gap counts. For weights of 16 bits, where among thousands of actions one is always far off.
     """
 
     sampler: bool = True
     tolerance: float = 1e-2
+    mean: bool = False
 
 
 class Learner:
@@ -125,11 +127,12 @@ class Learner:
         """Before the first step the policy is the sampler: every ratio must be 1."""
         if not self.objective.on_policy:
             return
-        watched = GAPS if self.trust.sampler else GAPS[:1]
-        wrong = [gap for k in watched if not (gap := metrics.get(k, 0.0)) <= self.trust.tolerance]  # NaN is wrong too
+        kind, of = ("mean", "actions on average") if self.trust.mean else ("max", "an action")
+        gaps = [metrics.get(f"{gap}/{kind}", 0.0) for gap in (GAPS if self.trust.sampler else GAPS[:1])]
+        wrong = [gap for gap in gaps if not gap <= self.trust.tolerance]  # NaN is wrong too
         if wrong:
             raise OffPolicyError(
-                f"the policy gives an action a log-probability {wrong[0]:.3g} nats away from the recorded one (allowed: "
+                f"the policy gives {of} a log-probability {wrong[0]:.3g} nats away from the recorded one (allowed: "
                 f"{self.trust.tolerance:g}), so importance ratios would be wrong. Sampler and learner must share weights, "
                 "numerics and temperature; for another engine use Trust(sampler=False) and correction=TruncatedIS()"
             )

@@ -277,12 +277,12 @@ class SGD:
 
 
 def _gaps(now: Evaluation, batch: Batch, targets: Targets) -> dict[str, Tensor]:
-    """Largest distance of the policy's log-probabilities from the recorded ones, in nats."""
-    logp = now.logp.detach()
-    return {
-        "gap_old/max": own((logp - targets.logp_old).abs(), batch.mask).amax(),
-        "gap_sampler/max": own((logp - batch.logp).abs(), batch.mask).amax(),
-    }
+    """Distances of the policy's log-probabilities from the recorded ones, in nats: the largest and the mean."""
+    logp, out = now.logp.detach(), {}
+    for name, recorded in (("gap_old", targets.logp_old), ("gap_sampler", batch.logp)):
+        gap = own((logp - recorded).abs(), batch.mask)
+        out |= {f"{name}/max": gap.amax(), f"{name}/mean": gap.sum() / batch.mask.sum().clamp(min=1)}
+    return out
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from logpi.recipes.compute import Compute
 from logpi.recipes.gym import Gym
 from logpi.recipes.prefer import Prefer
 from logpi.recipes.repeat import words_of
-from logpi.recipes.rl import RL
+from logpi.recipes.rl import RL, ROUNDING
 from logpi.runs.metrics import read_metrics
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -259,4 +259,4 @@ def test_sixteen_bit_weights_learn_with_their_mismatch_weighed(capsys, tmp_path)
     assert main(["rl", *words, "--options", "beta=0", "--out", str(tmp_path / "run")]) == 0
     assert "min(π_old/π_sampler, 2)" in capsys.readouterr().err
     learned = [r for r in read_metrics(tmp_path / "run") if "gap_sampler/max" in r]
-    assert len(learned) == 2 and all(r["gap_sampler/max"] > 0.01 and r["gap_old/max"] < 0.25 for r in learned)
+    assert len(learned) == 2 and all(r["gap_sampler/max"] > 0.01 and r["gap_old/mean"] < ROUNDING for r in learned)

@@ -254,6 +254,19 @@ def test_wrong_recorded_log_probabilities_are_an_error(name: str) -> None:
         one.update(replace(batch, logp=torch.where(batch.mask, batch.logp + 0.1, 0.0)))
 
 
+def test_with_16_bits_the_mean_gap_counts() -> None:
+    one = learner("grpo", trust=Trust(tolerance=0.02, mean=True))
+    batch = rollout(one.policy, 0)
+    report = one.update(
+        replace(batch, logp=batch.logp.index_put((torch.tensor(0), torch.tensor(1)), batch.logp[0, 1] + 1))
+    )
+    assert report["gap_sampler/max"] == pytest.approx(1, abs=1e-4)
+    assert report["gap_sampler/mean"] == pytest.approx(1 / float(batch.mask.sum()), abs=1e-4)
+    batch = rollout(one.policy, 1)
+    with pytest.raises(OffPolicyError, match=r"actions on average a log-probability 0\.1 nats away"):
+        one.update(replace(batch, logp=torch.where(batch.mask, batch.logp + 0.1, 0.0)))
+
+
 def test_a_refused_batch_leaves_the_policy_as_it_was() -> None:
     one = learner("grpo")
     before, batch = weights(one.policy), rollout(one.policy, 0)
