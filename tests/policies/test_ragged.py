@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from logpi.policies import ragged
 from logpi.policies.causal_lm import CausalLM
-from logpi.policies.packing import Packed, Rule, pack
+from logpi.policies.packing import Packed, Rule, attention, pack
 from logpi.policies.ragged import Ragged, plainly
 from logpi.rollouts.engine import Engine, Request, Sampling
 from tests.policies.test_causal_lm import gradients, make_batch, scalar
@@ -132,6 +132,21 @@ def test_prompts_are_read_as_in_blocks(kind, request):
     for one, other in zip(*sides, strict=True):
         assert one.tokens.equal(other.tokens)
         torch.testing.assert_close(one.logp, other.logp, atol=1e-9, rtol=0)
+
+
+def test_blocks_on_a_gpu_ask_nothing_that_its_fused_kernels_cannot_do(monkeypatch):
+    """Heads that share keys with a mask, or in float32, would fall to the kernel that holds all scores."""
+    asked = []
+
+    def kernel(q, k, v, **options):
+        asked.append((q.device.type, k.shape[1], v.shape[1], options["enable_gqa"]))
+        return q
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", kernel)
+    for device in ("meta", "cpu"):
+        q, k = (torch.zeros(2, heads, 5, 8, device=device) for heads in (6, 2))
+        attention(q, k, k, torch.zeros(2, 1, 5, 5, device=device), Rule(0.3))
+    assert asked == [("meta", 6, 6, False), ("cpu", 2, 2, True)]
 
 
 def queries(dtype=torch.bfloat16, size: int = 64, values: int | None = None, cuda: bool = True) -> list:
