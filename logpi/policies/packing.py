@@ -73,13 +73,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) 
     """
     if rule.softcap is not None:
         return _products(q, k, v, mask, rule)
-    causal, grouped = mask is None and q.shape[2] > 1, q.shape[1] != k.shape[1]
-    if grouped and q.device.type != "cpu":
+    several, grouped = q.shape[2] > 1, q.shape[1] != k.shape[1]
+    if several and grouped and q.device.type != "cpu":
         # no fused kernel of a GPU shares heads in float32, or with a mask: the one that does holds all scores
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
         grouped = False
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=causal, scale=rule.scaling, enable_gqa=grouped
+        q, k, v, attn_mask=mask, is_causal=several and mask is None, scale=rule.scaling, enable_gqa=grouped
     )
 
 
