@@ -49,7 +49,11 @@ class ModelArguments:
     """Which model, and how its prompts are made."""
 
     model: str = option(help="directory, hub name or .gguf file of a causal language model")
-    dtype: str = option("float32", help="of the weights", choices=("float32", "bfloat16", "float16"))
+    dtype: str = option(
+        "float32",
+        help="of the weights; what learns in bfloat16 keeps float32 masters, and float16 is for inference",
+        choices=("float32", "bfloat16", "float16"),
+    )
     device: str = option("auto", help=DEVICES)
     gradient_checkpointing: bool = option(False, help="less memory, a third more time")
     chat: bool | None = option(
@@ -112,7 +116,9 @@ def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A
     placed = "device" in cls.__dataclass_fields__
     if len(words) != 2 * len(given) or not given.keys() <= {"--resume", *(["--device"] if placed else [])}:
         other = " but --device" if placed else ""
-        raise UserError(f"--resume goes on with a run's own arguments: logpi {command} --resume RUN, and nothing else{other}")
+        raise UserError(
+            f"--resume goes on with a run's own arguments: logpi {command} --resume RUN, and nothing else{other}"
+        )
     from logpi.runs.directory import read_arguments
 
     path = Path(given["--resume"])

@@ -41,9 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RECIPES", "RL", "main", "run"]
 
-ROUNDING = (
-    0.1  # nats, on average: between forwards of 16-bit weights on other neighbours 0.007 to 0.05 (single tokens: 0.4)
-)
+ROUNDING = 0.1  # nats, on average: two forwards of 16-bit weights differ by 0.007 to 0.05 (in single tokens by 0.4)
 CURVES = (
     "reward", "eval/pass@1", "completions/mean_length", "entropy", ("story/format", "story/mixed", "story/reflective"),
 )  # fmt: skip
