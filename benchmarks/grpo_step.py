@@ -104,7 +104,7 @@ def logpi_side(a: argparse.Namespace) -> dict[str, Any]:
     if place.dtype != "float32":  # as `logpi rl` has it
         assert isinstance(made.objective, PolicyGradient)
         made = replace(made, objective=replace(made.objective, correction=TruncatedIS()))
-        trust = Trust(sampler=False, tolerance=ROUNDING)
+        trust = Trust(sampler=False, tolerance=ROUNDING, mean=True)
     learner = Learner(policy, made, AdamW(LR, betas=(0.9, 0.999)), trust=trust)
     steps = []
     for _ in range(a.steps + 1):
