@@ -1,4 +1,4 @@
-"""A device that is not the CPU: the cases of `elsewhere_cases.py`, in a process of their own, for such a device is process-wide."""
+"""A device that is not the CPU: the cases of `elsewhere_cases.py` and `elsewhere_waits.py`, in a process of their own: it is process-wide."""
 
 import os
 import subprocess
@@ -10,11 +10,12 @@ import pytest
 
 @pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_all_of_it_runs_on_a_device_that_is_not_the_cpu(which):
-    cases = Path(__file__).with_name("elsewhere_cases.py")
-    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", which, str(cases)]
+    here = Path(__file__).parent
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", which]
+    words += [str(here / "elsewhere_cases.py"), str(here / "elsewhere_waits.py")]
     done = subprocess.run(
         words,
-        cwd=cases.parents[1],
+        cwd=here.parent,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
