@@ -179,10 +179,9 @@ def _heed(master: Tensor, weight: Tensor) -> None:
 
 def _drawn(weight: Tensor, seed: int) -> Tensor:
     """Masters that round to the weight, each drawn evenly from all numbers that do: the weight is the upper half of their bits."""
-    generator = torch.Generator(weight.device).manual_seed(seed)
-    span = {"dtype": torch.int32, "device": weight.device, "generator": generator}
-    lower = torch.randint(1 - 2**15, 2**15, weight.shape, **span)
-    drawn = weight.float().view(torch.int32).add_(lower).view(torch.float32)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU: a seed draws the same wherever the weights are
+    lower = torch.randint(1 - 2**15, 2**15, weight.shape, dtype=torch.int32, generator=generator)
+    drawn = weight.float().view(torch.int32).add_(lower.to(weight.device)).view(torch.float32)
     _heed(drawn, weight)  # 0, and what is not finite, has no neighbours on both sides
     return drawn
 
