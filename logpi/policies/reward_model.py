@@ -46,6 +46,7 @@ class RewardModel(nn.Module):
         if not isinstance(head, nn.Linear) or head.out_features != 1:
             raise ValueError(f"{type(model).__name__} with {model.config.num_labels} labels is no reward model: "
                              "it needs a linear layer `score` with one output")  # fmt: skip
+        head.to(torch.promote_types(head.weight.dtype, torch.float32))  # scores of 8 bits would tie
         self.model, self.tokenizer = model, tokenizer
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -150,6 +151,10 @@ class RewardModel(nn.Module):
         finally:
             config._attn_implementation = before
 
+    def _score(self, states: Tensor) -> Tensor:
+        """[n] scores of hidden states [n, d]."""
+        return self.model.score(states.to(self.model.score.weight.dtype)).squeeze(-1).float()
+
     def evaluate(self, batch: Batch) -> Evaluation:
         """value [B, T+1]: the score in every state in which an action was chosen, and in the one after a row's last.
 
@@ -163,7 +168,7 @@ class RewardModel(nn.Module):
         read[any_own, last[any_own] + 1] = True
         first = mask.long().argmax(1)
         hidden, where = self.hidden(batch.obs, (last + 2) * any_own, (first + 1) * any_own)
-        score = self.model.score(hidden.index_select(0, sent(where[read], self.device))).squeeze(-1).float()
+        score = self._score(hidden.index_select(0, sent(where[read], self.device)))
         blank = torch.zeros(mask.shape, device=self.device)
         return Evaluation(blank, blank, spread(score, read))
 
@@ -181,7 +186,7 @@ class RewardModel(nn.Module):
                 line[: len(rows[i])] = torch.tensor(rows[i])
             hidden, where = self.hidden(padded, length, torch.zeros_like(length))
             at_end = sent(where.gather(1, length[:, None] - 1).squeeze(1), self.device)
-            out[part] = self.model.score(hidden.index_select(0, at_end)).squeeze(-1).float().cpu()
+            out[part] = self._score(hidden.index_select(0, at_end)).cpu()
         return out
 
 

@@ -57,6 +57,20 @@ def test_score_is_that_of_transformers_after_saving(model, tmp_path):
     torch.testing.assert_close(RewardModel.load(tmp_path / "saved").scores(rows), here)
 
 
+def test_scores_of_16_bit_models_have_32_bits(model, tmp_path):
+    rows = [[1, 5, 9, 2], [1, 7, 2], [1, 5, 9, 11, 13, 2], [1, 6, 2]]
+    model.save(tmp_path / "saved")
+    half = RewardModel.load(tmp_path / "saved", dtype="bfloat16")
+    assert half.model.score.weight.dtype == torch.float32
+    found = half.scores(rows)
+    torch.testing.assert_close(found, model.scores(rows), atol=0.05, rtol=0.05)
+    assert (found != found.bfloat16().float()).any()
+    half.save(tmp_path / "half")
+    torch.testing.assert_close(
+        RewardModel.load(tmp_path / "half", dtype="bfloat16").scores(rows), found, atol=0.02, rtol=0.02
+    )
+
+
 def test_packed_and_plain_agree_on_pairs(model):
     batch = collate([t for g in read_pairs(model, ROWS).groups for t in g])
     assert model.packed
