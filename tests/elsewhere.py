@@ -152,12 +152,23 @@ class _Module(_DummyBackendModule):
         torch.set_rng_state(state)
 
 
+_apply = torch.nn.Module._apply
+
+
+def _moved(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
+    """`Module.to`: parameters that move stay the same objects, so tied ones stay tied. Loading a state is not changed by it."""
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        return _apply(self, *args, **kwargs)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
+
+
 def _install() -> list[torch.library.Library]:
     """Make the device known to torch; what is returned must be kept for as long as it is used."""
     _setup_privateuseone_for_python_backend(NAME, _Module())
-    torch.__future__.set_swap_module_params_on_conversion(
-        True
-    )  # parameters that move stay the same objects, so tied ones stay tied
+    torch.nn.Module._apply = _moved
     general, kernels = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     general.fallback(lambda func, *args, **kwargs: _run(func, args, kwargs), "PrivateUse1")
     for name in MADE:
