@@ -90,7 +90,6 @@ class Learner:
         Raises:
             OffPolicyError: the recorded log-probabilities are further than `trust.tolerance` from the policy's.
         """
-        batch = batch.to(next(self.policy.parameters()).device)  # once: from here on everything is where the policy is
         targets = self._prepare(batch)
         self.advantage = targets.advantage
         progress = min(1.0, self.updates / self.total)

@@ -102,7 +102,7 @@ class Batch:
         return replace(picked, **cut)
 
     def to(self, device: torch.device | str) -> Batch:
-        return self.map(lambda x: x.to(device))
+        return self if self.mask.device == torch.device(device) else self.map(lambda x: x.to(device))
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,17 @@ class Targets:
     value_old: Tensor | None = None
     baseline: Tensor | None = None
 
+    def map(self, f: Callable[[Tensor], Tensor]) -> Targets:
+        """Targets with `f` applied to every tensor."""
+        values = {x.name: getattr(self, x.name) for x in fields(self)}
+        return replace(self, **{k: f(v) for k, v in values.items() if v is not None})
+
     def rows(self, index: Tensor, width: int) -> Targets:
         """The rows at `index`, cut to `width` columns as `Batch.rows` cut them."""
-        values = {x.name: getattr(self, x.name) for x in fields(self)}
-        return replace(self, **{k: v[index.to(v.device), :width] for k, v in values.items() if v is not None})
+        return self.map(lambda x: x[index.to(x.device), :width])
+
+    def to(self, device: torch.device | str) -> Targets:
+        return self if self.logp_old.device == torch.device(device) else self.map(lambda x: x.to(device))
 
 
 @dataclass(frozen=True)

@@ -138,9 +138,7 @@ class Actions(Shuffle):
             group=rows,
             **one,
         )
-        known = {x.name: getattr(targets, x.name) for x in fields(targets)}
-        flat = {k: v[mask][:, None] for k, v in known.items() if v is not None}
-        return flat_batch, replace(targets, **flat)
+        return flat_batch, targets.map(lambda x: x[mask][:, None])
 
     def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
         return [x for x in torch.randperm(len(group), generator=generator).tensor_split(minibatches) if len(x)]
@@ -243,8 +241,10 @@ class SGD:
         """One optimiser step. A gradient that is not finite moves nothing, and is counted."""
         tally, losses = Tally(), []
         optimizer.zero_grad(set_to_none=True)
-        for part, known, weight in made.pieces:
-            now = policy.evaluate(part)
+        for rows, targets, weights in made.pieces:  # on the CPU, so that nothing before the loss waits for a GPU
+            now = policy.evaluate(rows)
+            here = now.logp.device
+            part, known, weight = rows.to(here), targets.to(here), weights.to(here)
             loss, metrics = objective.loss(part, known, weight, now)
             loss.backward()
             losses.append(loss.detach())
@@ -335,9 +335,9 @@ class TrustRegion:
     ) -> Iterator[dict[str, float]]:  # fmt: skip
         """Yields the metrics of the one step, after it was made and the critic fitted."""
         assert isinstance(policy, DistributionalPolicy) and isinstance(objective, PolicyGradient)
-        alone = replace(objective, value_coef=0.0)
+        alone, here = replace(objective, value_coef=0.0), next(policy.parameters()).device
         with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):  # the others have no second derivative
-            metrics, moved = self._step(policy, alone, batch, targets, generator, look)
+            metrics, moved = self._step(policy, alone, batch.to(here), targets.to(here), generator, look)
         if targets.value_target is not None:
             metrics |= self._fit(policy, objective, optimizer, batch, targets, generator, moved)
         yield metrics

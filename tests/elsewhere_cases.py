@@ -163,7 +163,7 @@ def learned(place: str, learns: Any, algorithm: Any, rollout: Any = None, steps:
         assert collected.batch.obs.device.type == "cpu"
         report = learner.update(collected.batch)
         reports.append({k: torch.tensor(v) for k, v in report.items() if not k.startswith("gap_")})
-        assert learner.advantage is not None and learner.advantage.device.type == torch.device(place).type
+        assert learner.advantage is not None and learner.advantage.device.type == "cpu"
         learner.release()
     return [reports, {k: v for k, v in learns.state_dict().items() if isinstance(v, torch.Tensor)}]
 
