@@ -243,7 +243,9 @@ class Objective(Protocol):
 class Policy(Protocol):
     """Anything that can say how likely the recorded actions were. In practice an `nn.Module` with this one method more."""
 
-    def evaluate(self, batch: Batch) -> Evaluation: ...
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """What it says of the batch, which is on the CPU; the answer lies where the policy does."""
+        ...
 
     def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]: ...
 

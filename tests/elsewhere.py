@@ -17,6 +17,7 @@ it run in a process of their own: `test_elsewhere.py` starts them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -177,4 +178,4 @@ def _install() -> list[torch.library.Library]:
     return [general, kernels]
 
 
-_KEPT = _install()
+_KEPT = _install() if "LOGPI_DEVICE" not in os.environ else []  # which names a real one
