@@ -130,6 +130,22 @@ def test_decoding(kind):
     same(made)
 
 
+@pytest.mark.filterwarnings("ignore:.*runs padded")
+def test_models_that_keep_their_attention():
+    """Padded; they draw by the device's own generator, which is the CPU's on the simulated one."""
+
+    def made(place):
+        model = tiny_model("llama")
+        model._supports_attention_backend = False
+        learns = CausalLM(model.to(place), tiny_tokenizer(), critic=True)
+        asked = [Request([5, 6, 7], 2, greedy=THERE != elsewhere.NAME)]
+        [rows] = Engine(learns).generate(asked, Sampling(max_tokens=6), torch.Generator().manual_seed(3))
+        now = learns.evaluate(batch())
+        return [now.logp, now.value, [[c.tokens, c.logp] for c in rows]]
+
+    same(made)
+
+
 def test_conversations():
     """A partner that answers: caches go on, rows leave and come back."""
 
