@@ -126,8 +126,8 @@ class Masters(torch.optim.AdamW):
         gₘ ← Σ float32(g) over micro-batches      m ← AdamW(m, gₘ)      p ← round(m)
 
     bfloat16 keeps 8 bits, so a step of 1e-6 is less than half of the last place of nearly every weight: p itself would stay where it
-    is. m moves, and p follows it on average from the first step on, since each m begins anywhere in the interval that rounds to its p
-    (were it p itself, as is usual, no weight would move before half of that interval has been covered). The groups hold the
+    is. m moves, and p follows it on average from the first step on, since masters begin spread evenly over the intervals that round to
+    their weights (at the weights, as is usual, none would move before half of its interval has been covered). The groups hold the
     masters, whose gradients are therefore what `zero_grad`, clipping and the norm see; a weight's own gradient goes to its master as
     soon as it is there, and is freed. Weights of 32 bits (a value head) are their own masters.
 
@@ -145,7 +145,7 @@ class Masters(torch.optim.AdamW):
 
     def __init__(self, groups: Sequence[dict[str, Any]], **options: Any) -> None:
         weights = [p for group in groups for p in group["params"] if narrow(p)]
-        self._pairs = [(p, _drawn(p.detach(), i)) for i, p in enumerate(weights)]
+        self._pairs = [(p, _spread(p.detach(), i)) for i, p in enumerate(weights)]
         master = dict(self._pairs)
         super().__init__([{**g, "params": [master.get(p, p) for p in g["params"]]} for g in groups], **options)
         hooks = [p.register_post_accumulate_grad_hook(partial(_hand_over, m)) for p, m in self._pairs]
@@ -177,13 +177,16 @@ def _heed(master: Tensor, weight: Tensor) -> None:
     torch.where(master.to(weight.dtype) == weight, master, weight, out=master)
 
 
-def _drawn(weight: Tensor, seed: int) -> Tensor:
-    """Masters that round to the weight, each drawn evenly from all numbers that do: the weight is the upper half of their bits."""
-    generator = torch.Generator().manual_seed(seed)  # of the CPU: a seed draws the same wherever the weights are
-    lower = torch.randint(1 - 2**15, 2**15, weight.shape, dtype=torch.int32, generator=generator)
-    drawn = weight.float().view(torch.int32).add_(lower.to(weight.device)).view(torch.float32)
-    _heed(drawn, weight)  # 0, and what is not finite, has no neighbours on both sides
-    return drawn
+def _spread(weight: Tensor, first: int) -> Tensor:
+    """Masters spread evenly over the numbers that round to their weights, which are the upper half of their bits.
+
+    The lower half are the multiples of the golden ratio from the `first` on, modulo 1: even among neighbours, and no chance.
+    """
+    place = torch.arange(first, first + weight.numel(), dtype=torch.int32, device=weight.device)
+    lower = (place.mul_(-1640531535) >> 16).view(weight.shape)  # the ratio's 32 bits, as a signed number
+    master = (weight.float().view(torch.int32) + lower).view(torch.float32)
+    _heed(master, weight)  # 0, and what is not finite, has no neighbours on both sides
+    return master
 
 
 @torch.no_grad()

@@ -91,6 +91,7 @@ def test_masters_begin_evenly_where_they_round_to_the_weights() -> None:
     part = (master[7:].view(torch.int32) - module.w.detach()[7:].float().view(torch.int32)).double() / 2**16
     assert part.abs().max() <= 0.5 and abs(float(part.mean())) < 0.01
     assert float(part.std()) == pytest.approx(12**-0.5, rel=0.02)
+    assert float((part[1:] * part[:-1]).mean()) == pytest.approx(-0.0347, abs=0.0005)  # (1 − 6r(1 − r)) / 12, r = .618
     assert torch.equal(master[7:], masters(AdamW().build(module))[0][7:]), "no luck: the same for the same weights"
 
 
