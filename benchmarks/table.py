@@ -74,8 +74,9 @@ def main() -> None:
                 continue  # not measured yet
             m = kept["machine"]
             print(f"\n### {name}, {kept['arguments']['model']}\n")
+            where = f"{m['gpu']}, {kept['arguments']['dtype']}; " if "gpu" in m else ""
             print(
-                f"{m['threads']} threads on {m['cores']} cores, {m['read_gb_s']:.0f} GB/s, {m['matmul_gflop_s']:.0f} GFLOP/s.\n"
+                f"{where}{m['threads']} threads on {m['cores']} cores, {m['read_gb_s']:.0f} GB/s, {m['matmul_gflop_s']:.0f} GFLOP/s.\n"
             )
             print("\n".join(make(kept["summary"])))
 
