@@ -4,7 +4,9 @@ A recording is of fixed tensors: so many rows, so many columns of the cache. Bot
 run. Rows that fill up write their keys into a spare slot of the cache and are not read; columns that are not there yet are masked.
 Recordings hold while cache and weights stay where they are in memory; what is changed in place is seen by the next replay.
 
-Left out: sampling from the logits, prompts and replies (their shapes seldom come twice). What can be recorded is found by trying.
+What can be recorded is found by trying: a first replay that finds other numbers than the step itself is not used.
+
+Left out: sampling from the logits, prompts and replies (their shapes seldom come twice).
 
 `cuda_graph` is **untried**: there was no GPU. All else is tested on a CPU, with recorded tensor operations in its place.
 """
@@ -28,6 +30,7 @@ __all__ = ["Record", "Recorded", "again", "cuda_graph"]
 
 COLUMNS = 256  # of the cache: recordings are of multiples
 FEW = 32  # rows up to which recordings are of powers of two; beyond, of multiples
+NEAR = 2e-2  # of a replay to the step that it repeats, relative to the largest number: half precision
 
 Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], Any], Tensor]]
 """Given a function of tensors that stay where they are: what runs it again, and the tensor that then holds its result."""
@@ -42,7 +45,9 @@ def cuda_graph(run: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_pool()):
+    with torch.cuda.graph(
+        graph, pool=_pool(), capture_error_mode="thread_local"
+    ):  # tools and rewards have threads of their own
         result = run()
     return graph.replay, result
 
@@ -118,12 +123,21 @@ class Recorded:
             return forward.hidden(Step(cache, row, position, columns, exact=False), token, position)
 
         try:
-            return _Recording(token, position, row, *self.record(run))
+            wanted = run().clone()
+            replay, result = self.record(run)
+            replay()
+            if not _near(result, wanted):
+                raise RuntimeError("a replay finds other numbers")
+            return _Recording(token, position, row, replay, result)
         except RuntimeError as error:
             cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
             warnings.warn(f"steps of this model cannot be recorded, so decoding is slower: {cause}", stacklevel=2)
             self.record = again
             return _Recording(token, position, row, *again(run))
+
+
+def _near(got: Tensor, wanted: Tensor) -> bool:
+    return bool((got - wanted).abs().max() <= NEAR * (1 + wanted.abs().max()))  # nor is NaN
 
 
 def _rows(n: int, slots: int) -> int:

@@ -99,18 +99,25 @@ def test_a_cache_that_grows_takes_its_recordings_with_it():
     assert same(replayed, Engine(policy, slots=3).generate(long, Sampling(max_tokens=300), seed(1)))
 
 
-def test_what_cannot_be_recorded_is_run(recwarn):
-    def refuse(run):
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+def refuse(run):
+    raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
+
+def mislead(run):
+    """A replay that does nothing."""
+    return (lambda: None), torch.zeros_like(run())
+
+
+@pytest.mark.parametrize("record,cause", [
+    (refuse, "operation not permitted when stream is capturing"), (mislead, "a replay finds other numbers"),
+])  # fmt: skip
+def test_what_cannot_be_recorded_is_run(record, cause, recwarn):
     policy = make()
-    engine = Engine(policy, slots=4, record=refuse)
+    engine = Engine(policy, slots=4, record=record)
     replayed = engine.generate(asked(), Sampling(max_tokens=12), seed())
     assert same(replayed, Engine(policy, slots=4).generate(asked(), Sampling(max_tokens=12), seed()))
     told = [str(w.message) for w in recwarn if "cannot be recorded" in str(w.message)]
-    assert told == [
-        "steps of this model cannot be recorded, so decoding is slower: operation not permitted when stream is capturing"
-    ]
+    assert told == [f"steps of this model cannot be recorded, so decoding is slower: {cause}"]
 
 
 def test_rows_that_fill_up_touch_no_slot():
