@@ -14,6 +14,7 @@ help:
 	@echo "make check      lint, format and types"
 	@echo "make bench      quick benchmarks beside the peers (PEER=PYTHON with trl; DEVICE=cuda DTYPE=bfloat16)"
 	@echo "make bench-full all of them, into benchmarks/results (PEER=PYTHON MODEL=DIR VLLM=PYTHON RESUME=--resume)"
+	@echo "                both take DEVICE=cuda DTYPE=bfloat16"
 
 setup: .venv/.ready
 
@@ -46,18 +47,19 @@ bench: setup
 	$(PY) benchmarks/grpo_step.py --rounds 1 --steps 3 $(if $(PEER),--peer $(PEER)) $(ON)
 
 # RESUME=--resume goes on with what benchmarks/results holds after an interruption.
-BENCH_OUT := benchmarks/results
+BENCH_OUT := benchmarks/results$(if $(DEVICE),/$(DEVICE))
 bench-full: setup
-	$(PY) benchmarks/engine.py --batch 1 8 32 64 128 256 --repeats 5 --json $(BENCH_OUT)/engine.json $(RESUME)
-	$(PY) benchmarks/learner.py --repeats 7 --json $(BENCH_OUT)/learner.json $(RESUME)
-	$(PY) benchmarks/grpo_step.py --rounds 5 --steps 5 --json $(BENCH_OUT)/grpo_step.json $(if $(PEER),--peer $(PEER)) $(RESUME)
+	mkdir -p $(BENCH_OUT)
+	$(PY) benchmarks/engine.py --batch 1 8 32 64 128 256 --repeats 5 --json $(BENCH_OUT)/engine.json $(ON) $(RESUME)
+	$(PY) benchmarks/learner.py --repeats 7 --json $(BENCH_OUT)/learner.json $(ON) $(RESUME)
+	$(PY) benchmarks/grpo_step.py --rounds 5 --steps 5 --json $(BENCH_OUT)/grpo_step.json $(if $(PEER),--peer $(PEER)) $(ON) $(RESUME)
 	$(PY) benchmarks/scaling.py --json $(BENCH_OUT)/scaling.json $(RESUME)
 ifneq ($(MODEL),)
 	$(PY) benchmarks/engine.py --model $(MODEL) --batch 1 8 32 64 --tokens 48 --repeats 2 --json $(BENCH_OUT)/engine_model.json \
-		$(if $(VLLM),--peer $(VLLM)) $(RESUME)
-	$(PY) benchmarks/learner.py --model $(MODEL) --groups 2 --group 4 --repeats 3 --json $(BENCH_OUT)/learner_model.json $(RESUME)
+		$(if $(VLLM),--peer $(VLLM)) $(ON) $(RESUME)
+	$(PY) benchmarks/learner.py --model $(MODEL) --groups 2 --group 4 --repeats 3 --json $(BENCH_OUT)/learner_model.json $(ON) $(RESUME)
 	$(PY) benchmarks/grpo_step.py --model $(MODEL) --prompts 1 --tokens 64 --rounds 3 --steps 2 --json $(BENCH_OUT)/grpo_step_model.json \
-		$(if $(PEER),--peer $(PEER)) $(RESUME)
+		$(if $(PEER),--peer $(PEER)) $(ON) $(RESUME)
 endif
 
 clean:

@@ -45,9 +45,8 @@ def cuda_graph(run: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(
-        graph, pool=_pool(), capture_error_mode="thread_local"
-    ):  # tools and rewards have threads of their own
+    # tools and rewards have threads of their own, which may use the GPU meanwhile
+    with torch.cuda.graph(graph, pool=_pool(), capture_error_mode="thread_local"):
         result = run()
     return graph.replay, result
 
