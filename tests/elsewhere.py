@@ -25,6 +25,8 @@ import torch
 from torch import Tensor
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
+from logpi.policies import loading
+
 NAME = "elsewhere"
 aten: Any = torch.ops.aten
 ACROSS = {
@@ -178,4 +180,5 @@ def _install() -> list[torch.library.Library]:
     return [general, kernels]
 
 
+loading.PLACES.add(NAME)
 _KEPT = _install() if "LOGPI_DEVICE" not in os.environ else []  # which names a real one

@@ -17,6 +17,7 @@ import torch
 
 __all__ = ["four_bits", "load_model", "load_tokenizer", "place", "quiet"]
 
+PLACES = {"cpu", "cuda"}  # kinds of devices that models are known to run on
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -67,7 +68,9 @@ def place(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"unknown device {device!r}: cpu, cuda, cuda:1, … or auto") from None
+        found = None
+    if found is None or found.type not in PLACES:
+        raise ValueError(f"unknown device {str(device)!r}: cpu, cuda, cuda:1, … or auto")
     if found.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
@@ -141,7 +144,7 @@ def _resolve(path: str | Path) -> tuple[str, dict[str, str]]:
             raise ValueError(f"{path} holds {len(files)} GGUF files; name one, such as {files[0]}")
         return str(local), {"gguf_file": files[0].name}
     name = str(path)
-    if local.exists() or name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") > 1:
+    if local.exists() or name.startswith((".", "/", "~", "runs/")) or name.endswith(".gguf") or name.count("/") > 1:
         raise ValueError(f"no model at {path}: give a directory, a .gguf file, or a name on the Hugging Face hub")
     return name, {}
 

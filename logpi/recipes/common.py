@@ -34,6 +34,7 @@ __all__ = [
     "finish",
     "mistakes",
     "opened",
+    "placed",
     "read",
     "settings",
     "stage",
@@ -95,7 +96,9 @@ class RunArguments:
     seed: int = option(0, help="of data, sampling and shuffling")
     save_every: int = option(20, help="steps between checkpoints", least=1)
     trackers: tuple[str, ...] = option((), help="besides JSON lines and TensorBoard: wandb, trackio, mlflow", nargs="*")
-    resume: Path | None = option(None, help="go on with this run, exactly where it was; give nothing else")
+    resume: Path | None = option(
+        None, help="go on with this run, exactly where it was; give nothing else (but another --device)"
+    )
 
 
 @contextmanager
@@ -113,21 +116,33 @@ def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A
         return parse(cls, argv, prog=f"logpi {command}", description=description)
     words = [w for word in argv for w in (word.split("=", 1) if word.startswith("--") else [word])]
     given = dict(zip(words[::2], words[1::2], strict=False))
-    placed = "device" in cls.__dataclass_fields__
-    if len(words) != 2 * len(given) or not given.keys() <= {"--resume", *(["--device"] if placed else [])}:
-        other = " but --device" if placed else ""
+    movable = "device" in cls.__dataclass_fields__
+    if len(words) != 2 * len(given) or not given.keys() <= {"--resume", *(["--device"] if movable else [])}:
+        other = " but --device" if movable else ""
         raise UserError(
             f"--resume goes on with a run's own arguments: logpi {command} --resume RUN, and nothing else{other}"
         )
-    from logpi.runs.directory import read_arguments
+    from logpi.runs.directory import keep_argument, read_arguments
 
     path = Path(given["--resume"])
     saved_command, saved = read_arguments(path)
     if saved_command != command:
         raise UserError(f"{path} is a run of `logpi {saved_command}`: logpi {saved_command} --resume {path}")
-    if placed:  # runs older than that option were on the CPU
-        saved["device"] = given.get("--device", saved.get("device", "cpu"))
+    if movable:  # runs older than that option were on the CPU
+        saved.setdefault("device", "cpu")
+    if "--device" in given:
+        saved["device"] = placed(given["--device"])
+        keep_argument(path, "device", saved["device"])
     return from_json(cls, saved | {"resume": str(path)})
+
+
+def placed(device: str) -> str:
+    """The same, if there is such a device here. Raises UserError if not."""
+    from logpi.policies.loading import place
+
+    with mistakes():
+        place(device)
+    return device
 
 
 def available(arguments: RunArguments) -> None:

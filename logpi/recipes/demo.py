@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from logpi.arguments import option, parse
-from logpi.recipes.common import DEVICES, base_model, mistakes, stage
-from logpi.recipes.rl import RL
+from logpi.recipes.common import DEVICES, base_model, mistakes, placed, stage
+from logpi.recipes.rl import RL, algorithm_of
 from logpi.recipes.rl import run as run_rl
 from logpi.recipes.sft import SFT
 from logpi.recipes.sft import run as run_sft
@@ -44,7 +44,10 @@ class Demo:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(Demo, argv, "logpi demo", __doc__ or "")
+    placed(a.device)
     out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/demo-{i}")).exists())
+    with mistakes():
+        algorithm_of(rl(a, out))  # before anything is made
     start = time.perf_counter()
     rows = [_measure(a, "untrained", base(a, out), 0.0)]
     rows.append(_measure(a, "SFT", *stage(run_sft, sft(a, out))))

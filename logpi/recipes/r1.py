@@ -22,7 +22,7 @@ from pathlib import Path
 from logpi.arguments import to_json
 from logpi.errors import UserError
 from logpi.recipes import r1_demo, r1_report
-from logpi.recipes.common import available, mistakes, opened, read
+from logpi.recipes.common import available, mistakes, opened, placed, read
 from logpi.recipes.r1_stages import JOBS, R1, STAGES, Stage, done, harvest, job, judged, settled, stage_settings, told
 from logpi.runs import disk
 
@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     a = read(R1, words, "r1", __doc__ or "")
     if anew and a.resume is None:
         raise UserError(f"--from runs a stage of a run anew: logpi r1 --resume RUN --from {anew}")
+    if a.device and a.resume is None:
+        placed(a.device)
     with mistakes():
         a = replace(a, set=(*a.set, *pairs))
     run(a, anew)

@@ -23,6 +23,7 @@ class Repeat:
 
     run: Path = option(help="a run's directory", positional=True)
     out: Path | None = option(None, help="the new run's directory (default: runs/COMMAND-1, -2, …)")
+    device: str | None = option(None, help="cpu, cuda, cuda:1, … (default: that of the run)")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
     command, saved = read_arguments(a.run)
     if command not in COMMANDS:
         raise UserError(f"{a.run} was made by {command!r}, which this version does not have")
+    if a.device is not None:
+        saved["device"] = a.device
     words = words_of({k: v for k, v in saved.items() if k not in ("out", "resume")})
     if a.out is not None:
         words += ["--out", str(a.out)]

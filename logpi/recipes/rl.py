@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from logpi.train import Evaluate
     from logpi.types import Policy
 
-__all__ = ["RECIPES", "RL", "main", "run"]
+__all__ = ["RECIPES", "RL", "algorithm_of", "main", "run"]
 
 ROUNDING = 0.1  # nats, on average: two forwards of 16-bit weights differ by 0.007 to 0.05 (in single tokens by 0.4)
 CURVES = (
@@ -128,7 +128,7 @@ def run(a: RL) -> None:
 
     available(a)
     with mistakes():
-        made = _algorithm(a)
+        made = algorithm_of(a)
         task = make_task(a.task)
         judged = make_rewards(a.rewards, a.device) if a.rewards else task.reward
         first = task.rows("train", a.seed)[:32]
@@ -180,7 +180,7 @@ def _train(a: RL, saver: Any, learner: Learner, rollout: TextRollout, evaluator:
         finish(home, saver, learner, outcome, (*CURVES, *(parts if len(names) > 1 else ()), *tools, "kl_sequence"))
 
 
-def _algorithm(a: RL) -> Algorithm:
+def algorithm_of(a: RL) -> Algorithm:
     """The algorithm with the command line's settings; refused if it cannot learn from samples of a policy."""
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known

@@ -23,7 +23,7 @@ from typing import Any
 
 from logpi.arguments import option, parse
 from logpi.recipes import prefer, reward_model, rl, sft
-from logpi.recipes.common import DEVICES, base_model, stage
+from logpi.recipes.common import DEVICES, base_model, placed, stage
 
 __all__ = ["Demo", "gold", "main"]
 
@@ -65,6 +65,7 @@ def gold(prompt: str, response: str) -> float:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(Demo, argv, "logpi preferences-demo", __doc__ or "")
+    placed(a.device)
     out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/preferences-demo-{i}")).exists())
     _data(a, out)
     jobs = {"SFT": (sft, _sft(a, out)), "reward model": (reward_model, _reward(a, out)),

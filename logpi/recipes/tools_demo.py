@@ -19,7 +19,7 @@ from typing import Any
 
 from logpi.arguments import option, parse
 from logpi.recipes import rl, sft
-from logpi.recipes.common import DEVICES, base_model, stage
+from logpi.recipes.common import DEVICES, base_model, placed, stage
 
 __all__ = ["EXPERIMENTS", "Demo", "Experiment", "Lane", "main"]
 
@@ -115,6 +115,7 @@ class Demo:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(Demo, argv, "logpi tools-demo", __doc__ or "")
+    placed(a.device)
     from logpi.recipes.tools_demo_report import report
 
     experiment = EXPERIMENTS[a.experiment]

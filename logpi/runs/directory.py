@@ -57,6 +57,13 @@ def read_arguments(path: str | Path) -> tuple[str, dict[str, Any]]:
         raise RunError(f"cannot read {path}/arguments.json: {error}") from None
 
 
+def keep_argument(path: Path, name: str, value: Any) -> None:
+    """Change one of a run's arguments for good."""
+    command, arguments = read_arguments(path)
+    with disk.reported(f"write {path / 'arguments.json'}"):
+        _write_arguments(path, command, arguments | {name: value})
+
+
 class Run:
     """A run that is being written; made by `Run.create` or `Run.open`. One process at a time: the directory is locked.
 

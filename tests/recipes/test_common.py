@@ -36,8 +36,9 @@ def test_a_base_model_is_there_whole_or_not_at_all_and_is_made_once(tmp_path):
 
 def test_a_device_is_found_or_refused_in_one_line(monkeypatch):
     assert place("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"unknown device 'gpu': cpu, cuda, cuda:1, … or auto"):
-        place("gpu")
+    for name in ("gpu", "mps", "meta"):
+        with pytest.raises(ValueError, match=rf"unknown device '{name}': cpu, cuda, cuda:1, … or auto"):
+            place(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert place("auto") == torch.device("cpu")
     for name in ("cuda", "cuda:1"):
@@ -66,7 +67,10 @@ def test_a_run_goes_on_where_it_was_or_where_it_is_told_to(tmp_path):
     assert resumed().device == "auto" and resumed(device="cuda").device == "cuda" and resumed().steps == 7
     assert resumed(device="").device == "cpu"
     assert resumed("--device=cpu", device="cuda:1").device == "cpu"
-    assert read(RL, [f"--resume={tmp_path}", "--device", "cuda"], "rl", "").device == "cuda"
+    assert read(RL, [f"--resume={tmp_path}"], "rl", "").device == "cpu"  # and stays there
+    with pytest.raises(UserError, match="unknown device 'gpu'"):
+        resumed("--device", "gpu", device="cuda")
+    assert read(RL, [f"--resume={tmp_path}"], "rl", "").device == "cuda"
     for words in (["--device"], ["--seed", "1"], ["--device", "cpu", "more"]):
         with pytest.raises(UserError, match="nothing else but --device"):
             resumed(*words)
@@ -76,3 +80,22 @@ def test_a_resumed_run_may_lack_the_gpus_that_it_had():
     from logpi.runs.rng import load_rng_state, rng_state
 
     load_rng_state(rng_state() | {"cuda": [torch.get_rng_state()]})
+
+
+@pytest.mark.parametrize("command", ["demo", "rlhf_demo", "tools_demo", "r1"])
+def test_a_device_that_is_not_there_leaves_nothing_behind(command, tmp_path):
+    from importlib import import_module
+
+    words = ["search"] if command == "tools_demo" else []
+    with pytest.raises(UserError, match="unknown device 'gpu'"):
+        import_module(f"logpi.recipes.{command}").main([*words, "--device", "gpu", "--out", str(tmp_path / "x")])
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("algorithm,cause", [("nope", "unknown algorithm"), ("sft", "learns from given data")])
+def test_the_demo_knows_its_algorithm_before_it_begins(algorithm, cause, tmp_path):
+    from logpi.recipes.demo import main
+
+    with pytest.raises(UserError, match=cause):
+        main(["--algorithm", algorithm, "--out", str(tmp_path / "x")])
+    assert not (tmp_path / "x").exists()
