@@ -22,13 +22,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 from logpi.policies import loading
 
 NAME = "elsewhere"
 aten: Any = torch.ops.aten
+Library = library.Library
 ACROSS = {
     aten.copy_.default,
     aten._copy_from.default,
@@ -168,11 +169,11 @@ def _moved(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
         torch.__future__.set_swap_module_params_on_conversion(before)
 
 
-def _install() -> list[torch.library.Library]:
+def _install() -> list[Library]:
     """Make the device known to torch; what is returned must be kept for as long as it is used."""
     _setup_privateuseone_for_python_backend(NAME, _Module())
     torch.nn.Module._apply = _moved
-    general, kernels = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+    general, kernels = Library("_", "IMPL"), Library("aten", "IMPL")
     general.fallback(lambda func, *args, **kwargs: _run(func, args, kwargs), "PrivateUse1")
     for name in MADE:
         kernels.impl(name, _kernel(name), "PrivateUse1")
