@@ -24,40 +24,10 @@ from logpi.ops.time import own
 from logpi.ops.trust_region import add_, conjugate_gradient, fisher_vector_product, flat, largest_step, line_search
 from logpi.ops.weights import TokenMean
 from logpi.optimizers import narrow
+from logpi.tally import Tally, read
 from logpi.types import Batch, Evaluation, Objective, Policy, Targets
 
-__all__ = ["SGD", "Actions", "Groups", "Look", "Shuffle", "Tally", "TrustRegion"]
-
-
-class Tally:
-    """Puts together diagnostics of micro-batches: token means by their number of tokens, `…/max` and `…/min` as extremes,
-    `+…` as sums (the sign is dropped). All are read at once: until then a GPU is not waited for."""
-
-    def __init__(self) -> None:
-        self._pieces: list[tuple[Mapping[str, Tensor], Tensor]] = []
-
-    def add(self, metrics: Mapping[str, Tensor], tokens: Tensor) -> None:
-        self._pieces.append((metrics, tokens))
-
-    def means(self) -> dict[str, float]:
-        names = list(dict.fromkeys(k for metrics, _ in self._pieces for k in metrics))
-        return dict(zip((x.removeprefix("+") for x in names), _read([self._mean(x) for x in names]), strict=True))
-
-    def _mean(self, name: str) -> Tensor:
-        found = [(metrics[name], tokens) for metrics, tokens in self._pieces if name in metrics]
-        if len(found) == 1:
-            return found[0][0]
-        values = torch.stack([x for x, _ in found])
-        if name.startswith("+"):
-            return values.sum()
-        if name.endswith(("/max", "/min")):
-            return values.amax() if name.endswith("/max") else values.amin()
-        counts = torch.stack([n for _, n in found]).to(values.dtype)
-        return (values * counts).sum() / counts.sum().clamp(min=1)
-
-
-def _read(numbers: list[Tensor]) -> list[float]:
-    return torch.stack(numbers).tolist() if numbers else []
+__all__ = ["SGD", "Actions", "Groups", "Look", "Shuffle", "TrustRegion"]
 
 
 Look = Callable[[Mapping[str, float]], None]
@@ -259,7 +229,7 @@ class SGD:
             optimizer.step()
         return {
             **means,
-            "loss": sum(_read(losses)),
+            "loss": sum(read(losses)),
             "grad_norm": norm,
             "idle_rows": 1.0 - made.busy / max(1, made.rows),
             "skipped": float(not fine),

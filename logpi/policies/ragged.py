@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Kernel", "Ragged", "kernel", "plainly"]
+__all__ = ["Kernel", "Ragged", "kernel", "near", "plainly"]
 
 Kernel = Callable[..., Any]
 """What `torch.nn.attention.varlen.varlen_attn` promises; see `plainly`."""
@@ -158,8 +158,9 @@ def _agree(
     for attend, (q, k, v) in ((found, leaves), (plainly, [x.float() for x in leaves])):
         out = rows.attend(attend, q, k, v, size**-0.5, window)
         sides.append((out.detach(), *torch.autograd.grad(out, leaves, slope.detach().to(out.dtype))))
-    return all(map(_near, *sides))
+    return all(map(near, *sides))
 
 
-def _near(got: Tensor, wanted: Tensor) -> bool:
+def near(got: Tensor, wanted: Tensor) -> bool:
+    """Whether what a GPU found is what it should be, up to half precision."""
     return bool((got.float() - wanted.float()).abs().max() <= NEAR * (1 + wanted.float().abs().max()))  # nor is NaN

@@ -114,9 +114,8 @@ class Step:
         if q.device.type == "cpu":
             return single(q, keys, values, self._mask(rule.window, heads, q.dtype), rule)
         mask = self._mask(rule.window, 1, q.dtype)[:, None]
-        asking = q.view(
-            n, heads, -1, size
-        )  # heads that share keys are several queries of one, which every kernel can do
+        # heads that share keys are several queries of one, which every kernel can do
+        asking = q.view(n, heads, -1, size)
         return F.scaled_dot_product_attention(asking, keys, values, mask, scale=rule.scaling).flatten(1, 2)
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

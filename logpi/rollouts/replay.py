@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from logpi.policies.causal_lm import CausalLM
+from logpi.policies.ragged import near
 from logpi.rollouts.cache import Cache, Step
 from logpi.rollouts.prompts import Forward
 
@@ -30,7 +31,6 @@ __all__ = ["Record", "Recorded", "again", "cuda_graph"]
 
 COLUMNS = 256  # of the cache: recordings are of multiples
 FEW = 32  # rows up to which recordings are of powers of two; beyond, of multiples
-NEAR = 2e-2  # of a replay to the step that it repeats, relative to the largest number: half precision
 
 Record = Callable[[Callable[[], Tensor]], tuple[Callable[[], Any], Tensor]]
 """Given a function of tensors that stay where they are: what runs it again, and the tensor that then holds its result."""
@@ -125,7 +125,7 @@ class Recorded:
             wanted = run().clone()
             replay, result = self.record(run)
             replay()
-            if not _near(result, wanted):
+            if not near(result, wanted):
                 raise RuntimeError("a replay finds other numbers")
             return _Recording(token, position, row, replay, result)
         except RuntimeError as error:
@@ -133,10 +133,6 @@ class Recorded:
             warnings.warn(f"steps of this model cannot be recorded, so decoding is slower: {cause}", stacklevel=2)
             self.record = again
             return _Recording(token, position, row, *again(run))
-
-
-def _near(got: Tensor, wanted: Tensor) -> bool:
-    return bool((got - wanted).abs().max() <= NEAR * (1 + wanted.abs().max()))  # nor is NaN
 
 
 def _rows(n: int, slots: int) -> int:
