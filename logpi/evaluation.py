@@ -266,6 +266,7 @@ class Evaluator:
             "answer": a.row.get("answer"),
             "level": a.row.get("level", a.row.get("category")),
             "completions": list(a.texts),
+            "prefix": a.prefix,
             "right": marks[self.rewards.names[0]],
             "lenient": marks[self.lenient] if self.lenient else None,
             "answers": [find(t) for t in a.texts] if find else None,

@@ -161,7 +161,7 @@ def _share(values: Sequence[float | None]) -> float:
 def joined(policy: CausalLM, p: Partial, c: Completion) -> Partial:
     """A beginning with what followed it, and why that stopped."""
     tokens, logp = torch.cat([p.tokens, c.tokens]), torch.cat([p.logp, c.logp])
-    text = policy.tokenizer.decode(tokens, skip_special_tokens=True)
+    text = policy.template.said(tokens)
     return replace(p, tokens=tokens, logp=logp, text=text, stop=c.stop)
 
 
@@ -170,7 +170,7 @@ def beginnings(policy: CausalLM, whole: Partial, step: str) -> list[Partial]:
     out, start = [], 0
     for end in range(1, len(whole.tokens)) if step else ():
         if step in policy.tokenizer.decode(whole.tokens[start:end]):
-            text = policy.tokenizer.decode(whole.tokens[:end], skip_special_tokens=True)
+            text = policy.template.said(whole.tokens[:end])
             out.append(replace(whole, tokens=whole.tokens[:end], logp=whole.logp[:end], text=text, stop=""))
             start = end
     return [*out, whole]

@@ -22,11 +22,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from os.path import commonprefix
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from logpi.envs.pairs import implicit_prompt
 from logpi.envs.rows import Row, Split, check_split, in_test
 from logpi.rewards import NAMES as REWARDS
 from logpi.rewards import Rewards, Weighted
@@ -196,17 +196,6 @@ def _as_answer(value: Any, where: str) -> str | list[str]:
     return plain if isinstance(value, list) else plain[0]
 
 
-def _shared(chosen: Any, rejected: Any) -> Any:
-    """The prompt of a pair without one: the messages, or the text up to a space, with which both begin."""
-    if isinstance(chosen, list) and isinstance(rejected, list):
-        same = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), None)
-        return chosen[:same] if same else None
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        common = commonprefix([chosen, rejected])
-        return common[: common.rfind("Assistant:") + 10] if "Assistant:" in common else common.rpartition(" ")[0]
-    return None
-
-
 def _from_messages(messages: Any, where: str) -> tuple[Any, str]:
     """A conversation as a prompt and the assistant's last message, the demonstration."""
     _check_messages(messages, "messages", where)
@@ -242,7 +231,8 @@ def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
     elif prompt is None and "text" in row:
         prompt, completion = "", row["text"]
     elif prompt is None and "chosen" in row:
-        prompt = _shared(row["chosen"], row.get("rejected"))
+        row |= implicit_prompt(row["chosen"], row.get("rejected"))
+        prompt = row.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
         _check_messages(prompt, "prompt", where)
     answer, working = _answer(row)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from logpi.ops.distributions import Categorical, Distributions
+from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.heads import Head, score
 from logpi.policies.packing import ATTENTION, Packed, Packing, pack, register, sent, spread
 from logpi.policies.trunk import trunk
@@ -42,6 +43,7 @@ class CausalLM(nn.Module):
         temperature: > 0, part of the policy: log-probabilities and entropies are those of logits / temperature.
         chunk: logits alive at a time; 2**24 is 64 MB in float32, the default on a CPU. On a GPU it is 2**26: for a product of few
             rows it reads the whole matrix all the same. More than one chunk are computed again in backward.
+        template_options: variables of the chat template. end_token: what ends an answer, instead of what the template writes.
 
     Raises:
         ValueError: not a causal model, or the temperature is not positive.
@@ -56,6 +58,8 @@ class CausalLM(nn.Module):
         gradient_checkpointing: bool = False,
         temperature: float = 1.0,
         chunk: int | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        end_token: str = "",
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -63,6 +67,8 @@ class CausalLM(nn.Module):
         self.model: Any = model
         self.tokenizer: Any = tokenizer
         self.temperature = temperature
+        self.template_options, self.end_token = template_options or {}, end_token
+        self._template: tuple[Any, ChatTemplate] | None = None
         self.chunk = chunk or (2**24 if self.device.type == "cpu" else 2**26)
         config = model.config.get_text_config()
         self.value_head = _value_head(config.hidden_size, self.device) if critic else None
@@ -114,11 +120,17 @@ class CausalLM(nn.Module):
         return policy
 
     def save(self, directory: str | Path) -> None:
-        """Write what `transformers.AutoModelForCausalLM` and `AutoTokenizer` load, and the value head beside it."""
+        """Write what `transformers.AutoModelForCausalLM` and `AutoTokenizer` load, and the value head beside it.
+
+        Whoever loads it stops where it learned to stop: the generation config has the token that ends a turn.
+        """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         from logpi.policies.loading import quiet
 
+        stops = self.eos_ids
+        if not set(stops) <= set(self.template.stops):
+            self.model.generation_config.eos_token_id = list(stops) if len(stops) > 1 else stops[0]
         with self.plain_attention(), quiet():
             self.model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
@@ -138,12 +150,19 @@ class CausalLM(nn.Module):
         return self.model.get_output_embeddings().weight.shape[0]
 
     @property
-    def eos_ids(self) -> tuple[int, ...]:
-        """Every token that ends a response: the generation config's and the tokenizer's."""
+    def template(self) -> ChatTemplate:
+        """The tokenizer with its chat template, and how answers end."""
         ids = self.model.generation_config.eos_token_id
-        ids = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
-        own = self.tokenizer.eos_token_id
-        return tuple(dict.fromkeys(ids + ([] if own is None else [own])))
+        stops = () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
+        key = (self.tokenizer, self.tokenizer.chat_template, self.tokenizer.eos_token_id, stops)
+        if self._template is None or self._template[0] != key:
+            self._template = key, ChatTemplate(self.tokenizer, self.template_options, self.end_token, stops)
+        return self._template[1]
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every token that ends a response; last the one that ends a turn in the chat template."""
+        return self.template.ends
 
     @property
     def head(self) -> Head:
@@ -158,17 +177,7 @@ class CausalLM(nn.Module):
         Raises:
             ValueError: messages, but the tokenizer has no chat template.
         """
-        if not isinstance(prompt, str):
-            if self.tokenizer.chat_template is None:
-                raise ValueError("the model has no chat template: give prompts as strings, or set the tokenizer's")
-            return list(
-                self.tokenizer.apply_chat_template(
-                    prompt, tools=list(tools) or None, add_generation_prompt=True, return_dict=False
-                )
-            )
-        ids = list(self.tokenizer(prompt)["input_ids"])
-        ended = ids and ids[-1] == self.tokenizer.eos_token_id and not prompt.endswith(self.tokenizer.eos_token)
-        return ids[:-1] if ended else ids  # some tokenizers close every text; a prompt is not finished
+        return self.template.plain(prompt) if isinstance(prompt, str) else self.template.ids(prompt, tools)
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
         """[N, d] last hidden states of packed tokens ids [N] at positions [N]; rows are what `packing` says.

@@ -9,7 +9,7 @@ Left out: what a pair is (`rollouts/pairs.py`), and how a reward enters a sum of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from logpi.policies.causal_lm import CausalLM
+from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.loading import DTYPES, four_bits, load_tokenizer, place, quiet
 from logpi.policies.packing import ATTENTION, pack, register, sent, spread
 from logpi.types import Batch, Evaluation
@@ -48,6 +49,7 @@ class RewardModel(nn.Module):
                              "it needs a linear layer `score` with one output")  # fmt: skip
         head.to(torch.promote_types(head.weight.dtype, torch.float32))  # scores of 8 bits would tie
         self.model, self.tokenizer = model, tokenizer
+        self._template: ChatTemplate | None = None
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
@@ -114,18 +116,26 @@ class RewardModel(nn.Module):
         return self.model.score.weight.device
 
     @property
+    def template(self) -> ChatTemplate:
+        """The tokenizer with its chat template, and how answers end."""
+        if self._template is None or self._template.tokenizer.chat_template != self.tokenizer.chat_template:
+            self._template = ChatTemplate(self.tokenizer, self.chat.get("options", {}))
+        return self._template
+
+    @property
     def eos_ids(self) -> tuple[int, ...]:
-        return (self.tokenizer.eos_token_id,)
+        return self.template.ends
 
     @property
     def chat(self) -> dict[str, Any]:
-        """`wrap` and `system` of the prompts it was trained on; without a record, wrapped if there is a template."""
+        """`wrap`, `system` and template `options` of the prompts it was trained on; without a record, wrapped if there is a template."""
         known = self.model.config.to_dict().get(CHAT)
         return known or {"wrap": self.tokenizer.chat_template is not None, "system": ""}
 
-    def remember(self, wrap: bool, system: str) -> None:
+    def remember(self, wrap: bool, system: str, options: Mapping[str, Any]) -> None:
         """Keep with the model how its prompts are rendered."""
-        setattr(self.model.config, CHAT, {"wrap": wrap, "system": system})
+        setattr(self.model.config, CHAT, {"wrap": wrap, "system": system, "options": dict(options)})
+        self._template = None
 
     def hidden(self, tokens: Tensor, length: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
         """[N, d] last hidden states, and [B, W] which of them belongs to token w of row b (unspecified if not run). What is given

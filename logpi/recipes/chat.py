@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         with mistakes():
             prompt = template(policy, history if template.wrap else line)
             [[reply]] = engine.generate([Request(prompt, greedy=greedy)], sampling, generator)
-        text = policy.tokenizer.decode(reply.tokens, skip_special_tokens=True)
+        text = policy.template.said(reply.tokens)
         print(text)
         history.append({"role": "assistant", "content": text})
     return 0

@@ -65,10 +65,19 @@ class ModelArguments:
         "", help="for base models: text around plain prompts, with {prompt}; r1-zero: the published one"
     )
 
+    template_options: tuple[str, ...] = option(
+        (), help="variables of the chat template, e.g. enable_thinking=false (a row's chat_template_kwargs win)", nargs="*"
+    )
+    end_token: str = option("", help="the token that ends an answer (default: the one with which the chat template ends a turn)")
+
     def load(self, **options: Any) -> CausalLM:
         from logpi.policies.causal_lm import CausalLM
 
-        return CausalLM.load(self.model, **self.loading(), **options)
+        return CausalLM.load(self.model, **self.loading(), **self.ending(), **options)
+
+    def ending(self) -> dict[str, Any]:
+        """What the chat template is applied with, and what ends an answer."""
+        return {"template_options": settings(self.template_options), "end_token": self.end_token}
 
     def loading(self) -> dict[str, Any]:
         """What every model of the job is loaded with."""

@@ -49,4 +49,4 @@ def columns(task: Task) -> tuple[str, ...]:
     """What reward functions get beside the row's own columns."""
     from logpi.envs.text import ToolTask
 
-    return ("step", *(("turns", "step_reward") if isinstance(task, ToolTask) and task.env is not None else ()))
+    return ("step", "assistant_prefix", *(("turns", "step_reward") if isinstance(task, ToolTask) and task.env is not None else ()))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logpi.arguments import option
-from logpi.recipes.common import ModelArguments, RunArguments, available, finish, mistakes, opened, read
+from logpi.recipes.common import ModelArguments, RunArguments, available, finish, mistakes, opened, read, settings
 from logpi.recipes.roles import LoraArguments
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def run(a: RewardModelling) -> None:
         seed(a.seed)
         model = RewardModel.load(a.model, **a.loading(), **a.bits())
         wrap = model.tokenizer.chat_template is not None if a.chat is None else a.chat
-        model.remember(wrap, a.system)
+        model.remember(wrap, a.system, settings(a.template_options))
         saver, chat = a.adapt(model), Chat(wrap, a.system)
-        rows = read_pairs(model, keep(task.rows("train")), max_length=a.max_length, chat=chat)
-        test = read_pairs(model, keep(task.rows("test"))[: a.eval_items], max_length=a.max_length, chat=chat)
+        rows = read_pairs(model, keep(task.rows("train")), max_length=a.max_length, chat=chat, whole=True)
+        test = read_pairs(model, keep(task.rows("test"))[: a.eval_items], max_length=a.max_length, chat=chat, whole=True)
         rollout = Preferences(rows.groups, size=a.pairs, seed=a.seed)
         held_out = Preferences(test.groups, size=a.pairs)
         learner = Learner(model, made, AdamW(a.lr, warmup=a.warmup, schedule=Cosine(0.1)), total=a.steps, seed=a.seed)

@@ -101,7 +101,7 @@ def _labeller(a: StepLabels, judge: Any) -> Callable[[Sequence[dict[str, Any]], 
         distinct: dict[tuple[int, str], Partial] = {}
         for i, (request, sampled) in enumerate(zip(asked, engine.generate(asked, sampling, generator), strict=True)):
             for c in sampled:
-                text = policy.tokenizer.decode(c.tokens, skip_special_tokens=True)
+                text = policy.template.said(c.tokens)
                 whole = Partial(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
                 distinct |= {(i, p.text): p for p in beginnings(policy, whole, step) if p.text.strip()}
         shares = Rollouts(policy, engine, judge, a.rollouts, sampling, generator)(list(distinct.values()))

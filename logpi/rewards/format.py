@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from logpi.rewards.text import text_of
 
@@ -20,7 +20,8 @@ class ThinkAnswer:
     free; an empty part is no part.
 
     Attributes:
-        opened: the prompt already ends with `<think>`, so the completion starts inside it.
+        opened: the prompt already ends with `<think>`, so the completion starts inside it. It is seen by itself where the prompt is a
+            text, and where rollouts say what the chat template opened (`assistant_prefix`).
 
     >>> ThinkAnswer()(prompts=["?"], completions=["<think>3+4</think> <answer>7</answer>"])
     [1.0]
@@ -31,10 +32,19 @@ class ThinkAnswer:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None]:
-        return [float(self._well_formed(text_of(c))) for c in completions]
+        begun = columns.get("assistant_prefix") or [""] * len(prompts)
+        return [
+            float(self._well_formed(self._opened(p, b) + text_of(c)))
+            for p, b, c in zip(prompts, begun, completions, strict=True)
+        ]
+
+    def _opened(self, prompt: Any, prefix: str) -> str:
+        """What the prompt opened of the answer."""
+        asked = prompt if isinstance(prompt, str) else ""
+        return "<think>" if self.opened or any(t.rstrip().endswith("<think>") for t in (asked, prefix)) else ""
 
     def _well_formed(self, text: str) -> bool:
-        text = ("<think>" + text if self.opened else text).strip()
+        text = text.strip()
         if any(text.count(tag) != 1 for tag in _TAGS):
             return False
         head, thought, between, answer, tail = self._parts(text)

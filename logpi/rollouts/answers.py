@@ -41,6 +41,7 @@ class Answers:
     Attributes:
         row, prompt: what was asked, and its token ids. completions: everything that was sampled, over all turns.
         texts: what the policy wrote, turns joined by line breaks. scores: of the reward functions. talks: turn by turn.
+        prefix: what the prompt itself opened of the answer (`<think>\\n`, say).
     """
 
     row: Row
@@ -49,6 +50,7 @@ class Answers:
     texts: Sequence[str]
     scores: Sequence[Score]
     talks: Sequence[Talk]
+    prefix: str = ""
 
     @property
     def returns(self) -> list[float | None]:
@@ -68,7 +70,7 @@ def prompt_ids(policy: CausalLM, chat: Chat, row: Row, dialogues: Dialogues | No
     """
     if dialogues is not None:
         return dialogues.prompt(row)
-    return announced(policy, chat, row["prompt"], row.get("template_tools") or ())
+    return announced(policy, chat, row["prompt"], row.get("template_tools") or (), row.get("chat_template_kwargs"))
 
 
 def pass_rate(answers: Answers) -> float | None:
@@ -91,7 +93,7 @@ def answer(
     if dialogues is None:
         sampled = engine.generate(requests, sampling, generator, progress)
         flat = [c for cs in sampled for c in cs]
-        texts = [policy.tokenizer.decode(c.tokens.tolist(), skip_special_tokens=True) for c in flat]
+        texts = [policy.template.said(c.tokens.tolist()) for c in flat]
         told = [Talk((Turn(len(c.tokens), text),)) for c, text in zip(flat, texts, strict=True)]
     else:
         partner = dialogues.begin(rows, requests)
@@ -100,42 +102,43 @@ def answer(
         told = [partner.talk(i, c.tokens.tolist()) for i, c in enumerate(c for cs in sampled for c in cs)]
     between = time.perf_counter()
     talks = iter(told)
-    asked = [(row, r.prompt, cs, [next(talks) for _ in cs]) for row, r, cs in zip(rows, requests, sampled, strict=True)]
+    asked = []
+    for row, request, completions in zip(rows, requests, sampled, strict=True):
+        some, prefix = [next(talks) for _ in completions], policy.template.prefix(request.prompt)
+        asked.append(Answers(row, request.prompt, completions, [t.text for t in some], (), some, prefix))
     scores = iter(_judge(rewards, asked, dialogues is not None, step))
-    out = [
-        Answers(row, prompt, cs, ["\n".join(turn.text for turn in t.turns) for t in ts], [next(scores) for _ in cs], ts)
-        for row, prompt, cs, ts in asked
-    ]
+    out = [replace(a, scores=[next(scores) for _ in a.completions]) for a in asked]
     return out, {"time/generate": between - start, "time/reward": time.perf_counter() - between}
 
 
-def _judge(
-    rewards: Rewards, asked: Sequence[tuple[Row, Any, Sequence[Completion], Sequence[Talk]]], several: bool, step: int
-) -> list[Score]:
+def _judge(rewards: Rewards, asked: Sequence[Answers], several: bool, step: int) -> list[Score]:
     """One score for each completion, rows flattened. What the environment said is not shown to any reward.
 
-    Beside the rows' own columns there is `step`, the updates that the policy has had; with several turns also `turns`, the texts of the
-    policy's turns, and `step_reward`, what the environment gave for them in all (added to the return in any case).
+    Beside the rows' own columns there is `step`, the updates that the policy has had, and `assistant_prefix`, what the prompt opened of
+    the answer; with several turns also `turns`, the texts of the policy's turns, and `step_reward`, what the environment gave for them
+    in all (added to the return in any case).
     """
-    flat = [(row, c, t) for row, _, cs, ts in asked for c, t in zip(cs, ts, strict=True)]
-    names = sorted({name for row, *_ in asked for name in row} - {"prompt", "completion"})
-    columns = {"step": [step] * len(flat)} | {name: [r.get(name) for r, _, _ in flat] for name in names}
+    flat = [(a, c, t) for a in asked for c, t in zip(a.completions, a.talks, strict=True)]
+    names = sorted({name for a in asked for name in a.row} - {"prompt", "completion"})
+    columns: dict[str, list[Any]] = {"step": [step] * len(flat), "assistant_prefix": [a.prefix for a, *_ in flat]}
+    columns |= {name: [a.row.get(name) for a, *_ in flat] for name in names}
     if several:
         columns |= {
             "turns": [[turn.text for turn in t.turns] for *_, t in flat],
             "step_reward": [t.reward for *_, t in flat],
         }
     return rewards.score(
-        prompts=[r["prompt"] for r, _, _ in flat],
-        completions=[_completion(r, t) for r, _, t in flat],
+        prompts=[a.row["prompt"] for a, *_ in flat],
+        completions=[_completion(a.row, t) for a, _, t in flat],
         completion_ids=[c.tokens.tolist() for _, c, _ in flat],
         columns=columns,
     )
 
 
 def _completion(row: Row, talk: Talk) -> str | list[dict[str, str]]:
-    texts = [turn.text for turn in talk.turns]
-    return "\n".join(texts) if isinstance(row["prompt"], str) else [{"role": "assistant", "content": t} for t in texts]
+    if isinstance(row["prompt"], str):
+        return talk.text
+    return [{"role": "assistant", "content": turn.text} for turn in talk.turns]
 
 
 def trajectory(

@@ -5,31 +5,27 @@
     it rewrites history (Qwen 3 forgets what      a row for each answer: the prompt as it would be sampled from, and the
     was thought, …)                               answer
 
-In the second case the pieces are tokenised apart, as a sampler would: it reads the prompt's tokens and draws the answer's,
-so no token may straddle the two. An answer ends with its end token; a line break that the template puts behind it is
-context. Left out: plain prompts with a completion (`demonstrations.py`), preferences (`pairs.py`).
+An answer begins where a sampler begins and ends with the token that ends a turn (`policies/chat_template.py`); what the template
+writes behind it, a line break or the next role, is context. Left out: plain prompts with a completion (`demonstrations.py`), preferences
+(`pairs.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any
 
-__all__ = ["Turns", "spoken", "turns"]
+from logpi.policies.chat_template import Answer, ChatTemplate, Reader
+
+__all__ = ["Turns", "plain", "spoken", "turns"]
 
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
-Messages = Sequence[dict[str, Any]]
-
-
-class Reader(Protocol):
-    """What turns messages into tokens: a `CausalLM` or a `RewardModel`."""
-
-    tokenizer: Any
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]: ...
+GAP = 2  # tokens of white space that may stand before an end token
+Messages = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,30 +36,50 @@ class Turns:
     own: list[bool]
 
 
-def turns(reader: Reader, messages: Messages, tools: Any = None, last: bool = False) -> list[Turns]:
+def turns(
+    reader: Reader, messages: Messages, tools: Any = None, last: bool = False, start: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> list[Turns]:  # fmt: skip
     """The conversation as one row, or as one for each answer if the template rewrites what came before.
 
     Args:
         messages: with role and content, as the template wants them. tools: handed to the template, if there are any.
-        last: only the last answer is learned.
+        last: only the last answer is learned. start: only answers from message `start` on are. options: of the template.
     Raises:
-        ValueError: no chat template; no answer; the template writes an answer otherwise than it asks for it.
+        ValueError: no chat template; no answer; the template refuses the messages, or writes an answer with calls otherwise
+            than it asks for it.
     """
-    if reader.tokenizer.chat_template is None:
+    template = reader.template
+    if template.tokenizer.chat_template is None:
         raise ValueError("the model has no chat template: give prompt and completion, or text; or set the tokenizer's")
-    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i >= start]
     if not answers:
         raise ValueError("the conversation has no answer of the assistant to learn from")
-    template = _Template(reader, tools)
-    if MARKED.search(template.source):
-        found = template.marked(messages)
+    if MARKED.search(template.tokenizer.get_chat_template(tools=tools)):
+        found = _marked(template, messages, tools, options)
+        if start:
+            found = _from(found, len(template.ids(messages[:start], tools, options=options)))
         return [_last_only(found) if last else found]
     wanted = answers[-1:] if last else answers
-    whole = template.text(messages)
-    spans = [template.answer(messages, i) for i in wanted]
-    if all(whole.startswith(asked + answer) for asked, answer in spans):
-        return [template.pieces(whole, spans)]
-    return [template.pieces(asked + answer, [(asked, answer)]) for asked, answer in spans]
+    whole = template.render(messages, tools, False, options)
+    spans = [template.answer(messages[:i], messages[i], tools, options) for i in wanted]
+    if all(s.rest is not None and whole.startswith(s.asked + s.added) for s in spans):
+        return [_row(template, whole, spans)]
+    if any(s.rest is None for s in spans):
+        warnings.warn(
+            "the chat template leaves out what an answer says (a thought, say), or writes it otherwise than it asks for it: such "
+            "answers are learned as they stand in the data", stacklevel=2,
+        )  # fmt: skip
+    return [_row(template, s.asked + s.added + (s.rest or ""), [s]) for s in spans]
+
+
+def plain(template: ChatTemplate, prompt: Sequence[int], completion: str) -> Turns:
+    """A completion as text behind a prompt's tokens, and one end token, also where the text spells it."""
+    start = list(prompt) or [i for i in (template.eos_id,) if i is not None]
+    end = template.eos_id
+    text = completion if end is None else completion.removesuffix(template.tokenizer.convert_ids_to_tokens(end))
+    ids = [*template.continuation(text), *([] if end is None else [end])]
+    return Turns([*start, *ids], [False] * len(start) + [True] * len(ids))
 
 
 def spoken(reader: Reader, prompt: Sequence[int], messages: Messages) -> Turns:
@@ -71,12 +87,88 @@ def spoken(reader: Reader, prompt: Sequence[int], messages: Messages) -> Turns:
 
     Each message is tokenised apart, as in a rollout; the last of the assistant's ends with an end token.
     """
+    template = reader.template
     ids, own = list(prompt), [False] * len(prompt)
     for message in messages:
-        part = list(reader.tokenizer(message["content"], add_special_tokens=False)["input_ids"])
+        part = template.continuation(message["content"])
         ids += part
         own += [message["role"] == "assistant"] * len(part)
-    return Turns([*ids, reader.eos_ids[-1]], [*own, True]) if own and own[-1] else Turns(ids, own)
+    closed = own and own[-1] and template.eos_id is not None
+    return Turns([*ids, template.eos_id], [*own, True]) if closed else Turns(ids, own)  # type: ignore[list-item]
+
+
+def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> Turns:
+    """Context and answers by turns. An answer at the end of a template that ends no turn gets an end token."""
+    cuts = list(chain.from_iterable((len(s.asked), len(s.asked + s.added)) for s in spans))
+    ids, own = [], []
+    for i, part in enumerate(template.pieces(whole, cuts)):
+        ids += part
+        own += [i % 2 == 1] * len(part)
+    end = template.end_id
+    if own and own[-1] and ids[-1] != end and end is not None:
+        ids, own = [*ids, end], [*own, True]
+    return Turns(ids, own)
+
+
+def _marked(template: ChatTemplate, messages: Messages, tools: Any, options: Mapping[str, Any] | None) -> Turns:
+    """By the template's own marks, each stretch up to the end token that closes it."""
+    template.render(messages, tools, False, options)  # what it refuses is said in its own words
+    made = template.tokenizer.apply_chat_template(
+        [dict(m) for m in messages], tools=tools, return_dict=True, return_assistant_tokens_mask=True,
+        **{**template.options, **(options or {})},
+    )  # fmt: skip
+    ids, own = list(made["input_ids"]), [bool(x) for x in made["assistant_masks"]]
+    if not any(own):
+        raise ValueError("the chat template's {% generation %} marks cover no token of this conversation")
+    return Turns(ids, _closed(template, ids, own))
+
+
+def _closed(template: ChatTemplate, ids: list[int], own: list[bool]) -> list[bool]:
+    """The mask with each stretch ended by the end token: cut behind it, or drawn out to it.
+
+    ids   a  b  <end>  \\n       a  b  <end>  \\n
+    own   1  1    1     1        1  1    0     0
+    made  1  1    1     0        1  1    1     0
+    """
+    made, end, at = list(own), template.end_id, 0
+    while at < len(ids):
+        if not own[at]:
+            at += 1
+            continue
+        stop = next((i for i in range(at, len(ids)) if not own[i]), len(ids))
+        within = next((i for i in range(at, stop) if ids[i] == end), None)
+        if within is not None:
+            made[within + 1 : stop] = [False] * (stop - within - 1)
+        elif (close := _next_end(template, ids, stop)) is not None:
+            made[stop : close + 1] = [True] * (close + 1 - stop)
+            _say_unmarked(template, "it is learned too")
+        else:
+            _say_unmarked(template, "the model will not learn to stop")
+        at = stop
+    return made
+
+
+def _say_unmarked(template: ChatTemplate, what: str) -> None:
+    end = template.tokenizer.convert_ids_to_tokens(template.end_id) if template.end_id is not None else "an end token"
+    warnings.warn(
+        f"the chat template's {{% generation %}} marks leave out {end}, without which the model would never stop: {what}",
+        stacklevel=2,
+    )
+
+
+def _next_end(template: ChatTemplate, ids: list[int], at: int) -> int | None:
+    """Where the end token stands that follows `at`, at most white space between."""
+    for i in range(at, min(at + GAP + 1, len(ids))):
+        if ids[i] == template.end_id:
+            return i
+        if template.tokenizer.decode([ids[i]]).strip():
+            return None
+    return None
+
+
+def _from(found: Turns, at: int) -> Turns:
+    """The mask without what stands before token `at`."""
+    return Turns(found.ids, [own and i >= at for i, own in enumerate(found.own)])
 
 
 def _last_only(found: Turns) -> Turns:
@@ -86,71 +178,3 @@ def _last_only(found: Turns) -> Turns:
     while begin and found.own[begin - 1]:
         begin -= 1
     return Turns(found.ids, [begin <= i < end for i in range(len(found.ids))])
-
-
-@dataclass(frozen=True)
-class _Template:
-    """A chat template, applied."""
-
-    reader: Reader
-    tools: Any
-
-    @property
-    def source(self) -> str:
-        return self.reader.tokenizer.get_chat_template(tools=self.tools)
-
-    def apply(self, messages: Messages, **options: Any) -> Any:
-        """Raises ValueError with what the template says against these messages."""
-        from jinja2 import TemplateError
-
-        try:
-            return self.reader.tokenizer.apply_chat_template(list(messages), tools=self.tools, **options)
-        except TemplateError as error:
-            raise ValueError(f"the chat template refuses these messages: {error}") from None
-
-    def text(self, messages: Messages, ask: bool = False) -> str:
-        return self.apply(messages, tokenize=False, add_generation_prompt=ask)
-
-    def marked(self, messages: Messages) -> Turns:
-        """By the template's own marks."""
-        made = self.apply(messages, return_dict=True, return_assistant_tokens_mask=True)
-        return Turns(list(made["input_ids"]), [bool(x) for x in made["assistant_masks"]])
-
-    def answer(self, messages: Messages, i: int) -> tuple[str, str]:
-        """What asks for message i, and what it adds."""
-        asked, full = self.text(messages[:i], ask=True), self.text(messages[: i + 1])
-        if not full.startswith(asked):
-            raise ValueError(
-                f"the chat template asks for message {i} with …{asked[-40:]!r} and writes it otherwise, so which tokens are "
-                "the answer cannot be told: give prompt and completion instead, or set a template with {% generation %}"
-            )
-        return asked, full[len(asked) :]
-
-    def pieces(self, whole: str, spans: Sequence[tuple[str, str]]) -> Turns:
-        """Context and answers by turns, each tokenised apart."""
-        ids, own, at = [], [], 0
-        for text, mine in _cut(whole, spans):
-            part = list(self.reader.tokenizer(text, add_special_tokens=False)["input_ids"])
-            end = self._end(part) if mine else 0
-            if mine and not end and at + len(text) == len(whole):  # a template without end tokens
-                part, end = [*part, self.reader.eos_ids[-1]], len(part) + 1
-            ids += part
-            own += [j < (end or len(part) * mine) for j in range(len(part))]
-            at += len(text)
-        return Turns(ids, own)
-
-    def _end(self, ids: list[int]) -> int:
-        """The number of tokens up to the last end token, it included; 0 without one."""
-        ends = [j for j, token in enumerate(ids) if token in self.reader.eos_ids]
-        return ends[-1] + 1 if ends else 0
-
-
-def _cut(whole: str, spans: Sequence[tuple[str, str]]) -> Iterator[tuple[str, bool]]:
-    """The text in pieces, and whether each is an answer."""
-    at = 0
-    for asked, answer in spans:
-        yield whole[at : len(asked)], False
-        yield answer, True
-        at = len(asked) + len(answer)
-    if whole[at:]:
-        yield whole[at:], False

@@ -20,9 +20,10 @@ import torch
 from logpi.envs.rows import Row, Split, Task
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
+from logpi.policies.chat_template import ChatTemplate
 from logpi.rewards import Rewards
 from logpi.rewards.text import text_of
-from logpi.rollouts.conversation import Turns, spoken, turns
+from logpi.rollouts.conversation import Turns, plain, spoken, turns
 from logpi.rollouts.dialogue import announced
 from logpi.rollouts.text import Chat, Prompts
 from logpi.types import Collected, Trajectory, collate
@@ -82,21 +83,22 @@ class Demonstrations:
 
     def _conversations(self, row: Row) -> list[Turns]:
         """Tokens and the assistant's share of them, by the row's layout."""
-        messages, completion = row.get("messages"), row.get("completion")
-        if messages and not (completion and isinstance(row["prompt"], str)):
-            system = [{"role": "system", "content": self.chat.system}] if self.chat.system else []
-            return turns(self.policy, [*system, *messages], row.get("tools"), last=self.learn == "last")
-        prompt = row["prompt"]
+        template, options = self.policy.template, row.get("chat_template_kwargs")
+        messages, completion, prompt = row.get("messages"), row.get("completion"), row["prompt"]
+        if messages and not (completion and isinstance(prompt, str)):
+            asked = self.chat.messages(messages) or []
+            return turns(self.policy, asked, row.get("tools"), last=self.learn == "last", options=options)
+        if not prompt:
+            return [_text(template, text_of(completion or ""))]
         tools = row.get("template_tools") or ()
-        start = (
-            announced(self.policy, self.chat, prompt, tools) if prompt else self.policy.render("")
-        )  # a text is no question
-        start = start or [self.policy.eos_ids[-1]]  # plain text without a BOS: its first token is learned too
+        start = announced(self.policy, self.chat, prompt, tools, options)
         if completion and not isinstance(completion, str):
             return [spoken(self.policy, start, completion)]
-        ids = self.policy.tokenizer(text_of(completion or ""), add_special_tokens=False)["input_ids"]
-        ids = [*ids, self.policy.eos_ids[-1]]
-        return [Turns([*start, *ids], [False] * len(start) + [True] * len(ids))]
+        asked = self.chat.messages(prompt)
+        if asked is None:
+            return [plain(template, start, completion or "")]
+        said = {"role": "assistant", "content": completion}
+        return turns(self.policy, [*asked, said], tools, start=len(asked), options=options)
 
     def _row(self, found: Turns, number: int) -> Trajectory:
         tokens = torch.tensor(found.ids[: self.max_length])
@@ -130,3 +132,13 @@ class _HeldOut:
 
     def rows(self, split: Split = "train", seed: int = 0) -> Sequence[Row]:
         return self.task.rows("test")
+
+
+def _text(template: ChatTemplate, text: str) -> Turns:
+    """A text as it is, with one BOS and one end; without a BOS an end token stands before it, so that its first token is learned too."""
+    ids, end = template.plain(text), template.eos_id
+    if end is not None and not (ids and ids[-1] in template.ends) and not text.rstrip().endswith(template.spelled_ends):
+        ids = [*ids, end]
+    begun = bool(ids) and ids[0] == template.tokenizer.bos_token_id
+    ids = ids if begun or end is None else [end, *ids]
+    return Turns(ids, [False] + [True] * (len(ids) - 1))

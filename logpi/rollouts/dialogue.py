@@ -30,6 +30,7 @@ from logpi.envs.rows import Row
 from logpi.envs.text import Conversation, Env, Reply
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
+from logpi.policies.chat_template import Message, Reader
 from logpi.rollouts.observations import Observation, Observations
 from logpi.rollouts.partner import Heard, Spoken, Talk, Turn
 from logpi.rollouts.sampling import Request
@@ -86,13 +87,15 @@ class Dialogues:
 
     def __post_init__(self) -> None:
         tools = self.env.tools
-        object.__setattr__(self, "observations", Observations(self.policy.tokenizer, tools, self.limits.observation))
+        object.__setattr__(self, "observations", Observations(self.policy.template, tools, self.limits.observation))
         if tools:
             self.observations.check("tool")
 
     def prompt(self, row: Row) -> list[int]:
         """Token ids of what the policy sees first. Raises UserError if its template has no place for the tools."""
-        return announced(self.policy, self.chat, self.env.start(row).prompt, self.env.tools)
+        return announced(
+            self.policy, self.chat, self.env.start(row).prompt, self.env.tools, row.get("chat_template_kwargs")
+        )
 
     def begin(self, rows: Sequence[Row], requests: Sequence[Request]) -> Talking:
         """A fresh conversation about `rows[i]` for every sample of `requests[i]`.
@@ -112,11 +115,12 @@ class Dialogues:
 
 
 def announced(
-    policy: CausalLM, chat: Chat, said: str | list[dict[str, Any]], tools: Sequence[Mapping[str, Any]]
-) -> list[int]:
+    policy: Reader, chat: Chat, said: str | Sequence[Message], tools: Sequence[Message],
+    options: Mapping[str, Any] | None = None,
+) -> list[int]:  # fmt: skip
     """Token ids of a prompt with `tools` in the model's chat template. Raises UserError if it has no place for them."""
-    ids = chat(policy, said, tools)
-    if tools and ids == chat(policy, said):
+    ids = chat(policy, said, tools, options)
+    if tools and ids == chat(policy, said, (), options):
         raise UserError(
             "the model's chat template has no place for tools, so the policy would not know of them: use a model whose template "
             "has, or an environment or task that describes them in its prompt"
@@ -142,7 +146,7 @@ class Talking:
 
     def __init__(self, dialogues: Dialogues, conversations: Sequence[Conversation]) -> None:
         self.env, self.limits, self.observations = dialogues.env, dialogues.limits, dialogues.observations
-        self.tokenizer, self.chat = dialogues.policy.tokenizer, dialogues.chat
+        self.template, self.chat = dialogues.policy.template, dialogues.chat
         self.states = [_State(c) for c in conversations]
         self.arrived: SimpleQueue[tuple[int, int, Reply | BaseException]] = SimpleQueue()
         self.pending: set[int] = set()
@@ -259,7 +263,7 @@ class Talking:
         return next((name for name, reached in limits.items() if reached), None)
 
     def _text(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return self.template.said(tokens)
 
 
 def _checked(reply: Any) -> Reply:

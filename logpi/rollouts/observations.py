@@ -6,13 +6,12 @@
 
 A template that rewrites earlier turns (drops what was thought, folds tool results away) is refused: what it would show the policy
 later is not what the policy was trained on. An observation that is too long loses the middle of its body, so that what closes it
-stands. Special tokens in it are broken up: a tool's result cannot end a turn or begin another's. Left out: whose turn it is, and when
+stands. Control tokens in it are text: a tool's result cannot end a turn or begin another's. Left out: whose turn it is, and when
 (`dialogue.py`); tags of the environment's own inside a result, which are the environment's to guard.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +20,7 @@ from typing import Any
 
 from logpi.envs.text import Message
 from logpi.errors import UserError
+from logpi.policies.chat_template import ChatTemplate
 
 __all__ = ["Observation", "Observations"]
 
@@ -49,17 +49,12 @@ class Observations:
     """Encodes what the environment says.
 
     Args:
-        tokenizer: the policy's. tools: JSON schemas for the chat template. limit: tokens of an observation; what the template or
-            closing tags add around an empty body is never cut.
+        template: the policy's. tools: JSON schemas for it. limit: tokens of an observation; what the template or closing tags add
+            around an empty body is never cut.
     """
 
-    def __init__(self, tokenizer: Any, tools: Sequence[Mapping[str, Any]] = (), limit: int = 512) -> None:
-        self.tokenizer, self.tools, self.limit = tokenizer, list(tools), limit
-        controls = (
-            t.content for t in tokenizer.added_tokens_decoder.values() if t.special
-        )  # Llama's headers are only there
-        special = sorted({s for s in (*tokenizer.all_special_tokens, *controls) if len(s) > 1}, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+    def __init__(self, template: ChatTemplate, tools: Sequence[Mapping[str, Any]] = (), limit: int = 512) -> None:
+        self.template, self.tools, self.limit = template, list(tools), limit
         self._said: dict[str, Message] = {}  # role -> the placeholder turn after which the template takes it
 
     def __call__(self, observation: str | Sequence[Message], last: int | None) -> Observation:
@@ -70,12 +65,12 @@ class Observations:
             ValueError: the template cannot write these messages.
         """
         if isinstance(observation, str):
-            body = self._plain(observation)
+            body = self.template.hidden(observation)
             end = _closing(body)
             return self._fit([body[:end]], lambda parts: parts[0] + body[end:])
         for role in dict.fromkeys(m["role"] for m in observation):
             self.check(role)
-        bodies = [self._plain(m["content"]) for m in observation]
+        bodies = [self.template.hidden(m["content"]) for m in observation]
 
         def render(parts: list[str]) -> str:
             return self._added([{**_answering(m), "content": p} for m, p in zip(observation, parts, strict=True)], last)
@@ -90,14 +85,14 @@ class Observations:
         """
         if role in self._said:
             return
-        if self.tokenizer.chat_template is None:
+        if self.template.tokenizer.chat_template is None:
             raise UserError("the environment answers in messages, and the model has no chat template: use one that has")
         reason = ""
         for said in TURNS:
             try:
                 problem = self._rewritten(said, [_answering({"role": role, "content": "logpi is told"})])
-            except Exception as error:  # templates raise whatever their author thought of
-                problem = f"fails on it: {' '.join(str(error).split())[:200]}"
+            except ValueError as error:
+                problem = f"fails on it: {error}"
             if not problem:
                 self._said[role] = said
                 return
@@ -124,18 +119,13 @@ class Observations:
         return ""
 
     def _template(self, messages: Sequence[Message], prompt: bool) -> str:
-        return self.tokenizer.apply_chat_template(
-            list(messages), tools=self.tools or None, tokenize=False, add_generation_prompt=prompt
-        )
+        return self.template.render(messages, self.tools, prompt, None)
 
     def _added(self, messages: list[Message], last: int | None) -> str:
         """What the template writes after the policy's turn. The end token is the policy's own, if it wrote it."""
         said = self._said[messages[0]["role"]]
-        try:
-            before, after = self._template([USER, said], False), self._template([USER, said, *messages], True)
-        except Exception as error:  # as above
-            raise ValueError(f"the chat template fails on the environment's messages: {error}") from error
-        closing = self.tokenizer.eos_token if last is None else self.tokenizer.decode([last])
+        before, after = self._template([USER, said], False), self._template([USER, said, *messages], True)
+        closing = self.template.end_text if last is None else self.template.tokenizer.decode([last])
         at = before.find(SAID)
         if at >= 0:
             open_, end = at + len(SAID), before.find(closing, at)
@@ -145,18 +135,14 @@ class Observations:
             return after[open_:]
         return after[end + len(closing) if end >= 0 else len(before) :]
 
-    def _plain(self, text: str) -> str:
-        """`text` without special tokens: a space parts their first character from the rest."""
-        return self._special.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)
-
     def _fit(self, bodies: list[str], render: Callable[[list[str]], str]) -> Observation:
         """The longest bodies, cut alike, with which the rendered text has at most `limit` tokens."""
         size, longest = DENSE * self.limit, max(map(len, bodies), default=0)
         while True:
             text = render([_middle(b, size) for b in bodies])
-            ids = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            ids = tuple(self.template.encode(text, first=False))
             if len(ids) <= self.limit or size == 0:
-                return Observation(ids, text, longest > size)
+                return Observation(ids, self.template.spelled(text), longest > size)
             size = int(min(size, longest) * 0.9 * self.limit / len(ids))
 
 

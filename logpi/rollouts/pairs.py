@@ -11,35 +11,31 @@ bringing layouts to one (`envs/data.py`); pairs from a policy's own samples, whi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from logpi.batching import evaluate
+from logpi.envs.pairs import shared_messages
 from logpi.envs.rows import Row
 from logpi.errors import UserError
+from logpi.policies.chat_template import Reader
 from logpi.rewards.text import text_of
+from logpi.rollouts.conversation import Turns, plain, turns
 from logpi.rollouts.text import Chat
 from logpi.types import Batch, Collected, Policy, Trajectory, collate
 
-__all__ = ["Group", "Preferences", "Read", "continuation", "read_labels", "read_pairs", "without_empty"]
+__all__ = ["Group", "Preferences", "Read", "read_labels", "read_pairs", "without_empty"]
 
 Group = tuple[Trajectory, ...]
-
-
-class Reader(Protocol):
-    """What turns text into tokens: a `CausalLM` or a `RewardModel`."""
-
-    tokenizer: Any
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]: ...
-
-    def render(self, prompt: str | list[dict]) -> list[int]: ...
+Messages = Sequence[Mapping[str, Any]]
+Prompt = str | Messages
+Response = str | Messages
 
 
 @dataclass(frozen=True)
@@ -51,28 +47,28 @@ class Read:
 
 
 def without_empty(rows: Sequence[Row]) -> list[Row]:
-    """The rows whose responses are not empty (`continuation` refuses the others)."""
-    kept = []
-    for i, row in enumerate(rows):
-        sides = [s for s in ("chosen", "rejected") if isinstance(row.get(s), str | list)]
-        if all(_text(row, s, i).strip() for s in sides) and row.get("completion", "-"):
-            kept.append(row)
-    return kept
+    """The rows whose responses are not empty (`read_pairs` and `read_labels` refuse the others)."""
+    return [r for r in rows if all(_said(r[s]).strip() for s in ("chosen", "rejected", "completion") if s in r)]
 
 
-def read_pairs(reader: Reader, rows: Sequence[Row], *, max_length: int = 1024, chat: Chat | None = None) -> Read:
+def read_pairs(
+    reader: Reader, rows: Sequence[Row], *, max_length: int = 1024, chat: Chat | None = None, whole: bool = False
+) -> Read:
     """Pairs of chosen and rejected responses; longer rows are cut on the right (TRL's keep_start), end token and all.
 
+    Args:
+        whole: what the template writes behind a response belongs to it, for a reward model is asked about the last token of all.
     Raises:
         UserError: a row without a chosen or rejected response, or with an empty one; or no pair is left.
     """
-    write, groups = _Writer(reader, chat or Chat(), max_length), []
+    write, groups = _Writer(reader, chat or Chat(), max_length, whole), []
     for i, row in enumerate(rows):
-        sides = [continuation(row, side, i) for side in ("chosen", "rejected")]
+        prompt, *sides = _sides(row, i)
         wins = 1.0 + float(row.get("margin") or 0.0)
-        pair = tuple(write(row["prompt"], text, r, i) for text, r in zip(sides, (wins, 0.0), strict=True))
+        pair = tuple(write(row, prompt, said, r, i) for said, r in zip(sides, (wins, 0.0), strict=True))
         if all(t.mask.any() for t in pair) and not torch.equal(pair[0].obs, pair[1].obs):
             groups.append(pair)
+    _say_repeated(rows)
     return _checked(groups, len(rows), max_length)
 
 
@@ -84,12 +80,12 @@ def read_labels(reader: Reader, rows: Sequence[Row], *, max_length: int = 1024, 
     """
     write, groups = _Writer(reader, chat or Chat(), max_length), []
     single = [x for i, row in enumerate(rows) for x in _labels(row, i)]
-    for i, (prompt, text, good) in enumerate(single):
+    for i, (row, prompt, said, good) in enumerate(single):
         others = (single[(i + k) % len(single)] for k in range(1, len(single)))
-        stranger = next((t for p, t, _ in others if p != prompt), None)
+        stranger = next((s for _, p, s, _ in others if p != prompt), None)
         if stranger is None:
             raise UserError("KTO compares with responses to other prompts, and all rows have the same prompt")
-        made = (write(prompt, text, 1.0 if good else -1.0, i), write(prompt, stranger, 0.0, i))
+        made = (write(row, prompt, said, 1.0 if good else -1.0, i), write(row, prompt, stranger, 0.0, i))
         if made[0].mask.any():
             groups.append(made)
     return _checked(groups, len(single), max_length)
@@ -102,40 +98,66 @@ def _checked(groups: list[Group], rows: int, max_length: int) -> Read:
     return Read(groups, rows - len(groups))
 
 
-def _labels(row: Row, number: int) -> list[tuple[Any, str, bool]]:
+def _labels(row: Row, number: int) -> list[tuple[Row, Prompt, Response, bool]]:
     if "chosen" in row:
-        return [(row["prompt"], continuation(row, s, number), s == "chosen") for s in ("chosen", "rejected")]
+        prompt, chosen, rejected = _sides(row, number)
+        same = chosen == rejected
+        return [] if same else [(row, prompt, chosen, True), (row, prompt, rejected, False)]
     if not isinstance(row.get("label"), bool) or not row.get("completion"):
         found = ", ".join(row)
         raise UserError(f"row {number}: expected a completion and a label (true or false), or chosen and rejected; "
                         f"found: {found}")  # fmt: skip
-    return [(row["prompt"], row["completion"], row["label"])]
+    return [(row, row["prompt"], row["completion"], row["label"])]
 
 
-def continuation(row: Row, side: str, number: int) -> str:
-    """The text of `row[side]` after the prompt; some data sets repeat the prompt in both responses.
+def _sides(row: Row, number: int) -> tuple[Prompt, Response, Response]:
+    """The prompt and both responses to it; conversations that repeat the prompt lose it.
 
     Raises:
-        UserError: no such column, or nothing after the prompt.
+        UserError: no such column, an empty response, or conversations that do not begin with the prompt.
     """
-    text = _text(row, side, number)
-    if not text.strip():
-        raise UserError(
-            f"row {number}: {side!r} is empty; expected a response to the prompt (--skip-empty leaves such rows out)"
-        )
-    return text
+    for side in ("chosen", "rejected"):
+        if row.get(side) is None:
+            raise UserError(f"row {number} has no column {side!r}; found: {', '.join(row)}")
+    prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
+    if _is_whole(chosen) and _is_whole(rejected):
+        shared = shared_messages(chosen, rejected)
+        asked = [prompt] if isinstance(prompt, str) else [m.get("content") for m in prompt]
+        if not {a for a in asked if a} <= {m.get("content") for m in shared}:
+            raise UserError(
+                f"row {number}: the prompt is not what both conversations begin with: leave it out, or repair it"
+            )
+        prompt, chosen, rejected = shared, chosen[len(shared) :], rejected[len(shared) :]
+    elif _is_whole(chosen) or _is_whole(rejected):
+        raise UserError(f"row {number}: one response is a whole conversation, the other is not")
+    for side, said in (("chosen", chosen), ("rejected", rejected)):
+        if not _said(said).strip():
+            raise UserError(
+                f"row {number}: {side!r} is empty; expected a response to the prompt (--skip-empty leaves such rows out)"
+            )
+    return prompt, chosen, rejected
 
 
-def _text(row: Row, side: str, number: int) -> str:
-    value, prompt = row.get(side), row["prompt"]
-    if value is None:
-        raise UserError(f"row {number} has no column {side!r}; found: {', '.join(row)}")
-    if isinstance(value, str):
-        other = str(row.get("rejected" if side == "chosen" else "chosen"))
-        repeated = prompt and isinstance(prompt, str) and value.startswith(prompt) and other.startswith(prompt)
-        return value[len(prompt) :] if repeated else value
-    start = len(prompt) if isinstance(prompt, list) and value[: len(prompt)] == prompt else 0
-    return text_of(value[start:])
+def _is_whole(response: Response) -> bool:
+    """Whether the response repeats what was asked."""
+    return not isinstance(response, str) and bool(response) and response[0].get("role") not in ("assistant", "tool")
+
+
+def _said(response: Any) -> str:
+    """What the assistant says or calls in a response, as text."""
+    if isinstance(response, str) or not isinstance(response, Sequence):
+        return response if isinstance(response, str) else ""
+    return text_of(response) + "".join(str(m["tool_calls"]) for m in response if m.get("tool_calls"))
+
+
+def _say_repeated(rows: Sequence[Row]) -> None:
+    """If all responses begin with their prompts, someone may have meant that they repeat them."""
+    texts = [(r["prompt"], r[s]) for r in rows for s in ("chosen", "rejected")]
+    if all(isinstance(p, str) and p and isinstance(t, str) and t.startswith(p) for p, t in texts):
+        warnings.warn(
+            "all responses begin with the words of their prompt, and are learned as they stand; if the data repeat the prompt there, "
+            "leave its column out", stacklevel=3,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,17 +167,43 @@ class _Writer:
     reader: Reader
     chat: Chat
     max_length: int
+    whole: bool = False
 
-    def __call__(self, prompt: Any, text: str, reward: float, group: int) -> Trajectory:
-        start = self.chat(self.reader, prompt) or [self.reader.eos_ids[-1]]  # type: ignore[arg-type]
-        ids = self.reader.tokenizer(text, add_special_tokens=False)["input_ids"] + [self.reader.eos_ids[-1]]
-        obs = torch.tensor((start + ids)[: self.max_length])
-        own = torch.arange(len(obs) - 1) >= len(start) - 1
+    def __call__(self, row: Row, prompt: Prompt, said: Response, reward: float, group: int) -> Trajectory:
+        try:
+            turns = self._turns(prompt, said, row)
+        except ValueError as error:
+            raise UserError(f"row {group}: {error}") from None
+        end = len(turns.ids) if self.whole else len(turns.own) - turns.own[::-1].index(True)
+        obs = torch.tensor(turns.ids[: min(end, self.max_length)])
+        own = torch.tensor(turns.own[1 : len(obs)], dtype=torch.bool)
+        if self.whole:
+            own[turns.own.index(True) - 1 :] = True
         rewards = torch.zeros(len(own))
         rewards[-1:] = reward
-        info = {"prompt": prompt, "completion": text}
+        info = {"prompt": prompt, "completion": said}
         blank = torch.zeros(len(own))
         return Trajectory(obs, obs[1:], own, torch.where(own, rewards, 0.0), blank, False, group, info=info)
+
+    def _turns(self, prompt: Prompt, said: Response, row: Row) -> Turns:
+        """Tokens, and which are the response's. Raises ValueError."""
+        asked = self.chat.messages(prompt)
+        single = [said] if isinstance(said, str) else [m.get("content") for m in said if not m.get("tool_calls")]
+        if asked is None and len(single) == 1 and isinstance(single[0], str):
+            return plain(self.reader.template, self.chat(self.reader, prompt), single[0])
+        asked = [{"role": "user", "content": prompt}] if asked is None else asked
+        response = [{"role": "assistant", "content": said}] if isinstance(said, str) else list(said)
+        made = turns(
+            self.reader,
+            [*asked, *response],
+            row.get("tools"),
+            start=len(asked),
+            options=row.get("chat_template_kwargs"),
+        )
+        if len(made) > 1:
+            raise ValueError("the chat template rewrites earlier turns, so a response of several turns is no single row: give its "
+                             "last turn as the response, and what came before as the prompt")  # fmt: skip
+        return made[0]
 
 
 class Preferences:

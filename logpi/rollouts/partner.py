@@ -87,6 +87,11 @@ class Talk:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def text(self) -> str:
+        """What the policy wrote, turns joined by line breaks."""
+        return "\n".join(turn.text for turn in self.turns)
+
+    @property
     def reward(self) -> float:
         """Sum of the turns' rewards, in units of return."""
         return sum(t.reward for t in self.turns)

@@ -51,7 +51,7 @@ def told(texts: Sequence[str]) -> dict[str, float]:
     if not texts:
         return {}
     counts = [reflections(t) for t in texts]
-    formed = _FORMAT(prompts=texts, completions=texts)
+    formed = _FORMAT(prompts=[""] * len(texts), completions=texts)
     return {
         "reflection": fmean(counts), "reflective": fmean(c > 0 for c in counts), "format": fmean(f or 0.0 for f in formed),
         "mixed": fmean(map(is_mixed, texts)),
@@ -73,7 +73,7 @@ def by_level(rows: Iterable[tuple[Mapping[str, Any], Sequence[float | None]]]) -
 
 def story(answers: Sequence[Answers]) -> dict[str, float]:
     """Of everything that was sampled in a step, kept or not."""
-    numbers = {f"story/{k}": v for k, v in told([t for a in answers for t in a.texts]).items()}
+    numbers = {f"story/{k}": v for k, v in told([a.prefix + t for a in answers for t in a.texts]).items()}
     first = next(iter(answers[0].scores[0].parts), "") if answers and answers[0].scores else ""
     levels = by_level((a.row, [s.parts.get(first) for s in a.scores]) for a in answers)
     return numbers | {f"level/{k}": v for k, v in levels.items()}
@@ -81,5 +81,5 @@ def story(answers: Sequence[Answers]) -> dict[str, float]:
 
 def evaluated(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Of an evaluation's records (`evaluation.py`, which has its own numbers by level), the sampled ones."""
-    texts = [t for s in samples if s["kind"] == "sampled" for t in s["completions"]]
+    texts = [s.get("prefix", "") + t for s in samples if s["kind"] == "sampled" for t in s["completions"]]
     return {f"eval/{k}": v for k, v in told(texts).items()}

@@ -17,6 +17,7 @@ import torch
 from logpi.envs.rows import Row, Task
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
+from logpi.policies.chat_template import Message, Reader
 from logpi.rewards import Rewards
 from logpi.rollouts.answers import (
     Answers,
@@ -55,15 +56,34 @@ class Chat:
     around: str = ""
 
     def __call__(
-        self, policy: CausalLM, prompt: str | list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
-    ) -> list[int]:
-        """Token ids of the prompt; `tools` are for a chat template. Raises ValueError if messages meet a model without one."""
+        self, policy: Reader, prompt: str | Sequence[Message], tools: Sequence[Message] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> list[int]:  # fmt: skip
+        """Token ids of the prompt; `tools` and `options` are for a chat template.
+
+        Raises:
+            ValueError: messages meet a model without a template, or one that refuses them; two system messages.
+        """
+        messages = self.messages(prompt)
+        if messages is None:
+            assert isinstance(prompt, str)
+            return policy.template.plain(self.system + (filled(self.around, prompt) if self.around else prompt))
+        return policy.template.ids(messages, tools, options=options)
+
+    def messages(self, prompt: str | Sequence[Message]) -> list[Message] | None:
+        """The prompt as messages, the system's first; None for a text that is gone on with as it is.
+
+        Raises:
+            ValueError: the prompt has a system message of its own beside `system`.
+        """
         if isinstance(prompt, str) and not self.wrap:
-            return policy.render(self.system + (filled(self.around, prompt) if self.around else prompt))
+            return None
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        if self.system:
-            messages = [{"role": "system", "content": self.system}, *messages]
-        return policy.render(messages, tools)
+        if not self.system:
+            return messages
+        if any(m.get("role") in ("system", "developer") for m in messages):
+            raise ValueError("the prompt has a system message of its own: leave --system out, or that message")
+        return [{"role": "system", "content": self.system}, *messages]
 
 
 class Prompts:

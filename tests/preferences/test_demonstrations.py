@@ -78,9 +78,17 @@ def test_a_template_that_rewrites_history_gives_a_row_for_each_answer():
     assert len(turns(p, TALK, last=True)) == 1
 
 
+def test_an_answer_that_the_template_writes_otherwise_is_learned_as_it_stands():
+    p = policy(OTHERWISE)
+    with pytest.warns(UserWarning, match="learned as they stand"):
+        first, second = turns(p, TALK)
+    assert (learned(p, first), learned(p, second)) == (["hm/2<eos>"], ["so/3<eos>"])
+    for found, asked in ((first, TALK[:1]), (second, TALK[:3])):
+        prompt = p.render(asked)
+        assert found.ids[: len(prompt)] == prompt and found.own[len(prompt)]
+
+
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="writes it otherwise"):
-        turns(policy(OTHERWISE), TALK)
     with pytest.raises(ValueError, match="no chat template"):
         turns(policy(None), TALK)
     with pytest.raises(ValueError, match="no answer"):

@@ -39,7 +39,6 @@ def text(policy, row) -> tuple[str, str]:
 
 LAYOUTS = {
     "plain": {"prompt": "Q: hi A:", "chosen": " yes", "rejected": " no"},
-    "prompt repeated": {"prompt": "Q: hi A:", "chosen": "Q: hi A: yes", "rejected": "Q: hi A: no"},
     "implicit, as HH writes it": {"chosen": "\n\nHuman: hi\n\nAssistant: yes", "rejected": "\n\nHuman: hi\n\nAssistant: no"},
 }  # fmt: skip
 
@@ -65,8 +64,8 @@ def test_conversations(policy, tmp_path, explicit):
     }  # fmt: skip
     (tmp_path / "d.jsonl").write_text(json.dumps(row))
     ((chosen, rejected),) = read_pairs(policy, load_rows(str(tmp_path / "d.jsonl"))).groups
-    assert text(policy, chosen) == ("user: hi\nassistant: ", "yes")
-    assert text(policy, rejected)[1] == "no"
+    assert text(policy, chosen) == ("user: hi\nassistant: ", "yes\n")  # as the template writes it
+    assert text(policy, rejected)[1] == "no\n"
 
 
 def test_what_is_the_same_after_the_cut_is_dropped_and_counted(policy):
@@ -176,7 +175,7 @@ def test_a_gzipped_file_of_implicit_prompts_is_read(policy, tmp_path):
 
 
 def test_empty_responses_are_left_out_only_when_asked(policy):
-    rows = [*ROWS[:2], {"prompt": "Q A:", "chosen": "Q A:", "rejected": "Q A: no"}]
+    rows = [*ROWS[:2], {"prompt": "Q A:", "chosen": " ", "rejected": "no"}]
     with pytest.raises(UserError, match="row 2: 'chosen' is empty"):
         read_pairs(policy, rows)
     assert without_empty(rows) == ROWS[:2]

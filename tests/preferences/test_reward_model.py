@@ -95,7 +95,7 @@ def test_it_learns_the_pairs_by_the_ordinary_learner(base):
 
 
 def test_usable_wherever_a_reward_is_named(model, tmp_path):
-    model.remember(wrap=False, system="")
+    model.remember(wrap=False, system="", options={})
     model.save(tmp_path / "rm-1" / "model")
     path = tmp_path / "rm-1" / "model"
     judged = rewards([f"model:{path}:0.5", "number"])
@@ -108,7 +108,7 @@ def test_usable_wherever_a_reward_is_named(model, tmp_path):
 
 
 def test_prompts_are_rendered_as_in_training(model, tmp_path):
-    model.remember(wrap=True, system="Be brief.")
+    model.remember(wrap=True, system="Be brief.", options={})
     model.save(tmp_path / "m")
     found = rewards([f"model:{tmp_path / 'm'}"]).parts[0].function.ids("Hi", "Yo")
     assert found == [*Chat(wrap=True, system="Be brief.")(model, "Hi"), *model.tokenizer("Yo")["input_ids"], 2]

@@ -1,0 +1,280 @@
+r"""A model's chat template: how messages become text and tokens, and with which token a turn ends.
+
+    text, ids    messages as the template writes them, and those as tokens
+    end_id       the token with which the template closes an assistant's turn, found by rendering one
+    answer       what asks for a message, and what the template then adds for it
+    said         what sampled tokens say, for people and rewards
+
+Control tokens that data spell stay text (`text_tokens.py`). Left out: what of a conversation is learned (`rollouts/conversation.py`),
+and what an environment says (`rollouts/observations.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from logpi.policies.text_tokens import TextTokens, any_of
+
+__all__ = ["Answer", "ChatTemplate", "Message", "Reader"]
+
+Message = Mapping[str, Any]
+Messages = Sequence[Message]
+
+ASKED: Message = {"role": "user", "content": "logpi asks"}
+SAID = "logpi says so"
+MARK = re.compile(r"think|thought|tool|call|python|arg|result", re.IGNORECASE)  # of parts within an answer
+OPENED = re.compile(r"(<think(?:ing)?>|\[THINK\])\s*\Z")
+PREFIX = re.compile(r"(<think(?:ing)?>|\[THINK\])(\s*(?:</think(?:ing)?>|\[/THINK\]))?\s*\Z")
+TAIL = 16  # tokens of a prompt that may open an answer
+RESERVED = (
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tokenize",
+    "chat_template",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """asked: the text that asks for a message. added: what follows it, up to the end of its turn. rest: what the template writes behind.
+
+    `rest` is None where the template would write the message otherwise than it asks for it, and `added` is the message as it stands.
+    """
+
+    asked: str
+    added: str
+    rest: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class ChatTemplate(TextTokens):
+    """A tokenizer with its chat template, if it has one.
+
+    Attributes:
+        tokenizer: of `transformers`. options: variables of the template (`enable_thinking`).
+        end: spelling of the token that ends an answer; "": found by rendering. stops: further tokens that end one (the generation
+            config's).
+    Raises:
+        ValueError: `end` is no single token; an option that the template does not know.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    end: str = ""
+    stops: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.end and not isinstance(self._id(self.end), int):
+            raise ValueError(f"--end-token {self.end!r} is not one token of this tokenizer")
+        for name in self.options:
+            source = str(self.tokenizer.chat_template or "")
+            if name in RESERVED or not re.search(rf"\b{re.escape(name)}\b", source):
+                raise ValueError(f"the model's chat template has no variable {name!r} to set (--template-options)")
+
+    # Text
+
+    def text(
+        self, messages: Messages, tools: Any = None, *, ask: bool = True, options: Mapping[str, Any] | None = None
+    ) -> str:
+        """What the template makes of the messages; `ask`: and asks for an answer. `options` win over the template's own.
+
+        Raises:
+            ValueError: no template, or it refuses the messages: its own reason.
+        """
+        return self.spelled(self.render(messages, tools, ask, options))
+
+    def answer(
+        self, before: Messages, message: Message, tools: Any = None, options: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """How the conversation goes on with the assistant's `message`; control tokens in it are private characters (see above).
+
+        A template that loses what the message says (DeepSeek-R1's cuts off thoughts) does not write it: it stands there as it is.
+
+        Raises:
+            ValueError: it cannot stand as it is, for it calls tools.
+        """
+        asked = self.render(before, tools, True, options)
+        whole = self.render([*before, message], tools, False, options)
+        hidden = self._masked(message)
+        content, thought = hidden.get("content") or "", hidden.get("reasoning_content") or ""
+        added = whole.removeprefix(asked)
+        if whole.startswith(asked) and _kept(f"{thought}</think>{content}" if thought else content, added):
+            return Answer(asked, *self._ended(added))
+        if message.get("tool_calls"):
+            raise ValueError(
+                f"the chat template asks for an answer with …{self.spelled(asked)[-40:]!r} and writes one with calls otherwise, so which "
+                "tokens are the answer cannot be told: give prompt and completion instead, or set a template with {% generation %}"
+            )
+        body = f"<think>\n{thought}\n</think>\n\n{content}" if thought else content
+        return Answer(asked, _after_opened(asked, body) + self.end_text, None)
+
+    def prefix(self, asked: Sequence[int]) -> str:
+        """What a prompt's tokens already begin of the answer: `<think>\\n` of templates that open a thought; "" of others."""
+        found = PREFIX.search(self.tokenizer.decode(list(asked[-TAIL:])))
+        return found[0] if found else ""
+
+    def said(self, ids: Sequence[int]) -> str:
+        """What a turn's tokens say: no ends, no padding. Other special tokens stay: some models mark calls and thoughts with them."""
+        silent = {*self.ends, *(getattr(self.tokenizer, f"{n}_token_id") for n in ("bos", "pad", "unk"))}
+        return self.tokenizer.decode([i for i in map(int, ids) if i not in silent])
+
+    # Tokens
+
+    def ids(
+        self, messages: Messages, tools: Any = None, *, ask: bool = True, options: Mapping[str, Any] | None = None
+    ) -> list[int]:
+        """`text` as tokens. Raises ValueError as there."""
+        return self.encode(self.render(messages, tools, ask, options))
+
+    # Ends
+
+    @cached_property
+    def end_id(self) -> int | None:
+        """The token that ends an assistant's turn; the tokenizer's own end where the template writes none, or there is no template."""
+        if self.end:
+            return self._id(self.end)
+        found = next((i for i in self._closing if i in self._added), None)
+        return self.eos_id if found is None else found
+
+    @cached_property
+    def eos_id(self) -> int | None:
+        """The token that ends a text: the tokenizer's, or the last of the generation config's."""
+        if self.end:
+            return self._id(self.end)
+        own = self.tokenizer.eos_token_id
+        return own if own is not None else self.stops[-1] if self.stops else None
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """Every token that ends a response; the template's comes last."""
+        every = [*self.stops, self.tokenizer.eos_token_id, self.eos_id]
+        end = self.end_id if self.end_id is not None else self.eos_id
+        return tuple(dict.fromkeys(i for i in [*(i for i in every if i != end), end] if i is not None))
+
+    @cached_property
+    def spelled_ends(self) -> tuple[str, ...]:
+        """`ends` as the tokenizer spells them."""
+        return tuple(self.tokenizer.convert_ids_to_tokens(i) for i in self.ends if i < len(self.tokenizer))
+
+    @cached_property
+    def ends_turns(self) -> bool:
+        """Whether the template itself writes the end of an assistant's turn."""
+        return self.end_id in self._closing
+
+    def describe(self) -> str:
+        """One line for a run's log."""
+        if self.end_id is None:
+            return "answers have no end token"
+        line = f"answers end with {self.tokenizer.convert_ids_to_tokens(self.end_id)}"
+        if self.tokenizer.chat_template is not None and not self.end and not self.ends_turns:
+            line += " (the chat template writes no end of a turn; --end-token chooses another)"
+        return line
+
+    # Inside
+
+    def _id(self, token: str) -> Any:
+        found = self.tokenizer.convert_tokens_to_ids(token)
+        return None if found == self.tokenizer.unk_token_id and token != self.tokenizer.unk_token else found
+
+    @cached_property
+    def _added(self) -> set[int]:
+        return {*self.tokenizer.added_tokens_decoder, *self.stops, self.tokenizer.eos_token_id} - {None}
+
+    @cached_property
+    def _framing(self) -> re.Pattern[str]:
+        """Control tokens that no answer may write: those of turns, texts and roles. What marks parts of an answer is its own."""
+        frame = "".join(self._frame)
+        fixed = {self.tokenizer.bos_token, self.tokenizer.eos_token, self.tokenizer.pad_token, *self.spelled_ends}
+        return any_of([c for c in self.controls if c in fixed or (c in frame and not MARK.search(c))])
+
+    @cached_property
+    def _frame(self) -> tuple[str, str]:
+        """A question with its answer, and what asks for it; "" without a template, or if it refuses them."""
+        if self.tokenizer.chat_template is None:
+            return "", ""
+        try:
+            answered = self._apply([ASKED, {"role": "assistant", "content": SAID}], None, False, None)
+            return answered, self._apply([ASKED], None, True, None)
+        except ValueError:
+            return "", ""
+
+    @cached_property
+    def _closing(self) -> list[int]:
+        """Tokens that the template writes behind a conversation's last answer."""
+        _, found, closing = self._frame[0].rpartition(SAID)
+        return self._bare(closing, False) if found else []
+
+    @property
+    def end_text(self) -> str:
+        """`end_id` as the tokenizer spells it."""
+        return "" if self.end_id is None else self.tokenizer.convert_ids_to_tokens(self.end_id)
+
+    def _ended(self, added: str) -> tuple[str, str]:
+        """What a template added for an answer, parted behind its end token; all of it where it has none."""
+        at = added.find(self.end_text) if self.end_text else -1
+        at = len(added) if at < 0 else at + len(self.end_text)
+        return added[:at], added[at:]
+
+    def render(self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None) -> str:
+        """`text` for `encode` and `pieces`: control tokens that the data spell are private characters. Raises ValueError as there."""
+        if self.tokenizer.chat_template is None:
+            raise ValueError("the model has no chat template: give prompts as strings, or set the tokenizer's")
+        return self._apply([self._masked(m) for m in messages], tools, ask, options)
+
+    def _apply(self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None) -> str:
+        given = {**self.options, **(options or {})}
+        try:
+            return self.tokenizer.apply_chat_template(
+                [dict(m) for m in messages],
+                tools=list(tools) if tools else None,
+                tokenize=False,
+                add_generation_prompt=ask,
+                **given,
+            )
+        except Exception as error:  # templates raise whatever their author thought of
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(f"the chat template refuses these messages: {reason}") from None
+
+    def _masked(self, message: Message) -> dict[str, Any]:
+        """The message with a private character for each control token that it spells."""
+        controls = self._framing if message.get("role") == "assistant" else None
+        return {k: v if k == "role" else self.hidden(v, controls) for k, v in message.items()}
+
+
+class Reader(Protocol):
+    """What turns text into tokens: a `CausalLM` or a `RewardModel`."""
+
+    @property
+    def template(self) -> ChatTemplate: ...
+
+
+def _kept(content: Any, written: str) -> bool:
+    """Whether all that a message says, its thought too, stands in what the template wrote."""
+    if not isinstance(content, str):
+        return True
+    head, closed, rest = content.rpartition("</think>")
+    parts = [head.rpartition("<think>")[2], rest] if closed else [content]
+    return all(p.strip() in written for p in parts)
+
+
+def _after_opened(asked: str, body: str) -> str:
+    """`body` where `asked` has opened a thought already: not opened twice; closed at once where there is none.
+
+    >>> _after_opened("…<think>\\n", "<think>\\nadd\\n</think>\\n\\n4"), _after_opened("…<think>\\n", "4"), _after_opened("…", "4")
+    ('add\\n</think>\\n\\n4', '\\n</think>\\n\\n4', '4')
+    """
+    opened = OPENED.search(asked)
+    if opened is None:
+        return body
+    tag = opened[1]
+    if body.lstrip().startswith(tag):
+        body = body.lstrip()[len(tag) :]
+        return body.lstrip("\n") if opened[0].endswith("\n") else body
+    closing = tag.replace("<", "</").replace("[", "[/")
+    return body if closing in body else f"\n{closing}\n\n{body}"

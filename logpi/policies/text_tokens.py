@@ -1,0 +1,153 @@
+r"""Text as tokens, once and for all places: at a text's beginning, behind other tokens, and with control tokens that data only spell.
+
+    plain           a prompt that is text, with one BOS
+    continuation    text behind other tokens: no space that a tokenizer puts before every new text
+    encode          what a chat template wrote
+    pieces          the same, cut where the policy begins or ends to write
+
+Control tokens that data spell (`<|im_end|>` in a question) stay text. While a template runs, a private character stands for each of
+them, and the stretch around it is tokenised with no special token in it:
+
+    content             a<|im_end|>b
+    given to template   a◇b                            ◇: U+F0000 + its number among the control tokens
+    template writes     <|im_start|>user\na◇b<|im_end|>\n
+    stretches           <|im_start|>   user\na◇b        <|im_end|>\n
+    tokens              as ever        "user\na<|im_end|>b", the mark spelled out       as ever
+
+Left out: the template itself (`chat_template.py`).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["TextTokens", "any_of"]
+
+STAND_IN = 0xF0000
+ANCHORS = ("\n", "]", "a", "0", ".")
+
+
+@dataclass(frozen=True, eq=False)
+class TextTokens:
+    """A tokenizer of `transformers`, asked for token ids."""
+
+    tokenizer: Any
+
+    def plain(self, text: str) -> list[int]:
+        """A prompt as it is, with one BOS if the tokenizer begins texts so, also where the text spells it. Control tokens act."""
+        ids = list(self.tokenizer(text)["input_ids"])
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            ids = ids[1:]
+        closed = ids and ids[-1] == eos and not text.endswith(self.tokenizer.eos_token)
+        return ids[:-1] if closed else ids  # some tokenizers close every text; a prompt is not finished
+
+    def continuation(self, text: str, *, controls: bool = False) -> list[int]:
+        """Tokens of `text` behind others. controls: control tokens that it spells act; else they are text."""
+        return self._bare(text, not controls) if self._begins_plain else self._anchored(text, not controls)
+
+    def encode(self, text: str, *, first: bool = True) -> list[int]:
+        """Tokens of what a template wrote; private characters are the control tokens that data spelled. first: nothing stands before."""
+        ids: list[int] = []
+        for stretch in self._stretches(text):
+            spelled = self.spelled(stretch)
+            begins = first and not ids
+            if spelled != stretch:
+                ids += self._bare(spelled, True) if begins or self._begins_plain else self._anchored(spelled, True)
+            elif begins or self._opens_with_control(stretch):
+                ids += self._bare(stretch, False)
+            else:
+                ids += self.continuation(stretch, controls=True)
+        return ids
+
+    def pieces(self, whole: str, cuts: Sequence[int]) -> list[list[int]]:
+        """Tokens of what a template wrote, cut where the policy begins or ends to write; none straddles a cut.
+
+        They are the tokens of the whole, unless these join text on both sides of a cut, as a sampler never would:
+
+            whole "…assistant:" + "a<eos>"    tokens of the whole  … assistant, ":a", <eos>    pieces  … assistant, ":" | "a", <eos>
+        """
+        every = self.encode(whole)
+        marks = [len(head) for head in map(self.encode, (whole[:c] for c in cuts)) if every[: len(head)] == head]
+        ends = [0, *cuts, len(whole)]
+        if len(marks) == len(cuts):
+            steps = [0, *marks, len(every)]
+            return [every[a:b] for a, b in pairwise(steps)]
+        warnings.warn(
+            "the tokenizer joins text of a question with text of its answer: rows are tokenised as a sampler would meet them, so their "
+            "tokens are not those of the whole conversation", stacklevel=2,
+        )  # fmt: skip
+        return [self.encode(whole[a:b], first=a == 0) for a, b in pairwise(ends)]
+
+    def hidden(self, value: Any, controls: re.Pattern[str] | None = None) -> Any:
+        """A text, or a structure of texts, with a private character for each control token, or each of `controls`."""
+        if isinstance(value, str):
+            if not self._control.search(value):
+                return value
+            return (controls or self._control).sub(lambda m: chr(STAND_IN + self.controls.index(m[0])), value)
+        if isinstance(value, Mapping):
+            return {k: self.hidden(v, controls) for k, v in value.items()}
+        return [self.hidden(v, controls) for v in value] if isinstance(value, list | tuple) else value
+
+    def spelled(self, text: str) -> str:
+        """`text` with its private characters spelled out."""
+        last = STAND_IN + len(self.controls)
+        if not any(STAND_IN <= ord(c) < last for c in text):
+            return text
+        return "".join(self.controls[ord(c) - STAND_IN] if STAND_IN <= ord(c) < last else c for c in text)
+
+    def _stretches(self, text: str) -> list[str]:
+        """`text` in pieces, cut at control tokens around those that hold a private character; one piece if none does."""
+        if self.spelled(text) == text:
+            return [text] if text else []
+        pieces = [""]
+        for part in re.split(f"({self._control.pattern})", text):
+            apart = self.spelled(part) != part
+            if apart:
+                pieces += [part, ""]
+            else:
+                pieces[-1] += part
+        return [p for p in pieces if p]
+
+    def _opens_with_control(self, text: str) -> bool:
+        return self._control.match(text) is not None
+
+    def _bare(self, text: str, literal: bool) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal)["input_ids"])
+
+    @cached_property
+    def _begins_plain(self) -> bool:
+        """Whether a text's tokens are the same at its beginning as further on: no tokenizer of SentencePiece's kind that adds a space."""
+        return all(self._bare(a + "b", False) == self._bare(a, False) + self._bare("b", False) for a in ("\n", "]"))
+
+    def _anchored(self, text: str, literal: bool) -> list[int]:
+        """Tokens of `text` behind another text that is cut off again; the first with which no token straddles the border."""
+        for anchor in ANCHORS:
+            head, both = self._bare(anchor, literal), self._bare(anchor + text, literal)
+            if both[: len(head)] == head:
+                return both[len(head) :]
+        warnings.warn(
+            "this tokenizer joins texts with whatever stands before them; answers are tokenised apart", stacklevel=2
+        )
+        return self._bare(text, literal)
+
+    @cached_property
+    def controls(self) -> tuple[str, ...]:
+        """Special tokens by their spelling."""
+        added = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
+        return tuple(sorted(s for s in {*added, *self.tokenizer.all_special_tokens} if len(s) > 1))
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        return any_of(self.controls)
+
+
+def any_of(spellings: Sequence[str]) -> re.Pattern[str]:
+    """Matches any of them, the longest first; nothing if there are none."""
+    return re.compile("|".join(map(re.escape, sorted(spellings, key=len, reverse=True))) or r"(?!)")
