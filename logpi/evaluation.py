@@ -24,11 +24,12 @@ from logpi.envs.rows import Row
 from logpi.policies.causal_lm import CausalLM
 from logpi.pooling import BestOf, Majority, PassAt, Sample, WeightedVote, best_of, doubling
 from logpi.rewards import Rewards
-from logpi.rollouts.answers import Answers, answer, prompt_ids, tally, told
+from logpi.rollouts.answers import Answers, answer, tally, told
+from logpi.rollouts.chat import Chat
 from logpi.rollouts.dialogue import Dialogues
 from logpi.rollouts.engine import SEEDS, Engine, Request, Sampling
 from logpi.rollouts.partner import ENDED
-from logpi.rollouts.text import Chat
+from logpi.rollouts.prompt_filter import PromptFilter
 from logpi.scorers import Judged, Partial, Scorer
 
 __all__ = [
@@ -149,7 +150,7 @@ class Evaluator:
         lenient: the name of that one of `rewards` which takes the answer from wherever it stands, or "".
         ks: of pass@k and maj@k; default 1, 2, 4, … and all.
         scorer: also scores every sampled response, for best-of-N and weighted votes.
-        dialogues: with an environment that answers; None: one turn.
+        dialogues: with an environment that answers; None: one turn. overlong: "cut" shortens prompts that fill the context.
 
     Raises:
         ValueError: no rows; a k larger than samples; no reward called `lenient`; a scorer that cannot judge the rows.
@@ -169,6 +170,7 @@ class Evaluator:
     ks: Sequence[int] = ()
     scorer: Scorer | None = None
     dialogues: Dialogues | None = None
+    overlong: str = "drop"
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -214,7 +216,8 @@ class Evaluator:
         }
 
     def _shard(self, begin: int, rows: Sequence[Row], step: int) -> list[Record]:
-        prompts = [prompt_ids(self.policy, self.chat, row, self.dialogues) for row in rows]
+        asks = PromptFilter(self.policy, self.chat, self.dialogues, self.overlong)
+        prompts = [asks.ids(row) for row in rows]
         requests = [Request(p, self.samples) for p in prompts]
         if self.greedy:
             requests += [Request(p, 1, greedy=True) for p in prompts]

@@ -17,8 +17,8 @@ import torch
 
 from logpi.envs.rows import Row
 from logpi.policies.causal_lm import CausalLM
+from logpi.rollouts.chat import Chat
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
-from logpi.rollouts.text import Chat
 from logpi.scorers import Partial, Scorer, joined
 
 __all__ = ["Found", "StepBeam"]

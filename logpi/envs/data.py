@@ -27,7 +27,7 @@ from random import Random
 from typing import Any
 
 from logpi.envs.pairs import implicit_prompt
-from logpi.envs.rows import Row, Split, check_split, in_test
+from logpi.envs.rows import PlacedRow, Row, Split, check_split, in_test
 from logpi.rewards import NAMES as REWARDS
 from logpi.rewards import Rewards, Weighted
 from logpi.rewards.text import last_boxed, text_of
@@ -298,7 +298,7 @@ def load_rows(
                 f"{where}: no column {missing[0]!r}; found: {', '.join(map(str, raw))}; "
                 f"if it has another name, say columns={{{missing[0]!r}: NAME}}"
             )
-        rows.append(row)
+        rows.append(PlacedRow(row, where))
     return rows
 
 

@@ -20,6 +20,7 @@ from logpi.rewards import Rewards
 
 __all__ = [
     "Generator",
+    "PlacedRow",
     "Row",
     "Rows",
     "Split",
@@ -29,11 +30,29 @@ __all__ = [
     "check_template",
     "in_test",
     "parted",
+    "place",
 ]
 
 Row = dict[str, Any]
 """One item: `prompt` (str or messages), `answer` (str), perhaps `completion` (a demonstration), `level`, other columns.
 All but the prompt are handed to reward functions as columns."""
+
+
+
+class PlacedRow(Row):
+    """A row of a file, with where it stands: "rows.jsonl, line 3"."""
+
+    where: str = ""
+
+    def __init__(self, row: Row, where: str) -> None:
+        super().__init__(row)
+        self.where = where
+
+
+def place(row: Row, otherwise: str) -> str:
+    """Where a row stands, for messages; `otherwise` if it is of no file."""
+    return getattr(row, "where", "") or otherwise
+
 
 Split = Literal["train", "test"]
 TEST_SHARE = 0.1

@@ -28,8 +28,8 @@ class Reply:
         Reply("\\n\\n<information>Doc 1 …</information>\\n\\n", metrics={"tool_calls": 1})
 
     Attributes:
-        observation: what follows in the context: text, or messages that the model's chat template writes. Never trained. Special tokens
-            in it are broken up; nothing at all is answered with an error for the policy to read.
+        observation: what follows in the context: text, or messages that the model's chat template writes. Never trained. Control
+            tokens in it are text; nothing at all is answered with an error for the policy to read.
         reward: for this turn, in units of return; it stands at the turn's last token and is added to nothing else.
         done: the conversation is over; the observation is not shown.
         metrics: numbers that add up over the conversation (`tool_calls`, `tool_errors`, `searches`, …).
@@ -50,7 +50,7 @@ class Conversation(Protocol):
         ...
 
     def reply(self, text: str) -> Reply:
-        """The answer to the policy's turn, special tokens left out. What it raises becomes an error observation, and is counted."""
+        """The answer to the policy's turn, its end token left out. What it raises becomes an error observation, and is counted."""
         ...
 
 

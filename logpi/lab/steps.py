@@ -143,8 +143,8 @@ def step_values(
     """
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import rewards as make_rewards
+    from logpi.rollouts.chat import Chat
     from logpi.rollouts.engine import Engine, Sampling
-    from logpi.rollouts.text import Chat
 
     prompt, response, separator = _read(prompt), _read(response), separator.encode().decode("unicode_escape")
     try:

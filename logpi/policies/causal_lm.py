@@ -130,7 +130,7 @@ class CausalLM(nn.Module):
 
         stops = self.eos_ids
         if not set(stops) <= set(self.template.stops):
-            self.model.generation_config.eos_token_id = list(stops) if len(stops) > 1 else stops[0]
+            self.model.generation_config.eos_token_id = list(stops)
         with self.plain_attention(), quiet():
             self.model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)

@@ -12,7 +12,7 @@ and what an environment says (`rollouts/observations.py`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -119,7 +119,7 @@ class ChatTemplate(TextTokens):
         found = PREFIX.search(self.tokenizer.decode(list(asked[-TAIL:])))
         return found[0] if found else ""
 
-    def said(self, ids: Sequence[int]) -> str:
+    def said(self, ids: Iterable[Any]) -> str:
         """What a turn's tokens say: no ends, no padding. Other special tokens stay: some models mark calls and thoughts with them."""
         silent = {*self.ends, *(getattr(self.tokenizer, f"{n}_token_id") for n in ("bos", "pad", "unk"))}
         return self.tokenizer.decode([i for i in map(int, ids) if i not in silent])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
     from logpi.learner import Learner
     from logpi.policies.causal_lm import CausalLM
-    from logpi.rollouts.text import Chat
+    from logpi.rollouts.chat import Chat
     from logpi.runs.directory import Run
     from logpi.train import Outcome
 
@@ -84,8 +84,8 @@ class ModelArguments:
         return {"dtype": self.dtype, "device": self.device, "gradient_checkpointing": self.gradient_checkpointing}
 
     def template(self, policy: CausalLM) -> Chat:
+        from logpi.rollouts.chat import Chat
         from logpi.rollouts.templates import named
-        from logpi.rollouts.text import Chat
 
         has = policy.tokenizer.chat_template is not None
         if self.chat and not has:

@@ -92,10 +92,9 @@ def _evaluator(a: Compute, items: Items) -> Evaluator:
 
     policy = a.load(temperature=a.temperature)
     chat = a.template(policy)
-    chat(policy, items.rows[0]["prompt"])  # a prompt that cannot be rendered is said now
     return Evaluator(
-        policy, Engine(policy, slots=a.slots), items.rows, items.rewards, a.sampling(items.stop), a.samples, chat=chat,
-        seed=a.seed, scorer=scorer(a.scorer, policy),
+        policy, Engine(policy, slots=a.slots), a.fitting(items.rows, policy, chat), items.rewards, a.sampling(items.stop), a.samples, chat=chat,
+        seed=a.seed, scorer=scorer(a.scorer, policy), overlong=a.overlong_prompts,
     )  # fmt: skip
 
 

@@ -10,8 +10,8 @@ from logpi.arguments import option
 if TYPE_CHECKING:
     from logpi.envs.rows import Task
     from logpi.policies.causal_lm import CausalLM
+    from logpi.rollouts.chat import Chat
     from logpi.rollouts.dialogue import Dialogues
-    from logpi.rollouts.text import Chat
 
 __all__ = ["TurnArguments", "columns"]
 

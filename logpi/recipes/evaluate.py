@@ -85,17 +85,15 @@ def _judge(spec: str, device: str) -> str | Rewards:
 
 def _evaluator(a: Eval, items: Items, policy: CausalLM, judge: str | Rewards) -> Evaluator:
     from logpi.evaluation import Evaluator
-    from logpi.rollouts.answers import prompt_ids
     from logpi.rollouts.engine import Engine
     from logpi.scorers import scorer
 
     chat = a.template(policy)
     dialogues = a.dialogues(items.task, policy, chat) if items.task is not None else None
-    prompt_ids(policy, chat, items.rows[0], dialogues)  # a prompt that cannot be rendered is said now
     return Evaluator(
-        policy, Engine(policy, slots=a.slots), items.rows, items.rewards, a.sampling(items.stop), a.best_of or a.samples,
+        policy, Engine(policy, slots=a.slots), a.fitting(items.rows, policy, chat, dialogues), items.rewards, a.sampling(items.stop), a.best_of or a.samples,
         chat=chat, seed=a.seed, lenient=items.lenient, ks=a.pass_at, scorer=scorer(judge, policy) if judge else None,
-        dialogues=dialogues,
+        dialogues=dialogues, overlong=a.overlong_prompts,
     )  # fmt: skip
 
 
@@ -121,7 +119,7 @@ def _results(
         "levels": levels,
         "rest": rest,
         "samples": samples,
-        "items": len(items.rows),
+        "items": sum(r["kind"] == "sampled" for r in records),
         **items.report,
     }
 

@@ -20,7 +20,10 @@ from logpi.runs.records import saved
 if TYPE_CHECKING:
     from logpi.envs.rows import Row, Task
     from logpi.evaluation import Evaluator
+    from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
+    from logpi.rollouts.chat import Chat
+    from logpi.rollouts.dialogue import Dialogues
     from logpi.rollouts.engine import Sampling
 
 __all__ = ["ItemArguments", "Items", "SamplingArguments", "gathered", "items_of"]
@@ -44,7 +47,19 @@ class ItemArguments:
         (), help="files the model learned from: items that stand in them are listed", nargs="*"
     )
     ngram: int = option(13, help="words in a row that an item and a training row must share for that", least=1)
+    overlong_prompts: str = option(
+        "drop", help="prompts longer than the model's context: left out and counted, shortened, or an error",
+        choices=("drop", "cut", "refuse"),
+    )  # fmt: skip
     drop_seen: bool = option(False, help="leave those items out")
+
+    def fitting(
+        self, rows: Sequence[Row], policy: CausalLM, chat: Chat, dialogues: Dialogues | None = None
+    ) -> Sequence[Row]:
+        """The items whose prompts the policy can read. Raises UserError if its chat template refuses one."""
+        from logpi.rollouts.prompt_filter import PromptFilter
+
+        return PromptFilter(policy, chat, dialogues, self.overlong_prompts).check(list(rows), "items")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,7 +92,7 @@ def run(a: Prefer) -> None:
         note += f"; {train_rows.dropped} dropped: both responses are the same after the cut to {a.max_length} tokens"
     kept = "its log-probabilities of the data are computed once" if reads_reference else "not needed"
     roles = memory([Role("policy", policy), Role("reference", None, kept)])
-    print(f"{describe(made)}\n\n{note}\n{roles}", file=sys.stderr)
+    print(f"{describe(made)}\n\n{policy.template.describe()}\n{note}\n{roles}", file=sys.stderr)
     with opened(a, "prefer") as home:
         if reads_reference:
             rollout.record(policy, batches=a.steps)

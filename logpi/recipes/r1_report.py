@@ -80,12 +80,11 @@ def spent(path: Path) -> float:
 def _measure(a: R1, title: str, model: str, general: str) -> Measured:
     from logpi.envs.tasks import task as make_task
     from logpi.evaluation import Evaluator
-    from logpi.policies.causal_lm import CausalLM
-    from logpi.recipes.r1_stages import judged, template
+    from logpi.recipes.r1_stages import judged, model_of, template
     from logpi.rollouts.engine import Engine, Sampling
     from logpi.rollouts.story import evaluated
 
-    rewards, policy = judged(a), CausalLM.load(model, device=a.device)
+    rewards, policy = judged(a), model_of(a, model).load()
     rows = list(make_task(a.task).rows("test")[: a.eval_items])
     found, samples = Evaluator(
         policy,

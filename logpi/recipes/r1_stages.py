@@ -26,11 +26,13 @@ from typing import TYPE_CHECKING, Any
 from logpi.arguments import did_you_mean, from_json, option
 from logpi.errors import UserError
 from logpi.recipes import reward_model, rl, sft
-from logpi.recipes.common import DEVICES, RunArguments, mistakes, settings
+from logpi.recipes.common import DEVICES, ModelArguments, RunArguments, mistakes, settings
 
 if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
     from logpi.rejection import Rules
     from logpi.rewards import Rewards
+    from logpi.rollouts.chat import Chat
 
 __all__ = ["R1", "STAGES", "Stage", "done", "judged", "settled", "stage_settings"]
 
@@ -50,6 +52,8 @@ class R1(RunArguments):
     general: str = option("", help="non-reasoning demonstrations; their prompts are the last stage's general prompts")
     pairs: str = option("", help="pairs for the reward model, rows with chosen and rejected")
     prompt_template: str = option("", help="text around prompts, with {prompt} (r1-zero: the published one)")
+    template_options: tuple[str, ...] = option((), help="variables of the chat template: NAME=VALUE", nargs="*")
+    end_token: str = option("", help="the token that ends an answer (default: the chat template's)")
     max_completion_length: int = option(0, help="tokens (default: 64 in the demonstration, else 512)")
     data_prompts: int = option(256, help="prompts that each harvest asks", least=1)
     samples: int = option(8, help="responses to each of them", least=1)
@@ -207,7 +211,7 @@ def job(a: R1, stage: Stage, model: str, out: Path, general: str, pairs: str) ->
     chosen = stage_settings(a, stage.name)
     common = {
         "model": model, "out": str(out / stage.name), "trackers": list(a.trackers), "save_every": a.save_every,
-        "device": a.device,
+        "device": a.device, "template_options": list(a.template_options), "end_token": a.end_token,
     }  # fmt: skip
     if stage.job == "sft":
         rows = learned_from(a, stage, out)
@@ -296,14 +300,13 @@ def _asker(a: R1, model: str, rewards: Rewards, tell: Callable[[str], None]) -> 
     """Samples from a model, loaded when it is first asked."""
     import torch
 
-    from logpi.policies.causal_lm import CausalLM
     from logpi.rollouts.engine import Engine, Request, Sampling
     from logpi.rollouts.text import Answers, answer
 
     loaded: list[CausalLM] = []
 
     def ask(rows: Sequence[dict[str, Any]], seed: int) -> Sequence[Answers]:
-        policy = loaded[0] if loaded else CausalLM.load(model, device=a.device)
+        policy = loaded[0] if loaded else model_of(a, model).load()
         loaded[:] = [policy]
         chat = template(a, policy)
         requests = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
@@ -316,11 +319,17 @@ def _asker(a: R1, model: str, rewards: Rewards, tell: Callable[[str], None]) -> 
     return ask
 
 
-def template(a: R1, policy: Any) -> Any:
-    """How prompts become tokens, as in the jobs."""
-    from logpi.recipes.common import ModelArguments
+def model_of(a: R1, model: str) -> ModelArguments:
+    """A stage's model, and how its prompts become tokens, as in the jobs."""
+    return ModelArguments(
+        model=model, device=a.device or "auto", prompt_template=a.prompt_template, template_options=a.template_options,
+        end_token=a.end_token,
+    )  # fmt: skip
 
-    return ModelArguments(model=a.model or "base", prompt_template=a.prompt_template).template(policy)
+
+def template(a: R1, policy: CausalLM) -> Chat:
+    """How prompts become tokens."""
+    return model_of(a, a.model or "base").template(policy)
 
 
 def settled(a: R1) -> R1:

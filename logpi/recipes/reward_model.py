@@ -55,8 +55,8 @@ def run(a: RewardModelling) -> None:
     from logpi.learner import Learner
     from logpi.optimizers import AdamW, Cosine
     from logpi.policies.reward_model import RewardModel
+    from logpi.rollouts.chat import Chat
     from logpi.rollouts.pairs import Preferences, read_pairs, without_empty
-    from logpi.rollouts.text import Chat
     from logpi.runs.rng import seed
     from logpi.train import train
 

@@ -79,6 +79,10 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
     prompts: int = option(8, help="prompts for each update", least=1)
     num_generations: int = option(8, help="completions for each prompt (the group)", least=1)
     max_completion_length: int = option(512, help="tokens after which a completion is cut off", least=1)
+    overlong_prompts: str = option(
+        "drop", help="prompts longer than the model's context: left out and counted, shortened, or an error",
+        choices=("drop", "cut", "refuse"),
+    )  # fmt: skip
     truncation: str = option("bootstrap", help="what a cut-off completion is", choices=("bootstrap", "mask", "fail"))
     groups: str | None = option(
         None,
@@ -121,8 +125,8 @@ def run(a: RL) -> None:
     from logpi.evaluation import Evaluator
     from logpi.policies.reward_model import WithCritic
     from logpi.rewards import rewards as make_rewards
-    from logpi.rollouts.answers import prompt_ids
     from logpi.rollouts.engine import Engine, Sampling
+    from logpi.rollouts.prompt_filter import PromptFilter
     from logpi.rollouts.text import TextRollout
     from logpi.runs.rng import seed
 
@@ -133,7 +137,8 @@ def run(a: RL) -> None:
         judged = make_rewards(a.rewards, a.device) if a.rewards else task.reward
         first = task.rows("train", a.seed)[:32]
         judged.check([*first[0], *columns(task)], first)
-        source = a.source(task, a.prompts, a.seed)
+        other = a.others()
+        source = a.source(task, other, a.prompts, a.seed)
         held_out = list(task.rows("test")[: a.eval_items])
         seed(a.seed)
         shared = made.objective.needs_critic and a.critic == "shared"
@@ -147,17 +152,20 @@ def run(a: RL) -> None:
         learner = _learner(a, made, learns, reference)
         roles = _roles(a, learns, policy, reference, judged)
         dialogues = a.dialogues(task, policy, template)
-        prompt_ids(policy, template, held_out[0], dialogues)  # a prompt that cannot be rendered is said now
-    print(describe(made), file=sys.stderr)
+        asks = PromptFilter(policy, template, dialogues, a.overlong_prompts)
+        held_out = asks.check(held_out, "held-out items")
+        for some in (task, other):
+            asks.check(some.rows("train") if some else [], "prompts")  # while training they are passed over
+    print(f"{describe(made)}\n\n{policy.template.describe()}", file=sys.stderr)
     if len(roles) > 1:
         print(f"\n{memory(roles)}", file=sys.stderr)
     rollout = TextRollout(
         policy, engine, task, judged, prompts=a.prompts, num_generations=a.num_generations, sampling=sampling,
         keep=made.keep, truncation=made.truncation, greedy=made.objective.needs_greedy, chat=template, seed=a.seed,
-        source=source, dialogues=dialogues, mask_observations=a.mask_observations,
+        source=source, dialogues=dialogues, mask_observations=a.mask_observations, overlong=a.overlong_prompts,
     )  # fmt: skip
     evaluator = Evaluator(
-        policy, engine, held_out, judged, sampling, a.eval_samples, chat=template, dialogues=dialogues
+        policy, engine, held_out, judged, sampling, a.eval_samples, chat=template, dialogues=dialogues, overlong=a.overlong_prompts
     )
     _train(a, saver, learner, rollout, evaluator)
 

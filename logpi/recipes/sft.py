@@ -6,6 +6,7 @@ Left out: preferences (`prefer.py`), and choosing a model's own responses to lea
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,7 @@ def run(a: SFT) -> None:
         rates = AdamW(a.lr, warmup=a.warmup, schedule=schedule)
         made = algorithm("sft", micro_tokens=a.micro_tokens)
         learner = Learner(policy, made, rates, total=a.steps, seed=a.seed)
+    print(policy.template.describe(), file=sys.stderr)
     with opened(a, "sft") as home:
         outcome = train(
             rollout, learner, home, steps=a.steps, evaluate=evaluate, eval_every=a.eval_every, save_every=a.save_every

@@ -26,18 +26,25 @@ class SourceArguments:
     general_share: float = option(0.25, help="their share of an update's prompts")
     general_from: int = option(0, help="updates before they join", least=0)
 
-    def source(self, task: Task, prompts: int, seed: int) -> Source:
-        """The source of prompts. Raises UserError if general prompts have answers that a verifier would judge."""
+    def others(self) -> Task | None:
+        """The task of general prompts. Raises UserError if they have answers that a verifier would judge."""
         from logpi.envs.tasks import task as make_task
+
+        if not self.general:
+            return None
+        other = make_task(self.general)
+        if "answer" in other.rows("train")[0]:
+            raise UserError(f"--general {self.general} has answers: mix it into --task, where they are checked")
+        return other
+
+    def source(self, task: Task, other: Task | None, prompts: int, seed: int) -> Source:
+        """The source of prompts; `other`: general ones."""
         from logpi.rollouts.curriculum import Curriculum, Mixture
         from logpi.rollouts.text import Prompts
 
         main: Source = Prompts(task, seed)
         if self.curriculum:
             main = Curriculum(main, seed)
-        if not self.general:
+        if other is None:
             return main
-        other = make_task(self.general)
-        if "answer" in other.rows("train")[0]:
-            raise UserError(f"--general {self.general} has answers: mix it into --task, where they are checked")
         return Mixture(main, Prompts(other, seed), share=self.general_share, start=self.general_from * prompts)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -21,13 +21,11 @@ from logpi.batching import evaluate
 from logpi.envs.rows import Row
 from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards, Score, failures
+from logpi.rollouts.chat import Chat
 from logpi.rollouts.dialogue import Dialogues, announced
 from logpi.rollouts.engine import Completion, Engine, Request, Sampling
 from logpi.rollouts.partner import ENDED, Talk, Turn
 from logpi.types import Batch, Trajectory
-
-if TYPE_CHECKING:
-    from logpi.rollouts.text import Chat
 
 __all__ = [
     "Answers", "answer", "dialogue_metrics", "info", "metrics", "pass_rate", "prompt_ids", "tally", "told", "trajectory", "unmasked",

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from logpi.envs.rows import Row
 from logpi.policies.chat_template import Answer, ChatTemplate, Reader
 
-__all__ = ["Turns", "plain", "spoken", "turns"]
+__all__ = ["Turns", "plain", "shape", "spoken", "turns"]
 
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 GAP = 2  # tokens of white space that may stand before an end token
@@ -71,6 +72,26 @@ def turns(
             "answers are learned as they stand in the data", stacklevel=2,
         )  # fmt: skip
     return [_row(template, s.asked + s.added + (s.rest or ""), [s]) for s in spans]
+
+
+def shape(row: Row) -> Hashable:
+    """What a chat template may refuse a row for: roles, what kind of content, calls, tools; not its words.
+
+    >>> shape({"prompt": "a"}) == shape({"prompt": "b"}) != shape({"prompt": [{"role": "user", "content": "a"}]})
+    True
+    """
+
+    def of(value: Any) -> Hashable:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return type(value).__name__
+        return tuple((m.get("role"), type(m.get("content")).__name__, bool(m.get("tool_calls"))) for m in value)
+
+    columns = ("prompt", "messages", "completion")
+    return (
+        *(of(row.get(c)) for c in columns),
+        bool(row.get("tools") or row.get("template_tools")),
+        str(row.get("chat_template_kwargs")),
+    )
 
 
 def plain(template: ChatTemplate, prompt: Sequence[int], completion: str) -> Turns:

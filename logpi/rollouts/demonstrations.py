@@ -11,21 +11,22 @@ so there is no packing of texts to leak across. Left out: preferences (`pairs.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from logpi.envs.rows import Row, Split, Task
+from logpi.envs.rows import Row, Split, Task, place
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
 from logpi.rewards import Rewards
 from logpi.rewards.text import text_of
-from logpi.rollouts.conversation import Turns, plain, spoken, turns
+from logpi.rollouts.chat import Chat
+from logpi.rollouts.conversation import Turns, plain, shape, spoken, turns
 from logpi.rollouts.dialogue import announced
-from logpi.rollouts.text import Chat, Prompts
+from logpi.rollouts.text import Prompts
 from logpi.types import Collected, Trajectory, collate
 
 __all__ = ["Demonstrations", "Learn"]
@@ -68,17 +69,21 @@ class Demonstrations:
         )  # fmt: skip
 
     def _check(self, rows: Sequence[Row]) -> None:
-        """A mistake in the data is said before any work: every row of a file, one of those that are made on demand."""
+        """A mistake in the data is said before any work: every row of a file, one of those that are made on demand; through the chat
+        template goes one row of each shape."""
+        shapes: set[Hashable] = set()
         for i, row in enumerate(rows if isinstance(rows, list) else [rows[0]]):
             if not (row.get("completion") or row.get("messages")):
                 raise UserError(f"row {i} has no completion to learn from (columns: {', '.join(row)})")
-        self._rows(rows[0], 0)
+            if shape(row) not in shapes:
+                shapes.add(shape(row))
+                self._rows(row, i)
 
     def _rows(self, row: Row, number: int) -> list[Trajectory]:
         try:
             found = self._conversations(row)
         except ValueError as error:
-            raise UserError(f"row {number}: {error}") from None
+            raise UserError(f"{place(row, f'row {number}')}: {error}") from None
         return [self._row(t, number) for t in found]
 
     def _conversations(self, row: Row) -> list[Turns]:

@@ -24,19 +24,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from logpi.envs.rows import Row
 from logpi.envs.text import Conversation, Env, Reply
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import Message, Reader
+from logpi.rollouts.chat import Chat
 from logpi.rollouts.observations import Observation, Observations
 from logpi.rollouts.partner import Heard, Spoken, Talk, Turn
 from logpi.rollouts.sampling import Request
-
-if TYPE_CHECKING:
-    from logpi.rollouts.text import Chat
 
 __all__ = ["Dialogues", "Limits", "Talking", "announced"]
 

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from logpi.batching import evaluate
 from logpi.envs.pairs import shared_messages
-from logpi.envs.rows import Row
+from logpi.envs.rows import Row, place
 from logpi.errors import UserError
 from logpi.policies.chat_template import Reader
 from logpi.rewards.text import text_of
+from logpi.rollouts.chat import Chat
 from logpi.rollouts.conversation import Turns, plain, turns
-from logpi.rollouts.text import Chat
 from logpi.types import Batch, Collected, Policy, Trajectory, collate
 
 __all__ = ["Group", "Preferences", "Read", "read_labels", "read_pairs", "without_empty"]
@@ -173,7 +173,7 @@ class _Writer:
         try:
             turns = self._turns(prompt, said, row)
         except ValueError as error:
-            raise UserError(f"row {group}: {error}") from None
+            raise UserError(f"{place(row, f'row {group}')}: {error}") from None
         end = len(turns.ids) if self.whole else len(turns.own) - turns.own[::-1].index(True)
         obs = torch.tensor(turns.ids[: min(end, self.max_length)])
         own = torch.tensor(turns.own[1 : len(obs)], dtype=torch.bool)

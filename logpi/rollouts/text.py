@@ -7,8 +7,7 @@ learned from the algorithm's (`selection.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +16,6 @@ import torch
 from logpi.envs.rows import Row, Task
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
-from logpi.policies.chat_template import Message, Reader
 from logpi.rewards import Rewards
 from logpi.rollouts.answers import (
     Answers,
@@ -26,64 +24,21 @@ from logpi.rollouts.answers import (
     info,
     metrics,
     pass_rate,
-    prompt_ids,
     trajectory,
     unmasked,
 )
+from logpi.rollouts.chat import Chat
 from logpi.rollouts.curriculum import Source
 from logpi.rollouts.dialogue import Dialogues
 from logpi.rollouts.engine import Engine, Request, Sampling
+from logpi.rollouts.prompt_filter import PromptFilter
 from logpi.rollouts.story import story
-from logpi.rollouts.templates import filled
 from logpi.selection import Bootstrap, Keep, KeepAll, Truncation
 from logpi.types import Collected, Trajectory, collate
 
 __all__ = ["Answers", "Chat", "Prompts", "TextRollout", "answer", "pass_rate", "trajectory"]
 
-
-@dataclass(frozen=True)
-class Chat:
-    """How a row's prompt becomes tokens.
-
-    Attributes:
-        wrap: a plain string is put as a user's message through the model's chat template.
-        system: system message in front, or "".
-        around: for plain prompts without a chat template: a text with {prompt} (`templates.py`), or "".
-    """
-
-    wrap: bool = False
-    system: str = ""
-    around: str = ""
-
-    def __call__(
-        self, policy: Reader, prompt: str | Sequence[Message], tools: Sequence[Message] = (),
-        options: Mapping[str, Any] | None = None,
-    ) -> list[int]:  # fmt: skip
-        """Token ids of the prompt; `tools` and `options` are for a chat template.
-
-        Raises:
-            ValueError: messages meet a model without a template, or one that refuses them; two system messages.
-        """
-        messages = self.messages(prompt)
-        if messages is None:
-            assert isinstance(prompt, str)
-            return policy.template.plain(self.system + (filled(self.around, prompt) if self.around else prompt))
-        return policy.template.ids(messages, tools, options=options)
-
-    def messages(self, prompt: str | Sequence[Message]) -> list[Message] | None:
-        """The prompt as messages, the system's first; None for a text that is gone on with as it is.
-
-        Raises:
-            ValueError: the prompt has a system message of its own beside `system`.
-        """
-        if isinstance(prompt, str) and not self.wrap:
-            return None
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        if not self.system:
-            return messages
-        if any(m.get("role") in ("system", "developer") for m in messages):
-            raise ValueError("the prompt has a system message of its own: leave --system out, or that message")
-        return [{"role": "system", "content": self.system}, *messages]
+TRIES = 1_000  # draws of prompts for one batch
 
 
 class Prompts:
@@ -129,6 +84,7 @@ class TextRollout:
         source: of prompts, instead of the task's rows in their order (`curriculum.py`).
         dialogues: with an environment that answers; `sampling` then limits what the policy writes in all turns together.
         mask_observations: False also trains on what the environment said: the ablation, never a good idea.
+        overlong: what becomes of prompts that fill the model's context (`prompt_filter.py`).
     Raises:
         UserError: truncated sampling (top-k, top-p): the recorded log-probabilities would not be those of the sampler, and
             the gradient would shrink by the mass that was cut off.
@@ -139,6 +95,7 @@ class TextRollout:
         sampling: Sampling, keep: Keep | None = None, truncation: Truncation | None = None, greedy: bool = False,
         chat: Chat | None = None, seed: int = 0, progress: Callable[[int, int], None] | None = None,
         source: Source | None = None, dialogues: Dialogues | None = None, mask_observations: bool = True,
+        overlong: str = "drop",
     ) -> None:  # fmt: skip
         if sampling.truncated or sampling.temperature not in (None, policy.temperature):
             raise UserError(
@@ -148,7 +105,8 @@ class TextRollout:
         self.policy, self.engine, self.rewards = policy, engine, rewards
         self.prompts, self.size, self.num_generations = source or Prompts(task, seed), prompts, num_generations
         self.sampling, self.keep, self.truncation = sampling, keep or KeepAll(), truncation or Bootstrap()
-        self.greedy, self.chat, self.progress = greedy, chat or Chat(), progress
+        self.greedy, self.progress = greedy, progress
+        self.filter = PromptFilter(policy, chat or Chat(), dialogues, overlong)
         self.dialogues, self.mask_observations = dialogues, mask_observations
         self.generator = torch.Generator().manual_seed(seed)
         self.groups = self.steps = 0
@@ -164,7 +122,7 @@ class TextRollout:
         times: dict[str, float] = {}
         rounds = 0
         while sum(map(self.keep, groups)) < self.size and rounds < self.keep.rounds:
-            answers, baselines, seconds = self._sample(self.prompts.take(self.size))
+            answers, baselines, seconds = self._sample(*self._take())
             groups += [self._group(a, b) for a, b in zip(answers, baselines, strict=True)]
             everything += answers
             self.prompts.learn([a.row for a in answers], [pass_rate(a) for a in answers])
@@ -183,9 +141,23 @@ class TextRollout:
         batch = collate(rows) if self.mask_observations else unmasked(self.policy, collate(rows))
         return Collected(batch, numbers, [dict(t.info) for t in rows])
 
-    def _sample(self, rows: list[Row]) -> tuple[list[Answers], list[float | None], dict[str, float]]:
+    def _take(self) -> tuple[list[Row], list[list[int]]]:
+        """The next rows whose prompts fit the context, and their tokens."""
+        rows, prompts = [], []
+        for _ in range(TRIES):
+            for row in self.prompts.take(self.size - len(rows)):
+                ids = self.filter.ids(row)
+                if self.filter.fits(ids):
+                    rows.append(row)
+                    prompts.append(ids)
+            if len(rows) == self.size:
+                return rows, prompts
+        raise UserError(f"prompts that fit the model's context of {self.policy.context} tokens cannot be found")
+
+    def _sample(
+        self, rows: list[Row], prompts: list[list[int]]
+    ) -> tuple[list[Answers], list[float | None], dict[str, float]]:
         """Answers to each row, the greedy answer's reward (None without one), and seconds."""
-        prompts = [prompt_ids(self.policy, self.chat, row, self.dialogues) for row in rows]
         requests = [Request(p, self.num_generations) for p in prompts]
         if self.greedy:
             requests += [Request(p, 1, greedy=True) for p in prompts]

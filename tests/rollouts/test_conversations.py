@@ -93,11 +93,9 @@ class Asks:
 
 
 def rollout(policy, env, *, limits=None, tokens=60, rewards=None, slots=64, **options) -> TextRollout:
-    given = {"prompts": 3, "num_generations": 4, "sampling": Sampling(max_tokens=tokens), "seed": 1} | options
-    dialogues = Dialogues(policy, env, limits or Limits(patience=0.0), Chat())
-    return TextRollout(
-        policy, Engine(policy, slots=slots), Asks(), rewards or Asks().reward, dialogues=dialogues, **given
-    )
+    given = {"prompts": 3, "num_generations": 4, "sampling": Sampling(max_tokens=tokens), "seed": 1}
+    given["dialogues"] = Dialogues(policy, env, limits or Limits(patience=0.0), options.pop("chat", Chat()))
+    return TextRollout(policy, Engine(policy, slots=slots), Asks(), rewards or Asks().reward, **given | options)
 
 
 def echo(prompt, turn, text) -> Reply:
@@ -406,10 +404,7 @@ def test_tool_messages_through_a_whole_rollout():
 
     policy = model()
     env = Env(call, tools=tools, stop=VOWELS[:5])
-    chat = Chat(wrap=True)
-    source = rollout(policy, env, tokens=120)
-    source.dialogues = Dialogues(policy, env, Limits(patience=0.0), chat)
-    collected = source()
+    collected = rollout(policy, env, tokens=120, chat=Chat(wrap=True))()
     torch.testing.assert_close(
         collected.batch.logp[collected.batch.mask],
         policy.evaluate(collected.batch).logp[collected.batch.mask],
