@@ -26,6 +26,7 @@ Messages = Sequence[Message]
 
 ASKED: Message = {"role": "user", "content": "logpi asks"}
 SAID = "logpi says so"
+HEARD = ("system", "developer", "user")  # what they say must reach the model
 MARK = re.compile(r"think|thought|tool|call|python|arg|result", re.IGNORECASE)  # of parts within an answer
 OPENED = re.compile(r"(<think(?:ing)?>|\[THINK\])\s*\Z")
 PREFIX = re.compile(r"(<think(?:ing)?>|\[THINK\])(\s*(?:</think(?:ing)?>|\[/THINK\]))?\s*\Z")
@@ -117,6 +118,11 @@ class ChatTemplate(TextTokens):
     def prefix(self, asked: Sequence[int]) -> str:
         """What a prompt's tokens already begin of the answer: `<think>\\n` of templates that open a thought; "" of others."""
         found = PREFIX.search(self.tokenizer.decode(list(asked[-TAIL:])))
+        return found[0] if found else ""
+
+    def opening(self, text: str) -> str:
+        """The control token of turns with which `text` begins, as what a template wrote does; "" without one."""
+        found = self._framing.match(text.lstrip())
         return found[0] if found else ""
 
     def said(self, ids: Iterable[Any]) -> str:
@@ -225,7 +231,15 @@ class ChatTemplate(TextTokens):
         """`text` for `encode` and `pieces`: control tokens that the data spell are private characters. Raises ValueError as there."""
         if self.tokenizer.chat_template is None:
             raise ValueError("the model has no chat template: give prompts as strings, or set the tokenizer's")
-        return self._apply([self._masked(m) for m in messages], tools, ask, options)
+        hidden = [self._masked(m) for m in messages]
+        text = self._apply(hidden, tools, ask, options)
+        for i, m in enumerate(hidden):
+            content = m.get("content")
+            if m.get("role") in HEARD and isinstance(content, str) and content.strip() not in text:
+                raise ValueError(
+                    f"the chat template leaves out message {i}, of the {m['role']}: {content.strip()[:60]!r}"
+                )
+        return text
 
     def _apply(self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None) -> str:
         given = {**self.options, **(options or {})}

@@ -36,22 +36,26 @@ class Chat:
         """Token ids of the prompt; `tools` and `options` are for a chat template.
 
         Raises:
-            ValueError: messages meet a model without a template, or one that refuses them; two system messages.
+            ValueError: messages meet a model without a template, or one that refuses them; as `messages`.
         """
-        messages = self.messages(prompt)
+        messages = self.messages(policy, prompt)
         if messages is None:
             assert isinstance(prompt, str)
             return policy.template.plain(self.system + (filled(self.around, prompt) if self.around else prompt))
         return policy.template.ids(messages, tools, options=options)
 
-    def messages(self, prompt: str | Sequence[Message]) -> list[Message] | None:
+    def messages(self, policy: Reader, prompt: str | Sequence[Message]) -> list[Message] | None:
         """The prompt as messages, the system's first; None for a text that is gone on with as it is.
 
         Raises:
-            ValueError: the prompt has a system message of its own beside `system`.
+            ValueError: the prompt has a system message of its own beside `system`, or is a text that a template wrote already.
         """
         if isinstance(prompt, str) and not self.wrap:
             return None
+        if isinstance(prompt, str) and (control := policy.template.opening(prompt)):
+            raise ValueError(
+                f"the prompt begins with {control}, as if a chat template had written it: --no-chat takes such prompts as they are"
+            )
         messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if not self.system:
             return messages

@@ -91,7 +91,7 @@ class Demonstrations:
         template, options = self.policy.template, row.get("chat_template_kwargs")
         messages, completion, prompt = row.get("messages"), row.get("completion"), row["prompt"]
         if messages and not (completion and isinstance(prompt, str)):
-            asked = self.chat.messages(messages) or []
+            asked = self.chat.messages(self.policy, messages) or []
             return turns(self.policy, asked, row.get("tools"), last=self.learn == "last", options=options)
         if not prompt:
             return [_text(template, text_of(completion or ""))]
@@ -99,7 +99,7 @@ class Demonstrations:
         start = announced(self.policy, self.chat, prompt, tools, options)
         if completion and not isinstance(completion, str):
             return [spoken(self.policy, start, completion)]
-        asked = self.chat.messages(prompt)
+        asked = self.chat.messages(self.policy, prompt)
         if asked is None:
             return [plain(template, start, completion or "")]
         said = {"role": "assistant", "content": completion}

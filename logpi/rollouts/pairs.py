@@ -88,7 +88,7 @@ def read_labels(reader: Reader, rows: Sequence[Row], *, max_length: int = 1024, 
         made = (write(row, prompt, said, 1.0 if good else -1.0, i), write(row, prompt, stranger, 0.0, i))
         if made[0].mask.any():
             groups.append(made)
-    return _checked(groups, len(single), max_length)
+    return _checked(groups, sum(2 if "chosen" in row else 1 for row in rows), max_length)
 
 
 def _checked(groups: list[Group], rows: int, max_length: int) -> Read:
@@ -101,8 +101,7 @@ def _checked(groups: list[Group], rows: int, max_length: int) -> Read:
 def _labels(row: Row, number: int) -> list[tuple[Row, Prompt, Response, bool]]:
     if "chosen" in row:
         prompt, chosen, rejected = _sides(row, number)
-        same = chosen == rejected
-        return [] if same else [(row, prompt, chosen, True), (row, prompt, rejected, False)]
+        return [(row, prompt, chosen, True), (row, prompt, rejected, False)] if chosen != rejected else []
     if not isinstance(row.get("label"), bool) or not row.get("completion"):
         found = ", ".join(row)
         raise UserError(f"row {number}: expected a completion and a label (true or false), or chosen and rejected; "
@@ -123,7 +122,7 @@ def _sides(row: Row, number: int) -> tuple[Prompt, Response, Response]:
     if _is_whole(chosen) and _is_whole(rejected):
         shared = shared_messages(chosen, rejected)
         asked = [prompt] if isinstance(prompt, str) else [m.get("content") for m in prompt]
-        if not {a for a in asked if a} <= {m.get("content") for m in shared}:
+        if not {str(a).strip() for a in asked if a} <= {str(m.get("content")).strip() for m in shared}:
             raise UserError(
                 f"row {number}: the prompt is not what both conversations begin with: leave it out, or repair it"
             )
@@ -187,7 +186,7 @@ class _Writer:
 
     def _turns(self, prompt: Prompt, said: Response, row: Row) -> Turns:
         """Tokens, and which are the response's. Raises ValueError."""
-        asked = self.chat.messages(prompt)
+        asked = self.chat.messages(self.reader, prompt)
         single = [said] if isinstance(said, str) else [m.get("content") for m in said if not m.get("tool_calls")]
         if asked is None and len(single) == 1 and isinstance(single[0], str):
             return plain(self.reader.template, self.chat(self.reader, prompt), single[0])
