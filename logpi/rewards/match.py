@@ -6,21 +6,24 @@ they call equal. Left out: symbolic equivalence ($2\sqrt{3}$ against $\sqrt{12}$
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from logpi.rewards.text import Completion, after, as_number, last_boxed, last_number, last_tag, squeeze, text_of
+from logpi.rewards.notation import plain
+from logpi.rewards.text import (
+    Completion,
+    after,
+    as_number,
+    given_answers,
+    last_boxed,
+    last_number,
+    last_tag,
+    squeeze,
+    text_of,
+)
 
 __all__ = ["Boxed", "ExactAnswer", "Number", "TagAnswer"]
-
-_LATEX_NOISE = re.compile(r"\\left|\\right|\\[!,;: ]|\\text\s*|\\mathrm\s*|\\displaystyle|[\s{}$]")
-
-
-def _golds(answer: Any) -> list[str]:
-    return [str(a) for a in answer] if isinstance(answer, list | tuple) else [str(answer)]
-
 
 def _grade(
     completions: Sequence[Completion],
@@ -31,7 +34,7 @@ def _grade(
     """One verdict for each completion; None (not applicable) without an answer that `canonical` can read."""
     verdicts: list[float | None] = []
     for completion, answer in zip(completions, answers or [None] * len(completions), strict=True):
-        golds = [] if answer is None else [g for g in map(canonical, _golds(answer)) if g is not None]
+        golds = [g for g in map(canonical, given_answers(answer)) if g is not None]
         verdicts.append(float(find(text_of(completion)) in golds) if golds else None)
     return verdicts
 
@@ -39,7 +42,7 @@ def _grade(
 def _plain(text: str) -> str:
     """The one way to write an answer: a rational number in lowest terms, or the text without LaTeX spacing."""
     value = as_number(text)
-    return str(value) if value is not None else _LATEX_NOISE.sub("", text).replace("dfrac", "frac")
+    return str(value) if value is not None else plain(text)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from logpi.rewards import Failure, Math, Rewards, Weighted, reward
 from logpi.rewards import math as math_module
 from logpi.rewards.math import final_answer
 from logpi.rewards.processes import Process, Workers, call
-from logpi.rewards.rational import rational
 
 needs_math_verify = pytest.mark.skipif(find_spec("math_verify") is None, reason="the extra `math` is not installed")
 
