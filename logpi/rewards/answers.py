@@ -14,7 +14,7 @@ import re
 from functools import lru_cache
 
 from logpi.rewards.expressions import FUNCTIONS, Expressions, Tree, Unreadable, number
-from logpi.rewards.notation import tidy, ungroup
+from logpi.rewards.notation import ROW, tidy, ungroup
 from logpi.rewards.units import KNOWN, SCALES
 
 __all__ = ["MAX_ANSWER", "read", "readable"]
@@ -40,6 +40,7 @@ _MEASURE = re.compile(
     r"(?:\s*(?:\\text\s*\{[^{}]*\}|[¤€£¥¢]|(?!(?:and|or)(?![A-Za-z]))[A-Za-z]+\.?)(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?\s*(?:[/·-]|\\cdot)?)+"
 )
 _FORBIDDEN = {"and", "or", "if", "for", "where", "when", "mod", "times", "over", "than", "not", "to", "all", "any"}
+_DESCRIBED = re.compile(r"[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\\mid(?![A-Za-z])|\||:)")  # \{x \mid x > 1\}
 _ENVIRONMENT = re.compile(r"\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?")
 
 
@@ -79,7 +80,7 @@ class _Answers(Expressions):
             return word
         self.next(r"\\approx(?![A-Za-z])")
         money = self.next(_MONEY)
-        tree = self.related(self.sets())
+        tree = self.related(self.side())
         if money:
             if self.numbers == 0:
                 raise Unreadable("money without a number")
@@ -92,8 +93,8 @@ class _Answers(Expressions):
         if not found:
             return None
         words = re.sub(r"\\text\{([^{}]*)\}|\s+", lambda m: m[1] or " ", found[0]).strip()
-        if len(words) < 2 or _NOT_WORDS & set(words.split()):
-            return None
+        if len(words) < 2 or _NOT_WORDS & set(words.split()) or (self.brackets and max(map(len, words.split())) < 4):
+            return None  # (ab)^2 is no word
         self.at = found.end()
         return Tree("word", name=words)
 
@@ -141,19 +142,21 @@ class _Answers(Expressions):
             if not sign:
                 raise Unreadable(found[0])
             money = self.next(_MONEY)
-            part = self.measured(self.sets(), money[2] if money else "")
+            part = self.measured(self.side(), money[2] if money else "")
             if money:
                 part = Tree("unit", (Tree("product", (number(-1), part)) if money[1] == "-" else part,), money[2])
             if sign == "~" and any(t.kind != "letter" for t in parts):
                 continue  # 2\sqrt3 \approx 3.46: the exact one counts
             parts.append(part)
             signs.append("=" if sign == "~" else sign)
-        if not signs and self.next(r":"):
-            parts.append(self.measured(self.sets()))
-            while self.next(r":"):
-                parts.append(self.measured(self.sets()))
-            return Tree("ratio", tuple(parts))
         return Tree("relation", tuple(parts), " ".join(signs)) if signs else parts[0]
+
+    def side(self) -> Tree:
+        """What stands on one side of a relation: a set, an expression, or a ratio of some."""
+        parts = [self.sets()]
+        while self.next(":"):
+            parts.append(self.sets())
+        return Tree("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
 
     def sets(self) -> Tree:
         tree = self.expression()
@@ -171,10 +174,9 @@ class _Answers(Expressions):
         if is_set and self.next(closing):
             tree = Tree("set")
         else:
+            described = is_set and self.next(_DESCRIBED)
+            is_set = is_set and not described
             tree = self.listed()
-            if is_set and self.next(r"\\mid(?![A-Za-z])|\||:"):
-                tree = self.condition(tree)
-                is_set = False
             end = self.next(closing)
             if not end:
                 raise Unreadable("a bracket that is not closed")
@@ -185,8 +187,6 @@ class _Answers(Expressions):
 
     def grouped(self, tree: Tree, opening: str, closing: str, is_set: bool) -> Tree:
         if is_set:
-            if tree.kind == "ratio":  # \{x : x > 1\}
-                raise Unreadable("a condition")
             return Tree("set", tree.parts if tree.kind == "list" else (tree,))
         if tree.kind != "list":
             matching = closing == {"(": ")", "[": "]"}.get(opening, closing) or closing.startswith("\\")
@@ -199,14 +199,6 @@ class _Answers(Expressions):
             return Tree("set", tree.parts)
         return Tree("group", tree.parts, opening + ("]" if closing == "]" else ")"))
 
-    def condition(self, subject: Tree) -> Tree:
-        r"""\{x \mid x > 1\}: the relation alone."""
-        if subject.kind == "relation" and subject.name == "in":
-            subject = subject.parts[0]
-        if subject.kind != "letter":
-            raise Unreadable("a set of terms")
-        return self.listed()
-
     def read_matrix(self, name: str) -> Tree:
         kind = self.next(_ENVIRONMENT)
         if not kind:
@@ -216,7 +208,7 @@ class _Answers(Expressions):
         ending = rf"\\end\s*\{{{kind[1]}\}}"
         while not self.next(ending):
             rows[-1].append(self.item())
-            if self.next(r"\\\\"):
+            if self.next(ROW):
                 rows.append([])
             elif not self.next("&") and not self.sees(ending):
                 raise Unreadable("a matrix")

@@ -19,7 +19,7 @@ from typing import Any
 
 from logpi.rewards.expressions import Tree, negative, number
 from logpi.rewards.units import unit
-from logpi.rewards.values import Evaluator, NeedsDigits, Undefined, close
+from logpi.rewards.values import MAX_PEAK, Evaluator, NeedsDigits, Undefined, close, numeric
 
 __all__ = ["Equality"]
 
@@ -69,12 +69,15 @@ def _without_either(tree: Tree) -> list[Tree]:
 
 
 def _is_name(tree: Tree) -> bool:
-    """x, x_1, f(x), AB, |AB|: what an answer may be called."""
-    return tree.kind == "letter" or (tree.kind == "call" and tree.name == "abs" and tree.parts[0].kind == "letter")
+    """x, x_1, f(x), AB, |AB|, (x, y), AB/CD, AB:CD: what an answer may be called."""
+    if tree.kind in ("group", "quotient", "ratio") or (tree.kind == "call" and tree.name == "abs"):
+        return all(map(_is_name, tree.parts))
+    return tree.kind == "letter"
 
 
 def _is_wordy(tree: Tree) -> bool:
-    return tree.name.startswith("\\text{") or not re.fullmatch(r"[A-Za-z](?:_\w+)?", tree.name)
+    """Area, \\text{max}: a name in words, which says no more than no name."""
+    return tree.name.startswith("\\text{")
 
 
 class Equality:
@@ -148,26 +151,32 @@ class Equality:
             return any(self.agree(a, b, ten=ten) for ten in (False, True))
         return self.agree(a, b)
 
-    def agree(self, a: Tree, b: Tree, ten: bool = False, ratio: bool = False) -> bool | int:
-        """Whether two expressions have equal values wherever both have some; with `ratio`, the sign of their constant ratio or 0."""
+    def agree(self, a: Tree, b: Tree, ten: bool = False) -> bool:
+        """Whether two expressions have equal values wherever both have some, and have some at the same positive points."""
         letters = _letters(a, b)
-        imaginary = _has(a, "constant", "i") or _has(b, "constant", "i")
-        if self.exact and (letters or imaginary):
-            raise NeedsDigits
-        for points in ([{}],) if not letters else (_fractions(letters), _wholes(letters)):
-            pairs = [p for p in (self.at(point, a, b, imaginary, ten) for point in points) if p]
-            if any(p == "one" for p in pairs[:5]) and any(p != "one" for p in pairs):
-                return False
-            both = [p for p in pairs if p != "one"]
-            if len(both) >= (ENOUGH if letters else 1):
-                if ratio:
-                    return _ratio(both)
-                return all(close(*p) for p in both) or (not letters and self.rounded(a, b, both[0]))
+        for points in (_fractions(letters), _wholes(letters)) if letters else ([{}],):
+            found, alone = 0, False
+            for k, point in enumerate(points):
+                pair = self.at(point, a, b, ten)
+                if isinstance(pair, tuple):
+                    found += 1
+                    if not close(*pair):
+                        return not letters and self.rounded(a, b, pair)
+                alone |= k < POINTS // 2 and pair == "one"
+            if found and (found >= ENOUGH or not letters):
+                return not alone
         return False
 
-    def at(self, point: dict[str, Fraction], a: Tree, b: Tree, imaginary: bool, ten: bool) -> Any:
+    def proportion(self, a: Tree, b: Tree) -> int:
+        """The sign of a/b if that is the same number wherever both have values, else 0."""
+        pairs = [p for p in (self.at(point, a, b) for point in _fractions(_letters(a, b))) if isinstance(p, tuple)]
+        return _ratio(pairs) if len(pairs) >= ENOUGH else 0
+
+    def at(self, point: dict[str, Fraction], a: Tree, b: Tree, ten: bool = False) -> tuple[Any, Any, int] | str | None:
         """Both values and the peak; "one" if one alone has a value; None if neither has."""
-        bits = 300
+        bits, imaginary = 300, _has(a, "constant", "i") or _has(b, "constant", "i")
+        if self.exact and (point or imaginary):
+            raise NeedsDigits
         for _ in range(2):
             values, peak = [], 0
             for tree in (a, b):
@@ -181,6 +190,8 @@ class Equality:
                 return "one" if values else None
             if self.exact or all(isinstance(v, Fraction) for v in values) or bits > 300 or peak < 20:
                 break
+            if peak > MAX_PEAK:
+                return None
             bits = 300 + 4 * peak
         return (*values, peak)
 
@@ -191,7 +202,7 @@ class Equality:
             places = len(tree.name.partition(".")[2]) if tree.kind == "number" else 0
             digits = re.sub(r"[^0-9]", "", tree.name).lstrip("0")
             if places and len(digits) >= LONG_DECIMAL and tree.name.replace(".", "").isdigit() and not isinstance(other, Fraction):
-                return not getattr(other, "imag", 0) and abs(other - own.numerator / (other * 0 + own.denominator)) * 10**places <= 0.5
+                return not getattr(other, "imag", 0) and abs(other - numeric(own)) * 10**places <= 0.5
         return False
 
     # Relations.
@@ -229,7 +240,7 @@ class Equality:
         a, b = (Tree("sum", (t.parts[0], negative(t.parts[1]))) for t in (gold, said))
         if not _letters(a) or not _letters(b):
             return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
-        sign = self.agree(a, b, ratio=True)
+        sign = self.proportion(a, b)
         wanted = said.name if sign > 0 else _FLIPPED.get(said.name)
         return bool(sign) and gold.name == wanted
 
@@ -274,7 +285,7 @@ class Equality:
             wanted, given = _unnamed(wanted), _unnamed(given)
         if max(len(wanted), len(given)) > MAX_MEMBERS:
             return len(wanted) == len(given) and self.one_by_one(wanted, given)
-        if _in_order(wanted) or _in_order(given):
+        if any(source.kind == "list" and _in_order(m) for source, m in ((gold, wanted), (said, given))):
             return len(wanted) == len(given) and self.one_by_one(wanted, given)
         wanted, given = self.distinct(wanted, gold), self.distinct(given, said)
         if len(wanted) != len(given) or wanted == [gold] and given == [said]:
@@ -311,7 +322,7 @@ class Equality:
 
     def ratios(self, gold: Tree, said: Tree) -> bool:
         """1:2:3 is 2:4:6; 3:4 is 3/4."""
-        a, b = (t.parts if t.kind == "ratio" else (t, number(1)) for t in (gold, said))
+        a, b = (list(t.parts) if t.kind == "ratio" else [t, number(1)] for t in (gold, said))
         if len(a) != len(b) or (len(a) > 2 and gold.kind != said.kind):
             return False
         products = [(Tree("product", (a[i], b[0])), Tree("product", (a[0], b[i]))) for i in range(1, len(a))]
@@ -343,11 +354,11 @@ class Equality:
 
     def compare(self, a: Tree, b: Tree) -> int:
         """-1, 0 or 1. Raises Undefined where one has no real value."""
-        found = self.at({}, a, b, False, False) if not _letters(a, b) else None
-        if not found or found == "one":
+        found = self.at({}, a, b) if not _letters(a, b) else None
+        if not isinstance(found, tuple):
             raise Undefined("no order")
         x, y, peak = found
-        return 0 if close(x, y, peak) else -1 if x < y else 1
+        return 0 if close(x, y, peak) else -1 if numeric(x) < numeric(y) else 1
 
     def merged(self, pieces: list[tuple]) -> list[tuple]:
         """Pieces (low, closed, high, closed) in order, without those that are empty, touching ones made one."""
@@ -388,9 +399,9 @@ def _ratio(pairs: list[tuple[Any, Any, int]]) -> int:
     (a, b, peak), *others = pairs
     if close(a, Fraction(0), peak) or close(b, Fraction(0), peak):
         return 0
-    steady = all(close(a * y, b * x, max(peak, p)) and not close(x, Fraction(0), p) for x, y, p in others)
-    sign = getattr(a / b, "real", a / b)
-    return 0 if not steady else 1 if sign > 0 else -1
+    a, b = numeric(a), numeric(b)
+    steady = all(close(a * numeric(y), b * numeric(x), max(peak, p)) and not close(x, Fraction(0), p) for x, y, p in others)
+    return 0 if not steady else 1 if (a / b).real > 0 else -1
 
 
 def _chained(tree: Tree) -> Tree:

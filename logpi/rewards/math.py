@@ -46,7 +46,7 @@ def _quick(gold: str, answer: str) -> bool | None:
     if _WHOLE.fullmatch(gold) and _WHOLE.fullmatch(answer):
         return int(gold) == int(answer)
     a, b = plain(gold), plain(answer)
-    if a == b or (_folds(a) and a.casefold() == b.casefold()):
+    if a == b or (_folds(a) and _folds(b) and a.casefold() == b.casefold()):
         return True
     choice, chosen = _CHOICE.match(a), _CHOICE.match(b)  # (A), A., \text{A}, A) 5
     if choice and (len(a) <= 3 or a[0] == "("):

@@ -10,8 +10,9 @@ import re
 import unicodedata
 from functools import lru_cache
 
-__all__ = ["CURRENCY", "fold", "plain", "tidy", "ungroup"]
+__all__ = ["CURRENCY", "ROW", "fold", "plain", "tidy", "ungroup"]
 
+ROW = "\ue000"  # what ends a row of a matrix: `\\\\` would meet the rules for commands
 CURRENCY = "\u00a4"  # what a dollar sign that means dollars becomes: `$` alone is LaTeX's
 _SAME = {
     "-": "\u2212\u2013\u2012\u2010\u2011\ufe63", "+": "\ufe62", "/": "\u2215\u2044\u00f7", ":": "\u2236", "'": "\u2032\u2019",
@@ -77,7 +78,7 @@ _STEPS = [  # in this order
     (re.compile(_TEXTS + r"\s*(?=\{)"), r"\\text"),
     (re.compile(r"(?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\[,!:;]\s?|~)(?=[0-9]{3}(?![0-9]))"), ""),  # 1{,}000 is 1000
     (re.compile(r"(?<=[0-9])\{,\}(?=[0-9])"), "."),  # 3{,}5 is 3.5
-    (re.compile(r"\\[,;:! ]|\\q?quad(?![A-Za-z])|~|\\\n"), " "),
+    (re.compile(r"\\[,;:! ]|\\q?quad|~|\\\n"), " "),
     (re.compile(r"\\[()\[\]]|\\(?:hline|nobreak|allowbreak)(?![A-Za-z])"), " "),
     (re.compile(r"\\(dot|bar|overline)\s*([0-9])"), r"\\\1{\2}"),
     (re.compile(r"\\%"), "%"),
@@ -105,6 +106,7 @@ def tidy(text: str) -> str:
     if text.startswith("**") and text.endswith("**") and len(text) > 4:  # Markdown
         text = text[2:-2]
     if "\\" in text or "*" in text or "=" in text or "~" in text or "{,}" in text or " x " in text:
+        text = text.replace("\\\\", ROW) if "\\begin" in text else re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
         for pattern, new in _STEPS:
             text = pattern.sub(new, text)
     if "$" in text:
@@ -144,6 +146,7 @@ def plain(text: str) -> str:
     ('(1,x^2)', '2^{n+1}', 'June 20')
     """
     text = re.sub(r"(?<![\^_])\\text\{([^{}]*)\}(?!\s*[\^_])", r" \1 ", tidy(text))
+    text = re.sub(r"(\\[A-Za-z]+)\s*\{([0-9A-Za-z])\}(?![0-9A-Za-z{])", r"\1 \2", text)
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])", "", text)
     return re.sub(r"([\^_])\{([0-9A-Za-z])\}(?![0-9A-Za-z])", r"\1\2", text)

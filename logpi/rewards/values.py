@@ -4,7 +4,8 @@
             where 2^L and 2^-L bound all intermediate values: 2^2024 and 2^2024 - 1, or 1/2004! and 1/2006!, stay apart
 
 A root of a negative number, a logarithm of one and a division by 0 are undefined over the real numbers; odd roots are real;
-if an `i` stands in either expression both are complex. Values beyond 2^20000 are not worked out. Left out: infinite sums.
+if an `i` stands in either expression both are complex. Irrational values beyond 2^5000, and rational ones beyond
+2^130000, are not worked out. Left out: infinite sums.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 
 from logpi.rewards.expressions import Tree
 
-__all__ = ["Evaluator", "NeedsDigits", "Undefined", "close"]
+__all__ = ["Evaluator", "NeedsDigits", "Undefined", "close", "numeric"]
 
-MAX_BITS, MAX_PEAK, MAX_TERMS = 400_000, 20_000, 2_000
+MAX_BITS, MAX_PEAK, MAX_TERMS = 130_000, 5_000, 2_000
 
 
 class Undefined(ArithmeticError):
@@ -80,7 +81,7 @@ class Evaluator:
         """`value` as a number of mpmath."""
         if self.exact:
             raise NeedsDigits
-        return self.mp.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+        return numeric(value)
 
     def _both(self, tree: Tree) -> tuple[Any, Any]:
         """The values of both parts, both exact or neither."""
@@ -91,6 +92,13 @@ class Evaluator:
         if self.mp.isinf(a) or self.mp.isinf(b):
             raise Undefined("infinite")
         return a, b
+
+    def bounded(self, n: Fraction) -> None:
+        """Refuse factorials of negative and of very large numbers."""
+        if n < 0 or n > 20_000:
+            raise Undefined("too large")
+        if self.exact and n > 500:
+            raise NeedsDigits
 
     def _number(self, tree: Tree) -> Fraction:
         assert tree.value is not None
@@ -177,6 +185,8 @@ class Evaluator:
         return Fraction(*parts)
 
     def _series(self, tree: Tree) -> Any:
+        if self.exact:
+            raise NeedsDigits
         low, high, body = tree.parts
         name, letter = tree.name.split()
         first, last = self.value(low), self.value(high)
@@ -218,11 +228,11 @@ class Evaluator:
         if name == "exp":
             return self._raised(+mp.e, x)
         if name == "factorial":
-            if abs(x) > 10_000:
+            if abs(x) > 1_000:
                 raise Undefined("too large")
             return mp.gamma(x + 1)
         if name == "binom":
-            if max(abs(x), abs(more[0])) > 10_000:
+            if max(abs(x), abs(more[0])) > 1_000:
                 raise Undefined("too large")
             return mp.binomial(x, more[0])
         if name in ("max", "min"):
@@ -244,26 +254,27 @@ class Evaluator:
 
 
 def _integer_root(n: int, degree: int) -> int:
-    low, high = 0, 1 << (n.bit_length() // degree + 1)
+    """The largest whole number whose power does not exceed n."""
+    if n < 2 or degree >= n.bit_length():
+        return min(n, 1)
+    low, high = 1, 1 << -(-n.bit_length() // degree)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if middle**degree <= n else (low, middle - 1)
     return low
 
 
-def _factorial(_: Evaluator, n: Fraction) -> Fraction | None:
+def _factorial(self: Evaluator, n: Fraction) -> Fraction | None:
     if n.denominator != 1:
         return None
-    if n < 0 or n > 20_000:
-        raise Undefined("too large")
+    self.bounded(n)
     return Fraction(math.factorial(int(n)))
 
 
-def _binomial(_: Evaluator, n: Fraction, k: Fraction) -> Fraction | None:
+def _binomial(self: Evaluator, n: Fraction, k: Fraction) -> Fraction | None:
     if {n.denominator, k.denominator} != {1} or n < 0:
         return None
-    if n > 20_000:
-        raise Undefined("too large")
+    self.bounded(n)
     return Fraction(math.comb(int(n), int(k))) if k >= 0 else Fraction(0)
 
 
@@ -282,15 +293,17 @@ _RATIONAL: dict[str, Callable[..., Fraction | None]] = {
 }  # fmt: skip
 
 
+def numeric(value: Any) -> Any:
+    """A value as a number of mpmath."""
+    return _context().mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+
+
 def close(a: Any, b: Any, peak: int) -> bool:
     """Whether two values are equal by the rule above."""
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a == b
-    mp = _context()
-    if mp.isinf(a) or mp.isinf(b) if not (isinstance(a, Fraction) or isinstance(b, Fraction)) else False:
-        return a == b
-    a, b = (mp.mpf(v.numerator) / v.denominator if isinstance(v, Fraction) else v for v in (a, b))
+    a, b, mp = numeric(a), numeric(b), _context()
     if mp.isinf(a) or mp.isinf(b):
-        return False
-    small = mp.mpf(2) ** -(2 * peak + 150)
-    return abs(a - b) <= small * max(abs(a), abs(b)) or max(abs(a), abs(b)) <= small
+        return bool(a == b)
+    small, larger = mp.mpf(2) ** -(2 * peak + 150), max(abs(a), abs(b))
+    return abs(a - b) <= small * larger or larger <= small

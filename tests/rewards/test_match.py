@@ -67,7 +67,7 @@ def test_exact_answer_with_another_marker():
         ("x = \u22123", "-3", 1.0),
         ("1 / 0", "0", 0.0),
         ("no number", "42", 0.0),
-        ("\u0664\u0662", "42", 0.0),  # digits of another script are not read
+        ("\u0664\u0662", "42", 1.0),  # digits of another script are digits
         ("1e5", "5", 0.0),  # one number, not two
         ("1e5", "100,000", 1.0),
         ("2.5E-1", "1/4", 1.0),
