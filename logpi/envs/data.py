@@ -254,7 +254,11 @@ def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
         completion = _spoken(completion, prompt, where)
     if completion is not None and not text_of(completion).strip():
         raise ValueError(f"{where}: the completion is empty; there is nothing to learn from it")
-    made = {"prompt": prompt, "answer": None if answer is None else _as_answer(answer, where), "completion": completion}
+    if answer is not None:
+        answer = _as_answer(answer, where)
+    if answer is None:
+        row.pop("answer", None)
+    made = {"prompt": prompt, "answer": answer, "completion": completion}
     return row | {k: v for k, v in made.items() if v is not None} | _label(row, where)
 
 

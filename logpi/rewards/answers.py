@@ -30,9 +30,27 @@ _SIGNS = {"leqslant": "<=", "leq": "<=", "le": "<=", "geqslant": ">=", "geq": ">
 _OPERATIONS = {"cup": "union", "cap": "intersection", "setminus": "without", "backslash": "without"}
 _OPERATION = re.compile(r"\\(cup|cap|setminus|backslash)(?![A-Za-z])")
 _NAME = re.compile(r"(?:\\text\{([^{}]*)\}|([A-Za-z]{3,}(?: [A-Za-z]+)*))\s*(?==)")
-_NOT_WORDS = FUNCTIONS | {"and", "or", "pi", "sqrt", "infinity", "inf", "oo", "mod", "times", "over", "if", "for", "where", "when"}
-_PLAIN_WORD = r"(?!(?:and|or)(?![A-Za-z]))[A-Za-z][A-Za-z'-]*"
-_WORDS = re.compile(rf"(?:\\text\{{[^{{}}]*[A-Za-z]{{2,}}[^{{}}]*\}}|{_PLAIN_WORD}(?: {_PLAIN_WORD})*\.?)\s*(?=$|[,;)\]}}]|\\text\{{,? ?(?:and|or)|and |or )")
+_CALLED = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\(\s*([a-z](?:\s*,\s*[a-z])*)\s*\)\s*(?==)")  # p(x) = …
+_NOT_WORDS = FUNCTIONS | {
+    "and",
+    "or",
+    "pi",
+    "sqrt",
+    "infinity",
+    "inf",
+    "oo",
+    "mod",
+    "times",
+    "over",
+    "if",
+    "for",
+    "where",
+    "when",
+}
+_PLAIN_WORD = r"(?!(?:and|or)(?![A-Za-z]))(?:[A-Za-z]{2,}'[a-z]|[A-Za-z]+(?:-[A-Za-z]{3,})*)"
+_WORDS = re.compile(
+    rf"(?:\\text\{{[^{{}}]*[A-Za-z]{{2,}}[^{{}}]*\}}|{_PLAIN_WORD}(?: {_PLAIN_WORD})*\.?)\s*(?=$|[,;)\]}}]|\\text\{{,? ?(?:and|or)|and |or )"
+)
 _CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})(?:\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?)?\s*$", re.I)
 _DATED = re.compile(r"[0-9]+(?:-[0-9]+)+$|[0-9]+/[0-9]+/[0-9]+$")
 _MONEY = re.compile(r"([-+]?)\s*([¤€£¥])\s*(?=[-+0-9.\\])")
@@ -40,7 +58,9 @@ _MEASURE = re.compile(
     r"(?:\s*(?:\\text\s*\{[^{}]*\}|[¤€£¥¢]|(?!(?:and|or)(?![A-Za-z]))[A-Za-z]+\.?)(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?\s*(?:[/·-]|\\cdot)?)+"
 )
 _FORBIDDEN = {"and", "or", "if", "for", "where", "when", "mod", "times", "over", "than", "not", "to", "all", "any"}
-_DESCRIBED = re.compile(r"[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\\mid(?![A-Za-z])|\||:)")  # \{x \mid x > 1\}
+_DESCRIBED = re.compile(
+    r"[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\\mid(?![A-Za-z])|\||:)"
+)  # \{x \mid x > 1\}
 _ENVIRONMENT = re.compile(r"\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?")
 
 
@@ -76,6 +96,8 @@ class _Answers(Expressions):
             return Tree("clock", name=f"{int(clock[1])}:{clock[2]}{(clock[3] or '').lower()}")
         if name := self.next(_NAME):
             return self.related(Tree("letter", name=f"\\text{{{(name[1] or name[2]).strip().lower()}}}"))
+        if called := self.next(_CALLED):
+            return self.related(Tree("letter", name=f"{called[1]}({called[2]})"))
         if word := self.words():
             return word
         self.next(r"\\approx(?![A-Za-z])")
@@ -125,6 +147,8 @@ class _Answers(Expressions):
         run = re.compile(r"[A-Za-z]+").match(self.text, self.at)
         if self.sees(r"\\text(?![A-Za-z])"):
             return self.sees(r"\\text\s*\{\s*(?:[ei]|" + "|".join(FUNCTIONS) + r")\s*\}")
+        if run and run[0] == "min" and re.match(r"\s*(?:$|[,;)/.])", self.text[run.end() :]):
+            return False
         if run and run[0] not in _NOT_WORDS and self.numbers:
             spaced = self.text[self.at - 1 : self.at] == " "
             if run[0].lower() in KNOWN and len(run[0]) > 1 and run[0] != "in" and not run[0].isupper():

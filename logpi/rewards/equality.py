@@ -116,7 +116,9 @@ class Equality:
             return a.rstrip("ap") == b.rstrip("ap") and (a == b or not {a[-1], b[-1]} <= {"a", "p"})
         if said.kind == "clock" and gold.kind != "clock":  # 10:15 may be a ratio where a ratio is asked for
             hours, minutes = re.findall("[0-9]+", said.name)
-            return not said.name[-1].isalpha() and self.same(gold, Tree("ratio", (number(int(hours)), number(int(minutes)))))
+            return not said.name[-1].isalpha() and self.same(
+                gold, Tree("ratio", (number(int(hours)), number(int(minutes))))
+            )
         return False
 
     # Values.
@@ -201,7 +203,12 @@ class Equality:
         for tree, own, other in ((a, found[0], found[1]), (b, found[1], found[0])):
             places = len(tree.name.partition(".")[2]) if tree.kind == "number" else 0
             digits = re.sub(r"[^0-9]", "", tree.name).lstrip("0")
-            if places and len(digits) >= LONG_DECIMAL and tree.name.replace(".", "").isdigit() and not isinstance(other, Fraction):
+            if (
+                places
+                and len(digits) >= LONG_DECIMAL
+                and tree.name.replace(".", "").isdigit()
+                and not isinstance(other, Fraction)
+            ):
                 return not getattr(other, "imag", 0) and abs(other - numeric(own)) * 10**places <= 0.5
         return False
 
@@ -278,7 +285,11 @@ class Equality:
         """Members in any order; in the given order if they are letters or words, go on with dots, or repeat themselves."""
         if {gold.kind, said.kind} == {"group", "list"}:
             group, bare = (gold, said) if gold.kind == "group" else (said, gold)
-            return group.name == "()" and not bare.name and self.one_by_one(_unnamed(bare.parts, sort=True), group.parts)
+            return (
+                group.name == "()" and not bare.name and self.one_by_one(_unnamed(bare.parts, sort=True), group.parts)
+            )
+        if {gold.name, said.name} & {"or"} and gold.name != said.name and all(map(_is_text, gold.parts + said.parts)):
+            return False  # A or B is not A and B, where x = 1 or 2 is x = 1, 2
         wanted, given = self.members(gold), self.members(said)
         wanted, given = _renamed(wanted), _renamed(given)
         if any(w.kind == "relation" for w in wanted) != any(g.kind == "relation" for g in given):
@@ -332,7 +343,9 @@ class Equality:
 
     def is_set(self, tree: Tree) -> bool:
         if tree.kind == "list":
-            return bool(tree.name) and all(p.kind == "relation" and set(p.name.split()) <= {*"<>", "<=", ">=", "!="} for p in tree.parts)
+            return bool(tree.name) and all(
+                p.kind == "relation" and set(p.name.split()) <= {*"<>", "<=", ">=", "!="} for p in tree.parts
+            )
         if tree.kind == "relation":
             return tree.name == "in" and self.is_set(tree.parts[1]) or _interval(tree) is not None
         return tree.kind in _SETS or tree == _REALS
@@ -376,7 +389,9 @@ class Equality:
                 merged.append(piece)
                 continue
             end = self.compare(last[2], piece[2])
-            high = (last[2], last[3] or piece[3]) if end == 0 else (last[2], last[3]) if end > 0 else (piece[2], piece[3])
+            high = (
+                (last[2], last[3] or piece[3]) if end == 0 else (last[2], last[3]) if end > 0 else (piece[2], piece[3])
+            )
             merged[-1] = (last[0], last[1], *high)
         return merged
 
@@ -400,7 +415,9 @@ def _ratio(pairs: list[tuple[Any, Any, int]]) -> int:
     if close(a, Fraction(0), peak) or close(b, Fraction(0), peak):
         return 0
     a, b = numeric(a), numeric(b)
-    steady = all(close(a * numeric(y), b * numeric(x), max(peak, p)) and not close(x, Fraction(0), p) for x, y, p in others)
+    steady = all(
+        close(a * numeric(y), b * numeric(x), max(peak, p)) and not close(x, Fraction(0), p) for x, y, p in others
+    )
     return 0 if not steady else 1 if (a / b).real > 0 else -1
 
 
@@ -440,9 +457,14 @@ def _renamed(members: list[Tree]) -> list[Tree]:
     return [first, *(Tree("relation", (first.parts[0], m), "=") for m in members[1:])]
 
 
+def _is_text(tree: Tree) -> bool:
+    return tree.kind in ("word", "letter")
+
+
 def _in_order(members: Sequence[Tree]) -> bool:
-    words = all(m.kind in ("word", "letter") for m in members)
-    return len(members) > 1 and (words or Tree("letter", name="…") in members or len(set(members)) < len(members))
+    return len(members) > 1 and (
+        all(map(_is_text, members)) or Tree("letter", name="…") in members or len(set(members)) < len(members)
+    )
 
 
 def _as_matrix(tree: Tree, other: Tree) -> Tree:

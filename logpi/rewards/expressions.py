@@ -24,7 +24,19 @@ FUNCTIONS = set(
 )
 _OTHER_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "tg": "tan", "ctg": "cot"}
 _INVERSE = {f: "arc" + f for f in ("sin", "cos", "tan", "cot", "sec", "csc")}
-_ACCENTS = {"vec", "hat", "bar", "overline", "tilde", "overrightarrow", "widehat", "widetilde", "dot", "overarc", "underline"}
+_ACCENTS = {
+    "vec",
+    "hat",
+    "bar",
+    "overline",
+    "tilde",
+    "overrightarrow",
+    "widehat",
+    "widetilde",
+    "dot",
+    "overarc",
+    "underline",
+}
 _WORDS = {*FUNCTIONS, *_OTHER_NAMES, "sqrt", "pi", "infinity", "inf", "oo", "binom"}
 _CALLED = set("fghFGHPQ")  # f(2) is a value of f, not f times 2
 _DIGITS = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])|[0-9]{1,3}(?: [0-9]{3})+(?!\s*[/0-9])|[0-9]+)"
@@ -35,7 +47,9 @@ _REST = (
 )
 _NUMBER = re.compile(f"(?P<whole>{_DIGITS}|(?=\\.[0-9])){_REST}")
 _NUMBER_INSIDE = re.compile(f"(?P<whole>{_IN_BRACKETS}|(?=\\.[0-9])){_REST}")
-_PART = re.compile(r"\s*\\frac\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))|\s+([0-9]+)\s*/\s*([0-9]+)(?![0-9/])")
+_PART = re.compile(
+    r"\s*\\frac\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))|\s+([0-9]+)\s*/\s*([0-9]+)(?![0-9/])"
+)
 _REPEATED = re.compile(r"([0-9]*?)([0-9]+?)\2\2+")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
 _WORD = re.compile(r"[A-Za-z]+")
@@ -237,7 +251,9 @@ class Expressions:
         run = _WORD.match(self.text, self.at)
         assert run
         word = run[0]
-        known = next((w for w in sorted(_WORDS, key=len, reverse=True) if word.startswith(w) and len(word) - len(w) <= 1), None)
+        known = next(
+            (w for w in sorted(_WORDS, key=len, reverse=True) if word.startswith(w) and len(word) - len(w) <= 1), None
+        )
         if known and not (len(word) > len(known) and known in ("pi", "oo", "lg", "tg", "inf")):
             self.at += len(known)
             return self.named(known)
@@ -424,7 +440,11 @@ def _walk(tree: Tree):
 
 
 def _bound(tree: Tree, letter: str) -> bool:
-    return tree.kind == "letter" and tree.name != letter and re.search(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", tree.name) is not None
+    return (
+        tree.kind == "letter"
+        and tree.name != letter
+        and re.search(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", tree.name) is not None
+    )
 
 
 def _renamed(tree: Tree, letter: str) -> Tree:

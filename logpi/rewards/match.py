@@ -1,7 +1,7 @@
 r"""Rewards that compare a final answer with the row's `answer` column: 1.0 if equal, else 0.0.
 
 They differ only in where they look (after a marker, the last number, the last \boxed{}, the last <answer>) and in what
-they call equal. Left out: symbolic equivalence ($2\sqrt{3}$ against $\sqrt{12}$), units, and partial credit.
+they call equal; what is missing (None, NaN, empty) is no answer. Left out: symbolic equivalence ($2\sqrt{3}$ against $\sqrt{12}$), units, and partial credit.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from logpi.rewards.text import (
 )
 
 __all__ = ["Boxed", "ExactAnswer", "Number", "TagAnswer"]
+
 
 def _grade(
     completions: Sequence[Completion],

@@ -33,7 +33,7 @@ __all__ = ["Math", "final_answer"]
 REMEMBERED = 100_000
 _WHOLE = re.compile(r"[-+]?[0-9]{1,30}")
 _WORD = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]")
-_CHOICE = re.compile(r"\(?([A-J])(?:[).:]|$)")
+_CHOICE = re.compile(r"(?:[Oo]ption |[Cc]hoice )?\(?([A-J])(?:[).:]|$)")
 _SYMBOLIC = Path(__file__).with_name("apart") / "symbolic.py"
 
 

@@ -72,6 +72,8 @@ _TEXTS = r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mbox|mathit|mathsf|hbox)"
 _STEPS = [  # in this order
     (re.compile(r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?)(?![A-Za-z])\s?\.?"), ""),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(rf"{ROW}\s*\[[0-9.]+(?:pt|em|ex|mm|cm)\]"), ROW),
+    (re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathcal|mathscr|mathnormal|boxed|fbox)(?=\s*\{)"), ""),
     (re.compile(r"(?<=\{)\s*\\(?:bf|rm|it)\s+|\\bf\b"), ""),
@@ -87,10 +89,11 @@ _STEPS = [  # in this order
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?<![\\<>])(?:<=)"), r"\\le "),
     (re.compile(r"(?<![\\<>])(?:>=)"), r"\\ge "),
-    (re.compile(r"!=(?=\s*[-+(0-9A-Za-z\\])"), r"\\ne "),
+    (re.compile(r"(?<=\s)!="), r"\\ne "),
 ]
 _STATED = re.compile(
-    r"\s*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?answer\s*(?:is|:|=)\s*:?\s*", re.I
+    r"\s*(?:\\text\{)?(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?answer\s*(?:is|:|=)\s*:?\s*\}?\s*",
+    re.I,
 )
 _WHOLE = re.compile(r"\\text\{([^{}]*)\}")
 
@@ -110,7 +113,9 @@ def tidy(text: str) -> str:
         for pattern, new in _STEPS:
             text = pattern.sub(new, text)
     if "$" in text:
-        text = text.replace("$", CURRENCY if text.count("$") % 2 and re.search(r"\$\s?-?[.0-9]|[0-9]\s?\$", text) else "")
+        text = text.replace(
+            "$", CURRENCY if text.count("$") % 2 and re.search(r"\$\s?-?[.0-9]|[0-9]\s?\$", text) else ""
+        )
     stated = _STATED.match(text)
     text = (text[stated.end() :] if stated else text).strip()
     text = text[:-1].rstrip() if text.endswith(".") and not text.endswith("..") else text

@@ -114,7 +114,9 @@ class Process:
             if late.is_set():
                 return {"failed": {"kind": "hung", "message": f"no answer in {seconds:g} s; the process was killed"}}
             if process.returncode == -signal.SIGPROF:
-                return {"failed": {"kind": "hung", "message": f"no answer in {cpu:g} s of CPU time; the process was ended"}}
+                return {
+                    "failed": {"kind": "hung", "message": f"no answer in {cpu:g} s of CPU time; the process was ended"}
+                }
             return {"failed": {"kind": "died", "message": "its process ended without an answer"}}
         except BaseException:  # Ctrl-C: the reply to this call must not be taken for the next one's
             self.kill()

@@ -16,7 +16,18 @@ from typing import Any
 
 from logpi.rewards.notation import fold
 
-__all__ = ["Completion", "after", "as_number", "final_answer", "given_answers", "last_boxed", "last_number", "last_tag", "squeeze", "text_of"]
+__all__ = [
+    "Completion",
+    "after",
+    "as_number",
+    "final_answer",
+    "given_answers",
+    "last_boxed",
+    "last_number",
+    "last_tag",
+    "squeeze",
+    "text_of",
+]
 
 Completion = str | Sequence[Mapping[str, Any]]
 MAX_NUMBER = 1_000  # characters; a longer "number" is no answer, and conversion to int is quadratic
@@ -27,6 +38,7 @@ _FRAC = re.compile(rf"([-+]?)\\[dtc]?frac\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}\s
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|([^\s{}$\\]+))")
 _BETWEEN_BOXES = re.compile(r"(?:\s*\$)?\s*(?:[,;]|(?:,\s*)?(?:\\text\s*\{\s*)?(?:and|or)(?:\s*\})?)\s*(?:\$\s*)?|")
 _PHRASE = re.compile(r"\banswer\**\s{0,3}(?:is|:|=)[\s:*]{0,6}", re.IGNORECASE)
+_TITLE = re.compile(r"\W*(?:the )?(?:final )?answer\W*", re.IGNORECASE)  # a heading over the answer
 _CHOICE = re.compile(r"\(?([A-H])\)?(?![A-Za-z0-9=^_])")
 _FORMULA = re.compile(r"\$+([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _BARE = re.compile(r"[^A-Za-z\\]*(?:(?:\\[A-Za-z]+|sqrt|sin|cos|tan|ln|log|pi|[A-Za-z])(?![A-Za-z])[^A-Za-z\\]*)*")
@@ -116,13 +128,13 @@ def final_answer(text: str, number: bool = True) -> str | None:
     ('\\frac{3}{4}', '18', '7')
     """
     text = text.rpartition("</think>")[2]
-    if _BOX.search(text):
+    if "\\" in text and _BOX.search(text):
         return last_boxed(text)
     marked = after(text, "####")
     if marked:
-        lines = [line.strip() for line in marked.split("\n") if line.strip()]
-        titled = len(lines) > 1 and re.fullmatch(r"\W*(?:the )?(?:final )?answer\W*", lines[0], re.IGNORECASE)
-        return lines[1] if titled else lines[0]
+        line, _, below = marked.partition("\n")
+        below = below.strip()
+        return below.split("\n", 1)[0].strip() if below and _TITLE.fullmatch(line) else line.strip()
     tagged = last_tag(text, "answer")
     if tagged is not None:
         return tagged
@@ -163,7 +175,7 @@ def given_answers(answer: Any) -> list[str]:
     """The right answers of a row, as texts: one or a list of them. What is missing, None, NaN or empty, is none."""
     several = answer if isinstance(answer, list | tuple) else [answer]
     texts = [str(a).strip() for a in several if not (a is None or (isinstance(a, float) and math.isnan(a)))]
-    return [t for t in texts if t and t.lower() != "nan"]
+    return [t for t in texts if t not in ("", "nan", "NaN")]
 
 
 def _ratio(top: str, bottom: str = "1") -> Fraction | None:

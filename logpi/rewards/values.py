@@ -45,7 +45,9 @@ class Evaluator:
         peak: the largest exponent of 2, up or down, met on the way.
     """
 
-    def __init__(self, letters: dict[str, Fraction], bits: int = 300, *, imaginary=False, ten=False, exact=False) -> None:
+    def __init__(
+        self, letters: dict[str, Fraction], bits: int = 300, *, imaginary=False, ten=False, exact=False
+    ) -> None:
         self.letters, self.imaginary, self.exact = letters, imaginary, exact
         self.log_base = 10 if ten else None
         self.peak = 0
@@ -190,7 +192,11 @@ class Evaluator:
         low, high, body = tree.parts
         name, letter = tree.name.split()
         first, last = self.value(low), self.value(high)
-        if not isinstance(first, Fraction) or not isinstance(last, Fraction) or {first.denominator, last.denominator} != {1}:
+        if (
+            not isinstance(first, Fraction)
+            or not isinstance(last, Fraction)
+            or {first.denominator, last.denominator} != {1}
+        ):
             raise Undefined("a sum over what is no range of whole numbers")
         if last - first > MAX_TERMS:
             raise Undefined("a long sum")

@@ -103,6 +103,13 @@ def test_boxed(completion, answer, expected):
     assert judge(Boxed(), completion, answer) == expected
 
 
+def test_braces_count_and_what_is_missing_is_no_answer():
+    assert judge(Boxed(), r"\boxed{2^n+1}", "2^{n+1}") == 0.0 and judge(Boxed(), r"\boxed{2^{n}+1}", "2^n+1") == 1.0
+    assert judge(TagAnswer(), "<answer>\\frac{3,5}{2}</answer>", "35/2") == 0.0
+    for missing in (None, float("nan"), "", "nan", [], [None]):
+        assert judge(Boxed(), r"\boxed{nan}", missing) is None and judge(ExactAnswer(), "#nan", missing) is None
+
+
 def test_tag_answer():
     assert judge(TagAnswer(), "<answer>41</answer> <answer> 42.0 </answer>") == 1.0
     assert judge(TagAnswer(), "<answer>42</answer> <answer>41") == 1.0  # the last closed one

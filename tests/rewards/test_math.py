@@ -71,7 +71,9 @@ def braces(rng: random.Random) -> tuple[str, str]:
     a, b, c = rng.sample("abcdkmnpqrstuvxyz", 3)
     n, m = rng.sample(range(2, 30), 2)
     sign = rng.choice("+-")
-    outer = rng.choice(["{}", "3{}", "{}+7", r"\frac{{{}}}{{5}}", r"\sqrt{{{}}}", "-{}", "x_0+{}", r"({},1)", r"\{{{}\}}"])
+    outer = rng.choice(
+        ["{}", "3{}", "{}+7", r"\frac{{{}}}{{5}}", r"\sqrt{{{}}}", "-{}", "x_0+{}", r"({},1)", r"\{{{}\}}"]
+    )
     inner = [
         (f"{n}^{{{a}{sign}{m}}}", f"{n}^{{{a}}}{sign}{m}"),
         (f"{a}^{{{b}{sign}{c}}}", f"{a}^{b}{sign}{c}"),
@@ -162,7 +164,10 @@ def letters_in_another_order(rng: random.Random) -> tuple[str, str] | None:
 
 
 def points_in_another_order(rng: random.Random) -> tuple[str, str] | None:
-    point = [rng.choice((str(rng.randint(-9, 9)), rf"\frac{{{rng.randint(1, 9)}}}{{11}}", r"\pi")) for _ in range(rng.randint(2, 4))]
+    point = [
+        rng.choice((str(rng.randint(-9, 9)), rf"\frac{{{rng.randint(1, 9)}}}{{11}}", r"\pi"))
+        for _ in range(rng.randint(2, 4))
+    ]
     other = rng.sample(point, len(point))
     return (f"({','.join(point)})", f"({', '.join(other)})") if point != other else None
 
@@ -170,7 +175,9 @@ def points_in_another_order(rng: random.Random) -> tuple[str, str] | None:
 def wrong_answers(rng: random.Random, count: int) -> list[tuple[str, str]]:
     made: dict[tuple[str, str], None] = {}
     while len(made) < count:
-        pair = rng.choice((neighbours, neighbours, neighbours, letters_in_another_order, points_in_another_order, braces))(rng)
+        pair = rng.choice(
+            (neighbours, neighbours, neighbours, letters_in_another_order, points_in_another_order, braces)
+        )(rng)
         if pair:
             made[pair] = None
     return list(made)
@@ -219,7 +226,9 @@ def repeating(n: int, d: int) -> str:
         seen[rest] = len(digits)
         digits += str(rest * 10 // d)
         rest = rest * 10 % d
-    return f"{n // d}.{digits[: seen[rest]]}\\overline{{{digits[seen[rest] :]}}}" if rest else f"{n // d}.{digits or '0'}"
+    return (
+        f"{n // d}.{digits[: seen[rest]]}\\overline{{{digits[seen[rest] :]}}}" if rest else f"{n // d}.{digits or '0'}"
+    )
 
 
 def test_right_answers_in_other_notations() -> None:
@@ -233,7 +242,12 @@ def test_every_fraction_equals_itself_however_it_is_written(value: Fraction) -> 
     n, d = value.numerator, value.denominator
     sign, top = "-" * (n < 0), abs(n)
     whole, rest = divmod(top, d)
-    forms = [f"{n}/{d}", rf"{sign}\frac{{{top}}}{{{d}}}", rf"${sign}\dfrac{{{top}}}{{{d}}}$", f"{sign}{top * 3}/{d * 3}"]
+    forms = [
+        f"{n}/{d}",
+        rf"{sign}\frac{{{top}}}{{{d}}}",
+        rf"${sign}\dfrac{{{top}}}{{{d}}}$",
+        f"{sign}{top * 3}/{d * 3}",
+    ]
     if whole and rest:
         forms.append(rf"{sign}{whole}\frac{{{rest}}}{{{d}}}")
     assert all(_quick(form, f"{n}/{d}") is True for form in forms)
@@ -241,7 +255,10 @@ def test_every_fraction_equals_itself_however_it_is_written(value: Fraction) -> 
 
 
 @settings(max_examples=300)
-@given(st.text(max_size=200) | st.lists(st.sampled_from([t for p in PAIRS for t in p[1:]] + list("{}^_()[],!=|\\1x ")), max_size=6).map("".join))
+@given(
+    st.text(max_size=200)
+    | st.lists(st.sampled_from([t for p in PAIRS for t in p[1:]] + list("{}^_()[],!=|\\1x ")), max_size=6).map("".join)
+)
 def test_any_text_has_a_reading_or_is_text(text: str) -> None:
     final_answer(text)
     assert readable(text) or plain(text) is not None
@@ -299,7 +316,9 @@ def test_final_answer(text: str, answer: str | None) -> None:
 
 
 def test_a_hedge_is_no_answer_and_several_boxes_are_a_list() -> None:
-    judged = Math()(["?"] * 3, [r"\boxed{1} or \boxed{2}"] * 2 + [r"\boxed{2} and \boxed{1}"], answer=["2", "1, 2", "1,2"])
+    judged = Math()(
+        ["?"] * 3, [r"\boxed{1} or \boxed{2}"] * 2 + [r"\boxed{2} and \boxed{1}"], answer=["2", "1, 2", "1,2"]
+    )
     assert judged == [0.0, 1.0, 1.0]
 
 
@@ -429,7 +448,9 @@ def test_data_of_which_most_answers_cannot_be_read_are_refused() -> None:
         Math().try_rows([{"answer": "7"}, {"answer": "Monday"}, {"answer": "2024-01-05"}])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Math().try_rows([{"answer": a} for a in ("7", r"\text{no solution}", r"x\in[1,\infty)", "A", r"\sqrt{2}\text{ cm}")])
+        Math().try_rows(
+            [{"answer": a} for a in ("7", r"\text{no solution}", r"x\in[1,\infty)", "A", r"\sqrt{2}\text{ cm}")]
+        )
 
 
 def test_by_name() -> None:
