@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from logpi.rewards.expressions import FUNCTIONS, Expressions, Tree, Unreadable, number
+from logpi.rewards.expressions import FUNCTIONS, Expressions
 from logpi.rewards.notation import ROW, tidy, ungroup
+from logpi.rewards.trees import Tree, Unreadable, number
 from logpi.rewards.units import KNOWN, SCALES
 
 __all__ = ["MAX_ANSWER", "read", "readable"]

@@ -9,12 +9,13 @@ length and depth. Left out: lists, sets, relations and units, which stand around
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from fractions import Fraction
 
-__all__ = ["Expressions", "Tree", "Unreadable", "negative", "number"]
+from logpi.rewards.numerals import numeral
+from logpi.rewards.trees import Tree, Unreadable, negative, number, replaced, walk
 
-MAX_DEPTH, MAX_DIGITS = 40, 2_000
+__all__ = ["FUNCTIONS", "Expressions"]
+
+MAX_DEPTH = 40
 GREEK = set(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi "
     "varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar star".split()
@@ -24,65 +25,11 @@ FUNCTIONS = set(
 )
 _OTHER_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "tg": "tan", "ctg": "cot"}
 _INVERSE = {f: "arc" + f for f in ("sin", "cos", "tan", "cot", "sec", "csc")}
-_ACCENTS = {
-    "vec",
-    "hat",
-    "bar",
-    "overline",
-    "tilde",
-    "overrightarrow",
-    "widehat",
-    "widetilde",
-    "dot",
-    "overarc",
-    "underline",
-}
+_ACCENTS = set("vec hat bar overline tilde overrightarrow widehat widetilde dot overarc underline".split())
 _WORDS = {*FUNCTIONS, *_OTHER_NAMES, "sqrt", "pi", "infinity", "inf", "oo", "binom"}
 _CALLED = set("fghFGHPQ")  # f(2) is a value of f, not f times 2
-_DIGITS = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])|[0-9]{1,3}(?: [0-9]{3})+(?!\s*[/0-9])|[0-9]+)"
-_IN_BRACKETS = _DIGITS.replace("[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])|", "")  # (1,234) is a pair
-_REST = (
-    r"(?:\.(?P<fixed>[0-9]*)(?:\\(?:overline|bar|dot)\s*\{(?P<line>[0-9]+)\}(?:(?P<middle>[0-9]*)\\dot\s*\{(?P<dot>[0-9])\})?"
-    r"|\((?P<round>[0-9]+)\)|(?P<more>\.\.\.|\\l?dots(?![A-Za-z])))?)?(?:[eE](?P<exponent>[-+]?[0-9]{1,3})(?![\w^]))?"
-)
-_NUMBER = re.compile(f"(?P<whole>{_DIGITS}|(?=\\.[0-9])){_REST}")
-_NUMBER_INSIDE = re.compile(f"(?P<whole>{_IN_BRACKETS}|(?=\\.[0-9])){_REST}")
-_PART = re.compile(
-    r"\s*\\frac\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))|\s+([0-9]+)\s*/\s*([0-9]+)(?![0-9/])"
-)
-_REPEATED = re.compile(r"([0-9]*?)([0-9]+?)\2\2+")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
 _WORD = re.compile(r"[A-Za-z]+")
-
-
-class Unreadable(ValueError):
-    """The text is no expression, or one with two readings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """A node: what it is, of what, and its name or its literal text. Equal trees are the same expression."""
-
-    kind: str
-    parts: tuple[Tree, ...] = ()
-    name: str = ""
-    value: Fraction | None = None
-
-
-def number(value: int | Fraction, literal: str = "") -> Tree:
-    return Tree("number", value=Fraction(value), name=literal)
-
-
-def negative(tree: Tree) -> Tree:
-    if tree.kind == "number" and tree.value is not None:
-        return number(-tree.value, tree.name)
-    return Tree("product", (number(-1), tree))
-
-
-def _repeating(whole: str, fixed: str, block: str) -> Fraction:
-    """0.1(6) = 1/10 + 6/90."""
-    scale = 10 ** len(fixed)
-    return Fraction(int(whole + fixed or "0"), scale) + Fraction(int(block), scale * (10 ** len(block) - 1))
 
 
 class Expressions:
@@ -220,23 +167,14 @@ class Expressions:
         raise NotImplementedError
 
     def number(self) -> Tree:
-        found = self.next(_NUMBER_INSIDE if self.brackets else _NUMBER)
-        if not found or found.end() - found.start() > MAX_DIGITS:
-            raise Unreadable("no number")
+        self.skip()
+        start = self.at
+        tree, self.at = numeral(self.text, start, self.brackets > 0)
         self.numbers += 1
-        literal = found[0]
-        whole = re.sub("[ ,]", "", found["whole"])
-        self.padded |= len(whole) > 1 and whole[0] == "0"
-        tree = number(_decimal(whole, found), literal if "." in literal and literal.strip(".").isascii() else "")
-        if literal.replace(" ", "").isdigit() and (part := _PART.match(self.text, self.at)):  # 1\frac12, 1 1/2
-            self.at = part.end()
-            top, bottom = int(part[1] or part[2] or part[5]), int(part[3] or part[4] or part[6])
-            if not 0 < top < bottom:
-                raise Unreadable("no mixed number")
-            tree = number(int(whole) + Fraction(top, bottom))
+        self.padded |= re.compile("0[0-9]").match(self.text, start) is not None
         if self.text[self.at : self.at + 1] == "_":  # 52_8
             self.at += 1
-            tree = Tree("letter", name=f"{whole}_{self.raw()}")
+            tree = Tree("letter", name=f"{tree.value}_{self.raw()}")
         return tree
 
     def raw(self) -> str:
@@ -372,7 +310,7 @@ class Expressions:
         self.must(r"\^")
         high = self.exponent()
         body = self.term()
-        if not variable or any(_bound(t, variable[0]) for t in _walk(body)):
+        if not variable or any(_bound(t, variable[0]) for t in walk(body)):
             raise Unreadable("a sum whose letter stands in a name")
         body = _renamed(body, variable[0])
         return Tree("series", (low, high, body), f"{name} {variable[0]}")
@@ -419,26 +357,6 @@ def _sign(text: str) -> str:
     return "-" if text == "\\mp" else "+"
 
 
-def _decimal(whole: str, found: re.Match[str]) -> Fraction:
-    fixed, block = found["fixed"] or "", found["line"] or found["round"]
-    if found["more"]:  # 0.333...
-        again = _REPEATED.fullmatch(fixed)
-        if not again:
-            raise Unreadable("digits that go on")
-        value = _repeating(whole, again[1], again[2])
-    elif block:
-        value = _repeating(whole, fixed, block + (found["middle"] or "") + (found["dot"] or ""))
-    else:
-        value = Fraction(int(whole + fixed), 10 ** len(fixed))
-    return value * Fraction(10) ** int(found["exponent"] or 0)
-
-
-def _walk(tree: Tree):
-    yield tree
-    for part in tree.parts:
-        yield from _walk(part)
-
-
 def _bound(tree: Tree, letter: str) -> bool:
     return (
         tree.kind == "letter"
@@ -449,6 +367,5 @@ def _bound(tree: Tree, letter: str) -> bool:
 
 def _renamed(tree: Tree, letter: str) -> Tree:
     """`i` below a sum sign is a letter."""
-    if tree.kind == "constant" and tree.name == letter:
-        return Tree("letter", name=letter)
-    return Tree(tree.kind, tuple(_renamed(p, letter) for p in tree.parts), tree.name, tree.value)
+    bound = Tree("letter", name=letter)
+    return replaced(tree, lambda t: bound if t.kind == "constant" and t.name == letter else None)

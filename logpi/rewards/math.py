@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 
 from logpi.rewards.answers import MAX_ANSWER, read, readable
 from logpi.rewards.equality import Equality
-from logpi.rewards.expressions import Unreadable
 from logpi.rewards.notation import plain
 from logpi.rewards.processes import Failure, Workers, call
 from logpi.rewards.text import final_answer, given_answers, text_of
+from logpi.rewards.trees import Unreadable
 from logpi.rewards.values import Evaluator, NeedsDigits, Undefined
 
 __all__ = ["Math", "final_answer"]

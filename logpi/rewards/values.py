@@ -16,7 +16,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from logpi.rewards.expressions import Tree
+from logpi.rewards.trees import Tree
 
 __all__ = ["Evaluator", "NeedsDigits", "Undefined", "close", "numeric"]
 

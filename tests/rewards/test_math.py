@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from logpi.rewards import Failure, Math, Rewards, Weighted, reward
 from logpi.rewards.answers import read, readable
-from logpi.rewards.expressions import Unreadable
 from logpi.rewards.math import _quick, final_answer
 from logpi.rewards.notation import fold, plain
 from logpi.rewards.processes import Process, Workers, call
+from logpi.rewards.trees import Unreadable
 
 PAIRS = [
     line.split("\t")
