@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from functools import lru_cache
 
 __all__ = ["CURRENCY", "ROW", "fold", "plain", "tidy", "ungroup"]
@@ -39,7 +40,7 @@ class _Fold(dict[int, str]):
         elif 0xFF01 <= code <= 0xFF5E:  # full width
             new = chr(code - 0xFEE0)
         elif 0x1D400 <= code <= 0x1D7FF:  # 𝑥
-            new = unicodedata.normalize("NFKC", char)
+            new = unicodedata.normalize("NFKC", char).translate(self)
         elif unicodedata.decomposition(char).startswith("<fraction>") and unicodedata.numeric(char, None):  # ½
             top, _, bottom = unicodedata.normalize("NFKC", char).partition("\u2044")
             new = f"\\frac{{{top}}}{{{bottom}}}" if bottom else char
@@ -52,7 +53,7 @@ _SUPER, _SUB = (re.compile(f"[{chars}]+") for chars in _SCRIPTS.values())
 _DOTTED = re.compile("(?:[0-9]\u0305)+")
 
 
-def _script(mark: str):
+def _script(mark: str) -> Callable[[re.Match[str]], str]:
     return lambda m: f"{mark}{{{unicodedata.normalize('NFKC', m[0]).translate(_FOLD)}}}"
 
 
