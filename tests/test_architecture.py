@@ -92,7 +92,7 @@ HEAVY = {
     "trackio": (set(), {"runs"}),
     "bm25s": (set(), {"envs"}),
     "mcp": (set(), {"envs"}),
-    "math_verify": ({"rewards"}, set()),  # in apart/, which the library never imports
+    "mpmath": (set(), {"rewards"}),
     "reasoning_gym": ({"rewards"}, {"envs"}),
 }
 OPS_NUMPY = {"logpi.ops.distributions"}  # acting one step at a time is ten times cheaper in NumPy

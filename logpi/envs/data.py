@@ -30,7 +30,7 @@ from logpi.envs.pairs import implicit_prompt
 from logpi.envs.rows import PlacedRow, Row, Split, check_split, in_test
 from logpi.rewards import NAMES as REWARDS
 from logpi.rewards import Rewards, Weighted
-from logpi.rewards.text import last_boxed, text_of
+from logpi.rewards.text import final_answer, last_boxed, text_of
 
 __all__ = ["SUFFIXES", "FileTask", "load_rows", "read_raw"]
 
@@ -38,6 +38,7 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _PROMPTS = ("prompt", "question", "problem")
 _ANSWERS = ("answer", "solution", "ground_truth")
 _GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
+_THOUSANDS = re.compile(r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")  # 1,234, but neither 3,5 nor 1,2,345
 
 
 # Reading: files to plain dicts, each with the place where it stands.
@@ -178,19 +179,30 @@ def _first(row: Row, names: Iterable[str]) -> Any:
 def _answer(row: Row) -> tuple[Any, str | None]:
     """The final answer and, where the column held the whole working, the working."""
     model = row.get("reward_model")
-    if isinstance(model, Mapping) and model.get("ground_truth") is not None:
+    if isinstance(model, Mapping) and not _missing(model.get("ground_truth")):
         return model["ground_truth"], None
     value = _first(row, _ANSWERS)
-    if isinstance(value, str) and "####" in value:  # GSM8K
-        return value.rpartition("####")[2].strip().replace(",", ""), _GSM8K_NOTE.sub("", value)
+    if isinstance(value, str) and "####" in value:  # GSM8K; or a solution with headings, which ends in a box
+        stated = final_answer(value, number=False) or ""
+        bracketed = any(b in stated for b in "([{")  # (1,234) is a point
+        plain = stated if bracketed else _THOUSANDS.sub(lambda m: m[0].replace(",", ""), stated)
+        return plain, _GSM8K_NOTE.sub("", value)
     if isinstance(value, str) and row.get("answer") is None and last_boxed(value):  # MATH: `solution` ends in a box
         return last_boxed(value), value
     return value, None
 
 
-def _as_answer(value: Any, where: str) -> str | list[str]:
-    several = value if isinstance(value, list) else [value]
-    if not several or any(isinstance(v, bool) or not isinstance(v, str | int | float) for v in several):
+def _missing(value: Any) -> bool:
+    """None, or NaN, which Parquet and pandas put where nothing is."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _as_answer(value: Any, where: str) -> str | list[str] | None:
+    """The answer, or answers, as text; None where there is none."""
+    several = [v for v in (value if isinstance(value, list) else [value]) if not _missing(v)]
+    if not several:
+        return None
+    if any(isinstance(v, bool) or not isinstance(v, str | int | float) for v in several):
         raise ValueError(f"{where}: 'answer' must be a text, a number or a list of them, got {type(value).__name__}")
     plain = [str(int(v) if isinstance(v, float) and v.is_integer() else v).strip() for v in several]
     return plain if isinstance(value, list) else plain[0]
@@ -224,7 +236,7 @@ def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
     """One row in our layout. Raises ValueError with its place, what was found and what was expected."""
     if not isinstance(raw, Mapping):
         raise ValueError(f"{where}: expected an object with named columns, got {type(raw).__name__}")
-    row = _rename({k: v for k, v in raw.items() if v is not None}, columns, where)
+    row = _rename({k: v for k, v in raw.items() if not _missing(v)}, columns, where)
     prompt, completion = _first(row, _PROMPTS), row.get("completion")
     if prompt is None and "messages" in row:
         prompt, completion = _from_messages(row["messages"], where)
@@ -242,7 +254,11 @@ def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
         completion = _spoken(completion, prompt, where)
     if completion is not None and not text_of(completion).strip():
         raise ValueError(f"{where}: the completion is empty; there is nothing to learn from it")
-    made = {"prompt": prompt, "answer": None if answer is None else _as_answer(answer, where), "completion": completion}
+    if answer is not None:
+        answer = _as_answer(answer, where)
+    if answer is None:
+        row.pop("answer", None)
+    made = {"prompt": prompt, "answer": answer, "completion": completion}
     return row | {k: v for k, v in made.items() if v is not None} | _label(row, where)
 
 

@@ -4,7 +4,8 @@
     format.py      <think>…</think><answer>…</answer>               length.py   soft overlong punishment
     qa.py          exact match and F1 of short answers          tool_calls.py  ToolRL's; bfcl.py  the leaderboard's verdict
     arithmetic.py  exact expressions, countdown                     user.py     the user's own function, in a worker.py
-    math.py        final answers: text, exact rationals (rational.py), math-verify in processes.py
+    math.py        final answers: notation.py (one way to write); numerals.py, expressions.py, answers.py (trees.py);
+                   values.py, agreement.py, units.py, real_sets.py, equality.py (the rules), apart where it takes many digits
     code.py        programs against unit tests, in the sandbox      pattern.py  regular expressions, JSON schemas
     command.py     any external checker, with limits                apart/      what runs in worker processes
     combine.py     the weighted sum, with every part kept           spec.py     all of it by name, for a command line

@@ -1,25 +1,29 @@
 r"""Rewards that compare a final answer with the row's `answer` column: 1.0 if equal, else 0.0.
 
 They differ only in where they look (after a marker, the last number, the last \boxed{}, the last <answer>) and in what
-they call equal. Left out: symbolic equivalence ($2\sqrt{3}$ against $\sqrt{12}$), units, and partial credit.
+they call equal; what is missing (None, NaN, empty) is no answer. Left out: symbolic equivalence ($2\sqrt{3}$ against $\sqrt{12}$), units, and partial credit.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from logpi.rewards.text import Completion, after, as_number, last_boxed, last_number, last_tag, squeeze, text_of
+from logpi.rewards.notation import plain
+from logpi.rewards.text import (
+    Completion,
+    after,
+    as_number,
+    given_answers,
+    last_boxed,
+    last_number,
+    last_tag,
+    squeeze,
+    text_of,
+)
 
 __all__ = ["Boxed", "ExactAnswer", "Number", "TagAnswer"]
-
-_LATEX_NOISE = re.compile(r"\\left|\\right|\\[!,;: ]|\\text\s*|\\mathrm\s*|\\displaystyle|[\s{}$]")
-
-
-def _golds(answer: Any) -> list[str]:
-    return [str(a) for a in answer] if isinstance(answer, list | tuple) else [str(answer)]
 
 
 def _grade(
@@ -31,7 +35,7 @@ def _grade(
     """One verdict for each completion; None (not applicable) without an answer that `canonical` can read."""
     verdicts: list[float | None] = []
     for completion, answer in zip(completions, answers or [None] * len(completions), strict=True):
-        golds = [] if answer is None else [g for g in map(canonical, _golds(answer)) if g is not None]
+        golds = [g for g in map(canonical, given_answers(answer)) if g is not None]
         verdicts.append(float(find(text_of(completion)) in golds) if golds else None)
     return verdicts
 
@@ -39,7 +43,7 @@ def _grade(
 def _plain(text: str) -> str:
     """The one way to write an answer: a rational number in lowest terms, or the text without LaTeX spacing."""
     value = as_number(text)
-    return str(value) if value is not None else _LATEX_NOISE.sub("", text).replace("dfrac", "frac")
+    return str(value) if value is not None else plain(text)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Worker processes that can be killed: one of them, and a pool.
 
 A worker (`worker.py`) loads one function of one file and answers calls. A call has a deadline: a timer kills the process
-when it is late (works off the main thread and stops C code too: no signals are involved) and a fresh one is
-started when next needed. Left out: what is called and what a missing answer means (`user.py`, `math.py`).
+when it is late (works off the main thread and stops C code too), and a fresh one is started when next needed. A pool's calls are
+limited in CPU time, by the kernel: how busy the machine is decides nothing. Left out: what is called and what a missing answer means (`user.py`, `math.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from logpi.rewards import worker
 __all__ = ["Failure", "Process", "Workers", "call"]
 
 START_SECONDS = 120.0  # importing the user's file may import torch
+PATIENCE = 15.0  # wall clock for a second of CPU time: what sleeps, or starves for so long, is ended too
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,17 @@ class Process:
         self.process: subprocess.Popen | None = None
         self.needs: tuple[str, ...] = ()
 
-    def ask(self, call: bytes, seconds: float) -> dict[str, Any]:
-        """The worker's reply, or {"failed": {...}} of kind hung or died; a file that no longer loads has died."""
+    def ask(self, call: bytes, seconds: float, cpu: float = 0.0) -> dict[str, Any]:
+        """The worker's reply, or {"failed": {...}} of kind hung or died; a file that no longer loads has died.
+
+        Args:
+            seconds: of wall clock. cpu: seconds of CPU time, 0 for no limit.
+        """
         try:
             process = self.start()
         except ValueError as error:
             return {"failed": {"kind": "died", "message": str(error)}}
-        return self._exchange(process, call, seconds)
+        return self._exchange(process, call, seconds, cpu)
 
     def start(self) -> subprocess.Popen:
         """The process, the file loaded in it. Raises ValueError with the file's own error."""
@@ -94,7 +99,7 @@ class Process:
         self.needs = tuple(hello["needs"])
         return process
 
-    def _exchange(self, process: subprocess.Popen, call: bytes, seconds: float) -> dict[str, Any]:
+    def _exchange(self, process: subprocess.Popen, call: bytes, seconds: float, cpu: float = 0.0) -> dict[str, Any]:
         late = threading.Event()
         timer = threading.Timer(seconds, lambda: (late.set(), _kill_all(process)))
         timer.daemon = True
@@ -102,12 +107,16 @@ class Process:
         try:
             assert process.stdin and process.stdout
             if call:
-                worker.write_frame(process.stdin, call)
+                worker.write_frame(process.stdin, worker.LIMIT.pack(cpu) + call)
             return json.loads(worker.read_frame(process.stdout))
         except (EOFError, OSError, ValueError):
             self.kill()
             if late.is_set():
                 return {"failed": {"kind": "hung", "message": f"no answer in {seconds:g} s; the process was killed"}}
+            if process.returncode == -signal.SIGPROF:
+                return {
+                    "failed": {"kind": "hung", "message": f"no answer in {cpu:g} s of CPU time; the process was ended"}
+                }
             return {"failed": {"kind": "died", "message": "its process ended without an answer"}}
         except BaseException:  # Ctrl-C: the reply to this call must not be taken for the next one's
             self.kill()
@@ -143,13 +152,13 @@ class Workers:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="verifier")
 
     def map(self, calls: Sequence[bytes], seconds: float) -> list[dict[str, Any]]:
-        """The reply to each call, in order; never raises."""
+        """The reply to each call, in order; never raises. `seconds` are of CPU time, for each."""
         return list(self._threads.map(lambda c: self.ask(c, seconds), calls))
 
     def ask(self, call: bytes, seconds: float) -> dict[str, Any]:
         process = self._free.get()
         try:
-            return process.ask(call, seconds)
+            return process.ask(call, PATIENCE * seconds, seconds)
         finally:
             self._free.put(process)
 

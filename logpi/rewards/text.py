@@ -7,20 +7,41 @@ what it reads was written by a policy that is paid to surprise us. Left out: dec
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["Completion", "after", "as_number", "last_boxed", "last_number", "last_tag", "squeeze", "text_of"]
+from logpi.rewards.notation import fold
+
+__all__ = [
+    "Completion",
+    "after",
+    "as_number",
+    "final_answer",
+    "given_answers",
+    "last_boxed",
+    "last_number",
+    "last_tag",
+    "squeeze",
+    "text_of",
+]
 
 Completion = str | Sequence[Mapping[str, Any]]
 MAX_NUMBER = 1_000  # characters; a longer "number" is no answer, and conversion to int is quadratic
 
-_UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"  # [0-9]: \d would take other scripts
+_UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _NUMBER = re.compile(rf"(?:(?<![\w)\]}}])[-+])?(?:{_UNSIGNED})(?:[eE][-+]?[0-9]+)?(?:\s?/\s?[0-9]+(?:\.[0-9]+)?)?")
-_FRAC = re.compile(r"([-+]?)\\[dt]?frac\s*\{\s*([-+]?[0-9.,]+)\s*\}\s*\{\s*([-+]?[0-9.,]+)\s*\}")
+_FRAC = re.compile(rf"([-+]?)\\[dtc]?frac\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|([^\s{}$\\]+))")
+_BETWEEN_BOXES = re.compile(r"(?:\s*\$)?\s*(?:[,;]|(?:,\s*)?(?:\\text\s*\{\s*)?(?:and|or)(?:\s*\})?)\s*(?:\$\s*)?|")
+_PHRASE = re.compile(r"\banswer\**\s{0,3}(?:is|:|=)[\s:*]{0,6}", re.IGNORECASE)
+_TITLE = re.compile(r"\W*(?:the )?(?:final )?answer\W*", re.IGNORECASE)  # a heading over the answer
+_CHOICE = re.compile(r"\(?([A-H])\)?(?![A-Za-z0-9=^_])")
+_FORMULA = re.compile(r"\$+([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_BARE = re.compile(r"[^A-Za-z\\]*(?:(?:\\[A-Za-z]+|sqrt|sin|cos|tan|ln|log|pi|[A-Za-z])(?![A-Za-z])[^A-Za-z\\]*)*")
 
 
 def _content(content: Any) -> str:
@@ -68,21 +89,93 @@ def last_tag(text: str, tag: str) -> str | None:
     return None if start < 0 else text[start + len(tag) + 2 : end].strip()
 
 
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}`, braces balanced, or None (an unclosed last box is no answer).
-
-    >>> last_boxed(r"\boxed{1}, no, \boxed{\frac{3}{4}}.")
-    '\\frac{3}{4}'
-    """
-    start = text.rfind("\\boxed{") + 7
-    if start < 7:
-        return None
+def _closed(text: str, start: int, end: int) -> int | None:
+    """Where the brace that opens before `start` is closed, or None."""
     depth = 1
-    for brace in re.finditer(r"\\?[{}]", text[start:]):  # an escaped brace is text, not structure
+    for brace in re.compile(r"\\?[{}]").finditer(text, start, end):  # an escaped brace is text, not structure
         depth += {"{": 1, "}": -1}.get(brace.group(), 0)
         if depth == 0:
-            return text[start : start + brace.start()].strip()
+            return brace.start()
     return None
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{…}` (or `\fbox{…}`), braces balanced, or None (an unclosed last box is no answer).
+
+    Boxes that are joined to it by no more than `,`, `and` or `or` are part of the answer.
+
+    >>> last_boxed(r"\boxed{1}, no, \boxed{\frac{3}{4}}."), last_boxed(r"$\boxed{2}$ or $\boxed{-2}$")
+    ('\\frac{3}{4}', '2, -2')
+    """
+    found: list[str] = []
+    right = len(text)
+    for box in reversed(list(_BOX.finditer(text))):
+        end = box.end() if box[1] else _closed(text, box.end(), right)
+        if end is None or (found and not _BETWEEN_BOXES.fullmatch(text, end + (not box[1]), right)):
+            break
+        found.append(box[1].rstrip(".,;") if box[1] else text[box.end() : end].strip())
+        right = box.start()
+    return ", ".join(dict.fromkeys(reversed(found))) if found else None
+
+
+def final_answer(text: str, number: bool = True) -> str | None:
+    r"""The final answer that `text` states, or None: the last box, `####`, `<answer>`, "answer is", or (if `number`) number.
+
+    What stands before `</think>` is no statement. A last box that is never closed is no answer, whatever stands before it. The
+    content of `####` and `<answer>` may be boxed itself, and may be `$…$`.
+
+    >>> final_answer(r"first \boxed{1}, no, \boxed{\frac{3}{4}}."), final_answer("#### 18"), final_answer("<answer> 7 </answer>")
+    ('\\frac{3}{4}', '18', '7')
+    """
+    text = text.rpartition("</think>")[2]
+    if "\\" in text and _BOX.search(text):
+        return last_boxed(text)
+    marked = after(text, "####")
+    if marked:
+        line, _, below = marked.partition("\n")
+        below = below.strip()
+        return below.split("\n", 1)[0].strip() if below and _TITLE.fullmatch(line) else line.strip()
+    tagged = last_tag(text, "answer")
+    if tagged is not None:
+        return tagged
+    phrase = deque(_PHRASE.finditer(text, max(0, len(text) - 1_000)), maxlen=1)
+    said = _stated(text[phrase[0].end() :]) if phrase else None
+    return said or (_last_value(text) if number else None)
+
+
+def _stated(rest: str) -> str | None:
+    """The answer that follows "the answer is"."""
+    formula, choice = _FORMULA.match(rest), _CHOICE.match(rest)
+    if formula:
+        return next(g for g in formula.groups() if g).strip()
+    if choice:
+        return choice[1]
+    sentence = re.split(r"\.(?:\s|$)|\n|!(?:\s|$)", rest, maxsplit=1)[0].strip().strip("*").strip()
+    if sentence and _BARE.fullmatch(sentence):
+        return sentence
+    first = _NUMBER.search(fold(sentence))
+    value = as_number(first[0]) if first and "\\" not in sentence else None
+    return None if value is None else str(value)
+
+
+def _last_value(text: str) -> str | None:
+    r"""The last number; where it is a part of a formula, `\frac{3}{4}` or 2^{10}, the formula."""
+    tail = text[-2_000:].rstrip(" .\n*")
+    formula = deque(_FORMULA.finditer(tail), maxlen=1)
+    if formula and formula[0].end() == len(tail):
+        return next(g for g in formula[0].groups() if g).rpartition("=")[2].strip()
+    pieces = deque(re.finditer(r"\S*[0-9]\S*", tail), maxlen=1)
+    if pieces and re.search(r"[\\^{_]", pieces[0][0]):
+        return pieces[0][0].rpartition("=")[2].strip(".,;$")
+    value = last_number(text)
+    return None if value is None else str(value)
+
+
+def given_answers(answer: Any) -> list[str]:
+    """The right answers of a row, as texts: one or a list of them. What is missing, None, NaN or empty, is none."""
+    several = answer if isinstance(answer, list | tuple) else [answer]
+    texts = [str(a).strip() for a in several if not (a is None or (isinstance(a, float) and math.isnan(a)))]
+    return [t for t in texts if t not in ("", "nan", "NaN")]
 
 
 def _ratio(top: str, bottom: str = "1") -> Fraction | None:
@@ -98,14 +191,14 @@ def as_number(text: str) -> Fraction | None:
     r"""`text` as an exact rational number, or None.
 
     Read: `1,234.50`, `-3`, `3/4`, `\frac{3}{4}`, `.5`, `1e-3`; a leading `$` and a trailing `.` or `%` are passed over.
-    Not read: exponents of more than three digits, roots, other scripts' digits, more than 1,000 characters.
+    Not read: exponents of more than three digits, roots, more than 1,000 characters.
 
     >>> as_number("$1,250.50"), as_number("-3/4"), as_number("9**9**9")
     (Fraction(2501, 2), Fraction(-3, 4), None)
     """
     if len(text) > 4 * MAX_NUMBER:
         return None
-    plain = text.replace("\u2212", "-").replace("{,}", ",").strip().strip("$").strip()
+    plain = fold(text).replace("{,}", ",").strip().strip("$").strip()
     plain = plain.removesuffix(".").removesuffix("%").removesuffix("\\").strip()
     frac = _FRAC.fullmatch(plain)
     if frac:
@@ -123,7 +216,7 @@ def last_number(text: str) -> Fraction | None:
     >>> last_number("so 1,000 - 3 = 997."), last_number("none")
     (Fraction(997, 1), None)
     """
-    text = text.replace("\u2212", "-")
+    text = fold(text)
     tail = text.find(" ", len(text) - 256) if len(text) > 512 else 0  # the end alone first: a solution may be long
     for start in (max(tail, 0), 0):
         found = deque(_NUMBER.finditer(text, start), maxlen=1)

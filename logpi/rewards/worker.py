@@ -7,7 +7,8 @@ and must not come back to the trainer as a pickle. Left out: deadlines and resta
 
 Frames, both ways: 8 bytes of length, big endian, then the body.
     first answer    {"needs": ["solution", ...]}: the columns that the function cannot do without; or {"failed": ...}
-    call            pickle of (prompts, completions, completion_ids, columns)
+    call            seconds of CPU time it may take (a double; 0: no limit), then a pickle of
+                    (prompts, completions, completion_ids, columns)
     answer          {"verdicts": [1.0, null, {"kind": "type", "message": "..."}]} or {"failed": {"kind", "message"}}
 """
 
@@ -21,6 +22,7 @@ import math
 import os
 import pickle
 import resource
+import signal
 import struct
 import sys
 import threading
@@ -29,7 +31,7 @@ import traceback
 from collections.abc import Callable
 from typing import IO, Any
 
-HEADER = struct.Struct(">Q")
+HEADER, LIMIT = struct.Struct(">Q"), struct.Struct(">d")
 LARGEST = (
     1e15  # of a reward: beyond, a group's spread is infinite in float32, and nothing would be learned without a word
 )
@@ -174,7 +176,10 @@ def main(path: str, name: str, memory: str = "0") -> None:
             call = read_frame(calls)
         except EOFError:
             return
-        write_frame(replies, json.dumps(answer(function, pickle.loads(call))).encode())
+        signal.setitimer(signal.ITIMER_PROF, *LIMIT.unpack_from(call))  # SIGPROF ends the process, C code and all
+        reply = answer(function, pickle.loads(call[LIMIT.size :]))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        write_frame(replies, json.dumps(reply).encode())
 
 
 if __name__ == "__main__":

@@ -193,3 +193,31 @@ def test_file_task_errors(tmp_path):
         FileTask(path, test_share=1)
     with pytest.raises(ValueError, match="no reward is called 'nubmer'"):
         FileTask(path, rewards="nubmer")
+
+
+@pytest.mark.parametrize(
+    ("column", "answer"),
+    [
+        ("so #### 3,5", "3,5"),  # two numbers
+        ("so #### 1, 2, 3", "1, 2, 3"),
+        ("so #### (1, 2)", "(1, 2)"),
+        ("so #### (1,234)", "(1,234)"),
+        ("so #### 1,234", "1234"),
+        ("so #### $1,234,567.50", "$1234567.50"),
+        ("so #### 1,234 and 5,678", "1234 and 5678"),
+        ("so #### 18\n", "18"),
+        ("#### Working\nso\n#### Final Answer\n\\boxed{1,2}", "1,2"),  # headings, then a box
+    ],
+)
+def test_the_answer_of_a_whole_solution(tmp_path, column: str, answer: str) -> None:
+    file = tmp_path / "r.jsonl"
+    file.write_text(json.dumps({"question": "q", "answer": column}) + "\n")
+    assert load_rows(str(file))[0]["answer"] == answer
+
+
+def test_a_missing_answer_is_none_and_never_the_text_nan(tmp_path) -> None:
+    file = tmp_path / "r.jsonl"
+    rows = [{"question": "q", "answer": a} for a in (float("nan"), None, [float("nan")], [float("nan"), 7.0])]
+    rows.append({"question": "q", "reward_model": {"ground_truth": float("nan")}})
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert [r.get("answer") for r in load_rows(str(file))] == [None, None, None, ["7"], None]

@@ -67,7 +67,7 @@ def test_exact_answer_with_another_marker():
         ("x = \u22123", "-3", 1.0),
         ("1 / 0", "0", 0.0),
         ("no number", "42", 0.0),
-        ("\u0664\u0662", "42", 0.0),  # digits of another script are not read
+        ("\u0664\u0662", "42", 1.0),  # digits of another script are digits
         ("1e5", "5", 0.0),  # one number, not two
         ("1e5", "100,000", 1.0),
         ("2.5E-1", "1/4", 1.0),
@@ -101,6 +101,13 @@ def test_number(completion, answer, expected):
 )
 def test_boxed(completion, answer, expected):
     assert judge(Boxed(), completion, answer) == expected
+
+
+def test_braces_count_and_what_is_missing_is_no_answer():
+    assert judge(Boxed(), r"\boxed{2^n+1}", "2^{n+1}") == 0.0 and judge(Boxed(), r"\boxed{2^{n}+1}", "2^n+1") == 1.0
+    assert judge(TagAnswer(), "<answer>\\frac{3,5}{2}</answer>", "35/2") == 0.0
+    for missing in (None, float("nan"), "", "nan", [], [None]):
+        assert judge(Boxed(), r"\boxed{nan}", missing) is None and judge(ExactAnswer(), "#nan", missing) is None
 
 
 def test_tag_answer():

@@ -1,0 +1,135 @@
+"""Whether two expressions have the same values: the one place where numbers decide.
+
+    no letters   their values, by the rule of `values.py`; a long decimal for an irrational number, rounded right
+    letters      at ten points with fractions for letters, or at whole numbers where there are values only there
+
+Left out: lists, units, relations (`equality.py`).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from logpi.rewards.trees import Tree, has, letters
+from logpi.rewards.values import MAX_PEAK, Evaluator, NeedsDigits, Undefined, close, numeric
+
+__all__ = ["Agreement"]
+
+POINTS, WHOLE_POINTS, ENOUGH = 10, 12, 3
+LONG_DECIMAL = 7  # significant digits with which a decimal may stand for an irrational number
+BITS, LOW_PEAK = 300, 20  # to begin with, and up to which peak that is enough
+
+
+class Agreement:
+    """Equality of expressions.
+
+    Args:
+        exact: work out rational values alone, in bounded time; raises NeedsDigits where that does not decide.
+    """
+
+    def __init__(self, exact: bool = False) -> None:
+        self.exact = exact
+
+    def values(self, a: Tree, b: Tree) -> bool:
+        """Whether two expressions are equal; a `log` without base is natural or decimal, the same in both."""
+        if a == b:
+            return True
+        if has(a, "call", "log") or has(b, "call", "log"):
+            return any(self.agree(a, b, ten=ten) for ten in (False, True))
+        return self.agree(a, b)
+
+    def agree(self, a: Tree, b: Tree, ten: bool = False) -> bool:
+        """Whether two expressions have equal values wherever both have some, and have some at the same positive points."""
+        names = letters(a, b)
+        for points in (_fractions(names), _wholes(names)) if names else ([{}],):
+            found, alone = 0, False
+            for k, point in enumerate(points):
+                pair = self.at(point, a, b, ten)
+                if isinstance(pair, tuple):
+                    found += 1
+                    if not close(*pair):
+                        return not names and self.rounded(a, b, pair)
+                alone |= k < POINTS // 2 and pair == "one"
+            if found and (found >= ENOUGH or not names):
+                return not alone
+        return False
+
+    def proportion(self, a: Tree, b: Tree) -> int:
+        """The sign of a/b if that is the same number wherever both have values, else 0."""
+        pairs = [p for p in (self.at(point, a, b) for point in _fractions(letters(a, b))) if isinstance(p, tuple)]
+        return _ratio(pairs) if len(pairs) >= ENOUGH else 0
+
+    def at(self, point: dict[str, Fraction], a: Tree, b: Tree, ten: bool = False) -> tuple[Any, Any, int] | str | None:
+        """Both values and the peak; "one" if one alone has a value; None if neither has."""
+        bits, imaginary = BITS, has(a, "constant", "i") or has(b, "constant", "i")
+        if self.exact and (point or imaginary):
+            raise NeedsDigits
+        for _ in range(2):
+            values, peak = [], 0
+            for tree in (a, b):
+                evaluator = Evaluator(point, bits, imaginary=imaginary, ten=ten, exact=self.exact)
+                try:
+                    values.append(evaluator.value(tree))
+                except Undefined:
+                    pass
+                peak = max(peak, evaluator.peak)
+            if len(values) < 2:
+                return "one" if values else None
+            if self.exact or all(isinstance(v, Fraction) for v in values) or bits > BITS or peak < LOW_PEAK:
+                break
+            if peak > MAX_PEAK:
+                return None
+            bits = BITS + 4 * peak
+        return (*values, peak)
+
+    @staticmethod
+    def rounded(a: Tree, b: Tree, found: tuple[Any, Any, int]) -> bool:
+        """A decimal of at least seven digits for an irrational number, rounded right."""
+        for tree, own, other in ((a, found[0], found[1]), (b, found[1], found[0])):
+            places = len(tree.name.partition(".")[2]) if tree.kind == "number" else 0
+            digits = re.sub(r"[^0-9]", "", tree.name).lstrip("0")
+            if (
+                places
+                and len(digits) >= LONG_DECIMAL
+                and tree.name.replace(".", "").isdigit()
+                and not isinstance(other, Fraction)
+            ):
+                return not getattr(other, "imag", 0) and abs(other - numeric(own)) * 10**places <= 0.5
+        return False
+
+    def compare(self, a: Tree, b: Tree) -> int:
+        """-1, 0 or 1. Raises Undefined where one has no real value."""
+        found = self.at({}, a, b) if not letters(a, b) else None
+        if not isinstance(found, tuple):
+            raise Undefined("no order")
+        x, y, peak = found
+        return 0 if close(x, y, peak) else -1 if numeric(x) < numeric(y) else 1
+
+
+def _fractions(names: list[str]) -> Iterator[dict[str, Fraction]]:
+    """Ten points: five with positive values between 1/2 and 3, five with both signs; 64ths, so that they are in no domain by chance."""
+    for k in range(POINTS):
+        rng = random.Random(f"{k}")
+        yield {n: Fraction(2 * rng.randint(16, 95) + 1, 64) * (rng.choice((1, -1)) if k >= 5 else 1) for n in names}
+
+
+def _wholes(names: list[str]) -> Iterator[dict[str, Fraction]]:
+    for k in range(WHOLE_POINTS):
+        rng = random.Random(f"whole {k}")
+        yield {n: Fraction(rng.randint(1, 4 + k)) for n in names}
+
+
+def _ratio(pairs: list[tuple[Any, Any, int]]) -> int:
+    """The sign of a/b if it is the same number at all points, else 0."""
+    (a, b, peak), *others = pairs
+    if close(a, Fraction(0), peak) or close(b, Fraction(0), peak):
+        return 0
+    a, b = numeric(a), numeric(b)
+    steady = all(
+        close(a * numeric(y), b * numeric(x), max(peak, p)) and not close(x, Fraction(0), p) for x, y, p in others
+    )
+    return 0 if not steady else 1 if (a / b).real > 0 else -1

@@ -1,0 +1,271 @@
+r"""Answers as trees: what stands around expressions in a final answer.
+
+    list    1, 2   2 \text{ or } 3   A, C          set     \{1, 2\}   \emptyset   \{x \mid x > 1\}
+    group   (1, 2)   [0, 1)   ]0, 1[               matrix  \begin{pmatrix}…\end{pmatrix}
+    relation  x = 5   1 < x \le 2   x \in [0, 1)   union, intersection, without   of sets
+    unit    72\text{ cm}^2   \$18   5 million      percent, degree, ratio (3:4), clock (12:00), word (Monday)
+
+Left out: what they are worth (`equality.py`). A date, 2024-01-05, is no difference: `Unreadable`, as everything with two readings.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from logpi.rewards.expressions import FUNCTIONS, Expressions
+from logpi.rewards.notation import ROW, tidy, ungroup
+from logpi.rewards.trees import Tree, Unreadable, number
+from logpi.rewards.units import KNOWN, SCALES
+
+__all__ = ["MAX_ANSWER", "read", "readable"]
+
+MAX_ANSWER = 1_000  # characters; what is longer is no final answer
+_JOIN = r"\s*\\text\{,?\s*(and|or)\s*,?\s*\}\s*|\s*\\(lor|vee|land|wedge)(?![A-Za-z])\s*|\s*(?<![A-Za-z])(and|or)(?![A-Za-z])\s*"
+_SEPARATOR = re.compile(rf"\s*[,;](?:{_JOIN})?\s*|(?:{_JOIN})")
+_RELATION = re.compile(
+    r"\\(leqslant|geqslant|leq|geq|le|ge|lt|gt|neq|ne|notin|in|approx|simeq|to|rightarrow)(?![A-Za-z])|([=<>])"
+)
+_SIGNS = {"leqslant": "<=", "leq": "<=", "le": "<=", "geqslant": ">=", "geq": ">=", "ge": ">=", "lt": "<", "gt": ">",
+          "neq": "!=", "ne": "!=", "in": "in", "approx": "~", "simeq": "~"}  # fmt: skip
+_OPERATIONS = {"cup": "union", "cap": "intersection", "setminus": "without", "backslash": "without"}
+_OPERATION = re.compile(r"\\(cup|cap|setminus|backslash)(?![A-Za-z])")
+_NAME = re.compile(r"(?:\\text\{([^{}]*)\}|([A-Za-z]{3,}(?: [A-Za-z]+)*))\s*(?==)")
+_CALLED = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\(\s*([a-z](?:\s*,\s*[a-z])*)\s*\)\s*(?==)")  # p(x) = …
+_NOT_WORDS = FUNCTIONS | {
+    "and",
+    "or",
+    "pi",
+    "sqrt",
+    "infinity",
+    "inf",
+    "oo",
+    "mod",
+    "times",
+    "over",
+    "if",
+    "for",
+    "where",
+    "when",
+}
+_PLAIN_WORD = r"(?!(?:and|or)(?![A-Za-z]))(?:[A-Za-z]{2,}'[a-z]|[A-Za-z]+(?:-[A-Za-z]{3,})*)"
+_WORDS = re.compile(
+    rf"(?:\\text\{{[^{{}}]*[A-Za-z]{{2,}}[^{{}}]*\}}|{_PLAIN_WORD}(?: {_PLAIN_WORD})*\.?)\s*(?=$|[,;)\]}}]|\\text\{{,? ?(?:and|or)|and |or )"
+)
+_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})(?:\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?)?\s*$", re.I)
+_DATED = re.compile(r"[0-9]+(?:-[0-9]+)+$|[0-9]+/[0-9]+/[0-9]+$")
+_MONEY = re.compile(r"([-+]?)\s*([¤€£¥])\s*(?=[-+0-9.\\])")
+_MEASURE = re.compile(
+    r"(?:\s*(?:\\text\s*\{[^{}]*\}|[¤€£¥¢]|(?!(?:and|or)(?![A-Za-z]))[A-Za-z]+\.?)(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?\s*(?:[/·-]|\\cdot)?)+"
+)
+_FORBIDDEN = {"and", "or", "if", "for", "where", "when", "mod", "times", "over", "than", "not", "to", "all", "any"}
+_DESCRIBED = re.compile(
+    r"[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\\mid(?![A-Za-z])|\||:)"
+)  # \{x \mid x > 1\}
+_ENVIRONMENT = re.compile(r"\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?")
+
+
+class _Answers(Expressions):
+    """The reader of a whole answer."""
+
+    def answer(self) -> Tree:
+        tree = self.listed()
+        self.skip()
+        if self.at < len(self.text) or (self.padded and self.numbers > 1):
+            raise Unreadable(f"cannot read on at {self.text[self.at : self.at + 20]!r}")
+        return tree
+
+    def listed(self) -> Tree:
+        """Items, with what stands between them; one alone is itself."""
+        items, between = [self.item()], set()
+        while found := _SEPARATOR.match(self.text, self.at):
+            self.at = found.end()
+            joined = next((g for g in found.groups() if g), "")
+            between.add({"lor": "or", "vee": "or", "land": "and", "wedge": "and"}.get(joined, joined))
+            items.append(self.item())
+        if len(items) == 1:
+            return items[0]
+        return Tree("list", tuple(items), name=",".join(sorted(between - {""})))
+
+    def item(self) -> Tree:
+        self.skip()
+        rest = self.text[self.at :]
+        if _DATED.match(rest):
+            raise Unreadable("a date, or a score")
+        if clock := _CLOCK.match(rest):
+            self.at = len(self.text)
+            return Tree("clock", name=f"{int(clock[1])}:{clock[2]}{(clock[3] or '').lower()}")
+        if name := self.next(_NAME):
+            return self.related(Tree("letter", name=f"\\text{{{(name[1] or name[2]).strip().lower()}}}"))
+        if called := self.next(_CALLED):
+            return self.related(Tree("letter", name=f"{called[1]}({called[2]})"))
+        if word := self.words():
+            return word
+        self.next(r"\\approx(?![A-Za-z])")
+        money = self.next(_MONEY)
+        tree = self.related(self.side())
+        if money:
+            if self.numbers == 0:
+                raise Unreadable("money without a number")
+            tree = Tree("product", (number(-1), tree)) if money[1] == "-" else tree
+            return Tree("unit", (self.measured(tree, money[2]),), money[2])
+        return tree
+
+    def words(self) -> Tree | None:
+        found = _WORDS.match(self.text, self.at)
+        if not found:
+            return None
+        words = re.sub(r"\\text\{([^{}]*)\}|\s+", lambda m: m[1] or " ", found[0]).strip()
+        if len(words) < 2 or _NOT_WORDS & set(words.split()) or (self.brackets and max(map(len, words.split())) < 4):
+            return None  # (ab)^2 is no word
+        self.at = found.end()
+        return Tree("word", name=words)
+
+    # Units.
+
+    def measured(self, tree: Tree, money: str = "") -> Tree:
+        """`tree` with the unit that follows it."""
+        if tree.kind == "group" or not (found := _MEASURE.match(self.text, self.at)):
+            return tree
+        said = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", found[0]).strip()
+        words = re.findall(r"[A-Za-z]+", said.lower())
+        if _FORBIDDEN & set(words):
+            return tree
+        self.at = found.end()
+        if words and words[0] in SCALES:
+            assert tree is not None
+            tree = Tree("product", (tree, number(SCALES[words[0]])))
+            said, words = re.sub(r"^\w+\s*", "", said), words[1:]
+        if words and words[0] in ("percent", "pct", "percentage"):
+            return Tree("percent", (tree,))
+        if words and words[0] in ("degree", "degrees", "deg") and len(words) == 1:
+            return Tree("degree", (tree,))
+        return Tree("unit", (tree,), said) if said and not money else tree
+
+    def starts_atom(self) -> bool:
+        """A unit is no factor: `18 dollars`, `72 cm`, but `2ab` is 2·a·b."""
+        self.skip()
+        run = re.compile(r"[A-Za-z]+").match(self.text, self.at)
+        if self.sees(r"\\text(?![A-Za-z])"):
+            return self.sees(r"\\text\s*\{\s*(?:[ei]|" + "|".join(FUNCTIONS) + r")\s*\}")
+        if run and run[0] == "min" and re.match(r"\s*(?:$|[,;)/.])", self.text[run.end() :]):
+            return False
+        if run and run[0] not in _NOT_WORDS and self.numbers:
+            spaced = self.text[self.at - 1 : self.at] == " "
+            if run[0].lower() in KNOWN and len(run[0]) > 1 and run[0] != "in" and not run[0].isupper():
+                return False
+            if run[0].lower() in SCALES or (len(run[0]) > 2 and spaced and not run[0].isupper() and run[0].isalpha()):
+                return False
+        return super().starts_atom()
+
+    # Relations and sets.
+
+    def related(self, first: Tree) -> Tree:
+        parts, signs = [self.measured(first)], []
+        while found := self.next(_RELATION):
+            sign = found[2] or _SIGNS.get(found[1], "")
+            if not sign:
+                raise Unreadable(found[0])
+            money = self.next(_MONEY)
+            part = self.measured(self.side(), money[2] if money else "")
+            if money:
+                part = Tree("unit", (Tree("product", (number(-1), part)) if money[1] == "-" else part,), money[2])
+            if sign == "~" and any(t.kind != "letter" for t in parts):
+                continue  # 2\sqrt3 \approx 3.46: the exact one counts
+            parts.append(part)
+            signs.append("=" if sign == "~" else sign)
+        return Tree("relation", tuple(parts), " ".join(signs)) if signs else parts[0]
+
+    def side(self) -> Tree:
+        """What stands on one side of a relation: a set, an expression, or a ratio of some."""
+        parts = [self.sets()]
+        while self.next(":"):
+            parts.append(self.sets())
+        return Tree("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def sets(self) -> Tree:
+        tree = self.expression()
+        while found := self.next(_OPERATION):
+            tree = Tree(_OPERATIONS[found[1]], (tree, self.expression()))
+        return tree
+
+    def group(self, closing: str, opening: str) -> Tree:
+        """What stands in brackets: one thing is itself; several are a point, an interval, or a set."""
+        self.brackets += opening != "{}"
+        self.depth += 1
+        if self.depth > 40:
+            raise Unreadable("too deep")
+        is_set = opening == "\\{"
+        if is_set and self.next(closing):
+            tree = Tree("set")
+        else:
+            described = is_set and self.next(_DESCRIBED)
+            is_set = is_set and not described
+            tree = self.listed()
+            end = self.next(closing)
+            if not end:
+                raise Unreadable("a bracket that is not closed")
+            tree = self.grouped(tree, opening, end[0], is_set)
+        self.depth -= 1
+        self.brackets -= opening != "{}"
+        return tree
+
+    def grouped(self, tree: Tree, opening: str, closing: str, is_set: bool) -> Tree:
+        if is_set:
+            return Tree("set", tree.parts if tree.kind == "list" else (tree,))
+        if tree.kind != "list":
+            matching = closing == {"(": ")", "[": "]"}.get(opening, closing) or closing.startswith("\\")
+            if not matching:
+                raise Unreadable("brackets that do not match")
+            return tree
+        if tree.name:
+            raise Unreadable("and, or in brackets")
+        if opening == "{}":
+            return Tree("set", tree.parts)
+        return Tree("group", tree.parts, opening + ("]" if closing == "]" else ")"))
+
+    def read_matrix(self, name: str) -> Tree:
+        kind = self.next(_ENVIRONMENT)
+        if not kind:
+            raise Unreadable("an environment")
+        self.brackets += 1
+        rows = [[]]
+        ending = rf"\\end\s*\{{{kind[1]}\}}"
+        while not self.next(ending):
+            rows[-1].append(self.item())
+            if self.next(ROW):
+                rows.append([])
+            elif not self.next("&") and not self.sees(ending):
+                raise Unreadable("a matrix")
+        self.brackets -= 1
+        rows = [Tree("group", tuple(r), "[]") for r in rows if r]
+        if not rows or len({len(r.parts) for r in rows}) > 1:
+            raise Unreadable("rows of different lengths")
+        return Tree("matrix", tuple(rows))
+
+
+@lru_cache(1 << 14)
+def _read(text: str) -> Tree | str:
+    try:
+        if len(text) > MAX_ANSWER:
+            raise Unreadable("too long")
+        return _Answers(ungroup(tidy(text))).answer()
+    except (Unreadable, RecursionError, IndexError) as error:
+        return str(error) or "?"
+
+
+def read(text: str) -> Tree:
+    """The tree of an answer. Raises Unreadable, with what stands in the way."""
+    tree = _read(text)
+    if isinstance(tree, str):
+        raise Unreadable(tree)
+    return tree
+
+
+def readable(text: str) -> bool:
+    """Whether `text` is mathematics, or words.
+
+    >>> readable(r"x \\in [0, 1)"), readable("2024-01-05"), readable("1/xy")
+    (True, False, False)
+    """
+    return isinstance(_read(text), Tree)

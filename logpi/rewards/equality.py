@@ -1,0 +1,291 @@
+r"""Whether two answers are the same, as trees: the rules of docs/verifiers.md, one method each.
+
+    expressions  equal values (`agreement.py`)
+    relations    equations whose sides differ by a constant factor, inequalities by a positive one; `x = 5` is 5
+    sets         the same real numbers (`real_sets.py`); lists without brackets and finite sets in any order, ± as two
+    groups       part by part, with the same brackets
+
+Left out: what cannot be read, which `math.py` compares as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from logpi.rewards.agreement import Agreement
+from logpi.rewards.real_sets import FLIPPED, Piece, is_real_set, merged, pieces_of, solved, turned
+from logpi.rewards.trees import Tree, both_signs, has, letters, negative, number, walk
+from logpi.rewards.units import unit
+from logpi.rewards.values import NeedsDigits, Undefined
+
+__all__ = ["Equality"]
+
+MAX_MEMBERS = 60
+_PLAIN = {"number", "letter", "constant", "sum", "product", "quotient", "power", "call", "series"}
+
+
+def _is_name(tree: Tree) -> bool:
+    """x, x_1, f(x), AB, |AB|, (x, y), AB/CD, AB:CD: what an answer may be called."""
+    if tree.kind in ("group", "quotient", "ratio") or (tree.kind == "call" and tree.name == "abs"):
+        return all(map(_is_name, tree.parts))
+    return tree.kind == "letter"
+
+
+def _is_wordy(tree: Tree) -> bool:
+    """Area, \\text{max}: a name in words, which says no more than no name."""
+    return tree.name.startswith("\\text{")
+
+
+class Equality(Agreement):
+    """Equality of two answers; `exact` as in Agreement."""
+
+    def same(self, gold: Tree, said: Tree) -> bool:
+        """Whether `said` is as good an answer as `gold`."""
+        if gold == said:
+            return True
+        if gold.kind == "relation" or said.kind == "relation":
+            return self.relations(gold, said)
+        if gold.kind in ("word", "clock") or said.kind == "clock" or said.kind == "word":
+            return self.texts(gold, said)
+        if is_real_set(gold) or is_real_set(said):
+            return self.sets(gold, said)
+        if {gold.kind, said.kind} & {"list", "set", "either"} or has(gold, "either") or has(said, "either"):
+            return self.collections(gold, said)
+        if {gold.kind, said.kind} & {"group", "matrix"}:
+            return self.groups(gold, said)
+        if gold.kind == "ratio" or said.kind == "ratio":
+            return self.ratios(gold, said)
+        return self.measures(gold, said)
+
+    def texts(self, gold: Tree, said: Tree) -> bool:
+        if gold.kind == "word" or said.kind == "word":
+            return False  # not the same text, says the tier before
+        if gold.kind == said.kind:
+            a, b = gold.name, said.name
+            return a.rstrip("ap") == b.rstrip("ap") and (a == b or not {a[-1], b[-1]} <= {"a", "p"})
+        if said.kind == "clock" and gold.kind != "clock":  # 10:15 may be a ratio where a ratio is asked for
+            hours, minutes = re.findall("[0-9]+", said.name)
+            return not said.name[-1].isalpha() and self.same(
+                gold, Tree("ratio", (number(int(hours)), number(int(minutes))))
+            )
+        return False
+
+    # Values.
+
+    def measures(self, gold: Tree, said: Tree) -> bool:
+        """Values with or without a unit, a percent sign, a degree sign."""
+        if gold.kind == "unit" and said.kind == "unit":
+            a, b = unit(gold.name), unit(said.name)
+            if a and b:
+                scaled = [Tree("product", (number(u[1]), t.parts[0])) for u, t in ((a, gold), (b, said))]
+                return a[0] == b[0] and self.values(*scaled)
+        if (gold.kind == "unit") != (said.kind == "unit"):
+            measured, other = (gold, said) if gold.kind == "unit" else (said, gold)
+            letter = measured.name
+            if re.fullmatch("[a-zA-Z]", letter) and self.values(
+                Tree("product", (measured.parts[0], Tree("letter", name=letter))), other
+            ):
+                return True  # 5 m
+        gold, said = (t.parts[0] if t.kind == "unit" else t for t in (gold, said))
+        if gold.kind == said.kind and gold.kind in ("percent", "degree"):
+            return self.values(gold.parts[0], said.parts[0])
+        bare = [t.parts[0] for t in (gold, said) if t.kind in ("percent", "degree")]
+        if len(bare) == 1:
+            other = said if gold.kind in ("percent", "degree") else gold
+            return self.values(bare[0], other) or self.values(gold, said)
+        return self.values(gold, said)
+
+    # Relations.
+
+    def relations(self, gold: Tree, said: Tree) -> bool:
+        gold, said = turned(gold), turned(said)
+        if is_real_set(gold) or is_real_set(said):
+            if self.exact:
+                raise NeedsDigits
+            if self.pieces(gold) is not None and self.pieces(said) is not None:
+                return self.sets(gold, said)
+        if gold.kind != "relation" or said.kind != "relation":
+            return self.stated(gold, said)
+        if "in" in (gold.name, said.name):
+            return gold.name == said.name and self.same(gold.parts[1], said.parts[1]) and gold.parts[0] == said.parts[0]
+        names = [t.parts[0] for t in (gold, said)]
+        if all(map(_is_name, names)) and set(gold.name.split()) == set(said.name.split()) == {"="}:
+            if names[0] == names[1] or any(map(_is_wordy, names)):
+                return all(self.same(g, s) for g in gold.parts[1:] for s in said.parts[1:])
+        if " " in gold.name or " " in said.name:  # a < x < b with letters
+            return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
+        if has(gold, "either") or has(said, "either"):
+            return self.collections(gold, said)
+        return self.balanced(gold, said)
+
+    def balanced(self, gold: Tree, said: Tree) -> bool:
+        """2x + 2y = 4 is x + y = 2, and -x > -1 is x < 1; but 2x = 4 is not x = 2, its solution."""
+        if any(len(letters(t)) == 1 and solved(t) for t in (gold, said)) and not (solved(gold) and solved(said)):
+            if gold.name == "=":
+                return False
+        if not all(t.kind in _PLAIN for side in (gold, said) for p in side.parts for t in walk(p)):
+            return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
+        a, b = (Tree("sum", (t.parts[0], negative(t.parts[1]))) for t in (gold, said))
+        if not letters(a) or not letters(b):
+            return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
+        sign = self.proportion(a, b)
+        wanted = said.name if sign > 0 else FLIPPED.get(said.name)
+        return bool(sign) and gold.name == wanted
+
+    def stated(self, gold: Tree, said: Tree) -> bool:
+        """One of the two is named, `x = 5`, the other is the bare value, 5."""
+        relation, value = (gold, said) if gold.kind == "relation" else (said, gold)
+        names, *values = relation.parts
+        if relation.name == "in" and _is_name(names):
+            return self.same(values[0], value) if relation is gold else self.same(value, values[0])
+        if set(relation.name.split()) != {"="} or value.kind == "word":
+            return False
+        if not _is_name(names) and (relation is gold or has(names, "number") or not letters(names)):
+            return self.all_equal([names, *values], relation, value)
+        return all(self.same(v, value) if relation is gold else self.same(value, v) for v in values)
+
+    def all_equal(self, parts: Sequence[Tree], relation: Tree, value: Tree) -> bool:
+        r"""2\sqrt3 = \sqrt{12}: what is without letters, and true throughout."""
+        return not letters(*parts) and not letters(value) and all(self.same(value, p) for p in parts)
+
+    # Collections.
+
+    def members(self, tree: Tree) -> list[Tree]:
+        parts = tree.parts if tree.kind in ("list", "set") else (tree,)
+        found = []
+        for part in parts:
+            if part.kind == "set" and tree.kind == "list":
+                return [tree]
+            if part.kind == "relation" and part.name == "=" and part.parts[1].kind == "list":
+                found += [Tree("relation", (part.parts[0], p), "=") for p in part.parts[1].parts]
+            else:
+                found += both_signs(part)
+        return found
+
+    def collections(self, gold: Tree, said: Tree) -> bool:
+        """Members in any order; in the given order if they are letters or words, go on with dots, or repeat themselves."""
+        if {gold.kind, said.kind} == {"group", "list"}:
+            group, bare = (gold, said) if gold.kind == "group" else (said, gold)
+            return (
+                group.name == "()" and not bare.name and self.one_by_one(_unnamed(bare.parts, sort=True), group.parts)
+            )
+        if {gold.name, said.name} & {"or"} and gold.name != said.name and all(map(_is_text, gold.parts + said.parts)):
+            return False  # A or B is not A and B, where x = 1 or 2 is x = 1, 2
+        wanted, given = self.members(gold), self.members(said)
+        wanted, given = _renamed(wanted), _renamed(given)
+        if any(w.kind == "relation" for w in wanted) != any(g.kind == "relation" for g in given):
+            wanted, given = _unnamed(wanted), _unnamed(given)
+        if max(len(wanted), len(given)) > MAX_MEMBERS:
+            return len(wanted) == len(given) and self.one_by_one(wanted, given)
+        if any(source.kind == "list" and _in_order(m) for source, m in ((gold, wanted), (said, given))):
+            return len(wanted) == len(given) and self.one_by_one(wanted, given)
+        wanted, given = self.distinct(wanted, gold), self.distinct(given, said)
+        if len(wanted) != len(given) or wanted == [gold] and given == [said]:
+            return False
+        left = list(given)
+        for w in wanted:
+            match = next((i for i, g in enumerate(left) if self.same(w, g)), None)
+            if match is None:
+                return False
+            del left[match]
+        return True
+
+    def distinct(self, members: list[Tree], source: Tree) -> list[Tree]:
+        """Of a set, each member once; a list that repeats itself stays as it is."""
+        if source.kind == "list":
+            return members
+        kept: list[Tree] = []
+        for member in members:
+            if not any(self.same(member, k) for k in kept):
+                kept.append(member)
+        return kept
+
+    def one_by_one(self, wanted: Sequence[Tree], given: Sequence[Tree]) -> bool:
+        return len(wanted) == len(given) and all(map(self.same, wanted, given))
+
+    def groups(self, gold: Tree, said: Tree) -> bool:
+        """Points, intervals and matrices; a column is a point too, and [[1,2],[3,4]] a matrix."""
+        gold, said = _as_matrix(gold, said), _as_matrix(said, gold)
+        if gold.kind != said.kind or gold.name != said.name:
+            return False
+        if gold.kind not in ("group", "matrix"):
+            return self.same(gold, said)
+        return self.one_by_one(gold.parts, said.parts)
+
+    def ratios(self, gold: Tree, said: Tree) -> bool:
+        """1:2:3 is 2:4:6; 3:4 is 3/4."""
+        a, b = (list(t.parts) if t.kind == "ratio" else [t, number(1)] for t in (gold, said))
+        if len(a) != len(b) or (len(a) > 2 and gold.kind != said.kind):
+            return False
+        products = [(Tree("product", (a[i], b[0])), Tree("product", (a[0], b[i]))) for i in range(1, len(a))]
+        return all(self.values(x, y) for x, y in products)
+
+    def pieces(self, tree: Tree) -> list[Piece] | None:
+        try:
+            return pieces_of(tree, self.compare)
+        except Undefined:
+            return None
+
+    def sets(self, gold: Tree, said: Tree) -> bool:
+        """Sets of real numbers; those of two different letters, x > 3 and y > 3, are not the same."""
+        if self.exact:
+            raise NeedsDigits
+        a, b = self.pieces(gold), self.pieces(said)
+        if a is None or b is None:
+            return gold.kind == said.kind and self.one_by_one(gold.parts, said.parts)
+        subjects = [set(letters(t)) - {"\\mathbb{R}"} for t in (gold, said)]
+        if all(subjects) and subjects[0] != subjects[1]:
+            return False
+        try:
+            a, b = merged(a, self.compare), merged(b, self.compare)
+        except Undefined:
+            return False
+        return len(a) == len(b) and all(
+            (p[1], p[3]) == (q[1], q[3]) and self.compare(p[0], q[0]) == self.compare(p[2], q[2]) == 0
+            for p, q in zip(a, b, strict=True)
+        )
+
+
+def _unnamed(members: Sequence[Tree], sort: bool = False) -> list[Tree]:
+    """The values of x = 1, y = 2, or the members as they are."""
+    if not all(m.kind == "relation" and m.name == "=" and len(m.parts) == 2 and _is_name(m.parts[0]) for m in members):
+        return list(members)
+    if not sort and len({m.parts[0] for m in members}) > 1:
+        return list(members)  # x = 1, y = 2 are no two values of one thing
+    members = sorted(members, key=lambda m: m.parts[0].name) if sort else members
+    return [m.parts[1] for m in members]
+
+
+def _renamed(members: list[Tree]) -> list[Tree]:
+    """n = 1, 2, 3 as n = 1, n = 2, n = 3; so also x \\in \\{1, 2\\} by its members."""
+    if len(members) == 1 and members[0].kind == "relation" and members[0].name in ("in", "="):
+        name, value = members[0].parts[0], members[0].parts[-1]
+        inner = value.parts if value.kind == "set" else [value]
+        values = [v for part in inner for v in both_signs(part)]
+        return [Tree("relation", (name, v), "=") for v in values] if _is_name(name) else members
+    first = members[0] if members else None
+    if first is None or first.kind != "relation" or first.name != "=" or any(m.kind == "relation" for m in members[1:]):
+        return members
+    return [first, *(Tree("relation", (first.parts[0], m), "=") for m in members[1:])]
+
+
+def _is_text(tree: Tree) -> bool:
+    return tree.kind in ("word", "letter")
+
+
+def _in_order(members: Sequence[Tree]) -> bool:
+    return len(members) > 1 and (
+        all(map(_is_text, members)) or Tree("letter", name="…") in members or len(set(members)) < len(members)
+    )
+
+
+def _as_matrix(tree: Tree, other: Tree) -> Tree:
+    if tree.kind == "matrix" and other.kind == "group":
+        rows = tree.parts
+        if len(rows) == 1 or all(len(r.parts) == 1 for r in rows):
+            cells = tuple(c for r in rows for c in r.parts)
+            if not any(p.kind == "group" for p in other.parts):
+                return Tree("group", cells, other.name if other.name in ("()", "[]") else "()")
+        return Tree("group", rows, "[]")
+    return tree

@@ -1,0 +1,371 @@
+r"""Expressions as trees: numbers, letters, operations and functions, read strictly from LaTeX or plain text.
+
+    sum = product {(+ | - | \pm | \mp) product};   product = power {[* | / | \cdot | nothing] power};   power = atom {! | ^ power | %}
+
+Nothing is skipped and nothing is guessed: what has two readings (1/xy, \sin x/2, sin(x)^2, x2) or none is `Unreadable`. Bounded in
+length and depth. Left out: lists, sets, relations and units, which stand around expressions (`answers.py`), and values (`values.py`).
+"""
+
+from __future__ import annotations
+
+import re
+
+from logpi.rewards.numerals import numeral
+from logpi.rewards.trees import Tree, Unreadable, negative, number, replaced, walk
+
+__all__ = ["FUNCTIONS", "Expressions"]
+
+MAX_DEPTH = 40
+GREEK = set(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi "
+    "varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar star".split()
+)
+FUNCTIONS = set(
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc ln log lg exp gcd lcm max min".split()
+)
+_OTHER_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "tg": "tan", "ctg": "cot"}
+_INVERSE = {f: "arc" + f for f in ("sin", "cos", "tan", "cot", "sec", "csc")}
+_ACCENTS = set("vec hat bar overline tilde overrightarrow widehat widetilde dot overarc underline".split())
+_WORDS = {*FUNCTIONS, *_OTHER_NAMES, "sqrt", "pi", "infinity", "inf", "oo", "binom"}
+_CALLED = set("fghFGHPQ")  # f(2) is a value of f, not f times 2
+_COMMAND = re.compile(r"\\([A-Za-z]+|.)")
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+class Expressions:
+    """A reader of one text; `at` is how far it has come."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at, self.depth, self.brackets = text, 0, 0, 0
+        self.bare = -1  # where the last unbracketed argument of a function ended
+        self.numbers, self.padded = 0, False  # numbers read, and whether one of them was like 05
+
+    # Where we are.
+
+    def skip(self) -> None:
+        while self.text[self.at : self.at + 1].isspace():
+            self.at += 1
+
+    def next(self, pattern: str | re.Pattern[str]) -> re.Match[str] | None:
+        """Take what matches here, after white space."""
+        self.skip()
+        found = re.compile(pattern).match(self.text, self.at)
+        if found:
+            self.at = found.end()
+        return found
+
+    def sees(self, pattern: str) -> bool:
+        self.skip()
+        return re.compile(pattern).match(self.text, self.at) is not None
+
+    def must(self, pattern: str) -> None:
+        if not self.next(pattern):
+            raise Unreadable(f"expected {pattern} at {self.text[self.at : self.at + 20]!r}")
+
+    # Operations.
+
+    def expression(self) -> Tree:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Unreadable("too deep")
+        first = self.next(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])|\+\s*/\s*-")
+        tree = Tree("either", (number(0), self.term()), _sign(first[0])) if first else self.term()
+        while sign := self.next(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])|\+\s*/\s*-|[-+]"):
+            term = self.term()
+            if sign[0] in "+-":
+                tree = Tree("sum", (tree, term if sign[0] == "+" else negative(term)))
+            else:
+                tree = Tree("either", (tree, term), _sign(sign[0]))
+        self.depth -= 1
+        return tree
+
+    def term(self) -> Tree:
+        tree, slashed = self.signed(), False
+        while True:
+            if self.next(r"\*|\\(?:cdot|times|ast)(?![A-Za-z])"):
+                tree = Tree("product", (tree, self.signed()))
+            elif slash := self.next(r"/|\\div(?![A-Za-z])"):
+                if slashed or self.bare == slash.start():
+                    raise Unreadable("two readings of a slash")
+                tree, slashed = Tree("quotient", (tree, self.signed())), True
+            elif self.starts_atom():
+                if slashed and {p.kind for p in tree.parts} != {"number"}:
+                    raise Unreadable("two readings of a slash")
+                tree = Tree("product", (tree, self.power()))
+            else:
+                return tree
+
+    def signed(self) -> Tree:
+        sign = self.next(r"[-+]")
+        if sign and self.sees(r"[-+]"):
+            raise Unreadable("two signs")
+        tree = self.power()
+        return negative(tree) if sign and sign[0] == "-" else tree
+
+    def power(self) -> Tree:
+        tree, raised = self.atom(), False
+        while True:
+            if self.next(r"!(?!=)"):
+                if self.sees("!"):
+                    raise Unreadable("a double factorial")
+                tree = Tree("call", (tree,), "factorial")
+            elif self.next(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])"):
+                tree = Tree("degree", (tree,))
+            elif self.next("%"):
+                tree = Tree("percent", (tree,))
+            elif hat := self.next(r"\^"):
+                if raised or self.bare == hat.start():
+                    raise Unreadable("two readings of a power")
+                tree, raised = Tree("power", (tree, self.exponent())), True
+            else:
+                return tree
+
+    def exponent(self) -> Tree:
+        if self.next(r"\{"):
+            return self.until(r"\}")
+        sign = self.next(r"[-+]")
+        tree = self.single() if self.sees(r"[A-Za-z]") else self.atom()
+        return negative(tree) if sign and sign[0] == "-" else tree
+
+    def until(self, closing: str) -> Tree:
+        tree = self.expression()
+        self.must(closing)
+        return tree
+
+    # Atoms.
+
+    def starts_atom(self) -> bool:
+        """Whether a factor follows without a sign between; a number may not."""
+        self.skip()
+        if re.match(r"[0-9.]", self.text[self.at : self.at + 1]):
+            raise Unreadable("a number after a factor")
+        if self.sees(r"\\(?:cup|cap|setminus|in|text|mid|le|ge|leq|geq|lt|gt|ne|neq|pm|mp|approx|to|rangle|rfloor|rceil|rvert|\}|\\|end|"
+                     r"lor|land|vee|wedge|circ|leqslant|geqslant|backslash|simeq)(?![A-Za-z])"):  # fmt: skip
+            return False
+        return self.sees(r"[A-Za-z(\[{\\]") and not self.sees(r"(?:and|or)(?![A-Za-z])")
+
+    def atom(self) -> Tree:
+        self.skip()
+        char = self.text[self.at : self.at + 1]
+        if char in "0123456789." and char:
+            return self.number()
+        if char == "\\":
+            return self.command()
+        if char.isalpha() and char.isascii():
+            return self.letters()
+        if self.next(r"\|"):
+            return Tree("call", (self.until(r"\|"),), "abs")
+        if self.next(r"\{"):
+            return self.group(r"\}", "{}")
+        if self.next(r"\("):
+            return self.group(r"[)\]]", "(")
+        if self.next(r"\["):
+            return self.group(r"[)\]]", "[")
+        raise Unreadable(f"cannot read on at {self.text[self.at : self.at + 20]!r}")
+
+    def group(self, closing: str, opening: str) -> Tree:
+        raise NotImplementedError
+
+    def number(self) -> Tree:
+        self.skip()
+        start = self.at
+        tree, self.at = numeral(self.text, start, self.brackets > 0)
+        self.numbers += 1
+        self.padded |= re.compile("0[0-9]").match(self.text, start) is not None
+        if self.text[self.at : self.at + 1] == "_":  # 52_8
+            self.at += 1
+            tree = Tree("letter", name=f"{tree.value}_{self.raw()}")
+        return tree
+
+    def raw(self) -> str:
+        """The text of a subscript, as it stands."""
+        self.skip()
+        found = self.next(r"\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|([0-9]+|[A-Za-z]|\\[A-Za-z]+)")
+        if not found:
+            raise Unreadable("no subscript")
+        return re.sub(r"\\text\s*\{([^{}]*)\}|\s", r"\1", found[1] if found[1] is not None else found[2])
+
+    def letters(self) -> Tree:
+        run = _WORD.match(self.text, self.at)
+        assert run
+        word = run[0]
+        known = next(
+            (w for w in sorted(_WORDS, key=len, reverse=True) if word.startswith(w) and len(word) - len(w) <= 1), None
+        )
+        if known and not (len(word) > len(known) and known in ("pi", "oo", "lg", "tg", "inf")):
+            self.at += len(known)
+            return self.named(known)
+        if len(word) > 1 and (word.isupper() or len(word) > 3):
+            if not word.isupper():
+                raise Unreadable(f"a word: {word}")
+            self.at = run.end()
+            return self.indexed(word)
+        if re.search("[A-Z]{2}", word):
+            raise Unreadable(f"a word: {word}")
+        return self.single()
+
+    def single(self) -> Tree:
+        char = self.text[self.at]
+        self.at += 1
+        if char in "ei" and not self.sees("[_']"):
+            return Tree("constant", name=char)
+        return self.indexed(char)
+
+    def indexed(self, name: str) -> Tree:
+        """A letter with its subscript, its primes and, of a function, its argument: all of it is one name."""
+        while self.text[self.at : self.at + 1] and self.text[self.at] in "_'":
+            self.at += 1
+            name += f"_{self.raw()}" if self.text[self.at - 1] == "_" else "'"
+        if name[0] in _CALLED and self.text[self.at : self.at + 1] == "(":
+            self.at += 1
+            name += repr(self.group(r"\)", "("))
+        return Tree("letter", name=name)
+
+    def argument(self) -> Tree:
+        """What \\frac and its kind take: a group in braces, one digit, one letter or one command."""
+        if self.next(r"\{"):
+            return self.until(r"\}")
+        if digit := self.next(r"[0-9]"):
+            self.numbers += 1
+            return number(int(digit[0]))
+        if self.sees(r"[A-Za-z]"):
+            return self.single()
+        if self.sees(r"\\"):
+            return self.command()
+        raise Unreadable("no argument")
+
+    def command(self) -> Tree:
+        found = self.next(_COMMAND)
+        if not found:
+            raise Unreadable("no command")
+        return self.named(found[1])
+
+    def named(self, name: str) -> Tree:
+        name = _OTHER_NAMES.get(name, name)
+        if name in FUNCTIONS:
+            return self.call(name)
+        if name in GREEK:
+            return self.indexed("\\" + name)
+        read = getattr(self, "read_" + _READERS.get(name, ""), None)
+        if read is None:
+            raise Unreadable(f"\\{name}")
+        return read(name)
+
+    def read_constant(self, name: str) -> Tree:
+        return Tree("constant", name="pi" if name == "pi" else "inf")
+
+    def read_frac(self, name: str) -> Tree:
+        return Tree("quotient", (self.argument(), self.argument()))
+
+    def read_binom(self, name: str) -> Tree:
+        if name == "binom" and self.next(r"\("):
+            raise Unreadable("binom")
+        return Tree("call", (self.argument(), self.argument()), "binom")
+
+    def read_root(self, name: str) -> Tree:
+        degree = self.until(r"\]") if self.next(r"\[") else number(2)
+        if self.next(r"\("):
+            inner = self.group(r"\)", "(")
+        else:
+            inner = self.atom() if name == "surd" else self.argument()
+        return Tree("call", (inner, degree), "root")
+
+    def read_brackets(self, name: str) -> Tree:
+        if name == "{" or name == "lbrace":
+            return self.group(r"\\(?:\}|rbrace(?![A-Za-z]))", "\\{")
+        if name == "langle":
+            return self.group(r"\\rangle(?![A-Za-z])", "(")
+        closing = {"lfloor": r"\\rfloor", "lceil": r"\\rceil", "lvert": r"\\rvert", "vert": r"\\vert"}[name]
+        return Tree("call", (self.until(closing),), {"lfloor": "floor", "lceil": "ceil"}.get(name, "abs"))
+
+    def read_accent(self, name: str) -> Tree:
+        """Whatever stands below an arrow, a bar or a hat is one name with it."""
+        return self.indexed(f"\\{name}{{{self.raw()}}}")
+
+    def read_angle(self, name: str) -> Tree:
+        what = self.next(r"[A-Z]+|[a-z]|\\[a-z]+")
+        return Tree("letter", name=f"\\{name} {what[0] if what else ''}")
+
+    def read_dots(self, name: str) -> Tree:
+        return Tree("letter", name="…")
+
+    def read_set(self, name: str) -> Tree:
+        return Tree("set") if name != "mathbb" else Tree("letter", name=f"\\mathbb{{{self.raw()}}}")
+
+    def read_text(self, name: str) -> Tree:
+        """\\mathrm{e}, \\operatorname{arccot}: a name set upright, after a brace that is still to be taken."""
+        word = self.next(r"\*?\s*\{\s*([A-Za-z]+)\s*\}")
+        if word and word[1] in ("e", "i"):
+            return Tree("constant", name=word[1])
+        if not word or _OTHER_NAMES.get(word[1], word[1]) not in FUNCTIONS:
+            raise Unreadable("a text")
+        return self.named(word[1])
+
+    def read_series(self, name: str) -> Tree:
+        r"""\sum_{k=1}^{n} of the product that follows."""
+        self.must(r"_\s*\{\s*")
+        variable = self.next(r"[A-Za-z](?=\s*=)")
+        self.must("=")
+        low = self.until(r"\}")
+        self.must(r"\^")
+        high = self.exponent()
+        body = self.term()
+        if not variable or any(_bound(t, variable[0]) for t in walk(body)):
+            raise Unreadable("a sum whose letter stands in a name")
+        body = _renamed(body, variable[0])
+        return Tree("series", (low, high, body), f"{name} {variable[0]}")
+
+    def call(self, name: str) -> Tree:
+        base = self.argument() if self.next("_") else None
+        power = self.exponent() if self.next(r"\^") else None
+        if power == number(-1) and name in _INVERSE:
+            name, power = _INVERSE[name], None
+        if opening := self.next(r"[(\[{]|\\\{"):
+            closing = {"(": r"\)", "[": r"\]", "{": r"\}", "\\{": r"\\\}"}[opening[0]]
+            inner = self.group(closing, "(") if opening[0] == "(" else self.until(closing)
+            if self.sees(r"\^"):
+                raise Unreadable("two readings of a power")
+        else:
+            inner = self.bare_argument()
+            self.bare = self.at
+        several = inner.parts if inner.kind == "group" else (inner,)
+        if (len(several) > 1) != (name in ("gcd", "lcm", "max", "min")):
+            raise Unreadable("the number of arguments")
+        tree = Tree("call", (*several, base) if base else several, name)
+        return Tree("power", (tree, power)) if power else tree
+
+    def bare_argument(self) -> Tree:
+        tree = self.signed()
+        while self.starts_atom():
+            if self.sees(r"[(\[]"):
+                raise Unreadable("two readings of an argument")
+            if self.sees(r"\\(?:" + "|".join(FUNCTIONS) + r")(?![A-Za-z])|\\(?:operatorname|sum|prod)"):
+                break
+            tree = Tree("product", (tree, self.power()))
+        return tree
+
+
+_READERS = {"frac": "frac", "binom": "binom", "sqrt": "root", "surd": "root", "mathbb": "set", "emptyset": "set",
+            "varnothing": "set", "text": "text", "operatorname": "text", "sum": "series", "prod": "series",
+            **dict.fromkeys(("pi", "infty", "infinity", "inf", "oo"), "constant"),
+            **dict.fromkeys(("{", "lbrace", "langle", "lfloor", "lceil", "lvert", "vert"), "brackets"),
+            **dict.fromkeys(_ACCENTS, "accent"), **dict.fromkeys(("angle", "triangle", "odot"), "angle"),
+            **dict.fromkeys(("dots", "ldots", "cdots"), "dots"), "begin": "matrix"}  # fmt: skip
+
+
+def _sign(text: str) -> str:
+    return "-" if text == "\\mp" else "+"
+
+
+def _bound(tree: Tree, letter: str) -> bool:
+    return (
+        tree.kind == "letter"
+        and tree.name != letter
+        and re.search(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", tree.name) is not None
+    )
+
+
+def _renamed(tree: Tree, letter: str) -> Tree:
+    """`i` below a sum sign is a letter."""
+    bound = Tree("letter", name=letter)
+    return replaced(tree, lambda t: bound if t.kind == "constant" and t.name == letter else None)

@@ -1,0 +1,132 @@
+r"""Sets of real numbers as pieces: (low, whether it is in, high, whether it is in), with ends that are trees.
+
+    (1, 2]   1 < x \le 2   x > 3   [0, 1) \cup \{5\}   \mathbb{R} \setminus \{0\}   x \ne 0   x < 1 \text{ or } x > 2
+
+Left out: sets with letters in their ends, and intersections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cmp_to_key
+
+from logpi.rewards.trees import Tree, both_signs, letters, negative
+
+__all__ = ["FLIPPED", "Piece", "is_real_set", "merged", "pieces_of", "solved", "turned"]
+
+Piece = tuple[Tree, bool, Tree, bool]
+Compare = Callable[[Tree, Tree], int]
+FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
+_INFINITE = Tree("constant", name="inf")
+_ALL: Piece = (negative(_INFINITE), False, _INFINITE, False)
+_SETS = {"union", "intersection", "without"}
+_REALS = Tree("letter", name="\\mathbb{R}")
+
+
+def turned(tree: Tree) -> Tree:
+    """`a > x` as `x < a`, where x is a letter alone."""
+    if tree.kind != "relation" or len(tree.parts) != 2 or tree.name not in FLIPPED:
+        return tree
+    a, b = tree.parts
+    return Tree("relation", (b, a), FLIPPED[tree.name]) if b.kind == "letter" and a.kind != "letter" else tree
+
+
+def solved(tree: Tree) -> bool:
+    """x = 2."""
+    return tree.parts[0].kind == "letter" and not letters(*tree.parts[1:])
+
+
+def is_real_set(tree: Tree) -> bool:
+    """Whether a tree can be nothing but a set of real numbers: x > 1 is one, (1, 2) may be a point."""
+    if tree.kind == "list":
+        return bool(tree.name) and all(
+            p.kind == "relation" and set(p.name.split()) <= {*"<>", "<=", ">=", "!="} for p in tree.parts
+        )
+    if tree.kind == "relation":
+        return tree.name == "in" and is_real_set(tree.parts[1]) or _interval(tree) is not None
+    return tree.kind in _SETS or tree == _REALS
+
+
+def _interval(tree: Tree) -> Piece | None:
+    """The piece of real numbers that 1 < x <= 2, x > 3 describe, with a letter alone in its middle."""
+    tree = turned(tree)
+    signs, parts = tree.name.split(), tree.parts
+    less, more = {"<", "<="}, {">", ">="}
+    if len(parts) == 3 and parts[1].kind == "letter" and not letters(parts[0], parts[2]):
+        if set(signs) <= less:
+            return parts[0], "=" in signs[0], parts[2], "=" in signs[1]
+        if set(signs) <= more:
+            return parts[2], "=" in signs[1], parts[0], "=" in signs[0]
+    if len(parts) == 2 and parts[0].kind == "letter" and not letters(parts[1]):
+        if signs[0] in less:
+            return negative(_INFINITE), False, parts[1], "=" in signs[0]
+        if signs[0] in more:
+            return parts[1], "=" in signs[0], _INFINITE, False
+    return None
+
+
+def pieces_of(tree: Tree, compare: Compare) -> list[Piece] | None:
+    """The pieces of a set of real numbers, or None."""
+    if tree == _REALS:
+        return [_ALL]
+    if tree.kind == "relation" and tree.name == "in":
+        return pieces_of(tree.parts[1], compare)
+    if tree.kind == "relation":
+        piece = _interval(tree)
+        if piece is None and tree.name == "!=" and solved(tree):
+            return _cut([_ALL], [tree.parts[1]], compare)
+        return [piece] if piece else None
+    if tree.kind == "group" and len(tree.parts) == 2 and not letters(tree):
+        return [(tree.parts[0], tree.name[0] == "[", tree.parts[1], tree.name[1] == "]")]
+    if tree.kind == "set" and not letters(tree):
+        return [(p, True, p, True) for part in tree.parts for p in both_signs(part)]
+    if tree.kind == "union" or (tree.kind == "list" and tree.name == "or"):
+        pieces = [pieces_of(p, compare) for p in tree.parts]
+        return None if any(p is None for p in pieces) else [q for p in pieces for q in p or ()]
+    if tree.kind == "without" and tree.parts[1].kind == "set":
+        whole = pieces_of(tree.parts[0], compare)
+        points = [p for part in tree.parts[1].parts for p in both_signs(part)]
+        return None if whole is None or letters(tree.parts[1]) else _cut(whole, points, compare)
+    return None
+
+
+def _cut(pieces: list[Piece], points: Sequence[Tree], compare: Compare) -> list[Piece]:
+    """The pieces without some points of them."""
+    for point in points:
+        cut: list[Piece] = []
+        for low, left, high, right in pieces:
+            at_low, at_high = compare(low, point), compare(point, high)
+            if at_low > 0 or at_high > 0:
+                cut.append((low, left, high, right))
+            elif at_low == 0 or at_high == 0:
+                cut.append((low, left and at_low != 0, high, right and at_high != 0))
+            else:
+                cut += [(low, left, point, False), (point, False, high, right)]
+        pieces = cut
+    return pieces
+
+
+def merged(pieces: list[Piece], compare: Compare) -> list[Piece]:
+    """The pieces in order, without those that are empty, touching ones made one.
+
+    >>> from logpi.rewards.trees import number
+    >>> one, two, three = map(number, (1, 2, 3))
+    >>> order = lambda a, b: (a.value > b.value) - (a.value < b.value)
+    >>> merged([(two, True, three, False), (one, True, two, False)], order) == [(one, True, three, False)]
+    True
+    """
+    kept = [p for p in pieces if compare(p[0], p[2]) < (1 if p[1] and p[3] else 0)]
+    kept.sort(key=cmp_to_key(lambda p, q: compare(p[0], q[0]) or int(q[1]) - int(p[1])))
+    whole: list[Piece] = []
+    for low, left, high, right in kept:
+        before = whole[-1] if whole else None
+        gap = compare(before[2], low) if before else -1
+        if before is None or gap < 0 or (gap == 0 and not before[3] and not left):
+            whole.append((low, left, high, right))
+            continue
+        end = compare(before[2], high)
+        if end < 0:
+            whole[-1] = (before[0], before[1], high, right)
+        elif end == 0:
+            whole[-1] = (before[0], before[1], high, right or before[3])
+    return whole
