@@ -19,6 +19,7 @@ class Limits:
     Attributes:
         seconds: wall clock. cpu: seconds of CPU time of all its threads, rounded up; 0 for as many as `seconds`. A busy machine
             stretches the first and not the second: a verdict should rest on the second.
+        idle: seconds in which no thread of it wants the CPU; 0 for as many as `seconds`.
         memory: bytes of address space. A Python without imports takes about 50 MB of it.
         output: bytes of standard output and error, each; a program that writes more is ended.
         files: bytes in its private /tmp, which is gone with it.
@@ -34,10 +35,11 @@ class Limits:
     files: int = 16 << 20
     threads: int = 64
     cpu: float = 0.0
+    idle: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 0 or (value == 0 and name != "cpu"):
+            if value < 0 or (value == 0 and name not in ("cpu", "idle")):
                 raise ValueError(f"sandbox limit {name} must be positive, got {value}")
 
     @property
