@@ -280,6 +280,7 @@ class Sandbox:
         self.wanted, self.backend, self.facts = backend, "", {}
         self.workers = workers or os.cpu_count() or 1
         self._slots = _Slots(self.workers)
+        self.threads = (1 + SLEEPERS) * self.workers  # callers that it can serve at a time
         self._lock = threading.Lock()
         self._walls: _Walls | None = None
 

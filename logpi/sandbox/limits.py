@@ -73,7 +73,7 @@ class Verdict:
     Attributes:
         passed, total: tests. A program that does not load, dies, hangs or breaks a limit fails what it had not passed.
         status: ok | wrong | error | timeout | memory | died | and for no verdict at all: invalid (the tests themselves are
-            at fault) | failed (the sandbox is).
+            at fault, or it cannot be told) | failed (the sandbox is) | late (the judge ran out of time).
         message: one line about the first test that did not pass.
     """
 
@@ -85,4 +85,4 @@ class Verdict:
     @property
     def decided(self) -> bool:
         """Whether this says anything about the program."""
-        return self.status not in ("invalid", "failed")
+        return self.status not in ("invalid", "failed", "late")
