@@ -15,9 +15,23 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["CHECK", "COUNT", "Counting", "called", "classes", "collected", "fault", "free_names", "is_check", "shares"]
+__all__ = [
+    "BEGIN",
+    "CHECK",
+    "COUNT",
+    "FORGED",
+    "Counting",
+    "called",
+    "classes",
+    "collected",
+    "fault",
+    "free_names",
+    "is_check",
+    "shares",
+]
 
-CHECK, COUNT = "__check__", "__count__"  # the names by which instrumented tests report
+FORGED = "forged"  # the last word on a program that was seen to forge an answer
+BEGIN, CHECK, COUNT = "__begin__", "__check__", "__count__"  # the names by which instrumented tests report
 SOLUTIONS = {"solution", "program", "candidate", "submission", "your_module", "main"}  # modules that are the program
 _LEAVING = {"exit", "quit", "_exit", "fail", "abort"}
 _PURE = set(
@@ -323,16 +337,20 @@ class Counting(ast.NodeTransformer):
     """The same tests, telling of every check that runs, and of an assertion that fails though the failure is caught.
 
     assert x == 1, m   →   if not __check__(x == 1): raise AssertionError(m)          if f(): raise E   →   __count__(); if f(): raise E
+
+    Where any exception is caught, an assertion that raises another one has failed too: `__check__(begun=__begin__(), value=x == 1)`.
     """
 
     def __init__(self, own: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-        self.own = own
+        self.own, self.swallowed = own, False
 
     def visit(self, node: ast.AST) -> Any:
         if not isinstance(node, ast.stmt):
             return self.generic_visit(node)
-        check = is_check(node, self.own)
+        check, outside = is_check(node, self.own), self.swallowed
+        self.swallowed = outside or _swallows(node)
         node = self.generic_visit(node)  # type: ignore[assignment]
+        self.swallowed = outside
         if isinstance(node, ast.Assert):
             return self._assert(node) if check or _false(node.test) else node
         if not check:
@@ -340,9 +358,18 @@ class Counting(ast.NodeTransformer):
         return [_at(ast.Expr(ast.Call(ast.Name(COUNT, ast.Load()), [], [])), node), node]
 
     def _assert(self, node: ast.Assert) -> ast.stmt:
-        test = ast.UnaryOp(ast.Not(), ast.Call(ast.Name(CHECK, ast.Load()), [node.test], []))
+        begin = ast.keyword("begun", ast.Call(ast.Name(BEGIN, ast.Load()), [], []))
+        given = [*([begin] if self.swallowed else []), ast.keyword("value", node.test)]
+        test = ast.UnaryOp(ast.Not(), ast.Call(ast.Name(CHECK, ast.Load()), [], given))
         error = ast.Call(ast.Name("AssertionError", ast.Load()), [node.msg] if node.msg else [], [])
         return _at(ast.If(test, [ast.Raise(error)], []), node)
+
+
+def _swallows(node: ast.AST) -> bool:
+    """Whether a `try` goes on after any exception at all, without having meant it (as one with `else` would)."""
+    if not isinstance(node, ast.Try) or node.orelse or any(_fails(s) for s in node.body):
+        return False
+    return any(h.type is None or _name(h.type) in ("Exception", "BaseException") for h in node.handlers)
 
 
 def _at(new: ast.stmt, old: ast.stmt) -> ast.stmt:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from logpi.sandbox.checks import FORGED
 from logpi.sandbox.limits import Limits, Verdict
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def judge(sandbox: Sandbox, code: str, tests: Tests, limits: Limits, leave: Call
     results = _lines(trusted)
     verdict = _verdict(trusted, results, ended, end, len(tests.sources))
     again = [i for i, r in enumerate(results) if r[0] is False and r[2]]
-    if verdict.decided and verdict.status != "timeout" and again:
+    if verdict.decided and verdict.status != "timeout" and again and not _forged(results):
         beside = _beside(sandbox, code, tests, replace(roomy, seconds=max(1.0, deadline - time.monotonic())))
         if any(beside[i : i + 1] == [True] for i in again):
             message = f"passes beside its tests, but not apart from them: {verdict.message}"
@@ -113,10 +114,14 @@ def _end(program: Child, ended: bool, limits: Limits) -> str:
     return "" if code == 0 else "died"
 
 
+def _forged(results: list[Any]) -> bool:
+    return any(r[2] == FORGED for r in results)
+
+
 def _verdict(trusted: Child, results: list[Any], ended: bool, end: str, total: int) -> Verdict:
     passed = sum(r[0] is True for r in results)
     faults = [r[1] for r in results if r[0] is None]
-    if faults:
+    if faults and not _forged(results):
         return Verdict(passed, total, "invalid", faults[0])
     if passed == total:
         return Verdict(passed, total, "ok")

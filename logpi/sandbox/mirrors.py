@@ -92,6 +92,11 @@ def _kept(base: type) -> bool:
     return issubclass(base, BaseException) or base in _IMMUTABLE or base in _MUTABLE
 
 
+def _base(base: type) -> type | None:
+    """What the mirror of a class derived from `base` is derived from."""
+    return base if isinstance(base, _MirrorType) else next((k for k in base.__mro__ if _kept(k)), None)
+
+
 def _specials(kind: type) -> list[str]:
     """The operators that a class does not have from `object` or from a base that its mirror has too; "-" before one that it forbids."""
     found = []
@@ -191,14 +196,19 @@ def _forward(name: str) -> Callable[..., Any]:
 
 def _special(self: Any, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if isinstance(self, _MirrorType):
-        peer, number, made = *self._logpi_class, True  # type: ignore[misc]
+        peer, number, made = *self._logpi_class, False  # type: ignore[misc]
     else:
         peer, number, made = self._logpi_peer, self._logpi_number, self._logpi_made
     if name == "__call__":
         return peer.ask("call", number, list(args), named)
     if name in ("__exit__", "__aexit__"):
         args = (*args[:2], None)  # a traceback is nothing for others
-    result = peer.ask("special", number, [name, *args])
+    try:
+        result = peer.ask("special", number, [name, *args])
+    except Unspeakable:
+        if name in _CLAIMS:
+            return NotImplemented  # `approx` and the like know better
+        raise
     if name == "__enter__" and result is self:
         _set(self, "_logpi_made", made)
     if name in _CLAIMS and not made and not peer.open_handed and is_plain(args[0]) and is_plain(result):
@@ -270,7 +280,7 @@ def _members(specials: list[str], bases: tuple[type, ...]) -> dict[str, Any]:
 
 def _new_class(peer: Any, number: int, told: dict[str, Any], decode: Callable[[Any], Any]) -> type:
     """The mirror of a class."""
-    bases = [b for b in map(decode, told.get("bases", ())) if isinstance(b, _MirrorType) or _kept(b)]
+    bases = [k for b in map(decode, told.get("bases", ())) for k in [_base(b)] if k is not None]
     real = any(_kept(b) or not issubclass(b, _Thing) for b in bases)
     if not any(isinstance(b, _MirrorType) for b in bases):
         bases.insert(0, Mirror if real else _Thing)

@@ -24,6 +24,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
+from unittest import SkipTest
 
 from logpi.sandbox.mirrors import SPECIALS, Mirror, class_of, mirror_of, operate, plain_base, shared_name, shared_type
 from logpi.sandbox.plain import PLAIN, TAGS, Unspeakable, rebuilt, tagged
@@ -59,7 +60,7 @@ class Peer:
     Args:
         fd: the socket.
         open_handed: the other side may do anything with our objects, and look up names by `names`.
-        names: what a name means to the other side.
+        names: what a name means to the other side. printed: takes what this side printed since, for the other to print.
 
     Attributes:
         asked: how often the other side was asked to do something. met: whether an object, and no plain data, was among the answers.
@@ -67,8 +68,10 @@ class Peer:
         doubt: what rests on a program's word alone, if something does. forged: whether a word of it was seen to be false.
     """
 
-    def __init__(self, fd: int, open_handed: bool, names: Callable[[str], Any] | None = None) -> None:
-        self.fd, self.open_handed, self.names = fd, open_handed, names
+    def __init__(
+        self, fd: int, open_handed: bool, names: Callable[[str], Any] | None = None, printed: Callable[[], str] | None = None
+    ) -> None:  # fmt: skip
+        self.fd, self.open_handed, self.names, self.printed = fd, open_handed, names, printed
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
         self.mirrors: dict[int, Any] = {}
@@ -126,6 +129,7 @@ class Peer:
         before = self.met
         found = self.ask("name", 0, [name])
         self.met = before or not isinstance(found, FunctionType)  # functions are what tests expect
+        self.asked += not callable(found)
         return found
 
     def ask(self, op: str, number: int, args: list[Any] | None = None, named: dict[str, Any] | None = None) -> Any:
@@ -138,6 +142,8 @@ class Peer:
             self.send({"op": op, "on": number, "args": values, "named": more})
             while "op" in (reply := self.receive()):
                 self.answer(reply)
+            if "out" in reply:
+                sys.stdout.write(str(reply["out"]))
             try:
                 if "raised" in reply:
                     raise self._exception(reply["raised"])
@@ -150,12 +156,12 @@ class Peer:
                 raise ValueError(f"an answer that makes no sense: {error}") from None
 
     def _exception(self, value: Any) -> BaseException:
-        """What the other side raised, marked as its own. What would end this side (SystemExit, …) is a RuntimeError here."""
+        """What the other side raised, marked as its own. What would end this side, or let it skip a test, is a RuntimeError here."""
         try:
             error = self.decode(value)
         except Exception as bad:
             error = RuntimeError(f"an exception that makes no sense: {bad}")
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, SkipTest):
             error = RuntimeError(f"{type(error).__name__}: {error}")
         with contextlib.suppress(Exception):
             BaseException.__setattr__(error, "_logpi_theirs", True)
@@ -170,10 +176,16 @@ class Peer:
 
     def answer(self, request: dict[str, Any]) -> None:
         try:
-            self.send(self._do(request))
+            reply = self._do(request)
         except Gone:
             raise
         except BaseException as error:
+            reply = {"raised": self._raised(error)}
+        if self.printed is not None and (out := self.printed()):
+            reply["out"] = out
+        try:
+            self.send(reply)
+        except ValueError as error:  # too long
             self.send({"raised": self._raised(error)})
 
     def _do(self, request: dict[str, Any]) -> dict[str, Any]:

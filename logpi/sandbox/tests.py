@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import io
 import json
 import os
 import sys
@@ -27,13 +28,14 @@ from collections.abc import Callable
 from typing import Any
 
 from logpi.sandbox import runner
-from logpi.sandbox.checks import CHECK, COUNT, SOLUTIONS, Counting, called, classes, free_names, shares
+from logpi.sandbox.checks import BEGIN, CHECK, COUNT, FORGED, SOLUTIONS, Counting, called, classes, free_names, shares
 from logpi.sandbox.peer import Gone, Peer
 from logpi.sandbox.plain import Unspeakable
 
 __all__ = ["beside", "program", "tests"]
 
 PEER_FD = 4
+PRINTED = 1 << 16  # characters of a call's output that the tests see
 LEETCODE = """
 import bisect, collections, functools, heapq, itertools, math, random, re, string
 from typing import *
@@ -67,7 +69,7 @@ class _Program:
                 vars(self.main)["__builtins__"] = given | vars(builtins)
             exec(compile(code, "program.py", "exec"), vars(self.main))
         except SystemExit as end:
-            if end.code not in (None, 0) or not self.apart:
+            if end.code not in (None, 0):
                 self.broken = f"SystemExit: {end.code}"
         except BaseException as error:
             self.broken = f"{type(error).__name__}: {error}"
@@ -87,9 +89,28 @@ class _Program:
 def program(task: dict[str, Any]) -> int:
     """Load the program, then answer the tests until they are done."""
     names = _Program(task["code"])
+    sys.stdout = printed = _Printed()
     with contextlib.suppress(Gone):
-        Peer(PEER_FD, open_handed=True, names=names).serve()
+        Peer(PEER_FD, open_handed=True, names=names, printed=printed.take).serve()
     return 0
+
+
+class _Printed(io.TextIOBase):
+    """What the program prints while the tests call it; they may have redirected it."""
+
+    def __init__(self) -> None:
+        self.text, self.room = [], PRINTED
+
+    def write(self, text: str) -> int:
+        if self.room > 0:
+            self.text.append(text[: self.room])
+            self.room -= len(text)
+        return len(text)
+
+    def take(self) -> str:
+        text = "".join(self.text)
+        self.text, self.room = [], PRINTED
+        return text
 
 
 # --- the tests ----------------------------------------------------------------------------------------------------------
@@ -148,18 +169,25 @@ class _Tests:
         whole = ast.Module([*self.setup.body, *(s for t in self.trees for s in t.body)], [])
         self.whole, self.shares, self.classes = whole, shares(whole), classes(whole)
         self.own = {d.name for d in ast.walk(whole) if isinstance(d, ast.FunctionDef | ast.AsyncFunctionDef)}
-        self.checked, self.failed, self.apart = 0, 0, True
+        self.checked, self.failed, self.begun, self.apart = 0, 0, 0, True
         main = types.ModuleType("__main__")
         self.space, self.look_up = vars(main), look_up
-        self.space.update({"__builtins__": _Names(look_up, called(whole)), CHECK: self._check, COUNT: self._count})
+        self.space.update(
+            {"__builtins__": _Names(look_up, called(whole)), CHECK: self._check, COUNT: self._count, BEGIN: self._begin}
+        )
         runner.install(main)
         _modules(look_up, whole)
 
     def _count(self) -> None:
         self.checked += 1
 
-    def _check(self, value: Any) -> bool:
+    def _begin(self) -> bool:
+        self.begun += 1
+        return True
+
+    def _check(self, value: Any, begun: bool = False) -> bool:
         self.checked += 1
+        self.begun -= begun
         true = bool(value)
         self.failed += not true
         return true
@@ -174,20 +202,20 @@ class _Tests:
 
     def run(self, index: int) -> None:
         """Raises what the test raises, and AssertionError for a failed assertion that the tests themselves caught."""
-        self.checked = self.failed = 0
+        self.checked = self.failed = self.begun = 0
         try:
             self._execute(self.trees[index], f"test {index + 1}")
         except SystemExit as end:
             if end.code not in (None, 0) or not self.apart:
                 raise AssertionError(f"the tests left with {end.code!r}") from None
         runner.run(self.trees[index], self.space)
-        if self.failed:
+        if self.failed or self.begun:
             raise AssertionError(_brief(self.texts[index]))
 
 
 def tests(task: dict[str, Any]) -> int:
     """Run each test; a line of JSON for each: [true, ""], [false, what went wrong, whether to try it beside the program], or
-    [null, why there is no verdict]."""
+    [null, why there is no verdict]. Of a program that was seen to forge an answer the last word is FORGED."""
     lines = os.dup(1)
     sys.stdout = open(os.devnull, "w")
     peer = Peer(PEER_FD, open_handed=False)
@@ -209,7 +237,7 @@ def tests(task: dict[str, Any]) -> int:
     except BaseException as error:
         return _say(lines, *_fault(peer, error, "the set-up", made.shares))
     for index, source in enumerate(made.texts):
-        peer.doubt, peer.forged = "", False
+        peer.doubt = ""
         try:
             made.run(index)
         except BaseException as error:
@@ -227,7 +255,7 @@ def _passed(peer: Peer, made: _Tests) -> tuple[bool | None, str]:
     return (None, peer.doubt) if peer.doubt else (True, "")
 
 
-def _fault(peer: Peer, error: BaseException, where: str, shares: bool) -> tuple[bool | None, str, bool]:
+def _fault(peer: Peer, error: BaseException, where: str, shares: bool) -> tuple[bool | None, str, bool | str]:
     """Whose fault it is that a test did not pass: the program's, or (None) the tests' own."""
     if isinstance(error, Gone):
         return False, "the program ended before the tests did", shares
@@ -237,7 +265,7 @@ def _fault(peer: Peer, error: BaseException, where: str, shares: bool) -> tuple[
     )
     if isinstance(error, Unspeakable) or (not theirs and (isinstance(error, ImportError) or not peer.asked)):
         return None, f"the tests are at fault: {reason}", False
-    return False, reason, (shares or peer.met) and not peer.forged
+    return False, reason, FORGED if peer.forged else shares or peer.met
 
 
 def _under_test(entry: str, trees: list[ast.Module], space: dict[str, Any], whole: ast.Module) -> list[str]:
@@ -272,7 +300,7 @@ def _brief(source: str) -> str:
     return " ".join(source.split())[:200]
 
 
-def _say(lines: int, passed: bool | None, message: str, again: bool = False) -> int:
+def _say(lines: int, passed: bool | None, message: str, again: bool | str = False) -> int:
     """Write a verdict; 0, the exit code."""
     os.write(lines, (json.dumps([passed, message[:500], again]) + "\n").encode())
     return 0
