@@ -48,6 +48,9 @@ class PlacedRow(Row):
         super().__init__(row)
         self.where = where
 
+    def __or__(self, other: Any) -> PlacedRow:
+        return PlacedRow({**self, **other}, self.where)
+
 
 def place(row: Row, otherwise: str) -> str:
     """Where a row stands, for messages; `otherwise` if it is of no file."""

@@ -87,8 +87,10 @@ def _check(a: R1) -> None:
 
     with mistakes():
         rewards = judged(a)
-        rows = list(make_task(a.task).rows("train", a.seed)[:PROBED])
+        every = make_task(a.task).rows("train", a.seed)
+        rows = list(every[:PROBED])
         rewards.check(list(rows[0]), rows)
+        rewards.read(every if isinstance(every, list) else rows)
         notice = probe(rows, rewards)
         _check_rows(a)
         for stage in STAGES:

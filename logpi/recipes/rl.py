@@ -135,8 +135,10 @@ def run(a: RL) -> None:
         made = algorithm_of(a)
         task = make_task(a.task)
         judged = make_rewards(a.rewards, a.device) if a.rewards else task.reward
-        first = task.rows("train", a.seed)[:32]
+        rows = task.rows("train", a.seed)
+        first = rows[:32]
         judged.check([*first[0], *columns(task)], first)
+        judged.read(rows if isinstance(rows, list) else first)  # generated ones are without end
         other = a.others()
         source = a.source(task, other, a.prompts, a.seed)
         held_out = list(task.rows("test")[: a.eval_items])

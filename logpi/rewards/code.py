@@ -213,7 +213,7 @@ class Code:
             try:
                 read.append(self.demanded(row, _prompt(row)))
             except _UNREADABLE as error:
-                where = getattr(row, "place", f"row {i}")
+                where = getattr(row, "where", "") or f"row {i}"
                 raise UserError(f"{where}: reward 'code' refuses its tests: {error}") from None
         return read
 

@@ -40,6 +40,13 @@ class TriesRows(Protocol):
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
 
 
+@runtime_checkable
+class ReadsRows(Protocol):
+    """A reward that can read rows, all that there are, and refuse those on which it would be wrong for every answer."""
+
+    def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Score:
     """What one completion earned.
@@ -139,6 +146,12 @@ class Rewards:
         """What reads the final answer out of a text for the first reward (for majority votes), or None if it cannot."""
         function = self.parts[0].function
         return function.find if isinstance(function, FindsAnswer) else None
+
+    def read(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse rows on which a reward would say the same of every answer. Raises UserError: names the first."""
+        for part in self.parts:
+            if isinstance(part.function, ReadsRows):
+                part.function.read_rows(rows)
 
     def check(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]] = ()) -> None:
         """Refuse rows that lack a column which a reward needs, files that do not load, and, given some `rows`, answers

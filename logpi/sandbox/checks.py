@@ -349,7 +349,7 @@ class Counting(ast.NodeTransformer):
             return self.generic_visit(node)
         check, outside = is_check(node, self.own), self.swallowed
         self.swallowed = outside or _swallows(node)
-        node = self.generic_visit(node)  # type: ignore[assignment]
+        self.generic_visit(node)
         self.swallowed = outside
         if isinstance(node, ast.Assert):
             return self._assert(node) if check or _false(node.test) else node

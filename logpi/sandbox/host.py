@@ -18,7 +18,6 @@ import itertools
 import json
 import os
 import platform
-import select
 import shutil
 import signal
 import socket
@@ -26,12 +25,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from logpi.sandbox.jobs import MEMORY_EXIT
+from logpi.sandbox.children import SLEEPERS, Child, Slots, describe
 from logpi.sandbox.limits import Limits, Result, SandboxError, Verdict
 from logpi.sandbox.syscalls import NUMBERS
 
@@ -39,18 +38,8 @@ __all__ = ["BACKENDS", "Sandbox"]
 
 BACKENDS = ("bubblewrap", "landlock", "unsafe")
 START_SECONDS = 30.0
-SLEEPERS = 8
-_INSIDE = (
-    "syscalls",
-    "kernel",
-    "plain",
-    "mirrors",
-    "peer",
-    "checks",
-    "runner",
-    "tests",
-    "jobs",
-    "zygote",
+_INSIDE = tuple(
+    "syscalls kernel plain mirrors operations peer checks runner tests jobs zygote".split()
 )  # in the order of their imports
 _BOOT = """
 import json, socket, sys, types
@@ -183,84 +172,7 @@ def _job_file(task: dict[str, Any] | bytes) -> int:
     return fd
 
 
-class Child:
-    """A program on its way: what it wrote so far, and how it ended once it did. Letting go of it kills it."""
-
-    def __init__(
-        self, report: int, outputs: Sequence[int], limit: int, group: int, on_sleep: Callable[[], None]
-    ) -> None:
-        self.report, self.limit, self.group, self.on_sleep = report, limit, group, on_sleep
-        self.streams: dict[int, bytearray] = {fd: bytearray() for fd in outputs}
-        self.facts: dict[str, Any] | None = None
-        self.over = False
-
-    def follow(self, deadline: float) -> bool:
-        """Read until it has ended and its output too, or writes too much (`over`); False at the deadline."""
-        poll = select.poll()
-        for fd in (self.report, *self.streams):
-            poll.register(fd, select.POLLIN)
-        open_fds = {self.report, *self.streams}
-        while open_fds:
-            ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            if not ready:
-                return False
-            for fd, _ in ready:
-                data = os.read(fd, 1 << 16)
-                if fd == self.report:
-                    data = self._told(data)
-                elif len(self.streams[fd]) + len(data) > self.limit:
-                    self.over = True
-                    self.streams[fd] += data[: self.limit - len(self.streams[fd])]
-                    return True
-                else:
-                    self.streams[fd] += data
-                if not data:
-                    poll.unregister(fd)
-                    open_fds.discard(fd)
-        return True
-
-    def _told(self, data: bytes) -> bytes:
-        """Take what the zygote says; nothing once it has said how the child ended."""
-        for line in data.splitlines():
-            facts = json.loads(line)
-            if "code" in facts:
-                self.facts = facts
-                return b""
-            self.on_sleep()
-        if not data:
-            self.facts = {}
-        return data
-
-    def let_go(self) -> None:
-        for fd in (self.report, *self.streams):
-            os.close(fd)
-
-
 _groups = itertools.count()
-
-
-class _Slots:
-    """As many programs at a time as there are cores, and those beside that only sleep, up to `SLEEPERS` for each core."""
-
-    def __init__(self, workers: int) -> None:
-        self.working = threading.BoundedSemaphore(workers)
-        self.asleep = threading.BoundedSemaphore(SLEEPERS * workers)
-
-    @contextlib.contextmanager
-    def one(self) -> Iterator[Callable[[], None]]:
-        """A place; it is left for good by calling what this gives, once the program sleeps."""
-        held = [self.working]
-        self.working.acquire()
-
-        def leave() -> None:
-            if held[0] is self.working and self.asleep.acquire(blocking=False):
-                held[0] = self.asleep
-                self.working.release()
-
-        try:
-            yield leave
-        finally:
-            held[0].release()
 
 
 class Sandbox:
@@ -279,7 +191,7 @@ class Sandbox:
             raise ValueError(f"no sandbox is called {backend!r}: there are auto, {', '.join(BACKENDS)}")
         self.wanted, self.backend, self.facts = backend, "", {}
         self.workers = workers or os.cpu_count() or 1
-        self._slots = _Slots(self.workers)
+        self._slots = Slots(self.workers)
         self.threads = (1 + SLEEPERS) * self.workers  # callers that it can serve at a time
         self._lock = threading.Lock()
         self._walls: _Walls | None = None
@@ -412,18 +324,3 @@ def _finish(child: Child, limits: Limits) -> Result:
     out, err = (bytes(b).decode(errors="replace") for b in child.streams.values())
     status, code = describe(child, ended, limits)
     return Result(out, err, status, code, time.monotonic() - start)
-
-
-def describe(child: Child, ended: bool, limits: Limits) -> tuple[str, int | None]:
-    """How a child ended, as `Result.status`, and its exit code."""
-    if not ended:
-        return "timeout", None
-    if child.over:
-        return "output", None
-    if not child.facts:
-        return "failed", None
-    code = child.facts["code"]
-    if code < 0:
-        spent = child.facts["late"] or child.facts["cpu"] > limits.cpu_seconds - 1
-        return ("timeout" if spent and -code in (signal.SIGKILL, signal.SIGXCPU) else "killed"), None
-    return {0: "ok", MEMORY_EXIT: "memory"}.get(code, "error"), code

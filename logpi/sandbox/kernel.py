@@ -56,8 +56,8 @@ def user_namespace(others: int) -> None:
 
 def one_arena() -> None:
     """One heap for all threads: the C library reserves 64 MiB of address space for each of the others."""
-    if hasattr(_libc, "mallopt"):
-        _libc.mallopt(-8, 1)
+    if (mallopt := getattr(_libc, "mallopt", None)) is not None:
+        mallopt(-8, 1)
 
 
 def mount(source: str, target: str, kind: str | None = None, flags: int = 0, options: str = "") -> None:

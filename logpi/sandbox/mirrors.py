@@ -7,13 +7,12 @@ A mirror answers what the program wants it to answer, which is harmless between 
 back as plain data. It is not where the tests hold it against plain data of their own (`f(x) == 3`, `f(x) - 3`, `3 in f(x)`): a program
 could answer "equal" there. Such a word is believed only of an instance that the tests themselves made of a class that they
 know to be one (`Peer.believed`); one that claims to equal everything is told by asking about things that nobody named; the rest is doubt.
-Left out: classes that tests derive from the program's.
+Left out: what is done there with
+the object (`operations.py`), and classes that tests derive from the program's.
 """
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import random
 import sys
 import types
@@ -23,7 +22,7 @@ from typing import Any
 
 from logpi.sandbox.plain import PLAIN, Unspeakable, is_plain
 
-__all__ = ["Mirror", "class_of", "mirror_of", "operate", "plain_base", "shared_name", "shared_type"]
+__all__ = ["Mirror", "class_of", "mirror_of", "plain_base", "shared_name", "shared_type"]
 
 _BINARY = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and or xor".split()
 _COMPARED = {f"__{n}__" for n in ("eq", "ne", "lt", "le", "gt", "ge")} | {"__contains__"}
@@ -33,10 +32,10 @@ SPECIALS |= {f"__{n}__" for n in (
     "len bool str repr iter next reversed hash int float complex index neg pos abs invert bytes trunc floor ceil enter exit aenter "
     "aexit aiter anext call getitem setitem delitem format round length_hint fspath"
 ).split()}  # fmt: skip
+_VERDICTS = {n for kind in (str, frozenset) for n in dir(kind) if n.startswith(("is", "startswith", "endswith"))}
 _IMMUTABLE = (int, float, str, tuple, bytes, frozenset, complex)
 _MUTABLE = (list, dict, set, bytearray, deque)
 _TYPES = {t.__name__: t for t in vars(types).values() if isinstance(t, type)}
-_SLICE = 0.01  # seconds for which the other side runs what is awaited before others have their turn
 
 
 # --- what both sides have -----------------------------------------------------------------------------------------------
@@ -82,7 +81,7 @@ def class_of(peer: Any, kind: type) -> dict[str, Any]:
     if peer.open_handed:
         told["bases"] = [peer.encode(b) for b in kind.__bases__ if b is not object]
         told["meta"] = _specials(type(kind)) if type(kind) is not type else []
-        told["awaits"] = hasattr(kind, "__await__")
+        told["awaits"] = getattr(kind, "__await__", None) is not None
         told |= {k: str(getattr(kind, f"__{k}__", "")) for k in ("module", "qualname")}
     return told
 
@@ -157,6 +156,8 @@ class Mirror(metaclass=_MirrorType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_logpi"):
             raise AttributeError(name)
+        if name in _VERDICTS and not self._logpi_made:
+            self._logpi_peer.doubt = f"an object of the program's own class says itself what .{name} is of it"
         return self._logpi_peer.ask("get", self._logpi_number, [name])
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -195,10 +196,10 @@ def _forward(name: str) -> Callable[..., Any]:
 
 
 def _special(self: Any, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    if isinstance(self, _MirrorType):
-        peer, number, made = *self._logpi_class, False  # type: ignore[misc]
-    else:
-        peer, number, made = self._logpi_peer, self._logpi_number, self._logpi_made
+    place, made = self._logpi_class, False
+    if not isinstance(self, _MirrorType):
+        place, made = (self._logpi_peer, self._logpi_number), self._logpi_made
+    peer, number = place
     if name == "__call__":
         return peer.ask("call", number, list(args), named)
     if name in ("__exit__", "__aexit__"):
@@ -211,7 +212,7 @@ def _special(self: Any, name: str, args: tuple[Any, ...], named: dict[str, Any])
         raise
     if name == "__enter__" and result is self:
         _set(self, "_logpi_made", made)
-    if name in _CLAIMS and not made and not peer.open_handed and is_plain(args[0]) and is_plain(result):
+    if name in _CLAIMS and not made and not peer.open_handed and is_plain(args[0]):
         _doubt(peer, self, number, name, args[0], result)
     return result
 
@@ -265,7 +266,7 @@ def _members(specials: list[str], bases: tuple[type, ...]) -> dict[str, Any]:
     mutable = next((m for b in bases for m in b.__mro__ if m in _MUTABLE), None)
     if mutable is not None:
         for name in dir(mutable):
-            if name in _COMPARED and hasattr(mutable, name):
+            if name in _COMPARED:
                 space[name] = _by_data(name)
             elif name in SPECIALS and getattr(mutable, name) not in (None, getattr(object, name, 0)):
                 space[name] = _forward(name)
@@ -308,7 +309,7 @@ def _library_class(peer: Any, real: type) -> type:
     found = peer.library.get(real)
     if found is None:
         space = {"_logpi_class": (peer, -1), "__slots__": (), "__module__": real.__module__}
-        space |= _members(_specials(real), ()) | ({"__await__": _await} if hasattr(real, "__await__") else {})
+        space |= _members(_specials(real), ()) | ({"__await__": _await} if getattr(real, "__await__", None) else {})
         if not (_kept(real) or real in PLAIN or real is bool):
             space["__class__"] = property(lambda self: real)
         found = peer.library[real] = _MirrorType(real.__name__, (_Thing,), space)
@@ -341,7 +342,7 @@ def _instance(peer: Any, number: int, value: dict[str, Any], decode: Callable[[A
     kind = _new_class(peer, -1, value["class"], decode) if "class" in value else decode(value["of"])
     if not isinstance(kind, _MirrorType):
         kind = _library_class(peer, kind)
-    base = next((b for b in kind.__mro__ if b in _IMMUTABLE or b in _MUTABLE), None)
+    base: Any = next((b for b in kind.__mro__ if b in _IMMUTABLE or b in _MUTABLE), None)
     if base is None and issubclass(kind, BaseException):
         base = next(b for b in kind.__mro__ if not isinstance(b, _MirrorType))
     data = [decode(value["data"])] if "data" in value and base is not None else []
@@ -390,56 +391,3 @@ def _await(self: Any) -> Any:
 
 async def _awaiting(mirror: Any) -> Any:
     return await mirror
-
-
-async def _whole(awaitable: Any) -> Any:
-    return await awaitable
-
-
-def _start(peer: Any, thing: Any) -> int:
-    if peer.tasks is None:
-        peer.tasks = (asyncio.new_event_loop(), {})
-    loop, tasks = peer.tasks
-    tasks[len(tasks)] = loop.create_task(_whole(thing))
-    return len(tasks) - 1
-
-
-def _poll(peer: Any, number: int) -> tuple[bool, Any]:
-    loop, tasks = peer.tasks
-    loop.run_until_complete(asyncio.wait([tasks[number]], timeout=_SLICE))
-    return (True, tasks[number].result()) if tasks[number].done() else (False, None)
-
-
-# --- on the side of the object ------------------------------------------------------------------------------------------
-
-
-def operate(peer: Any, op: str, thing: Any, args: list[Any], named: dict[str, Any]) -> Any:
-    """Do what the other side asks of an object of this one."""
-    match op:
-        case "call":
-            return thing(*args, **named)
-        case "get":
-            return getattr(thing, args[0])
-        case "set":
-            return setattr(thing, args[0], args[1])
-        case "del":
-            return delattr(thing, args[0])
-        case "method":
-            return getattr(thing, args[0])(*args[1:], **named)
-        case "special" if args[0] in SPECIALS:
-            return getattr(type(thing), args[0])(thing, *args[1:])
-        case "data":
-            return plain_base(type(thing))(thing)  # type: ignore[misc]
-        case "dir":
-            return dir(thing)
-        case "copy":
-            return copy.copy(thing)
-        case "deepcopy":
-            return copy.deepcopy(thing)
-        case "start":
-            return _start(peer, thing)
-        case "poll":
-            return _poll(peer, args[0])
-        case "cancel":
-            return peer.tasks[1][args[0]].cancel()
-    raise ValueError(f"no operation {op!r}")

@@ -142,9 +142,28 @@ def install(module: Any) -> None:
 
 
 class _Result(unittest.TestResult):
-    """Keeps the first error itself, not its text."""
+    """Keeps the first error itself, not its text; a test that ends without an outcome is one."""
 
     first: BaseException | None = None
+    decided = True
+
+    def startTest(self, test: Any) -> None:  # noqa: N802
+        super().startTest(test)
+        self.decided = False
+
+    def stopTest(self, test: Any) -> None:  # noqa: N802
+        super().stopTest(test)
+        if not self.decided:
+            self.first = self.first or AssertionError(f"{test} ended without an outcome")
+
+    def addSuccess(self, test: Any) -> None:  # noqa: N802
+        self.decided = True
+
+    def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
+        self.decided = True
+
+    def addExpectedFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+        self.decided = True
 
     def _note(self, error: Any) -> None:
         self.first = self.first or error[1]

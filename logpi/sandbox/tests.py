@@ -81,7 +81,7 @@ class _Program:
         if name in space:
             return space[name]
         solution = space.get("Solution")
-        if isinstance(solution, type) and not name.startswith("_") and hasattr(solution, name):
+        if isinstance(solution, type) and not name.startswith("_") and getattr(solution, name, None) is not None:
             return lambda *args, **named: getattr(solution(), name)(*args, **named)
         raise NameError(f"name {name!r} is not defined by the program")
 
@@ -121,15 +121,15 @@ class _Names(dict):
 
     def __init__(self, look_up: Callable[[str], Any], values: set[str]) -> None:
         super().__init__(vars(builtins), exit=sys.exit, quit=sys.exit)
-        self.look_up, self.values = look_up, values
+        self.look_up, self.called = look_up, values
 
     def __missing__(self, name: str) -> Any:
-        if name in sys.stdlib_module_names and name not in self.values:
+        if name in sys.stdlib_module_names and name not in self.called:
             return __import__(name)
         try:
             return self.look_up(name)
         except NameError:
-            if name in self.values:
+            if name in self.called:
                 raise
             raise Unspeakable(f"the tests use {name!r}, which neither they nor the program bring") from None
 
@@ -237,7 +237,6 @@ def tests(task: dict[str, Any]) -> int:
     except BaseException as error:
         return _say(lines, *_fault(peer, error, "the set-up", made.shares))
     for index, source in enumerate(made.texts):
-        peer.doubt = ""
         try:
             made.run(index)
         except BaseException as error:
