@@ -66,11 +66,8 @@ def _unfenced(text: str) -> str:
 
 def _imports(prompt: str) -> str:
     """What the prompt imports is there for a program that goes on from it."""
-    try:
-        lines = [ast.unparse(n) for n in ast.parse(prompt).body if isinstance(n, ast.Import | ast.ImportFrom)]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
-    return "".join(f"{line}\n" for line in lines)
+    lines = (line for line in prompt.splitlines() if line.startswith(("import ", "from ")))
+    return "".join(f"{line}\n" for line in lines if _parses(line))
 
 
 def _outdented(fence: re.Match[str]) -> str:
