@@ -38,6 +38,7 @@ _PURE = set(
     "__future__ abc bisect cmath collections dataclasses datetime decimal enum fractions functools heapq itertools json math "
     "numbers operator pytest re statistics string textwrap typing unittest".split()
 )
+_LISTENING = {"assertLogs", "assertNoLogs", "assertWarns", "assertWarnsRegex", "warns"}
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
 
@@ -63,16 +64,17 @@ def _holds_anyway(test: ast.expr) -> bool:
         return True  # `assert (f(1) == 2, "message")`; an empty one is constant
     if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or):
         return any(_constant(v) and not _false(v) or _holds_anyway(v) for v in test.values)
-    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq | ast.Is):
+    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
         same = ast.dump(test.left) == ast.dump(test.comparators[0])
-        stateful = (
-            n
-            for n in ast.walk(test)
-            if isinstance(n, ast.Call) and (isinstance(n.func, ast.Attribute) or _name(n) == "next")
-        )
-        if same and not any(stateful):
-            return True
+        return same and not any(_may_differ(n) for n in ast.walk(test))
     return _constant(test) or isinstance(test, ast.Lambda)
+
+
+def _may_differ(node: ast.AST) -> bool:
+    """Whether a second look may see something else: a method, `next`, or an object that has its own idea of what equals it."""
+    if not isinstance(node, ast.Call):
+        return False
+    return isinstance(node.func, ast.Attribute) or _name(node) == "next" or _name(node)[:1].isupper()
 
 
 def _false(test: ast.expr) -> bool:
@@ -237,7 +239,9 @@ def classes(tree: ast.AST) -> set[str]:
     }
     found: set[str] = set()
     for n in ast.walk(tree):
-        if isinstance(n, ast.Attribute):
+        if isinstance(n, ast.Subscript) and not isinstance(n.ctx, ast.Load):
+            found.add(made.get(_name(n.value), ""))
+        elif isinstance(n, ast.Attribute):
             base = _name(n.value) if isinstance(n.value, ast.Call | ast.Name) else ""
             found |= {base, made.get(base, "")}
         elif isinstance(n, ast.withitem):
@@ -267,6 +271,8 @@ def shares(tree: ast.AST) -> bool:
         if isinstance(n, ast.Import) and any("mock" in a.name for a in n.names):
             return True
         if isinstance(n, ast.Subscript | ast.Attribute) and not isinstance(n.ctx, ast.Load):
+            return True
+        if isinstance(n, ast.Attribute) and n.attr in _LISTENING:
             return True
         if isinstance(n, ast.Name) and (
             n.id in ("open", "input", "globals", "id") or n.id in sys.stdlib_module_names - _PURE

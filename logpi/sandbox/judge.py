@@ -11,6 +11,7 @@ under test (`tests.py`).
 
 from __future__ import annotations
 
+import ast
 import json
 import secrets
 import socket
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from logpi.sandbox.checks import FORGED
+from logpi.sandbox.checks import FORGED, shares
 from logpi.sandbox.limits import Limits, Verdict
 
 if TYPE_CHECKING:
@@ -74,7 +75,11 @@ def judge(sandbox: Sandbox, code: str, tests: Tests, limits: Limits, leave: Call
     results = _lines(trusted)
     verdict = _verdict(trusted, results, ended, end, len(tests.sources))
     again = [i for i, r in enumerate(results) if r[0] is False and r[2]]
-    if verdict.decided and verdict.status != "timeout" and again and not _forged(results):
+    if (trusted.facts or {}).get("late") and shares(ast.parse("\n".join(tests.sources))):
+        again += range(len(results), len(tests.sources))  # threads of the tests that wait for one another, perhaps
+    elif verdict.status == "timeout":
+        again = []
+    if verdict.decided and again and not _forged(results):
         beside = _beside(sandbox, code, tests, replace(roomy, seconds=max(1.0, deadline - time.monotonic())))
         if any(beside[i : i + 1] == [True] for i in again):
             message = f"passes beside its tests, but not apart from them: {verdict.message}"

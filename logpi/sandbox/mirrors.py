@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from logpi.sandbox.plain import PLAIN, Unspeakable, is_plain
+from logpi.sandbox.plain import PLAIN, Unspeakable, held, is_plain
 
 __all__ = ["Mirror", "class_of", "mirror_of", "plain_base", "shared_name", "shared_type"]
 
@@ -81,6 +81,7 @@ def class_of(peer: Any, kind: type) -> dict[str, Any]:
     if peer.open_handed:
         told["bases"] = [peer.encode(b) for b in kind.__bases__ if b is not object]
         told["meta"] = _specials(type(kind)) if type(kind) is not type else []
+        told["virtual"] = type(kind) is not type
         told["awaits"] = getattr(kind, "__await__", None) is not None
         told |= {k: str(getattr(kind, f"__{k}__", "")) for k in ("module", "qualname")}
     return told
@@ -133,6 +134,19 @@ class _MirrorType(type):
 
     def __bool__(cls) -> bool:
         return True
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return type.__instancecheck__(cls, instance) or cls._logpi_asks("isinstance", instance)
+
+    def __subclasscheck__(cls, other: Any) -> bool:
+        return type.__subclasscheck__(cls, other) or cls._logpi_asks("issubclass", other)
+
+    def _logpi_asks(cls, op: str, other: Any) -> bool:
+        """What an abstract class or protocol of the program says of another thing of the program."""
+        if not cls.__dict__.get("_logpi_virtual") or not isinstance(type(other), type(_MirrorType)):
+            return False
+        known = issubclass(type(type(other)), _MirrorType) or issubclass(type(other), _MirrorType)
+        return known and cls._logpi_class[0].ask(op, cls._logpi_class[1], [other]) is True  # type: ignore[index]
 
 
 def _set(mirror: Any, name: str, value: Any) -> None:
@@ -221,7 +235,9 @@ def _doubt(peer: Any, mirror: Any, number: int, name: str, beside: Any, result: 
     """The program has answered for an object that stood beside plain data of the tests."""
     if result is NotImplemented or (name in _COMPARED and not result):
         return
-    if name == "__eq__" and isinstance(mirror, _IMMUTABLE) and plain_base(type(mirror))(mirror) == beside:  # type: ignore[misc]
+    if name == "__radd__" and beside == 0:  # where `sum` begins
+        return
+    if name == "__eq__" and isinstance(mirror, _IMMUTABLE) and held(_data_base(type(mirror)), mirror) == beside:
         return
     if name in ("__eq__", "__contains__") and all(_says_yes(peer, number, name, x) for x in _unheard_of()):
         peer.forged = True
@@ -295,6 +311,7 @@ def _new_class(peer: Any, number: int, told: dict[str, Any], decode: Callable[[A
         **({} if real else {"__slots__": ()}),
     }
     space["__qualname__"] = str(told.get("qualname") or name)
+    space["_logpi_virtual"] = bool(told.get("virtual"))
     specials = [s for s in told["specials"] if s.lstrip("-") in SPECIALS]
     if told.get("awaits"):
         space["__await__"] = _await
@@ -342,7 +359,7 @@ def _instance(peer: Any, number: int, value: dict[str, Any], decode: Callable[[A
     kind = _new_class(peer, -1, value["class"], decode) if "class" in value else decode(value["of"])
     if not isinstance(kind, _MirrorType):
         kind = _library_class(peer, kind)
-    base: Any = next((b for b in kind.__mro__ if b in _IMMUTABLE or b in _MUTABLE), None)
+    base: Any = _data_base(kind)
     if base is None and issubclass(kind, BaseException):
         base = next(b for b in kind.__mro__ if not isinstance(b, _MirrorType))
     data = [decode(value["data"])] if "data" in value and base is not None else []
@@ -352,6 +369,10 @@ def _instance(peer: Any, number: int, value: dict[str, Any], decode: Callable[[A
     for name, what in (("peer", peer), ("number", number), ("made", False)):
         _set(mirror, f"_logpi_{name}", what)
     return mirror
+
+
+def _data_base(kind: type) -> Any:
+    return next((b for b in kind.__mro__ if b in _IMMUTABLE or b in _MUTABLE), None)
 
 
 def _exception(peer: Any, value: dict[str, Any], decode: Callable[[Any], Any]) -> BaseException:

@@ -10,6 +10,7 @@ import copy
 from typing import Any
 
 from logpi.sandbox.mirrors import SPECIALS, plain_base
+from logpi.sandbox.plain import held
 
 __all__ = ["operate"]
 
@@ -32,7 +33,11 @@ def operate(peer: Any, op: str, thing: Any, args: list[Any], named: dict[str, An
         case "special" if args[0] in SPECIALS:
             return getattr(type(thing), args[0])(thing, *args[1:])
         case "data":
-            return plain_base(type(thing))(thing)  # type: ignore[misc]
+            return held(plain_base(type(thing)) or object, thing)
+        case "isinstance":
+            return isinstance(args[0], thing)
+        case "issubclass":
+            return issubclass(args[0], thing)
         case "dir":
             return dir(thing)
         case "copy":

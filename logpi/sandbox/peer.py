@@ -27,7 +27,7 @@ from typing import Any
 
 from logpi.sandbox.mirrors import SPECIALS, Mirror, class_of, mirror_of, plain_base, shared_name, shared_type
 from logpi.sandbox.operations import operate
-from logpi.sandbox.plain import PLAIN, TAGS, Unspeakable, rebuilt, tagged
+from logpi.sandbox.plain import PLAIN, TAGS, Unspeakable, held, rebuilt, tagged
 
 __all__ = ["Gone", "Peer", "Unspeakable"]
 
@@ -35,7 +35,6 @@ MAX_FRAME, MAX_DEPTH, MAX_OBJECTS = 64 << 20, 2000, 1_000_000
 _HEADER = struct.Struct(">I")
 _MUTABLE = (list, dict, set, bytearray)
 _SAID = ("__name__", "__qualname__", "__doc__", "__module__")  # what a program may know of a function of the tests
-_ENDING = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 class Gone(BaseException):
@@ -149,6 +148,8 @@ class Peer:
                     raise self._exception(reply["raised"])
                 for at, value in (reply.get("changed") or {}).items():
                     _overwrite(args[int(at)], self.decode(value))
+                if "argument" in reply:  # the program gave back what it was given
+                    return args[int(reply["argument"])]
                 return self.decode(reply.get("value"))
             except (LookupError, TypeError, AttributeError) as error:
                 if "raised" in reply:
@@ -156,14 +157,14 @@ class Peer:
                 raise ValueError(f"an answer that makes no sense: {error}") from None
 
     def _exception(self, value: Any) -> BaseException:
-        """What the other side raised, marked as its own. What would end this side, or is a word of its
-        test runner, is a RuntimeError here."""
+        """What the other side raised, marked as its own. What is a word of this side's own test runner is
+        a RuntimeError here."""
         try:
             error = self.decode(value)
         except Exception as bad:
             error = RuntimeError(f"an exception that makes no sense: {bad}")
         runner = any(c.__module__.startswith("unittest") for c in type(error).__mro__)
-        if not isinstance(error, Exception) or runner:
+        if not isinstance(error, BaseException) or isinstance(error, GeneratorExit) or runner:
             error = RuntimeError(f"{type(error).__name__}: {error}")
         with contextlib.suppress(Exception):
             BaseException.__setattr__(error, "_logpi_theirs", True)
@@ -200,7 +201,9 @@ class Peer:
             self._allow(op, self.objects[on], args)
         result = operate(self, op, self.objects[on], args, named)
         after = {i: self.encode(a) for i, a in enumerate(args) if type(a) in _MUTABLE}
-        return {"value": self.encode(result), "changed": {i: v for i, v in after.items() if v != values[i]}}
+        changed = {"changed": {i: v for i, v in after.items() if v != values[i]}}
+        same = next((i for i in after if args[i] is result), None)
+        return changed | ({"value": self.encode(result)} if same is None else {"argument": same})
 
     def _allow(self, op: str, thing: Any, args: list[Any]) -> None:
         """What a program may do with an object of the tests: call it; see and use what is public of a thing they made."""
@@ -240,7 +243,7 @@ class Peer:
             return {"std": shared}
         base = plain_base(kind)
         if base is not None and not self.open_handed:
-            return self._encode(base(value), depth)  # the program has no use for a class of the tests
+            return self._encode(held(base, value), depth)  # the program has no use for a class of the tests
         if isinstance(value, BaseException):
             return self._raised(value)
         return self._reference(value, base, depth)
@@ -258,7 +261,7 @@ class Peer:
         if not self.open_handed:
             described["class"] = class_of(self, type(value))
         if base is not None:
-            described["data"] = self._encode(base(value), depth + 1)
+            described["data"] = self._encode(held(base, value), depth + 1)
         return described
 
     def _number(self, value: Any) -> int:
@@ -272,6 +275,8 @@ class Peer:
 
     def _raised(self, error: BaseException) -> dict[str, Any]:
         """An exception: its class, its arguments as far as they can cross, and itself if it is of a class of its own."""
+        if isinstance(error, Mirror) and error._logpi_peer is self:
+            return {"yours": error._logpi_number}
         near = next(c for c in type(error).__mro__ if shared_name(c))
         value: dict[str, Any] = {"error": [], "of": {"std": shared_name(near)}}
         try:

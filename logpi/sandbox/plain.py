@@ -6,14 +6,17 @@ and lists, which JSON has itself.
 
 from __future__ import annotations
 
+import array
 import datetime
+import pathlib
+import uuid
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["PLAIN", "TAGS", "Unspeakable", "is_plain", "rebuilt", "tagged"]
+__all__ = ["PLAIN", "TAGS", "Unspeakable", "held", "is_plain", "rebuilt", "tagged"]
 
 
 class Unspeakable(ValueError):
@@ -52,9 +55,24 @@ PLAIN: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
     datetime.time: (datetime.time.isoformat, datetime.time.fromisoformat),
     datetime.timedelta: (lambda d: [d.days, d.seconds, d.microseconds], lambda parts: datetime.timedelta(*parts)),
+    pathlib.PosixPath: (str, pathlib.PosixPath),
+    pathlib.PurePosixPath: (str, pathlib.PurePosixPath),
+    uuid.UUID: (str, uuid.UUID),
+    array.array: (lambda a: [a.typecode, a.tolist()], lambda parts: array.array(*parts)),
     slice: (lambda s: [s.start, s.stop, s.step], lambda parts: slice(*parts)),
     type(...): (lambda _: [], lambda _: ...),
     type(NotImplemented): (lambda _: [], lambda _: NotImplemented),
+}
+# base -> what an instance of a class derived from it holds, whatever that class says of itself
+_HELD: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    tuple: lambda t: tuple.__getitem__(t, slice(None)),
+    list: list.copy,
+    dict: lambda d: dict(dict.items(d)),
+    set: lambda s: set().union(s),
+    frozenset: lambda s: frozenset().union(s),
 }
 TAGS = {kind.__name__: kind for kind in PLAIN}
 
@@ -62,6 +80,11 @@ TAGS = {kind.__name__: kind for kind in PLAIN}
 def tagged(value: Any) -> tuple[str, Any]:
     """The tag of a value's type, and its parts or text."""
     return type(value).__name__, PLAIN[type(value)][0](value)
+
+
+def held(base: type, value: Any) -> Any:
+    """The plain data of an instance of a class that is derived from a plain type."""
+    return _HELD.get(base, base)(value)
 
 
 def rebuilt(tag: str, parts: Any) -> Any:
