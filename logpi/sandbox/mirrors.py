@@ -14,15 +14,14 @@ the object (`operations.py`), and classes that tests derive from the program's.
 from __future__ import annotations
 
 import random
-import sys
 import types
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from logpi.sandbox.plain import PLAIN, Unspeakable, held, is_plain
+from logpi.sandbox.plain import PLAIN, Unspeakable, held, is_plain, shared_name
 
-__all__ = ["Mirror", "class_of", "mirror_of", "plain_base", "shared_name", "shared_type"]
+__all__ = ["SPECIALS", "Mirror", "class_of", "mirror_of"]
 
 _BINARY = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and or xor".split()
 _COMPARED = {f"__{n}__" for n in ("eq", "ne", "lt", "le", "gt", "ge")} | {"__contains__"}
@@ -35,41 +34,6 @@ SPECIALS |= {f"__{n}__" for n in (
 _VERDICTS = {n for kind in (str, frozenset) for n in dir(kind) if n.startswith(("is", "startswith", "endswith"))}
 _IMMUTABLE = (int, float, str, tuple, bytes, frozenset, complex)
 _MUTABLE = (list, dict, set, bytearray, deque)
-_TYPES = {t.__name__: t for t in vars(types).values() if isinstance(t, type)}
-
-
-# --- what both sides have -----------------------------------------------------------------------------------------------
-
-
-def shared_name(value: Any) -> str | None:
-    """The name by which the other side knows a class of the language or its library."""
-    if not isinstance(value, type):
-        return None
-    if _TYPES.get(value.__name__) is value:
-        return f"types.{value.__name__}"
-    name = f"{value.__module__}.{value.__qualname__}"
-    try:
-        return name if shared_type(name) is value else None
-    except (ValueError, ImportError):
-        return None
-
-
-def shared_type(name: str) -> type:
-    """The class of that name. Raises ValueError if there is none."""
-    module, _, last = name.rpartition(".")
-    if module == "types" and last in _TYPES:
-        return _TYPES[last]
-    if module not in ("builtins", *sys.modules) or module.partition(".")[0] not in sys.stdlib_module_names:
-        raise ValueError(f"no class {name}")
-    found = vars(sys.modules[module]).get(last)
-    if not isinstance(found, type):
-        raise ValueError(f"no class {name}")
-    return found
-
-
-def plain_base(kind: type) -> type | None:
-    """The plain type that a class is derived from, if it is."""
-    return next((b for b in kind.__mro__ if b in PLAIN or b in (int, float, str, list)), None)
 
 
 # --- the class of a mirror ----------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import asyncio
 import copy
 from typing import Any
 
-from logpi.sandbox.mirrors import SPECIALS, plain_base
-from logpi.sandbox.plain import held
+from logpi.sandbox.mirrors import SPECIALS
+from logpi.sandbox.plain import held, plain_base
 
 __all__ = ["operate"]
 

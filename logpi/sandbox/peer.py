@@ -25,9 +25,9 @@ from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
-from logpi.sandbox.mirrors import SPECIALS, Mirror, class_of, mirror_of, plain_base, shared_name, shared_type
+from logpi.sandbox.mirrors import SPECIALS, Mirror, class_of, mirror_of
 from logpi.sandbox.operations import operate
-from logpi.sandbox.plain import PLAIN, TAGS, Unspeakable, held, rebuilt, tagged
+from logpi.sandbox.plain import PLAIN, TAGS, Unspeakable, held, plain_base, rebuilt, shared_name, shared_type, tagged
 
 __all__ = ["Gone", "Peer", "Unspeakable"]
 

@@ -1,4 +1,4 @@
-"""The types that cross between a program and its tests as copies, and how each is written and rebuilt.
+"""The types that cross between a program and its tests as copies, how each is written and rebuilt, and the classes that both sides have.
 
 Exact types alone: a subclass of the program's own is an object with this data (`mirrors.py`). Left out: None, booleans, numbers, texts
 and lists, which JSON has itself.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import array
 import datetime
 import pathlib
+import sys
+import types
 import uuid
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
@@ -16,7 +18,18 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["PLAIN", "TAGS", "Unspeakable", "held", "is_plain", "rebuilt", "tagged"]
+__all__ = [
+    "PLAIN",
+    "TAGS",
+    "Unspeakable",
+    "held",
+    "is_plain",
+    "plain_base",
+    "rebuilt",
+    "shared_name",
+    "shared_type",
+    "tagged",
+]
 
 
 class Unspeakable(ValueError):
@@ -74,6 +87,7 @@ _HELD: dict[type, Callable[[Any], Any]] = {
     set: lambda s: set().union(s),
     frozenset: lambda s: frozenset().union(s),
 }
+_TYPES = {t.__name__: t for t in vars(types).values() if isinstance(t, type)}  # `function` and others without a place
 TAGS = {kind.__name__: kind for kind in PLAIN}
 
 
@@ -93,3 +107,34 @@ def rebuilt(tag: str, parts: Any) -> Any:
 
 def is_plain(value: Any) -> bool:
     return value is None or type(value) in PLAIN or type(value) in (bool, int, float, str, list)
+
+
+def shared_name(value: Any) -> str | None:
+    """The name by which the other side knows a class of the language or its library."""
+    if not isinstance(value, type):
+        return None
+    if _TYPES.get(value.__name__) is value:
+        return f"types.{value.__name__}"
+    name = f"{value.__module__}.{value.__qualname__}"
+    try:
+        return name if shared_type(name) is value else None
+    except (ValueError, ImportError):
+        return None
+
+
+def shared_type(name: str) -> type:
+    """The class of that name. Raises ValueError if there is none."""
+    module, _, last = name.rpartition(".")
+    if module == "types" and last in _TYPES:
+        return _TYPES[last]
+    if module not in ("builtins", *sys.modules) or module.partition(".")[0] not in sys.stdlib_module_names:
+        raise ValueError(f"no class {name}")
+    found = vars(sys.modules[module]).get(last)
+    if not isinstance(found, type):
+        raise ValueError(f"no class {name}")
+    return found
+
+
+def plain_base(kind: type) -> type | None:
+    """The plain type that a class is derived from, if it is."""
+    return next((b for b in kind.__mro__ if b in PLAIN or b in (int, float, str, list)), None)

@@ -117,7 +117,10 @@ def test_published_forms() -> None:
     typed = "class Solution:\n    def add(self, a: int, b: Optional[List[int]]) -> int:\n        return a + b\n"
     assert scores(FN, RIGHT, WRONG, solution, typed) == [1.0, 0.0, 1.0, 1.0]
     assert scores(FN | {"outputs": [[3], [7]]}, RIGHT, WRONG) == [1.0, 0.0]
-    assert scores(FN | {"outputs": [[1, 2], [3, 4]]}, "def add(a, b): return a, b", "def add(a, b): return [a]") == [1.0, 0.0]
+    assert scores(FN | {"outputs": [[1, 2], [3, 4]]}, "def add(a, b): return a, b", "def add(a, b): return [a]") == [
+        1.0,
+        0.0,
+    ]
     assert scores(FN | {"inputs": [[0.1, 0.2]], "outputs": [0.3]}, RIGHT, WRONG) == [1.0, 0.0]
     assert scores([{"fn_name": "add", "input": "1\n2", "output": "3"}], RIGHT, WRONG) == [1.0, 0.0]
     check = "def check(candidate):\n    assert candidate(a=1, b=2) == 3"
@@ -129,7 +132,9 @@ def test_long_outputs_threads_and_leaving() -> None:
     assert scores(long, "print('x' * int(input()))", "print('y' * int(input()))") == [1.0, 0.0]
     io = {"inputs": ["1 2\n"], "outputs": ["3\n"]}
     program = "a, b = map(int, input().split())\nprint(a + b)\n"
-    assert scores(io, *(program + f"{leave}\n" for leave in ("exit()", "quit()", "import sys; sys.exit()"))) == [1.0] * 3
+    assert (
+        scores(io, *(program + f"{leave}\n" for leave in ("exit()", "quit()", "import sys; sys.exit()"))) == [1.0] * 3
+    )
     threads = (
         "import threading, time\ndef add(a, b):\n    ts = [threading.Thread(target=time.sleep, args=(0.2,)) for _ in range(32)]\n"
         "    for t in ts: t.start()\n    for t in ts: t.join()\n    return a + b\nexit()"
@@ -150,11 +155,17 @@ def test_where_the_program_stands() -> None:
     assert program_of(f"- {FENCE}python\n  x = 1\n  {FENCE}") == "x = 1\n"
     assert program_of(f"<answer>{fenced}\n</answer>") == program_of(f"<answer>\n{fenced}</answer>") == RIGHT
     assert program_of(f"<answer>\n{RIGHT}</answer>").strip() == RIGHT.strip()
-    assert program_of(f"{fenced}\nUse it:\n{FENCE}python\nprint(add(1, 2))\n{FENCE}\n{FENCE}\n3\n{FENCE}", names={"add"}) == RIGHT
+    assert (
+        program_of(f"{fenced}\nUse it:\n{FENCE}python\nprint(add(1, 2))\n{FENCE}\n{FENCE}\n3\n{FENCE}", names={"add"})
+        == RIGHT
+    )
     assert program_of(f"{fenced}\nIt prints:\n{FENCE}\n3\n{FENCE}") == RIGHT
     assert program_of(f"{FENCE}python\n{RIGHT}") == RIGHT  # cut off before the fence was closed
     begun = "from typing import List\n\ndef f(xs: List[int]) -> int:\n"
-    assert program_of("def f(xs: List[int]): return 1", begun, "f") == "from typing import List\ndef f(xs: List[int]): return 1"
+    assert (
+        program_of("def f(xs: List[int]): return 1", begun, "f")
+        == "from typing import List\ndef f(xs: List[int]): return 1"
+    )
 
 
 def test_classes_that_a_prompt_names() -> None:
@@ -167,7 +178,10 @@ def test_the_file_and_line_of_a_refused_row(tmp_path) -> None:
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     with pytest.raises(UserError, match=r"rows.jsonl, line 41: reward 'code' refuses its tests: they check nothing"):
         rewards(["code"], "cpu").read([*task(str(path)).rows("train", 0), *task(str(path)).rows("test")])
-    humaneval = [{"prompt": "def f(x):\n", "entry_point": "f", "test": f"def check(c):\n    {s}"} for s in ("assert c(1) == 1", "pass")]
+    humaneval = [
+        {"prompt": "def f(x):\n", "entry_point": "f", "test": f"def check(c):\n    {s}"}
+        for s in ("assert c(1) == 1", "pass")
+    ]
     path.write_text("".join(json.dumps(r) + "\n" for r in humaneval))
     made = Benchmark("humaneval", str(path))
     with pytest.raises(UserError, match=r"rows.jsonl, line 2: reward 'code' refuses its tests: they check nothing"):
