@@ -38,7 +38,6 @@ Row = dict[str, Any]
 All but the prompt are handed to reward functions as columns."""
 
 
-
 class PlacedRow(Row):
     """A row of a file, with where it stands: "rows.jsonl, line 3"."""
 

@@ -89,8 +89,7 @@ def _check(a: R1) -> None:
         rewards = judged(a)
         every = make_task(a.task).rows("train", a.seed)
         rows = list(every[:PROBED])
-        rewards.check(list(rows[0]), rows)
-        rewards.read(every if isinstance(every, list) else rows)
+        rewards.check(list(rows[0]), rows, every)
         notice = probe(rows, rewards)
         _check_rows(a)
         for stage in STAGES:

@@ -136,9 +136,7 @@ def run(a: RL) -> None:
         task = make_task(a.task)
         judged = make_rewards(a.rewards, a.device) if a.rewards else task.reward
         rows = task.rows("train", a.seed)
-        first = rows[:32]
-        judged.check([*first[0], *columns(task)], first)
-        judged.read(rows if isinstance(rows, list) else first)  # generated ones are without end
+        judged.check([*rows[0], *columns(task)], rows[:32], rows)
         other = a.others()
         source = a.source(task, other, a.prompts, a.seed)
         held_out = list(task.rows("test")[: a.eval_items])

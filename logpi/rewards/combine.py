@@ -147,15 +147,15 @@ class Rewards:
         function = self.parts[0].function
         return function.find if isinstance(function, FindsAnswer) else None
 
-    def read(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse rows on which a reward would say the same of every answer. Raises UserError: names the first."""
-        for part in self.parts:
-            if isinstance(part.function, ReadsRows):
-                part.function.read_rows(rows)
-
-    def check(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]] = ()) -> None:
+    def check(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Mapping[str, Any]] = (),
+        every: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Refuse rows that lack a column which a reward needs, files that do not load, and, given some `rows`, answers
-        that a verifier cannot read or does not accept as their own, before any work is done.
+        that a verifier cannot read or does not accept as their own, before any work is done. Of `every` row (a list:
+        generated ones are without end) those are refused on which a reward would say the same of every answer.
 
         Raises:
             ValueError: names the reward, the column, and the columns there are; or why the user's file fails.
@@ -169,6 +169,8 @@ class Rewards:
                 raise ValueError(f"reward {part.name!r} needs the column {missing[0]!r}; the rows have: {have}")
             if rows and isinstance(part.function, TriesRows):
                 part.function.try_rows(rows)
+            if isinstance(every, list) and isinstance(part.function, ReadsRows):
+                part.function.read_rows(every)
 
     def score(
         self,

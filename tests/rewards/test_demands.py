@@ -177,7 +177,8 @@ def test_the_file_and_line_of_a_refused_row(tmp_path) -> None:
     rows = [{"prompt": f"Add {i}.", "tests": "pass" if i == 40 else "assert add(1, 2) == 3"} for i in range(60)]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     with pytest.raises(UserError, match=r"rows.jsonl, line 41: reward 'code' refuses its tests: they check nothing"):
-        rewards(["code"], "cpu").read([*task(str(path)).rows("train", 0), *task(str(path)).rows("test")])
+        every = [*task(str(path)).rows("train", 0), *task(str(path)).rows("test")]
+        rewards(["code"], "cpu").check(["prompt"], (), every)
     humaneval = [
         {"prompt": "def f(x):\n", "entry_point": "f", "test": f"def check(c):\n    {s}"}
         for s in ("assert c(1) == 1", "pass")
