@@ -14,6 +14,7 @@ from __future__ import annotations
 import array
 import contextlib
 import gc
+import glob
 import json
 import os
 import resource
@@ -33,7 +34,6 @@ __all__ = ["main"]
 
 PACKET = 200_000
 TMP = "/tmp"
-PACKAGES = {"site-packages", "dist-packages"}
 TICK = 0.2  # seconds between two looks at who is asleep
 NAP = 0.5  # seconds of sleep after which the host may start another program
 THREAD_STACK = 2 << 20
@@ -44,34 +44,39 @@ WARM = (
 )
 
 
-def readable() -> tuple[list[str], list[str]]:
-    """What a Python program without packages has to read: the standard library, shared libraries, time zones; and the directories
-    of which it may see the names alone, since packages are installed in them."""
+def _libraries() -> list[str]:
+    """Where the standard library and shared libraries lie."""
     own = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")} | {os.path.join(sys.base_prefix, "lib")}
-    libraries = {"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"}
-    files = {"/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"}
-    listed = {p for path in own | libraries for p in _with_packages(os.path.realpath(path))}
-    shown = {os.path.join(p, name) for p in listed for name in _names(p)} | {
-        os.path.realpath(p) for p in own | libraries
-    }
-    return sorted((shown | files) - listed - {os.path.join(p, name) for p in listed for name in PACKAGES}), sorted(
-        listed
-    )
+    every = own | {"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"}
+    return sorted({os.path.realpath(path) for path in every})
 
 
-def _names(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
+def readable(hidden: bool) -> tuple[list[str], list[str]]:
+    """What a Python program without packages has to read: the standard library, shared libraries, time zones; and the directories
+    of which it may see the names alone, since packages are installed in them and are not `hidden`."""
+    files = ["/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
+    places = _libraries()
+    if hidden:
+        return places + files, []
+    listed = {above for package in _packages() for p in places for above in _between(p, package)}
+    shown = {os.path.join(p, name) for p in listed for name in os.listdir(p)} | set(places)
+    return sorted(shown - listed - set(_packages())) + files, sorted(listed)
+
+
+def _packages() -> list[str]:
+    """The directories in which packages are installed, as in /usr/lib/python3/dist-packages."""
+    found = set()
+    for place in {path if os.path.basename(path).startswith("python") else f"{path}/python*" for path in _libraries()}:
+        found |= {os.path.realpath(p) for p in glob.glob(f"{place}/*-packages") if os.path.isdir(p)}
+    return sorted(found)
+
+
+def _between(place: str, below: str) -> list[str]:
+    """`place` and what lies on the way to what is `below` it."""
+    if not below.startswith(f"{place}/"):
         return []
-
-
-def _with_packages(path: str, depth: int = 2) -> list[str]:
-    """`path` and the directories below it on the way to packages: /usr/lib and /usr/lib/python3, if they are in the latter."""
-    names = _names(path)
-    inside = [os.path.join(path, n) for n in names if depth and n.startswith("python")]
-    found = [p for inner in inside if not os.path.islink(inner) for p in _with_packages(inner, depth - 1)]
-    return [path, *found] if found or PACKAGES & set(names) else []
+    parts = os.path.relpath(below, place).split("/")
+    return [os.path.join(place, *parts[:i]) for i in range(len(parts))]
 
 
 def reach_python() -> None:
@@ -130,6 +135,8 @@ def private_namespaces() -> bool:
         kernel.user_namespace(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWNET)
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
         _mount_tmp(1 << 20)
+        for path in _packages():
+            kernel.mount("tmpfs", path, "tmpfs", kernel.MS_RDONLY, "mode=755,size=4k")
         return True
     except OSError:
         return False
@@ -320,13 +327,14 @@ def main(control_fd: int, options: dict[str, Any]) -> None:
         if options.get("exec"):
             os.set_inheritable(control_fd, True)
             os.execve(options["exec"][0], options["exec"], {})
-        shown, listed = readable()
+        private = options["confine"] and private_namespaces()
+        shown, listed = readable(hidden=private)
         setting = {
             "confine": options["confine"],
             "need_landlock": options["need_landlock"],
             "readable": shown,
             "listable": listed,
-            "private_tmp": options["confine"] and private_namespaces(),
+            "private_tmp": private,
             "others": 2 + _tasks_of(os.getuid()),
         }
         if options["need_landlock"] and options["confine"] and not kernel.landlock_version():

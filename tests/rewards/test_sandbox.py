@@ -343,6 +343,8 @@ def test_without_namespaces_it_works_too(monkeypatch) -> None:
     assert made.facts["private_tmp"] is False
     assert made.run("print(1)").stdout == "1\n" and made.run("open('/tmp/x', 'w')").status == "error"
     assert made.judge("class A:\n x = 3", ["assert A().x == 3"]).status == "ok"
+    read = "import sysconfig, pathlib\nfor p in pathlib.Path(sysconfig.get_path('purelib')).glob('*/*.py'):\n print(p.read_text())"
+    assert made.run(read).stdout == "" and made.run("import email.mime.text").status == "ok"
     made.close()
 
 
