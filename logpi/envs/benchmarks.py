@@ -22,7 +22,7 @@ from typing import Any
 from logpi.envs.data import load_rows
 from logpi.envs.rows import Row, Split, check_split, check_template
 from logpi.rewards import Rewards, Weighted
-from logpi.rewards.combine import FindsAnswer, TriesRows
+from logpi.rewards.combine import FindsAnswer, ReadsRows, TriesRows
 from logpi.rewards.spec import nearest, reward
 from logpi.rewards.text import Completion, after, last_boxed, text_of
 
@@ -201,6 +201,11 @@ class Reading:
         if isinstance(self.function, TriesRows):
             self.function.try_rows([r | {"prompt": r.get("question", r["prompt"])} for r in rows])
 
+    def read_rows(self, rows: Sequence[Row]) -> None:
+        """As the reward does, if it does."""
+        if isinstance(self.function, ReadsRows):
+            self.function.read_rows(rows)
+
     def part(self, text: str) -> str:
         """What the reward is given; an answer in its place as a box, which says that it is one."""
         at = [i for i in map(text.find, self.stop) if i >= 0]
@@ -302,7 +307,8 @@ class Benchmark:
         for row in found:
             working = str(row.get("working") or row.get("completion") or row.get("solution") or "")
             said = {"question": row.get("question") or row["prompt"], "working": working.partition("####")[0].strip()}
-            out.append({k: v for k, v in row.items() if k != "completion"} | said)
+            row.pop("completion", None)
+            out.append(row | said)
         return out
 
     def _prompt(self, row: Row) -> Any:

@@ -38,7 +38,6 @@ Row = dict[str, Any]
 All but the prompt are handed to reward functions as columns."""
 
 
-
 class PlacedRow(Row):
     """A row of a file, with where it stands: "rows.jsonl, line 3"."""
 
@@ -47,6 +46,9 @@ class PlacedRow(Row):
     def __init__(self, row: Row, where: str) -> None:
         super().__init__(row)
         self.where = where
+
+    def __or__(self, other: Any) -> PlacedRow:
+        return PlacedRow({**self, **other}, self.where)
 
 
 def place(row: Row, otherwise: str) -> str:

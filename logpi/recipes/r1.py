@@ -87,8 +87,9 @@ def _check(a: R1) -> None:
 
     with mistakes():
         rewards = judged(a)
-        rows = list(make_task(a.task).rows("train", a.seed)[:PROBED])
-        rewards.check(list(rows[0]), rows)
+        every = make_task(a.task).rows("train", a.seed)
+        rows = list(every[:PROBED])
+        rewards.check(list(rows[0]), rows, every)
         notice = probe(rows, rewards)
         _check_rows(a)
         for stage in STAGES:

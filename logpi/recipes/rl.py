@@ -135,8 +135,8 @@ def run(a: RL) -> None:
         made = algorithm_of(a)
         task = make_task(a.task)
         judged = make_rewards(a.rewards, a.device) if a.rewards else task.reward
-        first = task.rows("train", a.seed)[:32]
-        judged.check([*first[0], *columns(task)], first)
+        rows = task.rows("train", a.seed)
+        judged.check([*rows[0], *columns(task)], rows[:32], rows)
         other = a.others()
         source = a.source(task, other, a.prompts, a.seed)
         held_out = list(task.rows("test")[: a.eval_items])

@@ -1,25 +1,22 @@
 """Does a program pass its unit tests? Run in the sandbox, where it cannot see the tests (`logpi.sandbox`).
 
-    tests                                        example data sets
-    a text with asserts or `def check(f)`        HumanEval (`test`, `entry_point`, `prompt`)
-    a list of asserts                            MBPP (`test_list`, `test_setup_code`)
-    {"inputs": […], "outputs": […]}              APPS, TACO (`fn_name`: a function's arguments and value; else stdin, stdout)
-    [{"input": …, "output": …}, …]               the same, one by one
-
-A program that hangs, dies, or uses too much has failed; only tests that are at fault themselves, or a sandbox that is, leave no
+`demands.py` has the forms in which tests are read. A program that hangs, dies, or uses too much has failed; only tests that are at fault themselves, or a sandbox that is, leave no
 verdict. Left out: other languages (`command.py`), packages beyond the standard library, and the quality of code.
 """
 
 from __future__ import annotations
 
 import ast
-import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from logpi.errors import UserError
+from logpi.rewards.demands import Demands
 from logpi.rewards.processes import Failure
 from logpi.rewards.text import text_of
 from logpi.sandbox import Limits, Sandbox, Verdict, shared
@@ -30,11 +27,15 @@ COLUMNS = ("tests", "test", "test_list", "input_output")
 SETUPS = ("setup", "test_setup_code")
 PATIENCE = 3  # wall clock over CPU time
 SOLUTIONS = ("canonical_solution", "solution", "code")
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?P<before>[^`\n]*)(?P<marks>```+|~~~+)[ \t]*(?P<language>[^\s`]*)[^`\n]*\n(?P<body>.*?)(?:^[ \t>]*(?P=marks)|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_PYTHON = ("python", "python3", "py", "py3", "python2")
 
 
-def program_of(text: str, prompt: str = "", entry_point: str = "") -> str:
-    r"""The program in a completion: the last fenced Python block (that defines `entry_point`, if one does), else all of it.
+def program_of(text: str, prompt: str = "", entry_point: str = "", names: Collection[str] = ()) -> str:
+    r"""The program in a completion: the last fenced Python block (that defines `entry_point` or one of `names`, if one does), else all of it.
 
     If the prompt begins the function `entry_point` and the completion does not, the completion is its body.
 
@@ -44,12 +45,40 @@ def program_of(text: str, prompt: str = "", entry_point: str = "") -> str:
     'def f(x):\n    return x\n\n'
     """
     text = text.rpartition("</think>")[2]
-    blocks = [body for language, body in _FENCE.findall(text) if language.lower() in ("", "python", "python3", "py")]
-    start = f"def {entry_point}"
-    program = next((b for b in reversed(blocks) if entry_point and start in b), blocks[-1] if blocks else text)
-    if entry_point and start not in program and start in prompt:
-        return prompt + _body(program)
-    return program
+    blocks = [(m["language"].lower().strip("{.}"), _outdented(m)) for m in _FENCE.finditer(text)]
+    named = [body for language, body in blocks if language in _PYTHON]
+    blocks = [b for b in named or [body for language, body in blocks if not language] if b.strip()]
+    entry = entry_point.rpartition(".")[2]
+    wanted = [rf"def[ \t]+{re.escape(entry)}\b"] if entry else []
+    wanted += [rf"(?:def|class)[ \t]+{re.escape(n)}\b|^{re.escape(n)}[ \t]*=" for n in names]
+    defines = re.compile("|".join(wanted) or r"(?!)", re.MULTILINE)
+    program = next((b for b in reversed(blocks) if defines.search(b)), blocks[-1] if blocks else _unfenced(text))
+    if not entry or f"def {entry}" not in prompt:
+        return program
+    return _imports(prompt) + program if defines.search(program) else prompt + _body(program)
+
+
+def _unfenced(text: str) -> str:
+    """A text without blocks: what stands between answer tags, if there are any."""
+    opened, _, answer = text.rpartition("<answer>")
+    return answer.partition("</answer>")[0] if opened or text.startswith("<answer>") else text
+
+
+def _imports(prompt: str) -> str:
+    """What the prompt imports is there for a program that goes on from it."""
+    lines = (line for line in prompt.splitlines() if line.startswith(("import ", "from ")))
+    return "".join(f"{line}\n" for line in lines if _parses(line))
+
+
+def _outdented(fence: re.Match[str]) -> str:
+    """A block without the indentation of its fence: in a list item that is where the item's text begins."""
+    before = fence["before"]
+    inside = re.fullmatch(r"(?:[ \t>]|[-*+]|\d+[.)])*", before) is not None
+    return (
+        re.sub(rf"^[ \t>]{{1,{len(before)}}}", "", fence["body"], flags=re.MULTILINE)
+        if inside and before
+        else fence["body"]
+    )
 
 
 def _body(text: str) -> str:
@@ -63,57 +92,15 @@ def _body(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Demands:
-    """What a row demands of its program.
-
-    Attributes:
-        sources: Python tests. pairs: standard input and the output expected for it. setup: Python that comes before the tests.
-        entry_point: the function under test, if it has one name.
-    """
-
-    sources: tuple[str, ...] = ()
-    pairs: tuple[tuple[str, str], ...] = ()
-    setup: str = ""
-    entry_point: str = ""
-
-    @classmethod
-    def of(cls, value: Any, setup: str = "", entry_point: str = "") -> Demands:
-        """From a data set's column (see this module's first lines).
-
-        Raises:
-            ValueError: none of these forms.
-        """
-        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-            value = json.loads(value)
-        if isinstance(value, str):
-            called = f"\ncheck({entry_point})" if entry_point and "def check(" in value else ""
-            return cls((value + called,), (), setup, entry_point)
-        if isinstance(value, Mapping) and {"inputs", "outputs"} <= set(value):
-            name = value.get("fn_name") or ""
-            pairs = list(zip(value["inputs"], value["outputs"], strict=True))
-            if name:
-                return cls(tuple(f"assert {name}(*{list(i)!r}) == {o!r}" for i, o in pairs), (), setup, name)
-            return cls((), tuple((_lines(i), _lines(o)) for i, o in pairs))
-        if isinstance(value, Sequence) and value and all(isinstance(v, str) for v in value):
-            return cls(tuple(value), (), setup, entry_point)
-        if isinstance(value, Sequence) and value and all(isinstance(v, Mapping) for v in value):
-            return cls((), tuple((_lines(v["input"]), _lines(v["output"])) for v in value))
-        raise ValueError(f"expected asserts, or inputs and outputs, got {str(value)[:60]!r}")
-
-
-def _lines(text: Any) -> str:
-    return text if isinstance(text, str) else "\n".join(map(str, text))
-
-
-@dataclass(frozen=True)
 class Code:
     """1 if the program passes every test, else 0 (or the share that it passes).
 
     Attributes:
         tests: the column that holds them; "" for the first of tests, test, test_list, input_output.
         partial: pay for the share of tests passed (a policy learns to pass the easy ones).
-        seconds, memory: CPU seconds and MiB of one program on all its tests (each input, where there are inputs); it may wait, or
-            be kept waiting by a busy machine, three times as long.
+        seconds, memory: CPU seconds and MiB of one program on all its tests (each input, where there are inputs, up to the first that
+            takes too long); it may sleep as long, and be kept waiting by a busy machine three times as long.
+        budget: wall-clock seconds of one call, however many programs; what is not judged by then has no verdict.
         sandbox: auto, bubblewrap, landlock, or unsafe (your own rights, no walls).
 
     Raises:
@@ -126,6 +113,7 @@ class Code:
     memory: int = 512
     sandbox: str = "auto"
     name: str = "code"
+    budget: float = 600.0
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -133,67 +121,108 @@ class Code:
 
     def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None | Failure]:
         rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
-        with ThreadPoolExecutor(self._box.workers) as threads:
-            return list(threads.map(self._one, prompts, map(text_of, completions), rows))
+        end = [time.monotonic() + self.budget] * len(rows)
+        with ThreadPoolExecutor(self._box.threads) as threads:
+            return list(threads.map(self._one, prompts, map(text_of, completions), rows, end))
 
     @property
     def _box(self) -> Sandbox:
         return shared(self.sandbox)
 
     def demanded(self, row: Mapping[str, Any], prompt: str) -> Demands | None:
-        """The row's tests, or None."""
-        column = self.tests or next((c for c in COLUMNS if row.get(c)), "")
-        if not row.get(column):
+        """The row's tests, or None.
+
+        Raises:
+            ValueError: they cannot be read, or would pass every program.
+        """
+        names = (self.tests,) if self.tests else COLUMNS
+        present = [row[c] for c in names if row.get(c) is not None]
+        if not present:
             return None
+        value = next((v for v in present if len(v)), None)
+        if value is None:
+            raise ValueError("the tests are empty")
         entry = str(row.get("entry_point") or "")
         setup = next((str(row[s]) for s in SETUPS if row.get(s)), "")
-        if entry and f"def {entry}" in prompt and _parses(prompt):
+        if entry and f"def {entry.rpartition('.')[2]}" in prompt and _parses(prompt):
             setup = f"{prompt}\n{setup}"  # helpers of the tests' own, out of the program's reach
-        return Demands.of(row[column], setup, entry)
+        return Demands.of(value, setup, entry, prompt)
 
-    def _one(self, prompt: Any, text: str, row: Mapping[str, Any]) -> float | None | Failure:
+    def _one(self, prompt: Any, text: str, row: Mapping[str, Any], end: float) -> float | None | Failure:
         begun = prompt if isinstance(prompt, str) else ""
         try:
             tests = self.demanded(row, begun)
-        except (ValueError, KeyError, TypeError) as error:
-            return Failure("invalid", f"tests: {error}")
+        except _UNREADABLE as error:
+            return Failure("invalid", str(error))
         if tests is None:
             return None
-        verdict = self.judge(program_of(text, begun, tests.entry_point), tests)
+        verdict = self.judge(program_of(text, begun, tests.entry_point, tests.names), tests, end)
         if not verdict.decided:
             return Failure(verdict.status, verdict.message)
         return verdict.passed / verdict.total if self.partial else float(verdict.passed == verdict.total)
 
-    def judge(self, program: str, tests: Demands) -> Verdict:
-        """Run a program against tests."""
-        limits = Limits(PATIENCE * self.seconds, self.memory << 20, cpu=self.seconds)
+    def judge(self, program: str, tests: Demands, end: float = math.inf) -> Verdict:
+        """Run a program against tests, until `end` (of the monotonic clock) at most."""
         if not tests.pairs:
-            return self._box.judge(program, tests.sources, tests.setup, tests.entry_point, limits)
-        passed, wrong = 0, ("wrong", "")
+            limits = self._limits(end)
+            if limits is None:
+                return self._unjudged(tests)
+            verdict = self._box.judge(program, tests.sources, tests.setup, tests.entry_point, limits, tests.classes)
+            return self._unjudged(tests) if verdict.status == "timeout" and time.monotonic() >= end else verdict
+        passed, wrong = 0, ("ok", "")
         for given, wanted in tests.pairs:
+            limits = self._limits(end, 2 * len(wanted.encode(errors="replace")))
+            if limits is None:
+                return self._unjudged(tests)
             result = self._box.run(program, given, limits)
             if result.status == "failed":
                 return Verdict(passed, len(tests.pairs), "failed", "the sandbox ended")
+            if result.status == "timeout" and time.monotonic() >= end:
+                return self._unjudged(tests)
             if result.status == "ok" and _same_output(result.stdout, wanted):
                 passed += 1
                 continue
-            wrong = (
-                wrong
-                if wrong[1]
-                else (result.status.replace("ok", "wrong"), f"on {given[:60]!r}: {result.stdout[:60]!r}")
-            )
-            if not self.partial:
+            if not wrong[1]:
+                wrong = result.status.replace("ok", "wrong"), f"on {given[:60]!r}: {result.stdout[:60]!r}"
+            if not self.partial or result.status == "timeout":  # the other inputs would cost as much
                 break
-        return Verdict(passed, len(tests.pairs), *(("ok", "") if passed == len(tests.pairs) else wrong))
+        return Verdict(passed, len(tests.pairs), *wrong)
+
+    def _limits(self, end: float, output: int = 0) -> Limits | None:
+        """Of one program; None if the time is up."""
+        left = end - time.monotonic()
+        wall = min(PATIENCE * self.seconds, left)
+        room = max(Limits.output, Limits.output + output)
+        return None if left <= 0 else Limits(wall, self.memory << 20, room, cpu=self.seconds, idle=self.seconds)
+
+    def _unjudged(self, tests: Demands) -> Verdict:
+        total = len(tests.pairs or tests.sources)
+        return Verdict(0, total, "late", f"the {self.budget:g} s for all programs of a step were over")
+
+    def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Demands | None]:
+        """Every row's tests.
+
+        Raises:
+            UserError: names the first row whose tests cannot be read, or would pass every program.
+        """
+        read = []
+        for i, row in enumerate(rows):
+            try:
+                read.append(self.demanded(row, _prompt(row)))
+            except _UNREADABLE as error:
+                where = getattr(row, "where", "") or f"row {i}"
+                raise UserError(f"{where}: reward 'code' refuses its tests: {error}") from None
+        return read
 
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Start the sandbox; read every row's tests; run a few of the data set's own solutions.
 
         Raises:
             ValueError: no sandbox, rows without tests, or solutions of the data set that its own tests refuse.
+            UserError: tests that would pass every program.
         """
         self._box.start()
-        tests = [self.demanded(row, row["prompt"] if isinstance(row.get("prompt"), str) else "") for row in rows]
+        tests = self.read_rows(rows)
         if not any(tests):
             columns = self.tests or ", ".join(COLUMNS)
             raise ValueError(f"reward 'code': no row has tests in {columns}; name their column: code(tests=\"NAME\")")
@@ -210,8 +239,17 @@ class Code:
     def _own(self, row: Mapping[str, Any], tests: Demands) -> Verdict | None:
         """The verdict on the data set's own solution, if it has one."""
         own = next((str(row[c]) for c in SOLUTIONS if row.get(c)), None)
-        begun = row["prompt"] if isinstance(row.get("prompt"), str) else ""
-        return None if own is None else self.judge(program_of(own, begun, tests.entry_point), tests)
+        if own is None:
+            return None
+        return self.judge(program_of(own, _prompt(row), tests.entry_point, tests.names), tests)
+
+
+_UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)
+
+
+def _prompt(row: Mapping[str, Any]) -> str:
+    """The row's prompt if it is a text."""
+    return row["prompt"] if isinstance(row.get("prompt"), str) else ""
 
 
 def _parses(source: str) -> bool:

@@ -40,6 +40,13 @@ class TriesRows(Protocol):
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
 
 
+@runtime_checkable
+class ReadsRows(Protocol):
+    """A reward that can read rows, all that there are, and refuse those on which it would be wrong for every answer."""
+
+    def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> Any: ...
+
+
 @dataclass(frozen=True)
 class Score:
     """What one completion earned.
@@ -140,9 +147,15 @@ class Rewards:
         function = self.parts[0].function
         return function.find if isinstance(function, FindsAnswer) else None
 
-    def check(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]] = ()) -> None:
+    def check(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Mapping[str, Any]] = (),
+        every: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Refuse rows that lack a column which a reward needs, files that do not load, and, given some `rows`, answers
-        that a verifier cannot read or does not accept as their own, before any work is done.
+        that a verifier cannot read or does not accept as their own, before any work is done. Of `every` row (a list:
+        generated ones are without end) those are refused on which a reward would say the same of every answer.
 
         Raises:
             ValueError: names the reward, the column, and the columns there are; or why the user's file fails.
@@ -156,6 +169,8 @@ class Rewards:
                 raise ValueError(f"reward {part.name!r} needs the column {missing[0]!r}; the rows have: {have}")
             if rows and isinstance(part.function, TriesRows):
                 part.function.try_rows(rows)
+            if isinstance(every, list) and isinstance(part.function, ReadsRows):
+                part.function.read_rows(every)
 
     def score(
         self,

@@ -1,9 +1,11 @@
 """A sandbox for programs that nobody has read: no network, no files but a private /tmp, no other process, hard limits.
 
-    host.py      Sandbox: start, run, be sure it holds        limits.py    Limits, Result, Verdict
-    zygote.py    inside: a warm Python that forks a confined child for every program
-    kernel.py    Landlock, seccomp, namespaces                syscalls.py  the calls a program may make
-    jobs.py      what a child does: a script; tests.py, peer.py: a program and its tests, in two processes (judge.py)
+    host.py      Sandbox: start, run, be sure it holds         limits.py    Limits, Result, Verdict
+    children.py  a program on its way, its place among others  zygote.py    inside: a warm Python that forks a child for every program
+    kernel.py    Landlock, seccomp, namespaces                 syscalls.py  the calls a program may make
+    jobs.py      what a child does: a script, or a program and its tests in two processes:
+    judge.py     the host's side of them: whose word counts    tests.py     a program, its tests; runner.py: unittest's, pytest's
+    checks.py    what in tests is a check                      peer.py      what crosses: plain.py copies, mirrors.py objects
 
 >>> run_python("print(sum(range(10)))").stdout
 '45\\n'

@@ -14,10 +14,10 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import platform
-import select
 import shutil
 import signal
 import socket
@@ -25,12 +25,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from logpi.sandbox.jobs import MEMORY_EXIT
+from logpi.sandbox.children import SLEEPERS, Child, Slots, describe
 from logpi.sandbox.limits import Limits, Result, SandboxError, Verdict
 from logpi.sandbox.syscalls import NUMBERS
 
@@ -38,7 +38,9 @@ __all__ = ["BACKENDS", "Sandbox"]
 
 BACKENDS = ("bubblewrap", "landlock", "unsafe")
 START_SECONDS = 30.0
-_INSIDE = ("syscalls", "kernel", "peer", "tests", "jobs", "zygote")  # in the order of their imports
+_INSIDE = tuple(
+    "syscalls kernel plain mirrors operations peer checks runner tests jobs zygote".split()
+)  # in the order of their imports
 _BOOT = """
 import json, socket, sys, types
 control = socket.socket(fileno=int(sys.argv[1]))
@@ -64,6 +66,7 @@ def forbidden(what, *tries):
 forbidden("read a file", lambda: open("/etc/passwd").read(), lambda: os.listdir("/home"), lambda: os.listdir("/proc"))
 forbidden("wrote a file", lambda: open("/var/tmp/x", "w"), lambda: open("/dev/shm/x", "w"), lambda: os.chmod("/", 0o755))
 forbidden("made a socket", lambda: socket.socket(), lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+forbidden("handed a file to a socket", lambda: (p := socket.socketpair())[0].sendmsg([b"x"]))
 forbidden("started a process", lambda: os.fork() or os._exit(0))
 forbidden("signalled a process", lambda: os.kill(os.getppid(), 0))
 """
@@ -87,8 +90,22 @@ def _bubblewrap(bwrap: str, control: int) -> list[str]:
         binds += ["--ro-bind-try", path, path]
     if not prefix.startswith("/usr"):
         binds += ["--ro-bind", prefix, prefix]
+    for path in _packages(("/usr/lib", "/usr/local/lib", f"{prefix}/lib")):
+        binds += ["--tmpfs", path]
     places = ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--chdir", "/tmp"]
     return [bwrap, "--unshare-all", "--new-session", "--cap-drop", "ALL", *binds, *places, "--", *_python(control)]
+
+
+def _packages(places: Sequence[str]) -> list[str]:
+    """The directories in which packages are installed, as in /usr/lib/python3/dist-packages."""
+    return sorted(
+        {
+            str(p)
+            for place in places
+            for p in Path(place).glob("python*/*-packages")
+            if p.is_dir() and not p.is_symlink()
+        }
+    )
 
 
 @dataclass
@@ -155,43 +172,7 @@ def _job_file(task: dict[str, Any] | bytes) -> int:
     return fd
 
 
-class Child:
-    """A program on its way: what it wrote so far, and how it ended once it did. Letting go of it kills it."""
-
-    def __init__(self, report: int, outputs: Sequence[int], limit: int) -> None:
-        self.report, self.limit = report, limit
-        self.streams: dict[int, bytearray] = {fd: bytearray() for fd in outputs}
-        self.facts: dict[str, Any] | None = None
-        self.over = False
-
-    def follow(self, deadline: float) -> bool:
-        """Read until it has ended and its output too, or writes too much (`over`); False at the deadline."""
-        poll = select.poll()
-        for fd in (self.report, *self.streams):
-            poll.register(fd, select.POLLIN)
-        open_fds = {self.report, *self.streams}
-        while open_fds:
-            ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-            if not ready:
-                return False
-            for fd, _ in ready:
-                data = os.read(fd, 1 << 16)
-                if fd == self.report:
-                    self.facts = json.loads(data) if data else {}
-                elif len(self.streams[fd]) + len(data) > self.limit:
-                    self.over = True
-                    self.streams[fd] += data[: self.limit - len(self.streams[fd])]
-                    return True
-                else:
-                    self.streams[fd] += data
-                if not data or fd == self.report:
-                    poll.unregister(fd)
-                    open_fds.discard(fd)
-        return True
-
-    def let_go(self) -> None:
-        for fd in (self.report, *self.streams):
-            os.close(fd)
+_groups = itertools.count()
 
 
 class Sandbox:
@@ -210,7 +191,8 @@ class Sandbox:
             raise ValueError(f"no sandbox is called {backend!r}: there are auto, {', '.join(BACKENDS)}")
         self.wanted, self.backend, self.facts = backend, "", {}
         self.workers = workers or os.cpu_count() or 1
-        self._slots = threading.BoundedSemaphore(self.workers)
+        self._slots = Slots(self.workers)
+        self.threads = (1 + SLEEPERS) * self.workers  # callers that it can serve at a time
         self._lock = threading.Lock()
         self._walls: _Walls | None = None
 
@@ -257,8 +239,8 @@ class Sandbox:
     def run(self, code: str, stdin: str = "", limits: Limits | None = None) -> Result:
         """Run `code` as a Python script in a process of its own. Never raises for what the code does."""
         limits = limits or Limits()
-        with self._slots:
-            child = self.spawn("script", {"code": code}, limits, stdin=stdin)
+        with self._slots.one() as leave:
+            child = self.spawn("script", {"code": code}, limits, stdin=stdin, on_sleep=leave)
             return _finish(child, limits)
 
     def spawn(self, job: str, task: dict[str, Any], limits: Limits, **send: Any) -> Child:
@@ -278,16 +260,18 @@ class Sandbox:
         raise AssertionError
 
     def judge(
-        self, code: str, tests: Sequence[str], setup: str = "", entry_point: str = "", limits: Limits | None = None
-    ) -> Verdict:
-        """Run Python `tests` (assertions, or calls of functions that `setup` defines) against the program `code`.
+        self, code: str, tests: Sequence[str], setup: str = "", entry_point: str = "", limits: Limits | None = None,
+        classes: Sequence[str] = (),
+    ) -> Verdict:  # fmt: skip
+        """Run Python `tests` (assertions, unittest's classes, pytest's functions) against the program `code`.
 
-        A name that neither the tests nor the standard library define is the program's; `entry_point` always is.
+        A name that neither the tests nor the standard library define is the program's; `entry_point` always is; `judge.Tests`
+        has the rest.
         """
-        from logpi.sandbox.judge import judge
+        from logpi.sandbox.judge import Tests, judge
 
-        with self._slots:
-            return judge(self, code, tests, setup, entry_point, limits or Limits())
+        with self._slots.one() as leave:
+            return judge(self, code, Tests(tests, setup, entry_point, classes), limits or Limits(), leave)
 
     def close(self) -> None:
         """Kill what runs and take the walls down; the next run raises others."""
@@ -300,9 +284,9 @@ class Sandbox:
 
 def _send(
     walls: _Walls, job: str, task: dict[str, Any], limits: Limits, stdin: str = "", extra: Sequence[int] = (),
-    silent: bool = False,
+    silent: bool = False, partner: Child | None = None, on_sleep: Callable[[], None] = lambda: None,
 ) -> Child:  # fmt: skip
-    """One packet to the zygote. `silent`: what the program writes is thrown away."""
+    """One packet to the zygote. `silent`: what the program writes is thrown away. `partner`: they sleep only if both do."""
     ours: list[int] = []
     theirs: list[int] = []
 
@@ -311,7 +295,9 @@ def _send(
         ours.append(mine)
         theirs.append(other)
 
-    packet = json.dumps({"job": job, "limits": asdict(limits) | {"cpu_seconds": limits.cpu_seconds}}).encode()
+    group = partner.group if partner else next(_groups)
+    told = asdict(limits) | {"cpu_seconds": limits.cpu_seconds}
+    packet = json.dumps({"job": job, "group": group, "limits": told}).encode()
     try:
         pipe()
         theirs.append(_job_file(stdin.encode()))
@@ -327,7 +313,7 @@ def _send(
     finally:
         for fd in theirs:
             os.close(fd)
-    return Child(ours[0], ours[1:], limits.output)
+    return Child(ours[0], ours[1:], limits.output, group, on_sleep)
 
 
 def _finish(child: Child, limits: Limits) -> Result:
@@ -338,18 +324,3 @@ def _finish(child: Child, limits: Limits) -> Result:
     out, err = (bytes(b).decode(errors="replace") for b in child.streams.values())
     status, code = describe(child, ended, limits)
     return Result(out, err, status, code, time.monotonic() - start)
-
-
-def describe(child: Child, ended: bool, limits: Limits) -> tuple[str, int | None]:
-    """How a child ended, as `Result.status`, and its exit code."""
-    if not ended:
-        return "timeout", None
-    if child.over:
-        return "output", None
-    if not child.facts:
-        return "failed", None
-    code = child.facts["code"]
-    if code < 0:
-        spent = child.facts["cpu"] > limits.cpu_seconds - 1
-        return ("timeout" if spent and -code in (signal.SIGKILL, signal.SIGXCPU) else "killed"), None
-    return {0: "ok", MEMORY_EXIT: "memory"}.get(code, "error"), code

@@ -15,7 +15,9 @@ from collections.abc import Iterable, Sequence
 
 from logpi.sandbox.syscalls import AUDIT_ARCH, NUMBERS, X32_BIT
 
-__all__ = ["drop_capabilities", "landlock", "landlock_version", "lock_down", "mount", "prctl", "seccomp", "unshare"]
+__all__ = [
+    "drop_capabilities", "landlock", "landlock_version", "lock_down", "mount", "one_arena", "prctl", "seccomp", "unshare", "user_namespace",
+]  # fmt: skip
 
 _libc = ctypes.CDLL(None, use_errno=True)
 CLONE_THREAD, CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x10000, 0x20000, 0x4000000, 0x8000000
@@ -43,6 +45,21 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "unshare")
 
 
+def user_namespace(others: int) -> None:
+    """Leave for a user namespace of our own, in which we are who we were, and the `others`."""
+    uid, gid = os.getuid(), os.getgid()
+    unshare(CLONE_NEWUSER | others)
+    for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(line)
+
+
+def one_arena() -> None:
+    """One heap for all threads: the C library reserves 64 MiB of address space for each of the others."""
+    if (mallopt := getattr(_libc, "mallopt", None)) is not None:
+        mallopt(-8, 1)
+
+
 def mount(source: str, target: str, kind: str | None = None, flags: int = 0, options: str = "") -> None:
     given = [x.encode() if x is not None else None for x in (source, target, kind)]
     _check(_libc.mount(*given, ctypes.c_ulong(flags), options.encode()), f"mount {target}")
@@ -66,9 +83,10 @@ def landlock_version() -> int:
     return max(0, _libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
 
 
-def landlock(readable: Iterable[str], writable: Iterable[str] = ()) -> None:
+def landlock(readable: Iterable[str], writable: Iterable[str] = (), listable: Iterable[str] = ()) -> None:
     """From now on only these paths and what lies under them can be opened; no TCP, no signal to outside processes.
 
+    Of what is only `listable` the names can be read.
     Not guarded by Landlock, and so left to `seccomp`: modes, owners, times, and UDP or other sockets.
     """
     version = landlock_version()
@@ -82,6 +100,8 @@ def landlock(readable: Iterable[str], writable: Iterable[str] = ()) -> None:
     try:
         for path in readable:
             _allow(rules, path, _EXECUTE | _READ_FILE | _READ_DIR)
+        for path in listable:
+            _allow(rules, path, _READ_DIR)
         for path in writable:
             _allow(rules, path, files & ~_EXECUTE & ~_IOCTL_DEV)
         prctl(PR_SET_NO_NEW_PRIVS, 1)
@@ -131,6 +151,13 @@ def _only(argument: int, values: Sequence[int], code: int = _EQUAL) -> bytes:
     return _one(_LOAD, _ARGUMENTS + 8 * argument) + tests + _one(_RETURN, _ERRNO | _EPERM)
 
 
+def _unless(argument: int) -> bytes:
+    """Allow if the argument, a pointer, is null, else EPERM."""
+    low, high = (_one(_LOAD, _ARGUMENTS + 8 * argument + half) for half in (0, 4))
+    refuse = _one(_RETURN, _ERRNO | _EPERM)
+    return low + _one(_EQUAL, 0, 1, 0) + refuse + high + _one(_EQUAL, 0, 1, 0) + refuse + _one(_RETURN, _ALLOW)
+
+
 def _program(pid: int) -> bytes:
     """The filter for this process: threads but no processes, signals to itself alone."""
     machine = platform.machine()
@@ -142,6 +169,7 @@ def _program(pid: int) -> bytes:
         "prlimit64": _only(0, [0]),
         "fcntl": _only(1, _FCNTL),
         "ioctl": _only(1, _IOCTL),
+        "sendto": _unless(4),  # to the other end of a pair; an address would be somebody else's socket
         **{name: _one(_RETURN, _ERRNO | _ENOSYS) for name in _UNKNOWN},
     }
     parts = [_one(_LOAD, _ARCH), _one(_EQUAL, AUDIT_ARCH[machine], 1, 0), _one(_RETURN, _KILL), _one(_LOAD, _NR)]
@@ -165,10 +193,12 @@ def seccomp() -> None:
     prctl(PR_SET_SECCOMP, 2, ctypes.addressof(buffer))
 
 
-def lock_down(readable: Iterable[str], writable: Iterable[str], need_landlock: bool = True) -> None:
+def lock_down(
+    readable: Iterable[str], writable: Iterable[str], listable: Iterable[str], need_landlock: bool = True
+) -> None:
     """Files by Landlock, no capabilities, system calls by seccomp: the last thing before a program runs."""
     if need_landlock or landlock_version():
-        landlock(readable, writable)
+        landlock(readable, writable, listable)
     drop_capabilities()
     prctl(PR_SET_DUMPABLE, 0)
     seccomp()

@@ -19,6 +19,7 @@ class Limits:
     Attributes:
         seconds: wall clock. cpu: seconds of CPU time of all its threads, rounded up; 0 for as many as `seconds`. A busy machine
             stretches the first and not the second: a verdict should rest on the second.
+        idle: seconds in which no thread of it wants the CPU; 0 for as many as `seconds`.
         memory: bytes of address space. A Python without imports takes about 50 MB of it.
         output: bytes of standard output and error, each; a program that writes more is ended.
         files: bytes in its private /tmp, which is gone with it.
@@ -34,10 +35,11 @@ class Limits:
     files: int = 16 << 20
     threads: int = 64
     cpu: float = 0.0
+    idle: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 0 or (value == 0 and name != "cpu"):
+            if value < 0 or (value == 0 and name not in ("cpu", "idle")):
                 raise ValueError(f"sandbox limit {name} must be positive, got {value}")
 
     @property
@@ -71,7 +73,7 @@ class Verdict:
     Attributes:
         passed, total: tests. A program that does not load, dies, hangs or breaks a limit fails what it had not passed.
         status: ok | wrong | error | timeout | memory | died | and for no verdict at all: invalid (the tests themselves are
-            at fault) | failed (the sandbox is).
+            at fault, or it cannot be told) | failed (the sandbox is) | late (the judge ran out of time).
         message: one line about the first test that did not pass.
     """
 
@@ -83,4 +85,4 @@ class Verdict:
     @property
     def decided(self) -> bool:
         """Whether this says anything about the program."""
-        return self.status not in ("invalid", "failed")
+        return self.status not in ("invalid", "failed", "late")

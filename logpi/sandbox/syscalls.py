@@ -2,8 +2,8 @@
 
 An allow list: reading and writing what is open, opening files (Landlock says which), memory, threads, clocks, waiting.
 Not on it, and so refused with EPERM: every way to start a process, to reach another one, to make a network socket, to
-change a file's mode, owner or times (Landlock does not guard those), to mount, to trace, to load code into the kernel,
-and shared memory by name. Left out: machines other than these two, on which the sandbox refuses to run.
+change a file's mode, owner or times (Landlock does not guard those), to mount, to trace, to load code into the kernel
+(a socket's filter too), to address a socket or hand a file to one (`sendmsg`), and shared memory by name. Left out: machines other than these two, on which the sandbox refuses to run.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _BOTH = """
     chdir 80 49|fchdir 81 50|getdents64 217 61|readlinkat 267 78|renameat 264 38|renameat2 316 276|mkdirat 258 34
     unlinkat 263 35|symlinkat 266 36|linkat 265 37|ftruncate 77 46|fallocate 285 47|fsync 74 82|fdatasync 75 83
     fadvise64 221 223|copy_file_range 326 285|sendfile 40 71|umask 95 166|fstatfs 138 44|statfs 137 43|socketpair 53 199
-    sendto 44 206|recvfrom 45 207|sendmsg 46 211|recvmsg 47 212|shutdown 48 210|getsockname 51 204|getpeername 52 205
-    getsockopt 55 209|setsockopt 54 208|getrandom 318 278|mlock 149 228|munlock 150 229
+    sendto 44 206|recvfrom 45 207|recvmsg 47 212|shutdown 48 210|getsockname 51 204|getpeername 52 205
+    getsockopt 55 209|getrandom 318 278|mlock 149 228|munlock 150 229
     clone 56 220|clone3 435 435|kill 62 129|tgkill 234 131|prlimit64 302 261|faccessat2 439 439|openat2 437 437
     futex_waitv 449 449|epoll_pwait2 441 441
 """

@@ -6,9 +6,12 @@
       host
 
 The tests compare in their own process what they got as plain data. A name in the tests means, in this order: what the tests or
-their set-up define, a built-in, a module of the standard library, and only then something of the program's: a program that
-brings its own `math` or `len` brings it to nobody. Standard library only. Left out: tests that put the program's
-objects into sets or compare two of them by their own `__eq__` (see `peer.py`), and pytest.
+their set-up define, a built-in, a module of the standard library that is used as one, and only then something of the program's:
+a program that brings its own `math` or `len` brings it to nobody. A test counts if it asked the program and checked something; one
+that fails before it asked is at fault itself. Standard library only.
+
+`beside` runs the same tests next to the program, where the program can do to them what it likes: its word is never taken for the
+program, it only keeps a failure from being one (`judge.py`).
 """
 
 from __future__ import annotations
@@ -16,125 +19,287 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import io
 import json
 import os
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
-from logpi.sandbox.peer import Gone, Peer, Unspeakable
+from logpi.sandbox import runner
+from logpi.sandbox.checks import BEGIN, CHECK, COUNT, FORGED, SOLUTIONS, Counting, called, classes, free_names, shares
+from logpi.sandbox.peer import Gone, Peer
+from logpi.sandbox.plain import Unspeakable
 
-__all__ = ["program", "tests"]
+__all__ = ["beside", "program", "tests"]
 
 PEER_FD = 4
+PRINTED = 1 << 16  # characters of a call's output that the tests see
+LEETCODE = """
+import bisect, collections, functools, heapq, itertools, math, random, re, string
+from typing import *
+from collections import *
+from functools import *
+from heapq import *
+from itertools import *
+from math import inf, gcd, sqrt, ceil, floor, log, log2
+from bisect import *
+class ListNode:
+    def __init__(self, val=0, next=None): self.val, self.next = val, next
+class TreeNode:
+    def __init__(self, val=0, left=None, right=None): self.val, self.left, self.right = val, left, right
+"""  # what that site imports before a `class Solution`
+
+
+# --- the program --------------------------------------------------------------------------------------------------------
+
+
+class _Program:
+    """The names of a program. Its main block is not under test; it may end by `exit()`; a method of `Solution` is a function."""
+
+    def __init__(self, code: str) -> None:
+        self.main = types.ModuleType("program")
+        sys.modules["program"] = self.main
+        self.broken = ""
+        try:
+            if "class Solution" in code:
+                given: dict[str, Any] = {}
+                exec(LEETCODE, given)
+                vars(self.main)["__builtins__"] = given | vars(builtins)
+            exec(compile(code, "program.py", "exec"), vars(self.main))
+        except SystemExit as end:
+            if end.code not in (None, 0):
+                self.broken = f"SystemExit: {end.code}"
+        except BaseException as error:
+            self.broken = f"{type(error).__name__}: {error}"
+
+    def __call__(self, name: str) -> Any:
+        if self.broken:
+            raise RuntimeError(f"the program does not load: {self.broken[:300]}")
+        space = vars(self.main)
+        if name in space:
+            return space[name]
+        solution = space.get("Solution")
+        if isinstance(solution, type) and not name.startswith("_") and getattr(solution, name, None) is not None:
+            return lambda *args, **named: getattr(solution(), name)(*args, **named)
+        raise NameError(f"name {name!r} is not defined by the program")
 
 
 def program(task: dict[str, Any]) -> int:
     """Load the program, then answer the tests until they are done."""
-    main = types.ModuleType("program")  # not __main__: what stands under `if __name__ == "__main__"` is not under test
-    sys.modules["program"] = main
-
-    def look_up(name: str) -> Any:
-        if name in main.__dict__:
-            return main.__dict__[name]
-        raise NameError(f"name {name!r} is not defined by the program")
-
-    peer = Peer(PEER_FD, open_handed=True, names=look_up)
-    try:
-        exec(compile(task["code"], "program.py", "exec"), main.__dict__)
-    except BaseException as error:
-        reason = f"{type(error).__name__}: {error}"
-        peer.names = lambda name: _refuse(f"the program does not load: {reason[:300]}")
+    names = _Program(task["code"])
+    sys.stdout = printed = _Printed()
     with contextlib.suppress(Gone):
-        peer.serve()
+        Peer(PEER_FD, open_handed=True, names=names, printed=printed.take).serve()
     return 0
 
 
-def _refuse(reason: str) -> Any:
-    raise RuntimeError(reason)
+class _Printed(io.TextIOBase):
+    """What the program prints while the tests call it; they may have redirected it."""
+
+    def __init__(self) -> None:
+        self.text, self.room = [], PRINTED
+
+    def write(self, text: str) -> int:
+        if self.room > 0:
+            self.text.append(text[: self.room])
+            self.room -= len(text)
+        return len(text)
+
+    def take(self) -> str:
+        text = "".join(self.text)
+        self.text, self.room = [], PRINTED
+        return text
+
+
+# --- the tests ----------------------------------------------------------------------------------------------------------
 
 
 class _Names(dict):
-    """Built-ins, then modules of the standard library, then the program's names."""
+    """Built-ins, then modules of the standard library that are used as modules, then the program's names."""
 
-    def __init__(self, peer: Peer) -> None:
-        super().__init__(vars(builtins))
-        self.peer = peer
+    def __init__(self, look_up: Callable[[str], Any], values: set[str]) -> None:
+        super().__init__(vars(builtins), exit=sys.exit, quit=sys.exit)
+        self.look_up, self.called = look_up, values
 
     def __missing__(self, name: str) -> Any:
-        if name in sys.stdlib_module_names:
+        if name in sys.stdlib_module_names and name not in self.called:
             return __import__(name)
-        return self.peer.name(name)
+        try:
+            return self.look_up(name)
+        except NameError:
+            if name in self.called:
+                raise
+            raise Unspeakable(f"the tests use {name!r}, which neither they nor the program bring") from None
+
+
+def _modules(look_up: Callable[[str], Any], whole: ast.Module) -> None:
+    """Tests may say `from solution import f`, or name any other module that does not exist, if the program has all that they want of it."""
+    names = set(SOLUTIONS)
+    for n in ast.walk(whole):
+        if (
+            isinstance(n, ast.ImportFrom)
+            and n.module
+            and n.module.partition(".")[0] not in (*sys.stdlib_module_names, "pytest")
+        ):
+            with contextlib.suppress(Exception):
+                for alias in n.names:
+                    look_up(alias.name)
+                names.add(n.module)
+    for name in names:
+        module: Any = types.ModuleType(name)
+        module.__getattr__ = lambda attribute: _attribute(look_up, attribute)
+        sys.modules[name] = module
+
+
+def _attribute(look_up: Callable[[str], Any], name: str) -> Any:
+    if name.startswith("__"):  # what the import system asks of every module
+        raise AttributeError(name)
+    return look_up(name)
+
+
+class _Tests:
+    """The texts of a task, ready to run one by one in one space of names."""
+
+    def __init__(self, task: dict[str, Any], look_up: Callable[[str], Any]) -> None:
+        self.texts, self.entry = task["tests"], task["entry_point"]
+        self.trees = [ast.parse(source) for source in self.texts]
+        self.setup = ast.parse(task["setup"])
+        whole = ast.Module([*self.setup.body, *(s for t in self.trees for s in t.body)], [])
+        self.whole, self.shares, self.classes = whole, shares(whole), classes(whole)
+        self.own = {d.name for d in ast.walk(whole) if isinstance(d, ast.FunctionDef | ast.AsyncFunctionDef)}
+        self.checked, self.failed, self.begun, self.apart = 0, 0, 0, True
+        main = types.ModuleType("__main__")
+        self.space, self.look_up = vars(main), look_up
+        self.space.update(
+            {"__builtins__": _Names(look_up, called(whole)), CHECK: self._check, COUNT: self._count, BEGIN: self._begin}
+        )
+        runner.install(main)
+        _modules(look_up, whole)
+
+    def _count(self) -> None:
+        self.checked += 1
+
+    def _begin(self) -> bool:
+        self.begun += 1
+        return True
+
+    def _check(self, value: Any, begun: bool = False) -> bool:
+        self.checked += 1
+        self.begun -= begun
+        true = bool(value)
+        self.failed += not true
+        return true
+
+    def _execute(self, tree: ast.Module, name: str) -> None:
+        exec(compile(Counting(self.own).visit(ast.Module(list(tree.body), [])), name, "exec"), self.space)
+
+    def set_up(self) -> None:
+        self._execute(self.setup, "set-up")
+        for name in _under_test(self.entry, self.trees, self.space, self.whole):
+            self.space[name] = self.look_up(name)  # the set-up may hold an unfinished copy (HumanEval's prompt does)
+
+    def run(self, index: int) -> None:
+        """Raises what the test raises, and AssertionError for a failed assertion that the tests themselves caught."""
+        self.checked = self.failed = self.begun = 0
+        try:
+            self._execute(self.trees[index], f"test {index + 1}")
+        except SystemExit as end:
+            if end.code not in (None, 0) or not self.apart or getattr(end, "_logpi_theirs", False):
+                raise AssertionError(f"the tests left with {end.code!r}") from None
+        runner.run(self.trees[index], self.space)
+        if self.failed or self.begun:
+            raise AssertionError(_brief(self.texts[index]))
 
 
 def tests(task: dict[str, Any]) -> int:
-    """Run each test; a line of JSON for each: [true, ""] or [false, what went wrong]; `null` first if they are at fault."""
+    """Run each test; a line of JSON for each: [true, ""], [false, what went wrong, whether to try it beside the program], or
+    [null, why there is no verdict]. Of a program that was seen to forge an answer the last word is FORGED."""
     lines = os.dup(1)
     sys.stdout = open(os.devnull, "w")
     peer = Peer(PEER_FD, open_handed=False)
-    space: dict[str, Any] = {"__name__": "tests", "__builtins__": _Names(peer)}
-    solution: Any = types.ModuleType("solution")  # for tests that say `from solution import f`
-    solution.__getattr__ = lambda name: _attribute(peer, name)
-    sys.modules["solution"] = solution
+    believed = set(task["classes"])
+
+    def look_up(name: str) -> Any:
+        found = peer.name(name)
+        if name in believed and isinstance(found, type):
+            peer.believed.add(found)
+        return found
+
     try:
-        trees = [ast.parse(source) for source in task["tests"]]
-        setup = compile(task["setup"], "set-up", "exec")
-        chunks = [compile(tree, f"test {i}", "exec") for i, tree in enumerate(trees, 1)]
-    except (SyntaxError, ValueError) as error:
-        _say(lines, None, f"the tests are not Python: {error}")
-        return 0
+        made = _Tests(task, look_up)
+        believed |= made.classes
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return _say(lines, None, f"the tests are not Python: {error}")
     try:
-        exec(setup, space)
-        for name in _under_test(task, trees, space):
-            space[name] = peer.name(name)  # the set-up may hold an unfinished copy (HumanEval's prompt does)
+        made.set_up()
     except BaseException as error:
-        return _say(lines, False, _reason(error, "the set-up"))
-    for chunk, source in zip(chunks, task["tests"], strict=True):
+        return _say(lines, *_fault(peer, error, "the set-up", made.shares))
+    for index, source in enumerate(made.texts):
         try:
-            exec(chunk, space)
-        except Unspeakable as error:
-            _say(lines, None, str(error))
+            made.run(index)
         except BaseException as error:
-            _say(lines, False, _reason(error, _brief(source)))
+            _say(lines, *_fault(peer, error, _brief(source), made.shares))
             if isinstance(error, Gone):
                 return 0
         else:
-            _say(lines, True, "")
+            _say(lines, *_passed(peer, made))
     return 0
 
 
-def _attribute(peer: Peer, name: str) -> Any:
-    if name.startswith("__"):  # what the import system asks of every module
-        raise AttributeError(name)
-    return peer.name(name)
+def _passed(peer: Peer, made: _Tests) -> tuple[bool | None, str]:
+    if not peer.asked or not made.checked:
+        return None, "the tests ended without a check" if peer.asked else "the tests did not ask the program anything"
+    return (None, peer.doubt) if peer.doubt else (True, "")
 
 
-def _under_test(task: dict[str, Any], trees: list[ast.Module], space: dict[str, Any]) -> list[str]:
+def _fault(peer: Peer, error: BaseException, where: str, shares: bool) -> tuple[bool | None, str, bool | str]:
+    """Whose fault it is that a test did not pass: the program's, or (None) the tests' own."""
+    if isinstance(error, Gone):
+        return False, "the program ended before the tests did", shares
+    theirs = getattr(error, "_logpi_theirs", False)
+    reason = (
+        (str(error) or where) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error} in {where}"
+    )
+    if isinstance(error, Unspeakable) or (not theirs and (isinstance(error, ImportError) or not peer.asked)):
+        return None, f"the tests are at fault: {reason}", False
+    return False, reason, FORGED if peer.forged else shares or peer.met
+
+
+def _under_test(entry: str, trees: list[ast.Module], space: dict[str, Any], whole: ast.Module) -> list[str]:
     """The names that come from the program though something else has them: the entry point; without one, the built-ins
     called by tests that would otherwise ask the program nothing (a task may be to write `sum`)."""
-    if task["entry_point"]:
-        return [task["entry_point"]]
-    read = {n.id for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    if read - set(space) - set(dir(builtins)) - sys.stdlib_module_names or not task["tests"]:
+    if entry:
+        return [entry] if entry.isidentifier() else []
+    if not trees or free_names(whole) - set(space):
         return []
-    return sorted({n.func.id for n in ast.walk(trees[0]) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)})[
-        :1
-    ]
+    calls = {n.func.id for n in ast.walk(trees[0]) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    return sorted(calls & set(dir(builtins)))[:1]
+
+
+def beside(task: dict[str, Any]) -> int:
+    """The tests in the program's own process: a line of JSON for each, [key, whether it passed]."""
+    lines = os.dup(1)
+    sys.stdout = open(os.devnull, "w")
+    names = _Program(task["code"])
+    made = _Tests(task, names)
+    made.apart = False  # who left, the tests or the program, is not to be told
+    made.set_up()
+    for index in range(len(made.texts)):
+        passed = False
+        with contextlib.suppress(BaseException):
+            made.run(index)
+            passed = True
+        os.write(lines, (json.dumps([task["key"], passed]) + "\n").encode())
+    return 0
 
 
 def _brief(source: str) -> str:
     return " ".join(source.split())[:200]
 
 
-def _reason(error: BaseException, where: str) -> str:
-    if isinstance(error, Gone):
-        return "the program ended before the tests did"
-    if isinstance(error, AssertionError):
-        return str(error) or where
-    return f"{type(error).__name__}: {error} in {where}"
-
-
-def _say(lines: int, passed: bool | None, message: str) -> int:
+def _say(lines: int, passed: bool | None, message: str, again: bool | str = False) -> int:
     """Write a verdict; 0, the exit code."""
-    os.write(lines, (json.dumps([passed, message[:500]]) + "\n").encode())
+    os.write(lines, (json.dumps([passed, message[:500], again]) + "\n").encode())
     return 0

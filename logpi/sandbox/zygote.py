@@ -14,6 +14,7 @@ from __future__ import annotations
 import array
 import contextlib
 import gc
+import glob
 import json
 import os
 import resource
@@ -22,6 +23,9 @@ import signal
 import socket
 import sys
 import sysconfig
+import threading
+import time
+from dataclasses import dataclass
 from typing import Any
 
 from logpi.sandbox import jobs, kernel
@@ -30,6 +34,9 @@ __all__ = ["main"]
 
 PACKET = 200_000
 TMP = "/tmp"
+TICK = 0.2  # seconds between two looks at who is asleep
+NAP = 0.5  # seconds of sleep after which the host may start another program
+THREAD_STACK = 2 << 20
 WARM = (
     "abc argparse array base64 bisect calendar cmath collections collections.abc copy csv dataclasses datetime decimal "
     "enum fractions functools hashlib heapq inspect io itertools json math numbers operator pprint queue random re "
@@ -37,21 +44,39 @@ WARM = (
 )
 
 
-def readable() -> list[str]:
-    """What a Python program without packages has to read: the standard library, shared libraries, time zones."""
+def _libraries() -> list[str]:
+    """Where the standard library and shared libraries lie."""
     own = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")} | {os.path.join(sys.base_prefix, "lib")}
-    if sys.base_prefix == "/usr":
-        own.discard("/usr/lib")
-    libraries = {
-        "/lib",
-        "/lib64",
-        "/usr/lib",
-        "/usr/lib64",
-        "/usr/local/lib",
-        "/etc/ld.so.cache",
-        "/usr/share/zoneinfo",
-    }
-    return sorted(own | libraries | {"/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"})
+    every = own | {"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"}
+    return sorted({os.path.realpath(path) for path in every})
+
+
+def readable(hidden: bool) -> tuple[list[str], list[str]]:
+    """What a Python program without packages has to read: the standard library, shared libraries, time zones; and the directories
+    of which it may see the names alone, since packages are installed in them and are not `hidden`."""
+    files = ["/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
+    places = _libraries()
+    if hidden:
+        return places + files, []
+    listed = {above for package in _packages() for p in places for above in _between(p, package)}
+    shown = {os.path.join(p, name) for p in listed for name in os.listdir(p)} | set(places)
+    return sorted(shown - listed - set(_packages())) + files, sorted(listed)
+
+
+def _packages() -> list[str]:
+    """The directories in which packages are installed, as in /usr/lib/python3/dist-packages."""
+    found = set()
+    for place in {path if os.path.basename(path).startswith("python") else f"{path}/python*" for path in _libraries()}:
+        found |= {os.path.realpath(p) for p in glob.glob(f"{place}/*-packages") if os.path.isdir(p)}
+    return sorted(found)
+
+
+def _between(place: str, below: str) -> list[str]:
+    """`place` and what lies on the way to what is `below` it."""
+    if not below.startswith(f"{place}/"):
+        return []
+    parts = os.path.relpath(below, place).split("/")
+    return [os.path.join(place, *parts[:i]) for i in range(len(parts))]
 
 
 def reach_python() -> None:
@@ -106,14 +131,12 @@ def _step_down() -> None:
 
 def private_namespaces() -> bool:
     """Mounts, IPC and network of our own, where the kernel lets an unprivileged user have them."""
-    uid, gid = os.getuid(), os.getgid()
     try:
-        kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWNET)
-        for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(line)
+        kernel.user_namespace(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWNET)
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
         _mount_tmp(1 << 20)
+        for path in _packages():
+            kernel.mount("tmpfs", path, "tmpfs", kernel.MS_RDONLY, "mode=755,size=4k")
         return True
     except OSError:
         return False
@@ -126,10 +149,14 @@ def _mount_tmp(size: int) -> None:
 
 def confine(limits: dict[str, Any], setting: dict[str, Any]) -> None:
     """What the child does to itself before it reads its job."""
-    writable = ["/dev/null"]
+    writable, others = ["/dev/null"], setting["others"]
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.one_arena()
+    threading.stack_size(THREAD_STACK)
     if setting["private_tmp"]:
-        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else our own /proc/self is not ours to write
+        kernel.user_namespace(kernel.CLONE_NEWNS)  # threads are counted in it: the neighbours' are not ours
+        others = 1
         _mount_tmp(limits["files"])
         writable.append(TMP)
         os.chdir(TMP)
@@ -140,14 +167,14 @@ def confine(limits: dict[str, Any], setting: dict[str, Any]) -> None:
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_NPROC: setting["others"] + limits["threads"],
+        resource.RLIMIT_NPROC: others + limits["threads"],
     }
     for which, bound in bounds.items():
         hard = resource.getrlimit(which)[1]
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(which, (bound, bound))
     if setting["confine"]:
-        kernel.lock_down(setting["readable"], writable, setting["need_landlock"])
+        kernel.lock_down(setting["readable"], writable, setting["listable"], setting["need_landlock"])
 
 
 def _tasks_of(uid: int) -> int:
@@ -193,39 +220,89 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     return (json.loads(data), list(fds)) if data else None
 
 
+@dataclass
+class _Run:
+    """A child: its process, the pipe on which the host awaits its end, with whom it works, and how long all of these slept."""
+
+    pid: int
+    report: int
+    group: int
+    limit: float
+    idle: float = 0.0
+    late: bool = False
+
+    def tell(self, facts: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # a full pipe or a host that no longer listens
+            os.write(self.report, (json.dumps(facts) + "\n").encode())
+
+
+def _asleep(pid: int) -> bool:
+    """Whether no thread of a process runs or would like to."""
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/stat", "rb") as file:
+                if file.read().rpartition(b")")[2].split()[0] not in (b"S", b"I", b"t", b"T"):
+                    return False
+        return True
+    except (OSError, IndexError):
+        return False
+
+
+def _look(runs: dict[int, _Run], seconds: float) -> None:
+    """Count the sleep of those whose whole group sleeps; kill who slept too long; tell the host who naps."""
+    awake = {r.group for r in runs.values() if not _asleep(r.pid)}
+    for pidfd, run in runs.items():
+        if run.group in awake:
+            continue
+        before, run.idle = run.idle, run.idle + seconds
+        if before < NAP <= run.idle:
+            run.tell({"asleep": True})
+        if run.idle > run.limit and not run.late:
+            run.late = True
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
 def serve(control: socket.socket, setting: dict[str, Any]) -> None:
     """Fork for every packet, tell how each child ended, kill those whose report nobody awaits; until the host is gone."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
-    ends: dict[int, tuple[int, int]] = {}  # pidfd -> (pid, report pipe)
+    runs: dict[int, _Run] = {}  # pidfd -> child
     leashes: dict[int, int] = {}  # report pipe -> pidfd
+    looked = time.monotonic()
     while True:
-        for fd, _ in poll.poll():
+        for fd, _ in poll.poll(1000 * TICK if runs else None):
             if fd == control.fileno():
                 packet = _receive(control)
                 if packet is None:
-                    for pidfd in ends:
+                    for pidfd in runs:
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                     return
-                _start(packet, control, setting, poll, ends, leashes)
-            elif fd in ends:
-                pid, report = ends.pop(fd)
-                _, status, usage = os.wait4(pid, 0)
-                facts = {"code": os.waitstatus_to_exitcode(status), "cpu": usage.ru_utime + usage.ru_stime}
-                with contextlib.suppress(OSError):  # a full pipe or a host that no longer listens
-                    os.write(report, json.dumps(facts).encode())
-                poll.unregister(fd)
-                if report in leashes:
-                    poll.unregister(report)
-                    del leashes[report]
-                os.close(fd)
-                os.close(report)
+                _start(packet, control, setting, poll, runs, leashes)
+            elif fd in runs:
+                _finish(fd, poll, runs, leashes)
             elif fd in leashes:  # the host let go
                 signal.pidfd_send_signal(leashes.pop(fd), signal.SIGKILL)
                 poll.unregister(fd)
+        now = time.monotonic()
+        if now - looked >= TICK:
+            _look(runs, min(now - looked, 2 * TICK))
+            looked = now
 
 
-def _start(packet, control, setting, poll, ends, leashes) -> None:
+def _finish(pidfd: int, poll: select.poll, runs: dict[int, _Run], leashes: dict[int, int]) -> None:
+    run = runs.pop(pidfd)
+    _, status, usage = os.wait4(run.pid, 0)
+    spent = usage.ru_utime + usage.ru_stime
+    run.tell({"code": os.waitstatus_to_exitcode(status), "cpu": spent, "late": run.late})
+    poll.unregister(pidfd)
+    if run.report in leashes:
+        poll.unregister(run.report)
+        del leashes[run.report]
+    os.close(pidfd)
+    os.close(run.report)
+
+
+def _start(packet, control, setting, poll, runs, leashes) -> None:
     order, (report, *fds) = packet
     pid = os.fork()
     if pid == 0:
@@ -234,7 +311,7 @@ def _start(packet, control, setting, poll, ends, leashes) -> None:
     for fd in fds:
         os.close(fd)
     pidfd = os.pidfd_open(pid)
-    ends[pidfd] = (pid, report)
+    runs[pidfd] = _Run(pid, report, order["group"], order["limits"]["idle"] or order["limits"]["seconds"])
     leashes[report] = pidfd
     poll.register(pidfd, select.POLLIN)
     poll.register(report, 0)  # hang-ups alone
@@ -243,17 +320,21 @@ def _start(packet, control, setting, poll, ends, leashes) -> None:
 def main(control_fd: int, options: dict[str, Any]) -> None:
     """Prepare, say hello to the host, serve. With `exec`: only step down from root and hand over to that command."""
     control = socket.socket(fileno=control_fd)
+    os.umask(0o022)  # what we make for a program to stand in, it must be able to enter
     try:
         if os.geteuid() == 0:
             _step_down()
         if options.get("exec"):
             os.set_inheritable(control_fd, True)
             os.execve(options["exec"][0], options["exec"], {})
+        private = options["confine"] and private_namespaces()
+        shown, listed = readable(hidden=private)
         setting = {
             "confine": options["confine"],
             "need_landlock": options["need_landlock"],
-            "readable": readable(),
-            "private_tmp": options["confine"] and private_namespaces(),
+            "readable": shown,
+            "listable": listed,
+            "private_tmp": private,
             "others": 2 + _tasks_of(os.getuid()),
         }
         if options["need_landlock"] and options["confine"] and not kernel.landlock_version():

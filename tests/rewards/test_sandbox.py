@@ -242,6 +242,112 @@ def test_limits_cannot_be_raised(box: Sandbox) -> None:
     assert box.run(code).status == "error"
 
 
+@pytest.fixture(scope="module")
+def mailbox():
+    """A datagram socket of the host's, for everybody, as syslog's is."""
+    path = f"/var/tmp/logpi-mail-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(path)
+        os.chmod(path, 0o777)
+        server.setblocking(False)
+        yield path, server
+    os.unlink(path)
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "a.sendto(b'x', PATH)",
+        "a.sendmsg([b'x'], [], 0, PATH)",
+        "a.sendmsg([b'x'])",
+        "socket.send_fds(a, [b'x'], [0])",
+        "a.connect(PATH)",
+        "a.setsockopt(socket.SOL_SOCKET, 26, b'\\0' * 16)",  # SO_ATTACH_FILTER
+        "a.setsockopt(socket.SOL_SOCKET, 50, 0)",  # SO_ATTACH_BPF
+    ],
+)
+def test_no_word_and_no_file_to_a_socket_of_the_host(box: Sandbox, mailbox, attempt: str) -> None:
+    path, server = mailbox
+    pair = f"import socket\nPATH = {path!r}\na, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+    result = box.run(pair + attempt)
+    assert result.status == "error" and "PermissionError" in result.stderr
+    with pytest.raises(BlockingIOError):
+        server.recv(1)
+
+
+def test_a_program_may_talk_to_itself(box: Sandbox) -> None:
+    """asyncio wakes itself through a pair of sockets."""
+    assert box.run("import socket\na, b = socket.socketpair()\na.sendall(b'hi')\nprint(b.recv(9))").stdout == "b'hi'\n"
+    code = "import asyncio\nasync def f():\n await asyncio.sleep(0.01)\n return await asyncio.to_thread(int, '5')\nprint(asyncio.run(f()))"
+    assert box.run(code).stdout == "5\n"
+
+
+def test_packages_are_not_to_be_read(box: Sandbox) -> None:
+    """Those beside the standard library are there, and shut."""
+    import sysconfig
+
+    stdlib, base = sysconfig.get_path("stdlib"), {"base": sys.base_prefix, "platbase": sys.base_prefix}
+    packages = sysconfig.get_path("purelib", vars=base)
+    files = [str(p) for p in Path(packages).rglob("*.py")][:1]
+    if not files:
+        pytest.skip("this Python has no packages of its own")
+    assert box.run(f"print(open({files[0]!r}).read())").status == "error"
+    assert box.run(f"print(len(open({stdlib + '/textwrap.py'!r}).read()))").status == "ok"
+    assert (
+        box.run("import lzma, email.mime.text, xml.dom.minidom, zoneinfo; print(zoneinfo.ZoneInfo('UTC'))").stdout
+        == "UTC\n"
+    )
+
+
+def test_the_threads_of_a_neighbour_are_not_ours(box: Sandbox) -> None:
+    flood = (
+        "import threading, time\nthreading.stack_size(32768)\nfor i in range(3000):\n"
+        " try: threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n except RuntimeError: pass\ntime.sleep(1)"
+    )
+    honest = (
+        "import threading, time\nts = [threading.Thread(target=time.sleep, args=(0.2,)) for _ in range(32)]\n"
+        "for t in ts: t.start()\nfor t in ts: t.join()\nprint('done')"
+    )
+    if not box.facts["private_tmp"]:
+        pytest.skip("no user namespaces here: threads are counted for all programs together")
+    with ThreadPoolExecutor(4) as threads:
+        hostile = [threads.submit(box.run, flood) for _ in range(2)]
+        time.sleep(0.5)
+        assert [r.stdout for r in threads.map(box.run, [honest] * 3)] == ["done\n"] * 3
+        assert all(h.result().status == "ok" for h in hostile)
+
+
+@pytest.mark.parametrize("wall", WALLS)
+def test_any_umask(wall: str) -> None:
+    before = os.umask(0o077)
+    made = Sandbox(wall)
+    try:
+        assert made.run("import os; open('x', 'w').close() if os.access('.', os.W_OK) else 0; print(1)").stdout == "1\n"
+    except SandboxError as error:
+        if wall == "bubblewrap" and "bubblewrap" in str(error):
+            pytest.skip(str(error))
+        raise
+    finally:
+        os.umask(before)
+        made.close()
+
+
+def test_without_namespaces_it_works_too(monkeypatch) -> None:
+    """As in containers that forbid them: no private /tmp, and Landlock as the wall."""
+    real = host_module._sources
+    edited = [(n, s.replace("kernel.user_namespace(", "kernel.no_namespace(")) for n, s in real()]
+    edited = [(n, s + "\ndef no_namespace(_):\n    raise OSError\n" if n.endswith(".kernel") else s) for n, s in edited]
+    monkeypatch.setattr(host_module, "_sources", lambda: edited)
+    made = Sandbox("landlock")
+    made.start()
+    assert made.facts["private_tmp"] is False
+    assert made.run("print(1)").stdout == "1\n" and made.run("open('/tmp/x', 'w')").status == "error"
+    assert made.judge("class A:\n x = 3", ["assert A().x == 3"]).status == "ok"
+    read = "import sysconfig, pathlib\nfor p in pathlib.Path(sysconfig.get_path('purelib')).glob('*/*.py'):\n print(p.read_text())"
+    assert made.run(read).stdout == "" and made.run("import email.mime.text").status == "ok"
+    made.close()
+
+
 # --- the sandbox itself -------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,164 @@
+"""What a row demands of its program: the forms in which data sets publish tests, read once and refused where they say nothing.
+
+    tests                                        example data sets
+    a text with asserts or `def check(f)`        HumanEval (`test`, `entry_point`, `prompt`)
+    unittest's classes, pytest's functions       KodCode
+    a list of asserts                            MBPP (`test_list`, `test_setup_code`)
+    {"inputs": […], "outputs": […]}              APPS, TACO (`fn_name`: a function's arguments and value; else stdin, stdout)
+    [{"input": …, "output": …}, …]               the same, one by one
+
+Left out: running them (`code.py`), and which column they stand in.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from logpi.sandbox.checks import fault, free_names, is_check
+
+__all__ = ["Demands"]
+
+# What APPS's own judge lets pass: JSON has no tuples, and its outputs are often wrapped in a list; and a last digit of a float.
+_SAME = """
+def _same(got, wanted):
+    if isinstance(wanted, float) or isinstance(got, float):
+        numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (got, wanted))
+        return got == wanted or (numbers and abs(got - wanted) <= 1e-9 * max(abs(got), abs(wanted)))
+    if isinstance(wanted, list):
+        return isinstance(got, (list, tuple)) and len(got) == len(wanted) and all(map(_same, got, wanted))
+    if isinstance(wanted, dict):
+        return isinstance(got, dict) and {str(k): k for k in got}.keys() == wanted.keys() and all(
+            _same(v, wanted[str(k)]) for k, v in got.items())
+    return type(got) == type(wanted) and got == wanted
+"""
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What a row demands of its program.
+
+    Attributes:
+        sources: Python tests. pairs: standard input and the output expected for it. setup: Python that comes before the tests.
+        entry_point: the function under test, if it has one name. classes: names that are classes of the program's.
+    """
+
+    sources: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    setup: str = ""
+    entry_point: str = ""
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, value: Any, setup: str = "", entry_point: str = "", prompt: str = "") -> Demands:
+        """From a data set's column (see this module's first lines). `prompt`: names what a `check(candidate)` is for if nothing else does.
+
+        Raises:
+            ValueError: none of these forms, or tests that would pass every program.
+        """
+        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            value = _loaded(value)
+        if isinstance(value, Mapping) and isinstance(value.get("test_cases"), Sequence):
+            value = value["test_cases"]
+        classes = tuple(re.findall(r"\bclass[ \t]+`?([A-Z]\w*)", prompt))
+        if isinstance(value, Mapping) and {"inputs", "outputs"} <= set(value):
+            return _pairs(value["inputs"], value["outputs"], value.get("fn_name") or "", setup)
+        if not isinstance(value, str | Sequence):
+            raise ValueError(f"expected asserts, or inputs and outputs, got {str(value)[:60]!r}")
+        if not isinstance(value, str) and value and all(isinstance(v, Mapping) for v in value):
+            names = {str(v.get("fn_name") or "") for v in value}
+            if len(names) > 1:
+                raise ValueError(f"tests of several functions in one row: {', '.join(sorted(names))}")
+            return _pairs([v["input"] for v in value], [v["output"] for v in value], names.pop(), setup)
+        texts = [value] if isinstance(value, str) else list(value)
+        if not all(isinstance(t, str) for t in texts):
+            raise ValueError(f"expected asserts, or inputs and outputs, got {str(value)[:60]!r}")
+        return cls(_texts(texts, setup, entry_point, prompt), (), setup, entry_point, classes)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What the program has to define, as far as the tests say."""
+        if self.entry_point:
+            return frozenset({self.entry_point.rpartition(".")[2]})
+        return frozenset(n for s in self.sources for n in free_names(ast.parse(s), ast.parse(self.setup)))
+
+
+def _loaded(text: str) -> Any:
+    """A text that holds JSON; a list of asserts in Python's own notation stays a text."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        try:
+            ast.parse(text)
+        except SyntaxError:
+            raise ValueError(f"neither JSON nor Python: {error}") from None
+        return text
+
+
+def _texts(texts: Sequence[str], setup: str, entry_point: str, prompt: str) -> tuple[str, ...]:
+    """Python tests, each with what has to come before it; refused if all of them together check nothing."""
+    try:
+        ast.parse(setup)
+        for text in texts:
+            ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"the tests are not Python: {error}") from None
+    whole = "\n".join(texts)
+    called = _call_of_check(ast.parse(whole), entry_point, prompt)
+    if reason := fault(whole + called, setup, entry_point):
+        raise ValueError(reason)
+    made: list[str] = []
+    begun = ""
+    for text in texts:
+        begun += text if not begun else f"\n{text}"
+        if len(texts) == 1 or any(is_check(s) for s in ast.walk(ast.parse(text)) if isinstance(s, ast.stmt)):
+            made.append(begun)
+            begun = ""
+    rest = f"\n{begun}" if begun else ""
+    return (*made[:-1], made[-1] + rest + called)
+
+
+def _call_of_check(tree: ast.Module, entry_point: str, prompt: str) -> str:
+    """`check(f)` where the tests define it and leave the call to others, as HumanEval's do."""
+    check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+    used = any(isinstance(n, ast.Name) and n.id == "check" for n in ast.walk(tree))
+    if check is None or (used and not entry_point):
+        return ""
+    if not check.args.args:
+        return "" if used else "\ncheck()"
+    named = entry_point or next(reversed(re.findall(r"^def[ \t]+(\w+)[ \t]*\(", prompt, re.MULTILINE)), "")
+    if not named:
+        raise ValueError("they define check(candidate) and nothing says for which function: give entry_point")
+    return f"\ncheck({named})"
+
+
+def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str) -> Demands:
+    """Inputs and outputs of a function, or of a script."""
+    if len(inputs) != len(outputs):
+        raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs")
+    if not inputs:
+        raise ValueError("they check nothing: no inputs")
+    if not name:
+        return Demands((), tuple((_lines(i), _lines(o)) for i, o in zip(inputs, outputs)))
+    pairs = [(_arguments(i), _value(i, o)) for i, o in zip(inputs, outputs)]
+    wrapped = all(isinstance(o, list) and len(o) == 1 for _, o in pairs)
+    tests = (f"_got = {name}(*{i!r}); assert _same(_got, {o!r})" for i, o in pairs)
+    tests = (t + f" or _same(_got, {o[0]!r})" if wrapped else t for t, (_, o) in zip(tests, pairs))
+    return Demands(tuple(tests), (), _SAME + setup, name)
+
+
+def _arguments(given: Any) -> list[Any]:
+    """A function's arguments: a list, or JSON, one a line."""
+    return [json.loads(line) for line in given.splitlines() if line.strip()] if isinstance(given, str) else list(given)
+
+
+def _value(given: Any, wanted: Any) -> Any:
+    return json.loads(wanted) if isinstance(given, str) and isinstance(wanted, str) else wanted
+
+
+def _lines(text: Any) -> str:
+    return text if isinstance(text, str) else "\n".join(map(str, text)) if isinstance(text, Sequence) else str(text)

@@ -1,0 +1,71 @@
+"""What one side does with an object of its own when the other asks: the other end of a mirror (`mirrors.py`).
+
+Left out: which objects may be asked for what (`peer.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import Any
+
+from logpi.sandbox.mirrors import SPECIALS
+from logpi.sandbox.plain import held, plain_base
+
+__all__ = ["operate"]
+
+_SLICE = 0.01  # seconds for which what is awaited runs here before others there have their turn
+
+
+def operate(peer: Any, op: str, thing: Any, args: list[Any], named: dict[str, Any]) -> Any:
+    """Do what the other side asks of an object of this one."""
+    match op:
+        case "call":
+            return thing(*args, **named)
+        case "get":
+            return getattr(thing, args[0])
+        case "set":
+            return setattr(thing, args[0], args[1])
+        case "del":
+            return delattr(thing, args[0])
+        case "method":
+            return getattr(thing, args[0])(*args[1:], **named)
+        case "special" if args[0] in SPECIALS:
+            return getattr(type(thing), args[0])(thing, *args[1:])
+        case "data":
+            return held(plain_base(type(thing)) or object, thing)
+        case "isinstance":
+            return isinstance(args[0], thing)
+        case "issubclass":
+            return issubclass(args[0], thing)
+        case "dir":
+            return dir(thing)
+        case "copy":
+            return copy.copy(thing)
+        case "deepcopy":
+            return copy.deepcopy(thing)
+        case "start":
+            return _start(peer, thing)
+        case "poll":
+            return _poll(peer, args[0])
+        case "cancel":
+            return peer.tasks[1][args[0]].cancel()
+    raise ValueError(f"no operation {op!r}")
+
+
+async def _whole(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def _start(peer: Any, thing: Any) -> int:
+    if peer.tasks is None:
+        peer.tasks = (asyncio.new_event_loop(), {})
+    loop, tasks = peer.tasks
+    tasks[len(tasks)] = loop.create_task(_whole(thing))
+    return len(tasks) - 1
+
+
+def _poll(peer: Any, number: int) -> tuple[bool, Any]:
+    loop, tasks = peer.tasks
+    loop.run_until_complete(asyncio.wait([tasks[number]], timeout=_SLICE))
+    return (True, tasks[number].result()) if tasks[number].done() else (False, None)

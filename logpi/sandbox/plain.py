@@ -1,0 +1,140 @@
+"""The types that cross between a program and its tests as copies, how each is written and rebuilt, and the classes that both sides have.
+
+Exact types alone: a subclass of the program's own is an object with this data (`mirrors.py`). Left out: None, booleans, numbers, texts
+and lists, which JSON has itself.
+"""
+
+from __future__ import annotations
+
+import array
+import datetime
+import pathlib
+import sys
+import types
+import uuid
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+__all__ = [
+    "PLAIN",
+    "TAGS",
+    "Unspeakable",
+    "held",
+    "is_plain",
+    "plain_base",
+    "rebuilt",
+    "shared_name",
+    "shared_type",
+    "tagged",
+]
+
+
+class Unspeakable(ValueError):
+    """The tests want what cannot cross. Nothing that the program sends raises this: it is the tests' fault."""
+
+
+def _items(d: Any) -> list[list[Any]]:
+    return [list(i) for i in dict.items(d)]
+
+
+def _pairs(items: list[Any]) -> Any:
+    return ((k, v) for k, v in items)
+
+
+def _default(d: Any) -> list[Any]:
+    return [d.default_factory, _items(d)]
+
+
+# type -> (its parts, or its text; the type from them)
+PLAIN: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    tuple: (list, tuple),
+    dict: (_items, lambda items: dict(_pairs(items))),
+    set: (list, set),
+    frozenset: (list, frozenset),
+    deque: (lambda d: [d.maxlen, list(d)], lambda parts: deque(parts[1], parts[0])),
+    range: (lambda r: [r.start, r.stop, r.step], lambda parts: range(*parts)),
+    Counter: (_items, lambda items: Counter(dict(_pairs(items)))),
+    OrderedDict: (_items, lambda items: OrderedDict(_pairs(items))),
+    defaultdict: (_default, lambda parts: defaultdict(parts[0], _pairs(parts[1]))),
+    bytes: (bytes.hex, bytes.fromhex),
+    bytearray: (bytearray.hex, bytearray.fromhex),
+    complex: (repr, complex),
+    Decimal: (str, Decimal),
+    Fraction: (lambda q: f"{q.numerator}/{q.denominator}", Fraction),
+    datetime.datetime: (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
+    datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
+    datetime.time: (datetime.time.isoformat, datetime.time.fromisoformat),
+    datetime.timedelta: (lambda d: [d.days, d.seconds, d.microseconds], lambda parts: datetime.timedelta(*parts)),
+    pathlib.PosixPath: (str, pathlib.PosixPath),
+    pathlib.PurePosixPath: (str, pathlib.PurePosixPath),
+    uuid.UUID: (str, uuid.UUID),
+    array.array: (lambda a: [a.typecode, a.tolist()], lambda parts: array.array(*parts)),
+    slice: (lambda s: [s.start, s.stop, s.step], lambda parts: slice(*parts)),
+    type(...): (lambda _: [], lambda _: ...),
+    type(NotImplemented): (lambda _: [], lambda _: NotImplemented),
+}
+# base -> what an instance of a class derived from it holds, whatever that class says of itself
+_HELD: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    tuple: lambda t: tuple.__getitem__(t, slice(None)),
+    list: list.copy,
+    dict: lambda d: dict(dict.items(d)),
+    set: lambda s: set().union(s),
+    frozenset: lambda s: frozenset().union(s),
+}
+_TYPES = {t.__name__: t for t in vars(types).values() if isinstance(t, type)}  # `function` and others without a place
+TAGS = {kind.__name__: kind for kind in PLAIN}
+
+
+def tagged(value: Any) -> tuple[str, Any]:
+    """The tag of a value's type, and its parts or text."""
+    return type(value).__name__, PLAIN[type(value)][0](value)
+
+
+def held(base: type, value: Any) -> Any:
+    """The plain data of an instance of a class that is derived from a plain type."""
+    return _HELD.get(base, base)(value)
+
+
+def rebuilt(tag: str, parts: Any) -> Any:
+    return PLAIN[TAGS[tag]][1](parts)
+
+
+def is_plain(value: Any) -> bool:
+    return value is None or type(value) in PLAIN or type(value) in (bool, int, float, str, list)
+
+
+def shared_name(value: Any) -> str | None:
+    """The name by which the other side knows a class of the language or its library."""
+    if not isinstance(value, type):
+        return None
+    if _TYPES.get(value.__name__) is value:
+        return f"types.{value.__name__}"
+    name = f"{value.__module__}.{value.__qualname__}"
+    try:
+        return name if shared_type(name) is value else None
+    except (ValueError, ImportError):
+        return None
+
+
+def shared_type(name: str) -> type:
+    """The class of that name. Raises ValueError if there is none."""
+    module, _, last = name.rpartition(".")
+    if module == "types" and last in _TYPES:
+        return _TYPES[last]
+    if module not in ("builtins", *sys.modules) or module.partition(".")[0] not in sys.stdlib_module_names:
+        raise ValueError(f"no class {name}")
+    found = vars(sys.modules[module]).get(last)
+    if not isinstance(found, type):
+        raise ValueError(f"no class {name}")
+    return found
+
+
+def plain_base(kind: type) -> type | None:
+    """The plain type that a class is derived from, if it is."""
+    return next((b for b in kind.__mro__ if b in PLAIN or b in (int, float, str, list)), None)
