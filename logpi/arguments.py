@@ -292,7 +292,11 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str = "") -
 
 
 def given(cls: type, argv: Sequence[str], prog: str, description: str = "") -> dict[str, Any]:
-    """What `argv` says of the dataclass `cls`, by name: nothing is filled in, nothing is missing. Raises SystemExit as `parse`."""
+    """What `argv` says of the dataclass `cls`, by name; nothing is filled in, nothing is missing.
+
+    Raises:
+        SystemExit: as `parse`.
+    """
     return _given(_Parser(prog=prog, description=description, formatter_class=_formatter), _options(cls), argv)
 
 
@@ -334,7 +338,8 @@ def from_json(cls: type[T], saved: Mapping[str, Any]) -> T:
     """The arguments that `to_json` saved. What is missing (an older version's run) takes its default.
 
     Raises:
-        UserError: an unknown name, a value of the wrong type, a required one missing, or values that do not go together.
+        UserError: an unknown name, a value of the wrong type, a required one missing, or values
+            that do not go together.
     """
     options = {o.name: o for o in _options(cls)}
     for name in saved:

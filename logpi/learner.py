@@ -54,7 +54,8 @@ class Learner:
         policy: an `nn.Module` that is a `logpi.types.Policy`.
         algorithm: from `logpi.algorithm(name)`.
         optimizer: learning rate and its schedule.
-        total: number of updates of the run, for the schedule; one that went on to another total follows its schedule from there.
+        total: number of updates of the run, for the schedule. A run that goes on to another total
+            follows the schedule of that total from there.
         reference: frozen policy for the KL penalty; made as a copy of `policy` when the algorithm needs one and none is given.
         refresh: set the reference to the policy every so many updates (0: never).
         trust: see `Trust`.
@@ -165,12 +166,14 @@ class Learner:
         self.objective = self.objective.restore(state["controls"])
 
     def _stretch(self, before: int) -> None:
-        """Schedules are those of a run of `total` updates, as if it had been asked for at the start: what that changes now is said."""
+        """Schedules are those of `total` updates, as if asked for at the start: a jump is said."""
         then, now = (min(1.0, self.updates / total) for total in (before, self.total))
         rates = [self.rates.rate(self.updates, progress) for progress in (now, then)]
         if rates[0] != rates[1] or self.objective.at(now) != self.objective.at(then):
-            notices.warning("schedules are now those of %d updates, not of %d: the learning rate goes on at %.3g, where it was %.3g",
-                            self.total, before, *rates)  # fmt: skip
+            notices.warning(
+                "schedules are now those of %d updates, not of %d: the learning rate goes on at %.3g, "
+                "where it was %.3g", self.total, before, *rates,
+            )  # fmt: skip
 
 
 def _combine(steps: list[dict[str, float]]) -> dict[str, float]:

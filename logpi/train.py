@@ -88,7 +88,8 @@ def train(
         save_every: steps between checkpoints. One is written at the end, and on Ctrl-C, in any case.
         shown: names of the numbers on the progress line.
     Raises:
-        RunError: the disk failed; the last good checkpoint is intact. Or the run's checkpoints cannot be gone on from, or have more steps.
+        RunError: the disk failed; the last good checkpoint is intact. Or the run's checkpoints cannot
+            be gone on from, or have more steps.
     """
     loop = _Loop()
     start = _resume(run, rollout, learner, loop, steps)
@@ -173,7 +174,7 @@ def _state(rollout: Rollout, learner: Learner, loop: _Loop) -> dict[str, Any]:
 
 
 def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop, steps: int) -> int:
-    """Put everything back to the latest checkpoint; the number of steps done. What it cannot put back it leaves as it is."""
+    """Put everything back to the latest checkpoint; the number of steps done."""
     found = run.latest()
     if found is None:
         again = max((r["step"] for r in read_metrics(run.path)), default=0)
@@ -183,7 +184,10 @@ def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop, steps: in
         return 0
     step, state = found
     if step > steps:
-        raise RunError(f"{run.path} has {step} updates, more than the {steps} that it shall have: ask for more, or leave it as it is")
+        raise RunError(
+            f"{run.path} has {step} updates, more than the {steps} that it shall have: ask for more, or "
+            "leave it as it is"
+        )
     try:
         _check_alike(_state(rollout, learner, loop), state)
         learner.load_state_dict(state["learner"])
@@ -191,7 +195,10 @@ def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop, steps: in
         loop.load_state_dict(state["loop"])
         load_rng_state(state["rng"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise RunError(f"the checkpoint of step {step} in {run.path} is of another model or version: {type(error).__name__}: {error}") from error
+        raise RunError(
+            f"the checkpoint of step {step} in {run.path} is of another model or version: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     lost = sorted(set(range(1, step + 1)) - {r["step"] for r in read_metrics(run.path)})
     if lost:
         notices.warning("%s has lost %d of %d steps, the first of them step %d; the run goes on without their numbers",
@@ -201,7 +208,11 @@ def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop, steps: in
 
 
 def _check_alike(mine: Any, saved: Any) -> None:
-    """Where a state has a number or a dict now, what a checkpoint has must be one too. Raises TypeError, ValueError."""
+    """Where a state has a number or a dict now, a checkpoint must have one too.
+
+    Raises:
+        TypeError, ValueError, AttributeError: it has not.
+    """
     if isinstance(mine, dict):
         for key in mine.keys() & saved.keys():
             _check_alike(mine[key], saved[key])
@@ -213,8 +224,10 @@ def _check_alike(mine: Any, saved: Any) -> None:
 
 @contextmanager
 def _stop_on_signal(note: Callable[[str], None]) -> Iterator[list[int]]:
-    """The first Ctrl-C (or SIGTERM) lets the step end and be saved, and says so; the second one interrupts at once. Gives a list of
-    the signals that came."""
+    """The first Ctrl-C (or SIGTERM) lets the step end and be saved; the second interrupts at once.
+
+    Gives a list of the signals that came.
+    """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield came

@@ -110,7 +110,9 @@ class RunArguments:
         (), help="besides JSON lines and TensorBoard: wandb, trackio, mlflow", nargs="*", changeable=True
     )
     resume: Path | None = option(
-        None, help="go on with this run, exactly where it was; --save-every and what else may change can be given anew", saved=False
+        None,
+        help="go on with this run, exactly where it was; --save-every, --trackers, … may change",
+        saved=False,
     )
     repeat: Path | None = option(None, help="begin anew with this run's arguments (`logpi repeat`)", saved=False)
     trust: bool = option(False, help="with either: run the code that a stranger's run names", saved=False)
@@ -218,12 +220,18 @@ def settle(run: Run, outcome: Outcome) -> None:
         text = f"stopped after step {outcome.step}; go on with: logpi {run.command} --resume {run.path}"
         raise Stopped(text, outcome.stopped)
     if outcome.step and outcome.skipped >= outcome.step:
-        raise UserError(f"no gradient was finite in any of the {outcome.step} steps of {run.path}, so nothing was learned and there is "
-                        "no model: begin anew with a lower learning rate, and look at the losses in its metrics.jsonl")  # fmt: skip
+        raise UserError(
+            f"no gradient was finite in any of the {outcome.step} steps of {run.path}, so nothing was "
+            "learned and there is no model: begin anew with a lower learning rate, and look at the "
+            "losses in its metrics.jsonl"
+        )
 
 
 def finish(run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names: Sequence[Any]) -> None:
-    """Save the model, draw the curves, say where everything is. After a collapse the best checkpoint is the model. Raises as `settle`."""
+    """Save the model, draw the curves, say where everything is. Raises as `settle`.
+
+    After a collapse the best checkpoint is the model.
+    """
     settle(run, outcome)
     best = run.best() if outcome.collapsed else None
     if best is not None:
@@ -234,7 +242,10 @@ def finish(run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names
 
 
 def drawn(run: Run, names: Sequence[Any]) -> str:
-    """Draw a run's curves; a line that says where they are, or why there are none: the model is worth more than its picture."""
+    """Draw a run's curves; a line that says where they are, or why there are none.
+
+    It never fails: the model is worth more than its picture.
+    """
     from logpi.runs.plots import curves
 
     try:
@@ -262,7 +273,9 @@ def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
 
 
 def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
-    """Run a job as part of a chain, unless it is done already; go on with it if it was stopped. Its model, and the seconds it took.
+    """Run a job as part of a chain, unless it is done already; go on with it if it was stopped.
+
+    Returns its model, and the seconds it took.
 
     Raises:
         Stopped: a signal ended it, and so ends the chain.

@@ -199,4 +199,6 @@ class Chain:
         try:
             runs(replace(arguments, resume=self.out / stage.name) if begun else arguments)  # type: ignore[type-var]
         except Stopped as stopped:  # the job names its own way to go on; the chain's is better
-            raise Stopped(f"stopped in stage {stage.name}; go on with: logpi r1 --resume {self.out}", stopped.signal) from None
+            raise Stopped(
+                f"stopped in stage {stage.name}; go on with: logpi r1 --resume {self.out}", stopped.signal
+            ) from None

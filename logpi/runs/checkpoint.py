@@ -68,7 +68,8 @@ def load(directory: str | Path, step: int | None = None) -> Any:
     """What `save` was given; tensors on the CPU. `step`: that it must say it is of.
 
     Raises:
-        Damaged: it is not whole: a file is missing, of another size or with other contents, or the step is another.
+        Damaged: it is not whole: a file is missing, of another size or with other contents, or the
+            step is another.
         RunError: it cannot be read: permission, an I/O error, ….
     """
     directory = Path(directory)

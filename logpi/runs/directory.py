@@ -16,11 +16,11 @@
 
 To resume: `step, state = run.latest()`, then `run.rewind(step)`. What was logged after `step` is dropped, so that the
 files of a resumed run equal those of one that was never stopped, but for the metrics that measure time.
-A run is written in place, so nothing in it may be a link: going on with it never touches a file elsewhere.
+A run is written in place, so nothing in it may be a link: going on never touches a file elsewhere.
 
 Reading a run needs none of this and takes no lock: `read_metrics(path)`, `checkpoint.load(...)`, the JSON files.
-Left out: what is in a state, when to write one (`train`), which checkpoints are kept (`history`), whose run it is (`trust`), and
-drawing (`plots`).
+Left out: what is in a state, when to write one (`train`), which checkpoints are kept (`history`),
+whose run it is (`trust`), and drawing (`plots`).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_arguments(path: str | Path) -> tuple[str, dict[str, Any]]:
 
 
 def allow(path: Path, trusted: bool) -> None:
-    """Raises UserError if a run's arguments name code, the user neither made it nor trusts it, and does not say yes."""
+    """Raises UserError if a run's arguments name code and the user neither made nor trusts it."""
     trust.allow(path, _record(path), trusted)
 
 
@@ -119,15 +119,15 @@ class Run:
         return cls(path, held, trackers)
 
     @classmethod
-    def open(
-        cls, path: str | Path, trackers: Sequence[str] = (), arguments: Mapping[str, Any] | None = None
-    ) -> Run:
+    def open(cls, path: str | Path, trackers: Sequence[str] = (), arguments: Mapping[str, Any] | None = None) -> Run:
         """A run to go on with. Clears what a killed writer left; says so if the software has changed since.
 
         Args:
-            arguments: of the run from when it goes on (`rewind`), or has done its work. Default: as they were.
+            arguments: of the run from when it goes on (`rewind`), or has done its work. Default:
+                as they were.
         Raises:
-            RunError: there is no run, another process is writing it, something in it is a link, or permission is missing.
+            RunError: there is no run, another process is writing it, something in it is a link, or
+                permission is missing.
         """
         path = Path(path)
         check(trackers)
@@ -206,7 +206,9 @@ class Run:
     # ----------------------------------------------------------------------- resuming
 
     def latest(self) -> tuple[int, Any] | None:
-        """The newest sound checkpoint as (step, state), or None if there was never one. A damaged one is put aside with a notice.
+        """The newest sound checkpoint as (step, state), or None if there was never one.
+
+        A damaged one is put aside with a notice.
 
         Raises:
             RunError: it cannot be read, or all are lost or damaged; nothing was changed.
@@ -250,12 +252,14 @@ class Run:
                 raise error
 
     def _check_there(self) -> None:
-        """Raises RunError if the directory was taken away: what is written then would be half a run."""
+        """Raises RunError if the directory was taken away: what is written would be half a run."""
         try:
             (self.path / "arguments.json").stat()
         except (FileNotFoundError, NotADirectoryError):
-            raise RunError(f"{self.path} was removed or renamed while the run was being written, so it ends here; "
-                           "if it is somewhere else now, go on with it there: --resume") from None  # fmt: skip
+            raise RunError(
+                f"{self.path} was removed or renamed while the run was being written, so it ends here; "
+                "if it is somewhere else now, go on with it there: --resume"
+            ) from None
         except OSError:
             pass
 
@@ -277,9 +281,9 @@ def _write_arguments(path: Path, command: str, arguments: Mapping[str, Any]) -> 
 
 
 def refuse_links(run: Path) -> None:
-    """Raises RunError if something in a run is a link, a pipe or a device: to write or clear it would reach elsewhere.
+    """Raises RunError if something in a run is a link, a pipe or a device.
 
-    Models (replaced whole) and a tracker's own directory are not looked into.
+    To write or clear it would reach elsewhere. Models (replaced whole) and a tracker's own directory are not looked into.
     """
     with os.scandir(run) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
@@ -287,9 +291,12 @@ def refuse_links(run: Path) -> None:
                 if entry.name not in ("model", "base", "wandb", "mlruns", "tensorboard"):
                     refuse_links(Path(entry.path))
             elif not entry.is_file(follow_symlinks=False):
-                what = f"a link to {os.readlink(entry.path)}" if entry.is_symlink() else "neither a file nor a directory"
-                raise RunError(f"{entry.path} is {what}, and a run is written and cleared in place: put the real one there (a run as a "
-                               "whole may be reached by a link)")  # fmt: skip
+                kind = "neither a file nor a directory"
+                kind = f"a link to {os.readlink(entry.path)}" if entry.is_symlink() else kind
+                raise RunError(
+                    f"{entry.path} is {kind}, and a run is written and cleared in place: put the real "
+                    "one there (a run as a whole may be reached by a link)"
+                )
 
 
 def refuse_taken(path: Path) -> None:

@@ -1,9 +1,10 @@
 """The checkpoints of a run: which are there, which one to go on from, which to keep.
 
-    checkpoints/step-000010/ …     latest, best     names, for people; `latest` says too that there has been a checkpoint at all
+    checkpoints/step-000010/ …     latest, best: names, for people; and that there was one at all
 
-What cannot be read (an I/O error, lost permission, a disk that is not mounted) may be whole: then nothing is chosen and nothing is
-deleted. What was read and is damaged is passed over and put aside under another name, never deleted.
+What cannot be read (an I/O error, lost permission, a disk that is not mounted) may be whole: then
+nothing is chosen and nothing is deleted. What was read and is damaged is passed over and put aside
+under another name, never deleted.
 Left out: a checkpoint's own files (`checkpoint.py`), and metrics and samples (`directory.py`).
 """
 
@@ -49,10 +50,12 @@ class History:
         return [path for path in self.named() if checkpoint.about(path).get("step") == _step(path)]
 
     def newest(self) -> tuple[int, Any] | None:
-        """The newest sound one as (step, state), those that are damaged put aside with a notice; None if there was never one.
+        """The newest sound one as (step, state); None if there was never one.
+
+        Damaged ones that are newer are put aside with a notice.
 
         Raises:
-            RunError: one cannot be read, or all that there were are lost or damaged. Nothing was changed.
+            RunError: one cannot be read, or all are lost or damaged. Nothing was changed.
         """
         damaged: list[tuple[Path, str]] = []
         for path in reversed(self.named()):
@@ -62,13 +65,14 @@ class History:
                 damaged.append((path, str(error)))
                 continue
             for bad, why in damaged:
-                notices.warning("%s; it is kept as %s, and the run goes back to the one before", why, _aside(bad).name)
+                aside = _aside(bad).name
+                notices.warning("%s; it is kept as %s, and the run goes back to the one before", why, aside)
             return _step(path), state
         if damaged or any((self.run / name).exists() for name in ("latest", "best")):
             why = damaged[0][1] if damaged else f"{self.place} holds no checkpoint any more"
             raise RunError(
-                f"{why}, and there is no other to go on from; nothing was changed. Bring it back (is a disk not mounted?), "
-                f"or begin anew elsewhere: logpi repeat {self.run} --out ANOTHER"
+                f"{why}, and there is no other to go on from; nothing was changed. Bring it back (is a "
+                f"disk not mounted?), or begin anew elsewhere: logpi repeat {self.run} --out ANOTHER"
             )
         return None
 
@@ -97,7 +101,7 @@ class History:
         self._point("best", [x for x in self.whole() if _is_best(x)])
 
     def _point(self, name: str, to: list[Path]) -> None:
-        """`best` and `latest` only repeat what the checkpoints say of themselves: they can never disagree for long."""
+        """They only repeat what the checkpoints say of themselves: they never disagree for long."""
         if to:
             disk.write(self.run / name, f"checkpoints/{to[-1].name}\n".encode())
         else:

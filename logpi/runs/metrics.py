@@ -79,8 +79,11 @@ def _of_a_step(record: Mapping[str, Any]) -> bool:
 
 
 def mend(path: Path, sound: Callable[[dict[str, Any]], bool] = _of_a_step) -> None:
-    """Take out what is no `sound` record: the unfinished last line of a killed writer without a word; anything else is said, and the
-    file as it was is kept beside it."""
+    """Take out what is no `sound` record.
+
+    The unfinished last line of a killed writer goes without a word; anything else is said, and the
+    file as it was is kept beside it.
+    """
     lines = list(_lines(path))
     bad = {i for i, (_, record) in enumerate(lines) if record is None or not sound(record)}
     last = lines[-1][0] if lines else b""
@@ -88,7 +91,8 @@ def mend(path: Path, sound: Callable[[dict[str, Any]], bool] = _of_a_step) -> No
     if bad - torn:
         copy = next(c for n in range(10**6) if not (c := path.with_name(f"{path.name}.damaged{n or ''}")).exists())
         shutil.copyfile(path, copy)
-        notices.warning("%s: %d of %d lines are garbled and left out; as it was, it is kept as %s", path, len(bad), len(lines), copy.name)
+        notices.warning("%s: %d of %d lines are garbled and left out; as it was, it is kept as %s",
+                        path, len(bad), len(lines), copy.name)  # fmt: skip
     if bad:
         write(path, b"".join(line for i, (line, _) in enumerate(lines) if i not in bad))
 

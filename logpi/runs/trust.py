@@ -1,13 +1,15 @@
-"""Whose run a directory is. Its arguments may name code (a reward's file, a command, a module), and it may be somebody else's.
+"""Whose run a directory is: its arguments may name code (a reward's file, a command, a module).
 
-    sign(path, record)    the record with a signature, if its arguments name code: HMAC-SHA256 by the user's own key (mode 0600, outside
-                          of every run) of the record and of the place where the run is
-    allow(path, trust)    passes what names no code, and what is signed; else asks on a terminal, and refuses without one
+    sign    a record whose arguments name code gets a signature: HMAC-SHA256, by the user's own key
+            (mode 0600, outside of every run), of the record and of the place where the run is
+    allow   passes what names no code, and what is signed; asks on a terminal, refuses without one
 
     {"command": "rl", "arguments": {"rewards": ["judge.py:score"], …}, "signature": "5f1c…"}
 
-A run that was moved, copied or edited, or whose key is lost, counts as a stranger's: it is asked for once, and signed when it goes on.
-Left out: models, data and checkpoints, which are read as plain data whoever made them (`policies.loading`, `runs.checkpoint`).
+A run that was moved, copied or edited, or whose key is lost, counts as a stranger's: it is asked
+for once, and signed when it goes on.
+Left out: models, data and checkpoints, which are read as plain data whoever made them
+(`policies.loading`, `runs.checkpoint`).
 """
 
 from __future__ import annotations
@@ -28,19 +30,26 @@ from logpi.errors import UserError
 
 __all__ = ["allow", "code_named", "sign"]
 
-# Rather too much than too little: what matches is asked for. An escape may hide any of them (`--set zero.rewards=["\\u002e…"]`).
+# Rather too much than too little: what matches is asked for. An escape may hide any of them:
+# `--set zero.rewards=["x\\u002epy:f"]` is x.py:f once it is read as JSON.
 _CODE = re.compile(r"\.py\b|\bcommand\b|\bmcp\b|\\[ux]", re.IGNORECASE)
 
 
 def code_named(arguments: Mapping[str, Any]) -> list[str]:
-    """The arguments that name what would be run: a Python file, a command, an MCP server, a module with an environment.
+    """The arguments that name what would be run: a file, a command, an MCP server, a module.
 
     >>> code_named({"env": "mine:Maze-v0", "rewards": ["exact", "judge.py:score"], "model": "m"})
     ['--env mine:Maze-v0', '--rewards judge.py:score']
     """
     texts = [(name, text) for name, value in arguments.items() for text in _texts(value)]
-    found = [(n, t) for n, t in texts if _CODE.search(unicodedata.normalize("NFKC", t)) or (n == "env" and ":" in t)]
+    modules = ("env", "env_options")  # an old Gym's environment is named in an option: env_id=module:Env
+    found = [(n, t) for n, t in texts if _CODE.search(_plain(t)) or (n in modules and ":" in t)]
     return [f"--{name.replace('_', '-')} {text}" for name, text in found]
+
+
+def _plain(text: str) -> str:
+    """As Python reads names: a wide `ｃ` is a `c`."""
+    return unicodedata.normalize("NFKC", text)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -52,7 +61,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def sign(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a run at `path`, signed if its arguments name code (and the user has a place for a key)."""
+    """The record of a run at `path`, signed if its arguments name code (and a key has a place)."""
     key = _key(make=True) if code_named(record["arguments"]) else None
     return dict(record) if key is None else {**record, "signature": _signature(key, path, record)}
 
@@ -61,12 +70,14 @@ def allow(path: Path, record: Mapping[str, Any], trust: bool) -> None:
     """Let a run's arguments be carried out, or not.
 
     Raises:
-        UserError: they name code, the user did not make the run here, does not trust it, and cannot be asked or says no.
+        UserError: they name code, the user did not make the run here, does not trust it, and cannot
+            be asked or says no.
     """
     named = code_named(record["arguments"])
     if not named or trust or _own(path, record):
         return
-    said = f"{path} was not made by you (or was moved or edited since), and its arguments run code: {_shown(named)}"
+    said = f"{path} was not made by you (or was moved or edited since), and its arguments run code: "
+    said += _shown(named)
     if sys.stdin.isatty() and sys.stderr.isatty():
         print(f"{said}\nRun it? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in ("y", "yes"):

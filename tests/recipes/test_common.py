@@ -74,8 +74,14 @@ def test_a_run_goes_on_where_it_was_or_where_it_is_told_to(tmp_path):
     with pytest.raises(UserError, match="unknown device 'gpu'"):
         resumed("--device", "gpu", device="cuda")
     assert read(RL, [f"--resume={tmp_path}"], "rl", "").device == "cuda"
-    for words, fixed in ((["--seed", "1"], "--seed"), (["--device", "cpu", "--lr=1"], "--lr"), (["--repeat", "x"], "--repeat")):
-        with pytest.raises(UserError, match=rf"{fixed} cannot change. --resume takes nothing else but --save-every, .*--steps"):
+    for words, fixed in (
+        (["--seed", "1"], "--seed"),
+        (["--device", "cpu", "--lr=1"], "--lr"),
+        (["--repeat", "x"], "--repeat"),
+    ):
+        with pytest.raises(
+            UserError, match=rf"{fixed} cannot change. --resume takes nothing else but --save-every, .*--steps"
+        ):
             resumed(*words)
     for words in (["--device"], ["--device", "cpu", "more"], ["--sed", "1"]):
         with pytest.raises(SystemExit):

@@ -116,18 +116,24 @@ def test_a_directory_that_is_taken_away_is_one_line(tmp_path: Path, how: str) ->
             return super().__call__()
 
     _, learner = parts()
-    with Run.create(path, "sft", {}) as run, pytest.raises(RunError, match=f"{path} was removed or renamed while the run"):
+    with (
+        Run.create(path, "sft", {}) as run,
+        pytest.raises(RunError, match=f"{path} was removed or renamed while the run"),
+    ):
         train(Thief(learner.policy), learner, run, steps=5)
     assert not path.exists()  # and is not made again, with half of what it had
 
 
-def test_a_directory_that_is_taken_away_between_steps_and_model_is_one_line(tmp_path: Path, model: Path, capsys, monkeypatch) -> None:
+def test_a_directory_that_is_taken_away_between_steps_and_model_is_one_line(
+    tmp_path: Path, model: Path, capsys, monkeypatch
+) -> None:
     def gone(run: Run, outcome: Outcome) -> None:
         shutil.rmtree(run.path)
         (run.path / "held_out.json").write_text("{}")  # what a job writes by itself
 
     monkeypatch.setattr(common, "settle", gone)
-    words = ["sft", "--model", str(model), "--task", "addition", "--rows", "2", "--steps", "1", "--out", str(tmp_path / "run")]
+    words = ["sft", "--model", str(model), "--task", "addition", "--rows", "2", "--steps", "1"]
+    words += ["--out", str(tmp_path / "run")]
     assert main(words) == 2
     assert "was removed or renamed while the run was being written" in capsys.readouterr().err.splitlines()[-1]
 
@@ -149,7 +155,9 @@ def test_a_run_whose_every_step_was_left_out_has_failed(tmp_path: Path) -> None:
     with Run.create(tmp_path / "run", "sft", {}) as run:
         outcome = train(*hopeless(), run, steps=2)
         assert outcome.skipped == 2
-        with pytest.raises(UserError, match=r"no gradient was finite in any of the 2 steps .* begin anew with a lower learning rate"):
+        with pytest.raises(
+            UserError, match=r"no gradient was finite in any of the 2 steps .* begin anew with a lower learning rate"
+        ):
             settle(run, outcome)
     with Run.open(tmp_path / "run") as run:  # the count is the run's, not the call's
         assert train(*hopeless(), run, steps=3).skipped == 3
@@ -177,7 +185,8 @@ def test_a_run_whose_every_step_was_left_out_does_not_exit_0(tmp_path: Path, mod
 
 def test_a_launcher_of_several_processes_is_refused(tmp_path: Path, model: Path, monkeypatch, capsys) -> None:
     """Each would have done the whole experiment."""
-    words = ["sft", "--model", str(model), "--task", "addition", "--rows", "2", "--steps", "1", "--out", str(tmp_path / "run")]
+    words = ["sft", "--model", str(model), "--task", "addition", "--rows", "2", "--steps", "1"]
+    words += ["--out", str(tmp_path / "run")]
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(words) == 2
     said = capsys.readouterr().err

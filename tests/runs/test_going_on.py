@@ -67,7 +67,10 @@ def test_a_schedule_is_that_of_the_longer_run(command: str, home: Path, caplog: 
     assert main([*words, "--steps", "4", "--out", "grown"]) == 0 and not caplog.messages
     assert main([command, "--resume", "grown", "--steps", "8"]) == 0
     (said,) = caplog.messages
-    assert said == "schedules are now those of 8 updates, not of 4: the learning rate goes on at 0.00055, where it was 0.0001"
+    assert (
+        said
+        == "schedules are now those of 8 updates, not of 4: the learning rate goes on at 0.00055, where it was 0.0001"
+    )
     rates = [[r["lr"] for r in read_metrics(home / run) if "lr" in r] for run in ("whole", "grown")]
     assert rates[0][4:] == rates[1][4:] and rates[0][1:4] != rates[1][1:4]
     assert rates[1][4] == pytest.approx(0.00055)  # half-way down a cosine from 1e-3 to 1e-4
@@ -79,7 +82,9 @@ def test_an_environment_s_run_goes_on(home: Path) -> None:
     assert main([*words, "--steps", "192", "--out", "whole"]) == 0
     assert main([*words, "--steps", "96", "--out", "grown"]) == 0
     assert main(["gym", "--resume", "grown", "--steps", "192"]) == 0
-    assert (home / "grown/model/policy.safetensors").read_bytes() == (home / "whole/model/policy.safetensors").read_bytes()
+    assert (home / "grown/model/policy.safetensors").read_bytes() == (
+        home / "whole/model/policy.safetensors"
+    ).read_bytes()
     assert [r["step"] for r in read_metrics(home / "grown") if "loss" in r] == list(range(1, 7))
 
 
@@ -92,13 +97,17 @@ def test_several_seeds_go_on_together(home: Path) -> None:
     assert [r["step"] for r in read_metrics(home / "both/seed-1") if "loss" in r] == [1, 2]
 
 
-def test_fewer_steps_than_there_are_is_refused_and_changes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fewer_steps_than_there_are_is_refused_and_changes_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["sft", "--model", "model", *JOBS["sft"], *RUN, "--steps", "4", "--out", "run"]) == 0
     before = {p: p.read_bytes() for p in (home / "run").rglob("*") if p.is_file()}
     assert main(["sft", "--resume", "run", "--steps", "3"]) == 2
     assert "run has 4 updates, more than the 3 that it shall have" in capsys.readouterr().err.splitlines()[-1]
     after = {p: p.read_bytes() for p in (home / "run").rglob("*") if p.is_file()}
-    assert {p: b for p, b in after.items() if "tensorboard" not in p.parts} == {p: b for p, b in before.items() if "tensorboard" not in p.parts}
+    assert {p: b for p, b in after.items() if "tensorboard" not in p.parts} == {
+        p: b for p, b in before.items() if "tensorboard" not in p.parts
+    }
     assert main(["sft", "--resume", "run"]) == 0
 
 
@@ -118,7 +127,8 @@ def test_what_does_not_go_on_changes_no_argument(home: Path, capsys: pytest.Capt
 ])  # fmt: skip
 def test_what_may_change_is_a_property_of_the_option(cls: type, some: set[str]) -> None:
     found = changeable(cls)
-    assert some <= found.keys() and not found.keys() & {"seed", "lr", "model", "task", "out", "resume", "schedule", "rewards"}
+    fixed = {"seed", "lr", "model", "task", "out", "resume", "schedule", "rewards"}
+    assert some <= found.keys() and not found.keys() & fixed
 
 
 def test_what_may_change_is_said_where_something_else_is_given(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +137,9 @@ def test_what_may_change_is_said_where_something_else_is_given(home: Path, capsy
     assert main(["sft", "--resume", "run", "--lr", "1"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("logpi: a run keeps its own arguments: --lr cannot change. --resume takes nothing else but ")
-    assert said.count("\n") == 1 and all(flag in said for flag in ("--steps", "--save-every", "--eval-every", "--trackers", "--device"))
+    assert said.count("\n") == 1 and all(
+        flag in said for flag in ("--steps", "--save-every", "--eval-every", "--trackers", "--device")
+    )
     assert main(["sft", "--resume", "run", "--save-every", "1", "--eval-every", "3", "--steps", "3"]) == 0
     assert (home / "run/checkpoints/step-000003").is_dir()
 
@@ -140,7 +152,9 @@ def test_what_may_change_is_said_where_something_else_is_given(home: Path, capsy
     (lambda path: path.write_bytes(b"\0" * 512), "has lost 4 of 4 steps"),
     (lambda path: path.write_bytes(path.read_bytes().replace(b'{"step": 2', b'x"step": 2')), "has lost 1 of 4 steps, the first of them step 2"),
 ])  # fmt: skip
-def test_lost_metrics_are_said(home: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], object], says: str) -> None:
+def test_lost_metrics_are_said(
+    home: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], object], says: str
+) -> None:
     assert main(["sft", "--model", "model", *JOBS["sft"], *RUN, "--steps", "4", "--out", "run"]) == 0
     spoil(home / "run/metrics.jsonl")
     assert main(["sft", "--resume", "run", "--steps", "6"]) == 0
@@ -148,7 +162,9 @@ def test_lost_metrics_are_said(home: Path, caplog: pytest.LogCaptureFixture, spo
     assert [r["step"] for r in read_metrics(home / "run")][-2:] == [5, 6]
 
 
-def test_a_run_that_is_ended_before_its_first_checkpoint_begins_anew_and_says_so(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_is_ended_before_its_first_checkpoint_begins_anew_and_says_so(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     words = ["sft", "--model", "model", *JOBS["sft"], "--seed", "3", "--save-every", "50"]
     assert main([*words, "--steps", "4", "--out", "whole"]) == 0
     assert main([*words, "--steps", "4", "--out", "run"]) == 0

@@ -23,7 +23,9 @@ from logpi.runs.metrics import mend
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Steps 1, 2 and 3 with a checkpoint each, of which the last two are kept."""
-    monkeypatch.setattr("logpi.runs.directory.trackers", lambda *_: type("Nowhere", (), {"log": lambda *_: 0, "close": lambda *_: 0})())
+    monkeypatch.setattr(
+        "logpi.runs.directory.trackers", lambda *_: type("Nowhere", (), {"log": lambda *_: 0, "close": lambda *_: 0})()
+    )
     with Run.create(tmp_path / "run", "sft", {"lr": 0.1}) as run:
         for step in (1, 2, 3):
             run.log(step, {"loss": 1 / step})
@@ -59,7 +61,9 @@ def test_a_checkpoint_that_cannot_be_read_stops_everything(run: Run, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("io.open", broken)
         patch.setattr("builtins.open", broken)
-        with pytest.raises(RunError, match=f"cannot read the checkpoint .*step-000003: {os.strerror(code)}.*nothing was changed"):
+        with pytest.raises(
+            RunError, match=f"cannot read the checkpoint .*step-000003: {os.strerror(code)}.*nothing was changed"
+        ):
             run.latest()
     assert contents(run.path) == before and run.latest() == (3, {"step": 3})
 
@@ -77,7 +81,9 @@ def test_a_directory_that_cannot_be_listed_stops_everything(run: Run, monkeypatc
         run.latest()
 
 
-@pytest.mark.parametrize("hidden", ["checkpoints", "checkpoints/step-000003", "checkpoints/step-000003/state.json", "arguments.json"])
+@pytest.mark.parametrize(
+    "hidden", ["checkpoints", "checkpoints/step-000003", "checkpoints/step-000003/state.json", "arguments.json"]
+)
 def test_lost_permission_is_met_for_real(run: Run, hidden: str) -> None:
     """As root, by laying root down for a while."""
     root, user = Path(tempfile.mkdtemp()), os.geteuid()
@@ -117,7 +123,9 @@ def test_checkpoints_that_are_gone_are_missed(run: Run, lose: str) -> None:
     if lose == "the directory":
         (run.path / "checkpoints").rmdir()
     before = contents(run.path)
-    with pytest.raises(RunError, match=r"holds no checkpoint any more.*not mounted\?.*begin anew elsewhere: logpi repeat .*run --out"):
+    with pytest.raises(
+        RunError, match=r"holds no checkpoint any more.*not mounted\?.*begin anew elsewhere: logpi repeat .*run --out"
+    ):
         run.latest()
     assert contents(run.path) == before
 
@@ -140,7 +148,9 @@ def forged(run: Run) -> None:
     (lambda run: (run.path / "checkpoints/step-999999999").mkdir(), "manifest.json is missing"),
     (forged, "is not a checkpoint of step 999999999"),
 ])  # fmt: skip
-def test_a_name_is_not_believed(run: Run, caplog: pytest.LogCaptureFixture, make: Callable[[Run], None], says: str) -> None:
+def test_a_name_is_not_believed(
+    run: Run, caplog: pytest.LogCaptureFixture, make: Callable[[Run], None], says: str
+) -> None:
     make(run)
     with caplog.at_level(logging.WARNING, "logpi"):
         assert run.latest() == (3, {"step": 3})
@@ -198,7 +208,9 @@ def test_garbled_metrics_are_kept_aside_and_said(run: Run, caplog: pytest.LogCap
     spoilt = whole.replace(b'{"step": 2', b'\x00"step": 2') + b'{"step": "four"}\n'
     path.write_bytes(spoilt)
     mend(path)
-    assert f"{path}: 2 of 4 lines are garbled and left out; as it was, it is kept as metrics.jsonl.damaged" in caplog.text
+    assert (
+        f"{path}: 2 of 4 lines are garbled and left out; as it was, it is kept as metrics.jsonl.damaged" in caplog.text
+    )
     assert (run.path / "metrics.jsonl.damaged").read_bytes() == spoilt
     assert [r["step"] for r in read_metrics(run.path)] == [1, 3]
 

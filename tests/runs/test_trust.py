@@ -45,6 +45,7 @@ def record(path: Path) -> dict[str, Any]:
     ({"rewards": ["ｃommand('x')"]}, ["--rewards ｃommand('x')"]),  # Python reads these letters as c
     ({"set": ['zero.rewards=["x\\u002epy:f"]']}, ['--set zero.rewards=["x\\u002epy:f"]']),
     ({"env": "mine:Maze-v0"}, ["--env mine:Maze-v0"]),
+    ({"env": "GymV21Environment-v0", "env_options": ["env_id=mine:Maze-v0"]}, ["--env-options env_id=mine:Maze-v0"]),
     ({"task": "mcp(uvx time)"}, ["--task mcp(uvx time)"]),
     ({"env_options": ["a=b"], "steps": 5, "out": None}, []),
 ])  # fmt: skip
@@ -110,7 +111,9 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("answer", "passes"), [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False), ("", False)])
+@pytest.mark.parametrize(
+    ("answer", "passes"), [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False), ("", False)]
+)
 def test_on_a_terminal_one_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, passes: bool) -> None:
     other, screen = tmp_path / "other", Terminal()
     shutil.copytree(made(tmp_path / "run", rewards=["judge.py:score\x1b[2J\r"]), other)
@@ -131,7 +134,9 @@ def test_on_a_terminal_one_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
     """A run with a reward that leaves a trace where it is loaded."""
     small_policy(Addition().alphabet, width=16, layers=1, heads=2, seed=1).save(tmp_path / "model")
-    (tmp_path / "judge.py").write_text("open('ran', 'w')\ndef score(completions, **_):\n    return [0.0] * len(completions)\n")
+    (tmp_path / "judge.py").write_text(
+        "open('ran', 'w')\ndef score(completions, **_):\n    return [0.0] * len(completions)\n"
+    )
     monkeypatch.chdir(tmp_path)
     words = ["--model", "model", "--task", "addition", "--rewards", "judge.py:score", "--steps", "1", "--prompts", "2",
              "--num-generations", "2", "--max-completion-length", "4", "--eval-items", "2"]  # fmt: skip
@@ -159,7 +164,12 @@ def test_resume_and_repeat_ask(judged: Path, capsys: pytest.CaptureFixture[str])
 def test_saved_words_are_values_never_options(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A list's items became words of a command line, and `--out=…` among them an option."""
     saved = record(judged / "other")
-    saved["arguments"] |= {"rewards": ["exact"], "stop": ["--out=elsewhere", "--steps=9"], "out": "elsewhere", "trust": True}
+    saved["arguments"] |= {
+        "rewards": ["exact"],
+        "stop": ["--out=elsewhere", "--steps=9"],
+        "out": "elsewhere",
+        "trust": True,
+    }
     (judged / "other/arguments.json").write_text(json.dumps(saved))
     assert main(["repeat", "other", "--out", "again"]) == 0
     assert not (judged / "elsewhere").exists()
