@@ -32,7 +32,7 @@ from typing import Any, NoReturn, TypeVar, Union
 
 from logpi.errors import UserError
 
-__all__ = ["did_you_mean", "from_json", "option", "parse", "to_json"]
+__all__ = ["changeable", "did_you_mean", "from_json", "given", "option", "parse", "to_json"]
 
 T = TypeVar("T")
 Choices = Sequence[str] | Callable[[], Sequence[str]]
@@ -46,6 +46,8 @@ def option(
     positional: bool = False,
     least: float | None = None,
     above: float | None = None,
+    changeable: bool = False,
+    saved: bool = True,
 ) -> Any:
     """A dataclass field with what the command line says about it.
 
@@ -56,8 +58,11 @@ def option(
         nargs: argparse's, for tuples: "*" (the usual), "+" (at least one), or a number.
         positional: given without its name (`logpi describe NAME`).
         least, above: bounds of a number, the first included, the second not.
+        changeable: a run that is gone on with may be given another value (`changeable`).
+        saved: part of what a run is (`to_json`); False: of one call alone, such as `--resume`.
     """
-    metadata = dict(help=help, choices=choices, nargs=nargs, positional=positional, least=least, above=above)
+    metadata = dict(help=help, choices=choices, nargs=nargs, positional=positional, least=least)
+    metadata |= dict(above=above, changeable=changeable, saved=saved)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -146,6 +151,8 @@ class _Option:
     positional: bool
     least: float | None
     above: float | None
+    changeable: bool
+    saved: bool
 
     @property
     def flag(self) -> str:
@@ -274,19 +281,37 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str = "") -
         TypeError: a field has a type that no option can have (the programmer's mistake).
     """
     parser, options = _Parser(prog=prog, description=description, formatter_class=_formatter), _options(cls)
-    for each in options:
-        each.add_to(parser)
-    found, rest = parser.parse_known_args(_dashed(argv))
-    given = {name: _tupled(value) for name, value in vars(found).items()}
-    if rest:  # before what is missing: a misspelt option is often the missing one
-        parser.error(_unknown(rest, options))
-    missing = [o.name.upper() if o.positional else o.flag for o in options if o.required and o.name not in given]
+    words = _given(parser, options, argv)
+    missing = [o.name.upper() if o.positional else o.flag for o in options if o.required and o.name not in words]
     if missing:
         parser.error(f"{' and '.join(missing)} must be given")
     try:
-        return cls(**given)
+        return cls(**words)
     except (UserError, ValueError) as error:  # from the dataclass's own checks
         parser.error(str(error))
+
+
+def given(cls: type, argv: Sequence[str], prog: str, description: str = "") -> dict[str, Any]:
+    """What `argv` says of the dataclass `cls`, by name; nothing is filled in, nothing is missing.
+
+    Raises:
+        SystemExit: as `parse`.
+    """
+    return _given(_Parser(prog=prog, description=description, formatter_class=_formatter), _options(cls), argv)
+
+
+def _given(parser: _Parser, options: Sequence[_Option], argv: Sequence[str]) -> dict[str, Any]:
+    for each in options:
+        each.add_to(parser)
+    found, rest = parser.parse_known_args(_dashed(argv))
+    if rest:  # before what is missing: a misspelt option is often the missing one
+        parser.error(_unknown(rest, options))
+    return {name: _tupled(value) for name, value in vars(found).items()}
+
+
+def changeable(cls: type) -> dict[str, str]:
+    """Name and flag of every option that a run may be given anew when it is gone on with."""
+    return {o.name: o.flag for o in _options(cls) if o.changeable}
 
 
 def _tupled(value: Any) -> Any:
@@ -306,14 +331,15 @@ def _plain(value: Any) -> Any:
 
 def to_json(arguments: Any) -> dict[str, Any]:
     """The arguments as plain JSON values, complete: a run can be repeated from them after defaults have changed."""
-    return {o.name: _plain(getattr(arguments, o.name)) for o in _options(type(arguments))}
+    return {o.name: _plain(getattr(arguments, o.name)) for o in _options(type(arguments)) if o.saved}
 
 
 def from_json(cls: type[T], saved: Mapping[str, Any]) -> T:
     """The arguments that `to_json` saved. What is missing (an older version's run) takes its default.
 
     Raises:
-        UserError: an unknown name, a value of the wrong type, or a required one missing.
+        UserError: an unknown name, a value of the wrong type, a required one missing, or values
+            that do not go together.
     """
     options = {o.name: o for o in _options(cls)}
     for name in saved:
@@ -322,7 +348,11 @@ def from_json(cls: type[T], saved: Mapping[str, Any]) -> T:
     for o in options.values():
         if o.required and o.name not in saved:
             raise UserError(f"saved arguments lack {o.name!r}")
-    return cls(**{name: _restored(options[name], value) for name, value in saved.items()})
+    values = {name: _restored(options[name], value) for name, value in saved.items() if options[name].saved}
+    try:
+        return cls(**values)
+    except ValueError as error:  # from the dataclass's own checks
+        raise UserError(f"saved arguments: {error}") from None
 
 
 def _restored(option: _Option, value: Any) -> Any:
@@ -332,7 +362,14 @@ def _restored(option: _Option, value: Any) -> Any:
         if option.kind.many:
             if not isinstance(value, list):
                 raise ValueError(f"{value!r} is not a list")
+            value = [_scalar(v) for v in value]
             return tuple(option.read(str(v)) for v in value)
-        return option.read(str(value))
+        return option.read(str(_scalar(value)))
     except ValueError as error:
         raise UserError(f"saved arguments: {option.name}: {error}") from None
+
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{value!r} is not a text or a number")
+    return value

@@ -47,6 +47,8 @@ EXTRAS = {
     "bm25s": "search",
     "mcp": "mcp",
 }
+# what a disk, not the program, is to blame for
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
 def _help() -> str:
@@ -75,8 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"logpi: unknown command {argv[0]!r}{did_you_mean(argv[0], COMMANDS)} (see logpi --help)", file=sys.stderr
         )
         return 2
-    module = import_module(f"logpi.recipes.{COMMANDS[argv[0]][0]}")
-    return _shown(module.main, argv[1:])
+    return _shown(lambda words: _run(argv[0], words), argv[1:])
+
+
+def _run(command: str, argv: Sequence[str]) -> int:
+    processes = os.environ.get("WORLD_SIZE", "1")  # torchrun's, and other launchers'
+    if processes.isdecimal() and int(processes) > 1:
+        raise UserError(
+            f"logpi works in one process, and {processes} were started (WORLD_SIZE): each would do the whole job. "
+            f"Start it without a launcher: logpi {command} …"
+        )
+    return import_module(f"logpi.recipes.{COMMANDS[command][0]}").main(argv)
 
 
 def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
@@ -84,7 +95,7 @@ def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         return command(argv)
     except UserError as error:
         print(f"logpi: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return error.code
     except BrokenPipeError:  # the reader of a pipe has gone, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -95,7 +106,7 @@ def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         print(f"logpi: {error.name} is not installed: pip install 'logpi[{extra}]'", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in DISK:
             raise
         where = f": {error.filename}" if error.filename else ""
         print(

@@ -7,6 +7,7 @@ the reference are parts like any other. How batches are made is not here (`rollo
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from logpi.types import Batch, Evaluation, Policy, Targets
 
 __all__ = ["Learner", "OffPolicyError", "Trust"]
 
+notices = logging.getLogger("logpi")
 GAPS = ("gap_old", "gap_sampler")  # |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
 
 
@@ -52,7 +54,8 @@ class Learner:
         policy: an `nn.Module` that is a `logpi.types.Policy`.
         algorithm: from `logpi.algorithm(name)`.
         optimizer: learning rate and its schedule.
-        total: number of updates of the run, for the schedule.
+        total: number of updates of the run, for the schedule. A run that goes on to another total
+            follows the schedule of that total from there.
         reference: frozen policy for the KL penalty; made as a copy of `policy` when the algorithm needs one and none is given.
         refresh: set the reference to the policy every so many updates (0: never).
         trust: see `Trust`.
@@ -147,6 +150,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "reference": self.reference.state_dict() if self.reference is not None else None,
             "updates": self.updates,
+            "total": self.total,
             "generator": self.generator.get_state(),
             "controls": self.objective.controls(),
         }
@@ -157,8 +161,19 @@ class Learner:
         if self.reference is not None and state["reference"] is not None:
             self.reference.load_state_dict(state["reference"])
         self.updates = state["updates"]
+        self._stretch(max(1, int(state.get("total", self.total))))
         self.generator.set_state(state["generator"])
         self.objective = self.objective.restore(state["controls"])
+
+    def _stretch(self, before: int) -> None:
+        """Schedules are those of `total` updates, as if asked for at the start: a jump is said."""
+        then, now = (min(1.0, self.updates / total) for total in (before, self.total))
+        rates = [self.rates.rate(self.updates, progress) for progress in (now, then)]
+        if rates[0] != rates[1] or self.objective.at(now) != self.objective.at(then):
+            notices.warning(
+                "schedules are now those of %d updates, not of %d: the learning rate goes on at %.3g, "
+                "where it was %.3g", self.total, before, *rates,
+            )  # fmt: skip
 
 
 def _combine(steps: list[dict[str, float]]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from random import Random
 from typing import Any
 
 from logpi.envs.rows import Row
-from logpi.errors import UserError
+from logpi.errors import RunError, UserError
 from logpi.rewards import Rewards
 from logpi.rewards.text import squeeze
 from logpi.rollouts.text import Answers
@@ -258,4 +258,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """What `write_rows` wrote."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    with disk.reported(f"read {path}"):
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: {error}; without it, its part is made again") from None

@@ -65,4 +65,4 @@ class Collapse:
         return {k: v for k, v in self.__dict__.items() if k not in ("window", "share", "patience")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({k: state[k] for k in self.state_dict()})

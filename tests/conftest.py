@@ -20,6 +20,12 @@ import torch
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _key_of_ones_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What signs runs is not the user's key, in child processes either."""
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("home"))
+
+
 @pytest.fixture(autouse=True)
 def _same_start() -> Iterator[None]:
     random.seed(0)

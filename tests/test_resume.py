@@ -83,7 +83,7 @@ def test_ctrl_c_saves_and_leaves_cleanly(model: Path, tmp_path: Path) -> None:
             break
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=60) == 130
     assert f"--resume {out}" in rest
     last = sorted((out / "checkpoints").iterdir())[-1]
     assert int(last.name.partition("-")[2]) == read_metrics(out)[-1]["step"]

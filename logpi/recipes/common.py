@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from logpi.arguments import from_json, option, parse, to_json
-from logpi.errors import UserError
+from logpi.arguments import changeable, from_json, given, option, parse, to_json
+from logpi.errors import Stopped, UserError
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -31,12 +31,14 @@ __all__ = [
     "RunArguments",
     "available",
     "base_model",
+    "drawn",
     "finish",
     "mistakes",
     "opened",
     "placed",
     "read",
     "settings",
+    "settle",
     "stage",
     "whole_groups",
 ]
@@ -55,8 +57,8 @@ class ModelArguments:
         help="of the weights; what learns in bfloat16 keeps float32 masters, and float16 is for inference",
         choices=("float32", "bfloat16", "float16"),
     )
-    device: str = option("auto", help=DEVICES)
-    gradient_checkpointing: bool = option(False, help="less memory, a third more time")
+    device: str = option("auto", help=DEVICES, changeable=True)
+    gradient_checkpointing: bool = option(False, help="less memory, a third more time", changeable=True)
     chat: bool | None = option(
         None, help="put plain prompts through the chat template as a user's message (default: if the model has one)"
     )
@@ -103,11 +105,17 @@ class RunArguments:
 
     out: Path | None = option(None, help="the run's directory (default: runs/COMMAND-1, -2, …)")
     seed: int = option(0, help="of data, sampling and shuffling")
-    save_every: int = option(20, help="steps between checkpoints", least=1)
-    trackers: tuple[str, ...] = option((), help="besides JSON lines and TensorBoard: wandb, trackio, mlflow", nargs="*")
-    resume: Path | None = option(
-        None, help="go on with this run, exactly where it was; give nothing else (but another --device)"
+    save_every: int = option(20, help="steps between checkpoints", least=1, changeable=True)
+    trackers: tuple[str, ...] = option(
+        (), help="besides JSON lines and TensorBoard: wandb, trackio, mlflow", nargs="*", changeable=True
     )
+    resume: Path | None = option(
+        None,
+        help="go on with this run, exactly where it was; --save-every, --trackers, … may change",
+        saved=False,
+    )
+    repeat: Path | None = option(None, help="begin anew with this run's arguments (`logpi repeat`)", saved=False)
+    trust: bool = option(False, help="with either: run the code that a stranger's run names", saved=False)
 
 
 @contextmanager
@@ -120,29 +128,41 @@ def mistakes() -> Iterator[None]:
 
 
 def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A:
-    """The arguments; with --resume those that the run was started with, on another --device if one is given."""
-    if not any(word.startswith("--resume") for word in argv):
-        return parse(cls, argv, prog=f"logpi {command}", description=description)
-    words = [w for word in argv for w in (word.split("=", 1) if word.startswith("--") else [word])]
-    given = dict(zip(words[::2], words[1::2], strict=False))
-    movable = "device" in cls.__dataclass_fields__
-    if len(words) != 2 * len(given) or not given.keys() <= {"--resume", *(["--device"] if movable else [])}:
-        other = " but --device" if movable else ""
-        raise UserError(
-            f"--resume goes on with a run's own arguments: logpi {command} --resume RUN, and nothing else{other}"
-        )
-    from logpi.runs.directory import keep_argument, read_arguments
+    """The arguments; with --resume or --repeat those of a run, with what may change and is given anew.
 
-    path = Path(given["--resume"])
-    saved_command, saved = read_arguments(path)
-    if saved_command != command:
-        raise UserError(f"{path} is a run of `logpi {saved_command}`: logpi {saved_command} --resume {path}")
-    if movable:  # runs older than that option were on the CPU
-        saved.setdefault("device", "cpu")
-    if "--device" in given:
-        saved["device"] = placed(given["--device"])
-        keep_argument(path, "device", saved["device"])
-    return from_json(cls, saved | {"resume": str(path)})
+    Raises:
+        UserError: it is no run of `command`, something else is given, or it is a stranger's and names code.
+    """
+    words = given(cls, argv, f"logpi {command}", description)
+    source = words.get("resume", words.get("repeat"))  # with both, the second is one that cannot change
+    if source is None:
+        return parse(cls, argv, prog=f"logpi {command}", description=description)
+    kind = "resume" if "resume" in words else "repeat"
+    changes = {k: v for k, v in words.items() if k not in (kind, "trust")}
+    may = changeable(cls) if kind == "resume" else {"out": "--out", "device": "--device"}
+    fixed = [f"--{k.replace('_', '-')}" for k in changes if k not in may]
+    if fixed:
+        raise UserError(
+            f"a run keeps its own arguments: {', '.join(fixed)} cannot change. --{kind} "
+            f"takes nothing else but {', '.join([*may.values(), '--trust'])}"
+        )
+    if "device" in changes:
+        placed(changes["device"])
+    home = {"resume": source} if kind == "resume" else {"out": None}
+    with mistakes():
+        return replace(_saved(cls, source, command, words.get("trust", False)), **home | changes)
+
+
+def _saved(cls: type[A], path: Path, command: str, trust: bool) -> A:
+    """A run's own arguments. Those older than `--device` were on the CPU."""
+    from logpi.runs.directory import allow, read_arguments
+
+    made, saved = read_arguments(path)
+    if made != command:
+        raise UserError(f"{path} is a run of `logpi {made}`: logpi {made} --resume {path}")
+    arguments = from_json(cls, ({"device": "cpu"} if "device" in cls.__dataclass_fields__ else {}) | saved)
+    allow(path, trust)
+    return arguments
 
 
 def placed(device: str) -> str:
@@ -163,13 +183,13 @@ def available(arguments: RunArguments) -> None:
 
 
 def opened(arguments: RunArguments, command: str) -> Run:
-    """A new run, or the one to go on with."""
+    """A new run, or the one to go on with, by these arguments from then on."""
     from logpi.runs.directory import Run
 
     if arguments.resume is not None:
-        return Run.open(arguments.resume, arguments.trackers)
+        return Run.open(arguments.resume, arguments.trackers, to_json(arguments))
     path = arguments.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/{command}-{i}")).exists())
-    return Run.create(path, command, to_json(arguments) | {"resume": None}, arguments.trackers)
+    return Run.create(path, command, to_json(arguments), arguments.trackers)
 
 
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -190,22 +210,48 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
     return out
 
 
-def finish(run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names: Sequence[Any]) -> None:
-    """Save the model, draw the curves, say where everything is. After a collapse the best checkpoint is the model."""
-    from logpi.runs.plots import curves
+def settle(run: Run, outcome: Outcome) -> None:
+    """What stands between a run's last step and its model.
 
+    Raises:
+        Stopped: a signal ended it, which can be gone on with. UserError: no step changed anything.
+    """
     if outcome.stopped:
-        print(
-            f"stopped after step {outcome.step}; go on with: logpi {run.command} --resume {run.path}", file=sys.stderr
+        text = f"stopped after step {outcome.step}; go on with: logpi {run.command} --resume {run.path}"
+        raise Stopped(text, outcome.stopped)
+    if outcome.step and outcome.skipped >= outcome.step:
+        raise UserError(
+            f"no gradient was finite in any of the {outcome.step} steps of {run.path}, so nothing was "
+            "learned and there is no model: begin anew with a lower learning rate, and look at the "
+            "losses in its metrics.jsonl"
         )
-        return
+
+
+def finish(run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names: Sequence[Any]) -> None:
+    """Save the model, draw the curves, say where everything is. Raises as `settle`.
+
+    After a collapse the best checkpoint is the model.
+    """
+    settle(run, outcome)
     best = run.best() if outcome.collapsed else None
     if best is not None:
         learner.load_state_dict(best[1]["learner"])
         print(f"the policy collapsed; {run.model} holds the best one, of step {best[0]}", file=sys.stderr)
     run.save_model(policy.save)
-    curves(run.path, names, run.path / "curves.png")
-    print(f"model   {run.model}\ncurves  {run.path / 'curves.png'}\nrun     {run.path}", file=sys.stderr)
+    print(f"model   {run.model}\n{drawn(run, names)}\nrun     {run.path}", file=sys.stderr)
+
+
+def drawn(run: Run, names: Sequence[Any]) -> str:
+    """Draw a run's curves; a line that says where they are, or why there are none.
+
+    It never fails: the model is worth more than its picture.
+    """
+    from logpi.runs.plots import curves
+
+    try:
+        return f"curves  {curves(run.path, names, run.path / 'curves.png')}"
+    except UserError as error:
+        return f"curves  none: {error}"
 
 
 def whole_groups(algorithm: Algorithm, groups: int, option: str) -> None:
@@ -227,11 +273,15 @@ def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
 
 
 def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
-    """Run a job as part of a chain, unless it is done already; go on with it if it was stopped. Its model, and the seconds it took."""
+    """Run a job as part of a chain, unless it is done already; go on with it if it was stopped.
+
+    Returns its model, and the seconds it took.
+
+    Raises:
+        Stopped: a signal ended it, and so ends the chain.
+    """
     model, start = arguments.out / "model", time.perf_counter()
     if not (model / "config.json").exists():
         begun = (arguments.out / "arguments.json").exists()
         run(replace(arguments, resume=arguments.out) if begun else arguments)
-    if not (model / "config.json").exists():  # Ctrl-C: what to do was said
-        raise SystemExit(130)
     return model, time.perf_counter() - start

@@ -25,11 +25,12 @@ class TurnArguments:
     max_observation_length: int = option(
         512, help="with tools: tokens of a reply; a longer one loses its middle", least=1
     )
-    tool_timeout: float = option(30.0, help="with tools: seconds for a reply", above=0)
+    tool_timeout: float = option(30.0, help="with tools: seconds for a reply", above=0, changeable=True)
     tool_patience: float = option(
         0.05,
         help="with tools: seconds that all rows wait for replies; inf repeats bit for bit, slow tools or not",
         least=0,
+        changeable=True,
     )
 
     def dialogues(self, task: Task, policy: CausalLM, chat: Chat) -> Dialogues | None:

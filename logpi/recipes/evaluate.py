@@ -37,7 +37,7 @@ class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunA
     best_of: int = option(0, help="samples for each item, of which the judge chooses one (at 1, 2, 4, … and all)")
     against: str = option("", help="another model: how often this one's answers score higher under the judge")
     save_every: int = option(32, help="items between saves of the responses", least=1)
-    json: bool = option(False, help="print the numbers as JSON")
+    json: bool = option(False, help="print the numbers as JSON", changeable=True)
 
     def __post_init__(self) -> None:
         if (self.best_of or self.against) and not self.judge:

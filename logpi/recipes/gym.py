@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from logpi.arguments import option
 from logpi.envs.presets import FRAGMENTS, Preset, preset
 from logpi.errors import UserError
-from logpi.recipes.common import RunArguments, mistakes, opened, read, settings
+from logpi.recipes.common import RunArguments, drawn, mistakes, opened, read, settings, settle
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -54,12 +54,16 @@ class Gym(RunArguments):
         nargs="*",
     )
     env_options: tuple[str, ...] = option((), help="of the environment, e.g. slip=0.2", nargs="*")
-    steps: int | None = option(None, help="environment steps in all (default: the preset's)")
-    updates: int | None = option(None, help="updates in all, for methods that learn from whole episodes")
+    steps: int | None = option(None, help="environment steps in all (default: the preset's)", changeable=True)
+    updates: int | None = option(
+        None, help="updates in all, for methods that learn from whole episodes", changeable=True
+    )
     vectorized: bool = option(False, help="step the environment's own vectorised form")
     seeds: int = option(1, help="runs with consecutive seeds, side by side on the cores", least=1)
     eval_episodes: int = option(20, help="greedy episodes on fresh seeds, for each evaluation", least=1)
-    evaluations: int = option(5, help="evaluations during training, besides those before and after", least=0)
+    evaluations: int = option(
+        5, help="evaluations during training, besides those before and after", least=0, changeable=True
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,7 +80,6 @@ def run(a: Gym) -> Outcome:
     """Set everything up, train, and leave the run's directory behind."""
     import torch
 
-    from logpi.runs.plots import curves
     from logpi.runs.progress import Progress
     from logpi.runs.rng import seed
     from logpi.train import train
@@ -93,13 +96,12 @@ def run(a: Gym) -> Outcome:
             rollout, learner, home, steps=updates, evaluate=evaluate, eval_every=every, save_every=max(a.save_every, updates // 20),
             shown=SHOWN, progress=Progress(updates, unit="steps"),
         )  # fmt: skip
-        if outcome.stopped:
-            print(f"stopped after update {outcome.step}; go on with: logpi gym --resume {home.path}", file=sys.stderr)
-            return outcome
+        settle(home, outcome)
         home.save_model(lambda directory: save_policy(rollout.policy, p, directory))
-        curves(home.path, CURVES, home.path / "curves.png")
-        print(f"{_table(outcome.last)}\nmodel   {home.model}\ncurves  {home.path / 'curves.png'}\nwatch   logpi play {home.path}",
-              file=sys.stderr)  # fmt: skip
+        picture = drawn(home, CURVES)
+        print(
+            f"{_table(outcome.last)}\nmodel   {home.model}\n{picture}\nwatch   logpi play {home.path}", file=sys.stderr
+        )
     return outcome
 
 
@@ -272,14 +274,22 @@ def load_policy(directory: Path, lanes: Lanes) -> ActorCritic:
     """The policy that `save_policy` wrote, for the same environment.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is damaged or of another environment.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not (directory / "policy.json").exists():
         raise UserError(f"there is no policy at {directory}; it is written when training ends")
-    network = json.loads((directory / "policy.json").read_text())
-    saved: dict[str, Any] = {k: tuple(v) if k == "hidden" else v for k, v in network.items() if k in NETWORK}
-    policy = make_policy(lanes, Preset(**saved), network["critic"])
-    policy.load_state_dict(load_file(directory / "policy.safetensors"))
+    try:
+        network = json.loads((directory / "policy.json").read_bytes())
+        saved: dict[str, Any] = {k: tuple(v) if k == "hidden" else v for k, v in network.items() if k in NETWORK}
+        policy = make_policy(lanes, Preset(**saved), network["critic"])
+        weights = load_file(directory / "policy.safetensors")
+        policy.load_state_dict(weights)
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"the policy at {directory} is damaged, or of another environment: {error}") from None
+    broken = next((name for name, w in weights.items() if w.is_floating_point() and not w.isfinite().all()), None)
+    if broken is not None:
+        raise UserError(f"the policy at {directory} is no policy: {broken} holds what is not a number")
     return policy

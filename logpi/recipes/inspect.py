@@ -40,29 +40,38 @@ class Inspect:
 def main(argv: Sequence[str]) -> int:
     a = parse(Inspect, argv, "logpi inspect", "Show one response of a run, turn by turn.")
     step, rows = _rows(a.run, a.step)
+    if not rows:
+        raise UserError(f"none of the samples of step {step} in {a.run} can be read")
     if not 0 <= a.row < len(rows):
         raise UserError(f"step {step} has {len(rows)} rows: --row 0 … {len(rows) - 1}")
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ if a.color is None else a.color
     row = rows[a.row]
-    pieces = _pieces(a.run, row) if isinstance(row.get("advantage"), list) else None
-    print(f"{a.run}   step {step}   row {a.row} of {len(rows)}")
-    print("\n".join(shown(row, pieces, color)))
+    try:
+        pieces = _pieces(a.run, row) if isinstance(row.get("advantage"), list) else None
+        lines = list(shown(row, pieces, color))
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"row {a.row} of step {step} in {a.run} is damaged, or of another version: {what}") from None
+    print(f"{a.run}   step {step}   row {a.row} of {len(rows)}", *lines, sep="\n")
     return 0
 
 
 def _rows(run: Path, step: int | None) -> tuple[int, list[dict[str, Any]]]:
     """The samples of a step. Raises UserError if there are none."""
     from logpi.runs.directory import read_arguments
+    from logpi.runs.disk import reported
     from logpi.runs.metrics import read_rows
 
     read_arguments(run)  # says if this is no run
-    files = {int(f.stem.rpartition("-")[2]): f for f in (run / "samples").glob("step-*.jsonl")}
+    found = [(re.fullmatch(r"step-([0-9]+)\.jsonl", f.name), f) for f in (run / "samples").glob("step-*.jsonl")]
+    files = {int(name[1]): f for name, f in found if name and f.is_file()}
     if not files:
         raise UserError(f"{run} has no samples yet: it keeps those of every update of a language model")
     step = max(files) if step is None else step
     if step not in files:
         raise UserError(f"{run} has no samples of step {step}; it has steps {min(files)} … {max(files)}")
-    return step, list(read_rows(files[step]))
+    with reported(f"read {files[step]}"):
+        return step, list(read_rows(files[step]))
 
 
 def _pieces(run: Path, row: Mapping[str, Any]) -> list[str] | None:

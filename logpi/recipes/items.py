@@ -71,7 +71,9 @@ class SamplingArguments:
     top_p: float = option(1.0, help="sample from the likeliest tokens of this total probability")
     max_completion_length: int = option(512, help="tokens after which a completion is cut off", least=1)
     stop: tuple[str, ...] = option((), help="strings that end a completion (default: the FORMAT's)", nargs="*")
-    slots: int = option(64, help="completions decoded at the same time; memory and speed only", least=1)
+    slots: int = option(
+        64, help="completions decoded at the same time; memory and speed only", least=1, changeable=True
+    )
 
     def sampling(self, stop: tuple[str, ...]) -> Sampling:
         from logpi.rollouts.engine import Sampling

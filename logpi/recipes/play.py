@@ -35,6 +35,7 @@ class Play:
     video: Path | None = option(None, help="write a .gif or .mp4 (default: RUN/play.gif where there is no text)")
     max_frames: int = option(1500, help="of a video", least=1)
     fps: float = option(8.0, help="of drawings in the terminal", above=0)
+    trust: bool = option(False, help="run the environment that a stranger's run names")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     from gymnasium.error import DependencyNotInstalled
 
     from logpi.recipes.gym import Gym, load_policy
-    from logpi.runs.directory import read_arguments
+    from logpi.runs.directory import allow, read_arguments, refuse_links
 
     command, saved = read_arguments(a.run)
     if command != "gym":
@@ -52,6 +53,9 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"{a.run} holds several seeds; watch one of them: logpi play {a.run}/seed-{trained.seed}")
     if a.video is not None and a.video.suffix not in (".gif", ".mp4"):
         raise UserError(f"a video is a .gif or an .mp4, not {a.video.name}")
+    allow(a.run, a.trust)
+    if a.video is None:
+        refuse_links(a.run)  # play.gif is written there
     lanes, text = _lanes(a, trained)
     policy = load_policy(a.run / "model", lanes)
     if text and trained.env == "logpi/GridWorld-v0":
@@ -74,7 +78,8 @@ def _lanes(a: Play, trained: Gym) -> tuple[SyncLanes, bool]:
     from logpi.envs.lanes import SyncLanes, make_env
     from logpi.recipes.gym import resolved
 
-    repeat = resolved(trained)[0].repeat
+    with mistakes():
+        repeat = resolved(trained)[0].repeat
     options: dict[str, Any] = settings(trained.env_options)
     probe = make_env(trained.env, **options)
     modes = probe.metadata.get("render_modes", [])

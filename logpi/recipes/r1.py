@@ -20,7 +20,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from logpi.arguments import to_json
-from logpi.errors import UserError
+from logpi.errors import Stopped, UserError
 from logpi.recipes import r1_demo, r1_report
 from logpi.recipes.common import available, mistakes, opened, placed, read
 from logpi.recipes.r1_stages import JOBS, R1, STAGES, Stage, done, harvest, job, judged, settled, stage_settings, told
@@ -38,9 +38,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--from runs a stage of a run anew: logpi r1 --resume RUN --from {anew}")
     if a.device and a.resume is None:
         placed(a.device)
-    with mistakes():
-        a = replace(a, set=(*a.set, *pairs))
-    run(a, anew)
+    run(a, anew, pairs)
     return 0
 
 
@@ -63,17 +61,18 @@ def _anew(words: list[str]) -> tuple[list[str], str, list[str]]:
     return words[:at] + words[at + 1 + len(pairs) :], name, pairs
 
 
-def run(a: R1, anew: str = "") -> None:
-    """All stages, in order; `anew`: from this one on again, with the arguments as they are now."""
+def run(a: R1, anew: str = "", pairs: Sequence[str] = ()) -> None:
+    """All stages, in order; `anew`: from this one on again, with further settings in `pairs`."""
     available(a)
     with mistakes():
-        whole = settled(a)
+        now = replace(a, set=(*a.set, *pairs))
+        whole = settled(now)
     if a.resume is None:
         _check(whole)
     with opened(a, "r1") as home:
         if anew:
             _set_aside(home.path, anew)
-            home.rearrange(to_json(a) | {"resume": None})
+        home.rearrange(to_json(now))
         chain = Chain(replace(whole, resume=None, out=home.path), home.path)
         start = time.perf_counter()
         rows = [row for stage in STAGES.values() if (row := chain.stage(stage)) is not None]
@@ -191,13 +190,15 @@ class Chain:
             harvest(self.a, stage, self._start(stage), self.out, self.general)
         else:
             self._job(stage, job(self.a, stage, self._start(stage), self.out, self.general, self.pairs))
-        if not done(self.out / stage.name):  # Ctrl-C: the job said so, and its own way to go on; the chain's is better
-            print(f"the recipe goes on with: logpi r1 --resume {self.out}", file=sys.stderr)
-            raise SystemExit(130)
 
     def _job(self, stage: Stage, arguments: object) -> None:
         """A job from its beginning, or from where it was."""
         begun = (self.out / stage.name / "arguments.json").exists()
         runs = JOBS[stage.job][0]
         assert runs is not None
-        runs(replace(arguments, resume=self.out / stage.name) if begun else arguments)  # type: ignore[type-var]
+        try:
+            runs(replace(arguments, resume=self.out / stage.name) if begun else arguments)  # type: ignore[type-var]
+        except Stopped as stopped:  # the job names its own way to go on; the chain's is better
+            raise Stopped(
+                f"stopped in stage {stage.name}; go on with: logpi r1 --resume {self.out}", stopped.signal
+            ) from None

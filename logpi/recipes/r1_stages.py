@@ -64,13 +64,16 @@ class R1(RunArguments):
     set: tuple[str, ...] = option(
         (), help="settings of a stage's job: STAGE.OPTION=VALUE, e.g. zero.steps=100", nargs="*"
     )
-    device: str = option("", help=f"{DEVICES} (default: cpu in the demonstration, else auto)")
+    device: str = option("", help=f"{DEVICES} (default: cpu in the demonstration, else auto)", changeable=True)
     keep_checkpoints: bool = option(
-        False, help="also of stages that are whole; a model and its optimiser states each time"
+        False, help="also of stages that are whole; a model and its optimiser states each time", changeable=True
     )
     eval_items: int = option(200, help="held-out items that each stage's model is measured on", least=1)
     slots: int = option(
-        256, help="completions decoded at the same time in harvests and measuring; memory and speed only", least=1
+        256,
+        help="completions decoded at the same time in harvests and measuring; memory and speed only",
+        least=1,
+        changeable=True,
     )
 
     def __post_init__(self) -> None:

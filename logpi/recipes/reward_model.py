@@ -32,13 +32,15 @@ class RewardModelling(ModelArguments, LoraArguments, RunArguments):
     data: str = option(help="a file, directory or hub name of rows with chosen and rejected (and margin)")
     margin: bool = option(False, help="chosen must win by the row's column `margin`")
     centre: float = option(0.0, help="pull of each pair's mean score to 0 (TRL: center_rewards_coefficient)")
-    steps: int = option(200, help="updates", least=1)
+    steps: int = option(200, help="updates", least=1, changeable=True)
     pairs: int = option(16, help="pairs for each update", least=1)
     max_length: int = option(1024, help="tokens of prompt and response together; longer ones are cut", least=2)
     skip_empty: bool = option(False, help="leave rows with an empty response out, instead of refusing them")
     lr: float = option(1e-5, help="peak learning rate (about 1e-3 for a model of a million parameters)")
     warmup: int = option(10, help="updates over which it climbs", least=0)
-    eval_every: int = option(50, help="steps between evaluations on held-out pairs; 0: only before and after", least=0)
+    eval_every: int = option(
+        50, help="steps between evaluations on held-out pairs; 0: only before and after", least=0, changeable=True
+    )
     eval_items: int = option(500, help="held-out pairs", least=1)
 
 
@@ -83,8 +85,6 @@ def run(a: RewardModelling) -> None:
             shown=SHOWN, eval_every=a.eval_every, save_every=a.save_every,
         )  # fmt: skip
         finish(home, saver, learner, outcome, CURVES)
-        if outcome.stopped:
-            return
         chosen, rejected = margins(model, held_out)
         table = calibration(chosen - rejected)
         accuracy = float((chosen > rejected).double().mean())

@@ -75,7 +75,7 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
     options: tuple[str, ...] = option(
         (), help="its settings, e.g. beta=0 high=0.28 epochs=2 entropy_coef=0.01 (see `logpi describe NAME`)", nargs="*"
     )
-    steps: int = option(200, help="updates", least=1)
+    steps: int = option(200, help="updates", least=1, changeable=True)
     prompts: int = option(8, help="prompts for each update", least=1)
     num_generations: int = option(8, help="completions for each prompt (the group)", least=1)
     max_completion_length: int = option(512, help="tokens after which a completion is cut off", least=1)
@@ -97,10 +97,12 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
     refresh_reference: int = option(
         0, help="set the KL penalty's reference to the policy every N updates; 0: never", least=0
     )
-    eval_every: int = option(20, help="steps between evaluations on held-out items; 0: only before and after", least=0)
+    eval_every: int = option(
+        20, help="steps between evaluations on held-out items; 0: only before and after", least=0, changeable=True
+    )
     eval_items: int = option(200, help="held-out items", least=1)
     eval_samples: int = option(1, help="samples for each of them; more give pass@k and maj@k", least=1)
-    slots: int = option(128, help="completions decoded at a time", least=1)
+    slots: int = option(128, help="completions decoded at a time", least=1, changeable=True)
     mask_observations: bool = option(
         True, help="with tools: train on nothing that they said (off: for the ablation only)"
     )

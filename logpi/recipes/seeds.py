@@ -21,7 +21,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from logpi.arguments import to_json
-from logpi.errors import UserError
+from logpi.errors import Stopped, UserError
 from logpi.recipes.common import mistakes
 from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
@@ -58,7 +58,7 @@ def run_seeds(a: Gym) -> int:
 
     with mistakes():
         build(a)  # what is wrong is said now, once
-    out = a.resume or _begun(a)
+    out = _home(a)
     jobs = [
         _job(replace(a, seeds=1, seed=a.seed + i, out=out / f"seed-{a.seed + i}", resume=None)) for i in range(a.seeds)
     ]
@@ -77,10 +77,10 @@ def run_seeds(a: Gym) -> int:
 
 @contextlib.contextmanager
 def _interrupted_by_termination() -> Iterator[None]:
-    """A termination signal is as good as Ctrl-C: no seed is left running by itself."""
+    """A termination signal ends this too as Ctrl-C does: no seed is left running by itself."""
 
     def handle(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        raise Stopped("stopped; what was saved can be gone on with: --resume RUN", number)
 
     before = signal.signal(signal.SIGTERM, handle)
     try:
@@ -89,12 +89,15 @@ def _interrupted_by_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _begun(a: Gym) -> Path:
-    """A new directory that says what its seeds were asked for."""
+def _home(a: Gym) -> Path:
+    """A directory that says what its seeds were asked for: a new one, or the one to go on with."""
+    if a.resume is not None:
+        with Run.open(a.resume, arguments=to_json(a)):
+            return a.resume
     out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/gym-seeds-{i}")).exists())
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; give another --out, or --resume {out} to go on with its seeds")
-    with Run.create(out, "gym", to_json(replace(a, out=out)) | {"resume": None}):
+    with Run.create(out, "gym", to_json(replace(a, out=out))):
         return out
 
 
@@ -114,7 +117,7 @@ def _one(job: Gym) -> float:
 
 def report(out: Path, runs: Sequence[Path], a: Gym) -> str:
     """The last evaluation of every seed, with mean and interval; also written to `seeds.json`, and drawn."""
-    last = [next(r["eval/reward"] for r in reversed(read_metrics(p)) if "eval/reward" in r) for p in runs]
+    last = [next((r["eval/reward"] for r in reversed(read_metrics(p)) if "eval/reward" in r), math.nan) for p in runs]
     mean, half = interval(last)
     record = {"env": a.env, "algorithm": a.algorithm, "final": last, "mean": mean, "interval95": half}
     (out / "seeds.json").write_text(json.dumps(record, indent=2))

@@ -32,7 +32,7 @@ class SFT(ModelArguments, LoraArguments, RunArguments):
     task: str = option(
         help="rows with prompt and completion, messages, or text: a file, a hub name, or a built-in task"
     )
-    steps: int = option(200, help="updates", least=1)
+    steps: int = option(200, help="updates", least=1, changeable=True)
     rows: int = option(32, help="demonstrations for each update", least=1)
     max_length: int = option(1024, help="tokens of prompt and completion together; longer ones are cut", least=2)
     lr: float = option(2e-5, help="peak learning rate")
@@ -41,10 +41,10 @@ class SFT(ModelArguments, LoraArguments, RunArguments):
     loss: str = option("assistant", help="which tokens are learned: all answers', the last one's, or every token",
                        choices=("assistant", "last", "all"))  # fmt: skip
     micro_tokens: int = option(
-        2048, help="most tokens of a forward and backward; memory only, never the result", least=1
+        2048, help="most tokens of a forward and backward; memory only, never the result", least=1, changeable=True
     )
     eval_every: int = option(
-        0, help="steps between evaluations of held-out perplexity; 0: only before and after", least=0
+        0, help="steps between evaluations of held-out perplexity; 0: only before and after", least=0, changeable=True
     )
     eval_items: int = option(0, help="held-out rows; 0: no evaluation", least=0)
 

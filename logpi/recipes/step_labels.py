@@ -44,7 +44,9 @@ class StepLabels(ModelArguments, RunArguments):
     gap: float = option(0.25, help="least difference of the two shares of a pair, above 0")
     temperature: float = option(1.0, help="of sampling")
     max_completion_length: int = option(512, help="tokens after which a response is cut off", least=1)
-    slots: int = option(256, help="completions decoded at the same time; memory and speed only", least=1)
+    slots: int = option(
+        256, help="completions decoded at the same time; memory and speed only", least=1, changeable=True
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.gap <= 1:

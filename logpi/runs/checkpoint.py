@@ -15,6 +15,7 @@ take up again (`runs.directory`), and whose state it is.
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import math
@@ -31,9 +32,13 @@ from torch import Tensor
 from logpi.errors import RunError
 from logpi.runs.disk import replaced, reported
 
-__all__ = ["about", "load", "save"]
+__all__ = ["Damaged", "about", "load", "save"]
 
 _FILES = ("state.json", "state.safetensors")
+
+
+class Damaged(RunError):
+    """A checkpoint that was read, and is not what was written."""
 
 
 def save(state: Any, directory: str | Path, about: Mapping[str, Any] | None = None, then: str = "") -> None:
@@ -59,24 +64,39 @@ def save(state: Any, directory: str | Path, about: Mapping[str, Any] | None = No
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
-def load(directory: str | Path) -> Any:
-    """What `save` was given; tensors on the CPU.
+def load(directory: str | Path, step: int | None = None) -> Any:
+    """What `save` was given; tensors on the CPU. `step`: that it must say it is of.
 
     Raises:
-        RunError: there is no checkpoint, or it is damaged (a file missing, of another size, or with other contents).
+        Damaged: it is not whole: a file is missing, of another size or with other contents, or the
+            step is another.
+        RunError: it cannot be read: permission, an I/O error, ….
     """
     directory = Path(directory)
-    _verify(directory)
-    tensors = load_file(directory / "state.safetensors")
-    return _decode(json.loads((directory / "state.json").read_text()), tensors)
+    with reported(f"read the checkpoint {directory}", "nothing was changed; mend the disk and go on with --resume"):
+        try:
+            manifest = json.loads((directory / "manifest.json").read_bytes())
+            wrong = [name for name in _FILES if manifest[name] != _fingerprint(directory / name)]
+            if wrong:
+                raise Damaged(f"the checkpoint {directory} is damaged: {wrong[0]} is not what was written")
+            if step is not None and manifest["about"].get("step") != step:
+                raise Damaged(f"{directory} is not a checkpoint of step {step}")
+            tensors = load_file(directory / "state.safetensors")
+            return _decode(json.loads((directory / "state.json").read_bytes()), tensors)
+        except FileNotFoundError as error:
+            missing = Path(error.filename or "").name
+            raise Damaged(f"{directory} is not a whole checkpoint: {missing} is missing") from None
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+            raise Damaged(f"the checkpoint {directory} is damaged: {type(error).__name__}: {error}") from None
 
 
 def about(directory: Path) -> dict[str, Any]:
-    """What `save` was told about the checkpoint; nothing for a damaged one."""
+    """What `save` was told about the checkpoint; nothing for one that is damaged or cannot be read."""
     try:
-        return json.loads((directory / "manifest.json").read_text())["about"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = json.loads((directory / "manifest.json").read_bytes())["about"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 # --------------------------------------------------------------------------- files
@@ -93,20 +113,10 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        raise IsADirectoryError(errno.EISDIR, "not a file", str(path))
     with open(path, "rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _verify(directory: Path) -> None:
-    try:
-        manifest = json.loads((directory / "manifest.json").read_text())
-        wrong = [name for name in _FILES if manifest[name] != _fingerprint(directory / name)]
-    except FileNotFoundError as error:
-        raise RunError(f"{directory} is not a whole checkpoint: {Path(error.filename).name} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"the checkpoint {directory} cannot be read: {error}") from None
-    if wrong:
-        raise RunError(f"the checkpoint {directory} is damaged: {wrong[0]} is not what was written")
 
 
 # --------------------------------------------------------------------------- plain data <-> JSON and tensors
@@ -189,7 +199,7 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
     tag = next(iter(value), "")
-    if not tag.startswith("$"):
+    if len(value) != 1 or not tag.startswith("$"):
         return {k: _decode(v, tensors) for k, v in value.items()}
     content = value[tag]
     match tag:
@@ -205,4 +215,4 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
             return tensors[content]
         case "$array":
             return tensors[content].numpy()[()]
-    raise RunError(f"the checkpoint has a {tag} that this version does not know; it was written by a newer one")
+    raise RunError(f"the checkpoint has a {tag!r} that this version does not know; it was written by a newer one")

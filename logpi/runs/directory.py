@@ -6,7 +6,7 @@
       metrics.jsonl          one record for each `log`
       samples/               step-000010.jsonl: every rollout with its reward parts
       checkpoints/           step-000010/ …
-      best                   the name of the best checkpoint
+      latest  best           the names of the newest and of the best checkpoint
       model/                 the final model
       curves.png  tensorboard/
 
@@ -16,28 +16,32 @@
 
 To resume: `step, state = run.latest()`, then `run.rewind(step)`. What was logged after `step` is dropped, so that the
 files of a resumed run equal those of one that was never stopped, but for the metrics that measure time.
+A run is written in place, so nothing in it may be a link: going on never touches a file elsewhere.
 
 Reading a run needs none of this and takes no lock: `read_metrics(path)`, `checkpoint.load(...)`, the JSON files.
-Left out: what is in a state, when to write one (`train`), and drawing (`plots`).
+Left out: what is in a state, when to write one (`train`), which checkpoints are kept (`history`),
+whose run it is (`trust`), and drawing (`plots`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from logpi.errors import RunError
 from logpi.runs import checkpoint as checkpoints
-from logpi.runs import disk, metrics
+from logpi.runs import disk, metrics, trust
+from logpi.runs.history import History
 from logpi.runs.trackers import TrackedRun, Tracker, check, trackers
 from logpi.runs.versions import differences, versions
 
-__all__ = ["Run", "read_arguments", "refuse_taken"]
+__all__ = ["Run", "allow", "read_arguments", "refuse_taken"]
 
 notices = logging.getLogger("logpi")
 
@@ -46,22 +50,32 @@ def read_arguments(path: str | Path) -> tuple[str, dict[str, Any]]:
     """The command and the arguments of a run, e.g. to repeat it.
 
     Raises:
-        RunError: there is no run at `path`.
+        RunError: there is no run at `path`, or its arguments cannot be read.
     """
-    try:
-        saved = json.loads((Path(path) / "arguments.json").read_text())
-        return saved["command"], saved["arguments"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunError(f"there is no run at {path} (it has no arguments.json)") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"cannot read {path}/arguments.json: {error}") from None
+    record = _record(Path(path))
+    return record["command"], record["arguments"]
 
 
-def keep_argument(path: Path, name: str, value: Any) -> None:
-    """Change one of a run's arguments for good."""
-    command, arguments = read_arguments(path)
-    with disk.reported(f"write {path / 'arguments.json'}"):
-        _write_arguments(path, command, arguments | {name: value})
+def allow(path: Path, trusted: bool) -> None:
+    """Raises UserError if a run's arguments name code and the user neither made nor trusts it."""
+    trust.allow(path, _record(path), trusted)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    file = path / "arguments.json"
+    with disk.reported(f"read {file}"):
+        if not file.exists():
+            raise RunError(f"there is no run at {path} (it has no arguments.json)")
+        if not file.is_file():
+            raise RunError(f"cannot read {file}: it is not a file")
+        try:
+            record = json.loads(file.read_bytes())
+            sound = re.fullmatch("[a-z0-9-]+", record["command"]) and isinstance(record["arguments"], dict)
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise RunError(f"cannot read {file}: {type(error).__name__}: {error}") from None
+    if not sound:
+        raise RunError(f"cannot read {file}: it holds no command with arguments")
+    return record
 
 
 class Run:
@@ -75,10 +89,12 @@ class Run:
         self.path = path
         self.command, self.arguments = read_arguments(path)
         self.model = path / "model"
+        self.history = History(path)
         self._lock = held
         self._extra_trackers = tuple(extra_trackers)
         self._tracker: Tracker | None = None  # started by the first `log`
         self._resumed_at: int | None = None
+        self._pending: Mapping[str, Any] | None = None  # arguments that are its own once it goes on
         self._unsynced: set[Path] = set()
 
     # ----------------------------------------------------------------------- making and opening
@@ -96,34 +112,42 @@ class Run:
         refuse_taken(path)
         with disk.reported(f"make the run {path}", "give another --out"):
             path.mkdir(parents=True, exist_ok=True)
+            refuse_links(path)
             held = disk.lock(path / ".lock")
             disk.write(path / "versions.json", json.dumps(versions(), indent=2).encode())
             _write_arguments(path, command, arguments)  # last: this makes it a run
         return cls(path, held, trackers)
 
     @classmethod
-    def open(cls, path: str | Path, trackers: Sequence[str] = ()) -> Run:
+    def open(cls, path: str | Path, trackers: Sequence[str] = (), arguments: Mapping[str, Any] | None = None) -> Run:
         """A run to go on with. Clears what a killed writer left; says so if the software has changed since.
 
+        Args:
+            arguments: of the run from when it goes on (`rewind`), or has done its work. Default:
+                as they were.
         Raises:
-            RunError: there is no run, another process is writing it, or permission is missing.
+            RunError: there is no run, another process is writing it, something in it is a link, or
+                permission is missing.
         """
         path = Path(path)
         check(trackers)
         read_arguments(path)
         with disk.reported(f"go on with the run {path}"):
+            refuse_links(path)
             held = disk.lock(path / ".lock")
             for place in (path, path / "samples", path / "checkpoints"):
                 disk.settle(place)
-            metrics.cut_torn_line(path / "metrics.jsonl")
+            metrics.mend(path / "metrics.jsonl")
         _notice_changes(path)
-        return cls(path, held, trackers)
+        run = cls(path, held, trackers)
+        run._pending = arguments
+        return run
 
     def rearrange(self, arguments: Mapping[str, Any]) -> None:
         """From now on it is a run of these arguments."""
+        self.arguments, self._pending = dict(arguments), None
         with disk.reported(f"write {self.path / 'arguments.json'}"):
-            _write_arguments(self.path, self.command, arguments)
-        self.arguments = dict(arguments)
+            _write_arguments(self.path, self.command, self.arguments)
 
     def close(self) -> None:
         """Finish the trackers and let others write the run."""
@@ -134,8 +158,14 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        try:
+            if error is None and self._pending is not None:
+                self.rearrange(self._pending)
+        finally:
+            self.close()
+        if isinstance(error, OSError):
+            self._check_there()
 
     # ----------------------------------------------------------------------- writing
 
@@ -158,14 +188,14 @@ class Run:
         Raises:
             RunError: the disk failed; the message names the last good checkpoint, which is still there.
         """
-        directory = self.path / "checkpoints" / _name(step)
+        directory = self.history.directory(step)
         with self._reported(f"write {directory}"):
             for path in sorted(self._unsynced):  # the log must not end before the state does, power cut or not
                 disk.sync(path)
             self._unsynced.clear()
         checkpoints.save(state, directory, {"step": step, "best": best}, self._advice())
-        with self._reported(f"write {self.path / 'best'}"):
-            self._prune(keep)
+        with self._reported(f"write {self.path / 'latest'}"):
+            self.history.prune(keep)
 
     def save_model(self, save: Callable[[Path], object]) -> Path:
         """Make `model/`, or replace it whole: `save` fills the directory that it is given."""
@@ -176,25 +206,31 @@ class Run:
     # ----------------------------------------------------------------------- resuming
 
     def latest(self) -> tuple[int, Any] | None:
-        """The newest sound checkpoint as (step, state), or None. A damaged one is passed over with a notice."""
-        return self._newest(reversed(self._checkpoints()))
+        """The newest sound checkpoint as (step, state), or None if there was never one.
+
+        A damaged one is put aside with a notice.
+
+        Raises:
+            RunError: it cannot be read, or all are lost or damaged; nothing was changed.
+        """
+        return self.history.newest()
 
     def best(self) -> tuple[int, Any] | None:
         """The checkpoint last marked best as (step, state), or None."""
-        return self._newest(x for x in reversed(self._checkpoints()) if _is_best(x))
+        return self.history.best()
 
     def rewind(self, step: int) -> None:
         """Forget everything after `step` (-1: everything), so that the run can go on from there."""
         with disk.reported(f"rewind the run {self.path}"):
             metrics.keep_until(self.path / "metrics.jsonl", step)
             for path in (self.path / "samples").glob("*.jsonl"):
-                if _step(path) > step:
+                named = re.fullmatch(r"[a-z]+-([0-9]{6,})\.jsonl", path.name)
+                if named and int(named[1]) > step:
                     path.unlink()
-            for path in self._checkpoints():
-                if _step(path) > step:
-                    disk.remove(path)
-            self._point_to_best()
+            self.history.drop_after(step)
         self._resumed_at = step + 1
+        if self._pending is not None:
+            self.rearrange(self._pending)
 
     # ----------------------------------------------------------------------- inside
 
@@ -207,70 +243,71 @@ class Run:
 
     @contextmanager
     def _reported(self, what: str) -> Iterator[None]:
-        with disk.reported(what, self._advice()):
+        self._check_there()
+        try:
             yield
+        except OSError as error:
+            self._check_there()
+            with disk.reported(what, self._advice()):
+                raise error
+
+    def _check_there(self) -> None:
+        """Raises RunError if the directory was taken away: what is written would be half a run."""
+        try:
+            (self.path / "arguments.json").stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(
+                f"{self.path} was removed or renamed while the run was being written, so it ends here; "
+                "if it is somewhere else now, go on with it there: --resume"
+            ) from None
+        except OSError:
+            pass
 
     def _advice(self) -> str:
-        last = next(reversed(self._checkpoints()), None)
+        last: Path | None = None
+        with suppress(RunError):  # a disk that fails may not be listed either
+            last = next(reversed(self.history.whole()), None)
         if last is None:
             return "there is no checkpoint to go back to"
         return f"the last good checkpoint is {last}; mend the disk and go on with --resume"
 
-    def _checkpoints(self) -> list[Path]:
-        """Oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*"), key=_step)
-
-    def _newest(self, candidates: Iterable[Path]) -> tuple[int, Any] | None:
-        for path in candidates:
-            try:
-                return _step(path), checkpoints.load(path)
-            except RunError as error:
-                notices.warning("%s; going back to the one before", error)
-        return None
-
-    def _prune(self, keep: int) -> None:
-        everything = self._checkpoints()
-        kept = set(everything[-max(keep, 1) :]) | set([x for x in everything if _is_best(x)][-1:])
-        for path in everything:
-            if path not in kept:
-                disk.remove(path)
-        self._point_to_best()
-
-    def _point_to_best(self) -> None:
-        """`best` only repeats, for people, what the checkpoints say of themselves: it can never disagree for long."""
-        marked = [x for x in self._checkpoints() if _is_best(x)]
-        if marked:
-            disk.write(self.path / "best", f"checkpoints/{marked[-1].name}\n".encode())
-        else:
-            (self.path / "best").unlink(missing_ok=True)
-
 
 def _write_arguments(path: Path, command: str, arguments: Mapping[str, Any]) -> None:
-    record = {"command": command, "arguments": dict(arguments)}
-    disk.write(path / "arguments.json", json.dumps(record, indent=2, default=str).encode())
+    record = trust.sign(path, {"command": command, "arguments": dict(arguments)})
+    data = json.dumps(record, indent=2, default=str).encode()
+    file = path / "arguments.json"
+    if not file.exists() or file.read_bytes() != data:
+        disk.write(file, data)
 
 
-def _name(step: int) -> str:
-    return f"step-{step:06d}"
+def refuse_links(run: Path) -> None:
+    """Raises RunError if something in a run is a link, a pipe or a device.
 
-
-def _step(path: Path) -> int:
-    found = re.search(r"-(\d+)(\.jsonl)?$", path.name)
-    return int(found[1]) if found else -1
-
-
-def _is_best(directory: Path) -> bool:
-    return bool(checkpoints.about(directory).get("best"))
+    To write or clear it would reach elsewhere. Models (replaced whole) and a tracker's own directory are not looked into.
+    """
+    with os.scandir(run) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in ("model", "base", "wandb", "mlruns", "tensorboard"):
+                    refuse_links(Path(entry.path))
+            elif not entry.is_file(follow_symlinks=False):
+                kind = "neither a file nor a directory"
+                kind = f"a link to {os.readlink(entry.path)}" if entry.is_symlink() else kind
+                raise RunError(
+                    f"{entry.path} is {kind}, and a run is written and cleared in place: put the real "
+                    "one there (a run as a whole may be reached by a link)"
+                )
 
 
 def refuse_taken(path: Path) -> None:
     """Raises RunError unless a new run can be made at `path`: for saying so before other work is done."""
-    if path.exists() and not path.is_dir():
-        raise RunError(f"{path} is a file; give another --out")
-    if (path / "arguments.json").exists():
-        raise RunError(f"{path} already holds a run; give another --out, or --resume to go on with it")
-    if path.is_dir() and any(_foreign(p) for p in path.iterdir()):
-        raise RunError(f"{path} is not empty and holds no run; give another --out")
+    with disk.reported(f"make the run {path}", "give another --out"):
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{path} is a file; give another --out")
+        if (path / "arguments.json").exists():
+            raise RunError(f"{path} already holds a run; give another --out, or --resume to go on with it")
+        if path.is_dir() and any(_foreign(p) for p in path.iterdir()):
+            raise RunError(f"{path} is not empty and holds no run; give another --out")
 
 
 def _foreign(path: Path) -> bool:
@@ -281,9 +318,9 @@ def _foreign(path: Path) -> bool:
 
 def _notice_changes(path: Path) -> None:
     try:
-        before = json.loads((path / "versions.json").read_text())
-    except (OSError, ValueError):
+        before = json.loads((path / "versions.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
         return
-    changed = differences(before, versions())
+    changed = differences(before, versions()) if isinstance(before, dict) else []
     if changed:
         notices.warning("since this run began: %s; it goes on, but not bit for bit", ", ".join(changed))

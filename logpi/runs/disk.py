@@ -117,6 +117,8 @@ def reported(what: str, then: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        if error.filename and str(error.filename) not in what:
+            reason += f" ({error.filename})"
         raise RunError(f"cannot {what}: {reason}" + (f"; {then}" if then else "")) from error
 
 

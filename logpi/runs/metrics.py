@@ -10,16 +10,18 @@ metrics for which `is_time` holds may differ between two runs of the same argume
 from __future__ import annotations
 
 import json
+import logging
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from logpi.runs.disk import write
 
-__all__ = ["cut_torn_line", "encode", "is_time", "keep_until", "names", "read_metrics", "read_rows"]
+__all__ = ["encode", "is_time", "keep_until", "mend", "names", "read_metrics", "read_rows"]
 
+notices = logging.getLogger("logpi")
 _NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -53,7 +55,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """A run's metrics, in order: `step` and the numbers logged with it."""
-    rows = read_rows(Path(run) / "metrics.jsonl")
+    rows = (row for row in read_rows(Path(run) / "metrics.jsonl") if _of_a_step(row))
     return [{k: _NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
 
 
@@ -67,25 +69,38 @@ def _record(line: bytes) -> dict[str, Any] | None:
     """The record on a line, or None for a torn one."""
     try:
         record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
-def cut_torn_line(path: Path) -> None:
-    """Take off the end what a killed writer left unfinished."""
-    whole = position = 0
-    for line, record in _lines(path):
-        position += len(line)
-        whole = position if record is not None else whole
-    if position > whole:
-        os.truncate(path, whole)
+def _of_a_step(record: Mapping[str, Any]) -> bool:
+    return type(record.get("step")) is int
+
+
+def mend(path: Path, sound: Callable[[dict[str, Any]], bool] = _of_a_step) -> None:
+    """Take out what is no `sound` record.
+
+    The unfinished last line of a killed writer goes without a word; anything else is said, and the
+    file as it was is kept beside it.
+    """
+    lines = list(_lines(path))
+    bad = {i for i, (_, record) in enumerate(lines) if record is None or not sound(record)}
+    last = lines[-1][0] if lines else b""
+    torn = {len(lines) - 1} if last.startswith(b"{") and not last.endswith(b"\n") else set()
+    if bad - torn:
+        copy = next(c for n in range(10**6) if not (c := path.with_name(f"{path.name}.damaged{n or ''}")).exists())
+        shutil.copyfile(path, copy)
+        notices.warning("%s: %d of %d lines are garbled and left out; as it was, it is kept as %s",
+                        path, len(bad), len(lines), copy.name)  # fmt: skip
+    if bad:
+        write(path, b"".join(line for i, (line, _) in enumerate(lines) if i not in bad))
 
 
 def keep_until(path: Path, step: int) -> None:
     """Drop every record after `step`."""
     lines = list(_lines(path))
-    kept = [line for line, record in lines if record is not None and record.get("step", 0) <= step]
+    kept = [line for line, record in lines if record is not None and _of_a_step(record) and record["step"] <= step]
     if len(kept) < len(lines):
         write(path, b"".join(kept))
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from logpi.runs import disk
-from logpi.runs.metrics import cut_torn_line, encode, read_rows
+from logpi.runs.metrics import encode, mend, read_rows
 
 __all__ = ["Record", "kept", "saved"]
 
 Record = dict[str, Any]
-"""Has the number of its item in `item`."""
+"""Has the number of its item in `item`, and the verdicts on it in `right`."""
 
 
 def saved(
@@ -38,14 +38,16 @@ def saved(
 
 def kept(path: Path, kinds: int, every: int, total: int) -> list[Record]:
     """The records of a stopped measurement of `total` items that belong to whole shards; the others are cut off."""
-    if not path.exists():
-        return []
-    cut_torn_line(path)
-    records = list(read_rows(path))
+    with disk.reported(f"read {path}", "nothing was changed; mend the disk and go on with --resume"):
+        if not path.exists():
+            return []
+        mend(path, lambda record: type(record.get("item")) is int and isinstance(record.get("right"), list))
+        records = list(read_rows(path))
     count = Counter(r["item"] for r in records)
     done = next(i for i in range(len(count) + 1) if count[i] < kinds)
     done -= done % every if done < total else 0
     whole = [r for r in records if r["item"] < done]
     if len(whole) < len(records):
-        disk.write(path, b"".join(encode(r) for r in whole))
+        with disk.reported(f"write {path}", "mend the disk and go on with --resume"):
+            disk.write(path, b"".join(encode(r) for r in whole))
     return whole

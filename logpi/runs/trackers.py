@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,6 +55,7 @@ class TensorBoard:
     def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        _hush_writers()
         self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=run.resumed_at, flush_secs=10)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -61,6 +64,18 @@ class TensorBoard:
 
     def close(self) -> None:
         self.writer.close()
+
+
+@cache
+def _hush_writers() -> None:
+    """A failing disk is said once, by `_Guarded`: not also as a traceback of the thread that writes."""
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            before(failure)
+
+    threading.excepthook = hook
 
 
 class Wandb:

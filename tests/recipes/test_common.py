@@ -8,7 +8,7 @@ import torch
 
 from logpi.errors import UserError
 from logpi.policies.loading import place
-from logpi.recipes.common import base_model, read
+from logpi.recipes.common import base_model, opened, read
 
 
 def test_a_base_model_is_there_whole_or_not_at_all_and_is_made_once(tmp_path):
@@ -66,13 +66,25 @@ def test_a_run_goes_on_where_it_was_or_where_it_is_told_to(tmp_path):
 
     assert resumed().device == "auto" and resumed(device="cuda").device == "cuda" and resumed().steps == 7
     assert resumed(device="").device == "cpu"
-    assert resumed("--device=cpu", device="cuda:1").device == "cpu"
-    assert read(RL, [f"--resume={tmp_path}"], "rl", "").device == "cpu"  # and stays there
+    moved = resumed("--device=cpu", device="cuda:1")
+    assert moved.device == "cpu"
+    with opened(moved, "rl") as run:
+        run.rewind(0)
+    assert read(RL, [f"--resume={tmp_path}"], "rl", "").device == "cpu"  # once it goes on, it stays there
     with pytest.raises(UserError, match="unknown device 'gpu'"):
         resumed("--device", "gpu", device="cuda")
     assert read(RL, [f"--resume={tmp_path}"], "rl", "").device == "cuda"
-    for words in (["--device"], ["--seed", "1"], ["--device", "cpu", "more"]):
-        with pytest.raises(UserError, match="nothing else but --device"):
+    for words, fixed in (
+        (["--seed", "1"], "--seed"),
+        (["--device", "cpu", "--lr=1"], "--lr"),
+        (["--repeat", "x"], "--repeat"),
+    ):
+        with pytest.raises(
+            UserError, match=rf"{fixed} cannot change. --resume takes nothing else but --save-every, .*--steps"
+        ):
+            resumed(*words)
+    for words in (["--device"], ["--device", "cpu", "more"], ["--sed", "1"]):
+        with pytest.raises(SystemExit):
             resumed(*words)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from logpi.arguments import parse
 from logpi.cli import main
+from logpi.errors import Stopped
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.small import small_policy
 from logpi.recipes import r1_demo, r1_report, r1_stages, sft
@@ -212,11 +214,14 @@ def test_a_stage_that_lost_is_named_with_what_to_try():
 
 def test_an_interrupted_stage_ends_the_call_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     """Ctrl-C in the very first job of the demonstration: it is saved, nothing is measured, and the chain's way on is named."""
-    monkeypatch.setattr(sft, "run", lambda arguments: None)  # what a stopped job leaves: no model
-    monkeypatch.setitem(r1_stages.JOBS, "sft", (sft.run, sft.SFT))
-    with pytest.raises(SystemExit) as stopped:
-        main(["r1", "--out", str(tmp_path / "out")])
-    assert stopped.value.code == 130 and f"logpi r1 --resume {tmp_path / 'out'}" in capsys.readouterr().err
+
+    def stop(arguments: object) -> None:
+        raise Stopped("stopped after step 3; go on with: logpi sft --resume x", signal.SIGINT)
+
+    monkeypatch.setitem(r1_stages.JOBS, "sft", (stop, sft.SFT))
+    assert main(["r1", "--out", str(tmp_path / "out")]) == 130
+    said = capsys.readouterr().err
+    assert f"go on with: logpi r1 --resume {tmp_path / 'out'}" in said and "logpi sft" not in said
     assert not (tmp_path / "out" / "base" / "measured.json").exists()
 
 

@@ -84,7 +84,7 @@ def test_what_was_done_is_not_done_again_and_ends_the_same(labelled, tmp_path, m
     shutil.copytree(labelled, tmp_path / "killed")
     (tmp_path / "killed" / "chunks" / "00001.jsonl").unlink()
     (tmp_path / "killed" / "train.jsonl").unlink()
-    assert main(["step-labels", "--resume", str(tmp_path / "killed")]) == 0
+    assert main(["step-labels", "--resume", str(tmp_path / "killed"), "--trust"]) == 0  # a copy, with a judge
     for name in ("beginnings.jsonl", "train.jsonl", "test.jsonl"):
         assert (labelled / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
 

@@ -69,7 +69,7 @@ def look(path: Path, known: set[int]) -> int:
         assert step in known and is_whole(step, found), (step, known)
         left = [p.name for p in (path / "checkpoints").iterdir() if p.name.startswith(".")]
         assert not left, left
-        assert all(is_whole(int(p.name[5:]), _load(p)) for p in run._checkpoints())
+        assert all(is_whole(int(p.name[5:]), _load(p)) for p in run.history.whole())
         assert (path / "best").read_text() == "checkpoints/step-000001\n"
     return step
 
