@@ -111,7 +111,10 @@ def unmarked(value: Any, known: Collection[str], alone: bool) -> Attempt | None:
         return None
     inner = value["function"] if isinstance(value.get("function"), Mapping) else value
     keys, name = set(inner) - _BESIDE, _first(inner, _NAMES)
-    if not isinstance(name, str) or (known and not alone and name not in known):
+    if not isinstance(name, str):
+        tool = any(isinstance(v, str) and v in known for v in inner.values())
+        return as_call(value) if tool and keys & {*ARGUMENTS, *_NEARLY} else None  # {"tool": …, "arguments": …}
+    if known and not alone and name not in known:
         return None
     rest = keys - set(_NAMES)
     if len(keys) != 2 or len(rest) != 1:

@@ -112,6 +112,7 @@ TABLE = [
     ("Llama 3", '{"name": "search", "parameters": {"query": "x"', [BAD]),
     ("Llama 3", '{"name": "search", "parameters": "{\\"query\\": \\"x\\"}"}', [BAD]),
     ("Llama 3", '{"name": "search", "args": {"query": "x"}}', [BAD]),
+    ("Llama 3", '{"tool": "search", "arguments": {"query": "x"}}', [BAD]),
     ("Llama 3", "{'name': 'search', 'parameters': {'query': 'x'}}", [BAD]),
     ("Llama 3", f'<|python_tag|>{LLAMA}; {{"name": "search", "parameters": {{', [X, BAD]),
     ("Functionary", '<function=search>{"query": "x"}</function>', [X]),
@@ -214,6 +215,7 @@ ANSWERS = [
     '{"name": "Ann", "age": 41}',
     '{"name": "Ann"}',
     '{"name": "Ann", "parameters": 3}',
+    '{"model": "small", "parameters": {"layers": 2}}',
     '{"name": "search", "description": "Looks things up.", "parameters": {"type": "object"}}',
     '[{"name": "Ann", "age": 41}, {"name": "Bob", "age": 3}]',
     '```json\n{"name": "Ann", "age": 41}\n```',
@@ -253,7 +255,9 @@ def test_what_families_write_is_read_whatever_the_style(family, text, expected):
 @pytest.mark.parametrize(("family", "text", "expected"), TABLE)
 def test_without_schemas_only_types_and_bare_names_are_unknown(family, text, expected):
     found = kinds(Hermes().parse(text))
-    if all(isinstance(a, Call) for a in found):
+    if '"tool"' in text:  # which only a tool's name shows to be meant as a call
+        assert found == []
+    elif all(isinstance(a, Call) for a in found):
         assert [a.name for a in found] == [a.name for a in expected]
     else:
         assert found == expected or "now" in text
