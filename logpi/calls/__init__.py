@@ -1,10 +1,14 @@
 """What a model writes when it calls a tool: read, checked against the tool's schema, written.
 
-    call.py      Call, Malformed, and the protocol of a style
-    json.py      <tool_call>{"name": …, "arguments": …}</tool_call> (Hermes, Qwen), ToolRL's one object a line
-    xml.py       <function=…><parameter=…> (Qwen3-Coder and its kin)
-    plain.py     [f(a=1), g(b='x')] (BFCL's prompt), <search>query</search> (Search-R1)
-    schema.py    a function's JSON schema, values checked against a schema, text read as one
+    call.py       Call, Malformed, and the protocol of a style
+    reading.py    calls of any family found in a turn: marks, thoughts, answers that are nothing but calls
+    objects.py, tags.py, pythonic.py      what stands there: JSON, tags, Python's syntax
+    json.py       Hermes and Qwen, other families that write JSON, ToolRL's one object a line
+    xml.py        <function=…><parameter=…> (Qwen3-Coder and its kin), <arg_key>…<arg_value> (GLM)
+    plain.py      [f(a=1), g(b='x')] (BFCL's prompt, Llama 3.2), <search>query</search> (Search-R1)
+    templates.py  the style in which a model's chat template writes
+    messages.py   conversations and tools as data sets have them, brought to one form
+    schema.py     a function's JSON schema, values checked against a schema, text read as one
 
 Every reader is total and takes time linear in the text: what it reads was written by a policy that is paid to surprise us. Nothing is
 ever evaluated. Left out: running a call (`envs/tools`), and what it is worth (`rewards`).
@@ -13,13 +17,39 @@ ever evaluated. Left out: running a call (`envs/tools`), and what it is worth (`
 from __future__ import annotations
 
 from logpi.calls.call import Call, Malformed, Style
-from logpi.calls.json import Hermes, Lines
+from logpi.calls.json import Family, Hermes, Lines
 from logpi.calls.plain import Python, Search
-from logpi.calls.xml import Xml
+from logpi.calls.xml import Glm, Xml
 
-__all__ = ["STYLES", "Call", "Hermes", "Lines", "Malformed", "Python", "Search", "Style", "Xml", "style"]
+__all__ = ["STYLES", "Call", "Family", "Glm", "Hermes", "Lines", "Malformed", "Python", "Search", "Style", "Xml"]
+__all__ += ["style"]
 
-STYLES = {"hermes": Hermes, "xml": Xml, "lines": Lines, "python": Python, "search": Search}
+_OBJECT = '{"name": {quoted}, "arguments": {arguments}}'
+_SECTION = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
+_DEEPSEEK = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
+STYLES: dict[str, Style] = {
+    "hermes": Hermes(),
+    "llama": Family('{"name": {quoted}, "parameters": {arguments}}', between="; "),
+    "mistral": Family(_OBJECT, "[TOOL_CALLS][", "]", ", "),
+    "mistral_args": Family("[TOOL_CALLS]{name}[ARGS]{arguments}"),
+    "deepseek": Family("<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{arguments}<｜tool▁call▁end｜>", *_DEEPSEEK),
+    "deepseek_json": Family(
+        "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{arguments}\n```<｜tool▁call▁end｜>",
+        *_DEEPSEEK,
+        "\n",
+    ),
+    "kimi": Family(
+        "<|tool_call_begin|>functions.{name}:{number}<|tool_call_argument_begin|>{arguments}<|tool_call_end|>",
+        *_SECTION,
+    ),
+    "phi": Family(_OBJECT, "<|tool_call|>[", "]<|/tool_call|>", ", "),
+    "functionary": Family("<function={name}>{arguments}</function>"),
+    "xml": Xml(),
+    "glm": Glm(),
+    "lines": Lines(),
+    "python": Python(),
+    "search": Search(),
+}
 
 
 def style(name: str | Style) -> Style:
@@ -28,11 +58,11 @@ def style(name: str | Style) -> Style:
     Raises:
         ValueError: no such style.
 
-    >>> style("hermes")
-    Hermes(tag='tool_call', result='tool_response')
+    >>> style("xml")
+    Xml(stop=('</tool_call>',))
     """
     if not isinstance(name, str):
         return name
     if name not in STYLES:
         raise ValueError(f"no style of tool calls is called {name!r}: there are {', '.join(STYLES)}")
-    return STYLES[name]()
+    return STYLES[name]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["MOST", "Attempt", "Call", "Malformed", "Schema", "Style", "Tagged", "answering", "defused", "functions"]
+__all__ = ["MOST", "Attempt", "Call", "Malformed", "Schema", "Style", "defused"]
+__all__ += ["dumps", "framed", "functions"]
 
 MOST = 100
 """Attempts that are read of one turn; what follows is passed over."""
 
 Schema = Mapping[str, Any]
-"""A tool for a chat template: `{"type": "function", "function": {"name", "description", "parameters"}}`."""
+"""A tool for a chat template: `{"type": "function", "function": {"name", …, "parameters"}}`."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,14 @@ class Style(Protocol):
     def stop(self) -> tuple[str, ...]: ...
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-        """Every attempt in a turn, in order; [] if the turn calls nothing. `tools`: for styles whose values have no type of their own."""
+        """Every attempt in a turn, in order; [] if the turn calls nothing.
+
+        `tools`: for values that have no type of their own, and to tell a call from an answer.
+        """
         ...
 
     def write(self, calls: Sequence[Call]) -> str:
-        """Calls as a model writes them: `parse(write(calls)) == calls`."""
+        """Calls as a model writes them: `parse(write(calls), tools) == calls`."""
         ...
 
     def system(self, tools: Sequence[Schema]) -> str:
@@ -61,32 +66,6 @@ class Style(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Tagged:
-    """What styles share that write each call, and each result, between tags of its own.
-
-    Attributes:
-        tag, result: names of the two tags.
-    """
-
-    tag: str = "tool_call"
-    result: str = "tool_response"
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        return (f"</{self.tag}>",)
-
-    def results(self, results: Sequence[str]) -> str:
-        framed = [f"<{self.result}>\n{defused(r, self.result, self.tag)}\n</{self.result}>" for r in results]
-        return "\n" + "\n".join(framed) + "\n"
-
-
-def answering(text: str) -> str:
-    """What was said after thinking: the text behind the last `</think>`; nothing while a thought is still open."""
-    head, closed, rest = text.rpartition("</think>")
-    return "" if "<think>" in rest else rest if closed else head or rest
-
-
 def defused(text: str, *tags: str) -> str:
     """`text` with these tags, open or closed, made harmless by a space, so that a tool's result cannot end its own frame.
 
@@ -96,7 +75,18 @@ def defused(text: str, *tags: str) -> str:
     return re.sub(rf"<(?=/?(?:{'|'.join(map(re.escape, tags))})\b)", "< ", text) if tags else text
 
 
+def framed(results: Sequence[str]) -> str:
+    """Results between `<tool_response>` tags, as Hermes and its kin show them."""
+    shown = (defused(r, "tool_response", "tool_call") for r in results)
+    return "\n" + "\n".join(f"<tool_response>\n{r}\n</tool_response>" for r in shown) + "\n"
+
+
 def functions(tools: Sequence[Schema]) -> dict[str, Schema]:
     """Name → the function's part of each schema."""
     inner = [t.get("function", t) for t in tools]
     return {f["name"]: f for f in inner}
+
+
+def dumps(value: Any) -> str:
+    """JSON as models write it."""
+    return json.dumps(value, ensure_ascii=False)

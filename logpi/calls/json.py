@@ -1,110 +1,105 @@
-"""Calls as JSON between tags: the Hermes format that Qwen 2.5 and Qwen 3 were trained on, and ToolRL's.
+"""Calls as JSON: the Hermes format that Qwen 2.5 and Qwen 3 were trained on, other families' forms of it, and ToolRL's.
 
     <tool_call>                                              <tool_call>
     {"name": "add", "arguments": {"a": 1, "b": 2}}           {"name": "add", "parameters": {"a": 1, "b": 2}}
     </tool_call>                                             {"name": "sin", "parameters": {"x": 0}}
                                                              </tool_call>
 
-JSON is read from the opening tag on, so a closing tag inside of a string closes nothing. Not read: NaN and Infinity (no JSON),
-arguments as a string of JSON, calls inside of a thought.
+How calls are read is in `reading.py`: it does not depend on the style, but for ToolRL's, whose reader is the published reward's. Not read:
+NaN and Infinity (no JSON), arguments as a string of JSON, calls inside of a thought.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
-from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, Tagged, answering, defused
+from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, defused, dumps, framed
+from logpi.calls.objects import Text, as_call, blank, value_at
+from logpi.calls.reading import pattern, read, scan
 
-__all__ = ["Hermes", "Lines"]
+__all__ = ["Family", "Hermes", "Lines"]
 
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_SPACE = re.compile(r"\s*")
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
-
-
-def _value(text: str, at: int = 0) -> tuple[Any, int]:
-    """The JSON value that begins at `at`, and where it ends. Raises ValueError in one short line."""
-    try:
-        return _DECODER.raw_decode(text, at)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error.msg} at character {error.pos - at})") from None
-    except RecursionError:
-        raise ValueError("not valid JSON (nested too deep)") from None
-
-
-def _blank(text: str, at: int) -> int:
-    """Where the white space at `at` ends."""
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
-
-
-def _call(value: Any, key: str) -> Attempt:
-    """A decoded object as a call; other keys than the two are passed over."""
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return Malformed(f'a call must be an object {{"name": …, "{key}": {{…}}}} with a text as name')
-    if not isinstance(value.get(key), dict):
-        return Malformed(f'the call of {value["name"]!r} needs "{key}" as an object of its parameters')
-    return Call(value["name"], value[key])
-
-
-def _dump(call: Call, key: str) -> str:
-    return json.dumps({"name": call.name, key: dict(call.arguments)}, ensure_ascii=False)
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_LINES = pattern(_OPEN)
+_LINE_ENDS = re.compile(rf"\n|(?={_CLOSE})|\Z")
+_SLOT = re.compile(r"\{(name|quoted|number|arguments)\}")
 
 
 @dataclass(frozen=True)
-class Hermes(Tagged):
+class Family:
+    """A family's way of writing calls.
+
+    Attributes:
+        call: one call, with {name}, {quoted} (the name as JSON), {number} (from 0) and {arguments} (as JSON).
+        before, after, between: what stands around all calls, and between two. stop: what ends a turn.
+
+    >>> Family('{"name": {quoted}, "parameters": {arguments}}', between="; ").write([Call("sin", {"x": 0})])
+    '{"name": "sin", "parameters": {"x": 0}}'
+    """
+
+    call: str
+    before: str = ""
+    after: str = ""
+    between: str = ""
+    stop: tuple[str, ...] = ()
+
+    def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
+        return read(text, tools)
+
+    def write(self, calls: Sequence[Call]) -> str:
+        return self.before + self.between.join(self._written(c, i) for i, c in enumerate(calls)) + self.after
+
+    def _written(self, call: Call, number: int) -> str:
+        parts = {
+            "name": call.name, "quoted": dumps(call.name), "number": str(number), "arguments": dumps(dict(call.arguments)),
+        }  # fmt: skip
+        return _SLOT.sub(lambda slot: parts[slot[1]], self.call)
+
+    def system(self, tools: Sequence[Schema]) -> str:
+        return announced(tools, self.write([Call("example_function", {"example_parameter": "value"})]))
+
+    def results(self, results: Sequence[str]) -> str:
+        return framed(results)
+
+
+def announced(tools: Sequence[Schema], example: str) -> str:
+    """The tools, and how a call is written, for models whose template tells them of neither."""
+    listed = "\n".join(map(dumps, tools))
+    return (
+        f"# Tools\n\nYou have access to the following functions:\n<tools>\n{listed}\n</tools>\n\n"
+        f"If you choose to call a function, reply in this format, with nothing after it:\n{example}"
+    )
+
+
+@dataclass(frozen=True)
+class Hermes(Family):
     """One `<tool_call>` for each call, key `arguments`; results between `<tool_response>` tags.
 
     >>> Hermes().parse('Let me see. <tool_call>{"name": "sin", "arguments": {"x": 0}}</tool_call>')
     [Call(name='sin', arguments={'x': 0})]
     """
 
-    def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-        return list(islice(self._attempts(answering(text)), MOST))
-
-    def _attempts(self, text: str) -> Iterator[Attempt]:
-        start, end, at = f"<{self.tag}>", f"</{self.tag}>", 0
-        while (at := text.find(start, at)) >= 0:
-            at = _blank(text, at + len(start))
-            try:
-                value, after = _value(text, at)
-                after = _blank(text, after)
-                if not text.startswith(end, after):
-                    raise ValueError(f"not closed by {end} right after one object")
-                yield _call(value, "arguments")
-                at = after + len(end)
-            except ValueError as error:
-                yield Malformed(f"what stands after {start} is {error}")
-                at = text.find(end, at)
-                if at < 0:
-                    return
-
-    def write(self, calls: Sequence[Call]) -> str:
-        return "\n".join(f"<{self.tag}>\n{_dump(c, 'arguments')}\n</{self.tag}>" for c in calls)
+    call: str = f'{_OPEN}\n{{"name": {{quoted}}, "arguments": {{arguments}}}}\n{_CLOSE}'
+    between: str = "\n"
+    stop: tuple[str, ...] = (_CLOSE,)
 
     def system(self, tools: Sequence[Schema]) -> str:
         """The block that Qwen's chat templates write."""
-        listed = "\n".join(json.dumps(t, ensure_ascii=False) for t in tools)
+        listed = "\n".join(map(dumps, tools))
         return (
             "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
             f"You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n{listed}\n</tools>\n\n"
-            f"For each function call, return a json object with function name and arguments within <{self.tag}></{self.tag}> XML tags:\n"
-            f'<{self.tag}>\n{{"name": <function-name>, "arguments": <args-json-object>}}\n</{self.tag}>'
+            f"For each function call, return a json object with function name and arguments within {_OPEN}{_CLOSE} XML tags:\n"
+            f'{_OPEN}\n{{"name": <function-name>, "arguments": <args-json-object>}}\n{_CLOSE}'
         )
 
 
 @dataclass(frozen=True)
 class Lines:
-    """ToolRL's format: all calls in one `<tool_call>`, one object a line, key `parameters`.
+    """ToolRL's format: all calls in one `<tool_call>`, one object a line, key `parameters`; only the first block is read.
 
     An object over several lines is no call, as in the published reward.
 
@@ -112,35 +107,15 @@ class Lines:
     [Call(name='sin', arguments={'x': 0})]
     """
 
-    tag: str = "tool_call"
-    result: str = "obs"
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        return (f"</{self.tag}>",)
+    stop: tuple[str, ...] = (_CLOSE,)
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-        _, opened, body = answering(text).partition(f"<{self.tag}>")
-        if not opened:
-            return []
-        inner, closed, _ = body.partition(f"</{self.tag}>")
-        if not closed:
-            return [Malformed(f"<{self.tag}> is not closed")]
-        return [self._line(line) for line in inner.split("\n") if line.strip()][:MOST] or [
-            Malformed("no call between the tags")
-        ]
-
-    @staticmethod
-    def _line(line: str) -> Attempt:
-        line = line.strip()
-        try:
-            value, end = _value(line)
-        except ValueError as error:
-            return Malformed(f"a line is {error}; write each call as one line of JSON")
-        return _call(value, "parameters") if end == len(line) else Malformed("a line holds more than one JSON object")
+        blocks, _ = scan(Text(text), _LINES, _block)
+        return blocks[0] if blocks else []
 
     def write(self, calls: Sequence[Call]) -> str:
-        return "\n".join([f"<{self.tag}>", *(_dump(c, "parameters") for c in calls), f"</{self.tag}>"])
+        lines = [f'{{"name": {dumps(c.name)}, "parameters": {dumps(dict(c.arguments))}}}' for c in calls]
+        return "\n".join([_OPEN, *lines, _CLOSE])
 
     def system(self, tools: Sequence[Schema]) -> str:
         """ToolRL's system message, its list of tools and its output format; the wording is theirs (Apache-2.0)."""
@@ -149,6 +124,34 @@ class Lines:
         return system(tools)
 
     def results(self, results: Sequence[str]) -> str:
-        return (
-            "".join(f"\n<{self.result}> {defused(r, self.result, self.tag)} </{self.result}>" for r in results) + "\n"
-        )
+        return "".join(f"\n<obs> {defused(r, 'obs', 'tool_call')} </obs>" for r in results) + "\n"
+
+
+def _block(text: Text, mark: re.Match[str], since: int, late: bool) -> tuple[list[Attempt], int]:
+    """A `Body`: the lines up to the closing tag."""
+    attempts: list[Attempt] = []
+    at = blank(text, mark.end())
+    while at < len(text) and not text.startswith(_CLOSE, at):
+        attempt, at = _line(text, at)
+        attempts += [attempt] if len(attempts) < MOST else []
+        at = blank(text, at)
+    if at >= len(text):
+        return [Malformed(f"{_OPEN} is not closed")], at
+    return list(islice(attempts, MOST)) or [Malformed("no call between the tags")], at + len(_CLOSE)
+
+
+def _line(text: Text, at: int) -> tuple[Attempt, int]:
+    """The call that one line is, and where the line ends."""
+    try:
+        value, end = value_at(text, at)
+    except ValueError as error:
+        return Malformed(f"a line is {error}; write each call as one line of JSON"), _end_of_line(text, at)
+    after = _end_of_line(text, end)
+    if text[end:after].strip() or "\n" in text[at:end]:
+        return Malformed("write each call as one line of JSON, and nothing else in it"), after
+    return as_call(value, "parameters"), after
+
+
+def _end_of_line(text: Text, at: int) -> int:
+    found = _LINE_ENDS.search(text, at)
+    return found.start() if found else len(text)

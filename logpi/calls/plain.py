@@ -1,57 +1,22 @@
-"""Calls as plain text: Python's syntax, as BFCL asks for it, and Search-R1's query between tags.
+"""Calls as plain text: Python's syntax, as BFCL and Llama 3.2 write it, and Search-R1's query between tags.
 
-    [add(a=1, b=2), sin(x=0)]            <search>capital of France</search>
-
-Python's syntax is parsed, never evaluated: a bare name is the text of itself, and arithmetic on numbers is done here, exactly.
+[add(a=1, b=2), sin(x=0)]            <search>capital of France</search>
 """
 
 from __future__ import annotations
 
-import ast
 import json
-import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, answering, defused, functions
+from logpi.calls.call import Attempt, Call, Malformed, Schema, defused, functions
+from logpi.calls.pythonic import python_calls
+from logpi.calls.reading import answering, read
 
 __all__ = ["Python", "Search", "first_tag"]
 
-_LONGEST = 8_192  # characters of calls in Python's syntax; the parser's depth is bounded by it
 _LIKE_A_CALL = re.compile(r"\[|[A-Za-z_][\w.]*\(")
-_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-
-def _literal(node: ast.expr) -> Any:
-    """The value that `node` writes. Raises ValueError for what is none."""
-    match node:
-        case ast.Constant(value=value):
-            if not isinstance(value, str | int | float | bool | None):
-                raise ValueError(f"a value cannot be of type {type(value).__name__}")
-            return value
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            return [_literal(item) for item in items]
-        case ast.Dict(keys=keys, values=values):
-            if any(k is None for k in keys):
-                raise ValueError("a value cannot hold **")
-            return {str(_literal(k)): _literal(v) for k, v in zip(keys, values, strict=True) if k is not None}
-        case ast.Name(id=name):
-            return name
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return -value
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATIONS:
-            return _arithmetic(_literal(left), type(op), _literal(right))
-        case _:
-            return ast.unparse(node)
-
-
-def _arithmetic(a: Any, op: type[ast.operator], b: Any) -> float:
-    good = all(isinstance(x, int | float) and abs(x) < 1e15 for x in (a, b))
-    if not good or (op is ast.Div and b == 0):
-        raise ValueError("arithmetic is on numbers below 1e15, without division by 0")
-    return _OPERATIONS[op](a, b)
 
 
 @dataclass(frozen=True)
@@ -70,27 +35,18 @@ class Python:
         return ()
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-        text = answering(text).strip("`\n ").removeprefix("python\n")
-        if not _LIKE_A_CALL.match(text):
-            return []
-        if len(text) > _LONGEST:
-            return [Malformed(f"calls of more than {_LONGEST} characters are not read")]
-        listed = text if text.startswith("[") else f"[{text}]"
-        try:
-            body = ast.parse(listed, mode="eval").body
-            calls = body.elts if isinstance(body, ast.List) else [body]
-            return [self._call(c) for c in calls[:MOST]]
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-            return [Malformed(f"expected [name(key=value), …]: {reason}")]
+        whole = self._whole(text)  # first, as a tag may stand inside of a string
+        if whole and not isinstance(whole[0], Malformed):
+            return whole
+        return read(text, tools) or self._whole(answering(text))
 
     @staticmethod
-    def _call(node: ast.expr) -> Attempt:
-        if not isinstance(node, ast.Call):
-            raise ValueError(f"{ast.unparse(node)[:40]!r} is no call")
-        if node.args or any(k.arg is None for k in node.keywords):
-            raise ValueError("give every argument by its name")
-        return Call(ast.unparse(node.func), {str(k.arg): _literal(k.value) for k in node.keywords})
+    def _whole(said: str) -> list[Attempt]:
+        said = said.strip("`\n ").removeprefix("python\n")
+        try:
+            return list(python_calls(said)) if _LIKE_A_CALL.match(said) else []
+        except ValueError as error:
+            return [Malformed(str(error))]
 
     def write(self, calls: Sequence[Call]) -> str:
         return (

@@ -15,6 +15,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union
 
+from logpi.calls.pythonic import python_value
+
 __all__ = ["from_function", "problem", "read", "standard"]
 
 _PLAIN = {
@@ -236,5 +238,13 @@ def read(text: str, schema: Mapping[str, Any]) -> Any:
     try:
         value = json.loads(plain)
     except (ValueError, RecursionError):
-        return text
+        value = _as_python(plain)
     return value if any(_TYPES.get(k, _TYPES["any"])(value) for k in kinds) else text
+
+
+def _as_python(text: str) -> Any:
+    """A list or dict that stands as Python writes it, as some templates show objects; else the text."""
+    try:
+        return python_value(text) if text[:1] in ("{", "[") else text
+    except ValueError:
+        return text

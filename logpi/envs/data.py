@@ -5,7 +5,7 @@ Every known layout is brought to one (`Row`), and every row is checked, before a
     prompt + answer | solution | ground_truth     verifiable items      question, problem are read as prompt
     question + answer "… #### 42"                 GSM8K: answer 42, the working is the demonstration
     prompt + reward_model.ground_truth            verl's Parquet files; data_source and extra_info are kept
-    prompt + completion, messages, text           demonstrations (SFT)
+    prompt + completion, messages, text           demonstrations (SFT); messages as OpenAI and ShareGPT have them too
     prompt + chosen + rejected, completion + label   preferences; without a prompt, it is what chosen and rejected share
 
 All other columns are kept as they are. Left out: chat templates and tokens (a policy's business), streaming of data
@@ -26,11 +26,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from logpi.calls.messages import from_arrow
+from logpi.envs.conversation import ended, in_one_form, messages_of, says, spoken
 from logpi.envs.pairs import implicit_prompt
 from logpi.envs.rows import PlacedRow, Row, Split, check_split, in_test
 from logpi.rewards import NAMES as REWARDS
 from logpi.rewards import Rewards, Weighted
-from logpi.rewards.text import final_answer, last_boxed, text_of
+from logpi.rewards.text import final_answer, last_boxed
 
 __all__ = ["SUFFIXES", "FileTask", "load_rows", "read_raw"]
 
@@ -106,7 +108,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
-    yield from ((f"{path}, row {i}", row) for i, row in enumerate(rows, 1))
+    yield from ((f"{path}, row {i}", from_arrow(row)) for i, row in enumerate(rows, 1))
 
 
 def _hub(name: str, split: str) -> Iterator[tuple[str, Any]]:
@@ -120,7 +122,7 @@ def _hub(name: str, split: str) -> Iterator[tuple[str, Any]]:
         raise ValueError(
             f"{name}: no such file or directory here, and as a hub data set it fails: {reason[0]}"
         ) from None
-    yield from ((f"{name}, row {i}", row) for i, row in enumerate(rows, 1))
+    yield from ((f"{name}, row {i}", from_arrow(dict(row))) for i, row in enumerate(rows, 1))
 
 
 _READERS = {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}
@@ -208,51 +210,27 @@ def _as_answer(value: Any, where: str) -> str | list[str] | None:
     return plain if isinstance(value, list) else plain[0]
 
 
-def _from_messages(messages: Any, where: str) -> tuple[Any, str]:
-    """A conversation as a prompt and the assistant's last message, the demonstration."""
-    _check_messages(messages, "messages", where)
-    if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise ValueError(f"{where}: 'messages' must end with the assistant's answer to something")
-    return messages[:-1], text_of(messages[-1:])
-
-
-def _check_messages(value: Any, column: str, where: str) -> None:
-    good = isinstance(value, list) and all(isinstance(m, Mapping) and "role" in m and "content" in m for m in value)
-    if not good or not value:
-        expected = "a text, or a list of messages with role and content"
-        raise ValueError(f"{where}: {column!r} must be {expected}, got {type(value).__name__} {str(value)[:60]!r}")
-
-
-def _spoken(completion: list[Row], prompt: Any, where: str) -> str | list[Row]:
-    """The assistant's words; all messages if others speak between them, which a plain prompt goes on with as text."""
-    if all(m["role"] == "assistant" for m in completion):
-        return text_of(completion)
-    if not isinstance(prompt, str):
-        raise ValueError(f"{where}: others speak in the completion: give the whole conversation as 'messages'")
-    return completion
-
-
 def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
     """One row in our layout. Raises ValueError with its place, what was found and what was expected."""
     if not isinstance(raw, Mapping):
         raise ValueError(f"{where}: expected an object with named columns, got {type(raw).__name__}")
     row = _rename({k: v for k, v in raw.items() if not _missing(v)}, columns, where)
+    row = in_one_form(row, where)
     prompt, completion = _first(row, _PROMPTS), row.get("completion")
     if prompt is None and "messages" in row:
-        prompt, completion = _from_messages(row["messages"], where)
+        prompt, completion = ended(messages_of(row["messages"], "messages", where), where)
     elif prompt is None and "text" in row:
         prompt, completion = "", row["text"]
     elif prompt is None and "chosen" in row:
         row |= implicit_prompt(row["chosen"], row.get("rejected"))
         prompt = row.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
-        _check_messages(prompt, "prompt", where)
+        prompt = messages_of(prompt, "prompt", where)
     answer, working = _answer(row)
     completion = working if completion is None else completion
     if completion is not None and not isinstance(completion, str):
-        _check_messages(completion, "completion", where)
-        completion = _spoken(completion, prompt, where)
-    if completion is not None and not text_of(completion).strip():
+        completion = spoken(messages_of(completion, "completion", where), prompt, where)
+    if completion is not None and not says(completion) and not says(row.get("messages", "")[-1:]):
         raise ValueError(f"{where}: the completion is empty; there is nothing to learn from it")
     if answer is not None:
         answer = _as_answer(answer, where)

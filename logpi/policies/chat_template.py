@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from logpi.calls.messages import conversation, forms, tool_list
 from logpi.policies.text_tokens import TextTokens, any_of
 
 __all__ = ["Answer", "ChatTemplate", "Message", "Reader"]
@@ -100,6 +101,7 @@ class ChatTemplate(TextTokens):
         Raises:
             ValueError: it cannot stand as it is, for it calls tools.
         """
+        (message,) = conversation([message])
         asked = self.render(before, tools, True, options)
         whole = self.render([*before, message], tools, False, options)
         hidden = self._masked(message)
@@ -231,8 +233,8 @@ class ChatTemplate(TextTokens):
         """`text` for `encode` and `pieces`: control tokens that the data spell are private characters. Raises ValueError as there."""
         if self.tokenizer.chat_template is None:
             raise ValueError("the model has no chat template: give prompts as strings, or set the tokenizer's")
-        hidden = [self._masked(m) for m in messages]
-        text = self._apply(hidden, tools, ask, options)
+        hidden = [self._masked(m) for m in conversation(messages)]
+        text = self._apply(hidden, tool_list(tools or ()), ask, options)
         for i, m in enumerate(hidden):
             content = m.get("content")
             if m.get("role") in HEARD and isinstance(content, str) and content.strip() not in text:
@@ -242,18 +244,15 @@ class ChatTemplate(TextTokens):
         return text
 
     def _apply(self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None) -> str:
-        given = {**self.options, **(options or {})}
-        try:
-            return self.tokenizer.apply_chat_template(
-                [dict(m) for m in messages],
-                tools=list(tools) if tools else None,
-                tokenize=False,
-                add_generation_prompt=ask,
-                **given,
-            )
-        except Exception as error:  # templates raise whatever their author thought of
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ValueError(f"the chat template refuses these messages: {reason}") from None
+        given = {**self.options, **(options or {}), "add_generation_prompt": ask}
+        known, problem = list(tools) if tools else None, None
+        for form in forms(messages):
+            try:
+                return self.tokenizer.apply_chat_template(form, tools=known, tokenize=False, **given)
+            except Exception as error:  # templates raise whatever their author thought of
+                problem = problem or error
+        reason = " ".join(str(problem).split())[:200] or type(problem).__name__
+        raise ValueError(f"the chat template refuses these messages: {reason}") from None
 
     def _masked(self, message: Message) -> dict[str, Any]:
         """The message with a private character for each control token that it spells."""

@@ -20,15 +20,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from logpi.calls import Call, Malformed, style
+from logpi.calls.messages import calls_of
 from logpi.rewards.call_matching import GRAINS
 from logpi.rewards.text import text_of
 
 __all__ = ["ToolCalls", "ToolFormat", "ToolLength"]
-
-
-def _golds(calls: Any) -> list[Call]:
-    """A row's calls: `{"name", "arguments"}` each; ToolRL's `parameters` too."""
-    return [Call(c["name"], c.get("arguments") or c.get("parameters") or {}) for c in calls]
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,8 @@ class ToolCalls:
     ) -> list[float | None]:
         rows = zip(completions, calls, tools or [()] * len(completions), strict=True)
         return [
-            None if gold is None else self._judge(text_of(c), _golds(gold), schemas or ()) for c, gold, schemas in rows
+            None if gold is None else self._judge(text_of(c), calls_of(gold), schemas or ())
+            for c, gold, schemas in rows
         ]
 
     def _judge(self, text: str, golds: Sequence[Call], tools: Sequence[Any]) -> float:

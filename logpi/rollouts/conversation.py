@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from logpi.calls.messages import conversation, tool_list
 from logpi.envs.rows import Row
 from logpi.policies.chat_template import Answer, ChatTemplate, Reader
 
@@ -53,6 +54,7 @@ def turns(
     template = reader.template
     if template.tokenizer.chat_template is None:
         raise ValueError("the model has no chat template: give prompt and completion, or text; or set the tokenizer's")
+    messages, tools = conversation(messages), tool_list(tools or ()) or None
     answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i >= start]
     if not answers:
         raise ValueError("the conversation has no answer of the assistant to learn from")

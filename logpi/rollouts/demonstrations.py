@@ -97,13 +97,13 @@ class Demonstrations:
             return [_text(template, text_of(completion or ""))]
         tools = row.get("template_tools") or ()
         start = announced(self.policy, self.chat, prompt, tools, options)
-        if completion and not isinstance(completion, str):
+        if completion and not isinstance(completion, str) and isinstance(prompt, str):
             return [spoken(self.policy, start, completion)]
         asked = self.chat.messages(self.policy, prompt)
         if asked is None:
             return [plain(template, start, completion or "")]
-        said = {"role": "assistant", "content": completion}
-        return turns(self.policy, [*asked, said], tools, start=len(asked), options=options)
+        said = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion or []
+        return turns(self.policy, [*asked, *said], tools, start=len(asked), options=options)
 
     def _row(self, found: Turns, number: int) -> Trajectory:
         tokens = torch.tensor(found.ids[: self.max_length])

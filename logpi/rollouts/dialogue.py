@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from logpi.calls.templates import unread
 from logpi.envs.rows import Row
 from logpi.envs.text import Conversation, Env, Reply
 from logpi.errors import UserError
@@ -88,6 +89,16 @@ class Dialogues:
         object.__setattr__(self, "observations", Observations(self.policy.template, tools, self.limits.observation))
         if tools:
             self.observations.check("tool")
+            self._check_calls()
+
+    def _check_calls(self) -> None:
+        """Refuse a model whose calls nobody could read."""
+        said = unread(lambda messages, known: self.policy.template.text(messages, known, ask=False))
+        if said:
+            raise UserError(
+                f"the model's chat template writes calls in a form that cannot be read: …{said.strip()[-120:]!r}; use "
+                "another template, or an environment that describes its tools and a form of calls itself (native=False)"
+            )
 
     def prompt(self, row: Row) -> list[int]:
         """Token ids of what the policy sees first. Raises UserError if its template has no place for the tools."""

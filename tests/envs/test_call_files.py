@@ -125,7 +125,7 @@ def test_openai_conversations(tmp_path):
     [
         ("openai", {"messages": [{"role": "user", "content": "?"}]}, "line 1: expected messages that end with the assistant's"),
         ("openai", {"prompt": "?"}, "found columns prompt"),
-        ("openai", conversation({"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}), "line 1: a tool call needs a name, and arguments"),
+        ("openai", conversation({"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}), "line 1: message 3: the arguments of 'f': not valid JSON"),
         ("toolrl", {"prompt": "?"}, "line 1: expected instruction, input, output; or prompt and reward_model.ground_truth"),
         ("toolrl", {"instruction": "i", "output": "<tool_call>\n{broken\n</tool_call>"}, "line 1: the recorded call cannot be read: a line is not valid JSON"),
     ],

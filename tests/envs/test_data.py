@@ -100,7 +100,11 @@ def test_other_files(tmp_path):
         ("a.jsonl", "\n", "a.jsonl: no rows"),
         ("a.jsonl", '{"prompt": "p"}\n\n{"promt": "p", "x": 1}', "line 3: no column 'prompt'; found: promt, x; if"),
         ("a.jsonl", '{"prompt": 3}', "line 1: 'prompt' must be a text, or a list of messages .* got int '?3"),
-        ("a.jsonl", '{"prompt": [{"text": "p"}]}', "line 1: 'prompt' must be"),
+        (
+            "a.jsonl",
+            '{"prompt": [{"text": "p"}]}',
+            "line 1: 'prompt': message 1: expected role and content, found text",
+        ),
         ("a.jsonl", '{"prompt": "p", "completion": " "}', "line 1: the completion is empty"),
         ("a.jsonl", '{"prompt": "p", "answer": {"a": 1}}', "line 1: 'answer' must be a text, a number .* got dict"),
         ("a.jsonl", '{"messages": [{"role": "user", "content": "p"}]}', "line 1: 'messages' must end with"),

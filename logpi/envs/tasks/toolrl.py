@@ -9,16 +9,16 @@ conversation (they are the prompt).
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from logpi.calls import Call, Lines, Malformed
+from logpi.calls import Lines, Malformed
 from logpi.calls import style as style_of
-from logpi.calls.call import answering
+from logpi.calls.messages import calls_of, conversation, tool_list
+from logpi.calls.reading import answering
 from logpi.calls.schema import standard
 from logpi.envs.data import read_raw
 from logpi.envs.rows import Row, Split, parted
@@ -92,7 +92,8 @@ class OpenAICalls(_Recorded):
 
     Attributes:
         path: a file of `{"messages", "tools"}`. style: how calls are written. announce: put the tools into the system message; False leaves
-            that to the model's chat template (column `template_tools`). test_share: as in ToolRL.
+            that to the model's chat template (column `template_tools`), which then also writes the calls of a demonstration, whatever the
+            style (column `messages`: every answer of the conversation is learned). test_share: as in ToolRL.
 
     Raises:
         ValueError: a missing file, a conversation that does not end with the assistant, arguments that are no JSON object.
@@ -111,13 +112,15 @@ class OpenAICalls(_Recorded):
         return Rewards((Weighted(ToolCalls(self.grain, self.style, low=0.0, high=1.0, idle=True)),))
 
     def _row(self, raw: Row, where: str) -> Row:
-        messages, tools = [dict(m) for m in raw.get("messages") or ()], standard(raw.get("tools") or [])
+        try:
+            messages, tools = conversation(raw.get("messages") or ()), standard(tool_list(raw.get("tools") or []))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
         if len(messages) < 2 or messages[-1].get("role") != "assistant":
             raise ValueError(
                 f"{where}: expected messages that end with the assistant's, and found columns {', '.join(raw)}"
             )
-        calls = [_from_openai(c, where) for c in messages[-1].get("tool_calls") or ()]
-        prompt = messages[:-1]
+        calls, prompt = calls_of(messages[-1].get("tool_calls")), messages[:-1]
         if tools and self.announce:
             announced = style_of(self.style).system(tools)
             first = prompt[0] if prompt and prompt[0]["role"] == "system" else None
@@ -127,20 +130,7 @@ class OpenAICalls(_Recorded):
             p for p in (messages[-1].get("content") or "", style_of(self.style).write(calls) if calls else "") if p
         )
         row = {"prompt": prompt, "calls": _plain(calls), "tools": tools, "completion": said, "answer": said}
-        return row if self.announce or not tools else row | {"template_tools": tools}
-
-
-def _from_openai(call: Mapping[str, Any], where: str) -> Call:
-    """`{"function": {"name", "arguments"}}` with arguments as an object, or as the text of one."""
-    inner = call.get("function", call)
-    arguments = inner.get("arguments") or {}
-    try:
-        arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, Mapping) or not isinstance(inner.get("name"), str):
-        raise ValueError(f"{where}: a tool call needs a name, and arguments as a JSON object, got {str(inner)[:80]!r}")
-    return Call(inner["name"], dict(arguments))
+        return row if self.announce or not tools else row | {"template_tools": tools, "messages": messages}
 
 
 def _plain(calls: Sequence[Any]) -> list[dict[str, Any]]:

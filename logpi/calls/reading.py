@@ -1,0 +1,312 @@
+r"""Reading the calls of a turn, whichever family of models wrote it: no two families' marks mean different things.
+
+    <tool_call>{"name": "f", "arguments": {}}</tool_call>             a mark, JSON, and the tag that must close it
+    [TOOL_CALLS]f[ARGS]{}                                             a mark, then name and arguments apart
+    <tool_call>f\n<arg_key>…      <function=f><parameter=…>            tags
+    <|python_start|>[f(a=1)]<|python_end|>                            Python's syntax
+    I look it up.\n```json\n{"name": "f", "parameters": {}}\n```      no mark: the turn ends in nothing but calls
+
+Behind a mark stands a call or something malformed, never nothing. Without marks, JSON that is not exactly a call is an answer. What stands
+inside of a thought is no call; a `</think>` inside of an argument closes none, as a call is read as a whole:
+
+    so <tool_call>…</tool_call></think><tool_call>{"name": "f", "arguments": {"q": "</think>"}}</tool_call>
+    thought, whoever opened it          said
+
+Left out: arguments against their schema (`schema.py`), formats of which there is no reader (Gemma 4's, Apertus's): malformed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, functions
+from logpi.calls.objects import LOOKS, NoJson, Text, as_call, blank, json_calls, unmarked, value_at
+from logpi.calls.pythonic import JSON_NAMES, python_calls
+from logpi.calls.tags import FUNCTION, NAME, PAIRED, function_call, paired_call
+
+__all__ = ["MARKS", "Body", "answering", "pattern", "read", "scan"]
+
+Known = Mapping[str, Schema]
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What announces calls.
+
+    Attributes:
+        close: what must follow them; "": nothing. when: what must follow the mark itself, or must not, for it to be one.
+        head: of families that write name and arguments apart, the name in its group, up to the arguments.
+        python: calls are in Python's syntax, up to `ends`.
+    """
+
+    close: str = ""
+    when: str = ""
+    head: str = ""
+    python: bool = False
+    ends: str = ""
+
+
+MARKS = {
+    "<tool_call>": _Mark("</tool_call>"),  # Hermes, Qwen, Granite 4; tags: GLM, Qwen3-Coder, Qwen 3.5, Nemotron 3
+    "<tool_calls>": _Mark("</tool_calls>"),  # MiniMax M1, Apriel
+    "<TOOLCALL>": _Mark("</TOOLCALL>"),  # Nemotron Nano
+    "<function_call>": _Mark("</function_call>"),
+    "<tools>": _Mark("</tools>", r'(?=\s*\{\s*"name"\s*:\s*"[^"\n]*"\s*,\s*"arguments")'),  # Qwen2.5-Coder, at times
+    "[TOOL_CALLS]": _Mark(head=rf"({NAME})(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*"),  # Mistral; from v11 on with a head
+    "<|python_tag|>": _Mark(python=True),  # Llama 3.1 to 3.3
+    "<|python_start|>": _Mark(python=True, ends="<|python_end|>"),  # Llama 4
+    "<|tool_call_start|>": _Mark(python=True, ends="<|tool_call_end|>"),  # LFM 2
+    "```tool_code": _Mark(python=True, ends="```"),  # Gemma 3
+    "<|tool_call|>": _Mark(),  # Phi-4-mini, Granite 3
+    "functools": _Mark(when=r"(?=\[\s*\{)"),  # Phi-4-mini, firefunction
+    "<|START_ACTION|>": _Mark(),  # Command R7B
+    "<|function_call|>": _Mark(),  # GigaChat 3.1
+    "function call<|role_sep|>": _Mark(),  # GigaChat 3
+    "<｜tool▁calls▁begin｜>": _Mark(when="(?!\\s*<｜tool▁call▁begin｜>)"),
+    "<｜tool▁call▁begin｜>": _Mark(  # DeepSeek V3.1; V3 and R1 with the word "function" and a fence
+        head=rf"(?:function<｜tool▁sep｜>)?({NAME})\s*(?:<｜tool▁sep｜>|```json)\s*"
+    ),
+    "<|tool_calls_section_begin|>": _Mark(when=r"(?!\s*<\|tool_call_begin\|>)"),
+    "<|tool_call_begin|>": _Mark(  # Kimi K2
+        head=rf"(?:functions\.)?({NAME}?)(?::\d+)?\s*<\|tool_call_argument_begin\|>\s*"
+    ),
+    "<|tool_call:name|>": _Mark(head=rf"({NAME})<\|tool_call:args\|>\s*"),  # Solar
+    "to=functions.": _Mark(head=rf"({NAME})[^{{}}]{{0,80}}?<\|message\|>\s*"),  # gpt-oss
+    "<|tool_call>": _Mark(),  # Gemma 4: no reader
+    "<|tools_prefix|>": _Mark(),  # Apertus: no reader
+}
+_HEADS = {mark: re.compile(kind.head) for mark, kind in MARKS.items() if kind.head}
+_CLOSED = "</tool_call>"  # alone where a model forgot to open (Qwen2.5-Coder)
+_THOUGHTS = {
+    "<think>": "</think>",
+    "[THINK]": "[/THINK]",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|channel|>analysis<|message|>": "<|end|>",
+}
+_ENDS = tuple(close for close in _THOUGHTS.values() if close != "<|end|>")  # of a thought that the prompt opened
+_FUNCTION_HEAD = re.compile(rf"\s*(?:{FUNCTION.pattern})")
+_NEXT = re.compile(rf"<tool_call>\s*(?:{FUNCTION.pattern}|{PAIRED.pattern})")
+_MEANT = re.compile(rf'\{{\s*"(?:name|function|type)"|{PAIRED.pattern}')
+_BETWEEN = re.compile(r"\s*[;,]?\s*")
+_AROUND = re.compile(r"(?:\s|[;,]|```\w*|<\|[\w/]+\|>)*")
+_BEGINS = re.compile(r"(?m:^)[ \t]*+(?=[\[{])|```\w*+\s*+(?=[\[{])")
+_TOKENS = re.compile(r"(?:<\|[\w/]+\|>\s*)+\Z")
+_PYTHONIC = re.compile(r"\[\s*[A-Za-z_][\w.]*\(.*\)\s*\]", re.DOTALL)
+
+Body = Callable[[Text, re.Match[str], int, bool], tuple[list[Attempt], int]]
+"""What stands behind a mark, and where it ends, from: the text, the mark, where the answer begins, is something found already?"""
+
+
+def pattern(marks: str) -> re.Pattern[str]:
+    """Marks (a regular expression) and the ends of thoughts, to be found in a text."""
+    around = map(re.escape, (*_THOUGHTS, *_ENDS))
+    return re.compile("|".join([marks, *around]))
+
+
+_OBJECT = rf"(?:(?m:^)|(?<=[>\]`]))[ \t]*+(?={LOOKS.pattern})"  # passed over as a whole, tags in its strings too
+_OPENS = pattern("|".join([*(re.escape(m) + k.when for m, k in MARKS.items()), FUNCTION.pattern, _CLOSED, _OBJECT]))
+
+
+def scan(text: Text, opens: re.Pattern[str], body: Body) -> tuple[list[list[Attempt]], int]:
+    """What `body` reads at each mark outside of thoughts, and where the answer begins: behind the last thought.
+
+    Behind MOST findings marks are passed over. An open thought has no answer: it begins at the text's end.
+    """
+    found: list[list[Attempt]] = []
+    since = at = 0
+    while (mark := opens.search(text, at)) is not None:
+        at = mark.end()
+        if mark[0] in _THOUGHTS:
+            close = _THOUGHTS[mark[0]]
+            end = text.find(close, at)
+            if end < 0:
+                return found, len(text)
+            at = since = end + len(close)
+        elif mark[0] in _ENDS:
+            found, since = [], at
+        elif len(found) < MOST:
+            attempts, at = body(text, mark, since, bool(found))
+            found += [attempts] if attempts else []
+    return found, since
+
+
+def read(text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
+    """Every attempt in a turn, in order, at most MOST; [] if it calls nothing.
+
+    >>> read('Let me see. <tool_call>{"name": "sin", "arguments": {"x": 0}}</tool_call>')
+    [Call(name='sin', arguments={'x': 0})]
+    """
+    known = functions(tools)
+    whole = Text(text)
+    found, since = scan(whole, _OPENS, lambda *where: _body(known, *where))
+    if found:
+        return list(islice(chain.from_iterable(found), MOST))
+    said = Text(text[since:].strip())
+    return _unmarked(said, known)[:MOST]
+
+
+def answering(text: str) -> str:
+    """What was said after thinking; nothing while a thought is still open.
+
+    >>> answering("<think>hm</think>4")
+    '4'
+    """
+    return text[scan(Text(text), _OPENS, lambda *where: _body({}, *where))[1] :]
+
+
+def _body(known: Known, text: Text, mark: re.Match[str], since: int, late: bool) -> tuple[list[Attempt], int]:
+    """A `Body`. After something malformed, reading goes on behind its mark."""
+    name = mark[0] if mark[0] in MARKS else ""
+    if not mark[0].strip():
+        return [], _passed(text, mark.end())
+    try:
+        if mark[0] == _CLOSED:
+            return ([], mark.end()) if late else (_unopened(known, text, since, mark), mark.end())
+        return _marked(known, text, mark.end(), name) if name else _function(known, text, mark)
+    except ValueError as error:
+        head = _FUNCTION_HEAD.match(text, mark.end()) if name else None
+        return [Malformed(f"what stands after {mark[0]} is {error}")], head.end() if head else mark.end()
+
+
+def _passed(text: Text, at: int) -> int:
+    """Where the objects at `at` end, or can be read no further."""
+    try:
+        while LOOKS.match(text, at):
+            after = _BETWEEN.match(text, value_at(text, at)[1])
+            at = after.end() if after else at
+        return at
+    except ValueError as error:
+        return error.at if isinstance(error, NoJson) else at + 1
+
+
+def _function(known: Known, text: Text, mark: re.Match[str]) -> tuple[list[Attempt], int]:
+    """A function's tag without a mark before it. In other XML a `<function name="…">` may be anything. Raises ValueError."""
+    begin = FUNCTION.match(text, mark.start())
+    if begin and "=" not in begin[0].partition("name")[0] and known and begin[1] not in known:
+        return [], mark.end()
+    call, at = function_call(text, mark.start(), _following(FUNCTION, text, mark.end()), known)
+    return [call], at
+
+
+def _marked(known: Known, text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
+    """What stands behind a mark, up to what closes it. Raises ValueError."""
+    mark, found = MARKS[name], []
+    at = blank(text, at)
+    while not found or LOOKS.match(text, at) or FUNCTION.match(text, at):
+        try:
+            attempts, at = _one(known, text, at, name)
+        except ValueError as error:
+            if not found:
+                raise
+            attempts = [Malformed(f"a further call is {error}")]
+        found += attempts
+        if isinstance(attempts[-1], Malformed):
+            break
+        after = _BETWEEN.match(text, at)
+        at = after.end() if after else at
+    if mark.close and not text.startswith(mark.close, at):
+        raise ValueError(f"not closed by {mark.close} right after one object")
+    return found, at + len(mark.close)
+
+
+def _one(known: Known, text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
+    """One call or one list of calls at `at`, in whatever form it is. Raises ValueError."""
+    mark, head = MARKS[name], _HEADS.get(name)
+    if text.startswith("{", at) or (text.startswith("[", at) and not mark.python):
+        return json_calls(text, at)
+    if FUNCTION.match(text, at):
+        call, at = function_call(text, at, _following(_NEXT, text, at), known)
+        return [call], at
+    if mark.python:
+        return _python(text, at, name)
+    if head is not None and (begin := head.match(text, at)) is not None:
+        arguments, at = value_at(text, begin.end())
+        return [as_call({"name": begin[1], "arguments": arguments})], at
+    return _named(known, text, at, mark.close)
+
+
+def _named(known: Known, text: Text, at: int, close: str) -> tuple[list[Attempt], int]:
+    """GLM's call; without arguments only the name of a known tool is one. Raises ValueError."""
+    if PAIRED.match(text, at):
+        call, at = paired_call(text, at, _following(_NEXT, text, at), known)
+        return [call], at
+    end = text.find(close, at, at + 200) if close else -1
+    name = text[at : max(end, at)].strip()
+    if name in known:
+        return [Call(name)], end
+    return json_calls(text, at)  # says what is wrong
+
+
+def _following(marks: re.Pattern[str], text: Text, at: int) -> int:
+    """Where the next of `marks` begins, or the text ends."""
+    found = marks.search(text, at + 1)
+    return found.start() if found else len(text)
+
+
+def _python(text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
+    """Calls in Python's syntax, up to the last end before the next mark of this kind. Raises ValueError."""
+    limit = text.find(name, at)
+    limit = len(text) if limit < 0 else limit
+    end = str.rfind(text, MARKS[name].ends, at, limit) if MARKS[name].ends else limit
+    end = limit if end < 0 else end
+    body = _TOKENS.sub("", text[at:end]).strip()
+    if body.startswith("[{") or not body:
+        return json_calls(text, at)
+    return list(python_calls(body, JSON_NAMES)), end
+
+
+def _unopened(known: Known, text: Text, since: int, mark: re.Match[str]) -> list[Attempt]:
+    """Calls that are closed and were not opened. Raises ValueError."""
+    begin = _MEANT.search(text, since, mark.start())
+    if begin is None:
+        raise ValueError("nothing: <tool_call> must open a call")
+    if begin[0].startswith("{"):
+        return json_calls(text, begin.start())[0]
+    return [paired_call(text, begin.start(), mark.end(), known)[0]]
+
+
+def _unmarked(said: Text, known: Known) -> list[Attempt]:
+    """The calls with which an answer ends, if it ends in nothing else: objects, lists of them, fences around them."""
+    found: list[Attempt] = []
+    at, words = 0, False
+    while (begin := _next_value(said, at)) >= 0:
+        if not _AROUND.fullmatch(said, at, begin):
+            found, words = [], True
+        try:
+            value, at = value_at(said, begin)
+        except ValueError as error:
+            if LOOKS.match(said, begin):
+                return [Malformed(f"a call is {error}")]
+            found, words, at = [], True, error.at if isinstance(error, NoJson) else begin + 1
+            continue
+        several = value if isinstance(value, list) and value else [value]
+        calls = [unmarked(v, known, not words) for v in several]
+        if all(calls):
+            found.extend(c for c in calls if c)
+        else:
+            found, words = [], True
+        around = _AROUND.match(said, at)
+        at = around.end() if around else at
+    if at < len(said):
+        found = []
+    return found or _pythonic(said)
+
+
+def _next_value(said: Text, at: int) -> int:
+    """Where the next line, fence or list goes on with an object or a list; -1 if none does."""
+    if said[at : at + 1] in ("{", "["):
+        return at
+    begin = _BEGINS.search(said, at)
+    return begin.end() if begin else -1
+
+
+def _pythonic(said: Text) -> list[Attempt]:
+    """A list of calls in Python's syntax that is the whole answer."""
+    said = Text(_TOKENS.sub("", said).rstrip())
+    try:
+        return list(python_calls(said)) if _PYTHONIC.fullmatch(said) else []
+    except ValueError:
+        return []

@@ -1,0 +1,73 @@
+"""How a model's chat template writes calls, found by rendering one: in which style, and whether it is read back.
+
+`render` makes text of messages and tools: `ChatTemplate.text` of a model, or `tokenizer.apply_chat_template(..., tokenize=False)`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from os.path import commonprefix
+from typing import Any
+
+from logpi.calls import STYLES, Call
+from logpi.calls.reading import MARKS, read
+
+__all__ = ["style_of_template", "unread"]
+
+Render = Callable[[Sequence[Any], Sequence[Any]], str]
+
+_OPENED = re.compile(r"[<\[][^<>\[\]]*\Z")  # the beginning of a mark
+_ASKED, _SAID = "logpi asks", "logpi says so"
+_CALL = Call("logpi_tool", {"key": _SAID})
+_FUNCTION = {"name": _CALL.name, "arguments": dict(_CALL.arguments)}
+_MESSAGES = [
+    {"role": "user", "content": _ASKED},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call00000", "type": "function", "function": _FUNCTION}],
+    },
+]
+_KEY = {"type": "string", "description": "what is said"}
+_PARAMETERS = {"type": "object", "properties": {"key": _KEY}, "required": ["key"]}
+_TOOLS = [{"type": "function", "function": {"name": _CALL.name, "description": "Says it.", "parameters": _PARAMETERS}}]
+
+
+def _written(render: Render) -> str:
+    """The assistant's calls as the template writes them, without what stands before words too."""
+    asked = _MESSAGES[:1]
+    calling, speaking = (
+        render([*asked, m], _TOOLS).rpartition(_ASKED)[2]
+        for m in (_MESSAGES[1], {"role": "assistant", "content": _SAID})
+    )
+    head = commonprefix([calling, speaking])
+    return calling[len(_OPENED.sub("", head)) :]
+
+
+def style_of_template(render: Render) -> str | None:
+    """The name of the style that writes calls as the template does; None if there is none, or the template shows no calls.
+
+    A style is told by its calls up to the end of their first value, white space aside: ids behind it are the template's own.
+    """
+    turn, found = _bare(_written(render)), {}
+    for name, style in STYLES.items():
+        whole = "" if name == "search" else _bare(style.write([_CALL]))
+        begin = whole[: whole.find(_bare(_SAID)) + len(_bare(_SAID))]
+        at = turn.find(begin) if begin else -1
+        if at >= 0 and (begin.startswith(tuple(MARKS)) or not turn[:at].endswith(tuple(MARKS))):
+            found[name] = len(begin)
+    return max(found, key=lambda n: found[n], default=None)
+
+
+def unread(render: Render) -> str:
+    """The call as the template writes it, if it cannot be read back; "" if it can, or if the template shows no calls."""
+    try:
+        turn = _written(render)
+    except ValueError:  # it refuses calls
+        return ""
+    return turn if _SAID in turn and read(turn, _TOOLS) != [_CALL] else ""
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split())
