@@ -11,9 +11,10 @@ switched off: the policy that samples and the policy that learns must be the sam
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ from torch import Tensor, nn
 from logpi.ops.distributions import Categorical, Distributions
 from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.heads import Head, score
-from logpi.policies.packing import ATTENTION, Packed, Packing, pack, register, sent, spread
+from logpi.policies.packing import ATTENTION, Packed, Packing, Rule, pack, register, sent, spread
+from logpi.policies.rotary import Ropes
 from logpi.policies.trunk import trunk
 from logpi.types import Batch, Evaluation
 
 __all__ = ["CausalLM"]
 
 VALUE_FILE = "value_head.safetensors"
+NO_LIMIT = 2**31  # tokens
 
 
 class CausalLM(nn.Module):
@@ -72,7 +75,9 @@ class CausalLM(nn.Module):
         self.chunk = chunk or (2**24 if self.device.type == "cpu" else 2**26)
         config = model.config.get_text_config()
         self.value_head = _value_head(config.hidden_size, self.device) if critic else None
-        self.context: int = getattr(config, "max_position_embeddings", None) or 2**31  # tokens; some have no limit
+        self.context: int = getattr(config, "max_position_embeddings", None) or NO_LIMIT
+        self.positions = self.context if _learned_positions(model) else NO_LIMIT
+        self.ropes = Ropes.of(model)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
@@ -166,8 +171,15 @@ class CausalLM(nn.Module):
 
     @property
     def head(self) -> Head:
-        softcap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        return Head(self.model.get_output_embeddings(), softcap, self.temperature)
+        return Head.of(self.model, self.temperature)
+
+    def reach(self, prompt: int) -> int:
+        """Tokens that a row may come to have in all which begins with a prompt of so many."""
+        return self.context if self.ropes is None else self.ropes.reach(prompt, self.context)
+
+    def extents(self, length: Tensor) -> Tensor | None:
+        """What a packing is told of rows of this length [*]; None for models to which it does not matter."""
+        return None if self.ropes is None else self.ropes.classes(length)
 
     def render(self, prompt: str | list[dict], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Token ids of a prompt: messages through the model's chat template, a string as it is (with its BOS, if any).
@@ -191,9 +203,7 @@ class CausalLM(nn.Module):
         """`hidden` as the model's own modules find it."""
         if not len(ids):
             return self.model.get_input_embeddings()(ids)  # some models choke on no tokens at all
-        trunk = self.model.base_model
-        out = trunk(input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing)
-        return out.last_hidden_state[0]
+        return run(self.model.base_model, self.ropes, packing, ids, position)
 
     def evaluate(self, batch: Batch) -> Evaluation:
         """logp, entropy [B, T] nats and value [B, T+1] in units of return; 0 where `mask` is False. Carries gradients.
@@ -226,18 +236,32 @@ class CausalLM(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Head]:
         """Hidden states [N, d], where [B, T+1] each token's is, those of own actions [M, *], and the head for the latter.
         What is an index is on the CPU, as the batch is."""
+        longest = int(need.length.max())
+        if longest > self.positions:
+            raise ValueError(f"a row of {longest} tokens: the model has no more than {self.positions} positions")
         if self.packed:
-            packed = pack(batch.obs, need.length, need.prefix, self.device)
+            packed = pack(batch.obs, need.length, need.prefix, self.device, self.extents(need.extent))
             where = packed.rows.where
             hidden = outputs = forward(packed, packed.ids, packed.position)
         else:
             where = torch.arange(batch.obs.numel()).view_as(batch.obs)
-            hidden, outputs = self._plain(sent(batch.obs, self.device), sent(need.length, self.device))
+            hidden, outputs = self._plain(batch.obs, need)
         states = outputs.index_select(0, sent(where[:, :-1][batch.mask], self.device))
         return hidden, where, states, self.head if self.packed else Head(nn.Identity(), None, self.temperature)
 
-    def _plain(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    def _plain(self, tokens: Tensor, need: _Need) -> tuple[Tensor, Tensor]:
         """hidden [B · W, d] and untempered logits [B · W, V] of the model's own padded forward."""
+        if self.ropes is None:
+            return self._padded(sent(tokens, self.device), sent(need.length, self.device))
+        rows = []
+        for row, length, extent in zip(tokens, need.length[:, None], self.ropes.classes(need.extent), strict=True):
+            with self.ropes.told(sent(extent.expand_as(row), self.device)):
+                rows.append(self._padded(sent(row[None], self.device), sent(length, self.device)))
+        hidden, logits = zip(*rows, strict=True)
+        return torch.cat(hidden), torch.cat(logits)
+
+    def _padded(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of any rows tokens [B, W]."""
         real = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
         self.model.eval()  # attention dropout is a number inside the modules, not a module
         out = self.model(
@@ -262,11 +286,13 @@ class CausalLM(nn.Module):
 
 @dataclass(frozen=True)
 class _Need:
-    """length [B]: tokens to forward. prefix [B]: up to the state of the first own action. valued [B, T+1] bool."""
+    """length [B]: tokens to forward. prefix [B]: up to the state of the first own action. valued [B, T+1] bool.
+    extent [B]: tokens up to that of the last own action."""
 
     length: Tensor
     prefix: Tensor
     valued: Tensor
+    extent: Tensor
 
 
 def _need(batch: Batch, critic: bool) -> _Need:
@@ -278,7 +304,7 @@ def _need(batch: Batch, critic: bool) -> _Need:
     cut_off = (own & ~batch.terminated).nonzero().squeeze(1) if critic else last[:0]
     valued[cut_off, last[cut_off] + 1] = True
     length = (last + 1).index_add(0, cut_off, torch.ones_like(cut_off))
-    return _Need(length * own, (first + 1) * own, valued)
+    return _Need(length * own, (first + 1) * own, valued, last + 2)
 
 
 def _value_head(size: int, device: torch.device) -> nn.Linear:
@@ -308,6 +334,41 @@ def _probe(policy: CausalLM) -> bool:
         model.train(was_training)
 
 
+@dataclass(frozen=True)
+class _Watched:
+    """Attends like `packed` and writes down what each layer asks for, call by call."""
+
+    packed: Packed
+    rules: dict[int, list[Rule]] = field(default_factory=lambda: defaultdict(list))
+    extent: None = None
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
+        self.rules[layer].append(rule)
+        return self.packed.attend(layer, q, k, v, rule)
+
+    def check(self, config: Any) -> None:
+        """Raises ValueError if a cache by layers would not do, or if windows are only in masks, which nobody makes here."""
+        if any(len(calls) > 1 for calls in self.rules.values()):
+            raise ValueError("a layer attends more than once")
+        kinds = getattr(config, "layer_types", None)
+        window = getattr(config, "sliding_window", None) is not None
+        for layer, (rule,) in self.rules.items():
+            if (kinds[layer] == "sliding_attention" if kinds else window) and rule.window is None:
+                raise ValueError("a layer has a window of its own")
+
+
+def run(trunk: Any, ropes: Ropes | None, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
+    """[N, d] last hidden states of packed tokens by a model's own modules."""
+    with nullcontext() if ropes is None else ropes.told(packing.extent):
+        out = trunk(input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing)
+    return out.last_hidden_state[0]
+
+
+def _learned_positions(model: Any) -> bool:
+    """Positions beyond the model's last have no embedding: nothing in it rotates."""
+    return not any("inv_freq" in name for name, _ in model.named_buffers())
+
+
 def _packed_logits(policy: CausalLM, rows: Tensor, split: int) -> Tensor | None:
     """Untempered logits [2, W, V] by way of the packing, or None if the model cannot be run so."""
     config = policy.model.config
@@ -315,9 +376,11 @@ def _packed_logits(policy: CausalLM, rows: Tensor, split: int) -> Tensor | None:
         return None
     full = torch.full((2,), rows.shape[1], device=rows.device)
     packed: Packed = pack(rows, full, torch.full_like(full, split))
+    watched = _Watched(packed)
     before, config._attn_implementation = config._attn_implementation, ATTENTION
     try:
-        hidden = policy.by_modules(packed, packed.ids, packed.position)
+        hidden = policy.by_modules(watched, packed.ids, packed.position)
+        watched.check(config.get_text_config())
         return policy.head.logits(hidden)[packed.where] * policy.temperature
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         return None  # whatever a model that knows no `packing` makes of it

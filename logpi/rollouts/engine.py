@@ -42,7 +42,7 @@ class _Rows:
     """Live or waiting rows, in the order of their slots; all [n].
 
     token: to forward next, at `position`. left: tokens it may still sample. row: its number in the call. seed: of its
-    random numbers. greedy: bool.
+    random numbers. greedy: bool. reach: tokens it may come to have in all.
     """
 
     token: Tensor
@@ -51,6 +51,7 @@ class _Rows:
     row: Tensor
     seed: Tensor
     greedy: Tensor
+    reach: Tensor
 
     def __len__(self) -> int:
         return self.token.shape[0]
@@ -80,6 +81,7 @@ class Engine:
         self.policy, self.slots = policy, slots
         self.cache = Cache()
         record = record or (cuda_graph if policy.device.type == "cuda" else None)
+        record = None if policy.ropes is not None else record  # a recording knows no extents
         self.recorded = Recorded(slots, record) if record else None
         self._stops: dict[tuple[str, ...], StopStrings] = {}
 
@@ -106,7 +108,7 @@ class Engine:
             FloatingPointError: the model's logits are not numbers.
         """
         sampling = sampling or Sampling()
-        limits = [_limit(i, r, sampling, self.policy.context) for i, r in enumerate(requests)]
+        limits = [_limit(i, r, sampling, self.policy) for i, r in enumerate(requests)]
         model, was_training = self.policy.model, self.policy.model.training
         model.eval()
         try:
@@ -136,9 +138,9 @@ class Engine:
         return self._stops.get(stop)
 
 
-def _limit(number: int, request: Request, sampling: Sampling, context: int) -> int:
+def _limit(number: int, request: Request, sampling: Sampling, policy: CausalLM) -> int:
     """Tokens a row of this request may sample."""
-    length = len(request.prompt)
+    length, context = len(request.prompt), policy.context
     if length == 0:
         raise ValueError(f"prompt {number} is empty: a model needs at least one token (its BOS, say) to go on from")
     if length >= context:
@@ -148,7 +150,7 @@ def _limit(number: int, request: Request, sampling: Sampling, context: int) -> i
     limit = sampling.max_tokens if request.max_tokens is None else request.max_tokens
     if limit < 1:
         raise ValueError(f"request {number} has max_tokens={limit}; ask for at least 1")
-    return min(limit, context - length)
+    return min(limit, policy.reach(length) - length)
 
 
 class _Call:
@@ -179,7 +181,8 @@ class _Call:
         self.waiting = deque(sorted(range(len(self.owner)), key=self.prompt.__getitem__))  # rows of one prompt together
         live = engine.slots if partner is None and self.policy.device.type == "cpu" else 0
         together = [min(live, rows) for _, rows in sorted(Counter(self.prompt).items())]
-        self.prompts = Prompts(self.decoder, self.policy.device, list(number), together)
+        reach = torch.tensor([self.policy.reach(len(text)) for text in number])
+        self.prompts = Prompts(self.decoder, self.policy.device, list(number), together, self.policy.extents(reach))
         self.shared: Shared | None = None  # of the live rows' prompts
         self.rows = self.parked = self._fresh([])  # live; waiting for the partner, in the slots behind
         self.number: list[int] = []  # of the live rows, as in `rows.row`
@@ -221,7 +224,8 @@ class _Call:
     def _hidden(self, rows: _Rows) -> Tensor:
         """[n, d] of the live rows' next tokens."""
         held = rows.position if self.shared is None else rows.position - self.shared.offset
-        step = Step(self.cache, self.slot[: len(rows)], held, self.longest)
+        extent = self.policy.extents(rows.reach)
+        step = Step(self.cache, self.slot[: len(rows)], held, self.longest, extent=extent)
         if self.shared is None and self.engine.recorded is not None:
             return self.engine.recorded.hidden(self.decoder, step, rows.token, self.most)
         self.cache.reserve(len(rows), self.longest, self.most)
@@ -256,9 +260,9 @@ class _Call:
         self._settle((~ended).nonzero().squeeze(1).tolist(), [*spoke, *parked])
 
     def _speak(self, rows: _Rows) -> None:
-        for row, position, left in zip(rows.row.tolist(), rows.position.tolist(), rows.left.tolist(), strict=True):
+        spoken = (x.tolist() for x in (rows.row, rows.reach - rows.position - 2, rows.left))  # its next token takes a place
+        for row, room, left in zip(*spoken, strict=True):
             assert self.partner is not None
-            room = self.policy.context - position - 2  # its own next token takes a place too
             self.partner.hear(Spoken(row, self.history[row], self.stopped[row], left, room))
             self.history[row] = []
 
@@ -287,11 +291,12 @@ class _Call:
         self.cache.reserve(len(self.rows) + len(self.parked), int((start + count).max()) + 1, self.most)
         for some in _batches(count, start + count):
             text = [[said[i], *observations[i][:-1]] for i in some.tolist()]
-            extension = Extension.after(self.cache, slot[some], start[some], count[some])
+            extent = self.policy.extents(self.parked.reach[parked[some]])
+            extension = Extension.after(self.cache, slot[some], start[some], count[some], extent)
             ids = torch.tensor([t for x in text for t in x], device=device)
             self.decoder.hidden(extension, ids, extension.position)
         last = torch.tensor([o[-1] if o else -1 for o in observations], device=device)
-        left = self.parked.left[parked].clamp(max=self.policy.context - 1 - start - count)
+        left = self.parked.left[parked].minimum(self.parked.reach[parked] - 1 - start - count)
         self.parked = replace(
             self.parked,
             token=self.parked.token.index_copy(0, parked, torch.where(last < 0, token, last)),
@@ -330,7 +335,8 @@ class _Call:
             dtype=torch.long,
         )
         greedy = torch.tensor([self.requests[i].greedy for i in owners], dtype=torch.bool)
-        parts = (*numbers, self.seeds[numbers[3]], greedy)
+        reach = torch.tensor([self.policy.reach(len(p)) for p in prompts], dtype=torch.long)
+        parts = (*numbers, self.seeds[numbers[3]], greedy, reach)
         return _Rows(*(x.to(self.policy.device) for x in parts))
 
     def _enter(self, rows: _Rows) -> None:
