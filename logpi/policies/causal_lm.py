@@ -114,9 +114,14 @@ class CausalLM(nn.Module):
         Raises:
             ValueError: one line: nothing there, no tokenizer, not a causal language model, unknown dtype, no such device.
         """
-        from logpi.policies.loading import load_model, load_tokenizer
+        from logpi.policies.loading import load_model, load_tokenizer, refuse_unembedded
 
-        policy = cls(load_model(path, dtype, device, four_bit), load_tokenizer(path), critic=critic, **options)
+        model, tokenizer = load_model(path, dtype, device, four_bit), load_tokenizer(path)
+        try:
+            refuse_unembedded(tokenizer, model.get_input_embeddings().weight.shape[0])
+            policy = cls(model, tokenizer, critic=critic, **options)
+        except ValueError as error:
+            raise ValueError(f"cannot load a model from {path}: {error}") from None
         saved = Path(path) / VALUE_FILE
         if policy.value_head is not None and saved.is_file():
             from safetensors.torch import load_file
