@@ -29,7 +29,7 @@ from logpi.policies.rotary import Ropes
 from logpi.policies.trunk import trunk
 from logpi.types import Batch, Evaluation
 
-__all__ = ["CausalLM"]
+__all__ = ["CausalLM", "Watched", "run"]
 
 VALUE_FILE = "value_head.safetensors"
 NO_LIMIT = 2**31  # tokens
@@ -340,7 +340,7 @@ def _probe(policy: CausalLM) -> bool:
 
 
 @dataclass(frozen=True)
-class _Watched:
+class Watched:
     """Attends like `packed` and writes down what each layer asks for, call by call."""
 
     packed: Packed
@@ -381,7 +381,7 @@ def _packed_logits(policy: CausalLM, rows: Tensor, split: int) -> Tensor | None:
         return None
     full = torch.full((2,), rows.shape[1], device=rows.device)
     packed: Packed = pack(rows, full, torch.full_like(full, split))
-    watched = _Watched(packed)
+    watched = Watched(packed)
     before, config._attn_implementation = config._attn_implementation, ATTENTION
     try:
         hidden = policy.by_modules(watched, packed.ids, packed.position)

@@ -22,7 +22,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["Weights", "config", "gguf", "weights"]
+__all__ = ["Weights", "config", "gguf", "shards", "weights"]
 
 SMALL = 2**26  # bytes of a JSON file; an index of the largest models has a tenth
 SLACK = 2  # times as many numbers as the files hold: what is missing in detail is found when it is read
@@ -122,7 +122,7 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
 def _shapes(directory: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     from safetensors import SafetensorError, safe_open
 
-    for shard, names in _shards(directory).items():
+    for shard, names in shards(directory).items():
         try:
             with safe_open(_regular(directory / shard), "pt") as file:
                 held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -133,7 +133,7 @@ def _shapes(directory: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield from held.items()
 
 
-def _shards(directory: Path) -> dict[str, set[str]]:
+def shards(directory: Path) -> dict[str, set[str]]:
     """Files of weights, and what each must hold."""
     if (directory / WHOLE).exists() or (directory / WHOLE).is_symlink():
         return {WHOLE: set()}
@@ -144,12 +144,12 @@ def _shards(directory: Path) -> dict[str, set[str]]:
     places = _json(directory / INDEX).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(x, str) for x in places.values()):
         raise ValueError(f"{INDEX} has no weight_map of names and files")
-    shards: dict[str, set[str]] = {}
+    out: dict[str, set[str]] = {}
     for name, shard in places.items():
         if Path(shard).name != shard or "\\" in shard:
             raise ValueError(f"{INDEX} looks for weights outside the directory: {shard!r}")
-        shards.setdefault(shard, set()).add(name)
-    return shards
+        out.setdefault(shard, set()).add(name)
+    return out
 
 
 # --- GGUF -------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ Left out: what a model is asked (`causal_lm.py`, `reward_model.py`), and the rew
 
 from __future__ import annotations
 
+import json
 import socket
 import warnings
 from collections.abc import Iterator
@@ -49,9 +50,12 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    model, missing = read(path, AutoModelForCausalLM, dtype, device, four_bit)
+    model, missing, unknown = read(path, AutoModelForCausalLM, dtype, device, four_bit)
     if missing:
         raise ValueError(f"cannot load a model from {path}: there are no weights for {missing[0]!r}{_more(missing)}")
+    if unknown:
+        name = type(model).__name__
+        warnings.warn(f"{path}: {name} knows no {unknown[0]!r}{_more(unknown)}: these weights are left out", stacklevel=2)
     return model
 
 
@@ -62,8 +66,8 @@ def read(
     device: str | torch.device | None = None,
     four_bit: bool = False,
     **settings: Any,
-) -> tuple[Any, list[str]]:
-    """A model of one of transformers' automatic classes, and the names of weights that its files do not have.
+) -> tuple[Any, list[str], list[str]]:
+    """A model of one of transformers' automatic classes; the weights that its files do not have, and those it does not know.
 
     Args:
         kind: `AutoModelForCausalLM` or another. settings: of the configuration, instead of what config.json says.
@@ -94,10 +98,8 @@ def read(
         _finite(model)
     except Exception as error:  # whatever a library makes of a stranger's files
         raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
-    if unknown := sorted(info["unexpected_keys"]):
-        warnings.warn(f"{path}: weights that {type(model).__name__} does not know are left out: {unknown[0]!r}{_more(unknown)}",
-                      stacklevel=2)  # fmt: skip
-    return model.to(device) if device is not None and not four_bit else model, sorted(info["missing_keys"])
+    model = model.to(device) if device is not None and not four_bit else model
+    return model, sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
 
 
 def _refuse_misshapen(keys: Any) -> None:
@@ -205,11 +207,12 @@ def load_tokenizer(path: str | Path) -> Any:
     Raises:
         ValueError: there is none, or it cannot be read.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     source, gguf = _resolve(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **gguf)
+        kind = PreTrainedTokenizerFast if _as_it_is(Path(source)) else AutoTokenizer
+        tokenizer = kind.from_pretrained(source, trust_remote_code=False, **gguf)
         if not tokenizer.vocab_size:
             raise ValueError("its vocabulary is empty")
     except Exception as error:  # whatever a library makes of a stranger's files
@@ -217,6 +220,14 @@ def load_tokenizer(path: str | Path) -> Any:
         raise ValueError(f"no tokenizer can be read from {path} ({_line(error)}): {fix}") from None
     _refuse_unreadable(tokenizer, path)
     return tokenizer
+
+
+def _as_it_is(directory: Path) -> bool:
+    """Whether a local tokenizer.json is all there is to say. `AutoTokenizer` would give it the splitting rules of its model's family."""
+    settings = directory / "tokenizer_config.json"
+    if not settings.is_file() or not (directory / "tokenizer.json").is_file():
+        return False
+    return json.loads(settings.read_text("utf-8")).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def _refuse_unreadable(tokenizer: Any, path: str | Path) -> None:

@@ -111,7 +111,8 @@ def test_prompts_are_rendered_as_in_training(model, tmp_path):
     model.remember(wrap=True, system="Be brief.", options={})
     model.save(tmp_path / "m")
     found = rewards([f"model:{tmp_path / 'm'}"]).parts[0].function.ids("Hi", "Yo")
-    assert found == [*Chat(wrap=True, system="Be brief.")(model, "Hi"), *model.tokenizer("Yo")["input_ids"], 2]
+    whole = [{"role": r, "content": c} for r, c in (("system", "Be brief."), ("user", "Hi"), ("assistant", "Yo"))]
+    assert found == model.tokenizer.apply_chat_template(whole, return_dict=False)
 
 
 def test_a_critic_with_its_own_trunk_begins_as_the_reward_model(base, model):
