@@ -29,7 +29,7 @@ from logpi.policies.rotary import Ropes
 from logpi.policies.trunk import trunk
 from logpi.types import Batch, Evaluation
 
-__all__ = ["CausalLM", "Watched", "run"]
+__all__ = ["CausalLM", "Watched", "fitting", "positions", "run", "within"]
 
 VALUE_FILE = "value_head.safetensors"
 NO_LIMIT = 2**31  # tokens
@@ -76,8 +76,12 @@ class CausalLM(nn.Module):
         config = model.config.get_text_config()
         self.value_head = _value_head(config.hidden_size, self.device) if critic else None
         self.context: int = getattr(config, "max_position_embeddings", None) or NO_LIMIT
-        self.positions = self.context if _learned_positions(model) else NO_LIMIT
+        self.positions = positions(model)
         self.ropes = Ropes.of(model)
+        if self.ropes is not None and self.ropes.limit < self.context:
+            kept = self.ropes.limit
+            warnings.warn(f"this model reads texts of more than {kept} tokens with other rotary frequencies: what begins within "
+                          f"{kept} tokens is sampled up to there", stacklevel=2)  # fmt: skip
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
@@ -182,6 +186,10 @@ class CausalLM(nn.Module):
         """Tokens that a row may come to have in all which begins with a prompt of so many."""
         return self.context if self.ropes is None else self.ropes.reach(prompt, self.context)
 
+    def fitting(self, max_length: int) -> int:
+        """Tokens that a row may have which is to have so many at most; says it if the model has fewer positions."""
+        return fitting(max_length, self.positions)
+
     def extents(self, length: Tensor) -> Tensor | None:
         """What a packing is told of rows of this length [*]; None for models to which it does not matter."""
         return None if self.ropes is None else self.ropes.classes(length)
@@ -241,9 +249,7 @@ class CausalLM(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Head]:
         """Hidden states [N, d], where [B, T+1] each token's is, those of own actions [M, *], and the head for the latter.
         What is an index is on the CPU, as the batch is."""
-        longest = int(need.length.max())
-        if longest > self.positions:
-            raise ValueError(f"a row of {longest} tokens: the model has no more than {self.positions} positions")
+        within(need.length, self.positions)
         if self.packed:
             packed = pack(batch.obs, need.length, need.prefix, self.device, self.extents(need.extent))
             where = packed.rows.where
@@ -369,9 +375,25 @@ def run(trunk: Any, ropes: Ropes | None, packing: Packing, ids: Tensor, position
     return out.last_hidden_state[0]
 
 
-def _learned_positions(model: Any) -> bool:
-    """Positions beyond the model's last have no embedding: nothing in it rotates."""
-    return not any("inv_freq" in name for name, _ in model.named_buffers())
+def positions(model: Any) -> int:
+    """Tokens beyond which a model has no embedding of a position; NO_LIMIT where positions rotate."""
+    if any("inv_freq" in name for name, _ in model.named_buffers()):
+        return NO_LIMIT
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT
+
+
+def fitting(max_length: int, positions: int) -> int:
+    """See `CausalLM.fitting`."""
+    if positions < max_length:
+        warnings.warn(f"rows are cut after {positions} tokens, not {max_length}: the model has no more positions", stacklevel=3)
+    return min(max_length, positions)
+
+
+def within(length: Tensor, positions: int) -> None:
+    """Raises ValueError: a row of these lengths [B] has more tokens than the model positions, which would be an IndexError in it."""
+    longest = int(length.max()) if len(length) else 0
+    if longest > positions:
+        raise ValueError(f"a row of {longest} tokens: the model has no more than {positions} positions")
 
 
 def _packed_logits(policy: CausalLM, rows: Tensor, split: int) -> Tensor | None:

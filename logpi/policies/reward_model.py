@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from logpi.policies.causal_lm import CausalLM, Watched, run
+from logpi.policies.causal_lm import CausalLM, Watched, fitting, positions, run, within
 from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.loading import load_tokenizer, quiet, read, refuse_unembedded
 from logpi.policies.packing import ATTENTION, pack, register, sent, spread
@@ -64,7 +64,7 @@ class RewardModel(nn.Module):
         if gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
             model.train()
-        self.ropes = Ropes.of(model)
+        self.ropes, self.positions = Ropes.of(model), positions(model)
         register()
         self._plain_attention: str = model.config._attn_implementation
         self.packed = _probe(self)
@@ -148,6 +148,7 @@ class RewardModel(nn.Module):
     def hidden(self, tokens: Tensor, length: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
         """[N, d] last hidden states, and [B, W] which of them belongs to token w of row b (unspecified if not run). What is given
         and what says where is on the CPU."""
+        within(length, self.positions)
         if not self.packed:
             real = torch.arange(tokens.shape[1]) < length[:, None]
             ids, seen = sent(tokens * real, self.device), sent(real.long(), self.device)
@@ -156,6 +157,10 @@ class RewardModel(nn.Module):
             return out.last_hidden_state.flatten(0, 1), torch.arange(tokens.numel()).view_as(tokens)
         laid = pack(tokens, length, prefix, self.device, self._extents(length))
         return run(self.model.base_model, self.ropes, laid, laid.ids, laid.position), laid.rows.where
+
+    def fitting(self, max_length: int) -> int:
+        """As `CausalLM.fitting`."""
+        return fitting(max_length, self.positions)
 
     def _extents(self, length: Tensor) -> Tensor | None:
         return None if self.ropes is None else self.ropes.classes(length)
