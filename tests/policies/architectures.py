@@ -40,7 +40,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "GptOss": WINDOW | EXPERTS,  # sinks
     "DeepseekV3": LATENT,
     "DiffLlama": {},  # attends twice in a layer
-    "Doge": dict(keep_window_size=8) | EXPERTS,  # a mask of its own
+    "Doge": EXPERTS,  # a mask of its own
     "Phimoe": WINDOW | EXPERTS,  # a window that only its mask knows
     "Jamba": dict(attn_layer_period=2, attn_layer_offset=1, use_mamba_kernels=False) | EXPERTS,
     "Rwkv": dict(attention_hidden_size=64),
