@@ -11,10 +11,9 @@ switched off: the policy that samples and the policy that learns must be the sam
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,15 @@ from torch import Tensor, nn
 from logpi.ops.distributions import Categorical, Distributions
 from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.heads import Head, score
-from logpi.policies.packing import ATTENTION, Packed, Packing, Rule, pack, register, sent, spread
-from logpi.policies.rotary import Ropes
+from logpi.policies.own_modules import packs, run
+from logpi.policies.packing import ATTENTION, Packing, pack, register, sent, spread
+from logpi.policies.positions import NO_LIMIT, Ropes, fitting, positions, within
 from logpi.policies.trunk import trunk
 from logpi.types import Batch, Evaluation
 
-__all__ = ["CausalLM", "Watched", "fitting", "positions", "run", "within"]
+__all__ = ["CausalLM"]
 
 VALUE_FILE = "value_head.safetensors"
-NO_LIMIT = 2**31  # tokens
 
 
 class CausalLM(nn.Module):
@@ -90,7 +89,7 @@ class CausalLM(nn.Module):
             model.train()  # transformers checkpoints in training mode only
         register()
         self._plain_attention: str = model.config._attn_implementation
-        self.packed = _probe(self)  # False: the model runs plainly, on padded rows
+        self.packed = packs(self)  # False: the model runs plainly, on padded rows
         if self.packed:
             model.config._attn_implementation = ATTENTION
         else:
@@ -323,93 +322,3 @@ def _value_head(size: int, device: torch.device) -> nn.Linear:
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head
-
-
-@torch.no_grad()
-def _probe(policy: CausalLM) -> bool:
-    """Whether the model says the same packed and plain. Raises ValueError if what it says depends on what follows."""
-    model, length, split = policy.model, 16, 11
-    rows = (torch.arange(2 * length, device=policy.device) * 7919 + 13).view(2, length) % policy.vocabulary
-    rows[1, :split] = rows[0, :split]
-    was_training = model.training
-    model.eval()
-    try:
-        plain = model(input_ids=rows, use_cache=False).logits
-        scale = 1e-3 if plain.dtype == torch.float32 else 5e-2
-        tolerance = scale * (1 + float(plain.abs().max()))
-        if float((plain[0, :split] - plain[1, :split]).abs().max()) > tolerance:
-            raise ValueError(f"{type(model).__name__} is not a causal language model: it looks at what follows")
-        packed = _packed_logits(policy, rows, split)
-        return packed is not None and float((packed - plain).abs().max()) <= tolerance
-    finally:
-        model.train(was_training)
-
-
-@dataclass(frozen=True)
-class Watched:
-    """Attends like `packed` and writes down what each layer asks for, call by call."""
-
-    packed: Packed
-    rules: dict[int, list[Rule]] = field(default_factory=lambda: defaultdict(list))
-    extent: None = None
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
-        self.rules[layer].append(rule)
-        return self.packed.attend(layer, q, k, v, rule)
-
-    def check(self, config: Any) -> None:
-        """Raises ValueError if a cache by layers would not do, or if windows are only in masks, which nobody makes here."""
-        if any(len(calls) > 1 for calls in self.rules.values()):
-            raise ValueError("a layer attends more than once")
-        kinds = getattr(config, "layer_types", None)
-        window = getattr(config, "sliding_window", None) is not None
-        for layer, (rule,) in self.rules.items():
-            if (kinds[layer] == "sliding_attention" if kinds else window) and rule.window is None:
-                raise ValueError("a layer has a window of its own")
-
-
-def run(trunk: Any, ropes: Ropes | None, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
-    """[N, d] last hidden states of packed tokens by a model's own modules."""
-    with nullcontext() if ropes is None else ropes.told(packing.extent):
-        out = trunk(input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing)
-    return out.last_hidden_state[0]
-
-
-def positions(model: Any) -> int:
-    """Tokens beyond which a model has no embedding of a position; NO_LIMIT where positions rotate."""
-    if any("inv_freq" in name for name, _ in model.named_buffers()):
-        return NO_LIMIT
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT
-
-
-def fitting(max_length: int, positions: int) -> int:
-    """See `CausalLM.fitting`."""
-    if positions < max_length:
-        warnings.warn(f"rows are cut after {positions} tokens, not {max_length}: the model has no more positions", stacklevel=3)
-    return min(max_length, positions)
-
-
-def within(length: Tensor, positions: int) -> None:
-    """Raises ValueError: a row of these lengths [B] has more tokens than the model positions, which would be an IndexError in it."""
-    longest = int(length.max()) if len(length) else 0
-    if longest > positions:
-        raise ValueError(f"a row of {longest} tokens: the model has no more than {positions} positions")
-
-
-def _packed_logits(policy: CausalLM, rows: Tensor, split: int) -> Tensor | None:
-    """Untempered logits [2, W, V] by way of the packing, or None if the model cannot be run so."""
-    config = policy.model.config
-    if not policy.model._supports_attention_backend or getattr(config, "attention_chunk_size", None):
-        return None
-    full = torch.full((2,), rows.shape[1], device=rows.device)
-    packed: Packed = pack(rows, full, torch.full_like(full, split))
-    watched = Watched(packed)
-    before, config._attn_implementation = config._attn_implementation, ATTENTION
-    try:
-        hidden = policy.by_modules(watched, packed.ids, packed.position)
-        watched.check(config.get_text_config())
-        return policy.head.logits(hidden)[packed.where] * policy.temperature
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return None  # whatever a model that knows no `packing` makes of it
-    finally:
-        config._attn_implementation = before

@@ -72,7 +72,9 @@ def config(directory: Path) -> dict[str, Any]:
     if not (directory / "config.json").exists():
         if (directory / "adapter_config.json").exists():
             base = _json(directory / "adapter_config.json").get("base_model_name_or_path")
-            raise ValueError(f"it is an adapter of {base!r}, not a model: merge it first (peft: merge_and_unload), and save")
+            raise ValueError(
+                f"it is an adapter of {base!r}, not a model: merge it first (peft: merge_and_unload), and save"
+            )
         raise ValueError("there is no config.json")
     return _json(directory / "config.json")
 
@@ -139,7 +141,9 @@ def shards(directory: Path) -> dict[str, set[str]]:
         return {WHOLE: set()}
     if not (directory / INDEX).exists():
         if any(found := sorted(f.name for p in PICKLES for f in directory.glob(p))):
-            raise ValueError(f"{found[0]} is a pickle, which may run code: save the model as safetensors (save_pretrained does)")
+            raise ValueError(
+                f"{found[0]} is a pickle, which may run code: save the model as safetensors (save_pretrained does)"
+            )
         raise ValueError(f"there are no weights: neither {WHOLE} nor {INDEX}")
     places = _json(directory / INDEX).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(x, str) for x in places.values()):
@@ -178,7 +182,7 @@ def gguf(file: Path) -> Weights:
 class _Header:
     """Walks over a header; what is said to be longer than the file is refused, never looped over.
 
-        GGUF 3 [tensors] [pairs] · each pair: key type value · each tensor: name rank sizes kind place
+    GGUF 3 [tensors] [pairs] · each pair: key type value · each tensor: name rank sizes kind place
     """
 
     stream: BinaryIO

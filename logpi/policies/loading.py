@@ -55,7 +55,9 @@ def load_model(
         raise ValueError(f"cannot load a model from {path}: there are no weights for {missing[0]!r}{_more(missing)}")
     if unknown:
         name = type(model).__name__
-        warnings.warn(f"{path}: {name} knows no {unknown[0]!r}{_more(unknown)}: these weights are left out", stacklevel=2)
+        warnings.warn(
+            f"{path}: {name} knows no {unknown[0]!r}{_more(unknown)}: these weights are left out", stacklevel=2
+        )
     return model
 
 
@@ -211,7 +213,7 @@ def load_tokenizer(path: str | Path) -> Any:
 
     source, gguf = _resolve(path)
     try:
-        kind = PreTrainedTokenizerFast if _as_it_is(Path(source)) else AutoTokenizer
+        kind: Any = PreTrainedTokenizerFast if _as_it_is(Path(source)) else AutoTokenizer
         tokenizer = kind.from_pretrained(source, trust_remote_code=False, **gguf)
         if not tokenizer.vocab_size:
             raise ValueError("its vocabulary is empty")
@@ -227,7 +229,10 @@ def _as_it_is(directory: Path) -> bool:
     settings = directory / "tokenizer_config.json"
     if not settings.is_file() or not (directory / "tokenizer.json").is_file():
         return False
-    return json.loads(settings.read_text("utf-8")).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return json.loads(settings.read_text("utf-8")).get("tokenizer_class") in (
+        "TokenizersBackend",
+        "PreTrainedTokenizerFast",
+    )
 
 
 def _refuse_unreadable(tokenizer: Any, path: str | Path) -> None:

@@ -59,7 +59,7 @@ class Packing(Protocol):
 
 
 # what a model may hand its attention and a packing knows how to do, or need not know
-KNOWN = {"sliding_window", "softcap", "dropout", "is_causal", "position_ids", "output_attentions", "use_cache", "cache_position"}
+KNOWN = set("sliding_window softcap dropout is_causal position_ids output_attentions use_cache cache_position".split())
 
 
 def attend(module, query, key, value, attention_mask, *, packing: Packing, scaling, **kwargs) -> tuple[Tensor, None]:
@@ -219,7 +219,7 @@ class Packed:
 
     Attributes:
         ids, position: [N] token ids and their positions, for the model's forward. where: [B, W], as `rows.where`.
-        rows: how they stand in it. extent: [N] how long each token's row is said to be, or None (`rotary.py`).
+        rows: how they stand in it. extent: [N] how long each token's row is said to be, or None (`positions.py`).
     """
 
     ids: Tensor

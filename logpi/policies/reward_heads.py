@@ -49,7 +49,9 @@ class RewardHead:
         """Make it the `score` of a sequence classifier with as many labels. Raises ValueError: of another width, or not numbers."""
         like = model.score.weight
         if self.weight.shape != like.shape:
-            raise ValueError(f"its head has shape {tuple(self.weight.shape)}, the model's states want {tuple(like.shape)}")
+            raise ValueError(
+                f"its head has shape {tuple(self.weight.shape)}, the model's states want {tuple(like.shape)}"
+            )
         made = nn.Linear(like.shape[1], like.shape[0], bias=self.bias is not None, device=like.device, dtype=like.dtype)
         with torch.no_grad():
             for mine, read in ((made.weight, self.weight), (made.bias, self.bias)):
@@ -72,7 +74,7 @@ def head_of(path: str | Path) -> RewardHead | None:
     if directory is None:
         return None
     found: dict[tuple[str, str | None], dict[str, Tensor]] = {}
-    for shard, names in files.shards(directory).items():
+    for shard in files.shards(directory):
         with safe_open(directory / shard, "pt") as file:
             for name in file.keys():  # noqa: SIM118
                 if place := PLACE.fullmatch(name):

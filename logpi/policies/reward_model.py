@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from logpi.policies.causal_lm import CausalLM, Watched, fitting, positions, run, within
+from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.loading import load_tokenizer, quiet, read, refuse_unembedded
+from logpi.policies.own_modules import Watched, run
 from logpi.policies.packing import ATTENTION, pack, register, sent, spread
+from logpi.policies.positions import Ropes, fitting, positions, within
 from logpi.policies.reward_heads import head_of
-from logpi.policies.rotary import Ropes
 from logpi.types import Batch, Evaluation
 
 __all__ = ["RewardModel", "WithCritic"]
@@ -47,7 +48,13 @@ class RewardModel(nn.Module):
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, label: str = "", pad: int | None = None, gradient_checkpointing: bool = False
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        label: str = "",
+        pad: int | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         head = dict(model.named_children()).get("score")
@@ -89,7 +96,9 @@ class RewardModel(nn.Module):
         try:
             head = head_of(path)
             if trained and head is None:
-                raise ValueError("it has no trained head for scores, so it is no reward model: train one (logpi reward-model)")
+                raise ValueError(
+                    "it has no trained head for scores, so it is no reward model: train one (logpi reward-model)"
+                )
             model, missing, _ = read(
                 path, AutoModelForSequenceClassification, dtype, device, four_bit, num_labels=head.labels if head else 1
             )

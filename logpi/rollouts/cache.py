@@ -170,9 +170,7 @@ class Extension:
     extent: Tensor | None = None
 
     @classmethod
-    def after(
-        cls, cache: Cache, slot: Tensor, start: Tensor, count: Tensor, extent: Tensor | None = None
-    ) -> Extension:
+    def after(cls, cache: Cache, slot: Tensor, start: Tensor, count: Tensor, extent: Tensor | None = None) -> Extension:
         """`count` [R] ≥ 1 new tokens from position `start` [R] on, of rows of `extent` [R]; laid out row by row."""
         column = torch.arange(int(count.max()), device=slot.device)
         valid = column < count[:, None]

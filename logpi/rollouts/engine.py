@@ -81,8 +81,7 @@ class Engine:
         self.policy, self.slots = policy, slots
         self.cache = Cache()
         record = record or (cuda_graph if policy.device.type == "cuda" else None)
-        record = None if policy.ropes is not None else record  # a recording knows no extents
-        self.recorded = Recorded(slots, record) if record else None
+        self.recorded = Recorded(slots, record) if record and policy.ropes is None else None  # it knows no extents
         self._stops: dict[tuple[str, ...], StopStrings] = {}
 
     def generate(
@@ -114,10 +113,8 @@ class Engine:
         try:
             if not self.policy.packed:
                 if partner is not None:
-                    name = type(model).__name__
-                    raise ValueError(
-                        f"{name} keeps its own attention and cannot go on after a tool's reply: use another model"
-                    )
+                    name = f"{type(model).__name__} keeps its own attention"
+                    raise ValueError(f"{name} and cannot go on after a tool's reply: use another model")
                 return plain_generate(self.policy, requests, limits, sampling, generator, progress)
             with torch.inference_mode():
                 call = _Call(self, requests, limits, sampling, generator, progress, partner)
@@ -224,8 +221,7 @@ class _Call:
     def _hidden(self, rows: _Rows) -> Tensor:
         """[n, d] of the live rows' next tokens."""
         held = rows.position if self.shared is None else rows.position - self.shared.offset
-        extent = self.policy.extents(rows.reach)
-        step = Step(self.cache, self.slot[: len(rows)], held, self.longest, extent=extent)
+        step = Step(self.cache, self.slot[: len(rows)], held, self.longest, extent=self.policy.extents(rows.reach))
         if self.shared is None and self.engine.recorded is not None:
             return self.engine.recorded.hidden(self.decoder, step, rows.token, self.most)
         self.cache.reserve(len(rows), self.longest, self.most)
@@ -260,9 +256,9 @@ class _Call:
         self._settle((~ended).nonzero().squeeze(1).tolist(), [*spoke, *parked])
 
     def _speak(self, rows: _Rows) -> None:
-        spoken = (x.tolist() for x in (rows.row, rows.reach - rows.position - 2, rows.left))  # its next token takes a place
-        for row, room, left in zip(*spoken, strict=True):
-            assert self.partner is not None
+        assert self.partner is not None
+        spoken = (rows.row, rows.reach - rows.position - 2, rows.left)  # its own next token takes a place too
+        for row, room, left in zip(*(x.tolist() for x in spoken), strict=True):
             self.partner.hear(Spoken(row, self.history[row], self.stopped[row], left, room))
             self.history[row] = []
 
@@ -330,13 +326,11 @@ class _Call:
     def _fresh(self, entering: list[int]) -> _Rows:
         owners = [self.owner[row] for row in entering]
         prompts = [self.requests[i].prompt for i in owners]
-        numbers = torch.tensor(
-            [[p[-1] for p in prompts], [len(p) - 1 for p in prompts], [self.limits[i] for i in owners], entering],
-            dtype=torch.long,
-        )
+        of_prompts = [(p[-1], len(p) - 1, self.policy.reach(len(p))) for p in prompts]
+        token, position, reach = torch.tensor(of_prompts, dtype=torch.long).view(-1, 3).T
+        left, row = torch.tensor([[self.limits[i] for i in owners], entering], dtype=torch.long)
         greedy = torch.tensor([self.requests[i].greedy for i in owners], dtype=torch.bool)
-        reach = torch.tensor([self.policy.reach(len(p)) for p in prompts], dtype=torch.long)
-        parts = (*numbers, self.seeds[numbers[3]], greedy, reach)
+        parts = (token, position, left, row, self.seeds[row], greedy, reach)
         return _Rows(*(x.to(self.policy.device) for x in parts))
 
     def _enter(self, rows: _Rows) -> None:

@@ -113,7 +113,12 @@ def _caches(policy: CausalLM) -> bool:
     model = policy.model
     ids = (torch.arange(2 * STEPS, device=policy.device) * 7919 + 13).view(2, STEPS) % policy.vocabulary
     config = GenerationConfig(
-        max_new_tokens=STEPS, do_sample=False, use_cache=True, pad_token_id=0, return_dict_in_generate=True, output_logits=True
+        max_new_tokens=STEPS,
+        do_sample=False,
+        use_cache=True,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_logits=True,
     )
     try:
         out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
@@ -125,7 +130,9 @@ def _caches(policy: CausalLM) -> bool:
         same = False  # caches of some hybrids do not survive all that `generate` asks of them
     if not same:
         name = type(model).__name__
-        warnings.warn(f"{name} says something else from its cache than of a whole text: it decodes without, slowly", stacklevel=2)
+        warnings.warn(
+            f"{name} says something else from its cache than of a whole text: it decodes without, slowly", stacklevel=2
+        )
     return same
 
 

@@ -212,7 +212,9 @@ def test_heads_go_by_many_names(name, tmp_path):
     made = published(tmp_path)
     card = float(by_its_card(made)[0])
     bias = {name.replace("weight", "bias"): torch.tensor([0.5])}
-    renamed(tmp_path, {"score.weight": name}, bias | {"lm_head.weight": torch.ones(made.model.embed_tokens.weight.shape)})
+    renamed(
+        tmp_path, {"score.weight": name}, bias | {"lm_head.weight": torch.ones(made.model.embed_tokens.weight.shape)}
+    )
     assert scored(f"model:{tmp_path}") == pytest.approx(card + 0.5, abs=1e-5)
 
 

@@ -1,4 +1,8 @@
-"""Rotary embeddings whose frequencies depend on how long the text is: each row has those that it would have alone.
+"""Positions: how many a model has, and rotary embeddings whose frequencies depend on how long the text is.
+
+`positions` is where learned embeddings of positions end: an index error inside the model, which is told before instead.
+
+Of frequencies that depend on length each row has those that it would have alone:
 
     longrope (Phi-3, Phi-4-mini, MiniCPM)    one set of frequencies for texts of up to L tokens, another for longer ones
     dynamic NTK                              the trained ones up to L tokens, beyond it slower ones, the slower the longer the text
@@ -16,6 +20,7 @@ Left out: rows that are sampled across L. Nobody's log-probabilities are theirs:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Ropes"]
+__all__ = ["NO_LIMIT", "Ropes", "fitting", "positions", "within"]
 
 TYPES = ("dynamic", "longrope")
+NO_LIMIT = 2**31  # tokens
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Ropes:
             return None
         for m in modules:
             m.register_forward_hook(_turn, with_kwargs=True)
-        config = modules[0].config
+        config: Any = modules[0].config
         settings = _settings(config)
         ends = [s.get("original_max_position_embeddings") or config.max_position_embeddings for s in settings]
         return cls(modules, min(ends), all(s["rope_type"] == "longrope" for s in settings))
@@ -120,3 +126,26 @@ def _forget(module: Any) -> None:
             setattr(module, name.replace("original_inv_freq", "inv_freq"), trained)
     for name in [n for n in vars(module) if n.endswith("max_seq_len_cached")]:
         setattr(module, name, module.original_max_seq_len)
+
+
+def positions(model: Any) -> int:
+    """Tokens beyond which a model has no embedding of a position; NO_LIMIT where positions rotate."""
+    if any("inv_freq" in name for name, _ in model.named_buffers()):
+        return NO_LIMIT
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT
+
+
+def fitting(max_length: int, positions: int) -> int:
+    """See `CausalLM.fitting`."""
+    if positions < max_length:
+        warnings.warn(
+            f"rows are cut after {positions} tokens, not {max_length}: the model has no more positions", stacklevel=3
+        )
+    return min(max_length, positions)
+
+
+def within(length: Tensor, positions: int) -> None:
+    """Raises ValueError: a row of these lengths [B] has more tokens than the model positions, which would be an IndexError in it."""
+    longest = int(length.max()) if len(length) else 0
+    if longest > positions:
+        raise ValueError(f"a row of {longest} tokens: the model has no more than {positions} positions")
