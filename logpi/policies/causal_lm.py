@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from logpi.ops.distributions import Categorical, Distributions
 from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.heads import Head, score
-from logpi.policies.packing import ATTENTION, Packed, Packing, pack, register, sent, spread
+from logpi.policies.own_modules import packs, run
+from logpi.policies.packing import ATTENTION, Packing, pack, register, sent, spread
+from logpi.policies.positions import NO_LIMIT, Ropes, fitting, positions, within
 from logpi.policies.trunk import trunk
 from logpi.types import Batch, Evaluation
 
@@ -72,7 +74,13 @@ class CausalLM(nn.Module):
         self.chunk = chunk or (2**24 if self.device.type == "cpu" else 2**26)
         config = model.config.get_text_config()
         self.value_head = _value_head(config.hidden_size, self.device) if critic else None
-        self.context: int = getattr(config, "max_position_embeddings", None) or 2**31  # tokens; some have no limit
+        self.context: int = getattr(config, "max_position_embeddings", None) or NO_LIMIT
+        self.positions = positions(model)
+        self.ropes = Ropes.of(model)
+        if self.ropes is not None and self.ropes.limit < self.context:
+            kept = self.ropes.limit
+            warnings.warn(f"this model reads texts of more than {kept} tokens with other rotary frequencies: what begins within "
+                          f"{kept} tokens is sampled up to there", stacklevel=2)  # fmt: skip
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
@@ -81,7 +89,7 @@ class CausalLM(nn.Module):
             model.train()  # transformers checkpoints in training mode only
         register()
         self._plain_attention: str = model.config._attn_implementation
-        self.packed = _probe(self)  # False: the model runs plainly, on padded rows
+        self.packed = packs(self)  # False: the model runs plainly, on padded rows
         if self.packed:
             model.config._attn_implementation = ATTENTION
         else:
@@ -109,9 +117,14 @@ class CausalLM(nn.Module):
         Raises:
             ValueError: one line: nothing there, no tokenizer, not a causal language model, unknown dtype, no such device.
         """
-        from logpi.policies.loading import load_model, load_tokenizer
+        from logpi.policies.loading import load_model, load_tokenizer, refuse_unembedded
 
-        policy = cls(load_model(path, dtype, device, four_bit), load_tokenizer(path), critic=critic, **options)
+        model, tokenizer = load_model(path, dtype, device, four_bit), load_tokenizer(path)
+        try:
+            refuse_unembedded(tokenizer, model.get_input_embeddings().weight.shape[0])
+            policy = cls(model, tokenizer, critic=critic, **options)
+        except ValueError as error:
+            raise ValueError(f"cannot load a model from {path}: {error}") from None
         saved = Path(path) / VALUE_FILE
         if policy.value_head is not None and saved.is_file():
             from safetensors.torch import load_file
@@ -166,8 +179,19 @@ class CausalLM(nn.Module):
 
     @property
     def head(self) -> Head:
-        softcap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        return Head(self.model.get_output_embeddings(), softcap, self.temperature)
+        return Head.of(self.model, self.temperature)
+
+    def reach(self, prompt: int) -> int:
+        """Tokens that a row may come to have in all which begins with a prompt of so many."""
+        return self.context if self.ropes is None else self.ropes.reach(prompt, self.context)
+
+    def fitting(self, max_length: int) -> int:
+        """Tokens that a row may have which is to have so many at most; says it if the model has fewer positions."""
+        return fitting(max_length, self.positions)
+
+    def extents(self, length: Tensor) -> Tensor | None:
+        """What a packing is told of rows of this length [*]; None for models to which it does not matter."""
+        return None if self.ropes is None else self.ropes.classes(length)
 
     def render(self, prompt: str | list[dict], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Token ids of a prompt: messages through the model's chat template, a string as it is (with its BOS, if any).
@@ -191,9 +215,7 @@ class CausalLM(nn.Module):
         """`hidden` as the model's own modules find it."""
         if not len(ids):
             return self.model.get_input_embeddings()(ids)  # some models choke on no tokens at all
-        trunk = self.model.base_model
-        out = trunk(input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing)
-        return out.last_hidden_state[0]
+        return run(self.model.base_model, self.ropes, packing, ids, position)
 
     def evaluate(self, batch: Batch) -> Evaluation:
         """logp, entropy [B, T] nats and value [B, T+1] in units of return; 0 where `mask` is False. Carries gradients.
@@ -226,18 +248,30 @@ class CausalLM(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Head]:
         """Hidden states [N, d], where [B, T+1] each token's is, those of own actions [M, *], and the head for the latter.
         What is an index is on the CPU, as the batch is."""
+        within(need.length, self.positions)
         if self.packed:
-            packed = pack(batch.obs, need.length, need.prefix, self.device)
+            packed = pack(batch.obs, need.length, need.prefix, self.device, self.extents(need.extent))
             where = packed.rows.where
             hidden = outputs = forward(packed, packed.ids, packed.position)
         else:
             where = torch.arange(batch.obs.numel()).view_as(batch.obs)
-            hidden, outputs = self._plain(sent(batch.obs, self.device), sent(need.length, self.device))
+            hidden, outputs = self._plain(batch.obs, need)
         states = outputs.index_select(0, sent(where[:, :-1][batch.mask], self.device))
         return hidden, where, states, self.head if self.packed else Head(nn.Identity(), None, self.temperature)
 
-    def _plain(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    def _plain(self, tokens: Tensor, need: _Need) -> tuple[Tensor, Tensor]:
         """hidden [B · W, d] and untempered logits [B · W, V] of the model's own padded forward."""
+        if self.ropes is None:
+            return self._padded(sent(tokens, self.device), sent(need.length, self.device))
+        rows = []
+        for row, length, extent in zip(tokens, need.length[:, None], self.ropes.classes(need.extent), strict=True):
+            with self.ropes.told(sent(extent.expand_as(row), self.device)):
+                rows.append(self._padded(sent(row[None], self.device), sent(length, self.device)))
+        hidden, logits = zip(*rows, strict=True)
+        return torch.cat(hidden), torch.cat(logits)
+
+    def _padded(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of any rows tokens [B, W]."""
         real = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
         self.model.eval()  # attention dropout is a number inside the modules, not a module
         out = self.model(
@@ -262,11 +296,13 @@ class CausalLM(nn.Module):
 
 @dataclass(frozen=True)
 class _Need:
-    """length [B]: tokens to forward. prefix [B]: up to the state of the first own action. valued [B, T+1] bool."""
+    """length [B]: tokens to forward. prefix [B]: up to the state of the first own action. valued [B, T+1] bool.
+    extent [B]: tokens up to that of the last own action."""
 
     length: Tensor
     prefix: Tensor
     valued: Tensor
+    extent: Tensor
 
 
 def _need(batch: Batch, critic: bool) -> _Need:
@@ -278,7 +314,7 @@ def _need(batch: Batch, critic: bool) -> _Need:
     cut_off = (own & ~batch.terminated).nonzero().squeeze(1) if critic else last[:0]
     valued[cut_off, last[cut_off] + 1] = True
     length = (last + 1).index_add(0, cut_off, torch.ones_like(cut_off))
-    return _Need(length * own, (first + 1) * own, valued)
+    return _Need(length * own, (first + 1) * own, valued, last + 2)
 
 
 def _value_head(size: int, device: torch.device) -> nn.Linear:
@@ -286,40 +322,3 @@ def _value_head(size: int, device: torch.device) -> nn.Linear:
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head
-
-
-@torch.no_grad()
-def _probe(policy: CausalLM) -> bool:
-    """Whether the model says the same packed and plain. Raises ValueError if what it says depends on what follows."""
-    model, length, split = policy.model, 16, 11
-    rows = (torch.arange(2 * length, device=policy.device) * 7919 + 13).view(2, length) % policy.vocabulary
-    rows[1, :split] = rows[0, :split]
-    was_training = model.training
-    model.eval()
-    try:
-        plain = model(input_ids=rows, use_cache=False).logits
-        scale = 1e-3 if plain.dtype == torch.float32 else 5e-2
-        tolerance = scale * (1 + float(plain.abs().max()))
-        if float((plain[0, :split] - plain[1, :split]).abs().max()) > tolerance:
-            raise ValueError(f"{type(model).__name__} is not a causal language model: it looks at what follows")
-        packed = _packed_logits(policy, rows, split)
-        return packed is not None and float((packed - plain).abs().max()) <= tolerance
-    finally:
-        model.train(was_training)
-
-
-def _packed_logits(policy: CausalLM, rows: Tensor, split: int) -> Tensor | None:
-    """Untempered logits [2, W, V] by way of the packing, or None if the model cannot be run so."""
-    config = policy.model.config
-    if not policy.model._supports_attention_backend or getattr(config, "attention_chunk_size", None):
-        return None
-    full = torch.full((2,), rows.shape[1], device=rows.device)
-    packed: Packed = pack(rows, full, torch.full_like(full, split))
-    before, config._attn_implementation = config._attn_implementation, ATTENTION
-    try:
-        hidden = policy.by_modules(packed, packed.ids, packed.position)
-        return policy.head.logits(hidden)[packed.where] * policy.temperature
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return None  # whatever a model that knows no `packing` makes of it
-    finally:
-        config._attn_implementation = before

@@ -24,16 +24,26 @@ MANY = 32  # chunks
 
 @dataclass(frozen=True)
 class Head:
-    """logits = softcap · tanh(W h / softcap) / temperature.
+    """logits = softcap · tanh(scale · W h / softcap) / temperature.
 
     Attributes:
         linear: the model's output layer [V, d]. softcap: of Gemma 2 (`final_logit_softcapping`), or None.
         temperature: of the policy; > 0. It is part of π everywhere: sampling, log-probability, entropy.
+        scale: of the logits (Cohere's `logit_scale`, one over Granite's `logits_scaling`).
     """
 
     linear: Any
     softcap: float | None = None
     temperature: float = 1.0
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, model: Any, temperature: float) -> Head:
+        """That of a `transformers` causal language model."""
+        config = model.config.get_text_config()
+        scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        softcap = getattr(config, "final_logit_softcapping", None)
+        return cls(model.get_output_embeddings(), softcap, temperature, scale)
 
     def over(self, linear: Callable[[Tensor], Tensor]) -> Head:
         """The same head on another output layer."""
@@ -43,6 +53,8 @@ class Head:
         """[M, V] of the tempered policy for hidden states [M, d]; at least float32."""
         logits = self.linear(hidden)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.scale != 1.0:
+            logits = logits * self.scale
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits if self.temperature == 1.0 else logits / self.temperature
@@ -110,7 +122,7 @@ class _Score(torch.autograd.Function):
             h = hidden[part]
             logp = ctx.head.logits(h).log_softmax(-1) if kept is None else kept
             slope = _by_logits(logp, action[part], entropy[part], _cut(by_logp, part), _cut(by_entropy, part))
-            slope = slope.div_(ctx.head.temperature).to(weight.dtype)
+            slope = slope.mul_(ctx.head.scale / ctx.head.temperature).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ weight
             if grad_weight is not None and grad_weight.dtype == slope.dtype:

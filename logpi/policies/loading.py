@@ -1,5 +1,8 @@
 """Find and read a model and its tokenizer: a local directory, a hub name, a GGUF file. Every failure is one clear line.
 
+A directory is looked at before memory is taken for it (`files.py`), and its numbers when they are there: weights that are
+missing, of another shape or not finite are refused. Code of a model's own (`auto_map`) is never run.
+
 A GGUF file is unpacked to plain weights, or it could be neither trained nor saved. Weights in 4 bits (`four_bits`) are for
 LoRA, which leaves them as they are (`lora.py`).
 
@@ -8,16 +11,29 @@ Left out: what a model is asked (`causal_lm.py`, `reward_model.py`), and the rew
 
 from __future__ import annotations
 
+import json
+import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 
-__all__ = ["four_bits", "load_model", "load_tokenizer", "place", "quiet"]
+from logpi.policies import files
+
+__all__ = ["four_bits", "load_model", "load_tokenizer", "place", "quiet", "read", "refuse_unembedded"]
 
 PLACES = {"cpu", "cuda"}  # kinds of devices that models are known to run on
+WAIT = 3.0  # seconds for the hub to answer
+KINDS = {
+    "AutoModelForCausalLM": "a causal language model",
+    "AutoModelForSequenceClassification": "one that a reward model can be made of",
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -32,29 +48,117 @@ def load_model(
     Raises:
         ValueError: nothing at `path`, not a causal language model, unknown dtype.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers import AutoModelForCausalLM
+
+    model, missing, unknown = read(path, AutoModelForCausalLM, dtype, device, four_bit)
+    if missing:
+        raise ValueError(f"cannot load a model from {path}: there are no weights for {missing[0]!r}{_more(missing)}")
+    if unknown:
+        name = type(model).__name__
+        warnings.warn(
+            f"{path}: {name} knows no {unknown[0]!r}{_more(unknown)}: these weights are left out", stacklevel=2
+        )
+    return model
+
+
+def read(
+    path: str | Path,
+    kind: Any,
+    dtype: str = "float32",
+    device: str | torch.device | None = None,
+    four_bit: bool = False,
+    **settings: Any,
+) -> tuple[Any, list[str], list[str]]:
+    """A model of one of transformers' automatic classes; the weights that its files do not have, and those it does not know.
+
+    Args:
+        kind: `AutoModelForCausalLM` or another. settings: of the configuration, instead of what config.json says.
+    Raises:
+        ValueError: one line, as `load_model`.
+    """
+    from transformers import GgufConfig
 
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; one of {', '.join(DTYPES)}")
     device = None if device is None else place(device)
     source, gguf = _resolve(path)
-    options = {"dtype": DTYPES[dtype]} | (four_bits(dtype, device) if four_bit else {})
+    options: dict[str, Any] = {"dtype": DTYPES[dtype], "trust_remote_code": False} | gguf
+    if four_bit:
+        options |= four_bits(dtype, device)
     if gguf and four_bit:
         raise ValueError(
             f"{path} is a GGUF file, which is unpacked to plain weights: 4 bits need a Hugging Face directory"
         )
-    if gguf:
-        options |= gguf | {"quantization_config": GgufConfig(dequantize=True)}
+    options |= {"quantization_config": GgufConfig(dequantize=True)} if gguf else {"use_safetensors": True}
     try:
-        config = AutoConfig.from_pretrained(source, **gguf)
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "auto_map", None):
-            raise ValueError(f"it is a {config.model_type} model, not a causal language model")
-        with quiet():
-            model: Any = AutoModelForCausalLM.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+        config = _fitting(source, gguf, kind, settings)
+        with quiet(reports=False):
+            model, info = kind.from_pretrained(
+                source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+        _refuse_misshapen(info["mismatched_keys"])
+        _finite(model)
+    except Exception as error:  # whatever a library makes of a stranger's files
         raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
-    return model.to(device) if device is not None and not four_bit else model
+    model = model.to(device) if device is not None and not four_bit else model
+    return model, sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+
+
+def _refuse_misshapen(keys: Any) -> None:
+    """Raises ValueError: weights of other shapes than the configuration's."""
+    for name, *shapes in sorted(map(tuple, keys), key=str):
+        held, wanted = (tuple(s) for s in shapes)
+        raise ValueError(f"{name} has shape {held} in the weights, config.json makes {wanted}{_more(list(keys))}")
+
+
+def _fitting(source: str, gguf: dict[str, str], kind: Any, settings: dict[str, Any]) -> Any:
+    """The configuration; that of a local directory makes a model as large as the files are. Raises an error if not."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    held, local = None, Path(source)
+    if gguf:
+        held = files.gguf(local / gguf["gguf_file"])
+    elif local.is_dir():
+        said = files.config(local)
+        name = str(said.get("model_type"))
+        if name not in CONFIG_MAPPING:
+            own = ", and code of its own (auto_map) is not run" if "auto_map" in said else ""
+            raise ValueError(f"config.json: transformers knows no model_type {name!r}{own}")
+        _refuse_other(kind, CONFIG_MAPPING[name], name)
+        held = files.weights(local)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **gguf, **settings)
+    except Exception as error:
+        raise ValueError(f"config.json cannot be read: {_line(error)}") from None
+    _refuse_other(kind, type(config), config.model_type)
+    if config.is_encoder_decoder:
+        raise ValueError(f"it is a {config.model_type} model with an encoder, not {KINDS[kind.__name__]}")
+    if held is not None:
+        held.compare(_empty(kind, config))
+    return config
+
+
+def _refuse_other(kind: Any, config: type, name: str) -> None:
+    if config not in kind._model_mapping:
+        raise ValueError(f"it is a {name} model, not {KINDS[kind.__name__]}")
+
+
+def _empty(kind: Any, config: Any) -> Any:
+    """The model without memory."""
+    from copy import deepcopy
+
+    try:
+        with torch.device("meta"):
+            return kind.from_config(deepcopy(config), trust_remote_code=False)
+    except Exception as error:
+        raise ValueError(f"config.json describes no model: {_line(error)}") from None
+
+
+def _finite(model: torch.nn.Module) -> None:
+    """Raises ValueError: a weight is not a number, or infinite (in float16 perhaps only there)."""
+    for name, p in model.named_parameters():
+        if p.is_floating_point() and p.numel() and not all(map(isfinite, map(float, p.detach().aminmax()))):
+            raise ValueError(f"{name} holds NaN or infinite numbers, as {str(p.dtype).removeprefix('torch.')}")
 
 
 def place(device: str | torch.device) -> torch.device:
@@ -105,34 +209,85 @@ def load_tokenizer(path: str | Path) -> Any:
     Raises:
         ValueError: there is none, or it cannot be read.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     source, gguf = _resolve(path)
     try:
-        return AutoTokenizer.from_pretrained(source, **gguf)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        kind: Any = PreTrainedTokenizerFast if _as_it_is(Path(source)) else AutoTokenizer
+        tokenizer = kind.from_pretrained(source, trust_remote_code=False, **gguf)
+        if not tokenizer.vocab_size:
+            raise ValueError("its vocabulary is empty")
+    except Exception as error:  # whatever a library makes of a stranger's files
         fix = "save the model's tokenizer there too, with tokenizer.save_pretrained(...)"
-        raise ValueError(f"no tokenizer can be read from {path}: {fix}") from None
+        raise ValueError(f"no tokenizer can be read from {path} ({_line(error)}): {fix}") from None
+    _refuse_unreadable(tokenizer, path)
+    return tokenizer
+
+
+def _as_it_is(directory: Path) -> bool:
+    """Whether a local tokenizer.json is all there is to say. `AutoTokenizer` would give it the splitting rules of its model's family."""
+    settings = directory / "tokenizer_config.json"
+    if not settings.is_file() or not (directory / "tokenizer.json").is_file():
+        return False
+    return json.loads(settings.read_text("utf-8")).get("tokenizer_class") in (
+        "TokenizersBackend",
+        "PreTrainedTokenizerFast",
+    )
+
+
+def _refuse_unreadable(tokenizer: Any, path: str | Path) -> None:
+    """Raises ValueError: the chat template is no template. (What it says of messages is seen with messages.)"""
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
+    except TemplateSyntaxError as error:
+        raise ValueError(f"the chat template of {path} cannot be read: line {error.lineno}: {error.message}") from None
+    except Exception:  # it wants other messages, or there is none
+        return
+
+
+def refuse_unembedded(tokenizer: Any, embeddings: int) -> None:
+    """Raises ValueError: the tokenizer has tokens (beside its padding, which no model reads) that the model does not."""
+    own = {token for token, i in tokenizer.get_vocab().items() if i >= embeddings} - {tokenizer.pad_token}
+    if own:
+        raise ValueError(
+            f"the tokenizer has {sorted(own)[0]!r}{_more(list(own))} beyond the model's {embeddings:,} embeddings: call "
+            "model.resize_token_embeddings(len(tokenizer)) and save the model, or save the tokenizer that belongs to it"
+        )
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No bars for reading and writing files, which is over before one has read them; downloads keep theirs."""
+def quiet(reports: bool = True) -> Iterator[None]:
+    """No bars for reading and writing files, which is over before one has read them; downloads keep theirs.
+
+    reports: of weights that are missing, or too many; without, who loads says so.
+    """
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, loudness = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    if not reports:
+        logging.set_verbosity_error()
     logging.disable_progress_bar()
     enable_progress_bars()
     try:
         yield
     finally:
+        logging.set_verbosity(loudness)
         if shown:
             logging.enable_progress_bar()
 
 
 def _resolve(path: str | Path) -> tuple[str, dict[str, str]]:
     """What to give to `from_pretrained`: a directory or hub name, and which GGUF file in it, if it is one."""
+    try:
+        return _place(path)
+    except OSError as error:
+        raise ValueError(f"{str(path)[:200]} cannot be read: {error.strerror or error}") from None
+
+
+def _place(path: str | Path) -> tuple[str, dict[str, str]]:
     local = Path(path).expanduser()
     if local.is_file() and local.suffix == ".gguf":
         return str(local.parent), {"gguf_file": local.name}
@@ -146,9 +301,31 @@ def _resolve(path: str | Path) -> tuple[str, dict[str, str]]:
     name = str(path)
     if local.exists() or name.startswith((".", "/", "~", "runs/")) or name.endswith(".gguf") or name.count("/") > 1:
         raise ValueError(f"no model at {path}: give a directory, a .gguf file, or a name on the Hugging Face hub")
+    _refuse_unreachable(name)
     return name, {}
 
 
+def _refuse_unreachable(name: str) -> None:
+    """A name on the hub that is not in its cache takes half a minute to fail without a network. Raises ValueError at once."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    hub = urlsplit(constants.ENDPOINT)
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise OSError
+        if not isinstance(try_to_load_from_cache(name, "config.json"), str) and not getproxies():
+            socket.create_connection((hub.hostname, hub.port or 443), timeout=WAIT).close()
+    except OSError:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return
+        raise ValueError(f"there is no directory {name!r}, and the Hugging Face hub cannot be reached") from None
+
+
 def _line(error: Exception) -> str:
-    """The first line of an error's text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The beginning of an error's text in one line; with its name, if it says nothing by itself."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__} {text}".strip()
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -5,7 +5,7 @@
 The layers are put into the model itself, so packing, engine and saving know nothing of them. With the adapter off the
 same weights are the reference (`AdapterOff`), which then costs no memory. Checkpoints hold what learns, not the frozen
 weights. W may be of 4 bits (QLoRA, arXiv:2305.14314; `loading.py` reads it so): norms and embeddings are then float32,
-and what is merged and saved is plain again. Left out: several adapters at a time, dropout (sampler and learner must be the
+and what is merged and saved is plain again. GPT-2's layers, which keep Wᵀ, are linear layers too. Left out: several adapters at a time, dropout (sampler and learner must be the
 same function).
 """
 
@@ -39,6 +39,8 @@ def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
     Raises:
         ValueError: peft is not installed, or there is no linear layer.
     """
+    from transformers.pytorch_utils import Conv1D
+
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
@@ -48,7 +50,8 @@ def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
         from peft import prepare_model_for_kbit_training
 
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # that is a choice of its own
-    targets = [name for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear)]
+    layers = {name: m for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    targets = list(layers)
     if not targets or rank < 1:
         raise ValueError(f"LoRA of rank {rank} on {len(targets)} linear layers: needs at least one of each")
     heads = [p for n, p in policy.named_parameters() if n.startswith(("value_head.", "model.score."))]
@@ -58,12 +61,20 @@ def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
         lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  # peft says int, and divides it by r: any number does
         target_modules=targets,
         lora_dropout=0.0,
+        fan_in_fan_out=all(isinstance(m, Conv1D) for m in layers.values()),
+        base_model_name_or_path=_place(model),
     )
     inject_adapter_in_model(config, model)
     for p in heads:
         p.requires_grad_(True)
     _remember_what_learns(policy)
     return sum(p.numel() for p in policy.parameters() if p.requires_grad)
+
+
+def _place(model: Any) -> str:
+    """Where the frozen weights came from: a name on the hub, or a directory wherever one stands."""
+    path = Path(model.name_or_path)
+    return str(path.resolve()) if path.exists() and model.name_or_path else model.name_or_path
 
 
 def _quantised(model: Any) -> bool:
@@ -150,7 +161,7 @@ def merged(model: nn.Module) -> Iterator[None]:
     layers = _layers(model)
     for parent, name, layer in layers:
         base = layer.base_layer
-        plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+        plain = _like(base)
         with torch.no_grad():
             weight = dequantize_module_weight(base)
             plain.weight = nn.Parameter(weight + layer.get_delta_weight("default").to(weight.dtype))
@@ -162,6 +173,16 @@ def merged(model: nn.Module) -> Iterator[None]:
     finally:
         for parent, name, layer in layers:
             setattr(parent, name, layer)
+
+
+def _like(base: Any) -> Any:
+    """A layer of the same shape, whose weights are yet to be set."""
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.device("meta"):
+        if isinstance(base, Conv1D):
+            return Conv1D(base.nf, base.nx)
+        return nn.Linear(base.in_features, base.out_features, bias=base.bias is not None)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ nothing else. Rows are laid out on the CPU, where their lengths are numbers: a G
 Left out: dropout (sampler and learner must agree), attention patterns other than causal and causal with a window, and
 sharing of more than a row's opening: two rows share tokens up to the first own action, not later common stretches.
 
-Legend: N packed tokens · R rows of a block · Lq, Lk queries and keys of a row, padded · H, Hkv heads · D head size.
+Legend: N packed tokens · R rows of a block · Lq, Lk queries and keys of a row, padded · H, Hkv heads · D head size, of values E
+(multi-head latent attention has E < D).
 """
 
 from __future__ import annotations
@@ -46,13 +47,30 @@ class Rule(NamedTuple):
 
 
 class Packing(Protocol):
-    """Knows which tokens are rows. `attend` maps q [N, H, D], k and v [N, Hkv, D] to the outputs [N, H, D]."""
+    """Knows which tokens are rows. `attend` maps q and k [N, H, D], [N, Hkv, D] and v [N, Hkv, E] to the outputs [N, H, E].
+
+    extent: [N] as `Packed` has it, or None.
+    """
+
+    @property
+    def extent(self) -> Tensor | None: ...
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor: ...
 
 
+# what a model may hand its attention and a packing knows how to do, or need not know
+KNOWN = set("sliding_window softcap dropout is_causal position_ids output_attentions use_cache cache_position".split())
+
+
 def attend(module, query, key, value, attention_mask, *, packing: Packing, scaling, **kwargs) -> tuple[Tensor, None]:
-    """The attention interface of transformers: [1, H, N, D] in, [1, N, H, D] out."""
+    """The attention interface of transformers: [1, H, N, D] in, [1, N, H, E] out.
+
+    Raises:
+        TypeError: the model asks for something else (a mask of its own, sinks, a bias by position): it is run plainly.
+    """
+    wants = {name for name, value in kwargs.items() if value is not None} - KNOWN
+    if attention_mask is not None or wants:
+        raise TypeError(f"attention of its own: {', '.join(sorted(wants)) or 'a mask'}")
     rule = Rule(scaling, kwargs.get("sliding_window"), kwargs.get("softcap"))
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return packing.attend(module.layer_idx, q, k, v, rule)[None], None
@@ -66,7 +84,7 @@ def register() -> None:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
-    """softmax(q kᵀ · scaling + mask) v for q [R, H, Lq, D], k and v [R, Hkv, Lk, D], additive mask [R, 1, Lq, Lk].
+    """softmax(q kᵀ · scaling + mask) v for q [R, H, Lq, D], k [R, Hkv, Lk, D], v [R, Hkv, Lk, E], additive mask [R, 1, Lq, Lk].
 
     No mask: a single query sees all keys; several are as many as the keys, and each sees those up to its own (not with
     a soft cap). The fused kernel, except where scores are capped, which it cannot do.
@@ -84,14 +102,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) 
 
 
 def single(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rule: Rule) -> Tensor:
-    """`attention` of one query a row, [R, H, D] in and out, mask [R · Hkv, 1, Lk]; without a soft cap.
+    """`attention` of one query a row, [R, H, D] in, [R, H, E] out, mask [R · Hkv, 1, Lk]; without a soft cap.
 
     Plain matrix products, which take half to two thirds of the fused kernel's time on a CPU. Heads that share keys are several
     queries of one head.
     """
     scores = torch.baddbmm(mask, q.reshape(mask.shape[0], -1, q.shape[2]), k.flatten(0, 1).mT, alpha=rule.scaling)
     weight = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
-    return torch.bmm(weight, v.flatten(0, 1)).view(q.shape)
+    return torch.bmm(weight, v.flatten(0, 1)).view(*q.shape[:2], v.shape[3])
 
 
 def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
@@ -105,7 +123,7 @@ def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) 
     if mask is not None:
         scores = scores + mask
     weight = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
-    return torch.bmm(weight.view(len(queries), -1, seen), v.flatten(0, 1)).view(rows, heads, length, size)
+    return torch.bmm(weight.view(len(queries), -1, seen), v.flatten(0, 1)).view(rows, heads, length, -1)
 
 
 @dataclass(frozen=True)
@@ -150,7 +168,7 @@ class Block:
         return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, lowest)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
-        """[R · Lq, H, D]"""
+        """[R · Lq, H, E]"""
         rows, length = self.query.shape
         q = q.index_select(0, self.query.flatten()).view(rows, length, *q.shape[1:]).transpose(1, 2)
         k, v = (x.index_select(0, self.key.flatten()).view(rows, -1, *x.shape[1:]).transpose(1, 2) for x in (k, v))
@@ -201,13 +219,14 @@ class Packed:
 
     Attributes:
         ids, position: [N] token ids and their positions, for the model's forward. where: [B, W], as `rows.where`.
-        rows: how they stand in it.
+        rows: how they stand in it. extent: [N] how long each token's row is said to be, or None (`positions.py`).
     """
 
     ids: Tensor
     position: Tensor
     where: Tensor
     rows: Rows
+    extent: Tensor | None = None
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -225,23 +244,27 @@ class Packed:
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).index_select(0, self.home)
 
 
-def pack(tokens: Tensor, length: Tensor, prefix: Tensor, device: torch.device | None = None) -> Packed:
+def pack(
+    tokens: Tensor, length: Tensor, prefix: Tensor, device: torch.device | None = None, extent: Tensor | None = None
+) -> Packed:
     """Lay out the rows `tokens[b, :length[b]]`, forwarding what several rows open with only once.
 
     Rows whose first `prefix[b]` tokens are the same share them: one forwards the whole row, the others only what
     follows. Equality is decided by the tokens themselves. tokens [B, W] long; length, prefix [B] long, prefix ≤ length;
     a row of length 0 is left out. device: the model's, if it is not that of the tokens, which had better be on the CPU.
+    extent: [B], for models in which a token's meaning depends on it: rows share only where it is the same.
     """
     device = tokens.device if device is None else device
     tokens, length, prefix = tokens.cpu(), length.cpu(), prefix.cpu()
     column = torch.arange(tokens.shape[1])
-    leader, shared = _openings(tokens, prefix)
+    leader, shared = _openings(tokens, prefix, extent)
     forwarded = (column >= shared[:, None]) & (column < length[:, None])
     own = forwarded.flatten().cumsum(0).view_as(tokens) - 1
     where = torch.where(column < shared[:, None], own[leader], own)
     rows = Rows(where, length, shared, device)
     ids, position = (sent(x[forwarded], device) for x in (tokens, column.expand_as(tokens)))
-    return Packed(ids, position, sent(where, device), rows)
+    each = None if extent is None else sent(extent[:, None].expand_as(tokens)[forwarded], device)
+    return Packed(ids, position, sent(where, device), rows, each)
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
@@ -268,12 +291,14 @@ def opening(rows: Sequence[tuple[int, ...]]) -> int:
     return shared if 4 * saved >= sum(map(len, rows)) else 0
 
 
-def _openings(tokens: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
+def _openings(tokens: Tensor, prefix: Tensor, extent: Tensor | None) -> tuple[Tensor, Tensor]:
     """leader [B]: the first row with the same opening. shared [B]: tokens taken from it, 0 for the leader itself."""
     row = torch.arange(len(tokens), device=tokens.device)
     width = max(1, int(prefix.max())) if len(tokens) else 1
     column = torch.arange(width, device=tokens.device)
     opening = tokens[:, :width].masked_fill(column >= prefix[:, None], -1)
+    if extent is not None:
+        opening = torch.cat([opening, extent[:, None]], 1)
     _, same = torch.unique(opening, dim=0, return_inverse=True)
     first = torch.full_like(row, len(row)).scatter_reduce(0, same, row, "amin")
     leader = first[same]

@@ -1,8 +1,9 @@
 """A reward model: a language model's trunk with one number for each state, read where a response ends.
 
-It is a `transformers` sequence classifier with one label, in and out, run packed like `CausalLM` (`packing.py`): what
-chosen and rejected responses open with is forwarded once, padding never. As a policy it says nothing of actions and
-gives values, so the learner trains it by `RewardModelling`, and a critic may begin as one (`WithCritic`).
+It is a `transformers` sequence classifier, in and out, run packed like `CausalLM` (`packing.py`): what chosen and rejected
+responses open with is forwarded once, padding never. As a policy it says nothing of actions and gives values, so the learner
+trains it by `RewardModelling`, and a critic may begin as one (`WithCritic`). Heads that others save beside a trunk are read
+too (`reward_heads.py`). Where a row is scored is where `transformers` does: in its last token that is not the padding token.
 
 Left out: what a pair is (`rollouts/pairs.py`), and how a reward enters a sum of rewards (`rewards/model.py`).
 """
@@ -20,8 +21,11 @@ from torch import Tensor, nn
 
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
-from logpi.policies.loading import DTYPES, four_bits, load_tokenizer, place, quiet
+from logpi.policies.loading import load_tokenizer, quiet, read, refuse_unembedded
+from logpi.policies.own_modules import Watched, run
 from logpi.policies.packing import ATTENTION, pack, register, sent, spread
+from logpi.policies.positions import Ropes, fitting, positions, within
+from logpi.policies.reward_heads import head_of
 from logpi.types import Batch, Evaluation
 
 __all__ = ["RewardModel", "WithCritic"]
@@ -34,19 +38,29 @@ class RewardModel(nn.Module):
     """r(tokens so far), a number without unit: only differences between responses to one prompt mean anything.
 
     Args:
-        model: a `transformers` sequence classifier with one label, used in place.
+        model: a `transformers` sequence classifier, used in place.
         tokenizer: its tokenizer.
+        label: which of its labels is the score: a name or a number; may be left out if there is one.
+        pad: the token that ends no row (transformers' `pad_token_id`), or None.
         gradient_checkpointing: keep only each layer's input for backward.
     Raises:
-        ValueError: more than one label, or no linear `score` layer.
+        ValueError: no linear `score` layer; several labels and none chosen, or one that it does not have.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, gradient_checkpointing: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        label: str = "",
+        pad: int | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         head = dict(model.named_children()).get("score")
-        if not isinstance(head, nn.Linear) or head.out_features != 1:
-            raise ValueError(f"{type(model).__name__} with {model.config.num_labels} labels is no reward model: "
-                             "it needs a linear layer `score` with one output")  # fmt: skip
+        if not isinstance(head, nn.Linear):
+            raise ValueError(f"{type(model).__name__} is no reward model: it needs a linear layer `score`")
+        self.label, self.pad = _label(model.config, head.out_features, label), pad
         head.to(torch.promote_types(head.weight.dtype, torch.float32))  # scores of 8 bits would tie
         self.model, self.tokenizer = model, tokenizer
         self._template: ChatTemplate | None = None
@@ -57,8 +71,7 @@ class RewardModel(nn.Module):
         if gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
             model.train()
-        if model.config.pad_token_id is None:
-            model.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+        self.ropes, self.positions = Ropes.of(model), positions(model)
         register()
         self._plain_attention: str = model.config._attn_implementation
         self.packed = _probe(self)
@@ -68,38 +81,42 @@ class RewardModel(nn.Module):
     @classmethod
     def load(
         cls, path: str | Path, *, dtype: str = "float32", device: str | torch.device | None = None,
-        four_bit: bool = False, **options: Any,
+        four_bit: bool = False, trained: bool = False, **options: Any,
     ) -> RewardModel:  # fmt: skip
-        """From a reward model's directory or hub name, or from a causal language model's, with a new head of zeros.
+        """From a reward model's directory or hub name, or, to be trained, from a causal language model's: with a new head of zeros.
 
         `device`: cpu, cuda, cuda:1, auto (a CUDA GPU if there is one); default CPU. `four_bit`: frozen linear layers in 4
-        bits, for LoRA.
+        bits, for LoRA. `trained`: only with a head that was trained: for scoring. `options` as the constructor's.
 
         Raises:
-            ValueError: one line: nothing there, no tokenizer, more than one label, unknown dtype, no such device.
+            ValueError: one line: nothing there, no tokenizer, no trained head, several labels, unknown dtype, no such device.
         """
         from transformers import AutoModelForSequenceClassification
-        from transformers.utils import logging
 
-        if dtype not in DTYPES:
-            raise ValueError(f"unknown dtype {dtype!r}; one of {', '.join(DTYPES)}")
-        device = None if device is None else place(device)
-        tokenizer = load_tokenizer(path)
-        loudness = logging.get_verbosity()
-        logging.set_verbosity_error()  # a new head is no reason for a report
         try:
-            with quiet():
-                model, info = AutoModelForSequenceClassification.from_pretrained(
-                    str(path), num_labels=1, dtype=DTYPES[dtype], output_loading_info=True,
-                    **(four_bits(dtype, device) if four_bit else {}),
-                )  # fmt: skip
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(f"cannot load a reward model from {path}: {str(error).strip().splitlines()[0]}") from None
-        finally:
-            logging.set_verbosity(loudness)
-        if any(name.startswith("score") for name in info["missing_keys"]):
-            nn.init.zeros_(model.score.weight)  # a new head: every response scores 0 until it learns
-        return cls(model if device is None or four_bit else model.to(device), tokenizer, **options)
+            head = head_of(path)
+            if trained and head is None:
+                raise ValueError(
+                    "it has no trained head for scores, so it is no reward model: train one (logpi reward-model)"
+                )
+            model, missing, _ = read(
+                path, AutoModelForSequenceClassification, dtype, device, four_bit, num_labels=head.labels if head else 1
+            )
+            if lost := [name for name in missing if not name.startswith("score.")]:
+                raise ValueError(f"there are no weights for {lost[0]!r}")
+            tokenizer = load_tokenizer(path)
+            refuse_unembedded(tokenizer, model.get_input_embeddings().weight.shape[0])
+            if head is not None:
+                head.put_on(model)
+            else:
+                nn.init.zeros_(model.score.weight)  # a new head: every response scores 0 until it learns
+            config = model.config.get_text_config()
+            if not trained and config.pad_token_id is None:  # batches of what is saved need one
+                config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+            return cls(model, tokenizer, pad=config.pad_token_id if head is None or head.pools else None, **options)
+        except ValueError as error:
+            reason = str(error).removeprefix(f"cannot load a model from {path}: ")
+            raise ValueError(f"cannot load a reward model from {path}: {reason}") from None
 
     def save(self, directory: str | Path) -> None:
         """Write what `transformers.AutoModelForSequenceClassification` and `AutoTokenizer` load."""
@@ -140,16 +157,30 @@ class RewardModel(nn.Module):
     def hidden(self, tokens: Tensor, length: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
         """[N, d] last hidden states, and [B, W] which of them belongs to token w of row b (unspecified if not run). What is given
         and what says where is on the CPU."""
+        within(length, self.positions)
         if not self.packed:
             real = torch.arange(tokens.shape[1]) < length[:, None]
             ids, seen = sent(tokens * real, self.device), sent(real.long(), self.device)
             with self._attention(self._plain_attention):
                 out = self.model.base_model(input_ids=ids, attention_mask=seen, use_cache=False)
             return out.last_hidden_state.flatten(0, 1), torch.arange(tokens.numel()).view_as(tokens)
-        laid = pack(tokens, length, prefix, self.device)
-        trunk = self.model.base_model
-        out = trunk(input_ids=laid.ids[None], position_ids=laid.position[None], use_cache=False, packing=laid)
-        return out.last_hidden_state[0], laid.rows.where
+        laid = pack(tokens, length, prefix, self.device, self._extents(length))
+        return run(self.model.base_model, self.ropes, laid, laid.ids, laid.position), laid.rows.where
+
+    def fitting(self, max_length: int) -> int:
+        """As `CausalLM.fitting`."""
+        return fitting(max_length, self.positions)
+
+    def _extents(self, length: Tensor) -> Tensor | None:
+        return None if self.ropes is None else self.ropes.classes(length)
+
+    def _end(self, tokens: Tensor, length: Tensor) -> Tensor:
+        """[B] where each row tokens [B, W] of `length` is scored: in its last token that is not padding."""
+        column = torch.arange(tokens.shape[1])
+        counts = column < length[:, None]
+        if self.pad is not None:
+            counts &= tokens != self.pad
+        return (column * counts).amax(1)
 
     @contextmanager
     def _attention(self, name: str) -> Iterator[None]:
@@ -163,7 +194,7 @@ class RewardModel(nn.Module):
 
     def _score(self, states: Tensor) -> Tensor:
         """[n] scores of hidden states [n, d]."""
-        return self.model.score(states.to(self.model.score.weight.dtype)).squeeze(-1).float()
+        return self.model.score(states.to(self.model.score.weight.dtype))[:, self.label].float()
 
     def evaluate(self, batch: Batch) -> Evaluation:
         """value [B, T+1]: the score in every state in which an action was chosen, and in the one after a row's last.
@@ -177,7 +208,9 @@ class RewardModel(nn.Module):
         read = nn.functional.pad(mask, (0, 1))
         read[any_own, last[any_own] + 1] = True
         first = mask.long().argmax(1)
-        hidden, where = self.hidden(batch.obs, (last + 2) * any_own, (first + 1) * any_own)
+        length = (last + 2) * any_own
+        hidden, where = self.hidden(batch.obs, length, (first + 1) * any_own)
+        where = where.scatter(1, last[:, None] + 1, where.gather(1, self._end(batch.obs, length)[:, None]))
         score = self._score(hidden.index_select(0, sent(where[read], self.device)))
         blank = torch.zeros(mask.shape, device=self.device)
         return Evaluation(blank, blank, spread(score, read))
@@ -195,7 +228,7 @@ class RewardModel(nn.Module):
             for line, i in zip(padded, part, strict=True):
                 line[: len(rows[i])] = torch.tensor(rows[i])
             hidden, where = self.hidden(padded, length, torch.zeros_like(length))
-            at_end = sent(where.gather(1, length[:, None] - 1).squeeze(1), self.device)
+            at_end = sent(where.gather(1, self._end(padded, length)[:, None]).squeeze(1), self.device)
             out[part] = self._score(hidden.index_select(0, at_end)).cpu()
         return out
 
@@ -236,6 +269,20 @@ class _Both:
         self.critic.save(Path(directory) / "critic")
 
 
+def _label(config: Any, labels: int, chosen: str) -> int:
+    """The column of a label. Raises ValueError: none is chosen and there are several; or there is no such label."""
+    names = [str(config.id2label.get(i, i)) for i in range(labels)]
+    if not chosen and labels == 1:
+        return 0
+    if chosen in names:
+        return names.index(chosen)
+    if chosen.isdecimal() and int(chosen) < labels:
+        return int(chosen)
+    shown = ", ".join(names[:20])
+    wrong = f"has no label {chosen!r}" if chosen else f"has {labels} labels: say which is the score (model:PATH#LABEL)"
+    raise ValueError(f"it {wrong}; there are: {shown}")
+
+
 @torch.no_grad()
 def _probe(reward: RewardModel) -> bool:
     """Whether the trunk says the same packed and plain."""
@@ -250,8 +297,11 @@ def _probe(reward: RewardModel) -> bool:
         return False
     reward.packed = True
     try:
+        laid = pack(rows, full, torch.full_like(full, 8), reward.device)
+        watched = Watched(laid)
         with reward._attention(ATTENTION):
-            hidden, where = reward.hidden(rows, full, torch.full_like(full, 8))
+            hidden, where = run(model.base_model, reward.ropes, watched, laid.ids, laid.position), laid.rows.where
+        watched.check(config.get_text_config())
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         return False  # whatever a model that knows no `packing` makes of it
     scale = 1e-3 if plain.dtype == torch.float32 else 5e-2

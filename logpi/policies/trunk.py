@@ -216,6 +216,7 @@ class _Recorder:
 
     packed: Packed
     rules: dict[int, Rule] = field(default_factory=dict)
+    extent: None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         self.rules[layer] = rule

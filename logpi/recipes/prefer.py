@@ -84,8 +84,9 @@ def run(a: Prefer) -> None:
         policy = a.load(**a.bits())
         chat, saver = a.template(policy), a.adapt(policy)
         take = read_labels if isinstance(made.objective, Labelled) else read_pairs
-        train_rows = take(policy, keep(task.rows("train")), max_length=a.max_length, chat=chat)
-        test_rows = take(policy, keep(task.rows("test"))[: a.eval_items], max_length=a.max_length, chat=chat)
+        length = policy.fitting(a.max_length)
+        train_rows = take(policy, keep(task.rows("train")), max_length=length, chat=chat)
+        test_rows = take(policy, keep(task.rows("test"))[: a.eval_items], max_length=length, chat=chat)
         rollout = Preferences(train_rows.groups, size=a.pairs, seed=a.seed)
         held_out = Preferences(test_rows.groups, size=a.pairs)
         learner = Learner(policy, made, AdamW(a.lr, warmup=a.warmup, schedule=Cosine(0.1)), total=a.steps, seed=a.seed)

@@ -72,8 +72,9 @@ def run(a: RewardModelling) -> None:
         wrap = model.tokenizer.chat_template is not None if a.chat is None else a.chat
         model.remember(wrap, a.system, settings(a.template_options))
         saver, chat = a.adapt(model), Chat(wrap, a.system)
-        rows = read_pairs(model, keep(task.rows("train")), max_length=a.max_length, chat=chat, whole=True)
-        test = read_pairs(model, keep(task.rows("test"))[: a.eval_items], max_length=a.max_length, chat=chat, whole=True)
+        length = model.fitting(a.max_length)
+        rows = read_pairs(model, keep(task.rows("train")), max_length=length, chat=chat, whole=True)
+        test = read_pairs(model, keep(task.rows("test"))[: a.eval_items], max_length=length, chat=chat, whole=True)
         rollout = Preferences(rows.groups, size=a.pairs, seed=a.seed)
         held_out = Preferences(test.groups, size=a.pairs)
         learner = Learner(model, made, AdamW(a.lr, warmup=a.warmup, schedule=Cosine(0.1)), total=a.steps, seed=a.seed)

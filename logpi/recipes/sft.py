@@ -72,7 +72,7 @@ def run(a: SFT) -> None:
         policy.chunk = CHUNK if policy.device.type == "cpu" else policy.chunk
         saver = a.adapt(policy)
         shape: dict[str, Any] = {
-            "max_length": a.max_length, "chat": a.template(policy), "seed": a.seed, "learn": a.loss
+            "max_length": policy.fitting(a.max_length), "chat": a.template(policy), "seed": a.seed, "learn": a.loss
         }  # fmt: skip
         rollout = Demonstrations(policy, task, rows=a.rows, **shape)
         evaluate = None

@@ -1,7 +1,8 @@
 """A learned reward model as a reward: `model:PATH` where a reward is named.
 
-The text of a response is read by the reward model's own tokenizer, behind the prompt as it was rendered in its
-training, with an end token, all responses of a call in batches. `preference:PATH` is for runs in which some prompts can be checked
+The whole conversation is read as the reward model's own chat template renders it, which is how published ones are used;
+one that was trained on plain text reads prompt, response and end token. All responses of a call are read in batches.
+`model:PATH#LABEL` chooses among several labels. `preference:PATH` is for runs in which some prompts can be checked
 and others cannot: it scores only rows without an `answer`, and of them only what follows the thoughts. Left out: training it (`logpi reward-model`), and its
 network (`policies/reward_model.py`), which is loaded when it is first needed.
 """
@@ -27,7 +28,7 @@ class ModelReward:
     """The score of a reward model, as it is: no clipping, no whitening.
 
     Attributes:
-        path: directory or hub name of a sequence classifier with one label. tokens: of a forward.
+        path: directory or hub name of a model with a trained head. tokens: of a forward. label: of several, a name or a number.
         dtype: of the weights. device: where it runs; cpu, cuda, cuda:1, … or auto.
         unverified: as `preference:PATH`. DeepSeek-R1 judges helpfulness so, by the final summary alone (arXiv:2501.12948,
             §2.3.4): what follows </think>, or is inside <answer>.
@@ -41,20 +42,29 @@ class ModelReward:
     dtype: str = "float32"
     device: str = "cpu"
     unverified: bool = False
+    label: str = ""
     needs: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def of(cls, place: str, **options: Any) -> ModelReward:
+        """As it is written on a command line, PATH or PATH#LABEL."""
+        path, mark, label = place.rpartition("#")
+        split = mark and path and not Path(place).exists()
+        return cls(path, label=label, **options) if split else cls(place, **options)
 
     @property
     def name(self) -> str:
-        """The directory's name; for a run's `model` directory, the run's."""
+        """The directory's name; for a run's `model` directory, the run's. With the label, if one is chosen."""
         path = Path(self.path)
-        return path.parent.name if path.name == "model" and path.parent.name else path.name
+        name = path.parent.name if path.name == "model" and path.parent.name else path.name
+        return f"{name}_{self.label}" if self.label else name
 
     @cached_property
     def model(self) -> RewardModel:
         from logpi.policies.reward_model import RewardModel
 
         path = Path(self.path) if Path(self.path).exists() else self.path
-        loaded = RewardModel.load(path, dtype=self.dtype, device=self.device)
+        loaded = RewardModel.load(path, dtype=self.dtype, device=self.device, trained=True, label=self.label)
         loaded.requires_grad_(False)
         return loaded
 
@@ -63,16 +73,15 @@ class ModelReward:
         self.model  # noqa: B018
 
     def ids(self, prompt: Any, completion: Any) -> list[int]:
-        """Token ids of the whole: prompt, response, end token."""
-        chat, model = self.model.chat, self.model
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) and chat["wrap"] else prompt
-        if isinstance(messages, str):
-            start = model.render(chat["system"] + messages)
-        else:
-            system = [{"role": "system", "content": chat["system"]}] if chat["system"] else []
-            start = model.render([*system, *messages])
-        response = model.tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]
-        return [*start, *response, model.eos_ids[-1]]
+        """Token ids of the whole: the conversation as the template renders it, or prompt, response and end token."""
+        chat, template = self.model.chat, self.model.template
+        if isinstance(prompt, str) and not chat["wrap"]:
+            ids = template.plain(chat["system"] + prompt) + template.continuation(text_of(completion))
+            return ids if template.eos_id is None else [*ids, template.eos_id]
+        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        said = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
+        system = [{"role": "system", "content": chat["system"]}] if chat["system"] else []
+        return template.ids([*system, *asked, *said], ask=False)
 
     def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None]:
         answers = columns.get("answer") or [None] * len(prompts)

@@ -4,7 +4,7 @@
     soft_overlong(512, cache=128)  a built-in with arguments: plain literals, never evaluated
     think_answer:0.1               weight after the last colon
     my.py:score   my.py:score:0.5  the user's own function
-    model:PATH    model:PATH:0.5   a reward model's directory or hub name
+    model:PATH    model:PATH:0.5   a reward model's directory or hub name; model:PATH#LABEL: one of its labels
     preference:PATH                the same for rows without an answer alone, of what follows the thoughts
 
 Left out: what the names mean (`reward` is given the table of built-ins below), and any other configuration.
@@ -131,9 +131,9 @@ def reward(spec: str, device: str = "cpu") -> Weighted:
     if re.search(r"\.py(:\w*)?$", body):
         return Weighted(user_reward(body), weight)
     if body.startswith("model:"):
-        return Weighted(ModelReward(body.removeprefix("model:"), device=device), weight)
+        return Weighted(ModelReward.of(body.removeprefix("model:"), device=device), weight)
     if body.startswith("preference:"):
-        return Weighted(ModelReward(body.removeprefix("preference:"), unverified=True, device=device), weight)
+        return Weighted(ModelReward.of(body.removeprefix("preference:"), unverified=True, device=device), weight)
     name, args, options = parse_call(body)
     if name not in NAMES:
         raise ValueError(f"no reward is called {name!r}: {nearest(name, NAMES)} (your own: my_file.py:function)")

@@ -23,10 +23,14 @@ GRAIN = 64  # the cache grows by whole grains, and at least doubles unless less 
 
 @dataclass(frozen=True)
 class Prefill:
-    """Attends like `packed` and keeps every layer's keys and values: {layer: (k, v)}, [N, Hkv, D] each."""
+    """Attends like `packed` and keeps every layer's keys and values: {layer: (k, v)}, [N, Hkv, D] and [N, Hkv, E]."""
 
     packed: Packed
     kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def extent(self) -> Tensor | None:
+        return self.packed.extent
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         self.kept[layer] = (k, v)
@@ -34,7 +38,7 @@ class Prefill:
 
 
 class Cache:
-    """Keys and values [rows, Hkv, length, D] of each layer. Shapes are learnt from the first keys that arrive."""
+    """Keys [rows, Hkv, length, D] and values [rows, Hkv, length, E] of each layer, shaped like the first that arrive."""
 
     def __init__(self) -> None:
         self.rows, self.length = 0, 0
@@ -55,11 +59,11 @@ class Cache:
         for layer, (keys, values) in self.layers.items():
             self.layers[layer] = (self._grown(keys), self._grown(values))
 
-    def of(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's keys and values, made for heads like those of k [*, Hkv, D] if there are none."""
+    def of(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's keys and values, made for heads like those of k [*, Hkv, D] and v [*, Hkv, E] if there are none."""
         if layer not in self.layers:
-            empty = like.new_empty((0, like.shape[1], 0, like.shape[2]))
-            self.layers[layer] = (self._grown(empty), self._grown(empty))
+            keys, values = (self._grown(x.new_empty((0, x.shape[1], 0, x.shape[2]))) for x in (k, v))
+            self.layers[layer] = (keys, values)
         return self.layers[layer]
 
     def _grown(self, old: Tensor) -> Tensor:
@@ -76,7 +80,7 @@ class Cache:
         """Give slots [r] the prompts whose tokens are at packed `index` [r, P] (padding: any token; it is masked)."""
         length = index.shape[1]
         for layer, pair in prefill.kept.items():
-            for mine, theirs in zip(self.of(layer, pair[0]), pair, strict=True):
+            for mine, theirs in zip(self.of(layer, *pair), pair, strict=True):
                 rows = theirs.index_select(0, index.flatten()).view(*index.shape, *theirs.shape[1:])
                 mine[slots, :, :length] = rows.transpose(1, 2)
 
@@ -94,6 +98,7 @@ class Step:
     Attributes:
         row: [n] the slots that are written, 0 … n−1 (or a spare one, for rows that nobody reads). position: [n] of the new token
             in its slot. length: columns that are read. exact: as many as the longest row has with that token, not more.
+        extent: [n] as `Packed` has it.
     """
 
     cache: Cache
@@ -101,6 +106,7 @@ class Step:
     position: Tensor
     length: int
     exact: bool = True
+    extent: Tensor | None = None
     masks: dict = field(default_factory=dict, compare=False, repr=False)
     places: dict = field(default_factory=dict, compare=False, repr=False)
 
@@ -119,11 +125,11 @@ class Step:
         return F.scaled_dot_product_attention(asking, keys, values, mask, scale=rule.scaling).flatten(1, 2)
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows' keys and values [n, Hkv, length, D], with the new token's k and v [n, Hkv, D]."""
-        pair = self.cache.of(layer, k)
-        n, heads, size = k.shape
+        """The rows' keys [n, Hkv, length, D] and values [n, Hkv, length, E], with the new token's k and v among them."""
+        pair = self.cache.of(layer, k, v)
+        n = len(k)
         for held, new in zip(pair, (k, v), strict=True):
-            held.view(-1, size).index_copy_(0, self._place(heads), new.flatten(0, 1))
+            held.view(-1, new.shape[2]).index_copy_(0, self._place(new.shape[1]), new.flatten(0, 1))
         return pair[0][:n, :, : self.length], pair[1][:n, :, : self.length]
 
     def _place(self, heads: int) -> Tensor:
@@ -161,10 +167,11 @@ class Extension:
     position: Tensor
     home: Tensor
     block: Block
+    extent: Tensor | None = None
 
     @classmethod
-    def after(cls, cache: Cache, slot: Tensor, start: Tensor, count: Tensor) -> Extension:
-        """`count` [R] ≥ 1 new tokens from position `start` [R] on; laid out row by row."""
+    def after(cls, cache: Cache, slot: Tensor, start: Tensor, count: Tensor, extent: Tensor | None = None) -> Extension:
+        """`count` [R] ≥ 1 new tokens from position `start` [R] on, of rows of `extent` [R]; laid out row by row."""
         column = torch.arange(int(count.max()), device=slot.device)
         valid = column < count[:, None]
         position = (start[:, None] + column)[valid]
@@ -172,11 +179,12 @@ class Extension:
         seen = torch.arange(int(position.max()) + 1, device=slot.device).expand(len(slot), -1)
         row = torch.arange(len(slot), device=slot.device).repeat_interleave(count)
         block = Block(query.masked_fill(~valid, 0), seen, start, plain=False)
-        return cls(cache, slot, row, position, valid.flatten().nonzero().squeeze(1), block)
+        each = None if extent is None else extent[row]
+        return cls(cache, slot, row, position, valid.flatten().nonzero().squeeze(1), block, each)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         own, length = self.slot[self.row], self.block.key.shape[1]
-        pair = self.cache.of(layer, k)
+        pair = self.cache.of(layer, k, v)
         for held, new in zip(pair, (k, v), strict=True):
             held[own, :, self.position] = new
         keys, values = (held[self.slot, :, :length] for held in pair)

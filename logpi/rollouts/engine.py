@@ -42,7 +42,7 @@ class _Rows:
     """Live or waiting rows, in the order of their slots; all [n].
 
     token: to forward next, at `position`. left: tokens it may still sample. row: its number in the call. seed: of its
-    random numbers. greedy: bool.
+    random numbers. greedy: bool. reach: tokens it may come to have in all.
     """
 
     token: Tensor
@@ -51,6 +51,7 @@ class _Rows:
     row: Tensor
     seed: Tensor
     greedy: Tensor
+    reach: Tensor
 
     def __len__(self) -> int:
         return self.token.shape[0]
@@ -80,7 +81,7 @@ class Engine:
         self.policy, self.slots = policy, slots
         self.cache = Cache()
         record = record or (cuda_graph if policy.device.type == "cuda" else None)
-        self.recorded = Recorded(slots, record) if record else None
+        self.recorded = Recorded(slots, record) if record and policy.ropes is None else None  # it knows no extents
         self._stops: dict[tuple[str, ...], StopStrings] = {}
 
     def generate(
@@ -106,16 +107,14 @@ class Engine:
             FloatingPointError: the model's logits are not numbers.
         """
         sampling = sampling or Sampling()
-        limits = [_limit(i, r, sampling, self.policy.context) for i, r in enumerate(requests)]
+        limits = [_limit(i, r, sampling, self.policy) for i, r in enumerate(requests)]
         model, was_training = self.policy.model, self.policy.model.training
         model.eval()
         try:
             if not self.policy.packed:
                 if partner is not None:
-                    name = type(model).__name__
-                    raise ValueError(
-                        f"{name} keeps its own attention and cannot go on after a tool's reply: use another model"
-                    )
+                    name = f"{type(model).__name__} keeps its own attention"
+                    raise ValueError(f"{name} and cannot go on after a tool's reply: use another model")
                 return plain_generate(self.policy, requests, limits, sampling, generator, progress)
             with torch.inference_mode():
                 call = _Call(self, requests, limits, sampling, generator, progress, partner)
@@ -136,9 +135,9 @@ class Engine:
         return self._stops.get(stop)
 
 
-def _limit(number: int, request: Request, sampling: Sampling, context: int) -> int:
+def _limit(number: int, request: Request, sampling: Sampling, policy: CausalLM) -> int:
     """Tokens a row of this request may sample."""
-    length = len(request.prompt)
+    length, context = len(request.prompt), policy.context
     if length == 0:
         raise ValueError(f"prompt {number} is empty: a model needs at least one token (its BOS, say) to go on from")
     if length >= context:
@@ -148,7 +147,7 @@ def _limit(number: int, request: Request, sampling: Sampling, context: int) -> i
     limit = sampling.max_tokens if request.max_tokens is None else request.max_tokens
     if limit < 1:
         raise ValueError(f"request {number} has max_tokens={limit}; ask for at least 1")
-    return min(limit, context - length)
+    return min(limit, policy.reach(length) - length)
 
 
 class _Call:
@@ -179,7 +178,8 @@ class _Call:
         self.waiting = deque(sorted(range(len(self.owner)), key=self.prompt.__getitem__))  # rows of one prompt together
         live = engine.slots if partner is None and self.policy.device.type == "cpu" else 0
         together = [min(live, rows) for _, rows in sorted(Counter(self.prompt).items())]
-        self.prompts = Prompts(self.decoder, self.policy.device, list(number), together)
+        reach = torch.tensor([self.policy.reach(len(text)) for text in number])
+        self.prompts = Prompts(self.decoder, self.policy.device, list(number), together, self.policy.extents(reach))
         self.shared: Shared | None = None  # of the live rows' prompts
         self.rows = self.parked = self._fresh([])  # live; waiting for the partner, in the slots behind
         self.number: list[int] = []  # of the live rows, as in `rows.row`
@@ -221,7 +221,7 @@ class _Call:
     def _hidden(self, rows: _Rows) -> Tensor:
         """[n, d] of the live rows' next tokens."""
         held = rows.position if self.shared is None else rows.position - self.shared.offset
-        step = Step(self.cache, self.slot[: len(rows)], held, self.longest)
+        step = Step(self.cache, self.slot[: len(rows)], held, self.longest, extent=self.policy.extents(rows.reach))
         if self.shared is None and self.engine.recorded is not None:
             return self.engine.recorded.hidden(self.decoder, step, rows.token, self.most)
         self.cache.reserve(len(rows), self.longest, self.most)
@@ -256,9 +256,9 @@ class _Call:
         self._settle((~ended).nonzero().squeeze(1).tolist(), [*spoke, *parked])
 
     def _speak(self, rows: _Rows) -> None:
-        for row, position, left in zip(rows.row.tolist(), rows.position.tolist(), rows.left.tolist(), strict=True):
-            assert self.partner is not None
-            room = self.policy.context - position - 2  # its own next token takes a place too
+        assert self.partner is not None
+        spoken = (rows.row, rows.reach - rows.position - 2, rows.left)  # its own next token takes a place too
+        for row, room, left in zip(*(x.tolist() for x in spoken), strict=True):
             self.partner.hear(Spoken(row, self.history[row], self.stopped[row], left, room))
             self.history[row] = []
 
@@ -287,11 +287,12 @@ class _Call:
         self.cache.reserve(len(self.rows) + len(self.parked), int((start + count).max()) + 1, self.most)
         for some in _batches(count, start + count):
             text = [[said[i], *observations[i][:-1]] for i in some.tolist()]
-            extension = Extension.after(self.cache, slot[some], start[some], count[some])
+            extent = self.policy.extents(self.parked.reach[parked[some]])
+            extension = Extension.after(self.cache, slot[some], start[some], count[some], extent)
             ids = torch.tensor([t for x in text for t in x], device=device)
             self.decoder.hidden(extension, ids, extension.position)
         last = torch.tensor([o[-1] if o else -1 for o in observations], device=device)
-        left = self.parked.left[parked].clamp(max=self.policy.context - 1 - start - count)
+        left = self.parked.left[parked].minimum(self.parked.reach[parked] - 1 - start - count)
         self.parked = replace(
             self.parked,
             token=self.parked.token.index_copy(0, parked, torch.where(last < 0, token, last)),
@@ -325,12 +326,11 @@ class _Call:
     def _fresh(self, entering: list[int]) -> _Rows:
         owners = [self.owner[row] for row in entering]
         prompts = [self.requests[i].prompt for i in owners]
-        numbers = torch.tensor(
-            [[p[-1] for p in prompts], [len(p) - 1 for p in prompts], [self.limits[i] for i in owners], entering],
-            dtype=torch.long,
-        )
+        of_prompts = [(p[-1], len(p) - 1, self.policy.reach(len(p))) for p in prompts]
+        token, position, reach = torch.tensor(of_prompts, dtype=torch.long).view(-1, 3).T
+        left, row = torch.tensor([[self.limits[i] for i in owners], entering], dtype=torch.long)
         greedy = torch.tensor([self.requests[i].greedy for i in owners], dtype=torch.bool)
-        parts = (*numbers, self.seeds[numbers[3]], greedy)
+        parts = (token, position, left, row, self.seeds[row], greedy, reach)
         return _Rows(*(x.to(self.policy.device) for x in parts))
 
     def _enter(self, rows: _Rows) -> None:

@@ -202,7 +202,12 @@ class _Writer:
         if len(made) > 1:
             raise ValueError("the chat template rewrites earlier turns, so a response of several turns is no single row: give its "
                              "last turn as the response, and what came before as the prompt")  # fmt: skip
-        return made[0]
+        template, only = self.reader.template, made[0]
+        if self.whole and not template.ends_turns and only.ids[-1] == template.end_id:
+            return Turns(
+                only.ids[:-1], only.own[:-1]
+            )  # a score is asked of what the template writes, which has no end here
+        return only
 
 
 class Preferences:

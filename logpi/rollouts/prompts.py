@@ -40,13 +40,18 @@ class Prompts:
 
     Args:
         forward: of the weights of the moment. device: theirs. texts: token ids of each prompt. rows: of each prompt that may be live
-            together.
+            together. extent: of each prompt, as `Packed` has it, or None.
     """
 
     def __init__(
-        self, forward: Forward, device: torch.device, texts: Sequence[tuple[int, ...]], rows: Sequence[int]
+        self,
+        forward: Forward,
+        device: torch.device,
+        texts: Sequence[tuple[int, ...]],
+        rows: Sequence[int],
+        extent: Tensor | None = None,
     ) -> None:
-        self.forward, self.device, self.texts = forward, device, texts
+        self.forward, self.device, self.texts, self.extent = forward, device, texts, extent
         self.offset = [held_once(len(t) - 1, n) for t, n in zip(texts, rows, strict=True)]  # tokens that no slot holds
         self.read: dict[int, tuple[Prefill, Tensor]] = {}
         self.held: dict[int, Held] = {}
@@ -92,7 +97,8 @@ class Prompts:
             for i, t in enumerate(texts):
                 tokens[i, : len(t)] = torch.tensor(t)
             common = torch.full_like(length, opening(texts))
-            packed = pack(tokens, length, common, self.device)
+            extent = None if self.extent is None else self.extent[torch.tensor(some)]
+            packed = pack(tokens, length, common, self.device, extent)
             prefill = Prefill(packed)
             self.forward.hidden(prefill, packed.ids, packed.position)
             for i, p in enumerate(some):
@@ -151,6 +157,10 @@ class Joint:
     step: Step
     shared: Shared
     masks: dict = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def extent(self) -> Tensor | None:
+        return self.step.extent
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         keys, values = self.step.write(layer, k, v)

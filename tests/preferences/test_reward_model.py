@@ -111,7 +111,8 @@ def test_prompts_are_rendered_as_in_training(model, tmp_path):
     model.remember(wrap=True, system="Be brief.", options={})
     model.save(tmp_path / "m")
     found = rewards([f"model:{tmp_path / 'm'}"]).parts[0].function.ids("Hi", "Yo")
-    assert found == [*Chat(wrap=True, system="Be brief.")(model, "Hi"), *model.tokenizer("Yo")["input_ids"], 2]
+    whole = [{"role": r, "content": c} for r, c in (("system", "Be brief."), ("user", "Hi"), ("assistant", "Yo"))]
+    assert found == model.tokenizer.apply_chat_template(whole, return_dict=False)
 
 
 def test_a_critic_with_its_own_trunk_begins_as_the_reward_model(base, model):
@@ -138,6 +139,115 @@ def test_bad_rows_are_named(model, row, words):
 def test_a_missing_reward_model_is_one_line(tmp_path):
     with pytest.raises(ValueError, match="nothing"):
         RewardModel.load(tmp_path / "nothing")
+
+
+# --- others' reward models ------------------------------------------------------------------------------------------------
+
+
+def published(path, *, labels: int = 1, pad: int | None = 0, **config):
+    """A sequence classifier that somebody trained, saved by transformers; in memory."""
+    import transformers as hf
+
+    torch.manual_seed(1)
+    shape = tiny_model("qwen2").config.to_dict() | dict(num_labels=labels, pad_token_id=pad) | config
+    made = hf.Qwen2ForSequenceClassification(hf.Qwen2Config(**shape)).eval()
+    torch.nn.init.normal_(made.score.weight)
+    made.save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return made
+
+
+def renamed(path, names: dict[str, str | None], extra: dict[str, torch.Tensor] | None = None, **config):
+    """The weights under other names, beside others; config.json with other values."""
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    held = {names.get(k, k): v for k, v in load_file(path / "model.safetensors").items() if names.get(k, k)}
+    save_file(held | (extra or {}), path / "model.safetensors", metadata={"format": "pt"})
+    said = json.loads((path / "config.json").read_text()) | {"architectures": ["Qwen2ForCausalLM"]} | config
+    (path / "config.json").write_text(json.dumps({k: v for k, v in said.items() if "label" not in k}))
+
+
+CONVERSATION = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"},
+                {"role": "user", "content": "and 3+3?"}, {"role": "assistant", "content": "6"}]  # fmt: skip
+
+
+def by_its_card(made, conversation=CONVERSATION) -> torch.Tensor:
+    """[labels] what model cards say: `model(**tokenizer.apply_chat_template(conversation, …)).logits[0]`."""
+    inputs = tiny_tokenizer().apply_chat_template(conversation, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        return made(**inputs).logits[0]
+
+
+def scored(spec: str) -> float:
+    return rewards([spec]).score([CONVERSATION[:3]], [CONVERSATION[3:]])[0].total
+
+
+@pytest.mark.parametrize("pad", [0, None, 2, 98])
+def test_a_published_model_scores_as_its_card_says(pad, tmp_path):
+    """Also where the padding token is one of the conversation's last: transformers then scores the token before."""
+    made = published(tmp_path, pad=tiny_tokenizer().convert_tokens_to_ids("\n") if pad == 98 else pad)
+    assert scored(f"model:{tmp_path}") == pytest.approx(float(by_its_card(made)[0]), abs=1e-5)
+    text = rewards([f"model:{tmp_path}"]).score(["Hi"], ["Yo"])[0].total
+    whole = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    assert text == pytest.approx(float(by_its_card(made, whole)[0]), abs=1e-5)
+
+
+def test_of_several_labels_one_is_chosen(tmp_path):
+    made = published(tmp_path, labels=3, id2label={0: "helpful", 1: "honest", 2: "short"})
+    card = by_its_card(made).tolist()
+    assert scored(f"model:{tmp_path}#honest") == pytest.approx(card[1], abs=1e-5)
+    assert scored(f"model:{tmp_path}#2:0.5") == pytest.approx(0.5 * card[2], abs=1e-5)
+    with pytest.raises(ValueError, match="has 3 labels: say which is the score .*; there are: helpful, honest, short"):
+        RewardModel.load(tmp_path, trained=True)
+    with pytest.raises(ValueError, match="has no label 'kind'; there are: helpful, honest, short"):
+        RewardModel.load(tmp_path, trained=True, label="kind")
+
+
+@pytest.mark.parametrize("name", [
+    "score.weight", "classifier.weight", "value_head.weight", "reward_head.weight", "v_head.weight", "v_head.summary.weight",
+])  # fmt: skip
+def test_heads_go_by_many_names(name, tmp_path):
+    made = published(tmp_path)
+    card = float(by_its_card(made)[0])
+    bias = {name.replace("weight", "bias"): torch.tensor([0.5])}
+    renamed(
+        tmp_path, {"score.weight": name}, bias | {"lm_head.weight": torch.ones(made.model.embed_tokens.weight.shape)}
+    )
+    assert scored(f"model:{tmp_path}") == pytest.approx(card + 0.5, abs=1e-5)
+
+
+def test_a_normalised_head_says_what_it_was_trained_to(tmp_path):
+    card = float(by_its_card(published(tmp_path))[0])
+    renamed(tmp_path, {"score.weight": "value_head.weight"}, normalize_reward=True, mean=0.3, std=2.0)
+    assert scored(f"model:{tmp_path}") == pytest.approx((card - 0.3) / 2, abs=1e-5)
+
+
+def test_without_a_trained_head_nothing_is_scored(base, tmp_path):
+    with pytest.raises(ValueError, match="no trained head for scores, so it is no reward model"):
+        RewardModel.load(base, trained=True)
+    made = published(tmp_path)
+    layers = {"score.0.weight": torch.ones(8, 32), "score.2.weight": torch.ones(1, 8)}
+    renamed(tmp_path, {"score.weight": None}, layers)
+    with pytest.raises(ValueError, match="'score' is no single linear layer"):
+        RewardModel.load(tmp_path, trained=True)
+    made.model.norm.weight.data[3] = float("nan")
+    made.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="norm.weight holds NaN"):
+        RewardModel.load(tmp_path, trained=True)
+
+
+def test_what_is_trained_on_is_what_is_scored(model, tmp_path):
+    """The score that a pair is trained by is the reward that its response gets, in text and in conversations."""
+    row = {"prompt": CONVERSATION[:3], "chosen": CONVERSATION[3:], "rejected": "no"}
+    model.remember(wrap=True, system="Be brief.", options={})
+    model.save(tmp_path / "m")
+    read = read_pairs(model, [row], chat=Chat(wrap=True, system="Be brief."), whole=True)
+    batch = collate(list(read.groups[0]))
+    trained = model.evaluate(batch).value[torch.arange(2), batch.mask.sum(1) + batch.mask.long().argmax(1)]
+    found = rewards([f"model:{tmp_path / 'm'}"]).score([CONVERSATION[:3]] * 2, [CONVERSATION[3:], "no"])
+    assert [s.total for s in found] == pytest.approx(trained.tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

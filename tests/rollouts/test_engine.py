@@ -275,7 +275,7 @@ def test_weights_that_are_not_numbers_are_an_error_and_leave_no_trace():
 
 def test_a_cache_that_does_not_fit_says_what_to_do():
     cache = Cache()
-    cache.of(0, torch.zeros(1, 2, 8))
+    cache.of(0, torch.zeros(1, 2, 8), torch.zeros(1, 2, 8))
     with pytest.raises(MemoryError, match="fewer slots"):
         cache.reserve(1000, 2**45, 2**45)
 

@@ -1,0 +1,151 @@
+"""Positions: how many a model has, and rotary embeddings whose frequencies depend on how long the text is.
+
+`positions` is where learned embeddings of positions end: an index error inside the model, which is told before instead.
+
+Of frequencies that depend on length each row has those that it would have alone:
+
+    longrope (Phi-3, Phi-4-mini, MiniCPM)    one set of frequencies for texts of up to L tokens, another for longer ones
+    dynamic NTK                              the trained ones up to L tokens, beyond it slower ones, the slower the longer the text
+
+`transformers` takes the longest position of a forward, whoever's it is: beside a long row a short one would become another text,
+and so would a packed one. Here every token carries its row's *extent*, and a model's own rotary embedding is asked once for each
+extent that differs.
+
+    extents of the tokens of two rows, L = 32     20 20 … 20 60 60 … 60       longrope: two calls, "up to 32" and "beyond"
+
+A row's extent is its length, up to the token of its last action. A row that is being sampled does not know its length yet, so
+its extent is the most it may become (`reach`): one that begins within L tokens stays within them, and is cut off there.
+Left out: rows that are sampled across L. Nobody's log-probabilities are theirs: the frequencies of what was read would change.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["NO_LIMIT", "Ropes", "fitting", "positions", "within"]
+
+TYPES = ("dynamic", "longrope")
+NO_LIMIT = 2**31  # tokens
+
+
+@dataclass(frozen=True)
+class Ropes:
+    """The rotary embeddings of a model that depend on length.
+
+    Attributes:
+        modules: of the model. limit: L, tokens. two: beyond L all lengths are one (longrope).
+    """
+
+    modules: tuple[Any, ...]
+    limit: int
+    two: bool
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Ropes | None:
+        """None: there are none, as in most models."""
+        modules = tuple(m for m in model.modules() if any(t in TYPES for t in _types(m)))
+        if not modules:
+            return None
+        for m in modules:
+            m.register_forward_hook(_turn, with_kwargs=True)
+        config: Any = modules[0].config
+        settings = _settings(config)
+        ends = [s.get("original_max_position_embeddings") or config.max_position_embeddings for s in settings]
+        return cls(modules, min(ends), all(s["rope_type"] == "longrope" for s in settings))
+
+    def reach(self, prompt: int, context: int) -> int:
+        """Tokens that a row may come to have which begins with a prompt of so many."""
+        return self.limit if prompt < self.limit <= context else context
+
+    def classes(self, extent: Tensor) -> Tensor:
+        """Extents that mean the same made the same: the shortest of their kind."""
+        return extent.clamp(self.limit, self.limit + 1 if self.two else None)
+
+    @contextmanager
+    def told(self, extent: Tensor | None) -> Iterator[None]:
+        """While a model is run on tokens of these extents [N], which `classes` made."""
+        for m in self.modules:
+            m.extent = extent
+        try:
+            yield
+        finally:
+            for m in self.modules:
+                m.extent = None
+
+
+def _types(module: Any) -> list[Any]:
+    """Of a rotary embedding: one, or one for each type of layer."""
+    found = getattr(module, "rope_type", None)
+    return list(found.values()) if isinstance(found, dict) else [found]
+
+
+def _settings(config: Any) -> list[dict[str, Any]]:
+    """What the configuration says of rotary embeddings that depend on length."""
+    found = config.rope_parameters
+    each = [found] if "rope_type" in found else list(found.values())
+    return [s for s in each if s and s.get("rope_type") in TYPES]
+
+
+def _turn(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    """A forward hook: the output [1, N, *], or several, for each token as its row alone would have it.
+
+    A hook, and the extent on the module, because both survive `copy.deepcopy`, which makes reference models.
+    """
+    extent = getattr(module, "extent", None)
+    if extent is None:
+        return output
+    position = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+    outputs = list(output) if isinstance(output, tuple) else [output]
+    made = [torch.empty_like(x) for x in outputs]
+    for long in extent.unique().tolist():
+        some = (extent == long).nonzero().squeeze(1)
+        last = torch.full_like(position[..., :1], long - 1)
+        _forget(module)
+        asked = torch.cat([position[..., some], last], -1)
+        some_args = args[:1] if "position_ids" in kwargs else (args[0], asked, *args[2:])
+        some_kwargs = {**kwargs, "position_ids": asked} if "position_ids" in kwargs else kwargs
+        found = type(module).forward(module, *some_args, **some_kwargs)
+        for into, x in zip(made, found if isinstance(output, tuple) else [found], strict=True):
+            into.index_copy_(-2, some, x[..., :-1, :])
+    return tuple(made) if isinstance(output, tuple) else made[0]
+
+
+def _forget(module: Any) -> None:
+    """The trained frequencies again: with dynamic NTK `transformers` keeps those of the longest text that there was."""
+    if "dynamic" not in _types(module):
+        return
+    for name, trained in list(module.named_buffers(recurse=False)):
+        if name.endswith("original_inv_freq"):
+            setattr(module, name.replace("original_inv_freq", "inv_freq"), trained)
+    for name in [n for n in vars(module) if n.endswith("max_seq_len_cached")]:
+        setattr(module, name, module.original_max_seq_len)
+
+
+def positions(model: Any) -> int:
+    """Tokens beyond which a model has no embedding of a position; NO_LIMIT where positions rotate."""
+    if any("inv_freq" in name for name, _ in model.named_buffers()):
+        return NO_LIMIT
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT
+
+
+def fitting(max_length: int, positions: int) -> int:
+    """See `CausalLM.fitting`."""
+    if positions < max_length:
+        warnings.warn(
+            f"rows are cut after {positions} tokens, not {max_length}: the model has no more positions", stacklevel=3
+        )
+    return min(max_length, positions)
+
+
+def within(length: Tensor, positions: int) -> None:
+    """Raises ValueError: a row of these lengths [B] has more tokens than the model positions, which would be an IndexError in it."""
+    longest = int(length.max()) if len(length) else 0
+    if longest > positions:
+        raise ValueError(f"a row of {longest} tokens: the model has no more than {positions} positions")
