@@ -55,7 +55,11 @@ def describe(error: BaseException) -> str:
     """One line: the error's type and message, and the last line of the user's file that it came through."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {str(error)[:300]}".replace("\n", " ") + where
+    try:
+        said = str(error)[:300]
+    except Exception:  # strangers' exceptions may not even be able to say what they are
+        said = "(it cannot say what)"
+    return f"{type(error).__name__}: {said}".replace("\n", " ") + where
 
 
 def reply(result: Any, count: int, judge: Callable[[Any], Any] | None = None) -> dict[str, Any]:
