@@ -13,10 +13,23 @@ from typing import Any, Protocol, runtime_checkable
 
 from logpi.envs.rows import Row, Task
 
-__all__ = ["Conversation", "Env", "Message", "Reply", "ToolTask"]
+__all__ = ["Conversation", "Env", "Message", "Reply", "ToolTask", "encodable"]
 
 Message = dict[str, Any]
 """A chat message, as chat templates read it: `role` ("tool", "user") and `content`."""
+
+
+def encodable(said: Any) -> Any:
+    """What a stranger said (text, or messages and what else JSON holds), with `?` for halves of characters, which nothing can encode.
+
+    >>> encodable(["na\u00efve \ud83d", {"n": 1}])
+    ['naïve ?', {'n': 1}]
+    """
+    if isinstance(said, str):
+        return said if said.isascii() else said.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(said, Mapping):
+        return {encodable(k): encodable(v) for k, v in said.items()}
+    return [encodable(x) for x in said] if isinstance(said, list | tuple) else said
 
 
 @dataclass(frozen=True)
