@@ -64,7 +64,12 @@ def late(s: socket.socket) -> None:
 OPEN = b"HTTP/1.1 200 OK\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BOMB = gzip.compress(b" " * (64 << 20))
-TIME, LONG, JSON, ROWS = "no whole answer in 0.6 s", "longer than 1,000,000 bytes", "JSONDecodeError|UnicodeDecodeError", "expected {'result'"
+TIME, LONG, JSON, ROWS = (
+    "no whole answer in 0.6 s",
+    "longer than 1,000,000 bytes",
+    "JSONDecodeError|UnicodeDecodeError",
+    "expected {'result'",
+)
 DOCS = "expected a document with contents"
 # what it does -> (how it answers, what the error says, or None where the answer is good, how often it is asked)
 BEHAVIOURS: dict[str, tuple[Write, str | None, int]] = {
@@ -148,7 +153,9 @@ class Strange:
                 head = b""
                 while b"\r\n\r\n" not in head:
                     head += self.request.recv(65536)
-                size = next(int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.lower().startswith(b"content-length"))
+                size = next(
+                    int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.lower().startswith(b"content-length")
+                )
                 while len(head.split(b"\r\n\r\n", 1)[1]) < size:
                     head += self.request.recv(65536)
                 outer.asked += 1
@@ -172,4 +179,3 @@ class Strange:
     def __exit__(self, *exception: object) -> None:
         self.server.shutdown()
         self.server.server_close()
-

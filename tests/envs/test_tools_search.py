@@ -262,7 +262,9 @@ def test_strange_servers(what):
         else:
             with pytest.raises(RetrieveError, match=line) as error:
                 c.search(["alpha"], 3)
-            assert "\n" not in str(error.value) and str(error.value).startswith(f"search server {strange.url}/retrieve: ")
+            assert "\n" not in str(error.value) and str(error.value).startswith(
+                f"search server {strange.url}/retrieve: "
+            )
         assert time.monotonic() - start < 2 and strange.asked == (asked or strange.asked) == c.requests
 
 
@@ -278,7 +280,19 @@ def test_a_slow_server_has_one_deadline_for_all_its_tries():
         assert time.monotonic() - start < 1.5 and strange.asked <= 3
 
 
-@pytest.mark.parametrize("url", ["http://", "http://:80", "http://h:port", "http://h:99999", "http://h h", "http://hé", "http://h/a b", "https:///x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://:80",
+        "http://h:port",
+        "http://h:99999",
+        "http://h h",
+        "http://hé",
+        "http://h/a b",
+        "https:///x",
+    ],
+)
 def test_addresses_that_are_none(url):
     with pytest.raises(ValueError, match="address"):
         RetrieveClient(url)
