@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from logpi.envs.rows import Row, Task
 
-__all__ = ["Conversation", "Env", "Message", "Reply", "ToolTask", "encodable"]
+__all__ = ["Conversation", "Env", "Message", "Reply", "ToolTask", "encodable", "told"]
 
 Message = dict[str, Any]
 """A chat message, as chat templates read it: `role` ("tool", "user") and `content`."""
@@ -30,6 +30,14 @@ def encodable(said: Any) -> Any:
     if isinstance(said, Mapping):
         return {encodable(k): encodable(v) for k, v in said.items()}
     return [encodable(x) for x in said] if isinstance(said, list | tuple) else said
+
+
+def told(error: BaseException) -> str:
+    """What a stranger's exception says; some cannot even say what they are."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}: (it cannot say what)"
 
 
 @dataclass(frozen=True)

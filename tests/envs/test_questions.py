@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from logpi.envs.search_r1 import PROMPT
-from logpi.envs.tasks import task
-from logpi.envs.tasks import questions
+from logpi.envs.tasks import questions, task
 from logpi.envs.tasks.questions import Questions
 from logpi.envs.tools import Bm25, Document, RetrieveClient
 from logpi.envs.tools.retrieve import RetrieveError
