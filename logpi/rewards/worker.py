@@ -149,12 +149,13 @@ def load(path: str, name: str) -> Callable[..., Any]:
 def answer(function: Callable[..., Any], call: tuple, judge: Callable[[Any], Any] | None = None) -> dict[str, Any]:
     """The reply to one call; never raises."""
     prompts, completions, completion_ids, columns = call
+    count = len(completions)  # now: the function may change its lists
     try:
         given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, **columns}
         result = function(**_accepted(function, given))
         if inspect.isawaitable(result):
             result = asyncio.run(_finish(result))
-        return reply(result, len(completions), judge)
+        return reply(result, count, judge)
     except Exception as error:
         return {"failed": {"kind": "raised", "message": describe(error)}}
 

@@ -168,7 +168,9 @@ def test_a_function_may_change_what_it_is_given():
             c[0]["content"] = ""
             ids.clear()
         answer[:] = [None] * len(answer)
-        return [1.0] * len(completions)
+        given = len(completions)
+        completions.clear()
+        return [1.0] * given
 
     said = [[{"role": "assistant", "content": "7"}]] * 2
     ids, columns = [[1], [2]], {"answer": ["7", "7"]}
