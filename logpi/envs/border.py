@@ -1,10 +1,12 @@
-"""What an environment answers, held to Gymnasium's interface where it enters: `Border` stands around it, inside of every wrapper.
+"""What an environment answers, held to Gymnasium's interface where it enters.
 
-    reset(seed=…)  → observation, info                                        step(action) → observation, reward, terminated, truncated, info
+    reset(seed=…)  → observation, info
+    step(action)   → observation, reward, terminated, truncated, info
 
-A reward may come in an array of one number, and options are passed on to nobody who does not take them. What is not of this form (old
-Gym's four values, a reset that takes no seed), and what an environment raises, is one line. Left out: observations (`spaces.py`),
-and how episodes begin again (`lanes.py`).
+`Border` stands inside of every wrapper. A reward may come in an array of one number, and options are
+passed on to nobody who does not take them. What is not of this form (old Gym's four values, a reset that
+takes no seed), and what an environment raises, is one line. Left out: observations (`spaces.py`), and how
+episodes begin again (`lanes.py`).
 """
 
 from __future__ import annotations
@@ -60,8 +62,8 @@ class Border(gym.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if "seed" not in self._takes:
             raise UserError(
-                "the environment's reset takes no seed, from which every episode begins: write it as reset(self, *, seed=None, "
-                f"options=None), with super().reset(seed=seed); {OLD}"
+                "the environment's reset takes no seed, from which every episode begins: write it as "
+                f"reset(self, *, seed=None, options=None), with super().reset(seed=seed); {OLD}"
             )
         given = {"seed": seed, "options": options}
         return began(self.env.reset(**{k: v for k, v in given.items() if k in self._takes}))

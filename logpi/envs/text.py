@@ -20,7 +20,7 @@ Message = dict[str, Any]
 
 
 def encodable(said: Any) -> Any:
-    """What a stranger said (text, or messages and what else JSON holds), with `?` for halves of characters, which nothing can encode.
+    r"""What a stranger said (text, or whatever JSON holds), with `?` for halves of characters: nothing encodes them.
 
     >>> encodable(["na\u00efve \ud83d", {"n": 1}])
     ['naïve ?', {'n': 1}]

@@ -93,7 +93,7 @@ def verdict(value: Any) -> float | None | dict[str, str]:
     if value is None:
         return None
     try:
-        value = value.item() if hasattr(value, "item") else value
+        value = getattr(value, "item", lambda: value)()
         number = None if isinstance(value, str | bytes) else float(value)
     except Exception:
         number = None

@@ -243,5 +243,5 @@ def _document(item: Any) -> Document:
     if not isinstance(inner, Mapping) or not isinstance(inner.get("contents"), str):
         raise RetrieveError(f"expected a document with contents, got {str(item)[:80]!r}")
     score = item.get("score")
-    known = isinstance(score, int | float) and abs(score) < math.inf
-    return Document(encodable(str(inner.get("id", ""))), encodable(inner["contents"]), float(score) if known else 0.0)
+    known = float(score) if isinstance(score, int | float) and abs(score) < math.inf else 0.0
+    return Document(encodable(str(inner.get("id", ""))), encodable(inner["contents"]), known)
