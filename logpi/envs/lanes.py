@@ -7,8 +7,8 @@
 `SyncLanes` steps single environments one after the other (asynchronous processes are ten times slower on cheap ones). Each
 episode begins from a seed, so what happened is known from the seed and the actions, and is how a run resumes exactly.
 `VectorLanes` wraps a `gymnasium.vector.VectorEnv`, the environment's own vectorised form among them, in either autoreset mode.
-Everything that an environment gives is checked and copied as it comes (`border.py`, `spaces.taken`). What is recorded of the steps
-is not here (`rollouts/gym.py`).
+Everything that an environment gives is checked and copied as it comes (`border.py`, `spaces.taken`).
+What is recorded of the steps is not here (`rollouts/gym.py`).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Lanes(ABC):
             )
 
     def _acted(self, action: Array) -> Array:
-        """The actions in the numbers of the environment's own space, which may be finer or coarser than the policy's."""
+        """The actions in the numbers of the environment's own space, which may be finer than the policy's."""
         space = self.action
         if not isinstance(space, gym.spaces.Box) or action.dtype == space.dtype:
             return action

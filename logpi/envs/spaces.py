@@ -3,8 +3,9 @@
     Box, one float row; Discrete, MultiDiscrete, MultiBinary one-hot; Dict and Tuple flattened; byte images left as they are
     Dict with an "action_mask" (or an environment that puts one in its info): its bits follow the features
 
-What an environment gives is held to what its space announces (`taken`): shape, kind, the numbers of what is counted. Bounds of a Box
-are not: they are used for nothing. Leaves out spaces of no fixed size (Sequence, Graph, Text), which no fixed network can read.
+What an environment gives is held to what its space announces (`taken`): shape, kind, the numbers of what is
+counted; not the bounds of a Box, which are used for nothing. Leaves out spaces of no fixed size (Sequence,
+Graph, Text), which no fixed network can read.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def taken(space: gym.Space, x: Any, name: str = "an observation") -> Any:
     """One observation as arrays of its own: environments may go on writing into theirs.
 
     Raises:
-        UserError: another shape or kind of number than the space announces, a part that is missing, a number that it does not count.
+        UserError: another shape or kind of number than the space announces, a part that is missing, a number
+            that it does not count.
     """
     if (
         isinstance(space, spaces.Box)
@@ -82,7 +84,8 @@ def taken(space: gym.Space, x: Any, name: str = "an observation") -> Any:
         raise UserError(f"the environment gave {name} that is no number or array of numbers: {str(x)[:60]!r}")
     if found.shape != space.shape:
         raise UserError(
-            f"the environment gave {name} of shape {found.shape}, and announces {space.shape} in its observation_space: mend one of the two"
+            f"the environment gave {name} of shape {found.shape}, and announces {space.shape} in its "
+            "observation_space: mend one of the two"
         )
     if isinstance(space, spaces.Box):
         if is_image(space) and found.dtype != np.uint8:
@@ -215,7 +218,8 @@ def action_kind(space: gym.Space, squash: bool = False) -> Distribution:
 
 
 def check_reach(space: gym.Space, log_std: float) -> None:
-    """Whether an untrained policy, a normal around 0, reaches the actions of a Box at all; a notice if they are far wider than it.
+    """Whether an untrained policy, a normal around 0, reaches the actions of a Box at all; a notice if they are
+    far wider than it.
 
     Raises:
         UserError: nearly all its actions are outside of the bounds, so that only a bound would ever be tried.
@@ -227,10 +231,12 @@ def check_reach(space: gym.Space, log_std: float) -> None:
         below, above = (math.erf(x / std / math.sqrt(2)) / 2 for x in (low, high))
         finite = math.isfinite(low) and math.isfinite(high)
         remedy = "set squash=true, which covers the bounds," if finite else "set log_std,"
-        where = f"actions go from {low:g} to {high:g}, the untrained policy's are normal around 0 with a deviation of {std:g}"
+        untrained = f"the untrained policy's are normal around 0 with a deviation of {std:g}"
+        where = f"actions go from {low:g} to {high:g}, {untrained}"
         if above - below < 0.05:
             raise UserError(
-                f"{where}: nearly none of them would be within the bounds; {remedy} or rescale the environment's actions"
+                f"{where}: nearly none of them would be within the bounds; {remedy} or rescale the "
+                "environment's actions"
             )
         if finite and high - low > 1000 * std:
             notices.warning(f"{where}: it tries next to nothing of them; {remedy} or rescale the environment's actions")

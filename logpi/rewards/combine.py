@@ -98,12 +98,11 @@ class Weighted:
         return getattr(self.function, "needs", None) or worker.needs(self.function)
 
     def trial(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Call the function once, before any work is done, on made-up completions of the first rows: four forms of the answer.
-
-        A reward that has a trial of its own (`TriesRows`) has that one.
+        """Call the function once, before any work is done, on made-up completions of the first rows: four forms
+        of the answer. A reward that has a trial of its own (`TriesRows`) has that one.
 
         Raises:
-            ValueError: not one of them got a verdict, and why: what is returned is no list of numbers, a column is missing, ….
+            ValueError: not one of them got a verdict, and why: no list of numbers, a missing column, ….
         """
         if isinstance(self.function, TriesRows):
             return self.function.try_rows(rows)
@@ -111,11 +110,13 @@ class Weighted:
         texts = [form.format(row.get("answer", "")) for form, row in zip(TRIED, some, strict=True)]
         chat = [not isinstance(row.get("prompt", ""), str) for row in some]
         said = [[{"role": "assistant", "content": t}] if c else t for t, c in zip(texts, chat, strict=True)]
-        made = {"step": [0] * len(TRIED), "turns": [[t] for t in texts], "step_reward": [0.0] * len(TRIED)}
-        given = {c: made.get(c) or [row.get(c) for row in some] for c in columns if c not in ("prompt", "completion")}
+        given = {c: [row.get(c) for row in some] for c in columns if c not in ("prompt", "completion")}
+        given |= {"step": [0] * len(TRIED), "assistant_prefix": [""] * len(TRIED)}  # as a rollout does
+        if "turns" in columns:
+            given |= {"turns": [[t] for t in texts], "step_reward": [0.0] * len(TRIED)}
         found = self.verdicts([r.get("prompt", "") for r in some], said, [list(range(len(t))) for t in texts], given)
         if all(isinstance(v, Failure) for v in found):
-            have = ", ".join(sorted(given)) or "no columns"
+            have = ", ".join(sorted(columns)) or "none"
             raise ValueError(
                 f"reward {self.name!r} judges none of {len(found)} trial completions: {found[0]} (columns: {have})"
             )
@@ -150,7 +151,8 @@ class Rewards:
 
     A built-in reward, or any function given from Python, runs in this process and cannot be stopped if it hangs; a
     function named by file (`user_reward`) runs in its own and can. A function that raises on the batch is called again
-    on each sample alone, so one bad sample costs one sample; one that does not return a value for each leaves none a verdict.
+    on each sample alone, so one bad sample costs one sample; one that does not return a value for each leaves none a
+    verdict.
 
     Attributes:
         parts: the rewards; their names must differ.
@@ -191,7 +193,8 @@ class Rewards:
         say the same of every answer.
 
         Raises:
-            ValueError: names the reward, the column, and the columns there are; or why the user's file or function fails.
+            ValueError: names the reward, the column, and the columns there are; or why the user's file or function
+                fails.
         """
         for part in self.parts:
             missing = [n for n in part.needs() if n not in columns]

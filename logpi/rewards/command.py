@@ -4,8 +4,8 @@
     command("./judge {file}", score=True)         the last line that it prints, as a number
 
 The command is the user's own and is trusted; what it reads is not: it gets a file or standard input, never a shell, with limits on
-time, memory and output, in a directory of its own that is gone afterwards. A relative path of a file that is there when the reward
-is made (`./judge`, `checks/run.py`) is that file wherever the command runs; a program of the PATH is found then. Left out: confinement of the command itself (put
+time, memory and output, in a directory of its own that is gone afterwards. A relative path of a file that is there
+when the reward is made (`./judge`, `checks/run.py`) is that file wherever the command runs. Left out: confinement of the command itself (put
 `bwrap …` or `docker run …` in front of it if it runs what it reads).
 """
 
@@ -41,7 +41,8 @@ class Command:
     holds {"prompt": …, "completion": …, "row": {…}} as one line of JSON if `json_input`, else the completion alone.
 
     Attributes:
-        command: program and arguments; {file} becomes the path of a file with the completion. words: the same, paths resolved.
+        command: program and arguments; {file} becomes the path of a file with the completion.
+        words: the same, paths resolved.
         score: take the last printed line as the reward.
         suffix: of that file, for programs that look at it (.lean, .v).
         seconds: wall clock. memory: MiB of address space a process. output: bytes read. workers: at a time.

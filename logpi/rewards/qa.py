@@ -24,7 +24,7 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def normalise(text: str) -> str:
-    """SQuAD's normal form; two answers are equal if theirs are. What it would leave nothing of ("The The") stays as it is.
+    """SQuAD's normal form; two answers are equal if theirs are. What it would leave nothing of ("The The") stays.
 
     >>> normalise("The  Beatles!") == normalise("beatles")
     True

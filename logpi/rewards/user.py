@@ -1,8 +1,8 @@
 """A reward function from the user's own Python file, run in a process that can be killed.
 
 The function is called on the whole batch; if that raises, hangs or dies, it is called again one sample at a time, so that
-only the guilty samples are lost (`processes.py` kills and restarts). A call that does not return one value for each completion
-leaves the whole batch without a verdict: whose the values are cannot be told. Left out:
+only the guilty samples are lost (`processes.py` kills and restarts). A call that does not return one value for each
+completion leaves the whole batch without a verdict: whose the values are cannot be told. Left out:
 protection from a hostile *file*: this is the user's code and has the user's rights; code written by a policy belongs in
 a sandbox (`code.py`).
 """

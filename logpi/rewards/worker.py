@@ -63,8 +63,8 @@ def describe(error: BaseException) -> str:
 
 
 def reply(result: Any, count: int, judge: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-    """What a function returned for `count` completions as the answer to its call: a verdict for each (`judge`, or `verdict`, of
-    each value), or what is wrong with it all.
+    """What a function returned for `count` completions as the answer to its call: a verdict for each (`judge`, or
+    `verdict`, of each value), or what is wrong with it all.
 
     Raises what a generator raises.
 
@@ -89,7 +89,7 @@ def _several(result: Any) -> bool:
 
 
 def verdict(value: Any) -> float | None | dict[str, str]:
-    """A reward as a finite float, None, or what is wrong with it. Takes one number in NumPy's or torch's wrapping, too."""
+    """A reward as a finite float, None, or what is wrong with it. Takes one number in NumPy's or torch's wrapping."""
     if value is None:
         return None
     try:

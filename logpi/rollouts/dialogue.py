@@ -11,8 +11,9 @@ Nobody waits for a slow tool but its own row. What happens at a limit is decided
     length     the policy may sample no more tokens; "length"
 
 A call that raises, takes too long or brings nothing gives the policy an error to read, and is counted. Reply threads cannot be killed:
-one that hangs keeps its conversation's lock, and further calls of that conversation time out too. While `HUNG` of them are late, no
-further call is made: each is an error at once, so that a tool which never answers costs a bounded number of threads and no time.
+one that hangs keeps its conversation's lock, and further calls of that conversation time out too. While `HUNG` of
+them are late, no further call is made: each is an error at once, so that a tool which never answers costs a bounded
+number of threads and no time.
 What environments say becomes text that can be encoded here. Left out: who decodes
 (`engine.py`), how observations are encoded (`observations.py`), what a conversation is worth in the end (`rewards`).
 """
@@ -165,7 +166,7 @@ def announced(
 
 @dataclass
 class _State:
-    """One conversation under way. spoken, text: the turn that is being answered. deadline: of its answer. thread: that asks for it."""
+    """One conversation under way. spoken, text: the turn that is being answered, by `thread`, until `deadline`."""
 
     conversation: Conversation
     thread: threading.Thread | None = None

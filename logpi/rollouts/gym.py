@@ -89,7 +89,7 @@ def _check(stream: Stream, masks: int, kind: Distribution) -> None:
 
 
 def _finite(params: Array, reward: Array, *seen: Array) -> None:
-    """Raises FloatingPointError if the policy's own parameters are no numbers, UserError if a reward or an observation is none."""
+    """Raises FloatingPointError if the policy's own parameters are no numbers, UserError if what it was given is none."""
     if not np.isfinite(params).all():  # first: what an environment makes of such actions is not its fault
         raise FloatingPointError(
             "the policy's action parameters are not numbers (NaN or infinite): the weights have diverged"
@@ -102,7 +102,7 @@ def _finite(params: Array, reward: Array, *seen: Array) -> None:
 
 
 def trial(lanes: Lanes, kind: Distribution, steps: int = 16) -> None:
-    """Play a few steps of random actions, so that what is wrong with an environment is said before any work; closes the lanes.
+    """Play a few steps of random actions: what is wrong with an environment is said before any work. Closes the lanes.
 
     A notice is given where an episode's first state does not follow from its seed.
 

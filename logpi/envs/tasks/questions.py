@@ -11,9 +11,9 @@ One task for three ways to answer, which differ in nothing else:
     closed     no documents
 
 Demonstrations are made here, from the answer and, where the data name them, the titles that support it: the question is searched, then a
-supporting title that stands in what was read, until the answer was read. What needs a search is made when a row is asked for, with its
-neighbours, so that a server gets many queries in one request and none for rows that nobody reads. Left out: downloading,
-HotpotQA's supporting-fact scores, dense indices (a server has those).
+supporting title that stands in what was read, until the answer was read. What needs a search is made when a row
+is asked for, with its neighbours, so that a server gets many queries in one request and none for rows that nobody
+reads. Left out: downloading, HotpotQA's supporting-fact scores, dense indices (a server has those).
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Questions:
         return {}
 
     def _finished(self, plain: Sequence[Row]) -> list[Row]:
-        """The rows with prompt and demonstration. They search side by side, so that a server hears of many queries at once."""
+        """The rows with prompt and demonstration. They search side by side: a server hears of many at once."""
         new = [r for r in plain if id(r) not in self._made]
         if new:
             with ThreadPoolExecutor(TOGETHER, thread_name_prefix="demonstrations") as threads:

@@ -1,6 +1,7 @@
 """A Gymnasium-style text environment as conversations: what `reset` says is the prompt, what the policy writes is the action.
 
-    reset() → text | (text, info)        step(text) → text, reward, terminated, truncated, info     (or old Gym's: text, reward, done, info)
+    reset()      → text | (text, info)
+    step(text)   → text, reward, terminated, truncated, info     (or old Gym's: text, reward, done, info)
 
 The rewards are step rewards: each stands at the last token of the turn that earned it. Left out: observations that are not text (wrap
 the environment), and telling the end of an episode from a time limit (both end the conversation).

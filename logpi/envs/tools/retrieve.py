@@ -4,9 +4,10 @@
     → {"result": [[{"document": {"id": "…", "contents": "\\"Title\\"\\ntext"}, "score": 1.5}, …], …]}
 
 Conversations ask from many threads: queries that come within a few milliseconds go out in one request, equal ones once, answers are
-kept. A request is tried again after 0.5 s, 1 s, 2 s, … while its time lasts; when it fails for good the caller gets an error that says
-what is wrong, and so the policy reads an error and the run goes on. A server is a stranger: an answer has a deadline as a whole and a
-largest size, is never unpacked, and a redirect is not followed. Left out: authentication, streaming, proxies, connections kept open.
+kept. A request is tried again after 0.5 s, 1 s, 2 s, … while its time lasts; when it fails for good the caller
+gets an error that says what is wrong: the policy reads it and the run goes on. A server is a stranger: an answer
+has a deadline as a whole and a largest size, is never unpacked, and a redirect is not followed. Left out:
+authentication, streaming, proxies, connections kept open.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class RetrieveClient:
 
     Args:
         url: of the server; /retrieve is added if it names no path. batch: queries of one request. wait: seconds to gather them.
-        timeout: seconds for a request, from the first to the last byte and with its further tries. retries: how many of those.
-        backoff: seconds before the first of them, doubled each time. largest: bytes of an answer. keep: answers that are remembered.
+        timeout: seconds for a request, from the first to the last byte and with its further tries.
+        retries: how many of those. backoff: seconds before the first of them, doubled each time.
+        largest: bytes of an answer. keep: answers that are remembered.
 
     Raises:
         ValueError: not an http(s) address.
@@ -208,7 +210,7 @@ class RetrieveClient:
 
 @contextmanager
 def _cut_off(connection: HTTPConnection, seconds: float, late: threading.Event) -> Iterator[None]:
-    """Shut the connection's socket after so long, whatever it is waiting for: a timeout of sockets begins anew with every byte."""
+    """Shut the connection's socket after so long: a socket's own timeout begins anew with every byte."""
 
     def shut() -> None:
         late.set()

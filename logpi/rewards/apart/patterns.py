@@ -45,7 +45,7 @@ def unknown(schema: Any) -> list[str]:
     """The keywords of a schema that `valid` would have to pass over.
 
     Raises:
-        ValueError: what a keyword is set to is not what JSON Schema allows, as `{"type": "int"}` or `{"required": "name"}`.
+        ValueError: a keyword is set to what JSON Schema does not allow: `{"type": "int"}`, `{"required": "name"}`.
     """
     strange = _unknown(schema)
     for at in _references(schema):
