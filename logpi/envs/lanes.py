@@ -7,6 +7,7 @@
 `SyncLanes` steps single environments one after the other (asynchronous processes are ten times slower on cheap ones). Each
 episode begins from a seed, so what happened is known from the seed and the actions, and is how a run resumes exactly.
 `VectorLanes` wraps a `gymnasium.vector.VectorEnv`, the environment's own vectorised form among them, in either autoreset mode.
+Everything that an environment gives is checked and copied as it comes (`border.py`, `spaces.taken`).
 What is recorded of the steps is not here (`rollouts/gym.py`).
 """
 
@@ -23,7 +24,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from logpi.envs.spaces import MASK, encode, encoded_shape, is_image, mask_size, stack
+from logpi.envs.border import asked, began, bordered, stepped
+from logpi.envs.given import OLD, number
+from logpi.envs.spaces import MASK, encode, encoded_shape, is_image, mask_size, stack, taken
 from logpi.errors import UserError
 
 __all__ = ["Lanes", "Step", "SyncLanes", "VectorLanes", "make_env", "make_lanes"]
@@ -80,6 +83,13 @@ class Lanes(ABC):
                 f"pixels with an {MASK} are not supported: wrap the environment in one that leaves either out"
             )
 
+    def _acted(self, action: Array) -> Array:
+        """The actions in the numbers of the environment's own space, which may be finer than the policy's."""
+        space = self.action
+        if not isinstance(space, gym.spaces.Box) or action.dtype == space.dtype:
+            return action
+        return np.clip(action.astype(space.dtype), space.low, space.high)
+
     @abstractmethod
     def begin(self, next_seed: NextSeed) -> None:
         """Start an episode in every lane; later ones take their seeds from `next_seed` too, if `seeded`."""
@@ -106,17 +116,20 @@ class SyncLanes(Lanes):
 
     def __init__(self, envs: Sequence[gym.Env]) -> None:
         self.envs, self.n = list(envs), len(envs)
-        self.observation, self.action = envs[0].observation_space, envs[0].action_space
-        _, info = envs[0].reset(seed=0)
+        self._played = [bordered(e) for e in envs]
+        self.observation, self.action = _spaces(envs[0])
+        if any(_spaces(e) != (self.observation, self.action) for e in envs[1:]):
+            raise UserError("copies of the environment have different spaces: one policy cannot act in all of them")
         own = mask_size(self.observation)
+        shape = encoded_shape(self.observation)
+        _, info = asked(self._played[0].reset, seed=0)
         self._info_mask = MASK in info and not own
         self.masks = np.asarray(info[MASK]).size if self._info_mask else own
         self._refuse_masked_images()
-        shape = encoded_shape(self.observation)
         if self._info_mask:
             shape = (shape[0] + self.masks,)
         self.obs = np.zeros((self.n, *shape), np.uint8 if self.image else np.float32)
-        self._raw: list[Any] = [None] * self.n  # (observation, info) of each lane
+        self._raw: list[Any] = [None] * self.n  # (observation, mask) of each lane
         self._seeds: list[int] = [0] * self.n
         self._actions: list[list[Any]] = [[] for _ in envs]
 
@@ -130,26 +143,32 @@ class SyncLanes(Lanes):
         seed = self._next_seed(lane)
         if seed is None:
             return
-        self._raw[lane] = self.envs[lane].reset(seed=seed)
+        self._raw[lane] = self._taken(*asked(self._played[lane].reset, seed=seed))
         self._seeds[lane], self._actions[lane] = seed, []
+
+    def _taken(self, obs: Any, info: dict[str, Any]) -> tuple[Any, Array | None]:
+        """Observation and mask of one lane, checked and copied."""
+        bits = None
+        if self._info_mask:  # an environment may say nothing where no action follows
+            bits = np.array(info.get(MASK, np.ones(self.masks)), np.float32).ravel()
+            if bits.size != self.masks:
+                raise UserError(f"the {MASK} had {self.masks} bits at first and has {bits.size} now")
+        return taken(self.observation, obs), bits
 
     def _encoded(self) -> Array:
         x = encode(self.observation, stack(self.observation, [obs for obs, _ in self._raw]))
-        if not self._info_mask:
-            return x
-        every = np.ones(self.masks)  # an environment may say nothing where no action follows
-        bits = [np.asarray(info.get(MASK, every), np.float32).ravel() for _, info in self._raw]
-        return np.concatenate([x, np.stack(bits)], -1)
+        return np.concatenate([x, np.stack([bits for _, bits in self._raw])], -1) if self._info_mask else x
 
     def step(self, action: Array, active: Array | None = None) -> Step:
         reward = np.zeros(self.n, np.float32)
         terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
         real = np.ones(self.n, bool) if active is None else active.copy()
+        action = self._acted(action)
         choices = action.tolist() if action.ndim == 1 else action
         for i in range(self.n) if active is None else np.flatnonzero(active).tolist():
             choice = choices[i]
-            obs, reward[i], terminated[i], truncated[i], info = self.envs[i].step(choice)
-            self._raw[i] = (obs, info)
+            obs, given, terminated[i], truncated[i], info = asked(self._played[i].step, choice)
+            self._raw[i], reward[i] = self._taken(obs, info), number(given)  # a wrapper may have changed it
             self._actions[i].append(choice)
         after = self._encoded()
         over = terminated | truncated
@@ -168,13 +187,14 @@ class SyncLanes(Lanes):
     def load_state_dict(self, state: dict[str, Any], next_seed: NextSeed) -> None:
         """Play the episodes under way again, up to where they were."""
         self._next_seed = next_seed
-        for i, env in enumerate(self.envs):
-            self._seeds[i], self._raw[i] = int(state["seeds"][i]), env.reset(seed=int(state["seeds"][i]))
+        for i, env in enumerate(self._played):
+            self._seeds[i] = int(state["seeds"][i])
+            self._raw[i] = self._taken(*asked(env.reset, seed=self._seeds[i]))
             actions = state["actions"][i]
             self._actions[i] = actions.tolist() if actions.ndim == 1 else list(actions)
             for choice in self._actions[i]:
-                obs, _, _, _, info = env.step(choice)
-                self._raw[i] = (obs, info)
+                obs, _, _, _, info = asked(env.step, choice)
+                self._raw[i] = self._taken(obs, info)
         self.obs = self._encoded()
         if not np.array_equal(self.obs, state["obs"]):
             notices.warning("the environment does not repeat itself from seed and actions: new episodes begin, so this "
@@ -201,11 +221,12 @@ class VectorLanes(Lanes):
     def __init__(self, env: VectorEnv) -> None:
         self.env, self.n = env, env.num_envs
         self.observation, self.action = env.single_observation_space, env.single_action_space
+        self._shape = encoded_shape(self.observation)
         self.mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if self.mode == AutoresetMode.DISABLED:
             raise UserError("the vector environment has autoreset disabled; use SAME_STEP or NEXT_STEP")
         self._over = np.zeros(self.n, bool)
-        raw, info = env.reset(seed=0)
+        raw, info = began(asked(env.reset, seed=0))
         own = mask_size(self.observation)
         self._info_mask = MASK in info and not own
         self.masks = np.asarray(info[MASK][0]).size if self._info_mask else own
@@ -214,17 +235,25 @@ class VectorLanes(Lanes):
 
     def _encoded(self, raw: Any, info: dict[str, Any]) -> Array:
         x = encode(self.observation, raw).copy()  # some return their own buffer
+        if x.shape[1:] != self._shape:
+            raise UserError(
+                f"the vector environment gave observations of shape {x.shape[1:]}, and announces {self._shape}"
+            )
         if not self._info_mask:
             return x
         bits = np.stack([np.asarray(b, np.float32).ravel() for b in info[MASK]])
         return np.concatenate([x, bits], -1)
 
     def begin(self, next_seed: NextSeed) -> None:
-        self.obs = self._encoded(*self.env.reset(seed=next_seed(0)))
+        self.obs = self._encoded(*began(asked(self.env.reset, seed=next_seed(0))))
         self._over = np.zeros(self.n, bool)
 
     def step(self, action: Array, active: Array | None = None) -> Step:
-        raw, reward, terminated, truncated, info = self.env.step(action)
+        raw, reward, terminated, truncated, info = stepped(asked(self.env.step, self._acted(action)))
+        if {np.shape(x) for x in (reward, terminated, truncated)} != {(self.n,)}:
+            raise UserError(
+                f"the vector environment's rewards, terminated and truncated are not of {self.n} numbers each"
+            )
         obs = self._encoded(raw, info)
         over = terminated | truncated
         real = np.ones(self.n, bool)
@@ -233,6 +262,10 @@ class VectorLanes(Lanes):
             real = ~self._over
         elif over.any():
             ended = np.flatnonzero(over)
+            if "final_obs" not in info:
+                raise UserError(
+                    "the vector environment says SAME_STEP, and gives no final_obs in its info where episodes end"
+                )
             last = self._encoded(
                 stack(self.observation, [info["final_obs"][i] for i in ended]), _final_info(info, ended)
             )
@@ -255,6 +288,16 @@ class VectorLanes(Lanes):
         self.env.close()
 
 
+def _spaces(env: gym.Env) -> tuple[gym.Space, gym.Space]:
+    """Of observations and actions. Raises UserError if there are none."""
+    found = tuple(getattr(env, name, None) for name in ("observation_space", "action_space"))
+    if not all(isinstance(space, gym.Space) for space in found):
+        raise UserError(
+            f"the environment's observation_space and action_space must be spaces of Gymnasium's, not {found}: {OLD}"
+        )
+    return found  # type: ignore[return-value]
+
+
 def _final_info(info: dict[str, Any], ended: Array) -> dict[str, Any]:
     return {MASK: info["final_info"][MASK][ended]} if MASK in info.get("final_info", {}) else {}
 
@@ -274,7 +317,7 @@ class Repeat(gym.Wrapper):
         total = 0.0
         for _ in range(self.times):
             obs, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
+            total += number(reward)
             if terminated or truncated:
                 break
         return obs, total, terminated, truncated, info
@@ -295,10 +338,6 @@ def make_env(name: str, repeat: int = 1, **options: Any) -> gym.Env:
         if env.spec is None or env.spec.max_episode_steps is None:
             env = gym.wrappers.TimeLimit(env, LIMIT)
         return Repeat(env, repeat) if repeat > 1 else env
-    except (TypeError, ValueError, AssertionError) as error:
-        if not options:
-            raise
-        raise UserError(f"{name} does not take these options: {str(error).partition(' was raised from')[0]}") from None
     except gym.error.DependencyNotInstalled as error:
         extra = next((v for k, v in _EXTRAS.items() if k in str(error)), None)
         what = f"pip install 'gymnasium[{extra}]'" if extra else str(error).splitlines()[0]
@@ -306,9 +345,26 @@ def make_env(name: str, repeat: int = 1, **options: Any) -> gym.Env:
     except (gym.error.UnregisteredEnv, gym.error.Error) as error:
         if name.startswith("ALE/") and "ALE/Pong-v5" not in gym.registry:  # its package registers its ids
             raise UserError(f"{name} is not installed: pip install 'gymnasium[atari]'") from None
+        spec = gym.registry.get(name.rpartition(":")[2])
+        if spec is not None and spec.entry_point is None:
+            raise UserError(
+                f"{name} has only a vectorised form, and evaluation plays single episodes: register both"
+            ) from None
         near = difflib.get_close_matches(name, list(gym.registry), n=1)
         hint = f"; did you mean {near[0]}?" if near and near[0] != name else f": {str(error).splitlines()[0]}"
         raise UserError(f"no environment {name!r}{hint}") from None
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # its module, or its constructor
+        from logpi.rewards.worker import describe
+
+        what = (
+            "does not take these options"
+            if options and isinstance(error, TypeError | ValueError | AssertionError)
+            else "cannot be made"
+        )
+        said = describe(error).partition(" was raised from")[0]
+        raise UserError(f"{name} {what}: {said}") from error
 
 
 def make_lanes(name: str, n: int, vectorized: bool = False, repeat: int = 1, **options: Any) -> Lanes:

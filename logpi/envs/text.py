@@ -13,10 +13,31 @@ from typing import Any, Protocol, runtime_checkable
 
 from logpi.envs.rows import Row, Task
 
-__all__ = ["Conversation", "Env", "Message", "Reply", "ToolTask"]
+__all__ = ["Conversation", "Env", "Message", "Reply", "ToolTask", "encodable", "told"]
 
 Message = dict[str, Any]
 """A chat message, as chat templates read it: `role` ("tool", "user") and `content`."""
+
+
+def encodable(said: Any) -> Any:
+    r"""What a stranger said (text, or whatever JSON holds), with `?` for halves of characters: nothing encodes them.
+
+    >>> encodable(["na\u00efve \ud83d", {"n": 1}])
+    ['naïve ?', {'n': 1}]
+    """
+    if isinstance(said, str):
+        return said if said.isascii() else said.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(said, Mapping):
+        return {encodable(k): encodable(v) for k, v in said.items()}
+    return [encodable(x) for x in said] if isinstance(said, list | tuple) else said
+
+
+def told(error: BaseException) -> str:
+    """What a stranger's exception says; some cannot even say what they are."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}: (it cannot say what)"
 
 
 @dataclass(frozen=True)

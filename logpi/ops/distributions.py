@@ -269,7 +269,7 @@ class SquashedGaussian(Gaussian):
 
     def to_env(self, action: Array) -> Array:
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        return self._shaped(low + (high - low) * (1 + np.tanh(action)) / 2)
+        return self._shaped(np.clip(low + (high - low) * (1 + np.tanh(action)) / 2, low, high))  # rounding
 
 
 @dataclass(frozen=True)

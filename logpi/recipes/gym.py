@@ -109,8 +109,10 @@ def build(a: Gym) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     """Preset, algorithm, rollout (with its policy), learner and number of updates."""
     from logpi.algorithms import known_as
     from logpi.envs.lanes import make_lanes
+    from logpi.envs.spaces import action_kind, check_reach
     from logpi.learner import Learner
     from logpi.optimizers import AdamW, Constant, Linear
+    from logpi.rollouts.gym import trial
 
     p, chosen = resolved(a)
     made = make_algorithm(a.algorithm, p, chosen)
@@ -120,7 +122,12 @@ def build(a: Gym) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
             f"{made.name} compares no episodes with each other: leave group out (grpo and rloo have groups)"
         )
     p = replace(p, group=max(p.group if grouped else 1, 1))
-    lanes = make_lanes(a.env, p.envs, a.vectorized, p.repeat, **settings(a.env_options))
+    options = settings(a.env_options)
+    tried = make_lanes(a.env, 2, a.vectorized, p.repeat, **options)
+    if not p.squash:
+        check_reach(tried.action, p.log_std)
+    trial(tried, action_kind(tried.action, p.squash))
+    lanes = make_lanes(a.env, p.envs, a.vectorized, p.repeat, **options)
     policy = make_policy(lanes, p, critic=made.objective.needs_critic)
     rollout = make_rollout(made, p, lanes, policy, a.seed)
     batch = lanes.n * p.n_steps * p.repeat

@@ -9,21 +9,21 @@ the row has *no* total: a missing verdict is not a zero, and the trainer drops t
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from logpi.rewards import worker
 from logpi.rewards.processes import Failure
 from logpi.rewards.text import Completion
 from logpi.rewards.user import UserReward
-from logpi.rewards.worker import describe, verdict
 
 __all__ = ["Failure", "Rewards", "Score", "Weighted", "failures"]
 
 Verdict = float | None | Failure
+TRIED = ("The answer is {}.", "<think>Well.</think><answer>{}</answer>", "So it is \\boxed{{{}}}", "#### {}")
 
 
 @runtime_checkable
@@ -81,6 +81,8 @@ class Weighted:
         whole = _call(self.function, prompts, completions, completion_ids, columns)
         if isinstance(whole, list):
             return whole
+        if whole.of_function:
+            return [whole] * len(completions)
         verdicts: list[Verdict] = []
         for i in range(len(completions)):
             one = slice(i, i + 1)
@@ -89,6 +91,37 @@ class Weighted:
             verdicts.append(alone[0] if isinstance(alone, list) else alone)
         return verdicts
 
+    def needs(self) -> Sequence[str]:
+        """The columns that the function cannot do without. Raises ValueError if its file does not load."""
+        if isinstance(self.function, UserReward):
+            return self.function.start()
+        return getattr(self.function, "needs", None) or worker.needs(self.function)
+
+    def trial(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Call the function once, before any work is done, on made-up completions of the first rows: four forms
+        of the answer. A reward that has a trial of its own (`TriesRows`) has that one.
+
+        Raises:
+            ValueError: not one of them got a verdict, and why: no list of numbers, a missing column, ….
+        """
+        if isinstance(self.function, TriesRows):
+            return self.function.try_rows(rows)
+        some = [rows[i % len(rows)] for i in range(len(TRIED))]
+        texts = [form.format(row.get("answer", "")) for form, row in zip(TRIED, some, strict=True)]
+        chat = [not isinstance(row.get("prompt", ""), str) for row in some]
+        said = [[{"role": "assistant", "content": t}] if c else t for t, c in zip(texts, chat, strict=True)]
+        given = {c: [row.get(c) for row in some] for c in columns if c not in ("prompt", "completion")}
+        given |= {"step": [0] * len(TRIED), "assistant_prefix": [""] * len(TRIED)}  # as a rollout does
+        if "turns" in columns:
+            given |= {"turns": [[t] for t in texts], "step_reward": [0.0] * len(TRIED)}
+        found = self.verdicts([r.get("prompt", "") for r in some], said, [list(range(len(t))) for t in texts], given)
+        if all(isinstance(v, Failure) for v in found):
+            have = ", ".join(sorted(columns)) or "none"
+            raise ValueError(
+                f"reward {self.name!r} judges none of {len(found)} trial completions: {found[0]} (columns: {have})"
+            )
+        return None
+
 
 def _name(function: Callable[..., Any]) -> str:
     """A built-in's own name, a function's, or the class of another callable."""
@@ -96,20 +129,20 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _call(function: Callable[..., Any], prompts, completions, completion_ids, columns) -> list[Verdict] | Failure:
-    """A function called in this process: its verdicts, or why there are none."""
+    """A function called in this process, on copies that it may change: its verdicts, or why there are none."""
     try:
-        result = function(prompts=prompts, completions=completions, completion_ids=completion_ids, **columns)
-        result = list(asyncio.run(_finish(result)) if inspect.isawaitable(result) else result)
+        prompts, completions, columns = deepcopy((list(prompts), list(completions), dict(columns)))
     except Exception as error:
-        return Failure("raised", describe(error))
-    if len(result) != len(completions):
-        return Failure("length", f"returned {len(result)} rewards for {len(completions)} completions")
-    checked = [v if isinstance(v, Failure) else verdict(v) for v in result]
-    return [Failure(**v) if isinstance(v, dict) else v for v in checked]
+        return Failure("raised", f"the rows cannot be copied for it: {worker.describe(error)}")
+    ids = None if completion_ids is None else [list(i) for i in completion_ids]
+    found = worker.answer(function, (prompts, completions, ids, columns), _verdict)
+    return Failure(**found["failed"]) if "failed" in found else found["verdicts"]
 
 
-async def _finish(awaitable: Any) -> Any:
-    return await awaitable
+def _verdict(value: Any) -> Verdict:
+    """A reward of this process may say itself that it has none, and why."""
+    found = value if isinstance(value, Failure) else worker.verdict(value)
+    return Failure(**found) if isinstance(found, dict) else found
 
 
 @dataclass(frozen=True)
@@ -118,7 +151,8 @@ class Rewards:
 
     A built-in reward, or any function given from Python, runs in this process and cannot be stopped if it hangs; a
     function named by file (`user_reward`) runs in its own and can. A function that raises on the batch is called again
-    on each sample alone, so one bad sample costs one sample.
+    on each sample alone, so one bad sample costs one sample; one that does not return a value for each leaves none a
+    verdict.
 
     Attributes:
         parts: the rewards; their names must differ.
@@ -153,22 +187,22 @@ class Rewards:
         rows: Sequence[Mapping[str, Any]] = (),
         every: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Refuse rows that lack a column which a reward needs, files that do not load, and, given some `rows`, answers
-        that a verifier cannot read or does not accept as their own, before any work is done. Of `every` row (a list:
-        generated ones are without end) those are refused on which a reward would say the same of every answer.
+        """Refuse rows that lack a column which a reward needs, files that do not load, and, given some `rows`, functions
+        that judge nothing in a trial and answers that a verifier cannot read or does not accept as their own, before any
+        work is done. Of `every` row (a list: generated ones are without end) those are refused on which a reward would
+        say the same of every answer.
 
         Raises:
-            ValueError: names the reward, the column, and the columns there are; or why the user's file fails.
+            ValueError: names the reward, the column, and the columns there are; or why the user's file or function
+                fails.
         """
         for part in self.parts:
-            user = isinstance(part.function, UserReward)
-            needs = part.function.start() if user else getattr(part.function, "needs", ())
-            missing = [n for n in needs if n not in columns]
+            missing = [n for n in part.needs() if n not in columns]
             if missing:
                 have = ", ".join(sorted(columns)) or "no columns"
                 raise ValueError(f"reward {part.name!r} needs the column {missing[0]!r}; the rows have: {have}")
-            if rows and isinstance(part.function, TriesRows):
-                part.function.try_rows(rows)
+            if rows:
+                part.trial(columns, rows)
             if isinstance(every, list) and isinstance(part.function, ReadsRows):
                 part.function.read_rows(every)
 

@@ -4,7 +4,8 @@
     command("./judge {file}", score=True)         the last line that it prints, as a number
 
 The command is the user's own and is trusted; what it reads is not: it gets a file or standard input, never a shell, with limits on
-time, memory and output, in a directory of its own that is gone afterwards. Left out: confinement of the command itself (put
+time, memory and output, in a directory of its own that is gone afterwards. A relative path of a file that is there
+when the reward is made (`./judge`, `checks/run.py`) is that file wherever the command runs. Left out: confinement of the command itself (put
 `bwrap …` or `docker run …` in front of it if it runs what it reads).
 """
 
@@ -22,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,13 @@ class Command:
 
     Attributes:
         command: program and arguments; {file} becomes the path of a file with the completion.
+        words: the same, paths resolved.
         score: take the last printed line as the reward.
         suffix: of that file, for programs that look at it (.lean, .v).
         seconds: wall clock. memory: MiB of address space a process. output: bytes read. workers: at a time.
 
     Raises:
-        ValueError: no such program, an empty command.
+        ValueError: no such program or file, an empty command, a quote that does not end.
 
     >>> Command("grep -q 42")(prompts=["?"] * 2, completions=["It is 42.", "It is 7."])
     [1.0, 0.0]
@@ -61,13 +63,19 @@ class Command:
     output: int = 1 << 20
     workers: int = 0
     name: str = "command"
+    words: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        words = shlex.split(self.command)
+        try:
+            words = shlex.split(self.command)
+        except ValueError as error:
+            raise ValueError(f"command: cannot read {self.command!r}: {error}") from None
         if not words:
             raise ValueError('command: give a program, as command("lean --stdin")')
-        if shutil.which(words[0]) is None:
+        program = shutil.which(words[0])
+        if program is None:
             raise ValueError(f"command: there is no program {words[0]!r} to run (not on the PATH, or not executable)")
+        object.__setattr__(self, "words", (str(Path(program).absolute()), *map(_resolved, words[1:])))
 
     def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None | Failure]:
         rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
@@ -83,8 +91,7 @@ class Command:
         with tempfile.TemporaryDirectory(prefix="logpi-") as home:
             file = Path(home, f"completion{self.suffix}")
             file.write_text(text, "utf-8", errors="replace")
-            words = [str(file) if w == "{file}" else w for w in shlex.split(self.command)]
-            words[0] = shutil.which(words[0]) or words[0]
+            words = [w.replace("{file}", str(file)) for w in self.words]
             with tempfile.TemporaryFile() as stdin:
                 stdin.write(sent.encode(errors="replace"))
                 stdin.seek(0)
@@ -132,6 +139,16 @@ class Command:
         except ValueError:
             return Failure("type", f"expected a number on the last line, got {last!r}")
         return number if math.isfinite(number) else Failure("nan", f"printed {number}")
+
+
+def _resolved(word: str) -> str:
+    """An argument that names a file by a relative path, from where the user stands now; any other word as it is.
+
+    A word without a slash or a dot is no path: `42` may be a file here, and is a pattern to `grep`.
+    """
+    if word.startswith(("./", "../")) and "{file}" not in word and not Path(word).exists():
+        raise ValueError(f"command: there is no file {word!r} in {Path.cwd()}")
+    return str(Path(word).absolute()) if ("/" in word or "." in word) and Path(word).exists() else word
 
 
 def _end(process: subprocess.Popen) -> None:

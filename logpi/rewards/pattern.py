@@ -61,7 +61,7 @@ class Regex:
     def __post_init__(self) -> None:
         try:
             re.compile(self.pattern, sum(_FLAGS[f] for f in self.flags))
-        except (re.error, KeyError) as error:
+        except (re.error, KeyError, OverflowError, RecursionError) as error:
             raise ValueError(f"regex {self.pattern!r} with flags {self.flags!r} does not compile: {error}") from None
 
     @property
@@ -106,12 +106,16 @@ class JsonSchema:
         if text.strip().endswith(".json"):
             if not Path(text).is_file():
                 raise ValueError(f"json_schema: there is no file {text}")
-            text = Path(text).read_text("utf-8")
+            text = Path(text).read_bytes().decode("utf-8", "replace")
             object.__setattr__(self, "schema", text)
         try:
-            strange = unknown(json.loads(text)) if text else []
-        except ValueError as error:
+            given = json.loads(text) if text else True
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"json_schema: the schema is not JSON: {error}") from None
+        try:
+            strange = unknown(given)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"json_schema: {error}") from None
         if strange:
             raise ValueError(
                 f"json_schema does not understand {', '.join(strange)}: leave it out, or check it with command(…)"

@@ -41,6 +41,11 @@ class Failure:
     kind: str
     message: str
 
+    @property
+    def of_function(self) -> bool:
+        """Of a whole call: what was returned is wrong whatever the samples are."""
+        return self.kind in ("type", "length")
+
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
 

@@ -24,12 +24,13 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def normalise(text: str) -> str:
-    """SQuAD's normal form; two answers are equal if theirs are.
+    """SQuAD's normal form; two answers are equal if theirs are. What it would leave nothing of ("The The") stays.
 
     >>> normalise("The  Beatles!") == normalise("beatles")
     True
     """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    words = _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split() or text.lower().split()
+    return " ".join(words)
 
 
 def f1(answer: str, gold: str) -> float:
@@ -51,7 +52,9 @@ def f1(answer: str, gold: str) -> float:
 
 
 def _golds(answer: Any) -> list[str]:
-    return [str(a) for a in answer] if isinstance(answer, list | tuple) else [str(answer)]
+    """The row's answers; none for a column that is empty there (None, NaN)."""
+    every = answer if isinstance(answer, list | tuple) else [answer]
+    return [str(a) for a in every if a is not None and a == a]  # noqa: PLR0124  NaN is not itself
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,8 @@ class AnswerMatch:
         return [self._judge(text_of(c), a) for c, a in zip(completions, answer, strict=True)]
 
     def _judge(self, text: str, answer: Any) -> float | None:
-        if answer is None:
-            return None
-        found = self.find(text)
-        return float(found is not None and found in map(normalise, _golds(answer)))
+        golds, found = _golds(answer), self.find(text)
+        return float(found is not None and found in map(normalise, golds)) if golds else None
 
     def find(self, text: str) -> str | None:
         """The normalised answer of `text`, or None."""
@@ -97,7 +98,7 @@ class AnswerF1(AnswerMatch):
     name: str = "qa_f1"
 
     def _judge(self, text: str, answer: Any) -> float | None:
-        if answer is None:
+        golds, found = _golds(answer), self.find(text)
+        if not golds:
             return None
-        found = self.find(text)
-        return 0.0 if found is None else max((f1(found, gold) for gold in _golds(answer)), default=0.0)
+        return 0.0 if found is None else max(f1(found, gold) for gold in golds)

@@ -1,7 +1,8 @@
 """A reward function from the user's own Python file, run in a process that can be killed.
 
-The function is called on the whole batch; if that raises, hangs, dies or returns the wrong number of rewards, it is
-called again one sample at a time, so that only the guilty samples are lost (`processes.py` kills and restarts). Left out:
+The function is called on the whole batch; if that raises, hangs or dies, it is called again one sample at a time, so that
+only the guilty samples are lost (`processes.py` kills and restarts). A call that does not return one value for each
+completion leaves the whole batch without a verdict: whose the values are cannot be told. Left out:
 protection from a hostile *file*: this is the user's code and has the user's rights; code written by a policy belongs in
 a sandbox (`code.py`).
 """
@@ -50,7 +51,9 @@ class UserReward:
         with self._lock:
             rows = _Rows(list(prompts), list(completions), completion_ids, columns)
             whole = self._ask(rows.call(slice(None)), self.batch_timeout)
-            return whole if isinstance(whole, list) else self._one_by_one(rows)
+            if isinstance(whole, list):
+                return whole
+            return [whole] * len(rows.completions) if whole.of_function else self._one_by_one(rows)
 
     def start(self) -> tuple[str, ...]:
         """Load the file now rather than at the first call; the columns that the function cannot do without.

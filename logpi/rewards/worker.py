@@ -55,14 +55,45 @@ def describe(error: BaseException) -> str:
     """One line: the error's type and message, and the last line of the user's file that it came through."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {str(error)[:300]}".replace("\n", " ") + where
+    try:
+        said = str(error)[:300]
+    except Exception:  # strangers' exceptions may not even be able to say what they are
+        said = "(it cannot say what)"
+    return f"{type(error).__name__}: {said}".replace("\n", " ") + where
+
+
+def reply(result: Any, count: int, judge: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+    """What a function returned for `count` completions as the answer to its call: a verdict for each (`judge`, or
+    `verdict`, of each value), or what is wrong with it all.
+
+    Raises what a generator raises.
+
+    >>> reply((1, True), 2), reply(0.5, 2)["failed"]["kind"], reply([0.5], 2)["failed"]["kind"]
+    ({'verdicts': [1.0, 1.0]}, 'type', 'length')
+    """
+    expected = f"for {count} completions: expected a list with a number or None for each"
+    if isinstance(result, str | bytes | dict | set | frozenset) or not _several(result):
+        return {"failed": {"kind": "type", "message": f"returned {type(result).__name__} {expected}"}}
+    values = list(result)
+    if len(values) != count:
+        return {"failed": {"kind": "length", "message": f"returned {len(values)} rewards {expected}"}}
+    return {"verdicts": [(judge or verdict)(v) for v in values]}
+
+
+def _several(result: Any) -> bool:
+    try:
+        iter(result)
+    except TypeError:  # a number, None, a tensor without axes
+        return False
+    return True
 
 
 def verdict(value: Any) -> float | None | dict[str, str]:
-    """A reward as a finite float, None, or what is wrong with it. Takes numpy and torch scalars."""
+    """A reward as a finite float, None, or what is wrong with it. Takes one number in NumPy's or torch's wrapping."""
     if value is None:
         return None
     try:
+        value = getattr(value, "item", lambda: value)()
         number = None if isinstance(value, str | bytes) else float(value)
     except Exception:
         number = None
@@ -115,21 +146,18 @@ def load(path: str, name: str) -> Callable[..., Any]:
     return from_verl(function) if "solution_str" in inspect.signature(function).parameters else function
 
 
-def answer(function: Callable[..., Any], call: tuple) -> dict[str, Any]:
+def answer(function: Callable[..., Any], call: tuple, judge: Callable[[Any], Any] | None = None) -> dict[str, Any]:
     """The reply to one call; never raises."""
     prompts, completions, completion_ids, columns = call
+    count = len(completions)  # now: the function may change its lists
     try:
         given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, **columns}
         result = function(**_accepted(function, given))
         if inspect.isawaitable(result):
             result = asyncio.run(_finish(result))
-        result = list(result)
+        return reply(result, count, judge)
     except Exception as error:
         return {"failed": {"kind": "raised", "message": describe(error)}}
-    if len(result) != len(completions):
-        message = f"returned {len(result)} rewards for {len(completions)} completions"
-        return {"failed": {"kind": "length", "message": message}}
-    return {"verdicts": [verdict(v) for v in result]}
 
 
 def _accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,16 @@ Nobody waits for a slow tool but its own row. What happens at a limit is decided
     length     the policy may sample no more tokens; "length"
 
 A call that raises, takes too long or brings nothing gives the policy an error to read, and is counted. Reply threads cannot be killed:
-one that hangs keeps its conversation's lock, and further calls of that conversation time out too. Left out: who decodes
+one that hangs keeps its conversation's lock, and further calls of that conversation time out too. While `HUNG` of
+them are late, no further call is made: each is an error at once, so that a tool which never answers costs a bounded
+number of threads and no time.
+What environments say becomes text that can be encoded here. Left out: who decodes
 (`engine.py`), how observations are encoded (`observations.py`), what a conversation is worth in the end (`rewards`).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -28,7 +32,7 @@ from typing import Any
 
 from logpi.calls.templates import unread
 from logpi.envs.rows import Row
-from logpi.envs.text import Conversation, Env, Reply
+from logpi.envs.text import Conversation, Env, Reply, encodable, told
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import Message, Reader
@@ -40,6 +44,8 @@ from logpi.rollouts.sampling import Request
 __all__ = ["Dialogues", "Limits", "Talking", "announced"]
 
 A_DAY = 86_400.0  # what a queue can wait for
+HUNG = 64  # threads that are late, of all conversations of a run: with so many, no further call is made
+notices = logging.getLogger("logpi")
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,9 @@ class Limits:
 class Dialogues:
     """An environment for a policy to talk to.
 
+    Attributes:
+        late: threads whose replies did not come in time, as far as they still run.
+
     Raises:
         UserError: the model's chat template cannot show the tools, or rewrites what was said before.
     """
@@ -83,9 +92,10 @@ class Dialogues:
     limits: Limits
     chat: Chat
     observations: Observations = field(init=False, repr=False)
+    late: list[threading.Thread] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        tools = self.env.tools
+        tools = self.tools
         object.__setattr__(self, "observations", Observations(self.policy.template, tools, self.limits.observation))
         if tools:
             self.observations.check("tool")
@@ -100,27 +110,44 @@ class Dialogues:
                 "another template, or an environment that describes its tools and a form of calls itself (native=False)"
             )
 
+    @property
+    def tools(self) -> Sequence[Mapping[str, Any]]:
+        """The environment's, for the chat template."""
+        return encodable(self.env.tools)
+
     def prompt(self, row: Row) -> list[int]:
         """Token ids of what the policy sees first. Raises UserError if its template has no place for the tools."""
-        return announced(
-            self.policy, self.chat, self.env.start(row).prompt, self.env.tools, row.get("chat_template_kwargs")
-        )
+        prompt = encodable(self._started(row).prompt)
+        return announced(self.policy, self.chat, prompt, self.tools, row.get("chat_template_kwargs"))
 
     def begin(self, rows: Sequence[Row], requests: Sequence[Request]) -> Talking:
         """A fresh conversation about `rows[i]` for every sample of `requests[i]`.
 
         Raises:
-            UserError: the conversations of one row do not begin alike.
+            UserError: the conversations of one row do not begin alike, or not at all.
         """
         started: list[Conversation] = []
         for row, request in zip(rows, requests, strict=True):
-            some = [self.env.start(row) for _ in range(request.n)]
+            some = [self._started(row) for _ in range(request.n)]
             if any(c.prompt != some[0].prompt for c in some):
                 raise UserError(
                     "the environment begins conversations about one row with different prompts: a group must begin alike"
                 )
             started += some
         return Talking(self, started)
+
+    def _started(self, row: Row) -> Conversation:
+        try:
+            return self.env.start(row)
+        except (ValueError, UserError):
+            raise
+        except Exception as error:  # somebody else's code
+            raise UserError(f"the environment cannot begin a conversation: {told(error)}") from error
+
+    def crowded(self) -> bool:
+        """Whether so many replies are late that no further one is asked for."""
+        self.late[:] = [t for t in self.late if t.is_alive()]
+        return len(self.late) >= HUNG
 
 
 def announced(
@@ -139,9 +166,10 @@ def announced(
 
 @dataclass
 class _State:
-    """One conversation under way. spoken, text: the turn that is being answered. deadline: of its answer."""
+    """One conversation under way. spoken, text: the turn that is being answered, by `thread`, until `deadline`."""
 
     conversation: Conversation
+    thread: threading.Thread | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     turns: list[Turn] = field(default_factory=list)
     metrics: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -154,6 +182,7 @@ class Talking:
     """The partner of one call of the engine."""
 
     def __init__(self, dialogues: Dialogues, conversations: Sequence[Conversation]) -> None:
+        self.dialogues = dialogues
         self.env, self.limits, self.observations = dialogues.env, dialogues.limits, dialogues.observations
         self.template, self.chat = dialogues.policy.template, dialogues.chat
         self.states = [_State(c) for c in conversations]
@@ -176,7 +205,12 @@ class Talking:
         self.fresh.add(spoken.row)
         self.patient_until = now + self.limits.patience
         work = (spoken.row, len(state.turns), state.text)
-        threading.Thread(target=self._ask, args=work, daemon=True).start()
+        if self.dialogues.crowded():
+            busy = TimeoutError(f"not asked: {HUNG} earlier calls have not come back")
+            self.arrived.put((*work[:2], busy))
+            return
+        state.thread = threading.Thread(target=self._ask, args=work, daemon=True)
+        state.thread.start()
 
     def _ask(self, row: int, number: int, text: str) -> None:
         """In a thread: one call at a time for each conversation."""
@@ -202,7 +236,18 @@ class Talking:
         for row in [r for r in self.pending if self.states[r].deadline <= now]:
             found[row] = TimeoutError(f"no answer in {self.limits.seconds:g} s")
             self.pending.discard(row)
+            self._left_behind(self.states[row].thread)
         return [self._heard(row, found[row]) for row in sorted(found)]
+
+    def _left_behind(self, thread: threading.Thread | None) -> None:
+        """Remember a thread that is late; a notice when they become too many."""
+        if thread is None:
+            return
+        crowded = self.dialogues.crowded()
+        self.dialogues.late.append(thread)
+        if not crowded and self.dialogues.crowded():
+            notices.warning(f"{HUNG} calls of tools have not come back: until one does, no further call is made "
+                            "(tools/timeouts counts them; give tools a time limit of their own)")  # fmt: skip
 
     def _receive(self, found: dict[int, Reply | BaseException], until: float) -> bool:
         """Take one outcome that arrives before `until`, or before the next deadline; False if none does."""
@@ -239,17 +284,17 @@ class Talking:
         last = spoken.tokens[-1] if spoken.stop == "eos" else None
         if isinstance(outcome, BaseException):
             state.metrics["tool_timeouts" if isinstance(outcome, TimeoutError) else "tool_errors"] += 1
-            outcome = self._error(state, f"{type(outcome).__name__}: {' '.join(str(outcome).split())[:200]}", spoken)
+            outcome = self._error(state, " ".join(told(outcome).split())[:200], spoken)
         elif not outcome.done and not outcome.observation:
             state.metrics["tool_empty"] += 1
             outcome = replace(outcome, observation=self._error(state, "no result", spoken).observation)
         if outcome.done:
             return outcome, Observation((), "", False)
         try:
-            return outcome, self.observations(outcome.observation, last)
+            return outcome, self.observations(encodable(outcome.observation), last)
         except ValueError as error:
             state.metrics["tool_errors"] += 1
-            said = self._error(state, str(error)[:200], spoken).observation
+            said = encodable(self._error(state, str(error)[:200], spoken).observation)
             return replace(outcome, observation=said), self.observations(said, last)
 
     def _error(self, state: _State, what: str, spoken: Spoken) -> Reply:

@@ -10,6 +10,7 @@ followed them and `terminated` False, so a critic bootstraps there and nowhere e
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -23,12 +24,13 @@ from logpi.envs.lanes import Lanes
 from logpi.errors import UserError
 from logpi.ops.distributions import Bernoulli, Distribution, MultiCategorical
 from logpi.ops.moments import merge
-from logpi.policies.mlp import ActorCritic
+from logpi.policies.mlp import FORBIDDEN, ActorCritic
 from logpi.types import Batch, Collected
 
-__all__ = ["Episodes", "Fragments", "RewardScale", "Stream", "play", "rows"]
+__all__ = ["Episodes", "Fragments", "RewardScale", "Stream", "play", "rows", "trial"]
 
 Array = np.ndarray
+notices = logging.getLogger("logpi")
 Choose = Callable[[Array], tuple[Array, Array]]  # [N, *] observations -> action parameters [N, K], actions [N, *]
 
 
@@ -76,23 +78,53 @@ def _check(stream: Stream, masks: int, kind: Distribution) -> None:
     """Refuse what no policy could learn from; it would come to light as a gradient that is not finite, or not at all.
 
     Raises:
-        FloatingPointError: the policy's own parameters are not numbers.
-        UserError: a reward or an observation is not a number; no action is allowed where one must be taken.
+        FloatingPointError, UserError: as `_finite`; or no action is allowed where one must be taken.
     """
-    if not np.isfinite(stream.params).all():  # first: what an environment makes of such actions is not its fault
-        raise FloatingPointError(
-            "the policy's action parameters are not numbers (NaN or infinite): the weights have diverged"
-        )
-    for what, x in (("a reward", stream.reward), ("an observation", stream.obs), ("an observation", stream.after)):
-        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-            raise UserError(
-                f"the environment gave {what} that is not a finite number: mend it, or wrap it in one that replaces it"
-            )
+    _finite(stream.params, stream.reward, stream.obs, stream.after)
     if masks:
         sizes = kind.sizes if isinstance(kind, MultiCategorical) else (masks,)
         allowed = np.split(stream.obs[stream.real][:, -masks:] > 0.5, np.cumsum(sizes)[:-1], -1)
         if not isinstance(kind, Bernoulli) and not all(x.any(-1).all() for x in allowed):
             raise UserError("the environment's action mask forbids every action in a state where one must be taken")
+
+
+def _finite(params: Array, reward: Array, *seen: Array) -> None:
+    """Raises FloatingPointError if the policy's own parameters are no numbers, UserError if what it was given is none."""
+    if not np.isfinite(params).all():  # first: what an environment makes of such actions is not its fault
+        raise FloatingPointError(
+            "the policy's action parameters are not numbers (NaN or infinite): the weights have diverged"
+        )
+    for what, x in (("a reward", reward), *(("an observation", x) for x in seen)):
+        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+            raise UserError(
+                f"the environment gave {what} that is not a finite number: mend it, or wrap it in one that replaces it"
+            )
+
+
+def trial(lanes: Lanes, kind: Distribution, steps: int = 16) -> None:
+    """Play a few steps of random actions: what is wrong with an environment is said before any work. Closes the lanes.
+
+    A notice is given where an episode's first state does not follow from its seed.
+
+    Raises:
+        UserError: what the environment gives is not what it announces, or no number; or it fails.
+    """
+    rng = np.random.default_rng(0)
+
+    def choose(obs: Array) -> tuple[Array, Array]:
+        params = np.zeros((lanes.n, kind.outputs + kind.free), np.float32)
+        if lanes.masks:
+            params[:, : lanes.masks] = np.where(obs[:, -lanes.masks :] > 0.5, 0.0, FORBIDDEN)
+        return params, kind.sample(params, rng)
+
+    lanes.begin(lambda lane: lane)
+    first = lanes.obs.copy()
+    record(lanes, choose, kind, steps=steps)
+    lanes.begin(lambda lane: lane)
+    if not np.array_equal(first, lanes.obs, equal_nan=first.dtype.kind == "f"):
+        notices.warning("the environment's reset(seed=…) does not decide how an episode begins: groups of one seed begin "
+                        "differently, and runs do not repeat. Draw from self.np_random, after super().reset(seed=seed)")  # fmt: skip
+    lanes.close()
 
 
 def rows(stream: Stream, kind: Distribution) -> Batch:
@@ -319,7 +351,9 @@ def play(
     lanes.begin(lambda lane: next(plan[lane], None))
     totals, done, lane = np.zeros((rounds, n)), np.zeros(n, np.int64), np.arange(n)
     while (playing := done < rounds).any():
-        step = lanes.step(kind.to_env(choose(lanes.obs)[1]), playing)
+        seen, (params, action) = lanes.obs, choose(lanes.obs)
+        step = lanes.step(kind.to_env(action), playing)
+        _finite(params, step.reward, seen)
         reward = step.reward if unit is None else unit(step.reward)
         totals[np.minimum(done, rounds - 1), lane] += np.where(step.real, reward, 0.0)
         done += (step.terminated | step.truncated) & step.real

@@ -11,8 +11,14 @@ from pathlib import Path
 import pytest
 
 from logpi.envs.search_r1 import PROMPT
-from logpi.envs.tasks import task
+from logpi.envs.tasks import questions, task
 from logpi.envs.tasks.questions import Questions
+from logpi.envs.tools import Bm25, Document, RetrieveClient
+from logpi.envs.tools.retrieve import RetrieveError
+from logpi.errors import UserError
+from logpi.policies.causal_lm import CausalLM
+from logpi.rollouts.demonstrations import Demonstrations
+from tests.tiny import tiny_model, tiny_tokenizer
 
 DATA = Path(__file__).parent.parent / "data" / "hotpotqa"
 QUESTIONS, CORPUS = DATA / "questions.jsonl", DATA / "corpus.jsonl"
@@ -125,3 +131,81 @@ def test_a_server_that_does_not_answer_is_said_before_anything_is_loaded(monkeyp
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with pytest.raises(ValueError, match=r"search server http://127.0.0.1:9/retrieve: .* start the search server"):
         task(f'qa(corpus="http://127.0.0.1:9"):{QUESTIONS}')
+
+
+class Corpus:
+    """A server over the corpus of these questions."""
+
+    def __init__(self, answers=lambda found: found):
+        documents = [json.loads(line) for line in CORPUS.read_text().splitlines()]
+        self.ranker, self.asked, self.answers = Bm25([Document(d["id"], d["contents"]) for d in documents]), [], answers
+
+    def __call__(self, client, body, until):
+        asked = json.loads(body)
+        self.asked.append(asked["queries"])
+        return self.answers({"result": [
+            [{"id": d.id, "contents": d.contents} for d in row] for row in self.ranker.search(asked["queries"], asked["topk"])
+        ]})  # fmt: skip
+
+
+def many(tmp_path, n: int) -> str:
+    """A file of the questions, again and again with a number."""
+    rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
+    path = tmp_path / "many.jsonl"
+    lines = [json.dumps(rows[i % len(rows)] | {"question": f"{rows[i % len(rows)]['question']} {i}"}) for i in range(n)]
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    def serve(**how):
+        corpus = Corpus(**how)
+        monkeypatch.setattr(RetrieveClient, "_exchange", lambda client, body, until: corpus(client, body, until))
+        questions._searcher.cache_clear()
+        return corpus
+
+    yield serve
+    questions._searcher.cache_clear()
+
+
+@pytest.mark.parametrize("mode", ["search", "upfront"])
+def test_a_server_is_asked_for_many_rows_at_once_and_for_none_that_nobody_reads(tmp_path, served, mode):
+    """400 questions were 401 requests before the first step."""
+    server, local = served(), Questions(many(tmp_path, 400), str(CORPUS), mode=mode, test_share=0, top=2)
+    t = Questions(many(tmp_path, 400), "http://host:1", mode=mode, test_share=0, top=2)
+    rows = t.rows()
+    assert len(rows) == 400 and server.asked == [["test"]]
+    first = rows[0]
+    assert len({q for batch in server.asked for q in batch} - {"test"}) < 3 * 128 and 1 < len(server.asked) < 30
+    before = len(server.asked)
+    assert rows[:100][0] is first and len(server.asked) == before  # its neighbours were made with it
+    assert list(rows) == list(local.rows()) and len(server.asked) < 80
+    again, before = t.rows(seed=1), len(server.asked)
+    assert sorted(map(str, again)) == sorted(map(str, rows)) and len(server.asked) == before
+
+
+def test_a_server_that_is_down_later_costs_demonstrations_and_not_the_run(tmp_path, served, caplog, monkeypatch):
+    def down(found):
+        if len(server.asked) > 1:
+            raise RetrieveError("it is down", again=False)
+        return found
+
+    server = served(answers=down)
+    t = Questions(str(QUESTIONS), "http://host:1", test_share=0)
+    assert (
+        all("completion" not in r for r in t.rows())
+        and "no demonstration of" in caplog.text
+        and "it is down" in caplog.text
+    )
+    with pytest.raises(UserError, match="search server http://host:1/retrieve: it is down"):
+        Questions(str(QUESTIONS), "http://host:1", mode="upfront", test_share=0).rows()[0]
+    with pytest.raises(UserError, match="it is down"):
+        Questions(str(QUESTIONS), "http://host:1", grounded=True, test_share=0).rows()
+
+
+def test_sft_wants_a_completion_of_every_row():
+    policy = CausalLM(tiny_model(), tiny_tokenizer())
+    with pytest.raises(UserError, match="row . has no completion to learn from"):
+        Demonstrations(policy, qa(), rows=1)
+    Demonstrations(policy, qa(grounded=True), rows=1)

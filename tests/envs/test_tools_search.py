@@ -6,8 +6,10 @@ Run: python -m pytest -q tests/envs/test_tools_search.py
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,6 +17,7 @@ import pytest
 
 from logpi.envs.tools import Bm25, Corpus, Document, RetrieveClient, search_tool
 from logpi.envs.tools.retrieve import RetrieveError
+from tests.envs.strange import BEHAVIOURS, Strange
 
 WORDS = [f"w{i}" for i in range(200)]
 
@@ -208,7 +211,7 @@ def test_requests_are_tried_again(server):
 def test_what_cannot_work_is_not_tried_again_and_is_asked_afresh_later(server):
     server.failures = [404]
     c = client(server)
-    with pytest.raises(RetrieveError, match=r"search server http://.*/retrieve: Not Found \(1 tries\)"):
+    with pytest.raises(RetrieveError, match=r"search server http://.*/retrieve: 404 Not Found \(1 try\)"):
         c.search(["alpha"], 1)
     assert c.search(["alpha"], 1)[0][0].id == "1"  # an error is not remembered
 
@@ -244,3 +247,70 @@ def test_answers_outside_the_contract(server, answer):
     server.failures = [answer] * 2
     with pytest.raises(RetrieveError, match="search server"):
         client(server, retries=1).search(["alpha"], 1)
+
+
+@pytest.mark.parametrize("what", BEHAVIOURS)
+def test_strange_servers(what):
+    """Each answers in time, or is one line in time; what takes time or memory without an end is asked once."""
+    write, line, asked = BEHAVIOURS[what]
+    with Strange(write) as strange:
+        c = RetrieveClient(strange.url, timeout=0.6, retries=1, backoff=0.01, largest=1_000_000)
+        start = time.monotonic()
+        if line is None:
+            (found,) = c.search(["alpha"], 3)
+            assert all(d.contents in ("alpha", "al?pha") and math.isfinite(d.score) for d in found) and len(found) <= 3
+        else:
+            with pytest.raises(RetrieveError, match=line) as error:
+                c.search(["alpha"], 3)
+            assert "\n" not in str(error.value) and str(error.value).startswith(
+                f"search server {strange.url}/retrieve: "
+            )
+        assert time.monotonic() - start < 2 and strange.asked == (asked or strange.asked) == c.requests
+
+
+def test_a_slow_server_has_one_deadline_for_all_its_tries():
+    def slow_failure(s):
+        time.sleep(0.25)
+        s.sendall(b"HTTP/1.1 500 x\r\n\r\n")
+
+    with Strange(slow_failure) as strange:
+        start = time.monotonic()
+        with pytest.raises(RetrieveError, match="500 x .2 tries|no whole answer"):
+            RetrieveClient(strange.url, timeout=0.6, retries=50, backoff=0.01).search(["alpha"], 1)
+        assert time.monotonic() - start < 1.5 and strange.asked <= 3
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://:80",
+        "http://h:port",
+        "http://h:99999",
+        "http://h h",
+        "http://hé",
+        "http://h/a b",
+        "https:///x",
+    ],
+)
+def test_addresses_that_are_none(url):
+    with pytest.raises(ValueError, match="address"):
+        RetrieveClient(url)
+
+
+def test_a_corpus_of_strangers(tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_bytes(b'{"id": 1, "contents": "\\ud83d alpha"}\n')
+    assert Corpus(bad, "").documents == [Document("1", "? alpha")]
+    for line in (b'{"id": 1, "contents": "\xff"}', b"[" * 100_000, b"3", b'{"id": 1}', b"\x00"):
+        bad.write_bytes(b'{"id": 1, "contents": "a"}\n' + line)
+        with pytest.raises(ValueError, match="bad.jsonl, line 2: expected an object with id and contents"):
+            Corpus(bad, "")
+
+
+def test_a_damaged_index_is_made_again(corpus_file, tmp_path):
+    pytest.importorskip("bm25s")
+    found = Corpus(corpus_file, tmp_path / "c").search(["w1 w2"], 3)
+    for file in (tmp_path / "c").rglob("*"):
+        file.is_file() and file.write_bytes(b"")
+    assert Corpus(corpus_file, tmp_path / "c").search(["w1 w2"], 3) == found

@@ -117,6 +117,75 @@ def test_a_keyword_that_is_not_understood_is_refused_not_passed_over(tmp_path) -
     assert JsonSchema(str(tmp_path / "s.json"))(ASK, ["[]"]) == [1.0]
 
 
+@pytest.mark.parametrize(
+    ("schema", "line"),
+    [
+        ('{"type": "int"}', "type must be of null, boolean, integer"),
+        ('{"type": 3}', "type must be"),
+        ('{"properties": []}', "properties must be an object, not"),
+        ('{"properties": {"a": 3}}', "a schema is an object or a boolean, not '3'"),
+        ('{"required": "a"}', "required must be a list of names"),
+        ('{"anyOf": {}}', "anyOf must be a list of schemas"),
+        ('{"items": [{}]}', "a schema is an object"),
+        ('{"minimum": "1"}', "minimum must be a number"),
+        ('{"minLength": -1}', "minLength must be a whole number from 0"),
+        ('{"multipleOf": 0}', "multipleOf must be a number above 0"),
+        ('{"pattern": "("}', "pattern must be a regular expression"),
+        ('{"enum": 3}', "enum must be a list"),
+        ('{"$ref": "#/$defs/none"}', "'#/\\$defs/none' is not in the schema"),
+        ('{"$ref": "https://e.org/s.json"}', "is outside of the schema"),
+        ("3", "a schema is an object"),
+        ('"x"', "a schema is an object"),
+        ("[" * 100_000, "not JSON"),
+        ('{"not":' * 900 + "{}" + "}" * 900, "recursion"),
+    ],
+)
+def test_schemas_that_are_none_are_one_line(schema, line):
+    with pytest.raises(ValueError, match=f"^json_schema: .*{line}"):
+        JsonSchema(schema)
+
+
+def test_a_relative_path_is_where_the_user_stands(tmp_path, monkeypatch) -> None:
+    """The command runs in a directory of its own; its files stay the user's."""
+    monkeypatch.chdir(tmp_path)
+    judge, checks = tmp_path / "judge", tmp_path / "checks"
+    checks.mkdir()
+    judge.write_text('#!/bin/sh\ngrep -q 42 "$1"\n')
+    judge.chmod(0o755)
+    (checks / "run.py").write_text("import sys\nprint(open(sys.argv[1]).read().count('4'))\n")
+    (tmp_path / "top.py").write_text("print(3)\n")
+    (tmp_path / "42").write_text("a file that a pattern is called like")
+    reward_of = [Command("./judge {file}"), Command("python3 checks/run.py {file} --y={file}"),
+                 Command("grep -q 42"), Command("python3 top.py")]  # fmt: skip
+    scored = Command("python3 checks/run.py {file}", score=True)
+    monkeypatch.chdir(checks)
+    assert reward_of[0](ASK * 2, ["It is 42.", "It is 7."]) == [1.0, 0.0]
+    assert (
+        reward_of[1](ASK, ["x"]) == [1.0]
+        and reward_of[2](ASK * 2, ["42", "7"]) == [1.0, 0.0]
+        and reward_of[3](ASK, ["x"]) == [1.0]
+    )
+    assert scored(ASK, ["4 + 4"]) == [2.0]
+    with pytest.raises(ValueError, match=r"there is no program './judge'"):
+        Command("./judge {file}")
+    with pytest.raises(ValueError, match=r"there is no file './run2.py' in .*checks"):
+        Command("python3 ./run2.py")
+    with pytest.raises(ValueError, match="cannot read .*No closing quotation"):
+        Command("grep 'x")
+    judge.chmod(0o644)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="not executable"):
+        Command("./judge {file}")
+
+
+def test_a_program_that_always_fails_is_told_before_training() -> None:
+    judged = Rewards((Weighted(Command("python3 none.py")),))
+    with pytest.raises(
+        ValueError, match="reward 'command' judges none of 4 trial completions: died: exit code 2: .*none.py"
+    ):
+        judged.check(["prompt"], [{"prompt": "?"}])
+
+
 def test_a_command_says_yes_or_no_or_a_number() -> None:
     assert Command("grep -q 42")(ASK * 2, ["It is 42.", "It is 7."]) == [1.0, 0.0]
     assert Command("grep -q 42 {file}")(ASK, ["42"]) == [1.0]

@@ -6,8 +6,11 @@ Run: python -m pytest -q tests/rewards/test_combine.py
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
+import torch
 
 from logpi.rewards import ExactAnswer, Number, Rewards, SoftOverlong, ThinkAnswer, Weighted, failures, reward, rewards
 
@@ -66,13 +69,113 @@ def test_a_function_that_raises_on_one_sample_costs_that_sample():
     assert failures(scores) == {"touchy/raised": 1}
 
 
-def test_a_wrong_number_of_rewards_is_retried_one_by_one():
-    def short(prompts, completions, **columns):
-        return [1.0 for c in completions if c]
+@pytest.mark.parametrize(
+    ("returned", "kind", "line"),
+    [
+        (lambda n: [0.5], "length", "returned 1 rewards for 3 completions"),
+        (lambda n: [1.0] * (n - 1), "length", "returned 2 rewards"),
+        (lambda n: [[1.0] * n], "length", "returned 1 rewards"),
+        (lambda n: 0.5, "type", "returned float for 3 completions: expected a list with a number or None for each"),
+        (lambda n: np.float32(0.5), "type", "returned float32"),
+        (lambda n: torch.tensor(0.5), "type", "returned Tensor"),
+        (lambda n: None, "type", "returned NoneType"),
+        (lambda n: "101", "type", "returned str"),
+        (lambda n: dict.fromkeys(range(n), 1.0), "type", "returned dict"),
+        (lambda n: {0.0, 0.5, 1.0}, "type", "returned set"),
+    ],
+)
+def test_what_is_not_one_value_for_each_completion_leaves_none_a_verdict_and_is_told_before_training(
+    returned, kind, line
+):
+    """Called one by one most of these would "work": a mean over the batch would be each sample's own reward."""
 
-    scores = rewards([short]).score(["?"] * 3, ["a", "", "b"])
-    assert [s.total for s in scores] == [1.0, None, 1.0]
-    assert scores[1].errors["short"] == "length: returned 0 rewards for 1 completions"
+    def f(completions, **columns):
+        return returned(len(completions)) if len(completions) == 3 else returned(4)
+
+    scores = rewards([f]).score(["?"] * 3, ["a", "b", "c"])
+    assert [s.total for s in scores] == [None] * 3
+    assert all(s.errors["f"].startswith(f"{kind}: {line}") for s in scores)
+
+    def always(completions, **columns):
+        return returned(3)
+
+    with pytest.raises(ValueError, match=f"^reward 'always' judges none of 4 trial completions: {kind}: ") as error:
+        rewards([always]).check(["prompt", "answer"], [{"prompt": "?", "answer": "1"}])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [("1.0", "type: expected a number or None, got str"), ({"score": 1.0}, "type: "), (float("nan"), "nan: "), (float("inf"), "nan: "),
+     (1e30, "huge: "), ([1.0, 2.0], "type: "), (np.ones(2), "type: ")],
+)  # fmt: skip
+def test_values_that_are_no_numbers_are_told_before_training(value, line):
+    with pytest.raises(ValueError, match=f"reward 'f' judges none of 4 trial completions: {line}"):
+        rewards([Weighted(lambda completions, **columns: [value] * len(completions), name="f")]).check(
+            ["prompt"], [{"prompt": "?"}]
+        )
+
+
+@pytest.mark.parametrize("make", [
+    tuple, iter, np.array, torch.tensor, lambda v: np.array(v, np.float16)[:, None], lambda v: torch.tensor(v)[:, None].bfloat16(),
+    lambda v: np.array(v) > 0, lambda v: [Fraction(x) for x in v], lambda v: (x for x in v), lambda v: [torch.tensor(x) for x in v],
+    lambda v: torch.tensor(v, requires_grad=True),
+])  # fmt: skip
+def test_every_wrapping_of_one_number_for_each_is_taken(make):
+    f = Weighted(lambda completions, **columns: make([float(len(c) > 1) for c in completions]), name="f")
+    assert [s.total for s in rewards([f]).score(["?"] * 2, ["a", "bb"])] == [0.0, 1.0]
+    rewards([f]).check(["prompt"], [{"prompt": "?"}])
+
+
+def test_the_trial_shows_distinct_completions_with_the_answer_and_every_column():
+    seen = []
+
+    def look(prompts, completions, completion_ids, level, turns, **columns):
+        seen.append((prompts, completions, [len(i) for i in completion_ids], level, turns, sorted(columns)))
+        return [None] * len(completions)
+
+    rows = [
+        {"prompt": "p", "answer": "7", "level": 1},
+        {"prompt": [{"role": "user", "content": "q"}], "answer": "8", "level": 2},
+    ]
+    rewards([look]).check(["prompt", "answer", "level", "step", "turns", "step_reward"], rows)
+    [(prompts, completions, sizes, level, turns, others)] = seen
+    assert (
+        prompts[0] == "p" and level == [1, 2, 1, 2] and others == ["answer", "assistant_prefix", "step", "step_reward"] and min(sizes) > 0
+    )
+    assert "7" in completions[0] and completions[1][0]["role"] == "assistant" and "8" in completions[1][0]["content"]
+    assert len(set(map(str, completions))) == 4 and [t[0] for t in turns][0] == completions[0]
+
+
+def test_a_function_that_fails_on_everything_is_told_with_the_columns_there_are():
+    def f(completions, **columns):
+        return [float(c == x) for c, x in zip(completions, columns["gold"], strict=True)]
+
+    with pytest.raises(ValueError, match=r"raised: KeyError: 'gold' \(test_combine.py:\d+\) \(columns: answer, prompt\)"):
+        rewards([f]).check(["prompt", "answer"], [{"prompt": "?", "answer": "1"}])
+    with pytest.raises(ValueError, match="reward 'g' needs the column 'gold'"):
+        rewards([Weighted(lambda completions, gold: gold, name="g")]).check(["prompt", "answer"])
+
+    def strict(completions, **columns):
+        return [float(c.split("####")[1]) for c in completions]
+
+    rewards([strict]).check(["prompt", "answer"], [{"prompt": "?", "answer": "1"}])  # one form out of four it can read
+
+
+def test_a_function_may_change_what_it_is_given():
+    def spoil(prompts, completions, completion_ids, answer, **columns):
+        for c, ids in zip(completions, completion_ids, strict=True):
+            c[0]["content"] = ""
+            ids.clear()
+        answer[:] = [None] * len(answer)
+        given = len(completions)
+        completions.clear()
+        return [1.0] * given
+
+    said = [[{"role": "assistant", "content": "7"}]] * 2
+    ids, columns = [[1], [2]], {"answer": ["7", "7"]}
+    scores = rewards([spoil, "number"]).score([[{"role": "user", "content": "?"}]] * 2, said, ids, columns)
+    assert [s.parts["number"] for s in scores] == [1.0, 1.0] and ids == [[1], [2]] and columns == {"answer": ["7", "7"]}
 
 
 def test_an_async_function():

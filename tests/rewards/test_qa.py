@@ -15,7 +15,9 @@ from logpi.rewards.qa import f1, normalise
     ("text", "normal"),
     [
         ("The  U.S.A.!", "usa"),
-        ("a an the", ""),
+        ("a an the", "a an the"),
+        ("The The", "the the"),
+        ("!!!", "!!!"),
         ("Theatre, anthem", "theatre anthem"),
         ("  x\n\ty ", "x y"),
         ("don't", "dont"),
@@ -35,6 +37,8 @@ def test_exact_match_reads_the_last_answer_of_the_policy():
     assert em("<answer>Beatles</answer> no <answer>Rome</answer>", "Beatles") == 0.0
     assert em("Beatles", "Beatles") == 0.0 and em("<answer>Beatles", "Beatles") == 0.0
     assert em("<answer></answer>", "") == 1.0 and em("x", None) is None
+    assert em("<answer>nan</answer>", float("nan")) is None and em("<answer>x</answer>", []) is None
+    assert em("<answer>x</answer>", [None, "x"]) == 1.0 and em("<answer></answer>", "The The") == 0.0
     retrieved = [
         {"role": "assistant", "content": "<search>x</search>"},
         {"role": "tool", "content": "<answer>Beatles</answer>"},
@@ -52,7 +56,7 @@ def test_exact_match_reads_the_last_answer_of_the_policy():
         ("yes", "yes it is", 0.0),
         ("no", "no", 1.0),
         ("", "x", 0.0),
-        ("the", "a", 1.0),
+        ("the", "a", 0.0),  # nothing is left of either: they are compared as they stand
     ],
 )
 def test_f1(answer, gold, value):

@@ -51,6 +51,9 @@ def one(c):
 def short(completions, **columns):
     return [1.0 for c in completions if c != "skip"]
 
+def mean(completions, **columns):
+    return [sum(map(len, completions)) / len(completions)]
+
 def pid(completions, **columns):
     return [os.getpid() for _ in completions]
 
@@ -124,9 +127,19 @@ def test_only_the_guilty_sample_is_lost(file, bad, error):
 
 
 def test_wrong_length(file):
+    """Whose the two rewards are cannot be told: none has a verdict, and one by one is not asked."""
     scores = judge(user_reward(f"{file}:short"), ["a", "skip", "b"])
-    assert [s.total for s in scores] == [1.0, None, 1.0]
-    assert scores[1].errors == {"short": "length: returned 0 rewards for 1 completions"}
+    assert [s.total for s in scores] == [None, None, None]
+    assert scores[0].errors["short"].startswith("length: returned 2 rewards for 3 completions")
+
+
+def test_a_function_of_the_wrong_kind_is_told_before_training(file):
+    function = user_reward(f"{file}:mean")
+    with pytest.raises(
+        ValueError, match="reward 'mean' judges none of 4 trial completions: length: returned 1 rewards for 4"
+    ):
+        rewards([Weighted(function)]).check(["prompt", "answer"], [{"prompt": "?", "answer": "7"}])
+    function.close()
 
 
 def test_what_the_function_started_is_killed_too(file, tmp_path, monkeypatch):

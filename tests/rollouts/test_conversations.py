@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from logpi.optimizers import AdamW
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
 from logpi.rewards import Rewards, ToolLength, Weighted
+from logpi.rollouts import dialogue
 from logpi.rollouts.dialogue import Dialogues, Limits
 from logpi.rollouts.engine import Engine, Sampling
 from logpi.rollouts.observations import Observations
@@ -447,3 +449,78 @@ def test_a_conversation_of_one_turn_is_a_single_turn():
     other = plain().batch
     for name in ("obs", "mask", "reward", "logp", "terminated"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name))
+
+
+# ------------------------------------------------------------------------------------------------ strangers
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def torn(prompt, turn, text):
+    """Halves of characters wherever a stranger writes."""
+    half = "a\ud83db"
+    if turn == 1:
+        return Reply([{"role": "tool", "name": half, "content": half, "more": [half, {half: half}]}])
+    if turn == 2:
+        raise RuntimeError(half)
+    if turn == 3:
+        raise Mute
+    return Reply([{"role": "tool", "content": half}], done=turn == 5)
+
+
+@pytest.mark.parametrize("template", [CHATML, None])
+def test_halves_of_characters_never_reach_the_tokenizer(template):
+    """They ended the run with a TypeError."""
+    env = Env(
+        torn
+        if template
+        else lambda p, t, x: Reply("a\ud83db", done=t == 5) if t != 2 else (_ for _ in ()).throw(ValueError("\udcff"))
+    )
+    run = rollout(model(template=template), env, limits=Limits(turns=6, patience=math.inf), tokens=200)
+    run.dialogues.env.start = lambda row: Talk(env, row["prompt"] + "\ud800")
+    collected = run()
+    shown = [t["shown"] for i in collected.samples for t in i.get("turns", ()) if t["shown"]]
+    assert shown and any("a?b" in s for s in shown) and not any(0xD800 <= ord(c) < 0xE000 for s in shown for c in s)
+    if template:
+        assert any("Error: RuntimeError: a?b" in s for s in shown) and any(
+            "Error: Mute: (it cannot say what)" in s for s in shown
+        )
+
+
+def test_an_environment_that_cannot_begin_is_one_line():
+    env = Env(echo)
+    env.start = lambda row: {}["missing"]
+    with pytest.raises(UserError, match="the environment cannot begin a conversation: KeyError: 'missing'"):
+        rollout(model(), env)()
+
+
+def test_tools_that_never_answer_cost_a_bounded_number_of_threads(monkeypatch, caplog):
+    """64 a step were left behind, 11,000 after 175 steps. When they come back, calls are made again."""
+    monkeypatch.setattr(dialogue, "HUNG", 6)
+    go, asked = threading.Event(), []
+
+    def hangs(prompt, turn, text):
+        asked.append(prompt)
+        go.wait(60)
+        return Reply("[back]")
+
+    before = threading.active_count()
+    run = rollout(model(), Env(hangs), limits=Limits(seconds=0.05, patience=0.0, turns=3), tokens=40)
+    first = run()
+    assert first.metrics["tools/timeouts"] > 0 and len(asked) <= 12
+    calls, start = len(asked), time.monotonic()
+    for _ in range(4):
+        assert run().metrics["tools/timeouts"] > 0
+    assert len(asked) == calls and threading.active_count() - before <= 12 + 6 and time.monotonic() - start < 20
+    assert caplog.text.count("have not come back") == 1
+    shown = [t["shown"] for i in run().samples for t in i.get("turns", ()) if t["shown"]]
+    assert any("Error: TimeoutError: not asked: 6 earlier calls have not come back" in s for s in shown)
+    go.set()
+    for _ in range(200):
+        if not run.dialogues.crowded():
+            break
+        time.sleep(0.01)
+    assert run().metrics["tools/timeouts"] == 0 and len(asked) > calls

@@ -11,23 +11,28 @@ One task for three ways to answer, which differ in nothing else:
     closed     no documents
 
 Demonstrations are made here, from the answer and, where the data name them, the titles that support it: the question is searched, then a
-supporting title that stands in what was read, until the answer was read. Left out: downloading, HotpotQA's supporting-fact
-scores, dense indices (a server has those).
+supporting title that stands in what was read, until the answer was read. What needs a search is made when a row
+is asked for, with its neighbours, so that a server gets many queries in one request and none for rows that nobody
+reads. Left out: downloading, HotpotQA's supporting-fact scores, dense indices (a server has those).
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from itertools import islice
+from typing import Any, overload
 
 from logpi.envs.data import read_raw
 from logpi.envs.rows import Row, Split, check_template, parted
 from logpi.envs.search_r1 import PROMPT, SearchR1
 from logpi.envs.tools.ranking import Searcher
 from logpi.envs.tools.ranking import corpus as corpus_of
+from logpi.errors import UserError
 from logpi.rewards import AnswerF1, AnswerMatch, Rewards, Weighted
 from logpi.rewards.qa import normalise
 
@@ -38,6 +43,8 @@ _DIRECT = (
     "<answer> Beijing </answer>. Question: {question}\n"
 )
 PROMPTS = {"search": PROMPT, "upfront": _DIRECT, "closed": _DIRECT}
+TOGETHER = 128  # rows whose searches are made at the same time
+notices = logging.getLogger("logpi")
 _ASIDE = re.compile(r"\s*\([^)]*\)$")  # "Mercury (planet)" is called Mercury
 
 
@@ -103,9 +110,13 @@ class Questions:
         """Who answers searches; None where there is nothing to search."""
         return self._search if self.mode == "search" else None
 
-    def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
-        found = parted(self._rows, split, seed, self.test_share, self.path, "question")
+    def rows(self, split: Split = "train", seed: int = 0) -> Sequence[Row]:
+        found = self._parted(split, seed)
         return [r | {"prompt": self._shown + r["prompt"]} for r in found] if self.shots else found
+
+    def _parted(self, split: Split, seed: int) -> Sequence[Row]:
+        plain = self._grounded if self.grounded else self._plain
+        return _Asked(parted(plain, split, seed, self.test_share, self.path, "question"), self._finished)
 
     @property
     def _asks(self) -> str:
@@ -124,9 +135,24 @@ class Questions:
         return found
 
     @cached_property
-    def _rows(self) -> list[Row]:
-        rows = [self._demonstrated(self._asked(r)) for r in self._plain]
-        return [r for r in rows if "completion" in r] if self.grounded else rows
+    def _grounded(self) -> list[Row]:
+        """The rows that have a demonstration: all are tried."""
+        every = _Asked(self._plain, self._finished)
+        return [plain for plain, row in zip(self._plain, every, strict=True) if "completion" in row]
+
+    @cached_property
+    def _made(self) -> dict[int, Row]:
+        """Finished rows by the identity of their plain ones."""
+        return {}
+
+    def _finished(self, plain: Sequence[Row]) -> list[Row]:
+        """The rows with prompt and demonstration. They search side by side: a server hears of many at once."""
+        new = [r for r in plain if id(r) not in self._made]
+        if new:
+            with ThreadPoolExecutor(TOGETHER, thread_name_prefix="demonstrations") as threads:
+                made = list(threads.map(lambda r: self._demonstrated(self._asked(r)), new))
+            self._made.update((id(r), row) for r, row in zip(new, made, strict=True))
+        return [self._made[id(r)] for r in plain]
 
     def _asked(self, row: Row) -> Row:
         asks = self._asks.replace("{question}", row["question"])
@@ -135,7 +161,8 @@ class Questions:
 
     def _demonstrated(self, row: Row) -> Row:
         """The row with a completion, if one can be made, without what only that needed."""
-        titles = row.pop("titles", [])
+        titles = row["titles"]
+        row = {k: v for k, v in row.items() if k != "titles"}
         answer = row["answer"] if isinstance(row["answer"], str) else row["answer"][0]
         said = f"<answer> {answer} </answer>"
         if self.mode != "search":
@@ -150,7 +177,13 @@ class Questions:
         talk = self._search.start(row)
         for _ in range(self.turns):
             turn = f"<search> {query} </search>"
-            shown = str(talk.reply(turn).observation)
+            try:
+                shown = str(talk.reply(turn).observation)
+            except UserError as error:  # a server that is down; `logpi rl` asks for no demonstrations
+                if self.grounded or self.shots:
+                    raise
+                notices.warning(f"no demonstration of {row['question'][:40]!r}: {error}")
+                return []
             messages += [{"role": "assistant", "content": turn}, {"role": "tool", "content": shown}]
             read += shown
             if _read(row["answer"], read, titles):
@@ -165,10 +198,32 @@ class Questions:
     @cached_property
     def _shown(self) -> str:
         """Worked examples, as text."""
-        rows = [r for r in parted(self._rows, "train", 0, self.test_share, self.path, "question") if "completion" in r]
+        rows = list(islice((r for r in self._parted("train", 0) if "completion" in r), self.shots))
         if len(rows) < self.shots:
             raise ValueError(f"{self.path}: {self.shots} shots are asked for, {len(rows)} training rows have one")
-        return "".join(r["prompt"] + _text(r["completion"]) + "\n\n" for r in rows[: self.shots])
+        return "".join(r["prompt"] + _text(r["completion"]) + "\n\n" for r in rows)
+
+
+@dataclass(frozen=True)
+class _Asked(Sequence[Row]):
+    """Rows that are finished when they are asked for, `TOGETHER` neighbours at a time."""
+
+    plain: Sequence[Row]
+    finish: Callable[[Sequence[Row]], list[Row]]
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index):
+        at = range(len(self.plain))[index]
+        if isinstance(at, range):
+            return [self[i] for i in at]
+        first = at - at % TOGETHER
+        return self.finish(self.plain[first : first + TOGETHER])[at - first]
 
 
 def _text(completion: str | Sequence[Mapping[str, str]]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from logpi.calls import Call, Hermes, Malformed, Style
 from logpi.calls import style as style_of
 from logpi.envs.rows import Row
-from logpi.envs.text import Conversation, Message, Reply
+from logpi.envs.text import Conversation, Message, Reply, told
 from logpi.envs.tools.tool import Tool, ToolError
 from logpi.envs.tools.tool import tool as tool_of
 
@@ -110,7 +110,7 @@ class ToolEnv:
         except ToolError as error:
             return attempt.name, self._cut(f"Error: {error}."), "arguments"
         except Exception as error:  # a tool is somebody else's code: what it raises is an observation, never a crash
-            return attempt.name, self._cut(f"Error: {type(error).__name__}: {error}"), "failed"
+            return attempt.name, self._cut(f"Error: {told(error)}"), "failed"
 
     def _cut(self, result: str) -> str:
         return result if len(result) <= self.longest else result[: self.longest] + CUT

@@ -1,6 +1,7 @@
 """A Gymnasium-style text environment as conversations: what `reset` says is the prompt, what the policy writes is the action.
 
-    reset() → text | (text, info)        step(text) → text, reward, terminated, truncated, info
+    reset()      → text | (text, info)
+    step(text)   → text, reward, terminated, truncated, info     (or old Gym's: text, reward, done, info)
 
 The rewards are step rewards: each stands at the last token of the turn that earned it. Left out: observations that are not text (wrap
 the environment), and telling the end of an episode from a time limit (both end the conversation).
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from logpi.envs.given import flag, number
 from logpi.envs.rows import Row
 from logpi.envs.text import Conversation, Reply
 
@@ -57,13 +59,13 @@ class _Episode:
             self.prompt = [*asked, {"role": "user", "content": shown}]
 
     def reply(self, text: str) -> Reply:
-        observation, reward, terminated, truncated, _ = self.env.step(text.strip())
-        done = bool(terminated or truncated)
+        observation, reward, *over, _ = self.env.step(text.strip())
+        done = any(flag(x, "the end of an episode") for x in over)
         if done:
             close = getattr(self.env, "close", None)
             if close is not None:
                 close()
-        return Reply(self._shown(str(observation)), float(reward), done)
+        return Reply(self._shown(str(observation)), number(reward), done)
 
     def _shown(self, observation: str) -> str | Sequence[dict[str, Any]]:
         if self.gym.role:

@@ -1,22 +1,27 @@
 """An MCP server's tools (Model Context Protocol): listed once, called from any thread.
 
 The protocol's sessions are asynchronous and belong to one event loop, which runs here in a thread of its own. Needs the package `mcp`
-(pip install logpi[mcp]) to start a server; any object with `list_tools` and `call_tool` will do as a session. Left out: resources,
-prompts, sampling, and results that are not text (they are named, not shown).
+(pip install logpi[mcp]) to start a server; any object with `list_tools` and `call_tool` will do as a session. A server is a stranger:
+what it lists and says is checked, has a deadline, and is cut to `LONGEST` characters. Left out: resources, prompts, sampling, and
+results that are not text (they are named, not shown).
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from logpi.calls.schema import standard
+from logpi.envs.text import encodable
 from logpi.envs.tools.tool import Tool, ToolError
 
 __all__ = ["McpServer"]
+
+MOST = 1_000  # tools of a server
+LONGEST = 1_000_000  # characters of a result
 
 
 class McpServer:
@@ -38,6 +43,7 @@ class McpServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mcp", daemon=True)
         self._stop: asyncio.Event | None = None
+        self._ended = threading.Event()
         self.tools: tuple[Tool, ...] = ()
 
     @classmethod
@@ -52,20 +58,27 @@ class McpServer:
         try:
             listed = asyncio.run_coroutine_threadsafe(_wait(ready, self.timeout), self._loop).result()
         except Exception as error:
+            self._life.cancel()
             self.__exit__()
-            raise ValueError(f"the MCP server does not answer: {type(error).__name__}: {error}") from None
-        self.tools = tuple(self._tool(t) for t in listed)
+            what = f"nothing in {self.timeout:g} s" if isinstance(error, TimeoutError) else _reason(error)
+            raise ValueError(f"the MCP server does not answer: {what}") from None
+        try:
+            self.tools = tuple(self._tool(t) for t in listed)
+        except Exception as error:
+            self.__exit__()
+            raise ValueError(f"the MCP server lists a tool that cannot be used: {_reason(error)}") from None
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
-        try:
-            self._life.result(self.timeout)
-        except Exception:  # the server is gone already
+        if not self._ended.wait(self.timeout):
             self._life.cancel()
+            self._ended.wait(1.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(self.timeout)
+        if not self._loop.is_running():
+            self._loop.close()
 
     async def _serve(self, ready: asyncio.Future[Any]) -> None:
         """The session's whole life in one task, as its cancel scopes demand."""
@@ -77,23 +90,47 @@ class McpServer:
         except BaseException as error:
             if not ready.done():
                 ready.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
+        finally:
+            self._ended.set()
 
     def _tool(self, listed: Any) -> Tool:
+        """Raises whatever a listing that is none makes happen."""
+        name = listed.name
+        if not isinstance(name, str) or not name or encodable(name) != name:
+            raise ToolError(f"its name is {str(name)[:60]!r}")
         parameters = _either(listed, "inputSchema", "input_schema") or {"type": "object", "properties": {}}
+        if not isinstance(parameters, Mapping) or not isinstance(parameters.get("properties", {}), Mapping):
+            raise ToolError(f"{name}'s schema is {str(parameters)[:60]!r}")
 
         def run(**arguments: Any) -> str:
-            asked = asyncio.run_coroutine_threadsafe(self._session.call_tool(listed.name, arguments), self._loop)
-            try:
-                result = asked.result(self.timeout)
-            except TimeoutError:
-                asked.cancel()
-                raise ToolError(f"{listed.name} did not answer within {self.timeout:g} s") from None
-            shown = "\n".join(_part(p) for p in result.content)
-            if _either(result, "isError", "is_error"):
-                raise ToolError(shown or f"{listed.name} failed")
-            return shown
+            return self._called(name, arguments)
 
-        return Tool(listed.name, listed.description or "", standard(parameters), run)
+        return Tool(name, encodable(str(listed.description or ""))[:LONGEST], standard(encodable(parameters)), run)
+
+    def _called(self, name: str, arguments: dict[str, Any]) -> str:
+        """The text of a call's result."""
+        if self._ended.is_set():
+            raise ToolError("the MCP server has ended")
+        asked = asyncio.run_coroutine_threadsafe(self._session.call_tool(name, arguments), self._loop)
+        try:
+            result = asked.result(self.timeout)
+        except TimeoutError:
+            asked.cancel()
+            raise ToolError(f"{name} did not answer within {self.timeout:g} s") from None
+        content = getattr(result, "content", None)
+        if not isinstance(content, list | tuple):
+            raise ToolError(f"{name} answered with {type(result).__name__}, which is no result")
+        shown = "\n".join(_part(p) for p in content)[:LONGEST]
+        if _either(result, "isError", "is_error"):
+            raise ToolError(shown or f"{name} failed")
+        return shown
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, of a group of errors the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 async def _wait(ready: asyncio.Future[Any], seconds: float) -> Any:
@@ -105,6 +142,8 @@ async def _listed(session: Any) -> list[Any]:
     page = await session.list_tools()
     tools = list(page.tools)
     while cursor := _either(page, "nextCursor", "next_cursor"):
+        if len(tools) > MOST or not page.tools:
+            raise ToolError(f"it lists tools without an end ({len(tools)} so far)")
         page = await session.list_tools(params=_page(cursor))
         tools += page.tools
     return tools
@@ -122,7 +161,8 @@ def _either(thing: Any, *names: str) -> Any:
 
 
 def _part(part: Any) -> str:
-    return str(part.text) if getattr(part, "text", None) is not None else f"[{getattr(part, 'type', 'data')}]"
+    text = getattr(part, "text", None)
+    return text if isinstance(text, str) else f"[{getattr(part, 'type', 'data')}]"
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from logpi.envs.text import encodable
 from logpi.envs.tools.tool import Tool, tool
 
 __all__ = ["Bm25", "Corpus", "Document", "Searcher", "search_tool", "terms"]
@@ -147,16 +148,17 @@ def _documents(path: Path) -> list[Document]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; a corpus is a JSONL file with id and contents on each line")
     found = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-                found.append(Document(str(row["id"]), str(row["contents"])))
-            except (ValueError, KeyError, TypeError):
+                found.append(Document(encodable(str(row["id"])), encodable(str(row["contents"]))))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                shown = line[:60].decode("utf-8", "replace")
                 raise ValueError(
-                    f"{path}, line {number}: expected an object with id and contents, got {line[:60]!r}"
+                    f"{path}, line {number}: expected an object with id and contents, got {shown!r}"
                 ) from None
     if not found:
         raise ValueError(f"{path}: no documents")
@@ -173,7 +175,10 @@ def _indexed(documents: Sequence[Document], place: Path | None) -> Any:
     import bm25s
 
     if place is not None and place.is_dir():
-        return bm25s.BM25.load(str(place), mmap=True)
+        try:
+            return bm25s.BM25.load(str(place), mmap=True)
+        except Exception:  # damaged: it is made again
+            shutil.rmtree(place, ignore_errors=True)
     ranker = bm25s.BM25(k1=K1, b=B, method="lucene")
     ranker.index([terms(d.contents) for d in documents], show_progress=False)
     if place is not None:

@@ -4,30 +4,48 @@
     → {"result": [[{"document": {"id": "…", "contents": "\\"Title\\"\\ntext"}, "score": 1.5}, …], …]}
 
 Conversations ask from many threads: queries that come within a few milliseconds go out in one request, equal ones once, answers are
-kept. A request is tried again after 0.5 s, 1 s, 2 s, …; when it fails for good the caller gets an error that says what is wrong, and so the
-policy reads an error and the run goes on. Left out: authentication, streaming, HTTP connections that are kept open.
+kept. A request is tried again after 0.5 s, 1 s, 2 s, … while its time lasts; when it fails for good the caller
+gets an error that says what is wrong: the policy reads it and the run goes on. A server is a stranger: an answer
+has a deadline as a whole and a largest size, is never unpacked, and a redirect is not followed. Left out:
+authentication, streaming, proxies, connections kept open.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
+from urllib.parse import urlsplit
 
+from logpi.envs.text import encodable
 from logpi.envs.tools.ranking import Document
+from logpi.errors import UserError
 
 __all__ = ["RetrieveClient", "RetrieveError"]
 
+PIECE = 1 << 16  # bytes read at a time
+AGAIN = (408, 429)  # of what is the client's fault, only these pass by themselves
 
-class RetrieveError(RuntimeError):
-    """The server did not answer, or not with what the contract says."""
+
+class RetrieveError(UserError):
+    """The server did not answer, or not with what the contract says.
+
+    Attributes:
+        again: it may do so when it is asked again.
+    """
+
+    def __init__(self, what: str, again: bool = True) -> None:
+        super().__init__(what)
+        self.again = again
 
 
 @dataclass
@@ -43,8 +61,9 @@ class RetrieveClient:
 
     Args:
         url: of the server; /retrieve is added if it names no path. batch: queries of one request. wait: seconds to gather them.
-        timeout: seconds for a request. retries: further tries. backoff: seconds before the first of them, doubled each time.
-        keep: answers that are remembered.
+        timeout: seconds for a request, from the first to the last byte and with its further tries.
+        retries: how many of those. backoff: seconds before the first of them, doubled each time.
+        largest: bytes of an answer. keep: answers that are remembered.
 
     Raises:
         ValueError: not an http(s) address.
@@ -52,20 +71,21 @@ class RetrieveClient:
 
     def __init__(
         self, url: str, *, batch: int = 128, wait: float = 0.005, timeout: float = 30.0, retries: int = 3, backoff: float = 0.5,
-        keep: int = 100_000,
+        largest: int = 64 << 20, keep: int = 100_000,
     ) -> None:  # fmt: skip
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"a search server's address begins with http:// or https://, not {url!r}")
         path = url.split("://", 1)[1].rstrip("/").partition("/")[2]
         self.url = url if path else f"{url.rstrip('/')}/retrieve"
-        self.batch, self.wait, self.timeout, self.retries, self.backoff, self.keep = (
-            batch,
-            wait,
-            timeout,
-            retries,
-            backoff,
-            keep,
-        )
+        self._at = urlsplit(self.url)
+        try:
+            usable = bool(self._at.hostname) and (self._at.port is None or self._at.port > 0) and url.isascii()
+        except ValueError:  # a port that is no number
+            usable = False
+        if not usable or any(c.isspace() for c in url):
+            raise ValueError(f"a search server's address is http://HOST:PORT, not {url!r}")
+        self.batch, self.wait, self.timeout, self.retries = batch, wait, timeout, retries
+        self.backoff, self.largest, self.keep = backoff, largest, keep
         self.requests = 0
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[int, str], list[Document]] = OrderedDict()
@@ -85,7 +105,7 @@ class RetrieveClient:
 
     def search(self, queries: Sequence[str], top: int) -> list[list[Document]]:
         """Raises RetrieveError when the server cannot be asked."""
-        mine = [" ".join(q.split()) for q in queries]
+        mine = [encodable(" ".join(q.split())) for q in queries]
         waiting, leads = self._join(mine, top)
         for wave in leads:
             self._lead(wave, top)
@@ -138,22 +158,72 @@ class RetrieveClient:
 
     def _post(self, queries: Sequence[str], top: int) -> list[list[Document]]:
         body = json.dumps({"queries": list(queries), "topk": top, "return_scores": True}).encode()
+        until = time.monotonic() + self.timeout
         for attempt in range(self.retries + 1):
             try:
-                return _read(self._send(body), len(queries))
-            except (OSError, ValueError, RetrieveError) as error:
-                known = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code != 429
-                if attempt == self.retries or known:
-                    reason = getattr(error, "reason", None) or error
-                    raise RetrieveError(f"search server {self.url}: {reason} ({attempt + 1} tries)") from None
-                time.sleep(self.backoff * 2**attempt)
+                return _read(self._exchange(body, until), len(queries), top)
+            except RetrieveError as error:
+                pause = self.backoff * 2**attempt
+                if attempt == self.retries or not error.again or time.monotonic() + pause >= until:
+                    tries = "1 try" if attempt == 0 else f"{attempt + 1} tries"
+                    raise RetrieveError(f"search server {self.url}: {error} ({tries})") from None
+                time.sleep(pause)
         raise AssertionError("unreachable")
 
-    def _send(self, body: bytes) -> Any:
+    def _exchange(self, body: bytes, until: float) -> Any:
+        """The answer to one request as JSON. Raises RetrieveError."""
         self.requests += 1
-        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-            return json.loads(answer.read())
+        seconds = max(0.001, until - time.monotonic())
+        kind = HTTPSConnection if self._at.scheme == "https" else HTTPConnection
+        connection = kind(self._at.hostname or "", self._at.port, timeout=seconds)
+        late = threading.Event()
+        try:
+            with _cut_off(connection, seconds, late):
+                return json.loads(self._sent(connection, body))
+        except RetrieveError:
+            raise
+        except (OSError, HTTPException, ValueError, RecursionError) as error:
+            if late.is_set() or isinstance(error, TimeoutError):
+                raise RetrieveError(f"no whole answer in {self.timeout:g} s", again=False) from None
+            raise RetrieveError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+        finally:
+            connection.close()
+
+    def _sent(self, connection: HTTPConnection, body: bytes) -> bytes:
+        """The bytes of the answer."""
+        path = f"{self._at.path}?{self._at.query}" if self._at.query else self._at.path
+        connection.request("POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"})
+        with connection.getresponse() as answer:
+            if 300 <= answer.status < 400:
+                where = (answer.getheader("Location") or "nowhere")[:200]
+                raise RetrieveError(f"it sends us to {where!r}: give the address that is meant", again=False)
+            if answer.status != 200:
+                again = answer.status >= 500 or answer.status in AGAIN
+                raise RetrieveError(f"{answer.status} {answer.reason[:100]}".strip(), again)
+            data = bytearray()
+            while piece := answer.read(PIECE):
+                data += piece
+                if len(data) > self.largest:
+                    raise RetrieveError(f"its answer is longer than {self.largest:,} bytes", again=False)
+            return bytes(data)
+
+
+@contextmanager
+def _cut_off(connection: HTTPConnection, seconds: float, late: threading.Event) -> Iterator[None]:
+    """Shut the connection's socket after so long: a socket's own timeout begins anew with every byte."""
+
+    def shut() -> None:
+        late.set()
+        with suppress(OSError, AttributeError):  # gone already, or not there yet: connecting has a timeout of its own
+            connection.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, shut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _done(found: list[Document]) -> Future[list[Document]]:
@@ -162,16 +232,18 @@ def _done(found: list[Document]) -> Future[list[Document]]:
     return future
 
 
-def _read(answer: Any, queries: int) -> list[list[Document]]:
+def _read(answer: Any, queries: int, top: int) -> list[list[Document]]:
     """The contract's answer, with scores or (inner items are then bare documents) without."""
     rows = answer.get("result") if isinstance(answer, Mapping) else None
-    if not isinstance(rows, list) or len(rows) != queries:
+    if not isinstance(rows, list) or len(rows) != queries or not all(isinstance(row, list) for row in rows):
         raise RetrieveError(f"expected {{'result': […]}} with {queries} lists, got {str(answer)[:80]!r}")
-    return [[_document(item) for item in row] for row in rows]
+    return [[_document(item) for item in row[:top]] for row in rows]
 
 
 def _document(item: Any) -> Document:
     inner = item.get("document", item) if isinstance(item, Mapping) else None
-    if not isinstance(inner, Mapping) or "contents" not in inner:
+    if not isinstance(inner, Mapping) or not isinstance(inner.get("contents"), str):
         raise RetrieveError(f"expected a document with contents, got {str(item)[:80]!r}")
-    return Document(str(inner.get("id", "")), str(inner["contents"]), float(item.get("score", 0.0)))
+    score = item.get("score")
+    known = float(score) if isinstance(score, int | float) and abs(score) < math.inf else 0.0
+    return Document(encodable(str(inner.get("id", ""))), encodable(inner["contents"]), known)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from logpi.calls.schema import from_function, problem, standard
+from logpi.envs.text import encodable
 
 __all__ = ["Tool", "ToolError", "openai_tools", "text", "tool"]
 
@@ -68,8 +69,7 @@ def text(result: Any) -> str:
     """A tool's result as the model reads it, in characters that can be encoded."""
     if result is None:
         return ""
-    shown = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
-    return shown.encode("utf-8", "replace").decode("utf-8")
+    return encodable(result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str))
 
 
 def tool(function: Callable[..., Any] | Tool) -> Tool:

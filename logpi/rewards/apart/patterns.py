@@ -42,16 +42,46 @@ def _refuse(constant: str) -> Any:
 
 
 def unknown(schema: Any) -> list[str]:
-    """The keywords of a schema that `valid` would have to pass over."""
+    """The keywords of a schema that `valid` would have to pass over.
+
+    Raises:
+        ValueError: a keyword is set to what JSON Schema does not allow: `{"type": "int"}`, `{"required": "name"}`.
+    """
+    strange = _unknown(schema)
+    for at in _references(schema):
+        if not at.startswith("#"):
+            raise ValueError(f"$ref {at!r} is outside of the schema")
+        try:
+            _target(at, schema)
+        except (KeyError, TypeError):
+            raise ValueError(f"$ref {at!r} is not in the schema") from None
+    return strange
+
+
+def _references(schema: Any) -> list[str]:
+    """Every $ref in it."""
+    if isinstance(schema, list):
+        return [r for x in schema for r in _references(x)]
+    if not isinstance(schema, dict):
+        return []
+    own = [schema["$ref"]] if isinstance(schema.get("$ref"), str) else []
+    return own + [r for k, x in schema.items() if k not in ("enum", "const") for r in _references(x)]
+
+
+def _unknown(schema: Any) -> list[str]:
     if isinstance(schema, bool):
         return []
     if not isinstance(schema, dict):
-        raise ValueError(f"a schema is an object or a boolean, not {schema!r}")
+        raise ValueError(f"a schema is an object or a boolean, not {str(schema)[:60]!r}")
+    for key, value in schema.items():
+        wanted, fits = _SETTINGS.get(key, ("", lambda _: True))
+        if not fits(value):
+            raise ValueError(f"{key} must be {wanted}, not {json.dumps(value)[:60]}")
     strange = set(schema) - set(_CHECKS) - _NOTES - {"additionalProperties"}
     below = [s for key in ("properties", "$defs", "definitions") for s in schema.get(key, {}).values()]
     below += [schema[key] for key in ("items", "not", "additionalProperties") if key in schema]
     below += [s for key in ("anyOf", "oneOf", "allOf", "prefixItems") for s in schema.get(key, [])]
-    return sorted(strange.union(*[unknown(s) for s in below]))
+    return sorted(strange.union(*[_unknown(s) for s in below]))
 
 
 def valid(value: Any, schema: Any, root: Any) -> bool:
@@ -105,10 +135,14 @@ def _unique(value: list) -> bool:
 
 
 def _refers(value: Any, schema: dict, root: Any) -> bool:
-    target = root
-    for part in schema["$ref"].removeprefix("#").split("/")[1:]:
-        target = target[part.replace("~1", "/").replace("~0", "~")]
-    return valid(value, target, root)
+    return valid(value, _target(schema["$ref"], root), root)
+
+
+def _target(at: str, root: Any) -> Any:
+    """The part of a schema that a $ref names. Raises KeyError or TypeError if there is none."""
+    for part in at.removeprefix("#").split("/")[1:]:
+        root = root[part.replace("~1", "/").replace("~0", "~")]
+    return root
 
 
 def _only(kind: Callable[[Any], bool], check: Callable[[Any, dict], bool]) -> Callable[[Any, dict, Any], bool]:
@@ -144,4 +178,38 @@ _CHECKS: dict[str, Callable[[Any, dict, Any], bool]] = {
     "allOf": lambda v, s, r: all(valid(v, x, r) for x in s["allOf"]),
     "not": lambda v, s, r: not valid(v, s["not"], r),
     "$ref": _refers,
+}
+
+
+def _regex(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(re.compile(value))
+    except (re.error, OverflowError, RecursionError):
+        return False
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(x, str) for x in value)
+
+
+# keyword -> what it may be set to, in words and as a check
+_OBJECT = ("an object", _dict)
+_SCHEMAS = ("a list of schemas", lambda v: isinstance(v, list) and bool(v))
+_COUNT = ("a whole number from 0", lambda v: _TYPES["integer"](v) and v >= 0)
+_A_NUMBER = ("a number", _number)
+_SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "type": (
+        f"of {', '.join(_TYPES)}, or a list of these",
+        lambda v: v in list(_TYPES) or _names(v) and set(v) <= set(_TYPES),
+    ),
+    "enum": ("a list", _list),
+    "required": ("a list of names", _names),
+    "uniqueItems": ("true or false", _TYPES["boolean"]),
+    "pattern": ("a regular expression", _regex),
+    "multipleOf": ("a number above 0", lambda v: _number(v) and v > 0),
+    "$ref": ("a text", _text),
+    **dict.fromkeys(("properties", "$defs", "definitions"), _OBJECT),
+    **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems"), _SCHEMAS),
+    **dict.fromkeys(("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"), _COUNT),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _A_NUMBER),
 }
