@@ -30,6 +30,8 @@ HEARD = ("system", "developer", "user")  # what they say must reach the model
 MARK = re.compile(r"think|thought|tool|call|python|arg|result", re.IGNORECASE)  # of parts within an answer
 OPENED = re.compile(r"(<think(?:ing)?>|\[THINK\])\s*\Z")
 PREFIX = re.compile(r"(<think(?:ing)?>|\[THINK\])(\s*(?:</think(?:ing)?>|\[/THINK\]))?\s*\Z")
+OPEN, CLOSE = "\U000ffffc", "\U000ffffd"  # private characters for {% generation %} and {% endgeneration %}
+MARKS = {name: re.compile(rf"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}") for name in ("generation", "endgeneration")}
 TAIL = 16  # tokens of a prompt that may open an answer
 RESERVED = (
     "messages",
@@ -89,6 +91,28 @@ class ChatTemplate(TextTokens):
             ValueError: no template, or it refuses the messages: its own reason.
         """
         return self.spelled(self.render(messages, tools, ask, options))
+
+    def marks(self, tools: Any = None) -> bool:
+        """Whether the template itself marks what is an answer ({% generation %})."""
+        return MARKS["generation"].search(self.tokenizer.get_chat_template(tools=tools)) is not None
+
+    def marked(self, messages: Messages, tools: Any, options: Mapping[str, Any] | None) -> tuple[str, list[int]]:
+        """`render` of a conversation, and where in it the marked stretches begin and end, by turns.
+
+        A mark becomes an `if` around one private character, which treats the white space around it as the mark did.
+
+        Raises:
+            ValueError: as `text`.
+        """
+        source = self.tokenizer.get_chat_template(tools=tools)
+        for (_, mark), character in zip(MARKS.items(), (OPEN, CLOSE), strict=True):
+            source = mark.sub(rf"{{%\1 if true %}}{character}{{% endif \2%}}", source)
+        text = self._apply([self._masked(m) for m in messages], tools, False, options, source)
+        whole, cuts = "", []
+        for part in re.split(f"[{OPEN}{CLOSE}]", text):
+            whole += part
+            cuts.append(len(whole))
+        return whole, cuts[:-1]
 
     def answer(
         self, before: Messages, message: Message, tools: Any = None, options: Mapping[str, Any] | None = None
@@ -241,7 +265,9 @@ class ChatTemplate(TextTokens):
                 )
         return text
 
-    def _apply(self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None) -> str:
+    def _apply(
+        self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None, source: str | None = None
+    ) -> str:
         given = {**self.options, **(options or {})}
         try:
             return self.tokenizer.apply_chat_template(
@@ -249,6 +275,7 @@ class ChatTemplate(TextTokens):
                 tools=list(tools) if tools else None,
                 tokenize=False,
                 add_generation_prompt=ask,
+                chat_template=source,
                 **given,
             )
         except Exception as error:  # templates raise whatever their author thought of

@@ -12,7 +12,6 @@ writes behind it, a line break or the next role, is context. Left out: plain pro
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from logpi.policies.chat_template import Answer, ChatTemplate, Reader
 
 __all__ = ["Turns", "plain", "shape", "spoken", "turns"]
 
-MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 GAP = 2  # tokens of white space that may stand before an end token
 Messages = Sequence[Mapping[str, Any]]
 
@@ -56,7 +54,7 @@ def turns(
     answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i >= start]
     if not answers:
         raise ValueError("the conversation has no answer of the assistant to learn from")
-    if MARKED.search(template.tokenizer.get_chat_template(tools=tools)):
+    if template.marks(tools):
         found = _marked(template, messages, tools, options)
         if start:
             found = _from(found, len(template.ids(messages[:start], tools, options=options)))
@@ -120,25 +118,26 @@ def spoken(reader: Reader, prompt: Sequence[int], messages: Messages) -> Turns:
 
 def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> Turns:
     """Context and answers by turns. An answer at the end of a template that ends no turn gets an end token."""
-    cuts = list(chain.from_iterable((len(s.asked), len(s.asked + s.added)) for s in spans))
-    ids, own = [], []
-    for i, part in enumerate(template.pieces(whole, cuts)):
-        ids += part
-        own += [i % 2 == 1] * len(part)
+    ids, own = _parted(template, whole, list(chain.from_iterable((len(s.asked), len(s.asked + s.added)) for s in spans)))
     end = template.end_id
     if own and own[-1] and ids[-1] != end and end is not None:
         ids, own = [*ids, end], [*own, True]
     return Turns(ids, own)
 
 
+def _parted(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> tuple[list[int], list[bool]]:
+    """Tokens of what a template wrote, and which are own: those behind the first cut, the third, …"""
+    ids: list[int] = []
+    own: list[bool] = []
+    for i, part in enumerate(template.pieces(whole, cuts)):
+        ids += part
+        own += [i % 2 == 1] * len(part)
+    return ids, own
+
+
 def _marked(template: ChatTemplate, messages: Messages, tools: Any, options: Mapping[str, Any] | None) -> Turns:
     """By the template's own marks, each stretch up to the end token that closes it."""
-    template.render(messages, tools, False, options)  # what it refuses is said in its own words
-    made = template.tokenizer.apply_chat_template(
-        [dict(m) for m in messages], tools=tools, return_dict=True, return_assistant_tokens_mask=True,
-        **{**template.options, **(options or {})},
-    )  # fmt: skip
-    ids, own = list(made["input_ids"]), [bool(x) for x in made["assistant_masks"]]
+    ids, own = _parted(template, *template.marked(messages, tools, options))
     if not any(own):
         raise ValueError("the chat template's {% generation %} marks cover no token of this conversation")
     return Turns(ids, _closed(template, ids, own))

@@ -33,16 +33,17 @@ class Law:
     meaning: str
     find: Callable[[Subject], Finding]
 
-    def __call__(self, subject: Subject) -> Finding:
-        """What is found; an exception is a broken law, and what logpi warns of is said."""
+    def __call__(self, subject: Subject, known: set[str]) -> Finding:
+        """What is found; an exception is a broken law, and what logpi warns of is said, once: `known` grows."""
         with warnings.catch_warnings(record=True) as record:
             warnings.simplefilter("always")
             try:
                 finding = self.find(subject)
             except Exception as error:  # models raise whatever their author thought of
                 return fail(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        ours = [str(w.message) for w in record if w.filename.startswith(PACKAGE)]
-        return said(ours[0]) if ours and finding.verdict is Verdict.OK else finding
+        fresh = [m for w in record if w.filename.startswith(PACKAGE) and (m := str(w.message)) not in known]
+        known.update(fresh, [finding.detail])
+        return said(fresh[0]) if fresh and finding.verdict is Verdict.OK else finding
 
 
 LAWS = tuple(Law(f.__name__.replace("_", " "), " ".join((f.__doc__ or "").split()), f) for f in (*TEXT, *NUMBERS))
@@ -77,5 +78,5 @@ class Table:
 
 def check(policy: CausalLM | RewardModel) -> Table:
     """See `logpi.testing.check_model`."""
-    subject = Subject(policy)
-    return Table(tuple((law, law(subject)) for law in LAWS))
+    subject, known = Subject(policy), set[str]()
+    return Table(tuple((law, law(subject, known)) for law in LAWS))
