@@ -28,6 +28,7 @@ ASKED: Message = {"role": "user", "content": "logpi asks"}
 SAID = "logpi says so"
 HEARD = ("system", "developer", "user")  # what they say must reach the model
 MARK = re.compile(r"think|thought|tool|call|python|arg|result", re.IGNORECASE)  # of parts within an answer
+ENDS = re.compile(r"end_?of_?(text|turn|sentence)|eo[mst]_id", re.IGNORECASE)  # of texts and turns, by their names
 OPENED = re.compile(r"(<think(?:ing)?>|\[THINK\])\s*\Z")
 PREFIX = re.compile(r"(<think(?:ing)?>|\[THINK\])(\s*(?:</think(?:ing)?>|\[/THINK\]))?\s*\Z")
 OPEN, CLOSE = "\U000ffffc", "\U000ffffd"  # private characters for {% generation %} and {% endgeneration %}
@@ -219,25 +220,30 @@ class ChatTemplate(TextTokens):
     @cached_property
     def _framing(self) -> re.Pattern[str]:
         """Control tokens that no answer may write: those of turns, texts and roles. What marks parts of an answer is its own."""
-        frame = "".join(self._frame)
+        system = {"role": "system", "content": SAID}
+        frame = "".join((self._answered, *(self._tried(m, True) for m in ([ASKED], [system, ASKED]))))
         fixed = {self.tokenizer.bos_token, self.tokenizer.eos_token, self.tokenizer.pad_token, *self.spelled_ends}
-        return any_of([c for c in self.controls if c in fixed or (c in frame and not MARK.search(c))])
+        written = [c for c in self.controls if (c in frame or ENDS.search(c)) and not MARK.search(c)]
+        return any_of([*written, *(c for c in self.controls if c in fixed)])
 
     @cached_property
-    def _frame(self) -> tuple[str, str]:
-        """A question with its answer, and what asks for it; "" without a template, or if it refuses them."""
+    def _answered(self) -> str:
+        """A question with its answer."""
+        return self._tried([ASKED, {"role": "assistant", "content": SAID}], False)
+
+    def _tried(self, messages: Messages, ask: bool) -> str:
+        """What the template makes of them; "" if it refuses them, or there is none."""
         if self.tokenizer.chat_template is None:
-            return "", ""
+            return ""
         try:
-            answered = self._apply([ASKED, {"role": "assistant", "content": SAID}], None, False, None)
-            return answered, self._apply([ASKED], None, True, None)
+            return self._apply(messages, None, ask, None)
         except ValueError:
-            return "", ""
+            return ""
 
     @cached_property
     def _closing(self) -> list[int]:
         """Tokens that the template writes behind a conversation's last answer."""
-        _, found, closing = self._frame[0].rpartition(SAID)
+        _, found, closing = self._answered.rpartition(SAID)
         return self._bare(closing, False) if found else []
 
     @property
