@@ -98,10 +98,10 @@ assert "{% generation %}" in MARKED
 
 
 @cache
-def _byte_level() -> Tokenizer:
-    """Qwen, Llama 3, GPT-2, SmolLM2, DeepSeek, GLM: every byte has a token, and no text gets a space."""
+def _byte_level(space: bool) -> Tokenizer:
+    """Qwen, Llama 3, GPT-2, SmolLM2, DeepSeek, GLM: every byte has a token, and no text gets a space; RoBERTa's kind puts one before."""
     made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     made.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False))
@@ -110,8 +110,8 @@ def _byte_level() -> Tokenizer:
 
 @cache
 def _pieces(space: str, first: tuple[str, ...]) -> Tokenizer:
-    """SentencePiece's kind, with bytes for what it does not know. space: `legacy` before every stretch of text between special tokens,
-    `first` before a text, or `never` (Gemma)."""
+    """SentencePiece's kind, with bytes for what it does not know. space: `legacy` and `always` before every stretch of text between
+    special tokens, `first` before a text, or `never` (Gemma)."""
     learner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     learner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokens = [*first, *(f"<0x{i:02X}>" for i in range(256))]
@@ -121,8 +121,8 @@ def _pieces(space: str, first: tuple[str, ...]) -> Tokenizer:
     made = Tokenizer(models.BPE(vocab=learned["vocab"], merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
     back = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     spaces = [normalizers.Replace(" ", "▁")]
-    if space == "first":
-        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    if space in ("first", "always"):
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=space, split=False)
     else:
         made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), *spaces] if space == "legacy" else spaces)
     made.decoder = decoders.Sequence(back if space == "never" else [*back, decoders.Strip(content=" ", left=1, right=0)])
@@ -135,8 +135,9 @@ class Family:
 
     Attributes:
         template: its chat template, or None. end: of an assistant's turn. eos, bos, pad: the tokenizer's. stops: the generation config's.
-        special: further special tokens; added: tokens that are not special. space: of SentencePiece's kind (`_pieces`); "" is byte-level.
-        begins: the tokenizer puts its BOS before a text. kind: of model. options: of the model's config.
+        special: further special tokens; added: tokens that are not special. space: of SentencePiece's kind (`_pieces`); "" is byte-level,
+        and "bytes" with a space. begins: the tokenizer puts its BOS before a text. kind: of model. strips: special tokens swallow white
+        space behind them. cleans: decoding "cleans up" spaces.
     """
 
     template: str | None
@@ -150,23 +151,27 @@ class Family:
     space: str = ""
     begins: bool = False
     kind: str = "llama"
+    strips: bool = False
+    cleans: bool = False
 
     def tokenizer(self):
         from transformers import PreTrainedTokenizerFast
 
         named = [t for t in (self.pad, self.bos, self.eos) if t]
-        first = tuple(dict.fromkeys(["<unk>", *named])) if self.space else ()
-        core = deepcopy(_pieces(self.space, first) if self.space else _byte_level())
-        core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in dict.fromkeys([*first, *named, *self.special])])
+        whole = self.space in ("", "bytes")
+        first = () if whole else tuple(dict.fromkeys(["<unk>", *named]))
+        core = deepcopy(_byte_level(bool(self.space)) if whole else _pieces(self.space, first))
+        special = {t: AddedToken(t, special=True, normalized=False, rstrip=self.strips) for t in (*first, *named, *self.special)}
+        core.add_special_tokens(list(special.values()))
         core.add_tokens([AddedToken(t, special=False, normalized=False) for t in self.added])
         if self.begins:
             core.post_processor = processors.TemplateProcessing(
                 single=f"{self.bos} $A", special_tokens=[(self.bos, core.token_to_id(self.bos))]
             )
         made = PreTrainedTokenizerFast(
-            tokenizer_object=core, eos_token=self.eos, bos_token=self.bos, pad_token=self.pad,
-            unk_token="<unk>" if self.space else None, clean_up_tokenization_spaces=False,
-            additional_special_tokens=list(self.special),
+            tokenizer_object=core, unk_token=None if whole else "<unk>", clean_up_tokenization_spaces=self.cleans,
+            **{f"{name}_token": special.get(t) for name, t in (("eos", self.eos), ("bos", self.bos), ("pad", self.pad))},
+            additional_special_tokens=[special[t] for t in self.special],
         )  # fmt: skip
         made.chat_template = self.template
         return made
@@ -191,7 +196,7 @@ def _gemma(kind: str, *stops: str) -> Family:
 def _llama3(template: str) -> Family:
     special = ("<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>")
     stops = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
-    return Family(template, "<|eot_id|>", "<|eot_id|>", "<|begin_of_text|>", None, stops, special, begins=True)
+    return Family(template, "<|eot_id|>", "<|eot_id|>", "<|begin_of_text|>", None, stops, special, begins=True, cleans=True)
 
 
 def _mistral(template: str, *special: str) -> Family:
@@ -219,13 +224,15 @@ FAMILIES = {
     "mistral-tools": _mistral((FILES / "results.jinja").read_text(), "[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]",
                               "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
     "zephyr": Family(ZEPHYR, "</s>", "</s>", "<s>", "</s>", ("</s>",), space="first", begins=True, kind="mistral"),
-    "phi3": Family(PHI, "<|end|>", "<|endoftext|>", "<s>", "<|endoftext|>", ("<|end|>", "<|endoftext|>"), PHI_ROLES, space="legacy", kind="phi3"),
+    "phi3": Family(PHI, "<|end|>", "<|endoftext|>", "<s>", "<|endoftext|>", ("<|end|>", "<|endoftext|>"), PHI_ROLES, space="legacy", kind="phi3", strips=True),
     "phi3.5": Family(PHI, "<|end|>", "<|endoftext|>", None, "<|endoftext|>", ("<|end|>", "<|assistant|>", "<|endoftext|>"), PHI_ROLES, kind="phi3"),
     "glm4": Family(GLM, "<|endoftext|>", "<|endoftext|>", None, "<|endoftext|>", ("<|endoftext|>", "<|user|>", "<|observation|>"),
                    ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")),
     "r1": Family(R1, "<|endofsentence|>", "<|endofsentence|>", "<|begin|>", "<|endofsentence|>", ("<|endofsentence|>",),
                  ("<|User|>", "<|Assistant|>"), THINK, begins=True, kind="qwen2"),
     "base-bytes": Family(None, "", "<|endoftext|>", "<|endoftext|>", None, ("<|endoftext|>",), kind="gpt2"),
+    "base-space": Family(None, "", "</s>", "<s>", None, ("</s>",), space="bytes"),
+    "base-always": Family(None, "", "</s>", "<s>", None, ("</s>",), space="always", begins=True),
     "base-pieces": Family(None, "", "</s>", "<s>", None, ("</s>",), space="first", begins=True),
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -54,23 +54,24 @@ class TextTokens:
         """Tokens of `text` behind others; control tokens that it spells are text."""
         return self._bare(text, True) if self._begins_plain else self._anchored(text, True)
 
-    def encode(self, text: str, *, first: bool = True, closed: bool = False) -> list[int]:
-        """Tokens of what a template wrote; private characters are the control tokens that data spelled.
-
-        first: nothing stands before. closed: a control token does, behind which some tokenizers begin anew (SentencePiece's legacy
-        way: a space there too); else text that has become tokens already.
-        """
+    def encode(self, text: str, *, first: bool = True) -> list[int]:
+        """Tokens of what a template wrote; private characters are the control tokens that data spelled. first: nothing stands before."""
         ids: list[int] = []
-        anew = first or (closed and self._begins_anew)
-        for stretch in self._stretches(text):
-            spelled = self.spelled(stretch)
-            literal = spelled != stretch
+        anew = first
+        for stretch, literal in self._stretches(text):
             if anew or self._begins_plain or (not literal and self._control.match(stretch)):
-                ids += self._bare(spelled, literal)
+                ids += self._bare(stretch, literal)
             else:
-                ids += self._anchored(spelled, literal)
+                ids += self._anchored(stretch, literal)
             anew = self._begins_anew  # a control token ends each stretch, or begins the next
         return ids
+
+    def behind(self, token: int | None, text: str) -> list[int]:
+        """Tokens of what a template wrote behind a control token, which may add a space to it, or swallow some; None: behind any text."""
+        spelling = "" if token is None else self.tokenizer.convert_ids_to_tokens(token)
+        if spelling not in self.controls:
+            return self.encode(text, first=False)
+        return self.encode(spelling + text)[1:]
 
     def pieces(self, whole: str, cuts: Sequence[int]) -> list[list[int]]:
         """Tokens of what a template wrote, cut where the policy begins or ends to write; none straddles a cut.
@@ -104,18 +105,34 @@ class TextTokens:
         """`text` with its private characters spelled out."""
         return HIDDEN.sub(lambda m: chr(ord(m[1]) - PLANE) if m[1] else self.controls[ord(m[0]) - STAND_IN], text)
 
-    def _stretches(self, text: str) -> list[str]:
-        """`text` in pieces, cut at control tokens around those that hold a private character; one piece if none does."""
-        if self.spelled(text) == text:
-            return [text] if text else []
-        pieces = [""]
-        for part in re.split(f"({self._control.pattern})", text):
-            apart = self.spelled(part) != part
-            if apart:
-                pieces += [part, ""]
+    def _stretches(self, text: str) -> Iterator[tuple[str, bool]]:
+        """`text`, spelled out, in pieces: those in which data spell a control token, between control tokens, are literal."""
+        if not self._spells.search(text):
+            yield from [(self.spelled(text), False)] if text else []
+            return
+        parts = ["", *re.split(f"({self._control.pattern})", text), ""]  # every second is a control token
+        other = ""
+        for left, part, right in zip(parts[:-1:2], parts[1::2], parts[2::2], strict=True):
+            spelled = self.spelled(part)
+            if self._spells.search(part):
+                yield from [(other, False)] if other else []
+                spelled = spelled.lstrip() if left in self._strips[1] else spelled
+                yield spelled.rstrip() if right in self._strips[0] else spelled, True
+                other = right
             else:
-                pieces[-1] += part
-        return [p for p in pieces if p]
+                other += spelled + right
+        yield from [(other, False)] if other else []
+
+    @cached_property
+    def _spells(self) -> re.Pattern[str]:
+        """Private characters of control tokens."""
+        return re.compile(f"[{chr(STAND_IN)}-{chr(STAND_IN + len(self.controls))}]")
+
+    @cached_property
+    def _strips(self) -> tuple[set[str], set[str]]:
+        """Control tokens that swallow white space before them, and behind them."""
+        tokens = self.tokenizer.added_tokens_decoder.values()
+        return {t.content for t in tokens if t.lstrip}, {t.content for t in tokens if t.rstrip}
 
     def _bare(self, text: str, literal: bool) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal)["input_ids"])

@@ -67,7 +67,7 @@ class Observations:
         if isinstance(observation, str):
             body = self.template.hidden(observation)
             end = _closing(body)
-            return self._fit([body[:end]], lambda parts: parts[0] + body[end:], last is not None)
+            return self._fit([body[:end]], lambda parts: parts[0] + body[end:], last)
         for role in dict.fromkeys(m["role"] for m in observation):
             self.check(role)
         bodies = [m["content"] for m in observation]
@@ -75,7 +75,7 @@ class Observations:
         def render(parts: list[str]) -> str:
             return self._added([{**_answering(m), "content": p} for m, p in zip(observation, parts, strict=True)], last)
 
-        return self._fit(bodies, render, last is not None)
+        return self._fit(bodies, render, last)
 
     def check(self, role: str) -> None:
         """Refuse a template that cannot be gone on with after a message of this role. Done once for each.
@@ -140,12 +140,12 @@ class Observations:
             return after[open_:]
         return after[end + len(closing) if end >= 0 else len(before) :]
 
-    def _fit(self, bodies: list[str], render: Callable[[list[str]], str], closed: bool) -> Observation:
-        """The longest bodies, cut alike, with which the rendered text has at most `limit` tokens. closed: behind an end token."""
+    def _fit(self, bodies: list[str], render: Callable[[list[str]], str], last: int | None) -> Observation:
+        """The longest bodies, cut alike, with which the rendered text has at most `limit` tokens, behind `last`."""
         size, longest = DENSE * self.limit, max(map(len, bodies), default=0)
         while True:
             text = render([_middle(b, size) for b in bodies])
-            ids = tuple(self.template.encode(text, first=False, closed=closed))
+            ids = tuple(self.template.behind(last, text))
             if len(ids) <= self.limit or size == 0:
                 return Observation(ids, self.template.spelled(text), longest > size)
             size = int(min(size, longest) * 0.9 * self.limit / len(ids))

@@ -23,6 +23,7 @@ from logpi.testing.subject import Finding, Subject, Verdict, fail, said
 __all__ = ["LAWS", "Law", "Table", "check"]
 
 PACKAGE = str(Path(__file__).parent.parent)
+WIDTH = 150  # characters of a detail in the table
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,11 @@ class Table:
         return next(f for law, f in self.findings if law.name == name)
 
     def __str__(self) -> str:
-        width = max(len(law.name) for law, _ in self.findings)
-        return "\n".join(f"{law.name:<{width}}  {f.verdict.value:<14}  {f.detail}" for law, f in self.findings)
+        return "\n".join(f"{law.name:<16}{f.verdict.value:<16}{_short(f.detail)}" for law, f in self.findings)
+
+    def explained(self) -> str:
+        """Each law with what it means, and what was found in full."""
+        return "\n".join(f"{law.name}: {law.meaning}\n    {f.verdict.value}: {f.detail}" for law, f in self.findings)
 
     def verdict(self) -> str:
         """One line."""
@@ -74,6 +78,10 @@ class Table:
             return f"FAIL: {len(count[Verdict.FAIL])} of {len(self.findings)} laws do not hold: {', '.join(count[Verdict.FAIL])}"
         kept, limits, rest = (len(count[v]) for v in (Verdict.OK, Verdict.SAID, Verdict.ABSENT))
         return f"ok: {kept} laws hold, {limits} hold within limits that are said above, {rest} do not apply"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
 def check(policy: CausalLM | RewardModel) -> Table:

@@ -266,7 +266,7 @@ def thinking(s: Subject) -> Finding:
     if text.count(tag) != 1 or text.count(tag.replace("<", "</").replace("[", "[/")) != 1 or "look at the map" not in text:
         return fail(f"{THOUGHT!r} is learned as {text!r}")
     facts = [f"prompts open {opened!r}"] if opened else []
-    if "enable_thinking" in s.tokenizer.chat_template:
+    if "enable_thinking" in s.tokenizer.get_chat_template():
         facts.append("--template-options enable_thinking=false switches thoughts off")
     rows, _ = heard(lambda: s.conversed([user(ASK), answer(THOUGHT), user("And back?"), answer(THOUGHT)]))
     if len(rows) > 1:
@@ -369,7 +369,7 @@ def options(s: Subject) -> Finding:
     if not s.chats:
         return absent(NO_TEMPLATE)
     own = r"messages|tools|documents|add_generation_prompt|bos_token|eos_token|raise_exception|strftime_now|namespace|loop|range"
-    names = set(re.findall(r"\b(\w+) is (?:not )?defined", s.tokenizer.chat_template)) - set(own.split("|"))
+    names = set(re.findall(r"\b(\w+) is (?:not )?defined", s.tokenizer.get_chat_template())) - set(own.split("|"))
     return held(f"--template-options {' '.join(sorted(names))}") if names else absent("it has none")
 
 

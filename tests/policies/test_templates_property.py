@@ -118,7 +118,7 @@ def check(name: str, messages) -> None:
 
 def thoughts(messages) -> bool:
     """A thought's marks, and those of calls, may be control tokens of the answer's own."""
-    return any(re.search(r"think>|tool_call|TOOL_CALL", str(m)) for m in messages if m["role"] == "assistant")
+    return any(re.search(r"think>|tool_call|TOOL", str(m)) for m in messages if m["role"] == "assistant")
 
 
 def squeezed(some: Reader, ids) -> str:
