@@ -17,17 +17,18 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from tests.tiny import tiny_model
 
 __all__ = ["FAMILIES", "Family", "family", "tokenizer"]
 
 FILES = Path(__file__).parent / "data" / "templates"
+WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CORPUS = (
     [f"What is {a}+{b}? It is {a + b}. The answer to {a} plus {b} is {a + b}, I think." for a in range(30) for b in (1, 2, 7, 12)]
     + ["hello there, how are you? user assistant system tool think answer model", 'def add(a: int, b: int) -> int:\n    return a + b\n'] * 40
-    + ['{"name": "add", "arguments": {"a": 1, "b": 2}}', "You are helpful. First, look at it; then say what it is.\n\nSo:"] * 40
+    + ['{"name": "add", "arguments": {"a": 1, "b": 2}}', "You are helpful. First, look at it; then say what it is.\n\nSo:\n", "user\nassistant\n\nsystem\n\nmodel\ntool\nthink\n\nIt is"] * 40
 )
 
 # --- templates ----------------------------------------------------------------------------------------------------------
@@ -101,7 +102,9 @@ assert "{% generation %}" in MARKED
 def _byte_level(space: bool) -> Tokenizer:
     """Qwen, Llama 3, GPT-2, SmolLM2, DeepSeek, GLM: every byte has a token, and no text gets a space; RoBERTa's kind puts one before."""
     made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    words = pre_tokenizers.Split(Regex(WORDS), "isolated")  # line breaks join each other, and punctuation before them
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=space)
+    made.pre_tokenizer = bytes_ if space else pre_tokenizers.Sequence([words, bytes_])
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     made.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False))
@@ -113,7 +116,8 @@ def _pieces(space: str, first: tuple[str, ...]) -> Tokenizer:
     """SentencePiece's kind, with bytes for what it does not know. space: `legacy` and `always` before every stretch of text between
     special tokens, `first` before a text, or `never` (Gemma)."""
     learner = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    learner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    lines = pre_tokenizers.Split(Regex(r"\n+"), "isolated")
+    learner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(prepend_scheme="always"), lines])
     tokens = [*first, *(f"<0x{i:02X}>" for i in range(256))]
     learner.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=750, special_tokens=tokens, show_progress=False))
     learned = json.loads(learner.to_str())["model"]

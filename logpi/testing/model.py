@@ -42,7 +42,8 @@ class Law:
                 finding = self.find(subject)
             except Exception as error:  # models raise whatever their author thought of
                 return fail(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
-        fresh = [m for w in record if w.filename.startswith(PACKAGE) and (m := str(w.message)) not in known]
+        ours = [str(w.message) for w in record if w.filename.startswith(PACKAGE)]
+        fresh = [m for m in ours if not any(m in detail for detail in known)]
         known.update(fresh, [finding.detail])
         return said(fresh[0]) if fresh and finding.verdict is Verdict.OK else finding
 

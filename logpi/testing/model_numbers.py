@@ -102,7 +102,7 @@ def greedy(s: Subject) -> Finding:
     """The likeliest tokens are those of the model's own `generate`."""
     if not isinstance(s.policy, CausalLM):
         return absent("a reward model samples nothing")
-    prompt = [int(i) for i in _tokens(s, 8)]
+    prompt = s.template.plain("The answer to 2 plus 2 is") or [int(i) for i in _tokens(s, 8)]
     [ours] = _engine(s.policy, Request(prompt, 1, greedy=True), 12)
     theirs = _generated(s.policy, prompt, len(ours.tokens))
     at = next((i for i, (a, b) in enumerate(zip(ours.tokens.tolist(), theirs, strict=False)) if a != b), None)

@@ -64,8 +64,10 @@ def _by_template(s: Subject, name: str) -> Finding:
     """What the template writes behind an answer, looked for without logpi."""
     behind = s.text([user(ASK), answer(SAY)]).rpartition(SAY)[2]
     between = s.text([user(ASK), answer(SAY), user("And back?")]).rpartition(SAY)[2].partition("And back?")[0]
-    if name in behind:
-        return held(s.template.describe())
+    closing = [i for i in s.tokenizer(behind, add_special_tokens=False)["input_ids"] if i in s.tokenizer.added_tokens_decoder]
+    if closing:
+        first = s.tokenizer.convert_ids_to_tokens(closing[0])
+        return held(s.template.describe()) if first == name else fail(f"the template ends a turn with {first}, not {name}")
     if name in between:
         return fail(f"{name} announces the user's turn ({between!r}); behind the last answer the template writes {behind!r}")
     return said(s.template.describe())
@@ -113,21 +115,22 @@ def rendering(s: Subject) -> Finding:
     """A demonstration's row is what the template makes of the whole conversation, token by token; or the difference is said."""
     if not s.chats:
         return _plainly(s)
-    kept, told = [], ""
+    kept: list[str] = []
+    told: dict[str, None] = {}  # in their order
     for name, messages in CONVERSATIONS.items():
         if s.refusal(messages):
             continue
         try:
             rows, warned = heard(lambda m=messages: s.conversed(m))
         except UserError as error:
-            told = told or f"{name}: {error}"
+            told[f"{name}: {error}"] = None
             continue
         wrong = _unlike(s, messages, rows)
         if wrong and not warned:
             return fail(f"{name}: {wrong}")
-        told = told or warned
+        told |= {warned: None} if warned else {}
         kept.append(name)
-    return said(told) if told else held(f"{len(kept)} conversations: {', '.join(kept)}")
+    return said("; ".join(told)) if told else held(f"{len(kept)} conversations: {', '.join(kept)}")
 
 
 def _unlike(s: Subject, messages: Sequence[Message], rows: Sequence[Trajectory]) -> str:

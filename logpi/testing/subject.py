@@ -81,11 +81,11 @@ def system(content: str) -> Message:
 
 
 def heard(make: Callable[[], T]) -> tuple[T, str]:
-    """What `make()` returns, and the first thing that was warned of meanwhile; "" for nothing."""
+    """What `make()` returns, and what was warned of meanwhile; "" for nothing."""
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         made = make()
-    return made, str(record[0].message) if record else ""
+    return made, "; ".join(dict.fromkeys(str(w.message) for w in record))
 
 
 @dataclass(frozen=True)
