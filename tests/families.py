@@ -26,9 +26,22 @@ __all__ = ["FAMILIES", "Family", "family", "tokenizer"]
 FILES = Path(__file__).parent / "data" / "templates"
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 CORPUS = (
-    [f"What is {a}+{b}? It is {a + b}. The answer to {a} plus {b} is {a + b}, I think." for a in range(30) for b in (1, 2, 7, 12)]
-    + ["hello there, how are you? user assistant system tool think answer model", 'def add(a: int, b: int) -> int:\n    return a + b\n'] * 40
-    + ['{"name": "add", "arguments": {"a": 1, "b": 2}}', "You are helpful. First, look at it; then say what it is.\n\nSo:\n", "user\nassistant\n\nsystem\n\nmodel\ntool\nthink\n\nIt is"] * 40
+    [
+        f"What is {a}+{b}? It is {a + b}. The answer to {a} plus {b} is {a + b}, I think."
+        for a in range(30)
+        for b in (1, 2, 7, 12)
+    ]
+    + [
+        "hello there, how are you? user assistant system tool think answer model",
+        "def add(a: int, b: int) -> int:\n    return a + b\n",
+    ]
+    * 40
+    + [
+        '{"name": "add", "arguments": {"a": 1, "b": 2}}',
+        "You are helpful. First, look at it; then say what it is.\n\nSo:\n",
+        "user\nassistant\n\nsystem\n\nmodel\ntool\nthink\n\nIt is",
+    ]
+    * 40
 )
 
 # --- templates ----------------------------------------------------------------------------------------------------------
@@ -37,9 +50,7 @@ LOOP, END = "{% for m in messages %}", "{% endfor %}"
 ASK = "{%% if add_generation_prompt %%}{{ '%s' }}{%% endif %%}"
 IM = "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
 CHATML = LOOP + IM + END + ASK % "<|im_start|>assistant\\n"
-ALTERNATE = (
-    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/…') }}{% endif %}"
-)
+ALTERNATE = "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/…') }}{% endif %}"
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
 GEMMA = (
     "{{ bos_token }}" + NO_SYSTEM + LOOP + ALTERNATE
@@ -80,7 +91,8 @@ QWEN3 = THINKING.replace(
     "{{- '<think>\\n\\n</think>\\n\\n' -}}\n{%- endif -%}\n{%- endif -%}\n",
 )
 QWQ = THINKING.replace(
-    "{{- '<|im_start|>assistant\\n' -}}\n{%- endif -%}\n", "{{- '<|im_start|>assistant\\n<think>\\n' -}}\n{%- endif -%}\n"
+    "{{- '<|im_start|>assistant\\n' -}}\n{%- endif -%}\n",
+    "{{- '<|im_start|>assistant\\n<think>\\n' -}}\n{%- endif -%}\n",
 )
 HERMES = (FILES / "hermes.jinja").read_text()
 ITEMS = HERMES.replace(
@@ -107,7 +119,9 @@ def _byte_level(space: bool) -> Tokenizer:
     made.pre_tokenizer = bytes_ if space else pre_tokenizers.Sequence([words, bytes_])
     made.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False))
+    made.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+    )
     return made
 
 
@@ -122,14 +136,18 @@ def _pieces(space: str, first: tuple[str, ...]) -> Tokenizer:
     learner.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=750, special_tokens=tokens, show_progress=False))
     learned = json.loads(learner.to_str())["model"]
     merges = [tuple(m) for m in learned["merges"]]
-    made = Tokenizer(models.BPE(vocab=learned["vocab"], merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    made = Tokenizer(
+        models.BPE(vocab=learned["vocab"], merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True)
+    )
     back = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     spaces = [normalizers.Replace(" ", "▁")]
     if space in ("first", "always"):
         made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=space, split=False)
     else:
         made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), *spaces] if space == "legacy" else spaces)
-    made.decoder = decoders.Sequence(back if space == "never" else [*back, decoders.Strip(content=" ", left=1, right=0)])
+    made.decoder = decoders.Sequence(
+        back if space == "never" else [*back, decoders.Strip(content=" ", left=1, right=0)]
+    )
     return made
 
 
@@ -165,7 +183,10 @@ class Family:
         whole = self.space in ("", "bytes")
         first = () if whole else tuple(dict.fromkeys(["<unk>", *named]))
         core = deepcopy(_byte_level(bool(self.space)) if whole else _pieces(self.space, first))
-        special = {t: AddedToken(t, special=True, normalized=False, rstrip=self.strips) for t in (*first, *named, *self.special)}
+        special = {
+            t: AddedToken(t, special=True, normalized=False, rstrip=self.strips)
+            for t in (*first, *named, *self.special)
+        }
         core.add_special_tokens(list(special.values()))
         core.add_tokens([AddedToken(t, special=False, normalized=False) for t in self.added])
         if self.begins:
@@ -200,11 +221,15 @@ def _gemma(kind: str, *stops: str) -> Family:
 def _llama3(template: str) -> Family:
     special = ("<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>")
     stops = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
-    return Family(template, "<|eot_id|>", "<|eot_id|>", "<|begin_of_text|>", None, stops, special, begins=True, cleans=True)
+    return Family(
+        template, "<|eot_id|>", "<|eot_id|>", "<|begin_of_text|>", None, stops, special, begins=True, cleans=True
+    )
 
 
 def _mistral(template: str, *special: str) -> Family:
-    return Family(template, "</s>", "</s>", "<s>", None, ("</s>",), special, space="legacy", begins=True, kind="mistral")
+    return Family(
+        template, "</s>", "</s>", "<s>", None, ("</s>",), special, space="legacy", begins=True, kind="mistral"
+    )
 
 
 PHI_ROLES = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
@@ -276,7 +301,11 @@ def _model(kind: str, made, seed: int, config: dict):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if kind == "phi3":
-            size = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+            size = dict(
+                hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+            )
             return hf.Phi3ForCausalLM(hf.Phi3Config(**(size | {"initializer_range": 0.2} | shape))).eval()
         shape["n_positions"] = shape.pop("max_position_embeddings")
-        return hf.GPT2LMHeadModel(hf.GPT2Config(**({"n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.2} | shape))).eval()
+        return hf.GPT2LMHeadModel(
+            hf.GPT2Config(**({"n_embd": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.2} | shape))
+        ).eval()

@@ -30,7 +30,8 @@ from typing import Any
 __all__ = ["TextTokens", "any_of"]
 
 ESCAPE, STAND_IN, PLANE = "\U000f0000", 0xF0001, 0x10000
-PRIVATE = re.compile("[\U000f0000-\U000fffff]")  # what data have of these (fonts put icons there) stands one plane higher behind ESCAPE
+# what data have of private characters (fonts put icons there) stands one plane higher behind ESCAPE
+PRIVATE = re.compile("[\U000f0000-\U000fffff]")
 HIDDEN = re.compile("\U000f0000([\U00100000-\U0010ffff])|[\U000f0001-\U000fffff]")
 ANCHORS = ("\n", "]", "a", "0", ".")
 

@@ -24,16 +24,27 @@ __all__ = ["CheckModel", "main"]
 class CheckModel:
     """Arguments of `logpi check-model`."""
 
-    model: str = option(help="directory, hub name or .gguf file of a language model, or of a reward model", positional=True)
+    model: str = option(
+        help="directory, hub name or .gguf file of a language model, or of a reward model", positional=True
+    )
     dtype: str = option("float32", help="of the weights", choices=("float32", "bfloat16", "float16"))
     device: str = option("cpu", help=DEVICES)
-    template_options: tuple[str, ...] = option((), help="variables of the chat template, e.g. enable_thinking=false", nargs="*")
-    end_token: str = option("", help="the token that ends an answer (default: the one with which the chat template ends a turn)")
+    template_options: tuple[str, ...] = option(
+        (), help="variables of the chat template, e.g. enable_thinking=false", nargs="*"
+    )
+    end_token: str = option(
+        "", help="the token that ends an answer (default: the one with which the chat template ends a turn)"
+    )
     explain: bool = option(False, help="also what each law means, and details in full")
 
 
 def main(argv: Sequence[str]) -> int:
-    a = parse(CheckModel, argv, "logpi check-model", "What logpi relies on, held against a model and its tokenizer: a table and a verdict.")
+    a = parse(
+        CheckModel,
+        argv,
+        "logpi check-model",
+        "What logpi relies on, held against a model and its tokenizer: a table and a verdict.",
+    )
     from logpi.testing import check_model
 
     with mistakes():

@@ -147,9 +147,9 @@ def _marked(template: ChatTemplate, messages: Messages, tools: Any, options: Map
 def _closed(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> list[int]:
     """The cuts, with each marked stretch ended by the end token: cut behind it, or drawn out to it.
 
-        whole    a b <end> \n c                a b <end> \n c
-        marked   ------------                  ---
-        closed   ---------                     ---------
+    whole    a b <end> \n c                a b <end> \n c
+    marked   ------------                  ---
+    closed   ---------                     ---------
     """
     made, end = [], template.end_text
     for start, stop, following in zip(cuts[::2], cuts[1::2], [*cuts[2::2], len(whole)], strict=True):

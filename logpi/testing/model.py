@@ -1,6 +1,7 @@
 """Laws of a language model with its tokenizer and chat template, and the table of what was found.
 
     text       what is learned, sampled and judged are the tokens that the template makes of the conversation       (`model_text.py`)
+    template   what it makes of thoughts, tools, results, system messages                                           (`model_template.py`)
     numbers    packed or padded, alone or beside others, sampled or evaluated, saved or loaded: the same numbers    (`model_numbers.py`)
 
 The right value comes from elsewhere wherever it can: from `transformers`' own `apply_chat_template`, forward pass, `generate` and loading.
@@ -17,6 +18,7 @@ from pathlib import Path
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.reward_model import RewardModel
 from logpi.testing.model_numbers import NUMBERS
+from logpi.testing.model_template import TEMPLATE
 from logpi.testing.model_text import TEXT
 from logpi.testing.subject import Finding, Subject, Verdict, fail, said
 
@@ -48,7 +50,9 @@ class Law:
         return said(fresh[0]) if fresh and finding.verdict is Verdict.OK else finding
 
 
-LAWS = tuple(Law(f.__name__.replace("_", " "), " ".join((f.__doc__ or "").split()), f) for f in (*TEXT, *NUMBERS))
+LAWS = tuple(
+    Law(f.__name__.replace("_", " "), " ".join((f.__doc__ or "").split()), f) for f in (*TEXT, *TEMPLATE, *NUMBERS)
+)
 
 
 @dataclass(frozen=True)

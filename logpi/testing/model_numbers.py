@@ -39,7 +39,9 @@ def embeddings(s: Subject) -> Finding:
     tokens, rows = len(s.tokenizer), s.policy.model.get_input_embeddings().weight.shape[0]
     logits = s.policy.vocabulary if isinstance(s.policy, CausalLM) else rows
     if min(rows, logits) < tokens:
-        return fail(f"{tokens} tokens, {rows} embeddings, {logits} logits: model.resize_token_embeddings({tokens}), then train them")
+        return fail(
+            f"{tokens} tokens, {rows} embeddings, {logits} logits: model.resize_token_embeddings({tokens}), then train them"
+        )
     return held(f"{tokens} tokens, {rows} embeddings")
 
 
@@ -47,7 +49,9 @@ def context(s: Subject) -> Finding:
     """Rows as long as the model says it can read have a position for each token."""
     config = s.policy.model.config.get_text_config()
     length = getattr(config, "max_position_embeddings", None)
-    tables = [m.num_embeddings for n, m in s.policy.model.named_modules() if isinstance(m, nn.Embedding) and _of_positions(n)]
+    tables = [
+        m.num_embeddings for n, m in s.policy.model.named_modules() if isinstance(m, nn.Embedding) and _of_positions(n)
+    ]
     if tables and (length is None or min(tables) < length):
         return fail(f"positions are learned up to {min(tables)}, and the config says {length}")
     stated = s.tokenizer.model_max_length
@@ -83,7 +87,11 @@ def neighbours(s: Subject) -> Finding:
     """A row alone and beside a longer one get the same numbers."""
     short, long = _rows(s)
     gap = _gap([_numbers(s, [short])[0]], [_numbers(s, [short, long])[0]])
-    return held(f"the same up to {gap:.0e}") if gap <= _tolerance(s) else fail(f"beside a longer row it moves by up to {gap:.2g}")
+    return (
+        held(f"the same up to {gap:.0e}")
+        if gap <= _tolerance(s)
+        else fail(f"beside a longer row it moves by up to {gap:.2g}")
+    )
 
 
 def sampler(s: Subject) -> Finding:
@@ -95,7 +103,11 @@ def sampler(s: Subject) -> Finding:
     rows = [_row([*prompt, *c.tokens.tolist()], len(prompt), i) for i, c in enumerate(completions)]
     learner = _numbers(s, rows)
     gap = max(float((c.logp - n).abs().max()) for c, n in zip(completions, learner, strict=True))
-    return held(f"the same up to {gap:.0e} nats") if gap <= _tolerance(s) else fail(f"they differ by up to {gap:.2g} nats a token")
+    return (
+        held(f"the same up to {gap:.0e} nats")
+        if gap <= _tolerance(s)
+        else fail(f"they differ by up to {gap:.2g} nats a token")
+    )
 
 
 def greedy(s: Subject) -> Finding:
@@ -109,7 +121,9 @@ def greedy(s: Subject) -> Finding:
     if at is None:
         return held(f"{len(theirs)} tokens are the same")
     row = [*prompt, *theirs[: at + 1]]
-    best, other = (_numbers(s, [_row([*row[:-1], t], len(row) - 1, 0)])[0][-1] for t in (int(ours.tokens[at]), theirs[at]))
+    best, other = (
+        _numbers(s, [_row([*row[:-1], t], len(row) - 1, 0)])[0][-1] for t in (int(ours.tokens[at]), theirs[at])
+    )
     if abs(float(best - other)) <= TIE:
         return held(f"{at} tokens are the same, then two are as likely")
     return fail(f"token {at} is {int(ours.tokens[at])}, and {theirs[at]} by `generate`")
@@ -203,9 +217,8 @@ def _engine(policy: CausalLM, request: Request, tokens: int) -> list[Any]:
 @torch.no_grad()
 def _generated(policy: CausalLM, prompt: list[int], tokens: int) -> list[int]:
     """By `transformers`, without penalties and whatever else the generation config asks for."""
-    from transformers import GenerationConfig
-
-    config = GenerationConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=list(policy.eos_ids) or None, pad_token_id=0)
+    kind = type(policy.model.generation_config)
+    config = kind(max_new_tokens=tokens, do_sample=False, eos_token_id=list(policy.eos_ids) or None, pad_token_id=0)
     with policy.plain_attention():
         made = policy.model.generate(torch.tensor([prompt], device=policy.device), generation_config=config)
     return made[0, len(prompt) :].tolist()

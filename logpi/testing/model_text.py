@@ -1,35 +1,23 @@
 """Laws of text: what is learned, sampled and judged are the tokens that the model's template makes of the conversation.
 
-Each function's name and docstring are the law's. `TEXT` is their order. Left out: numbers (`model_numbers.py`).
+Each function's name and docstring are the law's. `TEXT` is their order. Left out: what a template knows of thoughts, tools
+and roles (`model_template.py`), and numbers (`model_numbers.py`).
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from logpi.calls import STYLES, Call
 from logpi.errors import UserError
 from logpi.policies.chat_template import Message
-from logpi.rollouts.observations import CALL, Observations
+from logpi.rollouts.observations import Observations
 from logpi.testing.subject import LONG, Finding, Subject, absent, answer, fail, heard, held, said, system, user
 from logpi.types import Trajectory
 
-__all__ = ["CONVERSATIONS", "TEXT"]
+__all__ = ["ASK", "CONVERSATIONS", "SAY", "TEXT"]
 
 ASK, SAY = "How far is it?", "It is 4 km."
-THOUGHT = "<think>\nlook at the map\n</think>\n\nIt is 4 km."
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "distance",
-        "description": "Distance to a town.",
-        "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
-    },
-}
-MADE = {**CALL, "function": {"name": "distance", "arguments": {"town": "Ulm"}}}
-NO_TEMPLATE = "no chat template"
 CONVERSATIONS: dict[str, list[Message]] = {
     "one turn": [user(ASK), answer(SAY)],
     "three turns": [user(ASK), answer(SAY), user("And back?"), answer("The same."), user("So?"), answer("8 km.")],
@@ -64,12 +52,18 @@ def _by_template(s: Subject, name: str) -> Finding:
     """What the template writes behind an answer, looked for without logpi."""
     behind = s.text([user(ASK), answer(SAY)]).rpartition(SAY)[2]
     between = s.text([user(ASK), answer(SAY), user("And back?")]).rpartition(SAY)[2].partition("And back?")[0]
-    closing = [i for i in s.tokenizer(behind, add_special_tokens=False)["input_ids"] if i in s.tokenizer.added_tokens_decoder]
+    closing = [
+        i for i in s.tokenizer(behind, add_special_tokens=False)["input_ids"] if i in s.tokenizer.added_tokens_decoder
+    ]
     if closing:
         first = s.tokenizer.convert_ids_to_tokens(closing[0])
-        return held(s.template.describe()) if first == name else fail(f"the template ends a turn with {first}, not {name}")
+        return (
+            held(s.template.describe()) if first == name else fail(f"the template ends a turn with {first}, not {name}")
+        )
     if name in between:
-        return fail(f"{name} announces the user's turn ({between!r}); behind the last answer the template writes {behind!r}")
+        return fail(
+            f"{name} announces the user's turn ({between!r}); behind the last answer the template writes {behind!r}"
+        )
     return said(s.template.describe())
 
 
@@ -81,7 +75,9 @@ def stops(s: Subject) -> Finding:
     ids = config.eos_token_id
     if s.end in ([ids] if isinstance(ids, int) else ids or []):
         return held(f"{', '.join(s.template.spelled_ends)}")
-    return said(f"the generation config does not name {s.template.end_text}: logpi stops there all the same, and saves the model so")
+    return said(
+        f"the generation config does not name {s.template.end_text}: logpi stops there all the same, and saves the model so"
+    )
 
 
 def bos(s: Subject) -> Finding:
@@ -89,22 +85,32 @@ def bos(s: Subject) -> Finding:
     token = s.tokenizer.bos_token_id
     if token is None:
         return absent("the tokenizer has no BOS")
-    counts = {"a plain prompt": s.template.plain(ASK), "a demonstration": s.demonstrated({"prompt": ASK, "completion": SAY})[0].obs.tolist()}
+    counts = {
+        "a plain prompt": s.template.plain(ASK),
+        "a demonstration": s.demonstrated({"prompt": ASK, "completion": SAY})[0].obs.tolist(),
+    }
     wanted = 0
     if s.chats:
         wanted = _leading(s.written([user(ASK)], ask=True), token)
-        counts |= {"a prompt": s.template.ids([user(ASK)]), "a prompt rendered beforehand": s.template.plain(s.text([user(ASK)], ask=True))}
+        counts |= {
+            "a prompt": s.template.ids([user(ASK)]),
+            "a prompt rendered beforehand": s.template.plain(s.text([user(ASK)], ask=True)),
+        }
         if wanted > 1:
             return fail(f"the template writes {wanted} of {s.tokenizer.bos_token}")
     found = {what: _leading(ids, token) for what, ids in counts.items()}
     if max(found.values()) > 1:
-        return fail(", ".join(f"{what} begins with {n} of {s.tokenizer.bos_token}" for what, n in found.items() if n > 1))
+        return fail(
+            ", ".join(f"{what} begins with {n} of {s.tokenizer.bos_token}" for what, n in found.items() if n > 1)
+        )
     asked = [found[what] for what in ("a prompt", "a demonstration") if what in found and s.chats]
     if any(n != wanted for n in asked):
         return fail(f"the template writes {wanted} BOS; a prompt and a demonstration have {asked}")
     if s.chats and found["a prompt rendered beforehand"] != wanted:
         return said("prompts rendered beforehand get a BOS that the template does not write")
-    return held(f"{s.tokenizer.bos_token}, {max(found.values())} in front" if max(found.values()) else "none is written")
+    return held(
+        f"{s.tokenizer.bos_token}, {max(found.values())} in front" if max(found.values()) else "none is written"
+    )
 
 
 def _leading(ids: Sequence[int], token: int) -> int:
@@ -140,7 +146,9 @@ def _unlike(s: Subject, messages: Sequence[Message], rows: Sequence[Trajectory])
     for row, part in zip(rows, upto, strict=True):
         ids, written = row.obs.tolist(), s.written(part)
         if ids != written and ids != [*written, s.end]:
-            at = next((i for i, (a, b) in enumerate(zip(ids, written, strict=False)) if a != b), min(len(ids), len(written)))
+            at = next(
+                (i for i, (a, b) in enumerate(zip(ids, written, strict=False)) if a != b), min(len(ids), len(written))
+            )
             return f"the row has {_shown(s, ids, at)} where the template writes {_shown(s, written, at)}"
     return ""
 
@@ -163,8 +171,15 @@ def prompts(s: Subject) -> Finding:
     """What is learned begins where a sampler begins: the prompt's tokens are those in front of the answer, for data of every kind."""
     if not s.chats:
         ids = s.template.plain("2+2=")
-        rows = [s.demonstrated({"prompt": "2+2=", "completion": "4"})[0], s.preferred({"prompt": "2+2=", "chosen": "4", "rejected": "5"})[0]]
-        return held("plain prompts") if all(_before(r) == ids for r in rows) else fail("a plain prompt's tokens differ from its row's")
+        rows = [
+            s.demonstrated({"prompt": "2+2=", "completion": "4"})[0],
+            s.preferred({"prompt": "2+2=", "chosen": "4", "rejected": "5"})[0],
+        ]
+        return (
+            held("plain prompts")
+            if all(_before(r) == ids for r in rows)
+            else fail("a plain prompt's tokens differ from its row's")
+        )
     for name, messages in CONVERSATIONS.items():
         if s.refusal(messages) or name == "no words":
             continue
@@ -174,7 +189,9 @@ def prompts(s: Subject) -> Finding:
         rows["a pair"] = s.preferred({"prompt": asked, "chosen": messages[-1]["content"], "rejected": "?"})[0]
         for what, row in rows.items():
             if _before(row) != ids and not s.template.marks():
-                return fail(f"{name}, {what}: in front of the answer {s.decoded(_before(row))[-60:]!r}, a sampler sees {s.decoded(ids)[-60:]!r}")
+                return fail(
+                    f"{name}, {what}: in front of the answer {s.decoded(_before(row))[-60:]!r}, a sampler sees {s.decoded(ids)[-60:]!r}"
+                )
         if ids != s.written(asked, ask=True):
             return fail(f"{name}: a sampler sees other tokens than the template writes: {s.decoded(ids)[-80:]!r}")
     return held("demonstrations, pairs and samplers see the same prompts, those of the template")
@@ -189,7 +206,11 @@ def masks(s: Subject) -> Finding:
     """Learned is what the assistant says with its end, and nothing that anyone else says; with learn=last the last answer alone."""
     if not s.chats:
         row = s.demonstrated({"prompt": "2+2=", "completion": "4"})[0]
-        return held(repr(s.own(row))) if s.own(row).strip() == f"4{s.template.end_text}" else fail(f"learned is {s.own(row)!r}")
+        return (
+            held(repr(s.own(row)))
+            if s.own(row).strip() == f"4{s.template.end_text}"
+            else fail(f"learned is {s.own(row)!r}")
+        )
     messages = CONVERSATIONS["three turns"]
     every = "".join(s.own(r) for r in s.conversed(messages))
     last = "".join(s.own(r) for r in s.conversed(messages, "last"))
@@ -258,125 +279,4 @@ def spaces(s: Subject) -> Finding:
     return held("none is added or lost")
 
 
-def thinking(s: Subject) -> Finding:
-    """A thought in a demonstration is opened and closed once, also where the template opens it; what the template does is said."""
-    if not s.chats:
-        return absent(NO_TEMPLATE)
-    (row, *_), warned = heard(lambda: s.demonstrated({"prompt": ASK, "completion": THOUGHT}))
-    opened = s.template.prefix(s.template.ids([user(ASK)]))
-    text = opened + s.own(row)
-    tag = opened.strip() or "<think>"
-    if text.count(tag) != 1 or text.count(tag.replace("<", "</").replace("[", "[/")) != 1 or "look at the map" not in text:
-        return fail(f"{THOUGHT!r} is learned as {text!r}")
-    facts = [f"prompts open {opened!r}"] if opened else []
-    if "enable_thinking" in s.tokenizer.get_chat_template():
-        facts.append("--template-options enable_thinking=false switches thoughts off")
-    rows, _ = heard(lambda: s.conversed([user(ASK), answer(THOUGHT), user("And back?"), answer(THOUGHT)]))
-    if len(rows) > 1:
-        facts.append("later turns forget earlier thoughts: a row for each answer")
-    if warned:
-        facts.append(warned)
-    return said("; ".join(facts)) if warned or opened or len(rows) > 1 else held("; ".join(facts) or "a thought is text of the answer")
-
-
-def tools(s: Subject) -> Finding:
-    """Tools reach the model, its calls are of a style that logpi reads, and results are appended to what it has seen."""
-    if not s.chats:
-        return absent(NO_TEMPLATE)
-    limits = list(_tool_limits(s))
-    return said("; ".join(limits)) if limits else held(f"calls are of style {_style(s)}, results are appended")
-
-
-def _tool_limits(s: Subject) -> Iterator[str]:
-    if s.template.ids([user(ASK)], [TOOL]) == s.template.ids([user(ASK)]):
-        yield "the template has no place for tools: describe them in the prompt (native=False)"
-        return
-    if not _style(s):
-        yield f"no style of logpi.calls reads {_called(s)!r}"
-    try:
-        Observations(s.template, [TOOL]).check("tool")
-    except UserError as error:
-        yield str(error)
-
-
-def _called(s: Subject) -> str:
-    """What the template writes for a call of `distance`."""
-    try:
-        asked, whole = (s.text(m, ask, [TOOL]) for m, ask in (([user(ASK)], True), ([user(ASK), answer("", tool_calls=[MADE])], False)))
-    except Exception as error:  # whatever the template's author thought of
-        return f"nothing ({' '.join(str(error).split())[:80]})"
-    same = next((i for i, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), min(len(asked), len(whole)))
-    return whole[same:].partition(s.template.end_text)[0] if s.template.end_text else whole[same:]
-
-
-def _style(s: Subject) -> str:
-    """The style that reads what the template writes for a call; "" if none does."""
-    text = _called(s)
-    return next((name for name, style in STYLES.items() if style().parse(text, [TOOL]) == [Call("distance", {"town": "Ulm"})]), "")
-
-
-def observations(s: Subject) -> Finding:
-    """Prompt, answer and what the user says then are the template's tokens of the whole, so that nothing sampled is tokenised again."""
-    if not s.chats:
-        return held("plain text is appended")
-    observe = Observations(s.template)
-    try:
-        observe.check("user")
-    except UserError as error:
-        return said(str(error))
-    more = [user("And back?")]
-    row = s.conversed([user(ASK), answer(SAY)])[0]
-    seen = row.obs[: int(row.mask.nonzero().max()) + 2].tolist()  # up to the end of the answer, as the template writes it
-    ids, written = [*seen, *observe(more, s.end).ids], s.written([user(ASK), answer(SAY), *more], ask=True)
-    if ids == written:
-        return held("token by token what the template makes of the whole")
-    if not s.template.ends_turns:
-        return said(f"the template writes no end of a turn: {s.template.end_text} stands between an answer and what follows it")
-    return fail(f"{s.decoded(ids)!r} goes on where the template writes {s.decoded(written)!r}")
-
-
-def system_message(s: Subject) -> Finding:
-    """A system message stands in the prompt, or its refusal is known."""
-    if not s.chats:
-        return absent(NO_TEMPLATE)
-    messages = [system("Be brief."), user(ASK)]
-    reason = s.refusal(messages)
-    if reason:
-        return said(f"the template refuses a system message: {reason}")
-    if "Be brief." not in s.decoded(s.template.ids(messages)):
-        return said("the template passes a system message over: the model would not know of it")
-    return held("accepted")
-
-
-def roles(s: Subject) -> Finding:
-    """Two messages of one role in a row are written, or their refusal is known."""
-    if not s.chats:
-        return absent(NO_TEMPLATE)
-    reason = s.refusal([user(ASK), user("And back?")])
-    return said(f"roles must alternate: {reason}") if reason else held("two questions in a row are written")
-
-
-def marks(s: Subject) -> Finding:
-    """Where the template marks answers itself ({% generation %}), the end token is learned with them."""
-    if not s.chats or not s.template.marks():
-        return absent("the template has no {% generation %}")
-    rows, warned = heard(lambda: s.conversed(CONVERSATIONS["three turns"]))
-    count = sum(s.own(r).count(s.template.end_text) for r in rows)
-    if count != 3:
-        return fail(f"of three answers {count} learn to stop: {s.own(rows[0])!r}")
-    return said(warned) if warned else held("they cover the end of a turn")
-
-
-def options(s: Subject) -> Finding:
-    """The template's variables can be set."""
-    if not s.chats:
-        return absent(NO_TEMPLATE)
-    own = r"messages|tools|documents|add_generation_prompt|bos_token|eos_token|raise_exception|strftime_now|namespace|loop|range"
-    names = set(re.findall(r"\b(\w+) is (?:not )?defined", s.tokenizer.get_chat_template())) - set(own.split("|"))
-    return held(f"--template-options {' '.join(sorted(names))}") if names else absent("it has none")
-
-
-TEXT = (
-    rendering, ends, stops, bos, prompts, masks, control_tokens, spaces, thinking, tools, observations, system_message, roles, marks,
-    options,
-)  # fmt: skip
+TEXT = (rendering, ends, stops, bos, prompts, masks, control_tokens, spaces)

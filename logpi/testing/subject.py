@@ -22,7 +22,20 @@ from logpi.rollouts.pairs import read_pairs
 from logpi.rollouts.text import Chat
 from logpi.types import Trajectory
 
-__all__ = ["LONG", "Finding", "Subject", "Verdict", "absent", "answer", "fail", "heard", "held", "said", "system", "user"]
+__all__ = [
+    "LONG",
+    "Finding",
+    "Subject",
+    "Verdict",
+    "absent",
+    "answer",
+    "fail",
+    "heard",
+    "held",
+    "said",
+    "system",
+    "user",
+]
 
 T = TypeVar("T")
 LONG = 1 << 20  # tokens: no row of a law is cut

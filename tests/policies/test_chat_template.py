@@ -44,7 +44,11 @@ ROWS = {  # of "What is 2+2?" and "It is 4.": in front of the answer, learned, b
     "phi3": ("<|user|> ▁What ▁is ▁2+2? <|end|> <|assistant|>", "▁It ▁is ▁4. <|end|>", "<|endoftext|>"),
     "phi3.5": ("<|user|> Ċ What Ġis Ġ 2 + 2 ? <|end|> Ċ <|assistant|> Ċ", f"{SAID} <|end|>", "Ċ <|endoftext|>"),
     "glm4": ("[gMASK] <sop> <|user|> Ċ What Ġis Ġ 2 + 2 ? <|assistant|> Ċ", f"{SAID} <|endoftext|>", ""),
-    "r1": ("<|begin|> <|User|> What Ġis Ġ 2 + 2 ? <|Assistant|> <think> Ċ", f"Ċ </think> ĊĊ {SAID} <|endofsentence|>", ""),
+    "r1": (
+        "<|begin|> <|User|> What Ġis Ġ 2 + 2 ? <|Assistant|> <think> Ċ",
+        f"Ċ </think> ĊĊ {SAID} <|endofsentence|>",
+        "",
+    ),
     "base-bytes": ("What Ġis Ġ 2 + 2 ?", f"{SAID} <|endoftext|>", ""),
     "base-space": ("ĠWhat Ġis Ġ2 + 2 ?", "It Ġis Ġ4 . </s>", ""),
     "base-always": ("<s> ▁What ▁is ▁2+2?", "It ▁is ▁4. </s>", ""),
@@ -112,7 +116,10 @@ def test_ends_are_found_by_rendering(name):
 
 def test_another_end_can_be_chosen():
     s = subject("glm4", end_token="<|observation|>")
-    assert spelled(s, s.demonstrated({"prompt": "What is 2+2?", "completion": "It is 4."})[0])[1] == f"{SAID} <|observation|>"
+    assert (
+        spelled(s, s.demonstrated({"prompt": "What is 2+2?", "completion": "It is 4."})[0])[1]
+        == f"{SAID} <|observation|>"
+    )
     with pytest.raises(ValueError, match="'<|nothing|>' is not one token"):
         ChatTemplate(tokenizer("glm4"), end="<|nothing|>")
 
@@ -122,7 +129,9 @@ def test_a_saved_model_stops_where_it_learned_to(tmp_path):
 
     policy = CausalLM(*family("gemma2"))
     policy.save(tmp_path)
-    assert [policy.tokenizer.convert_ids_to_tokens(i) for i in hf.GenerationConfig.from_pretrained(tmp_path).eos_token_id] == ["<eos>", "<end_of_turn>"]
+    assert [
+        policy.tokenizer.convert_ids_to_tokens(i) for i in hf.GenerationConfig.from_pretrained(tmp_path).eos_token_id
+    ] == ["<eos>", "<end_of_turn>"]
 
 
 def test_an_answer_without_words_learns_to_end():
@@ -137,7 +146,9 @@ def test_an_answer_without_words_learns_to_end():
 THOUGHT = "<think>\nadd them\n</think>\n\nIt is 4."
 
 
-@pytest.mark.parametrize(("name", "prefix"), [("r1", "<think>\n"), ("qwq", "<think>\n"), ("qwen3", ""), ("chatml", ""), ("gemma3", "")])
+@pytest.mark.parametrize(
+    ("name", "prefix"), [("r1", "<think>\n"), ("qwq", "<think>\n"), ("qwen3", ""), ("chatml", ""), ("gemma3", "")]
+)
 def test_a_thought_is_opened_once(name, prefix):
     s = subject(name)
     assert s.template.prefix(s.template.ids([user("2+2?")])) == prefix
@@ -155,7 +166,12 @@ def test_a_closed_thought_in_the_prompt_is_a_prefix_too():
 
 
 def test_templates_that_forget_thoughts_give_a_row_for_each_answer():
-    talk = [user("Run."), answer("<think>\nplan A\n</think>\n\none"), user("Again."), answer("<think>\nplan B\n</think>\n\ntwo")]
+    talk = [
+        user("Run."),
+        answer("<think>\nplan A\n</think>\n\none"),
+        user("Again."),
+        answer("<think>\nplan B\n</think>\n\ntwo"),
+    ]
     s = subject("qwen3")
     first, second = s.conversed(talk)
     assert first.obs.tolist() == s.written(talk[:2]) and second.obs.tolist() == s.written(talk)
@@ -177,7 +193,9 @@ def test_marks_without_the_end_are_drawn_out_to_it_and_said():
 
 def test_marks_that_run_on_are_cut_behind_the_end():
     head, body = "{{ '<|im_start|>' + m.role + '\\n' }}", "{{ m.content + '<|im_end|>\\n' }}"
-    marked = f"{{% if m.role == 'assistant' %}}{{% generation %}}{body}{{% endgeneration %}}{{% else %}}{body}{{% endif %}}"
+    marked = (
+        f"{{% if m.role == 'assistant' %}}{{% generation %}}{body}{{% endgeneration %}}{{% else %}}{body}{{% endif %}}"
+    )
     s = subject("marked", f"{{% for m in messages %}}{head}{marked}{{% endfor %}}")
     row = s.conversed([user("2+2?"), answer("It is 4."), user("So?"), answer("4")])[0]
     assert s.own(row) == "It is 4.<|im_end|>4<|im_end|>"
@@ -229,7 +247,9 @@ def test_what_tokens_say():
 # --- BOS ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "count"), [("llama3", 1), ("gemma3", 1), ("r1", 1), ("mistral", 1), ("qwen2.5", 0), ("zephyr", 0)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("llama3", 1), ("gemma3", 1), ("r1", 1), ("mistral", 1), ("qwen2.5", 0), ("zephyr", 0)]
+)
 def test_one_bos_in_prompts_rendered_here_or_beforehand(name, count):
     s = subject(name)
     bos = s.tokenizer.bos_token_id

@@ -25,17 +25,49 @@ from tests.families import FAMILIES, tokenizer
 CHATS = [name for name, family in FAMILIES.items() if family.template is not None]
 TOOLS = ("qwen3", "think-special", "qwq", "hermes", "items", "llama3.1", "mistral-tools")
 SPELLED = tuple(dict.fromkeys(t for f in FAMILIES.values() for t in (f.end, f.eos, f.bos, *f.special, *f.stops) if t))
-ODD = ("\U000f0000", "\U000f0001", "\U000f0003x", "\U00100000", "\U000ffffc", "▁", "\ufeff", "\u2028", "\x00", "e\u0301", "👩‍👩‍👧", "אב", "日本")
+ODD = (
+    "\U000f0000",
+    "\U000f0001",
+    "\U000f0003x",
+    "\U00100000",
+    "\U000ffffc",
+    "▁",
+    "\ufeff",
+    "\u2028",
+    "\x00",
+    "e\u0301",
+    "👩‍👩‍👧",
+    "אב",
+    "日本",
+)
 PARTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-    st.sampled_from([" ", "  ", "\n", "\n\n", "\t", "\r\n", "It is 4.", "the answer", "{{ m }}", "{% if %}", "a" * 300, "ab " * 40, "1234567890"]),
+    st.sampled_from(
+        [
+            " ",
+            "  ",
+            "\n",
+            "\n\n",
+            "\t",
+            "\r\n",
+            "It is 4.",
+            "the answer",
+            "{{ m }}",
+            "{% if %}",
+            "a" * 300,
+            "ab " * 40,
+            "1234567890",
+        ]
+    ),
     st.sampled_from(ODD),
     st.sampled_from(SPELLED),
 )
 TEXT = st.lists(PARTS, max_size=5).map("".join)
 THOUGHT = st.tuples(TEXT, TEXT).map(lambda t: f"<think>\n{t[0]}\n</think>\n\n{t[1]}")
 ANSWER = st.one_of(TEXT, TEXT, THOUGHT)
-ARGUMENTS = st.dictionaries(st.sampled_from(["a", "b", "town"]), st.one_of(TEXT, st.integers(-5, 10**9), st.booleans()), max_size=2)
+ARGUMENTS = st.dictionaries(
+    st.sampled_from(["a", "b", "town"]), st.one_of(TEXT, st.integers(-5, 10**9), st.booleans()), max_size=2
+)
 
 
 class Reader:
@@ -79,7 +111,10 @@ def clean(value, controls):
             value = value.replace(token, "")
         return value
     if isinstance(value, dict):
-        return {k: v if k in ("role", "id", "tool_call_id", "type", "name") else clean(v, controls) for k, v in value.items()}
+        return {
+            k: v if k in ("role", "id", "tool_call_id", "type", "name") else clean(v, controls)
+            for k, v in value.items()
+        }
     return [clean(v, controls) for v in value] if isinstance(value, list) else value
 
 
@@ -179,6 +214,9 @@ def test_many_rows_with_calls_are_the_templates_rendering(name, messages):
 @given(text=TEXT)
 def test_observations_and_continuations_hold_no_control_token(name, text):
     some = reader(name)
-    for ids in (some.template.continuation(text), Observations(some.template, limit=10_000)(text, some.template.end_id).ids):
+    for ids in (
+        some.template.continuation(text),
+        Observations(some.template, limit=10_000)(text, some.template.end_id).ids,
+    ):
         assert not counted(some, ids)
         assert squeezed(some, ids) == joined(text)

@@ -98,7 +98,6 @@ def test_what_families_cannot_do_is_said():
 # --- each law finds what breaks it --------------------------------------------------------------------------------------
 
 
-
 def apart(self, whole, cuts):
     """Each piece as if nothing stood before it."""
     return [self.encode(whole[a:b]) for a, b in pairwise([0, *cuts, len(whole)])]
@@ -107,8 +106,18 @@ def apart(self, whole, cuts):
 TEXT = {
     "rendering": ("mistral", TextTokens, "pieces", apart),
     "ends": ("base-qwen", ChatTemplate, "end_id", property(lambda self: self.tokenizer.eos_token_id)),
-    "bos": ("llama3", ChatTemplate, "plain", lambda self, text: list(self.tokenizer(f"<|begin_of_text|>{text}")["input_ids"])),
-    "prompts": ("chatml", ChatTemplate, "ids", lambda self, m, *a, **k: [*self.encode(self.render(m, None, True, None)), 7]),
+    "bos": (
+        "llama3",
+        ChatTemplate,
+        "plain",
+        lambda self, text: list(self.tokenizer(f"<|begin_of_text|>{text}")["input_ids"]),
+    ),
+    "prompts": (
+        "chatml",
+        ChatTemplate,
+        "ids",
+        lambda self, m, *a, **k: [*self.encode(self.render(m, None, True, None)), 7],
+    ),
     "masks": ("chatml", conversation, "_parted", lambda t, whole, cuts: ((ids := t.encode(whole)), [True] * len(ids))),
     "control tokens": ("gemma3", TextTokens, "hidden", lambda self, value, controls=None: value),
     "spaces": ("base-always", TextTokens, "_begins_plain", True),
