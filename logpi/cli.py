@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compute": ("compute", "accuracy against tokens spent at test time, of one model or of two"),
     "inspect": ("inspect", "one response of a run, turn by turn: what was written, earned and taught"),
     "chat": ("chat", "talk to a model"),
+    "check-model": ("check_model", "what logpi relies on, held against a model and its tokenizer"),
     "algorithms": ("table", "the table of algorithms"),
     "describe": ("describe", "an algorithm as mathematics, with its sources and divergences"),
     "lab": ("lab", "every estimator held against the exact gradient, by enumeration"),

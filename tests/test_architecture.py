@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "types": set(),
     "calls": set(),
     "ops": {"types"},
-    "testing": {"types"},
+    "testing": {"calls", "envs", "errors", "policies", "rewards", "rollouts", "types"},
     "selection": {"types"},
     "objectives": {"ops", "types"},
     "preferences": {"objectives", "ops", "types"},

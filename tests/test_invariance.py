@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from logpi import algorithm, testing
+from logpi import algorithm
 from logpi.algorithms import NAMES
 from logpi.objectives import PolicyGradient, TruncatedIS
 from logpi.ops.advantages import (
@@ -37,6 +37,7 @@ from logpi.ops.ratios import Ratio, SequenceRatio, TokenRatio
 from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Surrogate, Unclipped
 from logpi.ops.time import own
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean, Weight
+from logpi.testing import objective as testing
 from logpi.types import Batch, Evaluation, Targets
 
 ROWS = [

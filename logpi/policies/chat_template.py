@@ -29,8 +29,11 @@ ASKED: Message = {"role": "user", "content": "logpi asks"}
 SAID = "logpi says so"
 HEARD = ("system", "developer", "user")  # what they say must reach the model
 MARK = re.compile(r"think|thought|tool|call|python|arg|result", re.IGNORECASE)  # of parts within an answer
+ENDS = re.compile(r"end_?of_?(text|turn|sentence)|eo[mst]_id", re.IGNORECASE)  # of texts and turns, by their names
 OPENED = re.compile(r"(<think(?:ing)?>|\[THINK\])\s*\Z")
 PREFIX = re.compile(r"(<think(?:ing)?>|\[THINK\])(\s*(?:</think(?:ing)?>|\[/THINK\]))?\s*\Z")
+OPEN, CLOSE = "\U000ffffc", "\U000ffffd"  # private characters for {% generation %} and {% endgeneration %}
+MARKS = {name: re.compile(rf"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}") for name in ("generation", "endgeneration")}
 TAIL = 16  # tokens of a prompt that may open an answer
 RESERVED = (
     "messages",
@@ -90,6 +93,28 @@ class ChatTemplate(TextTokens):
             ValueError: no template, or it refuses the messages: its own reason.
         """
         return self.spelled(self.render(messages, tools, ask, options))
+
+    def marks(self, tools: Any = None) -> bool:
+        """Whether the template itself marks what is an answer ({% generation %})."""
+        return MARKS["generation"].search(self.tokenizer.get_chat_template(tools=tools)) is not None
+
+    def marked(self, messages: Messages, tools: Any, options: Mapping[str, Any] | None) -> tuple[str, list[int]]:
+        """`render` of a conversation, and where in it the marked stretches begin and end, by turns.
+
+        A mark becomes an `if` around one private character, which treats the white space around it as the mark did.
+
+        Raises:
+            ValueError: as `text`.
+        """
+        source = self.tokenizer.get_chat_template(tools=tools)
+        for (_, mark), character in zip(MARKS.items(), (OPEN, CLOSE), strict=True):
+            source = mark.sub(rf"{{%\1 if true %}}{character}{{% endif \2%}}", source)
+        text = self._apply([self._masked(m) for m in messages], tools, False, options, source)
+        whole, cuts = "", []
+        for part in re.split(f"[{OPEN}{CLOSE}]", text):
+            whole += part
+            cuts.append(len(whole))
+        return whole, cuts[:-1]
 
     def answer(
         self, before: Messages, message: Message, tools: Any = None, options: Mapping[str, Any] | None = None
@@ -197,25 +222,30 @@ class ChatTemplate(TextTokens):
     @cached_property
     def _framing(self) -> re.Pattern[str]:
         """Control tokens that no answer may write: those of turns, texts and roles. What marks parts of an answer is its own."""
-        frame = "".join(self._frame)
+        system = {"role": "system", "content": SAID}
+        frame = "".join((self._answered, *(self._tried(m, True) for m in ([ASKED], [system, ASKED]))))
         fixed = {self.tokenizer.bos_token, self.tokenizer.eos_token, self.tokenizer.pad_token, *self.spelled_ends}
-        return any_of([c for c in self.controls if c in fixed or (c in frame and not MARK.search(c))])
+        written = [c for c in self.controls if (c in frame or ENDS.search(c)) and not MARK.search(c)]
+        return any_of([*written, *(c for c in self.controls if c in fixed)])
 
     @cached_property
-    def _frame(self) -> tuple[str, str]:
-        """A question with its answer, and what asks for it; "" without a template, or if it refuses them."""
+    def _answered(self) -> str:
+        """A question with its answer."""
+        return self._tried([ASKED, {"role": "assistant", "content": SAID}], False)
+
+    def _tried(self, messages: Messages, ask: bool) -> str:
+        """What the template makes of them; "" if it refuses them, or there is none."""
         if self.tokenizer.chat_template is None:
-            return "", ""
+            return ""
         try:
-            answered = self._apply([ASKED, {"role": "assistant", "content": SAID}], None, False, None)
-            return answered, self._apply([ASKED], None, True, None)
+            return self._apply(messages, None, ask, None)
         except ValueError:
-            return "", ""
+            return ""
 
     @cached_property
     def _closing(self) -> list[int]:
         """Tokens that the template writes behind a conversation's last answer."""
-        _, found, closing = self._frame[0].rpartition(SAID)
+        _, found, closing = self._answered.rpartition(SAID)
         return self._bare(closing, False) if found else []
 
     @property
@@ -243,8 +273,10 @@ class ChatTemplate(TextTokens):
                 )
         return text
 
-    def _apply(self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None) -> str:
-        given = {**self.options, **(options or {}), "add_generation_prompt": ask}
+    def _apply(
+        self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None, source: str | None = None
+    ) -> str:
+        given = {**self.options, **(options or {}), "add_generation_prompt": ask, "chat_template": source}
         known, problem = list(tools) if tools else None, None
         for form in forms(messages):
             try:

@@ -9,7 +9,7 @@ Control tokens that data spell (`<|im_end|>` in a question) stay text. While a t
 them, and the stretch around it is tokenised with no special token in it:
 
     content             a<|im_end|>b
-    given to template   a◇b                            ◇: U+F0000 + its number among the control tokens
+    given to template   a◇b                            ◇: U+F0001 + its number among the control tokens
     template writes     <|im_start|>user\na◇b<|im_end|>\n
     stretches           <|im_start|>   user\na◇b        <|im_end|>\n
     tokens              as ever        "user\na<|im_end|>b", the mark spelled out       as ever
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -29,7 +29,10 @@ from typing import Any
 
 __all__ = ["TextTokens", "any_of"]
 
-STAND_IN = 0xF0000
+ESCAPE, STAND_IN, PLANE = "\U000f0000", 0xF0001, 0x10000
+# what data have of private characters (fonts put icons there) stands one plane higher behind ESCAPE
+PRIVATE = re.compile("[\U000f0000-\U000fffff]")
+HIDDEN = re.compile("\U000f0000([\U00100000-\U0010ffff])|[\U000f0001-\U000fffff]")
 ANCHORS = ("\n", "]", "a", "0", ".")
 
 
@@ -48,23 +51,28 @@ class TextTokens:
         closed = ids and ids[-1] == eos and not text.endswith(self.tokenizer.eos_token)
         return ids[:-1] if closed else ids  # some tokenizers close every text; a prompt is not finished
 
-    def continuation(self, text: str, *, controls: bool = False) -> list[int]:
-        """Tokens of `text` behind others. controls: control tokens that it spells act; else they are text."""
-        return self._bare(text, not controls) if self._begins_plain else self._anchored(text, not controls)
+    def continuation(self, text: str) -> list[int]:
+        """Tokens of `text` behind others; control tokens that it spells are text."""
+        return self._bare(text, True) if self._begins_plain else self._anchored(text, True)
 
     def encode(self, text: str, *, first: bool = True) -> list[int]:
         """Tokens of what a template wrote; private characters are the control tokens that data spelled. first: nothing stands before."""
         ids: list[int] = []
-        for stretch in self._stretches(text):
-            spelled = self.spelled(stretch)
-            begins = first and not ids
-            if spelled != stretch:
-                ids += self._bare(spelled, True) if begins or self._begins_plain else self._anchored(spelled, True)
-            elif begins or self._opens_with_control(stretch):
-                ids += self._bare(stretch, False)
+        anew = first
+        for stretch, literal in self._stretches(text):
+            if anew or self._begins_plain or (not literal and self._control.match(stretch)):
+                ids += self._bare(stretch, literal)
             else:
-                ids += self.continuation(stretch, controls=True)
+                ids += self._anchored(stretch, literal)
+            anew = self._begins_anew  # a control token ends each stretch, or begins the next
         return ids
+
+    def behind(self, token: int | None, text: str) -> list[int]:
+        """Tokens of what a template wrote behind a control token, which may add a space to it, or swallow some; None: behind any text."""
+        spelling = "" if token is None else self.tokenizer.convert_ids_to_tokens(token)
+        if spelling not in self.controls:
+            return self.encode(text, first=False)
+        return self.encode(spelling + text)[1:]
 
     def pieces(self, whole: str, cuts: Sequence[int]) -> list[list[int]]:
         """Tokens of what a template wrote, cut where the policy begins or ends to write; none straddles a cut.
@@ -88,35 +96,44 @@ class TextTokens:
     def hidden(self, value: Any, controls: re.Pattern[str] | None = None) -> Any:
         """A text, or a structure of texts, with a private character for each control token, or each of `controls`."""
         if isinstance(value, str):
-            if not self._control.search(value):
-                return value
-            return (controls or self._control).sub(lambda m: chr(STAND_IN + self.controls.index(m[0])), value)
+            text = PRIVATE.sub(lambda m: ESCAPE + chr(ord(m[0]) + PLANE), value)
+            return (controls or self._control).sub(lambda m: chr(STAND_IN + self.controls.index(m[0])), text)
         if isinstance(value, Mapping):
             return {k: self.hidden(v, controls) for k, v in value.items()}
         return [self.hidden(v, controls) for v in value] if isinstance(value, list | tuple) else value
 
     def spelled(self, text: str) -> str:
         """`text` with its private characters spelled out."""
-        last = STAND_IN + len(self.controls)
-        if not any(STAND_IN <= ord(c) < last for c in text):
-            return text
-        return "".join(self.controls[ord(c) - STAND_IN] if STAND_IN <= ord(c) < last else c for c in text)
+        return HIDDEN.sub(lambda m: chr(ord(m[1]) - PLANE) if m[1] else self.controls[ord(m[0]) - STAND_IN], text)
 
-    def _stretches(self, text: str) -> list[str]:
-        """`text` in pieces, cut at control tokens around those that hold a private character; one piece if none does."""
-        if self.spelled(text) == text:
-            return [text] if text else []
-        pieces = [""]
-        for part in re.split(f"({self._control.pattern})", text):
-            apart = self.spelled(part) != part
-            if apart:
-                pieces += [part, ""]
+    def _stretches(self, text: str) -> Iterator[tuple[str, bool]]:
+        """`text`, spelled out, in pieces: those in which data spell a control token, between control tokens, are literal."""
+        if not self._spells.search(text):
+            yield from [(self.spelled(text), False)] if text else []
+            return
+        parts = ["", *re.split(f"({self._control.pattern})", text), ""]  # every second is a control token
+        other = ""
+        for left, part, right in zip(parts[:-1:2], parts[1::2], parts[2::2], strict=True):
+            spelled = self.spelled(part)
+            if self._spells.search(part):
+                yield from [(other, False)] if other else []
+                spelled = spelled.lstrip() if left in self._strips[1] else spelled
+                yield spelled.rstrip() if right in self._strips[0] else spelled, True
+                other = right
             else:
-                pieces[-1] += part
-        return [p for p in pieces if p]
+                other += spelled + right
+        yield from [(other, False)] if other else []
 
-    def _opens_with_control(self, text: str) -> bool:
-        return self._control.match(text) is not None
+    @cached_property
+    def _spells(self) -> re.Pattern[str]:
+        """Private characters of control tokens."""
+        return re.compile(f"[{chr(STAND_IN)}-{chr(STAND_IN + len(self.controls))}]")
+
+    @cached_property
+    def _strips(self) -> tuple[set[str], set[str]]:
+        """Control tokens that swallow white space before them, and behind them."""
+        tokens = self.tokenizer.added_tokens_decoder.values()
+        return {t.content for t in tokens if t.lstrip}, {t.content for t in tokens if t.rstrip}
 
     def _bare(self, text: str, literal: bool) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal)["input_ids"])
@@ -125,6 +142,11 @@ class TextTokens:
     def _begins_plain(self) -> bool:
         """Whether a text's tokens are the same at its beginning as further on: no tokenizer of SentencePiece's kind that adds a space."""
         return all(self._bare(a + "b", False) == self._bare(a, False) + self._bare("b", False) for a in ("\n", "]"))
+
+    @cached_property
+    def _begins_anew(self) -> bool:
+        """Whether text behind a control token has the tokens of a text's beginning."""
+        return all(self._bare(c + "b", False)[1:] == self._bare("b", False) for c in self.controls[:1])
 
     def _anchored(self, text: str, literal: bool) -> list[int]:
         """Tokens of `text` behind another text that is cut off again; the first with which no token straddles the border."""

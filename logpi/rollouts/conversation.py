@@ -12,7 +12,6 @@ writes behind it, a line break or the next role, is context. Left out: plain pro
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ from logpi.policies.chat_template import Answer, ChatTemplate, Reader
 
 __all__ = ["Turns", "plain", "shape", "spoken", "turns"]
 
-MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
-GAP = 2  # tokens of white space that may stand before an end token
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -58,7 +55,7 @@ def turns(
     answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i >= start]
     if not answers:
         raise ValueError("the conversation has no answer of the assistant to learn from")
-    if MARKED.search(template.tokenizer.get_chat_template(tools=tools)):
+    if template.marks(tools):
         found = _marked(template, messages, tools, options)
         if start:
             found = _from(found, len(template.ids(messages[:start], tools, options=options)))
@@ -123,70 +120,58 @@ def spoken(reader: Reader, prompt: Sequence[int], messages: Messages) -> Turns:
 def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> Turns:
     """Context and answers by turns. An answer at the end of a template that ends no turn gets an end token."""
     cuts = list(chain.from_iterable((len(s.asked), len(s.asked + s.added)) for s in spans))
-    ids, own = [], []
-    for i, part in enumerate(template.pieces(whole, cuts)):
-        ids += part
-        own += [i % 2 == 1] * len(part)
-    end = template.end_id
-    if own and own[-1] and ids[-1] != end and end is not None:
+    ids, own = _parted(template, whole, cuts)
+    end, last = template.end_id, cuts[-1] == len(whole)
+    if last and end is not None and not (own[-1] and ids[-1] == end):
         ids, own = [*ids, end], [*own, True]
     return Turns(ids, own)
 
 
+def _parted(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> tuple[list[int], list[bool]]:
+    """Tokens of what a template wrote, and which are own: those behind the first cut, the third, …"""
+    ids: list[int] = []
+    own: list[bool] = []
+    for i, part in enumerate(template.pieces(whole, cuts)):
+        ids += part
+        own += [i % 2 == 1] * len(part)
+    return ids, own
+
+
 def _marked(template: ChatTemplate, messages: Messages, tools: Any, options: Mapping[str, Any] | None) -> Turns:
     """By the template's own marks, each stretch up to the end token that closes it."""
-    template.render(messages, tools, False, options)  # what it refuses is said in its own words
-    made = template.tokenizer.apply_chat_template(
-        [dict(m) for m in messages], tools=tools, return_dict=True, return_assistant_tokens_mask=True,
-        **{**template.options, **(options or {})},
-    )  # fmt: skip
-    ids, own = list(made["input_ids"]), [bool(x) for x in made["assistant_masks"]]
+    whole, cuts = template.marked(messages, tools, options)
+    ids, own = _parted(template, whole, _closed(template, whole, cuts))
     if not any(own):
         raise ValueError("the chat template's {% generation %} marks cover no token of this conversation")
-    return Turns(ids, _closed(template, ids, own))
+    return Turns(ids, own)
 
 
-def _closed(template: ChatTemplate, ids: list[int], own: list[bool]) -> list[bool]:
-    """The mask with each stretch ended by the end token: cut behind it, or drawn out to it.
+def _closed(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> list[int]:
+    """The cuts, with each marked stretch ended by the end token: cut behind it, or drawn out to it.
 
-    ids   a  b  <end>  \\n       a  b  <end>  \\n
-    own   1  1    1     1        1  1    0     0
-    made  1  1    1     0        1  1    1     0
+    whole    a b <end> \n c                a b <end> \n c
+    marked   ------------                  ---
+    closed   ---------                     ---------
     """
-    made, end, at = list(own), template.end_id, 0
-    while at < len(ids):
-        if not own[at]:
-            at += 1
-            continue
-        stop = next((i for i in range(at, len(ids)) if not own[i]), len(ids))
-        within = next((i for i in range(at, stop) if ids[i] == end), None)
-        if within is not None:
-            made[within + 1 : stop] = [False] * (stop - within - 1)
-        elif (close := _next_end(template, ids, stop)) is not None:
-            made[stop : close + 1] = [True] * (close + 1 - stop)
-            _say_unmarked(template, "it is learned too")
-        else:
-            _say_unmarked(template, "the model will not learn to stop")
-        at = stop
+    made, end = [], template.end_text
+    for start, stop, following in zip(cuts[::2], cuts[1::2], [*cuts[2::2], len(whole)], strict=True):
+        within, behind = whole[start:stop].find(end), whole[stop:following].find(end)
+        if end and within >= 0:
+            stop = start + within + len(end)
+        elif end and behind >= 0 and not whole[stop : stop + behind].strip():
+            stop += behind + len(end)
+            _say_unmarked(end, "it is learned too")
+        elif behind >= 0 or following == len(whole):
+            _say_unmarked(end or "an end token", "the model will not learn to stop")
+        made += [start, stop]
     return made
 
 
-def _say_unmarked(template: ChatTemplate, what: str) -> None:
-    end = template.tokenizer.convert_ids_to_tokens(template.end_id) if template.end_id is not None else "an end token"
+def _say_unmarked(end: str, what: str) -> None:
     warnings.warn(
         f"the chat template's {{% generation %}} marks leave out {end}, without which the model would never stop: {what}",
         stacklevel=2,
     )
-
-
-def _next_end(template: ChatTemplate, ids: list[int], at: int) -> int | None:
-    """Where the end token stands that follows `at`, at most white space between."""
-    for i in range(at, min(at + GAP + 1, len(ids))):
-        if ids[i] == template.end_id:
-            return i
-        if template.tokenizer.decode([ids[i]]).strip():
-            return None
-    return None
 
 
 def _from(found: Turns, at: int) -> Turns:

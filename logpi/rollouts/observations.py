@@ -67,15 +67,15 @@ class Observations:
         if isinstance(observation, str):
             body = self.template.hidden(observation)
             end = _closing(body)
-            return self._fit([body[:end]], lambda parts: parts[0] + body[end:])
+            return self._fit([body[:end]], lambda parts: parts[0] + body[end:], last)
         for role in dict.fromkeys(m["role"] for m in observation):
             self.check(role)
-        bodies = [self.template.hidden(m["content"]) for m in observation]
+        bodies = [m["content"] for m in observation]
 
         def render(parts: list[str]) -> str:
             return self._added([{**_answering(m), "content": p} for m, p in zip(observation, parts, strict=True)], last)
 
-        return self._fit(bodies, render)
+        return self._fit(bodies, render, last)
 
     def check(self, role: str) -> None:
         """Refuse a template that cannot be gone on with after a message of this role. Done once for each.
@@ -112,11 +112,16 @@ class Observations:
             ([*once, said], False),
             ([*once, said, *told], True),
         )
-        for before, after in pairwise(self._template(m, prompt) for m, prompt in steps):
+        for before, after in pairwise(self._seen(m, prompt) for m, prompt in steps):
             if not after.startswith(before):
                 same = len(commonprefix([before, after]))
                 return f"rewrites earlier turns ({before[same : same + 40]!r} becomes {after[same : same + 40]!r})"
         return ""
+
+    def _seen(self, messages: Sequence[Message], prompt: bool) -> str:
+        """What the policy has seen when it is asked, or has ended its turn: what a template writes behind, to end a text, is not."""
+        text, end = self._template(messages, prompt), self.template.end_text
+        return text if prompt or not end or end not in text else text[: text.rindex(end) + len(end)]
 
     def _template(self, messages: Sequence[Message], prompt: bool) -> str:
         return self.template.render(messages, self.tools, prompt, None)
@@ -135,12 +140,12 @@ class Observations:
             return after[open_:]
         return after[end + len(closing) if end >= 0 else len(before) :]
 
-    def _fit(self, bodies: list[str], render: Callable[[list[str]], str]) -> Observation:
-        """The longest bodies, cut alike, with which the rendered text has at most `limit` tokens."""
+    def _fit(self, bodies: list[str], render: Callable[[list[str]], str], last: int | None) -> Observation:
+        """The longest bodies, cut alike, with which the rendered text has at most `limit` tokens, behind `last`."""
         size, longest = DENSE * self.limit, max(map(len, bodies), default=0)
         while True:
             text = render([_middle(b, size) for b in bodies])
-            ids = tuple(self.template.encode(text, first=False))
+            ids = tuple(self.template.behind(last, text))
             if len(ids) <= self.limit or size == 0:
                 return Observation(ids, self.template.spelled(text), longest > size)
             size = int(min(size, longest) * 0.9 * self.limit / len(ids))

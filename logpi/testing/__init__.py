@@ -1,0 +1,46 @@
+"""What can be held against your own parts, as functions.
+
+    check_all(objective, …)     invariances of a loss; AssertionError with the name of the broken one      (`objective.py`)
+    check_model(policy)         laws of a model and its tokenizer; a table with a verdict                  (`model.py`)
+
+Left out: learning, which no law tells.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from logpi.testing.objective import (
+    check_all,
+    check_dead_rows,
+    check_garbage,
+    check_micro_batches,
+    check_observation_deletion,
+    check_padding,
+    check_row_order,
+    gradient,
+    group,
+    random_case,
+    row,
+)
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.reward_model import RewardModel
+    from logpi.testing.model import Table
+
+__all__ = [
+    "check_all", "check_dead_rows", "check_garbage", "check_micro_batches", "check_model", "check_observation_deletion", "check_padding",
+    "check_row_order", "gradient", "group", "random_case", "row",
+]  # fmt: skip
+
+
+def check_model(policy: CausalLM | RewardModel) -> Table:
+    """Every law of models (`logpi.testing.model.LAWS`) on a loaded one, in under a minute for a small model.
+
+    `print(table)` shows law, verdict and a line each; `table.passed` is whether none is broken. A known limit of a model ("the template
+    refuses a system message") is said and breaks nothing. Nothing is raised: what a law trips over is its finding.
+    """
+    from logpi.testing.model import check
+
+    return check(policy)

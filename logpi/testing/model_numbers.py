@@ -1,0 +1,232 @@
+"""Laws of numbers: however rows are laid out, sampled, saved or loaded, the model says the same of them.
+
+Each function's name and docstring are the law's. `NUMBERS` is their order. Left out: text (`model_text.py`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from logpi.policies.causal_lm import CausalLM
+from logpi.policies.reward_model import RewardModel
+from logpi.rollouts.engine import Engine, Request, Sampling
+from logpi.testing.subject import Finding, Subject, absent, fail, held, said
+from logpi.types import Batch, Trajectory, collate
+
+__all__ = ["NUMBERS"]
+
+SHORT, LONG = 20, 90  # tokens of the two rows
+TIE = 1e-3  # nats between two tokens of which either may be the likeliest
+
+
+def finite(s: Subject) -> Finding:
+    """Every weight is a number."""
+    count = 0
+    for name, weight in s.policy.model.named_parameters():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            return fail(f"{name} holds NaN or infinity")
+        count += weight.numel()
+    return held(f"{count:,} weights")
+
+
+def embeddings(s: Subject) -> Finding:
+    """Each of the tokenizer's tokens has an embedding and, in a language model, a logit."""
+    tokens, rows = len(s.tokenizer), s.policy.model.get_input_embeddings().weight.shape[0]
+    logits = s.policy.vocabulary if isinstance(s.policy, CausalLM) else rows
+    if min(rows, logits) < tokens:
+        return fail(
+            f"{tokens} tokens, {rows} embeddings, {logits} logits: model.resize_token_embeddings({tokens}), then train them"
+        )
+    return held(f"{tokens} tokens, {rows} embeddings")
+
+
+def context(s: Subject) -> Finding:
+    """Rows as long as the model says it can read have a position for each token."""
+    config = s.policy.model.config.get_text_config()
+    length = getattr(config, "max_position_embeddings", None)
+    tables = [
+        m.num_embeddings for n, m in s.policy.model.named_modules() if isinstance(m, nn.Embedding) and _of_positions(n)
+    ]
+    if tables and (length is None or min(tables) < length):
+        return fail(f"positions are learned up to {min(tables)}, and the config says {length}")
+    stated = s.tokenizer.model_max_length
+    if length and stated < length:
+        return said(f"{length} positions; the tokenizer says {stated}, which is not looked at")
+    return held(f"{length or 'no limit of'} positions{', learned' if tables else ''}")
+
+
+def _of_positions(name: str) -> bool:
+    return name.rpartition(".")[2] in ("wpe", "embed_positions", "position_embeddings", "position_embedding")
+
+
+def head(s: Subject) -> Finding:
+    """A reward model's head was trained."""
+    if not isinstance(s.policy, RewardModel):
+        return absent("a language model")
+    weight = s.policy.model.score.weight
+    if not bool(weight.any()):
+        return fail("the head is all zeros: the checkpoint has none, and every response would score 0")
+    return held(f"{tuple(weight.shape)}, spread {float(weight.std()):.3g}")
+
+
+def packed(s: Subject) -> Finding:
+    """Rows without padding say what the model's own forward says."""
+    gap = _gap(_numbers(s, _rows(s)), _own(s, _rows(s)))
+    if not gap <= _tolerance(s):
+        return fail(f"differs from the model's own forward by up to {gap:.2g}")
+    how = "" if s.policy.packed else "; its attention cannot be exchanged, so rows are padded, and slower"
+    return (held if s.policy.packed else said)(f"as the model's own forward, up to {gap:.0e}{how}")
+
+
+def neighbours(s: Subject) -> Finding:
+    """A row alone and beside a longer one get the same numbers."""
+    short, long = _rows(s)
+    gap = _gap([_numbers(s, [short])[0]], [_numbers(s, [short, long])[0]])
+    return (
+        held(f"the same up to {gap:.0e}")
+        if gap <= _tolerance(s)
+        else fail(f"beside a longer row it moves by up to {gap:.2g}")
+    )
+
+
+def sampler(s: Subject) -> Finding:
+    """What the sampler says of its tokens is what the learner says of them."""
+    if not isinstance(s.policy, CausalLM):
+        return absent("a reward model samples nothing")
+    prompt = [int(i) for i in _tokens(s, 8)]
+    completions = _engine(s.policy, Request(prompt, 4), 16)
+    rows = [_row([*prompt, *c.tokens.tolist()], len(prompt), i) for i, c in enumerate(completions)]
+    learner = _numbers(s, rows)
+    gap = max(float((c.logp - n).abs().max()) for c, n in zip(completions, learner, strict=True))
+    return (
+        held(f"the same up to {gap:.0e} nats")
+        if gap <= _tolerance(s)
+        else fail(f"they differ by up to {gap:.2g} nats a token")
+    )
+
+
+def greedy(s: Subject) -> Finding:
+    """The likeliest tokens are those of the model's own `generate`."""
+    if not isinstance(s.policy, CausalLM):
+        return absent("a reward model samples nothing")
+    prompt = s.template.plain("The answer to 2 plus 2 is") or [int(i) for i in _tokens(s, 8)]
+    [ours] = _engine(s.policy, Request(prompt, 1, greedy=True), 12)
+    theirs = _generated(s.policy, prompt, len(ours.tokens))
+    at = next((i for i, (a, b) in enumerate(zip(ours.tokens.tolist(), theirs, strict=False)) if a != b), None)
+    if at is None:
+        return held(f"{len(theirs)} tokens are the same")
+    row = [*prompt, *theirs[: at + 1]]
+    best, other = (
+        _numbers(s, [_row([*row[:-1], t], len(row) - 1, 0)])[0][-1] for t in (int(ours.tokens[at]), theirs[at])
+    )
+    if abs(float(best - other)) <= TIE:
+        return held(f"{at} tokens are the same, then two are as likely")
+    return fail(f"token {at} is {int(ours.tokens[at])}, and {theirs[at]} by `generate`")
+
+
+def saved(s: Subject) -> Finding:
+    """Saved and loaded it says the same, and ends its answers the same; elsewhere too."""
+    rows = _rows(s)
+    with tempfile.TemporaryDirectory() as directory:
+        s.policy.save(directory)
+        again = _loaded(s.policy, directory)
+    other = Subject(again)
+    gap = _gap(_numbers(s, rows), _numbers(other, rows))
+    if gap > 1e-5:
+        return fail(f"the loaded model differs by up to {gap:.2g}")
+    if other.tokenizer.chat_template != s.tokenizer.chat_template:
+        return fail("the chat template is lost")
+    if other.template.end_id != s.template.end_id and not s.template.end:
+        return fail(f"answers end with {other.template.end_text} instead of {s.template.end_text}")
+    if isinstance(again, CausalLM) and s.template.end_id is not None and s.template.end_id not in again.template.stops:
+        return fail(f"the saved generation config does not stop at {s.template.end_text}")
+    return held(f"the same up to {gap:.0e}; ends are kept")
+
+
+# --- how numbers are got ------------------------------------------------------------------------------------------------
+
+
+def _tokens(s: Subject, length: int) -> Tensor:
+    size = min(len(s.tokenizer), s.policy.model.get_input_embeddings().weight.shape[0])
+    return (torch.arange(length) * 7919 + 13) % size
+
+
+def _row(ids: list[int], own: int, group: int) -> Trajectory:
+    """A row whose tokens from `own` on are the policy's."""
+    obs, blank = torch.tensor(ids), torch.zeros(len(ids) - 1)
+    return Trajectory(obs, obs[1:], torch.arange(1, len(ids)) >= own, blank, blank, True, group)
+
+
+def _rows(s: Subject) -> list[Trajectory]:
+    """A short and a long row, with the same beginning."""
+    length = min(LONG, getattr(s.policy.model.config.get_text_config(), "max_position_embeddings", None) or LONG)
+    return [_row([int(i) for i in _tokens(s, n)], 5, g) for g, n in enumerate((min(SHORT, length), length))]
+
+
+@torch.no_grad()
+def _numbers(s: Subject, rows: list[Trajectory]) -> list[Tensor]:
+    """What logpi says of each row: log-probabilities of own actions, or scores."""
+    batch: Batch = collate([replace(t, group=i) for i, t in enumerate(rows)])
+    found = s.policy.evaluate(batch)
+    if isinstance(s.policy, RewardModel):
+        value = cast(Tensor, found.value)
+        return [v[1 : len(t.obs)][t.mask].float().cpu() for v, t in zip(value, rows, strict=True)]
+    return [p[: len(t.mask)][t.mask].float().cpu() for p, t in zip(found.logp, rows, strict=True)]
+
+
+@torch.no_grad()
+def _own(s: Subject, rows: list[Trajectory]) -> list[Tensor]:
+    """What the model's own forward says of each row, alone."""
+    model, out = s.policy.model, []
+    with _plain(s.policy):
+        for t in rows:
+            ids = t.obs[None].to(s.policy.device)
+            if isinstance(s.policy, RewardModel):
+                hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+                out.append(s.policy._score(hidden)[1:].cpu()[t.mask])
+            else:
+                logits = model(input_ids=ids, use_cache=False).logits[0].float() / s.policy.temperature
+                out.append(logits[:-1].log_softmax(-1).cpu().gather(1, t.action[:, None])[:, 0][t.mask])
+    return out
+
+
+def _plain(policy: CausalLM | RewardModel) -> Any:
+    return policy._attention(policy._plain_attention) if isinstance(policy, RewardModel) else policy.plain_attention()
+
+
+def _gap(a: list[Tensor], b: list[Tensor]) -> float:
+    """The largest difference; NaN if one is no number."""
+    return float(torch.cat([(x - y).abs() for x, y in zip(a, b, strict=True)]).max())
+
+
+def _tolerance(s: Subject) -> float:
+    """Of rounding: in 32 bits, or in 16."""
+    return 1e-3 if next(s.policy.model.parameters()).dtype == torch.float32 else 0.5
+
+
+def _engine(policy: CausalLM, request: Request, tokens: int) -> list[Any]:
+    made = Engine(policy, slots=4).generate([request], Sampling(max_tokens=tokens), torch.Generator().manual_seed(0))
+    return made[0]
+
+
+@torch.no_grad()
+def _generated(policy: CausalLM, prompt: list[int], tokens: int) -> list[int]:
+    """By `transformers`, without penalties and whatever else the generation config asks for."""
+    kind = type(policy.model.generation_config)
+    config = kind(max_new_tokens=tokens, do_sample=False, eos_token_id=list(policy.eos_ids) or None, pad_token_id=0)
+    with policy.plain_attention():
+        made = policy.model.generate(torch.tensor([prompt], device=policy.device), generation_config=config)
+    return made[0, len(prompt) :].tolist()
+
+
+def _loaded(policy: CausalLM | RewardModel, directory: str) -> CausalLM | RewardModel:
+    dtype = str(next(policy.model.parameters()).dtype).rpartition(".")[2]
+    return type(policy).load(directory, dtype=dtype, device=policy.device)
+
+
+NUMBERS = (finite, embeddings, context, head, packed, neighbours, sampler, greedy, saved)

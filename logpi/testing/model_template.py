@@ -1,0 +1,167 @@
+"""Laws of a chat template: what it makes of thoughts, tools, results, system messages; its limits are said.
+
+Each function's name and docstring are the law's. `TEMPLATE` is their order. Left out: the tokens of rows and prompts (`model_text.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from logpi.calls import STYLES, Call
+from logpi.errors import UserError
+from logpi.rollouts.observations import CALL, Observations
+from logpi.testing.model_text import ASK, CONVERSATIONS, SAY
+from logpi.testing.subject import Finding, Subject, absent, answer, fail, heard, held, said, system, user
+
+__all__ = ["TEMPLATE"]
+
+THOUGHT = "<think>\nlook at the map\n</think>\n\nIt is 4 km."
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "distance",
+        "description": "Distance to a town.",
+        "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
+    },
+}
+MADE = {**CALL, "function": {"name": "distance", "arguments": {"town": "Ulm"}}}
+NO_TEMPLATE = "no chat template"
+
+
+def thinking(s: Subject) -> Finding:
+    """A thought in a demonstration is opened and closed once, also where the template opens it; what the template does is said."""
+    if not s.chats:
+        return absent(NO_TEMPLATE)
+    (row, *_), warned = heard(lambda: s.demonstrated({"prompt": ASK, "completion": THOUGHT}))
+    opened = s.template.prefix(s.template.ids([user(ASK)]))
+    text = opened + s.own(row)
+    tag = opened.strip() or "<think>"
+    if (
+        text.count(tag) != 1
+        or text.count(tag.replace("<", "</").replace("[", "[/")) != 1
+        or "look at the map" not in text
+    ):
+        return fail(f"{THOUGHT!r} is learned as {text!r}")
+    facts = [f"prompts open {opened!r}"] if opened else []
+    if "enable_thinking" in s.tokenizer.get_chat_template():
+        facts.append("--template-options enable_thinking=false switches thoughts off")
+    rows, _ = heard(lambda: s.conversed([user(ASK), answer(THOUGHT), user("And back?"), answer(THOUGHT)]))
+    if len(rows) > 1:
+        facts.append("later turns forget earlier thoughts: a row for each answer")
+    if warned:
+        facts.append(warned)
+    return (
+        said("; ".join(facts))
+        if warned or opened or len(rows) > 1
+        else held("; ".join(facts) or "a thought is text of the answer")
+    )
+
+
+def tools(s: Subject) -> Finding:
+    """Tools reach the model, its calls are of a style that logpi reads, and results are appended to what it has seen."""
+    if not s.chats:
+        return absent(NO_TEMPLATE)
+    limits = list(_tool_limits(s))
+    return said("; ".join(limits)) if limits else held(f"calls are of style {_style(s)}, results are appended")
+
+
+def _tool_limits(s: Subject) -> Iterator[str]:
+    if s.template.ids([user(ASK)], [TOOL]) == s.template.ids([user(ASK)]):
+        yield "the template has no place for tools: describe them in the prompt (native=False)"
+        return
+    if not _style(s):
+        yield f"no style of logpi.calls reads {_called(s)!r}"
+    try:
+        Observations(s.template, [TOOL]).check("tool")
+    except UserError as error:
+        yield str(error)
+
+
+def _called(s: Subject) -> str:
+    """What the template writes for a call of `distance`."""
+    try:
+        asked, whole = (
+            s.text(m, ask, [TOOL])
+            for m, ask in (([user(ASK)], True), ([user(ASK), answer("", tool_calls=[MADE])], False))
+        )
+    except Exception as error:  # whatever the template's author thought of
+        return f"nothing ({' '.join(str(error).split())[:80]})"
+    same = next((i for i, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), min(len(asked), len(whole)))
+    return whole[same:].partition(s.template.end_text)[0] if s.template.end_text else whole[same:]
+
+
+def _style(s: Subject) -> str:
+    """The style that reads what the template writes for a call; "" if none does."""
+    text = _called(s)
+    return next(
+        (name for name, style in STYLES.items() if style().parse(text, [TOOL]) == [Call("distance", {"town": "Ulm"})]),
+        "",
+    )
+
+
+def observations(s: Subject) -> Finding:
+    """Prompt, answer and what the user says then are the template's tokens of the whole, so that nothing sampled is tokenised again."""
+    if not s.chats:
+        return held("plain text is appended")
+    observe, more = Observations(s.template), [dict(user("And back?"))]
+    try:
+        observe.check("user")
+    except UserError as error:
+        return said(str(error))
+    row = s.conversed([user(ASK), answer(SAY)])[0]
+    seen = row.obs[
+        : int(row.mask.nonzero().max()) + 2
+    ].tolist()  # up to the end of the answer, as the template writes it
+    ids, written = [*seen, *observe(more, s.end).ids], s.written([user(ASK), answer(SAY), *more], ask=True)
+    if ids == written:
+        return held("token by token what the template makes of the whole")
+    if not s.template.ends_turns:
+        return said(
+            f"the template writes no end of a turn: {s.template.end_text} stands between an answer and what follows it"
+        )
+    return fail(f"{s.decoded(ids)!r} goes on where the template writes {s.decoded(written)!r}")
+
+
+def system_message(s: Subject) -> Finding:
+    """A system message stands in the prompt, or its refusal is known."""
+    if not s.chats:
+        return absent(NO_TEMPLATE)
+    messages = [system("Be brief."), user(ASK)]
+    reason = s.refusal(messages)
+    if reason:
+        return said(f"the template refuses a system message: {reason}")
+    if "Be brief." not in s.decoded(s.template.ids(messages)):
+        return said("the template passes a system message over: the model would not know of it")
+    return held("accepted")
+
+
+def roles(s: Subject) -> Finding:
+    """Two messages of one role in a row are written, or their refusal is known."""
+    if not s.chats:
+        return absent(NO_TEMPLATE)
+    reason = s.refusal([user(ASK), user("And back?")])
+    return said(f"roles must alternate: {reason}") if reason else held("two questions in a row are written")
+
+
+def marks(s: Subject) -> Finding:
+    """Where the template marks answers itself ({% generation %}), the end token is learned with them."""
+    if not s.chats or not s.template.marks():
+        return absent("the template has no {% generation %}")
+    rows, warned = heard(lambda: s.conversed(CONVERSATIONS["three turns"]))
+    count = sum(s.own(r).count(s.template.end_text) for r in rows)
+    if count != 3:
+        return fail(f"of three answers {count} learn to stop: {s.own(rows[0])!r}")
+    return said(warned) if warned else held("they cover the end of a turn")
+
+
+def options(s: Subject) -> Finding:
+    """The template's variables can be set."""
+    if not s.chats:
+        return absent(NO_TEMPLATE)
+    own = r"messages|tools|documents|add_generation_prompt|bos_token|eos_token|raise_exception|strftime_now|namespace|loop|range"
+    names = set(re.findall(r"\b(\w+) is (?:not )?defined", s.tokenizer.get_chat_template())) - set(own.split("|"))
+    return held(f"--template-options {' '.join(sorted(names))}") if names else absent("it has none")
+
+
+TEMPLATE = (thinking, tools, observations, system_message, roles, marks, options)

@@ -1,0 +1,190 @@
+"""What laws are about, and what they find: the model, what logpi makes of messages, what `transformers` makes of them.
+
+Left out: the laws (`model_text.py`, `model_numbers.py`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeVar, cast
+
+from logpi.envs.rows import Row, Split
+from logpi.errors import UserError
+from logpi.policies.causal_lm import CausalLM
+from logpi.policies.chat_template import ChatTemplate, Message
+from logpi.policies.reward_model import RewardModel
+from logpi.rewards import Rewards
+from logpi.rollouts.demonstrations import Demonstrations, Learn
+from logpi.rollouts.pairs import read_pairs
+from logpi.rollouts.text import Chat
+from logpi.types import Trajectory
+
+__all__ = [
+    "LONG",
+    "Finding",
+    "Subject",
+    "Verdict",
+    "absent",
+    "answer",
+    "fail",
+    "heard",
+    "held",
+    "said",
+    "system",
+    "user",
+]
+
+T = TypeVar("T")
+LONG = 1 << 20  # tokens: no row of a law is cut
+
+
+class Verdict(Enum):
+    """SAID: the law holds within a limit of the model that a user should know."""
+
+    OK = "ok"
+    FAIL = "FAIL"
+    SAID = "said"
+    ABSENT = "not applicable"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict, and a line that says what was seen."""
+
+    verdict: Verdict
+    detail: str
+
+
+def held(detail: str) -> Finding:
+    """The law holds."""
+    return Finding(Verdict.OK, detail)
+
+
+def fail(detail: str) -> Finding:
+    """The law is broken."""
+    return Finding(Verdict.FAIL, detail)
+
+
+def said(detail: str) -> Finding:
+    """The law holds within a limit."""
+    return Finding(Verdict.SAID, detail)
+
+
+def absent(detail: str) -> Finding:
+    """There is nothing to hold."""
+    return Finding(Verdict.ABSENT, detail)
+
+
+def user(content: str) -> Message:
+    """A user's message."""
+    return {"role": "user", "content": content}
+
+
+def answer(content: str, **more: Any) -> Message:
+    """An assistant's message."""
+    return {"role": "assistant", "content": content, **more}
+
+
+def system(content: str) -> Message:
+    """A system message."""
+    return {"role": "system", "content": content}
+
+
+def heard(make: Callable[[], T]) -> tuple[T, str]:
+    """What `make()` returns, and what was warned of meanwhile; "" for nothing."""
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        made = make()
+    return made, "; ".join(dict.fromkeys(str(w.message) for w in record))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A task of one row."""
+
+    row: Row
+    name: str = "laws"
+
+    @property
+    def reward(self) -> Rewards:
+        raise NotImplementedError("nothing is judged")
+
+    def rows(self, split: Split = "train", seed: int = 0) -> Sequence[Row]:
+        return [self.row]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under test."""
+
+    policy: CausalLM | RewardModel
+
+    @property
+    def template(self) -> ChatTemplate:
+        return self.policy.template
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.policy.tokenizer
+
+    @property
+    def chats(self) -> bool:
+        """It has a chat template."""
+        return self.tokenizer.chat_template is not None
+
+    @property
+    def end(self) -> int:
+        """The token that ends an answer. Raises UserError if there is none."""
+        if self.template.end_id is None:
+            raise UserError("answers have no end token: choose one with --end-token")
+        return self.template.end_id
+
+    # What transformers makes of messages; both raise whatever the template raises
+
+    def written(self, messages: Sequence[Message], ask: bool = False, tools: Any = None) -> list[int]:
+        """Token ids."""
+        return list(self._apply(messages, ask, tools, tokenize=True, return_dict=False))
+
+    def text(self, messages: Sequence[Message], ask: bool = False, tools: Any = None) -> str:
+        """Text."""
+        return self._apply(messages, ask, tools, tokenize=False)
+
+    def _apply(self, messages: Sequence[Message], ask: bool, tools: Any, **how: Any) -> Any:
+        return self.tokenizer.apply_chat_template(
+            [dict(m) for m in messages], tools=tools, add_generation_prompt=ask, **how, **self.template.options
+        )
+
+    def refusal(self, messages: Sequence[Message]) -> str:
+        """Why the template does not take the messages; "" if it does."""
+        try:
+            self.text(messages)
+        except Exception as error:  # templates raise whatever their author thought of
+            return " ".join(str(error).split())[:120] or type(error).__name__
+        return ""
+
+    # What logpi makes of them
+
+    def demonstrated(self, row: Row, learn: Learn = "assistant") -> list[Trajectory]:
+        """The rows that supervised fine-tuning makes of a demonstration."""
+        chat = Chat(wrap=self.chats)
+        made = Demonstrations(cast(CausalLM, self.policy), _Rows(row), rows=1, max_length=LONG, chat=chat, learn=learn)
+        return made._rows(row, 0)
+
+    def conversed(self, messages: Sequence[Message], learn: Learn = "assistant") -> list[Trajectory]:
+        """The same of a whole conversation."""
+        return self.demonstrated({"prompt": messages[:-1], "messages": list(messages)}, learn)
+
+    def preferred(self, row: Row, whole: bool = False) -> tuple[Trajectory, ...]:
+        """The two rows of a preference pair."""
+        return read_pairs(self.policy, [row], max_length=LONG, chat=Chat(wrap=self.chats), whole=whole).groups[0]
+
+    def decoded(self, ids: Sequence[int]) -> str:
+        """Tokens as text, control tokens too."""
+        return self.tokenizer.decode(list(ids))
+
+    def own(self, row: Trajectory) -> str:
+        """What is learned of a row."""
+        return self.decoded(row.action[row.mask].tolist())
