@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from logpi.calls import STYLES, Call
+from logpi.calls.templates import style_of_template, unread
 from logpi.errors import UserError
 from logpi.rollouts.observations import CALL, Observations
 from logpi.testing.model_text import ASK, CONVERSATIONS, SAY
@@ -62,42 +62,22 @@ def tools(s: Subject) -> Finding:
     """Tools reach the model, its calls are of a style that logpi reads, and results are appended to what it has seen."""
     if not s.chats:
         return absent(NO_TEMPLATE)
-    limits = list(_tool_limits(s))
-    return said("; ".join(limits)) if limits else held(f"calls are of style {_style(s)}, results are appended")
+    if limits := list(_tool_limits(s)):
+        return said("; ".join(limits))
+    style = style_of_template(lambda messages, known: s.text(messages, False, known))
+    return held(f"calls are read{f', of style {style}' if style else ''}, results are appended")
 
 
 def _tool_limits(s: Subject) -> Iterator[str]:
     if s.template.ids([user(ASK)], [TOOL]) == s.template.ids([user(ASK)]):
         yield "the template has no place for tools: describe them in the prompt (native=False)"
         return
-    if not _style(s):
-        yield f"no style of logpi.calls reads {_called(s)!r}"
+    if form := unread(lambda messages, known: s.text(messages, False, known)):
+        yield f"its calls cannot be read: {form}"
     try:
         Observations(s.template, [TOOL]).check("tool")
     except UserError as error:
         yield str(error)
-
-
-def _called(s: Subject) -> str:
-    """What the template writes for a call of `distance`."""
-    try:
-        asked, whole = (
-            s.text(m, ask, [TOOL])
-            for m, ask in (([user(ASK)], True), ([user(ASK), answer("", tool_calls=[MADE])], False))
-        )
-    except Exception as error:  # whatever the template's author thought of
-        return f"nothing ({' '.join(str(error).split())[:80]})"
-    same = next((i for i, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), min(len(asked), len(whole)))
-    return whole[same:].partition(s.template.end_text)[0] if s.template.end_text else whole[same:]
-
-
-def _style(s: Subject) -> str:
-    """The style that reads what the template writes for a call; "" if none does."""
-    text = _called(s)
-    return next(
-        (name for name, style in STYLES.items() if style().parse(text, [TOOL]) == [Call("distance", {"town": "Ulm"})]),
-        "",
-    )
 
 
 def observations(s: Subject) -> Finding:
