@@ -30,11 +30,12 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union
 
-from logpi.errors import UserError
+from logpi.errors import UserError, one_line
 
-__all__ = ["changeable", "did_you_mean", "from_json", "given", "option", "parse", "to_json"]
+__all__ = ["LARGEST", "changeable", "did_you_mean", "from_json", "given", "option", "parse", "restored", "to_json"]
 
 T = TypeVar("T")
+LARGEST = 2**31 - 1  # of whole numbers: what torch, NumPy and Gymnasium all take, as a seed say
 Choices = Sequence[str] | Callable[[], Sequence[str]]
 
 
@@ -46,10 +47,11 @@ def option(
     positional: bool = False,
     least: float | None = None,
     above: float | None = None,
+    most: float | None = None,
     changeable: bool = False,
     saved: bool = True,
 ) -> Any:
-    """A dataclass field with what the command line says about it.
+    """A dataclass field with what the command line says about it. Every number of a command needs `least` or `above`.
 
     Args:
         default: as for a field; left out, the option must be given.
@@ -57,12 +59,13 @@ def option(
         choices: allowed values, or a function that returns them (called only when a value is read, or for `--help`).
         nargs: argparse's, for tuples: "*" (the usual), "+" (at least one), or a number.
         positional: given without its name (`logpi describe NAME`).
-        least, above: bounds of a number, the first included, the second not.
+        least, above: lower bounds of a number, the first included, the second not.
+        most: upper bound, included. Left out beside a lower one: `LARGEST` for a whole number, else any that is finite.
         changeable: a run that is gone on with may be given another value (`changeable`).
         saved: part of what a run is (`to_json`); False: of one call alone, such as `--resume`.
     """
     metadata = dict(help=help, choices=choices, nargs=nargs, positional=positional, least=least)
-    metadata |= dict(above=above, changeable=changeable, saved=saved)
+    metadata |= dict(above=above, most=most, changeable=changeable, saved=saved)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -95,13 +98,18 @@ def _number(text: str) -> float:
     return number
 
 
+def _text(text: str) -> str:
+    text.encode()  # bytes of the command line that are no UTF-8 are halves of characters, which no tokenizer takes
+    return text
+
+
 def _boolean(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
 # type -> (how its text is read, what it is called in a mistake, and in `--help`)
 _READ: dict[type, tuple[Callable[[str], Any], str, str]] = {
-    str: (str, "text", "TEXT"),
+    str: (_text, "UTF-8 text", "TEXT"),
     int: (_integer, "a whole number", "N"),
     float: (_number, "a number", "X"),
     bool: (_boolean, "true or false", "BOOL"),
@@ -135,7 +143,7 @@ class _Kind:
         try:
             return read(text)
         except (ValueError, KeyError, OverflowError):
-            raise ValueError(f"{text!r} is not {expected}") from None
+            raise ValueError(f"{text[:60]!r} is not {expected}") from None
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,7 @@ class _Option:
     positional: bool
     least: float | None
     above: float | None
+    most: float | None
     changeable: bool
     saved: bool
 
@@ -169,12 +178,21 @@ class _Option:
         value, allowed = self.kind.read(text), self.allowed()
         if allowed is not None and value is not None and value not in allowed:
             hint = did_you_mean(text, map(str, allowed)) or f"; one of: {', '.join(map(str, allowed))}"
-            raise ValueError(f"unknown value {text!r}{hint}")
-        if self.least is not None and value is not None and value < self.least:
-            raise ValueError(f"must be at least {self.least:g}, not {text}")
-        if self.above is not None and value is not None and value <= self.above:
-            raise ValueError(f"must be above {self.above:g}, not {text}")
+            raise ValueError(f"unknown value {text[:60]!r}{hint}")
+        if isinstance(value, int | float) and (self.least is not None or self.above is not None):
+            self._check_range(value, text[:60])
         return value
+
+    def _check_range(self, value: float, text: str) -> None:
+        most = LARGEST if self.most is None and isinstance(value, int) else self.most
+        if self.above is not None and value <= self.above:
+            raise ValueError(f"must be above {self.above:g}, not {text}")
+        if self.least is not None and value < self.least:
+            raise ValueError(f"must be at least {self.least:g}, not {text}")
+        if most is not None and value > most:
+            raise ValueError(f"must be at most {most:.10g}, not {text}")
+        if most is None and math.isinf(value):
+            raise ValueError(f"must be finite, not {text}")
 
     def shown(self) -> str:
         """The help text: what it does, what it may be, what it is when left out. A `%` is argparse's own."""
@@ -244,8 +262,8 @@ class _Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf)")  # argparse's own does not know -1e-3
 
     def error(self, message: str) -> NoReturn:
-        line = " ".join(message.split())
-        print(f"{self.prog}: {line.removeprefix('argument ')} (see {self.prog} --help)", file=sys.stderr)
+        line = one_line(message.removeprefix("argument "))
+        print(f"{self.prog}: {line} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -282,7 +300,9 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str = "") -
     """
     parser, options = _Parser(prog=prog, description=description, formatter_class=_formatter), _options(cls)
     words = _given(parser, options, argv)
-    missing = [o.name.upper() if o.positional else o.flag for o in options if o.required and o.name not in words]
+    missing = [
+        o.name.upper() if o.positional else o.flag for o in options if o.required and words.get(o.name, "") == ""
+    ]
     if missing:
         parser.error(f"{' and '.join(missing)} must be given")
     try:
@@ -353,6 +373,11 @@ def from_json(cls: type[T], saved: Mapping[str, Any]) -> T:
         return cls(**values)
     except ValueError as error:  # from the dataclass's own checks
         raise UserError(f"saved arguments: {error}") from None
+
+
+def restored(cls: type, name: str, value: Any) -> Any:
+    """One saved argument, by its name. Raises UserError as `from_json`."""
+    return _restored(next(o for o in _options(cls) if o.name == name), value)
 
 
 def _restored(option: _Option, value: Any) -> Any:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from logpi.errors import UserError
+from logpi.errors import UserError, one_line
 
 __all__ = ["COMMANDS", "main"]
 
@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from logpi.arguments import did_you_mean
 
         print(
-            f"logpi: unknown command {argv[0]!r}{did_you_mean(argv[0], COMMANDS)} (see logpi --help)", file=sys.stderr
+            f"logpi: unknown command {argv[0][:60]!r}{did_you_mean(argv[0], COMMANDS)} (see logpi --help)",
+            file=sys.stderr,
         )
         return 2
     return _shown(lambda words: _run(argv[0], words), argv[1:])
@@ -95,7 +96,7 @@ def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     try:
         return command(argv)
     except UserError as error:
-        print(f"logpi: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"logpi: {one_line(error)}", file=sys.stderr)
         return error.code
     except BrokenPipeError:  # the reader of a pipe has gone, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

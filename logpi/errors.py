@@ -1,11 +1,13 @@
-"""The kinds of error that are shown to a user as one line.
+"""The kinds of error that are shown to a user as one line, and that line.
 
 Anything else that is raised is a fault of the library and keeps its traceback.
 """
 
 from __future__ import annotations
 
-__all__ = ["RunError", "Stopped", "UserError"]
+__all__ = ["RunError", "Stopped", "UserError", "one_line"]
+
+SHOWN = 600  # characters
 
 
 class UserError(Exception):
@@ -31,3 +33,13 @@ class Stopped(UserError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def one_line(text: object) -> str:
+    """A message as it is shown: on one line, without its middle where that is somebody's whole prompt.
+
+    >>> one_line("no file\\n  called x")
+    'no file called x'
+    """
+    line = " ".join(str(text).split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN // 2]} … {line[-SHOWN // 2 :]}"

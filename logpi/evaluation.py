@@ -98,7 +98,7 @@ def samples_of(record: Record) -> list[Sample]:
 def measures(records: Sequence[Record], ks: Sequence[int] = ()) -> dict[str, list[float]]:
     """One value for each item: pass@k and maj@k at `ks` (default 1, 2, 4, … and all), greedy, and the lenient ones.
 
-    Rewards beyond the first are means by their names, a missing verdict 0. With a scorer also best_of@k and weighted_maj@k, and judge_best@k: the score itself of the best of k.
+    Rewards beyond the first are means by their names, of the items to which they gave a verdict; none where there is none. With a scorer also best_of@k and weighted_maj@k, and judge_best@k: the score itself of the best of k.
 
     Raises:
         ValueError: a k larger than the number of samples.
@@ -119,7 +119,8 @@ def measures(records: Sequence[Record], ks: Sequence[int] = ()) -> dict[str, lis
     if sampled[0].get("lenient") is not None:
         out["lenient_pass@1"] = [fmean(r["lenient"]) for r in sampled]
     for name in [n for n in list(sampled[0].get("rewards", [{}])[0])[1:] if n != "lenient"]:
-        out[name] = [fmean(part[name] or 0.0 for part in r["rewards"]) for r in sampled]
+        verdicts = [[part[name] for part in r["rewards"] if part[name] is not None] for r in sampled]
+        out |= {name: means} if (means := [fmean(v) for v in verdicts if v]) else {}
     if greedy:
         out["greedy"] = [float(r["right"][0]) for r in greedy]
         if greedy[0].get("lenient") is not None:

@@ -25,6 +25,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What a part of the library may import of the others when it is loaded. Left to right, nothing points back.
 MAY_IMPORT = {
     "errors": set(),
+    "hub": set(),
     "kinds": set(),
     "types": set(),
     "calls": set(),
@@ -39,10 +40,10 @@ MAY_IMPORT = {
     "update": {"batching", "objectives", "ops", "optimizers", "tally", "types"},
     "algorithms": {"kinds", "objectives", "ops", "preferences", "selection", "types", "update"},
     "learner": {"algorithms", "batching", "objectives", "ops", "optimizers", "types", "update"},
-    "policies": {"calls", "errors", "ops", "types"},
+    "policies": {"calls", "errors", "hub", "ops", "types"},
     "sandbox": set(),
     "rewards": {"calls", "errors", "sandbox", "types"},
-    "envs": {"calls", "errors", "kinds", "ops", "rewards", "sandbox", "types"},
+    "envs": {"calls", "errors", "hub", "kinds", "ops", "rewards", "sandbox", "types"},
     "rollouts": {"batching", "calls", "envs", "errors", "ops", "policies", "rewards", "selection", "types"},
     "rejection": {"envs", "errors", "rewards", "rollouts", "runs"},
     "comparisons": {"batching", "envs", "errors", "evaluation", "policies", "rewards", "rollouts", "types"},

@@ -168,6 +168,14 @@ def test_chat_answers_from_a_pipe(model):
     assert done.returncode == 0 and len(done.stdout.splitlines()) >= 1, done.stderr
 
 
+def test_chat_takes_bytes_that_are_no_text(model):
+    done = subprocess.run(
+        [sys.executable, "-m", "logpi", "chat", "--model", str(model), "--max-completion-length", "4"],
+        input=b"12\xff+13=\n", capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.count(b"\n") == 1, done.stderr
+
+
 @pytest.mark.parametrize(("error", "says"), [
     (FloatingPointError("the weights have diverged"), "lower learning rate"),
     (ModuleNotFoundError("No module named 'gymnasium'", name="gymnasium"), "pip install 'logpi[control]'"),

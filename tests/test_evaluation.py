@@ -115,6 +115,23 @@ def test_rows_with_categories_instead_of_levels_are_measured_by_them():
     )
 
 
+def test_a_reward_that_never_applied_is_no_zero():
+    """The mean is over what has a verdict; of none there is no number, and the table says so."""
+    from logpi.recipes.evaluate import _results, _table
+    from logpi.recipes.items import Items
+
+    def judged(item: int, level: int, *verdicts: float | None) -> dict:
+        rewards = [{"right": 1.0, "tidy": v, "never": None} for v in verdicts]
+        return record([True] * len(verdicts), level=level, item=item) | {"rewards": rewards}
+
+    records = [judged(0, 1, 0.5, None), judged(1, 1, 1.0, 0.0), judged(2, 2, None, None)]
+    found = measures(records)
+    assert found["tidy"] == [0.5, 0.5] and "never" not in found and found["pass@1"] == [1.0] * 3
+    results = _results(records, Items([{}] * 3, rewards(["exact"])), {}, ())
+    assert results["numbers"]["tidy"]["items"] == 2 and "never" not in results["numbers"]
+    assert [line for line in _table(results).splitlines() if line.startswith("tidy")][0].split()[-2:] == ["0.5000", "–"]
+
+
 def test_measures_are_functions_of_the_records():
     records = [
         record([True, False], ["4", "5"], [0.0, 1.0], [True, True], level=2),

@@ -1,4 +1,5 @@
-"""Rows from the user's own data: JSONL, JSON, CSV (each also .gz), Parquet, a directory of these, or a hub data set.
+"""Rows from the user's own data: JSONL, JSON, CSV (each also .gz), Parquet, a directory of these, what `save_to_disk`
+of `datasets` wrote, or a hub data set.
 
 Every known layout is brought to one (`Row`), and every row is checked, before any work is done:
 
@@ -14,20 +15,17 @@ that do not fit into memory.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from logpi.calls.messages import from_arrow
 from logpi.envs.conversation import ended, in_one_form, messages_of, says, spoken
+from logpi.envs.files import SUFFIXES, is_single, read_raw
 from logpi.envs.pairs import implicit_prompt
 from logpi.envs.rows import PlacedRow, Row, Split, check_split, in_test
 from logpi.rewards import NAMES as REWARDS
@@ -36,135 +34,10 @@ from logpi.rewards.text import final_answer, last_boxed
 
 __all__ = ["SUFFIXES", "FileTask", "load_rows", "read_raw"]
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _PROMPTS = ("prompt", "question", "problem")
 _ANSWERS = ("answer", "solution", "ground_truth")
 _GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
 _THOUSANDS = re.compile(r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")  # 1,234, but neither 3,5 nor 1,2,345
-
-
-# Reading: files to plain dicts, each with the place where it stands.
-
-
-def _open(path: Path) -> io.TextIOBase:
-    opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
-
-
-def _text(where: str, row: Any, suspect: bool) -> tuple[str, Any]:
-    """The row with its place; refused if an escape in it (`\\ud83d` alone) is half of a character, which no tokenizer takes."""
-    try:
-        if suspect:
-            json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = str(error.object[error.start : error.start + 1]).encode("ascii", "backslashreplace").decode()
-        raise ValueError(f"{where}: {half} alone is half of a character (a torn emoji, say): repair the text") from None
-    return where, row
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield _text(f"{path}, line {number}", json.loads(line), "\\ud" in line.lower())
-            except (json.JSONDecodeError, RecursionError) as error:
-                problem = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
-                raise ValueError(f"{path}, line {number}: not valid JSON ({problem}): {line.strip()[:60]!r}") from None
-
-
-def _json(path: Path) -> Iterator[tuple[str, Any]]:
-    """A list of objects; or, as many files named .json are, one object a line."""
-    with _open(path) as file:
-        start = file.read(1_000).lstrip()[:1]
-    if start != "[":
-        yield from _json_lines(path)
-        return
-    with _open(path) as file:
-        try:
-            rows = json.load(file)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path}: not valid JSON: {error}") from None
-    yield from (_text(f"{path}, row {i}", row, True) for i, row in enumerate(rows, 1))
-
-
-def _csv(path: Path) -> Iterator[tuple[str, Any]]:
-    csv.field_size_limit(2**31 - 1)
-    with _open(path) as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row:
-                raise ValueError(f"{where}: more fields than the header has; quote those that hold a comma")
-            yield where, row
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
-    yield from ((f"{path}, row {i}", from_arrow(row)) for i, row in enumerate(rows, 1))
-
-
-def _hub(name: str, split: str) -> Iterator[tuple[str, Any]]:
-    import datasets
-
-    repository, _, subset = name.partition(":")
-    try:
-        rows = datasets.load_dataset(repository, subset or None, split=split)
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"{name}: no such file or directory here, and as a hub data set it fails: {reason[0]}"
-        ) from None
-    yield from ((f"{name}, row {i}", from_arrow(dict(row))) for i, row in enumerate(rows, 1))
-
-
-_READERS = {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}
-
-
-def _kind(path: Path) -> str:
-    return Path(path.stem).suffix.lower() if path.suffix == ".gz" else path.suffix.lower()
-
-
-def _read(path_or_name: str, split: str) -> Iterator[tuple[str, Any]]:
-    path = Path(path_or_name).expanduser()
-    if path.is_dir():
-        path = _in_directory(path, split)
-    if not path.exists() and (_kind(path) in _READERS or not re.fullmatch(r"[\w.-]+/[\w.:-]+", path_or_name)):
-        raise ValueError(f"{path_or_name}: no such file")
-    if not path.exists():
-        return _hub(path_or_name, split)
-    if _kind(path) not in _READERS:
-        raise ValueError(f"{path}: cannot tell its format; name it with one of {', '.join(SUFFIXES)} (also .gz)")
-    return _READERS[_kind(path)](path)
-
-
-def _readable(name: str, rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """`rows`, with what makes a file unreadable said in one line."""
-    try:
-        yield from rows
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first") from None
-    except (OSError, EOFError, csv.Error) as error:
-        raise ValueError(f"{name}: cannot be read: {error}") from None
-
-
-def _in_directory(path: Path, split: str) -> Path:
-    """The file of `split` in a directory: `train.jsonl`, `test.parquet`, `train-00000-of-00001.parquet`, …"""
-    found = sorted(f for f in path.iterdir() if f.name.startswith(split) and _kind(f) in _READERS)
-    if len(found) != 1:
-        names = ", ".join(f.name for f in found) or "none"
-        raise ValueError(f"{path}: expected one file named {split}.jsonl (.json, .csv, .parquet), found {names}")
-    return found[0]
-
-
-# Shaping: a plain dict of any known layout to a Row.
 
 
 def _rename(row: Row, columns: Mapping[str, str], where: str) -> Row:
@@ -250,20 +123,6 @@ def _label(row: Row, where: str) -> Row:
     return {"label": names[row["label"].lower()]}
 
 
-def read_raw(path_or_name: str, split: str = "train") -> Iterator[tuple[str, Any]]:
-    """Each row as it stands, with its place ("rows.jsonl, line 3"): of a file, of a directory's split, of a hub data set.
-
-    Raises:
-        ValueError: a missing file, one that cannot be read, or one without rows.
-    """
-    rows = _readable(path_or_name, _read(path_or_name, split))
-    first = next(rows, None)
-    if first is None:
-        raise ValueError(f"{path_or_name}: no rows")
-    yield first
-    yield from rows
-
-
 def load_rows(
     path_or_name: str,
     split: str = "train",
@@ -287,6 +146,8 @@ def load_rows(
     for where, raw in read_raw(path_or_name, split):
         row = _shape(reshape(raw, where), columns or {}, where)
         missing = [n for n in need if n not in row]
+        if missing and missing[0] in raw:
+            raise ValueError(f"{where}: nothing in the column {missing[0]!r}")
         if missing:
             raise ValueError(
                 f"{where}: no column {missing[0]!r}; found: {', '.join(map(str, raw))}; "
@@ -351,7 +212,7 @@ class FileTask:
     @property
     def _is_split(self) -> bool:
         """True if train and test rows come from different places."""
-        return self.test_path is not None or not Path(self.path).expanduser().is_file()
+        return self.test_path is not None or not is_single(self.path)
 
     @cached_property
     def _all(self) -> list[Row]:

@@ -333,6 +333,9 @@ def make_env(name: str, repeat: int = 1, **options: Any) -> gym.Env:
     """
     import logpi.envs.gridworld  # noqa: F401  registers ours
 
+    module, colon, _ = name.rpartition(":")
+    if colon and not all(part.isidentifier() for part in module.split(".")):
+        raise UserError(f"no environment {name!r}: in front of the colon stands a module that can be imported")
     try:
         env = gym.make(name, disable_env_checker=True, **options)
         if env.spec is None or env.spec.max_episode_steps is None:
@@ -342,6 +345,8 @@ def make_env(name: str, repeat: int = 1, **options: Any) -> gym.Env:
         extra = next((v for k, v in _EXTRAS.items() if k in str(error)), None)
         what = f"pip install 'gymnasium[{extra}]'" if extra else str(error).splitlines()[0]
         raise UserError(f"{name} is not installed: {what}") from None
+    except ModuleNotFoundError as error:
+        raise UserError(f"no environment {name!r}: {error}") from None
     except (gym.error.UnregisteredEnv, gym.error.Error) as error:
         if name.startswith("ALE/") and "ALE/Pong-v5" not in gym.registry:  # its package registers its ids
             raise UserError(f"{name} is not installed: pip install 'gymnasium[atari]'") from None

@@ -12,24 +12,21 @@ Left out: what a model is asked (`causal_lm.py`, `reward_model.py`), and the rew
 from __future__ import annotations
 
 import json
-import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 
+from logpi.hub import check_model
 from logpi.policies import files
 
 __all__ = ["four_bits", "load_model", "load_tokenizer", "place", "quiet", "read", "refuse_unembedded"]
 
 PLACES = {"cpu", "cuda"}  # kinds of devices that models are known to run on
-WAIT = 3.0  # seconds for the hub to answer
 KINDS = {
     "AutoModelForCausalLM": "a causal language model",
     "AutoModelForSequenceClassification": "one that a reward model can be made of",
@@ -298,27 +295,10 @@ def _place(path: str | Path) -> tuple[str, dict[str, str]]:
         if len(files) > 1:
             raise ValueError(f"{path} holds {len(files)} GGUF files; name one, such as {files[0]}")
         return str(local), {"gguf_file": files[0].name}
-    name = str(path)
-    if local.exists() or name.startswith((".", "/", "~", "runs/")) or name.endswith(".gguf") or name.count("/") > 1:
+    if local.exists() or str(path).startswith("runs/") or local.suffix == ".gguf":
         raise ValueError(f"no model at {path}: give a directory, a .gguf file, or a name on the Hugging Face hub")
-    _refuse_unreachable(name)
-    return name, {}
-
-
-def _refuse_unreachable(name: str) -> None:
-    """A name on the hub that is not in its cache takes half a minute to fail without a network. Raises ValueError at once."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    hub = urlsplit(constants.ENDPOINT)
-    try:
-        if constants.HF_HUB_OFFLINE:
-            raise OSError
-        if not isinstance(try_to_load_from_cache(name, "config.json"), str) and not getproxies():
-            socket.create_connection((hub.hostname, hub.port or 443), timeout=WAIT).close()
-    except OSError:
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
-            return
-        raise ValueError(f"there is no directory {name!r}, and the Hugging Face hub cannot be reached") from None
+    check_model(str(path))
+    return str(path), {}
 
 
 def _line(error: Exception) -> str:

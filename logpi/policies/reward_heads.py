@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from logpi.hub import check_model
 from logpi.policies import files
 
 __all__ = ["RewardHead", "head_of"]
@@ -109,6 +110,7 @@ def _directory(path: str | Path) -> Path | None:
         return local
     if local.exists():
         return None
+    check_model(str(path))
     from huggingface_hub import snapshot_download
 
     try:

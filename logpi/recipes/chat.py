@@ -5,6 +5,7 @@ Left out: tools, and keeping what was said.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,10 @@ __all__ = ["ChatWith", "main"]
 class ChatWith(ModelArguments):
     """Arguments of `logpi chat`."""
 
-    temperature: float = option(0.7, help="of sampling; 0 takes the likeliest token each time", least=0)
-    top_p: float = option(0.95, help="sample from the likeliest tokens of this total probability")
-    max_completion_length: int = option(512, help="tokens after which an answer is cut off", least=1)
-    seed: int = option(0, help="of sampling")
+    temperature: float = option(0.7, help="of sampling; 0 takes the likeliest token each time", least=0, most=1000)
+    top_p: float = option(0.95, help="sample from the likeliest tokens of this total probability", above=0, most=1)
+    max_completion_length: int = option(512, help="tokens after which an answer is cut off", least=1, most=2**24)
+    seed: int = option(0, help="of sampling", least=0)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,11 +32,13 @@ def main(argv: Sequence[str]) -> int:
 
     from logpi.rollouts.engine import Engine, Request, Sampling
 
-    greedy = a.temperature == 0
+    greedy = a.temperature < 1e-3
     with mistakes():
-        policy = a.load(temperature=a.temperature or 1.0)
+        policy = a.load(temperature=1.0 if greedy else a.temperature)
         template = a.template(policy)
         sampling = Sampling(top_p=a.top_p, max_tokens=a.max_completion_length)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # half a character, which no tokenizer takes
     engine, generator = Engine(policy, slots=1), torch.Generator().manual_seed(a.seed)
     history: list[dict[str, str]] = []
     while (line := _line()) is not None:

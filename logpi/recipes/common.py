@@ -6,6 +6,7 @@ Left out: what a job does (each recipe's `run`), and the run's directory itself 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ __all__ = [
     "base_model",
     "drawn",
     "finish",
+    "home",
     "mistakes",
     "opened",
     "placed",
@@ -68,14 +70,20 @@ class ModelArguments:
     )
 
     template_options: tuple[str, ...] = option(
-        (), help="variables of the chat template, e.g. enable_thinking=false (a row's chat_template_kwargs win)", nargs="*"
+        (),
+        help="variables of the chat template, e.g. enable_thinking=false (a row's chat_template_kwargs win)",
+        nargs="*",
     )
-    end_token: str = option("", help="the token that ends an answer (default: the one with which the chat template ends a turn)")
+    end_token: str = option(
+        "", help="the token that ends an answer (default: the one with which the chat template ends a turn)"
+    )
 
     def load(self, **options: Any) -> CausalLM:
         from logpi.policies.causal_lm import CausalLM
 
-        return CausalLM.load(self.model, **self.loading(), **self.ending(), **options)
+        policy = CausalLM.load(self.model, **self.loading(), **self.ending(), **options)
+        _ = policy.template  # an --end-token that is none is said now
+        return policy
 
     def ending(self) -> dict[str, Any]:
         """What the chat template is applied with, and what ends an answer."""
@@ -104,7 +112,7 @@ class RunArguments:
     """Where the run goes."""
 
     out: Path | None = option(None, help="the run's directory (default: runs/COMMAND-1, -2, …)")
-    seed: int = option(0, help="of data, sampling and shuffling")
+    seed: int = option(0, help="of data, sampling and shuffling", least=0)
     save_every: int = option(20, help="steps between checkpoints", least=1, changeable=True)
     trackers: tuple[str, ...] = option(
         (), help="besides JSON lines and TensorBoard: wandb, trackio, mlflow", nargs="*", changeable=True
@@ -120,10 +128,12 @@ class RunArguments:
 
 @contextmanager
 def mistakes() -> Iterator[None]:
-    """While a job is set up, a ValueError is a user's mistake: one line, no traceback."""
+    """While a job is set up, a ValueError or a file that cannot be had is a user's mistake: one line, no traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
 
 
@@ -175,11 +185,40 @@ def placed(device: str) -> str:
 
 
 def available(arguments: RunArguments) -> None:
-    """Refuse an --out that is taken, before anything is loaded."""
+    """Refuse an --out that is taken or cannot be made, and trackers that are not there, before anything is loaded."""
     from logpi.runs.directory import refuse_taken
+    from logpi.runs.trackers import check
 
+    check(arguments.trackers)
     if arguments.resume is None and arguments.out is not None:
         refuse_taken(arguments.out)
+
+
+def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
+    """The directory of a chain of jobs, say a demonstration's: a new one, or the one that was stopped, to go on with.
+
+    Args:
+        free: arguments that may be others than it was begun with, besides the device.
+
+    Raises:
+        RunError: it holds another run or other files, cannot be made, or is in use.
+        UserError: it was begun with other arguments.
+    """
+    from logpi.runs.directory import Run, read_arguments
+    from logpi.runs.disk import refuse_unwritable
+
+    saved = to_json(arguments)
+    out = arguments.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/{command}-{i}")).exists())
+    refuse_unwritable(out)
+    if not (out / "arguments.json").exists():
+        return Run.create(out, command, saved)
+    begun, before = read_arguments(out)
+    if begun != command:
+        raise UserError(f"{out} already holds a run of `logpi {begun}`; give another --out")
+    for name, value in saved.items():
+        if name not in ("out", "device", *free) and value != before.get(name, value):
+            raise UserError(f"{out} was begun with {name} {before[name]}, not {value}; give another --out")
+    return Run.open(out)
 
 
 def opened(arguments: RunArguments, command: str) -> Run:
@@ -192,8 +231,15 @@ def opened(arguments: RunArguments, command: str) -> Run:
     return Run.create(path, command, to_json(arguments), arguments.trackers)
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["high=0.3", "whiten=true"]` as a dictionary; values are JSON where they parse as such, else plain text.
+    """`["high=0.3", "whiten=true"]` as a dictionary; values are JSON (numbers are finite) where they parse as such, else plain text.
 
     >>> settings(["high=0.3", "whiten=true", "kl_estimator=k2"])
     {'high': 0.3, 'whiten': True, 'kl_estimator': 'k2'}
@@ -204,8 +250,8 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise UserError(f"an option is NAME=VALUE, not {pair!r}")
         try:
-            out[name.replace("-", "_")] = json.loads(value)
-        except json.JSONDecodeError:
+            out[name.replace("-", "_")] = json.loads(value, parse_float=_finite, parse_constant=_finite)
+        except (ValueError, RecursionError):
             out[name.replace("-", "_")] = value
     return out
 

@@ -35,20 +35,18 @@ class Compute(ModelArguments, ItemArguments, SamplingArguments, RunArguments):
     """Arguments of `logpi compute`."""
 
     against: str = option("", help="another model to draw beside it, e.g. the one that training began with")
-    samples: int = option(32, help="for each item; pooled at 1, 2, 4, … and all", least=1)
+    samples: int = option(32, help="for each item; pooled at 1, 2, 4, … and all", least=1, most=2**16)
     scorer: str = option(
         "logp", help="chooses among samples and steers the search: logp, self_certainty, model:PATH, any reward"
     )
     beams: tuple[int, ...] = option(
-        (4, 8, 16), help="widths of the search: candidates for each item and step", nargs="*"
+        (4, 8, 16), help="widths of the search: candidates for each item and step", nargs="*", least=1, most=2**12
     )
-    branch: int = option(4, help="continuations of each beginning; a width of 8 keeps the best 2", least=1)
+    branch: int = option(4, help="continuations of each beginning; a width of 8 keeps the best 2", least=1, most=2**12)
     step: str = option("\\n", help="what ends a step")
     save_every: int = option(32, help="items between saves of the responses", least=1)
 
     def __post_init__(self) -> None:
-        if min(self.beams, default=1) < 1:
-            raise ValueError("--beams are widths of at least 1")
         if self.beams and not self.step:
             raise ValueError("--beams go step by step: --step must say what ends one, such as a comma")
 
@@ -77,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _names(*models: str) -> list[str]:
     """What tells paths of models apart: `runs/sft/model` and `runs/rl/model` are sft and rl."""
-    parts = [[x for x in Path(p).parts if x != "model"] for p in models]
+    parts = [[x for x in Path(p).parts if x != "model"] or [p] for p in models]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-depth:]) for p in parts]
         if len(set(names)) == len(names):

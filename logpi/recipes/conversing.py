@@ -25,11 +25,12 @@ class TurnArguments:
     max_observation_length: int = option(
         512, help="with tools: tokens of a reply; a longer one loses its middle", least=1
     )
-    tool_timeout: float = option(30.0, help="with tools: seconds for a reply", above=0, changeable=True)
+    tool_timeout: float = option(30.0, help="with tools: seconds for a reply", above=0, most=86_400, changeable=True)
     tool_patience: float = option(
         0.05,
         help="with tools: seconds that all rows wait for replies; inf repeats bit for bit, slow tools or not",
         least=0,
+        most=float("inf"),
         changeable=True,
     )
 
@@ -50,4 +51,8 @@ def columns(task: Task) -> tuple[str, ...]:
     """What reward functions get beside the row's own columns."""
     from logpi.envs.text import ToolTask
 
-    return ("step", "assistant_prefix", *(("turns", "step_reward") if isinstance(task, ToolTask) and task.env is not None else ()))
+    return (
+        "step",
+        "assistant_prefix",
+        *(("turns", "step_reward") if isinstance(task, ToolTask) and task.env is not None else ()),
+    )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.arguments import option, parse
-from logpi.recipes.common import DEVICES, base_model, mistakes, placed, stage
+from logpi.recipes.common import DEVICES, base_model, home, mistakes, placed, stage
 from logpi.recipes.rl import RL, algorithm_of
 from logpi.recipes.rl import run as run_rl
 from logpi.recipes.sft import SFT
@@ -34,10 +34,10 @@ class Demo:
 
     algorithm: str = option("grpo", help="any row of `logpi algorithms` that learns from rewards")
     options: tuple[str, ...] = option((), help="its settings, e.g. beta=0.04 epochs=2", nargs="*")
-    seed: int = option(0, help="of everything")
-    sft_steps: int = option(600, help="updates of supervised fine-tuning", least=1)
-    steps: int = option(80, help="updates of reinforcement learning", least=1)
-    lr: float = option(1e-4, help="of reinforcement learning; 1e-3 shows a collapse")
+    seed: int = option(0, help="of everything", least=0)
+    sft_steps: int = option(600, help="updates of supervised fine-tuning", least=1, most=100_000)
+    steps: int = option(80, help="updates of reinforcement learning", least=1, most=100_000)
+    lr: float = option(1e-4, help="of reinforcement learning; 1e-3 shows a collapse", least=0, most=10)
     device: str = option("cpu", help=DEVICES)
     out: Path | None = option(None, help="directory (default: runs/demo-1, -2, …)")
 
@@ -45,14 +45,15 @@ class Demo:
 def main(argv: Sequence[str]) -> int:
     a = parse(Demo, argv, "logpi demo", __doc__ or "")
     placed(a.device)
-    out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/demo-{i}")).exists())
     with mistakes():
-        algorithm_of(rl(a, out))  # before anything is made
+        algorithm_of(rl(a, Path()))  # before anything is made
     start = time.perf_counter()
-    rows = [_measure(a, "untrained", base(a, out), 0.0)]
-    rows.append(_measure(a, "SFT", *stage(run_sft, sft(a, out))))
-    rows.append(_measure(a, a.algorithm, *stage(run_rl, rl(a, out))))
-    _report(rows, out, time.perf_counter() - start)
+    with home(a, "demo") as chain:
+        out = chain.path
+        rows = [_measure(a, "untrained", base(a, out), 0.0)]
+        rows.append(_measure(a, "SFT", *stage(run_sft, sft(a, out))))
+        rows.append(_measure(a, a.algorithm, *stage(run_rl, rl(a, out))))
+        _report(rows, out, time.perf_counter() - start)
     return 0
 
 

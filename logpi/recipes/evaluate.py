@@ -30,11 +30,15 @@ __all__ = ["Eval", "main"]
 class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunArguments):
     """Arguments of `logpi eval`."""
 
-    pass_at: tuple[int, ...] = option((), help="the k of pass@k and maj@k (default: 1, 2, 4, … and all)", nargs="*")
+    pass_at: tuple[int, ...] = option(
+        (), help="the k of pass@k and maj@k (default: 1, 2, 4, … and all)", nargs="*", least=1
+    )
     judge: str = option(
         "", help="what scores the samples to choose among them: model:PATH, any reward, logp, self_certainty"
     )
-    best_of: int = option(0, help="samples for each item, of which the judge chooses one (at 1, 2, 4, … and all)")
+    best_of: int = option(
+        0, help="samples for each item, of which the judge chooses one (at 1, 2, 4, … and all)", least=0, most=2**16
+    )
     against: str = option("", help="another model: how often this one's answers score higher under the judge")
     save_every: int = option(32, help="items between saves of the responses", least=1)
     json: bool = option(False, help="print the numbers as JSON", changeable=True)
@@ -138,7 +142,8 @@ def _table(results: Mapping[str, Any]) -> str:
     lines = [head + "".join(f"{k:>{max(12, len(k) + 2)}}" for k in levels)]
     for name, e in results["numbers"].items():
         label = f"pass@1 = avg@{results['samples']}" if name == "pass@1" else name
-        cells = "".join(f"{v[name]['mean']:>{max(12, len(k) + 2)}.4f}" for k, v in levels.items())
+        means = {k: f"{v[name]['mean']:.4f}" if name in v else "–" for k, v in levels.items()}  # a reward may not apply
+        cells = "".join(f"{mean:>{max(12, len(k) + 2)}}" for k, mean in means.items())
         lines.append(f"{label:<20}{e['mean']:>8.4f}{e['low']:>10.4f}–{e['high']:.4f}{cells}")
     return "\n".join(lines + [f"{k:<20}{v:>8.4g}" for k, v in results["rest"].items()])
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from logpi.arguments import option
 from logpi.envs.presets import FRAGMENTS, Preset, preset
 from logpi.errors import UserError
-from logpi.recipes.common import RunArguments, drawn, mistakes, opened, read, settings, settle
+from logpi.recipes.common import RunArguments, available, drawn, mistakes, opened, read, settings, settle
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -54,13 +54,13 @@ class Gym(RunArguments):
         nargs="*",
     )
     env_options: tuple[str, ...] = option((), help="of the environment, e.g. slip=0.2", nargs="*")
-    steps: int | None = option(None, help="environment steps in all (default: the preset's)", changeable=True)
+    steps: int | None = option(None, help="environment steps in all (default: the preset's)", least=1, changeable=True)
     updates: int | None = option(
-        None, help="updates in all, for methods that learn from whole episodes", changeable=True
+        None, help="updates in all, for methods that learn from whole episodes", least=1, changeable=True
     )
     vectorized: bool = option(False, help="step the environment's own vectorised form")
-    seeds: int = option(1, help="runs with consecutive seeds, side by side on the cores", least=1)
-    eval_episodes: int = option(20, help="greedy episodes on fresh seeds, for each evaluation", least=1)
+    seeds: int = option(1, help="runs with consecutive seeds, side by side on the cores", least=1, most=1000)
+    eval_episodes: int = option(20, help="greedy episodes on fresh seeds, for each evaluation", least=1, most=100_000)
     evaluations: int = option(
         5, help="evaluations during training, besides those before and after", least=0, changeable=True
     )
@@ -68,6 +68,7 @@ class Gym(RunArguments):
 
 def main(argv: Sequence[str]) -> int:
     arguments = read(Gym, argv, "gym", "Train a policy on a Gymnasium environment.")
+    available(arguments)
     if arguments.seeds > 1:
         from logpi.recipes.seeds import run_seeds
 

@@ -32,8 +32,8 @@ class Inspect:
     """Arguments of `logpi inspect`."""
 
     run: Path = option(help="the run's directory", positional=True)
-    step: int | None = option(None, help="of training (default: the last with samples)")
-    row: int = option(0, help="of the step's batch, from 0")
+    step: int | None = option(None, help="of training (default: the last with samples)", least=0)
+    row: int = option(0, help="of the step's batch, from 0", least=0)
     color: bool | None = option(None, help="default: if this is a terminal and NO_COLOR is not set")
 
 

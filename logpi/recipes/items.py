@@ -38,7 +38,7 @@ class ItemArguments:
     ask: str = option(
         "", help="of a FORMAT: plain, boxed, qa, minerva, fenced, complete, austin, or a text with {question}"
     )
-    shots: int = option(0, help="of a FORMAT: worked examples in front of each question")
+    shots: int = option(0, help="of a FORMAT: worked examples in front of each question", least=0, most=1000)
     shots_from: str = option("", help="the file that they come from (default: the directory's train.*)")
     rewards: tuple[str, ...] = option((), help="the first says what is right (default: the task's own)", nargs="*")
     lenient: str = option("", help="a reward that finds the answer wherever it stands; measured besides, e.g. math")
@@ -66,13 +66,13 @@ class ItemArguments:
 class SamplingArguments:
     """How responses are sampled."""
 
-    samples: int = option(4, help="for each item", least=1)
-    temperature: float = option(1.0, help="of sampling")
-    top_p: float = option(1.0, help="sample from the likeliest tokens of this total probability")
-    max_completion_length: int = option(512, help="tokens after which a completion is cut off", least=1)
+    samples: int = option(4, help="for each item", least=1, most=2**16)
+    temperature: float = option(1.0, help="of sampling", above=0, least=1e-3, most=1000)
+    top_p: float = option(1.0, help="sample from the likeliest tokens of this total probability", above=0, most=1)
+    max_completion_length: int = option(512, help="tokens after which a completion is cut off", least=1, most=2**24)
     stop: tuple[str, ...] = option((), help="strings that end a completion (default: the FORMAT's)", nargs="*")
     slots: int = option(
-        64, help="completions decoded at the same time; memory and speed only", least=1, changeable=True
+        64, help="completions decoded at the same time; memory and speed only", least=1, most=2**16, changeable=True
     )
 
     def sampling(self, stop: tuple[str, ...]) -> Sampling:

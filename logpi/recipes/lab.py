@@ -18,6 +18,7 @@ from typing import Any
 from logpi.arguments import did_you_mean, option, parse
 from logpi.errors import UserError
 from logpi.recipes.common import DEVICES
+from logpi.runs.disk import refuse_unwritable
 
 __all__ = ["COMMANDS", "main"]
 
@@ -32,21 +33,15 @@ class Show:
 
 @dataclass(frozen=True)
 class Bias(Show):
-    responses: int = option(4, help="M, samples for each prompt, 2 to 6")
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.responses <= 6:
-            raise UserError(f"--responses must be from 2 to 6, not {self.responses}")
+    responses: int = option(4, help="M, samples for each prompt, 2 to 6", least=2, most=6)
 
 
 @dataclass(frozen=True)
 class Bellman(Show):
-    slip: float = option(0.2, help="probability that a move of the second grid goes a quarter turn to the left")
-    gamma: float = option(1.0, help="discount")
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.slip < 1 and 0 <= self.gamma <= 1):
-            raise UserError(f"--slip must be in [0, 1) and --gamma in [0, 1], not {self.slip:g} and {self.gamma:g}")
+    slip: float = option(
+        0.2, help="probability that a move of the second grid goes a quarter turn to the left", least=0, most=0.999
+    )
+    gamma: float = option(1.0, help="discount", least=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +53,11 @@ class StepValues(Show):
     reward: str = option(
         "exact", help="what to reward, as in training: exact, number, boxed, tag_answer, my.py:function"
     )
-    samples: int = option(32, help="completions from each prefix", least=1)
+    samples: int = option(32, help="completions from each prefix", least=1, most=2**16)
     separator: str = option("\\n", help="what ends a step")
-    max_tokens: int = option(256, help="longest completion", least=1)
-    temperature: float = option(1.0, help="of sampling", above=0)
-    seed: int = option(0, help="of sampling")
+    max_tokens: int = option(256, help="longest completion", least=1, most=2**24)
+    temperature: float = option(1.0, help="of sampling", above=0, least=1e-3, most=1000)
+    seed: int = option(0, help="of sampling", least=0)
     device: str = option("auto", help=DEVICES)
     chat: bool | None = option(None, help="put the prompt through the chat template (default: if the model has one)")
 
@@ -102,6 +97,10 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"lab: unknown command {name!r}{did_you_mean(name, COMMANDS) or _listed()}")
     command = COMMANDS[name]
     arguments = parse(command.arguments, argv[1:], prog=f"logpi lab {name}", description=command.help)
+    if arguments.picture is not None:
+        if arguments.picture.suffix != ".png":
+            raise UserError(f"--picture is a .png, not {arguments.picture.name}")
+        refuse_unwritable(arguments.picture)
     report = _made(command, arguments)
     print(report.json() if arguments.json else report.text())
     if arguments.picture is not None:

@@ -29,12 +29,12 @@ class Play:
     """Arguments of `logpi play`."""
 
     run: Path = option(help="a run's directory", positional=True)
-    episodes: int = option(3, help="to play", least=1)
+    episodes: int = option(3, help="to play", least=1, most=10_000)
     sample: bool = option(False, help="sample actions as in training, instead of the likeliest")
-    seed: int = option(0, help="of the first episode")
+    seed: int = option(0, help="of the first episode", least=0)
     video: Path | None = option(None, help="write a .gif or .mp4 (default: RUN/play.gif where there is no text)")
-    max_frames: int = option(1500, help="of a video", least=1)
-    fps: float = option(8.0, help="of drawings in the terminal", above=0)
+    max_frames: int = option(1500, help="of a video", least=1, most=100_000)
+    fps: float = option(8.0, help="of drawings in the terminal", above=0, most=1000)
     trust: bool = option(False, help="run the environment that a stranger's run names")
 
 
@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
     from logpi.recipes.gym import Gym, load_policy
     from logpi.runs.directory import allow, read_arguments, refuse_links
+    from logpi.runs.disk import refuse_unwritable
 
     command, saved = read_arguments(a.run)
     if command != "gym":
@@ -56,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
     allow(a.run, a.trust)
     if a.video is None:
         refuse_links(a.run)  # play.gif is written there
+    else:
+        refuse_unwritable(a.video)
     lanes, text = _lanes(a, trained)
     policy = load_policy(a.run / "model", lanes)
     if text and trained.env == "logpi/GridWorld-v0":

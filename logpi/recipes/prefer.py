@@ -40,11 +40,15 @@ class Prefer(ModelArguments, LoraArguments, RunArguments):
     options: tuple[str, ...] = option(
         (), help="its settings, e.g. beta=0.1 label_smoothing=0.1 rpo_alpha=0.2 length_normalised=true", nargs="*"
     )
-    steps: int = option(200, help="updates", least=1, changeable=True)
-    pairs: int = option(16, help="pairs (or labelled responses) for each update", least=1)
-    max_length: int = option(1024, help="tokens of prompt and response together; longer ones are cut", least=2)
+    steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
+    pairs: int = option(16, help="pairs (or labelled responses) for each update", least=1, most=2**20)
+    max_length: int = option(
+        1024, help="tokens of prompt and response together; longer ones are cut", least=2, most=2**24
+    )
     skip_empty: bool = option(False, help="leave rows with an empty response out, instead of refusing them")
-    lr: float = option(1e-6, help="peak learning rate (about 1e-4 for LoRA or a model of a million parameters)")
+    lr: float = option(
+        1e-6, help="peak learning rate (about 1e-4 for LoRA or a model of a million parameters)", least=0, most=10
+    )
     warmup: int = option(10, help="updates over which it climbs", least=0)
     eval_every: int = option(
         50, help="steps between evaluations on held-out pairs; 0: only before and after", least=0, changeable=True

@@ -23,7 +23,7 @@ from logpi.arguments import to_json
 from logpi.errors import Stopped, UserError
 from logpi.recipes import r1_demo, r1_report
 from logpi.recipes.common import available, mistakes, opened, placed, read
-from logpi.recipes.r1_stages import JOBS, R1, STAGES, Stage, done, harvest, job, judged, settled, stage_settings, told
+from logpi.recipes.r1_stages import JOBS, R1, STAGES, Stage, base, done, harvest, job, judged, settled, told
 from logpi.runs import disk
 
 __all__ = ["main", "run"]
@@ -82,7 +82,9 @@ def run(a: R1, anew: str = "", pairs: Sequence[str] = ()) -> None:
 def _check(a: R1) -> None:
     """The verifier and the data, before anything is trained."""
     from logpi.envs.tasks import task as make_task
+    from logpi.recipes.rl import algorithm_of
     from logpi.rejection import probe
+    from logpi.rewards import rewards as make_rewards
 
     with mistakes():
         rewards = judged(a)
@@ -91,8 +93,11 @@ def _check(a: R1) -> None:
         rewards.check(list(rows[0]), rows, every)
         notice = probe(rows, rewards)
         _check_rows(a)
-        for stage in STAGES:
-            stage_settings(a, stage)
+        for stage in STAGES.values():
+            if stage.job == "rl" and stage.name not in a.skip:
+                made = job(a, stage, "", Path(), a.general, a.pairs)
+                algorithm_of(made)
+                make_rewards(made.rewards)
     if notice:
         print(f"logpi: {notice}", file=sys.stderr)
 
@@ -185,7 +190,8 @@ class Chain:
             return
         if stage.name == "base":
             r1_demo.write_data(self.out / "data", self.a.seed)
-            self._job(stage, r1_demo.base(self.out, self.out / "data", self.a.seed, self.a.device))
+            reading = r1_demo.base(self.out, self.out / "data", self.a.seed, self.a.device)
+            self._job(stage, base(self.a, reading))
         elif stage.job == "harvest":
             harvest(self.a, stage, self._start(stage), self.out, self.general)
         else:

@@ -19,11 +19,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logpi.arguments import did_you_mean, from_json, option
+from logpi.arguments import did_you_mean, from_json, option, restored, to_json
 from logpi.errors import UserError
 from logpi.recipes import reward_model, rl, sft
 from logpi.recipes.common import DEVICES, ModelArguments, RunArguments, mistakes, settings
@@ -54,12 +54,18 @@ class R1(RunArguments):
     prompt_template: str = option("", help="text around prompts, with {prompt} (r1-zero: the published one)")
     template_options: tuple[str, ...] = option((), help="variables of the chat template: NAME=VALUE", nargs="*")
     end_token: str = option("", help="the token that ends an answer (default: the chat template's)")
-    max_completion_length: int = option(0, help="tokens (default: 64 in the demonstration, else 512)")
-    data_prompts: int = option(256, help="prompts that each harvest asks", least=1)
-    samples: int = option(8, help="responses to each of them", least=1)
+    max_completion_length: int = option(
+        0, help="tokens (default: 64 in the demonstration, else 512)", least=0, most=2**24
+    )
+    data_prompts: int = option(256, help="prompts that each harvest asks", least=1, most=2**20)
+    samples: int = option(8, help="responses to each of them", least=1, most=2**16)
     per_prompt: int = option(2, help="of these kept at most", least=1)
-    language_least: float = option(0.99, help="share of words in the language that a kept response needs")
-    general_share: float = option(0.25, help="of general rows: in the second SFT, and in the last stage's updates")
+    language_least: float = option(
+        0.99, help="share of words in the language that a kept response needs", least=0, most=1
+    )
+    general_share: float = option(
+        0.25, help="of general rows: in the second SFT, and in the last stage's updates", least=0, most=1
+    )
     skip: tuple[str, ...] = option((), help="stages to leave out", nargs="*", choices=lambda: tuple(STAGES))
     set: tuple[str, ...] = option(
         (), help="settings of a stage's job: STAGE.OPTION=VALUE, e.g. zero.steps=100", nargs="*"
@@ -73,6 +79,7 @@ class R1(RunArguments):
         256,
         help="completions decoded at the same time in harvests and measuring; memory and speed only",
         least=1,
+        most=2**16,
         changeable=True,
     )
 
@@ -95,17 +102,21 @@ class R1(RunArguments):
         name, dot, rest = pair.partition(".")
         if not dot or "=" not in rest or name not in STAGES:
             raise ValueError(f"--set takes STAGE.OPTION=VALUE, with a stage of: {', '.join(STAGES)}; not {pair!r}")
-        option_, known = rest.partition("=")[0].replace("-", "_"), JOBS[STAGES[name].job][1]
-        names = {"epochs", *to_json_names(known)} if known else set()
-        if option_ not in names:
+        if name == "base" and self.model:
+            raise ValueError(f"--set {pair}: the base model is --model {self.model}, which is not trained first")
+        [(option_, value)] = settings([rest]).items()
+        known = JOBS[STAGES[name].job][1]
+        names = {f.name for f in fields(known)} - CHAINED if known else set()
+        if option_ == "epochs" and known in (sft.SFT, reward_model.RewardModelling):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10_000:
+                raise ValueError(f"--set {pair}: epochs must be above 0 and at most 10000")
+        elif known is None or option_ not in names:
             raise ValueError(f"the job of stage {name} has no option {option_!r}{did_you_mean(option_, names)}")
-
-
-def to_json_names(cls: type) -> list[str]:
-    """The options of a job."""
-    from dataclasses import fields
-
-    return [f.name for f in fields(cls)]
+        else:
+            try:
+                restored(known, option_, value)
+            except UserError as error:
+                raise ValueError(f"--set {pair}: {error}") from None
 
 
 # job -> (how it is run, its arguments)
@@ -173,6 +184,7 @@ STAGES: dict[str, Stage] = {
 }
 
 
+CHAINED = {"model", "out", "resume"}  # what the chain itself says
 COMPARE = ("exact", "number", "boxed", "tag_answer")  # with the column `answer`; so does math, wherever it stands
 
 
@@ -239,6 +251,11 @@ def job(a: R1, stage: Stage, model: str, out: Path, general: str, pairs: str) ->
     else:
         chosen.pop("general_from", None)
     return _made(rl.RL, common | shape | chosen)
+
+
+def base(a: R1, made: sft.SFT) -> sft.SFT:
+    """The reading that makes the demonstration's base model, with the user's own settings."""
+    return _made(sft.SFT, to_json(made) | _epochs(stage_settings(a, "base"), Path(made.task), "rows", sft.SFT))
 
 
 def _made(cls: type, values: Mapping[str, Any]) -> Any:

@@ -31,12 +31,16 @@ class RewardModelling(ModelArguments, LoraArguments, RunArguments):
 
     data: str = option(help="a file, directory or hub name of rows with chosen and rejected (and margin)")
     margin: bool = option(False, help="chosen must win by the row's column `margin`")
-    centre: float = option(0.0, help="pull of each pair's mean score to 0 (TRL: center_rewards_coefficient)")
-    steps: int = option(200, help="updates", least=1, changeable=True)
-    pairs: int = option(16, help="pairs for each update", least=1)
-    max_length: int = option(1024, help="tokens of prompt and response together; longer ones are cut", least=2)
+    centre: float = option(0.0, help="pull of each pair's mean score to 0 (TRL: center_rewards_coefficient)", least=0)
+    steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
+    pairs: int = option(16, help="pairs for each update", least=1, most=2**20)
+    max_length: int = option(
+        1024, help="tokens of prompt and response together; longer ones are cut", least=2, most=2**24
+    )
     skip_empty: bool = option(False, help="leave rows with an empty response out, instead of refusing them")
-    lr: float = option(1e-5, help="peak learning rate (about 1e-3 for a model of a million parameters)")
+    lr: float = option(
+        1e-5, help="peak learning rate (about 1e-3 for a model of a million parameters)", least=0, most=10
+    )
     warmup: int = option(10, help="updates over which it climbs", least=0)
     eval_every: int = option(
         50, help="steps between evaluations on held-out pairs; 0: only before and after", least=0, changeable=True
@@ -65,7 +69,7 @@ def run(a: RewardModelling) -> None:
     available(a)
     with mistakes():
         made = algorithm("reward_model", margin=a.margin, centre=a.centre)
-        task = FileTask(a.data)
+        task = FileTask(a.data, need=("prompt", "margin") if a.margin else ("prompt",))
         keep = without_empty if a.skip_empty else list
         seed(a.seed)
         model = RewardModel.load(a.model, **a.loading(), **a.bits())

@@ -75,10 +75,10 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
     options: tuple[str, ...] = option(
         (), help="its settings, e.g. beta=0 high=0.28 epochs=2 entropy_coef=0.01 (see `logpi describe NAME`)", nargs="*"
     )
-    steps: int = option(200, help="updates", least=1, changeable=True)
-    prompts: int = option(8, help="prompts for each update", least=1)
-    num_generations: int = option(8, help="completions for each prompt (the group)", least=1)
-    max_completion_length: int = option(512, help="tokens after which a completion is cut off", least=1)
+    steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
+    prompts: int = option(8, help="prompts for each update", least=1, most=2**20)
+    num_generations: int = option(8, help="completions for each prompt (the group)", least=1, most=2**16)
+    max_completion_length: int = option(512, help="tokens after which a completion is cut off", least=1, most=2**24)
     overlong_prompts: str = option(
         "drop", help="prompts longer than the model's context: left out and counted, shortened, or an error",
         choices=("drop", "cut", "refuse"),
@@ -89,9 +89,13 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
         help="those whose rewards are all equal (default: the algorithm's choice)",
         choices=("keep", "drop", "resample"),
     )
-    temperature: float = option(1.0, help="of the policy: sampled with, and trained with", above=0)
+    temperature: float = option(
+        1.0, help="of the policy: sampled with, and trained with", above=0, least=1e-3, most=1000
+    )
     stop: tuple[str, ...] = option((), help="strings that end a completion", nargs="*")
-    lr: float = option(1e-6, help="peak learning rate (about 3e-4 for a model of a million parameters)")
+    lr: float = option(
+        1e-6, help="peak learning rate (about 3e-4 for a model of a million parameters)", least=0, most=10
+    )
     warmup: int = option(0, help="updates over which the learning rate climbs", least=0)
     schedule: str = option("constant", help="of the learning rate after that", choices=("constant", "linear", "cosine"))
     refresh_reference: int = option(
@@ -101,8 +105,8 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
         20, help="steps between evaluations on held-out items; 0: only before and after", least=0, changeable=True
     )
     eval_items: int = option(200, help="held-out items", least=1)
-    eval_samples: int = option(1, help="samples for each of them; more give pass@k and maj@k", least=1)
-    slots: int = option(128, help="completions decoded at a time", least=1, changeable=True)
+    eval_samples: int = option(1, help="samples for each of them; more give pass@k and maj@k", least=1, most=2**16)
+    slots: int = option(128, help="completions decoded at a time", least=1, most=2**16, changeable=True)
     mask_observations: bool = option(
         True, help="with tools: train on nothing that they said (off: for the ablation only)"
     )
@@ -167,7 +171,15 @@ def run(a: RL) -> None:
         source=source, dialogues=dialogues, mask_observations=a.mask_observations, overlong=a.overlong_prompts,
     )  # fmt: skip
     evaluator = Evaluator(
-        policy, engine, held_out, judged, sampling, a.eval_samples, chat=template, dialogues=dialogues, overlong=a.overlong_prompts
+        policy,
+        engine,
+        held_out,
+        judged,
+        sampling,
+        a.eval_samples,
+        chat=template,
+        dialogues=dialogues,
+        overlong=a.overlong_prompts,
     )
     _train(a, saver, learner, rollout, evaluator)
 

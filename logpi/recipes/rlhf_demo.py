@@ -23,7 +23,7 @@ from typing import Any
 
 from logpi.arguments import option, parse
 from logpi.recipes import prefer, reward_model, rl, sft
-from logpi.recipes.common import DEVICES, base_model, placed, stage
+from logpi.recipes.common import DEVICES, base_model, home, placed, stage
 
 __all__ = ["Demo", "gold", "main"]
 
@@ -42,12 +42,12 @@ def rule(prompts, completions, **columns):
 class Demo:
     """Arguments of `logpi preferences-demo`."""
 
-    sft_steps: int = option(150, help="updates of supervised fine-tuning", least=1)
-    reward_steps: int = option(200, help="updates of the reward model", least=1)
-    ppo_steps: int = option(60, help="updates of PPO", least=1)
-    dpo_steps: int = option(200, help="updates of DPO", least=1)
-    pairs: int = option(4000, help="comparisons that both lanes learn from")
-    seed: int = option(0, help="of everything")
+    sft_steps: int = option(150, help="updates of supervised fine-tuning", least=1, most=100_000)
+    reward_steps: int = option(200, help="updates of the reward model", least=1, most=100_000)
+    ppo_steps: int = option(60, help="updates of PPO", least=1, most=100_000)
+    dpo_steps: int = option(200, help="updates of DPO", least=1, most=100_000)
+    pairs: int = option(4000, help="comparisons that both lanes learn from", least=64, most=10**6)
+    seed: int = option(0, help="of everything", least=0)
     device: str = option("cpu", help=DEVICES)
     out: Path | None = option(None, help="directory (default: runs/preferences-demo-1, -2, …)")
 
@@ -66,12 +66,13 @@ def gold(prompt: str, response: str) -> float:
 def main(argv: Sequence[str]) -> int:
     a = parse(Demo, argv, "logpi preferences-demo", __doc__ or "")
     placed(a.device)
-    out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/preferences-demo-{i}")).exists())
-    _data(a, out)
-    jobs = {"SFT": (sft, _sft(a, out)), "reward model": (reward_model, _reward(a, out)),
-            "PPO": (rl, _ppo(a, out)), "DPO": (prefer, _dpo(a, out))}  # fmt: skip
-    seconds = {name: stage(recipe.run, arguments)[1] for name, (recipe, arguments) in jobs.items()}
-    _report({name: _measure(a, out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
+    with home(a, "preferences-demo") as chain:
+        out = chain.path
+        _data(a, out)
+        jobs = {"SFT": (sft, _sft(a, out)), "reward model": (reward_model, _reward(a, out)),
+                "PPO": (rl, _ppo(a, out)), "DPO": (prefer, _dpo(a, out))}  # fmt: skip
+        seconds = {name: stage(recipe.run, arguments)[1] for name, (recipe, arguments) in jobs.items()}
+        _report({name: _measure(a, out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
     return 0
 
 

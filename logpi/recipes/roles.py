@@ -21,8 +21,8 @@ __all__ = ["LoraArguments", "Role", "memory"]
 class LoraArguments:
     """Whether all weights learn, or adapters."""
 
-    lora: int = option(0, help="rank of LoRA adapters; 0: all weights learn", least=0)
-    lora_alpha: float = option(32.0, help="their scale: W + (alpha / rank) B A")
+    lora: int = option(0, help="rank of LoRA adapters; 0: all weights learn", least=0, most=4096)
+    lora_alpha: float = option(32.0, help="their scale: W + (alpha / rank) B A", above=0, most=1e6)
     load_in_4bit: bool = option(False, help="frozen weights in 4 bits, under LoRA (QLoRA); needs a GPU")
 
     def bits(self) -> dict[str, Any]:

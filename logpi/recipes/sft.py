@@ -32,10 +32,12 @@ class SFT(ModelArguments, LoraArguments, RunArguments):
     task: str = option(
         help="rows with prompt and completion, messages, or text: a file, a hub name, or a built-in task"
     )
-    steps: int = option(200, help="updates", least=1, changeable=True)
-    rows: int = option(32, help="demonstrations for each update", least=1)
-    max_length: int = option(1024, help="tokens of prompt and completion together; longer ones are cut", least=2)
-    lr: float = option(2e-5, help="peak learning rate")
+    steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
+    rows: int = option(32, help="demonstrations for each update", least=1, most=2**20)
+    max_length: int = option(
+        1024, help="tokens of prompt and completion together; longer ones are cut", least=2, most=2**24
+    )
+    lr: float = option(2e-5, help="peak learning rate", least=0, most=10)
     warmup: int = option(10, help="updates over which it climbs", least=0)
     schedule: str = option("cosine", help="of the learning rate after that", choices=("constant", "linear", "cosine"))
     loss: str = option("assistant", help="which tokens are learned: all answers', the last one's, or every token",

@@ -23,7 +23,7 @@ class SourceArguments:
     general: str = option(
         "", help="further prompts, which have no answer: a file or hub name (reward: preference:PATH)"
     )
-    general_share: float = option(0.25, help="their share of an update's prompts")
+    general_share: float = option(0.25, help="their share of an update's prompts", least=0, most=1)
     general_from: int = option(0, help="updates before they join", least=0)
 
     def others(self) -> Task | None:

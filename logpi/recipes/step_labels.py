@@ -37,20 +37,16 @@ class StepLabels(ModelArguments, RunArguments):
     task: str = option("addition", help="prompts with answers: a built-in task, a file of rows, or a hub name")
     rewards: tuple[str, ...] = option((), help="the first says what is right (default: the task's own)", nargs="*")
     step: str = option("\\n", help="what ends a step; an empty text: whole responses alone")
-    prompts: int = option(256, help="of the task's training rows", least=1)
-    samples: int = option(4, help="responses to each of them", least=1)
-    rollouts: int = option(8, help="continuations of each beginning", least=1)
+    prompts: int = option(256, help="of the task's training rows", least=1, most=2**20)
+    samples: int = option(4, help="responses to each of them", least=1, most=2**16)
+    rollouts: int = option(8, help="continuations of each beginning", least=1, most=2**16)
     per_prompt: int = option(8, help="pairs of one prompt at most", least=1)
-    gap: float = option(0.25, help="least difference of the two shares of a pair, above 0")
-    temperature: float = option(1.0, help="of sampling")
-    max_completion_length: int = option(512, help="tokens after which a response is cut off", least=1)
+    gap: float = option(0.25, help="least difference of the two shares of a pair", above=0, most=1)
+    temperature: float = option(1.0, help="of sampling", above=0, least=1e-3, most=1000)
+    max_completion_length: int = option(512, help="tokens after which a response is cut off", least=1, most=2**24)
     slots: int = option(
-        256, help="completions decoded at the same time; memory and speed only", least=1, changeable=True
+        256, help="completions decoded at the same time; memory and speed only", least=1, most=2**16, changeable=True
     )
-
-    def __post_init__(self) -> None:
-        if not 0 < self.gap <= 1:
-            raise ValueError(f"--gap lies between 0 and 1, not {self.gap}")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 from logpi.arguments import option, parse
 from logpi.recipes import rl, sft
-from logpi.recipes.common import DEVICES, base_model, placed, stage
+from logpi.recipes.common import DEVICES, base_model, home, placed, stage
 
 __all__ = ["EXPERIMENTS", "Demo", "Experiment", "Lane", "main"]
 
@@ -103,11 +103,15 @@ class Demo:
     """Arguments of `logpi tools-demo`."""
 
     experiment: str = option("search", help="which", choices=tuple(EXPERIMENTS), positional=True)
-    seeds: int | None = option(None, help="of every lane (default: 3 for mask, else 1)", least=1)
-    seed: int = option(0, help="the first of them")
-    sft_steps: int | None = option(None, help="updates on demonstrations (default: the experiment's)", least=1)
-    steps: int | None = option(None, help="updates of reinforcement learning (default: the experiment's)", least=1)
-    lr: float = option(1e-3, help="of reinforcement learning")
+    seeds: int | None = option(None, help="of every lane (default: 3 for mask, else 1)", least=1, most=1000)
+    seed: int = option(0, help="the first of them", least=0)
+    sft_steps: int | None = option(
+        None, help="updates on demonstrations (default: the experiment's)", least=1, most=100_000
+    )
+    steps: int | None = option(
+        None, help="updates of reinforcement learning (default: the experiment's)", least=1, most=100_000
+    )
+    lr: float = option(1e-3, help="of reinforcement learning", least=0, most=10)
     eval_items: int = option(200, help="held-out questions", least=1)
     device: str = option("cpu", help=DEVICES)
     out: Path | None = option(None, help="directory (default: runs/tools-demo-1, -2, …)")
@@ -119,11 +123,12 @@ def main(argv: Sequence[str]) -> int:
     from logpi.recipes.tools_demo_report import report
 
     experiment = EXPERIMENTS[a.experiment]
-    out = a.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/tools-demo-{i}")).exists())
     seeds = range(a.seed, a.seed + (a.seeds or experiment.seeds))
     wall, cpu = time.perf_counter(), time.process_time()
-    runs = {lane.label: [_learned(a, experiment, lane, seed, out) for seed in seeds] for lane in experiment.lanes}
-    report(a.experiment, experiment, runs, out)
+    with home(a, "tools-demo", free=("experiment", "seed", "seeds")) as chain:  # experiments share what they can
+        out = chain.path
+        runs = {lane.label: [_learned(a, experiment, lane, seed, out) for seed in seeds] for lane in experiment.lanes}
+        report(a.experiment, experiment, runs, out)
     print(f"{time.perf_counter() - wall:.0f} s in this call, {time.process_time() - cpu:.0f} s of CPU")
     return 0
 

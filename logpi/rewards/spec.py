@@ -58,6 +58,7 @@ NAMES: dict[str, Callable[..., Any]] = {
     "tool_length": ToolLength,
     "bfcl": Bfcl,
 }
+HEAVIEST = 1e6  # rewards are added, and then squared, in 32 bits
 _WEIGHT = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
 
 
@@ -113,7 +114,7 @@ def build(kind: str, name: str, make: Callable[..., Any], args: Sequence[Any], o
         raise ValueError(f"{kind} {name!r}: {error}; its options are: {', '.join(known)}") from None
     try:
         return make(*args, **options)
-    except TypeError as error:  # a word where a number belongs
+    except (TypeError, AttributeError, OverflowError) as error:  # a word where a number belongs, or the other way round
         raise ValueError(f"{kind} {name!r}: {error}") from None
 
 
@@ -128,6 +129,10 @@ def reward(spec: str, device: str = "cpu") -> Weighted:
     """
     match = _WEIGHT.fullmatch(spec.strip())
     body, weight = (match[1], float(match[2])) if match else (spec.strip(), 1.0)
+    if abs(weight) > HEAVIEST:
+        raise ValueError(
+            f"the weight of reward {body!r} must lie between -{HEAVIEST:g} and {HEAVIEST:g}, not {weight:g}"
+        )
     if re.search(r"\.py(:\w*)?$", body):
         return Weighted(user_reward(body), weight)
     if body.startswith("model:"):

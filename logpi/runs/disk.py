@@ -6,6 +6,7 @@ disk come out as `RunError`, one line. POSIX only (directory syncs and `fcntl` l
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import IO
 
 from logpi.errors import RunError
 
-__all__ = ["append", "lock", "remove", "replaced", "reported", "settle", "sync", "write"]
+__all__ = ["append", "lock", "refuse_unwritable", "remove", "replaced", "reported", "settle", "sync", "write"]
 
 
 def sync(path: Path) -> None:
@@ -120,6 +121,18 @@ def reported(what: str, then: str = "") -> Iterator[None]:
         if error.filename and str(error.filename) not in what:
             reason += f" ({error.filename})"
         raise RunError(f"cannot {what}: {reason}" + (f"; {then}" if then else "")) from error
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raises RunError unless something can be written at `path`, which need not be there: before other work is done."""
+    with reported(f"write {path}"):
+        if len(path.parts) > 200:  # `mkdir` would go through them one inside the other
+            raise OSError(errno.ENAMETOOLONG, "too many directories in it")
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if there != path and not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file")
+        if not os.access(there, os.W_OK | (os.X_OK if there.is_dir() else 0)):
+            raise PermissionError(errno.EACCES, f"no permission in {there}")
 
 
 def lock(path: Path) -> IO[bytes]:
