@@ -87,7 +87,7 @@ def test_laws_hold_for_models_of_yours(path):
 
 def test_what_families_cannot_do_is_said():
     gemma, base = check_model(policy("gemma2")), check_model(policy("base-bytes"))
-    assert gemma["system message"].detail == "the template refuses a system message: System role not supported"
+    assert gemma["system message"].detail == "a system message is refused: System role not supported"
     assert "does not name <end_of_turn>" in gemma["stops"].detail
     assert base["thinking"].verdict is Verdict.ABSENT and "no chat template" in base["thinking"].detail
     assert check_model(policy("hermes"))["tools"].detail == "calls are of style hermes, results are appended"
@@ -222,11 +222,10 @@ def test_the_command_says_and_returns_its_verdict(tmp_path, capsys):
     assert len(lines) == len(LAWS) + 1 and lines[-1].startswith("ok: ")
     assert main(["check-model", str(tmp_path / "good"), "--end-token", "<eos>", "--explain"]) == 0
     assert "Answers end with the token" in capsys.readouterr().out
-    network.get_input_embeddings().weight.data[3] = float("inf")
+    made.chat_template = "{{ nothing.at.all }}"
     network.save_pretrained(tmp_path / "bad"), made.save_pretrained(tmp_path / "bad")
-    code = main(["check-model", str(tmp_path / "bad")])
-    out, err = capsys.readouterr()
-    assert (code, out.splitlines()[-1][:5]) == (1, "FAIL:") or (code == 2 and len(err.splitlines()) == 1)
+    assert main(["check-model", str(tmp_path / "bad")]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("FAIL: ")
     assert main(["check-model", str(tmp_path / "none")]) == 2
     reward_model("chatml").save(tmp_path / "reward")
     assert main(["check-model", str(tmp_path / "reward")]) == 0
