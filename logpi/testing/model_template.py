@@ -102,9 +102,8 @@ def observations(s: Subject) -> Finding:
     except UserError as error:
         return said(str(error))
     row = s.conversed([user(ASK), answer(SAY)])[0]
-    seen = row.obs[
-        : int(row.mask.nonzero().max()) + 2
-    ].tolist()  # up to the end of the answer, as the template writes it
+    behind = int(row.mask.nonzero().max()) + 2  # where the end of the answer is
+    seen = row.obs[:behind].tolist()
     ids, written = [*seen, *observe(more, s.end).ids], s.written([user(ASK), answer(SAY), *more], ask=True)
     if ids == written:
         return held("token by token what the template makes of the whole")
