@@ -6,11 +6,12 @@ Each function's name and docstring are the law's. `TEMPLATE` is their order. Lef
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from logpi.calls.templates import style_of_template, unread
 from logpi.errors import UserError
-from logpi.rollouts.observations import CALL, Observations
+from logpi.rollouts.observations import Observations
 from logpi.testing.model_text import ASK, CONVERSATIONS, SAY
 from logpi.testing.subject import Finding, Subject, absent, answer, fail, heard, held, said, system, user
 
@@ -25,7 +26,6 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
     },
 }
-MADE = {**CALL, "function": {"name": "distance", "arguments": {"town": "Ulm"}}}
 NO_TEMPLATE = "no chat template"
 
 
@@ -62,22 +62,34 @@ def tools(s: Subject) -> Finding:
     """Tools reach the model, its calls are of a style that logpi reads, and results are appended to what it has seen."""
     if not s.chats:
         return absent(NO_TEMPLATE)
-    if limits := list(_tool_limits(s)):
-        return said("; ".join(limits))
-    style = style_of_template(lambda messages, known: s.text(messages, False, known))
-    return held(f"calls are read{f', of style {style}' if style else ''}, results are appended")
+    limits = list(_tool_limits(s))
+    return said("; ".join(limits)) if limits else held(f"calls are of style {_style(s)}, results are appended")
 
 
 def _tool_limits(s: Subject) -> Iterator[str]:
     if s.template.ids([user(ASK)], [TOOL]) == s.template.ids([user(ASK)]):
         yield "the template has no place for tools: describe them in the prompt (native=False)"
         return
-    if form := unread(lambda messages, known: s.text(messages, False, known)):
-        yield f"its calls cannot be read: {form}"
+    if not _style(s):
+        yield "the template writes calls in no style of logpi.calls"
+    if wrong := unread(_rendered(s)):
+        yield f"what the template writes for a call is not read back: {wrong!r}"
     try:
         Observations(s.template, [TOOL]).check("tool")
     except UserError as error:
         yield str(error)
+
+
+def _style(s: Subject) -> str:
+    """The style in which the template writes calls; "" if it is none of ours, or the template refuses them."""
+    try:
+        return style_of_template(_rendered(s)) or ""
+    except ValueError:
+        return ""
+
+
+def _rendered(s: Subject) -> Callable[[Sequence[Any], Sequence[Any]], str]:
+    return lambda messages, tools: s.template.text(messages, tools, ask=False)
 
 
 def observations(s: Subject) -> Finding:
@@ -90,9 +102,8 @@ def observations(s: Subject) -> Finding:
     except UserError as error:
         return said(str(error))
     row = s.conversed([user(ASK), answer(SAY)])[0]
-    seen = row.obs[
-        : int(row.mask.nonzero().max()) + 2
-    ].tolist()  # up to the end of the answer, as the template writes it
+    behind = int(row.mask.nonzero().max()) + 2  # where the end of the answer is
+    seen = row.obs[:behind].tolist()
     ids, written = [*seen, *observe(more, s.end).ids], s.written([user(ASK), answer(SAY), *more], ask=True)
     if ids == written:
         return held("token by token what the template makes of the whole")
@@ -107,13 +118,8 @@ def system_message(s: Subject) -> Finding:
     """A system message stands in the prompt, or its refusal is known."""
     if not s.chats:
         return absent(NO_TEMPLATE)
-    messages = [system("Be brief."), user(ASK)]
-    reason = s.refusal(messages)
-    if reason:
-        return said(f"the template refuses a system message: {reason}")
-    if "Be brief." not in s.decoded(s.template.ids(messages)):
-        return said("the template passes a system message over: the model would not know of it")
-    return held("accepted")
+    reason = s.refusal([system("Be brief."), user(ASK)])
+    return said(f"a system message is refused: {reason}") if reason else held("accepted")
 
 
 def roles(s: Subject) -> Finding:
@@ -140,7 +146,9 @@ def options(s: Subject) -> Finding:
     if not s.chats:
         return absent(NO_TEMPLATE)
     own = r"messages|tools|documents|add_generation_prompt|bos_token|eos_token|raise_exception|strftime_now|namespace|loop|range"
-    names = set(re.findall(r"\b(\w+) is (?:not )?defined", s.tokenizer.get_chat_template())) - set(own.split("|"))
+    names = set(re.findall(r"(?<![.\w])(\w+) is (?:not )?defined", s.tokenizer.get_chat_template())) - set(
+        own.split("|")
+    )
     return held(f"--template-options {' '.join(sorted(names))}") if names else absent("it has none")
 
 

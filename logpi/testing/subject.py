@@ -158,9 +158,10 @@ class Subject:
         )
 
     def refusal(self, messages: Sequence[Message]) -> str:
-        """Why the template does not take the messages; "" if it does."""
+        """Why the template does not take the messages, or not all that they say; "" if it does."""
         try:
             self.text(messages)
+            self.template.text(messages, ask=False)
         except Exception as error:  # templates raise whatever their author thought of
             return " ".join(str(error).split())[:120] or type(error).__name__
         return ""

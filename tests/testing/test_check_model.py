@@ -35,6 +35,8 @@ SAID = {  # limits that users of the family should know
     "smollm2": NO_TOOLS,
     "llama2": ALTERNATE,
     "llama3": NO_TOOLS,
+    "llama3.1": set(),
+    "mistral-tools": {"system message", "roles"},
     "gemma2": {"stops", "system message", *ALTERNATE},
     "gemma3": {"system message", *ALTERNATE},
     "mistral": {"system message", *ALTERNATE},
@@ -62,8 +64,7 @@ def law(name: str) -> Law:
 def hold(name: str) -> None:
     table = check_model(policy(name))
     assert table.passed, str(table)
-    if name in SAID:
-        assert {x.name for x, f in table.findings if f.verdict is Verdict.SAID} == SAID[name], str(table)
+    assert {x.name for x, f in table.findings if f.verdict is Verdict.SAID} == SAID[name], str(table)
     assert len(str(table).splitlines()) == len(LAWS) and table.verdict().startswith("ok: ")
 
 
@@ -87,7 +88,7 @@ def test_laws_hold_for_models_of_yours(path):
 
 def test_what_families_cannot_do_is_said():
     gemma, base = check_model(policy("gemma2")), check_model(policy("base-bytes"))
-    assert gemma["system message"].detail == "the template refuses a system message: System role not supported"
+    assert gemma["system message"].detail == "a system message is refused: System role not supported"
     assert "does not name <end_of_turn>" in gemma["stops"].detail
     assert base["thinking"].verdict is Verdict.ABSENT and "no chat template" in base["thinking"].detail
     assert check_model(policy("hermes"))["tools"].detail == "calls are of style hermes, results are appended"
@@ -222,11 +223,10 @@ def test_the_command_says_and_returns_its_verdict(tmp_path, capsys):
     assert len(lines) == len(LAWS) + 1 and lines[-1].startswith("ok: ")
     assert main(["check-model", str(tmp_path / "good"), "--end-token", "<eos>", "--explain"]) == 0
     assert "Answers end with the token" in capsys.readouterr().out
-    network.get_input_embeddings().weight.data[3] = float("inf")
+    made.chat_template = "{{ nothing.at.all }}"
     network.save_pretrained(tmp_path / "bad"), made.save_pretrained(tmp_path / "bad")
-    code = main(["check-model", str(tmp_path / "bad")])
-    out, err = capsys.readouterr()
-    assert (code, out.splitlines()[-1][:5]) == (1, "FAIL:") or (code == 2 and len(err.splitlines()) == 1)
+    assert main(["check-model", str(tmp_path / "bad")]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("FAIL: ")
     assert main(["check-model", str(tmp_path / "none")]) == 2
     reward_model("chatml").save(tmp_path / "reward")
     assert main(["check-model", str(tmp_path / "reward")]) == 0
