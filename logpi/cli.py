@@ -6,10 +6,15 @@ Mistakes of a user end here as one line and exit code 2; anything else keeps its
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from logpi.errors import UserError, one_line
 
@@ -89,7 +94,17 @@ def _run(command: str, argv: Sequence[str]) -> int:
             f"logpi works in one process, and {processes} were started (WORLD_SIZE): each would do the whole job. "
             f"Start it without a launcher: logpi {command} …"
         )
-    return import_module(f"logpi.recipes.{COMMANDS[command][0]}").main(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = partial(_warn, warnings.showwarning)
+        return import_module(f"logpi.recipes.{COMMANDS[command][0]}").main(argv)
+
+
+def _warn(otherwise: Callable[..., None], message: Any, category: type, filename: str, *rest: Any) -> None:
+    """The library's own warnings as one line, above a live line of progress; others as ever."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        logging.getLogger("logpi").warning("%s", message)
+    else:
+        otherwise(message, category, filename, *rest)
 
 
 def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:

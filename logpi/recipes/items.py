@@ -56,9 +56,10 @@ class ItemArguments:
     def fitting(
         self, rows: Sequence[Row], policy: CausalLM, chat: Chat, dialogues: Dialogues | None = None
     ) -> Sequence[Row]:
-        """The items whose prompts the policy can read. Raises UserError if its chat template refuses one."""
+        """The items whose prompts the policy can read; says how its answers end. Raises UserError if its chat template refuses one."""
         from logpi.rollouts.prompt_filter import PromptFilter
 
+        print(policy.template.describe(), file=sys.stderr)
         return PromptFilter(policy, chat, dialogues, self.overlong_prompts).check(list(rows), "items")
 
 

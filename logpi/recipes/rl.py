@@ -162,25 +162,17 @@ def run(a: RL) -> None:
         held_out = asks.check(held_out, "held-out items")
         for some in (task, other):
             asks.check(some.rows("train") if some else [], "prompts")  # while training they are passed over
-    print(f"{describe(made)}\n\n{policy.template.describe()}", file=sys.stderr)
-    if len(roles) > 1:
-        print(f"\n{memory(roles)}", file=sys.stderr)
+    notes = [describe(made), policy.template.describe(), *([memory(roles)] if len(roles) > 1 else [])]
+    print("\n\n".join(notes), file=sys.stderr)
     rollout = TextRollout(
         policy, engine, task, judged, prompts=a.prompts, num_generations=a.num_generations, sampling=sampling,
         keep=made.keep, truncation=made.truncation, greedy=made.objective.needs_greedy, chat=template, seed=a.seed,
         source=source, dialogues=dialogues, mask_observations=a.mask_observations, overlong=a.overlong_prompts,
     )  # fmt: skip
     evaluator = Evaluator(
-        policy,
-        engine,
-        held_out,
-        judged,
-        sampling,
-        a.eval_samples,
-        chat=template,
-        dialogues=dialogues,
+        policy, engine, held_out, judged, sampling, a.eval_samples, chat=template, dialogues=dialogues,
         overlong=a.overlong_prompts,
-    )
+    )  # fmt: skip
     _train(a, saver, learner, rollout, evaluator)
 
 
