@@ -167,9 +167,9 @@ class Equality(Agreement):
         """Members in any order; in the given order if they are letters or words, go on with dots, or repeat themselves."""
         if {gold.kind, said.kind} == {"group", "list"}:
             group, bare = (gold, said) if gold.kind == "group" else (said, gold)
-            return (
-                group.name == "()" and not bare.name and self.one_by_one(_unnamed(bare.parts, sort=True), group.parts)
-            )
+            values = _unnamed(bare.parts, sort=True)
+            joined = not bare.name or (bare.name == "and" and values != list(bare.parts))  # x = 1 and y = 2
+            return group.name == "()" and joined and self.one_by_one(values, group.parts)
         if {gold.name, said.name} & {"or"} and gold.name != said.name and all(map(_is_text, gold.parts + said.parts)):
             return False  # A or B is not A and B, where x = 1 or 2 is x = 1, 2
         wanted, given = self.members(gold), self.members(said)

@@ -78,6 +78,7 @@ _STEPS = [  # in this order
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathcal|mathscr|mathnormal|boxed|fbox)(?=\s*\{)"), ""),
     (re.compile(r"(?<=\{)\s*\\(?:bf|rm|it)\s+|\\bf\b"), ""),
+    (re.compile(r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])\s?"), ""),
     (re.compile(_TEXTS + r"\s*(?=\{)"), r"\\text"),
     (re.compile(r"(?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\[,!:;]\s?|~)(?=[0-9]{3}(?![0-9]))"), ""),  # 1{,}000 is 1000
     (re.compile(r"(?<=[0-9])\{,\}(?=[0-9])"), "."),  # 3{,}5 is 3.5
@@ -96,6 +97,7 @@ _STATED = re.compile(
     r"\s*(?:\\text\{)?(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?answer\s*(?:is|:|=)\s*:?\s*\}?\s*",
     re.I,
 )
+_SYSTEM = re.compile(r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}")  # x = 1, y = 2, one below the other
 _WHOLE = re.compile(r"\\text\{([^{}]*)\}")
 
 
@@ -111,6 +113,7 @@ def tidy(text: str) -> str:
         text = text[2:-2]
     if "\\" in text or "*" in text or "=" in text or "~" in text or "{,}" in text or " x " in text:
         text = text.replace("\\\\", ROW) if "\\begin" in text else re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
+        text = _SYSTEM.sub(lambda m: re.sub(rf",?\s*{ROW}\s*", ", ", m[1].strip().removesuffix(ROW)), text)
         for pattern, new in _STEPS:
             text = pattern.sub(new, text)
     if "$" in text:

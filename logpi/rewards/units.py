@@ -17,9 +17,9 @@ __all__ = ["KNOWN", "SCALES", "unit"]
 
 SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _TABLE = {  # quantity: names = size; a final s is dropped from longer names
-    "length": "mm,millimeter,millimetre=1/1000 cm,centimeter,centimetre=1/100 dm,decimeter=1/10 m,meter,metre=1 "
-    "km,kilometer,kilometre=1000 in,inch,inches,inche=127/5000 ft,foot,feet=381/1250 yd,yard=1143/1250 mi,mile=201168/125",
-    "mass": "mg,milligram=1/1000000 g,gram=1/1000 kg,kilogram=1 lb,lbs=45359237/100000000 ton,tonne=1000",
+    "length": "mm,millimeter,millimetre=1/1000 cm,centimeter,centimetre,厘米=1/100 dm,decimeter=1/10 m,meter,metre,米=1 "
+    "km,kilometer,kilometre,公里,千米=1000 in,inch,inches,inche=127/5000 ft,foot,feet=381/1250 yd,yard=1143/1250 mi,mile=201168/125",
+    "mass": "mg,milligram=1/1000000 g,gram,克=1/1000 kg,kilogram,千克,公斤=1 lb,lbs=45359237/100000000 ton,tonne=1000",
     "time": "ms,millisecond=1/1000 s,sec,second=1 min,minute=60 h,hr,hour=3600 day=86400 week=604800 month=2629746 year=31556952",
     "volume": "ml,milliliter,millilitre=1/1000 l,liter,litre=1",
     "dollars": f"{CURRENCY},dollar,usd=1 cent,¢=1/100", "euros": "€,euro,eur=1", "pounds sterling": "£,gbp=1", "yen": "¥=1",
