@@ -78,7 +78,12 @@ _STEPS = [  # in this order
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathcal|mathscr|mathnormal|boxed|fbox)(?=\s*\{)"), ""),
     (re.compile(r"(?<=\{)\s*\\(?:bf|rm|it)\s+|\\bf\b"), ""),
-    (re.compile(r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])\s?"), ""),
+    (
+        re.compile(
+            r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])\s?"
+        ),
+        "",
+    ),
     (re.compile(_TEXTS + r"\s*(?=\{)"), r"\\text"),
     (re.compile(r"(?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\[,!:;]\s?|~)(?=[0-9]{3}(?![0-9]))"), ""),  # 1{,}000 is 1000
     (re.compile(r"(?<=[0-9])\{,\}(?=[0-9])"), "."),  # 3{,}5 is 3.5

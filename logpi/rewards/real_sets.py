@@ -25,11 +25,12 @@ _REALS = Tree("letter", name="\\mathbb{R}")
 
 
 def turned(tree: Tree) -> Tree:
-    """`a > x` as `x < a`, where x is a letter alone."""
+    """`a > x` as `x < a`, where x is a letter alone or a distance, |x|."""
     if tree.kind != "relation" or len(tree.parts) != 2 or tree.name not in FLIPPED:
         return tree
     a, b = tree.parts
-    return Tree("relation", (b, a), FLIPPED[tree.name]) if b.kind == "letter" and a.kind != "letter" else tree
+    alone, other = (t.kind == "letter" or _distance(t) is not None for t in (b, a))
+    return Tree("relation", (b, a), FLIPPED[tree.name]) if alone and not other else tree
 
 
 def solved(tree: Tree) -> bool:
@@ -59,7 +60,12 @@ def _interval(tree: Tree) -> Piece | None:
         if set(signs) <= more:
             return parts[2], "=" in signs[1], parts[0], "=" in signs[0]
     if len(parts) == 2 and set(signs) <= less and not letters(parts[1]) and (centre := _distance(parts[0])):
-        return Tree("sum", (centre, negative(parts[1]))), "=" in signs[0], Tree("sum", (centre, parts[1])), "=" in signs[0]
+        return (
+            Tree("sum", (centre, negative(parts[1]))),
+            "=" in signs[0],
+            Tree("sum", (centre, parts[1])),
+            "=" in signs[0],
+        )
     if len(parts) == 2 and parts[0].kind == "letter" and not letters(parts[1]):
         if signs[0] in less:
             return negative(_INFINITE), False, parts[1], "=" in signs[0]
