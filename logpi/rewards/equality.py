@@ -78,7 +78,7 @@ class Equality(Agreement):
         if gold.kind == "unit" and said.kind == "unit":
             a, b = unit(gold.name), unit(said.name)
             if a and b:
-                scaled = [Tree("product", (number(u[1]), t.parts[0])) for u, t in ((a, gold), (b, said))]
+                scaled = [Tree("product", (number(u[1]), _measured(t))) for u, t in ((a, gold), (b, said))]
                 return a[0] == b[0] and self.values(*scaled)
         if (gold.kind == "unit") != (said.kind == "unit"):
             measured, other = (gold, said) if gold.kind == "unit" else (said, gold)
@@ -233,7 +233,8 @@ class Equality(Agreement):
             raise NeedsDigits
         a, b = self.pieces(gold), self.pieces(said)
         if a is None or b is None:
-            return gold.kind == said.kind and self.one_by_one(gold.parts, said.parts)
+            alike = (gold.kind, gold.name) == (said.kind, said.name) and bool(gold.parts)  # \mathbb{Z} has none
+            return alike and self.one_by_one(gold.parts, said.parts)
         subjects = [set(letters(t)) - {"\\mathbb{R}"} for t in (gold, said)]
         if all(subjects) and subjects[0] != subjects[1]:
             return False
@@ -245,6 +246,12 @@ class Equality(Agreement):
             (p[1], p[3]) == (q[1], q[3]) and self.compare(p[0], q[0]) == self.compare(p[2], q[2]) == 0
             for p, q in zip(a, b, strict=True)
         )
+
+
+def _measured(tree: Tree) -> Tree:
+    """What a unit stands behind: 20 of 20°C."""
+    inner = tree.parts[0]
+    return inner.parts[0] if inner.kind == "degree" else inner
 
 
 def _unnamed(members: Sequence[Tree], sort: bool = False) -> list[Tree]:

@@ -72,9 +72,10 @@ def fold(text: str) -> str:
 _TEXTS = r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mbox|mathit|mathsf|hbox)"
 _STEPS = [  # in this order
     (re.compile(r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?)(?![A-Za-z])\s?\.?"), ""),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:[dtcs]|nice)frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(rf"{ROW}\s*\[[0-9.]+(?:pt|em|ex|mm|cm)\]"), ROW),
     (re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}"), r"\\binom{\1}{\2}"),
+    (re.compile(r"\{([^{}]+)\\over(?![A-Za-z])([^{}]+)\}"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathcal|mathscr|mathnormal|boxed|fbox)(?=\s*\{)"), ""),
     (re.compile(r"(?<=\{)\s*\\(?:bf|rm|it)\s+|\\bf\b"), ""),
@@ -161,6 +162,7 @@ def plain(text: str) -> str:
     """
     text = re.sub(r"(?<![\^_])\\text\{([^{}]*)\}(?!\s*[\^_])", r" \1 ", tidy(text))
     text = re.sub(r"(\\[A-Za-z]+)\s*\{([0-9A-Za-z])\}(?![0-9A-Za-z{])", r"\1 \2", text)
+    text = re.sub(r"(\\[A-Za-z]+)(?=[0-9])", r"\1 ", text)
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])", "", text)
     return re.sub(r"([\^_])\{([0-9A-Za-z])\}(?![0-9A-Za-z])", r"\1\2", text)
