@@ -87,6 +87,10 @@ class Equality(Agreement):
                 Tree("product", (measured.parts[0], Tree("letter", name=letter))), other
             ):
                 return True  # 5 m
+        if {gold.kind, said.kind} in ({"unit", "percent"}, {"unit", "degree"}):
+            known = unit(gold.name if gold.kind == "unit" else said.name)
+            if known and not {"celsius", "fahrenheit"} & set(known[0]):
+                return False  # 60 mph is not 60°
         gold, said = (t.parts[0] if t.kind == "unit" else t for t in (gold, said))
         if gold.kind == said.kind and gold.kind in ("percent", "degree"):
             return self.values(gold.parts[0], said.parts[0])
@@ -176,6 +180,9 @@ class Equality(Agreement):
         wanted, given = _renamed(wanted), _renamed(given)
         if any(w.kind == "relation" for w in wanted) != any(g.kind == "relation" for g in given):
             wanted, given = _unnamed(wanted), _unnamed(given)
+            if any(len({m.parts[0] for m in side if m.kind == "relation"}) > 1 for side in (wanted, given)):
+                values = _unnamed(wanted, sort=True), _unnamed(given, sort=True)  # which of x = 1, y = 2 is which
+                return "set" not in (gold.kind, said.kind) and self.one_by_one(*values)
         if max(len(wanted), len(given)) > MAX_MEMBERS:
             return len(wanted) == len(given) and self.one_by_one(wanted, given)
         if any(source.kind == "list" and _in_order(m) for source, m in ((gold, wanted), (said, given))):

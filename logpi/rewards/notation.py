@@ -76,6 +76,7 @@ _STEPS = [  # in this order
     (re.compile(rf"{ROW}\s*\[[0-9.]+(?:pt|em|ex|mm|cm)\]"), ROW),
     (re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\{([^{}]+)\\over(?![A-Za-z])([^{}]+)\}"), r"\\frac{\1}{\2}"),
+    (re.compile(r"(?<![\w)\]}])(?:\{\})?[_^]\{?([0-9]+)\}?C_\{?([0-9]+)\}?(?![0-9])"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathcal|mathscr|mathnormal|boxed|fbox)(?=\s*\{)"), ""),
     (re.compile(r"(?<=\{)\s*\\(?:bf|rm|it)\s+|\\bf\b"), ""),
@@ -117,7 +118,7 @@ def tidy(text: str) -> str:
     text = fold(text.strip())
     if text.startswith("**") and text.endswith("**") and len(text) > 4:  # Markdown
         text = text[2:-2]
-    if "\\" in text or "*" in text or "=" in text or "~" in text or "{,}" in text or " x " in text:
+    if "\\" in text or "C_" in text or "*" in text or "=" in text or "~" in text or "{,}" in text or " x " in text:
         text = text.replace("\\\\", ROW) if "\\begin" in text else re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
         text = _SYSTEM.sub(lambda m: re.sub(rf",?\s*{ROW}\s*", ", ", m[1].strip().removesuffix(ROW)), text)
         for pattern, new in _STEPS:

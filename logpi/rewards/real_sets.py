@@ -102,6 +102,8 @@ def pieces_of(tree: Tree, compare: Compare) -> list[Piece] | None:
             return inner and [(_ALL[0], False, inner[0], not inner[1]), (inner[2], not inner[3], _ALL[2], False)]
         return [piece] if piece else None
     if tree.kind == "group" and len(tree.parts) == 2 and not letters(tree):
+        if compare(*tree.parts) > 0:
+            return None  # (3, 1) is a point, not the empty set
         return [(tree.parts[0], tree.name[0] == "[", tree.parts[1], tree.name[1] == "]")]
     if tree.kind == "set" and not letters(tree):
         return [(p, True, p, True) for part in tree.parts for p in both_signs(part)]
