@@ -57,9 +57,7 @@ class RewardModel(nn.Module):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        head = dict(model.named_children()).get("score")
-        if not isinstance(head, nn.Linear):
-            raise ValueError(f"{type(model).__name__} is no reward model: it needs a linear layer `score`")
+        head = _head(model)
         self.label, self.pad = _label(model.config, head.out_features, label), pad
         head.to(torch.promote_types(head.weight.dtype, torch.float32))  # scores of 8 bits would tie
         self.model, self.tokenizer = model, tokenizer
@@ -104,6 +102,7 @@ class RewardModel(nn.Module):
             )
             if lost := [name for name in missing if not name.startswith("score.")]:
                 raise ValueError(f"there are no weights for {lost[0]!r}")
+            _head(model)
             tokenizer = load_tokenizer(path)
             refuse_unembedded(tokenizer, model.get_input_embeddings().weight.shape[0])
             if head is not None:
@@ -267,6 +266,16 @@ class _Both:
     def save(self, directory: str | Path) -> None:
         self.policy.save(directory)
         self.critic.save(Path(directory) / "critic")
+
+
+def _head(model: Any) -> nn.Linear:
+    head = dict(model.named_children()).get("score")
+    if not isinstance(head, nn.Linear):
+        raise ValueError(
+            f"{type(model).__name__} is no reward model here: it needs a linear layer `score` on a causal language model "
+            "(encoders, as BERT and DeBERTa, have none)"
+        )
+    return head
 
 
 def _label(config: Any, labels: int, chosen: str) -> int:

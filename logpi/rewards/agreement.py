@@ -111,10 +111,13 @@ class Agreement:
 
 
 def _fractions(names: list[str]) -> Iterator[dict[str, Fraction]]:
-    """Ten points: five with positive values between 1/2 and 3, five with both signs; 64ths, so that they are in no domain by chance."""
+    """Ten points, five with positive values from 1/2 to 3, five with both signs; in 64ths, to be in no domain by chance, and
+    no two letters alike, or a - b would be 0."""
     for k in range(POINTS):
         rng = random.Random(f"{k}")
-        yield {n: Fraction(2 * rng.randint(16, 95) + 1, 64) * (rng.choice((1, -1)) if k >= 5 else 1) for n in names}
+        values = rng.sample(range(16, 95 + len(names)), len(names))
+        signs = rng.choices((1, -1) if k >= 5 else (1,), k=len(names))
+        yield {n: Fraction(s * (2 * v + 1), 64) for n, v, s in zip(names, values, signs, strict=True)}
 
 
 def _wholes(names: list[str]) -> Iterator[dict[str, Fraction]]:

@@ -56,7 +56,7 @@ _CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})(?:\s*(?:\\text\{)?\s*([ap])\.?\s?m
 _DATED = re.compile(r"[0-9]+(?:-[0-9]+)+$|[0-9]+/[0-9]+/[0-9]+$")
 _MONEY = re.compile(r"([-+]?)\s*([¤€£¥])\s*(?=[-+0-9.\\])")
 _MEASURE = re.compile(
-    r"(?:\s*(?:\\text\s*\{[^{}]*\}|[¤€£¥¢]|(?!(?:and|or)(?![A-Za-z]))[A-Za-z]+\.?)(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?\s*(?:[/·-]|\\cdot)?)+"
+    r"(?:\s*(?:\\text\s*\{[^{}]*\}|[¤€£¥¢]|[぀-ヿ一-鿿가-힯]+|(?!(?:and|or)(?![A-Za-z]))[A-Za-z]+\.?)(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?\s*(?:[/·-]|\\cdot)?)+"
 )
 _FORBIDDEN = {"and", "or", "if", "for", "where", "when", "mod", "times", "over", "than", "not", "to", "all", "any"}
 _DESCRIBED = re.compile(

@@ -18,7 +18,7 @@ from typing import Any
 from logpi.errors import UserError
 from logpi.rewards.demands import Demands
 from logpi.rewards.processes import Failure
-from logpi.rewards.text import text_of
+from logpi.rewards.text import content_text, text_of
 from logpi.sandbox import Limits, Sandbox, Verdict, shared
 
 __all__ = ["Code", "Demands", "program_of"]
@@ -28,9 +28,11 @@ SETUPS = ("setup", "test_setup_code")
 PATIENCE = 3  # wall clock over CPU time
 SOLUTIONS = ("canonical_solution", "solution", "code")
 _FENCE = re.compile(
-    r"^(?P<before>[^`\n]*)(?P<marks>```+|~~~+)[ \t]*(?P<language>[^\s`]*)[^`\n]*\n(?P<body>.*?)(?:^[ \t>]*(?P=marks)|\Z)",
+    r"^(?P<before>[^`\n]+)?(?P<marks>```+|~~~+)[ \t]*(?P<language>[^\s`]*)[^`\n]*\n(?P<body>.*?)"
+    r"(?:^(?(before)[ \t>]*| {0,3})(?P=marks)|\Z)",  # indented by four it is the program's own, in a docstring say
     re.DOTALL | re.MULTILINE,
 )
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _PYTHON = ("python", "python3", "py", "py3", "python2")
 
 
@@ -72,7 +74,7 @@ def _imports(prompt: str) -> str:
 
 def _outdented(fence: re.Match[str]) -> str:
     """A block without the indentation of its fence: in a list item that is where the item's text begins."""
-    before = fence["before"]
+    before = fence["before"] or ""
     inside = re.fullmatch(r"(?:[ \t>]|[-*+]|\d+[.)])*", before) is not None
     return (
         re.sub(rf"^[ \t>]{{1,{len(before)}}}", "", fence["body"], flags=re.MULTILINE)
@@ -149,7 +151,7 @@ class Code:
         return Demands.of(value, setup, entry, prompt)
 
     def _one(self, prompt: Any, text: str, row: Mapping[str, Any], end: float) -> float | None | Failure:
-        begun = prompt if isinstance(prompt, str) else ""
+        begun = _begun(prompt, str(row.get("entry_point") or ""))
         try:
             tests = self.demanded(row, begun)
         except _UNREADABLE as error:
@@ -248,8 +250,16 @@ _UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)
 
 
 def _prompt(row: Mapping[str, Any]) -> str:
-    """The row's prompt if it is a text."""
-    return row["prompt"] if isinstance(row.get("prompt"), str) else ""
+    return _begun(row.get("prompt"), str(row.get("entry_point") or ""))
+
+
+def _begun(prompt: Any, entry_point: str) -> str:
+    """The text of a prompt, of messages the last; of one with the function in a block of Markdown, that block."""
+    if not isinstance(prompt, str):
+        prompt = content_text(prompt[-1].get("content")) if prompt else ""
+    blocks = [_outdented(m) for m in _FENCE.finditer(prompt)]
+    start = f"def {entry_point.rpartition('.')[2]}"
+    return next((b for b in blocks if start in b), prompt) if entry_point else prompt
 
 
 def _parses(source: str) -> bool:
@@ -261,7 +271,27 @@ def _parses(source: str) -> bool:
 
 
 def _same_output(out: str, wanted: str) -> bool:
-    """White space at the ends of lines and of the whole aside."""
-    return [line.rstrip() for line in out.rstrip().split("\n")] == [
-        line.rstrip() for line in wanted.rstrip().split("\n")
-    ]
+    """White space at the ends of lines and of the whole aside; lines of numbers number by number (`_same_number`)."""
+    lines, expected = out.rstrip().split("\n"), wanted.rstrip().split("\n")
+    return len(lines) == len(expected) and all(map(_same_line, lines, expected))
+
+
+def _same_line(line: str, wanted: str) -> bool:
+    if line.rstrip() == wanted.rstrip():
+        return True
+    parts, expected = line.split(), wanted.split()
+    return len(parts) == len(expected) and all(map(_same_number, parts, expected))
+
+
+def _same_number(said: str, wanted: str) -> bool:
+    """Whether both are numbers and equal: 3.0 is 3; where a fraction is expected, up to 1e-6 of what is below 1, 1e-6 above.
+
+    >>> _same_number("0.30000000000000004", "0.3"), _same_number("3.1", "3"), _same_number("007", "7")
+    (True, False, False)
+    """
+    if not (_NUMBER.fullmatch(said) and _NUMBER.fullmatch(wanted)):
+        return False
+    if not set(wanted) & set(".eE"):
+        return said.partition(".")[0] == wanted and not said.partition(".")[2].strip("0")
+    a, b = float(said), float(wanted)
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-6 * min(1.0, abs(b)) + 1e-12)

@@ -70,7 +70,7 @@ class Demands:
         if not isinstance(value, str | Sequence):
             raise ValueError(f"expected asserts, or inputs and outputs, got {str(value)[:60]!r}")
         if not isinstance(value, str) and value and all(isinstance(v, Mapping) for v in value):
-            names = {str(v.get("fn_name") or "") for v in value}
+            names = {_function(v, entry_point or _begun(prompt)) for v in value}
             if len(names) > 1:
                 raise ValueError(f"tests of several functions in one row: {', '.join(sorted(names))}")
             return _pairs([v["input"] for v in value], [v["output"] for v in value], names.pop(), setup)
@@ -130,10 +130,31 @@ def _call_of_check(tree: ast.Module, entry_point: str, prompt: str) -> str:
         return ""
     if not check.args.args:
         return "" if used else "\ncheck()"
-    named = entry_point or next(reversed(re.findall(r"^def[ \t]+(\w+)[ \t]*\(", prompt, re.MULTILINE)), "")
+    named = entry_point or _begun(prompt, method=False)
     if not named:
         raise ValueError("they define check(candidate) and nothing says for which function: give entry_point")
     return f"\ncheck({named})"
+
+
+def _begun(prompt: str, method: bool = True) -> str:
+    """The last function that a prompt begins, or, in a class, method; "" if there is none."""
+    indent = "[ \\t]*" if method else ""
+    return next(reversed(re.findall(rf"^{indent}def[ \t]+(\w+)[ \t]*\(", prompt, re.MULTILINE)), "")
+
+
+def _function(test: Mapping[str, Any], otherwise: str) -> str:
+    """The function that an input is for; "" if it is for a script. `otherwise`: where the test says that it is for one, not which.
+
+    >>> _function({"testtype": "functional", "metadata": {"func_name": "f"}}, ""), _function({"testtype": "stdin"}, "f")
+    ('f', '')
+    """
+    metadata = test.get("metadata")
+    name = test.get("fn_name") or (metadata.get("func_name") if isinstance(metadata, Mapping) else None)
+    if name or test.get("testtype", test.get("type")) not in ("functional", "function_call"):
+        return str(name or "")
+    if not otherwise:
+        raise ValueError("they call a function and nothing says which: give fn_name or entry_point")
+    return otherwise.rpartition(".")[2]
 
 
 def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str) -> Demands:
@@ -146,14 +167,16 @@ def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str)
         return Demands((), tuple((_lines(i), _lines(o)) for i, o in zip(inputs, outputs)))
     pairs = [(_arguments(i), _value(i, o)) for i, o in zip(inputs, outputs)]
     wrapped = all(isinstance(o, list) and len(o) == 1 for _, o in pairs)
-    tests = (f"_got = {name}(*{i!r}); assert _same(_got, {o!r})" for i, o in pairs)
+    tests = (f"_got = {name}({'**' if isinstance(i, dict) else '*'}{i!r}); assert _same(_got, {o!r})" for i, o in pairs)
     tests = (t + f" or _same(_got, {o[0]!r})" if wrapped else t for t, (_, o) in zip(tests, pairs))
     return Demands(tuple(tests), (), _SAME + setup, name)
 
 
-def _arguments(given: Any) -> list[Any]:
-    """A function's arguments: a list, or JSON, one a line."""
-    return [json.loads(line) for line in given.splitlines() if line.strip()] if isinstance(given, str) else list(given)
+def _arguments(given: Any) -> list[Any] | dict[str, Any]:
+    """A function's arguments: a list, a dict of named ones, or JSON, one a line."""
+    if isinstance(given, str):
+        return [json.loads(line) for line in given.splitlines() if line.strip()]
+    return dict(given) if isinstance(given, Mapping) else list(given)
 
 
 def _value(given: Any, wanted: Any) -> Any:

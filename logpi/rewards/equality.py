@@ -78,7 +78,7 @@ class Equality(Agreement):
         if gold.kind == "unit" and said.kind == "unit":
             a, b = unit(gold.name), unit(said.name)
             if a and b:
-                scaled = [Tree("product", (number(u[1]), t.parts[0])) for u, t in ((a, gold), (b, said))]
+                scaled = [Tree("product", (number(u[1]), _measured(t))) for u, t in ((a, gold), (b, said))]
                 return a[0] == b[0] and self.values(*scaled)
         if (gold.kind == "unit") != (said.kind == "unit"):
             measured, other = (gold, said) if gold.kind == "unit" else (said, gold)
@@ -87,6 +87,10 @@ class Equality(Agreement):
                 Tree("product", (measured.parts[0], Tree("letter", name=letter))), other
             ):
                 return True  # 5 m
+        if {gold.kind, said.kind} in ({"unit", "percent"}, {"unit", "degree"}):
+            known = unit(gold.name if gold.kind == "unit" else said.name)
+            if known and not {"celsius", "fahrenheit"} & set(known[0]):
+                return False  # 60 mph is not 60°
         gold, said = (t.parts[0] if t.kind == "unit" else t for t in (gold, said))
         if gold.kind == said.kind and gold.kind in ("percent", "degree"):
             return self.values(gold.parts[0], said.parts[0])
@@ -167,15 +171,18 @@ class Equality(Agreement):
         """Members in any order; in the given order if they are letters or words, go on with dots, or repeat themselves."""
         if {gold.kind, said.kind} == {"group", "list"}:
             group, bare = (gold, said) if gold.kind == "group" else (said, gold)
-            return (
-                group.name == "()" and not bare.name and self.one_by_one(_unnamed(bare.parts, sort=True), group.parts)
-            )
+            values = _unnamed(bare.parts, sort=True)
+            joined = not bare.name or (bare.name == "and" and values != list(bare.parts))  # x = 1 and y = 2
+            return group.name == "()" and joined and self.one_by_one(values, group.parts)
         if {gold.name, said.name} & {"or"} and gold.name != said.name and all(map(_is_text, gold.parts + said.parts)):
             return False  # A or B is not A and B, where x = 1 or 2 is x = 1, 2
         wanted, given = self.members(gold), self.members(said)
         wanted, given = _renamed(wanted), _renamed(given)
         if any(w.kind == "relation" for w in wanted) != any(g.kind == "relation" for g in given):
             wanted, given = _unnamed(wanted), _unnamed(given)
+            if any(len({m.parts[0] for m in side if m.kind == "relation"}) > 1 for side in (wanted, given)):
+                values = _unnamed(wanted, sort=True), _unnamed(given, sort=True)  # which of x = 1, y = 2 is which
+                return "set" not in (gold.kind, said.kind) and self.one_by_one(*values)
         if max(len(wanted), len(given)) > MAX_MEMBERS:
             return len(wanted) == len(given) and self.one_by_one(wanted, given)
         if any(source.kind == "list" and _in_order(m) for source, m in ((gold, wanted), (said, given))):
@@ -233,7 +240,8 @@ class Equality(Agreement):
             raise NeedsDigits
         a, b = self.pieces(gold), self.pieces(said)
         if a is None or b is None:
-            return gold.kind == said.kind and self.one_by_one(gold.parts, said.parts)
+            alike = (gold.kind, gold.name) == (said.kind, said.name) and bool(gold.parts)  # \mathbb{Z} has none
+            return alike and self.one_by_one(gold.parts, said.parts)
         subjects = [set(letters(t)) - {"\\mathbb{R}"} for t in (gold, said)]
         if all(subjects) and subjects[0] != subjects[1]:
             return False
@@ -245,6 +253,12 @@ class Equality(Agreement):
             (p[1], p[3]) == (q[1], q[3]) and self.compare(p[0], q[0]) == self.compare(p[2], q[2]) == 0
             for p, q in zip(a, b, strict=True)
         )
+
+
+def _measured(tree: Tree) -> Tree:
+    """What a unit stands behind: 20 of 20°C."""
+    inner = tree.parts[0]
+    return inner.parts[0] if inner.kind == "degree" else inner
 
 
 def _unnamed(members: Sequence[Tree], sort: bool = False) -> list[Tree]:

@@ -138,6 +138,8 @@ class Expressions:
         """Whether a factor follows without a sign between; a number may not."""
         self.skip()
         if re.match(r"[0-9.]", self.text[self.at : self.at + 1]):
+            if self.text[: self.at].rstrip().endswith("!"):  # 3!7!
+                return True
             raise Unreadable("a number after a factor")
         if self.sees(r"\\(?:cup|cap|setminus|in|text|mid|le|ge|leq|geq|lt|gt|ne|neq|pm|mp|approx|to|rangle|rfloor|rceil|rvert|\}|\\|end|"
                      r"lor|land|vee|wedge|circ|leqslant|geqslant|backslash|simeq)(?![A-Za-z])"):  # fmt: skip

@@ -72,12 +72,20 @@ def fold(text: str) -> str:
 _TEXTS = r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mbox|mathit|mathsf|hbox)"
 _STEPS = [  # in this order
     (re.compile(r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?)(?![A-Za-z])\s?\.?"), ""),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:[dtcs]|nice)frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(rf"{ROW}\s*\[[0-9.]+(?:pt|em|ex|mm|cm)\]"), ROW),
     (re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}"), r"\\binom{\1}{\2}"),
+    (re.compile(r"\{([^{}]+)\\over(?![A-Za-z])([^{}]+)\}"), r"\\frac{\1}{\2}"),
+    (re.compile(r"(?<![\w)\]}])(?:\{\})?[_^]\{?([0-9]+)\}?C_\{?([0-9]+)\}?(?![0-9])"), r"\\binom{\1}{\2}"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathcal|mathscr|mathnormal|boxed|fbox)(?=\s*\{)"), ""),
     (re.compile(r"(?<=\{)\s*\\(?:bf|rm|it)\s+|\\bf\b"), ""),
+    (
+        re.compile(
+            r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])\s?"
+        ),
+        "",
+    ),
     (re.compile(_TEXTS + r"\s*(?=\{)"), r"\\text"),
     (re.compile(r"(?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\[,!:;]\s?|~)(?=[0-9]{3}(?![0-9]))"), ""),  # 1{,}000 is 1000
     (re.compile(r"(?<=[0-9])\{,\}(?=[0-9])"), "."),  # 3{,}5 is 3.5
@@ -96,6 +104,7 @@ _STATED = re.compile(
     r"\s*(?:\\text\{)?(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?answer\s*(?:is|:|=)\s*:?\s*\}?\s*",
     re.I,
 )
+_SYSTEM = re.compile(r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}")  # x = 1, y = 2, one below the other
 _WHOLE = re.compile(r"\\text\{([^{}]*)\}")
 
 
@@ -109,8 +118,9 @@ def tidy(text: str) -> str:
     text = fold(text.strip())
     if text.startswith("**") and text.endswith("**") and len(text) > 4:  # Markdown
         text = text[2:-2]
-    if "\\" in text or "*" in text or "=" in text or "~" in text or "{,}" in text or " x " in text:
+    if "\\" in text or "C_" in text or "*" in text or "=" in text or "~" in text or "{,}" in text or " x " in text:
         text = text.replace("\\\\", ROW) if "\\begin" in text else re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
+        text = _SYSTEM.sub(lambda m: re.sub(rf",?\s*{ROW}\s*", ", ", m[1].strip().removesuffix(ROW)), text)
         for pattern, new in _STEPS:
             text = pattern.sub(new, text)
     if "$" in text:
@@ -153,6 +163,7 @@ def plain(text: str) -> str:
     """
     text = re.sub(r"(?<![\^_])\\text\{([^{}]*)\}(?!\s*[\^_])", r" \1 ", tidy(text))
     text = re.sub(r"(\\[A-Za-z]+)\s*\{([0-9A-Za-z])\}(?![0-9A-Za-z{])", r"\1 \2", text)
+    text = re.sub(r"(\\[A-Za-z]+)(?=[0-9])", r"\1 ", text)
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])", "", text)
     return re.sub(r"([\^_])\{([0-9A-Za-z])\}(?![0-9A-Za-z])", r"\1\2", text)

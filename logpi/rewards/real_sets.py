@@ -1,6 +1,7 @@
 r"""Sets of real numbers as pieces: (low, whether it is in, high, whether it is in), with ends that are trees.
 
     (1, 2]   1 < x \le 2   x > 3   [0, 1) \cup \{5\}   \mathbb{R} \setminus \{0\}   x \ne 0   x < 1 \text{ or } x > 2
+    x > 1 \text{ and } x < 2   |x - 1| < 3
 
 Left out: sets with letters in their ends, and intersections.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cmp_to_key
 
-from logpi.rewards.trees import Tree, both_signs, letters, negative
+from logpi.rewards.trees import Tree, both_signs, letters, negative, number
 
 __all__ = ["FLIPPED", "Piece", "is_real_set", "merged", "pieces_of", "solved", "turned"]
 
@@ -24,11 +25,12 @@ _REALS = Tree("letter", name="\\mathbb{R}")
 
 
 def turned(tree: Tree) -> Tree:
-    """`a > x` as `x < a`, where x is a letter alone."""
+    """`a > x` as `x < a`, where x is a letter alone or a distance, |x|."""
     if tree.kind != "relation" or len(tree.parts) != 2 or tree.name not in FLIPPED:
         return tree
     a, b = tree.parts
-    return Tree("relation", (b, a), FLIPPED[tree.name]) if b.kind == "letter" and a.kind != "letter" else tree
+    alone, other = (t.kind == "letter" or _distance(t) is not None for t in (b, a))
+    return Tree("relation", (b, a), FLIPPED[tree.name]) if alone and not other else tree
 
 
 def solved(tree: Tree) -> bool:
@@ -57,11 +59,30 @@ def _interval(tree: Tree) -> Piece | None:
             return parts[0], "=" in signs[0], parts[2], "=" in signs[1]
         if set(signs) <= more:
             return parts[2], "=" in signs[1], parts[0], "=" in signs[0]
+    if len(parts) == 2 and set(signs) <= less and not letters(parts[1]) and (centre := _distance(parts[0])):
+        return (
+            Tree("sum", (centre, negative(parts[1]))),
+            "=" in signs[0],
+            Tree("sum", (centre, parts[1])),
+            "=" in signs[0],
+        )
     if len(parts) == 2 and parts[0].kind == "letter" and not letters(parts[1]):
         if signs[0] in less:
             return negative(_INFINITE), False, parts[1], "=" in signs[0]
         if signs[0] in more:
             return parts[1], "=" in signs[0], _INFINITE, False
+    return None
+
+
+def _distance(tree: Tree) -> Tree | None:
+    """What |x - 1| is the distance to, 1; of |x| 0."""
+    inner = tree.parts[0] if tree.kind == "call" and tree.name == "abs" else tree
+    if inner is tree:
+        return None
+    if inner.kind == "letter":
+        return number(0)
+    if inner.kind == "sum" and inner.parts[0].kind == "letter" and not letters(inner.parts[1]):
+        return negative(inner.parts[1])
     return None
 
 
@@ -75,19 +96,47 @@ def pieces_of(tree: Tree, compare: Compare) -> list[Piece] | None:
         piece = _interval(tree)
         if piece is None and tree.name == "!=" and solved(tree):
             return _cut([_ALL], [tree.parts[1]], compare)
+        if piece is None and tree.name in (">", ">="):  # |x| > 1: what |x| <= 1 leaves
+            inner = _interval(Tree("relation", tree.parts, "<" if tree.name == ">=" else "<="))
+            inner = inner if inner and compare(inner[0], inner[2]) < 0 else None
+            return inner and [(_ALL[0], False, inner[0], not inner[1]), (inner[2], not inner[3], _ALL[2], False)]
         return [piece] if piece else None
     if tree.kind == "group" and len(tree.parts) == 2 and not letters(tree):
+        if compare(*tree.parts) > 0:
+            return None  # (3, 1) is a point, not the empty set
         return [(tree.parts[0], tree.name[0] == "[", tree.parts[1], tree.name[1] == "]")]
     if tree.kind == "set" and not letters(tree):
         return [(p, True, p, True) for part in tree.parts for p in both_signs(part)]
+    if tree.kind == "list" and tree.name in ("and", "or") and len(letters(tree)) > 1:
+        return None  # x > 1 and y < 2 are no set of numbers
     if tree.kind == "union" or (tree.kind == "list" and tree.name == "or"):
         pieces = [pieces_of(p, compare) for p in tree.parts]
         return None if any(p is None for p in pieces) else [q for p in pieces for q in p or ()]
+    if tree.kind == "list" and tree.name == "and":
+        return _common([pieces_of(p, compare) for p in tree.parts], compare)
     if tree.kind == "without" and tree.parts[1].kind == "set":
         whole = pieces_of(tree.parts[0], compare)
         points = [p for part in tree.parts[1].parts for p in both_signs(part)]
         return None if whole is None or letters(tree.parts[1]) else _cut(whole, points, compare)
     return None
+
+
+def _common(sets: Sequence[list[Piece] | None], compare: Compare) -> list[Piece] | None:
+    """What lies in all of some sets."""
+    common: list[Piece] = [_ALL]
+    for pieces in sets:
+        if pieces is None:
+            return None
+        common = [_overlap(p, q, compare) for p in common for q in pieces]
+    return common
+
+
+def _overlap(p: Piece, q: Piece, compare: Compare) -> Piece:
+    """What lies in both; it may be empty, with its ends the wrong way round."""
+    low, high = compare(p[0], q[0]), compare(p[2], q[2])
+    below = p[:2] if low > 0 else q[:2] if low < 0 else (p[0], p[1] and q[1])
+    above = p[2:] if high < 0 else q[2:] if high > 0 else (p[2], p[3] and q[3])
+    return (*below, *above)
 
 
 def _cut(pieces: list[Piece], points: Sequence[Tree], compare: Compare) -> list[Piece]:

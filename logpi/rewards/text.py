@@ -20,6 +20,7 @@ __all__ = [
     "Completion",
     "after",
     "as_number",
+    "content_text",
     "final_answer",
     "given_answers",
     "last_boxed",
@@ -37,14 +38,17 @@ _NUMBER = re.compile(rf"(?:(?<![\w)\]}}])[-+])?(?:{_UNSIGNED})(?:[eE][-+]?[0-9]+
 _FRAC = re.compile(rf"([-+]?)\\[dtc]?frac\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|([^\s{}$\\]+))")
 _BETWEEN_BOXES = re.compile(r"(?:\s*\$)?\s*(?:[,;]|(?:,\s*)?(?:\\text\s*\{\s*)?(?:and|or)(?:\s*\})?)\s*(?:\$\s*)?|")
-_PHRASE = re.compile(r"\banswer\**\s{0,3}(?:is|:|=)[\s:*]{0,6}", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"\b(?:answer|(?:correct|right|final) (?:option|choice))\**\s{0,3}(?:is|:|=)[\s:*]{0,6}", re.IGNORECASE
+)
+_SAID = re.compile(r"(?:\\text\{)?(yes|no|true|false)\b\}?(?=\W*(?:[.,;!\n]|$))", re.IGNORECASE)
 _TITLE = re.compile(r"\W*(?:the )?(?:final )?answer\W*", re.IGNORECASE)  # a heading over the answer
 _CHOICE = re.compile(r"\(?([A-H])\)?(?![A-Za-z0-9=^_])")
 _FORMULA = re.compile(r"\$+([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _BARE = re.compile(r"[^A-Za-z\\]*(?:(?:\\[A-Za-z]+|sqrt|sin|cos|tan|ln|log|pi|[A-Za-z])(?![A-Za-z])[^A-Za-z\\]*)*")
 
 
-def _content(content: Any) -> str:
+def content_text(content: Any) -> str:
     """The text of one message: a string, or a list of parts of which only those of type `text` are read."""
     if isinstance(content, str):
         return content
@@ -64,7 +68,7 @@ def text_of(completion: Completion) -> str:
     """
     if isinstance(completion, str):
         return completion
-    return "\n".join(_content(m.get("content")) for m in completion if m.get("role", "assistant") == "assistant")
+    return "\n".join(content_text(m.get("content")) for m in completion if m.get("role", "assistant") == "assistant")
 
 
 def squeeze(text: str) -> str:
@@ -145,7 +149,7 @@ def final_answer(text: str, number: bool = True) -> str | None:
 
 def _stated(rest: str) -> str | None:
     """The answer that follows "the answer is"."""
-    formula, choice = _FORMULA.match(rest), _CHOICE.match(rest)
+    formula, choice = _FORMULA.match(rest), _CHOICE.match(rest) or _SAID.match(rest)
     if formula:
         return next(g for g in formula.groups() if g).strip()
     if choice:
@@ -160,11 +164,11 @@ def _stated(rest: str) -> str | None:
 
 def _last_value(text: str) -> str | None:
     r"""The last number; where it is a part of a formula, `\frac{3}{4}` or 2^{10}, the formula."""
-    tail = text[-2_000:].rstrip(" .\n*")
+    tail = fold(text[-2_000:]).rstrip(" .\n*")
     formula = deque(_FORMULA.finditer(tail), maxlen=1)
     if formula and formula[0].end() == len(tail):
         return next(g for g in formula[0].groups() if g).rpartition("=")[2].strip()
-    pieces = deque(re.finditer(r"\S*[0-9]\S*", tail), maxlen=1)
+    pieces = deque(re.finditer(r"(?:-?[0-9.]+\s*(?:\\times|\\cdot|\*)\s*)?\S*[0-9]\S*", tail), maxlen=1)
     if pieces and re.search(r"[\\^{_]", pieces[0][0]):
         return pieces[0][0].rpartition("=")[2].strip(".,;$")
     value = last_number(text)

@@ -267,3 +267,20 @@ def test_every_family_packed_and_with_checkpointing(kind, tmp_path):
     plain = model.evaluate(batch).value.detach()
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found[0][0], plain, atol=1e-4, rtol=1e-4)
+
+
+def test_an_encoder_is_refused_in_one_line(tmp_path):
+    """Its head reads one token of a whole text: no score of a beginning."""
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    shape = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "num_labels": 1,
+    }
+    DebertaV2ForSequenceClassification(DebertaV2Config(vocab_size=300, **shape)).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="DebertaV2ForSequenceClassification is no reward model here: .* causal"):
+        RewardModel.load(tmp_path, trained=True)

@@ -127,6 +127,62 @@ def test_published_forms() -> None:
     assert scores(None, solution, WRONG, test=check, entry_point="Solution().add") == [1.0, 0.0]
 
 
+KTH = "class Solution:\n    def kth(self, xs: List[int], k: int) -> int:\n        "
+
+
+@pytest.mark.parametrize(
+    ("more", "prompt", "columns"),
+    [
+        ({"fn_name": "kth"}, "?", {}),
+        ({"testtype": "functional", "metadata": {"func_name": "kth"}}, "?", {}),
+        ({"testtype": "functional"}, "?", {"entry_point": "Solution().kth"}),
+        ({"type": "function_call"}, f"Complete:\n{KTH}", {}),
+    ],
+)
+def test_inputs_of_a_function(more: dict, prompt: str, columns: dict) -> None:
+    """As LiveCodeBench and its kin name the function."""
+    tests = [{"input": "[4, 5]\n1", "output": "5", **more}, {"input": "[7]\n0", "output": "7", **more}]
+    right, wrong = KTH + "return xs[k]\n", KTH + "return xs[0]\n"
+    assert scores(json.dumps(tests), right, wrong, prompt=prompt, **columns) == [1.0, 0.0]
+
+
+def test_a_function_without_a_name_is_refused_and_arguments_may_have_names() -> None:
+    [verdict] = scores([{"input": "1", "output": "1", "testtype": "functional"}], RIGHT)
+    assert isinstance(verdict, Failure) and "nothing says which" in verdict.message
+    named = FN | {"inputs": [{"b": 1, "a": 3}], "outputs": [2]}
+    assert scores(named, WRONG, RIGHT) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "right", "wrong"),
+    [
+        ("0.3", "0.30000000000000004", "0.31"),
+        ("0.333333333333", "0.3333333333", "0.3334"),
+        ("3 4", "3.0  4", "3.5 4"),
+        ("12345678.5", "12345678.50000001", "12345679.5"),
+        ("9007199254740993", "9007199254740993.0", "9007199254740992.0"),
+        ("*  *", "*  * ", "* *"),
+        ("007", "007", "7"),
+        ("0.00000001", "1e-8", "0.0"),
+    ],
+)
+def test_numbers_of_an_output_are_numbers(wanted: str, right: str, wrong: str) -> None:
+    tests = {"inputs": ["1"], "outputs": [wanted]}
+    assert scores(tests, f"print({right!r})", f"print({wrong!r})") == [1.0, 0.0]
+
+
+def test_prompts_in_markdown_and_in_messages() -> None:
+    begun = 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """Their sum."""\n'
+    fenced = f"Complete:\n{FENCE}python\n{begun}{FENCE}"
+    body = f"{FENCE}python\n    return sum(xs)\n{FENCE}"
+    whole = f"{FENCE}python\ndef total(xs: List[int]) -> int:\n    return sum(xs)\n{FENCE}"
+    test = "def check(candidate):\n    assert candidate([1, 2]) == 3"
+    messages = [{"role": "user", "content": fenced}]
+    parts = [{"role": "user", "content": [{"type": "text", "text": fenced}]}]
+    for prompt in (fenced, messages, parts):
+        assert scores(None, body, whole, prompt=prompt, test=test, entry_point="total") == [1.0, 1.0]
+
+
 def test_long_outputs_threads_and_leaving() -> None:
     long = {"inputs": ["200000"], "outputs": ["x" * 200_000]}
     assert scores(long, "print('x' * int(input()))", "print('y' * int(input()))") == [1.0, 0.0]
@@ -146,6 +202,11 @@ def test_names_of_modules_may_be_functions() -> None:
     program = "def queue(x): return x + 1\ndef code(s): return s * 2"
     assert scores(["assert queue(1) == 2", "assert list(map(code, 'ab')) == ['aa', 'bb']"], program) == [1.0]
     assert scores("assert math.floor(add(1.5, 1)) == 2", RIGHT) == [1.0]  # a module where it is used as one
+
+
+def test_a_fence_in_a_docstring_is_the_programs() -> None:
+    program = f'def add(a, b):\n    """\n    {FENCE}\n    add(1, 2)\n    {FENCE}\n    """\n    return a + b\n'
+    assert program_of(f"{FENCE}python\n{program}{FENCE}\nDone.") == program
 
 
 def test_where_the_program_stands() -> None:
