@@ -288,7 +288,9 @@ class ChatTemplate(TextTokens):
         self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None, source: str | None = None
     ) -> str:
         if unknown := self._unknown(options or {}):
-            warnings.warn(f"the chat template has no variable {unknown!r}, which rows set (chat_template_kwargs)", stacklevel=2)
+            warnings.warn(
+                f"the chat template has no variable {unknown!r}, which rows set (chat_template_kwargs)", stacklevel=2
+            )
         given = {**self.options, **(options or {}), "add_generation_prompt": ask, "chat_template": source}
         known, problem = list(tools) if tools else None, None
         for form in forms(messages):

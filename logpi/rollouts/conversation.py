@@ -95,7 +95,8 @@ def shape(row: Row) -> Hashable:
 def plain(template: ChatTemplate, prompt: Sequence[int], completion: str) -> Turns:
     """A completion as text behind a prompt's tokens, and one end token, also where the text spells it."""
     start = list(prompt) or [i for i in (template.eos_id,) if i is not None]
-    ids = [*template.continuation(template.unended(completion)), *_ending(template, start)]
+    text = template.hidden(template.unended(completion))
+    ids = [*template.behind(start[-1] if start else None, text), *_ending(template, start)]
     return Turns([*start, *ids], [False] * len(start) + [True] * len(ids))
 
 
