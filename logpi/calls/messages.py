@@ -85,6 +85,7 @@ def _normal(message: Any) -> Message:
     made["role"] = _ROLES.get(str(made["role"]), made["role"])
     calls = _listed(made.pop("tool_calls", None)) + _listed(made.pop("function_call", None))
     thought = made.get("reasoning_content") or made.get("reasoning") or made.get("thinking")
+    made |= {"reasoning_content": thought} if isinstance(thought, str) else {}
     content = _content(made, silent=bool(calls or thought))
     rest = {k: v for k, v in made.items() if k not in ("role", "content")}
     return {

@@ -5,10 +5,11 @@ Left out: what a message looks like (`calls/messages.py`), other columns (`data.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from logpi.calls.messages import conversation, tool_list
+from logpi.calls.messages import conversation, tool_list, without_nulls
 from logpi.envs.rows import Row
 from logpi.rewards.text import text_of
 
@@ -25,10 +26,20 @@ def in_one_form(row: Row, where: str) -> Row:
         row["messages"] = [*system, *row.pop("conversations")]
     columns = [c for c in _COLUMNS if _structs(row.get(c))]
     row |= {c: messages_of(row[c], c, where) for c in columns}
+    if row.get("chat_template_kwargs"):
+        row["chat_template_kwargs"] = _said_where(where, "chat_template_kwargs", _options, row["chat_template_kwargs"])
     if columns and row.get("tools"):
         row["tools"] = _said_where(where, "tools", tool_list, row["tools"])
         row |= {} if "messages" in row else {"template_tools": row["tools"]}
     return row
+
+
+def _options(value: Any) -> Any:
+    """Variables of a template, also as JSON text; nulls are Parquet's."""
+    found = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(found, Mapping):
+        raise ValueError(f"expected names and values of the template's variables, got {str(value)[:60]!r}")
+    return without_nulls(found)
 
 
 def _structs(value: Any) -> bool:
@@ -58,13 +69,14 @@ def ended(messages: list[Row], where: str) -> tuple[Any, str]:
 
 
 def spoken(completion: list[Row], prompt: Any, where: str) -> str | list[Row]:
-    """The assistant's words; all messages if it calls tools, or others speak between them."""
+    """The assistant's words; all messages if it calls tools, has thoughts of its own, or others speak between them."""
     calling = any(m.get("tool_calls") for m in completion)
     if calling and isinstance(prompt, str):
         raise ValueError(
             f"{where}: the completion calls tools, which a text cannot go on with: give 'prompt' as messages"
         )
-    return completion if calling or any(m["role"] != "assistant" for m in completion) else text_of(completion)
+    more = any(m["role"] != "assistant" or m.get("reasoning_content") for m in completion)
+    return completion if calling or more else text_of(completion)
 
 
 def says(completion: str | list[Row]) -> bool:

@@ -114,13 +114,14 @@ def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
 
 
 def _label(row: Row, where: str) -> Row:
-    """A `label` read from a CSV file as the truth value it names; nothing for other labels."""
+    """A `label` as the truth value it names, as CSV files and tables of numbers have it; nothing for other labels."""
     names = {"true": True, "1": True, "false": False, "0": False}
-    if "completion" not in row or not isinstance(row.get("label"), str):
+    named = str(row.get("label")).lower().removesuffix(".0")
+    if "completion" not in row or not (isinstance(row.get("label"), str) or named in names):
         return {}
-    if row["label"].lower() not in names:
+    if named not in names:
         raise ValueError(f"{where}: 'label' must be true or false, got {row['label']!r}")
-    return {"label": names[row["label"].lower()]}
+    return {"label": names[named]}
 
 
 def load_rows(

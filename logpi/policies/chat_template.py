@@ -12,9 +12,11 @@ and what an environment says (`rollouts/observations.py`).
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from os.path import commonprefix
 from typing import Any, Protocol
 
 from logpi.calls.messages import conversation, forms, tool_list
@@ -27,7 +29,8 @@ Messages = Sequence[Message]
 
 ASKED: Message = {"role": "user", "content": "logpi asks"}
 SAID = "logpi says so"
-HEARD = ("system", "developer", "user")  # what they say must reach the model
+HEARD = ("system", "developer", "user", "tool")  # what they say must reach the model
+WORD = re.compile(r"[A-Za-z0-9]+")
 MARK = re.compile(r"think|thought|tool|call|python|arg|result", re.IGNORECASE)  # of parts within an answer
 ENDS = re.compile(r"end_?of_?(text|turn|sentence)|eo[mst]_id", re.IGNORECASE)  # of texts and turns, by their names
 OPENED = re.compile(r"(<think(?:ing)?>|\[THINK\])\s*\Z")
@@ -77,10 +80,8 @@ class ChatTemplate(TextTokens):
     def __post_init__(self) -> None:
         if self.end and not isinstance(self._id(self.end), int):
             raise ValueError(f"--end-token {self.end!r} is not one token of this tokenizer")
-        for name in self.options:
-            source = str(self.tokenizer.chat_template or "")
-            if name in RESERVED or not re.search(rf"\b{re.escape(name)}\b", source):
-                raise ValueError(f"the model's chat template has no variable {name!r} to set (--template-options)")
+        if unknown := self._unknown(self.options):
+            raise ValueError(f"the model's chat template has no variable {unknown!r} to set (--template-options)")
 
     # Text
 
@@ -132,7 +133,8 @@ class ChatTemplate(TextTokens):
         hidden = self._masked(message)
         content, thought = hidden.get("content") or "", hidden.get("reasoning_content") or ""
         added = whole.removeprefix(asked)
-        if whole.startswith(asked) and _kept(f"{thought}</think>{content}" if thought else content, added):
+        called = all(c["function"]["name"] in added for c in message.get("tool_calls") or ())
+        if whole.startswith(asked) and called and _kept(f"{thought}</think>{content}" if thought else content, added):
             return Answer(asked, *self._ended(added))
         if message.get("tool_calls"):
             raise ValueError(
@@ -195,6 +197,11 @@ class ChatTemplate(TextTokens):
         """`ends` as the tokenizer spells them."""
         return tuple(self.tokenizer.convert_ids_to_tokens(i) for i in self.ends if i < len(self.tokenizer))
 
+    def unended(self, text: str) -> str:
+        """An answer without the end that it spells itself: the template, or who teaches it, writes one."""
+        end = next((e for e in self.spelled_ends if text.rstrip().endswith(e)), "")
+        return text.rstrip().removesuffix(end) if end else text
+
     @cached_property
     def ends_turns(self) -> bool:
         """Whether the template itself writes the end of an assistant's turn."""
@@ -210,6 +217,11 @@ class ChatTemplate(TextTokens):
         return line
 
     # Inside
+
+    def _unknown(self, options: Mapping[str, Any]) -> str:
+        """A variable that the template does not have, or that is not the user's to set; "" if there is none."""
+        source = str(self.tokenizer.chat_template or "")
+        return next((n for n in options if n in RESERVED or not re.search(rf"\b{re.escape(n)}\b", source)), "")
 
     def _id(self, token: str) -> Any:
         found = self.tokenizer.convert_tokens_to_ids(token)
@@ -248,6 +260,12 @@ class ChatTemplate(TextTokens):
         _, found, closing = self._answered.rpartition(SAID)
         return self._bare(closing, False) if found else []
 
+    @cached_property
+    def header(self) -> str:
+        """What the template writes before an answer, without a thought that it opens there."""
+        before, asked = self._tried([ASKED], False), self._tried([ASKED], True)
+        return PREFIX.sub("", asked[len(commonprefix([before, asked])) :])
+
     @property
     def end_text(self) -> str:
         """`end_id` as the tokenizer spells it."""
@@ -264,25 +282,25 @@ class ChatTemplate(TextTokens):
         if self.tokenizer.chat_template is None:
             raise ValueError("the model has no chat template: give prompts as strings, or set the tokenizer's")
         hidden = [self._masked(m) for m in conversation(messages)]
-        text = self._apply(hidden, tool_list(tools or ()), ask, options)
-        for i, m in enumerate(hidden):
-            content = m.get("content")
-            if m.get("role") in HEARD and isinstance(content, str) and content.strip() not in text:
-                raise ValueError(
-                    f"the chat template leaves out message {i}, of the {m['role']}: {content.strip()[:60]!r}"
-                )
-        return text
+        return self._apply(hidden, tool_list(tools or ()), ask, options)
 
     def _apply(
         self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None, source: str | None = None
     ) -> str:
+        if unknown := self._unknown(options or {}):
+            warnings.warn(
+                f"the chat template has no variable {unknown!r}, which rows set (chat_template_kwargs)", stacklevel=2
+            )
         given = {**self.options, **(options or {}), "add_generation_prompt": ask, "chat_template": source}
         known, problem = list(tools) if tools else None, None
         for form in forms(messages):
             try:
-                return self.tokenizer.apply_chat_template(form, tools=known, tokenize=False, **given)
+                text = self.tokenizer.apply_chat_template(form, tools=known, tokenize=False, **given)
             except Exception as error:  # templates raise whatever their author thought of
                 problem = problem or error
+            else:
+                _say_unheard(messages, text)
+                return text
         reason = " ".join(str(problem).split())[:200] or type(problem).__name__
         raise ValueError(f"the chat template refuses these messages: {reason}") from None
 
@@ -297,6 +315,22 @@ class Reader(Protocol):
 
     @property
     def template(self) -> ChatTemplate: ...
+
+
+def _say_unheard(messages: Messages, text: str) -> None:
+    """Refuse a template that leaves out what a message says to the model, or its calls; a tool's quotes and line breaks may be escaped.
+
+    Raises:
+        ValueError: with the first such message.
+    """
+    for i, m in enumerate(messages):
+        content = str(m.get("content") or "").strip() if m.get("role") in HEARD else ""
+        parts = WORD.findall(content) if m.get("role") == "tool" else [content]
+        if not all(part in text for part in parts):
+            raise ValueError(f"the chat template leaves out message {i}, of the {m['role']}: {content[:60]!r}")
+        name = next((n for c in m.get("tool_calls") or () if (n := c["function"]["name"]) not in text), None)
+        if name is not None:
+            raise ValueError(f"the chat template leaves out the call of message {i}: {name!r}")
 
 
 def _kept(content: Any, written: str) -> bool:

@@ -52,7 +52,9 @@ def turns(
     if template.tokenizer.chat_template is None:
         raise ValueError("the model has no chat template: give prompt and completion, or text; or set the tokenizer's")
     messages, tools = conversation(messages), tool_list(tools or ()) or None
-    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i >= start]
+    if tools and template.render(messages, tools, False, options) == template.render(messages, None, False, options):
+        warnings.warn("the chat template has no place for tools: answers are learned without them", stacklevel=2)
+    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i >= max(start, 1)]
     if not answers:
         raise ValueError("the conversation has no answer of the assistant to learn from")
     if template.marks(tools):
@@ -66,10 +68,7 @@ def turns(
     if all(s.rest is not None and whole.startswith(s.asked + s.added) for s in spans):
         return [_row(template, whole, spans)]
     if any(s.rest is None for s in spans):
-        warnings.warn(
-            "the chat template leaves out what an answer says (a thought, say), or writes it otherwise than it asks for it: such "
-            "answers are learned as they stand in the data", stacklevel=2,
-        )  # fmt: skip
+        _say_lost("or writes it otherwise than it asks for it: such answers are learned as they stand in the data")
     return [_row(template, s.asked + s.added + (s.rest or ""), [s]) for s in spans]
 
 
@@ -96,9 +95,8 @@ def shape(row: Row) -> Hashable:
 def plain(template: ChatTemplate, prompt: Sequence[int], completion: str) -> Turns:
     """A completion as text behind a prompt's tokens, and one end token, also where the text spells it."""
     start = list(prompt) or [i for i in (template.eos_id,) if i is not None]
-    end = template.eos_id
-    text = completion if end is None else completion.removesuffix(template.tokenizer.convert_ids_to_tokens(end))
-    ids = [*template.continuation(text), *([] if end is None else [end])]
+    text = template.hidden(template.unended(completion))
+    ids = [*template.behind(start[-1] if start else None, text), *_ending(template, start)]
     return Turns([*start, *ids], [False] * len(start) + [True] * len(ids))
 
 
@@ -110,11 +108,18 @@ def spoken(reader: Reader, prompt: Sequence[int], messages: Messages) -> Turns:
     template = reader.template
     ids, own = list(prompt), [False] * len(prompt)
     for message in messages:
-        part = template.continuation(message["content"])
+        mine = message["role"] == "assistant"
+        part = template.continuation(template.unended(message["content"]) if mine else message["content"])
         ids += part
-        own += [message["role"] == "assistant"] * len(part)
-    closed = own and own[-1] and template.eos_id is not None
-    return Turns([*ids, template.eos_id], [*own, True]) if closed else Turns(ids, own)  # type: ignore[list-item]
+        own += [mine] * len(part)
+    end = _ending(template, prompt) if own and own[-1] else []
+    return Turns([*ids, *end], [*own, *(True for _ in end)])
+
+
+def _ending(template: ChatTemplate, prompt: Sequence[int]) -> list[int]:
+    """What ends an answer behind a prompt: the template's end token, if the prompt was rendered by it and so has ended turns already."""
+    end = template.end_id if template.end_id in prompt else template.eos_id
+    return [] if end is None else [end]
 
 
 def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> Turns:
@@ -140,6 +145,8 @@ def _parted(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> tuple[li
 def _marked(template: ChatTemplate, messages: Messages, tools: Any, options: Mapping[str, Any] | None) -> Turns:
     """By the template's own marks, each stretch up to the end token that closes it."""
     whole, cuts = template.marked(messages, tools, options)
+    if any(str(m.get("reasoning_content") or "").strip() not in whole for m in messages if m["role"] == "assistant"):
+        _say_lost("which is not learned")
     ids, own = _parted(template, whole, _closed(template, whole, cuts))
     if not any(own):
         raise ValueError("the chat template's {% generation %} marks cover no token of this conversation")
@@ -147,14 +154,15 @@ def _marked(template: ChatTemplate, messages: Messages, tools: Any, options: Map
 
 
 def _closed(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> list[int]:
-    """The cuts, with each marked stretch ended by the end token: cut behind it, or drawn out to it.
+    """The cuts, with each marked stretch ended by the end token, cut behind it or drawn out to it, and without the answer's header.
 
-    whole    a b <end> \n c                a b <end> \n c
-    marked   ------------                  ---
-    closed   ---------                     ---------
+    whole    <h> a b <end> \n c            <h> a b <end> \n c
+    marked   ----------------                  ---
+    closed       ---------                     ---------
     """
     made, end = [], template.end_text
     for start, stop, following in zip(cuts[::2], cuts[1::2], [*cuts[2::2], len(whole)], strict=True):
+        start += len(template.header) if template.header and whole.startswith(template.header, start, stop) else 0
         within, behind = whole[start:stop].find(end), whole[stop:following].find(end)
         if end and within >= 0:
             stop = start + within + len(end)
@@ -165,6 +173,10 @@ def _closed(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> list[int
             _say_unmarked(end or "an end token", "the model will not learn to stop")
         made += [start, stop]
     return made
+
+
+def _say_lost(what: str) -> None:
+    warnings.warn(f"the chat template leaves out what an answer says (a thought, say), {what}", stacklevel=2)
 
 
 def _say_unmarked(end: str, what: str) -> None:

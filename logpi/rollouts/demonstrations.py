@@ -97,13 +97,14 @@ class Demonstrations:
             return [_text(template, text_of(completion or ""))]
         tools = row.get("template_tools") or ()
         start = announced(self.policy, self.chat, prompt, tools, options)
-        if completion and not isinstance(completion, str) and isinstance(prompt, str):
-            return [spoken(self.policy, start, completion)]
         asked = self.chat.messages(self.policy, prompt)
+        if asked is None and completion and not isinstance(completion, str):
+            return [spoken(self.policy, start, completion)]
         if asked is None:
             return [plain(template, start, completion or "")]
-        said = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion or []
-        return turns(self.policy, [*asked, *said], tools, start=len(asked), options=options)
+        if isinstance(completion, str):
+            completion = [{"role": "assistant", "content": template.unended(completion)}]
+        return turns(self.policy, [*asked, *(completion or [])], tools, start=len(asked), options=options)
 
     def _row(self, found: Turns, number: int) -> Trajectory:
         tokens = torch.tensor(found.ids[: self.max_length])
@@ -140,10 +141,11 @@ class _HeldOut:
 
 
 def _text(template: ChatTemplate, text: str) -> Turns:
-    """A text as it is, with one BOS and one end; without a BOS an end token stands before it, so that its first token is learned too."""
+    """A text as it is, with one BOS and one end; without a BOS an end token stands before it, so that its first token is learned too,
+    unless a template wrote it."""
     ids, end = template.plain(text), template.eos_id
     if end is not None and not (ids and ids[-1] in template.ends) and not text.rstrip().endswith(template.spelled_ends):
         ids = [*ids, end]
-    begun = bool(ids) and ids[0] == template.tokenizer.bos_token_id
+    begun = bool(ids) and (ids[0] == template.tokenizer.bos_token_id or template.opening(text) != "")
     ids = ids if begun or end is None else [end, *ids]
     return Turns(ids, [False] + [True] * (len(ids) - 1))

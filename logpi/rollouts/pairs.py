@@ -187,6 +187,7 @@ class _Writer:
     def _turns(self, prompt: Prompt, said: Response, row: Row) -> Turns:
         """Tokens, and which are the response's. Raises ValueError."""
         asked = self.chat.messages(self.reader, prompt)
+        said = self.reader.template.unended(said) if isinstance(said, str) else said
         single = [said] if isinstance(said, str) else [m.get("content") for m in said if not m.get("tool_calls")]
         if asked is None and len(single) == 1 and isinstance(single[0], str):
             return plain(self.reader.template, self.chat(self.reader, prompt), single[0])
