@@ -130,6 +130,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
     LABELS: [
         ("--gap 0", "above 0"), ("--gap 2", "at most 1"), ("--gap nan", "number"), ("--temperature 0", "above 0"), ("--samples -1", "at least 1"),
         ("--rewards nosuch", "nosuch"), ("--prompts 1e12", "at most"), ("--out FULL", "holds no run"), ("--rollouts 1e20", "at most"),
+        ("--end-token nosuch", "not one token"), ("--prompt-template r1-zero", "context"),
     ],
     "inspect": [("", "must be given"), ("nosuch", "no run"), ("RUN --row -1", "at least 0"), ("RUN --step -1", "at least 0"), ("RUN", "no samples")],
     CHAT: [
@@ -145,6 +146,10 @@ BAD: dict[str, list[tuple[str, str]]] = {
     ],
     VALUES: [("--seed -1", "at least 0"), ("--temperature 0", "above 0"), ("--max-tokens 1e20", "at most"), ("--model nosuch", "no such file"),
              ("--reward nosuch", "nosuch")],
+    "check-model": [
+        ("", "must be given"), ("nosuch", "no such file"), ("FILE", "no model"), ("FULL", "cannot load"), ("MODEL --dtype float8", "unknown value"),
+        ("MODEL --device nosuch", "unknown device"),
+    ],
     "repeat": [("", "must be given"), ("nosuch", "no run"), ("FILE", "no run"), ("RUN --out FULL", "holds no run")],
 }  # fmt: skip
 LINES = [(f"{start} {end}".strip(), says) for start, ends in BAD.items() for end, says in ends]

@@ -227,7 +227,6 @@ def test_out_of_memory_is_one_line(capsys, monkeypatch, model, tmp_path):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] not enough memory: you tried to allocate 9 bytes")
 
     monkeypatch.setattr(CausalLM, "hidden", starve)
-    monkeypatch.setattr("logpi.policies.causal_lm._probe", lambda policy: True)
     try:
         code = main(["rl", "--model", str(model), "--out", str(tmp_path / "run"), "--steps", "1"])
     except SystemExit as leave:

@@ -81,8 +81,9 @@ class ModelArguments:
     def load(self, **options: Any) -> CausalLM:
         from logpi.policies.causal_lm import CausalLM
 
-        policy = CausalLM.load(self.model, **self.loading(), **self.ending(), **options)
-        _ = policy.template  # an --end-token that is none is said now
+        with mistakes():
+            policy = CausalLM.load(self.model, **self.loading(), **self.ending(), **options)
+            _ = policy.template  # an --end-token that is none is said now
         return policy
 
     def ending(self) -> dict[str, Any]:

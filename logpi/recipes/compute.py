@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from logpi.arguments import option
 from logpi.recipes.common import ModelArguments, RunArguments, available, mistakes, opened, read
 from logpi.recipes.compute_report import Point, curve, picture, point, table
-from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of
+from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of, judge_of
 
 if TYPE_CHECKING:
     from logpi.evaluation import Evaluator
-    from logpi.rewards import Score
+    from logpi.rewards import Rewards, Score
     from logpi.search import Found
 
 __all__ = ["Compute", "main"]
@@ -57,10 +57,10 @@ def main(argv: Sequence[str]) -> int:
     from logpi.runs.progress import Progress
 
     with mistakes():
-        items = items_of(a, device=a.device)
+        items, judge = items_of(a, device=a.device), judge_of(a.scorer, a.device)
         models = (a.model, a.against) if a.against else (a.model,)
         evaluators = {
-            name: _evaluator(replace(a, model=path), items) for path, name in zip(models, _names(*models), strict=True)
+            name: _evaluator(replace(a, model=path), items, judge) for path, name in zip(models, _names(*models), strict=True)
         }
     with opened(a, "compute") as home, Progress(1) as progress:
         points = [p for n, e in evaluators.items() for p in _points(a, n, e, home.path, progress.phase)]
@@ -83,7 +83,7 @@ def _names(*models: str) -> list[str]:
     raise ValueError(f"--against is the same model: {models[0]}")
 
 
-def _evaluator(a: Compute, items: Items) -> Evaluator:
+def _evaluator(a: Compute, items: Items, judge: str | Rewards) -> Evaluator:
     from logpi.evaluation import Evaluator
     from logpi.rollouts.engine import Engine
     from logpi.scorers import scorer
@@ -92,7 +92,7 @@ def _evaluator(a: Compute, items: Items) -> Evaluator:
     chat = a.template(policy)
     return Evaluator(
         policy, Engine(policy, slots=a.slots), a.fitting(items.rows, policy, chat), items.rewards, a.sampling(items.stop), a.samples, chat=chat,
-        seed=a.seed, scorer=scorer(a.scorer, policy), overlong=a.overlong_prompts,
+        seed=a.seed, scorer=scorer(judge, policy), overlong=a.overlong_prompts,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from logpi.arguments import option
 from logpi.recipes.common import ModelArguments, RunArguments, available, mistakes, opened, read
 from logpi.recipes.conversing import TurnArguments
-from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of
+from logpi.recipes.items import ItemArguments, Items, SamplingArguments, gathered, items_of, judge_of
 
 if TYPE_CHECKING:
     from logpi.evaluation import Evaluator
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     from logpi.runs.progress import Progress
 
     with mistakes():
-        judge = _judge(a.judge, a.device)
+        judge = judge_of(a.judge, a.device)
         items = items_of(a, judge if isinstance(judge, Rewards) else None, a.device)
         policy = a.load(temperature=a.temperature)
         other = replace(a, model=a.against).load(temperature=a.temperature) if a.against else None
@@ -78,13 +78,6 @@ def main(argv: Sequence[str]) -> int:
     print(json.dumps(_flat(results)) if a.json else text, file=sys.stdout)
     print(f"every response: {home.path / 'responses.jsonl'}   numbers: {home.path / 'results.json'}", file=sys.stderr)
     return 0
-
-
-def _judge(spec: str, device: str) -> str | Rewards:
-    """The judge as rewards, where it is one: a model is loaded once, whatever it is asked for."""
-    from logpi.rewards import rewards
-
-    return spec if spec in ("", "logp", "self_certainty") else rewards(spec, device)
 
 
 def _evaluator(a: Eval, items: Items, policy: CausalLM, judge: str | Rewards) -> Evaluator:

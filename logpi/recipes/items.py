@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from logpi.rollouts.dialogue import Dialogues
     from logpi.rollouts.engine import Sampling
 
-__all__ = ["ItemArguments", "Items", "SamplingArguments", "gathered", "items_of"]
+__all__ = ["ItemArguments", "Items", "SamplingArguments", "gathered", "items_of", "judge_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,13 @@ class Items:
     stop: tuple[str, ...] = ()
     report: dict[str, Any] = field(default_factory=dict)
     task: Task | None = None
+
+
+def judge_of(spec: str, device: str) -> str | Rewards:
+    """What scores responses, as rewards where it is that: a model is loaded once, whatever it is asked for."""
+    from logpi.rewards import rewards
+
+    return spec if spec in ("", "logp", "self_certainty") else rewards(spec, device)
 
 
 def items_of(a: ItemArguments, judge: Rewards | None = None, device: str = "cpu") -> Items:

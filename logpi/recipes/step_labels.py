@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         judge = make_rewards(a.rewards, a.device) if a.rewards else task.reward
         rows = list(task.rows("train", a.seed)[: a.prompts])
         judge.check(list(rows[0]), rows)
-        label = _labeller(a, judge)
+        label, rows = _labeller(a, judge, rows)
     with opened(a, "step-labels") as home, Progress(len(rows)) as progress:
         found = chunked(home.path, rows, label, seed=a.seed, tell=lambda done, _: progress.step(done, {}))
         write_rows(home.path / "beginnings.jsonl", found)
@@ -78,11 +78,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _labeller(a: StepLabels, judge: Any) -> Callable[[Sequence[dict[str, Any]], int], list[dict[str, Any]]]:
-    """Rows and a seed → a record of each distinct beginning of each row's responses."""
+def _labeller(
+    a: StepLabels, judge: Any, rows: Sequence[dict[str, Any]]
+) -> tuple[Callable[[Sequence[dict[str, Any]], int], list[dict[str, Any]]], Sequence[dict[str, Any]]]:
+    """Rows and a seed → a record of each distinct beginning of each row's responses; and the rows whose prompts fit."""
     import torch
 
     from logpi.rollouts.engine import Engine, Request, Sampling
+    from logpi.rollouts.prompt_filter import PromptFilter
     from logpi.scorers import Partial, Rollouts, beginnings
 
     policy = a.load(temperature=a.temperature)
@@ -108,7 +111,7 @@ def _labeller(a: StepLabels, judge: Any) -> Callable[[Sequence[dict[str, Any]], 
             for p, share in zip(distinct.values(), shares, strict=True) if share >= 0
         ]  # fmt: skip
 
-    return label
+    return label, PromptFilter(policy, chat).check(list(rows), "prompts")
 
 
 def pairs(

@@ -103,7 +103,7 @@ def test_mistakes(home, tmp_path, capsys):
     assert "column 'answer'" in capsys.readouterr().err and not (tmp_path / "bare").exists()
     with pytest.raises(SystemExit):
         main(words(home, tmp_path / "x", "--gap", "0"))
-    assert "--gap lies between 0 and 1" in capsys.readouterr().err
+    assert "--gap: must be above 0" in capsys.readouterr().err
 
 
 def test_pairs_are_of_one_prompt_and_not_too_many():
