@@ -6,6 +6,7 @@
     a list of asserts                            MBPP (`test_list`, `test_setup_code`)
     {"inputs": […], "outputs": […]}              APPS, TACO (`fn_name`: a function's arguments and value; else stdin, stdout)
     [{"input": …, "output": …}, …]               the same, one by one
+    {"input": […], "output": […]}                CodeContests
 
 Left out: running them (`code.py`), and which column they stand in.
 """
@@ -64,6 +65,8 @@ class Demands:
             value = _loaded(value)
         if isinstance(value, Mapping) and isinstance(value.get("test_cases"), Sequence):
             value = value["test_cases"]
+        if isinstance(value, Mapping) and {"input", "output"} <= set(value):
+            value = {**value, "inputs": value["input"], "outputs": value["output"]}
         classes = tuple(re.findall(r"\bclass[ \t]+`?([A-Z]\w*)", prompt))
         if isinstance(value, Mapping) and {"inputs", "outputs"} <= set(value):
             return _pairs(value["inputs"], value["outputs"], value.get("fn_name") or "", setup)
@@ -159,6 +162,9 @@ def _function(test: Mapping[str, Any], otherwise: str) -> str:
 
 def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str) -> Demands:
     """Inputs and outputs of a function, or of a script."""
+    inputs, outputs = (
+        [x] if isinstance(x, str) else x for x in (inputs, outputs)
+    )  # one text is one, not its characters
     if len(inputs) != len(outputs):
         raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs")
     if not inputs:

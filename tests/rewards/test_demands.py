@@ -146,6 +146,13 @@ def test_inputs_of_a_function(more: dict, prompt: str, columns: dict) -> None:
     assert scores(json.dumps(tests), right, wrong, prompt=prompt, **columns) == [1.0, 0.0]
 
 
+def test_columns_of_inputs_may_be_named_in_the_singular() -> None:
+    """As CodeContests names them."""
+    tests = {"input": ["3\n", "4\n"], "output": ["4\n", "5\n"]}
+    assert scores(tests, "print(int(input()) + 1)", "print(4)") == [1.0, 0.0]
+    assert scores({"input": "34", "output": "45"}, "print(int(input()) + 11)", "print(4)") == [1.0, 0.0]
+
+
 def test_a_function_without_a_name_is_refused_and_arguments_may_have_names() -> None:
     [verdict] = scores([{"input": "1", "output": "1", "testtype": "functional"}], RIGHT)
     assert isinstance(verdict, Failure) and "nothing says which" in verdict.message
