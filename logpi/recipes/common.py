@@ -296,7 +296,8 @@ def drawn(run: Run, names: Sequence[Any]) -> str:
     from logpi.runs.plots import curves
 
     try:
-        return f"curves  {curves(run.path, names, run.path / 'curves.png')}"
+        curves(run.path, names, run.path / "curves.png")
+        return f"curves  {run.path / 'curves.png'}"
     except UserError as error:
         return f"curves  none: {error}"
 

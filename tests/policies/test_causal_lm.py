@@ -237,7 +237,7 @@ def test_loading_errors_are_one_line_and_say_what_to_do(tmp_path):
     from transformers import T5Config
 
     cases = {}
-    cases["a .gguf file"] = tmp_path / "nothing"
+    cases["no such file or directory"] = tmp_path / "nothing"
     tiny_model().save_pretrained(tmp_path / "bare")
     cases["save the model's tokenizer"] = tmp_path / "bare"
     T5Config().save_pretrained(tmp_path / "t5")
