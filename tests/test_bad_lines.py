@@ -43,7 +43,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--seed -1", "at least 0"), ("--seed 99999999999", f"at most {LARGEST}"), ("--lr -1", "at least 0"), ("--lr nan", "number"),
         ("--lr inf", "at most 10"), ("--steps -1", "at least 1"), ("--steps 0", "at least 1"), ("--sft-steps x", "whole number"),
         ("--algorithm nosuch", "unknown algorithm"), ("--algorithm dpo --options beta=x", "beta"), ("--options beta", "NAME=VALUE"),
-        ("--device nosuch", "unknown device"), ("--out FILE", "is a file"), ("--out FULL", "holds no run"), ("--out FILE/x", "is a file"),
+        ("--device nosuch", "unknown device"), ("--out FILE", "is a file"), ("--out FULL", "holds no run"), ("--out FILE/x", "Not a directory"),
         ("--out RUN", "logpi sft"), ("--out LONG", "too long"), ("--nosuch", "unknown option"), ("stray", "unexpected"),
         (f"--steps {'9' * 5000}", "whole number"), ("--out DEMO --steps 7", "was begun with steps 3"),
     ],
@@ -146,7 +146,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
                  (LONG, "unknown algorithm")],
     "lab": [
         ("nosuch", "unknown command"), ("bias --responses 99", "at most 6"), ("bias --responses 1", "at least 2"), ("bellman --slip 1", "at most"),
-        ("bellman --gamma -1", "at least 0"), ("bias --picture FILE/x.png", "is a file"), ("bias --picture x.txt", ".png"), ("kl --nosuch", "unknown option"),
+        ("bellman --gamma -1", "at least 0"), ("bias --picture FILE/x.png", "Not a directory"), ("bias --picture x.txt", ".png"), ("kl --nosuch", "unknown option"),
     ],
     VALUES: [("--seed -1", "at least 0"), ("--temperature 0", "above 0"), ("--max-tokens 1e20", "at most"), ("--model nosuch", "no such file"),
              ("--reward nosuch", "nosuch")],

@@ -210,7 +210,7 @@ def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
 
     saved = to_json(arguments)
     out = arguments.out or next(p for i in range(1, 10**6) if not (p := Path(f"runs/{command}-{i}")).exists())
-    refuse_unwritable(out)
+    refuse_unwritable(out, "give another --out")
     if not (out / "arguments.json").exists():
         return Run.create(out, command, saved)
     begun, before = read_arguments(out)

@@ -301,7 +301,7 @@ def refuse_links(run: Path) -> None:
 
 def refuse_taken(path: Path) -> None:
     """Raises RunError unless a new run can be made at `path`: for saying so before other work is done."""
-    disk.refuse_unwritable(path)
+    disk.refuse_unwritable(path, "give another --out")
     with disk.reported(f"make the run {path}", "give another --out"):
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file; give another --out")

@@ -123,16 +123,16 @@ def reported(what: str, then: str = "") -> Iterator[None]:
         raise RunError(f"cannot {what}: {reason}" + (f"; {then}" if then else "")) from error
 
 
-def refuse_unwritable(path: Path) -> None:
+def refuse_unwritable(path: Path, then: str = "") -> None:
     """Raises RunError unless something can be written at `path`, which need not be there: before other work is done."""
-    with reported(f"write {path}"):
+    with reported(f"write {path}", then):
         if len(path.parts) > 200:  # `mkdir` would go through them one inside the other
             raise OSError(errno.ENAMETOOLONG, "too many directories in it")
         there = next(p for p in (path, *path.absolute().parents) if p.exists())
         if there != path and not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file")
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
         if not os.access(there, os.W_OK | (os.X_OK if there.is_dir() else 0)):
-            raise PermissionError(errno.EACCES, f"no permission in {there}")
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 def lock(path: Path) -> IO[bytes]:
