@@ -60,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
         items, judge = items_of(a, device=a.device), judge_of(a.scorer, a.device)
         models = (a.model, a.against) if a.against else (a.model,)
         evaluators = {
-            name: _evaluator(replace(a, model=path), items, judge) for path, name in zip(models, _names(*models), strict=True)
+            name: _evaluator(replace(a, model=path), items, judge)
+            for path, name in zip(models, _names(*models), strict=True)
         }
     with opened(a, "compute") as home, Progress(1) as progress:
         points = [p for n, e in evaluators.items() for p in _points(a, n, e, home.path, progress.phase)]

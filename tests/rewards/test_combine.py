@@ -141,7 +141,10 @@ def test_the_trial_shows_distinct_completions_with_the_answer_and_every_column()
     rewards([look]).check(["prompt", "answer", "level", "step", "turns", "step_reward"], rows)
     [(prompts, completions, sizes, level, turns, others)] = seen
     assert (
-        prompts[0] == "p" and level == [1, 2, 1, 2] and others == ["answer", "assistant_prefix", "step", "step_reward"] and min(sizes) > 0
+        prompts[0] == "p"
+        and level == [1, 2, 1, 2]
+        and others == ["answer", "assistant_prefix", "step", "step_reward"]
+        and min(sizes) > 0
     )
     assert "7" in completions[0] and completions[1][0]["role"] == "assistant" and "8" in completions[1][0]["content"]
     assert len(set(map(str, completions))) == 4 and [t[0] for t in turns][0] == completions[0]
@@ -151,7 +154,9 @@ def test_a_function_that_fails_on_everything_is_told_with_the_columns_there_are(
     def f(completions, **columns):
         return [float(c == x) for c, x in zip(completions, columns["gold"], strict=True)]
 
-    with pytest.raises(ValueError, match=r"raised: KeyError: 'gold' \(test_combine.py:\d+\) \(columns: answer, prompt\)"):
+    with pytest.raises(
+        ValueError, match=r"raised: KeyError: 'gold' \(test_combine.py:\d+\) \(columns: answer, prompt\)"
+    ):
         rewards([f]).check(["prompt", "answer"], [{"prompt": "?", "answer": "1"}])
     with pytest.raises(ValueError, match="reward 'g' needs the column 'gold'"):
         rewards([Weighted(lambda completions, gold: gold, name="g")]).check(["prompt", "answer"])

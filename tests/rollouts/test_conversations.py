@@ -358,7 +358,9 @@ def test_messages_are_what_the_template_adds():
     parts = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in (before, after)]
     text = [*map(tokenizer.convert_tokens_to_ids, spelled)]  # of five characters: no tool ends a turn
     assert list(stopped.ids) == [*parts[0], *text, *parts[1]]
-    long = Observations(ChatTemplate(tokenizer), limit=80)([{"role": "tool", "content": "<r>" + "z" * 5000 + "</r>"}], 2)
+    long = Observations(ChatTemplate(tokenizer), limit=80)(
+        [{"role": "tool", "content": "<r>" + "z" * 5000 + "</r>"}], 2
+    )
     assert (
         long.cut and len(long.ids) <= 80 and long.text.endswith("</r><eos>\n<bos>assistant:") and "<r>zz" in long.text
     )

@@ -39,7 +39,10 @@ def test_overlong_prompts_are_dropped_and_the_first_is_named(tmp_path, capsys):
     kept = PromptFilter(policy(), Chat(wrap=True)).check(rows, "prompts")
     assert [r["prompt"] for r in kept] == ["1+1", "2+2"]
     said = capsys.readouterr().err
-    assert "1 of 3 prompts dropped" in said and "rows.jsonl, line 2: its prompt is longer than the model's context of 64" in said
+    assert (
+        "1 of 3 prompts dropped" in said
+        and "rows.jsonl, line 2: its prompt is longer than the model's context of 64" in said
+    )
 
 
 def test_they_are_refused_or_cut_when_asked(tmp_path):
@@ -65,7 +68,9 @@ def test_a_prompt_exactly_as_long_as_the_context_leaves_no_room():
 def test_a_row_that_the_template_refuses_is_named_with_its_line(tmp_path):
     system = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1+1"}]
     rows = written(tmp_path, [*ROWS[:1], {"prompt": system}])
-    with pytest.raises(UserError, match=r"rows.jsonl, line 2: the chat template refuses these messages: no system role"):
+    with pytest.raises(
+        UserError, match=r"rows.jsonl, line 2: the chat template refuses these messages: no system role"
+    ):
         PromptFilter(policy(), Chat(wrap=True)).check(rows, "prompts")
     with pytest.raises(UserError, match="line 2: the prompt has a system message of its own"):
         PromptFilter(policy(STRICT.partition("endif %}")[2]), Chat(wrap=True, system="you")).check(rows, "prompts")
