@@ -133,10 +133,6 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--end-token nosuch", "not one token"), ("--prompt-template r1-zero", "context"),
     ],
     "inspect": [("", "must be given"), ("nosuch", "no run"), ("RUN --row -1", "at least 0"), ("RUN --step -1", "at least 0"), ("RUN", "no samples")],
-    "check-model": [
-        ("", "must be given"), ("nosuch", "no such file"), ("FULL", "cannot load"), ("MODEL --device nosuch", "unknown device"),
-        ("MODEL --dtype float8", "float32"), ("MODEL --end-token nosuch", "not one token"), ("MODEL --template-options x=1", "no variable"),
-    ],
     CHAT: [
         ("--seed -1", "at least 0"), ("--top-p 0", "above 0"), ("--temperature -1", "at least 0"), ("--chat", "chat template"),
         ("--model nosuch", "no such file"), ("--model RUN", "cannot load"), ("--device nosuch", "unknown device"),
