@@ -100,7 +100,7 @@ def test_a_taken_directory_is_refused(run: Run, tmp_path: Path) -> None:
         Run.create(tmp_path / "notes", "rl", {})
     with pytest.raises(RunError, match="is a file; give another --out"):
         Run.create(tmp_path / "notes" / "thesis.tex", "rl", {})
-    with pytest.raises(RunError, match="thesis.tex is a file"):
+    with pytest.raises(RunError, match="Not a directory; give another --out"):
         Run.create(tmp_path / "notes" / "thesis.tex" / "run", "rl", {})
 
 
