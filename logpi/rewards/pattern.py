@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from logpi.errors import UserError
 from logpi.rewards.processes import Failure, Workers, call
 from logpi.rewards.text import text_of
 
@@ -100,26 +102,27 @@ class JsonSchema:
     name: str = "json_schema"
 
     def __post_init__(self) -> None:
-        from logpi.rewards.apart.patterns import unknown
-
         text = self.schema
         if text.strip().endswith(".json"):
             if not Path(text).is_file():
                 raise ValueError(f"json_schema: there is no file {text}")
             text = Path(text).read_bytes().decode("utf-8", "replace")
             object.__setattr__(self, "schema", text)
-        try:
-            given = json.loads(text) if text else True
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"json_schema: the schema is not JSON: {error}") from None
-        try:
-            strange = unknown(given)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"json_schema: {error}") from None
-        if strange:
-            raise ValueError(
-                f"json_schema does not understand {', '.join(strange)}: leave it out, or check it with command(…)"
-            )
+        if text:
+            _understood(text)
+
+    def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Read every row's own schema.
+
+        Raises:
+            UserError: names the first row whose schema is none, or has a keyword that is not understood.
+        """
+        for i, row in enumerate(rows if not self.schema else ()):
+            own = row.get("schema")
+            try:
+                _understood(own if isinstance(own, str) else json.dumps(own))
+            except ValueError as error:
+                raise UserError(f"{getattr(row, 'where', '') or f'row {i}'}: {error}") from None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -131,3 +134,21 @@ class JsonSchema:
         own = [s if isinstance(s, str) else json.dumps(s) for s in schema or []]
         schemas = [self.schema] * len(completions) if self.schema else own
         return _ask("fits", [text_of(c) for c in completions], {"schema": schemas}, self.seconds)
+
+
+def _understood(schema: str) -> None:
+    """Raises ValueError if this is no JSON schema, or one with a keyword that is not understood."""
+    from logpi.rewards.apart.patterns import unknown
+
+    try:
+        given = json.loads(schema)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"json_schema: the schema is not JSON: {error}") from None
+    try:
+        strange = unknown(given)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"json_schema: {error}") from None
+    if strange:
+        raise ValueError(
+            f"json_schema does not understand {', '.join(strange)}: leave it out, or check it with command(…)"
+        )

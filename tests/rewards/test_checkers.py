@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from logpi.rewards import Command, Failure, JsonSchema, Regex, Rewards, Weighted, reward
+from logpi.errors import UserError
+from logpi.rewards import Command, Failure, JsonSchema, Regex, Rewards, Weighted, reward, rewards
 
 ASK = ["?"]
 
@@ -223,3 +224,12 @@ def test_commands_are_checked_before_any_work() -> None:
         reward('command("no-such-prover --stdin")')
     with pytest.raises(ValueError, match="give a program"):
         Command(" ")
+
+
+@pytest.mark.parametrize(("schema", "says"), [
+    ({"type": "nosuch"}, "nosuch"), ('{"type":', "not JSON"), ({"if": {}}, "does not understand if"), (None, "json_schema"),
+])  # fmt: skip
+def test_a_rows_own_schema_is_read_before_the_work(schema, says):
+    rows = [{"prompt": "a", "schema": {"type": "object"}}, {"prompt": "b", "schema": schema}]
+    with pytest.raises(UserError, match=f"row 1.*{says}"):
+        rewards(["json_schema"], "cpu").check(["prompt", "schema"], rows[:1], rows)
