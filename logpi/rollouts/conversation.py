@@ -69,6 +69,11 @@ def turns(
         return [_row(template, whole, spans)]
     if any(s.rest is None for s in spans):
         _say_lost("or writes it otherwise than it asks for it: such answers are learned as they stand in the data")
+    elif len(spans) > 1:
+        warnings.warn(
+            "the chat template rewrites earlier turns (forgets thoughts, say): each answer of a conversation is a row of its own",
+            stacklevel=2,
+        )
     return [_row(template, s.asked + s.added + (s.rest or ""), [s]) for s in spans]
 
 

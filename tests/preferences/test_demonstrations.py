@@ -69,7 +69,8 @@ def test_every_answer_is_learned_and_nothing_else(template):
 def test_a_template_that_rewrites_history_gives_a_row_for_each_answer():
     """Each row is what a sampler would read and write."""
     p = policy(FORGETS)
-    first, second = turns(p, TALK)
+    with pytest.warns(UserWarning, match="rewrites earlier turns"):
+        first, second = turns(p, TALK)
     assert (learned(p, first), learned(p, second)) == (["hm/2<eos>"], ["so/3<eos>"])
     for found, asked in ((first, TALK[:1]), (second, TALK[:3])):
         prompt = p.render(asked)
