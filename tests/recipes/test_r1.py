@@ -259,7 +259,7 @@ def test_mistakes_are_said_before_any_work(home, tmp_path, capsys):
     write_rows(tmp_path / "bare" / "train.jsonl", [{"prompt": "say 1", "answer": "many"}] * 4)
     assert "has an answer that 'number' can read" in refused("--accuracy", "number", "--task", str(tmp_path / "bare"))
     (tmp_path / "moody.py").write_text(
-        "import random\ndef mood(completions, **_):\n    return [float(random.random() < .5) for _ in completions]\n"
+        "calls = []\ndef mood(completions, **_):\n    calls.append(1)\n    return [float(len(calls) % 2) for _ in completions]\n"
     )
     assert "disagrees with itself" in refused("--accuracy", f"{tmp_path}/moody.py:mood")
     with pytest.raises(SystemExit):
