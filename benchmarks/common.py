@@ -1,7 +1,10 @@
-"""What the benchmarks share: a process for each measurement, its memory, the machine's limits, results that outlive an interruption;
-and where they compute: on the CPU, or on one GPU (`--device cuda`; CUDA_VISIBLE_DEVICES says which).
+"""What the benchmarks share: a process for each measurement, its memory, the machine's limits,
+results that outlive an interruption;
+and where they compute: on the CPU, or on one GPU (`--device cuda`; CUDA_VISIBLE_DEVICES says
+    which).
 
-A script measures by calling itself (`child`) with another interpreter or other arguments; the child prints one line, `RESULT {json}`.
+A script measures by calling itself (`child`) with another interpreter or other arguments; the child
+prints one line, `RESULT {json}`.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ __all__ = ["RESULTS", "Place", "Results", "child", "report", "spread"]
 RESULTS = Path(__file__).parent / "results"
 
 
-def child(script: str, arguments: Mapping[str, Any], python: str = sys.executable) -> dict[str, Any]:
+def child(
+    script: str, arguments: Mapping[str, Any], python: str = sys.executable
+) -> dict[str, Any]:
     """Run `script` with `--name value` for each argument; what it reported.
 
     Raises:
@@ -36,13 +41,21 @@ def child(script: str, arguments: Mapping[str, Any], python: str = sys.executabl
         if value is not None and value is not False:
             words += [
                 f"--{name}",
-                *(map(str, value) if isinstance(value, list) else [] if value is True else [str(value)]),
+                *(
+                    map(str, value)
+                    if isinstance(value, list)
+                    else []
+                    if value is True
+                    else [str(value)]
+                ),
             ]
     path = str(Path(__file__).parent.parent)
     one = {
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")
     }  # with several, a peer would use them all
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path} | one)
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path} | one
+    )
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not found:
         raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-3000:]}")
@@ -81,7 +94,8 @@ class Place:
         return {"float32": 4, "bfloat16": 2}[self.dtype]
 
     def given(self) -> dict[str, str]:
-        """What to tell a child, and to note beside results: nothing where it is as it always was."""
+        """What to tell a child, and to note beside results: nothing where it is as it always
+        was."""
         return {} if self == Place() else {"device": self.device, "dtype": self.dtype}
 
     def now(self) -> float:
@@ -98,7 +112,8 @@ class Place:
         return self.now() - begin
 
     def loaded(self) -> float:
-        """MB this process holds now, on a GPU there; its high-water mark begins again here (Linux)."""
+        """MB this process holds now, on a GPU there; its high-water mark begins again here
+        (Linux)."""
         if self.gpu:
             import torch
 
@@ -117,21 +132,32 @@ class Place:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
     def machine(self) -> dict[str, Any]:
-        """What the machine can do, measured now in this place: bytes read and operations of a large product, a second."""
+        """What the machine can do, measured now in this place: bytes read and operations of a large
+        product, a second."""
         import torch
 
-        here, n = {"device": self.device, "dtype": getattr(torch, self.dtype)}, 8192 if self.gpu else 1024
+        here, n = (
+            {"device": self.device, "dtype": getattr(torch, self.dtype)},
+            8192 if self.gpu else 1024,
+        )
         x, a = torch.ones(2**28 // self.size, **here), torch.randn(n, n, **here)
         out = torch.empty_like(a)
         flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
         known = [name for name in ("avx2", "avx512f", "amx_tile", "asimd") if f" {name}" in flags]
         gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if self.gpu else {}
         return gpu | {
-            "cores": os.cpu_count(), "threads": torch.get_num_threads(), "isa": known or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "isa": known or platform.machine(),
             "read_gb_s": 2**28 / min(self.seconds(x.sum) for _ in range(9)) / 1e9,
-            "matmul_gflop_s": 2 * n**3 / min(self.seconds(torch.mm, a, a, out=out) for _ in range(9)) / 1e9,
-            "python": platform.python_version(), "torch": torch.__version__, "load": os.getloadavg()[0],
-        }  # fmt: skip
+            "matmul_gflop_s": 2
+            * n**3
+            / min(self.seconds(torch.mm, a, a, out=out) for _ in range(9))
+            / 1e9,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "load": os.getloadavg()[0],
+        }
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -140,14 +166,24 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 class Results:
-    """Measurements by key in a JSON file, written after each; with `resume` those of the same arguments are not made again."""
+    """Measurements by key in a JSON file, written after each; with `resume` those of the same
+    arguments are not made again."""
 
     def __init__(
-        self, path: Path | None, resume: bool, arguments: Mapping[str, Any], place: Place | None = None
+        self,
+        path: Path | None,
+        resume: bool,
+        arguments: Mapping[str, Any],
+        place: Place | None = None,
     ) -> None:
         model = arguments.get("model")
-        self.path, self.arguments = path, {**arguments, "model": Path(model).name if model else "small"}
-        kept = json.loads(path.read_text()) if path is not None and resume and path.is_file() else {}
+        self.path, self.arguments = (
+            path,
+            {**arguments, "model": Path(model).name if model else "small"},
+        )
+        kept = (
+            json.loads(path.read_text()) if path is not None and resume and path.is_file() else {}
+        )
         if not isinstance(kept, dict) or kept.get("arguments") != self.arguments:
             kept = {}
         self.runs: dict[str, Any] = kept.get("runs", {})

@@ -1,11 +1,13 @@
-"""Control: results over seeds and speed, beside Stable-Baselines3 and sb3-contrib at the same settings.
+"""Control: results over seeds and speed, beside Stable-Baselines3 and sb3-contrib at the same
+settings.
 
     python benchmarks/control.py results [--seeds 5] [--only CartPole] [--peer PYTHON]     the table of results; goes on where it stopped
     python benchmarks/control.py speed --peer PYTHON                                       steps a second, paired
     python benchmarks/control.py table                                                     what results/control.json holds, as Markdown
 
-PYTHON is an interpreter with stable-baselines3 and sb3-contrib. Every run is a process of one thread; its own CPU seconds are counted
-(wall-clock too: other work on the machine stretches it). Scores are greedy episodes on seeds that training does not use.
+PYTHON is an interpreter with stable-baselines3 and sb3-contrib. Every run is a process of one
+thread; its own CPU seconds are counted (wall-clock too: other work on the machine stretches it).
+Scores are greedy episodes on seeds that training does not use.
 """
 
 from __future__ import annotations
@@ -27,35 +29,67 @@ RESULTS = HERE / "results" / "control.json"
 EVAL_EPISODES = 50
 CELLS = [  # (environment, algorithm, library, seeds at most, named settings); short ones first
     *(("CartPole-v1", "ppo", lib, 5, "") for lib in ("logpi", "sb3")),
-    *(("CartPole-v1", a, "logpi", 5, "") for a in ("reinforce", "reinforce_baseline", "a2c", "trpo")),
-    *(("logpi/GridWorld-v0", a, "logpi", 5, "") for a in ("reinforce", "reinforce_baseline", "actor_critic_q", "a2c", "ppo", "trpo", "grpo")),
-    *((env, "ppo", "logpi", 5, "") for env in ("MountainCarContinuous-v0", "Pendulum-v1", "Acrobot-v1")),
-    ("CartPole-v1", "trpo", "sb3", 5, ""), ("CartPole-v1", "a2c", "sb3", 5, ""), ("Pendulum-v1", "ppo", "sb3", 5, ""),
-    ("Acrobot-v1", "ppo", "sb3", 3, ""), *(("CartPole-v1", a, "logpi", 5, "") for a in ("grpo", "rloo", "actor_critic_q")),
-    ("InvertedPendulum-v5", "ppo", "logpi", 5, ""), ("LunarLander-v3", "ppo", "logpi", 5, ""), ("MountainCar-v0", "ppo", "logpi", 5, ""),
-    ("HalfCheetah-v5", "ppo", "logpi", 5, "cleanrl"), ("HalfCheetah-v5", "ppo", "logpi", 5, ""), ("LunarLander-v3", "ppo", "sb3", 3, ""),
-    ("HalfCheetah-v5", "ppo", "sb3", 2, "cleanrl"), ("HalfCheetah-v5", "ppo", "sb3", 2, ""),
-]  # fmt: skip
+    *(
+        ("CartPole-v1", a, "logpi", 5, "")
+        for a in ("reinforce", "reinforce_baseline", "a2c", "trpo")
+    ),
+    *(
+        ("logpi/GridWorld-v0", a, "logpi", 5, "")
+        for a in ("reinforce", "reinforce_baseline", "actor_critic_q", "a2c", "ppo", "trpo", "grpo")
+    ),
+    *(
+        (env, "ppo", "logpi", 5, "")
+        for env in ("MountainCarContinuous-v0", "Pendulum-v1", "Acrobot-v1")
+    ),
+    ("CartPole-v1", "trpo", "sb3", 5, ""),
+    ("CartPole-v1", "a2c", "sb3", 5, ""),
+    ("Pendulum-v1", "ppo", "sb3", 5, ""),
+    ("Acrobot-v1", "ppo", "sb3", 3, ""),
+    *(("CartPole-v1", a, "logpi", 5, "") for a in ("grpo", "rloo", "actor_critic_q")),
+    ("InvertedPendulum-v5", "ppo", "logpi", 5, ""),
+    ("LunarLander-v3", "ppo", "logpi", 5, ""),
+    ("MountainCar-v0", "ppo", "logpi", 5, ""),
+    ("HalfCheetah-v5", "ppo", "logpi", 5, "cleanrl"),
+    ("HalfCheetah-v5", "ppo", "logpi", 5, ""),
+    ("LunarLander-v3", "ppo", "sb3", 3, ""),
+    ("HalfCheetah-v5", "ppo", "sb3", 2, "cleanrl"),
+    ("HalfCheetah-v5", "ppo", "sb3", 2, ""),
+]
 
 
 # ------------------------------------------------------------------------------------------------ one run, in its own process
 
 
 def run_logpi(env: str, algorithm: str, named: str, seed: int, steps: int | None) -> dict:
-    from logpi.recipes.gym import Gym, run
+    from logpi.jobs.gym import Gym, run
     from logpi.runs.metrics import read_metrics
 
     with tempfile.TemporaryDirectory() as out:
         path = Path(out) / "run"
-        arguments = Gym(env=env, algorithm=algorithm, seed=seed, steps=steps, out=path, evaluations=0, eval_episodes=EVAL_EPISODES,
-                        save_every=10**9, options=_options(named))  # fmt: skip
+        arguments = Gym(
+            env=env,
+            algorithm=algorithm,
+            seed=seed,
+            steps=steps,
+            out=path,
+            evaluations=0,
+            eval_episodes=EVAL_EPISODES,
+            save_every=10**9,
+            options=_options(named),
+        )
         outcome = run(arguments)
         rows = [r for r in read_metrics(path) if "time/rollout" in r]
-    solved = _solved([(r["num_tokens_seen"], r.get("reward_100", -1e9), r["step_time"]) for r in rows], env)
+    solved = _solved(
+        [(r["num_tokens_seen"], r.get("reward_100", -1e9), r["step_time"]) for r in rows], env
+    )
     return {
-        "score": outcome.last["eval/reward"], "steps": rows[-1]["num_tokens_seen"], "seconds": sum(r["step_time"] for r in rows),
-        "rollout": sum(r["time/rollout"] for r in rows), "training": rows[-1].get("reward_100"), **solved,
-    }  # fmt: skip
+        "score": outcome.last["eval/reward"],
+        "steps": rows[-1]["num_tokens_seen"],
+        "seconds": sum(r["step_time"] for r in rows),
+        "rollout": sum(r["time/rollout"] for r in rows),
+        "training": rows[-1].get("reward_100"),
+        **solved,
+    }
 
 
 def _options(named: str) -> tuple[str, ...]:
@@ -63,13 +97,21 @@ def _options(named: str) -> tuple[str, ...]:
 
 
 def loop_logpi(env: str, algorithm: str, named: str, seed: int, steps: int) -> dict:
-    """Rollout and update alone, without a run's directory; the first update (which loads half of torch) is not counted. CPU seconds."""
-    from logpi.recipes.gym import Gym, build, evaluator
+    """Rollout and update alone, without a run's directory; the first update (which loads half of
+    torch) is not counted. CPU seconds."""
+    from logpi.jobs.gym import Gym, build, evaluator
     from logpi.runs import rng
 
     rng.seed(seed)
-    a = Gym(env=env, algorithm=algorithm, seed=seed, steps=steps, vectorized=named == "wide", eval_episodes=EVAL_EPISODES,
-            options=_options(named))  # fmt: skip
+    a = Gym(
+        env=env,
+        algorithm=algorithm,
+        seed=seed,
+        steps=steps,
+        vectorized=named == "wide",
+        eval_episodes=EVAL_EPISODES,
+        options=_options(named),
+    )
     p, _, rollout, learner, updates = build(a)
     learner.update(rollout().batch)
     start, seen, acting, rows = time.process_time(), 0, 0.0, []
@@ -93,7 +135,8 @@ def loop_logpi(env: str, algorithm: str, named: str, seed: int, steps: int) -> d
 
 
 def floors(rollout: object) -> dict:
-    """Environment steps a CPU second with no learner at all: of the environment alone, and of the policy's choices alone."""
+    """Environment steps a CPU second with no learner at all: of the environment alone, and of the
+    policy's choices alone."""
     import numpy as np
 
     lanes, choose, n = rollout.lanes, rollout._sample, 300  # type: ignore[attr-defined]
@@ -111,7 +154,8 @@ def floors(rollout: object) -> dict:
 
 
 def _solved(rows: list[tuple[float, float, float]], env: str) -> dict:
-    """Environment steps and seconds until the mean of the last 100 training episodes was 475 (CartPole only)."""
+    """Environment steps and seconds until the mean of the last 100 training episodes was 475
+    (CartPole only)."""
     seconds = 0.0
     for steps, reward, took in rows:
         seconds += took
@@ -120,8 +164,11 @@ def _solved(rows: list[tuple[float, float, float]], env: str) -> dict:
     return {}
 
 
-def run_sb3(env: str, algorithm: str, named: str, seed: int, steps: int | None, loop: bool = False) -> dict:
-    """`loop`: CPU seconds between the first rollout's end and the last one's, instead of a score."""
+def run_sb3(
+    env: str, algorithm: str, named: str, seed: int, steps: int | None, loop: bool = False
+) -> dict:
+    """`loop`: CPU seconds between the first rollout's end and the last one's, instead of a
+    score."""
     import numpy as np
     from stable_baselines3.common.callbacks import BaseCallback
 
@@ -137,7 +184,11 @@ def run_sb3(env: str, algorithm: str, named: str, seed: int, steps: int | None, 
         def _on_rollout_end(self) -> None:
             found, now = [x["r"] for x in self.model.ep_info_buffer], clock()
             self.rows.append(
-                (self.num_timesteps, float(np.mean(found)) if len(found) == 100 else -1e9, now - self.last)
+                (
+                    self.num_timesteps,
+                    float(np.mean(found)) if len(found) == 100 else -1e9,
+                    now - self.last,
+                )
             )
             self.last = now
 
@@ -149,8 +200,15 @@ def run_sb3(env: str, algorithm: str, named: str, seed: int, steps: int | None, 
     seconds, found = time.perf_counter() - start, {"steps": model.num_timesteps}
     if loop:
         counted = watch.rows[1:]
-        found = {"steps": counted[-1][0] - watch.rows[0][0], "loop_seconds": sum(r[2] for r in counted)}
-    return found | {"score": _sb3_score(model, venv, env), "seconds": seconds, **_solved(watch.rows[loop:], env)}
+        found = {
+            "steps": counted[-1][0] - watch.rows[0][0],
+            "loop_seconds": sum(r[2] for r in counted),
+        }
+    return found | {
+        "score": _sb3_score(model, venv, env),
+        "seconds": seconds,
+        **_solved(watch.rows[loop:], env),
+    }
 
 
 def _sb3_model(env: str, algorithm: str, named: str, seed: int) -> tuple[Any, Any, int]:
@@ -161,17 +219,30 @@ def _sb3_model(env: str, algorithm: str, named: str, seed: int) -> tuple[Any, An
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import VecNormalize
 
-    from logpi.envs.presets import preset
+    from logpi.envs.control.presets import preset
 
     p = preset(env, algorithm, named or None)
     o = dict(p.options)
     venv = make_vec_env(env, p.envs, seed=seed, env_kwargs={"render_mode": None})
     if p.normalize or p.scale:
         venv = VecNormalize(venv, norm_obs=p.normalize, norm_reward=p.scale, gamma=o["gamma"])
-    network = dict(net_arch=list(p.hidden), activation_fn=torch.nn.ReLU if p.relu else torch.nn.Tanh, ortho_init=not p.plain,
-                   log_std_init=p.log_std)  # fmt: skip
-    common = dict(policy="MlpPolicy", env=venv, learning_rate=(lambda left: p.lr * left) if p.linear else p.lr, n_steps=p.n_steps,
-                  gamma=o["gamma"], gae_lambda=o["lam"], policy_kwargs=network, seed=seed, device="cpu")  # fmt: skip
+    network = dict(
+        net_arch=list(p.hidden),
+        activation_fn=torch.nn.ReLU if p.relu else torch.nn.Tanh,
+        ortho_init=not p.plain,
+        log_std_init=p.log_std,
+    )
+    common = dict(
+        policy="MlpPolicy",
+        env=venv,
+        learning_rate=(lambda left: p.lr * left) if p.linear else p.lr,
+        n_steps=p.n_steps,
+        gamma=o["gamma"],
+        gae_lambda=o["lam"],
+        policy_kwargs=network,
+        seed=seed,
+        device="cpu",
+    )
     loss = dict(ent_coef=o.get("entropy_coef", 0.0), max_grad_norm=p.max_grad_norm,
                 vf_coef=o.get("value_coef", 0.5) / 2)  # fmt: skip  # its squared error has no half
     batch = p.envs * p.n_steps // p.minibatches
@@ -180,27 +251,35 @@ def _sb3_model(env: str, algorithm: str, named: str, seed: int) -> tuple[Any, An
     if algorithm == "ppo":
         low = o["low"]
         clip = dict(
-            clip_range=(lambda left: low * left) if o.get("clip_decay") else low, clip_range_vf=o.get("value_clip")
+            clip_range=(lambda left: low * left) if o.get("clip_decay") else low,
+            clip_range_vf=o.get("value_clip"),
         )
         return PPO(n_epochs=p.epochs, batch_size=batch, **clip, **loss, **common), venv, p.steps
     damping = o.get("damping", 0.1)
     return (
-        TRPO(n_critic_updates=p.epochs, batch_size=batch, target_kl=o["max_kl"], cg_damping=damping, **common),
+        TRPO(
+            n_critic_updates=p.epochs,
+            batch_size=batch,
+            target_kl=o["max_kl"],
+            cg_damping=damping,
+            **common,
+        ),
         venv,
         p.steps,
     )
 
 
 def _sb3_score(model: Any, venv: Any, env: str) -> float:
-    """Greedy, on the very episodes that logpi's policies are scored on: which starts are drawn moves Pendulum's mean by 40."""
+    """Greedy, on the very episodes that logpi's policies are scored on: which starts are drawn
+    moves Pendulum's mean by 40."""
     from stable_baselines3.common.vec_env import VecNormalize
 
-    from logpi.envs.lanes import make_lanes
-    from logpi.envs.spaces import action_kind
-    from logpi.recipes.gym import fresh_seeds
+    from logpi.envs.control.spaces import action_kind
+    from logpi.envs.control.vector import make_vector_environment
+    from logpi.jobs.gym import fresh_seeds
     from logpi.rollouts.gym import play
 
-    lanes = make_lanes(env, 10)
+    lanes = make_vector_environment(env, 10)
 
     def choose(obs: Any) -> tuple[Any, Any]:
         seen = venv.normalize_obs(obs) if isinstance(venv, VecNormalize) else obs
@@ -240,7 +319,11 @@ def one(
     ]
     words += ["--steps", str(steps)] if steps else []
     words += ["--loop"] if loop else []
-    settings = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(HERE.parent)}
+    settings = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": str(HERE.parent),
+    }
     done = subprocess.run(words, env=settings, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
@@ -253,9 +336,19 @@ def results(seeds: int, only: str, peer: str | None) -> None:
         (seed, *cell) for seed in range(seeds) for cell in CELLS if seed < cell[3]
     ]  # every cell once before any cell twice
     for seed, env, algorithm, library, _, named in jobs:
-        cell = {"env": env, "algorithm": algorithm, "library": library, "settings": named, "seed": seed}
+        cell = {
+            "env": env,
+            "algorithm": algorithm,
+            "library": library,
+            "settings": named,
+            "seed": seed,
+        }
         done = any(cell.items() <= ({"settings": ""} | r).items() for r in kept["runs"])
-        if done or only not in f"{env} {algorithm} {library} {named}" or (library == "sb3" and not peer):
+        if (
+            done
+            or only not in f"{env} {algorithm} {library} {named}"
+            or (library == "sb3" and not peer)
+        ):
             continue
         made = cell | one(env, algorithm, library, seed, peer or "", named)
         kept = _kept()
@@ -277,7 +370,8 @@ SPEED = (
 
 
 def speed(peer: str, rounds: int, only: str) -> None:
-    """The same settings in turn, so that a busy machine hurts both. CPU seconds of rollout and update; the first update is not counted."""
+    """The same settings in turn, so that a busy machine hurts both. CPU seconds of rollout and
+    update; the first update is not counted."""
     for title, named, steps in SPEED:
         if only not in title:
             continue
@@ -287,40 +381,54 @@ def speed(peer: str, rounds: int, only: str) -> None:
             for library in ("logpi", "sb3") if named != "wide" else ("logpi",):
                 made = one("CartPole-v1", "ppo", library, seed, peer, named, steps, loop=True)
                 rate = made["steps"] / made["loop_seconds"]
-                pairs[-1][library] = {"settings": title, "library": library, "seed": seed, "rate": rate} | made
+                pairs[-1][library] = {
+                    "settings": title,
+                    "library": library,
+                    "seed": seed,
+                    "rate": rate,
+                } | made
                 print(pairs[-1][library], flush=True)
         kept = _kept()
         others = [r for r in kept.get("speed", []) if r["settings"] != title]
         RESULTS.write_text(
-            json.dumps(kept | {"speed": others + [r for pair in pairs for r in pair.values()]}, indent=1)
+            json.dumps(
+                kept | {"speed": others + [r for pair in pairs for r in pair.values()]}, indent=1
+            )
         )
         print(_compared(title, pairs), flush=True)
 
 
 def _compared(title: str, pairs: list[dict[str, dict]]) -> str:
-    """Steps a second and CPU seconds to solved (mean of the last 100 training episodes ≥ 475; a seed that never is counts as infinite)."""
+    """Steps a second and CPU seconds to solved (mean of the last 100 training episodes ≥ 475; a
+    seed that never is counts as infinite)."""
     said = [title]
     for library in pairs[0]:
         rate = statistics.median(p[library]["rate"] for p in pairs)
         solved = statistics.median(p[library].get("solved_seconds", math.inf) for p in pairs)
-        said.append(f"{library} {rate:,.0f} steps/s, solved after {solved:.1f} s (medians of {len(pairs)})")
+        said.append(
+            f"{library} {rate:,.0f} steps/s, solved after {solved:.1f} s (medians of {len(pairs)})"
+        )
     if "sb3" in pairs[0]:
         ratios = [p["logpi"]["rate"] / p["sb3"]["rate"] for p in pairs]
         said.append(
-            f"{statistics.median(ratios):.2f} times the steps a second, median of {[round(r, 2) for r in ratios]}"
+            f"{statistics.median(ratios):.2f} times the steps a second, median of"
+            f" {[round(r, 2) for r in ratios]}"
         )
     return "\n  ".join(said)
 
 
 def table() -> None:
-    from logpi.recipes.seeds import interval
+    from logpi.jobs.seeds import interval
 
     kept = json.loads(RESULTS.read_text())
     cells: dict[tuple, list[dict]] = {}
     for r in kept["runs"]:
-        cells.setdefault((r["env"], r["algorithm"], r.get("settings", ""), r["library"]), []).append(r)
+        cells.setdefault(
+            (r["env"], r["algorithm"], r.get("settings", ""), r["library"]), []
+        ).append(r)
     print(
-        "| environment | algorithm | library | steps | seeds | score, mean ± 95 % | each seed | CPU s a run |\n|---|---|---|---|---|---|---|---|"
+        "| environment | algorithm | library | steps | seeds | score, mean ± 95 % | each seed | CPU"
+        " s a run |\n|---|---|---|---|---|---|---|---|"
     )
     for (env, algorithm, named, library), runs in cells.items():
         mean, half = interval([r["score"] for r in runs])
@@ -328,12 +436,16 @@ def table() -> None:
         cpu = sum(r["cpu_seconds"] for r in runs) / len(runs)
         steps = sum(r["steps"] for r in runs) / len(runs)
         print(
-            f"| {env} | {algorithm}{f', {named}' if named else ''} | {library} | {steps / 1000:.0f}k | {len(runs)} | {mean:.1f}{f' ± {half:.1f}' if half == half else ''} | {each} | {cpu:.0f} |"
+            f"| {env} | {algorithm}{f', {named}' if named else ''} | {library} |"
+            f" {steps / 1000:.0f}k | {len(runs)} |"
+            f" {mean:.1f}{f' ± {half:.1f}' if half == half else ''} | {each} | {cpu:.0f} |"
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("results", "speed", "table", "one"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", default="")

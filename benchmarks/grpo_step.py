@@ -1,16 +1,20 @@
-"""A whole GRPO step beside TRL's: same model, prompts, group size, token limit, reward, loss and optimiser; time and memory.
+"""A whole GRPO step beside TRL's: same model, prompts, group size, token limit, reward, loss and
+optimiser; time and memory.
 
     python benchmarks/grpo_step.py [--peer PYTHON]                                            # the small in-house model
     python benchmarks/grpo_step.py --model DIR --prompts 2 --tokens 64 --peer PYTHON
     python benchmarks/grpo_step.py --prompts 8 --prompt-tokens 512 --peer PYTHON              # prompts with examples in front
     python benchmarks/grpo_step.py --model DIR --device cuda --dtype bfloat16 --peer PYTHON   # on one GPU; untried on a real one
 
-PYTHON is an interpreter that has trl (left out: only ours is measured). Every round is a fresh process for each side, in turn, the first
-step a warm-up. A step is sampling, rewards, loss, backward, optimiser. TRL runs as it comes for this work (`model.generate`, padded) but
-without gradient checkpointing, which would cost it time; `--checkpointing` switches it on for both. Ends are natural, so rows differ in
-length and both sides gain by whatever they make of it; times are also given for each sampled token. Memory is the largest resident set
-above that of the process with the model loaded (on a GPU, of what is allocated there): gradients, Adam's moments (8 bytes a weight),
-activations, caches. In bfloat16 TRL trains its weights as they are, under autocast; ours keeps 32 bits beside them.
+PYTHON is an interpreter that has trl (left out: only ours is measured). Every round is a fresh
+process for each side, in turn, the first step a warm-up. A step is sampling, rewards, loss,
+backward, optimiser. TRL runs as it comes for this work (`model.generate`, padded) but without
+gradient checkpointing, which would cost it time; `--checkpointing` switches it on for both. Ends
+are natural, so rows differ in length and both sides gain by whatever they make of it; times are
+also given for each sampled token. Memory is the largest resident set above that of the process with
+the model loaded (on a GPU, of what is allocated there): gradients, Adam's moments (8 bytes a
+weight), activations, caches. In bfloat16 TRL trains its weights as they are, under autocast; ours
+keeps 32 bits beside them.
 """
 
 from __future__ import annotations
@@ -40,19 +44,27 @@ def score(completions: list[Any], **columns: Any) -> list[float]:
 
 
 def options() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--model", help="a directory (default: a fresh small model)")
     p.add_argument("--peer", help="a Python that has trl")
     p.add_argument("--prompts", type=int, default=32)
     p.add_argument("--group", type=int, default=8)
     p.add_argument("--tokens", type=int, default=32, help="most tokens of a completion")
     p.add_argument(
-        "--prompt-tokens", type=int, help="put examples in front of prompts until they have so many (default: none)"
+        "--prompt-tokens",
+        type=int,
+        help="put examples in front of prompts until they have so many (default: none)",
     )
     p.add_argument("--steps", type=int, default=4, help="timed steps of a process")
     p.add_argument("--rounds", type=int, default=3, help="processes for each side, in turn")
     p.add_argument("--checkpointing", action="store_true")
-    p.add_argument("--micro-tokens", type=int, help="ours: columns of a forward and backward (default: as it comes)")
+    p.add_argument(
+        "--micro-tokens",
+        type=int,
+        help="ours: columns of a forward and backward (default: as it comes)",
+    )
     Place.options(p)
     p.add_argument("--json", type=Path, metavar="FILE")
     p.add_argument("--resume", action="store_true", help="go on with what FILE holds")
@@ -62,7 +74,8 @@ def options() -> argparse.ArgumentParser:
 
 
 def examples(a: argparse.Namespace, rng: random.Random) -> str:
-    """Solved sums, until a prompt with them in front has `--prompt-tokens` tokens; the same ones for every prompt."""
+    """Solved sums, until a prompt with them in front has `--prompt-tokens` tokens; the same ones
+    for every prompt."""
     from transformers import AutoTokenizer
 
     tokenizer, text, question = AutoTokenizer.from_pretrained(a.model), "", "123456+654321="
@@ -75,30 +88,41 @@ def examples(a: argparse.Namespace, rng: random.Random) -> str:
 def write_rows(a: argparse.Namespace, chat: bool) -> None:
     """Sums of six digits, perhaps with examples in front; as messages for a chat model."""
     rng, head = random.Random(0), examples(a, random.Random(1))
-    texts = [f"{head}{rng.randint(10**5, 10**6 - 1)}+{rng.randint(10**5, 10**6 - 1)}=" for _ in range(4 * a.prompts)]
+    texts = [
+        f"{head}{rng.randint(10**5, 10**6 - 1)}+{rng.randint(10**5, 10**6 - 1)}="
+        for _ in range(4 * a.prompts)
+    ]
     prompts = [[{"role": "user", "content": t}] for t in texts] if chat else texts
     a.rows.write_text("".join(json.dumps({"prompt": p, "answer": ""}) + "\n" for p in prompts))
 
 
 def logpi_side(a: argparse.Namespace) -> dict[str, Any]:
     from logpi.algorithms import algorithm
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Sampling
     from logpi.envs.tasks import task
+    from logpi.jobs.rl import ROUNDING
     from logpi.learner import Learner, Trust
-    from logpi.objectives import PolicyGradient, TruncatedIS
-    from logpi.optimizers import AdamW
+    from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
     from logpi.policies.causal_lm import CausalLM
-    from logpi.recipes.rl import ROUNDING
     from logpi.rewards import rewards
-    from logpi.rollouts.engine import Engine, Sampling
-    from logpi.rollouts.text import TextRollout
+    from logpi.rollouts.text_rollout import TextRollout
+    from logpi.updates.adamw import AdamW
 
     place = Place.of(a)
-    policy = CausalLM.load(a.model, device=place.device, dtype=place.dtype, gradient_checkpointing=a.checkpointing)
+    policy = CausalLM.load(
+        a.model, device=place.device, dtype=place.dtype, gradient_checkpointing=a.checkpointing
+    )
     before, rows = place.loaded(), a.prompts * a.group
     rollout = TextRollout(
-        policy, Engine(policy, slots=rows), task(str(a.rows)), rewards([f"{__file__}:score"]), prompts=a.prompts,
-        num_generations=a.group, sampling=Sampling(max_tokens=a.tokens),
-    )  # fmt: skip
+        policy,
+        Engine(policy, slots=rows),
+        task(str(a.rows)),
+        rewards([f"{__file__}:score"]),
+        prompts=a.prompts,
+        num_generations=a.group,
+        sampling=Sampling(max_tokens=a.tokens),
+    )
     split = {"micro_tokens": a.micro_tokens} if a.micro_tokens else {}
     made, trust = algorithm("grpo", beta=0.0, **split), Trust()
     if place.dtype != "float32":  # as `logpi rl` has it
@@ -114,10 +138,16 @@ def logpi_side(a: argparse.Namespace) -> dict[str, Any]:
         learner.update(collected.batch)
         learner.release()
         end = place.now()
-        steps.append({
-            "seconds": end - start, "generate": collected.metrics["time/generate"], "reward": collected.metrics["time/reward"],
-            "update": end - between, "tokens": collected.metrics["num_tokens"], "cpu": time.process_time() - cpu,
-        })  # fmt: skip
+        steps.append(
+            {
+                "seconds": end - start,
+                "generate": collected.metrics["time/generate"],
+                "reward": collected.metrics["time/reward"],
+                "update": end - between,
+                "tokens": collected.metrics["num_tokens"],
+                "cpu": time.process_time() - cpu,
+            }
+        )
     prompt = len(policy.render(json.loads(a.rows.read_text().splitlines()[0])["prompt"]))
     weights = sum(p.numel() for p in policy.parameters())
     return {
@@ -148,16 +178,33 @@ def trl_side(a: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as out:
         arguments = GRPOConfig(
-            output_dir=out, per_device_train_batch_size=a.prompts * a.group, num_generations=a.group, max_steps=a.steps + 1,
-            max_completion_length=a.tokens, beta=0.0, temperature=1.0, loss_type="grpo", learning_rate=LR,
-            lr_scheduler_type="constant", logging_steps=1, report_to=[], save_strategy="no", bf16=place.dtype == "bfloat16",
-            use_cpu=not place.gpu, gradient_checkpointing=a.checkpointing, disable_tqdm=True,
-        )  # fmt: skip
+            output_dir=out,
+            per_device_train_batch_size=a.prompts * a.group,
+            num_generations=a.group,
+            max_steps=a.steps + 1,
+            max_completion_length=a.tokens,
+            beta=0.0,
+            temperature=1.0,
+            loss_type="grpo",
+            learning_rate=LR,
+            lr_scheduler_type="constant",
+            logging_steps=1,
+            report_to=[],
+            save_strategy="no",
+            bf16=place.dtype == "bfloat16",
+            use_cpu=not place.gpu,
+            gradient_checkpointing=a.checkpointing,
+            disable_tqdm=True,
+        )
         data = load_dataset("json", data_files=str(a.rows), split="train", cache_dir=out)
         trainer = GRPOTrainer(
-            model=model, reward_funcs=score, args=arguments, train_dataset=data, callbacks=[Clock()],
+            model=model,
+            reward_funcs=score,
+            args=arguments,
+            train_dataset=data,
+            callbacks=[Clock()],
             processing_class=AutoTokenizer.from_pretrained(a.model),
-        )  # fmt: skip
+        )
         trainer.train()
         logs = [x for x in trainer.state.log_history if "completions/mean_length" in x]
     for step, log in zip(steps, logs, strict=True):
@@ -166,28 +213,40 @@ def trl_side(a: argparse.Namespace) -> dict[str, Any]:
 
 
 def limit(run: dict[str, Any], machine: dict[str, Any], a: argparse.Namespace) -> float:
-    """Seconds that a step of ours takes at least on this machine: weights read and operations done, nothing else.
+    """Seconds that a step of ours takes at least on this machine: weights read and operations done,
+    nothing else.
 
-    Each sampling step reads the weights once or does its products, whichever is longer; a token is 2 operations a weight forward
-    and 4 backward; prompts count once.
+    Each sampling step reads the weights once or does its products, whichever is longer; a token is
+    2 operations a weight forward and 4 backward; prompts count once.
     """
     n, tokens = run["weights"], sum(s["tokens"] for s in run["steps"]) / len(run["steps"])
     once, rate = a.prompts * run["prompt"], machine["matmul_gflop_s"] * 1e9
     sampling = (
-        max(a.tokens * Place.of(a).size * n / (machine["read_gb_s"] * 1e9), 2 * n * tokens / rate) + 2 * n * once / rate
+        max(a.tokens * Place.of(a).size * n / (machine["read_gb_s"] * 1e9), 2 * n * tokens / rate)
+        + 2 * n * once / rate
     )
     return sampling + 6 * n * (tokens + once) / rate
 
 
-def summary(runs: dict[str, list[dict[str, Any]]], machine: dict[str, Any], a: argparse.Namespace) -> dict[str, Any]:
+def summary(
+    runs: dict[str, list[dict[str, Any]]], machine: dict[str, Any], a: argparse.Namespace
+) -> dict[str, Any]:
     prompt = runs["logpi"][0]["prompt"]
-    out: dict[str, Any] = {"prompts": a.prompts, "group": a.group, "max_tokens": a.tokens, "prompt_tokens": prompt}
+    out: dict[str, Any] = {
+        "prompts": a.prompts,
+        "group": a.group,
+        "max_tokens": a.tokens,
+        "prompt_tokens": prompt,
+    }
     medians: dict[str, list[tuple[float, float]]] = {}
     for side, found in runs.items():
         medians[side] = [
-            (spread([s["seconds"] for s in r["steps"]])["median"], spread([s["seconds"] / s["tokens"] for s in r["steps"]])["median"])
+            (
+                spread([s["seconds"] for s in r["steps"]])["median"],
+                spread([s["seconds"] / s["tokens"] for s in r["steps"]])["median"],
+            )
             for r in found
-        ]  # fmt: skip
+        ]
         every = [s for r in found for s in r["steps"]]
         out[side] = {
             "s_per_step": spread([x for x, _ in medians[side]]),
@@ -200,7 +259,9 @@ def summary(runs: dict[str, list[dict[str, Any]]], machine: dict[str, Any], a: a
     every = [s for r in ours for s in r["steps"]]
     for part in ("generate", "update", "reward"):
         out["logpi"][f"share_{part}"] = spread([s[part] / s["seconds"] for s in every])["median"]
-    out["logpi"]["share_of_machine"] = limit(ours[0], machine, a) / out["logpi"]["s_per_step"]["median"]
+    out["logpi"]["share_of_machine"] = (
+        limit(ours[0], machine, a) / out["logpi"]["s_per_step"]["median"]
+    )
     if "trl" in runs:
         pairs = list(zip(medians["trl"], medians["logpi"], strict=True))
         out["ratio_step"] = spread([t[0] / o[0] for t, o in pairs])
@@ -222,7 +283,9 @@ def main() -> None:
         if a.model is None:
             from logpi.policies.small import small_policy
 
-            small_policy("0123456789+=-*/() abcdefghijklmnopqrstuvwxyz.,?:", context=1024).save(Path(home) / "model")
+            small_policy("0123456789+=-*/() abcdefghijklmnopqrstuvwxyz.,?:", context=1024).save(
+                Path(home) / "model"
+            )
             a.model = str(Path(home) / "model")
         a.rows = Path(home) / "rows.jsonl"
         write_rows(a, chat=(Path(a.model) / "chat_template.jinja").is_file())
@@ -235,11 +298,14 @@ def main() -> None:
                 own = {"micro-tokens": a.micro_tokens} if side == "logpi" else {}
                 python = sys.executable if side == "logpi" else a.peer
                 run = results.measure(
-                    f"{side} {i}", lambda s=side, o=own, p=python: child(__file__, same | o | {"side": s}, p)
+                    f"{side} {i}",
+                    lambda s=side, o=own, p=python: child(__file__, same | o | {"side": s}, p),
                 )
                 runs.setdefault(side, []).append(run)
                 print(
-                    f"round {i}  {side:<6}{spread([s['seconds'] for s in run['steps']])['median']:8.2f} s/step",
+                    f"round {i} "
+                    f" {side:<6}{spread([s['seconds'] for s in run['steps']])['median']:8.2f}"
+                    " s/step",
                     flush=True,
                 )
     results.summary = summary(runs, results.machine, a)

@@ -1,14 +1,18 @@
-"""DPO and SFT beside TRL: seconds a step, pairs (or rows) a second, memory, and the losses of the same batches.
+"""DPO and SFT beside TRL: seconds a step, pairs (or rows) a second, memory, and the losses of the
+same batches.
 
-    python benchmarks/preferences.py --model DIR --data pairs.jsonl [--peer PYTHON] [--jobs sft dpo] [--pairs 4] [--steps 3]
-                                     [--max-length 256] [--micro-tokens 512] [--lr 1e-6] [--peer-rows 0] [--json]
+    python benchmarks/preferences.py --model DIR --data pairs.jsonl [--peer PYTHON] [--jobs sft dpo]
+    [--pairs 4] [--steps 3]
+                                     [--max-length 256] [--micro-tokens 512] [--lr 1e-6]
+                                     [--peer-rows 0] [--json]
 
-PYTHON is an interpreter that has trl. Each side runs in a process of its own, on the same rows in the same order, float32,
-with the same AdamW; the first step is a warm-up and not timed. Seconds of CPU are all threads' together: look at them where
-other jobs run. TRL runs with its defaults for this (padded, eager reference
-model), all pairs of a step at once, or --peer-rows at a time. Ours takes --micro-tokens at a time, which changes no gradient.
-Peak is the process's largest resident set once the model is loaded; "above" is what of it came on top of the process as it
-stood with the model loaded: gradients, Adam's moments, activations, reference.
+PYTHON is an interpreter that has trl. Each side runs in a process of its own, on the same rows in
+the same order, float32, with the same AdamW; the first step is a warm-up and not timed. Seconds of
+CPU are all threads' together: look at them where other jobs run. TRL runs with its defaults for
+this (padded, eager reference model), all pairs of a step at once, or --peer-rows at a time. Ours
+takes --micro-tokens at a time, which changes no gradient. Peak is the process's largest resident
+set once the model is loaded; "above" is what of it came on top of the process as it stood with the
+model loaded: gradients, Adam's moments, activations, reference.
 """
 
 from __future__ import annotations
@@ -38,10 +42,15 @@ def main() -> None:
     parser.add_argument("--micro-tokens", type=int, default=512)
     parser.add_argument("--lr", type=float, default=1e-6)
     parser.add_argument(
-        "--peer-rows", type=int, default=0, help="rows of a forward for trl, the rest accumulated; 0: all"
+        "--peer-rows",
+        type=int,
+        default=0,
+        help="rows of a forward for trl, the rest accumulated; 0: all",
     )
     parser.add_argument("--jobs", nargs="*", choices=JOBS, default=JOBS)
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each run, not a table")
+    parser.add_argument(
+        "--json", action="store_true", help="a line of JSON for each run, not a table"
+    )
     parser.add_argument("--side", choices=("logpi", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     a = parser.parse_args()
@@ -51,7 +60,10 @@ def main() -> None:
         return
     sides = {"logpi": sys.executable} | ({"trl": a.peer} if a.peer else {})
     if not a.json:
-        print(f"{'job':<6}{'side':<8}{'s/step':>8}{'CPU s':>8}{'pairs/s':>9}{'peak GB':>9}{'above':>8}   losses")
+        print(
+            f"{'job':<6}{'side':<8}{'s/step':>8}{'CPU s':>8}{'pairs/s':>9}{'peak GB':>9}{'above':>8}"
+            "   losses"
+        )
     with tempfile.TemporaryDirectory() as out:
         rows = Path(out) / "rows.json"
         rows.write_text(json.dumps(_rows(a)))
@@ -60,14 +72,32 @@ def main() -> None:
                 r = _child(python, a, side, job, rows)
                 shown = " ".join(f"{x:.4f}" for x in r["losses"])
                 speed = f"{r['seconds']:>8.2f}{r['cpu']:>8.2f}{a.pairs / r['seconds']:>9.2f}{r['peak']:>9.2f}{r['above']:>8.2f}"
-                line = json.dumps({"job": job, "side": side, **r}) if a.json else f"{job:<6}{side:<8}{speed}   {shown}"
+                line = (
+                    json.dumps({"job": job, "side": side, **r})
+                    if a.json
+                    else f"{job:<6}{side:<8}{speed}   {shown}"
+                )
                 print(line, flush=True)
 
 
 def _child(python: str, a: argparse.Namespace, side: str, job: str, rows: Path) -> dict[str, Any]:
-    same = {"model": a.model, "data": rows, "pairs": a.pairs, "steps": a.steps, "max-length": a.max_length, "lr": a.lr,
-            "micro-tokens": a.micro_tokens, "peer-rows": a.peer_rows, "side": side, "job": job}  # fmt: skip
-    words = [python, __file__, *(word for name, value in same.items() for word in (f"--{name}", str(value)))]
+    same = {
+        "model": a.model,
+        "data": rows,
+        "pairs": a.pairs,
+        "steps": a.steps,
+        "max-length": a.max_length,
+        "lr": a.lr,
+        "micro-tokens": a.micro_tokens,
+        "peer-rows": a.peer_rows,
+        "side": side,
+        "job": job,
+    }
+    words = [
+        python,
+        __file__,
+        *(word for name, value in same.items() for word in (f"--{name}", str(value))),
+    ]
     done = subprocess.run(words, capture_output=True, text=True)
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not found:
@@ -78,11 +108,13 @@ def _child(python: str, a: argparse.Namespace, side: str, job: str, rows: Path) 
 def _rows(a: argparse.Namespace) -> list[dict[str, Any]]:
     """The first rows of the data, as explicit prompts, for both sides."""
     from logpi.envs.data import load_rows
-    from logpi.rollouts.pairs import continuation, without_empty
+    from logpi.rollouts.preference_pairs import continuation, without_empty
 
     rows = without_empty(load_rows(a.data)[: 4 * a.pairs * (a.steps + 1)])
-    made = [{"prompt": r["prompt"], **{s: continuation(r, s, i) for s in ("chosen", "rejected")}}
-            for i, r in enumerate(rows)]  # fmt: skip
+    made = [
+        {"prompt": r["prompt"], **{s: continuation(r, s, i) for s in ("chosen", "rejected")}}
+        for i, r in enumerate(rows)
+    ]
     short = [r for r in made if len(r["prompt"]) < 2 * a.max_length]  # room for a response
     return short[: a.pairs * (a.steps + 1)]
 
@@ -100,7 +132,10 @@ def _now() -> tuple[float, float]:
 
 def _result(marks: list[tuple[float, float]], losses: list[float], loaded: float) -> dict[str, Any]:
     """marks: before and after each step, by turns."""
-    took = [[after[i] - before[i] for before, after in zip(marks[::2], marks[1::2], strict=True)] for i in (0, 1)]
+    took = [
+        [after[i] - before[i] for before, after in zip(marks[::2], marks[1::2], strict=True)]
+        for i in (0, 1)
+    ]
     seconds, cpu = (fmean(x[1:] or x) for x in took)
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20
@@ -109,11 +144,11 @@ def _result(marks: list[tuple[float, float]], losses: list[float], loaded: float
 
 def _logpi(a: argparse.Namespace) -> dict[str, Any]:
     from logpi.algorithms import algorithm
+    from logpi.jobs.sft import CHUNK
     from logpi.learner import Learner
-    from logpi.optimizers import AdamW
     from logpi.policies.causal_lm import CausalLM
-    from logpi.recipes.sft import CHUNK
-    from logpi.rollouts.pairs import Preferences, read_pairs
+    from logpi.rollouts.preference_pairs import Preferences, read_pairs
+    from logpi.updates.adamw import AdamW
 
     policy = CausalLM.load(a.model, **({"chunk": CHUNK} if a.job == "sft" else {}))
     loaded = _resident()
@@ -122,7 +157,9 @@ def _logpi(a: argparse.Namespace) -> dict[str, Any]:
     if a.job == "dpo":
         data.record(policy, tokens=a.micro_tokens)
     pieces: dict[str, Any] = {"micro_tokens": a.micro_tokens}
-    made = algorithm("dpo", recorded=True, **pieces) if a.job == "dpo" else algorithm("sft", **pieces)
+    made = (
+        algorithm("dpo", recorded=True, **pieces) if a.job == "dpo" else algorithm("sft", **pieces)
+    )
     learner = Learner(policy, made, AdamW(a.lr, betas=(0.9, 0.999)))
     marks, losses = [], []
     for batch in data.batches():
@@ -155,11 +192,21 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
     make, config = (DPOTrainer, DPOConfig) if a.job == "dpo" else (SFTTrainer, SFTConfig)
     with tempfile.TemporaryDirectory() as out:
         arguments = config(
-            output_dir=out, per_device_train_batch_size=a.peer_rows or a.pairs,
-            gradient_accumulation_steps=a.pairs // (a.peer_rows or a.pairs), max_length=a.max_length, max_steps=a.steps + 1,
-            learning_rate=a.lr, lr_scheduler_type="constant", logging_steps=1, report_to=[], save_strategy="no",
-            bf16=False, gradient_checkpointing=False, use_cpu=True, dataloader_num_workers=0,
-        )  # fmt: skip
+            output_dir=out,
+            per_device_train_batch_size=a.peer_rows or a.pairs,
+            gradient_accumulation_steps=a.pairs // (a.peer_rows or a.pairs),
+            max_length=a.max_length,
+            max_steps=a.steps + 1,
+            learning_rate=a.lr,
+            lr_scheduler_type="constant",
+            logging_steps=1,
+            report_to=[],
+            save_strategy="no",
+            bf16=False,
+            gradient_checkpointing=False,
+            use_cpu=True,
+            dataloader_num_workers=0,
+        )
 
         class Ordered(make):  # type: ignore[valid-type, misc]
             def _get_train_sampler(self, *_: Any) -> SequentialSampler:
@@ -168,10 +215,12 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
         model = AutoModelForCausalLM.from_pretrained(a.model, dtype="float32")
         loaded = _resident()
         trainer = Ordered(
-            model=model, args=arguments,
-            train_dataset=Dataset.from_list(rows), processing_class=AutoTokenizer.from_pretrained(a.model),
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=AutoTokenizer.from_pretrained(a.model),
             callbacks=[Clock()],
-        )  # fmt: skip
+        )
         trainer.train()
     losses = [x["loss"] for x in trainer.state.log_history if "loss" in x]
     return _result(marks, losses, loaded)

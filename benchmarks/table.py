@@ -30,36 +30,57 @@ def engine(summary: dict[str, Any]) -> list[str]:
             if "ratio_vllm" in line
             else ["–", "–"]
         )
-        cells = [line["batch"], f"{line['tokens_per_s']['median']:,.0f}", f"{line['generate_tokens_per_s']['median']:,.0f}",
-                 shown(line["ratio"]), f"{line['share_of_machine']:.0%}", *vllm]  # fmt: skip
+        cells = [
+            line["batch"],
+            f"{line['tokens_per_s']['median']:,.0f}",
+            f"{line['generate_tokens_per_s']['median']:,.0f}",
+            shown(line["ratio"]),
+            f"{line['share_of_machine']:.0%}",
+            *vllm,
+        ]
         out.append("| " + " | ".join(map(str, cells)) + " |")
     return out
 
 
 def learner(s: dict[str, Any]) -> list[str]:
     return [
-        f"{s['rows']} rows, {s['response_tokens']} response tokens: {s['ours_tokens_per_s']['median']:,.0f} tokens/s and {s['ours_peak_mb']:,.0f} MB,"
-        f" plain padded {s['plain_tokens_per_s']['median']:,.0f} and {s['plain_peak_mb']:,.0f} MB: {shown(s['ratio'])}×,"
-        f" {s['share_of_machine']:.0%} of the machine."
+        f"{s['rows']} rows, {s['response_tokens']} response tokens:"
+        f" {s['ours_tokens_per_s']['median']:,.0f} tokens/s and {s['ours_peak_mb']:,.0f} MB, plain"
+        f" padded {s['plain_tokens_per_s']['median']:,.0f} and {s['plain_peak_mb']:,.0f} MB:"
+        f" {shown(s['ratio'])}×, {s['share_of_machine']:.0%} of the machine."
     ]
 
 
 def grpo(s: dict[str, Any]) -> list[str]:
-    out = [f"{s['prompts']} × {s['group']} rows of at most {s['max_tokens']} tokens.", "",
-           "| side | s a step | sampled tokens/s | CPU s a step | MB above the model |", "|---|---|---|---|---|"]  # fmt: skip
+    out = [
+        f"{s['prompts']} × {s['group']} rows of at most {s['max_tokens']} tokens.",
+        "",
+        "| side | s a step | sampled tokens/s | CPU s a step | MB above the model |",
+        "|---|---|---|---|---|",
+    ]
     for side in ("logpi", "trl"):
         if side in s:
             x = s[side]
-            cells = [side, shown(x["s_per_step"]), f"{x['sampled_tokens_per_s']['median']:,.0f}", f"{x['cpu_s_per_step']:.2f}",
-                     f"{x['above_mb']:,.0f}"]  # fmt: skip
+            cells = [
+                side,
+                shown(x["s_per_step"]),
+                f"{x['sampled_tokens_per_s']['median']:,.0f}",
+                f"{x['cpu_s_per_step']:.2f}",
+                f"{x['above_mb']:,.0f}",
+            ]
             out.append("| " + " | ".join(cells) + " |")
     if "ratio_step" in s:
         out += [
             "",
-            f"A step {shown(s['ratio_step'])}×, a token {shown(s['ratio_token'])}×, memory {s['ratio_memory']:.2f} of TRL's.",
+            (
+                f"A step {shown(s['ratio_step'])}×, a token {shown(s['ratio_token'])}×, memory"
+                f" {s['ratio_memory']:.2f} of TRL's."
+            ),
         ]
     ours = s["logpi"]
-    parts = ", ".join(f"{name} {ours[f'share_{name}']:.1%}" for name in ("generate", "update", "reward"))
+    parts = ", ".join(
+        f"{name} {ours[f'share_{name}']:.1%}" for name in ("generate", "update", "reward")
+    )
     return [*out, "", f"Of our step: {parts}; {ours['share_of_machine']:.0%} of the machine."]
 
 
@@ -76,7 +97,8 @@ def main() -> None:
             print(f"\n### {name}, {kept['arguments']['model']}\n")
             where = f"{m['gpu']}, {kept['arguments']['dtype']}; " if "gpu" in m else ""
             print(
-                f"{where}{m['threads']} threads on {m['cores']} cores, {m['read_gb_s']:.0f} GB/s, {m['matmul_gflop_s']:.0f} GFLOP/s.\n"
+                f"{where}{m['threads']} threads on {m['cores']} cores, {m['read_gb_s']:.0f} GB/s,"
+                f" {m['matmul_gflop_s']:.0f} GFLOP/s.\n"
             )
             print("\n".join(make(kept["summary"])))
 

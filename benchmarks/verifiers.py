@@ -1,9 +1,11 @@
-"""How fast the verifiers are, and whether they accept what they must: GSM8K, HumanEval and MBPP as published.
+"""How fast the verifiers are, and whether they accept what they must: GSM8K, HumanEval and MBPP as
+published.
 
-    python benchmarks/verifiers.py --gsm8k test.jsonl --humaneval HumanEval.jsonl.gz --mbpp mbpp.jsonl
+    python benchmarks/verifiers.py --gsm8k test.jsonl --humaneval HumanEval.jsonl.gz --mbpp
+    mbpp.jsonl
 
-Rates are wall clock on the machine as it is; the CPU seconds beside them are what a busy machine does not change. Left out: how
-a policy does on these sets (`logpi eval`).
+Rates are wall clock on the machine as it is; the CPU seconds beside them are what a busy machine
+does not change. Left out: how a policy does on these sets (`logpi eval`).
 """
 
 from __future__ import annotations
@@ -45,7 +47,11 @@ def timed(work: Callable[[], Any], items: int) -> tuple[Any, dict[str, float]]:
     start, spent = time.perf_counter(), cpu()
     result = work()
     seconds, spent = time.perf_counter() - start, cpu() - spent
-    return result, {"items": items, "per_second": round(items / seconds, 1), "cpu_seconds": round(spent, 3)}
+    return result, {
+        "items": items,
+        "per_second": round(items / seconds, 1),
+        "cpu_seconds": round(spent, 3),
+    }
 
 
 def math_rates(rows: list[dict[str, Any]], repeat: int) -> dict[str, Any]:
@@ -55,7 +61,9 @@ def math_rates(rows: list[dict[str, Any]], repeat: int) -> dict[str, Any]:
     judge = Math()
     out = {}
     for name, given in (("right", solutions), ("wrong", shuffled)):
-        verdicts, rate = timed(lambda given=given: judge([None] * len(given), given, answer=solutions), len(given))
+        verdicts, rate = timed(
+            lambda given=given: judge([None] * len(given), given, answer=solutions), len(given)
+        )
         out[name] = rate | {"accepted": verdicts.count(1.0)}
     boxed = [rf"… \boxed{{{s.rpartition('####')[2].strip()}}}" for s in solutions]
     verdicts, rate = timed(lambda: judge([None] * len(boxed), boxed, answer=solutions), len(boxed))
@@ -66,7 +74,9 @@ def math_rates(rows: list[dict[str, Any]], repeat: int) -> dict[str, Any]:
     return out | {"symbolic": rate | {"accepted": sum(v is True for v in found.values())}}
 
 
-def code_rates(box: Sandbox, humaneval: list[dict[str, Any]], mbpp: list[dict[str, Any]]) -> dict[str, Any]:
+def code_rates(
+    box: Sandbox, humaneval: list[dict[str, Any]], mbpp: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Published solutions against published tests, two at a time."""
     jobs: dict[str, list[tuple]] = {
         "humaneval": [
@@ -83,8 +93,14 @@ def code_rates(box: Sandbox, humaneval: list[dict[str, Any]], mbpp: list[dict[st
     out = {}
     for name, rows in jobs.items():
         with ThreadPoolExecutor(2) as threads:
-            verdicts, rate = timed(lambda rows=rows: list(threads.map(lambda r: box.judge(*r), rows)), len(rows))
-        missed = [f"{i}: {v.status}: {v.message}"[:120] for i, v in enumerate(verdicts) if v.status != "ok"]
+            verdicts, rate = timed(
+                lambda rows=rows: list(threads.map(lambda r: box.judge(*r), rows)), len(rows)
+            )
+        missed = [
+            f"{i}: {v.status}: {v.message}"[:120]
+            for i, v in enumerate(verdicts)
+            if v.status != "ok"
+        ]
         out[name] = rate | {"accepted": len(rows) - len(missed), "missed": missed[:10]}
     scripts, rate = timed(lambda: [box.run("print(1)") for _ in range(200)], 200)
     return out | {"script": rate | {"accepted": sum(s.status == "ok" for s in scripts)}}
@@ -94,9 +110,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     for name in ("gsm8k", "humaneval", "mbpp"):
         parser.add_argument(f"--{name}", required=True, help="the published file")
-    parser.add_argument("--repeat", type=int, default=40, help="times GSM8K is judged, for a steady clock")
+    parser.add_argument(
+        "--repeat", type=int, default=40, help="times GSM8K is judged, for a steady clock"
+    )
     a = parser.parse_args()
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": round(os.getloadavg()[0], 1)}
+    machine = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
+    }
     result: dict[str, Any] = {
         "date": str(date.today()),
         "machine": machine,

@@ -1,7 +1,8 @@
 """logpi: policy gradients, from the theorem to reasoning models.
 
-Environments and policies make rollouts; rollouts make batches; an objective scores a batch; an update moves the policy; an
-algorithm names the choices. This page is the public API; everything heavy is imported when it is first used.
+Environments and policies make rollouts; rollouts make batches; an objective scores a batch; an
+update moves the policy; an algorithm names the choices. This page is the public API; everything
+heavy is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -12,23 +13,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Algorithm": "algorithms", "algorithm": "algorithms", "describe": "algorithms",
-    "PolicyGradient": "objectives", "TruncatedIS": "objectives",
-    "Batch": "types", "Collected": "types", "Evaluation": "types", "Targets": "types", "Trajectory": "types",
+    "Algorithm": "algorithms",
+    "algorithm": "algorithms",
+    "describe": "algorithms",
+    "PolicyGradient": "objectives.policy_gradient",
+    "TruncatedIS": "objectives.policy_gradient",
+    "Batch": "types",
+    "Collected": "types",
+    "PolicyOutput": "types",
+    "Targets": "types",
+    "Trajectory": "types",
     "collate": "types",
-    "AdamW": "optimizers", "Constant": "optimizers", "Cosine": "optimizers", "Linear": "optimizers", "SGD": "update",
-    "TrustRegion": "update",
-    "Learner": "learner", "OffPolicyError": "learner", "Trust": "learner",
-}  # fmt: skip
+    "AdamW": "updates.adamw",
+    "Constant": "updates.adamw",
+    "Cosine": "updates.adamw",
+    "Linear": "updates.adamw",
+    "SGD": "updates.sgd",
+    "TrustRegion": "updates.trust_region",
+    "Learner": "learner",
+    "OffPolicyError": "learner",
+    "Trust": "learner",
+}
 __all__ = ["__version__", *sorted(_WHERE)]
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm, algorithm, describe
     from logpi.learner import Learner, OffPolicyError, Trust
-    from logpi.objectives import PolicyGradient, TruncatedIS
-    from logpi.optimizers import AdamW, Constant, Cosine, Linear
-    from logpi.types import Batch, Collected, Evaluation, Targets, Trajectory, collate
-    from logpi.update import SGD, TrustRegion
+    from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+    from logpi.types import Batch, Collected, PolicyOutput, Targets, Trajectory, collate
+    from logpi.updates.adamw import AdamW, Constant, Cosine, Linear
+    from logpi.updates.sgd import SGD
+    from logpi.updates.trust_region import TrustRegion
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""`logpi COMMAND`: a table of names. A command is a recipe; nothing heavy is imported before one is chosen.
+"""`logpi COMMAND`: a table of names. Nothing heavy is imported before one is chosen.
 
 Mistakes of a user end here as one line and exit code 2; anything else keeps its traceback.
 """
@@ -16,33 +16,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from logpi.commands import COMMANDS
 from logpi.errors import UserError, one_line
 
-__all__ = ["COMMANDS", "main"]
-
-# name -> (module with main(argv), what it does)
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("demo", "a small language model learns to reason, in about five minutes on two cores"),
-    "r1": ("r1", "DeepSeek-R1's recipe, all stages, on a small model or yours"),
-    "rl": ("rl", "train a language model with rewards that can be checked"),
-    "sft": ("sft", "fine-tune a language model on demonstrations"),
-    "reward-model": ("reward_model", "train a reward model on preference pairs"),
-    "prefer": ("prefer", "DPO, IPO, KTO, ORPO, SimPO and kin: learn from preferences directly"),
-    "preferences-demo": ("rlhf_demo", "two lanes side by side: SFT -> reward model -> PPO, and SFT -> DPO"),
-    "tools-demo": ("tools_demo", "small models learn to search and to call, beside others that lack a part"),
-    "gym": ("gym", "train on a Gymnasium environment or the grid world"),
-    "play": ("play", "watch a policy that `logpi gym` trained"),
-    "eval": ("evaluate", "pass@1, pass@k and maj@k on held-out items"),
-    "step-labels": ("step_labels", "pairs of beginnings, for a process reward model to learn from"),
-    "compute": ("compute", "accuracy against tokens spent at test time, of one model or of two"),
-    "inspect": ("inspect", "one response of a run, turn by turn: what was written, earned and taught"),
-    "chat": ("chat", "talk to a model"),
-    "check-model": ("check_model", "what logpi relies on, held against a model and its tokenizer"),
-    "algorithms": ("table", "the table of algorithms"),
-    "describe": ("describe", "an algorithm as mathematics, with its sources and divergences"),
-    "lab": ("lab", "every estimator held against the exact gradient, by enumeration"),
-    "repeat": ("repeat", "run a saved run's command again with its own arguments"),
-}
 # package -> the extra that installs it
 EXTRAS = {
     "gymnasium": "control",
@@ -60,8 +36,8 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errn
 def _help() -> str:
     rows = "\n".join(f"  {name:<18}{what}" for name, (_, what) in COMMANDS.items())
     return (
-        "usage: logpi COMMAND [OPTIONS]\n\nPolicy gradients, from the theorem to reasoning models.\n\n"
-        f"{rows}\n\nlogpi COMMAND --help says more. Start with: logpi demo"
+        "usage: logpi COMMAND [OPTIONS]\n\nPolicy gradients, from the theorem to reasoning"
+        f" models.\n\n{rows}\n\nlogpi COMMAND --help says more. Start with: logpi demo"
     )
 
 
@@ -77,10 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"logpi {__version__}")
         return 0
     if argv[0] not in COMMANDS:
-        from logpi.arguments import did_you_mean
+        from logpi.errors import did_you_mean
 
         print(
-            f"logpi: unknown command {argv[0][:60]!r}{did_you_mean(argv[0], COMMANDS)} (see logpi --help)",
+            f"logpi: unknown command {argv[0][:60]!r}{did_you_mean(argv[0], COMMANDS)} (see logpi"
+            " --help)",
             file=sys.stderr,
         )
         return 2
@@ -91,15 +68,17 @@ def _run(command: str, argv: Sequence[str]) -> int:
     processes = os.environ.get("WORLD_SIZE", "1")  # torchrun's, and other launchers'
     if processes.isdecimal() and int(processes) > 1:
         raise UserError(
-            f"logpi works in one process, and {processes} were started (WORLD_SIZE): each would do the whole job. "
-            f"Start it without a launcher: logpi {command} …"
+            f"logpi works in one process, and {processes} were started (WORLD_SIZE): each would do"
+            f" the whole job. Start it without a launcher: logpi {command} …"
         )
     with warnings.catch_warnings():
         warnings.showwarning = partial(_warn, warnings.showwarning)
-        return import_module(f"logpi.recipes.{COMMANDS[command][0]}").main(argv)
+        return import_module(f"logpi.{COMMANDS[command][0]}").main(argv)
 
 
-def _warn(otherwise: Callable[..., None], message: Any, category: type, filename: str, *rest: Any) -> None:
+def _warn(
+    otherwise: Callable[..., None], message: Any, category: type, filename: str, *rest: Any
+) -> None:
     """The library's own warnings as one line, above a live line of progress; others as ever."""
     if Path(filename).is_relative_to(Path(__file__).parent):
         logging.getLogger("logpi").warning("%s", message)
@@ -120,29 +99,38 @@ def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        print(f"logpi: {error.name} is not installed: pip install 'logpi[{extra}]'", file=sys.stderr)
+        print(
+            f"logpi: {error.name} is not installed: pip install 'logpi[{extra}]'", file=sys.stderr
+        )
         return 2
     except OSError as error:
         if error.errno not in DISK:
             raise
         where = f": {error.filename}" if error.filename else ""
         print(
-            f"logpi: {error.strerror}{where}. Mend the disk; what was saved can be gone on with: --resume RUN",
+            f"logpi: {error.strerror}{where}. Mend the disk; what was saved can be gone on with:"
+            " --resume RUN",
             file=sys.stderr,
         )
         return 2
     except KeyboardInterrupt:
-        print("logpi: interrupted; what was saved can be gone on with: --resume RUN", file=sys.stderr)
+        print(
+            "logpi: interrupted; what was saved can be gone on with: --resume RUN", file=sys.stderr
+        )
         return 130
     except FloatingPointError as error:
-        print(f"logpi: {error}. Begin anew with a lower learning rate; the last checkpoint is intact", file=sys.stderr)
+        print(
+            f"logpi: {error}. Begin anew with a lower learning rate; the last checkpoint is intact",
+            file=sys.stderr,
+        )
         return 2
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or "memory" in str(error).lower()):
             raise
         print(
-            "logpi: out of memory. Decode fewer rows at a time (--slots), cut the forward pass smaller (--options "
-            "micro_tokens=4096), use --gradient-checkpointing, or shorter completions. The last checkpoint is intact",
+            "logpi: out of memory. Decode fewer rows at a time (--slots), cut the forward pass"
+            " smaller (--options micro_tokens=4096), use --gradient-checkpointing, or shorter"
+            " completions. The last checkpoint is intact",
             file=sys.stderr,
         )
         return 2

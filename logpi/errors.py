@@ -1,17 +1,23 @@
-"""The kinds of error that are shown to a user as one line, and that line.
+"""What a user is told: errors that are shown as one line, the nearest known word, and what type a
+value should have had.
 
 Anything else that is raised is a fault of the library and keeps its traceback.
 """
 
 from __future__ import annotations
 
-__all__ = ["RunError", "Stopped", "UserError", "one_line"]
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+__all__ = ["RunError", "Stopped", "UserError", "did_you_mean", "one_line", "wrong_type"]
 
 SHOWN = 600  # characters
 
 
 class UserError(Exception):
-    """A user's mistake (a misspelt name, a missing file). Its text is one line that says what to do about it.
+    """A user's mistake (a misspelt name, a missing file). Its text is one line that says what to do
+    about it.
 
     Attributes:
         code: the command's exit code.
@@ -21,11 +27,13 @@ class UserError(Exception):
 
 
 class RunError(UserError):
-    """A run's directory cannot be made, read or written: disk full, permission lost, damaged, or in use."""
+    """A run's directory cannot be made, read or written: disk full, permission lost, damaged, or in
+    use."""
 
 
 class Stopped(UserError):
-    """A job that a signal ended, after it had saved. Its exit code is the shells': 128 + the signal's number."""
+    """A job that a signal ended, after it had saved. Its exit code is the shells': 128 + the
+    signal's number."""
 
     def __init__(self, text: str, signal: int) -> None:
         super().__init__(text, signal)  # both, so that it can be pickled
@@ -36,10 +44,69 @@ class Stopped(UserError):
 
 
 def one_line(text: object) -> str:
-    """A message as it is shown: on one line, without its middle where that is somebody's whole prompt.
+    """A message as it is shown: on one line, without its middle where that is somebody's whole
+    prompt.
 
     >>> one_line("no file\\n  called x")
     'no file called x'
     """
     line = " ".join(str(text).split())
     return line if len(line) <= SHOWN else f"{line[: SHOWN // 2]} … {line[-SHOWN // 2 :]}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the nearest of `known`, or '' when none is near."""
+    import difflib  # here, for it is needed only after a mistake
+
+    known = list(known)
+    near = [k for k in known if k.startswith(word)] or difflib.get_close_matches(
+        word, known, n=1, cutoff=0.6
+    )
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "None": "null for none",
+    "tuple[int, ...]": "widths like [64,64]",
+}
+
+
+def wrong_type(kind: str, value: Any) -> str | None:
+    """What a value should have been, or None if it fits. Kinds that are not in `_WORDS` are
+    classes, whose objects only Python gives.
+
+    >>> wrong_type("int | None", 2.5), wrong_type("int | None", None), wrong_type("Weight", "TokenMean")
+    ('a whole number, or null for none', None, 'an object of the class Weight, which only Python
+    code can give')
+    """
+    kinds = [k.strip() for k in kind.split("|")]
+    if any(_fits(k, value) for k in kinds):
+        return None
+    objects = [
+        f"an object of the class {k}, which only Python code can give"
+        for k in kinds
+        if k not in _WORDS
+    ]
+    return ", or ".join([*objects, *(_WORDS[k] for k in kinds if k in _WORDS)])
+
+
+def _fits(kind: str, value: Any) -> bool:
+    number = isinstance(value, Real) and not isinstance(value, bool)  # Python's bools are ints
+    match kind:
+        case "None":
+            return value is None
+        case "bool":
+            return isinstance(value, bool)
+        case "int":
+            return number and isinstance(value, Integral)
+        case "float":
+            return number and value == value  # not NaN
+        case "str":
+            return isinstance(value, str)
+        case "tuple[int, ...]":
+            return isinstance(value, list | tuple) and all(_fits("int", x) for x in value)
+    return not isinstance(value, str | Real | list | tuple | dict | None)

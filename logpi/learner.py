@@ -1,7 +1,9 @@
-"""The learner: evaluate once, prepare once, update. It holds everything that changes while learning, and can save it exactly.
+"""The learner: evaluate once, prepare once, update. It holds everything that changes while
+learning, and can save it exactly.
 
-It knows no algorithm by name: the objective scores, the update moves, the controller of the KL coefficient and the refresh of
-the reference are parts like any other. How batches are made is not here (`rollouts`), nor is the loop (`train.py`).
+It knows no algorithm by name: the objective scores, the update moves, the controller of the KL
+coefficient and the refresh of the reference are parts like any other. How batches are made is not
+here (`rollouts`), nor is the loop (`train.py`).
 """
 
 from __future__ import annotations
@@ -16,20 +18,24 @@ import torch
 from torch import Tensor
 
 from logpi.algorithms import Algorithm
-from logpi.batching import evaluate
 from logpi.ops.groups import group_returns
 from logpi.ops.time import own
-from logpi.optimizers import AdamW
-from logpi.types import Batch, Evaluation, Policy, Targets
+from logpi.types import Batch, Policy, PolicyOutput, Targets
+from logpi.updates.adamw import AdamW
+from logpi.updates.micro_batches import evaluate
 
 __all__ = ["Learner", "OffPolicyError", "Trust"]
 
 notices = logging.getLogger("logpi")
-GAPS = ("gap_old", "gap_sampler")  # |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
+GAPS = (
+    "gap_old",
+    "gap_sampler",
+)  # |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
 
 
 class OffPolicyError(RuntimeError):
-    """The sampler's log-probabilities are not the learner's, so every importance ratio would be wrong."""
+    """The sampler's log-probabilities are not the learner's, so every importance ratio would be
+    wrong."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,12 @@ class Trust:
     """How far the sampler is believed.
 
     Attributes:
-        sampler: its log-probabilities are the learner's own (same weights and numerics), so they need no second forward.
-        tolerance: nats; a larger gap on any action before the first step of an update is an error, never ignored.
-        mean: not the largest but the mean gap counts. For weights of 16 bits, where among thousands of actions one is always far off.
+        sampler: its log-probabilities are the learner's own (same weights and numerics), so they
+            need no second forward.
+        tolerance: nats; a larger gap on any action before the first step of an update is an error,
+            never ignored.
+        mean: not the largest but the mean gap counts. For weights of 16 bits, where among thousands
+            of actions one is always far off.
     """
 
     sampler: bool = True
@@ -56,19 +65,28 @@ class Learner:
         optimizer: learning rate and its schedule.
         total: number of updates of the run, for the schedule. A run that goes on to another total
             follows the schedule of that total from there.
-        reference: frozen policy for the KL penalty; made as a copy of `policy` when the algorithm needs one and none is given.
+        reference: frozen policy for the KL penalty; made as a copy of `policy` when the algorithm
+            needs one and none is given.
         refresh: set the reference to the policy every so many updates (0: never).
         trust: see `Trust`.
         seed: of the shuffling of minibatches.
     Raises:
-        ValueError: the optimiser or the update cannot move such a policy; at the first update, the algorithm needs a critic
-            and the policy has none.
+        ValueError: the optimiser or the update cannot move such a policy; at the first update, the
+            algorithm needs a critic and the policy has none.
     """
 
     def __init__(
-        self, policy: Policy, algorithm: Algorithm, optimizer: AdamW | None = None, *, total: int = 1,
-        reference: Policy | None = None, refresh: int = 0, trust: Trust | None = None, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        policy: Policy,
+        algorithm: Algorithm,
+        optimizer: AdamW | None = None,
+        *,
+        total: int = 1,
+        reference: Policy | None = None,
+        refresh: int = 0,
+        trust: Trust | None = None,
+        seed: int = 0,
+    ) -> None:
         self.policy, self.algorithm, self.objective = policy, algorithm, algorithm.objective
         algorithm.update.check(policy)
         self.rates = optimizer or AdamW()
@@ -88,10 +106,12 @@ class Learner:
         return self.algorithm.update.micro_tokens
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One batch: targets once, then the algorithm's update. Returns the numbers that tell whether it learns.
+        """One batch: targets once, then the algorithm's update. Returns the numbers that tell
+        whether it learns.
 
         Raises:
-            OffPolicyError: the recorded log-probabilities are further than `trust.tolerance` from the policy's.
+            OffPolicyError: the recorded log-probabilities are further than `trust.tolerance` from
+                the policy's.
         """
         targets = self._prepare(batch)
         self.advantage = targets.advantage
@@ -99,11 +119,21 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rates.rate(self.updates, progress)
         moves = self.algorithm.update(
-            self.policy, self.objective.at(progress), self.optimizer, batch, targets, self.generator, self._check_gaps
+            self.policy,
+            self.objective.at(progress),
+            self.optimizer,
+            batch,
+            targets,
+            self.generator,
+            self._check_gaps,
         )
         steps = list(moves)
         self.updates += 1
-        report = _combine(steps) | {"lr": self.optimizer.param_groups[0]["lr"]} | _batch_metrics(batch, targets)
+        report = (
+            _combine(steps)
+            | {"lr": self.optimizer.param_groups[0]["lr"]}
+            | _batch_metrics(batch, targets)
+        )
         report |= self.objective.controls()
         self.objective = self.objective.control(report, int(batch.mask.any(1).sum()))
         self._refresh()
@@ -115,14 +145,17 @@ class Learner:
 
     def _prepare(self, batch: Batch) -> Targets:
         if self.trust.sampler and not (self.objective.needs_critic or self.objective.needs_policy):
-            now = Evaluation(batch.logp, torch.zeros_like(batch.logp))
+            now = PolicyOutput(batch.logp, torch.zeros_like(batch.logp))
         else:
             now = evaluate(self.policy, batch, self.micro_tokens)
         ref = None
         if self.reference is not None and self.objective.needs_reference:
             ref = evaluate(self.reference, batch, self.micro_tokens)
         if self.objective.needs_critic and now.value is None:
-            raise ValueError(f"{self.algorithm.name} needs a critic and this policy has none: load it with critic=True")
+            raise ValueError(
+                f"{self.algorithm.name} needs a critic and this policy has none: load it with"
+                " critic=True"
+            )
         return self.objective.prepare(batch, now, ref)
 
     def _check_gaps(self, metrics: Mapping[str, float]) -> None:
@@ -130,13 +163,16 @@ class Learner:
         if not self.objective.on_policy:
             return
         kind, of = ("mean", "actions on average") if self.trust.mean else ("max", "an action")
-        gaps = [metrics.get(f"{gap}/{kind}", 0.0) for gap in (GAPS if self.trust.sampler else GAPS[:1])]
+        gaps = [
+            metrics.get(f"{gap}/{kind}", 0.0) for gap in (GAPS if self.trust.sampler else GAPS[:1])
+        ]
         wrong = [gap for gap in gaps if not gap <= self.trust.tolerance]  # NaN is wrong too
         if wrong:
             raise OffPolicyError(
-                f"the policy gives {of} a log-probability {wrong[0]:.3g} nats away from the recorded one (allowed: "
-                f"{self.trust.tolerance:g}), so importance ratios would be wrong. Sampler and learner must share weights, "
-                "numerics and temperature; for another engine use Trust(sampler=False) and correction=TruncatedIS()"
+                f"the policy gives {of} a log-probability {wrong[0]:.3g} nats away from the"
+                f" recorded one (allowed: {self.trust.tolerance:g}), so importance ratios would be"
+                " wrong. Sampler and learner must share weights, numerics and temperature; for"
+                " another engine use Trust(sampler=False) and correction=TruncatedIS()"
             )
 
     def _refresh(self) -> None:
@@ -171,9 +207,12 @@ class Learner:
         rates = [self.rates.rate(self.updates, progress) for progress in (now, then)]
         if rates[0] != rates[1] or self.objective.at(now) != self.objective.at(then):
             notices.warning(
-                "schedules are now those of %d updates, not of %d: the learning rate goes on at %.3g, "
-                "where it was %.3g", self.total, before, *rates,
-            )  # fmt: skip
+                "schedules are now those of %d updates, not of %d: the learning rate goes on at"
+                " %.3g, where it was %.3g",
+                self.total,
+                before,
+                *rates,
+            )
 
 
 def _combine(steps: list[dict[str, float]]) -> dict[str, float]:
@@ -190,7 +229,8 @@ def _combine(steps: list[dict[str, float]]) -> dict[str, float]:
 
 @torch.no_grad()
 def _batch_metrics(batch: Batch, targets: Targets) -> dict[str, float]:
-    """What the batch itself tells: advantage, fit of the critic, KL of whole responses, groups without a difference."""
+    """What the batch itself tells: advantage, fit of the critic, KL of whole responses, groups
+    without a difference."""
     mask = batch.mask
     if not bool(mask.any()):
         return {}
@@ -202,9 +242,13 @@ def _batch_metrics(batch: Batch, targets: Targets) -> dict[str, float]:
         "frac_reward_zero_std": float(g.uniform.float().mean()),
     }
     if targets.logp_ref is not None:
-        out["kl_sequence"] = float(own(targets.logp_old - targets.logp_ref, mask).sum(1)[g.alive].mean())
+        out["kl_sequence"] = float(
+            own(targets.logp_old - targets.logp_ref, mask).sum(1)[g.alive].mean()
+        )
     if targets.value_target is not None and targets.value_old is not None:
         target, value = targets.value_target[mask], targets.value_old[mask]
         spread = target.var(correction=0)
-        out["value/explained_variance"] = float(1 - (target - value).var(correction=0) / spread.clamp(min=1e-12))
+        out["value/explained_variance"] = float(
+            1 - (target - value).var(correction=0) / spread.clamp(min=1e-12)
+        )
     return out

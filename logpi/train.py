@@ -1,9 +1,11 @@
-"""The loop: rollout, update, log, evaluate, checkpoint; and going on after a stop exactly where it was.
+"""The loop: rollout, update, log, evaluate, checkpoint; and going on after a stop exactly where it
+was.
 
     train(rollout, learner, run, steps=100)
 
-It holds no algorithm, no model and no environment. A step is all or nothing: a kill loses the step under way, and the resumed
-run repeats it bit for bit. What is in a run's directory is `logpi.runs`' business.
+It holds no algorithm, no model and no environment. A step is all or nothing: a kill loses the step
+under way, and the resumed run repeats it bit for bit. What is in a run's directory is `logpi.runs`'
+business.
 """
 
 from __future__ import annotations
@@ -21,17 +23,18 @@ from torch import Tensor
 
 from logpi.errors import RunError
 from logpi.learner import Learner
+from logpi.runs.collapse import Collapse
 from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
 from logpi.runs.progress import Progress
 from logpi.runs.rng import load_rng_state, rng_state
 from logpi.types import Collected, Rollout
-from logpi.watch import Collapse
 
 __all__ = ["Evaluate", "Outcome", "train"]
 
 Evaluate = Callable[[int], tuple[Mapping[str, float], Sequence[Mapping[str, Any]]]]
-"""Called with the step; returns numbers (`eval/...`, the first of which says which policy is best) and rows for people."""
+"""Called with the step; returns numbers (`eval/...`, the first of which says which policy is best)
+and rows for people."""
 
 notices = logging.getLogger("logpi")
 SHOWN = ("reward", "loss", "entropy", "kl", "completions/mean_length", "grad_norm")
@@ -42,8 +45,10 @@ class Outcome:
     """How a call of `train` ended.
 
     Attributes:
-        step: steps done in all. stopped: the signal (Ctrl-C, a termination) that ended it after saving, or 0.
-        collapsed: the reward went away and did not come back. best_step: of the best evaluation, or None.
+        step: steps done in all. stopped: the signal (Ctrl-C, a termination) that ended it after
+            saving, or 0.
+        collapsed: the reward went away and did not come back. best_step: of the best evaluation, or
+            None.
         first, last: the evaluations before training and after it.
         skipped: steps that changed nothing, for no gradient was finite.
     """
@@ -73,28 +78,41 @@ class _Loop:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.watch.load_state_dict(state["watch"])
-        self.__dict__.update({k: state[k] for k in (state.keys() & self.__dict__.keys()) - {"watch"}})
+        self.__dict__.update(
+            {k: state[k] for k in (state.keys() & self.__dict__.keys()) - {"watch"}}
+        )
 
 
 def train(
-    rollout: Rollout, learner: Learner, run: Run, *, steps: int, evaluate: Evaluate | None = None, eval_every: int = 0,
-    save_every: int = 10, shown: Sequence[str] = SHOWN, progress: Progress | None = None,
-) -> Outcome:  # fmt: skip
+    rollout: Rollout,
+    learner: Learner,
+    run: Run,
+    *,
+    steps: int,
+    evaluate: Evaluate | None = None,
+    eval_every: int = 0,
+    save_every: int = 10,
+    shown: Sequence[str] = SHOWN,
+    progress: Progress | None = None,
+) -> Outcome:
     """Train for `steps` updates in all, going on from the run's latest checkpoint if there is one.
 
     Args:
-        evaluate: measured before the first step, every `eval_every` steps (0: only then) and after the last; the policy with
-            the highest first number is kept as the best checkpoint.
-        save_every: steps between checkpoints. One is written at the end, and on Ctrl-C, in any case.
+        evaluate: measured before the first step, every `eval_every` steps (0: only then) and after
+            the last; the policy with the highest first number is kept as the best checkpoint.
+        save_every: steps between checkpoints. One is written at the end, and on Ctrl-C, in any
+            case.
         shown: names of the numbers on the progress line.
     Raises:
-        RunError: the disk failed; the last good checkpoint is intact. Or the run's checkpoints cannot
-            be gone on from, or have more steps.
+        RunError: the disk failed; the last good checkpoint is intact. Or the run's checkpoints
+            cannot be gone on from, or have more steps.
     """
     loop = _Loop()
     start = _resume(run, rollout, learner, loop, steps)
     with progress or Progress(steps) as shower, _stop_on_signal(shower.note) as stopping:
-        if start == 0 and evaluate is not None and not loop.first:  # else it was measured before the run was stopped
+        if (
+            start == 0 and evaluate is not None and not loop.first
+        ):  # else it was measured before the run was stopped
             _evaluate(evaluate, 0, run, loop, shower)
             _save(run, 0, rollout, learner, loop, best=True)
         step = start
@@ -102,10 +120,15 @@ def train(
         while step < steps and not stopping:
             step += 1
             metrics = _step(step, rollout, learner, run, loop)
-            shower.step(step, {k: metrics[k] for k in shown if k in metrics}, int(metrics.get("num_tokens", 0)))
+            shower.step(
+                step,
+                {k: metrics[k] for k in shown if k in metrics},
+                int(metrics.get("num_tokens", 0)),
+            )
             if metrics.get("skipped"):
                 shower.note(
-                    f"step {step}: a gradient was not finite; its optimiser step was left out (a lower learning rate helps)"
+                    f"step {step}: a gradient was not finite; its optimiser step was left out (a"
+                    " lower learning rate helps)"
                 )
             alarm = loop.watch(step, metrics)
             if alarm:
@@ -128,7 +151,11 @@ def _step(step: int, rollout: Rollout, learner: Learner, run: Run, loop: _Loop) 
     end = time.perf_counter()
     loop.skipped += metrics.get("skipped", 0.0) == 1.0
     loop.tokens += collected.metrics.get("num_tokens", 0.0)
-    metrics |= {"num_tokens_seen": loop.tokens, "time/rollout": between - begin, "time/update": end - between}
+    metrics |= {
+        "num_tokens_seen": loop.tokens,
+        "time/rollout": between - begin,
+        "time/update": end - between,
+    }
     metrics["step_time"] = end - begin
     run.log(step, metrics)
     if collected.samples:
@@ -137,11 +164,15 @@ def _step(step: int, rollout: Rollout, learner: Learner, run: Run, loop: _Loop) 
 
 
 def _taught(collected: Collected, advantage: Tensor | None) -> Sequence[Mapping[str, Any]]:
-    """The samples with the advantage of each own token; one number where all are equal, none where a row was not trained on."""
+    """The samples with the advantage of each own token; one number where all are equal, none where
+    a row was not trained on."""
     mask = collected.batch.mask
     if advantage is None or len(collected.samples) != len(mask):
         return collected.samples
-    given = [[round(x, 5) for x in row[own].tolist()] for row, own in zip(advantage.cpu(), mask.cpu(), strict=True)]
+    given = [
+        [round(x, 5) for x in row[own].tolist()]
+        for row, own in zip(advantage.cpu(), mask.cpu(), strict=True)
+    ]
     one = [None if not g else g[0] if min(g) == max(g) else g for g in given]
     return [{**s, "advantage": a} for s, a in zip(collected.samples, one, strict=True)]
 
@@ -153,8 +184,14 @@ def _evaluate(evaluate: Evaluate, step: int, run: Run, loop: _Loop, shower: Prog
     run.log(step, numbers)
     if rows:
         run.samples(step, rows, kind="eval")
-    shower.note(f"evaluation at step {step}: " + ", ".join(f"{k.removeprefix('eval/')} {v:.3g}" for k, v in numbers.items()
-                                                           if not k.startswith("time/")))  # fmt: skip
+    shower.note(
+        f"evaluation at step {step}: "
+        + ", ".join(
+            f"{k.removeprefix('eval/')} {v:.3g}"
+            for k, v in numbers.items()
+            if not k.startswith("time/")
+        )
+    )
     loop.first, loop.last = loop.first or numbers, numbers
     score = next(iter(numbers.values()))
     better = score > loop.best
@@ -169,8 +206,11 @@ def _save(run: Run, step: int, rollout: Rollout, learner: Learner, loop: _Loop, 
 
 def _state(rollout: Rollout, learner: Learner, loop: _Loop) -> dict[str, Any]:
     return {
-        "learner": learner.state_dict(), "rollout": rollout.state_dict(), "rng": rng_state(), "loop": loop.state_dict()
-    }  # fmt: skip
+        "learner": learner.state_dict(),
+        "rollout": rollout.state_dict(),
+        "rng": rng_state(),
+        "loop": loop.state_dict(),
+    }
 
 
 def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop, steps: int) -> int:
@@ -179,14 +219,18 @@ def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop, steps: in
     if found is None:
         again = max((r["step"] for r in read_metrics(run.path)), default=0)
         if again:
-            notices.warning("%s was ended before its first checkpoint: its %d steps are done again", run.path, again)
+            notices.warning(
+                "%s was ended before its first checkpoint: its %d steps are done again",
+                run.path,
+                again,
+            )
         run.rewind(-1)
         return 0
     step, state = found
     if step > steps:
         raise RunError(
-            f"{run.path} has {step} updates, more than the {steps} that it shall have: ask for more, or "
-            "leave it as it is"
+            f"{run.path} has {step} updates, more than the {steps} that it shall have: ask for"
+            " more, or leave it as it is"
         )
     try:
         _check_alike(_state(rollout, learner, loop), state)
@@ -201,8 +245,14 @@ def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop, steps: in
         ) from error
     lost = sorted(set(range(1, step + 1)) - {r["step"] for r in read_metrics(run.path)})
     if lost:
-        notices.warning("%s has lost %d of %d steps, the first of them step %d; the run goes on without their numbers",
-                        run.path / "metrics.jsonl", len(lost), step, lost[0])  # fmt: skip
+        notices.warning(
+            "%s has lost %d of %d steps, the first of them step %d; the run goes on without their"
+            " numbers",
+            run.path / "metrics.jsonl",
+            len(lost),
+            step,
+            lost[0],
+        )
     run.rewind(step)
     return step
 
@@ -216,7 +266,9 @@ def _check_alike(mine: Any, saved: Any) -> None:
     if isinstance(mine, dict):
         for key in mine.keys() & saved.keys():
             _check_alike(mine[key], saved[key])
-    elif type(mine) in (int, float) and not isinstance(saved, int if type(mine) is int else int | float):
+    elif type(mine) in (int, float) and not isinstance(
+        saved, int if type(mine) is int else int | float
+    ):
         raise TypeError(f"{saved!r} is not a number like {mine!r}")
     elif type(mine) is int and abs(mine) < 2**63 <= abs(saved):
         raise ValueError(f"{saved} where there was {mine}")

@@ -1,12 +1,14 @@
 """The nouns: what is sampled, what a policy says of it, and what an objective needs.
 
-Everything is frozen, every tensor field has its shape, unit and meaning. No mathematics, no models, no I/O live here.
+Everything is frozen, every tensor field has its shape, unit and meaning. No mathematics, no models,
+no I/O live here.
 
 Legend, used in the whole library:
     B  trajectories (rows)          T  actions of a row, right-padded      *  any further axes
     P  prompts (or reset seeds)     G  samples for each prompt, B = P·G    V  vocabulary (or number of actions)
 
-Time runs so that `action[t]` follows `obs[t]`. For tokens this *is* next-token prediction: `action = obs[:, 1:]`.
+Time runs so that `action[t]` follows `obs[t]`. For tokens this *is* next-token prediction: `action
+= obs[:, 1:]`.
 """
 
 from __future__ import annotations
@@ -20,15 +22,25 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 __all__ = [
-    "Batch", "Collected", "Evaluation", "Explanation", "Objective", "Policy", "Rollout", "Targets", "Trajectory", "collate",
-]  # fmt: skip
+    "Batch",
+    "Collected",
+    "PolicyOutput",
+    "Explanation",
+    "Objective",
+    "Policy",
+    "Rollout",
+    "Targets",
+    "Trajectory",
+    "collate",
+]
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """One ragged row: exactly what was sampled, and what people look at.
 
-    A conversation with a tool, token by token (P = prompt, A = the policy's, E = the environment's reply):
+    A conversation with a tool, token by token (P = prompt, A = the policy's, E = the environment's
+    reply):
 
         obs         P0 P1 A0 A1 E0 E1 A2 A3     t+1 = 8 tokens; the last is the end, nothing follows it
         action      P1 A0 A1 E0 E1 A2 A3        obs[1:]
@@ -45,7 +57,8 @@ class Trajectory:
         terminated: the last state is absorbing, its value is 0. False for a time-out or a cut-off.
         group: equal numbers = same start (prompt, or reset seed).
         baseline: reward of the greedy response to the same prompt (ReMax), if there is one.
-        info: for people and logs, never for mathematics: `prompt`, `completion`, `stop`, `rewards`, `version`, …
+        info: for people and logs, never for mathematics: `prompt`, `completion`, `stop`, `rewards`,
+            `version`, …
     """
 
     obs: Tensor
@@ -68,7 +81,8 @@ class Batch:
         action: [B, T, *] what followed. Tokens: obs[:, 1:].
         mask: [B, T] bool, True where the policy chose `action`: not prompt, tool output or padding.
         reward: [B, T] received after action t; what stands where `mask` is False is never read.
-        terminated: [B] bool, the last state is absorbing (value 0); False for a time-out or a cut-off: bootstrap.
+        terminated: [B] bool, the last state is absorbing (value 0); False for a time-out or a
+            cut-off: bootstrap.
         group: [B] long, equal ids = same start (prompt, or reset seed).
         logp: [B, T] nats, under the sampler, at sampling time.
         baseline: [B] reward of the greedy response to the same prompt, or None.
@@ -92,7 +106,8 @@ class Batch:
         return replace(self, **{k: f(v) for k, v in values.items() if v is not None})
 
     def rows(self, index: Tensor) -> Batch:
-        """The rows at `index` [n] (long or bool), padding columns that no chosen row uses cut off."""
+        """The rows at `index` [n] (long or bool), padding columns that no chosen row uses cut
+        off."""
         picked = self.map(lambda x: x[index.to(x.device)])
         used = picked.mask.any(0).nonzero()
         width = int(used[-1]) + 1 if len(used) else 1
@@ -102,17 +117,19 @@ class Batch:
         return replace(picked, **cut)
 
     def to(self, device: torch.device | str) -> Batch:
-        return self if self.mask.device == torch.device(device) else self.map(lambda x: x.to(device))
+        return (
+            self if self.mask.device == torch.device(device) else self.map(lambda x: x.to(device))
+        )
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class PolicyOutput:
     """What the current policy says about the recorded actions; carries gradients.
 
     Attributes:
         logp: [B, T] nats. entropy: [B, T] nats. Both are unspecified where `mask` is False.
-        value: [B, T+1] expected return, or None without a critic. It is read where `mask` is True, and, for rows
-            that did not terminate, in the state after the row's last own action.
+        value: [B, T+1] expected return, or None without a critic. It is read where `mask` is True,
+            and, for rows that did not terminate, in the state after the row's last own action.
     """
 
     logp: Tensor
@@ -122,7 +139,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Targets:
-    """Computed once for each batch, constant during the update; no gradient. All [B, T], 0 where `mask` is False.
+    """Computed once for each batch, constant during the update; no gradient. All [B, T], 0 where
+    `mask` is False.
 
     Attributes:
         logp_old: nats, under the policy before the update.
@@ -130,7 +148,8 @@ class Targets:
         advantage: in units of return (whitened if the objective says so).
         value_target: in units of return, or None without a critic.
         value_old: the critic's estimate before the update (for value clipping), or None.
-        baseline: what an outcome is compared with, in the objective's own unit (KTO's reference point), or None.
+        baseline: what an outcome is compared with, in the objective's own unit (KTO's reference
+            point), or None.
     """
 
     logp_old: Tensor
@@ -150,7 +169,11 @@ class Targets:
         return self.map(lambda x: x[index.to(x.device), :width])
 
     def to(self, device: torch.device | str) -> Targets:
-        return self if self.logp_old.device == torch.device(device) else self.map(lambda x: x.to(device))
+        return (
+            self
+            if self.logp_old.device == torch.device(device)
+            else self.map(lambda x: x.to(device))
+        )
 
 
 @dataclass(frozen=True)
@@ -158,8 +181,9 @@ class Explanation:
     """An objective as mathematics, for people.
 
     Attributes:
-        goal: what is maximised or minimised. where: definitions of what stands in it. parts: the choice on each axis of the
-            table (advantage, ratio, surrogate, KL, weight). sources: of the parts.
+        goal: what is maximised or minimised. where: definitions of what stands in it. parts: the
+            choice on each axis of the table (advantage, ratio, surrogate, KL, weight). sources: of
+            the parts.
     """
 
     goal: str
@@ -171,10 +195,11 @@ class Explanation:
 class Objective(Protocol):
     """Scores a batch. A value: frozen, printable, comparable.
 
-    `needs_critic`, `needs_reference`, `needs_greedy`: what `prepare` reads. `on_policy`: the recorded actions must be the
-    policy's own, so every ratio is 1 before the first step. `needs_policy`: `prepare` reads the policy's own
-    log-probabilities though the rows are not its. `min_group`: least number of samples for each prompt. `whole_groups`: the
-    rows of a group are scored together, so no micro-batch may part them.
+    `needs_critic`, `needs_reference`, `needs_greedy`: what `prepare` reads. `on_policy`: the
+    recorded actions must be the policy's own, so every ratio is 1 before the first step.
+    `needs_policy`: `prepare` reads the policy's own log-probabilities though the rows are not its.
+    `min_group`: least number of samples for each prompt. `whole_groups`: the rows of a group are
+    scored together, so no micro-batch may part them.
     """
 
     @property
@@ -198,20 +223,23 @@ class Objective(Protocol):
     @property
     def whole_groups(self) -> bool: ...
 
-    def prepare(self, batch: Batch, now: Evaluation, ref: Evaluation | None) -> Targets:
+    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Targets:
         """Targets for the whole batch, groups intact. Carries no gradient."""
         ...
 
     def weight(self, mask: Tensor, group: Tensor) -> Tensor:
-        """[B, T] what each action counts; made once for each optimiser batch, so micro-batches add up exactly."""
+        """[B, T] what each action counts; made once for each optimiser batch, so micro-batches add
+        up exactly."""
         ...
 
     def loss(
-        self, batch: Batch, targets: Targets, weight: Tensor, now: Evaluation
+        self, batch: Batch, targets: Targets, weight: Tensor, now: PolicyOutput
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Scalar loss of a micro-batch and its diagnostics, which an update reads in its last pass only.
+        """Scalar loss of a micro-batch and its diagnostics, which an update reads in its last pass
+        only.
 
-        These are token means; names ending in /max and /min are extremes; what begins with + adds up over micro-batches.
+        These are token means; names ending in /max and /min are extremes; what begins with + adds
+        up over micro-batches.
         """
         ...
 
@@ -228,7 +256,8 @@ class Objective(Protocol):
         ...
 
     def control(self, report: Mapping[str, float], responses: int) -> Objective:
-        """The objective for the next update, from this update's report and its number of responses."""
+        """The objective for the next update, from this update's report and its number of
+        responses."""
         ...
 
     def restore(self, controls: Mapping[str, float]) -> Objective:
@@ -241,9 +270,10 @@ class Objective(Protocol):
 
 
 class Policy(Protocol):
-    """Anything that can say how likely the recorded actions were. In practice an `nn.Module` with this one method more."""
+    """Anything that can say how likely the recorded actions were. In practice an `nn.Module` with
+    this one method more."""
 
-    def evaluate(self, batch: Batch) -> Evaluation:
+    def evaluate(self, batch: Batch) -> PolicyOutput:
         """What it says of the batch, which is on the CPU; the answer lies where the policy does."""
         ...
 
@@ -258,7 +288,8 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Collected:
-    """What one call of a rollout brings: the batch to learn from, numbers to log, rows for people to read."""
+    """What one call of a rollout brings: the batch to learn from, numbers to log, rows for people
+    to read."""
 
     batch: Batch
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -266,7 +297,8 @@ class Collected:
 
 
 class Rollout(Protocol):
-    """Makes batches. Its state (data cursor, random generators, environments) can be saved and restored exactly."""
+    """Makes batches. Its state (data cursor, random generators, environments) can be saved and
+    restored exactly."""
 
     def __call__(self) -> Collected: ...
 
@@ -277,7 +309,11 @@ class Rollout(Protocol):
 
 def _pad(rows: list[Tensor], width: int) -> Tensor:
     out = pad_sequence(rows, batch_first=True)
-    return out if out.shape[1] == width else torch.cat([out, out.new_zeros(len(out), 1, *out.shape[2:])], 1)
+    return (
+        out
+        if out.shape[1] == width
+        else torch.cat([out, out.new_zeros(len(out), 1, *out.shape[2:])], 1)
+    )
 
 
 def collate(trajectories: Sequence[Trajectory]) -> Batch:
@@ -297,7 +333,9 @@ def collate(trajectories: Sequence[Trajectory]) -> Batch:
     width = max(1, max(len(t.action) for t in trajectories))
     baselines = [t.baseline for t in trajectories]
     if any(b is None for b in baselines) and any(b is not None for b in baselines):
-        raise ValueError("some trajectories have a greedy baseline and some do not; give it to all or to none")
+        raise ValueError(
+            "some trajectories have a greedy baseline and some do not; give it to all or to none"
+        )
     return Batch(
         obs=_pad([t.obs for t in trajectories], width + 1),
         action=_pad([t.action for t in trajectories], width),

@@ -1,4 +1,5 @@
-"""What every test starts from: two threads (or OMP_NUM_THREADS), a fixed seed, float32. `double` switches a test to float64 where exactness matters."""
+"""What every test starts from: two threads (or OMP_NUM_THREADS), a fixed seed, float32. `double`
+switches a test to float64 where exactness matters."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # spinning threads starve a busy machine; read when torch is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-if "LOGPI_DEVICE" not in os.environ:  # `auto` is the CPU in tests, GPU or not; elsewhere_cases.py says how to test one
+if (
+    "LOGPI_DEVICE" not in os.environ
+):  # `auto` is the CPU in tests, GPU or not; elsewhere_cases.py says how to test one
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import random

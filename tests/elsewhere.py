@@ -1,18 +1,21 @@
-"""A second device, "elsewhere", simulated on the CPU: what crashes on a GPU for standing on two devices crashes here too.
+"""A second device, "elsewhere", simulated on the CPU: what crashes on a GPU for standing on two
+devices crashes here too.
 
-`import tests.elsewhere` makes `torch.device("elsewhere")` known. A tensor there wraps one of the CPU; every operation unwraps,
-computes on the CPU and wraps again, below autograd, so numbers are the CPU's and the paths those of any device that is not "cpu".
-As on CUDA:
+`import tests.elsewhere` makes `torch.device("elsewhere")` known. A tensor there wraps one of the
+CPU; every operation unwraps, computes on the CPU and wraps again, below autograd, so numbers are
+the CPU's and the paths those of any device that is not "cpu". As on CUDA:
 
-- an operation that mixes a tensor from elsewhere with a CPU tensor of one or more dimensions is an error; single numbers (0
-  dimensions) are fine, except in lists (`cat`, `stack`);
-- `x[index]` and `x[index] = y` may have their index, and only that, on the CPU; `index_select`, `gather`, … may not;
+- an operation that mixes a tensor from elsewhere with a CPU tensor of one or more dimensions is an
+  error; single numbers (0 dimensions) are fine, except in lists (`cat`, `stack`);
+- `x[index]` and `x[index] = y` may have their index, and only that, on the CPU; `index_select`,
+  `gather`, … may not;
 - random numbers may not be drawn there from a generator of the CPU; `.numpy()` is refused;
 - `copy_`, `to`, `cpu`, `item`, `tolist` go across; modules keep their tied weights when they move.
 
-Left out: asynchrony, memory, kernels and their rounding (all of them the GPU's own), `.resize_` and other changes of shape in place.
-It is process-wide and must come before the first `backward` (autograd starts a thread for each device then), so tests that use
-it run in a process of their own: `test_elsewhere.py` starts them.
+Left out: asynchrony, memory, kernels and their rounding (all of them the GPU's own), `.resize_` and
+other changes of shape in place. It is process-wide and must come before the first `backward`
+(autograd starts a thread for each device then), so tests that use it run in a process of their own:
+`test_elsewhere.py` starts them.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, library
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import (
+    _DummyBackendModule,
+    _setup_privateuseone_for_python_backend,
+)
 
 from logpi.policies import loading
 
@@ -35,11 +41,25 @@ ACROSS = {
     aten._copy_from.default,
     aten._to_copy.default,
 }  # may mix devices: that is what they are for
-INDEXING = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
+INDEXING = {
+    aten.index.Tensor,
+    aten.index_put_.default,
+    aten.index_put.default,
+    aten._index_put_impl_.default,
+}
 MADE = (  # made on a device from numbers alone, by kernels of its own: the general ones resize, or ask C++ for memory
-    "empty.memory_format", "empty_strided", "_to_copy", "arange", "arange.start", "arange.start_step", "randperm",
-    "randperm.generator", "eye", "eye.m", "linspace",
-)  # fmt: skip
+    "empty.memory_format",
+    "empty_strided",
+    "_to_copy",
+    "arange",
+    "arange.start",
+    "arange.start_step",
+    "randperm",
+    "randperm.generator",
+    "eye",
+    "eye.m",
+    "linspace",
+)
 
 
 class Elsewhere(Tensor):
@@ -49,13 +69,17 @@ class Elsewhere(Tensor):
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> Elsewhere:
-        layout = dict(strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype)
+        layout = dict(
+            strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype
+        )
         made = Tensor._make_wrapper_subclass(cls, inner.shape, device=f"{NAME}:0", **layout)  # type: ignore[arg-type]
         made.inner = inner
         return made
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         return _run(func, args, kwargs or {})
 
     # What torch does for its own tensors but not for subclasses.
@@ -69,7 +93,9 @@ class Elsewhere(Tensor):
         if id(self) not in memo:
             copied = self.detach().clone().requires_grad_(self.requires_grad)
             memo[id(self)] = (
-                torch.nn.Parameter(copied, self.requires_grad) if getattr(self, "_is_param", False) else copied
+                torch.nn.Parameter(copied, self.requires_grad)
+                if getattr(self, "_is_param", False)
+                else copied
             )
         return memo[id(self)]
 
@@ -89,7 +115,8 @@ def _each(f: Callable[[Any], Any], x: Any) -> Any:
 
 
 def _run(func: Any, args: tuple, kwargs: dict) -> Any:
-    """The operation, on the CPU tensors inside; what it changes or returns as it is comes back as the very same tensor."""
+    """The operation, on the CPU tensors inside; what it changes or returns as it is comes back as
+    the very same tensor."""
     there: dict[int, Elsewhere] = {}
 
     def inside(x: Any) -> Any:
@@ -98,7 +125,10 @@ def _run(func: Any, args: tuple, kwargs: dict) -> Any:
             return x.inner
         return torch.device("cpu") if isinstance(x, torch.device) else x
 
-    plain, named = [_each(inside, x) for x in args], {k: _each(inside, x) for k, x in kwargs.items()}
+    plain, named = (
+        [_each(inside, x) for x in args],
+        {k: _each(inside, x) for k, x in kwargs.items()},
+    )
     asked = kwargs.get("device")
     here = bool(there) if asked is None else torch.device(asked).type == NAME
     if (here or there) and func not in ACROSS:
@@ -118,10 +148,13 @@ def _refuse_as_cuda(func: Any, args: tuple, kwargs: dict) -> None:
     given = (args[0], *args[2:]) if func in INDEXING else args
     if any(map(_of_the_cpu, (*given, *kwargs.values()))):
         raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! ({func})"
+            "Expected all tensors to be on the same device, but found at least two devices,"
+            f" {NAME}:0 and cpu! ({func})"
         )
     if isinstance(kwargs.get("generator"), torch.Generator):
-        raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu' ({func})")
+        raise RuntimeError(
+            f"Expected a '{NAME}' device type for generator but found 'cpu' ({func})"
+        )
 
 
 def _of_the_cpu(x: Any) -> bool:
@@ -160,7 +193,8 @@ _apply = torch.nn.Module._apply
 
 
 def _moved(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
-    """`Module.to`: parameters that move stay the same objects, so tied ones stay tied. Loading a state is not changed by it."""
+    """`Module.to`: parameters that move stay the same objects, so tied ones stay tied. Loading a
+    state is not changed by it."""
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:

@@ -1,7 +1,9 @@
-"""Everything with a model runs on a device that is not the CPU, and says there what it says here: `pytest tests/elsewhere_cases.py`.
+"""Everything with a model runs on a device that is not the CPU, and says there what it says here:
+`pytest tests/elsewhere_cases.py`.
 
-The device is simulated (`elsewhere.py`), so its figures are the CPU's, up to the rounding of the paths that are the CPU's own; with
-LOGPI_DEVICE=cuda it is a real one. `test_elsewhere.py` runs these in a process of their own.
+The device is simulated (`elsewhere.py`), so its figures are the CPU's, up to the rounding of the
+paths that are the CPU's own; with LOGPI_DEVICE=cuda it is a real one. `test_elsewhere.py` runs
+these in a process of their own.
 """
 
 from tests import elsewhere  # first: autograd must know the device before it runs
@@ -20,31 +22,32 @@ import torch
 
 import logpi
 from logpi.cli import main
+from logpi.engine.engine import Engine
+from logpi.engine.sampling import Request, Sampling
 from logpi.envs.data import FileTask
 from logpi.envs.tasks import Addition
 from logpi.errors import UserError
-from logpi.evaluation import Evaluator
+from logpi.evaluation.beam_search import BeamSearch
+from logpi.evaluation.evaluator import Evaluator
+from logpi.evaluation.scorers import Judged, Rollouts, SelfCertainty
+from logpi.jobs import evaluate, prefer, reward_model, rl, sft
+from logpi.jobs.common import read
 from logpi.learner import Learner, Trust
-from logpi.objectives import PolicyGradient, TruncatedIS
-from logpi.optimizers import AdamW
+from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.lora import AdapterOff, Merging, add_lora
 from logpi.policies.reward_model import RewardModel, WithCritic
-from logpi.recipes import evaluate, prefer, reward_model, rl, sft
-from logpi.recipes.common import read
 from logpi.rewards import rewards
 from logpi.rewards.model import ModelReward
 from logpi.rollouts.demonstrations import Demonstrations
-from logpi.rollouts.engine import Engine, Request, Sampling
-from logpi.rollouts.pairs import Preferences, read_pairs
-from logpi.rollouts.text import TextRollout
+from logpi.rollouts.preference_pairs import Preferences, read_pairs
+from logpi.rollouts.text_rollout import TextRollout
 from logpi.runs.metrics import read_metrics
-from logpi.scorers import Judged, Rollouts, SelfCertainty
-from logpi.search import StepBeam
 from logpi.types import Batch, Collected, Trajectory, collate
-from tests.rollouts.test_conversations import Env, echo
-from tests.rollouts.test_conversations import model as talkative
-from tests.rollouts.test_conversations import rollout as conversations
+from logpi.updates.adamw import AdamW
+from tests.rollouts.test_turns import Env, echo
+from tests.rollouts.test_turns import model as talkative
+from tests.rollouts.test_turns import rollout as conversations
 from tests.tiny import KINDS, tiny_model, tiny_tokenizer
 
 THERE = os.environ.get("LOGPI_DEVICE", elsewhere.NAME)
@@ -87,21 +90,31 @@ def batch() -> Batch:
         mask[prompt + 1 : prompt + 2] &= i != 2
         reward = torch.zeros(len(mask))
         reward[-1] = float(i % 3)
-        rows.append(Trajectory(tokens, tokens[1:], mask, reward, torch.zeros(len(mask)), i % 2 == 0, i // 3))
+        rows.append(
+            Trajectory(tokens, tokens[1:], mask, reward, torch.zeros(len(mask)), i % 2 == 0, i // 3)
+        )
     return collate(rows)
 
 
 def test_what_a_gpu_refuses_is_refused():
     x, index = torch.arange(6.0, device=THERE), torch.tensor([1, 2])
     for wrong in (
-        lambda: x + torch.ones(6), lambda: x.index_select(0, index), lambda: torch.where(x > 1, x, torch.zeros(6)),
-        lambda: x.masked_fill(torch.ones(6, dtype=torch.bool), 0), lambda: torch.stack([x[0], torch.tensor(1.0)]),
-        lambda: x.__setitem__(index, torch.ones(2)), lambda: x.numpy(),
+        lambda: x + torch.ones(6),
+        lambda: x.index_select(0, index),
+        lambda: torch.where(x > 1, x, torch.zeros(6)),
+        lambda: x.masked_fill(torch.ones(6, dtype=torch.bool), 0),
+        lambda: torch.stack([x[0], torch.tensor(1.0)]),
+        lambda: x.__setitem__(index, torch.ones(2)),
+        lambda: x.numpy(),
         lambda: torch.randn(3, device=THERE, generator=torch.Generator()),
-    ):  # fmt: skip
+    ):
         with pytest.raises((RuntimeError, TypeError), match=r"same device|generator|numpy"):
             wrong()
-    assert (x + torch.tensor(1.0)).tolist() == [1, 2, 3, 4, 5, 6] and x[index].tolist() == [1, 2] and float(x[2]) == 2.0
+    assert (
+        (x + torch.tensor(1.0)).tolist() == [1, 2, 3, 4, 5, 6]
+        and x[index].tolist() == [1, 2]
+        and float(x[2]) == 2.0
+    )
 
 
 @pytest.mark.parametrize("kind", mostly(KINDS, ("llama", "gemma2")))
@@ -120,12 +133,22 @@ def test_evaluation_and_its_gradients(kind):
 @pytest.mark.parametrize("kind", mostly(KINDS, ("llama", "gemma2")))
 def test_decoding(kind):
     sampling = Sampling(max_tokens=12, stop=("7", "ab"), top_k=20)
-    asked = [Request([5, 6, 7], 3), Request([5, 6, 8, 9], 2, greedy=True), Request([5, 6, 7, 11], 2)]
+    asked = [
+        Request([5, 6, 7], 3),
+        Request([5, 6, 8, 9], 2, greedy=True),
+        Request([5, 6, 7, 11], 2),
+    ]
 
     def made(place):
-        found = Engine(policy(place, kind), slots=4).generate(asked, sampling, torch.Generator().manual_seed(3))
+        found = Engine(policy(place, kind), slots=4).generate(
+            asked, sampling, torch.Generator().manual_seed(3)
+        )
         assert all(c.tokens.device.type == "cpu" for one in found for c in one)
-        return [[c.tokens, c.logp, torch.tensor(("eos", "stop", "length").index(c.stop))] for one in found for c in one]
+        return [
+            [c.tokens, c.logp, torch.tensor(("eos", "stop", "length").index(c.stop))]
+            for one in found
+            for c in one
+        ]
 
     same(made)
 
@@ -139,7 +162,9 @@ def test_models_that_keep_their_attention():
         model._supports_attention_backend = False
         learns = CausalLM(model.to(place), tiny_tokenizer(), critic=True)
         asked = [Request([5, 6, 7], 2, greedy=THERE != elsewhere.NAME)]
-        [rows] = Engine(learns).generate(asked, Sampling(max_tokens=6), torch.Generator().manual_seed(3))
+        [rows] = Engine(learns).generate(
+            asked, Sampling(max_tokens=6), torch.Generator().manual_seed(3)
+        )
         now = learns.evaluate(batch())
         return [now.logp, now.value, [[c.tokens, c.logp] for c in rows]]
 
@@ -154,7 +179,9 @@ def test_conversations():
         learns.to(place)
         batch = conversations(learns, Env(echo), slots=5)().batch
         now = learns.evaluate(batch)
-        torch.testing.assert_close(now.logp.cpu()[batch.mask], batch.logp[batch.mask], atol=2e-5, rtol=0)
+        torch.testing.assert_close(
+            now.logp.cpu()[batch.mask], batch.logp[batch.mask], atol=2e-5, rtol=0
+        )
         return [batch.obs, batch.mask, batch.reward, batch.logp]
 
     same(made)
@@ -165,13 +192,24 @@ def odd(prompts, completions, **_):
     return [float(len(c) % 2) for c in completions]
 
 
-def learned(place: str, learns: Any, algorithm: Any, rollout: Any = None, steps: int = 2, **options: Any) -> Any:
-    """Reports and weights after some updates; the optimiser's ε damps what rounding does to gradients near 0."""
+def learned(
+    place: str, learns: Any, algorithm: Any, rollout: Any = None, steps: int = 2, **options: Any
+) -> Any:
+    """Reports and weights after some updates; the optimiser's ε damps what rounding does to
+    gradients near 0."""
     sampler = learns.policy if isinstance(learns, WithCritic) else learns
     rollout = rollout or TextRollout(
-        sampler, Engine(sampler, slots=6), Addition(), rewards(odd), prompts=3, num_generations=4, seed=1,
-        sampling=Sampling(max_tokens=8), greedy=algorithm.objective.needs_greedy, keep=algorithm.keep,
-    )  # fmt: skip
+        sampler,
+        Engine(sampler, slots=6),
+        Addition(),
+        rewards(odd),
+        prompts=3,
+        num_generations=4,
+        seed=1,
+        sampling=Sampling(max_tokens=8),
+        greedy=algorithm.objective.needs_greedy,
+        keep=algorithm.keep,
+    )
     learner = Learner(learns, algorithm, AdamW(1e-2, eps=1e-2), total=steps, **options)
     reports = []
     for _ in range(steps):
@@ -185,10 +223,19 @@ def learned(place: str, learns: Any, algorithm: Any, rollout: Any = None, steps:
 
 
 ALGORITHMS = {
-    "grpo": ("grpo", {"beta": 0.04}), "ppo": ("ppo", {"beta": 0.05, "kl_target": 2.0, "epochs": 2, "minibatches": 2, "value_clip": 0.2}),
-    "gspo": ("gspo", {}), "remax": ("remax", {}), "rloo": ("rloo", {"beta": 0}), "dapo": ("dapo", {}), "trpo": ("trpo", {}),
-    "cut": ("grpo", {"beta": 0, "micro_tokens": 40}), "online": ("kto", {"sampled": True}),
-}  # fmt: skip
+    "grpo": ("grpo", {"beta": 0.04}),
+    "ppo": (
+        "ppo",
+        {"beta": 0.05, "kl_target": 2.0, "epochs": 2, "minibatches": 2, "value_clip": 0.2},
+    ),
+    "gspo": ("gspo", {}),
+    "remax": ("remax", {}),
+    "rloo": ("rloo", {"beta": 0}),
+    "dapo": ("dapo", {}),
+    "trpo": ("trpo", {}),
+    "cut": ("grpo", {"beta": 0, "micro_tokens": 40}),
+    "online": ("kto", {"sampled": True}),
+}
 
 
 @pytest.mark.parametrize("case", mostly(ALGORITHMS, ("grpo", "ppo", "cut")))
@@ -198,7 +245,9 @@ def test_algorithms_learn_the_same(case):
 
     def run(place):
         critic = made.objective.needs_critic
-        return learned(place, policy(place, critic=critic), made, refresh=1 if case == "grpo" else 0)
+        return learned(
+            place, policy(place, critic=critic), made, refresh=1 if case == "grpo" else 0
+        )
 
     same(run, 5e-5)
 
@@ -211,7 +260,8 @@ def test_a_sampler_of_other_numerics_is_corrected():
 
 
 def test_weights_of_16_bits():
-    """On masters of 32 bits, from the same rows: decoders that round otherwise would sample others."""
+    """On masters of 32 bits, from the same rows: decoders that round otherwise would sample
+    others."""
     made, rows = logpi.algorithm("grpo", beta=0.04), batch()
     with torch.no_grad():
         rows = replace(rows, logp=policy("cpu").to(torch.bfloat16).evaluate(rows).logp)
@@ -220,7 +270,11 @@ def test_weights_of_16_bits():
         learns = policy(place)
         learns.to(torch.bfloat16)
         return learned(
-            place, learns, made, lambda: Collected(rows), trust=Trust(sampler=False, tolerance=0.1, mean=True)
+            place,
+            learns,
+            made,
+            lambda: Collected(rows),
+            trust=Trust(sampler=False, tolerance=0.1, mean=True),
         )
 
     same(run, 3e-2)
@@ -241,7 +295,9 @@ def test_adapters_with_the_policy_itself_as_reference(tmp_path):
         learns = policy(place)
         torch.manual_seed(5)
         add_lora(learns, 2, 4.0)
-        found = learned(place, learns, logpi.algorithm("grpo", beta=0.1), reference=AdapterOff(learns))
+        found = learned(
+            place, learns, logpi.algorithm("grpo", beta=0.1), reference=AdapterOff(learns)
+        )
         Merging(learns).save(tmp_path / place)
         return [found, CausalLM.load(tmp_path / place, device=place).evaluate(batch()).logp]
 
@@ -250,14 +306,19 @@ def test_adapters_with_the_policy_itself_as_reference(tmp_path):
 
 def test_checkpointed_layers():
     same(
-        lambda place: learned(place, policy(place, gradient_checkpointing=True), logpi.algorithm("grpo", beta=0)), 5e-5
+        lambda place: learned(
+            place, policy(place, gradient_checkpointing=True), logpi.algorithm("grpo", beta=0)
+        ),
+        5e-5,
     )
 
 
 def test_demonstrations():
     def run(place):
         learns = policy(place, chunk=2**10)
-        return learned(place, learns, logpi.algorithm("sft"), Demonstrations(learns, Addition(), rows=6))
+        return learned(
+            place, learns, logpi.algorithm("sft"), Demonstrations(learns, Addition(), rows=6)
+        )
 
     same(run, 5e-5)
 
@@ -271,25 +332,38 @@ def _no_pictures(monkeypatch):
 def home(tmp_path_factory) -> Path:
     """A model, a data set in which sums are preferred right, and its demonstrations."""
     path = tmp_path_factory.mktemp("elsewhere")
-    (path / "odd.py").write_text("def odd(prompts, completions, **_): return [len(c) % 2 for c in completions]")
+    (path / "odd.py").write_text(
+        "def odd(prompts, completions, **_): return [len(c) % 2 for c in completions]"
+    )
     CausalLM(tiny_model("qwen2"), tiny_tokenizer(chat_template=None)).save(path / "base")
     judge = RewardModel.load(path / "base")
     torch.nn.init.normal_(judge.model.score.weight)
     judge.save(path / "judge")
     for split, start in (("train", 0), ("test", 60)):
-        rows = [{"prompt": f"{i}+1=", "chosen": str(i + 1), "rejected": f"{i} or so"} for i in range(start, start + 12)]
+        rows = [
+            {"prompt": f"{i}+1=", "chosen": str(i + 1), "rejected": f"{i} or so"}
+            for i in range(start, start + 12)
+        ]
         for name, keep in (("pairs", {}), ("texts", {"completion": "2"})):
             (path / name).mkdir(exist_ok=True)
-            (path / name / f"{split}.jsonl").write_text("".join(json.dumps(r | keep) + "\n" for r in rows))
+            (path / name / f"{split}.jsonl").write_text(
+                "".join(json.dumps(r | keep) + "\n" for r in rows)
+            )
     return path
 
 
 @pytest.mark.parametrize("name", mostly(("dpo", "simpo", "reward_model"), ("dpo", "reward_model")))
 def test_pairs(home, name):
     def run(place):
-        learns = RewardModel.load(home / "base", device=place) if name == "reward_model" else policy(place, "qwen2")
+        learns = (
+            RewardModel.load(home / "base", device=place)
+            if name == "reward_model"
+            else policy(place, "qwen2")
+        )
         made = logpi.algorithm(name, **({"recorded": True} if name == "dpo" else {}))
-        rollout = Preferences(read_pairs(learns, FileTask(str(home / "pairs")).rows("train")).groups, size=6)
+        rollout = Preferences(
+            read_pairs(learns, FileTask(str(home / "pairs")).rows("train")).groups, size=6
+        )
         if name == "dpo":
             rollout.record(learns)
         return learned(place, learns, made, rollout)
@@ -306,16 +380,25 @@ def test_evaluation_and_search_with_every_scorer(home):
         learns = policy(place, "qwen2")
         engine, sampling = Engine(learns, slots=8), Sampling(max_tokens=8)
         scored = SelfCertainty(learns)
-        numbers, records = Evaluator(learns, engine, rows, rewards(odd), sampling, 4, scorer=scored)()
-        rollouts = Rollouts(learns, engine, rewards(odd), 2, sampling, torch.Generator().manual_seed(1))
+        numbers, records = Evaluator(
+            learns, engine, rows, rewards(odd), sampling, 4, scorer=scored
+        )()
+        rollouts = Rollouts(
+            learns, engine, rewards(odd), 2, sampling, torch.Generator().manual_seed(1)
+        )
         judged = Judged(rewards(replace(judge, device=place)))
         beam = [
             [f.best.tokens, torch.tensor(f.score)]
             for scorer in (scored, rollouts, judged)
-            for f in StepBeam(learns, engine, scorer, 4, 2, "1", max_tokens=8)(rows, torch.Generator().manual_seed(2))
+            for f in BeamSearch(learns, engine, scorer, 4, 2, "1", max_tokens=8)(
+                rows, torch.Generator().manual_seed(2)
+            )
         ]
-        return [{k: torch.tensor(v) for k, v in numbers.items() if "time" not in k},
-                [torch.tensor(r["scores"]) for r in records if "scores" in r], beam]  # fmt: skip
+        return [
+            {k: torch.tensor(v) for k, v in numbers.items() if "time" not in k},
+            [torch.tensor(r["scores"]) for r in records if "scores" in r],
+            beam,
+        ]
 
     same(made, 5e-5)
 
@@ -328,7 +411,10 @@ def test_what_is_saved_there_loads_here(kind, tmp_path):
     here = CausalLM.load(tmp_path, critic=True)
     found, expected = here.evaluate(batch()), there.evaluate(batch())
     torch.testing.assert_close(
-        _plain([found.logp, found.value]), _plain([expected.logp, expected.value]), atol=2e-5, rtol=1e-5
+        _plain([found.logp, found.value]),
+        _plain([expected.logp, expected.value]),
+        atol=2e-5,
+        rtol=1e-5,
     )
     again = CausalLM.load(tmp_path, critic=True, device=THERE)
     tied = again.model.get_output_embeddings().weight is again.model.get_input_embeddings().weight
@@ -339,19 +425,37 @@ def test_what_is_saved_there_loads_here(kind, tmp_path):
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:
-    """What a run logged, but for times and what rounding decides (who wins before anything is learned); to be compared nearly."""
+    """What a run logged, but for times and what rounding decides (who wins before anything is
+    learned); to be compared nearly."""
     left = ("time/", "step_time", "gap_", "rewards/accuracies")
-    return [{k: torch.tensor(float(v)) for k, v in r.items() if isinstance(v, int | float) and not k.startswith(left)}
-            for r in read_metrics(run)]  # fmt: skip
+    return [
+        {
+            k: torch.tensor(float(v))
+            for k, v in r.items()
+            if isinstance(v, int | float) and not k.startswith(left)
+        }
+        for r in read_metrics(run)
+    ]
 
 
 JOBS = {
     "sft": (sft, sft.SFT, {"rows": 4, "eval_items": 4, "lr": 1e-3}),
     "prefer": (prefer, prefer.Prefer, {"pairs": 4, "lr": 1e-3}),
     "reward-model": (reward_model, reward_model.RewardModelling, {"pairs": 4, "lr": 1e-3}),
-    "rl": (rl, rl.RL, {"task": "addition(digits=1)", "algorithm": "ppo", "options": ("beta=0.05",), "prompts": 2, "num_generations": 2,
-                       "max_completion_length": 6, "eval_items": 4}),
-}  # fmt: skip
+    "rl": (
+        rl,
+        rl.RL,
+        {
+            "task": "addition(digits=1)",
+            "algorithm": "ppo",
+            "options": ("beta=0.05",),
+            "prompts": 2,
+            "num_generations": 2,
+            "max_completion_length": 6,
+            "eval_items": 4,
+        },
+    ),
+}
 
 
 @pytest.mark.slow
@@ -371,7 +475,9 @@ def test_jobs(home, job, tmp_path):
         else:
             own["data"] = str(home / "pairs")
         out = tmp_path / place
-        recipe.run(arguments(model=str(home / "base"), out=out, device=place, steps=3, **QUIET, **own))
+        recipe.run(
+            arguments(model=str(home / "base"), out=out, device=place, steps=3, **QUIET, **own)
+        )
         return numbers(out)
 
     same(made, 2e-4)
@@ -401,7 +507,11 @@ def test_eval_on_the_command_line(home, tmp_path, capsys):
             "--json",
         ]
         assert evaluate.main([*words, *more]) == 0
-        return {k: torch.tensor(float(v)) for k, v in json.loads(capsys.readouterr().out).items() if "time" not in k}
+        return {
+            k: torch.tensor(float(v))
+            for k, v in json.loads(capsys.readouterr().out).items()
+            if "time" not in k
+        }
 
     same(made, 1e-4)
 
@@ -411,20 +521,65 @@ def test_eval_on_the_command_line(home, tmp_path, capsys):
 def test_commands(home, command, tmp_path, capsys, monkeypatch):
     """The other commands that load a model say the same."""
     model = ["--model", str(home / "base")]
-    few = [*model, "--task", "addition(digits=1)", "--max-completion-length", "8", "--temperature", "1"]
+    few = [
+        *model,
+        "--task",
+        "addition(digits=1)",
+        "--max-completion-length",
+        "8",
+        "--temperature",
+        "1",
+    ]
     words = {
-        "compute": [*few, "--items", "3", "--samples", "2", "--beams", "4", "--step", "1", "--scorer", f"model:{home / 'judge'}"],
-        "step-labels": [*few, "--rewards", f"{home / 'odd.py'}:odd", "--prompts", "6", "--step", "", "--gap", "0.01"],
+        "compute": [
+            *few,
+            "--items",
+            "3",
+            "--samples",
+            "2",
+            "--beams",
+            "4",
+            "--step",
+            "1",
+            "--scorer",
+            f"model:{home / 'judge'}",
+        ],
+        "step-labels": [
+            *few,
+            "--rewards",
+            f"{home / 'odd.py'}:odd",
+            "--prompts",
+            "6",
+            "--step",
+            "",
+            "--gap",
+            "0.01",
+        ],
         "chat": [*model, "--max-completion-length", "8"],
-        "lab": ["step-values", *model, "--prompt", "1+2=", "--response", "3", "--answer", "3", "--samples", "4", "--max-tokens", "8"],
-    }[command]  # fmt: skip
+        "lab": [
+            "step-values",
+            *model,
+            "--prompt",
+            "1+2=",
+            "--response",
+            "3",
+            "--answer",
+            "3",
+            "--samples",
+            "4",
+            "--max-tokens",
+            "8",
+        ],
+    }[command]
 
     def said(place):
         monkeypatch.setattr("sys.stdin", io.StringIO("1+2=\n4+5=\n"))
         out = [] if command in ("chat", "lab") else ["--out", str(tmp_path / place)]
         assert main([command, *words, "--device", place, *out]) == 0
         made = (tmp_path / place).glob("*.jsonl")
-        return capsys.readouterr().out, [p.read_text() for p in sorted(made) if p.stem in ("train", "test")]
+        return capsys.readouterr().out, [
+            p.read_text() for p in sorted(made) if p.stem in ("train", "test")
+        ]
 
     here, there = map(said, PLACES)
     assert here == there
@@ -432,10 +587,24 @@ def test_commands(home, command, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("dtype", mostly(("float32", "bfloat16"), ("float32",)))
 def test_a_run_goes_on_there_bit_for_bit_and_also_here(home, dtype, tmp_path, monkeypatch):
-    given = {"model": str(home / "base"), "task": "addition(digits=1)", "rewards": (f"{home / 'odd.py'}:odd",), "algorithm": "ppo",
-             "options": ("beta=0.05", "epochs=2", "minibatches=2"), "steps": 3, "prompts": 2, "num_generations": 4, "eval_items": 2,
-             "max_completion_length": 6, "eval_every": 0, "refresh_reference": 2, "lr": 1e-3, "warmup": 1, "save_every": 2,
-             "dtype": dtype}  # fmt: skip
+    given = {
+        "model": str(home / "base"),
+        "task": "addition(digits=1)",
+        "rewards": (f"{home / 'odd.py'}:odd",),
+        "algorithm": "ppo",
+        "options": ("beta=0.05", "epochs=2", "minibatches=2"),
+        "steps": 3,
+        "prompts": 2,
+        "num_generations": 4,
+        "eval_items": 2,
+        "max_completion_length": 6,
+        "eval_every": 0,
+        "refresh_reference": 2,
+        "lr": 1e-3,
+        "warmup": 1,
+        "save_every": 2,
+        "dtype": dtype,
+    }
     update, places = Learner.update, []
 
     def watched(self, batch):
@@ -455,11 +624,18 @@ def test_a_run_goes_on_there_bit_for_bit_and_also_here(home, dtype, tmp_path, mo
         dies = False
         rl.run(read(rl.RL, ["--resume", str(tmp_path / name), *words], "rl", ""))
         assert places == [there] * 3 + [after]
-    models = [(tmp_path / n / "model" / "model.safetensors").read_bytes() for n in ("whole", "there", "here")]
+    models = [
+        (tmp_path / n / "model" / "model.safetensors").read_bytes()
+        for n in ("whole", "there", "here")
+    ]
     if THERE == elsewhere.NAME:  # a GPU adds in no fixed order
         assert models[0] == models[1] != models[2]
         assert numbers(tmp_path / "whole") == numbers(tmp_path / "there")
-    for name in ("there", "here") if dtype == "float32" else ():  # in 16 bits another rounding samples other tokens
-        torch.testing.assert_close(numbers(tmp_path / name), numbers(tmp_path / "whole"), atol=1e-3, rtol=1e-3)
+    for name in (
+        ("there", "here") if dtype == "float32" else ()
+    ):  # in 16 bits another rounding samples other tokens
+        torch.testing.assert_close(
+            numbers(tmp_path / name), numbers(tmp_path / "whole"), atol=1e-3, rtol=1e-3
+        )
     with pytest.raises(UserError, match="nothing else but .*--device"):
         read(rl.RL, ["--resume", str(tmp_path / "here"), "--lr", "9"], "rl", "")

@@ -1,4 +1,5 @@
-"""The command line as a user meets it: help, the table, and one clear line for each mistake, before work is lost."""
+"""The command line as a user meets it: help, the table, and one clear line for each mistake, before
+work is lost."""
 
 import errno
 import json
@@ -9,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from logpi.arguments import to_json
-from logpi.cli import COMMANDS, main
+from logpi.cli import main
+from logpi.commands import COMMANDS
 from logpi.envs.tasks import Addition
+from logpi.jobs.common import read
+from logpi.jobs.compute import Compute
+from logpi.jobs.gym import Gym
+from logpi.jobs.options.parser import to_json
+from logpi.jobs.prefer import Prefer
+from logpi.jobs.rl import RL, ROUNDING
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.small import small_policy
-from logpi.recipes.common import read
-from logpi.recipes.compute import Compute
-from logpi.recipes.gym import Gym
-from logpi.recipes.prefer import Prefer
-from logpi.recipes.rl import RL, ROUNDING
 from logpi.runs import Run
 from logpi.runs.metrics import read_metrics
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -97,7 +99,10 @@ def test_mistakes_that_need_no_model(capsys, tmp_path):
         (["--model", "MODEL", "--eval-items", "0"], "--eval-items: must be at least 1, not 0"),
         (["--model", "MODEL", "--eval-samples", "0"], "--eval-samples: must be at least 1, not 0"),
         (["--model", "MODEL", "--tool-timeout", "0"], "--tool-timeout: must be above 0, not 0"),
-        (["--model", "MODEL", "--tool-patience", "-1"], "--tool-patience: must be at least 0, not -1"),
+        (
+            ["--model", "MODEL", "--tool-patience", "-1"],
+            "--tool-patience: must be at least 0, not -1",
+        ),
         (["--model", "MODEL", "--temperature", "0"], "--temperature: must be above 0, not 0"),
     ],
 )
@@ -110,12 +115,18 @@ def test_mistakes_of_rl(capsys, model, tmp_path, words, expected):
 def test_wrong_columns_name_the_row(capsys, model, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"question_text": "1+1", "answer": "2"}\n')
-    line = said(capsys, "rl", "--model", str(model), "--task", str(rows), "--out", str(tmp_path / "run"))
+    line = said(
+        capsys, "rl", "--model", str(model), "--task", str(rows), "--out", str(tmp_path / "run")
+    )
     assert "prompt" in line and "question_text" in line
     rows.write_text("".join(f'{{"prompt": "{i}+1"}}\n' for i in range(40)))
-    line = said(capsys, "rl", "--model", str(model), "--task", str(rows), "--out", str(tmp_path / "run"))
+    line = said(
+        capsys, "rl", "--model", str(model), "--task", str(rows), "--out", str(tmp_path / "run")
+    )
     assert "answer" in line
-    line = said(capsys, "sft", "--model", str(model), "--task", str(rows), "--out", str(tmp_path / "run"))
+    line = said(
+        capsys, "sft", "--model", str(model), "--task", str(rows), "--out", str(tmp_path / "run")
+    )
     assert "completion" in line
 
 
@@ -133,9 +144,25 @@ def test_a_run_eval_and_repeat(capsys, model, tmp_path):
         "--eval-items",
         "4",
     ]
-    assert main(["rl", "--model", str(model), "--out", str(run), "--options", "beta=0", *map(str, arguments)]) == 0
+    assert (
+        main(
+            [
+                "rl",
+                "--model",
+                str(model),
+                "--out",
+                str(run),
+                "--options",
+                "beta=0",
+                *map(str, arguments),
+            ]
+        )
+        == 0
+    )
     assert (run / "model" / "model.safetensors").exists() and (run / "curves.png").exists()
-    assert "already holds a run" in said(capsys, "rl", "--model", str(model), "--out", str(run), *arguments)
+    assert "already holds a run" in said(
+        capsys, "rl", "--model", str(model), "--out", str(run), *arguments
+    )
     assert (
         main(
             [
@@ -162,27 +189,59 @@ def test_a_run_eval_and_repeat(capsys, model, tmp_path):
 
 def test_chat_answers_from_a_pipe(model):
     done = subprocess.run(
-        [sys.executable, "-m", "logpi", "chat", "--model", str(model), "--max-completion-length", "4"],
-        input="12+13=\n\n/reset\n", capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "logpi",
+            "chat",
+            "--model",
+            str(model),
+            "--max-completion-length",
+            "4",
+        ],
+        input="12+13=\n\n/reset\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0 and len(done.stdout.splitlines()) >= 1, done.stderr
 
 
 def test_chat_takes_bytes_that_are_no_text(model):
     done = subprocess.run(
-        [sys.executable, "-m", "logpi", "chat", "--model", str(model), "--max-completion-length", "4"],
-        input=b"12\xff+13=\n", capture_output=True, timeout=120,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "logpi",
+            "chat",
+            "--model",
+            str(model),
+            "--max-completion-length",
+            "4",
+        ],
+        input=b"12\xff+13=\n",
+        capture_output=True,
+        timeout=120,
+    )
     assert done.returncode == 0 and done.stdout.count(b"\n") == 1, done.stderr
 
 
-@pytest.mark.parametrize(("error", "says"), [
-    (FloatingPointError("the weights have diverged"), "lower learning rate"),
-    (ModuleNotFoundError("No module named 'gymnasium'", name="gymnasium"), "pip install 'logpi[control]'"),
-    (OSError(errno.ENOSPC, "No space left on device", "runs/x/results.json"), "No space left on device: runs/x/results.json"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (FloatingPointError("the weights have diverged"), "lower learning rate"),
+        (
+            ModuleNotFoundError("No module named 'gymnasium'", name="gymnasium"),
+            "pip install 'logpi[control]'",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x/results.json"),
+            "No space left on device: runs/x/results.json",
+        ),
+    ],
+)
 def test_what_the_machine_or_the_weights_do_is_one_line(error, says, capsys, monkeypatch):
-    from logpi.recipes import table
+    from logpi.commands import algorithms as table
 
     def fails(argv):
         raise error
@@ -194,10 +253,11 @@ def test_what_the_machine_or_the_weights_do_is_one_line(error, says, capsys, mon
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.EINVAL, "Invalid argument"), ModuleNotFoundError("no", name="logpi.nothing")]
+    "error",
+    [OSError(errno.EINVAL, "Invalid argument"), ModuleNotFoundError("no", name="logpi.nothing")],
 )
 def test_what_is_no_users_business_keeps_its_traceback(error, monkeypatch):
-    from logpi.recipes import table
+    from logpi.commands import algorithms as table
 
     def fails(argv):
         raise error
@@ -213,9 +273,9 @@ def test_every_extra_is_one_of_the_projects():
 
     from logpi.cli import EXTRAS
 
-    extras = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
+    extras = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())[
+        "project"
+    ]["optional-dependencies"]
     for package, extra in EXTRAS.items():
         assert any(wanted.startswith(package) for wanted in extras[extra]), package
 
@@ -224,7 +284,9 @@ def test_out_of_memory_is_one_line(capsys, monkeypatch, model, tmp_path):
     from logpi.policies.causal_lm import CausalLM
 
     def starve(*_, **__):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] not enough memory: you tried to allocate 9 bytes")
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] not enough memory: you tried to allocate 9 bytes"
+        )
 
     monkeypatch.setattr(CausalLM, "hidden", starve)
     try:
@@ -244,13 +306,21 @@ def test_out_of_memory_is_one_line(capsys, monkeypatch, model, tmp_path):
     ],
 )
 def test_numbers_out_of_range_are_refused_before_anything_is_read(capsys, words):
-    assert said(capsys, *words, "--model", "m").startswith(f"logpi {words[0]}: {words[-2]}: must be at least 1, not 0")
+    assert said(capsys, *words, "--model", "m").startswith(
+        f"logpi {words[0]}: {words[-2]}: must be at least 1, not 0"
+    )
 
 
 @pytest.mark.parametrize(
     "made",
     [
-        RL(model="m", stop=("a b", "</x>", "--out=x"), options=("beta=0", "low=-1"), temperature=0.5, chat=False),
+        RL(
+            model="m",
+            stop=("a b", "</x>", "--out=x"),
+            options=("beta=0", "low=-1"),
+            temperature=0.5,
+            chat=False,
+        ),
         Compute(model="m", beams=(), samples=4),  # emptied, where the default is not empty
         Gym(options=("lr=1e-3",), steps=100),
         Prefer(model="m", data="d.jsonl"),
@@ -266,11 +336,32 @@ def test_a_run_s_arguments_are_repeated_as_they_were(made, tmp_path):
 
 
 def test_sixteen_bit_weights_learn_with_their_mismatch_weighed(capsys, tmp_path):
-    """The decoder's log-probabilities are further from the learner's than float32's tolerance allows: it used to end there."""
+    """The decoder's log-probabilities are further from the learner's than float32's tolerance
+    allows: it used to end there."""
     CausalLM(tiny_model(std=0.2), tiny_tokenizer(chat_template=None)).save(tmp_path / "model")
-    words = ["--model", str(tmp_path / "model"), "--dtype", "bfloat16", "--rewards", "soft_overlong(24, cache=24)", "--steps", "2",
-             "--prompts", "4", "--num-generations", "4", "--max-completion-length", "24", "--eval-items", "2", "--lr", "1e-3"]  # fmt: skip
+    words = [
+        "--model",
+        str(tmp_path / "model"),
+        "--dtype",
+        "bfloat16",
+        "--rewards",
+        "soft_overlong(24, cache=24)",
+        "--steps",
+        "2",
+        "--prompts",
+        "4",
+        "--num-generations",
+        "4",
+        "--max-completion-length",
+        "24",
+        "--eval-items",
+        "2",
+        "--lr",
+        "1e-3",
+    ]
     assert main(["rl", *words, "--options", "beta=0", "--out", str(tmp_path / "run")]) == 0
     assert "min(π_old/π_sampler, 2)" in capsys.readouterr().err
     learned = [r for r in read_metrics(tmp_path / "run") if "gap_sampler/max" in r]
-    assert len(learned) == 2 and all(r["gap_sampler/max"] > 0.01 and r["gap_old/mean"] < ROUNDING for r in learned)
+    assert len(learned) == 2 and all(
+        r["gap_sampler/max"] > 0.01 and r["gap_old/mean"] < ROUNDING for r in learned
+    )

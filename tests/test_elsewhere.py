@@ -1,4 +1,5 @@
-"""A device that is not the CPU: the cases of `elsewhere_cases.py` and `elsewhere_waits.py`, in a process of their own: it is process-wide."""
+"""A device that is not the CPU: the cases of `elsewhere_cases.py` and `elsewhere_waits.py`, in a
+process of their own: it is process-wide."""
 
 import os
 import subprocess

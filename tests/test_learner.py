@@ -1,6 +1,8 @@
-"""The learner and its update, with a policy of a few hundred parameters: exactness, refusals, restarts, and that each family learns.
+"""The learner and its update, with a policy of a few hundred parameters: exactness, refusals,
+restarts, and that each family learns.
 
-The task everywhere: one prompt token, three tokens to answer, the reward is the share of them that repeat the prompt.
+The task everywhere: one prompt token, three tokens to answer, the reward is the share of them that
+repeat the prompt.
 """
 
 from __future__ import annotations
@@ -13,13 +15,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from logpi import SGD, AdamW, Algorithm, Batch, Evaluation, Learner, OffPolicyError, Targets, Trust, algorithm
+from logpi import (
+    SGD,
+    AdamW,
+    Algorithm,
+    Batch,
+    Learner,
+    OffPolicyError,
+    PolicyOutput,
+    Targets,
+    Trust,
+    algorithm,
+)
 from logpi.algorithms import NAMES
-from logpi.batching import micro_batches
-from logpi.objectives import PolicyGradient, TruncatedIS
+from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
 from logpi.ops.distributions import Categorical, Distributions
-from logpi.optimizers import Cosine, Linear
-from logpi.update import Groups
+from logpi.updates.adamw import Cosine, Linear
+from logpi.updates.micro_batches import micro_batches
+from logpi.updates.sgd import Groups
 
 V, STEPS, WIDTH = 5, 3, 16
 
@@ -40,13 +53,15 @@ class Tiny(nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         h = self.core(self.embed(tokens))[0]
-        return self.head(h).log_softmax(-1), None if self.critic is None else self.critic(h).squeeze(-1)
+        return self.head(h).log_softmax(-1), (
+            None if self.critic is None else self.critic(h).squeeze(-1)
+        )
 
-    def evaluate(self, batch: Batch) -> Evaluation:
+    def evaluate(self, batch: Batch) -> PolicyOutput:
         logp, value = self(batch.obs)
         logp = logp[:, :-1]
         chosen = logp.gather(-1, batch.action[..., None]).squeeze(-1)
-        return Evaluation(chosen, -(logp.exp() * logp).sum(-1), value)
+        return PolicyOutput(chosen, -(logp.exp() * logp).sum(-1), value)
 
     def distributions(self, batch: Batch) -> Distributions:
         return Distributions(Categorical(V), self(batch.obs)[0][:, :-1][batch.mask])
@@ -72,13 +87,18 @@ def score(tokens: Tensor) -> Tensor:
     return (tokens[:, 1:] == tokens[:, :1]).double().mean(1).to(torch.get_default_dtype())
 
 
-def rollout(policy: Tiny, seed: int, prompts: int = 4, size: int = 8, reward: Tensor | None = None) -> Batch:
-    """Ragged: the first row of each group stops after two tokens; the prompt is a masked-out slot, one more is padding."""
+def rollout(
+    policy: Tiny, seed: int, prompts: int = 4, size: int = 8, reward: Tensor | None = None
+) -> Batch:
+    """Ragged: the first row of each group stops after two tokens; the prompt is a masked-out slot,
+    one more is padding."""
     g = torch.Generator().manual_seed(seed)
     prompt = torch.randint(0, V, (prompts,), generator=g).repeat_interleave(size)
     tokens = respond(policy, prompt, g)
     b = len(tokens)
-    obs = torch.cat([torch.zeros(b, 1, dtype=torch.long), tokens, torch.zeros(b, 1, dtype=torch.long)], 1)
+    obs = torch.cat(
+        [torch.zeros(b, 1, dtype=torch.long), tokens, torch.zeros(b, 1, dtype=torch.long)], 1
+    )
     mask = torch.zeros(b, STEPS + 2, dtype=torch.bool)
     mask[:, 1 : 1 + STEPS] = True
     mask[::size, STEPS] = False
@@ -86,10 +106,15 @@ def rollout(policy: Tiny, seed: int, prompts: int = 4, size: int = 8, reward: Te
     total = score(tokens) if reward is None else reward
     baseline = score(respond(policy, prompt, None))
     batch = Batch(
-        obs=obs, action=obs[:, 1:], mask=mask, reward=torch.zeros(b, STEPS + 2).scatter(1, last, total[:, None]),
-        terminated=torch.ones(b, dtype=torch.bool), group=torch.arange(b) // size, logp=torch.zeros(b, STEPS + 2),
+        obs=obs,
+        action=obs[:, 1:],
+        mask=mask,
+        reward=torch.zeros(b, STEPS + 2).scatter(1, last, total[:, None]),
+        terminated=torch.ones(b, dtype=torch.bool),
+        group=torch.arange(b) // size,
+        logp=torch.zeros(b, STEPS + 2),
         baseline=baseline,
-    )  # fmt: skip
+    )
     with torch.no_grad():
         logp = policy.evaluate(batch).logp
     return replace(batch, logp=torch.where(mask, logp, 0.0))
@@ -99,30 +124,40 @@ def weights(policy: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in policy.parameters()])
 
 
-def learner(name: str | Algorithm, *, critic: bool = False, lr: float = 1e-2, **options: object) -> Learner:
+def learner(
+    name: str | Algorithm, *, critic: bool = False, lr: float = 1e-2, **options: object
+) -> Learner:
     policy = Tiny(critic)
-    return Learner(policy, algorithm(name) if isinstance(name, str) else name, AdamW(lr=lr), **options)  # type: ignore[arg-type]
+    return Learner(
+        policy, algorithm(name) if isinstance(name, str) else name, AdamW(lr=lr), **options
+    )  # type: ignore[arg-type]
 
 
-# --- memory alone -------------------------------------------------------------------------------------------------------
+# --- memory alone ---
 
 
 @pytest.mark.parametrize("name", ["grpo", "dapo", "rloo", "gspo", "reinforce_plus_plus"])
 @pytest.mark.parametrize("tokens", [1, 17, 40])
 def test_the_micro_batch_is_memory_alone(double: None, name: str, tokens: int) -> None:
-    beta = {"beta": 0.0} if name == "rloo" else {}  # else a difference of 1e-17 decides whether a row counts as idle
+    beta = (
+        {"beta": 0.0} if name == "rloo" else {}
+    )  # else a difference of 1e-17 decides whether a row counts as idle
     whole, split = (learner(algorithm(name, micro_tokens=n, **beta)) for n in (None, tokens))
     for seed in range(3):
         batch = rollout(whole.policy, seed)
         a, b = whole.update(batch), split.update(batch)
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-12) and a["grad_norm"] == pytest.approx(b["grad_norm"])
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-12) and a["grad_norm"] == pytest.approx(
+            b["grad_norm"]
+        )
         assert b == pytest.approx(a, rel=1e-6, abs=1e-9)
     torch.testing.assert_close(weights(whole.policy), weights(split.policy), rtol=1e-9, atol=1e-9)
     assert (weights(whole.policy) - weights(Tiny())).abs().max() > 1e-3
 
 
 def test_the_micro_batch_is_memory_alone_with_a_critic(double: None) -> None:
-    made = [algorithm("ppo", epochs=2, minibatches=2, micro_tokens=n, value_clip=0.1) for n in (None, 9)]
+    made = [
+        algorithm("ppo", epochs=2, minibatches=2, micro_tokens=n, value_clip=0.1) for n in (None, 9)
+    ]
     whole, split = (learner(a, critic=True) for a in made)
     for seed in range(2):
         batch = rollout(whole.policy, seed)
@@ -142,12 +177,14 @@ def test_micro_batches_cover_every_row_once_and_keep_to_the_budget() -> None:
 def test_micro_batches_part_a_group_only_where_it_exceeds_the_budget() -> None:
     group = torch.tensor([4, 4, 4, 7, 7, 2, 2, 2, 2, 2])
     mask = torch.ones(10, 10, dtype=torch.bool)
-    sizes = {budget: [len(p) for p in micro_batches(mask, budget, group)] for budget in (30, 40, 50, 80)}
+    sizes = {
+        budget: [len(p) for p in micro_batches(mask, budget, group)] for budget in (30, 40, 50, 80)
+    }
     assert sizes == {30: [3, 2, 3, 2], 40: [3, 4, 3], 50: [5, 5], 80: [5, 5]}
     assert [len(p) for p in micro_batches(mask, 30, group, whole=True)] == [3, 2, 5]
 
 
-# --- rows without a gradient --------------------------------------------------------------------------------------------
+# --- rows without a gradient ---
 
 
 @dataclass(frozen=True)
@@ -177,8 +214,12 @@ def test_a_batch_without_a_difference_moves_nothing(name: str) -> None:
         one = learner(name)
         report = one.update(rollout(one.policy, 0, reward=torch.full((32,), level)))
         assert all(math.isfinite(v) for v in report.values()), report
-        assert report["frac_reward_zero_std"] == 1.0 and report["loss"] == pytest.approx(0, abs=1e-6)
-        if "kl_coef" not in report:  # with a penalty in the loss the policy would still be drawn to the reference
+        assert report["frac_reward_zero_std"] == 1.0 and report["loss"] == pytest.approx(
+            0, abs=1e-6
+        )
+        if (
+            "kl_coef" not in report
+        ):  # with a penalty in the loss the policy would still be drawn to the reference
             assert torch.equal(weights(one.policy), weights(Tiny())) and report["idle_rows"] == 1.0
 
 
@@ -188,7 +229,9 @@ def test_a_batch_that_was_masked_out_whole_is_survived(name: str) -> None:
     before = weights(one.policy)
     batch = rollout(one.policy, 0)
     report = one.update(replace(batch, mask=torch.zeros_like(batch.mask)))
-    assert torch.equal(weights(one.policy), before) and all(math.isfinite(v) for v in report.values())
+    assert torch.equal(weights(one.policy), before) and all(
+        math.isfinite(v) for v in report.values()
+    )
 
 
 def test_an_adaptive_penalty_survives_a_batch_without_a_response() -> None:
@@ -210,7 +253,7 @@ def test_a_decaying_clip_is_half_as_wide_in_the_middle_of_the_run() -> None:
     )
 
 
-# --- minibatches --------------------------------------------------------------------------------------------------------
+# --- minibatches ---
 
 
 @pytest.mark.parametrize(("prompts", "minibatches"), [(4, 2), (6, 3), (5, 5), (2, 4)])
@@ -219,7 +262,11 @@ def test_minibatches_keep_groups_whole(prompts: int, minibatches: int) -> None:
     parts = Groups().deal(group, minibatches, torch.Generator().manual_seed(0))
     assert sorted(torch.cat(parts).tolist()) == list(range(3 * prompts))
     if prompts >= minibatches:
-        assert all(int((group == i).sum()) == int((group[p] == i).sum()) for p in parts for i in group[p].unique())
+        assert all(
+            int((group == i).sum()) == int((group[p] == i).sum())
+            for p in parts
+            for i in group[p].unique()
+        )
 
 
 def test_minibatches_keep_groups_whole_when_they_do_not_divide() -> None:
@@ -243,7 +290,7 @@ def test_minibatches_are_shuffled_anew_and_by_the_seed() -> None:
     assert first == again != second
 
 
-# --- what the learner refuses -------------------------------------------------------------------------------------------
+# --- what the learner refuses ---
 
 
 @pytest.mark.parametrize("name", ["grpo", "rloo", "ppo"])
@@ -258,12 +305,17 @@ def test_with_16_bits_the_mean_gap_counts() -> None:
     one = learner("grpo", trust=Trust(tolerance=0.02, mean=True))
     batch = rollout(one.policy, 0)
     report = one.update(
-        replace(batch, logp=batch.logp.index_put((torch.tensor(0), torch.tensor(1)), batch.logp[0, 1] + 1))
+        replace(
+            batch,
+            logp=batch.logp.index_put((torch.tensor(0), torch.tensor(1)), batch.logp[0, 1] + 1),
+        )
     )
     assert report["gap_sampler/max"] == pytest.approx(1, abs=1e-4)
     assert report["gap_sampler/mean"] == pytest.approx(1 / float(batch.mask.sum()), abs=1e-4)
     batch = rollout(one.policy, 1)
-    with pytest.raises(OffPolicyError, match=r"actions on average a log-probability 0\.1 nats away"):
+    with pytest.raises(
+        OffPolicyError, match=r"actions on average a log-probability 0\.1 nats away"
+    ):
         one.update(replace(batch, logp=torch.where(batch.mask, batch.logp + 0.1, 0.0)))
 
 
@@ -320,13 +372,18 @@ def test_recorded_nan_is_reported_with_a_critic_too() -> None:
 def test_another_sampler_is_allowed_on_demand_and_corrected(double: None) -> None:
     """π_sampler = π/2 on every action: weights of min(2, cap) on the same gradient."""
     plain, corrected = (
-        learner(algorithm("rloo", beta=0.0, correction=c, max_grad_norm=None), trust=Trust(sampler=False))
+        learner(
+            algorithm("rloo", beta=0.0, correction=c, max_grad_norm=None),
+            trust=Trust(sampler=False),
+        )
         for c in (None, TruncatedIS(1.5))
     )
     batch = rollout(plain.policy, 0)
     batch = replace(batch, logp=torch.where(batch.mask, batch.logp - math.log(2), 0.0))
     a, b = plain.update(batch), corrected.update(batch)
-    assert b["grad_norm"] == pytest.approx(1.5 * a["grad_norm"]) and a["gap_sampler/max"] == pytest.approx(math.log(2))
+    assert b["grad_norm"] == pytest.approx(1.5 * a["grad_norm"]) and a[
+        "gap_sampler/max"
+    ] == pytest.approx(math.log(2))
 
 
 def test_demonstrations_need_no_log_probabilities() -> None:
@@ -342,7 +399,7 @@ def test_a_missing_critic_is_named(name: str) -> None:
         one.update(rollout(one.policy, 0))
 
 
-# --- KL and reference ---------------------------------------------------------------------------------------------------
+# --- KL and reference ---
 
 
 def test_the_reference_is_a_frozen_copy() -> None:
@@ -362,7 +419,12 @@ def test_the_reference_is_refreshed_on_time() -> None:
         kl.append(one.update(rollout(one.policy, seed))["kl"])
         assert one.reference is not None
         assert torch.equal(weights(one.reference), weights(one.policy)) == (seed % 2 == 1)
-    assert kl[0] == pytest.approx(0, abs=1e-6) and kl[1] > 1e-6 and kl[2] == pytest.approx(0, abs=1e-6) and kl[3] > 1e-6
+    assert (
+        kl[0] == pytest.approx(0, abs=1e-6)
+        and kl[1] > 1e-6
+        and kl[2] == pytest.approx(0, abs=1e-6)
+        and kl[3] > 1e-6
+    )
 
 
 @pytest.mark.parametrize(("target", "up"), [(1e-6, True), (100.0, False)])
@@ -388,7 +450,7 @@ def test_kl_sequence_is_the_log_ratio_of_whole_responses(double: None) -> None:
     assert one.update(batch)["kl_sequence"] == pytest.approx(expected)
 
 
-# --- optimiser ----------------------------------------------------------------------------------------------------------
+# --- optimiser ---
 
 
 def test_warm_up_and_schedules() -> None:
@@ -396,7 +458,9 @@ def test_warm_up_and_schedules() -> None:
     assert [warm.rate(i, 0.0) for i in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
     assert [AdamW(lr=2.0, schedule=Linear()).rate(9, x) for x in (0, 0.25, 1)] == [2.0, 1.5, 0.0]
     assert [AdamW(lr=2.0, schedule=Linear(0.5)).rate(9, x) for x in (0, 0.5, 1)] == [2.0, 1.5, 1.0]
-    assert [AdamW(lr=2.0, schedule=Cosine(0.1)).rate(9, x) for x in (0, 0.5, 1)] == pytest.approx([2.0, 1.1, 0.2])
+    assert [AdamW(lr=2.0, schedule=Cosine(0.1)).rate(9, x) for x in (0, 0.5, 1)] == pytest.approx(
+        [2.0, 1.1, 0.2]
+    )
 
 
 def test_the_schedule_spans_the_run() -> None:
@@ -408,18 +472,29 @@ def test_the_schedule_spans_the_run() -> None:
 
 def test_gradients_are_scaled_down_to_the_norm_and_the_norm_is_told() -> None:
     def norm(one: Learner) -> float:
-        return float(torch.cat([p.grad.flatten() for p in one.policy.parameters() if p.grad is not None]).norm())
+        return float(
+            torch.cat(
+                [p.grad.flatten() for p in one.policy.parameters() if p.grad is not None]
+            ).norm()
+        )
 
-    free, bound, loose = (learner(algorithm("reinforce", max_grad_norm=n)) for n in (None, 1e-3, 1e6))
+    free, bound, loose = (
+        learner(algorithm("reinforce", max_grad_norm=n)) for n in (None, 1e-3, 1e6)
+    )
     batch = rollout(free.policy, 0)
     told = [one.update(batch)["grad_norm"] for one in (free, bound, loose)]
     assert told == pytest.approx([told[0]] * 3) and told[0] > 1e-2
-    assert norm(free) == pytest.approx(told[0]) == norm(loose) and norm(bound) == pytest.approx(1e-3, rel=1e-2)
+    assert norm(free) == pytest.approx(told[0]) == norm(loose) and norm(bound) == pytest.approx(
+        1e-3, rel=1e-2
+    )
 
 
 def test_matrices_decay_and_vectors_do_not() -> None:
     groups = AdamW(weight_decay=0.1).build(Tiny()).param_groups
-    assert [(g["weight_decay"], {p.ndim for p in g["params"]}) for g in groups] == [(0.1, {2}), (0.0, {1})]
+    assert [(g["weight_decay"], {p.ndim for p in g["params"]}) for g in groups] == [
+        (0.1, {2}),
+        (0.0, {1}),
+    ]
 
 
 def test_frozen_parameters_are_not_the_optimiser_s() -> None:
@@ -431,7 +506,7 @@ def test_frozen_parameters_are_not_the_optimiser_s() -> None:
     assert torch.equal(policy.embed.weight, before)
 
 
-# --- restart ------------------------------------------------------------------------------------------------------------
+# --- restart ---
 
 
 @pytest.mark.parametrize("name", ["ppo", "grpo"])
@@ -440,9 +515,13 @@ def test_a_restored_learner_goes_on_bit_for_bit(name: str) -> None:
 
     def make(seed: int) -> Learner:
         return Learner(
-            Tiny(critic=True, seed=seed), algorithm(name, **options),
-            AdamW(lr=1e-2, warmup=3, schedule=Cosine(), weight_decay=0.1), total=6, refresh=3, seed=seed,
-        )  # fmt: skip
+            Tiny(critic=True, seed=seed),
+            algorithm(name, **options),
+            AdamW(lr=1e-2, warmup=3, schedule=Cosine(), weight_decay=0.1),
+            total=6,
+            refresh=3,
+            seed=seed,
+        )
 
     through = make(0)
     for seed in range(4):
@@ -460,12 +539,13 @@ def test_a_restored_learner_goes_on_bit_for_bit(name: str) -> None:
     assert torch.equal(weights(through.reference), weights(other.reference))
 
 
-# --- learning -----------------------------------------------------------------------------------------------------------
+# --- learning ---
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Updates of 8 prompts, samples a prompt, learning rate; and the greedy reward to reach (chance is .2)."""
+    """Updates of 8 prompts, samples a prompt, learning rate; and the greedy reward to reach (chance
+    is .2)."""
 
     updates: int = 40
     size: int = 8
@@ -473,12 +553,16 @@ class Budget:
     goal: float = 0.9
 
 
-BUDGET = {name: Budget() for name in NAMES if isinstance(algorithm(name).objective, PolicyGradient)} | {
+BUDGET = {
+    name: Budget() for name in NAMES if isinstance(algorithm(name).objective, PolicyGradient)
+} | {
     "policy_gradient": Budget(
         60, 32, 0.005, 0.8
     ),  # no baseline: rewards are all positive, so whatever is done is reinforced
     "reinforce": Budget(60, 32, 0.005, 0.8),
-    "actor_critic_q": Budget(60, 32, 0.005, 0.5),  # nor here, and biased by a critic that has only begun to learn
+    "actor_critic_q": Budget(
+        60, 32, 0.005, 0.5
+    ),  # nor here, and biased by a critic that has only begun to learn
     "reinforce_plus_plus": Budget(60, 32, 0.01, 0.8),
     "remax": Budget(80, 8, 0.02, 0.6),
     "trpo": Budget(20),
@@ -487,11 +571,15 @@ BUDGET = {name: Budget() for name in NAMES if isinstance(algorithm(name).objecti
 
 def demonstrations(seed: int) -> Batch:
     prompt = torch.randint(0, V, (16,), generator=torch.Generator().manual_seed(seed))
-    obs = torch.cat([torch.zeros(16, 1, dtype=torch.long), prompt[:, None].expand(-1, 1 + STEPS)], 1)
+    obs = torch.cat(
+        [torch.zeros(16, 1, dtype=torch.long), prompt[:, None].expand(-1, 1 + STEPS)], 1
+    )
     mask = torch.ones(16, STEPS + 1, dtype=torch.bool)
     mask[:, 0] = False
     zeros = torch.zeros(16, STEPS + 1)
-    return Batch(obs, obs[:, 1:], mask, zeros, torch.ones(16, dtype=torch.bool), torch.arange(16), zeros)
+    return Batch(
+        obs, obs[:, 1:], mask, zeros, torch.ones(16, dtype=torch.bool), torch.arange(16), zeros
+    )
 
 
 @pytest.mark.parametrize("name", BUDGET)
@@ -500,9 +588,15 @@ def test_each_family_learns(name: str) -> None:
     one = learner(name, critic=algorithm(name).objective.needs_critic, lr=given.lr)
     assert isinstance(one.policy, Tiny)
     for seed in range(given.updates):
-        one.update(demonstrations(seed) if name == "sft" else rollout(one.policy, seed, prompts=8, size=given.size))
+        one.update(
+            demonstrations(seed)
+            if name == "sft"
+            else rollout(one.policy, seed, prompts=8, size=given.size)
+        )
     reached = float(score(respond(one.policy, torch.arange(V), None)).mean())
-    assert reached >= given.goal, f"{name}: greedy reward {reached:.2f} after {given.updates} updates"
+    assert reached >= given.goal, (
+        f"{name}: greedy reward {reached:.2f} after {given.updates} updates"
+    )
 
 
 def test_a_step_count_is_what_it_says() -> None:
@@ -517,7 +611,9 @@ def test_the_old_policy_is_not_forwarded_where_the_sampler_is_the_learner(
 ) -> None:
     policy, calls = Tiny(), []
     batch, evaluate = rollout(policy, 0), Tiny.evaluate
-    monkeypatch.setattr(Tiny, "evaluate", lambda self, part: calls.append(len(part)) or evaluate(self, part))
+    monkeypatch.setattr(
+        Tiny, "evaluate", lambda self, part: calls.append(len(part)) or evaluate(self, part)
+    )
     Learner(policy, algorithm("grpo", beta=0.0), trust=Trust(sampler=trusted)).update(batch)
     assert len(calls) == forwards
 

@@ -1,4 +1,5 @@
-"""The loop: what it logs, when it saves, what it says of a collapse, and what a full disk does to it."""
+"""The loop: what it logs, when it saves, what it says of a collapse, and what a full disk does to
+it."""
 
 import errno
 import io
@@ -8,13 +9,13 @@ import torch
 
 import logpi
 from logpi.errors import RunError
-from logpi.optimizers import AdamW
 from logpi.runs import checkpoint
+from logpi.runs.collapse import Collapse
 from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
 from logpi.runs.progress import Progress
 from logpi.train import train
-from logpi.watch import Collapse
+from logpi.updates.adamw import AdamW
 
 
 class Bandit:
@@ -25,12 +26,19 @@ class Bandit:
 
     def __call__(self) -> logpi.Collected:
         logits = self.policy.table.detach().log_softmax(0)
-        action = torch.multinomial(logits.exp(), 16, replacement=True, generator=self.generator)[:, None]
+        action = torch.multinomial(logits.exp(), 16, replacement=True, generator=self.generator)[
+            :, None
+        ]
         reward = (action == 2).float()
         batch = logpi.Batch(
-            obs=torch.zeros(16, 2, dtype=torch.long), action=action, mask=torch.ones(16, 1, dtype=torch.bool), reward=reward,
-            terminated=torch.ones(16, dtype=torch.bool), group=torch.arange(16) // 4, logp=logits[action],
-        )  # fmt: skip
+            obs=torch.zeros(16, 2, dtype=torch.long),
+            action=action,
+            mask=torch.ones(16, 1, dtype=torch.bool),
+            reward=reward,
+            terminated=torch.ones(16, dtype=torch.bool),
+            group=torch.arange(16) // 4,
+            logp=logits[action],
+        )
         return logpi.Collected(batch, {"reward": float(reward.mean()), "num_tokens": 16.0})
 
     def state_dict(self):
@@ -45,15 +53,17 @@ class Table(torch.nn.Module):
         super().__init__()
         self.table = torch.nn.Parameter(torch.zeros(4))
 
-    def evaluate(self, batch: logpi.Batch) -> logpi.Evaluation:
+    def evaluate(self, batch: logpi.Batch) -> logpi.PolicyOutput:
         logp = self.table.log_softmax(0)
         entropy = -(logp.exp() * logp).sum().expand(batch.mask.shape)
-        return logpi.Evaluation(logp[batch.action], entropy)
+        return logpi.PolicyOutput(logp[batch.action], entropy)
 
 
 def parts(lr=0.1):
     policy = Table()
-    return Bandit(policy), logpi.Learner(policy, logpi.algorithm("rloo", beta=0), AdamW(lr), total=30)
+    return Bandit(policy), logpi.Learner(
+        policy, logpi.algorithm("rloo", beta=0), AdamW(lr), total=30
+    )
 
 
 def test_it_learns_logs_and_keeps_the_best(tmp_path):
@@ -63,15 +73,24 @@ def test_it_learns_logs_and_keeps_the_best(tmp_path):
         return {"eval/right": float(learner.policy.table.detach().softmax(0)[2])}, [{"step": step}]
 
     with Run.create(tmp_path / "run", "test", {}) as run:
-        outcome = train(rollout, learner, run, steps=30, evaluate=evaluate, eval_every=10, save_every=7)
-        assert outcome.step == 30 and not outcome.stopped and not outcome.collapsed and outcome.best_step == 30
+        outcome = train(
+            rollout, learner, run, steps=30, evaluate=evaluate, eval_every=10, save_every=7
+        )
+        assert (
+            outcome.step == 30
+            and not outcome.stopped
+            and not outcome.collapsed
+            and outcome.best_step == 30
+        )
         assert outcome.first["eval/right"] == 0.25 and outcome.last["eval/right"] > 0.8
         best = run.best()
         assert best is not None and best[0] == 30
     records = read_metrics(tmp_path / "run")
     assert [r["step"] for r in records if "reward" in r] == list(range(1, 31))
     assert [r["step"] for r in records if "eval/right" in r] == [0, 10, 20, 30]
-    assert {"loss", "grad_norm", "entropy", "frac_reward_zero_std", "lr", "step_time"} <= records[-2].keys()
+    assert {"loss", "grad_norm", "entropy", "frac_reward_zero_std", "lr", "step_time"} <= records[
+        -2
+    ].keys()
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):
@@ -158,7 +177,9 @@ def test_the_first_ctrl_c_ends_the_step_saves_and_says_so(tmp_path):
     _, learner = parts()
     shown = io.StringIO()
     with Run.create(tmp_path / "r", "rl", {}) as run:
-        outcome = train(Interrupted(learner.policy), learner, run, steps=5, progress=Progress(5, shown))
+        outcome = train(
+            Interrupted(learner.policy), learner, run, steps=5, progress=Progress(5, shown)
+        )
     assert outcome.stopped and outcome.step == 1
     assert "Ctrl-C again" in shown.getvalue() and (tmp_path / "r/checkpoints/step-000001").exists()
 
@@ -170,12 +191,19 @@ def test_a_learning_rate_below_zero_is_refused():
             AdamW(wrong)
 
 
-@pytest.mark.parametrize(("name", "given", "says"), [
-    ("grpo", {"epochs": 0}, "epochs must be at least 1"), ("grpo", {"minibatches": 0}, "minibatches must be at least 1"),
-    ("grpo", {"micro_tokens": 0}, "micro_tokens must be at least 1"), ("grpo", {"max_grad_norm": -1}, "max_grad_norm must be above 0"),
-    ("trpo", {"shrink": 1.0}, "shrink within"), ("trpo", {"cg_steps": 0}, "cg_steps and trials at least 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("grpo", {"epochs": 0}, "epochs must be at least 1"),
+        ("grpo", {"minibatches": 0}, "minibatches must be at least 1"),
+        ("grpo", {"micro_tokens": 0}, "micro_tokens must be at least 1"),
+        ("grpo", {"max_grad_norm": -1}, "max_grad_norm must be above 0"),
+        ("trpo", {"shrink": 1.0}, "shrink within"),
+        ("trpo", {"cg_steps": 0}, "cg_steps and trials at least 1"),
+    ],
+)
 def test_an_update_that_would_do_nothing_is_refused(name, given, says):
-    """No pass at all trained nothing and said nothing; a negative norm turned the gradient round."""
+    """No pass at all trained nothing and said nothing; a negative norm turned the gradient
+    round."""
     with pytest.raises(ValueError, match=says):
         logpi.algorithm(name, **given)

@@ -1,6 +1,8 @@
-"""Tiny random models of each family, and a character tokenizer, both in Hugging Face format; for tests and benchmarks.
+"""Tiny random models of each family, and a character tokenizer, both in Hugging Face format; for
+tests and benchmarks.
 
-`tiny_model("gemma3")` is a fresh `transformers` model, with weights large enough that its distributions are not flat.
+`tiny_model("gemma3")` is a fresh `transformers` model, with weights large enough that its
+distributions are not flat.
 """
 
 from __future__ import annotations
@@ -40,9 +42,11 @@ def tiny_tokenizer(chat_template: str | None = TEMPLATE):
 
 
 def tiny_model(kind: str = "llama", *, seed: int = 0, std: float = 0.2, **config):
-    """A random causal model of family `kind` (one of `KINDS`): 2 layers, d 32, 4 query heads on 2 key heads.
+    """A random causal model of family `kind` (one of `KINDS`): 2 layers, d 32, 4 query heads on 2
+    key heads.
 
-    Mistral has a window of 6 tokens in all layers, Gemma 2 and 3 of 5 in the first; Gemma 2 caps its scores and logits.
+    Mistral has a window of 6 tokens in all layers, Gemma 2 and 3 of 5 in the first; Gemma 2 caps
+    its scores and logits.
     """
     import transformers as hf
 
@@ -67,8 +71,16 @@ def tiny_model(kind: str = "llama", *, seed: int = 0, std: float = 0.2, **config
         "qwen2": (hf.Qwen2Config, hf.Qwen2ForCausalLM, {"tie_word_embeddings": True}),
         "qwen3": (hf.Qwen3Config, hf.Qwen3ForCausalLM, {"tie_word_embeddings": True}),
         "mistral": (hf.MistralConfig, hf.MistralForCausalLM, {"sliding_window": 6}),
-        "gemma2": (hf.Gemma2Config, hf.Gemma2ForCausalLM, {"sliding_window": 5, "layer_types": layers, **gemma2}),
-        "gemma3": (hf.Gemma3TextConfig, hf.Gemma3ForCausalLM, {"sliding_window": 5, "layer_types": layers}),
+        "gemma2": (
+            hf.Gemma2Config,
+            hf.Gemma2ForCausalLM,
+            {"sliding_window": 5, "layer_types": layers, **gemma2},
+        ),
+        "gemma3": (
+            hf.Gemma3TextConfig,
+            hf.Gemma3ForCausalLM,
+            {"sliding_window": 5, "layer_types": layers},
+        ),
     }
     make_config, make_model, own = families[kind]
     if kind == "qwen2":

@@ -1,7 +1,8 @@
-"""Algorithms by name: `algorithm("dapo", high=0.3)` makes one, `describe("dapo")` prints it as mathematics.
+"""Algorithms by name: `algorithm("dapo", high=0.3)` makes one, `describe("dapo")` prints it as
+mathematics.
 
-The compositions themselves are THE TABLE, `table.py`. Here are only names: aliases that users of other libraries know, options, and
-the words for a mistake.
+The compositions themselves are THE TABLE, `table.py`. Here are only names: aliases that users of
+other libraries know, options, and the words for a mistake.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from logpi.algorithms.table import NAMES, PREFERENCES, TABLE, Algorithm
-from logpi.kinds import misfit
-from logpi.objectives import PolicyGradient
+from logpi.errors import wrong_type
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.kl import KL, AdaptiveKL, k1, k2, k3
 from logpi.ops.surrogates import Clip, DecayingClip, DualClip
 
@@ -33,17 +34,43 @@ __all__ = [
 ]
 
 ALIASES = {
-    "gae": "ppo", "vpg": "policy_gradient", "reinforce++": "reinforce_plus_plus", "group_norm": "grpo",
+    "gae": "ppo",
+    "vpg": "policy_gradient",
+    "reinforce++": "reinforce_plus_plus",
+    "group_norm": "grpo",
     "reinforce++_baseline": "reinforce_plus_plus_baseline",
-    "drgrpo": "dr_grpo", "dr.grpo": "dr_grpo",
-}  # fmt: skip
+    "drgrpo": "dr_grpo",
+    "dr.grpo": "dr_grpo",
+}
 OPTION_ALIASES = {
-    "epsilon": "low", "epsilon_high": "high", "clip_range": "low", "gae_lambda": "lam", "ent_coef": "entropy_coef",
-    "vf_coef": "value_coef", "clip_range_vf": "value_clip", "num_iterations": "epochs", "n_epochs": "epochs",
-    "kl_coef": "beta", "init_kl_coef": "beta", "label_smoothing": "smoothing", "rpo_alpha": "sft", "simpo_gamma": "gamma",
-    "desirable_weight": "desirable", "undesirable_weight": "undesirable", "center_rewards_coefficient": "centre",
-}  # fmt: skip
-_OBJECTIVE = ("whiten", "value_coef", "value_clip", "entropy_coef", "correction", "weight", "surrogate", "ratio")
+    "epsilon": "low",
+    "epsilon_high": "high",
+    "clip_range": "low",
+    "gae_lambda": "lam",
+    "ent_coef": "entropy_coef",
+    "vf_coef": "value_coef",
+    "clip_range_vf": "value_clip",
+    "num_iterations": "epochs",
+    "n_epochs": "epochs",
+    "kl_coef": "beta",
+    "init_kl_coef": "beta",
+    "label_smoothing": "smoothing",
+    "rpo_alpha": "sft",
+    "simpo_gamma": "gamma",
+    "desirable_weight": "desirable",
+    "undesirable_weight": "undesirable",
+    "center_rewards_coefficient": "centre",
+}
+_OBJECTIVE = (
+    "whiten",
+    "value_coef",
+    "value_clip",
+    "entropy_coef",
+    "correction",
+    "weight",
+    "surrogate",
+    "ratio",
+)
 _PARTS = ("keep", "truncation", "update")
 
 
@@ -69,20 +96,28 @@ def _kl_place(o: PolicyGradient, place: str) -> PolicyGradient:
 
 def _dual_clip(o: PolicyGradient, c: float) -> PolicyGradient:
     if type(o.surrogate) is not Clip:
-        raise ValueError(f"dual_clip needs a clipped surrogate (without clip_decay), not {o.surrogate}")
+        raise ValueError(
+            f"dual_clip needs a clipped surrogate (without clip_decay), not {o.surrogate}"
+        )
     return replace(o, surrogate=DualClip(o.surrogate.low, o.surrogate.high, c))
 
 
 def _clip_decay(o: PolicyGradient, on: bool) -> PolicyGradient:
     if type(o.surrogate) is not Clip:
-        raise ValueError(f"clip_decay needs a clipped surrogate (without dual_clip), not {o.surrogate}")
+        raise ValueError(
+            f"clip_decay needs a clipped surrogate (without dual_clip), not {o.surrogate}"
+        )
     return replace(o, surrogate=DecayingClip(o.surrogate.low, o.surrogate.high)) if on else o
 
 
 ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 SHORTHAND: dict[str, Callable[[PolicyGradient, Any], PolicyGradient]] = {
-    "kl_target": _kl_target, "kl_estimator": _kl_estimator, "kl_place": _kl_place, "dual_clip": _dual_clip, "clip_decay": _clip_decay,
-}  # fmt: skip
+    "kl_target": _kl_target,
+    "kl_estimator": _kl_estimator,
+    "kl_place": _kl_place,
+    "dual_clip": _dual_clip,
+    "clip_decay": _clip_decay,
+}
 
 
 def _row(name: str) -> Callable[..., Algorithm]:
@@ -109,7 +144,7 @@ def _check(kinds: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
     """Raises ValueError if a chosen value is not of the kind that its annotation says."""
     for name, value in chosen.items():
         kind = kinds.get(name)
-        wanted = misfit(kind, value) if isinstance(kind, str) else None
+        wanted = wrong_type(kind, value) if isinstance(kind, str) else None
         if wanted is not None:
             raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
@@ -119,10 +154,12 @@ def algorithm(name: str, **chosen: Any) -> Algorithm:
 
     Args:
         name: a row of the table or one of `ALIASES` (upper case and dashes are fine).
-        chosen: options of the row (`options(name)`), and for every policy gradient: entropy_coef, value_coef, value_clip, whiten, kl_target (nats a
-            response: makes the KL coefficient adaptive), kl_estimator ("k1", "k2", "k3"), kl_place ("reward", "loss"), dual_clip (its
-            c), clip_decay (the clip's bounds fall linearly to 0 over the run), correction, weight, surrogate, ratio, epochs, minibatches, micro_tokens, max_grad_norm, keep, truncation, update. TRL's
-            and SB3's names are understood (`OPTION_ALIASES`).
+        chosen: options of the row (`options(name)`), and for every policy gradient: entropy_coef,
+            value_coef, value_clip, whiten, kl_target (nats a response: makes the KL coefficient
+            adaptive), kl_estimator ("k1", "k2", "k3"), kl_place ("reward", "loss"), dual_clip (its
+            c), clip_decay (the clip's bounds fall linearly to 0 over the run), correction, weight,
+            surrogate, ratio, epochs, minibatches, micro_tokens, max_grad_norm, keep, truncation,
+            update. TRL's and SB3's names are understood (`OPTION_ALIASES`).
     Raises:
         ValueError: unknown name or option, with the nearest known one; a value of the wrong kind.
 
@@ -135,13 +172,18 @@ def algorithm(name: str, **chosen: Any) -> Algorithm:
     _check({k: p.annotation for k, p in own.items()}, chosen)
     made = row(**{k: chosen.pop(k) for k in list(chosen) if k in own})
     update = {f.name: chosen.pop(f.name) for f in fields(made.update) if f.name in chosen}
-    common, short = (_OBJECTIVE, SHORTHAND) if isinstance(made.objective, PolicyGradient) else ((), {})
+    common, short = (
+        (_OBJECTIVE, SHORTHAND) if isinstance(made.objective, PolicyGradient) else ((), {})
+    )
     objective = {k: chosen.pop(k) for k in common if k in chosen}
     parts = {k: chosen.pop(k) for k in _PARTS if k in chosen}
     shorthand = {k: chosen.pop(k) for k in short if k in chosen}
     for holder, some in ((made.update, update), (made.objective, objective), (made, parts)):
         _check({f.name: f.type for f in fields(holder)}, some)  # type: ignore[arg-type]
-    _check({k: [*inspect.signature(f).parameters.values()][1].annotation for k, f in short.items()}, shorthand)
+    _check(
+        {k: [*inspect.signature(f).parameters.values()][1].annotation for k, f in short.items()},
+        shorthand,
+    )
     if chosen:
         known = [*own, *common, *_PARTS, *short, *(f.name for f in fields(made.update))]
         bad = next(iter(chosen))
@@ -165,14 +207,20 @@ def _differs(row: Callable) -> tuple[str, ...]:
 
 
 def describe(which: str | Algorithm, **chosen: Any) -> str:
-    """The exact objective as mathematics, from the composition itself, with sources and divergences.
+    """The exact objective as mathematics, from the composition itself, with sources and
+    divergences.
 
     >>> print(describe("sft").splitlines()[2])
       maximise  Σₜ wₜ log π(aₜ|sₜ) Âₜ
     """
     a = algorithm(which, **chosen) if isinstance(which, str) else which
     e = a.objective.explain()
-    choices = {**e.parts, "update": str(a.update), "keep": str(a.keep), "truncation": str(a.truncation)}
+    choices = {
+        **e.parts,
+        "update": str(a.update),
+        "keep": str(a.keep),
+        "truncation": str(a.truncation),
+    }
     lines = [f"{a.name}: {a.source}", "", f"  {e.goal}", *(f"  where     {x}" for x in e.where)]
     lines += ["", *(f"  {k:<11}{v}" for k, v in choices.items())]
     lines += ["", "  sources   " + "; ".join(dict.fromkeys(e.sources))]

@@ -10,8 +10,9 @@
     messages.py   conversations and tools as data sets have them, brought to one form
     schema.py     a function's JSON schema, values checked against a schema, text read as one
 
-Every reader is total and takes time linear in the text: what it reads was written by a policy that is paid to surprise us. Nothing is
-ever evaluated. Left out: running a call (`envs/tools`), and what it is worth (`rewards`).
+Every reader is total and takes time linear in the text: what it reads was written by a policy that
+is paid to surprise us. Nothing is ever evaluated. Left out: running a call (`envs/tools`), and what
+it is worth (`rewards`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,20 @@ from logpi.calls.json import Family, Hermes, Lines
 from logpi.calls.plain import Python, Search
 from logpi.calls.xml import Glm, Xml
 
-__all__ = ["STYLES", "Call", "Family", "Glm", "Hermes", "Lines", "Malformed", "Python", "Search", "Style", "Xml"]
-__all__ += ["style"]
+__all__ = [
+    "STYLES",
+    "Call",
+    "Family",
+    "Glm",
+    "Hermes",
+    "Lines",
+    "Malformed",
+    "Python",
+    "Search",
+    "Style",
+    "Xml",
+    "style",
+]
 
 _OBJECT = '{"name": {quoted}, "arguments": {arguments}}'
 _SECTION = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
@@ -32,7 +45,9 @@ STYLES: dict[str, Style] = {
     "llama": Family('{"name": {quoted}, "parameters": {arguments}}', between="; "),
     "mistral": Family(_OBJECT, "[TOOL_CALLS][", "]", ", "),
     "mistral_args": Family("[TOOL_CALLS]{name}[ARGS]{arguments}"),
-    "deepseek": Family("<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{arguments}<｜tool▁call▁end｜>", *_DEEPSEEK),
+    "deepseek": Family(
+        "<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>{arguments}<｜tool▁call▁end｜>", *_DEEPSEEK
+    ),
     "deepseek_json": Family(
         "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{name}\n```json\n{arguments}\n```<｜tool▁call▁end｜>",
         *_DEEPSEEK,
@@ -64,5 +79,7 @@ def style(name: str | Style) -> Style:
     if not isinstance(name, str):
         return name
     if name not in STYLES:
-        raise ValueError(f"no style of tool calls is called {name!r}: there are {', '.join(STYLES)}")
+        raise ValueError(
+            f"no style of tool calls is called {name!r}: there are {', '.join(STYLES)}"
+        )
     return STYLES[name]

@@ -1,12 +1,14 @@
-"""Calls as JSON: the Hermes format that Qwen 2.5 and Qwen 3 were trained on, other families' forms of it, and ToolRL's.
+"""Calls as JSON: the Hermes format that Qwen 2.5 and Qwen 3 were trained on, other families' forms
+of it, and ToolRL's.
 
     <tool_call>                                              <tool_call>
     {"name": "add", "arguments": {"a": 1, "b": 2}}           {"name": "add", "parameters": {"a": 1, "b": 2}}
     </tool_call>                                             {"name": "sin", "parameters": {"x": 0}}
                                                              </tool_call>
 
-How calls are read is in `reading.py`: it does not depend on the style, but for ToolRL's, whose reader is the published reward's. Not read:
-NaN and Infinity (no JSON), arguments as a string of JSON, calls inside of a thought.
+How calls are read is in `reading.py`: it does not depend on the style, but for ToolRL's, whose
+reader is the published reward's. Not read: NaN and Infinity (no JSON), arguments as a string of
+JSON, calls inside of a thought.
 """
 
 from __future__ import annotations
@@ -20,8 +22,6 @@ from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, defused, du
 from logpi.calls.objects import Text, as_call, blank, value_at
 from logpi.calls.reading import pattern, read, scan
 
-__all__ = ["Family", "Hermes", "Lines"]
-
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _LINES = pattern(_OPEN)
 _LINE_ENDS = re.compile(rf"\n|(?={_CLOSE})|\Z")
@@ -33,8 +33,10 @@ class Family:
     """A family's way of writing calls.
 
     Attributes:
-        call: one call, with {name}, {quoted} (the name as JSON), {number} (from 0) and {arguments} (as JSON).
-        before, after, between: what stands around all calls, and between two. stop: what ends a turn.
+        call: one call, with {name}, {quoted} (the name as JSON), {number} (from 0) and {arguments}
+            (as JSON).
+        before, after, between: what stands around all calls, and between two. stop: what ends a
+            turn.
 
     >>> Family('{"name": {quoted}, "parameters": {arguments}}', between="; ").write([Call("sin", {"x": 0})])
     '{"name": "sin", "parameters": {"x": 0}}'
@@ -50,16 +52,25 @@ class Family:
         return read(text, tools)
 
     def write(self, calls: Sequence[Call]) -> str:
-        return self.before + self.between.join(self._written(c, i) for i, c in enumerate(calls)) + self.after
+        return (
+            self.before
+            + self.between.join(self._written(c, i) for i, c in enumerate(calls))
+            + self.after
+        )
 
     def _written(self, call: Call, number: int) -> str:
         parts = {
-            "name": call.name, "quoted": dumps(call.name), "number": str(number), "arguments": dumps(dict(call.arguments)),
-        }  # fmt: skip
+            "name": call.name,
+            "quoted": dumps(call.name),
+            "number": str(number),
+            "arguments": dumps(dict(call.arguments)),
+        }
         return _SLOT.sub(lambda slot: parts[slot[1]], self.call)
 
     def system(self, tools: Sequence[Schema]) -> str:
-        return announced(tools, self.write([Call("example_function", {"example_parameter": "value"})]))
+        return announced(
+            tools, self.write([Call("example_function", {"example_parameter": "value"})])
+        )
 
     def results(self, results: Sequence[str]) -> str:
         return framed(results)
@@ -91,15 +102,18 @@ class Hermes(Family):
         listed = "\n".join(map(dumps, tools))
         return (
             "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-            f"You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n{listed}\n</tools>\n\n"
-            f"For each function call, return a json object with function name and arguments within {_OPEN}{_CLOSE} XML tags:\n"
+            "You are provided with function signatures within <tools></tools> XML"
+            f" tags:\n<tools>\n{listed}\n</tools>\n\n"
+            "For each function call, return a json object with function name and arguments within"
+            f" {_OPEN}{_CLOSE} XML tags:\n"
             f'{_OPEN}\n{{"name": <function-name>, "arguments": <args-json-object>}}\n{_CLOSE}'
         )
 
 
 @dataclass(frozen=True)
 class Lines:
-    """ToolRL's format: all calls in one `<tool_call>`, one object a line, key `parameters`; only the first block is read.
+    """ToolRL's format: all calls in one `<tool_call>`, one object a line, key `parameters`; only
+    the first block is read.
 
     An object over several lines is no call, as in the published reward.
 
@@ -114,11 +128,14 @@ class Lines:
         return blocks[0] if blocks else []
 
     def write(self, calls: Sequence[Call]) -> str:
-        lines = [f'{{"name": {dumps(c.name)}, "parameters": {dumps(dict(c.arguments))}}}' for c in calls]
+        lines = [
+            f'{{"name": {dumps(c.name)}, "parameters": {dumps(dict(c.arguments))}}}' for c in calls
+        ]
         return "\n".join([_OPEN, *lines, _CLOSE])
 
     def system(self, tools: Sequence[Schema]) -> str:
-        """ToolRL's system message, its list of tools and its output format; the wording is theirs (Apache-2.0)."""
+        """ToolRL's system message, its list of tools and its output format; the wording is theirs
+        (Apache-2.0)."""
         from logpi.calls.toolrl import system
 
         return system(tools)
@@ -145,7 +162,9 @@ def _line(text: Text, at: int) -> tuple[Attempt, int]:
     try:
         value, end = value_at(text, at)
     except ValueError as error:
-        return Malformed(f"a line is {error}; write each call as one line of JSON"), _end_of_line(text, at)
+        return Malformed(f"a line is {error}; write each call as one line of JSON"), _end_of_line(
+            text, at
+        )
     after = _end_of_line(text, end)
     if text[end:after].strip() or "\n" in text[at:end]:
         return Malformed("write each call as one line of JSON, and nothing else in it"), after

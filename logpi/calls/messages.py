@@ -5,9 +5,11 @@
     {"from": "function_call", "value": "{\\"name\\": \\"add\\", \\"arguments\\": {}}"}                       ShareGPT's
     {"role": "user", "content": [{"type": "text", "text": "1+1?"}]}                                        content in parts
 
-become messages with `role`, `content` as text and, where there are calls, `tool_calls` with arguments as objects; all other keys stay as they
-are. What is in that form already comes back as it was. Arrow's and Parquet's structs have every key that any of their kind has, null where one
-has none: `without_nulls` takes these away. In JSON lines a null is meant, and stays. What else a template may ask of them is in `forms`.
+become messages with `role`, `content` as text and, where there are calls, `tool_calls` with
+arguments as objects; all other keys stay as they are. What is in that form already comes back as it
+was. Arrow's and Parquet's structs have every key that any of their kind has, null where one
+has none: `without_nulls` takes these away. In JSON lines a null is meant, and stays. What else a
+    template may ask of them is in `forms`.
 Left out: which roles it takes.
 """
 
@@ -20,14 +22,19 @@ from typing import Any
 
 from logpi.calls.call import Call, dumps
 
-__all__ = ["calls_of", "conversation", "forms", "from_arrow", "tool_list", "without_nulls"]
-
 Message = dict[str, Any]
 
 _ROLES = {
-    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
-    "observation": "tool", "function_response": "tool", "function": "tool", "developer": "system",
-}  # fmt: skip
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+    "function": "tool",
+    "developer": "system",
+}
 _SHAREGPT = {"from": "role", "value": "content"}
 _NINE = re.compile(r"[A-Za-z0-9]{9}")
 _TEXTS = ("text", "input_text", "output_text")
@@ -45,7 +52,8 @@ def without_nulls(value: Any) -> Any:
 
 
 def from_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of Parquet's or of `datasets`, its lists of structs without nulls: conversations, tools, calls."""
+    """A row of Parquet's or of `datasets`, its lists of structs without nulls: conversations,
+    tools, calls."""
     return {k: without_nulls(v) if _structs(v) else v for k, v in row.items()}
 
 
@@ -57,10 +65,12 @@ def conversation(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
     """Messages in one form.
 
     Raises:
-        ValueError: one without a role, or with content that is no text; a call without a name, or whose arguments are no object.
+        ValueError: one without a role, or with content that is no text; a call without a name, or
+            whose arguments are no object.
 
     >>> conversation([{"from": "human", "value": "Hi"}, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{}"}]}])[1]
-    {'role': 'assistant', 'content': '', 'tool_calls': [{'type': 'function', 'function': {'name': 'f', 'arguments': {}}}]}
+    {'role': 'assistant', 'content': '', 'tool_calls': [{'type': 'function', 'function': {'name':
+    'f', 'arguments': {}}}]}
     """
     return [_message(m, number) for number, m in enumerate(messages, 1)]
 
@@ -74,12 +84,16 @@ def _message(message: Any, number: int) -> Message:
 
 def _normal(message: Any) -> Message:
     if not isinstance(message, Mapping):
-        raise ValueError(f"expected role and content, got {type(message).__name__} {str(message)[:60]!r}")
+        raise ValueError(
+            f"expected role and content, got {type(message).__name__} {str(message)[:60]!r}"
+        )
     renamed = {} if "role" in message else _SHAREGPT
     made: Message = {str(renamed.get(k, k)): v for k, v in message.items()}
     role = made.get("role")
     if not isinstance(role, str):
-        raise ValueError(f"expected role and content, found {', '.join(map(str, message)) or 'nothing'}")
+        raise ValueError(
+            f"expected role and content, found {', '.join(map(str, message)) or 'nothing'}"
+        )
     if role == "function_call":
         made |= {"role": "assistant", "content": "", "tool_calls": made.get("content")}
     made["role"] = _ROLES.get(str(made["role"]), made["role"])
@@ -113,10 +127,13 @@ def _content(message: Message, silent: bool) -> str:
     if isinstance(content, Sequence) and (message["role"] != "tool" or _parts(content)):
         return "".join(map(_part, content))
     if message["role"] == "tool" and content is not None:
-        return dumps(content)  # a tool's result that is not text is shown as JSON, as a tool's here is
+        return dumps(
+            content
+        )  # a tool's result that is not text is shown as JSON, as a tool's here is
     found = "nothing" if content is None else f"{type(content).__name__} {str(content)[:60]!r}"
     raise ValueError(
-        f"the content of role {message['role']!r} must be a text, or a list of parts of type text, got {found}"
+        f"the content of role {message['role']!r} must be a text, or a list of parts of type text,"
+        f" got {found}"
     )
 
 
@@ -135,25 +152,35 @@ def _part(part: Any) -> str:
 
 
 def _call(call: Any) -> Message:
-    """One call: `{"type": "function", "function": {"name", "arguments"}}`, with what else it has, an id say."""
+    """One call: `{"type": "function", "function": {"name", "arguments"}}`, with what else it has,
+    an id say."""
     inner = call.get("function") if isinstance(call, Mapping) else None
-    around = {k: v for k, v in call.items() if k != "function"} if isinstance(inner, Mapping) else {}
+    around = (
+        {k: v for k, v in call.items() if k != "function"} if isinstance(inner, Mapping) else {}
+    )
     inner = inner if isinstance(inner, Mapping) else call
     name = inner.get("name") if isinstance(inner, Mapping) else None
     if not isinstance(inner, Mapping) or not isinstance(name, str):
-        raise ValueError(f"a tool call needs a name, and arguments as a JSON object, got {str(call)[:80]!r}")
+        raise ValueError(
+            f"a tool call needs a name, and arguments as a JSON object, got {str(call)[:80]!r}"
+        )
     given = inner.get("arguments", inner.get("parameters"))
     arguments = (
-        _decoded(given, f"the arguments of {name!r}") if isinstance(given, str) and given.strip() else given or {}
+        _decoded(given, f"the arguments of {name!r}")
+        if isinstance(given, str) and given.strip()
+        else given or {}
     )
     if not isinstance(arguments, Mapping):
-        raise ValueError(f"a tool call needs a name, and arguments as a JSON object, got {str(call)[:80]!r}")
+        raise ValueError(
+            f"a tool call needs a name, and arguments as a JSON object, got {str(call)[:80]!r}"
+        )
     kept = {k: v for k, v in inner.items() if k in ("id", "type")} if not around else around
     return {"type": "function", **kept, "function": {"name": name, "arguments": dict(arguments)}}
 
 
 def calls_of(calls: Any) -> list[Call]:
-    """Calls as data have them: a list, one, or JSON text; OpenAI's, or name and arguments (or parameters). Raises ValueError.
+    """Calls as data have them: a list, one, or JSON text; OpenAI's, or name and arguments (or
+    parameters). Raises ValueError.
 
     >>> calls_of('{"name": "f", "parameters": {"x": 1}}')
     [Call(name='f', arguments={'x': 1})]
@@ -170,7 +197,8 @@ def _decoded(text: str, what: str) -> Any:
 
 
 def tool_list(tools: Any) -> list[Any]:
-    """Tools as a list of schemas: from the JSON text of one, from texts of a schema each, from bare functions.
+    """Tools as a list of schemas: from the JSON text of one, from texts of a schema each, from bare
+    functions.
 
     Raises:
         ValueError: a text that is no JSON, a tool without a name.
@@ -178,11 +206,15 @@ def tool_list(tools: Any) -> list[Any]:
     >>> tool_list('[{"name": "f", "parameters": {}}]')
     [{'type': 'function', 'function': {'name': 'f', 'parameters': {}}}]
     """
-    tools = (_decoded(tools, "the list") if tools.strip() else []) if isinstance(tools, str) else tools
+    tools = (
+        (_decoded(tools, "the list") if tools.strip() else []) if isinstance(tools, str) else tools
+    )
     if isinstance(tools, Mapping):
         tools = [tools]
     if not isinstance(tools, Sequence):
-        raise ValueError(f"'tools' must be a list of schemas, or its JSON text, got {type(tools).__name__}")
+        raise ValueError(
+            f"'tools' must be a list of schemas, or its JSON text, got {type(tools).__name__}"
+        )
     return [_tool(t) for t in tools]
 
 
@@ -192,14 +224,18 @@ def _tool(tool: Any) -> Any:
         return tool  # a Python function, whose schema the template makes
     inner = tool.get("function", tool) if isinstance(tool, Mapping) else None
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
-        raise ValueError(f"a tool needs a name, a description and parameters, got {str(tool)[:80]!r}")
+        raise ValueError(
+            f"a tool needs a name, a description and parameters, got {str(tool)[:80]!r}"
+        )
     return dict(tool) if inner is not tool else {"type": "function", "function": dict(tool)}
 
 
 def forms(messages: Iterable[Mapping[str, Any]]) -> Iterator[list[Message]]:
-    """The messages as they are and, where they call tools, the other forms that some templates ask for, likeliest first.
+    """The messages as they are and, where they call tools, the other forms that some templates ask
+    for, likeliest first.
 
-    Mistral's want ids of nine characters; DeepSeek's want arguments as a text, though they write it as JSON.
+    Mistral's want ids of nine characters; DeepSeek's want arguments as a text, though they write it
+    as JSON.
     """
     one = [dict(m) for m in messages]
     yield one
@@ -223,8 +259,8 @@ def _as_texts(messages: Iterable[Message]) -> list[Message]:
 def _numbered(messages: Iterable[Message]) -> list[Message]:
     """Messages with ids of nine characters for calls and their results.
 
-    Ids of that form stay; others, and missing ones, become `call00000`, `call00001`, … A result without an id answers the first call that
-    no result has answered yet.
+    Ids of that form stay; others, and missing ones, become `call00000`, `call00001`, … A result
+    without an id answers the first call that no result has answered yet.
 
     >>> [m.get("tool_call_id") for m in _numbered([{"role": "assistant", "tool_calls": [{"id": "c"}]}, {"role": "tool"}])]
     [None, 'call00000']
@@ -243,7 +279,9 @@ def _numbered(messages: Iterable[Message]) -> list[Message]:
             number += 1
         answered = {}
         if message.get("role") == "tool":
-            told = names.get(str(message.get("tool_call_id"))) or (waiting[0] if waiting else "call00000")
+            told = names.get(str(message.get("tool_call_id"))) or (
+                waiting[0] if waiting else "call00000"
+            )
             answered = {"tool_call_id": told}
             waiting = [w for w in waiting if w != told]
         made.append({**message, **({"tool_calls": calls} if calls else {}), **answered})

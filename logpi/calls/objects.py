@@ -1,6 +1,8 @@
-"""Calls as JSON objects: `{"name": …, "arguments": {…}}`, and the same under the names that other families use.
+"""Calls as JSON objects: `{"name": …, "arguments": {…}}`, and the same under the names that other
+families use.
 
-Text is decoded from a place in it on, so a closing tag inside of a string closes nothing. Not read: NaN and Infinity (no JSON).
+Text is decoded from a place in it on, so a closing tag inside of a string closes nothing. Not read:
+NaN and Infinity (no JSON).
 """
 
 from __future__ import annotations
@@ -11,8 +13,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from logpi.calls.call import Attempt, Call, Malformed
-
-__all__ = ["ARGUMENTS", "LOOKS", "NoJson", "Text", "as_call", "blank", "json_calls", "unmarked", "value_at"]
 
 ARGUMENTS = ("arguments", "parameters")
 _NAMES = ("name", "tool_name", "function")  # Cohere's, and what Llama sometimes writes
@@ -26,7 +26,8 @@ LOOKS = re.compile(  # what was meant as a call, can it be decoded or not
 
 
 class Text(str):
-    """A text for the decoder. Its errors count the lines before them, which makes a text of errors quadratic; here they do not."""
+    """A text for the decoder. Its errors count the lines before them, which makes a text of errors
+    quadratic; here they do not."""
 
     def count(self, *_: Any) -> int:
         return 0
@@ -51,7 +52,8 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def value_at(text: Text, at: int = 0) -> tuple[Any, int]:
-    """The JSON value that begins at `at`, and where it ends. Raises ValueError in one short line, mostly `NoJson`."""
+    """The JSON value that begins at `at`, and where it ends. Raises ValueError in one short line,
+    mostly `NoJson`."""
     try:
         return _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
@@ -67,7 +69,8 @@ def blank(text: str, at: int) -> int:
 
 
 def as_call(value: Any, key: str = "arguments") -> Attempt:
-    """A decoded object as a call; keys that are of no use are passed over. key: what a reason calls the arguments.
+    """A decoded object as a call; keys that are of no use are passed over. key: what a reason calls
+    the arguments.
 
     OpenAI's own form, a function within the call, has its arguments as a text of JSON.
     """
@@ -75,7 +78,9 @@ def as_call(value: Any, key: str = "arguments") -> Attempt:
         value = {**inner, **{k: _decoded(inner[k]) for k in ARGUMENTS if k in inner}}
     name = _first(value, _NAMES) if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(name, str):
-        return Malformed(f'a call must be an object {{"name": …, "{key}": {{…}}}} with a text as name')
+        return Malformed(
+            f'a call must be an object {{"name": …, "{key}": {{…}}}} with a text as name'
+        )
     arguments = _first(value, ARGUMENTS)
     if not isinstance(arguments, Mapping):
         return Malformed(f'the call of {name[:64]!r} needs "{key}" as an object of its parameters')
@@ -94,7 +99,8 @@ def _decoded(arguments: Any) -> Any:
 
 
 def json_calls(text: Text, at: int) -> tuple[list[Attempt], int]:
-    """The call, or the list of calls, that begins at `at`, and where it ends. Raises ValueError if none does."""
+    """The call, or the list of calls, that begins at `at`, and where it ends. Raises ValueError if
+    none does."""
     value, end = value_at(text, at)
     several = value if isinstance(value, list) else [value]
     if not any(isinstance(v, Mapping) for v in several):
@@ -103,9 +109,11 @@ def json_calls(text: Text, at: int) -> tuple[list[Attempt], int]:
 
 
 def unmarked(value: Any, known: Collection[str], alone: bool) -> Attempt | None:
-    """A decoded value that nothing marks as a call: one if it has a call's keys and no others, None for an answer in JSON.
+    """A decoded value that nothing marks as a call: one if it has a call's keys and no others, None
+    for an answer in JSON.
 
-    known: names of tools, if there are any. alone: no words stand around it; between words it must name a tool.
+    known: names of tools, if there are any. alone: no words stand around it; between words it must
+        name a tool.
     """
     if not isinstance(value, Mapping):
         return None
@@ -113,7 +121,9 @@ def unmarked(value: Any, known: Collection[str], alone: bool) -> Attempt | None:
     keys, name = set(inner) - _BESIDE, _first(inner, _NAMES)
     if not isinstance(name, str):
         tool = any(isinstance(v, str) and v in known for v in inner.values())
-        return as_call(value) if tool and keys & {*ARGUMENTS, *_NEARLY} else None  # {"tool": …, "arguments": …}
+        return (
+            as_call(value) if tool and keys & {*ARGUMENTS, *_NEARLY} else None
+        )  # {"tool": …, "arguments": …}
     if known and not alone and name not in known:
         return None
     rest = keys - set(_NAMES)
@@ -121,7 +131,9 @@ def unmarked(value: Any, known: Collection[str], alone: bool) -> Attempt | None:
         return as_call(value) if keys <= set(_NAMES) and name in known else None
     key = rest.pop()
     given = inner[key]
-    meant = isinstance(given, Mapping) or (isinstance(given, str) and given.lstrip().startswith("{"))
+    meant = isinstance(given, Mapping) or (
+        isinstance(given, str) and given.lstrip().startswith("{")
+    )
     if key in ARGUMENTS and (meant or name in known):
         return as_call(value)
     nearly = key in _NEARLY and isinstance(given, Mapping)

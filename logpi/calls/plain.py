@@ -1,4 +1,5 @@
-"""Calls as plain text: Python's syntax, as BFCL and Llama 3.2 write it, and Search-R1's query between tags.
+"""Calls as plain text: Python's syntax, as BFCL and Llama 3.2 write it, and Search-R1's query
+between tags.
 
 [add(a=1, b=2), sin(x=0)]            <search>capital of France</search>
 """
@@ -14,20 +15,20 @@ from logpi.calls.call import Attempt, Call, Malformed, Schema, defused, function
 from logpi.calls.pythonic import python_calls
 from logpi.calls.reading import answering, read
 
-__all__ = ["Python", "Search", "first_tag"]
-
 _LIKE_A_CALL = re.compile(r"\[|[A-Za-z_][\w.]*\(")
 
 
 @dataclass(frozen=True)
 class Python:
-    """A list of calls with named arguments, in the form of BFCL's default prompt; nothing else may stand in the turn.
+    """A list of calls with named arguments, in the form of BFCL's default prompt; nothing else may
+    stand in the turn.
 
-    A turn that does not begin like a call calls nothing. Divergences from BFCL's reader: positional arguments are refused instead of
-    passed over, and nothing is evaluated.
+    A turn that does not begin like a call calls nothing. Divergences from BFCL's reader: positional
+    arguments are refused instead of passed over, and nothing is evaluated.
 
     >>> Python().parse("[math.add(a=1, b=-2.5), say(word=hello)]")
-    [Call(name='math.add', arguments={'a': 1, 'b': -2.5}), Call(name='say', arguments={'word': 'hello'})]
+    [Call(name='math.add', arguments={'a': 1, 'b': -2.5}), Call(name='say', arguments={'word':
+    'hello'})]
     """
 
     @property
@@ -50,21 +51,28 @@ class Python:
 
     def write(self, calls: Sequence[Call]) -> str:
         return (
-            "[" + ", ".join(f"{c.name}({', '.join(f'{k}={v!r}' for k, v in c.arguments.items())})" for c in calls) + "]"
+            "["
+            + ", ".join(
+                f"{c.name}({', '.join(f'{k}={v!r}' for k, v in c.arguments.items())})"
+                for c in calls
+            )
+            + "]"
         )
 
     def system(self, tools: Sequence[Schema]) -> str:
-        """BFCL's default system prompt (ShishirPatil/gorilla, Apache-2.0), without its lines on conversations of several turns."""
+        """BFCL's default system prompt (ShishirPatil/gorilla, Apache-2.0), without its lines on
+        conversations of several turns."""
         listed = json.dumps(list(functions(tools).values()), ensure_ascii=False)
         return (
-            "You are an expert in composing functions. You are given a question and a set of possible functions. Based on the question, "
-            "you will need to make one or more function/tool calls to achieve the purpose. If none of the functions can be used, point "
-            "it out. If the given question lacks the parameters required by the function, also point it out.\n"
-            "You should only return the function calls in your response.\n\n"
-            "If you decide to invoke any of the function(s), you MUST put it in the format of "
-            "[func_name1(params_name1=params_value1, params_name2=params_value2...), func_name2(params)]\n"
-            "You SHOULD NOT include any other text in the response.\n\n"
-            f"Here is a list of functions in JSON format that you can invoke.\n{listed}\n"
+            "You are an expert in composing functions. You are given a question and a set of"
+            " possible functions. Based on the question, you will need to make one or more"
+            " function/tool calls to achieve the purpose. If none of the functions can be used,"
+            " point it out. If the given question lacks the parameters required by the function,"
+            " also point it out.\nYou should only return the function calls in your"
+            " response.\n\nIf you decide to invoke any of the function(s), you MUST put it in the"
+            " format of [func_name1(params_name1=params_value1, params_name2=params_value2...),"
+            " func_name2(params)]\nYou SHOULD NOT include any other text in the response.\n\nHere"
+            f" is a list of functions in JSON format that you can invoke.\n{listed}\n"
         )
 
     def results(self, results: Sequence[str]) -> str:
@@ -88,7 +96,8 @@ def first_tag(text: str, *tags: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Search:
-    """Search-R1's: one query between tags, answered between others. Only the first query of a turn is read.
+    """Search-R1's: one query between tags, answered between others. Only the first query of a turn
+    is read.
 
     Attributes:
         tag, answer, result: names of the tags. name, argument: of the tool that is called.
@@ -118,8 +127,9 @@ class Search:
 
     def system(self, tools: Sequence[Schema]) -> str:
         return (
-            f"You can call a search engine by <{self.tag}> query </{self.tag}> and it will return the top searched results between "
-            f"<{self.result}> and </{self.result}>. Give the answer inside <{self.answer}> and </{self.answer}>."
+            f"You can call a search engine by <{self.tag}> query </{self.tag}> and it will return"
+            f" the top searched results between <{self.result}> and </{self.result}>. Give the"
+            f" answer inside <{self.answer}> and </{self.answer}>."
         )
 
     def results(self, results: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Calls in Python's syntax: `[add(a=1, b=2), sin(x=0)]`.
 
-It is parsed, never evaluated: a bare name is the text of itself, and arithmetic on numbers is done here, exactly.
+It is parsed, never evaluated: a bare name is the text of itself, and arithmetic on numbers is done
+here, exactly.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from typing import Any
 
 from logpi.calls.call import MOST, Call
 
-__all__ = ["JSON_NAMES", "python_calls", "python_value"]
-
 JSON_NAMES = {"true": True, "false": False, "null": None}
 _LONGEST = 8_192  # characters; the parser's depth is bounded by it
-_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+_OPERATIONS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 
 
 def python_calls(text: str, names: Mapping[str, Any] | None = None) -> list[Call]:
     """The calls, in a list or apart by commas. names: what bare names stand for. Raises ValueError.
 
     >>> python_calls("[math.add(a=1, b=-2.5), say(word=hello)]")
-    [Call(name='math.add', arguments={'a': 1, 'b': -2.5}), Call(name='say', arguments={'word': 'hello'})]
+    [Call(name='math.add', arguments={'a': 1, 'b': -2.5}), Call(name='say', arguments={'word':
+    'hello'})]
     """
     if len(text) > _LONGEST:
         raise ValueError(f"calls of more than {_LONGEST} characters are not read")
@@ -51,7 +56,9 @@ def _call(node: ast.expr, names: Mapping[str, Any]) -> Call:
         raise ValueError(f"{ast.unparse(node)[:40]!r} is no call")
     if node.args or any(k.arg is None for k in node.keywords):
         raise ValueError("give every argument by its name")
-    name = ast.unparse(node.func).removesuffix(".call")  # Llama 3.1's own tools: brave_search.call(query=…)
+    name = ast.unparse(node.func).removesuffix(
+        ".call"
+    )  # Llama 3.1's own tools: brave_search.call(query=…)
     return Call(name, {str(k.arg): _literal(k.value, names) for k in node.keywords})
 
 

@@ -1,4 +1,5 @@
-r"""Reading the calls of a turn, whichever family of models wrote it: no two families' marks mean different things.
+r"""Reading the calls of a turn, whichever family of models wrote it: no two families' marks mean
+different things.
 
     <tool_call>{"name": "f", "arguments": {}}</tool_call>             a mark, JSON, and the tag that must close it
     [TOOL_CALLS]f[ARGS]{}                                             a mark, then name and arguments apart
@@ -6,13 +7,16 @@ r"""Reading the calls of a turn, whichever family of models wrote it: no two fam
     <|python_start|>[f(a=1)]<|python_end|>                            Python's syntax
     I look it up.\n```json\n{"name": "f", "parameters": {}}\n```      no mark: the turn ends in nothing but calls
 
-Behind a mark stands a call or something malformed, never nothing. Without marks, JSON that is not exactly a call is an answer. What stands
-inside of a thought is no call; a `</think>` inside of an argument closes none, as a call is read as a whole:
+Behind a mark stands a call or something malformed, never nothing. Without marks, JSON that is not
+exactly a call is an answer. What stands inside of a thought is no call; a `</think>` inside of an
+argument closes none, as a call is read as a whole:
 
-    so <tool_call>…</tool_call></think><tool_call>{"name": "f", "arguments": {"q": "</think>"}}</tool_call>
+    so <tool_call>…</tool_call></think><tool_call>{"name": "f", "arguments": {"q":
+    "</think>"}}</tool_call>
     thought, whoever opened it          said
 
-Left out: arguments against their schema (`schema.py`), formats of which there is no reader (Gemma 4's, Apertus's): malformed.
+Left out: arguments against their schema (`schema.py`), formats of which there is no reader (Gemma
+4's, Apertus's): malformed.
 """
 
 from __future__ import annotations
@@ -27,8 +31,6 @@ from logpi.calls.objects import LOOKS, NoJson, Text, as_call, blank, json_calls,
 from logpi.calls.pythonic import JSON_NAMES, python_calls
 from logpi.calls.tags import FUNCTION, NAME, PAIRED, function_call, paired_call
 
-__all__ = ["MARKS", "Body", "answering", "pattern", "read", "scan"]
-
 Known = Mapping[str, Schema]
 
 
@@ -37,8 +39,10 @@ class _Mark:
     """What announces calls.
 
     Attributes:
-        close: what must follow them; "": nothing. when: what must follow the mark itself, or must not, for it to be one.
-        head: of families that write name and arguments apart, the name in its group, up to the arguments.
+        close: what must follow them; "": nothing. when: what must follow the mark itself, or must
+            not, for it to be one.
+        head: of families that write name and arguments apart, the name in its group, up to the
+            arguments.
         python: calls are in Python's syntax, up to `ends`.
     """
 
@@ -50,12 +54,18 @@ class _Mark:
 
 
 MARKS = {
-    "<tool_call>": _Mark("</tool_call>"),  # Hermes, Qwen, Granite 4; tags: GLM, Qwen3-Coder, Qwen 3.5, Nemotron 3
+    "<tool_call>": _Mark(
+        "</tool_call>"
+    ),  # Hermes, Qwen, Granite 4; tags: GLM, Qwen3-Coder, Qwen 3.5, Nemotron 3
     "<tool_calls>": _Mark("</tool_calls>"),  # MiniMax M1, Apriel
     "<TOOLCALL>": _Mark("</TOOLCALL>"),  # Nemotron Nano
     "<function_call>": _Mark("</function_call>"),
-    "<tools>": _Mark("</tools>", r'(?=\s*\{\s*"name"\s*:\s*"[^"\n]*"\s*,\s*"arguments")'),  # Qwen2.5-Coder, at times
-    "[TOOL_CALLS]": _Mark(head=rf"({NAME})(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*"),  # Mistral; from v11 on with a head
+    "<tools>": _Mark(
+        "</tools>", r'(?=\s*\{\s*"name"\s*:\s*"[^"\n]*"\s*,\s*"arguments")'
+    ),  # Qwen2.5-Coder, at times
+    "[TOOL_CALLS]": _Mark(
+        head=rf"({NAME})(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*"
+    ),  # Mistral; from v11 on with a head
     "<|python_tag|>": _Mark(python=True),  # Llama 3.1 to 3.3
     "<|python_start|>": _Mark(python=True, ends="<|python_end|>"),  # Llama 4
     "<|tool_call_start|>": _Mark(python=True, ends="<|tool_call_end|>"),  # LFM 2
@@ -86,7 +96,9 @@ _THOUGHTS = {
     "<|START_THINKING|>": "<|END_THINKING|>",
     "<|channel|>analysis<|message|>": "<|end|>",
 }
-_ENDS = tuple(close for close in _THOUGHTS.values() if close != "<|end|>")  # of a thought that the prompt opened
+_ENDS = tuple(
+    close for close in _THOUGHTS.values() if close != "<|end|>"
+)  # of a thought that the prompt opened
 _FUNCTION_HEAD = re.compile(rf"\s*(?:{FUNCTION.pattern})")
 _NEXT = re.compile(rf"<tool_call>\s*(?:{FUNCTION.pattern}|{PAIRED.pattern})")
 _MEANT = re.compile(rf'\{{\s*"(?:name|function|type)"|{PAIRED.pattern}')
@@ -97,7 +109,8 @@ _TOKENS = re.compile(r"(?:<\|[\w/]+\|>\s*)+\Z")
 _PYTHONIC = re.compile(r"\[\s*[A-Za-z_][\w.]*\(.*\)\s*\]", re.DOTALL)
 
 Body = Callable[[Text, re.Match[str], int, bool], tuple[list[Attempt], int]]
-"""What stands behind a mark, and where it ends, from: the text, the mark, where the answer begins, is something found already?"""
+"""What stands behind a mark, and where it ends, from: the text, the mark, where the answer begins,
+is something found already?"""
 
 
 def pattern(marks: str) -> re.Pattern[str]:
@@ -106,14 +119,22 @@ def pattern(marks: str) -> re.Pattern[str]:
     return re.compile("|".join([marks, *around]))
 
 
-_OBJECT = rf"(?:(?m:^)|(?<=[>\]`]))[ \t]*+(?={LOOKS.pattern})"  # passed over as a whole, tags in its strings too
-_OPENS = pattern("|".join([*(re.escape(m) + k.when for m, k in MARKS.items()), FUNCTION.pattern, _CLOSED, _OBJECT]))
+_OBJECT = (  # passed over as a whole, tags in its strings too
+    rf"(?:(?m:^)|(?<=[>\]`]))[ \t]*+(?={LOOKS.pattern})"
+)
+_OPENS = pattern(
+    "|".join(
+        [*(re.escape(m) + k.when for m, k in MARKS.items()), FUNCTION.pattern, _CLOSED, _OBJECT]
+    )
+)
 
 
 def scan(text: Text, opens: re.Pattern[str], body: Body) -> tuple[list[list[Attempt]], int]:
-    """What `body` reads at each mark outside of thoughts, and where the answer begins: behind the last thought.
+    """What `body` reads at each mark outside of thoughts, and where the answer begins: behind the
+    last thought.
 
-    Behind MOST findings marks are passed over. An open thought has no answer: it begins at the text's end.
+    Behind MOST findings marks are passed over. An open thought has no answer: it begins at the
+    text's end.
     """
     found: list[list[Attempt]] = []
     since = at = 0
@@ -157,7 +178,9 @@ def answering(text: str) -> str:
     return text[scan(Text(text), _OPENS, lambda *where: _body({}, *where))[1] :]
 
 
-def _body(known: Known, text: Text, mark: re.Match[str], since: int, late: bool) -> tuple[list[Attempt], int]:
+def _body(
+    known: Known, text: Text, mark: re.Match[str], since: int, late: bool
+) -> tuple[list[Attempt], int]:
     """A `Body`. After something malformed, reading goes on behind its mark."""
     name = mark[0] if mark[0] in MARKS else ""
     if not mark[0].strip():
@@ -168,7 +191,9 @@ def _body(known: Known, text: Text, mark: re.Match[str], since: int, late: bool)
         return _marked(known, text, mark.end(), name) if name else _function(known, text, mark)
     except ValueError as error:
         head = _FUNCTION_HEAD.match(text, mark.end()) if name else None
-        return [Malformed(f"what stands after {mark[0]} is {error}")], head.end() if head else mark.end()
+        return [Malformed(f"what stands after {mark[0]} is {error}")], (
+            head.end() if head else mark.end()
+        )
 
 
 def _passed(text: Text, at: int) -> int:
@@ -183,7 +208,8 @@ def _passed(text: Text, at: int) -> int:
 
 
 def _function(known: Known, text: Text, mark: re.Match[str]) -> tuple[list[Attempt], int]:
-    """A function's tag without a mark before it. In other XML a `<function name="…">` may be anything. Raises ValueError."""
+    """A function's tag without a mark before it. In other XML a `<function name="…">` may be
+    anything. Raises ValueError."""
     begin = FUNCTION.match(text, mark.start())
     if begin and "=" not in begin[0].partition("name")[0] and known and begin[1] not in known:
         return [], mark.end()
@@ -247,7 +273,8 @@ def _following(marks: re.Pattern[str], text: Text, at: int) -> int:
 
 
 def _python(text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
-    """Calls in Python's syntax, up to the last end before the next mark of this kind. Raises ValueError."""
+    """Calls in Python's syntax, up to the last end before the next mark of this kind. Raises
+    ValueError."""
     limit = text.find(name, at)
     limit = len(text) if limit < 0 else limit
     end = str.rfind(text, MARKS[name].ends, at, limit) if MARKS[name].ends else limit
@@ -269,7 +296,8 @@ def _unopened(known: Known, text: Text, since: int, mark: re.Match[str]) -> list
 
 
 def _unmarked(said: Text, known: Known) -> list[Attempt]:
-    """The calls with which an answer ends, if it ends in nothing else: objects, lists of them, fences around them."""
+    """The calls with which an answer ends, if it ends in nothing else: objects, lists of them,
+    fences around them."""
     found: list[Attempt] = []
     at, words = 0, False
     while (begin := _next_value(said, at)) >= 0:

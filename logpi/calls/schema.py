@@ -1,8 +1,10 @@
-"""JSON schemas of tools: made from a Python function, values checked against them, text read as they say.
+"""JSON schemas of tools: made from a Python function, values checked against them, text read as
+they say.
 
-The part of JSON Schema that tool lists use: type (also a list of types, and BFCL's dict, float, tuple, any), properties, required,
-items, enum, const, anyOf, additionalProperties; and $ref into the schema's own $defs. Everything else in a schema is kept for the model to
-read and not checked: formats, patterns, ranges.
+The part of JSON Schema that tool lists use: type (also a list of types, and BFCL's dict, float,
+tuple, any), properties, required, items, enum, const, anyOf, additionalProperties; and $ref into
+the schema's own $defs. Everything else in a schema is kept for the model to read and not checked:
+formats, patterns, ranges.
 """
 
 from __future__ import annotations
@@ -17,8 +19,6 @@ from typing import Any, Literal, Union
 
 from logpi.calls.pythonic import python_value
 
-__all__ = ["from_function", "problem", "read", "standard"]
-
 _PLAIN = {
     str: "string",
     int: "integer",
@@ -28,11 +28,21 @@ _PLAIN = {
     dict: "object",
     list: "array",
 }
-_NAMES = {"dict": "object", "float": "number", "double": "number", "tuple": "array", "list": "array", "int": "integer",
-          "str": "string", "bool": "boolean"}  # fmt: skip
+_NAMES = {
+    "dict": "object",
+    "float": "number",
+    "double": "number",
+    "tuple": "array",
+    "list": "array",
+    "int": "integer",
+    "str": "string",
+    "bool": "boolean",
+}
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "string": lambda v: isinstance(v, str),
-    "integer": lambda v: isinstance(v, int) and not isinstance(v, bool) or isinstance(v, float) and v.is_integer(),
+    "integer": lambda v: (
+        isinstance(v, int) and not isinstance(v, bool) or isinstance(v, float) and v.is_integer()
+    ),
     "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
     "boolean": lambda v: isinstance(v, bool),
     "null": lambda v: v is None,
@@ -44,10 +54,12 @@ _DEEPEST = 32
 
 
 def from_function(function: Callable[..., Any]) -> dict[str, Any]:
-    """A function as a tool's schema: its name, its docstring's first paragraph, its parameters by their type hints and `Args:` lines.
+    """A function as a tool's schema: its name, its docstring's first paragraph, its parameters by
+    their type hints and `Args:` lines.
 
     Raises:
-        ValueError: a parameter without a type hint, of a type that JSON lacks, or without a name (*args); no docstring.
+        ValueError: a parameter without a type hint, of a type that JSON lacks, or without a name
+            (*args); no docstring.
 
     >>> def add(a: int, b: int = 0) -> int:
     ...     '''Adds two numbers.
@@ -61,17 +73,21 @@ def from_function(function: Callable[..., Any]) -> dict[str, Any]:
     name = getattr(function, "__name__", type(function).__name__)
     text = inspect.getdoc(function) if inspect.isroutine(function) else None
     if not text:
-        raise ValueError(f"tool {name!r} needs a docstring: its first lines are what the model reads of it")
+        raise ValueError(
+            f"tool {name!r} needs a docstring: its first lines are what the model reads of it"
+        )
     hints, notes = typing.get_type_hints(function), _arguments(text)
     properties, required = {}, []
     for p in inspect.signature(function).parameters.values():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
             raise ValueError(
-                f"tool {name!r}: a model gives arguments by name; write parameter {p.name!r} without * or /"
+                f"tool {name!r}: a model gives arguments by name; write parameter {p.name!r}"
+                " without * or /"
             )
         if p.name not in hints:
             raise ValueError(
-                f"tool {name!r}: parameter {p.name!r} has no type hint; write {p.name}: str, int, list[float], …"
+                f"tool {name!r}: parameter {p.name!r} has no type hint; write {p.name}: str, int,"
+                " list[float], …"
             )
         properties[p.name] = _of(hints[p.name], f"tool {name!r}, parameter {p.name!r}")
         properties[p.name] |= {"description": notes[p.name]} if p.name in notes else {}
@@ -81,11 +97,15 @@ def from_function(function: Callable[..., Any]) -> dict[str, Any]:
             properties[p.name]["default"] = p.default
     parameters = {"type": "object", "properties": properties, "required": required}
     description = re.split(r"\n\s*\n|\n\s*Args:", text)[0].replace("\n", " ").strip()
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": parameters},
+    }
 
 
 def _arguments(docstring: str) -> dict[str, str]:
-    """`name: what it is` lines of a Google-style Args section; a line indented deeper goes on with the one before."""
+    """`name: what it is` lines of a Google-style Args section; a line indented deeper goes on with
+    the one before."""
     _, found, section = docstring.partition("Args:\n")
     notes: dict[str, str] = {}
     last, width = "", 0
@@ -122,9 +142,14 @@ def _of(hint: Any, where: str) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": _of(inner[1], where)}
     if typing.is_typeddict(hint):
         properties = {k: _of(t, where) for k, t in typing.get_type_hints(hint).items()}
-        return {"type": "object", "properties": properties, "required": sorted(hint.__required_keys__)}
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": sorted(hint.__required_keys__),
+        }
     raise ValueError(
-        f"{where}: JSON has no {getattr(hint, '__name__', hint)}; use str, int, float, bool, list, dict, Literal or a union"
+        f"{where}: JSON has no {getattr(hint, '__name__', hint)}; use str, int, float, bool, list,"
+        " dict, Literal or a union"
     )
 
 
@@ -137,7 +162,8 @@ def _jsonable(value: Any) -> bool:
 
 
 def standard(schema: Any) -> Any:
-    """A schema with BFCL's type names (dict, float, tuple) as JSON Schema has them, all the way down.
+    """A schema with BFCL's type names (dict, float, tuple) as JSON Schema has them, all the way
+    down.
 
     >>> standard({"type": "dict", "properties": {"x": {"type": "float"}}})
     {'type': 'object', 'properties': {'x': {'type': 'number'}}}
@@ -161,7 +187,11 @@ def _kinds(schema: Mapping[str, Any]) -> list[str]:
 
 
 def problem(
-    value: Any, schema: Mapping[str, Any], where: str = "", root: Mapping[str, Any] | None = None, depth: int = 0
+    value: Any,
+    schema: Mapping[str, Any],
+    where: str = "",
+    root: Mapping[str, Any] | None = None,
+    depth: int = 0,
 ) -> str | None:
     """The first thing that is wrong with `value`, in words for the model, or None.
 
@@ -184,15 +214,25 @@ def problem(
     if isinstance(value, Mapping):
         return _object(value, schema, where, root, depth)
     if isinstance(value, list | tuple) and isinstance(schema.get("items"), Mapping):
-        found = (problem(v, schema["items"], f"{where}[{i}]", root, depth + 1) for i, v in enumerate(value))
+        found = (
+            problem(v, schema["items"], f"{where}[{i}]", root, depth + 1)
+            for i, v in enumerate(value)
+        )
         return next((f for f in found if f), None)
     return None
 
 
 def _object(
-    value: Mapping[str, Any], schema: Mapping[str, Any], where: str, root: Mapping[str, Any], depth: int
+    value: Mapping[str, Any],
+    schema: Mapping[str, Any],
+    where: str,
+    root: Mapping[str, Any],
+    depth: int,
 ) -> str | None:
-    known, more = schema.get("properties", {}), schema.get("additionalProperties", "properties" not in schema)
+    known, more = (
+        schema.get("properties", {}),
+        schema.get("additionalProperties", "properties" not in schema),
+    )
     for name in schema.get("required", ()):
         if name not in value:
             return f"{_inside(where, name)} is missing"
@@ -200,7 +240,11 @@ def _object(
         if name not in known and more is False:
             return f"there is no {_inside(where, name)}; there are: {', '.join(known) or 'none'}"
         found = problem(
-            v, known.get(name, more if isinstance(more, Mapping) else {}), _inside(where, name), root, depth + 1
+            v,
+            known.get(name, more if isinstance(more, Mapping) else {}),
+            _inside(where, name),
+            root,
+            depth + 1,
         )
         if found:
             return found
@@ -225,7 +269,8 @@ def _short(value: Any, most: int = 60) -> str:
 
 
 def read(text: str, schema: Mapping[str, Any]) -> Any:
-    """`text` as the value that the schema asks for; as it is where it asks for text, or cannot be read otherwise.
+    """`text` as the value that the schema asks for; as it is where it asks for text, or cannot be
+    read otherwise.
 
     >>> read("3", {"type": "integer"}), read("3", {"type": "string"}), read("three", {"type": "integer"})
     (3, '3', 'three')
@@ -234,7 +279,9 @@ def read(text: str, schema: Mapping[str, Any]) -> Any:
     kinds = {k for option in options for k in _kinds(option)}
     if kinds <= {"string", "any"}:
         return text
-    plain = {"true": "true", "false": "false", "none": "null", "null": "null"}.get(text.strip().lower(), text.strip())
+    plain = {"true": "true", "false": "false", "none": "null", "null": "null"}.get(
+        text.strip().lower(), text.strip()
+    )
     try:
         value = json.loads(plain)
     except (ValueError, RecursionError):
@@ -243,7 +290,8 @@ def read(text: str, schema: Mapping[str, Any]) -> Any:
 
 
 def _as_python(text: str) -> Any:
-    """A list or dict that stands as Python writes it, as some templates show objects; else the text."""
+    """A list or dict that stands as Python writes it, as some templates show objects; else the
+    text."""
     try:
         return python_value(text) if text[:1] in ("{", "[") else text
     except ValueError:

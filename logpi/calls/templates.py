@@ -1,6 +1,8 @@
-"""How a model's chat template writes calls, found by rendering one: in which style, and whether it is read back.
+"""How a model's chat template writes calls, found by rendering one: in which style, and whether it
+is read back.
 
-`render` makes text of messages and tools: `ChatTemplate.text` of a model, or `tokenizer.apply_chat_template(..., tokenize=False)`.
+`render` makes text of messages and tools: `ChatTemplate.text` of a model, or
+`tokenizer.apply_chat_template(..., tokenize=False)`.
 """
 
 from __future__ import annotations
@@ -12,8 +14,6 @@ from typing import Any
 
 from logpi.calls import STYLES, Call
 from logpi.calls.reading import MARKS, read
-
-__all__ = ["style_of_template", "unread"]
 
 Render = Callable[[Sequence[Any], Sequence[Any]], str]
 
@@ -31,7 +31,12 @@ _MESSAGES = [
 ]
 _KEY = {"type": "string", "description": "what is said"}
 _PARAMETERS = {"type": "object", "properties": {"key": _KEY}, "required": ["key"]}
-_TOOLS = [{"type": "function", "function": {"name": _CALL.name, "description": "Says it.", "parameters": _PARAMETERS}}]
+_TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": _CALL.name, "description": "Says it.", "parameters": _PARAMETERS},
+    }
+]
 
 
 def _written(render: Render) -> str:
@@ -46,9 +51,11 @@ def _written(render: Render) -> str:
 
 
 def style_of_template(render: Render) -> str | None:
-    """The name of the style that writes calls as the template does; None if there is none, or the template shows no calls.
+    """The name of the style that writes calls as the template does; None if there is none, or the
+    template shows no calls.
 
-    A style is told by its calls up to the end of their first value, white space aside: ids behind it are the template's own.
+    A style is told by its calls up to the end of their first value, white space aside: ids behind
+    it are the template's own.
     """
     turn, found = _bare(_written(render)), {}
     for name, style in STYLES.items():
@@ -61,7 +68,8 @@ def style_of_template(render: Render) -> str | None:
 
 
 def unread(render: Render) -> str:
-    """The call as the template writes it, if it cannot be read back; "" if it can, or if the template shows no calls."""
+    """The call as the template writes it, if it cannot be read back; "" if it can, or if the
+    template shows no calls."""
     try:
         turn = _written(render)
     except ValueError:  # it refuses calls

@@ -1,4 +1,5 @@
-"""The system message of ToolRL (arXiv:2504.13958; qiancheng0/ToolRL, Apache-2.0), its wording unchanged; tools are the only variable."""
+"""The system message of ToolRL (arXiv:2504.13958; qiancheng0/ToolRL, Apache-2.0), its wording
+unchanged; tools are the only variable."""
 
 from __future__ import annotations
 
@@ -6,8 +7,6 @@ import json
 from collections.abc import Sequence
 
 from logpi.calls.call import Schema, functions
-
-__all__ = ["system"]
 
 _SYSTEM = """You are a helpful multi-turn dialogue assistant capable of leveraging tool calls to solve user tasks and provide structured chat responses.
 
@@ -50,6 +49,7 @@ def system(tools: Sequence[Schema]) -> str:
             for name, p in f.get("parameters", {}).get("properties", {}).items()
         }
         listed.append(
-            f"{number}. Name: {f['name']}\nDescription: {f.get('description', '')}\nParameters: {json.dumps(described)}"
+            f"{number}. Name: {f['name']}\nDescription: {f.get('description', '')}\nParameters:"
+            f" {json.dumps(described)}"
         )
     return _SYSTEM.replace("TOOLS", "\n".join(listed), 1)

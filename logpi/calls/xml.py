@@ -21,8 +21,6 @@ from logpi.calls.call import Attempt, Call, Schema, dumps, framed
 from logpi.calls.json import announced
 from logpi.calls.reading import read
 
-__all__ = ["Glm", "Xml"]
-
 
 @dataclass(frozen=True)
 class Xml:
@@ -38,14 +36,20 @@ class Xml:
         return read(text, tools)
 
     def write(self, calls: Sequence[Call]) -> str:
-        return "\n".join(f"<tool_call>\n{self._written(c.name, c.arguments)}\n</tool_call>" for c in calls)
+        return "\n".join(
+            f"<tool_call>\n{self._written(c.name, c.arguments)}\n</tool_call>" for c in calls
+        )
 
     def _written(self, name: str, arguments: Mapping[str, Any]) -> str:
-        values = "".join(f"<parameter={k}>\n{_text(v)}\n</parameter>\n" for k, v in arguments.items())
+        values = "".join(
+            f"<parameter={k}>\n{_text(v)}\n</parameter>\n" for k, v in arguments.items()
+        )
         return f"<function={name}>\n{values}</function>"
 
     def system(self, tools: Sequence[Schema]) -> str:
-        return announced(tools, self.write([Call("example_function", {"example_parameter": "value"})]))
+        return announced(
+            tools, self.write([Call("example_function", {"example_parameter": "value"})])
+        )
 
     def results(self, results: Sequence[str]) -> str:
         return framed(results)
@@ -53,17 +57,23 @@ class Xml:
 
 @dataclass(frozen=True)
 class Glm(Xml):
-    """`<tool_call>name`, and for each argument `<arg_key>key</arg_key>` and `<arg_value>value</arg_value>`.
+    """`<tool_call>name`, and for each argument `<arg_key>key</arg_key>` and
+    `<arg_value>value</arg_value>`.
 
     >>> Glm().parse("<tool_call>sin\\n<arg_key>x</arg_key>\\n<arg_value>0</arg_value>\\n</tool_call>")
     [Call(name='sin', arguments={'x': '0'})]
     """
 
     def write(self, calls: Sequence[Call]) -> str:
-        return "\n".join(f"<tool_call>{self._written(c.name, c.arguments)}\n</tool_call>" for c in calls)
+        return "\n".join(
+            f"<tool_call>{self._written(c.name, c.arguments)}\n</tool_call>" for c in calls
+        )
 
     def _written(self, name: str, arguments: Mapping[str, Any]) -> str:
-        pairs = (f"<arg_key>{k}</arg_key>\n<arg_value>{_text(v)}</arg_value>" for k, v in arguments.items())
+        pairs = (
+            f"<arg_key>{k}</arg_key>\n<arg_value>{_text(v)}</arg_value>"
+            for k, v in arguments.items()
+        )
         return "\n".join([name, *pairs])
 
 

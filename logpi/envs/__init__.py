@@ -1,6 +1,6 @@
 """Environments: what a policy acts in.
 
-    rows.py    what a task is; endless rows that are a function of (seed, split, i), train and test disjoint
+    task.py    what a task is; endless rows that are a function of (seed, split, i), train and test disjoint
     tasks/     seeded generators of problems with verifiable answers, and `task(...)`, which finds them by name
     data.py    the user's own rows, from files and from the hub
 
@@ -8,7 +8,7 @@ Left out here: sampling (`rollouts`), and judging (`rewards`).
 """
 
 from logpi.envs.data import FileTask, load_rows
-from logpi.envs.rows import Row, Rows, Task
+from logpi.envs.task import Row, Rows, Task
 from logpi.envs.tasks import NAMES, task
 
 __all__ = ["NAMES", "FileTask", "Row", "Rows", "Task", "load_rows", "task"]

@@ -1,85 +1,109 @@
-"""Conversations in rows: messages and tools in one form, what of them is asked, and what is answered.
+"""Environments made of text: the policy writes, the environment answers, until one of them has had
+enough.
 
-Left out: what a message looks like (`calls/messages.py`), other columns (`data.py`), the prompt that pairs share (`pairs.py`).
+An `Env` begins one `Conversation` for each sample of a row; the conversation alone holds what
+happens in it. Replies may be slow (a search, a sandbox): the rollout calls `reply` in threads, one
+call at a time for each conversation. Left out: sampling, token ids and masks (`rollouts/`), and
+what the final answer is worth (`Rewards`, from the policy's own words alone).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
-from logpi.calls.messages import conversation, tool_list, without_nulls
-from logpi.envs.rows import Row
-from logpi.rewards.text import text_of
+from logpi.envs.task import Row, Task
 
-__all__ = ["ended", "in_one_form", "messages_of", "says", "spoken"]
-
-_COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected")
+Message = dict[str, Any]
+"""A chat message, as chat templates read it: `role` ("tool", "user") and `content`."""
 
 
-def in_one_form(row: Row, where: str) -> Row:
-    """The row with its messages and tools in one form; ShareGPT's `conversations` as `messages`, its `system` the first."""
-    row = dict(row)
-    if "messages" not in row and isinstance(row.get("conversations"), list):
-        system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-        row["messages"] = [*system, *row.pop("conversations")]
-    columns = [c for c in _COLUMNS if _structs(row.get(c))]
-    row |= {c: messages_of(row[c], c, where) for c in columns}
-    if row.get("chat_template_kwargs"):
-        row["chat_template_kwargs"] = _said_where(where, "chat_template_kwargs", _options, row["chat_template_kwargs"])
-    if columns and row.get("tools"):
-        row["tools"] = _said_where(where, "tools", tool_list, row["tools"])
-        row |= {} if "messages" in row else {"template_tools": row["tools"]}
-    return row
+def encodable(said: Any) -> Any:
+    r"""What a stranger said (text, or whatever JSON holds), with `?` for halves of characters:
+    nothing encodes them.
+
+    >>> encodable(["na\u00efve \ud83d", {"n": 1}])
+    ['naïve ?', {'n': 1}]
+    """
+    if isinstance(said, str):
+        return said if said.isascii() else said.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(said, Mapping):
+        return {encodable(k): encodable(v) for k, v in said.items()}
+    return [encodable(x) for x in said] if isinstance(said, list | tuple) else said
 
 
-def _options(value: Any) -> Any:
-    """Variables of a template, also as JSON text; nulls are Parquet's."""
-    found = json.loads(value) if isinstance(value, str) else value
-    if not isinstance(found, Mapping):
-        raise ValueError(f"expected names and values of the template's variables, got {str(value)[:60]!r}")
-    return without_nulls(found)
-
-
-def _structs(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
-
-
-def messages_of(value: Any, column: str, where: str) -> list[Row]:
-    """A column's messages. Raises ValueError with its place."""
-    if not isinstance(value, list) or not value:
-        expected = "a text, or a list of messages with role and content"
-        raise ValueError(f"{where}: {column!r} must be {expected}, got {type(value).__name__} {str(value)[:60]!r}")
-    return _said_where(where, column, conversation, value)
-
-
-def _said_where(where: str, column: str, read: Callable[[Any], Any], value: Any) -> Any:
+def told(error: BaseException) -> str:
+    """What a stranger's exception says; some cannot even say what they are."""
     try:
-        return read(value)
-    except ValueError as error:
-        raise ValueError(f"{where}: {column!r}: {error}") from None
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}: (it cannot say what)"
 
 
-def ended(messages: list[Row], where: str) -> tuple[Any, str]:
-    """A conversation as a prompt and the assistant's last message, the demonstration."""
-    if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise ValueError(f"{where}: 'messages' must end with the assistant's answer to something")
-    return messages[:-1], text_of(messages[-1:])
+@dataclass(frozen=True)
+class Reply:
+    """What the environment makes of one turn of the policy.
+
+    The search environment, on the policy's `…<search>capital of France</search>`:
+
+        Reply("\\n\\n<information>Doc 1 …</information>\\n\\n", metrics={"tool_calls": 1})
+
+    Attributes:
+        observation: what follows in the context: text, or messages that the model's chat template
+            writes. Never trained. Control tokens in it are text; nothing at all is answered with an
+            error for the policy to read.
+        reward: for this turn, in units of return; it stands at the turn's last token and is added
+            to nothing else.
+        done: the conversation is over; the observation is not shown.
+        metrics: numbers that add up over the conversation (`tool_calls`, `tool_errors`, `searches`,
+            …).
+    """
+
+    observation: str | Sequence[Message] = ""
+    reward: float = 0.0
+    done: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def spoken(completion: list[Row], prompt: Any, where: str) -> str | list[Row]:
-    """The assistant's words; all messages if it calls tools, has thoughts of its own, or others speak between them."""
-    calling = any(m.get("tool_calls") for m in completion)
-    if calling and isinstance(prompt, str):
-        raise ValueError(
-            f"{where}: the completion calls tools, which a text cannot go on with: give 'prompt' as messages"
-        )
-    more = any(m["role"] != "assistant" or m.get("reasoning_content") for m in completion)
-    return completion if calling or more else text_of(completion)
+class Conversation(Protocol):
+    """One conversation about one row."""
+
+    @property
+    def prompt(self) -> str | list[Message]:
+        """What the policy sees first."""
+        ...
+
+    def reply(self, text: str) -> Reply:
+        """The answer to the policy's turn, its end token left out. What it raises becomes an error
+        observation, and is counted."""
+        ...
 
 
-def says(completion: str | list[Row]) -> bool:
-    """Whether there is anything to learn from: words or calls."""
-    calls = isinstance(completion, list) and any(m.get("tool_calls") for m in completion)
-    return calls or bool(text_of(completion).strip())
+class Env(Protocol):
+    """Begins conversations.
+
+    Attributes:
+        stop: strings that end a turn ("</search>"); an end-of-sequence token always does. They stay
+            in the text.
+        tools: JSON schemas for the chat template's `tools` argument, or () without one.
+    """
+
+    @property
+    def stop(self) -> tuple[str, ...]: ...
+
+    @property
+    def tools(self) -> Sequence[Mapping[str, Any]]: ...
+
+    def start(self, row: Row) -> Conversation:
+        """A fresh conversation; equal rows may be asked for many times, and at the same time."""
+        ...
+
+
+@runtime_checkable
+class ToolTask(Task, Protocol):
+    """A task whose rows are talked about with an environment; without one (None) a row is answered
+    in one turn."""
+
+    @property
+    def env(self) -> Env | None: ...

@@ -1,5 +1,5 @@
-"""Rows from the user's own data: JSONL, JSON, CSV (each also .gz), Parquet, a directory of these, what `save_to_disk`
-of `datasets` wrote, or a hub data set.
+"""Rows from the user's own data: JSONL, JSON, CSV (each also .gz), Parquet, a directory of these,
+what `save_to_disk` of `datasets` wrote, or a hub data set.
 
 Every known layout is brought to one (`Row`), and every row is checked, before any work is done:
 
@@ -9,8 +9,8 @@ Every known layout is brought to one (`Row`), and every row is checked, before a
     prompt + completion, messages, text           demonstrations (SFT); messages as OpenAI and ShareGPT have them too
     prompt + chosen + rejected, completion + label   preferences; without a prompt, it is what chosen and rejected share
 
-All other columns are kept as they are. Left out: chat templates and tokens (a policy's business), streaming of data
-that do not fit into memory.
+All other columns are kept as they are. Left out: chat templates and tokens (a policy's business),
+streaming of data that do not fit into memory.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from logpi.envs.conversation import ended, in_one_form, messages_of, says, spoken
-from logpi.envs.files import SUFFIXES, is_single, read_raw
-from logpi.envs.pairs import implicit_prompt
-from logpi.envs.rows import PlacedRow, Row, Split, check_split, in_test
+from logpi.envs.files import is_single, read_raw
+from logpi.envs.implicit_prompts import implicit_prompt
+from logpi.envs.messages import ended, in_one_form, messages_of, says, spoken
+from logpi.envs.task import PlacedRow, Row, Split, check_split, in_test
 from logpi.rewards import NAMES as REWARDS
 from logpi.rewards import Rewards, Weighted
 from logpi.rewards.text import final_answer, last_boxed
 
-__all__ = ["SUFFIXES", "FileTask", "load_rows", "read_raw"]
-
 _PROMPTS = ("prompt", "question", "problem")
 _ANSWERS = ("answer", "solution", "ground_truth")
 _GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
-_THOUSANDS = re.compile(r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")  # 1,234, but neither 3,5 nor 1,2,345
+_THOUSANDS = re.compile(
+    r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])"
+)  # 1,234, but neither 3,5 nor 1,2,345
 
 
 def _rename(row: Row, columns: Mapping[str, str], where: str) -> Row:
     for ours, theirs in columns.items():
         if theirs not in row:
-            raise ValueError(f"{where}: no column {theirs!r} (for {ours!r}); found: {', '.join(map(str, row))}")
+            raise ValueError(
+                f"{where}: no column {theirs!r} (for {ours!r}); found: {', '.join(map(str, row))}"
+            )
     return row | {ours: row[theirs] for ours, theirs in columns.items()}
 
 
@@ -57,12 +59,16 @@ def _answer(row: Row) -> tuple[Any, str | None]:
     if isinstance(model, Mapping) and not _missing(model.get("ground_truth")):
         return model["ground_truth"], None
     value = _first(row, _ANSWERS)
-    if isinstance(value, str) and "####" in value:  # GSM8K; or a solution with headings, which ends in a box
+    if (
+        isinstance(value, str) and "####" in value
+    ):  # GSM8K; or a solution with headings, which ends in a box
         stated = final_answer(value, number=False) or ""
         bracketed = any(b in stated for b in "([{")  # (1,234) is a point
         plain = stated if bracketed else _THOUSANDS.sub(lambda m: m[0].replace(",", ""), stated)
         return plain, _GSM8K_NOTE.sub("", value)
-    if isinstance(value, str) and row.get("answer") is None and last_boxed(value):  # MATH: `solution` ends in a box
+    if (
+        isinstance(value, str) and row.get("answer") is None and last_boxed(value)
+    ):  # MATH: `solution` ends in a box
         return last_boxed(value), value
     return value, None
 
@@ -78,15 +84,21 @@ def _as_answer(value: Any, where: str) -> str | list[str] | None:
     if not several:
         return None
     if any(isinstance(v, bool) or not isinstance(v, str | int | float) for v in several):
-        raise ValueError(f"{where}: 'answer' must be a text, a number or a list of them, got {type(value).__name__}")
+        raise ValueError(
+            f"{where}: 'answer' must be a text, a number or a list of them, got"
+            f" {type(value).__name__}"
+        )
     plain = [str(int(v) if isinstance(v, float) and v.is_integer() else v).strip() for v in several]
     return plain if isinstance(value, list) else plain[0]
 
 
 def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
-    """One row in our layout. Raises ValueError with its place, what was found and what was expected."""
+    """One row in our layout. Raises ValueError with its place, what was found and what was
+    expected."""
     if not isinstance(raw, Mapping):
-        raise ValueError(f"{where}: expected an object with named columns, got {type(raw).__name__}")
+        raise ValueError(
+            f"{where}: expected an object with named columns, got {type(raw).__name__}"
+        )
     row = _rename({k: v for k, v in raw.items() if not _missing(v)}, columns, where)
     row = in_one_form(row, where)
     prompt, completion = _first(row, _PROMPTS), row.get("completion")
@@ -114,7 +126,8 @@ def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
 
 
 def _label(row: Row, where: str) -> Row:
-    """A `label` as the truth value it names, as CSV files and tables of numbers have it; nothing for other labels."""
+    """A `label` as the truth value it names, as CSV files and tables of numbers have it; nothing
+    for other labels."""
     names = {"true": True, "1": True, "false": False, "0": False}
     named = str(row.get("label")).lower().removesuffix(".0")
     if "completion" not in row or not (isinstance(row.get("label"), str) or named in names):
@@ -131,17 +144,19 @@ def load_rows(
     need: Sequence[str] = ("prompt",),
     reshape: Callable[[Any, str], Any] = lambda raw, where: raw,
 ) -> list[Row]:
-    """All rows of a file, of one split of a directory, or of a hub data set (`owner/name`, `owner/name:subset`).
+    """All rows of a file, of one split of a directory, or of a hub data set (`owner/name`,
+    `owner/name:subset`).
 
     Args:
         columns: our name → the file's name, for columns called otherwise: `{"prompt": "query"}`.
-        need: columns that every row must have in the end: `("prompt", "answer")` for verifiable items,
-            `("prompt", "completion")` for demonstrations, `("prompt", "chosen", "rejected")` for preferences.
+        need: columns that every row must have in the end: `("prompt", "answer")` for verifiable
+            items, `("prompt", "completion")` for demonstrations, `("prompt", "chosen", "rejected")`
+            for preferences.
         reshape: makes a known layout of a raw row (and its place) first.
 
     Raises:
-        ValueError: a missing file, bad JSON (with its line), a missing column (with the row, what was found and what
-            was expected), an empty completion, a file without rows.
+        ValueError: a missing file, bad JSON (with its line), a missing column (with the row, what
+            was found and what was expected), an empty completion, a file without rows.
     """
     rows = []
     for where, raw in read_raw(path_or_name, split):
@@ -162,9 +177,10 @@ def load_rows(
 class FileTask:
     """The user's own rows as a task.
 
-    A directory with `train.*` and `test.*` files, or `test_path`, gives the splits as they are; a single file is split
-    by a hash of the prompt, so equal prompts fall on one side, whatever the order of rows. The train rows are shuffled
-    by the seed; test rows keep their order. A hub data set needs its own `test` split, or `test_path`.
+    A directory with `train.*` and `test.*` files, or `test_path`, gives the splits as they are; a
+    single file is split by a hash of the prompt, so equal prompts fall on one side, whatever the
+    order of rows. The train rows are shuffled by the seed; test rows keep their order. A hub data
+    set needs its own `test` split, or `test_path`.
 
     Attributes:
         path: what `load_rows` takes.
@@ -187,9 +203,13 @@ class FileTask:
 
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:
-            raise ValueError(f"{self.path}: test_share must lie between 0 and 1, got {self.test_share}")
+            raise ValueError(
+                f"{self.path}: test_share must lie between 0 and 1, got {self.test_share}"
+            )
         if self.rewards not in REWARDS:
-            raise ValueError(f"{self.path}: no reward is called {self.rewards!r}: there are {', '.join(REWARDS)}")
+            raise ValueError(
+                f"{self.path}: no reward is called {self.rewards!r}: there are {', '.join(REWARDS)}"
+            )
 
     @property
     def name(self) -> str:
@@ -204,7 +224,8 @@ class FileTask:
         rows = list(self._test if split == "test" else self._train)
         if not rows:
             raise ValueError(
-                f"{self.path}: its {split} split is empty; give more rows, or a directory with train and test files"
+                f"{self.path}: its {split} split is empty; give more rows, or a directory with"
+                " train and test files"
             )
         if split == "train":
             Random(seed).shuffle(rows)

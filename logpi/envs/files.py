@@ -1,9 +1,9 @@
-"""Files of rows as plain dicts, each row with the place where it stands: JSONL, JSON, CSV (each also .gz), Parquet, a directory
-of these (shards, and files below `data/`, as the hub's data sets have them), what `save_to_disk` of `datasets` wrote, or a
-hub data set.
+"""Files of rows as plain dicts, each row with the place where it stands: JSONL, JSON, CSV (each
+also .gz), Parquet, a directory of these (shards, and files below `data/`, as the hub's data sets
+have them), what `save_to_disk` of `datasets` wrote, or a hub data set.
 
-What cannot be read is one line with the file and, where there is one, the line. Left out: what the columns mean (`data.py`),
-and streaming of data that do not fit into memory.
+What cannot be read is one line with the file and, where there is one, the line. Left out: what the
+columns mean (`data.py`), and streaming of data that do not fit into memory.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.calls.messages import from_arrow
-from logpi.hub import answers, check_name
-
-__all__ = ["SUFFIXES", "is_single", "read_raw"]
+from logpi.policies.hub import answers, check_name
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
@@ -33,13 +31,20 @@ def _open(path: Path) -> io.TextIOBase:
 
 
 def _text(where: str, row: Any, suspect: bool) -> tuple[str, Any]:
-    """The row with its place; refused if an escape in it (`\\ud83d` alone) is half of a character, which no tokenizer takes."""
+    """The row with its place; refused if an escape in it (`\\ud83d` alone) is half of a character,
+    which no tokenizer takes."""
     try:
         if suspect:
             json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        half = str(error.object[error.start : error.start + 1]).encode("ascii", "backslashreplace").decode()
-        raise ValueError(f"{where}: {half} alone is half of a character (a torn emoji, say): repair the text") from None
+        half = (
+            str(error.object[error.start : error.start + 1])
+            .encode("ascii", "backslashreplace")
+            .decode()
+        )
+        raise ValueError(
+            f"{where}: {half} alone is half of a character (a torn emoji, say): repair the text"
+        ) from None
     return where, row
 
 
@@ -51,7 +56,9 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: {_problem(error)}: {line.strip()[:60]!r}") from None
+                raise ValueError(
+                    f"{path}, line {number}: {_problem(error)}: {line.strip()[:60]!r}"
+                ) from None
             yield _text(f"{path}, line {number}", row, "\\ud" in line.lower())
 
 
@@ -60,7 +67,8 @@ def _problem(error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON ({error.msg})"
     return (
-        f"not valid JSON ({'nested too deep' if isinstance(error, RecursionError) else 'a number has too many digits'})"
+        "not valid JSON"
+        f" ({'nested too deep' if isinstance(error, RecursionError) else 'a number has too many digits'})"
     )
 
 
@@ -77,7 +85,9 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
         at = error.pos if isinstance(error, json.JSONDecodeError) else _long_number(text)
-        raise ValueError(f"{path}: {_problem(error)}, line {text.count(chr(10), 0, at) + 1}") from None
+        raise ValueError(
+            f"{path}: {_problem(error)}, line {text.count(chr(10), 0, at) + 1}"
+        ) from None
     yield from (_text(f"{path}, row {i}", row, True) for i, row in enumerate(rows, 1))
 
 
@@ -91,7 +101,9 @@ def _distinct(path: Path, names: Sequence[str]) -> None:
     """Refuse a table of which one column would hide another."""
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
-        raise ValueError(f"{path}: {names.count(twice[0])} columns are called {twice[0]!r}: rename or drop one")
+        raise ValueError(
+            f"{path}: {names.count(twice[0])} columns are called {twice[0]!r}: rename or drop one"
+        )
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Any]]:
@@ -103,7 +115,9 @@ def _csv(path: Path) -> Iterator[tuple[str, Any]]:
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if None in row:
-                raise ValueError(f"{where}: more fields than the header has; quote those that hold a comma")
+                raise ValueError(
+                    f"{where}: more fields than the header has; quote those that hold a comma"
+                )
             yield where, {k: None if v in ("", "nan", "NaN") else v for k, v in row.items()}
 
 
@@ -126,7 +140,9 @@ def _saved(path: Path, split: str) -> Iterator[tuple[str, Any]]:
 
     try:
         found = datasets.load_from_disk(str(path))
-    except Exception as error:  # Arrow's, JSON's, the library's own: whatever a torn file brings forth
+    except (
+        Exception
+    ) as error:  # Arrow's, JSON's, the library's own: whatever a torn file brings forth
         raise ValueError(f"{path}: cannot be read as what save_to_disk writes: {error}") from None
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
@@ -166,7 +182,8 @@ def _read(path_or_name: str, split: str) -> Iterator[tuple[str, Any]]:
         for file in _shards(path, split) if path.is_dir() else [path]:
             if _kind(file) not in _READERS:
                 raise ValueError(
-                    f"{file}: cannot tell its format; name it with one of {', '.join(SUFFIXES)} (also .gz)"
+                    f"{file}: cannot tell its format; name it with one of {', '.join(SUFFIXES)}"
+                    " (also .gz)"
                 )
             yield from _READERS[_kind(file)](file)
     elif _kind(path) in _READERS or "/" not in path_or_name:
@@ -180,7 +197,9 @@ def _readable(name: str, rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str,
     try:
         yield from rows
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first") from None
+        raise ValueError(
+            f"{name}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first"
+        ) from None
     except (OSError, EOFError, csv.Error) as error:
         raise ValueError(f"{name}: cannot be read: {error}") from None
 
@@ -189,36 +208,46 @@ def _is_saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
-# "train-00001-of-00003-9f86d081884c7d65" is shard 1 of 3 of "train-"; "train_2" is shard 2, of who knows how many
+# "train-00001-of-00003-9f86d081884c7d65" is shard 1 of 3 of "train-"; "train_2" is shard 2, of who
+# knows how many
 _SHARD = re.compile(r"(|.+?[-_.])(\d+)(?:-of-(\d+))?(?:-[0-9a-f]{8,})?")
 
 
 def _shards(path: Path, split: str) -> list[Path]:
     """The file of `split` in a directory, or the shards that it is written in, in their order.
 
-    They are looked for as the hub's data sets have them: `train.jsonl` or `train-00000-of-00002.parquet` in the directory
-    itself or below `data/`, else any files below `train/` or `data/train/`.
+    They are looked for as the hub's data sets have them: `train.jsonl` or
+    `train-00000-of-00002.parquet` in the directory itself or below `data/`, else any files below
+    `train/` or `data/train/`.
 
     Raises:
         ValueError: none; several that are no shards of one file; shards that are not all there.
     """
     places = (path, path / "data", path / split, path / "data" / split)
-    files = [sorted(f for f in place.glob("*") if f.is_file() and _kind(f) in _READERS) for place in places]
-    named = [[f for f in some if re.match(rf"{split}(?![A-Za-z0-9])", f.name)] for some in files[:2]]
+    files = [
+        sorted(f for f in place.glob("*") if f.is_file() and _kind(f) in _READERS)
+        for place in places
+    ]
+    named = [
+        [f for f in some if re.match(rf"{split}(?![A-Za-z0-9])", f.name)] for some in files[:2]
+    ]
     found = next((some for some in (*named, *files[2:]) if some), [])
     shards = found if len(found) == 1 else _in_order(found)
     if not shards:
         names = (
-            ", ".join(f.name for f in found) or f"none among {', '.join(f.name for f in sorted(path.iterdir())[:20])}"
+            ", ".join(f.name for f in found)
+            or f"none among {', '.join(f.name for f in sorted(path.iterdir())[:20])}"
         )
         raise ValueError(
-            f"{path}: expected one file named {split}.jsonl (.json, .csv, .parquet), or all shards of one, found {names}"
+            f"{path}: expected one file named {split}.jsonl (.json, .csv, .parquet), or all shards"
+            f" of one, found {names}"
         )
     return shards
 
 
 def _in_order(files: Sequence[Path]) -> list[Path]:
-    """The shards of one file by their numbers; nothing if they are not that, each once and none missing.
+    """The shards of one file by their numbers; nothing if they are not that, each once and none
+    missing.
 
     >>> _in_order([Path("train_10.jsonl"), Path("train_2.jsonl")])
     [PosixPath('train_2.jsonl'), PosixPath('train_10.jsonl')]
@@ -226,7 +255,9 @@ def _in_order(files: Sequence[Path]) -> list[Path]:
     []
     """
     parts = [_SHARD.fullmatch(f.name.removesuffix(".gz").rpartition(".")[0]) for f in files]
-    numbered = {int(m[2]): (f, m[1], m[3], _kind(f)) for f, m in zip(files, parts, strict=True) if m}
+    numbered = {
+        int(m[2]): (f, m[1], m[3], _kind(f)) for f, m in zip(files, parts, strict=True) if m
+    }
     kinds = {about[1:] for about in numbered.values()}
     if len(numbered) < len(files) or len(kinds) != 1:
         return []
@@ -236,7 +267,8 @@ def _in_order(files: Sequence[Path]) -> list[Path]:
 
 
 def read_raw(path_or_name: str, split: str = "train") -> Iterator[tuple[str, Any]]:
-    """Each row as it stands, with its place ("rows.jsonl, line 3"): of a file, of a directory's split, of a hub data set.
+    """Each row as it stands, with its place ("rows.jsonl, line 3"): of a file, of a directory's
+    split, of a hub data set.
 
     Raises:
         ValueError: a missing file, one that cannot be read, or one without rows.

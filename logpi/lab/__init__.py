@@ -17,10 +17,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _WHERE = {
-    "Check": "verdict", "MDP": "mdp", "Moments": "expectation", "Setting": "expectation", "World": "worlds",
-    "check": "verdict", "double": "worlds", "gradients": "expectation", "grid_world": "worlds",
-    "moments": "expectation", "responses": "worlds", "standard": "worlds", "token_world": "worlds",
-}  # fmt: skip
+    "Check": "verdict",
+    "MDP": "mdp",
+    "Moments": "expectation",
+    "Setting": "expectation",
+    "World": "worlds",
+    "check": "verdict",
+    "double": "worlds",
+    "gradients": "expectation",
+    "grid_world": "worlds",
+    "moments": "expectation",
+    "responses": "worlds",
+    "standard": "worlds",
+    "token_world": "worlds",
+}
 __all__ = sorted(_WHERE)
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
-"""`logpi lab bellman`: value iteration on the grid world, sweep by sweep; V against Q; the greedy policy; what slips
-change.
+"""`logpi lab bellman`: value iteration on the grid world, sweep by sweep; V against Q; the greedy
+policy; what slips change.
 
 V(s) ← max_a Σ_s' P(s'|s,a) [ R(s,a,s') + γ V(s') ]
 """
@@ -12,28 +12,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logpi.envs.grid_model import ACTIONS, ARROWS, Cell, GridModel
+from logpi.envs.control.grid_model import ACTIONS, ARROWS, Cell, GridModel
 from logpi.lab.report import Report, Table
-
-__all__ = ["Sweep", "bellman", "greedy", "value_iteration"]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One sweep of value iteration: V [S] after it, Q [S, 4] it took the maximum of, and the largest change of V."""
+    """One sweep of value iteration: V [S] after it, Q [S, 4] it took the maximum of, and the
+    largest change of V."""
 
     value: Tensor
     q: Tensor
     change: float
 
 
-def value_iteration(grid: GridModel, gamma: float = 1.0, tolerance: float = 1e-10, most: int = 10_000) -> list[Sweep]:
+def value_iteration(
+    grid: GridModel, gamma: float = 1.0, tolerance: float = 1e-10, most: int = 10_000
+) -> list[Sweep]:
     """Sweeps from V = 0 until nothing moves by more than `tolerance`, in units of return.
 
     Raises:
         ValueError: it does not settle (a cost of 0 or more and γ = 1 let an agent wander for ever).
     """
-    p, r, value, sweeps = grid.transition, grid.reward, torch.zeros(grid.states, dtype=torch.float64), []
+    p, r, value, sweeps = (
+        grid.transition,
+        grid.reward,
+        torch.zeros(grid.states, dtype=torch.float64),
+        [],
+    )
     for _ in range(most):
         q = (p * (r + gamma * value)).sum(-1)
         after = q.amax(-1)
@@ -42,12 +48,14 @@ def value_iteration(grid: GridModel, gamma: float = 1.0, tolerance: float = 1e-1
         if sweeps[-1].change <= tolerance:
             return sweeps
     raise ValueError(
-        f"value iteration has not settled after {most} sweeps: with gamma = 1 every move must cost something"
+        f"value iteration has not settled after {most} sweeps: with gamma = 1 every move must cost"
+        " something"
     )
 
 
 def greedy(grid: GridModel, q: Tensor) -> list[str]:
-    """For each state the arrows of all best actions (ties within 1e-9), or its reward where it is terminal; [S]."""
+    """For each state the arrows of all best actions (ties within 1e-9), or its reward where it is
+    terminal; [S]."""
     out = []
     for s in range(grid.states):
         if grid.cell(s) in grid.terminals:
@@ -61,7 +69,8 @@ def bellman(slip: float = 0.2, gamma: float = 1.0) -> Report:
     """The report of `logpi lab bellman`.
 
     Args:
-        slip: of the second grid, the probability that a move goes a quarter turn to the left. gamma: discount.
+        slip: of the second grid, the probability that a move goes a quarter turn to the left.
+            gamma: discount.
     """
     grids = [GridModel(), GridModel(slip=slip)]
     runs = [value_iteration(g, gamma) for g in grids]
@@ -69,16 +78,20 @@ def bellman(slip: float = 0.2, gamma: float = 1.0) -> Report:
     start = grids[0].state(grids[0].start)
     return Report(
         "bellman",
-        "Value iteration on the grid world: start S at (0, 0), a move costs 1, terminal cells +5, +4 and −1; γ = "
-        f"{gamma:g}. Values spread from the terminal cells, one cell a sweep.",
-        (_sweeps(grids[0], runs[0], 1, "without slips"), _sweeps(grids[1], runs[1], 2, f"with slips of {slip:g}"),
-         _policy(grids, runs), _v_and_q(grids[0], runs)),
-        f"values reach every cell after {len(runs[0]) - 1} sweeps without slips, where the start is worth "
-        f"{float(firm[start]):.2f}; slips lower it to {float(slippery[start]):.2f} and need {len(runs[1]) - 1} sweeps, "
-        "because each cell then depends on its own value.",
+        "Value iteration on the grid world: start S at (0, 0), a move costs 1, terminal cells +5,"
+        f" +4 and −1; γ = {gamma:g}. Values spread from the terminal cells, one cell a sweep.",
+        (
+            _sweeps(grids[0], runs[0], 1, "without slips"),
+            _sweeps(grids[1], runs[1], 2, f"with slips of {slip:g}"),
+            _policy(grids, runs),
+            _v_and_q(grids[0], runs),
+        ),
+        f"values reach every cell after {len(runs[0]) - 1} sweeps without slips, where the start is"
+        f" worth {float(firm[start]):.2f}; slips lower it to {float(slippery[start]):.2f} and need"
+        f" {len(runs[1]) - 1} sweeps, because each cell then depends on its own value.",
         lambda figure: _draw(figure, grids, runs),
         (9.0, 5.0),
-    )  # fmt: skip
+    )
 
 
 def _rows(grid: GridModel) -> range:
@@ -93,7 +106,9 @@ def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> Table:
         cells: list[Any] = [f"y={y}"]
         for k in shown:
             digits = 2 if k == len(run) else 1
-            cells.append(" ".join(_cell(grid, run[k - 1].value, (x, y), digits) for x in range(grid.width)))
+            cells.append(
+                " ".join(_cell(grid, run[k - 1].value, (x, y), digits) for x in range(grid.width))
+            )
         rows.append(tuple(cells))
     return Table(
         f"{number}. V after each sweep, {how} (■: terminal)",
@@ -113,7 +128,10 @@ def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> Table:
     rows = tuple(
         (
             f"y={y}",
-            *(" ".join(f"{a[g.state((x, y))]:^4}" for x in range(g.width)) for g, a in zip(grids, arrows, strict=True)),
+            *(
+                " ".join(f"{a[g.state((x, y))]:^4}" for x in range(g.width))
+                for g, a in zip(grids, arrows, strict=True)
+            ),
         )
         for y in _rows(grids[0])
     )
@@ -126,7 +144,9 @@ def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> Table:
         s = grid.state(cell)
         for how, run in zip(("firm", "slippery"), runs, strict=True):
             last = run[-1]
-            rows.append((f"({cell[0]}, {cell[1]}), {how}", *last.q[s].tolist(), float(last.value[s])))
+            rows.append(
+                (f"({cell[0]}, {cell[1]}), {how}", *last.q[s].tolist(), float(last.value[s]))
+            )
     return Table(
         "4. Q(s, a) of a few cells: V is its maximum; Q says which move, without a model",
         ("cell", *(f"{n} {a}" for n, a in zip(ACTIONS, ARROWS, strict=True)), "V"),
@@ -138,7 +158,9 @@ def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> Table:
 def _draw(figure: Any, grids: list[GridModel], runs: list[list[Sweep]]) -> None:
     axes = figure.subplots(1, 2)
     low = min(float(r[-1].value.min()) for r in runs)
-    for side, grid, run, title in zip(axes, grids, runs, ("without slips", f"slips of {grids[1].slip:g}"), strict=True):
+    for side, grid, run, title in zip(
+        axes, grids, runs, ("without slips", f"slips of {grids[1].slip:g}"), strict=True
+    ):
         value = run[-1].value.clone()
         for cell, entering in grid.terminals.items():
             value[grid.state(cell)] = entering
@@ -147,10 +169,14 @@ def _draw(figure: Any, grids: list[GridModel], runs: list[list[Sweep]]) -> None:
         for s, text in enumerate(greedy(grid, run[-1].q)):
             x, y = grid.cell(s)
             if grid.cell(s) in grid.terminals:
-                side.text(x, y, text.strip("[]"), ha="center", va="center", fontsize=15, fontweight="bold")
+                side.text(
+                    x, y, text.strip("[]"), ha="center", va="center", fontsize=15, fontweight="bold"
+                )
                 continue
             side.text(x, y + 0.13, text, ha="center", va="center", fontsize=15)
-            side.text(x, y - 0.27, f"{float(run[-1].value[s]):.2f}", ha="center", va="center", fontsize=9)
+            side.text(
+                x, y - 0.27, f"{float(run[-1].value[s]):.2f}", ha="center", va="center", fontsize=9
+            )
         side.set_title(f"V and greedy moves, {title}", fontsize=10, loc="left")
         side.set_xticks(range(grid.width))
         side.set_yticks(range(grid.height))

@@ -1,6 +1,7 @@
 """`logpi lab bias`: which way each method's expected step points, against −∇J.
 
-Three tables: the advantage alone against its closed form, the same method as shipped, and what happens as batches grow.
+Three tables: the advantage alone against its closed form, the same method as shipped, and what
+happens as batches grow.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from logpi.lab.claims import CLAIMS, Claim, regularised
 from logpi.lab.expectation import Moments, Setting, moments
 from logpi.lab.report import COLOURS, Report, Table, panel
 from logpi.lab.worlds import World, standard, token_world
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.ratios import SequenceRatio
+from logpi.ops.selection import MixedOutcomes
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, TokenMean
-from logpi.selection import MixedOutcomes
 
-__all__ = ["TINY", "angle", "bias", "far_reference"]
-
-TINY = {"e": {".": 0.0, "ab": 1.0}, "hd": {".": 1.0, "abc": 0.0}}  # two responses each: M can be large
+TINY = {
+    "e": {".": 0.0, "ab": 1.0},
+    "hd": {".": 1.0, "abc": 0.0},
+}  # two responses each: M can be large
 GROWTH = (2, 4, 8, 16, 32, 64, 128)
 GROWTH_TOKENS = (2, 4, 8, 16)  # whitening couples all prompts, so these are dearer
 
@@ -32,7 +34,11 @@ GROWTH_TOKENS = (2, 4, 8, 16)  # whitening couples all prompts, so these are dea
 def angle(a: Tensor, b: Tensor) -> float:
     """Degrees between two directions; NaN if one of them is 0."""
     size = float(a.norm() * b.norm())
-    return math.degrees(math.acos(max(-1.0, min(1.0, float(a @ b) / size)))) if size > 1e-12 else math.nan
+    return (
+        math.degrees(math.acos(max(-1.0, min(1.0, float(a @ b) / size))))
+        if size > 1e-12
+        else math.nan
+    )
 
 
 def _gap(found: Tensor, expected: Tensor) -> float:
@@ -61,12 +67,13 @@ def bias(responses: int = 4) -> Report:
     p = world.solve_rate().tolist()
     return Report(
         "bias",
-        "E[∇L̂] of every method of the table, over every batch there can be (no sampling), against −∇J. World: two "
-        f"prompts (solved with probability {p[0]:.2f} and {p[1]:.2f}), 15 responses, a softmax table.",
+        "E[∇L̂] of every method of the table, over every batch there can be (no sampling), against"
+        f" −∇J. World: two prompts (solved with probability {p[0]:.2f} and {p[1]:.2f}), 15"
+        " responses, a softmax table.",
         (_alone(world, responses), _shipped(world, responses), by_m, growth),
-        "baselines leave the policy gradient as it is, Dr. GRPO scales it by (M−1)/M, and what turns it are the "
-        "group's standard deviation (from M = 4 on, with binary rewards), lengths in the weight, and statistics that "
-        "see the row.",
+        "baselines leave the policy gradient as it is, Dr. GRPO scales it by (M−1)/M, and what"
+        " turns it are the group's standard deviation (from M = 4 on, with binary rewards), lengths"
+        " in the weight, and statistics that see the row.",
         lambda figure: _draw(figure, by_m, growth),
         (9.0, 3.6),
     )
@@ -82,18 +89,26 @@ def _alone(world: World, m: int) -> Table:
         limit = angle(form, -world.gradient)
         off = _digits(_gap(found.mean, form)) if claim.exact else None
         rows.append(
-            (claim.name, claim.law, off, limit, angle(found.mean, found.target),
-             found.scale, found.verdict)
-        )  # fmt: skip
+            (
+                claim.name,
+                claim.law,
+                off,
+                limit,
+                angle(found.mean, found.target),
+                found.scale,
+                found.verdict,
+            )
+        )
     return Table(
-        f"1. The advantage alone: no KL, no whitening, responses summed (N = 1, M = {m}; reinforce_plus_plus N = 3, M "
-        "= 1)",
+        f"1. The advantage alone: no KL, no whitening, responses summed (N = 1, M = {m};"
+        " reinforce_plus_plus N = 3, M = 1)",
         ("method", "theory: E[∇L̂]", "off by", "angle", "here", "scale", "verdict"),
         tuple(rows),
         ("", "", "", ".1f", ".1f", ".4f", ""),
-        "σ = √(p(1−p)) of a prompt solved with probability p. angle: of the theory's direction with −∇J, in degrees; "
-        "here: of E[∇L̂] itself. off by: |E[∇L̂] − theory| / |theory|, where the theory holds for every M. Critics "
-        "hold V^π unless wrong; ppo without γ has γ = 1. scale: in lengths of ∇J.",
+        "σ = √(p(1−p)) of a prompt solved with probability p. angle: of the theory's direction with"
+        " −∇J, in degrees; here: of E[∇L̂] itself. off by: |E[∇L̂] − theory| / |theory|, where the"
+        " theory holds for every M. Critics hold V^π unless wrong; ppo without γ has γ = 1. scale:"
+        " in lengths of ∇J.",
     )
 
 
@@ -108,28 +123,39 @@ def _shipped(world: World, m: int) -> Table:
         beta = objective.kl.coef if objective.kl is not None else 0.0
         setting = Setting(responses=m, keep=chosen.keep, reference=reference)
         found = moments(world, objective, setting, -regularised(world, beta, reference))
-        rows.append((name, _parts(chosen), angle(found.mean, found.target), found.scale, found.verdict))
+        rows.append(
+            (name, _parts(chosen), angle(found.mean, found.target), found.scale, found.verdict)
+        )
     return Table(
-        f"2. As shipped: every part of the table's row (N = 1, M = {m}, a reference half a nat away)",
+        f"2. As shipped: every part of the table's row (N = 1, M = {m}, a reference half a nat"
+        " away)",
         ("method", "beside the theorem", "angle", "scale", "verdict"),
         tuple(rows),
         ("", "", ".2f", ".4f", ""),
-        "Against −∇(J − β KL(π‖π_ref)) with the method's own β. The methods of the GRPO family also divide by the "
-        "group's std. 1/tokens: of the batch, here one group.",
+        "Against −∇(J − β KL(π‖π_ref)) with the method's own β. The methods of the GRPO family also"
+        " divide by the group's std. 1/tokens: of the batch, here one group.",
     )
 
 
 _SHORT = {
-    TokenMean: "1/tokens", SequenceMean: "1/length", GroupTokenMean: "1/group tokens", FixedLength: "1/constant",
-    SequenceRatio: "seq. ratio", MixedOutcomes: "mixed groups",
-}  # fmt: skip
+    TokenMean: "1/tokens",
+    SequenceMean: "1/length",
+    GroupTokenMean: "1/group tokens",
+    FixedLength: "1/constant",
+    SequenceRatio: "seq. ratio",
+    MixedOutcomes: "mixed groups",
+}
 
 
 def _parts(chosen: Algorithm) -> str:
     """What a method has beside the theorem's own parts, in a few words."""
     o = chosen.objective
     assert isinstance(o, PolicyGradient)
-    kinds = [type(o.weight), type(chosen.keep), *([type(o.ratio)] if o.surrogate.uses_ratio else [])]
+    kinds = [
+        type(o.weight),
+        type(chosen.keep),
+        *([type(o.ratio)] if o.surrogate.uses_ratio else []),
+    ]
     parts = [_SHORT[k] for k in kinds if k in _SHORT]
     parts += ["whitened"] if o.whiten else []
     parts += [f"{o.kl.estimator} {o.kl.place}"] if o.kl is not None else []
@@ -150,14 +176,29 @@ def _first_difference() -> Table:
     rows: list[tuple[Any, ...]] = []
     for m in range(2, 7):
         pair = [moments(w, objective, Setting(responses=m)) for w in (binary, real)]
-        rows.append((m, angle(pair[0].mean, pair[0].target), pair[0].scale, pair[0].verdict, *_real(pair[1])))
+        rows.append(
+            (
+                m,
+                angle(pair[0].mean, pair[0].target),
+                pair[0].scale,
+                pair[0].verdict,
+                *_real(pair[1]),
+            )
+        )
     return Table(
         "3. Where GRPO's standard deviation begins to turn the step (grpo_r1, the advantage alone)",
-        ("M", "angle, binary", "scale", "verdict, binary rewards", "angle, real", "verdict, real rewards"),
+        (
+            "M",
+            "angle, binary",
+            "scale",
+            "verdict, binary rewards",
+            "angle, real",
+            "verdict, real rewards",
+        ),
         tuple(rows),
         ("d", ".2f", ".4f", "", ".2f", ""),
-        "With binary rewards and M = 2 or 3 every mixed group has the same standard deviation, so GRPO is Dr. GRPO "
-        "times a number.",
+        "With binary rewards and M = 2 or 3 every mixed group has the same standard deviation, so"
+        " GRPO is Dr. GRPO times a number.",
     )
 
 
@@ -175,23 +216,30 @@ def _growth(world: World) -> Table:
         turned = angle(found["grpo_r1"], -world.gradient)
         tokens = None
         if m in GROWTH_TOKENS:
-            whole = moments(world, _claim("reinforce_plus_plus").objective, Setting(prompts=m, responses=1)).mean
+            whole = moments(
+                world, _claim("reinforce_plus_plus").objective, Setting(prompts=m, responses=1)
+            ).mean
             tokens = _gap(whole, limits["reinforce_plus_plus"])
         rows.append((m, *(_gap(found[n], limits[n]) for n in names), turned, tokens))
     return Table(
-        "4. Limits: distance |E[∇L̂] − limit| / |limit| as M grows (reinforce_plus_plus: N prompts, M = 1), a tiny "
-        "world",
+        "4. Limits: distance |E[∇L̂] − limit| / |limit| as M grows (reinforce_plus_plus: N prompts,"
+        " M = 1), a tiny world",
         ("M (or N)", "grpo_r1", "grpo", "dapo", "angle of grpo_r1", "reinforce_plus_plus"),
         tuple(rows),
         ("d", ".4f", ".4f", ".4f", ".2f", ".4f"),
-        f"The limit of grpo_r1 itself is {angle(limits['grpo_r1'], -world.gradient):.2f} degrees off −∇J, and that of "
-        "reinforce_plus_plus 0: its spread is the same for all prompts.",
+        f"The limit of grpo_r1 itself is {angle(limits['grpo_r1'], -world.gradient):.2f} degrees"
+        " off −∇J, and that of reinforce_plus_plus 0: its spread is the same for all prompts.",
     )
 
 
 def _draw(figure: Any, by_m: Table, growth: Table) -> None:
     left, right = figure.subplots(1, 2)
-    panel(left, "GRPO's std turns the step from M = 4 on", "M, samples for each prompt", "angle with −∇J, degrees")
+    panel(
+        left,
+        "GRPO's std turns the step from M = 4 on",
+        "M, samples for each prompt",
+        "angle with −∇J, degrees",
+    )
     m = [r[0] for r in by_m.rows]
     left.plot(m, [r[1] for r in by_m.rows], marker="o", color=COLOURS[0], label="binary rewards")
     left.plot(m, [r[4] for r in by_m.rows], marker="s", color=COLOURS[1], label="real rewards")
@@ -199,8 +247,12 @@ def _draw(figure: Any, by_m: Table, growth: Table) -> None:
     left.legend(fontsize=8, frameon=False)
     panel(right, "Limits of theory are reached", "M (or N)", "distance from the limit")
     for i, name in enumerate(growth.columns[1:4]):
-        right.plot(*_series(growth, 1 + i), marker="o", markersize=3.5, color=COLOURS[i], label=name)
-    right.plot(*_series(growth, 5), marker="^", markersize=4, color=COLOURS[3], label="reinforce_plus_plus")
+        right.plot(
+            *_series(growth, 1 + i), marker="o", markersize=3.5, color=COLOURS[i], label=name
+        )
+    right.plot(
+        *_series(growth, 5), marker="^", markersize=4, color=COLOURS[3], label="reinforce_plus_plus"
+    )
     right.set_xscale("log", base=2)
     right.set_yscale("log")
     right.legend(fontsize=8, frameon=False)

@@ -1,7 +1,8 @@
-"""What theory says each estimator's expected gradient is: closed forms, from the papers' algebra and not from the code.
+"""What theory says each estimator's expected gradient is: closed forms, from the papers' algebra
+and not from the code.
 
-Each is a function of a `World` that returns E[∇L̂] [S·A] (or its limit), made of single trajectories, values and ∇J
-only. Left out: the estimators themselves, which are the library's own.
+Each is a function of a `World` that returns E[∇L̂] [S·A] (or its limit), made of single
+trajectories, values and ∇J only. Left out: the estimators themselves, which are the library's own.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ from torch import Tensor
 from logpi.algorithms import algorithm
 from logpi.lab.expectation import Setting
 from logpi.lab.worlds import World
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE
 from logpi.ops.weights import GroupTokenMean, SequenceMean, SequenceSum
-
-__all__ = ["CLAIMS", "Claim", "discounted", "pull", "regularised", "text_gae", "wrong_critic"]
 
 
 def pull(world: World, coefficient: Tensor) -> Tensor:
@@ -65,7 +64,9 @@ def _grpo(world: World, m: int) -> Tensor:
 
 
 def _dapo(world: World, m: int) -> Tensor:
-    total = torch.zeros_like(world.start).index_add(0, world.paths.group, world.conditional * world.lengths)
+    total = torch.zeros_like(world.start).index_add(
+        0, world.paths.group, world.conditional * world.lengths
+    )
     return -pull(world, _centred(world) / _spread(world) / total[world.paths.group][:, None])
 
 
@@ -77,7 +78,8 @@ def _reinforce_plus_plus(world: World, m: int) -> Tensor:
 
 
 def discounted(world: World, gamma: float, lam: float) -> Tensor:
-    """GAE with V^π of the undiscounted process and γ < 1 in the estimator; exact for responses of any length.
+    """GAE with V^π of the undiscounted process and γ < 1 in the estimator; exact for responses of
+    any length.
 
         E[Âₜ|s,a] = Q − V − (1−γ) Σ_{k≥t} (γλ)^{k−t} E[V(s_{k+1}) | sₜ, aₜ]
 
@@ -94,7 +96,8 @@ def discounted(world: World, gamma: float, lam: float) -> Tensor:
 
 
 def text_gae(world: World, gamma: float, lam: float) -> Tensor:
-    """The text's token advantage (1 − (1−γ)/(1−γλ) (1 − (γλ)^{T−1−t})) Q − V; right if all responses have length T."""
+    """The text's token advantage (1 − (1−γ)/(1−γλ) (1 − (γλ)^{T−1−t})) Q − V; right if all
+    responses have length T."""
     mask, state = world.paths.mask, world.index(world.paths)
     v, q = (x[0] for x in world.mdp.values(world.pi))
     here, action = state[:, :-1], torch.where(mask, world.paths.action, 0)
@@ -126,36 +129,55 @@ class Claim:
 def wrong_critic(world: World) -> Tensor:
     """V^π plus an error of about a third of the reward, different in every state."""
     value = world.value
-    return value + 0.35 * torch.cos(3.0 * torch.arange(value.numel(), dtype=value.dtype)).view_as(value)
+    return value + 0.35 * torch.cos(3.0 * torch.arange(value.numel(), dtype=value.dtype)).view_as(
+        value
+    )
 
 
 def _alone(name: str, **parts: object) -> PolicyGradient:
-    """The method's advantage alone: no KL, no whitening, the theorem's own aggregation; and what `parts` puts back."""
+    """The method's advantage alone: no KL, no whitening, the theorem's own aggregation; and what
+    `parts` puts back."""
     objective = algorithm(name).objective
     assert isinstance(objective, PolicyGradient)
     return replace(objective, **{"kl": None, "whiten": False, "weight": SequenceSum(), **parts})  # type: ignore[arg-type]
 
 
 def _claims() -> tuple[Claim, ...]:
-    exact = "policy_gradient reinforce reinforce_baseline actor_critic_q rloo remax orz ppo a2c".split()
+    exact = (
+        "policy_gradient reinforce reinforce_baseline actor_critic_q rloo remax orz ppo a2c".split()
+    )
     rows = [Claim(name, _alone(name), "−∇J", _policy_gradient) for name in exact]
     rows += [
         Claim(f"{short}, wrong V", _alone(name), "−∇J", _policy_gradient, critic=wrong_critic)
         for short, name in (("orz", "orz"), ("baseline", "reinforce_baseline"))
     ]
     rows.append(
-        Claim("ppo γ=.9 λ=.95", _alone("ppo", advantage=GAE(0.9, 0.95)), "−∇J + (1−γ)·…",
-              lambda w, m: discounted(w, 0.9, 0.95))
-    )  # fmt: skip
+        Claim(
+            "ppo γ=.9 λ=.95",
+            _alone("ppo", advantage=GAE(0.9, 0.95)),
+            "−∇J + (1−γ)·…",
+            lambda w, m: discounted(w, 0.9, 0.95),
+        )
+    )
     rows.append(Claim("dr_grpo", _alone("dr_grpo"), "−(M−1)/M ∇J", _dr_grpo))
     law = "→ −E[∇p/σ]"
     rows.append(Claim("grpo_r1", _alone("grpo_r1"), law, _grpo_r1, exact=False))
-    rows.append(Claim("grpo", _alone("grpo", weight=SequenceMean()), law + ", 1/T", _grpo, exact=False))
-    rows.append(Claim("dapo", _alone("dapo", weight=GroupTokenMean()), law + ", 1/T̂(x)", _dapo, exact=False))
     rows.append(
-        Claim("reinforce_plus_plus", _alone("reinforce_plus_plus", whiten=True), "→ −∇J / σ", _reinforce_plus_plus,
-              exact=False, setting=Setting(prompts=3, responses=1))
-    )  # fmt: skip
+        Claim("grpo", _alone("grpo", weight=SequenceMean()), law + ", 1/T", _grpo, exact=False)
+    )
+    rows.append(
+        Claim("dapo", _alone("dapo", weight=GroupTokenMean()), law + ", 1/T̂(x)", _dapo, exact=False)
+    )
+    rows.append(
+        Claim(
+            "reinforce_plus_plus",
+            _alone("reinforce_plus_plus", whiten=True),
+            "→ −∇J / σ",
+            _reinforce_plus_plus,
+            exact=False,
+            setting=Setting(prompts=3, responses=1),
+        )
+    )
     return tuple(rows)
 
 

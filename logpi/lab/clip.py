@@ -1,7 +1,8 @@
-"""`logpi lab clip`: which gradients survive clipping, for every sign of the advantage and side of the ratio.
+"""`logpi lab clip`: which gradients survive clipping, for every sign of the advantage and side of
+the ratio.
 
-The number shown is ∂(surrogate)/∂(log π), by autograd through the library's own surrogates: what the action's
-log-probability is pushed by, for Â = ±1. Unclipped it is ρ Â.
+The number shown is ∂(surrogate)/∂(log π), by autograd through the library's own surrogates: what
+the action's log-probability is pushed by, for Â = ±1. Unclipped it is ρ Â.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from torch import Tensor
 
 from logpi.lab.report import COLOURS, Report, Table, panel
 from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Surrogate, Unclipped
-
-__all__ = ["clip", "push"]
 
 RATIOS = (0.25, 0.5, 0.9, 1.1, 1.25, 1.5, 4.0)
 KINDS: tuple[tuple[str, Surrogate], ...] = (
@@ -39,45 +38,67 @@ def clip() -> Report:
     """The report of `logpi lab clip`."""
     return Report(
         "clip",
-        "How much each surrogate pushes log π of an action, against the ratio ρ = π/π_old since the data were sampled. "
-        "0: the action has no gradient any more.",
-        (_table("1. A good action (Â = +1): pushed up until ρ is above the bound", 1.0),
-         _table("2. A bad action (Â = −1): pushed down until ρ is below the bound", -1.0), _quadrants()),
-        "clipping stops only what has already moved the right way (Â > 0 and ρ high, Â < 0 and ρ low); clip-higher "
-        "leaves good actions more room, dual clip also stops bad actions that became much likelier, and CISPO bounds "
-        "the push but stops none.",
+        "How much each surrogate pushes log π of an action, against the ratio ρ = π/π_old since the"
+        " data were sampled. 0: the action has no gradient any more.",
+        (
+            _table("1. A good action (Â = +1): pushed up until ρ is above the bound", 1.0),
+            _table("2. A bad action (Â = −1): pushed down until ρ is below the bound", -1.0),
+            _quadrants(),
+        ),
+        "clipping stops only what has already moved the right way (Â > 0 and ρ high, Â < 0 and ρ"
+        " low); clip-higher leaves good actions more room, dual clip also stops bad actions that"
+        " became much likelier, and CISPO bounds the push but stops none.",
         _draw,
         (9.0, 3.6),
-    )  # fmt: skip
+    )
 
 
 def _table(title: str, advantage: float) -> Table:
     ratio = torch.tensor(RATIOS, dtype=torch.float64)
-    rows = [(name, *push(s, ratio, torch.full_like(ratio, advantage)).tolist()) for name, s in KINDS]
-    return Table(title, ("surrogate", *(f"ρ = {r:g}" for r in RATIOS)), tuple(rows), ("", *[".2f"] * len(RATIOS)))
+    rows = [
+        (name, *push(s, ratio, torch.full_like(ratio, advantage)).tolist()) for name, s in KINDS
+    ]
+    return Table(
+        title,
+        ("surrogate", *(f"ρ = {r:g}" for r in RATIOS)),
+        tuple(rows),
+        ("", *[".2f"] * len(RATIOS)),
+    )
 
 
 def _quadrants() -> Table:
     """For each surrogate and quadrant: does the gradient survive far from ρ = 1?"""
-    corners = {"Â>0, ρ↑": (8.0, 1.0), "Â>0, ρ↓": (0.125, 1.0), "Â<0, ρ↑": (8.0, -1.0), "Â<0, ρ↓": (0.125, -1.0)}
+    corners = {
+        "Â>0, ρ↑": (8.0, 1.0),
+        "Â>0, ρ↓": (0.125, 1.0),
+        "Â<0, ρ↑": (8.0, -1.0),
+        "Â<0, ρ↓": (0.125, -1.0),
+    }
     rows = []
     for name, surrogate in KINDS[1:]:
         found = []
         for ratio, advantage in corners.values():
             x = float(push(surrogate, torch.tensor([ratio]), torch.tensor([advantage])))
-            found.append("stopped" if x == 0 else "pushed" if abs(abs(x) - ratio) < 1e-5 else "bounded")
+            found.append(
+                "stopped" if x == 0 else "pushed" if abs(abs(x) - ratio) < 1e-5 else "bounded"
+            )
         rows.append((name, *found))
     return Table(
         "3. The four quadrants, far from ρ = 1",
         ("surrogate", *corners),
         tuple(rows),
-        note="pushed: by ρ Â, as without clipping. bounded: by less than that, but not 0. stopped: not at all.",
+        note=(
+            "pushed: by ρ Â, as without clipping. bounded: by less than that, but not 0. stopped:"
+            " not at all."
+        ),
     )
 
 
 def _draw(figure: Any) -> None:
     ratio = torch.linspace(0.02, 4.0, 1200, dtype=torch.float64)
-    for axes, advantage, title in zip(figure.subplots(1, 2), (1.0, -1.0), ("Â = +1", "Â = −1"), strict=True):
+    for axes, advantage, title in zip(
+        figure.subplots(1, 2), (1.0, -1.0), ("Â = +1", "Â = −1"), strict=True
+    ):
         panel(axes, f"Push on log π, {title}", "ratio ρ = π/π_old", "∂ surrogate / ∂ log π")
         for i, (name, surrogate) in enumerate(KINDS[1:]):
             y = push(surrogate, ratio, torch.full_like(ratio, advantage))

@@ -1,8 +1,11 @@
-"""The expectation and the variance of what an optimiser step would apply, over every batch that a rollout could bring.
+"""The expectation and the variance of what an optimiser step would apply, over every batch that a
+rollout could bring.
 
-A batch is N prompts × M responses. Samples are exchangeable, so a group is a multiset of responses with its multinomial
-probability, and a batch a multiset of groups. Each batch goes through the objective's own `prepare`, `weight` and `loss`,
-and autograd: no formula of an estimator is written here. Left out: what the result should be (`claims.py`).
+A batch is N prompts × M responses. Samples are exchangeable, so a group is a multiset of responses
+with its multinomial probability, and a batch a multiset of groups. Each batch goes through the
+objective's own `prepare`, `weight` and `loss`, and autograd: no formula of an estimator is written
+here. Left out: what the result should be
+    (`claims.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor
 
 from logpi.lab.worlds import World, double
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import (
     GAE,
     GreedyBaseline,
@@ -29,24 +32,31 @@ from logpi.ops.advantages import (
     Uniform,
 )
 from logpi.ops.groups import total_reward
+from logpi.ops.selection import Keep, KeepAll
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum
 from logpi.policies.tabular import Index, TabularPolicy
-from logpi.selection import Keep, KeepAll
-from logpi.types import Batch, Evaluation, Objective, Trajectory
-
-__all__ = ["Draws", "Moments", "Setting", "advantages", "all_draws", "batch_gradient", "gradients", "moments"]
+from logpi.types import Batch, Objective, PolicyOutput, Trajectory
 
 MOST = 200_000  # batches that are worth enumerating
 CHUNK = 4096  # batches that share one backward pass
 _LOCAL_ADVANTAGES = (
-    GAE, GreedyBaseline, GroupCenter, GroupNorm, LeaveOneOut, QValue, RewardToGo, TotalReward, Uniform,
-)  # fmt: skip
+    GAE,
+    GreedyBaseline,
+    GroupCenter,
+    GroupNorm,
+    LeaveOneOut,
+    QValue,
+    RewardToGo,
+    TotalReward,
+    Uniform,
+)
 _LOCAL_WEIGHTS = (FixedLength, GroupTokenMean, SequenceMean, SequenceSum)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Every batch, up to the order of its rows. `rows` [K, N·M] are row numbers of `world.paths`, `probability` [K]."""
+    """Every batch, up to the order of its rows. `rows` [K, N·M] are row numbers of `world.paths`,
+    `probability` [K]."""
 
     rows: Tensor
     probability: Tensor
@@ -57,7 +67,11 @@ class Draws:
 
     def groups(self) -> Tensor:
         """[K, N·M] which prompt slot of its batch a row belongs to."""
-        return torch.arange(self.rows.shape[1]).expand_as(self.rows) * self.prompts // self.rows.shape[1]
+        return (
+            torch.arange(self.rows.shape[1]).expand_as(self.rows)
+            * self.prompts
+            // self.rows.shape[1]
+        )
 
     def pick(self, index: Tensor) -> Draws:
         """Some of the batches."""
@@ -76,7 +90,8 @@ class Setting:
     Attributes:
         prompts: N, drawn independently. responses: M to each prompt.
         keep: which groups enter a batch (those that do not are drawn again).
-        critic: [S] or [T+1, S] values (`TabularPolicy.value`) for estimators that read them; V^π if None.
+        critic: [S] or [T+1, S] values (`TabularPolicy.value`) for estimators that read them; V^π if
+            None.
         reference: [S, A] logits of the reference policy; the policy's own if None.
     """
 
@@ -88,22 +103,26 @@ class Setting:
 
 
 def _multisets(probability: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Every multiset of `size` of n outcomes [n]: their numbers [K, size] and multinomial probabilities [K]."""
+    """Every multiset of `size` of n outcomes [n]: their numbers [K, size] and multinomial
+    probabilities [K]."""
     n = len(probability)
     if math.comb(n + size - 1, size) > MOST:
         raise ValueError(
-            f"{math.comb(n + size - 1, size):,} different batches are too many to list (at most {MOST:,}): "
-            "take fewer prompts or responses, or a smaller world"
+            f"{math.comb(n + size - 1, size):,} different batches are too many to list (at most"
+            f" {MOST:,}): take fewer prompts or responses, or a smaller world"
         )
     chosen = torch.tensor(list(combinations_with_replacement(range(n), size)))
-    counts = torch.zeros(len(chosen), n, dtype=torch.long).scatter_add_(1, chosen, torch.ones_like(chosen))
+    counts = torch.zeros(len(chosen), n, dtype=torch.long).scatter_add_(
+        1, chosen, torch.ones_like(chosen)
+    )
     factorial = torch.tensor([math.factorial(k) for k in range(size + 1)], dtype=torch.float64)
     ways = factorial[size] / factorial[counts].prod(1)
     return chosen, ways * probability[chosen].prod(1)
 
 
 def all_draws(world: World, setting: Setting) -> Draws:
-    """Every batch of `setting.prompts` × `setting.responses` and its probability (which add up to 1).
+    """Every batch of `setting.prompts` × `setting.responses` and its probability (which add up to
+    1).
 
     Raises:
         ValueError: too many to list, or no group is ever kept.
@@ -128,7 +147,13 @@ def _kept(world: World, rows: Tensor, chance: Tensor, keep: Keep) -> tuple[Tenso
     paths = world.paths
     single = [
         Trajectory(
-            paths.obs[k], paths.action[k], paths.mask[k], paths.reward[k], paths.logp[k], True, int(paths.group[k])
+            paths.obs[k],
+            paths.action[k],
+            paths.mask[k],
+            paths.reward[k],
+            paths.logp[k],
+            True,
+            int(paths.group[k]),
         )
         for k in range(len(paths))
     ]
@@ -140,7 +165,8 @@ def _kept(world: World, rows: Tensor, chance: Tensor, keep: Keep) -> tuple[Tenso
 
 @dataclass(frozen=True)
 class _Copies(Index):
-    """Each batch has its own copy of the table, so that one backward pass gives every batch's gradient.
+    """Each batch has its own copy of the table, so that one backward pass gives every batch's
+    gradient.
 
     `prompts` groups, numbered in order, belong to a batch; copy k holds states k·S … (k+1)·S − 1.
     """
@@ -154,10 +180,10 @@ class _Copies(Index):
 
 
 def batch_gradient(
-    policy: TabularPolicy, objective: Objective, batch: Batch, reference: Evaluation | None
+    policy: TabularPolicy, objective: Objective, batch: Batch, reference: PolicyOutput | None
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of the loss with respect to the policy's logits, as one optimiser step would apply it, and the
-    advantages.
+    """Gradient of the loss with respect to the policy's logits, as one optimiser step would apply
+    it, and the advantages.
 
     Args:
         policy: at the parameters that sampled the batch. batch: whole groups.
@@ -175,7 +201,8 @@ def batch_gradient(
 
 
 def _separable(objective: Objective) -> bool:
-    """A batch's gradient does not depend on what other groups are in the same call, but for the number of rows."""
+    """A batch's gradient does not depend on what other groups are in the same call, but for the
+    number of rows."""
     return (
         type(objective) is PolicyGradient
         and type(objective.advantage) in _LOCAL_ADVANTAGES
@@ -187,7 +214,8 @@ def _separable(objective: Objective) -> bool:
 def _pieces(
     world: World, objective: Objective, setting: Setting, draws: Draws
 ) -> Iterator[tuple[int, Batch, Tensor, Tensor]]:
-    """Every batch through the objective: (copies in this pass, the rows, gradient [copies·S, A], advantages [B, T])."""
+    """Every batch through the objective: (copies in this pass, the rows, gradient [copies·S, A],
+    advantages [B, T])."""
     reference = _reference(world, setting)
     value = setting.critic if setting.critic is not None else world.value
     many = _separable(objective)
@@ -195,29 +223,40 @@ def _pieces(
         n = len(rows)
         index = _Copies(world.index, len(world.logits), draws.prompts) if many else world.index
         policy = TabularPolicy(
-            world.logits.repeat(n, 1), index, world.mdp.allowed.repeat(n, 1), value.repeat(*_tile(value, n))
+            world.logits.repeat(n, 1),
+            index,
+            world.mdp.allowed.repeat(n, 1),
+            value.repeat(*_tile(value, n)),
         )
         batch, ref = _collect(world, reference, rows.flatten(), group.flatten())
         yield n, batch, *batch_gradient(policy, objective, batch, ref)
 
 
-def gradients(world: World, objective: Objective, setting: Setting, draws: Draws | None = None) -> Tensor:
+def gradients(
+    world: World, objective: Objective, setting: Setting, draws: Draws | None = None
+) -> Tensor:
     """∇L̂ of every batch: [K, S·A] in the order of `draws` (all of them if None).
 
-    Objectives known to treat groups apart share a backward pass; any other one gets each batch alone, padded to that
-    batch's own longest row, as a trainer would see it.
+    Objectives known to treat groups apart share a backward pass; any other one gets each batch
+    alone, padded to that batch's own longest row, as a trainer would see it.
     """
     with double():
         draws = draws or all_draws(world, setting)
         pieces = _pieces(world, objective, setting, draws)
-        return torch.cat([n * grad.reshape(n, -1) for n, _, grad, _ in pieces])  # weights were made over all n batches
+        return torch.cat(
+            [n * grad.reshape(n, -1) for n, _, grad, _ in pieces]
+        )  # weights were made over all n batches
 
 
-def advantages(world: World, objective: Objective, setting: Setting, draws: Draws) -> tuple[Tensor, Tensor]:
+def advantages(
+    world: World, objective: Objective, setting: Setting, draws: Draws
+) -> tuple[Tensor, Tensor]:
     """Â of every own action of every batch, and the return of the row that it is in; both [n]."""
     with double():
-        found = [(a[b.mask], total_reward(b)[:, None].expand(b.mask.shape)[b.mask])
-                 for _, b, _, a in _pieces(world, objective, setting, draws)]  # fmt: skip
+        found = [
+            (a[b.mask], total_reward(b)[:, None].expand(b.mask.shape)[b.mask])
+            for _, b, _, a in _pieces(world, objective, setting, draws)
+        ]
         return torch.cat([a for a, _ in found]), torch.cat([r for _, r in found])
 
 
@@ -233,16 +272,18 @@ def _chunks(draws: Draws, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield rows, slots[i : i + size] + first
 
 
-def _reference(world: World, setting: Setting) -> Evaluation:
+def _reference(world: World, setting: Setting) -> PolicyOutput:
     """The reference policy's evaluation of every trajectory."""
     with torch.no_grad():
         return world.policy(setting.reference).evaluate(world.paths)
 
 
-def _collect(world: World, reference: Evaluation, rows: Tensor, group: Tensor) -> tuple[Batch, Evaluation]:
+def _collect(
+    world: World, reference: PolicyOutput, rows: Tensor, group: Tensor
+) -> tuple[Batch, PolicyOutput]:
     batch = world.paths.rows(rows)
     width = batch.mask.shape[1]
-    ref = Evaluation(reference.logp[rows, :width], reference.entropy[rows, :width])
+    ref = PolicyOutput(reference.logp[rows, :width], reference.entropy[rows, :width])
     return replace(batch, group=group), ref
 
 
@@ -273,7 +314,8 @@ class Moments:
 
     @property
     def off(self) -> float:
-        """What is not along −∇J, as a share of E[∇L̂]; 0 for a (scaled) policy gradient, 1 for no relation."""
+        """What is not along −∇J, as a share of E[∇L̂]; 0 for a (scaled) policy gradient, 1 for no
+        relation."""
         rest = self.mean - self.scale * self.target
         return float(rest.norm() / self.mean.norm().clamp(min=1e-300))
 
@@ -305,4 +347,9 @@ def moments(
     target = -world.gradient if target is None else target
     off = found - mean
     along = off @ (target / target.norm().clamp(min=1e-300))
-    return Moments(mean, target, float(draws.probability @ (off**2).sum(1)), float(draws.probability @ along**2))
+    return Moments(
+        mean,
+        target,
+        float(draws.probability @ (off**2).sum(1)),
+        float(draws.probability @ along**2),
+    )

@@ -1,7 +1,8 @@
-"""`logpi lab kl`: what each estimator of the KL penalty is worth as a number, and what it does as a gradient.
+"""`logpi lab kl`: what each estimator of the KL penalty is worth as a number, and what it does as a
+gradient.
 
-Two tables: value (mean, bias, spread) of k1, k2, k3; and the expected gradient of each, in the reward and in the loss,
-against four candidates of what it might be the gradient of.
+Two tables: value (mean, bias, spread) of k1, k2, k3; and the expected gradient of each, in the
+reward and in the loss, against four candidates of what it might be the gradient of.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from logpi.lab.bias import angle, far_reference
 from logpi.lab.expectation import Setting, moments
 from logpi.lab.report import COLOURS, Report, Table, panel
 from logpi.lab.worlds import World, token_world
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import RewardToGo
 from logpi.ops.kl import KL, Estimator, exact, k1, k2, k3
 from logpi.ops.surrogates import Score
 from logpi.ops.weights import SequenceSum
 
-__all__ = ["candidates", "kl", "penalty_gradient"]
-
-STEPS = {"q": {x + y: 0.0 for x in "abc" for y in "abc."}}  # two tokens: states differ in how often they are visited
+STEPS = {
+    "q": {x + y: 0.0 for x in "abc" for y in "abc."}
+}  # two tokens: states differ in how often they are visited
 BANDIT = {"q": {x: 0.0 for x in "abcd"}}  # one token: nothing but an action
 SEED = 8
 NAMES = ("∇KL(π‖ref)", "∇KL(ref‖π)", "states fixed: ∇KL(π‖ref)", "states fixed: ∇KL(ref‖π)")
@@ -38,17 +39,22 @@ def kl() -> Report:
     sweep = _sweep()
     return Report(
         "kl",
-        "The KL penalty as a number and as a gradient, with Δ = log π − log π_ref at each token: k1 = Δ, k2 = ½Δ², k3 "
-        "= e^−Δ + Δ − 1. Rewards are all 0, so the expected step is the penalty's alone. Everything is exact, "
-        "on-policy.",
-        (_values(sweep), _gradients(bandit, "2. One token: −E[∇L̂] of each placement", bandit=True),
-         _gradients(world, "3. Two tokens: the same, where states also move with π", bandit=False)),
-        "k1 in the reward is the gradient of KL(π‖π_ref); in the loss k1 does nothing on average, k2 gives the reverse "
-        "and k3 the forward KL, both with the visited states held fixed, so beyond one token no loss term is the "
-        "gradient of a response's KL.",
+        "The KL penalty as a number and as a gradient, with Δ = log π − log π_ref at each token: k1"
+        " = Δ, k2 = ½Δ², k3 = e^−Δ + Δ − 1. Rewards are all 0, so the expected step is the"
+        " penalty's alone. Everything is exact, on-policy.",
+        (
+            _values(sweep),
+            _gradients(bandit, "2. One token: −E[∇L̂] of each placement", bandit=True),
+            _gradients(
+                world, "3. Two tokens: the same, where states also move with π", bandit=False
+            ),
+        ),
+        "k1 in the reward is the gradient of KL(π‖π_ref); in the loss k1 does nothing on average,"
+        " k2 gives the reverse and k3 the forward KL, both with the visited states held fixed, so"
+        " beyond one token no loss term is the gradient of a response's KL.",
         lambda figure: _draw(figure, sweep),
         (9.0, 3.6),
-    )  # fmt: skip
+    )
 
 
 def penalty_gradient(world: World, reference: Tensor, estimator: Estimator, place: str) -> Tensor:
@@ -59,7 +65,8 @@ def penalty_gradient(world: World, reference: Tensor, estimator: Estimator, plac
 
 
 def full_vocabulary_gradient(world: World, reference: Tensor) -> Tensor:
-    """Gradient [S·A] of the exact KL over the vocabulary (`ops.kl.exact`) at every visited state, as a loss term."""
+    """Gradient [S·A] of the exact KL over the vocabulary (`ops.kl.exact`) at every visited state,
+    as a loss term."""
     theta = world.logits.detach().requires_grad_()
     d = world.mdp.occupancy(world.pi).sum(0)
     off = torch.where(world.mdp.allowed, 0.0, -1e9)
@@ -95,10 +102,18 @@ def _gradients(world: World, title: str, bandit: bool) -> Table:
     shown = targets[:2] if bandit else targets
     rows = []
     for name, place, g in found:
-        rows.append((name, place, float(g.norm()), *(angle(g, x) for x in shown), _named(g, targets)))
-    heads = ("reverse", "forward") if bandit else ("reverse", "forward", "rev., fixed", "fwd., fixed")
+        rows.append(
+            (name, place, float(g.norm()), *(angle(g, x) for x in shown), _named(g, targets))
+        )
+    heads = (
+        ("reverse", "forward") if bandit else ("reverse", "forward", "rev., fixed", "fwd., fixed")
+    )
     note = "Angles in degrees with ∇KL(π‖π_ref), reverse, and ∇KL(π_ref‖π), forward"
-    note += "." if bandit else "; fixed: at the states that π visits now, as if they did not depend on θ."
+    note += (
+        "."
+        if bandit
+        else "; fixed: at the states that π visits now, as if they did not depend on θ."
+    )
     return Table(
         title,
         ("estimator", "place", "length", *heads, "it is the gradient of"),
@@ -117,7 +132,8 @@ def _named(g: Tensor, targets: list[Tensor]) -> str:
 
 
 def _sweep() -> list[dict[str, Any]]:
-    """Mean and spread of the estimators of a response's KL, as the policy sharpens and the reference stays flat."""
+    """Mean and spread of the estimators of a response's KL, as the policy sharpens and the
+    reference stays flat."""
     rows = []
     for sharp in (0.5, 1.0, 2.0, 3.0, 4.0):
         world = token_world(STEPS, seed=SEED, spread=sharp)
@@ -129,23 +145,34 @@ def _sweep() -> list[dict[str, Any]]:
             total = torch.where(world.paths.mask, e(world.paths.logp, ref), 0.0).sum(1)
             mean = float(world.probability @ total)
             row[e.name] = mean
-            row[e.name + " sd"] = math.sqrt(max(0.0, float(world.probability @ (total - mean) ** 2)))
+            row[e.name + " sd"] = math.sqrt(
+                max(0.0, float(world.probability @ (total - mean) ** 2))
+            )
         rows.append(row)
     return rows
 
 
 def _values(sweep: list[dict[str, Any]]) -> Table:
     rows = tuple(
-        (r["kl"], r["k1"] - r["kl"], r["k1 sd"], r["k2"] - r["kl"], r["k2 sd"], r["k3"] - r["kl"], r["k3 sd"])
+        (
+            r["kl"],
+            r["k1"] - r["kl"],
+            r["k1 sd"],
+            r["k2"] - r["kl"],
+            r["k2 sd"],
+            r["k3"] - r["kl"],
+            r["k3 sd"],
+        )
         for r in sweep
     )
     return Table(
-        "1. As a number: KL(π‖π_ref) of a response from one sample, as π sharpens and π_ref stays flat",
+        "1. As a number: KL(π‖π_ref) of a response from one sample, as π sharpens and π_ref stays"
+        " flat",
         ("KL(π‖ref), nats", "k1: bias", "sd", "k2: bias", "sd ", "k3: bias", "sd  "),
         rows,
         (".5f", *(".5f",) * 6),
-        "k3 is unbiased like k1, and less noisy while the policies are close; once π makes tokens rare that π_ref "
-        "likes, its spread explodes. k2 is biased.",
+        "k3 is unbiased like k1, and less noisy while the policies are close; once π makes tokens"
+        " rare that π_ref likes, its spread explodes. k2 is biased.",
     )
 
 
@@ -153,10 +180,26 @@ def _draw(figure: Any, sweep: list[dict[str, Any]]) -> None:
     left, right = figure.subplots(1, 2)
     x = [r["kl"] for r in sweep]
     panel(left, "Bias of the value", "KL(π‖π_ref) of a response, nats", "E[estimate] − KL, nats")
-    panel(right, "Spread of the value", "KL(π‖π_ref) of a response, nats", "standard deviation, nats")
+    panel(
+        right, "Spread of the value", "KL(π‖π_ref) of a response, nats", "standard deviation, nats"
+    )
     for i, name in enumerate(("k1", "k2", "k3")):
-        left.plot(x, [r[name] - r["kl"] for r in sweep], marker="o", markersize=4, color=COLOURS[i], label=name)
-        right.plot(x, [r[name + " sd"] for r in sweep], marker="o", markersize=4, color=COLOURS[i], label=name)
+        left.plot(
+            x,
+            [r[name] - r["kl"] for r in sweep],
+            marker="o",
+            markersize=4,
+            color=COLOURS[i],
+            label=name,
+        )
+        right.plot(
+            x,
+            [r[name + " sd"] for r in sweep],
+            marker="o",
+            markersize=4,
+            color=COLOURS[i],
+            label=name,
+        )
     right.set_yscale("log")
     left.legend(fontsize=8, frameon=False)
     right.legend(fontsize=8, frameon=False)

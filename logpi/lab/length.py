@@ -1,7 +1,9 @@
-"""`logpi lab length`: which aggregation prefers short right answers or forgives long wrong ones, exactly.
+"""`logpi lab length`: which aggregation prefers short right answers or forgives long wrong ones,
+exactly.
 
-In its world thinking on (x) never helps: right and wrong are as likely after any number of steps, so the policy
-gradient has no wish about length. Whatever an aggregation does to length is its own doing.
+In its world thinking on (x) never helps: right and wrong are as likely after any number of steps,
+so the policy gradient has no wish about length. Whatever an aggregation does to length is its own
+doing.
 """
 
 from __future__ import annotations
@@ -14,11 +16,16 @@ from torch import Tensor
 from logpi.lab.expectation import Setting, moments
 from logpi.lab.report import COLOURS, Report, Table, panel
 from logpi.lab.worlds import World, token_world
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GroupCenter
-from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean, Weight
-
-__all__ = ["KINDS", "length", "length_world", "step_effects"]
+from logpi.ops.weights import (
+    FixedLength,
+    GroupTokenMean,
+    SequenceMean,
+    SequenceSum,
+    TokenMean,
+    Weight,
+)
 
 LONGEST = 5
 KINDS: tuple[tuple[str, str, Weight, int], ...] = (
@@ -31,11 +38,14 @@ KINDS: tuple[tuple[str, str, Weight, int], ...] = (
 
 
 def length_world(solved: float = 0.5) -> World:
-    """Think on (x, probability ½) or answer: right (r) with probability `solved` at any time, or wrong (w)."""
+    """Think on (x, probability ½) or answer: right (r) with probability `solved` at any time, or
+    wrong (w)."""
     tasks = {"q": {"x" * n + a: float(a == "r") for n in range(LONGEST) for a in "rw"}}
     world = token_world(tasks, spread=0.0)
     # characters in order: q, r, w, x
-    logits = torch.tensor([0.0, solved, 1 - solved, 1.0], dtype=torch.float64).clamp(min=1e-300).log()
+    logits = (
+        torch.tensor([0.0, solved, 1 - solved, 1.0], dtype=torch.float64).clamp(min=1e-300).log()
+    )
     return world.at(logits.expand_as(world.logits))
 
 
@@ -44,27 +54,35 @@ def length() -> Report:
     tables = [_table(length_world(p), i, p) for i, p in ((1, 0.5), (2, 0.2))]
     return Report(
         "length",
-        "One expected step (Â = R − group mean, M = 4; natural gradient, scaled to the same length) with each "
-        "aggregation. How do the probabilities of short and long, right and wrong responses move, and how the mean "
-        "length? Thinking on never helps in this world, so the policy gradient leaves every length alone.",
+        "One expected step (Â = R − group mean, M = 4; natural gradient, scaled to the same length)"
+        " with each aggregation. How do the probabilities of short and long, right and wrong"
+        " responses move, and how the mean length? Thinking on never helps in this world, so the"
+        " policy gradient leaves every length alone.",
         tuple(tables),
-        "dividing by a response's own length makes right answers shorter and wrong ones longer; token means over a "
-        "group do so less; sums and a fixed constant leave length alone.",
+        "dividing by a response's own length makes right answers shorter and wrong ones longer;"
+        " token means over a group do so less; sums and a fixed constant leave length alone.",
         lambda figure: _draw(figure, length_world(0.2)),
         (9.0, 3.6),
     )
 
 
 def step_effects(world: World, weight: Weight) -> tuple[Tensor, Tensor]:
-    """d log P(y) [K] along the expected step, and the step [S·A], a natural one of unit length (√(ΔᵀFΔ) = 1).
+    """d log P(y) [K] along the expected step, and the step [S·A], a natural one of unit length
+    (√(ΔᵀFΔ) = 1).
 
-    Natural, because an ordinary step in logits favours actions that are likely already, whatever they are worth.
+    Natural, because an ordinary step in logits favours actions that are likely already, whatever
+    they are worth.
     """
     objective = PolicyGradient(GroupCenter(), weight=weight)
     fisher = world.mdp.fisher(world.pi)
-    step = -torch.linalg.pinv(fisher, hermitian=True) @ moments(world, objective, Setting(responses=4)).mean
+    step = (
+        -torch.linalg.pinv(fisher, hermitian=True)
+        @ moments(world, objective, Setting(responses=4)).mean
+    )
     step = step / (step @ fisher @ step).sqrt()
-    moved = torch.func.jvp(lambda x: world.policy_logp(x).sum(1), (world.logits,), (step.view_as(world.logits),))
+    moved = torch.func.jvp(
+        lambda x: world.policy_logp(x).sum(1), (world.logits,), (step.view_as(world.logits),)
+    )
     return moved[1], step
 
 
@@ -81,30 +99,57 @@ def _table(world: World, number: int, solved: float) -> Table:
     rows = []
     for name, who, weight, _ in KINDS:
         change, _ = step_effects(world, weight)
-        corner = [float(change[(right == r) & (t == n)][0]) for r in (True, False) for n in (1, LONGEST)]
+        corner = [
+            float(change[(right == r) & (t == n)][0]) for r in (True, False) for n in (1, LONGEST)
+        ]
         everyone = torch.ones_like(right)
-        rows.append((name, who, *corner, *(_mean_length(world, change, x) for x in (right, ~right, everyone))))
+        rows.append(
+            (
+                name,
+                who,
+                *corner,
+                *(_mean_length(world, change, x) for x in (right, ~right, everyone)),
+            )
+        )
     return Table(
         f"{number}. Right answers have probability {solved:g} at every length",
-        ("aggregation", "who", "right T=1", f"T={LONGEST}", "wrong T=1", f"T={LONGEST} ", "ΔT right", "ΔT wrong", "ΔT"),
+        (
+            "aggregation",
+            "who",
+            "right T=1",
+            f"T={LONGEST}",
+            "wrong T=1",
+            f"T={LONGEST} ",
+            "ΔT right",
+            "ΔT wrong",
+            "ΔT",
+        ),
         tuple(rows),
         ("", "", *[".2f"] * 7),
-        "d log P of one response of that kind (T tokens); then the change of the mean length of right, wrong and all "
-        "responses.",
+        "d log P of one response of that kind (T tokens); then the change of the mean length of"
+        " right, wrong and all responses.",
     )
 
 
 def _draw(figure: Any, world: World) -> None:
     axes = figure.subplots(1, 2, sharey=True)
     right, t = world.returns > 0, world.lengths
-    for side, among, title in zip(axes, (right, ~right), ("right responses", "wrong responses"), strict=True):
+    for side, among, title in zip(
+        axes, (right, ~right), ("right responses", "wrong responses"), strict=True
+    ):
         panel(side, f"{title}: change of log P in one step", "length of the response", "d log P")
         side.axhline(0.0, color="#9ca3af", linewidth=0.8)
         for i, (name, _, weight, _) in enumerate(k for k in KINDS if not k[0].startswith("Fixed")):
             change, _ = step_effects(world, weight)
             style = ("-", "-", "-", ":")[i]
             side.plot(
-                t[among], change[among], style, marker="o", markersize=4, color=COLOURS[(7, 1, 2, 3)[i]], label=name
+                t[among],
+                change[among],
+                style,
+                marker="o",
+                markersize=4,
+                color=COLOURS[(7, 1, 2, 3)[i]],
+                label=name,
             )
         side.set_xticks(range(1, LONGEST + 1))
     axes[0].legend(fontsize=8, frameon=False)

@@ -1,8 +1,10 @@
-"""Finite Markov decision processes with a horizon: everything about them, exactly, by dynamic programming.
+"""Finite Markov decision processes with a horizon: everything about them, exactly, by dynamic
+programming.
 
-J, its gradient, V, Q, A, how often each state is visited, the Fisher matrix, and every trajectory with its probability.
-Left out: estimates of any kind (`expectation.py`), and how a trajectory becomes a row of a batch (`worlds.py`).
-All tensors are float64.
+J, its gradient, V, Q, A, how often each state is visited, the Fisher matrix, and every trajectory
+with its probability.
+Left out: estimates of any kind (`expectation.py`), and how a trajectory becomes a row of a batch
+(`worlds.py`). All tensors are float64.
 """
 
 from __future__ import annotations
@@ -13,12 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["MDP", "Path"]
-
 
 @dataclass(frozen=True)
 class Path:
-    """One trajectory; `states` has one entry more than `actions`, `luck` is the environment's share of its chance."""
+    """One trajectory; `states` has one entry more than `actions`, `luck` is the environment's share
+    of its chance."""
 
     states: tuple[int, ...]
     actions: tuple[int, ...]
@@ -33,7 +34,8 @@ class MDP:
     Attributes:
         transition: P[s, a, s'] [S, A, S]. reward: R[s, a, s'] [S, A, S], units of return.
         start: [S] probabilities. terminal: [S] bool; such states lead to themselves for nothing.
-        horizon: steps after which everything ends (the end is part of the process: nothing is bootstrapped).
+        horizon: steps after which everything ends (the end is part of the process: nothing is
+            bootstrapped).
         allowed: [S, A] bool, actions that exist.
     """
 
@@ -45,7 +47,8 @@ class MDP:
     allowed: Tensor
 
     def policy(self, logits: Tensor) -> Tensor:
-        """π(a|s) = softmax of logits [S, A] over the actions that exist; [S, A], carries gradient."""
+        """π(a|s) = softmax of logits [S, A] over the actions that exist; [S, A], carries
+        gradient."""
         return logits.masked_fill(~self.allowed, -torch.inf).softmax(-1)
 
     def values(self, pi: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +77,8 @@ class MDP:
         return torch.autograd.grad(self.expected_return(theta), theta)[0]
 
     def occupancy(self, pi: Tensor) -> Tensor:
-        """d_t(s) [H, S]: probability to act in state s at step t (0 for terminal states); carries gradient."""
+        """d_t(s) [H, S]: probability to act in state s at step t (0 for terminal states); carries
+        gradient."""
         here, out = self.start.to(pi.dtype), []
         for _ in range(self.horizon):
             out.append(torch.where(self.terminal, 0.0, here))
@@ -82,7 +86,8 @@ class MDP:
         return torch.stack(out)
 
     def divergence(self, pi: Tensor, other: Tensor) -> Tensor:
-        """KL(π‖other) of whole trajectories in nats: Σₜ Σ_s d_t(s) KL(π(·|s)‖other(·|s)); carries gradient."""
+        """KL(π‖other) of whole trajectories in nats: Σₜ Σ_s d_t(s) KL(π(·|s)‖other(·|s)); carries
+        gradient."""
         return (self.occupancy(pi).sum(0) * self.state_divergence(pi, other)).sum()
 
     def state_divergence(self, pi: Tensor, other: Tensor) -> Tensor:
@@ -91,8 +96,8 @@ class MDP:
         return (pi * ratio.log()).sum(-1)
 
     def fisher(self, pi: Tensor) -> Tensor:
-        """Fisher matrix of whole trajectories [S·A, S·A], in nats: Σ_s d(s) (diag π(·|s) − π(·|s) π(·|s)ᵀ) in
-        blocks."""
+        """Fisher matrix of whole trajectories [S·A, S·A], in nats: Σ_s d(s) (diag π(·|s) − π(·|s)
+        π(·|s)ᵀ) in blocks."""
         visits = self.occupancy(pi).sum(0)
         blocks = visits[:, None, None] * (torch.diag_embed(pi) - pi[:, :, None] * pi[:, None, :])
         return torch.block_diag(*blocks)
@@ -108,12 +113,18 @@ class MDP:
                 yield path
                 continue
             stack.extend(
-                Path((*path.states, after), (*path.actions, action), (*path.rewards, reward), path.luck * chance)
+                Path(
+                    (*path.states, after),
+                    (*path.actions, action),
+                    (*path.rewards, reward),
+                    path.luck * chance,
+                )
                 for action, after, reward, chance in reversed(moves)
             )
 
     def _moves(self, state: int) -> list[tuple[int, int, float, float]]:
-        """What can follow a state: (action, next state, reward, probability); nothing if it is terminal."""
+        """What can follow a state: (action, next state, reward, probability); nothing if it is
+        terminal."""
         if bool(self.terminal[state]):
             return []
         there = (self.transition[state] > 0) & self.allowed[state][:, None]

@@ -1,7 +1,8 @@
-"""What a lab command hands back: tables that fit a terminal, the same as JSON, a picture, and one sentence of what was
-shown.
+"""What a lab command hands back: tables that fit a terminal, the same as JSON, a picture, and one
+sentence of what was shown.
 
-Left out: what is in them (one module for each command). Matplotlib is imported only when a picture is drawn.
+Left out: what is in them (one module for each command). Matplotlib is imported only when a picture
+is drawn.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from typing import Any
 
 from logpi.errors import UserError
 
-__all__ = ["COLOURS", "Report", "Table", "panel"]
-
 WIDTH = 100
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
 Value = str | float | int | bool | None
@@ -28,8 +27,10 @@ class Table:
     """A table of text and numbers.
 
     Attributes:
-        title: one line. columns: their names. rows: as many values in each as there are columns; numbers stay numbers.
-        formats: format of a column's numbers ("" for as they are); shorter than `columns` means "" for the rest.
+        title: one line. columns: their names. rows: as many values in each as there are columns;
+            numbers stay numbers.
+        formats: format of a column's numbers ("" for as they are); shorter than `columns` means ""
+            for the rest.
         note: what to look at, below the table; "" for nothing.
     """
 
@@ -44,7 +45,9 @@ class Table:
         formats = (*self.formats, *[""] * (len(self.columns) - len(self.formats)))
         cells = [[_show(v, f) for v, f in zip(row, formats, strict=True)] for row in self.rows]
         wide = [max(_width(x) for x in column) for column in zip(self.columns, *cells, strict=True)]
-        right = [all(not isinstance(r[i], str) for r in self.rows) for i in range(len(self.columns))]
+        right = [
+            all(not isinstance(r[i], str) for r in self.rows) for i in range(len(self.columns))
+        ]
         lines = [_line(self.columns, wide, right), "  ".join("─" * w for w in wide)]
         lines += [_line(row, wide, right) for row in cells]
         note = ["", *_wrap(self.note)] if self.note else []
@@ -60,8 +63,10 @@ class Report:
     """What one command shows.
 
     Attributes:
-        name: of the command. question: what is asked, in a sentence or two. tables: the answer in numbers.
-        shown: one sentence of what was shown. draw: fills a matplotlib figure. size: of the picture, in inches.
+        name: of the command. question: what is asked, in a sentence or two. tables: the answer in
+            numbers.
+        shown: one sentence of what was shown. draw: fills a matplotlib figure. size: of the
+            picture, in inches.
     """
 
     name: str
@@ -82,7 +87,11 @@ class Report:
 
     def json(self) -> str:
         """The same as JSON; what is not a number is null."""
-        value = {"command": self.name, "question": self.question, "tables": [t.json() for t in self.tables]}
+        value = {
+            "command": self.name,
+            "question": self.question,
+            "tables": [t.json() for t in self.tables],
+        }
         return json.dumps(value | {"shown": self.shown}, indent=2, ensure_ascii=False)
 
     def picture(self, path: str | Path) -> Path:
@@ -95,7 +104,9 @@ class Report:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
         except ImportError:
-            raise UserError("matplotlib is not installed, so there is no picture: pip install matplotlib") from None
+            raise UserError(
+                "matplotlib is not installed, so there is no picture: pip install matplotlib"
+            ) from None
         figure, path = Figure(figsize=self.size, layout="constrained"), Path(path)
         FigureCanvasAgg(figure)
         self.draw(figure)

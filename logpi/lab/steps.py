@@ -1,9 +1,10 @@
-"""`logpi lab step-values`: Monte-Carlo value and advantage of each step of a response of a real model.
+"""`logpi lab step-values`: Monte-Carlo value and advantage of each step of a response of a real
+model.
 
-A response is split into steps. From the prompt and after each step the model completes the rest many times; the mean
-reward is V of that prefix, and A = V(after) − V(before) says what the step was worth, whatever the final answer is.
-After the last step V is the response's own reward. Left out: steps shorter than a token, and any judgement of the text
-itself.
+A response is split into steps. From the prompt and after each step the model completes the rest
+many times; the mean reward is V of that prefix, and A = V(after) − V(before) says what the step was
+worth, whatever the final answer is. After the last step V is the response's own reward. Left out:
+steps shorter than a token, and any judgement of the text itself.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from logpi.errors import UserError
 from logpi.lab.report import COLOURS, Report, Table, panel
 
 if TYPE_CHECKING:
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Sampling
     from logpi.policies.causal_lm import CausalLM
-    from logpi.rollouts.engine import Engine, Sampling
-
-__all__ = ["StepValue", "judge_steps", "split_steps", "step_report", "step_values"]
 
 Judge = Callable[[Sequence[str]], Sequence[float]]
 SHOWN = 56  # characters of a step in the table
@@ -71,7 +71,8 @@ def split_steps(text: str, separator: str = "\n") -> list[str]:
 
 
 def _token_steps(policy: CausalLM, response: str, steps: Sequence[str]) -> list[list[int]]:
-    """The response's token ids, cut where steps end; a token across a border belongs to the step that it begins in."""
+    """The response's token ids, cut where steps end; a token across a border belongs to the step
+    that it begins in."""
     coded = policy.tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)
     ends, total = [], 0
     for step in steps:
@@ -84,12 +85,20 @@ def _token_steps(policy: CausalLM, response: str, steps: Sequence[str]) -> list[
 
 
 def judge_steps(
-    policy: CausalLM, engine: Engine, prompt: Sequence[int], response: str, judge: Judge, *, samples: int = 32,
-    separator: str = "\n", sampling: Sampling | None = None, seed: int = 0,
+    policy: CausalLM,
+    engine: Engine,
+    prompt: Sequence[int],
+    response: str,
+    judge: Judge,
+    *,
+    samples: int = 32,
+    separator: str = "\n",
+    sampling: Sampling | None = None,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> list[StepValue]:  # fmt: skip
-    """Value and advantage of each step of `response` to `prompt` (token ids), from `samples` completions of each
-    prefix.
+) -> list[StepValue]:
+    """Value and advantage of each step of `response` to `prompt` (token ids), from `samples`
+    completions of each prefix.
 
     Args:
         judge: rewards of whole responses (texts), one number each.
@@ -97,10 +106,12 @@ def judge_steps(
     Raises:
         ValueError: an empty response, or fewer than 2 samples.
     """
-    from logpi.rollouts.engine import Request
+    from logpi.engine.sampling import Request
 
     if not response or samples < 2:
-        raise ValueError("an empty response has no steps" if not response else "samples must be at least 2")
+        raise ValueError(
+            "an empty response has no steps" if not response else "samples must be at least 2"
+        )
     steps = split_steps(response, separator)
     tokens = _token_steps(policy, response, steps)
     prefixes = [[t for part in tokens[:k] for t in part] for k in range(len(steps))]
@@ -115,7 +126,8 @@ def judge_steps(
     values.append(float(judge([response])[0]))
     errors.append(0.0)  # the response itself is not sampled
     return [
-        StepValue(text, values[k], values[k + 1], math.hypot(errors[k], errors[k + 1])) for k, text in enumerate(steps)
+        StepValue(text, values[k], values[k + 1], math.hypot(errors[k], errors[k + 1]))
+        for k, text in enumerate(steps)
     ]
 
 
@@ -129,24 +141,40 @@ def _read(text: str) -> str:
 
 
 def step_values(
-    model: str, prompt: str, response: str, answer: str, reward: str = "exact", samples: int = 32,
-    separator: str = "\n", max_tokens: int = 256, temperature: float = 1.0, seed: int = 0, device: str = "cpu",
+    model: str,
+    prompt: str,
+    response: str,
+    answer: str,
+    reward: str = "exact",
+    samples: int = 32,
+    separator: str = "\n",
+    max_tokens: int = 256,
+    temperature: float = 1.0,
+    seed: int = 0,
+    device: str = "cpu",
     chat: bool | None = None,
-) -> Report:  # fmt: skip
+) -> Report:
     """The report of `logpi lab step-values`.
 
     Args:
-        model: directory or hub name. prompt, response: texts, or @file. answer: what the reward compares with.
-        reward: as in training. device: where models run. chat: put the prompt through the chat template; None for "if the model has one".
+        model: directory or hub name. prompt, response: texts, or @file. answer: what the reward
+            compares with.
+        reward: as in training. device: where models run. chat: put the prompt through the chat
+            template; None for "if the model has one".
     Raises:
         UserError: the model or the reward does not load, or has no verdict on a completion.
     """
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Sampling
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import rewards as make_rewards
     from logpi.rollouts.chat import Chat
-    from logpi.rollouts.engine import Engine, Sampling
 
-    prompt, response, separator = _read(prompt), _read(response), separator.encode().decode("unicode_escape")
+    prompt, response, separator = (
+        _read(prompt),
+        _read(response),
+        separator.encode().decode("unicode_escape"),
+    )
     try:
         judged = make_rewards((reward,), device)
         judged.check(["prompt", "answer"])
@@ -155,17 +183,27 @@ def step_values(
         ids = Chat(wrap=has if chat is None else chat)(policy, prompt)
 
         def judge(texts: Sequence[str]) -> list[float]:
-            scores = judged.score([prompt] * len(texts), list(texts), columns={"answer": [answer] * len(texts)})
+            scores = judged.score(
+                [prompt] * len(texts), list(texts), columns={"answer": [answer] * len(texts)}
+            )
             if any(s.total is None for s in scores):
                 raise UserError(
-                    f"reward {reward!r} has no verdict on a completion: {scores[0].errors or 'it says None'}"
+                    f"reward {reward!r} has no verdict on a completion:"
+                    f" {scores[0].errors or 'it says None'}"
                 )
             return [float(s.total) for s in scores if s.total is not None]
 
         values = judge_steps(
-            policy, Engine(policy), ids, response, judge, samples=samples, separator=separator,
-            sampling=Sampling(max_tokens=max_tokens), seed=seed,
-        )  # fmt: skip
+            policy,
+            Engine(policy),
+            ids,
+            response,
+            judge,
+            samples=samples,
+            separator=separator,
+            sampling=Sampling(max_tokens=max_tokens),
+            seed=seed,
+        )
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from None
     return step_report(values, samples)
@@ -185,8 +223,9 @@ def step_report(values: Sequence[StepValue], samples: int) -> Report:
     )
     return Report(
         "step-values",
-        f"V of a prefix is the mean reward of {samples} completions from it; a step's advantage is what it adds. ± "
-        f"error: one standard error of the advantage; a fall is marked beyond {CLEAR:g} of them.",
+        f"V of a prefix is the mean reward of {samples} completions from it; a step's advantage is"
+        " what it adds. ± error: one standard error of the advantage; a fall is marked beyond"
+        f" {CLEAR:g} of them.",
         (table,),
         _sentence(values),
         lambda figure: _draw(figure, values),
@@ -204,11 +243,14 @@ def _sentence(values: Sequence[StepValue]) -> str:
     worst = min(range(len(values)), key=lambda k: values[k].advantage)
     v = values[worst]
     if not v.bad:
-        return f"the response earns {end:g}, and no step of it lowers the chance of that by more than chance can."
+        return (
+            f"the response earns {end:g}, and no step of it lowers the chance of that by more than"
+            " chance can."
+        )
     what = f"step {worst + 1} lowers the value from {v.before:.2f} to {v.after:.2f}"
     return (
-        f"the response earns {end:g}, yet {what}: every method without a critic rewards or punishes all its steps "
-        "alike."
+        f"the response earns {end:g}, yet {what}: every method without a critic rewards or punishes"
+        " all its steps alike."
         if end >= v.before
         else f"the response earns {end:g}; {what}."
     )
@@ -218,17 +260,34 @@ def _draw(figure: Any, values: Sequence[StepValue]) -> None:
     steps = range(1, len(values) + 1)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
     panel(left, "advantage of each step", "A = V(after) − V(before)", "")
-    colours = [COLOURS[1] if v.bad else COLOURS[2] if v.advantage > 0 else "#9ca3af" for v in values]
-    left.barh(steps, [v.advantage for v in values], xerr=[v.error for v in values], color=colours, height=0.7,
-              error_kw={"elinewidth": 0.8, "ecolor": "#374151"})  # fmt: skip
+    colours = [
+        COLOURS[1] if v.bad else COLOURS[2] if v.advantage > 0 else "#9ca3af" for v in values
+    ]
+    left.barh(
+        steps,
+        [v.advantage for v in values],
+        xerr=[v.error for v in values],
+        color=colours,
+        height=0.7,
+        error_kw={"elinewidth": 0.8, "ecolor": "#374151"},
+    )
     left.axvline(0, color="#374151", linewidth=0.8)
     left.set_yticks(
-        list(steps), [f"{_short(v.text, 40)}  {k}".replace("$", r"\$") for k, v in zip(steps, values, strict=True)]
+        list(steps),
+        [
+            f"{_short(v.text, 40)}  {k}".replace("$", r"\$")
+            for k, v in zip(steps, values, strict=True)
+        ],
     )
     left.set_ylim(len(values) + 0.65, 0.35)
     panel(right, "value on the way", "V(prefix)", "")
-    right.plot([values[0].before, *(v.after for v in values)], [0.5 + k for k in range(len(values) + 1)], marker="o",
-               markersize=4, color=COLOURS[0])  # fmt: skip
+    right.plot(
+        [values[0].before, *(v.after for v in values)],
+        [0.5 + k for k in range(len(values) + 1)],
+        marker="o",
+        markersize=4,
+        color=COLOURS[0],
+    )
     for k, v in enumerate(values):
         if v.bad:
             right.axhspan(k + 0.5, k + 1.5, color=COLOURS[1], alpha=0.12, linewidth=0)

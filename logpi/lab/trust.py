@@ -1,7 +1,9 @@
-"""`logpi lab trust-region`: ordinary, natural and clipped steps on the grid world: true improvement against KL.
+"""`logpi lab trust-region`: ordinary, natural and clipped steps on the grid world: true improvement
+against KL.
 
-Everything is exact: the gradient, the Fisher matrix, the surrogate, the new policy's return. The bound is the
-performance-difference lemma with a horizon: states drift apart by at most 1 − (1−α)ᵗ after t steps when no state's
+Everything is exact: the gradient, the Fisher matrix, the surrogate, the new policy's return. The
+bound is the performance-difference lemma with a horizon: states drift apart by at most 1 − (1−α)ᵗ
+after t steps when no state's
 policy moved by more than α in total variation, so   J(π′) ≥ J(π) + L(π′) − 4 α max|A| Σₜ (1 − (1−α)ᵗ).
 """
 
@@ -15,13 +17,11 @@ from torch import Tensor
 
 from logpi.lab.report import COLOURS, Report, Table, panel
 from logpi.lab.worlds import World, double, grid_world
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE
 from logpi.ops.surrogates import Clip
 from logpi.ops.weights import SequenceSum
 from logpi.types import Targets
-
-__all__ = ["Step", "clipped_path", "measure", "trust", "trust_world"]
 
 HORIZON = 6
 LEVELS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -46,7 +46,8 @@ class Step:
 
 
 def trust_world() -> World:
-    """The grid world ended after six moves, under a policy that leans right and up, so that it sometimes succeeds."""
+    """The grid world ended after six moves, under a policy that leans right and up, so that it
+    sometimes succeeds."""
     world = grid_world(horizon=HORIZON, seed=1, spread=0.4)
     lean = torch.tensor([0.8, 0.3, -0.4, -0.4], dtype=torch.float64)
     return world.at(world.logits + lean)
@@ -71,7 +72,9 @@ def measure(world: World, logits: Tensor) -> Step:
 
 def _at_kl(world: World, direction: Tensor, kl: float) -> Tensor:
     """Logits along `direction` [S, A] at this KL, by bisection (KL grows with the step)."""
-    size = lambda s: float(world.mdp.divergence(world.pi, world.mdp.policy(world.logits + s * direction)))  # noqa: E731
+    size = lambda s: float(
+        world.mdp.divergence(world.pi, world.mdp.policy(world.logits + s * direction))
+    )  # noqa: E731
     low, high = 0.0, 1.0
     while size(high) < kl and high < 1e6:
         high *= 2
@@ -88,8 +91,11 @@ def directions(world: World) -> dict[str, Tensor]:
     return {"ordinary": gradient.view_as(world.logits), "natural": natural.view_as(world.logits)}
 
 
-def clipped_path(world: World, epsilon: float = 0.2, most: int = CLIP_STEPS[-1]) -> list[tuple[int, Tensor]]:
-    """PPO without noise: gradient steps on the exact clipped surrogate; (number of steps, logits) on the way."""
+def clipped_path(
+    world: World, epsilon: float = 0.2, most: int = CLIP_STEPS[-1]
+) -> list[tuple[int, Tensor]]:
+    """PPO without noise: gradient steps on the exact clipped surrogate; (number of steps, logits)
+    on the way."""
     objective = PolicyGradient(GAE(1.0, 1.0), surrogate=Clip(epsilon), weight=SequenceSum())
     policy, paths = world.policy(), world.paths
     weight = objective.weight(paths.mask, paths.group) * len(paths) * world.probability[:, None]
@@ -115,7 +121,10 @@ def trust() -> Report:
     """The report of `logpi lab trust-region`."""
     with double():
         world = trust_world()
-        found = {n: [measure(world, _at_kl(world, d, kl)) for kl in LEVELS] for n, d in directions(world).items()}
+        found = {
+            n: [measure(world, _at_kl(world, d, kl)) for kl in LEVELS]
+            for n, d in directions(world).items()
+        }
         clipped = [(n, measure(world, logits)) for n, logits in clipped_path(world)]
         best = float(_optimum(world))
         natural = directions(world)["natural"]
@@ -123,13 +132,14 @@ def trust() -> Report:
         tables = (_compare(found), _clipped(clipped), _bound(guaranteed))
     return Report(
         "trust-region",
-        f"One update on the grid world (at most {HORIZON} moves): true improvement of J against the KL it spends (of a "
-        "trajectory). "
-        f"J is {world.expected_return:.3f} now and {best:.3f} at best.".replace("-", "−"),
+        f"One update on the grid world (at most {HORIZON} moves): true improvement of J against the"
+        f" KL it spends (of a trajectory). J is {world.expected_return:.3f} now and {best:.3f} at"
+        " best.".replace("-", "−"),
         tables,
-        "up to about a nat of KL the natural gradient gains more than the ordinary one; the surrogate is right to "
-        "first order and drifts off as the step grows; clipping slows down by itself yet bounds no KL; and improvement "
-        "is guaranteed only for steps far shorter than those that pay.",
+        "up to about a nat of KL the natural gradient gains more than the ordinary one; the"
+        " surrogate is right to first order and drifts off as the step grows; clipping slows down"
+        " by itself yet bounds no KL; and improvement is guaranteed only for steps far shorter than"
+        " those that pay.",
         lambda figure: _draw(figure, found, clipped, guaranteed),
         (9.0, 3.6),
     )
@@ -145,7 +155,14 @@ def _optimum(world: World) -> Tensor:
 
 def _compare(found: dict[str, list[Step]]) -> Table:
     rows = tuple(
-        (kl, *(x for n in ("ordinary", "natural") for x in (found[n][i].gain, found[n][i].surrogate)))
+        (
+            kl,
+            *(
+                x
+                for n in ("ordinary", "natural")
+                for x in (found[n][i].gain, found[n][i].surrogate)
+            ),
+        )
         for i, kl in enumerate(LEVELS)
     )
     return Table(
@@ -159,7 +176,8 @@ def _compare(found: dict[str, list[Step]]) -> Table:
 def _clipped(clipped: list[tuple[int, Step]]) -> Table:
     rows = tuple((n, s.kl, s.gain, s.surrogate) for n, s in clipped)
     return Table(
-        f"2. Clipped steps (ε = 0.2, exact expected surrogate, learning rate {CLIP_RATE:g}) from the same data",
+        f"2. Clipped steps (ε = 0.2, exact expected surrogate, learning rate {CLIP_RATE:g}) from"
+        " the same data",
         ("gradient steps", "KL, nats", "gain", "promised"),
         rows,
         ("d", ".4f", ".4f", ".4f"),
@@ -180,23 +198,50 @@ def _bound(steps: list[Step]) -> Table:
     )
 
 
-def _draw(figure: Any, found: dict[str, list[Step]], clipped: list[tuple[int, Step]], guaranteed: list[Step]) -> None:
+def _draw(
+    figure: Any,
+    found: dict[str, list[Step]],
+    clipped: list[tuple[int, Step]],
+    guaranteed: list[Step],
+) -> None:
     left, right = figure.subplots(1, 2)
-    panel(left, "True improvement for the KL spent", "KL(π_old‖π_new) of a trajectory, nats", "J(new) − J(old)")
+    panel(
+        left,
+        "True improvement for the KL spent",
+        "KL(π_old‖π_new) of a trajectory, nats",
+        "J(new) − J(old)",
+    )
     for i, (name, steps) in enumerate(found.items()):
         left.plot(
-            [s.kl for s in steps], [s.gain for s in steps], marker="o", markersize=4, color=COLOURS[i], label=name
+            [s.kl for s in steps],
+            [s.gain for s in steps],
+            marker="o",
+            markersize=4,
+            color=COLOURS[i],
+            label=name,
         )
     kls, gains = [s.kl for _, s in clipped], [s.gain for _, s in clipped]
-    left.plot(kls, gains, marker="^", markersize=4, color=COLOURS[2], label="clipped, 1 … 256 steps")
+    left.plot(
+        kls, gains, marker="^", markersize=4, color=COLOURS[2], label="clipped, 1 … 256 steps"
+    )
     left.set_xscale("log")
     left.set_yscale("log")
     left.legend(fontsize=8, frameon=False)
-    panel(right, "Gained, promised, guaranteed (natural)", "KL(π_old‖π_new) of a trajectory, nats", "units of return")
+    panel(
+        right,
+        "Gained, promised, guaranteed (natural)",
+        "KL(π_old‖π_new) of a trajectory, nats",
+        "units of return",
+    )
     steps = sorted([*guaranteed, *found["natural"]], key=lambda s: s.kl)
     sure = [s for s in steps if s.bound > 0]
     right.plot(
-        [s.kl for s in sure], [s.bound for s in sure], marker="o", markersize=4, color=COLOURS[7], label="guaranteed"
+        [s.kl for s in sure],
+        [s.bound for s in sure],
+        marker="o",
+        markersize=4,
+        color=COLOURS[7],
+        label="guaranteed",
     )
     right.plot(
         [s.kl for s in steps],
@@ -208,7 +253,12 @@ def _draw(figure: Any, found: dict[str, list[Step]], clipped: list[tuple[int, St
         label="promised, L",
     )
     right.plot(
-        [s.kl for s in steps], [s.gain for s in steps], marker="o", markersize=4, color=COLOURS[1], label="gained, ΔJ"
+        [s.kl for s in steps],
+        [s.gain for s in steps],
+        marker="o",
+        markersize=4,
+        color=COLOURS[1],
+        label="gained, ΔJ",
     )
     right.set_xscale("log")
     right.set_yscale("log")

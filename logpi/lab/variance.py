@@ -1,6 +1,7 @@
 """`logpi lab variance`: how noisy each method's step is, exactly, and what a baseline does to it.
 
-Four tables: baselines for the plain gradient, methods against M, the sign of Â, and GAE's bias and variance over λ.
+Four tables: baselines for the plain gradient, methods against M, the sign of Â, and GAE's bias and
+variance over λ.
 """
 
 from __future__ import annotations
@@ -16,11 +17,9 @@ from logpi.lab.claims import CLAIMS
 from logpi.lab.expectation import Moments, Setting, advantages, all_draws, moments
 from logpi.lab.report import COLOURS, Report, Table, panel
 from logpi.lab.worlds import World, standard
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE
 from logpi.ops.weights import SequenceSum
-
-__all__ = ["best_constant", "best_state_baseline", "variance"]
 
 ROWS = 16  # responses of the batch whose error is shown
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
@@ -33,25 +32,28 @@ def variance() -> Report:
     by_m = _by_size(world)
     return Report(
         "variance",
-        "Var[∇L̂] of every method, over every batch there can be. The signal-to-noise ratio ‖E‖²/tr Var does not "
-        "depend on scale: a step is as good as noise at 1.",
+        "Var[∇L̂] of every method, over every batch there can be. The signal-to-noise ratio ‖E‖²/tr"
+        " Var does not depend on scale: a step is as good as noise at 1.",
         (_baselines(world), by_m, _signs(world), curve),
-        "a baseline removes noise and no signal; the best state-dependent one beats the best constant; a critic lets λ "
-        "< 1 cut the variance further, free of bias if it is exact, and at a price if it is wrong; and no critic-free "
-        "method can give a right response a negative advantage.",
+        "a baseline removes noise and no signal; the best state-dependent one beats the best"
+        " constant; a critic lets λ < 1 cut the variance further, free of bias if it is exact, and"
+        " at a price if it is wrong; and no critic-free method can give a right response a negative"
+        " advantage.",
         lambda figure: _draw(figure, by_m, curve),
         (9.0, 3.6),
     )
 
 
 def _baseline(world: World, b: Tensor, m: int = 1) -> Moments:
-    """The plain gradient with baseline b(s) [S]: reward-to-go minus b, through the library's own GAE(1, 1)."""
+    """The plain gradient with baseline b(s) [S]: reward-to-go minus b, through the library's own
+    GAE(1, 1)."""
     objective = PolicyGradient(GAE(1.0, 1.0), weight=SequenceSum())
     return moments(world, objective, Setting(responses=m, critic=b))
 
 
 def best_constant(world: World) -> float:
-    """The constant baseline of least variance: variance is a parabola in it, so three points give its bottom."""
+    """The constant baseline of least variance: variance is a parabola in it, so three points give
+    its bottom."""
     ones = torch.ones(len(world.logits), dtype=torch.float64)
     low, middle, high = (_baseline(world, c * ones).variance for c in (0.0, 1.0, 2.0))
     curvature, slope = (low - 2 * middle + high) / 2, (4 * middle - 3 * low - high) / 2
@@ -59,7 +61,8 @@ def best_constant(world: World) -> float:
 
 
 def best_state_baseline(world: World) -> Tensor:
-    """The baseline of least variance for a table of softmaxes [S] (Greensmith et al. 2004); V^π where π is certain.
+    """The baseline of least variance for a table of softmaxes [S] (Greensmith et al. 2004); V^π
+    where π is certain.
 
     b*(s) = E_a[‖∇log π‖² Q] / E_a[‖∇log π‖²]
     """
@@ -84,8 +87,13 @@ def _baselines(world: World) -> Table:
     ]
     rows = [(name, *_noise(_baseline(world, b))) for name, b in kinds]
     q = moments(world, algorithm("actor_critic_q").objective, Setting(responses=1))
-    exact = moments(world, PolicyGradient(GAE(1.0, 0.0), weight=SequenceSum()), Setting(responses=1))
-    rows += [("none, but Q(s, a) for the return", *_noise(q)), ("V(s), and Q(s, a) for the return", *_noise(exact))]
+    exact = moments(
+        world, PolicyGradient(GAE(1.0, 0.0), weight=SequenceSum()), Setting(responses=1)
+    )
+    rows += [
+        ("none, but Q(s, a) for the return", *_noise(q)),
+        ("V(s), and Q(s, a) for the return", *_noise(exact)),
+    ]
     return Table(
         "1. Baselines for one response (N = M = 1)",
         ("baseline", "tr Var", "Var along ∇J", "signal/noise", "E[∇L̂]"),
@@ -114,42 +122,57 @@ def _by_size(world: World) -> Table:
         claim = next(c for c in CLAIMS if c.name == name)
         found = [moments(world, claim.objective, Setting(responses=m)) for m in sizes]
         rows.append(
-            (name, *(x.signal_to_noise for x in found), found[2].variance / float(found[2].mean @ found[2].mean))
+            (
+                name,
+                *(x.signal_to_noise for x in found),
+                found[2].variance / float(found[2].mean @ found[2].mean),
+            )
         )
     return Table(
         "2. Signal-to-noise ratio of one prompt's batch against M (the advantage alone)",
         ("method", *(f"M = {m}" for m in sizes), "tr Var / |E|², M = 4"),
         tuple(rows),
         ("", *(".4f",) * 6),
-        "Prompts are drawn too, so even many responses leave the noise of which prompt came. ppo has an exact critic "
-        "here and λ = .95.",
+        "Prompts are drawn too, so even many responses leave the noise of which prompt came. ppo"
+        " has an exact critic here and λ = .95.",
     )
 
 
 def _signs(world: World) -> Table:
     rows = []
-    step = replace(CLAIMS[0], name="ppo λ=0", objective=PolicyGradient(GAE(1.0, 0.0), weight=SequenceSum()))
+    step = replace(
+        CLAIMS[0], name="ppo λ=0", objective=PolicyGradient(GAE(1.0, 0.0), weight=SequenceSum())
+    )
     for claim in (*CLAIMS, step):
-        if "γ" in claim.name or "baseline" in claim.name or claim.name in ("policy_gradient", "a2c"):
+        if (
+            "γ" in claim.name
+            or "baseline" in claim.name
+            or claim.name in ("policy_gradient", "a2c")
+        ):
             continue
-        setting = replace(Setting(responses=4), critic=claim.critic(world) if claim.critic is not None else None)
+        setting = replace(
+            Setting(responses=4), critic=claim.critic(world) if claim.critic is not None else None
+        )
         setting = claim.setting if claim.setting != Setting() else setting
         found, reward = advantages(world, claim.objective, setting, all_draws(world, setting))
         wrong, right = (found[reward == r] for r in (0.0, 1.0))
         rows.append((claim.name, _span(wrong), _span(right), _reading(wrong, right)))
     return Table(
-        "3. The sign of Â: its range over every token of every wrong (r = 0) and every right (r = 1) response",
+        "3. The sign of Â: its range over every token of every wrong (r = 0) and every right (r ="
+        " 1) response",
         ("method", "Â where r = 0", "Â where r = 1", "so"),
         tuple(rows),
-        note="Without a baseline a wrong response is not pushed at all: Â is 0 there. Only a critic with λ < 1 tells a "
-        "bad step of a "
-        "right response from a good one.",
+        note=(
+            "Without a baseline a wrong response is not pushed at all: Â is 0 there. Only a critic"
+            " with λ < 1 tells a bad step of a right response from a good one."
+        ),
     )
 
 
 def _span(x: Tensor) -> str:
     low, high = (
-        f"{float(v):+.2f}".replace("-", "−").replace("+0.00", "0").replace("−0.00", "0") for v in (x.min(), x.max())
+        f"{float(v):+.2f}".replace("-", "−").replace("+0.00", "0").replace("−0.00", "0")
+        for v in (x.min(), x.max())
     )
     return low if low == high else f"{low} … {high}"
 
@@ -164,31 +187,54 @@ def _reading(wrong: Tensor, right: Tensor) -> str:
 
 
 def _curve(world: World) -> Table:
-    """Bias² and variance of GAE(1, λ) with an exact critic, and with one that has only learned the mean."""
+    """Bias² and variance of GAE(1, λ) with an exact critic, and with one that has only learned the
+    mean."""
     flat = torch.full_like(world.value, world.expected_return)
     rows = []
     for lam in LAMBDAS:
         objective = PolicyGradient(GAE(1.0, lam), weight=SequenceSum())
-        found = [moments(world, objective, Setting(responses=1, critic=c)) for c in (world.value, flat)]
+        found = [
+            moments(world, objective, Setting(responses=1, critic=c)) for c in (world.value, flat)
+        ]
         errors = [float((x.mean - x.target) @ (x.mean - x.target)) for x in found]
-        pairs = [x for e, m in zip(errors, found, strict=True) for x in (e, m.variance, e + m.variance / ROWS)]
+        pairs = [
+            x
+            for e, m in zip(errors, found, strict=True)
+            for x in (e, m.variance, e + m.variance / ROWS)
+        ]
         rows.append((lam, *pairs))
     return Table(
-        f"4. GAE over λ (γ = 1): bias², variance of one response, and the mean squared error of {ROWS} responses",
-        ("λ", "exact V: bias²", "var", f"error, {ROWS}", "wrong V: bias²", "var ", f"error, {ROWS} "),
+        "4. GAE over λ (γ = 1): bias², variance of one response, and the mean squared error of"
+        f" {ROWS} responses",
+        (
+            "λ",
+            "exact V: bias²",
+            "var",
+            f"error, {ROWS}",
+            "wrong V: bias²",
+            "var ",
+            f"error, {ROWS} ",
+        ),
         tuple(rows),
         (".2f", *(".4f",) * 6),
-        "wrong V: the same in every state, J. λ = 1 is unbiased with either; with the wrong one the least error lies "
-        "in between.",
+        "wrong V: the same in every state, J. λ = 1 is unbiased with either; with the wrong one the"
+        " least error lies in between.",
     )
 
 
 def _draw(figure: Any, by_m: Table, curve: Table) -> None:
     left, right = figure.subplots(1, 2)
-    panel(left, "Signal-to-noise of one prompt's batch", "M, samples for each prompt", "‖E[∇L̂]‖² / tr Var[∇L̂]")
+    panel(
+        left,
+        "Signal-to-noise of one prompt's batch",
+        "M, samples for each prompt",
+        "‖E[∇L̂]‖² / tr Var[∇L̂]",
+    )
     for i, row in enumerate(r for r in by_m.rows if r[0] != "dr_grpo"):  # it is rloo, scaled
         style = "--" if row[0] in ("grpo", "dapo", "grpo_r1") else "-"
-        left.plot(range(2, 7), row[1:6], style, marker="o", markersize=3, color=COLOURS[i], label=row[0])
+        left.plot(
+            range(2, 7), row[1:6], style, marker="o", markersize=3, color=COLOURS[i], label=row[0]
+        )
     left.set_xticks(range(2, 7))
     left.legend(fontsize=7, frameon=False, ncols=2)
     panel(right, "GAE: λ trades bias for variance", "λ", "squared error of E[∇L̂]")

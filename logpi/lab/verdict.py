@@ -2,7 +2,8 @@
 
     print(check(MyObjective()))
 
-Left out: whether it obeys the laws of masks and micro-batches (`logpi.testing.check_all` tells), and learning itself.
+Left out: whether it obeys the laws of masks and micro-batches (`logpi.testing.check_all` tells),
+and learning itself.
 """
 
 from __future__ import annotations
@@ -18,13 +19,11 @@ from logpi.lab.claims import regularised
 from logpi.lab.expectation import Moments, Setting, all_draws, gradients, moments
 from logpi.lab.report import Table
 from logpi.lab.worlds import World, standard
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import LeaveOneOut
+from logpi.ops.selection import Keep, KeepAll
 from logpi.ops.weights import SequenceSum
-from logpi.selection import Keep, KeepAll
 from logpi.types import Objective
-
-__all__ = ["Check", "Finding", "check"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Finding:
 
     Attributes:
         responses: M. moments: exact mean and variance of ∇L̂, see `Moments`.
-        noise: tr Var[∇L̂] / ‖E[∇L̂]‖² of a batch. noise_rloo: the same for leave-one-out, an unbiased method to compare
-            with.
+        noise: tr Var[∇L̂] / ‖E[∇L̂]‖² of a batch. noise_rloo: the same for leave-one-out, an
+            unbiased method to compare with.
     """
 
     responses: int
@@ -53,7 +52,12 @@ class Check:
     @property
     def verdict(self) -> str:
         """The worst verdict over all M."""
-        order = ("the policy gradient", "a scaled policy gradient", "a different direction", "the opposite direction")
+        order = (
+            "the policy gradient",
+            "a scaled policy gradient",
+            "a different direction",
+            "the opposite direction",
+        )
         verdicts = [f.moments.verdict for f in self.findings]
         return max(verdicts, key=lambda v: order.index(v) if v in order else len(order))
 
@@ -69,7 +73,8 @@ class Check:
 
     def __str__(self) -> str:
         rows = tuple(
-            (f.responses, *_numbers(f.moments), f.noise, f.noise_rloo, f.moments.verdict) for f in self.findings
+            (f.responses, *_numbers(f.moments), f.noise, f.noise_rloo, f.moments.verdict)
+            for f in self.findings
         )
         table = Table(
             f"E[∇L̂] over every batch there can be, against {self.target}",
@@ -97,20 +102,24 @@ def check(
 ) -> Check:
     """Bias and variance of any objective, exactly, through its own `prepare`, `weight` and `loss`.
 
-    Each batch is handed over alone, so statistics over a batch are those of a real one. About 2 ms a batch and 200–500
-    batches for each M in the default world.
+    Each batch is handed over alone, so statistics over a batch are those of a real one. About 2 ms
+    a batch and 200–500 batches for each M in the default world.
 
     Args:
         objective: anything with the calls of `logpi.types.Objective`.
-        world: where to look; `standard()` if None: two prompts of different difficulty and length, binary rewards.
+        world: where to look; `standard()` if None: two prompts of different difficulty and length,
+            binary rewards.
         responses: sizes of group to try, each at least 2.
         prompts: N in a batch. keep: which groups enter it, all if None.
-        reference: [S, A] logits of the reference policy for objectives that need one; some way off if None.
+        reference: [S, A] logits of the reference policy for objectives that need one; some way off
+            if None.
         critic: values (`TabularPolicy.value`), V^π if None.
-        beta: hold it against −∇(J − β KL(π‖π_ref)); the objective's own KL coefficient if None, else 0.
+        beta: hold it against −∇(J − β KL(π‖π_ref)); the objective's own KL coefficient if None,
+            else 0.
     Raises:
         ValueError: too many batches to list them all.
-        AssertionError: the order of a group's rows changes the gradient, so an expectation over groups means nothing.
+        AssertionError: the order of a group's rows changes the gradient, so an expectation over
+            groups means nothing.
 
     >>> from logpi import algorithm
     >>> check(algorithm("rloo", beta=0).objective, responses=(2,)).verdict
@@ -125,23 +134,32 @@ def check(
         setting = Setting(prompts, m, keep or KeepAll(), critic, reference)
         _check_order(world, objective, setting)
         own = moments(world, objective, setting, target)
-        rloo = moments(world, PolicyGradient(LeaveOneOut(), weight=SequenceSum()), Setting(prompts, m))
-        found.append(Finding(m, own, 1 / max(own.signal_to_noise, 1e-300), 1 / rloo.signal_to_noise))
+        rloo = moments(
+            world, PolicyGradient(LeaveOneOut(), weight=SequenceSum()), Setting(prompts, m)
+        )
+        found.append(
+            Finding(m, own, 1 / max(own.signal_to_noise, 1e-300), 1 / rloo.signal_to_noise)
+        )
     return Check(tuple(found), f"−∇(J − {beta:g} KL(π‖π_ref))" if beta else "−∇J")
 
 
 def _coefficient(objective: Objective) -> float:
-    return objective.kl.coef if isinstance(objective, PolicyGradient) and objective.kl is not None else 0.0
+    return (
+        objective.kl.coef
+        if isinstance(objective, PolicyGradient) and objective.kl is not None
+        else 0.0
+    )
 
 
 def _check_order(world: World, objective: Objective, setting: Setting) -> None:
-    """Rows of a group in another order must give the same gradient: that is what lets groups be multisets."""
+    """Rows of a group in another order must give the same gradient: that is what lets groups be
+    multisets."""
     draws = all_draws(world, setting)
     few = torch.linspace(0, len(draws) - 1, min(len(draws), 5)).long()
     part = draws.pick(few)
     straight, turned = (gradients(world, objective, setting, d) for d in (part, part.reversed()))
     if not torch.allclose(straight, turned, atol=1e-10):
         raise AssertionError(
-            "the order of a batch's rows changes the gradient: use `group` to tell whose sample a row is, not its "
-            "position"
+            "the order of a batch's rows changes the gradient: use `group` to tell whose sample a"
+            " row is, not its position"
         )

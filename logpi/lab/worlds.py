@@ -1,8 +1,9 @@
-"""Worlds small enough to list every trajectory: language tasks as trees of tokens, and the grid world with a horizon.
+"""Worlds small enough to list every trajectory: language tasks as trees of tokens, and the grid
+world with a horizon.
 
-A `World` holds the process, a policy's logits, and *all* trajectories once, recorded as a rollout records them, so any
-batch that a rollout could bring is a choice of rows. Left out: how likely each batch is, and gradients
-(`expectation.py`).
+A `World` holds the process, a policy's logits, and *all* trajectories once, recorded as a rollout
+records them, so any batch that a rollout could bring is a choice of rows. Left out: how likely each
+batch is, and gradients (`expectation.py`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,16 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from logpi.envs.grid_model import GridModel
+from logpi.envs.control.grid_model import GridModel
 from logpi.lab.mdp import MDP
 from logpi.policies.tabular import Index, Prefixes, States, TabularPolicy
 from logpi.types import Batch, Trajectory, collate
 
-__all__ = ["World", "double", "grid_world", "responses", "standard", "token_world"]
-
 
 @contextmanager
 def double() -> Iterator[None]:
-    """Everything made inside is float64, weights too; on one thread, since tensors are small and threads would wait."""
+    """Everything made inside is float64, weights too; on one thread, since tensors are small and
+    threads would wait."""
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
@@ -42,12 +42,13 @@ class World:
 
     Attributes:
         mdp: the process. logits: [S, A] the policy θ. index: finds the state of an observation.
-        paths: every trajectory once [K rows]; `group` is the number of its start; `logp` and `baseline` (the greedy
-            trajectory's return) are those of the policy.
+        paths: every trajectory once [K rows]; `group` is the number of its start; `logp` and
+            `baseline` (the greedy trajectory's return) are those of the policy.
         luck: [K] the environment's share of a trajectory's probability, given its start.
         start: [P] probability of each start.
         names: what each trajectory is called, for tables.
-        timed: values depend on the step, not only on the state (a horizon that the state does not know).
+        timed: values depend on the step, not only on the state (a horizon that the state does not
+            know).
     """
 
     mdp: MDP
@@ -60,13 +61,19 @@ class World:
     timed: bool = False
 
     def policy(self, logits: Tensor | None = None, value: Tensor | None = None) -> TabularPolicy:
-        """The policy at θ, or at other logits [S, A], with these critic's values (`TabularPolicy.value`)."""
-        return TabularPolicy(self.logits if logits is None else logits, self.index, self.mdp.allowed, value)
+        """The policy at θ, or at other logits [S, A], with these critic's values
+        (`TabularPolicy.value`)."""
+        return TabularPolicy(
+            self.logits if logits is None else logits, self.index, self.mdp.allowed, value
+        )
 
     def policy_logp(self, logits: Tensor) -> Tensor:
-        """log π(aₜ|sₜ) of every trajectory under other logits [S, A]; [K, T] nats, 0 where not own; carries
-        gradient."""
-        state, action = self.index(self.paths)[:, :-1], torch.where(self.paths.mask, self.paths.action, 0)
+        """log π(aₜ|sₜ) of every trajectory under other logits [S, A]; [K, T] nats, 0 where not own;
+        carries gradient."""
+        state, action = (
+            self.index(self.paths)[:, :-1],
+            torch.where(self.paths.mask, self.paths.action, 0),
+        )
         logp = logits.masked_fill(~self.mdp.allowed, -torch.inf).log_softmax(-1)[state, action]
         return torch.where(self.paths.mask, logp, 0.0)
 
@@ -77,7 +84,8 @@ class World:
         return replace(moved, paths=replace(self.paths, logp=logp, baseline=moved._greedy()))
 
     def _greedy(self) -> Tensor:
-        """[K] return of the greedy trajectory from the same start (where luck decides too: its likeliest one)."""
+        """[K] return of the greedy trajectory from the same start (where luck decides too: its
+        likeliest one)."""
         state, best = self.index(self.paths)[:, :-1], self.mdp.policy(self.logits).argmax(-1)
         greedy = ((best[state] == self.paths.action) | ~self.paths.mask).all(1)
         out = torch.zeros_like(self.luck)
@@ -145,16 +153,22 @@ def responses(alphabet: str, end: str, longest: int) -> list[str]:
 
 
 def token_world(
-    tasks: Mapping[str, Mapping[str, float]], seed: int = 0, spread: float = 1.0, start: Iterable[float] | None = None
+    tasks: Mapping[str, Mapping[str, float]],
+    seed: int = 0,
+    spread: float = 1.0,
+    start: Iterable[float] | None = None,
 ) -> World:
-    """A language task as a world: prompts, every response to each, and its reward on the last token. A character is a
-    token.
+    """A language task as a world: prompts, every response to each, and its reward on the last
+    token. A character is a token.
 
-    The policy is a softmax table over prefixes, with random logits. The prompt is in `obs` and not in `mask`.
+    The policy is a softmax table over prefixes, with random logits. The prompt is in `obs` and not
+    in `mask`.
 
     Args:
-        tasks: prompt → {response → reward}. No response may be the beginning of another one to the same prompt.
-        seed: of the logits. spread: their standard deviation. start: probabilities of the prompts, uniform if None.
+        tasks: prompt → {response → reward}. No response may be the beginning of another one to the
+            same prompt.
+        seed: of the logits. spread: their standard deviation. start: probabilities of the prompts,
+            uniform if None.
     Raises:
         ValueError: a response that begins another one, or is empty; prompts that begin one another.
 
@@ -163,8 +177,12 @@ def token_world(
     """
     tree = _Tree(tasks)
     generator = torch.Generator().manual_seed(seed)
-    logits = spread * torch.randn(len(tree.step), len(tree.characters), generator=generator, dtype=torch.float64)
-    chances = torch.tensor(list(start) if start is not None else [1 / len(tasks)] * len(tasks), dtype=torch.float64)
+    logits = spread * torch.randn(
+        len(tree.step), len(tree.characters), generator=generator, dtype=torch.float64
+    )
+    chances = torch.tensor(
+        list(start) if start is not None else [1 / len(tasks)] * len(tasks), dtype=torch.float64
+    )
     mdp = tree.mdp(tasks, chances)
     rows, names = [], []
     for group, (prompt, answers) in enumerate(tasks.items()):
@@ -172,14 +190,20 @@ def token_world(
             rows.append(tree.row(prompt, response, reward, group))
             names.append(f"{prompt}{response}")
     world = World(
-        mdp, logits, Prefixes(torch.tensor(tree.step)), collate(rows), torch.ones(len(rows), dtype=torch.float64),
-        chances, tuple(names),
-    )  # fmt: skip
+        mdp,
+        logits,
+        Prefixes(torch.tensor(tree.step)),
+        collate(rows),
+        torch.ones(len(rows), dtype=torch.float64),
+        chances,
+        tuple(names),
+    )
     return world.at(logits)
 
 
 class _Tree:
-    """All prefixes of the task's strings as states: 0 is before the first token, 1 is where no string leads."""
+    """All prefixes of the task's strings as states: 0 is before the first token, 1 is where no
+    string leads."""
 
     def __init__(self, tasks: Mapping[str, Mapping[str, float]]) -> None:
         strings = [p + r for p, answers in tasks.items() for r in answers]
@@ -203,16 +227,28 @@ class _Tree:
         step = torch.tensor(self.step)
         s, a = step.shape
         transition = torch.nn.functional.one_hot(step, s).double()
-        reward, begin = torch.zeros(s, a, s, dtype=torch.float64), torch.zeros(s, dtype=torch.float64)
+        reward, begin = (
+            torch.zeros(s, a, s, dtype=torch.float64),
+            torch.zeros(s, dtype=torch.float64),
+        )
         terminal = (step == 1).all(1)
         for chance, (prompt, answers) in zip(start.tolist(), tasks.items(), strict=True):
             begin[self.state[prompt]] = chance
             for response, worth in answers.items():
                 reward[:, :, self.state[prompt + response]] = worth
-        transition[terminal] = torch.eye(s, dtype=torch.float64)[terminal][:, None].expand(-1, a, -1)
+        transition[terminal] = torch.eye(s, dtype=torch.float64)[terminal][:, None].expand(
+            -1, a, -1
+        )
         reward[terminal] = 0.0
         allowed = (step != 1) | terminal[:, None]
-        return MDP(transition, reward, begin, terminal, max(len(r) for x in tasks.values() for r in x), allowed)
+        return MDP(
+            transition,
+            reward,
+            begin,
+            terminal,
+            max(len(r) for x in tasks.values() for r in x),
+            allowed,
+        )
 
     def row(self, prompt: str, response: str, reward: float, group: int) -> Trajectory:
         ids = torch.tensor([self.token[c] for c in prompt + response])
@@ -225,34 +261,53 @@ class _Tree:
 
 
 def _check_prefixes(tasks: Mapping[str, Mapping[str, float]]) -> None:
-    for what, strings in [("prompt", list(tasks)), *((f"response to {p!r}", list(r)) for p, r in tasks.items())]:
+    for what, strings in [
+        ("prompt", list(tasks)),
+        *((f"response to {p!r}", list(r)) for p, r in tasks.items()),
+    ]:
         if "" in strings or not strings:
-            raise ValueError(f"a {what} is empty: every prompt and response needs at least one character")
+            raise ValueError(
+                f"a {what} is empty: every prompt and response needs at least one character"
+            )
         for a, b in product(strings, strings):
             if a != b and b.startswith(a):
-                raise ValueError(f"the {what} {a!r} is the beginning of {b!r}: end it with a character of its own")
+                raise ValueError(
+                    f"the {what} {a!r} is the beginning of {b!r}: end it with a character of"
+                    " its own"
+                )
 
 
-def grid_world(grid: GridModel | None = None, horizon: int = 4, seed: int = 0, spread: float = 0.5) -> World:
+def grid_world(
+    grid: GridModel | None = None, horizon: int = 4, seed: int = 0, spread: float = 0.5
+) -> World:
     """The grid world, ended after `horizon` moves, with a softmax table over cells.
 
     Raises:
-        ValueError: more trajectories than can be listed (4^horizon without slips, 8^horizon with them).
+        ValueError: more trajectories than can be listed (4^horizon without slips, 8^horizon with
+            them).
     """
     grid = grid or GridModel()
     if (8 if grid.slip else 4) ** horizon > 2**17:
-        raise ValueError(f"{horizon} moves have too many trajectories to list them all: take a shorter horizon")
+        raise ValueError(
+            f"{horizon} moves have too many trajectories to list them all: take a shorter horizon"
+        )
     mdp = grid_mdp(grid, horizon)
-    logits = spread * torch.randn(grid.states, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    logits = spread * torch.randn(
+        grid.states, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     paths = list(mdp.paths(grid.state(grid.start)))
     rows = [
         Trajectory(
-            torch.tensor(p.states), torch.tensor(p.actions), torch.ones(len(p.actions), dtype=torch.bool),
-            torch.tensor(p.rewards, dtype=torch.float64), torch.zeros(len(p.actions), dtype=torch.float64),
-            terminated=True, group=0,
+            torch.tensor(p.states),
+            torch.tensor(p.actions),
+            torch.ones(len(p.actions), dtype=torch.bool),
+            torch.tensor(p.rewards, dtype=torch.float64),
+            torch.zeros(len(p.actions), dtype=torch.float64),
+            terminated=True,
+            group=0,
         )
         for p in paths
-    ]  # fmt: skip
+    ]
     luck = torch.tensor([p.luck for p in paths], dtype=torch.float64)
     names = tuple("".join("→↑←↓"[a] for a in p.actions) for p in paths)
     start = torch.ones(1, dtype=torch.float64)
@@ -269,15 +324,28 @@ def grid_mdp(grid: GridModel, horizon: int) -> MDP:
 
 STANDARD = {  # an easy short task and a hard long one; a right answer of each may be short or long
     "e": {"a.": 1.0, "aa": 1.0, "ab": 1.0, "b.": 0.0, "ba": 1.0, "bb": 0.0, ".": 0.0},
-    "hd": {".": 0.0, "a.": 1.0, "aa": 0.0, "aba": 0.0, "abb.": 1.0, "abba": 0.0, "ab.": 0.0, "b": 0.0},
+    "hd": {
+        ".": 0.0,
+        "a.": 1.0,
+        "aa": 0.0,
+        "aba": 0.0,
+        "abb.": 1.0,
+        "abba": 0.0,
+        "ab.": 0.0,
+        "b": 0.0,
+    },
 }
 
 
 def standard(rewards: Mapping[str, float] | None = None) -> World:
-    """The lab's usual world: two prompts of different difficulty and length, 15 responses, binary rewards.
+    """The lab's usual world: two prompts of different difficulty and length, 15 responses, binary
+    rewards.
 
     Args:
         rewards: other rewards for some strings (prompt and response together).
     """
-    tasks = {p: {r: (rewards or {}).get(p + r, x) for r, x in answers.items()} for p, answers in STANDARD.items()}
+    tasks = {
+        p: {r: (rewards or {}).get(p + r, x) for r, x in answers.items()}
+        for p, answers in STANDARD.items()
+    }
     return token_world(tasks, seed=3)

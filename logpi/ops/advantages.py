@@ -1,8 +1,9 @@
 """Advantage estimators: how much better an action was than expected.
 
-Each is a frozen dataclass called with `(batch, value)` that returns [B, T] advantages in units of return, 0 where `mask`
-is False, without gradient. Time counts the policy's own actions. Whitening is not here: it comes after the critic's target
-and is a field of the objective. KL penalties are not here: they are in the reward that arrives.
+Each is a frozen dataclass called with `(batch, value)` that returns [B, T] advantages in units of
+return, 0 where `mask` is False, without gradient. Time counts the policy's own actions. Whitening
+is not here: it comes after the critic's target and is a field of the objective. KL penalties are
+    not here: they are in the reward that arrives.
 
 What an estimator needs is a class fact, so that a trainer can refuse a setting before work starts:
     critic  it reads `value` [B, T+1]           greedy  it reads `batch.baseline` [B]
@@ -23,9 +24,18 @@ from logpi.ops.time import next_value, own, to_go
 from logpi.types import Batch
 
 __all__ = [
-    "Advantage", "GAE", "GreedyBaseline", "GroupCenter", "GroupNorm", "LeaveOneOut", "QValue", "RewardToGo", "TotalReward",
-    "Uniform", "whiten",
-]  # fmt: skip
+    "Advantage",
+    "GAE",
+    "GreedyBaseline",
+    "GroupCenter",
+    "GroupNorm",
+    "LeaveOneOut",
+    "QValue",
+    "RewardToGo",
+    "TotalReward",
+    "Uniform",
+    "whiten",
+]
 
 
 class Advantage(ABC):
@@ -43,15 +53,16 @@ class Advantage(ABC):
         """[B, T] advantages in units of return."""
 
     def value_target(self, advantage: Tensor, value: Tensor | None, mask: Tensor) -> Tensor | None:
-        """[B, T] what the critic is fitted to, in units of return; None for estimators without a critic."""
+        """[B, T] what the critic is fitted to, in units of return; None for estimators without a
+        critic."""
         return None
 
 
 def _critic(value: Tensor | None, who: str) -> Tensor:
     if value is None:
         raise ValueError(
-            f"{who} needs a critic, this policy has none: load it with critic=True, or use GroupCenter, "
-            "LeaveOneOut or RewardToGo"
+            f"{who} needs a critic, this policy has none: load it with critic=True, or use"
+            " GroupCenter, LeaveOneOut or RewardToGo"
         )
     return value.detach()
 
@@ -64,11 +75,13 @@ def _discounts(**named: float) -> None:
 
 @dataclass(frozen=True)
 class TotalReward(Advantage):
-    """The whole trajectory's reward for each of its actions (policy gradient theorem; Williams 1992).
+    """The whole trajectory's reward for each of its actions (policy gradient theorem; Williams
+    1992).
 
         Âₜ = R(τ) = Σₖ rₖ
 
-    Unbiased, and the estimator of highest variance here: an action is also blamed for what came before it.
+    Unbiased, and the estimator of highest variance here: an action is also blamed for what came
+    before it.
 
     >>> from logpi.testing import row
     >>> TotalReward()(row([-1., -1., -1., 5.]))
@@ -88,7 +101,8 @@ class RewardToGo(Advantage):
 
         Âₜ = Gₜ = Σ_{k ≥ t} γ^{k−t} rₖ
 
-    γ = 1 is unbiased; γ < 1 trades bias for variance. It does not bootstrap: a cut-off row counts as if it ended.
+    γ = 1 is unbiased; γ < 1 trades bias for variance. It does not bootstrap: a cut-off row counts
+    as if it ended.
 
     Attributes:
         gamma: discount per own action, in [0, 1].
@@ -120,10 +134,11 @@ class GAE(Advantage):
 
         δₜ = rₜ + γ V(sₜ₊₁) − V(sₜ)          Âₜ = δₜ + γλ Âₜ₊₁
 
-    Time counts the policy's own actions: tool output neither discounts nor bootstraps, and deleting it changes nothing
-    (several libraries differ here). λ = 1 gives RewardToGo − V; λ = 0 the one-step TD error. The last state is bootstrapped
-    with V unless `terminated`. Differs from CleanRL, which treats time-outs as terminations. The critic's target is Âₜ + V(sₜ),
-    the λ-return.
+    Time counts the policy's own actions: tool output neither discounts nor bootstraps, and deleting
+    it changes nothing (several libraries differ here). λ = 1 gives RewardToGo − V; λ = 0 the
+    one-step TD error. The last state is bootstrapped with V unless `terminated`. Differs from
+    CleanRL, which treats time-outs as terminations. The critic's target is Âₜ + V(sₜ), the
+    λ-return.
 
     Attributes:
         gamma: discount per own action, in [0, 1].
@@ -167,8 +182,8 @@ class QValue(Advantage):
 
         Âₜ = Q̂(sₜ, aₜ) = rₜ + γ V(sₜ₊₁)
 
-    With tokens Q(s, a) is V of the state that follows, so a state-value critic is enough. Biased as far as V is wrong. The
-    critic is fitted to the same one-step target.
+    With tokens Q(s, a) is V of the state that follows, so a state-value critic is enough. Biased as
+    far as V is wrong. The critic is fitted to the same one-step target.
 
     Attributes:
         gamma: discount per own action, in [0, 1].
@@ -201,8 +216,8 @@ class GroupCenter(Advantage):
 
         Âₜ = R − mean(R of the group)
 
-    The mean holds the row itself, so the expected gradient is (G−1)/G of the policy gradient, exactly. One number for all
-    actions of a row. Rows without an own action do not move the mean.
+    The mean holds the row itself, so the expected gradient is (G−1)/G of the policy gradient,
+    exactly. One number for all actions of a row. Rows without an own action do not move the mean.
 
     Raises:
         ValueError: a group of one.
@@ -218,7 +233,9 @@ class GroupCenter(Advantage):
 
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
         g = group_returns(batch, self.group, "GroupCenter")
-        return _spread(torch.where(g.uniform, torch.zeros_like(g.total), g.total - g.mean), batch.mask)
+        return _spread(
+            torch.where(g.uniform, torch.zeros_like(g.total), g.total - g.mean), batch.mask
+        )
 
 
 @dataclass(frozen=True)
@@ -227,9 +244,10 @@ class GroupNorm(Advantage):
 
         Âₜ = (R − mean(R)) / (std(R) + ε)          std with G − ddof
 
-    One number for all actions of a row. A group whose returns are all equal has advantage 0, exactly, never NaN and never
-    rounding noise over ε. Dividing by the spread is what makes GRPO's direction differ from the policy gradient's where prompts
-    differ in difficulty (theory: 1/√(p(1−p))). Rows without an own action count nowhere. TRL has ε = 1e-4, verl 1e-6.
+    One number for all actions of a row. A group whose returns are all equal has advantage 0,
+    exactly, never NaN and never rounding noise over ε. Dividing by the spread is what makes GRPO's
+    direction differ from the policy gradient's where prompts differ in difficulty (theory:
+    1/√(p(1−p))). Rows without an own action count nowhere. TRL has ε = 1e-4, verl 1e-6.
 
     Attributes:
         eps: added to the standard deviation, in units of return.
@@ -249,23 +267,29 @@ class GroupNorm(Advantage):
 
     @property
     def equation(self) -> str:  # type: ignore[override]
-        return f"Âₜ = (R − mean_group(R)) / (std_group(R) + {self.eps:g}), std over G{'−1' if self.ddof else ''}"
+        return (
+            f"Âₜ = (R − mean_group(R)) / (std_group(R) + {self.eps:g}), std over"
+            f" G{'−1' if self.ddof else ''}"
+        )
 
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
         g = group_returns(batch, self.group, "GroupNorm")
         off = torch.where(g.alive & ~g.uniform, g.total - g.mean, torch.zeros_like(g.total))
         std = (group_sum(off**2, batch.group) / (g.count - self.ddof).clamp(min=1)).sqrt()
-        return _spread(off / torch.where(g.uniform, torch.ones_like(std), std + self.eps), batch.mask)  # ε may be 0
+        return _spread(
+            off / torch.where(g.uniform, torch.ones_like(std), std + self.eps), batch.mask
+        )  # ε may be 0
 
 
 @dataclass(frozen=True)
 class LeaveOneOut(Advantage):
-    """Return minus the mean of the *other* samples of the prompt (RLOO: Kool et al. 2019; arXiv:2402.14740).
+    """Return minus the mean of the *other* samples of the prompt (RLOO: Kool et al. 2019;
+    arXiv:2402.14740).
 
         Âₜ = Rᵢ − 1/(G−1) Σ_{l≠i} Rₗ
 
-    Unbiased, because the baseline does not hold the row itself. Equals GroupCenter · G/(G−1). A row that is alone in what is
-    left of its group gets 0.
+    Unbiased, because the baseline does not hold the row itself. Equals GroupCenter · G/(G−1). A row
+    that is alone in what is left of its group gets 0.
 
     Raises:
         ValueError: a group of one.
@@ -282,16 +306,21 @@ class LeaveOneOut(Advantage):
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
         g = group_returns(batch, self.group, "LeaveOneOut")
         scale = g.count / (g.count - 1).clamp(min=1)
-        return _spread(torch.where(g.uniform, torch.zeros_like(g.total), (g.total - g.mean) * scale), batch.mask)
+        return _spread(
+            torch.where(g.uniform, torch.zeros_like(g.total), (g.total - g.mean) * scale),
+            batch.mask,
+        )
 
 
 @dataclass(frozen=True)
 class GreedyBaseline(Advantage):
-    """Return-to-go minus the reward of the greedy response to the same prompt (ReMax, arXiv:2310.10505).
+    """Return-to-go minus the reward of the greedy response to the same prompt (ReMax,
+    arXiv:2310.10505).
 
         Âₜ = Σ_{k≥t} rₖ − r(x, ŷ),   ŷ the greedy response
 
-    Unbiased: the baseline does not depend on the sampled actions. Costs one greedy response for each prompt.
+    Unbiased: the baseline does not depend on the sampled actions. Costs one greedy response for
+    each prompt.
 
     Raises:
         ValueError: `batch.baseline` is None.
@@ -304,15 +333,16 @@ class GreedyBaseline(Advantage):
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
         if batch.baseline is None:
             raise ValueError(
-                "GreedyBaseline (ReMax) needs batch.baseline, the reward of one greedy response a prompt: "
-                "let the rollout make it (greedy=True)"
+                "GreedyBaseline (ReMax) needs batch.baseline, the reward of one greedy response a"
+                " prompt: let the rollout make it (greedy=True)"
             )
         return own(to_go(batch.reward, batch.mask, 1.0) - batch.baseline[:, None], batch.mask)
 
 
 @dataclass(frozen=True)
 class Uniform(Advantage):
-    """Every own action counts 1: supervised learning as a policy gradient on someone else's trajectories.
+    """Every own action counts 1: supervised learning as a policy gradient on someone else's
+    trajectories.
 
     Âₜ = 1
     """
@@ -330,9 +360,11 @@ def _spread(row: Tensor, mask: Tensor) -> Tensor:
 
 
 def whiten(advantage: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """Zero mean and unit spread over all own actions of the batch (token-weighted, population std); [B, T].
+    """Zero mean and unit spread over all own actions of the batch (token-weighted, population std);
+    [B, T].
 
-    REINFORCE++ (arXiv:2501.03262) normalises so over the global batch. A constant advantage becomes 0, not noise.
+    REINFORCE++ (arXiv:2501.03262) normalises so over the global batch. A constant advantage becomes
+    0, not noise.
     """
     picked = advantage[mask]
     if picked.numel() == 0:

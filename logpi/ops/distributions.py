@@ -7,9 +7,10 @@
     Gaussian             [N, d] float           d means, then d log standard deviations
     SquashedGaussian     [N, d] float           the same, before the tanh
 
-Each is a frozen value with log-probability, entropy and exact KL in torch (they carry gradients), and sampling and mode in NumPy,
-where acting one step at a time is ten times cheaper. `torch.distributions` is left out on purpose: its checks cost more than a
-small network. Which network makes the parameters is not here (`policies`).
+Each is a frozen value with log-probability, entropy and exact KL in torch (they carry gradients),
+and sampling and mode in NumPy, where acting one step at a time is ten times cheaper.
+`torch.distributions` is left out on purpose: its checks cost more than a small network. Which
+network makes the parameters is not here (`policies`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,15 @@ from torch.nn.functional import softplus
 from logpi.types import Batch, Policy
 
 __all__ = [
-    "Bernoulli", "Categorical", "Distribution", "DistributionalPolicy", "Distributions", "Gaussian", "MultiCategorical",
+    "Bernoulli",
+    "Categorical",
+    "Distribution",
+    "DistributionalPolicy",
+    "Distributions",
+    "Gaussian",
+    "MultiCategorical",
     "SquashedGaussian",
-]  # fmt: skip
+]
 
 Array = np.ndarray
 LOG_2PI = math.log(2 * math.pi)
@@ -41,7 +48,8 @@ class Distribution(ABC):
 
     Attributes:
         outputs: numbers that the network gives for a state.
-        free: numbers after those that are the same in every state (log standard deviations), trained as they are.
+        free: numbers after those that are the same in every state (log standard deviations),
+            trained as they are.
     """
 
     @property
@@ -82,7 +90,8 @@ class Distribution(ABC):
 
 
 def _gumbel_argmax(logits: Array, rng: np.random.Generator) -> Array:
-    """A sample from softmax(logits): argmaxₐ (lₐ − log Eₐ), E ~ Exp(1). In float32 E can be 0, which would choose even what is forbidden."""
+    """A sample from softmax(logits): argmaxₐ (lₐ − log Eₐ), E ~ Exp(1). In float32 E can be 0,
+    which would choose even what is forbidden."""
     waited = rng.standard_exponential(logits.shape, dtype=np.float32)
     return (logits - np.log(np.maximum(waited, TINY))).argmax(-1)
 
@@ -142,10 +151,15 @@ class MultiCategorical(Distribution):
         return sum(self.sizes)
 
     def _parts(self, params: Tensor) -> list[tuple[Categorical, Tensor]]:
-        return [(Categorical(n), x) for n, x in zip(self.sizes, params.split(self.sizes, -1), strict=True)]
+        return [
+            (Categorical(n), x)
+            for n, x in zip(self.sizes, params.split(self.sizes, -1), strict=True)
+        ]
 
     def logp(self, params: Tensor, action: Tensor) -> Tensor:
-        return torch.stack([c.logp(x, action[:, i]) for i, (c, x) in enumerate(self._parts(params))]).sum(0)
+        return torch.stack(
+            [c.logp(x, action[:, i]) for i, (c, x) in enumerate(self._parts(params))]
+        ).sum(0)
 
     def entropy(self, params: Tensor) -> Tensor:
         return torch.stack([c.entropy(x) for c, x in self._parts(params)]).sum(0)
@@ -184,7 +198,9 @@ class Bernoulli(Distribution):
         return (old.sigmoid() * (old - new) - softplus(old) + softplus(new)).sum(-1)
 
     def sample(self, params: Array, rng: np.random.Generator) -> Array:
-        return (rng.random(params.shape, dtype=np.float32) * (1 + np.exp(-params)) < 1).astype(np.int64)
+        return (rng.random(params.shape, dtype=np.float32) * (1 + np.exp(-params)) < 1).astype(
+            np.int64
+        )
 
     def mode(self, params: Array) -> Array:
         return (params > 0).astype(np.int64)
@@ -192,13 +208,15 @@ class Bernoulli(Distribution):
 
 @dataclass(frozen=True)
 class Gaussian(Distribution):
-    """Independent normals; the log standard deviations do not depend on the state (as in the 37 details of PPO).
+    """Independent normals; the log standard deviations do not depend on the state (as in the 37
+    details of PPO).
 
-    The environment gets the action clipped to its bounds, the policy is told of the unclipped one: the density stays that of the
-    normal and the bounds belong to the environment.
+    The environment gets the action clipped to its bounds, the policy is told of the unclipped one:
+    the density stays that of the normal and the bounds belong to the environment.
 
     Attributes:
-        low, high: the environment's bounds for each component; may be infinite. shape: of the environment's action.
+        low, high: the environment's bounds for each component; may be infinite. shape: of the
+            environment's action.
     """
 
     low: tuple[float, ...]
@@ -222,7 +240,9 @@ class Gaussian(Distribution):
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
         (m0, s0), (m1, s1) = old.chunk(2, -1), new.chunk(2, -1)
-        return (s1 - s0 + 0.5 * ((2 * (s0 - s1)).exp() + ((m0 - m1) * (-s1).exp()) ** 2 - 1)).sum(-1)
+        return (s1 - s0 + 0.5 * ((2 * (s0 - s1)).exp() + ((m0 - m1) * (-s1).exp()) ** 2 - 1)).sum(
+            -1
+        )
 
     def sample(self, params: Array, rng: np.random.Generator) -> Array:
         mean, log_std = np.split(params, 2, -1)
@@ -232,7 +252,9 @@ class Gaussian(Distribution):
         return np.split(params, 2, -1)[0]
 
     def to_env(self, action: Array) -> Array:
-        return self._shaped(np.clip(action, np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)))
+        return self._shaped(
+            np.clip(action, np.asarray(self.low, np.float32), np.asarray(self.high, np.float32))
+        )
 
     def _shaped(self, action: Array) -> Array:
         return action if self.shape is None else action.reshape(-1, *self.shape)
@@ -240,22 +262,29 @@ class Gaussian(Distribution):
 
 @dataclass(frozen=True)
 class SquashedGaussian(Gaussian):
-    """A normal through tanh onto [low, high]: no action outside the bounds exists (Haarnoja et al. 2018, appendix C).
+    """A normal through tanh onto [low, high]: no action outside the bounds exists (Haarnoja et al.
+    2018, appendix C).
 
         log p(a) = log N(u) − Σ log( (high − low)/2 · (1 − tanh² u) ),   a = low + (high − low)(1 + tanh u)/2
 
-    Recorded actions are u, before the tanh, so nothing is inverted and no action is too close to a bound. KL is that of the normals
-    (tanh is one-to-one). The entropy has no closed form; Gauss–Hermite quadrature with 32 nodes gives it, with its gradient, to
-    about 1e-4 nats for standard deviations up to 2.
+    Recorded actions are u, before the tanh, so nothing is inverted and no action is too close to a
+    bound. KL is that of the normals (tanh is one-to-one). The entropy has no closed form;
+    Gauss–Hermite quadrature with 32 nodes gives it, with its gradient, to about 1e-4 nats for
+    standard deviations up to 2.
     """
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(x) for x in self.low + self.high):
-            raise ValueError("a squashed Gaussian needs finite action bounds; leave squashing off for this environment")
+            raise ValueError(
+                "a squashed Gaussian needs finite action bounds; leave squashing off for this"
+                " environment"
+            )
 
     def _log_slope(self, u: Tensor) -> Tensor:
         half = (torch.tensor(self.high, dtype=u.dtype) - torch.tensor(self.low, dtype=u.dtype)) / 2
-        return half.to(u.device).log() + 2 * (math.log(2) - u - softplus(-2 * u))  # log(1 − tanh² u), without overflow
+        return half.to(u.device).log() + 2 * (
+            math.log(2) - u - softplus(-2 * u)
+        )  # log(1 − tanh² u), without overflow
 
     def logp(self, params: Tensor, action: Tensor) -> Tensor:
         return super().logp(params, action) - self._log_slope(action).sum(-1)
@@ -264,12 +293,18 @@ class SquashedGaussian(Gaussian):
         nodes, weights = np.polynomial.hermite_e.hermegauss(32)
         mean, log_std = params.chunk(2, -1)
         z = torch.as_tensor(nodes, dtype=params.dtype, device=params.device)[:, None, None]
-        w = torch.as_tensor(weights / weights.sum(), dtype=params.dtype, device=params.device)[:, None, None]
-        return super().entropy(params) + (w * self._log_slope(mean + log_std.exp() * z)).sum(0).sum(-1)
+        w = torch.as_tensor(weights / weights.sum(), dtype=params.dtype, device=params.device)[
+            :, None, None
+        ]
+        return super().entropy(params) + (w * self._log_slope(mean + log_std.exp() * z)).sum(0).sum(
+            -1
+        )
 
     def to_env(self, action: Array) -> Array:
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        return self._shaped(np.clip(low + (high - low) * (1 + np.tanh(action)) / 2, low, high))  # rounding
+        return self._shaped(
+            np.clip(low + (high - low) * (1 + np.tanh(action)) / 2, low, high)
+        )  # rounding
 
 
 @dataclass(frozen=True)
@@ -277,7 +312,8 @@ class Distributions:
     """The policy's whole distribution in each state where it acted.
 
     Attributes:
-        kind: the family. params: [M, K], M own actions in row-major order of `mask`; carries gradients.
+        kind: the family. params: [M, K], M own actions in row-major order of `mask`; carries
+            gradients.
     """
 
     kind: Distribution
@@ -293,6 +329,7 @@ class Distributions:
 
 @runtime_checkable
 class DistributionalPolicy(Policy, Protocol):
-    """A policy that can state its whole distribution, not only the probability of what was done: what a trust region needs."""
+    """A policy that can state its whole distribution, not only the probability of what was done:
+    what a trust region needs."""
 
     def distributions(self, batch: Batch) -> Distributions: ...

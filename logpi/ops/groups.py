@@ -1,7 +1,8 @@
 """Statistics of a group: the samples of one prompt (or one reset seed).
 
-A row without any own action (a missing verdict, a masked-out truncation) is not there: it moves no mean, no spread, no
-count. Leaves out what is done with the statistics (`advantages.py`, `weights.py`).
+A row without any own action (a missing verdict, a masked-out truncation) is not there: it moves no
+mean, no spread, no count. Leaves out what is done with the statistics (`advantages.py`,
+`weights.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class GroupReturns:
         alive: bool, the row has an own action and so takes part.
         count: number of alive rows in the row's group.
         mean: mean return of the group's alive rows.
-        uniform: bool, all alive returns of the group are equal, exactly: there is nothing to learn from it.
+        uniform: bool, all alive returns of the group are equal, exactly: there is nothing to learn
+            from it.
     """
 
     total: Tensor
@@ -56,8 +58,8 @@ def group_returns(batch: Batch, minimum: int, who: str) -> GroupReturns:
     size = group_sum(torch.ones_like(batch.group), batch.group)
     if int(size.min()) < minimum:
         raise ValueError(
-            f"{who} needs at least {minimum} samples for each prompt, a group here has {int(size.min())}: "
-            f"raise num_generations (or use an estimator with another baseline)"
+            f"{who} needs at least {minimum} samples for each prompt, a group here has"
+            f" {int(size.min())}: raise num_generations (or use an estimator with another baseline)"
         )
     alive = batch.mask.any(1)
     total = total_reward(batch)
@@ -65,7 +67,9 @@ def group_returns(batch: Batch, minimum: int, who: str) -> GroupReturns:
     count = group_sum(here, batch.group)
     mean = group_sum(total * here, batch.group) / count.clamp(min=1)
     ids, index = torch.unique(batch.group, return_inverse=True)
-    low = total.new_full((len(ids),), torch.inf).scatter_reduce(0, index, total.masked_fill(~alive, torch.inf), "amin")
+    low = total.new_full((len(ids),), torch.inf).scatter_reduce(
+        0, index, total.masked_fill(~alive, torch.inf), "amin"
+    )
     high = total.new_full((len(ids),), -torch.inf).scatter_reduce(
         0, index, total.masked_fill(~alive, -torch.inf), "amax"
     )

@@ -1,16 +1,19 @@
 """KL penalties to a reference policy: estimators, where they act, and how their coefficient moves.
 
-Estimators of KL(π‖π_ref) from one sample, with Δ = log π − log π_ref (Schulman 2020, "Approximating KL divergence"):
+Estimators of KL(π‖π_ref) from one sample, with Δ = log π − log π_ref (Schulman 2020, "Approximating
+KL divergence"):
 
     k1 = Δ                  unbiased value, can be negative
     k2 = Δ²/2               biased value, always ≥ 0
     k3 = e^{−Δ} + Δ − 1     unbiased value, always ≥ 0
 
-Where they act decides what they do to the *gradient* on-policy: k1 in the **reward** gives the gradient of the reverse
-KL(π‖π_ref), which is what is meant. In the **loss**, k1's expected gradient is exactly 0 (a score has mean zero), k2's is the
-reverse KL's, k3's that of the forward KL(π_ref‖π): of each action's distribution, in the states that were visited. Beyond one token
-no loss term is the gradient of a whole response's KL, because it leaves out how actions change which states are visited; k1 in
-the reward has that part too. All placements are supported; `logpi lab kl` shows it exactly.
+Where they act decides what they do to the *gradient* on-policy: k1 in the **reward** gives the
+gradient of the reverse KL(π‖π_ref), which is what is meant. In the **loss**, k1's expected gradient
+is exactly 0 (a score has mean zero), k2's is the reverse KL's, k3's that of the forward
+KL(π_ref‖π): of each action's distribution, in the states that were visited. Beyond one token no
+loss term is the gradient of a whole response's KL, because it leaves out how actions change which
+states are visited; k1 in the reward has that part too. All placements are supported; `logpi lab kl`
+shows it exactly.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ __all__ = ["KL", "AdaptiveKL", "Estimator", "exact", "k1", "k2", "k3"]
 
 
 class Estimator(ABC):
-    """A one-sample estimator of the KL divergence, called with (logp, logp_ref) [B, T] in nats; carries gradient."""
+    """A one-sample estimator of the KL divergence, called with (logp, logp_ref) [B, T] in nats;
+    carries gradient."""
 
     name: ClassVar[str]
     equation: ClassVar[str]
@@ -71,7 +75,8 @@ k1, k2, k3 = _K1(), _K2(), _K3()
 
 
 def exact(logits: Tensor, logits_ref: Tensor) -> Tensor:
-    """KL(π‖π_ref) of two categorical distributions given by logits [..., V]; [...] nats. Carries gradient.
+    """KL(π‖π_ref) of two categorical distributions given by logits [..., V]; [...] nats. Carries
+    gradient.
 
     A logit of −∞ on both sides (an action that neither can take) counts 0.
     """
@@ -82,7 +87,8 @@ def exact(logits: Tensor, logits_ref: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AdaptiveKL:
-    """Proportional controller of the coefficient (Ziegler et al. 2019, arXiv:1909.08593, section 2.2).
+    """Proportional controller of the coefficient (Ziegler et al. 2019, arXiv:1909.08593, section
+    2.2).
 
         e = clip(KL/target − 1, −0.2, 0.2)          β ← β (1 + e · n/horizon)
 
@@ -90,7 +96,8 @@ class AdaptiveKL:
         target: wanted KL of a whole response, in nats, > 0.
         horizon: number of responses over which β may change by a fifth, ≥ 1.
 
-    Divergence: a batch of more than `horizon` responses counts as one of so many, or β could turn negative.
+    Divergence: a batch of more than `horizon` responses counts as one of so many, or β could turn
+    negative.
     """
 
     target: float = 6.0
@@ -99,11 +106,13 @@ class AdaptiveKL:
     def __post_init__(self) -> None:
         if not (self.target > 0 and self.horizon >= 1):
             raise ValueError(
-                f"adaptive KL needs a target above 0 nats and a horizon of at least 1 response, got {self}"
+                "adaptive KL needs a target above 0 nats and a horizon of at least 1 response, got"
+                f" {self}"
             )
 
     def __call__(self, coef: float, kl: float, responses: int) -> float:
-        """The next coefficient, from the mean KL of a response in nats and the number of responses seen."""
+        """The next coefficient, from the mean KL of a response in nats and the number of responses
+        seen."""
         error = min(max(kl / self.target - 1.0, -0.2), 0.2)
         return coef * (1.0 + error * min(1.0, responses / self.horizon))
 
@@ -115,7 +124,8 @@ class KL:
     Attributes:
         coef: β ≥ 0, in units of reward a nat.
         estimator: k1, k2 or k3 (see the module's docstring for what each does to the gradient).
-        place: "reward": rₜ ← rₜ − β k(log π_old, log π_ref), no gradient of its own; "loss": −β k(log π, log π_ref).
+        place: "reward": rₜ ← rₜ − β k(log π_old, log π_ref), no gradient of its own; "loss": −β
+            k(log π, log π_ref).
         adapt: a controller of `coef`, or None for a fixed one.
     """
 

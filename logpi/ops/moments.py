@@ -1,4 +1,5 @@
-"""Running mean and variance, merged batch by batch (Chan, Golub and LeVeque 1979). Floats, arrays and tensors alike."""
+"""Running mean and variance, merged batch by batch (Chan, Golub and LeVeque 1979). Floats, arrays
+and tensors alike."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ __all__ = ["merge"]
 T = TypeVar("T")
 
 
-def merge(mean: T, var: T, count: float, more_mean: T, more_var: T, more: float) -> tuple[T, T, float]:
+def merge(
+    mean: T, var: T, count: float, more_mean: T, more_var: T, more: float
+) -> tuple[T, T, float]:
     """Mean, population variance and count of two sets of numbers together.
 
     >>> merge(0.0, 0.0, 1, 3.0, 0.0, 1)

@@ -1,7 +1,8 @@
-"""Importance ratios: how much likelier an action is now than when it was taken. Leaves out how they are clipped.
+"""Importance ratios: how much likelier an action is now than when it was taken. Leaves out how they
+are clipped.
 
-Each takes log-probabilities [B, T] that are 0 where `mask` is False, and returns the *log* ratio [B, T], which is 0 there too and
-carries gradient.
+Each takes log-probabilities [B, T] that are 0 where `mask` is False, and returns the *log* ratio
+[B, T], which is 0 there too and carries gradient.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class SequenceRatio(Ratio):
         mean=True    ρ = exp( 1/|y| Σₜ Δ log π )     GSPO, arXiv:2507.18071, eq. 7
         mean=False   ρ = exp(       Σₜ Δ log π )     the product: the true ratio of the response
 
-    The gradient flows through every action of the row (GSPO, not GSPO-token). The product's spread grows with length.
+    The gradient flows through every action of the row (GSPO, not GSPO-token). The product's spread
+    grows with length.
 
     Attributes:
         mean: geometric mean over the row's own actions, or the product.

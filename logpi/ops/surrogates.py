@@ -1,7 +1,9 @@
-"""Surrogates: what is maximised at each action, given the ratio and the advantage. Leaves out aggregation and penalties.
+"""Surrogates: what is maximised at each action, given the ratio and the advantage. Leaves out
+aggregation and penalties.
 
-Each is called with `(log_ratio, logp, advantage)`, all [B, T], and returns the objective of each action [B, T] in units of
-advantage, carrying gradient. `clipped(log_ratio, advantage)` tells where the gradient is cut, for the logs.
+Each is called with `(log_ratio, logp, advantage)`, all [B, T], and returns the objective of each
+action [B, T] in units of advantage, carrying gradient. `clipped(log_ratio, advantage)` tells where
+the gradient is cut, for the logs.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ LARGEST = 30.0  # nats; e^30 is beyond any clip, and inside float32 with room fo
 
 
 def _exp(log_ratio: Tensor) -> Tensor:
-    """ρ, without overflow: inf would become NaN in the gradient (0 · inf) of exactly those actions that a clip cuts off."""
+    """ρ, without overflow: inf would become NaN in the gradient (0 · inf) of exactly those actions
+    that a clip cuts off."""
     return log_ratio.clamp(max=LARGEST).exp()
 
 
@@ -50,7 +53,8 @@ def _distances(low: float, high: float | None) -> None:
 
 @dataclass(frozen=True)
 class Score(Surrogate):
-    """The score function: its gradient at θ is the policy gradient, its value is not the expected return.
+    """The score function: its gradient at θ is the policy gradient, its value is not the expected
+    return.
 
     log π(aₜ|sₜ) · Âₜ
     """
@@ -79,7 +83,8 @@ class Unclipped(Surrogate):
 
 @dataclass(frozen=True)
 class Clip(Surrogate):
-    """PPO's pessimistic clip (arXiv:1707.06347, eq. 7), with separate bounds (DAPO's clip-higher, arXiv:2503.14476, eq. 10).
+    """PPO's pessimistic clip (arXiv:1707.06347, eq. 7), with separate bounds (DAPO's clip-higher,
+    arXiv:2503.14476, eq. 10).
 
         min( ρₜ Âₜ , clip(ρₜ, 1 − low, 1 + high) Âₜ )
 
@@ -110,17 +115,22 @@ class Clip(Surrogate):
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         ratio = _exp(log_ratio)
         near = ratio.detach().clamp(1 - self.low, 1 + self.above)
-        cut = (ratio.detach() - near) * advantage > 0  # where the second is the smaller one, which has no gradient
+        cut = (
+            ratio.detach() - near
+        ) * advantage > 0  # where the second is the smaller one, which has no gradient
         return torch.where(cut, near, ratio) * advantage
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         ratio = log_ratio.exp()
-        return ((advantage > 0) & (ratio > 1 + self.above)) | ((advantage < 0) & (ratio < 1 - self.low))
+        return ((advantage > 0) & (ratio > 1 + self.above)) | (
+            (advantage < 0) & (ratio < 1 - self.low)
+        )
 
 
 @dataclass(frozen=True)
 class DecayingClip(Clip):
-    """`Clip` whose bounds fall linearly to 0 over the run (RL-Zoo's `clip_range: lin_0.2`): late updates move the policy less."""
+    """`Clip` whose bounds fall linearly to 0 over the run (RL-Zoo's `clip_range: lin_0.2`): late
+    updates move the policy less."""
 
     @property
     def equation(self) -> str:  # type: ignore[override]
@@ -132,13 +142,15 @@ class DecayingClip(Clip):
 
 @dataclass(frozen=True)
 class DualClip(Surrogate):
-    """Clip, bounded below as well where the advantage is negative (Ye et al. 2020, arXiv:1912.09729, eq. 5).
+    """Clip, bounded below as well where the advantage is negative (Ye et al. 2020,
+    arXiv:1912.09729, eq. 5).
 
         Âₜ < 0:  max( min(ρₜ Âₜ, clip(ρₜ) Âₜ), c Âₜ )
 
     Attributes:
         low, high: as in `Clip`.
-        c: > 1, the largest ratio that still pushes a bad action down (verl has 3, on by default; here it is a choice).
+        c: > 1, the largest ratio that still pushes a bad action down (verl has 3, on by default;
+            here it is a choice).
     """
 
     low: float = 0.2
@@ -149,7 +161,9 @@ class DualClip(Surrogate):
     def __post_init__(self) -> None:
         _distances(self.low, self.high)
         if not self.c > 1:
-            raise ValueError(f"DualClip needs c > 1 (got {self.c:g}): it is the largest ratio kept where Â < 0")
+            raise ValueError(
+                f"DualClip needs c > 1 (got {self.c:g}): it is the largest ratio kept where Â < 0"
+            )
 
     @property
     def inner(self) -> Clip:
@@ -164,17 +178,21 @@ class DualClip(Surrogate):
         return torch.where(advantage < 0, torch.maximum(inner, self.c * advantage), inner)
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
-        return self.inner.clipped(log_ratio, advantage) | ((advantage < 0) & (log_ratio.exp() > self.c))
+        return self.inner.clipped(log_ratio, advantage) | (
+            (advantage < 0) & (log_ratio.exp() > self.c)
+        )
 
 
 @dataclass(frozen=True)
 class ClippedScore(Surrogate):
-    """The score function weighted by a clipped ratio that carries no gradient (CISPO, arXiv:2506.13585, eq. 4).
+    """The score function weighted by a clipped ratio that carries no gradient (CISPO,
+    arXiv:2506.13585, eq. 4).
 
         stopgrad( clip(ρₜ, 1 − low, 1 + high) ) · log π(aₜ|sₜ) · Âₜ
 
-    Every action keeps a gradient: only its weight is bounded. `high` is a distance from 1, as in `Clip` (in TRL the same name
-    is the bound itself, so its default of 0.2 makes every weight 0.2). The paper's upper bound of 1 + ε with ε = 4 is high=4.
+    Every action keeps a gradient: only its weight is bounded. `high` is a distance from 1, as in
+    `Clip` (in TRL the same name is the bound itself, so its default of 0.2 makes every weight 0.2).
+    The paper's upper bound of 1 + ε with ε = 4 is high=4.
 
     Attributes:
         low: ≥ 0, infinite for no lower bound (the paper's setting).

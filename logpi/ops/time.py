@@ -1,7 +1,8 @@
 """Sums over time in which only the policy's own actions count.
 
-Where `mask` is False (prompt, tool output, padding) nothing is read or written and a recursion passes through, so tool
-output neither discounts nor bootstraps. No advantage estimator lives here, only the sums that they are made of.
+Where `mask` is False (prompt, tool output, padding) nothing is read or written and a recursion
+passes through, so tool output neither discounts nor bootstraps. No advantage estimator lives here,
+only the sums that they are made of.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ __all__ = ["next_value", "own", "to_go"]
 
 
 def own(x: Tensor, mask: Tensor) -> Tensor:
-    """`x` [B, T] where `mask` is True, exactly 0 elsewhere, whatever stood there (NaN too). Carries gradient."""
+    """`x` [B, T] where `mask` is True, exactly 0 elsewhere, whatever stood there (NaN too). Carries
+    gradient."""
     return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
 
 
 def to_go(x: Tensor, mask: Tensor, factor: float) -> Tensor:
-    """yₜ = xₜ + factor · yₜ₊₁ over the policy's own actions; [B, T], 0 where `mask` is False. No gradient.
+    """yₜ = xₜ + factor · yₜ₊₁ over the policy's own actions; [B, T], 0 where `mask` is False. No
+    gradient.
 
     >>> to_go(torch.tensor([[-1., -1., -1., 5.]]), torch.ones(1, 4, dtype=torch.bool), 1.0)
     tensor([[2., 3., 4., 5.]])
@@ -38,10 +41,11 @@ def to_go(x: Tensor, mask: Tensor, factor: float) -> Tensor:
 
 
 def next_value(value: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
-    """V of the state in which the policy acts next, [B, T]; after a row's last own action V of the state that follows.
+    """V of the state in which the policy acts next, [B, T]; after a row's last own action V of the
+    state that follows.
 
-    That last value is 0 where `terminated` [B] is True (the state is absorbing) and bootstraps otherwise.
-    `value` is [B, T+1], in units of return. 0 where `mask` is False. No gradient.
+    That last value is 0 where `terminated` [B] is True (the state is absorbing) and bootstraps
+    otherwise. `value` is [B, T+1], in units of return. 0 where `mask` is False. No gradient.
     """
     steps = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
     beyond = mask.shape[1] + 1  # larger than any index: no own action from here on

@@ -1,9 +1,11 @@
-"""Trust-region mathematics: natural direction, largest step, backtracking (Schulman et al. 2015, arXiv:1502.05477, appendix C).
+"""Trust-region mathematics: natural direction, largest step, backtracking (Schulman et al. 2015,
+arXiv:1502.05477, appendix C).
 
     maximise gᵀs  subject to  ½ sᵀF s ≤ δ        s = √(2δ / xᵀF x) · x,   x = F⁻¹ g
 
-F is the Fisher matrix, never formed: F is the Hessian of KL(π_old‖π_θ) at θ = θ_old, so F·v is the gradient of (∇KL·v), two backward
-passes. Vectors are flat. No policy, no batch and no objective is known here (`logpi.update.TrustRegion` has them).
+F is the Fisher matrix, never formed: F is the Hessian of KL(π_old‖π_θ) at θ = θ_old, so F·v is the
+gradient of (∇KL·v), two backward passes. Vectors are flat. No policy, no batch and no objective is
+known here (`logpi.updates.sgd.TrustRegion` has them).
 """
 
 from __future__ import annotations
@@ -14,14 +16,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Step", "add_", "conjugate_gradient", "fisher_vector_product", "flat", "largest_step", "line_search"]
+__all__ = [
+    "Step",
+    "add_",
+    "conjugate_gradient",
+    "fisher_vector_product",
+    "flat",
+    "largest_step",
+    "line_search",
+]
 
 Product = Callable[[Tensor], Tensor]
 
 
 def flat(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor:
     """One vector of all tensors; zeros where there is None. `like` gives the shapes."""
-    return torch.cat([torch.zeros_like(p).flatten() if x is None else x.reshape(-1) for x, p in zip(tensors, like, strict=True)])  # fmt: skip
+    return torch.cat(
+        [
+            torch.zeros_like(p).flatten() if x is None else x.reshape(-1)
+            for x, p in zip(tensors, like, strict=True)
+        ]
+    )
 
 
 @torch.no_grad()
@@ -36,22 +51,28 @@ def fisher_vector_product(kl: Tensor, params: Sequence[Tensor], damping: float =
     """v ↦ (F + damping·I) v, by double backward.
 
     Args:
-        kl: scalar mean KL(π_old‖π_θ) at θ = θ_old, with its graph. params: θ. damping: ≥ 0, on the diagonal.
+        kl: scalar mean KL(π_old‖π_θ) at θ = θ_old, with its graph. params: θ. damping: ≥ 0, on the
+            diagonal.
     """
     slope = flat(torch.autograd.grad(kl, params, create_graph=True, allow_unused=True), params)
 
     def product(v: Tensor) -> Tensor:
-        second = torch.autograd.grad((slope * v).sum(), params, retain_graph=True, allow_unused=True)
+        second = torch.autograd.grad(
+            (slope * v).sum(), params, retain_graph=True, allow_unused=True
+        )
         return flat(second, params) + damping * v
 
     return product
 
 
-def conjugate_gradient(product: Product, b: Tensor, steps: int = 10, tolerance: float = 1e-10) -> Tensor:
+def conjugate_gradient(
+    product: Product, b: Tensor, steps: int = 10, tolerance: float = 1e-10
+) -> Tensor:
     """x with A x ≈ b for a symmetric positive definite A, from x = 0 (Hestenes and Stiefel 1952).
 
     Args:
-        product: v ↦ A v. b: [n]. steps: at most; n steps are exact but for rounding. tolerance: of ‖b − A x‖² / ‖b‖².
+        product: v ↦ A v. b: [n]. steps: at most; n steps are exact but for rounding. tolerance: of
+            ‖b − A x‖² / ‖b‖².
 
     >>> conjugate_gradient(lambda v: torch.tensor([2.0, 4.0]) * v, torch.tensor([2.0, 2.0]))
     tensor([1.0000, 0.5000])
@@ -71,7 +92,8 @@ def conjugate_gradient(product: Product, b: Tensor, steps: int = 10, tolerance: 
 
 
 def largest_step(x: Tensor, product: Product, max_kl: float) -> Tensor:
-    """√(2δ / xᵀF x) · x: the longest step along x whose second-order KL is at most δ nats; 0 if x is no ascent direction."""
+    """√(2δ / xᵀF x) · x: the longest step along x whose second-order KL is at most δ nats; 0 if x
+    is no ascent direction."""
     if not bool(x.any()):  # no gradient: F need not even exist (a batch without an own action)
         return torch.zeros_like(x)
     curvature = x @ product(x)
@@ -82,7 +104,8 @@ def largest_step(x: Tensor, product: Product, max_kl: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """What the line search found: fraction of the full step (0: none was good), its KL in nats, its gain, trials made."""
+    """What the line search found: fraction of the full step (0: none was good), its KL in nats, its
+    gain, trials made."""
 
     fraction: float
     kl: float
@@ -90,12 +113,16 @@ class Step:
     trials: int
 
 
-def line_search(attempt: Callable[[float], tuple[float, float]], max_kl: float, shrink: float, trials: int) -> Step:
+def line_search(
+    attempt: Callable[[float], tuple[float, float]], max_kl: float, shrink: float, trials: int
+) -> Step:
     """The longest of 1, c, c², … of the step that improves the surrogate and keeps KL ≤ δ.
 
     Args:
-        attempt: fraction ↦ (gain of the surrogate over no step, KL in nats); leaves the policy there.
-        max_kl: δ > 0, nats. shrink: c in (0, 1). trials: at most; then `attempt(0.0)` puts the policy back.
+        attempt: fraction ↦ (gain of the surrogate over no step, KL in nats); leaves the policy
+            there.
+        max_kl: δ > 0, nats. shrink: c in (0, 1). trials: at most; then `attempt(0.0)` puts the
+            policy back.
     """
     for i in range(trials):
         fraction = shrink**i

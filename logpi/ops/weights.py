@@ -1,9 +1,11 @@
-"""Aggregation: what each action counts in the loss, as a weight tensor made once for each optimiser batch.
+"""Aggregation: what each action counts in the loss, as a weight tensor made once for each optimiser
+batch.
 
     loss = −(weight · objective).sum()
 
-so micro-batches add up exactly, whatever their split, and padding has no say. Each is called with `(mask [B, T], group [B])`
-and returns [B, T], 0 where `mask` is False. Rows without an own action are not there: they count in no mean.
+so micro-batches add up exactly, whatever their split, and padding has no say. Each is called with
+`(mask [B, T], group [B])` and returns [B, T], 0 where `mask` is False. Rows without an own action
+are not there: they count in no mean.
 """
 
 from __future__ import annotations
@@ -47,10 +49,11 @@ class TokenMean(Weight):
 
 @dataclass(frozen=True)
 class GroupTokenMean(Weight):
-    """Actions of one prompt's samples count the same, prompts count the same (DAPO, arXiv:2503.14476, eq. 8).
+    """Actions of one prompt's samples count the same, prompts count the same (DAPO,
+    arXiv:2503.14476, eq. 8).
 
-    wₜ = 1 / (P · tokens of the prompt's group). DAPO's expectation is over prompts; common code takes the mean over the tokens of
-    the whole batch instead, which is `TokenMean`.
+    wₜ = 1 / (P · tokens of the prompt's group). DAPO's expectation is over prompts; common code
+    takes the mean over the tokens of the whole batch instead, which is `TokenMean`.
     """
 
     equation: ClassVar[str] = "wₜ = 1 / (P · own actions of the prompt's group)"
@@ -66,19 +69,25 @@ class GroupTokenMean(Weight):
 class SequenceMean(Weight):
     """Mean over the actions of a response, then over responses (GRPO, arXiv:2402.03300, eq. 3).
 
-    wₜ = 1 / (B · |y|). A token of a short response weighs more: short right answers are preferred, long wrong ones forgiven.
+    wₜ = 1 / (B · |y|). A token of a short response weighs more: short right answers are preferred,
+    long wrong ones forgiven.
     """
 
     equation: ClassVar[str] = "wₜ = 1 / (B · |y|)"
     source: ClassVar[str] = "GRPO: Shao et al. 2024, arXiv:2402.03300"
 
     def __call__(self, mask: Tensor, group: Tensor) -> Tensor:
-        return mask.to(torch.get_default_dtype()) / mask.sum(1, keepdim=True).clamp(min=1) / _rows(mask)
+        return (
+            mask.to(torch.get_default_dtype())
+            / mask.sum(1, keepdim=True).clamp(min=1)
+            / _rows(mask)
+        )
 
 
 @dataclass(frozen=True)
 class SequenceSum(Weight):
-    """Sum over the actions of a response, mean over responses: the policy gradient theorem's own aggregation.
+    """Sum over the actions of a response, mean over responses: the policy gradient theorem's own
+    aggregation.
 
     wₜ = 1 / B.
     """
@@ -92,11 +101,13 @@ class SequenceSum(Weight):
 
 @dataclass(frozen=True)
 class FixedLength(Weight):
-    """Sum over a response's actions over a constant, mean over responses (Dr. GRPO, arXiv:2503.20783).
+    """Sum over a response's actions over a constant, mean over responses (Dr. GRPO,
+    arXiv:2503.20783).
 
         wₜ = 1 / (B · length)
 
-    The policy gradient's direction, at a scale that does not depend on lengths seen. verl's default divides by the padded width.
+    The policy gradient's direction, at a scale that does not depend on lengths seen. verl's default
+    divides by the padded width.
 
     Attributes:
         length: > 0, usually the largest completion length. 1 gives SequenceSum.

@@ -1,1 +1,2 @@
-"""Policies: what chooses actions. Each has `evaluate(batch) -> Evaluation`; import the module of the one you need."""
+"""Policies: what chooses actions. Each has `evaluate(batch) -> PolicyOutput`; import the module of
+the one you need."""

@@ -5,8 +5,8 @@ r"""A model's chat template: how messages become text and tokens, and with which
     answer       what asks for a message, and what the template then adds for it
     said         what sampled tokens say, for people and rewards
 
-Control tokens that data spell stay text (`text_tokens.py`). Left out: what of a conversation is learned (`rollouts/conversation.py`),
-and what an environment says (`rollouts/observations.py`).
+Control tokens that data spell stay text (`text_tokens.py`). Left out: what of a conversation is
+learned (`rollouts/chat_rows.py`), and what an environment says (`rollouts/observations.py`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from typing import Any, Protocol
 from logpi.calls.messages import conversation, forms, tool_list
 from logpi.policies.text_tokens import TextTokens, any_of
 
-__all__ = ["Answer", "ChatTemplate", "Message", "Reader"]
-
 Message = Mapping[str, Any]
 Messages = Sequence[Message]
 
@@ -31,12 +29,22 @@ ASKED: Message = {"role": "user", "content": "logpi asks"}
 SAID = "logpi says so"
 HEARD = ("system", "developer", "user", "tool")  # what they say must reach the model
 WORD = re.compile(r"[A-Za-z0-9]+")
-MARK = re.compile(r"think|thought|tool|call|python|arg|result", re.IGNORECASE)  # of parts within an answer
-ENDS = re.compile(r"end_?of_?(text|turn|sentence)|eo[mst]_id", re.IGNORECASE)  # of texts and turns, by their names
+MARK = re.compile(
+    r"think|thought|tool|call|python|arg|result", re.IGNORECASE
+)  # of parts within an answer
+ENDS = re.compile(
+    r"end_?of_?(text|turn|sentence)|eo[mst]_id", re.IGNORECASE
+)  # of texts and turns, by their names
 OPENED = re.compile(r"(<think(?:ing)?>|\[THINK\])\s*\Z")
 PREFIX = re.compile(r"(<think(?:ing)?>|\[THINK\])(\s*(?:</think(?:ing)?>|\[/THINK\]))?\s*\Z")
-OPEN, CLOSE = "\U000ffffc", "\U000ffffd"  # private characters for {% generation %} and {% endgeneration %}
-MARKS = {name: re.compile(rf"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}") for name in ("generation", "endgeneration")}
+OPEN, CLOSE = (
+    "\U000ffffc",
+    "\U000ffffd",
+)  # private characters for {% generation %} and {% endgeneration %}
+MARKS = {
+    name: re.compile(rf"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}")
+    for name in ("generation", "endgeneration")
+}
 TAIL = 16  # tokens of a prompt that may open an answer
 RESERVED = (
     "messages",
@@ -51,9 +59,11 @@ RESERVED = (
 
 @dataclass(frozen=True)
 class Answer:
-    """asked: the text that asks for a message. added: what follows it, up to the end of its turn. rest: what the template writes behind.
+    """asked: the text that asks for a message. added: what follows it, up to the end of its turn.
+    rest: what the template writes behind.
 
-    `rest` is None where the template would write the message otherwise than it asks for it, and `added` is the message as it stands.
+    `rest` is None where the template would write the message otherwise than it asks for it, and
+    `added` is the message as it stands.
     """
 
     asked: str
@@ -67,8 +77,8 @@ class ChatTemplate(TextTokens):
 
     Attributes:
         tokenizer: of `transformers`. options: variables of the template (`enable_thinking`).
-        end: spelling of the token that ends an answer; "": found by rendering. stops: further tokens that end one (the generation
-            config's).
+        end: spelling of the token that ends an answer; "": found by rendering. stops: further
+            tokens that end one (the generation config's).
     Raises:
         ValueError: `end` is no single token; an option that the template does not know.
     """
@@ -81,14 +91,22 @@ class ChatTemplate(TextTokens):
         if self.end and not isinstance(self._id(self.end), int):
             raise ValueError(f"--end-token {self.end!r} is not one token of this tokenizer")
         if unknown := self._unknown(self.options):
-            raise ValueError(f"the model's chat template has no variable {unknown!r} to set (--template-options)")
+            raise ValueError(
+                f"the model's chat template has no variable {unknown!r} to set (--template-options)"
+            )
 
     # Text
 
     def text(
-        self, messages: Messages, tools: Any = None, *, ask: bool = True, options: Mapping[str, Any] | None = None
+        self,
+        messages: Messages,
+        tools: Any = None,
+        *,
+        ask: bool = True,
+        options: Mapping[str, Any] | None = None,
     ) -> str:
-        """What the template makes of the messages; `ask`: and asks for an answer. `options` win over the template's own.
+        """What the template makes of the messages; `ask`: and asks for an answer. `options` win
+        over the template's own.
 
         Raises:
             ValueError: no template, or it refuses the messages: its own reason.
@@ -99,10 +117,13 @@ class ChatTemplate(TextTokens):
         """Whether the template itself marks what is an answer ({% generation %})."""
         return MARKS["generation"].search(self.tokenizer.get_chat_template(tools=tools)) is not None
 
-    def marked(self, messages: Messages, tools: Any, options: Mapping[str, Any] | None) -> tuple[str, list[int]]:
+    def marked(
+        self, messages: Messages, tools: Any, options: Mapping[str, Any] | None
+    ) -> tuple[str, list[int]]:
         """`render` of a conversation, and where in it the marked stretches begin and end, by turns.
 
-        A mark becomes an `if` around one private character, which treats the white space around it as the mark did.
+        A mark becomes an `if` around one private character, which treats the white space around it
+        as the mark did.
 
         Raises:
             ValueError: as `text`.
@@ -118,11 +139,17 @@ class ChatTemplate(TextTokens):
         return whole, cuts[:-1]
 
     def answer(
-        self, before: Messages, message: Message, tools: Any = None, options: Mapping[str, Any] | None = None
+        self,
+        before: Messages,
+        message: Message,
+        tools: Any = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Answer:
-        """How the conversation goes on with the assistant's `message`; control tokens in it are private characters (see above).
+        """How the conversation goes on with the assistant's `message`; control tokens in it are
+        private characters (see above).
 
-        A template that loses what the message says (DeepSeek-R1's cuts off thoughts) does not write it: it stands there as it is.
+        A template that loses what the message says (DeepSeek-R1's cuts off thoughts) does not write
+        it: it stands there as it is.
 
         Raises:
             ValueError: it cannot stand as it is, for it calls tools.
@@ -134,35 +161,51 @@ class ChatTemplate(TextTokens):
         content, thought = hidden.get("content") or "", hidden.get("reasoning_content") or ""
         added = whole.removeprefix(asked)
         called = all(c["function"]["name"] in added for c in message.get("tool_calls") or ())
-        if whole.startswith(asked) and called and _kept(f"{thought}</think>{content}" if thought else content, added):
+        if (
+            whole.startswith(asked)
+            and called
+            and _kept(f"{thought}</think>{content}" if thought else content, added)
+        ):
             return Answer(asked, *self._ended(added))
         if message.get("tool_calls"):
             raise ValueError(
-                f"the chat template asks for an answer with …{self.spelled(asked)[-40:]!r} and writes one with calls otherwise, so which "
-                "tokens are the answer cannot be told: give prompt and completion instead, or set a template with {% generation %}"
+                f"the chat template asks for an answer with …{self.spelled(asked)[-40:]!r} and"
+                " writes one with calls otherwise, so which tokens are the answer cannot be told:"
+                " give prompt and completion instead, or set a template with {% generation %}"
             )
         body = f"<think>\n{thought}\n</think>\n\n{content}" if thought else content
         return Answer(asked, _after_opened(asked, body) + self.end_text, None)
 
     def prefix(self, asked: Sequence[int]) -> str:
-        """What a prompt's tokens already begin of the answer: `<think>\\n` of templates that open a thought; "" of others."""
+        """What a prompt's tokens already begin of the answer: `<think>\\n` of templates that open a
+        thought; "" of others."""
         found = PREFIX.search(self.tokenizer.decode(list(asked[-TAIL:])))
         return found[0] if found else ""
 
     def opening(self, text: str) -> str:
-        """The control token of turns with which `text` begins, as what a template wrote does; "" without one."""
+        """The control token of turns with which `text` begins, as what a template wrote does; ""
+        without one."""
         found = self._framing.match(text.lstrip())
         return found[0] if found else ""
 
     def said(self, ids: Iterable[Any]) -> str:
-        """What a turn's tokens say: no ends, no padding. Other special tokens stay: some models mark calls and thoughts with them."""
-        silent = {*self.ends, *(getattr(self.tokenizer, f"{n}_token_id") for n in ("bos", "pad", "unk"))}
+        """What a turn's tokens say: no ends, no padding. Other special tokens stay: some models
+        mark calls and thoughts with them."""
+        silent = {
+            *self.ends,
+            *(getattr(self.tokenizer, f"{n}_token_id") for n in ("bos", "pad", "unk")),
+        }
         return self.tokenizer.decode([i for i in map(int, ids) if i not in silent])
 
     # Tokens
 
     def ids(
-        self, messages: Messages, tools: Any = None, *, ask: bool = True, options: Mapping[str, Any] | None = None
+        self,
+        messages: Messages,
+        tools: Any = None,
+        *,
+        ask: bool = True,
+        options: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """`text` as tokens. Raises ValueError as there."""
         return self.encode(self.render(messages, tools, ask, options))
@@ -171,7 +214,8 @@ class ChatTemplate(TextTokens):
 
     @cached_property
     def end_id(self) -> int | None:
-        """The token that ends an assistant's turn; the tokenizer's own end where the template writes none, or there is no template."""
+        """The token that ends an assistant's turn; the tokenizer's own end where the template
+        writes none, or there is no template."""
         if self.end:
             return self._id(self.end)
         found = next((i for i in self._closing if i in self._added), None)
@@ -190,15 +234,20 @@ class ChatTemplate(TextTokens):
         """Every token that ends a response; the template's comes last."""
         every = [*self.stops, self.tokenizer.eos_token_id, self.eos_id]
         end = self.end_id if self.end_id is not None else self.eos_id
-        return tuple(dict.fromkeys(i for i in [*(i for i in every if i != end), end] if i is not None))
+        return tuple(
+            dict.fromkeys(i for i in [*(i for i in every if i != end), end] if i is not None)
+        )
 
     @cached_property
     def spelled_ends(self) -> tuple[str, ...]:
         """`ends` as the tokenizer spells them."""
-        return tuple(self.tokenizer.convert_ids_to_tokens(i) for i in self.ends if i < len(self.tokenizer))
+        return tuple(
+            self.tokenizer.convert_ids_to_tokens(i) for i in self.ends if i < len(self.tokenizer)
+        )
 
     def unended(self, text: str) -> str:
-        """An answer without the end that it spells itself: the template, or who teaches it, writes one."""
+        """An answer without the end that it spells itself: the template, or who teaches it, writes
+        one."""
         end = next((e for e in self.spelled_ends if text.rstrip().endswith(e)), "")
         return text.rstrip().removesuffix(end) if end else text
 
@@ -219,25 +268,45 @@ class ChatTemplate(TextTokens):
     # Inside
 
     def _unknown(self, options: Mapping[str, Any]) -> str:
-        """A variable that the template does not have, or that is not the user's to set; "" if there is none."""
+        """A variable that the template does not have, or that is not the user's to set; "" if there
+        is none."""
         source = str(self.tokenizer.chat_template or "")
-        return next((n for n in options if n in RESERVED or not re.search(rf"\b{re.escape(n)}\b", source)), "")
+        return next(
+            (n for n in options if n in RESERVED or not re.search(rf"\b{re.escape(n)}\b", source)),
+            "",
+        )
 
     def _id(self, token: str) -> Any:
         found = self.tokenizer.convert_tokens_to_ids(token)
-        return None if found == self.tokenizer.unk_token_id and token != self.tokenizer.unk_token else found
+        return (
+            None
+            if found == self.tokenizer.unk_token_id and token != self.tokenizer.unk_token
+            else found
+        )
 
     @cached_property
     def _added(self) -> set[int]:
-        return {*self.tokenizer.added_tokens_decoder, *self.stops, self.tokenizer.eos_token_id} - {None}
+        return {*self.tokenizer.added_tokens_decoder, *self.stops, self.tokenizer.eos_token_id} - {
+            None
+        }
 
     @cached_property
     def _framing(self) -> re.Pattern[str]:
-        """Control tokens that no answer may write: those of turns, texts and roles. What marks parts of an answer is its own."""
+        """Control tokens that no answer may write: those of turns, texts and roles. What marks
+        parts of an answer is its own."""
         system = {"role": "system", "content": SAID}
-        frame = "".join((self._answered, *(self._tried(m, True) for m in ([ASKED], [system, ASKED]))))
-        fixed = {self.tokenizer.bos_token, self.tokenizer.eos_token, self.tokenizer.pad_token, *self.spelled_ends}
-        written = [c for c in self.controls if (c in frame or ENDS.search(c)) and not MARK.search(c)]
+        frame = "".join(
+            (self._answered, *(self._tried(m, True) for m in ([ASKED], [system, ASKED])))
+        )
+        fixed = {
+            self.tokenizer.bos_token,
+            self.tokenizer.eos_token,
+            self.tokenizer.pad_token,
+            *self.spelled_ends,
+        }
+        written = [
+            c for c in self.controls if (c in frame or ENDS.search(c)) and not MARK.search(c)
+        ]
         return any_of([*written, *(c for c in self.controls if c in fixed)])
 
     @cached_property
@@ -272,30 +341,50 @@ class ChatTemplate(TextTokens):
         return "" if self.end_id is None else self.tokenizer.convert_ids_to_tokens(self.end_id)
 
     def _ended(self, added: str) -> tuple[str, str]:
-        """What a template added for an answer, parted behind its end token; all of it where it has none."""
+        """What a template added for an answer, parted behind its end token; all of it where it has
+        none."""
         at = added.find(self.end_text) if self.end_text else -1
         at = len(added) if at < 0 else at + len(self.end_text)
         return added[:at], added[at:]
 
-    def render(self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None) -> str:
-        """`text` for `encode` and `pieces`: control tokens that the data spell are private characters. Raises ValueError as there."""
+    def render(
+        self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None
+    ) -> str:
+        """`text` for `encode` and `pieces`: control tokens that the data spell are private
+        characters. Raises ValueError as there."""
         if self.tokenizer.chat_template is None:
-            raise ValueError("the model has no chat template: give prompts as strings, or set the tokenizer's")
+            raise ValueError(
+                "the model has no chat template: give prompts as strings, or set the tokenizer's"
+            )
         hidden = [self._masked(m) for m in conversation(messages)]
         return self._apply(hidden, tool_list(tools or ()), ask, options)
 
     def _apply(
-        self, messages: Messages, tools: Any, ask: bool, options: Mapping[str, Any] | None, source: str | None = None
+        self,
+        messages: Messages,
+        tools: Any,
+        ask: bool,
+        options: Mapping[str, Any] | None,
+        source: str | None = None,
     ) -> str:
         if unknown := self._unknown(options or {}):
             warnings.warn(
-                f"the chat template has no variable {unknown!r}, which rows set (chat_template_kwargs)", stacklevel=2
+                f"the chat template has no variable {unknown!r}, which rows set"
+                " (chat_template_kwargs)",
+                stacklevel=2,
             )
-        given = {**self.options, **(options or {}), "add_generation_prompt": ask, "chat_template": source}
+        given = {
+            **self.options,
+            **(options or {}),
+            "add_generation_prompt": ask,
+            "chat_template": source,
+        }
         known, problem = list(tools) if tools else None, None
         for form in forms(messages):
             try:
-                text = self.tokenizer.apply_chat_template(form, tools=known, tokenize=False, **given)
+                text = self.tokenizer.apply_chat_template(
+                    form, tools=known, tokenize=False, **given
+                )
             except Exception as error:  # templates raise whatever their author thought of
                 problem = problem or error
             else:
@@ -318,7 +407,8 @@ class Reader(Protocol):
 
 
 def _say_unheard(messages: Messages, text: str) -> None:
-    """Refuse a template that leaves out what a message says to the model, or its calls; a tool's quotes and line breaks may be escaped.
+    """Refuse a template that leaves out what a message says to the model, or its calls; a tool's
+    quotes and line breaks may be escaped.
 
     Raises:
         ValueError: with the first such message.
@@ -327,8 +417,12 @@ def _say_unheard(messages: Messages, text: str) -> None:
         content = str(m.get("content") or "").strip() if m.get("role") in HEARD else ""
         parts = WORD.findall(content) if m.get("role") == "tool" else [content]
         if not all(part in text for part in parts):
-            raise ValueError(f"the chat template leaves out message {i}, of the {m['role']}: {content[:60]!r}")
-        name = next((n for c in m.get("tool_calls") or () if (n := c["function"]["name"]) not in text), None)
+            raise ValueError(
+                f"the chat template leaves out message {i}, of the {m['role']}: {content[:60]!r}"
+            )
+        name = next(
+            (n for c in m.get("tool_calls") or () if (n := c["function"]["name"]) not in text), None
+        )
         if name is not None:
             raise ValueError(f"the chat template leaves out the call of message {i}: {name!r}")
 
@@ -343,7 +437,8 @@ def _kept(content: Any, written: str) -> bool:
 
 
 def _after_opened(asked: str, body: str) -> str:
-    """`body` where `asked` has opened a thought already: not opened twice; closed at once where there is none.
+    """`body` where `asked` has opened a thought already: not opened twice; closed at once where
+    there is none.
 
     >>> _after_opened("…<think>\\n", "<think>\\nadd\\n</think>\\n\\n4"), _after_opened("…<think>\\n", "4"), _after_opened("…", "4")
     ('add\\n</think>\\n\\n4', '\\n</think>\\n\\n4', '4')

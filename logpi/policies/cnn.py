@@ -1,7 +1,9 @@
-"""A small convolutional actor–critic for pixels. Leaves out frame stacking and resizing: wrap the environment for those.
+"""A small convolutional actor–critic for pixels. Leaves out frame stacking and resizing: wrap the
+environment for those.
 
-The trunk is that of Mnih et al. (2015, "Nature") for frames of 36 pixels and more, and two small layers below that. Frames are
-bytes [H, W, C] or [C, H, W]; dividing by 255 is the policy's, so that a batch stays a quarter of the size.
+The trunk is that of Mnih et al. (2015, "Nature") for frames of 36 pixels and more, and two small
+layers below that. Frames are bytes [H, W, C] or [C, H, W]; dividing by 255 is the policy's, so that
+a batch stays a quarter of the size.
 """
 
 from __future__ import annotations
@@ -13,17 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from logpi.ops.distributions import Distribution
-from logpi.policies.dense import orthogonal
+from logpi.policies.fast.dense import orthogonal
 from logpi.policies.mlp import ActorCritic
-
-__all__ = ["Pixels", "cnn"]
 
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # (channels, kernel, stride)
 SMALL = ((16, 3, 1), (32, 3, 1))
 
 
 def _channels_last(shape: Sequence[int]) -> bool:
-    """Whether the channels are the last axis: the one whose size is usual for them; if both or neither are, the smaller one.
+    """Whether the channels are the last axis: the one whose size is usual for them; if both or
+    neither are, the smaller one.
 
     >>> [_channels_last(s) for s in ((84, 84, 3), (4, 84, 84), (12, 12, 1), (9, 9, 3), (3, 9, 9), (12, 10, 10))]
     [True, False, True, True, False, False]
@@ -41,7 +42,10 @@ class Pixels(nn.Module):
         channels, height, wide = (shape[2], shape[0], shape[1]) if self.last else tuple(shape)
         layers: list[nn.Module] = []
         for out, kernel, stride in NATURE if min(height, wide) >= 36 else SMALL:
-            layers += [orthogonal(nn.Conv2d(channels, out, kernel, stride), math.sqrt(2)), nn.ReLU()]
+            layers += [
+                orthogonal(nn.Conv2d(channels, out, kernel, stride), math.sqrt(2)),
+                nn.ReLU(),
+            ]
             channels = out
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         with torch.no_grad():
@@ -57,7 +61,12 @@ class Pixels(nn.Module):
 
 
 def cnn(
-    shape: Sequence[int], kind: Distribution, *, width: int = 512, critic: bool = True, log_std: float = 0.0
+    shape: Sequence[int],
+    kind: Distribution,
+    *,
+    width: int = 512,
+    critic: bool = True,
+    log_std: float = 0.0,
 ) -> ActorCritic:
     """Shared convolutions, a linear policy and a linear value on top.
 
@@ -67,7 +76,9 @@ def cnn(
         ValueError: `shape` is not that of a frame of at least 5 × 5 pixels.
     """
     if len(shape) != 3 or sorted(shape)[1] < 5:
-        raise ValueError(f"pixels need the shape [height, width, channels], at least 5 × 5, not {tuple(shape)}")
+        raise ValueError(
+            f"pixels need the shape [height, width, channels], at least 5 × 5, not {tuple(shape)}"
+        )
     actor = nn.Sequential(orthogonal(nn.Linear(width, kind.outputs), 0.01))
     value = nn.Sequential(orthogonal(nn.Linear(width, 1), 1.0)) if critic else None
     return ActorCritic(kind, actor, value, trunk=Pixels(shape, width), log_std=log_std)

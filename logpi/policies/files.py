@@ -1,14 +1,16 @@
-"""A model directory looked at before it is believed: is it whole, and are its weights as large as its configuration says?
+"""A model directory looked at before it is believed: is it whole, and are its weights as large as
+its configuration says?
 
-Anybody's directory may be broken, cut short, or made to hurt. What is read here is JSON and the headers of weights, a few
-kilobytes; no memory is taken for weights, nothing is unpickled, no code of the directory's is run. `loading.py` reads
-what passes, and looks at the numbers themselves.
+Anybody's directory may be broken, cut short, or made to hurt. What is read here is JSON and the
+headers of weights, a few kilobytes; no memory is taken for weights, nothing is unpickled, no code
+of the directory's is run. `loading.py` reads what passes, and looks at the numbers themselves.
 
     config.json            JSON, no more layers than there are tensors, sizes that make as many numbers as the files hold
     *.safetensors          headers that fit their files; an index whose shards are there, in this directory
     *.gguf                 a header whose counts and lengths fit the file
 
-Left out: names on the hub, whose files are not there yet (their numbers are looked at all the same).
+Left out: names on the hub, whose files are not there yet (their numbers are looked at all the
+same).
 """
 
 from __future__ import annotations
@@ -22,12 +24,20 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["Weights", "config", "gguf", "shards", "weights"]
-
 SMALL = 2**26  # bytes of a JSON file; an index of the largest models has a tenth
-SLACK = 2  # times as many numbers as the files hold: what is missing in detail is found when it is read
+SLACK = (
+    2  # times as many numbers as the files hold: what is missing in detail is found when it is read
+)
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
-LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers", "block_count")
+LAYERS = (
+    "num_hidden_layers",
+    "num_layers",
+    "n_layers",
+    "n_layer",
+    "encoder_layers",
+    "decoder_layers",
+    "block_count",
+)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 
 
@@ -52,28 +62,36 @@ class Weights:
         """Raises ValueError: more layers, or larger ones, than there are weights."""
         for name, value in _numbers(self.config):
             if name in LAYERS and not 0 < value <= len(self.shapes):
-                raise ValueError(f"config.json says {name} {value:,}, there are {len(self.shapes):,} weights")
+                raise ValueError(
+                    f"config.json says {name} {value:,}, there are {len(self.shapes):,} weights"
+                )
             if ("expert" in name or "layer" in name) and value > self.numbers:
-                raise ValueError(f"config.json says {name} {value:,}, the weights are {self.numbers:,} numbers")
+                raise ValueError(
+                    f"config.json says {name} {value:,}, the weights are {self.numbers:,} numbers"
+                )
 
     def compare(self, model: Any) -> None:
-        """Against a model without memory (on torch's device `meta`). Raises ValueError: it is much larger than the files."""
+        """Against a model without memory (on torch's device `meta`). Raises ValueError: it is much
+        larger than the files."""
         for what, tensors in (("weights", model.parameters()), ("tables", model.buffers())):
             numbers = sum(x.numel() for x in tensors)
             room = SLACK * self.numbers + (2**28 if what == "tables" else 0)
             if numbers > room:
                 raise ValueError(
-                    f"config.json makes a model with {what} of {numbers:,} numbers, the files hold {self.numbers:,}"
+                    f"config.json makes a model with {what} of {numbers:,} numbers, the files hold"
+                    f" {self.numbers:,}"
                 )
 
 
 def config(directory: Path) -> dict[str, Any]:
-    """config.json. Raises ValueError: one line: it is not there, or no JSON object; or there is but an adapter."""
+    """config.json. Raises ValueError: one line: it is not there, or no JSON object; or there is but
+    an adapter."""
     if not (directory / "config.json").exists():
         if (directory / "adapter_config.json").exists():
             base = _json(directory / "adapter_config.json").get("base_model_name_or_path")
             raise ValueError(
-                f"it is an adapter of {base!r}, not a model: merge it first (peft: merge_and_unload), and save"
+                f"it is an adapter of {base!r}, not a model: merge it first (peft:"
+                " merge_and_unload), and save"
             )
         raise ValueError("there is no config.json")
     return _json(directory / "config.json")
@@ -83,7 +101,8 @@ def weights(directory: Path) -> Weights:
     """What is there. Reads JSON and headers.
 
     Raises:
-        ValueError: one line with the file's name: missing, not what it should be, cut short, outside the directory.
+        ValueError: one line with the file's name: missing, not what it should be, cut short,
+            outside the directory.
     """
     found = Weights(config(directory), dict(_shapes(directory)))
     found.check()
@@ -106,7 +125,9 @@ def _json(file: Path) -> dict[str, Any]:
 def _regular(file: Path) -> Path:
     """The same, if it is a file: a pipe would never end."""
     if not file.exists():
-        raise ValueError(f"{file.name} leads nowhere" if file.is_symlink() else f"there is no {file.name}")
+        raise ValueError(
+            f"{file.name} leads nowhere" if file.is_symlink() else f"there is no {file.name}"
+        )
     if not stat.S_ISREG(file.stat().st_mode):
         raise ValueError(f"{file.name} is not a file")
     return file
@@ -142,11 +163,16 @@ def shards(directory: Path) -> dict[str, set[str]]:
     if not (directory / INDEX).exists():
         if any(found := sorted(f.name for p in PICKLES for f in directory.glob(p))):
             raise ValueError(
-                f"{found[0]} is a pickle, which may run code: save the model as safetensors (save_pretrained does)"
+                f"{found[0]} is a pickle, which may run code: save the model as safetensors"
+                " (save_pretrained does)"
             )
         raise ValueError(f"there are no weights: neither {WHOLE} nor {INDEX}")
     places = _json(directory / INDEX).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(x, str) for x in places.values()):
+    if (
+        not isinstance(places, dict)
+        or not places
+        or not all(isinstance(x, str) for x in places.values())
+    ):
         raise ValueError(f"{INDEX} has no weight_map of names and files")
     out: dict[str, set[str]] = {}
     for name, shard in places.items():
@@ -158,16 +184,30 @@ def shards(directory: Path) -> dict[str, set[str]]:
 
 # --- GGUF -------------------------------------------------------------------------------------------------------------------
 
-WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of plain values, by type
+WIDTHS = {
+    0: 1,
+    1: 1,
+    2: 2,
+    3: 2,
+    4: 4,
+    5: 4,
+    6: 4,
+    7: 1,
+    10: 8,
+    11: 8,
+    12: 8,
+}  # bytes of plain values, by type
 WHOLES = {4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
 STRING, ARRAY = 8, 9
 
 
 def gguf(file: Path) -> Weights:
-    """The same of a GGUF file: whole numbers of its metadata as the configuration, and its tensors' shapes.
+    """The same of a GGUF file: whole numbers of its metadata as the configuration, and its tensors'
+    shapes.
 
     Raises:
-        ValueError: one line with the file's name: no GGUF file, or its counts and lengths do not fit it.
+        ValueError: one line with the file's name: no GGUF file, or its counts and lengths do not
+            fit it.
     """
     try:
         with _regular(file).open("rb") as stream:
@@ -196,7 +236,9 @@ class _Header:
             raise ValueError(f"version {version} of the format is not known")
         self._fits(13 * pairs + 24 * tensors)
         settings = dict(pair for _ in range(pairs) if (pair := self._pair())[1] is not None)
-        settings = {key.rpartition(".")[2]: value for key, value in settings.items()}  # "llama.block_count"
+        settings = {
+            key.rpartition(".")[2]: value for key, value in settings.items()
+        }  # "llama.block_count"
         return settings, dict(self._tensor() for _ in range(tensors))
 
     def _pair(self) -> tuple[str, Any]:

@@ -1,9 +1,11 @@
-"""From hidden states to numbers about tokens: log-probability, entropy, value. Never more than one chunk of logits.
+"""From hidden states to numbers about tokens: log-probability, entropy, value. Never more than one
+chunk of logits.
 
-`Head` is the model's own output layer with everything that stands between it and a distribution (soft cap,
-temperature). `score` applies it to the chosen positions only, in chunks; if there is more than one, backward computes
-each chunk's logits again, so memory does not grow with vocabulary × length. What needs a second derivative (Fisher-vector
-products) takes `Head.logits`. Left out: top-k and top-p, which belong to sampling alone.
+`Head` is the model's own output layer with everything that stands between it and a distribution
+(soft cap, temperature). `score` applies it to the chosen positions only, in chunks; if there is
+more than one, backward computes each chunk's logits again, so memory does not grow with vocabulary
+× length. What needs a second derivative (Fisher-vector products) takes `Head.logits`. Left out:
+top-k and top-p, which belong to sampling alone.
 """
 
 from __future__ import annotations
@@ -17,8 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Head", "score"]
-
 MANY = 32  # chunks
 
 
@@ -27,8 +27,10 @@ class Head:
     """logits = softcap · tanh(scale · W h / softcap) / temperature.
 
     Attributes:
-        linear: the model's output layer [V, d]. softcap: of Gemma 2 (`final_logit_softcapping`), or None.
-        temperature: of the policy; > 0. It is part of π everywhere: sampling, log-probability, entropy.
+        linear: the model's output layer [V, d]. softcap: of Gemma 2 (`final_logit_softcapping`), or
+            None.
+        temperature: of the policy; > 0. It is part of π everywhere: sampling, log-probability,
+            entropy.
         scale: of the logits (Cohere's `logit_scale`, one over Granite's `logits_scaling`).
     """
 
@@ -41,7 +43,9 @@ class Head:
     def of(cls, model: Any, temperature: float) -> Head:
         """That of a `transformers` causal language model."""
         config = model.config.get_text_config()
-        scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+        scale = (getattr(config, "logit_scale", None) or 1.0) / (
+            getattr(config, "logits_scaling", None) or 1.0
+        )
         softcap = getattr(config, "final_logit_softcapping", None)
         return cls(model.get_output_embeddings(), softcap, temperature, scale)
 
@@ -65,8 +69,11 @@ class Head:
         return logp.gather(-1, action[:, None]).squeeze(-1), -(logp.exp() * logp).sum(-1)
 
 
-def score(head: Head, hidden: Tensor, action: Tensor, vocabulary: int, chunk: int) -> tuple[Tensor, Tensor]:
-    """`head.score` with at most `chunk` logits alive at a time. [M] nats each; carries gradients (once)."""
+def score(
+    head: Head, hidden: Tensor, action: Tensor, vocabulary: int, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """`head.score` with at most `chunk` logits alive at a time. [M] nats each; carries gradients
+    (once)."""
     rows = max(1, chunk // vocabulary)
     linear = head.linear
     if type(linear) is nn.Linear and linear.bias is None and head.softcap is None:
@@ -75,7 +82,9 @@ def score(head: Head, hidden: Tensor, action: Tensor, vocabulary: int, chunk: in
         return head.score(hidden, action)
     run: Callable = head.score
     if torch.is_grad_enabled():
-        run = lambda h, a: checkpoint(head.score, h, a, use_reentrant=False, preserve_rng_state=False)  # noqa: E731
+        run = lambda h, a: checkpoint(
+            head.score, h, a, use_reentrant=False, preserve_rng_state=False
+        )  # noqa: E731
     parts = [run(h, a) for h, a in zip(hidden.split(rows), action.split(rows), strict=True)]
     logp, entropy = zip(*parts, strict=True)
     return torch.cat(logp), torch.cat(entropy)
@@ -86,9 +95,10 @@ class _Score(torch.autograd.Function):
 
         ∂ log π(a) / ∂ logitᵢ = [i = a] − pᵢ          ∂ H / ∂ logitᵢ = −pᵢ (log pᵢ + H)
 
-    What autograd would keep or make a second time is not: one chunk's logits live at a time, the matrix has one gradient to which
-    the chunks add, and the entropy's part is left out where nobody asks for it. Sums of many chunks are in float32: with 128 of them
-    bfloat16's gradient was 1.3 % off instead of 0.4 %.
+    What autograd would keep or make a second time is not: one chunk's logits live at a time, the
+    matrix has one gradient to which the chunks add, and the entropy's part is left out where nobody
+    asks for it. Sums of many chunks are in float32: with 128 of them bfloat16's gradient was 1.3 %
+    off instead of 0.4 %.
     """
 
     @staticmethod
@@ -109,7 +119,9 @@ class _Score(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_logp: Tensor | None, by_entropy: Tensor | None):
         if torch.is_grad_enabled():
-            raise RuntimeError("`score` has a first derivative only; for a second one take `Head.logits`")
+            raise RuntimeError(
+                "`score` has a first derivative only; for a second one take `Head.logits`"
+            )
         hidden, weight, action, entropy, kept = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = None
@@ -121,7 +133,9 @@ class _Score(torch.autograd.Function):
             part = slice(start, start + ctx.rows)
             h = hidden[part]
             logp = ctx.head.logits(h).log_softmax(-1) if kept is None else kept
-            slope = _by_logits(logp, action[part], entropy[part], _cut(by_logp, part), _cut(by_entropy, part))
+            slope = _by_logits(
+                logp, action[part], entropy[part], _cut(by_logp, part), _cut(by_entropy, part)
+            )
             slope = slope.mul_(ctx.head.scale / ctx.head.temperature).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ weight
@@ -129,7 +143,13 @@ class _Score(torch.autograd.Function):
                 grad_weight.addmm_(slope.T, h)
             elif grad_weight is not None:
                 grad_weight += slope.T @ h
-        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None
+        return (
+            grad_hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None,
+            None,
+            None,
+        )
 
 
 def _cut(x: Tensor | None, part: slice) -> Tensor | None:

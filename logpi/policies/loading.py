@@ -1,12 +1,15 @@
-"""Find and read a model and its tokenizer: a local directory, a hub name, a GGUF file. Every failure is one clear line.
+"""Find and read a model and its tokenizer: a local directory, a hub name, a GGUF file. Every
+failure is one clear line.
 
-A directory is looked at before memory is taken for it (`files.py`), and its numbers when they are there: weights that are
-missing, of another shape or not finite are refused. Code of a model's own (`auto_map`) is never run.
+A directory is looked at before memory is taken for it (`files.py`), and its numbers when they are
+there: weights that are missing, of another shape or not finite are refused. Code of a model's own
+    (`auto_map`) is never run.
 
-A GGUF file is unpacked to plain weights, or it could be neither trained nor saved. Weights in 4 bits (`four_bits`) are for
-LoRA, which leaves them as they are (`lora.py`).
+A GGUF file is unpacked to plain weights, or it could be neither trained nor saved. Weights in 4
+bits (`four_bits`) are for LoRA, which leaves them as they are (`lora.py`).
 
-Left out: what a model is asked (`causal_lm.py`, `reward_model.py`), and the reward model's own reading.
+Left out: what a model is asked (`causal_lm.py`, `reward_model.py`), and the reward model's own
+reading.
 """
 
 from __future__ import annotations
@@ -21,10 +24,8 @@ from typing import Any
 
 import torch
 
-from logpi.hub import check_model
 from logpi.policies import files
-
-__all__ = ["four_bits", "load_model", "load_tokenizer", "place", "quiet", "read", "refuse_unembedded"]
+from logpi.policies.hub import check_model
 
 PLACES = {"cpu", "cuda"}  # kinds of devices that models are known to run on
 KINDS = {
@@ -35,13 +36,17 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_model(
-    path: str | Path, dtype: str = "float32", device: str | torch.device | None = None, four_bit: bool = False
+    path: str | Path,
+    dtype: str = "float32",
+    device: str | torch.device | None = None,
+    four_bit: bool = False,
 ) -> Any:
     """A `transformers` causal language model, in eval mode.
 
     Args:
         device: for `place`; None leaves it on the CPU.
-        four_bit: linear layers in 4 bits, computing in `dtype`; without a device, on the current GPU.
+        four_bit: linear layers in 4 bits, computing in `dtype`; without a device, on the current
+            GPU.
     Raises:
         ValueError: nothing at `path`, not a causal language model, unknown dtype.
     """
@@ -49,11 +54,15 @@ def load_model(
 
     model, missing, unknown = read(path, AutoModelForCausalLM, dtype, device, four_bit)
     if missing:
-        raise ValueError(f"cannot load a model from {path}: there are no weights for {missing[0]!r}{_more(missing)}")
+        raise ValueError(
+            f"cannot load a model from {path}: there are no weights for"
+            f" {missing[0]!r}{_more(missing)}"
+        )
     if unknown:
         name = type(model).__name__
         warnings.warn(
-            f"{path}: {name} knows no {unknown[0]!r}{_more(unknown)}: these weights are left out", stacklevel=2
+            f"{path}: {name} knows no {unknown[0]!r}{_more(unknown)}: these weights are left out",
+            stacklevel=2,
         )
     return model
 
@@ -66,10 +75,12 @@ def read(
     four_bit: bool = False,
     **settings: Any,
 ) -> tuple[Any, list[str], list[str]]:
-    """A model of one of transformers' automatic classes; the weights that its files do not have, and those it does not know.
+    """A model of one of transformers' automatic classes; the weights that its files do not have,
+    and those it does not know.
 
     Args:
-        kind: `AutoModelForCausalLM` or another. settings: of the configuration, instead of what config.json says.
+        kind: `AutoModelForCausalLM` or another. settings: of the configuration, instead of what
+            config.json says.
     Raises:
         ValueError: one line, as `load_model`.
     """
@@ -84,14 +95,21 @@ def read(
         options |= four_bits(dtype, device)
     if gguf and four_bit:
         raise ValueError(
-            f"{path} is a GGUF file, which is unpacked to plain weights: 4 bits need a Hugging Face directory"
+            f"{path} is a GGUF file, which is unpacked to plain weights: 4 bits need a Hugging Face"
+            " directory"
         )
-    options |= {"quantization_config": GgufConfig(dequantize=True)} if gguf else {"use_safetensors": True}
+    options |= (
+        {"quantization_config": GgufConfig(dequantize=True)} if gguf else {"use_safetensors": True}
+    )
     try:
         config = _fitting(source, gguf, kind, settings)
         with quiet(reports=False):
             model, info = kind.from_pretrained(
-                source, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
+                source,
+                config=config,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
             )
         _refuse_misshapen(info["mismatched_keys"])
         _finite(model)
@@ -105,11 +123,14 @@ def _refuse_misshapen(keys: Any) -> None:
     """Raises ValueError: weights of other shapes than the configuration's."""
     for name, *shapes in sorted(map(tuple, keys), key=str):
         held, wanted = (tuple(s) for s in shapes)
-        raise ValueError(f"{name} has shape {held} in the weights, config.json makes {wanted}{_more(list(keys))}")
+        raise ValueError(
+            f"{name} has shape {held} in the weights, config.json makes {wanted}{_more(list(keys))}"
+        )
 
 
 def _fitting(source: str, gguf: dict[str, str], kind: Any, settings: dict[str, Any]) -> Any:
-    """The configuration; that of a local directory makes a model as large as the files are. Raises an error if not."""
+    """The configuration; that of a local directory makes a model as large as the files are. Raises
+    an error if not."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
     held, local = None, Path(source)
@@ -129,7 +150,9 @@ def _fitting(source: str, gguf: dict[str, str], kind: Any, settings: dict[str, A
         raise ValueError(f"config.json cannot be read: {_line(error)}") from None
     _refuse_other(kind, type(config), config.model_type)
     if config.is_encoder_decoder:
-        raise ValueError(f"it is a {config.model_type} model with an encoder, not {KINDS[kind.__name__]}")
+        raise ValueError(
+            f"it is a {config.model_type} model with an encoder, not {KINDS[kind.__name__]}"
+        )
     if held is not None:
         held.compare(_empty(kind, config))
     return config
@@ -154,8 +177,14 @@ def _empty(kind: Any, config: Any) -> Any:
 def _finite(model: torch.nn.Module) -> None:
     """Raises ValueError: a weight is not a number, or infinite (in float16 perhaps only there)."""
     for name, p in model.named_parameters():
-        if p.is_floating_point() and p.numel() and not all(map(isfinite, map(float, p.detach().aminmax()))):
-            raise ValueError(f"{name} holds NaN or infinite numbers, as {str(p.dtype).removeprefix('torch.')}")
+        if (
+            p.is_floating_point()
+            and p.numel()
+            and not all(map(isfinite, map(float, p.detach().aminmax())))
+        ):
+            raise ValueError(
+                f"{name} holds NaN or infinite numbers, as {str(p.dtype).removeprefix('torch.')}"
+            )
 
 
 def place(device: str | torch.device) -> torch.device:
@@ -175,17 +204,26 @@ def place(device: str | torch.device) -> torch.device:
     if found.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
-            why = "PyTorch finds no GPU" if torch.version.cuda else "this PyTorch was built without CUDA"
+            why = (
+                "PyTorch finds no GPU"
+                if torch.version.cuda
+                else "this PyTorch was built without CUDA"
+            )
             raise ValueError(f"no CUDA device here: {why}; --device cpu does without")
         if (found.index or 0) >= count:
-            raise ValueError(f"no device {found} here: there are {', '.join(f'cuda:{i}' for i in range(count))}")
-        torch.cuda.set_device(found)  # what names no device (graphs, kernels) then runs where the model is
+            raise ValueError(
+                f"no device {found} here: there are {', '.join(f'cuda:{i}' for i in range(count))}"
+            )
+        torch.cuda.set_device(
+            found
+        )  # what names no device (graphs, kernels) then runs where the model is
     return found
 
 
 def four_bits(dtype: str, device: str | torch.device | None = None) -> dict[str, Any]:
-    """What `from_pretrained` needs to hold linear layers in 4 bits (QLoRA, arXiv:2305.14314): NF4, its constants
-    quantised too, computing in `dtype`; output layers stay as they are. Raises ValueError: float16, in which nothing learns."""
+    """What `from_pretrained` needs to hold linear layers in 4 bits (QLoRA, arXiv:2305.14314): NF4,
+    its constants quantised too, computing in `dtype`; output layers stay as they are. Raises
+    ValueError: float16, in which nothing learns."""
     if dtype == "float16":
         raise ValueError("adapters on weights of 4 bits do not learn in float16: use bfloat16")
     from transformers import BitsAndBytesConfig
@@ -196,7 +234,13 @@ def four_bits(dtype: str, device: str | torch.device | None = None) -> dict[str,
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[dtype],
     )
-    place = device if device is not None else torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    place = (
+        device
+        if device is not None
+        else torch.cuda.current_device()
+        if torch.cuda.is_available()
+        else "cpu"
+    )
     return {"quantization_config": config, "device_map": {"": place}}
 
 
@@ -222,7 +266,8 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def _as_it_is(directory: Path) -> bool:
-    """Whether a local tokenizer.json is all there is to say. `AutoTokenizer` would give it the splitting rules of its model's family."""
+    """Whether a local tokenizer.json is all there is to say. `AutoTokenizer` would give it the
+    splitting rules of its model's family."""
     settings = directory / "tokenizer_config.json"
     if not settings.is_file() or not (directory / "tokenizer.json").is_file():
         return False
@@ -233,30 +278,38 @@ def _as_it_is(directory: Path) -> bool:
 
 
 def _refuse_unreadable(tokenizer: Any, path: str | Path) -> None:
-    """Raises ValueError: the chat template is no template. (What it says of messages is seen with messages.)"""
+    """Raises ValueError: the chat template is no template. (What it says of messages is seen with
+    messages.)"""
     from jinja2 import TemplateSyntaxError
 
     try:
         tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
     except TemplateSyntaxError as error:
-        raise ValueError(f"the chat template of {path} cannot be read: line {error.lineno}: {error.message}") from None
+        raise ValueError(
+            f"the chat template of {path} cannot be read: line {error.lineno}: {error.message}"
+        ) from None
     except Exception:  # it wants other messages, or there is none
         return
 
 
 def refuse_unembedded(tokenizer: Any, embeddings: int) -> None:
-    """Raises ValueError: the tokenizer has tokens (beside its padding, which no model reads) that the model does not."""
-    own = {token for token, i in tokenizer.get_vocab().items() if i >= embeddings} - {tokenizer.pad_token}
+    """Raises ValueError: the tokenizer has tokens (beside its padding, which no model reads) that
+    the model does not."""
+    own = {token for token, i in tokenizer.get_vocab().items() if i >= embeddings} - {
+        tokenizer.pad_token
+    }
     if own:
         raise ValueError(
-            f"the tokenizer has {sorted(own)[0]!r}{_more(list(own))} beyond the model's {embeddings:,} embeddings: call "
-            "model.resize_token_embeddings(len(tokenizer)) and save the model, or save the tokenizer that belongs to it"
+            f"the tokenizer has {sorted(own)[0]!r}{_more(list(own))} beyond the model's"
+            f" {embeddings:,} embeddings: call model.resize_token_embeddings(len(tokenizer)) and"
+            " save the model, or save the tokenizer that belongs to it"
         )
 
 
 @contextmanager
 def quiet(reports: bool = True) -> Iterator[None]:
-    """No bars for reading and writing files, which is over before one has read them; downloads keep theirs.
+    """No bars for reading and writing files, which is over before one has read them; downloads keep
+    theirs.
 
     reports: of weights that are missing, or too many; without, who loads says so.
     """
@@ -277,7 +330,8 @@ def quiet(reports: bool = True) -> Iterator[None]:
 
 
 def _resolve(path: str | Path) -> tuple[str, dict[str, str]]:
-    """What to give to `from_pretrained`: a directory or hub name, and which GGUF file in it, if it is one."""
+    """What to give to `from_pretrained`: a directory or hub name, and which GGUF file in it, if it
+    is one."""
     try:
         return _place(path)
     except OSError as error:
@@ -296,7 +350,9 @@ def _place(path: str | Path) -> tuple[str, dict[str, str]]:
             raise ValueError(f"{path} holds {len(files)} GGUF files; name one, such as {files[0]}")
         return str(local), {"gguf_file": files[0].name}
     if local.exists() or str(path).startswith("runs/") or local.suffix == ".gguf":
-        raise ValueError(f"no model at {path}: give a directory, a .gguf file, or a name on the Hugging Face hub")
+        raise ValueError(
+            f"no model at {path}: give a directory, a .gguf file, or a name on the Hugging Face hub"
+        )
     check_model(str(path))
     return str(path), {}
 
@@ -304,7 +360,11 @@ def _place(path: str | Path) -> tuple[str, dict[str, str]]:
 def _line(error: Exception) -> str:
     """The beginning of an error's text in one line; with its name, if it says nothing by itself."""
     text = " ".join(str(error).split())[:300]
-    return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__} {text}".strip()
+    return (
+        text
+        if isinstance(error, OSError | ValueError) and text
+        else f"{type(error).__name__} {text}".strip()
+    )
 
 
 def _more(names: list[str]) -> str:

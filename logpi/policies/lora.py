@@ -1,12 +1,14 @@
-"""LoRA adapters (arXiv:2106.09685) on a policy or a reward model, by `peft`: add, switch off, merge.
+"""LoRA adapters (arXiv:2106.09685) on a policy or a reward model, by `peft`: add, switch off,
+merge.
 
     y = W x + (α/r) B A x,   W frozen, A [r, d] random, B [d', r] zero at first: nothing changes until it learns
 
-The layers are put into the model itself, so packing, engine and saving know nothing of them. With the adapter off the
-same weights are the reference (`AdapterOff`), which then costs no memory. Checkpoints hold what learns, not the frozen
-weights. W may be of 4 bits (QLoRA, arXiv:2305.14314; `loading.py` reads it so): norms and embeddings are then float32,
-and what is merged and saved is plain again. GPT-2's layers, which keep Wᵀ, are linear layers too. Left out: several adapters at a time, dropout (sampler and learner must be the
-same function).
+The layers are put into the model itself, so packing, engine and saving know nothing of them. With
+the adapter off the same weights are the reference (`AdapterOff`), which then costs no memory.
+Checkpoints hold what learns, not the frozen weights. W may be of 4 bits (QLoRA, arXiv:2305.14314;
+`loading.py` reads it so): norms and embeddings are then float32, and what is merged and saved is
+plain again. GPT-2's layers, which keep Wᵀ, are linear layers too. Left out: several adapters at a
+time, dropout (sampler and learner must be the same function).
 """
 
 from __future__ import annotations
@@ -20,17 +22,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from logpi.types import Batch, Evaluation
+from logpi.types import Batch, PolicyOutput
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
     from logpi.policies.reward_model import RewardModel
 
-__all__ = ["AdapterOff", "Merging", "add_lora", "merged", "refuse_4bit"]
-
 
 def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
-    """Put adapters on every linear layer of the trunk; all else but a value or score head is frozen.
+    """Put adapters on every linear layer of the trunk; all else but a value or score head is
+    frozen.
 
     Args:
         policy: a `CausalLM` or a `RewardModel`, changed in place. rank: r ≥ 1. alpha: α.
@@ -49,12 +50,20 @@ def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
     if _quantised(model):
         from peft import prepare_model_for_kbit_training
 
-        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # that is a choice of its own
-    layers = {name: m for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+        prepare_model_for_kbit_training(
+            model, use_gradient_checkpointing=False
+        )  # that is a choice of its own
+    layers = {
+        name: m for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear | Conv1D)
+    }
     targets = list(layers)
     if not targets or rank < 1:
-        raise ValueError(f"LoRA of rank {rank} on {len(targets)} linear layers: needs at least one of each")
-    heads = [p for n, p in policy.named_parameters() if n.startswith(("value_head.", "model.score."))]
+        raise ValueError(
+            f"LoRA of rank {rank} on {len(targets)} linear layers: needs at least one of each"
+        )
+    heads = [
+        p for n, p in policy.named_parameters() if n.startswith(("value_head.", "model.score."))
+    ]
     model.requires_grad_(False)
     config = LoraConfig(
         r=rank,
@@ -82,14 +91,18 @@ def _quantised(model: Any) -> bool:
 
 
 def _remember_what_learns(policy: nn.Module) -> None:
-    """From now on the policy's state leaves frozen weights out (they are where they were loaded from), and takes what
-    leaves them out."""
-    frozen = {name for name, p in policy.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    """From now on the policy's state leaves frozen weights out (they are where they were loaded
+    from), and takes what leaves them out."""
+    frozen = {
+        name for name, p in policy.named_parameters(remove_duplicate=False) if not p.requires_grad
+    }
 
     def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
         for name in list(state):
             own = name.removeprefix(prefix)
-            whose, _, part = own.partition(".weight.")  # 4-bit weights keep their constants in further entries
+            whose, _, part = own.partition(
+                ".weight."
+            )  # 4-bit weights keep their constants in further entries
             if own in frozen or (part and f"{whose}.weight" in frozen):
                 del state[name]
 
@@ -123,7 +136,8 @@ def _off(model: nn.Module) -> Iterator[None]:
 
 
 class AdapterOff:
-    """A policy as it was before its adapter: the reference that needs no memory. A `logpi.types.Policy`.
+    """A policy as it was before its adapter: the reference that needs no memory. A
+    `logpi.types.Policy`.
 
     It has nothing of its own: no parameters, no state.
     """
@@ -131,7 +145,7 @@ class AdapterOff:
     def __init__(self, policy: Any) -> None:
         self.policy = policy
 
-    def evaluate(self, batch: Batch) -> Evaluation:
+    def evaluate(self, batch: Batch) -> PolicyOutput:
         """What the frozen weights say; no gradient."""
         trained = [p for p in self.policy.parameters() if p.requires_grad]
         with _off(self.policy.model), torch.no_grad():
@@ -155,7 +169,8 @@ class AdapterOff:
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[None]:
-    """The model with plain linear layers, W + (α/r) B A, 4-bit weights unpacked; what was there comes back exactly."""
+    """The model with plain linear layers, W + (α/r) B A, 4-bit weights unpacked; what was there
+    comes back exactly."""
     from peft.utils.integrations import dequantize_module_weight
 
     layers = _layers(model)
@@ -202,18 +217,23 @@ def _unmarked(model: Any) -> Iterator[None]:
 
 
 class Merging:
-    """Saves a policy with its adapter merged, so that nobody who loads it need know; the adapter is in `adapter/`."""
+    """Saves a policy with its adapter merged, so that nobody who loads it need know; the adapter is
+    in `adapter/`."""
 
     def __init__(self, policy: CausalLM | RewardModel) -> None:
         self.policy = policy
 
     def save(self, directory: str | Path) -> None:
-        """A plain Hugging Face directory, and `adapter/adapter_model.safetensors` in peft's names."""
+        """A plain Hugging Face directory, and `adapter/adapter_model.safetensors` in peft's
+        names."""
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
 
         model, path = self.policy.model, Path(directory)
-        adapter = {f"base_model.model.{k}": v.contiguous() for k, v in get_peft_model_state_dict(model).items()}
+        adapter = {
+            f"base_model.model.{k}": v.contiguous()
+            for k, v in get_peft_model_state_dict(model).items()
+        }
         with merged(model):
             self.policy.save(path)
         (path / "adapter").mkdir(exist_ok=True)
@@ -222,10 +242,13 @@ class Merging:
 
 
 def refuse_4bit() -> None:
-    """Raises ValueError with the reason why weights should not be held in 4 bits here; returns if they can be."""
+    """Raises ValueError with the reason why weights should not be held in 4 bits here; returns if
+    they can be."""
     if not torch.cuda.is_available():
-        raise ValueError("4-bit weights need a GPU: on a CPU bitsandbytes unpacks every weight each time it is used, which "
-                         "is slower and saves little. Leave out --load-in-4bit; --lora 16 --dtype bfloat16 is the nearest "
-                         "thing here")  # fmt: skip
+        raise ValueError(
+            "4-bit weights need a GPU: on a CPU bitsandbytes unpacks every weight each time it is"
+            " used, which is slower and saves little. Leave out --load-in-4bit; --lora 16 --dtype"
+            " bfloat16 is the nearest thing here"
+        )
     if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
         raise ValueError("4-bit weights need bitsandbytes: pip install 'logpi[qlora]'")

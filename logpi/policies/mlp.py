@@ -1,13 +1,15 @@
-"""Actor–critic policies for states that are vectors: a network to action parameters, a network to a value.
+"""Actor–critic policies for states that are vectors: a network to action parameters, a network to a
+value.
 
     policy = mlp(features=4, kind=Categorical(2))                  # separate 64×64 tanh networks
     act = policy.actor()                                           # NumPy mirror of the actor, for sampling
     params = act(observations)                                     # [N, D] -> [N, K]
     policy.evaluate(batch), policy.distributions(batch)            # torch, with gradients
 
-Observations are rows of D features, then (where the environment has them) M bits of allowed actions. Running normalisation of the
-features is a buffer of the policy, so it is in every checkpoint and every saved model. `ActorCritic` knows nothing of pixels (`cnn.py`
-gives it a trunk), of environments, or of sampling's randomness (`ops.distributions`).
+Observations are rows of D features, then (where the environment has them) M bits of allowed
+actions. Running normalisation of the features is a buffer of the policy, so it is in every
+checkpoint and every saved model. `ActorCritic` knows nothing of pixels (`cnn.py` gives it a trunk),
+of environments, or of sampling's randomness (`ops.distributions`).
 """
 
 from __future__ import annotations
@@ -21,19 +23,21 @@ from torch.nn.functional import pad
 
 from logpi.ops.distributions import Distribution, Distributions
 from logpi.ops.moments import merge
-from logpi.policies.dense import Stack, dense, orthogonal, outputs
-from logpi.types import Batch, Evaluation
+from logpi.policies.fast.dense import Stack, dense, orthogonal, outputs
+from logpi.types import Batch, PolicyOutput
 
-__all__ = ["ActorCritic", "Normalizer", "lay_side_by_side", "mlp"]
-
-FORBIDDEN = -1e8  # logit of an action that the mask rules out: probability exactly 0, and 0 · log 0 stays finite
+FORBIDDEN = (
+    -1e8
+)  # logit of an action that the mask rules out: probability exactly 0, and 0 · log 0 stays finite
 Forward = Callable[[np.ndarray], np.ndarray]
 
 
 class Normalizer(nn.Module):
-    """x ↦ clip((x − mean) / std, ±10), with the mean and variance of all observations told to `observe`.
+    """x ↦ clip((x − mean) / std, ±10), with the mean and variance of all observations told to
+    `observe`.
 
-    They move between updates only, never inside one: sampler and learner see the same function (peers move them at every step).
+    They move between updates only, never inside one: sampler and learner see the same function
+    (peers move them at every step).
     """
 
     mean: Tensor
@@ -53,8 +57,13 @@ class Normalizer(nn.Module):
     @torch.no_grad()
     def observe(self, mean: np.ndarray, var: np.ndarray, count: int) -> None:
         """Merge the moments [D] of `count` more observations."""
-        seen, more = torch.as_tensor(mean, dtype=torch.float64), torch.as_tensor(var, dtype=torch.float64)
-        merged, spread, total = merge(self.mean.double(), self.var.double(), float(self.count), seen, more, count)
+        seen, more = (
+            torch.as_tensor(mean, dtype=torch.float64),
+            torch.as_tensor(var, dtype=torch.float64),
+        )
+        merged, spread, total = merge(
+            self.mean.double(), self.var.double(), float(self.count), seen, more, count
+        )
         self.mean.copy_(merged)
         self.var.copy_(spread)
         self.count.fill_(total)
@@ -66,45 +75,66 @@ class Normalizer(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """π(a|s) and V(s) from up to three networks. A `logpi.types.Policy` that can also state its whole distribution.
+    """π(a|s) and V(s) from up to three networks. A `logpi.types.Policy` that can also state its
+    whole distribution.
 
     Args:
         kind: the family of action distributions.
-        actor: features (or the trunk's) -> `kind.outputs`. critic: the same -> 1, or None for no critic.
+        actor: features (or the trunk's) -> `kind.outputs`. critic: the same -> 1, or None for no
+            critic.
         trunk: what both share, or None. normalizer: of the features, or None.
         masks: how many of the observation's last columns are bits of allowed actions.
         log_std: initial log standard deviation, of families that have one.
     """
 
     def __init__(
-        self, kind: Distribution, actor: nn.Module, critic: nn.Module | None = None, *, trunk: nn.Module | None = None,
-        normalizer: Normalizer | None = None, masks: int = 0, log_std: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        kind: Distribution,
+        actor: nn.Module,
+        critic: nn.Module | None = None,
+        *,
+        trunk: nn.Module | None = None,
+        normalizer: Normalizer | None = None,
+        masks: int = 0,
+        log_std: float = 0.0,
+    ) -> None:
         super().__init__()
         self.kind, self.masks = kind, masks
-        self.normalizer, self.trunk, self.actor_net, self.critic_net = normalizer, trunk, actor, critic
+        self.normalizer, self.trunk, self.actor_net, self.critic_net = (
+            normalizer,
+            trunk,
+            actor,
+            critic,
+        )
         self.free = nn.Parameter(torch.full((kind.free,), log_std)) if kind.free else None
         lay_side_by_side(self)
 
-    def evaluate(self, batch: Batch) -> Evaluation:
-        """logp, entropy [B, T] nats and value [B, T+1] in units of return, 0 where they are not read. Carries gradients.
+    def evaluate(self, batch: Batch) -> PolicyOutput:
+        """logp, entropy [B, T] nats and value [B, T+1] in units of return, 0 where they are not
+        read. Carries gradients.
 
         Only own actions are computed, and values only where they are read: padding costs nothing.
         """
         mask = batch.mask
-        single = mask.shape[1] == 1 and bool(mask.all())  # as minibatches of single actions are: nothing to gather
+        single = mask.shape[1] == 1 and bool(
+            mask.all()
+        )  # as minibatches of single actions are: nothing to gather
         features, allowed = self._features(batch.obs[:, 0] if single else batch.obs[:, :-1][mask])
-        params, *value = outputs([n for n in (self.actor_net, self.critic_net) if n is not None], features)
+        params, *value = outputs(
+            [n for n in (self.actor_net, self.critic_net) if n is not None], features
+        )
         action = batch.action[:, 0] if single else batch.action[mask]
         logp, entropy = self.kind.score(self._complete(params, allowed), action)
         value = self._values(batch, value[0], single) if value else None
         if single:
-            return Evaluation(logp[:, None], entropy[:, None], value)
-        return Evaluation(_place(logp, mask), _place(entropy, mask), value)
+            return PolicyOutput(logp[:, None], entropy[:, None], value)
+        return PolicyOutput(_place(logp, mask), _place(entropy, mask), value)
 
     def distributions(self, batch: Batch) -> Distributions:
         """The whole distribution in each state where the policy acted. Carries gradients."""
-        return Distributions(self.kind, self._params(*self._features(batch.obs[:, :-1][batch.mask])))
+        return Distributions(
+            self.kind, self._params(*self._features(batch.obs[:, :-1][batch.mask]))
+        )
 
     def value(self, obs: Tensor) -> Tensor:
         """[N] expected return of observations [N, *].
@@ -120,9 +150,11 @@ class ActorCritic(nn.Module):
             self.normalizer.observe(mean, var, count)
 
     def actor(self) -> Forward:
-        """obs [N, *] -> action parameters [N, K], in NumPy; follows the parameters as they are trained.
+        """obs [N, *] -> action parameters [N, K], in NumPy; follows the parameters as they are
+        trained.
 
-        A plain stack of dense layers on the CPU is mirrored by views of its weights; anything else runs in torch.
+        A plain stack of dense layers on the CPU is mirrored by views of its weights; anything else
+        runs in torch.
         """
         layers = _dense_layers(self)
         return self._torch_actor() if layers is None else self._numpy_actor(layers)
@@ -152,7 +184,8 @@ class ActorCritic(nn.Module):
         return self.critic_net(features).squeeze(-1)
 
     def _values(self, batch: Batch, own: Tensor, single: bool) -> Tensor:
-        """[B, T+1]: `own` [M, 1] at own actions, and the state after the last of a row that was cut off."""
+        """[B, T+1]: `own` [M, 1] at own actions, and the state after the last of a row that was cut
+        off."""
         mask = batch.mask
         if single and bool(batch.terminated.all()):
             return own.expand(-1, 2)  # what follows a terminated row is not read
@@ -166,7 +199,9 @@ class ActorCritic(nn.Module):
     def _torch_actor(self) -> Forward:
         @torch.inference_mode()
         def act(obs: np.ndarray) -> np.ndarray:
-            return self._params(*self._features(torch.from_numpy(obs).to(self.device))).cpu().numpy()
+            return (
+                self._params(*self._features(torch.from_numpy(obs).to(self.device))).cpu().numpy()
+            )
 
         return act
 
@@ -181,7 +216,9 @@ class ActorCritic(nn.Module):
                 x = layer(x)
             if masks:
                 x = np.where(obs[:, -masks:] > 0.5, x, np.float32(FORBIDDEN))
-            return x if log_std is None else np.concatenate([x, np.broadcast_to(log_std, x.shape)], -1)
+            return (
+                x if log_std is None else np.concatenate([x, np.broadcast_to(log_std, x.shape)], -1)
+            )
 
         return act
 
@@ -191,7 +228,8 @@ class ActorCritic(nn.Module):
 
 
 def lay_side_by_side(module: nn.Module) -> None:
-    """Move the parameters into one piece of memory, in their order; each stays what it was, a view of it."""
+    """Move the parameters into one piece of memory, in their order; each stays what it was, a view
+    of it."""
     params = list(module.parameters())
     whole = torch.cat([p.detach().flatten() for p in params])
     for p, piece in zip(params, whole.split([p.numel() for p in params]), strict=True):
@@ -203,12 +241,15 @@ def _place(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
-    """The actor as NumPy functions that see the parameters' own memory; None if it is not a stack of dense layers on the CPU."""
+    """The actor as NumPy functions that see the parameters' own memory; None if it is not a stack
+    of dense layers on the CPU."""
     made: list[Forward] = []
     networks = [n for n in (policy.trunk, policy.actor_net) if n is not None]
     for module in [m for n in networks for m in (n if isinstance(n, nn.Sequential) else [None])]:
         match module:
-            case nn.Linear() if module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
+            case nn.Linear() if (
+                module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
+            ):
                 weight, bias = module.weight.detach().numpy().T, module.bias.detach().numpy()
                 made.append(lambda x, w=weight, b=bias: x @ w + b)
             case nn.Tanh():
@@ -221,15 +262,26 @@ def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
 
 
 def mlp(
-    features: int, kind: Distribution, *, hidden: Sequence[int] = (64, 64), critic: bool = True, shared: bool = False,
-    normalize: bool = False, masks: int = 0, log_std: float = 0.0, activation: type[nn.Module] = nn.Tanh, plain: bool = False,
-) -> ActorCritic:  # fmt: skip
+    features: int,
+    kind: Distribution,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    critic: bool = True,
+    shared: bool = False,
+    normalize: bool = False,
+    masks: int = 0,
+    log_std: float = 0.0,
+    activation: type[nn.Module] = nn.Tanh,
+    plain: bool = False,
+) -> ActorCritic:
     """Separate (the better default: arXiv:2006.05990, C47) or shared dense networks.
 
     Args:
-        features: D, without the mask's columns. hidden: widths. shared: one trunk for policy and value.
-        normalize: running normalisation of the features. masks: number of the mask's columns. plain: torch's own initial weights, which
-            some published settings were tuned with, instead of orthogonal ones.
+        features: D, without the mask's columns. hidden: widths. shared: one trunk for policy and
+            value.
+        normalize: running normalisation of the features. masks: number of the mask's columns.
+            plain: torch's own initial weights, which some published settings were tuned with,
+            instead of orthogonal ones.
 
     >>> from logpi.ops.distributions import Categorical
     >>> mlp(4, Categorical(2)).actor()(np.zeros((8, 4), np.float32)).shape
@@ -242,7 +294,13 @@ def mlp(
     value = Stack(*inner, orthogonal(nn.Linear(width, 1), 1.0)) if critic else None
     trunk = Stack(*dense(features, hidden, activation)) if shared else None
     norm = Normalizer(features) if normalize else None
-    for layer in nn.ModuleList([n for n in (actor, value, trunk) if n is not None]).modules() if plain else ():
+    for layer in (
+        nn.ModuleList([n for n in (actor, value, trunk) if n is not None]).modules()
+        if plain
+        else ()
+    ):
         if isinstance(layer, nn.Linear):
             layer.reset_parameters()
-    return ActorCritic(kind, actor, value, trunk=trunk, normalizer=norm, masks=masks, log_std=log_std)
+    return ActorCritic(
+        kind, actor, value, trunk=trunk, normalizer=norm, masks=masks, log_std=log_std
+    )

@@ -1,9 +1,11 @@
-"""A transformers model's own modules on a packed sequence: how they are run, and whether they can be.
+"""A transformers model's own modules on a packed sequence: how they are run, and whether they can
+be.
 
-Whether they can is found when a model is loaded, on a few tokens: packed and plain must say the same, every layer must attend
-once (decoding keeps what it attended to by layer), and a window must be known to attention, not to a mask alone.
+Whether they can is found when a model is loaded, on a few tokens: packed and plain must say the
+same, every layer must attend once (decoding keeps what it attended to by layer), and a window must
+be known to attention, not to a mask alone.
 
-Left out: quicker equals of the modules (`trunk.py`, `decoder.py`).
+Left out: quicker equals of the modules (`fast/trunk.py`, `fast/decoder.py`).
 """
 
 from __future__ import annotations
@@ -22,8 +24,6 @@ from logpi.policies.positions import Ropes
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
 
-__all__ = ["Watched", "packs", "run"]
-
 
 @dataclass(frozen=True)
 class Watched:
@@ -38,7 +38,8 @@ class Watched:
         return self.packed.attend(layer, q, k, v, rule)
 
     def check(self, config: Any) -> None:
-        """Raises ValueError if a cache by layers would not do, or if windows are only in masks, which nobody makes here."""
+        """Raises ValueError if a cache by layers would not do, or if windows are only in masks,
+        which nobody makes here."""
         if any(len(calls) > 1 for calls in self.rules.values()):
             raise ValueError("a layer attends more than once")
         kinds = getattr(config, "layer_types", None)
@@ -51,15 +52,20 @@ class Watched:
 def run(trunk: Any, ropes: Ropes | None, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
     """[N, d] last hidden states of packed tokens by a model's own modules."""
     with nullcontext() if ropes is None else ropes.told(packing.extent):
-        out = trunk(input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing)
+        out = trunk(
+            input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing
+        )
     return out.last_hidden_state[0]
 
 
 @torch.no_grad()
 def packs(policy: CausalLM) -> bool:
-    """Whether the model says the same packed and plain. Raises ValueError if what it says depends on what follows."""
+    """Whether the model says the same packed and plain. Raises ValueError if what it says depends
+    on what follows."""
     model, length, split = policy.model, 16, 11
-    rows = (torch.arange(2 * length, device=policy.device) * 7919 + 13).view(2, length) % policy.vocabulary
+    rows = (torch.arange(2 * length, device=policy.device) * 7919 + 13).view(
+        2, length
+    ) % policy.vocabulary
     rows[1, :split] = rows[0, :split]
     was_training = model.training
     model.eval()
@@ -68,7 +74,9 @@ def packs(policy: CausalLM) -> bool:
         scale = 1e-3 if plain.dtype == torch.float32 else 5e-2
         tolerance = scale * (1 + float(plain.abs().max()))
         if float((plain[0, :split] - plain[1, :split]).abs().max()) > tolerance:
-            raise ValueError(f"{type(model).__name__} is not a causal language model: it looks at what follows")
+            raise ValueError(
+                f"{type(model).__name__} is not a causal language model: it looks at what follows"
+            )
         packed = _packed_logits(policy, rows, split)
         return packed is not None and float((packed - plain).abs().max()) <= tolerance
     finally:
@@ -78,7 +86,9 @@ def packs(policy: CausalLM) -> bool:
 def _packed_logits(policy: CausalLM, rows: Tensor, split: int) -> Tensor | None:
     """Untempered logits [2, W, V] by way of the packing, or None if the model cannot be run so."""
     config = policy.model.config
-    if not policy.model._supports_attention_backend or getattr(config, "attention_chunk_size", None):
+    if not policy.model._supports_attention_backend or getattr(
+        config, "attention_chunk_size", None
+    ):
         return None
     full = torch.full((2,), rows.shape[1], device=rows.device)
     packed: Packed = pack(rows, full, torch.full_like(full, split))

@@ -1,16 +1,21 @@
-"""Packing: a model's own modules run on one sequence of real, unique tokens; only attention knows about rows.
+"""Packing: a model's own modules run on one sequence of real, unique tokens; only attention knows
+about rows.
 
-A Hugging Face model whose attention is switched to "logpi" hands its queries, keys and values to `attend` below, which
-asks the `packing` object that was given to the model's forward what to do with them. `Packed` is the one for training
-and for prompts: it gathers rows, attends, and gives every token back its output; on a GPU in half precision all rows at once
-(`ragged.py`). Decoding has its own, in `rollouts/cache.py`. Position information is in `position_ids`, so the model needs to know
-nothing else. Rows are laid out on the CPU, where their lengths are numbers: a GPU is never waited for.
+A Hugging Face model whose attention is switched to "logpi" hands its queries, keys and values to
+`attend` below, which asks the `packing` object that was given to the model's forward what to do
+with them. `Packed` is the one for training and for prompts: it gathers rows, attends, and gives
+every token back its output; on a GPU in half
+    precision all rows at once
+(`fast/varlen.py`). Decoding has its own, in `engine/kv_cache.py`. Position information is in
+`position_ids`, so the model needs to know nothing else. Rows are laid out on the CPU, where their
+lengths are numbers: a GPU is never waited for.
 
-Left out: dropout (sampler and learner must agree), attention patterns other than causal and causal with a window, and
-sharing of more than a row's opening: two rows share tokens up to the first own action, not later common stretches.
+Left out: dropout (sampler and learner must agree), attention patterns other than causal and causal
+with a window, and sharing of more than a row's opening: two rows share tokens up to the first own
+action, not later common stretches.
 
-Legend: N packed tokens · R rows of a block · Lq, Lk queries and keys of a row, padded · H, Hkv heads · D head size, of values E
-(multi-head latent attention has E < D).
+Legend: N packed tokens · R rows of a block · Lq, Lk queries and keys of a row, padded · H, Hkv
+heads · D head size, of values E (multi-head latent attention has E < D).
 """
 
 from __future__ import annotations
@@ -25,20 +30,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from logpi.policies import ragged
-from logpi.policies.ragged import Ragged
-
-__all__ = [
-    "ATTENTION", "Block", "Packed", "Packing", "Rows", "Rule", "attention", "opening", "pack", "register", "sent", "single",
-    "spread",
-]  # fmt: skip
+from logpi.policies.fast import varlen as ragged
+from logpi.policies.fast.varlen import Ragged
 
 ATTENTION = "logpi"  # the name under which `attend` is registered with transformers
 CELLS = 2**24  # query-key pairs of one block at most: bounds the memory of its mask
 
 
 class Rule(NamedTuple):
-    """What a layer asks of its attention. scaling: of the scores. window: keys seen, itself included, or None for all.
+    """What a layer asks of its attention. scaling: of the scores. window: keys seen, itself
+    included, or None for all.
     softcap: scores become cap · tanh(score / cap) (Gemma 2), or None."""
 
     scaling: float
@@ -47,7 +48,8 @@ class Rule(NamedTuple):
 
 
 class Packing(Protocol):
-    """Knows which tokens are rows. `attend` maps q and k [N, H, D], [N, Hkv, D] and v [N, Hkv, E] to the outputs [N, H, E].
+    """Knows which tokens are rows. `attend` maps q and k [N, H, D], [N, Hkv, D] and v [N, Hkv, E]
+    to the outputs [N, H, E].
 
     extent: [N] as `Packed` has it, or None.
     """
@@ -59,14 +61,20 @@ class Packing(Protocol):
 
 
 # what a model may hand its attention and a packing knows how to do, or need not know
-KNOWN = set("sliding_window softcap dropout is_causal position_ids output_attentions use_cache cache_position".split())
+KNOWN = set(
+    "sliding_window softcap dropout is_causal position_ids output_attentions use_cache"
+    " cache_position".split()
+)
 
 
-def attend(module, query, key, value, attention_mask, *, packing: Packing, scaling, **kwargs) -> tuple[Tensor, None]:
+def attend(
+    module, query, key, value, attention_mask, *, packing: Packing, scaling, **kwargs
+) -> tuple[Tensor, None]:
     """The attention interface of transformers: [1, H, N, D] in, [1, N, H, E] out.
 
     Raises:
-        TypeError: the model asks for something else (a mask of its own, sinks, a bias by position): it is run plainly.
+        TypeError: the model asks for something else (a mask of its own, sinks, a bias by position):
+            it is run plainly.
     """
     wants = {name for name, value in kwargs.items() if value is not None} - KNOWN
     if attention_mask is not None or wants:
@@ -77,37 +85,50 @@ def attend(module, query, key, value, attention_mask, *, packing: Packing, scali
 
 
 def register() -> None:
-    """Make `attend` known to transformers (which makes no mask for a name it has no mask function for)."""
+    """Make `attend` known to transformers (which makes no mask for a name it has no mask function
+    for)."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, attend)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
-    """softmax(q kᵀ · scaling + mask) v for q [R, H, Lq, D], k [R, Hkv, Lk, D], v [R, Hkv, Lk, E], additive mask [R, 1, Lq, Lk].
+    """softmax(q kᵀ · scaling + mask) v for q [R, H, Lq, D], k [R, Hkv, Lk, D], v [R, Hkv, Lk, E],
+    additive mask [R, 1, Lq, Lk].
 
-    No mask: a single query sees all keys; several are as many as the keys, and each sees those up to its own (not with
-    a soft cap). The fused kernel, except where scores are capped, which it cannot do.
+    No mask: a single query sees all keys; several are as many as the keys, and each sees those up
+    to its own (not with a soft cap). The fused kernel, except where scores are capped, which it
+    cannot do.
     """
     if rule.softcap is not None:
         return _products(q, k, v, mask, rule)
     several, grouped = q.shape[2] > 1, q.shape[1] != k.shape[1]
     if several and grouped and q.device.type != "cpu":
-        # no fused kernel of a GPU shares heads in float32, or with a mask: the one that does holds all scores
+        # no fused kernel of a GPU shares heads in float32, or with a mask: the one that does holds
+        # all scores
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
         grouped = False
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=several and mask is None, scale=rule.scaling, enable_gqa=grouped
+        q,
+        k,
+        v,
+        attn_mask=mask,
+        is_causal=several and mask is None,
+        scale=rule.scaling,
+        enable_gqa=grouped,
     )
 
 
 def single(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rule: Rule) -> Tensor:
-    """`attention` of one query a row, [R, H, D] in, [R, H, E] out, mask [R · Hkv, 1, Lk]; without a soft cap.
+    """`attention` of one query a row, [R, H, D] in, [R, H, E] out, mask [R · Hkv, 1, Lk]; without a
+    soft cap.
 
-    Plain matrix products, which take half to two thirds of the fused kernel's time on a CPU. Heads that share keys are several
-    queries of one head.
+    Plain matrix products, which take half to two thirds of the fused kernel's time on a CPU. Heads
+    that share keys are several queries of one head.
     """
-    scores = torch.baddbmm(mask, q.reshape(mask.shape[0], -1, q.shape[2]), k.flatten(0, 1).mT, alpha=rule.scaling)
+    scores = torch.baddbmm(
+        mask, q.reshape(mask.shape[0], -1, q.shape[2]), k.flatten(0, 1).mT, alpha=rule.scaling
+    )
     weight = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
     return torch.bmm(weight, v.flatten(0, 1)).view(*q.shape[:2], v.shape[3])
 
@@ -115,7 +136,9 @@ def single(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rule: Rule) -> Tensor:
 def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
     rows, heads, length, size = q.shape
     seen = k.shape[2]
-    queries = q.reshape(rows * k.shape[1], -1, size)  # the heads that share keys become more queries of that head
+    queries = q.reshape(
+        rows * k.shape[1], -1, size
+    )  # the heads that share keys become more queries of that head
     scores = torch.bmm(queries * rule.scaling, k.flatten(0, 1).mT)
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
@@ -123,18 +146,23 @@ def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) 
     if mask is not None:
         scores = scores + mask
     weight = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
-    return torch.bmm(weight.view(len(queries), -1, seen), v.flatten(0, 1)).view(rows, heads, length, -1)
+    return torch.bmm(weight.view(len(queries), -1, seen), v.flatten(0, 1)).view(
+        rows, heads, length, -1
+    )
 
 
 @dataclass(frozen=True)
 class Block:
     """Rows that attend together, padded on the right, where causality hides the padding.
 
-    A row's keys stand in the order of their positions 0, 1, 2, …: first those it shares with another row, then its own.
+    A row's keys stand in the order of their positions 0, 1, 2, …: first those it shares with
+    another row, then its own.
 
     Attributes:
-        query: [R, Lq] packed index of the row's own tokens. key: [R, Lk] packed index of all it can see.
-        start: [R] position of the row's first query. Padding points to token 0, which is finite and never read.
+        query: [R, Lq] packed index of the row's own tokens. key: [R, Lk] packed index of all it can
+            see.
+        start: [R] position of the row's first query. Padding points to token 0, which is finite and
+            never read.
         plain: no row shares anything: queries are the keys, and attention is plainly causal.
     """
 
@@ -149,8 +177,11 @@ class Block:
         return Block(query, key, start, self.plain)
 
     def mask(self, rule: Rule, dtype: torch.dtype) -> Tensor | None:
-        """Additive [R, 1, Lq, Lk], made once for all layers of one window; None where plain causality is enough."""
-        window = rule.window if rule.window is not None and rule.window < self.key.shape[1] else None
+        """Additive [R, 1, Lq, Lk], made once for all layers of one window; None where plain
+        causality is enough."""
+        window = (
+            rule.window if rule.window is not None and rule.window < self.key.shape[1] else None
+        )
         if self.plain and window is None and rule.softcap is None:
             return None
         if (window, dtype) not in self.masks:
@@ -159,28 +190,37 @@ class Block:
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         device = self.query.device
-        position = (self.start[:, None] + torch.arange(self.query.shape[1], device=device))[:, None, :, None]
+        position = (self.start[:, None] + torch.arange(self.query.shape[1], device=device))[
+            :, None, :, None
+        ]
         key = torch.arange(self.key.shape[1], device=device)
         hidden = key > position
         if window is not None:
             hidden |= key <= position - window
-        lowest = torch.finfo(dtype).min / 2  # finite: a padding query that sees nothing must not become NaN
+        lowest = (
+            torch.finfo(dtype).min / 2
+        )  # finite: a padding query that sees nothing must not become NaN
         return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, lowest)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         """[R · Lq, H, E]"""
         rows, length = self.query.shape
         q = q.index_select(0, self.query.flatten()).view(rows, length, *q.shape[1:]).transpose(1, 2)
-        k, v = (x.index_select(0, self.key.flatten()).view(rows, -1, *x.shape[1:]).transpose(1, 2) for x in (k, v))
+        k, v = (
+            x.index_select(0, self.key.flatten()).view(rows, -1, *x.shape[1:]).transpose(1, 2)
+            for x in (k, v)
+        )
         return attention(q, k, v, self.mask(rule, q.dtype), rule).transpose(1, 2).flatten(0, 1)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """How rows stand in a packed sequence; on the CPU, and what it makes on `device`, once, where attention first asks for it.
+    """How rows stand in a packed sequence; on the CPU, and what it makes on `device`, once, where
+    attention first asks for it.
 
     Attributes:
-        where: [B, W] packed index of token t of row b; unspecified for tokens that are not forwarded.
+        where: [B, W] packed index of token t of row b; unspecified for tokens that are not
+            forwarded.
         length: [B] tokens. shared: [B] how many of them another row forwards.
     """
 
@@ -191,7 +231,8 @@ class Rows:
 
     @cached_property
     def blocks(self) -> tuple[tuple[Block, ...], Tensor]:
-        """Rows of similar length, and [N] where each token's output is in the blocks' outputs, concatenated."""
+        """Rows of similar length, and [N] where each token's output is in the blocks' outputs,
+        concatenated."""
         blocks, home = [], torch.empty(int((self.length - self.shared).sum()), dtype=torch.long)
         offset = 0
         for rows in _buckets(self.length, self.shared):
@@ -203,7 +244,8 @@ class Rows:
 
     @cached_property
     def ragged(self) -> Ragged:
-        """The rows that forward anything; their own tokens stand side by side, in the order of rows."""
+        """The rows that forward anything; their own tokens stand side by side, in the order of
+        rows."""
         asking = (self.length > self.shared).nonzero().squeeze(1)
         length, shared = self.length[asking], self.shared[asking]
         seen = torch.arange(self.where.shape[1]) < length[:, None]
@@ -218,8 +260,10 @@ class Packed:
     """Ragged rows as one sequence of unique tokens.
 
     Attributes:
-        ids, position: [N] token ids and their positions, for the model's forward. where: [B, W], as `rows.where`.
-        rows: how they stand in it. extent: [N] how long each token's row is said to be, or None (`positions.py`).
+        ids, position: [N] token ids and their positions, for the model's forward. where: [B, W], as
+            `rows.where`.
+        rows: how they stand in it. extent: [N] how long each token's row is said to be, or None
+            (`positions.py`).
     """
 
     ids: Tensor
@@ -245,14 +289,20 @@ class Packed:
 
 
 def pack(
-    tokens: Tensor, length: Tensor, prefix: Tensor, device: torch.device | None = None, extent: Tensor | None = None
+    tokens: Tensor,
+    length: Tensor,
+    prefix: Tensor,
+    device: torch.device | None = None,
+    extent: Tensor | None = None,
 ) -> Packed:
     """Lay out the rows `tokens[b, :length[b]]`, forwarding what several rows open with only once.
 
-    Rows whose first `prefix[b]` tokens are the same share them: one forwards the whole row, the others only what
-    follows. Equality is decided by the tokens themselves. tokens [B, W] long; length, prefix [B] long, prefix ≤ length;
-    a row of length 0 is left out. device: the model's, if it is not that of the tokens, which had better be on the CPU.
-    extent: [B], for models in which a token's meaning depends on it: rows share only where it is the same.
+    Rows whose first `prefix[b]` tokens are the same share them: one forwards the whole row, the
+    others only what follows. Equality is decided by the tokens themselves. tokens [B, W] long;
+    length, prefix [B] long, prefix ≤ length; a row of length 0 is left out. device: the model's, if
+    it is not that of the tokens, which had better be on the CPU.
+    extent: [B], for models in which a token's meaning depends on it: rows share only where it is
+        the same.
     """
     device = tokens.device if device is None else device
     tokens, length, prefix = tokens.cpu(), length.cpu(), prefix.cpu()
@@ -268,31 +318,37 @@ def pack(
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
-    """`x` on this device. From the CPU to a GPU without waiting for what that is still at, out of memory it can read by itself."""
+    """`x` on this device. From the CPU to a GPU without waiting for what that is still at, out of
+    memory it can read by itself."""
     if x.device.type == "cpu" and device.type == "cuda":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)
 
 
 def spread(x: Tensor, mask: Tensor) -> Tensor:
-    """[B, *] on x's device, with x [M] where `mask`, which is on the CPU, is True, and 0 elsewhere. Carries gradients."""
+    """[B, *] on x's device, with x [M] where `mask`, which is on the CPU, is True, and 0 elsewhere.
+    Carries gradients."""
     place = sent(mask.flatten().nonzero().squeeze(1), x.device)
     return x.new_zeros(mask.numel()).index_copy(0, place, x).view(mask.shape)
 
 
 def opening(rows: Sequence[tuple[int, ...]]) -> int:
-    """Tokens that all of several rows open with (instructions, few shots), if reading them once saves a quarter of all.
+    """Tokens that all of several rows open with (instructions, few shots), if reading them once
+    saves a quarter of all.
 
     >>> opening([(1, 2, 3, 4, 5), (1, 2, 3, 9, 9, 9)]), opening([(1, 2, 3, 4, 5), (1, 9, 9, 9)])
     (3, 0)
     """
-    shared = min(len(commonprefix(rows)), *(len(p) - 2 for p in rows))  # a row has a token of its own to forward
+    shared = min(
+        len(commonprefix(rows)), *(len(p) - 2 for p in rows)
+    )  # a row has a token of its own to forward
     saved = shared * (len(rows) - 1)
     return shared if 4 * saved >= sum(map(len, rows)) else 0
 
 
 def _openings(tokens: Tensor, prefix: Tensor, extent: Tensor | None) -> tuple[Tensor, Tensor]:
-    """leader [B]: the first row with the same opening. shared [B]: tokens taken from it, 0 for the leader itself."""
+    """leader [B]: the first row with the same opening. shared [B]: tokens taken from it, 0 for the
+    leader itself."""
     row = torch.arange(len(tokens), device=tokens.device)
     width = max(1, int(prefix.max())) if len(tokens) else 1
     column = torch.arange(width, device=tokens.device)
@@ -306,7 +362,8 @@ def _openings(tokens: Tensor, prefix: Tensor, extent: Tensor | None) -> tuple[Te
 
 
 def _buckets(length: Tensor, shared: Tensor) -> list[Tensor]:
-    """Rows [R] of similar length: at least half of the longest, unless few, and within `CELLS`. Followers apart."""
+    """Rows [R] of similar length: at least half of the longest, unless few, and within `CELLS`.
+    Followers apart."""
     out = []
     for follower in (False, True):
         chosen = ((length > 0) & ((shared > 0) == follower)).nonzero().squeeze(1)

@@ -1,21 +1,25 @@
-"""Positions: how many a model has, and rotary embeddings whose frequencies depend on how long the text is.
+"""Positions: how many a model has, and rotary embeddings whose frequencies depend on how long the
+text is.
 
-`positions` is where learned embeddings of positions end: an index error inside the model, which is told before instead.
+`positions` is where learned embeddings of positions end: an index error inside the model, which is
+told before instead.
 
 Of frequencies that depend on length each row has those that it would have alone:
 
     longrope (Phi-3, Phi-4-mini, MiniCPM)    one set of frequencies for texts of up to L tokens, another for longer ones
     dynamic NTK                              the trained ones up to L tokens, beyond it slower ones, the slower the longer the text
 
-`transformers` takes the longest position of a forward, whoever's it is: beside a long row a short one would become another text,
-and so would a packed one. Here every token carries its row's *extent*, and a model's own rotary embedding is asked once for each
-extent that differs.
+`transformers` takes the longest position of a forward, whoever's it is: beside a long row a short
+one would become another text, and so would a packed one. Here every token carries its row's
+*extent*, and a model's own rotary embedding is asked once for each extent that differs.
 
     extents of the tokens of two rows, L = 32     20 20 … 20 60 60 … 60       longrope: two calls, "up to 32" and "beyond"
 
-A row's extent is its length, up to the token of its last action. A row that is being sampled does not know its length yet, so
-its extent is the most it may become (`reach`): one that begins within L tokens stays within them, and is cut off there.
-Left out: rows that are sampled across L. Nobody's log-probabilities are theirs: the frequencies of what was read would change.
+A row's extent is its length, up to the token of its last action. A row that is being sampled does
+not know its length yet, so its extent is the most it may become (`reach`): one that begins within L
+tokens stays within them, and is cut off there.
+Left out: rows that are sampled across L. Nobody's log-probabilities are theirs: the frequencies of
+what was read would change.
 """
 
 from __future__ import annotations
@@ -28,8 +32,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-__all__ = ["NO_LIMIT", "Ropes", "fitting", "positions", "within"]
 
 TYPES = ("dynamic", "longrope")
 NO_LIMIT = 2**31  # tokens
@@ -57,7 +59,10 @@ class Ropes:
             m.register_forward_hook(_turn, with_kwargs=True)
         config: Any = modules[0].config
         settings = _settings(config)
-        ends = [s.get("original_max_position_embeddings") or config.max_position_embeddings for s in settings]
+        ends = [
+            s.get("original_max_position_embeddings") or config.max_position_embeddings
+            for s in settings
+        ]
         return cls(modules, min(ends), all(s["rope_type"] == "longrope" for s in settings))
 
     def reach(self, prompt: int, context: int) -> int:
@@ -94,9 +99,11 @@ def _settings(config: Any) -> list[dict[str, Any]]:
 
 
 def _turn(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    """A forward hook: the output [1, N, *], or several, for each token as its row alone would have it.
+    """A forward hook: the output [1, N, *], or several, for each token as its row alone would have
+    it.
 
-    A hook, and the extent on the module, because both survive `copy.deepcopy`, which makes reference models.
+    A hook, and the extent on the module, because both survive `copy.deepcopy`, which makes
+    reference models.
     """
     extent = getattr(module, "extent", None)
     if extent is None:
@@ -118,7 +125,8 @@ def _turn(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: An
 
 
 def _forget(module: Any) -> None:
-    """The trained frequencies again: with dynamic NTK `transformers` keeps those of the longest text that there was."""
+    """The trained frequencies again: with dynamic NTK `transformers` keeps those of the longest
+    text that there was."""
     if "dynamic" not in _types(module):
         return
     for name, trained in list(module.named_buffers(recurse=False)):
@@ -129,7 +137,8 @@ def _forget(module: Any) -> None:
 
 
 def positions(model: Any) -> int:
-    """Tokens beyond which a model has no embedding of a position; NO_LIMIT where positions rotate."""
+    """Tokens beyond which a model has no embedding of a position; NO_LIMIT where positions
+    rotate."""
     if any("inv_freq" in name for name, _ in model.named_buffers()):
         return NO_LIMIT
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT
@@ -139,13 +148,18 @@ def fitting(max_length: int, positions: int) -> int:
     """See `CausalLM.fitting`."""
     if positions < max_length:
         warnings.warn(
-            f"rows are cut after {positions} tokens, not {max_length}: the model has no more positions", stacklevel=3
+            f"rows are cut after {positions} tokens, not {max_length}: the model has no more"
+            " positions",
+            stacklevel=3,
         )
     return min(max_length, positions)
 
 
 def within(length: Tensor, positions: int) -> None:
-    """Raises ValueError: a row of these lengths [B] has more tokens than the model positions, which would be an IndexError in it."""
+    """Raises ValueError: a row of these lengths [B] has more tokens than the model positions, which
+    would be an IndexError in it."""
     longest = int(length.max()) if len(length) else 0
     if longest > positions:
-        raise ValueError(f"a row of {longest} tokens: the model has no more than {positions} positions")
+        raise ValueError(
+            f"a row of {longest} tokens: the model has no more than {positions} positions"
+        )

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from logpi.hub import check_model
 from logpi.policies import files
-
-__all__ = ["RewardHead", "head_of"]
+from logpi.policies.hub import check_model
 
 NAMES = ("score", "value_head", "v_head", "reward_head", "regression_head", "classifier")
-PLACE = re.compile(rf"(?:(?:model|module|base_model|pretrained_model)\.)*({'|'.join(NAMES)})(?:\.(.+))?\.(weight|bias)")
+PLACE = re.compile(
+    rf"(?:(?:model|module|base_model|pretrained_model)\.)*({'|'.join(NAMES)})(?:\.(.+))?\.(weight|bias)"
+)
 ONE_LAYER = (None, "summary", "linear", "out_proj", "dense")
 
 
@@ -34,8 +34,9 @@ class RewardHead:
     """r = W h + b.
 
     Attributes:
-        weight: W [labels, d]. bias: b [labels], or None. pools: the checkpoint is a sequence classifier, which scores a row in its
-            last token that is not padding; others score it in its last token.
+        weight: W [labels, d]. bias: b [labels], or None. pools: the checkpoint is a sequence
+            classifier, which scores a row in its last token that is not padding; others score it in
+            its last token.
     """
 
     weight: Tensor
@@ -47,13 +48,21 @@ class RewardHead:
         return self.weight.shape[0]
 
     def put_on(self, model: Any) -> None:
-        """Make it the `score` of a sequence classifier with as many labels. Raises ValueError: of another width, or not numbers."""
+        """Make it the `score` of a sequence classifier with as many labels. Raises ValueError: of
+        another width, or not numbers."""
         like = model.score.weight
         if self.weight.shape != like.shape:
             raise ValueError(
-                f"its head has shape {tuple(self.weight.shape)}, the model's states want {tuple(like.shape)}"
+                f"its head has shape {tuple(self.weight.shape)}, the model's states want"
+                f" {tuple(like.shape)}"
             )
-        made = nn.Linear(like.shape[1], like.shape[0], bias=self.bias is not None, device=like.device, dtype=like.dtype)
+        made = nn.Linear(
+            like.shape[1],
+            like.shape[0],
+            bias=self.bias is not None,
+            device=like.device,
+            dtype=like.dtype,
+        )
         with torch.no_grad():
             for mine, read in ((made.weight, self.weight), (made.bias, self.bias)):
                 if read is not None:

@@ -1,7 +1,9 @@
-"""A small language model made on the spot: a Llama with random weights and a character tokenizer, in Hugging Face format.
+"""A small language model made on the spot: a Llama with random weights and a character tokenizer,
+in Hugging Face format.
 
-For demonstrations, tests and first experiments: about a million parameters learn a task's characters in a minute on two cores. It
-is saved, loaded and served like any other model. Nothing here trains.
+For demonstrations, tests and first experiments: about a million parameters learn a task's
+characters in a minute on two cores. It is saved, loaded and served like any other model. Nothing
+here trains.
 """
 
 from __future__ import annotations
@@ -13,13 +15,12 @@ import torch
 
 from logpi.policies.causal_lm import CausalLM
 
-__all__ = ["character_tokenizer", "small_policy"]
-
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 
 def character_tokenizer(alphabet: str, words: Sequence[str] = ()) -> Any:
-    """One token a character of `alphabet`, and one for each of `words`, wherever it stands in a text.
+    """One token a character of `alphabet`, and one for each of `words`, wherever it stands in a
+    text.
 
     <pad> 0, <bos> 1, <eos> 2, <unk> 3. Every text starts with <bos>.
     """
@@ -29,11 +30,17 @@ def character_tokenizer(alphabet: str, words: Sequence[str] = ()) -> Any:
     vocabulary = {token: i for i, token in enumerate((*SPECIAL, *dict.fromkeys(alphabet)))}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
     core.decoder = decoders.Fuse()
-    core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    core.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", 1)]
+    )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>",
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
     tokenizer.add_tokens(list(words))
     return tokenizer
 
@@ -49,15 +56,24 @@ def small_policy(
     seed: int = 0,
     **options: Any,
 ) -> CausalLM:
-    """A fresh Llama over the characters of `alphabet` and `words`, 1.2 million parameters as it stands; `options` as `CausalLM`'s."""
+    """A fresh Llama over the characters of `alphabet` and `words`, 1.2 million parameters as it
+    stands; `options` as `CausalLM`'s."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = character_tokenizer(alphabet, words)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=max(1, heads // 2), max_position_embeddings=context,
-        tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=max(1, heads // 2),
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)

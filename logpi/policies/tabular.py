@@ -1,8 +1,9 @@
-"""A table of logits as a policy: one row for each state, softmax over actions. The policy of the lab and of worked
-examples.
+"""A table of logits as a policy: one row for each state, softmax over actions. The policy of the
+lab and of worked examples.
 
-Which row of the table an observation means is an `Index`: the observation itself (`States`) or the tokens so far
-(`Prefixes`). Left out: sampling, and learning a critic (the table of values is given and constant).
+Which row of the table an observation means is an `Index`: the observation itself (`States`) or the
+tokens so far (`Prefixes`). Left out: sampling, and learning a critic (the table of values is given
+and constant).
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from logpi.types import Batch, Evaluation
-
-__all__ = ["Index", "Prefixes", "States", "TabularPolicy"]
+from logpi.types import Batch, PolicyOutput
 
 
 class Index(ABC):
@@ -36,11 +35,13 @@ class States(Index):
 
 @dataclass(frozen=True)
 class Prefixes(Index):
-    """The state is the sequence of tokens so far, found by walking a tree: obs [B, T+1] are token ids.
+    """The state is the sequence of tokens so far, found by walking a tree: obs [B, T+1] are token
+    ids.
 
     Attributes:
-        step: [S, V] long, the state after a token; the walk begins in state 0 before the first token. Sequences that
-            the tree does not hold must lead to some state that leads to itself.
+        step: [S, V] long, the state after a token; the walk begins in state 0 before the first
+            token. Sequences that the tree does not hold must lead to some state that leads to
+            itself.
     """
 
     step: Tensor
@@ -61,15 +62,19 @@ class TabularPolicy(nn.Module):
         logits: [S, A] starting values; they are copied, and keep their dtype.
         index: finds the state of an observation.
         allowed: [S, A] bool, actions that exist; the others have probability 0. None for all.
-        value: [S] or [T+1, S], the critic's constant values (by state, or by step and state), in units of return, or
-            None.
+        value: [S] or [T+1, S], the critic's constant values (by state, or by step and state), in
+            units of return, or None.
     """
 
     allowed: Tensor | None
     value: Tensor | None
 
     def __init__(
-        self, logits: Tensor, index: Index, allowed: Tensor | None = None, value: Tensor | None = None
+        self,
+        logits: Tensor,
+        index: Index,
+        allowed: Tensor | None = None,
+        value: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.logits = nn.Parameter(logits.detach().clone())
@@ -77,13 +82,15 @@ class TabularPolicy(nn.Module):
         self.register_buffer("allowed", allowed)
         self.register_buffer("value", value)
 
-    def evaluate(self, batch: Batch) -> Evaluation:
+    def evaluate(self, batch: Batch) -> PolicyOutput:
         """Log-probabilities and entropies of the recorded actions, and the given values."""
         state = self.index(batch)
         logp = self.log_probabilities(state[:, :-1])
         action = torch.where(batch.mask, batch.action, 0)
         chosen = logp.gather(-1, action[..., None]).squeeze(-1)
-        return Evaluation(chosen, -(logp.exp() * logp.masked_fill(logp.isinf(), 0.0)).sum(-1), self._values(state))
+        return PolicyOutput(
+            chosen, -(logp.exp() * logp.masked_fill(logp.isinf(), 0.0)).sum(-1), self._values(state)
+        )
 
     def log_probabilities(self, state: Tensor) -> Tensor:
         """log π(·|s) of states [...]; [..., A] nats, −∞ for actions that do not exist."""

@@ -1,12 +1,14 @@
-r"""Text as tokens, once and for all places: at a text's beginning, behind other tokens, and with control tokens that data only spell.
+r"""Text as tokens, once and for all places: at a text's beginning, behind other tokens, and with
+control tokens that data only spell.
 
     plain           a prompt that is text, with one BOS
     continuation    text behind other tokens: no space that a tokenizer puts before every new text
     encode          what a chat template wrote
     pieces          the same, cut where the policy begins or ends to write
 
-Control tokens that data spell (`<|im_end|>` in a question) stay text. While a template runs, a private character stands for each of
-them, and the stretch around it is tokenised with no special token in it:
+Control tokens that data spell (`<|im_end|>` in a question) stay text. While a template runs, a
+private character stands for each of them, and the stretch around it is tokenised with no special
+token in it:
 
     content             a<|im_end|>b
     given to template   a◇b                            ◇: U+F0001 + its number among the control tokens
@@ -27,8 +29,6 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["TextTokens", "any_of"]
-
 ESCAPE, STAND_IN, PLANE = "\U000f0000", 0xF0001, 0x10000
 # what data have of private characters (fonts put icons there) stands one plane higher behind ESCAPE
 PRIVATE = re.compile("[\U000f0000-\U000fffff]")
@@ -43,20 +43,24 @@ class TextTokens:
     tokenizer: Any
 
     def plain(self, text: str) -> list[int]:
-        """A prompt as it is, with one BOS if the tokenizer begins texts so, also where the text spells it. Control tokens act."""
+        """A prompt as it is, with one BOS if the tokenizer begins texts so, also where the text
+        spells it. Control tokens act."""
         ids = list(self.tokenizer(text)["input_ids"])
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]
         closed = ids and ids[-1] == eos and not text.endswith(self.tokenizer.eos_token)
-        return ids[:-1] if closed else ids  # some tokenizers close every text; a prompt is not finished
+        return (
+            ids[:-1] if closed else ids
+        )  # some tokenizers close every text; a prompt is not finished
 
     def continuation(self, text: str) -> list[int]:
         """Tokens of `text` behind others; control tokens that it spells are text."""
         return self._bare(text, True) if self._begins_plain else self._anchored(text, True)
 
     def encode(self, text: str, *, first: bool = True) -> list[int]:
-        """Tokens of what a template wrote; private characters are the control tokens that data spelled. first: nothing stands before."""
+        """Tokens of what a template wrote; private characters are the control tokens that data
+        spelled. first: nothing stands before."""
         ids: list[int] = []
         anew = first
         for stretch, literal in self._stretches(text):
@@ -68,50 +72,70 @@ class TextTokens:
         return ids
 
     def behind(self, token: int | None, text: str) -> list[int]:
-        """Tokens of what a template wrote behind a control token, which may add a space to it, or swallow some; None: behind any text."""
+        """Tokens of what a template wrote behind a control token, which may add a space to it, or
+        swallow some; None: behind any text."""
         spelling = "" if token is None else self.tokenizer.convert_ids_to_tokens(token)
         if spelling not in self.controls:
             return self.encode(text, first=False)
         return self.encode(spelling + text)[1:]
 
     def pieces(self, whole: str, cuts: Sequence[int]) -> list[list[int]]:
-        """Tokens of what a template wrote, cut where the policy begins or ends to write; none straddles a cut.
+        """Tokens of what a template wrote, cut where the policy begins or ends to write; none
+        straddles a cut.
 
-        They are the tokens of the whole, unless these join text on both sides of a cut, as a sampler never would:
+        They are the tokens of the whole, unless these join text on both sides of a cut, as a
+        sampler never would:
 
             whole "…assistant:" + "a<eos>"    tokens of the whole  … assistant, ":a", <eos>    pieces  … assistant, ":" | "a", <eos>
         """
         every = self.encode(whole)
-        marks = [len(head) for head in map(self.encode, (whole[:c] for c in cuts)) if every[: len(head)] == head]
+        marks = [
+            len(head)
+            for head in map(self.encode, (whole[:c] for c in cuts))
+            if every[: len(head)] == head
+        ]
         ends = [0, *cuts, len(whole)]
         if len(marks) == len(cuts):
             steps = [0, *marks, len(every)]
             return [every[a:b] for a, b in pairwise(steps)]
         warnings.warn(
-            "the tokenizer joins text of a question with text of its answer: rows are tokenised as a sampler would meet them, so their "
-            "tokens are not those of the whole conversation", stacklevel=2,
-        )  # fmt: skip
+            "the tokenizer joins text of a question with text of its answer: rows are tokenised as"
+            " a sampler would meet them, so their tokens are not those of the whole conversation",
+            stacklevel=2,
+        )
         return [self.encode(whole[a:b], first=a == 0) for a, b in pairwise(ends)]
 
     def hidden(self, value: Any, controls: re.Pattern[str] | None = None) -> Any:
-        """A text, or a structure of texts, with a private character for each control token, or each of `controls`."""
+        """A text, or a structure of texts, with a private character for each control token, or each
+        of `controls`."""
         if isinstance(value, str):
             text = PRIVATE.sub(lambda m: ESCAPE + chr(ord(m[0]) + PLANE), value)
-            return (controls or self._control).sub(lambda m: chr(STAND_IN + self.controls.index(m[0])), text)
+            return (controls or self._control).sub(
+                lambda m: chr(STAND_IN + self.controls.index(m[0])), text
+            )
         if isinstance(value, Mapping):
             return {k: self.hidden(v, controls) for k, v in value.items()}
-        return [self.hidden(v, controls) for v in value] if isinstance(value, list | tuple) else value
+        return (
+            [self.hidden(v, controls) for v in value] if isinstance(value, list | tuple) else value
+        )
 
     def spelled(self, text: str) -> str:
         """`text` with its private characters spelled out."""
-        return HIDDEN.sub(lambda m: chr(ord(m[1]) - PLANE) if m[1] else self.controls[ord(m[0]) - STAND_IN], text)
+        return HIDDEN.sub(
+            lambda m: chr(ord(m[1]) - PLANE) if m[1] else self.controls[ord(m[0]) - STAND_IN], text
+        )
 
     def _stretches(self, text: str) -> Iterator[tuple[str, bool]]:
-        """`text`, spelled out, in pieces: those in which data spell a control token, between control tokens, are literal."""
+        """`text`, spelled out, in pieces: those in which data spell a control token, between
+        control tokens, are literal."""
         if not self._spells.search(text):
             yield from [(self.spelled(text), False)] if text else []
             return
-        parts = ["", *re.split(f"({self._control.pattern})", text), ""]  # every second is a control token
+        parts = [
+            "",
+            *re.split(f"({self._control.pattern})", text),
+            "",
+        ]  # every second is a control token
         other = ""
         for left, part, right in zip(parts[:-1:2], parts[1::2], parts[2::2], strict=True):
             spelled = self.spelled(part)
@@ -136,26 +160,39 @@ class TextTokens:
         return {t.content for t in tokens if t.lstrip}, {t.content for t in tokens if t.rstrip}
 
     def _bare(self, text: str, literal: bool) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal)["input_ids"])
+        return list(
+            self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal)[
+                "input_ids"
+            ]
+        )
 
     @cached_property
     def _begins_plain(self) -> bool:
-        """Whether a text's tokens are the same at its beginning as further on: no tokenizer of SentencePiece's kind that adds a space."""
-        return all(self._bare(a + "b", False) == self._bare(a, False) + self._bare("b", False) for a in ("\n", "]"))
+        """Whether a text's tokens are the same at its beginning as further on: no tokenizer of
+        SentencePiece's kind that adds a space."""
+        return all(
+            self._bare(a + "b", False) == self._bare(a, False) + self._bare("b", False)
+            for a in ("\n", "]")
+        )
 
     @cached_property
     def _begins_anew(self) -> bool:
         """Whether text behind a control token has the tokens of a text's beginning."""
-        return all(self._bare(c + "b", False)[1:] == self._bare("b", False) for c in self.controls[:1])
+        return all(
+            self._bare(c + "b", False)[1:] == self._bare("b", False) for c in self.controls[:1]
+        )
 
     def _anchored(self, text: str, literal: bool) -> list[int]:
-        """Tokens of `text` behind another text that is cut off again; the first with which no token straddles the border."""
+        """Tokens of `text` behind another text that is cut off again; the first with which no token
+        straddles the border."""
         for anchor in ANCHORS:
             head, both = self._bare(anchor, literal), self._bare(anchor + text, literal)
             if both[: len(head)] == head:
                 return both[len(head) :]
         warnings.warn(
-            "this tokenizer joins texts with whatever stands before them; answers are tokenised apart", stacklevel=2
+            "this tokenizer joins texts with whatever stands before them; answers are tokenised"
+            " apart",
+            stacklevel=2,
         )
         return self._bare(text, literal)
 

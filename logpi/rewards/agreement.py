@@ -17,8 +17,6 @@ from typing import Any
 from logpi.rewards.trees import Tree, has, letters
 from logpi.rewards.values import MAX_PEAK, Evaluator, NeedsDigits, Undefined, close, numeric
 
-__all__ = ["Agreement"]
-
 POINTS, WHOLE_POINTS, ENOUGH = 10, 12, 3
 LONG_DECIMAL = 7  # significant digits with which a decimal may stand for an irrational number
 BITS, LOW_PEAK = 300, 20  # to begin with, and up to which peak that is enough
@@ -28,14 +26,16 @@ class Agreement:
     """Equality of expressions.
 
     Args:
-        exact: work out rational values alone, in bounded time; raises NeedsDigits where that does not decide.
+        exact: work out rational values alone, in bounded time; raises NeedsDigits where that does
+            not decide.
     """
 
     def __init__(self, exact: bool = False) -> None:
         self.exact = exact
 
     def values(self, a: Tree, b: Tree) -> bool:
-        """Whether two expressions are equal; a `log` without base is natural or decimal, the same in both."""
+        """Whether two expressions are equal; a `log` without base is natural or decimal, the same
+        in both."""
         if a == b:
             return True
         if has(a, "call", "log") or has(b, "call", "log"):
@@ -43,7 +43,8 @@ class Agreement:
         return self.agree(a, b)
 
     def agree(self, a: Tree, b: Tree, ten: bool = False) -> bool:
-        """Whether two expressions have equal values wherever both have some, and have some at the same positive points."""
+        """Whether two expressions have equal values wherever both have some, and have some at the
+        same positive points."""
         names = letters(a, b)
         for points in (_fractions(names), _wholes(names)) if names else ([{}],):
             found, alone = 0, False
@@ -60,10 +61,16 @@ class Agreement:
 
     def proportion(self, a: Tree, b: Tree) -> int:
         """The sign of a/b if that is the same number wherever both have values, else 0."""
-        pairs = [p for p in (self.at(point, a, b) for point in _fractions(letters(a, b))) if isinstance(p, tuple)]
+        pairs = [
+            p
+            for p in (self.at(point, a, b) for point in _fractions(letters(a, b)))
+            if isinstance(p, tuple)
+        ]
         return _ratio(pairs) if len(pairs) >= ENOUGH else 0
 
-    def at(self, point: dict[str, Fraction], a: Tree, b: Tree, ten: bool = False) -> tuple[Any, Any, int] | str | None:
+    def at(
+        self, point: dict[str, Fraction], a: Tree, b: Tree, ten: bool = False
+    ) -> tuple[Any, Any, int] | str | None:
         """Both values and the peak; "one" if one alone has a value; None if neither has."""
         bits, imaginary = BITS, has(a, "constant", "i") or has(b, "constant", "i")
         if self.exact and (point or imaginary):
@@ -79,7 +86,12 @@ class Agreement:
                 peak = max(peak, evaluator.peak)
             if len(values) < 2:
                 return "one" if values else None
-            if self.exact or all(isinstance(v, Fraction) for v in values) or bits > BITS or peak < LOW_PEAK:
+            if (
+                self.exact
+                or all(isinstance(v, Fraction) for v in values)
+                or bits > BITS
+                or peak < LOW_PEAK
+            ):
                 break
             if peak > MAX_PEAK:
                 return None
@@ -98,7 +110,9 @@ class Agreement:
                 and tree.name.replace(".", "").isdigit()
                 and not isinstance(other, Fraction)
             ):
-                return not getattr(other, "imag", 0) and abs(other - numeric(own)) * 10**places <= 0.5
+                return (
+                    not getattr(other, "imag", 0) and abs(other - numeric(own)) * 10**places <= 0.5
+                )
         return False
 
     def compare(self, a: Tree, b: Tree) -> int:
@@ -111,13 +125,15 @@ class Agreement:
 
 
 def _fractions(names: list[str]) -> Iterator[dict[str, Fraction]]:
-    """Ten points, five with positive values from 1/2 to 3, five with both signs; in 64ths, to be in no domain by chance, and
-    no two letters alike, or a - b would be 0."""
+    """Ten points, five with positive values from 1/2 to 3, five with both signs; in 64ths, to be in
+    no domain by chance, and no two letters alike, or a - b would be 0."""
     for k in range(POINTS):
         rng = random.Random(f"{k}")
         values = rng.sample(range(16, 95 + len(names)), len(names))
         signs = rng.choices((1, -1) if k >= 5 else (1,), k=len(names))
-        yield {n: Fraction(s * (2 * v + 1), 64) for n, v, s in zip(names, values, signs, strict=True)}
+        yield {
+            n: Fraction(s * (2 * v + 1), 64) for n, v, s in zip(names, values, signs, strict=True)
+        }
 
 
 def _wholes(names: list[str]) -> Iterator[dict[str, Fraction]]:
@@ -133,6 +149,7 @@ def _ratio(pairs: list[tuple[Any, Any, int]]) -> int:
         return 0
     a, b = numeric(a), numeric(b)
     steady = all(
-        close(a * numeric(y), b * numeric(x), max(peak, p)) and not close(x, Fraction(0), p) for x, y, p in others
+        close(a * numeric(y), b * numeric(x), max(peak, p)) and not close(x, Fraction(0), p)
+        for x, y, p in others
     )
     return 0 if not steady else 1 if (a / b).real > 0 else -1

@@ -5,7 +5,8 @@ r"""Answers as trees: what stands around expressions in a final answer.
     relation  x = 5   1 < x \le 2   x \in [0, 1)   union, intersection, without   of sets
     unit    72\text{ cm}^2   \$18   5 million      percent, degree, ratio (3:4), clock (12:00), word (Monday)
 
-Left out: what they are worth (`equality.py`). A date, 2024-01-05, is no difference: `Unreadable`, as everything with two readings.
+Left out: what they are worth (`equality.py`). A date, 2024-01-05, is no difference: `Unreadable`,
+as everything with two readings.
 """
 
 from __future__ import annotations
@@ -18,20 +19,33 @@ from logpi.rewards.notation import ROW, tidy, ungroup
 from logpi.rewards.trees import Tree, Unreadable, number
 from logpi.rewards.units import KNOWN, SCALES
 
-__all__ = ["MAX_ANSWER", "read", "readable"]
-
 MAX_ANSWER = 1_000  # characters; what is longer is no final answer
 _JOIN = r"\s*\\text\{,?\s*(and|or)\s*,?\s*\}\s*|\s*\\(lor|vee|land|wedge)(?![A-Za-z])\s*|\s*(?<![A-Za-z])(and|or)(?![A-Za-z])\s*"
 _SEPARATOR = re.compile(rf"\s*[,;](?:{_JOIN})?\s*|(?:{_JOIN})")
 _RELATION = re.compile(
     r"\\(leqslant|geqslant|leq|geq|le|ge|lt|gt|neq|ne|notin|in|approx|simeq|to|rightarrow)(?![A-Za-z])|([=<>])"
 )
-_SIGNS = {"leqslant": "<=", "leq": "<=", "le": "<=", "geqslant": ">=", "geq": ">=", "ge": ">=", "lt": "<", "gt": ">",
-          "neq": "!=", "ne": "!=", "in": "in", "approx": "~", "simeq": "~"}  # fmt: skip
+_SIGNS = {
+    "leqslant": "<=",
+    "leq": "<=",
+    "le": "<=",
+    "geqslant": ">=",
+    "geq": ">=",
+    "ge": ">=",
+    "lt": "<",
+    "gt": ">",
+    "neq": "!=",
+    "ne": "!=",
+    "in": "in",
+    "approx": "~",
+    "simeq": "~",
+}
 _OPERATIONS = {"cup": "union", "cap": "intersection", "setminus": "without", "backslash": "without"}
 _OPERATION = re.compile(r"\\(cup|cap|setminus|backslash)(?![A-Za-z])")
 _NAME = re.compile(r"(?:\\text\{([^{}]*)\}|([A-Za-z]{3,}(?: [A-Za-z]+)*))\s*(?==)")
-_CALLED = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\(\s*([a-z](?:\s*,\s*[a-z])*)\s*\)\s*(?==)")  # p(x) = …
+_CALLED = re.compile(
+    r"([A-Za-z](?:_\{?\w+\}?)?)\(\s*([a-z](?:\s*,\s*[a-z])*)\s*\)\s*(?==)"
+)  # p(x) = …
 _NOT_WORDS = FUNCTIONS | {
     "and",
     "or",
@@ -50,15 +64,33 @@ _NOT_WORDS = FUNCTIONS | {
 }
 _PLAIN_WORD = r"(?!(?:and|or)(?![A-Za-z]))(?:[A-Za-z]{2,}'[a-z]|[A-Za-z]+(?:-[A-Za-z]{3,})*)"
 _WORDS = re.compile(
-    rf"(?:\\text\{{[^{{}}]*[A-Za-z]{{2,}}[^{{}}]*\}}|{_PLAIN_WORD}(?: {_PLAIN_WORD})*\.?)\s*(?=$|[,;)\]}}]|\\text\{{,? ?(?:and|or)|and |or )"
+    rf"(?:\\text\{{[^{{}}]*[A-Za-z]{{2,}}[^{{}}]*\}}|{_PLAIN_WORD}(?:"
+    rf" {_PLAIN_WORD})*\.?)\s*(?=$|[,;)\]}}]|\\text\{{,? ?(?:and|or)|and |or )"
 )
-_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})(?:\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?)?\s*$", re.I)
+_CLOCK = re.compile(
+    r"([0-9]{1,2}):([0-9]{2})(?:\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?)?\s*$", re.I
+)
 _DATED = re.compile(r"[0-9]+(?:-[0-9]+)+$|[0-9]+/[0-9]+/[0-9]+$")
 _MONEY = re.compile(r"([-+]?)\s*([¤€£¥])\s*(?=[-+0-9.\\])")
 _MEASURE = re.compile(
     r"(?:\s*(?:\\text\s*\{[^{}]*\}|[¤€£¥¢]|[぀-ヿ一-鿿가-힯]+|(?!(?:and|or)(?![A-Za-z]))[A-Za-z]+\.?)(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?\s*(?:[/·-]|\\cdot)?)+"
 )
-_FORBIDDEN = {"and", "or", "if", "for", "where", "when", "mod", "times", "over", "than", "not", "to", "all", "any"}
+_FORBIDDEN = {
+    "and",
+    "or",
+    "if",
+    "for",
+    "where",
+    "when",
+    "mod",
+    "times",
+    "over",
+    "than",
+    "not",
+    "to",
+    "all",
+    "any",
+}
 _DESCRIBED = re.compile(
     r"[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\\mid(?![A-Za-z])|\||:)"
 )  # \{x \mid x > 1\}
@@ -81,7 +113,9 @@ class _Answers(Expressions):
         while found := _SEPARATOR.match(self.text, self.at):
             self.at = found.end()
             joined = next((g for g in found.groups() if g), "")
-            between.add({"lor": "or", "vee": "or", "land": "and", "wedge": "and"}.get(joined, joined))
+            between.add(
+                {"lor": "or", "vee": "or", "land": "and", "wedge": "and"}.get(joined, joined)
+            )
             items.append(self.item())
         if len(items) == 1:
             return items[0]
@@ -96,7 +130,9 @@ class _Answers(Expressions):
             self.at = len(self.text)
             return Tree("clock", name=f"{int(clock[1])}:{clock[2]}{(clock[3] or '').lower()}")
         if name := self.next(_NAME):
-            return self.related(Tree("letter", name=f"\\text{{{(name[1] or name[2]).strip().lower()}}}"))
+            return self.related(
+                Tree("letter", name=f"\\text{{{(name[1] or name[2]).strip().lower()}}}")
+            )
         if called := self.next(_CALLED):
             return self.related(Tree("letter", name=f"{called[1]}({called[2]})"))
         if word := self.words():
@@ -116,7 +152,11 @@ class _Answers(Expressions):
         if not found:
             return None
         words = re.sub(r"\\text\{([^{}]*)\}|\s+", lambda m: m[1] or " ", found[0]).strip()
-        if len(words) < 2 or _NOT_WORDS & set(words.split()) or (self.brackets and max(map(len, words.split())) < 4):
+        if (
+            len(words) < 2
+            or _NOT_WORDS & set(words.split())
+            or (self.brackets and max(map(len, words.split())) < 4)
+        ):
             return None  # (ab)^2 is no word
         self.at = found.end()
         return Tree("word", name=words)
@@ -152,9 +192,16 @@ class _Answers(Expressions):
             return False
         if run and run[0] not in _NOT_WORDS and self.numbers:
             spaced = self.text[self.at - 1 : self.at] == " "
-            if run[0].lower() in KNOWN and len(run[0]) > 1 and run[0] != "in" and not run[0].isupper():
+            if (
+                run[0].lower() in KNOWN
+                and len(run[0]) > 1
+                and run[0] != "in"
+                and not run[0].isupper()
+            ):
                 return False
-            if run[0].lower() in SCALES or (len(run[0]) > 2 and spaced and not run[0].isupper() and run[0].isalpha()):
+            if run[0].lower() in SCALES or (
+                len(run[0]) > 2 and spaced and not run[0].isupper() and run[0].isalpha()
+            ):
                 return False
         return super().starts_atom()
 
@@ -169,7 +216,11 @@ class _Answers(Expressions):
             money = self.next(_MONEY)
             part = self.measured(self.side(), money[2] if money else "")
             if money:
-                part = Tree("unit", (Tree("product", (number(-1), part)) if money[1] == "-" else part,), money[2])
+                part = Tree(
+                    "unit",
+                    (Tree("product", (number(-1), part)) if money[1] == "-" else part,),
+                    money[2],
+                )
             if sign == "~" and any(t.kind != "letter" for t in parts):
                 continue  # 2\sqrt3 \approx 3.46: the exact one counts
             parts.append(part)
@@ -190,7 +241,8 @@ class _Answers(Expressions):
         return tree
 
     def group(self, closing: str, opening: str) -> Tree:
-        """What stands in brackets: one thing is itself; several are a point, an interval, or a set."""
+        """What stands in brackets: one thing is itself; several are a point, an interval, or a
+        set."""
         self.brackets += opening != "{}"
         self.depth += 1
         if self.depth > 40:
@@ -214,7 +266,9 @@ class _Answers(Expressions):
         if is_set:
             return Tree("set", tree.parts if tree.kind == "list" else (tree,))
         if tree.kind != "list":
-            matching = closing == {"(": ")", "[": "]"}.get(opening, closing) or closing.startswith("\\")
+            matching = closing == {"(": ")", "[": "]"}.get(opening, closing) or closing.startswith(
+                "\\"
+            )
             if not matching:
                 raise Unreadable("brackets that do not match")
             return tree

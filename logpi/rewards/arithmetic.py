@@ -1,7 +1,8 @@
 """Exact arithmetic on written expressions, and the countdown reward that needs it.
 
-A recursive-descent parser over integers, + - * / and parentheses, with limits on length and depth; values are
-`Fraction`s. Nothing is ever given to `eval`: a policy under training does find `__import__('os')` and `9**9**9`.
+A recursive-descent parser over integers, + - * / and parentheses, with limits on length and depth;
+values are `Fraction`s. Nothing is ever given to `eval`: a policy under training does find
+`__import__('os')` and `9**9**9`.
 Left out: powers, decimals, names, functions.
 """
 
@@ -15,8 +16,6 @@ from fractions import Fraction
 from typing import Any, ClassVar
 
 from logpi.rewards.text import after, text_of
-
-__all__ = ["Countdown", "ExpressionError", "evaluate"]
 
 MAX_LENGTH, MAX_DEPTH, MAX_DIGITS = 256, 32, 12
 _TOKEN = re.compile(r"\s*([0-9]+|[-+*/()])")
@@ -42,7 +41,8 @@ def _tokens(text: str) -> list[str]:
 
 @dataclass
 class _Parser:
-    """expression = term {(+|-) term};  term = factor {(*|/) factor};  factor = -factor | integer | (expression)."""
+    """expression = term {(+|-) term};  term = factor {(*|/) factor};  factor = -factor | integer |
+    (expression)."""
 
     tokens: list[str]
     numbers: list[int]
@@ -108,16 +108,17 @@ def evaluate(text: str) -> tuple[Fraction, list[int]]:
 
 
 @dataclass(frozen=True)
-class Countdown:
+class CountdownReward:
     """1 if the expression after the last `marker` makes `target` from the row's `numbers`, exactly.
 
-    Each given number may be used as often as it is given: exactly so if `use_all`, at most so otherwise.
+    Each given number may be used as often as it is given: exactly so if `use_all`, at most so
+    otherwise.
 
     Attributes:
         marker: what announces the expression; "" takes the whole completion.
         use_all: every number must be used.
 
-    >>> Countdown()(prompts=["?"], completions=["3+7=10,10*4=40#(3+7)*4"], numbers=[[3, 4, 7]], target=[40])
+    >>> CountdownReward()(prompts=["?"], completions=["3+7=10,10*4=40#(3+7)*4"], numbers=[[3, 4, 7]], target=[40])
     [1.0]
     """
 
@@ -127,7 +128,14 @@ class Countdown:
     needs: ClassVar[tuple[str, ...]] = ("numbers", "target")
 
     def __call__(
-        self, prompts, completions, completion_ids=None, *, numbers: Sequence[Any], target: Sequence[Any], **columns
+        self,
+        prompts,
+        completions,
+        completion_ids=None,
+        *,
+        numbers: Sequence[Any],
+        target: Sequence[Any],
+        **columns,
     ) -> list[float | None]:
         rows = zip(completions, numbers, target, strict=True)
         return [float(self._right(text_of(c), Counter(map(int, n)), int(t))) for c, n, t in rows]
@@ -137,4 +145,6 @@ class Countdown:
             value, used = evaluate(after(text, self.marker) or "")
         except ExpressionError:
             return False
-        return value == target and (Counter(used) == given if self.use_all else Counter(used) <= given)
+        return value == target and (
+            Counter(used) == given if self.use_all else Counter(used) <= given
+        )

@@ -1,6 +1,8 @@
-"""BFCL's verdict on function calls: the Berkeley Function-Calling Leaderboard's matching of syntax trees (ShishirPatil/gorilla, Apache-2.0).
+"""BFCL's verdict on function calls: the Berkeley Function-Calling Leaderboard's matching of syntax
+trees (ShishirPatil/gorilla, Apache-2.0).
 
-A row gives for each expected call the values that each parameter may have; "" among them says that it may be left out.
+A row gives for each expected call the values that each parameter may have; "" among them says that
+it may be left out.
 
     name        equal                                     text      equal without case, spaces and , . / - _ * ^; ' is "
     required    all there, none that is not described     list      one of the lists, its texts compared as texts
@@ -8,10 +10,12 @@ A row gives for each expected call the values that each parameter may have; "" a
                 do for a float, and so will the type      several   for each expected call in turn the first unused call
                 of the allowed values (a variable)                  that matches; equal numbers of calls
 
-The rules are theirs to the letter, their accidents too, so that figures compare: True = 1 where Python says so, an empty list passes
-where a list may be left out, nested types are checked one level deep. Where their checker stops with an exception, the answer is wrong here.
-Divergences: an unreadable call beside readable ones is wrong here and passed over there. Only Python's types; Java, JavaScript, calls
-that are executed and conversations of several turns are left out.
+The rules are theirs to the letter, their accidents too, so that figures compare: True = 1 where
+Python says so, an empty list passes where a list may be left out, nested types are checked one
+level deep. Where their checker stops with an exception, the answer is wrong here.
+Divergences: an unreadable call beside readable ones is wrong here and passed over there. Only
+Python's types; Java, JavaScript, calls that are executed and conversations of several turns are
+left out.
 """
 
 from __future__ import annotations
@@ -23,8 +27,6 @@ from typing import Any, ClassVar
 
 from logpi.calls import Call, style
 from logpi.rewards.text import text_of
-
-__all__ = ["Bfcl", "wrong"]
 
 _TYPES = {
     "string": str,
@@ -45,16 +47,19 @@ def _plain(value: Any) -> Any:
 
 
 def _kind_of(allowed: Sequence[Any]) -> type | None:
-    """The type of the first allowed value; None if there is only the mark of an optional parameter."""
+    """The type of the first allowed value; None if there is only the mark of an optional
+    parameter."""
     return next((type(a) for a in allowed if a != ""), None)
 
 
 def _typed(value: Any, allowed: Sequence[Any], kind: type, inner: type | None) -> tuple[bool, bool]:
-    """Is the type right? And is the value compared as it is (a variable), because the allowed ones are of another type?"""
+    """Is the type right? And is the value compared as it is (a variable), because the allowed ones
+    are of another type?"""
     theirs = _kind_of(allowed)
     if type(value) is kind:
         fits = inner is None or any(
-            not isinstance(a, list) or all(_typed(v, a, inner, None)[0] for v in value) for a in allowed
+            not isinstance(a, list) or all(_typed(v, a, inner, None)[0] for v in value)
+            for a in allowed
         )
         return fits, theirs is not None and theirs is not kind
     return theirs is not None and type(value) is theirs, True
@@ -65,12 +70,17 @@ def _object(value: Mapping[str, Any], allowed: Sequence[Any]) -> bool:
 
 
 def _one_object(value: Mapping[str, Any], allowed: Mapping[str, Sequence[Any]]) -> bool:
-    known = all(k in allowed and _plain(v) in [_plain(a) for a in allowed[k]] for k, v in value.items())
+    known = all(
+        k in allowed and _plain(v) in [_plain(a) for a in allowed[k]] for k, v in value.items()
+    )
     return known and all(k in value or "" in a for k, a in allowed.items())
 
 
 def _objects(value: Sequence[Any], allowed: Sequence[Any]) -> bool:
-    return any(len(value) == len(a) and all(_object(v, [w]) for v, w in zip(value, a, strict=True)) for a in allowed)
+    return any(
+        len(value) == len(a) and all(_object(v, [w]) for v, w in zip(value, a, strict=True))
+        for a in allowed
+    )
 
 
 def _list(value: Sequence[Any], allowed: Sequence[Any]) -> bool:
@@ -84,7 +94,9 @@ def _text(value: str, allowed: Sequence[Any]) -> bool:
 def _comparison(kind: type, inner: type | None) -> Callable[[Any, Sequence[Any]], bool]:
     if kind is list and inner is dict:
         return _objects
-    return {dict: _object, str: _text, list: _list}.get(kind, lambda value, allowed: value in allowed)
+    return {dict: _object, str: _text, list: _list}.get(
+        kind, lambda value, allowed: value in allowed
+    )
 
 
 def _parameter(value: Any, allowed: Sequence[Any], schema: Mapping[str, Any]) -> bool:
@@ -97,7 +109,9 @@ def _parameter(value: Any, allowed: Sequence[Any], schema: Mapping[str, Any]) ->
     return fits and (value in allowed if variable else _comparison(kind, inner)(value, allowed))
 
 
-def _one(function: Mapping[str, Any], call: Call, answer: Mapping[str, Sequence[Any]]) -> str | None:
+def _one(
+    function: Mapping[str, Any], call: Call, answer: Mapping[str, Sequence[Any]]
+) -> str | None:
     """What is wrong with a call, or None."""
     known, given = function["parameters"]["properties"], call.arguments
     if call.name != function["name"]:
@@ -111,7 +125,12 @@ def _one(function: Mapping[str, Any], call: Call, answer: Mapping[str, Sequence[
             return f"{call.name}: {name} is not expected"
         try:
             right = _parameter(value, answer[name], known[name])
-        except (TypeError, KeyError, AttributeError, OverflowError):  # where the published checker would stop
+        except (
+            TypeError,
+            KeyError,
+            AttributeError,
+            OverflowError,
+        ):  # where the published checker would stop
             right = False
         if not right:
             return f"{call.name}: {name} is {value!r:.60}, expected one of {answer[name]!r:.120}"
@@ -119,13 +138,15 @@ def _one(function: Mapping[str, Any], call: Call, answer: Mapping[str, Sequence[
 
 
 def wrong(
-    functions: Sequence[Mapping[str, Any]], calls: Sequence[Call], possible: Sequence[Mapping[str, Any]]
+    functions: Sequence[Mapping[str, Any]],
+    calls: Sequence[Call],
+    possible: Sequence[Mapping[str, Any]],
 ) -> str | None:
     """What is wrong with the calls, in words, or None if they are right.
 
     Args:
-        functions: BFCL's descriptions of what may be called. possible: for each expected call, name → parameter → allowed values; none
-            if nothing should be called.
+        functions: BFCL's descriptions of what may be called. possible: for each expected call, name
+            → parameter → allowed values; none if nothing should be called.
 
     >>> f = {"name": "sin", "parameters": {"properties": {"x": {"type": "float"}}, "required": ["x"]}}
     >>> wrong([f], [Call("sin", {"x": 2})], [{"sin": {"x": [1.0]}}])
@@ -138,7 +159,8 @@ def wrong(
     for expected in possible:
         name, answer = next(iter(expected.items()))
         problems = [
-            _one(by_name[name], call, answer) if name in by_name else f"{name} is not described" for call in left
+            _one(by_name[name], call, answer) if name in by_name else f"{name} is not described"
+            for call in left
         ]
         if None not in problems:
             return problems[0]
@@ -147,8 +169,9 @@ def wrong(
 
 
 @dataclass(frozen=True)
-class Bfcl:
-    """1 if the completion's calls are right by BFCL's rules, else 0. Columns `functions` and `possible`, as `envs.tasks.Bfcl` makes them.
+class BfclReward:
+    """1 if the completion's calls are right by BFCL's rules, else 0. Columns `functions` and
+    `possible`, as `envs.tasks.Bfcl` makes them.
 
     Attributes:
         style: how the calls are written: "hermes", "xml", "python" (BFCL's own prompt), "lines".
@@ -165,13 +188,22 @@ class Bfcl:
         style(self.style)
 
     def __call__(
-        self, prompts, completions, completion_ids=None, *, functions: Sequence[Any], possible: Sequence[Any], **columns
+        self,
+        prompts,
+        completions,
+        completion_ids=None,
+        *,
+        functions: Sequence[Any],
+        possible: Sequence[Any],
+        **columns,
     ) -> list[float | None]:
         tools = columns.get("tools") or [()] * len(completions)
         rows = zip(completions, functions, possible, tools, strict=True)
         return [float(self._right(text_of(c), f, p, t or ())) for c, f, p, t in rows]
 
-    def _right(self, text: str, functions: Sequence[Any], possible: Sequence[Any], tools: Sequence[Any]) -> bool:
+    def _right(
+        self, text: str, functions: Sequence[Any], possible: Sequence[Any], tools: Sequence[Any]
+    ) -> bool:
         attempts = style(self.style).parse(text, tools)
         calls = [a for a in attempts if isinstance(a, Call)]
         if possible and len(calls) < len(attempts):

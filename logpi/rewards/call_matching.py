@@ -1,10 +1,12 @@
-"""How alike two lists of calls are, in [0, 1]: names, parameter names and values, under the best assignment of one to the other.
+"""How alike two lists of calls are, in [0, 1]: names, parameter names and values, under the best
+assignment of one to the other.
 
     share = S / Smax                                                                                       (ToolRL, arXiv:2504.13958)
     S    = match(names) + Σ over gold calls g of pair(g, the call that g is matched with)
     Smax = 1 + Σ_g most(g)
 
-What a pair of equally named calls earns is the grain. Left out: ranges and formats of rewards (`tool_calls.py`).
+What a pair of equally named calls earns is the grain. Left out: ranges and formats of rewards
+(`tool_calls.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from logpi.calls import Call
-
-__all__ = ["GRAINS", "Grain", "jaccard", "same"]
 
 MOST_PAIRS = 64  # calls of a completion that are matched; more only dilute the names
 
@@ -75,7 +75,8 @@ class Grain:
     """What counts.
 
     Attributes:
-        names: how alike two lists of names are. pair: what two equally named calls earn. most: what a gold call could earn.
+        names: how alike two lists of names are. pair: what two equally named calls earn. most: what
+            a gold call could earn.
         whole: everything or nothing.
 
     >>> GRAINS["fine"]([Call("f", {"a": 1, "b": 2})], [Call("f", {"a": 1, "b": 3})])
@@ -88,9 +89,13 @@ class Grain:
     whole: bool = False
 
     def __call__(self, golds: Sequence[Call], calls: Sequence[Call], greedy: bool = False) -> float:
-        """The share of what could be earned. greedy: the best unused call for each gold in turn, as in the published code."""
+        """The share of what could be earned. greedy: the best unused call for each gold in turn, as
+        in the published code."""
         names = self.names([g.name for g in golds], [c.name for c in calls])
-        table = [[self.pair(g, c) if g.name == c.name else 0.0 for c in calls[:MOST_PAIRS]] for g in golds]
+        table = [
+            [self.pair(g, c) if g.name == c.name else 0.0 for c in calls[:MOST_PAIRS]]
+            for g in golds
+        ]
         earned = names + sum(_greedy(table) if greedy else _best(table))
         share = earned / (1.0 + sum(map(self.most, golds)))
         return float(share == 1.0) if self.whole else share
@@ -101,7 +106,9 @@ GRAINS = {
     "strict": Grain(
         _alike, _strict, _each
     ),  # names and parameter names wholly or not at all (`REFINEDREWARD` in its code)
-    "call": Grain(jaccard, _whole, lambda gold: 1.0),  # each call wholly or not at all (its intermediate grain)
+    "call": Grain(
+        jaccard, _whole, lambda gold: 1.0
+    ),  # each call wholly or not at all (its intermediate grain)
     "all": Grain(
         _alike, _whole, lambda gold: 1.0, whole=True
     ),  # everything or nothing, in any order (its coarse grain)
@@ -122,7 +129,8 @@ def _greedy(table: Sequence[Sequence[float]]) -> list[float]:
 
 
 def _best(table: Sequence[Sequence[float]]) -> list[float]:
-    """The values of the assignment with the greatest sum: Hungarian algorithm with potentials, O(n²m) (Kuhn 1955, Munkres 1957).
+    """The values of the assignment with the greatest sum: Hungarian algorithm with potentials,
+    O(n²m) (Kuhn 1955, Munkres 1957).
 
     >>> _best([[3.0, 2.0], [3.0, 0.0]])
     [2.0, 3.0]
@@ -141,7 +149,11 @@ def _best(table: Sequence[Sequence[float]]) -> list[float]:
 
 
 def _augment(
-    table: Sequence[Sequence[float]], row: int, owner: list[int], row_price: list[float], column_price: list[float]
+    table: Sequence[Sequence[float]],
+    row: int,
+    owner: list[int],
+    row_price: list[float],
+    column_price: list[float],
 ) -> None:
     """Give row `row` a column, moving others along the cheapest alternating path."""
     m = len(owner) - 1

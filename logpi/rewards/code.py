@@ -1,7 +1,9 @@
-"""Does a program pass its unit tests? Run in the sandbox, where it cannot see the tests (`logpi.sandbox`).
+"""Does a program pass its unit tests? Run in the sandbox, where it cannot see the tests
+(`logpi.sandbox`).
 
-`demands.py` has the forms in which tests are read. A program that hangs, dies, or uses too much has failed; only tests that are at fault themselves, or a sandbox that is, leave no
-verdict. Left out: other languages (`command.py`), packages beyond the standard library, and the quality of code.
+`demands.py` has the forms in which tests are read. A program that hangs, dies, or uses too much has
+failed; only tests that are at fault themselves, or a sandbox that is, leave no verdict. Left out:
+other languages (`command.py`), packages beyond the standard library, and the quality of code.
 """
 
 from __future__ import annotations
@@ -17,11 +19,9 @@ from typing import Any
 
 from logpi.errors import UserError
 from logpi.rewards.demands import Demands
-from logpi.rewards.processes import Failure
 from logpi.rewards.text import content_text, text_of
+from logpi.rewards.workers.processes import Failure
 from logpi.sandbox import Limits, Sandbox, Verdict, shared
-
-__all__ = ["Code", "Demands", "program_of"]
 
 COLUMNS = ("tests", "test", "test_list", "input_output")
 SETUPS = ("setup", "test_setup_code")
@@ -36,10 +36,14 @@ _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _PYTHON = ("python", "python3", "py", "py3", "python2")
 
 
-def program_of(text: str, prompt: str = "", entry_point: str = "", names: Collection[str] = ()) -> str:
-    r"""The program in a completion: the last fenced Python block (that defines `entry_point` or one of `names`, if one does), else all of it.
+def program_of(
+    text: str, prompt: str = "", entry_point: str = "", names: Collection[str] = ()
+) -> str:
+    r"""The program in a completion: the last fenced Python block (that defines `entry_point` or one
+    of `names`, if one does), else all of it.
 
-    If the prompt begins the function `entry_point` and the completion does not, the completion is its body.
+    If the prompt begins the function `entry_point` and the completion does not, the completion is
+    its body.
 
     >>> program_of("So:\n```python\ndef f(x):\n    return x\n```\nDone.")
     'def f(x):\n    return x\n'
@@ -54,7 +58,10 @@ def program_of(text: str, prompt: str = "", entry_point: str = "", names: Collec
     wanted = [rf"def[ \t]+{re.escape(entry)}\b"] if entry else []
     wanted += [rf"(?:def|class)[ \t]+{re.escape(n)}\b|^{re.escape(n)}[ \t]*=" for n in names]
     defines = re.compile("|".join(wanted) or r"(?!)", re.MULTILINE)
-    program = next((b for b in reversed(blocks) if defines.search(b)), blocks[-1] if blocks else _unfenced(text))
+    program = next(
+        (b for b in reversed(blocks) if defines.search(b)),
+        blocks[-1] if blocks else _unfenced(text),
+    )
     if not entry or f"def {entry}" not in prompt:
         return program
     return _imports(prompt) + program if defines.search(program) else prompt + _body(program)
@@ -73,7 +80,8 @@ def _imports(prompt: str) -> str:
 
 
 def _outdented(fence: re.Match[str]) -> str:
-    """A block without the indentation of its fence: in a list item that is where the item's text begins."""
+    """A block without the indentation of its fence: in a list item that is where the item's text
+    begins."""
     before = fence["before"] or ""
     inside = re.fullmatch(r"(?:[ \t>]|[-*+]|\d+[.)])*", before) is not None
     return (
@@ -100,9 +108,11 @@ class Code:
     Attributes:
         tests: the column that holds them; "" for the first of tests, test, test_list, input_output.
         partial: pay for the share of tests passed (a policy learns to pass the easy ones).
-        seconds, memory: CPU seconds and MiB of one program on all its tests (each input, where there are inputs, up to the first that
-            takes too long); it may sleep as long, and be kept waiting by a busy machine three times as long.
-        budget: wall-clock seconds of one call, however many programs; what is not judged by then has no verdict.
+        seconds, memory: CPU seconds and MiB of one program on all its tests (each input, where
+            there are inputs, up to the first that takes too long); it may sleep as long, and be
+            kept waiting by a busy machine three times as long.
+        budget: wall-clock seconds of one call, however many programs; what is not judged by then
+            has no verdict.
         sandbox: auto, bubblewrap, landlock, or unsafe (your own rights, no walls).
 
     Raises:
@@ -121,7 +131,9 @@ class Code:
     def needs(self) -> tuple[str, ...]:
         return (self.tests,) if self.tests else ()
 
-    def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None | Failure]:
+    def __call__(
+        self, prompts, completions, completion_ids=None, **columns
+    ) -> list[float | None | Failure]:
         rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
         end = [time.monotonic() + self.budget] * len(rows)
         with ThreadPoolExecutor(self._box.threads) as threads:
@@ -150,7 +162,9 @@ class Code:
             setup = f"{prompt}\n{setup}"  # helpers of the tests' own, out of the program's reach
         return Demands.of(value, setup, entry, prompt)
 
-    def _one(self, prompt: Any, text: str, row: Mapping[str, Any], end: float) -> float | None | Failure:
+    def _one(
+        self, prompt: Any, text: str, row: Mapping[str, Any], end: float
+    ) -> float | None | Failure:
         begun = _begun(prompt, str(row.get("entry_point") or ""))
         try:
             tests = self.demanded(row, begun)
@@ -161,7 +175,11 @@ class Code:
         verdict = self.judge(program_of(text, begun, tests.entry_point, tests.names), tests, end)
         if not verdict.decided:
             return Failure(verdict.status, verdict.message)
-        return verdict.passed / verdict.total if self.partial else float(verdict.passed == verdict.total)
+        return (
+            verdict.passed / verdict.total
+            if self.partial
+            else float(verdict.passed == verdict.total)
+        )
 
     def judge(self, program: str, tests: Demands, end: float = math.inf) -> Verdict:
         """Run a program against tests, until `end` (of the monotonic clock) at most."""
@@ -169,8 +187,14 @@ class Code:
             limits = self._limits(end)
             if limits is None:
                 return self._unjudged(tests)
-            verdict = self._box.judge(program, tests.sources, tests.setup, tests.entry_point, limits, tests.classes)
-            return self._unjudged(tests) if verdict.status == "timeout" and time.monotonic() >= end else verdict
+            verdict = self._box.judge(
+                program, tests.sources, tests.setup, tests.entry_point, limits, tests.classes
+            )
+            return (
+                self._unjudged(tests)
+                if verdict.status == "timeout" and time.monotonic() >= end
+                else verdict
+            )
         passed, wrong = 0, ("ok", "")
         for given, wanted in tests.pairs:
             limits = self._limits(end, 2 * len(wanted.encode(errors="replace")))
@@ -185,8 +209,13 @@ class Code:
                 passed += 1
                 continue
             if not wrong[1]:
-                wrong = result.status.replace("ok", "wrong"), f"on {given[:60]!r}: {result.stdout[:60]!r}"
-            if not self.partial or result.status == "timeout":  # the other inputs would cost as much
+                wrong = (
+                    result.status.replace("ok", "wrong"),
+                    f"on {given[:60]!r}: {result.stdout[:60]!r}",
+                )
+            if (
+                not self.partial or result.status == "timeout"
+            ):  # the other inputs would cost as much
                 break
         return Verdict(passed, len(tests.pairs), *wrong)
 
@@ -195,11 +224,17 @@ class Code:
         left = end - time.monotonic()
         wall = min(PATIENCE * self.seconds, left)
         room = max(Limits.output, Limits.output + output)
-        return None if left <= 0 else Limits(wall, self.memory << 20, room, cpu=self.seconds, idle=self.seconds)
+        return (
+            None
+            if left <= 0
+            else Limits(wall, self.memory << 20, room, cpu=self.seconds, idle=self.seconds)
+        )
 
     def _unjudged(self, tests: Demands) -> Verdict:
         total = len(tests.pairs or tests.sources)
-        return Verdict(0, total, "late", f"the {self.budget:g} s for all programs of a step were over")
+        return Verdict(
+            0, total, "late", f"the {self.budget:g} s for all programs of a step were over"
+        )
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[Demands | None]:
         """Every row's tests.
@@ -220,22 +255,29 @@ class Code:
         """Start the sandbox; read every row's tests; run a few of the data set's own solutions.
 
         Raises:
-            ValueError: no sandbox, rows without tests, or solutions of the data set that its own tests refuse.
+            ValueError: no sandbox, rows without tests, or solutions of the data set that its own
+                tests refuse.
             UserError: tests that would pass every program.
         """
         self._box.start()
         tests = self.read_rows(rows)
         if not any(tests):
             columns = self.tests or ", ".join(COLUMNS)
-            raise ValueError(f"reward 'code': no row has tests in {columns}; name their column: code(tests=\"NAME\")")
-        tried = [(i, self._own(row, t)) for i, (row, t) in enumerate(zip(rows, tests, strict=True)) if t][:8]
+            raise ValueError(
+                f"reward 'code': no row has tests in {columns}; name their column:"
+                ' code(tests="NAME")'
+            )
+        tried = [
+            (i, self._own(row, t)) for i, (row, t) in enumerate(zip(rows, tests, strict=True)) if t
+        ][:8]
         refused = [(i, v) for i, v in tried if v is not None and v.status != "ok"]
         known = sum(v is not None for _, v in tried)
         if refused and 2 * len(refused) > known:
             row, verdict = refused[0]
             raise ValueError(
-                f"reward 'code' disagrees with itself: {len(refused)} of {known} of the data set's own solutions fail their tests "
-                f"(row {row}: {verdict.message}); do the tests need packages or a set-up?"
+                f"reward 'code' disagrees with itself: {len(refused)} of {known} of the data set's"
+                f" own solutions fail their tests (row {row}: {verdict.message}); do the tests need"
+                " packages or a set-up?"
             )
 
     def _own(self, row: Mapping[str, Any], tests: Demands) -> Verdict | None:
@@ -254,7 +296,8 @@ def _prompt(row: Mapping[str, Any]) -> str:
 
 
 def _begun(prompt: Any, entry_point: str) -> str:
-    """The text of a prompt, of messages the last; of one with the function in a block of Markdown, that block."""
+    """The text of a prompt, of messages the last; of one with the function in a block of Markdown,
+    that block."""
     if not isinstance(prompt, str):
         prompt = content_text(prompt[-1].get("content")) if prompt else ""
     blocks = [_outdented(m) for m in _FENCE.finditer(prompt)]
@@ -271,7 +314,8 @@ def _parses(source: str) -> bool:
 
 
 def _same_output(out: str, wanted: str) -> bool:
-    """White space at the ends of lines and of the whole aside; lines of numbers number by number (`_same_number`)."""
+    """White space at the ends of lines and of the whole aside; lines of numbers number by number
+    (`_same_number`)."""
     lines, expected = out.rstrip().split("\n"), wanted.rstrip().split("\n")
     return len(lines) == len(expected) and all(map(_same_line, lines, expected))
 
@@ -284,7 +328,8 @@ def _same_line(line: str, wanted: str) -> bool:
 
 
 def _same_number(said: str, wanted: str) -> bool:
-    """Whether both are numbers and equal: 3.0 is 3; where a fraction is expected, up to 1e-6 of what is below 1, 1e-6 above.
+    """Whether both are numbers and equal: 3.0 is 3; where a fraction is expected, up to 1e-6 of
+    what is below 1, 1e-6 above.
 
     >>> _same_number("0.30000000000000004", "0.3"), _same_number("3.1", "3"), _same_number("007", "7")
     (True, False, False)

@@ -1,12 +1,14 @@
-"""Any external checker as a reward: a command that reads a completion and answers with its exit code or a number.
+"""Any external checker as a reward: a command that reads a completion and answers with its exit
+code or a number.
 
     command("lean --stdin")                       1 if it exits with 0
     command("./judge {file}", score=True)         the last line that it prints, as a number
 
-The command is the user's own and is trusted; what it reads is not: it gets a file or standard input, never a shell, with limits on
-time, memory and output, in a directory of its own that is gone afterwards. A relative path of a file that is there
-when the reward is made (`./judge`, `checks/run.py`) is that file wherever the command runs. Left out: confinement of the command itself (put
-`bwrap …` or `docker run …` in front of it if it runs what it reads).
+The command is the user's own and is trusted; what it reads is not: it gets a file or standard
+input, never a shell, with limits on time, memory and output, in a directory of its own that is gone
+afterwards. A relative path of a file that is there when the reward is made (`./judge`,
+`checks/run.py`) is that file wherever the command runs. Left out: confinement of the command itself
+(put `bwrap …` or `docker run …` in front of it if it runs what it reads).
 """
 
 from __future__ import annotations
@@ -27,25 +29,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from logpi.rewards.processes import Failure
 from logpi.rewards.text import text_of
-
-__all__ = ["Command"]
+from logpi.rewards.workers.processes import Failure
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a command says of a completion: 1 for exit code 0 and 0 for 1, or the number it prints last.
+    """What a command says of a completion: 1 for exit code 0 and 0 for 1, or the number it prints
+    last.
 
-    Another exit code, a signal, a broken limit, or no number where one is expected leave no verdict. Standard input
-    holds {"prompt": …, "completion": …, "row": {…}} as one line of JSON if `json_input`, else the completion alone.
+    Another exit code, a signal, a broken limit, or no number where one is expected leave no
+    verdict. Standard input holds {"prompt": …, "completion": …, "row": {…}} as one line of JSON if
+    `json_input`, else the completion alone.
 
     Attributes:
         command: program and arguments; {file} becomes the path of a file with the completion.
         words: the same, paths resolved.
         score: take the last printed line as the reward.
         suffix: of that file, for programs that look at it (.lean, .v).
-        seconds: wall clock. memory: MiB of address space a process. output: bytes read. workers: at a time.
+        seconds: wall clock. memory: MiB of address space a process. output: bytes read. workers: at
+            a time.
 
     Raises:
         ValueError: no such program or file, an empty command, a quote that does not end.
@@ -74,10 +77,17 @@ class Command:
             raise ValueError('command: give a program, as command("lean --stdin")')
         program = shutil.which(words[0])
         if program is None:
-            raise ValueError(f"command: there is no program {words[0]!r} to run (not on the PATH, or not executable)")
-        object.__setattr__(self, "words", (str(Path(program).absolute()), *map(_resolved, words[1:])))
+            raise ValueError(
+                f"command: there is no program {words[0]!r} to run (not on the PATH, or not"
+                " executable)"
+            )
+        object.__setattr__(
+            self, "words", (str(Path(program).absolute()), *map(_resolved, words[1:]))
+        )
 
-    def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None | Failure]:
+    def __call__(
+        self, prompts, completions, completion_ids=None, **columns
+    ) -> list[float | None | Failure]:
         rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
         with ThreadPoolExecutor(self.workers or os.cpu_count() or 1) as threads:
             return list(threads.map(self._one, prompts, map(text_of, completions), rows))
@@ -99,7 +109,12 @@ class Command:
 
     def _run(self, words: list[str], stdin: Any, home: str) -> tuple[int | None, bytes]:
         """Exit code (None: late, or too talkative) and output."""
-        limit = ["/bin/sh", "-c", 'ulimit -v "$0" && ulimit -c 0 && exec "$@"', str(self.memory << 10)]
+        limit = [
+            "/bin/sh",
+            "-c",
+            'ulimit -v "$0" && ulimit -c 0 && exec "$@"',
+            str(self.memory << 10),
+        ]
         process = subprocess.Popen(
             [*limit, *words],
             stdin=stdin,
@@ -112,7 +127,9 @@ class Command:
         assert process.stdout
         with selectors.DefaultSelector() as selector, process.stdout:
             selector.register(process.stdout, selectors.EVENT_READ)
-            while len(out) <= self.output and selector.select(max(0.0, deadline - time.monotonic())):
+            while len(out) <= self.output and selector.select(
+                max(0.0, deadline - time.monotonic())
+            ):
                 data = os.read(process.stdout.fileno(), 1 << 16)
                 if not data:
                     break
@@ -129,7 +146,11 @@ class Command:
         said = out.decode(errors="replace").strip().splitlines()
         last = said[-1][:200] if said else ""
         if code is None:
-            return Failure("hung", f"no end within {self.seconds:g} s and {self.output} bytes of output; it was killed")
+            return Failure(
+                "hung",
+                f"no end within {self.seconds:g} s and {self.output} bytes of output; it was"
+                " killed",
+            )
         if not self.score and code in (0, 1):
             return float(code == 0)
         if code != 0:
@@ -142,13 +163,16 @@ class Command:
 
 
 def _resolved(word: str) -> str:
-    """An argument that names a file by a relative path, from where the user stands now; any other word as it is.
+    """An argument that names a file by a relative path, from where the user stands now; any other
+    word as it is.
 
     A word without a slash or a dot is no path: `42` may be a file here, and is a pattern to `grep`.
     """
     if word.startswith(("./", "../")) and "{file}" not in word and not Path(word).exists():
         raise ValueError(f"command: there is no file {word!r} in {Path.cwd()}")
-    return str(Path(word).absolute()) if ("/" in word or "." in word) and Path(word).exists() else word
+    return (
+        str(Path(word).absolute()) if ("/" in word or "." in word) and Path(word).exists() else word
+    )
 
 
 def _end(process: subprocess.Popen) -> None:

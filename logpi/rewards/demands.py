@@ -1,4 +1,5 @@
-"""What a row demands of its program: the forms in which data sets publish tests, read once and refused where they say nothing.
+"""What a row demands of its program: the forms in which data sets publish tests, read once and
+refused where they say nothing.
 
     tests                                        example data sets
     a text with asserts or `def check(f)`        HumanEval (`test`, `entry_point`, `prompt`)
@@ -22,9 +23,8 @@ from typing import Any
 
 from logpi.sandbox.checks import fault, free_names, is_check
 
-__all__ = ["Demands"]
-
-# What APPS's own judge lets pass: JSON has no tuples, and its outputs are often wrapped in a list; and a last digit of a float.
+# What APPS's own judge lets pass: JSON has no tuples, and its outputs are often wrapped in a list;
+# and a last digit of a float.
 _SAME = """
 def _same(got, wanted):
     if isinstance(wanted, float) or isinstance(got, float):
@@ -44,8 +44,10 @@ class Demands:
     """What a row demands of its program.
 
     Attributes:
-        sources: Python tests. pairs: standard input and the output expected for it. setup: Python that comes before the tests.
-        entry_point: the function under test, if it has one name. classes: names that are classes of the program's.
+        sources: Python tests. pairs: standard input and the output expected for it. setup: Python
+            that comes before the tests.
+        entry_point: the function under test, if it has one name. classes: names that are classes of
+            the program's.
     """
 
     sources: tuple[str, ...] = ()
@@ -56,7 +58,8 @@ class Demands:
 
     @classmethod
     def of(cls, value: Any, setup: str = "", entry_point: str = "", prompt: str = "") -> Demands:
-        """From a data set's column (see this module's first lines). `prompt`: names what a `check(candidate)` is for if nothing else does.
+        """From a data set's column (see this module's first lines). `prompt`: names what a
+        `check(candidate)` is for if nothing else does.
 
         Raises:
             ValueError: none of these forms, or tests that would pass every program.
@@ -75,8 +78,12 @@ class Demands:
         if not isinstance(value, str) and value and all(isinstance(v, Mapping) for v in value):
             names = {_function(v, entry_point or _begun(prompt)) for v in value}
             if len(names) > 1:
-                raise ValueError(f"tests of several functions in one row: {', '.join(sorted(names))}")
-            return _pairs([v["input"] for v in value], [v["output"] for v in value], names.pop(), setup)
+                raise ValueError(
+                    f"tests of several functions in one row: {', '.join(sorted(names))}"
+                )
+            return _pairs(
+                [v["input"] for v in value], [v["output"] for v in value], names.pop(), setup
+            )
         texts = [value] if isinstance(value, str) else list(value)
         if not all(isinstance(t, str) for t in texts):
             raise ValueError(f"expected asserts, or inputs and outputs, got {str(value)[:60]!r}")
@@ -87,7 +94,9 @@ class Demands:
         """What the program has to define, as far as the tests say."""
         if self.entry_point:
             return frozenset({self.entry_point.rpartition(".")[2]})
-        return frozenset(n for s in self.sources for n in free_names(ast.parse(s), ast.parse(self.setup)))
+        return frozenset(
+            n for s in self.sources for n in free_names(ast.parse(s), ast.parse(self.setup))
+        )
 
 
 def _loaded(text: str) -> Any:
@@ -103,7 +112,8 @@ def _loaded(text: str) -> Any:
 
 
 def _texts(texts: Sequence[str], setup: str, entry_point: str, prompt: str) -> tuple[str, ...]:
-    """Python tests, each with what has to come before it; refused if all of them together check nothing."""
+    """Python tests, each with what has to come before it; refused if all of them together check
+    nothing."""
     try:
         ast.parse(setup)
         for text in texts:
@@ -118,7 +128,9 @@ def _texts(texts: Sequence[str], setup: str, entry_point: str, prompt: str) -> t
     begun = ""
     for text in texts:
         begun += text if not begun else f"\n{text}"
-        if len(texts) == 1 or any(is_check(s) for s in ast.walk(ast.parse(text)) if isinstance(s, ast.stmt)):
+        if len(texts) == 1 or any(
+            is_check(s) for s in ast.walk(ast.parse(text)) if isinstance(s, ast.stmt)
+        ):
             made.append(begun)
             begun = ""
     rest = f"\n{begun}" if begun else ""
@@ -127,7 +139,9 @@ def _texts(texts: Sequence[str], setup: str, entry_point: str, prompt: str) -> t
 
 def _call_of_check(tree: ast.Module, entry_point: str, prompt: str) -> str:
     """`check(f)` where the tests define it and leave the call to others, as HumanEval's do."""
-    check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+    check = next(
+        (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None
+    )
     used = any(isinstance(n, ast.Name) and n.id == "check" for n in ast.walk(tree))
     if check is None or (used and not entry_point):
         return ""
@@ -135,7 +149,9 @@ def _call_of_check(tree: ast.Module, entry_point: str, prompt: str) -> str:
         return "" if used else "\ncheck()"
     named = entry_point or _begun(prompt, method=False)
     if not named:
-        raise ValueError("they define check(candidate) and nothing says for which function: give entry_point")
+        raise ValueError(
+            "they define check(candidate) and nothing says for which function: give entry_point"
+        )
     return f"\ncheck({named})"
 
 
@@ -146,13 +162,16 @@ def _begun(prompt: str, method: bool = True) -> str:
 
 
 def _function(test: Mapping[str, Any], otherwise: str) -> str:
-    """The function that an input is for; "" if it is for a script. `otherwise`: where the test says that it is for one, not which.
+    """The function that an input is for; "" if it is for a script. `otherwise`: where the test says
+    that it is for one, not which.
 
     >>> _function({"testtype": "functional", "metadata": {"func_name": "f"}}, ""), _function({"testtype": "stdin"}, "f")
     ('f', '')
     """
     metadata = test.get("metadata")
-    name = test.get("fn_name") or (metadata.get("func_name") if isinstance(metadata, Mapping) else None)
+    name = test.get("fn_name") or (
+        metadata.get("func_name") if isinstance(metadata, Mapping) else None
+    )
     if name or test.get("testtype", test.get("type")) not in ("functional", "function_call"):
         return str(name or "")
     if not otherwise:
@@ -173,7 +192,10 @@ def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str)
         return Demands((), tuple((_lines(i), _lines(o)) for i, o in zip(inputs, outputs)))
     pairs = [(_arguments(i), _value(i, o)) for i, o in zip(inputs, outputs)]
     wrapped = all(isinstance(o, list) and len(o) == 1 for _, o in pairs)
-    tests = (f"_got = {name}({'**' if isinstance(i, dict) else '*'}{i!r}); assert _same(_got, {o!r})" for i, o in pairs)
+    tests = (
+        f"_got = {name}({'**' if isinstance(i, dict) else '*'}{i!r}); assert _same(_got, {o!r})"
+        for i, o in pairs
+    )
     tests = (t + f" or _same(_got, {o[0]!r})" if wrapped else t for t, (_, o) in zip(tests, pairs))
     return Demands(tuple(tests), (), _SAME + setup, name)
 
@@ -190,4 +212,10 @@ def _value(given: Any, wanted: Any) -> Any:
 
 
 def _lines(text: Any) -> str:
-    return text if isinstance(text, str) else "\n".join(map(str, text)) if isinstance(text, Sequence) else str(text)
+    return (
+        text
+        if isinstance(text, str)
+        else "\n".join(map(str, text))
+        if isinstance(text, Sequence)
+        else str(text)
+    )

@@ -19,8 +19,6 @@ from logpi.rewards.trees import Tree, both_signs, has, letters, negative, number
 from logpi.rewards.units import unit
 from logpi.rewards.values import NeedsDigits, Undefined
 
-__all__ = ["Equality"]
-
 MAX_MEMBERS = 60
 _PLAIN = {"number", "letter", "constant", "sum", "product", "quotient", "power", "call", "series"}
 
@@ -50,7 +48,11 @@ class Equality(Agreement):
             return self.texts(gold, said)
         if is_real_set(gold) or is_real_set(said):
             return self.sets(gold, said)
-        if {gold.kind, said.kind} & {"list", "set", "either"} or has(gold, "either") or has(said, "either"):
+        if (
+            {gold.kind, said.kind} & {"list", "set", "either"}
+            or has(gold, "either")
+            or has(said, "either")
+        ):
             return self.collections(gold, said)
         if {gold.kind, said.kind} & {"group", "matrix"}:
             return self.groups(gold, said)
@@ -64,7 +66,9 @@ class Equality(Agreement):
         if gold.kind == said.kind:
             a, b = gold.name, said.name
             return a.rstrip("ap") == b.rstrip("ap") and (a == b or not {a[-1], b[-1]} <= {"a", "p"})
-        if said.kind == "clock" and gold.kind != "clock":  # 10:15 may be a ratio where a ratio is asked for
+        if (
+            said.kind == "clock" and gold.kind != "clock"
+        ):  # 10:15 may be a ratio where a ratio is asked for
             hours, minutes = re.findall("[0-9]+", said.name)
             return not said.name[-1].isalpha() and self.same(
                 gold, Tree("ratio", (number(int(hours)), number(int(minutes))))
@@ -78,7 +82,9 @@ class Equality(Agreement):
         if gold.kind == "unit" and said.kind == "unit":
             a, b = unit(gold.name), unit(said.name)
             if a and b:
-                scaled = [Tree("product", (number(u[1]), _measured(t))) for u, t in ((a, gold), (b, said))]
+                scaled = [
+                    Tree("product", (number(u[1]), _measured(t))) for u, t in ((a, gold), (b, said))
+                ]
                 return a[0] == b[0] and self.values(*scaled)
         if (gold.kind == "unit") != (said.kind == "unit"):
             measured, other = (gold, said) if gold.kind == "unit" else (said, gold)
@@ -112,7 +118,11 @@ class Equality(Agreement):
         if gold.kind != "relation" or said.kind != "relation":
             return self.stated(gold, said)
         if "in" in (gold.name, said.name):
-            return gold.name == said.name and self.same(gold.parts[1], said.parts[1]) and gold.parts[0] == said.parts[0]
+            return (
+                gold.name == said.name
+                and self.same(gold.parts[1], said.parts[1])
+                and gold.parts[0] == said.parts[0]
+            )
         names = [t.parts[0] for t in (gold, said)]
         if all(map(_is_name, names)) and set(gold.name.split()) == set(said.name.split()) == {"="}:
             if names[0] == names[1] or any(map(_is_wordy, names)):
@@ -125,7 +135,9 @@ class Equality(Agreement):
 
     def balanced(self, gold: Tree, said: Tree) -> bool:
         """2x + 2y = 4 is x + y = 2, and -x > -1 is x < 1; but 2x = 4 is not x = 2, its solution."""
-        if any(len(letters(t)) == 1 and solved(t) for t in (gold, said)) and not (solved(gold) and solved(said)):
+        if any(len(letters(t)) == 1 and solved(t) for t in (gold, said)) and not (
+            solved(gold) and solved(said)
+        ):
             if gold.name == "=":
                 return False
         if not all(t.kind in _PLAIN for side in (gold, said) for p in side.parts for t in walk(p)):
@@ -151,7 +163,9 @@ class Equality(Agreement):
 
     def all_equal(self, parts: Sequence[Tree], relation: Tree, value: Tree) -> bool:
         r"""2\sqrt3 = \sqrt{12}: what is without letters, and true throughout."""
-        return not letters(*parts) and not letters(value) and all(self.same(value, p) for p in parts)
+        return (
+            not letters(*parts) and not letters(value) and all(self.same(value, p) for p in parts)
+        )
 
     # Collections.
 
@@ -168,24 +182,39 @@ class Equality(Agreement):
         return found
 
     def collections(self, gold: Tree, said: Tree) -> bool:
-        """Members in any order; in the given order if they are letters or words, go on with dots, or repeat themselves."""
+        """Members in any order; in the given order if they are letters or words, go on with dots,
+        or repeat themselves."""
         if {gold.kind, said.kind} == {"group", "list"}:
             group, bare = (gold, said) if gold.kind == "group" else (said, gold)
             values = _unnamed(bare.parts, sort=True)
-            joined = not bare.name or (bare.name == "and" and values != list(bare.parts))  # x = 1 and y = 2
+            joined = not bare.name or (
+                bare.name == "and" and values != list(bare.parts)
+            )  # x = 1 and y = 2
             return group.name == "()" and joined and self.one_by_one(values, group.parts)
-        if {gold.name, said.name} & {"or"} and gold.name != said.name and all(map(_is_text, gold.parts + said.parts)):
+        if (
+            {gold.name, said.name} & {"or"}
+            and gold.name != said.name
+            and all(map(_is_text, gold.parts + said.parts))
+        ):
             return False  # A or B is not A and B, where x = 1 or 2 is x = 1, 2
         wanted, given = self.members(gold), self.members(said)
         wanted, given = _renamed(wanted), _renamed(given)
         if any(w.kind == "relation" for w in wanted) != any(g.kind == "relation" for g in given):
             wanted, given = _unnamed(wanted), _unnamed(given)
-            if any(len({m.parts[0] for m in side if m.kind == "relation"}) > 1 for side in (wanted, given)):
-                values = _unnamed(wanted, sort=True), _unnamed(given, sort=True)  # which of x = 1, y = 2 is which
+            if any(
+                len({m.parts[0] for m in side if m.kind == "relation"}) > 1
+                for side in (wanted, given)
+            ):
+                values = (
+                    _unnamed(wanted, sort=True),
+                    _unnamed(given, sort=True),
+                )  # which of x = 1, y = 2 is which
                 return "set" not in (gold.kind, said.kind) and self.one_by_one(*values)
         if max(len(wanted), len(given)) > MAX_MEMBERS:
             return len(wanted) == len(given) and self.one_by_one(wanted, given)
-        if any(source.kind == "list" and _in_order(m) for source, m in ((gold, wanted), (said, given))):
+        if any(
+            source.kind == "list" and _in_order(m) for source, m in ((gold, wanted), (said, given))
+        ):
             return len(wanted) == len(given) and self.one_by_one(wanted, given)
         wanted, given = self.distinct(wanted, gold), self.distinct(given, said)
         if len(wanted) != len(given) or wanted == [gold] and given == [said]:
@@ -225,7 +254,9 @@ class Equality(Agreement):
         a, b = (list(t.parts) if t.kind == "ratio" else [t, number(1)] for t in (gold, said))
         if len(a) != len(b) or (len(a) > 2 and gold.kind != said.kind):
             return False
-        products = [(Tree("product", (a[i], b[0])), Tree("product", (a[0], b[i]))) for i in range(1, len(a))]
+        products = [
+            (Tree("product", (a[i], b[0])), Tree("product", (a[0], b[i]))) for i in range(1, len(a))
+        ]
         return all(self.values(x, y) for x, y in products)
 
     def pieces(self, tree: Tree) -> list[Piece] | None:
@@ -235,12 +266,15 @@ class Equality(Agreement):
             return None
 
     def sets(self, gold: Tree, said: Tree) -> bool:
-        """Sets of real numbers; those of two different letters, x > 3 and y > 3, are not the same."""
+        """Sets of real numbers; those of two different letters, x > 3 and y > 3, are not the
+        same."""
         if self.exact:
             raise NeedsDigits
         a, b = self.pieces(gold), self.pieces(said)
         if a is None or b is None:
-            alike = (gold.kind, gold.name) == (said.kind, said.name) and bool(gold.parts)  # \mathbb{Z} has none
+            alike = (gold.kind, gold.name) == (said.kind, said.name) and bool(
+                gold.parts
+            )  # \mathbb{Z} has none
             return alike and self.one_by_one(gold.parts, said.parts)
         subjects = [set(letters(t)) - {"\\mathbb{R}"} for t in (gold, said)]
         if all(subjects) and subjects[0] != subjects[1]:
@@ -250,7 +284,8 @@ class Equality(Agreement):
         except Undefined:
             return False
         return len(a) == len(b) and all(
-            (p[1], p[3]) == (q[1], q[3]) and self.compare(p[0], q[0]) == self.compare(p[2], q[2]) == 0
+            (p[1], p[3]) == (q[1], q[3])
+            and self.compare(p[0], q[0]) == self.compare(p[2], q[2]) == 0
             for p, q in zip(a, b, strict=True)
         )
 
@@ -263,7 +298,10 @@ def _measured(tree: Tree) -> Tree:
 
 def _unnamed(members: Sequence[Tree], sort: bool = False) -> list[Tree]:
     """The values of x = 1, y = 2, or the members as they are."""
-    if not all(m.kind == "relation" and m.name == "=" and len(m.parts) == 2 and _is_name(m.parts[0]) for m in members):
+    if not all(
+        m.kind == "relation" and m.name == "=" and len(m.parts) == 2 and _is_name(m.parts[0])
+        for m in members
+    ):
         return list(members)
     if not sort and len({m.parts[0] for m in members}) > 1:
         return list(members)  # x = 1, y = 2 are no two values of one thing
@@ -279,7 +317,12 @@ def _renamed(members: list[Tree]) -> list[Tree]:
         values = [v for part in inner for v in both_signs(part)]
         return [Tree("relation", (name, v), "=") for v in values] if _is_name(name) else members
     first = members[0] if members else None
-    if first is None or first.kind != "relation" or first.name != "=" or any(m.kind == "relation" for m in members[1:]):
+    if (
+        first is None
+        or first.kind != "relation"
+        or first.name != "="
+        or any(m.kind == "relation" for m in members[1:])
+    ):
         return members
     return [first, *(Tree("relation", (first.parts[0], m), "=") for m in members[1:])]
 
@@ -290,7 +333,9 @@ def _is_text(tree: Tree) -> bool:
 
 def _in_order(members: Sequence[Tree]) -> bool:
     return len(members) > 1 and (
-        all(map(_is_text, members)) or Tree("letter", name="…") in members or len(set(members)) < len(members)
+        all(map(_is_text, members))
+        or Tree("letter", name="…") in members
+        or len(set(members)) < len(members)
     )
 
 

@@ -1,9 +1,11 @@
-r"""Expressions as trees: numbers, letters, operations and functions, read strictly from LaTeX or plain text.
+r"""Expressions as trees: numbers, letters, operations and functions, read strictly from LaTeX or
+plain text.
 
     sum = product {(+ | - | \pm | \mp) product};   product = power {[* | / | \cdot | nothing] power};   power = atom {! | ^ power | %}
 
-Nothing is skipped and nothing is guessed: what has two readings (1/xy, \sin x/2, sin(x)^2, x2) or none is `Unreadable`. Bounded in
-length and depth. Left out: lists, sets, relations and units, which stand around expressions (`answers.py`), and values (`values.py`).
+Nothing is skipped and nothing is guessed: what has two readings (1/xy, \sin x/2, sin(x)^2, x2) or
+none is `Unreadable`. Bounded in length and depth. Left out: lists, sets, relations and units, which
+stand around expressions (`answers.py`), and values (`values.py`).
 """
 
 from __future__ import annotations
@@ -13,19 +15,28 @@ import re
 from logpi.rewards.numerals import numeral
 from logpi.rewards.trees import Tree, Unreadable, negative, number, replaced, walk
 
-__all__ = ["FUNCTIONS", "Expressions"]
-
 MAX_DEPTH = 40
 GREEK = set(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi "
-    "varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar star".split()
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi"
+    " rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi"
+    " Omega ell hbar star".split()
 )
 FUNCTIONS = set(
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc ln log lg exp gcd lcm max min".split()
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc ln log"
+    " lg exp gcd lcm max min".split()
 )
-_OTHER_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arctg": "arctan", "tg": "tan", "ctg": "cot"}
+_OTHER_NAMES = {
+    "asin": "arcsin",
+    "acos": "arccos",
+    "atan": "arctan",
+    "arctg": "arctan",
+    "tg": "tan",
+    "ctg": "cot",
+}
 _INVERSE = {f: "arc" + f for f in ("sin", "cos", "tan", "cot", "sec", "csc")}
-_ACCENTS = set("vec hat bar overline tilde overrightarrow widehat widetilde dot overarc underline".split())
+_ACCENTS = set(
+    "vec hat bar overline tilde overrightarrow widehat widetilde dot overarc underline".split()
+)
 _WORDS = {*FUNCTIONS, *_OTHER_NAMES, "sqrt", "pi", "infinity", "inf", "oo", "binom"}
 _CALLED = set("fghFGHPQ")  # f(2) is a value of f, not f times 2
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
@@ -141,8 +152,10 @@ class Expressions:
             if self.text[: self.at].rstrip().endswith("!"):  # 3!7!
                 return True
             raise Unreadable("a number after a factor")
-        if self.sees(r"\\(?:cup|cap|setminus|in|text|mid|le|ge|leq|geq|lt|gt|ne|neq|pm|mp|approx|to|rangle|rfloor|rceil|rvert|\}|\\|end|"
-                     r"lor|land|vee|wedge|circ|leqslant|geqslant|backslash|simeq)(?![A-Za-z])"):  # fmt: skip
+        if self.sees(
+            r"\\(?:cup|cap|setminus|in|text|mid|le|ge|leq|geq|lt|gt|ne|neq|pm|mp|approx|to|rangle|rfloor|rceil|rvert|\}|\\|end|"
+            r"lor|land|vee|wedge|circ|leqslant|geqslant|backslash|simeq)(?![A-Za-z])"
+        ):
             return False
         return self.sees(r"[A-Za-z(\[{\\]") and not self.sees(r"(?:and|or)(?![A-Za-z])")
 
@@ -185,14 +198,21 @@ class Expressions:
         found = self.next(r"\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|([0-9]+|[A-Za-z]|\\[A-Za-z]+)")
         if not found:
             raise Unreadable("no subscript")
-        return re.sub(r"\\text\s*\{([^{}]*)\}|\s", r"\1", found[1] if found[1] is not None else found[2])
+        return re.sub(
+            r"\\text\s*\{([^{}]*)\}|\s", r"\1", found[1] if found[1] is not None else found[2]
+        )
 
     def letters(self) -> Tree:
         run = _WORD.match(self.text, self.at)
         assert run
         word = run[0]
         known = next(
-            (w for w in sorted(_WORDS, key=len, reverse=True) if word.startswith(w) and len(word) - len(w) <= 1), None
+            (
+                w
+                for w in sorted(_WORDS, key=len, reverse=True)
+                if word.startswith(w) and len(word) - len(w) <= 1
+            ),
+            None,
         )
         if known and not (len(word) > len(known) and known in ("pi", "oo", "lg", "tg", "inf")):
             self.at += len(known)
@@ -214,7 +234,8 @@ class Expressions:
         return self.indexed(char)
 
     def indexed(self, name: str) -> Tree:
-        """A letter with its subscript, its primes and, of a function, its argument: all of it is one name."""
+        """A letter with its subscript, its primes and, of a function, its argument: all of it is
+        one name."""
         while self.text[self.at : self.at + 1] and self.text[self.at] in "_'":
             self.at += 1
             name += f"_{self.raw()}" if self.text[self.at - 1] == "_" else "'"
@@ -224,7 +245,8 @@ class Expressions:
         return Tree("letter", name=name)
 
     def argument(self) -> Tree:
-        """What \\frac and its kind take: a group in braces, one digit, one letter or one command."""
+        """What \\frac and its kind take: a group in braces, one digit, one letter or one
+        command."""
         if self.next(r"\{"):
             return self.until(r"\}")
         if digit := self.next(r"[0-9]"):
@@ -277,8 +299,15 @@ class Expressions:
             return self.group(r"\\(?:\}|rbrace(?![A-Za-z]))", "\\{")
         if name == "langle":
             return self.group(r"\\rangle(?![A-Za-z])", "(")
-        closing = {"lfloor": r"\\rfloor", "lceil": r"\\rceil", "lvert": r"\\rvert", "vert": r"\\vert"}[name]
-        return Tree("call", (self.until(closing),), {"lfloor": "floor", "lceil": "ceil"}.get(name, "abs"))
+        closing = {
+            "lfloor": r"\\rfloor",
+            "lceil": r"\\rceil",
+            "lvert": r"\\rvert",
+            "vert": r"\\vert",
+        }[name]
+        return Tree(
+            "call", (self.until(closing),), {"lfloor": "floor", "lceil": "ceil"}.get(name, "abs")
+        )
 
     def read_accent(self, name: str) -> Tree:
         """Whatever stands below an arrow, a bar or a hat is one name with it."""
@@ -295,7 +324,8 @@ class Expressions:
         return Tree("set") if name != "mathbb" else Tree("letter", name=f"\\mathbb{{{self.raw()}}}")
 
     def read_text(self, name: str) -> Tree:
-        """\\mathrm{e}, \\operatorname{arccot}: a name set upright, after a brace that is still to be taken."""
+        """\\mathrm{e}, \\operatorname{arccot}: a name set upright, after a brace that is still to
+        be taken."""
         word = self.next(r"\*?\s*\{\s*([A-Za-z]+)\s*\}")
         if word and word[1] in ("e", "i"):
             return Tree("constant", name=word[1])
@@ -341,18 +371,33 @@ class Expressions:
         while self.starts_atom():
             if self.sees(r"[(\[]"):
                 raise Unreadable("two readings of an argument")
-            if self.sees(r"\\(?:" + "|".join(FUNCTIONS) + r")(?![A-Za-z])|\\(?:operatorname|sum|prod)"):
+            if self.sees(
+                r"\\(?:" + "|".join(FUNCTIONS) + r")(?![A-Za-z])|\\(?:operatorname|sum|prod)"
+            ):
                 break
             tree = Tree("product", (tree, self.power()))
         return tree
 
 
-_READERS = {"frac": "frac", "binom": "binom", "sqrt": "root", "surd": "root", "mathbb": "set", "emptyset": "set",
-            "varnothing": "set", "text": "text", "operatorname": "text", "sum": "series", "prod": "series",
-            **dict.fromkeys(("pi", "infty", "infinity", "inf", "oo"), "constant"),
-            **dict.fromkeys(("{", "lbrace", "langle", "lfloor", "lceil", "lvert", "vert"), "brackets"),
-            **dict.fromkeys(_ACCENTS, "accent"), **dict.fromkeys(("angle", "triangle", "odot"), "angle"),
-            **dict.fromkeys(("dots", "ldots", "cdots"), "dots"), "begin": "matrix"}  # fmt: skip
+_READERS = {
+    "frac": "frac",
+    "binom": "binom",
+    "sqrt": "root",
+    "surd": "root",
+    "mathbb": "set",
+    "emptyset": "set",
+    "varnothing": "set",
+    "text": "text",
+    "operatorname": "text",
+    "sum": "series",
+    "prod": "series",
+    **dict.fromkeys(("pi", "infty", "infinity", "inf", "oo"), "constant"),
+    **dict.fromkeys(("{", "lbrace", "langle", "lfloor", "lceil", "lvert", "vert"), "brackets"),
+    **dict.fromkeys(_ACCENTS, "accent"),
+    **dict.fromkeys(("angle", "triangle", "odot"), "angle"),
+    **dict.fromkeys(("dots", "ldots", "cdots"), "dots"),
+    "begin": "matrix",
+}
 
 
 def _sign(text: str) -> str:

@@ -1,16 +1,16 @@
-"""Rewards for the length of a completion in tokens. Left out: what a truncated row does to the loss (the objective)."""
+"""Rewards for the length of a completion in tokens. Left out: what a truncated row does to the loss
+(the objective)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-__all__ = ["SoftOverlong"]
-
 
 @dataclass(frozen=True)
 class SoftOverlong:
-    """Soft overlong punishment of DAPO (arXiv:2503.14476, §3.4, eq. 13), a penalty in [−1, 0] added to the reward.
+    """Soft overlong punishment of DAPO (arXiv:2503.14476, §3.4, eq. 13), a penalty in [−1, 0] added
+    to the reward.
 
         R(y) = 0                                  if |y| ≤ L_max − L_cache
              = ((L_max − L_cache) − |y|) / L_cache    if L_max − L_cache < |y| ≤ L_max
@@ -21,7 +21,8 @@ class SoftOverlong:
 
     Attributes:
         max_length: L_max, tokens.
-        cache: L_cache, tokens over which the penalty grows; 0 < cache ≤ max_length. The paper: 20,480 and 4,096.
+        cache: L_cache, tokens over which the penalty grows; 0 < cache ≤ max_length. The paper:
+            20,480 and 4,096.
 
     Raises:
         ValueError: lengths that make no sense, or a caller that gives no token ids.
@@ -38,11 +39,14 @@ class SoftOverlong:
     def __post_init__(self) -> None:
         if not 0 < self.cache <= self.max_length:
             raise ValueError(
-                f"soft_overlong: cache must be between 1 and max_length tokens, got {self.cache} and {self.max_length}"
+                f"soft_overlong: cache must be between 1 and max_length tokens, got {self.cache}"
+                f" and {self.max_length}"
             )
 
     def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None]:
         if completion_ids is None:
-            raise ValueError("soft_overlong counts tokens: give the completions' token ids as completion_ids")
+            raise ValueError(
+                "soft_overlong counts tokens: give the completions' token ids as completion_ids"
+            )
         free = self.max_length - self.cache
         return [max(-1.0, min(0.0, (free - len(ids)) / self.cache)) for ids in completion_ids]

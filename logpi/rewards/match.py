@@ -1,7 +1,8 @@
 r"""Rewards that compare a final answer with the row's `answer` column: 1.0 if equal, else 0.0.
 
-They differ only in where they look (after a marker, the last number, the last \boxed{}, the last <answer>) and in what
-they call equal; what is missing (None, NaN, empty) is no answer. Left out: symbolic equivalence ($2\sqrt{3}$ against $\sqrt{12}$), units, and partial credit.
+They differ only in where they look (after a marker, the last number, the last \boxed{}, the last
+<answer>) and in what they call equal; what is missing (None, NaN, empty) is no answer. Left out:
+symbolic equivalence ($2\sqrt{3}$ against $\sqrt{12}$), units, and partial credit.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ from logpi.rewards.text import (
     text_of,
 )
 
-__all__ = ["Boxed", "ExactAnswer", "Number", "TagAnswer"]
-
 
 def _grade(
     completions: Sequence[Completion],
@@ -32,7 +31,8 @@ def _grade(
     find: Callable[[str], str | None],
     canonical: Callable[[str], str | None],
 ) -> list[float | None]:
-    """One verdict for each completion; None (not applicable) without an answer that `canonical` can read."""
+    """One verdict for each completion; None (not applicable) without an answer that `canonical` can
+    read."""
     verdicts: list[float | None] = []
     for completion, answer in zip(completions, answers or [None] * len(completions), strict=True):
         golds = [g for g in map(canonical, given_answers(answer)) if g is not None]
@@ -41,17 +41,20 @@ def _grade(
 
 
 def _plain(text: str) -> str:
-    """The one way to write an answer: a rational number in lowest terms, or the text without LaTeX spacing."""
+    """The one way to write an answer: a rational number in lowest terms, or the text without LaTeX
+    spacing."""
     value = as_number(text)
     return str(value) if value is not None else plain(text)
 
 
 @dataclass(frozen=True)
 class ExactAnswer:
-    """1 if what follows the last `marker` is the answer, white space aside; the answer must end the completion.
+    """1 if what follows the last `marker` is the answer, white space aside; the answer must end the
+    completion.
 
     Attributes:
-        marker: what announces the final answer: "#" in the built-in tasks, "####" in GSM8K, "" for all of it.
+        marker: what announces the final answer: "#" in the built-in tasks, "####" in GSM8K, "" for
+            all of it.
 
     >>> ExactAnswer()(prompts=["47+85="], completions=["7+5=12,4+8+1=13#132"], answer=["132"])
     [1.0]
@@ -61,11 +64,14 @@ class ExactAnswer:
     name: str = "exact"
     needs: ClassVar[tuple[str, ...]] = ("answer",)
 
-    def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
+    def __call__(
+        self, prompts, completions, completion_ids=None, *, answer=None, **columns
+    ) -> list[float | None]:
         return _grade(completions, answer, self.find, squeeze)
 
     def find(self, text: str) -> str | None:
-        """The answer that `text` gives, or None; equal answers are equal strings. So in every class here."""
+        """The answer that `text` gives, or None; equal answers are equal strings. So in every class
+        here."""
         found = after(text, self.marker)
         return None if found is None else squeeze(found)
 
@@ -74,9 +80,10 @@ class ExactAnswer:
 class Number:
     """1 if the last number of the completion equals the answer, compared as exact rational numbers.
 
-    Reads thousands separators, decimals and simple fractions (`text.as_number`): 1,250.50 = 2501/2. A row whose answer
-    is no number gives None (not applicable). What it cannot see: a right number for a wrong reason; ask for a marker
-    (`ExactAnswer`) where the policy learns to end with any number.
+    Reads thousands separators, decimals and simple fractions (`text.as_number`): 1,250.50 = 2501/2.
+    A row whose answer is no number gives None (not applicable). What it cannot see: a right number
+    for a wrong reason; ask for a marker (`ExactAnswer`) where the policy learns to end with any
+    number.
 
     >>> Number()(prompts=["?"], completions=["1,250.50 in all."], answer=["1250.5"])
     [1.0]
@@ -85,7 +92,9 @@ class Number:
     name: str = "number"
     needs: ClassVar[tuple[str, ...]] = ("answer",)
 
-    def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
+    def __call__(
+        self, prompts, completions, completion_ids=None, *, answer=None, **columns
+    ) -> list[float | None]:
         return _grade(completions, answer, self.find, self._gold)
 
     def find(self, text: str) -> str | None:
@@ -100,7 +109,8 @@ class Number:
 
 @dataclass(frozen=True)
 class Boxed:
-    r"""1 if the content of the last \boxed{…} equals the answer, as text without LaTeX spacing or as a number.
+    r"""1 if the content of the last \boxed{…} equals the answer, as text without LaTeX spacing or
+    as a number.
 
     >>> Boxed()(prompts=["?"], completions=[r"so \boxed{\dfrac{1}{2}}"], answer=["0.5"])
     [1.0]
@@ -109,7 +119,9 @@ class Boxed:
     name: str = "boxed"
     needs: ClassVar[tuple[str, ...]] = ("answer",)
 
-    def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
+    def __call__(
+        self, prompts, completions, completion_ids=None, *, answer=None, **columns
+    ) -> list[float | None]:
         return _grade(completions, answer, self.find, _plain)
 
     def find(self, text: str) -> str | None:
@@ -129,7 +141,9 @@ class TagAnswer:
     name: str = "tag_answer"
     needs: ClassVar[tuple[str, ...]] = ("answer",)
 
-    def __call__(self, prompts, completions, completion_ids=None, *, answer=None, **columns) -> list[float | None]:
+    def __call__(
+        self, prompts, completions, completion_ids=None, *, answer=None, **columns
+    ) -> list[float | None]:
         return _grade(completions, answer, self.find, _plain)
 
     def find(self, text: str) -> str | None:

@@ -1,11 +1,13 @@
-r"""Is the final answer of a mathematical solution the right one? Three tiers, each taken only where the one before is silent.
+r"""Is the final answer of a mathematical solution the right one? Three tiers, each taken only where
+the one before is silent.
 
     1  the same text, LaTeX spacing aside (`notation.plain`)      > 100,000 answers a second
     2  both are exact rational numbers, or lists, points and units of them (`answers.py`, `equality.py`): equal or not, and that is final
     3  values to as many digits as they need, letters at random points, sets: in worker processes with a limit on CPU time and memory
 
-An answer that cannot be read is compared as text alone. Where the answer stands is said in `text.final_answer`. What exhausts its
-CPU time has no verdict, a `Failure`, never a zero. Left out: proofs, and partial credit. docs/verifiers.md has the rules.
+An answer that cannot be read is compared as text alone. Where the answer stands is said in
+`text.final_answer`. What exhausts its CPU time has no verdict, a `Failure`, never a zero. Left out:
+proofs, and partial credit. docs/verifiers.md has the rules.
 """
 
 from __future__ import annotations
@@ -23,18 +25,16 @@ from typing import Any, ClassVar
 from logpi.rewards.answers import MAX_ANSWER, read, readable
 from logpi.rewards.equality import Equality
 from logpi.rewards.notation import plain
-from logpi.rewards.processes import Failure, Workers, call
 from logpi.rewards.text import final_answer, given_answers, text_of
 from logpi.rewards.trees import Unreadable
 from logpi.rewards.values import Evaluator, NeedsDigits, Undefined
-
-__all__ = ["Math", "final_answer"]
+from logpi.rewards.workers.processes import Failure, Workers, call
 
 REMEMBERED = 100_000
 _WHOLE = re.compile(r"[-+]?[0-9]{1,30}")
 _WORD = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]")
 _CHOICE = re.compile(r"(?:[Oo]ption |[Cc]hoice )?\(?([A-J])(?:[).:]|$)")
-_SYMBOLIC = Path(__file__).with_name("apart") / "symbolic.py"
+_SYMBOLIC = Path(__file__).with_name("workers") / "symbolic.py"
 
 
 def _quick(gold: str, answer: str) -> bool | None:
@@ -79,14 +79,15 @@ _lock = threading.Lock()
 class Math:
     r"""1 if the final answer equals the row's `answer` (one of them, if it is a list), else 0.
 
-    Accepted though not the same: 25% for 25 and for 0.25; a decimal of seven digits or more that an irrational number rounds to
-    (3.464102 for 2\sqrt{3}; never for a rational one); a missing unit, or one that is no measure; `x = 5` for 5; an interval for
-    the inequality that describes it. docs/verifiers.md has the rules.
+    Accepted though not the same: 25% for 25 and for 0.25; a decimal of seven digits or more that an
+    irrational number rounds to (3.464102 for 2\sqrt{3}; never for a rational one); a missing unit,
+    or one that is no measure; `x = 5` for 5; an interval for the inequality that describes it.
+    docs/verifiers.md has the rules.
 
     Attributes:
         number: take the last number of a solution that announces no answer.
-        seconds: of CPU time for one pair of answers in tier 3. memory: MiB of a worker. workers: processes; 0 for one a core, at
-            most 4.
+        seconds: of CPU time for one pair of answers in tier 3. memory: MiB of a worker. workers:
+            processes; 0 for one a core, at most 4.
 
     >>> Math()(prompts=["?"] * 3, completions=[r"\boxed{\frac{1}{2}}", "#### 0.5", "so 3/6"], answer=["1/2"] * 3)
     [1.0, 1.0, 1.0]
@@ -104,7 +105,9 @@ class Math:
     ) -> list[float | None | Failure]:
         found = [final_answer(text_of(c), self.number) for c in completions]
         golds = [_golds(a) for a in answer]
-        pairs = dict.fromkeys((g, f) for gs, f in zip(golds, found, strict=True) if f is not None for g in gs)
+        pairs = dict.fromkeys(
+            (g, f) for gs, f in zip(golds, found, strict=True) if f is not None for g in gs
+        )
         verdicts = self.equal(list(pairs))
         return [_best(gs, f, verdicts) for gs, f in zip(golds, found, strict=True)]
 
@@ -116,7 +119,10 @@ class Math:
         try:
             tree = read(found)
             percent = tree.kind == "percent"
-            return str(Evaluator({}, exact=True).value(tree.parts[0] if percent else tree)) + "%" * percent
+            return (
+                str(Evaluator({}, exact=True).value(tree.parts[0] if percent else tree))
+                + "%" * percent
+            )
         except (Unreadable, Undefined, NeedsDigits):
             return plain(found)
 
@@ -148,7 +154,8 @@ class Math:
         return verdicts
 
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse rows without answers, and data of which most answers are no mathematics; name those compared as text.
+        """Refuse rows without answers, and data of which most answers are no mathematics; name
+        those compared as text.
 
         Raises:
             ValueError: names the first of these rows and what to do.
@@ -157,24 +164,35 @@ class Math:
         missing = [(i, g) for i, g in golds if not g or len(g) > MAX_ANSWER]
         if len(missing) == len(golds):
             raise ValueError(
-                f"reward 'math': no row has an answer that can be read, among {_named(missing) or 'the rows'}"
+                "reward 'math': no row has an answer that can be read, among"
+                f" {_named(missing) or 'the rows'}"
             )
-        strange = [(i, g) for i, g in golds if (i, g) not in missing and not readable(g) and not _folds(plain(g))]
+        strange = [
+            (i, g)
+            for i, g in golds
+            if (i, g) not in missing and not readable(g) and not _folds(plain(g))
+        ]
         if len(strange) * 2 > len(golds):
             raise ValueError(
-                f"reward 'math': {len(strange)} of {len(golds)} answers cannot be read ({_named(strange)}); give short final "
-                "answers in the column 'answer', or another reward"
+                f"reward 'math': {len(strange)} of {len(golds)} answers cannot be read"
+                f" ({_named(strange)}); give short final answers in the column 'answer', or another"
+                " reward"
             )
         if strange:
             warnings.warn(
-                f"{len(strange)} of {len(golds)} answers are compared as text alone ({_named(strange)})", stacklevel=2
+                f"{len(strange)} of {len(golds)} answers are compared as text alone"
+                f" ({_named(strange)})",
+                stacklevel=2,
             )
 
 
 def _golds(answer: Any) -> list[str]:
-    r"""The right answers of a row. GSM8K's column holds the whole solution: what counts is its own final answer."""
+    r"""The right answers of a row. GSM8K's column holds the whole solution: what counts is its own
+    final answer."""
     texts = given_answers(answer)
-    return [final_answer(t, number=False) or t if "####" in t or "\\boxed" in t else t for t in texts]
+    return [
+        final_answer(t, number=False) or t if "####" in t or "\\boxed" in t else t for t in texts
+    ]
 
 
 def _named(rows: Sequence[tuple[int, str]]) -> str:

@@ -1,9 +1,11 @@
 """A learned reward model as a reward: `model:PATH` where a reward is named.
 
-The whole conversation is read as the reward model's own chat template renders it, which is how published ones are used;
-one that was trained on plain text reads prompt, response and end token. All responses of a call are read in batches.
-`model:PATH#LABEL` chooses among several labels. `preference:PATH` is for runs in which some prompts can be checked
-and others cannot: it scores only rows without an `answer`, and of them only what follows the thoughts. Left out: training it (`logpi reward-model`), and its
+The whole conversation is read as the reward model's own chat template renders it, which is how
+published ones are used; one that was trained on plain text reads prompt, response and end token.
+All responses of a call are read in batches. `model:PATH#LABEL` chooses among several labels.
+`preference:PATH` is for runs in which some prompts can be checked
+and others cannot: it scores only rows without an `answer`, and of them only what follows the
+    thoughts. Left out: training it (`logpi reward-model`), and its
 network (`policies/reward_model.py`), which is loaded when it is first needed.
 """
 
@@ -20,18 +22,17 @@ from logpi.rewards.text import Completion, last_tag, text_of
 if TYPE_CHECKING:
     from logpi.policies.reward_model import RewardModel
 
-__all__ = ["ModelReward", "summary"]
-
 
 @dataclass(frozen=True)
 class ModelReward:
     """The score of a reward model, as it is: no clipping, no whitening.
 
     Attributes:
-        path: directory or hub name of a model with a trained head. tokens: of a forward. label: of several, a name or a number.
+        path: directory or hub name of a model with a trained head. tokens: of a forward. label: of
+            several, a name or a number.
         dtype: of the weights. device: where it runs; cpu, cuda, cuda:1, … or auto.
-        unverified: as `preference:PATH`. DeepSeek-R1 judges helpfulness so, by the final summary alone (arXiv:2501.12948,
-            §2.3.4): what follows </think>, or is inside <answer>.
+        unverified: as `preference:PATH`. DeepSeek-R1 judges helpfulness so, by the final summary
+            alone (arXiv:2501.12948, §2.3.4): what follows </think>, or is inside <answer>.
 
     Raises:
         ValueError: at the first use or `load`, in one line: no reward model there.
@@ -54,7 +55,8 @@ class ModelReward:
 
     @property
     def name(self) -> str:
-        """The directory's name; for a run's `model` directory, the run's. With the label, if one is chosen."""
+        """The directory's name; for a run's `model` directory, the run's. With the label, if one is
+        chosen."""
         path = Path(self.path)
         name = path.parent.name if path.name == "model" and path.parent.name else path.name
         return f"{name}_{self.label}" if self.label else name
@@ -64,7 +66,9 @@ class ModelReward:
         from logpi.policies.reward_model import RewardModel
 
         path = Path(self.path) if Path(self.path).exists() else self.path
-        loaded = RewardModel.load(path, dtype=self.dtype, device=self.device, trained=True, label=self.label)
+        loaded = RewardModel.load(
+            path, dtype=self.dtype, device=self.device, trained=True, label=self.label
+        )
         loaded.requires_grad_(False)
         return loaded
 
@@ -73,28 +77,41 @@ class ModelReward:
         self.model  # noqa: B018
 
     def ids(self, prompt: Any, completion: Any) -> list[int]:
-        """Token ids of the whole: the conversation as the template renders it, or prompt, response and end token."""
+        """Token ids of the whole: the conversation as the template renders it, or prompt, response
+        and end token."""
         chat, template = self.model.chat, self.model.template
         if isinstance(prompt, str) and not chat["wrap"]:
-            ids = template.plain(chat["system"] + prompt) + template.continuation(text_of(completion))
+            ids = template.plain(chat["system"] + prompt) + template.continuation(
+                text_of(completion)
+            )
             return ids if template.eos_id is None else [*ids, template.eos_id]
         asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        said = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
+        said = (
+            [{"role": "assistant", "content": completion}]
+            if isinstance(completion, str)
+            else completion
+        )
         system = [{"role": "system", "content": chat["system"]}] if chat["system"] else []
         return template.ids([*system, *asked, *said], ask=False)
 
     def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None]:
         answers = columns.get("answer") or [None] * len(prompts)
         judged = [i for i, a in enumerate(answers) if a is None or not self.unverified]
-        rows = [self.ids(prompts[i], summary(completions[i]) if self.unverified else completions[i]) for i in judged]
+        rows = [
+            self.ids(prompts[i], summary(completions[i]) if self.unverified else completions[i])
+            for i in judged
+        ]
         scores: list[float | None] = [None] * len(prompts)
-        for i, score in zip(judged, self.model.scores(rows, self.tokens).tolist() if rows else [], strict=True):
+        for i, score in zip(
+            judged, self.model.scores(rows, self.tokens).tolist() if rows else [], strict=True
+        ):
             scores[i] = score
         return scores
 
 
 def summary(completion: Completion) -> str:
-    """What a response says when it has done thinking: the content of its <answer>, else what follows </think>.
+    """What a response says when it has done thinking: the content of its <answer>, else what
+    follows </think>.
 
     A response that never stops thinking has said nothing.
 

@@ -1,7 +1,9 @@
-r"""One way to write what mathematicians write in many: other scripts' digits and signs, LaTeX's spacing and short forms.
+r"""One way to write what mathematicians write in many: other scripts' digits and signs, LaTeX's
+spacing and short forms.
 
-What is folded here says the same before and after: no brace, exponent, sign or bracket is ever dropped, so that two answers
-that are equal as `plain` text are the same answer. Linear in the text. Left out: what an answer means (`expressions.py`).
+What is folded here says the same before and after: no brace, exponent, sign or bracket is ever
+dropped, so that two answers that are equal as `plain` text are the same answer. Linear in the text.
+Left out: what an answer means (`expressions.py`).
 """
 
 from __future__ import annotations
@@ -11,21 +13,62 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
-__all__ = ["CURRENCY", "ROW", "fold", "plain", "tidy", "ungroup"]
-
 ROW = "\ue000"  # what ends a row of a matrix: `\\\\` would meet the rules for commands
 CURRENCY = "\u00a4"  # what a dollar sign that means dollars becomes: `$` alone is LaTeX's
 _SAME = {
-    "-": "\u2212\u2013\u2012\u2010\u2011\ufe63", "+": "\ufe62", "/": "\u2215\u2044\u00f7", ":": "\u2236", "'": "\u2032\u2019",
-    ",": "\u3001\u066c", ".": "\u066b\u3002", "%": "\u066a", " ": "\u00a0\u2009\u202f\u2007\u2005\u200a\u3000\u2063",
-    "": "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", "<": "\ufe64", ">": "\ufe65",
-    "\\times ": "×✕✖⨯", "\\cdot ": "·⋅∙•", "\\surd ": "√", "\\infty ": "∞", "\\le ": "≤≦⩽", "\\ge ": "≥≧⩾", "\\ne ": "≠",
-    "\\approx ": "≈", "\\in ": "∈", "\\cup ": "∪", "\\cap ": "∩", "\\emptyset ": "∅", "\\mathbb{R}": "ℝ", "\\pm ": "±",
-    "\\mp ": "∓", "^\\circ ": "°º", "\\setminus ": "∖", "\\langle ": "⟨〈", "\\rangle ": "⟩〉", "\\ldots ": "…", "\\pi ": "π",
-    "\\alpha ": "α", "\\beta ": "β", "\\gamma ": "γ", "\\delta ": "δ", "\\varepsilon ": "ε", "\\theta ": "θ", "\\lambda ": "λ",
-    "\\mu ": "μµ", "\\rho ": "ρ", "\\sigma ": "σ", "\\tau ": "τ", "\\varphi ": "φ", "\\omega ": "ω", "\\Delta ": "Δ",
-    "\\lfloor ": "⌊", "\\rfloor ": "⌋", "\\lceil ": "⌈", "\\rceil ": "⌉", "\\sum ": "∑",
-}  # fmt: skip
+    "-": "\u2212\u2013\u2012\u2010\u2011\ufe63",
+    "+": "\ufe62",
+    "/": "\u2215\u2044\u00f7",
+    ":": "\u2236",
+    "'": "\u2032\u2019",
+    ",": "\u3001\u066c",
+    ".": "\u066b\u3002",
+    "%": "\u066a",
+    " ": "\u00a0\u2009\u202f\u2007\u2005\u200a\u3000\u2063",
+    "": "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff",
+    "<": "\ufe64",
+    ">": "\ufe65",
+    "\\times ": "×✕✖⨯",
+    "\\cdot ": "·⋅∙•",
+    "\\surd ": "√",
+    "\\infty ": "∞",
+    "\\le ": "≤≦⩽",
+    "\\ge ": "≥≧⩾",
+    "\\ne ": "≠",
+    "\\approx ": "≈",
+    "\\in ": "∈",
+    "\\cup ": "∪",
+    "\\cap ": "∩",
+    "\\emptyset ": "∅",
+    "\\mathbb{R}": "ℝ",
+    "\\pm ": "±",
+    "\\mp ": "∓",
+    "^\\circ ": "°º",
+    "\\setminus ": "∖",
+    "\\langle ": "⟨〈",
+    "\\rangle ": "⟩〉",
+    "\\ldots ": "…",
+    "\\pi ": "π",
+    "\\alpha ": "α",
+    "\\beta ": "β",
+    "\\gamma ": "γ",
+    "\\delta ": "δ",
+    "\\varepsilon ": "ε",
+    "\\theta ": "θ",
+    "\\lambda ": "λ",
+    "\\mu ": "μµ",
+    "\\rho ": "ρ",
+    "\\sigma ": "σ",
+    "\\tau ": "τ",
+    "\\varphi ": "φ",
+    "\\omega ": "ω",
+    "\\Delta ": "Δ",
+    "\\lfloor ": "⌊",
+    "\\rfloor ": "⌋",
+    "\\lceil ": "⌈",
+    "\\rceil ": "⌉",
+    "\\sum ": "∑",
+}
 _SCRIPTS = {"^": "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ", "_": "₀₁₂₃₄₅₆₇₈₉₊₋ₙᵢₓ"}
 
 
@@ -41,7 +84,9 @@ class _Fold(dict[int, str]):
             new = chr(code - 0xFEE0)
         elif 0x1D400 <= code <= 0x1D7FF:  # 𝑥
             new = unicodedata.normalize("NFKC", char).translate(self)
-        elif unicodedata.decomposition(char).startswith("<fraction>") and unicodedata.numeric(char, None):  # ½
+        elif unicodedata.decomposition(char).startswith("<fraction>") and unicodedata.numeric(
+            char, None
+        ):  # ½
             top, _, bottom = unicodedata.normalize("NFKC", char).partition("\u2044")
             new = f"\\frac{{{top}}}{{{bottom}}}" if bottom else char
         self[code] = new
@@ -71,12 +116,20 @@ def fold(text: str) -> str:
 
 _TEXTS = r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mbox|mathit|mathsf|hbox)"
 _STEPS = [  # in this order
-    (re.compile(r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?)(?![A-Za-z])\s?\.?"), ""),
+    (
+        re.compile(
+            r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?)(?![A-Za-z])\s?\.?"
+        ),
+        "",
+    ),
     (re.compile(r"\\(?:[dtcs]|nice)frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(rf"{ROW}\s*\[[0-9.]+(?:pt|em|ex|mm|cm)\]"), ROW),
     (re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\{([^{}]+)\\over(?![A-Za-z])([^{}]+)\}"), r"\\frac{\1}{\2}"),
-    (re.compile(r"(?<![\w)\]}])(?:\{\})?[_^]\{?([0-9]+)\}?C_\{?([0-9]+)\}?(?![0-9])"), r"\\binom{\1}{\2}"),
+    (
+        re.compile(r"(?<![\w)\]}])(?:\{\})?[_^]\{?([0-9]+)\}?C_\{?([0-9]+)\}?(?![0-9])"),
+        r"\\binom{\1}{\2}",
+    ),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathcal|mathscr|mathnormal|boxed|fbox)(?=\s*\{)"), ""),
     (re.compile(r"(?<=\{)\s*\\(?:bf|rm|it)\s+|\\bf\b"), ""),
@@ -87,7 +140,10 @@ _STEPS = [  # in this order
         "",
     ),
     (re.compile(_TEXTS + r"\s*(?=\{)"), r"\\text"),
-    (re.compile(r"(?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\[,!:;]\s?|~)(?=[0-9]{3}(?![0-9]))"), ""),  # 1{,}000 is 1000
+    (
+        re.compile(r"(?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\[,!:;]\s?|~)(?=[0-9]{3}(?![0-9]))"),
+        "",
+    ),  # 1{,}000 is 1000
     (re.compile(r"(?<=[0-9])\{,\}(?=[0-9])"), "."),  # 3{,}5 is 3.5
     (re.compile(r"\\[,;:! ]|\\q?quad|~|\\\n"), " "),
     (re.compile(r"\\[()\[\]]|\\(?:hline|nobreak|allowbreak)(?![A-Za-z])"), " "),
@@ -104,13 +160,16 @@ _STATED = re.compile(
     r"\s*(?:\\text\{)?(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?answer\s*(?:is|:|=)\s*:?\s*\}?\s*",
     re.I,
 )
-_SYSTEM = re.compile(r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}")  # x = 1, y = 2, one below the other
+_SYSTEM = re.compile(
+    r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}"
+)  # x = 1, y = 2, one below the other
 _WHOLE = re.compile(r"\\text\{([^{}]*)\}")
 
 
 @lru_cache(1 << 16)
 def tidy(text: str) -> str:
-    r"""`text` folded, without LaTeX's delimiters, sizes and spacing, in one form of `\frac`, `\text` and thousands.
+    r"""`text` folded, without LaTeX's delimiters, sizes and spacing, in one form of `\frac`,
+    `\text` and thousands.
 
     >>> tidy(r"$\dfrac12\,\mathrm{cm}$"), tidy(r"\$1{,}250")
     ('\\frac12 \\text{cm}', '¤1250')
@@ -118,14 +177,31 @@ def tidy(text: str) -> str:
     text = fold(text.strip())
     if text.startswith("**") and text.endswith("**") and len(text) > 4:  # Markdown
         text = text[2:-2]
-    if "\\" in text or "C_" in text or "*" in text or "=" in text or "~" in text or "{,}" in text or " x " in text:
-        text = text.replace("\\\\", ROW) if "\\begin" in text else re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
-        text = _SYSTEM.sub(lambda m: re.sub(rf",?\s*{ROW}\s*", ", ", m[1].strip().removesuffix(ROW)), text)
+    if (
+        "\\" in text
+        or "C_" in text
+        or "*" in text
+        or "=" in text
+        or "~" in text
+        or "{,}" in text
+        or " x " in text
+    ):
+        text = (
+            text.replace("\\\\", ROW)
+            if "\\begin" in text
+            else re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
+        )
+        text = _SYSTEM.sub(
+            lambda m: re.sub(rf",?\s*{ROW}\s*", ", ", m[1].strip().removesuffix(ROW)), text
+        )
         for pattern, new in _STEPS:
             text = pattern.sub(new, text)
     if "$" in text:
         text = text.replace(
-            "$", CURRENCY if text.count("$") % 2 and re.search(r"\$\s?-?[.0-9]|[0-9]\s?\$", text) else ""
+            "$",
+            CURRENCY
+            if text.count("$") % 2 and re.search(r"\$\s?-?[.0-9]|[0-9]\s?\$", text)
+            else "",
         )
     stated = _STATED.match(text)
     text = (text[stated.end() :] if stated else text).strip()
@@ -154,9 +230,11 @@ def ungroup(text: str) -> str:
 
 @lru_cache(1 << 16)
 def plain(text: str) -> str:
-    r"""`text` as it is compared where nothing better is known: tidy, no white space but between two words or numbers.
+    r"""`text` as it is compared where nothing better is known: tidy, no white space but between two
+    words or numbers.
 
-    Braces stay, but for those around all that follows a `^` or `_`: x^{2} is x^2, and 2^{n+1} is not 2^n+1.
+    Braces stay, but for those around all that follows a `^` or `_`: x^{2} is x^2, and 2^{n+1} is
+    not 2^n+1.
 
     >>> plain(r"\left( 1,\; x^{2} \right)"), plain("2^{n+1}"), plain(r"\text{June } 20.")
     ('(1,x^2)', '2^{n+1}', 'June 20')

@@ -10,10 +10,10 @@ from fractions import Fraction
 
 from logpi.rewards.trees import Tree, Unreadable, number
 
-__all__ = ["numeral"]
-
 MAX_DIGITS = 2_000
-_DIGITS = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])|[0-9]{1,3}(?: [0-9]{3})+(?!\s*[/0-9])|[0-9]+)"
+_DIGITS = (
+    r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])|[0-9]{1,3}(?: [0-9]{3})+(?!\s*[/0-9])|[0-9]+)"
+)
 _IN_BRACKETS = _DIGITS.replace("[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])|", "")  # (1,234) is a pair
 _REST = (
     r"(?:\.(?P<fixed>[0-9]*)(?:\\(?:overline|bar|dot)\s*\{(?P<line>[0-9]+)\}(?:(?P<middle>[0-9]*)\\dot\s*\{(?P<dot>[0-9])\})?"
@@ -50,7 +50,9 @@ def numeral(text: str, at: int, inside: bool) -> tuple[Tree, int]:
 def _repeating(whole: str, fixed: str, block: str) -> Fraction:
     """0.1(6) = 1/10 + 6/90."""
     scale = 10 ** len(fixed)
-    return Fraction(int(whole + fixed or "0"), scale) + Fraction(int(block), scale * (10 ** len(block) - 1))
+    return Fraction(int(whole + fixed or "0"), scale) + Fraction(
+        int(block), scale * (10 ** len(block) - 1)
+    )
 
 
 def _decimal(whole: str, found: re.Match[str]) -> Fraction:

@@ -1,7 +1,9 @@
-r"""Constrained generation as a reward: does the output match a regular expression, or a JSON schema?
+r"""Constrained generation as a reward: does the output match a regular expression, or a JSON
+schema?
 
-The pattern is the user's and the text the policy's, and a text can make a careless pattern run for ever: matching is done in a
-worker process with a deadline (`apart/patterns.py`). Left out: constraining the sampler itself, and what the text says.
+The pattern is the user's and the text the policy's, and a text can make a careless pattern run for
+ever: matching is done in a worker process with a deadline (`apart/patterns.py`). Left out:
+    constraining the sampler itself, and what the text says.
 """
 
 from __future__ import annotations
@@ -15,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from logpi.errors import UserError
-from logpi.rewards.processes import Failure, Workers, call
 from logpi.rewards.text import text_of
+from logpi.rewards.workers.processes import Failure, Workers, call
 
-__all__ = ["JsonSchema", "Regex"]
-
-_APART = Path(__file__).with_name("apart") / "patterns.py"
+_APART = Path(__file__).with_name("workers") / "patterns.py"
 _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 
 
@@ -29,14 +29,22 @@ def _worker(function: str) -> Workers:
     return Workers(str(_APART), function, 1, memory=1 << 30)
 
 
-def _ask(function: str, texts: list[str], columns: dict[str, Any], seconds: float) -> list[float | None | Failure]:
-    """The worker's verdicts on the whole batch; if that is late, on each text alone, so that only the guilty have none."""
+def _ask(
+    function: str, texts: list[str], columns: dict[str, Any], seconds: float
+) -> list[float | None | Failure]:
+    """The worker's verdicts on the whole batch; if that is late, on each text alone, so that only
+    the guilty have none."""
     whole = _worker(function).ask(call(texts, texts, None, columns), seconds)
     replies = [whole]
     if "failed" in whole and len(texts) > 1:
-        alone = [call([t], [t], None, {k: [v[i]] for k, v in columns.items()}) for i, t in enumerate(texts)]
+        alone = [
+            call([t], [t], None, {k: [v[i]] for k, v in columns.items()})
+            for i, t in enumerate(texts)
+        ]
         replies = _worker(function).map(alone, seconds)
-    return [v for r in replies for v in ([Failure(**r["failed"])] if "failed" in r else r["verdicts"])]
+    return [
+        v for r in replies for v in ([Failure(**r["failed"])] if "failed" in r else r["verdicts"])
+    ]
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class Regex:
     r"""1 if the output matches a regular expression, as a whole unless `search`.
 
     Attributes:
-        pattern: Python's syntax; "" takes each row's own from the column `pattern`. flags: of i, m, s, x.
+        pattern: Python's syntax; "" takes each row's own from the column `pattern`. flags: of i, m,
+            s, x.
         seconds: for a batch, then for each of its texts; what takes longer has no verdict.
 
     Raises:
@@ -64,7 +73,9 @@ class Regex:
         try:
             re.compile(self.pattern, sum(_FLAGS[f] for f in self.flags))
         except (re.error, KeyError, OverflowError, RecursionError) as error:
-            raise ValueError(f"regex {self.pattern!r} with flags {self.flags!r} does not compile: {error}") from None
+            raise ValueError(
+                f"regex {self.pattern!r} with flags {self.flags!r} does not compile: {error}"
+            ) from None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -75,7 +86,11 @@ class Regex:
     ) -> list[float | None | Failure]:
         n = len(completions)
         patterns = [self.pattern] * n if self.pattern else list(pattern or [])
-        given = {"pattern": patterns, "search": [self.search] * n, "flags": [sum(_FLAGS[f] for f in self.flags)] * n}
+        given = {
+            "pattern": patterns,
+            "search": [self.search] * n,
+            "flags": [sum(_FLAGS[f] for f in self.flags)] * n,
+        }
         return _ask("matches", [text_of(c) for c in completions], given, self.seconds)
 
 
@@ -83,12 +98,14 @@ class Regex:
 class JsonSchema:
     """1 if the output is JSON (alone, or in its last ```json block) that fits a JSON schema.
 
-    Understood without more: type, enum, const, properties, required, additionalProperties, items, prefixItems, minItems,
-    maxItems, uniqueItems, minLength, maxLength, pattern, minimum, maximum (and exclusive), multipleOf, anyOf, oneOf, allOf, not, and $ref
-    inside the schema. Another keyword is refused at the start rather than passed over.
+    Understood without more: type, enum, const, properties, required, additionalProperties, items,
+    prefixItems, minItems, maxItems, uniqueItems, minLength, maxLength, pattern, minimum, maximum
+    (and exclusive), multipleOf, anyOf, oneOf, allOf, not, and $ref inside the schema. Another
+    keyword is refused at the start rather than passed over.
 
     Attributes:
-        schema: as JSON, or the path of a .json file; "" takes each row's own from the column `schema`.
+        schema: as JSON, or the path of a .json file; "" takes each row's own from the column
+            `schema`.
 
     Raises:
         ValueError: no JSON, no such file, a keyword that is not understood.
@@ -115,7 +132,8 @@ class JsonSchema:
         """Read every row's own schema.
 
         Raises:
-            UserError: names the first row whose schema is none, or has a keyword that is not understood.
+            UserError: names the first row whose schema is none, or has a keyword that is not
+                understood.
         """
         for i, row in enumerate(rows if not self.schema else ()):
             own = row.get("schema")
@@ -138,7 +156,7 @@ class JsonSchema:
 
 def _understood(schema: str) -> None:
     """Raises ValueError if this is no JSON schema, or one with a keyword that is not understood."""
-    from logpi.rewards.apart.patterns import unknown
+    from logpi.rewards.workers.patterns import unknown
 
     try:
         given = json.loads(schema)
@@ -150,5 +168,6 @@ def _understood(schema: str) -> None:
         raise ValueError(f"json_schema: {error}") from None
     if strange:
         raise ValueError(
-            f"json_schema does not understand {', '.join(strange)}: leave it out, or check it with command(…)"
+            f"json_schema does not understand {', '.join(strange)}: leave it out, or check it with"
+            " command(…)"
         )

@@ -1,9 +1,11 @@
-"""Rewards for short answers to questions: exact match and token F1 after SQuAD's normalisation, best over the row's answers.
+"""Rewards for short answers to questions: exact match and token F1 after SQuAD's normalisation,
+best over the row's answers.
 
     normalise = lower case → no punctuation → no a, an, the → single spaces        (Rajpurkar et al. 2016, arXiv:1606.05250)
 
-Only what the policy itself wrote is judged, so the prompt's example of an answer needs no counting, and an answer that stands in a
-retrieved document alone earns nothing. Left out: aliases beyond the row's, numbers as numbers, judgement by a model.
+Only what the policy itself wrote is judged, so the prompt's example of an answer needs no counting,
+and an answer that stands in a retrieved document alone earns nothing. Left out: aliases beyond the
+row's, numbers as numbers, judgement by a model.
 """
 
 from __future__ import annotations
@@ -17,14 +19,13 @@ from typing import Any, ClassVar
 
 from logpi.rewards.text import last_tag, text_of
 
-__all__ = ["AnswerF1", "AnswerMatch", "f1", "normalise"]
-
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def normalise(text: str) -> str:
-    """SQuAD's normal form; two answers are equal if theirs are. What it would leave nothing of ("The The") stays.
+    """SQuAD's normal form; two answers are equal if theirs are. What it would leave nothing of
+    ("The The") stays.
 
     >>> normalise("The  Beatles!") == normalise("beatles")
     True
@@ -59,7 +60,8 @@ def _golds(answer: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class AnswerMatch:
-    """1 if the last <answer>…</answer> is one of the row's answers after normalisation: Search-R1's reward (arXiv:2503.09516, eq. 4).
+    """1 if the last <answer>…</answer> is one of the row's answers after normalisation: Search-R1's
+    reward (arXiv:2503.09516, eq. 4).
 
     Attributes:
         tag: where the answer stands; "" takes everything.

@@ -1,4 +1,5 @@
-r"""Sets of real numbers as pieces: (low, whether it is in, high, whether it is in), with ends that are trees.
+r"""Sets of real numbers as pieces: (low, whether it is in, high, whether it is in), with ends that
+are trees.
 
     (1, 2]   1 < x \le 2   x > 3   [0, 1) \cup \{5\}   \mathbb{R} \setminus \{0\}   x \ne 0   x < 1 \text{ or } x > 2
     x > 1 \text{ and } x < 2   |x - 1| < 3
@@ -12,8 +13,6 @@ from collections.abc import Callable, Sequence
 from functools import cmp_to_key
 
 from logpi.rewards.trees import Tree, both_signs, letters, negative, number
-
-__all__ = ["FLIPPED", "Piece", "is_real_set", "merged", "pieces_of", "solved", "turned"]
 
 Piece = tuple[Tree, bool, Tree, bool]
 Compare = Callable[[Tree, Tree], int]
@@ -39,10 +38,12 @@ def solved(tree: Tree) -> bool:
 
 
 def is_real_set(tree: Tree) -> bool:
-    """Whether a tree can be nothing but a set of real numbers: x > 1 is one, (1, 2) may be a point."""
+    """Whether a tree can be nothing but a set of real numbers: x > 1 is one, (1, 2) may be a
+    point."""
     if tree.kind == "list":
         return bool(tree.name) and all(
-            p.kind == "relation" and set(p.name.split()) <= {*"<>", "<=", ">=", "!="} for p in tree.parts
+            p.kind == "relation" and set(p.name.split()) <= {*"<>", "<=", ">=", "!="}
+            for p in tree.parts
         )
     if tree.kind == "relation":
         return tree.name == "in" and is_real_set(tree.parts[1]) or _interval(tree) is not None
@@ -50,7 +51,8 @@ def is_real_set(tree: Tree) -> bool:
 
 
 def _interval(tree: Tree) -> Piece | None:
-    """The piece of real numbers that 1 < x <= 2, x > 3 describe, with a letter alone in its middle."""
+    """The piece of real numbers that 1 < x <= 2, x > 3 describe, with a letter alone in its
+    middle."""
     tree = turned(tree)
     signs, parts = tree.name.split(), tree.parts
     less, more = {"<", "<="}, {">", ">="}
@@ -59,7 +61,12 @@ def _interval(tree: Tree) -> Piece | None:
             return parts[0], "=" in signs[0], parts[2], "=" in signs[1]
         if set(signs) <= more:
             return parts[2], "=" in signs[1], parts[0], "=" in signs[0]
-    if len(parts) == 2 and set(signs) <= less and not letters(parts[1]) and (centre := _distance(parts[0])):
+    if (
+        len(parts) == 2
+        and set(signs) <= less
+        and not letters(parts[1])
+        and (centre := _distance(parts[0]))
+    ):
         return (
             Tree("sum", (centre, negative(parts[1]))),
             "=" in signs[0],
@@ -99,7 +106,10 @@ def pieces_of(tree: Tree, compare: Compare) -> list[Piece] | None:
         if piece is None and tree.name in (">", ">="):  # |x| > 1: what |x| <= 1 leaves
             inner = _interval(Tree("relation", tree.parts, "<" if tree.name == ">=" else "<="))
             inner = inner if inner and compare(inner[0], inner[2]) < 0 else None
-            return inner and [(_ALL[0], False, inner[0], not inner[1]), (inner[2], not inner[3], _ALL[2], False)]
+            return inner and [
+                (_ALL[0], False, inner[0], not inner[1]),
+                (inner[2], not inner[3], _ALL[2], False),
+            ]
         return [piece] if piece else None
     if tree.kind == "group" and len(tree.parts) == 2 and not letters(tree):
         if compare(*tree.parts) > 0:

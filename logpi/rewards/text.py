@@ -1,8 +1,8 @@
 """Reading a completion: its text, and the place in it where the answer stands.
 
-Every function here is total (any string gives a result, never an exception) and takes time linear in the text, because
-what it reads was written by a policy that is paid to surprise us. Left out: deciding what the answer is worth
-(`match.py`), and symbolic mathematics.
+Every function here is total (any string gives a result, never an exception) and takes time linear
+in the text, because what it reads was written by a policy that is paid to surprise us. Left out:
+deciding what the answer is worth (`match.py`), and symbolic mathematics.
 """
 
 from __future__ import annotations
@@ -16,59 +16,63 @@ from typing import Any
 
 from logpi.rewards.notation import fold
 
-__all__ = [
-    "Completion",
-    "after",
-    "as_number",
-    "content_text",
-    "final_answer",
-    "given_answers",
-    "last_boxed",
-    "last_number",
-    "last_tag",
-    "squeeze",
-    "text_of",
-]
-
 Completion = str | Sequence[Mapping[str, Any]]
 MAX_NUMBER = 1_000  # characters; a longer "number" is no answer, and conversion to int is quadratic
 
 _UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
-_NUMBER = re.compile(rf"(?:(?<![\w)\]}}])[-+])?(?:{_UNSIGNED})(?:[eE][-+]?[0-9]+)?(?:\s?/\s?[0-9]+(?:\.[0-9]+)?)?")
-_FRAC = re.compile(rf"([-+]?)\\[dtc]?frac\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}")
+_NUMBER = re.compile(
+    rf"(?:(?<![\w)\]}}])[-+])?(?:{_UNSIGNED})(?:[eE][-+]?[0-9]+)?(?:\s?/\s?[0-9]+(?:\.[0-9]+)?)?"
+)
+_FRAC = re.compile(
+    rf"([-+]?)\\[dtc]?frac\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}"
+)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|([^\s{}$\\]+))")
-_BETWEEN_BOXES = re.compile(r"(?:\s*\$)?\s*(?:[,;]|(?:,\s*)?(?:\\text\s*\{\s*)?(?:and|or)(?:\s*\})?)\s*(?:\$\s*)?|")
+_BETWEEN_BOXES = re.compile(
+    r"(?:\s*\$)?\s*(?:[,;]|(?:,\s*)?(?:\\text\s*\{\s*)?(?:and|or)(?:\s*\})?)\s*(?:\$\s*)?|"
+)
 _PHRASE = re.compile(
-    r"\b(?:answer|(?:correct|right|final) (?:option|choice))\**\s{0,3}(?:is|:|=)[\s:*]{0,6}", re.IGNORECASE
+    r"\b(?:answer|(?:correct|right|final) (?:option|choice))\**\s{0,3}(?:is|:|=)[\s:*]{0,6}",
+    re.IGNORECASE,
 )
 _SAID = re.compile(r"(?:\\text\{)?(yes|no|true|false)\b\}?(?=\W*(?:[.,;!\n]|$))", re.IGNORECASE)
 _TITLE = re.compile(r"\W*(?:the )?(?:final )?answer\W*", re.IGNORECASE)  # a heading over the answer
 _CHOICE = re.compile(r"\(?([A-H])\)?(?![A-Za-z0-9=^_])")
 _FORMULA = re.compile(r"\$+([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_BARE = re.compile(r"[^A-Za-z\\]*(?:(?:\\[A-Za-z]+|sqrt|sin|cos|tan|ln|log|pi|[A-Za-z])(?![A-Za-z])[^A-Za-z\\]*)*")
+_BARE = re.compile(
+    r"[^A-Za-z\\]*(?:(?:\\[A-Za-z]+|sqrt|sin|cos|tan|ln|log|pi|[A-Za-z])(?![A-Za-z])[^A-Za-z\\]*)*"
+)
 
 
 def content_text(content: Any) -> str:
-    """The text of one message: a string, or a list of parts of which only those of type `text` are read."""
+    """The text of one message: a string, or a list of parts of which only those of type `text` are
+    read."""
     if isinstance(content, str):
         return content
     if isinstance(content, Sequence):
-        return "".join(str(p.get("text", "")) for p in content if isinstance(p, Mapping) and p.get("type") == "text")
+        return "".join(
+            str(p.get("text", ""))
+            for p in content
+            if isinstance(p, Mapping) and p.get("type") == "text"
+        )
     return ""
 
 
 def text_of(completion: Completion) -> str:
     """What the policy itself wrote: the string, or the assistant's messages, a line each.
 
-    Messages with another role (tool results, user turns) are not read: a policy must not be paid for an answer that a
-    tool gave it and that it never stated.
+    Messages with another role (tool results, user turns) are not read: a policy must not be paid
+    for an answer that a tool gave it and that it never stated.
 
     >>> text_of([{"role": "tool", "content": "42"}, {"role": "assistant", "content": "It is 7."}])
     'It is 7.'
     """
     if isinstance(completion, str):
         return completion
-    return "\n".join(content_text(m.get("content")) for m in completion if m.get("role", "assistant") == "assistant")
+    return "\n".join(
+        content_text(m.get("content"))
+        for m in completion
+        if m.get("role", "assistant") == "assistant"
+    )
 
 
 def squeeze(text: str) -> str:
@@ -77,7 +81,8 @@ def squeeze(text: str) -> str:
 
 
 def after(text: str, marker: str) -> str | None:
-    """What follows the last `marker` to the end of the text, or None without one. An empty marker: the whole text."""
+    """What follows the last `marker` to the end of the text, or None without one. An empty marker:
+    the whole text."""
     at = text.rfind(marker) if marker else 0
     return None if at < 0 else text[at + len(marker) :].strip()
 
@@ -96,7 +101,9 @@ def last_tag(text: str, tag: str) -> str | None:
 def _closed(text: str, start: int, end: int) -> int | None:
     """Where the brace that opens before `start` is closed, or None."""
     depth = 1
-    for brace in re.compile(r"\\?[{}]").finditer(text, start, end):  # an escaped brace is text, not structure
+    for brace in re.compile(r"\\?[{}]").finditer(
+        text, start, end
+    ):  # an escaped brace is text, not structure
         depth += {"{": 1, "}": -1}.get(brace.group(), 0)
         if depth == 0:
             return brace.start()
@@ -104,7 +111,8 @@ def _closed(text: str, start: int, end: int) -> int | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}` (or `\fbox{…}`), braces balanced, or None (an unclosed last box is no answer).
+    r"""The content of the last `\boxed{…}` (or `\fbox{…}`), braces balanced, or None (an unclosed
+    last box is no answer).
 
     Boxes that are joined to it by no more than `,`, `and` or `or` are part of the answer.
 
@@ -123,10 +131,12 @@ def last_boxed(text: str) -> str | None:
 
 
 def final_answer(text: str, number: bool = True) -> str | None:
-    r"""The final answer that `text` states, or None: the last box, `####`, `<answer>`, "answer is", or (if `number`) number.
+    r"""The final answer that `text` states, or None: the last box, `####`, `<answer>`, "answer is",
+    or (if `number`) number.
 
-    What stands before `</think>` is no statement. A last box that is never closed is no answer, whatever stands before it. The
-    content of `####` and `<answer>` may be boxed itself, and may be `$…$`.
+    What stands before `</think>` is no statement. A last box that is never closed is no answer,
+    whatever stands before it. The content of `####` and `<answer>` may be boxed itself, and may be
+    `$…$`.
 
     >>> final_answer(r"first \boxed{1}, no, \boxed{\frac{3}{4}}."), final_answer("#### 18"), final_answer("<answer> 7 </answer>")
     ('\\frac{3}{4}', '18', '7')
@@ -168,7 +178,9 @@ def _last_value(text: str) -> str | None:
     formula = deque(_FORMULA.finditer(tail), maxlen=1)
     if formula and formula[0].end() == len(tail):
         return next(g for g in formula[0].groups() if g).rpartition("=")[2].strip()
-    pieces = deque(re.finditer(r"(?:-?[0-9.]+\s*(?:\\times|\\cdot|\*)\s*)?\S*[0-9]\S*", tail), maxlen=1)
+    pieces = deque(
+        re.finditer(r"(?:-?[0-9.]+\s*(?:\\times|\\cdot|\*)\s*)?\S*[0-9]\S*", tail), maxlen=1
+    )
     if pieces and re.search(r"[\\^{_]", pieces[0][0]):
         return pieces[0][0].rpartition("=")[2].strip(".,;$")
     value = last_number(text)
@@ -176,9 +188,14 @@ def _last_value(text: str) -> str | None:
 
 
 def given_answers(answer: Any) -> list[str]:
-    """The right answers of a row, as texts: one or a list of them. What is missing, None, NaN or empty, is none."""
+    """The right answers of a row, as texts: one or a list of them. What is missing, None, NaN or
+    empty, is none."""
     several = answer if isinstance(answer, list | tuple) else [answer]
-    texts = [str(a).strip() for a in several if not (a is None or (isinstance(a, float) and math.isnan(a)))]
+    texts = [
+        str(a).strip()
+        for a in several
+        if not (a is None or (isinstance(a, float) and math.isnan(a)))
+    ]
     return [t for t in texts if t not in ("", "nan", "NaN")]
 
 
@@ -194,7 +211,8 @@ def _ratio(top: str, bottom: str = "1") -> Fraction | None:
 def as_number(text: str) -> Fraction | None:
     r"""`text` as an exact rational number, or None.
 
-    Read: `1,234.50`, `-3`, `3/4`, `\frac{3}{4}`, `.5`, `1e-3`; a leading `$` and a trailing `.` or `%` are passed over.
+    Read: `1,234.50`, `-3`, `3/4`, `\frac{3}{4}`, `.5`, `1e-3`; a leading `$` and a trailing `.` or
+    `%` are passed over.
     Not read: exponents of more than three digits, roots, more than 1,000 characters.
 
     >>> as_number("$1,250.50"), as_number("-3/4"), as_number("9**9**9")
@@ -215,15 +233,20 @@ def as_number(text: str) -> Fraction | None:
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number written in `text`, or None. A minus after a letter, digit or bracket is an operator, not a sign.
+    """The last number written in `text`, or None. A minus after a letter, digit or bracket is an
+    operator, not a sign.
 
     >>> last_number("so 1,000 - 3 = 997."), last_number("none")
     (Fraction(997, 1), None)
     """
     text = fold(text)
-    tail = text.find(" ", len(text) - 256) if len(text) > 512 else 0  # the end alone first: a solution may be long
+    tail = (
+        text.find(" ", len(text) - 256) if len(text) > 512 else 0
+    )  # the end alone first: a solution may be long
     for start in (max(tail, 0), 0):
         found = deque(_NUMBER.finditer(text, start), maxlen=1)
-        if found and (found[0].start() > start + 32 or not start):  # no part of a number that begins before
+        if found and (
+            found[0].start() > start + 32 or not start
+        ):  # no part of a number that begins before
             return as_number(found[0].group())
     return None

@@ -1,12 +1,11 @@
-"""Trees of expressions and answers, and what is asked of them everywhere. Left out: reading them, and what they are worth."""
+"""Trees of expressions and answers, and what is asked of them everywhere. Left out: reading them,
+and what they are worth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-
-__all__ = ["Tree", "Unreadable", "both_signs", "has", "letters", "negative", "number", "replaced", "walk"]
 
 
 class Unreadable(ValueError):
@@ -15,7 +14,8 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A node: what it is, of what, and its name or its literal text. Equal trees are the same expression."""
+    """A node: what it is, of what, and its name or its literal text. Equal trees are the same
+    expression."""
 
     kind: str
     parts: tuple[Tree, ...] = ()
@@ -52,7 +52,9 @@ def has(tree: Tree, kind: str, name: str | None = None) -> bool:
 def replaced(tree: Tree, change: Callable[[Tree], Tree | None]) -> Tree:
     """`tree` with each node for which `change` gives another replaced by that."""
     new = change(tree)
-    return new or Tree(tree.kind, tuple(replaced(p, change) for p in tree.parts), tree.name, tree.value)
+    return new or Tree(
+        tree.kind, tuple(replaced(p, change) for p in tree.parts), tree.name, tree.value
+    )
 
 
 def both_signs(tree: Tree) -> list[Tree]:

@@ -1,9 +1,10 @@
-r"""Units of measure as people write them after a number: which quantity they measure, and how much of it.
+r"""Units of measure as people write them after a number: which quantity they measure, and how much
+of it.
 
     unit("cm^2") = ({"length": 2}, 1/10000)      unit("miles per hour") = ({"length": 1, "time": -1}, 0.44704)
 
-A word that is no known unit (apples, ways) says nothing: None. Left out: the sum in which one temperature
-scale becomes another, and units of physics beyond these.
+A word that is no known unit (apples, ways) says nothing: None. Left out: the sum in which one
+temperature scale becomes another, and units of physics beyond these.
 """
 
 from __future__ import annotations
@@ -14,18 +15,36 @@ from functools import lru_cache
 
 from logpi.rewards.notation import CURRENCY
 
-__all__ = ["KNOWN", "SCALES", "unit"]
-
-SCALES = {"hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+SCALES = {
+    "hundred": 100,
+    "thousand": 1_000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+}
 _TABLE = {  # quantity: names = size; a final s is dropped from longer names
-    "length": "mm,millimeter,millimetre=1/1000 cm,centimeter,centimetre,厘米=1/100 dm,decimeter=1/10 m,meter,metre,米=1 "
-    "km,kilometer,kilometre,公里,千米=1000 in,inch,inches,inche=127/5000 ft,foot,feet=381/1250 yd,yard=1143/1250 mi,mile=201168/125",
-    "mass": "mg,milligram=1/1000000 g,gram,克=1/1000 kg,kilogram,千克,公斤=1 lb,lbs=45359237/100000000 ton,tonne=1000",
-    "time": "ms,millisecond=1/1000 s,sec,second=1 min,minute=60 h,hr,hour=3600 day=86400 week=604800 month=2629746 year=31556952",
+    "length": (
+        "mm,millimeter,millimetre=1/1000 cm,centimeter,centimetre,厘米=1/100 dm,decimeter=1/10"
+        " m,meter,metre,米=1 km,kilometer,kilometre,公里,千米=1000 in,inch,inches,inche=127/5000"
+        " ft,foot,feet=381/1250 yd,yard=1143/1250 mi,mile=201168/125"
+    ),
+    "mass": (
+        "mg,milligram=1/1000000 g,gram,克=1/1000 kg,kilogram,千克,公斤=1 lb,lbs=45359237/100000000"
+        " ton,tonne=1000"
+    ),
+    "time": (
+        "ms,millisecond=1/1000 s,sec,second=1 min,minute=60 h,hr,hour=3600 day=86400 week=604800"
+        " month=2629746 year=31556952"
+    ),
     "volume": "ml,milliliter,millilitre=1/1000 l,liter,litre=1",
-    "dollars": f"{CURRENCY},dollar,usd=1 cent,¢=1/100", "euros": "€,euro,eur=1", "pounds sterling": "£,gbp=1", "yen": "¥=1",
-    "celsius": "c,celsius=1", "fahrenheit": "f,fahrenheit=1",
-}  # fmt: skip
+    "dollars": f"{CURRENCY},dollar,usd=1 cent,¢=1/100",
+    "euros": "€,euro,eur=1",
+    "pounds sterling": "£,gbp=1",
+    "yen": "¥=1",
+    "celsius": "c,celsius=1",
+    "fahrenheit": "f,fahrenheit=1",
+}
 KNOWN: dict[str, tuple[str, Fraction]] = {
     name: (quantity, Fraction(entry.partition("=")[2]))
     for quantity, entries in _TABLE.items()
@@ -33,8 +52,17 @@ KNOWN: dict[str, tuple[str, Fraction]] = {
     for name in entry.partition("=")[0].split(",")
 }
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
-_SHORT = {"mph": "mile per hour", "kph": "km per hour", "squared": "^2", "cubed": "^3", "degree": "", "degrees": ""}
-_PIECE = re.compile(r"(/|(?<![a-z])per(?![a-z]))|([^\W\d_]+|[¤€£¥¢])\.?|\^\s*\{?\s*(-?[0-9])\s*\}?|[\s.·*-]|\\cdot|(.)")
+_SHORT = {
+    "mph": "mile per hour",
+    "kph": "km per hour",
+    "squared": "^2",
+    "cubed": "^3",
+    "degree": "",
+    "degrees": "",
+}
+_PIECE = re.compile(
+    r"(/|(?<![a-z])per(?![a-z]))|([^\W\d_]+|[¤€£¥¢])\.?|\^\s*\{?\s*(-?[0-9])\s*\}?|[\s.·*-]|\\cdot|(.)"
+)
 
 
 @lru_cache(4096)
@@ -55,7 +83,9 @@ def unit(text: str) -> tuple[dict[str, int], Fraction] | None:
         elif word in _POWERS:
             coming = _POWERS[word]
         elif word:
-            found = KNOWN.get(word) or (KNOWN.get(word[:-1]) if len(word) > 3 and word.endswith("s") else None)
+            found = KNOWN.get(word) or (
+                KNOWN.get(word[:-1]) if len(word) > 3 and word.endswith("s") else None
+            )
             if found is None:
                 return None
             last = (found, sign * coming)

@@ -1,9 +1,11 @@
 """A reward function from the user's own Python file, run in a process that can be killed.
 
-The function is called on the whole batch; if that raises, hangs or dies, it is called again one sample at a time, so that
-only the guilty samples are lost (`processes.py` kills and restarts). A call that does not return one value for each
-completion leaves the whole batch without a verdict: whose the values are cannot be told. Left out:
-protection from a hostile *file*: this is the user's code and has the user's rights; code written by a policy belongs in
+The function is called on the whole batch; if that raises, hangs or dies, it is called again one
+sample at a time, so that only the guilty samples are lost (`workers/processes.py` kills and
+restarts). A call that does not return one value for each completion leaves the whole batch without
+a verdict: whose the values are cannot be told. Left out: protection from a hostile *file*: this is
+the user's code and has the user's rights; code written by
+    a policy belongs in
 a sandbox (`code.py`).
 """
 
@@ -16,23 +18,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from logpi.rewards.processes import Failure, Process, call
-from logpi.rewards.worker import from_verl
-
-__all__ = ["Failure", "UserReward", "from_verl", "user_reward"]
+from logpi.rewards.workers.processes import Failure, Process, call
 
 
 @dataclass(frozen=True)
 class UserReward:
-    """The function `function` of the Python file `path`, called with TRL's signature or verl's `compute_score`.
+    """The function `function` of the Python file `path`, called with TRL's signature or verl's
+    `compute_score`.
 
-    A call gives one `float | None | Failure` for each completion and never raises; `start` does, if the file does not
-    load, and is what to call before any work is done.
+    A call gives one `float | None | Failure` for each completion and never raises; `start` does, if
+    the file does not load, and is what to call before any work is done.
 
     Attributes:
         timeout: seconds for one sample.
         batch_timeout: seconds for a whole batch.
-        patience: after so many killed processes in one batch, its other samples are given up, not waited for.
+        patience: after so many killed processes in one batch, its other samples are given up, not
+            waited for.
     """
 
     path: str
@@ -42,12 +43,16 @@ class UserReward:
     batch_timeout: float = 60.0
     patience: int = 8
     _process: Process = field(init=False, repr=False, compare=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _lock: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_process", Process(self.path, self.function))
 
-    def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None | Failure]:
+    def __call__(
+        self, prompts, completions, completion_ids=None, **columns
+    ) -> list[float | None | Failure]:
         with self._lock:
             rows = _Rows(list(prompts), list(completions), completion_ids, columns)
             whole = self._ask(rows.call(slice(None)), self.batch_timeout)
@@ -56,10 +61,12 @@ class UserReward:
             return [whole] * len(rows.completions) if whole.of_function else self._one_by_one(rows)
 
     def start(self) -> tuple[str, ...]:
-        """Load the file now rather than at the first call; the columns that the function cannot do without.
+        """Load the file now rather than at the first call; the columns that the function cannot do
+        without.
 
         Raises:
-            ValueError: the file cannot be loaded (a missing import, an exception, …), in its own words.
+            ValueError: the file cannot be loaded (a missing import, an exception, …), in its own
+                words.
         """
         with self._lock:
             self._process.start()
@@ -74,7 +81,9 @@ class UserReward:
         killed = 0
         for i in range(len(rows.completions)):
             if killed >= self.patience:
-                verdicts.append(Failure("given_up", f"after {killed} killed processes in this batch"))
+                verdicts.append(
+                    Failure("given_up", f"after {killed} killed processes in this batch")
+                )
                 continue
             reply = self._ask(rows.call(slice(i, i + 1)), self.timeout)
             killed += isinstance(reply, Failure) and reply.kind in ("hung", "died")
@@ -109,8 +118,18 @@ def _functions(path: Path) -> list[str]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid Python: {error}") from None
-    names = [n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
-    names += [t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)]
+    names = [
+        n.name
+        for n in tree.body
+        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    ]
+    names += [
+        t.id
+        for n in tree.body
+        if isinstance(n, ast.Assign)
+        for t in n.targets
+        if isinstance(t, ast.Name)
+    ]
     imports = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
     return names + [a.asname or a.name for n in imports for a in n.names]
 
@@ -118,9 +137,10 @@ def _functions(path: Path) -> list[str]:
 def user_reward(spec: str, **options: Any) -> UserReward:
     """A reward from `"path/to/file.py:function"`; `options` are `UserReward`'s (`timeout=…`).
 
-    The function has TRL's signature, `f(prompts, completions, completion_ids, **columns) -> list[float | None]`, plain
-    or async, or verl's, `compute_score(data_source, solution_str, ground_truth, extra_info) -> float | dict`. It may
-    name only the arguments that it uses. The file is checked here and loaded at the first call.
+    The function has TRL's signature, `f(prompts, completions, completion_ids, **columns) ->
+    list[float | None]`, plain or async, or verl's, `compute_score(data_source, solution_str,
+    ground_truth, extra_info) -> float | dict`. It may name only the arguments that it uses. The
+    file is checked here and loaded at the first call.
 
     Raises:
         ValueError: no such file, not Python, no such function in it.
@@ -135,6 +155,8 @@ def user_reward(spec: str, **options: Any) -> UserReward:
     if function not in names:
         close = difflib.get_close_matches(function, names, 1)
         hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(names) or 'nothing'}"
-        problem = f"has no function {function!r}" if function else f"needs a function name: {path}:NAME"
+        problem = (
+            f"has no function {function!r}" if function else f"needs a function name: {path}:NAME"
+        )
         raise ValueError(f"reward file {path} {problem}; {hint}")
     return UserReward(str(file.resolve()), function, **{"name": function, **options})

@@ -1,11 +1,14 @@
-"""The value of an expression: exact while everything in it is rational, else to as many digits as it takes to tell values apart.
+"""The value of an expression: exact while everything in it is rational, else to as many digits as
+it takes to tell values apart.
 
     rule    two real values are equal if they differ by less than 2^-(2L + 150) of the larger; they are worked out to 4L + 300 bits,
-            where 2^L and 2^-L bound all intermediate values: 2^2024 and 2^2024 - 1, or 1/2004! and 1/2006!, stay apart
+            where 2^L and 2^-L bound all intermediate values: 2^2024 and 2^2024 - 1, or 1/2004! and
+            1/2006!, stay apart
 
-A root of a negative number, a logarithm of one and a division by 0 are undefined over the real numbers; odd roots are real;
-if an `i` stands in either expression both are complex. Irrational values beyond 2^5000, and rational ones beyond
-2^130000, are not worked out. Left out: infinite sums.
+A root of a negative number, a logarithm of one and a division by 0 are undefined over the real
+numbers; odd roots are real; if an `i` stands in either expression both are complex. Irrational
+values beyond 2^5000, and rational ones beyond 2^130000, are not worked out. Left out: infinite
+sums.
 """
 
 from __future__ import annotations
@@ -18,13 +21,12 @@ from typing import Any
 
 from logpi.rewards.trees import Tree
 
-__all__ = ["Evaluator", "NeedsDigits", "Undefined", "close", "numeric"]
-
 MAX_BITS, MAX_PEAK, MAX_TERMS = 130_000, 5_000, 2_000
 
 
 class Undefined(ArithmeticError):
-    """No value here: a division by 0, a logarithm of a negative number, or a number too large to work out."""
+    """No value here: a division by 0, a logarithm of a negative number, or a number too large to
+    work out."""
 
 
 class NeedsDigits(Exception):
@@ -46,7 +48,13 @@ class Evaluator:
     """
 
     def __init__(
-        self, letters: dict[str, Fraction], bits: int = 300, *, imaginary=False, ten=False, exact=False
+        self,
+        letters: dict[str, Fraction],
+        bits: int = 300,
+        *,
+        imaginary=False,
+        ten=False,
+        exact=False,
     ) -> None:
         self.letters, self.imaginary, self.exact = letters, imaginary, exact
         self.log_base = 10 if ten else None
@@ -66,10 +74,14 @@ class Evaluator:
     def _kept(self, value: Any) -> Any:
         """`value`, if it is not too large."""
         if isinstance(value, Fraction):
-            if max(value.numerator.bit_length(), value.denominator.bit_length()) > (10_000 if self.exact else MAX_BITS):
+            if max(value.numerator.bit_length(), value.denominator.bit_length()) > (
+                10_000 if self.exact else MAX_BITS
+            ):
                 raise NeedsDigits if self.exact else Undefined("too large")
             if value and not self.exact:
-                self.peak = max(self.peak, abs(value.numerator.bit_length() - value.denominator.bit_length()))
+                self.peak = max(
+                    self.peak, abs(value.numerator.bit_length() - value.denominator.bit_length())
+                )
             return value
         if self.mp.isnan(value):
             raise Undefined("not a number")
@@ -114,7 +126,9 @@ class Evaluator:
     def _constant(self, tree: Tree) -> Any:
         if self.exact:
             raise NeedsDigits
-        return {"pi": +self.mp.pi, "e": +self.mp.e, "i": self.mp.mpc(0, 1), "inf": self.mp.inf}[tree.name]
+        return {"pi": +self.mp.pi, "e": +self.mp.e, "i": self.mp.mpc(0, 1), "inf": self.mp.inf}[
+            tree.name
+        ]
 
     def _sum(self, tree: Tree) -> Any:
         a, b = self._both(tree)
@@ -174,7 +188,8 @@ class Evaluator:
             raise Undefined("too large")
 
     def _root_of(self, value: Fraction, degree: int) -> Fraction | None:
-        """The exact root of a rational number, or None. Of a negative one only an odd root, and only over the reals."""
+        """The exact root of a rational number, or None. Of a negative one only an odd root, and
+        only over the reals."""
         if value < 0:
             root = None if self.imaginary or degree % 2 == 0 else self._root_of(-value, degree)
             return None if root is None else -root
@@ -229,7 +244,15 @@ class Evaluator:
         if name in ("ln", "log", "lg"):
             if not self.imaginary and x <= 0:
                 raise Undefined("a logarithm of a negative number")
-            base = more[0] if more else 10 if name == "lg" else self.log_base if name == "log" else None
+            base = (
+                more[0]
+                if more
+                else 10
+                if name == "lg"
+                else self.log_base
+                if name == "log"
+                else None
+            )
             return mp.log(x) / mp.log(base) if base else mp.log(x)
         if name == "exp":
             return self._raised(+mp.e, x)
@@ -243,12 +266,21 @@ class Evaluator:
             return mp.binomial(x, more[0])
         if name in ("max", "min"):
             return {"max": max, "min": min}[name](x, *more)
-        plain = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
-                 "abs": "fabs" if not mp.im(x) else "fabs"}  # fmt: skip
+        plain = {
+            "arcsin": "asin",
+            "arccos": "acos",
+            "arctan": "atan",
+            "arccot": "acot",
+            "arcsec": "asec",
+            "arccsc": "acsc",
+            "abs": "fabs" if not mp.im(x) else "fabs",
+        }
         result = getattr(mp, plain.get(name, name))(x)
         if not self.imaginary and mp.im(result):
             raise Undefined("not real")
-        if name == "arccot" and not self.imaginary and x < 0:  # between 0 and pi, as mathematicians have it
+        if (
+            name == "arccot" and not self.imaginary and x < 0
+        ):  # between 0 and pi, as mathematicians have it
             result += mp.pi
         return result
 
@@ -289,19 +321,32 @@ def _rooted(self: Evaluator, value: Fraction, degree: Fraction) -> Fraction | No
 
 
 def _whole_function(function: Callable[..., int]) -> Callable[..., Fraction | None]:
-    return lambda _, *values: Fraction(function(*map(int, values))) if all(v.denominator == 1 for v in values) else None
+    return lambda _, *values: (
+        Fraction(function(*map(int, values))) if all(v.denominator == 1 for v in values) else None
+    )
 
 
 _RATIONAL: dict[str, Callable[..., Fraction | None]] = {
-    "factorial": _factorial, "binom": _binomial, "root": _rooted, "abs": lambda _, x: abs(x),
-    "floor": lambda _, x: Fraction(math.floor(x)), "ceil": lambda _, x: Fraction(math.ceil(x)),
-    "max": lambda _, *x: max(x), "min": lambda _, *x: min(x), "gcd": _whole_function(math.gcd), "lcm": _whole_function(math.lcm),
-}  # fmt: skip
+    "factorial": _factorial,
+    "binom": _binomial,
+    "root": _rooted,
+    "abs": lambda _, x: abs(x),
+    "floor": lambda _, x: Fraction(math.floor(x)),
+    "ceil": lambda _, x: Fraction(math.ceil(x)),
+    "max": lambda _, *x: max(x),
+    "min": lambda _, *x: min(x),
+    "gcd": _whole_function(math.gcd),
+    "lcm": _whole_function(math.lcm),
+}
 
 
 def numeric(value: Any) -> Any:
     """A value as a number of mpmath."""
-    return _context().mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
+    return (
+        _context().mpf(value.numerator) / value.denominator
+        if isinstance(value, Fraction)
+        else value
+    )
 
 
 def close(a: Any, b: Any, peak: int) -> bool:

@@ -1,12 +1,14 @@
-"""Demonstrations as rollouts: someone else's answers become rows, so that supervised fine-tuning is one more algorithm.
+"""Demonstrations as rollouts: someone else's answers become rows, so that supervised fine-tuning is
+one more algorithm.
 
     prompt + completion   the completion and its end token are learned          (plain, or a prompt of messages); of a completion
                           of messages only the assistant's, so nothing that a tool said
-    messages              every answer of the assistant (`conversation.py`)      or only the last
+    messages              every answer of the assistant (`chat_rows.py`)      or only the last
     text                  all of it, its end token too, as it is: no template
 
-or everything is learned, prompts too. Rows are forwarded without padding and never see each other (`policies/packing.py`),
-so there is no packing of texts to leak across. Left out: preferences (`pairs.py`), reading files (`envs/data.py`).
+or everything is learned, prompts too. Rows are forwarded without padding and never see each other
+(`policies/packing.py`), so there is no packing of texts to leak across. Left out: preferences
+(`preference_pairs.py`), reading files (`envs/data.py`).
 """
 
 from __future__ import annotations
@@ -17,19 +19,17 @@ from typing import Any, Literal
 
 import torch
 
-from logpi.envs.rows import Row, Rows, Split, Task, place
+from logpi.envs.task import Row, Rows, Split, Task, place
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
 from logpi.rewards import Rewards
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
-from logpi.rollouts.conversation import Turns, plain, shape, spoken, turns
-from logpi.rollouts.dialogue import announced
-from logpi.rollouts.text import Prompts
+from logpi.rollouts.chat_rows import Turns, plain, shape, spoken, turns
+from logpi.rollouts.text_rollout import Prompts
+from logpi.rollouts.tool_conversations import announced
 from logpi.types import Collected, Trajectory, collate
-
-__all__ = ["Demonstrations", "Learn"]
 
 Learn = Literal["assistant", "last", "all"]
 
@@ -39,20 +39,32 @@ class Demonstrations:
 
     Args:
         policy: its tokenizer and chat template. task: the rows.
-        rows: for each batch. max_length: longer rows are cut on the right and then have no end token; where nothing to
-            learn is left, a row is left out and counted (`rows/too_long`).
+        rows: for each batch. max_length: longer rows are cut on the right and then have no end
+            token; where nothing to learn is left, a row is left out and counted (`rows/too_long`).
         chat: how prompts become tokens. seed: of the order. split: which rows.
         learn: every answer of the assistant, the last, or all tokens.
     Raises:
-        UserError: a row with nothing to learn from, or a conversation that the template cannot write.
+        UserError: a row with nothing to learn from, or a conversation that the template cannot
+            write.
     """
 
     def __init__(
-        self, policy: CausalLM, task: Task, *, rows: int, max_length: int = 1024, chat: Chat | None = None,
-        seed: int = 0, learn: Learn = "assistant", split: Split = "train",
-    ) -> None:  # fmt: skip
+        self,
+        policy: CausalLM,
+        task: Task,
+        *,
+        rows: int,
+        max_length: int = 1024,
+        chat: Chat | None = None,
+        seed: int = 0,
+        learn: Learn = "assistant",
+        split: Split = "train",
+    ) -> None:
         self.policy, self.size, self.max_length, self.learn = policy, rows, max_length, learn
-        self.chat, self.prompts = chat or Chat(), Prompts(task if split == "train" else _HeldOut(task), seed)
+        self.chat, self.prompts = (
+            chat or Chat(),
+            Prompts(task if split == "train" else _HeldOut(task), seed),
+        )
         self._check(task.rows(split))
 
     def __call__(self) -> Collected:
@@ -60,21 +72,29 @@ class Demonstrations:
         found = [self._rows(row, first + i) for i, row in enumerate(self.prompts.take(self.size))]
         rows = [t for several in found for t in several if t.mask.any()]
         if not rows:
-            raise UserError(f"none of {len(found)} rows has anything to learn from within max_length {self.max_length}")
+            raise UserError(
+                f"none of {len(found)} rows has anything to learn from within max_length"
+                f" {self.max_length}"
+            )
         lost = sum(not any(t.mask.any() for t in several) for several in found)
         return Collected(
             collate(rows),
-            {"num_tokens": float(sum(int(t.mask.sum()) for t in rows)), "rows/too_long": float(lost),
-             "completions/clipped_ratio": sum(not t.terminated for t in rows) / len(rows)},
-        )  # fmt: skip
+            {
+                "num_tokens": float(sum(int(t.mask.sum()) for t in rows)),
+                "rows/too_long": float(lost),
+                "completions/clipped_ratio": sum(not t.terminated for t in rows) / len(rows),
+            },
+        )
 
     def _check(self, rows: Sequence[Row]) -> None:
-        """A mistake in the data is said before any work: every row of a file, one of those that are made on demand; through the chat
-        template goes one row of each shape."""
+        """A mistake in the data is said before any work: every row of a file, one of those that are
+        made on demand; through the chat template goes one row of each shape."""
         shapes: set[Hashable] = set()
         for i, row in enumerate([rows[0]] if isinstance(rows, Rows) else rows):
             if not (row.get("completion") or row.get("messages")):
-                raise UserError(f"row {i} has no completion to learn from (columns: {', '.join(row)})")
+                raise UserError(
+                    f"row {i} has no completion to learn from (columns: {', '.join(row)})"
+                )
             if shape(row) not in shapes:
                 shapes.add(shape(row))
                 self._rows(row, i)
@@ -92,7 +112,9 @@ class Demonstrations:
         messages, completion, prompt = row.get("messages"), row.get("completion"), row["prompt"]
         if messages and not (completion and isinstance(prompt, str)):
             asked = self.chat.messages(self.policy, messages) or []
-            return turns(self.policy, asked, row.get("tools"), last=self.learn == "last", options=options)
+            return turns(
+                self.policy, asked, row.get("tools"), last=self.learn == "last", options=options
+            )
         if not prompt:
             return [_text(template, text_of(completion or ""))]
         tools = row.get("template_tools") or ()
@@ -104,7 +126,9 @@ class Demonstrations:
             return [plain(template, start, completion or "")]
         if isinstance(completion, str):
             completion = [{"role": "assistant", "content": template.unended(completion)}]
-        return turns(self.policy, [*asked, *(completion or [])], tools, start=len(asked), options=options)
+        return turns(
+            self.policy, [*asked, *(completion or [])], tools, start=len(asked), options=options
+        )
 
     def _row(self, found: Turns, number: int) -> Trajectory:
         tokens = torch.tensor(found.ids[: self.max_length])
@@ -141,11 +165,17 @@ class _HeldOut:
 
 
 def _text(template: ChatTemplate, text: str) -> Turns:
-    """A text as it is, with one BOS and one end; without a BOS an end token stands before it, so that its first token is learned too,
-    unless a template wrote it."""
+    """A text as it is, with one BOS and one end; without a BOS an end token stands before it, so
+    that its first token is learned too, unless a template wrote it."""
     ids, end = template.plain(text), template.eos_id
-    if end is not None and not (ids and ids[-1] in template.ends) and not text.rstrip().endswith(template.spelled_ends):
+    if (
+        end is not None
+        and not (ids and ids[-1] in template.ends)
+        and not text.rstrip().endswith(template.spelled_ends)
+    ):
         ids = [*ids, end]
-    begun = bool(ids) and (ids[0] == template.tokenizer.bos_token_id or template.opening(text) != "")
+    begun = bool(ids) and (
+        ids[0] == template.tokenizer.bos_token_id or template.opening(text) != ""
+    )
     ids = ids if begun or end is None else [end, *ids]
     return Turns(ids, [False] + [True] * (len(ids) - 1))

@@ -3,9 +3,11 @@
     Fragments(lanes, policy, steps=128)          a fixed number of steps of every lane, cut where the batch ends (A2C, TRPO, PPO)
     Episodes(lanes, policy, episodes=16)         whole episodes, and groups of them from one reset seed (REINFORCE, GRPO, RLOO)
 
-While acting only the actor runs; log-probabilities of what was done come once for the whole batch from the recorded action
-parameters, values come from the learner. Every row is one episode or a piece of one: time-outs and cut-offs keep the state that
-followed them and `terminated` False, so a critic bootstraps there and nowhere else. How episodes begin again is `envs/lanes.py`'s.
+While acting only the actor runs; log-probabilities of what was done come once for the whole batch
+from the recorded action parameters, values come from the learner. Every row is one episode or a
+piece of one: time-outs and cut-offs keep the state that followed them and `terminated` False, so a
+    critic bootstraps there and nowhere else. How episodes begin again is
+    `envs/control/vector.py`'s.
 """
 
 from __future__ import annotations
@@ -20,18 +22,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from logpi.envs.lanes import Lanes
+from logpi.envs.control.vector import VectorEnvironment
 from logpi.errors import UserError
 from logpi.ops.distributions import Bernoulli, Distribution, MultiCategorical
 from logpi.ops.moments import merge
 from logpi.policies.mlp import FORBIDDEN, ActorCritic
 from logpi.types import Batch, Collected
 
-__all__ = ["Episodes", "Fragments", "RewardScale", "Stream", "play", "rows", "trial"]
-
 Array = np.ndarray
 notices = logging.getLogger("logpi")
-Choose = Callable[[Array], tuple[Array, Array]]  # [N, *] observations -> action parameters [N, K], actions [N, *]
+Choose = Callable[
+    [Array], tuple[Array, Array]
+]  # [N, *] observations -> action parameters [N, K], actions [N, *]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Stream:
 
     Attributes:
         obs: [S, N, *]. params: [S, N, K] of the action distributions. action: [S, N, *].
-        after: [S, N, *] the state that followed. reward: [S, N]. terminated, truncated, real: [S, N] bool; see `lanes.Step`.
+        after: [S, N, *] the state that followed. reward: [S, N]. terminated, truncated, real: [S,
+            N] bool; see `lanes.Step`.
     """
 
     obs: Array
@@ -57,9 +60,16 @@ class Stream:
         return (self.terminated | self.truncated) & self.real
 
 
-def record(lanes: Lanes, choose: Choose, kind: Distribution, *, steps: int = 0, episodes: int = 0) -> Stream:
-    """`steps` steps of every lane, or as many whole `episodes` of every lane (no lane's length decides what is kept). More steps, if
-    all so far were spent on resets."""
+def record(
+    lanes: VectorEnvironment,
+    choose: Choose,
+    kind: Distribution,
+    *,
+    steps: int = 0,
+    episodes: int = 0,
+) -> Stream:
+    """`steps` steps of every lane, or as many whole `episodes` of every lane (no lane's length
+    decides what is kept). More steps, if all so far were spent on resets."""
     left = np.full(lanes.n, episodes)
     made: list[tuple[Array, ...]] = []
     while len(made) < steps or left.any() or not any(real.any() for *_, real in made):
@@ -75,34 +85,45 @@ def record(lanes: Lanes, choose: Choose, kind: Distribution, *, steps: int = 0, 
 
 
 def _check(stream: Stream, masks: int, kind: Distribution) -> None:
-    """Refuse what no policy could learn from; it would come to light as a gradient that is not finite, or not at all.
+    """Refuse what no policy could learn from; it would come to light as a gradient that is not
+    finite, or not at all.
 
     Raises:
-        FloatingPointError, UserError: as `_finite`; or no action is allowed where one must be taken.
+        FloatingPointError, UserError: as `_finite`; or no action is allowed where one must be
+        taken.
     """
     _finite(stream.params, stream.reward, stream.obs, stream.after)
     if masks:
         sizes = kind.sizes if isinstance(kind, MultiCategorical) else (masks,)
         allowed = np.split(stream.obs[stream.real][:, -masks:] > 0.5, np.cumsum(sizes)[:-1], -1)
         if not isinstance(kind, Bernoulli) and not all(x.any(-1).all() for x in allowed):
-            raise UserError("the environment's action mask forbids every action in a state where one must be taken")
+            raise UserError(
+                "the environment's action mask forbids every action in a state where one must be"
+                " taken"
+            )
 
 
 def _finite(params: Array, reward: Array, *seen: Array) -> None:
-    """Raises FloatingPointError if the policy's own parameters are no numbers, UserError if what it was given is none."""
-    if not np.isfinite(params).all():  # first: what an environment makes of such actions is not its fault
+    """Raises FloatingPointError if the policy's own parameters are no numbers, UserError if what it
+    was given is none."""
+    if not np.isfinite(
+        params
+    ).all():  # first: what an environment makes of such actions is not its fault
         raise FloatingPointError(
-            "the policy's action parameters are not numbers (NaN or infinite): the weights have diverged"
+            "the policy's action parameters are not numbers (NaN or infinite): the weights have"
+            " diverged"
         )
     for what, x in (("a reward", reward), *(("an observation", x) for x in seen)):
         if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
             raise UserError(
-                f"the environment gave {what} that is not a finite number: mend it, or wrap it in one that replaces it"
+                f"the environment gave {what} that is not a finite number: mend it, or wrap it in"
+                " one that replaces it"
             )
 
 
-def trial(lanes: Lanes, kind: Distribution, steps: int = 16) -> None:
-    """Play a few steps of random actions: what is wrong with an environment is said before any work. Closes the lanes.
+def trial(lanes: VectorEnvironment, kind: Distribution, steps: int = 16) -> None:
+    """Play a few steps of random actions: what is wrong with an environment is said before any
+    work. Closes the lanes.
 
     A notice is given where an episode's first state does not follow from its seed.
 
@@ -122,15 +143,20 @@ def trial(lanes: Lanes, kind: Distribution, steps: int = 16) -> None:
     record(lanes, choose, kind, steps=steps)
     lanes.begin(lambda lane: lane)
     if not np.array_equal(first, lanes.obs, equal_nan=first.dtype.kind == "f"):
-        notices.warning("the environment's reset(seed=…) does not decide how an episode begins: groups of one seed begin "
-                        "differently, and runs do not repeat. Draw from self.np_random, after super().reset(seed=seed)")  # fmt: skip
+        notices.warning(
+            "the environment's reset(seed=…) does not decide how an episode begins: groups of one"
+            " seed begin differently, and runs do not repeat. Draw from self.np_random, after"
+            " super().reset(seed=seed)"
+        )
     lanes.close()
 
 
 def rows(stream: Stream, kind: Distribution) -> Batch:
-    """Split at episode ends and pad; rows in the order of lanes, then of time. No loop over steps, lanes or rows.
+    """Split at episode ends and pad; rows in the order of lanes, then of time. No loop over steps,
+    lanes or rows.
 
-    Works on the K real steps in lane-major order: a row ends where an episode does or where its lane's record stops.
+    Works on the K real steps in lane-major order: a row ends where an episode does or where its
+    lane's record stops.
     """
     keep = stream.real.T
     steps = np.arange(keep.shape[1])
@@ -155,14 +181,20 @@ def rows(stream: Stream, kind: Distribution) -> Batch:
     with torch.no_grad():
         logp = kind.logp(torch.from_numpy(lane_major(stream.params)), action).numpy()
     fields = dict(
-        obs=obs, action=place(action.numpy()), mask=place(np.ones(len(row), bool)), reward=place(lane_major(stream.reward)),
-        terminated=lane_major(stream.terminated)[end], group=np.arange(b), logp=place(logp),
-    )  # fmt: skip
+        obs=obs,
+        action=place(action.numpy()),
+        mask=place(np.ones(len(row), bool)),
+        reward=place(lane_major(stream.reward)),
+        terminated=lane_major(stream.terminated)[end],
+        group=np.arange(b),
+        logp=place(logp),
+    )
     return Batch(**{k: torch.from_numpy(v) for k, v in fields.items()})
 
 
 class RewardScale:
-    """Rewards over the running standard deviation of the discounted return, clipped (as VecNormalize and the 37 details of PPO).
+    """Rewards over the running standard deviation of the discounted return, clipped (as
+    VecNormalize and the 37 details of PPO).
 
     Attributes:
         gamma: discount of that return. clip: in units of the scaled reward.
@@ -176,7 +208,9 @@ class RewardScale:
     def __call__(self, stream: Stream) -> Stream:
         total = np.zeros(stream.reward.shape[1]) if self.running is None else self.running
         seen = np.empty_like(stream.reward, dtype=np.float64)
-        for t, (reward, over) in enumerate(zip(stream.reward * stream.real, stream.over, strict=True)):
+        for t, (reward, over) in enumerate(
+            zip(stream.reward * stream.real, stream.over, strict=True)
+        ):
             seen[t] = total = self.gamma * total + reward
             total = np.where(over, 0.0, total)
         self.running, found = total, seen[stream.real]
@@ -185,7 +219,9 @@ class RewardScale:
 
     def scaled(self, reward: Array) -> Array:
         """Rewards [*] in the unit of the moments so far."""
-        return np.clip(reward / np.sqrt(self.moments[1] + 1e-8), -self.clip, self.clip).astype(np.float32)
+        return np.clip(reward / np.sqrt(self.moments[1] + 1e-8), -self.clip, self.clip).astype(
+            np.float32
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {"moments": self.moments, "running": self.running}
@@ -197,24 +233,40 @@ class RewardScale:
 class _Rollout(ABC):
     """What both kinds share: acting, statistics of episodes and observations, and saving it all."""
 
-    def __init__(self, lanes: Lanes, policy: ActorCritic, *, seed: int = 0, scale: RewardScale | None = None) -> None:
+    def __init__(
+        self,
+        lanes: VectorEnvironment,
+        policy: ActorCritic,
+        *,
+        seed: int = 0,
+        scale: RewardScale | None = None,
+    ) -> None:
         self.lanes, self.policy, self.scale = lanes, policy, scale
         self.kind = policy.kind
         self._act = policy.actor()
-        self._chance, self._starts = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
-        self._seen: tuple[Array, Array, int] | None = None  # moments of the last batch, for the normalisation
+        self._chance, self._starts = (
+            np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2)
+        )
+        self._seen: tuple[Array, Array, int] | None = (
+            None  # moments of the last batch, for the normalisation
+        )
         self._return, self._length = np.zeros(lanes.n), np.zeros(lanes.n)
         self._recent: deque[float] = deque(maxlen=100)
 
     def __call__(self) -> Collected:
-        if self._seen is not None:  # between updates: the policy that samples is the one that learns
+        if (
+            self._seen is not None
+        ):  # between updates: the policy that samples is the one that learns
             self.policy.observe(*self._seen)
         stream = self._record()
         metrics = self._count(stream)
         if self.policy.normalizer is not None:
             features = stream.obs[stream.real][:, : self.lanes.features].astype(np.float64)
             self._seen = features.mean(0), features.var(0), len(features)
-        return Collected(self._batch(rows(stream if self.scale is None else self.scale(stream), self.kind)), metrics)
+        return Collected(
+            self._batch(rows(stream if self.scale is None else self.scale(stream), self.kind)),
+            metrics,
+        )
 
     @abstractmethod
     def _record(self) -> Stream: ...
@@ -253,13 +305,20 @@ class _Rollout(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "chance": self._chance.bit_generator.state, "starts": self._starts.bit_generator.state, "seen": self._seen,
-            "return": self._return.copy(), "length": self._length.copy(), "recent": list(self._recent),
+            "chance": self._chance.bit_generator.state,
+            "starts": self._starts.bit_generator.state,
+            "seen": self._seen,
+            "return": self._return.copy(),
+            "length": self._length.copy(),
+            "recent": list(self._recent),
             "scale": None if self.scale is None else self.scale.state_dict(),
-        }  # fmt: skip
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._chance.bit_generator.state, self._starts.bit_generator.state = state["chance"], state["starts"]
+        self._chance.bit_generator.state, self._starts.bit_generator.state = (
+            state["chance"],
+            state["starts"],
+        )
         self._seen = None if state["seen"] is None else tuple(state["seen"])
         self._return, self._length = state["return"].copy(), state["length"].copy()
         self._recent = deque(state["recent"], maxlen=100)
@@ -271,11 +330,20 @@ class Fragments(_Rollout):
     """A fixed number of steps of every lane; episodes go on in the next batch.
 
     Args:
-        lanes: the environments. policy: acts and is followed as it is trained. steps: of every lane in a batch.
+        lanes: the environments. policy: acts and is followed as it is trained. steps: of every lane
+            in a batch.
         seed: of actions and episodes. scale: of the rewards that are learned from, or None.
     """
 
-    def __init__(self, lanes: Lanes, policy: ActorCritic, *, steps: int, seed: int = 0, scale: RewardScale | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        lanes: VectorEnvironment,
+        policy: ActorCritic,
+        *,
+        steps: int,
+        seed: int = 0,
+        scale: RewardScale | None = None,
+    ) -> None:
         super().__init__(lanes, policy, seed=seed, scale=scale)
         self.steps, self._begun = steps, False
 
@@ -301,22 +369,35 @@ class Episodes(_Rollout):
     Args:
         episodes: in a batch, a multiple of the lanes and of `group`.
         group: G, episodes from each seed: what group baselines compare. 1 for none.
-        greedy: also play each seed once greedily, for its baseline (ReMax); those steps are not learned from.
+        greedy: also play each seed once greedily, for its baseline (ReMax); those steps are not
+            learned from.
     Raises:
-        UserError: numbers that do not divide; groups or greedy episodes without seeds (the vectorised form has none).
+        UserError: numbers that do not divide; groups or greedy episodes without seeds (the
+            vectorised form has none).
     """
 
     def __init__(
-        self, lanes: Lanes, policy: ActorCritic, *, episodes: int, group: int = 1, greedy: bool = False, seed: int = 0,
+        self,
+        lanes: VectorEnvironment,
+        policy: ActorCritic,
+        *,
+        episodes: int,
+        group: int = 1,
+        greedy: bool = False,
+        seed: int = 0,
         scale: RewardScale | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(lanes, policy, seed=seed, scale=scale)
         if episodes % lanes.n or episodes % group:
             raise UserError(
-                f"{episodes} episodes must be a multiple of the {lanes.n} environments and of the group of {group}"
+                f"{episodes} episodes must be a multiple of the {lanes.n} environments and of the"
+                f" group of {group}"
             )
         if (group > 1 or greedy) and not lanes.seeded:
-            raise UserError("groups begin from one reset seed, which the vectorised form cannot do for one lane: leave --vectorized off")  # fmt: skip
+            raise UserError(
+                "groups begin from one reset seed, which the vectorised form cannot do for one"
+                " lane: leave --vectorized off"
+            )
         self.episodes, self.group, self.greedy = episodes, group, greedy
         self._from: Array = np.zeros(0, np.int64)  # seeds of the batch under way
 
@@ -335,18 +416,27 @@ class Episodes(_Rollout):
             return replace(batch, group=group)
         unit = None if self.scale is None else self.scale.scaled  # that of this batch's rewards
         found = play(self.lanes, self._greedy, self.kind, self._from.tolist(), unit)
-        return replace(batch, group=group, baseline=torch.from_numpy(found.repeat(self.group)).float())
+        return replace(
+            batch, group=group, baseline=torch.from_numpy(found.repeat(self.group)).float()
+        )
 
 
 def play(
-    lanes: Lanes, choose: Choose, kind: Distribution, seeds: list[int], unit: Callable[[Array], Array] | None = None
+    lanes: VectorEnvironment,
+    choose: Choose,
+    kind: Distribution,
+    seeds: list[int],
+    unit: Callable[[Array], Array] | None = None,
 ) -> Array:
-    """Returns [len(seeds)] of one episode from each seed (a vectorised form only takes the first one), of rewards in this `unit`.
+    """Returns [len(seeds)] of one episode from each seed (a vectorised form only takes the first
+    one), of rewards in this `unit`.
 
     Nothing is recorded: episodes of pixels may be long.
     """
     n, rounds = lanes.n, -(-len(seeds) // lanes.n)
-    table = np.resize(np.array(seeds), n * rounds).reshape(rounds, n)  # the last round repeats some, for idle lanes
+    table = np.resize(np.array(seeds), n * rounds).reshape(
+        rounds, n
+    )  # the last round repeats some, for idle lanes
     plan = [iter(x) for x in table.T.tolist()]
     lanes.begin(lambda lane: next(plan[lane], None))
     totals, done, lane = np.zeros((rounds, n)), np.zeros(n, np.int64), np.arange(n)

@@ -1,11 +1,13 @@
-"""Which rows' prompts a policy can read: the chat template takes them, and they leave room for an answer in its context.
+"""Which rows' prompts a policy can read: the chat template takes them, and they leave room for an
+answer in its context.
 
     check    a file's rows before any work: a row that the template refuses is named with its place; overlong prompts are counted
     fits     one row, while prompts are drawn
     ids      its tokens; with "cut" an overlong prompt loses what comes first, after its BOS
 
-Templates refuse a conversation for the roles in it, not for its words, so `check` renders one row of each shape. A text has no more
-tokens than bytes, so only rows that could be too long are tokenised. Left out: what of an answer is cut off (the engine's limits).
+Templates refuse a conversation for the roles in it, not for its words, so `check` renders one row
+of each shape. A text has no more tokens than bytes, so only rows that could be too long are
+tokenised. Left out: what of an answer is cut off (the engine's limits).
 """
 
 from __future__ import annotations
@@ -15,15 +17,13 @@ import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from logpi.envs.rows import Row, place
+from logpi.envs.task import Row, place
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
-from logpi.rollouts.answers import prompt_ids
 from logpi.rollouts.chat import Chat
-from logpi.rollouts.conversation import shape
-from logpi.rollouts.dialogue import Dialogues
-
-__all__ = ["PromptFilter"]
+from logpi.rollouts.chat_rows import shape
+from logpi.rollouts.responses import prompt_ids
+from logpi.rollouts.tool_conversations import Dialogues
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class PromptFilter:
     """Prompts of a policy as token ids.
 
     Attributes:
-        policy, chat, dialogues: as in a rollout. overlong: what becomes of a prompt that fills the context: drop, cut, refuse.
+        policy, chat, dialogues: as in a rollout. overlong: what becomes of a prompt that fills the
+            context: drop, cut, refuse.
     """
 
     policy: CausalLM
@@ -41,7 +42,8 @@ class PromptFilter:
 
     @property
     def room(self) -> int:
-        """Tokens that a prompt may have: one less than the context, for at least one of an answer."""
+        """Tokens that a prompt may have: one less than the context, for at least one of an
+        answer."""
         return self.policy.context - 1
 
     def ids(self, row: Row) -> list[int]:
@@ -63,7 +65,8 @@ class PromptFilter:
         """Those of a file's rows that fit; of rows that are made on demand the first is tried.
 
         Raises:
-            UserError: a row that the template refuses; an overlong prompt where these are refused; no row is left.
+            UserError: a row that the template refuses; an overlong prompt where these are refused;
+                no row is left.
         """
         if not isinstance(rows, list):
             self.ids(rows[0])
@@ -85,12 +88,18 @@ class PromptFilter:
     def _without(self, rows: list[Row], long: list[int], what: str) -> list[Row]:
         if not long:
             return rows
-        named = f"{place(rows[long[0]], f'row {long[0]}')}: its prompt is longer than the model's context of {self.room + 1} tokens"
+        named = (
+            f"{place(rows[long[0]], f'row {long[0]}')}: its prompt is longer than the model's"
+            f" context of {self.room + 1} tokens"
+        )
         if self.overlong == "refuse":
-            raise UserError(f"{named} (--overlong-prompts drop leaves such rows out, cut shortens them)")
+            raise UserError(
+                f"{named} (--overlong-prompts drop leaves such rows out, cut shortens them)"
+            )
         if len(long) == len(rows):
             raise UserError(
-                f"{named}, and so are all {len(rows)} {what}: shorten them (--overlong-prompts cut), or choose another model"
+                f"{named}, and so are all {len(rows)} {what}: shorten them (--overlong-prompts"
+                " cut), or choose another model"
             )
         print(f"{len(long)} of {len(rows)} {what} dropped: {named}", file=sys.stderr)
         dropped = set(long)

@@ -1,7 +1,8 @@
-"""Runs: what goes to disk and to the eyes. A run's directory, its checkpoints, trackers, progress and pictures.
+"""Runs: what goes to disk and to the eyes. A run's directory, its checkpoints, trackers, progress
+and pictures.
 
-Left out: when any of it happens (`logpi.train`). Nothing here knows what a policy or an algorithm is. What loads torch is imported when
-it is first used: a command's `--help` needs none of it.
+Left out: when any of it happens (`logpi.train`). Nothing here knows what a policy or an algorithm
+is. What loads torch is imported when it is first used: a command's `--help` needs none of it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,25 @@ if TYPE_CHECKING:
     from logpi.runs.rng import load_rng_state, rng_state, seed
 
 _WHERE = {
-    "Progress": "progress", "Run": "directory", "is_time": "metrics", "load_rng_state": "rng", "read_arguments": "directory",
-    "read_metrics": "metrics", "rng_state": "rng", "seed": "rng",
-}  # fmt: skip
-__all__ = ["Progress", "Run", "is_time", "load_rng_state", "read_arguments", "read_metrics", "rng_state", "seed"]
+    "Progress": "progress",
+    "Run": "directory",
+    "is_time": "metrics",
+    "load_rng_state": "rng",
+    "read_arguments": "directory",
+    "read_metrics": "metrics",
+    "rng_state": "rng",
+    "seed": "rng",
+}
+__all__ = [
+    "Progress",
+    "Run",
+    "is_time",
+    "load_rng_state",
+    "read_arguments",
+    "read_metrics",
+    "rng_state",
+    "seed",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,15 +1,18 @@
-"""A checkpoint: nested plain data in a directory, written whole or not at all, checked when it is read. No pickle.
+"""A checkpoint: nested plain data in a directory, written whole or not at all, checked when it is
+read. No pickle.
 
     save({"policy": policy.state_dict(), "optimizer": adam.state_dict(), "step": 40}, directory)
     state = load(directory)
 
-`state.safetensors` holds the tensors, named by their place ("policy.layers.0.weight"); `state.json` holds everything
-else, with references to them; `manifest.json` holds the size and SHA-256 of both. What comes back is what went in,
-bit for bit: tuples stay tuples, integer keys stay integers, floats keep every bit, a tensor that stood in two places
+`state.safetensors` holds the tensors, named by their place ("policy.layers.0.weight"); `state.json`
+holds everything else, with references to them; `manifest.json` holds the size and SHA-256 of both.
+What comes back is what went in, bit for bit: tuples stay tuples, integer keys stay integers, floats
+keep every bit, a tensor that
+    stood in two places
 is one tensor again (and is stored once).
 
-Left out: objects (give their `state_dict`), devices (tensors come back on the CPU), which checkpoint to keep or to
-take up again (`runs.directory`), and whose state it is.
+Left out: objects (give their `state_dict`), devices (tensors come back on the CPU), which
+checkpoint to keep or to take up again (`runs.directory`), and whose state it is.
 """
 
 from __future__ import annotations
@@ -32,8 +35,6 @@ from torch import Tensor
 from logpi.errors import RunError
 from logpi.runs.disk import replaced, reported
 
-__all__ = ["Damaged", "about", "load", "save"]
-
 _FILES = ("state.json", "state.safetensors")
 
 
@@ -41,13 +42,18 @@ class Damaged(RunError):
     """A checkpoint that was read, and is not what was written."""
 
 
-def save(state: Any, directory: str | Path, about: Mapping[str, Any] | None = None, then: str = "") -> None:
-    """Write `state` as `directory`, replacing what was there. After a kill it is the old one or the new one.
+def save(
+    state: Any, directory: str | Path, about: Mapping[str, Any] | None = None, then: str = ""
+) -> None:
+    """Write `state` as `directory`, replacing what was there. After a kill it is the old one or the
+    new one.
 
     Args:
-        state: dicts, lists, tuples of tensors, NumPy arrays, numbers, strings, bytes, booleans and None.
+        state: dicts, lists, tuples of tensors, NumPy arrays, numbers, strings, bytes, booleans and
+            None.
         directory: where; its parents are made.
-        about: a few JSON values to find the checkpoint by, read back by `about` without loading the state.
+        about: a few JSON values to find the checkpoint by, read back by `about` without loading the
+            state.
         then: what to tell the user to do if the disk fails.
 
     Raises:
@@ -60,7 +66,9 @@ def save(state: Any, directory: str | Path, about: Mapping[str, Any] | None = No
     with reported(f"write the checkpoint {directory}", then), replaced(directory) as partial:
         (partial / "state.json").write_text(text)
         _save_tensors(writer.tensors, partial / "state.safetensors")
-        manifest = {name: _fingerprint(partial / name) for name in _FILES} | {"about": dict(about or {})}
+        manifest = {name: _fingerprint(partial / name) for name in _FILES} | {
+            "about": dict(about or {})
+        }
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
@@ -73,12 +81,17 @@ def load(directory: str | Path, step: int | None = None) -> Any:
         RunError: it cannot be read: permission, an I/O error, ….
     """
     directory = Path(directory)
-    with reported(f"read the checkpoint {directory}", "nothing was changed; mend the disk and go on with --resume"):
+    with reported(
+        f"read the checkpoint {directory}",
+        "nothing was changed; mend the disk and go on with --resume",
+    ):
         try:
             manifest = json.loads((directory / "manifest.json").read_bytes())
             wrong = [name for name in _FILES if manifest[name] != _fingerprint(directory / name)]
             if wrong:
-                raise Damaged(f"the checkpoint {directory} is damaged: {wrong[0]} is not what was written")
+                raise Damaged(
+                    f"the checkpoint {directory} is damaged: {wrong[0]} is not what was written"
+                )
             if step is not None and manifest["about"].get("step") != step:
                 raise Damaged(f"{directory} is not a checkpoint of step {step}")
             tensors = load_file(directory / "state.safetensors")
@@ -86,12 +99,22 @@ def load(directory: str | Path, step: int | None = None) -> Any:
         except FileNotFoundError as error:
             missing = Path(error.filename or "").name
             raise Damaged(f"{directory} is not a whole checkpoint: {missing} is missing") from None
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-            raise Damaged(f"the checkpoint {directory} is damaged: {type(error).__name__}: {error}") from None
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            SafetensorError,
+        ) as error:
+            raise Damaged(
+                f"the checkpoint {directory} is damaged: {type(error).__name__}: {error}"
+            ) from None
 
 
 def about(directory: Path) -> dict[str, Any]:
-    """What `save` was told about the checkpoint; nothing for one that is damaged or cannot be read."""
+    """What `save` was told about the checkpoint; nothing for one that is damaged or cannot be
+    read."""
     try:
         found = json.loads((directory / "manifest.json").read_bytes())["about"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -109,14 +132,19 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         number = re.search(r"os error (\d+)", str(error))
         if not number:
             raise
-        raise OSError(int(number[1]), str(error).split(" (os error")[0].rpartition(": ")[2]) from error
+        raise OSError(
+            int(number[1]), str(error).split(" (os error")[0].rpartition(": ")[2]
+        ) from error
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():
         raise IsADirectoryError(errno.EISDIR, "not a file", str(path))
     with open(path, "rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return {
+            "size": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
 
 
 # --------------------------------------------------------------------------- plain data <-> JSON and tensors
@@ -125,14 +153,17 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 class _Writer:
     """Turns a state into JSON and gathers its tensors.
 
-    What JSON lacks is an object with one key that starts with "$": {"$tuple": [...]}, {"$tensor": name}, …
-    A dict whose keys are not all strings, or whose keys might be mistaken for such, is {"$dict": [[key, value], …]}.
+    What JSON lacks is an object with one key that starts with "$": {"$tuple": [...]}, {"$tensor":
+    name}, … A dict whose keys are not all strings, or whose keys might be mistaken for such, is
+    {"$dict": [[key, value], …]}.
     """
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._seen: dict[tuple[Any, ...], str] = {}
-        self._alive: list[Tensor] = []  # an address names a tensor only for as long as the tensor lives
+        self._alive: list[
+            Tensor
+        ] = []  # an address names a tensor only for as long as the tensor lives
 
     def encode(self, value: Any, path: str) -> Any:
         if value is None or isinstance(value, bool | str):
@@ -148,17 +179,24 @@ class _Writer:
             return {"$bytes": base64.b64encode(value).decode()}
         if isinstance(value, Tensor):
             if value.layout is not torch.strided or value.is_meta:
-                raise TypeError(f"a checkpoint holds dense tensors with contents; {path} is not one")
+                raise TypeError(
+                    f"a checkpoint holds dense tensors with contents; {path} is not one"
+                )
             return {"$tensor": self._tensor(value.detach(), path)}
         if type(value).__module__ == "numpy":
             return {"$array": self._tensor(_from_numpy(value, path), path)}
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise TypeError(f"a checkpoint holds plain data and tensors; {path} is a {kind}: give its state_dict()")
+        raise TypeError(
+            f"a checkpoint holds plain data and tensors; {path} is a {kind}: give its state_dict()"
+        )
 
     def _mapping(self, value: Mapping[Any, Any], path: str) -> Any:
         if all(isinstance(k, str) and not k.startswith("$") for k in value):
             return {k: self.encode(v, f"{path}.{k}") for k, v in value.items()}
-        pairs = [[self.encode(k, f"{path} (a key)"), self.encode(v, f"{path}.{k}")] for k, v in value.items()]
+        pairs = [
+            [self.encode(k, f"{path} (a key)"), self.encode(v, f"{path}.{k}")]
+            for k, v in value.items()
+        ]
         return {"$dict": pairs}
 
     def _tensor(self, value: Tensor, path: str) -> str:
@@ -168,7 +206,8 @@ class _Writer:
         name = path.removeprefix("state.")
         while name in self.tensors:  # {"a.b": x} beside {"a": {"b": y}}
             name += "'"
-        # A copy where it shares memory with another (a row of a flat parameter buffer): the format forbids overlap.
+        # A copy where it shares memory with another (a row of a flat parameter buffer): the format
+        # forbids overlap.
         plain = value.cpu().contiguous()
         shares = plain.untyped_storage().nbytes() != plain.numel() * plain.element_size()
         self.tensors[name] = plain.clone() if shares else plain
@@ -190,7 +229,9 @@ def _from_numpy(value: Any, path: str) -> Tensor:
     try:
         return torch.from_numpy(array.copy()).reshape(array.shape)
     except TypeError:
-        raise TypeError(f"a checkpoint cannot hold a NumPy array of {array.dtype}: {path}") from None
+        raise TypeError(
+            f"a checkpoint cannot hold a NumPy array of {array.dtype}: {path}"
+        ) from None
 
 
 def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -215,4 +256,7 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
             return tensors[content]
         case "$array":
             return tensors[content].numpy()[()]
-    raise RunError(f"the checkpoint has a {tag!r} that this version does not know; it was written by a newer one")
+    raise RunError(
+        f"the checkpoint has a {tag!r} that this version does not know; it was written by a"
+        " newer one"
+    )

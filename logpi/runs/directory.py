@@ -14,11 +14,13 @@
         run.log(step, metrics); run.samples(step, rows)
         run.checkpoint(step, state)                                    # last of all for that step
 
-To resume: `step, state = run.latest()`, then `run.rewind(step)`. What was logged after `step` is dropped, so that the
-files of a resumed run equal those of one that was never stopped, but for the metrics that measure time.
+To resume: `step, state = run.latest()`, then `run.rewind(step)`. What was logged after `step` is
+dropped, so that the files of a resumed run equal those of one that was never stopped, but for the
+metrics that measure time.
 A run is written in place, so nothing in it may be a link: going on never touches a file elsewhere.
 
-Reading a run needs none of this and takes no lock: `read_metrics(path)`, `checkpoint.load(...)`, the JSON files.
+Reading a run needs none of this and takes no lock: `read_metrics(path)`, `checkpoint.load(...)`,
+the JSON files.
 Left out: what is in a state, when to write one (`train`), which checkpoints are kept (`history`),
 whose run it is (`trust`), and drawing (`plots`).
 """
@@ -40,8 +42,6 @@ from logpi.runs import disk, metrics, trust
 from logpi.runs.history import History
 from logpi.runs.trackers import TrackedRun, Tracker, check, trackers
 from logpi.runs.versions import differences, versions
-
-__all__ = ["Run", "allow", "read_arguments", "refuse_taken"]
 
 notices = logging.getLogger("logpi")
 
@@ -70,7 +70,9 @@ def _record(path: Path) -> dict[str, Any]:
             raise RunError(f"cannot read {file}: it is not a file")
         try:
             record = json.loads(file.read_bytes())
-            sound = re.fullmatch("[a-z0-9-]+", record["command"]) and isinstance(record["arguments"], dict)
+            sound = re.fullmatch("[a-z0-9-]+", record["command"]) and isinstance(
+                record["arguments"], dict
+            )
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise RunError(f"cannot read {file}: {type(error).__name__}: {error}") from None
     if not sound:
@@ -79,10 +81,12 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 class Run:
-    """A run that is being written; made by `Run.create` or `Run.open`. One process at a time: the directory is locked.
+    """A run that is being written; made by `Run.create` or `Run.open`. One process at a time: the
+    directory is locked.
 
     Attributes:
-        path: the directory. command, arguments: what it runs. model: where `save_model` puts the final model.
+        path: the directory. command, arguments: what it runs. model: where `save_model` puts the
+            final model.
     """
 
     def __init__(self, path: Path, held: IO[bytes], extra_trackers: Sequence[str]) -> None:
@@ -100,7 +104,13 @@ class Run:
     # ----------------------------------------------------------------------- making and opening
 
     @classmethod
-    def create(cls, path: str | Path, command: str, arguments: Mapping[str, Any], trackers: Sequence[str] = ()) -> Run:
+    def create(
+        cls,
+        path: str | Path,
+        command: str,
+        arguments: Mapping[str, Any],
+        trackers: Sequence[str] = (),
+    ) -> Run:
         """A new run. `trackers` are those besides TensorBoard.
 
         Raises:
@@ -119,8 +129,14 @@ class Run:
         return cls(path, held, trackers)
 
     @classmethod
-    def open(cls, path: str | Path, trackers: Sequence[str] = (), arguments: Mapping[str, Any] | None = None) -> Run:
-        """A run to go on with. Clears what a killed writer left; says so if the software has changed since.
+    def open(
+        cls,
+        path: str | Path,
+        trackers: Sequence[str] = (),
+        arguments: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """A run to go on with. Clears what a killed writer left; says so if the software has
+        changed since.
 
         Args:
             arguments: of the run from when it goes on (`rewind`), or has done its work. Default:
@@ -170,11 +186,14 @@ class Run:
     # ----------------------------------------------------------------------- writing
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a record of numbers. Several for one step are fine; all of them before that step's checkpoint."""
+        """Add a record of numbers. Several for one step are fine; all of them before that step's
+        checkpoint."""
         record = {name: float(value) for name, value in values.items()}
         self._append(self.path / "metrics.jsonl", [{"step": step, **record}])
         if self._tracker is None:
-            known = TrackedRun(self.path.resolve().name, self.path, self.arguments, self._resumed_at)
+            known = TrackedRun(
+                self.path.resolve().name, self.path, self.arguments, self._resumed_at
+            )
             self._tracker = trackers(self._extra_trackers, known)
         self._tracker.log(step, record)
 
@@ -186,11 +205,14 @@ class Run:
         """Write the state after `step`; keep the last `keep`, and the last that was marked `best`.
 
         Raises:
-            RunError: the disk failed; the message names the last good checkpoint, which is still there.
+            RunError: the disk failed; the message names the last good checkpoint, which is still
+                there.
         """
         directory = self.history.directory(step)
         with self._reported(f"write {directory}"):
-            for path in sorted(self._unsynced):  # the log must not end before the state does, power cut or not
+            for path in sorted(
+                self._unsynced
+            ):  # the log must not end before the state does, power cut or not
                 disk.sync(path)
             self._unsynced.clear()
         checkpoints.save(state, directory, {"step": step, "best": best}, self._advice())
@@ -257,8 +279,8 @@ class Run:
             (self.path / "arguments.json").stat()
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(
-                f"{self.path} was removed or renamed while the run was being written, so it ends here; "
-                "if it is somewhere else now, go on with it there: --resume"
+                f"{self.path} was removed or renamed while the run was being written, so it ends"
+                " here; if it is somewhere else now, go on with it there: --resume"
             ) from None
         except OSError:
             pass
@@ -283,7 +305,8 @@ def _write_arguments(path: Path, command: str, arguments: Mapping[str, Any]) -> 
 def refuse_links(run: Path) -> None:
     """Raises RunError if something in a run is a link, a pipe or a device.
 
-    To write or clear it would reach elsewhere. Models (replaced whole) and a tracker's own directory are not looked into.
+    To write or clear it would reach elsewhere. Models (replaced whole) and a tracker's own
+    directory are not looked into.
     """
     with os.scandir(run) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
@@ -294,25 +317,29 @@ def refuse_links(run: Path) -> None:
                 kind = "neither a file nor a directory"
                 kind = f"a link to {os.readlink(entry.path)}" if entry.is_symlink() else kind
                 raise RunError(
-                    f"{entry.path} is {kind}, and a run is written and cleared in place: put the real "
-                    "one there (a run as a whole may be reached by a link)"
+                    f"{entry.path} is {kind}, and a run is written and cleared in place: put the"
+                    " real one there (a run as a whole may be reached by a link)"
                 )
 
 
 def refuse_taken(path: Path) -> None:
-    """Raises RunError unless a new run can be made at `path`: for saying so before other work is done."""
+    """Raises RunError unless a new run can be made at `path`: for saying so before other work is
+    done."""
     disk.refuse_unwritable(path, "give another --out")
     with disk.reported(f"make the run {path}", "give another --out"):
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file; give another --out")
         if (path / "arguments.json").exists():
-            raise RunError(f"{path} already holds a run; give another --out, or --resume to go on with it")
+            raise RunError(
+                f"{path} already holds a run; give another --out, or --resume to go on with it"
+            )
         if path.is_dir() and any(_foreign(p) for p in path.iterdir()):
             raise RunError(f"{path} is not empty and holds no run; give another --out")
 
 
 def _foreign(path: Path) -> bool:
-    """Whether a file is not one that `create` makes before a directory becomes a run (it may have been killed)."""
+    """Whether a file is not one that `create` makes before a directory becomes a run (it may have
+    been killed)."""
     empty = path.name in ("samples", "checkpoints") and not any(path.iterdir())
     return not (empty or path.name.startswith(".") or path.name == "versions.json")
 
@@ -324,4 +351,6 @@ def _notice_changes(path: Path) -> None:
         return
     changed = differences(before, versions()) if isinstance(before, dict) else []
     if changed:
-        notices.warning("since this run began: %s; it goes on, but not bit for bit", ", ".join(changed))
+        notices.warning(
+            "since this run began: %s; it goes on, but not bit for bit", ", ".join(changed)
+        )

@@ -1,7 +1,9 @@
-"""Small sure steps on a file system: append a line, replace a file or a directory whole, sync, lock.
+"""Small sure steps on a file system: append a line, replace a file or a directory whole, sync,
+lock.
 
-After a kill at any instant a file or directory written through here is the old one or the new one. Failures of the
-disk come out as `RunError`, one line. POSIX only (directory syncs and `fcntl` locks); knows nothing of what it writes.
+After a kill at any instant a file or directory written through here is the old one or the new one.
+Failures of the disk come out as `RunError`, one line. POSIX only (directory syncs and `fcntl`
+locks); knows nothing of what it writes.
 """
 
 from __future__ import annotations
@@ -16,8 +18,6 @@ from typing import IO
 
 from logpi.errors import RunError
 
-__all__ = ["append", "lock", "refuse_unwritable", "remove", "replaced", "reported", "settle", "sync", "write"]
-
 
 def sync(path: Path) -> None:
     """Wait until a file, or a directory's list of names, is on the disk."""
@@ -29,9 +29,11 @@ def sync(path: Path) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add to a file with nothing left in this process: a kill loses nothing that was appended before it.
+    """Add to a file with nothing left in this process: a kill loses nothing that was appended
+    before it.
 
-    A failure half-way (a full disk) takes back the half, so that the file still ends with a whole line.
+    A failure half-way (a full disk) takes back the half, so that the file still ends with a whole
+    line.
     """
     with open(path, "ab", buffering=0) as file:
         before, rest = file.tell(), memoryview(data)
@@ -62,10 +64,11 @@ def write(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replaced(directory: Path) -> Iterator[Path]:
-    """Give an empty hidden sibling to fill; on a clean exit it is synced and takes the directory's name.
+    """Give an empty hidden sibling to fill; on a clean exit it is synced and takes the directory's
+    name.
 
-    A rename cannot replace a directory that has files in it, so an old one steps aside first; `settle` puts it back
-    if the process dies between the two renames.
+    A rename cannot replace a directory that has files in it, so an old one steps aside first;
+    `settle` puts it back if the process dies between the two renames.
     """
     partial, old = _beside(directory, "partial"), _beside(directory, "old")
     _settle(directory)
@@ -91,7 +94,8 @@ def remove(directory: Path) -> None:
 
 
 def settle(parent: Path) -> None:
-    """Clear what killed writers left in `parent`: half-made things go, and one that had stepped aside comes back."""
+    """Clear what killed writers left in `parent`: half-made things go, and one that had stepped
+    aside comes back."""
     for left in [*parent.glob(".*.partial"), *parent.glob(".*.old")]:
         _settle(parent / left.stem.removeprefix("."))
 
@@ -124,7 +128,8 @@ def reported(what: str, then: str = "") -> Iterator[None]:
 
 
 def refuse_unwritable(path: Path, then: str = "") -> None:
-    """Raises RunError unless something can be written at `path`, which need not be there: before other work is done."""
+    """Raises RunError unless something can be written at `path`, which need not be there: before
+    other work is done."""
     with reported(f"write {path}", then):
         if len(path.parts) > 200:  # `mkdir` would go through them one inside the other
             raise OSError(errno.ENAMETOOLONG, "too many directories in it")
@@ -138,7 +143,8 @@ def refuse_unwritable(path: Path, then: str = "") -> None:
 def lock(path: Path) -> IO[bytes]:
     """Hold `path` for this process until the file is closed or the process ends, however it ends.
 
-    A record lock (`lockf`), not `flock`: a forked child that outlives a killed trainer does not hold the run.
+    A record lock (`lockf`), not `flock`: a forked child that outlives a killed trainer does not
+    hold the run.
     """
     import fcntl
 
@@ -147,7 +153,9 @@ def lock(path: Path) -> IO[bytes]:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.close()
-        raise RunError(f"{path.parent} is in use by another process; wait for it, or give another --out") from None
+        raise RunError(
+            f"{path.parent} is in use by another process; wait for it, or give another --out"
+        ) from None
     except OSError:  # a file system without locks: better unguarded than unusable
         pass
     return file

@@ -20,8 +20,6 @@ from typing import Any
 from logpi.errors import RunError
 from logpi.runs import checkpoint, disk
 
-__all__ = ["History"]
-
 notices = logging.getLogger("logpi")
 
 
@@ -37,12 +35,18 @@ class History:
 
     def named(self) -> list[Path]:
         """Every directory that is called a checkpoint. Raises RunError if nobody can say."""
-        with disk.reported(f"list {self.place}", "nothing was changed; mend the disk and go on with --resume"):
+        with disk.reported(
+            f"list {self.place}", "nothing was changed; mend the disk and go on with --resume"
+        ):
             try:
                 entries = list(os.scandir(self.place))
             except FileNotFoundError:
                 return []
-        found = [e for e in entries if re.fullmatch("step-[0-9]+", e.name) and e.is_dir(follow_symlinks=False)]
+        found = [
+            e
+            for e in entries
+            if re.fullmatch("step-[0-9]+", e.name) and e.is_dir(follow_symlinks=False)
+        ]
         return sorted((self.place / e.name for e in found), key=_step)
 
     def whole(self) -> list[Path]:
@@ -66,13 +70,16 @@ class History:
                 continue
             for bad, why in damaged:
                 aside = _aside(bad).name
-                notices.warning("%s; it is kept as %s, and the run goes back to the one before", why, aside)
+                notices.warning(
+                    "%s; it is kept as %s, and the run goes back to the one before", why, aside
+                )
             return _step(path), state
         if damaged or any((self.run / name).exists() for name in ("latest", "best")):
             why = damaged[0][1] if damaged else f"{self.place} holds no checkpoint any more"
             raise RunError(
-                f"{why}, and there is no other to go on from; nothing was changed. Bring it back (is a "
-                f"disk not mounted?), or begin anew elsewhere: logpi repeat {self.run} --out ANOTHER"
+                f"{why}, and there is no other to go on from; nothing was changed. Bring it back"
+                f" (is a disk not mounted?), or begin anew elsewhere: logpi repeat {self.run} --out"
+                " ANOTHER"
             )
         return None
 

@@ -2,9 +2,10 @@
 
     {"step": 10, "reward": 0.53, "kl": "nan"}
 
-A number that JSON lacks (nan, inf, -inf) is a string, so every line stays valid JSON and keeps what happened. Only
-metrics for which `is_time` holds may differ between two runs of the same arguments and seed. Left out: which files there are
-(`directory.py`), and other places that metrics go to (`trackers.py`).
+A number that JSON lacks (nan, inf, -inf) is a string, so every line stays valid JSON and keeps what
+happened. Only metrics for which `is_time` holds may differ between two runs of the same arguments
+and seed. Left out: which files there are (`directory.py`), and other places that metrics go to
+(`trackers.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from typing import Any
 
 from logpi.runs.disk import write
 
-__all__ = ["encode", "is_time", "keep_until", "mend", "names", "read_metrics", "read_rows"]
-
 notices = logging.getLogger("logpi")
 _NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -32,7 +31,9 @@ def is_time(name: str) -> bool:
 
 def encode(record: Mapping[str, Any]) -> bytes:
     """One line. Tensors, NumPy values, paths and the like become plain; text stays readable."""
-    return (json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "backslashreplace")
+    return (json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -44,19 +45,24 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain(v) for v in value]
-    to_list = getattr(value, "tolist", None)  # tensors and NumPy arrays, which this module need not import
+    to_list = getattr(
+        value, "tolist", None
+    )  # tensors and NumPy arrays, which this module need not import
     return _plain(to_list()) if to_list else str(value)
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file, torn lines (their writer was killed) left out. A missing file has none."""
+    """The records of a file, torn lines (their writer was killed) left out. A missing file has
+    none."""
     return (record for _, record in _lines(path) if record is not None)
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """A run's metrics, in order: `step` and the numbers logged with it."""
     rows = (row for row in read_rows(Path(run) / "metrics.jsonl") if _of_a_step(row))
-    return [{k: _NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
+    return [
+        {k: _NUMBERS.get(v, v) if isinstance(v, str) else v for k, v in row.items()} for row in rows
+    ]
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
@@ -89,10 +95,19 @@ def mend(path: Path, sound: Callable[[dict[str, Any]], bool] = _of_a_step) -> No
     last = lines[-1][0] if lines else b""
     torn = {len(lines) - 1} if last.startswith(b"{") and not last.endswith(b"\n") else set()
     if bad - torn:
-        copy = next(c for n in range(10**6) if not (c := path.with_name(f"{path.name}.damaged{n or ''}")).exists())
+        copy = next(
+            c
+            for n in range(10**6)
+            if not (c := path.with_name(f"{path.name}.damaged{n or ''}")).exists()
+        )
         shutil.copyfile(path, copy)
-        notices.warning("%s: %d of %d lines are garbled and left out; as it was, it is kept as %s",
-                        path, len(bad), len(lines), copy.name)  # fmt: skip
+        notices.warning(
+            "%s: %d of %d lines are garbled and left out; as it was, it is kept as %s",
+            path,
+            len(bad),
+            len(lines),
+            copy.name,
+        )
     if bad:
         write(path, b"".join(line for i, (line, _) in enumerate(lines) if i not in bad))
 
@@ -100,7 +115,11 @@ def mend(path: Path, sound: Callable[[dict[str, Any]], bool] = _of_a_step) -> No
 def keep_until(path: Path, step: int) -> None:
     """Drop every record after `step`."""
     lines = list(_lines(path))
-    kept = [line for line, record in lines if record is not None and _of_a_step(record) and record["step"] <= step]
+    kept = [
+        line
+        for line, record in lines
+        if record is not None and _of_a_step(record) and record["step"] <= step
+    ]
     if len(kept) < len(lines):
         write(path, b"".join(kept))
 

@@ -1,6 +1,8 @@
-"""Learning curves as a picture: a few panels, raw values faint, a smoothed line on top, evaluations as points.
+"""Learning curves as a picture: a few panels, raw values faint, a smoothed line on top, evaluations
+as points.
 
-    curves(["runs/grpo", "runs/dapo"], ["reward", ("entropy", "kl"), "eval/accuracy"], "compare.png")
+    curves(["runs/grpo", "runs/dapo"], ["reward", ("entropy", "kl"), "eval/accuracy"],
+    "compare.png")
 
 Left out: interaction (TensorBoard does that) and statistics over seeds (each run is its own line).
 Matplotlib is imported only when something is drawn, and never opens a window.
@@ -19,8 +21,6 @@ from logpi.runs.disk import reported
 from logpi.runs.metrics import names as metric_names
 from logpi.runs.metrics import read_metrics
 
-__all__ = ["curves", "smooth"]
-
 Records = Sequence[Mapping[str, Any]]
 Runs = str | Path | Sequence[str | Path] | Mapping[str, Records]
 
@@ -28,10 +28,11 @@ _COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#
 
 
 def smooth(values: Sequence[float], span: float) -> list[float]:
-    """Mean with weights that fall off on both sides, over about `span` values; NaN and infinities are passed over.
+    """Mean with weights that fall off on both sides, over about `span` values; NaN and infinities
+    are passed over.
 
-    mₜ = Σₛ d^|t−s| xₛ / Σₛ d^|t−s|, with d = 1 − 2/(span + 1). Two-sided, unlike the usual moving average, so that the
-    line does not lag behind the values that it stands for.
+    mₜ = Σₛ d^|t−s| xₛ / Σₛ d^|t−s|, with d = 1 − 2/(span + 1). Two-sided, unlike the usual moving
+    average, so that the line does not lag behind the values that it stands for.
 
     >>> smooth([1.0, 1.0, 4.0], span=3)
     [1.4285714285714286, 1.75, 2.7142857142857144]
@@ -53,13 +54,15 @@ def _two_sided(values: list[float], decay: float) -> list[float]:
     return [f + b - x for f, b, x in zip(forth, back, values, strict=True)]
 
 
-def curves(runs: Runs, names: Sequence[str | tuple[str, ...]], path: str | Path, title: str = "") -> Path:
+def curves(
+    runs: Runs, names: Sequence[str | tuple[str, ...]], path: str | Path, title: str = ""
+) -> Path:
     """Draw metrics against steps into the PNG `path`.
 
     Args:
         runs: a run's directory, several of them (compared on one figure), or {label: records}.
-        names: one panel each; a tuple shares a panel. Names that begin with "eval/" are drawn as points.
-            A panel with no data in any run is left out.
+        names: one panel each; a tuple shares a panel. Names that begin with "eval/" are drawn as
+            points. A panel with no data in any run is left out.
         path: where to.
 
     Raises:
@@ -71,7 +74,10 @@ def curves(runs: Runs, names: Sequence[str | tuple[str, ...]], path: str | Path,
     panels = [p for p in panels if p]
     if not panels:
         there = sorted(set(metric_names(r for rows in records.values() for r in rows)))
-        raise UserError(f"nothing to draw: no run has any of {_listed(names)}; there are: {', '.join(there) or 'none'}")
+        raise UserError(
+            f"nothing to draw: no run has any of {_listed(names)}; there are:"
+            f" {', '.join(there) or 'none'}"
+        )
     figure = _figure(records, panels, title)
     with reported(f"write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +90,9 @@ def _figure(records: Mapping[str, Records], panels: Sequence[tuple[str, ...]], t
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError("matplotlib is not installed, so there is no picture: pip install matplotlib") from None
+        raise UserError(
+            "matplotlib is not installed, so there is no picture: pip install matplotlib"
+        ) from None
     rows = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / rows)  # four panels as two by two
     figure = Figure(figsize=(4.6 * columns, 3.1 * rows + 0.4), layout="constrained")
@@ -100,13 +108,18 @@ def _figure(records: Mapping[str, Records], panels: Sequence[tuple[str, ...]], t
 
 
 def _panel(axes: Any, records: Mapping[str, Records], panel: tuple[str, ...]) -> None:
-    """All runs and metrics of one panel; a legend only where more than one line needs telling apart."""
+    """All runs and metrics of one panel; a legend only where more than one line needs telling
+    apart."""
     count = 0
     for label, rows in records.items():
         for name in panel:
             steps, values = _series(rows, name)
             if steps:
-                text = " ".join(filter(None, [label if len(records) > 1 else "", name if len(panel) > 1 else ""]))
+                text = " ".join(
+                    filter(
+                        None, [label if len(records) > 1 else "", name if len(panel) > 1 else ""]
+                    )
+                )
                 _line(axes, steps, values, name, text, _COLOURS[count % len(_COLOURS)])
                 count += 1
     axes.set_title(" · ".join(panel), fontsize=10, loc="left")
@@ -119,7 +132,9 @@ def _panel(axes: Any, records: Mapping[str, Records], panel: tuple[str, ...]) ->
         axes.legend(fontsize=8, frameon=False)
 
 
-def _line(axes: Any, steps: list[int], values: list[float], name: str, label: str, colour: str) -> None:
+def _line(
+    axes: Any, steps: list[int], values: list[float], name: str, label: str, colour: str
+) -> None:
     if name.startswith("eval/") or len(values) < 10:  # few values: each one counts
         axes.plot(steps, values, color=colour, label=label, marker="o", markersize=4, linewidth=1.2)
         return
@@ -140,7 +155,10 @@ def _records(runs: Runs) -> dict[str, Records]:
         if not (path / "metrics.jsonl").exists():
             raise UserError(f"there are no metrics at {path} (no metrics.jsonl)")
     short = [p.resolve().name for p in paths]
-    return {(name if short.count(name) == 1 else str(p)): read_metrics(p) for name, p in zip(short, paths, strict=True)}
+    return {
+        (name if short.count(name) == 1 else str(p)): read_metrics(p)
+        for name, p in zip(short, paths, strict=True)
+    }
 
 
 def _present(records: Mapping[str, Records], name: str) -> bool:

@@ -1,6 +1,7 @@
 """Progress for people: step, the numbers that matter, tokens a second, time left.
 
-A terminal gets one line that is rewritten in place; a pipe or a file gets plain lines, at most one in `every` seconds.
+A terminal gets one line that is rewritten in place; a pipe or a file gets plain lines, at most one
+in `every` seconds.
 
     with Progress(total=200) as progress:
         progress.phase("generating 12/64")                    # terminals only: what a long step is doing
@@ -19,8 +20,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TextIO
-
-__all__ = ["Progress", "duration", "number"]
 
 _WINDOW = 20  # steps over which speed is measured: the pace changes as responses grow
 _REDRAW = 0.1  # seconds
@@ -111,7 +110,9 @@ class Progress:
         self._line = ""
 
     def __enter__(self) -> Progress:
-        logging.getLogger("logpi").addHandler(self._handler)  # notices go above the live line, not into it
+        logging.getLogger("logpi").addHandler(
+            self._handler
+        )  # notices go above the live line, not into it
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,7 +123,10 @@ class Progress:
 
     def _describe(self, step: int, values: Mapping[str, float]) -> str:
         width = len(str(self.total))
-        parts = [f"step {step:>{width}}/{self.total}", *(f"{name} {number(v)}" for name, v in values.items())]
+        parts = [
+            f"step {step:>{width}}/{self.total}",
+            *(f"{name} {number(v)}" for name, v in values.items()),
+        ]
         (then, step_then, tokens_then), (now, _, tokens) = self._marks[0], self._marks[-1]
         seconds = max(now - then, 1e-9)
         if tokens > tokens_then:
@@ -133,7 +137,11 @@ class Progress:
         return " · ".join(parts)
 
     def _draw(self) -> None:
-        text = f"{self._line} · {self._phase}" if self._line and self._phase else self._line or self._phase
+        text = (
+            f"{self._line} · {self._phase}"
+            if self._line and self._phase
+            else self._line or self._phase
+        )
         columns = shutil.get_terminal_size().columns
         if len(text) >= columns:  # a line that wraps cannot be rewritten
             text = text[: columns - 2] + "…"

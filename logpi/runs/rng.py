@@ -1,6 +1,8 @@
-"""Every global random generator as plain data: what a checkpoint needs so that a resumed run draws the same numbers.
+"""Every global random generator as plain data: what a checkpoint needs so that a resumed run draws
+the same numbers.
 
-Left out: generators that parts own (a sampler's `torch.Generator`, an environment's); those are in their own state.
+Left out: generators that parts own (a sampler's `torch.Generator`, an environment's); those are in
+their own state.
 """
 
 from __future__ import annotations
@@ -11,8 +13,6 @@ from typing import Any
 import numpy
 import torch
 
-__all__ = ["load_rng_state", "rng_state", "seed"]
-
 
 def seed(value: int) -> None:
     """Seed Python, NumPy and torch (every device)."""
@@ -22,7 +22,8 @@ def seed(value: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of Python's, NumPy's and torch's global generators (CUDA's too, once CUDA is in use)."""
+    """The state of Python's, NumPy's and torch's global generators (CUDA's too, once CUDA is in
+    use)."""
     used = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
         "python": random.getstate(),

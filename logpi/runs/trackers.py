@@ -1,10 +1,12 @@
-"""Where metrics go besides the run's own `metrics.jsonl`: TensorBoard always; wandb, trackio, mlflow when asked for.
+"""Where metrics go besides the run's own `metrics.jsonl`: TensorBoard always; wandb, trackio,
+mlflow when asked for.
 
     track = trackers(("wandb",), TrackedRun("addition", Path("runs/addition"), arguments))
     track.log(10, {"reward": 0.5}); track.close()
 
-A new one is a class with `log` and `close` and a row of `NAMED`. A tracker that fails never stops training: it is
-reported once and then left alone. Packages are imported only here, and only when used.
+A new one is a class with `log` and `close` and a row of `NAMED`. A tracker that fails never stops
+training: it is reported once and then left alone. Packages are imported only here, and only when
+    used.
 """
 
 from __future__ import annotations
@@ -18,10 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from logpi.arguments import did_you_mean
-from logpi.errors import UserError
-
-__all__ = ["NAMED", "TrackedRun", "Tracker", "trackers"]
+from logpi.errors import UserError, did_you_mean
 
 notices = logging.getLogger("logpi")
 
@@ -39,7 +38,8 @@ class TrackedRun:
     """What a tracker needs to know of a run.
 
     Attributes:
-        name: for people. path: the run's directory. arguments: plain values, shown as its configuration.
+        name: for people. path: the run's directory. arguments: plain values, shown as its
+            configuration.
         resumed_at: the first step that is (again) to come, or None for a new run.
     """
 
@@ -50,13 +50,16 @@ class TrackedRun:
 
 
 class TensorBoard:
-    """Event files in `tensorboard/`. After a resume the steps that are done again replace the lost ones."""
+    """Event files in `tensorboard/`. After a resume the steps that are done again replace the lost
+    ones."""
 
     def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         _hush_writers()
-        self.writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=run.resumed_at, flush_secs=10)
+        self.writer = SummaryWriter(
+            str(run.path / "tensorboard"), purge_step=run.resumed_at, flush_secs=10
+        )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
@@ -68,7 +71,8 @@ class TensorBoard:
 
 @cache
 def _hush_writers() -> None:
-    """A failing disk is said once, by `_Guarded`: not also as a traceback of the thread that writes."""
+    """A failing disk is said once, by `_Guarded`: not also as a traceback of the thread that
+    writes."""
     before = threading.excepthook
 
     def hook(failure: threading.ExceptHookArgs) -> None:
@@ -79,7 +83,8 @@ def _hush_writers() -> None:
 
 
 class Wandb:
-    """Weights & Biases. The run's id is kept in the run's directory, so a resumed run goes on in the same place."""
+    """Weights & Biases. The run's id is kept in the run's directory, so a resumed run goes on in
+    the same place."""
 
     def __init__(self, run: TrackedRun) -> None:
         import wandb  # pyright: ignore[reportMissingImports]
@@ -87,7 +92,12 @@ class Wandb:
         known = run.path / "wandb_id"
         saved = {"id": known.read_text().strip()} if known.exists() else {}
         self.run = wandb.init(
-            project="logpi", name=run.name, dir=str(run.path), config=dict(run.arguments), resume="allow", **saved
+            project="logpi",
+            name=run.name,
+            dir=str(run.path),
+            config=dict(run.arguments),
+            resume="allow",
+            **saved,
         )
         known.write_text(self.run.id + "\n")
 
@@ -99,13 +109,16 @@ class Wandb:
 
 
 class Trackio:
-    """Trackio, Hugging Face's local-first tracker. A resumed run is found by its name; a new one joins none."""
+    """Trackio, Hugging Face's local-first tracker. A resumed run is found by its name; a new one
+    joins none."""
 
     def __init__(self, run: TrackedRun) -> None:
         import trackio  # pyright: ignore[reportMissingImports]
 
         resume = "never" if run.resumed_at is None else "allow"
-        self.run = trackio.init(project="logpi", name=run.name, config=dict(run.arguments), resume=resume)
+        self.run = trackio.init(
+            project="logpi", name=run.name, config=dict(run.arguments), resume=resume
+        )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.run.log(dict(metrics), step=step)
@@ -115,7 +128,8 @@ class Trackio:
 
 
 class MLflow:
-    """MLflow, at MLFLOW_TRACKING_URI or its default. The run's id is kept in the run's directory."""
+    """MLflow, at MLFLOW_TRACKING_URI or its default. The run's id is kept in the run's
+    directory."""
 
     def __init__(self, run: TrackedRun) -> None:
         import mlflow  # pyright: ignore[reportMissingImports]
@@ -173,7 +187,8 @@ def _installed(package: str) -> bool:
 
 
 class _Guarded:
-    """Keeps a tracker's failures away from training: the first is reported, and then it is left alone."""
+    """Keeps a tracker's failures away from training: the first is reported, and then it is left
+    alone."""
 
     def __init__(self, name: str, run: TrackedRun) -> None:
         self.name = name
@@ -188,7 +203,11 @@ class _Guarded:
             action(*arguments)
         except Exception as error:
             self.tracker = None
-            notices.warning("the tracker %s failed and is off now (%s); metrics.jsonl has everything", self.name, error)
+            notices.warning(
+                "the tracker %s failed and is off now (%s); metrics.jsonl has everything",
+                self.name,
+                error,
+            )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         if self.tracker:
@@ -224,5 +243,8 @@ def trackers(names: Sequence[str], run: TrackedRun) -> Tracker:
         if _installed("tensorboard"):
             wanted.insert(0, "tensorboard")
         else:
-            notices.warning("tensorboard is not installed, so there are no event files (pip install tensorboard)")
+            notices.warning(
+                "tensorboard is not installed, so there are no event files (pip install"
+                " tensorboard)"
+            )
     return _Several(tuple(_Guarded(name, run) for name in wanted))

@@ -28,8 +28,6 @@ from typing import Any
 
 from logpi.errors import UserError
 
-__all__ = ["allow", "code_named", "sign"]
-
 # Rather too much than too little: what matches is asked for. An escape may hide any of them:
 # `--set zero.rewards=["x\\u002epy:f"]` is x.py:f once it is read as JSON.
 _CODE = re.compile(r"\.py\b|\bcommand\b|\bmcp\b|\\[ux]", re.IGNORECASE)
@@ -42,7 +40,10 @@ def code_named(arguments: Mapping[str, Any]) -> list[str]:
     ['--env mine:Maze-v0', '--rewards judge.py:score']
     """
     texts = [(name, text) for name, value in arguments.items() for text in _texts(value)]
-    modules = ("env", "env_options")  # an old Gym's environment is named in an option: env_id=module:Env
+    modules = (
+        "env",
+        "env_options",
+    )  # an old Gym's environment is named in an option: env_id=module:Env
     found = [(n, t) for n, t in texts if _CODE.search(_plain(t)) or (n in modules and ":" in t)]
     return [f"--{name.replace('_', '-')} {text}" for name, text in found]
 
@@ -76,7 +77,9 @@ def allow(path: Path, record: Mapping[str, Any], trust: bool) -> None:
     named = code_named(record["arguments"])
     if not named or trust or _own(path, record):
         return
-    said = f"{path} was not made by you (or was moved or edited since), and its arguments run code: "
+    said = (
+        f"{path} was not made by you (or was moved or edited since), and its arguments run code: "
+    )
     said += _shown(named)
     if sys.stdin.isatty() and sys.stderr.isatty():
         print(f"{said}\nRun it? [y/N] ", end="", file=sys.stderr, flush=True)
@@ -89,12 +92,16 @@ def _own(path: Path, record: Mapping[str, Any]) -> bool:
     key, known = _key(make=False), record.get("signature")
     if key is None or not isinstance(known, str):
         return False
-    return hmac.compare_digest(known.encode(errors="replace"), _signature(key, path, record).encode())
+    return hmac.compare_digest(
+        known.encode(errors="replace"), _signature(key, path, record).encode()
+    )
 
 
 def _signature(key: bytes, path: Path, record: Mapping[str, Any]) -> str:
     what = [str(path.resolve()), record["command"], record["arguments"]]
-    return hmac.new(key, json.dumps(what, sort_keys=True, default=str).encode(), "sha256").hexdigest()
+    return hmac.new(
+        key, json.dumps(what, sort_keys=True, default=str).encode(), "sha256"
+    ).hexdigest()
 
 
 def _shown(named: list[str]) -> str:
@@ -105,7 +112,8 @@ def _shown(named: list[str]) -> str:
 
 
 def _key(make: bool) -> bytes | None:
-    """32 bytes of the user's own, from the first run that needs them on; None if there is no place for them."""
+    """32 bytes of the user's own, from the first run that needs them on; None if there is no place
+    for them."""
     try:
         home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
         path = home / "logpi" / "key"

@@ -9,17 +9,20 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["differences", "versions"]
-
 _PACKAGES = ("logpi", "torch", "transformers", "numpy", "gymnasium", "vllm")
 # A change in one of these can change the last bit of a sum.
 _NUMERIC = ("python", "platform", "threads", "device", *_PACKAGES)
 
 
 def versions() -> dict[str, Any]:
-    """Python, packages (those loaded by now), platform, processors, threads, and the git commit of the directory."""
+    """Python, packages (those loaded by now), platform, processors, threads, and the git commit of
+    the directory."""
     found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
-    found |= {name: getattr(sys.modules[name], "__version__", "unknown") for name in _PACKAGES if name in sys.modules}
+    found |= {
+        name: getattr(sys.modules[name], "__version__", "unknown")
+        for name in _PACKAGES
+        if name in sys.modules
+    }
     found |= {"cpus": os.cpu_count(), "command_line": sys.argv, "git": _commit()}
     torch = sys.modules.get("torch")
     if torch is not None:

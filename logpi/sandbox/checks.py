@@ -1,10 +1,12 @@
-"""What in a text of tests is a check: found before anything runs (`fault`), counted while it runs (`Counting`).
+"""What in a text of tests is a check: found before anything runs (`fault`), counted while it runs
+(`Counting`).
 
     assert f(1) == 2                    a check                  assert True, assert (f(1), 2)    none: they hold for every program
     if f(1) != 2: raise …               a check                  f(1) == 2, print(f(1))           none: nothing depends on it
     self.assertEqual(f(1), 2)           a check                  def g(): assert …                one if something calls g
 
-A test whose checks cannot be reached is paid to every program, so it is refused. Left out: whether a check is a good one.
+A test whose checks cannot be reached is paid to every program, so it is refused. Left out: whether
+a check is a good one.
 """
 
 from __future__ import annotations
@@ -15,46 +17,51 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = [
-    "BEGIN",
-    "CHECK",
-    "COUNT",
-    "FORGED",
-    "Counting",
-    "called",
-    "classes",
-    "collected",
-    "fault",
-    "free_names",
-    "is_check",
-    "shares",
-]
-
 FORGED = "forged"  # the last word on a program that was seen to forge an answer
-BEGIN, CHECK, COUNT = "__begin__", "__check__", "__count__"  # the names by which instrumented tests report
-SOLUTIONS = {"solution", "program", "candidate", "submission", "your_module", "main"}  # modules that are the program
+BEGIN, CHECK, COUNT = (
+    "__begin__",
+    "__check__",
+    "__count__",
+)  # the names by which instrumented tests report
+SOLUTIONS = {
+    "solution",
+    "program",
+    "candidate",
+    "submission",
+    "your_module",
+    "main",
+}  # modules that are the program
 _LEAVING = {"exit", "quit", "_exit", "fail", "abort"}
 _PURE = set(
-    "__future__ abc bisect cmath collections dataclasses datetime decimal enum fractions functools heapq itertools json math "
-    "numbers operator pytest re statistics string textwrap typing unittest".split()
+    "__future__ abc bisect cmath collections dataclasses datetime decimal enum fractions functools"
+    " heapq itertools json math numbers operator pytest re statistics string textwrap typing"
+    " unittest".split()
 )
 _LISTENING = {"assertLogs", "assertNoLogs", "assertWarns", "assertWarnsRegex", "warns"}
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
 
 
-# --- single statements --------------------------------------------------------------------------------------------------
+# --- single statements ---
 
 
 def _name(node: ast.AST) -> str:
     """The last name of `a.b.c`, of `c`, or of a call of them."""
     node = node.func if isinstance(node, ast.Call) else node
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    return (
+        node.attr
+        if isinstance(node, ast.Attribute)
+        else node.id
+        if isinstance(node, ast.Name)
+        else ""
+    )
 
 
 def _constant(node: ast.AST) -> bool:
     """Whether an expression says nothing of any name (`self` aside)."""
-    names = (n for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute | ast.Call | ast.Await))
+    names = (
+        n for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute | ast.Call | ast.Await)
+    )
     return all(isinstance(n, ast.Name) and n.id == "self" for n in names)
 
 
@@ -71,10 +78,13 @@ def _holds_anyway(test: ast.expr) -> bool:
 
 
 def _may_differ(node: ast.AST) -> bool:
-    """Whether a second look may see something else: a method, `next`, or an object that has its own idea of what equals it."""
+    """Whether a second look may see something else: a method, `next`, or an object that has its own
+    idea of what equals it."""
     if not isinstance(node, ast.Call):
         return False
-    return isinstance(node.func, ast.Attribute) or _name(node) == "next" or _name(node)[:1].isupper()
+    return (
+        isinstance(node.func, ast.Attribute) or _name(node) == "next" or _name(node)[:1].isupper()
+    )
 
 
 def _false(test: ast.expr) -> bool:
@@ -100,7 +110,9 @@ def _heads(statement: ast.stmt) -> Iterator[ast.AST]:
     """A statement without the statements inside it."""
     for field, value in ast.iter_fields(statement):
         if field not in ("body", "orelse", "finalbody", "handlers", "cases"):
-            yield from (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, ast.AST))
+            yield from (
+                v for v in (value if isinstance(value, list) else [value]) if isinstance(v, ast.AST)
+            )
 
 
 def _calls(statement: ast.stmt) -> Iterator[ast.Call]:
@@ -109,7 +121,8 @@ def _calls(statement: ast.stmt) -> Iterator[ast.Call]:
 
 
 def is_check(statement: ast.stmt, own: set[str] = frozenset()) -> bool:  # type: ignore[assignment]
-    """Whether running this statement, without those inside it, can fail because of the program. `own`: names that the tests define."""
+    """Whether running this statement, without those inside it, can fail because of the program.
+    `own`: names that the tests define."""
     if isinstance(statement, _DEFINITIONS):
         return False
     if isinstance(statement, ast.Assert):
@@ -119,14 +132,16 @@ def is_check(statement: ast.stmt, own: set[str] = frozenset()) -> bool:  # type:
             return not (isinstance(statement, ast.If | ast.While) and _constant(statement.test))
     for call in _calls(statement):
         name = _name(call)
-        if name == "raises" or (name.startswith("assert") and name not in own and not all(map(_constant, call.args))):
+        if name == "raises" or (
+            name.startswith("assert") and name not in own and not all(map(_constant, call.args))
+        ):
             return True
         if name.startswith("assert") and isinstance(statement, ast.With) and name not in own:
             return True  # `with self.assertRaises(ValueError):` has a name in it, `assertLogs()` has none
     return False
 
 
-# --- which statements run -----------------------------------------------------------------------------------------------
+# --- which statements run ---
 
 
 def _is_case(node: ast.ClassDef) -> bool:
@@ -134,13 +149,16 @@ def _is_case(node: ast.ClassDef) -> bool:
 
 
 def collected(tree: ast.Module) -> list[ast.stmt]:
-    """What a test runner would call: unittest's and pytest's classes, and functions `test_…` that the text does not call."""
+    """What a test runner would call: unittest's and pytest's classes, and functions `test_…` that
+    the text does not call."""
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     found: list[ast.stmt] = []
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and (_is_case(node) or node.name.startswith("Test")):
             found.append(node)
-        elif isinstance(node, _FUNCTIONS) and node.name.startswith("test") and node.name not in used:
+        elif (
+            isinstance(node, _FUNCTIONS) and node.name.startswith("test") and node.name not in used
+        ):
             found.append(node)
     return found
 
@@ -149,7 +167,9 @@ def _starts(node: ast.stmt) -> Iterator[ast.stmt]:
     """The functions that are run of something collected."""
     inside = node.body if isinstance(node, ast.ClassDef) else [node]
     for method in inside:
-        if isinstance(method, _FUNCTIONS) and (method.name.startswith(("test", "setup", "setUp")) or method is node):
+        if isinstance(method, _FUNCTIONS) and (
+            method.name.startswith(("test", "setup", "setUp")) or method is node
+        ):
             yield method
 
 
@@ -170,7 +190,8 @@ def _running(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _reached(tree: ast.Module) -> Iterator[ast.stmt]:
-    """All statements that may run: those of the module, of what is collected, and of functions that these name."""
+    """All statements that may run: those of the module, of what is collected, and of functions that
+    these name."""
     waiting = {id(d): d for d in ast.walk(tree) if isinstance(d, _FUNCTIONS)}
     todo = [*_running(tree.body)]
     for node in collected(tree):
@@ -182,22 +203,37 @@ def _reached(tree: ast.Module) -> Iterator[ast.stmt]:
         for s in todo:
             yield s
             heads = s.decorator_list if isinstance(s, _DEFINITIONS) else [*_heads(s)]
-            names |= {_name(n) for h in heads for n in ast.walk(h) if isinstance(n, ast.Name | ast.Attribute)}
-        found = [d for d in waiting.values() if d.name in names or (d.name.startswith("__") and d.name.endswith("__"))]
+            names |= {
+                _name(n)
+                for h in heads
+                for n in ast.walk(h)
+                if isinstance(n, ast.Name | ast.Attribute)
+            }
+        found = [
+            d
+            for d in waiting.values()
+            if d.name in names or (d.name.startswith("__") and d.name.endswith("__"))
+        ]
         todo = []
         for d in found:
             del waiting[id(d)]
             todo += _running(d.body)
 
 
-# --- names --------------------------------------------------------------------------------------------------------------
+# --- names ---
 
 
 def _bound(tree: ast.AST) -> set[str]:
     """Every name that a text gives a meaning, wherever."""
-    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    names = {
+        n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
+    }
     names |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
-    names |= {n.name for n in ast.walk(tree) if isinstance(n, (*_DEFINITIONS, ast.ExceptHandler)) and n.name}
+    names |= {
+        n.name
+        for n in ast.walk(tree)
+        if isinstance(n, (*_DEFINITIONS, ast.ExceptHandler)) and n.name
+    }
     for n in ast.walk(tree):
         if isinstance(n, ast.Import | ast.ImportFrom):
             names |= {(a.asname or a.name).partition(".")[0] for a in n.names}
@@ -205,27 +241,35 @@ def _bound(tree: ast.AST) -> set[str]:
 
 
 def called(tree: ast.AST) -> set[str]:
-    """Names that stand before `(`, or alone as a value: a module is neither, so these are not modules."""
+    """Names that stand before `(`, or alone as a value: a module is neither, so these are not
+    modules."""
     bases = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
     return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in bases}
 
 
 def free_names(tree: ast.AST, setup: ast.AST | None = None) -> set[str]:
-    """Names that must be the program's: neither the tests' own nor built in, no module that is used as one."""
-    loaded = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    """Names that must be the program's: neither the tests' own nor built in, no module that is used
+    as one."""
+    loaded = {
+        n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+    }
     own = _bound(tree) | (_bound(setup) if setup is not None else set())
     modules = set(sys.stdlib_module_names) - called(tree)
     imported = {
         a.name
         for n in ast.walk(tree)
-        if isinstance(n, ast.ImportFrom) and (n.module or "").partition(".")[0] not in sys.stdlib_module_names
+        if isinstance(n, ast.ImportFrom)
+        and (n.module or "").partition(".")[0] not in sys.stdlib_module_names
         for a in n.names
     }
-    return (loaded - own - set(dir(builtins)) - modules - {"__name__", "__file__"}) | (imported - {"*"})
+    return (loaded - own - set(dir(builtins)) - modules - {"__name__", "__file__"}) | (
+        imported - {"*"}
+    )
 
 
 def classes(tree: ast.AST) -> set[str]:
-    """Names of the program's that the tests themselves treat as classes: they use what these make as a thing with attributes.
+    """Names of the program's that the tests themselves treat as classes: they use what these make
+    as a thing with attributes.
 
     >>> sorted(classes(ast.parse("s = Stack(); s.push(1); assert 1 in s; assert Repeat(2) == [2, 2]")))
     ['Stack']
@@ -260,9 +304,12 @@ def classes(tree: ast.AST) -> set[str]:
 
 
 def shares(tree: ast.AST) -> bool:
-    """Whether tests share more with a program than values: files, streams, seeds, patches, threads, objects that they change."""
+    """Whether tests share more with a program than values: files, streams, seeds, patches, threads,
+    objects that they change."""
     for n in ast.walk(tree):
-        if isinstance(n, ast.Import) and any(a.name.partition(".")[0] not in _PURE for a in n.names):
+        if isinstance(n, ast.Import) and any(
+            a.name.partition(".")[0] not in _PURE for a in n.names
+        ):
             return True
         if isinstance(n, ast.ImportFrom) and (
             (n.module or "").partition(".")[0] not in _PURE or "mock" in (n.module or "")
@@ -280,13 +327,17 @@ def shares(tree: ast.AST) -> bool:
             return True
         if isinstance(n, ast.Compare) and any(isinstance(o, ast.Is | ast.IsNot) for o in n.ops):
             return True
-        if isinstance(n, ast.Expr) and isinstance(n.value, ast.Call) and isinstance(n.value.func, ast.Attribute):
+        if (
+            isinstance(n, ast.Expr)
+            and isinstance(n.value, ast.Call)
+            and isinstance(n.value.func, ast.Attribute)
+        ):
             if not n.value.func.attr.startswith("assert"):
                 return True
     return False
 
 
-# --- before anything runs -----------------------------------------------------------------------------------------------
+# --- before anything runs ---
 
 
 def _parameters(node: Any, method: bool) -> list[str]:
@@ -296,7 +347,11 @@ def _parameters(node: Any, method: bool) -> list[str]:
     given: set[str] = set()
     for mark in node.decorator_list:
         if isinstance(mark, ast.Call) and _name(mark) == "parametrize" and mark.args:
-            names = mark.args[0].elts if isinstance(mark.args[0], ast.Tuple | ast.List) else [mark.args[0]]
+            names = (
+                mark.args[0].elts
+                if isinstance(mark.args[0], ast.Tuple | ast.List)
+                else [mark.args[0]]
+            )
             texts = [str(n.value) for n in names if isinstance(n, ast.Constant)]
             given |= {part.strip() for text in texts for part in text.split(",")}
     return [a for a in every if a not in given]
@@ -311,7 +366,10 @@ def _fixture(tree: ast.Module) -> str | None:
                 static = any(_name(d) == "staticmethod" for d in start.decorator_list)
                 wanted = _parameters(start, isinstance(node, ast.ClassDef) and not static)
                 if wanted:
-                    return f"{start.name} wants the fixture {wanted[0]!r}, and nothing here gives fixtures"
+                    return (
+                        f"{start.name} wants the fixture {wanted[0]!r}, and nothing here gives"
+                        " fixtures"
+                    )
     return None
 
 
@@ -330,21 +388,27 @@ def fault(tests: str, setup: str = "", entry_point: str = "") -> str | None:
     if not any(is_check(s, own) for s in _reached(both)):
         return "they check nothing: no assertion is ever reached"
     calls = {_name(n) for n in ast.walk(tree) if isinstance(n, ast.Call)}
-    if not entry_point and not free_names(both) and not calls & (set(dir(builtins)) | set(sys.stdlib_module_names)):
+    if (
+        not entry_point
+        and not free_names(both)
+        and not calls & (set(dir(builtins)) | set(sys.stdlib_module_names))
+    ):
         imported = any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(tree))
         return None if imported else "they never ask the program anything"
     return None
 
 
-# --- while it runs ------------------------------------------------------------------------------------------------------
+# --- while it runs ---
 
 
 class Counting(ast.NodeTransformer):
-    """The same tests, telling of every check that runs, and of an assertion that fails though the failure is caught.
+    """The same tests, telling of every check that runs, and of an assertion that fails though the
+    failure is caught.
 
     assert x == 1, m   →   if not __check__(x == 1): raise AssertionError(m)          if f(): raise E   →   __count__(); if f(): raise E
 
-    Where any exception is caught, an assertion that raises another one has failed too: `__check__(begun=__begin__(), value=x == 1)`.
+    Where any exception is caught, an assertion that raises another one has failed too:
+    `__check__(begun=__begin__(), value=x == 1)`.
     """
 
     def __init__(self, own: set[str] = frozenset()) -> None:  # type: ignore[assignment]
@@ -372,10 +436,13 @@ class Counting(ast.NodeTransformer):
 
 
 def _swallows(node: ast.AST) -> bool:
-    """Whether a `try` goes on after any exception at all, without having meant it (as one with `else` would)."""
+    """Whether a `try` goes on after any exception at all, without having meant it (as one with
+    `else` would)."""
     if not isinstance(node, ast.Try) or node.orelse or any(_fails(s) for s in node.body):
         return False
-    return any(h.type is None or _name(h.type) in ("Exception", "BaseException") for h in node.handlers)
+    return any(
+        h.type is None or _name(h.type) in ("Exception", "BaseException") for h in node.handlers
+    )
 
 
 def _at(new: ast.stmt, old: ast.stmt) -> ast.stmt:

@@ -1,6 +1,7 @@
-"""A program on its way, as the host sees it: its place among the others, what it wrote, how it ended.
+"""A program on its way, as the host sees it: its place among the others, what it wrote, how it
+ended.
 
-Left out: starting it (`host.py`), and what it does (`jobs.py`).
+Left out: starting it (`sandbox.py`), and what it does (`jobs.py`).
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from typing import Any
 from logpi.sandbox.jobs import MEMORY_EXIT
 from logpi.sandbox.limits import Limits
 
-__all__ = ["SLEEPERS", "Child", "Slots", "describe"]
-
 SLEEPERS = 8  # programs that sleep, for each core
 
 
 class Slots:
-    """As many programs at a time as there are cores, and those beside that only sleep, up to `SLEEPERS` for each core."""
+    """As many programs at a time as there are cores, and those beside that only sleep, up to
+    `SLEEPERS` for each core."""
 
     def __init__(self, workers: int) -> None:
         self.working = threading.BoundedSemaphore(workers)
@@ -48,10 +48,16 @@ class Slots:
 
 
 class Child:
-    """A program on its way: what it wrote so far, and how it ended once it did. Letting go of it kills it."""
+    """A program on its way: what it wrote so far, and how it ended once it did. Letting go of it
+    kills it."""
 
     def __init__(
-        self, report: int, outputs: Sequence[int], limit: int, group: int, on_sleep: Callable[[], None]
+        self,
+        report: int,
+        outputs: Sequence[int],
+        limit: int,
+        group: int,
+        on_sleep: Callable[[], None],
     ) -> None:
         self.report, self.limit, self.group, self.on_sleep = report, limit, group, on_sleep
         self.streams: dict[int, bytearray] = {fd: bytearray() for fd in outputs}
@@ -59,7 +65,8 @@ class Child:
         self.over = False
 
     def follow(self, deadline: float) -> bool:
-        """Read until it has ended and its output too, or writes too much (`over`); False at the deadline."""
+        """Read until it has ended and its output too, or writes too much (`over`); False at the
+        deadline."""
         poll = select.poll()
         for fd in (self.report, *self.streams):
             poll.register(fd, select.POLLIN)
@@ -111,5 +118,7 @@ def describe(child: Child, ended: bool, limits: Limits) -> tuple[str, int | None
     code = child.facts["code"]
     if code < 0:
         spent = child.facts["late"] or child.facts["cpu"] > limits.cpu_seconds - 1
-        return ("timeout" if spent and -code in (signal.SIGKILL, signal.SIGXCPU) else "killed"), None
+        return (
+            "timeout" if spent and -code in (signal.SIGKILL, signal.SIGXCPU) else "killed"
+        ), None
     return {0: "ok", MEMORY_EXIT: "memory"}.get(code, "error"), code

@@ -1,7 +1,8 @@
 """What runs in a confined child: a script, a program under test, or the tests.
 
-A program under test and its tests are two processes that share nothing but a socket with plain data on it (`peer.py`): the
-program cannot read the tests, stop them, or make an object that equals everything. Left out: confinement (`zygote.py`).
+A program under test and its tests are two processes that share nothing but a socket with plain data
+on it (`rpc.py`): the program cannot read the tests, stop them, or make an object that equals
+everything. Left out: confinement (`fork_server.py`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import threading
 import traceback
 from typing import Any
 
-__all__ = ["run"]
-
 MEMORY_EXIT = 86  # how a script says that it ran out of memory
 
 
@@ -25,14 +24,21 @@ def run(job: str, task: dict[str, Any]) -> int:
 
     _standard_streams()
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # what `site` would do
-    return {"script": script, "program": tests.program, "tests": tests.tests, "beside": tests.beside}[job](task)
+    return {
+        "script": script,
+        "program": tests.program,
+        "tests": tests.tests,
+        "beside": tests.beside,
+    }[job](task)
 
 
 def _standard_streams() -> None:
     """Fresh objects on 0, 1, 2: the zygote's were made for other files."""
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace", closefd=False)
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="replace", closefd=False)
-    sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = sys.__stderr__ = open(
+        2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
     sys.argv = ["program.py"]
 
 

@@ -1,11 +1,13 @@
-"""A program against its tests: two children that talk to each other, and the verdict from the one that is trusted.
+"""A program against its tests: two children that talk to each other, and the verdict from the one
+that is trusted.
 
-Only the tests' process holds the pipe on which verdicts come, so there is nothing that the program could print, and no
-way to pass by leaving early: tests that got no answer have not passed.
+Only the tests' process holds the pipe on which verdicts come, so there is nothing that the program
+could print, and no way to pass by leaving early: tests that got no answer have not passed.
 
-What passes across the wall is right. What fails across it may be the wall's doing where tests and program share more than values
-(objects of the program's classes, files, streams, seeds, patched modules): there the same tests run once more beside the program,
-and one that passes there leaves no verdict. The program may forge that second run: it gains the loss of its verdict. Left out: what is
+What passes across the wall is right. What fails across it may be the wall's doing where tests and
+program share more than values (objects of the program's classes, files, streams, seeds, patched
+modules): there the same tests run once more beside the program, and one that passes there leaves no
+verdict. The program may forge that second run: it gains the loss of its verdict. Left out: what is
 under test (`tests.py`).
 """
 
@@ -24,9 +26,7 @@ from logpi.sandbox.checks import FORGED, shares
 from logpi.sandbox.limits import Limits, Verdict
 
 if TYPE_CHECKING:
-    from logpi.sandbox.host import Child, Sandbox
-
-__all__ = ["Tests", "judge"]
+    from logpi.sandbox.sandbox import Child, Sandbox
 
 GRACE = 0.25  # seconds in which a program that left is expected to have ended
 
@@ -38,8 +38,9 @@ class Tests:
     Attributes:
         sources: Python, each a test. setup: Python that comes before them.
         entry_point: the name under test, if there is one; it is the program's whatever else has it.
-        classes: names that are classes of the program, beside those that the sources use as such: the instances that the tests make
-            of these may answer for themselves how they compare with plain data (`mirrors.py`).
+        classes: names that are classes of the program, beside those that the sources use as such:
+            the instances that the tests make of these may answer for themselves how they compare
+            with plain data (`mirrors.py`).
     """
 
     sources: Sequence[str]
@@ -52,16 +53,25 @@ class Tests:
         return named | {"classes": list(self.classes)} | more
 
 
-def judge(sandbox: Sandbox, code: str, tests: Tests, limits: Limits, leave: Callable[[], None]) -> Verdict:
+def judge(
+    sandbox: Sandbox, code: str, tests: Tests, limits: Limits, leave: Callable[[], None]
+) -> Verdict:
     """See `Sandbox.judge`. `leave`: what is called once all of it sleeps."""
     deadline = time.monotonic() + limits.seconds
     one, other = socket.socketpair()
     roomy = replace(limits, output=1 << 20, memory=max(limits.memory, 512 << 20))
     with one, other:
-        program = sandbox.spawn("program", {"code": code}, limits, extra=[one.fileno()], silent=True)
+        program = sandbox.spawn(
+            "program", {"code": code}, limits, extra=[one.fileno()], silent=True
+        )
         try:
             trusted = sandbox.spawn(
-                "tests", tests.task(), roomy, extra=[other.fileno()], partner=program, on_sleep=leave
+                "tests",
+                tests.task(),
+                roomy,
+                extra=[other.fileno()],
+                partner=program,
+                on_sleep=leave,
             )
         except OSError:
             program.let_go()
@@ -76,11 +86,15 @@ def judge(sandbox: Sandbox, code: str, tests: Tests, limits: Limits, leave: Call
     verdict = _verdict(trusted, results, ended, end, len(tests.sources))
     again = [i for i, r in enumerate(results) if r[0] is False and r[2]]
     if (trusted.facts or {}).get("late") and shares(ast.parse("\n".join(tests.sources))):
-        again += range(len(results), len(tests.sources))  # threads of the tests that wait for one another, perhaps
+        again += range(
+            len(results), len(tests.sources)
+        )  # threads of the tests that wait for one another, perhaps
     elif verdict.status == "timeout":
         again = []
     if verdict.decided and again and not _forged(results):
-        beside = _beside(sandbox, code, tests, replace(roomy, seconds=max(1.0, deadline - time.monotonic())))
+        beside = _beside(
+            sandbox, code, tests, replace(roomy, seconds=max(1.0, deadline - time.monotonic()))
+        )
         if any(beside[i : i + 1] == [True] for i in again):
             message = f"passes beside its tests, but not apart from them: {verdict.message}"
             return replace(verdict, status="invalid", message=message)
@@ -93,7 +107,9 @@ def _beside(sandbox: Sandbox, code: str, tests: Tests, limits: Limits) -> list[b
     child = sandbox.spawn("beside", tests.task(code=code, key=key), limits)
     child.follow(time.monotonic() + limits.seconds)
     child.let_go()
-    return [r[1] is True for r in _lines(child) if isinstance(r, list) and len(r) == 2 and r[0] == key]
+    return [
+        r[1] is True for r in _lines(child) if isinstance(r, list) and len(r) == 2 and r[0] == key
+    ]
 
 
 def _lines(child: Child) -> list[Any]:
@@ -135,4 +151,6 @@ def _verdict(trusted: Child, results: list[Any], ended: bool, end: str, total: i
         return Verdict(passed, total, "timeout", wrong or f"test {len(results) + 1} does not end")
     if not trusted.facts:
         return Verdict(passed, total, "failed", "the sandbox ended before the tests")
-    return Verdict(passed, total, end or "wrong", wrong or "the tests ended early on what the program answered")
+    return Verdict(
+        passed, total, end or "wrong", wrong or "the tests ended early on what the program answered"
+    )

@@ -1,8 +1,10 @@
-"""What Linux offers to confine a process, through ctypes: namespaces, Landlock, seccomp, capabilities.
+"""What Linux offers to confine a process, through ctypes: namespaces, Landlock, seccomp,
+capabilities.
 
-Each function changes the calling process, for good, and raises OSError where the kernel says no. Nothing here decides
-what to allow (`zygote.py` does) and nothing imports more than the standard library: these lines run in a process that
-has no packages. Left out: Linux below 5.13 for Landlock, and machines but x86-64 and aarch64.
+Each function changes the calling process, for good, and raises OSError where the kernel says no.
+Nothing here decides what to allow (`fork_server.py` does) and nothing imports more than the
+standard library: these lines run in a process that has no packages. Left out: Linux below 5.13 for
+    Landlock, and machines but x86-64 and aarch64.
 """
 
 from __future__ import annotations
@@ -15,14 +17,18 @@ from collections.abc import Iterable, Sequence
 
 from logpi.sandbox.syscalls import AUDIT_ARCH, NUMBERS, X32_BIT
 
-__all__ = [
-    "drop_capabilities", "landlock", "landlock_version", "lock_down", "mount", "one_arena", "prctl", "seccomp", "unshare", "user_namespace",
-]  # fmt: skip
-
 _libc = ctypes.CDLL(None, use_errno=True)
 CLONE_THREAD, CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x10000, 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    8,
+    4096,
+    16384,
+    1 << 18,
+)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446  # the same on both machines
 _CAPSET = {"x86_64": 126, "aarch64": 91}
@@ -37,7 +43,10 @@ def _check(result: int, what: str) -> int:
 
 def prctl(option: int, value: int, pointer: int = 0) -> None:
     zero = ctypes.c_ulong(0)
-    _check(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(pointer), zero, zero), f"prctl {option}")
+    _check(
+        _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(pointer), zero, zero),
+        f"prctl {option}",
+    )
 
 
 def unshare(flags: int) -> None:
@@ -49,18 +58,25 @@ def user_namespace(others: int) -> None:
     """Leave for a user namespace of our own, in which we are who we were, and the `others`."""
     uid, gid = os.getuid(), os.getgid()
     unshare(CLONE_NEWUSER | others)
-    for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    for name, line in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(line)
 
 
 def one_arena() -> None:
-    """One heap for all threads: the C library reserves 64 MiB of address space for each of the others."""
+    """One heap for all threads: the C library reserves 64 MiB of address space for each of the
+    others."""
     if (mallopt := getattr(_libc, "mallopt", None)) is not None:
         mallopt(-8, 1)
 
 
-def mount(source: str, target: str, kind: str | None = None, flags: int = 0, options: str = "") -> None:
+def mount(
+    source: str, target: str, kind: str | None = None, flags: int = 0, options: str = ""
+) -> None:
     given = [x.encode() if x is not None else None for x in (source, target, kind)]
     _check(_libc.mount(*given, ctypes.c_ulong(flags), options.encode()), f"mount {target}")
 
@@ -71,7 +87,7 @@ def drop_capabilities() -> None:
     _check(_libc.syscall(_CAPSET[platform.machine()], header, nothing), "capset")
 
 
-# --- Landlock -----------------------------------------------------------------------------------------------------------
+# --- Landlock ---
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _CHANGES = sum(1 << bit for bit in range(4, 13))  # remove and make files, directories, links, …
@@ -83,20 +99,31 @@ def landlock_version() -> int:
     return max(0, _libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
 
 
-def landlock(readable: Iterable[str], writable: Iterable[str] = (), listable: Iterable[str] = ()) -> None:
-    """From now on only these paths and what lies under them can be opened; no TCP, no signal to outside processes.
+def landlock(
+    readable: Iterable[str], writable: Iterable[str] = (), listable: Iterable[str] = ()
+) -> None:
+    """From now on only these paths and what lies under them can be opened; no TCP, no signal to
+    outside processes.
 
     Of what is only `listable` the names can be read.
-    Not guarded by Landlock, and so left to `seccomp`: modes, owners, times, and UDP or other sockets.
+    Not guarded by Landlock, and so left to `seccomp`: modes, owners, times, and UDP or other
+    sockets.
     """
     version = landlock_version()
     if not version:
-        raise OSError("this kernel has no Landlock (Linux 5.13 with `landlock` among its security modules)")
+        raise OSError(
+            "this kernel has no Landlock (Linux 5.13 with `landlock` among its security modules)"
+        )
     files = _EXECUTE | _WRITE_FILE | _READ_FILE | _READ_DIR | _CHANGES
     files |= _REFER * (version >= 2) | _TRUNCATE * (version >= 3) | _IOCTL_DEV * (version >= 5)
-    attributes = struct.pack("QQQ", files, 3 * (version >= 4), 3 * (version >= 6))  # files, TCP, sockets and signals
+    attributes = struct.pack(
+        "QQQ", files, 3 * (version >= 4), 3 * (version >= 6)
+    )  # files, TCP, sockets and signals
     size = 8 + 8 * (version >= 4) + 8 * (version >= 6)
-    rules = _check(_libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), 0), "landlock_create_ruleset")
+    rules = _check(
+        _libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), 0),
+        "landlock_create_ruleset",
+    )
     try:
         for path in readable:
             _allow(rules, path, _EXECUTE | _READ_FILE | _READ_DIR)
@@ -118,18 +145,32 @@ def _allow(rules: int, path: str, access: int) -> None:
     try:
         if not os.path.isdir(path):
             access &= _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
-        _check(_libc.syscall(_LANDLOCK_ADD, rules, 1, struct.pack("=Qi", access, place), 0), f"landlock rule {path}")
+        _check(
+            _libc.syscall(_LANDLOCK_ADD, rules, 1, struct.pack("=Qi", access, place), 0),
+            f"landlock rule {path}",
+        )
     finally:
         os.close(place)
 
 
-# --- seccomp ------------------------------------------------------------------------------------------------------------
+# --- seccomp ---
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _EPERM, _ENOSYS = 1, 38
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16
-_FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)  # not F_SETOWN, F_SETSIG: with them the kernel sends signals for us
+_FCNTL = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    1030,
+    1032,
+)  # not F_SETOWN, F_SETSIG: with them the kernel sends signals for us
 _IOCTL = (
     0x5401,
     0x5413,
@@ -138,7 +179,13 @@ _IOCTL = (
     0x5450,
     0x5451,
 )  # isatty, window size, readable bytes, blocking, close-on-exec
-_UNKNOWN = ("clone3", "faccessat2", "openat2", "futex_waitv", "epoll_pwait2")  # the C library then takes the older call
+_UNKNOWN = (
+    "clone3",
+    "faccessat2",
+    "openat2",
+    "futex_waitv",
+    "epoll_pwait2",
+)  # the C library then takes the older call
 
 
 def _one(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
@@ -155,7 +202,15 @@ def _unless(argument: int) -> bytes:
     """Allow if the argument, a pointer, is null, else EPERM."""
     low, high = (_one(_LOAD, _ARGUMENTS + 8 * argument + half) for half in (0, 4))
     refuse = _one(_RETURN, _ERRNO | _EPERM)
-    return low + _one(_EQUAL, 0, 1, 0) + refuse + high + _one(_EQUAL, 0, 1, 0) + refuse + _one(_RETURN, _ALLOW)
+    return (
+        low
+        + _one(_EQUAL, 0, 1, 0)
+        + refuse
+        + high
+        + _one(_EQUAL, 0, 1, 0)
+        + refuse
+        + _one(_RETURN, _ALLOW)
+    )
 
 
 def _program(pid: int) -> bytes:
@@ -169,10 +224,17 @@ def _program(pid: int) -> bytes:
         "prlimit64": _only(0, [0]),
         "fcntl": _only(1, _FCNTL),
         "ioctl": _only(1, _IOCTL),
-        "sendto": _unless(4),  # to the other end of a pair; an address would be somebody else's socket
+        "sendto": _unless(
+            4
+        ),  # to the other end of a pair; an address would be somebody else's socket
         **{name: _one(_RETURN, _ERRNO | _ENOSYS) for name in _UNKNOWN},
     }
-    parts = [_one(_LOAD, _ARCH), _one(_EQUAL, AUDIT_ARCH[machine], 1, 0), _one(_RETURN, _KILL), _one(_LOAD, _NR)]
+    parts = [
+        _one(_LOAD, _ARCH),
+        _one(_EQUAL, AUDIT_ARCH[machine], 1, 0),
+        _one(_RETURN, _KILL),
+        _one(_LOAD, _NR),
+    ]
     if machine == "x86_64":
         parts += [_one(_AT_LEAST, X32_BIT, 0, 1), _one(_RETURN, _KILL)]
     for name, number in numbers.items():
@@ -194,9 +256,13 @@ def seccomp() -> None:
 
 
 def lock_down(
-    readable: Iterable[str], writable: Iterable[str], listable: Iterable[str], need_landlock: bool = True
+    readable: Iterable[str],
+    writable: Iterable[str],
+    listable: Iterable[str],
+    need_landlock: bool = True,
 ) -> None:
-    """Files by Landlock, no capabilities, system calls by seccomp: the last thing before a program runs."""
+    """Files by Landlock, no capabilities, system calls by seccomp: the last thing before a program
+    runs."""
     if need_landlock or landlock_version():
         landlock(readable, writable, listable)
     drop_capabilities()

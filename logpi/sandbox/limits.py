@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Limits", "Result", "SandboxError", "Verdict"]
-
 
 class SandboxError(ValueError):
-    """No sandbox that holds is to be had here. Its text is one line that says why and what to do."""
+    """No sandbox that holds is to be had here. Its text is one line that says why and what to
+    do."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +16,9 @@ class Limits:
     """What one program may use. It is one process, so that memory and CPU limits are exact.
 
     Attributes:
-        seconds: wall clock. cpu: seconds of CPU time of all its threads, rounded up; 0 for as many as `seconds`. A busy machine
-            stretches the first and not the second: a verdict should rest on the second.
+        seconds: wall clock. cpu: seconds of CPU time of all its threads, rounded up; 0 for as many
+            as `seconds`. A busy machine stretches the first and not the second: a verdict should
+            rest on the second.
         idle: seconds in which no thread of it wants the CPU; 0 for as many as `seconds`.
         memory: bytes of address space. A Python without imports takes about 50 MB of it.
         output: bytes of standard output and error, each; a program that writes more is ended.
@@ -53,8 +53,10 @@ class Result:
     """What became of a program.
 
     Attributes:
-        stdout, stderr: what it wrote, at most `Limits.output` bytes of each, undecodable bytes replaced.
-        status: ok | error (it raised, or exit code ≠ 0) | timeout | memory | output (wrote too much) | killed (by a signal)
+        stdout, stderr: what it wrote, at most `Limits.output` bytes of each, undecodable bytes
+            replaced.
+        status: ok | error (it raised, or exit code ≠ 0) | timeout | memory | output (wrote too
+            much) | killed (by a signal)
             | failed (the sandbox itself failed: no verdict on the program).
         exit_code: None unless it ended by itself. seconds: wall clock.
     """
@@ -71,9 +73,11 @@ class Verdict:
     """What tests say of a program.
 
     Attributes:
-        passed, total: tests. A program that does not load, dies, hangs or breaks a limit fails what it had not passed.
-        status: ok | wrong | error | timeout | memory | died | and for no verdict at all: invalid (the tests themselves are
-            at fault, or it cannot be told) | failed (the sandbox is) | late (the judge ran out of time).
+        passed, total: tests. A program that does not load, dies, hangs or breaks a limit fails what
+            it had not passed.
+        status: ok | wrong | error | timeout | memory | died | and for no verdict at all: invalid
+            (the tests themselves are at fault, or it cannot be told) | failed (the sandbox is) |
+            late (the judge ran out of time).
         message: one line about the first test that did not pass.
     """
 

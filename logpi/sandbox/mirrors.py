@@ -1,14 +1,17 @@
-"""What stands on one side for an object of the other: a mirror, which asks for everything that it is asked.
+"""What stands on one side for an object of the other: a mirror, which asks for everything that it
+is asked.
 
-A class of the program is mirrored by a class, with mirrors of its bases, so that isinstance, `except`, `with`, +, <, repr, await, sets
-and sorting work as they would beside the program; an instance of a subclass of tuple, int, … has the plain data besides.
+A class of the program is mirrored by a class, with mirrors of its bases, so that isinstance,
+`except`, `with`, +, <, repr, await, sets and sorting work as they would beside the program; an
+instance of a subclass of tuple, int, … has the plain data besides.
 
-A mirror answers what the program wants it to answer, which is harmless between two objects of the program and for what comes
-back as plain data. It is not where the tests hold it against plain data of their own (`f(x) == 3`, `f(x) - 3`, `3 in f(x)`): a program
-could answer "equal" there. Such a word is believed only of an instance that the tests themselves made of a class that they
-know to be one (`Peer.believed`); one that claims to equal everything is told by asking about things that nobody named; the rest is doubt.
-Left out: what is done there with
-the object (`operations.py`), and classes that tests derive from the program's.
+A mirror answers what the program wants it to answer, which is harmless between two objects of the
+program and for what comes back as plain data. It is not where the tests hold it against plain data
+of their own (`f(x) == 3`, `f(x) - 3`, `3 in f(x)`): a program could answer "equal" there. Such a
+word is believed only of an instance that the tests themselves made of a class that they know to be
+one (`Peer.believed`); one that claims to equal everything is told by asking about things that
+nobody named; the rest is doubt. Left out: what is done there with the object (`operations.py`), and
+classes that tests derive from the program's.
 """
 
 from __future__ import annotations
@@ -21,26 +24,34 @@ from typing import Any
 
 from logpi.sandbox.plain import PLAIN, Unspeakable, held, is_plain, shared_name
 
-__all__ = ["SPECIALS", "Mirror", "class_of", "mirror_of"]
-
 _BINARY = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and or xor".split()
 _COMPARED = {f"__{n}__" for n in ("eq", "ne", "lt", "le", "gt", "ge")} | {"__contains__"}
 _CLAIMS = _COMPARED | {f"__{side}{n}__" for n in _BINARY for side in ("", "r")}
 SPECIALS = _CLAIMS | {f"__i{n}__" for n in _BINARY if n != "divmod"}
-SPECIALS |= {f"__{n}__" for n in (
-    "len bool str repr iter next reversed hash int float complex index neg pos abs invert bytes trunc floor ceil enter exit aenter "
-    "aexit aiter anext call getitem setitem delitem format round length_hint fspath"
-).split()}  # fmt: skip
-_VERDICTS = {n for kind in (str, frozenset) for n in dir(kind) if n.startswith(("is", "startswith", "endswith"))}
+SPECIALS |= {
+    f"__{n}__"
+    for n in (
+        "len bool str repr iter next reversed hash int float complex index neg pos abs invert bytes"
+        " trunc floor ceil enter exit aenter aexit aiter anext call getitem setitem delitem format"
+        " round length_hint fspath"
+    ).split()
+}
+_VERDICTS = {
+    n
+    for kind in (str, frozenset)
+    for n in dir(kind)
+    if n.startswith(("is", "startswith", "endswith"))
+}
 _IMMUTABLE = (int, float, str, tuple, bytes, frozenset, complex)
 _MUTABLE = (list, dict, set, bytearray, deque)
 
 
-# --- the class of a mirror ----------------------------------------------------------------------------------------------
+# --- the class of a mirror ---
 
 
 def class_of(peer: Any, kind: type) -> dict[str, Any]:
-    """A class as plain data: its name, which operators it has, and (of the program alone) its bases."""
+    """A class as plain data: its name, which operators it has, and (of the program alone) its
+    bases."""
     told = {"name": kind.__name__, "specials": _specials(kind)}
     if peer.open_handed:
         told["bases"] = [peer.encode(b) for b in kind.__bases__ if b is not object]
@@ -58,11 +69,14 @@ def _kept(base: type) -> bool:
 
 def _base(base: type) -> type | None:
     """What the mirror of a class derived from `base` is derived from."""
-    return base if isinstance(base, _MirrorType) else next((k for k in base.__mro__ if _kept(k)), None)
+    return (
+        base if isinstance(base, _MirrorType) else next((k for k in base.__mro__ if _kept(k)), None)
+    )
 
 
 def _specials(kind: type) -> list[str]:
-    """The operators that a class does not have from `object` or from a base that its mirror has too; "-" before one that it forbids."""
+    """The operators that a class does not have from `object` or from a base that its mirror has
+    too; "-" before one that it forbids."""
     found = []
     for name in sorted(SPECIALS):
         origin = next((c for c in kind.__mro__ if name in vars(c)), object)
@@ -86,7 +100,11 @@ class _MirrorType(type):
 
     def __getattr__(cls, name: str) -> Any:
         place = cls.__dict__.get("_logpi_class")
-        if place is None or name.startswith("_logpi") or name in ("__abstractmethods__", "__isabstractmethod__"):
+        if (
+            place is None
+            or name.startswith("_logpi")
+            or name in ("__abstractmethods__", "__isabstractmethod__")
+        ):
             raise AttributeError(name)
         return place[0].ask("get", place[1], [name])
 
@@ -106,7 +124,8 @@ class _MirrorType(type):
         return type.__subclasscheck__(cls, other) or cls._logpi_asks("issubclass", other)
 
     def _logpi_asks(cls, op: str, other: Any) -> bool:
-        """What an abstract class or protocol of the program says of another thing of the program."""
+        """What an abstract class or protocol of the program says of another thing of the
+        program."""
         if not cls.__dict__.get("_logpi_virtual") or not isinstance(type(other), type(_MirrorType)):
             return False
         known = issubclass(type(type(other)), _MirrorType) or issubclass(type(other), _MirrorType)
@@ -135,7 +154,9 @@ class Mirror(metaclass=_MirrorType):
         if name.startswith("_logpi"):
             raise AttributeError(name)
         if name in _VERDICTS and not self._logpi_made:
-            self._logpi_peer.doubt = f"an object of the program's own class says itself what .{name} is of it"
+            self._logpi_peer.doubt = (
+                f"an object of the program's own class says itself what .{name} is of it"
+            )
         return self._logpi_peer.ask("get", self._logpi_number, [name])
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -201,12 +222,21 @@ def _doubt(peer: Any, mirror: Any, number: int, name: str, beside: Any, result: 
         return
     if name == "__radd__" and beside == 0:  # where `sum` begins
         return
-    if name == "__eq__" and isinstance(mirror, _IMMUTABLE) and held(_data_base(type(mirror)), mirror) == beside:
+    if (
+        name == "__eq__"
+        and isinstance(mirror, _IMMUTABLE)
+        and held(_data_base(type(mirror)), mirror) == beside
+    ):
         return
-    if name in ("__eq__", "__contains__") and all(_says_yes(peer, number, name, x) for x in _unheard_of()):
+    if name in ("__eq__", "__contains__") and all(
+        _says_yes(peer, number, name, x) for x in _unheard_of()
+    ):
         peer.forged = True
         raise AssertionError("an object of the program claims to equal everything")
-    peer.doubt = f"an object of the program's own class says itself how it compares with {str(beside)[:40]!r}"
+    peer.doubt = (
+        "an object of the program's own class says itself how it compares with"
+        f" {str(beside)[:40]!r}"
+    )
 
 
 def _unheard_of() -> list[Any]:
@@ -230,7 +260,8 @@ def _method(name: str) -> Callable[..., Any]:
 
 
 def _by_data(name: str) -> Callable[..., Any]:
-    """A comparison of a mutable container that the program left as it is: of what it holds now, and made here."""
+    """A comparison of a mutable container that the program left as it is: of what it holds now, and
+    made here."""
 
     def compare(self: Any, other: Any) -> Any:
         if isinstance(other, _MUTABLE) and isinstance(other, Mirror):
@@ -248,7 +279,10 @@ def _members(specials: list[str], bases: tuple[type, ...]) -> dict[str, Any]:
         for name in dir(mutable):
             if name in _COMPARED:
                 space[name] = _by_data(name)
-            elif name in SPECIALS and getattr(mutable, name) not in (None, getattr(object, name, 0)):
+            elif name in SPECIALS and getattr(mutable, name) not in (
+                None,
+                getattr(object, name, 0),
+            ):
                 space[name] = _forward(name)
             elif not name.startswith("_"):
                 space[name] = _method(name)
@@ -266,7 +300,11 @@ def _new_class(peer: Any, number: int, told: dict[str, Any], decode: Callable[[A
     if not any(isinstance(b, _MirrorType) for b in bases):
         bases.insert(0, Mirror if real else _Thing)
     name, meta = str(told["name"]), _MirrorType
-    own = [s for s in told.get("meta", ()) if s in SPECIALS and s not in ("__call__", "__bool__", "__hash__", "__eq__")]
+    own = [
+        s
+        for s in told.get("meta", ())
+        if s in SPECIALS and s not in ("__call__", "__bool__", "__hash__", "__eq__")
+    ]
     if own:
         meta = type("_MirrorType", (_MirrorType,), {s: _forward(s) for s in own})
     space = {
@@ -286,18 +324,21 @@ def _new_class(peer: Any, number: int, told: dict[str, Any], decode: Callable[[A
 
 
 def _library_class(peer: Any, real: type) -> type:
-    """The mirror class of instances of a class that both sides have (functions, generators, matches, …)."""
+    """The mirror class of instances of a class that both sides have (functions, generators,
+    matches, …)."""
     found = peer.library.get(real)
     if found is None:
         space = {"_logpi_class": (peer, -1), "__slots__": (), "__module__": real.__module__}
-        space |= _members(_specials(real), ()) | ({"__await__": _await} if getattr(real, "__await__", None) else {})
+        space |= _members(_specials(real), ()) | (
+            {"__await__": _await} if getattr(real, "__await__", None) else {}
+        )
         if not (_kept(real) or real in PLAIN or real is bool):
             space["__class__"] = property(lambda self: real)
         found = peer.library[real] = _MirrorType(real.__name__, (_Thing,), space)
     return found
 
 
-# --- mirrors ------------------------------------------------------------------------------------------------------------
+# --- mirrors ---
 
 
 def mirror_of(peer: Any, value: dict[str, Any], decode: Callable[[Any], Any]) -> Any:
@@ -313,8 +354,13 @@ def mirror_of(peer: Any, value: dict[str, Any], decode: Callable[[Any], Any]) ->
             mirror = _instance(peer, number, value, decode)
         peer.mirrors[number] = peer.newest = mirror
     elif not isinstance(mirror, type):
-        _set(mirror, "_logpi_made", False)  # what the program hands back is no longer what the tests made
-    if type(mirror).__dict__.get("__class__") and getattr(mirror, "__class__", None) is types.CoroutineType:
+        _set(
+            mirror, "_logpi_made", False
+        )  # what the program hands back is no longer what the tests made
+    if (
+        type(mirror).__dict__.get("__class__")
+        and getattr(mirror, "__class__", None) is types.CoroutineType
+    ):
         return _awaiting(mirror)
     return mirror
 
@@ -355,7 +401,7 @@ def _exception(peer: Any, value: dict[str, Any], decode: Callable[[Any], Any]) -
     return error
 
 
-# --- awaiting -----------------------------------------------------------------------------------------------------------
+# --- awaiting ---
 
 
 def _await(self: Any) -> Any:

@@ -1,6 +1,7 @@
-"""What one side does with an object of its own when the other asks: the other end of a mirror (`mirrors.py`).
+"""What one side does with an object of its own when the other asks: the other end of a mirror
+(`mirrors.py`).
 
-Left out: which objects may be asked for what (`peer.py`).
+Left out: which objects may be asked for what (`rpc.py`).
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from typing import Any
 
 from logpi.sandbox.mirrors import SPECIALS
 from logpi.sandbox.plain import held, plain_base
-
-__all__ = ["operate"]
 
 _SLICE = 0.01  # seconds for which what is awaited runs here before others there have their turn
 

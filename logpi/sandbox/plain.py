@@ -1,7 +1,8 @@
-"""The types that cross between a program and its tests as copies, how each is written and rebuilt, and the classes that both sides have.
+"""The types that cross between a program and its tests as copies, how each is written and rebuilt,
+and the classes that both sides have.
 
-Exact types alone: a subclass of the program's own is an object with this data (`mirrors.py`). Left out: None, booleans, numbers, texts
-and lists, which JSON has itself.
+Exact types alone: a subclass of the program's own is an object with this data (`mirrors.py`). Left
+out: None, booleans, numbers, texts and lists, which JSON has itself.
 """
 
 from __future__ import annotations
@@ -18,22 +19,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-__all__ = [
-    "PLAIN",
-    "TAGS",
-    "Unspeakable",
-    "held",
-    "is_plain",
-    "plain_base",
-    "rebuilt",
-    "shared_name",
-    "shared_type",
-    "tagged",
-]
-
 
 class Unspeakable(ValueError):
-    """The tests want what cannot cross. Nothing that the program sends raises this: it is the tests' fault."""
+    """The tests want what cannot cross. Nothing that the program sends raises this: it is the
+    tests' fault."""
 
 
 def _items(d: Any) -> list[list[Any]]:
@@ -67,7 +56,10 @@ PLAIN: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     datetime.datetime: (datetime.datetime.isoformat, datetime.datetime.fromisoformat),
     datetime.date: (datetime.date.isoformat, datetime.date.fromisoformat),
     datetime.time: (datetime.time.isoformat, datetime.time.fromisoformat),
-    datetime.timedelta: (lambda d: [d.days, d.seconds, d.microseconds], lambda parts: datetime.timedelta(*parts)),
+    datetime.timedelta: (
+        lambda d: [d.days, d.seconds, d.microseconds],
+        lambda parts: datetime.timedelta(*parts),
+    ),
     pathlib.PosixPath: (str, pathlib.PosixPath),
     pathlib.PurePosixPath: (str, pathlib.PurePosixPath),
     uuid.UUID: (str, uuid.UUID),
@@ -87,7 +79,9 @@ _HELD: dict[type, Callable[[Any], Any]] = {
     set: lambda s: set().union(s),
     frozenset: lambda s: frozenset().union(s),
 }
-_TYPES = {t.__name__: t for t in vars(types).values() if isinstance(t, type)}  # `function` and others without a place
+_TYPES = {
+    t.__name__: t for t in vars(types).values() if isinstance(t, type)
+}  # `function` and others without a place
 TAGS = {kind.__name__: kind for kind in PLAIN}
 
 
@@ -127,7 +121,10 @@ def shared_type(name: str) -> type:
     module, _, last = name.rpartition(".")
     if module == "types" and last in _TYPES:
         return _TYPES[last]
-    if module not in ("builtins", *sys.modules) or module.partition(".")[0] not in sys.stdlib_module_names:
+    if (
+        module not in ("builtins", *sys.modules)
+        or module.partition(".")[0] not in sys.stdlib_module_names
+    ):
         raise ValueError(f"no class {name}")
     found = vars(sys.modules[module]).get(last)
     if not isinstance(found, type):

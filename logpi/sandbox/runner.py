@@ -1,7 +1,9 @@
-"""What a test runner does with a text of tests: unittest's and pytest's classes and functions, and as much of `pytest` as tests import.
+"""What a test runner does with a text of tests: unittest's and pytest's classes and functions, and
+as much of `pytest` as tests import.
 
-No packages are to be had where tests run, so `pytest` here is raises, approx, mark.parametrize, param, skip and fail. Left out: fixtures
-(such rows are refused when they are read, `checks.py`) and everything else of it.
+No packages are to be had where tests run, so `pytest` here is raises, approx, mark.parametrize,
+param, skip and fail. Left out: fixtures (such rows are refused when they are read, `checks.py`) and
+everything else of it.
 """
 
 from __future__ import annotations
@@ -19,8 +21,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from logpi.sandbox.checks import collected
-
-__all__ = ["install", "run"]
 
 
 class _Raises:
@@ -58,7 +58,13 @@ def raises(expected: Any, *call: Any, match: str | None = None, **named: Any) ->
 class approx:
     """Numbers, and lists and dictionaries of them, up to a tolerance."""
 
-    def __init__(self, expected: Any, rel: float | None = None, abs: float | None = None, nan_ok: bool = False) -> None:
+    def __init__(
+        self,
+        expected: Any,
+        rel: float | None = None,
+        abs: float | None = None,
+        nan_ok: bool = False,
+    ) -> None:
         self.expected, self.rel, self.abs, self.nan_ok = expected, rel, abs, nan_ok
 
     def __eq__(self, actual: object) -> bool:
@@ -83,8 +89,14 @@ class approx:
             return False
         if actual == expected or (self.nan_ok and actual != actual and expected != expected):
             return True
-        relative = (1e-6 if self.rel is None and self.abs is None else self.rel or 0.0) * abs(expected)
-        return abs(actual - expected) <= max(relative, 1e-12 if self.abs is None else self.abs) < float("inf")
+        relative = (1e-6 if self.rel is None and self.abs is None else self.rel or 0.0) * abs(
+            expected
+        )
+        return (
+            abs(actual - expected)
+            <= max(relative, 1e-12 if self.abs is None else self.abs)
+            < float("inf")
+        )
 
 
 def param(*values: Any, **_: Any) -> Any:
@@ -95,8 +107,13 @@ def parametrize(names: Any, values: Any, **_: Any) -> Callable[[Any], Any]:
     keys = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
 
     def mark(function: Any) -> Any:
-        rows = [v if len(keys) > 1 or isinstance(v, tuple) and len(v) == 1 else (v,) for v in values]
-        function._cases = [*getattr(function, "_cases", []), [dict(zip(keys, row, strict=True)) for row in rows]]
+        rows = [
+            v if len(keys) > 1 or isinstance(v, tuple) and len(v) == 1 else (v,) for v in values
+        ]
+        function._cases = [
+            *getattr(function, "_cases", []),
+            [dict(zip(keys, row, strict=True)) for row in rows],
+        ]
         return function
 
     return mark
@@ -132,10 +149,17 @@ class _Marks:
 
 
 def install(module: Any) -> None:
-    """Make `module` the main one, give it a `pytest`, and let `unittest.main()` and `pytest.main()` leave the running to `run`."""
+    """Make `module` the main one, give it a `pytest`, and let `unittest.main()` and `pytest.main()`
+    leave the running to `run`."""
     shim: Any = types.ModuleType("pytest")
     vars(shim).update(
-        raises=raises, approx=approx, param=param, mark=_Marks(), skip=_skip, fail=_fail, main=lambda *a, **k: 0
+        raises=raises,
+        approx=approx,
+        param=param,
+        mark=_Marks(),
+        skip=_skip,
+        fail=_fail,
+        main=lambda *a, **k: 0,
     )
     sys.modules["pytest"], sys.modules["__main__"] = shim, module
     unittest.main = lambda *a, **k: None  # type: ignore[assignment, misc]
@@ -183,7 +207,8 @@ class _Result(unittest.TestResult):
 
 
 def run(tree: ast.Module, space: dict[str, Any]) -> None:
-    """Run what a text that has been executed in `space` leaves to a runner. Raises what the first failure raised."""
+    """Run what a text that has been executed in `space` leaves to a runner. Raises what the first
+    failure raised."""
     for node in collected(tree):
         thing = space.get(node.name)  # type: ignore[attr-defined]
         if isinstance(thing, type) and issubclass(thing, unittest.TestCase):

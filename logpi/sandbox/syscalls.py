@@ -1,14 +1,15 @@
 """The system calls that a confined program may make, and their numbers on x86-64 and aarch64.
 
-An allow list: reading and writing what is open, opening files (Landlock says which), memory, threads, clocks, waiting.
-Not on it, and so refused with EPERM: every way to start a process, to reach another one, to make a network socket, to
-change a file's mode, owner or times (Landlock does not guard those), to mount, to trace, to load code into the kernel
-(a socket's filter too), to address a socket or hand a file to one (`sendmsg`), and shared memory by name. Left out: machines other than these two, on which the sandbox refuses to run.
+An allow list: reading and writing what is open, opening files (Landlock says which), memory,
+threads, clocks, waiting.
+Not on it, and so refused with EPERM: every way to start a process, to reach another one, to make a
+network socket, to change a file's mode, owner or times (Landlock does not guard those), to mount,
+to trace, to load code into the kernel (a socket's filter too), to address a socket or hand a file
+to one (`sendmsg`), and shared memory by name. Left out: machines other than these two, on which the
+sandbox refuses to run.
 """
 
 from __future__ import annotations
-
-__all__ = ["AUDIT_ARCH", "NUMBERS", "X32_BIT"]
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 X32_BIT = 0x40000000  # x86-64 knows a second set of numbers; a filter that forgets them has a hole

@@ -1,17 +1,20 @@
-"""Unit tests of a program, in a process that the program cannot see; and the program, answering calls.
+"""Unit tests of a program, in a process that the program cannot see; and the program, answering
+calls.
 
-    tests process ── peer.py, plain data ──▶ program process
+    tests process ── rpc.py, plain data ──▶ program process
         │ one line for each test, on a pipe that the program does not have
         ▼
       host
 
-The tests compare in their own process what they got as plain data. A name in the tests means, in this order: what the tests or
-their set-up define, a built-in, a module of the standard library that is used as one, and only then something of the program's:
-a program that brings its own `math` or `len` brings it to nobody. A test counts if it asked the program and checked something; one
-that fails before it asked is at fault itself. Standard library only.
+The tests compare in their own process what they got as plain data. A name in the tests means, in
+this order: what the tests or their set-up define, a built-in, a module of the standard library that
+    is used as one, and only then something of the program's:
+a program that brings its own `math` or `len` brings it to nobody. A test counts if it asked the
+program and checked something; one that fails before it asked is at fault itself. Standard library
+only.
 
-`beside` runs the same tests next to the program, where the program can do to them what it likes: its word is never taken for the
-program, it only keeps a failure from being one (`judge.py`).
+`beside` runs the same tests next to the program, where the program can do to them what it likes:
+its word is never taken for the program, it only keeps a failure from being one (`judge.py`).
 """
 
 from __future__ import annotations
@@ -28,11 +31,20 @@ from collections.abc import Callable
 from typing import Any
 
 from logpi.sandbox import runner
-from logpi.sandbox.checks import BEGIN, CHECK, COUNT, FORGED, SOLUTIONS, Counting, called, classes, free_names, shares
-from logpi.sandbox.peer import Gone, Peer
+from logpi.sandbox.checks import (
+    BEGIN,
+    CHECK,
+    COUNT,
+    FORGED,
+    SOLUTIONS,
+    Counting,
+    called,
+    classes,
+    free_names,
+    shares,
+)
 from logpi.sandbox.plain import Unspeakable
-
-__all__ = ["beside", "program", "tests"]
+from logpi.sandbox.rpc import Gone, Peer
 
 PEER_FD = 4
 PRINTED = 1 << 16  # characters of a call's output that the tests see
@@ -52,11 +64,12 @@ class TreeNode:
 """  # what that site imports before a `class Solution`
 
 
-# --- the program --------------------------------------------------------------------------------------------------------
+# --- the program ---
 
 
 class _Program:
-    """The names of a program. Its main block is not under test; it may end by `exit()`; a method of `Solution` is a function."""
+    """The names of a program. Its main block is not under test; it may end by `exit()`; a method of
+    `Solution` is a function."""
 
     def __init__(self, code: str) -> None:
         self.main = types.ModuleType("program")
@@ -81,7 +94,11 @@ class _Program:
         if name in space:
             return space[name]
         solution = space.get("Solution")
-        if isinstance(solution, type) and not name.startswith("_") and getattr(solution, name, None) is not None:
+        if (
+            isinstance(solution, type)
+            and not name.startswith("_")
+            and getattr(solution, name, None) is not None
+        ):
             return lambda *args, **named: getattr(solution(), name)(*args, **named)
         raise NameError(f"name {name!r} is not defined by the program")
 
@@ -113,11 +130,12 @@ class _Printed(io.TextIOBase):
         return text
 
 
-# --- the tests ----------------------------------------------------------------------------------------------------------
+# --- the tests ---
 
 
 class _Names(dict):
-    """Built-ins, then modules of the standard library that are used as modules, then the program's names."""
+    """Built-ins, then modules of the standard library that are used as modules, then the program's
+    names."""
 
     def __init__(self, look_up: Callable[[str], Any], values: set[str]) -> None:
         super().__init__(vars(builtins), exit=sys.exit, quit=sys.exit)
@@ -131,11 +149,14 @@ class _Names(dict):
         except NameError:
             if name in self.called:
                 raise
-            raise Unspeakable(f"the tests use {name!r}, which neither they nor the program bring") from None
+            raise Unspeakable(
+                f"the tests use {name!r}, which neither they nor the program bring"
+            ) from None
 
 
 def _modules(look_up: Callable[[str], Any], whole: ast.Module) -> None:
-    """Tests may say `from solution import f`, or name any other module that does not exist, if the program has all that they want of it."""
+    """Tests may say `from solution import f`, or name any other module that does not exist, if the
+    program has all that they want of it."""
     names = set(SOLUTIONS)
     for n in ast.walk(whole):
         if (
@@ -168,12 +189,19 @@ class _Tests:
         self.setup = ast.parse(task["setup"])
         whole = ast.Module([*self.setup.body, *(s for t in self.trees for s in t.body)], [])
         self.whole, self.shares, self.classes = whole, shares(whole), classes(whole)
-        self.own = {d.name for d in ast.walk(whole) if isinstance(d, ast.FunctionDef | ast.AsyncFunctionDef)}
+        self.own = {
+            d.name for d in ast.walk(whole) if isinstance(d, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
         self.checked, self.failed, self.begun, self.apart = 0, 0, 0, True
         main = types.ModuleType("__main__")
         self.space, self.look_up = vars(main), look_up
         self.space.update(
-            {"__builtins__": _Names(look_up, called(whole)), CHECK: self._check, COUNT: self._count, BEGIN: self._begin}
+            {
+                "__builtins__": _Names(look_up, called(whole)),
+                CHECK: self._check,
+                COUNT: self._count,
+                BEGIN: self._begin,
+            }
         )
         runner.install(main)
         _modules(look_up, whole)
@@ -193,15 +221,21 @@ class _Tests:
         return true
 
     def _execute(self, tree: ast.Module, name: str) -> None:
-        exec(compile(Counting(self.own).visit(ast.Module(list(tree.body), [])), name, "exec"), self.space)
+        exec(
+            compile(Counting(self.own).visit(ast.Module(list(tree.body), [])), name, "exec"),
+            self.space,
+        )
 
     def set_up(self) -> None:
         self._execute(self.setup, "set-up")
         for name in _under_test(self.entry, self.trees, self.space, self.whole):
-            self.space[name] = self.look_up(name)  # the set-up may hold an unfinished copy (HumanEval's prompt does)
+            self.space[name] = self.look_up(
+                name
+            )  # the set-up may hold an unfinished copy (HumanEval's prompt does)
 
     def run(self, index: int) -> None:
-        """Raises what the test raises, and AssertionError for a failed assertion that the tests themselves caught."""
+        """Raises what the test raises, and AssertionError for a failed assertion that the tests
+        themselves caught."""
         self.checked = self.failed = self.begun = 0
         try:
             self._execute(self.trees[index], f"test {index + 1}")
@@ -214,8 +248,9 @@ class _Tests:
 
 
 def tests(task: dict[str, Any]) -> int:
-    """Run each test; a line of JSON for each: [true, ""], [false, what went wrong, whether to try it beside the program], or
-    [null, why there is no verdict]. Of a program that was seen to forge an answer the last word is FORGED."""
+    """Run each test; a line of JSON for each: [true, ""], [false, what went wrong, whether to try
+    it beside the program], or [null, why there is no verdict]. Of a program that was seen to forge
+    an answer the last word is FORGED."""
     lines = os.dup(1)
     sys.stdout = open(os.devnull, "w")
     peer = Peer(PEER_FD, open_handed=False)
@@ -250,31 +285,51 @@ def tests(task: dict[str, Any]) -> int:
 
 def _passed(peer: Peer, made: _Tests) -> tuple[bool | None, str]:
     if not peer.asked or not made.checked:
-        return None, "the tests ended without a check" if peer.asked else "the tests did not ask the program anything"
+        return (
+            None,
+            (
+                "the tests ended without a check"
+                if peer.asked
+                else "the tests did not ask the program anything"
+            ),
+        )
     return (None, peer.doubt) if peer.doubt else (True, "")
 
 
-def _fault(peer: Peer, error: BaseException, where: str, shares: bool) -> tuple[bool | None, str, bool | str]:
+def _fault(
+    peer: Peer, error: BaseException, where: str, shares: bool
+) -> tuple[bool | None, str, bool | str]:
     """Whose fault it is that a test did not pass: the program's, or (None) the tests' own."""
     if isinstance(error, Gone):
         return False, "the program ended before the tests did", shares
     theirs = getattr(error, "_logpi_theirs", False)
     reason = (
-        (str(error) or where) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error} in {where}"
+        (str(error) or where)
+        if isinstance(error, AssertionError)
+        else f"{type(error).__name__}: {error} in {where}"
     )
-    if isinstance(error, Unspeakable) or (not theirs and (isinstance(error, ImportError) or not peer.asked)):
+    if isinstance(error, Unspeakable) or (
+        not theirs and (isinstance(error, ImportError) or not peer.asked)
+    ):
         return None, f"the tests are at fault: {reason}", False
     return False, reason, FORGED if peer.forged else shares or peer.met
 
 
-def _under_test(entry: str, trees: list[ast.Module], space: dict[str, Any], whole: ast.Module) -> list[str]:
-    """The names that come from the program though something else has them: the entry point; without one, the built-ins
-    called by tests that would otherwise ask the program nothing (a task may be to write `sum`)."""
+def _under_test(
+    entry: str, trees: list[ast.Module], space: dict[str, Any], whole: ast.Module
+) -> list[str]:
+    """The names that come from the program though something else has them: the entry point; without
+    one, the built-ins called by tests that would otherwise ask the program nothing (a task may be
+    to write `sum`)."""
     if entry:
         return [entry] if entry.isidentifier() else []
     if not trees or free_names(whole) - set(space):
         return []
-    calls = {n.func.id for n in ast.walk(trees[0]) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    calls = {
+        n.func.id
+        for n in ast.walk(trees[0])
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
     return sorted(calls & set(dir(builtins)))[:1]
 
 

@@ -30,16 +30,28 @@ if TYPE_CHECKING:
     from logpi.testing.model import Table
 
 __all__ = [
-    "check_all", "check_dead_rows", "check_garbage", "check_micro_batches", "check_model", "check_observation_deletion", "check_padding",
-    "check_row_order", "gradient", "group", "random_case", "row",
-]  # fmt: skip
+    "check_all",
+    "check_dead_rows",
+    "check_garbage",
+    "check_micro_batches",
+    "check_model",
+    "check_observation_deletion",
+    "check_padding",
+    "check_row_order",
+    "gradient",
+    "group",
+    "random_case",
+    "row",
+]
 
 
 def check_model(policy: CausalLM | RewardModel) -> Table:
-    """Every law of models (`logpi.testing.model.LAWS`) on a loaded one, in under a minute for a small model.
+    """Every law of models (`logpi.testing.model.LAWS`) on a loaded one, in under a minute for a
+    small model.
 
-    `print(table)` shows law, verdict and a line each; `table.passed` is whether none is broken. A known limit of a model ("the template
-    refuses a system message") is said and breaks nothing. Nothing is raised: what a law trips over is its finding.
+    `print(table)` shows law, verdict and a line each; `table.passed` is whether none is broken. A
+    known limit of a model ("the template refuses a system message") is said and breaks nothing.
+    Nothing is raised: what a law trips over is its finding.
     """
     from logpi.testing.model import check
 

@@ -4,7 +4,8 @@
     template   what it makes of thoughts, tools, results, system messages                                           (`model_template.py`)
     numbers    packed or padded, alone or beside others, sampled or evaluated, saved or loaded: the same numbers    (`model_numbers.py`)
 
-The right value comes from elsewhere wherever it can: from `transformers`' own `apply_chat_template`, forward pass, `generate` and loading.
+The right value comes from elsewhere wherever it can: from `transformers`' own
+`apply_chat_template`, forward pass, `generate` and loading.
 Left out: whether the model is any good.
 """
 
@@ -37,7 +38,8 @@ class Law:
     find: Callable[[Subject], Finding]
 
     def __call__(self, subject: Subject, known: set[str]) -> Finding:
-        """What is found; an exception is a broken law, and what logpi warns of is said, once: `known` grows."""
+        """What is found; an exception is a broken law, and what logpi warns of is said, once:
+        `known` grows."""
         with warnings.catch_warnings(record=True) as record:
             warnings.simplefilter("always")
             try:
@@ -51,7 +53,8 @@ class Law:
 
 
 LAWS = tuple(
-    Law(f.__name__.replace("_", " "), " ".join((f.__doc__ or "").split()), f) for f in (*TEXT, *TEMPLATE, *NUMBERS)
+    Law(f.__name__.replace("_", " "), " ".join((f.__doc__ or "").split()), f)
+    for f in (*TEXT, *TEMPLATE, *NUMBERS)
 )
 
 
@@ -70,19 +73,30 @@ class Table:
         return next(f for law, f in self.findings if law.name == name)
 
     def __str__(self) -> str:
-        return "\n".join(f"{law.name:<16}{f.verdict.value:<16}{_short(f.detail)}" for law, f in self.findings)
+        return "\n".join(
+            f"{law.name:<16}{f.verdict.value:<16}{_short(f.detail)}" for law, f in self.findings
+        )
 
     def explained(self) -> str:
         """Each law with what it means, and what was found in full."""
-        return "\n".join(f"{law.name}: {law.meaning}\n    {f.verdict.value}: {f.detail}" for law, f in self.findings)
+        return "\n".join(
+            f"{law.name}: {law.meaning}\n    {f.verdict.value}: {f.detail}"
+            for law, f in self.findings
+        )
 
     def verdict(self) -> str:
         """One line."""
         count = {v: [law.name for law, f in self.findings if f.verdict is v] for v in Verdict}
         if count[Verdict.FAIL]:
-            return f"FAIL: {len(count[Verdict.FAIL])} of {len(self.findings)} laws do not hold: {', '.join(count[Verdict.FAIL])}"
+            return (
+                f"FAIL: {len(count[Verdict.FAIL])} of {len(self.findings)} laws do not hold:"
+                f" {', '.join(count[Verdict.FAIL])}"
+            )
         kept, limits, rest = (len(count[v]) for v in (Verdict.OK, Verdict.SAID, Verdict.ABSENT))
-        return f"ok: {kept} laws hold, {limits} hold within limits that are said above, {rest} do not apply"
+        return (
+            f"ok: {kept} laws hold, {limits} hold within limits that are said above, {rest} do not"
+            " apply"
+        )
 
 
 def _short(text: str) -> str:

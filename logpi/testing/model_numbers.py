@@ -1,6 +1,8 @@
-"""Laws of numbers: however rows are laid out, sampled, saved or loaded, the model says the same of them.
+"""Laws of numbers: however rows are laid out, sampled, saved or loaded, the model says the same of
+them.
 
-Each function's name and docstring are the law's. `NUMBERS` is their order. Left out: text (`model_text.py`).
+Each function's name and docstring are the law's. `NUMBERS` is their order. Left out: text
+(`model_text.py`).
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from logpi.engine.engine import Engine
+from logpi.engine.sampling import Request, Sampling
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.reward_model import RewardModel
-from logpi.rollouts.engine import Engine, Request, Sampling
 from logpi.testing.subject import Finding, Subject, absent, fail, held, said
 from logpi.types import Batch, Trajectory, collate
 
@@ -40,7 +43,8 @@ def embeddings(s: Subject) -> Finding:
     logits = s.policy.vocabulary if isinstance(s.policy, CausalLM) else rows
     if min(rows, logits) < tokens:
         return fail(
-            f"{tokens} tokens, {rows} embeddings, {logits} logits: model.resize_token_embeddings({tokens}), then train them"
+            f"{tokens} tokens, {rows} embeddings, {logits} logits:"
+            f" model.resize_token_embeddings({tokens}), then train them"
         )
     return held(f"{tokens} tokens, {rows} embeddings")
 
@@ -50,7 +54,9 @@ def context(s: Subject) -> Finding:
     config = s.policy.model.config.get_text_config()
     length = getattr(config, "max_position_embeddings", None)
     tables = [
-        m.num_embeddings for n, m in s.policy.model.named_modules() if isinstance(m, nn.Embedding) and _of_positions(n)
+        m.num_embeddings
+        for n, m in s.policy.model.named_modules()
+        if isinstance(m, nn.Embedding) and _of_positions(n)
     ]
     if tables and (length is None or min(tables) < length):
         return fail(f"positions are learned up to {min(tables)}, and the config says {length}")
@@ -61,7 +67,12 @@ def context(s: Subject) -> Finding:
 
 
 def _of_positions(name: str) -> bool:
-    return name.rpartition(".")[2] in ("wpe", "embed_positions", "position_embeddings", "position_embedding")
+    return name.rpartition(".")[2] in (
+        "wpe",
+        "embed_positions",
+        "position_embeddings",
+        "position_embedding",
+    )
 
 
 def head(s: Subject) -> Finding:
@@ -70,7 +81,9 @@ def head(s: Subject) -> Finding:
         return absent("a language model")
     weight = s.policy.model.score.weight
     if not bool(weight.any()):
-        return fail("the head is all zeros: the checkpoint has none, and every response would score 0")
+        return fail(
+            "the head is all zeros: the checkpoint has none, and every response would score 0"
+        )
     return held(f"{tuple(weight.shape)}, spread {float(weight.std()):.3g}")
 
 
@@ -79,7 +92,11 @@ def packed(s: Subject) -> Finding:
     gap = _gap(_numbers(s, _rows(s)), _own(s, _rows(s)))
     if not gap <= _tolerance(s):
         return fail(f"differs from the model's own forward by up to {gap:.2g}")
-    how = "" if s.policy.packed else "; its attention cannot be exchanged, so rows are padded, and slower"
+    how = (
+        ""
+        if s.policy.packed
+        else "; its attention cannot be exchanged, so rows are padded, and slower"
+    )
     return (held if s.policy.packed else said)(f"as the model's own forward, up to {gap:.0e}{how}")
 
 
@@ -117,12 +134,16 @@ def greedy(s: Subject) -> Finding:
     prompt = s.template.plain("The answer to 2 plus 2 is") or [int(i) for i in _tokens(s, 8)]
     [ours] = _engine(s.policy, Request(prompt, 1, greedy=True), 12)
     theirs = _generated(s.policy, prompt, len(ours.tokens))
-    at = next((i for i, (a, b) in enumerate(zip(ours.tokens.tolist(), theirs, strict=False)) if a != b), None)
+    at = next(
+        (i for i, (a, b) in enumerate(zip(ours.tokens.tolist(), theirs, strict=False)) if a != b),
+        None,
+    )
     if at is None:
         return held(f"{len(theirs)} tokens are the same")
     row = [*prompt, *theirs[: at + 1]]
     best, other = (
-        _numbers(s, [_row([*row[:-1], t], len(row) - 1, 0)])[0][-1] for t in (int(ours.tokens[at]), theirs[at])
+        _numbers(s, [_row([*row[:-1], t], len(row) - 1, 0)])[0][-1]
+        for t in (int(ours.tokens[at]), theirs[at])
     )
     if abs(float(best - other)) <= TIE:
         return held(f"{at} tokens are the same, then two are as likely")
@@ -143,12 +164,16 @@ def saved(s: Subject) -> Finding:
         return fail("the chat template is lost")
     if other.template.end_id != s.template.end_id and not s.template.end:
         return fail(f"answers end with {other.template.end_text} instead of {s.template.end_text}")
-    if isinstance(again, CausalLM) and s.template.end_id is not None and s.template.end_id not in again.template.stops:
+    if (
+        isinstance(again, CausalLM)
+        and s.template.end_id is not None
+        and s.template.end_id not in again.template.stops
+    ):
         return fail(f"the saved generation config does not stop at {s.template.end_text}")
     return held(f"the same up to {gap:.0e}; ends are kept")
 
 
-# --- how numbers are got ------------------------------------------------------------------------------------------------
+# --- how numbers are got ---
 
 
 def _tokens(s: Subject, length: int) -> Tensor:
@@ -164,8 +189,14 @@ def _row(ids: list[int], own: int, group: int) -> Trajectory:
 
 def _rows(s: Subject) -> list[Trajectory]:
     """A short and a long row, with the same beginning."""
-    length = min(LONG, getattr(s.policy.model.config.get_text_config(), "max_position_embeddings", None) or LONG)
-    return [_row([int(i) for i in _tokens(s, n)], 5, g) for g, n in enumerate((min(SHORT, length), length))]
+    length = min(
+        LONG,
+        getattr(s.policy.model.config.get_text_config(), "max_position_embeddings", None) or LONG,
+    )
+    return [
+        _row([int(i) for i in _tokens(s, n)], 5, g)
+        for g, n in enumerate((min(SHORT, length), length))
+    ]
 
 
 @torch.no_grad()
@@ -190,13 +221,21 @@ def _own(s: Subject, rows: list[Trajectory]) -> list[Tensor]:
                 hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
                 out.append(s.policy._score(hidden)[1:].cpu()[t.mask])
             else:
-                logits = model(input_ids=ids, use_cache=False).logits[0].float() / s.policy.temperature
-                out.append(logits[:-1].log_softmax(-1).cpu().gather(1, t.action[:, None])[:, 0][t.mask])
+                logits = (
+                    model(input_ids=ids, use_cache=False).logits[0].float() / s.policy.temperature
+                )
+                out.append(
+                    logits[:-1].log_softmax(-1).cpu().gather(1, t.action[:, None])[:, 0][t.mask]
+                )
     return out
 
 
 def _plain(policy: CausalLM | RewardModel) -> Any:
-    return policy._attention(policy._plain_attention) if isinstance(policy, RewardModel) else policy.plain_attention()
+    return (
+        policy._attention(policy._plain_attention)
+        if isinstance(policy, RewardModel)
+        else policy.plain_attention()
+    )
 
 
 def _gap(a: list[Tensor], b: list[Tensor]) -> float:
@@ -210,7 +249,9 @@ def _tolerance(s: Subject) -> float:
 
 
 def _engine(policy: CausalLM, request: Request, tokens: int) -> list[Any]:
-    made = Engine(policy, slots=4).generate([request], Sampling(max_tokens=tokens), torch.Generator().manual_seed(0))
+    made = Engine(policy, slots=4).generate(
+        [request], Sampling(max_tokens=tokens), torch.Generator().manual_seed(0)
+    )
     return made[0]
 
 
@@ -218,9 +259,16 @@ def _engine(policy: CausalLM, request: Request, tokens: int) -> list[Any]:
 def _generated(policy: CausalLM, prompt: list[int], tokens: int) -> list[int]:
     """By `transformers`, without penalties and whatever else the generation config asks for."""
     kind = type(policy.model.generation_config)
-    config = kind(max_new_tokens=tokens, do_sample=False, eos_token_id=list(policy.eos_ids) or None, pad_token_id=0)
+    config = kind(
+        max_new_tokens=tokens,
+        do_sample=False,
+        eos_token_id=list(policy.eos_ids) or None,
+        pad_token_id=0,
+    )
     with policy.plain_attention():
-        made = policy.model.generate(torch.tensor([prompt], device=policy.device), generation_config=config)
+        made = policy.model.generate(
+            torch.tensor([prompt], device=policy.device), generation_config=config
+        )
     return made[0, len(prompt) :].tolist()
 
 

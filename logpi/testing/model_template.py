@@ -1,6 +1,8 @@
-"""Laws of a chat template: what it makes of thoughts, tools, results, system messages; its limits are said.
+"""Laws of a chat template: what it makes of thoughts, tools, results, system messages; its limits
+are said.
 
-Each function's name and docstring are the law's. `TEMPLATE` is their order. Left out: the tokens of rows and prompts (`model_text.py`).
+Each function's name and docstring are the law's. `TEMPLATE` is their order. Left out: the tokens of
+rows and prompts (`model_text.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,18 @@ from logpi.calls.templates import style_of_template, unread
 from logpi.errors import UserError
 from logpi.rollouts.observations import Observations
 from logpi.testing.model_text import ASK, CONVERSATIONS, SAY
-from logpi.testing.subject import Finding, Subject, absent, answer, fail, heard, held, said, system, user
+from logpi.testing.subject import (
+    Finding,
+    Subject,
+    absent,
+    answer,
+    fail,
+    heard,
+    held,
+    said,
+    system,
+    user,
+)
 
 __all__ = ["TEMPLATE"]
 
@@ -23,14 +36,19 @@ TOOL = {
     "function": {
         "name": "distance",
         "description": "Distance to a town.",
-        "parameters": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"town": {"type": "string"}},
+            "required": ["town"],
+        },
     },
 }
 NO_TEMPLATE = "no chat template"
 
 
 def thinking(s: Subject) -> Finding:
-    """A thought in a demonstration is opened and closed once, also where the template opens it; what the template does is said."""
+    """A thought in a demonstration is opened and closed once, also where the template opens it;
+    what the template does is said."""
     if not s.chats:
         return absent(NO_TEMPLATE)
     (row, *_), warned = heard(lambda: s.demonstrated({"prompt": ASK, "completion": THOUGHT}))
@@ -46,7 +64,9 @@ def thinking(s: Subject) -> Finding:
     facts = [f"prompts open {opened!r}"] if opened else []
     if "enable_thinking" in s.tokenizer.get_chat_template():
         facts.append("--template-options enable_thinking=false switches thoughts off")
-    rows, _ = heard(lambda: s.conversed([user(ASK), answer(THOUGHT), user("And back?"), answer(THOUGHT)]))
+    rows, _ = heard(
+        lambda: s.conversed([user(ASK), answer(THOUGHT), user("And back?"), answer(THOUGHT)])
+    )
     if len(rows) > 1:
         facts.append("later turns forget earlier thoughts: a row for each answer")
     if warned:
@@ -59,11 +79,16 @@ def thinking(s: Subject) -> Finding:
 
 
 def tools(s: Subject) -> Finding:
-    """Tools reach the model, its calls are of a style that logpi reads, and results are appended to what it has seen."""
+    """Tools reach the model, its calls are of a style that logpi reads, and results are appended to
+    what it has seen."""
     if not s.chats:
         return absent(NO_TEMPLATE)
     limits = list(_tool_limits(s))
-    return said("; ".join(limits)) if limits else held(f"calls are of style {_style(s)}, results are appended")
+    return (
+        said("; ".join(limits))
+        if limits
+        else held(f"calls are of style {_style(s)}, results are appended")
+    )
 
 
 def _tool_limits(s: Subject) -> Iterator[str]:
@@ -81,7 +106,8 @@ def _tool_limits(s: Subject) -> Iterator[str]:
 
 
 def _style(s: Subject) -> str:
-    """The style in which the template writes calls; "" if it is none of ours, or the template refuses them."""
+    """The style in which the template writes calls; "" if it is none of ours, or the template
+    refuses them."""
     try:
         return style_of_template(_rendered(s)) or ""
     except ValueError:
@@ -93,7 +119,8 @@ def _rendered(s: Subject) -> Callable[[Sequence[Any], Sequence[Any]], str]:
 
 
 def observations(s: Subject) -> Finding:
-    """Prompt, answer and what the user says then are the template's tokens of the whole, so that nothing sampled is tokenised again."""
+    """Prompt, answer and what the user says then are the template's tokens of the whole, so that
+    nothing sampled is tokenised again."""
     if not s.chats:
         return held("plain text is appended")
     observe, more = Observations(s.template), [dict(user("And back?"))]
@@ -104,12 +131,16 @@ def observations(s: Subject) -> Finding:
     row = s.conversed([user(ASK), answer(SAY)])[0]
     behind = int(row.mask.nonzero().max()) + 2  # where the end of the answer is
     seen = row.obs[:behind].tolist()
-    ids, written = [*seen, *observe(more, s.end).ids], s.written([user(ASK), answer(SAY), *more], ask=True)
+    ids, written = (
+        [*seen, *observe(more, s.end).ids],
+        s.written([user(ASK), answer(SAY), *more], ask=True),
+    )
     if ids == written:
         return held("token by token what the template makes of the whole")
     if not s.template.ends_turns:
         return said(
-            f"the template writes no end of a turn: {s.template.end_text} stands between an answer and what follows it"
+            f"the template writes no end of a turn: {s.template.end_text} stands between an answer"
+            " and what follows it"
         )
     return fail(f"{s.decoded(ids)!r} goes on where the template writes {s.decoded(written)!r}")
 
@@ -127,11 +158,16 @@ def roles(s: Subject) -> Finding:
     if not s.chats:
         return absent(NO_TEMPLATE)
     reason = s.refusal([user(ASK), user("And back?")])
-    return said(f"roles must alternate: {reason}") if reason else held("two questions in a row are written")
+    return (
+        said(f"roles must alternate: {reason}")
+        if reason
+        else held("two questions in a row are written")
+    )
 
 
 def marks(s: Subject) -> Finding:
-    """Where the template marks answers itself ({% generation %}), the end token is learned with them."""
+    """Where the template marks answers itself ({% generation %}), the end token is learned with
+    them."""
     if not s.chats or not s.template.marks():
         return absent("the template has no {% generation %}")
     rows, warned = heard(lambda: s.conversed(CONVERSATIONS["three turns"]))
@@ -146,9 +182,9 @@ def options(s: Subject) -> Finding:
     if not s.chats:
         return absent(NO_TEMPLATE)
     own = r"messages|tools|documents|add_generation_prompt|bos_token|eos_token|raise_exception|strftime_now|namespace|loop|range"
-    names = set(re.findall(r"(?<![.\w])(\w+) is (?:not )?defined", s.tokenizer.get_chat_template())) - set(
-        own.split("|")
-    )
+    names = set(
+        re.findall(r"(?<![.\w])(\w+) is (?:not )?defined", s.tokenizer.get_chat_template())
+    ) - set(own.split("|"))
     return held(f"--template-options {' '.join(sorted(names))}") if names else absent("it has none")
 
 

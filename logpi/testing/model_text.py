@@ -1,7 +1,8 @@
-"""Laws of text: what is learned, sampled and judged are the tokens that the model's template makes of the conversation.
+"""Laws of text: what is learned, sampled and judged are the tokens that the model's template makes
+of the conversation.
 
-Each function's name and docstring are the law's. `TEXT` is their order. Left out: what a template knows of thoughts, tools
-and roles (`model_template.py`), and numbers (`model_numbers.py`).
+Each function's name and docstring are the law's. `TEXT` is their order. Left out: what a template
+knows of thoughts, tools and roles (`model_template.py`), and numbers (`model_numbers.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,19 @@ from collections.abc import Callable, Sequence
 from logpi.errors import UserError
 from logpi.policies.chat_template import Message
 from logpi.rollouts.observations import Observations
-from logpi.testing.subject import LONG, Finding, Subject, absent, answer, fail, heard, held, said, system, user
+from logpi.testing.subject import (
+    LONG,
+    Finding,
+    Subject,
+    absent,
+    answer,
+    fail,
+    heard,
+    held,
+    said,
+    system,
+    user,
+)
 from logpi.types import Trajectory
 
 __all__ = ["ASK", "CONVERSATIONS", "SAY", "TEXT"]
@@ -20,10 +33,23 @@ __all__ = ["ASK", "CONVERSATIONS", "SAY", "TEXT"]
 ASK, SAY = "How far is it?", "It is 4 km."
 CONVERSATIONS: dict[str, list[Message]] = {
     "one turn": [user(ASK), answer(SAY)],
-    "three turns": [user(ASK), answer(SAY), user("And back?"), answer("The same."), user("So?"), answer("8 km.")],
+    "three turns": [
+        user(ASK),
+        answer(SAY),
+        user("And back?"),
+        answer("The same."),
+        user("So?"),
+        answer("8 km."),
+    ],
     "a system message": [system("Be brief."), user(ASK), answer(SAY)],
-    "unicode": [user("Größe: 3 µm — 日本語, עברית, 👩‍👩‍👧 e\u0301"), answer("½ · naïve ﬁ 漢字 🙂\u200b.")],
-    "code": [user("Write it:\n\n    x = 1\n"), answer("```python\ndef f(x):\n\treturn  x\n```\n\nDone.")],
+    "unicode": [
+        user("Größe: 3 µm — 日本語, עברית, 👩‍👩‍👧 e\u0301"),
+        answer("½ · naïve ﬁ 漢字 🙂\u200b."),
+    ],
+    "code": [
+        user("Write it:\n\n    x = 1\n"),
+        answer("```python\ndef f(x):\n\treturn  x\n```\n\nDone."),
+    ],
     "white space at edges": [user("  \n spaced \n"), answer(" \n edged  ")],
     "a long word": [user("x" * 300), answer("ab" * 150)],
     "no words": [user(""), answer("")],
@@ -31,7 +57,8 @@ CONVERSATIONS: dict[str, list[Message]] = {
 
 
 def ends(s: Subject) -> Finding:
-    """Answers end with the token with which the template ends a turn, everywhere; it opens no turn, and it is an end token."""
+    """Answers end with the token with which the template ends a turn, everywhere; it opens no turn,
+    and it is an end token."""
     end = s.end
     name = s.template.end_text
     if end not in s.policy.eos_ids:
@@ -51,18 +78,27 @@ def ends(s: Subject) -> Finding:
 def _by_template(s: Subject, name: str) -> Finding:
     """What the template writes behind an answer, looked for without logpi."""
     behind = s.text([user(ASK), answer(SAY)]).rpartition(SAY)[2]
-    between = s.text([user(ASK), answer(SAY), user("And back?")]).rpartition(SAY)[2].partition("And back?")[0]
+    between = (
+        s.text([user(ASK), answer(SAY), user("And back?")])
+        .rpartition(SAY)[2]
+        .partition("And back?")[0]
+    )
     closing = [
-        i for i in s.tokenizer(behind, add_special_tokens=False)["input_ids"] if i in s.tokenizer.added_tokens_decoder
+        i
+        for i in s.tokenizer(behind, add_special_tokens=False)["input_ids"]
+        if i in s.tokenizer.added_tokens_decoder
     ]
     if closing:
         first = s.tokenizer.convert_ids_to_tokens(closing[0])
         return (
-            held(s.template.describe()) if first == name else fail(f"the template ends a turn with {first}, not {name}")
+            held(s.template.describe())
+            if first == name
+            else fail(f"the template ends a turn with {first}, not {name}")
         )
     if name in between:
         return fail(
-            f"{name} announces the user's turn ({between!r}); behind the last answer the template writes {behind!r}"
+            f"{name} announces the user's turn ({between!r}); behind the last answer the template"
+            f" writes {behind!r}"
         )
     return said(s.template.describe())
 
@@ -76,12 +112,14 @@ def stops(s: Subject) -> Finding:
     if s.end in ([ids] if isinstance(ids, int) else ids or []):
         return held(f"{', '.join(s.template.spelled_ends)}")
     return said(
-        f"the generation config does not name {s.template.end_text}: logpi stops there all the same, and saves the model so"
+        f"the generation config does not name {s.template.end_text}: logpi stops there all the"
+        " same, and saves the model so"
     )
 
 
 def bos(s: Subject) -> Finding:
-    """One BOS at most, and the one that the template writes: in prompts, those rendered beforehand, demonstrations."""
+    """One BOS at most, and the one that the template writes: in prompts, those rendered beforehand,
+    demonstrations."""
     token = s.tokenizer.bos_token_id
     if token is None:
         return absent("the tokenizer has no BOS")
@@ -101,7 +139,11 @@ def bos(s: Subject) -> Finding:
     found = {what: _leading(ids, token) for what, ids in counts.items()}
     if max(found.values()) > 1:
         return fail(
-            ", ".join(f"{what} begins with {n} of {s.tokenizer.bos_token}" for what, n in found.items() if n > 1)
+            ", ".join(
+                f"{what} begins with {n} of {s.tokenizer.bos_token}"
+                for what, n in found.items()
+                if n > 1
+            )
         )
     asked = [found[what] for what in ("a prompt", "a demonstration") if what in found and s.chats]
     if any(n != wanted for n in asked):
@@ -109,7 +151,9 @@ def bos(s: Subject) -> Finding:
     if s.chats and found["a prompt rendered beforehand"] != wanted:
         return said("prompts rendered beforehand get a BOS that the template does not write")
     return held(
-        f"{s.tokenizer.bos_token}, {max(found.values())} in front" if max(found.values()) else "none is written"
+        f"{s.tokenizer.bos_token}, {max(found.values())} in front"
+        if max(found.values())
+        else "none is written"
     )
 
 
@@ -118,7 +162,8 @@ def _leading(ids: Sequence[int], token: int) -> int:
 
 
 def rendering(s: Subject) -> Finding:
-    """A demonstration's row is what the template makes of the whole conversation, token by token; or the difference is said."""
+    """A demonstration's row is what the template makes of the whole conversation, token by token;
+    or the difference is said."""
     if not s.chats:
         return _plainly(s)
     kept: list[str] = []
@@ -140,16 +185,21 @@ def rendering(s: Subject) -> Finding:
 
 
 def _unlike(s: Subject, messages: Sequence[Message], rows: Sequence[Trajectory]) -> str:
-    """Where the rows are not what the template writes up to each answer, or all of it as one; "" if they are."""
+    """Where the rows are not what the template writes up to each answer, or all of it as one; "" if
+    they are."""
     answers = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
     upto = [messages] if len(rows) == 1 else [messages[: i + 1] for i in answers]
     for row, part in zip(rows, upto, strict=True):
         ids, written = row.obs.tolist(), s.written(part)
         if ids != written and ids != [*written, s.end]:
             at = next(
-                (i for i, (a, b) in enumerate(zip(ids, written, strict=False)) if a != b), min(len(ids), len(written))
+                (i for i, (a, b) in enumerate(zip(ids, written, strict=False)) if a != b),
+                min(len(ids), len(written)),
             )
-            return f"the row has {_shown(s, ids, at)} where the template writes {_shown(s, written, at)}"
+            return (
+                f"the row has {_shown(s, ids, at)} where the template writes"
+                f" {_shown(s, written, at)}"
+            )
     return ""
 
 
@@ -161,14 +211,19 @@ def _plainly(s: Subject) -> Finding:
     """Without a template: prompt and completion are the text of both."""
     row = s.demonstrated({"prompt": "2+2=", "completion": "4 and\nmore"})[0]
     text = s.decoded(row.obs.tolist()).removesuffix(s.template.end_text).strip()
-    begun = s.tokenizer.bos_token if s.tokenizer.bos_token and text.startswith(s.tokenizer.bos_token) else ""
+    begun = (
+        s.tokenizer.bos_token
+        if s.tokenizer.bos_token and text.startswith(s.tokenizer.bos_token)
+        else ""
+    )
     if text.removeprefix(begun).strip() != "2+2=4 and\nmore":
         return fail(f"'2+2=' and '4 and\\nmore' are learned as {text!r}")
     return held("a prompt and its completion are the text of both")
 
 
 def prompts(s: Subject) -> Finding:
-    """What is learned begins where a sampler begins: the prompt's tokens are those in front of the answer, for data of every kind."""
+    """What is learned begins where a sampler begins: the prompt's tokens are those in front of the
+    answer, for data of every kind."""
     if not s.chats:
         ids = s.template.plain("2+2=")
         rows = [
@@ -185,15 +240,25 @@ def prompts(s: Subject) -> Finding:
             continue
         asked = messages[:-1]
         ids = s.template.ids(asked)
-        rows = {"a demonstration": s.demonstrated({"prompt": asked, "completion": messages[-1]["content"]})[0]}
-        rows["a pair"] = s.preferred({"prompt": asked, "chosen": messages[-1]["content"], "rejected": "?"})[0]
+        rows = {
+            "a demonstration": s.demonstrated(
+                {"prompt": asked, "completion": messages[-1]["content"]}
+            )[0]
+        }
+        rows["a pair"] = s.preferred(
+            {"prompt": asked, "chosen": messages[-1]["content"], "rejected": "?"}
+        )[0]
         for what, row in rows.items():
             if _before(row) != ids and not s.template.marks():
                 return fail(
-                    f"{name}, {what}: in front of the answer {s.decoded(_before(row))[-60:]!r}, a sampler sees {s.decoded(ids)[-60:]!r}"
+                    f"{name}, {what}: in front of the answer {s.decoded(_before(row))[-60:]!r}, a"
+                    f" sampler sees {s.decoded(ids)[-60:]!r}"
                 )
         if ids != s.written(asked, ask=True):
-            return fail(f"{name}: a sampler sees other tokens than the template writes: {s.decoded(ids)[-80:]!r}")
+            return fail(
+                f"{name}: a sampler sees other tokens than the template writes:"
+                f" {s.decoded(ids)[-80:]!r}"
+            )
     return held("demonstrations, pairs and samplers see the same prompts, those of the template")
 
 
@@ -203,7 +268,8 @@ def _before(row: Trajectory) -> list[int]:
 
 
 def masks(s: Subject) -> Finding:
-    """Learned is what the assistant says with its end, and nothing that anyone else says; with learn=last the last answer alone."""
+    """Learned is what the assistant says with its end, and nothing that anyone else says; with
+    learn=last the last answer alone."""
     if not s.chats:
         row = s.demonstrated({"prompt": "2+2=", "completion": "4"})[0]
         return (
@@ -235,38 +301,55 @@ def control_tokens(s: Subject) -> Finding:
         clean, dirty = make("a b"), make(f"a {evil} b")
         more = _controls(s, dirty) - _controls(s, clean)
         if more:
-            return fail(f"{where}: {', '.join(map(s.tokenizer.convert_ids_to_tokens, more))} of the data acts")
+            return fail(
+                f"{where}: {', '.join(map(s.tokenizer.convert_ids_to_tokens, more))} of the data"
+                " acts"
+            )
         if "".join(evil.split()) not in "".join(s.decoded(dirty).split()):
             return fail(f"{where}: {evil!r} is lost")
     return held(f"{len(spelled)} spelled in {', '.join(places)}: {' '.join(spelled[:4])} …")
 
 
 def _spelled(s: Subject) -> list[str]:
-    """Control tokens for data to spell: those that the template writes, ends, BOS, and a few more."""
+    """Control tokens for data to spell: those that the template writes, ends, BOS, and a few
+    more."""
     text = s.text([user(ASK), answer(SAY), user(ASK)], ask=True) if s.chats else ""
-    frame = [c for c in s.template.controls if c in text or c in s.template.spelled_ends or c == s.tokenizer.bos_token]
-    return list(dict.fromkeys([*frame, *[c for c in s.template.controls if c != s.tokenizer.unk_token][:8]]))
+    frame = [
+        c
+        for c in s.template.controls
+        if c in text or c in s.template.spelled_ends or c == s.tokenizer.bos_token
+    ]
+    return list(
+        dict.fromkeys([*frame, *[c for c in s.template.controls if c != s.tokenizer.unk_token][:8]])
+    )
 
 
 def _places(s: Subject) -> dict[str, Callable[[str], Sequence[int]]]:
     """Where data stand, and the tokens that they become there."""
     places: dict[str, Callable[[str], Sequence[int]]] = {
         "an observation": lambda text: Observations(s.template, limit=LONG)(text, None).ids,
-        "an answer": lambda text: s.demonstrated({"prompt": ASK, "completion": text})[0].obs.tolist(),
+        "an answer": (
+            lambda text: s.demonstrated({"prompt": ASK, "completion": text})[0].obs.tolist()
+        ),
     }
     if s.chats:
         places["a question"] = lambda text: s.template.ids([user(text)])
-        places["a pair"] = lambda text: s.preferred({"prompt": text, "chosen": SAY, "rejected": "?"})[0].obs.tolist()
+        places["a pair"] = lambda text: s.preferred(
+            {"prompt": text, "chosen": SAY, "rejected": "?"}
+        )[0].obs.tolist()
     return places
 
 
 def _controls(s: Subject, ids: Sequence[int]) -> Counter[int]:
-    special = {s.tokenizer.convert_tokens_to_ids(c) for c in s.template.controls} - {s.tokenizer.unk_token_id}
+    special = {s.tokenizer.convert_tokens_to_ids(c) for c in s.template.controls} - {
+        s.tokenizer.unk_token_id
+    }
     return Counter(i for i in ids if i in special)
 
 
 def spaces(s: Subject) -> Finding:
-    """Text behind other tokens gets no space of its own, and decoding gives back what was encoded."""
+    """Text behind other tokens gets no space of its own, and decoding gives back what was
+    encoded."""
     for head, tail in (("2+2=", "4"), ("It is", " four."), ("a\n", "b"), ("x", "\n\ny")):
         ids = [*s.template.plain(head), *s.template.continuation(tail)]
         text = s.template.said(ids)
@@ -275,7 +358,10 @@ def spaces(s: Subject) -> Finding:
     for text in ("a  b , c .", "I 'm \t here n't", "½ 日本語 🙂"):
         back = s.template.said(s.template.continuation(text))
         if back.strip() != text.strip():
-            return said(f"the tokenizer gives back {back!r} of {text!r}, which is what rewards and tools read")
+            return said(
+                f"the tokenizer gives back {back!r} of {text!r}, which is what rewards and tools"
+                " read"
+            )
     return held("none is added or lost")
 
 

@@ -1,10 +1,13 @@
-"""Invariances that any policy-gradient loss must have, as functions that can be pointed at your own.
+"""Invariances that any policy-gradient loss must have, as functions that can be pointed at your
+own.
 
     check_all(objective, batch, now, ref)      raises AssertionError with the name of the broken law
 
-`objective` is anything with the three calls of `logpi.types.Objective`; `now` holds the log-probabilities (and values) of the
-current policy as plain tensors. Loss and gradient with respect to them must stay equal under: a split into micro-batches,
-padding, a new row order, garbage in masked-out slots, rows without an own action, and deletion of the observation tokens. These catch the normalisation and masking bugs
+`objective` is anything with the three calls of `logpi.types.Objective`; `now` holds the
+log-probabilities (and values) of the current policy as plain tensors. Loss and gradient with
+respect to them must stay equal under: a split into micro-batches, padding, a new row order, garbage
+    in masked-out slots, rows without an own action, and deletion of the observation tokens. These
+    catch the normalisation and masking bugs
 found in most libraries of the field. Learning is not tested here.
 """
 
@@ -16,19 +19,32 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from logpi.types import Batch, Evaluation, Objective
+from logpi.types import Batch, Objective, PolicyOutput
 
 __all__ = [
-    "check_all", "check_dead_rows", "check_garbage", "check_micro_batches", "check_observation_deletion", "check_padding", "check_row_order",
-    "gradient", "group", "random_case", "row",
-]  # fmt: skip
+    "check_all",
+    "check_dead_rows",
+    "check_garbage",
+    "check_micro_batches",
+    "check_observation_deletion",
+    "check_padding",
+    "check_row_order",
+    "gradient",
+    "group",
+    "random_case",
+    "row",
+]
 
 ATOL = 1e-5  # in float32, of the largest gradient; of the loss, relative to Σ |gradient| (its terms may cancel)
 
 
-def row(reward: Sequence[float], mask: Sequence[int] | None = None, terminated: bool = True) -> Batch:
+def row(
+    reward: Sequence[float], mask: Sequence[int] | None = None, terminated: bool = True
+) -> Batch:
     """A batch of one row with these rewards, for examples and tests."""
-    return _make([list(reward)], [list(mask) if mask is not None else [1] * len(reward)], [0], terminated)
+    return _make(
+        [list(reward)], [list(mask) if mask is not None else [1] * len(reward)], [0], terminated
+    )
 
 
 def group(returns: Sequence[float]) -> Batch:
@@ -41,15 +57,21 @@ def _make(reward: list, mask: list, groups: list, terminated: bool) -> Batch:
     b, t = m.shape
     zeros = torch.zeros(b, t)
     return Batch(
-        obs=torch.zeros(b, t + 1, dtype=torch.long), action=zeros.long(), mask=m, reward=torch.tensor(reward),
-        terminated=torch.full((b,), terminated), group=torch.tensor(groups), logp=zeros,
-    )  # fmt: skip
+        obs=torch.zeros(b, t + 1, dtype=torch.long),
+        action=zeros.long(),
+        mask=m,
+        reward=torch.tensor(reward),
+        terminated=torch.full((b,), terminated),
+        group=torch.tensor(groups),
+        logp=zeros,
+    )
 
 
 def random_case(
     seed: int = 0, prompts: int = 3, group_size: int = 4, width: int = 9, tools: bool = True
-) -> tuple[Batch, Evaluation, Evaluation]:
-    """A ragged batch with prompts, tool gaps and padding in its mask, with a policy's and a reference's evaluation of it."""
+) -> tuple[Batch, PolicyOutput, PolicyOutput]:
+    """A ragged batch with prompts, tool gaps and padding in its mask, with a policy's and a
+    reference's evaluation of it."""
     g = torch.Generator().manual_seed(seed)
     rows = prompts * group_size
     mask = torch.zeros(rows, width, dtype=torch.bool)
@@ -63,108 +85,163 @@ def random_case(
     obs = torch.randint(0, 11, (rows, width + 1), generator=g)
     logp = -torch.rand(mask.shape, generator=g) - 0.1
     batch = Batch(
-        obs=obs, action=obs[:, 1:], mask=mask, reward=reward, terminated=torch.rand(rows, generator=g) < 0.6,
-        group=torch.arange(rows) // group_size, logp=torch.where(mask, logp, 0.0),
+        obs=obs,
+        action=obs[:, 1:],
+        mask=mask,
+        reward=reward,
+        terminated=torch.rand(rows, generator=g) < 0.6,
+        group=torch.arange(rows) // group_size,
+        logp=torch.where(mask, logp, 0.0),
         baseline=torch.rand(rows, generator=g),
-    )  # fmt: skip
+    )
 
-    def evaluation(spread: float) -> Evaluation:
+    def evaluation(spread: float) -> PolicyOutput:
         noise = spread * torch.randn(mask.shape, generator=g)
-        return Evaluation(
-            logp + noise, torch.rand(mask.shape, generator=g), torch.randn((rows, width + 1), generator=g)
+        return PolicyOutput(
+            logp + noise,
+            torch.rand(mask.shape, generator=g),
+            torch.randn((rows, width + 1), generator=g),
         )
 
     return batch, evaluation(0.0), evaluation(0.2)
 
 
 def gradient(
-    objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None, *, moved: float = 0.1,
+    objective: Objective,
+    batch: Batch,
+    now: PolicyOutput,
+    ref: PolicyOutput | None,
+    *,
+    moved: float = 0.1,
     pieces: Sequence[Tensor] | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-    """Loss and its gradient with respect to logp, entropy and value, after the policy moved by `moved` nats on every action.
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and its gradient with respect to logp, entropy and value, after the policy moved by
+    `moved` nats on every action.
 
     Args:
         pieces: micro-batches, as index tensors [n] over the rows; None for a single one.
     """
     targets = objective.prepare(batch, now, ref)
     weight = objective.weight(batch.mask, batch.group)
-    leaves = {k: getattr(now, k).detach().clone().requires_grad_() for k in ("logp", "entropy", "value")
-              if getattr(now, k) is not None}  # fmt: skip
+    leaves = {
+        k: getattr(now, k).detach().clone().requires_grad_()
+        for k in ("logp", "entropy", "value")
+        if getattr(now, k) is not None
+    }
     shift = moved * torch.sin(torch.arange(len(batch), dtype=now.logp.dtype))[:, None]
     total = torch.zeros((), dtype=now.logp.dtype)
     for piece in pieces if pieces is not None else [torch.arange(len(batch))]:
         part = batch.map(lambda x, p=piece: x[p])
         there = {k: v[piece] for k, v in leaves.items()}
         there["logp"] = there["logp"] + shift[piece]
-        loss, _ = objective.loss(part, targets.rows(piece, batch.mask.shape[1]), weight[piece], Evaluation(**there))
+        loss, _ = objective.loss(
+            part, targets.rows(piece, batch.mask.shape[1]), weight[piece], PolicyOutput(**there)
+        )
         total = total + loss
     grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    found = {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), grads, strict=True)}
+    found = {
+        k: torch.zeros_like(v) if g is None else g
+        for (k, v), g in zip(leaves.items(), grads, strict=True)
+    }
     return total.detach(), found
 
 
-def _same(name: str, a: tuple[Tensor, dict[str, Tensor]], b: tuple[Tensor, dict[str, Tensor]]) -> None:
+def _same(
+    name: str, a: tuple[Tensor, dict[str, Tensor]], b: tuple[Tensor, dict[str, Tensor]]
+) -> None:
     whole = sum(float(g.abs().sum()) for g in a[1].values())
-    torch.testing.assert_close(a[0], b[0], atol=ATOL * whole, rtol=1e-4, msg=lambda m: f"{name}: the loss changed. {m}")
+    torch.testing.assert_close(
+        a[0], b[0], atol=ATOL * whole, rtol=1e-4, msg=lambda m: f"{name}: the loss changed. {m}"
+    )
     for key, grad in a[1].items():
         torch.testing.assert_close(
-            grad, b[1][key], atol=ATOL * float(grad.abs().amax()), rtol=1e-4,
+            grad,
+            b[1][key],
+            atol=ATOL * float(grad.abs().amax()),
+            rtol=1e-4,
             msg=lambda m, k=key: f"{name}: gradient of {k} changed. {m}",
-        )  # fmt: skip
+        )
 
 
 Map = Callable[[Tensor], Tensor]
 
 
-def _map(now: Evaluation, f: Map, value: Map) -> Evaluation:
-    return Evaluation(f(now.logp), f(now.entropy), None if now.value is None else value(now.value))
+def _map(now: PolicyOutput, f: Map, value: Map) -> PolicyOutput:
+    return PolicyOutput(
+        f(now.logp), f(now.entropy), None if now.value is None else value(now.value)
+    )
 
 
-def _map_ref(ref: Evaluation | None, f: Map, value: Map) -> Evaluation | None:
+def _map_ref(ref: PolicyOutput | None, f: Map, value: Map) -> PolicyOutput | None:
     return None if ref is None else _map(ref, f, value)
 
 
 def check_micro_batches(
-    objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None, whole_groups: bool = False
+    objective: Objective,
+    batch: Batch,
+    now: PolicyOutput,
+    ref: PolicyOutput | None,
+    whole_groups: bool = False,
 ) -> None:
-    """Any split of the rows (or of the groups) into micro-batches gives the same loss and gradient."""
+    """Any split of the rows (or of the groups) into micro-batches gives the same loss and
+    gradient."""
     whole = gradient(objective, batch, now, ref)
     unit = batch.group if whole_groups else torch.arange(len(batch))
     for size in (1, 2, 5):
-        pieces = [torch.isin(unit, some).nonzero().flatten() for some in torch.unique(unit).split(size)]
-        _same(f"micro-batches of {size}", whole, gradient(objective, batch, now, ref, pieces=pieces))
+        pieces = [
+            torch.isin(unit, some).nonzero().flatten() for some in torch.unique(unit).split(size)
+        ]
+        _same(
+            f"micro-batches of {size}", whole, gradient(objective, batch, now, ref, pieces=pieces)
+        )
 
 
-def check_padding(objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None, extra: int = 3) -> None:
+def check_padding(
+    objective: Objective, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None, extra: int = 3
+) -> None:
     """Padding on the right changes nothing, and padded slots get no gradient."""
 
     def wide(x: Tensor) -> Tensor:
         return torch.cat([x, x.new_zeros((x.shape[0], extra, *x.shape[2:]))], 1)
 
-    padded = replace(batch, **{k: wide(getattr(batch, k)) for k in ("obs", "action", "mask", "reward", "logp")})
+    padded = replace(
+        batch, **{k: wide(getattr(batch, k)) for k in ("obs", "action", "mask", "reward", "logp")}
+    )
     loss, grads = gradient(objective, padded, _map(now, wide, wide), _map_ref(ref, wide, wide))
     for name, grad in grads.items():
-        assert not grad[:, batch.mask.shape[1] + (name == "value") :].any(), f"padding: {name} got a gradient there"
+        assert not grad[:, batch.mask.shape[1] + (name == "value") :].any(), (
+            f"padding: {name} got a gradient there"
+        )
     cut = {k: v[:, : batch.mask.shape[1] + (k == "value")] for k, v in grads.items()}
     _same("padding", gradient(objective, batch, now, ref), (loss, cut))
 
 
-def check_row_order(objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None) -> None:
-    """Rows in another order, and groups by other names, give the same loss and the same gradient for each row."""
+def check_row_order(
+    objective: Objective, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None
+) -> None:
+    """Rows in another order, and groups by other names, give the same loss and the same gradient
+    for each row."""
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(1))
     back = torch.argsort(order)
-    names = torch.randperm(int(batch.group.max()) + 1, generator=torch.Generator().manual_seed(2)) * 7 + 3
+    names = (
+        torch.randperm(int(batch.group.max()) + 1, generator=torch.Generator().manual_seed(2)) * 7
+        + 3
+    )
     mixed = replace(batch.map(lambda x: x[order]), group=names[batch.group[order]])
     whole = gradient(objective, batch, now, ref, moved=0.0)
     loss, grads = gradient(
-        objective, mixed, _map(now, lambda x: x[order], lambda x: x[order]), _map_ref(ref, lambda x: x[order], lambda x: x[order]),
+        objective,
+        mixed,
+        _map(now, lambda x: x[order], lambda x: x[order]),
+        _map_ref(ref, lambda x: x[order], lambda x: x[order]),
         moved=0.0,
-    )  # fmt: skip
+    )
     _same("row order", whole, (loss, {k: v[back] for k, v in grads.items()}))
 
 
 def _read_values(batch: Batch) -> Tensor:
-    """[B, T+1] bool, where `Evaluation.value` is read: own actions, and the state after the last of a row cut off."""
+    """[B, T+1] bool, where `PolicyOutput.value` is read: own actions, and the state after the last
+    of a row cut off."""
     b, t = batch.mask.shape
     last = torch.where(batch.mask, torch.arange(t), -1).amax(1)
     read = torch.cat([batch.mask, torch.zeros(b, 1, dtype=torch.bool)], 1)
@@ -173,8 +250,11 @@ def _read_values(batch: Batch) -> Tensor:
     return read
 
 
-def check_garbage(objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None) -> None:
-    """NaN, infinities and huge numbers where `mask` is False change nothing, and no gradient flows there."""
+def check_garbage(
+    objective: Objective, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None
+) -> None:
+    """NaN, infinities and huge numbers where `mask` is False change nothing, and no gradient flows
+    there."""
     whole = gradient(objective, batch, now, ref)
     read = _read_values(batch)
     for junk in (float("nan"), float("inf"), 1e6):
@@ -186,28 +266,42 @@ def check_garbage(objective: Objective, batch: Batch, now: Evaluation, ref: Eval
             return x.masked_fill(~read, junk)
 
         dirty = replace(batch, reward=spoil(batch.reward), logp=spoil(batch.logp))
-        found = gradient(objective, dirty, _map(now, spoil, spoil_value), _map_ref(ref, spoil, spoil_value))
+        found = gradient(
+            objective, dirty, _map(now, spoil, spoil_value), _map_ref(ref, spoil, spoil_value)
+        )
         _same(f"garbage {junk} in masked-out slots", whole, found)
 
 
-def check_dead_rows(objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None) -> None:
-    """A further row in each group without an own action (masked out, no verdict) changes nothing, whatever its reward."""
+def check_dead_rows(
+    objective: Objective, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None
+) -> None:
+    """A further row in each group without an own action (masked out, no verdict) changes nothing,
+    whatever its reward."""
     ids = torch.unique(batch.group)
     first = torch.stack([(batch.group == i).nonzero()[0, 0] for i in ids])
 
     def more(x: Tensor, junk: float = 1e3) -> Tensor:
-        return torch.cat([x, torch.full_like(x[first], junk) if x.is_floating_point() else x[first]])
+        return torch.cat(
+            [x, torch.full_like(x[first], junk) if x.is_floating_point() else x[first]]
+        )
 
-    longer = replace(batch.map(more), mask=torch.cat([batch.mask, torch.zeros_like(batch.mask[first])]))
+    longer = replace(
+        batch.map(more), mask=torch.cat([batch.mask, torch.zeros_like(batch.mask[first])])
+    )
     loss, grads = gradient(objective, longer, _map(now, more, more), _map_ref(ref, more, more))
     cut = {k: v[: len(batch)] for k, v in grads.items()}
     _same("rows without an own action", gradient(objective, batch, now, ref), (loss, cut))
 
 
-def check_observation_deletion(objective: Objective, batch: Batch, now: Evaluation, ref: Evaluation | None) -> None:
-    """Deleting what the policy did not choose (prompt, tool output) leaves loss and gradient of its own actions unchanged."""
+def check_observation_deletion(
+    objective: Objective, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None
+) -> None:
+    """Deleting what the policy did not choose (prompt, tool output) leaves loss and gradient of its
+    own actions unchanged."""
     b, t = batch.mask.shape
-    keep = torch.argsort((~batch.mask).to(torch.int8), dim=1, stable=True)  # own actions first, in order
+    keep = torch.argsort(
+        (~batch.mask).to(torch.int8), dim=1, stable=True
+    )  # own actions first, in order
     last = torch.where(batch.mask, torch.arange(t), -1).amax(1)
     count = batch.mask.sum(1)
 
@@ -223,18 +317,26 @@ def check_observation_deletion(objective: Objective, batch: Batch, now: Evaluati
     short = replace(batch, mask=pull(batch.mask), reward=pull(batch.reward), logp=pull(batch.logp))
     loss, grads = gradient(objective, batch, now, ref)
     pulled = {k: v.gather(1, keep) if k != "value" else pull_value(v) for k, v in grads.items()}
-    _same("observation deletion", (loss, pulled), gradient(objective, short, _map(now, pull, pull_value),
-                                                           _map_ref(ref, pull, pull_value)))  # fmt: skip
+    _same(
+        "observation deletion",
+        (loss, pulled),
+        gradient(objective, short, _map(now, pull, pull_value), _map_ref(ref, pull, pull_value)),
+    )
 
 
 def check_all(
-    objective: Objective, batch: Batch | None = None, now: Evaluation | None = None, ref: Evaluation | None = None, *,
+    objective: Objective,
+    batch: Batch | None = None,
+    now: PolicyOutput | None = None,
+    ref: PolicyOutput | None = None,
+    *,
     whole_groups: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Every invariance above; with a random ragged batch unless one is given.
 
     Args:
-        whole_groups: micro-batches hold whole groups, as objectives that score a group together need it.
+        whole_groups: micro-batches hold whole groups, as objectives that score a group together
+            need it.
 
     Raises:
         AssertionError: naming the first law that does not hold.
@@ -242,6 +344,12 @@ def check_all(
     if batch is None or now is None:
         batch, now, ref = random_case()
     check_micro_batches(objective, batch, now, ref, whole_groups)
-    laws = (check_padding, check_row_order, check_garbage, check_dead_rows, check_observation_deletion)
+    laws = (
+        check_padding,
+        check_row_order,
+        check_garbage,
+        check_dead_rows,
+        check_observation_deletion,
+    )
     for law in laws:
         law(objective, batch, now, ref)

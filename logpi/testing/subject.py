@@ -1,4 +1,5 @@
-"""What laws are about, and what they find: the model, what logpi makes of messages, what `transformers` makes of them.
+"""What laws are about, and what they find: the model, what logpi makes of messages, what
+`transformers` makes of them.
 
 Left out: the laws (`model_text.py`, `model_numbers.py`).
 """
@@ -11,15 +12,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar, cast
 
-from logpi.envs.rows import Row, Split
+from logpi.envs.task import Row, Split
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate, Message
 from logpi.policies.reward_model import RewardModel
 from logpi.rewards import Rewards
+from logpi.rollouts.chat import Chat
 from logpi.rollouts.demonstrations import Demonstrations, Learn
-from logpi.rollouts.pairs import read_pairs
-from logpi.rollouts.text import Chat
+from logpi.rollouts.preference_pairs import read_pairs
 from logpi.types import Trajectory
 
 __all__ = [
@@ -144,7 +145,9 @@ class Subject:
 
     # What transformers makes of messages; both raise whatever the template raises
 
-    def written(self, messages: Sequence[Message], ask: bool = False, tools: Any = None) -> list[int]:
+    def written(
+        self, messages: Sequence[Message], ask: bool = False, tools: Any = None
+    ) -> list[int]:
         """Token ids."""
         return list(self._apply(messages, ask, tools, tokenize=True, return_dict=False))
 
@@ -154,7 +157,11 @@ class Subject:
 
     def _apply(self, messages: Sequence[Message], ask: bool, tools: Any, **how: Any) -> Any:
         return self.tokenizer.apply_chat_template(
-            [dict(m) for m in messages], tools=tools, add_generation_prompt=ask, **how, **self.template.options
+            [dict(m) for m in messages],
+            tools=tools,
+            add_generation_prompt=ask,
+            **how,
+            **self.template.options,
         )
 
     def refusal(self, messages: Sequence[Message]) -> str:
@@ -171,16 +178,22 @@ class Subject:
     def demonstrated(self, row: Row, learn: Learn = "assistant") -> list[Trajectory]:
         """The rows that supervised fine-tuning makes of a demonstration."""
         chat = Chat(wrap=self.chats)
-        made = Demonstrations(cast(CausalLM, self.policy), _Rows(row), rows=1, max_length=LONG, chat=chat, learn=learn)
+        made = Demonstrations(
+            cast(CausalLM, self.policy), _Rows(row), rows=1, max_length=LONG, chat=chat, learn=learn
+        )
         return made._rows(row, 0)
 
-    def conversed(self, messages: Sequence[Message], learn: Learn = "assistant") -> list[Trajectory]:
+    def conversed(
+        self, messages: Sequence[Message], learn: Learn = "assistant"
+    ) -> list[Trajectory]:
         """The same of a whole conversation."""
         return self.demonstrated({"prompt": messages[:-1], "messages": list(messages)}, learn)
 
     def preferred(self, row: Row, whole: bool = False) -> tuple[Trajectory, ...]:
         """The two rows of a preference pair."""
-        return read_pairs(self.policy, [row], max_length=LONG, chat=Chat(wrap=self.chats), whole=whole).groups[0]
+        return read_pairs(
+            self.policy, [row], max_length=LONG, chat=Chat(wrap=self.chats), whole=whole
+        ).groups[0]
 
     def decoded(self, ids: Sequence[int]) -> str:
         """Tokens as text, control tokens too."""

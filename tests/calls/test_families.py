@@ -12,9 +12,15 @@ import pytest
 from logpi.calls import STYLES, Call, Hermes, Lines, Malformed, Python, Xml
 
 TOOLS = [
-    {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": properties}}}
+    {
+        "type": "function",
+        "function": {"name": name, "parameters": {"type": "object", "properties": properties}},
+    }
     for name, properties in (
-        ("search", {"query": {"type": "string"}, "top": {"type": "integer"}, "deep": {"type": "object"}}),
+        (
+            "search",
+            {"query": {"type": "string"}, "top": {"type": "integer"}, "deep": {"type": "object"}},
+        ),
         ("now", {}),
     )
 ]
@@ -30,11 +36,16 @@ BEGIN, SEP, END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool
 OPEN, CLOSE = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 KIMI = "<|tool_call_begin|>functions.search:{}<|tool_call_argument_begin|>{}<|tool_call_end|>"
 SECTION, SECTION_END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
-DSML = '<｜DSML｜{0}invoke name="search">\n<｜DSML｜parameter name="query" string="true">x</｜DSML｜parameter>\n</｜DSML｜invoke>'
+DSML = (
+    '<｜DSML｜{0}invoke name="search">\n<｜DSML｜parameter name="query"'
+    ' string="true">x</｜DSML｜parameter>\n</｜DSML｜invoke>'
+)
 
 
 def pairs(name: str, **values: str) -> str:
-    body = "".join(f"\n<arg_key>{k}</arg_key>\n<arg_value>{v}</arg_value>" for k, v in values.items())
+    body = "".join(
+        f"\n<arg_key>{k}</arg_key>\n<arg_value>{v}</arg_value>" for k, v in values.items()
+    )
     return f"<tool_call>{name}{body}\n</tool_call>"
 
 
@@ -51,8 +62,19 @@ TABLE = [
     ("Hermes", f"<tool_call>\n{OBJECT}\n{OTHER}\n</tool_call>", [X, Y]),
     ("Hermes", f"<tool_call>[{OBJECT}, {OTHER}]</tool_call>", [X, Y]),
     ("Hermes", '<tool_call>{"name": "now", "arguments": {}}</tool_call>', [NOW]),
-    ("Hermes", '<tool_call>{"id": "1", "type": "function", "name": "now", "arguments": {}}</tool_call>', [NOW]),
-    ("Hermes", '<tool_call>{"type": "function", "function": {"name": "now", "arguments": "{}"}}</tool_call>', [NOW]),
+    (
+        "Hermes",
+        '<tool_call>{"id": "1", "type": "function", "name": "now", "arguments": {}}</tool_call>',
+        [NOW],
+    ),
+    (
+        "Hermes",
+        (
+            '<tool_call>{"type": "function", "function": {"name": "now", "arguments":'
+            ' "{}"}}</tool_call>'
+        ),
+        [NOW],
+    ),
     ("Hermes", '<tool_call>{"name": "gone", "arguments": {}}</tool_call>', [Call("gone")]),
     ("Hermes", f"<tool_call>{TAGGED}</tool_call>", [TAGS]),
     ("Hermes", f"<think>I could</think><tool_call>{TAGGED}</tool_call>", [TAGS]),
@@ -61,7 +83,11 @@ TABLE = [
     ("Hermes", f"<think><tool_call>{OBJECT}</tool_call></think>{'no'}", []),
     ("Hermes", f"<think><tool_call>{OBJECT}</tool_call>", []),
     ("Hermes", f"<tool_call>{OBJECT}</tool_call></think><tool_call>{OTHER}</tool_call>", [Y]),
-    ("Hermes", f"<tool_call>{OBJECT}</tool_call><think>a</think><tool_call>{OTHER}</tool_call>", [X, Y]),
+    (
+        "Hermes",
+        f"<tool_call>{OBJECT}</tool_call><think>a</think><tool_call>{OTHER}</tool_call>",
+        [X, Y],
+    ),
     ("Hermes", f'<tool_call>{{"name": "search", "arg</think><tool_call>{OBJECT}</tool_call>', [X]),
     ("Hermes", f"<tool_call>{OBJECT}", [BAD]),
     ("Hermes", f"<tool_call>{OBJECT}<tool_call>{OTHER}</tool_call>", [BAD, Y]),
@@ -101,7 +127,11 @@ TABLE = [
     ("Llama 3", f"[{LLAMA}, {OTHER}]", [X, Y]),
     ("Llama 3", '{"type": "function", "name": "search", "parameters": {"query": "x"}}', [X]),
     ("Llama 3", '{"type": "function", "function": "search", "parameters": {"query": "x"}}', [X]),
-    ("Llama 3", '{"type": "function", "function": {"name": "search", "parameters": {"query": "x"}}}', [X]),
+    (
+        "Llama 3",
+        '{"type": "function", "function": {"name": "search", "parameters": {"query": "x"}}}',
+        [X],
+    ),
     ("Llama 3", f'{{"name": "search", "parameters": {{"query": {QUOTED}}}}}', [TAGS]),
     ("Llama 3", f'hm</think>\n{{"name": "search", "parameters": {{"query": {QUOTED}}}}}', [TAGS]),
     ("Llama 3", '<|python_tag|>search.call(query="x")', [X]),
@@ -116,19 +146,30 @@ TABLE = [
     ("Llama 3", "{'name': 'search', 'parameters': {'query': 'x'}}", [BAD]),
     ("Llama 3", f'<|python_tag|>{LLAMA}; {{"name": "search", "parameters": {{', [X, BAD]),
     ("Functionary", '<function=search>{"query": "x"}</function>', [X]),
-    ("Functionary", '<function=now>{}</function><function=search>{"query": "x"}</function><|eom_id|>', [NOW, X]),
+    (
+        "Functionary",
+        '<function=now>{}</function><function=search>{"query": "x"}</function><|eom_id|>',
+        [NOW, X],
+    ),
     ("Functionary", '<function=search>{"query": "x"}', [BAD]),
     ("Llama 4", "<|python_start|>[search(query='x'), now()]<|python_end|>", [X, NOW]),
     ("Llama 4", "<|python_start|>[search(query='x')]<|python_end|><|eom|>", [X]),
     ("Llama 4", "<|python_start|>[search('x')]<|python_end|>", [BAD]),
     ("Llama 3.2", "[search(query='x')]", [X]),
     ("Llama 3.2", '[search(query="x"), search(query="y", top=3)]', [X, Y]),
-    ("LFM 2", '<|tool_call_start|>[search(query="x", deep={"k": [1, null, true]})]<|tool_call_end|>',
-     [Call("search", {"query": "x", "deep": {"k": [1, None, True]}})]),
+    (
+        "LFM 2",
+        '<|tool_call_start|>[search(query="x", deep={"k": [1, null, true]})]<|tool_call_end|>',
+        [Call("search", {"query": "x", "deep": {"k": [1, None, True]}})],
+    ),
     ("Gemma 3", '```tool_code\nsearch(query="x")\n```', [X]),
     ("Mistral v3", f"[TOOL_CALLS][{OBJECT}]", [X]),
     ("Mistral v3", f"[TOOL_CALLS] [{OBJECT}, {OTHER}]</s>", [X, Y]),
-    ("Mistral v3", '[TOOL_CALLS][{"name": "search", "arguments": {"query": "x"}, "id": "abcdefghi"}]', [X]),
+    (
+        "Mistral v3",
+        '[TOOL_CALLS][{"name": "search", "arguments": {"query": "x"}, "id": "abcdefghi"}]',
+        [X],
+    ),
     ("Mistral v3", f"Let me see.[TOOL_CALLS][{OBJECT}]", [X]),
     ("Mistral v3", f"[TOOL_CALLS][{TAGGED}]", [TAGS]),
     ("Mistral v3", f"[TOOL_CALLS]{OBJECT}", [X]),
@@ -145,7 +186,11 @@ TABLE = [
     ("Mistral v11", "[TOOL_CALLS]search[ARGS]3", [BAD]),
     ("Mistral v11", "[TOOL_CALLS]search", [BAD]),
     ("GLM 4.5", pairs("search", query="x"), [X]),
-    ("GLM 4.5", f"<think></think>\n{pairs('search', query='y', top='3')}\n{pairs('search', query='x')}", [Y, X]),
+    (
+        "GLM 4.5",
+        f"<think></think>\n{pairs('search', query='y', top='3')}\n{pairs('search', query='x')}",
+        [Y, X],
+    ),
     ("GLM 4.5", pairs("now"), [NOW]),
     ("GLM 4.5", "<tool_call>now</tool_call>", [NOW]),
     ("GLM 4.7", pairs("search", query="x").replace("\n", ""), [X]),
@@ -156,29 +201,82 @@ TABLE = [
     ("GLM 4.5", "<tool_call>search\n<arg_key>query</arg_key>\n<arg_value>x</tool_call>", [BAD]),
     ("GLM 4.5", "<tool_call>gone</tool_call>", [BAD]),
     ("Qwen3-Coder", f"<tool_call>\n{tags(query='x')}\n</tool_call>", [X]),
-    ("Qwen3-Coder", f"<tool_call>\n{tags(query='y', top='3')}\n</tool_call>\n<tool_call>\n{tags(query='x')}\n</tool_call>", [Y, X]),
+    (
+        "Qwen3-Coder",
+        (
+            f"<tool_call>\n{tags(query='y', top='3')}\n</tool_call>\n<tool_call>\n{tags(query='x')}\n</tool_call>"
+        ),
+        [Y, X],
+    ),
     ("Qwen3-Coder", tags(query="x"), [X]),
     ("Qwen3-Coder", f"I look.\n{tags(query='x')}\n</tool_call>", [X]),
     ("Qwen3-Coder", f"<tool_call>\n{tags(query=TAGS.arguments['query'])}\n</tool_call>", [TAGS]),
-    ("Qwen3-Coder", f"<tool_call>\n{tags(query='a </parameter> b')}\n</tool_call>", [Call("search", {"query": "a </parameter> b"})]),
-    ("Qwen3-Coder", "<tool_call>\n<function=search>\n<parameter=deep>\n{'k': [1, None, True]}\n</parameter>\n</function>\n</tool_call>",
-     [Call("search", {"deep": {"k": [1, None, True]}})]),
+    (
+        "Qwen3-Coder",
+        f"<tool_call>\n{tags(query='a </parameter> b')}\n</tool_call>",
+        [Call("search", {"query": "a </parameter> b"})],
+    ),
+    (
+        "Qwen3-Coder",
+        (
+            "<tool_call>\n<function=search>\n<parameter=deep>\n{'k': [1, None,"
+            " True]}\n</parameter>\n</function>\n</tool_call>"
+        ),
+        [Call("search", {"deep": {"k": [1, None, True]}})],
+    ),
     ("Qwen3-Coder", "<tool_call>\n<function=now>\n</function>\n</tool_call>", [NOW]),
     ("Qwen3-Coder", f"<tool_call>\n{tags(query='x')}", [BAD]),
-    ("Qwen3-Coder", f"<tool_call>\n<function=search><parameter=query>x</tool_call><tool_call>{tags(query='x')}</tool_call>", [BAD, X]),
+    (
+        "Qwen3-Coder",
+        f"<tool_call>\n<function=search><parameter=query>x</tool_call><tool_call>{tags(query='x')}</tool_call>",
+        [BAD, X],
+    ),
     ("Seed-OSS", f"<seed:tool_call>\n{tags(query='x')}\n</seed:tool_call>", [X]),
-    ("MiniMax M2", '<minimax:tool_call>\n<invoke name="search">\n<parameter name="query">x</parameter>\n</invoke>\n</minimax:tool_call>', [X]),
-    ("DeepSeek V3.2", f"<｜DSML｜function_calls>\n{DSML.format('')}\n</｜DSML｜function_calls>", [X]),
+    (
+        "MiniMax M2",
+        (
+            '<minimax:tool_call>\n<invoke name="search">\n<parameter'
+            ' name="query">x</parameter>\n</invoke>\n</minimax:tool_call>'
+        ),
+        [X],
+    ),
+    (
+        "DeepSeek V3.2",
+        f"<｜DSML｜function_calls>\n{DSML.format('')}\n</｜DSML｜function_calls>",
+        [X],
+    ),
     ("DeepSeek V3.1", f'{OPEN}{BEGIN}search{SEP}{{"query": "x"}}{END}{CLOSE}', [X]),
-    ("DeepSeek V3.1", f'{OPEN}{BEGIN}search{SEP}{{"query": "x"}}{END}{BEGIN}now{SEP}{{}}{END}{CLOSE}', [X, NOW]),
+    (
+        "DeepSeek V3.1",
+        f'{OPEN}{BEGIN}search{SEP}{{"query": "x"}}{END}{BEGIN}now{SEP}{{}}{END}{CLOSE}',
+        [X, NOW],
+    ),
     ("DeepSeek V3.1", f'{OPEN}{BEGIN}search{SEP}{{"query": {QUOTED}}}{END}{CLOSE}', [TAGS]),
-    ("DeepSeek R1", f'{OPEN}{BEGIN}function{SEP}search\n```json\n{{"query": "x"}}\n```{END}{CLOSE}', [X]),
-    ("DeepSeek R1", f'hm</think>\n{OPEN}{BEGIN}function{SEP}search\n```json\n{{"query": "x"}}\n```{END}\n{BEGIN}function{SEP}now\n```json\n{{}}\n```{END}{CLOSE}', [X, NOW]),
+    (
+        "DeepSeek R1",
+        f'{OPEN}{BEGIN}function{SEP}search\n```json\n{{"query": "x"}}\n```{END}{CLOSE}',
+        [X],
+    ),
+    (
+        "DeepSeek R1",
+        (
+            f'hm</think>\n{OPEN}{BEGIN}function{SEP}search\n```json\n{{"query":'
+            f' "x"}}\n```{END}\n{BEGIN}function{SEP}now\n```json\n{{}}\n```{END}{CLOSE}'
+        ),
+        [X, NOW],
+    ),
     ("DeepSeek V3.1", f"{OPEN}{BEGIN}search{SEP}{{'query': 'x'}}{END}{CLOSE}", [BAD]),
     ("DeepSeek V3.1", f"{OPEN}search", [BAD]),
     ("DeepSeek V3.1", f"{OPEN}{BEGIN}search{END}{CLOSE}", [BAD]),
     ("Kimi K2", SECTION + KIMI.format(0, '{"query": "x"}') + SECTION_END, [X]),
-    ("Kimi K2", SECTION + KIMI.format(0, '{"query": "x"}') + KIMI.format(1, '{"query": "y", "top": 3}') + SECTION_END, [X, Y]),
+    (
+        "Kimi K2",
+        SECTION
+        + KIMI.format(0, '{"query": "x"}')
+        + KIMI.format(1, '{"query": "y", "top": 3}')
+        + SECTION_END,
+        [X, Y],
+    ),
     ("Kimi K2", SECTION + KIMI.format(0, '{"query": ' + QUOTED + "}") + SECTION_END, [TAGS]),
     ("Kimi K2", SECTION + KIMI.format(0, "x") + SECTION_END, [BAD]),
     ("Kimi K2", SECTION + "search" + SECTION_END, [BAD]),
@@ -193,14 +291,43 @@ TABLE = [
     ("Nemotron Nano", f"<TOOLCALL>[{OBJECT}", [BAD]),
     ("Apriel", f"<tool_calls>[{OBJECT}, {OTHER}]</tool_calls>", [X, Y]),
     ("MiniMax M1", f"<tool_calls>\n{OBJECT}\n{OTHER}\n</tool_calls>", [X, Y]),
-    ("Command R7B", '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "search", "parameters": {"query": "x"}}\n]<|END_ACTION|>', [X]),
+    (
+        "Command R7B",
+        (
+            '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "search", "parameters":'
+            ' {"query": "x"}}\n]<|END_ACTION|>'
+        ),
+        [X],
+    ),
     ("GigaChat 3", f"<|function_call|>{OBJECT}<|message_sep|>", [X]),
-    ("Solar", '<|tool_calls|><|tool_call:begin|>a<|tool_call:name|>search<|tool_call:args|>{"query": "x"}<|tool_call:end|>', [X]),
-    ("gpt-oss", '<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary to=functions.search <|constrain|>json<|message|>{"query": "x"}<|call|>', [X]),
-    ("gpt-oss", 'to=functions.search<|channel|>commentary json<|message|>{"query": "x"}<|call|>', [X]),
+    (
+        "Solar",
+        (
+            '<|tool_calls|><|tool_call:begin|>a<|tool_call:name|>search<|tool_call:args|>{"query":'
+            ' "x"}<|tool_call:end|>'
+        ),
+        [X],
+    ),
+    (
+        "gpt-oss",
+        (
+            "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>commentary"
+            ' to=functions.search <|constrain|>json<|message|>{"query": "x"}<|call|>'
+        ),
+        [X],
+    ),
+    (
+        "gpt-oss",
+        'to=functions.search<|channel|>commentary json<|message|>{"query": "x"}<|call|>',
+        [X],
+    ),
     ("gpt-oss", "to=functions.search<|channel|>commentary json<|message|>x<|call|>", [BAD]),
-    ("Gemma 4", '<|tool_call>call:search{query:<|"|>x<|"|>}<tool_call|>', [BAD]),  # not read, and said so
-]  # fmt: skip
+    (
+        "Gemma 4",
+        '<|tool_call>call:search{query:<|"|>x<|"|>}<tool_call|>',
+        [BAD],
+    ),  # not read, and said so
+]
 
 ANSWERS = [
     "The capital is Paris.",
@@ -285,8 +412,10 @@ def test_the_four_first_styles_read_what_they_were_not_written_for(text):
 
 def test_a_reason_says_what_was_expected():
     (bad,) = Hermes().parse("<tool_call>{'name': 'f'}</tool_call>")
-    assert bad.reason == (
-        "what stands after <tool_call> is not valid JSON (Expecting property name enclosed in double quotes at character 1)"
+    assert (
+        bad.reason
+        == "what stands after <tool_call> is not valid JSON (Expecting property name enclosed in"
+        " double quotes at character 1)"
     )
     (bad,) = Hermes().parse('{"name": "search", "parameters": {"query": ')
     assert bad.reason.startswith("a call is not valid JSON")

@@ -18,9 +18,14 @@ class Point(TypedDict):
 
 
 def weather(
-    city: str, days: int = 3, units: Literal["C", "F"] = "C", tags: list[str] | None = None, at: Point | None = None, extra: dict[str, int] | None = None,
+    city: str,
+    days: int = 3,
+    units: Literal["C", "F"] = "C",
+    tags: list[str] | None = None,
+    at: Point | None = None,
+    extra: dict[str, int] | None = None,
     anything: Any = None,
-) -> str:  # fmt: skip
+) -> str:
     """Says how the weather will be
     in a city.
 
@@ -38,15 +43,24 @@ def weather(
 
 def test_a_function_becomes_a_schema():
     made = from_function(weather)["function"]
-    assert made["name"] == "weather" and made["description"] == "Says how the weather will be in a city."
+    assert (
+        made["name"] == "weather"
+        and made["description"] == "Says how the weather will be in a city."
+    )
     properties = made["parameters"]["properties"]
     assert made["parameters"]["required"] == ["city"]
     assert properties["city"] == {"type": "string", "description": 'where, as in "Paris, France"'}
     assert properties["days"] == {"type": "integer", "description": "how far ahead", "default": 3}
     assert properties["units"] == {"type": "string", "enum": ["C", "F"], "default": "C"}
-    assert properties["tags"]["anyOf"] == [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]
+    assert properties["tags"]["anyOf"] == [
+        {"type": "array", "items": {"type": "string"}},
+        {"type": "null"},
+    ]
     assert properties["at"]["anyOf"][0]["required"] == ["x", "y"]
-    assert properties["extra"]["anyOf"][0] == {"type": "object", "additionalProperties": {"type": "integer"}}
+    assert properties["extra"]["anyOf"][0] == {
+        "type": "object",
+        "additionalProperties": {"type": "integer"},
+    }
     assert properties["anything"] == {"default": None}
 
 
@@ -87,7 +101,17 @@ SCHEMA = from_function(weather)["function"]["parameters"]
     ("arguments", "expected"),
     [
         ({"city": "Rome"}, None),
-        ({"city": "Rome", "days": 2.0, "tags": ["a"], "at": {"x": 1, "y": 2}, "extra": {"k": 1}, "anything": [1]}, None),
+        (
+            {
+                "city": "Rome",
+                "days": 2.0,
+                "tags": ["a"],
+                "at": {"x": 1, "y": 2},
+                "extra": {"k": 1},
+                "anything": [1],
+            },
+            None,
+        ),
         ({}, "'city' is missing"),
         ({"city": 7}, "'city' must be of type string, got 7"),
         ({"city": "Rome", "days": True}, "'days' must be of type integer, got True"),
@@ -98,7 +122,7 @@ SCHEMA = from_function(weather)["function"]["parameters"]
         ({"city": "Rome", "extra": {"k": "1"}}, "'extra'.k must be of type integer"),
         ({"city": "Rome", "tags": ["a", 2]}, "'tags'[1] must be of type string, got 2"),
     ],
-)  # fmt: skip
+)
 def test_arguments_are_checked_in_words(arguments, expected):
     found = problem(arguments, SCHEMA)
     assert found is None if expected is None else expected in str(found)
@@ -107,12 +131,17 @@ def test_arguments_are_checked_in_words(arguments, expected):
 def test_references_and_depth():
     tree = {
         "$defs": {
-            "node": {"type": "object", "properties": {"child": {"$ref": "#/$defs/node"}, "v": {"type": "integer"}}}
+            "node": {
+                "type": "object",
+                "properties": {"child": {"$ref": "#/$defs/node"}, "v": {"type": "integer"}},
+            }
         },
         "$ref": "#/$defs/node",
     }
     assert problem({"child": {"child": {"v": 1}}}, tree) is None
-    assert "'child'.child.v must be of type integer" in str(problem({"child": {"child": {"v": "1"}}}, tree))
+    assert "'child'.child.v must be of type integer" in str(
+        problem({"child": {"child": {"v": "1"}}}, tree)
+    )
     deep: dict = {}
     for _ in range(100):
         deep = {"child": deep}
@@ -125,10 +154,22 @@ def test_references_and_depth():
 
 
 def test_text_is_read_as_the_schema_says():
-    cases = [("integer", "3", 3), ("integer", "3.5", "3.5"), ("number", "3", 3), ("string", "3", "3"), ("boolean", "True", True), ("boolean", "1", "1"),
-             ("null", "None", None), ("array", "[1, 2]", [1, 2]), ("object", '{"a": 1}', {"a": 1}), ("array", "[" * 100_000, "[" * 100_000)]  # fmt: skip
+    cases = [
+        ("integer", "3", 3),
+        ("integer", "3.5", "3.5"),
+        ("number", "3", 3),
+        ("string", "3", "3"),
+        ("boolean", "True", True),
+        ("boolean", "1", "1"),
+        ("null", "None", None),
+        ("array", "[1, 2]", [1, 2]),
+        ("object", '{"a": 1}', {"a": 1}),
+        ("array", "[" * 100_000, "[" * 100_000),
+    ]
     for kind, text, value in cases:
-        assert read(text, {"type": kind}) == value and type(read(text, {"type": kind})) is type(value)
+        assert read(text, {"type": kind}) == value and type(read(text, {"type": kind})) is type(
+            value
+        )
     assert read("null", {"anyOf": [{"type": "integer"}, {"type": "null"}]}) is None
     assert read("4", {}) == "4"
 
@@ -144,5 +185,9 @@ def test_the_leaderboards_type_names_become_json_schema():
     }
     assert standard(given) == {
         "type": "object",
-        "properties": {"t": {"type": "array", "items": {"type": "number"}}, "a": {}, "type": {"type": "string"}},
+        "properties": {
+            "t": {"type": "array", "items": {"type": "number"}},
+            "a": {},
+            "type": {"type": "string"},
+        },
     }

@@ -1,4 +1,5 @@
-"""A search server that misbehaves: a table of what strangers' servers do, each as what is written to the socket after a request."""
+"""A search server that misbehaves: a table of what strangers' servers do, each as what is written
+to the socket after a request."""
 
 from __future__ import annotations
 
@@ -18,10 +19,16 @@ GOOD = {"result": [[DOCUMENT]]}
 Write = Callable[[socket.socket], None]
 
 
-def http(body: Any = GOOD, status: str = "200 OK", *headers: str, length: int | None = None) -> bytes:
+def http(
+    body: Any = GOOD, status: str = "200 OK", *headers: str, length: int | None = None
+) -> bytes:
     """A whole answer; `body` as JSON unless it is bytes."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(data) if length is None else length}", *headers]
+    head = [
+        f"HTTP/1.1 {status}",
+        f"Content-Length: {len(data) if length is None else length}",
+        *headers,
+    ]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + data
 
 
@@ -71,47 +78,94 @@ TIME, LONG, JSON, ROWS = (
     "expected {'result'",
 )
 DOCS = "expected a document with contents"
-# what it does -> (how it answers, what the error says, or None where the answer is good, how often it is asked)
+# what it does -> (how it answers, what the error says, or None where the answer is good, how often
+# it is asked)
 BEHAVIOURS: dict[str, tuple[Write, str | None, int]] = {
     "answers": (says(http()), None, 1),
     "answers late": (late, None, 1),
-    "answers byte by byte, in time": (lambda s: [s.sendall(bytes([b])) for b in http()] and None, None, 1),
+    "answers byte by byte, in time": (
+        lambda s: [s.sendall(bytes([b])) for b in http()] and None,
+        None,
+        1,
+    ),
     "answers without a length": (says(OPEN + json.dumps(GOOD).encode()), None, 1),
-    "answers in chunks": (says(CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(json.dumps(GOOD)), json.dumps(GOOD).encode())), None, 1),
+    "answers in chunks": (
+        says(
+            CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(json.dumps(GOOD)), json.dumps(GOOD).encode())
+        ),
+        None,
+        1,
+    ),
     "a byte order mark": (says(http(b"\xef\xbb\xbf" + json.dumps(GOOD).encode())), None, 1),
-    "half a character": (says(http({"result": [[{"document": {"id": "\ud800", "contents": "al\ud83dpha"}}]]})), None, 1),
-    "a score that is no number": (says(http({"result": [[DOCUMENT | {"score": "best"}]]})), None, 1),
+    "half a character": (
+        says(http({"result": [[{"document": {"id": "\ud800", "contents": "al\ud83dpha"}}]]})),
+        None,
+        1,
+    ),
+    "a score that is no number": (
+        says(http({"result": [[DOCUMENT | {"score": "best"}]]})),
+        None,
+        1,
+    ),
     "a score that is null": (says(http({"result": [[DOCUMENT | {"score": None}]]})), None, 1),
-    "an infinite score": (says(http(b'{"result": [[{"id": 1, "contents": "alpha", "score": 1e999}]]}')), None, 1),
+    "an infinite score": (
+        says(http(b'{"result": [[{"id": 1, "contents": "alpha", "score": 1e999}]]}')),
+        None,
+        1,
+    ),
     "more documents than asked": (says(http({"result": [[DOCUMENT] * 1000]})), None, 1),
     "nothing found": (says(http({"result": [[]]})), None, 1),
     "never answers": (waits, TIME, 1),
     "drips its status": (drips(b"", b"H"), TIME, 1),
-    "drips headers": (drips(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"), f"{TIME}|got more than 100 headers", 0),
+    "drips headers": (
+        drips(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
+        f"{TIME}|got more than 100 headers",
+        0,
+    ),
     "drips one header": (drips(b"HTTP/1.1 200 OK\r\nX-A: ", b"b"), TIME, 1),
     "drips its body": (drips(http(b"", length=10**9), b" "), TIME, 1),
     "drips a chunk": (drips(CHUNKED + b"ffff\r\n", b" "), TIME, 1),
     "continues for ever": (drips(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), TIME, 1),
     "a header without an end": (floods(b"HTTP/1.1 200 OK\r\nX-A: ", b"b"), "LineTooLong", 2),
-    "stops in its body": (lambda s: (s.sendall(http(b'{"result', length=999)), waits(s)) and None, TIME, 1),
+    "stops in its body": (
+        lambda s: (s.sendall(http(b'{"result', length=999)), waits(s)) and None,
+        TIME,
+        1,
+    ),
     "an endless body": (floods(OPEN, b" "), LONG, 1),
     "an endless body of a length": (floods(http(b"", length=10**15), b"["), LONG, 1),
     "endless chunks": (floods(CHUNKED, b"1000\r\n" + b" " * 4096 + b"\r\n"), LONG, 1),
     "a chunk of all memory": (floods(CHUNKED + b"ffffffffffff\r\n", b" "), LONG, 1),
     "a body that is too long": (says(http(b" " * 1_000_001)), LONG, 1),
     "unpacks to 64 MiB": (says(http(BOMB, "200 OK", "Content-Encoding: gzip")), JSON, 2),
-    "packed twice": (says(http(zlib.compress(BOMB), "200 OK", "Content-Encoding: deflate, gzip")), JSON, 2),
+    "packed twice": (
+        says(http(zlib.compress(BOMB), "200 OK", "Content-Encoding: deflate, gzip")),
+        JSON,
+        2,
+    ),
     "chunks of nonsense": (says(CHUNKED + b"zz\r\nhello\r\n"), "IncompleteRead|invalid literal", 2),
-    "a chunk below 0": (says(CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n"), "IncompleteRead|invalid|JSONDecodeError|ValueError", 2),
+    "a chunk below 0": (
+        says(CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n"),
+        "IncompleteRead|invalid|JSONDecodeError|ValueError",
+        2,
+    ),
     "half a chunk": (says(CHUNKED + b"ff\r\n{"), "IncompleteRead", 2),
     "a length below 0": (says(http(GOOD, length=-1)), None, 1),
-    "a length that is a word": (says(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n" + json.dumps(GOOD).encode()), None, 1),
+    "a length that is a word": (
+        says(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n" + json.dumps(GOOD).encode()),
+        None,
+        1,
+    ),
     "closes at once": (lambda s: None, "RemoteDisconnected", 2),
     "closes in its status": (says(b"HTTP/1.1"), "BadStatusLine|RemoteDisconnected", 2),
     "closes in its body": (says(http(b'{"result": [[', length=999)), f"IncompleteRead|{JSON}", 2),
     "resets": (resets, "ConnectionResetError|RemoteDisconnected", 2),
     "speaks another protocol": (says(b"SSH-2.0-OpenSSH_9.6\r\n"), "BadStatusLine", 2),
-    "speaks bytes": (says(bytes(range(256)) * 9), "BadStatusLine|LineTooLong|RemoteDisconnected", 2),
+    "speaks bytes": (
+        says(bytes(range(256)) * 9),
+        "BadStatusLine|LineTooLong|RemoteDisconnected",
+        2,
+    ),
     "fails": (says(http(b"oops", "500 Internal Server Error")), "500 Internal Server Error", 2),
     "is busy": (says(http(b"", "503 Service Unavailable")), "503", 2),
     "has had enough": (says(http(b"", "429 Too Many Requests")), "429", 2),
@@ -119,14 +173,30 @@ BEHAVIOURS: dict[str, tuple[Write, str | None, int]] = {
     "is not there": (says(http(b"", "404 Not Found")), "404", 1),
     "has nothing to say": (says(http(b"", "204 No Content")), "204", 1),
     "a status of its own": (says(http(b"", "999 ")), "999", 2),
-    "sends us elsewhere": (says(http(b"", "302 Found", "Location: http://169.254.169.254/secret")), "sends us to 'http://169.254.169.254/secret'", 1),
-    "sends us elsewhere again": (says(http(b"", "307 Temporary Redirect", "Location: http://127.0.0.1:9/x")), "sends us to", 1),
-    "sends us into a file": (says(http(b"", "301 Moved", "Location: file:///etc/passwd")), "sends us to", 1),
+    "sends us elsewhere": (
+        says(http(b"", "302 Found", "Location: http://169.254.169.254/secret")),
+        "sends us to 'http://169.254.169.254/secret'",
+        1,
+    ),
+    "sends us elsewhere again": (
+        says(http(b"", "307 Temporary Redirect", "Location: http://127.0.0.1:9/x")),
+        "sends us to",
+        1,
+    ),
+    "sends us into a file": (
+        says(http(b"", "301 Moved", "Location: file:///etc/passwd")),
+        "sends us to",
+        1,
+    ),
     "sends us nowhere": (says(http(b"", "303 See Other")), "sends us to 'nowhere'", 1),
     "a page": (says(http(b"<html>Bad gateway</html>")), JSON, 2),
     "no UTF-8": (says(http(b'{"result": [["\xff\xfe\xfd"]]}')), JSON, 2),
     "no number": (says(http(b'{"result": NaN}')), ROWS, 2),
-    "a number without an end": (says(http(b'{"result": ' + b"9" * 900_000 + b"}")), "ValueError|expected", 2),
+    "a number without an end": (
+        says(http(b'{"result": ' + b"9" * 900_000 + b"}")),
+        "ValueError|expected",
+        2,
+    ),
     "nested without an end": (says(http(b"[" * 400_000)), "RecursionError", 2),
     "a list": (says(http([])), ROWS, 2),
     "null": (says(http(None)), ROWS, 2),
@@ -139,7 +209,7 @@ BEHAVIOURS: dict[str, tuple[Write, str | None, int]] = {
     "a document without contents": (says(http({"result": [[{"document": {"id": 1}}]]})), DOCS, 2),
     "contents in a list": (says(http({"result": [[{"document": {"contents": ["a"]}}]]})), DOCS, 2),
     "a null for contents": (says(http({"result": [[{"document": {"contents": None}}]]})), DOCS, 2),
-}  # fmt: skip
+}
 
 
 class Strange:
@@ -154,7 +224,9 @@ class Strange:
                 while b"\r\n\r\n" not in head:
                     head += self.request.recv(65536)
                 size = next(
-                    int(h.split(b":")[1]) for h in head.split(b"\r\n") if h.lower().startswith(b"content-length")
+                    int(h.split(b":")[1])
+                    for h in head.split(b"\r\n")
+                    if h.lower().startswith(b"content-length")
                 )
                 while len(head.split(b"\r\n\r\n", 1)[1]) < size:
                     head += self.request.recv(65536)

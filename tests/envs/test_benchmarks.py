@@ -1,4 +1,5 @@
-"""Named benchmarks: made-up rows in the published layouts become items; templates, worked examples, strict and lenient verdicts."""
+"""Named benchmarks: made-up rows in the published layouts become items; templates, worked examples,
+strict and lenient verdicts."""
 
 from __future__ import annotations
 
@@ -10,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from logpi.envs.benchmarks import FORMATS, TEMPLATES, Benchmark, Reading, marked
-from logpi.envs.overlap import overlap, training_rows, words
 from logpi.envs.tasks import task
+from logpi.evaluation.contamination import overlap, training_rows, words
 from logpi.rewards import Number
 
 GSM8K = [
-    {"question": f"Ann has {i} eggs and buys {i}. How many?", "answer": f"She has <<{i}+{i}={2 * i}>>{2 * i}.\n#### {2 * i},000"}
+    {
+        "question": f"Ann has {i} eggs and buys {i}. How many?",
+        "answer": f"She has <<{i}+{i}={2 * i}>>{2 * i}.\n#### {2 * i},000",
+    }
     for i in range(2, 8)
-]  # fmt: skip
+]
 SVAMP = [
     {
         "ID": "c-1",
@@ -38,18 +42,36 @@ MATH = [
     }
 ]
 MATH_ORIGINAL = [
-    {"problem": "Half of $1$?", "solution": r"It is \boxed{\frac{1}{2}}.", "level": "Level 5", "type": "Algebra"}
+    {
+        "problem": "Half of $1$?",
+        "solution": r"It is \boxed{\frac{1}{2}}.",
+        "level": "Level 5",
+        "type": "Algebra",
+    }
 ]
 AIME = [{"ID": "2024-I-1", "Problem": "Add 1 and 2.", "Solution": "3", "Answer": 3}]
-HUMANEVAL = [{
-    "task_id": "HumanEval/0", "prompt": 'def twice(x):\n    """ Two times x. """\n', "entry_point": "twice",
-    "canonical_solution": "    return 2 * x\n", "test": "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-1) == -2\n",
-}]  # fmt: skip
+HUMANEVAL = [
+    {
+        "task_id": "HumanEval/0",
+        "prompt": 'def twice(x):\n    """ Two times x. """\n',
+        "entry_point": "twice",
+        "canonical_solution": "    return 2 * x\n",
+        "test": (
+            "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-1) == -2\n"
+        ),
+    }
+]
 MBPP = [
-    {"text": f"Write a function to add {i}.", "code": f"def add(x):\r\n  return x + {i}", "task_id": i, "test_setup_code": "",
-     "test_list": [f"assert add(1) == {i + 1}"], "challenge_test_list": []}
+    {
+        "text": f"Write a function to add {i}.",
+        "code": f"def add(x):\r\n  return x + {i}",
+        "task_id": i,
+        "test_setup_code": "",
+        "test_list": [f"assert add(1) == {i + 1}"],
+        "challenge_test_list": [],
+    }
     for i in (1, 2, 3, 11, 12, 510, 511, 601)
-]  # fmt: skip
+]
 
 
 def write(path: Path, rows) -> str:
@@ -70,10 +92,15 @@ def test_each_published_layout_becomes_items(tmp_path):
     assert row["answer"] == "4000" and row["working"] == "She has 4." and "completion" not in row
     assert (
         row["prompt"]
-        == GSM8K[0]["question"] + "\nPlease reason step by step, and put your final answer within \\boxed{}."
+        == GSM8K[0]["question"]
+        + "\nPlease reason step by step, and put your final answer within \\boxed{}."
     )
     row = first("svamp", "b.json", SVAMP)
-    assert row["question"] == "Bo had $ 4. What is left?" and row["answer"] == "1" and row["level"] == "Subtraction"
+    assert (
+        row["question"] == "Bo had $ 4. What is left?"
+        and row["answer"] == "1"
+        and row["level"] == "Subtraction"
+    )
     assert (
         first("math500", "c.jsonl", MATH)["answer"] == r"\frac{1}{2}"
         and first("math500", "c.jsonl", MATH)["level"] == 3
@@ -83,46 +110,120 @@ def test_each_published_layout_becomes_items(tmp_path):
     row = first("aime", "e.jsonl", AIME)
     assert row["answer"] == "3" and row["prompt"].startswith("Add 1 and 2.")
     row = first("humaneval", "f.jsonl.gz", HUMANEVAL)
-    assert row["prompt"].endswith(HUMANEVAL[0]["prompt"]) and row["entry_point"] == "twice" and "answer" not in row
+    assert (
+        row["prompt"].endswith(HUMANEVAL[0]["prompt"])
+        and row["entry_point"] == "twice"
+        and "answer" not in row
+    )
     row = first("mbpp", "g.jsonl", MBPP)
-    assert row["task_id"] == 11 and "assert add(1) == 12" in row["prompt"] and row["prompt"].endswith("[BEGIN]\n")
+    assert (
+        row["task_id"] == 11
+        and "assert add(1) == 12" in row["prompt"]
+        and row["prompt"].endswith("[BEGIN]\n")
+    )
     row = first("rows", "h.jsonl", [{"prompt": "1+1=", "answer": 2, "extra": "x"}])
     assert row["prompt"] == "1+1=" and row["answer"] == "2" and row["extra"] == "x"
 
 
 # MATH (Hendrycks et al. 2021, MIT licence): the first row of MATH-500, every column as published
 MATH500 = {
-    "problem": "Convert the point $(0,3)$ in rectangular coordinates to polar coordinates.  Enter your answer in the form "
-    "$(r,\\theta),$ where $r > 0$ and $0 \\le \\theta < 2 \\pi.$",
-    "solution": "We have that $r = \\sqrt{0^2 + 3^2} = 3.$  Therefore, the polar coordinates are "
-    "$\\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}.$",
-    "answer": "\\left( 3, \\frac{\\pi}{2} \\right)", "subject": "Precalculus", "level": 2, "unique_id": "test/precalculus/807.json",
-}  # fmt: skip
+    "problem": (
+        "Convert the point $(0,3)$ in rectangular coordinates to polar coordinates.  Enter your"
+        " answer in the form $(r,\\theta),$ where $r > 0$ and $0 \\le \\theta < 2 \\pi.$"
+    ),
+    "solution": (
+        "We have that $r = \\sqrt{0^2 + 3^2} = 3.$  Therefore, the polar coordinates are "
+        "$\\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}.$"
+    ),
+    "answer": "\\left( 3, \\frac{\\pi}{2} \\right)",
+    "subject": "Precalculus",
+    "level": 2,
+    "unique_id": "test/precalculus/807.json",
+}
 ASKED, WORKING = "Find $m+n$.", "So $m+n=\\boxed{25}$."
 AIME_SHAPES = {  # the columns of each, made-up contents
-    "HuggingFaceH4/aime_2024": {"id": 60, "problem": ASKED, "solution": WORKING, "answer": "025", "url": "https://x", "year": "2024"},
-    "AI-MO/aimo-validation-aime": {"id": 0, "problem": ASKED, "solution": WORKING, "answer": "25", "url": "https://x"},
-    "Maxwell-Jia/AIME_2024": {"ID": "2024-II-4", "Problem": ASKED, "Solution": WORKING, "Answer": 25},
-    "math-ai/aime24": {"id": 60, "problem": ASKED, "solution": "\\boxed{25}", "url": "https://x"},  # no answer column
+    "HuggingFaceH4/aime_2024": {
+        "id": 60,
+        "problem": ASKED,
+        "solution": WORKING,
+        "answer": "025",
+        "url": "https://x",
+        "year": "2024",
+    },
+    "AI-MO/aimo-validation-aime": {
+        "id": 0,
+        "problem": ASKED,
+        "solution": WORKING,
+        "answer": "25",
+        "url": "https://x",
+    },
+    "Maxwell-Jia/AIME_2024": {
+        "ID": "2024-II-4",
+        "Problem": ASKED,
+        "Solution": WORKING,
+        "Answer": 25,
+    },
+    "math-ai/aime24": {
+        "id": 60,
+        "problem": ASKED,
+        "solution": "\\boxed{25}",
+        "url": "https://x",
+    },  # no answer column
     "math-ai/aime25": {"problem": ASKED, "answer": "25", "id": "0"},
-    "opencompass/AIME2025": {"question": ASKED, "answer": "25^\\circ"},  # one of its answers is in degrees
-    "MathArena/aime_2025": {"problem_idx": 1, "answer": 25, "problem": ASKED, "problem_type": ["Number Theory"]},
-    "di-zhang-fdu/AIME_1983_2024": {"ID": "1983-1", "Year": 1983, "Problem Number": 1, "Question": ASKED, "Answer": "025", "Part": None},
-    "a number called problem": {"id": "AIME24I-1", "year": 2024, "contest": "AIME I", "problem": 1, "question": ASKED, "answer": "25"},
-}  # fmt: skip
+    "opencompass/AIME2025": {
+        "question": ASKED,
+        "answer": "25^\\circ",
+    },  # one of its answers is in degrees
+    "MathArena/aime_2025": {
+        "problem_idx": 1,
+        "answer": 25,
+        "problem": ASKED,
+        "problem_type": ["Number Theory"],
+    },
+    "di-zhang-fdu/AIME_1983_2024": {
+        "ID": "1983-1",
+        "Year": 1983,
+        "Problem Number": 1,
+        "Question": ASKED,
+        "Answer": "025",
+        "Part": None,
+    },
+    "a number called problem": {
+        "id": "AIME24I-1",
+        "year": 2024,
+        "contest": "AIME I",
+        "problem": 1,
+        "question": ASKED,
+        "answer": "25",
+    },
+}
 
 
 def judged(made: Benchmark, row: dict, *said: str) -> list[float | None]:
     columns = {k: [v] * len(said) for k, v in row.items() if k not in ("prompt", "completion")}
-    return [s.parts["strict"] for s in made.reward.score([row["prompt"]] * len(said), list(said), None, columns)]
+    return [
+        s.parts["strict"]
+        for s in made.reward.score([row["prompt"]] * len(said), list(said), None, columns)
+    ]
 
 
 def test_math_500_as_it_is_published(tmp_path):
     made = task(f"math500:{write(tmp_path / 'test.jsonl', [MATH500])}")
     [row] = made.rows("test")
-    assert row["question"] == MATH500["problem"] and row["answer"] == MATH500["answer"] and row["level"] == 2
+    assert (
+        row["question"] == MATH500["problem"]
+        and row["answer"] == MATH500["answer"]
+        and row["level"] == 2
+    )
     assert (row["subject"], row["unique_id"]) == ("Precalculus", "test/precalculus/807.json")
-    assert judged(made, row, r"\boxed{(3,\frac{\pi}{2})}", r"\boxed{(3, \pi/2)}", r"\boxed{(3,\pi)}", "(3, π/2)") == [
+    assert judged(
+        made,
+        row,
+        r"\boxed{(3,\frac{\pi}{2})}",
+        r"\boxed{(3, \pi/2)}",
+        r"\boxed{(3,\pi)}",
+        "(3, π/2)",
+    ) == [
         1,
         1,
         0,
@@ -155,7 +256,10 @@ def test_rows_that_are_no_items_are_named_with_their_place(tmp_path):
         ({"problem": ASKED, "id": 1}, "line 2: no column 'answer'"),
         ({"answer": "25"}, "line 2: no column 'question' or 'problem'"),
         ([ASKED, "25"], "line 2: expected an object with named columns, got list"),
-        ({"problem": ASKED, "answer": {"value": 25}}, "line 2: 'answer' must be a text, a number or a list"),
+        (
+            {"problem": ASKED, "answer": {"value": 25}},
+            "line 2: 'answer' must be a text, a number or a list",
+        ),
     ):
         with pytest.raises(ValueError, match=said):
             task(f"aime:{write(tmp_path / 'bad.jsonl', [AIME[0], raw])}").rows("test")
@@ -187,10 +291,20 @@ def test_worked_examples_come_from_the_training_side_and_are_the_same_for_all(tm
     heads = {r["prompt"].rpartition("Question:")[0] for r in rows}
     [head] = heads
     assert head.count("Question: Ann has") == 2 and head.count("#### ") == 2 and "<<" not in head
-    assert all(r["question"] not in head and r["prompt"].endswith(f"Question: {r['question']}\nAnswer:") for r in rows)
-    assert Benchmark("gsm8k", str(tmp_path / "d"), shots=2, seed=2).rows("test")[0]["prompt"] != rows[0]["prompt"]
-    elsewhere = Benchmark("svamp", write(tmp_path / "s.json", SVAMP), "qa", 1, str(tmp_path / "d" / "train.jsonl"))
-    assert elsewhere.rows("test")[0]["prompt"].endswith("Question: Bo had $ 4. What is left?\nAnswer:")
+    assert all(
+        r["question"] not in head and r["prompt"].endswith(f"Question: {r['question']}\nAnswer:")
+        for r in rows
+    )
+    assert (
+        Benchmark("gsm8k", str(tmp_path / "d"), shots=2, seed=2).rows("test")[0]["prompt"]
+        != rows[0]["prompt"]
+    )
+    elsewhere = Benchmark(
+        "svamp", write(tmp_path / "s.json", SVAMP), "qa", 1, str(tmp_path / "d" / "train.jsonl")
+    )
+    assert elsewhere.rows("test")[0]["prompt"].endswith(
+        "Question: Bo had $ 4. What is left?\nAnswer:"
+    )
     mbpp = Benchmark("mbpp", write(tmp_path / "m.jsonl", MBPP), shots=3)
     shown = mbpp.rows("test")[0]["prompt"]
     assert shown.count("[DONE]") == 3 and all(f"x + {i}" in shown for i in (1, 2, 3))
@@ -205,21 +319,38 @@ def test_worked_examples_come_from_the_training_side_and_are_the_same_for_all(tm
 def verdicts(made: Benchmark, completions):
     row = made.rows("test")[0]
     columns = {k: [v] * len(completions) for k, v in row.items() if k != "prompt"}
-    return [dict(s.parts) for s in made.reward.score([row["prompt"]] * len(completions), completions, columns=columns)]
+    return [
+        dict(s.parts)
+        for s in made.reward.score([row["prompt"]] * len(completions), completions, columns=columns)
+    ]
 
 
 def test_strict_wants_the_answer_in_its_place_and_lenient_anywhere(tmp_path):
     path = write(tmp_path / "x.jsonl", GSM8K)
-    boxed = verdicts(Benchmark("gsm8k", path), [r"so \boxed{4,000}", "so 4000", "#### 4000", r"\boxed{5}"])
-    assert [v["strict"] for v in boxed] == [1.0, 0.0, 0.0, 0.0] and [v["lenient"] for v in boxed] == [
+    boxed = verdicts(
+        Benchmark("gsm8k", path), [r"so \boxed{4,000}", "so 4000", "#### 4000", r"\boxed{5}"]
+    )
+    assert [v["strict"] for v in boxed] == [1.0, 0.0, 0.0, 0.0] and [
+        v["lenient"] for v in boxed
+    ] == [
         1.0,
         1.0,
         1.0,
         0.0,
     ]
     qa = Benchmark("gsm8k", path, "qa")
-    found = verdicts(qa, ["2 + 2\n#### 4,000\n\nQuestion: Bo has 3 and 9?", "it is 4000.", r"\boxed{4000}", "#### 5"])
-    assert [v["strict"] for v in found] == [1.0, 0.0, 0.0, 0.0] and [v["lenient"] for v in found] == [
+    found = verdicts(
+        qa,
+        [
+            "2 + 2\n#### 4,000\n\nQuestion: Bo has 3 and 9?",
+            "it is 4000.",
+            r"\boxed{4000}",
+            "#### 5",
+        ],
+    )
+    assert [v["strict"] for v in found] == [1.0, 0.0, 0.0, 0.0] and [
+        v["lenient"] for v in found
+    ] == [
         1.0,
         1.0,
         1.0,
@@ -227,9 +358,12 @@ def test_strict_wants_the_answer_in_its_place_and_lenient_anywhere(tmp_path):
     ]
     assert qa.stop == ("Question:",) and qa.lenient == "lenient"
     maths = verdicts(
-        Benchmark("math500", write(tmp_path / "m.jsonl", MATH)), [r"\boxed{0.5}", r"\boxed{\dfrac12}", "1/2"]
+        Benchmark("math500", write(tmp_path / "m.jsonl", MATH)),
+        [r"\boxed{0.5}", r"\boxed{\dfrac12}", "1/2"],
     )
-    assert [v["strict"] for v in maths] == [1.0, 1.0, 0.0] and all(v["lenient"] == 1.0 for v in maths)
+    assert [v["strict"] for v in maths] == [1.0, 1.0, 0.0] and all(
+        v["lenient"] == 1.0 for v in maths
+    )
     find = qa.reward.find_answer
     assert find is not None and find("#### 1/2\n") == find("#### 0.5") and find("0.5") is None
 
@@ -240,33 +374,43 @@ def test_programs_run_against_the_tests(tmp_path):
     body, fenced = "    return x + x\n", "```python\ndef twice(x):\n    return 2 * x\n```"
     assert [
         v["code"]
-        for v in verdicts(Benchmark("humaneval", path), [fenced, "```python\ndef twice(x):\n    return x\n```"])
+        for v in verdicts(
+            Benchmark("humaneval", path), [fenced, "```python\ndef twice(x):\n    return x\n```"]
+        )
     ] == [1, 0]
     assert [
         v["code"]
-        for v in verdicts(Benchmark("humaneval", path, "complete"), [body + "\ndef other(:", "    return 4\n"])
+        for v in verdicts(
+            Benchmark("humaneval", path, "complete"), [body + "\ndef other(:", "    return 4\n"]
+        )
     ] == [1, 0]
     mbpp = Benchmark("mbpp", write(tmp_path / "m.jsonl", MBPP))
     assert [
         v["code"]
-        for v in verdicts(mbpp, ["def add(x):\n    return x + 11\n[DONE]\n\nYou are", "def add(x):\n    return x"])
+        for v in verdicts(
+            mbpp, ["def add(x):\n    return x + 11\n[DONE]\n\nYou are", "def add(x):\n    return x"]
+        )
     ] == [1, 0]
 
 
 def test_a_reading_ends_at_its_stop():
     assert Reading(Number(), ("\n\n",)).find("it is 7\n\nnot 8") == "7"
     assert (
-        Reading(Number(), (), marked).find("#### 7 or so\n9") == "7" and Reading(Number(), (), marked).find("7") is None
+        Reading(Number(), (), marked).find("#### 7 or so\n9") == "7"
+        and Reading(Number(), (), marked).find("7") is None
     )
 
 
-@pytest.mark.parametrize(("spec", "line"), [
-    ("gsm9k:{file}", "no benchmark format is called 'gsm9k': did you mean 'gsm8k'"),
-    ("gsm8k:{none}", "no such file"),
-    ("gsm8k:{empty}", "no rows"),
-    ("humaneval:{file}", "line 1: no column 'prompt'; found: question, answer"),
-    ("mbpp:{file}", "line 1: no column 'test_list'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        ("gsm9k:{file}", "no benchmark format is called 'gsm9k': did you mean 'gsm8k'"),
+        ("gsm8k:{none}", "no such file"),
+        ("gsm8k:{empty}", "no rows"),
+        ("humaneval:{file}", "line 1: no column 'prompt'; found: question, answer"),
+        ("mbpp:{file}", "line 1: no column 'test_list'"),
+    ],
+)
 def test_error_lines(tmp_path, spec, line):
     (tmp_path / "empty.jsonl").write_text("\n")
     places = {
@@ -288,7 +432,7 @@ def test_unknown_templates_are_refused(tmp_path):
         assert form.template in TEMPLATES and form.few in TEMPLATES
 
 
-# --- contamination --------------------------------------------------------------------------------------------------------
+# --- contamination ---
 
 
 def test_overlap_finds_whole_questions_and_shared_words(tmp_path):
@@ -301,18 +445,31 @@ def test_overlap_finds_whole_questions_and_shared_words(tmp_path):
     ]
     training = [
         {"question": "ann has 2 EGGS and buys 2 how many", "answer": "4"},
-        {"messages": [{"role": "user", "content": "say: B, c d e f g h i j k l m n now. How many are there?"}]},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": "say: B, c d e f g h i j k l m n now. How many are there?",
+                }
+            ]
+        },
     ]
     path = write(tmp_path / "train.jsonl", training)
     one, two = overlap(rows, training_rows([path]), n=13)
     assert (one.item, one.kind, one.share, one.where) == (0, "exact", 1.0, f"{path}, line 1")
-    assert (two.item, two.kind, two.where) == (1, "ngram", f"{path}, line 2") and two.share == pytest.approx(1 / 4)
+    assert (two.item, two.kind, two.where) == (
+        1,
+        "ngram",
+        f"{path}, line 2",
+    ) and two.share == pytest.approx(1 / 4)
     assert two.words == "b c d e f g h i j k l m n" and words("1,200.5!") == ["1,200.5"]
     inside = overlap(rows, [("t", "he said q r s t u v w x to them")])
     assert [(s.item, s.kind) for s in inside] == [(3, "ngram")]  # shorter than n: as a whole
     assert overlap(rows, [("t", "so how many")]) == []  # two words stand in any text
     sums = [{"prompt": "1+1="}, {"prompt": "1-1="}]
-    assert [s.item for s in overlap(sums, [("t", "1 + 1 =")])] == [0]  # signs are no words, and all there is
+    assert [s.item for s in overlap(sums, [("t", "1 + 1 =")])] == [
+        0
+    ]  # signs are no words, and all there is
     with pytest.raises(ValueError, match="at least 1 word"):
         overlap(rows, [], n=0)
 

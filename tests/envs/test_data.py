@@ -1,4 +1,5 @@
-"""Rows from files: every layout to one, splits, and one clear line for each way a file can be wrong.
+"""Rows from files: every layout to one, splits, and one clear line for each way a file can be
+wrong.
 
 Run: python -m pytest -q tests/envs/test_data.py
 """
@@ -23,12 +24,24 @@ def one(tmp_path, row, **options):
 
 
 def test_plain_layouts(tmp_path):
-    assert one(tmp_path, {"prompt": "p", "answer": 42, "x": 1}) == {"prompt": "p", "answer": "42", "x": 1}
+    assert one(tmp_path, {"prompt": "p", "answer": 42, "x": 1}) == {
+        "prompt": "p",
+        "answer": "42",
+        "x": 1,
+    }
     assert one(tmp_path, {"prompt": "p", "solution": "7"})["answer"] == "7"
     assert one(tmp_path, {"prompt": "p", "ground_truth": 2.0})["answer"] == "2"
     assert one(tmp_path, {"question": "p", "answer": [1, "one"]})["answer"] == ["1", "one"]
-    assert one(tmp_path, {"q": "p", "gold": "a"}, columns={"prompt": "q", "answer": "gold"})["prompt"] == "p"
-    assert one(tmp_path, {"prompt": "p", "completion": "c"}, need=("prompt", "completion"))["completion"] == "c"
+    assert (
+        one(tmp_path, {"q": "p", "gold": "a"}, columns={"prompt": "q", "answer": "gold"})["prompt"]
+        == "p"
+    )
+    assert (
+        one(tmp_path, {"prompt": "p", "completion": "c"}, need=("prompt", "completion"))[
+            "completion"
+        ]
+        == "c"
+    )
     assert one(tmp_path, {"text": "once"})["completion"] == "once"
 
 
@@ -53,12 +66,20 @@ def test_conversations(tmp_path):
 
 
 def test_preferences(tmp_path):
-    row = one(tmp_path, {"chosen": "\n\nHuman: a\n\nAssistant: yes", "rejected": "\n\nHuman: a\n\nAssistant: yeah"})
+    row = one(
+        tmp_path,
+        {"chosen": "\n\nHuman: a\n\nAssistant: yes", "rejected": "\n\nHuman: a\n\nAssistant: yeah"},
+    )
     assert row["prompt"] == "\n\nHuman: a\n\nAssistant:"
-    a, b, c = ({"role": r, "content": t} for r, t in (("user", "q"), ("assistant", "b"), ("assistant", "c")))
+    a, b, c = (
+        {"role": r, "content": t}
+        for r, t in (("user", "q"), ("assistant", "b"), ("assistant", "c"))
+    )
     assert one(tmp_path, {"chosen": [a, b], "rejected": [a, c]})["prompt"] == [a]
     need = ("prompt", "chosen", "rejected")
-    assert one(tmp_path, {"prompt": "p", "chosen": "b", "rejected": "c"}, need=need)["chosen"] == "b"
+    assert (
+        one(tmp_path, {"prompt": "p", "chosen": "b", "rejected": "c"}, need=need)["chosen"] == "b"
+    )
 
 
 def test_verl_parquet(tmp_path):
@@ -66,8 +87,14 @@ def test_verl_parquet(tmp_path):
     import pyarrow.parquet
 
     prompt = [{"role": "user", "content": "3+4?"}]
-    row = {"data_source": "sums", "prompt": prompt, "reward_model": {"style": "rule", "ground_truth": "7"}}
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row | {"extra_info": {"index": 0}}]), tmp_path / "v.parquet")
+    row = {
+        "data_source": "sums",
+        "prompt": prompt,
+        "reward_model": {"style": "rule", "ground_truth": "7"},
+    }
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist([row | {"extra_info": {"index": 0}}]), tmp_path / "v.parquet"
+    )
     got = load_rows(str(tmp_path / "v.parquet"), need=("prompt", "answer"))[0]
     assert got["prompt"] == prompt and got["answer"] == "7" and got["data_source"] == "sums"
     assert got["extra_info"] == {"index": 0}
@@ -79,7 +106,10 @@ def test_other_files(tmp_path):
     assert row == {"prompt": 'a, "b"\nc', "answer": "1", "completion": "x", "label": True}
     (tmp_path / "a.json").write_text('[{"prompt": "p"}]')
     (tmp_path / "b.json").write_text('{"prompt": "p"}\n{"prompt": "q"}\n')
-    assert len(load_rows(str(tmp_path / "a.json"))) == 1 and len(load_rows(str(tmp_path / "b.json"))) == 2
+    assert (
+        len(load_rows(str(tmp_path / "a.json"))) == 1
+        and len(load_rows(str(tmp_path / "b.json"))) == 2
+    )
     with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
         file.write('\ufeff{"prompt": "p"}\n\n')
     assert load_rows(str(tmp_path / "a.jsonl.gz")) == [{"prompt": "p"}]
@@ -88,7 +118,11 @@ def test_other_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [
-        ("a.jsonl", '{"prompt": "p"}\n{"prompt": \n', r"line 2: not valid JSON \(Expecting value\): '{\"prompt\":'"),
+        (
+            "a.jsonl",
+            '{"prompt": "p"}\n{"prompt": \n',
+            r"line 2: not valid JSON \(Expecting value\): '{\"prompt\":'",
+        ),
         ("a.jsonl", "[1]\n", "line 1: expected an object with named columns, got list"),
         ("a.jsonl", "[" * 100_000, "line 1: not valid JSON"),
         (
@@ -98,19 +132,39 @@ def test_other_files(tmp_path):
         ),
         ("a.json", '[{"prompt": "torn \\uDE00"}]', r"row 1: .ude00 alone is half"),
         ("a.jsonl", "\n", "a.jsonl: no rows"),
-        ("a.jsonl", '{"prompt": "p"}\n\n{"promt": "p", "x": 1}', "line 3: no column 'prompt'; found: promt, x; if"),
-        ("a.jsonl", '{"prompt": 3}', "line 1: 'prompt' must be a text, or a list of messages .* got int '?3"),
+        (
+            "a.jsonl",
+            '{"prompt": "p"}\n\n{"promt": "p", "x": 1}',
+            "line 3: no column 'prompt'; found: promt, x; if",
+        ),
+        (
+            "a.jsonl",
+            '{"prompt": 3}',
+            "line 1: 'prompt' must be a text, or a list of messages .* got int '?3",
+        ),
         (
             "a.jsonl",
             '{"prompt": [{"text": "p"}]}',
             "line 1: 'prompt': message 1: expected role and content, found text",
         ),
         ("a.jsonl", '{"prompt": "p", "completion": " "}', "line 1: the completion is empty"),
-        ("a.jsonl", '{"prompt": "p", "answer": {"a": 1}}', "line 1: 'answer' must be a text, a number .* got dict"),
-        ("a.jsonl", '{"messages": [{"role": "user", "content": "p"}]}', "line 1: 'messages' must end with"),
+        (
+            "a.jsonl",
+            '{"prompt": "p", "answer": {"a": 1}}',
+            "line 1: 'answer' must be a text, a number .* got dict",
+        ),
+        (
+            "a.jsonl",
+            '{"messages": [{"role": "user", "content": "p"}]}',
+            "line 1: 'messages' must end with",
+        ),
         ("a.json", '[{"prompt": "p"}', "a.json: not valid JSON"),
         ("a.csv", "prompt\na,b\n", "a.csv, line 2: more fields than the header has"),
-        ("a.csv", "prompt,completion,label\na,b,perhaps\n", "line 2: 'label' must be true or false, got 'perhaps'"),
+        (
+            "a.csv",
+            "prompt,completion,label\na,b,perhaps\n",
+            "line 2: 'label' must be true or false, got 'perhaps'",
+        ),
         ("a.parquet", "no", "a.parquet: not a Parquet file"),
         ("a.txt", "no", "a.txt: cannot tell its format; name it with one of .jsonl"),
     ],
@@ -126,7 +180,9 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"}'.encode("latin-1"))
     with pytest.raises(ValueError, match="latin.jsonl: not UTF-8 text .*; convert it first"):
         load_rows(str(tmp_path / "latin.jsonl"))
-    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"prompt\n" + bytes(range(65, 90)) * 99)[:30])
+    (tmp_path / "cut.csv.gz").write_bytes(
+        gzip.compress(b"prompt\n" + bytes(range(65, 90)) * 99)[:30]
+    )
     (tmp_path / "no.jsonl.gz").write_text("plain")
     for name in ("cut.csv.gz", "no.jsonl.gz"):
         with pytest.raises(ValueError, match=f"{name}: cannot be read: "):
@@ -135,9 +191,13 @@ def test_unreadable_files(tmp_path):
 
 def test_missing_things(tmp_path):
     path = lines(tmp_path / "a.jsonl", {"prompt": "p", "gold": "a"})
-    with pytest.raises(ValueError, match=r"line 1: no column 'answer'; found: prompt, gold; .*={'answer': NAME}"):
+    with pytest.raises(
+        ValueError, match=r"line 1: no column 'answer'; found: prompt, gold; .*={'answer': NAME}"
+    ):
         load_rows(path, need=("prompt", "answer"))
-    with pytest.raises(ValueError, match=r"line 1: no column 'glod' \(for 'answer'\); found: prompt, gold"):
+    with pytest.raises(
+        ValueError, match=r"line 1: no column 'glod' \(for 'answer'\); found: prompt, gold"
+    ):
         load_rows(path, columns={"answer": "glod"})
     with pytest.raises(ValueError, match="nowhere.csv: no such file"):
         load_rows("nowhere.csv")
@@ -152,7 +212,9 @@ def test_a_hub_name_that_fails_is_one_line(monkeypatch):
         raise ConnectionError("no route\nmore")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(ValueError, match="owner/name: no such file .* as a hub data set it fails: no route$"):
+    with pytest.raises(
+        ValueError, match="owner/name: no such file .* as a hub data set it fails: no route$"
+    ):
         load_rows("owner/name")
 
 
@@ -221,7 +283,10 @@ def test_the_answer_of_a_whole_solution(tmp_path, column: str, answer: str) -> N
 
 def test_a_missing_answer_is_none_and_never_the_text_nan(tmp_path) -> None:
     file = tmp_path / "r.jsonl"
-    rows = [{"question": "q", "answer": a} for a in (float("nan"), None, [float("nan")], [float("nan"), 7.0])]
+    rows = [
+        {"question": "q", "answer": a}
+        for a in (float("nan"), None, [float("nan")], [float("nan"), 7.0])
+    ]
     rows.append({"question": "q", "reward_model": {"ground_truth": float("nan")}})
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     assert [r.get("answer") for r in load_rows(str(file))] == [None, None, None, ["7"], None]

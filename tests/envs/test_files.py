@@ -1,4 +1,5 @@
-"""Files and directories of rows as the world has them: shards, folders of the hub, saved data sets, and what is wrong with them."""
+"""Files and directories of rows as the world has them: shards, folders of the hub, saved data sets,
+and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from logpi.envs.data import FileTask, load_rows, read_raw
+from logpi.envs.data import FileTask, load_rows
+from logpi.envs.files import read_raw
 from logpi.envs.tasks import task
 
 pa = pytest.importorskip("pyarrow")
@@ -32,15 +34,20 @@ def prompts(path: Path, split: str = "train") -> list[str]:
 
 @pytest.mark.parametrize("folder", ["", "data", "train", "data/train"])
 @pytest.mark.parametrize(
-    "style", ["train-{i:05}-of-00003", "train-{i:05}-of-00003-9f86d081884c7d65", "train_{i}", "train.{i}"]
+    "style",
+    ["train-{i:05}-of-00003", "train-{i:05}-of-00003-9f86d081884c7d65", "train_{i}", "train.{i}"],
 )
 def test_shards_are_read_in_their_order(tmp_path, folder, style):
     for i in (2, 0, 1):
         parquet(tmp_path / folder / f"{style.format(i=i)}.parquet", f"{i}a", f"{i}b")
-    parquet(tmp_path / ("data" if "data" in folder else "") / "test-00000-of-00001.parquet", "held out")
+    parquet(
+        tmp_path / ("data" if "data" in folder else "") / "test-00000-of-00001.parquet", "held out"
+    )
     assert prompts(tmp_path) == ["0a", "0b", "1a", "1b", "2a", "2b"]
     assert prompts(tmp_path, "test") == ["held out"]
-    assert [where for where, _ in read_raw(str(tmp_path))][3].endswith(f"{style.format(i=1)}.parquet, row 2")
+    assert [where for where, _ in read_raw(str(tmp_path))][3].endswith(
+        f"{style.format(i=1)}.parquet, row 2"
+    )
 
 
 def test_numbers_of_shards_below_a_folder_of_the_split(tmp_path):
@@ -72,18 +79,27 @@ def test_a_task_of_shards(tmp_path):
     assert [(r["prompt"], r["answer"]) for r in made.rows("test")] == [("x", "0"), ("y", "1")]
 
 
-@pytest.mark.parametrize("names", [
-    ["train-00000-of-00003", "train-00002-of-00003"],  # one is missing
-    ["train_prefs-00000-of-00001", "train_sft-00000-of-00001"],  # two splits
-    ["train", "train-00000-of-00001"],
-    ["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"],  # two ways of sharding
-    [],
-    ["validation", "README"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train-00000-of-00003", "train-00002-of-00003"],  # one is missing
+        ["train_prefs-00000-of-00001", "train_sft-00000-of-00001"],  # two splits
+        ["train", "train-00000-of-00001"],
+        [
+            "train-00000-of-00001",
+            "train-00000-of-00002",
+            "train-00001-of-00002",
+        ],  # two ways of sharding
+        [],
+        ["validation", "README"],
+    ],
+)
 def test_what_is_no_one_split_is_named(tmp_path, names):
     for name in names:
         parquet(tmp_path / f"{name}.parquet", name)
-    with pytest.raises(ValueError, match="expected one file named train.jsonl .* or all shards of one, found") as error:
+    with pytest.raises(
+        ValueError, match="expected one file named train.jsonl .* or all shards of one, found"
+    ) as error:
         prompts(tmp_path)
     assert all(name in str(error.value) for name in names)
 
@@ -124,30 +140,48 @@ def test_missing_values_of_tables_are_no_answers(tmp_path):
     parquet(tmp_path / "a.parquet", "p", "q", "r", answer=pa.array([1.0, math.nan, None]))
     (tmp_path / "a.csv").write_text("prompt,answer\np,1\nq,\nr,nan\n")
     (tmp_path / "a.jsonl").write_text(
-        '{"prompt": "p", "answer": 1}\n{"prompt": "q", "answer": NaN}\n{"prompt": "r", "answer": null}\n'
+        '{"prompt": "p", "answer": 1}\n{"prompt": "q", "answer": NaN}\n{"prompt": "r", "answer":'
+        " null}\n"
     )
     for name in ("a.parquet", "a.csv", "a.jsonl"):
         path = str(tmp_path / name)
         assert [r.get("answer") for r in load_rows(path)] == ["1", None, None]
-        with pytest.raises(ValueError, match=rf"{name}, (row 2|line [23]): nothing in the column 'answer'"):
+        with pytest.raises(
+            ValueError, match=rf"{name}, (row 2|line [23]): nothing in the column 'answer'"
+        ):
             load_rows(path, need=("prompt", "answer"))
 
 
-@pytest.mark.parametrize(("name", "text", "says"), [
-    ("a.jsonl", '{"prompt": "p"}\n{"prompt": "q", "answer": ' + "7" * 5000 + "}", r"a.jsonl, line 2: not valid JSON \(a number has too many digits\)"),
-    ("a.json", '[{"prompt": "p"},\n{"prompt": "q",\n"answer": ' + "7" * 5000 + "}]", r"a.json: not valid JSON \(a number has too many digits\), line 3"),
-    ("a.json", '[{"prompt": "p"},\n{"prompt" 3}]', r"a.json: not valid JSON \(Expecting ':' delimiter\), line 2"),
-    ("a.json", "[" * 100_000, "a.json: not valid JSON"),
-    ("a.json", "[1, 2]", "row 1: expected an object with named columns, got int"),
-    ("a.json", "[[1]]", "row 1: expected an object with named columns, got list"),
-    ("a.jsonl", '"p"\n', "line 1: expected an object with named columns, got str"),
-    ("a.jsonl", "", "a.jsonl: no rows"),
-    ("a.csv", "", "a.csv: no rows"),
-    ("a.csv", "prompt,answer\n", "a.csv: no rows"),
-    ("a.csv", "prompt,answer,prompt\np,1,q\n", "a.csv: 2 columns are called 'prompt'"),
-    ("a.csv", "prompt;answer\np;1\n", "no column 'prompt'; found: prompt;answer"),
-    ("a.parquet", "", "a.parquet: not a Parquet file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        (
+            "a.jsonl",
+            '{"prompt": "p"}\n{"prompt": "q", "answer": ' + "7" * 5000 + "}",
+            r"a.jsonl, line 2: not valid JSON \(a number has too many digits\)",
+        ),
+        (
+            "a.json",
+            '[{"prompt": "p"},\n{"prompt": "q",\n"answer": ' + "7" * 5000 + "}]",
+            r"a.json: not valid JSON \(a number has too many digits\), line 3",
+        ),
+        (
+            "a.json",
+            '[{"prompt": "p"},\n{"prompt" 3}]',
+            r"a.json: not valid JSON \(Expecting ':' delimiter\), line 2",
+        ),
+        ("a.json", "[" * 100_000, "a.json: not valid JSON"),
+        ("a.json", "[1, 2]", "row 1: expected an object with named columns, got int"),
+        ("a.json", "[[1]]", "row 1: expected an object with named columns, got list"),
+        ("a.jsonl", '"p"\n', "line 1: expected an object with named columns, got str"),
+        ("a.jsonl", "", "a.jsonl: no rows"),
+        ("a.csv", "", "a.csv: no rows"),
+        ("a.csv", "prompt,answer\n", "a.csv: no rows"),
+        ("a.csv", "prompt,answer,prompt\np,1,q\n", "a.csv: 2 columns are called 'prompt'"),
+        ("a.csv", "prompt;answer\np;1\n", "no column 'prompt'; found: prompt;answer"),
+        ("a.parquet", "", "a.parquet: not a Parquet file"),
+    ],
+)
 def test_what_cannot_be_read_is_named(tmp_path, name, text, says):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=says) as error:
@@ -159,7 +193,9 @@ def test_byte_order_marks_are_no_part_of_a_name(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfprompt,answer\np,1\n")
     (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "p", "answer": "1"}\n')
     assert (
-        load_rows(str(tmp_path / "a.csv")) == load_rows(str(tmp_path / "a.jsonl")) == [{"prompt": "p", "answer": "1"}]
+        load_rows(str(tmp_path / "a.csv"))
+        == load_rows(str(tmp_path / "a.jsonl"))
+        == [{"prompt": "p", "answer": "1"}]
     )
     (tmp_path / "wide.csv").write_bytes("prompt,answer\np,1\n".encode("utf-16"))
     with pytest.raises(ValueError, match="wide.csv: not UTF-8 text"):

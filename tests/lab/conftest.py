@@ -1,4 +1,5 @@
-"""One thread for the lab's tests: its tensors are small, and threads would only wait for each other."""
+"""One thread for the lab's tests: its tensors are small, and threads would only wait for each
+other."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from logpi import algorithm
+from logpi.commands.lab import COMMANDS, main
 from logpi.errors import UserError
 from logpi.lab import check
 from logpi.lab.report import Report, Table
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import Advantage, RewardToGo
 from logpi.ops.weights import SequenceSum
-from logpi.recipes.lab import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
 FAST = ("kl", "clip", "length", "bellman")
@@ -38,7 +38,11 @@ def _docs():
 
 
 @pytest.mark.parametrize(
-    "name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in ("bias", "variance", "trust-region"))]
+    "name",
+    [
+        *FAST,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("bias", "variance", "trust-region")),
+    ],
 )
 def test_pages_are_what_the_command_prints(name, tmp_path):
     docs = _docs()
@@ -52,7 +56,11 @@ def test_pages_are_what_the_command_prints(name, tmp_path):
 
 
 def test_every_command_has_a_page():
-    assert {p.stem for p in (ROOT / "docs" / "lab").glob("*.md")} == {*COMMANDS, "README", "your_own"}
+    assert {p.stem for p in (ROOT / "docs" / "lab").glob("*.md")} == {
+        *COMMANDS,
+        "README",
+        "your_own",
+    }
 
 
 def _example() -> list[tuple[str, str]]:
@@ -93,7 +101,10 @@ def test_check_refuses_an_objective_that_reads_the_order_of_rows():
 
 def test_check_tells_the_theorem_from_its_imitations():
     assert check(algorithm("rloo").objective, responses=(2, 3)).verdict == "the policy gradient"
-    assert check(algorithm("dr_grpo").objective, responses=(2, 3)).verdict == "a scaled policy gradient"
+    assert (
+        check(algorithm("dr_grpo").objective, responses=(2, 3)).verdict
+        == "a scaled policy gradient"
+    )
     grpo = check(algorithm("grpo", beta=0).objective, responses=(2, 4))
     assert not grpo.unbiased
     assert 0.9 < grpo.cosine < 0.999
@@ -113,14 +124,17 @@ def test_overview_names_every_command(capsys):
     assert max(map(len, shown.splitlines())) <= 100
 
 
-@pytest.mark.parametrize(("argv", "says"), [(["bais"], "did you mean bias"), (["steps"], "step-values")])
+@pytest.mark.parametrize(
+    ("argv", "says"), [(["bais"], "did you mean bias"), (["steps"], "step-values")]
+)
 def test_unknown_command_is_one_line(argv, says):
     with pytest.raises(UserError, match=says):
         main(argv)
 
 
 @pytest.mark.parametrize(
-    "argv", [["bias", "--responses", "9"], ["bellman", "--slip", "2"], ["step-values", "--model", "x"]]
+    "argv",
+    [["bias", "--responses", "9"], ["bellman", "--slip", "2"], ["step-values", "--model", "x"]],
 )
 def test_wrong_options_are_one_line(argv, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -137,7 +151,9 @@ def test_picture_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_tables_align_and_show_nothing_as_a_dash():
-    table = Table("t", ("name", "x"), (("a", -0.0001), ("bb", None), ("c", float("inf"))), ("", ".2f"))
+    table = Table(
+        "t", ("name", "x"), (("a", -0.0001), ("bb", None), ("c", float("inf"))), ("", ".2f")
+    )
     lines = table.text().splitlines()
     assert lines[4:] == ["a     0.00", "bb       –", "c        ∞"]
     assert table.json()["rows"][2] == {"name": "c", "x": None}

@@ -1,18 +1,19 @@
-"""What the reports claim, as numbers: KL gradients, clipping, length, baselines, trust regions, value iteration."""
+"""What the reports claim, as numbers: KL gradients, clipping, length, baselines, trust regions,
+value iteration."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from logpi.envs.grid_model import GridModel
+from logpi.envs.control.grid_model import GridModel
 from logpi.lab import bellman, kl, length, trust, variance
 from logpi.lab.bias import far_reference
 from logpi.lab.claims import regularised
 from logpi.lab.clip import push
 from logpi.lab.expectation import Setting, advantages, all_draws, moments
 from logpi.lab.worlds import double, standard, token_world
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE, GroupNorm, RewardToGo
 from logpi.ops.kl import KL, k1, k2, k3
 from logpi.ops.surrogates import Clip, ClippedScore, DualClip
@@ -77,7 +78,7 @@ def test_values_of_k1_and_k3_are_unbiased_and_of_k2_not():
     assert row["k3 sd"] > 10 * row["k1 sd"]
 
 
-# --- clip and length ------------------------------------------------------------------------------------------
+# --- clip and length ---
 
 
 @pytest.mark.parametrize(
@@ -110,13 +111,15 @@ def test_sums_leave_length_alone_and_own_length_does_not(solved):
     assert shorter[0] < shorter[1] < 0 < longer[1] < longer[0]
 
 
-# --- variance -------------------------------------------------------------------------------------------------
+# --- variance ---
 
 
 def test_best_constant_is_the_best():
     best = variance.best_constant(WORLD)
     ones = torch.ones(len(WORLD.logits), dtype=torch.float64)
-    low, at, high = (variance._baseline(WORLD, (best + d) * ones).variance for d in (-0.05, 0.0, 0.05))
+    low, at, high = (
+        variance._baseline(WORLD, (best + d) * ones).variance for d in (-0.05, 0.0, 0.05)
+    )
     assert at < low and at < high
 
 
@@ -124,7 +127,9 @@ def test_best_state_baseline_is_a_minimum_in_every_direction():
     best = variance.best_state_baseline(WORLD)
     at = variance._baseline(WORLD, best).variance
     for seed in range(4):
-        move = 0.1 * torch.randn(len(best), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        move = 0.1 * torch.randn(
+            len(best), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        )
         assert variance._baseline(WORLD, best + move).variance > at
     assert at < variance._baseline(WORLD, WORLD.value).variance
 
@@ -137,12 +142,16 @@ def test_a_baseline_removes_noise_and_no_signal():
 
 
 def test_signs_of_the_advantage():
-    """REINFORCE never pushes a wrong response; group methods follow the reward's sign; a critic with λ < 1 does not."""
+    """REINFORCE never pushes a wrong response; group methods follow the reward's sign; a critic
+    with λ < 1 does not."""
 
     def ranges(advantage, m):
         setting = Setting(responses=m)
         found, reward = advantages(
-            WORLD, PolicyGradient(advantage, weight=SequenceSum()), setting, all_draws(WORLD, setting)
+            WORLD,
+            PolicyGradient(advantage, weight=SequenceSum()),
+            setting,
+            all_draws(WORLD, setting),
         )
         return [(float(x.min()), float(x.max())) for x in (found[reward == 0], found[reward == 1])]
 
@@ -163,7 +172,7 @@ def test_lambda_with_an_exact_critic_costs_no_bias():
     assert lows[0].variance < lows[1].variance < lows[2].variance
 
 
-# --- trust regions --------------------------------------------------------------------------------------------
+# --- trust regions ---
 
 
 @pytest.fixture(scope="module")
@@ -186,14 +195,17 @@ def test_gain_is_above_the_bound_and_the_surrogate_right_to_first_order(grid):
 def test_performance_difference_lemma(grid):
     """J(new) − J(old) = Σₜ E_{s ~ d_new, a ~ new}[A_old], unnormalised, exactly."""
     new = grid.mdp.policy(grid.logits + torch.cos(grid.logits))
-    gain = grid.mdp.expected_return(grid.logits + torch.cos(grid.logits)) - grid.mdp.expected_return(grid.logits)
+    gain = grid.mdp.expected_return(
+        grid.logits + torch.cos(grid.logits)
+    ) - grid.mdp.expected_return(grid.logits)
     lemma = torch.einsum("ts,sa,tsa->", grid.mdp.occupancy(new), new, grid.mdp.advantage(grid.pi))
     assert float(gain) == pytest.approx(float(lemma), abs=1e-12)
 
 
 def test_natural_steps_gain_more_for_the_same_kl(grid):
     natural, ordinary = (
-        trust.measure(grid, trust._at_kl(grid, trust.directions(grid)[n], 0.01)) for n in ("natural", "ordinary")
+        trust.measure(grid, trust._at_kl(grid, trust.directions(grid)[n], 0.01))
+        for n in ("natural", "ordinary")
     )
     assert natural.gain > 1.1 * ordinary.gain
 
@@ -203,7 +215,7 @@ def test_first_clipped_step_is_an_ordinary_gradient_step(grid):
     close(first, grid.logits + trust.CLIP_RATE * grid.gradient.view_as(grid.logits))
 
 
-# --- value iteration ------------------------------------------------------------------------------------------
+# --- value iteration ---
 
 
 def test_value_iteration_without_slips():

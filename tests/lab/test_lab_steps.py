@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from logpi.engine.engine import Engine
+from logpi.engine.sampling import Sampling
 from logpi.errors import UserError
 from logpi.lab.steps import StepValue, judge_steps, split_steps, step_report, step_values
 from logpi.policies.causal_lm import CausalLM
-from logpi.rollouts.engine import Engine, Sampling
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
@@ -34,16 +35,24 @@ def test_steps_join_to_the_text_again(text, separator, steps):
 
 
 def test_values_are_the_models_own(policy):
-    """One token is left to sample, so V is the probability that it is a digit, which the model itself can say."""
+    """One token is left to sample, so V is the probability that it is a digit, which the model
+    itself can say."""
     prompt, samples = policy.render("4+4="), 4000
 
     def digit_last(texts):
         return [float(t[-1:].isdigit()) for t in texts]
 
     found = judge_steps(
-        policy, Engine(policy), prompt, "a,b,7", digit_last, samples=samples, separator=",",
-        sampling=Sampling(max_tokens=1), seed=1,
-    )  # fmt: skip
+        policy,
+        Engine(policy),
+        prompt,
+        "a,b,7",
+        digit_last,
+        samples=samples,
+        separator=",",
+        sampling=Sampling(max_tokens=1),
+        seed=1,
+    )
     assert [v.text for v in found] == ["a,", "b,", "7"]
     digits = policy.tokenizer("0123456789", add_special_tokens=False)["input_ids"]
     exact, plain = [], tiny_model("llama", std=0.6)  # the same weights, without our attention
@@ -61,8 +70,15 @@ def test_values_are_the_models_own(policy):
 
 
 def test_advantages_add_up_to_the_reward_minus_the_first_value(policy):
-    found = judge_steps(policy, Engine(policy), policy.render("1"), "x\ny\nz", lambda t: [float(len(x)) for x in t],
-                        samples=4, sampling=Sampling(max_tokens=3))  # fmt: skip
+    found = judge_steps(
+        policy,
+        Engine(policy),
+        policy.render("1"),
+        "x\ny\nz",
+        lambda t: [float(len(x)) for x in t],
+        samples=4,
+        sampling=Sampling(max_tokens=3),
+    )
     assert sum(v.advantage for v in found) == pytest.approx(5.0 - found[0].before)
 
 
@@ -89,9 +105,15 @@ def test_command_reads_files_and_draws(policy, tmp_path):
     policy.save(tmp_path / "model")
     (tmp_path / "response.txt").write_text("1+1\n2")
     report = step_values(
-        str(tmp_path / "model"), "1+1=", f"@{tmp_path / 'response.txt'}", "2", reward="number", samples=3, max_tokens=4,
+        str(tmp_path / "model"),
+        "1+1=",
+        f"@{tmp_path / 'response.txt'}",
+        "2",
+        reward="number",
+        samples=3,
+        max_tokens=4,
         chat=False,
-    )  # fmt: skip
+    )
     assert len(report.tables[0].rows) == 2
     assert report.picture(tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
 
@@ -105,7 +127,12 @@ def test_command_reads_files_and_draws(policy, tmp_path):
     ],
 )
 def test_mistakes_are_one_line(change, says, tmp_path):
-    given = {"model": str(tmp_path / "nowhere"), "prompt": "p", "response": "r", "answer": "1"} | change
+    given = {
+        "model": str(tmp_path / "nowhere"),
+        "prompt": "p",
+        "response": "r",
+        "answer": "1",
+    } | change
     with pytest.raises(UserError, match=says) as error:
         step_values(**given)
     assert len(str(error.value).splitlines()) == 1

@@ -1,5 +1,5 @@
-"""Every estimator, through the shipped objective, against the exact gradient; and the machinery of expectations
-itself."""
+"""Every estimator, through the shipped objective, against the exact gradient; and the machinery of
+expectations itself."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 import torch
 
 from logpi.algorithms import NAMES, Algorithm, algorithm
-from logpi.envs.grid_model import GridModel
+from logpi.envs.control.grid_model import GridModel
 from logpi.lab.bias import REAL, TINY, far_reference
 from logpi.lab.claims import CLAIMS, discounted, text_gae
 from logpi.lab.expectation import Setting, _separable, all_draws, batch_gradient, gradients, moments
 from logpi.lab.worlds import double, grid_world, responses, standard, token_world
 from logpi.learner import Learner
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE, GroupCenter, LeaveOneOut, QValue, RewardToGo
+from logpi.ops.selection import MixedOutcomes
 from logpi.ops.weights import SequenceSum
-from logpi.optimizers import AdamW
-from logpi.selection import MixedOutcomes
-from logpi.types import Evaluation
-from logpi.update import SGD
+from logpi.types import PolicyOutput
+from logpi.updates.adamw import AdamW
+from logpi.updates.sgd import SGD
 
 WORLD, SMALL = standard(), token_world(TINY, seed=0)
 BY_NAME = {c.name: c for c in CLAIMS}
@@ -30,7 +30,7 @@ EXACT = [c for c in CLAIMS if c.exact]
 METHODS = [n for n in NAMES if isinstance(algorithm(n).objective, PolicyGradient)]
 
 
-# --- theory's table -------------------------------------------------------------------------------------------
+# --- theory's table ---
 
 
 @pytest.mark.parametrize("m", [2, 3, 4, 5, 6])
@@ -56,7 +56,9 @@ def test_grid_world_with_a_reward_at_every_step(name):
 
 
 def test_any_baseline_of_the_state_leaves_the_gradient():
-    values = torch.randn(len(WORLD.logits), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    values = torch.randn(
+        len(WORLD.logits), generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     objective = PolicyGradient(GAE(1.0, 1.0), weight=SequenceSum())
     found = moments(WORLD, objective, Setting(responses=1, critic=values)).mean
     torch.testing.assert_close(found, -WORLD.gradient, atol=1e-10, rtol=0)
@@ -65,28 +67,38 @@ def test_any_baseline_of_the_state_leaves_the_gradient():
 @pytest.mark.parametrize("broken", [GAE(1.0, 0.5), QValue()], ids=str)
 def test_a_wrong_critic_is_seen_where_it_biases(broken):
     critic = BY_NAME["orz, wrong V"].critic(WORLD)
-    found = moments(WORLD, PolicyGradient(broken, weight=SequenceSum()), Setting(responses=1, critic=critic))
+    found = moments(
+        WORLD, PolicyGradient(broken, weight=SequenceSum()), Setting(responses=1, critic=critic)
+    )
     assert found.verdict == "a different direction"
 
 
 @pytest.mark.parametrize("gamma, lam", [(0.9, 0.95), (0.5, 0.3), (0.8, 1.0)])
 def test_discounted_gae_has_the_texts_form_where_lengths_are_equal(gamma, lam):
     equal = token_world(
-        {"q": {x: float(x in ("aba", "bb.")) for x in ("aaa", "aab", "aba", "abb", "bba", "bb.")}}, seed=1
+        {"q": {x: float(x in ("aba", "bb.")) for x in ("aaa", "aab", "aba", "abb", "bba", "bb.")}},
+        seed=1,
     )
-    found = moments(equal, PolicyGradient(GAE(gamma, lam), weight=SequenceSum()), Setting(responses=1)).mean
+    found = moments(
+        equal, PolicyGradient(GAE(gamma, lam), weight=SequenceSum()), Setting(responses=1)
+    ).mean
     torch.testing.assert_close(found, text_gae(equal, gamma, lam), atol=1e-10, rtol=0)
     torch.testing.assert_close(found, discounted(equal, gamma, lam), atol=1e-10, rtol=0)
 
 
 def test_discounted_gae_needs_the_general_form_where_lengths_differ():
-    found = moments(WORLD, PolicyGradient(GAE(0.5, 0.9), weight=SequenceSum()), Setting(responses=1)).mean
+    found = moments(
+        WORLD, PolicyGradient(GAE(0.5, 0.9), weight=SequenceSum()), Setting(responses=1)
+    ).mean
     torch.testing.assert_close(found, discounted(WORLD, 0.5, 0.9), atol=1e-10, rtol=0)
     assert float((found - text_gae(WORLD, 0.5, 0.9)).norm() / found.norm()) > 1e-3
 
 
 def test_undiscounted_reward_to_go_only():
-    assert moments(WORLD, PolicyGradient(RewardToGo(0.9), weight=SequenceSum())).verdict == "a different direction"
+    assert (
+        moments(WORLD, PolicyGradient(RewardToGo(0.9), weight=SequenceSum())).verdict
+        == "a different direction"
+    )
 
 
 @pytest.mark.parametrize("name", ["grpo_r1", "grpo", "dapo"])
@@ -94,7 +106,10 @@ def test_group_normalised_limits(name):
     claim = BY_NAME[name]
     limit = claim.form(SMALL, 0)
     gaps = [
-        float((moments(SMALL, claim.objective, Setting(responses=m)).mean - limit).norm() / limit.norm())
+        float(
+            (moments(SMALL, claim.objective, Setting(responses=m)).mean - limit).norm()
+            / limit.norm()
+        )
         for m in (16, 32, 64, 128)
     ]
     assert gaps == sorted(gaps, reverse=True)
@@ -106,7 +121,10 @@ def test_whitening_over_the_batch_is_a_scale_in_the_limit():
     claim = BY_NAME["reinforce_plus_plus"]
     limit = claim.form(SMALL, 0)
     gaps = [
-        float((moments(SMALL, claim.objective, Setting(prompts=n, responses=1)).mean - limit).norm() / limit.norm())
+        float(
+            (moments(SMALL, claim.objective, Setting(prompts=n, responses=1)).mean - limit).norm()
+            / limit.norm()
+        )
         for n in (4, 8, 16)
     ]
     assert gaps == sorted(gaps, reverse=True)
@@ -114,7 +132,12 @@ def test_whitening_over_the_batch_is_a_scale_in_the_limit():
 
 
 @pytest.mark.parametrize(
-    "m, verdict", [(2, "a scaled policy gradient"), (3, "a scaled policy gradient"), (4, "a different direction")]
+    "m, verdict",
+    [
+        (2, "a scaled policy gradient"),
+        (3, "a scaled policy gradient"),
+        (4, "a different direction"),
+    ],
 )
 def test_grpos_bias_begins_at_four_with_binary_rewards(m, verdict):
     found = moments(WORLD, BY_NAME["grpo_r1"].objective, Setting(responses=m))
@@ -125,7 +148,8 @@ def test_grpos_bias_begins_at_four_with_binary_rewards(m, verdict):
 
 def test_grpos_bias_begins_at_two_with_real_rewards():
     assert (
-        moments(standard(REAL), BY_NAME["grpo_r1"].objective, Setting(responses=2)).verdict == "a different direction"
+        moments(standard(REAL), BY_NAME["grpo_r1"].objective, Setting(responses=2)).verdict
+        == "a different direction"
     )
 
 
@@ -138,18 +162,25 @@ def test_dynamic_sampling_only_rescales():
     assert kept.verdict == "a scaled policy gradient"
 
 
-# --- the machinery --------------------------------------------------------------------------------------------
+# --- the machinery ---
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo", "reinforce_plus_plus"])
 def test_multisets_stand_for_every_order(name):
-    """Mean and variance over multisets are those over every ordered batch, summed by brute force."""
+    """Mean and variance over multisets are those over every ordered batch, summed by brute
+    force."""
     world, m = token_world(TINY, seed=2), 3
     objective = algorithm(name).objective
     setting = Setting(responses=m, reference=far_reference(world))
     found = moments(world, objective, setting)
-    rows = [r for g in range(2) for r in product(*[(world.paths.group == g).nonzero().flatten().tolist()] * m)]
-    chance = torch.stack([world.start[world.paths.group[r[0]]] * world.conditional[list(r)].prod() for r in rows])
+    rows = [
+        r
+        for g in range(2)
+        for r in product(*[(world.paths.group == g).nonzero().flatten().tolist()] * m)
+    ]
+    chance = torch.stack(
+        [world.start[world.paths.group[r[0]]] * world.conditional[list(r)].prod() for r in rows]
+    )
     draws = replace(all_draws(world, setting), rows=torch.tensor(rows), probability=chance)
     every = gradients(world, objective, setting, draws)
     mean = chance @ every
@@ -159,13 +190,15 @@ def test_multisets_stand_for_every_order(name):
 
 @pytest.mark.parametrize("prompts, m", [(1, 2), (1, 6), (2, 2), (3, 1)])
 def test_probabilities_of_batches_add_up(prompts, m):
-    assert float(all_draws(WORLD, Setting(prompts, m)).probability.sum()) == pytest.approx(1, abs=1e-12)
+    assert float(all_draws(WORLD, Setting(prompts, m)).probability.sum()) == pytest.approx(
+        1, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_gradient_is_what_the_shipped_learner_applies(name):
-    """The same batch through `Learner.update`, with an optimiser that does not move: parameters hold the same
-    gradient."""
+    """The same batch through `Learner.update`, with an optimiser that does not move: parameters
+    hold the same gradient."""
     chosen = algorithm(name)
     setting = Setting(prompts=2, responses=2, reference=far_reference(SMALL))
     draws = all_draws(SMALL, setting)
@@ -177,7 +210,11 @@ def test_gradient_is_what_the_shipped_learner_applies(name):
             plain = Algorithm(chosen.objective, SGD(micro_tokens=3, max_grad_norm=None), name=name)
             learner = Learner(policy, plain, AdamW(lr=0.0), reference=reference)
             learner.update(replace(SMALL.paths.rows(rows), group=group))
-            applied = policy.logits.grad if policy.logits.grad is not None else torch.zeros_like(policy.logits)
+            applied = (
+                policy.logits.grad
+                if policy.logits.grad is not None
+                else torch.zeros_like(policy.logits)
+            )
             torch.testing.assert_close(applied.flatten(), expected, atol=1e-10, rtol=0)
 
 
@@ -187,7 +224,12 @@ def test_sharing_a_backward_pass_changes_nothing(name):
     setting = Setting(prompts=2, responses=2, reference=far_reference(SMALL))
     draws = all_draws(SMALL, setting)
     shared = gradients(SMALL, objective, setting, draws)
-    alone = torch.cat([gradients(SMALL, objective, setting, draws.pick(torch.tensor([k]))) for k in range(len(draws))])
+    alone = torch.cat(
+        [
+            gradients(SMALL, objective, setting, draws.pick(torch.tensor([k])))
+            for k in range(len(draws))
+        ]
+    )
     torch.testing.assert_close(shared, alone, atol=1e-12, rtol=0)
 
 
@@ -213,9 +255,15 @@ def test_a_keep_that_keeps_nothing_is_refused():
 
 
 def test_variance_falls_with_rows_and_not_with_scale():
-    one, four = (moments(WORLD, BY_NAME["reinforce"].objective, Setting(prompts=n, responses=1)) for n in (1, 3))
+    one, four = (
+        moments(WORLD, BY_NAME["reinforce"].objective, Setting(prompts=n, responses=1))
+        for n in (1, 3)
+    )
     assert four.variance == pytest.approx(one.variance / 3, rel=1e-10)
-    rloo, dr = (moments(WORLD, PolicyGradient(a, weight=SequenceSum())) for a in (LeaveOneOut(), GroupCenter()))
+    rloo, dr = (
+        moments(WORLD, PolicyGradient(a, weight=SequenceSum()))
+        for a in (LeaveOneOut(), GroupCenter())
+    )
     assert rloo.signal_to_noise == pytest.approx(dr.signal_to_noise, rel=1e-10)
 
 
@@ -223,6 +271,9 @@ def test_reference_has_no_say_without_a_penalty():
     objective = algorithm("dr_grpo").objective
     with torch.no_grad():
         now = WORLD.policy().evaluate(WORLD.paths)
-    assert isinstance(now, Evaluation)
-    a, b = (gradients(WORLD, objective, Setting(responses=2, reference=r)) for r in (None, far_reference(WORLD)))
+    assert isinstance(now, PolicyOutput)
+    a, b = (
+        gradients(WORLD, objective, Setting(responses=2, reference=r))
+        for r in (None, far_reference(WORLD))
+    )
     assert torch.equal(a, b)

@@ -1,4 +1,5 @@
-"""Worlds and processes: dynamic programming against enumeration, golden numbers of the texts, kind errors."""
+"""Worlds and processes: dynamic programming against enumeration, golden numbers of the texts, kind
+errors."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ import math
 import pytest
 import torch
 
-from logpi.envs.grid_model import ACTIONS, GridModel
+from logpi.envs.control.grid_model import ACTIONS, GridModel
 from logpi.lab.worlds import double, grid_world, responses, standard, token_world
-from logpi.objectives import PolicyGradient
+from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import RewardToGo
 from logpi.ops.weights import SequenceSum
 from logpi.policies.tabular import States, TabularPolicy
@@ -19,7 +20,9 @@ from logpi.types import Trajectory, collate
 WORLDS = {
     "tokens": standard,
     "grid": lambda: grid_world(horizon=4),
-    "slippery": lambda: grid_world(GridModel(width=3, height=2, terminals={(2, 1): 5.0}, slip=0.2), horizon=3),
+    "slippery": lambda: grid_world(
+        GridModel(width=3, height=2, terminals={(2, 1): 5.0}, slip=0.2), horizon=3
+    ),
 }
 
 
@@ -41,7 +44,9 @@ def test_trajectories_are_all_there(world):
 
 
 def test_return_by_programming_is_the_mean_over_trajectories(world):
-    assert world.expected_return == pytest.approx(float(world.probability @ world.returns), abs=1e-12)
+    assert world.expected_return == pytest.approx(
+        float(world.probability @ world.returns), abs=1e-12
+    )
 
 
 def test_gradient_by_programming_is_the_policy_gradient_theorem(world):
@@ -51,7 +56,9 @@ def test_gradient_by_programming_is_the_policy_gradient_theorem(world):
 
 def test_fisher_is_the_second_moment_of_the_score(world):
     s = scores(world)
-    torch.testing.assert_close(world.mdp.fisher(world.pi), s.T @ (world.probability[:, None] * s), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        world.mdp.fisher(world.pi), s.T @ (world.probability[:, None] * s), atol=1e-12, rtol=0
+    )
 
 
 def test_values_are_means_over_what_follows(world):
@@ -69,7 +76,9 @@ def test_values_are_means_over_what_follows(world):
 
 
 def test_divergence_is_of_whole_trajectories(world):
-    other = world.logits + torch.cos(torch.arange(world.logits.numel(), dtype=torch.float64)).view_as(world.logits)
+    other = world.logits + torch.cos(
+        torch.arange(world.logits.numel(), dtype=torch.float64)
+    ).view_as(world.logits)
     log_ratio = (world.paths.logp - world.policy_logp(other)).sum(1)
     found = world.mdp.divergence(world.pi, world.mdp.policy(other))
     assert float(found) == pytest.approx(float(world.probability @ log_ratio), abs=1e-12)
@@ -77,7 +86,9 @@ def test_divergence_is_of_whole_trajectories(world):
 
 def test_recorded_log_probabilities_are_the_policys_own(world):
     now = world.policy().evaluate(world.paths)
-    torch.testing.assert_close(now.logp[world.paths.mask], world.paths.logp[world.paths.mask], atol=1e-14, rtol=0)
+    torch.testing.assert_close(
+        now.logp[world.paths.mask], world.paths.logp[world.paths.mask], atol=1e-14, rtol=0
+    )
 
 
 def test_golden_trajectory_of_the_grid_world():
@@ -98,9 +109,14 @@ def test_golden_surrogate_of_the_text():
         logits[s] = math.log((1 - p) / 3)
         logits[s, a] = math.log(p)
     row = Trajectory(
-        torch.tensor(states), torch.tensor(actions), torch.ones(4, dtype=torch.bool),
-        torch.tensor(rewards, dtype=torch.float64), torch.zeros(4, dtype=torch.float64), terminated=True, group=0,
-    )  # fmt: skip
+        torch.tensor(states),
+        torch.tensor(actions),
+        torch.ones(4, dtype=torch.bool),
+        torch.tensor(rewards, dtype=torch.float64),
+        torch.zeros(4, dtype=torch.float64),
+        terminated=True,
+        group=0,
+    )
     policy, batch = TabularPolicy(logits, States()), collate([row])
     objective = PolicyGradient(RewardToGo(), weight=SequenceSum())
     with double():
@@ -161,7 +177,11 @@ def test_responses_lists_every_string():
 
 @pytest.mark.parametrize(
     ("tasks", "says"),
-    [({"q": {"a": 1.0, "ab": 0.0}}, "beginning"), ({"q": {"": 1.0}}, "empty"), ({"q": {}}, "empty")],
+    [
+        ({"q": {"a": 1.0, "ab": 0.0}}, "beginning"),
+        ({"q": {"": 1.0}}, "empty"),
+        ({"q": {}}, "empty"),
+    ],
 )
 def test_impossible_tasks_are_refused(tasks, says):
     with pytest.raises(ValueError, match=says):

@@ -1,4 +1,5 @@
-"""Advantage estimators against answers worked out by hand; the arithmetic stands beside each number."""
+"""Advantage estimators against answers worked out by hand; the arithmetic stands beside each
+number."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from logpi.ops.advantages import (
     TotalReward,
     Uniform,
     whiten,
-)  # fmt: skip
+)
 from logpi.testing import group, row
 from logpi.types import Batch
 
@@ -30,23 +31,30 @@ GAP_MASK = [1, 1, 0, 0, 0, 1, 1]
 GAP_VALUE = [0.1, 0.2, 9, 9, 9, 0.4, 0.6, 9]
 
 
-def groups(returns: list[float], ids: list[int], alive: list[int] | None = None, width: int = 1) -> Batch:
+def groups(
+    returns: list[float], ids: list[int], alive: list[int] | None = None, width: int = 1
+) -> Batch:
     """One-reward rows; a dead row has no own action but keeps its reward."""
     mask = torch.tensor(alive or [1] * len(returns), dtype=torch.bool)[:, None].expand(-1, width)
     zeros = torch.zeros(len(returns), width)
     reward = zeros.clone()
     reward[:, -1] = torch.tensor(returns)
     return Batch(
-        obs=torch.zeros(len(returns), width + 1, dtype=torch.long), action=zeros.long(), mask=mask, reward=reward,
-        terminated=torch.ones(len(returns), dtype=torch.bool), group=torch.tensor(ids), logp=zeros,
-    )  # fmt: skip
+        obs=torch.zeros(len(returns), width + 1, dtype=torch.long),
+        action=zeros.long(),
+        mask=mask,
+        reward=reward,
+        terminated=torch.ones(len(returns), dtype=torch.bool),
+        group=torch.tensor(ids),
+        logp=zeros,
+    )
 
 
 def at(advantage: Tensor, *steps: int) -> list:
     return [pytest.approx(float(advantage[0, t]), abs=2e-6) for t in steps]
 
 
-# --- returns ------------------------------------------------------------------------------------------------------------
+# --- returns ---
 
 
 def test_grid_world_returns() -> None:
@@ -99,7 +107,10 @@ def test_gae_limits() -> None:
     batch = row(GRID)
     for gamma in (1.0, 0.9):
         td = GAE(gamma, 0.0)(batch, value)
-        expected = [GRID[t] + gamma * (float(value[0, t + 1]) if t < 3 else 0.0) - float(value[0, t]) for t in range(4)]
+        expected = [
+            GRID[t] + gamma * (float(value[0, t + 1]) if t < 3 else 0.0) - float(value[0, t])
+            for t in range(4)
+        ]
         assert_close(td[0], torch.tensor(expected))
         assert_close(GAE(gamma, 1.0)(batch, value), RewardToGo(gamma)(batch) - value[:, :-1])
 
@@ -114,7 +125,11 @@ def test_gae_two_step_estimator() -> None:
 @pytest.mark.parametrize(
     ("gamma", "lam", "expected"),
     [
-        (1.0, 0.95, [0.81345, 0.751, 0.58, 0.4]),  # libraries give .685 .615 … and 1.904 1.899 … here
+        (
+            1.0,
+            0.95,
+            [0.81345, 0.751, 0.58, 0.4],
+        ),  # libraries give .685 .615 … and 1.904 1.899 … here
         (0.99, 1.0, [0.870299, 0.7801, 0.59, 0.4]),
         (1.0, 1.0, [0.9, 0.8, 0.6, 0.4]),
     ],
@@ -129,7 +144,9 @@ def test_gae_value_target_is_the_lambda_return() -> None:
     value = torch.tensor([[0.5, 0.3, 0.1, 9.0]])
     batch = row([1.0, 0, 2])
     gae = GAE(1.0, 1.0)
-    assert_close(gae.value_target(gae(batch, value), value, batch.mask), torch.tensor([[3.0, 2, 2]]))
+    assert_close(
+        gae.value_target(gae(batch, value), value, batch.mask), torch.tensor([[3.0, 2, 2]])
+    )
 
 
 def test_gae_without_a_critic_says_so() -> None:
@@ -152,7 +169,7 @@ def test_q_value() -> None:
     assert at(cut, 2) == [6.5]  # 2 + .5·9
 
 
-# --- groups -------------------------------------------------------------------------------------------------------------
+# --- groups ---
 
 
 def test_group_of_four() -> None:
@@ -161,7 +178,9 @@ def test_group_of_four() -> None:
     sign = torch.tensor([1.0, -1, 1, -1])
     assert_close(GroupNorm(eps=0.0)(batch)[:, 0], sign * math.sqrt(3) / 2)  # .5 / .57735
     assert_close(GroupNorm(eps=0.0, ddof=0)(batch)[:, 0], sign)  # .5 / .5
-    assert_close(GroupNorm(eps=0.5, ddof=0)(batch)[:, 0], sign / 2)  # ε sits beside the std, not in the root
+    assert_close(
+        GroupNorm(eps=0.5, ddof=0)(batch)[:, 0], sign / 2
+    )  # ε sits beside the std, not in the root
     assert_close(LeaveOneOut()(batch)[:, 0], sign * 2 / 3)  # 1 − 1/3; 0 − 2/3
 
 
@@ -171,7 +190,9 @@ def test_groups_do_not_mix_and_need_no_order() -> None:
     assert LeaveOneOut()(batch)[:, 0].tolist() == [1, -20, -1, 20]
 
 
-@pytest.mark.parametrize("part", [GroupCenter(), GroupNorm(), GroupNorm(eps=0.0), LeaveOneOut()], ids=str)
+@pytest.mark.parametrize(
+    "part", [GroupCenter(), GroupNorm(), GroupNorm(eps=0.0), LeaveOneOut()], ids=str
+)
 def test_equal_returns_have_advantage_exactly_zero(part: GroupNorm) -> None:
     for r in (0.0, 1.0, 0.1, 1e6):  # .1·5 / 5 is not .1 in float32: a mean would leave noise over ε
         got = part(groups([r] * 5, [0] * 5))
@@ -180,7 +201,8 @@ def test_equal_returns_have_advantage_exactly_zero(part: GroupNorm) -> None:
 
 @pytest.mark.parametrize("part", [GroupCenter(), GroupNorm(), LeaveOneOut()], ids=str)
 def test_dead_rows_move_nothing(part: GroupNorm) -> None:
-    """A row without an own action (a masked-out truncation, a missing verdict) does not exist for its group."""
+    """A row without an own action (a masked-out truncation, a missing verdict) does not exist for
+    its group."""
     alone = part(groups([1.0, 0, 1], [0, 0, 0]))
     with_dead = part(groups([1.0, 100, 0, 1], [0, 0, 0, 0], alive=[1, 0, 1, 1]))
     assert_close(with_dead[[0, 2, 3]], alone)
@@ -189,7 +211,8 @@ def test_dead_rows_move_nothing(part: GroupNorm) -> None:
 
 @pytest.mark.parametrize("part", [GroupCenter(), GroupNorm(), LeaveOneOut()], ids=str)
 def test_one_row_left_or_none(part: GroupNorm) -> None:
-    """What is left of a group after masking may be a single row: it learns nothing, rather than its raw reward."""
+    """What is left of a group after masking may be a single row: it learns nothing, rather than its
+    raw reward."""
     got = part(groups([1.0, 5, 1, 0], [0, 0, 1, 1], alive=[1, 0, 0, 0]))
     assert torch.equal(got, torch.zeros_like(got))
 
@@ -215,7 +238,7 @@ def test_uniform_is_one_at_own_actions() -> None:
     assert not Uniform.on_policy
 
 
-# --- whitening ----------------------------------------------------------------------------------------------------------
+# --- whitening ---
 
 
 def test_whitening_weighs_tokens_not_rows() -> None:
@@ -230,5 +253,9 @@ def test_whitening_weighs_tokens_not_rows() -> None:
 def test_whitening_ignores_masked_slots_and_handles_none() -> None:
     mask = torch.tensor([[1, 0, 1]], dtype=torch.bool)
     assert_close(whiten(torch.tensor([[1.0, 1e9, 3]]), mask), torch.tensor([[-1.0, 0, 1]]))
-    assert torch.equal(whiten(torch.tensor([[0.3, 0, 0.3]]), mask), torch.zeros(1, 3))  # constant: nothing, not noise
-    assert torch.equal(whiten(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.bool)), torch.zeros(1, 3))
+    assert torch.equal(
+        whiten(torch.tensor([[0.3, 0, 0.3]]), mask), torch.zeros(1, 3)
+    )  # constant: nothing, not noise
+    assert torch.equal(
+        whiten(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.bool)), torch.zeros(1, 3)
+    )

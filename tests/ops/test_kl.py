@@ -38,7 +38,9 @@ def test_exact_by_hand() -> None:
     assert_close(exact(p, q), torch.tensor(0.5 * LOG2 + 0.5 * math.log(2 / 3)))
     never = torch.tensor([0.0, 0.0, -torch.inf])
     assert exact(never, never) == 0
-    assert exact(p + 3, q - 2) == pytest.approx(float(exact(p, q)), rel=1e-5)  # logits, not probabilities
+    assert exact(p + 3, q - 2) == pytest.approx(
+        float(exact(p, q)), rel=1e-5
+    )  # logits, not probabilities
 
 
 def test_expectations_of_the_estimators(double: None) -> None:
@@ -62,7 +64,9 @@ def test_expectations_of_the_estimators(double: None) -> None:
 )
 def test_adaptive_controller(kl: float, expected: float) -> None:
     """e is cut to ±0.2; 256 responses of a horizon of 10,000."""
-    assert AdaptiveKL(target=6.0, horizon=10_000)(0.05, kl, 256) == pytest.approx(expected, rel=1e-12)
+    assert AdaptiveKL(target=6.0, horizon=10_000)(0.05, kl, 256) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_a_batch_beyond_the_horizon_moves_the_coefficient_by_a_fifth_at_most() -> None:
@@ -73,8 +77,14 @@ def test_a_batch_beyond_the_horizon_moves_the_coefficient_by_a_fifth_at_most() -
 def test_estimators_are_values() -> None:
     import pickle
 
-    assert pickle.loads(pickle.dumps(k1)) == k1 and k1 != k3 and len({k1, k2, k3, pickle.loads(pickle.dumps(k3))}) == 3
-    assert str(KL(0.1, k3, "loss")) == str(KL(0.1, k3, "loss")) and "k3" in repr(KL(0.1, k3, "loss"))
+    assert (
+        pickle.loads(pickle.dumps(k1)) == k1
+        and k1 != k3
+        and len({k1, k2, k3, pickle.loads(pickle.dumps(k3))}) == 3
+    )
+    assert str(KL(0.1, k3, "loss")) == str(KL(0.1, k3, "loss")) and "k3" in repr(
+        KL(0.1, k3, "loss")
+    )
 
 
 def test_bad_settings_are_refused() -> None:

@@ -10,13 +10,23 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from logpi.ops.ratios import SequenceRatio, TokenRatio
-from logpi.ops.surrogates import Clip, ClippedScore, DecayingClip, DualClip, Score, Surrogate, Unclipped
+from logpi.ops.surrogates import (
+    Clip,
+    ClippedScore,
+    DecayingClip,
+    DualClip,
+    Score,
+    Surrogate,
+    Unclipped,
+)
 
 RATIO = [1.5, 1.5, 0.5, 0.5]
 SIGN = [1.0, -1.0, 1.0, -1.0]
 
 
-def value_and_slope(surrogate: Surrogate, ratio: list[float], advantage: list[float]) -> tuple[list, list]:
+def value_and_slope(
+    surrogate: Surrogate, ratio: list[float], advantage: list[float]
+) -> tuple[list, list]:
     """Values, and derivatives with respect to log π; old log-probabilities are −1."""
     log_ratio = torch.tensor(ratio).log().requires_grad_()
     out = surrogate(log_ratio, log_ratio - 1, torch.tensor(advantage))
@@ -28,7 +38,12 @@ def test_clip_table() -> None:
     value, slope = value_and_slope(Clip(0.2), RATIO, SIGN)
     assert value == [1.2, -1.5, 0.5, -0.8]
     assert slope == [0.0, -1.5, 0.5, 0.0]  # cut exactly where the clip acts; else ρ·Â
-    assert Clip(0.2).clipped(torch.tensor(RATIO).log(), torch.tensor(SIGN)).tolist() == [True, False, False, True]
+    assert Clip(0.2).clipped(torch.tensor(RATIO).log(), torch.tensor(SIGN)).tolist() == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_clip_bounds_are_separate() -> None:
@@ -53,12 +68,15 @@ def test_a_decaying_clip_narrows_with_the_run() -> None:
 
 
 def test_dual_clip_tells_what_it_cuts() -> None:
-    got = DualClip(0.2, c=3.0).clipped(torch.tensor([5.0, 2.0, 5.0, 0.5]).log(), torch.tensor([-1.0, -1, 1, -1]))
+    got = DualClip(0.2, c=3.0).clipped(
+        torch.tensor([5.0, 2.0, 5.0, 0.5]).log(), torch.tensor([-1.0, -1, 1, -1])
+    )
     assert got.tolist() == [True, False, True, True]
 
 
 def test_cispo_weight_is_clipped_and_constant() -> None:
-    # weight min(ρ, 5), no lower bound: 5, 2, .1; the gradient is weight · Â, whatever the ratio's own slope
+    # weight min(ρ, 5), no lower bound: 5, 2, .1; the gradient is weight · Â, whatever the ratio's
+    # own slope
     value, slope = value_and_slope(ClippedScore(high=4.0), [6.0, 2.0, 0.1], [1, -1, 1])
     assert slope == [5, -2, 0.1]
     logp = [math.log(6) - 1, math.log(2) - 1, math.log(0.1) - 1]
@@ -67,7 +85,8 @@ def test_cispo_weight_is_clipped_and_constant() -> None:
 
 
 def test_cispo_high_is_a_distance_from_one() -> None:
-    """With the bound itself in place of the distance (a known bug), every weight would be 0.2 here."""
+    """With the bound itself in place of the distance (a known bug), every weight would be 0.2
+    here."""
     assert value_and_slope(ClippedScore(high=0.2), [1.0, 1.1], [1, 1])[1] == [1.0, 1.1]
 
 
@@ -89,7 +108,7 @@ def test_a_ratio_beyond_floats_is_no_nan(surrogate: Surrogate, log_ratio: float)
         assert out[0].item() == pytest.approx(1.2) and slope[0].item() == 0
 
 
-# --- ratios -------------------------------------------------------------------------------------------------------------
+# --- ratios ---
 
 
 def case() -> tuple[Tensor, Tensor, Tensor]:
@@ -117,4 +136,6 @@ def test_sequence_ratio_gradient_reaches_every_action() -> None:
 def test_a_dead_row_has_ratio_one() -> None:
     _, old, mask = case()
     for mean in (True, False):
-        assert not SequenceRatio(mean)(torch.zeros_like(old), torch.zeros_like(old), torch.zeros_like(mask)).any()
+        assert not SequenceRatio(mean)(
+            torch.zeros_like(old), torch.zeros_like(old), torch.zeros_like(mask)
+        ).any()

@@ -36,7 +36,9 @@ def test_to_go_one_agrees_with_the_loop() -> None:
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 0.99])
 @pytest.mark.parametrize("width", [1, 2, 37, 64])
-def test_to_go_by_doubling_agrees_with_the_recursion(double: None, factor: float, width: int) -> None:
+def test_to_go_by_doubling_agrees_with_the_recursion(
+    double: None, factor: float, width: int
+) -> None:
     x, mask = torch.randn(5, width), torch.rand(5, width) < 0.6
     expected = torch.zeros_like(x)
     carry = torch.zeros(5)
@@ -73,9 +75,10 @@ def test_group_returns_of_rows_around_one_dead() -> None:
 
     batch = row([1.0])
     batch = replace(
-        batch.map(lambda x: x.repeat_interleave(3, 0)), reward=torch.tensor([[1.0], [0.0], [50.0]]),
+        batch.map(lambda x: x.repeat_interleave(3, 0)),
+        reward=torch.tensor([[1.0], [0.0], [50.0]]),
         mask=torch.tensor([[1], [1], [0]], dtype=torch.bool),
-    )  # fmt: skip
+    )
     g = group_returns(batch, 2, "test")
     assert g.count.tolist() == [2, 2, 2] and g.mean.tolist() == [0.5] * 3
     assert g.alive.tolist() == [True, True, False] and not g.uniform.any()
@@ -84,7 +87,16 @@ def test_group_returns_of_rows_around_one_dead() -> None:
 def test_running_moments_merge_exactly() -> None:
     x, y = torch.randn(7).double(), torch.randn(5).double() + 3
     mean, var, count = merge(
-        float(x.mean()), float(x.var(correction=0)), 7, float(y.mean()), float(y.var(correction=0)), 5
+        float(x.mean()),
+        float(x.var(correction=0)),
+        7,
+        float(y.mean()),
+        float(y.var(correction=0)),
+        5,
     )
     both = torch.cat([x, y])
-    assert (mean, var, count) == (pytest.approx(float(both.mean())), pytest.approx(float(both.var(correction=0))), 12)
+    assert (mean, var, count) == (
+        pytest.approx(float(both.mean())),
+        pytest.approx(float(both.var(correction=0))),
+        12,
+    )

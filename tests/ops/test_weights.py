@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean, Weight
+from logpi.ops.weights import (
+    FixedLength,
+    GroupTokenMean,
+    SequenceMean,
+    SequenceSum,
+    TokenMean,
+    Weight,
+)
 
 MASK = torch.tensor(
     [
@@ -48,7 +55,9 @@ def test_group_token_mean_of_a_dead_group() -> None:
 
 
 @pytest.mark.parametrize(
-    "weight", [TokenMean(), GroupTokenMean(), SequenceMean(), SequenceSum(), FixedLength(4)], ids=str
+    "weight",
+    [TokenMean(), GroupTokenMean(), SequenceMean(), SequenceSum(), FixedLength(4)],
+    ids=str,
 )
 def test_nothing_to_weigh(weight: Weight) -> None:
     got = weight(torch.zeros_like(MASK), GROUP)
@@ -56,7 +65,9 @@ def test_nothing_to_weigh(weight: Weight) -> None:
 
 
 @pytest.mark.parametrize(
-    "weight", [TokenMean(), GroupTokenMean(), SequenceMean(), SequenceSum(), FixedLength(4)], ids=str
+    "weight",
+    [TokenMean(), GroupTokenMean(), SequenceMean(), SequenceSum(), FixedLength(4)],
+    ids=str,
 )
 def test_padding_has_no_say(weight: Weight) -> None:
     wide = torch.cat([MASK, torch.zeros(4, 7, dtype=torch.bool)], 1)

@@ -1,4 +1,5 @@
-"""Families of models: learner, sampler and `transformers` say the same, row by row, whatever stands beside a row."""
+"""Families of models: learner, sampler and `transformers` say the same, row by row, whatever stands
+beside a row."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ import warnings
 import pytest
 import torch
 
+from logpi.engine.engine import Engine
+from logpi.engine.sampling import Request, Sampling
 from logpi.policies.causal_lm import CausalLM
-from logpi.rollouts.engine import Engine, Request, Sampling
 from logpi.types import Batch, Trajectory, collate
 from tests.policies.architectures import QUICK, REST, architecture
 from tests.tiny import tiny_tokenizer
@@ -34,14 +36,24 @@ def rows(*lengths: int) -> list[torch.Tensor]:
 
 
 def batch(tokens: list[torch.Tensor]) -> Batch:
-    return collate([
-        Trajectory(t, t[1:], torch.arange(len(t) - 1) >= PROMPT - 1, *(torch.zeros(len(t) - 1),) * 2, True, i)
-        for i, t in enumerate(tokens)
-    ])  # fmt: skip
+    return collate(
+        [
+            Trajectory(
+                t,
+                t[1:],
+                torch.arange(len(t) - 1) >= PROMPT - 1,
+                *(torch.zeros(len(t) - 1),) * 2,
+                True,
+                i,
+            )
+            for i, t in enumerate(tokens)
+        ]
+    )
 
 
 def alone(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of a row's actions as a fresh copy of the model finds them, which has read nothing else."""
+    """Log-probabilities of a row's actions as a fresh copy of the model finds them, which has read
+    nothing else."""
     with torch.no_grad():
         logits = copy.deepcopy(model)(input_ids=tokens[None], use_cache=False).logits[0].float()
     return logits.log_softmax(-1)[PROMPT - 1 : -1].gather(1, tokens[PROMPT:, None])[:, 0]
@@ -58,15 +70,22 @@ def test_learner_and_sampler_are_transformers(name):
         wanted = alone(untouched, row)
         torch.testing.assert_close(found[: len(wanted)], wanted, atol=NEAR, rtol=0)
     torch.testing.assert_close(beside[0, : len(by_itself)], by_itself, atol=NEAR, rtol=0)
-    requests = [Request(tokens[0][:PROMPT].tolist(), 2), Request(tokens[0][:PROMPT].tolist(), greedy=True)]
-    sampled = Engine(policy, slots=2).generate(requests, Sampling(max_tokens=36), torch.Generator().manual_seed(0))
+    requests = [
+        Request(tokens[0][:PROMPT].tolist(), 2),
+        Request(tokens[0][:PROMPT].tolist(), greedy=True),
+    ]
+    sampled = Engine(policy, slots=2).generate(
+        requests, Sampling(max_tokens=36), torch.Generator().manual_seed(0)
+    )
     for completion in [c for some in sampled for c in some]:
         row = torch.cat([tokens[0][:PROMPT], completion.tokens])
         torch.testing.assert_close(completion.logp, alone(untouched, row), atol=NEAR, rtol=0)
     ((greedy,),) = sampled[1:]
     whole = torch.cat([tokens[0][:PROMPT], greedy.tokens])
     with torch.no_grad():
-        logits = copy.deepcopy(untouched)(input_ids=whole[None], use_cache=False).logits[0, PROMPT - 1 : -1]
+        logits = copy.deepcopy(untouched)(input_ids=whole[None], use_cache=False).logits[
+            0, PROMPT - 1 : -1
+        ]
     lead = logits.max(-1).values - logits.gather(1, greedy.tokens[:, None])[:, 0]
     assert float(lead.max()) < NEAR, "greedy takes the likeliest token"
 
@@ -76,8 +95,12 @@ def test_rows_that_begin_within_the_short_frequencies_end_there():
         policy = CausalLM(architecture("Phi3 longrope"), tiny_tokenizer())
     untouched, (text,) = architecture("Phi3 longrope"), rows(60)
     asked = [Request(text[:n].tolist()) for n in (10, 31, 32, 50)]
-    policy.model.get_output_embeddings().weight.data[2] = untouched.get_output_embeddings().weight.data[2] = 0.0
-    found = Engine(policy, slots=4).generate(asked, Sampling(max_tokens=40), torch.Generator().manual_seed(0))
+    policy.model.get_output_embeddings().weight.data[
+        2
+    ] = untouched.get_output_embeddings().weight.data[2] = 0.0
+    found = Engine(policy, slots=4).generate(
+        asked, Sampling(max_tokens=40), torch.Generator().manual_seed(0)
+    )
     length = [len(r.prompt) + len(c.tokens) for r, (c,) in zip(asked, found, strict=True)]
     assert length[0] <= 32 and length[1] == 32, "cut off where other frequencies begin"
     assert length[2] > 60 and length[3] > 60, "these begin beyond"
@@ -91,7 +114,9 @@ def test_a_copy_of_a_model_with_such_frequencies_is_as_good():
     policy, tokens = policy_of("Llama dynamic"), rows(20, 60)
     other = copy.deepcopy(policy)
     with torch.no_grad():
-        torch.testing.assert_close(other.evaluate(batch(tokens)).logp, policy.evaluate(batch(tokens)).logp)
+        torch.testing.assert_close(
+            other.evaluate(batch(tokens)).logp, policy.evaluate(batch(tokens)).logp
+        )
 
 
 def test_learned_positions_end():
@@ -99,7 +124,9 @@ def test_learned_positions_end():
     assert policy.fitting(100) == 100
     with pytest.warns(UserWarning, match="cut after 256 tokens, not 1024"):
         assert policy.fitting(1024) == 256
-    with pytest.raises(ValueError, match="a row of 299 tokens: the model has no more than 256 positions"):
+    with pytest.raises(
+        ValueError, match="a row of 299 tokens: the model has no more than 256 positions"
+    ):
         policy.evaluate(batch(rows(300)))
 
 
@@ -108,8 +135,17 @@ def test_what_sees_what_follows_is_refused(name):
     import transformers as hf
 
     settings = getattr(hf, f"{name}Config")
-    config = settings(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-                      d_model=32, n_layer=2, n_head=2, d_inner=32)  # fmt: skip
+    config = settings(
+        vocab_size=64,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        d_model=32,
+        n_layer=2,
+        n_head=2,
+        d_inner=32,
+    )
     torch.manual_seed(0)
     model = hf.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
     for p in model.parameters():

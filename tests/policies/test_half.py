@@ -1,4 +1,5 @@
-"""Weights in 16 bits: what is said about tokens, summed over a vocabulary or over a batch, is float32 all the same."""
+"""Weights in 16 bits: what is said about tokens, summed over a vocabulary or over a batch, is
+float32 all the same."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ import torch
 from torch import nn
 
 from logpi.algorithms import algorithm
+from logpi.engine.engine import Engine
+from logpi.engine.sampling import Request, Sampling, draw
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.heads import Head, score
-from logpi.rollouts.engine import Engine, Request, Sampling
-from logpi.rollouts.sampling import draw
-from logpi.types import Evaluation
+from logpi.types import PolicyOutput
 from tests.policies.test_causal_lm import make_batch
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -35,14 +36,19 @@ def test_log_probabilities_are_those_of_the_logits_in_float32(dtype, softcap, ro
     logits = linear(hidden).double()
     exact = ((softcap * torch.tanh(logits / softcap) if softcap else logits) / 0.7).log_softmax(-1)
     assert logp.dtype == entropy.dtype == torch.float32
-    torch.testing.assert_close(logp.double(), exact.gather(1, action[:, None])[:, 0], atol=1e-5, rtol=1e-6)
-    torch.testing.assert_close(entropy.double(), -(exact.exp() * exact).sum(-1), atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(
+        logp.double(), exact.gather(1, action[:, None])[:, 0], atol=1e-5, rtol=1e-6
+    )
+    torch.testing.assert_close(
+        entropy.double(), -(exact.exp() * exact).sum(-1), atol=1e-5, rtol=1e-6
+    )
     (logp.sum() + entropy.sum()).backward()
     assert hidden.grad is not None and hidden.grad.dtype == dtype and hidden.grad.isfinite().all()
 
 
 def slopes(dtype: torch.dtype, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of Σ Aₜ log πₜ over 1,024 tokens by the matrix and by the hidden states, rounded inputs."""
+    """Gradients of Σ Aₜ log πₜ over 1,024 tokens by the matrix and by the hidden states, rounded
+    inputs."""
     linear = layer(torch.bfloat16).to(dtype)
     g = torch.Generator().manual_seed(1)
     hidden = torch.randn(1024, 64, generator=g).bfloat16().to(dtype).requires_grad_()
@@ -57,7 +63,9 @@ def test_the_matrixs_gradient_does_not_get_worse_with_the_number_of_chunks():
     wanted = slopes(torch.float32, 1024)
     for rows in (1024, 128, 8):
         for got, exact in zip(slopes(torch.bfloat16, rows), wanted, strict=True):
-            assert float((got.float() - exact).norm() / exact.norm()) < 0.007, rows  # eight bits: 0.004 rounded once
+            assert float((got.float() - exact).norm() / exact.norm()) < 0.007, (
+                rows
+            )  # eight bits: 0.004 rounded once
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -81,10 +89,19 @@ def test_nothing_that_an_update_reads_has_16_bits(dtype):
     completion = Engine(policy).generate([Request([5, 6, 7])], Sampling(max_tokens=4))[0][0]
     now = policy.evaluate(batch)
     objective = algorithm("ppo").objective
-    targets = objective.prepare(batch, Evaluation(now.logp, now.entropy, now.value), None)
+    targets = objective.prepare(batch, PolicyOutput(now.logp, now.entropy, now.value), None)
     weight = objective.weight(batch.mask, batch.group)
     loss, metrics = objective.loss(batch, targets, weight, now)
-    read = [completion.logp, now.logp, now.entropy, now.value, targets.advantage, targets.value_target, weight, loss]
+    read = [
+        completion.logp,
+        now.logp,
+        now.entropy,
+        now.value,
+        targets.advantage,
+        targets.value_target,
+        weight,
+        loss,
+    ]
     assert {x.dtype for x in (*read, *metrics.values()) if x is not None} == {torch.float32}
     loss.backward()
     assert all(p.grad.isfinite().all() for p in policy.parameters() if p.grad is not None)

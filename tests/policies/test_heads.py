@@ -1,4 +1,5 @@
-"""The output layer's written-out derivative beside autograd's, in chunks and whole, for every use of its two results."""
+"""The output layer's written-out derivative beside autograd's, in chunks and whole, for every use
+of its two results."""
 
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ from logpi.policies.heads import Head, score
 def test_the_derivative_is_autograds(temperature: float, rows: int, use: str) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(16, 50, bias=False).double()
-    hidden, action = torch.randn(10, 16, dtype=torch.double, requires_grad=True), torch.randint(50, (10,))
+    hidden, action = (
+        torch.randn(10, 16, dtype=torch.double, requires_grad=True),
+        torch.randint(50, (10,)),
+    )
     by_logp, by_entropy = torch.randn(2, 10).double()
     head = Head(linear, None, temperature)
 
@@ -28,7 +32,9 @@ def test_the_derivative_is_autograds(temperature: float, rows: int, use: str) ->
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
     inputs = (hidden, linear.weight)
     for x, y in zip(
-        torch.autograd.grad(loss(*whole), inputs), torch.autograd.grad(loss(*chunked), inputs), strict=True
+        torch.autograd.grad(loss(*whole), inputs),
+        torch.autograd.grad(loss(*chunked), inputs),
+        strict=True,
     ):
         torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-12)
 

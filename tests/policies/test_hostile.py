@@ -1,4 +1,5 @@
-"""Strangers' model directories: broken, cut short, absurd, or made to hurt. Each is refused in one line; none takes memory."""
+"""Strangers' model directories: broken, cut short, absurd, or made to hurt. Each is refused in one
+line; none takes memory."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ Mutation = Callable[[Path], object]
 
 def text(name: str, content: str | bytes) -> Mutation:
     """The file with this content."""
-    return lambda d: (d / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return lambda d: (d / name).write_bytes(
+        content.encode() if isinstance(content, str) else content
+    )
 
 
 def said(name: str = CONFIG, **values: object) -> Mutation:
@@ -31,7 +34,9 @@ def said(name: str = CONFIG, **values: object) -> Mutation:
 
     def change(d: Path) -> None:
         old = json.loads((d / name).read_text())
-        (d / name).write_text(json.dumps({k: v for k, v in (old | values).items() if v is not None}))
+        (d / name).write_text(
+            json.dumps({k: v for k, v in (old | values).items() if v is not None})
+        )
 
     return change
 
@@ -84,7 +89,9 @@ def shards(change: Callable[[dict[str, str]], object]) -> Mutation:
         names = sorted(held)
         files = {n: f"model-0000{1 + (i > 5)}-of-00002.safetensors" for i, n in enumerate(names)}
         for file in set(files.values()):
-            save_file({n: held[n] for n in names if files[n] == file}, d / file, metadata={"format": "pt"})
+            save_file(
+                {n: held[n] for n in names if files[n] == file}, d / file, metadata={"format": "pt"}
+            )
         change(files)
         (d / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": files}))
 
@@ -119,12 +126,16 @@ def remote(d: Path) -> None:
 def pickled(d: Path) -> None:
     """Weights that would run code."""
     (d / WEIGHTS).unlink()
-    (d / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch " + str(d / "executed").encode() + b"'\ntR.")
+    (d / "pytorch_model.bin").write_bytes(
+        b"cos\nsystem\n(S'touch " + str(d / "executed").encode() + b"'\ntR."
+    )
 
 
 def adapter(d: Path) -> None:
     (d / CONFIG).unlink()
-    (d / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/etc", "peft_type": "LORA"}))
+    (d / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "/etc", "peft_type": "LORA"})
+    )
 
 
 def gguf(body: bytes) -> Mutation:
@@ -217,7 +228,9 @@ HOSTILE: dict[str, Mutation] = {
     "weights lead nowhere": swapped(WEIGHTS, lambda f: f.symlink_to("nowhere")),
     "weights endless": swapped(WEIGHTS, lambda f: f.symlink_to("/dev/zero")),
     "header absurd": lambda d: (d / WEIGHTS).write_bytes(struct.pack("<Q", 2**62) + b"{}"),
-    "header no JSON": lambda d: (d / WEIGHTS).write_bytes(struct.pack("<Q", 8) + b"{{{{{{{{" + bytes(99)),
+    "header no JSON": lambda d: (d / WEIGHTS).write_bytes(
+        struct.pack("<Q", 8) + b"{{{{{{{{" + bytes(99)
+    ),
     "header a list": lambda d: (d / WEIGHTS).write_bytes(struct.pack("<Q", 2) + b"[]"),
     "shape absurd": header(lambda h: h["model.norm.weight"].update(shape=[HUGE])),
     "shape negative": header(lambda h: h["model.norm.weight"].update(shape=[-32])),
@@ -234,16 +247,28 @@ HOSTILE: dict[str, Mutation] = {
     "all missing": tensors(lambda t: t.clear()),
     "wrong shape": tensors(lambda t: t.update({"model.norm.weight": torch.ones(31)})),
     "wrong rank": tensors(lambda t: t.update({"model.norm.weight": torch.ones(4, 8)})),
-    "embeddings too few": tensors(lambda t: t.update({"model.embed_tokens.weight": torch.ones(9, 32)})),
-    "embeddings none": tensors(lambda t: t.update({"model.embed_tokens.weight": torch.ones(0, 32)})),
+    "embeddings too few": tensors(
+        lambda t: t.update({"model.embed_tokens.weight": torch.ones(9, 32)})
+    ),
+    "embeddings none": tensors(
+        lambda t: t.update({"model.embed_tokens.weight": torch.ones(0, 32)})
+    ),
     "of another family": tensors(lambda t: [t.update({f"gpt.{n}": t.pop(n)}) for n in list(t)]),
     "shard missing": both(shards(lambda m: None), lambda d: next(d.glob("*1-of*")).unlink()),
     "shard cut": both(shards(lambda m: None), head("model-00002-of-00002.safetensors", 0.7)),
-    "shard without a weight": shards(lambda m: m.update({"model.norm.weight": "model-00001-of-00002.safetensors"})),
-    "shard outside": shards(lambda m: m.update({"model.norm.weight": "../other/model.safetensors"})),
+    "shard without a weight": shards(
+        lambda m: m.update({"model.norm.weight": "model-00001-of-00002.safetensors"})
+    ),
+    "shard outside": shards(
+        lambda m: m.update({"model.norm.weight": "../other/model.safetensors"})
+    ),
     "shard absolute": shards(lambda m: m.update({"model.norm.weight": "/etc/passwd"})),
-    "shard a pickle": both(shards(lambda m: m.update({"model.norm.weight": "w.bin"})), text("w.bin", b"cos\nsystem\n")),
-    "shard a number": both(shards(lambda m: None), said(INDEX, weight_map={"model.norm.weight": 3})),
+    "shard a pickle": both(
+        shards(lambda m: m.update({"model.norm.weight": "w.bin"})), text("w.bin", b"cos\nsystem\n")
+    ),
+    "shard a number": both(
+        shards(lambda m: None), said(INDEX, weight_map={"model.norm.weight": 3})
+    ),
     "index cut": both(shards(lambda m: None), head(INDEX, 0.5)),
     "index empty": both(shards(lambda m: None), text(INDEX, "{}")),
     "index a list": both(shards(lambda m: None), said(INDEX, weight_map=["a"])),
@@ -263,10 +288,16 @@ HOSTILE: dict[str, Mutation] = {
     ),
     "tokenizer's remote code": both(
         gone("tokenizer.json"),
-        said("tokenizer_config.json", tokenizer_class="X", auto_map={"AutoTokenizer": ["tok_x.X", None]}),
+        said(
+            "tokenizer_config.json",
+            tokenizer_class="X",
+            auto_map={"AutoTokenizer": ["tok_x.X", None]},
+        ),
         text("tok_x.py", "raise SystemExit\n"),
     ),
-    "vocabulary empty": said("tokenizer.json", model={"type": "BPE", "vocab": {}, "merges": []}, added_tokens=[]),
+    "vocabulary empty": said(
+        "tokenizer.json", model={"type": "BPE", "vocab": {}, "merges": []}, added_tokens=[]
+    ),
     "token beyond the embeddings": lambda d: extended(d),
     "template broken": text("chat_template.jinja", "{% for m in messages %}{{ m.content "),
     "template of unknown tags": text("chat_template.jinja", "{% magic %}"),
@@ -279,9 +310,13 @@ HOSTILE: dict[str, Mutation] = {
     "gguf pairs absurd": gguf(g(0, 2**60, bytes(99))),
     "gguf key absurd": gguf(g(0, 1, struct.pack("<Q", 2**60) + bytes(99))),
     "gguf array absurd": gguf(g(0, 1, pair("a", 9, struct.pack("<IQ", 4, 2**60)) + bytes(99))),
-    "gguf array of strings absurd": gguf(g(0, 1, pair("a", 9, struct.pack("<IQ", 8, 2**40)) + bytes(99))),
+    "gguf array of strings absurd": gguf(
+        g(0, 1, pair("a", 9, struct.pack("<IQ", 8, 2**40)) + bytes(99))
+    ),
     "gguf unknown kind": gguf(g(0, 1, pair("a", 77, bytes(8)) + bytes(99))),
-    "gguf arrays in arrays": gguf(g(0, 1, pair("a", 9, struct.pack("<IQ", 9, 1) * 3000) + bytes(99))),
+    "gguf arrays in arrays": gguf(
+        g(0, 1, pair("a", 9, struct.pack("<IQ", 9, 1) * 3000) + bytes(99))
+    ),
     "gguf no architecture": gguf(g(0, 1, pair("a", 4, bytes(4)) + bytes(99))),
     "gguf unknown architecture": gguf(
         g(0, 1, pair("general.architecture", 8, struct.pack("<Q", 5) + b"magic") + bytes(99))
@@ -290,10 +325,15 @@ HOSTILE: dict[str, Mutation] = {
         g(1, 0, struct.pack("<Q", 1) + b"w" + struct.pack("<IQIQ", 1, 2**60, 0, 0) + bytes(99))
     ),
     "gguf blocks absurd": gguf(
-        g(0, 2, pair("general.architecture", 8, struct.pack("<Q", 5) + b"llama")
-          + pair("llama.block_count", 4, struct.pack("<I", 2**31)) + bytes(99))
+        g(
+            0,
+            2,
+            pair("general.architecture", 8, struct.pack("<Q", 5) + b"llama")
+            + pair("llama.block_count", 4, struct.pack("<I", 2**31))
+            + bytes(99),
+        )
     ),
-}  # fmt: skip
+}
 
 
 def extended(d: Path) -> None:
@@ -321,5 +361,7 @@ def test_a_hostile_directory_is_refused_in_one_line(name: str, sound: Path, tmp_
         CausalLM.load(d)
     assert str(d) in str(error.value), "the line names what could not be loaded"
     assert "Traceback" not in str(error.value)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18, "KiB: less than a quarter of a GiB"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18, (
+        "KiB: less than a quarter of a GiB"
+    )
     assert not (d / "executed").exists(), "nothing of the directory is run"

@@ -1,8 +1,9 @@
-"""Law: for every family and conversation, a demonstration's row is the template's rendering of the whole, token by token, or the
-difference is said. Random conversations with unicode, control tokens, tool calls, thoughts, white space at edges, no words, long words.
+"""Law: for every family and conversation, a demonstration's row is the template's rendering of the
+whole, token by token, or the difference is said. Random conversations with unicode, control tokens,
+tool calls, thoughts, white space at edges, no words, long words.
 
-The right value is `transformers`' own `apply_chat_template`. Where data spell control tokens, which act there, it is the count of control
-tokens without them, and the text.
+The right value is `transformers`' own `apply_chat_template`. Where data spell control tokens, which
+act there, it is the count of control tokens without them, and the text.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from hypothesis import strategies as st
 
 from logpi.errors import UserError
 from logpi.policies.chat_template import ChatTemplate
-from logpi.rollouts.conversation import turns
+from logpi.rollouts.chat_rows import turns
 from logpi.rollouts.observations import CALL, Observations
 from tests.families import FAMILIES, tokenizer
 
 CHATS = [name for name, family in FAMILIES.items() if family.template is not None]
 TOOLS = ("qwen3", "think-special", "qwq", "hermes", "items", "llama3.1", "mistral-tools")
-SPELLED = tuple(dict.fromkeys(t for f in FAMILIES.values() for t in (f.end, f.eos, f.bos, *f.special, *f.stops) if t))
+SPELLED = tuple(
+    dict.fromkeys(
+        t for f in FAMILIES.values() for t in (f.end, f.eos, f.bos, *f.special, *f.stops) if t
+    )
+)
 ODD = (
     "\U000f0000",
     "\U000f0001",
@@ -66,14 +71,18 @@ TEXT = st.lists(PARTS, max_size=5).map("".join)
 THOUGHT = st.tuples(TEXT, TEXT).map(lambda t: f"<think>\n{t[0]}\n</think>\n\n{t[1]}")
 ANSWER = st.one_of(TEXT, TEXT, THOUGHT)
 ARGUMENTS = st.dictionaries(
-    st.sampled_from(["a", "b", "town"]), st.one_of(TEXT, st.integers(-5, 10**9), st.booleans()), max_size=2
+    st.sampled_from(["a", "b", "town"]),
+    st.one_of(TEXT, st.integers(-5, 10**9), st.booleans()),
+    max_size=2,
 )
 
 
 class Reader:
     def __init__(self, name: str) -> None:
         made = tokenizer(name)
-        self.template = ChatTemplate(made, stops=tuple(map(made.convert_tokens_to_ids, FAMILIES[name].stops)))
+        self.template = ChatTemplate(
+            made, stops=tuple(map(made.convert_tokens_to_ids, FAMILIES[name].stops))
+        )
 
 
 reader = cache(Reader)
@@ -81,7 +90,8 @@ reader = cache(Reader)
 
 @st.composite
 def conversations(draw, tools: bool = False):
-    """One to three questions with their answers, some after a system message, some by way of a tool."""
+    """One to three questions with their answers, some after a system message, some by way of a
+    tool."""
     messages = [{"role": "system", "content": draw(TEXT)}] if draw(st.integers(0, 4)) == 0 else []
     for _ in range(draw(st.integers(1, 3))):
         messages.append({"role": "user", "content": draw(TEXT)})
@@ -101,7 +111,9 @@ def rows_of(some: Reader, messages) -> tuple[list, list[str]]:
 
 def written(some: Reader, messages, tokenize=True):
     made = some.template.tokenizer
-    return made.apply_chat_template(messages, tokenize=tokenize, **({"return_dict": False} if tokenize else {}))
+    return made.apply_chat_template(
+        messages, tokenize=tokenize, **({"return_dict": False} if tokenize else {})
+    )
 
 
 def clean(value, controls):
@@ -145,7 +157,11 @@ def check(name: str, messages) -> None:
         elif not told:
             text = written(some, part, tokenize=False)
             assert squeezed(some, row.ids) in (joined(text), joined(text) + some.template.end_text)
-        neutral, _ = rows_of(some, clean(part, some.template.controls)) if spelled(some, part) else ([row], [])
+        neutral, _ = (
+            rows_of(some, clean(part, some.template.controls))
+            if spelled(some, part)
+            else ([row], [])
+        )
         if len(neutral) == 1 and not thoughts(part):
             assert counted(some, row.ids) == counted(some, neutral[0].ids)
         check_own(some, row, part if len(made) == 1 else part[-1:], told)
@@ -153,7 +169,9 @@ def check(name: str, messages) -> None:
 
 def thoughts(messages) -> bool:
     """A thought's marks, and those of calls, may be control tokens of the answer's own."""
-    return any(re.search(r"think>|tool_call|TOOL", str(m)) for m in messages if m["role"] == "assistant")
+    return any(
+        re.search(r"think>|tool_call|TOOL", str(m)) for m in messages if m["role"] == "assistant"
+    )
 
 
 def squeezed(some: Reader, ids) -> str:
@@ -166,7 +184,8 @@ def joined(text: str) -> str:
 
 
 def check_own(some: Reader, row, messages, told) -> None:
-    """Every answer ends with the end of a turn and the first token is what a sampler would choose."""
+    """Every answer ends with the end of a turn and the first token is what a sampler would
+    choose."""
     ids = [i for i, own in zip(row.ids, row.own, strict=True) if own]
     answers = [m for m in messages if m["role"] == "assistant"]
     closed = len(answers) if some.template.ends_turns else 1
@@ -175,7 +194,9 @@ def check_own(some: Reader, row, messages, told) -> None:
         assert joined(answers[0]["content"]) in squeezed(some, ids)
 
 
-QUICK = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+QUICK = settings(
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 LONG = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 
 

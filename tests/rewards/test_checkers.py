@@ -1,4 +1,5 @@
-"""Regular expressions, JSON schemas and external commands as rewards, with texts that are paid to break them."""
+"""Regular expressions, JSON schemas and external commands as rewards, with texts that are paid to
+break them."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def test_numbers_beyond_floating_point_are_wrong_and_not_without_a_verdict() -> 
 
 def test_many_items_are_told_apart_in_time() -> None:
     many = list(range(20_000))
-    verdicts = JsonSchema('{"uniqueItems": true}')(ASK * 3, [json.dumps(many), json.dumps([*many, 7.0]), "[1, true]"])
+    verdicts = JsonSchema('{"uniqueItems": true}')(
+        ASK * 3, [json.dumps(many), json.dumps([*many, 7.0]), "[1, true]"]
+    )
     assert verdicts == [1.0, 0.0, 1.0]
 
 
@@ -52,7 +55,12 @@ SCHEMA = {
     "properties": {
         "name": {"type": "string", "minLength": 1, "pattern": "^[A-Z]"},
         "age": {"type": "integer", "minimum": 0, "exclusiveMaximum": 150},
-        "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True, "maxItems": 2},
+        "tags": {
+            "type": "array",
+            "items": {"enum": ["a", "b"]},
+            "uniqueItems": True,
+            "maxItems": 2,
+        },
         "next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]},
     },
     "required": ["name", "age"],
@@ -108,7 +116,9 @@ def test_more_schemas(schema, text: str, fits: bool) -> None:
 
 
 def test_a_keyword_that_is_not_understood_is_refused_not_passed_over(tmp_path) -> None:
-    with pytest.raises(ValueError, match="json_schema does not understand contains, dependentRequired"):
+    with pytest.raises(
+        ValueError, match="json_schema does not understand contains, dependentRequired"
+    ):
         JsonSchema('{"properties": {"a": {"contains": {}}}, "dependentRequired": {}}')
     with pytest.raises(ValueError, match="the schema is not JSON"):
         JsonSchema("{")
@@ -156,8 +166,12 @@ def test_a_relative_path_is_where_the_user_stands(tmp_path, monkeypatch) -> None
     (checks / "run.py").write_text("import sys\nprint(open(sys.argv[1]).read().count('4'))\n")
     (tmp_path / "top.py").write_text("print(3)\n")
     (tmp_path / "42").write_text("a file that a pattern is called like")
-    reward_of = [Command("./judge {file}"), Command("python3 checks/run.py {file} --y={file}"),
-                 Command("grep -q 42"), Command("python3 top.py")]  # fmt: skip
+    reward_of = [
+        Command("./judge {file}"),
+        Command("python3 checks/run.py {file} --y={file}"),
+        Command("grep -q 42"),
+        Command("python3 top.py"),
+    ]
     scored = Command("python3 checks/run.py {file}", score=True)
     monkeypatch.chdir(checks)
     assert reward_of[0](ASK * 2, ["It is 42.", "It is 7."]) == [1.0, 0.0]
@@ -182,7 +196,8 @@ def test_a_relative_path_is_where_the_user_stands(tmp_path, monkeypatch) -> None
 def test_a_program_that_always_fails_is_told_before_training() -> None:
     judged = Rewards((Weighted(Command("python3 none.py")),))
     with pytest.raises(
-        ValueError, match="reward 'command' judges none of 4 trial completions: died: exit code 2: .*none.py"
+        ValueError,
+        match="reward 'command' judges none of 4 trial completions: died: exit code 2: .*none.py",
     ):
         judged.check(["prompt"], [{"prompt": "?"}])
 
@@ -191,7 +206,10 @@ def test_a_command_says_yes_or_no_or_a_number() -> None:
     assert Command("grep -q 42")(ASK * 2, ["It is 42.", "It is 7."]) == [1.0, 0.0]
     assert Command("grep -q 42 {file}")(ASK, ["42"]) == [1.0]
     assert Command("wc -c", score=True)(ASK * 2, ["abc", ""]) == [3.0, 0.0]
-    checker = 'python3 -c \'import json,sys; r = json.loads(input()); sys.exit(r["completion"] != r["row"]["answer"])\''
+    checker = (
+        'python3 -c \'import json,sys; r = json.loads(input()); sys.exit(r["completion"] !='
+        ' r["row"]["answer"])\''
+    )
     assert Command(checker, json_input=True)(ASK * 2, ["7", "8"], answer=["7", "7"]) == [1.0, 0.0]
 
 
@@ -215,7 +233,9 @@ def test_a_command_that_fails_leaves_no_verdict(command: str, options: dict, kin
 
 
 def test_a_completion_never_reaches_a_shell(tmp_path) -> None:
-    Command("cat {file}")(ASK, [f"'; touch {tmp_path}/x; $(touch {tmp_path}/x) `touch {tmp_path}/x`"])
+    Command("cat {file}")(
+        ASK, [f"'; touch {tmp_path}/x; $(touch {tmp_path}/x) `touch {tmp_path}/x`"]
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -226,9 +246,15 @@ def test_commands_are_checked_before_any_work() -> None:
         Command(" ")
 
 
-@pytest.mark.parametrize(("schema", "says"), [
-    ({"type": "nosuch"}, "nosuch"), ('{"type":', "not JSON"), ({"if": {}}, "does not understand if"), (None, "json_schema"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"type": "nosuch"}, "nosuch"),
+        ('{"type":', "not JSON"),
+        ({"if": {}}, "does not understand if"),
+        (None, "json_schema"),
+    ],
+)
 def test_a_rows_own_schema_is_read_before_the_work(schema, says):
     rows = [{"prompt": "a", "schema": {"type": "object"}}, {"prompt": "b", "schema": schema}]
     with pytest.raises(UserError, match=f"row 1.*{says}"):

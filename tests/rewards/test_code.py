@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from logpi.rewards import Code, Failure, Rewards, Weighted, reward
-from logpi.rewards.code import Demands, program_of
+from logpi.rewards.code import program_of
+from logpi.rewards.demands import Demands
 from logpi.sandbox import Limits, Sandbox, SandboxError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is for Linux")
@@ -38,7 +39,9 @@ def box():
 
 def test_the_forms_of_tests() -> None:
     columns = {"test": [CHECK], "entry_point": ["mean"]}
-    assert Code()([PROMPT], ["    return sum(xs) / len(xs) if xs else 0\n\nprint(mean([1]))"], **columns) == [1.0]
+    assert Code()(
+        [PROMPT], ["    return sum(xs) / len(xs) if xs else 0\n\nprint(mean([1]))"], **columns
+    ) == [1.0]
     assert Code()([PROMPT], [f"Here:\n```python\n{RIGHT}```\nIt is right."], **columns) == [1.0]
     assert Code()(["?"], [RIGHT], test_list=[ASSERTS]) == [1.0]
     assert Code(tests="mine")(["?"], [RIGHT], mine=[ASSERTS]) == [1.0]
@@ -59,12 +62,19 @@ def test_all_or_a_share() -> None:
 
 
 def test_a_batch_keeps_its_order_and_a_bad_row_its_own() -> None:
-    programs = [RIGHT, "def mean(xs): while", "I cannot do that.", "", "import os; os._exit(0)", RIGHT]
+    programs = [
+        RIGHT,
+        "def mean(xs): while",
+        "I cannot do that.",
+        "",
+        "import os; os._exit(0)",
+        RIGHT,
+    ]
     tests = [ASSERTS] * 5 + [None]
     assert Code()(["?"] * 6, programs, tests=tests) == [1.0, 0.0, 0.0, 0.0, 0.0, None]
 
 
-# --- forgeries: each must fail ------------------------------------------------------------------------------------------
+# --- forgeries: each must fail ---
 
 ALWAYS_EQUAL = """
 class Always:
@@ -79,28 +89,49 @@ def mean(xs): return Always()
 """
 FORGERIES = {
     "always equal": ALWAYS_EQUAL,
-    "an int that is": "class N(int):\n def __eq__(self, o): return True\n __hash__ = None\ndef mean(xs): return N(7)",
+    "an int that is": (
+        "class N(int):\n def __eq__(self, o): return True\n __hash__ = None\ndef mean(xs): return"
+        " N(7)"
+    ),
     "a list that is": "class L(list):\n def __eq__(self, o): return True\ndef mean(xs): return L()",
-    "a str that is": "class S(str):\n def __eq__(self, o): return True\n def __str__(self): return '0'\ndef mean(xs): return S('x')",
+    "a str that is": (
+        "class S(str):\n def __eq__(self, o): return True\n def __str__(self): return '0'\ndef"
+        " mean(xs): return S('x')"
+    ),
     "nan": "def mean(xs): return float('nan')",
     "early exit": "import os\nos._exit(0)",
     "sys.exit": "import sys\nsys.exit(0)",
     "exit in the call": "import os\ndef mean(xs): os._exit(0)",
     "raise SystemExit": "def mean(xs): raise SystemExit(0)",
     "raise KeyboardInterrupt": "def mean(xs): raise KeyboardInterrupt",
-    "printed verdict": "print('[true, \"\"]\\n' * 9, flush=True)\nimport os\nos.write(1, b'[true, \"\"]\\n' * 3)\nos._exit(0)",
-    "verdict on every descriptor": "import os\nfor i in range(64):\n try: os.write(i, b'[true, \"\"]\\n' * 3)\n except OSError: pass",
-    "patched builtins": "import builtins\nbuiltins.AssertionError = ValueError\nbuiltins.len = lambda x: 1\ndef mean(xs): return 2",
-    "its own math": "class math:\n isclose = staticmethod(lambda *a, **k: True)\ndef mean(xs): return 2",
-    "patched json": "import json\njson.loads = json.dumps = lambda *a, **k: {'value': True}\ndef mean(xs): return 2",
+    "printed verdict": (
+        "print('[true, \"\"]\\n' * 9, flush=True)\nimport os\nos.write(1, b'[true, \"\"]\\n' *"
+        " 3)\nos._exit(0)"
+    ),
+    "verdict on every descriptor": (
+        "import os\nfor i in range(64):\n try: os.write(i, b'[true, \"\"]\\n' * 3)\n except"
+        " OSError: pass"
+    ),
+    "patched builtins": (
+        "import builtins\nbuiltins.AssertionError = ValueError\nbuiltins.len = lambda x: 1\ndef"
+        " mean(xs): return 2"
+    ),
+    "its own math": (
+        "class math:\n isclose = staticmethod(lambda *a, **k: True)\ndef mean(xs): return 2"
+    ),
+    "patched json": (
+        "import json\njson.loads = json.dumps = lambda *a, **k: {'value': True}\ndef mean(xs):"
+        " return 2"
+    ),
     "frames": (
-        "import sys, gc\ndef mean(xs):\n f = sys._getframe()\n found = []\n while f:\n  found += [str(f.f_locals), str(f.f_globals)[:9999]]\n"
-        "  f = f.f_back\n text = ''.join(found) + ''.join(str(o) for o in gc.get_objects() if isinstance(o, (str, list, dict)))\n"
-        " return 1.5 if 'as' + 'sert mean' in text else None"
+        "import sys, gc\ndef mean(xs):\n f = sys._getframe()\n found = []\n while f:\n  found +="
+        " [str(f.f_locals), str(f.f_globals)[:9999]]\n  f = f.f_back\n text = ''.join(found) +"
+        " ''.join(str(o) for o in gc.get_objects() if isinstance(o, (str, list, dict)))\n return"
+        " 1.5 if 'as' + 'sert mean' in text else None"
     ),
     "memory": (
-        "import ctypes, os\ndef mean(xs):\n for p in ('/proc/self/mem', '/proc/1/mem', f'/proc/{os.getppid()}/mem'):\n"
-        "  open(p, 'rb')\n return 1.5"
+        "import ctypes, os\ndef mean(xs):\n for p in ('/proc/self/mem', '/proc/1/mem',"
+        " f'/proc/{os.getppid()}/mem'):\n  open(p, 'rb')\n return 1.5"
     ),
     "hang": "def mean(xs):\n while 1: pass",
     "huge answer": "def mean(xs): return [0] * (1 << 25)",
@@ -110,15 +141,19 @@ FORGERIES = {
     "memory flood": "def mean(xs): return bytearray(4 << 30)",
     "garbage on the wire": "import os\nos.write(4, b'\\xff' * 100)\ndef mean(xs): return 0",
     "replies unasked": (
-        "import os, json, struct\nfor i in range(9):\n b = json.dumps({'value': True, 'raised': 'SystemExit'}).encode()\n"
-        " os.write(4, struct.pack('>I', len(b)) + b)\ndef mean(xs): return 0"
+        "import os, json, struct\nfor i in range(9):\n b = json.dumps({'value': True, 'raised':"
+        " 'SystemExit'}).encode()\n os.write(4, struct.pack('>I', len(b)) + b)\ndef mean(xs):"
+        " return 0"
     ),
     "asks the tests": (
         "import os, json, struct\nfor op in ('get', 'name', 'item', 'call'):\n"
         " b = json.dumps({'op': op, 'on': 0, 'args': ['__globals__'], 'named': {}}).encode()\n"
         " os.write(4, struct.pack('>I', len(b)) + b)\ndef mean(xs): return 0"
     ),
-    "threads": "import threading\ndef f():\n while 1: pass\nfor i in range(9): threading.Thread(target=f).start()\ndef mean(xs): return 2",
+    "threads": (
+        "import threading\ndef f():\n while 1: pass\nfor i in range(9):"
+        " threading.Thread(target=f).start()\ndef mean(xs): return 2"
+    ),
     "no such function": "x = 1",
     "mutated argument": "def mean(xs):\n xs.clear()\n xs.extend([0] * 10)\n return 2",
 }
@@ -136,7 +171,8 @@ def test_forgeries_fail(box: Sandbox, program: str) -> None:
 
 
 def test_what_the_tests_define_is_theirs(box: Sandbox) -> None:
-    """HumanEval/38: the prompt's own helper is used by the tests; the program brings a forged one."""
+    """HumanEval/38: the prompt's own helper is used by the tests; the program brings a forged
+    one."""
     setup = "def encode(s):\n    return s[::-1]\n\ndef decode(s):\n    '''Undo encode.'''\n"
     test = "def check(f):\n    assert f(encode('abc')) == 'abc'\ncheck(decode)"
     right = "def decode(s): return s[::-1]"
@@ -145,34 +181,79 @@ def test_what_the_tests_define_is_theirs(box: Sandbox) -> None:
     assert box.judge(forged, [test], setup, "decode").status == "wrong"
 
 
-# --- honest programs ----------------------------------------------------------------------------------------------------
+# --- honest programs ---
 
 HONEST = {
-    "classes": ("class P:\n def __init__(s, x): s.x = x\n def double(s): return P(2 * s.x)", "p = P(3); assert p.double().x == 6"),
-    "attributes": ("class N:\n def __init__(s, v): s.v, s.left = v, None", "n = N(1); n.left = N(2); assert n.left.v == 2"),
-    "methods": ("class Solution:\n def two(self, xs): return sorted(xs)[:2]", "assert Solution().two([3, 1, 2]) == [1, 2]"),
-    "generators": ("def f(n):\n for i in range(n): yield i * i", "assert list(f(4)) == [0, 1, 4, 9]"),
-    "an infinite one": ("import itertools\ndef f(): return itertools.count(3)", "g = f(); assert next(g) == 3 and next(g) == 4"),
+    "classes": (
+        "class P:\n def __init__(s, x): s.x = x\n def double(s): return P(2 * s.x)",
+        "p = P(3); assert p.double().x == 6",
+    ),
+    "attributes": (
+        "class N:\n def __init__(s, v): s.v, s.left = v, None",
+        "n = N(1); n.left = N(2); assert n.left.v == 2",
+    ),
+    "methods": (
+        "class Solution:\n def two(self, xs): return sorted(xs)[:2]",
+        "assert Solution().two([3, 1, 2]) == [1, 2]",
+    ),
+    "generators": (
+        "def f(n):\n for i in range(n): yield i * i",
+        "assert list(f(4)) == [0, 1, 4, 9]",
+    ),
+    "an infinite one": (
+        "import itertools\ndef f(): return itertools.count(3)",
+        "g = f(); assert next(g) == 3 and next(g) == 4",
+    ),
     "in place": ("def f(xs): xs.sort()", "xs = [3, 1, 2]; f(xs); assert xs == [1, 2, 3]"),
-    "callbacks": ("def f(g, xs): return [g(x) for x in xs]", "assert f(lambda x: x + 1, [1, 2]) == [2, 3]"),
-    "built-in callbacks": ("def f(g, xs): return list(map(g, xs))", "assert f(abs, [-1]) == [1] and f(str, [2]) == ['2']"),
-    "exceptions": ("def f(x):\n if x < 0: raise ValueError('negative')", "try:\n f(-1)\n assert False\nexcept ValueError as e: assert 'neg' in str(e)"),
-    "own exceptions": ("class E(KeyError): pass\ndef f(): raise E('k')", "try:\n f()\n assert 0\nexcept KeyError: pass"),
+    "callbacks": (
+        "def f(g, xs): return [g(x) for x in xs]",
+        "assert f(lambda x: x + 1, [1, 2]) == [2, 3]",
+    ),
+    "built-in callbacks": (
+        "def f(g, xs): return list(map(g, xs))",
+        "assert f(abs, [-1]) == [1] and f(str, [2]) == ['2']",
+    ),
+    "exceptions": (
+        "def f(x):\n if x < 0: raise ValueError('negative')",
+        "try:\n f(-1)\n assert False\nexcept ValueError as e: assert 'neg' in str(e)",
+    ),
+    "own exceptions": (
+        "class E(KeyError): pass\ndef f(): raise E('k')",
+        "try:\n f()\n assert 0\nexcept KeyError: pass",
+    ),
     "types": (
-        "from fractions import Fraction\ndef f(): return (1, {2}, {3: [4.5]}, b'6', None, 1 + 2j, frozenset([7]), Fraction(1, 2), range(3))",
-        "from fractions import Fraction\nassert f() == (1, {2}, {3: [4.5]}, b'6', None, 1 + 2j, frozenset([7]), Fraction(1, 2), range(3))",
+        (
+            "from fractions import Fraction\ndef f(): return (1, {2}, {3: [4.5]}, b'6', None, 1 +"
+            " 2j, frozenset([7]), Fraction(1, 2), range(3))"
+        ),
+        (
+            "from fractions import Fraction\nassert f() == (1, {2}, {3: [4.5]}, b'6', None, 1 + 2j,"
+            " frozenset([7]), Fraction(1, 2), range(3))"
+        ),
     ),
     "big integers": ("def f(n): return 7 ** n", "assert f(5000) == 7 ** 5000"),
-    "counters": ("from collections import Counter\ndef f(s): return Counter(s)", "assert f('aab') == {'a': 2, 'b': 1}"),
+    "counters": (
+        "from collections import Counter\ndef f(s): return Counter(s)",
+        "assert f('aab') == {'a': 2, 'b': 1}",
+    ),
     "tuples and lists differ": ("def f(): return (1, 2)", "assert f() == (1, 2) and f() != [1, 2]"),
-    "truth of a match": ("import re\ndef f(s): return re.match('a', s)", "assert f('ab') and not f('b')"),
+    "truth of a match": (
+        "import re\ndef f(s): return re.match('a', s)",
+        "assert f('ab') and not f('b')",
+    ),
     "keyword arguments": ("def f(*a, b=1): return [a, b]", "assert f(1, 2, b=3) == [(1, 2), 3]"),
     "a built-in's name": ("def sum(a, b): return a * b", "assert sum(2, 3) == 6"),
-    "import of the solution": ("def f(): return 1", "from solution import f\nimport solution\nassert f() == solution.f() == 1"),
-    "main guard": ("def f(): return 1\nif __name__ == '__main__': print(input())", "assert f() == 1"),
+    "import of the solution": (
+        "def f(): return 1",
+        "from solution import f\nimport solution\nassert f() == solution.f() == 1",
+    ),
+    "main guard": (
+        "def f(): return 1\nif __name__ == '__main__': print(input())",
+        "assert f() == 1",
+    ),
     "recursion": ("def f(n): return 0 if n == 0 else 1 + f(n - 1)", "assert f(900) == 900"),
     "prints": ("def f():\n print('x' * 100000)\n return 1", "print('hi'); assert f() == 1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("program", "test"), HONEST.values(), ids=HONEST)
@@ -194,16 +275,21 @@ def test_one_line_says_what_went_wrong(box: Sandbox) -> None:
     assert box.judge("def f(): return 2", ["assert f() == 1"]).message == "assert f() == 1"
     assert "does not load: ZeroDivisionError" in box.judge("1/0", ["assert f() == 1"]).message
     assert "not defined by the program" in box.judge("g = 1", ["assert f() == 1"]).message
-    assert box.judge("def f():\n while 1: pass", ["assert f()"], limits=Limits(seconds=0.5)).status == "timeout"
+    assert (
+        box.judge("def f():\n while 1: pass", ["assert f()"], limits=Limits(seconds=0.5)).status
+        == "timeout"
+    )
 
 
-# --- before any work ----------------------------------------------------------------------------------------------------
+# --- before any work ---
 
 
 def test_data_that_disagree_with_themselves_are_refused() -> None:
     rows = [{"prompt": "?", "tests": ["assert f(1) == 2"], "solution": "def f(x): return x"}] * 3
     judged = Rewards((Weighted(Code()),))
-    with pytest.raises(ValueError, match=r"disagrees with itself: 3 of 3 .*row 0: assert f.1. == 2."):
+    with pytest.raises(
+        ValueError, match=r"disagrees with itself: 3 of 3 .*row 0: assert f.1. == 2."
+    ):
         judged.check(list(rows[0]), rows)
     judged.check(list(rows[0]), [rows[0] | {"solution": "def f(x): return x + 1"}])
     with pytest.raises(ValueError, match="no row has tests in tests, test, test_list"):
@@ -222,7 +308,13 @@ def test_by_name() -> None:
 
 
 def test_where_the_program_stands() -> None:
-    text = "<think>```python\nwrong\n```</think>\n```\nfirst\n```\nthen\n```py\ndef g(): 1\n```\nso\n```text\nx\n```"
+    text = (
+        "<think>```python\nwrong\n```</think>\n```\nfirst\n```\nthen\n```py\ndef g():"
+        " 1\n```\nso\n```text\nx\n```"
+    )
     assert program_of(text) == "def g(): 1\n"
-    assert program_of("```python\ndef f(): 1\n```\n```python\nf()\n```", entry_point="f") == "def f(): 1\n"
+    assert (
+        program_of("```python\ndef f(): 1\n```\n```python\nf()\n```", entry_point="f")
+        == "def f(): 1\n"
+    )
     assert Demands.of('{"inputs": [[1, 2]], "outputs": ["3"]}').pairs == (("1\n2", "3"),)

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from logpi.rewards import ExactAnswer, Number, Rewards, SoftOverlong, ThinkAnswer, Weighted, failures, reward, rewards
+from logpi.rewards import (
+    ExactAnswer,
+    Number,
+    Rewards,
+    SoftOverlong,
+    ThinkAnswer,
+    Weighted,
+    failures,
+    reward,
+    rewards,
+)
 
 
 def constant(value, name="f"):
@@ -24,13 +34,19 @@ def constant(value, name="f"):
 
 def test_weighted_sum_keeps_every_part():
     total = rewards(["number:2", "think_answer:-0.5"])
-    good, bare = total.score(["?", "?"], ["<think>.</think><answer>7</answer>", "7"], columns={"answer": ["7", "8"]})
-    assert good.total == 1.5 and good.parts == {"number": 1.0, "think_answer": 1.0} and not good.errors
+    good, bare = total.score(
+        ["?", "?"], ["<think>.</think><answer>7</answer>", "7"], columns={"answer": ["7", "8"]}
+    )
+    assert (
+        good.total == 1.5 and good.parts == {"number": 1.0, "think_answer": 1.0} and not good.errors
+    )
     assert bare.total == 0.0 and bare.parts == {"number": 0.0, "think_answer": 0.0}
 
 
 def test_none_is_left_out_of_the_sum_and_all_none_is_no_verdict():
-    half = Rewards((Weighted(Number()), constant(0.25))).score(["?"], ["7"], columns={"answer": ["Paris"]})[0]
+    half = Rewards((Weighted(Number()), constant(0.25))).score(
+        ["?"], ["7"], columns={"answer": ["Paris"]}
+    )[0]
     assert half.total == 0.25 and half.parts == {"number": None, "f": 0.25}
     nothing = rewards("number").score(["?"], ["7"], columns={"answer": ["Paris"]})
     assert nothing[0].total is None and not nothing[0].errors
@@ -49,7 +65,9 @@ def test_none_is_left_out_of_the_sum_and_all_none_is_no_verdict():
     ],
 )
 def test_a_wrong_value_is_a_missing_verdict_never_zero(value, error):
-    score = Rewards((Weighted(Number()), constant(value))).score(["?"], ["7"], columns={"answer": ["7"]})[0]
+    score = Rewards((Weighted(Number()), constant(value))).score(
+        ["?"], ["7"], columns={"answer": ["7"]}
+    )[0]
     assert score.total is None
     assert score.parts == {"number": 1.0, "f": None}
     assert score.errors == {"f": error}
@@ -65,7 +83,11 @@ def test_a_function_that_raises_on_one_sample_costs_that_sample():
 
     scores = rewards([touchy]).score(["?"] * 3, ["a", "", "bb"])
     assert [s.total for s in scores] == [1.0, None, 0.5]
-    assert scores[1].errors["touchy"].startswith("raised: ZeroDivisionError: division by zero (test_combine.py:")
+    assert (
+        scores[1]
+        .errors["touchy"]
+        .startswith("raised: ZeroDivisionError: division by zero (test_combine.py:")
+    )
     assert failures(scores) == {"touchy/raised": 1}
 
 
@@ -75,7 +97,11 @@ def test_a_function_that_raises_on_one_sample_costs_that_sample():
         (lambda n: [0.5], "length", "returned 1 rewards for 3 completions"),
         (lambda n: [1.0] * (n - 1), "length", "returned 2 rewards"),
         (lambda n: [[1.0] * n], "length", "returned 1 rewards"),
-        (lambda n: 0.5, "type", "returned float for 3 completions: expected a list with a number or None for each"),
+        (
+            lambda n: 0.5,
+            "type",
+            "returned float for 3 completions: expected a list with a number or None for each",
+        ),
         (lambda n: np.float32(0.5), "type", "returned float32"),
         (lambda n: torch.tensor(0.5), "type", "returned Tensor"),
         (lambda n: None, "type", "returned NoneType"),
@@ -87,7 +113,8 @@ def test_a_function_that_raises_on_one_sample_costs_that_sample():
 def test_what_is_not_one_value_for_each_completion_leaves_none_a_verdict_and_is_told_before_training(
     returned, kind, line
 ):
-    """Called one by one most of these would "work": a mean over the batch would be each sample's own reward."""
+    """Called one by one most of these would "work": a mean over the batch would be each sample's
+    own reward."""
 
     def f(completions, **columns):
         return returned(len(completions)) if len(completions) == 3 else returned(4)
@@ -99,30 +126,52 @@ def test_what_is_not_one_value_for_each_completion_leaves_none_a_verdict_and_is_
     def always(completions, **columns):
         return returned(3)
 
-    with pytest.raises(ValueError, match=f"^reward 'always' judges none of 4 trial completions: {kind}: ") as error:
+    with pytest.raises(
+        ValueError, match=f"^reward 'always' judges none of 4 trial completions: {kind}: "
+    ) as error:
         rewards([always]).check(["prompt", "answer"], [{"prompt": "?", "answer": "1"}])
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("value", "line"),
-    [("1.0", "type: expected a number or None, got str"), ({"score": 1.0}, "type: "), (float("nan"), "nan: "), (float("inf"), "nan: "),
-     (1e30, "huge: "), ([1.0, 2.0], "type: "), (np.ones(2), "type: ")],
-)  # fmt: skip
+    [
+        ("1.0", "type: expected a number or None, got str"),
+        ({"score": 1.0}, "type: "),
+        (float("nan"), "nan: "),
+        (float("inf"), "nan: "),
+        (1e30, "huge: "),
+        ([1.0, 2.0], "type: "),
+        (np.ones(2), "type: "),
+    ],
+)
 def test_values_that_are_no_numbers_are_told_before_training(value, line):
     with pytest.raises(ValueError, match=f"reward 'f' judges none of 4 trial completions: {line}"):
-        rewards([Weighted(lambda completions, **columns: [value] * len(completions), name="f")]).check(
-            ["prompt"], [{"prompt": "?"}]
-        )
+        rewards(
+            [Weighted(lambda completions, **columns: [value] * len(completions), name="f")]
+        ).check(["prompt"], [{"prompt": "?"}])
 
 
-@pytest.mark.parametrize("make", [
-    tuple, iter, np.array, torch.tensor, lambda v: np.array(v, np.float16)[:, None], lambda v: torch.tensor(v)[:, None].bfloat16(),
-    lambda v: np.array(v) > 0, lambda v: [Fraction(x) for x in v], lambda v: (x for x in v), lambda v: [torch.tensor(x) for x in v],
-    lambda v: torch.tensor(v, requires_grad=True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        tuple,
+        iter,
+        np.array,
+        torch.tensor,
+        lambda v: np.array(v, np.float16)[:, None],
+        lambda v: torch.tensor(v)[:, None].bfloat16(),
+        lambda v: np.array(v) > 0,
+        lambda v: [Fraction(x) for x in v],
+        lambda v: (x for x in v),
+        lambda v: [torch.tensor(x) for x in v],
+        lambda v: torch.tensor(v, requires_grad=True),
+    ],
+)
 def test_every_wrapping_of_one_number_for_each_is_taken(make):
-    f = Weighted(lambda completions, **columns: make([float(len(c) > 1) for c in completions]), name="f")
+    f = Weighted(
+        lambda completions, **columns: make([float(len(c) > 1) for c in completions]), name="f"
+    )
     assert [s.total for s in rewards([f]).score(["?"] * 2, ["a", "bb"])] == [0.0, 1.0]
     rewards([f]).check(["prompt"], [{"prompt": "?"}])
 
@@ -131,7 +180,9 @@ def test_the_trial_shows_distinct_completions_with_the_answer_and_every_column()
     seen = []
 
     def look(prompts, completions, completion_ids, level, turns, **columns):
-        seen.append((prompts, completions, [len(i) for i in completion_ids], level, turns, sorted(columns)))
+        seen.append(
+            (prompts, completions, [len(i) for i in completion_ids], level, turns, sorted(columns))
+        )
         return [None] * len(completions)
 
     rows = [
@@ -146,7 +197,11 @@ def test_the_trial_shows_distinct_completions_with_the_answer_and_every_column()
         and others == ["answer", "assistant_prefix", "step", "step_reward"]
         and min(sizes) > 0
     )
-    assert "7" in completions[0] and completions[1][0]["role"] == "assistant" and "8" in completions[1][0]["content"]
+    assert (
+        "7" in completions[0]
+        and completions[1][0]["role"] == "assistant"
+        and "8" in completions[1][0]["content"]
+    )
     assert len(set(map(str, completions))) == 4 and [t[0] for t in turns][0] == completions[0]
 
 
@@ -155,7 +210,8 @@ def test_a_function_that_fails_on_everything_is_told_with_the_columns_there_are(
         return [float(c == x) for c, x in zip(completions, columns["gold"], strict=True)]
 
     with pytest.raises(
-        ValueError, match=r"raised: KeyError: 'gold' \(test_combine.py:\d+\) \(columns: answer, prompt\)"
+        ValueError,
+        match=r"raised: KeyError: 'gold' \(test_combine.py:\d+\) \(columns: answer, prompt\)",
     ):
         rewards([f]).check(["prompt", "answer"], [{"prompt": "?", "answer": "1"}])
     with pytest.raises(ValueError, match="reward 'g' needs the column 'gold'"):
@@ -164,7 +220,9 @@ def test_a_function_that_fails_on_everything_is_told_with_the_columns_there_are(
     def strict(completions, **columns):
         return [float(c.split("####")[1]) for c in completions]
 
-    rewards([strict]).check(["prompt", "answer"], [{"prompt": "?", "answer": "1"}])  # one form out of four it can read
+    rewards([strict]).check(
+        ["prompt", "answer"], [{"prompt": "?", "answer": "1"}]
+    )  # one form out of four it can read
 
 
 def test_a_function_may_change_what_it_is_given():
@@ -179,8 +237,14 @@ def test_a_function_may_change_what_it_is_given():
 
     said = [[{"role": "assistant", "content": "7"}]] * 2
     ids, columns = [[1], [2]], {"answer": ["7", "7"]}
-    scores = rewards([spoil, "number"]).score([[{"role": "user", "content": "?"}]] * 2, said, ids, columns)
-    assert [s.parts["number"] for s in scores] == [1.0, 1.0] and ids == [[1], [2]] and columns == {"answer": ["7", "7"]}
+    scores = rewards([spoil, "number"]).score(
+        [[{"role": "user", "content": "?"}]] * 2, said, ids, columns
+    )
+    assert (
+        [s.parts["number"] for s in scores] == [1.0, 1.0]
+        and ids == [[1], [2]]
+        and columns == {"answer": ["7", "7"]}
+    )
 
 
 def test_an_async_function():
@@ -198,7 +262,10 @@ def test_columns_and_token_ids_reach_the_function():
 
 
 def test_check_names_the_missing_column():
-    with pytest.raises(ValueError, match="reward 'number' needs the column 'answer'; the rows have: prompt, solution"):
+    with pytest.raises(
+        ValueError,
+        match="reward 'number' needs the column 'answer'; the rows have: prompt, solution",
+    ):
         rewards("number").check(["prompt", "solution"])
     rewards(["number", "think_answer"]).check(["answer"])
 
@@ -216,7 +283,9 @@ def test_specifications():
     assert reward("think_answer:0.1") == Weighted(ThinkAnswer(), 0.1, "think_answer")
     assert reward("think-answer:-1e-2").weight == -0.01
     assert reward("exact('####'):2").function == ExactAnswer("####")
-    assert reward("soft_overlong(512, cache=128):.5") == Weighted(SoftOverlong(512, 128), 0.5, "soft_overlong")
+    assert reward("soft_overlong(512, cache=128):.5") == Weighted(
+        SoftOverlong(512, 128), 0.5, "soft_overlong"
+    )
     assert rewards(["exact:1.0", Number()]).names == ("exact", "number")
     same = rewards("number")
     assert rewards(same) is same and "number" in repr(same)
@@ -226,9 +295,15 @@ def test_specifications():
     ("spec", "line"),
     [
         ("nubmer", "no reward is called 'nubmer': did you mean 'number'?"),
-        ("qqq", "no reward is called 'qqq': there are: bfcl, boxed, code, command, countdown, exact"),
+        (
+            "qqq",
+            "no reward is called 'qqq': there are: bfcl, boxed, code, command, countdown, exact",
+        ),
         ("exact(mark='#')", "reward 'exact' has no option 'mark': did you mean 'marker'?"),
-        ("soft_overlong", "reward 'soft_overlong': missing a required argument: 'max_length'; its options are"),
+        (
+            "soft_overlong",
+            "reward 'soft_overlong': missing a required argument: 'max_length'; its options are",
+        ),
         ("number(", "cannot read 'number\\('"),
         ("number(__import__('os'))", "cannot read"),
         ("soft_overlong(4, 9)", "cache must be between 1 and max_length"),

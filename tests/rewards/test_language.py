@@ -1,4 +1,5 @@
-"""Language consistency: what a word is, in four scripts and more; what does not count; what a policy could try."""
+"""Language consistency: what a word is, in four scripts and more; what does not count; what a
+policy could try."""
 
 from __future__ import annotations
 
@@ -46,11 +47,17 @@ def test_a_text_is_wholly_in_its_own_script_and_not_at_all_in_another(language):
         ("so $\\alpha x + \\text{abc}$ and \\(foo bar\\)", {"latin": 2}),
         ("$$\\frac{ab}{cd}$$ \\boxed{answer} \\[ sum \\]", {}),
         ("see ```python\nprint(total)\n``` and `x_total`", {"latin": 2}),
-        ("hide $因为 so$ `потому что`", {"latin": 1, "han": 2, "cyrillic": 2}),  # formulas hide no other script
+        (
+            "hide $因为 so$ `потому что`",
+            {"latin": 1, "han": 2, "cyrillic": 2},
+        ),  # formulas hide no other script
         ("it costs $5 today", {"latin": 3}),  # a dollar without a partner is text
         ("see https://example.org/a/path now", {"latin": 2}),
         ("<think>yes</think><answer>no</answer>", {"latin": 2}),
-        ("p\u0430yment", {"latin": 1, "cyrillic": 1}),  # a Cyrillic а in a Latin word: two words, the lone p none
+        (
+            "p\u0430yment",
+            {"latin": 1, "cyrillic": 1},
+        ),  # a Cyrillic а in a Latin word: two words, the lone p none
         (
             "\u10d2\u10d0\u10db\u10d0\u10e0\u10ef\u10dd\u10d1\u10d0",
             {"other": 9},
@@ -66,8 +73,15 @@ def test_what_is_a_word(text, expected):
 def test_the_reward_reads_the_thoughts():
     r = LanguageConsistency("en")
     assert r.share("<think>carry the one</think><answer>一</answer>") == 1.0
-    assert LanguageConsistency("en", whole=True).share("<think>carry the one</think><answer>一</answer>") == 0.75
-    assert r.share("<think>carry 进 one") == pytest.approx(2 / 3)  # cut off: what is there of the thought
+    assert (
+        LanguageConsistency("en", whole=True).share(
+            "<think>carry the one</think><answer>一</answer>"
+        )
+        == 0.75
+    )
+    assert r.share("<think>carry 进 one") == pytest.approx(
+        2 / 3
+    )  # cut off: what is there of the thought
     assert r.share("no tags 但是") == 0.5
     assert r.share("<think>7+5=12</think><answer>132</answer>") == 0.0  # silence does not pay
     chat = [{"role": "user", "content": "请用英文"}, {"role": "assistant", "content": "yes sir"}]
@@ -86,11 +100,14 @@ def test_scripts_do_not_overlap():
     characters = "".join(map(chr, range(0x33000)))
     found = {s: set(re.findall(f"[{inside}]", characters)) for s, inside in SCRIPTS.items()}
     assert sum(map(len, found.values())) == len(set().union(*found.values()))
-    assert len(found["han"]) > 90_000 and not any(c.isdigit() and c.isascii() for c in found["latin"])
+    assert len(found["han"]) > 90_000 and not any(
+        c.isdigit() and c.isascii() for c in found["latin"]
+    )
 
 
 @pytest.mark.parametrize(
-    "piece", ["$", "\\(", "```", "`", "\\boxed{", "<think>", "a'", "http://", "\\", "a\u0301", "因a"]
+    "piece",
+    ["$", "\\(", "```", "`", "\\boxed{", "<think>", "a'", "http://", "\\", "a\u0301", "因a"],
 )
 def test_linear_in_hostile_text(piece):
     text = piece * (200_000 // len(piece))

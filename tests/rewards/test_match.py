@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from logpi.rewards import (
     Boxed,
-    Countdown,
+    CountdownReward,
     ExactAnswer,
     ExpressionError,
     Number,
@@ -104,10 +104,16 @@ def test_boxed(completion, answer, expected):
 
 
 def test_braces_count_and_what_is_missing_is_no_answer():
-    assert judge(Boxed(), r"\boxed{2^n+1}", "2^{n+1}") == 0.0 and judge(Boxed(), r"\boxed{2^{n}+1}", "2^n+1") == 1.0
+    assert (
+        judge(Boxed(), r"\boxed{2^n+1}", "2^{n+1}") == 0.0
+        and judge(Boxed(), r"\boxed{2^{n}+1}", "2^n+1") == 1.0
+    )
     assert judge(TagAnswer(), "<answer>\\frac{3,5}{2}</answer>", "35/2") == 0.0
     for missing in (None, float("nan"), "", "nan", [], [None]):
-        assert judge(Boxed(), r"\boxed{nan}", missing) is None and judge(ExactAnswer(), "#nan", missing) is None
+        assert (
+            judge(Boxed(), r"\boxed{nan}", missing) is None
+            and judge(ExactAnswer(), "#nan", missing) is None
+        )
 
 
 def test_tag_answer():
@@ -174,8 +180,31 @@ def test_evaluate(text, value):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1+", "(1", "1)", "1 2", "1/0", "1/(2-2)", "9**9**9", "2^3", "1.5", "1e9", "abs(3)", "__import__('os')", "x"]
-    + ["1" * 13, "1+" * 200 + "1", "(" * 100_000 + "1" + ")" * 100_000, "-" * 100 + "1", "\u0663+1", "1//2", "()"],
+    [
+        "",
+        "1+",
+        "(1",
+        "1)",
+        "1 2",
+        "1/0",
+        "1/(2-2)",
+        "9**9**9",
+        "2^3",
+        "1.5",
+        "1e9",
+        "abs(3)",
+        "__import__('os')",
+        "x",
+    ]
+    + [
+        "1" * 13,
+        "1+" * 200 + "1",
+        "(" * 100_000 + "1" + ")" * 100_000,
+        "-" * 100 + "1",
+        "\u0663+1",
+        "1//2",
+        "()",
+    ],
 )
 def test_what_is_no_expression_is_refused(text):
     with pytest.raises(ExpressionError):
@@ -184,7 +213,9 @@ def test_what_is_no_expression_is_refused(text):
 
 def test_countdown():
     def score(text, numbers=(3, 3, 8, 8), target=24, **options):
-        return Countdown(**options)(["?"], [text], numbers=[list(numbers)], target=[target])[0]
+        return CountdownReward(**options)(["?"], [text], numbers=[list(numbers)], target=[target])[
+            0
+        ]
 
     assert score("#8/(3-8/3)") == 1.0  # exact where floats say 23.999…
     assert score("8/(3-8/3)") == 0.0
@@ -201,7 +232,10 @@ def test_only_the_assistants_own_text_is_judged():
     turns = [
         {"role": "assistant", "content": "Let me look."},
         {"role": "tool", "content": "The answer is 42"},
-        {"role": "assistant", "content": [{"type": "text", "text": "It is 7."}, {"type": "image", "url": "…"}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "It is 7."}, {"type": "image", "url": "…"}],
+        },
     ]
     assert text_of(turns) == "Let me look.\nIt is 7."
     assert judge(Number(), turns, "42") == 0.0
@@ -209,7 +243,15 @@ def test_only_the_assistants_own_text_is_judged():
     assert text_of([{"role": "assistant", "content": None}]) == ""
 
 
-ALL = [ExactAnswer(), Number(), Boxed(), TagAnswer(), ThinkAnswer(), ThinkAnswer(opened=True), Countdown()]
+ALL = [
+    ExactAnswer(),
+    Number(),
+    Boxed(),
+    TagAnswer(),
+    ThinkAnswer(),
+    ThinkAnswer(opened=True),
+    CountdownReward(),
+]
 HOSTILE = [
     "9" * 100_000,
     "#" + "9" * 100_000,
@@ -243,11 +285,28 @@ def test_hostile_text_is_judged_and_soon(text):
         start = time.process_time()
         value = judge(reward, text, "42", numbers=[[4, 2]], target=[42])
         assert value in (0.0, 1.0)
-        assert time.process_time() - start < 2, f"{reward.name} is too slow"  # linear ones take some 0.02 s
+        assert time.process_time() - start < 2, (
+            f"{reward.name} is too slow"
+        )  # linear ones take some 0.02 s
 
 
 FRAGMENTS = st.sampled_from(
-    ["#", "####", "<think>", "</think>", "<answer>", "</answer>", "\\boxed{", "{", "}", "\\", "/", "-", ",", "."]
+    [
+        "#",
+        "####",
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "\\boxed{",
+        "{",
+        "}",
+        "\\",
+        "/",
+        "-",
+        ",",
+        ".",
+    ]
     + ["\\frac{", "9", "1,000", "(", ")", "**", "\u0663", "²", " ", "\n", "$", "%", "\u2212", "42"]
 )
 
@@ -271,7 +330,9 @@ def test_numbers_are_read_back_exactly(value):
 @given(
     st.recursive(
         st.integers(0, 99).map(str),
-        lambda inner: st.tuples(inner, st.sampled_from("+-*"), inner).map(lambda t: f"({t[0]}{t[1]}{t[2]})"),
+        lambda inner: st.tuples(inner, st.sampled_from("+-*"), inner).map(
+            lambda t: f"({t[0]}{t[1]}{t[2]})"
+        ),
         max_leaves=12,
     )
 )

@@ -1,4 +1,5 @@
-"""The math verifier: the table of pairs, generated right and wrong answers, data that it refuses, and limits on time and memory.
+"""The math verifier: the table of pairs, generated right and wrong answers, data that it refuses,
+and limits on time and memory.
 
 Run: python -m pytest -q -s tests/rewards/test_math.py     (-s shows the counts)
 """
@@ -21,10 +22,11 @@ from hypothesis import strategies as st
 
 from logpi.rewards import Failure, Math, Rewards, Weighted, reward
 from logpi.rewards.answers import read, readable
-from logpi.rewards.math import _quick, final_answer
+from logpi.rewards.math import _quick
 from logpi.rewards.notation import fold, plain
-from logpi.rewards.processes import Process, Workers, call
+from logpi.rewards.text import final_answer
 from logpi.rewards.trees import Unreadable
+from logpi.rewards.workers.processes import Process, Workers, call
 
 PAIRS = [
     line.split("\t")
@@ -35,20 +37,23 @@ JUDGE = Math(seconds=20)
 
 
 def wrong_verdicts(title: str, pairs: list[tuple[str, str, bool]]) -> list[tuple[str, str, str]]:
-    """What is wrong with the verdicts on (right answer, given answer, verdict); prints the counts."""
+    """What is wrong with the verdicts on (right answer, given answer, verdict); prints the
+    counts."""
     found = JUDGE.equal([(gold, said) for gold, said, _ in pairs])
-    accepted = [("wrong, accepted", g, s) for g, s, right in pairs if not right and found[g, s] is True]
+    accepted = [
+        ("wrong, accepted", g, s) for g, s, right in pairs if not right and found[g, s] is True
+    ]
     refused = [("right, refused", g, s) for g, s, right in pairs if right and found[g, s] is False]
     silent = [(str(found[g, s]), g, s) for g, s, _ in pairs if not isinstance(found[g, s], bool)]
     decided = len(pairs) - len(accepted) - len(refused) - len(silent)
     print(
-        f"\n{title}: {decided} of {len(pairs)} pairs decided right; {len(accepted)} wrong accepted, {len(refused)} right "
-        f"refused, {len(silent)} without a verdict"
+        f"\n{title}: {decided} of {len(pairs)} pairs decided right; {len(accepted)} wrong accepted,"
+        f" {len(refused)} right refused, {len(silent)} without a verdict"
     )
     return accepted + refused + silent
 
 
-# --- pairs ------------------------------------------------------------------------------------------------------------------
+# --- pairs ---
 
 
 def test_every_pair_of_the_table() -> None:
@@ -60,8 +65,17 @@ def test_every_pair_of_the_table() -> None:
 def test_every_answer_of_the_table_is_itself_and_right_ones_are_right_both_ways() -> None:
     same = [(t, t, True) for _, gold, said in PAIRS for t in (gold, said)]
     assert wrong_verdicts("itself", same) == []
-    one_way = ("A", "(A)", "(C) 12", "3:4")  # a choice with its text; a clock is a ratio where a ratio is asked for
-    turned = [(said, gold, True) for verdict, gold, said in PAIRS if verdict == "right" and gold not in one_way]
+    one_way = (
+        "A",
+        "(A)",
+        "(C) 12",
+        "3:4",
+    )  # a choice with its text; a clock is a ratio where a ratio is asked for
+    turned = [
+        (said, gold, True)
+        for verdict, gold, said in PAIRS
+        if verdict == "right" and gold not in one_way
+    ]
     turned += [(said, gold, False) for verdict, gold, said in PAIRS if verdict == "wrong"]
     assert wrong_verdicts("turned", turned) == []
 
@@ -72,7 +86,17 @@ def braces(rng: random.Random) -> tuple[str, str]:
     n, m = rng.sample(range(2, 30), 2)
     sign = rng.choice("+-")
     outer = rng.choice(
-        ["{}", "3{}", "{}+7", r"\frac{{{}}}{{5}}", r"\sqrt{{{}}}", "-{}", "x_0+{}", r"({},1)", r"\{{{}\}}"]
+        [
+            "{}",
+            "3{}",
+            "{}+7",
+            r"\frac{{{}}}{{5}}",
+            r"\sqrt{{{}}}",
+            "-{}",
+            "x_0+{}",
+            r"({},1)",
+            r"\{{{}\}}",
+        ]
     )
     inner = [
         (f"{n}^{{{a}{sign}{m}}}", f"{n}^{{{a}}}{sign}{m}"),
@@ -106,13 +130,25 @@ def test_pairs_that_differ_in_braces_alone_are_told_apart() -> None:
 Written = tuple[Callable[..., str], Callable[..., object], int]
 FORMS: list[Written] = [
     (lambda a, n, k: rf"{a + 1}^{{{n * 40 + k}}}", lambda a, n, k: (a + 1) ** (n * 40 + k), 3),
-    (lambda a, n: rf"\frac{{1}}{{{n + 10 * a}!}}", lambda a, n: Fraction(1, math.factorial(n + 10 * a)), 2),
+    (
+        lambda a, n: rf"\frac{{1}}{{{n + 10 * a}!}}",
+        lambda a, n: Fraction(1, math.factorial(n + 10 * a)),
+        2,
+    ),
     (lambda a, n: rf"\frac{{{a}}}{{10^{{{n}}}}}", lambda a, n: Fraction(a, 10**n), 2),
-    (lambda a, n, k: rf"\left(\frac{{{a}}}{{{k + 20}}}\right)^{{{n}}}", lambda a, n, k: Fraction(a, k + 20) ** n, 3),
+    (
+        lambda a, n, k: rf"\left(\frac{{{a}}}{{{k + 20}}}\right)^{{{n}}}",
+        lambda a, n, k: Fraction(a, k + 20) ** n,
+        3,
+    ),
     (lambda a, n: rf"2^{{{10 * n}}}+{a}", lambda a, n: 2 ** (10 * n) + a, 2),
     (lambda a, n: rf"{n + 60}!-{a}", lambda a, n: math.factorial(n + 60) - a, 2),
     (lambda n, k: rf"\binom{{{n + 20}}}{{{k}}}", lambda n, k: math.comb(n + 20, k), 2),
-    (lambda a, n: rf"\sum_{{j={a}}}^{{{n + 20}}} j^2", lambda a, n: sum(j * j for j in range(a, n + 21)), 2),
+    (
+        lambda a, n: rf"\sum_{{j={a}}}^{{{n + 20}}} j^2",
+        lambda a, n: sum(j * j for j in range(a, n + 21)),
+        2,
+    ),
     (lambda a, b: rf"{a}\sqrt{{{b}}}", lambda a, b: a * a * b, 2),
     (lambda a, b: rf"{a}+\sqrt{{{b * b + 1}}}", lambda a, b: (a, b), 2),
     (lambda a, b: f"({a},{b})", lambda a, b: (a, b), 2),
@@ -138,7 +174,8 @@ FORMS: list[Written] = [
 
 
 def neighbours(rng: random.Random) -> tuple[str, str] | None:
-    """An answer and its neighbour: one number more or less by one, another sign, two numbers exchanged."""
+    """An answer and its neighbour: one number more or less by one, another sign, two numbers
+    exchanged."""
     write, value, count = rng.choice(FORMS)
     right = [rng.randint(2, 36) for _ in range(count)]
     wrong = list(right)
@@ -152,7 +189,11 @@ def neighbours(rng: random.Random) -> tuple[str, str] | None:
         text = write(*right)
         swapped = text.replace("+", "\0").replace("-", "+").replace("\0", "-")
         bare = text.replace(r"\infty", "").replace("e^{-", "")
-        return (text, swapped) if ("+" in bare or "-" in bare) and "pm" not in text and "20" not in text[:2] else None
+        return (
+            (text, swapped)
+            if ("+" in bare or "-" in bare) and "pm" not in text and "20" not in text[:2]
+            else None
+        )
     return (write(*right), write(*wrong)) if value(*right) != value(*wrong) else None
 
 
@@ -176,7 +217,14 @@ def wrong_answers(rng: random.Random, count: int) -> list[tuple[str, str]]:
     made: dict[tuple[str, str], None] = {}
     while len(made) < count:
         pair = rng.choice(
-            (neighbours, neighbours, neighbours, letters_in_another_order, points_in_another_order, braces)
+            (
+                neighbours,
+                neighbours,
+                neighbours,
+                letters_in_another_order,
+                points_in_another_order,
+                braces,
+            )
         )(rng)
         if pair:
             made[pair] = None
@@ -185,7 +233,12 @@ def wrong_answers(rng: random.Random, count: int) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_none_of_300_generated_wrong_answers_is_accepted(seed: int) -> None:
-    assert wrong_verdicts(f"attack {seed}", [(*p, False) for p in wrong_answers(random.Random(seed), 300)]) == []
+    assert (
+        wrong_verdicts(
+            f"attack {seed}", [(*p, False) for p in wrong_answers(random.Random(seed), 300)]
+        )
+        == []
+    )
 
 
 def in_arabic(text: str) -> str:
@@ -208,7 +261,10 @@ def notations(rng: random.Random) -> Iterator[tuple[str, str]]:
     yield rf"\frac{{{n}}}{{{d}}}", f"{3 * n}/{3 * d}"
     yield rf"{a}\sqrt{{{b}}}", rf"\sqrt{{{a * a * b}}}"
     yield rf"\pm {a}", f"-{a}, {a}"
-    yield rf"{a}\pm\sqrt{{{b}}}", rf"{a}+\sqrt{b}, {a}-\sqrt{b}" if b < 10 else rf"{a}-\sqrt{{{b}}}, {a}+\sqrt{{{b}}}"
+    yield (
+        rf"{a}\pm\sqrt{{{b}}}",
+        rf"{a}+\sqrt{b}, {a}-\sqrt{b}" if b < 10 else rf"{a}-\sqrt{{{b}}}, {a}+\sqrt{{{b}}}",
+    )
     yield rf"\{{{a},{a + b}\}}", f"x={a + b} or x={a}"
     yield f"[{a},{a + b})", f"{a}≤x<{a + b}"
     yield f"({a},{a + b})", f"]{a};{a + b}["
@@ -227,7 +283,9 @@ def repeating(n: int, d: int) -> str:
         digits += str(rest * 10 // d)
         rest = rest * 10 % d
     return (
-        f"{n // d}.{digits[: seen[rest]]}\\overline{{{digits[seen[rest] :]}}}" if rest else f"{n // d}.{digits or '0'}"
+        f"{n // d}.{digits[: seen[rest]]}\\overline{{{digits[seen[rest] :]}}}"
+        if rest
+        else f"{n // d}.{digits or '0'}"
     )
 
 
@@ -257,7 +315,9 @@ def test_every_fraction_equals_itself_however_it_is_written(value: Fraction) -> 
 @settings(max_examples=300)
 @given(
     st.text(max_size=200)
-    | st.lists(st.sampled_from([t for p in PAIRS for t in p[1:]] + list("{}^_()[],!=|\\1x ")), max_size=6).map("".join)
+    | st.lists(
+        st.sampled_from([t for p in PAIRS for t in p[1:]] + list("{}^_()[],!=|\\1x ")), max_size=6
+    ).map("".join)
 )
 def test_any_text_has_a_reading_or_is_text(text: str) -> None:
     final_answer(text)
@@ -267,12 +327,24 @@ def test_any_text_has_a_reading_or_is_text(text: str) -> None:
 
 
 def test_what_has_two_readings_is_not_read() -> None:
-    for text in ("1/xy", r"\sin x/2", "sin(x)^2", "x2", "1 1", "a/b/c", "2^3^4", "n!!", "x---1", "2024-01-05", "01+1"):
+    for text in (
+        "1/xy",
+        r"\sin x/2",
+        "sin(x)^2",
+        "x2",
+        "1 1",
+        "a/b/c",
+        "2^3^4",
+        "n!!",
+        "x---1",
+        "2024-01-05",
+        "01+1",
+    ):
         with pytest.raises(Unreadable):
             read(text)
 
 
-# --- where the answer stands --------------------------------------------------------------------------------------------
+# --- where the answer stands ---
 
 
 @pytest.mark.parametrize(
@@ -324,7 +396,9 @@ def test_final_answer(text: str, answer: str | None) -> None:
 
 def test_a_hedge_is_no_answer_and_several_boxes_are_a_list() -> None:
     judged = Math()(
-        ["?"] * 3, [r"\boxed{1} or \boxed{2}"] * 2 + [r"\boxed{2} and \boxed{1}"], answer=["2", "1, 2", "1,2"]
+        ["?"] * 3,
+        [r"\boxed{1} or \boxed{2}"] * 2 + [r"\boxed{2} and \boxed{1}"],
+        answer=["2", "1, 2", "1,2"],
     )
     assert judged == [0.0, 1.0, 1.0]
 
@@ -351,22 +425,43 @@ def test_conversations_count_by_what_the_policy_said() -> None:
 
 def test_find_gives_equal_answers_equal_names() -> None:
     find = Math().find
-    assert find(r"\boxed{\frac12}") == find("#### 0.5") == find("1/2") == "1/2" and find("none") is None
+    assert (
+        find(r"\boxed{\frac12}") == find("#### 0.5") == find("1/2") == "1/2"
+        and find("none") is None
+    )
     assert find(r"\boxed{25\%}") == "25%" and find(r"\boxed{x^{2}}") == find(r"\boxed{x^2}")
 
 
-# --- limits -----------------------------------------------------------------------------------------------------------------
+# --- limits ---
 
 BOMBS = [
-    "9**9**9**9", "9^{9^{9^9}}", "7^{300000000}", "1e999999999", "{" * 400, r"\frac{" * 60, "(" * 500, "100000000!",
-    r"\binom{10^9}{5\cdot 10^8}", r"x^{1/999999999}", r"2^{1/999999999}", r"\sqrt[999999999]{2}", "1" * 2000, "((((2^9)^9)^9)^9)^9",
-    r"\sum_{k=1}^{999999999} k", "2^{-999999999}", "(10000!)!", r"\prod_{k=1}^{2000} k!", r"\pi^{\pi^{\pi^{\pi^\pi}}}",
-]  # fmt: skip
+    "9**9**9**9",
+    "9^{9^{9^9}}",
+    "7^{300000000}",
+    "1e999999999",
+    "{" * 400,
+    r"\frac{" * 60,
+    "(" * 500,
+    "100000000!",
+    r"\binom{10^9}{5\cdot 10^8}",
+    r"x^{1/999999999}",
+    r"2^{1/999999999}",
+    r"\sqrt[999999999]{2}",
+    "1" * 2000,
+    "((((2^9)^9)^9)^9)^9",
+    r"\sum_{k=1}^{999999999} k",
+    "2^{-999999999}",
+    "(10000!)!",
+    r"\prod_{k=1}^{2000} k!",
+    r"\pi^{\pi^{\pi^{\pi^\pi}}}",
+]
 
 
 def test_bombs_are_no_answer_and_cost_little() -> None:
     start = time.process_time()
-    found = Math(seconds=20).equal([(gold, bomb) for bomb in BOMBS for gold in ("7", r"\sqrt{2}", "x+1")])
+    found = Math(seconds=20).equal(
+        [(gold, bomb) for bomb in BOMBS for gold in ("7", r"\sqrt{2}", "x+1")]
+    )
     assert set(found.values()) == {False} and time.process_time() - start < 5
 
 
@@ -381,12 +476,16 @@ def test_what_never_ends_is_ended_by_its_cpu_time_without_a_verdict() -> None:
 
 def file_with(tmp_path: Path, body: str) -> str:
     file = tmp_path / "f.py"
-    file.write_text(f"import os, signal, time\ndef f(prompts, completions):\n    {body}\n    return [1.0]\n")
+    file.write_text(
+        f"import os, signal, time\ndef f(prompts, completions):\n    {body}\n    return [1.0]\n"
+    )
     return str(file)
 
 
 def test_waiting_is_no_work_so_a_slow_clock_takes_no_verdict(tmp_path) -> None:
-    pool = Workers(file_with(tmp_path, "time.sleep(1.0)"), "f", 1)  # four times its CPU limit, by the wall clock
+    pool = Workers(
+        file_with(tmp_path, "time.sleep(1.0)"), "f", 1
+    )  # four times its CPU limit, by the wall clock
     assert pool.map([call([None], ["x"], None, {})], 0.25) == [{"verdicts": [1.0]}]
     pool.close()
 
@@ -394,7 +493,9 @@ def test_waiting_is_no_work_so_a_slow_clock_takes_no_verdict(tmp_path) -> None:
 def test_a_worker_that_must_share_its_core_still_gives_its_verdict() -> None:
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(6)]
     try:
-        pairs = [(rf"{k}\sqrt{{3}}+\sin {k}", rf"\sin {k}+\sqrt{{{3 * k * k}}}") for k in range(2, 30)]
+        pairs = [
+            (rf"{k}\sqrt{{3}}+\sin {k}", rf"\sin {k}+\sqrt{{{3 * k * k}}}") for k in range(2, 30)
+        ]
         assert set(Math(seconds=0.5, workers=1).equal(pairs).values()) == {True}
     finally:
         for process in busy:
@@ -411,14 +512,17 @@ def test_work_in_c_is_ended_by_its_cpu_time(tmp_path) -> None:
 
 def test_what_blocks_signals_or_sleeps_is_killed_and_what_eats_memory_dies(tmp_path) -> None:
     body = (
-        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n    while completions == ['hang']: pass\n"
-        "    while completions == ['sleep']: time.sleep(1)\n    bytearray(4 << 30)"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n    while completions =="
+        " ['hang']: pass\n    while completions == ['sleep']: time.sleep(1)\n    bytearray(4 << 30)"
     )
     pool = Workers(file_with(tmp_path, body), "f", 3, memory=1 << 30)
     calls = [call([None], [what], None, {}) for what in ("hang", "sleep", "eat")]
     start = time.monotonic()
     hung, slept, fat = pool.map(calls, 0.1)
-    assert hung["failed"]["kind"] == slept["failed"]["kind"] == "hung" and "MemoryError" in fat["failed"]["message"]
+    assert (
+        hung["failed"]["kind"] == slept["failed"]["kind"] == "hung"
+        and "MemoryError" in fat["failed"]["message"]
+    )
     assert time.monotonic() - start < 30
     pool.close()
 
@@ -436,12 +540,14 @@ def test_a_missing_verdict_drops_the_row() -> None:
     assert score.total is None and score.errors["math"].startswith("hung: ")
 
 
-# --- before any work ------------------------------------------------------------------------------------------------------
+# --- before any work ---
 
 
 def test_data_without_an_answer_are_refused() -> None:
     judged = Rewards((Weighted(Math()),))
-    with pytest.raises(ValueError, match="no row has an answer that can be read, among row 0: '', row 1: ''"):
+    with pytest.raises(
+        ValueError, match="no row has an answer that can be read, among row 0: '', row 1: ''"
+    ):
         judged.check(["answer"], [{"answer": ""}, {"answer": " "}])
     with pytest.raises(ValueError, match="no row has an answer"):
         judged.check(["answer"], [{"answer": None}, {"answer": math.nan}])
@@ -451,12 +557,17 @@ def test_data_of_which_most_answers_cannot_be_read_are_refused() -> None:
     bad = [{"answer": r"\begin{cases} ) ( \end"}, {"answer": r"\frac{"}]
     with pytest.raises(ValueError, match=r"2 of 2 answers cannot be read .*row 0"):
         Math().try_rows(bad)
-    with pytest.warns(UserWarning, match=r"1 of 3 answers are compared as text alone \(row 2: '2024-01-05'\)"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 3 answers are compared as text alone \(row 2: '2024-01-05'\)"
+    ):
         Math().try_rows([{"answer": "7"}, {"answer": "Monday"}, {"answer": "2024-01-05"}])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Math().try_rows(
-            [{"answer": a} for a in ("7", r"\text{no solution}", r"x\in[1,\infty)", "A", r"\sqrt{2}\text{ cm}")]
+            [
+                {"answer": a}
+                for a in ("7", r"\text{no solution}", r"x\in[1,\infty)", "A", r"\sqrt{2}\text{ cm}")
+            ]
         )
 
 

@@ -38,13 +38,17 @@ def test_exact_match_reads_the_last_answer_of_the_policy():
     assert em("Beatles", "Beatles") == 0.0 and em("<answer>Beatles", "Beatles") == 0.0
     assert em("<answer></answer>", "") == 1.0 and em("x", None) is None
     assert em("<answer>nan</answer>", float("nan")) is None and em("<answer>x</answer>", []) is None
-    assert em("<answer>x</answer>", [None, "x"]) == 1.0 and em("<answer></answer>", "The The") == 0.0
+    assert (
+        em("<answer>x</answer>", [None, "x"]) == 1.0 and em("<answer></answer>", "The The") == 0.0
+    )
     retrieved = [
         {"role": "assistant", "content": "<search>x</search>"},
         {"role": "tool", "content": "<answer>Beatles</answer>"},
     ]
     assert em(retrieved, "Beatles") == 0.0
-    assert AnswerMatch(tag="")(prompts=["?"], completions=["the Beatles"], answer=["Beatles"]) == [1.0]
+    assert AnswerMatch(tag="")(prompts=["?"], completions=["the Beatles"], answer=["Beatles"]) == [
+        1.0
+    ]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ TWO = [{"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": {"y": "z
 
 
 def lines(*calls, thought="ok"):
-    body = "\n".join(c if isinstance(c, str) else json.dumps({"name": c[0], "parameters": c[1]}) for c in calls)
+    body = "\n".join(
+        c if isinstance(c, str) else json.dumps({"name": c[0], "parameters": c[1]}) for c in calls
+    )
     return f"<think>{thought}</think>\n<tool_call>\n{body}\n</tool_call>"
 
 
@@ -57,7 +59,9 @@ def test_assignment_is_optimal_and_the_published_one_is_greedy():
     # {a: 1} likes both calls alike; greedily it takes the first, which {a: 1, b: 2} needed
     said = lines(("f", {"a": 1, "b": 2}), ("f", {"a": 1, "c": 9}))
     best, greedy = worth(said, gold), worth(said, gold, greedy=True)
-    assert best == pytest.approx(6 * (1 + 1.5 + 3) / 6 - 3)  # S = names 1 + (1/2 + 1) + (1 + 2), Smax = 1 + 2 + 3
+    assert best == pytest.approx(
+        6 * (1 + 1.5 + 3) / 6 - 3
+    )  # S = names 1 + (1/2 + 1) + (1 + 2), Smax = 1 + 2 + 3
     assert greedy == pytest.approx(6 * (1 + 1.5 + (1 / 3 + 1)) / 6 - 3)
 
 
@@ -65,10 +69,13 @@ def test_hungarian_agrees_with_trying_everything():
     rng = random.Random(0)
     for _ in range(300):
         n, m = rng.randint(1, 5), rng.randint(1, 5)
-        table = [[rng.choice([0.0, 0.5, 1.0, 2.0, rng.random() * 3]) for _ in range(m)] for _ in range(n)]
+        table = [
+            [rng.choice([0.0, 0.5, 1.0, 2.0, rng.random() * 3]) for _ in range(m)] for _ in range(n)
+        ]
         tall = table if n <= m else [list(r) for r in zip(*table)]
         every = max(
-            sum(row[j] for row, j in zip(tall, p)) for p in itertools.permutations(range(len(tall[0])), len(tall))
+            sum(row[j] for row, j in zip(tall, p))
+            for p in itertools.permutations(range(len(tall[0])), len(tall))
         )
         assert sum(_best(table)) == pytest.approx(every)
         assert sum(_greedy(table)) <= every + 1e-12
@@ -76,7 +83,9 @@ def test_hungarian_agrees_with_trying_everything():
 
 def test_grains():
     def share(grain, *calls, gold=TWO):
-        return GRAINS[grain]([Call(g["name"], g["arguments"]) for g in gold], [Call(*c) for c in calls])
+        return GRAINS[grain](
+            [Call(g["name"], g["arguments"]) for g in gold], [Call(*c) for c in calls]
+        )
 
     right, near = [("f", {"x": 1}), ("g", {"y": "z"})], [("f", {"x": 1}), ("g", {"y": "w"})]
     for grain in GRAINS:
@@ -87,13 +96,21 @@ def test_grains():
     assert share("call", *near) == pytest.approx(2 / 3)
     assert share("all", *near) == 0.0
     extra = [("f", {"x": 1, "k": 0}), ("g", {"y": "z"})]
-    assert share("fine", *extra) == pytest.approx(4.5 / 5) and share("strict", *extra) == pytest.approx(4 / 5)
+    assert share("fine", *extra) == pytest.approx(4.5 / 5) and share(
+        "strict", *extra
+    ) == pytest.approx(4 / 5)
     assert share("all", *right, right[0]) == 0.0
-    assert share("strict", right[0]) == pytest.approx(2 / 5) and share("fine", right[0]) == pytest.approx(2.5 / 5)
+    assert share("strict", right[0]) == pytest.approx(2 / 5) and share(
+        "fine", right[0]
+    ) == pytest.approx(2.5 / 5)
 
 
 def test_equality_is_jsons():
-    assert same(1, 1.0) and same([1, {"a": 2}], [1.0, {"a": 2}]) and same({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    assert (
+        same(1, 1.0)
+        and same([1, {"a": 2}], [1.0, {"a": 2}])
+        and same({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    )
     assert (
         not same(True, 1)
         and not same(0, False)
@@ -121,7 +138,9 @@ def test_a_flood_of_calls_is_cheap_and_worth_little():
 def test_styles_and_ranges():
     said = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
     assert worth(said, style="hermes", low=0.0, high=1.0) == 1.0
-    assert worth(said + "<tool_call>broken</tool_call>", style="hermes", low=0.0, high=1.0) == pytest.approx(3.5 / 4)
+    assert worth(
+        said + "<tool_call>broken</tool_call>", style="hermes", low=0.0, high=1.0
+    ) == pytest.approx(3.5 / 4)
     xml = "<tool_call><function=add><parameter=a>1</parameter><parameter=b>2</parameter></function></tool_call>"
     tools = [
         {
@@ -131,7 +150,9 @@ def test_styles_and_ranges():
             }
         }
     ]
-    assert ToolCalls(style="xml")(prompts=["?"], completions=[xml], calls=[GOLD], tools=[tools]) == [3.0]
+    assert ToolCalls(style="xml")(
+        prompts=["?"], completions=[xml], calls=[GOLD], tools=[tools]
+    ) == [3.0]
     for bad in ({"grain": "rough"}, {"style": "yaml"}, {"low": 1.0, "high": 1.0}):
         with pytest.raises(ValueError, match="grain is one of|no style"):
             ToolCalls(**bad)
@@ -162,11 +183,18 @@ def test_styles_and_ranges():
     ],
 )
 def test_format(text, calls, respond, value):
-    assert ToolFormat()(prompts=["?"], completions=[text], calls=[calls], respond=[respond]) == [value]
+    assert ToolFormat()(prompts=["?"], completions=[text], calls=[calls], respond=[respond]) == [
+        value
+    ]
 
 
 def test_length_fixed_and_growing():
-    text = ["<think>" + "w " * 256 + "</think>", "<think>" + "w " * 9_999 + "</think>", "no thought", "<think>open"]
+    text = [
+        "<think>" + "w " * 256 + "</think>",
+        "<think>" + "w " * 9_999 + "</think>",
+        "no thought",
+        "<think>open",
+    ]
     assert ToolLength()(prompts=text, completions=text) == [0.5, 1.0, 0.0, 0.0]
     growing = ToolLength(words=384, grow=256 / 105)
     assert growing.needs == ("step",) and ToolLength().needs == ()
@@ -178,7 +206,12 @@ def test_length_fixed_and_growing():
 
 
 def test_by_name_and_only_the_policys_own_words():
-    both = rewards(["tool_calls(grain=all, style=hermes, low=0, high=1)", "tool_format:0.5", "tool_length(64)"])
+    both = rewards(
+        ["tool_calls(grain=all, style=hermes, low=0, high=1)", "tool_format:0.5", "tool_length(64)"]
+    )
     assert both.names == ("tool_calls", "tool_format", "tool_length")
-    tool_said = [{"role": "assistant", "content": "hm"}, {"role": "tool", "content": lines(("add", {"a": 1, "b": 2}))}]
+    tool_said = [
+        {"role": "assistant", "content": "hm"},
+        {"role": "tool", "content": lines(("add", {"a": 1, "b": 2}))},
+    ]
     assert worth(tool_said) == -3.0

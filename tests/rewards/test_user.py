@@ -1,4 +1,5 @@
-"""The user's own function in its process: it may raise, hang, die, lie; the other samples keep their rewards.
+"""The user's own function in its process: it may raise, hang, die, lie; the other samples keep
+their rewards.
 
 Run: python -m pytest -q tests/rewards/test_user.py
 """
@@ -72,7 +73,9 @@ def file(tmp_path_factory) -> Path:
 
 def judge(function, completions, **columns):
     try:
-        return rewards([Weighted(function)]).score(["?"] * len(completions), completions, None, columns)
+        return rewards([Weighted(function)]).score(
+            ["?"] * len(completions), completions, None, columns
+        )
     finally:
         function.close()
 
@@ -92,16 +95,22 @@ def gone(pid, seconds):
 
 def test_trl_signature_columns_prints_and_async(file):
     assert [s.total for s in judge(user_reward(f"{file}:length"), ["a", "bb"])] == [1.0, 2.0]
-    assert [s.total for s in judge(user_reward(f"{file}:by_level"), "ab", level=[1, 5], unused=[0, 0])] == [2.0, 10.0]
+    assert [
+        s.total for s in judge(user_reward(f"{file}:by_level"), "ab", level=[1, 5], unused=[0, 0])
+    ] == [2.0, 10.0]
     slow = user_reward(f"{file}:slow_length")
     assert slow(["?"] * 2, "ab", completion_ids=[[1], [2, 3]]) == [1.0, 2.0]
     slow.close()
 
 
 def test_verl_signature(file):
-    scores = judge(user_reward(f"{file}:compute_score"), ["7", "8"], answer=["7", "7"], data_source=["x", "x"])
+    scores = judge(
+        user_reward(f"{file}:compute_score"), ["7", "8"], answer=["7", "7"], data_source=["x", "x"]
+    )
     assert [s.total for s in scores] == [1.0, 0.0]
-    adapted = from_verl(lambda data_source, solution_str, ground_truth, extra_info: len(solution_str))
+    adapted = from_verl(
+        lambda data_source, solution_str, ground_truth, extra_info: len(solution_str)
+    )
     assert adapted(["?"], [[{"role": "assistant", "content": "abc"}]], answer=["1"]) == [3]
 
 
@@ -136,7 +145,8 @@ def test_wrong_length(file):
 def test_a_function_of_the_wrong_kind_is_told_before_training(file):
     function = user_reward(f"{file}:mean")
     with pytest.raises(
-        ValueError, match="reward 'mean' judges none of 4 trial completions: length: returned 1 rewards for 4"
+        ValueError,
+        match="reward 'mean' judges none of 4 trial completions: length: returned 1 rewards for 4",
     ):
         rewards([Weighted(function)]).check(["prompt", "answer"], [{"prompt": "?", "answer": "7"}])
     function.close()
@@ -144,7 +154,9 @@ def test_a_function_of_the_wrong_kind_is_told_before_training(file):
 
 def test_what_the_function_started_is_killed_too(file, tmp_path, monkeypatch):
     monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
-    scores = judge(user_reward(f"{file}:trouble", timeout=0.5, batch_timeout=0.6), ["spawn and hang"])
+    scores = judge(
+        user_reward(f"{file}:trouble", timeout=0.5, batch_timeout=0.6), ["spawn and hang"]
+    )
     assert scores[0].errors["trouble"].startswith("hung")
     assert gone(int((tmp_path / "pid").read_text()), seconds=3)
 
@@ -178,7 +190,9 @@ def test_patience_bounds_the_time_of_a_batch_that_only_hangs(file):
 
 def test_the_process_is_kept_between_calls_and_works_off_the_main_thread(file):
     function, seen = user_reward(f"{file}:pid"), []
-    threads = [threading.Thread(target=lambda: seen.extend(function(["?"], ["a"]))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: seen.extend(function(["?"], ["a"]))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -191,7 +205,9 @@ def test_the_process_is_kept_between_calls_and_works_off_the_main_thread(file):
 
 def test_columns_that_the_function_needs_are_checked_before_work(file):
     function = user_reward(f"{file}:by_level")
-    with pytest.raises(ValueError, match="reward 'by_level' needs the column 'level'; the rows have: answer"):
+    with pytest.raises(
+        ValueError, match="reward 'by_level' needs the column 'level'; the rows have: answer"
+    ):
         rewards([Weighted(function)]).check(["answer"])
     function.close()
     verl = user_reward(f"{file}:compute_score")
@@ -202,9 +218,15 @@ def test_columns_that_the_function_needs_are_checked_before_work(file):
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ("import no_such_module\ndef f(completions): pass", "cannot be loaded: ModuleNotFoundError: No module named"),
+        (
+            "import no_such_module\ndef f(completions): pass",
+            "cannot be loaded: ModuleNotFoundError: No module named",
+        ),
         ("def f(completions): pass\nraise SystemExit(3)", "cannot be loaded: SystemExit: 3"),
-        ("def f(completions): pass\nimport os; os._exit(1)", "cannot be loaded: its process ended without an answer"),
+        (
+            "def f(completions): pass\nimport os; os._exit(1)",
+            "cannot be loaded: its process ended without an answer",
+        ),
     ],
 )
 def test_a_file_that_does_not_load_is_one_clear_line(tmp_path, source, line):
@@ -229,7 +251,9 @@ def test_a_file_that_breaks_during_the_run_costs_verdicts_and_not_the_run(tmp_pa
 def test_the_file_is_read_when_it_is_named(file, tmp_path):
     with pytest.raises(ValueError, match="has no function 'lenght'; did you mean length?"):
         reward(f"{file}:lenght")
-    with pytest.raises(ValueError, match=r"needs a function name: .*mine.py:NAME; it has: length, slow_length"):
+    with pytest.raises(
+        ValueError, match=r"needs a function name: .*mine.py:NAME; it has: length, slow_length"
+    ):
         reward(f"{file}")
     (tmp_path / "broken.py").write_text("def f(:\n")
     with pytest.raises(ValueError, match="is not valid Python"):

@@ -1,4 +1,5 @@
-"""Which prompts a policy can read: what the template refuses is named, what is too long is dropped, cut or refused, and counted."""
+"""Which prompts a policy can read: what the template refuses is named, what is too long is dropped,
+cut or refused, and counted."""
 
 from __future__ import annotations
 
@@ -6,19 +7,21 @@ import json
 
 import pytest
 
+from logpi.engine.engine import Engine
+from logpi.engine.sampling import Sampling
 from logpi.envs.data import load_rows
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards, Weighted
 from logpi.rollouts.chat import Chat
-from logpi.rollouts.engine import Engine, Sampling
 from logpi.rollouts.prompt_filter import PromptFilter
-from logpi.rollouts.text import TextRollout
+from logpi.rollouts.text_rollout import TextRollout
 from tests.tiny import tiny_model, tiny_tokenizer
 
 STRICT = (
-    "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-    "{% for m in messages %}{{ m.role }}:{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}{% for"
+    " m in messages %}{{ m.role }}:{{ m.content }}<eos>{% endfor %}{% if add_generation_prompt"
+    " %}assistant:{% endif %}"
 )
 
 
@@ -69,11 +72,14 @@ def test_a_row_that_the_template_refuses_is_named_with_its_line(tmp_path):
     system = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1+1"}]
     rows = written(tmp_path, [*ROWS[:1], {"prompt": system}])
     with pytest.raises(
-        UserError, match=r"rows.jsonl, line 2: the chat template refuses these messages: no system role"
+        UserError,
+        match=r"rows.jsonl, line 2: the chat template refuses these messages: no system role",
     ):
         PromptFilter(policy(), Chat(wrap=True)).check(rows, "prompts")
     with pytest.raises(UserError, match="line 2: the prompt has a system message of its own"):
-        PromptFilter(policy(STRICT.partition("endif %}")[2]), Chat(wrap=True, system="you")).check(rows, "prompts")
+        PromptFilter(policy(STRICT.partition("endif %}")[2]), Chat(wrap=True, system="you")).check(
+            rows, "prompts"
+        )
 
 
 def test_a_rollout_passes_over_what_does_not_fit(tmp_path):
@@ -86,9 +92,15 @@ def test_a_rollout_passes_over_what_does_not_fit(tmp_path):
 
     p = policy()
     rollout = TextRollout(
-        p, Engine(p, slots=4), Task(), Task.reward, prompts=4, num_generations=1, sampling=Sampling(max_tokens=3),
+        p,
+        Engine(p, slots=4),
+        Task(),
+        Task.reward,
+        prompts=4,
+        num_generations=1,
+        sampling=Sampling(max_tokens=3),
         chat=Chat(wrap=True),
-    )  # fmt: skip
+    )
     assert {s["prompt"] for s in rollout().samples} == {"1+1", "2+2"}
     Task.rows = lambda *_, **__: ROWS[1:2]
     with pytest.raises(UserError, match="cannot be found"):

@@ -1,4 +1,5 @@
-"""Conversations with calls through chat templates: whatever form they have in the data, and whatever form the template asks for.
+"""Conversations with calls through chat templates: whatever form they have in the data, and
+whatever form the template asks for.
 
 Run: python -m pytest -q tests/rollouts/test_tool_conversations.py
 """
@@ -12,27 +13,34 @@ from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.demonstrations import Demonstrations
-from logpi.rollouts.dialogue import Dialogues, Limits
+from logpi.rollouts.tool_conversations import Dialogues, Limits
 from tests.tiny import tiny_model, tiny_tokenizer
 
-HEAD = "{% if tools %}<t>{{ tools | tojson }}</t>{% endif %}{% for m in messages %}<bos>{{ m.role }}:{{ m.content }}{% for c in m.tool_calls or [] %}"
+HEAD = (
+    "{% if tools %}<t>{{ tools | tojson }}</t>{% endif %}{% for m in messages %}<bos>{{ m.role"
+    " }}:{{ m.content }}{% for c in m.tool_calls or [] %}"
+)
 TAIL = "{% endfor %}<eos>\n{% endfor %}{% if add_generation_prompt %}<bos>assistant:{% endif %}"
 HERMES = (
     HEAD
-    + '<tool_call>{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}</tool_call>'
-    + TAIL
+    + '<tool_call>{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson'
+    " }}}</tool_call>" + TAIL
 )
 MISTRAL = (
     HEAD
-    + "{% if c.id | length != 9 %}{{ raise_exception('ids of nine') }}{% endif %}[TOOL_CALLS]{{ c.function.name }}[ARGS]{{ c.function.arguments | tojson }}"
-    + TAIL
+    + "{% if c.id | length != 9 %}{{ raise_exception('ids of nine') }}{% endif %}[TOOL_CALLS]{{"
+    " c.function.name }}[ARGS]{{ c.function.arguments | tojson }}" + TAIL
 )
 AS_TEXT = HEAD + "<function={{ c.function.name }}>{{ '' + c.function.arguments }}</function>" + TAIL
-OWN = HEAD + "<call {{ c.function.name }} {{ c.function.arguments | items | list }}>" + TAIL  # nobody reads it
+OWN = (
+    HEAD + "<call {{ c.function.name }} {{ c.function.arguments | items | list }}>" + TAIL
+)  # nobody reads it
 ASKED, ENDED = {"role": "user", "content": "go"}, {"role": "assistant", "content": "done"}
 OPENAI = {
     "role": "assistant",
-    "tool_calls": [{"id": "call_ab", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}],
+    "tool_calls": [
+        {"id": "call_ab", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    ],
 }
 TOLD = {"role": "tool", "content": "2", "tool_call_id": "call_ab"}
 
@@ -73,7 +81,9 @@ def learned(template, row):
 )
 def test_openais_form_is_learned_as_the_template_writes_it(template, call):
     messages = [ASKED, OPENAI, TOLD, ENDED]
-    ((own, whole),) = learned(template, {"messages": messages, "prompt": messages[:3], "completion": "done"})
+    ((own, whole),) = learned(
+        template, {"messages": messages, "prompt": messages[:3], "completion": "done"}
+    )
     assert own == call + "done<eos>" and "null" not in whole and "None" not in whole
     ((own, _),) = learned(template, {"prompt": [ASKED], "completion": [OPENAI]})
     assert own == call
@@ -91,5 +101,7 @@ def test_what_cannot_be_a_call_is_one_line_with_its_row():
 def test_a_model_whose_calls_nobody_reads_is_refused_at_the_start():
     for template in (HERMES, MISTRAL, AS_TEXT):
         Dialogues(policy(template), ToolEnv((add,)), Limits(), Chat(wrap=True))
-    with pytest.raises(UserError, match="writes calls in a form that cannot be read: ….*<call logpi_tool"):
+    with pytest.raises(
+        UserError, match="writes calls in a form that cannot be read: ….*<call logpi_tool"
+    ):
         Dialogues(policy(OWN), ToolEnv((add,)), Limits(), Chat(wrap=True))

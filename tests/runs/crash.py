@@ -1,9 +1,9 @@
 """Run by test_crash.py in a process of its own, so that children can be forked off and killed.
 
-`points`: kill a writer at every file-system call it makes (audit hooks see them all), and look at what is left.
-`times`: kill a writer that saves on and on, after a random while.
-Prints one line of JSON. What is looked at: a step that the writer reported as saved is there, or a later one is;
-whatever is there is whole; nothing half-made stays after the next start.
+`points`: kill a writer at every file-system call it makes (audit hooks see them all), and look at
+what is left. `times`: kill a writer that saves on and on, after a random while.
+Prints one line of JSON. What is looked at: a step that the writer reported as saved is there, or a
+later one is; whatever is there is whole; nothing half-made stays after the next start.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ warnings.simplefilter("ignore", DeprecationWarning)
 
 
 def state(step: int) -> dict:
-    return {"weights": torch.full((64, 64), float(step)), "moments": {0: (torch.full((64,), step), step)}, "step": step}
+    return {
+        "weights": torch.full((64, 64), float(step)),
+        "moments": {0: (torch.full((64,), step), step)},
+        "step": step,
+    }
 
 
 def is_whole(step: int, found: dict) -> bool:
@@ -81,7 +85,8 @@ def _load(path: Path) -> dict:
 
 
 def points(root: Path, step: int) -> dict:
-    """Checkpoint 1 (best) and 2 are there; the write of `step` (3, or 2 again) dies at its n-th call, for every n."""
+    """Checkpoint 1 (best) and 2 are there; the write of `step` (3, or 2 again) dies at its n-th
+    call, for every n."""
     found = []
     for call in range(10_000):
         path = root / f"{step}-{call}"
@@ -97,12 +102,18 @@ def points(root: Path, step: int) -> dict:
         killed = fork_and_die(work)
         found.append(look(path, {2, step}))
         if not killed:
-            return {"calls": call, "old": found.count(2), "new": found.count(step), "last": found[-1]}
+            return {
+                "calls": call,
+                "old": found.count(2),
+                "new": found.count(step),
+                "last": found[-1],
+            }
     raise AssertionError("it never came to its end")
 
 
 def times(root: Path, tries: int) -> dict:
-    """Kill at random moments, inside any system call: the last step that was reported is there, or the next."""
+    """Kill at random moments, inside any system call: the last step that was reported is there, or
+    the next."""
     rng, path, behind = random.Random(0), root / "times", 1
     with Run.create(path, "test", {}) as run:
         run.checkpoint(1, state(1), best=True)

@@ -1,4 +1,5 @@
-"""What goes into a checkpoint comes out of it, bit for bit; damage is seen; a failing disk leaves the old one."""
+"""What goes into a checkpoint comes out of it, bit for bit; damage is seen; a failing disk leaves
+the old one."""
 
 from __future__ import annotations
 
@@ -31,7 +32,12 @@ def same(a: Any, b: Any) -> bool:
         raw = [x.detach().contiguous().reshape(-1).view(torch.uint8) for x in (a, b)]
         return whole and torch.equal(*raw)
     if isinstance(a, numpy.ndarray):
-        return isinstance(b, numpy.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        return (
+            isinstance(b, numpy.ndarray)
+            and a.dtype == b.dtype
+            and a.shape == b.shape
+            and a.tobytes() == b.tobytes()
+        )
     if isinstance(a, dict):
         return isinstance(b, dict) and list(a) == list(b) and all(same(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
@@ -49,12 +55,15 @@ def round_trip(state: Any, path: Path) -> Any:
 def test_plain_values_keep_type_and_bits(tmp_path: Path) -> None:
     state = {
         "floats": [0.1, -0.0, 1e-310, 1 / 3, math.pi * 1e300, math.inf, -math.inf, math.nan],
-        "ints": [0, -1, 2**63, 2**200], "flags": (True, False, None),
-        "text": ["", "é ∇ 你", "\ud800 lone", "$tuple"], "bytes": b"\x00\xff\n",
+        "ints": [0, -1, 2**63, 2**200],
+        "flags": (True, False, None),
+        "text": ["", "é ∇ 你", "\ud800 lone", "$tuple"],
+        "bytes": b"\x00\xff\n",
         "nested": ((), [], {}, ((1,), [2.0])),
         "keys": {0: "a", "0": "b", (1, "x"): "c", None: "d", True: "e", 2.5: "f"},
-        "$tensor": {"$tuple": [1]}, "": 0,
-    }  # fmt: skip
+        "$tensor": {"$tuple": [1]},
+        "": 0,
+    }
     assert same(state, round_trip(state, tmp_path))
 
 
@@ -66,13 +75,27 @@ def test_anything_can_be_the_whole_state(tmp_path: Path, value: Any) -> None:
 def test_tensors_of_every_kind(tmp_path: Path) -> None:
     base = torch.arange(24.0).reshape(4, 6)
     state = {
-        "types": [base.to(t) for t in (torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8)],
-        "flags": base > 3, "scalar": torch.tensor(7), "empty": torch.empty(0, 3), "nan": torch.tensor([math.nan]),
-        "transposed": base.t(), "strided": base[::2, 1::3], "expanded": torch.ones(1, 3).expand(5, 3),
-        "rows": [base[0], base[1:3]], "parameter": torch.nn.Parameter(base.clone()),
-        "arrays": (numpy.arange(3, dtype=numpy.uint32), numpy.float32([[1, 2]]).T, numpy.array(True)[None]),
-        "a.b": torch.ones(1), "a": {"b": torch.zeros(1)},
-    }  # fmt: skip
+        "types": [
+            base.to(t)
+            for t in (torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8)
+        ],
+        "flags": base > 3,
+        "scalar": torch.tensor(7),
+        "empty": torch.empty(0, 3),
+        "nan": torch.tensor([math.nan]),
+        "transposed": base.t(),
+        "strided": base[::2, 1::3],
+        "expanded": torch.ones(1, 3).expand(5, 3),
+        "rows": [base[0], base[1:3]],
+        "parameter": torch.nn.Parameter(base.clone()),
+        "arrays": (
+            numpy.arange(3, dtype=numpy.uint32),
+            numpy.float32([[1, 2]]).T,
+            numpy.array(True)[None],
+        ),
+        "a.b": torch.ones(1),
+        "a": {"b": torch.zeros(1)},
+    }
     found = round_trip(state, tmp_path)
     assert same(state | {"parameter": state["parameter"].data}, found)
     assert not found["parameter"].requires_grad
@@ -92,14 +115,18 @@ def test_a_shared_tensor_is_stored_once_and_shared_again(tmp_path: Path) -> None
 
 
 def test_numpy_scalars_come_back_as_what_they_were(tmp_path: Path) -> None:
-    found = round_trip({"i": numpy.int64(3), "b": numpy.bool_(True), "f": numpy.float64(0.1)}, tmp_path)
+    found = round_trip(
+        {"i": numpy.int64(3), "b": numpy.bool_(True), "f": numpy.float64(0.1)}, tmp_path
+    )
     assert type(found["i"]) is numpy.int64 and found["i"] == 3 and type(found["b"]) is numpy.bool_
     assert type(found["f"]) is float and found["f"] == 0.1  # a float64 is a float already
 
 
 def test_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     def make() -> tuple[torch.nn.Module, torch.optim.Optimizer, Any]:
-        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+        model = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)
+        )
         adam = torch.optim.AdamW(model.parameters(), lr=0.1, betas=(0.8, 0.9))
         return model, adam, torch.optim.lr_scheduler.CosineAnnealingLR(adam, 10)
 
@@ -107,7 +134,9 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
         out = []
         for _ in range(steps):
             adam.zero_grad()
-            loss = (model(torch.randn(6, 4)) - numpy.random.rand() - random.random()).square().mean()
+            loss = (
+                (model(torch.randn(6, 4)) - numpy.random.rand() - random.random()).square().mean()
+            )
             loss.backward()
             adam.step()
             schedule.step()
@@ -127,7 +156,9 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     load_rng_state(state["rng"])
     assert train(*again, steps=4) == expected
     assert same(again[1].state_dict(), parts[1].state_dict())
-    first = load(tmp_path / "c")["parts"][1]["state"]  # what was loaded was trained on; the file was not
+    first = load(tmp_path / "c")["parts"][1][
+        "state"
+    ]  # what was loaded was trained on; the file was not
     assert first[0]["step"] == 3 and again[1].state_dict()["state"][0]["step"] == 7
 
 
@@ -145,8 +176,15 @@ def test_no_pickle_and_valid_json(tmp_path: Path) -> None:
         raise AssertionError(f"not JSON: {name}")
 
     text = (tmp_path / "c/state.json").read_text()
-    assert json.loads(text, parse_constant=refuse) == {"x": {"$float": "nan"}, "t": {"$tensor": "t"}}
-    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["manifest.json", "state.json", "state.safetensors"]
+    assert json.loads(text, parse_constant=refuse) == {
+        "x": {"$float": "nan"},
+        "t": {"$tensor": "t"},
+    }
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
+        "manifest.json",
+        "state.json",
+        "state.safetensors",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +248,10 @@ def file_size_limit(size: int) -> Iterator[None]:
 @pytest.mark.parametrize("state", [{"x": torch.zeros(50_000)}, {"x": list(range(50_000))}])
 def test_a_write_that_the_system_cuts_short(tmp_path: Path, state: Any) -> None:
     save({"x": 1}, tmp_path / "c")
-    with file_size_limit(20_000), pytest.raises(RunError, match=r"cannot write .*c: File too large; do this") as error:
+    with (
+        file_size_limit(20_000),
+        pytest.raises(RunError, match=r"cannot write .*c: File too large; do this") as error,
+    ):
         save(state, tmp_path / "c", then="do this")
     assert "\n" not in str(error.value)
     assert load(tmp_path / "c") == {"x": 1}
@@ -218,7 +259,9 @@ def test_a_write_that_the_system_cuts_short(tmp_path: Path, state: Any) -> None:
 
 
 @pytest.mark.parametrize("step", ["write_text", "mkdir", "rename"])
-def test_a_full_disk_at_any_step(tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_at_any_step(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save({"x": 1}, tmp_path / "c")
 
     def full(*_: Any, **__: Any) -> None:
@@ -226,7 +269,9 @@ def test_a_full_disk_at_any_step(tmp_path: Path, step: str, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, step, full)
-        with pytest.raises(RunError, match=r"cannot write the checkpoint .*: No space left on device"):
+        with pytest.raises(
+            RunError, match=r"cannot write the checkpoint .*: No space left on device"
+        ):
             save({"x": 2}, tmp_path / "c")
     assert load(tmp_path / "c") == {"x": 1}
     save({"x": 3}, tmp_path / "c")

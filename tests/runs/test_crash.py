@@ -21,7 +21,9 @@ def crash(*arguments: object) -> dict:
     return json.loads(result.stdout)
 
 
-@pytest.mark.parametrize("step", [3, 2])  # a new step; and one that replaces a checkpoint already there
+@pytest.mark.parametrize(
+    "step", [3, 2]
+)  # a new step; and one that replaces a checkpoint already there
 def test_killed_at_every_file_system_call(tmp_path: Path, step: int) -> None:
     report = crash("points", tmp_path, step)
     assert report["calls"] > 15 and report["last"] == step

@@ -1,4 +1,5 @@
-"""A run's directory: what is in it, what is refused, and that a stopped and resumed run leaves the same files."""
+"""A run's directory: what is in it, what is refused, and that a stopped and resumed run leaves the
+same files."""
 
 from __future__ import annotations
 
@@ -38,14 +39,40 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def test_what_a_run_holds(run: Run) -> None:
-    run.log(1, {"reward": 0.5, "kl": float("nan"), "ratio/max": float("inf"), "accuracy": torch.tensor(0.25)})
-    run.samples(1, [{"prompt": "1+1=\n", "rewards": {"exact": 1.0}, "tokens": torch.tensor([1, 2]), "none": None}])
+    run.log(
+        1,
+        {
+            "reward": 0.5,
+            "kl": float("nan"),
+            "ratio/max": float("inf"),
+            "accuracy": torch.tensor(0.25),
+        },
+    )
+    run.samples(
+        1,
+        [
+            {
+                "prompt": "1+1=\n",
+                "rewards": {"exact": 1.0},
+                "tokens": torch.tensor([1, 2]),
+                "none": None,
+            }
+        ],
+    )
     run.samples(1, [{"prompt": "é"}], kind="eval")
     run.checkpoint(1, {"w": torch.ones(2)}, best=True)
 
-    assert read_arguments(run.path) == ("rl", {"lr": 0.1, "out": "x"}) == (run.command, run.arguments)
+    assert (
+        read_arguments(run.path) == ("rl", {"lr": 0.1, "out": "x"}) == (run.command, run.arguments)
+    )
     versions = json.loads((run.path / "versions.json").read_text())
-    assert versions["torch"] == torch.__version__ and {"python", "logpi", "platform", "cpus", "git"} <= set(versions)
+    assert versions["torch"] == torch.__version__ and {
+        "python",
+        "logpi",
+        "platform",
+        "cpus",
+        "git",
+    } <= set(versions)
     line = (run.path / "metrics.jsonl").read_text()
     assert line == '{"step": 1, "reward": 0.5, "kl": "nan", "ratio/max": "inf", "accuracy": 0.25}\n'
     (row,) = read_metrics(run.path)
@@ -60,7 +87,9 @@ def test_what_a_run_holds(run: Run) -> None:
 def test_the_last_ones_and_the_best_are_kept(run: Run) -> None:
     for step in range(1, 7):
         run.checkpoint(step, {"step": step}, keep=2, best=step in (1, 3))
-    assert [p.name for p in sorted((run.path / "checkpoints").iterdir())] == [f"step-00000{i}" for i in (3, 5, 6)]
+    assert [p.name for p in sorted((run.path / "checkpoints").iterdir())] == [
+        f"step-00000{i}" for i in (3, 5, 6)
+    ]
     assert run.latest() == (6, {"step": 6}) and run.best() == (3, {"step": 3})
 
 
@@ -126,13 +155,18 @@ def test_trackers_are_checked_before_anything_is_made(tmp_path: Path) -> None:
 
 
 def test_two_processes_cannot_write_one_run(run: Run) -> None:
-    code = "import sys; from logpi.runs import Run\ntry: Run.open(sys.argv[1])\nexcept Exception as e: print(e)"
+    code = (
+        "import sys; from logpi.runs import Run\ntry: Run.open(sys.argv[1])\nexcept Exception as e:"
+        " print(e)"
+    )
     command = [sys.executable, "-c", code, str(run.path)]
 
     def other() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert other() == f"{run.path} is in use by another process; wait for it, or give another --out\n"
+    assert (
+        other() == f"{run.path} is in use by another process; wait for it, or give another --out\n"
+    )
     run.close()
     assert other() == ""
 
@@ -143,8 +177,17 @@ def test_two_processes_cannot_write_one_run(run: Run) -> None:
 def work(run: Run, first: int, last: int, torn_at: int | None = None) -> None:
     """A run of pretend: deterministic values, a checkpoint every second step."""
     for step in range(first, last + 1):
-        run.log(step, {"reward": step / 7, "kl": float("nan") if step == 3 else 0.1, "time/step": os.urandom(1)[0]})
-        run.samples(step, [{"prompt": f"p{step}", "reward": step}, {"prompt": f"q{step}", "reward": 0}])
+        run.log(
+            step,
+            {
+                "reward": step / 7,
+                "kl": float("nan") if step == 3 else 0.1,
+                "time/step": os.urandom(1)[0],
+            },
+        )
+        run.samples(
+            step, [{"prompt": f"p{step}", "reward": step}, {"prompt": f"q{step}", "reward": 0}]
+        )
         if step == torn_at:
             return
         if step % 2 == 0:
@@ -162,7 +205,9 @@ def contents(path: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5, 7])
-def test_a_resumed_run_leaves_the_files_of_one_that_never_stopped(tmp_path: Path, stop: int) -> None:
+def test_a_resumed_run_leaves_the_files_of_one_that_never_stopped(
+    tmp_path: Path, stop: int
+) -> None:
     with Run.create(tmp_path / "whole", "rl", {}) as run:
         work(run, 1, 8)
     with Run.create(tmp_path / "cut", "rl", {}) as run:
@@ -207,7 +252,9 @@ def test_a_line_spoilt_in_the_middle_costs_only_itself(run: Run) -> None:
     assert [row["step"] for row in read_metrics(run.path)] == [1, 3]
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_notice(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_checkpoint_is_passed_over_with_a_notice(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     for step in (1, 2, 3):
         run.checkpoint(step, {"step": step}, best=step == 3, keep=3)
     os.truncate(run.path / "checkpoints/step-000003/state.json", 3)
@@ -215,7 +262,10 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_notice(run: Run, caplog: pyt
     (run.path / "checkpoints/step-000002").mkdir()
     with caplog.at_level(logging.WARNING, "logpi"):
         assert run.latest() == (1, {"step": 1})
-    assert "step-000003 is damaged" in caplog.text and "step-000002 is not a whole checkpoint" in caplog.text
+    assert (
+        "step-000003 is damaged" in caplog.text
+        and "step-000002 is not a whole checkpoint" in caplog.text
+    )
     run.rewind(1)  # what is damaged is never deleted
     names = sorted(p.name for p in (run.path / "checkpoints").iterdir())
     assert names == ["step-000001", "step-000002.damaged", "step-000003.damaged"]
@@ -247,7 +297,11 @@ def test_a_run_that_keeps_nothing_has_no_empty_folders(tmp_path: Path) -> None:
     with Run.open(tmp_path / "run") as run:
         assert run.latest() is None and run.best() is None
         run.rewind(-1)
-    assert sorted(p.name for p in run.path.iterdir()) == [".lock", "arguments.json", "versions.json"]
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        ".lock",
+        "arguments.json",
+        "versions.json",
+    ]
 
 
 # --------------------------------------------------------------------------- a failing disk
@@ -264,12 +318,20 @@ def test_lost_permission_names_the_last_good_checkpoint() -> None:
             path.chmod(0o555)
         if user == 0:
             os.seteuid(65534)
-        with pytest.raises(RunError, match=r"cannot write the checkpoint .*: Permission denied") as error:
+        with pytest.raises(
+            RunError, match=r"cannot write the checkpoint .*: Permission denied"
+        ) as error:
             run.checkpoint(2, {"step": 2})
-        assert f"the last good checkpoint is {run.path / 'checkpoints/step-000001'}" in str(error.value)
-        with pytest.raises(RunError, match=r"cannot write .*step-000002.jsonl: Permission denied; the last good"):
+        assert f"the last good checkpoint is {run.path / 'checkpoints/step-000001'}" in str(
+            error.value
+        )
+        with pytest.raises(
+            RunError, match=r"cannot write .*step-000002.jsonl: Permission denied; the last good"
+        ):
             run.samples(2, [{}])
-        with pytest.raises(RunError, match=r"cannot make the run .*: Permission denied; give another --out"):
+        with pytest.raises(
+            RunError, match=r"cannot make the run .*: Permission denied; give another --out"
+        ):
             Run.create(root / "another", "rl", {})
     finally:
         os.seteuid(user)
@@ -289,10 +351,14 @@ def test_a_full_disk_leaves_whole_lines(run: Run) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
     try:
-        with pytest.raises(RunError, match=r"metrics.jsonl: File too large; the last good .* is .*step-000001;"):
+        with pytest.raises(
+            RunError, match=r"metrics.jsonl: File too large; the last good .* is .*step-000001;"
+        ):
             run.log(2, {"reward": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert (run.path / "metrics.jsonl").stat().st_size == size  # the half that fitted was taken back
+    assert (
+        run.path / "metrics.jsonl"
+    ).stat().st_size == size  # the half that fitted was taken back
     run.log(2, {"reward": 2})
     assert [row["step"] for row in read_metrics(run.path)] == [1, 2]

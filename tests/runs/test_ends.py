@@ -1,4 +1,5 @@
-"""How a run ends when it does not come to its end: signals, a directory that is taken away, no finite gradient, a launcher of many processes."""
+"""How a run ends when it does not come to its end: signals, a directory that is taken away, no
+finite gradient, a launcher of many processes."""
 
 from __future__ import annotations
 
@@ -17,15 +18,15 @@ import logpi
 from logpi.cli import main
 from logpi.envs.tasks import Addition
 from logpi.errors import RunError, Stopped, UserError
-from logpi.optimizers import AdamW
+from logpi.jobs import common
+from logpi.jobs.common import settle, stage
+from logpi.jobs.sft import SFT
+from logpi.jobs.sft import run as run_sft
 from logpi.policies.small import small_policy
-from logpi.recipes import common
-from logpi.recipes.common import settle, stage
-from logpi.recipes.sft import SFT
-from logpi.recipes.sft import run as run_sft
 from logpi.runs import Run
 from logpi.runs.progress import Progress
 from logpi.train import Outcome, train
+from logpi.updates.adamw import AdamW
 from tests.test_train import Bandit, Table, parts
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -52,9 +53,21 @@ def stopped(number: int, out: Path, *words: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_is_no_success(model: Path, tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_saves_and_is_no_success(
+    model: Path, tmp_path: Path, number: int, code: int
+) -> None:
     """`sft && rl` went on without a model."""
-    words = ("sft", "--model", str(model), "--task", "addition", "--rows", "4", "--steps", "1000000")
+    words = (
+        "sft",
+        "--model",
+        str(model),
+        "--task",
+        "addition",
+        "--rows",
+        "4",
+        "--steps",
+        "1000000",
+    )
     ended, said = stopped(number, tmp_path / "run", *words)
     assert ended == code and "Traceback" not in said and not (tmp_path / "run/model").exists()
     assert said.splitlines()[-1].endswith(f"go on with: logpi sft --resume {tmp_path / 'run'}")
@@ -68,7 +81,9 @@ def test_a_signal_ends_a_chain_with_its_code(tmp_path: Path) -> None:
 
 
 def test_a_signal_ends_an_environment_s_run_with_its_code(tmp_path: Path) -> None:
-    ended, said = stopped(signal.SIGTERM, tmp_path / "gym", "gym", "--steps", "100000000", "--eval-episodes", "1")
+    ended, said = stopped(
+        signal.SIGTERM, tmp_path / "gym", "gym", "--steps", "100000000", "--eval-episodes", "1"
+    )
     assert ended == 143 and "Traceback" not in said and "go on with: logpi gym --resume" in said
 
 
@@ -135,7 +150,10 @@ def test_a_directory_that_is_taken_away_between_steps_and_model_is_one_line(
     words = ["sft", "--model", str(model), "--task", "addition", "--rows", "2", "--steps", "1"]
     words += ["--out", str(tmp_path / "run")]
     assert main(words) == 2
-    assert "was removed or renamed while the run was being written" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "was removed or renamed while the run was being written"
+        in capsys.readouterr().err.splitlines()[-1]
+    )
 
 
 # --------------------------------------------------------------------------- nothing learned
@@ -143,9 +161,9 @@ def test_a_directory_that_is_taken_away_between_steps_and_model_is_one_line(
 
 def hopeless() -> tuple[Bandit, logpi.Learner]:
     class Endless(Table):
-        def evaluate(self, batch: logpi.Batch) -> logpi.Evaluation:
+        def evaluate(self, batch: logpi.Batch) -> logpi.PolicyOutput:
             found = super().evaluate(batch)
-            return logpi.Evaluation(found.logp * torch.tensor(float("inf")), found.entropy)
+            return logpi.PolicyOutput(found.logp * torch.tensor(float("inf")), found.entropy)
 
     policy = Endless()
     return Bandit(policy), logpi.Learner(policy, logpi.algorithm("sft"), AdamW(0.1), total=3)
@@ -156,7 +174,11 @@ def test_a_run_whose_every_step_was_left_out_has_failed(tmp_path: Path) -> None:
         outcome = train(*hopeless(), run, steps=2)
         assert outcome.skipped == 2
         with pytest.raises(
-            UserError, match=r"no gradient was finite in any of the 2 steps .* begin anew with a lower learning rate"
+            UserError,
+            match=(
+                r"no gradient was finite in any of the 2 steps .* begin anew with a lower learning"
+                r" rate"
+            ),
         ):
             settle(run, outcome)
     with Run.open(tmp_path / "run") as run:  # the count is the run's, not the call's
@@ -164,14 +186,16 @@ def test_a_run_whose_every_step_was_left_out_has_failed(tmp_path: Path) -> None:
         settle(run, Outcome(3, 0, False, None, {}, {}, skipped=2))
 
 
-def test_a_run_whose_every_step_was_left_out_does_not_exit_0(tmp_path: Path, model: Path, monkeypatch, capsys) -> None:
+def test_a_run_whose_every_step_was_left_out_does_not_exit_0(
+    tmp_path: Path, model: Path, monkeypatch, capsys
+) -> None:
     from logpi.policies.causal_lm import CausalLM
 
     evaluate = CausalLM.evaluate
 
     def endless(self, batch):
         found = evaluate(self, batch)
-        return logpi.Evaluation(found.logp * torch.tensor(float("inf")), found.entropy)
+        return logpi.PolicyOutput(found.logp * torch.tensor(float("inf")), found.entropy)
 
     monkeypatch.setattr(CausalLM, "evaluate", endless)
     out = tmp_path / "run"
@@ -183,7 +207,9 @@ def test_a_run_whose_every_step_was_left_out_does_not_exit_0(tmp_path: Path, mod
 # --------------------------------------------------------------------------- one process
 
 
-def test_a_launcher_of_several_processes_is_refused(tmp_path: Path, model: Path, monkeypatch, capsys) -> None:
+def test_a_launcher_of_several_processes_is_refused(
+    tmp_path: Path, model: Path, monkeypatch, capsys
+) -> None:
     """Each would have done the whole experiment."""
     words = ["sft", "--model", str(model), "--task", "addition", "--rows", "2", "--steps", "1"]
     words += ["--out", str(tmp_path / "run")]

@@ -14,7 +14,9 @@ from logpi.runs.plots import curves, smooth
 
 
 def records(offset: float) -> list[dict]:
-    rows: list[dict] = [{"step": s, "reward": offset + s / 50, "kl": math.nan if s == 7 else 0.1} for s in range(50)]
+    rows: list[dict] = [
+        {"step": s, "reward": offset + s / 50, "kl": math.nan if s == 7 else 0.1} for s in range(50)
+    ]
     return rows + [{"step": s, "eval/accuracy": s / 50} for s in range(0, 50, 10)]
 
 
@@ -24,7 +26,9 @@ def test_smooth() -> None:
     values, decay = [3.0, -1.0, math.nan, 2.0, 0.5], 1 - 2 / 5
     known = [s for s in range(5) if s != 2]
     expected = [
-        sum(decay ** abs(t - s) * values[s] for s in known) / sum(decay ** abs(t - s) for s in known) for t in range(5)
+        sum(decay ** abs(t - s) * values[s] for s in known)
+        / sum(decay ** abs(t - s) for s in known)
+        for t in range(5)
     ]
     assert smooth(values, span=4) == pytest.approx(expected)
     assert smooth(list(range(101)), span=20)[50] == pytest.approx(50)  # no lag
@@ -34,10 +38,15 @@ def test_smooth() -> None:
 def test_one_picture_of_several_runs(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    runs, names = {"grpo": records(0), "dapo": records(1)}, ["reward", ("kl", "entropy"), "eval/accuracy", "absent"]
+    runs, names = (
+        {"grpo": records(0), "dapo": records(1)},
+        ["reward", ("kl", "entropy"), "eval/accuracy", "absent"],
+    )
     path = curves(runs, names, tmp_path / "a/b.png", title="addition")
     height, width, _ = imread(path).shape
-    assert path == tmp_path / "a/b.png" and width > 1500 and height < 600  # three panels in one row; no empty fourth
+    assert (
+        path == tmp_path / "a/b.png" and width > 1500 and height < 600
+    )  # three panels in one row; no empty fourth
 
 
 def test_what_the_panels_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -45,34 +54,48 @@ def test_what_the_panels_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
     seen: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: seen.append(self))
-    curves({"grpo": records(0), "dapo": records(1)}, ["reward", ("kl", "reward"), "eval/accuracy"], tmp_path / "x.png")
+    curves(
+        {"grpo": records(0), "dapo": records(1)},
+        ["reward", ("kl", "reward"), "eval/accuracy"],
+        tmp_path / "x.png",
+    )
     reward, mixed, accuracy = seen[0].axes
     labels = [[t.get_text() for t in axes.get_legend().get_texts()] for axes in (reward, mixed)]
     assert labels == [["grpo", "dapo"], ["grpo kl", "grpo reward", "dapo kl", "dapo reward"]]
-    assert len(reward.lines) == 4 and list(reward.lines[0].get_ydata()) == [s / 50 for s in range(50)]  # raw and smooth
+    assert len(reward.lines) == 4 and list(reward.lines[0].get_ydata()) == [
+        s / 50 for s in range(50)
+    ]  # raw and smooth
     assert len(accuracy.lines) == 2 and accuracy.lines[0].get_marker() == "o"
     curves(
-        {"grpo": records(0)}, ["reward", "kl", "eval/accuracy", ("reward", "kl"), ("kl", "reward")], tmp_path / "x.png"
+        {"grpo": records(0)},
+        ["reward", "kl", "eval/accuracy", ("reward", "kl"), ("kl", "reward")],
+        tmp_path / "x.png",
     )
     assert [axes.get_visible() for axes in seen[1].axes] == [True] * 5 + [False]
     assert reward.get_title(loc="left") == "reward" and reward.get_xlabel() == "step"
 
 
-def test_runs_from_disk_with_equal_names_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_runs_from_disk_with_equal_names_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from matplotlib.figure import Figure
 
     seen: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: seen.append(self))
     for parent in ("a", "b"):
         (tmp_path / parent / "run").mkdir(parents=True)
-        (tmp_path / parent / "run/metrics.jsonl").write_text('{"step": 1, "reward": 0.5}\n{"step": 2, "rew')
+        (tmp_path / parent / "run/metrics.jsonl").write_text(
+            '{"step": 1, "reward": 0.5}\n{"step": 2, "rew'
+        )
     curves([tmp_path / "a/run", tmp_path / "b/run"], ["reward"], tmp_path / "x.png")
     labels = [t.get_text() for t in seen[0].axes[0].get_legend().get_texts()]
     assert labels == [str(tmp_path / "a/run"), str(tmp_path / "b/run")]
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run has any of rewards; there are: eval/accuracy, kl, reward"):
+    with pytest.raises(
+        UserError, match="no run has any of rewards; there are: eval/accuracy, kl, reward"
+    ):
         curves({"x": records(0)}, ["rewards"], tmp_path / "x.png")
     with pytest.raises(UserError, match="there are no metrics at"):
         curves(tmp_path, ["reward"], tmp_path / "x.png")
@@ -82,6 +105,11 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def test_matplotlib_is_loaded_only_to_draw() -> None:
-    code = "import sys, logpi.runs.plots; print([m for m in ('matplotlib', 'tensorboard') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        "import sys, logpi.runs.plots; print([m for m in ('matplotlib', 'tensorboard') if m in"
+        " sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"

@@ -76,7 +76,8 @@ def test_a_terminal_that_went_away_does_not_stop_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (185, "3m05s"), (7620, "2h07m"), (273600, "3d04h")]
+    ("seconds", "text"),
+    [(0.4, "0s"), (59.6, "1m00s"), (185, "3m05s"), (7620, "2h07m"), (273600, "3d04h")],
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -85,9 +86,18 @@ def test_duration(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.41249, "0.4125"), (12.3456, "12.35"), (15321.0, "15.3k"), (2.1e-5, "2.1e-05"), (3.0, "3"), (0.0, "0"),
-        (-0.5, "-0.5"), (float("nan"), "nan"), (float("inf"), "inf"), (-2e9, "-2e+09"), (9999.0, "9999"),
+        (0.41249, "0.4125"),
+        (12.3456, "12.35"),
+        (15321.0, "15.3k"),
+        (2.1e-5, "2.1e-05"),
+        (3.0, "3"),
+        (0.0, "0"),
+        (-0.5, "-0.5"),
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (-2e9, "-2e+09"),
+        (9999.0, "9999"),
     ],
-)  # fmt: skip
+)
 def test_number(value: float, text: str) -> None:
     assert number(value) == text

@@ -1,4 +1,5 @@
-"""Trackers: TensorBoard for real (and no doubled steps after a resume); the others against stand-ins."""
+"""Trackers: TensorBoard for real (and no doubled steps after a resume); the others against
+stand-ins."""
 
 from __future__ import annotations
 
@@ -51,7 +52,10 @@ class Recorder(ModuleType):
         def call(*args: Any, **named: Any) -> Any:
             self.calls.append((name, args, named))
             return SimpleNamespace(
-                id="id7", info=SimpleNamespace(run_id="id7"), log=self.log_, finish=lambda: self.calls.append(("end",))
+                id="id7",
+                info=SimpleNamespace(run_id="id7"),
+                log=self.log_,
+                finish=lambda: self.calls.append(("end",)),
             )
 
         return call
@@ -67,7 +71,9 @@ def package(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setitem(sys.modules, name, module)
         return module
 
-    monkeypatch.setattr("logpi.runs.trackers._installed", lambda name: name in sys.modules and name != "tensorboard")
+    monkeypatch.setattr(
+        "logpi.runs.trackers._installed", lambda name: name in sys.modules and name != "tensorboard"
+    )
     return install
 
 
@@ -83,7 +89,10 @@ def test_wandb_and_trackio(package: Any, tmp_path: Path, name: str) -> None:
     track.close()
     (start, log, end) = module.calls
     assert start[0] == "init" and start[2]["project"] == "logpi" and start[2]["name"] == "addition"
-    assert start[2]["config"] == {"lr": 0.1} and start[2]["resume"] == {"wandb": "allow", "trackio": "never"}[name]
+    assert (
+        start[2]["config"] == {"lr": 0.1}
+        and start[2]["resume"] == {"wandb": "allow", "trackio": "never"}[name]
+    )
     assert log == ("log", {"reward": 0.5}, 3) and end == ("end",)
 
 
@@ -112,7 +121,9 @@ def test_mlflow(package: Any, tmp_path: Path) -> None:
 def test_unknown_and_missing_ones_are_refused(package: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown tracker 'wandbb'; did you mean wandb"):
         trackers(("wandbb",), tracked(tmp_path))
-    with pytest.raises(UserError, match="unknown tracker 'x'; there are: tensorboard, wandb, trackio, mlflow"):
+    with pytest.raises(
+        UserError, match="unknown tracker 'x'; there are: tensorboard, wandb, trackio, mlflow"
+    ):
         trackers(("x",), tracked(tmp_path))
     with pytest.raises(UserError, match="the tracker mlflow is not installed: pip install mlflow"):
         trackers(("mlflow",), tracked(tmp_path))
@@ -135,4 +146,7 @@ def test_a_tracker_that_cannot_start_does_not_stop_the_run(
 ) -> None:
     package("trackio").init = lambda **_: 1 / 0
     trackers(("trackio",), tracked(tmp_path)).log(1, {})
-    assert "the tracker trackio failed" in caplog.text and "tensorboard is not installed" in caplog.text
+    assert (
+        "the tracker trackio failed" in caplog.text
+        and "tensorboard is not installed" in caplog.text
+    )

@@ -1,4 +1,5 @@
-"""A stranger's run is not carried out unasked: what its arguments name as code, and where its links lead."""
+"""A stranger's run is not carried out unasked: what its arguments name as code, and where its links
+lead."""
 
 from __future__ import annotations
 
@@ -38,17 +39,34 @@ def record(path: Path) -> dict[str, Any]:
     return json.loads((path / "arguments.json").read_text())
 
 
-@pytest.mark.parametrize(("arguments", "named"), [
-    ({"rewards": ["exact", "math:0.5"], "model": "runs/sft/model", "env": "CartPole-v1", "task": "qa(corpus=wiki.jsonl):x"}, []),
-    ({"rewards": ["judge.py:score:0.5"]}, ["--rewards judge.py:score:0.5"]),
-    ({"judge": "command('rm -r x')"}, ["--judge command('rm -r x')"]),
-    ({"rewards": ["ｃommand('x')"]}, ["--rewards ｃommand('x')"]),  # Python reads these letters as c
-    ({"set": ['zero.rewards=["x\\u002epy:f"]']}, ['--set zero.rewards=["x\\u002epy:f"]']),
-    ({"env": "mine:Maze-v0"}, ["--env mine:Maze-v0"]),
-    ({"env": "GymV21Environment-v0", "env_options": ["env_id=mine:Maze-v0"]}, ["--env-options env_id=mine:Maze-v0"]),
-    ({"task": "mcp(uvx time)"}, ["--task mcp(uvx time)"]),
-    ({"env_options": ["a=b"], "steps": 5, "out": None}, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (
+            {
+                "rewards": ["exact", "math:0.5"],
+                "model": "runs/sft/model",
+                "env": "CartPole-v1",
+                "task": "qa(corpus=wiki.jsonl):x",
+            },
+            [],
+        ),
+        ({"rewards": ["judge.py:score:0.5"]}, ["--rewards judge.py:score:0.5"]),
+        ({"judge": "command('rm -r x')"}, ["--judge command('rm -r x')"]),
+        (
+            {"rewards": ["ｃommand('x')"]},
+            ["--rewards ｃommand('x')"],
+        ),  # Python reads these letters as c
+        ({"set": ['zero.rewards=["x\\u002epy:f"]']}, ['--set zero.rewards=["x\\u002epy:f"]']),
+        ({"env": "mine:Maze-v0"}, ["--env mine:Maze-v0"]),
+        (
+            {"env": "GymV21Environment-v0", "env_options": ["env_id=mine:Maze-v0"]},
+            ["--env-options env_id=mine:Maze-v0"],
+        ),
+        ({"task": "mcp(uvx time)"}, ["--task mcp(uvx time)"]),
+        ({"env_options": ["a=b"], "steps": 5, "out": None}, []),
+    ],
+)
 def test_what_names_code_is_found(arguments: dict[str, Any], named: list[str]) -> None:
     assert code_named(arguments) == named
 
@@ -71,7 +89,10 @@ def test_what_names_no_code_is_not_signed(tmp_path: Path, key: Path) -> None:
 def test_a_stranger_s_is_refused_until_it_is_trusted(tmp_path: Path, key: Path) -> None:
     run, other = made(tmp_path / "run"), tmp_path / "other"
     shutil.copytree(run, other)
-    with pytest.raises(UserError, match=r"was not made by you .* run code: --rewards judge.py:score; .* add --trust$"):
+    with pytest.raises(
+        UserError,
+        match=r"was not made by you .* run code: --rewards judge.py:score; .* add --trust$",
+    ):
         allow(other, trusted=False)
     allow(other, trusted=True)
     with Run.open(other, arguments=record(other)["arguments"]):
@@ -79,9 +100,16 @@ def test_a_stranger_s_is_refused_until_it_is_trusted(tmp_path: Path, key: Path) 
     allow(other, trusted=False)  # it is the user's own from now on
 
 
-@pytest.mark.parametrize("change", [
-    {"arguments": ARGUMENTS | {"steps": 4}}, {"command": "sft"}, {"signature": None}, {"signature": "0" * 64}, {"signature": "é\ud800"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arguments": ARGUMENTS | {"steps": 4}},
+        {"command": "sft"},
+        {"signature": None},
+        {"signature": "0" * 64},
+        {"signature": "é\ud800"},
+    ],
+)
 def test_an_edited_one_is_a_stranger_s(tmp_path: Path, change: dict[str, Any]) -> None:
     run = made(tmp_path / "run")
     (run / "arguments.json").write_text(json.dumps(record(run) | change))
@@ -90,7 +118,9 @@ def test_an_edited_one_is_a_stranger_s(tmp_path: Path, change: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("lost", [None, b"short", bytes(32)])
-def test_without_its_key_one_s_own_is_asked_for(tmp_path: Path, key: Path, lost: bytes | None) -> None:
+def test_without_its_key_one_s_own_is_asked_for(
+    tmp_path: Path, key: Path, lost: bytes | None
+) -> None:
     run = made(tmp_path / "run")
     key.unlink()
     if lost is not None:
@@ -112,9 +142,12 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("answer", "passes"), [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False), ("", False)]
+    ("answer", "passes"),
+    [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False), ("", False)],
 )
-def test_on_a_terminal_one_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, passes: bool) -> None:
+def test_on_a_terminal_one_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, passes: bool
+) -> None:
     other, screen = tmp_path / "other", Terminal()
     shutil.copytree(made(tmp_path / "run", rewards=["judge.py:score\x1b[2J\r"]), other)
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
@@ -131,15 +164,33 @@ def test_on_a_terminal_one_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+def judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Path:
     """A run with a reward that leaves a trace where it is loaded."""
     small_policy(Addition().alphabet, width=16, layers=1, heads=2, seed=1).save(tmp_path / "model")
     (tmp_path / "judge.py").write_text(
         "open('ran', 'w')\ndef score(completions, **_):\n    return [0.0] * len(completions)\n"
     )
     monkeypatch.chdir(tmp_path)
-    words = ["--model", "model", "--task", "addition", "--rewards", "judge.py:score", "--steps", "1", "--prompts", "2",
-             "--num-generations", "2", "--max-completion-length", "4", "--eval-items", "2"]  # fmt: skip
+    words = [
+        "--model",
+        "model",
+        "--task",
+        "addition",
+        "--rewards",
+        "judge.py:score",
+        "--steps",
+        "1",
+        "--prompts",
+        "2",
+        "--num-generations",
+        "2",
+        "--max-completion-length",
+        "4",
+        "--eval-items",
+        "2",
+    ]
     assert main(["rl", *words, "--out", "own"]) == 0
     (tmp_path / "ran").unlink()
     shutil.copytree("own", "other")
@@ -156,12 +207,19 @@ def test_resume_and_repeat_ask(judged: Path, capsys: pytest.CaptureFixture[str])
     assert main(["rl", "--resume", "own"]) == 0 and (judged / "ran").exists()
     assert main(["rl", "--resume", "own", "--steps", "2"]) == 0  # and is still one's own afterwards
     assert main(["rl", "--resume", "own"]) == 0
-    assert main(["rl", "--resume", "other", "--trust"]) == 0 and main(["rl", "--resume", "other"]) == 0
+    assert (
+        main(["rl", "--resume", "other", "--trust"]) == 0 and main(["rl", "--resume", "other"]) == 0
+    )
     shutil.copytree("own", "third")
-    assert main(["repeat", "third", "--out", "again", "--trust"]) == 0 and (judged / "again/model").is_dir()
+    assert (
+        main(["repeat", "third", "--out", "again", "--trust"]) == 0
+        and (judged / "again/model").is_dir()
+    )
 
 
-def test_saved_words_are_values_never_options(judged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_saved_words_are_values_never_options(
+    judged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A list's items became words of a command line, and `--out=…` among them an option."""
     saved = record(judged / "other")
     saved["arguments"] |= {
@@ -176,24 +234,44 @@ def test_saved_words_are_values_never_options(judged: Path, capsys: pytest.Captu
     assert record(judged / "again")["arguments"]["stop"] == ["--out=elsewhere", "--steps=9"]
 
 
-def test_play_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_play_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     Run.create("run", "gym", {"env": "stranger:Maze-v0"}).close()
     shutil.copytree("run", "other")
     (tmp_path / "stranger.py").write_text("open('ran', 'w')\n")
     for command in (["play", "other"], ["gym", "--resume", "other"], ["repeat", "other"]):
         assert main(command) == 2
-        assert "--env stranger:Maze-v0; if you know what it is, add --trust" in capsys.readouterr().err
+        assert (
+            "--env stranger:Maze-v0; if you know what it is, add --trust" in capsys.readouterr().err
+        )
     assert not (tmp_path / "ran").exists()
 
 
 # --------------------------------------------------------------------------- links
 
 
-@pytest.mark.parametrize("name", [
-    "samples", "checkpoints", "metrics.jsonl", "model", "best", "latest", "curves.png", "versions.json", "tensorboard", ".lock",
-    "samples/step-000003.jsonl", "checkpoints/step-000009", "checkpoints/.step-000006.partial", ".model.old", "wandb_id",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "samples",
+        "checkpoints",
+        "metrics.jsonl",
+        "model",
+        "best",
+        "latest",
+        "curves.png",
+        "versions.json",
+        "tensorboard",
+        ".lock",
+        "samples/step-000003.jsonl",
+        "checkpoints/step-000009",
+        "checkpoints/.step-000006.partial",
+        ".model.old",
+        "wandb_id",
+    ],
+)
 def test_a_link_in_a_run_leads_nowhere(tmp_path: Path, name: str) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()

@@ -1,4 +1,5 @@
-"""The laws of models: they hold for every family, what a family cannot do is said, and each finds what breaks it."""
+"""The laws of models: they hold for every family, what a family cannot do is said, and each finds
+what breaks it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.reward_model import RewardModel
 from logpi.policies.text_tokens import TextTokens
-from logpi.rollouts import conversation
+from logpi.rollouts import chat_rows as conversation
 from logpi.testing import check_model, model_numbers
 from logpi.testing.model import LAWS, Law
 from logpi.testing.subject import Subject, Verdict
@@ -50,7 +51,17 @@ SAID = {  # limits that users of the family should know
     "base-always": set(),
     "base-pieces": set(),
 }
-QUICK = ("hermes", "qwen3", "marked", "mistral", "gemma2", "phi3", "r1", "base-bytes", "base-always")
+QUICK = (
+    "hermes",
+    "qwen3",
+    "marked",
+    "mistral",
+    "gemma2",
+    "phi3",
+    "r1",
+    "base-bytes",
+    "base-always",
+)
 
 
 def policy(name: str, **config) -> CausalLM:
@@ -64,7 +75,9 @@ def law(name: str) -> Law:
 def hold(name: str) -> None:
     table = check_model(policy(name))
     assert table.passed, str(table)
-    assert {x.name for x, f in table.findings if f.verdict is Verdict.SAID} == SAID[name], str(table)
+    assert {x.name for x, f in table.findings if f.verdict is Verdict.SAID} == SAID[name], str(
+        table
+    )
     assert len(str(table).splitlines()) == len(LAWS) and table.verdict().startswith("ok: ")
 
 
@@ -80,7 +93,9 @@ def test_laws_hold_for_all_families(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [p for p in os.environ.get("LOGPI_CHECK_MODELS", "").split(":") if p])
+@pytest.mark.parametrize(
+    "path", [p for p in os.environ.get("LOGPI_CHECK_MODELS", "").split(":") if p]
+)
 def test_laws_hold_for_models_of_yours(path):
     """LOGPI_CHECK_MODELS=DIR:DIR make test-all"""
     assert main(["check-model", path]) == 0
@@ -88,15 +103,25 @@ def test_laws_hold_for_models_of_yours(path):
 
 def test_what_families_cannot_do_is_said():
     gemma, base = check_model(policy("gemma2")), check_model(policy("base-bytes"))
-    assert gemma["system message"].detail == "a system message is refused: System role not supported"
+    assert (
+        gemma["system message"].detail == "a system message is refused: System role not supported"
+    )
     assert "does not name <end_of_turn>" in gemma["stops"].detail
-    assert base["thinking"].verdict is Verdict.ABSENT and "no chat template" in base["thinking"].detail
-    assert check_model(policy("hermes"))["tools"].detail == "calls are of style hermes, results are appended"
-    assert check_model(policy("items"))["tools"].detail == "calls are of style xml, results are appended"
+    assert (
+        base["thinking"].verdict is Verdict.ABSENT and "no chat template" in base["thinking"].detail
+    )
+    assert (
+        check_model(policy("hermes"))["tools"].detail
+        == "calls are of style hermes, results are appended"
+    )
+    assert (
+        check_model(policy("items"))["tools"].detail
+        == "calls are of style xml, results are appended"
+    )
     assert check_model(policy("qwen3"))["options"].detail == "--template-options enable_thinking"
 
 
-# --- each law finds what breaks it --------------------------------------------------------------------------------------
+# --- each law finds what breaks it ---
 
 
 def apart(self, whole, cuts):
@@ -106,7 +131,12 @@ def apart(self, whole, cuts):
 
 TEXT = {
     "rendering": ("mistral", TextTokens, "pieces", apart),
-    "ends": ("base-qwen", ChatTemplate, "end_id", property(lambda self: self.tokenizer.eos_token_id)),
+    "ends": (
+        "base-qwen",
+        ChatTemplate,
+        "end_id",
+        property(lambda self: self.tokenizer.eos_token_id),
+    ),
     "bos": (
         "llama3",
         ChatTemplate,
@@ -119,11 +149,21 @@ TEXT = {
         "ids",
         lambda self, m, *a, **k: [*self.encode(self.render(m, None, True, None)), 7],
     ),
-    "masks": ("chatml", conversation, "_parted", lambda t, whole, cuts: ((ids := t.encode(whole)), [True] * len(ids))),
+    "masks": (
+        "chatml",
+        conversation,
+        "_parted",
+        lambda t, whole, cuts: ((ids := t.encode(whole)), [True] * len(ids)),
+    ),
     "control tokens": ("gemma3", TextTokens, "hidden", lambda self, value, controls=None: value),
     "spaces": ("base-always", TextTokens, "_begins_plain", True),
     "thinking": ("r1", chat_template, "_after_opened", lambda asked, body: body),
-    "observations": ("mistral", TextTokens, "behind", lambda self, token, text: self.encode(text, first=False)),
+    "observations": (
+        "mistral",
+        TextTokens,
+        "behind",
+        lambda self, token, text: self.encode(text, first=False),
+    ),
     "marks": ("marked", conversation, "_closed", lambda template, whole, cuts: cuts),
 }
 
@@ -194,7 +234,7 @@ def test_what_a_law_trips_over_is_its_finding():
     assert "the chat template refuses these messages" in table["ends"].detail
 
 
-# --- reward models, and the command -------------------------------------------------------------------------------------
+# --- reward models, and the command ---
 
 
 def reward_model(name: str) -> RewardModel:

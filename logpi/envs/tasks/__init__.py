@@ -1,4 +1,5 @@
-"""Tasks by name, or from a file: `task("addition", digits=3)`, `task("sort(count=5)")`, `task("my.jsonl")`, `task("gsm8k:DIR")`.
+"""Tasks by name, or from a file: `task("addition", digits=3)`, `task("sort(count=5)")`,
+`task("my.jsonl")`, `task("gsm8k:DIR")`.
 
     addition.py   countdown.py   words.py (sort, reverse, letters)   bilingual.py
     facts.py  questions to search for     calls.py  requests as function calls
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from logpi.envs.benchmarks import FORMATS, Benchmark
-from logpi.envs.data import SUFFIXES, FileTask
-from logpi.envs.rows import Row, Rows, Task
+from logpi.envs.data import FileTask
+from logpi.envs.files import SUFFIXES
+from logpi.envs.task import Row, Rows, Task
 from logpi.envs.tasks.addition import Addition
 from logpi.envs.tasks.bfcl import Bfcl
 from logpi.envs.tasks.bilingual import Bilingual
@@ -68,17 +70,21 @@ NAMES: dict[str, Callable[..., Task]] = {
 READERS: dict[str, Callable[..., Task]] = {
     "bfcl": Bfcl, "toolrl": ToolRL, "openai": OpenAICalls, "qa": Questions, "hotpotqa": Questions,
 }  # fmt: skip
-"""Tasks over files of a layout of their own: `NAME:PATH`, or with options `NAME(option=value):PATH`."""
+"""Tasks over files of a layout of their own: `NAME:PATH`, or with options
+`NAME(option=value):PATH`."""
 _READER = re.compile(rf"({'|'.join(READERS)})(\(.*?\))?:(.+)", re.DOTALL)
 
 
 def task(name_or_path: str, **options: Any) -> Task:
-    """A built-in task by name, a file or directory of rows, or a data set of the Hugging Face hub (`owner/name`).
+    """A built-in task by name, a file or directory of rows, or a data set of the Hugging Face hub
+    (`owner/name`).
 
-    `FORMAT:PATH` reads a published benchmark's file (`benchmarks.py`), or recorded function calls (`READERS`).
+    `FORMAT:PATH` reads a published benchmark's file (`benchmarks.py`), or recorded function calls
+    (`READERS`).
 
     Raises:
-        ValueError: an unknown name (the nearest is given), a missing file, an unknown option or one out of range.
+        ValueError: an unknown name (the nearest is given), a missing file, an unknown option or one
+            out of range.
 
     >>> task("addition(digits=3)", worked=0.5)
     Addition(digits=3, worked=0.5, prompt='{a}+{b}=', test_size=1000)
@@ -94,11 +100,18 @@ def task(name_or_path: str, **options: Any) -> Task:
         return build("task", name_or_path, FileTask, [name_or_path], options)
     name, args, inline = parse_call(name_or_path)
     if name not in NAMES:
-        raise ValueError(f"no task is called {name!r}: {nearest(name, NAMES)} (or a file, or a hub name owner/name)")
+        raise ValueError(
+            f"no task is called {name!r}: {nearest(name, NAMES)} (or a file, or a hub name"
+            " owner/name)"
+        )
     return build("task", name, NAMES[name], args, inline | options)
 
 
 def _is_file(text: str) -> bool:
     """A path that is there, that ends like a data file, or a hub name."""
     suffixes = tuple(s + end for s in SUFFIXES for end in ("", ".gz"))
-    return text.lower().endswith(suffixes) or bool(re.fullmatch(r"[^()\s]*/[^()]*", text)) or Path(text).is_dir()
+    return (
+        text.lower().endswith(suffixes)
+        or bool(re.fullmatch(r"[^()\s]*/[^()]*", text))
+        or Path(text).is_dir()
+    )

@@ -1,7 +1,9 @@
-"""Addition, with demonstrations that work and demonstrations that blurt: the demo's story of why thinking pays.
+"""Addition, with demonstrations that work and demonstrations that blurt: the demo's story of why
+thinking pays.
 
-A model shown both styles answers in both. Only the worked ones end right, so a policy gradient on the answer alone
-makes working more frequent, and the responses grow: DeepSeek-R1-Zero's observation (arXiv:2501.12948, fig. 3) at a
+A model shown both styles answers in both. Only the worked ones end right, so a policy gradient on
+the answer alone makes working more frequent, and the responses grow: DeepSeek-R1-Zero's observation
+    (arXiv:2501.12948, fig. 3) at a
 scale that fits into two minutes of two cores. Left out: negative numbers, more than two terms.
 """
 
@@ -10,10 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from logpi.envs.rows import Row, Rows, Split, alphabet, check_template
+from logpi.envs.task import Row, Rows, Split, alphabet, check_template
 from logpi.rewards import ExactAnswer, Rewards, Weighted
-
-__all__ = ["Addition", "work"]
 
 
 def work(a: int, b: int, digits: int) -> str:
@@ -40,15 +40,18 @@ class Addition:
         worked   7+5=12,4+8+1=13#132    right; two digits: 16.5 characters on average, 19 at most
         blurt    #134                   no work, and always a near miss: one to three too many
 
-    Blurts err on one side only. Errors on both sides, or in one digit at a time, have the sum at their middle: a model
-    that learns them answers right by taking what is most likely, and working would not pay.
+    Blurts err on one side only. Errors on both sides, or in one digit at a time, have the sum at
+    their middle: a model that learns them answers right by taking what is most likely, and working
+        would not pay.
 
     a + b and b + a are one problem, so a test sum's mirror image is never trained on either.
 
     Attributes:
         digits: of both numbers, ≥ 1; no leading zeros.
-        worked: share of demonstrations that work, in [0, 1]. Their share says nothing of RL, which sees none of them.
-        prompt: a template with {a} and {b}, e.g. "What is {a}+{b}?" for a chat model (with the reward `number`).
+        worked: share of demonstrations that work, in [0, 1]. Their share says nothing of RL, which
+            sees none of them.
+        prompt: a template with {a} and {b}, e.g. "What is {a}+{b}?" for a chat model (with the
+            reward `number`).
         test_size: rows that the test split lists.
 
     Raises:
@@ -91,6 +94,8 @@ class Addition:
         return {
             "prompt": self.prompt.format(a=a, b=b),
             "answer": str(a + b),
-            "completion": f"{work(a, b, self.digits)}#{a + b}" if show else f"#{a + b + rng.randint(1, 3)}",
+            "completion": f"{work(a, b, self.digits)}#{a + b}"
+            if show
+            else f"#{a + b + rng.randint(1, 3)}",
             "level": self.digits,
         }

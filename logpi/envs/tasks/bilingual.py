@@ -1,8 +1,10 @@
-"""Sums, worked in two languages and every kind of untidiness: what a base model has read, for the story of R1.
+"""Sums, worked in two languages and every kind of untidiness: what a base model has read, for the
+story of R1.
 
-A model shown these answers as its texts do: sometimes it thinks and sometimes it blurts, in English, in Chinese or in both by
-turns, with and without the tags. Reinforcement learning on accuracy and format (R1-Zero) makes it think and close its tags, and
-leaves the languages mixed, for nobody asked; `logpi r1` is what cleans it up. Left out: real prose. The words are a dozen.
+A model shown these answers as its texts do: sometimes it thinks and sometimes it blurts, in
+English, in Chinese or in both by turns, with and without the tags. Reinforcement learning on
+accuracy and format (R1-Zero) makes it think and close its tags, and leaves the languages mixed, for
+nobody asked; `logpi r1` is what cleans it up. Left out: real prose. The words are a dozen.
 """
 
 from __future__ import annotations
@@ -12,20 +14,32 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import ClassVar
 
-from logpi.envs.rows import Row, Rows, Split, alphabet, check_template
+from logpi.envs.task import Row, Rows, Split, alphabet, check_template
 from logpi.rewards import Rewards, TagAnswer, Weighted
 
-__all__ = ["Bilingual"]
-
-ENGLISH = {"places": ("ones", "tens", "hundreds", "thousands"), "carry": " carry", "wait": " wait ", "check": "check",
-           "guess": "guess", "so": "so "}  # fmt: skip
-CHINESE = {"places": ("个", "十", "百", "千"), "carry": "进", "wait": "等", "check": "查", "guess": "猜", "so": "得"}
+ENGLISH = {
+    "places": ("ones", "tens", "hundreds", "thousands"),
+    "carry": " carry",
+    "wait": " wait ",
+    "check": "check",
+    "guess": "guess",
+    "so": "so ",
+}
+CHINESE = {
+    "places": ("个", "十", "百", "千"),
+    "carry": "进",
+    "wait": "等",
+    "check": "查",
+    "guess": "猜",
+    "so": "得",
+}
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 @dataclass(frozen=True)
 class Bilingual:
-    """Sums of two numbers of 1 … `digits` digits, the level; a demonstration is drawn from what a base model may have read.
+    """Sums of two numbers of 1 … `digits` digits, the level; a demonstration is drawn from what a
+    base model may have read.
 
     A row: prompt `47+85=`, answer `132`, and a demonstration such as
 
@@ -36,8 +50,9 @@ class Bilingual:
         so 132                                                                     no tags
 
     Attributes:
-        digits: at most, 1 … 4. worked, tidy, english, chinese: shares of demonstrations, in [0, 1]; what is neither English
-            nor Chinese changes language from step to step. slips: share of worked ones with a wrong step, half of them noticed.
+        digits: at most, 1 … 4. worked, tidy, english, chinese: shares of demonstrations, in [0, 1];
+            what is neither English nor Chinese changes language from step to step. slips: share of
+            worked ones with a wrong step, half of them noticed.
 
     Raises:
         ValueError: an option out of its range.
@@ -57,22 +72,29 @@ class Bilingual:
     name: str = field(default="bilingual", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(TagAnswer()),)), init=False, repr=False)
     words: ClassVar[tuple[str, ...]] = (
-        *TAGS, *ENGLISH["places"], *(str(ENGLISH[k]).strip() for k in ("carry", "wait", "check", "guess", "so"))
-    )  # fmt: skip
+        *TAGS,
+        *ENGLISH["places"],
+        *(str(ENGLISH[k]).strip() for k in ("carry", "wait", "check", "guess", "so")),
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= self.digits <= 4:
             raise ValueError(f"bilingual: digits must be between 1 and 4, got {self.digits}")
         for share in ("worked", "tidy", "english", "chinese", "slips"):
             if not 0 <= getattr(self, share) <= 1:
-                raise ValueError(f"bilingual: {share} is a share between 0 and 1, got {getattr(self, share)}")
+                raise ValueError(
+                    f"bilingual: {share} is a share between 0 and 1, got {getattr(self, share)}"
+                )
         if self.english + self.chinese > 1:
-            raise ValueError("bilingual: english and chinese are shares of one whole; together they exceed 1")
+            raise ValueError(
+                "bilingual: english and chinese are shares of one whole; together they exceed 1"
+            )
         check_template(self.name, self.prompt, "a", "b")
 
     @property
     def alphabet(self) -> str:
-        """Every character of prompts and demonstrations, beside `words`, which are tokens of their own."""
+        """Every character of prompts and demonstrations, beside `words`, which are tokens of their
+        own."""
         chinese = "".join("".join(v) for v in CHINESE.values())
         return alphabet(self.prompt, "0123456789+=, " + chinese)
 
@@ -100,12 +122,17 @@ class Bilingual:
         else:
             thought, found = str(rng.choice(tongues)["guess"]), a + b + rng.randint(1, 3)
         return {
-            "prompt": self.prompt.format(a=a, b=b), "answer": str(a + b), "level": digits,
+            "prompt": self.prompt.format(a=a, b=b),
+            "answer": str(a + b),
+            "level": digits,
             "completion": self._written(thought, str(found), tongues, rng),
-        }  # fmt: skip
+        }
 
-    def _work(self, a: int, b: int, digits: int, tongues: tuple[Mapping, ...], rng: Random) -> tuple[str, int]:
-        """Digit by digit from the right, perhaps with a slip, perhaps twice; and the sum that comes out."""
+    def _work(
+        self, a: int, b: int, digits: int, tongues: tuple[Mapping, ...], rng: Random
+    ) -> tuple[str, int]:
+        """Digit by digit from the right, perhaps with a slip, perhaps twice; and the sum that comes
+        out."""
         slip = rng.randrange(digits) if rng.random() < self.slips else -1
         steps, found, carry = [], 0, 0
         for place in range(digits):
@@ -115,9 +142,12 @@ class Bilingual:
             if place == slip:
                 wrong = max(0, total + rng.choice((-1, 1)))
                 noticed = rng.random() < 0.5
-                written, total = (f"{wrong}{tongue['wait']}{total}", total) if noticed else (str(wrong), wrong)
+                written, total = (
+                    (f"{wrong}{tongue['wait']}{total}", total) if noticed else (str(wrong), wrong)
+                )
             steps.append(
-                f"{tongue['places'][place]} {x}+{y}{'+1' if carry else ''}={written}{tongue['carry'] if total > 9 else ''}"
+                f"{tongue['places'][place]}"
+                f" {x}+{y}{'+1' if carry else ''}={written}{tongue['carry'] if total > 9 else ''}"
             )
             found += total % 10 * 10**place
             carry = total // 10
@@ -128,9 +158,14 @@ class Bilingual:
         """Thought and answer in the tags, or in one of four untidy forms."""
         if rng.random() < self.tidy:
             return f"<think>{thought}</think><answer>{answer}</answer>"
-        return rng.choice((
-            f"{thought} {rng.choice(tongues)['so']}{answer}",
-            f"<think>{thought}<answer>{answer}</answer>",
-            f"<think>{thought}</think>{answer}",
-            f"<think>{thought}</think><answer>{answer}</answer> {rng.choice(tongues)['so']}{answer}",
-        ))  # fmt: skip
+        return rng.choice(
+            (
+                f"{thought} {rng.choice(tongues)['so']}{answer}",
+                f"<think>{thought}<answer>{answer}</answer>",
+                f"<think>{thought}</think>{answer}",
+                (
+                    f"<think>{thought}</think><answer>{answer}</answer>"
+                    f" {rng.choice(tongues)['so']}{answer}"
+                ),
+            )
+        )

@@ -1,7 +1,9 @@
-"""Requests that are function calls in other words: `walk 3 north, buy 2 figs` → `[walk(by=3,to=north),buy(n=2,item=fig)]`.
+"""Requests that are function calls in other words: `walk 3 north, buy 2 figs` →
+`[walk(by=3,to=north),buy(n=2,item=fig)]`.
 
-For rewards that differ in grain (`rewards/tool_calls.py`): demonstrations get each call right or wrong on its own, so with several calls
-everything is seldom right at once, and a reward that counts names, parameters and values one by one sees what all-or-nothing does not.
+For rewards that differ in grain (`rewards/tool_calls.py`): demonstrations get each call right or
+wrong on its own, so with several calls everything is seldom right at once, and a reward that counts
+names, parameters and values one by one sees what all-or-nothing does not.
 Left out: running the calls, values that must be computed.
 """
 
@@ -11,10 +13,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
 
-from logpi.envs.rows import Row, Rows, Split
+from logpi.envs.task import Row, Rows, Split
 from logpi.rewards import Rewards, ToolCalls, Weighted
-
-__all__ = ["Calls"]
 
 _DIRECTIONS = ("north", "east", "south", "west")
 _ITEMS = ("fig", "nut", "pear", "plum")
@@ -23,7 +23,10 @@ _NAMES = ("Ada", "Ben", "Cleo", "Dov")
 _FUNCTIONS: dict[str, tuple[dict[str, tuple[Any, ...]], tuple[str, ...]]] = {
     "walk": ({"by": tuple(range(1, 10)), "to": _DIRECTIONS}, ("go {by} {to}", "{to} {by} steps")),
     "buy": ({"n": tuple(range(1, 10)), "item": _ITEMS}, ("get {n} {item}", "{item} {n} please")),
-    "ring": ({"who": _NAMES, "at": tuple(range(1, 10))}, ("call {who} {at}", "at {at} phone {who}")),
+    "ring": (
+        {"who": _NAMES, "at": tuple(range(1, 10))},
+        ("call {who} {at}", "at {at} phone {who}"),
+    ),
 }
 _TALK = ("go", "steps", "get", "please", "call", "phone", "at")
 
@@ -32,13 +35,16 @@ _TALK = ("go", "steps", "get", "please", "call", "phone", "at")
 class Calls:
     """The calls that a request asks for, in Python's syntax (style "python").
 
-    A row: prompt `go 3 north, fig 2 please:`, `calls` as `{"name", "arguments"}`, `level` (their number), and a demonstration in which
-    each call is right with probability `right`, and otherwise left out, or wrong in its function, in a parameter's name or in a value.
+    A row: prompt `go 3 north, fig 2 please:`, `calls` as `{"name", "arguments"}`, `level` (their
+    number), and a demonstration in which each call is right with probability `right`, and otherwise
+    left out, or wrong in its function, in a parameter's name or in a value.
 
     Attributes:
         most: calls of a request, 1 … 4; each number as often. right: in [0, 1].
-        thoughtful: share of demonstrations that first say the request again between <think> tags, once to three times.
-        grain: of the reward: "fine", "strict", "call" or "all". test_size: rows that the test split lists.
+        thoughtful: share of demonstrations that first say the request again between <think> tags,
+            once to three times.
+        grain: of the reward: "fine", "strict", "call" or "all". test_size: rows that the test split
+            lists.
 
     Raises:
         ValueError: an option out of its range.
@@ -54,9 +60,21 @@ class Calls:
     test_size: int = 1_000
     name: str = field(default="calls", init=False, repr=False)
     words: ClassVar[tuple[str, ...]] = (
-        "<think>", "</think>", *_FUNCTIONS, *_DIRECTIONS, *_ITEMS, *_NAMES, *_TALK, "by", "to", "item", "who",
-        *(f"{key}=" for key in ("by", "to", "n", "item", "who", "at")),  # one token then tells which value follows
-    )  # fmt: skip
+        "<think>",
+        "</think>",
+        *_FUNCTIONS,
+        *_DIRECTIONS,
+        *_ITEMS,
+        *_NAMES,
+        *_TALK,
+        "by",
+        "to",
+        "item",
+        "who",
+        *(
+            f"{key}=" for key in ("by", "to", "n", "item", "who", "at")
+        ),  # one token then tells which value follows
+    )
     alphabet: ClassVar[str] = " ,:=()[]0123456789n"
 
     def __post_init__(self) -> None:
@@ -75,13 +93,24 @@ class Calls:
         calls = []
         for _ in range(1 + rng.randrange(self.most)):
             name = rng.choice(list(_FUNCTIONS))
-            calls.append({"name": name, "arguments": {k: rng.choice(v) for k, v in _FUNCTIONS[name][0].items()}})
+            calls.append(
+                {
+                    "name": name,
+                    "arguments": {k: rng.choice(v) for k, v in _FUNCTIONS[name][0].items()},
+                }
+            )
         return " ".join(sorted(map(_written, calls))), calls
 
     def row(self, problem: list[dict[str, Any]], rng: Random) -> Row:
-        request = ", ".join(rng.choice(_FUNCTIONS[c["name"]][1]).format(**c["arguments"]) for c in problem)
+        request = ", ".join(
+            rng.choice(_FUNCTIONS[c["name"]][1]).format(**c["arguments"]) for c in problem
+        )
         shown = [c if rng.random() < self.right else _spoilt(c, rng) for c in problem]
-        thought = f"<think>{', '.join([request] * rng.randint(1, 3))}</think>" if rng.random() < self.thoughtful else ""
+        thought = (
+            f"<think>{', '.join([request] * rng.randint(1, 3))}</think>"
+            if rng.random() < self.thoughtful
+            else ""
+        )
         return {
             "prompt": f"{request}:",
             "completion": f"{thought}[{','.join(_written(c) for c in shown if c)}]",
@@ -102,16 +131,23 @@ def _spoilt(call: dict[str, Any], rng: Random) -> dict[str, Any] | None:
         case 0:
             return None
         case 1:
-            return {"name": rng.choice([f for f in _FUNCTIONS if f != name]), "arguments": arguments}
+            return {
+                "name": rng.choice([f for f in _FUNCTIONS if f != name]),
+                "arguments": arguments,
+            }
         case 2:
             wrong, other = (
                 rng.choice(list(arguments)),
                 rng.choice([k for f in _FUNCTIONS.values() for k in f[0] if k not in arguments]),
             )
-            return {"name": name, "arguments": {other if k == wrong else k: v for k, v in arguments.items()}}
+            return {
+                "name": name,
+                "arguments": {other if k == wrong else k: v for k, v in arguments.items()},
+            }
         case _:
             wrong = rng.choice(list(arguments))
             return {
                 "name": name,
-                "arguments": arguments | {wrong: rng.choice([v for v in values[wrong] if v != arguments[wrong]])},
+                "arguments": arguments
+                | {wrong: rng.choice([v for v in values[wrong] if v != arguments[wrong]])},
             }

@@ -1,7 +1,9 @@
-"""Countdown: make a target from given numbers with + - * / and parentheses. Every problem has a solution.
+"""Countdown: make a target from given numbers with + - * / and parentheses. Every problem has a
+solution.
 
-The task of TinyZero, generated: where others search for solvable problems, this one builds the solution first and reads
-the target off it. Left out: the judge, which is exact and knows any solution (`rewards.Countdown`).
+The task of TinyZero, generated: where others search for solvable problems, this one builds the
+solution first and reads the target off it. Left out: the judge, which is exact and knows any
+solution (`rewards.CountdownReward`).
 """
 
 from __future__ import annotations
@@ -10,15 +12,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from logpi.envs.rows import Row, Rows, Split, alphabet, check_template
-from logpi.rewards import Countdown as CountdownReward
-from logpi.rewards import Rewards, Weighted
-
-__all__ = ["Countdown"]
+from logpi.envs.task import Row, Rows, Split, alphabet, check_template
+from logpi.rewards import CountdownReward, Rewards, Weighted
 
 
 class _Term(NamedTuple):
-    """A number made so far: its value, and how to write it (`loose`: it needs parentheses inside a product)."""
+    """A number made so far: its value, and how to write it (`loose`: it needs parentheses inside a
+    product)."""
 
     value: int
     text: str
@@ -29,7 +29,8 @@ class _Term(NamedTuple):
 
 
 def _join(a: _Term, b: _Term, op: int) -> _Term:
-    """a and b as one term: a sum, a difference, a product, or a quotient where it is exact and useful."""
+    """a and b as one term: a sum, a difference, a product, or a quotient where it is exact and
+    useful."""
     if a.value < b.value:
         a, b = b, a
     if op == 3 and b.value > 1 and a.value % b.value == 0:
@@ -49,8 +50,10 @@ def _divisor(term: _Term) -> str:
 class Countdown:
     """Make `target` from `count` numbers, each used exactly once.
 
-    A row: prompt `3 4 7=40:`, columns `numbers` [3, 4, 7] and `target` 40, answer `40`, and as demonstration a
-    solution, its steps first: `7+3=10,10*4=40#(7+3)*4`. The solution is one of many, all judged right.
+    A row: prompt `3 4 7=40:`, columns `numbers` [3, 4, 7] and `target` 40, answer `40`, and as
+    demonstration a solution, its steps first: `7+3=10,10*4=40#(7+3)*4`. The solution is one of
+    many, all judged
+        right.
     The same numbers, whatever the target, are on one side of the split.
 
     Attributes:
@@ -70,14 +73,19 @@ class Countdown:
     prompt: str = "{numbers}={target}:"
     test_size: int = 1_000
     name: str = field(default="countdown", init=False, repr=False)
-    reward: Rewards = field(default=Rewards((Weighted(CountdownReward("#")),)), init=False, repr=False)
+    reward: Rewards = field(
+        default=Rewards((Weighted(CountdownReward("#")),)), init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         if not 2 <= self.count <= 6:
             raise ValueError(f"countdown: count must be between 2 and 6, got {self.count}")
         if self.largest < 2 or self.limit < self.count * self.largest:
             least = self.count * max(self.largest, 2)
-            raise ValueError(f"countdown: needs largest ≥ 2 and limit ≥ {least}, got {self.largest} and {self.limit}")
+            raise ValueError(
+                f"countdown: needs largest ≥ 2 and limit ≥ {least}, got {self.largest} and"
+                f" {self.limit}"
+            )
         check_template(self.name, self.prompt, "numbers", "target")
 
     @property
@@ -108,7 +116,11 @@ class Countdown:
     def _step(a: _Term, b: _Term, made: _Term) -> str:
         """The step in values: `10*4=40`."""
         x, y = max(a.value, b.value), min(a.value, b.value)
-        op = next(o for o, v in (("+", x + y), ("-", x - y), ("*", x * y), ("/", x / y)) if v == made.value)
+        op = next(
+            o
+            for o, v in (("+", x + y), ("-", x - y), ("*", x * y), ("/", x / y))
+            if v == made.value
+        )
         return f"{x}{op}{y}={made.value}"
 
     def row(self, problem: list[int], rng: Random) -> Row:

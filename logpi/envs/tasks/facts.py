@@ -1,18 +1,20 @@
 """Questions about people who were made up a moment ago: what cannot be known, only looked up.
 
-Every row has its own world, drawn with the row: some people, and who is whose boss, friend, rival or aunt. Its documents are all that is
-known of it, so nothing that was learned of another row helps, and train and test rows differ in everything but the words. One-hop questions
-need one document, two-hop questions a second that can only be asked for when the first was read.
+Every row has its own world, drawn with the row: some people, and who is whose boss, friend, rival
+or aunt. Its documents are all that is known of it, so nothing that was learned of another row
+helps, and train and test rows differ in everything but the words. One-hop questions need one
+document, two-hop questions a second that can only be asked for when the first was read.
 
     search     Ada_boss friend?  <search>Ada_boss</search> → <information>Ada_boss Ben</information>
-                                 Ada_boss Ben<search>Ben_friend</search> → <information>Ben_friend Kim</information>
-                                 Ben_friend Kim<answer>Kim</answer>
+                                 Ada_boss Ben<search>Ben_friend</search> → <information>Ben_friend
+                                 Kim</information> Ben_friend Kim<answer>Kim</answer>
     upfront    the document that the question itself finds stands before it: enough for one hop, too little for two
     closed     no documents: a guess
 
-Every word and every tag is one token of the small model (`words`), so a two-hop conversation takes about 40. What was read is said again, as the
-method has it (reason after every search): a small model copies sooner than it looks up. Left out: questions with no
-answer, documents that contradict each other.
+Every word and every tag is one token of the small model (`words`), so a two-hop conversation takes
+about 40. What was read is said again, as the method has it (reason after every search): a small
+model copies sooner than it looks up. Left out: questions with no answer, documents that contradict
+each other.
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ from random import Random
 from typing import Any, ClassVar
 
 from logpi.calls import Search
-from logpi.envs.rows import Row, Rows, Split
-from logpi.envs.search_r1 import SearchR1
+from logpi.envs.task import Row, Rows, Split
 from logpi.envs.tools.ranking import Bm25, Document
+from logpi.envs.tools.search_r1 import SearchR1
 from logpi.rewards import AnswerMatch, Rewards, Weighted
 
-__all__ = ["MODES", "Facts"]
-
 MODES = ("search", "upfront", "closed")
-_NAMES = "Ada Ben Cleo Dov Eve Finn Gus Hana Ivo June Kim Leo Mia Nils Otto Pia Quin Rosa Sam Tess Una Vera Wim Zoe"
+_NAMES = (
+    "Ada Ben Cleo Dov Eve Finn Gus Hana Ivo June Kim Leo Mia Nils Otto Pia Quin Rosa Sam Tess Una"
+    " Vera Wim Zoe"
+)
 _RELATIONS = "boss friend rival aunt"
 _TAGS = Search()
 
@@ -61,8 +64,9 @@ def _reached(facts: Mapping[tuple[str, str], str], start: str, path: Sequence[st
 class Facts:
     """Who is Ada's boss's friend?
 
-    A row: prompt `Ada_boss friend?`, answer `Kim`, `documents` (one for each fact), `level` (hops), and a demonstration as messages:
-    the assistant's turns, the replies with role "tool". Demonstrations are of three kinds:
+    A row: prompt `Ada_boss friend?`, answer `Kim`, `documents` (one for each fact), `level` (hops),
+    and a demonstration as messages: the assistant's turns, the replies with role "tool".
+        Demonstrations are of three kinds:
 
         searched    every hop is looked up; right
         hasty       two hops: only the first is looked up, and its result given as the answer. One hop: as a guess
@@ -71,9 +75,10 @@ class Facts:
     Attributes:
         mode: "search", "upfront" or "closed". hops: of a question, at most, 1 or 2; each as often.
         people: of a world, 3 … 24. relations: that each of them has, 1 … 4.
-        together: a document tells everything of a person instead of one fact, so that the right one must be picked out of it; the small
-            model did not learn that within 500 updates.
-        searched: share of demonstrations, in [0, 1]. hasty: share of the others; the rest are guesses.
+        together: a document tells everything of a person instead of one fact, so that the right one
+            must be picked out of it; the small model did not learn that within 500 updates.
+        searched: share of demonstrations, in [0, 1]. hasty: share of the others; the rest are
+            guesses.
         test_size: rows that the test split lists.
 
     Raises:
@@ -107,14 +112,19 @@ class Facts:
     def __post_init__(self) -> None:
         if self.mode not in MODES or self.hops not in (1, 2):
             raise ValueError(
-                f"facts: mode is one of {', '.join(MODES)} and hops 1 or 2, got {self.mode!r} and {self.hops}"
+                f"facts: mode is one of {', '.join(MODES)} and hops 1 or 2, got {self.mode!r} and"
+                f" {self.hops}"
             )
         if not (3 <= self.people <= len(self.names) and 1 <= self.relations <= 4):
             raise ValueError(
-                f"facts: needs 3 ≤ people ≤ 24 and 1 ≤ relations ≤ 4, got {self.people} and {self.relations}"
+                f"facts: needs 3 ≤ people ≤ 24 and 1 ≤ relations ≤ 4, got {self.people} and"
+                f" {self.relations}"
             )
         if not (0 <= self.searched <= 1 and 0 <= self.hasty <= 1):
-            raise ValueError(f"facts: searched and hasty are shares in [0, 1], got {self.searched} and {self.hasty}")
+            raise ValueError(
+                f"facts: searched and hasty are shares in [0, 1], got {self.searched} and"
+                f" {self.hasty}"
+            )
 
     @property
     def env(self) -> SearchR1 | None:
@@ -134,9 +144,15 @@ class Facts:
             others = [b for b in people if b != a]
             facts |= {(a, r): rng.choice(others) for r in rng.sample(known, len(known))}
         told = [f"{a}_{r} {b}" for (a, r), b in facts.items()]
-        documents = [" ".join(f for f in told if f.startswith(f"{who}_")) for who in people] if self.together else told
+        documents = (
+            [" ".join(f for f in told if f.startswith(f"{who}_")) for who in people]
+            if self.together
+            else told
+        )
         hops = 1 + rng.randrange(self.hops)
-        start, path = next(q for q in _questions(people, known, hops, rng) if _reached(facts, *q)[-1] != q[0])
+        start, path = next(
+            q for q in _questions(people, known, hops, rng) if _reached(facts, *q)[-1] != q[0]
+        )
         return f"{start} {path} {sorted(documents)}", {
             "facts": facts,
             "documents": documents,
@@ -148,26 +164,46 @@ class Facts:
         start, path, documents = problem["start"], problem["path"], problem["documents"]
         question = f"{start}_{path[0]}{''.join(f' {r}' for r in path[1:])}?"
         reached = _reached(problem["facts"], start, path)
-        row = {"prompt": question, "answer": reached[-1], "level": len(path), "documents": documents}
+        row = {
+            "prompt": question,
+            "answer": reached[-1],
+            "level": len(path),
+            "documents": documents,
+        }
         if self.mode == "upfront":
-            found = _shown(Bm25([Document(str(i), d) for i, d in enumerate(documents)]).search([question], 1)[0])
+            found = _shown(
+                Bm25([Document(str(i), d) for i, d in enumerate(documents)]).search([question], 1)[
+                    0
+                ]
+            )
             row["prompt"] = f"{found} {question}"
         return row | {"completion": self._demonstration(row, reached, path, rng)}
 
-    def _demonstration(self, row: Row, reached: list[str], path: list[str], rng: Random) -> str | list[dict[str, str]]:
+    def _demonstration(
+        self, row: Row, reached: list[str], path: list[str], rng: Random
+    ) -> str | list[dict[str, str]]:
         searched, hasty = rng.random() < self.searched, rng.random() < self.hasty
         searches = len(path) if searched else len(path) - 1 if hasty else 0
-        facts = [f"{who}_{relation} {whom}" for who, relation, whom in zip(reached, path, reached[1:], strict=False)]
+        facts = [
+            f"{who}_{relation} {whom}"
+            for who, relation, whom in zip(reached, path, reached[1:], strict=False)
+        ]
         if self.mode == "closed" or not searches:
             return self._told([], f"<{_TAGS.answer}>{rng.choice(self.names)}</{_TAGS.answer}>")
         if self.mode == "upfront":  # who reads finds the first hop
             return self._told([], f"{facts[0]}<{_TAGS.answer}>{reached[1]}</{_TAGS.answer}>")
-        asked = [f"<{_TAGS.tag}>{fact.partition(' ')[0]}</{_TAGS.tag}>" for fact in facts[:searches]]
+        asked = [
+            f"<{_TAGS.tag}>{fact.partition(' ')[0]}</{_TAGS.tag}>" for fact in facts[:searches]
+        ]
         said = ["", *facts[:searches]]  # what was read is said again before anything else is done
         turns = [f"{before}{query}" for before, query in zip(said, asked, strict=False)]
-        return self._told(turns, f"{said[-1]}<{_TAGS.answer}>{reached[searches]}</{_TAGS.answer}>", row)
+        return self._told(
+            turns, f"{said[-1]}<{_TAGS.answer}>{reached[searches]}</{_TAGS.answer}>", row
+        )
 
-    def _told(self, turns: Sequence[str], last: str, row: Row | None = None) -> str | list[dict[str, str]]:
+    def _told(
+        self, turns: Sequence[str], last: str, row: Row | None = None
+    ) -> str | list[dict[str, str]]:
         """The conversation in which these turns are answered by the environment."""
         env, messages = self.env, []
         if env is None or row is None:

@@ -1,4 +1,5 @@
-"""Questions over a corpus: HotpotQA's files, Search-R1's and FlashRAG's, or any rows with a question and its answer.
+"""Questions over a corpus: HotpotQA's files, Search-R1's and FlashRAG's, or any rows with a
+question and its answer.
 
     qa(corpus=wiki.jsonl):questions.jsonl            searched with BM25 in this process
     qa(corpus="http://host:8000"):questions.jsonl    searched by a server with Search-R1's /retrieve
@@ -6,14 +7,16 @@
 
 One task for three ways to answer, which differ in nothing else:
 
-    search     the policy searches when it wants to (`envs/search_r1.py`)
+    search     the policy searches when it wants to (`envs/tools/search_r1.py`)
     upfront    what the question itself finds stands in the prompt
     closed     no documents
 
-Demonstrations are made here, from the answer and, where the data name them, the titles that support it: the question is searched, then a
-supporting title that stands in what was read, until the answer was read. What needs a search is made when a row
-is asked for, with its neighbours, so that a server gets many queries in one request and none for rows that nobody
-reads. Left out: downloading, HotpotQA's supporting-fact scores, dense indices (a server has those).
+Demonstrations are made here, from the answer and, where the data name them, the titles that support
+it: the question is searched, then a supporting title that stands in what was read, until the answer
+    was read. What needs a search is made when a row
+is asked for, with its neighbours, so that a server gets many queries in one request and none for
+rows that nobody reads. Left out: downloading, HotpotQA's supporting-fact scores, dense indices (a
+server has those).
 """
 
 from __future__ import annotations
@@ -27,20 +30,18 @@ from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Any, overload
 
-from logpi.envs.data import read_raw
-from logpi.envs.rows import Row, Split, check_template, parted
-from logpi.envs.search_r1 import PROMPT, SearchR1
+from logpi.envs.files import read_raw
+from logpi.envs.task import Row, Split, check_template, parted
 from logpi.envs.tools.ranking import Searcher
 from logpi.envs.tools.ranking import corpus as corpus_of
+from logpi.envs.tools.search_r1 import PROMPT, SearchR1
 from logpi.errors import UserError
 from logpi.rewards import AnswerF1, AnswerMatch, Rewards, Weighted
 from logpi.rewards.qa import normalise
 
-__all__ = ["Questions"]
-
 _DIRECT = (
-    "Answer the given question. Give the answer inside <answer> and </answer>, without detailed illustrations. For example, "
-    "<answer> Beijing </answer>. Question: {question}\n"
+    "Answer the given question. Give the answer inside <answer> and </answer>, without detailed"
+    " illustrations. For example, <answer> Beijing </answer>. Question: {question}\n"
 )
 PROMPTS = {"search": PROMPT, "upfront": _DIRECT, "closed": _DIRECT}
 TOGETHER = 128  # rows whose searches are made at the same time
@@ -64,18 +65,23 @@ def _searcher(place: str) -> Searcher:
 class Questions:
     """Short answers to questions.
 
-    A row: `prompt` (with the instructions), `question`, `answer` (a text or several), `category` (HotpotQA's type), perhaps `documents`
-    (its own paragraphs), and a `completion` where a demonstration can be made.
+    A row: `prompt` (with the instructions), `question`, `answer` (a text or several), `category`
+    (HotpotQA's type), perhaps `documents` (its own paragraphs), and a `completion` where a
+    demonstration can be made.
 
     Attributes:
-        path: of the questions. corpus: JSONL of `{id, contents}`, or a server's address; "": the rows' own paragraphs.
-        mode: "search", "upfront" or "closed". top: documents for each search. longest: characters of them in one reply.
+        path: of the questions. corpus: JSONL of `{id, contents}`, or a server's address; "": the
+            rows' own paragraphs.
+        mode: "search", "upfront" or "closed". top: documents for each search. longest: characters
+            of them in one reply.
         turns: searches that are answered. prompt: with {question}; "": the published one.
-        shots: demonstrations of training rows in front. grounded: only rows with a demonstration that read its answer, for `logpi sft`.
+        shots: demonstrations of training rows in front. grounded: only rows with a demonstration
+            that read its answer, for `logpi sft`.
         test_share: of the questions on the test side, by a hash of the question; 1: all.
 
     Raises:
-        ValueError: a missing file, a server that does not answer, rows of another layout, an option out of its range.
+        ValueError: a missing file, a server that does not answer, rows of another layout, an option
+            out of its range.
     """
 
     path: str
@@ -90,19 +96,25 @@ class Questions:
     test_share: float = 0.1
     name: str = field(default="qa", init=False, repr=False)
     reward: Rewards = field(
-        default=Rewards((Weighted(AnswerMatch()), Weighted(AnswerF1(), 0.0))), init=False, repr=False
+        default=Rewards((Weighted(AnswerMatch()), Weighted(AnswerF1(), 0.0))),
+        init=False,
+        repr=False,
     )
 
     def __post_init__(self) -> None:
         if self.mode not in PROMPTS:
             raise ValueError(f"qa: mode is one of {', '.join(PROMPTS)}, got {self.mode!r}")
         if not 0 <= self.test_share <= 1 or self.shots < 0:
-            raise ValueError(f"qa: needs 0 ≤ test_share ≤ 1 and shots ≥ 0, got {self.test_share} and {self.shots}")
+            raise ValueError(
+                f"qa: needs 0 ≤ test_share ≤ 1 and shots ≥ 0, got {self.test_share} and"
+                f" {self.shots}"
+            )
         check_template("qa", self._asks, "question")
         self._search  # noqa: B018  a missing corpus is said before anything is loaded
         if self.mode != "closed" and not self.corpus and "documents" not in self._plain[0]:
             raise ValueError(
-                f"{self.path}: its rows bring no paragraphs of their own: give corpus=FILE.jsonl or corpus='http://HOST:PORT'"
+                f"{self.path}: its rows bring no paragraphs of their own: give corpus=FILE.jsonl or"
+                " corpus='http://HOST:PORT'"
             )
 
     @property
@@ -116,7 +128,9 @@ class Questions:
 
     def _parted(self, split: Split, seed: int) -> Sequence[Row]:
         plain = self._grounded if self.grounded else self._plain
-        return _Asked(parted(plain, split, seed, self.test_share, self.path, "question"), self._finished)
+        return _Asked(
+            parted(plain, split, seed, self.test_share, self.path, "question"), self._finished
+        )
 
     @property
     def _asks(self) -> str:
@@ -146,7 +160,8 @@ class Questions:
         return {}
 
     def _finished(self, plain: Sequence[Row]) -> list[Row]:
-        """The rows with prompt and demonstration. They search side by side: a server hears of many at once."""
+        """The rows with prompt and demonstration. They search side by side: a server hears of many
+        at once."""
         new = [r for r in plain if id(r) not in self._made]
         if new:
             with ThreadPoolExecutor(TOGETHER, thread_name_prefix="demonstrations") as threads:
@@ -156,7 +171,11 @@ class Questions:
 
     def _asked(self, row: Row) -> Row:
         asks = self._asks.replace("{question}", row["question"])
-        found = f"{self._search.found(row['question'], row).strip()}\n\n" if self.mode == "upfront" else ""
+        found = (
+            f"{self._search.found(row['question'], row).strip()}\n\n"
+            if self.mode == "upfront"
+            else ""
+        )
         return {**row, "prompt": found + asks}
 
     def _demonstrated(self, row: Row) -> Row:
@@ -169,17 +188,24 @@ class Questions:
             grounded = self.mode == "closed" or _read(row["answer"], row["prompt"], titles)
             return row | {"completion": said} if grounded else row
         looked_up = self._looked_up(row, titles)
-        return row | {"completion": [*looked_up, {"role": "assistant", "content": said}]} if looked_up else row
+        return (
+            row | {"completion": [*looked_up, {"role": "assistant", "content": said}]}
+            if looked_up
+            else row
+        )
 
     def _looked_up(self, row: Row, titles: Sequence[str]) -> list[dict[str, str]]:
-        """Searches and what they found, until the answer was read; [] if it is not within `turns`."""
+        """Searches and what they found, until the answer was read; [] if it is not within
+        `turns`."""
         messages, read, query = [], "", row["question"]
         talk = self._search.start(row)
         for _ in range(self.turns):
             turn = f"<search> {query} </search>"
             try:
                 shown = str(talk.reply(turn).observation)
-            except UserError as error:  # a server that is down; `logpi rl` asks for no demonstrations
+            except (
+                UserError
+            ) as error:  # a server that is down; `logpi rl` asks for no demonstrations
                 if self.grounded or self.shots:
                     raise
                 notices.warning(f"no demonstration of {row['question'][:40]!r}: {error}")
@@ -200,7 +226,9 @@ class Questions:
         """Worked examples, as text."""
         rows = list(islice((r for r in self._parted("train", 0) if "completion" in r), self.shots))
         if len(rows) < self.shots:
-            raise ValueError(f"{self.path}: {self.shots} shots are asked for, {len(rows)} training rows have one")
+            raise ValueError(
+                f"{self.path}: {self.shots} shots are asked for, {len(rows)} training rows have one"
+            )
         return "".join(r["prompt"] + _text(r["completion"]) + "\n\n" for r in rows)
 
 
@@ -235,7 +263,8 @@ def _titled(title: str, read: str) -> bool:
 
 
 def _read(answer: str | Sequence[str], read: str, titles: Sequence[str]) -> bool:
-    """Whether an answer stands in what was read; of a yes or no, whether all supporting pages do."""
+    """Whether an answer stands in what was read; of a yes or no, whether all supporting pages
+    do."""
     golds = [normalise(a) for a in ([answer] if isinstance(answer, str) else answer)]
     if {"yes", "no"} & set(golds):
         return bool(titles) and all(_titled(t, read) for t in titles)
@@ -246,7 +275,9 @@ def _read(answer: str | Sequence[str], read: str, titles: Sequence[str]) -> bool
 def _row(raw: Any, where: str) -> Row:
     """A raw row of any of the layouts."""
     if not isinstance(raw, Mapping):
-        raise ValueError(f"{where}: expected an object with named columns, got {type(raw).__name__}")
+        raise ValueError(
+            f"{where}: expected an object with named columns, got {type(raw).__name__}"
+        )
     question = raw.get("question") or raw.get("prompt")
     answer = next((raw[n] for n in ("golden_answers", "answer", "answers") if raw.get(n)), None)
     if (
@@ -255,7 +286,8 @@ def _row(raw: Any, where: str) -> Row:
         or not all(isinstance(a, str) for a in answer)
     ):
         raise ValueError(
-            f"{where}: expected a question and an answer (or golden_answers); found: {', '.join(map(str, raw))}"
+            f"{where}: expected a question and an answer (or golden_answers); found:"
+            f" {', '.join(map(str, raw))}"
         )
     own = _paragraphs(raw.get("context"))
     row = {"question": question.strip(), "answer": answer, "titles": _supporting(raw)}
@@ -263,7 +295,8 @@ def _row(raw: Any, where: str) -> Row:
 
 
 def _paragraphs(context: Any) -> list[str]:
-    """HotpotQA's context, as published (`[[title, sentences], …]`) or as the hub has it (`{"title": […], "sentences": […]}`)."""
+    """HotpotQA's context, as published (`[[title, sentences], …]`) or as the hub has it (`{"title":
+    […], "sentences": […]}`)."""
     if isinstance(context, Mapping):
         context = list(zip(context.get("title", ()), context.get("sentences", ()), strict=False))
     return [f'"{title}"\n{"".join(sentences).strip()}' for title, sentences in context or ()]

@@ -1,8 +1,10 @@
-"""Tasks of the package reasoning-gym (the extra `reasoning-gym`): `reasoning_gym("chain_sum", config={"max_terms": 4})`.
+"""Tasks of the package reasoning-gym (the extra `reasoning-gym`): `reasoning_gym("chain_sum",
+config={"max_terms": 4})`.
 
-Rows are a function of (seed, split, i), train and test problems disjoint, as of every generated task. Answers are scored by the
-data set's own scorer in a worker process with a deadline and a memory limit. Refused by name, with the reason: data sets
-whose scorer executes the model's answer, or pays for nothing. Left out: composite data sets and curricula.
+Rows are a function of (seed, split, i), train and test problems disjoint, as of every generated
+task. Answers are scored by the data set's own scorer in a worker process with a deadline and a
+memory limit. Refused by name, with the reason: data sets whose scorer executes the model's answer,
+or pays for nothing. Left out: composite data sets and curricula.
 """
 
 from __future__ import annotations
@@ -18,27 +20,32 @@ from random import Random
 from typing import Any, ClassVar
 
 import logpi.rewards
-from logpi.envs.rows import Row, Rows, Split, check_template
+from logpi.envs.task import Row, Rows, Split, check_template
 from logpi.rewards import Failure, Rewards, Weighted
-from logpi.rewards.processes import Workers, call
 from logpi.rewards.spec import nearest
 from logpi.rewards.text import last_boxed, last_tag, text_of
-
-__all__ = ["DENIED", "ReasoningGym", "ReasoningScore"]
+from logpi.rewards.workers.processes import Workers, call
 
 _EVAL = "its scorer gives the model's answer to eval()"
 _SYMPY = "its scorer gives the model's answer to sympy's parser, which executes it"
 DENIED = {
     **dict.fromkeys(("binary_matrix", "n_queens", "spiral_matrix", "string_insertion"), _EVAL),
     **dict.fromkeys(
-        ("countdown", "puzzle24", "simple_integration", "intermediate_integration", "polynomial_multiplication"), _SYMPY
+        (
+            "countdown",
+            "puzzle24",
+            "simple_integration",
+            "intermediate_integration",
+            "polynomial_multiplication",
+        ),
+        _SYMPY,
     ),
     "game_of_life_halting": "its scorer gives full marks to any text",
     "list_functions": "its items differ from call to call",
     "composite": "it is a mixture, not a task: name its parts",
 }
 _EXECUTES = re.compile(r"\b(?:eval|exec|parse_expr|sympify)\s*\((?!\s*entry\b)")
-_APART = Path(logpi.rewards.__file__).with_name("apart") / "reasoning.py"
+_APART = Path(logpi.rewards.__file__).with_name("workers") / "reasoning.py"
 LARGEST = 2**31 - 1
 
 
@@ -49,11 +56,12 @@ def _worker() -> Workers:
 
 @dataclass(frozen=True)
 class ReasoningScore:
-    """The data set's own score of what stands in the last <answer>…</answer> (or box; else all of the text).
+    """The data set's own score of what stands in the last <answer>…</answer> (or box; else all of
+    the text).
 
     Attributes:
-        partial: the score as it is, in [0, 1]. Otherwise full marks count 1 and all else 0: many scorers pay for an answer that
-            merely contains the right one.
+        partial: the score as it is, in [0, 1]. Otherwise full marks count 1 and all else 0: many
+            scorers pay for an answer that merely contains the right one.
         seconds: for a batch, then for each of its answers.
     """
 
@@ -62,11 +70,15 @@ class ReasoningScore:
     name: str = "reasoning_gym"
     needs: ClassVar[tuple[str, ...]] = ("source",)
 
-    def __call__(self, prompts, completions, completion_ids=None, *, source, **columns) -> list[float | None | Failure]:
+    def __call__(
+        self, prompts, completions, completion_ids=None, *, source, **columns
+    ) -> list[float | None | Failure]:
         answers = [self.find(text_of(c)) for c in completions]
         whole = _worker().ask(call(None, answers, None, {"source": list(source)}), self.seconds)
         if "verdicts" not in whole and len(answers) > 1:
-            alone = [call(None, [a], None, {"source": [s]}) for a, s in zip(answers, source, strict=True)]
+            alone = [
+                call(None, [a], None, {"source": [s]}) for a, s in zip(answers, source, strict=True)
+            ]
             return [self._read(r)[0] for r in _worker().map(alone, self.seconds)]
         return self._read(whole)
 
@@ -89,8 +101,8 @@ class ReasoningGym:
         dataset: its name. config: its own options. prompt: with {question}.
 
     Raises:
-        ValueError: the package is missing, an unknown name (the nearest is given), a refused one (with the reason), or
-            options that the data set does not take.
+        ValueError: the package is missing, an unknown name (the nearest is given), a refused one
+            (with the reason), or options that the data set does not take.
     """
 
     dataset: str
@@ -110,14 +122,20 @@ class ReasoningGym:
 
         if self.dataset not in DATASETS:
             raise ValueError(
-                f"reasoning_gym: no data set is called {self.dataset!r}: {nearest(self.dataset, DATASETS)}"
+                f"reasoning_gym: no data set is called {self.dataset!r}:"
+                f" {nearest(self.dataset, DATASETS)}"
             )
         if _EXECUTES.search(inspect.getsource(DATASETS[self.dataset][0].score_answer)):
-            raise ValueError(f"reasoning_gym: {self.dataset!r} is refused: its scorer executes the model's answer")
+            raise ValueError(
+                f"reasoning_gym: {self.dataset!r} is refused: its scorer executes the model's"
+                " answer"
+            )
         try:
             self.source(0)
         except (TypeError, AssertionError, ValueError) as error:
-            raise ValueError(f"reasoning_gym: {self.dataset!r} does not take {self.config}: {error}") from None
+            raise ValueError(
+                f"reasoning_gym: {self.dataset!r} does not take {self.config}: {error}"
+            ) from None
 
     def source(self, index: int) -> dict[str, Any]:
         """Item `index` of the data set."""

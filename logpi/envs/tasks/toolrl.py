@@ -3,8 +3,8 @@
     toolrl:test.parquet, toolrl:rlla_sft.json     (qiancheng0/ToolRL, Apache-2.0): verl rows, or instruction, input, output
     openai:FILE                                   {"messages": […, {"role": "assistant", "tool_calls": […]}], "tools": […]}
 
-One turn is learned: the calls that the next answer should make (`rewards.ToolCalls`). Left out: running the calls; earlier answers of a
-conversation (they are the prompt).
+One turn is learned: the calls that the next answer should make (`rewards.ToolCalls`). Left out:
+running the calls; earlier answers of a conversation (they are the prompt).
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from logpi.calls import style as style_of
 from logpi.calls.messages import calls_of, conversation, tool_list
 from logpi.calls.reading import answering
 from logpi.calls.schema import standard
-from logpi.envs.data import read_raw
-from logpi.envs.rows import Row, Split, parted
+from logpi.envs.files import read_raw
+from logpi.envs.task import Row, Split, parted
 from logpi.rewards import Rewards, ToolCalls, ToolFormat, Weighted
-
-__all__ = ["OpenAICalls", "ToolRL"]
 
 
 @dataclass(frozen=True)
 class _Recorded(ABC):
-    """A file whose rows end in a recorded answer. test_share: of rows on the test side, by a hash of the prompt."""
+    """A file whose rows end in a recorded answer. test_share: of rows on the test side, by a hash
+    of the prompt."""
 
     path: str
     test_share: float = 0.1
@@ -50,18 +49,22 @@ class _Recorded(ABC):
 class ToolRL(_Recorded):
     """ToolRL's rows: a system message with the tools, the dialogue so far, and what should be said.
 
-    A row: `prompt` (messages), `calls` (`{"name", "arguments"}`), `respond` (a response is wanted), `completion` (the recorded answer).
+    A row: `prompt` (messages), `calls` (`{"name", "arguments"}`), `respond` (a response is wanted),
+    `completion` (the recorded answer).
     Rewards: format in {0, 1} and correctness in [−3, 3], as published.
 
     Attributes:
-        path: the file. test_share: of rows on the test side, by a hash of the prompt; 1: all, as for a file that is a test.
+        path: the file. test_share: of rows on the test side, by a hash of the prompt; 1: all, as
+            for a file that is a test.
 
     Raises:
         ValueError: a missing file, rows of another layout, an answer whose calls cannot be read.
     """
 
     name: str = field(default="toolrl", init=False, repr=False)
-    reward: Rewards = field(default=Rewards((Weighted(ToolCalls()), Weighted(ToolFormat()))), init=False, repr=False)
+    reward: Rewards = field(
+        default=Rewards((Weighted(ToolCalls()), Weighted(ToolFormat()))), init=False, repr=False
+    )
 
     def _row(self, raw: Row, where: str) -> Row:
         said, prompt = raw.get("output"), raw.get("prompt")
@@ -73,30 +76,41 @@ class ToolRL(_Recorded):
         elif isinstance(raw.get("reward_model"), Mapping) and not isinstance(prompt, str):
             said = raw["reward_model"].get("ground_truth")
         if not isinstance(said, str) or not prompt or isinstance(prompt, str):
-            raise ValueError(f"{where}: expected instruction, input, output; or prompt and reward_model.ground_truth")
+            raise ValueError(
+                f"{where}: expected instruction, input, output; or prompt and"
+                " reward_model.ground_truth"
+            )
         calls = Lines().parse(said)
         broken = next((c for c in calls if isinstance(c, Malformed)), None)
         if broken is not None:
             raise ValueError(f"{where}: the recorded call cannot be read: {broken.reason}")
         return {
-            "prompt": list(prompt), "completion": said, "calls": _plain(calls), "respond": "<response>" in answering(said),
+            "prompt": list(prompt),
+            "completion": said,
+            "calls": _plain(calls),
+            "respond": "<response>" in answering(said),
             "answer": said,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
 class OpenAICalls(_Recorded):
-    """Conversations that end in an assistant's message with tool calls (or with plain text: nothing should be called).
+    """Conversations that end in an assistant's message with tool calls (or with plain text: nothing
+    should be called).
 
-    A row: `prompt` (the messages before, the tools announced in the system message as the style does), `calls`, `tools`, `completion`.
+    A row: `prompt` (the messages before, the tools announced in the system message as the style
+    does), `calls`, `tools`, `completion`.
 
     Attributes:
-        path: a file of `{"messages", "tools"}`. style: how calls are written. announce: put the tools into the system message; False leaves
-            that to the model's chat template (column `template_tools`), which then also writes the calls of a demonstration, whatever the
-            style (column `messages`: every answer of the conversation is learned). test_share: as in ToolRL.
+        path: a file of `{"messages", "tools"}`. style: how calls are written. announce: put the
+            tools into the system message; False leaves that to the model's chat template (column
+            `template_tools`), which then also writes the calls of a demonstration, whatever the
+            style (column `messages`: every answer of the conversation is learned). test_share: as
+            in ToolRL.
 
     Raises:
-        ValueError: a missing file, a conversation that does not end with the assistant, arguments that are no JSON object.
+        ValueError: a missing file, a conversation that does not end with the assistant, arguments
+            that are no JSON object.
     """
 
     style: str = "hermes"
@@ -113,12 +127,16 @@ class OpenAICalls(_Recorded):
 
     def _row(self, raw: Row, where: str) -> Row:
         try:
-            messages, tools = conversation(raw.get("messages") or ()), standard(tool_list(raw.get("tools") or []))
+            messages, tools = (
+                conversation(raw.get("messages") or ()),
+                standard(tool_list(raw.get("tools") or [])),
+            )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         if len(messages) < 2 or messages[-1].get("role") != "assistant":
             raise ValueError(
-                f"{where}: expected messages that end with the assistant's, and found columns {', '.join(raw)}"
+                f"{where}: expected messages that end with the assistant's, and found columns"
+                f" {', '.join(raw)}"
             )
         calls, prompt = calls_of(messages[-1].get("tool_calls")), messages[:-1]
         if tools and self.announce:
@@ -127,10 +145,25 @@ class OpenAICalls(_Recorded):
             content = f"{first['content']}\n\n{announced}" if first else announced
             prompt = [{"role": "system", "content": content}, *(prompt[1:] if first else prompt)]
         said = "\n".join(
-            p for p in (messages[-1].get("content") or "", style_of(self.style).write(calls) if calls else "") if p
+            p
+            for p in (
+                messages[-1].get("content") or "",
+                style_of(self.style).write(calls) if calls else "",
+            )
+            if p
         )
-        row = {"prompt": prompt, "calls": _plain(calls), "tools": tools, "completion": said, "answer": said}
-        return row if self.announce or not tools else row | {"template_tools": tools, "messages": messages}
+        row = {
+            "prompt": prompt,
+            "calls": _plain(calls),
+            "tools": tools,
+            "completion": said,
+            "answer": said,
+        }
+        return (
+            row
+            if self.announce or not tools
+            else row | {"template_tools": tools, "messages": messages}
+        )
 
 
 def _plain(calls: Sequence[Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Three small tasks on lists and letters: sort numbers, reverse a text, count a letter in a word.
 
-Each says in its prompt where the answer goes (after #), so that a chat model can do it unshown. Left out: long inputs.
+Each says in its prompt where the answer goes (after #), so that a chat model can do it unshown.
+Left out: long inputs.
 """
 
 from __future__ import annotations
@@ -10,10 +11,8 @@ from random import Random
 from string import ascii_lowercase
 from typing import ClassVar
 
-from logpi.envs.rows import Row, Rows, Split, alphabet, check_template
+from logpi.envs.task import Row, Rows, Split, alphabet, check_template
 from logpi.rewards import ExactAnswer, Rewards, Weighted
-
-__all__ = ["Letters", "Reverse", "Sort"]
 
 _AFTER = Rewards((Weighted(ExactAnswer("#")),))
 
@@ -44,8 +43,8 @@ weekend wheel whisper willow window winner winter woodpecker woollen yellow yest
 class Sort:
     """Sort `count` numbers of 0 … `largest`, smallest first.
 
-    A row: prompt `Sort, smallest first: 17 3 92. Answer after #.`, answer `3 17 92`, demonstration `#3 17 92`. Lists of
-    the same numbers in another order are one problem.
+    A row: prompt `Sort, smallest first: 17 3 92. Answer after #.`, answer `3 17 92`, demonstration
+    `#3 17 92`. Lists of the same numbers in another order are one problem.
 
     Raises:
         ValueError: an option out of its range.
@@ -60,7 +59,9 @@ class Sort:
 
     def __post_init__(self) -> None:
         if not 2 <= self.count <= 1_000 or self.largest < 1:
-            raise ValueError(f"sort: needs 2 ≤ count ≤ 1000 and largest ≥ 1, got {self.count} and {self.largest}")
+            raise ValueError(
+                f"sort: needs 2 ≤ count ≤ 1000 and largest ≥ 1, got {self.count} and {self.largest}"
+            )
         check_template(self.name, self.prompt, "numbers")
 
     @property
@@ -83,10 +84,11 @@ class Sort:
 
 @dataclass(frozen=True)
 class Reverse:
-    """Write random letters backwards; their number, the level, is drawn from `shortest` to `longest`.
+    """Write random letters backwards; their number, the level, is drawn from `shortest` to
+    `longest`.
 
-    A row: prompt `Reverse: hlqe. Answer after #.`, answer `eqlh`, demonstration `#eqlh`. A text and its mirror image
-    are one problem.
+    A row: prompt `Reverse: hlqe. Answer after #.`, answer `eqlh`, demonstration `#eqlh`. A text and
+    its mirror image are one problem.
 
     Raises:
         ValueError: an option out of its range.
@@ -101,7 +103,10 @@ class Reverse:
 
     def __post_init__(self) -> None:
         if not 2 <= self.shortest <= self.longest <= 1_000:
-            raise ValueError(f"reverse: needs 2 ≤ shortest ≤ longest ≤ 1000, got {self.shortest} and {self.longest}")
+            raise ValueError(
+                f"reverse: needs 2 ≤ shortest ≤ longest ≤ 1000, got {self.shortest} and"
+                f" {self.longest}"
+            )
         check_template(self.name, self.prompt, "text")
 
     @property
@@ -119,18 +124,25 @@ class Reverse:
     def row(self, problem: str, rng: Random) -> Row:
         answer = problem[::-1]
         prompt = self.prompt.format(text=problem)
-        return {"prompt": prompt, "answer": answer, "completion": f"#{answer}", "level": len(problem)}
+        return {
+            "prompt": prompt,
+            "answer": answer,
+            "completion": f"#{answer}",
+            "level": len(problem),
+        }
 
 
 @dataclass(frozen=True)
 class Letters:
     """How often a letter occurs in a word: what tokens hide and spelling out shows.
 
-    A row: prompt `How many r in strawberry? Answer after #.`, answer `3`, and a demonstration that spells the word and
-    counts on the way, `s0t0r1a1w1b1e1r2r3y3#3`. Level: the word's length. Words: a list of some 250.
+    A row: prompt `How many r in strawberry? Answer after #.`, answer `3`, and a demonstration that
+    spells the word and counts on the way, `s0t0r1a1w1b1e1r2r3y3#3`. Level: the word's length.
+    Words: a list of some 250.
 
     Attributes:
-        absent: share of questions whose letter is drawn from the whole alphabet (the answer is then mostly 0).
+        absent: share of questions whose letter is drawn from the whole alphabet (the answer is then
+            mostly 0).
 
     Raises:
         ValueError: an option out of its range.

@@ -1,24 +1,37 @@
 """Tools: what a policy may call while it writes, and the environments that let it.
 
     tool.py        a Python function, or a schema with somebody to answer it, as a Tool
-    env.py         ToolEnv: calls read in a style, checked, run, answered
+    environment.py         ToolEnv: calls read in a style, checked, run, answered
     calculator.py  exact arithmetic                    python.py   programs, in the sandbox
     ranking.py     BM25 over a corpus                  retrieve.py a server with Search-R1's /retrieve
-    gym_text.py    a Gymnasium-style text environment  mcp_server.py  an MCP server's tools
+    text_gym.py    a Gymnasium-style text environment  mcp_server.py  an MCP server's tools
 
-Search-R1's conversation is in `envs/search_r1.py`. Left out: sampling, and limits on turns and tokens (`rollouts`).
+Search-R1's conversation is in `envs/tools/search_r1.py`. Left out: sampling, and limits on turns
+and tokens (`rollouts`).
 """
 
 from logpi.envs.tools.calculator import calculator
-from logpi.envs.tools.env import ToolEnv
-from logpi.envs.tools.gym_text import TextGym
+from logpi.envs.tools.environment import ToolEnv
 from logpi.envs.tools.mcp_server import McpServer
 from logpi.envs.tools.python import python
 from logpi.envs.tools.ranking import Bm25, Corpus, Document, Searcher, search_tool
 from logpi.envs.tools.retrieve import RetrieveClient
+from logpi.envs.tools.text_gym import TextGym
 from logpi.envs.tools.tool import Tool, openai_tools, tool
 
 __all__ = [
-    "Bm25", "Corpus", "Document", "McpServer", "RetrieveClient", "Searcher", "TextGym", "Tool", "ToolEnv", "calculator", "openai_tools",
-    "python", "search_tool", "tool",
-]  # fmt: skip
+    "Bm25",
+    "Corpus",
+    "Document",
+    "McpServer",
+    "RetrieveClient",
+    "Searcher",
+    "TextGym",
+    "Tool",
+    "ToolEnv",
+    "calculator",
+    "openai_tools",
+    "python",
+    "search_tool",
+    "tool",
+]

@@ -1,4 +1,5 @@
-"""A calculator: exact arithmetic on integers and decimals with + - * / and parentheses; nothing is evaluated as code.
+"""A calculator: exact arithmetic on integers and decimals with + - * / and parentheses; nothing is
+evaluated as code.
 
 Left out: powers, roots, functions (`python.py` has them all, in a sandbox).
 """
@@ -10,8 +11,6 @@ from fractions import Fraction
 
 from logpi.envs.tools.tool import ToolError
 from logpi.rewards.arithmetic import ExpressionError, evaluate
-
-__all__ = ["calculator"]
 
 _DECIMAL = re.compile(r"(?<![\w.])(\d{0,12})\.(\d{1,12})(?![\w.])")
 
@@ -25,7 +24,9 @@ def calculator(expression: str) -> str:
     >>> calculator("(3 + 4.5) * 2"), calculator("2 / 7")
     ('15', '2/7 ≈ 0.2857142857')
     """
-    plain = _DECIMAL.sub(lambda m: f"({m[1]}{m[2]}/1{'0' * len(m[2])})", expression.replace(",", "").replace("$", ""))
+    plain = _DECIMAL.sub(
+        lambda m: f"({m[1]}{m[2]}/1{'0' * len(m[2])})", expression.replace(",", "").replace("$", "")
+    )
     try:
         value, _ = evaluate(plain)
     except ExpressionError as error:

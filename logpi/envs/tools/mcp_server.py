@@ -1,9 +1,10 @@
 """An MCP server's tools (Model Context Protocol): listed once, called from any thread.
 
-The protocol's sessions are asynchronous and belong to one event loop, which runs here in a thread of its own. Needs the package `mcp`
-(pip install logpi[mcp]) to start a server; any object with `list_tools` and `call_tool` will do as a session. A server is a stranger:
-what it lists and says is checked, has a deadline, and is cut to `LONGEST` characters. Left out: resources, prompts, sampling, and
-results that are not text (they are named, not shown).
+The protocol's sessions are asynchronous and belong to one event loop, which runs here in a thread
+of its own. Needs the package `mcp` (pip install logpi[mcp]) to start a server; any object with
+`list_tools` and `call_tool` will do as a session. A server is a stranger: what it lists and says is
+checked, has a deadline, and is cut to `LONGEST` characters. Left out: resources, prompts, sampling,
+and results that are not text (they are named, not shown).
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from logpi.calls.schema import standard
-from logpi.envs.text import encodable
+from logpi.envs.conversation import encodable
 from logpi.envs.tools.tool import Tool, ToolError
-
-__all__ = ["McpServer"]
 
 MOST = 1_000  # tools of a server
 LONGEST = 1_000_000  # characters of a result
@@ -35,10 +34,13 @@ class McpServer:
         timeout: seconds that a call may take.
 
     Raises:
-        ValueError: on entering, if the server does not start or does not list its tools; the text says why.
+        ValueError: on entering, if the server does not start or does not list its tools; the text
+            says why.
     """
 
-    def __init__(self, session: Callable[[], AbstractAsyncContextManager[Any]], timeout: float = 30.0) -> None:
+    def __init__(
+        self, session: Callable[[], AbstractAsyncContextManager[Any]], timeout: float = 30.0
+    ) -> None:
         self._open, self.timeout = session, timeout
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mcp", daemon=True)
@@ -56,17 +58,25 @@ class McpServer:
         ready: asyncio.Future[Any] = self._loop.create_future()
         self._life = asyncio.run_coroutine_threadsafe(self._serve(ready), self._loop)
         try:
-            listed = asyncio.run_coroutine_threadsafe(_wait(ready, self.timeout), self._loop).result()
+            listed = asyncio.run_coroutine_threadsafe(
+                _wait(ready, self.timeout), self._loop
+            ).result()
         except Exception as error:
             self._life.cancel()
             self.__exit__()
-            what = f"nothing in {self.timeout:g} s" if isinstance(error, TimeoutError) else _reason(error)
+            what = (
+                f"nothing in {self.timeout:g} s"
+                if isinstance(error, TimeoutError)
+                else _reason(error)
+            )
             raise ValueError(f"the MCP server does not answer: {what}") from None
         try:
             self.tools = tuple(self._tool(t) for t in listed)
         except Exception as error:
             self.__exit__()
-            raise ValueError(f"the MCP server lists a tool that cannot be used: {_reason(error)}") from None
+            raise ValueError(
+                f"the MCP server lists a tool that cannot be used: {_reason(error)}"
+            ) from None
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -89,7 +99,9 @@ class McpServer:
                 await self._stop.wait()
         except BaseException as error:
             if not ready.done():
-                ready.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
+                ready.set_exception(
+                    error if isinstance(error, Exception) else RuntimeError(str(error))
+                )
         finally:
             self._ended.set()
 
@@ -98,20 +110,32 @@ class McpServer:
         name = listed.name
         if not isinstance(name, str) or not name or encodable(name) != name:
             raise ToolError(f"its name is {str(name)[:60]!r}")
-        parameters = _either(listed, "inputSchema", "input_schema") or {"type": "object", "properties": {}}
-        if not isinstance(parameters, Mapping) or not isinstance(parameters.get("properties", {}), Mapping):
+        parameters = _either(listed, "inputSchema", "input_schema") or {
+            "type": "object",
+            "properties": {},
+        }
+        if not isinstance(parameters, Mapping) or not isinstance(
+            parameters.get("properties", {}), Mapping
+        ):
             raise ToolError(f"{name}'s schema is {str(parameters)[:60]!r}")
 
         def run(**arguments: Any) -> str:
             return self._called(name, arguments)
 
-        return Tool(name, encodable(str(listed.description or ""))[:LONGEST], standard(encodable(parameters)), run)
+        return Tool(
+            name,
+            encodable(str(listed.description or ""))[:LONGEST],
+            standard(encodable(parameters)),
+            run,
+        )
 
     def _called(self, name: str, arguments: dict[str, Any]) -> str:
         """The text of a call's result."""
         if self._ended.is_set():
             raise ToolError("the MCP server has ended")
-        asked = asyncio.run_coroutine_threadsafe(self._session.call_tool(name, arguments), self._loop)
+        asked = asyncio.run_coroutine_threadsafe(
+            self._session.call_tool(name, arguments), self._loop
+        )
         try:
             result = asked.result(self.timeout)
         except TimeoutError:
@@ -156,7 +180,8 @@ def _page(cursor: str) -> Any:
 
 
 def _either(thing: Any, *names: str) -> Any:
-    """A field under its name of protocol versions before and after the package's second major version."""
+    """A field under its name of protocol versions before and after the package's second major
+    version."""
     return next((getattr(thing, n) for n in names if getattr(thing, n, None) is not None), None)
 
 

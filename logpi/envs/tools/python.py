@@ -1,7 +1,9 @@
-"""Programs as a tool: the model writes Python, the sandbox runs it, the model reads what it printed.
+"""Programs as a tool: the model writes Python, the sandbox runs it, the model reads what it
+printed.
 
-It needs a sandbox (`logpi.sandbox`, or any `run(code)` of your own); without one it refuses before anything runs. Left out: state
-between calls (every program is fresh), files, packages beyond those that the sandbox shows.
+It needs a sandbox (`logpi.sandbox`, or any `run(code)` of your own); without one it refuses before
+anything runs. Left out: state between calls (every program is fresh), files, packages beyond those
+that the sandbox shows.
 """
 
 from __future__ import annotations
@@ -10,8 +12,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from logpi.envs.tools.tool import Tool
-
-__all__ = ["Ran", "python"]
 
 
 class Ran(Protocol):
@@ -33,7 +33,8 @@ def python(run: Callable[[str], Ran | str] | None = None, name: str = "python") 
     """The tool `python(code)`.
 
     Args:
-        run: runs a program and gives what it printed: a text, or something with `stdout`, `stderr` and `status`. Default: `logpi.sandbox`.
+        run: runs a program and gives what it printed: a text, or something with `stdout`, `stderr`
+            and `status`. Default: `logpi.sandbox`.
 
     Raises:
         ValueError: no sandbox can be had on this machine; the text says why.
@@ -41,7 +42,8 @@ def python(run: Callable[[str], Ran | str] | None = None, name: str = "python") 
     run = run or _sandboxed()
 
     def python(code: str) -> str:
-        """Runs a Python 3 program and returns what it prints. Nothing is kept from one program to the next.
+        """Runs a Python 3 program and returns what it prints. Nothing is kept from one program to
+        the next.
 
         Args:
             code: the program; print what you want to see
@@ -70,5 +72,7 @@ def _sandboxed() -> Callable[[str], Any]:
     try:
         run_python("pass")
     except SandboxError as error:
-        raise ValueError(f"the tool python runs programs in a sandbox only, and there is none here: {error}") from None
+        raise ValueError(
+            f"the tool python runs programs in a sandbox only, and there is none here: {error}"
+        ) from None
     return run_python

@@ -3,9 +3,10 @@
     score(q, d) = Σ over terms t of q   idf(t) · f / (f + k1 (1 − b + b |d| / mean |d|))        f: how often t occurs in d
     idf(t)      = ln(1 + (N − n + ½) / (n + ½))                                                 n: documents with t, of N
 
-(Robertson & Zaragoza 2009, in Lucene's form; k1 = 1.5, b = 0.75). `Bm25` is plain Python: for small corpora, such as a row's own
-documents, and where the package bm25s is missing. `Corpus` reads a JSONL file of `{id, contents}` and ranks with bm25s, which does
-10,000 passages in 0.1 ms and a million in 2 ms. Equal scores keep the corpus's order. Left out: dense retrieval; anything with
+(Robertson & Zaragoza 2009, in Lucene's form; k1 = 1.5, b = 0.75). `Bm25` is plain Python: for small
+corpora, such as a row's own documents, and where the package bm25s is missing. `Corpus` reads a
+JSONL file of `{id, contents}` and ranks with bm25s, which does 10,000 passages in 0.1 ms and a
+million in 2 ms. Equal scores keep the corpus's order. Left out: dense retrieval; anything with
 `search(queries, top)` will do instead, and a server with Search-R1's contract (`retrieve.py`).
 """
 
@@ -26,10 +27,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from logpi.envs.text import encodable
+from logpi.envs.conversation import encodable
 from logpi.envs.tools.tool import Tool, tool
-
-__all__ = ["Bm25", "Corpus", "Document", "Searcher", "search_tool", "terms"]
 
 K1, B = 1.5, 0.75
 _WORD = re.compile(r"\w+")
@@ -37,7 +36,8 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Document:
-    """A passage. contents: by Search-R1's convention its title, in quotes, is the first line. score: of the search that found it."""
+    """A passage. contents: by Search-R1's convention its title, in quotes, is the first line.
+    score: of the search that found it."""
 
     id: str
     contents: str
@@ -48,7 +48,8 @@ class Searcher(Protocol):
     """Finds documents."""
 
     def search(self, queries: Sequence[str], top: int) -> list[list[Document]]:
-        """The `top` best documents for each query, best first; fewer where fewer share a term with it. May be called from many threads."""
+        """The `top` best documents for each query, best first; fewer where fewer share a term with
+        it. May be called from many threads."""
         ...
 
 
@@ -65,7 +66,9 @@ class Bm25:
     ['1']
     """
 
-    def __init__(self, documents: Sequence[Document], split: Callable[[str], list[str]] = terms) -> None:
+    def __init__(
+        self, documents: Sequence[Document], split: Callable[[str], list[str]] = terms
+    ) -> None:
         self.documents, self.split = tuple(documents), split
         counts = [Counter(split(d.contents)) for d in self.documents]
         lengths = [c.total() for c in counts]
@@ -90,10 +93,12 @@ class Bm25:
 
 
 class Corpus:
-    """A JSONL file of `{id, contents}`, indexed once: the index is kept in the user's cache directory under a hash of the file.
+    """A JSONL file of `{id, contents}`, indexed once: the index is kept in the user's cache
+    directory under a hash of the file.
 
     Args:
-        path: the file. cache: directory of indices; None: `$XDG_CACHE_HOME/logpi/bm25`, "": none is kept.
+        path: the file. cache: directory of indices; None: `$XDG_CACHE_HOME/logpi/bm25`, "": none is
+            kept.
 
     Raises:
         ValueError: no such file, a line that is no such object, or no documents.
@@ -121,7 +126,8 @@ class Corpus:
             return self._small.search(queries, top)
         import numpy as np
 
-        # one query at a time: bm25s batches bring nothing on one thread, and a query without a known word needs care
+        # one query at a time: bm25s batches bring nothing on one thread, and a query without a
+        # known word needs care
         out = []
         for query in queries:
             known = [t for t in terms(query) if t in self._ranker.vocab_dict]
@@ -129,7 +135,11 @@ class Corpus:
                 out.append([])
                 continue
             scores = self._ranker.get_scores(known)
-            at = np.argsort(-scores, kind="stable")[:top] if len(scores) <= 4096 else _largest(scores, top)
+            at = (
+                np.argsort(-scores, kind="stable")[:top]
+                if len(scores) <= 4096
+                else _largest(scores, top)
+            )
             out.append([self._found(int(i), float(scores[i])) for i in at if scores[i] > 0])
         return out
 
@@ -146,7 +156,9 @@ def _largest(scores: Any, top: int) -> Any:
 
 def _documents(path: Path) -> list[Document]:
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; a corpus is a JSONL file with id and contents on each line")
+        raise ValueError(
+            f"{path}: no such file; a corpus is a JSONL file with id and contents on each line"
+        )
     found = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -208,7 +220,10 @@ def search_tool(searcher: Searcher, top: int = 3, name: str = "search") -> Tool:
             query: what to look for, in a few words
         """
         found = searcher.search([query], top)[0]
-        return "\n\n".join(f"[{i}] {d.contents}" for i, d in enumerate(found, 1)) or "Nothing was found."
+        return (
+            "\n\n".join(f"[{i}] {d.contents}" for i, d in enumerate(found, 1))
+            or "Nothing was found."
+        )
 
     made = tool(search)
     return Tool(name, made.description, made.parameters, search)

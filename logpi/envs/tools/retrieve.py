@@ -1,13 +1,16 @@
 """A search server as a searcher: the HTTP contract that Search-R1's servers speak.
 
     POST /retrieve {"queries": ["…", …], "topk": 3, "return_scores": true}
-    → {"result": [[{"document": {"id": "…", "contents": "\\"Title\\"\\ntext"}, "score": 1.5}, …], …]}
+    → {"result": [[{"document": {"id": "…", "contents": "\\"Title\\"\\ntext"}, "score": 1.5}, …],
+    …]}
 
-Conversations ask from many threads: queries that come within a few milliseconds go out in one request, equal ones once, answers are
-kept. A request is tried again after 0.5 s, 1 s, 2 s, … while its time lasts; when it fails for good the caller
-gets an error that says what is wrong: the policy reads it and the run goes on. A server is a stranger: an answer
-has a deadline as a whole and a largest size, is never unpacked, and a redirect is not followed. Left out:
-authentication, streaming, proxies, connections kept open.
+Conversations ask from many threads: queries that come within a few milliseconds go out in one
+request, equal ones once, answers are kept. A request is tried again after 0.5 s, 1 s, 2 s, … while
+its time lasts; when it fails for good the caller
+gets an error that says what is wrong: the policy reads it and the run goes on. A server is a
+    stranger: an answer
+has a deadline as a whole and a largest size, is never unpacked, and a redirect is not followed.
+Left out: authentication, streaming, proxies, connections kept open.
 """
 
 from __future__ import annotations
@@ -26,11 +29,9 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from logpi.envs.text import encodable
+from logpi.envs.conversation import encodable
 from logpi.envs.tools.ranking import Document
 from logpi.errors import UserError
-
-__all__ = ["RetrieveClient", "RetrieveError"]
 
 PIECE = 1 << 16  # bytes read at a time
 AGAIN = (408, 429)  # of what is the client's fault, only these pass by themselves
@@ -60,7 +61,8 @@ class RetrieveClient:
     """A `Searcher`.
 
     Args:
-        url: of the server; /retrieve is added if it names no path. batch: queries of one request. wait: seconds to gather them.
+        url: of the server; /retrieve is added if it names no path. batch: queries of one request.
+            wait: seconds to gather them.
         timeout: seconds for a request, from the first to the last byte and with its further tries.
         retries: how many of those. backoff: seconds before the first of them, doubled each time.
         largest: bytes of an answer. keep: answers that are remembered.
@@ -70,16 +72,30 @@ class RetrieveClient:
     """
 
     def __init__(
-        self, url: str, *, batch: int = 128, wait: float = 0.005, timeout: float = 30.0, retries: int = 3, backoff: float = 0.5,
-        largest: int = 64 << 20, keep: int = 100_000,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        *,
+        batch: int = 128,
+        wait: float = 0.005,
+        timeout: float = 30.0,
+        retries: int = 3,
+        backoff: float = 0.5,
+        largest: int = 64 << 20,
+        keep: int = 100_000,
+    ) -> None:
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"a search server's address begins with http:// or https://, not {url!r}")
+            raise ValueError(
+                f"a search server's address begins with http:// or https://, not {url!r}"
+            )
         path = url.split("://", 1)[1].rstrip("/").partition("/")[2]
         self.url = url if path else f"{url.rstrip('/')}/retrieve"
         self._at = urlsplit(self.url)
         try:
-            usable = bool(self._at.hostname) and (self._at.port is None or self._at.port > 0) and url.isascii()
+            usable = (
+                bool(self._at.hostname)
+                and (self._at.port is None or self._at.port > 0)
+                and url.isascii()
+            )
         except ValueError:  # a port that is no number
             usable = False
         if not usable or any(c.isspace() for c in url):
@@ -101,7 +117,9 @@ class RetrieveClient:
         try:
             self._post(["test"], 1)
         except RetrieveError as error:
-            raise ValueError(f"{error}; start the search server, or search a local corpus instead") from None
+            raise ValueError(
+                f"{error}; start the search server, or search a local corpus instead"
+            ) from None
 
     def search(self, queries: Sequence[str], top: int) -> list[list[Document]]:
         """Raises RetrieveError when the server cannot be asked."""
@@ -111,8 +129,11 @@ class RetrieveClient:
             self._lead(wave, top)
         return [answer.result() for answer in waiting]
 
-    def _join(self, queries: Sequence[str], top: int) -> tuple[list[Future[list[Document]]], list[_Wave]]:
-        """An answer to wait for, for each query; and the waves that this thread must send, because it was the first in them."""
+    def _join(
+        self, queries: Sequence[str], top: int
+    ) -> tuple[list[Future[list[Document]]], list[_Wave]]:
+        """An answer to wait for, for each query; and the waves that this thread must send, because
+        it was the first in them."""
         waiting, leads = [], []
         with self._lock:
             for query in queries:
@@ -185,18 +206,24 @@ class RetrieveClient:
         except (OSError, HTTPException, ValueError, RecursionError) as error:
             if late.is_set() or isinstance(error, TimeoutError):
                 raise RetrieveError(f"no whole answer in {self.timeout:g} s", again=False) from None
-            raise RetrieveError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+            raise RetrieveError(
+                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            ) from None
         finally:
             connection.close()
 
     def _sent(self, connection: HTTPConnection, body: bytes) -> bytes:
         """The bytes of the answer."""
         path = f"{self._at.path}?{self._at.query}" if self._at.query else self._at.path
-        connection.request("POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"})
+        connection.request(
+            "POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"}
+        )
         with connection.getresponse() as answer:
             if 300 <= answer.status < 400:
                 where = (answer.getheader("Location") or "nowhere")[:200]
-                raise RetrieveError(f"it sends us to {where!r}: give the address that is meant", again=False)
+                raise RetrieveError(
+                    f"it sends us to {where!r}: give the address that is meant", again=False
+                )
             if answer.status != 200:
                 again = answer.status >= 500 or answer.status in AGAIN
                 raise RetrieveError(f"{answer.status} {answer.reason[:100]}".strip(), again)
@@ -204,17 +231,22 @@ class RetrieveClient:
             while piece := answer.read(PIECE):
                 data += piece
                 if len(data) > self.largest:
-                    raise RetrieveError(f"its answer is longer than {self.largest:,} bytes", again=False)
+                    raise RetrieveError(
+                        f"its answer is longer than {self.largest:,} bytes", again=False
+                    )
             return bytes(data)
 
 
 @contextmanager
 def _cut_off(connection: HTTPConnection, seconds: float, late: threading.Event) -> Iterator[None]:
-    """Shut the connection's socket after so long: a socket's own timeout begins anew with every byte."""
+    """Shut the connection's socket after so long: a socket's own timeout begins anew with every
+    byte."""
 
     def shut() -> None:
         late.set()
-        with suppress(OSError, AttributeError):  # gone already, or not there yet: connecting has a timeout of its own
+        with suppress(
+            OSError, AttributeError
+        ):  # gone already, or not there yet: connecting has a timeout of its own
             connection.sock.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(seconds, shut)
@@ -235,8 +267,14 @@ def _done(found: list[Document]) -> Future[list[Document]]:
 def _read(answer: Any, queries: int, top: int) -> list[list[Document]]:
     """The contract's answer, with scores or (inner items are then bare documents) without."""
     rows = answer.get("result") if isinstance(answer, Mapping) else None
-    if not isinstance(rows, list) or len(rows) != queries or not all(isinstance(row, list) for row in rows):
-        raise RetrieveError(f"expected {{'result': […]}} with {queries} lists, got {str(answer)[:80]!r}")
+    if (
+        not isinstance(rows, list)
+        or len(rows) != queries
+        or not all(isinstance(row, list) for row in rows)
+    ):
+        raise RetrieveError(
+            f"expected {{'result': […]}} with {queries} lists, got {str(answer)[:80]!r}"
+        )
     return [[_document(item) for item in row[:top]] for row in rows]
 
 

@@ -1,0 +1,37 @@
+"""`logpi describe NAME`: the exact objective as mathematics, from the composition itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from logpi.jobs.common import mistakes, settings
+from logpi.jobs.options.parser import option, parse
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Arguments of `logpi describe`."""
+
+    name: str = option(help="a row of `logpi algorithms`", positional=True)
+    options: tuple[str, ...] = option((), help="settings, e.g. beta=0.04 high=0.3", nargs="*")
+
+
+def main(argv: Sequence[str]) -> int:
+    a = parse(
+        Describe,
+        argv,
+        "logpi describe",
+        "An algorithm as mathematics, with its sources and where it differs.",
+    )
+    from logpi.algorithms import describe, options
+
+    with mistakes():
+        print(describe(a.name, **settings(a.options)))
+        print("\n  options   " + ", ".join(f"{k}={v}" for k, v in options(a.name).items()))
+        print(
+            "            and for every algorithm: entropy_coef, value_coef, value_clip, whiten,"
+            " kl_target, kl_estimator,"
+        )
+        print("            kl_place, dual_clip, epochs, minibatches, micro_tokens, max_grad_norm")
+    return 0

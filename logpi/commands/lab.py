@@ -1,0 +1,161 @@
+"""`logpi lab NAME`: every estimator held against the exact gradient. What is computed is in
+`logpi.lab`; here are the options.
+
+logpi lab bias                      a table and one sentence
+logpi lab bias --json               the same as JSON
+logpi lab bias --picture bias.png   and a picture
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from logpi.errors import UserError, did_you_mean
+from logpi.jobs.common import DEVICES
+from logpi.jobs.options.parser import option, parse
+from logpi.runs.disk import refuse_unwritable
+
+
+@dataclass(frozen=True)
+class Show:
+    """Options of every command."""
+
+    json: bool = option(False, help="print JSON instead of tables")
+    picture: Path | None = option(None, help="write a picture to this PNG file")
+
+
+@dataclass(frozen=True)
+class Bias(Show):
+    responses: int = option(4, help="M, samples for each prompt, 2 to 6", least=2, most=6)
+
+
+@dataclass(frozen=True)
+class Bellman(Show):
+    slip: float = option(
+        0.2,
+        help="probability that a move of the second grid goes a quarter turn to the left",
+        least=0,
+        most=0.999,
+    )
+    gamma: float = option(1.0, help="discount", least=0, most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepValues(Show):
+    model: str = option(help="directory or hub name of a causal language model")
+    prompt: str = option(help="the question, as the model is to see it (or @file)")
+    response: str = option(help="the response whose steps are judged (or @file)")
+    answer: str = option(help="the right answer, for the reward")
+    reward: str = option(
+        "exact",
+        help="what to reward, as in training: exact, number, boxed, tag_answer, my.py:function",
+    )
+    samples: int = option(32, help="completions from each prefix", least=1, most=2**16)
+    separator: str = option("\\n", help="what ends a step")
+    max_tokens: int = option(256, help="longest completion", least=1, most=2**24)
+    temperature: float = option(1.0, help="of sampling", above=0, least=1e-3, most=1000)
+    seed: int = option(0, help="of sampling", least=0)
+    device: str = option("auto", help=DEVICES)
+    chat: bool | None = option(
+        None, help="put the prompt through the chat template (default: if the model has one)"
+    )
+
+
+@dataclass(frozen=True)
+class Command:
+    """A report: its options, one line of help, and where it is made ("module:function", imported
+    when it is run)."""
+
+    arguments: type[Show]
+    help: str
+    where: str
+
+
+COMMANDS = {
+    "bias": Command(
+        Bias,
+        "which way each method's expected step points, against the policy gradient",
+        "bias:bias",
+    ),
+    "variance": Command(
+        Show,
+        "how noisy each step is; baselines; the sign of the advantage; GAE",
+        "variance:variance",
+    ),
+    "kl": Command(
+        Show,
+        "k1, k2, k3 and exact KL, in the reward and in the loss, as numbers and as gradients",
+        "kl:kl",
+    ),
+    "clip": Command(Show, "which gradients survive clipping", "clip:clip"),
+    "length": Command(
+        Show, "which aggregation prefers short right or long wrong responses", "length:length"
+    ),
+    "trust-region": Command(
+        Show, "ordinary, natural and clipped steps: improvement against KL", "trust:trust"
+    ),
+    "bellman": Command(
+        Bellman, "value iteration on the grid world, sweep by sweep", "bellman:bellman"
+    ),
+    "step-values": Command(
+        StepValues, "value and advantage of each step of a model's response", "steps:step_values"
+    ),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command of the lab; returns the exit code.
+
+    Raises:
+        UserError: an unknown command, or an option that makes no sense.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    name = argv[0]
+    if name not in COMMANDS:
+        raise UserError(f"lab: unknown command {name!r}{did_you_mean(name, COMMANDS) or _listed()}")
+    command = COMMANDS[name]
+    arguments = parse(
+        command.arguments, argv[1:], prog=f"logpi lab {name}", description=command.help
+    )
+    if arguments.picture is not None:
+        if arguments.picture.suffix != ".png":
+            raise UserError(f"--picture is a .png, not {arguments.picture.name}")
+        refuse_unwritable(arguments.picture)
+    report = _made(command, arguments)
+    print(report.json() if arguments.json else report.text())
+    if arguments.picture is not None:
+        print(f"picture: {report.picture(arguments.picture)}", file=sys.stderr)
+    return 0
+
+
+def _listed() -> str:
+    return f"; there are: {', '.join(COMMANDS)}"
+
+
+def _made(command: Command, arguments: Show) -> Any:
+    module, function = command.where.split(":")
+    make: Callable[..., Any] = getattr(import_module(f"logpi.lab.{module}"), function)
+    own = {k: v for k, v in vars(arguments).items() if k not in ("json", "picture")}
+    return make(**own)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {c.help}" for name, c in COMMANDS.items()]
+    return "\n".join(
+        [
+            (
+                "logpi lab NAME [--json] [--picture FILE.png]: every estimator held against the"
+                " exact gradient"
+            ),
+            "",
+            *lines,
+        ]
+    )

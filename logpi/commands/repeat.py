@@ -1,0 +1,39 @@
+"""`logpi repeat RUN`: run a saved run's command again, with the very arguments it had.
+
+Left out: going on with a run that was stopped (`--resume`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from logpi.errors import UserError
+from logpi.jobs.options.parser import option, parse
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Arguments of `logpi repeat`."""
+
+    run: Path = option(help="a run's directory", positional=True)
+    out: Path | None = option(None, help="the new run's directory (default: runs/COMMAND-1, -2, …)")
+    device: str | None = option(None, help="cpu, cuda, cuda:1, … (default: that of the run)")
+    trust: bool = option(False, help="run the code that a stranger's run names")
+
+
+def main(argv: Sequence[str]) -> int:
+    a = parse(
+        Repeat, argv, "logpi repeat", "Run a saved run's command again with its own arguments."
+    )
+    from logpi.commands import COMMANDS
+    from logpi.runs.directory import read_arguments
+
+    command, _ = read_arguments(a.run)
+    if command not in COMMANDS:
+        raise UserError(f"{a.run} was made by {command!r}, which this version does not have")
+    given = {"repeat": a.run, "out": a.out, "device": a.device}
+    words = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return import_module(f"logpi.{COMMANDS[command][0]}").main([*words, *["--trust"] * a.trust])

@@ -1,0 +1,254 @@
+"""`logpi preferences-demo`: the two lanes of learning from preferences, side by side, on a rule
+that is known.
+
+Somebody likes vowels, and dislikes the same letter twice in a row. A small model first learns to
+write any letters (SFT). Then a noisy judge compares pairs of strings, and two lanes learn from the
+same pairs:
+
+    reward model -> PPO against it (critic, reference, reward model in memory)        RLHF
+    DPO                            (reference log-probabilities computed once)        direct
+
+Neither sees the rule; it only measures (`gold`). The stages are ordinary jobs chained by their run
+directories; a stopped demonstration goes on with the same --out. Left out: real text, and people.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from logpi.jobs import prefer, reward_model, rl, sft
+from logpi.jobs.common import DEVICES, base_model, home, placed, stage
+from logpi.jobs.options.parser import option, parse
+
+LETTERS = "abcdefghi"
+PROMPTS = tuple(f"{c}:" for c in LETTERS)  # what to begin after
+LENGTH = 14  # tokens of a response
+GOLD_FILE = """from logpi.demos.preferences import gold
+
+
+def rule(prompts, completions, **columns):
+    return [gold(p, c) for p, c in zip(prompts, completions)]
+"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Arguments of `logpi preferences-demo`."""
+
+    sft_steps: int = option(150, help="updates of supervised fine-tuning", least=1, most=100_000)
+    reward_steps: int = option(200, help="updates of the reward model", least=1, most=100_000)
+    ppo_steps: int = option(60, help="updates of PPO", least=1, most=100_000)
+    dpo_steps: int = option(200, help="updates of DPO", least=1, most=100_000)
+    pairs: int = option(4000, help="comparisons that both lanes learn from", least=64, most=10**6)
+    seed: int = option(0, help="of everything", least=0)
+    device: str = option("cpu", help=DEVICES)
+    out: Path | None = option(None, help="directory (default: runs/preferences-demo-1, -2, …)")
+
+
+def gold(prompt: str, response: str) -> float:
+    """The rule: vowels less other letters less letters equal to the one before (the prompt's too),
+    over 8.
+
+    >>> gold("b:", "aeiaeiae"), gold("b:", "aaaaaaaa"), gold("b:", "bc")
+    (1.0, 0.125, -0.375)
+    """
+    vowels = sum(1 if c in "aei" else -1 for c in response)
+    walk = prompt[0] + response
+    return (vowels - sum(a == b for a, b in zip(walk, walk[1:], strict=False))) / 8
+
+
+def main(argv: Sequence[str]) -> int:
+    a = parse(Demo, argv, "logpi preferences-demo", __doc__ or "")
+    placed(a.device)
+    with home(a, "preferences-demo") as chain:
+        out = chain.path
+        _data(a, out)
+        jobs = {
+            "SFT": (sft, _sft(a, out)),
+            "reward model": (reward_model, _reward(a, out)),
+            "PPO": (rl, _ppo(a, out)),
+            "DPO": (prefer, _dpo(a, out)),
+        }
+        seconds = {
+            name: stage(recipe.run, arguments)[1] for name, (recipe, arguments) in jobs.items()
+        }
+        _report({name: _measure(a, out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
+    return 0
+
+
+def _data(a: Demo, out: Path) -> None:
+    """The untrained model, demonstrations, judged pairs, prompts and the rule."""
+    from logpi.policies.small import small_policy
+
+    if (out / "prompts").exists():  # written last
+        return
+    base_model(
+        out / "base",
+        lambda: small_policy("".join(PROMPTS), width=64, layers=2, context=64, seed=a.seed),
+    )
+    rng = Random(a.seed)
+    texts = [{"prompt": p, "completion": _scribble(rng)} for p in PROMPTS * 200]
+    pairs = [_judged(rng) for _ in range(a.pairs)]
+    _write(out / "texts", texts, texts[:64])
+    _write(out / "pairs", pairs, [_judged(rng) for _ in range(500)])
+    (out / "gold.py").write_text(GOLD_FILE)
+    prompts = [{"prompt": p} for p in PROMPTS]
+    _write(out / "prompts", prompts, prompts)
+
+
+def _scribble(rng: Random) -> str:
+    return "".join(rng.choices(LETTERS, k=rng.randint(4, 10)))
+
+
+def _judged(rng: Random) -> dict[str, str]:
+    """A comparison as a noisy person makes it: better by Δ of the rule is preferred with
+    probability σ(5Δ)."""
+    prompt = rng.choice(PROMPTS)
+    one, two = _scribble(rng), _scribble(rng)
+    wins = rng.random() < 1 / (1 + math.exp(-5 * (gold(prompt, one) - gold(prompt, two))))
+    return {"prompt": prompt, "chosen": one if wins else two, "rejected": two if wins else one}
+
+
+def _write(
+    directory: Path, train: Sequence[dict[str, str]], test: Sequence[dict[str, str]]
+) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("train", train), ("test", test)):
+        (directory / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+def _sft(a: Demo, out: Path) -> sft.SFT:
+    return sft.SFT(
+        model=str(out / "base"),
+        task=str(out / "texts"),
+        steps=a.sft_steps,
+        rows=64,
+        lr=3e-3,
+        seed=a.seed,
+        save_every=1000,
+        device=a.device,
+        out=out / "sft",
+    )
+
+
+def _reward(a: Demo, out: Path) -> reward_model.RewardModelling:
+    return reward_model.RewardModelling(
+        model=str(out / "sft" / "model"),
+        data=str(out / "pairs"),
+        steps=a.reward_steps,
+        pairs=64,
+        lr=1e-3,
+        seed=a.seed,
+        eval_every=0,
+        save_every=1000,
+        device=a.device,
+        out=out / "reward-model",
+    )
+
+
+def _ppo(a: Demo, out: Path) -> rl.RL:
+    learned = out / "reward-model" / "model"
+    return rl.RL(
+        model=str(out / "sft" / "model"),
+        task=str(out / "prompts"),
+        rewards=(f"model:{learned}", f"{out}/gold.py:rule:0"),
+        algorithm="ppo",
+        options=("beta=0.1", "epochs=2", "minibatches=2", "value_clip=0.2"),
+        critic=str(learned),
+        steps=a.ppo_steps,
+        prompts=32,
+        num_generations=4,
+        max_completion_length=LENGTH,
+        truncation="fail",
+        lr=1e-3,
+        seed=a.seed,
+        eval_every=20,
+        eval_items=9,
+        eval_samples=8,
+        save_every=1000,
+        device=a.device,
+        out=out / "ppo",
+    )
+
+
+def _dpo(a: Demo, out: Path) -> prefer.Prefer:
+    return prefer.Prefer(
+        model=str(out / "sft" / "model"),
+        data=str(out / "pairs"),
+        options=("beta=0.1",),
+        steps=a.dpo_steps,
+        pairs=64,
+        lr=5e-4,
+        seed=a.seed,
+        eval_every=0,
+        save_every=1000,
+        device=a.device,
+        out=out / "dpo",
+    )
+
+
+def _measure(a: Demo, out: Path, name: str) -> dict[str, Any]:
+    """Gold and proxy score, KL from the SFT model in nats a response, and two answers; 16 samples
+    to each prompt."""
+    import torch
+
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Request, Sampling
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards.model import ModelReward
+    from logpi.rollouts.responses import trajectory
+    from logpi.types import collate
+
+    policy, reference = (CausalLM.load(out / n / "model", device=a.device) for n in (name, "sft"))
+    requests = [Request(policy.render(p), 16) for p in PROMPTS]
+    sampled = Engine(policy, slots=256).generate(
+        requests, Sampling(max_tokens=LENGTH), torch.Generator().manual_seed(0)
+    )
+    flat = [(p, c) for p, group in zip(PROMPTS, sampled, strict=True) for c in group]
+    texts = [policy.template.said(c.tokens) for _, c in flat]
+    batch = collate([trajectory(policy.render(p), c, 0.0, i, {}) for i, (p, c) in enumerate(flat)])
+    with torch.no_grad():
+        kl = (policy.evaluate(batch).logp - reference.evaluate(batch).logp).sum(1).mean()
+    proxy = ModelReward(str(out / "reward-model" / "model"), device=a.device)(
+        [p for p, _ in flat], texts
+    )
+    return {
+        "gold": fmean(gold(p, t) for (p, _), t in zip(flat, texts, strict=True)),
+        "proxy": fmean(x for x in proxy if x is not None),
+        "kl": float(kl),
+        "samples": "   ".join(p + t for (p, _), t in list(zip(flat, texts, strict=True))[::48]),
+    }
+
+
+def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Path) -> None:
+    lanes = {
+        "sft": ("SFT", "policy", seconds["SFT"]),
+        "ppo": (
+            "→ reward model → PPO",
+            "policy, critic, reference, reward",
+            seconds["reward model"] + seconds["PPO"],
+        ),
+        "dpo": ("→ DPO", "policy", seconds["DPO"]),
+    }
+    print(f"\n{'lane':<22}{'models in memory':<35}{'seconds':>8}{'gold':>8}{'proxy':>8}{'KL':>8}")
+    for name, (lane, models, time_) in lanes.items():
+        f = found[name]
+        print(
+            f"{lane:<22}{models:<35}{time_:>8.0f}{f['gold']:>8.2f}{f['proxy']:>8.2f}{f['kl']:>8.2f}"
+        )
+    print(
+        "\ngold: the rule nobody was told, 1 for eight good letters. proxy: the reward model's"
+        " score."
+    )
+    print("KL: from the SFT model, nats a response. Three answers of each:")
+    for name, (lane, _, _) in lanes.items():
+        print(f"  {lane:<22}{found[name]['samples']}")
+    print(f"\nproxy, gold and KL of PPO over its run: {out}/ppo/curves.png")
+    print(f"scores of held-out pairs: {out}/reward-model/scores.png")

@@ -1,0 +1,247 @@
+"""`logpi r1`: from a base model to one that can be used, by DeepSeek-R1's recipe. With nothing
+given, on a small model of its own.
+
+    R1-Zero (RL on the base model) → cold-start SFT on its cleaned responses → reasoning RL, with a
+    reward for the language → rejection sampling and a second SFT from the base model → reward model
+    → final RL on verifiable and general prompts
+
+Stages are ordinary jobs (`r1_stages.py`) chained by their directories under --out: what is whole is
+not done again, what was killed goes on (--resume OUT), and --from STAGE runs it and what follows
+anew, perhaps with other settings (--set), the old outputs moved to OUT/before-1, -2, … After each
+stage its model is measured on the same held-out items (`r1_report.py`). Left out: safety data and
+its reward model.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+
+from logpi.demos import r1_data as r1_demo
+from logpi.demos import r1_report
+from logpi.demos.r1_stages import (
+    JOBS,
+    R1,
+    STAGES,
+    Stage,
+    base,
+    done,
+    harvest,
+    job,
+    judged,
+    settled,
+    told,
+)
+from logpi.errors import Stopped, UserError
+from logpi.jobs.common import available, mistakes, opened, placed, read
+from logpi.jobs.options.parser import to_json
+from logpi.runs import disk
+
+PROBED = 64  # rows whose own answers the verifier must accept
+
+
+def main(argv: Sequence[str]) -> int:
+    words, anew, pairs = _anew(list(argv))
+    a = read(R1, words, "r1", __doc__ or "")
+    if anew and a.resume is None:
+        raise UserError(f"--from runs a stage of a run anew: logpi r1 --resume RUN --from {anew}")
+    if a.device and a.resume is None:
+        placed(a.device)
+    run(a, anew, pairs)
+    return 0
+
+
+def _anew(words: list[str]) -> tuple[list[str], str, list[str]]:
+    """The words without `--from STAGE --set …`, which are about this call; the stage, and its new
+    settings and those of later ones."""
+    words = [
+        w for word in words for w in (word.split("=", 1) if word.startswith("--from=") else [word])
+    ]
+    if "--from" not in words:
+        return words, "", []
+    at = words.index("--from")
+    name = words[at + 1] if at + 1 < len(words) else ""
+    if name not in STAGES:
+        raise UserError(f"--from needs a stage: {', '.join(STAGES)}")
+    words = words[:at] + words[at + 2 :]
+    at = words.index("--set") if "--set" in words else len(words)
+    pairs = list(takewhile(lambda w: not w.startswith("--"), words[at + 1 :]))
+    for pair in pairs:
+        stage = pair.partition(".")[0]
+        if stage in STAGES and list(STAGES).index(stage) < list(STAGES).index(name):
+            raise UserError(
+                f"--set {pair}: {stage} comes before {name} and is not run again; --from {stage} is"
+            )
+    return words[:at] + words[at + 1 + len(pairs) :], name, pairs
+
+
+def run(a: R1, anew: str = "", pairs: Sequence[str] = ()) -> None:
+    """All stages, in order; `anew`: from this one on again, with further settings in `pairs`."""
+    available(a)
+    with mistakes():
+        now = replace(a, set=(*a.set, *pairs))
+        whole = settled(now)
+    if a.resume is None:
+        _check(whole)
+    with opened(a, "r1") as home:
+        if anew:
+            _set_aside(home.path, anew)
+        home.rearrange(to_json(now))
+        chain = Chain(replace(whole, resume=None, out=home.path), home.path)
+        start = time.perf_counter()
+        rows = [row for stage in STAGES.values() if (row := chain.stage(stage)) is not None]
+        r1_report.report(chain.a, rows, home.path, time.perf_counter() - start)
+
+
+def _check(a: R1) -> None:
+    """The verifier and the data, before anything is trained."""
+    from logpi.envs.tasks import task as make_task
+    from logpi.jobs.rejection import probe
+    from logpi.jobs.rl import algorithm_of
+    from logpi.rewards import rewards as make_rewards
+
+    with mistakes():
+        rewards = judged(a)
+        every = make_task(a.task).rows("train", a.seed)
+        rows = list(every[:PROBED])
+        rewards.check(list(rows[0]), rows, every)
+        notice = probe(rows, rewards)
+        _check_rows(a)
+        for stage in STAGES.values():
+            if stage.job == "rl":
+                made = job(a, stage, "", Path(), a.general, a.pairs)
+                algorithm_of(made)
+                make_rewards(made.rewards)
+    if notice:
+        print(f"logpi: {notice}", file=sys.stderr)
+
+
+def _check_rows(a: R1) -> None:
+    """The files that later stages will read: what is wrong with them is not said after a day's
+    work."""
+    from logpi.envs.data import load_rows
+
+    for path, need in (
+        (a.cold_start, ("prompt", "completion")),
+        (a.general, ("prompt", "completion")),
+        (a.pairs, ("prompt", "chosen", "rejected")),
+    ):
+        rows = load_rows(path, "train", need=need) if path else []
+        if path == a.general and any("answer" in r for r in rows):
+            raise UserError(
+                f"--general {path} has answers: such rows belong to --task, where they are checked"
+            )
+
+
+def _set_aside(out: Path, name: str) -> None:
+    """Nothing is deleted: what will be made again is moved."""
+    names = list(STAGES)[list(STAGES).index(name) :]
+    there = [out / n for n in names if (out / n).exists()]
+    if there:
+        old = next(p for i in range(1, 10**6) if not (p := out / f"before-{i}").exists())
+        old.mkdir()
+        shutil.copy(out / "arguments.json", old)
+        for path in there:
+            path.rename(old / path.name)
+        print(f"{', '.join(p.name for p in there)} moved to {old}", file=sys.stderr)
+
+
+class Chain:
+    """The stages of one run, each from what those before it left. Holds no state but the
+    directories.
+
+    Args:
+        a: the arguments; out: the run's directory.
+    """
+
+    def __init__(self, a: R1, out: Path) -> None:
+        self.a, self.out = a, out
+        self.general = a.general or (str(out / "data" / "general") if a.demo else "")
+        self.pairs = a.pairs or (str(out / "data" / "pairs") if a.demo else "")
+
+    def stage(self, stage: Stage) -> r1_report.Measured | None:
+        """Run a stage, or go on with it, unless it is whole or has nothing to do; then measure its
+        model."""
+        if self._idle(stage):
+            return None
+        path = self.out / stage.name
+        whole = done(path)
+        place = f"{list(STAGES).index(stage.name) + 1} of {len(STAGES)}"
+        print(
+            f"\n== {stage.name} ({place}): {'whole already' if whole else f'{stage.job} → {path}'}",
+            file=sys.stderr,
+        )
+        if not whole:
+            self._run(stage)
+        self._tidy(path)
+        if stage.job == "harvest" and whole:
+            print(told(path / "counts.json", stage.name))
+        if not stage.title:
+            return None
+        return r1_report.measured(self.a, stage, self.model(stage.name), path, self.general)
+
+    def _tidy(self, path: Path) -> None:
+        """A whole stage goes on with its model alone: checkpoints, with their optimiser states, are
+        nine tenths of a run."""
+        if done(path) and (path / "checkpoints").exists() and not self.a.keep_checkpoints:
+            disk.remove(path / "checkpoints")
+            (path / "best").unlink(missing_ok=True)
+
+    def _idle(self, stage: Stage) -> bool:
+        """Skipped by the user, or without anything to learn from."""
+        reasons = {
+            "cold-data": bool(self.a.cold_start),
+            "reward-model": not self.pairs or not self.general,
+        }
+        return stage.name in self.a.skip or reasons.get(stage.name, False)
+
+    def model(self, name: str) -> str:
+        """The model that a stage left; the base model may be the user's."""
+        return self.a.model if name == "base" and self.a.model else str(self.out / name / "model")
+
+    def _start(self, stage: Stage) -> str:
+        """The model that a stage begins with.
+
+        Raises:
+            UserError: it is not there.
+        """
+        name = next(n for n in stage.starts if n not in self.a.skip)
+        model = self.model(name)
+        if not (name == "base" and self.a.model) and not done(self.out / name):
+            raise UserError(
+                f"stage {stage.name} starts from the model of {name}, and {model} is not there: run"
+                f" it with --resume {self.out} --from {name}"
+            )
+        return model
+
+    def _run(self, stage: Stage) -> None:
+        if stage.name == "base" and self.a.model:  # the user's own
+            return
+        if stage.name == "base":
+            r1_demo.write_data(self.out / "data", self.a.seed)
+            reading = r1_demo.base(self.out, self.out / "data", self.a.seed, self.a.device)
+            self._job(stage, base(self.a, reading))
+        elif stage.job == "harvest":
+            harvest(self.a, stage, self._start(stage), self.out, self.general)
+        else:
+            self._job(
+                stage, job(self.a, stage, self._start(stage), self.out, self.general, self.pairs)
+            )
+
+    def _job(self, stage: Stage, arguments: object) -> None:
+        """A job from its beginning, or from where it was."""
+        begun = (self.out / stage.name / "arguments.json").exists()
+        runs = JOBS[stage.job][0]
+        assert runs is not None
+        try:
+            runs(replace(arguments, resume=self.out / stage.name) if begun else arguments)  # type: ignore[type-var]
+        except Stopped as stopped:  # the job names its own way to go on; the chain's is better
+            raise Stopped(
+                f"stopped in stage {stage.name}; go on with: logpi r1 --resume {self.out}",
+                stopped.signal,
+            ) from None

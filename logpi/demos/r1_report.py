@@ -1,0 +1,317 @@
+"""What `logpi r1` says of its stages: the same held-out measures for each model, one table, one
+picture, some real responses.
+
+    OUT/STAGE/measured.json    numbers and a few responses      OUT/report.json   all of them      OUT/stages.png
+
+Accuracy is of sampled responses (temperature 1) unless it says greedy. Left out: curves of a
+stage's own training (its `curves.png`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from logpi.demos.r1_stages import R1, Stage
+    from logpi.policies.causal_lm import CausalLM
+
+SAMPLES = 4
+GENERAL = 64  # responses to general prompts
+COLUMNS = {
+    "accuracy": ("right", "{:.1%}"),
+    "greedy": ("greedy", "{:.1%}"),
+    "maj": ("maj@4", "{:.1%}"),
+    "format": ("format", "{:.1%}"),
+    "language": ("language", "{:.1%}"),
+    "mixed": ("mixed", "{:.1%}"),
+    "length": ("tokens", "{:.1f}"),
+    "reflection": ("reflective", "{:.2f}"),
+    "helpful": ("helpful", "{:.2f}"),
+    "seconds": ("seconds", "{:.0f}"),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A stage's model on the held-out items.
+
+    Attributes:
+        stage: its title. numbers: by `COLUMNS`; shares in [0, 1], `language` the mean share of
+            words in the language, `mixed` the share of responses with two scripts, `reflection`
+            reflective words a response. levels: accuracy by difficulty.
+        responses: to the first items, as they are. general: to general prompts, which are marked in
+            the end (`helpful`), when there is a reward model.
+    """
+
+    stage: str
+    numbers: dict[str, float]
+    levels: dict[str, float] = field(default_factory=dict)
+    responses: list[dict[str, Any]] = field(default_factory=list)
+    general: list[dict[str, Any]] = field(default_factory=list)
+
+
+def measured(a: R1, stage: Stage, model: str, path: Path, general: str) -> Measured:
+    """Measure, or read what was measured."""
+    from logpi.runs import disk
+
+    place = path / "measured.json"
+    if place.exists():
+        return Measured(**json.loads(place.read_text()))
+    path.mkdir(parents=True, exist_ok=True)
+    found = _measure(a, stage.title, model, general)
+    found = replace(found, numbers=found.numbers | {"seconds": spent(path)})
+    disk.write(place, json.dumps(asdict(found), ensure_ascii=False, indent=1).encode())
+    shown = ", ".join(
+        f"{title} {spec.format(found.numbers[k])}"
+        for k, (title, spec) in COLUMNS.items()
+        if k in found.numbers
+    )
+    print(f"{stage.title}: {shown}", file=sys.stderr)
+    return found
+
+
+def spent(path: Path) -> float:
+    """Seconds of a job's steps and evaluations, whatever calls they were in; what a kill lost is
+    not counted."""
+    from logpi.runs.metrics import read_metrics
+
+    return sum(r.get("step_time", 0.0) + r.get("time/eval", 0.0) for r in read_metrics(path))
+
+
+def _measure(a: R1, title: str, model: str, general: str) -> Measured:
+    from logpi.demos.r1_stages import judged, model_of, template
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Sampling
+    from logpi.envs.tasks import task as make_task
+    from logpi.evaluation.evaluator import Evaluator
+    from logpi.rollouts.response_metrics import evaluated
+
+    rewards, policy = judged(a), model_of(a, model).load()
+    rows = list(make_task(a.task).rows("test")[: a.eval_items])
+    found, samples = Evaluator(
+        policy,
+        Engine(policy, slots=a.slots),
+        rows,
+        rewards,
+        Sampling(max_tokens=a.tokens),
+        SAMPLES,
+        chat=template(a, policy),
+    )()
+    told = evaluated(samples)
+    parts = [p for s in samples if s["kind"] == "sampled" for p in s["rewards"]]
+    numbers = {
+        "accuracy": found["eval/pass@1"],
+        "greedy": found["eval/greedy"],
+        "maj": found.get(f"eval/maj@{SAMPLES}", 0.0),
+        "format": told["eval/format"],
+        "language": fmean(p["language"] or 0.0 for p in parts),
+        "mixed": told["eval/mixed"],
+        "length": found["eval/mean_length"],
+        "reflection": told["eval/reflection"],
+        "truncated": found["eval/clipped_ratio"],
+    }
+    responses = [
+        {"prompt": s["prompt"], "completions": s["completions"], "right": s["right"]}
+        for s in samples
+        if s["kind"] == "sampled"
+    ][:3]
+    levels = {
+        m[1]: v for k, v in found.items() if (m := re.fullmatch(r"eval/level_(.*)/pass@1", k))
+    }
+    return Measured(
+        title, numbers, levels, responses, _general(a, policy, general) if general else []
+    )
+
+
+def _general(a: R1, policy: CausalLM, general: str) -> list[dict[str, Any]]:
+    """Responses to general prompts."""
+    import torch
+
+    from logpi.demos.r1_stages import template
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Request, Sampling
+    from logpi.envs.data import FileTask
+
+    rows, chat = FileTask(general).rows("test")[:GENERAL], template(a, policy)
+    requests = [Request(chat(policy, r["prompt"]), max(1, GENERAL // len(rows))) for r in rows]
+    sampled = Engine(policy, slots=a.slots).generate(
+        requests, Sampling(max_tokens=a.tokens), torch.Generator().manual_seed(0)
+    )
+    return [
+        {"prompt": r["prompt"], "completions": [policy.template.said(c.tokens)]}
+        for r, some in zip(rows, sampled, strict=True)
+        for c in some
+    ]
+
+
+def helpful(a: R1, rows: Sequence[Measured], out: Path) -> list[Measured]:
+    """The stages with their mark on general prompts: by the demonstration's rule, or by the reward
+    model if there is one."""
+    from logpi.demos.r1_data import gold
+    from logpi.rewards.model import ModelReward
+
+    scorer = out / "reward-model" / "model"
+    if not a.demo and not scorer.exists():
+        return list(rows)
+    judge = None if a.demo else ModelReward(str(scorer), unverified=True, device=a.device)
+    marked = []
+    for r in rows:
+        prompts, texts = [x["prompt"] for x in r.general], [x["completions"][0] for x in r.general]
+        marks = (
+            judge(prompts, texts)
+            if judge
+            else [gold(p, t) for p, t in zip(prompts, texts, strict=True)]
+        )
+        known = [m for m in marks if m is not None]
+        marked.append(replace(r, numbers=r.numbers | ({"helpful": fmean(known)} if known else {})))
+    return marked
+
+
+def report(a: R1, rows: Sequence[Measured], out: Path, seconds: float) -> None:
+    """The table, the responses, the picture."""
+    from logpi.runs import disk
+
+    rows = helpful(a, rows, out)
+    counts = {
+        n: json.loads(p.read_text())
+        for n in ("cold-data", "rejection")
+        if (p := out / n / "counts.json").exists()
+    }
+    record = {"stages": [asdict(r) for r in rows], "harvests": counts}
+    disk.write(out / "report.json", json.dumps(record, ensure_ascii=False, indent=1).encode())
+    columns = [k for k in COLUMNS if any(k in r.numbers for r in rows)]
+    print("\n" + f"{'stage':<14}" + "".join(f"{COLUMNS[k][0]:>11}" for k in columns))
+    for r in rows:
+        print(
+            f"{r.stage:<14}"
+            + "".join(
+                f"{COLUMNS[k][1].format(r.numbers[k]) if k in r.numbers else '–':>11}"
+                for k in columns
+            )
+        )
+    levels = sorted({k for r in rows for k in r.levels})
+    if len(levels) > 1:
+        print(
+            "\nright by level: "
+            + "; ".join(
+                f"{r.stage} " + " ".join(f"{k}: {r.levels[k]:.0%}" for k in levels if k in r.levels)
+                for r in rows
+            )
+        )
+    print("\nThe same held-out items, as each model answers:")
+    for r in rows:
+        for s in [*r.responses, *r.general[:1]]:
+            mark = "".join("✓" if ok else "✗" for ok in s.get("right", [])[:1])
+            print(f"  {r.stage:<14}{s['prompt']}  {s['completions'][0][:200]} {mark}".rstrip())
+    for line in lost(rows):
+        print(f"\n{line}")
+    picture(rows, out / "stages.png", a.language)
+    last = next(
+        (
+            s
+            for s in ("final", "sft", "reasoning", "cold-start", "zero")
+            if (out / s / "model").exists()
+        ),
+        "base",
+    )
+    print(
+        f"\n{seconds:.0f} s in this call. picture: {out}/stages.png   numbers: {out}/report.json  "
+        f" model: {out}/{last}/model"
+    )
+
+
+CURES = {
+    "rl": (
+        "a smaller lr, more prompts or samples for each update (kl_sequence in its metrics says how"
+        " far it went)"
+    ),
+    "sft": "more rows to learn from (--data-prompts, --samples, --per-prompt) or more epochs",
+}
+
+
+def lost(rows: Sequence[Measured], much: float = 0.1) -> list[str]:
+    """Stages that are right less often, by `much`, than the one that R1's line had come to, and
+    what to try."""
+    from logpi.demos.r1_stages import STAGES
+
+    line = [r for r in rows if r.stage != STAGES["zero"].title]
+    jobs = {s.title: (name, s.job) for name, s in STAGES.items()}
+    told = []
+    for before, after in pairwise(line):
+        was, now = before.numbers["accuracy"], after.numbers["accuracy"]
+        if was - now >= much:
+            name, job = jobs[after.stage]
+            told.append(
+                f"{after.stage} is right in {now:.1%}, {before.stage} was in {was:.1%}. Try"
+                f" {CURES[job]}: --from {name} --set {name}.…"
+            )
+    return told
+
+
+PANELS = (
+    ("accuracy", "right"),
+    ("format", "in the format"),
+    ("language", "words in the language"),
+    ("mixed", "responses in two scripts"),
+    ("length", "tokens"),
+    ("reflection", "reflective words"),
+    ("helpful", "helpful (general prompts)"),
+)
+
+
+def picture(rows: Sequence[Measured], path: Path, language: str) -> None:
+    """A panel for each measure, stages on x; R1-Zero beside R1's line, which does not pass through
+    it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [p for p in PANELS if any(p[0] in r.numbers for r in rows)]
+    columns = (len(panels) + 1) // 2
+    figure = Figure(figsize=(3.5 * columns, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, columns, squeeze=False).ravel()
+    names = [r.stage for r in rows]
+    for axes, (key, title) in zip(grid, panels, strict=False):
+        line = [
+            (i, r.numbers[key])
+            for i, r in enumerate(rows)
+            if key in r.numbers and r.stage != "R1-Zero"
+        ]
+        zero = [
+            (i, r.numbers[key])
+            for i, r in enumerate(rows)
+            if key in r.numbers and r.stage == "R1-Zero"
+        ]
+        axes.plot(
+            [i for i, _ in line], [v for _, v in line], color="#2563eb", marker="o", label="R1"
+        )
+        if zero:
+            axes.axhline(zero[0][1], color="#dc2626", linewidth=0.8, linestyle=":")
+            axes.plot(
+                [i for i, _ in zero],
+                [v for _, v in zero],
+                color="#dc2626",
+                marker="D",
+                linestyle="",
+                label="R1-Zero",
+            )
+        axes.set_title(
+            f"{title} ({language})" if key == "language" else title, fontsize=10, loc="left"
+        )
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+        if key in ("accuracy", "format", "language", "mixed"):
+            axes.set_ylim(-0.04, 1.04)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    grid[0].legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=130, facecolor="white", metadata={"Software": None})

@@ -1,0 +1,169 @@
+"""The fallback decoder: the model's own `generate`, one request at a time, for models whose
+attention is their own.
+
+Same interface and meaning as `engine.py`, slower, and reproducible only on the same version of
+`transformers`, whose random numbers are drawn from torch's global generator (seeded here, and put
+back afterwards).
+
+Some models say something else from their cache, or state, than when they read the whole text, which
+is what is learned from (in `transformers` 5.23 RWKV beside another row, and Nemotron-H): they
+decode without one, after one notice.
+
+Left out: turns with a partner, which need a cache that can be gone on with (the engine refuses
+them).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from logpi.engine.sampling import Completion, Request, Sampling, draw
+from logpi.policies.causal_lm import CausalLM
+
+
+def plain_generate(
+    policy: CausalLM,
+    requests: Sequence[Request],
+    limits: Sequence[int],
+    sampling: Sampling,
+    generator: torch.Generator | None,
+    progress: Callable[[int, int], None] | None,
+) -> list[list[Completion]]:
+    """As `Engine.generate`; `limits` are the requests' token limits.
+
+    The generator gives a seed for each row, as there, though a request needs but its first: an
+    evaluation that goes on passes over so many.
+    """
+    device = generator.device if generator is not None else "cpu"
+    rows = torch.randint(
+        2**63 - 1, (sum(r.n for r in requests),), generator=generator, device=device
+    ).tolist()
+    seeds = [
+        rows[end - r.n] for end, r in zip(accumulate(r.n for r in requests), requests, strict=True)
+    ]
+    out = []
+    if policy not in _CACHES:
+        with policy.plain_attention(), torch.no_grad():
+            _CACHES[policy] = _caches(policy)
+    rows_of = _rows if _CACHES[policy] else _reread
+    with torch.random.fork_rng(), policy.plain_attention(), torch.no_grad():
+        for request, limit, seed in zip(requests, limits, seeds, strict=True):
+            torch.manual_seed(seed)
+            out.append(rows_of(policy, request, limit, sampling))
+            if progress is not None:
+                progress(sum(map(len, out)), sum(r.n for r in requests))
+    return out
+
+
+def _rows(policy: CausalLM, request: Request, limit: int, sampling: Sampling) -> list[Completion]:
+    from transformers import GenerationConfig
+
+    temperature = sampling.temperature or policy.temperature
+    choice = (
+        dict(do_sample=False)
+        if request.greedy
+        else dict(
+            do_sample=True, temperature=temperature, top_k=sampling.top_k, top_p=sampling.top_p
+        )
+    )
+    config = GenerationConfig(
+        max_new_tokens=limit,
+        eos_token_id=list(policy.eos_ids) or None,
+        pad_token_id=policy.eos_ids[0] if policy.eos_ids else 0,
+        repetition_penalty=1.0,
+        return_dict_in_generate=True,
+        output_logits=True,
+        **choice,
+    )
+    ids = torch.tensor([list(request.prompt)], device=policy.device).expand(request.n, -1)
+    out = policy.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    tokens = out.sequences[:, ids.shape[1] :].cpu()
+    logits = torch.stack(out.logits, 1).float().cpu() / temperature
+    logp = logits.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
+    return _completions(policy, tokens, logp, sampling)
+
+
+def _reread(policy: CausalLM, request: Request, limit: int, sampling: Sampling) -> list[Completion]:
+    """The same without a cache: every step reads the whole text."""
+    ids = torch.tensor([list(request.prompt)], device=policy.device).expand(request.n, -1)
+    greedy = torch.full((request.n,), request.greedy, device=policy.device)
+    ended, logps = torch.zeros_like(greedy), []
+    while len(logps) < limit and not ended.all():
+        logits = policy.model(ids, use_cache=False).logits[:, -1].float() / (
+            sampling.temperature or policy.temperature
+        )
+        token, logp = draw(logits, torch.rand(request.n, device=policy.device), greedy, sampling)
+        ids, ended = (
+            torch.cat([ids, token[:, None]], 1),
+            ended | torch.isin(token, token.new_tensor(policy.eos_ids)),
+        )
+        logps.append(logp)
+    return _completions(
+        policy, ids[:, len(request.prompt) :].cpu(), torch.stack(logps, 1).cpu(), sampling
+    )
+
+
+def _completions(
+    policy: CausalLM, tokens: Tensor, logp: Tensor, sampling: Sampling
+) -> list[Completion]:
+    rows = []
+    for row, numbers in zip(tokens, logp, strict=True):
+        length, stop = _end(policy, row, sampling)
+        rows.append(Completion(row[:length].clone(), numbers[:length].clone(), stop))
+    return rows
+
+
+_CACHES: WeakKeyDictionary[CausalLM, bool] = WeakKeyDictionary()
+STEPS = 16  # tokens of a probe, after as many of a prompt
+
+
+def _caches(policy: CausalLM) -> bool:
+    """Whether the model says the same from its cache, token by token and row beside row, as of the
+    whole text. If not, this is said."""
+    from transformers import GenerationConfig
+
+    model = policy.model
+    ids = (torch.arange(2 * STEPS, device=policy.device) * 7919 + 13).view(
+        2, STEPS
+    ) % policy.vocabulary
+    config = GenerationConfig(
+        max_new_tokens=STEPS,
+        do_sample=False,
+        use_cache=True,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    try:
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        stepped = torch.stack(out.logits, 1).float()
+        whole = model(out.sequences[:, :-1], use_cache=False).logits[:, STEPS - 1 :].float()
+        scale = 1e-3 if model.dtype == torch.float32 else 5e-2
+        same = float((stepped - whole).abs().max()) <= scale * (1 + float(whole.abs().max()))
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        same = False  # caches of some hybrids do not survive all that `generate` asks of them
+    if not same:
+        name = type(model).__name__
+        warnings.warn(
+            f"{name} says something else from its cache than of a whole text: it decodes without,"
+            " slowly",
+            stacklevel=2,
+        )
+    return same
+
+
+def _end(policy: CausalLM, tokens: Tensor, sampling: Sampling) -> tuple[int, str]:
+    """Length and reason of a row that `generate` may have carried on, or padded, beyond its end."""
+    eos = set(policy.eos_ids)
+    for n, token in enumerate(tokens.tolist(), 1):
+        if token in eos:
+            return n, "eos"
+        if sampling.stop and any(s in policy.tokenizer.decode(tokens[:n]) for s in sampling.stop):
+            return n, "stop"
+    return len(tokens), "length"

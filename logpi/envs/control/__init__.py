@@ -1,0 +1,1 @@
+"""Gymnasium: vector environments, spaces as numbers, published settings, and the grid world."""

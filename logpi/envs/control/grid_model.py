@@ -1,0 +1,129 @@
+"""The grid world as a table: transitions P[s, a, s'], rewards R[s, a, s'], and which cells are
+terminal.
+
+    y=3   .  −1   .  +4      cells are (x, y); S is the start, in the lower left corner
+    y=2   .   .   .   .      a move costs 1; entering a terminal cell (+5, +4, −1) pays its reward *instead*
+    y=1   .   .   .  +5
+    y=0   S   .   .   .
+
+The worked example of the text: right, up, right, right from (0, 0) has rewards −1, −1, −1, +5.
+Moves into a wall stay where they are and cost 1. With `slip`, a move goes a quarter turn to its
+left instead (right slips up) with that probability.
+
+Left out: time limits, observations, random numbers (that is the Gymnasium environment), values and
+policies (the lab).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+Cell = tuple[int, int]
+ACTIONS = ("right", "up", "left", "down")  # a quarter turn to the left is the next one
+ARROWS = ("→", "↑", "←", "↓")
+_MOVES: tuple[Cell, ...] = ((1, 0), (0, 1), (-1, 0), (0, -1))
+
+
+@dataclass(frozen=True)
+class GridModel:
+    """A finite Markov decision process on a `width` × `height` grid, S = width·height states, 4
+    actions.
+
+    Attributes:
+        width, height: of the grid, in cells.
+        start: the cell (x, y) where episodes begin.
+        terminals: cell → reward for entering it (it replaces the cost of the move); episodes end
+            there.
+        cost: reward of every other move.
+        slip: probability in [0, 1) that a move goes a quarter turn to the left of the one chosen.
+    Raises:
+        ValueError: a cell outside the grid, a start that is terminal, a slip that is not a
+            probability below 1.
+
+    >>> GridModel().path("right", "up", "right", "right")
+    ([(0, 0), (1, 0), (1, 1), (2, 1), (3, 1)], [-1.0, -1.0, -1.0, 5.0])
+    """
+
+    width: int = 4
+    height: int = 4
+    start: Cell = (0, 0)
+    terminals: dict[Cell, float] = field(
+        default_factory=lambda: {(3, 1): 5.0, (3, 3): 4.0, (1, 3): -1.0}
+    )
+    cost: float = -1.0
+    slip: float = 0.0
+
+    def __post_init__(self) -> None:
+        for x, y in (self.start, *self.terminals):
+            if not (0 <= x < self.width and 0 <= y < self.height):
+                raise ValueError(f"cell ({x}, {y}) is outside the {self.width}×{self.height} grid")
+        if self.start in self.terminals:
+            raise ValueError(f"the start {self.start} is a terminal cell: no episode could begin")
+        if not 0 <= self.slip < 1:
+            raise ValueError(f"slip is a probability below 1, not {self.slip:g}")
+
+    @property
+    def states(self) -> int:
+        """S, the number of cells."""
+        return self.width * self.height
+
+    def state(self, cell: Cell) -> int:
+        """Number of a cell: x + width · y."""
+        return cell[0] + self.width * cell[1]
+
+    def cell(self, state: int) -> Cell:
+        """The cell (x, y) of a state."""
+        return state % self.width, state // self.width
+
+    def neighbour(self, state: int, action: int) -> int:
+        """The state a move leads to when it does not slip; a wall, or a terminal state, keeps the
+        agent where it is."""
+        x, y = self.cell(state)
+        to = (x + _MOVES[action][0], y + _MOVES[action][1])
+        inside = 0 <= to[0] < self.width and 0 <= to[1] < self.height
+        return self.state(to) if inside and (x, y) not in self.terminals else state
+
+    @property
+    def terminal(self) -> Tensor:
+        """[S] bool."""
+        return torch.tensor([self.cell(s) in self.terminals for s in range(self.states)])
+
+    @property
+    def transition(self) -> Tensor:
+        """P[s, a, s'] [S, 4, S] float64, rows add up to 1. Terminal states lead to themselves."""
+        p = torch.zeros(self.states, 4, self.states, dtype=torch.float64)
+        for s in range(self.states):
+            for a in range(4):
+                p[s, a, self.neighbour(s, a)] += 1 - self.slip
+                p[s, a, self.neighbour(s, (a + 1) % 4)] += self.slip
+        return p
+
+    @property
+    def reward(self) -> Tensor:
+        """R[s, a, s'] [S, 4, S] float64, in units of return, by the cell where a move ends; 0 from
+        a terminal state."""
+        r = torch.full((self.states, 4, self.states), self.cost, dtype=torch.float64)
+        for cell, entering in self.terminals.items():
+            r[:, :, self.state(cell)] = entering
+        r[self.terminal] = 0.0
+        return r
+
+    def path(self, *actions: str) -> tuple[list[Cell], list[float]]:
+        """The cells and the rewards of these moves from the start, without slips.
+
+        Raises:
+            ValueError: an unknown move.
+        """
+        state, cells, rewards, reward = self.state(self.start), [self.start], [], self.reward
+        for name in actions:
+            if name not in ACTIONS:
+                raise ValueError(f"unknown move {name!r}; there are: {', '.join(ACTIONS)}")
+            action = ACTIONS.index(name)
+            after = self.neighbour(state, action)
+            rewards.append(float(reward[state, action, after]))
+            cells.append(self.cell(after))
+            state = after
+        return cells, rewards

@@ -1,0 +1,179 @@
+"""The grid world as a Gymnasium environment (`logpi/GridWorld-v0`), and pictures of it, in the
+terminal and as an image.
+
+    env = gymnasium.make("logpi/GridWorld-v0", slip=0.2, render_mode="ansi")
+
+Observation: the number of the cell (Discrete 16). Actions: right, up, left, down. Rewards, terminal
+cells and slips are those of `grid_model.GridModel`, whose exact values the lab computes. Leaves out
+those computations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from logpi.envs.control.grid_model import ACTIONS, ARROWS, GridModel
+from logpi.errors import UserError
+
+ID = "logpi/GridWorld-v0"
+
+
+class GridWorld(gym.Env):
+    """Walk to a terminal cell; every move costs.
+
+    Args:
+        slip: probability of a quarter turn to the left. model: another grid, instead of the text's.
+            render_mode: "ansi" or "rgb_array".
+    """
+
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}
+
+    def __init__(
+        self, slip: float = 0.0, model: GridModel | None = None, render_mode: str | None = None
+    ) -> None:
+        self.model = model or GridModel(slip=slip)
+        self.render_mode = render_mode
+        self.observation_space = gym.spaces.Discrete(self.model.states)
+        self.action_space = gym.spaces.Discrete(len(ACTIONS))
+        self._next = [
+            [self.model.neighbour(s, a) for a in range(4)] for s in range(self.model.states)
+        ]
+        self._terminal, self._reward = self.model.terminal.tolist(), self.model.reward.tolist()
+        self._state = self.model.state(self.model.start)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._state = self.model.state(self.model.start)
+        return self._state, {}
+
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        turned = self.model.slip > 0 and self.np_random.random() < self.model.slip
+        after = self._next[self._state][(action + turned) % 4]
+        reward = self._reward[self._state][action][after]
+        self._state = after
+        return after, reward, self._terminal[after], False, {}
+
+    def render(self) -> str | np.ndarray | None:
+        if self.render_mode == "ansi":
+            return draw(self.model, at=self._state)
+        return picture(self.model, at=self._state) if self.render_mode == "rgb_array" else None
+
+
+gym.register(ID, entry_point="logpi.envs.control.gridworld:GridWorld", max_episode_steps=100)
+
+
+def draw(
+    model: GridModel,
+    policy: np.ndarray | None = None,
+    value: Sequence[float] | None = None,
+    at: int | None = None,
+) -> str:
+    """The grid as text, y upwards: `A` the agent, terminal rewards, and the policy's likeliest
+    moves and values if given.
+
+    Args:
+        policy: [S, 4] probabilities. value: [S] in units of return. at: the agent's state.
+
+    >>> print(draw(GridModel(width=2, height=1, terminals={(1, 0): 5.0}), at=0))
+       A    +5
+    """
+    lines = []
+    for y in reversed(range(model.height)):
+        states = [model.state((x, y)) for x in range(model.width)]
+        lines.append("  ".join(f"{_sign(model, s, policy, at):>4}" for s in states))
+        if value is not None:
+            lines.append(
+                "  ".join(
+                    "    " if model.cell(s) in model.terminals else f"{value[s]:4.1f}"
+                    for s in states
+                )
+            )
+    return "\n".join(lines)
+
+
+def _sign(model: GridModel, state: int, policy: np.ndarray | None, at: int | None) -> str:
+    if state == at:
+        return "A"
+    if model.cell(state) in model.terminals:
+        return f"{model.terminals[model.cell(state)]:+g}"
+    return "." if policy is None else ARROWS[int(np.argmax(policy[state]))]
+
+
+def picture(
+    model: GridModel,
+    policy: np.ndarray | None = None,
+    value: Sequence[float] | None = None,
+    at: int | None = None,
+) -> np.ndarray:
+    """The grid as an image [H, W, 3] bytes: values as colour and number, an arrow for each move as
+    long as it is likely.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError(
+            "matplotlib is not installed, so there is no picture: pip install matplotlib"
+        ) from None
+    figure = Figure(figsize=(0.9 * model.width, 0.9 * model.height), layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.subplots()
+    inner = [s for s in range(model.states) if model.cell(s) not in model.terminals]
+    shade = np.full((model.height, model.width), np.nan)
+    if value is not None:
+        for s in inner:
+            shade[model.cell(s)[::-1]] = value[s]
+    axes.imshow(shade, origin="lower", cmap="RdYlGn", alpha=0.6)
+    axes.set(
+        xticks=np.arange(model.width + 1) - 0.5,
+        yticks=np.arange(model.height + 1) - 0.5,
+        xlim=(-0.5, model.width - 0.5),
+        ylim=(-0.5, model.height - 0.5),
+    )
+    axes.tick_params(length=0, labelbottom=False, labelleft=False)
+    axes.grid(color="0.6")
+    for cell, reward in model.terminals.items():
+        axes.text(*cell, f"{reward:+g}", ha="center", va="center", fontsize=14, weight="bold")
+    for s in inner:
+        _inner(
+            axes,
+            model.cell(s),
+            None if policy is None else policy[s],
+            None if value is None else value[s],
+        )
+    if at is not None:
+        axes.plot(*model.cell(at), "o", markersize=16, color="#2563eb")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _inner(axes: Any, cell: tuple[int, int], moves: np.ndarray | None, value: float | None) -> None:
+    """Arrows and number of one cell."""
+    x, y = cell
+    if value is not None:
+        axes.text(
+            x + 0.45, y - 0.45, f"{value:.2f}", ha="right", va="bottom", fontsize=7, color="0.3"
+        )
+    for (dx, dy), p in zip(
+        ((1, 0), (0, 1), (-1, 0), (0, -1)), () if moves is None else moves, strict=False
+    ):
+        if p > 0.05:
+            length = 0.35 * float(p)
+            axes.arrow(
+                x,
+                y,
+                dx * length,
+                dy * length,
+                head_width=0.08,
+                head_length=0.06,
+                color="black",
+                linewidth=1.2,
+            )

@@ -1,0 +1,45 @@
+"""Rewards and ends of episodes as environments give them: one number, true or false, or one line.
+
+Left out: observations (`control/spaces.py`), and Gymnasium itself, which text environments do
+without.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from logpi.errors import UserError
+
+OLD = (
+    "old Gym's environments are wrapped by the package shimmy, your own need a few lines: "
+    "gymnasium.farama.org, migration guide"
+)
+
+
+def number(reward: Any) -> float:
+    """A reward as a number. Raises UserError if it is none, or several."""
+    found = reward if isinstance(reward, float | int) else _single(reward)
+    if found is None:
+        raise UserError(
+            f"the environment gave a reward that is not one number: {str(reward)[:60]!r}"
+        )
+    return float(found)
+
+
+def flag(over: Any, name: str) -> bool:
+    """Whether an episode is over. Raises UserError if that is neither true nor false."""
+    found = over if isinstance(over, bool) else _single(over)
+    if found not in (0, 1):
+        raise UserError(
+            f"the environment's step gave {str(over)[:60]!r} as {name}, which is true or false:"
+            f" {OLD}"
+        )
+    return bool(found)
+
+
+def _single(value: Any) -> float | None:
+    """The number in NumPy's wrapping or in an array of one; None if that is not what it is."""
+    import numpy as np  # here: text environments rarely need it, and no command's help does
+
+    found = np.asarray(value)
+    return found.item() if found.size == 1 and found.dtype.kind in "biuf" else None

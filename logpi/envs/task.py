@@ -1,0 +1,172 @@
+"""What a task is, and the endless, seeded, splittable rows that every generated task shares.
+
+Row i is a pure function of (seed, split, i): a data cursor is one integer, and resuming is exact.
+Train and test problems are disjoint by construction: a hash of a problem's canonical form, which no
+seed changes,
+    says on which side
+it lies. Left out: the problems themselves (`tasks/`) and users' files (`data.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from random import Random
+from typing import Any, Literal, Protocol, overload
+
+from logpi.rewards import Rewards
+
+Row = dict[str, Any]
+"""One item: `prompt` (str or messages), `answer` (str), perhaps `completion` (a demonstration),
+`level`, other columns. All but the prompt are handed to reward functions as columns."""
+
+
+class PlacedRow(Row):
+    """A row of a file, with where it stands: "rows.jsonl, line 3"."""
+
+    where: str = ""
+
+    def __init__(self, row: Row, where: str) -> None:
+        super().__init__(row)
+        self.where = where
+
+    def __or__(self, other: Any) -> PlacedRow:
+        return PlacedRow({**self, **other}, self.where)
+
+
+def place(row: Row, otherwise: str) -> str:
+    """Where a row stands, for messages; `otherwise` if it is of no file."""
+    return getattr(row, "where", "") or otherwise
+
+
+Split = Literal["train", "test"]
+TEST_SHARE = 0.1
+MAX_DRAWS = 10_000
+
+
+class Task(Protocol):
+    """Rows to train and test on, and how an answer is judged unless the user says otherwise."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def reward(self) -> Rewards: ...
+
+    def rows(self, split: Split = "train", seed: int = 0) -> Sequence[Row]:
+        """The rows of a split; row i is the same whenever it is asked for."""
+        ...
+
+
+class Generator(Protocol):
+    """A seeded source of problems."""
+
+    def draw(self, rng: Random) -> tuple[str, Any]:
+        """A problem and its canonical form: equal forms mean that knowing one answer is knowing the
+        other."""
+        ...
+
+    def row(self, problem: Any, rng: Random) -> Row:
+        """The problem as a row."""
+        ...
+
+
+def check_split(split: str) -> None:
+    """Raises ValueError unless `split` is "train" or "test"."""
+    if split not in ("train", "test"):
+        raise ValueError(f"no split is called {split!r}: there are train and test")
+
+
+def in_test(canonical: str, share: float = TEST_SHARE) -> bool:
+    """True for a fixed `share` of all problems, by hash; the same in every run, process and Python
+    version."""
+    return (
+        int.from_bytes(blake2b(canonical.encode(), digest_size=8).digest(), "big") < share * 2**64
+    )
+
+
+def parted(
+    rows: Sequence[Row], split: Split, seed: int, share: float, source: str, by: str = "prompt"
+) -> list[Row]:
+    """The rows of a split of a file that has none: rows that are equal in column `by` are on one
+    side, train rows shuffled.
+
+    Raises:
+        ValueError: the split is empty.
+    """
+    check_split(split)
+    chosen = [
+        r
+        for r in rows
+        if in_test(re.sub(r"\s+", " ", json.dumps(r[by])), share) == (split == "test")
+    ]
+    if not chosen:
+        raise ValueError(f"{source}: its {split} split is empty; choose another test_share")
+    if split == "train":
+        Random(seed).shuffle(chosen)
+    return chosen
+
+
+@dataclass(frozen=True)
+class Rows(Sequence[Row]):
+    """Generated rows: nothing is stored, `rows[i]` is made when it is asked for.
+
+    Drawn with replacement: small problem spaces repeat (two-digit sums: 4,095 unordered pairs).
+
+    Attributes:
+        size: what `len` says and where iteration stops; any number may be chosen, the rows before
+            it do not change.
+    """
+
+    generator: Generator
+    split: Split = "train"
+    seed: int = 0
+    size: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        check_split(self.split)
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.size))]
+        if not -self.size <= index < self.size:
+            raise IndexError(f"row {index} of {self.size}")
+        rng = Random(f"{self.seed}/{self.split}/{index % self.size}")
+        for _ in range(MAX_DRAWS):
+            canonical, problem = self.generator.draw(rng)
+            if in_test(canonical) == (self.split == "test"):
+                return self.generator.row(problem, rng)
+        raise ValueError(
+            f"{self.generator} has too few problems for a {self.split} split; make it larger"
+        )
+
+
+def check_template(task: str, template: str, *fields: str) -> None:
+    """Raises ValueError unless `template` has exactly these `{fields}`."""
+    try:
+        found = {name for _, name, *_ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{task}: the prompt {template!r} is no template: {error}") from None
+    if found != set(fields):
+        wanted = ", ".join(f"{{{f}}}" for f in fields)
+        raise ValueError(
+            f"{task}: the prompt must hold {wanted} and no other field, got {template!r}"
+        )
+
+
+def alphabet(*samples: str) -> str:
+    """The characters of `samples` (templates' `{fields}` taken out), sorted: what a character
+    tokenizer must know."""
+    literal = "".join(text for s in samples for text, *_ in string.Formatter().parse(s))
+    return "".join(sorted(set(literal)))

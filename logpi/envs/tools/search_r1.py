@@ -1,0 +1,156 @@
+"""Search-R1 (Jin et al. 2025, arXiv:2503.09516): the policy thinks, searches between tags, reads,
+and answers between others.
+
+    the policy     <think> … </think> <search> capital of France </search>
+    the reply      \\n\\n<information>Doc 1(Title: "France") …</information>\\n\\n
+    the policy     <think> … </think> <answer> Paris </answer>
+
+Prompt, tags, messages and turn limit are the published code's (PeterGriffinJin/Search-R1,
+Apache-2.0, a14dc3a). What that code does and this does not, on purpose: documents that stand in
+GAE, in whitening and in the critic's loss;
+    decoded and re-tokenised text; a document cut
+off with its closing tag; end tokens masked with the padding; a reward that reads the prompt and the
+documents. docs/tools.md has the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from logpi.calls import Call, Search
+from logpi.calls.call import defused
+from logpi.calls.plain import first_tag
+from logpi.envs.conversation import Conversation, Reply
+from logpi.envs.task import Row
+from logpi.envs.tools.ranking import Bm25, Document, Searcher
+
+PROMPT = (
+    "Answer the given question. You must conduct reasoning inside <think> and </think> first every"
+    " time you get new information. After reasoning, if you find you lack some knowledge, you can"
+    " call a search engine by <search> query </search> and it will return the top searched results"
+    " between <information> and </information>. You can search as many times as your want. If you"
+    " find no further external knowledge needed, you can directly provide the answer inside"
+    " <answer> and </answer>, without detailed illustrations. For example, <answer> Beijing"
+    " </answer>. Question: {question}\n"
+)
+INVALID = (
+    "\nMy previous action is invalid. If I want to search, I should put the query between <search>"
+    " and </search>. If I want to give the final answer, I should put the answer between <answer>"
+    " and </answer>. Let me try again.\n"
+)
+
+
+def passages(documents: Sequence[Document]) -> str:
+    """Documents as the published code shows them: the first line is the title.
+
+    >>> passages([Document("7", '"France"\\nIts capital is Paris.')])
+    'Doc 1(Title: "France") Its capital is Paris.'
+    """
+    parts = [d.contents.partition("\n") for d in documents]
+    return "\n".join(
+        f"Doc {i}(Title: {title}) {text}" for i, (title, _, text) in enumerate(parts, 1)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _own(contents: tuple[str, ...]) -> Bm25:
+    return Bm25([Document(str(i), c) for i, c in enumerate(contents)])
+
+
+@dataclass(frozen=True)
+class SearchR1:
+    """Questions that are answered by searching. An `Env`.
+
+    Attributes:
+        searcher: who finds documents; None: each row's own, in its column `documents` (a list of
+            texts).
+        top: documents for each search. turns: replies of a conversation; after them the policy
+            writes once more, and a search is not answered.
+        longest: characters of documents in one reply; more are cut off, inside of the tags. The
+            published limit is 500 tokens.
+        prompt: with {question}; "": the row's prompt as it is. invalid: the reply to a turn that
+            neither searches nor answers.
+        tags: names of the tags. show: documents as text. between: what stands around the
+            information tags.
+
+    Raises:
+        ValueError: a prompt without {question}; top, turns or longest below 1.
+    """
+
+    searcher: Searcher | None = None
+    top: int = 3
+    turns: int = 4
+    longest: int = 2_000
+    prompt: str = PROMPT
+    invalid: str = INVALID
+    tags: Search = field(default_factory=Search)
+    show: Callable[[Sequence[Document]], str] = field(default=passages, repr=False)
+    between: str = "\n\n"
+    tools: tuple[()] = field(default=(), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if min(self.top, self.turns, self.longest) < 1:
+            raise ValueError(
+                f"search: top, turns and longest must be at least 1, got {self.top}, {self.turns},"
+                f" {self.longest}"
+            )
+        if self.prompt and "{question}" not in self.prompt:
+            raise ValueError(f"search: the prompt must hold {{question}}, got {self.prompt[:60]!r}")
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        return self.tags.stop
+
+    def start(self, row: Row) -> Conversation:
+        if self.searcher is None and not row.get("documents"):
+            raise ValueError(
+                "no corpus to search: give a searcher, or rows with a column 'documents'"
+            )
+        return _Talk(self, row)
+
+    def found(self, query: str, row: Row) -> str:
+        """The framed documents for a query."""
+        searcher = self.searcher or _own(tuple(row["documents"]))
+        shown = defused(
+            self.show(searcher.search([query], self.top)[0]),
+            self.tags.tag,
+            self.tags.answer,
+            self.tags.result,
+            "think",
+        )
+        framed = f"<{self.tags.result}>{shown[: self.longest].strip()}</{self.tags.result}>"
+        return f"{self.between}{framed}{self.between}"
+
+
+@dataclass
+class _Talk:
+    """One conversation."""
+
+    env: SearchR1
+    row: Row
+    replies: int = 0
+
+    @property
+    def prompt(self) -> str:
+        question = self.row["prompt"]
+        if not isinstance(question, str):
+            raise ValueError("search: the row's prompt is a question, a text")
+        return self.env.prompt.replace("{question}", question) if self.env.prompt else question
+
+    def reply(self, text: str) -> Reply:
+        env, tags = self.env, self.env.tags
+        action = first_tag(text, tags.tag, tags.answer)
+        self.replies += 1
+        if action is not None and action[0] == tags.answer:
+            return Reply(done=True)
+        if self.replies > env.turns:
+            return Reply(done=True, metrics={"unanswered": 1.0})
+        if action is None:
+            return Reply(env.invalid, metrics={"invalid": 1.0})
+        call = Call(tags.name, {tags.argument: action[1].strip()})
+        return Reply(
+            env.found(call.arguments[tags.argument], self.row),
+            metrics={"searches": 1.0, "tool_calls": 1.0},
+        )

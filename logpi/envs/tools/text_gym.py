@@ -1,0 +1,75 @@
+"""A Gymnasium-style text environment as conversations: what `reset` says is the prompt, what the
+policy writes is the action.
+
+    reset()      → text | (text, info)
+    step(text)   → text, reward, terminated, truncated, info     (or old Gym's: text, reward, done, info)
+
+The rewards are step rewards: each stands at the last token of the turn that earned it. Left out:
+observations that are not text (wrap the environment), and telling the end of an episode from a time
+limit (both end the conversation).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from logpi.envs.conversation import Conversation, Reply
+from logpi.envs.scalars import flag, number
+from logpi.envs.task import Row
+
+
+@dataclass(frozen=True)
+class TextGym:
+    """Conversations with a text environment. An `Env`.
+
+    Attributes:
+        make: a fresh environment for a row: `lambda row: gymnasium.make("...")`. It gets the row's
+            `seed` at reset, if it takes one.
+        before, after: what frames an observation, e.g. "\\n" and "\\n> ".
+        stop: strings that end a turn. role: observations are messages with this role ("user",
+            "tool"); "": plain text.
+    """
+
+    make: Callable[[Row], Any]
+    before: str = "\n"
+    after: str = "\n"
+    stop: tuple[str, ...] = ()
+    role: str = ""
+    tools: tuple[()] = field(default=(), init=False, repr=False)
+
+    def start(self, row: Row) -> Conversation:
+        return _Episode(self, row)
+
+
+class _Episode:
+    """One episode."""
+
+    def __init__(self, gym: TextGym, row: Row) -> None:
+        self.gym, self.env = gym, gym.make(row)
+        seeded = "seed" in row and "seed" in inspect.signature(self.env.reset).parameters
+        first = self.env.reset(seed=row["seed"]) if seeded else self.env.reset()
+        shown = str(first[0] if isinstance(first, tuple) else first)
+        asked = row.get("prompt") or ""
+        if isinstance(asked, str):
+            self.prompt: str | list[dict[str, Any]] = (
+                f"{asked}{gym.before}{shown}{gym.after}" if asked else f"{shown}{gym.after}"
+            )
+        else:
+            self.prompt = [*asked, {"role": "user", "content": shown}]
+
+    def reply(self, text: str) -> Reply:
+        observation, reward, *over, _ = self.env.step(text.strip())
+        done = any(flag(x, "the end of an episode") for x in over)
+        if done:
+            close = getattr(self.env, "close", None)
+            if close is not None:
+                close()
+        return Reply(self._shown(str(observation)), number(reward), done)
+
+    def _shown(self, observation: str) -> str | Sequence[dict[str, Any]]:
+        if self.gym.role:
+            return [{"role": self.gym.role, "content": observation}]
+        return f"{self.gym.before}{observation}{self.gym.after}"

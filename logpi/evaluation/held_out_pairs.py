@@ -1,0 +1,134 @@
+"""Numbers about preferences: held-out pairs, calibration, and who wins against whom.
+
+    HeldOut        loss, accuracy and margins of an objective on held-out groups; an `Evaluate` of `logpi.train`
+    calibration    does a reward model that says 80 % win 80 % of the time?
+    win_rate       one model against another under the same judge, with an interval
+
+Left out: sampling answers and scoring them (`rollouts/text_rollout.py`), choosing among them
+(`evaluation/pooling.py`), training.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from logpi.rollouts.preference_pairs import Preferences
+from logpi.types import Batch, Objective, Policy
+from logpi.updates.micro_batches import evaluate
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """An objective's loss and diagnostics on held-out groups. An `Evaluate` of `logpi.train`.
+
+    Attributes:
+        policy, objective: what is measured. data: the groups (with the reference's
+            log-probabilities recorded).
+        first: the diagnostic that says which policy is best. tokens: of a forward.
+    """
+
+    policy: Policy
+    objective: Objective
+    data: Preferences
+    first: str = "rewards/accuracies"
+    tokens: int | None = 16_384
+
+    @torch.no_grad()
+    def __call__(self, step: int = 0) -> tuple[dict[str, float], list[Mapping[str, Any]]]:
+        """Means over groups, named eval/…; no rows."""
+        total: dict[str, float] = defaultdict(float)
+        groups = 0
+        for batch in self.data.batches():
+            found, n = self._batch(batch)
+            groups += n
+            for name, value in found.items():
+                total[name] += n * value
+        means = {f"eval/{k}": v / groups for k, v in total.items()}
+        best = f"eval/{self.first}"
+        return {best: means.pop(best), **means}, []
+
+    def _batch(self, batch: Batch) -> tuple[dict[str, float], int]:
+        now = evaluate(self.policy, batch, self.tokens)
+        targets = self.objective.prepare(batch, now, None)
+        loss, metrics = self.objective.loss(
+            batch, targets, self.objective.weight(batch.mask, batch.group), now
+        )
+        kept = {
+            k.removeprefix("+"): float(v)
+            for k, v in metrics.items()
+            if not k.endswith(("/max", "/min"))
+        }
+        return {**kept, "loss": float(loss)}, torch.unique(batch.group).numel()
+
+
+@torch.no_grad()
+def margins(model: Policy, data: Preferences, tokens: int | None = 16_384) -> tuple[Tensor, Tensor]:
+    """A reward model's scores of the chosen and of the rejected responses, [P] each."""
+    found = []
+    for batch in data.batches():
+        value = evaluate(model, batch, tokens).value
+        assert value is not None
+        last = (batch.mask * torch.arange(1, batch.mask.shape[1] + 1)).amax(1)
+        found.append(value.gather(1, last[:, None]).view(-1, 2))
+    both = torch.cat(found)
+    return both[:, 0], both[:, 1]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """confidence, accuracy, count of each bin of σ(|margin|) in [½, 1]; error: mean distance of the
+    two over pairs."""
+
+    confidence: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    count: tuple[int, ...]
+    error: float
+
+
+def calibration(margin: Tensor, bins: int = 10) -> Calibration:
+    """Expected calibration error (arXiv:1706.04599, eq. 3) of σ(margin) as the probability of being
+    preferred.
+
+    >>> calibration(torch.tensor([9.0, 9.0, 9.0, -9.0])).error < 0.26
+    True
+    """
+    sure = torch.sigmoid(margin.abs())
+    right = (margin > 0).double()
+    place = ((sure - 0.5) * 2 * bins).long().clamp(max=bins - 1)
+    rows = [(sure[place == b], right[place == b]) for b in range(bins) if (place == b).any()]
+    confidence, accuracy = (tuple(float(r[i].mean()) for r in rows) for i in (0, 1))
+    count = tuple(len(r[0]) for r in rows)
+    error = sum(n * abs(c - a) for n, c, a in zip(count, confidence, accuracy, strict=True)) / len(
+        margin
+    )
+    return Calibration(confidence, accuracy, count, error)
+
+
+def win_rate(
+    ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]
+) -> tuple[float, float, float]:
+    """Probability that our answer scores higher than theirs to the same prompt, ties one half; with
+    a 95 % interval.
+
+    Args:
+        ours, theirs: scores of several answers to each prompt; all pairs are compared.
+    Returns:
+        rate, low, high: the interval is a bootstrap over prompts.
+
+    >>> win_rate([[1.0, 2.0]], [[0.0, 2.0]])[0]
+    0.625
+    """
+    from logpi.evaluation.evaluator import interval
+
+    prompts = [
+        fmean(1.0 if a > b else 0.5 if a == b else 0.0 for a in mine for b in other)
+        for mine, other in zip(ours, theirs, strict=True)
+    ]
+    return (fmean(prompts), *interval(prompts))

@@ -1,0 +1,205 @@
+"""Pools: how several samples of one item become one verdict. Evaluation and test-time compute share
+these estimators.
+
+    PassAt         is any of k right (what a perfect verifier would choose)   1 − C(n−c, k) / C(n, k)
+    Majority       the answer that most samples give (self-consistency, arXiv:2203.11171)
+    BestOf         the sample with the best score                             Σ_s [C(n≤s, k) − C(n<s, k)] / C(n, k) · mean at s
+    WeightedVote   the answer with the largest sum of exp(score)
+
+Each says how often it is right with k of the n samples there are. `PassAt` and `BestOf` are exact
+means over all subsets of size k; votes have no such closed form and are means over the ⌊n/k⌋
+disjoint blocks of k. All are unbiased. Left out: where samples and scores come from
+(`evaluation/evaluator.py`, `evaluation/beam_search.py`); intervals over items
+(`evaluation/evaluator.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response to an item, as pools see it.
+
+    Attributes:
+        right: the verifier's verdict. answer: what it answers, equal answers as equal strings;
+            None: no answer, no vote.
+        score: a judge's; -inf: no verdict, never chosen.
+    """
+
+    right: bool
+    answer: str | None = None
+    score: float = 0.0
+
+
+class Pool(Protocol):
+    """How often k of these samples, pooled, are right.
+
+    Raises:
+        ValueError: k is not between 1 and the number of samples.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, samples: Sequence[Sample], k: int) -> float: ...
+
+
+def doubling(n: int) -> tuple[int, ...]:
+    """1, 2, 4, … and n.
+
+    >>> doubling(12)
+    (1, 2, 4, 8, 12)
+    """
+    return tuple(sorted({*(2**i for i in range(n.bit_length())), n}))
+
+
+def pass_at_k(samples: int, right: int, k: int) -> float:
+    """Probability that one of k of these samples is right, unbiased (Chen et al. 2021,
+    arXiv:2107.03374, eq. 1).
+
+        1 − C(n−c, k) / C(n, k)
+
+    Raises:
+        ValueError: k > samples.
+
+    >>> round(pass_at_k(4, 1, 2), 3)
+    0.5
+    """
+    if k > samples:
+        raise ValueError(f"pass@{k} needs at least {k} samples for each item, there are {samples}")
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def majority(answers: Sequence[str | None], right: Sequence[bool]) -> float:
+    """Probability that the most frequent answer is right; ties share. Samples without an answer do
+    not vote.
+
+    >>> majority(["4", "5", "4", None], [True, False, True, False])
+    1.0
+    """
+    votes = Counter(a for a in answers if a is not None)
+    return _elected(votes, answers, right)
+
+
+def vote(answers: Sequence[str | None], scores: Sequence[float], right: Sequence[bool]) -> float:
+    """Is the answer with the largest sum of exp(score − best score) right? Ties share; no answer,
+    no vote.
+
+    A sample without a score (-inf) has no weight; where none has a score, all weigh the same.
+
+    >>> vote(["4", "5", "5"], [3.0, 1.0, 1.0], [True, False, False])
+    1.0
+    """
+    best = max(
+        (s for a, s in zip(answers, scores, strict=True) if a is not None), default=0.0
+    )  # of those that vote
+    weight: dict[str, float] = defaultdict(float)
+    for answer, score in zip(answers, scores, strict=True):
+        if answer is not None:
+            weight[answer] += math.exp(score - best) if best > -math.inf else 1.0
+    return _elected(weight, answers, right)
+
+
+def _elected(
+    weight: dict[str, float] | Counter[str], answers: Sequence[str | None], right: Sequence[bool]
+) -> float:
+    """Share of right answers among those of the largest weight."""
+    if not weight:
+        return 0.0
+    most = max(weight.values())
+    leaders = {a for a, w in weight.items() if math.isclose(w, most)}
+    correct = {a for a, r in zip(answers, right, strict=True) if r}
+    return len(leaders & correct) / len(leaders)
+
+
+def best_of(scores: Sequence[float], values: Sequence[float], n: int) -> float:
+    """Expected value of the best-scored of n answers drawn without replacement from these; exact,
+    ties share.
+
+    A score of -inf comes last; what is never the best of n has no part in the mean, whatever its
+    value.
+
+    Raises:
+        ValueError: n is not between 1 and the number of answers.
+
+    >>> best_of([0.1, 0.9, 0.5], [0.0, 1.0, 0.0], 1), best_of([0.1, 0.9, 0.5], [0.0, 1.0, 0.0], 3)
+    (0.3333333333333333, 1.0)
+    """
+    if not 1 <= n <= len(scores):
+        raise ValueError(f"best of {n} needs at least {n} answers, there are {len(scores)}")
+    by_score: dict[float, list[float]] = defaultdict(list)
+    for score, value in zip(scores, values, strict=True):
+        by_score[score].append(value)
+    total, below = math.comb(len(scores), n), 0
+    out = 0.0
+    for score in sorted(by_score):
+        upto = below + len(by_score[score])
+        if upto >= n:
+            out += (math.comb(upto, n) - math.comb(below, n)) / total * fmean(by_score[score])
+        below = upto
+    return out
+
+
+def _blocks(samples: Sequence[Sample], k: int) -> list[Sequence[Sample]]:
+    """The disjoint blocks of k, the rest left over."""
+    if not 1 <= k <= len(samples):
+        raise ValueError(
+            f"a vote of {k} needs at least {k} samples for each item, there are {len(samples)}"
+        )
+    return [samples[i : i + k] for i in range(0, len(samples) - k + 1, k)]
+
+
+@dataclass(frozen=True)
+class PassAt:
+    """Is any of k right: no way of choosing among them can do better."""
+
+    name: str = "pass"
+
+    def __call__(self, samples: Sequence[Sample], k: int) -> float:
+        return pass_at_k(len(samples), sum(s.right for s in samples), k)
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The answer that most of k give.
+
+    >>> Majority()([Sample(True, "4"), Sample(False, "5"), Sample(True, "4"), Sample(True, "4")], 2)
+    0.75
+    """
+
+    name: str = "maj"
+
+    def __call__(self, samples: Sequence[Sample], k: int) -> float:
+        return fmean(
+            majority([s.answer for s in b], [s.right for s in b]) for b in _blocks(samples, k)
+        )
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """The best-scored of k."""
+
+    name: str = "best_of"
+
+    def __call__(self, samples: Sequence[Sample], k: int) -> float:
+        return best_of([s.score for s in samples], [float(s.right) for s in samples], k)
+
+
+@dataclass(frozen=True)
+class WeightedVote:
+    """The answer of the largest summed exp(score) of k."""
+
+    name: str = "weighted_maj"
+
+    def __call__(self, samples: Sequence[Sample], k: int) -> float:
+        return fmean(
+            vote([s.answer for s in b], [s.score for s in b], [s.right for s in b])
+            for b in _blocks(samples, k)
+        )

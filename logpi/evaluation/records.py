@@ -1,0 +1,65 @@
+"""Records of a long measurement, added to a file as it goes: a kill loses the shard under way, and
+nothing is done twice.
+
+Items are numbered; a shard is `every` items in their order, each with `kinds` records. Left out:
+what is measured (`jobs/options/items.py`, `jobs/compute.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from logpi.runs import disk
+from logpi.runs.metrics import encode, mend, read_rows
+
+Record = dict[str, Any]
+"""Has the number of its item in `item`, and the verdicts on it in `right`."""
+
+
+def saved(
+    path: Path,
+    shards: Callable[[int], Iterable[list[Record]]],
+    total: int,
+    every: int,
+    kinds: int = 1,
+) -> list[Record]:
+    """All records of `total` items: those in `path`, and those that `shards(items done)` yields,
+    added to it.
+
+    Raises:
+        RunError: the disk failed.
+    """
+    records = kept(path, kinds, every, total)
+    for shard in shards(len(records) // kinds):
+        with disk.reported(f"write {path}", "mend the disk and go on with --resume"):
+            disk.append(path, b"".join(encode(r) for r in shard))
+        records += shard
+    return records
+
+
+def kept(path: Path, kinds: int, every: int, total: int) -> list[Record]:
+    """The records of a stopped measurement of `total` items that belong to whole shards; the others
+    are cut off."""
+    with disk.reported(
+        f"read {path}", "nothing was changed; mend the disk and go on with --resume"
+    ):
+        if not path.exists():
+            return []
+        mend(
+            path,
+            lambda record: (
+                type(record.get("item")) is int and isinstance(record.get("right"), list)
+            ),
+        )
+        records = list(read_rows(path))
+    count = Counter(r["item"] for r in records)
+    done = next(i for i in range(len(count) + 1) if count[i] < kinds)
+    done -= done % every if done < total else 0
+    whole = [r for r in records if r["item"] < done]
+    if len(whole) < len(records):
+        with disk.reported(f"write {path}", "mend the disk and go on with --resume"):
+            disk.write(path, b"".join(encode(r) for r in whole))
+    return whole

@@ -1,0 +1,130 @@
+"""The points of `logpi compute`, its table and its picture. Left out: sampling and searching
+(`compute.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Point:
+    """A way of spending tokens: how many an item, and how often the answer is right, with its 95 %
+    interval.
+
+    k is the number of samples pooled, or the width of the search.
+    """
+
+    model: str
+    method: str
+    k: int
+    tokens: float
+    right: float
+    low: float
+    high: float
+
+
+def curve(name: str, records: Sequence[dict[str, Any]]) -> list[Point]:
+    """The points of an evaluation's records: greedy, and each pool at each k."""
+    from logpi.evaluation.evaluator import samples_of
+    from logpi.evaluation.pooling import BestOf, Majority, PassAt, Pool, WeightedVote, doubling
+
+    sampled = [r for r in records if r["kind"] == "sampled"]
+    greedy = [r for r in records if r["kind"] == "greedy"]
+    pooled, length = [samples_of(r) for r in sampled], [fmean(r["tokens"]) for r in sampled]
+    votes: list[Pool] = (
+        [Majority(), WeightedVote()] if sampled[0].get("answers") is not None else []
+    )
+    scored: list[Pool] = [BestOf()] if sampled[0].get("scores") is not None else []
+    out = [
+        point(
+            name,
+            "greedy",
+            1,
+            [r["tokens"][0] for r in greedy],
+            [float(r["right"][0]) for r in greedy],
+        )
+    ]
+    for pool in (PassAt(), *votes, *scored):
+        for k in doubling(len(pooled[0])):
+            out.append(
+                point(name, pool.name, k, [k * n for n in length], [pool(s, k) for s in pooled])
+            )
+    return out
+
+
+def point(name: str, method: str, k: int, tokens: Sequence[float], right: Sequence[float]) -> Point:
+    from logpi.evaluation.evaluator import interval
+
+    return Point(name, method, k, fmean(tokens), fmean(right), *interval(right))
+
+
+def table(points: Sequence[Point]) -> str:
+    lines = [f"{'model':<14}{'method':<14}{'k':>4}{'tokens':>10}{'right':>9}{'95 % interval':>18}"]
+    lines += [
+        f"{p.model:<14}{p.method:<14}{p.k:>4}{p.tokens:>10.1f}{p.right:>9.4f}{p.low:>10.4f}–{p.high:.4f}"
+        for p in points
+    ]
+    return "\n".join(lines)
+
+
+def picture(points: Sequence[Point], path: Path, title: str) -> Path:
+    """Tokens (log scale) across, accuracy up: a colour for each model, a mark for each method."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    styles = {
+        "greedy": ("*", ""),
+        "pass": ("", ":"),
+        "maj": ("o", "-"),
+        "weighted_maj": ("s", "--"),
+        "best_of": ("^", "-."),
+        "beam": ("D", "-"),
+    }
+    colours = dict(
+        zip(dict.fromkeys(p.model for p in points), ("#2563eb", "#dc2626", "#059669"), strict=False)
+    )
+    for model, method in dict.fromkeys((p.model, p.method) for p in points):
+        some = [p for p in points if (p.model, p.method) == (model, method)]
+        marker, line = styles[method]
+        shape = {
+            "marker": marker or None,
+            "linestyle": line or "none",
+            "alpha": 0.5 if method == "beam" else 1.0,
+        }
+        x, y = [p.tokens for p in some], [p.right for p in some]
+        label = f"{model}: any right" if method == "pass" else f"{model}: {method}"
+        axes.plot(
+            x,
+            y,
+            color=colours[model],
+            label=label,
+            markersize=9 if method == "greedy" else 5,
+            linewidth=1.4,
+            **shape,
+        )
+        if method == "maj":
+            axes.fill_between(
+                x,
+                [p.low for p in some],
+                [p.high for p in some],
+                color=colours[model],
+                alpha=0.12,
+                linewidth=0,
+            )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("tokens sampled for each item")
+    axes.set_ylabel("right")
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
+    figure.savefig(path, dpi=130, facecolor="white", metadata={"Software": None})
+    return path

@@ -1,0 +1,192 @@
+"""`logpi eval`: pass@1, unbiased pass@k, maj@k, greedy, strict and lenient accuracy of a model on
+held-out items.
+
+With a judge (a reward model, say) also best-of-N and weighted votes by its scores, and the win rate
+against another model. A run's directory holds every response (`responses.jsonl`, added to as it
+goes: a stopped evaluation is gone on with), and the numbers with their intervals, for each level
+    (`results.json`, `results.txt`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from logpi.jobs.common import ModelArguments, RunArguments, available, mistakes, opened, read
+from logpi.jobs.options.items import (
+    ItemArguments,
+    Items,
+    SamplingArguments,
+    gathered,
+    items_of,
+    judge_of,
+)
+from logpi.jobs.options.parser import option
+from logpi.jobs.options.turns import TurnArguments
+
+if TYPE_CHECKING:
+    from logpi.evaluation.evaluator import Evaluator
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import Rewards
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunArguments):
+    """Arguments of `logpi eval`."""
+
+    pass_at: tuple[int, ...] = option(
+        (), help="the k of pass@k and maj@k (default: 1, 2, 4, … and all)", nargs="*", least=1
+    )
+    judge: str = option(
+        "",
+        help=(
+            "what scores the samples to choose among them: model:PATH, any reward, logp,"
+            " self_certainty"
+        ),
+    )
+    best_of: int = option(
+        0,
+        help="samples for each item, of which the judge chooses one (at 1, 2, 4, … and all)",
+        least=0,
+        most=2**16,
+    )
+    against: str = option(
+        "", help="another model: how often this one's answers score higher under the judge"
+    )
+    save_every: int = option(32, help="items between saves of the responses", least=1)
+    json: bool = option(False, help="print the numbers as JSON", changeable=True)
+
+    def __post_init__(self) -> None:
+        if (self.best_of or self.against) and not self.judge:
+            raise ValueError(
+                "--best-of and --against need a judge: --judge model:PATH, or any other reward"
+            )
+        if max(self.pass_at, default=1) > (self.best_of or self.samples):
+            raise ValueError(
+                f"pass@{max(self.pass_at)} needs at least as many samples for each item: --samples"
+                f" {max(self.pass_at)}"
+            )
+
+
+def main(argv: Sequence[str]) -> int:
+    a = read(Eval, argv, "eval", "Measure a model on held-out items.")
+    available(a)
+    from logpi.rewards import Rewards
+    from logpi.runs.progress import Progress
+
+    with mistakes():
+        judge = judge_of(a.judge, a.device)
+        items = items_of(a, judge if isinstance(judge, Rewards) else None, a.device)
+        policy = a.load(temperature=a.temperature)
+        other = replace(a, model=a.against).load(temperature=a.temperature) if a.against else None
+        evaluator = _evaluator(a, items, policy, judge)
+    with opened(a, "eval") as home, Progress(1) as progress:
+        records = gathered(evaluator, home.path / "responses.jsonl", a.save_every, progress.phase)
+        extra = {k.removeprefix("eval/"): v for k, v in evaluator.numbers(records).items()}
+        if other is not None:
+            rival = gathered(
+                replace(_evaluator(a, items, other, judge), greedy=False),
+                home.path / "against.jsonl",
+                a.save_every,
+                progress.phase,
+            )
+            extra |= _against(records, rival)
+        results = _results(records, items, extra, a.pass_at)
+        text = _table(results)
+        (home.path / "results.json").write_text(json.dumps(results, indent=1, default=str))
+        (home.path / "results.txt").write_text(text + "\n")
+    print(json.dumps(_flat(results)) if a.json else text, file=sys.stdout)
+    print(
+        f"every response: {home.path / 'responses.jsonl'}   numbers: {home.path / 'results.json'}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _evaluator(a: Eval, items: Items, policy: CausalLM, judge: str | Rewards) -> Evaluator:
+    from logpi.engine.engine import Engine
+    from logpi.evaluation.evaluator import Evaluator
+    from logpi.evaluation.scorers import scorer
+
+    chat = a.template(policy)
+    dialogues = a.dialogues(items.task, policy, chat) if items.task is not None else None
+    return Evaluator(
+        policy,
+        Engine(policy, slots=a.slots),
+        a.fitting(items.rows, policy, chat, dialogues),
+        items.rewards,
+        a.sampling(items.stop),
+        a.best_of or a.samples,
+        chat=chat,
+        seed=a.seed,
+        lenient=items.lenient,
+        ks=a.pass_at,
+        scorer=scorer(judge, policy) if judge else None,
+        dialogues=dialogues,
+        overlong=a.overlong_prompts,
+    )
+
+
+def _results(
+    records: Sequence[dict[str, Any]], items: Items, extra: Mapping[str, float], ks: Sequence[int]
+) -> dict[str, Any]:
+    """Every number: measures with intervals, the same for each level, what has none, and what was
+    left out."""
+    from logpi.evaluation.evaluator import by_level, estimates, measures
+
+    def estimated(some: Sequence[Any]) -> dict[str, Any]:
+        return {k: asdict(v) for k, v in estimates(measures(some, ks)).items()}
+
+    numbers = estimated(records)
+    rest = {
+        k: v
+        for k, v in extra.items()
+        if k not in numbers and k.removesuffix("_low").removesuffix("_high") not in numbers
+    }
+    levels = {level: estimated(some) for level, some in by_level(records).items()}
+    samples = len(next(r for r in records if r["kind"] == "sampled")["right"])
+    return {
+        "numbers": numbers,
+        "levels": levels,
+        "rest": rest,
+        "samples": samples,
+        "items": sum(r["kind"] == "sampled" for r in records),
+        **items.report,
+    }
+
+
+def _flat(results: Mapping[str, Any]) -> dict[str, float]:
+    out = {}
+    for name, e in results["numbers"].items():
+        out |= {name: e["mean"], f"{name}_low": e["low"], f"{name}_high": e["high"]}
+    return {k: round(v, 4) for k, v in (out | results["rest"]).items()}
+
+
+def _table(results: Mapping[str, Any]) -> str:
+    """Measures down, all items and each level or category across."""
+    levels = {f"level {k}" if k.isdigit() else k: v for k, v in results["levels"].items()}
+    head = f"{results['items']} items".ljust(20) + f"{'mean':>8}{'95 % interval':>18}"
+    lines = [head + "".join(f"{k:>{max(12, len(k) + 2)}}" for k in levels)]
+    for name, e in results["numbers"].items():
+        label = f"pass@1 = avg@{results['samples']}" if name == "pass@1" else name
+        means = {
+            k: f"{v[name]['mean']:.4f}" if name in v else "–" for k, v in levels.items()
+        }  # a reward may not apply
+        cells = "".join(f"{mean:>{max(12, len(k) + 2)}}" for k, mean in means.items())
+        lines.append(f"{label:<20}{e['mean']:>8.4f}{e['low']:>10.4f}–{e['high']:.4f}{cells}")
+    return "\n".join(lines + [f"{k:<20}{v:>8.4g}" for k, v in results["rest"].items()])
+
+
+def _against(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> dict[str, float]:
+    """Win rate under the judge, ties one half, with a 95 % interval over items."""
+    from logpi.evaluation.held_out_pairs import win_rate
+
+    mine, other = (
+        [[float(x) for x in r["scores"]] for r in rs if r["kind"] == "sampled"]
+        for rs in (ours, theirs)
+    )
+    rate, low, high = win_rate(mine, other)
+    return {"win_rate": rate, "win_rate_low": low, "win_rate_high": high}

@@ -1,0 +1,68 @@
+"""How a policy talks with a task's environment: arguments of `logpi rl` and `logpi eval`. Tasks
+without one are not touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from logpi.jobs.options.parser import option
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Task
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rollouts.chat import Chat
+    from logpi.rollouts.tool_conversations import Dialogues
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnArguments:
+    """Limits of a conversation; `--max-completion-length` limits what the policy itself writes in
+    all turns."""
+
+    max_turns: int = option(8, help="with tools: turns of the policy", least=1)
+    max_tool_calls: int = option(16, help="with tools: calls in one conversation", least=0)
+    max_observation_length: int = option(
+        512, help="with tools: tokens of a reply; a longer one loses its middle", least=1
+    )
+    tool_timeout: float = option(
+        30.0, help="with tools: seconds for a reply", above=0, most=86_400, changeable=True
+    )
+    tool_patience: float = option(
+        0.05,
+        help=(
+            "with tools: seconds that all rows wait for replies; inf repeats bit for bit, slow"
+            " tools or not"
+        ),
+        least=0,
+        most=float("inf"),
+        changeable=True,
+    )
+
+    def dialogues(self, task: Task, policy: CausalLM, chat: Chat) -> Dialogues | None:
+        """Conversations with the task's environment; None if it has none. Raises UserError if the
+        model cannot have them."""
+        from logpi.envs.conversation import ToolTask
+        from logpi.rollouts.tool_conversations import Dialogues, Limits
+
+        if not isinstance(task, ToolTask) or task.env is None:
+            return None
+        limits = Limits(
+            self.max_turns,
+            self.max_tool_calls,
+            self.max_observation_length,
+            self.tool_timeout,
+            self.tool_patience,
+        )
+        return Dialogues(policy, task.env, limits, chat)
+
+
+def columns(task: Task) -> tuple[str, ...]:
+    """What reward functions get beside the row's own columns."""
+    from logpi.envs.conversation import ToolTask
+
+    return (
+        "step",
+        "assistant_prefix",
+        *(("turns", "step_reward") if isinstance(task, ToolTask) and task.env is not None else ()),
+    )

@@ -1,0 +1,331 @@
+"""Rejection sampling: a model's own responses, judged and cleaned, as demonstrations; with a count
+of what went and why.
+
+    samples.jsonl   every response with its rewards and what became of it: kept, or the reason it was not
+    train.jsonl     what is learned from: the kept ones, mixed with other demonstrations if there are any
+    counts.json     prompts, sampled, kept, filtered by reason, mixed in
+
+Sampling goes by chunks of prompts, each with its own seed and written whole, so a killed job goes
+on where it was and ends with the same files. Each response is counted under the first rule that it
+fails, in the order of `Rules`. Left out: training (`logpi sft`), and choosing by a learned score
+(`pooling.best_of`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from logpi.envs.task import Row
+from logpi.errors import RunError, UserError
+from logpi.rewards import Rewards
+from logpi.rewards.text import squeeze
+from logpi.rollouts.responses import Answers
+from logpi.runs import disk
+
+Sample = dict[str, Any]
+Ask = Callable[[Sequence[Row], int], Sequence[Answers]]
+"""Samples and judges the responses to some rows; the integer is the seed to do it with."""
+Tell = Callable[[int, int], None]
+"""Is told how many prompts are done, of how many."""
+CHUNK = 64  # prompts
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which responses are kept.
+
+    Attributes:
+        least: reward → the least value of a kept response, checked in this order; the reward's name
+            is the reason.
+        shortest, longest: tokens, both allowed. per_prompt: kept for each prompt, those sampled
+            first.
+    """
+
+    least: Mapping[str, float] = field(default_factory=dict)
+    shortest: int = 1
+    longest: int = 1_000_000
+    per_prompt: int = 4
+
+    def __call__(self, sample: Sample) -> str:
+        """Why a response is not kept, or ""."""
+        if sample["stop"] == "length":
+            return "truncated"
+        for name, least in self.least.items():
+            value = sample["rewards"].get(name)
+            if value is None:
+                return f"no verdict of {name}"
+            if value < least:
+                return name
+        return (
+            "too short"
+            if sample["tokens"] < self.shortest
+            else "too long"
+            if sample["tokens"] > self.longest
+            else ""
+        )
+
+
+def harvest(
+    path: Path,
+    ask: Ask,
+    rows: Sequence[Row],
+    rewards: Rewards,
+    rules: Rules,
+    *,
+    seed: int = 0,
+    tell: Tell | None = None,
+) -> list[Row]:
+    """Sample, judge, clean and count; all in `path`. What was done before a kill is not done again.
+
+    Args:
+        rows: the prompts, as many as are to be asked. rewards: judge the kept ones a second time
+            (see `clean`).
+        tell: is told how far it is.
+    Returns: the kept rows: prompt, completion and the row's other columns.
+    Raises:
+        UserError: nothing was kept; says what to try. Every sample is on disk.
+    """
+
+    def made(some: Sequence[Row], seed: int) -> list[Sample]:
+        return [s for a in ask(some, seed) for s in _samples(a)]
+
+    samples = chunked(path, rows, made, seed=seed, tell=tell)
+    kept = clean(samples, rewards, rules)
+    counts = _counts(samples)
+    write_rows(path / "samples.jsonl", samples)
+    if not kept:
+        raise UserError(
+            f"none of {len(samples)} samples passed: {_listed(counts['filtered'])}. All of them are"
+            f" in {path / 'samples.jsonl'}. {_advice(counts['filtered'])}"
+        )
+    write_rows(path / "train.jsonl", kept)
+    write_counts(path, counts)
+    return kept
+
+
+def chunked(
+    path: Path,
+    rows: Sequence[Row],
+    make: Callable[[Sequence[Row], int], list[Sample]],
+    *,
+    seed: int = 0,
+    tell: Tell | None = None,
+) -> list[Sample]:
+    """What `make` says of all rows, some at a time with a seed; each part is written whole under
+    `path`/chunks.
+
+    What was made before a kill is read.
+    """
+    out: list[Sample] = []
+    for chunk, first in enumerate(range(0, len(rows), CHUNK)):
+        place = path / "chunks" / f"{chunk:05d}.jsonl"
+        if not place.exists():
+            write_rows(place, make(rows[first : first + CHUNK], seed * 1_000_003 + chunk))
+        out += read_rows(place)
+        if tell is not None:
+            tell(min(first + CHUNK, len(rows)), len(rows))
+    return out
+
+
+def write_counts(path: Path, counts: Mapping[str, Any]) -> None:
+    """The last file of a harvest: with it, it is whole."""
+    disk.write(path / "counts.json", json.dumps(counts, indent=1).encode())
+
+
+def _samples(answers: Answers) -> list[Sample]:
+    """What is recorded of a row's responses."""
+    row = {k: v for k, v in answers.row.items() if k != "completion"}
+    return [
+        {
+            **row,
+            "completion": text,
+            "tokens": len(c.tokens),
+            "stop": c.stop,
+            "rewards": dict(s.parts),
+            "errors": dict(s.errors),
+        }
+        for c, text, s in zip(answers.completions, answers.texts, answers.scores, strict=True)
+    ]
+
+
+def clean(samples: Sequence[Sample], rewards: Rewards, rules: Rules) -> list[Row]:
+    """The kept samples as rows. Each sample gets its `fate`: "kept", or the reason why not.
+
+    After the rules: a response word for word like one kept for its prompt is a `duplicate`, one
+    more than `per_prompt` is `surplus`. What is left is judged once more, and a response whose
+    verdict was another this time is `unstable`: a verifier that disagrees with itself is believed
+    in neither of its moods.
+    """
+    seen: Counter[str] = Counter()
+    texts: set[tuple[str, str]] = set()
+    kept = []
+    for sample in samples:
+        prompt = json.dumps(sample["prompt"], sort_keys=True)
+        fate = rules(sample)
+        if not fate and (prompt, squeeze(sample["completion"])) in texts:
+            fate = "duplicate"
+        if not fate and seen[prompt] >= rules.per_prompt:
+            fate = "surplus"
+        if not fate:
+            seen[prompt] += 1
+            texts.add((prompt, squeeze(sample["completion"])))
+            kept.append(sample)
+        sample["fate"] = fate or "kept"
+    for sample, parts in zip(kept, _judged(kept, rewards), strict=True):
+        if any(parts.get(name) != sample["rewards"].get(name) for name in rules.least):
+            sample["fate"] = "unstable"
+    own = ("tokens", "stop", "rewards", "errors", "fate")
+    return [{k: v for k, v in s.items() if k not in own} for s in kept if s["fate"] == "kept"]
+
+
+def _judged(samples: Sequence[Sample], rewards: Rewards) -> list[Mapping[str, float | None]]:
+    """Each sample's rewards, judged now."""
+    if not samples:
+        return []
+    names = {n for s in samples for n in s} - {
+        "prompt",
+        "completion",
+        "tokens",
+        "stop",
+        "rewards",
+        "errors",
+        "fate",
+    }
+    completions = [
+        (
+            s["completion"]
+            if isinstance(s["prompt"], str)
+            else [{"role": "assistant", "content": s["completion"]}]
+        )
+        for s in samples
+    ]
+    columns = {n: [s.get(n) for s in samples] for n in sorted(names)}
+    return [
+        s.parts for s in rewards.score([s["prompt"] for s in samples], completions, None, columns)
+    ]
+
+
+def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
+    fates = Counter(s["fate"] for s in samples)
+    kept = fates.pop("kept", 0)
+    prompts = {json.dumps(s["prompt"], sort_keys=True) for s in samples}
+    with_one = {json.dumps(s["prompt"], sort_keys=True) for s in samples if s["fate"] == "kept"}
+    return {
+        "prompts": len(prompts),
+        "prompts_with_one": len(with_one),
+        "sampled": len(samples),
+        "kept": kept,
+        "filtered": dict(fates.most_common()),
+    }
+
+
+def mixed(kept: Sequence[Row], other: Sequence[Row], share: float, seed: int = 0) -> list[Row]:
+    """Both, shuffled, `other` making up `share` of the whole (R1: a quarter); all of it where there
+    is too little.
+
+    Raises:
+        ValueError: a share outside [0, 1).
+
+    >>> len(mixed([{"prompt": "a"}] * 6, [{"prompt": "b"}] * 10, 0.25))
+    8
+    """
+    if not 0 <= share < 1:
+        raise ValueError(
+            f"the share of other demonstrations lies between 0 and 1 (without 1), not {share}"
+        )
+    rng = Random(seed)
+    wanted = round(len(kept) * share / (1 - share))
+    rows = [*kept, *rng.sample(list(other), min(wanted, len(other)))]
+    rng.shuffle(rows)
+    return rows
+
+
+def probe(rows: Sequence[Row], rewards: Rewards) -> str:
+    """Whether the first reward, the verifier, accepts the rows' own answers, twice alike; a notice
+    if not always, else "".
+
+    One that reads other columns (unit tests, say) is only asked twice.
+
+    Raises:
+        UserError: it can read no row's answer, accepts none of them, or says one thing and then
+            another.
+    """
+    name = rewards.names[0]
+    texts = [f"<think>so</think> <answer>{_gold(r)}</answer>" for r in rows]
+    asked = [{**r, "completion": t} for r, t in zip(rows, texts, strict=True)]
+    first, again = ([p.get(name) for p in _judged(asked, rewards)] for _ in range(2))
+    if first != again:
+        n = sum(a != b for a, b in zip(first, again, strict=True))
+        raise UserError(
+            f"the verifier {name!r} disagrees with itself: asked twice, it changed {n} of"
+            f" {len(rows)} verdicts. Make it deterministic (a fixed seed, no clock, a longer time"
+            " limit), or choose another"
+        )
+    needs = getattr(rewards.parts[0].function, "needs", ())
+    if needs and "answer" not in needs:
+        return ""
+    example = f"e.g. {str(rows[0].get('answer'))[:60]!r}"
+    if all(v is None for v in first):
+        raise UserError(
+            f"none of the first {len(rows)} rows has an answer that {name!r} can read ({example}):"
+            " check the column `answer`, or choose another verifier"
+        )
+    accepted = sum((v or 0.0) >= 1.0 for v in first)
+    if not accepted:
+        raise UserError(
+            f"{name!r} accepts none of the rows' own answers in <answer></answer> ({example}): no"
+            " policy could ever be right. Choose the verifier that fits the answers"
+        )
+    return (
+        ""
+        if accepted == len(rows)
+        else f"{name!r} accepts the own answer of only {accepted} of {len(rows)} rows"
+    )
+
+
+def _gold(row: Row) -> str:
+    answer = row.get("answer")
+    return str(answer[0] if isinstance(answer, list) and answer else answer)
+
+
+def _listed(filtered: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in filtered.items())
+
+
+def _advice(filtered: Mapping[str, int]) -> str:
+    reason = next(iter(filtered), "")
+    if reason == "truncated":
+        return "Try a larger --max-completion-length, or more steps of the stage before"
+    if reason.startswith("no verdict"):
+        return "The verifier said nothing: check the rows' answers, and `errors` in the samples"
+    if reason == "unstable":
+        return "The verifier disagrees with itself: make it deterministic"
+    return (
+        f"Most fell at {reason!r}: try more --samples, more steps of the stage before, or easier"
+        " prompts"
+    )
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as JSON lines, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disk.write(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """What `write_rows` wrote."""
+    with disk.reported(f"read {path}"):
+        try:
+            return [
+                json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line
+            ]
+        except ValueError as error:
+            raise RunError(
+                f"{path} is damaged: {error}; without it, its part is made again"
+            ) from None

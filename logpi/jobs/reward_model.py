@@ -1,0 +1,169 @@
+"""`logpi reward-model`: a model of what people prefer, from pairs of responses (Bradley–Terry).
+
+Left out: scores of single steps, and what is done with the scores (`--rewards model:DIR`,
+`--judge`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from logpi.jobs.common import (
+    ModelArguments,
+    RunArguments,
+    available,
+    finish,
+    mistakes,
+    opened,
+    read,
+    settings,
+)
+from logpi.jobs.options.lora import LoraArguments
+from logpi.jobs.options.parser import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CURVES = (
+    ("loss", "eval/loss"),
+    ("accuracy", "eval/accuracy"),
+    ("margin", "eval/margin"),
+    ("reward/min", "reward/max"),
+)
+SHOWN = ("loss", "accuracy", "margin", "grad_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelling(ModelArguments, LoraArguments, RunArguments):
+    """Arguments of `logpi reward-model`."""
+
+    data: str = option(
+        help="a file, directory or hub name of rows with chosen and rejected (and margin)"
+    )
+    margin: bool = option(False, help="chosen must win by the row's column `margin`")
+    centre: float = option(
+        0.0, help="pull of each pair's mean score to 0 (TRL: center_rewards_coefficient)", least=0
+    )
+    steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
+    pairs: int = option(16, help="pairs for each update", least=1, most=2**20)
+    max_length: int = option(
+        1024,
+        help="tokens of prompt and response together; longer ones are cut",
+        least=2,
+        most=2**24,
+    )
+    skip_empty: bool = option(
+        False, help="leave rows with an empty response out, instead of refusing them"
+    )
+    lr: float = option(
+        1e-5,
+        help="peak learning rate (about 1e-3 for a model of a million parameters)",
+        least=0,
+        most=10,
+    )
+    warmup: int = option(10, help="updates over which it climbs", least=0)
+    eval_every: int = option(
+        50,
+        help="steps between evaluations on held-out pairs; 0: only before and after",
+        least=0,
+        changeable=True,
+    )
+    eval_items: int = option(500, help="held-out pairs", least=1)
+
+
+def main(argv: Sequence[str]) -> int:
+    run(read(RewardModelling, argv, "reward-model", "Train a reward model on pairs of responses."))
+    return 0
+
+
+def run(a: RewardModelling) -> None:
+    """Set up, train, save, and say on held-out pairs how far the model can be believed."""
+    from logpi.algorithms import algorithm
+    from logpi.envs.data import FileTask
+    from logpi.evaluation.held_out_pairs import HeldOut, calibration, margins
+    from logpi.learner import Learner
+    from logpi.policies.reward_model import RewardModel
+    from logpi.rollouts.chat import Chat
+    from logpi.rollouts.preference_pairs import Preferences, read_pairs, without_empty
+    from logpi.runs.rng import seed
+    from logpi.train import train
+    from logpi.updates.adamw import AdamW, Cosine
+
+    available(a)
+    with mistakes():
+        made = algorithm("reward_model", margin=a.margin, centre=a.centre)
+        task = FileTask(a.data, need=("prompt", "margin") if a.margin else ("prompt",))
+        keep = without_empty if a.skip_empty else list
+        seed(a.seed)
+        model = RewardModel.load(a.model, **a.loading(), **a.bits())
+        wrap = model.tokenizer.chat_template is not None if a.chat is None else a.chat
+        model.remember(wrap, a.system, settings(a.template_options))
+        saver, chat = a.adapt(model), Chat(wrap, a.system)
+        length = model.fitting(a.max_length)
+        rows = read_pairs(model, keep(task.rows("train")), max_length=length, chat=chat, whole=True)
+        test = read_pairs(
+            model, keep(task.rows("test"))[: a.eval_items], max_length=length, chat=chat, whole=True
+        )
+        rollout = Preferences(rows.groups, size=a.pairs, seed=a.seed)
+        held_out = Preferences(test.groups, size=a.pairs)
+        learner = Learner(
+            model,
+            made,
+            AdamW(a.lr, warmup=a.warmup, schedule=Cosine(0.1)),
+            total=a.steps,
+            seed=a.seed,
+        )
+    dropped = (
+        f"; {rows.dropped} dropped: both responses are the same after the cut"
+        if rows.dropped
+        else ""
+    )
+    print(
+        f"{len(rows.groups)} pairs to learn from, {len(test.groups)} held out{dropped}",
+        file=sys.stderr,
+    )
+    with opened(a, "reward-model") as home:
+        outcome = train(
+            rollout,
+            learner,
+            home,
+            steps=a.steps,
+            evaluate=HeldOut(model, made.objective, held_out, first="accuracy"),
+            shown=SHOWN,
+            eval_every=a.eval_every,
+            save_every=a.save_every,
+        )
+        finish(home, saver, learner, outcome, CURVES)
+        chosen, rejected = margins(model, held_out)
+        table = calibration(chosen - rejected)
+        accuracy = float((chosen > rejected).double().mean())
+        told = {"accuracy": accuracy, "calibration": asdict(table)}
+        (home.path / "held_out.json").write_text(json.dumps(told, indent=1))
+        _histogram(chosen, rejected, home.path / "scores.png")
+        print(
+            f"held-out pairs: accuracy {accuracy:.1%}, calibration error {table.error:.3f}\n"
+            f"scores  {home.path / 'scores.png'}\nuse it: --rewards model:{home.model}",
+            file=sys.stderr,
+        )
+
+
+def _histogram(chosen: Tensor, rejected: Tensor, path: Path) -> None:
+    """Scores of both sides as a picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.hist(
+        [chosen.numpy(), rejected.numpy()],
+        bins=30,
+        label=["chosen", "rejected"],
+        color=["#2563eb", "#d97706"],
+    )
+    axes.set_xlabel("score of held-out responses")
+    axes.legend()
+    figure.savefig(path, dpi=120)

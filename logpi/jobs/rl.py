@@ -1,0 +1,429 @@
+"""`logpi rl`: reinforcement learning of a language model with verifiable rewards, by any algorithm
+of the table.
+
+Here the parts are chosen and put together. Left out: demonstrations (`sft.py`), given pairs
+(`prefer.py`), environments of numbers (`gym.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from logpi.errors import UserError
+from logpi.jobs.common import (
+    ModelArguments,
+    RunArguments,
+    available,
+    finish,
+    mistakes,
+    opened,
+    read,
+    settings,
+    whole_groups,
+)
+from logpi.jobs.options.lora import LoraArguments, Role, memory
+from logpi.jobs.options.parser import option
+from logpi.jobs.options.sources import SourceArguments
+from logpi.jobs.options.turns import TurnArguments, columns
+
+if TYPE_CHECKING:
+    from logpi.algorithms import Algorithm
+    from logpi.evaluation.evaluator import Evaluator
+    from logpi.learner import Learner
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import Rewards
+    from logpi.rollouts.text_rollout import TextRollout
+    from logpi.train import Evaluate
+    from logpi.types import Policy
+
+ROUNDING = 0.1  # nats, on average: two forwards of 16-bit weights differ by 0.007 to 0.05 (in single tokens by 0.4)
+CURVES = (
+    "reward",
+    "eval/pass@1",
+    "completions/mean_length",
+    "entropy",
+    ("story/format", "story/mixed", "story/reflective"),
+)
+# A recipe is a line of arguments put in front of the user's, which win.
+RECIPES = {
+    # DeepSeek-R1-Zero (Nature 645, 633, Methods): 32 questions of 16 samples, equal weights, no
+    # neural reward, clip 10
+    "r1-zero": (
+        "--prompt-template=r1-zero",
+        "--rewards",
+        "math",
+        "think_answer",
+        "--algorithm=grpo_r1",
+        "--options",
+        "low=10",
+        "beta=0.001",
+        "--prompts=32",
+        "--num-generations=16",
+        "--lr=3e-6",
+        "--refresh-reference=400",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArguments):
+    """Arguments of `logpi rl`."""
+
+    recipe: str = option(
+        "", help="arguments that a paper published, before your own", choices=("", *RECIPES)
+    )
+    task: str = option(
+        "addition",
+        help="addition, countdown, sort, facts, … (docs/guide.md), a file of rows, or a hub name",
+    )
+    rewards: tuple[str, ...] = option(
+        (),
+        help=(
+            "NAME, FILE.py:FUNCTION or model:PATH, with :WEIGHT (0: only measured), summed"
+            " (default: the task's own)"
+        ),
+        nargs="*",
+    )
+    critic: str = option(
+        "shared",
+        help=(
+            "for ppo: shared (a value head), policy (a trunk of its own), or a reward model's"
+            " directory"
+        ),
+    )
+    algorithm: str = option("grpo", help="a row of `logpi algorithms`")
+    options: tuple[str, ...] = option(
+        (),
+        help=(
+            "its settings, e.g. beta=0 high=0.28 epochs=2 entropy_coef=0.01 (see `logpi describe"
+            " NAME`)"
+        ),
+        nargs="*",
+    )
+    steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
+    prompts: int = option(8, help="prompts for each update", least=1, most=2**20)
+    num_generations: int = option(
+        8, help="completions for each prompt (the group)", least=1, most=2**16
+    )
+    max_completion_length: int = option(
+        512, help="tokens after which a completion is cut off", least=1, most=2**24
+    )
+    overlong_prompts: str = option(
+        "drop",
+        help=(
+            "prompts longer than the model's context: left out and counted, shortened, or an error"
+        ),
+        choices=("drop", "cut", "refuse"),
+    )
+    truncation: str = option(
+        "bootstrap", help="what a cut-off completion is", choices=("bootstrap", "mask", "fail")
+    )
+    groups: str | None = option(
+        None,
+        help="those whose rewards are all equal (default: the algorithm's choice)",
+        choices=("keep", "drop", "resample"),
+    )
+    temperature: float = option(
+        1.0, help="of the policy: sampled with, and trained with", above=0, least=1e-3, most=1000
+    )
+    stop: tuple[str, ...] = option((), help="strings that end a completion", nargs="*")
+    lr: float = option(
+        1e-6,
+        help="peak learning rate (about 3e-4 for a model of a million parameters)",
+        least=0,
+        most=10,
+    )
+    warmup: int = option(0, help="updates over which the learning rate climbs", least=0)
+    schedule: str = option(
+        "constant", help="of the learning rate after that", choices=("constant", "linear", "cosine")
+    )
+    refresh_reference: int = option(
+        0, help="set the KL penalty's reference to the policy every N updates; 0: never", least=0
+    )
+    eval_every: int = option(
+        20,
+        help="steps between evaluations on held-out items; 0: only before and after",
+        least=0,
+        changeable=True,
+    )
+    eval_items: int = option(200, help="held-out items", least=1)
+    eval_samples: int = option(
+        1, help="samples for each of them; more give pass@k and maj@k", least=1, most=2**16
+    )
+    slots: int = option(
+        128, help="completions decoded at a time", least=1, most=2**16, changeable=True
+    )
+    mask_observations: bool = option(
+        True, help="with tools: train on nothing that they said (off: for the ablation only)"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    run(read(RL, _expanded(argv), "rl", "Train a language model with rewards that can be checked."))
+    return 0
+
+
+def _expanded(argv: Sequence[str]) -> Sequence[str]:
+    """The recipe's words, then the user's."""
+    words = [
+        w for word in argv for w in (word.split("=", 1) if word.startswith("--recipe=") else [word])
+    ]
+    name = words[words.index("--recipe") + 1] if "--recipe" in words[:-1] else ""
+    return [*RECIPES.get(name, ()), *argv]
+
+
+def run(a: RL) -> None:
+    """Set everything up, train, and leave the run's directory behind. Returns nothing: the run
+    holds it all."""
+    from logpi.algorithms import describe
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Sampling
+    from logpi.envs.tasks import task as make_task
+    from logpi.evaluation.evaluator import Evaluator
+    from logpi.policies.reward_model import WithCritic
+    from logpi.rewards import rewards as make_rewards
+    from logpi.rollouts.prompt_filter import PromptFilter
+    from logpi.rollouts.text_rollout import TextRollout
+    from logpi.runs.rng import seed
+
+    available(a)
+    with mistakes():
+        made = algorithm_of(a)
+        task = make_task(a.task)
+        judged = make_rewards(a.rewards, a.device) if a.rewards else task.reward
+        rows = task.rows("train", a.seed)
+        judged.check([*rows[0], *columns(task)], rows[:32], rows)
+        other = a.others()
+        source = a.source(task, other, a.prompts, a.seed)
+        held_out = list(task.rows("test")[: a.eval_items])
+        seed(a.seed)
+        shared = made.objective.needs_critic and a.critic == "shared"
+        policy = a.load(critic=shared, temperature=a.temperature, **a.bits())
+        saver = a.adapt(policy)
+        learns, reference = _with_critic(a, made, policy), _reference(a, made, policy)
+        saver = learns.saver(saver) if isinstance(learns, WithCritic) else saver
+        template = a.template(policy)
+        sampling = Sampling(max_tokens=a.max_completion_length, stop=a.stop)
+        engine = Engine(policy, slots=a.slots)
+        learner = _learner(a, made, learns, reference)
+        roles = _roles(a, learns, policy, reference, judged)
+        dialogues = a.dialogues(task, policy, template)
+        asks = PromptFilter(policy, template, dialogues, a.overlong_prompts)
+        held_out = asks.check(held_out, "held-out items")
+        for some in (task, other):
+            asks.check(
+                some.rows("train") if some else [], "prompts"
+            )  # while training they are passed over
+    notes = [
+        describe(made),
+        policy.template.describe(),
+        *([memory(roles)] if len(roles) > 1 else []),
+    ]
+    print("\n\n".join(notes), file=sys.stderr)
+    rollout = TextRollout(
+        policy,
+        engine,
+        task,
+        judged,
+        prompts=a.prompts,
+        num_generations=a.num_generations,
+        sampling=sampling,
+        keep=made.keep,
+        truncation=made.truncation,
+        greedy=made.objective.needs_greedy,
+        chat=template,
+        seed=a.seed,
+        source=source,
+        dialogues=dialogues,
+        mask_observations=a.mask_observations,
+        overlong=a.overlong_prompts,
+    )
+    evaluator = Evaluator(
+        policy,
+        engine,
+        held_out,
+        judged,
+        sampling,
+        a.eval_samples,
+        chat=template,
+        dialogues=dialogues,
+        overlong=a.overlong_prompts,
+    )
+    _train(a, saver, learner, rollout, evaluator)
+
+
+def _train(a: RL, saver: Any, learner: Learner, rollout: TextRollout, evaluator: Evaluator) -> None:
+    """The run itself, and what it leaves behind."""
+    from logpi.runs.progress import Progress
+    from logpi.train import train
+
+    with opened(a, "rl") as home:
+        progress = Progress(a.steps)
+        rollout.progress = evaluator.progress = lambda done, total: progress.phase(
+            f"sampling {done}/{total}"
+        )
+        outcome = train(
+            rollout,
+            learner,
+            home,
+            steps=a.steps,
+            evaluate=_by_part(evaluator, evaluator.rewards),
+            eval_every=a.eval_every,
+            save_every=a.save_every,
+            progress=progress,
+        )
+        names = evaluator.rewards.names
+        parts = (tuple(f"rewards/{n}/mean" for n in names), tuple(f"eval/{n}" for n in names))
+        tools = (
+            ("turns/mean", "tools/calls", "tools/errors") if rollout.dialogues is not None else ()
+        )
+        finish(
+            home,
+            saver,
+            learner,
+            outcome,
+            (*CURVES, *(parts if len(names) > 1 else ()), *tools, "kl_sequence"),
+        )
+
+
+def algorithm_of(a: RL) -> Algorithm:
+    """The algorithm with the command line's settings; refused if it cannot learn from samples of a
+    policy."""
+    from logpi.algorithms import algorithm
+    from logpi.algorithms import options as known
+    from logpi.objectives.preferences import Labelled, Preference
+    from logpi.ops.selection import (
+        Bootstrap,
+        CountAsFailure,
+        DropUniform,
+        KeepAll,
+        MaskOut,
+        MixedOutcomes,
+    )
+
+    chosen = settings(a.options)
+    if "max_completion_length" in known(a.algorithm):
+        chosen.setdefault("max_completion_length", a.max_completion_length)
+    if "sampled" in known(a.algorithm):
+        chosen.setdefault("sampled", True)
+    truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[
+        a.truncation
+    ]
+    if a.groups is not None:
+        chosen["keep"] = {"keep": KeepAll(), "drop": DropUniform(), "resample": MixedOutcomes()}[
+            a.groups
+        ]
+    made = algorithm(a.algorithm, truncation=truncation, **chosen)
+    if not (made.objective.on_policy or isinstance(made.objective, Preference | Labelled)):
+        raise UserError(
+            f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
+        )
+    if a.num_generations < made.objective.min_group:
+        raise UserError(
+            f"{made.name} compares completions of one prompt: --num-generations must be at least "
+            f"{made.objective.min_group}, not {a.num_generations}"
+        )
+    whole_groups(made, a.prompts, "--prompts")
+    return made if a.dtype == "float32" else _corrected(made)
+
+
+def _corrected(made: Algorithm) -> Algorithm:
+    """For weights of 16 bits, in which the decoder rounds otherwise than the learner: the mismatch
+    is weighed, up to a cap."""
+    from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+
+    if not isinstance(made.objective, PolicyGradient) or made.objective.correction is not None:
+        return made
+    return replace(made, objective=replace(made.objective, correction=TruncatedIS()))
+
+
+def _learner(a: RL, made: Algorithm, learns: Policy, reference: Policy | None) -> Learner:
+    """The learner with the command line's rates. Old log-probabilities of 16-bit weights are its
+    own, not the decoder's."""
+    from logpi.learner import Learner, Trust
+    from logpi.updates.adamw import AdamW, Constant, Cosine, Linear
+
+    schedule = {"constant": Constant(), "linear": Linear(), "cosine": Cosine()}[a.schedule]
+    rates = AdamW(a.lr, warmup=a.warmup, schedule=schedule)
+    trust = Trust() if a.dtype == "float32" else Trust(sampler=False, tolerance=ROUNDING, mean=True)
+    return Learner(
+        learns,
+        made,
+        rates,
+        total=a.steps,
+        reference=reference,
+        refresh=a.refresh_reference,
+        trust=trust,
+        seed=a.seed,
+    )
+
+
+def _with_critic(a: RL, made: Algorithm, policy: CausalLM) -> Policy:
+    """What learns: the policy, with a critic of its own trunk if one is asked for."""
+    from logpi.policies.reward_model import RewardModel, WithCritic
+
+    if not made.objective.needs_critic or a.critic == "shared":
+        return policy
+    path = a.model if a.critic == "policy" else a.critic.removeprefix("model:")
+    return WithCritic(policy, RewardModel.load(path, **a.loading()))
+
+
+def _reference(a: RL, made: Algorithm, policy: CausalLM) -> Policy | None:
+    """The policy as it is now; with LoRA the same weights without the adapter."""
+    from logpi.policies.lora import AdapterOff
+
+    if not made.objective.needs_reference:
+        return None
+    if not a.lora:
+        return copy.deepcopy(policy).requires_grad_(False)
+    if a.refresh_reference:
+        raise UserError(
+            "with --lora the reference is the model without its adapter, and cannot be refreshed"
+        )
+    return AdapterOff(policy)
+
+
+def _roles(a: RL, learns: Any, policy: CausalLM, reference: Any, judged: Rewards) -> list[Role]:
+    """Every model in memory."""
+    from logpi.rewards.model import ModelReward
+
+    roles = [Role("policy", policy, f"LoRA of rank {a.lora}" if a.lora else "")]
+    if learns is not policy:
+        roles.append(Role("critic", learns.critic, f"begins as {a.critic}"))
+    elif policy.value_head is not None:
+        roles.append(Role("critic", None, "a value head on the policy's trunk, counted there"))
+    if reference is not None:
+        module, note = (None, "the policy without its adapter") if a.lora else (reference, "")
+        roles.append(Role("reference", module, note))
+    models = [p.function for p in judged.parts if isinstance(p.function, ModelReward)]
+    return roles + [Role(f"reward {m.name}", m.model) for m in models]
+
+
+def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
+    """Also the responses' story, and with several rewards the mean of each; a learned one's total
+    says what is best."""
+    from logpi.rewards.model import ModelReward
+    from logpi.rollouts.response_metrics import evaluated
+
+    learned = isinstance(judged.parts[0].function, ModelReward)
+
+    def measure(step: int) -> tuple[Mapping[str, float], Sequence[Mapping[str, Any]]]:
+        numbers, rows = evaluator(step)
+        scores = [s for row in rows if row["kind"] == "sampled" for s in row["rewards"]]
+        known = {n: [s[n] for s in scores if s[n] is not None] for n in judged.names}
+        means = (
+            {f"eval/{n}": fmean(v) for n, v in known.items() if v}
+            if learned or len(known) > 1
+            else {}
+        )
+        total = {"eval/reward": numbers["eval/reward"]} if learned else {}
+        dull = [k for k in numbers if learned and ("pass@" in k or "greedy" in k or "maj@" in k)]
+        kept = {k: v for k, v in numbers.items() if k not in dull}
+        return {**total, **kept, **means, **({} if learned else evaluated(rows))}, rows
+
+    return measure

@@ -1,0 +1,186 @@
+"""`logpi step-labels`: pairs of beginnings, of which one leads to the right answer more often: data
+for a process reward model.
+
+    responses ─▶ cut after each step ─▶ each beginning continued `--rollouts` times ─▶ the share
+    that ends right ─▶ pairs
+
+Labels are Math-Shepherd's (arXiv:2312.08935), by the policy's own continuations and the task's
+verifier; the loss is that of any reward model, on pairs of one prompt (`logpi reward-model --data
+OUT`), so what it says of beginnings compares. `--step ""` makes pairs of whole responses: an
+outcome reward model. Both go to `logpi compute --scorer model:PATH`
+    and `logpi eval --judge`.
+
+    OUT/beginnings.jsonl   every beginning and its share      OUT/train.jsonl, OUT/test.jsonl   pairs, of other prompts each
+
+Left out: labels by people, and scoring a response by the least of its steps.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from random import Random
+from typing import Any
+
+from logpi.errors import UserError
+from logpi.jobs.common import ModelArguments, RunArguments, available, mistakes, opened, read
+from logpi.jobs.options.parser import option
+
+TEST_SHARE = 0.1  # of the prompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLabels(ModelArguments, RunArguments):
+    """Arguments of `logpi step-labels`."""
+
+    task: str = option(
+        "addition", help="prompts with answers: a built-in task, a file of rows, or a hub name"
+    )
+    rewards: tuple[str, ...] = option(
+        (), help="the first says what is right (default: the task's own)", nargs="*"
+    )
+    step: str = option("\\n", help="what ends a step; an empty text: whole responses alone")
+    prompts: int = option(256, help="of the task's training rows", least=1, most=2**20)
+    samples: int = option(4, help="responses to each of them", least=1, most=2**16)
+    rollouts: int = option(8, help="continuations of each beginning", least=1, most=2**16)
+    per_prompt: int = option(8, help="pairs of one prompt at most", least=1)
+    gap: float = option(0.25, help="least difference of the two shares of a pair", above=0, most=1)
+    temperature: float = option(1.0, help="of sampling", above=0, least=1e-3, most=1000)
+    max_completion_length: int = option(
+        512, help="tokens after which a response is cut off", least=1, most=2**24
+    )
+    slots: int = option(
+        256,
+        help="completions decoded at the same time; memory and speed only",
+        least=1,
+        most=2**16,
+        changeable=True,
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    a = read(StepLabels, argv, "step-labels", "Pairs of beginnings, for a process reward model.")
+    available(a)
+    from logpi.envs.tasks import task as make_task
+    from logpi.jobs.rejection import chunked, write_rows
+    from logpi.rewards import rewards as make_rewards
+    from logpi.runs.progress import Progress
+
+    with mistakes():
+        task = make_task(a.task)
+        judge = make_rewards(a.rewards, a.device) if a.rewards else task.reward
+        rows = list(task.rows("train", a.seed)[: a.prompts])
+        judge.check(list(rows[0]), rows)
+        label, rows = _labeller(a, judge, rows)
+    with opened(a, "step-labels") as home, Progress(len(rows)) as progress:
+        found = chunked(
+            home.path, rows, label, seed=a.seed, tell=lambda done, _: progress.step(done, {})
+        )
+        write_rows(home.path / "beginnings.jsonl", found)
+        train, test = pairs(found, a.gap, a.per_prompt, a.seed)
+        if not train or not test:
+            raise UserError(
+                f"too few of {len(found)} beginnings differ by --gap {a.gap} from another of their"
+                " prompt, so there are no pairs to learn from or none to test on: more --samples,"
+                " --rollouts or --prompts, or prompts that are answered right sometimes, neither"
+                " always nor never"
+            )
+        write_rows(home.path / "train.jsonl", train)
+        write_rows(home.path / "test.jsonl", test)
+    print(
+        f"{len(found)} beginnings of {len(rows)} prompts, {len(train)} pairs to learn from,"
+        f" {len(test)} held out\nlearn from them: logpi reward-model --model {a.model} --data"
+        f" {home.path}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _labeller(
+    a: StepLabels, judge: Any, rows: Sequence[dict[str, Any]]
+) -> tuple[
+    Callable[[Sequence[dict[str, Any]], int], list[dict[str, Any]]], Sequence[dict[str, Any]]
+]:
+    """Rows and a seed → a record of each distinct beginning of each row's responses; and the rows
+    whose prompts fit."""
+    import torch
+
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Request, Sampling
+    from logpi.evaluation.scorers import Partial, Rollouts, beginnings
+    from logpi.rollouts.prompt_filter import PromptFilter
+
+    policy = a.load(temperature=a.temperature)
+    chat, engine, sampling = (
+        a.template(policy),
+        Engine(policy, slots=a.slots),
+        Sampling(max_tokens=a.max_completion_length),
+    )
+    step = a.step.replace("\\n", "\n")
+
+    def label(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+        generator = torch.Generator().manual_seed(seed)
+        asked = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
+        distinct: dict[tuple[int, str], Partial] = {}
+        for i, (request, sampled) in enumerate(
+            zip(asked, engine.generate(asked, sampling, generator), strict=True)
+        ):
+            for c in sampled:
+                text = policy.template.said(c.tokens)
+                whole = Partial(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
+                distinct |= {
+                    (i, p.text): p for p in beginnings(policy, whole, step) if p.text.strip()
+                }
+        shares = Rollouts(policy, engine, judge, a.rollouts, sampling, generator)(
+            list(distinct.values())
+        )
+        return [
+            {
+                "prompt": p.row["prompt"],
+                "answer": p.row.get("answer"),
+                "beginning": p.text,
+                "ended": bool(p.stop),
+                "share": share,
+            }
+            for p, share in zip(distinct.values(), shares, strict=True)
+            if share >= 0
+        ]
+
+    return label, PromptFilter(policy, chat).check(list(rows), "prompts")
+
+
+def pairs(
+    found: Sequence[dict[str, Any]], gap: float, per_prompt: int, seed: int = 0
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Pairs to learn from and to test on: beginnings of one prompt whose shares differ by `gap` at
+    least, the larger chosen.
+
+    `margin` is the difference of the shares.
+
+    >>> made, _ = pairs([{"prompt": "?", "beginning": b, "share": s} for b, s in (("a", 0.75), ("b", 0.25), ("c", 0.625))], 0.25, 8)
+    >>> sorted((p["chosen"], p["rejected"], p["margin"]) for p in made)
+    [('a', 'b', 0.5), ('c', 'b', 0.375)]
+    """
+    rng, of = Random(seed), dict[str, list[dict[str, Any]]]()
+    for x in found:
+        of.setdefault(json.dumps(x["prompt"], sort_keys=True), []).append(x)
+    made: list[list[dict[str, Any]]] = []
+    for some in of.values():
+        every = [(x, y) for x, y in permutations(some, 2) if x["share"] - y["share"] >= gap]
+        made.append(
+            [
+                {
+                    "prompt": x["prompt"],
+                    "chosen": x["beginning"],
+                    "rejected": y["beginning"],
+                    "margin": x["share"] - y["share"],
+                }
+                for x, y in rng.sample(every, min(per_prompt, len(every)))
+            ]
+        )
+    made = [m for m in made if m]
+    held_out = round(len(made) * TEST_SHARE) or int(len(made) > 1)
+    return [p for m in made[held_out:] for p in m], [p for m in made[:held_out] for p in m]

@@ -1,0 +1,1 @@
+"""Objectives: a composition of `ops` parts that scores a batch. Each method family has one file."""

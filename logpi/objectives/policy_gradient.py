@@ -1,0 +1,331 @@
+"""Objectives: a composition of `ops` parts that scores a batch. The only place where the
+policy-gradient family is computed.
+
+An objective is a value (frozen, printable, comparable) with three calls: `prepare` once for each
+batch, `weight` once for each optimiser batch, `loss` for each micro-batch. No parameters move here
+(`updates/sgd.py`), no names are given (`algorithms`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from logpi.ops.advantages import Advantage, QValue, whiten
+from logpi.ops.kl import KL, k3
+from logpi.ops.ratios import Ratio, TokenRatio
+from logpi.ops.surrogates import Score, Surrogate
+from logpi.ops.time import own
+from logpi.ops.weights import TokenMean, Weight
+from logpi.types import Batch, Explanation, PolicyOutput, Targets
+
+__all__ = ["Diagnostics", "PolicyGradient", "TruncatedIS"]
+
+
+class Diagnostics(Mapping[str, Tensor]):
+    """What `make` says, asked for at the first reading: on a small network diagnostics cost as much
+    as the loss, and most go unread."""
+
+    def __init__(self, make: Callable[[], dict[str, Tensor]]) -> None:
+        self._make, self._made = make, None
+
+    def _read(self) -> dict[str, Tensor]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+@dataclass(frozen=True)
+class TruncatedIS:
+    """Truncated importance sampling for a sampler whose numerics differ from the learner's (Yao et
+    al. 2025; Ionides 2008).
+
+        w ← w · min(π_old / π_sampler, cap)
+
+    Needed with another engine or dtype; with logpi's own engine both are the same and the factor is
+    1.
+
+    Attributes:
+        cap: > 0, the largest factor.
+    """
+
+    cap: float = 2.0
+
+    def __call__(self, logp_old: Tensor, logp_sampler: Tensor, mask: Tensor) -> Tensor:
+        """[B, T] factors, constant."""
+        return own(logp_old - logp_sampler, mask).exp().clamp(max=self.cap)
+
+
+@dataclass(frozen=True)
+class PolicyGradient:
+    """advantage × ratio × surrogate × KL × weight: every method of the family is one of these.
+
+        maximise  Σₜ wₜ [ surrogate(ρₜ, Âₜ) − β KL + c_H H(π(·|sₜ)) − ½ c_V (V(sₜ) − V̂ₜ)² ]
+
+    Attributes:
+        advantage: estimator of Âₜ.
+        ratio: level of the importance ratio (ignored by `Score`).
+        surrogate: what is maximised at each action.
+        weight: aggregation; called as `objective.weight(mask, group)`.
+        kl: penalty to the reference policy, or None.
+        whiten: advantages to zero mean and unit spread over all own actions, after the critic's
+            target was taken.
+        value_coef: c_V ≥ 0; the critic's squared error (0 without a critic).
+        value_clip: largest move of V from its old value that lowers the error (PPO's code; in units
+            of return), or None.
+        entropy_coef: c_H ≥ 0, reward a nat of entropy.
+        correction: for a sampler that is not the learner's, or None.
+
+    The value of the loss is not the expected return (with `Score` only its gradient means
+    anything): never log it as such.
+    """
+
+    advantage: Advantage
+    ratio: Ratio = TokenRatio()
+    surrogate: Surrogate = Score()
+    weight: Weight = TokenMean()
+    kl: KL | None = None
+    whiten: bool = False
+    value_coef: float = 0.0
+    value_clip: float | None = None
+    entropy_coef: float = 0.0
+    correction: TruncatedIS | None = None
+
+    @property
+    def needs_critic(self) -> bool:
+        return self.advantage.critic
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl is not None and (self.kl.coef > 0 or self.kl.adapt is not None)
+
+    @property
+    def needs_greedy(self) -> bool:
+        return self.advantage.greedy
+
+    @property
+    def min_group(self) -> int:
+        return self.advantage.group
+
+    @property
+    def needs_policy(self) -> bool:
+        return False
+
+    @property
+    def whole_groups(self) -> bool:
+        """No: groups meet in the advantage, which is taken before."""
+        return False
+
+    @property
+    def on_policy(self) -> bool:
+        """The recorded actions must be the policy's own."""
+        return self.advantage.on_policy
+
+    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Targets:
+        """Advantages, the critic's target and the log-probabilities that stay fixed during the
+        update.
+
+        Args:
+            batch: the whole batch, groups intact. now: the policy before the update. ref: the
+                reference policy, or None.
+        Raises:
+            ValueError: a KL penalty without a reference, an advantage without its critic, group or
+                greedy baseline.
+        """
+        mask = batch.mask
+        logp_old = own(now.logp.detach(), mask)
+        logp_ref = None if ref is None else own(ref.logp.detach(), mask)
+        value = None if now.value is None else now.value.detach()
+        batch = replace(batch, reward=self._reward(batch, logp_old, logp_ref))
+        advantage = self.advantage(batch, value)
+        target = self.advantage.value_target(advantage, value, mask)
+        value_old = None if target is None or value is None else own(value[:, :-1], mask)
+        if self.whiten:
+            advantage = whiten(advantage, mask)
+        return Targets(logp_old, logp_ref, advantage, target, value_old)
+
+    def _reward(self, batch: Batch, logp_old: Tensor, logp_ref: Tensor | None) -> Tensor:
+        """Rewards with the KL penalty in them, if that is its place; [B, T]."""
+        reward = own(batch.reward, batch.mask)
+        if not self.needs_reference or self.kl is None:
+            return reward
+        if logp_ref is None:
+            raise ValueError(
+                f"{self.kl} needs a reference policy: give one, or turn the penalty off (beta=0)"
+            )
+        if self.kl.place == "loss":
+            return reward
+        return reward - self.kl.coef * self.kl.estimator(logp_old, logp_ref)
+
+    def idle(self, batch: Batch, targets: Targets) -> Tensor:
+        """[B] bool, rows whose loss and gradient are exactly 0, so that nobody need evaluate
+        them."""
+        empty = ~batch.mask.any(1)
+        in_loss = self.kl is not None and self.kl.place == "loss" and self.needs_reference
+        if in_loss or self.entropy_coef or self.value_coef:
+            return empty
+        return empty | (targets.advantage == 0).all(1)
+
+    def at(self, progress: float) -> PolicyGradient:
+        """The objective when `progress` in [0, 1] of the run is done: a clip may narrow."""
+        return replace(self, surrogate=self.surrogate.at(progress))
+
+    def controls(self) -> dict[str, float]:
+        """The KL coefficient, which a controller may move."""
+        return {"kl_coef": self.kl.coef} if self.kl is not None and self.needs_reference else {}
+
+    def control(self, report: Mapping[str, float], responses: int) -> PolicyGradient:
+        """The next objective; only an adaptive KL coefficient moves (`report["kl_sequence"]`, nats
+        a response)."""
+        if (
+            self.kl is None or self.kl.adapt is None or "kl_sequence" not in report
+        ):  # no response: nothing was measured
+            return self
+        return self.restore(
+            {"kl_coef": self.kl.adapt(self.kl.coef, report["kl_sequence"], responses)}
+        )
+
+    def restore(self, controls: Mapping[str, float]) -> PolicyGradient:
+        """The objective with these coefficients."""
+        if self.kl is None or "kl_coef" not in controls:
+            return self
+        return replace(self, kl=replace(self.kl, coef=controls["kl_coef"]))
+
+    def loss(
+        self, batch: Batch, targets: Targets, weight: Tensor, now: PolicyOutput
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """−Σ weight · objective over this micro-batch, and diagnostics as token means (`…/max`,
+        `…/min`: extremes)."""
+        mask = batch.mask
+        logp = own(now.logp, mask)  # every term is 0 from here on where the policy did not act
+        log_ratio = self.ratio(logp, targets.logp_old, mask)
+        objective = self.surrogate(log_ratio, logp, targets.advantage)
+        if self.correction is not None:
+            objective = objective * self.correction(targets.logp_old, batch.logp, mask)
+        if (
+            self.needs_reference
+            and self.kl is not None
+            and self.kl.place == "loss"
+            and targets.logp_ref is not None
+        ):
+            objective = objective - self.kl.coef * self.kl.estimator(logp, targets.logp_ref)
+        if self.entropy_coef:
+            objective = objective + self.entropy_coef * own(now.entropy, mask)
+        error = None
+        if self.value_coef and targets.value_target is not None:
+            error = self._squared_error(now, targets, mask)
+            objective = torch.sub(objective, error, alpha=0.5 * self.value_coef)
+        metrics = Diagnostics(
+            partial(self._metrics, mask, log_ratio.detach(), logp.detach(), targets, now, error)
+        )
+        return -(weight.to(objective.dtype) * objective).sum(), metrics
+
+    def _squared_error(self, now: PolicyOutput, targets: Targets, mask: Tensor) -> Tensor:
+        if now.value is None or targets.value_target is None:
+            raise ValueError("value_coef > 0 needs a critic: load the policy with critic=True")
+        value = own(now.value[:, :-1], mask)
+        error = value - targets.value_target
+        if self.value_clip is None or targets.value_old is None:
+            return error * error
+        near = targets.value_old + (value - targets.value_old).clamp(
+            -self.value_clip, self.value_clip
+        )
+        return torch.maximum(error * error, (near - targets.value_target) ** 2)
+
+    @torch.no_grad()
+    def _metrics(
+        self,
+        mask: Tensor,
+        log_ratio: Tensor,
+        logp: Tensor,
+        targets: Targets,
+        now: PolicyOutput,
+        error: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """Token means, stacked so that all of them cost one reduction, and extremes."""
+        each, out = {"entropy": now.entropy}, {}
+        if self.surrogate.uses_ratio:
+            ratio = log_ratio.exp()
+            out = {
+                "ratio/max": torch.where(mask, ratio, 0.0).amax(),
+                "ratio/min": torch.where(mask, ratio, torch.inf).amin(),
+            }
+            each |= {
+                "ratio/mean": ratio,
+                "ratio/square": ratio * ratio,
+                "clip_ratio": self.surrogate.clipped(log_ratio, targets.advantage).to(logp.dtype),
+                "kl_old": log_ratio.expm1() - log_ratio,
+            }
+        if targets.logp_ref is not None:
+            each["kl"] = k3(logp, targets.logp_ref)
+        if error is not None:
+            each["value/loss"] = 0.5 * error
+        sums = own(torch.stack([x.detach() for x in each.values()]), mask).sum((1, 2))
+        return out | dict(zip(each, (sums / mask.sum().clamp(min=1)).unbind(), strict=True))
+
+    def explain(self) -> Explanation:
+        """The composition as mathematics."""
+        terms = self.surrogate.equation
+        if self.correction is not None:
+            terms = f"min(π_old/π_sampler, {self.correction.cap:g}) {terms}"
+        if self.kl is not None and self.kl.place == "loss":
+            terms += f" − {self.kl.coef:g} ({self.kl.estimator.equation})"
+        if self.entropy_coef:
+            terms += f" + {self.entropy_coef:g} H(π(·|sₜ))"
+        if self.value_coef:
+            terms += f" − {self.value_coef:g}·½(V(sₜ) − V̂ₜ)²"
+        compound = terms != self.surrogate.equation
+        ratio = self.ratio if self.surrogate.uses_ratio else None
+        parts = {
+            "advantage": self.advantage,
+            "ratio": ratio or "–",
+            "surrogate": self.surrogate,
+            "KL": self.kl or "–",
+            "weight": self.weight,
+        }
+        sources = [
+            p.source for p in (self.advantage, self.surrogate, self.weight, ratio) if p is not None
+        ]
+        return Explanation(
+            f"maximise  Σₜ wₜ {'[ ' + terms + ' ]' if compound else terms}",
+            tuple(self._where()),
+            {k: str(v) for k, v in parts.items()},
+            tuple(sources),
+        )
+
+    def _where(self) -> list[str]:
+        out = [self.advantage.equation]
+        if self.whiten:
+            out.append("Âₜ ← (Âₜ − mean) / std over all own actions of the batch")
+        if self.surrogate.uses_ratio:
+            out.append(self.ratio.equation)
+        out.append(self.weight.equation)
+        if self.kl is not None and self.kl.place == "reward":
+            penalty = f"{self.kl.coef:g} {self.kl.estimator.equation}"
+            out.append(f"rₜ ← rₜ − {penalty} at every own action (π = π_old there, no gradient)")
+        if self.kl is not None and self.kl.adapt is not None:
+            out.append(
+                f"the KL coefficient moves to keep KL near {self.kl.adapt.target:g} nats a response"
+            )
+        if self.value_coef:
+            clip = (
+                f", V clipped to ±{self.value_clip:g} around its old value"
+                if self.value_clip
+                else ""
+            )
+            plus = "" if isinstance(self.advantage, QValue) else "+ V(sₜ) "
+            out.append(f"V̂ₜ = the critic's target, Âₜ {plus}before whitening{clip}")
+        return out

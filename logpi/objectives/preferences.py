@@ -1,0 +1,374 @@
+"""Preferences as objectives: which of a prompt's responses is better, whether one is good, what a
+reward model says.
+
+A pair is two rows of one `group`; its winner is the row with the larger reward (chosen 1, rejected
+0). With more rows, or rewards of any other kind, the best of a group stand against its worst
+(`ops.preferences.sides`), so the same objectives also learn online, from a policy's own samples.
+
+    minimise  Σ_pairs w [ λ ℓ(s(y⁺) − s(y⁻)) − α log π(y⁺)/|y⁺| ]
+
+A method is a score s, a loss ℓ and α. Everything is summed over the rows of a group, whatever their
+order. Left out: where pairs come from (`rollouts/preference_pairs.py`), the reward model's network
+(`policies/reward_model.py`), names (`algorithms`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from logpi.ops.comparison import (
+    Logistic,
+    LogLikelihood,
+    LogRatio,
+    Margin,
+    ResponseScore,
+    by_group,
+    gathered,
+    group_index,
+    group_mean,
+    sides,
+    spread,
+)
+from logpi.ops.time import own
+from logpi.types import Batch, Explanation, PolicyOutput, Targets
+
+__all__ = ["Labelled", "Preference", "RewardModelling"]
+
+S = TypeVar("S", bound="_Fixed")
+
+
+class _Fixed:
+    """What all objectives here share: no critic, no greedy sample, no controller, any rows are
+    welcome."""
+
+    needs_critic = False
+    needs_greedy = False
+    needs_policy = False
+    on_policy = False
+    min_group = 2
+    whole_groups = True
+
+    def weight(self, mask: Tensor, group: Tensor) -> Tensor:
+        """[B, T] 1 / (groups of the optimiser batch)."""
+        return group_mean(mask, group)
+
+    def idle(self, batch: Batch, targets: Targets) -> Tensor:
+        """[B] rows on no side."""
+        return (own(targets.advantage, batch.mask) == 0).all(1)
+
+    def at(self: S, progress: float) -> S:
+        return self
+
+    def controls(self) -> dict[str, float]:
+        return {}
+
+    def control(self: S, report: Mapping[str, float], responses: int) -> S:
+        return self
+
+    def restore(self: S, controls: Mapping[str, float]) -> S:
+        return self
+
+
+def _reference(batch: Batch, ref: PolicyOutput | None, recorded: bool) -> Tensor | None:
+    """[B, T] log π_ref of the own actions."""
+    logp = batch.logp if recorded else None if ref is None else ref.logp
+    return None if logp is None else own(logp.detach(), batch.mask)
+
+
+def _gathered_sides(batch: Batch, targets: Targets) -> Tensor:
+    """[B] the rows' sides. Raises ValueError if a comparison has lost a side: its margin would be
+    one response's score alone."""
+    side = gathered(targets.advantage, batch.mask)
+    if bool((by_group(side, batch.group).abs() > 1e-3).any()):
+        raise ValueError(
+            "rows of one comparison were parted: minibatches must be at most as many as the groups"
+            " of a batch"
+        )
+    return side
+
+
+@dataclass(frozen=True)
+class Preference(_Fixed):
+    """The better response of a prompt against the worse one (this module's first lines).
+
+    Attributes:
+        score: what of a response is compared. margin: the loss of the difference.
+        coef: λ ≥ 0, of that loss. sft: α ≥ 0, of the winner's mean negative log-likelihood (RPO,
+            arXiv:2404.19733).
+        recorded: the batch's `logp` are the reference's, so no reference model is needed.
+
+    `targets.advantage` holds the sides. Divergence: with `sft` tokens are averaged over each
+    winner, as RPO and ORPO write; TRL averages over all winners' tokens of a micro-batch.
+    """
+
+    score: ResponseScore = LogRatio()
+    margin: Margin = Logistic()
+    coef: float = 1.0
+    sft: float = 0.0
+    recorded: bool = False
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.score.reference and not self.recorded
+
+    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Targets:
+        """Sides and the reference's log-probabilities.
+
+        Raises:
+            ValueError: a score that reads a reference, and none given.
+        """
+        logp_ref = _reference(batch, ref, self.recorded) if self.score.reference else None
+        if self.score.reference and logp_ref is None:
+            raise ValueError(
+                f"{self.score} needs a reference policy: give the learner one, or recorded=True"
+            )
+        logp_old = (
+            logp_ref
+            if self.recorded and logp_ref is not None
+            else own(now.logp.detach(), batch.mask)
+        )
+        return Targets(logp_old, logp_ref, spread(sides(batch), batch.mask))
+
+    def loss(
+        self, batch: Batch, targets: Targets, weight: Tensor, now: PolicyOutput
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Σ over pairs of weight · (λ ℓ(h) + α NLL of the winner), and implicit rewards.
+
+        Raises:
+            ValueError: a group is not whole.
+        """
+        mask = batch.mask
+        side, logp = _gathered_sides(batch, targets), own(now.logp, mask)
+        score = self.score(logp, targets.logp_ref, mask)
+        share = (
+            side.abs() / 2 * gathered(weight.to(logp.dtype), mask)
+        )  # adds up to its weight over a pair
+        pair, h = by_group(share, batch.group), by_group(side * score, batch.group)
+        loss = self.coef * (pair * self.margin(h)).sum()
+        if self.sft:
+            loss = (
+                loss - self.sft * (2 * share * (side > 0) * LogLikelihood()(logp, None, mask)).sum()
+            )
+        return loss, self._metrics(
+            side, share, pair, h.detach(), score.detach(), logp.detach().sum(1)
+        )
+
+    def _metrics(
+        self, side: Tensor, share: Tensor, pair: Tensor, h: Tensor, score: Tensor, logp: Tensor
+    ) -> dict:
+        """TRL's names, as means over the pairs of the optimiser batch."""
+        chosen, rejected = 2 * share * (side > 0), 2 * share * (side < 0)
+        reward = self.margin.scale * score
+        return {
+            "+rewards/chosen": (chosen * reward).sum(),
+            "+rewards/rejected": (rejected * reward).sum(),
+            "+rewards/margins": self.margin.scale * (pair * h).sum(),
+            "+rewards/accuracies": (pair * (h > 0)).sum(),
+            "+logps/chosen": (chosen * logp).sum(),
+            "+logps/rejected": (rejected * logp).sum(),
+        }
+
+    def explain(self) -> Explanation:
+        term = "ℓ(s(y⁺) − s(y⁻))" if self.coef == 1 else f"{self.coef:g} ℓ(s(y⁺) − s(y⁻))"
+        if self.sft:
+            term = f"[ {term} − {self.sft:g} log π(y⁺)/|y⁺| ]"
+        parts = {
+            "advantage": "best − worst",
+            "ratio": str(self.score),
+            "surrogate": str(self.margin),
+            "KL": "in the score" if self.score.reference else "–",
+            "weight": "1 / groups",
+        }
+        where = [self.score.equation, self.margin.equation, "w = 1 / (groups of the batch)"]
+        if self.recorded:
+            where.append("log π_ref as recorded in the batch, computed once for the data set")
+        return Explanation(
+            f"minimise  Σ w {term}", tuple(where), parts, (self.score.source, self.margin.source)
+        )
+
+
+@dataclass(frozen=True)
+class Labelled(_Fixed):
+    """Single responses called good or bad (KTO, arXiv:2402.01306, eqs. 7 and 8).
+
+        minimise  Σ w λ_y (1 − σ(±β (r(y) − z₀))),   r = Σₜ log π/π_ref,   + for good, − for bad
+        z₀ = max(0, mean of r over responses to other prompts), constant
+
+    A row is good if its reward is above 0, bad if below. Rows with reward 0 are the mismatched
+    responses from which z₀ is estimated, before the update; without any z₀ = 0. Weights count
+    groups: one labelled row in each.
+
+    `sampled` rows are the policy's own: good above their group's mean reward, bad below, and each
+    counts 1/n of its group's n rows. Their mean r estimates KL(π ‖ π_ref), which is what z₀ stands
+    for, so it needs no mismatched ones.
+
+    Attributes:
+        beta: β > 0. desirable, undesirable: λ of good and bad rows. recorded: as in `Preference`.
+        sampled: rows come in groups of samples from the policy (online).
+
+    Divergence: TRL estimates z₀ again in each micro-batch; here once for each batch, so splits do
+    not change the gradient.
+    """
+
+    beta: float = 0.1
+    desirable: float = 1.0
+    undesirable: float = 1.0
+    recorded: bool = False
+    sampled: bool = False
+    needs_policy = True
+    whole_groups = False
+
+    @property
+    def min_group(self) -> int:
+        return 2 if self.sampled else 1
+
+    @property
+    def needs_reference(self) -> bool:
+        return not self.recorded
+
+    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Targets:
+        """Labels, reference log-probabilities and z₀ (`targets.baseline`). Raises ValueError
+        without a reference."""
+        mask = batch.mask
+        logp, logp_ref = own(now.logp.detach(), mask), _reference(batch, ref, self.recorded)
+        if logp_ref is None:
+            raise ValueError("KTO needs a reference policy: give the learner one, or recorded=True")
+        label = self._labels(own(batch.reward, mask).sum(1), mask.any(1), batch.group)
+        unbiased = mask.any(1) if self.sampled else (label == 0) & mask.any(1)
+        ratio = (logp - logp_ref).sum(1)[unbiased]
+        z0 = ratio.mean().clamp(min=0) if len(ratio) else logp.new_zeros(())
+        return Targets(
+            logp, logp_ref, spread(label, mask), baseline=spread(z0.expand(len(batch)), mask)
+        )
+
+    def _labels(self, reward: Tensor, alive: Tensor, group: Tensor) -> Tensor:
+        """[B] above 0 for good rows and below for bad ones; its size is the row's share of its
+        group."""
+        if not self.sampled:
+            return reward.sign()
+        index, _ = group_index(group)
+        count = by_group(alive.to(reward.dtype), group).clamp(min=1)[index]
+        mean = by_group(reward * alive, group)[index] / count
+        return torch.where(alive, (reward - mean).sign() / count, 0.0)
+
+    def loss(
+        self, batch: Batch, targets: Targets, weight: Tensor, now: PolicyOutput
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Σ weight · λ (1 − σ(label β (r − z₀))) over the rows, and implicit rewards."""
+        mask = batch.mask
+        assert targets.baseline is not None
+        share, z0 = gathered(targets.advantage, mask), gathered(targets.baseline, mask)
+        ratio = LogRatio()(own(now.logp, mask), targets.logp_ref, mask)
+        label, w = share.sign(), gathered(weight.to(ratio.dtype), mask) * share.abs()
+        scale = torch.where(label > 0, self.desirable, self.undesirable)
+        loss = (w * scale * torch.sigmoid(-label * self.beta * (ratio - z0))).sum()
+        reward = self.beta * ratio.detach()
+        right = torch.where(label > 0, reward > self.beta * z0, reward < self.beta * z0)
+        return loss, {
+            "+rewards/signed": (w * label * reward).sum(),
+            "+rewards/accuracies": (w * right).sum(),
+            "kto/z0": z0.amax(),
+            "+kto/desirable": (w * (label > 0)).sum(),
+        }
+
+    def explain(self) -> Explanation:
+        parts = {
+            "advantage": "±1, the label",
+            "ratio": str(LogRatio()),
+            "surrogate": "1 − σ(±β(r − z₀))",
+            "KL": "in the score",
+            "weight": "1 / groups",
+        }
+        of = "the samples" if self.sampled else "mismatched responses"
+        where = (
+            "r(y) = Σₜ log π(yₜ)/π_ref(yₜ)",
+            f"z₀ = max(0, mean r of {of}), constant",
+            f"β = {self.beta:g}, λ = {self.desirable:g} if good, {self.undesirable:g} if bad",
+        )
+        sources = ("KTO, arXiv:2402.01306, eqs. 7 and 8",)
+        return Explanation("minimise  Σ w λ (1 − σ(±β (r(y) − z₀)))", where, parts, sources)
+
+
+@dataclass(frozen=True)
+class RewardModelling(_Fixed):
+    """Bradley–Terry: the chosen response's score should be the larger (arXiv:2203.02155, eq. 1).
+
+        minimise  Σ w [ −log σ(r⁺ − r⁻ − m) + c (r⁺ + r⁻)² ]
+
+    r is `PolicyOutput.value` in the state after the last own action, so rows are given as not
+    terminated.
+
+    Attributes:
+        margin: m is the difference of the recorded rewards less 1 (chosen 1 + m, rejected 0; Llama
+            2,
+        arXiv:2307.09288,
+            eq. 2); False: m = 0.
+        centre: c ≥ 0, pulls the scores of a pair to a mean of 0 (arXiv:2312.09244); TRL's
+            center_rewards_coefficient.
+    """
+
+    margin: bool = False
+    centre: float = 0.0
+    needs_reference = False
+
+    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Targets:
+        """Sides; margins in `targets.baseline`."""
+        side = sides(batch)
+        gap = (
+            by_group(side * own(batch.reward, batch.mask).sum(1), batch.group)[
+                group_index(batch.group)[0]
+            ]
+            - 1.0
+        )
+        blank = torch.zeros_like(own(now.logp, batch.mask))
+        margin = gap if self.margin else torch.zeros_like(gap)
+        return Targets(blank, None, spread(side, batch.mask), baseline=spread(margin, batch.mask))
+
+    def loss(
+        self, batch: Batch, targets: Targets, weight: Tensor, now: PolicyOutput
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Σ over pairs, and the scores. Raises ValueError without values, or if a group is not
+        whole."""
+        if now.value is None or targets.baseline is None:
+            raise ValueError("reward modelling needs a policy that gives values: a RewardModel")
+        mask = batch.mask
+        last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
+        side = _gathered_sides(batch, targets)
+        score = torch.where(side != 0, now.value.gather(1, last[:, None]).squeeze(1), 0.0)
+        share = side.abs() / 2 * gathered(weight.to(score.dtype), mask)
+        pair, h = by_group(share, batch.group), by_group(side * score, batch.group)
+        m = by_group(side.abs() / 2 * gathered(targets.baseline, mask), batch.group)
+        loss = -(pair * logsigmoid(h - m)).sum()
+        if self.centre:
+            loss = (
+                loss + self.centre * (pair * by_group(side.abs() * score, batch.group) ** 2).sum()
+            )
+        gap, seen = h.detach(), score.detach()
+        return loss, {
+            "+accuracy": (pair * (gap > 0)).sum(),
+            "+margin": (pair * gap).sum(),
+            "+mean_reward": (share * seen).sum(),
+            "reward/min": seen.amin(),
+            "reward/max": seen.amax(),
+        }
+
+    def explain(self) -> Explanation:
+        parts = {
+            "advantage": "best − worst",
+            "ratio": "–",
+            "surrogate": str(self),
+            "KL": "–",
+            "weight": "1 / groups",
+        }
+        term = "−log σ(r(y⁺) − r(y⁻)" + (" − m)" if self.margin else ")")
+        if self.centre:
+            term = f"[ {term} + {self.centre:g} (r(y⁺) + r(y⁻))² ]"
+        where = ("r(y) = the score in the response's last state", "w = 1 / (groups of the batch)")
+        sources = ("Bradley and Terry (1952); InstructGPT, arXiv:2203.02155, eq. 1",)
+        return Explanation(f"minimise  Σ w {term}", where, parts, sources)

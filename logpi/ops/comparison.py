@@ -1,0 +1,262 @@
+"""Preferences, the mathematics: sides of a comparison, scores of a response, losses of a margin.
+
+    sideᵢ = [i is best]/#best − [i is worst]/#worst        ±1 in a pair, all 0 in a group without a difference
+    h = Σᵢ sideᵢ s(yᵢ) = s(y⁺) − s(y⁻)
+
+A method of the DPO family is a score s and a loss ℓ(h). Left out: what is done with them
+(`logpi.objectives.preferences`), and the choice of pairs (`rollouts/preference_pairs.py`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from logpi.ops.time import own
+from logpi.types import Batch
+
+__all__ = [
+    "Hinge",
+    "LogLikelihood",
+    "LogOdds",
+    "LogRatio",
+    "Logistic",
+    "Margin",
+    "ResponseScore",
+    "Robust",
+    "Squared",
+    "by_group",
+    "gathered",
+    "group_index",
+    "group_mean",
+    "sides",
+    "spread",
+]
+
+
+# --- the rows of a batch as responses ---
+
+
+def sides(batch: Batch) -> Tensor:
+    """[B] which side of its group's comparison each row is on: positive for the best, negative for
+    the worst, else 0.
+
+    The positive ones of a group add up to 1 and the negative ones to −1 (ties share); rows without
+    an own action have 0.
+
+    >>> from logpi.testing import group
+    >>> sides(group([0., 1., 1., 0.5]))
+    tensor([-1.0000,  0.5000,  0.5000,  0.0000])
+    """
+    alive = batch.mask.any(1)
+    total = own(batch.reward, batch.mask).sum(1)
+    index, groups = group_index(batch.group)
+    best = total.new_full((groups,), -torch.inf).scatter_reduce(
+        0, index, total.where(alive, -torch.inf), "amax"
+    )
+    worst = total.new_full((groups,), torch.inf).scatter_reduce(
+        0, index, total.where(alive, torch.inf), "amin"
+    )
+    top, bottom = (((total == x[index]) & alive).to(total.dtype) for x in (best, worst))
+    share = [
+        x / x.new_zeros(groups).index_add(0, index, x).clamp(min=1)[index] for x in (top, bottom)
+    ]
+    return torch.where(best > worst, 1.0, 0.0)[index] * (share[0] - share[1])
+
+
+def group_index(group: Tensor) -> tuple[Tensor, int]:
+    """[B] number of each row's group, from 0, and how many there are."""
+    ids, index = torch.unique(group, return_inverse=True)
+    return index, len(ids)
+
+
+def by_group(x: Tensor, group: Tensor) -> Tensor:
+    """[P] sums of x [B] over groups."""
+    index, groups = group_index(group)
+    return x.new_zeros(groups).index_add(0, index, x)
+
+
+def spread(x: Tensor, mask: Tensor) -> Tensor:
+    """[B, T] a number of each row at all its own actions."""
+    return own(x[:, None].expand(mask.shape), mask)
+
+
+def gathered(x: Tensor, mask: Tensor) -> Tensor:
+    """[B] the inverse of `spread`; 0 for rows without an own action."""
+    return own(x, mask).gather(1, mask.long().argmax(1, keepdim=True)).squeeze(1)
+
+
+def group_mean(mask: Tensor, group: Tensor) -> Tensor:
+    """[B, T] weights 1/P at own actions, P groups that have one."""
+    count = torch.unique(group[mask.any(1)]).numel()
+    return mask.to(torch.float32) / max(1, count)
+
+
+# --- what is compared ---
+
+
+class ResponseScore(ABC):
+    """s(y), one number for each response. Called with logp, logp_ref [B, T] nats (0 where not own)
+    and mask; gives [B]."""
+
+    equation: ClassVar[str]
+    source: ClassVar[str]
+    reference: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, logp: Tensor, logp_ref: Tensor | None, mask: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class LogRatio(ResponseScore):
+    """s = Σₜ log π/π_ref, DPO's implicit reward without its β (arXiv:2305.18290, eq. 5); `mean`
+    divides by |y|."""
+
+    mean: bool = False
+    reference: ClassVar[bool] = True
+    source: ClassVar[str] = "implicit reward: DPO, arXiv:2305.18290, eq. 5"
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        return "s(y) = Σₜ log π(yₜ)/π_ref(yₜ)" + (" / |y|" if self.mean else "")
+
+    def __call__(self, logp: Tensor, logp_ref: Tensor | None, mask: Tensor) -> Tensor:
+        if logp_ref is None:
+            raise ValueError(
+                f"{self} needs a reference policy, or recorded=True with them in the batch"
+            )
+        ratio = (logp - logp_ref).sum(1)
+        return ratio / mask.sum(1).clamp(min=1) if self.mean else ratio
+
+
+@dataclass(frozen=True)
+class LogLikelihood(ResponseScore):
+    """s = Σₜ log π / |y|, without a reference (SimPO, arXiv:2405.14734, eq. 3)."""
+
+    equation: ClassVar[str] = "s(y) = Σₜ log π(yₜ) / |y|"
+    source: ClassVar[str] = "SimPO, arXiv:2405.14734, eq. 3"
+
+    def __call__(self, logp: Tensor, logp_ref: Tensor | None, mask: Tensor) -> Tensor:
+        return logp.sum(1) / mask.sum(1).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class LogOdds(ResponseScore):
+    """s = log p/(1 − p) with p the geometric mean of the tokens' probabilities (ORPO,
+    arXiv:2403.07691, eqs. 3 to 5)."""
+
+    equation: ClassVar[str] = "s(y) = log p − log(1 − p),  log p = Σₜ log π(yₜ) / |y|"
+    source: ClassVar[str] = "odds: ORPO, arXiv:2403.07691, eqs. 3 to 5"
+
+    def __call__(self, logp: Tensor, logp_ref: Tensor | None, mask: Tensor) -> Tensor:
+        mean = (logp.sum(1) / mask.sum(1).clamp(min=1)).clamp(max=-1e-7)  # p = 1 has no odds
+        return mean - torch.log(-torch.expm1(mean))
+
+
+# --- the loss of a margin ---
+
+
+class Margin(ABC):
+    """ℓ(h) for margins h = s(y⁺) − s(y⁻), elementwise. `scale` (β) turns scores into implicit
+    rewards, for logs."""
+
+    equation: ClassVar[str]
+    source: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def scale(self) -> float: ...
+
+    @abstractmethod
+    def __call__(self, h: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class _Beta(Margin):
+    """β > 0, how strongly a policy is held to the reference."""
+
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(
+                f"beta must be positive, not {self.beta}: at 0 nothing would be learned"
+            )
+
+    @property
+    def scale(self) -> float:
+        return self.beta
+
+
+@dataclass(frozen=True)
+class Logistic(_Beta):
+    """−(1 − ε) log σ(βh − γ) − ε log σ(γ − βh): Bradley–Terry with flipped labels (DPO; cDPO;
+    SimPO's γ).
+
+    Attributes:
+        beta: > 0. smoothing: ε in [0, ½), share of labels that are believed to be wrong. gamma:
+            margin to be won by.
+    """
+
+    smoothing: float = 0.0
+    gamma: float = 0.0
+    equation: ClassVar[str] = "ℓ(h) = −(1 − ε) log σ(βh − γ) − ε log σ(γ − βh)"
+    source: ClassVar[str] = "Bradley and Terry (1952); smoothing: cDPO (Mitchell 2023)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_noise(self.smoothing)
+
+    def __call__(self, h: Tensor) -> Tensor:
+        z = self.beta * h - self.gamma
+        return -(1 - self.smoothing) * logsigmoid(z) - self.smoothing * logsigmoid(-z)
+
+
+@dataclass(frozen=True)
+class Robust(_Beta):
+    """[−(1 − ε) log σ(βh) + ε log σ(−βh)] / (1 − 2ε): unbiased if a share ε of labels is flipped.
+    Not bounded below."""
+
+    smoothing: float = 0.1
+    equation: ClassVar[str] = "ℓ(h) = [−(1 − ε) log σ(βh) + ε log σ(−βh)] / (1 − 2ε)"
+    source: ClassVar[str] = "robust DPO, arXiv:2403.00409, eq. 14"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_noise(self.smoothing)
+
+    def __call__(self, h: Tensor) -> Tensor:
+        z, e = self.beta * h, self.smoothing
+        return (-(1 - e) * logsigmoid(z) + e * logsigmoid(-z)) / (1 - 2 * e)
+
+
+@dataclass(frozen=True)
+class Squared(_Beta):
+    """(h − 1/(2β))²: the margin has a goal, so sure labels do not push it to infinity."""
+
+    equation: ClassVar[str] = "ℓ(h) = (h − 1/(2β))²"
+    source: ClassVar[str] = "IPO, arXiv:2310.12036, eq. 17"
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return (h - 1 / (2 * self.beta)) ** 2
+
+
+@dataclass(frozen=True)
+class Hinge(_Beta):
+    """max(0, 1 − βh)."""
+
+    equation: ClassVar[str] = "ℓ(h) = max(0, 1 − βh)"
+    source: ClassVar[str] = "SLiC-HF, arXiv:2305.10425; RSO, arXiv:2309.06657"
+
+    def __call__(self, h: Tensor) -> Tensor:
+        return (1 - self.beta * h).clamp(min=0)
+
+
+def _check_noise(smoothing: float) -> None:
+    if not 0 <= smoothing < 0.5:
+        raise ValueError(f"smoothing is a share of wrong labels in [0, 0.5), not {smoothing}")

@@ -1,0 +1,133 @@
+"""What of a rollout is learned from: rows cut off by the length limit, and groups whose returns are
+all equal.
+
+Both are choices of an algorithm, made before a batch exists. How rows are sampled is not here
+(`rollouts`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from logpi.types import Trajectory
+
+__all__ = [
+    "Bootstrap",
+    "CountAsFailure",
+    "DropUniform",
+    "Keep",
+    "KeepAll",
+    "MaskOut",
+    "MixedOutcomes",
+    "Truncation",
+    "is_uniform",
+]
+
+
+class Truncation(ABC):
+    """What becomes of a row that the length limit cut off."""
+
+    @abstractmethod
+    def __call__(self, row: Trajectory) -> Trajectory:
+        """The row as it enters the batch; only called for rows that did not terminate."""
+
+
+@dataclass(frozen=True)
+class Bootstrap(Truncation):
+    """Keep the row and its reward; a critic, if there is one, values the state where it was cut."""
+
+    def __call__(self, row: Trajectory) -> Trajectory:
+        return row
+
+
+@dataclass(frozen=True)
+class MaskOut(Truncation):
+    """Learn nothing from the row: its mask is cleared, and it moves no group statistic (TRL's
+    mask_truncated_completions, DAPO's overlong filtering; in TRL and DAPO's code the row still
+    moves its group's mean and spread)."""
+
+    def __call__(self, row: Trajectory) -> Trajectory:
+        return replace(row, mask=torch.zeros_like(row.mask))
+
+
+@dataclass(frozen=True)
+class CountAsFailure(Truncation):
+    """The row ends there with this reward, whatever the reward functions said.
+
+    Attributes:
+        reward: in units of reward.
+    """
+
+    reward: float = 0.0
+
+    def __call__(self, row: Trajectory) -> Trajectory:
+        own = row.mask.nonzero().flatten()
+        reward = torch.zeros_like(row.reward)
+        if len(own):
+            reward[own[-1]] = self.reward
+        return replace(row, reward=reward, terminated=True)
+
+
+def is_uniform(rows: Sequence[Trajectory]) -> bool:
+    """All returns of the group's rows that have an own action are equal (or there is no such
+    row)."""
+    returns = {float(r.reward[r.mask].sum()) for r in rows if r.mask.any()}
+    return len(returns) < 2
+
+
+class Keep(ABC):
+    """Which groups enter the batch. `refill`: sample further prompts in place of dropped groups,
+    `rounds` times at most."""
+
+    refill: ClassVar[bool] = False
+
+    @property
+    def rounds(self) -> int:
+        return 1
+
+    @abstractmethod
+    def __call__(self, rows: Sequence[Trajectory]) -> bool:
+        """Whether this group (all samples of one prompt) is kept."""
+
+
+@dataclass(frozen=True)
+class KeepAll(Keep):
+    """Keep every group; one whose returns are all equal has advantage 0 under a group baseline and
+    costs no update."""
+
+    def __call__(self, rows: Sequence[Trajectory]) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class DropUniform(Keep):
+    """Drop groups whose returns are all equal; the batch gets smaller, so the rest weighs more."""
+
+    def __call__(self, rows: Sequence[Trajectory]) -> bool:
+        return not is_uniform(rows)
+
+
+@dataclass(frozen=True)
+class MixedOutcomes(Keep):
+    """Drop groups whose returns are all equal and sample further prompts until the batch is full
+    (DAPO's dynamic sampling, arXiv:2503.14476, eq. 11).
+
+    Attributes:
+        max_rounds: how many times the batch's number of prompts may be sampled before giving up
+            with an error that says why.
+    """
+
+    max_rounds: int = 10
+    refill: ClassVar[bool] = True
+
+    @property
+    def rounds(self) -> int:
+        return self.max_rounds
+
+    def __call__(self, rows: Sequence[Trajectory]) -> bool:
+        return not is_uniform(rows)

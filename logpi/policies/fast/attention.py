@@ -1,0 +1,247 @@
+"""Attention of packed rows with its derivative written out, for `trunk.py`: one gather for all
+rows, one for the way back.
+
+`Layout` says once for all layers of a micro-batch which head of which token stands where. Short
+rows are plain products, whose weights are kept: two thirds of the fused kernel's time, forward and
+backward. Longer ones are the
+    fused kernel's, which keeps none.
+
+Left out: soft caps (no family of the trunk has one), packings other than `Packed`, second
+derivatives.
+
+Legend as in `packing.py`; a *line* is one head of one token, D numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from logpi.policies.packing import Block, Packed, Rule
+
+SHORT = 64  # keys: measured, the two ways break even at about 100
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A block, and where its lines begin among those taken: of queries [R, H, Lq], and of keys and
+    values [2, R, Hkv, Lk]."""
+
+    block: Block
+    heads: int
+    kv: int
+    query: int
+    key: int
+
+    @property
+    def queries(self) -> int:
+        return self.block.query.numel() * self.heads
+
+    @property
+    def keys(self) -> int:
+        return self.block.key.numel() * self.kv
+
+    def asked(self) -> Tensor:
+        """[R · H · Lq] the queries' lines among [N · H]."""
+        return (
+            self.block.query[:, None] * self.heads + torch.arange(self.heads)[:, None]
+        ).flatten()
+
+    def stored(self) -> Tensor:
+        """[2 · R · Hkv · Lk] the keys' and the values' lines among all [N · (H + 2 Hkv)]."""
+        head = torch.arange(self.heads, self.heads + self.kv)[:, None]
+        key = (self.block.key[:, None] * (self.heads + 2 * self.kv) + head).flatten()
+        return torch.cat([key, key + self.kv])
+
+    def real(self) -> Tensor:
+        """Which of `stored` are not padding, which points to token 0: the first of its row, so of
+        no later column."""
+        real = self.block.key > 0
+        real[:, 0] = True
+        return real[:, None].expand(-1, self.kv, -1).flatten().repeat(2)
+
+    def places(self) -> Tensor:
+        """[R · Lq, H] where each query's line is among those taken."""
+        rows, length = self.block.query.shape
+        place = torch.arange(self.query, self.query + self.queries).view(rows, self.heads, length)
+        return place.transpose(1, 2).reshape(-1, self.heads)
+
+    def of(self, lines: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [R, H, Lq, D], keys and values [R, Hkv, Lk, D] among the lines taken."""
+        rows, size = len(self.block.query), lines.shape[1]
+        q = lines[self.query : self.query + self.queries].view(rows, self.heads, -1, size)
+        k, v = lines[self.key : self.key + 2 * self.keys].view(2, rows, self.kv, -1, size)
+        return q, k, v
+
+    def rows(self, x: Tensor) -> Tensor:
+        """What is taken for the queries only, [R, H, Lq, D]."""
+        return x[self.query : self.query + self.queries].view(
+            len(self.block.query), self.heads, -1, x.shape[1]
+        )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the lines of a packed sequence's heads (queries, keys, values of each token, [N · (H +
+    2 Hkv)]) stand in its blocks.
+
+    Attributes:
+        take: the lines that the parts want, queries of all parts first. asked: of these queries,
+            the line among [N · H].
+        blank: which queries are padding. give: [N · H] where each token's output is among the
+            queries.
+        own: [N · (H + 2 Hkv)] a place of each line. others, shared: further places, and the lines
+            that stand there.
+    """
+
+    parts: tuple[_Part, ...]
+    take: Tensor
+    asked: Tensor
+    blank: Tensor
+    give: Tensor
+    own: Tensor
+    others: Tensor
+    shared: Tensor
+
+    @property
+    def turned(self) -> int:
+        """Heads with a position: queries' and keys'."""
+        return self.parts[0].heads + self.parts[0].kv
+
+    @classmethod
+    def of(cls, packed: Packed, heads: int, kv: int) -> Layout:
+        """Of a sequence with at least one token, for H = `heads` and Hkv = `kv`."""
+        parts, query, key = [], 0, sum(b.query.numel() for b in packed.blocks) * heads
+        for block in packed.blocks:
+            parts.append(_Part(block, heads, kv, query, key))
+            query, key = query + parts[-1].queries, key + 2 * parts[-1].keys
+        every, asked = heads + 2 * kv, torch.cat([p.asked() for p in parts])
+        give = torch.cat([p.places() for p in parts])[packed.home].flatten()
+        answered = torch.zeros(len(asked), dtype=torch.bool).index_fill_(0, give, True)
+        take = torch.cat([asked // heads * every + asked % heads, *(p.stored() for p in parts)])
+        own, others, shared = _places(
+            take, torch.cat([answered, *(p.real() for p in parts)]), len(packed.ids) * every
+        )
+        return cls(
+            tuple(parts), take, asked, (~answered).nonzero().flatten(), give, own, others, shared
+        )
+
+
+def _places(take: Tensor, real: Tensor, lines: int) -> tuple[Tensor, Tensor, Tensor]:
+    """own, others, shared of a `Layout`."""
+    place = real.nonzero().flatten()
+    line = take[place]
+    own = place.new_full((lines,), len(take)).scatter_reduce_(0, line, place, "amin")
+    others = place[own[line] != place]
+    return own, others, take[others]
+
+
+def attended(heads: Tensor, turn: tuple[Tensor, Tensor], layout: Layout, rule: Rule) -> Tensor:
+    """What the queries see, [N, H · D], of heads [N, H + 2 Hkv, D], which are used up: they are
+    turned by cos and sin here.
+
+    Carries gradients, once.
+    """
+    return _Attended.apply(heads, *turn, layout, rule)
+
+
+def turn_(heads: Tensor, cos: Tensor, sin: Tensor, roped: int, way: int = 1) -> Tensor:
+    """The first `roped` heads of [N, *, D] turned by their positions' angles, in place; back if
+    `way` is −1."""
+    qk = heads[:, :roped]
+    other = qk.roll(qk.shape[-1] // 2, -1)
+    qk.mul_(cos).addcmul_(other, sin, value=way)
+    return heads
+
+
+class _Attended(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor, layout: Layout, rule: Rule
+    ) -> Tensor:
+        lines = turn_(heads, cos, sin, layout.turned).flatten(0, 1).index_select(0, layout.take)
+        out = heads.new_empty(len(layout.asked), heads.shape[2])
+        kept = [_see(part, lines, out, rule) for part in layout.parts]
+        ctx.save_for_backward(cos, sin, lines, *(x for pair in kept for x in pair))
+        ctx.layout, ctx.rule = layout, rule
+        return out.index_select(0, layout.give).view(len(heads), -1)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor):
+        layout, (cos, sin, lines, *kept) = ctx.layout, ctx.saved_tensors
+        tokens, size = len(g), lines.shape[1]
+        g = g.reshape(-1, size).index_select(0, layout.asked).index_fill_(0, layout.blank, 0)
+        slopes = torch.empty_like(lines)
+        for part, *pair in zip(layout.parts, kept[::2], kept[1::2], strict=True):
+            _by_lines(part, lines, g, slopes, pair, ctx.rule)
+        found = slopes.index_select(0, layout.own)
+        found.index_add_(0, layout.shared, slopes.index_select(0, layout.others))
+        return (
+            turn_(found.view(tokens, -1, size), cos, sin, layout.turned, -1),
+            None,
+            None,
+            None,
+            None,
+        )
+
+
+def _see(part: _Part, lines: Tensor, out: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    """Writes a block's outputs; what backward needs."""
+    (q, k, v), seen = part.of(lines), part.rows(out)
+    if k.shape[2] > SHORT:
+        mask = part.block.mask(rule, q.dtype)
+        found, total = _fused(q, k, v, 0.0, mask is None, attn_mask=mask, scale=rule.scaling)
+        seen.copy_(found)
+        return found, total
+    mask, (q, k, v) = _mask(part, rule, q.dtype), _batched(q, k, v)
+    weight = torch.baddbmm(mask, q, k.mT, alpha=rule.scaling).softmax(-1)
+    torch.bmm(weight, v, out=seen.view(q.shape))
+    return weight, weight[:0]
+
+
+def _by_lines(
+    part: _Part, lines: Tensor, g: Tensor, slopes: Tensor, kept: list[Tensor], rule: Rule
+) -> None:
+    """Writes the gradients by a block's lines, given that by its outputs."""
+    (q, k, v), places, g = part.of(lines), part.of(slopes), part.rows(g)
+    if k.shape[2] > SHORT:
+        mask = part.block.mask(rule, q.dtype)
+        found = _fused_back(
+            g, q, k, v, *kept, 0.0, mask is None, attn_mask=mask, scale=rule.scaling
+        )
+        for place, x in zip(places, found, strict=True):
+            place.copy_(x)
+        return
+    (q, k, v), (by_q, by_k, by_v) = _batched(q, k, v), _batched(*places)
+    weight, g = kept[0], g.view(q.shape)
+    torch.bmm(weight.mT, g, out=by_v)
+    by_score = torch._softmax_backward_data(torch.bmm(g, v.mT), weight, -1, weight.dtype).mul_(
+        rule.scaling
+    )
+    torch.bmm(by_score, k, out=by_q)
+    torch.bmm(by_score.mT, q, out=by_k)
+
+
+_fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_fused_back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def _batched(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Heads that share keys as more queries of one head: [R · Hkv, *, D]."""
+    return q.view(k.shape[0] * k.shape[1], -1, q.shape[3]), k.flatten(0, 1), v.flatten(0, 1)
+
+
+def _mask(part: _Part, rule: Rule, dtype: torch.dtype) -> Tensor:
+    """`Block.mask` for every query of the block, [R · Hkv, *, Lk], made once for all layers of one
+    window."""
+    (rows, length), keys = part.block.query.shape, part.block.key.shape[1]
+    known, name = part.block.masks, ("each", rule.window, dtype)
+    if name not in known:
+        mask = part.block.mask(rule, dtype)
+        if mask is None:
+            mask = torch.full((length, keys), torch.finfo(dtype).min / 2, dtype=dtype).triu_(1)
+        known[name] = mask.expand(rows, part.heads, length, keys).reshape(rows * part.kv, -1, keys)
+    return known[name]

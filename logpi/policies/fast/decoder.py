@@ -1,0 +1,325 @@
+"""A quicker forward for decoding: the numbers of `CausalLM.hidden` by fewer and larger operations,
+from a copy of the weights.
+
+The projections of q, k and v are one product, so are gate and up; each norm's weight is multiplied
+into the product that follows; on a CPU matrices are laid out once for oneDNN, which reads them two
+to three times as fast for few rows. The copy is made at a call's beginning from the weights as they
+are then (adapters merged) and dropped at its end: it is never stale.
+
+For the families of `trunk.py` in float32 on a CPU, where a probe finds the same hidden states as
+the model's own modules and there is memory for the copy; all else decodes by those. Left out:
+gradients, other precisions (rounding would no longer be the learner's), GPUs (untried; there the
+modules' own calls would want a CUDA graph, not a copy).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from logpi.policies.causal_lm import CausalLM
+from logpi.policies.fast.trunk import Rotary, agree, is_known, qk_norms, recorded
+from logpi.policies.heads import Head
+from logpi.policies.packing import Packing, Rule
+
+WORTH = 16  # steps: copying takes as long as some ten of them save
+FEW = 8  # rows that oneDNN's layout is made for; it serves any number
+SMALL = (
+    2**18
+)  # numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves
+ROOM = 0.5  # of the memory that can be had: what the copy may take
+
+
+def decoder(policy: CausalLM, steps: int, rows: int = FEW) -> Decoder | CausalLM:
+    """What decodes up to `steps` tokens of `rows` rows at a time: the policy itself unless a
+    `Decoder` pays and is exact."""
+    if steps < WORTH or not is_known(policy) or not _fits(policy):
+        return policy
+    if policy not in _PROBED:
+        _PROBED[policy] = _probe(policy)
+    rules = _PROBED[policy]
+    return policy if rules is None else Decoder(policy, rules, rows)
+
+
+class Decoder:
+    """Hidden states and logits of a policy's weights as they are now. Used as a `CausalLM` is:
+    `hidden` and `head`.
+
+    Args:
+        policy: of a known family. rules: of each layer's attention. rows: that the layout is for;
+            it serves any number.
+    """
+
+    @torch.no_grad()
+    def __init__(self, policy: CausalLM, rules: dict[int, Rule], rows: int = FEW) -> None:
+        trunk = policy.model.base_model
+        self.embedding, self.norm, self.floor = (
+            trunk.embed_tokens.weight,
+            _weighted(trunk.norm),
+            _floor(trunk.norm),
+        )
+        self.layers = [
+            _Layer.of(layer, rule, rows)
+            for layer, rule in zip(trunk.layers, rules.values(), strict=True)
+        ]
+        self.head: Head = policy.head.over(
+            _product(policy.head.linear.weight, policy.head.linear.bias, rows)
+        )
+        self.rotary = Rotary.of(trunk)
+
+    def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
+        """[N, d], as `CausalLM.hidden`."""
+        x = F.embedding(ids, self.embedding)
+        if ids.shape[0]:
+            turn = self._turn(position)
+            for i, layer in enumerate(self.layers):
+                x = layer(i, x, turn, packing)
+        return _unit(x, self.floor).mul_(self.norm)
+
+    def _turn(self, position: Tensor) -> Tensor:
+        """[N, 1, G + 2, D / 2] complex: what a token's queries, key and value are multiplied by.
+        Values stay as they are."""
+        cos, sin = (x.chunk(2, -1)[1] for x in self.rotary(position))
+        _, heads, size = self.layers[0].shape
+        turn = cos.new_ones((len(position), 1, heads, size // 2), dtype=torch.complex64)
+        turn[:, :, :-1] = torch.complex(cos, sin)[:, None]
+        return turn
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """x ← x + W_o attention(RoPE(W_qkv norm(x))), then x ← x + W_down (act(W_gate norm(x)) · W_up
+    norm(x)).
+
+    A key head stands between the queries that ask it and its values, and a head's numbers so that
+    the two that rotate together are neighbours: one complex number. Then rotation is one product,
+    and no head is copied on its way
+        to the cache.
+
+    shape: Hkv, G + 2, D, for G queries of a key head. qk_norm: [G + 1, D] weights of the norms of
+        queries and key, and their floor.
+    """
+
+    qkv: _Product
+    out: _Product
+    gate_up: _Product
+    down: _Product
+    shape: tuple[int, int, int]
+    floor: Tensor
+    qk_norm: tuple[Tensor, Tensor] | None
+    act: nn.Module
+    rule: Rule
+
+    @classmethod
+    def of(cls, layer: Any, rule: Rule, rows: int) -> _Layer:
+        a, mlp, first, second = (
+            layer.self_attn,
+            layer.mlp,
+            layer.input_layernorm,
+            layer.post_attention_layernorm,
+        )
+        heads = a.k_proj.out_features // a.head_dim
+        asking = a.q_proj.out_features // a.k_proj.out_features
+        order = _order(heads, asking, a.head_dim)
+        return cls(
+            _fused([a.q_proj, a.k_proj, a.v_proj], rows, first, order),
+            _product(_weight(a.o_proj), a.o_proj.bias, rows),
+            _fused([mlp.gate_proj, mlp.up_proj], rows, second),
+            _product(_weight(mlp.down_proj), mlp.down_proj.bias, rows),
+            (heads, asking + 2, a.head_dim),
+            _floor(first),
+            _qk_norm(a, asking),
+            mlp.act_fn,
+            rule,
+        )
+
+    def __call__(self, number: int, x: Tensor, turn: Tensor, packing: Packing) -> Tensor:
+        """x [N, d] is used up; turn [N, 1, G + 2, D / 2] complex."""
+        heads = self.qkv(_unit(x, self.floor)).view(x.shape[0], *self.shape)
+        if self.qk_norm is not None:
+            weight, floor = self.qk_norm
+            heads[:, :, :-1] = _unit(heads[:, :, :-1], floor) * weight
+        torch.view_as_complex(heads.unflatten(-1, (-1, 2))).mul_(turn)
+        q, k, v = heads[:, :, :-2].flatten(1, 2), heads[:, :, -2], heads[:, :, -1]
+        x = self.out.onto(x, packing.attend(number, q, k, v, self.rule).flatten(1))
+        gate, up = self.gate_up(_unit(x, self.floor)).chunk(2, -1)
+        return self.down.onto(x, self.act(gate).mul_(up))
+
+
+class _Plain:
+    """x ↦ x Wᵀ + b for rows x [N, d], with W transposed: for matrices that stay in the cache."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight.t().contiguous(), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
+
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + W y + b; x is used up."""
+        return (x if self.bias is None else x.add_(self.bias)).addmm_(y, self.weight)
+
+
+class _Packed:
+    """`_Plain` with W laid out by oneDNN: for large matrices and any number of rows."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight, FEW), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.add_(self(y))
+
+
+class _Shared:
+    """`_Plain` with W cut into one piece for each thread: for a single row, of which neither
+    library gives each thread its half."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, pieces: int) -> None:
+        self.weight = weight.view(pieces, -1, weight.shape[1]).transpose(1, 2).contiguous()
+        self.bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out = (
+            torch.bmm(x.expand(self.weight.shape[0], -1, -1), self.weight)
+            .transpose(0, 1)
+            .reshape(x.shape[0], -1)
+        )
+        return out if self.bias is None else out + self.bias
+
+    def onto(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.add_(self(y))
+
+
+_Product = _Plain | _Packed | _Shared
+
+
+def _product(weight: Tensor, bias: Tensor | None, rows: int) -> _Product:
+    """x ↦ x Wᵀ + b by the quickest layout of W for so many rows."""
+    if weight.numel() <= SMALL:
+        return _Plain(weight, bias)
+    threads = torch.get_num_threads()
+    if rows == 1 and weight.shape[0] % threads == 0:
+        return _Shared(weight, bias, threads)
+    return _Packed(weight, bias) if torch.backends.mkldnn.is_available() else _Plain(weight, bias)
+
+
+def _unit(x: Tensor, floor: Tensor) -> Tensor:
+    """x / √(Σ x² + floor²) over the last dimension."""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(floor)
+
+
+def _floor(norm: Any) -> Tensor:
+    """With it and `_weighted`, `_unit` is the norm: √(mean x² + ε) = √(Σ x² + d ε) / √d."""
+    return (norm.weight.shape[0] * norm.weight.new_tensor(norm.variance_epsilon)).sqrt()
+
+
+def _weighted(norm: Any) -> Tensor:
+    """[d] the norm's weight times √d."""
+    return norm.weight * math.sqrt(norm.weight.shape[0])
+
+
+def _qk_norm(attention: Any, asking: int) -> tuple[Tensor, Tensor] | None:
+    """[G + 1, D] weights of the norms of a key head's queries and of the key, in pairs, and their
+    floor."""
+    norms = qk_norms(attention)
+    if not norms:
+        return None
+    weights = [
+        _weighted(m).index_select(0, _pairs(attention.head_dim)).expand(n, -1)
+        for m, n in zip(norms, (asking, 1), strict=True)
+    ]
+    return torch.cat(weights), _floor(norms[0])
+
+
+def _pairs(size: int) -> Tensor:
+    """[D] 0, D/2, 1, D/2 + 1, …: numbers that rotate together become neighbours."""
+    return torch.arange(size).view(2, -1).t().flatten()
+
+
+@cache
+def _order(heads: int, asking: int, size: int) -> Tensor:
+    """Of the rows of W_q, W_k and W_v: each key head's queries, key and value, the first two in
+    pairs."""
+    q, k, v = torch.arange(heads * (asking + 2) * size).split(
+        [heads * asking * size, heads * size, heads * size]
+    )
+    qk = [x.view(heads, -1, size)[..., _pairs(size)] for x in (q, k)]
+    return torch.cat([*qk, v.view(heads, 1, size)], 1).flatten()
+
+
+def _fused(linears: list[nn.Module], rows: int, norm: Any, order: Tensor | None = None) -> _Product:
+    """Linear layers on the same input as one, the weight of the norm before them multiplied in, the
+    outputs in `order`."""
+    weights, biases = [_weight(m) for m in linears], [m.bias for m in linears]
+    sizes, by = [len(w) for w in weights], _weighted(norm)
+    weight = by.new_empty((sum(sizes), len(by)))
+    for part, w in zip(weight.split(sizes), weights, strict=True):
+        torch.mul(w, by, out=part)  # one pass: every call of `generate` begins with it
+    bias = None
+    if any(b is not None for b in biases):
+        bias = torch.cat(
+            [
+                b if b is not None else w.new_zeros(len(w))
+                for b, w in zip(biases, weights, strict=True)
+            ]
+        )  # pyright: ignore
+    if order is not None:
+        weight = weight.index_select(0, order)
+        bias = None if bias is None else bias.index_select(0, order)
+    return _product(weight, bias, rows)
+
+
+def _weight(linear: Any) -> Tensor:
+    """W, or W + (α/r) B A of a layer adapted by LoRA. Raises TypeError for other adapters."""
+    if isinstance(linear, nn.Linear):
+        return linear.weight
+    if linear.lora_variant:
+        raise TypeError("not plain LoRA")
+    base = linear.base_layer.weight
+    names = [] if linear.disable_adapters or linear.merged else linear.active_adapters
+    return base + sum(linear.get_delta_weight(name).to(base.dtype) for name in names)
+
+
+# --- is it right? ---------------------------------------------------------------------------------------------------------
+
+
+_PROBED: WeakKeyDictionary[CausalLM, dict[int, Rule] | None] = WeakKeyDictionary()
+
+
+def _fits(policy: CausalLM) -> bool:
+    """There is room for a copy."""
+    return 4 * sum(p.numel() for p in policy.model.base_model.parameters()) < ROOM * _memory()
+
+
+def _memory() -> float:
+    """Bytes that can be had; unlimited where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    return next(
+        (1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")),
+        math.inf,
+    )
+
+
+@torch.no_grad()
+def _probe(policy: CausalLM) -> dict[int, Rule] | None:
+    """Each layer's rule if a `Decoder` finds the hidden states that the modules find, else None."""
+    packed, rules, theirs = recorded(policy)
+    try:
+        ours = Decoder(policy, rules).hidden(packed, packed.ids, packed.position)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return None  # layers of another make under a known name
+    return rules if agree(ours, theirs) else None

@@ -1,0 +1,187 @@
+"""Small dense networks: layers, their initial weights, and a stack of them whose derivatives are
+written out.
+
+A network of 64 units spends more on calls than on numbers, so `Stack` is one function to autograd.
+What was measured, and is used here: NumPy's tanh takes a seventh of torch's on a CPU, and the
+gradient of a weight with few inputs
+    is four times quicker as the
+transpose of inputs × slopes. What the networks are for is not here (`mlp.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+
+def orthogonal(layer: nn.Linear | nn.Conv2d, gain: float) -> Any:
+    """Orthogonal weights, zero bias: gains √2 inside, 0.01 for the policy's output, 1 for the
+    value's (37 details of PPO)."""
+    nn.init.orthogonal_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def dense(
+    inputs: int, hidden: Sequence[int], activation: type[nn.Module] = nn.Tanh
+) -> list[nn.Module]:
+    """Hidden layers, orthogonal with gain √2."""
+    return [
+        m
+        for a, b in pairwise([inputs, *hidden])
+        for m in (orthogonal(nn.Linear(a, b), math.sqrt(2)), activation())
+    ]
+
+
+class Stack(nn.Sequential):
+    """Dense layers with tanh or ReLU between them. Hooks on the layers are not called; see
+    `outputs`."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        inner, between = layers[::2], layers[1::2]
+        self.plain = len(layers) % 2 == 1 and all(
+            type(m) is nn.Linear and m.bias is not None for m in inner
+        )
+        self.plain &= all(type(m) in (nn.Tanh, nn.ReLU) for m in between)
+        self.activations = tuple(type(m) for m in between)
+        self.weights = [
+            p for layer in inner for p in layer.parameters()
+        ]  # in their order: weight, bias, weight, …
+
+    def forward(self, x: Tensor) -> Tensor:
+        return outputs([self], x)[0]
+
+
+def outputs(networks: Sequence[nn.Module], x: Tensor) -> Sequence[Tensor]:
+    """Each network's output for x [N, D]. Plain stacks on a CPU are one function together, with
+    first and second derivatives."""
+    stacks = [n for n in networks if isinstance(n, Stack) and n.plain]
+    known = x.ndim == 2 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if not known or len(stacks) < len(networks):
+        return [nn.Sequential.forward(n, x) if isinstance(n, Stack) else n(x) for n in networks]
+    return _Dense.apply(x, [n.activations for n in stacks], *[p for n in stacks for p in n.weights])
+
+
+Activations = Sequence[tuple[type[nn.Module], ...]]
+
+
+class _Dense(torch.autograd.Function):
+    """x [N, D] ↦ Wₙ a(… a(W₁ x + b₁) …) + bₙ of each stack. Kept: every layer's input, from which
+    slopes of tanh and ReLU follow."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, activations: Activations, *params: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        each, inputs, outs = iter(params), [], []
+        for between in activations:
+            h = x
+            for kind in (*between, None):
+                inputs.append(h)
+                h = linear(h, next(each), next(each))
+                if kind is nn.Tanh:
+                    np.tanh(h.numpy(), out=h.numpy())
+                elif kind is nn.ReLU:
+                    h.relu_()
+            outs.append(h)
+        ctx.activations = activations
+        ctx.save_for_backward(*inputs, *params)
+        return tuple(outs)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
+        kept, count = ctx.saved_tensors, len(ctx.saved_tensors) // 3
+        inputs, params, wanted = kept[:count], kept[count:], ctx.needs_input_grad
+        if (
+            torch.is_grad_enabled()
+        ):  # a derivative of this derivative is wanted, as the Fisher-vector product takes it
+            return _differentiable(inputs[0], ctx.activations, params, slopes, wanted)
+        total, found, at = None, [], 0
+        for between, slope in zip(ctx.activations, slopes, strict=True):
+            end = at + len(between) + 1
+            if slope is None:
+                found += [None] * (2 * (end - at))
+            else:
+                part = slice(2 * at, 2 * end)
+                own, by_x = _back(
+                    slope, inputs[at:end], params[part], between, wanted[2:][part], wanted[0]
+                )
+                found += own
+                total = by_x if total is None or by_x is None else total + by_x
+            at = end
+        return total, None, *found
+
+
+def _back(
+    slope: Tensor,
+    inputs: Sequence[Tensor],
+    params: Sequence[Tensor],
+    between: Sequence[type[nn.Module]],
+    wanted: Sequence[bool],
+    x_wanted: bool,
+) -> tuple[list[Tensor | None], Tensor | None]:
+    """One stack's gradients by its parameters and by x."""
+    found: list[Tensor | None] = [None] * len(params)
+    for i in reversed(range(len(inputs))):
+        seen = inputs[i]
+        if wanted[2 * i]:
+            found[2 * i] = _outer(slope, seen)
+        if wanted[2 * i + 1]:
+            found[2 * i + 1] = slope.sum(0)
+        if i == 0 and not x_wanted:
+            return found, None
+        slope = slope @ params[2 * i]
+        if i:
+            slope = _through(between[i - 1], slope, seen)
+    return found, slope
+
+
+def _outer(slope: Tensor, seen: Tensor) -> Tensor:
+    """slopeᵀ seen; the smaller width last is a slow product."""
+    return (seen.t() @ slope).t() if seen.shape[1] < slope.shape[1] else slope.t() @ seen
+
+
+def _through(kind: type[nn.Module], slope: Tensor, out: Tensor) -> Tensor:
+    """The slope before an activation, from that behind it and the activation's value."""
+    if kind is nn.Tanh:
+        return torch.ops.aten.tanh_backward.default(slope, out)
+    return torch.ops.aten.threshold_backward.default(slope, out, 0)
+
+
+def _differentiable(
+    x: Tensor,
+    activations: Activations,
+    params: Sequence[Tensor],
+    slopes: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """The same gradients by torch's own derivatives, which have derivatives themselves."""
+    each, outs = iter(params), []
+    for between in activations:
+        h = x
+        for kind in (*between, None):
+            h = linear(h, next(each), next(each))
+            h = h if kind is None else kind()(h)
+        outs.append(h)
+    given = dict(zip((0, *range(2, len(wanted))), (x, *params), strict=True))
+    asked = [i for i, w in enumerate(wanted) if w]
+    told = [(h, slope) for h, slope in zip(outs, slopes, strict=True) if slope is not None]
+    made = torch.autograd.grad(
+        [h for h, _ in told],
+        [given[i] for i in asked],
+        [slope for _, slope in told],
+        create_graph=True,
+        allow_unused=True,
+    )
+    found = dict(zip(asked, made, strict=True))
+    return tuple(found.get(i) for i in range(len(wanted)))

@@ -1,0 +1,225 @@
+"""Attention of ragged rows without padding: one call a layer of PyTorch's flash attention for all
+rows of a packed sequence.
+
+For half precision on a GPU (compute capability 8 or more, heads of at most 256 numbers, a multiple
+of 8). `kernel` is the one place that decides; elsewhere packed rows attend in the blocks of
+`packing.py`. `plainly` says in plain products what the kernel has to do, and a probe compares the
+two, outputs and gradients, before the kernel is used at all.
+
+Written without a GPU at hand: layout and decision are tested with `plainly` in the kernel's place,
+the kernel itself has not run.
+Left out: soft caps, which PyTorch's has not, and second derivatives: within `sdpa_kernel(MATH)`,
+where those are taken, it is not used.
+
+Legend: N packed tokens · R rows · K keys of all rows · H, Hkv heads · D head size.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from inspect import signature
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Kernel = Callable[..., Any]
+"""What `torch.nn.attention.varlen.varlen_attn` promises; see `plainly`."""
+
+HALF = (torch.bfloat16, torch.float16)
+LARGEST = 256  # numbers of a head
+ASKED = {"scale", "window_size", "enable_gqa"}  # PyTorch's first version had none of these
+NEAR = 2e-2  # of a probe, relative to the largest number: half precision
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """The rows of a packed sequence for a kernel that knows about rows.
+
+    A row's queries are its own tokens, which stand side by side; its keys are all it can see, the
+    last query at the last key.
+
+    Attributes:
+        key: [K] packed index of the keys, row by row; None where no row shares anything, for then
+            keys are the tokens as they stand.
+        queries, keys: [R+1] int32, where each row begins among the queries and among the keys, and
+            the end.
+        most_queries, most_keys: of a row.
+    """
+
+    key: Tensor | None
+    queries: Tensor
+    keys: Tensor
+    most_queries: int
+    most_keys: int
+
+    def attend(
+        self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, scaling: float, window: int | None
+    ) -> Tensor:
+        """[N, H, D] for q [N, H, D], k and v [N, Hkv, D]. window: keys seen, itself included, or
+        None for all."""
+        if self.key is not None:
+            k, v = _Taken.apply(k, self.key), _Taken.apply(v, self.key)
+        left = (
+            -1 if window is None or window >= self.most_keys else window - 1
+        )  # theirs: keys before the query's own
+        return kernel(
+            q,
+            k,
+            v,
+            self.queries,
+            self.keys,
+            self.most_queries,
+            self.most_keys,
+            scale=scaling,
+            window_size=(left, 0),
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+
+
+class _Taken(torch.autograd.Function):
+    """x[index]. A shared token's gradient has an addend for each row that sees it: summed in
+    float32, rounded once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.length = len(x)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor):
+        (index,) = ctx.saved_tensors
+        total = g.new_zeros(
+            (ctx.length, *g.shape[1:]), dtype=torch.promote_types(g.dtype, torch.float32)
+        )
+        return total.index_add_(0, index, g.to(total.dtype)).to(g.dtype), None
+
+
+def kernel(q: Tensor, k: Tensor, v: Tensor) -> Kernel | None:
+    """What attends to these queries [*, H, D], keys and values [*, Hkv, D] of ragged rows, if
+    anything does."""
+    size = q.shape[2]
+    if not q.is_cuda or q.dtype not in HALF or size % 8 or size > LARGEST or v.shape[2] != size:
+        return None
+    if not torch.backends.cuda.flash_sdp_enabled():  # nor is it within sdpa_kernel(MATH)
+        return None
+    found = _flash(q.device)
+    return (
+        found
+        if found is not None and _sound(found, q.device, q.dtype, q.shape[1], k.shape[1], size)
+        else None
+    )
+
+
+@cache
+def _flash(device: torch.device) -> Kernel | None:
+    """PyTorch's, where it is recent enough and made for this GPU."""
+    if torch.version.hip is not None or not torch.backends.cuda.is_flash_attention_available():
+        return None
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn if ASKED <= signature(varlen_attn).parameters.keys() else None
+
+
+def plainly(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int] = (-1, -1),
+    enable_gqa: bool = False,
+) -> Tensor:
+    """What `varlen_attn` is documented to do, row by row in plain products; [N, H, D]. Carries
+    gradients.
+
+    window_size: keys that a query sees before and after its own place, −1 for all of them. The last
+        query's place is the last key
+    (FlashAttention 2.1 and later), so with fewer queries than keys the first ones are not at the
+    first key.
+    """
+    out = []
+    for (i, j), (m, n) in zip(
+        pairwise(cu_seq_q.tolist()), pairwise(cu_seq_k.tolist()), strict=True
+    ):
+        k, v = (x[m:n].repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+        own = torch.arange(j - i, device=query.device)[:, None] + (n - m) - (j - i)
+        away = torch.arange(n - m, device=query.device) - own
+        hidden = torch.zeros_like(away, dtype=torch.bool)
+        if window_size[0] >= 0:
+            hidden |= away < -window_size[0]
+        if window_size[1] >= 0:
+            hidden |= away > window_size[1]
+        scores = torch.einsum("qhd,khd->hqk", query[i:j], k) * scale
+        weight = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+        out.append(torch.einsum("hqk,khd->qhd", weight, v))
+    return torch.cat(out)
+
+
+@cache
+def _sound(
+    found: Kernel, device: torch.device, dtype: torch.dtype, heads: int, kv: int, size: int
+) -> bool:
+    """Whether the kernel finds `plainly`'s outputs and gradients; says so if not."""
+    try:
+        keep = lambda x: x  # noqa: E731
+        own = torch.autograd.graph.saved_tensors_hooks(
+            keep, keep
+        )  # not those of a checkpoint that may be under way
+        with torch.inference_mode(False), torch.enable_grad(), own:
+            sound = all(_agree(found, device, dtype, heads, kv, size, w) for w in (None, 7))
+    except (RuntimeError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        warnings.warn(
+            "flash attention of ragged rows is not what it should be here; padded blocks are",
+            stacklevel=2,
+        )
+    return sound
+
+
+def _agree(
+    found: Kernel,
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: int,
+    kv: int,
+    size: int,
+    window: int | None,
+) -> bool:
+    """On rows of several tiles of the kernel, of fewer queries than keys, and of one token."""
+    random = torch.Generator().manual_seed(0)
+    begin = [[0, 150, 170, 171], [0, 150, 300, 301]]
+    queries, keys = (torch.tensor(x, dtype=torch.int32, device=device) for x in begin)
+    rows = Ragged(None, queries, keys, 150, 150)
+    shapes = (171, heads), (301, kv), (301, kv), (171, heads)
+    *leaves, slope = (
+        torch.randn(*s, size, generator=random).to(device, dtype).requires_grad_() for s in shapes
+    )
+    sides = []
+    for attend, (q, k, v) in ((found, leaves), (plainly, [x.float() for x in leaves])):
+        out = rows.attend(attend, q, k, v, size**-0.5, window)
+        sides.append(
+            (out.detach(), *torch.autograd.grad(out, leaves, slope.detach().to(out.dtype)))
+        )
+    return all(map(near, *sides))
+
+
+def near(got: Tensor, wanted: Tensor) -> bool:
+    """Whether what a GPU found is what it should be, up to half precision."""
+    return bool(
+        (got.float() - wanted.float()).abs().max() <= NEAR * (1 + wanted.float().abs().max())
+    )  # nor is NaN

@@ -1,0 +1,39 @@
+"""Scoring by reasoning-gym, as a worker process runs it: the item is made again from its index, the
+answer is scored.
+
+Left out: which data sets may be scored at all (`envs/tasks/reasoning_gym.py` refuses those that
+execute the answer).
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import reasoning_gym
+
+
+@lru_cache(16)
+def _dataset(name: str, config: str) -> Any:
+    return reasoning_gym.create_dataset(name, **json.loads(config))
+
+
+@lru_cache(4096)
+def _item(name: str, config: str, index: int) -> dict[str, Any]:
+    return _dataset(name, config)[index]
+
+
+def score(prompts, completions, *, source) -> list[float]:
+    """The data set's score of each answer, in [0, 1]; 0 for one at which the scorer stumbles."""
+    return [_score(answer, *json.loads(s)) for answer, s in zip(completions, source, strict=True)]
+
+
+def _score(answer: str, name: str, config: str, index: int) -> float:
+    item = _item(name, config, index)
+    try:
+        return float(_dataset(name, config).score_answer(answer, item))
+    except MemoryError:
+        raise
+    except Exception:  # several scorers raise on what is no number
+        return 0.0

@@ -1,0 +1,256 @@
+"""A recorded conversation as rows: which of its tokens are the assistant's, by the model's own chat
+template.
+
+    template marks its turns ({% generation %})   its mask, on the whole text
+    it does not                                   what the template adds for each answer to the prompt that asks for it
+    it rewrites history (Qwen 3 forgets what      a row for each answer: the prompt as it would be sampled from, and the
+    was thought, …)                               answer
+
+An answer begins where a sampler begins and ends with the token that ends a turn
+(`policies/chat_template.py`); what the template writes behind it, a line break or the next role, is
+context. Left out: plain prompts with a completion (`demonstrations.py`), preferences
+(`preference_pairs.py`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from logpi.calls.messages import conversation, tool_list
+from logpi.envs.task import Row
+from logpi.policies.chat_template import Answer, ChatTemplate, Reader
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Tokens of a conversation, and which of them are an answer's: `own[i]` says so of `ids[i]`."""
+
+    ids: list[int]
+    own: list[bool]
+
+
+def turns(
+    reader: Reader,
+    messages: Messages,
+    tools: Any = None,
+    last: bool = False,
+    start: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> list[Turns]:
+    """The conversation as one row, or as one for each answer if the template rewrites what came
+    before.
+
+    Args:
+        messages: with role and content, as the template wants them. tools: handed to the template,
+            if there are any.
+        last: only the last answer is learned. start: only answers from message `start` on are.
+            options: of the template.
+    Raises:
+        ValueError: no chat template; no answer; the template refuses the messages, or writes an
+            answer with calls otherwise than it asks for it.
+    """
+    template = reader.template
+    if template.tokenizer.chat_template is None:
+        raise ValueError(
+            "the model has no chat template: give prompt and completion, or text; or set the"
+            " tokenizer's"
+        )
+    messages, tools = conversation(messages), tool_list(tools or ()) or None
+    if tools and template.render(messages, tools, False, options) == template.render(
+        messages, None, False, options
+    ):
+        warnings.warn(
+            "the chat template has no place for tools: answers are learned without them",
+            stacklevel=2,
+        )
+    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i >= max(start, 1)]
+    if not answers:
+        raise ValueError("the conversation has no answer of the assistant to learn from")
+    if template.marks(tools):
+        found = _marked(template, messages, tools, options)
+        if start:
+            found = _from(found, len(template.ids(messages[:start], tools, options=options)))
+        return [_last_only(found) if last else found]
+    wanted = answers[-1:] if last else answers
+    whole = template.render(messages, tools, False, options)
+    spans = [template.answer(messages[:i], messages[i], tools, options) for i in wanted]
+    if all(s.rest is not None and whole.startswith(s.asked + s.added) for s in spans):
+        return [_row(template, whole, spans)]
+    if any(s.rest is None for s in spans):
+        _say_lost(
+            "or writes it otherwise than it asks for it: such answers are learned as they stand in"
+            " the data"
+        )
+    elif len(spans) > 1:
+        warnings.warn(
+            "the chat template rewrites earlier turns (forgets thoughts, say): each answer of a"
+            " conversation is a row of its own",
+            stacklevel=2,
+        )
+    return [_row(template, s.asked + s.added + (s.rest or ""), [s]) for s in spans]
+
+
+def shape(row: Row) -> Hashable:
+    """What a chat template may refuse a row for: roles, what kind of content, calls, tools; not its
+    words.
+
+    >>> shape({"prompt": "a"}) == shape({"prompt": "b"}) != shape({"prompt": [{"role": "user", "content": "a"}]})
+    True
+    """
+
+    def of(value: Any) -> Hashable:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return type(value).__name__
+        return tuple(
+            (m.get("role"), type(m.get("content")).__name__, bool(m.get("tool_calls")))
+            for m in value
+        )
+
+    columns = ("prompt", "messages", "completion")
+    return (
+        *(of(row.get(c)) for c in columns),
+        bool(row.get("tools") or row.get("template_tools")),
+        str(row.get("chat_template_kwargs")),
+    )
+
+
+def plain(template: ChatTemplate, prompt: Sequence[int], completion: str) -> Turns:
+    """A completion as text behind a prompt's tokens, and one end token, also where the text spells
+    it."""
+    start = list(prompt) or [i for i in (template.eos_id,) if i is not None]
+    text = template.hidden(template.unended(completion))
+    ids = [*template.behind(start[-1] if start else None, text), *_ending(template, start)]
+    return Turns([*start, *ids], [False] * len(start) + [True] * len(ids))
+
+
+def spoken(reader: Reader, prompt: Sequence[int], messages: Messages) -> Turns:
+    """A conversation as plain text behind a prompt's tokens: the assistant's messages are its own,
+    all others what it was told.
+
+    Each message is tokenised apart, as in a rollout; the last of the assistant's ends with an end
+    token.
+    """
+    template = reader.template
+    ids, own = list(prompt), [False] * len(prompt)
+    for message in messages:
+        mine = message["role"] == "assistant"
+        part = template.continuation(
+            template.unended(message["content"]) if mine else message["content"]
+        )
+        ids += part
+        own += [mine] * len(part)
+    end = _ending(template, prompt) if own and own[-1] else []
+    return Turns([*ids, *end], [*own, *(True for _ in end)])
+
+
+def _ending(template: ChatTemplate, prompt: Sequence[int]) -> list[int]:
+    """What ends an answer behind a prompt: the template's end token, if the prompt was rendered by
+    it and so has ended turns already."""
+    end = template.end_id if template.end_id in prompt else template.eos_id
+    return [] if end is None else [end]
+
+
+def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> Turns:
+    """Context and answers by turns. An answer at the end of a template that ends no turn gets an
+    end token."""
+    cuts = list(chain.from_iterable((len(s.asked), len(s.asked + s.added)) for s in spans))
+    ids, own = _parted(template, whole, cuts)
+    end, last = template.end_id, cuts[-1] == len(whole)
+    if last and end is not None and not (own[-1] and ids[-1] == end):
+        ids, own = [*ids, end], [*own, True]
+    return Turns(ids, own)
+
+
+def _parted(
+    template: ChatTemplate, whole: str, cuts: Sequence[int]
+) -> tuple[list[int], list[bool]]:
+    """Tokens of what a template wrote, and which are own: those behind the first cut, the third,
+    …"""
+    ids: list[int] = []
+    own: list[bool] = []
+    for i, part in enumerate(template.pieces(whole, cuts)):
+        ids += part
+        own += [i % 2 == 1] * len(part)
+    return ids, own
+
+
+def _marked(
+    template: ChatTemplate, messages: Messages, tools: Any, options: Mapping[str, Any] | None
+) -> Turns:
+    """By the template's own marks, each stretch up to the end token that closes it."""
+    whole, cuts = template.marked(messages, tools, options)
+    if any(
+        str(m.get("reasoning_content") or "").strip() not in whole
+        for m in messages
+        if m["role"] == "assistant"
+    ):
+        _say_lost("which is not learned")
+    ids, own = _parted(template, whole, _closed(template, whole, cuts))
+    if not any(own):
+        raise ValueError(
+            "the chat template's {% generation %} marks cover no token of this conversation"
+        )
+    return Turns(ids, own)
+
+
+def _closed(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> list[int]:
+    """The cuts, with each marked stretch ended by the end token, cut behind it or drawn out to it,
+    and without the answer's header.
+
+    whole    <h> a b <end> \n c            <h> a b <end> \n c
+    marked   ----------------                  ---
+    closed       ---------                     ---------
+    """
+    made, end = [], template.end_text
+    for start, stop, following in zip(
+        cuts[::2], cuts[1::2], [*cuts[2::2], len(whole)], strict=True
+    ):
+        start += (
+            len(template.header)
+            if template.header and whole.startswith(template.header, start, stop)
+            else 0
+        )
+        within, behind = whole[start:stop].find(end), whole[stop:following].find(end)
+        if end and within >= 0:
+            stop = start + within + len(end)
+        elif end and behind >= 0 and not whole[stop : stop + behind].strip():
+            stop += behind + len(end)
+            _say_unmarked(end, "it is learned too")
+        elif behind >= 0 or following == len(whole):
+            _say_unmarked(end or "an end token", "the model will not learn to stop")
+        made += [start, stop]
+    return made
+
+
+def _say_lost(what: str) -> None:
+    warnings.warn(
+        f"the chat template leaves out what an answer says (a thought, say), {what}", stacklevel=2
+    )
+
+
+def _say_unmarked(end: str, what: str) -> None:
+    warnings.warn(
+        f"the chat template's {{% generation %}} marks leave out {end}, without which the model"
+        f" would never stop: {what}",
+        stacklevel=2,
+    )
+
+
+def _from(found: Turns, at: int) -> Turns:
+    """The mask without what stands before token `at`."""
+    return Turns(found.ids, [own and i >= at for i, own in enumerate(found.own)])
+
+
+def _last_only(found: Turns) -> Turns:
+    """The mask without all but its last stretch."""
+    end = len(found.own) - found.own[::-1].index(True) if any(found.own) else 0
+    begin = end
+    while begin and found.own[begin - 1]:
+        begin -= 1
+    return Turns(found.ids, [begin <= i < end for i in range(len(found.ids))])

@@ -1,0 +1,194 @@
+"""Which prompts come next: by their difficulty for the policy as it is, or from two sources in a
+stated proportion.
+
+A source of prompts is anything with `take(n)`, `learn(rows, rates)` and a state;
+`rollouts.text.Prompts` is the plain one.
+
+    Curriculum    prefers the frontier: prompts answered right sometimes, neither always nor never
+    Mixture       a second source joins, from a given prompt on (R1's last stage: general prompts only towards the end)
+
+Left out: making problems easier or harder (a task's business), and dropping groups after they were
+sampled (`selection.MixedOutcomes`, which pays for them; a curriculum avoids to).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from random import Random
+from typing import Any, Protocol
+
+from logpi.envs.task import Row
+
+
+class Source(Protocol):
+    """Where a rollout's prompts come from; its state can be saved and restored exactly."""
+
+    def take(self, n: int) -> list[Row]:
+        """The next `n` rows."""
+        ...
+
+    def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
+        """What share of each row's responses was right, in [0, 1]; None: no verdict."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def _key(row: Row) -> str:
+    """A prompt's name in the state: 16 characters, the same in every run."""
+    return blake2b(
+        json.dumps(row["prompt"], sort_keys=True, default=str).encode(), digest_size=8
+    ).hexdigest()
+
+
+class Curriculum:
+    """Rows whose pass rate p is at the frontier come more often: weight  floor + 4 p (1 − p), in [floor, 1 + floor].
+
+    p (1 − p) is the variance of a right-or-wrong reward, so 0 where a group has no gradient and
+    largest at 1/2 (Foster & Foerster, "Learning to reason at the frontier of learnability",
+    arXiv:2502.12272). From each window of `lookahead` · n rows of the source, n are drawn without
+    replacement; the rest come round again on the next pass. A prompt's p is a moving average of its
+    own pass rates. One not seen yet has that of its level (column `level`), and ½ at the very
+    first.
+
+    Divergence: the paper samples all prompts afresh every few steps to measure p; here only what
+    was trained on counts.
+
+    Args:
+        source: the rows in their plain order. seed: of the draw. lookahead: ≥ 1; 1 changes nothing
+            but the order.
+        floor: > 0, so that nothing is lost for good. rate: in (0, 1], how fast p follows what was
+            seen last.
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        seed: int = 0,
+        *,
+        lookahead: int = 4,
+        floor: float = 0.05,
+        rate: float = 0.5,
+    ) -> None:
+        if lookahead < 1 or floor <= 0 or not 0 < rate <= 1:
+            raise ValueError(
+                f"a curriculum needs lookahead ≥ 1, floor > 0 and 0 < rate ≤ 1, got {lookahead},"
+                f" {floor} and {rate}"
+            )
+        self.source, self.seed, self.lookahead, self.floor, self.rate = (
+            source,
+            seed,
+            lookahead,
+            floor,
+            rate,
+        )
+        self.passed: dict[str, float] = {}
+        self.levels: dict[str, float] = {}
+        self.takes = 0
+
+    def take(self, n: int) -> list[Row]:
+        window = self.source.take(n * self.lookahead)
+        rng = Random(f"{self.seed}/{self.takes}")
+        self.takes += 1
+        # Efraimidis & Spirakis: the n largest of u^(1/w) are a weighted draw without replacement
+        marks = [rng.random() ** (1 / self.weight(row)) for row in window]
+        order = sorted(range(len(window)), key=lambda i: -marks[i])
+        first: dict[
+            str, int
+        ] = {}  # a window may hold a prompt twice, which comes once if the others are enough
+        for i in order:
+            first.setdefault(_key(window[i]), i)
+        chosen = list(dict.fromkeys([*first.values(), *order]))[:n]
+        return [window[i] for i in sorted(chosen)]
+
+    def weight(self, row: Row) -> float:
+        """How much a row is wanted."""
+        p = self.pass_rate(row)
+        return self.floor + 4 * p * (1 - p)
+
+    def pass_rate(self, row: Row) -> float:
+        """What is thought of a row's share of right responses."""
+        return self.passed.get(_key(row), self.levels.get(str(row.get("level")), 0.5))
+
+    def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
+        for row, rate in zip(rows, rates, strict=True):
+            if rate is not None:
+                self._follow(self.passed, _key(row), rate, self.rate)
+                self._follow(
+                    self.levels, str(row.get("level")), rate, self.rate / 4
+                )  # many rows speak for a level
+        self.source.learn(rows, rates)
+
+    @staticmethod
+    def _follow(table: dict[str, float], name: str, value: float, rate: float) -> None:
+        table[name] = table[name] + rate * (value - table[name]) if name in table else value
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "source": self.source.state_dict(),
+            "passed": dict(self.passed),
+            "levels": dict(self.levels),
+            "takes": self.takes,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.source.load_state_dict(state["source"])
+        self.passed, self.levels, self.takes = (
+            dict(state["passed"]),
+            dict(state["levels"]),
+            state["takes"],
+        )
+
+
+class Mixture:
+    """Rows of `main`, with a share of `other` among them from the `start`-th row on.
+
+    Rows are counted as they are taken: with P prompts an update, start = P·N lets the other join at
+    update N + 1 (earlier where groups are resampled). Every take has the share as nearly as whole
+    rows allow, the remainder carried over.
+
+    Args:
+        main, other: sources. share: of other, in [0, 1]. start: rows before it joins.
+    Raises:
+        ValueError: a share outside [0, 1].
+    """
+
+    def __init__(self, main: Source, other: Source, *, share: float = 0.5, start: int = 0) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"the share of a mixture lies between 0 and 1, not {share}")
+        self.main, self.other, self.share, self.start = main, other, share, start
+        self.taken = 0
+
+    def take(self, n: int) -> list[Row]:
+        due = [self._of_other(self.taken + i) for i in range(n)]
+        self.taken += n
+        main, other = iter(self.main.take(due.count(False))), iter(self.other.take(due.count(True)))
+        return [next(other) if d else next(main) for d in due]
+
+    def _of_other(self, place: int) -> bool:
+        """Whether the place-th row is the other's: ⌊(k+1)·share⌋ > ⌊k·share⌋ for the k-th row since
+        the start."""
+        k = place - self.start
+        return k >= 0 and int((k + 1) * self.share + 1e-9) > int(k * self.share + 1e-9)
+
+    def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
+        """The main source is told: the other's rows have no verdict that says right or wrong."""
+        self.main.learn(rows, rates)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "main": self.main.state_dict(),
+            "other": self.other.state_dict(),
+            "taken": self.taken,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.main.load_state_dict(state["main"])
+        self.other.load_state_dict(state["other"])
+        self.taken = state["taken"]

@@ -1,0 +1,49 @@
+"""Texts around a prompt for base models, which have no chat template: a name, or the user's own
+text with {prompt}.
+
+    r1-zero    DeepSeek-R1-Zero (arXiv:2501.12948, table 1), as published
+
+Left out: chat templates (the tokenizer's), and a benchmark's own way to put a question
+(`envs/benchmarks.py`).
+"""
+
+from __future__ import annotations
+
+TEMPLATES = {
+    "r1-zero": (
+        "A conversation between User and Assistant. The user asks a question, and the Assistant"
+        " solves it. The assistant first thinks about the reasoning process in the mind and then"
+        " provides the user with the answer. The reasoning process and answer are enclosed within"
+        " <think> </think> and <answer> </answer> tags, respectively, i.e., <think> reasoning"
+        " process here </think> <answer> answer here </answer>. User: {prompt}. Assistant:"
+    ),
+}
+
+
+def named(text: str) -> str:
+    """A template by its name, or `text` itself.
+
+    Raises:
+        ValueError: neither a name nor a text with {prompt}.
+
+    >>> named("Q: {prompt} A:")
+    'Q: {prompt} A:'
+    """
+    found = TEMPLATES.get(text, text)
+    if "{prompt}" not in found:
+        raise ValueError(
+            f"a prompt template is a text with {{prompt}}, or one of: {', '.join(TEMPLATES)}; not"
+            f" {text!r}"
+        )
+    return found
+
+
+def filled(template: str, prompt: str) -> str:
+    """`prompt` in its place; its own braces are text, and a full stop is not written twice.
+
+    >>> filled("User: {prompt}. Assistant:", "What is {x}+1? Think."), filled("User: {prompt}. Assistant:", "3+4?")
+    ('User: What is {x}+1? Think. Assistant:', 'User: 3+4? Assistant:')
+    """
+    before, _, after = template.partition("{prompt}")
+    ended = prompt.rstrip().endswith((".", "?", "!", "。", "？", "！"))
+    return before + prompt + (after.removeprefix(".") if ended else after)

@@ -1,0 +1,2 @@
+"""How parameters move: gradient steps, a trust-region step, the optimiser, and how a batch is cut
+to fit memory."""

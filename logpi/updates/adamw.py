@@ -1,0 +1,177 @@
+"""AdamW and its schedule, as values.
+
+What it is fed is not here (`updates/sgd.py`), nor what 16-bit weights need (`updates/masters.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from logpi.types import Policy
+from logpi.updates.masters import Masters, narrow
+
+__all__ = ["AdamW", "Constant", "Cosine", "Linear", "Schedule", "side_by_side"]
+
+
+class Schedule(ABC):
+    """Factor on the learning rate after a fraction of training; called with progress in [0, 1]."""
+
+    @abstractmethod
+    def __call__(self, progress: float) -> float: ...
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """No decay."""
+
+    def __call__(self, progress: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """Straight down to `end` times the learning rate."""
+
+    end: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        return 1.0 + (self.end - 1.0) * progress
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Half a cosine down to `end` times the learning rate (Loshchilov and Hutter 2017)."""
+
+    end: float = 0.0
+
+    def __call__(self, progress: float) -> float:
+        return self.end + (1.0 - self.end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Decoupled weight decay Adam (arXiv:1711.05101) with linear warm-up and a schedule.
+
+    Attributes:
+        lr: peak learning rate. betas, eps, weight_decay: as in torch; matrices decay, vectors
+            (norms, biases) do not.
+        warmup: updates over which the rate climbs linearly from lr/warmup.
+        schedule: decay after that, over the updates of the whole run.
+    Raises:
+        ValueError: a learning rate below 0.
+    """
+
+    lr: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: int = 0
+    schedule: Schedule = Constant()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lr < math.inf:
+            raise ValueError(f"a learning rate is a number of at least 0, not {self.lr:g}")
+
+    def build(self, policy: Policy) -> torch.optim.Optimizer:
+        """The optimiser over the policy's trainable parameters; for weights of 16 bits, on masters
+        of 32.
+
+        Raises:
+            ValueError: some are float16.
+        """
+        trained = [p for p in policy.parameters() if p.requires_grad]
+        if any(p.dtype == torch.float16 for p in trained):
+            raise ValueError(
+                "small gradients are 0 in float16: train in bfloat16 (or float32); float16 is for"
+                " inference"
+            )
+        narrowed = any(map(narrow, trained))
+        whole = None if self.weight_decay or narrowed else side_by_side(trained)
+        if whole is not None:
+            return _OneVector(whole, trained, lr=self.lr, betas=self.betas, eps=self.eps)
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in trained)
+        kept = [g for g in groups if g["params"]]
+        kind = Masters if narrowed else torch.optim.AdamW
+        return kind(kept, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
+
+    def rate(self, update: int, progress: float) -> float:
+        """Learning rate of the `update`-th update (from 0), at `progress` in [0, 1] of the run."""
+        warm = min(1.0, (update + 1) / self.warmup) if self.warmup else 1.0
+        return self.lr * warm * self.schedule(progress)
+
+
+def side_by_side(params: Sequence[nn.Parameter]) -> Tensor | None:
+    """The one vector that these parameters are consecutive views of; None if they are not."""
+    if len({(p.dtype, p.untyped_storage().data_ptr()) for p in params}) != 1:
+        return None
+    ends = [p.storage_offset() + p.numel() for p in params]
+    if not all(p.is_contiguous() for p in params) or ends[:-1] != [
+        p.storage_offset() for p in params[1:]
+    ]:
+        return None
+    start = params[0].storage_offset()
+    return params[0].detach().as_strided((ends[-1] - start,), (1,), start)
+
+
+class _OneVector(torch.optim.Optimizer):
+    """Adam on many small parameters as one vector, by torch's own fused kernel: a step, a norm and
+    a reset are one call each (a small network's step spends more on calls than on numbers). A
+    parameter that gets no gradient has gradient 0, and moves by what is left of its moments."""
+
+    def __init__(
+        self,
+        whole: Tensor,
+        params: Sequence[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+    ) -> None:
+        vector = nn.Parameter(whole)
+        vector.grad = torch.zeros_like(whole)
+        for p, piece in zip(params, vector.grad.split([p.numel() for p in params]), strict=True):
+            p.grad = piece.view_as(p)
+        super().__init__([vector], {"lr": lr, "betas": betas, "eps": eps})
+        self.state[vector] = {
+            "step": torch.zeros(()),
+            "exp_avg": torch.zeros_like(whole),
+            "exp_avg_sq": torch.zeros_like(whole),
+        }
+        self._gradient = vector.grad
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """To zero, whatever is asked: gradients stay where they are."""
+        self._gradient.zero_()
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        (group,) = self.param_groups
+        (vector,) = group["params"]
+        moments = self.state[vector]
+        moments["step"] += 1
+        torch._fused_adamw_(
+            [vector],
+            [self._gradient],
+            [moments["exp_avg"]],
+            [moments["exp_avg_sq"]],
+            [],
+            [moments["step"]],
+            amsgrad=False,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    step.hooked = True  # type: ignore[attr-defined]  # spares the step torch's profiling wrapper, which costs twice as much as the step

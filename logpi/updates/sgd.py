@@ -1,0 +1,310 @@
+"""How parameters move by gradient steps: passes, optimiser batches and micro-batches.
+
+`SGD` walks over a prepared batch. The split into micro-batches is a matter of memory alone: weights
+are made once for each optimiser batch, so any split gives the same gradient. What is optimised is
+not decided here (`objectives/policy_gradient.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from logpi.objectives.policy_gradient import PolicyGradient
+from logpi.ops.ratios import TokenRatio
+from logpi.ops.time import own
+from logpi.ops.weights import TokenMean
+from logpi.types import Batch, Objective, Policy, PolicyOutput, Targets
+from logpi.updates.diagnostics import DiagnosticMeans, read
+from logpi.updates.micro_batches import micro_batches
+
+__all__ = ["SGD", "Actions", "Groups", "Look", "Shuffle", "gaps", "look_away"]
+
+
+Look = Callable[[Mapping[str, float]], None]
+"""Given the metrics of an update's first step before it is made; an exception refuses it, and the
+weights stay as they are."""
+
+
+def look_away(metrics: Mapping[str, float]) -> None:
+    """Looks at nothing, refuses nothing."""
+
+
+class Shuffle(ABC):
+    """What is dealt out to the minibatches."""
+
+    def rows(self, objective: Objective, batch: Batch, targets: Targets) -> tuple[Batch, Targets]:
+        """The batch as it is dealt out; once for each update."""
+        return batch, targets
+
+    @abstractmethod
+    def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
+        """Row numbers [n] of each minibatch; once for each pass."""
+
+    def parts(
+        self, batch: Batch, targets: Targets, minibatches: int, generator: torch.Generator
+    ) -> Iterator[tuple[Batch, Targets]]:
+        """The minibatches of one pass."""
+        for rows in self.deal(batch.group, minibatches, generator):
+            part = batch.rows(rows)
+            yield part, targets.rows(rows, part.mask.shape[1])
+
+
+@dataclass(frozen=True)
+class Groups(Shuffle):
+    """Whole groups: the samples of one prompt share its computation. Right for every objective.
+
+    With fewer groups than minibatches (a single prompt, say) groups are cut, which only
+    `GroupTokenMean` notices.
+    """
+
+    def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
+        ids, index = torch.unique(group.cpu(), return_inverse=True)
+        place = torch.randperm(len(ids), generator=generator)[index]
+        if len(ids) < minibatches:
+            return [
+                x for x in torch.argsort(place, stable=True).tensor_split(minibatches) if len(x)
+            ]
+        bounds = [len(x) for x in torch.arange(len(ids)).tensor_split(minibatches)]
+        part = torch.arange(minibatches).repeat_interleave(torch.tensor(bounds))[place]
+        return [(part == i).nonzero().flatten() for i in range(minibatches)]
+
+
+Rows = TypeVar("Rows", Batch, Targets)
+
+
+def _split(table: Rows, order: Tensor, sizes: list[int]) -> list[Rows]:
+    """Every tensor's rows in this order, in pieces of these sizes."""
+    known = {x.name: getattr(table, x.name) for x in fields(table)}
+    pieces = {k: v[order.to(v.device)].split(sizes) for k, v in known.items() if v is not None}
+    return [
+        replace(table, **dict(zip(pieces, piece, strict=True)))
+        for piece in zip(*pieces.values(), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Actions(Shuffle):
+    """Single actions, as control does it: every own action becomes a row of its own, after
+    advantages were taken.
+
+    The gradient of one minibatch that holds everything is exactly that of the rows, so this is
+    refused where an action's loss depends on its row (sequence ratios, weights other than the token
+    mean) or its state on what came before (tokens).
+
+    Raises:
+        ValueError: at the first update, one of the above.
+    """
+
+    def rows(self, objective: Objective, batch: Batch, targets: Targets) -> tuple[Batch, Targets]:
+        self._check(objective, batch)
+        mask = batch.mask
+        seen = batch.obs[:, :-1][mask][:, None]
+        one = {k: getattr(batch, k)[mask][:, None] for k in ("action", "mask", "reward", "logp")}
+        rows = torch.arange(len(seen), device=mask.device)
+        flat_batch = Batch(  # what follows is not read after a terminated row, so any observation will do
+            obs=seen.expand(-1, 2, *seen.shape[2:]),
+            terminated=torch.ones_like(rows, dtype=torch.bool),
+            group=rows,
+            **one,
+        )
+        return flat_batch, targets.map(lambda x: x[mask][:, None])
+
+    def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
+        return [
+            x
+            for x in torch.randperm(len(group), generator=generator).tensor_split(minibatches)
+            if len(x)
+        ]
+
+    def parts(
+        self, batch: Batch, targets: Targets, minibatches: int, generator: torch.Generator
+    ) -> Iterator[tuple[Batch, Targets]]:
+        """One gather a pass, of which minibatches are slices: a gather for each costs as much as a
+        small network's forward."""
+        dealt = self.deal(batch.group, minibatches, generator)
+        order, sizes = torch.cat(dealt), [len(x) for x in dealt]
+        yield from zip(_split(batch, order, sizes), _split(targets, order, sizes), strict=True)
+
+    def _check(self, objective: Objective, batch: Batch) -> None:
+        if batch.obs.ndim < 3:
+            raise ValueError(
+                "minibatches of single actions need states, not tokens: use SGD(shuffle=Groups())"
+            )
+        assert isinstance(objective, PolicyGradient)
+        by_row = objective.surrogate.uses_ratio and not isinstance(objective.ratio, TokenRatio)
+        if by_row or not isinstance(objective.weight, TokenMean):
+            part = objective.ratio if by_row else objective.weight
+            raise ValueError(
+                f"{part} ties the actions of a row together: use SGD(shuffle=Groups()), or"
+                " weight=TokenMean()"
+            )
+
+
+@dataclass(frozen=True)
+class _OptimiserBatch:
+    """What one step sees: micro-batches with their targets and weights; how many of its rows have a
+    gradient, of how many."""
+
+    pieces: list[tuple[Batch, Targets, Tensor]]
+    busy: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Gradient steps on the objective.
+
+    Attributes:
+        epochs: passes over a batch (TRL's num_iterations); 1 is on-policy.
+        minibatches: optimiser steps in a pass.
+        micro_tokens: most columns (prompt and completion) of a forward and backward; memory only,
+            never the result.
+        max_grad_norm: gradients are scaled down to this norm, None for never.
+        shuffle: what is dealt out to the minibatches, if there are several.
+    Raises:
+        ValueError: a number that would leave nothing to be done, or turn the gradient round.
+    """
+
+    epochs: int = 1
+    minibatches: int = 1
+    micro_tokens: int | None = 8_192
+    max_grad_norm: float | None = 1.0
+    shuffle: Shuffle = Groups()
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "minibatches", "micro_tokens"):
+            if (n := getattr(self, name)) is not None and not n >= 1:
+                raise ValueError(f"{name} must be at least 1, not {n:g}")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ValueError(
+                f"max_grad_norm must be above 0, or null for none, not {self.max_grad_norm:g}"
+            )
+
+    def check(self, policy: Policy) -> None:
+        """Any policy will do."""
+
+    def __call__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        targets: Targets,
+        generator: torch.Generator,
+        look: Look = look_away,
+    ) -> Iterator[dict[str, float]]:
+        """Yields the metrics of each optimiser step, after it was made: the objective's diagnostics
+        in the last pass only, where the policy has moved furthest."""
+        batch, targets = self.shuffle.rows(objective, batch, targets)
+        minibatches = (
+            min(self.minibatches, len(batch.group.unique()))
+            if objective.whole_groups
+            else self.minibatches
+        )
+        whole = self._weighed(objective, batch, targets) if minibatches <= 1 else None
+        first: Look | None = look
+        for epoch in range(self.epochs):
+            last = epoch == self.epochs - 1
+            dealt = (
+                self.shuffle.parts(batch, targets, minibatches, generator) if whole is None else ()
+            )
+            for part in (self._weighed(objective, *x) for x in dealt) if whole is None else [whole]:
+                yield self._step(policy, objective, optimizer, part, first, last)
+                first = None
+
+    def _weighed(self, objective: Objective, batch: Batch, targets: Targets) -> _OptimiserBatch:
+        """The micro-batches of the rows that have a gradient, with the weights of the whole
+        optimiser batch."""
+        weight, idle = objective.weight(batch.mask, batch.group), objective.idle(batch, targets)
+        busy = len(batch) - int(idle.sum())
+        if self.micro_tokens is None and busy == len(batch):
+            return _OptimiserBatch([(batch, targets, weight)], busy, len(batch))
+        index = (~idle).nonzero().flatten()
+        cut = micro_batches(
+            batch.mask[index], self.micro_tokens, batch.group[index], objective.whole_groups
+        )
+        pieces = []
+        for piece in cut if busy else ():
+            part = batch.rows(index[piece])
+            width = part.mask.shape[1]
+            pieces.append((part, targets.rows(index[piece], width), weight[index[piece], :width]))
+        return _OptimiserBatch(pieces, busy, len(batch))
+
+    def _step(
+        self,
+        policy: Policy,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        made: _OptimiserBatch,
+        look: Look | None,
+        diagnose: bool,
+    ) -> dict[str, float]:
+        """One optimiser step. A gradient that is not finite moves nothing, and is counted."""
+        tally, losses = DiagnosticMeans(), []
+        optimizer.zero_grad(set_to_none=True)
+        for (
+            rows,
+            targets,
+            weights,
+        ) in made.pieces:  # on the CPU, so that nothing before the loss waits for a GPU
+            now = policy.evaluate(rows)
+            here = now.logp.device
+            part, known, weight = rows.to(here), targets.to(here), weights.to(here)
+            loss, metrics = objective.loss(part, known, weight, now)
+            loss.backward()
+            losses.append(loss.detach())
+            seen = {**(metrics if diagnose else {}), **(gaps(now, part, known) if look else {})}
+            if seen:
+                tally.add(seen, part.mask.sum())
+        norm, means = self._clip(optimizer), tally.means()
+        if look:
+            look(means)
+        fine = math.isfinite(norm)
+        if made.busy and fine:
+            optimizer.step()
+        return {
+            **means,
+            "loss": sum(read(losses)),
+            "grad_norm": norm,
+            "idle_rows": 1.0 - made.busy / max(1, made.rows),
+            "skipped": float(not fine),
+        }
+
+    def _clip(self, optimizer: torch.optim.Optimizer) -> float:
+        """The gradient's norm, before it is scaled down."""
+        grads = [
+            p.grad
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
+        if not grads:
+            return 0.0
+        norm = float(
+            torch.linalg.vector_norm(
+                grads[0] if len(grads) == 1 else torch.stack(torch._foreach_norm(grads))
+            )
+        )
+        if self.max_grad_norm is not None and norm > self.max_grad_norm:
+            torch._foreach_mul_(grads, self.max_grad_norm / (norm + 1e-6))
+        return norm
+
+
+def gaps(now: PolicyOutput, batch: Batch, targets: Targets) -> dict[str, Tensor]:
+    """Distances of the policy's log-probabilities from the recorded ones, in nats: the largest and
+    the mean."""
+    logp, out = now.logp.detach(), {}
+    for name, recorded in (("gap_old", targets.logp_old), ("gap_sampler", batch.logp)):
+        gap = own((logp - recorded).abs(), batch.mask)
+        out |= {
+            f"{name}/max": gap.amax(),
+            f"{name}/mean": gap.sum() / batch.mask.sum().clamp(min=1),
+        }
+    return out

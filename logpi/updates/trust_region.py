@@ -1,0 +1,202 @@
+"""One trust-region step of the policy, whose KL it bounds, and the critic's regression.
+
+The mathematics is in `ops/trust_region.py`; gradient steps are in `updates/sgd.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from logpi.objectives.policy_gradient import PolicyGradient
+from logpi.ops.distributions import DistributionalPolicy
+from logpi.ops.ratios import TokenRatio
+from logpi.ops.trust_region import (
+    add_,
+    conjugate_gradient,
+    fisher_vector_product,
+    flat,
+    largest_step,
+    line_search,
+)
+from logpi.ops.weights import TokenMean
+from logpi.types import Batch, Objective, Policy, Targets
+from logpi.updates.masters import narrow
+from logpi.updates.sgd import SGD, Look, gaps, look_away
+
+__all__ = ["TrustRegion"]
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """Trust region policy optimisation (Schulman et al. 2015, arXiv:1502.05477): one
+    natural-gradient step with a bound on its KL.
+
+        maximise the objective  subject to  mean KL(π_old(·|s) ‖ π(·|s)) ≤ δ
+
+    Direction F⁻¹g by conjugate gradient, the longest step of second order, then back along it until
+    the objective is better and the exact KL (over whole distributions, in the states where the
+    policy acted) is at most δ; if no trial is, the policy stays.
+    Then the critic is fitted by SGD on its own parameters: those that a shared trunk holds belong
+    to the policy and stay. A policy must be a `DistributionalPolicy`; for tokens every own action
+    needs its V probabilities at once: small vocabularies.
+
+    Attributes:
+        max_kl: δ > 0, nats an action. damping: ≥ 0, added to F's diagonal.
+        cg_steps: of conjugate gradient. shrink, trials: of the line search.
+        critic: steps of the critic's regression. micro_tokens: of the evaluation before the update;
+            the step itself takes all rows at once.
+        fisher_fraction: in (0, 1], the share of the rows, drawn anew for each step, that the
+            Fisher-vector products are taken on: they are most of a step's time, and a rough F
+            serves as well (the source takes a tenth). Gradient and line search see every row, so
+            the bound on KL holds as before.
+    """
+
+    max_kl: float = 0.01
+    damping: float = 0.1
+    cg_steps: int = 10
+    shrink: float = 0.8
+    trials: int = 10
+    critic: SGD = SGD(epochs=10, max_grad_norm=None)
+    micro_tokens: int | None = 16_384
+    fisher_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.max_kl > 0:
+            raise ValueError(
+                f"max_kl is the size of the trust region, above 0 nats, not {self.max_kl:g}"
+            )
+        if not 0 < self.fisher_fraction <= 1:
+            raise ValueError(
+                f"fisher_fraction is a share of the rows, in (0, 1], not {self.fisher_fraction:g}"
+            )
+        if not (
+            self.damping >= 0 and self.cg_steps >= 1 and self.trials >= 1 and 0 < self.shrink < 1
+        ):
+            raise ValueError(
+                "damping is at least 0, cg_steps and trials at least 1, shrink within (0, 1):"
+                f" {self}"
+            )
+
+    def check(self, policy: Policy) -> None:
+        """Raises ValueError: the policy cannot state its whole distribution, or its weights cannot
+        take a step of a given KL."""
+        if not isinstance(policy, DistributionalPolicy):
+            raise ValueError(
+                f"a trust region needs the policy's whole distribution; {type(policy).__name__} has"
+                " none"
+            )
+        if any(narrow(p) for p in policy.parameters() if p.requires_grad):
+            raise ValueError(
+                "a trust region's step would be lost in the rounding of 16-bit weights: train in"
+                " float32"
+            )
+
+    def __call__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        targets: Targets,
+        generator: torch.Generator,
+        look: Look = look_away,
+    ) -> Iterator[dict[str, float]]:
+        """Yields the metrics of the one step, after it was made and the critic fitted."""
+        assert isinstance(policy, DistributionalPolicy) and isinstance(objective, PolicyGradient)
+        alone, here = replace(objective, value_coef=0.0), next(policy.parameters()).device
+        with nn.attention.sdpa_kernel(
+            nn.attention.SDPBackend.MATH
+        ):  # the others have no second derivative
+            metrics, moved = self._step(
+                policy, alone, batch.to(here), targets.to(here), generator, look
+            )
+        if targets.value_target is not None:
+            metrics |= self._fit(policy, objective, optimizer, batch, targets, generator, moved)
+        yield metrics
+
+    def _step(
+        self,
+        policy: DistributionalPolicy,
+        objective: PolicyGradient,
+        batch: Batch,
+        targets: Targets,
+        generator: torch.Generator,
+        look: Look,
+    ) -> tuple[dict[str, float], list[nn.Parameter]]:
+        """Moves the parameters that π depends on; returns them."""
+        weight = objective.weight(batch.mask, batch.group)
+        now = policy.evaluate(batch)
+        loss, metrics = objective.loss(batch, targets, weight, now)
+        report = {k: float(v) for k, v in {**metrics, **gaps(now, batch, targets)}.items()}
+        look(report)
+        trained = [p for p in policy.parameters() if p.requires_grad]
+        slopes = torch.autograd.grad(loss, trained, allow_unused=True)
+        params = [p for p, x in zip(trained, slopes, strict=True) if x is not None]
+        gradient = -flat([x for x in slopes if x is not None], params)
+        with torch.no_grad():
+            old = policy.distributions(batch)
+        here = policy.distributions(self._sample(batch, generator))
+        product = fisher_vector_product(here.kl(here.detach()).mean(), params, self.damping)
+        step = largest_step(
+            conjugate_gradient(product, gradient, self.cg_steps), product, self.max_kl
+        )
+        start = [p.detach().clone() for p in params]
+
+        @torch.no_grad()
+        def attempt(fraction: float) -> tuple[float, float]:
+            add_(params, start, step * fraction if fraction else torch.zeros_like(step))
+            after, _ = objective.loss(batch, targets, weight, policy.evaluate(batch))
+            return float(loss.detach() - after), float(policy.distributions(batch).kl(old).mean())
+
+        found = line_search(attempt, self.max_kl, self.shrink, self.trials)
+        return (
+            report
+            | {
+                "loss": float(loss.detach()),
+                "grad_norm": float(gradient.norm()),
+                "trust/kl": found.kl,
+                "trust/gain": found.gain,
+                "trust/fraction": found.fraction,
+                "trust/trials": float(found.trials),
+            },
+            params,
+        )
+
+    def _sample(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The rows with an own action that F is estimated on."""
+        acted = batch.mask.any(1).nonzero().flatten()
+        if self.fisher_fraction == 1 or not len(acted):
+            return batch
+        count = math.ceil(self.fisher_fraction * len(acted))
+        return batch.rows(
+            acted[torch.randperm(len(acted), generator=generator)[:count].to(acted.device)]
+        )
+
+    def _fit(
+        self,
+        policy: Policy,
+        objective: PolicyGradient,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        targets: Targets,
+        generator: torch.Generator,
+        held: list[nn.Parameter],
+    ) -> dict[str, float]:
+        """The critic's regression, with the parameters `held` kept as they are."""
+        regression = replace(
+            objective, weight=TokenMean(), ratio=TokenRatio(), entropy_coef=0.0, kl=None
+        )
+        for p in held:
+            p.requires_grad_(False)
+        try:
+            steps = list(self.critic(policy, regression, optimizer, batch, targets, generator))
+        finally:
+            for p in held:
+                p.requires_grad_(True)
+        told = [s["value/loss"] for s in steps if "value/loss" in s]
+        return {"value/loss": sum(told) / len(told)} if told else {}

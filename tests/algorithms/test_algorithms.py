@@ -1,0 +1,405 @@
+"""The table: which names there are, what each is made of, what its description says, and what a
+mistake is answered."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from logpi import SGD, PolicyGradient, TruncatedIS, algorithm, describe
+from logpi.algorithms import ALIASES, NAMES, OPTION_ALIASES, Algorithm, options
+from logpi.ops.advantages import (
+    GAE,
+    GreedyBaseline,
+    GroupCenter,
+    GroupNorm,
+    LeaveOneOut,
+    QValue,
+    RewardToGo,
+    TotalReward,
+    Uniform,
+)
+from logpi.ops.kl import AdaptiveKL, k1, k2, k3
+from logpi.ops.ratios import SequenceRatio, TokenRatio
+from logpi.ops.selection import KeepAll, MaskOut, MixedOutcomes
+from logpi.ops.surrogates import Clip, ClippedScore, DecayingClip, DualClip, Score, Unclipped
+from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
+
+# name -> (advantage, ratio if it matters, surrogate, KL (coefficient, estimator, place), weight),
+# as the sources have them
+ROWS = {
+    "policy_gradient": (TotalReward(), None, Score(), None, SequenceSum()),
+    "reinforce": (RewardToGo(), None, Score(), None, SequenceSum()),
+    "reinforce_baseline": (GAE(1, 1), None, Score(), None, SequenceSum()),
+    "a2c": (GAE(1, 0.95), None, Score(), None, TokenMean()),
+    "actor_critic_q": (QValue(), None, Score(), None, SequenceSum()),
+    "trpo": (GAE(1, 0.95), TokenRatio(), Unclipped(), None, TokenMean()),
+    "ppo": (GAE(1, 0.95), TokenRatio(), Clip(0.2), None, TokenMean()),
+    "orz": (GAE(1, 1), TokenRatio(), Clip(0.2), None, TokenMean()),
+    "reinforce_plus_plus": (
+        RewardToGo(),
+        TokenRatio(),
+        Clip(0.2),
+        (0.01, k1, "reward"),
+        TokenMean(),
+    ),
+    "reinforce_plus_plus_baseline": (GroupCenter(), TokenRatio(), Clip(0.2), None, TokenMean()),
+    "rloo": (LeaveOneOut(), None, Score(), (0.05, k1, "reward"), SequenceSum()),
+    "remax": (GreedyBaseline(), None, Score(), (0.05, k1, "reward"), SequenceSum()),
+    "grpo": (GroupNorm(), TokenRatio(), Clip(0.2), (0.04, k3, "loss"), SequenceMean()),
+    "grpo_r1": (GroupNorm(), TokenRatio(), Clip(0.2), (0.001, k3, "loss"), SequenceSum()),
+    "grpo_sequence": (
+        GroupNorm(),
+        SequenceRatio(mean=False),
+        Clip(0.2),
+        (0.04, k3, "loss"),
+        SequenceMean(),
+    ),
+    "dr_grpo": (GroupCenter(), TokenRatio(), Clip(0.2), None, FixedLength(512)),
+    "dapo": (GroupNorm(), TokenRatio(), Clip(0.2, 0.28), None, GroupTokenMean()),
+    "gspo": (GroupNorm(), SequenceRatio(mean=True), Clip(3e-4, 4e-4), None, SequenceMean()),
+    "cispo": (GroupNorm(), TokenRatio(), ClippedScore(float("inf"), 4.0), None, TokenMean()),
+    "sft": (Uniform(), None, Score(), None, TokenMean()),
+}
+ARXIV = {
+    "a2c": "1602.01783",
+    "trpo": "1502.05477",
+    "ppo": "1707.06347",
+    "orz": "2503.24290",
+    "reinforce_plus_plus": "2501.03262",
+    "reinforce_plus_plus_baseline": "2501.03262",
+    "rloo": "2402.14740",
+    "remax": "2310.10505",
+    "grpo": "2402.03300",
+    "grpo_r1": "2501.12948",
+    "dr_grpo": "2503.20783",
+    "dapo": "2503.14476",
+    "gspo": "2507.18071",
+    "cispo": "2506.13585",
+}
+WHITENED = {"trpo", "ppo", "orz", "reinforce_plus_plus", "reinforce_plus_plus_baseline"}
+CRITICS = {"reinforce_baseline", "a2c", "actor_critic_q", "trpo", "ppo", "orz"}
+
+
+def objective(name: str, **options: object) -> PolicyGradient:
+    made = algorithm(name, **options).objective
+    assert isinstance(made, PolicyGradient)
+    return made
+
+
+# --- the rows ---
+
+
+def test_the_table_is_complete() -> None:
+    assert set(ROWS) == {n for n in NAMES if isinstance(algorithm(n).objective, PolicyGradient)}
+    assert len(NAMES) == len(set(NAMES))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_composition(name: str) -> None:
+    advantage, ratio, surrogate, kl, weight = ROWS[name]
+    o = objective(name)
+    assert (o.advantage, o.surrogate, o.weight) == (advantage, surrogate, weight)
+    assert ratio is None or o.ratio == ratio
+    assert (None if o.kl is None else (o.kl.coef, o.kl.estimator, o.kl.place)) == kl
+    assert o.whiten == (name in WHITENED) and o.entropy_coef == 0
+    assert o.needs_critic == (name in CRITICS) == (o.value_coef > 0)
+    assert o.needs_greedy == (name == "remax") and o.on_policy == (name != "sft")
+    assert o.needs_reference == (kl is not None)
+    assert o.min_group == (2 if isinstance(advantage, GroupCenter | GroupNorm | LeaveOneOut) else 1)
+
+
+def test_selection_and_updates() -> None:
+    assert isinstance(algorithm("dapo").keep, MixedOutcomes)
+    assert all(isinstance(algorithm(n).keep, KeepAll) for n in ROWS if n != "dapo")
+    assert algorithm("ppo").update == SGD(epochs=4) and algorithm("grpo").update == SGD(epochs=1)
+    assert type(algorithm("trpo").update).__name__ == "TrustRegion"
+
+
+@pytest.mark.parametrize(
+    "name", ["policy_gradient", "reinforce", "reinforce_baseline", "a2c", "actor_critic_q", "ppo"]
+)
+def test_the_kl_trick_is_an_option(name: str) -> None:
+    kl = objective(name, beta=0.1).kl
+    assert kl is not None and (kl.coef, kl.estimator, kl.place) == (0.1, k1, "reward")
+
+
+@pytest.mark.parametrize("name", ["grpo", "rloo", "remax", "grpo_r1", "reinforce_plus_plus"])
+def test_no_beta_is_no_reference(name: str) -> None:
+    assert objective(name, beta=0.0).kl is None and not objective(name, beta=0.0).needs_reference
+
+
+# --- descriptions ---
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_description_has_its_equations_and_sources(name: str) -> None:
+    text, a = describe(name), algorithm(name)
+    o = a.objective
+    assert isinstance(o, PolicyGradient)
+    parts = [o.advantage, o.surrogate, o.weight, *([o.ratio] if o.surrogate.uses_ratio else [])]
+    for part in parts:
+        assert part.equation in text and part.source in text and str(part) in text
+    assert text.startswith(f"{name}: ") and "maximise" in text
+    if o.kl is not None:
+        assert o.kl.estimator.equation in text and f"{o.kl.coef:g}" in text
+    for line in a.differs:
+        assert line in text
+
+
+@pytest.mark.parametrize("name", ARXIV)
+def test_description_names_the_paper(name: str) -> None:
+    assert f"arXiv:{ARXIV[name]}" in describe(name)
+
+
+def test_a_description_follows_the_composition() -> None:
+    text = describe("grpo", low=0.1, high=0.3, beta=0.5, entropy_coef=0.01)
+    assert "clip(ρₜ, 1−0.1, 1+0.3)" in text and "0.5 (π_ref/π" in text and "+ 0.01 H" in text
+    assert "whiten" not in text and "std over all own actions" in describe("grpo", whiten=True)
+    assert "6 nats" in describe("rloo", kl_target=6.0)
+    assert "min(π_old/π_sampler, 2)" in describe("grpo", correction=TruncatedIS())
+    assert "clipped to ±0.2" in describe("ppo", value_clip=0.2)
+    assert "KL         –" in describe(
+        replace(algorithm("grpo"), objective=replace(objective("grpo"), kl=None))
+    )
+
+
+def test_a_custom_composition_can_be_described() -> None:
+    text = describe(
+        Algorithm(PolicyGradient(GroupCenter(), surrogate=DualClip(), weight=GroupTokenMean()))
+    )
+    assert text.startswith("custom") and "≥ 3 Âₜ" in text
+
+
+# --- options ---
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_is_accepted_with_its_default(name: str) -> None:
+    assert algorithm(name, **options(name)) == algorithm(name)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_every_row_takes(name: str) -> None:
+    o = objective(
+        name,
+        entropy_coef=0.1,
+        value_clip=0.2,
+        whiten=True,
+        correction=TruncatedIS(),
+        weight=SequenceSum(),
+    )
+    assert (o.entropy_coef, o.value_clip, o.whiten, o.correction, o.weight) == (
+        0.1,
+        0.2,
+        True,
+        TruncatedIS(),
+        SequenceSum(),
+    )
+    assert algorithm(name, truncation=MaskOut(), keep=MixedOutcomes()).truncation == MaskOut()
+    assert algorithm(name, micro_tokens=7).update.micro_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("gae", "ppo"),
+        ("vpg", "policy_gradient"),
+        ("group_norm", "grpo"),
+        ("reinforce++", "reinforce_plus_plus"),
+        ("GRPO", "grpo"),
+        ("dr-grpo", "dr_grpo"),
+        ("Dr.GRPO", "dr_grpo"),
+        ("reinforce-plus-plus", "reinforce_plus_plus"),
+    ],
+)
+def test_names_by_which_others_know_them(theirs: str, ours: str) -> None:
+    assert algorithm(theirs) == algorithm(ours) and algorithm(theirs).name == ours
+
+
+def test_aliases_lead_somewhere() -> None:
+    assert all(target in NAMES for target in ALIASES.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "ours"),
+    [
+        ("grpo", {"epsilon": 0.1}, {"low": 0.1}),
+        ("dapo", {"epsilon_high": 0.3}, {"high": 0.3}),
+        ("ppo", {"clip_range": 0.1}, {"low": 0.1}),
+        ("ppo", {"gae_lambda": 0.9}, {"lam": 0.9}),
+        ("ppo", {"num_iterations": 3}, {"epochs": 3}),
+        ("ppo", {"n_epochs": 3}, {"epochs": 3}),
+        ("ppo", {"ent_coef": 0.1}, {"entropy_coef": 0.1}),
+        ("ppo", {"vf_coef": 0.1}, {"value_coef": 0.1}),
+        ("ppo", {"clip_range_vf": 0.1}, {"value_clip": 0.1}),
+        ("grpo", {"kl_coef": 0.1}, {"beta": 0.1}),
+        ("rloo", {"init_kl_coef": 0.1}, {"beta": 0.1}),
+    ],
+)
+def test_options_by_which_others_know_them(name: str, theirs: dict, ours: dict) -> None:
+    assert algorithm(name, **theirs) == algorithm(name, **ours) != algorithm(name)
+    assert set(theirs) <= set(OPTION_ALIASES)
+
+
+def test_shorthand_of_the_penalty() -> None:
+    kl = objective("grpo", kl_estimator="k2", kl_target=3.0).kl
+    assert (
+        kl is not None and kl.estimator == k2 and kl.adapt == AdaptiveKL(3.0) and kl.place == "loss"
+    )
+    assert objective("ppo", beta=0.1, kl_place="loss").kl.place == "loss"  # type: ignore[union-attr]
+    assert objective("grpo", dual_clip=4.0, high=0.3).surrogate == DualClip(0.2, 0.3, 4.0)
+    assert (
+        objective("ppo", clip_decay=True).surrogate
+        == DecayingClip(0.2)
+        != Clip(0.2)
+        == objective("ppo", clip_decay=False).surrogate
+    )
+    for both in (dict(dual_clip=3.0, clip_decay=True), dict(clip_decay=True, dual_clip=3.0)):
+        with pytest.raises(ValueError, match="needs a clipped surrogate \\(without"):
+            algorithm("ppo", **both)
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("grpoo", "grpo"),
+        ("dappo", "dapo"),
+        ("reinforce_pluss_plus", "reinforce_plus_plus"),
+        ("PP0", "ppo"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"unknown algorithm '{name}'; did you mean {near}\?"
+    ) as error:
+        algorithm(name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_like_nothing_lists_them_all() -> None:
+    with pytest.raises(ValueError, match=r"known: policy_gradient.*sft"):
+        describe("qqq")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"), [("hihg", "high"), ("epoch", "epochs"), ("entropy", "entropy_coef")]
+)
+def test_an_unknown_option_is_answered_with_the_nearest(wrong: str, near: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"dapo has no option '{wrong}'; did you mean {near}\?"
+    ) as error:
+        algorithm("dapo", **{wrong: 1})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"kl_target": 1.0, "beta": 0.0}, "beta above 0"),
+        ({"beta": -1.0}, "must not be negative"),
+        ({"kl_estimator": "k4"}, "k1, k2, k3"),
+        ({"kl_place": "lost"}, '"reward" or "loss"'),
+        ({"dual_clip": 0.5}, "c > 1"),
+    ],
+    ids=str,
+)
+def test_settings_without_a_sense_are_refused(given: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        algorithm("grpo", **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        ("grpo", {"weight": "TokenMean"}, "weight must be an object of the class Weight"),
+        ("grpo", {"low": "x"}, "low must be a number"),
+        ("grpo", {"low": -0.1}, "low is a distance"),
+        ("cispo", {"high": -1}, "high is a distance"),
+        ("grpo", {"dual_clip": "x"}, "dual_clip must be a number"),
+        ("grpo", {"epochs": 1.5}, "epochs must be a whole number"),
+        ("ppo", {"gamma": 1.01}, "gamma is between 0 and 1"),
+        ("ppo", {"lam": float("nan")}, "lam must be a number"),
+        ("reinforce", {"gamma": -1}, "between 0 and 1"),
+        ("actor_critic_q", {"gamma": 2}, "between 0 and 1"),
+        ("grpo", {"keep": "resample"}, "keep must be an object"),
+        ("dpo", {"beta": "0,1"}, "beta must be a number"),
+        ("grpo", {"micro_tokens": "all"}, "a whole number, or null for none"),
+        ("ppo", {"value_clip": [1]}, "value_clip must be a number"),
+    ],
+    ids=str,
+)
+def test_values_of_the_wrong_kind_are_refused(name: str, given: dict, says: str) -> None:
+    """They came to light in the first update, as a traceback, or never."""
+    with pytest.raises(ValueError, match=says):
+        algorithm(name, **given)
+
+
+def test_a_length_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        algorithm("dr_grpo", max_completion_length=0)
+
+
+# --- values ---
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_algorithm_is_a_value(name: str) -> None:
+    a = algorithm(name)
+    assert a == algorithm(name) and hash(a) == hash(algorithm(name))
+    assert pickle.loads(pickle.dumps(a)) == a == copy.deepcopy(a)
+    assert name in repr(a)
+    with pytest.raises(FrozenInstanceError):
+        a.name = "other"  # type: ignore[misc]
+
+
+def test_algorithms_differ() -> None:
+    objectives = {algorithm(n).objective for n in ROWS}
+    assert len(objectives) == len(ROWS)
+
+
+def test_replace_works_on_both_levels() -> None:
+    a = algorithm("grpo")
+    o = objective("grpo")
+    free = replace(a, objective=replace(o, kl=None))
+    assert free.objective == objective("grpo", beta=0.0) != a.objective
+    assert replace(o, weight=FixedLength(7)).weight == FixedLength(7) and o.weight == SequenceMean()
+    assert replace(a, update=SGD(epochs=2)) == replace(algorithm("grpo", epochs=2))
+    assert replace(a, name="mine").name == "mine"
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_description_of_parts_rebuilds_them(name: str) -> None:
+    """The printed form of a part is Python that makes it."""
+    import logpi.ops.advantages as advantages
+    import logpi.ops.surrogates as surrogates
+    import logpi.ops.weights as weights
+
+    names = {**vars(advantages), **vars(surrogates), **vars(weights), "inf": float("inf")}
+    o = objective(name)
+    for part in (o.advantage, o.surrogate, o.weight):
+        assert eval(repr(part), names) == part
+
+
+def test_controls_come_back() -> None:
+    o = objective("rloo", beta=0.05, kl_target=1.0)
+    moved = o.control({"kl_sequence": 2.0}, 1000)
+    assert moved.controls()["kl_coef"] == pytest.approx(0.05 * 1.02)
+    assert o.restore(moved.controls()) == moved and o.control({}, 0) == o
+    assert objective("dapo").controls() == {} and objective("dapo").restore(
+        {"kl_coef": 1.0}
+    ) == objective("dapo")
+
+
+def test_every_field_of_an_objective_can_be_set_through_algorithm() -> None:
+    """A field that is added to `PolicyGradient` is reachable by name (advantage and kl by the row's
+    own options)."""
+    from logpi.algorithms import _OBJECTIVE
+
+    assert {f.name for f in fields(PolicyGradient)} - set(_OBJECTIVE) == {"advantage", "kl"}

@@ -1,0 +1,222 @@
+"""`logpi gym` and `logpi play` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.util import find_spec
+
+import pytest
+from safetensors.torch import load_file
+
+from logpi.algorithms import NAMES
+from logpi.commands import play
+from logpi.envs.control.presets import FRAGMENTS, OTHERS, PRESETS, preset
+from logpi.errors import UserError
+from logpi.jobs import gym
+from logpi.jobs.seeds import interval
+from logpi.runs.metrics import is_time, read_metrics
+
+SHORT = ["--eval-episodes", "2", "--evaluations", "1", "--save-every", "1"]
+
+
+def train(path, *words):
+    gym.main(["--out", str(path), *SHORT, *words])
+    return path
+
+
+def numbers(path):
+    return [{k: v for k, v in r.items() if not is_time(k)} for r in read_metrics(path)]
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("sft", "dapo")])
+def test_every_algorithm_trains_by_its_name(name, tmp_path):
+    from logpi import algorithm
+    from logpi.objectives.policy_gradient import PolicyGradient
+
+    objective = algorithm(name).objective
+    if not isinstance(objective, PolicyGradient) or not objective.on_policy:
+        pytest.skip("learns from demonstrations or preferences")
+    size = ["--steps", "1024"] if name in FRAGMENTS else ["--updates", "1"]
+    options = [] if name in FRAGMENTS else ["episodes=16", "envs=8"]
+    train(
+        tmp_path / "r",
+        "--env",
+        "logpi/GridWorld-v0",
+        "--algorithm",
+        name,
+        *size,
+        *(["--options", *options] if options else []),
+    )
+    assert (tmp_path / "r/model/policy.safetensors").exists() and (
+        tmp_path / "r/curves.png"
+    ).exists()
+
+
+def test_play_draws_the_grid_world(tmp_path, capsys):
+    path = train(
+        tmp_path / "r",
+        "--env",
+        "logpi/GridWorld-v0",
+        "--steps",
+        "2048",
+        "--env-options",
+        "slip=0.1",
+    )
+    assert play.main([str(path), "--episodes", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "the likeliest move in every cell" in shown and "A" in shown and shown.count("return") == 2
+    )
+
+
+def test_play_writes_a_gif(tmp_path, capsys):
+    pytest.importorskip("pygame")
+    path = train(tmp_path / "r", "--steps", "1024", "--options", "epochs=1")
+    play.main(
+        [str(path), "--episodes", "1", "--max-frames", "4", "--video", str(tmp_path / "v.gif")]
+    )
+    assert (tmp_path / "v.gif").read_bytes()[:3] == b"GIF"
+    with pytest.raises(UserError, match="a video is"):
+        play.main(
+            [str(path), "--episodes", "1", "--max-frames", "1", "--video", str(tmp_path / "v.avi")]
+        )
+
+
+@pytest.mark.parametrize(
+    "env,name", [("CartPole-v1", "ppo"), ("Pendulum-v1", "trpo"), ("CartPole-v1", "grpo")]
+)
+def test_a_stopped_run_goes_on_to_the_same_bits(env, name, tmp_path):
+    """With normalised observations and scaled rewards, whose statistics are in the checkpoint."""
+    words = [
+        "--env",
+        env,
+        "--algorithm",
+        name,
+        "--options",
+        "normalize=true",
+        "scale=true",
+        "n_steps=40",
+        "envs=2",
+        "minibatches=2",
+    ]
+    words += (
+        ["--steps", "480"]
+        if name in FRAGMENTS
+        else ["episodes=8", "group=4", "minibatches=1", "--updates", "6"]
+    )
+    straight = train(tmp_path / "a", *words)
+    stopped = train(tmp_path / "b", *words)
+    newest = sorted((stopped / "checkpoints").iterdir())[-1]
+    shutil.rmtree(newest)
+    shutil.rmtree(stopped / "model")
+    before = len(numbers(stopped))
+    gym.main(["--resume", str(stopped)])
+    assert numbers(stopped) == numbers(straight) and len(numbers(stopped)) == before
+    a, b = (load_file(p / "model/policy.safetensors") for p in (straight, stopped))
+    assert all((a[k] == b[k]).all() for k in a)
+
+
+@pytest.mark.slow
+def test_several_seeds_side_by_side(tmp_path):
+    gym.main(
+        [
+            "--out",
+            str(tmp_path / "s"),
+            *SHORT,
+            "--env",
+            "logpi/GridWorld-v0",
+            "--steps",
+            "1024",
+            "--seeds",
+            "2",
+        ]
+    )
+    found = json.loads((tmp_path / "s/seeds.json").read_text())
+    assert (
+        len(found["final"]) == 2
+        and (tmp_path / "s/curves.png").exists()
+        and (tmp_path / "s/seed-1/model").exists()
+    )
+
+
+def test_the_interval_over_seeds():
+    mean, half = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert mean == 3.0 and half == pytest.approx(2.776 * 1.5811 / 5**0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "words,message",
+    [
+        (["--env", "CartPol-v1"], "did you mean CartPole-v1"),
+        (["--options", "epochz=3"], "no option 'epochz'"),
+        (["--algorithm", "dapo"], "use grpo"),
+        (["--algorithm", "sft"], "demonstrations"),
+        (["--algorithm", "reinforce", "--steps", "100"], "--updates"),
+        (["--updates", "5"], "--steps"),
+        (["--algorithm", "grpo", "--options", "group=1"], "group must be at least 2"),
+        (
+            ["--algorithm", "reinforce", "--options", "group=4"],
+            "compares no episodes with each other: leave group out",
+        ),
+        (["--algorithm", "grpo", "--options", "episodes=9"], "multiple"),
+        (["--algorithm", "grpo", "--vectorized"], "reset seed"),
+        (["--options", "squash=true"], "Box"),
+        (["--options", "lr=abc"], "lr must be a number"),
+        (["--options", "envs=0"], "envs must be a whole number above 0"),
+        (["--options", "hidden=64"], "hidden must be widths"),
+        (["--algorithm", "trpo", "--options", "max_kl=-1"], "above 0 nats"),
+        (["--algorithm", "pp0"], "unknown algorithm"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_written(words, message, tmp_path):
+    with pytest.raises(UserError, match=message) as found:
+        gym.main(["--out", str(tmp_path / "r"), *words])
+    assert "\n" not in str(found.value) and not (tmp_path / "r").exists()
+
+
+@pytest.mark.skipif(find_spec("ale_py") is not None, reason="the package is there")
+def test_ids_that_only_an_extra_registers_name_it():
+    with pytest.raises(UserError, match="atari"):
+        gym.main(["--env", "ALE/Pong-v5"])
+
+
+def test_an_uninstalled_environment_names_what_to_install(monkeypatch):
+    import gymnasium
+
+    from logpi.envs.control.vector import make_env
+
+    def missing(*_, **__):
+        raise gymnasium.error.DependencyNotInstalled(
+            'Box2D is not installed, you can install it by run `pip install "swig"`'
+        )
+
+    monkeypatch.setattr(gymnasium, "make", missing)
+    with pytest.raises(UserError, match=r"pip install 'gymnasium\[box2d\]'"):
+        make_env("LunarLander-v3")
+
+
+def test_presets_are_consistent():
+    from logpi.jobs.gym import make_algorithm
+
+    for (env, name, *_), p in [*PRESETS.items(), *OTHERS.items()]:
+        assert p.steps >= p.envs * p.n_steps and (p.envs * p.n_steps) % p.minibatches == 0, (
+            env,
+            name,
+        )
+        make_algorithm(name, p, {})
+        assert p.source
+    with pytest.raises(UserError, match="no setting"):
+        preset("CartPole-v1", "ppo", nsteps=3)
+    assert (
+        preset("HalfCheetah-v5", "ppo").plain
+        and not preset("HalfCheetah-v5", "ppo", "cleanrl", lr=1e-3).plain
+    )
+    with pytest.raises(UserError, match="there are: cleanrl, wide"):
+        preset("CartPole-v1", "ppo", "clenrl")
+    assert preset("CartPole-v1", "ppo", max_grad_norm=None, lr=1, hidden=[], relu=True).hidden == ()
+
+
+def test_a_named_setting_is_chosen_among_the_options():
+    chosen, rest = gym.resolved(gym.Gym(options=("settings=cleanrl", "lr=1e-3", "gamma=0.9")))
+    assert (chosen.envs, chosen.lr, rest) == (4, 1e-3, {"gamma": 0.9})
