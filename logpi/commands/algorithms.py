@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
 
 HEAD = ("", "advantage", "ratio", "surrogate", "KL", "weight", "update")
 

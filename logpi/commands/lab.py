@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from logpi.errors import UserError, did_you_mean
-from logpi.jobs.common import DEVICES
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES
 from logpi.runs.disk import refuse_unwritable
 
 

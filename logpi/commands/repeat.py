@@ -11,7 +11,8 @@ from importlib import import_module
 from pathlib import Path
 
 from logpi.errors import UserError
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from logpi.jobs.common import DEVICES, base_model, home, mistakes, placed, stage
-from logpi.jobs.options.parser import option, parse
+from logpi.errors import as_user_errors
+from logpi.jobs.common import base_model, home, stage
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES, placed
 from logpi.jobs.rl import RL, algorithm_of
 from logpi.jobs.rl import run as run_rl
 from logpi.jobs.sft import SFT
@@ -48,7 +51,7 @@ class Demo:
 def main(argv: Sequence[str]) -> int:
     a = parse(Demo, argv, "logpi demo", __doc__ or "")
     placed(a.device)
-    with mistakes():
+    with as_user_errors():
         algorithm_of(rl(a, Path()))  # before anything is made
     start = time.perf_counter()
     with home(a, "demo") as chain:
@@ -88,7 +91,7 @@ def rl(a: Demo, out: Path) -> RL:
     """The arguments of its reinforcement learning."""
     from logpi.algorithms import options as known
 
-    with mistakes():
+    with as_user_errors():
         free = (
             ("beta=0",) if "beta" in known(a.algorithm) else ()
         )  # there is nothing that a reference should protect

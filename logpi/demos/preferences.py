@@ -24,8 +24,10 @@ from statistics import fmean
 from typing import Any
 
 from logpi.jobs import prefer, reward_model, rl, sft
-from logpi.jobs.common import DEVICES, base_model, home, placed, stage
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.common import base_model, home, stage
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES, placed
 
 LETTERS = "abcdefghi"
 PROMPTS = tuple(f"{c}:" for c in LETTERS)  # what to begin after

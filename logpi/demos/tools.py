@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from logpi.jobs import rl, sft
-from logpi.jobs.common import DEVICES, base_model, home, placed, stage
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.common import base_model, home, stage
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES, placed
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from logpi.errors import UserError
-from logpi.jobs.common import (
-    ModelArguments,
-    RunArguments,
-    available,
-    finish,
-    mistakes,
-    opened,
-    read,
-    settings,
-    whole_groups,
-)
+from logpi.errors import UserError, as_user_errors
+from logpi.jobs.common import finish, opened, whole_groups
+from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.settings import settings
 
 CURVES = (("loss", "eval/loss"), ("rewards/accuracies", "eval/rewards/accuracies"),
           ("rewards/chosen", "rewards/rejected"), "grad_norm")  # fmt: skip
@@ -99,7 +92,7 @@ def run(a: Prefer) -> None:
     from logpi.updates.adamw import AdamW, Cosine
 
     available(a)
-    with mistakes():
+    with as_user_errors():
         if a.objective not in PREFERENCES or a.objective == "reward_model":
             raise UserError(
                 f"no preference objective is called {a.objective!r}: there are "

@@ -27,6 +27,7 @@ whose run it is (`trust`), and drawing (`plots`).
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -78,6 +79,11 @@ def _record(path: Path) -> dict[str, Any]:
     if not sound:
         raise RunError(f"cannot read {file}: it holds no command with arguments")
     return record
+
+
+def next_path(name: str) -> Path:
+    """The first of runs/NAME-1, runs/NAME-2, … that is not there."""
+    return next(p for i in itertools.count(1) if not (p := Path(f"runs/{name}-{i}")).exists())
 
 
 class Run:

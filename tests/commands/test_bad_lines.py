@@ -18,7 +18,8 @@ from logpi.cli import main
 from logpi.commands import COMMANDS
 from logpi.demos.demo import Demo
 from logpi.envs.tasks import Addition
-from logpi.jobs.options.parser import LARGEST, restored, to_json
+from logpi.jobs.options.fields import LARGEST
+from logpi.jobs.options.saved import restored, to_json
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.small import small_policy
 from logpi.runs.directory import Run

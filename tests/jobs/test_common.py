@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from logpi.errors import UserError
-from logpi.jobs.common import base_model, opened, read
+from logpi.jobs.common import base_model, opened
+from logpi.jobs.options.run import read
 from logpi.policies.loading import place
 
 
@@ -62,7 +63,7 @@ def test_a_device_is_found_or_refused_in_one_line(monkeypatch):
 
 
 def test_a_run_goes_on_where_it_was_or_where_it_is_told_to(tmp_path):
-    from logpi.jobs.options.parser import to_json
+    from logpi.jobs.options.saved import to_json
     from logpi.jobs.rl import RL
 
     def resumed(*words: str, **saved: str) -> RL:
