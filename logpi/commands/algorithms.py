@@ -12,7 +12,7 @@ HEAD = ("", "advantage", "ratio", "surrogate", "KL", "weight", "update")
 
 
 @dataclass(frozen=True)
-class Table:
+class AlgorithmList:
     """Arguments of `logpi algorithms`."""
 
     markdown: bool = option(False, help="as a Markdown table")
@@ -66,7 +66,7 @@ def cells(name: str) -> tuple[str, ...]:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(
-        Table,
+        AlgorithmList,
         argv,
         "logpi algorithms",
         "The table of algorithms: each is a composition of independent choices.",

@@ -15,7 +15,7 @@ from logpi.jobs.options.parser import option, parse
 
 
 @dataclass(frozen=True)
-class Repeat:
+class RepeatRun:
     """Arguments of `logpi repeat`."""
 
     run: Path = option(help="a run's directory", positional=True)
@@ -26,7 +26,7 @@ class Repeat:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(
-        Repeat, argv, "logpi repeat", "Run a saved run's command again with its own arguments."
+        RepeatRun, argv, "logpi repeat", "Run a saved run's command again with its own arguments."
     )
     from logpi.commands import COMMANDS
     from logpi.runs.directory import read_arguments

@@ -30,7 +30,7 @@ ITEMS = 400  # held-out sums, drawn from about as many
 
 
 @dataclass(frozen=True)
-class Demo:
+class ReasoningDemo:
     """Arguments of `logpi demo`."""
 
     algorithm: str = option("grpo", help="any row of `logpi algorithms` that learns from rewards")
@@ -46,7 +46,7 @@ class Demo:
 
 
 def main(argv: Sequence[str]) -> int:
-    a = parse(Demo, argv, "logpi demo", __doc__ or "")
+    a = parse(ReasoningDemo, argv, "logpi demo", __doc__ or "")
     placed(a.device)
     with mistakes():
         algorithm_of(rl(a, Path()))  # before anything is made
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def base(a: Demo, out: Path) -> Path:
+def base(a: ReasoningDemo, out: Path) -> Path:
     """The untrained model, as a Hugging Face directory."""
     from logpi.envs.tasks import Addition
     from logpi.policies.small import small_policy
@@ -68,7 +68,7 @@ def base(a: Demo, out: Path) -> Path:
     return base_model(out / "base", lambda: small_policy(Addition().alphabet, seed=a.seed))
 
 
-def sft(a: Demo, out: Path) -> SFT:
+def sft(a: ReasoningDemo, out: Path) -> SFT:
     """The arguments of its supervised stage."""
     return SFT(
         model=str(out / "base"),
@@ -84,7 +84,7 @@ def sft(a: Demo, out: Path) -> SFT:
     )
 
 
-def rl(a: Demo, out: Path) -> RL:
+def rl(a: ReasoningDemo, out: Path) -> RL:
     """The arguments of its reinforcement learning."""
     from logpi.algorithms import options as known
 
@@ -112,7 +112,7 @@ def rl(a: Demo, out: Path) -> RL:
     )
 
 
-def _measure(a: Demo, stage: str, model: Path, seconds: float) -> dict[str, Any]:
+def _measure(a: ReasoningDemo, stage: str, model: Path, seconds: float) -> dict[str, Any]:
     """Held-out accuracy of a stage's model, and what it answers."""
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Sampling

@@ -140,10 +140,12 @@ def _check_rows(a: R1) -> None:
 
 def _set_aside(out: Path, name: str) -> None:
     """Nothing is deleted: what will be made again is moved."""
+    from logpi.runs.directory import next_path
+
     names = list(STAGES)[list(STAGES).index(name) :]
     there = [out / n for n in names if (out / n).exists()]
     if there:
-        old = next(p for i in range(1, 10**6) if not (p := out / f"before-{i}").exists())
+        old = next_path("before", out)
         old.mkdir()
         shutil.copy(out / "arguments.json", old)
         for path in there:

@@ -229,13 +229,11 @@ def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
         RunError: it holds another run or other files, cannot be made, or is in use.
         UserError: it was begun with other arguments.
     """
-    from logpi.runs.directory import Run, read_arguments
+    from logpi.runs.directory import Run, next_path, read_arguments
     from logpi.runs.disk import refuse_unwritable
 
     saved = to_json(arguments)
-    out = arguments.out or next(
-        p for i in range(1, 10**6) if not (p := Path(f"runs/{command}-{i}")).exists()
-    )
+    out = arguments.out or next_path(command)
     refuse_unwritable(out, "give another --out")
     if not (out / "arguments.json").exists():
         return Run.create(out, command, saved)
@@ -252,13 +250,11 @@ def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
 
 def opened(arguments: RunArguments, command: str) -> Run:
     """A new run, or the one to go on with, by these arguments from then on."""
-    from logpi.runs.directory import Run
+    from logpi.runs.directory import Run, next_path
 
     if arguments.resume is not None:
         return Run.open(arguments.resume, arguments.trackers, to_json(arguments))
-    path = arguments.out or next(
-        p for i in range(1, 10**6) if not (p := Path(f"runs/{command}-{i}")).exists()
-    )
+    path = arguments.out or next_path(command)
     return Run.create(path, command, to_json(arguments), arguments.trackers)
 
 

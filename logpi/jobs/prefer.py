@@ -92,7 +92,7 @@ def run(a: Prefer) -> None:
     from logpi.envs.data import FileTask
     from logpi.evaluation.held_out_pairs import HeldOut
     from logpi.learner import Learner
-    from logpi.objectives.preferences import Labelled
+    from logpi.objectives.preferences import KahnemanTversky
     from logpi.rollouts.preference_pairs import Preferences, read_labels, read_pairs, without_empty
     from logpi.runs.rng import seed
     from logpi.train import train
@@ -115,7 +115,7 @@ def run(a: Prefer) -> None:
         seed(a.seed)
         policy = a.load(**a.bits())
         chat, saver = a.template(policy), a.adapt(policy)
-        take = read_labels if isinstance(made.objective, Labelled) else read_pairs
+        take = read_labels if isinstance(made.objective, KahnemanTversky) else read_pairs
         length = policy.fitting(a.max_length)
         train_rows = take(policy, keep(task.rows("train")), max_length=length, chat=chat)
         test_rows = take(

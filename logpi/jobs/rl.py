@@ -296,7 +296,7 @@ def algorithm_of(a: RL) -> Algorithm:
     policy."""
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
-    from logpi.objectives.preferences import Labelled, Preference
+    from logpi.objectives.preferences import KahnemanTversky, Preference
     from logpi.ops.selection import (
         Bootstrap,
         CountAsFailure,
@@ -319,7 +319,7 @@ def algorithm_of(a: RL) -> Algorithm:
             a.groups
         ]
     made = algorithm(a.algorithm, truncation=truncation, **chosen)
-    if not (made.objective.on_policy or isinstance(made.objective, Preference | Labelled)):
+    if not (made.objective.on_policy or isinstance(made.objective, Preference | KahnemanTversky)):
         raise UserError(
             f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
         )

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from logpi.errors import Stopped, UserError
 from logpi.jobs.common import mistakes
 from logpi.jobs.options.parser import to_json
-from logpi.runs.directory import Run
+from logpi.runs.directory import Run, next_path
 from logpi.runs.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ def _home(a: Gym) -> Path:
     if a.resume is not None:
         with Run.open(a.resume, arguments=to_json(a)):
             return a.resume
-    out = a.out or next(
-        p for i in range(1, 10**6) if not (p := Path(f"runs/gym-seeds-{i}")).exists()
-    )
+    out = a.out or next_path("gym-seeds")
     if out.exists() and any(out.iterdir()):
         raise UserError(
             f"{out} is not empty; give another --out, or --resume {out} to go on with its seeds"

@@ -230,7 +230,7 @@ class RewardScale:
         self.moments, self.running = tuple(state["moments"]), state["running"]
 
 
-class _Rollout(ABC):
+class _GymRollout(ABC):
     """What both kinds share: acting, statistics of episodes and observations, and saving it all."""
 
     def __init__(
@@ -326,7 +326,7 @@ class _Rollout(ABC):
             self.scale.load_state_dict(state["scale"])
 
 
-class Fragments(_Rollout):
+class Fragments(_GymRollout):
     """A fixed number of steps of every lane; episodes go on in the next batch.
 
     Args:
@@ -363,7 +363,7 @@ class Fragments(_Rollout):
             self.lanes.load_state_dict(state["lanes"], self._draw)
 
 
-class Episodes(_Rollout):
+class Episodes(_GymRollout):
     """Whole episodes, the same number in every lane; `group` of them begin from one reset seed.
 
     Args:
