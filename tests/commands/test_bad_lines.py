@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import logpi.commands
+import logpi.demos
 import logpi.jobs
 from logpi.cli import main
 from logpi.commands import COMMANDS
@@ -462,8 +464,9 @@ def test_every_command_has_bad_lines():
 def _arguments() -> list[type]:
     """Every dataclass of arguments of a command: those whose fields were made by `option`."""
     modules = [
-        importlib.import_module(f"logpi.jobs.{m.name}")
-        for m in pkgutil.iter_modules(logpi.jobs.__path__)
+        importlib.import_module(m.name)
+        for part in (logpi.jobs, logpi.commands, logpi.demos)
+        for m in pkgutil.walk_packages(part.__path__, f"{part.__name__}.")
     ]
     classes = {
         c

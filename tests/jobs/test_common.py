@@ -114,13 +114,13 @@ def test_a_resumed_run_may_lack_the_gpus_that_it_had():
     load_rng_state(rng_state() | {"cuda": [torch.get_rng_state()]})
 
 
-@pytest.mark.parametrize("command", ["demo", "rlhf_demo", "tools_demo", "r1"])
+@pytest.mark.parametrize("command", ["demo", "preferences", "tools", "r1"])
 def test_a_device_that_is_not_there_leaves_nothing_behind(command, tmp_path):
     from importlib import import_module
 
-    words = ["search"] if command == "tools_demo" else []
+    words = ["search"] if command == "tools" else []
     with pytest.raises(UserError, match="unknown device 'gpu'"):
-        import_module(f"logpi.jobs.{command}").main(
+        import_module(f"logpi.demos.{command}").main(
             [*words, "--device", "gpu", "--out", str(tmp_path / "x")]
         )
     assert not (tmp_path / "x").exists()
