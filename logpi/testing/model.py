@@ -21,7 +21,7 @@ from logpi.policies.reward_model import RewardModel
 from logpi.testing.model_numbers import NUMBERS
 from logpi.testing.model_template import TEMPLATE
 from logpi.testing.model_text import TEXT
-from logpi.testing.subject import LawFinding, Subject, LawVerdict, fail, said
+from logpi.testing.subject import LawFinding, LawVerdict, Subject, fail, said
 
 __all__ = ["LAWS", "Law", "ModelReport", "check"]
 
