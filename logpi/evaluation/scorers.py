@@ -27,7 +27,7 @@ from logpi.engine.sampling import Completion, Request, Sampling
 from logpi.envs.task import Row
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
-from logpi.rewards import Rewards, Score, rewards
+from logpi.rewards import Rewards, RewardScore, rewards
 from logpi.rollouts.responses import trajectory
 from logpi.types import collate
 
@@ -183,7 +183,7 @@ def beginnings(policy: CausalLM, whole: Partial, step: str) -> list[Partial]:
     return [*out, whole]
 
 
-def verdicts(rewards: Rewards, partials: Sequence[Partial]) -> list[Score]:
+def verdicts(rewards: Rewards, partials: Sequence[Partial]) -> list[RewardScore]:
     """What rewards say of each response, with its row's columns."""
     names = sorted({name for p in partials for name in p.row} - {"prompt", "completion"})
     return rewards.score(

@@ -34,7 +34,7 @@ from logpi.jobs.options.parser import option
 if TYPE_CHECKING:
     from logpi.evaluation.beam_search import Found
     from logpi.evaluation.evaluator import Evaluator
-    from logpi.rewards import Rewards, Score
+    from logpi.rewards import Rewards, RewardScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ def _searched(
     return saved(path, shards, len(evaluator.rows), a.save_every)
 
 
-def _record(item: int, found: Found, score: Score) -> dict[str, Any]:
+def _record(item: int, found: Found, score: RewardScore) -> dict[str, Any]:
     return {
         "kind": "beam",
         "item": item,

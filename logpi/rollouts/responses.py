@@ -23,7 +23,7 @@ from logpi.engine.sampling import Completion, Request, Sampling
 from logpi.engine.turns import ENDED, Talk, Turn
 from logpi.envs.task import Row
 from logpi.policies.causal_lm import CausalLM
-from logpi.rewards import Rewards, Score, failures
+from logpi.rewards import Rewards, RewardScore, failures
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.tool_conversations import Dialogues, announced
 from logpi.types import Batch, Trajectory
@@ -46,7 +46,7 @@ class Answers:
     prompt: Sequence[int]
     completions: Sequence[Completion]
     texts: Sequence[str]
-    scores: Sequence[Score]
+    scores: Sequence[RewardScore]
     talks: Sequence[Talk]
     prefix: str = ""
 
@@ -133,7 +133,9 @@ def answer(
     return out, {"time/generate": between - start, "time/reward": time.perf_counter() - between}
 
 
-def _judge(rewards: Rewards, asked: Sequence[Answers], several: bool, step: int) -> list[Score]:
+def _judge(
+    rewards: Rewards, asked: Sequence[Answers], several: bool, step: int
+) -> list[RewardScore]:
     """One score for each completion, rows flattened. What the environment said is not shown to any
     reward.
 
