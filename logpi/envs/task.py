@@ -112,7 +112,7 @@ def parted(
 
 
 @dataclass(frozen=True)
-class Rows(Sequence[Row]):
+class GeneratedRows(Sequence[Row]):
     """Generated rows: nothing is stored, `rows[i]` is made when it is asked for.
 
     Drawn with replacement: small problem spaces repeat (two-digit sums: 4,095 unordered pairs).

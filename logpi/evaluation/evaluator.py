@@ -35,7 +35,7 @@ from logpi.evaluation.pooling import (
     best_of,
     doubling,
 )
-from logpi.evaluation.scorers import Judged, Partial, Scorer
+from logpi.evaluation.scorers import Judged, PartialResponse, Scorer
 from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards
 from logpi.rollouts.chat import Chat
@@ -277,7 +277,7 @@ class Evaluator:
 
     def _scores(self, answers: Sequence[Answers]) -> list[float]:
         every = [
-            Partial(a.row, a.prompt, c.tokens, c.logp, t, c.stop)
+            PartialResponse(a.row, a.prompt, c.tokens, c.logp, t, c.stop)
             for a in answers
             for c, t in zip(a.completions, a.texts, strict=True)
         ]

@@ -32,7 +32,7 @@ from logpi.jobs.options.items import (
 from logpi.jobs.options.parser import option
 
 if TYPE_CHECKING:
-    from logpi.evaluation.beam_search import Found
+    from logpi.evaluation.beam_search import BeamSearchResult
     from logpi.evaluation.evaluator import Evaluator
     from logpi.rewards import Rewards, Score
 
@@ -193,7 +193,7 @@ def _searched(
     return saved(path, shards, len(evaluator.rows), a.save_every)
 
 
-def _record(item: int, found: Found, score: Score) -> dict[str, Any]:
+def _record(item: int, found: BeamSearchResult, score: Score) -> dict[str, Any]:
     return {
         "kind": "beam",
         "item": item,
