@@ -17,17 +17,19 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from logpi.envs.control.vector import VectorEnvironment
 from logpi.errors import UserError
 from logpi.ops.distributions import Bernoulli, Distribution, MultiCategorical
 from logpi.ops.moments import merge
 from logpi.policies.mlp import FORBIDDEN, ActorCritic
 from logpi.types import Batch, Collected
+
+if TYPE_CHECKING:
+    from logpi.envs.control.vector import VectorEnvironment
 
 Array = np.ndarray
 notices = logging.getLogger("logpi")
