@@ -232,7 +232,7 @@ class RewardScale:
         self.moments, self.running = tuple(state["moments"]), state["running"]
 
 
-class _Rollout(ABC):
+class _GymRollout(ABC):
     """What both kinds share: acting, statistics of episodes and observations, and saving it all."""
 
     def __init__(
@@ -328,7 +328,7 @@ class _Rollout(ABC):
             self.scale.load_state_dict(state["scale"])
 
 
-class Fragments(_Rollout):
+class Fragments(_GymRollout):
     """A fixed number of steps of every lane; episodes go on in the next batch.
 
     Args:
@@ -365,7 +365,7 @@ class Fragments(_Rollout):
             self.lanes.load_state_dict(state["lanes"], self._draw)
 
 
-class Episodes(_Rollout):
+class Episodes(_GymRollout):
     """Whole episodes, the same number in every lane; `group` of them begin from one reset seed.
 
     Args:

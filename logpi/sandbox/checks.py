@@ -155,12 +155,11 @@ def collected(tree: ast.Module) -> list[ast.stmt]:
     found: list[ast.stmt] = []
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
-            runs = _is_case(node) or node.name.startswith("Test")
-        else:
-            runs = isinstance(node, _FUNCTIONS) and node.name.startswith("test")
-            runs = runs and node.name not in used
-        if runs:
-            found.append(node)
+            if _is_case(node) or node.name.startswith("Test"):
+                found.append(node)
+        elif isinstance(node, _FUNCTIONS) and node.name.startswith("test"):
+            if node.name not in used:
+                found.append(node)
     return found
 
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LONG",
-    "Finding",
+    "LawFinding",
     "Subject",
-    "Verdict",
+    "LawVerdict",
     "absent",
     "answer",
     "fail",
@@ -44,7 +44,7 @@ T = TypeVar("T")
 LONG = 1 << 20  # tokens: no row of a law is cut
 
 
-class Verdict(Enum):
+class LawVerdict(Enum):
     """SAID: the law holds within a limit of the model that a user should know."""
 
     OK = "ok"
@@ -54,31 +54,31 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class LawFinding:
     """A verdict, and a line that says what was seen."""
 
-    verdict: Verdict
+    verdict: LawVerdict
     detail: str
 
 
-def held(detail: str) -> Finding:
+def held(detail: str) -> LawFinding:
     """The law holds."""
-    return Finding(Verdict.OK, detail)
+    return LawFinding(LawVerdict.OK, detail)
 
 
-def fail(detail: str) -> Finding:
+def fail(detail: str) -> LawFinding:
     """The law is broken."""
-    return Finding(Verdict.FAIL, detail)
+    return LawFinding(LawVerdict.FAIL, detail)
 
 
-def said(detail: str) -> Finding:
+def said(detail: str) -> LawFinding:
     """The law holds within a limit."""
-    return Finding(Verdict.SAID, detail)
+    return LawFinding(LawVerdict.SAID, detail)
 
 
-def absent(detail: str) -> Finding:
+def absent(detail: str) -> LawFinding:
     """There is nothing to hold."""
-    return Finding(Verdict.ABSENT, detail)
+    return LawFinding(LawVerdict.ABSENT, detail)
 
 
 def user(content: str) -> Message:
@@ -105,7 +105,7 @@ def heard(make: Callable[[], T]) -> tuple[T, str]:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _OneRow:
     """A task of one row."""
 
     row: Row
@@ -182,7 +182,7 @@ class Subject:
         chat = Chat(wrap=self.chats)
         made = Demonstrations(
             cast("CausalLM", self.policy),
-            _Rows(row),
+            _OneRow(row),
             rows=1,
             max_length=LONG,
             chat=chat,

@@ -116,7 +116,7 @@ WRONG = {
     "no seed": (world(reset=no_seed), "reset takes no seed"),
     "a step that raises": (
         world(step=raising),
-        "step failed: ZeroDivisionError: by zero \\(test_border.py:\\d+\\)",
+        "step failed: ZeroDivisionError: by zero \\(test_checks.py:\\d+\\)",
     ),
     "a reset that raises": (
         world(reset=lambda self, seed=None, options=None: 1 / 0),
