@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "control.json"
@@ -175,7 +175,7 @@ def run_sb3(
     clock = time.process_time if loop else time.perf_counter
 
     class Watch(BaseCallback):
-        rows: list[tuple[float, float, float]] = []
+        rows: ClassVar[list[tuple[float, float, float]]] = []
         last = 0.0
 
         def _on_step(self) -> bool:

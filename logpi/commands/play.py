@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logpi.errors import UserError
-from logpi.jobs.common import mistakes, settings
-from logpi.jobs.options.parser import from_json, option, parse
+from logpi.errors import UserError, as_user_errors
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.saved import from_json
+from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.envs.control.vector import SyncVectorEnvironment
@@ -85,7 +87,7 @@ def _env_of(a: Play, trained: Gym) -> tuple[SyncVectorEnvironment, bool]:
     from logpi.envs.control.vector import SyncVectorEnvironment, make_env
     from logpi.jobs.gym import resolved
 
-    with mistakes():
+    with as_user_errors():
         repeat = resolved(trained)[0].repeat
     options: dict[str, Any] = settings(trained.env_options)
     probe = make_env(trained.env, **options)
@@ -96,7 +98,7 @@ def _env_of(a: Play, trained: Gym) -> tuple[SyncVectorEnvironment, bool]:
         raise UserError(
             f"{trained.env} cannot be drawn: it offers {', '.join(modes) or 'no render mode'}"
         )
-    with mistakes():
+    with as_user_errors():
         try:
             env = make_env(
                 trained.env, repeat, render_mode="ansi" if text else "rgb_array", **options

@@ -15,15 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 
-from logpi.engine.engine import Engine
 from logpi.engine.sampling import Completion, Request, Sampling
-from logpi.envs.task import Row
 from logpi.evaluation.scorers import PartialResponse, Scorer, joined
-from logpi.policies.causal_lm import CausalLM
 from logpi.rollouts.chat import Chat
+
+if TYPE_CHECKING:
+    from logpi.engine.engine import Engine
+    from logpi.envs.task import Row
+    from logpi.policies.causal_lm import CausalLM
 
 
 @dataclass(frozen=True)

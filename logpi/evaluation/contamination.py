@@ -18,9 +18,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from logpi.envs.task import Row
+if TYPE_CHECKING:
+    from logpi.envs.task import Row
 
 _WORD = re.compile(r"\w+(?:[.,]\d+)*")
 SHORT = 5  # words: fewer stand in any text by chance

@@ -18,14 +18,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from logpi.engine.engine import SEEDS, Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.engine.turns import ENDED
-from logpi.envs.task import Row
 from logpi.evaluation.pooling import (
     BestOf,
     Majority,
@@ -36,12 +35,15 @@ from logpi.evaluation.pooling import (
     doubling,
 )
 from logpi.evaluation.scorers import Judged, PartialResponse, Scorer
-from logpi.policies.causal_lm import CausalLM
-from logpi.rewards import Rewards
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.prompt_filter import PromptFilter
 from logpi.rollouts.responses import Answers, answer, tally, told
-from logpi.rollouts.tool_conversations import Dialogues
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Row
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import Rewards
+    from logpi.rollouts.tool_conversations import Dialogues
 
 Record = dict[str, Any]
 

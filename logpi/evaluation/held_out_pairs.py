@@ -14,14 +14,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from logpi.rollouts.preference_pairs import Preferences
-from logpi.types import Batch, Objective, Policy
 from logpi.updates.micro_batches import evaluate
+
+if TYPE_CHECKING:
+    from logpi.rollouts.preference_pairs import Preferences
+    from logpi.types import Batch, Objective, Policy
 
 
 @dataclass(frozen=True)

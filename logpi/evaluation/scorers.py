@@ -17,19 +17,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import log
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from logpi.engine.engine import Engine
 from logpi.engine.sampling import Completion, Request, Sampling
-from logpi.envs.task import Row
 from logpi.errors import UserError
-from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards, Score, rewards
 from logpi.rollouts.responses import trajectory
 from logpi.types import collate
+
+if TYPE_CHECKING:
+    from logpi.engine.engine import Engine
+    from logpi.envs.task import Row
+    from logpi.policies.causal_lm import CausalLM
 
 CHUNK = 2**24  # logits alive at a time
 

@@ -14,18 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logpi.envs.control.presets import FRAGMENTS, Preset, preset
-from logpi.errors import UserError
-from logpi.jobs.common import (
-    RunArguments,
-    available,
-    drawn,
-    mistakes,
-    opened,
-    read,
-    settings,
-    settle,
-)
-from logpi.jobs.options.parser import option
+from logpi.errors import UserError, as_user_errors
+from logpi.jobs.common import drawn, opened, settle
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -105,7 +98,7 @@ def run(a: Gym) -> Outcome:
     from logpi.train import train
 
     torch.set_num_threads(1)  # networks this small only lose by more
-    with mistakes():
+    with as_user_errors():
         seed(a.seed)
         p, made, rollout, learner, updates = build(a)
         evaluate = evaluator(a, p, rollout.policy)

@@ -25,9 +25,11 @@ from itertools import permutations
 from random import Random
 from typing import Any
 
-from logpi.errors import UserError
-from logpi.jobs.common import ModelArguments, RunArguments, available, mistakes, opened, read
-from logpi.jobs.options.parser import option
+from logpi.errors import UserError, as_user_errors
+from logpi.jobs.common import opened
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.run import RunArguments, available, read
 
 TEST_SHARE = 0.1  # of the prompts
 
@@ -69,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     from logpi.rewards import rewards as make_rewards
     from logpi.runs.progress import Progress
 
-    with mistakes():
+    with as_user_errors():
         task = make_task(a.task)
         judge = make_rewards(a.rewards, a.device) if a.rewards else task.reward
         rows = list(task.rows("train", a.seed)[: a.prompts])

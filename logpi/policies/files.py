@@ -148,7 +148,7 @@ def _shapes(directory: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     for shard, names in shards(directory).items():
         try:
             with safe_open(_regular(directory / shard), "pt") as file:
-                held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{shard} is damaged: {error}") from None
         if missing := sorted(names - held.keys()):
@@ -260,7 +260,7 @@ class _Header:
                 for _ in range(count):
                     self._value(inner)
         else:
-            self._skip(WIDTHS[kind] if kind in WIDTHS else self.size)
+            self._skip(WIDTHS.get(kind, self.size))
         return None
 
     def _tensor(self) -> tuple[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ Left out: lists, units, relations (`equality.py`).
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections.abc import Iterator
@@ -79,10 +80,8 @@ class Agreement:
             values, peak = [], 0
             for tree in (a, b):
                 evaluator = Evaluator(point, bits, imaginary=imaginary, ten=ten, exact=self.exact)
-                try:
+                with contextlib.suppress(Undefined):
                     values.append(evaluator.value(tree))
-                except Undefined:
-                    pass
                 peak = max(peak, evaluator.peak)
             if len(values) < 2:
                 return "one" if values else None

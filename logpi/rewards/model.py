@@ -74,7 +74,7 @@ class ModelReward:
 
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Load the model now: where there is none, this is said before anything is sampled."""
-        self.model  # noqa: B018
+        self.model
 
     def ids(self, prompt: Any, completion: Any) -> list[int]:
         """Token ids of the whole: the conversation as the template renders it, or prompt, response
@@ -122,5 +122,5 @@ def summary(completion: Completion) -> str:
     answer = last_tag(text, "answer")
     if answer is not None:
         return answer
-    head, closed, tail = text.rpartition("</think>")
+    _head, closed, tail = text.rpartition("</think>")
     return tail.strip() if closed or "<think>" not in text else ""

@@ -15,21 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from logpi.envs.task import GeneratedRows, Row, Split, Task, place
 from logpi.errors import UserError
-from logpi.policies.causal_lm import CausalLM
-from logpi.policies.chat_template import ChatTemplate
-from logpi.rewards import Rewards
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.chat_rows import Turns, plain, shape, spoken, turns
 from logpi.rollouts.text_rollout import Prompts
 from logpi.rollouts.tool_conversations import announced
 from logpi.types import Collected, Trajectory, collate
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.chat_template import ChatTemplate
+    from logpi.rewards import Rewards
 
 Learn = Literal["assistant", "last", "all"]
 

@@ -17,17 +17,19 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from logpi.envs.control.vector import VectorEnvironment
 from logpi.errors import UserError
 from logpi.ops.distributions import Bernoulli, Distribution, MultiCategorical
 from logpi.ops.moments import merge
 from logpi.policies.mlp import FORBIDDEN, ActorCritic
 from logpi.types import Batch, Collected
+
+if TYPE_CHECKING:
+    from logpi.envs.control.vector import VectorEnvironment
 
 Array = np.ndarray
 notices = logging.getLogger("logpi")
@@ -230,7 +232,7 @@ class RewardScale:
         self.moments, self.running = tuple(state["moments"]), state["running"]
 
 
-class _Rollout(ABC):
+class _GymRollout(ABC):
     """What both kinds share: acting, statistics of episodes and observations, and saving it all."""
 
     def __init__(
@@ -326,7 +328,7 @@ class _Rollout(ABC):
             self.scale.load_state_dict(state["scale"])
 
 
-class Fragments(_Rollout):
+class Fragments(_GymRollout):
     """A fixed number of steps of every environment; episodes go on in the next batch.
 
     Args:
@@ -363,7 +365,7 @@ class Fragments(_Rollout):
             self.envs.load_state_dict(state["envs"], self._draw)
 
 
-class Episodes(_Rollout):
+class Episodes(_GymRollout):
     """Whole episodes, the same number in every environment; `group` of them begin from one reset seed.
 
     Args:

@@ -148,6 +148,7 @@ def lock(path: Path) -> IO[bytes]:
     """
     import fcntl
 
+    # The open file is the lock: the caller closes it.
     file = open(path, "ab")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

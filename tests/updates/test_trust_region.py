@@ -244,7 +244,7 @@ def test_weights_of_16_bits_are_refused():
 
 
 def test_the_fisher_matrix_may_be_estimated_on_a_share_of_the_rows():
-    policy, batch = small(Categorical(3))
+    _policy, batch = small(Categorical(3))
     batch = batch.rows(torch.zeros(10, dtype=torch.long))
     batch = replace(batch, mask=batch.mask & (torch.arange(10) != 3)[:, None])
     generator = torch.Generator().manual_seed(0)

@@ -72,7 +72,7 @@ class ReasoningScore:
 
     def __call__(
         self, prompts, completions, completion_ids=None, *, source, **columns
-    ) -> list[float | None | Failure]:
+    ) -> list[float | Failure | None]:
         answers = [self.find(text_of(c)) for c in completions]
         whole = _worker().ask(call(None, answers, None, {"source": list(source)}), self.seconds)
         if "verdicts" not in whole and len(answers) > 1:
@@ -87,7 +87,7 @@ class ReasoningScore:
         boxed = last_boxed(text) if tagged is None else None
         return tagged if tagged is not None else boxed if boxed is not None else text.strip()
 
-    def _read(self, reply: dict[str, Any]) -> list[float | None | Failure]:
+    def _read(self, reply: dict[str, Any]) -> list[float | Failure | None]:
         if "failed" in reply:
             return [Failure(**reply["failed"])]
         return [v if self.partial else float(v > 0.999) for v in reply["verdicts"]]

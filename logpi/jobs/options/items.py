@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.errors import UserError
 from logpi.evaluation.records import saved
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.fields import option
 from logpi.jobs.options.turns import columns
 
 if TYPE_CHECKING:

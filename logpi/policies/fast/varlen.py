@@ -127,7 +127,7 @@ def _flash(device: torch.device) -> Kernel | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn if ASKED <= signature(varlen_attn).parameters.keys() else None
+    return varlen_attn if signature(varlen_attn).parameters.keys() >= ASKED else None
 
 
 def plainly(
@@ -175,7 +175,7 @@ def _sound(
 ) -> bool:
     """Whether the kernel finds `plainly`'s outputs and gradients; says so if not."""
     try:
-        keep = lambda x: x  # noqa: E731
+        keep = lambda x: x
         own = torch.autograd.graph.saved_tensors_hooks(
             keep, keep
         )  # not those of a checkpoint that may be under way
