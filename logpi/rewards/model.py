@@ -74,7 +74,7 @@ class ModelReward:
 
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Load the model now: where there is none, this is said before anything is sampled."""
-        self.model
+        self.model  # noqa: B018
 
     def ids(self, prompt: Any, completion: Any) -> list[int]:
         """Token ids of the whole: the conversation as the template renders it, or prompt, response

@@ -149,7 +149,7 @@ def lock(path: Path) -> IO[bytes]:
     import fcntl
 
     # The open file is the lock: the caller closes it.
-    file = open(path, "ab")
+    file = open(path, "ab")  # noqa: SIM115
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

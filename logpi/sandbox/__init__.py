@@ -37,7 +37,7 @@ def shared(backend: str = "auto") -> Sandbox:
     return Sandbox(backend)
 
 
-def run_python(code: str, stdin: str = "", limits: Limits = Limits()) -> Result:
+def run_python(code: str, stdin: str = "", limits: Limits = Limits()) -> Result:  # noqa: B008
     """Run `code` as a Python script in the shared sandbox; what it does shows in the `Result`,
     never as an exception.
 

@@ -154,12 +154,13 @@ def collected(tree: ast.Module) -> list[ast.stmt]:
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     found: list[ast.stmt] = []
     for node in tree.body:
+        runs = False
         if isinstance(node, ast.ClassDef):
-            if _is_case(node) or node.name.startswith("Test"):
-                found.append(node)
-        elif isinstance(node, _FUNCTIONS) and node.name.startswith("test"):
-            if node.name not in used:
-                found.append(node)
+            runs = _is_case(node) or node.name.startswith("Test")
+        elif isinstance(node, _FUNCTIONS):
+            runs = node.name.startswith("test") and node.name not in used
+        if runs:
+            found.append(node)
     return found
 
 

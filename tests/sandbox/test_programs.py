@@ -1379,7 +1379,7 @@ def judged(
     box: Sandbox, programs: dict[str, tuple[str, list[str]]], limits: Limits
 ) -> dict[str, object]:
     with ThreadPoolExecutor(4) as threads:
-        one = lambda pair: box.judge(pair[0], pair[1], limits=limits)
+        one = lambda pair: box.judge(pair[0], pair[1], limits=limits)  # noqa: E731
         return dict(zip(programs, threads.map(one, programs.values()), strict=True))
 
 

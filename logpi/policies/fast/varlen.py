@@ -175,7 +175,7 @@ def _sound(
 ) -> bool:
     """Whether the kernel finds `plainly`'s outputs and gradients; says so if not."""
     try:
-        keep = lambda x: x
+        keep = lambda x: x  # noqa: E731
         own = torch.autograd.graph.saved_tensors_hooks(
             keep, keep
         )  # not those of a checkpoint that may be under way
