@@ -21,7 +21,7 @@ from statistics import fmean
 import torch
 
 from logpi.algorithms import NAMES
-from logpi.demos.demo import Demo, base, rl, sft
+from logpi.demos.demo import ReasoningDemo, base, rl, sft
 from logpi.errors import UserError
 from logpi.jobs.rl import run as run_rl
 from logpi.jobs.sft import run as run_sft
@@ -33,8 +33,8 @@ def fine_tuned(root: Path, seed: int) -> None:
     home = root / f"seed-{seed}"
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "sft" / "model" / "config.json").exists():
-        base(Demo(seed=seed), home)
-        run_sft(sft(Demo(seed=seed), home))
+        base(ReasoningDemo(seed=seed), home)
+        run_sft(sft(ReasoningDemo(seed=seed), home))
 
 
 def job(
@@ -44,7 +44,7 @@ def job(
     torch.set_num_threads(1)
     home = root / f"seed-{seed}" / algorithm
     arguments = rl(
-        Demo(algorithm=algorithm, seed=seed, steps=steps, lr=lr, options=options),
+        ReasoningDemo(algorithm=algorithm, seed=seed, steps=steps, lr=lr, options=options),
         root / f"seed-{seed}",
     )
     start = time.perf_counter()

@@ -32,8 +32,8 @@ OUT = Path(__file__).parent / "results" / "verifiers.json"
 
 
 def read(path: str) -> list[dict[str, Any]]:
-    opened = gzip.open(path, "rt") if path.endswith(".gz") else open(path)
-    with opened as file:
+    opener = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rt") as file:
         return [json.loads(line) for line in file]
 
 

@@ -6,11 +6,20 @@ Anything else that is raised is a fault of the library and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["RunError", "Stopped", "UserError", "did_you_mean", "one_line", "wrong_type"]
+__all__ = [
+    "RunError",
+    "Stopped",
+    "UserError",
+    "as_user_errors",
+    "did_you_mean",
+    "one_line",
+    "wrong_type",
+]
 
 SHOWN = 600  # characters
 
@@ -41,6 +50,18 @@ class Stopped(UserError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+@contextmanager
+def as_user_errors() -> Iterator[None]:
+    """While a job is set up, a ValueError or a file that cannot be had is a user's mistake: one
+    line, no traceback."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
 
 
 def one_line(text: object) -> str:

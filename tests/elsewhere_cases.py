@@ -31,7 +31,7 @@ from logpi.evaluation.beam_search import BeamSearch
 from logpi.evaluation.evaluator import Evaluator
 from logpi.evaluation.scorers import Judged, Rollouts, SelfCertainty
 from logpi.jobs import evaluate, prefer, reward_model, rl, sft
-from logpi.jobs.common import read
+from logpi.jobs.options.run import read
 from logpi.learner import Learner, Trust
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
 from logpi.policies.causal_lm import CausalLM

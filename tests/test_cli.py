@@ -13,10 +13,10 @@ import pytest
 from logpi.cli import main
 from logpi.commands import COMMANDS
 from logpi.envs.tasks import Addition
-from logpi.jobs.common import read
 from logpi.jobs.compute import Compute
 from logpi.jobs.gym import Gym
-from logpi.jobs.options.parser import to_json
+from logpi.jobs.options.run import read
+from logpi.jobs.options.saved import to_json
 from logpi.jobs.prefer import Prefer
 from logpi.jobs.rl import RL, ROUNDING
 from logpi.policies.causal_lm import CausalLM

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from logpi.jobs.common import DEVICES, mistakes, settings
-from logpi.jobs.options.parser import option, parse
+from logpi.errors import as_user_errors
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES
+from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
@@ -54,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     )
     from logpi.testing import check_model
 
-    with mistakes():
+    with as_user_errors():
         policy = _loaded(a)
     table = check_model(policy)
     print(table.explained() if a.explain else table)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from logpi.jobs.common import mistakes, settings
-from logpi.jobs.options.parser import option, parse
+from logpi.errors import as_user_errors
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.settings import settings
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     )
     from logpi.algorithms import describe, options
 
-    with mistakes():
+    with as_user_errors():
         print(describe(a.name, **settings(a.options)))
         print("\n  options   " + ", ".join(f"{k}={v}" for k, v in options(a.name).items()))
         print(

@@ -27,10 +27,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logpi.errors import UserError, did_you_mean
+from logpi.errors import UserError, as_user_errors, did_you_mean
 from logpi.jobs import reward_model, rl, sft
-from logpi.jobs.common import DEVICES, ModelArguments, RunArguments, mistakes, settings
-from logpi.jobs.options.parser import from_json, option, restored, to_json
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES, ModelArguments
+from logpi.jobs.options.run import RunArguments
+from logpi.jobs.options.saved import from_json, restored, to_json
+from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.jobs.rejection import Rules
@@ -338,7 +341,7 @@ def base(a: R1, made: sft.SFT) -> sft.SFT:
 
 
 def _made(cls: type, values: Mapping[str, Any]) -> Any:
-    with mistakes():
+    with as_user_errors():
         return from_json(cls, dict(values))
 
 
@@ -349,7 +352,7 @@ def _epochs(chosen: dict[str, Any], rows: Path, batch: str, cls: type) -> dict[s
         return chosen
     from logpi.envs.data import FileTask
 
-    with mistakes():
+    with as_user_errors():
         count = len(FileTask(str(rows)).rows("train"))
     size = chosen.get(
         batch, next(f.default for f in cls.__dataclass_fields__.values() if f.name == batch)
@@ -370,7 +373,7 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
     number = list(STAGES).index(
         stage.name
     )  # each harvest has prompts and random numbers of its own
-    with mistakes(), Progress(a.data_prompts) as progress:
+    with as_user_errors(), Progress(a.data_prompts) as progress:
         rows = list(make_task(a.task).rows("train", a.seed + number)[: a.data_prompts])
         kept = sample(
             path,

@@ -11,20 +11,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from logpi.errors import UserError
-from logpi.jobs.common import (
-    ModelArguments,
-    RunArguments,
-    available,
-    finish,
-    mistakes,
-    opened,
-    read,
-    settings,
-    whole_groups,
-)
+from logpi.errors import UserError, as_user_errors
+from logpi.jobs.common import finish, opened, whole_groups
+from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.settings import settings
 
 CURVES = (("loss", "eval/loss"), ("rewards/accuracies", "eval/rewards/accuracies"),
           ("rewards/chosen", "rewards/rejected"), "grad_norm")  # fmt: skip
@@ -90,16 +83,16 @@ def run(a: Prefer) -> None:
     from logpi.algorithms import PREFERENCES, algorithm, describe
     from logpi.algorithms import options as known
     from logpi.envs.data import FileTask
-    from logpi.evaluation.held_out_pairs import HeldOut
+    from logpi.evaluation.held_out_pairs import HeldOutPairs
     from logpi.learner import Learner
-    from logpi.objectives.preferences import Labelled
+    from logpi.objectives.preferences import KahnemanTversky
     from logpi.rollouts.preference_pairs import Preferences, read_labels, read_pairs, without_empty
     from logpi.runs.rng import seed
     from logpi.train import train
     from logpi.updates.adamw import AdamW, Cosine
 
     available(a)
-    with mistakes():
+    with as_user_errors():
         if a.objective not in PREFERENCES or a.objective == "reward_model":
             raise UserError(
                 f"no preference objective is called {a.objective!r}: there are "
@@ -115,7 +108,7 @@ def run(a: Prefer) -> None:
         seed(a.seed)
         policy = a.load(**a.bits())
         chat, saver = a.template(policy), a.adapt(policy)
-        take = read_labels if isinstance(made.objective, Labelled) else read_pairs
+        take = read_labels if isinstance(made.objective, KahnemanTversky) else read_pairs
         length = policy.fitting(a.max_length)
         train_rows = take(policy, keep(task.rows("train")), max_length=length, chat=chat)
         test_rows = take(
@@ -150,7 +143,7 @@ def run(a: Prefer) -> None:
             learner,
             home,
             steps=a.steps,
-            evaluate=HeldOut(policy, made.objective, held_out),
+            evaluate=HeldOutPairs(policy, made.objective, held_out),
             shown=SHOWN,
             eval_every=a.eval_every,
             save_every=a.save_every,

@@ -13,18 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from logpi.jobs.common import (
-    ModelArguments,
-    RunArguments,
-    available,
-    finish,
-    mistakes,
-    opened,
-    read,
-    settings,
-)
+from logpi.errors import as_user_errors
+from logpi.jobs.common import finish, opened
+from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,7 +80,7 @@ def run(a: RewardModelling) -> None:
     """Set up, train, save, and say on held-out pairs how far the model can be believed."""
     from logpi.algorithms import algorithm
     from logpi.envs.data import FileTask
-    from logpi.evaluation.held_out_pairs import HeldOut, calibration, margins
+    from logpi.evaluation.held_out_pairs import HeldOutPairs, calibration, margins
     from logpi.learner import Learner
     from logpi.policies.reward_model import RewardModel
     from logpi.rollouts.chat import Chat
@@ -95,7 +90,7 @@ def run(a: RewardModelling) -> None:
     from logpi.updates.adamw import AdamW, Cosine
 
     available(a)
-    with mistakes():
+    with as_user_errors():
         made = algorithm("reward_model", margin=a.margin, centre=a.centre)
         task = FileTask(a.data, need=("prompt", "margin") if a.margin else ("prompt",))
         keep = without_empty if a.skip_empty else list
@@ -133,7 +128,7 @@ def run(a: RewardModelling) -> None:
             learner,
             home,
             steps=a.steps,
-            evaluate=HeldOut(model, made.objective, held_out, first="accuracy"),
+            evaluate=HeldOutPairs(model, made.objective, held_out, first="accuracy"),
             shown=SHOWN,
             eval_every=a.eval_every,
             save_every=a.save_every,

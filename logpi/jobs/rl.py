@@ -14,20 +14,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from logpi.errors import UserError
-from logpi.jobs.common import (
-    ModelArguments,
-    RunArguments,
-    available,
-    finish,
-    mistakes,
-    opened,
-    read,
-    settings,
-    whole_groups,
-)
+from logpi.errors import UserError, as_user_errors
+from logpi.jobs.common import finish, opened, whole_groups
+from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.settings import settings
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments, columns
 
@@ -192,7 +185,7 @@ def run(a: RL) -> None:
     from logpi.runs.rng import seed
 
     available(a)
-    with mistakes():
+    with as_user_errors():
         made = algorithm_of(a)
         task = make_task(a.task)
         judged = make_rewards(a.rewards, a.device) if a.rewards else task.reward
@@ -296,7 +289,7 @@ def algorithm_of(a: RL) -> Algorithm:
     policy."""
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
-    from logpi.objectives.preferences import Labelled, Preference
+    from logpi.objectives.preferences import KahnemanTversky, Preference
     from logpi.ops.selection import (
         Bootstrap,
         CountAsFailure,
@@ -319,7 +312,7 @@ def algorithm_of(a: RL) -> Algorithm:
             a.groups
         ]
     made = algorithm(a.algorithm, truncation=truncation, **chosen)
-    if not (made.objective.on_policy or isinstance(made.objective, Preference | Labelled)):
+    if not (made.objective.on_policy or isinstance(made.objective, Preference | KahnemanTversky)):
         raise UserError(
             f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
         )

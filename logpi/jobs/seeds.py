@@ -22,10 +22,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from logpi.errors import Stopped, UserError
-from logpi.jobs.common import mistakes
-from logpi.jobs.options.parser import to_json
-from logpi.runs.directory import Run
+from logpi.errors import Stopped, UserError, as_user_errors
+from logpi.jobs.options.saved import to_json
+from logpi.runs.directory import Run, next_path
 from logpi.runs.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def run_seeds(a: Gym) -> int:
     """Train every seed, as many at a time as there are cores; then the table and the picture."""
     from logpi.jobs.gym import build
 
-    with mistakes():
+    with as_user_errors():
         build(a)  # what is wrong is said now, once
     out = _home(a)
     jobs = [
@@ -114,9 +113,7 @@ def _home(a: Gym) -> Path:
     if a.resume is not None:
         with Run.open(a.resume, arguments=to_json(a)):
             return a.resume
-    out = a.out or next(
-        p for i in range(1, 10**6) if not (p := Path(f"runs/gym-seeds-{i}")).exists()
-    )
+    out = a.out or next_path("gym-seeds")
     if out.exists() and any(out.iterdir()):
         raise UserError(
             f"{out} is not empty; give another --out, or --resume {out} to go on with its seeds"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from logpi.envs.control.grid_model import ACTIONS, ARROWS, Cell, GridModel
-from logpi.lab.report import Report, Table
+from logpi.lab.report import Report, ReportTable
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _rows(grid: GridModel) -> range:
     return range(grid.height - 1, -1, -1)
 
 
-def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> Table:
+def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> ReportTable:
     """Snapshots of V side by side, the grid's upper row first."""
     shown = [k for k in (1, 2, 3) if k < len(run)] + [len(run)]
     rows = []
@@ -110,7 +110,7 @@ def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> Table:
                 " ".join(_cell(grid, run[k - 1].value, (x, y), digits) for x in range(grid.width))
             )
         rows.append(tuple(cells))
-    return Table(
+    return ReportTable(
         f"{number}. V after each sweep, {how} (■: terminal)",
         ("", *(f"sweep {k}" for k in shown[:-1]), "settled"),
         tuple(rows),
@@ -123,7 +123,7 @@ def _cell(grid: GridModel, value: Tensor, cell: Cell, digits: int) -> str:
     return f"{float(value[grid.state(cell)]):{3 + digits}.{digits}f}".replace("-", "−")
 
 
-def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> Table:
+def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> ReportTable:
     arrows = [greedy(g, r[-1].q) for g, r in zip(grids, runs, strict=True)]
     rows = tuple(
         (
@@ -135,10 +135,12 @@ def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> Table:
         )
         for y in _rows(grids[0])
     )
-    return Table("3. The greedy policy: every best move", ("", "without slips", "with slips"), rows)
+    return ReportTable(
+        "3. The greedy policy: every best move", ("", "without slips", "with slips"), rows
+    )
 
 
-def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> Table:
+def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> ReportTable:
     rows = []
     for cell in ((0, 0), (1, 1), (2, 1), (2, 2)):
         s = grid.state(cell)
@@ -147,7 +149,7 @@ def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> Table:
             rows.append(
                 (f"({cell[0]}, {cell[1]}), {how}", *last.q[s].tolist(), float(last.value[s]))
             )
-    return Table(
+    return ReportTable(
         "4. Q(s, a) of a few cells: V is its maximum; Q says which move, without a model",
         ("cell", *(f"{n} {a}" for n, a in zip(ACTIONS, ARROWS, strict=True)), "V"),
         tuple(rows),

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logpi.lab.report import COLOURS, Report, Table, panel
-from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Surrogate, Unclipped
+from logpi.lab.report import COLOURS, Report, ReportTable, panel
+from logpi.ops.surrogates import Clip, ClippedScore, DualClip, ScoreFunction, Surrogate, Unclipped
 
 RATIOS = (0.25, 0.5, 0.9, 1.1, 1.25, 1.5, 4.0)
 KINDS: tuple[tuple[str, Surrogate], ...] = (
-    ("score", Score()),
+    ("score", ScoreFunction()),
     ("unclipped (TRPO)", Unclipped()),
     ("PPO clip 0.2", Clip(0.2)),
     ("clip-higher 0.2/0.28", Clip(0.2, 0.28)),
@@ -53,12 +53,12 @@ def clip() -> Report:
     )
 
 
-def _table(title: str, advantage: float) -> Table:
+def _table(title: str, advantage: float) -> ReportTable:
     ratio = torch.tensor(RATIOS, dtype=torch.float64)
     rows = [
         (name, *push(s, ratio, torch.full_like(ratio, advantage)).tolist()) for name, s in KINDS
     ]
-    return Table(
+    return ReportTable(
         title,
         ("surrogate", *(f"ρ = {r:g}" for r in RATIOS)),
         tuple(rows),
@@ -66,7 +66,7 @@ def _table(title: str, advantage: float) -> Table:
     )
 
 
-def _quadrants() -> Table:
+def _quadrants() -> ReportTable:
     """For each surrogate and quadrant: does the gradient survive far from ρ = 1?"""
     corners = {
         "Â>0, ρ↑": (8.0, 1.0),
@@ -83,7 +83,7 @@ def _quadrants() -> Table:
                 "stopped" if x == 0 else "pushed" if abs(abs(x) - ratio) < 1e-5 else "bounded"
             )
         rows.append((name, *found))
-    return Table(
+    return ReportTable(
         "3. The four quadrants, far from ρ = 1",
         ("surrogate", *corners),
         tuple(rows),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from logpi.lab.expectation import Setting, moments
-from logpi.lab.report import COLOURS, Report, Table, panel
+from logpi.lab.report import COLOURS, Report, ReportTable, panel
 from logpi.lab.worlds import World, token_world
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GroupCenter
@@ -94,7 +94,7 @@ def _mean_length(world: World, change: Tensor, among: Tensor) -> float:
     return float((p * t * change).sum() - (p * t).sum() * (p * change).sum())
 
 
-def _table(world: World, number: int, solved: float) -> Table:
+def _table(world: World, number: int, solved: float) -> ReportTable:
     right, t = world.returns > 0, world.lengths
     rows = []
     for name, who, weight, _ in KINDS:
@@ -111,7 +111,7 @@ def _table(world: World, number: int, solved: float) -> Table:
                 *(_mean_length(world, change, x) for x in (right, ~right, everyone)),
             )
         )
-    return Table(
+    return ReportTable(
         f"{number}. Right answers have probability {solved:g} at every length",
         (
             "aggregation",

@@ -23,7 +23,7 @@ Value = str | float | int | bool | None
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table of text and numbers.
 
     Attributes:
@@ -71,7 +71,7 @@ class Report:
 
     name: str
     question: str
-    tables: tuple[Table, ...]
+    tables: tuple[ReportTable, ...]
     shown: str
     draw: Callable[[Any], None]
     size: tuple[float, float] = (9.0, 4.0)

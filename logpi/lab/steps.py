@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from logpi.errors import UserError
-from logpi.lab.report import COLOURS, Report, Table, panel
+from logpi.lab.report import COLOURS, Report, ReportTable, panel
 
 if TYPE_CHECKING:
     from logpi.engine.engine import Engine
@@ -215,7 +215,7 @@ def step_report(values: Sequence[StepValue], samples: int) -> Report:
         (k + 1, v.before, v.after, v.advantage, v.error, "◄ falls" if v.bad else "", _short(v.text))
         for k, v in enumerate(values)
     )
-    table = Table(
+    table = ReportTable(
         "Value of the prefix before and after each step",
         ("step", "V before", "V after", "advantage", "± error", "", "text"),
         rows,

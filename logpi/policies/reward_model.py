@@ -3,7 +3,7 @@ ends.
 
 It is a `transformers` sequence classifier, in and out, run packed like `CausalLM` (`packing.py`):
 what chosen and rejected responses open with is forwarded once, padding never. As a policy it says
-nothing of actions and gives values, so the learner trains it by `RewardModelling`, and a critic may
+nothing of actions and gives values, so the learner trains it by `BradleyTerry`, and a critic may
 begin as one (`WithCritic`). Heads that others save beside a trunk are read too (`reward_heads.py`).
 Where a row is scored is where `transformers` does: in its last token that is not the padding token.
 

@@ -8,6 +8,7 @@ Left out: lists, units, relations (`equality.py`).
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections.abc import Iterator
@@ -78,12 +79,10 @@ class Agreement:
         for _ in range(2):
             values, peak = [], 0
             for tree in (a, b):
-                evaluator = Calculator(point, bits, imaginary=imaginary, ten=ten, exact=self.exact)
-                try:
-                    values.append(evaluator.value(tree))
-                except Undefined:
-                    pass
-                peak = max(peak, evaluator.peak)
+                calculator = Calculator(point, bits, imaginary=imaginary, ten=ten, exact=self.exact)
+                with contextlib.suppress(Undefined):
+                    values.append(calculator.value(tree))
+                peak = max(peak, calculator.peak)
             if len(values) < 2:
                 return "one" if values else None
             if (

@@ -133,7 +133,7 @@ class Code:
 
     def __call__(
         self, prompts, completions, completion_ids=None, **columns
-    ) -> list[float | None | Failure]:
+    ) -> list[float | Failure | None]:
         rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
         end = [time.monotonic() + self.budget] * len(rows)
         with ThreadPoolExecutor(self._box.threads) as threads:
@@ -164,7 +164,7 @@ class Code:
 
     def _one(
         self, prompt: Any, text: str, row: Mapping[str, Any], end: float
-    ) -> float | None | Failure:
+    ) -> float | Failure | None:
         begun = _begun(prompt, str(row.get("entry_point") or ""))
         try:
             tests = self.demanded(row, begun)

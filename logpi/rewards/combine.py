@@ -14,12 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from logpi.rewards.text import Completion
 from logpi.rewards.user import UserReward
 from logpi.rewards.workers import worker
 from logpi.rewards.workers.processes import Failure
+
+if TYPE_CHECKING:
+    from logpi.rewards.text import Completion
 
 Verdict = float | None | Failure
 TRIED = (

@@ -13,6 +13,7 @@ afterwards. A relative path of a file that is there when the reward is made (`./
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -87,7 +88,7 @@ class CommandReward:
 
     def __call__(
         self, prompts, completions, completion_ids=None, **columns
-    ) -> list[float | None | Failure]:
+    ) -> list[float | Failure | None]:
         rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
         with ThreadPoolExecutor(self.workers or os.cpu_count() or 1) as threads:
             return list(threads.map(self._one, prompts, map(text_of, completions), rows))
@@ -177,8 +178,6 @@ def _resolved(word: str) -> str:
 
 def _end(process: subprocess.Popen) -> None:
     """Kill the command and whatever it started in its session."""
-    try:
+    with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
-    except OSError:
-        pass
     process.wait()

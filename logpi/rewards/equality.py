@@ -125,9 +125,11 @@ class Equality(Agreement):
                 and gold.parts[0] == said.parts[0]
             )
         names = [t.parts[0] for t in (gold, said)]
-        if all(map(_is_name, names)) and set(gold.name.split()) == set(said.name.split()) == {"="}:
-            if names[0] == names[1] or any(map(_is_wordy, names)):
-                return all(self.same(g, s) for g in gold.parts[1:] for s in said.parts[1:])
+        named = all(map(_is_name, names)) and set(gold.name.split()) == set(said.name.split()) == {
+            "="
+        }
+        if named and (names[0] == names[1] or any(map(_is_wordy, names))):
+            return all(self.same(g, s) for g in gold.parts[1:] for s in said.parts[1:])
         if " " in gold.name or " " in said.name:  # a < x < b with letters
             return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
         if has(gold, "either") or has(said, "either"):
@@ -136,11 +138,9 @@ class Equality(Agreement):
 
     def balanced(self, gold: Expression, said: Expression) -> bool:
         """2x + 2y = 4 is x + y = 2, and -x > -1 is x < 1; but 2x = 4 is not x = 2, its solution."""
-        if any(len(letters(t)) == 1 and solved(t) for t in (gold, said)) and not (
-            solved(gold) and solved(said)
-        ):
-            if gold.name == "=":
-                return False
+        one_letter = any(len(letters(t)) == 1 and solved(t) for t in (gold, said))
+        if one_letter and not (solved(gold) and solved(said)) and gold.name == "=":
+            return False
         if not all(t.kind in _PLAIN for side in (gold, said) for p in side.parts for t in walk(p)):
             return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
         a, b = (Expression("sum", (t.parts[0], negative(t.parts[1]))) for t in (gold, said))
@@ -222,7 +222,7 @@ class Equality(Agreement):
         ):
             return len(wanted) == len(given) and self.one_by_one(wanted, given)
         wanted, given = self.distinct(wanted, gold), self.distinct(given, said)
-        if len(wanted) != len(given) or wanted == [gold] and given == [said]:
+        if len(wanted) != len(given) or (wanted == [gold] and given == [said]):
             return False
         left = list(given)
         for w in wanted:

@@ -102,7 +102,7 @@ class Math:
 
     def __call__(
         self, prompts, completions, completion_ids=None, *, answer: Sequence[Any], **columns
-    ) -> list[float | None | Failure]:
+    ) -> list[float | Failure | None]:
         found = [final_answer(text_of(c), self.number) for c in completions]
         golds = [_golds(a) for a in answer]
         pairs = dict.fromkeys(

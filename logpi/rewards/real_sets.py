@@ -46,7 +46,7 @@ def is_real_set(tree: Expression) -> bool:
             for p in tree.parts
         )
     if tree.kind == "relation":
-        return tree.name == "in" and is_real_set(tree.parts[1]) or _interval(tree) is not None
+        return (tree.name == "in" and is_real_set(tree.parts[1])) or _interval(tree) is not None
     return tree.kind in _SETS or tree == _REALS
 
 

@@ -273,7 +273,7 @@ class Calculator:
             "arccot": "acot",
             "arcsec": "asec",
             "arccsc": "acsc",
-            "abs": "fabs" if not mp.im(x) else "fabs",
+            "abs": "fabs",
         }
         result = getattr(mp, plain.get(name, name))(x)
         if not self.imaginary and mp.im(result):

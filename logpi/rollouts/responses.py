@@ -14,20 +14,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from logpi.engine.engine import Engine
-from logpi.engine.sampling import Completion, Request, Sampling
 from logpi.engine.turns import ENDED, Talk, Turn
-from logpi.envs.task import Row
-from logpi.policies.causal_lm import CausalLM
 from logpi.rewards import Rewards, RewardScore, failures
-from logpi.rollouts.chat import Chat
 from logpi.rollouts.tool_conversations import Dialogues, announced
 from logpi.types import Batch, Trajectory
 from logpi.updates.micro_batches import evaluate
+
+if TYPE_CHECKING:
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Completion, Request, Sampling
+    from logpi.envs.task import Row
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rollouts.chat import Chat
 
 
 @dataclass(frozen=True)

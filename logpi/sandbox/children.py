@@ -14,10 +14,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.sandbox.jobs import MEMORY_EXIT
-from logpi.sandbox.protocol import ProgramLimits
+
+if TYPE_CHECKING:
+    from logpi.sandbox.protocol import ProgramLimits
 
 SLEEPERS = 8  # programs that sleep, for each core
 

@@ -108,7 +108,7 @@ def parametrize(names: Any, values: Any, **_: Any) -> Callable[[Any], Any]:
 
     def mark(function: Any) -> Any:
         rows = [
-            v if len(keys) > 1 or isinstance(v, tuple) and len(v) == 1 else (v,) for v in values
+            v if len(keys) > 1 or (isinstance(v, tuple) and len(v) == 1) else (v,) for v in values
         ]
         function._cases = [
             *getattr(function, "_cases", []),
@@ -171,38 +171,38 @@ class _TestOutcome(unittest.TestResult):
     first: BaseException | None = None
     decided = True
 
-    def startTest(self, test: Any) -> None:  # noqa: N802
+    def startTest(self, test: Any) -> None:
         super().startTest(test)
         self.decided = False
 
-    def stopTest(self, test: Any) -> None:  # noqa: N802
+    def stopTest(self, test: Any) -> None:
         super().stopTest(test)
         if not self.decided:
             self.first = self.first or AssertionError(f"{test} ended without an outcome")
 
-    def addSuccess(self, test: Any) -> None:  # noqa: N802
+    def addSuccess(self, test: Any) -> None:
         self.decided = True
 
-    def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
+    def addSkip(self, test: Any, reason: str) -> None:
         self.decided = True
 
-    def addExpectedFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+    def addExpectedFailure(self, test: Any, err: Any) -> None:
         self.decided = True
 
     def _note(self, error: Any) -> None:
         self.first = self.first or error[1]
 
-    def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+    def addError(self, test: Any, err: Any) -> None:
         self._note(err)
 
-    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+    def addFailure(self, test: Any, err: Any) -> None:
         self._note(err)
 
-    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
         if err is not None:
             self._note(err)
 
-    def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
+    def addUnexpectedSuccess(self, test: Any) -> None:
         self.first = self.first or AssertionError(f"{test} was expected to fail")
 
 

@@ -25,17 +25,24 @@ from logpi.ops.advantages import (
 from logpi.ops.kl import AdaptiveKL, k1, k2, k3
 from logpi.ops.ratios import SequenceRatio, TokenRatio
 from logpi.ops.selection import KeepAll, MaskOut, MixedOutcomes
-from logpi.ops.surrogates import Clip, ClippedScore, DecayingClip, DualClip, Score, Unclipped
+from logpi.ops.surrogates import (
+    Clip,
+    ClippedScore,
+    DecayingClip,
+    DualClip,
+    ScoreFunction,
+    Unclipped,
+)
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
 
 # name -> (advantage, ratio if it matters, surrogate, KL (coefficient, estimator, place), weight),
 # as the sources have them
 ROWS = {
-    "policy_gradient": (TotalReward(), None, Score(), None, SequenceSum()),
-    "reinforce": (RewardToGo(), None, Score(), None, SequenceSum()),
-    "reinforce_baseline": (GAE(1, 1), None, Score(), None, SequenceSum()),
-    "a2c": (GAE(1, 0.95), None, Score(), None, TokenMean()),
-    "actor_critic_q": (QValue(), None, Score(), None, SequenceSum()),
+    "policy_gradient": (TotalReward(), None, ScoreFunction(), None, SequenceSum()),
+    "reinforce": (RewardToGo(), None, ScoreFunction(), None, SequenceSum()),
+    "reinforce_baseline": (GAE(1, 1), None, ScoreFunction(), None, SequenceSum()),
+    "a2c": (GAE(1, 0.95), None, ScoreFunction(), None, TokenMean()),
+    "actor_critic_q": (QValue(), None, ScoreFunction(), None, SequenceSum()),
     "trpo": (GAE(1, 0.95), TokenRatio(), Unclipped(), None, TokenMean()),
     "ppo": (GAE(1, 0.95), TokenRatio(), Clip(0.2), None, TokenMean()),
     "orz": (GAE(1, 1), TokenRatio(), Clip(0.2), None, TokenMean()),
@@ -47,8 +54,8 @@ ROWS = {
         TokenMean(),
     ),
     "reinforce_plus_plus_baseline": (GroupCenter(), TokenRatio(), Clip(0.2), None, TokenMean()),
-    "rloo": (LeaveOneOut(), None, Score(), (0.05, k1, "reward"), SequenceSum()),
-    "remax": (GreedyBaseline(), None, Score(), (0.05, k1, "reward"), SequenceSum()),
+    "rloo": (LeaveOneOut(), None, ScoreFunction(), (0.05, k1, "reward"), SequenceSum()),
+    "remax": (GreedyBaseline(), None, ScoreFunction(), (0.05, k1, "reward"), SequenceSum()),
     "grpo": (GroupNorm(), TokenRatio(), Clip(0.2), (0.04, k3, "loss"), SequenceMean()),
     "grpo_r1": (GroupNorm(), TokenRatio(), Clip(0.2), (0.001, k3, "loss"), SequenceSum()),
     "grpo_sequence": (
@@ -62,7 +69,7 @@ ROWS = {
     "dapo": (GroupNorm(), TokenRatio(), Clip(0.2, 0.28), None, GroupTokenMean()),
     "gspo": (GroupNorm(), SequenceRatio(mean=True), Clip(3e-4, 4e-4), None, SequenceMean()),
     "cispo": (GroupNorm(), TokenRatio(), ClippedScore(float("inf"), 4.0), None, TokenMean()),
-    "sft": (Uniform(), None, Score(), None, TokenMean()),
+    "sft": (Uniform(), None, ScoreFunction(), None, TokenMean()),
 }
 ARXIV = {
     "a2c": "1602.01783",

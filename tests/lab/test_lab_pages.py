@@ -16,7 +16,7 @@ from logpi import algorithm
 from logpi.commands.lab import COMMANDS, main
 from logpi.errors import UserError
 from logpi.lab import check
-from logpi.lab.report import Report, Table
+from logpi.lab.report import Report, ReportTable
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import Advantage, RewardToGo
 from logpi.ops.weights import SequenceSum
@@ -151,7 +151,7 @@ def test_picture_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_tables_align_and_show_nothing_as_a_dash():
-    table = Table(
+    table = ReportTable(
         "t", ("name", "x"), (("a", -0.0001), ("bb", None), ("c", float("inf"))), ("", ".2f")
     )
     lines = table.text().splitlines()
