@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.objectives.preferences import BradleyTerry, KahnemanTversky, Preference
@@ -35,9 +36,11 @@ from logpi.ops.ratios import SequenceRatio
 from logpi.ops.selection import Bootstrap, Keep, KeepAll, MixedOutcomes, Truncation
 from logpi.ops.surrogates import Clip, ClippedScore, ScoreFunction, Unclipped
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
-from logpi.types import Objective
 from logpi.updates.sgd import SGD
 from logpi.updates.trust_region import TrustRegion
+
+if TYPE_CHECKING:
+    from logpi.types import Objective
 
 __all__ = ["NAMES", "PREFERENCES", "TABLE", "Algorithm"]
 

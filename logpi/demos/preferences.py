@@ -14,6 +14,7 @@ directories; a stopped demonstration goes on with the same --out. Left out: real
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def gold(prompt: str, response: str) -> float:
     """
     vowels = sum(1 if c in "aei" else -1 for c in response)
     walk = prompt[0] + response
-    return (vowels - sum(a == b for a, b in zip(walk, walk[1:], strict=False))) / 8
+    return (vowels - sum(a == b for a, b in itertools.pairwise(walk))) / 8
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
-from typing import Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
-from logpi.rewards import Rewards
+if TYPE_CHECKING:
+    from logpi.rewards import Rewards
 
 Row = dict[str, Any]
 """One item: `prompt` (str or messages), `answer` (str), perhaps `completion` (a demonstration),
@@ -112,7 +113,7 @@ def parted(
 
 
 @dataclass(frozen=True)
-class Rows(Sequence[Row]):
+class GeneratedRows(Sequence[Row]):
     """Generated rows: nothing is stored, `rows[i]` is made when it is asked for.
 
     Drawn with replacement: small problem spaces repeat (two-digit sums: 4,095 unordered pairs).

@@ -83,7 +83,7 @@ def run(a: Prefer) -> None:
     from logpi.algorithms import PREFERENCES, algorithm, describe
     from logpi.algorithms import options as known
     from logpi.envs.data import FileTask
-    from logpi.evaluation.held_out_pairs import HeldOut
+    from logpi.evaluation.held_out_pairs import HeldOutPairs
     from logpi.learner import Learner
     from logpi.objectives.preferences import KahnemanTversky
     from logpi.rollouts.preference_pairs import Preferences, read_labels, read_pairs, without_empty
@@ -143,7 +143,7 @@ def run(a: Prefer) -> None:
             learner,
             home,
             steps=a.steps,
-            evaluate=HeldOut(policy, made.objective, held_out),
+            evaluate=HeldOutPairs(policy, made.objective, held_out),
             shown=SHOWN,
             eval_every=a.eval_every,
             save_every=a.save_every,

@@ -80,7 +80,7 @@ def run(a: RewardModelling) -> None:
     """Set up, train, save, and say on held-out pairs how far the model can be believed."""
     from logpi.algorithms import algorithm
     from logpi.envs.data import FileTask
-    from logpi.evaluation.held_out_pairs import HeldOut, calibration, margins
+    from logpi.evaluation.held_out_pairs import HeldOutPairs, calibration, margins
     from logpi.learner import Learner
     from logpi.policies.reward_model import RewardModel
     from logpi.rollouts.chat import Chat
@@ -128,7 +128,7 @@ def run(a: RewardModelling) -> None:
             learner,
             home,
             steps=a.steps,
-            evaluate=HeldOut(model, made.objective, held_out, first="accuracy"),
+            evaluate=HeldOutPairs(model, made.objective, held_out, first="accuracy"),
             shown=SHOWN,
             eval_every=a.eval_every,
             save_every=a.save_every,

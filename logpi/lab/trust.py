@@ -73,9 +73,11 @@ def measure(world: World, logits: Tensor) -> StepEffect:
 
 def _at_kl(world: World, direction: Tensor, kl: float) -> Tensor:
     """Logits along `direction` [S, A] at this KL, by bisection (KL grows with the step)."""
-    size = lambda s: float(
-        world.mdp.divergence(world.pi, world.mdp.policy(world.logits + s * direction))
-    )  # noqa: E731
+
+    def size(scale: float) -> float:
+        moved = world.mdp.policy(world.logits + scale * direction)
+        return float(world.mdp.divergence(world.pi, moved))
+
     low, high = 0.0, 1.0
     while size(high) < kl and high < 1e6:
         high *= 2

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,7 +24,9 @@ from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import LeaveOneOut
 from logpi.ops.selection import Keep, KeepAll
 from logpi.ops.weights import SequenceSum
-from logpi.types import Objective
+
+if TYPE_CHECKING:
+    from logpi.types import Objective
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,7 @@ def score(
         return head.score(hidden, action)
     run: Callable = head.score
     if torch.is_grad_enabled():
-        run = lambda h, a: checkpoint(
-            head.score, h, a, use_reentrant=False, preserve_rng_state=False
-        )  # noqa: E731
+        run = partial(checkpoint, head.score, use_reentrant=False, preserve_rng_state=False)
     parts = [run(h, a) for h, a in zip(hidden.split(rows), action.split(rows), strict=True)]
     logp, entropy = zip(*parts, strict=True)
     return torch.cat(logp), torch.cat(entropy)

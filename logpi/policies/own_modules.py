@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from logpi.policies.packing import ATTENTION, Packed, Packing, Rule, pack
-from logpi.policies.positions import Ropes
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.positions import Ropes
 
 
 @dataclass(frozen=True)

@@ -122,5 +122,5 @@ def summary(completion: Completion) -> str:
     answer = last_tag(text, "answer")
     if answer is not None:
         return answer
-    head, closed, tail = text.rpartition("</think>")
+    _head, closed, tail = text.rpartition("</think>")
     return tail.strip() if closed or "<think>" not in text else ""

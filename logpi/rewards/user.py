@@ -52,9 +52,9 @@ class UserReward:
 
     def __call__(
         self, prompts, completions, completion_ids=None, **columns
-    ) -> list[float | None | Failure]:
+    ) -> list[float | Failure | None]:
         with self._lock:
-            rows = _Rows(list(prompts), list(completions), completion_ids, columns)
+            rows = _Samples(list(prompts), list(completions), completion_ids, columns)
             whole = self._ask(rows.call(slice(None)), self.batch_timeout)
             if isinstance(whole, list):
                 return whole
@@ -76,8 +76,8 @@ class UserReward:
         """End the worker process; the next call starts another."""
         self._process.kill()
 
-    def _one_by_one(self, rows: _Rows) -> list[float | None | Failure]:
-        verdicts: list[float | None | Failure] = []
+    def _one_by_one(self, rows: _Samples) -> list[float | Failure | None]:
+        verdicts: list[float | Failure | None] = []
         killed = 0
         for i in range(len(rows.completions)):
             if killed >= self.patience:
@@ -90,7 +90,7 @@ class UserReward:
             verdicts.append(reply if isinstance(reply, Failure) else reply[0])
         return verdicts
 
-    def _ask(self, call: bytes, seconds: float) -> list[float | None | Failure] | Failure:
+    def _ask(self, call: bytes, seconds: float) -> list[float | Failure | None] | Failure:
         reply = self._process.ask(call, seconds)
         if "failed" in reply:
             return Failure(**reply["failed"])
@@ -98,7 +98,7 @@ class UserReward:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _Samples:
     """The samples of one call, and any slice of them as the bytes that the worker reads."""
 
     prompts: list[Any]

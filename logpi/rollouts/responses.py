@@ -14,20 +14,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from logpi.engine.engine import Engine
-from logpi.engine.sampling import Completion, Request, Sampling
 from logpi.engine.turns import ENDED, Talk, Turn
-from logpi.envs.task import Row
-from logpi.policies.causal_lm import CausalLM
-from logpi.rewards import Rewards, Score, failures
-from logpi.rollouts.chat import Chat
+from logpi.rewards import Rewards, RewardScore, failures
 from logpi.rollouts.tool_conversations import Dialogues, announced
 from logpi.types import Batch, Trajectory
 from logpi.updates.micro_batches import evaluate
+
+if TYPE_CHECKING:
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Completion, Request, Sampling
+    from logpi.envs.task import Row
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rollouts.chat import Chat
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Answers:
     prompt: Sequence[int]
     completions: Sequence[Completion]
     texts: Sequence[str]
-    scores: Sequence[Score]
+    scores: Sequence[RewardScore]
     talks: Sequence[Talk]
     prefix: str = ""
 
@@ -133,7 +135,9 @@ def answer(
     return out, {"time/generate": between - start, "time/reward": time.perf_counter() - between}
 
 
-def _judge(rewards: Rewards, asked: Sequence[Answers], several: bool, step: int) -> list[Score]:
+def _judge(
+    rewards: Rewards, asked: Sequence[Answers], several: bool, step: int
+) -> list[RewardScore]:
     """One score for each completion, rows flattened. What the environment said is not shown to any
     reward.
 

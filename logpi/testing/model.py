@@ -15,13 +15,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from logpi.policies.causal_lm import CausalLM
-from logpi.policies.reward_model import RewardModel
 from logpi.testing.model_numbers import NUMBERS
 from logpi.testing.model_template import TEMPLATE
 from logpi.testing.model_text import TEXT
 from logpi.testing.subject import LawFinding, LawVerdict, Subject, fail, said
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.reward_model import RewardModel
 
 __all__ = ["LAWS", "Law", "ModelReport", "check"]
 

@@ -205,7 +205,7 @@ def _numbers(s: Subject, rows: list[Trajectory]) -> list[Tensor]:
     batch: Batch = collate([replace(t, group=i) for i, t in enumerate(rows)])
     found = s.policy.evaluate(batch)
     if isinstance(s.policy, RewardModel):
-        value = cast(Tensor, found.value)
+        value = cast("Tensor", found.value)
         return [v[1 : len(t.obs)][t.mask].float().cpu() for v, t in zip(value, rows, strict=True)]
     return [p[: len(t.mask)][t.mask].float().cpu() for p, t in zip(found.logp, rows, strict=True)]
 

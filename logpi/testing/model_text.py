@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from logpi.errors import UserError
-from logpi.policies.chat_template import Message
 from logpi.rollouts.observations import Observations
 from logpi.testing.subject import (
     LONG,
@@ -26,7 +26,10 @@ from logpi.testing.subject import (
     system,
     user,
 )
-from logpi.types import Trajectory
+
+if TYPE_CHECKING:
+    from logpi.policies.chat_template import Message
+    from logpi.types import Trajectory
 
 __all__ = ["ASK", "CONVERSATIONS", "SAY", "TEXT"]
 

@@ -10,18 +10,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from logpi.envs.task import Row, Split
 from logpi.errors import UserError
-from logpi.policies.causal_lm import CausalLM
-from logpi.policies.chat_template import ChatTemplate, Message
-from logpi.policies.reward_model import RewardModel
-from logpi.rewards import Rewards
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.demonstrations import Demonstrations, Learn
 from logpi.rollouts.preference_pairs import read_pairs
-from logpi.types import Trajectory
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Row, Split
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.chat_template import ChatTemplate, Message
+    from logpi.policies.reward_model import RewardModel
+    from logpi.rewards import Rewards
+    from logpi.types import Trajectory
 
 __all__ = [
     "LONG",
@@ -179,7 +181,7 @@ class Subject:
         """The rows that supervised fine-tuning makes of a demonstration."""
         chat = Chat(wrap=self.chats)
         made = Demonstrations(
-            cast(CausalLM, self.policy),
+            cast("CausalLM", self.policy),
             _OneRow(row),
             rows=1,
             max_length=LONG,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import io
 import json
 import pkgutil
 import time
@@ -520,7 +521,7 @@ def test_a_demonstration_goes_on_where_it_was_only_with_its_own_arguments(
 def test_a_model_with_a_template_and_one_without_are_told_apart(
     capsys, tmp_path, words, monkeypatch
 ):
-    monkeypatch.setattr("sys.stdin", open("/dev/null"))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     CausalLM(tiny_model(std=0.2), tiny_tokenizer()).save(tmp_path / "chatty")
     assert main(["chat", "--model", str(tmp_path / "chatty"), "--max-completion-length", "2"]) == 0
     assert "has no chat template" in refused("chat --chat --model MODEL", words, capsys)

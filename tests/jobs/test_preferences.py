@@ -57,7 +57,7 @@ def test_prefer_learns_and_says_what_it_dropped(home, capsys):
     )
     records = read_metrics(out)
     held_out = [r["eval/rewards/accuracies"] for r in records if "eval/rewards/accuracies" in r]
-    assert [r["eval/loss"] for r in records if "eval/loss" in r][0] == pytest.approx(
+    assert next(r["eval/loss"] for r in records if "eval/loss" in r) == pytest.approx(
         0.6931, abs=1e-3
     )
     assert held_out[-1] > 0.9

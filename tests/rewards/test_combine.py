@@ -202,7 +202,7 @@ def test_the_trial_shows_distinct_completions_with_the_answer_and_every_column()
         and completions[1][0]["role"] == "assistant"
         and "8" in completions[1][0]["content"]
     )
-    assert len(set(map(str, completions))) == 4 and [t[0] for t in turns][0] == completions[0]
+    assert len(set(map(str, completions))) == 4 and next(t[0] for t in turns) == completions[0]
 
 
 def test_a_function_that_fails_on_everything_is_told_with_the_columns_there_are():

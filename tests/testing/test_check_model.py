@@ -19,7 +19,7 @@ from logpi.policies.text_tokens import TextTokens
 from logpi.rollouts import chat_rows as conversation
 from logpi.testing import check_model, model_numbers
 from logpi.testing.model import LAWS, Law
-from logpi.testing.subject import Subject, LawVerdict
+from logpi.testing.subject import LawVerdict, Subject
 from tests.families import FAMILIES, family
 
 NO_TOOLS, ALTERNATE = {"tools"}, {"roles", "tools"}

@@ -135,10 +135,8 @@ def _parts(space: spaces.Dict | spaces.Tuple, x: Any, name: str) -> Any:
 
 def _exactly(found: Array, dtype: Any, what: str, space: gym.Space) -> Array:
     """The same numbers in another type. Raises UserError if they are not the same."""
-    if (
-        found.dtype.kind == "f"
-        and not np.isfinite(found).all()
-        or not np.array_equal(whole := found.astype(dtype), found)
+    if (found.dtype.kind == "f" and not np.isfinite(found).all()) or not np.array_equal(
+        whole := found.astype(dtype), found
     ):
         raise UserError(f"the environment gave {what}, and announces {space}: mend one of the two")
     return whole

@@ -20,7 +20,7 @@ from typing import Any
 from logpi.envs.benchmarks import FORMATS, Benchmark
 from logpi.envs.data import FileTask
 from logpi.envs.files import SUFFIXES
-from logpi.envs.task import Row, Rows, Task
+from logpi.envs.task import GeneratedRows, Row, Task
 from logpi.envs.tasks.addition import Addition
 from logpi.envs.tasks.bfcl import Bfcl
 from logpi.envs.tasks.bilingual import Bilingual
@@ -49,7 +49,7 @@ __all__ = [
     "ReasoningGym",
     "Reverse",
     "Row",
-    "Rows",
+    "GeneratedRows",
     "Sort",
     "Task",
     "ToolRL",

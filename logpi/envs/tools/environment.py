@@ -14,14 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.calls import Call, Hermes, Malformed, Style
 from logpi.calls import style as style_of
 from logpi.envs.conversation import Conversation, Message, Reply, told
-from logpi.envs.task import Row
 from logpi.envs.tools.tool import Tool, ToolError
 from logpi.envs.tools.tool import tool as tool_of
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Row
 
 CUT = " … [cut]"
 

@@ -127,7 +127,7 @@ def _flash(device: torch.device) -> Kernel | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn if ASKED <= signature(varlen_attn).parameters.keys() else None
+    return varlen_attn if signature(varlen_attn).parameters.keys() >= ASKED else None
 
 
 def plainly(

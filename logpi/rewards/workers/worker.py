@@ -94,7 +94,7 @@ def _several(result: Any) -> bool:
     return True
 
 
-def verdict(value: Any) -> float | None | dict[str, str]:
+def verdict(value: Any) -> float | dict[str, str] | None:
     """A reward as a finite float, None, or what is wrong with it. Takes one number in NumPy's or
     torch's wrapping."""
     if value is None:
