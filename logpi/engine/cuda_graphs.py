@@ -29,7 +29,7 @@ from torch import Tensor
 from logpi.engine.kv_cache import Cache, Step
 from logpi.engine.shared_prompts import Forward
 from logpi.policies.causal_lm import CausalLM
-from logpi.policies.fast.varlen import near
+from logpi.policies.fast.probe import KERNEL, agree
 
 COLUMNS = 256  # of the cache: recordings are of multiples
 FEW = 32  # rows up to which recordings are of powers of two; beyond, of multiples
@@ -141,7 +141,7 @@ class Recorded:
             wanted = run().clone()
             replay, result = self.record(run)
             replay()
-            if not near(result, wanted):
+            if not agree(result, wanted, KERNEL):
                 raise RuntimeError("a replay finds other numbers")
             return _Recording(token, position, row, replay, result)
         except RuntimeError as error:
