@@ -130,8 +130,8 @@ def run(a: Gym) -> Outcome:
 def build(a: Gym) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     """Preset, algorithm, rollout (with its policy), learner and number of updates."""
     from logpi.algorithms import known_as
+    from logpi.envs.control.make import make_vector_environment
     from logpi.envs.control.spaces import action_kind, check_reach
-    from logpi.envs.control.vector import make_vector_environment
     from logpi.learner import Learner
     from logpi.rollouts.gym import trial
     from logpi.updates.adamw import AdamW, Constant, Linear
@@ -295,7 +295,7 @@ def evaluator(
 ) -> Callable[[int], tuple[dict[str, float], list[dict[str, Any]]]]:
     """Greedy episodes on seeds that training does not use; its own environments, so measuring
     changes nothing."""
-    from logpi.envs.control.vector import make_vector_environment
+    from logpi.envs.control.make import make_vector_environment
     from logpi.rollouts.gym import play
 
     envs = make_vector_environment(

@@ -184,7 +184,7 @@ def test_ids_that_only_an_extra_registers_name_it():
 def test_an_uninstalled_environment_names_what_to_install(monkeypatch):
     import gymnasium
 
-    from logpi.envs.control.vector import make_env
+    from logpi.envs.control.make import make_env
 
     def missing(*_, **__):
         raise gymnasium.error.DependencyNotInstalled(
