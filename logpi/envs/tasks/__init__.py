@@ -31,7 +31,8 @@ from logpi.envs.tasks.questions import Questions
 from logpi.envs.tasks.reasoning_gym import ReasoningGym
 from logpi.envs.tasks.toolrl import OpenAICalls, ToolRL
 from logpi.envs.tasks.words import Letters, Reverse, Sort
-from logpi.rewards.spec import build, nearest, parse_call
+from logpi.errors import nearest
+from logpi.rewards.spec import build, parse_call
 
 __all__ = [
     "NAMES",
@@ -101,7 +102,7 @@ def task(name_or_path: str, **options: Any) -> Task:
     name, args, inline = parse_call(name_or_path)
     if name not in NAMES:
         raise ValueError(
-            f"no task is called {name!r}: {nearest(name, NAMES)} (or a file, or a hub name"
+            f"no task is called {name!r}; {nearest(name, NAMES)} (or a file, or a hub name"
             " owner/name)"
         )
     return build("task", name, NAMES[name], args, inline | options)
