@@ -150,10 +150,10 @@ def build(a: Gym) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     if not p.squash:
         check_reach(tried.action, p.log_std)
     trial(tried, action_kind(tried.action, p.squash))
-    lanes = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, **options)
-    policy = make_policy(lanes, p, critic=made.objective.needs_critic)
-    rollout = make_rollout(made, p, lanes, policy, a.seed)
-    batch = lanes.n * p.n_steps * p.repeat
+    envs = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, **options)
+    policy = make_policy(envs, p, critic=made.objective.needs_critic)
+    rollout = make_rollout(made, p, envs, policy, a.seed)
+    batch = envs.n * p.n_steps * p.repeat
     updates = max(1, p.steps // batch) if made.name in FRAGMENTS else p.updates
     schedule = Linear() if p.linear else Constant()
     optimizer = AdamW(
@@ -206,20 +206,7 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
             f"{made.name} samples further prompts in place of some groups, which environments do"
             " not have: use grpo or dr_grpo"
         )
-    every = (
-        "whiten",
-        "entropy_coef",
-        "value_coef",
-        "value_clip",
-        "max_kl",
-        "damping",
-        "cg_steps",
-        "shrink",
-        "trials",
-    )
-    usable = {*known(name), *every} - (
-        {"max_kl", "damping"} if isinstance(made.update, SGD) else set()
-    )
+    usable = {o.name for o in known(name)}
     options = {k: v for k, v in p.options if k in usable} | dict(chosen)
     shuffle = Actions() if made.name in FRAGMENTS else Groups()
     sgd = SGD(
@@ -236,27 +223,27 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
     return algorithm(name, update=sgd, **options)
 
 
-def make_policy(lanes: VectorEnvironment, p: Preset, critic: bool) -> ActorCritic:
-    """Networks for the lanes' spaces."""
+def make_policy(envs: VectorEnvironment, p: Preset, critic: bool) -> ActorCritic:
+    """Networks for the environment's spaces."""
     from torch import nn
 
     from logpi.envs.control.spaces import action_kind, check_mask
     from logpi.policies.cnn import cnn
     from logpi.policies.mlp import mlp
 
-    kind = action_kind(lanes.action, p.squash)
-    if lanes.masks:
-        check_mask(lanes.action, lanes.masks)
-    if lanes.image:
-        return cnn(lanes.obs.shape[1:], kind, critic=critic, log_std=p.log_std)
+    kind = action_kind(envs.action, p.squash)
+    if envs.masks:
+        check_mask(envs.action, envs.masks)
+    if envs.image:
+        return cnn(envs.obs.shape[1:], kind, critic=critic, log_std=p.log_std)
     return mlp(
-        lanes.features,
+        envs.features,
         kind,
         hidden=p.hidden,
         critic=critic,
         shared=p.shared,
         normalize=p.normalize,
-        masks=lanes.masks,
+        masks=envs.masks,
         log_std=p.log_std,
         activation=nn.ReLU if p.relu else nn.Tanh,
         plain=p.plain,
@@ -264,7 +251,7 @@ def make_policy(lanes: VectorEnvironment, p: Preset, critic: bool) -> ActorCriti
 
 
 def make_rollout(
-    made: Algorithm, p: Preset, lanes: VectorEnvironment, policy: ActorCritic, seed: int
+    made: Algorithm, p: Preset, envs: VectorEnvironment, policy: ActorCritic, seed: int
 ) -> Fragments | Episodes:
     """Fragments for methods that bootstrap, whole episodes (in groups, if the method compares them)
     for the others."""
@@ -273,14 +260,14 @@ def make_rollout(
     objective = made.objective
     scale = RewardScale(float(dict(p.options).get("gamma", 0.99))) if p.scale else None
     if made.name in FRAGMENTS:
-        return Fragments(lanes, policy, steps=p.n_steps, seed=seed, scale=scale)
+        return Fragments(envs, policy, steps=p.n_steps, seed=seed, scale=scale)
     if p.group < objective.min_group:
         raise UserError(
             f"{made.name} compares episodes of one reset seed: group must be at least"
             f" {objective.min_group}, not {p.group}"
         )
     return Episodes(
-        lanes,
+        envs,
         policy,
         episodes=p.episodes,
         group=p.group,
@@ -298,7 +285,7 @@ def evaluator(
     from logpi.envs.control.vector import make_vector_environment
     from logpi.rollouts.gym import play
 
-    lanes = make_vector_environment(
+    envs = make_vector_environment(
         a.env, min(a.eval_episodes, 10), False, p.repeat, **settings(a.env_options)
     )
     seeds = fresh_seeds(a.eval_episodes)
@@ -309,7 +296,7 @@ def evaluator(
         return params, policy.kind.mode(params)
 
     def evaluate(step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        returns = play(lanes, choose, policy.kind, seeds)
+        returns = play(envs, choose, policy.kind, seeds)
         numbers = {
             "eval/reward": returns.mean(),
             "eval/std": returns.std(),
@@ -354,7 +341,7 @@ def save_policy(policy: ActorCritic, p: Preset, directory: Path) -> None:
     (directory / "policy.json").write_text(json.dumps(network, indent=2))
 
 
-def load_policy(directory: Path, lanes: VectorEnvironment) -> ActorCritic:
+def load_policy(directory: Path, envs: VectorEnvironment) -> ActorCritic:
     """The policy that `save_policy` wrote, for the same environment.
 
     Raises:
@@ -370,7 +357,7 @@ def load_policy(directory: Path, lanes: VectorEnvironment) -> ActorCritic:
         saved: dict[str, Any] = {
             k: tuple(v) if k == "hidden" else v for k, v in network.items() if k in NETWORK
         }
-        policy = make_policy(lanes, Preset(**saved), network["critic"])
+        policy = make_policy(envs, Preset(**saved), network["critic"])
         weights = load_file(directory / "policy.safetensors")
         policy.load_state_dict(weights)
     except (

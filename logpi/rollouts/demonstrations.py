@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from logpi.envs.task import Row, Rows, Split, Task, place
+from logpi.envs.task import GeneratedRows, Row, Split, Task, place
 from logpi.errors import UserError
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
@@ -92,7 +92,7 @@ class Demonstrations:
         """A mistake in the data is said before any work: every row of a file, one of those that are
         made on demand; through the chat template goes one row of each shape."""
         shapes: set[Hashable] = set()
-        for i, row in enumerate([rows[0]] if isinstance(rows, Rows) else rows):
+        for i, row in enumerate([rows[0]] if isinstance(rows, GeneratedRows) else rows):
             if not (row.get("completion") or row.get("messages")):
                 raise UserError(
                     f"row {i} has no completion to learn from (columns: {', '.join(row)})"

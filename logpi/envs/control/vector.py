@@ -1,8 +1,8 @@
 """N copies of an environment, stepped together; the one place that knows how episodes begin again.
 
-    lanes = make_vector_environment("CartPole-v1", 8)
-    lanes.begin(next_seed)                 # every lane starts an episode
-    step = lanes.step(actions)             # step.after: the true next states; lanes.obs: what is acted on next
+    envs = make_vector_environment("CartPole-v1", 8)
+    envs.begin(next_seed)                 # every environment starts an episode
+    step = envs.step(actions)             # step.after: the true next states; envs.obs: what is acted on next
 
 `SyncVectorEnvironment` steps single environments one after the other (asynchronous processes are
 ten times slower on cheap ones). Each episode begins from a seed, so what happened is known from the
@@ -31,19 +31,21 @@ from logpi.envs.scalars import OLD, number
 from logpi.errors import UserError
 
 Array = np.ndarray
-NextSeed = Callable[[int], int | None]  # lane -> seed of its next episode, None for no further one
+NextSeed = Callable[
+    [int], int | None
+]  # environment's number -> seed of its next episode, None for no further one
 notices = logging.getLogger("logpi")
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step of all lanes.
+class VectorStep:
+    """One step of all environments.
 
     Attributes:
         after: [N, *] the state that followed; of an ended episode its last state, never the next
             one's first.
         reward: [N]. terminated, truncated: [N] bool.
-        real: [N] bool, False where nothing was stepped: an idle lane, or a vector environment that
+        real: [N] bool, False where nothing was stepped: an idle environment, or a vector environment that
             spent the call on a reset.
     """
 
@@ -58,7 +60,7 @@ class VectorEnvironment(ABC):
     """See the module's docstring.
 
     Attributes:
-        n: number of lanes. obs: [N, *] encoded, what is acted on next. observation, action: the
+        n: number of environments. obs: [N, *] encoded, what is acted on next. observation, action: the
             single spaces.
         masks: bits of allowed actions at the end of an observation. seeded: every episode begins
             from a seed of its own.
@@ -97,12 +99,12 @@ class VectorEnvironment(ABC):
 
     @abstractmethod
     def begin(self, next_seed: NextSeed) -> None:
-        """Start an episode in every lane; later ones take their seeds from `next_seed` too, if
+        """Start an episode in every environment; later ones take their seeds from `next_seed` too, if
         `seeded`."""
 
     @abstractmethod
-    def step(self, action: Array, active: Array | None = None) -> Step:
-        """One action [N, *] in every lane, or in the active ones [N] bool only."""
+    def step(self, action: Array, active: Array | None = None) -> VectorStep:
+        """One action [N, *] in every environment, or in the active ones [N] bool only."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]: ...
@@ -138,7 +140,7 @@ class SyncVectorEnvironment(VectorEnvironment):
         if self._info_mask:
             shape = (shape[0] + self.masks,)
         self.obs = np.zeros((self.n, *shape), np.uint8 if self.image else np.float32)
-        self._raw: list[Any] = [None] * self.n  # (observation, mask) of each lane
+        self._raw: list[Any] = [None] * self.n  # (observation, mask) of each environment
         self._seeds: list[int] = [0] * self.n
         self._actions: list[list[Any]] = [[] for _ in envs]
 
@@ -148,15 +150,15 @@ class SyncVectorEnvironment(VectorEnvironment):
             self._reset(i)
         self.obs = self._encoded()
 
-    def _reset(self, lane: int) -> None:
-        seed = self._next_seed(lane)
+    def _reset(self, i: int) -> None:
+        seed = self._next_seed(i)
         if seed is None:
             return
-        self._raw[lane] = self._taken(*asked(self._played[lane].reset, seed=seed))
-        self._seeds[lane], self._actions[lane] = seed, []
+        self._raw[i] = self._taken(*asked(self._played[i].reset, seed=seed))
+        self._seeds[i], self._actions[i] = seed, []
 
     def _taken(self, obs: Any, info: dict[str, Any]) -> tuple[Any, Array | None]:
-        """Observation and mask of one lane, checked and copied."""
+        """Observation and mask of one environment, checked and copied."""
         bits = None
         if self._info_mask:  # an environment may say nothing where no action follows
             bits = np.array(info.get(MASK, np.ones(self.masks)), np.float32).ravel()
@@ -174,7 +176,7 @@ class SyncVectorEnvironment(VectorEnvironment):
             else x
         )
 
-    def step(self, action: Array, active: Array | None = None) -> Step:
+    def step(self, action: Array, active: Array | None = None) -> VectorStep:
         reward = np.zeros(self.n, np.float32)
         terminated, truncated = np.zeros(self.n, bool), np.zeros(self.n, bool)
         real = np.ones(self.n, bool) if active is None else active.copy()
@@ -196,7 +198,7 @@ class SyncVectorEnvironment(VectorEnvironment):
             self.obs = self._encoded()
         else:
             self.obs = after
-        return Step(after, reward, terminated, truncated, real)
+        return VectorStep(after, reward, terminated, truncated, real)
 
     def state_dict(self) -> dict[str, Any]:
         """Seed and actions of every episode under way: they are the environment's state, if it is a
@@ -277,7 +279,7 @@ class GymnasiumVectorEnvironment(VectorEnvironment):
         self.obs = self._encoded(*began(asked(self.env.reset, seed=next_seed(0))))
         self._over = np.zeros(self.n, bool)
 
-    def step(self, action: Array, active: Array | None = None) -> Step:
+    def step(self, action: Array, active: Array | None = None) -> VectorStep:
         raw, reward, terminated, truncated, info = stepped(
             asked(self.env.step, self._acted(action))
         )
@@ -306,7 +308,7 @@ class GymnasiumVectorEnvironment(VectorEnvironment):
             after = obs.copy()
             after[ended] = last
         self.obs, self._over = obs, over
-        return Step(
+        return VectorStep(
             after,
             np.asarray(reward, np.float32),
             terminated,
@@ -353,7 +355,7 @@ _EXTRAS = {
 }
 
 
-class Repeat(gym.Wrapper):
+class ActionRepeat(gym.Wrapper):
     """Holds every action for `times` steps (fewer at an episode's end); rewards add up."""
 
     def __init__(self, env: gym.Env, times: int) -> None:
@@ -390,7 +392,7 @@ def make_env(name: str, repeat: int = 1, **options: Any) -> gym.Env:
         env = gym.make(name, disable_env_checker=True, **options)
         if env.spec is None or env.spec.max_episode_steps is None:
             env = gym.wrappers.TimeLimit(env, LIMIT)
-        return Repeat(env, repeat) if repeat > 1 else env
+        return ActionRepeat(env, repeat) if repeat > 1 else env
     except gym.error.DependencyNotInstalled as error:
         extra = next((v for k, v in _EXTRAS.items() if k in str(error)), None)
         what = f"pip install 'gymnasium[{extra}]'" if extra else str(error).splitlines()[0]
@@ -432,7 +434,7 @@ def make_env(name: str, repeat: int = 1, **options: Any) -> gym.Env:
 def make_vector_environment(
     name: str, n: int, vectorized: bool = False, repeat: int = 1, **options: Any
 ) -> VectorEnvironment:
-    """Synchronous lanes, or the environment's own vectorised form.
+    """Environments stepped in turn, or the environment's own vectorised form.
 
     Raises:
         UserError: as `make_env`; or the environment has no vectorised form.
