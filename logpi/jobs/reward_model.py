@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 def run(a: RewardModelling) -> None:
     """Set up, train, save, and say on held-out pairs how far the model can be believed."""
     from logpi.algorithms import algorithm
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
     from logpi.evaluation.held_out_pairs import HeldOutPairs, calibration, margins
     from logpi.learner import Learner
     from logpi.policies.reward_model import RewardModel
@@ -92,7 +92,7 @@ def run(a: RewardModelling) -> None:
     available(a)
     with as_user_errors():
         made = algorithm("reward_model", margin=a.margin, centre=a.centre)
-        task = FileTask(a.data, need=("prompt", "margin") if a.margin else ("prompt",))
+        task = RowsTask(a.data, need=("prompt", "margin") if a.margin else ("prompt",))
         keep = without_empty if a.skip_empty else list
         seed(a.seed)
         model = RewardModel.load(a.model, **a.loading(), **a.bits())
@@ -149,16 +149,9 @@ def run(a: RewardModelling) -> None:
 
 def _histogram(chosen: Tensor, rejected: Tensor, path: Path) -> None:
     """Scores of both sides as a picture."""
-    from matplotlib.figure import Figure
+    from logpi.runs.plots import COLOURS, Panel, figure, save
 
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.hist(
-        [chosen.numpy(), rejected.numpy()],
-        bins=30,
-        label=["chosen", "rejected"],
-        color=["#2563eb", "#d97706"],
-    )
-    axes.set_xlabel("score of held-out responses")
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    drawing = figure([Panel(x="score of held-out responses")], size=(6, 3.5))
+    sides, colours = [chosen.numpy(), rejected.numpy()], [COLOURS[0], COLOURS[3]]
+    drawing.axes[0].hist(sides, bins=30, label=["chosen", "rejected"], color=colours)
+    save(drawing, path)
