@@ -98,7 +98,7 @@ def run(a: Prefer) -> None:
                 f"no preference objective is called {a.objective!r}: there are "
                 f"{', '.join(n for n in PREFERENCES if n != 'reward_model')}"
             )
-        reads_reference = "recorded" in known(a.objective)
+        reads_reference = "recorded" in {o.name for o in known(a.objective)}
         made = algorithm(
             a.objective, **settings(a.options) | ({"recorded": True} if reads_reference else {})
         )
