@@ -90,7 +90,7 @@ def make_vector_environment(
     if not vectorized:
         return SyncVectorEnvironment(_envs(source, n, repeat, options))
     make_env(source, **options).close()
-    if not _is_id(source) or not _has_vectorised_form(source):
+    if not isinstance(source, str) or is_user_code(source) or not _has_vectorised_form(source):
         raise UserError(
             f"{_name(source)} has no vectorised form of its own; leave --vectorized off"
         )
