@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from logpi.errors import as_user_errors
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.settings import settings
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Describe:
     """Arguments of `logpi describe`."""
 
     name: str = option(help="a row of `logpi algorithms`", positional=True)
-    options: tuple[str, ...] = option((), help="settings, e.g. beta=0.04 high=0.3", nargs="*")
+    options: Mapping[str, Any] = option({}, help="settings, e.g. beta=0.04 high=0.3", nargs="*")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     from logpi.algorithms import describe, options
 
     with as_user_errors():
-        print(describe(a.name, **settings(a.options)))
+        print(describe(a.name, **a.options))
         print("\n  options   " + ", ".join(f"{k}={v}" for k, v in options(a.name).items()))
         print(
             "            and for every algorithm: entropy_coef, value_coef, value_clip, whiten,"
