@@ -93,7 +93,7 @@ def rl(a: ReasoningDemo, out: Path) -> RL:
 
     with as_user_errors():
         free = (
-            {"beta": 0} if "beta" in known(a.algorithm) else {}
+            {"beta": 0} if "beta" in {o.name for o in known(a.algorithm)} else {}
         )  # there is nothing that a reference should protect
     return RL(
         model=str(out / "sft" / "model"),

@@ -354,10 +354,10 @@ def _epochs(chosen: dict[str, Any], rows: Path, batch: str, cls: type) -> dict[s
     epochs = chosen.pop("epochs", None)
     if epochs is None or "steps" in chosen:
         return chosen
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
 
     with as_user_errors():
-        count = len(FileTask(str(rows)).rows("train"))
+        count = len(RowsTask(str(rows)).rows("train"))
     size = chosen.get(
         batch, next(f.default for f in cls.__dataclass_fields__.values() if f.name == batch)
     )
@@ -367,7 +367,7 @@ def _epochs(chosen: dict[str, Any], rows: Path, batch: str, cls: type) -> dict[s
 def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
     """Responses of a stage's model, judged and cleaned; for the second SFT mixed with the
     non-reasoning demonstrations."""
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
     from logpi.envs.tasks import task as make_task
     from logpi.jobs.rejection import harvest as sample
     from logpi.jobs.rejection import mixed, write_counts, write_rows
@@ -389,7 +389,7 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
             tell=lambda done, _: progress.step(done, {}),
         )
         other = (
-            FileTask(general).rows("train", a.seed) if general and stage.name == "rejection" else []
+            RowsTask(general).rows("train", a.seed) if general and stage.name == "rejection" else []
         )
         if other:
             write_rows(path / "reasoning.jsonl", kept)

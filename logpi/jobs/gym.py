@@ -205,20 +205,7 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
             f"{made.name} samples further prompts in place of some groups, which environments do"
             " not have: use grpo or dr_grpo"
         )
-    every = (
-        "whiten",
-        "entropy_coef",
-        "value_coef",
-        "value_clip",
-        "max_kl",
-        "damping",
-        "cg_steps",
-        "shrink",
-        "trials",
-    )
-    usable = {*known(name), *every} - (
-        {"max_kl", "damping"} if isinstance(made.update, SGD) else set()
-    )
+    usable = {o.name for o in known(name)}
     options = {k: v for k, v in p.options if k in usable} | dict(chosen)
     shuffle = Actions() if made.name in FRAGMENTS else Groups()
     sgd = SGD(

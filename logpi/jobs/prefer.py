@@ -82,7 +82,7 @@ def run(a: Prefer) -> None:
     """Set up, compute the reference's log-probabilities once, train, save."""
     from logpi.algorithms import PREFERENCES, algorithm, describe
     from logpi.algorithms import options as known
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
     from logpi.evaluation.held_out_pairs import HeldOutPairs
     from logpi.learner import Learner
     from logpi.objectives.preferences import KahnemanTversky
@@ -98,10 +98,10 @@ def run(a: Prefer) -> None:
                 f"no preference objective is called {a.objective!r}: there are "
                 f"{', '.join(n for n in PREFERENCES if n != 'reward_model')}"
             )
-        reads_reference = "recorded" in known(a.objective)
+        reads_reference = "recorded" in {o.name for o in known(a.objective)}
         made = algorithm(a.objective, **a.options | ({"recorded": True} if reads_reference else {}))
         whole_groups(made, a.pairs, "--pairs")
-        task = FileTask(a.data)
+        task = RowsTask(a.data)
         keep = without_empty if a.skip_empty else list
         seed(a.seed)
         policy = a.load(**a.bits())

@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
 def run(a: RewardModelling) -> None:
     """Set up, train, save, and say on held-out pairs how far the model can be believed."""
     from logpi.algorithms import algorithm
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
     from logpi.evaluation.held_out_pairs import HeldOutPairs, calibration, margins
     from logpi.learner import Learner
     from logpi.policies.reward_model import RewardModel
@@ -91,7 +91,7 @@ def run(a: RewardModelling) -> None:
     available(a)
     with as_user_errors():
         made = algorithm("reward_model", margin=a.margin, centre=a.centre)
-        task = FileTask(a.data, need=("prompt", "margin") if a.margin else ("prompt",))
+        task = RowsTask(a.data, need=("prompt", "margin") if a.margin else ("prompt",))
         keep = without_empty if a.skip_empty else list
         seed(a.seed)
         model = RewardModel.load(a.model, **a.loading(), **a.bits())

@@ -299,9 +299,10 @@ def algorithm_of(a: RL) -> Algorithm:
     )
 
     chosen = dict(a.options)
-    if "max_completion_length" in known(a.algorithm):
+    takes = {o.name for o in known(a.algorithm)}
+    if "max_completion_length" in takes:
         chosen.setdefault("max_completion_length", a.max_completion_length)
-    if "sampled" in known(a.algorithm):
+    if "sampled" in takes:
         chosen.setdefault("sampled", True)
     truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[
         a.truncation

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from logpi.demos import preferences as rlhf_demo
-from logpi.envs.data import FileTask
+from logpi.envs.data import RowsTask
 from logpi.errors import UserError
 from logpi.jobs import prefer, reward_model, rl, sft
 from logpi.policies.causal_lm import CausalLM
@@ -234,7 +234,7 @@ def test_sft_of_plain_text_with_lora_measures_perplexity(home, tmp_path):
     found = [r["eval/perplexity"] for r in read_metrics(out) if "eval/perplexity" in r]
     assert found[0] > 20 and found[-1] < 4
     policy = CausalLM.load(out / "model")
-    one = Demonstrations(policy, FileTask(str(tmp_path / "texts")), rows=1)().batch
+    one = Demonstrations(policy, RowsTask(str(tmp_path / "texts")), rows=1)().batch
     assert int(one.mask.sum()) == one.mask.shape[1] and int(one.obs[0, 0]) == policy.eos_ids[-1]
 
 
