@@ -218,5 +218,5 @@ def test_presets_are_consistent():
 
 
 def test_a_named_setting_is_chosen_among_the_options():
-    chosen, rest = gym.resolved(gym.Gym(options=("settings=cleanrl", "lr=1e-3", "gamma=0.9")))
+    chosen, rest = gym.resolved(gym.Gym(options={"settings": "cleanrl", "lr": 1e-3, "gamma": 0.9}))
     assert (chosen.envs, chosen.lr, rest) == (4, 1e-3, {"gamma": 0.9})

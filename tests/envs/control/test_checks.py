@@ -405,10 +405,10 @@ class Random(World):
 
 
 def test_an_environment_that_does_not_follow_its_seed_is_said(caplog):
-    build(Gym(env=registered(Random), steps=64, options=("envs=2", "n_steps=16")))
+    build(Gym(env=registered(Random), steps=64, options={"envs": 2, "n_steps": 16}))
     assert "does not decide how an episode begins" in caplog.text
     caplog.clear()
-    build(Gym(env=registered(World), steps=64, options=("envs=2", "n_steps=16")))
+    build(Gym(env=registered(World), steps=64, options={"envs": 2, "n_steps": 16}))
     assert not caplog.text
 
 
@@ -458,7 +458,7 @@ def test_squashed_actions_cover_ranges_far_from_0(bounds, dtype):
     train = Gym(
         env=registered(world(action_space=space)),
         steps=64,
-        options=("squash=true", "envs=2", "n_steps=16"),
+        options={"squash": True, "envs": 2, "n_steps": 16},
     )
     build(train)[2]()
 
