@@ -22,11 +22,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from typing import TYPE_CHECKING
+
 from common import Place, Results, child, report, spread
 from engine import load
 
-from logpi.policies.causal_lm import CausalLM
 from logpi.types import Batch
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
 
 
 def mixed_batch(policy: CausalLM, options: argparse.Namespace) -> Batch:

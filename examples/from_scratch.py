@@ -4,10 +4,9 @@ alone, read from top to bottom.
     python examples/from_scratch.py            about half a minute
 
 Chapter 1 walks a 4×4 grid, chapter 2 sorts digits with a small recurrent network, as a language
-model would: token by token, one reward at the end. Three loss functions do all the learning; the
-    tests show that they are exactly the library's. Left out, and
-in the library: everything a real run needs (see `logpi`), and every other way to make these choices
-    (`logpi algorithms`).
+model would: token by token, one reward at the end. Three loss functions do all the learning; the tests
+show that they are exactly the library's. Left out, and in the library: everything a real run needs
+(see `logpi`), and every other way to make these choices (`logpi algorithms`).
 
 Shapes: B episodes (rows), T steps, padded on the right. `mask` [B, T] is 1 where the policy acted.
 Log-probabilities in nats.
@@ -20,19 +19,18 @@ import time
 import torch
 from torch import Tensor, nn
 
-# === The losses
-# ==========================================================================================================
+# === The losses ===
 #
 # We want θ to climb J(θ) = E[R]: the expected reward of what the policy itself does. The policy
-# gradient theorem says how, with
-# nothing but samples:    ∇J = E[ Σₜ ∇log π(aₜ|sₜ) · (something that says how good aₜ was) ].
+# gradient theorem says how, with nothing but samples:
+#
+#     ∇J = E[ Σₜ ∇log π(aₜ|sₜ) · (something that says how good aₜ was) ].
 # Autograd does the ∇ if the loss is −Σ log π · goodness, goodness held constant. All that follows
 # is about the goodness.
 
 
 def returns_to_go(reward: Tensor) -> Tensor:
-    """Gₜ = rₜ + rₜ₊₁ + …: an action is judged by what came after it, not by what came before. [B,
-    T]"""
+    """Gₜ = rₜ + rₜ₊₁ + …, [B, T]: an action is judged by what came after it, not before."""
     return reward.flip(1).cumsum(1).flip(1)
 
 
@@ -42,11 +40,9 @@ def reinforce_loss(logp: Tensor, reward: Tensor, mask: Tensor) -> Tensor:
 
 
 def baseline_loss(logp: Tensor, value: Tensor, reward: Tensor, mask: Tensor) -> Tensor:
-    """Goodness = the return, less what was to be expected here: G − V(s). Less noise, the same
-    average.
+    """Goodness = the return, less what was to be expected here: G − V(s). Less noise, same average.
 
-    V is learned beside the policy, from the same returns: the second term (half of the mean squared
-    error, weighed by a half).
+    V is learned from the same returns: the second term (half the mean squared error, times ½).
     """
     target = returns_to_go(reward)
     surprise = (target - value).detach()
@@ -55,16 +51,9 @@ def baseline_loss(logp: Tensor, value: Tensor, reward: Tensor, mask: Tensor) -> 
 
 
 def grpo_loss(
-    logp: Tensor,
-    logp_old: Tensor,
-    total: Tensor,
-    mask: Tensor,
-    group: int,
-    *,
-    clip: float = 0.2,
-    logp_ref: Tensor | None = None,
-    beta: float = 0.0,
-) -> Tensor:
+    logp: Tensor, logp_old: Tensor, total: Tensor, mask: Tensor, group: int,
+    *, clip: float = 0.2, logp_ref: Tensor | None = None, beta: float = 0.0,
+) -> Tensor:  # fmt: skip
     """Goodness = the reward, compared with other answers to the same prompt (DeepSeekMath,
     arXiv:2402.03300). No V to learn.
 
@@ -81,14 +70,11 @@ def grpo_loss(
     if logp_ref is not None:
         gap = logp_ref - logp
         objective = objective - beta * (gap.exp() - gap - 1)  # Schulman's k3, never negative
-    per_answer = (objective * mask).sum(1) / mask.sum(
-        1
-    )  # mean over an answer's tokens, then over answers
-    return -per_answer.mean()
+    # the mean over an answer's tokens, then over answers
+    return -((objective * mask).sum(1) / mask.sum(1)).mean()
 
 
-# === Chapter 1: a grid world
-# ===============================================================================================
+# === Chapter 1: a grid world ===
 #
 # Start in a corner, four moves, every move costs 1 of fuel. One cell ends the walk with +5, one
 # with +4, one with −1. The best walk is four moves long and earns −1 −1 −1 +5 = 2. The policy is a
@@ -104,10 +90,8 @@ def walk(logits: Tensor, episodes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]
     prize, ends = torch.full((SIDE, SIDE), -1.0), torch.zeros(SIDE, SIDE, dtype=torch.bool)
     for (x, y), r in PRIZE.items():
         prize[x, y], ends[x, y] = r, True
-    place, alive = (
-        torch.zeros(episodes, 2, dtype=torch.long),
-        torch.ones(episodes, dtype=torch.bool),
-    )
+    place = torch.zeros(episodes, 2, dtype=torch.long)
+    alive = torch.ones(episodes, dtype=torch.bool)
     seen = []
     for _ in range(LIMIT):
         cell = place[:, 0] * SIDE + place[:, 1]
@@ -126,19 +110,15 @@ def grid(
 ) -> tuple[list[float], Tensor, Tensor]:
     """Trains a table; the mean return of every update, the logits and the values."""
     torch.manual_seed(seed)
-    logits, value = (
-        nn.Parameter(torch.zeros(SIDE * SIDE, 4)),
-        nn.Parameter(torch.zeros(SIDE * SIDE)),
-    )
+    logits = nn.Parameter(torch.zeros(SIDE * SIDE, 4))
+    value = nn.Parameter(torch.zeros(SIDE * SIDE))
     optimizer = torch.optim.Adam([{"params": [logits], "lr": 0.1}, {"params": [value], "lr": 0.3}])
     curve = []
     for _ in range(updates):
         logp, cell, reward, mask = walk(logits, episodes)
-        loss = (
-            baseline_loss(logp, value[cell], reward, mask)
-            if with_baseline
-            else reinforce_loss(logp, reward, mask)
-        )
+        loss = reinforce_loss(logp, reward, mask)
+        if with_baseline:
+            loss = baseline_loss(logp, value[cell], reward, mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -147,22 +127,18 @@ def grid(
 
 
 def spread(logits: Tensor, value: Tensor | None, batches: int = 100, episodes: int = 16) -> float:
-    """Standard deviation of the gradient from one batch to the next: what has to average out before
-    anything is learned."""
+    """The gradient's standard deviation between batches: what must average out to learn."""
     slopes = []
     for _ in range(batches):
         logp, cell, reward, mask = walk(logits, episodes)
-        loss = (
-            reinforce_loss(logp, reward, mask)
-            if value is None
-            else baseline_loss(logp, value[cell], reward, mask)
-        )
+        loss = reinforce_loss(logp, reward, mask)
+        if value is not None:
+            loss = baseline_loss(logp, value[cell], reward, mask)
         slopes.append(torch.autograd.grad(loss, logits)[0])
     return float(torch.stack(slopes).std(0).norm())
 
 
-# === Chapter 2: tokens
-# =====================================================================================================
+# === Chapter 2: tokens ===
 #
 # The prompt is three digits and "=", the answer is the same digits sorted. A language model is a
 # policy: the state is the text so far, the action is the next token. Nobody shows it a right
@@ -172,8 +148,7 @@ DIGITS, EQUALS = 3, 10
 
 
 class Network(nn.Module):
-    """A recurrent network over eleven tokens; logits of the next one after every prefix, [B, L,
-    10]."""
+    """A recurrent network over eleven tokens; logits after every prefix, [B, L, 10]."""
 
     def __init__(self, width: int = 96) -> None:
         super().__init__()
@@ -184,8 +159,7 @@ class Network(nn.Module):
         return self.head(self.core(self.embed(tokens))[0])
 
     def logp(self, tokens: Tensor) -> Tensor:
-        """Log-probability of each answer token, [B, DIGITS]: logits after the "=" on, picked at the
-        token that came next."""
+        """Log-probability of each answer token, [B, DIGITS], from the logits after the "="."""
         answer = tokens[:, -DIGITS:]
         logits = self(tokens[:, :-1])[:, -DIGITS:]
         return logits.log_softmax(-1).gather(-1, answer[..., None]).squeeze(-1)
@@ -216,8 +190,7 @@ def grade(tokens: Tensor) -> Tensor:
 def sort_digits(
     method: str, updates: int, prompts: int = 32, group: int = 16, passes: int = 1, seed: int = 0
 ) -> list[float]:
-    """Trains a network; the share of right digits of its greedy answers, after every tenth of the
-    updates."""
+    """Trains a network; after every tenth of the updates, its greedy answers' right digits."""
     torch.manual_seed(seed)
     network = Network()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
@@ -243,8 +216,7 @@ def sort_digits(
     return curve
 
 
-# === The story
-# =============================================================================================================
+# === The story ===
 
 
 def show(name: str, curve: list[float], points: int = 10) -> None:
@@ -260,13 +232,10 @@ def main() -> None:
     show("REINFORCE", grid(with_baseline=False)[0])
     curve, logits, value = grid(with_baseline=True)
     show("with a learned baseline", curve)
+    plain, reduced = spread(logits, None), spread(logits, value)
+    print(f"  the gradient's spread there: {plain:.2f}, with the baseline {reduced:.2f}")
     print(
-        f"  the gradient's spread there: {spread(logits, None):.2f}, with the baseline"
-        f" {spread(logits, value):.2f}"
-    )
-    print(
-        "2. Sorting three digits: share in place of greedy answers (chance is about .1), 200"
-        " updates of 512 answers"
+        "2. Sorting three digits: greedy answers' digits in place (chance: .1), 200 × 512 answers"
     )
     show("REINFORCE", sort_digits("reinforce", 200))
     show("GRPO", sort_digits("grpo", 200))

@@ -6,11 +6,21 @@ Anything else that is raised is a fault of the library and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["RunError", "Stopped", "UserError", "did_you_mean", "one_line", "wrong_type"]
+__all__ = [
+    "RunError",
+    "Stopped",
+    "UserError",
+    "as_user_errors",
+    "did_you_mean",
+    "nearest",
+    "one_line",
+    "wrong_type",
+]
 
 SHOWN = 600  # characters
 
@@ -43,6 +53,18 @@ class Stopped(UserError):
         return str(self.args[0])
 
 
+@contextmanager
+def as_user_errors() -> Iterator[None]:
+    """While a job is set up, a ValueError or a file that cannot be had is a user's mistake: one
+    line, no traceback."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+
+
 def one_line(text: object) -> str:
     """A message as it is shown: on one line, without its middle where that is somebody's whole
     prompt.
@@ -63,6 +85,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         word, known, n=1, cutoff=0.6
     )
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error line: the nearest of `known`, or all of them where none is near.
+
+    >>> nearest("nubmer", ["exact", "number"]), nearest("?", ["exact", "number"])
+    ('did you mean number?', 'there are: exact, number')
+    """
+    known = sorted(known)
+    near = did_you_mean(word.lower(), known).removeprefix("; ")
+    return near or f"there are: {', '.join(known) or 'none'}"
 
 
 _WORDS = {

@@ -12,17 +12,19 @@ import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from logpi.algorithms import Algorithm
 from logpi.ops.groups import group_returns
 from logpi.ops.time import own
 from logpi.types import Batch, Policy, PolicyOutput, Targets
 from logpi.updates.adamw import AdamW
 from logpi.updates.micro_batches import evaluate
+
+if TYPE_CHECKING:
+    from logpi.algorithms import Algorithm
 
 __all__ = ["Learner", "OffPolicyError", "Trust"]
 

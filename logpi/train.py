@@ -17,18 +17,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from logpi.errors import RunError
-from logpi.learner import Learner
 from logpi.runs.collapse import Collapse
-from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
 from logpi.runs.progress import Progress
 from logpi.runs.rng import load_rng_state, rng_state
-from logpi.types import Collected, Rollout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from logpi.learner import Learner
+    from logpi.runs.directory import Run
+    from logpi.types import Collected, Rollout
 
 __all__ = ["Evaluate", "Outcome", "train"]
 

@@ -11,9 +11,12 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from logpi.commands.lab import COMMANDS
-from logpi.lab.report import Report
+
+if TYPE_CHECKING:
+    from logpi.lab.report import Report
 
 __all__ = ["GENERATED", "index", "main", "page"]
 

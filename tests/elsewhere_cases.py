@@ -24,14 +24,14 @@ import logpi
 from logpi.cli import main
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
-from logpi.envs.data import FileTask
+from logpi.envs.data import RowsTask
 from logpi.envs.tasks import Addition
 from logpi.errors import UserError
 from logpi.evaluation.beam_search import BeamSearch
 from logpi.evaluation.evaluator import Evaluator
 from logpi.evaluation.scorers import Judged, Rollouts, SelfCertainty
 from logpi.jobs import evaluate, prefer, reward_model, rl, sft
-from logpi.jobs.common import read
+from logpi.jobs.options.run import read
 from logpi.learner import Learner, Trust
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
 from logpi.policies.causal_lm import CausalLM
@@ -362,7 +362,7 @@ def test_pairs(home, name):
         )
         made = logpi.algorithm(name, **({"recorded": True} if name == "dpo" else {}))
         rollout = Preferences(
-            read_pairs(learns, FileTask(str(home / "pairs")).rows("train")).groups, size=6
+            read_pairs(learns, RowsTask(str(home / "pairs")).rows("train")).groups, size=6
         )
         if name == "dpo":
             rollout.record(learns)

@@ -13,10 +13,10 @@ import pytest
 from logpi.cli import main
 from logpi.commands import COMMANDS
 from logpi.envs.tasks import Addition
-from logpi.jobs.common import read
 from logpi.jobs.compute import Compute
 from logpi.jobs.gym import Gym
-from logpi.jobs.options.parser import to_json
+from logpi.jobs.options.run import read
+from logpi.jobs.options.saved import to_json
 from logpi.jobs.prefer import Prefer
 from logpi.jobs.rl import RL, ROUNDING
 from logpi.policies.causal_lm import CausalLM
@@ -317,12 +317,12 @@ def test_numbers_out_of_range_are_refused_before_anything_is_read(capsys, words)
         RL(
             model="m",
             stop=("a b", "</x>", "--out=x"),
-            options=("beta=0", "low=-1"),
+            options={"beta": 0, "low": -1},
             temperature=0.5,
             chat=False,
         ),
         Compute(model="m", beams=(), samples=4),  # emptied, where the default is not empty
-        Gym(options=("lr=1e-3",), steps=100),
+        Gym(options={"lr": 1e-3}, steps=100),
         Prefer(model="m", data="d.jsonl"),
     ],
     ids=lambda a: type(a).__name__,

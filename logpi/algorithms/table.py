@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from logpi.objectives.policy_gradient import PolicyGradient
-from logpi.objectives.preferences import Labelled, Preference, RewardModelling
+from logpi.objectives.preferences import BradleyTerry, KahnemanTversky, Preference
 from logpi.ops.advantages import (
     GAE,
     GreedyBaseline,
@@ -33,11 +34,13 @@ from logpi.ops.comparison import Hinge, Logistic, LogLikelihood, LogOdds, LogRat
 from logpi.ops.kl import KL, k1, k3
 from logpi.ops.ratios import SequenceRatio
 from logpi.ops.selection import Bootstrap, Keep, KeepAll, MixedOutcomes, Truncation
-from logpi.ops.surrogates import Clip, ClippedScore, Score, Unclipped
+from logpi.ops.surrogates import Clip, ClippedScore, ScoreFunction, Unclipped
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
-from logpi.types import Objective
 from logpi.updates.sgd import SGD
 from logpi.updates.trust_region import TrustRegion
+
+if TYPE_CHECKING:
+    from logpi.types import Objective
 
 __all__ = ["NAMES", "PREFERENCES", "TABLE", "Algorithm"]
 
@@ -81,7 +84,10 @@ def policy_gradient(beta: float = 0.0) -> Algorithm:
     """
     return Algorithm(
         PolicyGradient(
-            advantage=TotalReward(), surrogate=Score(), weight=SequenceSum(), kl=_in_reward(beta)
+            advantage=TotalReward(),
+            surrogate=ScoreFunction(),
+            weight=SequenceSum(),
+            kl=_in_reward(beta),
         )
     )
 
@@ -95,7 +101,7 @@ def reinforce(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
     return Algorithm(
         PolicyGradient(
             advantage=RewardToGo(gamma),
-            surrogate=Score(),
+            surrogate=ScoreFunction(),
             weight=SequenceSum(),
             kl=_in_reward(beta),
         )
@@ -108,7 +114,7 @@ def reinforce_baseline(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
     return Algorithm(
         PolicyGradient(
             advantage=GAE(gamma, lam=1.0),
-            surrogate=Score(),
+            surrogate=ScoreFunction(),
             weight=SequenceSum(),
             kl=_in_reward(beta),
             value_coef=0.5,
@@ -125,7 +131,7 @@ def a2c(gamma: float = 1.0, lam: float = 0.95, beta: float = 0.0) -> Algorithm:
     return Algorithm(
         PolicyGradient(
             advantage=GAE(gamma, lam),
-            surrogate=Score(),
+            surrogate=ScoreFunction(),
             weight=TokenMean(),
             kl=_in_reward(beta),
             value_coef=0.5,
@@ -139,7 +145,7 @@ def actor_critic_q(gamma: float = 1.0, beta: float = 0.0) -> Algorithm:
     return Algorithm(
         PolicyGradient(
             advantage=QValue(gamma),
-            surrogate=Score(),
+            surrogate=ScoreFunction(),
             weight=SequenceSum(),
             kl=_in_reward(beta),
             value_coef=0.5,
@@ -269,7 +275,10 @@ def rloo(beta: float = 0.05) -> Algorithm:
     """
     return Algorithm(
         PolicyGradient(
-            advantage=LeaveOneOut(), surrogate=Score(), weight=SequenceSum(), kl=_in_reward(beta)
+            advantage=LeaveOneOut(),
+            surrogate=ScoreFunction(),
+            weight=SequenceSum(),
+            kl=_in_reward(beta),
         )
     )
 
@@ -279,7 +288,10 @@ def remax(beta: float = 0.05) -> Algorithm:
     each prompt."""
     return Algorithm(
         PolicyGradient(
-            advantage=GreedyBaseline(), surrogate=Score(), weight=SequenceSum(), kl=_in_reward(beta)
+            advantage=GreedyBaseline(),
+            surrogate=ScoreFunction(),
+            weight=SequenceSum(),
+            kl=_in_reward(beta),
         )
     )
 
@@ -408,7 +420,9 @@ def cispo(high: float = 4.0, low: float = float("inf")) -> Algorithm:
 
 def sft() -> Algorithm:
     """Supervised fine-tuning: a policy gradient with A = 1 on someone else's trajectories."""
-    return Algorithm(PolicyGradient(advantage=Uniform(), surrogate=Score(), weight=TokenMean()))
+    return Algorithm(
+        PolicyGradient(advantage=Uniform(), surrogate=ScoreFunction(), weight=TokenMean())
+    )
 
 
 # --- preferences ---
@@ -475,7 +489,7 @@ def kto(
     - sampled: online; good is above the mean reward of the prompt's samples, and z₀ is their mean
       log-ratio.
     """
-    return Algorithm(Labelled(beta, desirable, undesirable, recorded, sampled))
+    return Algorithm(KahnemanTversky(beta, desirable, undesirable, recorded, sampled))
 
 
 def orpo(beta: float = 0.1) -> Algorithm:
@@ -503,7 +517,7 @@ def simpo(
 def reward_model(margin: bool = False, centre: float = 0.0) -> Algorithm:
     """Reward modelling (Bradley and Terry 1952; arXiv:2203.02155): the chosen response should score
     higher."""
-    return Algorithm(RewardModelling(margin, centre))
+    return Algorithm(BradleyTerry(margin, centre))
 
 
 TABLE: dict[str, Callable[..., Algorithm]] = {

@@ -174,7 +174,7 @@ def _call(call: Any) -> Message:
         raise ValueError(
             f"a tool call needs a name, and arguments as a JSON object, got {str(call)[:80]!r}"
         )
-    kept = {k: v for k, v in inner.items() if k in ("id", "type")} if not around else around
+    kept = around if around else {k: v for k, v in inner.items() if k in ("id", "type")}
     return {"type": "function", **kept, "function": {"name": name, "arguments": dict(arguments)}}
 
 

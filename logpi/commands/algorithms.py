@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
 
 HEAD = ("", "advantage", "ratio", "surrogate", "KL", "weight", "update")
 
 
 @dataclass(frozen=True)
-class Table:
+class AlgorithmList:
     """Arguments of `logpi algorithms`."""
 
     markdown: bool = option(False, help="as a Markdown table")
@@ -66,7 +67,7 @@ def cells(name: str) -> tuple[str, ...]:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(
-        Table,
+        AlgorithmList,
         argv,
         "logpi algorithms",
         "The table of algorithms: each is a composition of independent choices.",

@@ -11,8 +11,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from logpi.jobs.common import ModelArguments, mistakes
-from logpi.jobs.options.parser import option, parse
+from logpi.errors import as_user_errors
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import ModelArguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     from logpi.engine.sampling import Request, Sampling
 
     greedy = a.temperature < 1e-3
-    with mistakes():
+    with as_user_errors():
         policy = a.load(temperature=1.0 if greedy else a.temperature)
         template = a.template(policy)
         sampling = Sampling(top_p=a.top_p, max_tokens=a.max_completion_length)
@@ -59,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
         if not line.strip():
             continue
         history = [*history, {"role": "user", "content": line}] if template.wrap else []
-        with mistakes():
+        with as_user_errors():
             prompt = template(policy, history if template.wrap else line)
             [[reply]] = engine.generate([Request(prompt, greedy=greedy)], sampling, generator)
         text = policy.template.said(reply.tokens)

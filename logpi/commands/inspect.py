@@ -22,7 +22,8 @@ from statistics import fmean
 from typing import Any
 
 from logpi.errors import UserError
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
 
 GREEN, RED, GREY = (
     (22, 28, 34, 40, 46),

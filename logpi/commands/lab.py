@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from logpi.errors import UserError, did_you_mean
-from logpi.jobs.common import DEVICES
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES
 from logpi.runs.disk import refuse_unwritable
 
 
@@ -67,7 +68,7 @@ class StepValues(Show):
 
 
 @dataclass(frozen=True)
-class Command:
+class LabCommand:
     """A report: its options, one line of help, and where it is made ("module:function", imported
     when it is run)."""
 
@@ -77,32 +78,32 @@ class Command:
 
 
 COMMANDS = {
-    "bias": Command(
+    "bias": LabCommand(
         Bias,
         "which way each method's expected step points, against the policy gradient",
         "bias:bias",
     ),
-    "variance": Command(
+    "variance": LabCommand(
         Show,
         "how noisy each step is; baselines; the sign of the advantage; GAE",
         "variance:variance",
     ),
-    "kl": Command(
+    "kl": LabCommand(
         Show,
         "k1, k2, k3 and exact KL, in the reward and in the loss, as numbers and as gradients",
         "kl:kl",
     ),
-    "clip": Command(Show, "which gradients survive clipping", "clip:clip"),
-    "length": Command(
+    "clip": LabCommand(Show, "which gradients survive clipping", "clip:clip"),
+    "length": LabCommand(
         Show, "which aggregation prefers short right or long wrong responses", "length:length"
     ),
-    "trust-region": Command(
+    "trust-region": LabCommand(
         Show, "ordinary, natural and clipped steps: improvement against KL", "trust:trust"
     ),
-    "bellman": Command(
+    "bellman": LabCommand(
         Bellman, "value iteration on the grid world, sweep by sweep", "bellman:bellman"
     ),
-    "step-values": Command(
+    "step-values": LabCommand(
         StepValues, "value and advantage of each step of a model's response", "steps:step_values"
     ),
 }
@@ -139,7 +140,7 @@ def _listed() -> str:
     return f"; there are: {', '.join(COMMANDS)}"
 
 
-def _made(command: Command, arguments: Show) -> Any:
+def _made(command: LabCommand, arguments: Show) -> Any:
     module, function = command.where.split(":")
     make: Callable[..., Any] = getattr(import_module(f"logpi.lab.{module}"), function)
     own = {k: v for k, v in vars(arguments).items() if k not in ("json", "picture")}

@@ -11,11 +11,12 @@ from importlib import import_module
 from pathlib import Path
 
 from logpi.errors import UserError
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
 
 
 @dataclass(frozen=True)
-class Repeat:
+class RepeatRun:
     """Arguments of `logpi repeat`."""
 
     run: Path = option(help="a run's directory", positional=True)
@@ -26,7 +27,7 @@ class Repeat:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(
-        Repeat, argv, "logpi repeat", "Run a saved run's command again with its own arguments."
+        RepeatRun, argv, "logpi repeat", "Run a saved run's command again with its own arguments."
     )
     from logpi.commands import COMMANDS
     from logpi.runs.directory import read_arguments

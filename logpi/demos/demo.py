@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from logpi.jobs.common import DEVICES, base_model, home, mistakes, placed, stage
-from logpi.jobs.options.parser import option, parse
+from logpi.errors import as_user_errors
+from logpi.jobs.common import base_model, home, stage
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES, placed
 from logpi.jobs.rl import RL, algorithm_of
 from logpi.jobs.rl import run as run_rl
 from logpi.jobs.sft import SFT
@@ -30,11 +33,11 @@ ITEMS = 400  # held-out sums, drawn from about as many
 
 
 @dataclass(frozen=True)
-class Demo:
+class ReasoningDemo:
     """Arguments of `logpi demo`."""
 
     algorithm: str = option("grpo", help="any row of `logpi algorithms` that learns from rewards")
-    options: tuple[str, ...] = option((), help="its settings, e.g. beta=0.04 epochs=2", nargs="*")
+    options: Mapping[str, Any] = option({}, help="its settings, e.g. beta=0.04 epochs=2", nargs="*")
     seed: int = option(0, help="of everything", least=0)
     sft_steps: int = option(600, help="updates of supervised fine-tuning", least=1, most=100_000)
     steps: int = option(80, help="updates of reinforcement learning", least=1, most=100_000)
@@ -46,9 +49,9 @@ class Demo:
 
 
 def main(argv: Sequence[str]) -> int:
-    a = parse(Demo, argv, "logpi demo", __doc__ or "")
+    a = parse(ReasoningDemo, argv, "logpi demo", __doc__ or "")
     placed(a.device)
-    with mistakes():
+    with as_user_errors():
         algorithm_of(rl(a, Path()))  # before anything is made
     start = time.perf_counter()
     with home(a, "demo") as chain:
@@ -60,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def base(a: Demo, out: Path) -> Path:
+def base(a: ReasoningDemo, out: Path) -> Path:
     """The untrained model, as a Hugging Face directory."""
     from logpi.envs.tasks import Addition
     from logpi.policies.small import small_policy
@@ -68,7 +71,7 @@ def base(a: Demo, out: Path) -> Path:
     return base_model(out / "base", lambda: small_policy(Addition().alphabet, seed=a.seed))
 
 
-def sft(a: Demo, out: Path) -> SFT:
+def sft(a: ReasoningDemo, out: Path) -> SFT:
     """The arguments of its supervised stage."""
     return SFT(
         model=str(out / "base"),
@@ -84,19 +87,19 @@ def sft(a: Demo, out: Path) -> SFT:
     )
 
 
-def rl(a: Demo, out: Path) -> RL:
+def rl(a: ReasoningDemo, out: Path) -> RL:
     """The arguments of its reinforcement learning."""
     from logpi.algorithms import options as known
 
-    with mistakes():
+    with as_user_errors():
         free = (
-            ("beta=0",) if "beta" in known(a.algorithm) else ()
+            {"beta": 0} if "beta" in {o.name for o in known(a.algorithm)} else {}
         )  # there is nothing that a reference should protect
     return RL(
         model=str(out / "sft" / "model"),
         task=TASK,
         algorithm=a.algorithm,
-        options=free + a.options,
+        options={**free, **a.options},
         steps=a.steps,
         prompts=32,
         num_generations=8,
@@ -112,7 +115,7 @@ def rl(a: Demo, out: Path) -> RL:
     )
 
 
-def _measure(a: Demo, stage: str, model: Path, seconds: float) -> dict[str, Any]:
+def _measure(a: ReasoningDemo, stage: str, model: Path, seconds: float) -> dict[str, Any]:
     """Held-out accuracy of a stage's model, and what it answers."""
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Sampling

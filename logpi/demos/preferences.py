@@ -14,6 +14,7 @@ directories; a stopped demonstration goes on with the same --out. Left out: real
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -24,8 +25,10 @@ from statistics import fmean
 from typing import Any
 
 from logpi.jobs import prefer, reward_model, rl, sft
-from logpi.jobs.common import DEVICES, base_model, home, placed, stage
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.common import base_model, home, stage
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES, placed
 
 LETTERS = "abcdefghi"
 PROMPTS = tuple(f"{c}:" for c in LETTERS)  # what to begin after
@@ -39,7 +42,7 @@ def rule(prompts, completions, **columns):
 
 
 @dataclass(frozen=True)
-class Demo:
+class PreferencesDemo:
     """Arguments of `logpi preferences-demo`."""
 
     sft_steps: int = option(150, help="updates of supervised fine-tuning", least=1, most=100_000)
@@ -61,11 +64,11 @@ def gold(prompt: str, response: str) -> float:
     """
     vowels = sum(1 if c in "aei" else -1 for c in response)
     walk = prompt[0] + response
-    return (vowels - sum(a == b for a, b in zip(walk, walk[1:], strict=False))) / 8
+    return (vowels - sum(a == b for a, b in itertools.pairwise(walk))) / 8
 
 
 def main(argv: Sequence[str]) -> int:
-    a = parse(Demo, argv, "logpi preferences-demo", __doc__ or "")
+    a = parse(PreferencesDemo, argv, "logpi preferences-demo", __doc__ or "")
     placed(a.device)
     with home(a, "preferences-demo") as chain:
         out = chain.path
@@ -83,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _data(a: Demo, out: Path) -> None:
+def _data(a: PreferencesDemo, out: Path) -> None:
     """The untrained model, demonstrations, judged pairs, prompts and the rule."""
     from logpi.policies.small import small_policy
 
@@ -124,7 +127,7 @@ def _write(
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
-def _sft(a: Demo, out: Path) -> sft.SFT:
+def _sft(a: PreferencesDemo, out: Path) -> sft.SFT:
     return sft.SFT(
         model=str(out / "base"),
         task=str(out / "texts"),
@@ -138,7 +141,7 @@ def _sft(a: Demo, out: Path) -> sft.SFT:
     )
 
 
-def _reward(a: Demo, out: Path) -> reward_model.RewardModelling:
+def _reward(a: PreferencesDemo, out: Path) -> reward_model.RewardModelling:
     return reward_model.RewardModelling(
         model=str(out / "sft" / "model"),
         data=str(out / "pairs"),
@@ -153,14 +156,14 @@ def _reward(a: Demo, out: Path) -> reward_model.RewardModelling:
     )
 
 
-def _ppo(a: Demo, out: Path) -> rl.RL:
+def _ppo(a: PreferencesDemo, out: Path) -> rl.RL:
     learned = out / "reward-model" / "model"
     return rl.RL(
         model=str(out / "sft" / "model"),
         task=str(out / "prompts"),
         rewards=(f"model:{learned}", f"{out}/gold.py:rule:0"),
         algorithm="ppo",
-        options=("beta=0.1", "epochs=2", "minibatches=2", "value_clip=0.2"),
+        options={"beta": 0.1, "epochs": 2, "minibatches": 2, "value_clip": 0.2},
         critic=str(learned),
         steps=a.ppo_steps,
         prompts=32,
@@ -178,11 +181,11 @@ def _ppo(a: Demo, out: Path) -> rl.RL:
     )
 
 
-def _dpo(a: Demo, out: Path) -> prefer.Prefer:
+def _dpo(a: PreferencesDemo, out: Path) -> prefer.Prefer:
     return prefer.Prefer(
         model=str(out / "sft" / "model"),
         data=str(out / "pairs"),
-        options=("beta=0.1",),
+        options={"beta": 0.1},
         steps=a.dpo_steps,
         pairs=64,
         lr=5e-4,
@@ -194,7 +197,7 @@ def _dpo(a: Demo, out: Path) -> prefer.Prefer:
     )
 
 
-def _measure(a: Demo, out: Path, name: str) -> dict[str, Any]:
+def _measure(a: PreferencesDemo, out: Path, name: str) -> dict[str, Any]:
     """Gold and proxy score, KL from the SFT model in nats a response, and two answers; 16 samples
     to each prompt."""
     import torch

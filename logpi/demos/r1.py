@@ -37,9 +37,11 @@ from logpi.demos.r1_stages import (
     settled,
     told,
 )
-from logpi.errors import Stopped, UserError
-from logpi.jobs.common import available, mistakes, opened, placed, read
-from logpi.jobs.options.parser import to_json
+from logpi.errors import Stopped, UserError, as_user_errors
+from logpi.jobs.common import opened
+from logpi.jobs.options.model import placed
+from logpi.jobs.options.run import available, read
+from logpi.jobs.options.saved import to_json
 from logpi.runs import disk
 
 PROBED = 64  # rows whose own answers the verifier must accept
@@ -83,7 +85,7 @@ def _anew(words: list[str]) -> tuple[list[str], str, list[str]]:
 def run(a: R1, anew: str = "", pairs: Sequence[str] = ()) -> None:
     """All stages, in order; `anew`: from this one on again, with further settings in `pairs`."""
     available(a)
-    with mistakes():
+    with as_user_errors():
         now = replace(a, set=(*a.set, *pairs))
         whole = settled(now)
     if a.resume is None:
@@ -105,7 +107,7 @@ def _check(a: R1) -> None:
     from logpi.jobs.rl import algorithm_of
     from logpi.rewards import rewards as make_rewards
 
-    with mistakes():
+    with as_user_errors():
         rewards = judged(a)
         every = make_task(a.task).rows("train", a.seed)
         rows = list(every[:PROBED])
@@ -140,10 +142,12 @@ def _check_rows(a: R1) -> None:
 
 def _set_aside(out: Path, name: str) -> None:
     """Nothing is deleted: what will be made again is moved."""
+    from logpi.runs.directory import next_path
+
     names = list(STAGES)[list(STAGES).index(name) :]
     there = [out / n for n in names if (out / n).exists()]
     if there:
-        old = next(p for i in range(1, 10**6) if not (p := out / f"before-{i}").exists())
+        old = next_path("before", out)
         old.mkdir()
         shutil.copy(out / "arguments.json", old)
         for path in there:

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from logpi.jobs import rl, sft
-from logpi.jobs.common import DEVICES, base_model, home, placed, stage
-from logpi.jobs.options.parser import option, parse
+from logpi.jobs.common import base_model, home, stage
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES, placed
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ EXPERIMENTS = {
 
 
 @dataclass(frozen=True)
-class Demo:
+class ToolsDemo:
     """Arguments of `logpi tools-demo`."""
 
     experiment: str = option("search", help="which", choices=tuple(EXPERIMENTS), positional=True)
@@ -165,7 +167,7 @@ class Demo:
 
 
 def main(argv: Sequence[str]) -> int:
-    a = parse(Demo, argv, "logpi tools-demo", __doc__ or "")
+    a = parse(ToolsDemo, argv, "logpi tools-demo", __doc__ or "")
     placed(a.device)
     from logpi.demos.tools_report import report
 
@@ -187,7 +189,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _learned(a: Demo, experiment: Experiment, lane: Lane, seed: int, out: Path) -> Path:
+def _learned(a: ToolsDemo, experiment: Experiment, lane: Lane, seed: int, out: Path) -> Path:
     """The run of a lane's reinforcement learning, after its demonstrations."""
     home = out / f"seed-{seed}" / lane.taught
     _base(lane, seed, home / "base")
@@ -212,7 +214,7 @@ def _base(lane: Lane, seed: int, path: Path) -> None:
     )
 
 
-def _taught(a: Demo, experiment: Experiment, lane: Lane, seed: int, home: Path) -> sft.SFT:
+def _taught(a: ToolsDemo, experiment: Experiment, lane: Lane, seed: int, home: Path) -> sft.SFT:
     return sft.SFT(
         model=str(home / "base"),
         task=lane.task,
@@ -228,7 +230,7 @@ def _taught(a: Demo, experiment: Experiment, lane: Lane, seed: int, home: Path) 
     )
 
 
-def _trained(a: Demo, experiment: Experiment, lane: Lane, seed: int, home: Path) -> rl.RL:
+def _trained(a: ToolsDemo, experiment: Experiment, lane: Lane, seed: int, home: Path) -> rl.RL:
     """GRPO without a reference: there is nothing that it should protect. Replies are waited for, so
     that runs repeat bit for bit."""
     return rl.RL(
@@ -236,7 +238,7 @@ def _trained(a: Demo, experiment: Experiment, lane: Lane, seed: int, home: Path)
         task=lane.task,
         rewards=lane.rewards,
         algorithm="grpo",
-        options=("beta=0",),
+        options={"beta": 0},
         steps=a.steps or experiment.steps,
         prompts=16,
         num_generations=8,

@@ -21,15 +21,17 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache as once
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from logpi.engine.kv_cache import Cache, Step
-from logpi.engine.shared_prompts import Forward
-from logpi.policies.causal_lm import CausalLM
 from logpi.policies.fast.probe import KERNEL, agree
+
+if TYPE_CHECKING:
+    from logpi.engine.shared_prompts import Forward
+    from logpi.policies.causal_lm import CausalLM
 
 COLUMNS = 256  # of the cache: recordings are of multiples
 FEW = 32  # rows up to which recordings are of powers of two; beyond, of multiples

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -31,9 +32,11 @@ from logpi.engine.kv_cache import Cache, Extension, Step
 from logpi.engine.sampling import Completion, Request, Sampling, StopStrings, draw, uniform
 from logpi.engine.shared_prompts import Joint, Prompts, Shared
 from logpi.engine.turns import ENDED, Heard, Partner, Spoken
-from logpi.policies.causal_lm import CausalLM
 from logpi.policies.fast.decoder import decoder
 from logpi.policies.packing import CELLS
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
 
 SEEDS = 2**63 - 1
 AHEAD = 16  # steps whose random numbers are made at once

@@ -18,13 +18,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from logpi.engine.sampling import Completion, Request, Sampling, draw
-from logpi.policies.causal_lm import CausalLM
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
 
 
 def plain_generate(

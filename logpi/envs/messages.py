@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.calls.messages import conversation, tool_list, without_nulls
-from logpi.envs.task import Row
 from logpi.rewards.text import text_of
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Row
 
 _COLUMNS = ("messages", "prompt", "completion", "chosen", "rejected")
 

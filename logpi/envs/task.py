@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
-from typing import Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload, runtime_checkable
 
-from logpi.rewards import Rewards
+if TYPE_CHECKING:
+    from logpi.rewards import Rewards
 
 Row = dict[str, Any]
 """One item: `prompt` (str or messages), `answer` (str), perhaps `completion` (a demonstration),
@@ -48,6 +49,7 @@ TEST_SHARE = 0.1
 MAX_DRAWS = 10_000
 
 
+@runtime_checkable
 class Task(Protocol):
     """Rows to train and test on, and how an answer is judged unless the user says otherwise."""
 
@@ -112,7 +114,7 @@ def parted(
 
 
 @dataclass(frozen=True)
-class Rows(Sequence[Row]):
+class GeneratedRows(Sequence[Row]):
     """Generated rows: nothing is stored, `rows[i]` is made when it is asked for.
 
     Drawn with replacement: small problem spaces repeat (two-digit sums: 4,095 unordered pairs).

@@ -18,14 +18,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from logpi.engine.engine import SEEDS, Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.engine.turns import ENDED
-from logpi.envs.task import Row
 from logpi.evaluation.pooling import (
     BestOf,
     Majority,
@@ -35,13 +34,16 @@ from logpi.evaluation.pooling import (
     best_of,
     doubling,
 )
-from logpi.evaluation.scorers import Judged, Partial, Scorer
-from logpi.policies.causal_lm import CausalLM
-from logpi.rewards import Rewards
+from logpi.evaluation.scorers import Judged, PartialResponse, Scorer
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.prompt_filter import PromptFilter
 from logpi.rollouts.responses import Answers, answer, tally, told
-from logpi.rollouts.tool_conversations import Dialogues
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Row
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import Rewards
+    from logpi.rollouts.tool_conversations import Dialogues
 
 Record = dict[str, Any]
 
@@ -277,7 +279,7 @@ class Evaluator:
 
     def _scores(self, answers: Sequence[Answers]) -> list[float]:
         every = [
-            Partial(a.row, a.prompt, c.tokens, c.logp, t, c.stop)
+            PartialResponse(a.row, a.prompt, c.tokens, c.logp, t, c.stop)
             for a in answers
             for c, t in zip(a.completions, a.texts, strict=True)
         ]

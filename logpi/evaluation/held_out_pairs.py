@@ -1,6 +1,6 @@
 """Numbers about preferences: held-out pairs, calibration, and who wins against whom.
 
-    HeldOut        loss, accuracy and margins of an objective on held-out groups; an `Evaluate` of `logpi.train`
+    HeldOutPairs        loss, accuracy and margins of an objective on held-out groups; an `Evaluate` of `logpi.train`
     calibration    does a reward model that says 80 % win 80 % of the time?
     win_rate       one model against another under the same judge, with an interval
 
@@ -14,18 +14,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from logpi.rollouts.preference_pairs import Preferences
-from logpi.types import Batch, Objective, Policy
 from logpi.updates.micro_batches import evaluate
+
+if TYPE_CHECKING:
+    from logpi.rollouts.preference_pairs import Preferences
+    from logpi.types import Batch, Objective, Policy
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutPairs:
     """An objective's loss and diagnostics on held-out groups. An `Evaluate` of `logpi.train`.
 
     Attributes:

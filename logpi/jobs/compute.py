@@ -19,8 +19,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logpi.jobs.common import ModelArguments, RunArguments, available, mistakes, opened, read
+from logpi.errors import as_user_errors
+from logpi.jobs.common import opened
 from logpi.jobs.compute_report import Point, curve, picture, point, table
+from logpi.jobs.options.fields import option
 from logpi.jobs.options.items import (
     ItemArguments,
     Items,
@@ -29,12 +31,13 @@ from logpi.jobs.options.items import (
     items_of,
     judge_of,
 )
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.run import RunArguments, available, read
 
 if TYPE_CHECKING:
-    from logpi.evaluation.beam_search import Found
+    from logpi.evaluation.beam_search import BeamSearchResult
     from logpi.evaluation.evaluator import Evaluator
-    from logpi.rewards import Rewards, Score
+    from logpi.rewards import Rewards, RewardScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
     available(a)
     from logpi.runs.progress import Progress
 
-    with mistakes():
+    with as_user_errors():
         items, judge = items_of(a, device=a.device), judge_of(a.scorer, a.device)
         models = (a.model, a.against) if a.against else (a.model,)
         evaluators = {
@@ -193,7 +196,7 @@ def _searched(
     return saved(path, shards, len(evaluator.rows), a.save_every)
 
 
-def _record(item: int, found: Found, score: Score) -> dict[str, Any]:
+def _record(item: int, found: BeamSearchResult, score: RewardScore) -> dict[str, Any]:
     return {
         "kind": "beam",
         "item": item,

@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from logpi.jobs.common import ModelArguments, RunArguments, available, mistakes, opened, read
+from logpi.errors import as_user_errors
+from logpi.jobs.common import opened
+from logpi.jobs.options.fields import option
 from logpi.jobs.options.items import (
     ItemArguments,
     Items,
@@ -24,7 +26,8 @@ from logpi.jobs.options.items import (
     items_of,
     judge_of,
 )
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.run import RunArguments, available, read
 from logpi.jobs.options.turns import TurnArguments
 
 if TYPE_CHECKING:
@@ -77,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     from logpi.rewards import Rewards
     from logpi.runs.progress import Progress
 
-    with mistakes():
+    with as_user_errors():
         judge = judge_of(a.judge, a.device)
         items = items_of(a, judge if isinstance(judge, Rewards) else None, a.device)
         policy = a.load(temperature=a.temperature)

@@ -14,20 +14,12 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from logpi.errors import UserError
-from logpi.jobs.common import (
-    ModelArguments,
-    RunArguments,
-    available,
-    finish,
-    mistakes,
-    opened,
-    read,
-    settings,
-    whole_groups,
-)
+from logpi.errors import UserError, as_user_errors
+from logpi.jobs.common import finish, opened, whole_groups
+from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.run import RunArguments, available, read
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments, columns
 
@@ -97,8 +89,8 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
         ),
     )
     algorithm: str = option("grpo", help="a row of `logpi algorithms`")
-    options: tuple[str, ...] = option(
-        (),
+    options: Mapping[str, Any] = option(
+        {},
         help=(
             "its settings, e.g. beta=0 high=0.28 epochs=2 entropy_coef=0.01 (see `logpi describe"
             " NAME`)"
@@ -192,7 +184,7 @@ def run(a: RL) -> None:
     from logpi.runs.rng import seed
 
     available(a)
-    with mistakes():
+    with as_user_errors():
         made = algorithm_of(a)
         task = make_task(a.task)
         judged = make_rewards(a.rewards, a.device) if a.rewards else task.reward
@@ -296,7 +288,7 @@ def algorithm_of(a: RL) -> Algorithm:
     policy."""
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
-    from logpi.objectives.preferences import Labelled, Preference
+    from logpi.objectives.preferences import KahnemanTversky, Preference
     from logpi.ops.selection import (
         Bootstrap,
         CountAsFailure,
@@ -306,10 +298,11 @@ def algorithm_of(a: RL) -> Algorithm:
         MixedOutcomes,
     )
 
-    chosen = settings(a.options)
-    if "max_completion_length" in known(a.algorithm):
+    chosen = dict(a.options)
+    takes = {o.name for o in known(a.algorithm)}
+    if "max_completion_length" in takes:
         chosen.setdefault("max_completion_length", a.max_completion_length)
-    if "sampled" in known(a.algorithm):
+    if "sampled" in takes:
         chosen.setdefault("sampled", True)
     truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[
         a.truncation
@@ -319,7 +312,7 @@ def algorithm_of(a: RL) -> Algorithm:
             a.groups
         ]
     made = algorithm(a.algorithm, truncation=truncation, **chosen)
-    if not (made.objective.on_policy or isinstance(made.objective, Preference | Labelled)):
+    if not (made.objective.on_policy or isinstance(made.objective, Preference | KahnemanTversky)):
         raise UserError(
             f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
         )

@@ -22,10 +22,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from logpi.errors import Stopped, UserError
-from logpi.jobs.common import mistakes
-from logpi.jobs.options.parser import to_json
-from logpi.runs.directory import Run
+from logpi.errors import Stopped, UserError, as_user_errors
+from logpi.jobs.options.saved import to_json
+from logpi.runs.directory import Run, next_path
 from logpi.runs.metrics import read_metrics
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def run_seeds(a: Gym) -> int:
     """Train every seed, as many at a time as there are cores; then the table and the picture."""
     from logpi.jobs.gym import build
 
-    with mistakes():
+    with as_user_errors():
         build(a)  # what is wrong is said now, once
     out = _home(a)
     jobs = [
@@ -114,9 +113,7 @@ def _home(a: Gym) -> Path:
     if a.resume is not None:
         with Run.open(a.resume, arguments=to_json(a)):
             return a.resume
-    out = a.out or next(
-        p for i in range(1, 10**6) if not (p := Path(f"runs/gym-seeds-{i}")).exists()
-    )
+    out = a.out or next_path("gym-seeds")
     if out.exists() and any(out.iterdir()):
         raise UserError(
             f"{out} is not empty; give another --out, or --resume {out} to go on with its seeds"
@@ -170,16 +167,16 @@ def picture(runs: dict[str, Sequence[Path]], path: Path, title: str = "") -> Pat
     as a band and the seeds as thin lines. None if a seed's training saw no episode end: there is no
     return to draw."""
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
+
+    from logpi.runs.plots import Panel, figure, save
 
     every = {label: [_returns(p) for p in seeds] for label, seeds in runs.items()}
     if not all(line for series in every.values() for line in series):
         return None
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    panel = Panel(title, "environment steps", "return, last 100 episodes")
+    drawing = figure([panel], size=(6, 3.6))
+    [axes] = drawing.axes
     for label, series in every.items():
         grid = np.linspace(max(s[0][0] for s in series), min(s[-1][0] for s in series), 200)
         lines = np.stack([np.interp(grid, [x for x, _ in s], [y for _, y in s]) for s in series])
@@ -189,10 +186,6 @@ def picture(runs: dict[str, Sequence[Path]], path: Path, title: str = "") -> Pat
             grid, mean - half, mean + half, alpha=0.2, color=line.get_color(), linewidth=0
         )
         axes.plot(grid, lines.T, color=line.get_color(), alpha=0.35, linewidth=0.6)
-    axes.set(xlabel="environment steps", ylabel="return, last 100 episodes", title=title)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
-    return path
+    axes.legend(fontsize=8, frameon=False)
+    return save(drawing, path)

@@ -12,17 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from logpi.jobs.common import (
-    ModelArguments,
-    RunArguments,
-    available,
-    finish,
-    mistakes,
-    opened,
-    read,
-)
+from logpi.errors import as_user_errors
+from logpi.jobs.common import finish, opened
+from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.run import RunArguments, available, read
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
@@ -93,7 +88,7 @@ def run(a: SFT) -> None:
     from logpi.updates.adamw import AdamW, Constant, Cosine, Linear
 
     available(a)
-    with mistakes():
+    with as_user_errors():
         task = make_task(a.task)
         seed(a.seed)
         policy = a.load(**a.bits())

@@ -25,9 +25,11 @@ from itertools import permutations
 from random import Random
 from typing import Any
 
-from logpi.errors import UserError
-from logpi.jobs.common import ModelArguments, RunArguments, available, mistakes, opened, read
-from logpi.jobs.options.parser import option
+from logpi.errors import UserError, as_user_errors
+from logpi.jobs.common import opened
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.run import RunArguments, available, read
 
 TEST_SHARE = 0.1  # of the prompts
 
@@ -69,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     from logpi.rewards import rewards as make_rewards
     from logpi.runs.progress import Progress
 
-    with mistakes():
+    with as_user_errors():
         task = make_task(a.task)
         judge = make_rewards(a.rewards, a.device) if a.rewards else task.reward
         rows = list(task.rows("train", a.seed)[: a.prompts])
@@ -110,7 +112,7 @@ def _labeller(
 
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Request, Sampling
-    from logpi.evaluation.scorers import Partial, Rollouts, beginnings
+    from logpi.evaluation.scorers import PartialResponse, Rollouts, beginnings
     from logpi.rollouts.prompt_filter import PromptFilter
 
     policy = a.load(temperature=a.temperature)
@@ -124,13 +126,13 @@ def _labeller(
     def label(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
         generator = torch.Generator().manual_seed(seed)
         asked = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
-        distinct: dict[tuple[int, str], Partial] = {}
+        distinct: dict[tuple[int, str], PartialResponse] = {}
         for i, (request, sampled) in enumerate(
             zip(asked, engine.generate(asked, sampling, generator), strict=True)
         ):
             for c in sampled:
                 text = policy.template.said(c.tokens)
-                whole = Partial(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
+                whole = PartialResponse(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
                 distinct |= {
                     (i, p.text): p for p in beginnings(policy, whole, step) if p.text.strip()
                 }

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from logpi.envs.control.grid_model import ACTIONS, ARROWS, Cell, GridModel
-from logpi.lab.report import Report, Table
+from logpi.lab.report import Report, ReportTable
+from logpi.runs.plots import Panel, figure
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,7 @@ def bellman(slip: float = 0.2, gamma: float = 1.0) -> Report:
         f"values reach every cell after {len(runs[0]) - 1} sweeps without slips, where the start is"
         f" worth {float(firm[start]):.2f}; slips lower it to {float(slippery[start]):.2f} and need"
         f" {len(runs[1]) - 1} sweeps, because each cell then depends on its own value.",
-        lambda figure: _draw(figure, grids, runs),
-        (9.0, 5.0),
+        lambda: _picture(grids, runs),
     )
 
 
@@ -98,7 +98,7 @@ def _rows(grid: GridModel) -> range:
     return range(grid.height - 1, -1, -1)
 
 
-def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> Table:
+def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> ReportTable:
     """Snapshots of V side by side, the grid's upper row first."""
     shown = [k for k in (1, 2, 3) if k < len(run)] + [len(run)]
     rows = []
@@ -110,7 +110,7 @@ def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> Table:
                 " ".join(_cell(grid, run[k - 1].value, (x, y), digits) for x in range(grid.width))
             )
         rows.append(tuple(cells))
-    return Table(
+    return ReportTable(
         f"{number}. V after each sweep, {how} (■: terminal)",
         ("", *(f"sweep {k}" for k in shown[:-1]), "settled"),
         tuple(rows),
@@ -123,7 +123,7 @@ def _cell(grid: GridModel, value: Tensor, cell: Cell, digits: int) -> str:
     return f"{float(value[grid.state(cell)]):{3 + digits}.{digits}f}".replace("-", "−")
 
 
-def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> Table:
+def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> ReportTable:
     arrows = [greedy(g, r[-1].q) for g, r in zip(grids, runs, strict=True)]
     rows = tuple(
         (
@@ -135,10 +135,12 @@ def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> Table:
         )
         for y in _rows(grids[0])
     )
-    return Table("3. The greedy policy: every best move", ("", "without slips", "with slips"), rows)
+    return ReportTable(
+        "3. The greedy policy: every best move", ("", "without slips", "with slips"), rows
+    )
 
 
-def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> Table:
+def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> ReportTable:
     rows = []
     for cell in ((0, 0), (1, 1), (2, 1), (2, 2)):
         s = grid.state(cell)
@@ -147,7 +149,7 @@ def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> Table:
             rows.append(
                 (f"({cell[0]}, {cell[1]}), {how}", *last.q[s].tolist(), float(last.value[s]))
             )
-    return Table(
+    return ReportTable(
         "4. Q(s, a) of a few cells: V is its maximum; Q says which move, without a model",
         ("cell", *(f"{n} {a}" for n, a in zip(ACTIONS, ARROWS, strict=True)), "V"),
         tuple(rows),
@@ -155,12 +157,13 @@ def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> Table:
     )
 
 
-def _draw(figure: Any, grids: list[GridModel], runs: list[list[Sweep]]) -> None:
-    axes = figure.subplots(1, 2)
+def _picture(grids: list[GridModel], runs: list[list[Sweep]]) -> Any:
+    titles = ("without slips", f"slips of {grids[1].slip:g}")
+    picture = figure(
+        [Panel(f"V and greedy moves, {title}", grid=False) for title in titles], size=(4.5, 5.0)
+    )
     low = min(float(r[-1].value.min()) for r in runs)
-    for side, grid, run, title in zip(
-        axes, grids, runs, ("without slips", f"slips of {grids[1].slip:g}"), strict=True
-    ):
+    for side, grid, run in zip(picture.axes, grids, runs, strict=True):
         value = run[-1].value.clone()
         for cell, entering in grid.terminals.items():
             value[grid.state(cell)] = entering
@@ -177,7 +180,6 @@ def _draw(figure: Any, grids: list[GridModel], runs: list[list[Sweep]]) -> None:
             side.text(
                 x, y - 0.27, f"{float(run[-1].value[s]):.2f}", ha="center", va="center", fontsize=9
             )
-        side.set_title(f"V and greedy moves, {title}", fontsize=10, loc="left")
         side.set_xticks(range(grid.width))
         side.set_yticks(range(grid.height))
-        side.tick_params(labelsize=8)
+    return picture

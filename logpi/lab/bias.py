@@ -16,12 +16,13 @@ from torch import Tensor
 from logpi.algorithms import NAMES, Algorithm, algorithm
 from logpi.lab.claims import CLAIMS, Claim, regularised
 from logpi.lab.expectation import Moments, Setting, moments
-from logpi.lab.report import COLOURS, Report, Table, panel
+from logpi.lab.report import Report, ReportTable
 from logpi.lab.worlds import World, standard, token_world
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.ratios import SequenceRatio
 from logpi.ops.selection import MixedOutcomes
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, TokenMean
+from logpi.runs.plots import COLOURS, Panel, figure
 
 TINY = {
     "e": {".": 0.0, "ab": 1.0},
@@ -74,12 +75,11 @@ def bias(responses: int = 4) -> Report:
         "baselines leave the policy gradient as it is, Dr. GRPO scales it by (M−1)/M, and what"
         " turns it are the group's standard deviation (from M = 4 on, with binary rewards), lengths"
         " in the weight, and statistics that see the row.",
-        lambda figure: _draw(figure, by_m, growth),
-        (9.0, 3.6),
+        lambda: _picture(by_m, growth),
     )
 
 
-def _alone(world: World, m: int) -> Table:
+def _alone(world: World, m: int) -> ReportTable:
     rows = []
     for claim in CLAIMS:
         setting = claim.setting if claim.setting != Setting() else Setting(responses=m)
@@ -99,7 +99,7 @@ def _alone(world: World, m: int) -> Table:
                 found.verdict,
             )
         )
-    return Table(
+    return ReportTable(
         f"1. The advantage alone: no KL, no whitening, responses summed (N = 1, M = {m};"
         " reinforce_plus_plus N = 3, M = 1)",
         ("method", "theory: E[∇L̂]", "off by", "angle", "here", "scale", "verdict"),
@@ -112,7 +112,7 @@ def _alone(world: World, m: int) -> Table:
     )
 
 
-def _shipped(world: World, m: int) -> Table:
+def _shipped(world: World, m: int) -> ReportTable:
     reference = far_reference(world)
     rows = []
     for name in NAMES:
@@ -126,7 +126,7 @@ def _shipped(world: World, m: int) -> Table:
         rows.append(
             (name, _parts(chosen), angle(found.mean, found.target), found.scale, found.verdict)
         )
-    return Table(
+    return ReportTable(
         f"2. As shipped: every part of the table's row (N = 1, M = {m}, a reference half a nat"
         " away)",
         ("method", "beside the theorem", "angle", "scale", "verdict"),
@@ -169,7 +169,7 @@ def _claim(name: str) -> Claim:
 REAL = {"eaa": 0.5, "eba": 2.0, "hdabb.": 3.0}
 
 
-def _first_difference() -> Table:
+def _first_difference() -> ReportTable:
     """GRPO's angle against M, with binary and with real rewards."""
     objective = _claim("grpo_r1").objective
     binary, real = standard(), standard(REAL)
@@ -185,7 +185,7 @@ def _first_difference() -> Table:
                 *_real(pair[1]),
             )
         )
-    return Table(
+    return ReportTable(
         "3. Where GRPO's standard deviation begins to turn the step (grpo_r1, the advantage alone)",
         (
             "M",
@@ -206,7 +206,7 @@ def _real(found: Moments) -> tuple[float, str]:
     return angle(found.mean, found.target), found.verdict
 
 
-def _growth(world: World) -> Table:
+def _growth(world: World) -> ReportTable:
     """How far methods are from their limits as the batch grows."""
     names = ("grpo_r1", "grpo", "dapo")
     limits = {n: _claim(n).form(world, 0) for n in (*names, "reinforce_plus_plus")}
@@ -221,7 +221,7 @@ def _growth(world: World) -> Table:
             ).mean
             tokens = _gap(whole, limits["reinforce_plus_plus"])
         rows.append((m, *(_gap(found[n], limits[n]) for n in names), turned, tokens))
-    return Table(
+    return ReportTable(
         "4. Limits: distance |E[∇L̂] − limit| / |limit| as M grows (reinforce_plus_plus: N prompts,"
         " M = 1), a tiny world",
         ("M (or N)", "grpo_r1", "grpo", "dapo", "angle of grpo_r1", "reinforce_plus_plus"),
@@ -232,20 +232,19 @@ def _growth(world: World) -> Table:
     )
 
 
-def _draw(figure: Any, by_m: Table, growth: Table) -> None:
-    left, right = figure.subplots(1, 2)
-    panel(
-        left,
+def _picture(by_m: ReportTable, growth: ReportTable) -> Any:
+    growing = Panel("Limits of theory are reached", "M (or N)", "distance from the limit")
+    turning = Panel(
         "GRPO's std turns the step from M = 4 on",
         "M, samples for each prompt",
         "angle with −∇J, degrees",
     )
+    picture = figure([turning, growing], size=(4.5, 3.6))
+    left, right = picture.axes
     m = [r[0] for r in by_m.rows]
     left.plot(m, [r[1] for r in by_m.rows], marker="o", color=COLOURS[0], label="binary rewards")
     left.plot(m, [r[4] for r in by_m.rows], marker="s", color=COLOURS[1], label="real rewards")
     left.set_xticks(m)
-    left.legend(fontsize=8, frameon=False)
-    panel(right, "Limits of theory are reached", "M (or N)", "distance from the limit")
     for i, name in enumerate(growth.columns[1:4]):
         right.plot(
             *_series(growth, 1 + i), marker="o", markersize=3.5, color=COLOURS[i], label=name
@@ -255,9 +254,9 @@ def _draw(figure: Any, by_m: Table, growth: Table) -> None:
     )
     right.set_xscale("log", base=2)
     right.set_yscale("log")
-    right.legend(fontsize=8, frameon=False)
+    return picture
 
 
-def _series(table: Table, column: int) -> tuple[list[Any], list[Any]]:
+def _series(table: ReportTable, column: int) -> tuple[list[Any], list[Any]]:
     rows = [r for r in table.rows if r[column] is not None]
     return [r[0] for r in rows], [r[column] for r in rows]

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from logpi.algorithms import algorithm
 from logpi.lab.expectation import Setting
-from logpi.lab.worlds import World
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE
 from logpi.ops.weights import GroupTokenMean, SequenceMean, SequenceSum
+
+if TYPE_CHECKING:
+    from logpi.lab.worlds import World
 
 
 def pull(world: World, coefficient: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logpi.lab.report import COLOURS, Report, Table, panel
-from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Surrogate, Unclipped
+from logpi.lab.report import Report, ReportTable
+from logpi.ops.surrogates import Clip, ClippedScore, DualClip, ScoreFunction, Surrogate, Unclipped
+from logpi.runs.plots import COLOURS, Panel, figure
 
 RATIOS = (0.25, 0.5, 0.9, 1.1, 1.25, 1.5, 4.0)
 KINDS: tuple[tuple[str, Surrogate], ...] = (
-    ("score", Score()),
+    ("score", ScoreFunction()),
     ("unclipped (TRPO)", Unclipped()),
     ("PPO clip 0.2", Clip(0.2)),
     ("clip-higher 0.2/0.28", Clip(0.2, 0.28)),
@@ -48,17 +49,16 @@ def clip() -> Report:
         "clipping stops only what has already moved the right way (Â > 0 and ρ high, Â < 0 and ρ"
         " low); clip-higher leaves good actions more room, dual clip also stops bad actions that"
         " became much likelier, and CISPO bounds the push but stops none.",
-        _draw,
-        (9.0, 3.6),
+        _picture,
     )
 
 
-def _table(title: str, advantage: float) -> Table:
+def _table(title: str, advantage: float) -> ReportTable:
     ratio = torch.tensor(RATIOS, dtype=torch.float64)
     rows = [
         (name, *push(s, ratio, torch.full_like(ratio, advantage)).tolist()) for name, s in KINDS
     ]
-    return Table(
+    return ReportTable(
         title,
         ("surrogate", *(f"ρ = {r:g}" for r in RATIOS)),
         tuple(rows),
@@ -66,7 +66,7 @@ def _table(title: str, advantage: float) -> Table:
     )
 
 
-def _quadrants() -> Table:
+def _quadrants() -> ReportTable:
     """For each surrogate and quadrant: does the gradient survive far from ρ = 1?"""
     corners = {
         "Â>0, ρ↑": (8.0, 1.0),
@@ -83,7 +83,7 @@ def _quadrants() -> Table:
                 "stopped" if x == 0 else "pushed" if abs(abs(x) - ratio) < 1e-5 else "bounded"
             )
         rows.append((name, *found))
-    return Table(
+    return ReportTable(
         "3. The four quadrants, far from ρ = 1",
         ("surrogate", *corners),
         tuple(rows),
@@ -94,15 +94,19 @@ def _quadrants() -> Table:
     )
 
 
-def _draw(figure: Any) -> None:
+def _picture() -> Any:
     ratio = torch.linspace(0.02, 4.0, 1200, dtype=torch.float64)
-    for axes, advantage, title in zip(
-        figure.subplots(1, 2), (1.0, -1.0), ("Â = +1", "Â = −1"), strict=True
-    ):
-        panel(axes, f"Push on log π, {title}", "ratio ρ = π/π_old", "∂ surrogate / ∂ log π")
+    picture = figure(
+        [
+            Panel(f"Push on log π, Â = {sign}1", "ratio ρ = π/π_old", "∂ surrogate / ∂ log π")
+            for sign in "+−"
+        ],
+        size=(4.5, 3.6),
+    )
+    for axes, advantage in zip(picture.axes, (1.0, -1.0), strict=True):
         for i, (name, surrogate) in enumerate(KINDS[1:]):
             y = push(surrogate, ratio, torch.full_like(ratio, advantage))
             style = ("--", "-", "-", "-.", "-")[i]
             axes.plot(ratio, y, style, color=COLOURS[(7, 0, 2, 1, 4)[i]], linewidth=1.6, label=name)
         axes.axvline(1.0, color="#9ca3af", linewidth=0.8)
-    axes.legend(fontsize=8, frameon=False)
+    return picture

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logpi.lab.report import COLOURS, Report, Table, panel
+from logpi.lab.report import Report, ReportTable
 from logpi.lab.worlds import World, double, grid_world
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE
 from logpi.ops.surrogates import Clip
 from logpi.ops.weights import SequenceSum
+from logpi.runs.plots import COLOURS, Panel, figure
 from logpi.types import Targets
 
 HORIZON = 6
@@ -31,7 +32,7 @@ CLIP_RATE = 0.1
 
 
 @dataclass(frozen=True)
-class Step:
+class StepEffect:
     """What a step to new logits did; all exact.
 
     Attributes:
@@ -53,7 +54,7 @@ def trust_world() -> World:
     return world.at(world.logits + lean)
 
 
-def measure(world: World, logits: Tensor) -> Step:
+def measure(world: World, logits: Tensor) -> StepEffect:
     """The exact effect of moving from the world's policy to `logits` [S, A]."""
     mdp, old, new = world.mdp, world.pi, world.mdp.policy(logits)
     d, a = mdp.occupancy(old), mdp.advantage(old)
@@ -62,7 +63,7 @@ def measure(world: World, logits: Tensor) -> Step:
     drift = sum(1 - (1 - alpha) ** t for t in range(mdp.horizon))
     surrogate = float(torch.einsum("ts,sa,tsa->", d, new, a))
     worst = float(a[:, live].abs().max())
-    return Step(
+    return StepEffect(
         kl=float(mdp.divergence(old, new)),
         gain=float(mdp.expected_return(logits)) - world.expected_return,
         surrogate=surrogate,
@@ -72,9 +73,11 @@ def measure(world: World, logits: Tensor) -> Step:
 
 def _at_kl(world: World, direction: Tensor, kl: float) -> Tensor:
     """Logits along `direction` [S, A] at this KL, by bisection (KL grows with the step)."""
-    size = lambda s: float(
-        world.mdp.divergence(world.pi, world.mdp.policy(world.logits + s * direction))
-    )  # noqa: E731
+
+    def size(scale: float) -> float:
+        moved = world.mdp.policy(world.logits + scale * direction)
+        return float(world.mdp.divergence(world.pi, moved))
+
     low, high = 0.0, 1.0
     while size(high) < kl and high < 1e6:
         high *= 2
@@ -140,8 +143,7 @@ def trust() -> Report:
         " surrogate is right to first order and drifts off as the step grows; clipping slows down"
         " by itself yet bounds no KL; and improvement is guaranteed only for steps far shorter than"
         " those that pay.",
-        lambda figure: _draw(figure, found, clipped, guaranteed),
-        (9.0, 3.6),
+        lambda: _picture(found, clipped, guaranteed),
     )
 
 
@@ -153,7 +155,7 @@ def _optimum(world: World) -> Tensor:
     return (world.mdp.start * v).sum()
 
 
-def _compare(found: dict[str, list[Step]]) -> Table:
+def _compare(found: dict[str, list[StepEffect]]) -> ReportTable:
     rows = tuple(
         (
             kl,
@@ -165,7 +167,7 @@ def _compare(found: dict[str, list[Step]]) -> Table:
         )
         for i, kl in enumerate(LEVELS)
     )
-    return Table(
+    return ReportTable(
         "1. At the same KL: gain of J and what the surrogate promised",
         ("KL, nats", "ordinary: gain", "promised", "natural: gain", "promised "),
         rows,
@@ -173,9 +175,9 @@ def _compare(found: dict[str, list[Step]]) -> Table:
     )
 
 
-def _clipped(clipped: list[tuple[int, Step]]) -> Table:
+def _clipped(clipped: list[tuple[int, StepEffect]]) -> ReportTable:
     rows = tuple((n, s.kl, s.gain, s.surrogate) for n, s in clipped)
-    return Table(
+    return ReportTable(
         f"2. Clipped steps (ε = 0.2, exact expected surrogate, learning rate {CLIP_RATE:g}) from"
         " the same data",
         ("gradient steps", "KL, nats", "gain", "promised"),
@@ -185,12 +187,12 @@ def _clipped(clipped: list[tuple[int, Step]]) -> Table:
     )
 
 
-def _bound(steps: list[Step]) -> Table:
+def _bound(steps: list[StepEffect]) -> ReportTable:
     rows = [
         (f"{kl:.0e}".replace("-0", "−"), s.bound, s.gain, s.surrogate, s.bound > 0)
         for kl, s in zip(SMALL, steps, strict=True)
     ]
-    return Table(
+    return ReportTable(
         "3. The monotone-improvement bound along the natural gradient",
         ("KL, nats", "at least", "gain", "promised", "improvement guaranteed"),
         tuple(rows),
@@ -198,19 +200,20 @@ def _bound(steps: list[Step]) -> Table:
     )
 
 
-def _draw(
-    figure: Any,
-    found: dict[str, list[Step]],
-    clipped: list[tuple[int, Step]],
-    guaranteed: list[Step],
-) -> None:
-    left, right = figure.subplots(1, 2)
-    panel(
-        left,
-        "True improvement for the KL spent",
-        "KL(π_old‖π_new) of a trajectory, nats",
-        "J(new) − J(old)",
+def _picture(
+    found: dict[str, list[StepEffect]],
+    clipped: list[tuple[int, StepEffect]],
+    guaranteed: list[StepEffect],
+) -> Any:
+    kl = "KL(π_old‖π_new) of a trajectory, nats"
+    picture = figure(
+        [
+            Panel("True improvement for the KL spent", kl, "J(new) − J(old)"),
+            Panel("Gained, promised, guaranteed (natural)", kl, "units of return"),
+        ],
+        size=(4.5, 3.6),
     )
+    left, right = picture.axes
     for i, (name, steps) in enumerate(found.items()):
         left.plot(
             [s.kl for s in steps],
@@ -226,13 +229,6 @@ def _draw(
     )
     left.set_xscale("log")
     left.set_yscale("log")
-    left.legend(fontsize=8, frameon=False)
-    panel(
-        right,
-        "Gained, promised, guaranteed (natural)",
-        "KL(π_old‖π_new) of a trajectory, nats",
-        "units of return",
-    )
     steps = sorted([*guaranteed, *found["natural"]], key=lambda s: s.kl)
     sure = [s for s in steps if s.bound > 0]
     right.plot(
@@ -262,4 +258,4 @@ def _draw(
     )
     right.set_xscale("log")
     right.set_yscale("log")
-    right.legend(fontsize=8, frameon=False)
+    return picture

@@ -15,11 +15,12 @@ from torch import Tensor
 from logpi.algorithms import algorithm
 from logpi.lab.claims import CLAIMS
 from logpi.lab.expectation import Moments, Setting, advantages, all_draws, moments
-from logpi.lab.report import COLOURS, Report, Table, panel
+from logpi.lab.report import Report, ReportTable
 from logpi.lab.worlds import World, standard
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE
 from logpi.ops.weights import SequenceSum
+from logpi.runs.plots import COLOURS, Panel, figure
 
 ROWS = 16  # responses of the batch whose error is shown
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
@@ -39,8 +40,7 @@ def variance() -> Report:
         " constant; a critic lets λ < 1 cut the variance further, free of bias if it is exact, and"
         " at a price if it is wrong; and no critic-free method can give a right response a negative"
         " advantage.",
-        lambda figure: _draw(figure, by_m, curve),
-        (9.0, 3.6),
+        lambda: _picture(by_m, curve),
     )
 
 
@@ -73,7 +73,7 @@ def best_state_baseline(world: World) -> Tensor:
     return torch.where(weight > 1e-12, (pi * square * q).sum(-1) / weight.clamp(min=1e-12), v)
 
 
-def _baselines(world: World) -> Table:
+def _baselines(world: World) -> ReportTable:
     zero = torch.zeros(len(world.logits), dtype=torch.float64)
     constant = best_constant(world)
     prompt = world.solve_rate()[world.paths.group[_first_visit(world)]]
@@ -94,7 +94,7 @@ def _baselines(world: World) -> Table:
         ("none, but Q(s, a) for the return", *_noise(q)),
         ("V(s), and Q(s, a) for the return", *_noise(exact)),
     ]
-    return Table(
+    return ReportTable(
         "1. Baselines for one response (N = M = 1)",
         ("baseline", "tr Var", "Var along ∇J", "signal/noise", "E[∇L̂]"),
         tuple(rows),
@@ -114,7 +114,7 @@ def _noise(m: Moments) -> tuple[float, float, float, str]:
     return m.variance, m.along, m.signal_to_noise, m.verdict
 
 
-def _by_size(world: World) -> Table:
+def _by_size(world: World) -> ReportTable:
     names = ("reinforce", "remax", "rloo", "dr_grpo", "grpo_r1", "grpo", "dapo", "orz", "ppo")
     sizes = (2, 3, 4, 5, 6)
     rows = []
@@ -128,7 +128,7 @@ def _by_size(world: World) -> Table:
                 found[2].variance / float(found[2].mean @ found[2].mean),
             )
         )
-    return Table(
+    return ReportTable(
         "2. Signal-to-noise ratio of one prompt's batch against M (the advantage alone)",
         ("method", *(f"M = {m}" for m in sizes), "tr Var / |E|², M = 4"),
         tuple(rows),
@@ -138,7 +138,7 @@ def _by_size(world: World) -> Table:
     )
 
 
-def _signs(world: World) -> Table:
+def _signs(world: World) -> ReportTable:
     rows = []
     step = replace(
         CLAIMS[0], name="ppo λ=0", objective=PolicyGradient(GAE(1.0, 0.0), weight=SequenceSum())
@@ -157,7 +157,7 @@ def _signs(world: World) -> Table:
         found, reward = advantages(world, claim.objective, setting, all_draws(world, setting))
         wrong, right = (found[reward == r] for r in (0.0, 1.0))
         rows.append((claim.name, _span(wrong), _span(right), _reading(wrong, right)))
-    return Table(
+    return ReportTable(
         "3. The sign of Â: its range over every token of every wrong (r = 0) and every right (r ="
         " 1) response",
         ("method", "Â where r = 0", "Â where r = 1", "so"),
@@ -186,7 +186,7 @@ def _reading(wrong: Tensor, right: Tensor) -> str:
     return "both signs for both: by step"
 
 
-def _curve(world: World) -> Table:
+def _curve(world: World) -> ReportTable:
     """Bias² and variance of GAE(1, λ) with an exact critic, and with one that has only learned the
     mean."""
     flat = torch.full_like(world.value, world.expected_return)
@@ -203,7 +203,7 @@ def _curve(world: World) -> Table:
             for x in (e, m.variance, e + m.variance / ROWS)
         ]
         rows.append((lam, *pairs))
-    return Table(
+    return ReportTable(
         "4. GAE over λ (γ = 1): bias², variance of one response, and the mean squared error of"
         f" {ROWS} responses",
         (
@@ -222,14 +222,15 @@ def _curve(world: World) -> Table:
     )
 
 
-def _draw(figure: Any, by_m: Table, curve: Table) -> None:
-    left, right = figure.subplots(1, 2)
-    panel(
-        left,
+def _picture(by_m: ReportTable, curve: ReportTable) -> Any:
+    signal = Panel(
         "Signal-to-noise of one prompt's batch",
         "M, samples for each prompt",
         "‖E[∇L̂]‖² / tr Var[∇L̂]",
     )
+    error = Panel("GAE: λ trades bias for variance", "λ", "squared error of E[∇L̂]")
+    picture = figure([signal, error], size=(4.5, 3.6))
+    left, right = picture.axes
     for i, row in enumerate(r for r in by_m.rows if r[0] != "dr_grpo"):  # it is rloo, scaled
         style = "--" if row[0] in ("grpo", "dapo", "grpo_r1") else "-"
         left.plot(
@@ -237,11 +238,10 @@ def _draw(figure: Any, by_m: Table, curve: Table) -> None:
         )
     left.set_xticks(range(2, 7))
     left.legend(fontsize=7, frameon=False, ncols=2)
-    panel(right, "GAE: λ trades bias for variance", "λ", "squared error of E[∇L̂]")
     lam = [r[0] for r in curve.rows]
     lines = [(1, 0, ":", "bias², exact V"), (3, 0, "-", f"error of {ROWS}, exact V")]
     lines += [(4, 1, ":", "bias², wrong V"), (6, 1, "-", f"error of {ROWS}, wrong V")]
     for column, colour, style, label in lines:
         right.plot(lam, [r[column] for r in curve.rows], style, color=COLOURS[colour], label=label)
     right.set_ylim(bottom=0)
-    right.legend(fontsize=8, frameon=False)
+    return picture

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,17 +18,19 @@ from torch import Tensor
 from logpi.lab.bias import angle, far_reference
 from logpi.lab.claims import regularised
 from logpi.lab.expectation import Moments, Setting, all_draws, gradients, moments
-from logpi.lab.report import Table
+from logpi.lab.report import ReportTable
 from logpi.lab.worlds import World, standard
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import LeaveOneOut
 from logpi.ops.selection import Keep, KeepAll
 from logpi.ops.weights import SequenceSum
-from logpi.types import Objective
+
+if TYPE_CHECKING:
+    from logpi.types import Objective
 
 
 @dataclass(frozen=True)
-class Finding:
+class BiasVariance:
     """What one size of group shows.
 
     Attributes:
@@ -46,7 +49,7 @@ class Finding:
 class Check:
     """The answer of `check`; printing it gives a table. `findings` has one entry for each M."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[BiasVariance, ...]
     target: str
 
     @property
@@ -76,7 +79,7 @@ class Check:
             (f.responses, *_numbers(f.moments), f.noise, f.noise_rloo, f.moments.verdict)
             for f in self.findings
         )
-        table = Table(
+        table = ReportTable(
             f"E[∇L̂] over every batch there can be, against {self.target}",
             ("M", "cosine", "angle", "scale", "noise", "noise of rloo", "verdict"),
             rows,
@@ -138,7 +141,7 @@ def check(
             world, PolicyGradient(LeaveOneOut(), weight=SequenceSum()), Setting(prompts, m)
         )
         found.append(
-            Finding(m, own, 1 / max(own.signal_to_noise, 1e-300), 1 / rloo.signal_to_noise)
+            BiasVariance(m, own, 1 / max(own.signal_to_noise, 1e-300), 1 / rloo.signal_to_noise)
         )
     return Check(tuple(found), f"−∇(J − {beta:g} KL(π‖π_ref))" if beta else "−∇J")
 

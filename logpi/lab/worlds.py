@@ -175,7 +175,7 @@ def token_world(
     >>> token_world({"1+1=": {"2": 1.0, "3": 0.0}}, spread=0.0).expected_return
     0.5
     """
-    tree = _Tree(tasks)
+    tree = _TokenTree(tasks)
     generator = torch.Generator().manual_seed(seed)
     logits = spread * torch.randn(
         len(tree.step), len(tree.characters), generator=generator, dtype=torch.float64
@@ -201,7 +201,7 @@ def token_world(
     return world.at(logits)
 
 
-class _Tree:
+class _TokenTree:
     """All prefixes of the task's strings as states: 0 is before the first token, 1 is where no
     string leads."""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from logpi.ops.advantages import Advantage, QValue, whiten
 from logpi.ops.kl import KL, k3
 from logpi.ops.ratios import Ratio, TokenRatio
-from logpi.ops.surrogates import Score, Surrogate
+from logpi.ops.surrogates import ScoreFunction, Surrogate
 from logpi.ops.time import own
 from logpi.ops.weights import TokenMean, Weight
 from logpi.types import Batch, Explanation, PolicyOutput, Targets
@@ -77,7 +77,7 @@ class PolicyGradient:
 
     Attributes:
         advantage: estimator of Âₜ.
-        ratio: level of the importance ratio (ignored by `Score`).
+        ratio: level of the importance ratio (ignored by `ScoreFunction`).
         surrogate: what is maximised at each action.
         weight: aggregation; called as `objective.weight(mask, group)`.
         kl: penalty to the reference policy, or None.
@@ -89,13 +89,13 @@ class PolicyGradient:
         entropy_coef: c_H ≥ 0, reward a nat of entropy.
         correction: for a sampler that is not the learner's, or None.
 
-    The value of the loss is not the expected return (with `Score` only its gradient means
+    The value of the loss is not the expected return (with `ScoreFunction` only its gradient means
     anything): never log it as such.
     """
 
     advantage: Advantage
     ratio: Ratio = TokenRatio()
-    surrogate: Surrogate = Score()
+    surrogate: Surrogate = ScoreFunction()
     weight: Weight = TokenMean()
     kl: KL | None = None
     whiten: bool = False

@@ -38,7 +38,7 @@ from logpi.ops.comparison import (
 from logpi.ops.time import own
 from logpi.types import Batch, Explanation, PolicyOutput, Targets
 
-__all__ = ["Labelled", "Preference", "RewardModelling"]
+__all__ = ["KahnemanTversky", "Preference", "BradleyTerry"]
 
 S = TypeVar("S", bound="_Fixed")
 
@@ -194,7 +194,7 @@ class Preference(_Fixed):
 
 
 @dataclass(frozen=True)
-class Labelled(_Fixed):
+class KahnemanTversky(_Fixed):
     """Single responses called good or bad (KTO, arXiv:2402.01306, eqs. 7 and 8).
 
         minimise  Σ w λ_y (1 − σ(±β (r(y) − z₀))),   r = Σₜ log π/π_ref,   + for good, − for bad
@@ -296,7 +296,7 @@ class Labelled(_Fixed):
 
 
 @dataclass(frozen=True)
-class RewardModelling(_Fixed):
+class BradleyTerry(_Fixed):
     """Bradley–Terry: the chosen response's score should be the larger (arXiv:2203.02155, eq. 1).
 
         minimise  Σ w [ −log σ(r⁺ − r⁻ − m) + c (r⁺ + r⁻)² ]

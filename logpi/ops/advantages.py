@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from logpi.ops.groups import group_returns, group_sum, total_reward
 from logpi.ops.time import next_value, own, to_go
-from logpi.types import Batch
+
+if TYPE_CHECKING:
+    from logpi.types import Batch
 
 __all__ = [
     "Advantage",

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from logpi.ops.time import own
-from logpi.types import Batch
+
+if TYPE_CHECKING:
+    from logpi.types import Batch
 
 __all__ = [
     "Hinge",

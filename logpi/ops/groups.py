@@ -8,12 +8,15 @@ mean, no spread, no count. Leaves out what is done with the statistics (`advanta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from logpi.ops.time import own
-from logpi.types import Batch
+
+if TYPE_CHECKING:
+    from logpi.types import Batch
 
 __all__ = ["GroupReturns", "group_returns", "group_sum", "total_reward"]
 

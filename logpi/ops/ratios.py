@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from logpi.ops.time import own
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Ratio", "SequenceRatio", "TokenRatio"]
 

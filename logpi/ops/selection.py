@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from logpi.types import Trajectory
+if TYPE_CHECKING:
+    from logpi.types import Trajectory
 
 __all__ = [
     "Bootstrap",

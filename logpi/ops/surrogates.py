@@ -15,7 +15,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["Clip", "ClippedScore", "DecayingClip", "DualClip", "Score", "Surrogate", "Unclipped"]
+__all__ = [
+    "Clip",
+    "ClippedScore",
+    "DecayingClip",
+    "DualClip",
+    "ScoreFunction",
+    "Surrogate",
+    "Unclipped",
+]
 
 LARGEST = 30.0  # nats; e^30 is beyond any clip, and inside float32 with room for sums: a product ratio may not be
 
@@ -52,7 +60,7 @@ def _distances(low: float, high: float | None) -> None:
 
 
 @dataclass(frozen=True)
-class Score(Surrogate):
+class ScoreFunction(Surrogate):
     """The score function: its gradient at θ is the policy gradient, its value is not the expected
     return.
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Step",
+    "LineSearch",
     "add_",
     "conjugate_gradient",
     "fisher_vector_product",
@@ -103,7 +103,7 @@ def largest_step(x: Tensor, product: Product, max_kl: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Step:
+class LineSearch:
     """What the line search found: fraction of the full step (0: none was good), its KL in nats, its
     gain, trials made."""
 
@@ -115,7 +115,7 @@ class Step:
 
 def line_search(
     attempt: Callable[[float], tuple[float, float]], max_kl: float, shrink: float, trials: int
-) -> Step:
+) -> LineSearch:
     """The longest of 1, c, c², … of the step that improves the surrogate and keeps KL ≤ δ.
 
     Args:
@@ -128,6 +128,6 @@ def line_search(
         fraction = shrink**i
         gain, kl = attempt(fraction)
         if gain > 0 and kl <= max_kl:  # NaN fails both
-            return Step(fraction, kl, gain, i + 1)
+            return LineSearch(fraction, kl, gain, i + 1)
     attempt(0.0)
-    return Step(0.0, 0.0, 0.0, trials)
+    return LineSearch(0.0, 0.0, 0.0, trials)

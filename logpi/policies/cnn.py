@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from logpi.ops.distributions import Distribution
 from logpi.policies.fast.dense import orthogonal
 from logpi.policies.mlp import ActorCritic
+
+if TYPE_CHECKING:
+    from logpi.ops.distributions import Distribution
 
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # (channels, kernel, stride)
 SMALL = ((16, 3, 1), (32, 3, 1))

@@ -260,7 +260,7 @@ class _Header:
                 for _ in range(count):
                     self._value(inner)
         else:
-            self._skip(WIDTHS[kind] if kind in WIDTHS else self.size)
+            self._skip(WIDTHS.get(kind, self.size))
         return None
 
     def _tensor(self) -> tuple[str, tuple[int, ...]]:

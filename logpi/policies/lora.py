@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from logpi.types import Batch, PolicyOutput
-
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
     from logpi.policies.reward_model import RewardModel
+    from logpi.types import Batch, PolicyOutput
 
 
 def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:

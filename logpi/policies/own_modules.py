@@ -13,15 +13,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from logpi.policies.fast.probe import agree, finds, sample_rows
-from logpi.policies.packed_model import PackedModel
 from logpi.policies.packing import ATTENTION, Packed, Rule, pack, register
 from logpi.policies.plain_attention import attention
+
+if TYPE_CHECKING:
+    from logpi.policies.packed_model import PackedModel
 
 SHARED = 11  # tokens that a probe's two rows open with
 

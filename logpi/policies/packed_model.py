@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from logpi.policies import plain_attention
 from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.loading import quiet
-from logpi.policies.packing import Packing
 from logpi.policies.positions import NO_LIMIT, Ropes, fitting, positions
+
+if TYPE_CHECKING:
+    from logpi.policies.packing import Packing
 
 
 class PackedModel(nn.Module):

@@ -62,8 +62,16 @@ class Packing(Protocol):
 
 # what a model may hand its attention and a packing knows how to do, or need not know
 KNOWN = set(
-    "sliding_window softcap dropout is_causal position_ids output_attentions use_cache"
-    " cache_position".split()
+    [
+        "sliding_window",
+        "softcap",
+        "dropout",
+        "is_causal",
+        "position_ids",
+        "output_attentions",
+        "use_cache",
+        "cache_position",
+    ]
 )
 
 

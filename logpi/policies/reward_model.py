@@ -3,7 +3,7 @@ ends.
 
 It is a `transformers` sequence classifier, in and out, run packed like `CausalLM` (`packing.py`):
 what chosen and rejected responses open with is forwarded once, padding never. As a policy it says
-nothing of actions and gives values, so the learner trains it by `RewardModelling`, and a critic may
+nothing of actions and gives values, so the learner trains it by `BradleyTerry`, and a critic may
 begin as one (`WithCritic`). Heads that others save beside a trunk are read too (`reward_heads.py`).
 Where a row is scored is where `transformers` does: in its last token that is not the padding token.
 
@@ -16,13 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from logpi.policies import objects
-from logpi.policies.causal_lm import CausalLM
 from logpi.policies.fast.probe import notice
 from logpi.policies.loading import load_tokenizer, read, refuse_unembedded
 from logpi.policies.own_modules import packs
@@ -32,6 +31,9 @@ from logpi.policies.plain_attention import exchange
 from logpi.policies.positions import within
 from logpi.policies.reward_heads import head_of
 from logpi.types import Batch, PolicyOutput
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
 
 CHAT = "logpi_chat"  # in config.json: how prompts were rendered in training
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from logpi.calls import Call
+if TYPE_CHECKING:
+    from logpi.calls import Call
 
 MOST_PAIRS = 64  # calls of a completion that are matched; more only dilute the names
 

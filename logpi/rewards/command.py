@@ -13,6 +13,7 @@ afterwards. A relative path of a file that is there when the reward is made (`./
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -34,7 +35,7 @@ from logpi.rewards.workers.processes import Failure
 
 
 @dataclass(frozen=True)
-class Command:
+class CommandReward:
     """What a command says of a completion: 1 for exit code 0 and 0 for 1, or the number it prints
     last.
 
@@ -53,7 +54,7 @@ class Command:
     Raises:
         ValueError: no such program or file, an empty command, a quote that does not end.
 
-    >>> Command("grep -q 42")(prompts=["?"] * 2, completions=["It is 42.", "It is 7."])
+    >>> CommandReward("grep -q 42")(prompts=["?"] * 2, completions=["It is 42.", "It is 7."])
     [1.0, 0.0]
     """
 
@@ -87,7 +88,7 @@ class Command:
 
     def __call__(
         self, prompts, completions, completion_ids=None, **columns
-    ) -> list[float | None | Failure]:
+    ) -> list[float | Failure | None]:
         rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
         with ThreadPoolExecutor(self.workers or os.cpu_count() or 1) as threads:
             return list(threads.map(self._one, prompts, map(text_of, completions), rows))
@@ -177,8 +178,6 @@ def _resolved(word: str) -> str:
 
 def _end(process: subprocess.Popen) -> None:
     """Kill the command and whatever it started in its session."""
-    try:
+    with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
-    except OSError:
-        pass
     process.wait()

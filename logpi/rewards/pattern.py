@@ -2,7 +2,7 @@ r"""Constrained generation as a reward: does the output match a regular expressi
 schema?
 
 The pattern is the user's and the text the policy's, and a text can make a careless pattern run for
-ever: matching is done in a worker process with a deadline (`apart/patterns.py`). Left out:
+ever: matching is done in a worker process with a deadline (`workers/patterns.py`). Left out:
     constraining the sampler itself, and what the text says.
 """
 
@@ -31,7 +31,7 @@ def _worker(function: str) -> Workers:
 
 def _ask(
     function: str, texts: list[str], columns: dict[str, Any], seconds: float
-) -> list[float | None | Failure]:
+) -> list[float | Failure | None]:
     """The worker's verdicts on the whole batch; if that is late, on each text alone, so that only
     the guilty have none."""
     whole = _worker(function).ask(call(texts, texts, None, columns), seconds)
@@ -83,7 +83,7 @@ class Regex:
 
     def __call__(
         self, prompts, completions, completion_ids=None, *, pattern=None, **columns
-    ) -> list[float | None | Failure]:
+    ) -> list[float | Failure | None]:
         n = len(completions)
         patterns = [self.pattern] * n if self.pattern else list(pattern or [])
         given = {
@@ -148,7 +148,7 @@ class JsonSchema:
 
     def __call__(
         self, prompts, completions, completion_ids=None, *, schema=None, **columns
-    ) -> list[float | None | Failure]:
+    ) -> list[float | Failure | None]:
         own = [s if isinstance(s, str) else json.dumps(s) for s in schema or []]
         schemas = [self.schema] * len(completions) if self.schema else own
         return _ask("fits", [text_of(c) for c in completions], {"schema": schemas}, self.seconds)

@@ -55,7 +55,7 @@ def f1(answer: str, gold: str) -> float:
 def _golds(answer: Any) -> list[str]:
     """The row's answers; none for a column that is empty there (None, NaN)."""
     every = answer if isinstance(answer, list | tuple) else [answer]
-    return [str(a) for a in every if a is not None and a == a]  # noqa: PLR0124  NaN is not itself
+    return [str(a) for a in every if a is not None and a == a]
 
 
 @dataclass(frozen=True)

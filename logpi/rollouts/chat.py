@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from logpi.policies.chat_template import Message, Reader
 from logpi.rollouts.prompt_templates import filled
+
+if TYPE_CHECKING:
+    from logpi.policies.chat_template import Message, Reader
 
 
 @dataclass(frozen=True)

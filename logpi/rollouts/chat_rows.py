@@ -18,11 +18,13 @@ import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.calls.messages import conversation, tool_list
-from logpi.envs.task import Row
-from logpi.policies.chat_template import Answer, ChatTemplate, Reader
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Row
+    from logpi.policies.chat_template import Answer, ChatTemplate, Reader
 
 Messages = Sequence[Mapping[str, Any]]
 

@@ -15,21 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from logpi.envs.task import Row, Rows, Split, Task, place
+from logpi.envs.task import GeneratedRows, Row, Split, Task, place
 from logpi.errors import UserError
-from logpi.policies.causal_lm import CausalLM
-from logpi.policies.chat_template import ChatTemplate
-from logpi.rewards import Rewards
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.chat_rows import Turns, plain, shape, spoken, turns
 from logpi.rollouts.text_rollout import Prompts
 from logpi.rollouts.tool_conversations import announced
 from logpi.types import Collected, Trajectory, collate
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.chat_template import ChatTemplate
+    from logpi.rewards import Rewards
 
 Learn = Literal["assistant", "last", "all"]
 
@@ -90,7 +92,7 @@ class Demonstrations:
         """A mistake in the data is said before any work: every row of a file, one of those that are
         made on demand; through the chat template goes one row of each shape."""
         shapes: set[Hashable] = set()
-        for i, row in enumerate([rows[0]] if isinstance(rows, Rows) else rows):
+        for i, row in enumerate([rows[0]] if isinstance(rows, GeneratedRows) else rows):
             if not (row.get("completion") or row.get("messages")):
                 raise UserError(
                     f"row {i} has no completion to learn from (columns: {', '.join(row)})"

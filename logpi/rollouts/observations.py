@@ -20,11 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from os.path import commonprefix
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from logpi.envs.conversation import Message
 from logpi.errors import UserError
-from logpi.policies.chat_template import ChatTemplate
+
+if TYPE_CHECKING:
+    from logpi.envs.conversation import Message
+    from logpi.policies.chat_template import ChatTemplate
 
 GAP = " ... "
 DENSE = 16  # no tokenizer of ours makes fewer tokens than one for so many characters of prose; a flood is cut before it is encoded

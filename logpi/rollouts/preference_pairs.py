@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,12 +26,14 @@ from torch import Tensor
 from logpi.envs.implicit_prompts import shared_messages
 from logpi.envs.task import Row, place
 from logpi.errors import UserError
-from logpi.policies.chat_template import Reader
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.chat_rows import Turns, plain, turns
 from logpi.types import Batch, Collected, Policy, Trajectory, collate
 from logpi.updates.micro_batches import evaluate
+
+if TYPE_CHECKING:
+    from logpi.policies.chat_template import Reader
 
 Group = tuple[Trajectory, ...]
 Messages = Sequence[Mapping[str, Any]]

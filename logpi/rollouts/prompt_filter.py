@@ -16,14 +16,17 @@ import json
 import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from logpi.envs.task import Row, place
 from logpi.errors import UserError
-from logpi.policies.causal_lm import CausalLM
-from logpi.rollouts.chat import Chat
 from logpi.rollouts.chat_rows import shape
 from logpi.rollouts.responses import prompt_ids
-from logpi.rollouts.tool_conversations import Dialogues
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rollouts.chat import Chat
+    from logpi.rollouts.tool_conversations import Dialogues
 
 
 @dataclass(frozen=True)

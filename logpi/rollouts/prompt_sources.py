@@ -17,9 +17,10 @@ import json
 from collections.abc import Sequence
 from hashlib import blake2b
 from random import Random
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from logpi.envs.task import Row
+if TYPE_CHECKING:
+    from logpi.envs.task import Row
 
 
 class Source(Protocol):

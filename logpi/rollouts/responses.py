@@ -14,20 +14,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from logpi.engine.engine import Engine
-from logpi.engine.sampling import Completion, Request, Sampling
 from logpi.engine.turns import ENDED, Talk, Turn
-from logpi.envs.task import Row
-from logpi.policies.causal_lm import CausalLM
-from logpi.rewards import Rewards, Score, failures
-from logpi.rollouts.chat import Chat
+from logpi.rewards import Rewards, RewardScore, failures
 from logpi.rollouts.tool_conversations import Dialogues, announced
 from logpi.types import Batch, Trajectory
 from logpi.updates.micro_batches import evaluate
+
+if TYPE_CHECKING:
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Completion, Request, Sampling
+    from logpi.envs.task import Row
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rollouts.chat import Chat
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Answers:
     prompt: Sequence[int]
     completions: Sequence[Completion]
     texts: Sequence[str]
-    scores: Sequence[Score]
+    scores: Sequence[RewardScore]
     talks: Sequence[Talk]
     prefix: str = ""
 
@@ -133,7 +135,9 @@ def answer(
     return out, {"time/generate": between - start, "time/reward": time.perf_counter() - between}
 
 
-def _judge(rewards: Rewards, asked: Sequence[Answers], several: bool, step: int) -> list[Score]:
+def _judge(
+    rewards: Rewards, asked: Sequence[Answers], several: bool, step: int
+) -> list[RewardScore]:
     """One score for each completion, rows flattened. What the environment said is not shown to any
     reward.
 
@@ -244,7 +248,8 @@ def info(answers: Answers, number: int, group: int) -> dict[str, Any]:
         "group": group,
         "ids": ids,
     }
-    return said | told(talk)
+    extras = {"extras": dict(score.extras)} if score.extras else {}
+    return said | extras | told(talk)
 
 
 def told(talk: Talk) -> dict[str, Any]:
@@ -277,7 +282,18 @@ def metrics(answers: Sequence[Answers]) -> dict[str, float]:
     for name in scores[0].parts:
         values = [v for s in scores if (v := s.parts[name]) is not None]
         out[f"rewards/{name}/mean"] = fmean(values) if values else float("nan")
-    return out | {f"rewards/failed/{k}": float(n) for k, n in failures(scores).items()}
+    return (
+        logged(scores)
+        | out
+        | {f"rewards/failed/{k}": float(n) for k, n in failures(scores).items()}
+    )
+
+
+def logged(scores: Sequence[RewardScore]) -> dict[str, float]:
+    """What reward functions logged by `log_metric`, under their own names: means over the
+    responses of the batches that have them."""
+    names = dict.fromkeys(name for s in scores for name in s.metrics)
+    return {name: fmean(s.metrics[name] for s in scores if name in s.metrics) for name in names}
 
 
 def _spread(values: Sequence[float]) -> float:

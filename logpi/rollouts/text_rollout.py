@@ -10,20 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
-from logpi.envs.task import Row, Task
 from logpi.errors import UserError
 from logpi.ops.selection import Bootstrap, Keep, KeepAll, Truncation
-from logpi.policies.causal_lm import CausalLM
-from logpi.rewards import Rewards
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.prompt_filter import PromptFilter
-from logpi.rollouts.prompt_sources import Source
 from logpi.rollouts.response_metrics import story
 from logpi.rollouts.responses import (
     Answers,
@@ -35,8 +30,15 @@ from logpi.rollouts.responses import (
     trajectory,
     unmasked,
 )
-from logpi.rollouts.tool_conversations import Dialogues
 from logpi.types import Collected, Trajectory, collate
+
+if TYPE_CHECKING:
+    from logpi.engine.engine import Engine
+    from logpi.envs.task import Row, Task
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import Rewards
+    from logpi.rollouts.prompt_sources import Source
+    from logpi.rollouts.tool_conversations import Dialogues
 
 TRIES = 1_000  # draws of prompts for one batch
 

@@ -33,18 +33,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.calls.templates import unread
-from logpi.engine.sampling import Request
 from logpi.engine.turns import Heard, Spoken, Talk, Turn
 from logpi.envs.conversation import Conversation, Env, Reply, encodable, told
-from logpi.envs.task import Row
 from logpi.errors import UserError
-from logpi.policies.causal_lm import CausalLM
-from logpi.policies.chat_template import Message, Reader
-from logpi.rollouts.chat import Chat
 from logpi.rollouts.observations import Observation, Observations
+
+if TYPE_CHECKING:
+    from logpi.engine.sampling import Request
+    from logpi.envs.task import Row
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.chat_template import Message, Reader
+    from logpi.rollouts.chat import Chat
 
 A_DAY = 86_400.0  # what a queue can wait for
 HUNG = 64  # threads that are late, of all conversations of a run: with so many, no further call is made

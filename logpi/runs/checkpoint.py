@@ -61,7 +61,7 @@ def save(
         TypeError: something in the state is not plain data; the message says where.
     """
     directory = Path(directory)
-    writer = _Writer()
+    writer = _Encoder()
     text = json.dumps(writer.encode(state, "state"), allow_nan=False, separators=(",", ":"))
     with reported(f"write the checkpoint {directory}", then), replaced(directory) as partial:
         (partial / "state.json").write_text(text)
@@ -150,7 +150,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 # --------------------------------------------------------------------------- plain data <-> JSON and tensors
 
 
-class _Writer:
+class _Encoder:
     """Turns a state into JSON and gathers its tensors.
 
     What JSON lacks is an object with one key that starts with "$": {"$tuple": [...]}, {"$tensor":

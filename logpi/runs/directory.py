@@ -33,6 +33,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,6 +55,14 @@ def read_arguments(path: str | Path) -> tuple[str, dict[str, Any]]:
     """
     record = _record(Path(path))
     return record["command"], record["arguments"]
+
+
+def next_path(command: str, parent: Path = Path("runs")) -> Path:
+    """Where the next run of a command goes: `runs/COMMAND-1`, or the first number that is free.
+
+    So the cell of a notebook that is run again makes a run of its own.
+    """
+    return next(p for i in count(1) if not (p := parent / f"{command}-{i}").exists())
 
 
 def allow(path: Path, trusted: bool) -> None:

@@ -148,7 +148,8 @@ def lock(path: Path) -> IO[bytes]:
     """
     import fcntl
 
-    file = open(path, "ab")
+    # The open file is the lock: the caller closes it.
+    file = open(path, "ab")  # noqa: SIM115
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

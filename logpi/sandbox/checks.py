@@ -70,7 +70,7 @@ def _holds_anyway(test: ast.expr) -> bool:
     if isinstance(test, ast.Tuple | ast.List | ast.Dict | ast.Set):
         return True  # `assert (f(1) == 2, "message")`; an empty one is constant
     if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or):
-        return any(_constant(v) and not _false(v) or _holds_anyway(v) for v in test.values)
+        return any((_constant(v) and not _false(v)) or _holds_anyway(v) for v in test.values)
     if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
         same = ast.dump(test.left) == ast.dump(test.comparators[0])
         return same and not any(_may_differ(n) for n in ast.walk(test))
@@ -127,9 +127,9 @@ def is_check(statement: ast.stmt, own: set[str] = frozenset()) -> bool:  # type:
         return False
     if isinstance(statement, ast.Assert):
         return not _holds_anyway(statement.test)
-    if isinstance(statement, ast.If | ast.Try | ast.Match | ast.While):
-        if any(_fails(s) for block in _blocks(statement) for s in block):
-            return not (isinstance(statement, ast.If | ast.While) and _constant(statement.test))
+    branches = isinstance(statement, ast.If | ast.Try | ast.Match | ast.While)
+    if branches and any(_fails(s) for block in _blocks(statement) for s in block):
+        return not (isinstance(statement, ast.If | ast.While) and _constant(statement.test))
     for call in _calls(statement):
         name = _name(call)
         if name == "raises" or (
@@ -154,11 +154,12 @@ def collected(tree: ast.Module) -> list[ast.stmt]:
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     found: list[ast.stmt] = []
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) and (_is_case(node) or node.name.startswith("Test")):
-            found.append(node)
-        elif (
-            isinstance(node, _FUNCTIONS) and node.name.startswith("test") and node.name not in used
-        ):
+        runs = False
+        if isinstance(node, ast.ClassDef):
+            runs = _is_case(node) or node.name.startswith("Test")
+        elif isinstance(node, _FUNCTIONS):
+            runs = node.name.startswith("test") and node.name not in used
+        if runs:
             found.append(node)
     return found
 
@@ -331,9 +332,9 @@ def shares(tree: ast.AST) -> bool:
             isinstance(n, ast.Expr)
             and isinstance(n.value, ast.Call)
             and isinstance(n.value.func, ast.Attribute)
+            and not n.value.func.attr.startswith("assert")
         ):
-            if not n.value.func.attr.startswith("assert"):
-                return True
+            return True
     return False
 
 

@@ -108,7 +108,7 @@ def parametrize(names: Any, values: Any, **_: Any) -> Callable[[Any], Any]:
 
     def mark(function: Any) -> Any:
         rows = [
-            v if len(keys) > 1 or isinstance(v, tuple) and len(v) == 1 else (v,) for v in values
+            v if len(keys) > 1 or (isinstance(v, tuple) and len(v) == 1) else (v,) for v in values
         ]
         function._cases = [
             *getattr(function, "_cases", []),
@@ -165,44 +165,44 @@ def install(module: Any) -> None:
     unittest.main = lambda *a, **k: None  # type: ignore[assignment, misc]
 
 
-class _Result(unittest.TestResult):
+class _TestOutcome(unittest.TestResult):
     """Keeps the first error itself, not its text; a test that ends without an outcome is one."""
 
     first: BaseException | None = None
     decided = True
 
-    def startTest(self, test: Any) -> None:  # noqa: N802
+    def startTest(self, test: Any) -> None:
         super().startTest(test)
         self.decided = False
 
-    def stopTest(self, test: Any) -> None:  # noqa: N802
+    def stopTest(self, test: Any) -> None:
         super().stopTest(test)
         if not self.decided:
             self.first = self.first or AssertionError(f"{test} ended without an outcome")
 
-    def addSuccess(self, test: Any) -> None:  # noqa: N802
+    def addSuccess(self, test: Any) -> None:
         self.decided = True
 
-    def addSkip(self, test: Any, reason: str) -> None:  # noqa: N802
+    def addSkip(self, test: Any, reason: str) -> None:
         self.decided = True
 
-    def addExpectedFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+    def addExpectedFailure(self, test: Any, err: Any) -> None:
         self.decided = True
 
     def _note(self, error: Any) -> None:
         self.first = self.first or error[1]
 
-    def addError(self, test: Any, err: Any) -> None:  # noqa: N802
+    def addError(self, test: Any, err: Any) -> None:
         self._note(err)
 
-    def addFailure(self, test: Any, err: Any) -> None:  # noqa: N802
+    def addFailure(self, test: Any, err: Any) -> None:
         self._note(err)
 
-    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:  # noqa: N802
+    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
         if err is not None:
             self._note(err)
 
-    def addUnexpectedSuccess(self, test: Any) -> None:  # noqa: N802
+    def addUnexpectedSuccess(self, test: Any) -> None:
         self.first = self.first or AssertionError(f"{test} was expected to fail")
 
 
@@ -212,7 +212,7 @@ def run(tree: ast.Module, space: dict[str, Any]) -> None:
     for node in collected(tree):
         thing = space.get(node.name)  # type: ignore[attr-defined]
         if isinstance(thing, type) and issubclass(thing, unittest.TestCase):
-            result = _Result()
+            result = _TestOutcome()
             unittest.defaultTestLoader.loadTestsFromTestCase(thing).run(result)
             if result.first is not None:
                 raise result.first

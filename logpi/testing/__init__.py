@@ -27,7 +27,7 @@ from logpi.testing.objective import (
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
     from logpi.policies.reward_model import RewardModel
-    from logpi.testing.model import Table
+    from logpi.testing.model import ModelReport
 
 __all__ = [
     "check_all",
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-def check_model(policy: CausalLM | RewardModel) -> Table:
+def check_model(policy: CausalLM | RewardModel) -> ModelReport:
     """Every law of models (`logpi.testing.model.LAWS`) on a loaded one, in under a minute for a
     small model.
 

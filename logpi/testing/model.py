@@ -15,15 +15,18 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from logpi.policies.causal_lm import CausalLM
-from logpi.policies.reward_model import RewardModel
 from logpi.testing.model_numbers import NUMBERS
 from logpi.testing.model_template import TEMPLATE
 from logpi.testing.model_text import TEXT
-from logpi.testing.subject import Finding, Subject, Verdict, fail, said
+from logpi.testing.subject import LawFinding, LawVerdict, Subject, fail, said
 
-__all__ = ["LAWS", "Law", "Table", "check"]
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.reward_model import RewardModel
+
+__all__ = ["LAWS", "Law", "ModelReport", "check"]
 
 PACKAGE = str(Path(__file__).parent.parent)
 WIDTH = 150  # characters of a detail in the table
@@ -35,9 +38,9 @@ class Law:
 
     name: str
     meaning: str
-    find: Callable[[Subject], Finding]
+    find: Callable[[Subject], LawFinding]
 
-    def __call__(self, subject: Subject, known: set[str]) -> Finding:
+    def __call__(self, subject: Subject, known: set[str]) -> LawFinding:
         """What is found; an exception is a broken law, and what logpi warns of is said, once:
         `known` grows."""
         with warnings.catch_warnings(record=True) as record:
@@ -49,7 +52,7 @@ class Law:
         ours = [str(w.message) for w in record if w.filename.startswith(PACKAGE)]
         fresh = [m for m in ours if not any(m in detail for detail in known)]
         known.update(fresh, [finding.detail])
-        return said(fresh[0]) if fresh and finding.verdict is Verdict.OK else finding
+        return said(fresh[0]) if fresh and finding.verdict is LawVerdict.OK else finding
 
 
 LAWS = tuple(
@@ -59,16 +62,16 @@ LAWS = tuple(
 
 
 @dataclass(frozen=True)
-class Table:
+class ModelReport:
     """Each law's finding."""
 
-    findings: tuple[tuple[Law, Finding], ...]
+    findings: tuple[tuple[Law, LawFinding], ...]
 
     @property
     def passed(self) -> bool:
-        return not any(f.verdict is Verdict.FAIL for _, f in self.findings)
+        return not any(f.verdict is LawVerdict.FAIL for _, f in self.findings)
 
-    def __getitem__(self, name: str) -> Finding:
+    def __getitem__(self, name: str) -> LawFinding:
         """Of the law with this name."""
         return next(f for law, f in self.findings if law.name == name)
 
@@ -86,13 +89,15 @@ class Table:
 
     def verdict(self) -> str:
         """One line."""
-        count = {v: [law.name for law, f in self.findings if f.verdict is v] for v in Verdict}
-        if count[Verdict.FAIL]:
+        count = {v: [law.name for law, f in self.findings if f.verdict is v] for v in LawVerdict}
+        if count[LawVerdict.FAIL]:
             return (
-                f"FAIL: {len(count[Verdict.FAIL])} of {len(self.findings)} laws do not hold:"
-                f" {', '.join(count[Verdict.FAIL])}"
+                f"FAIL: {len(count[LawVerdict.FAIL])} of {len(self.findings)} laws do not hold:"
+                f" {', '.join(count[LawVerdict.FAIL])}"
             )
-        kept, limits, rest = (len(count[v]) for v in (Verdict.OK, Verdict.SAID, Verdict.ABSENT))
+        kept, limits, rest = (
+            len(count[v]) for v in (LawVerdict.OK, LawVerdict.SAID, LawVerdict.ABSENT)
+        )
         return (
             f"ok: {kept} laws hold, {limits} hold within limits that are said above, {rest} do not"
             " apply"
@@ -103,7 +108,7 @@ def _short(text: str) -> str:
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
-def check(policy: CausalLM | RewardModel) -> Table:
+def check(policy: CausalLM | RewardModel) -> ModelReport:
     """See `logpi.testing.check_model`."""
     subject, known = Subject(policy), set[str]()
-    return Table(tuple((law, law(subject, known)) for law in LAWS))
+    return ModelReport(tuple((law, law(subject, known)) for law in LAWS))

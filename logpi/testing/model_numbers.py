@@ -18,7 +18,7 @@ from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.reward_model import RewardModel
-from logpi.testing.subject import Finding, Subject, absent, fail, held, said
+from logpi.testing.subject import LawFinding, Subject, absent, fail, held, said
 from logpi.types import Batch, Trajectory, collate
 
 __all__ = ["NUMBERS"]
@@ -27,7 +27,7 @@ SHORT, LONG = 20, 90  # tokens of the two rows
 TIE = 1e-3  # nats between two tokens of which either may be the likeliest
 
 
-def finite(s: Subject) -> Finding:
+def finite(s: Subject) -> LawFinding:
     """Every weight is a number."""
     count = 0
     for name, weight in s.policy.model.named_parameters():
@@ -37,7 +37,7 @@ def finite(s: Subject) -> Finding:
     return held(f"{count:,} weights")
 
 
-def embeddings(s: Subject) -> Finding:
+def embeddings(s: Subject) -> LawFinding:
     """Each of the tokenizer's tokens has an embedding and, in a language model, a logit."""
     tokens, rows = len(s.tokenizer), s.policy.model.get_input_embeddings().weight.shape[0]
     logits = s.policy.vocabulary if isinstance(s.policy, CausalLM) else rows
@@ -49,7 +49,7 @@ def embeddings(s: Subject) -> Finding:
     return held(f"{tokens} tokens, {rows} embeddings")
 
 
-def context(s: Subject) -> Finding:
+def context(s: Subject) -> LawFinding:
     """Rows as long as the model says it can read have a position for each token."""
     config = s.policy.model.config.get_text_config()
     length = getattr(config, "max_position_embeddings", None)
@@ -75,7 +75,7 @@ def _of_positions(name: str) -> bool:
     )
 
 
-def head(s: Subject) -> Finding:
+def head(s: Subject) -> LawFinding:
     """A reward model's head was trained."""
     if not isinstance(s.policy, RewardModel):
         return absent("a language model")
@@ -87,7 +87,7 @@ def head(s: Subject) -> Finding:
     return held(f"{tuple(weight.shape)}, spread {float(weight.std()):.3g}")
 
 
-def packed(s: Subject) -> Finding:
+def packed(s: Subject) -> LawFinding:
     """Rows without padding say what the model's own forward says."""
     gap = _gap(_numbers(s, _rows(s)), _own(s, _rows(s)))
     if not gap <= _tolerance(s):
@@ -100,7 +100,7 @@ def packed(s: Subject) -> Finding:
     return (held if s.policy.packed else said)(f"as the model's own forward, up to {gap:.0e}{how}")
 
 
-def neighbours(s: Subject) -> Finding:
+def neighbours(s: Subject) -> LawFinding:
     """A row alone and beside a longer one get the same numbers."""
     short, long = _rows(s)
     gap = _gap([_numbers(s, [short])[0]], [_numbers(s, [short, long])[0]])
@@ -111,7 +111,7 @@ def neighbours(s: Subject) -> Finding:
     )
 
 
-def sampler(s: Subject) -> Finding:
+def sampler(s: Subject) -> LawFinding:
     """What the sampler says of its tokens is what the learner says of them."""
     if not isinstance(s.policy, CausalLM):
         return absent("a reward model samples nothing")
@@ -127,7 +127,7 @@ def sampler(s: Subject) -> Finding:
     )
 
 
-def greedy(s: Subject) -> Finding:
+def greedy(s: Subject) -> LawFinding:
     """The likeliest tokens are those of the model's own `generate`."""
     if not isinstance(s.policy, CausalLM):
         return absent("a reward model samples nothing")
@@ -150,7 +150,7 @@ def greedy(s: Subject) -> Finding:
     return fail(f"token {at} is {int(ours.tokens[at])}, and {theirs[at]} by `generate`")
 
 
-def saved(s: Subject) -> Finding:
+def saved(s: Subject) -> LawFinding:
     """Saved and loaded it says the same, and ends its answers the same; elsewhere too."""
     rows = _rows(s)
     with tempfile.TemporaryDirectory() as directory:
@@ -205,7 +205,7 @@ def _numbers(s: Subject, rows: list[Trajectory]) -> list[Tensor]:
     batch: Batch = collate([replace(t, group=i) for i, t in enumerate(rows)])
     found = s.policy.evaluate(batch)
     if isinstance(s.policy, RewardModel):
-        value = cast(Tensor, found.value)
+        value = cast("Tensor", found.value)
         return [v[1 : len(t.obs)][t.mask].float().cpu() for v, t in zip(value, rows, strict=True)]
     return [p[: len(t.mask)][t.mask].float().cpu() for p, t in zip(found.logp, rows, strict=True)]
 

@@ -16,7 +16,7 @@ from logpi.errors import UserError
 from logpi.rollouts.observations import Observations
 from logpi.testing.model_text import ASK, CONVERSATIONS, SAY
 from logpi.testing.subject import (
-    Finding,
+    LawFinding,
     Subject,
     absent,
     answer,
@@ -46,7 +46,7 @@ TOOL = {
 NO_TEMPLATE = "no chat template"
 
 
-def thinking(s: Subject) -> Finding:
+def thinking(s: Subject) -> LawFinding:
     """A thought in a demonstration is opened and closed once, also where the template opens it;
     what the template does is said."""
     if not s.chats:
@@ -78,7 +78,7 @@ def thinking(s: Subject) -> Finding:
     )
 
 
-def tools(s: Subject) -> Finding:
+def tools(s: Subject) -> LawFinding:
     """Tools reach the model, its calls are of a style that logpi reads, and results are appended to
     what it has seen."""
     if not s.chats:
@@ -118,7 +118,7 @@ def _rendered(s: Subject) -> Callable[[Sequence[Any], Sequence[Any]], str]:
     return lambda messages, tools: s.template.text(messages, tools, ask=False)
 
 
-def observations(s: Subject) -> Finding:
+def observations(s: Subject) -> LawFinding:
     """Prompt, answer and what the user says then are the template's tokens of the whole, so that
     nothing sampled is tokenised again."""
     if not s.chats:
@@ -145,7 +145,7 @@ def observations(s: Subject) -> Finding:
     return fail(f"{s.decoded(ids)!r} goes on where the template writes {s.decoded(written)!r}")
 
 
-def system_message(s: Subject) -> Finding:
+def system_message(s: Subject) -> LawFinding:
     """A system message stands in the prompt, or its refusal is known."""
     if not s.chats:
         return absent(NO_TEMPLATE)
@@ -153,7 +153,7 @@ def system_message(s: Subject) -> Finding:
     return said(f"a system message is refused: {reason}") if reason else held("accepted")
 
 
-def roles(s: Subject) -> Finding:
+def roles(s: Subject) -> LawFinding:
     """Two messages of one role in a row are written, or their refusal is known."""
     if not s.chats:
         return absent(NO_TEMPLATE)
@@ -165,7 +165,7 @@ def roles(s: Subject) -> Finding:
     )
 
 
-def marks(s: Subject) -> Finding:
+def marks(s: Subject) -> LawFinding:
     """Where the template marks answers itself ({% generation %}), the end token is learned with
     them."""
     if not s.chats or not s.template.marks():
@@ -177,7 +177,7 @@ def marks(s: Subject) -> Finding:
     return said(warned) if warned else held("they cover the end of a turn")
 
 
-def options(s: Subject) -> Finding:
+def options(s: Subject) -> LawFinding:
     """The template's variables can be set."""
     if not s.chats:
         return absent(NO_TEMPLATE)

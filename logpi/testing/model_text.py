@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from logpi.errors import UserError
-from logpi.policies.chat_template import Message
 from logpi.rollouts.observations import Observations
 from logpi.testing.subject import (
     LONG,
-    Finding,
+    LawFinding,
     Subject,
     absent,
     answer,
@@ -26,7 +26,10 @@ from logpi.testing.subject import (
     system,
     user,
 )
-from logpi.types import Trajectory
+
+if TYPE_CHECKING:
+    from logpi.policies.chat_template import Message
+    from logpi.types import Trajectory
 
 __all__ = ["ASK", "CONVERSATIONS", "SAY", "TEXT"]
 
@@ -56,7 +59,7 @@ CONVERSATIONS: dict[str, list[Message]] = {
 }
 
 
-def ends(s: Subject) -> Finding:
+def ends(s: Subject) -> LawFinding:
     """Answers end with the token with which the template ends a turn, everywhere; it opens no turn,
     and it is an end token."""
     end = s.end
@@ -75,7 +78,7 @@ def ends(s: Subject) -> Finding:
     return _by_template(s, name) if s.chats and not s.template.end else held(s.template.describe())
 
 
-def _by_template(s: Subject, name: str) -> Finding:
+def _by_template(s: Subject, name: str) -> LawFinding:
     """What the template writes behind an answer, looked for without logpi."""
     behind = s.text([user(ASK), answer(SAY)]).rpartition(SAY)[2]
     between = (
@@ -103,7 +106,7 @@ def _by_template(s: Subject, name: str) -> Finding:
     return said(s.template.describe())
 
 
-def stops(s: Subject) -> Finding:
+def stops(s: Subject) -> LawFinding:
     """Who loads the model elsewhere stops there too: the generation config names the end token."""
     config = getattr(s.policy.model, "generation_config", None)
     if config is None:
@@ -117,7 +120,7 @@ def stops(s: Subject) -> Finding:
     )
 
 
-def bos(s: Subject) -> Finding:
+def bos(s: Subject) -> LawFinding:
     """One BOS at most, and the one that the template writes: in prompts, those rendered beforehand,
     demonstrations."""
     token = s.tokenizer.bos_token_id
@@ -161,7 +164,7 @@ def _leading(ids: Sequence[int], token: int) -> int:
     return next((n for n, i in enumerate(ids) if i != token), len(ids))
 
 
-def rendering(s: Subject) -> Finding:
+def rendering(s: Subject) -> LawFinding:
     """A demonstration's row is what the template makes of the whole conversation, token by token;
     or the difference is said."""
     if not s.chats:
@@ -207,7 +210,7 @@ def _shown(s: Subject, ids: Sequence[int], at: int) -> str:
     return " ".join(s.tokenizer.convert_ids_to_tokens(list(ids[max(0, at - 2) : at + 4])))
 
 
-def _plainly(s: Subject) -> Finding:
+def _plainly(s: Subject) -> LawFinding:
     """Without a template: prompt and completion are the text of both."""
     row = s.demonstrated({"prompt": "2+2=", "completion": "4 and\nmore"})[0]
     text = s.decoded(row.obs.tolist()).removesuffix(s.template.end_text).strip()
@@ -221,7 +224,7 @@ def _plainly(s: Subject) -> Finding:
     return held("a prompt and its completion are the text of both")
 
 
-def prompts(s: Subject) -> Finding:
+def prompts(s: Subject) -> LawFinding:
     """What is learned begins where a sampler begins: the prompt's tokens are those in front of the
     answer, for data of every kind."""
     if not s.chats:
@@ -267,7 +270,7 @@ def _before(row: Trajectory) -> list[int]:
     return row.obs[: int(row.mask.long().argmax()) + 1].tolist()
 
 
-def masks(s: Subject) -> Finding:
+def masks(s: Subject) -> LawFinding:
     """Learned is what the assistant says with its end, and nothing that anyone else says; with
     learn=last the last answer alone."""
     if not s.chats:
@@ -290,7 +293,7 @@ def masks(s: Subject) -> Finding:
     return held(f"of three answers {every!r}")
 
 
-def control_tokens(s: Subject) -> Finding:
+def control_tokens(s: Subject) -> LawFinding:
     """Control tokens that data spell stay text: in questions, answers, pairs and observations."""
     spelled, places = _spelled(s), _places(s)
     if not spelled:
@@ -347,7 +350,7 @@ def _controls(s: Subject, ids: Sequence[int]) -> Counter[int]:
     return Counter(i for i in ids if i in special)
 
 
-def spaces(s: Subject) -> Finding:
+def spaces(s: Subject) -> LawFinding:
     """Text behind other tokens gets no space of its own, and decoding gives back what was
     encoded."""
     for head, tail in (("2+2=", "4"), ("It is", " four."), ("a\n", "b"), ("x", "\n\ny")):

@@ -10,24 +10,26 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from logpi.envs.task import Row, Split
 from logpi.errors import UserError
-from logpi.policies.causal_lm import CausalLM
-from logpi.policies.chat_template import ChatTemplate, Message
-from logpi.policies.reward_model import RewardModel
-from logpi.rewards import Rewards
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.demonstrations import Demonstrations, Learn
 from logpi.rollouts.preference_pairs import read_pairs
-from logpi.types import Trajectory
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Row, Split
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.chat_template import ChatTemplate, Message
+    from logpi.policies.reward_model import RewardModel
+    from logpi.rewards import Rewards
+    from logpi.types import Trajectory
 
 __all__ = [
     "LONG",
-    "Finding",
+    "LawFinding",
     "Subject",
-    "Verdict",
+    "LawVerdict",
     "absent",
     "answer",
     "fail",
@@ -42,7 +44,7 @@ T = TypeVar("T")
 LONG = 1 << 20  # tokens: no row of a law is cut
 
 
-class Verdict(Enum):
+class LawVerdict(Enum):
     """SAID: the law holds within a limit of the model that a user should know."""
 
     OK = "ok"
@@ -52,31 +54,31 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class LawFinding:
     """A verdict, and a line that says what was seen."""
 
-    verdict: Verdict
+    verdict: LawVerdict
     detail: str
 
 
-def held(detail: str) -> Finding:
+def held(detail: str) -> LawFinding:
     """The law holds."""
-    return Finding(Verdict.OK, detail)
+    return LawFinding(LawVerdict.OK, detail)
 
 
-def fail(detail: str) -> Finding:
+def fail(detail: str) -> LawFinding:
     """The law is broken."""
-    return Finding(Verdict.FAIL, detail)
+    return LawFinding(LawVerdict.FAIL, detail)
 
 
-def said(detail: str) -> Finding:
+def said(detail: str) -> LawFinding:
     """The law holds within a limit."""
-    return Finding(Verdict.SAID, detail)
+    return LawFinding(LawVerdict.SAID, detail)
 
 
-def absent(detail: str) -> Finding:
+def absent(detail: str) -> LawFinding:
     """There is nothing to hold."""
-    return Finding(Verdict.ABSENT, detail)
+    return LawFinding(LawVerdict.ABSENT, detail)
 
 
 def user(content: str) -> Message:
@@ -103,7 +105,7 @@ def heard(make: Callable[[], T]) -> tuple[T, str]:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _OneRow:
     """A task of one row."""
 
     row: Row
@@ -179,7 +181,12 @@ class Subject:
         """The rows that supervised fine-tuning makes of a demonstration."""
         chat = Chat(wrap=self.chats)
         made = Demonstrations(
-            cast(CausalLM, self.policy), _Rows(row), rows=1, max_length=LONG, chat=chat, learn=learn
+            cast("CausalLM", self.policy),
+            _OneRow(row),
+            rows=1,
+            max_length=LONG,
+            chat=chat,
+            learn=learn,
         )
         return made._rows(row, 0)
 

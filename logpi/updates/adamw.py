@@ -9,12 +9,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from logpi.types import Policy
 from logpi.updates.masters import Masters, narrow
+
+if TYPE_CHECKING:
+    from logpi.types import Policy
 
 __all__ = ["AdamW", "Constant", "Cosine", "Linear", "Schedule", "side_by_side"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -24,9 +25,11 @@ from logpi.ops.trust_region import (
     line_search,
 )
 from logpi.ops.weights import TokenMean
-from logpi.types import Batch, Objective, Policy, Targets
 from logpi.updates.masters import narrow
 from logpi.updates.sgd import SGD, Look, gaps, look_away
+
+if TYPE_CHECKING:
+    from logpi.types import Batch, Objective, Policy, Targets
 
 __all__ = ["TrustRegion"]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import io
 import json
 import pkgutil
 import time
@@ -13,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+import logpi.commands
+import logpi.demos
 import logpi.jobs
 from logpi.cli import main
 from logpi.commands import COMMANDS
-from logpi.demos.demo import Demo
+from logpi.demos.demo import ReasoningDemo
 from logpi.envs.tasks import Addition
-from logpi.jobs.options.parser import LARGEST, restored, to_json
+from logpi.jobs.options.fields import LARGEST
+from logpi.jobs.options.saved import to_json, values_of
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.small import small_policy
 from logpi.runs.directory import Run
@@ -376,7 +380,7 @@ def words(tmp_path_factory) -> dict[str, str]:
     (home / "full").mkdir()
     (home / "full" / "x.txt").write_text("x")
     Run.create(home / "run", "sft", {"model": "m", "task": "addition"}).close()
-    Run.create(home / "demo", "demo", to_json(Demo(steps=3))).close()
+    Run.create(home / "demo", "demo", to_json(ReasoningDemo(steps=3))).close()
     (home / "huge.jsonl").write_text('{"prompt": "1+1=", "answer": ' + "9" * 5000 + "}\n")
     (home / "bad.jsonl").write_text('{"prompt": \n')
     (home / "empty.jsonl").write_text("")
@@ -461,8 +465,9 @@ def test_every_command_has_bad_lines():
 def _arguments() -> list[type]:
     """Every dataclass of arguments of a command: those whose fields were made by `option`."""
     modules = [
-        importlib.import_module(f"logpi.jobs.{m.name}")
-        for m in pkgutil.iter_modules(logpi.jobs.__path__)
+        importlib.import_module(m.name)
+        for part in (logpi.jobs, logpi.commands, logpi.demos)
+        for m in pkgutil.walk_packages(part.__path__, f"{part.__name__}.")
     ]
     classes = {
         c
@@ -487,7 +492,7 @@ def test_every_number_has_a_range_that_holds_its_default(cls):
         )
         if f.default not in (dataclasses.MISSING, None):
             default = list(f.default) if isinstance(f.default, tuple) else f.default
-            assert restored(cls, f.name, default) == f.default
+            assert values_of(cls, {f.name: default}, "").get(f.name, f.default) == f.default
 
 
 def test_the_classes_are_all_there():
@@ -503,20 +508,20 @@ def test_a_demonstration_goes_on_where_it_was_only_with_its_own_arguments(
     from logpi.jobs.common import home
 
     monkeypatch.chdir(tmp_path)
-    with home(Demo(seed=5), "demo") as run:
+    with home(ReasoningDemo(seed=5), "demo") as run:
         assert run.path == Path("runs/demo-1") and run.command == "demo"
-    with home(Demo(seed=5, out=run.path), "demo") as again:
+    with home(ReasoningDemo(seed=5, out=run.path), "demo") as again:
         assert again.path == run.path
     with pytest.raises(UserError, match="was begun with seed 5, not 6"):
-        home(Demo(seed=6, out=run.path), "demo")
-    with home(Demo(seed=6, out=run.path), "demo", free=("seed",)) as free:
+        home(ReasoningDemo(seed=6, out=run.path), "demo")
+    with home(ReasoningDemo(seed=6, out=run.path), "demo", free=("seed",)) as free:
         assert free.arguments["seed"] == 5
 
 
 def test_a_model_with_a_template_and_one_without_are_told_apart(
     capsys, tmp_path, words, monkeypatch
 ):
-    monkeypatch.setattr("sys.stdin", open("/dev/null"))
+    monkeypatch.setattr("sys.stdin", io.StringIO())
     CausalLM(tiny_model(std=0.2), tiny_tokenizer()).save(tmp_path / "chatty")
     assert main(["chat", "--model", str(tmp_path / "chatty"), "--max-completion-length", "2"]) == 0
     assert "has no chat template" in refused("chat --chat --model MODEL", words, capsys)

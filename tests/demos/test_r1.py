@@ -17,7 +17,7 @@ from logpi.demos import r1_data as r1_demo
 from logpi.demos import r1_report, r1_stages
 from logpi.errors import Stopped
 from logpi.jobs import sft
-from logpi.jobs.options.parser import parse
+from logpi.jobs.options.command_line import parse
 from logpi.jobs.rejection import read_rows, write_rows
 from logpi.jobs.rl import RECIPES, RL, _expanded
 from logpi.policies.causal_lm import CausalLM
@@ -505,7 +505,7 @@ def test_the_r1_zero_recipe_is_what_was_published_and_the_users_words_win():
     assert (a.prompts, a.num_generations, a.lr, a.refresh_reference) == (32, 4, 3e-6, 400)
     assert (
         a.rewards == ("math", "think_answer")
-        and a.options == ("low=10", "beta=0.001")
+        and a.options == {"low": 10, "beta": 0.001}
         and a.temperature == 1.0
     )
     assert _expanded(["--recipe=r1-zero"])[: len(RECIPES["r1-zero"])] == list(RECIPES["r1-zero"])
@@ -514,7 +514,7 @@ def test_the_r1_zero_recipe_is_what_was_published_and_the_users_words_win():
 
 def test_the_template_is_put_around_plain_prompts(home):
     from logpi.errors import UserError
-    from logpi.jobs.common import ModelArguments
+    from logpi.jobs.options.model import ModelArguments
 
     policy = CausalLM.load(home / "base" / "model")
     plain = ModelArguments(model="m", prompt_template="say {prompt}.yes").template(policy)

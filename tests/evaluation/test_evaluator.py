@@ -150,7 +150,7 @@ def test_a_reward_that_never_applied_is_no_zero():
     assert found["tidy"] == [0.5, 0.5] and "never" not in found and found["pass@1"] == [1.0] * 3
     results = _results(records, Items([{}] * 3, rewards(["exact"])), {}, ())
     assert results["numbers"]["tidy"]["items"] == 2 and "never" not in results["numbers"]
-    assert [line for line in _table(results).splitlines() if line.startswith("tidy")][0].split()[
+    assert next(line for line in _table(results).splitlines() if line.startswith("tidy")).split()[
         -2:
     ] == ["0.5000", "–"]
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from logpi.errors import UserError
-from logpi.jobs.common import base_model, opened, read
+from logpi.jobs.common import base_model, opened
+from logpi.jobs.options.run import read
 from logpi.policies.loading import place
 
 
@@ -62,7 +63,7 @@ def test_a_device_is_found_or_refused_in_one_line(monkeypatch):
 
 
 def test_a_run_goes_on_where_it_was_or_where_it_is_told_to(tmp_path):
-    from logpi.jobs.options.parser import to_json
+    from logpi.jobs.options.saved import to_json
     from logpi.jobs.rl import RL
 
     def resumed(*words: str, **saved: str) -> RL:
@@ -113,13 +114,13 @@ def test_a_resumed_run_may_lack_the_gpus_that_it_had():
     load_rng_state(rng_state() | {"cuda": [torch.get_rng_state()]})
 
 
-@pytest.mark.parametrize("command", ["demo", "rlhf_demo", "tools_demo", "r1"])
+@pytest.mark.parametrize("command", ["demo", "preferences", "tools", "r1"])
 def test_a_device_that_is_not_there_leaves_nothing_behind(command, tmp_path):
     from importlib import import_module
 
-    words = ["search"] if command == "tools_demo" else []
+    words = ["search"] if command == "tools" else []
     with pytest.raises(UserError, match="unknown device 'gpu'"):
-        import_module(f"logpi.jobs.{command}").main(
+        import_module(f"logpi.demos.{command}").main(
             [*words, "--device", "gpu", "--out", str(tmp_path / "x")]
         )
     assert not (tmp_path / "x").exists()

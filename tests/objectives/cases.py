@@ -62,7 +62,7 @@ class Bandit:
         self.words, self.length = words, length
         prefixes: list[tuple[int, ...]] = [()]
         for n in range(length):
-            prefixes += [p + (w,) for p in prefixes if len(p) == n for w in range(words)]
+            prefixes += [(*p, w) for p in prefixes if len(p) == n for w in range(words)]
         number = {p: i + 1 for i, p in enumerate(prefixes)}  # state 0 is before the prompt
         step = torch.zeros(len(prefixes) + 1, words, dtype=torch.long)
         step[0] = 1

@@ -29,7 +29,7 @@ from logpi.ops.advantages import (
 )
 from logpi.ops.kl import KL, Estimator, k1, k2, k3
 from logpi.ops.ratios import SequenceRatio
-from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Surrogate, Unclipped
+from logpi.ops.surrogates import Clip, ClippedScore, DualClip, ScoreFunction, Surrogate, Unclipped
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
 from logpi.testing import gradient, random_case
 from logpi.types import Batch, PolicyOutput
@@ -223,7 +223,7 @@ def test_softmax_gradient_of_the_worked_example() -> None:
     ids=str,
 )
 def test_on_policy_every_surrogate_has_the_score_s_gradient(surrogate: Surrogate) -> None:
-    base = PolicyGradient(GroupNorm(), surrogate=Score(), weight=TokenMean())
+    base = PolicyGradient(GroupNorm(), surrogate=ScoreFunction(), weight=TokenMean())
     same(base, replace(base, surrogate=surrogate), double_case(), moved=0.0, loss=False)
 
 
@@ -233,7 +233,7 @@ def test_product_ratio_on_policy_is_the_sum_of_scores(surrogate: Surrogate) -> N
     has no length bias."""
     same(
         PolicyGradient(GroupNorm(), SequenceRatio(mean=False), surrogate, SequenceMean()),
-        PolicyGradient(GroupNorm(), surrogate=Score(), weight=SequenceSum()),
+        PolicyGradient(GroupNorm(), surrogate=ScoreFunction(), weight=SequenceSum()),
         double_case(),
         moved=0.0,
         loss=False,
@@ -246,7 +246,7 @@ def test_mean_sequence_ratio_on_policy_is_the_sequence_mean_of_scores() -> None:
     case = double_case()
     same(
         algorithm("gspo").objective,  # type: ignore[arg-type]
-        PolicyGradient(GroupNorm(), surrogate=Score(), weight=SequenceMean()),
+        PolicyGradient(GroupNorm(), surrogate=ScoreFunction(), weight=SequenceMean()),
         case,
         moved=0.0,
         loss=False,
@@ -306,7 +306,7 @@ def forward(p: Tensor, q: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("estimator", "divergence"), [(k1, None), (k2, reverse), (k3, forward)], ids=["k1", "k2", "k3"]
 )
-@pytest.mark.parametrize("surrogate", [Score(), Clip()], ids=str)
+@pytest.mark.parametrize("surrogate", [ScoreFunction(), Clip()], ids=str)
 def test_gradient_of_a_penalty_in_the_loss(
     estimator: Estimator, divergence: Callable | None, surrogate: Surrogate
 ) -> None:

@@ -15,7 +15,7 @@ from logpi.ops.surrogates import (
     ClippedScore,
     DecayingClip,
     DualClip,
-    Score,
+    ScoreFunction,
     Surrogate,
     Unclipped,
 )
@@ -91,9 +91,9 @@ def test_cispo_high_is_a_distance_from_one() -> None:
 
 
 def test_score_and_unclipped() -> None:
-    assert value_and_slope(Score(), [1.5], [2])[1] == [2]
+    assert value_and_slope(ScoreFunction(), [1.5], [2])[1] == [2]
     assert value_and_slope(Unclipped(), [1.5], [2]) == ([3], [3])
-    assert not Score.uses_ratio and Unclipped.uses_ratio
+    assert not ScoreFunction.uses_ratio and Unclipped.uses_ratio
 
 
 @pytest.mark.parametrize("surrogate", [Clip(), DualClip(), Unclipped(), ClippedScore()], ids=str)

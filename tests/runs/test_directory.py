@@ -18,6 +18,7 @@ import torch
 
 from logpi.errors import RunError, UserError
 from logpi.runs import Run, is_time, read_arguments, read_metrics
+from logpi.runs.directory import next_path
 
 
 class Nowhere:
@@ -362,3 +363,17 @@ def test_a_full_disk_leaves_whole_lines(run: Run) -> None:
     ).stat().st_size == size  # the half that fitted was taken back
     run.log(2, {"reward": 2})
     assert [row["step"] for row in read_metrics(run.path)] == [1, 2]
+
+
+def test_the_next_run_takes_the_first_free_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook's cell that is run again makes a run of its own."""
+    monkeypatch.chdir(tmp_path)
+    paths = []
+    for _ in range(3):
+        with Run.create(next_path("rl"), "rl", {}) as run:
+            paths.append(run.path)
+    assert paths == [Path("runs/rl-1"), Path("runs/rl-2"), Path("runs/rl-3")]
+    assert next_path("sft") == Path("runs/sft-1") and not Path("runs/sft-1").exists()
+    assert next_path("before", tmp_path) == tmp_path / "before-1"

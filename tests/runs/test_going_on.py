@@ -14,7 +14,7 @@ from logpi.cli import main
 from logpi.demos.r1_stages import R1
 from logpi.envs.tasks import Addition
 from logpi.jobs.gym import Gym
-from logpi.jobs.options.parser import changeable
+from logpi.jobs.options.fields import changeable
 from logpi.jobs.prefer import Prefer
 from logpi.jobs.rl import RL
 from logpi.jobs.sft import SFT

@@ -19,7 +19,7 @@ from logpi.policies.text_tokens import TextTokens
 from logpi.rollouts import chat_rows as conversation
 from logpi.testing import check_model, model_numbers
 from logpi.testing.model import LAWS, Law
-from logpi.testing.subject import Subject, Verdict
+from logpi.testing.subject import LawVerdict, Subject
 from tests.families import FAMILIES, family
 
 NO_TOOLS, ALTERNATE = {"tools"}, {"roles", "tools"}
@@ -75,7 +75,7 @@ def law(name: str) -> Law:
 def hold(name: str) -> None:
     table = check_model(policy(name))
     assert table.passed, str(table)
-    assert {x.name for x, f in table.findings if f.verdict is Verdict.SAID} == SAID[name], str(
+    assert {x.name for x, f in table.findings if f.verdict is LawVerdict.SAID} == SAID[name], str(
         table
     )
     assert len(str(table).splitlines()) == len(LAWS) and table.verdict().startswith("ok: ")
@@ -108,7 +108,8 @@ def test_what_families_cannot_do_is_said():
     )
     assert "does not name <end_of_turn>" in gemma["stops"].detail
     assert (
-        base["thinking"].verdict is Verdict.ABSENT and "no chat template" in base["thinking"].detail
+        base["thinking"].verdict is LawVerdict.ABSENT
+        and "no chat template" in base["thinking"].detail
     )
     assert (
         check_model(policy("hermes"))["tools"].detail
@@ -173,7 +174,7 @@ def test_a_broken_law_of_text_is_found(name, monkeypatch):
     kind, where, attribute, wrong = TEXT[name]
     monkeypatch.setattr(where, attribute, wrong)
     finding = law(name)(Subject(policy(kind)), set())
-    assert finding.verdict is Verdict.FAIL, finding.detail
+    assert finding.verdict is LawVerdict.FAIL, finding.detail
 
 
 def nan(p: CausalLM) -> None:
@@ -218,14 +219,14 @@ def test_a_broken_law_of_numbers_is_found(name):
     made = policy("base-bytes")
     breaks(made)
     finding = law(name)(Subject(made), set())
-    assert finding.verdict is Verdict.FAIL and detail in finding.detail
+    assert finding.verdict is LawVerdict.FAIL and detail in finding.detail
 
 
 def test_other_likeliest_tokens_are_found(monkeypatch):
     right = model_numbers._generated
     monkeypatch.setattr(model_numbers, "_generated", lambda *a: [t + 1 for t in right(*a)])
     finding = law("greedy")(Subject(policy("base-bytes")), set())
-    assert finding.verdict is Verdict.FAIL and finding.detail.startswith("token 0 is ")
+    assert finding.verdict is LawVerdict.FAIL and finding.detail.startswith("token 0 is ")
 
 
 def test_what_a_law_trips_over_is_its_finding():
@@ -250,9 +251,11 @@ def test_laws_hold_for_a_reward_model():
     made = reward_model("chatml")
     table = check_model(made)
     assert table.passed, str(table)
-    assert table["sampler"].verdict is Verdict.ABSENT and table["packed"].verdict is Verdict.OK
+    assert (
+        table["sampler"].verdict is LawVerdict.ABSENT and table["packed"].verdict is LawVerdict.OK
+    )
     torch.nn.init.zeros_(made.model.score.weight)
-    assert check_model(made)["head"].verdict is Verdict.FAIL
+    assert check_model(made)["head"].verdict is LawVerdict.FAIL
 
 
 def test_the_command_says_and_returns_its_verdict(tmp_path, capsys):

@@ -35,7 +35,7 @@ from logpi.ops.advantages import (
 from logpi.ops.groups import group_sum
 from logpi.ops.kl import KL, k1, k2, k3
 from logpi.ops.ratios import Ratio, SequenceRatio, TokenRatio
-from logpi.ops.surrogates import Clip, ClippedScore, DualClip, Score, Surrogate, Unclipped
+from logpi.ops.surrogates import Clip, ClippedScore, DualClip, ScoreFunction, Surrogate, Unclipped
 from logpi.ops.time import own
 from logpi.ops.weights import (
     FixedLength,
@@ -74,7 +74,7 @@ ADVANTAGES = [
 ]
 WEIGHTS = [TokenMean(), GroupTokenMean(), SequenceMean(), SequenceSum(), FixedLength(512)]
 SURROGATES = [
-    Score(),
+    ScoreFunction(),
     Unclipped(),
     Clip(0.05, 0.08),
     DualClip(0.05, c=1.05),

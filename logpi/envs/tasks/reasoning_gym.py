@@ -20,9 +20,9 @@ from random import Random
 from typing import Any, ClassVar
 
 import logpi.rewards
-from logpi.envs.task import Row, Rows, Split, check_template
+from logpi.envs.task import GeneratedRows, Row, Split, check_template
+from logpi.errors import nearest
 from logpi.rewards import Failure, Rewards, Weighted
-from logpi.rewards.spec import nearest
 from logpi.rewards.text import last_boxed, last_tag, text_of
 from logpi.rewards.workers.processes import Workers, call
 
@@ -72,7 +72,7 @@ class ReasoningScore:
 
     def __call__(
         self, prompts, completions, completion_ids=None, *, source, **columns
-    ) -> list[float | None | Failure]:
+    ) -> list[float | Failure | None]:
         answers = [self.find(text_of(c)) for c in completions]
         whole = _worker().ask(call(None, answers, None, {"source": list(source)}), self.seconds)
         if "verdicts" not in whole and len(answers) > 1:
@@ -87,7 +87,7 @@ class ReasoningScore:
         boxed = last_boxed(text) if tagged is None else None
         return tagged if tagged is not None else boxed if boxed is not None else text.strip()
 
-    def _read(self, reply: dict[str, Any]) -> list[float | None | Failure]:
+    def _read(self, reply: dict[str, Any]) -> list[float | Failure | None]:
         if "failed" in reply:
             return [Failure(**reply["failed"])]
         return [v if self.partial else float(v > 0.999) for v in reply["verdicts"]]
@@ -145,8 +145,8 @@ class ReasoningGym:
     def _options(self) -> str:
         return json.dumps({"size": LARGEST, "seed": 0} | self.config, sort_keys=True)
 
-    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
-        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
+        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, dict[str, Any]]]:
         index = rng.randrange(LARGEST)

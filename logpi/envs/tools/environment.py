@@ -14,14 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.calls import Call, Hermes, Malformed, Style
 from logpi.calls import style as style_of
 from logpi.envs.conversation import Conversation, Message, Reply, told
-from logpi.envs.task import Row
 from logpi.envs.tools.tool import Tool, ToolError
 from logpi.envs.tools.tool import tool as tool_of
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Row
 
 CUT = " … [cut]"
 
@@ -31,7 +33,7 @@ class ToolEnv:
     """An environment of tools. An `Env`.
 
     Attributes:
-        given: tools, or Python functions that become tools.
+        given: tools; Python functions, or `FILE.py:NAME`, that become tools.
         style: how the model writes calls: "hermes", "xml", "lines", "python", "search", or a
             `Style`.
         chat: the model has a chat template: replies are messages. Without, everything is plain
@@ -46,7 +48,7 @@ class ToolEnv:
         ValueError: no tools, two of one name, an unknown style, a function that cannot be a tool.
     """
 
-    given: tuple[Tool | Callable[..., Any], ...]
+    given: tuple[Tool | Callable[..., Any] | str, ...]
     style: Style | str = field(default_factory=Hermes)
     chat: bool = True
     native: bool = True

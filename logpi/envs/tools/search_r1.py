@@ -18,13 +18,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from logpi.calls import Call, Search
 from logpi.calls.call import defused
 from logpi.calls.plain import first_tag
 from logpi.envs.conversation import Conversation, Reply
-from logpi.envs.task import Row
 from logpi.envs.tools.ranking import Bm25, Document, Searcher
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Row
 
 PROMPT = (
     "Answer the given question. You must conduct reasoning inside <think> and </think> first every"

@@ -14,11 +14,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.envs.conversation import Conversation, Reply
 from logpi.envs.scalars import flag, number
-from logpi.envs.task import Row
+
+if TYPE_CHECKING:
+    from logpi.envs.task import Row
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.fields import option
 
 if TYPE_CHECKING:
     from torch import nn

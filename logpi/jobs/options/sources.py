@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from logpi.errors import UserError
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.fields import option
 
 if TYPE_CHECKING:
     from logpi.envs.task import Task

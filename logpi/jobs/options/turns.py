@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from logpi.jobs.options.parser import option
+from logpi.jobs.options.fields import option
 
 if TYPE_CHECKING:
     from logpi.envs.task import Task

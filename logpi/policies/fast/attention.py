@@ -15,12 +15,13 @@ Legend as in `packing.py`; a *line* is one head of one token, D numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from logpi.policies.packing import Block, Packed, Rule
+if TYPE_CHECKING:
+    from logpi.policies.packing import Block, Packed, Rule
 
 SHORT = 64  # keys: measured, the two ways break even at about 100
 

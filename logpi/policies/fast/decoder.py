@@ -18,19 +18,21 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from logpi.policies.causal_lm import CausalLM
 from logpi.policies.fast.layers import Layer, Rotary, is_known, layers_of
 from logpi.policies.fast.probe import finds, notice
-from logpi.policies.heads import Head
 from logpi.policies.own_modules import recorded
-from logpi.policies.packing import Packing, Rule
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.policies.heads import Head
+    from logpi.policies.packing import Packing, Rule
 
 WORTH = 16  # steps: copying takes as long as some ten of them save
 FEW = 8  # rows that oneDNN's layout is made for; it serves any number

@@ -10,13 +10,14 @@ parameters, decoding (`decoder.py`) with a copy of them in another order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from logpi.policies.packed_model import PackedModel
-from logpi.policies.packing import Rule
+if TYPE_CHECKING:
+    from logpi.policies.packed_model import PackedModel
+    from logpi.policies.packing import Rule
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 # rotary embeddings that do not depend on how long the text is

@@ -13,7 +13,7 @@ adapters, gradient checkpointing, second derivatives, other precisions, GPUs.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,8 +24,10 @@ from logpi.policies.fast.attention import Layout, attended, turn_
 from logpi.policies.fast.layers import Layer, Rotary, is_known, layers_of
 from logpi.policies.fast.probe import finds, notice
 from logpi.policies.own_modules import recorded
-from logpi.policies.packed_model import PackedModel
 from logpi.policies.packing import Packed, Packing, Rule
+
+if TYPE_CHECKING:
+    from logpi.policies.packed_model import PackedModel
 
 PROJECTIONS, GATES = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 

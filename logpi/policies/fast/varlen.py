@@ -125,7 +125,7 @@ def _flash(device: torch.device) -> Kernel | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn if OPTIONS <= signature(varlen_attn).parameters.keys() else None
+    return varlen_attn if signature(varlen_attn).parameters.keys() >= OPTIONS else None
 
 
 def plainly(

@@ -234,7 +234,7 @@ _A_NUMBER = ("a number", _number)
 _SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "type": (
         f"of {', '.join(_TYPES)}, or a list of these",
-        lambda v: v in list(_TYPES) or _names(v) and set(v) <= set(_TYPES),
+        lambda v: v in list(_TYPES) or (_names(v) and set(v) <= set(_TYPES)),
     ),
     "enum": ("a list", _list),
     "required": ("a list of names", _names),

@@ -13,8 +13,8 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[3]))  # a checkout that is not installed
 
-from logpi.rewards.answers import read  # noqa: E402
-from logpi.rewards.equality import Equality  # noqa: E402
+from logpi.rewards.answers import read
+from logpi.rewards.equality import Equality
 
 
 def equal(prompts: list[Any], completions: list[str], *, gold: list[str]) -> list[float]:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from logpi.errors import RunError, UserError
-from logpi.jobs.options.parser import from_json, option, parse, to_json
+from logpi.jobs.options.command_line import parse
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.saved import from_json, to_json
 
 ROOT = Path(__file__).parents[3]
 
@@ -210,7 +212,7 @@ def test_a_type_that_no_option_can_have_is_the_programmers_mistake() -> None:
 
 def test_light_import() -> None:
     code = (
-        "import sys; import logpi.jobs.options.parser; print(*{m.partition('.')[0] for m in"
+        "import sys; import logpi.jobs.options.command_line; print(*{m.partition('.')[0] for m in"
         " sys.modules})"
     )
     run = subprocess.run(
