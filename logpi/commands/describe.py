@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from logpi.errors import as_user_errors
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.algorithms import Option
@@ -20,7 +19,7 @@ class Describe:
     """Arguments of `logpi describe`."""
 
     name: str = option(help="a row of `logpi algorithms`", positional=True)
-    options: tuple[str, ...] = option((), help="settings, e.g. beta=0.04 high=0.3", nargs="*")
+    options: Mapping[str, Any] = option({}, help="settings, e.g. beta=0.04 high=0.3", nargs="*")
 
 
 def options_text(algorithm: str) -> str:
@@ -56,6 +55,6 @@ def main(argv: Sequence[str]) -> int:
     from logpi.algorithms import describe
 
     with as_user_errors():
-        print(describe(a.name, **settings(a.options)))
+        print(describe(a.name, **a.options))
         print(f"\n{options_text(a.name)}")
     return 0

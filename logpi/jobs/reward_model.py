@@ -19,7 +19,6 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +96,7 @@ def run(a: RewardModelling) -> None:
         seed(a.seed)
         model = RewardModel.load(a.model, **a.loading(), **a.bits())
         wrap = model.tokenizer.chat_template is not None if a.chat is None else a.chat
-        model.remember(wrap, a.system, settings(a.template_options))
+        model.remember(wrap, a.system, a.template_options)
         saver, chat = a.adapt(model), Chat(wrap, a.system)
         length = model.fitting(a.max_length)
         rows = read_pairs(model, keep(task.rows("train")), max_length=length, chat=chat, whole=True)
