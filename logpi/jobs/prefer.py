@@ -8,8 +8,9 @@ Left out: pairs from the policy's own samples (`logpi rl --algorithm dpo`), and 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened, whole_groups
@@ -17,7 +18,6 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
-from logpi.jobs.options.settings import settings
 
 CURVES = (("loss", "eval/loss"), ("rewards/accuracies", "eval/rewards/accuracies"),
           ("rewards/chosen", "rewards/rejected"), "grad_norm")  # fmt: skip
@@ -37,8 +37,8 @@ class Prefer(ModelArguments, LoraArguments, RunArguments):
     objective: str = option(
         "dpo", help="dpo, robust_dpo, slic, ipo, kto, orpo or simpo (see `logpi describe NAME`)"
     )
-    options: tuple[str, ...] = option(
-        (),
+    options: Mapping[str, Any] = option(
+        {},
         help="its settings, e.g. beta=0.1 label_smoothing=0.1 rpo_alpha=0.2 length_normalised=true",
         nargs="*",
     )
@@ -82,7 +82,7 @@ def run(a: Prefer) -> None:
     """Set up, compute the reference's log-probabilities once, train, save."""
     from logpi.algorithms import PREFERENCES, algorithm, describe
     from logpi.algorithms import options as known
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
     from logpi.evaluation.held_out_pairs import HeldOutPairs
     from logpi.learner import Learner
     from logpi.objectives.preferences import KahnemanTversky
@@ -98,12 +98,10 @@ def run(a: Prefer) -> None:
                 f"no preference objective is called {a.objective!r}: there are "
                 f"{', '.join(n for n in PREFERENCES if n != 'reward_model')}"
             )
-        reads_reference = "recorded" in known(a.objective)
-        made = algorithm(
-            a.objective, **settings(a.options) | ({"recorded": True} if reads_reference else {})
-        )
+        reads_reference = "recorded" in {o.name for o in known(a.objective)}
+        made = algorithm(a.objective, **a.options | ({"recorded": True} if reads_reference else {}))
         whole_groups(made, a.pairs, "--pairs")
-        task = FileTask(a.data)
+        task = RowsTask(a.data)
         keep = without_empty if a.skip_empty else list
         seed(a.seed)
         policy = a.load(**a.bits())

@@ -20,7 +20,6 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
-from logpi.jobs.options.settings import settings
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments, columns
 
@@ -90,8 +89,8 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
         ),
     )
     algorithm: str = option("grpo", help="a row of `logpi algorithms`")
-    options: tuple[str, ...] = option(
-        (),
+    options: Mapping[str, Any] = option(
+        {},
         help=(
             "its settings, e.g. beta=0 high=0.28 epochs=2 entropy_coef=0.01 (see `logpi describe"
             " NAME`)"
@@ -299,10 +298,11 @@ def algorithm_of(a: RL) -> Algorithm:
         MixedOutcomes,
     )
 
-    chosen = settings(a.options)
-    if "max_completion_length" in known(a.algorithm):
+    chosen = dict(a.options)
+    takes = {o.name for o in known(a.algorithm)}
+    if "max_completion_length" in takes:
         chosen.setdefault("max_completion_length", a.max_completion_length)
-    if "sampled" in known(a.algorithm):
+    if "sampled" in takes:
         chosen.setdefault("sampled", True)
     truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[
         a.truncation
