@@ -265,6 +265,17 @@ def test_python_prints_and_fails_in_words():
     assert list(made.parameters["properties"]) == ["code"]
 
 
+def test_python_takes_any_sandbox():
+    class Elsewhere:
+        def run(self, code, stdin="", limits=None):
+            return SimpleNamespace(stdout=code.upper(), stderr="", status="ok")
+
+        def judge(self, code, tests, setup="", entry_point="", limits=None, classes=()):
+            raise NotImplementedError
+
+    assert python(Elsewhere())({"code": "print"}) == "PRINT"
+
+
 def test_python_refuses_without_a_sandbox(monkeypatch):
     import logpi.sandbox as sandbox
 
