@@ -83,7 +83,8 @@ def _env_of(a: Play, trained: Gym) -> tuple[SyncVectorEnvironment, bool]:
     """One environment, drawn as text if it can and no video is wanted."""
     import gymnasium as gym
 
-    from logpi.envs.control.vector import SyncVectorEnvironment, make_env
+    from logpi.envs.control.make import make_env
+    from logpi.envs.control.vector import SyncVectorEnvironment
     from logpi.jobs.gym import resolved
 
     with as_user_errors():

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from logpi.engine.kv_cache import Cache, Step
-from logpi.policies.fast.varlen import near
+from logpi.policies.fast.probe import KERNEL, agree
 
 if TYPE_CHECKING:
     from logpi.engine.shared_prompts import Forward
@@ -143,7 +143,7 @@ class Recorded:
             wanted = run().clone()
             replay, result = self.record(run)
             replay()
-            if not near(result, wanted):
+            if not agree(result, wanted, KERNEL):
                 raise RuntimeError("a replay finds other numbers")
             return _Recording(token, position, row, replay, result)
         except RuntimeError as error:

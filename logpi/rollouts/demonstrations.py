@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from logpi.envs.task import GeneratedRows, Row, Split, Task, place
-from logpi.errors import UserError
+from logpi.envs.task import GeneratedRows, Row, Split, Task
+from logpi.errors import UserError, row_place
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.chat_rows import Turns, plain, shape, spoken, turns
@@ -105,7 +105,7 @@ class Demonstrations:
         try:
             found = self._conversations(row)
         except ValueError as error:
-            raise UserError(f"{place(row, f'row {number}')}: {error}") from None
+            raise UserError(f"{row_place(row, f'row {number}')}: {error}") from None
         return [self._row(t, number) for t in found]
 
     def _conversations(self, row: Row) -> list[Turns]:

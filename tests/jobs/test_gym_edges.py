@@ -13,13 +13,9 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from logpi.commands import play
+from logpi.envs.control.make import LIMIT, make_env
 from logpi.envs.control.spaces import check_mask
-from logpi.envs.control.vector import (
-    LIMIT,
-    GymnasiumVectorEnvironment,
-    SyncVectorEnvironment,
-    make_env,
-)
+from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
 from logpi.jobs import seeds

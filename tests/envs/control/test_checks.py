@@ -13,13 +13,16 @@ import pytest
 from gymnasium import spaces as s
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from logpi.envs.control.spaces import action_kind, check_reach, encode, encoded_shape, stack, taken
-from logpi.envs.control.vector import (
-    ActionRepeat,
-    GymnasiumVectorEnvironment,
-    SyncVectorEnvironment,
-    make_env,
+from logpi.envs.control.make import ActionRepeat, make_env
+from logpi.envs.control.spaces import (
+    action_kind,
+    check_reach,
+    checked_observation,
+    encode,
+    encoded_shape,
+    stack,
 )
+from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.envs.tools import TextGym
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
@@ -584,7 +587,9 @@ def test_what_is_no_number_is_refused_in_evaluation_too():
 def test_a_state_of_many_is_one_row_of_numbers():
     """Of a million states no matrix of all with all is made."""
     space = s.Discrete(1_000_000)
-    x = encode(space, stack(space, [taken(space, 7), taken(space, 999_999)]))
+    x = encode(
+        space, stack(space, [checked_observation(space, 7), checked_observation(space, 999_999)])
+    )
     assert (
         encoded_shape(space) == (1_000_000,)
         and x.shape == (2, 1_000_000)
