@@ -17,6 +17,7 @@ from logpi.envs.control.presets import EPISODES, GROUPS, PPO, Preset, preset
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import drawn, opened, settle
 from logpi.jobs.options.fields import option
+from logpi.jobs.options.preset import flags_of_gym
 from logpi.jobs.options.run import RunArguments, available, read
 
 if TYPE_CHECKING:
@@ -51,10 +52,15 @@ class Gym(RunArguments):
             " hidden=[256,256]"
         ),
         nargs="*",
+        flags=flags_of_gym,
     )
     env_options: Mapping[str, Any] = option({}, help="of the environment, e.g. slip=0.2", nargs="*")
     steps: int | None = option(
-        None, help="environment steps in all (default: the preset's)", least=1, changeable=True
+        None,
+        help="environment steps in all (default: the preset's)",
+        least=1,
+        changeable=True,
+        aliases=("total_timesteps",),
     )
     updates: int | None = option(
         None,
