@@ -11,6 +11,7 @@ import contextlib
 import copy
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ from logpi import (
 from logpi.algorithms import NAMES
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
 from logpi.ops.distributions import Categorical, Distributions
-from logpi.updates.adamw import Cosine, Linear
+from logpi.updates.adamw import Cosine, Linear, TorchOptimizer
 from logpi.updates.micro_batches import micro_batches
 from logpi.updates.sgd import Groups
 
@@ -455,12 +456,20 @@ def test_kl_sequence_is_the_log_ratio_of_whole_responses(double: None) -> None:
 
 def test_warm_up_and_schedules() -> None:
     warm = AdamW(lr=2.0, warmup=4)
-    assert [warm.rate(i, 0.0) for i in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
-    assert [AdamW(lr=2.0, schedule=Linear()).rate(9, x) for x in (0, 0.25, 1)] == [2.0, 1.5, 0.0]
-    assert [AdamW(lr=2.0, schedule=Linear(0.5)).rate(9, x) for x in (0, 0.5, 1)] == [2.0, 1.5, 1.0]
-    assert [AdamW(lr=2.0, schedule=Cosine(0.1)).rate(9, x) for x in (0, 0.5, 1)] == pytest.approx(
-        [2.0, 1.1, 0.2]
-    )
+    assert [warm.rate(2.0, i, 0.0) for i in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert [AdamW(lr=2.0, schedule=Linear()).rate(2.0, 9, x) for x in (0, 0.25, 1)] == [
+        2.0,
+        1.5,
+        0.0,
+    ]
+    assert [AdamW(lr=2.0, schedule=Linear(0.5)).rate(2.0, 9, x) for x in (0, 0.5, 1)] == [
+        2.0,
+        1.5,
+        1.0,
+    ]
+    assert [
+        AdamW(lr=2.0, schedule=Cosine(0.1)).rate(2.0, 9, x) for x in (0, 0.5, 1)
+    ] == pytest.approx([2.0, 1.1, 0.2])
 
 
 def test_the_schedule_spans_the_run() -> None:
@@ -487,6 +496,68 @@ def test_gradients_are_scaled_down_to_the_norm_and_the_norm_is_told() -> None:
     assert norm(free) == pytest.approx(told[0]) == norm(loose) and norm(bound) == pytest.approx(
         1e-3, rel=1e-2
     )
+
+
+OPTIMIZERS = {
+    "class": torch.optim.Adam,
+    "function": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
+    "partial": partial(torch.optim.RMSprop, lr=1e-2),
+    "spec": TorchOptimizer(partial(torch.optim.SGD, lr=0.1, momentum=0.9), 2, Linear()),
+}
+
+
+def test_a_step_of_torch_s_sgd_is_the_gradient_times_the_rate() -> None:
+    made = algorithm("reinforce", max_grad_norm=None)
+    one = Learner(Tiny(), made, lambda params: torch.optim.SGD(params, lr=0.5))
+    before = [p.detach().clone() for p in one.policy.parameters()]
+    assert one.update(rollout(one.policy, 0))["lr"] == 0.5
+    for p, start in zip(one.policy.parameters(), before, strict=True):
+        gradient = torch.zeros_like(p) if p.grad is None else p.grad
+        torch.testing.assert_close(p.detach(), start - 0.5 * gradient)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_any_optimiser_of_torch_learns_and_goes_on_bit_for_bit(kind: str) -> None:
+    def fresh() -> Learner:
+        torch.manual_seed(0)
+        return Learner(Tiny(), algorithm("grpo", beta=0.0), OPTIMIZERS[kind], total=6)
+
+    whole, first, second = fresh(), fresh(), fresh()
+    told = [whole.update(rollout(whole.policy, s)) for s in range(6)]
+    for s in range(3):
+        first.update(rollout(first.policy, s))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    again = [second.update(rollout(second.policy, s)) for s in range(3, 6)]
+    assert again == told[3:]
+    for a, b in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_schedules_scale_the_peaks_of_every_group() -> None:
+    def make(params: list) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": params[:1], "lr": 4.0}, {"params": params[1:]}], lr=1.0)
+
+    one = Learner(Tiny(), algorithm("rloo", beta=0.0), TorchOptimizer(make, 2, Linear()), total=4)
+    rates = []
+    for s in range(4):
+        one.update(rollout(one.policy, s, reward=torch.zeros(32)))
+        rates.append([g["lr"] for g in one.optimizer.param_groups])
+    assert rates == [[2.0, 0.5], [3.0, 0.75], [2.0, 0.5], [1.0, 0.25]]
+
+
+def test_an_optimiser_that_exists_is_taken_as_it_is() -> None:
+    policy = Tiny()
+    optimizer = torch.optim.Adam(policy.parameters(), lr=0.1)
+    assert Learner(policy, algorithm("rloo", beta=0.0), optimizer).optimizer is optimizer
+
+
+def test_16_bits_need_masters() -> None:
+    with pytest.raises(ValueError, match="masters of 32, which only logpi.AdamW keeps"):
+        Learner(Tiny().to(torch.bfloat16), algorithm("rloo", beta=0.0), torch.optim.SGD)
+    with pytest.raises(ValueError, match="0 in float16"):
+        Learner(Tiny().half(), algorithm("rloo", beta=0.0), torch.optim.SGD)
+    with pytest.raises(ValueError, match="an optimiser is AdamW"):
+        Learner(Tiny(), algorithm("rloo", beta=0.0), 1e-3)
 
 
 def test_matrices_decay_and_vectors_do_not() -> None:
