@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Learner", "OffPolicyError", "Trust"]
 
 notices = logging.getLogger("logpi")
-GAPS = (
-    "gap_old",
-    "gap_sampler",
-)  # |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
+# |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
+GAPS = ("gap_old", "gap_sampler")
 
 
 class OffPolicyError(RuntimeError):
@@ -100,7 +98,8 @@ class Learner:
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.total, self.refresh, self.trust = total, refresh, trust or Trust()
         self.updates = 0
-        self.advantage: Tensor | None = None  # [B, T] of the last batch, for people; not saved
+        # [B, T] of the last batch, for people; not saved
+        self.advantage: Tensor | None = None
         self.generator = torch.Generator().manual_seed(seed)
         self.reference = reference
         if reference is None and algorithm.objective.needs_reference:
@@ -173,7 +172,8 @@ class Learner:
         gaps = [
             metrics.get(f"{gap}/{kind}", 0.0) for gap in (GAPS if self.trust.sampler else GAPS[:1])
         ]
-        wrong = [gap for gap in gaps if not gap <= self.trust.tolerance]  # NaN is wrong too
+        # NaN is wrong too
+        wrong = [gap for gap in gaps if not gap <= self.trust.tolerance]
         if wrong:
             raise OffPolicyError(
                 f"the policy gives {of} a log-probability {wrong[0]:.3g} nats away from the"

@@ -141,9 +141,8 @@ def learner(
 @pytest.mark.parametrize("name", ["grpo", "dapo", "rloo", "gspo", "reinforce_plus_plus"])
 @pytest.mark.parametrize("tokens", [1, 17, 40])
 def test_the_micro_batch_is_memory_alone(double: None, name: str, tokens: int) -> None:
-    beta = (
-        {"beta": 0.0} if name == "rloo" else {}
-    )  # else a difference of 1e-17 decides whether a row counts as idle
+    # else a difference of 1e-17 decides whether a row counts as idle
+    beta = {"beta": 0.0} if name == "rloo" else {}
     whole, split = (learner(algorithm(name, micro_tokens=n, **beta)) for n in (None, tokens))
     for seed in range(3):
         batch = rollout(whole.policy, seed)
@@ -202,7 +201,8 @@ def test_skipping_idle_rows_changes_nothing(double: None, name: str) -> None:
     assert isinstance(o, PolicyGradient)
     diligent = replace(lazy, objective=NeverIdle(o.advantage, o.ratio, o.surrogate, o.weight))
     a, b = learner(lazy), learner(diligent)
-    agreed = torch.arange(32) < 16  # the first two groups have nothing to learn from
+    # the first two groups have nothing to learn from
+    agreed = torch.arange(32) < 16
     batch = rollout(a.policy, 0, reward=torch.where(agreed, 0.0, torch.rand(32)))
     first, second = a.update(batch), b.update(batch)
     torch.testing.assert_close(weights(a.policy), weights(b.policy), rtol=1e-9, atol=1e-10)
@@ -219,9 +219,8 @@ def test_a_batch_without_a_difference_moves_nothing(name: str) -> None:
         assert report["frac_reward_zero_std"] == 1.0 and report["loss"] == pytest.approx(
             0, abs=1e-6
         )
-        if (
-            "kl_coef" not in report
-        ):  # with a penalty in the loss the policy would still be drawn to the reference
+        # with a penalty in the loss the policy would still be drawn to the reference
+        if "kl_coef" not in report:
             assert torch.equal(weights(one.policy), weights(Tiny())) and report["idle_rows"] == 1.0
 
 
@@ -431,7 +430,8 @@ def test_the_reference_is_refreshed_on_time() -> None:
 @pytest.mark.parametrize(("target", "up"), [(1e-6, True), (100.0, False)])
 def test_the_kl_controller_moves(target: float, up: bool) -> None:
     one = learner(algorithm("rloo", beta=0.1, kl_target=target))
-    one.update(rollout(one.policy, 0))  # no distance yet: down by 32 responses' worth
+    # no distance yet: down by 32 responses' worth
+    one.update(rollout(one.policy, 0))
     assert one.objective.controls()["kl_coef"] == pytest.approx(0.1 * (1 - 0.2 * 32 / 10_000))
     before = one.objective.controls()["kl_coef"]
     report = one.update(rollout(one.policy, 1))
@@ -598,7 +598,8 @@ def test_a_restored_learner_goes_on_bit_for_bit(name: str) -> None:
     for seed in range(4):
         through.update(rollout(through.policy, seed))
     state = copy.deepcopy(through.state_dict())
-    other = make(7)  # every number of it must come from the state
+    # every number of it must come from the state
+    other = make(7)
     other.load_state_dict(state)
     for seed in range(4, 6):
         batch = rollout(through.policy, seed)
@@ -624,16 +625,14 @@ class Budget:
     goal: float = 0.9
 
 
+# no baseline: rewards are all positive, so whatever is done is reinforced
+# nor here, and biased by a critic that has only begun to learn
 BUDGET = {
     name: Budget() for name in NAMES if isinstance(algorithm(name).objective, PolicyGradient)
 } | {
-    "policy_gradient": Budget(
-        60, 32, 0.005, 0.8
-    ),  # no baseline: rewards are all positive, so whatever is done is reinforced
+    "policy_gradient": Budget(60, 32, 0.005, 0.8),
     "reinforce": Budget(60, 32, 0.005, 0.8),
-    "actor_critic_q": Budget(
-        60, 32, 0.005, 0.5
-    ),  # nor here, and biased by a critic that has only begun to learn
+    "actor_critic_q": Budget(60, 32, 0.005, 0.5),
     "reinforce_plus_plus": Budget(60, 32, 0.01, 0.8),
     "remax": Budget(80, 8, 0.02, 0.6),
     "trpo": Budget(20),

@@ -126,7 +126,8 @@ def _show(value: Value, form: str) -> str:
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     text = format(value, form)
     if float(value) != 0 and form.endswith("f") and not float(text):
-        text = format(0.0, form)  # no minus sign in front of nothing
+        # no minus sign in front of nothing
+        text = format(0.0, form)
     return text.replace("-", "−") if "e" not in text else text
 
 

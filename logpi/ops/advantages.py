@@ -288,9 +288,10 @@ class GroupNorm(Advantage):
         g = group_returns(batch, self.group, "GroupNorm")
         off = torch.where(g.alive & ~g.uniform, g.total - g.mean, torch.zeros_like(g.total))
         std = (group_sum(off**2, batch.group) / (g.count - self.ddof).clamp(min=1)).sqrt()
+        # ε may be 0
         return _spread(
             off / torch.where(g.uniform, torch.ones_like(std), std + self.eps), batch.mask
-        )  # ε may be 0
+        )
 
 
 @dataclass(frozen=True)

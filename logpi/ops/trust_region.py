@@ -94,7 +94,8 @@ def conjugate_gradient(
 def largest_step(x: Tensor, product: Product, max_kl: float) -> Tensor:
     """√(2δ / xᵀF x) · x: the longest step along x whose second-order KL is at most δ nats; 0 if x
     is no ascent direction."""
-    if not bool(x.any()):  # no gradient: F need not even exist (a batch without an own action)
+    # no gradient: F need not even exist (a batch without an own action)
+    if not bool(x.any()):
         return torch.zeros_like(x)
     curvature = x @ product(x)
     if not float(curvature) > 0:
@@ -133,7 +134,8 @@ def line_search(
     for i in range(trials):
         fraction = shrink**i
         gain, kl = attempt(fraction)
-        if gain > 0 and kl <= max_kl:  # NaN fails both
+        # NaN fails both
+        if gain > 0 and kl <= max_kl:
             return LineSearch(fraction, kl, gain, i + 1)
     attempt(0.0)
     return LineSearch(0.0, 0.0, 0.0, trials)

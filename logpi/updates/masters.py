@@ -113,7 +113,8 @@ def _spread(weight: Tensor, first: int) -> Tensor:
     place = torch.arange(first, first + weight.numel(), dtype=torch.int32, device=weight.device)
     lower = (place.mul_(-1640531535) >> 16).view(weight.shape)
     master = (weight.float().view(torch.int32) + lower).view(torch.float32)
-    _heed(master, weight)  # 0, and what is not finite, has no neighbours on both sides
+    # 0, and what is not finite, has no neighbours on both sides
+    _heed(master, weight)
     return master
 
 

@@ -145,8 +145,8 @@ class Actions(Shuffle):
             )
         if objective.ties is not None:
             raise ValueError(
-                f"{objective.ties} ties the actions of a row together: use SGD(shuffle=Groups()), or"
-                " weight=TokenMean()"
+                f"{objective.ties} ties the actions of a row together: use"
+                " SGD(shuffle=Groups()), or weight=TokenMean()"
             )
 
 
@@ -263,11 +263,8 @@ class SGD:
         """One optimiser step. A gradient that is not finite moves nothing, and is counted."""
         tally, losses = DiagnosticMeans(), []
         optimizer.zero_grad(set_to_none=True)
-        for (
-            rows,
-            targets,
-            weights,
-        ) in made.pieces:  # on the CPU, so that nothing before the loss waits for a GPU
+        # Pieces are on the CPU, so that nothing before the loss waits for a GPU.
+        for rows, targets, weights in made.pieces:
             now = policy.evaluate(rows)
             here = now.logp.device
             part, known, weight = rows.to(here), targets.to(here), weights.to(here)
