@@ -78,6 +78,7 @@ HEAVY = {
     "mlflow": (set(), {"runs"}),
     "trackio": (set(), {"runs"}),
     "bm25s": (set(), {"envs"}),
+    "httpx": (set(), {"envs"}),
     "mcp": (set(), {"envs"}),
     "mpmath": (set(), {"rewards"}),
     "reasoning_gym": ({"rewards"}, {"envs"}),
