@@ -329,6 +329,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("nosuch", "unknown algorithm"),
         ("grpo --options beta", "NAME=VALUE"),
         ("grpo --options beta=x", "a number"),
+        ("grpo --beta x", "--beta: 'x' is not a number"),
         (LONG, "unknown algorithm"),
     ],
     "lab": [
