@@ -219,11 +219,6 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
             f"{made.name} learns from demonstrations or preferences, not from an environment's"
             " rewards"
         )
-    if made.keep.refill:
-        raise UserError(
-            f"{made.name} samples further prompts in place of some groups, which environments do"
-            " not have: use grpo or dr_grpo"
-        )
     usable = {o.name for o in known(name)}
     options = {k: v for k, v in p.options if k in usable} | dict(chosen)
     shuffle = Actions() if made.objective.fragments else Groups()
@@ -273,23 +268,11 @@ def make_rollout(
     for the others."""
     from logpi.rollouts.gym import Episodes, Fragments, RewardScale
 
-    objective = made.objective
     scale = RewardScale(float(dict(p.options).get("gamma", 0.99))) if p.scale else None
-    if objective.fragments:
-        return Fragments(envs, policy, steps=p.n_steps, seed=seed, scale=scale)
-    if p.group < objective.min_group:
-        raise UserError(
-            f"{made.name} compares episodes of one reset seed: group must be at least"
-            f" {objective.min_group}, not {p.group}"
-        )
+    if made.objective.fragments:
+        return Fragments(envs, policy, steps=p.n_steps, algorithm=made, seed=seed, scale=scale)
     return Episodes(
-        envs,
-        policy,
-        episodes=p.episodes,
-        group=p.group,
-        greedy=objective.needs_greedy,
-        seed=seed,
-        scale=scale,
+        envs, policy, episodes=p.episodes, group=p.group, algorithm=made, seed=seed, scale=scale
     )
 
 
