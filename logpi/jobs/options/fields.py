@@ -37,7 +37,7 @@ Choices = Sequence[str] | Callable[[], Sequence[str]]
 Flags = Callable[[Mapping[str, Any]], "Sequence[OptionField]"]
 
 
-def option(  # noqa: PLR0913 (a declaration: every argument has a name)
+def option(
     default: Any = MISSING,
     help: str = "",
     choices: Choices | None = None,
