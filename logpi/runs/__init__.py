@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 _WHERE = {
     "Progress": "progress",
     "Run": "directory",
+    "RunView": "reading",
     "is_time": "metrics",
     "load_rng_state": "rng",
+    "open_run": "reading",
     "read_arguments": "directory",
     "read_metrics": "metrics",
     "rng_state": "rng",
