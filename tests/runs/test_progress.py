@@ -9,8 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from logpi.runs import Progress
-from logpi.runs.progress import duration, number
+from logpi.runs.progress import Progress, duration, number
 
 
 class Terminal(io.StringIO):

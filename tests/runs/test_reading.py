@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from logpi.errors import RunError, UserError
-from logpi.runs import Run
+from logpi.runs.directory import Run
 from logpi.runs.reading import RunView, open_run
 
 
