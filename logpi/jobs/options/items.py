@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
     from logpi.rollouts.chat import Chat
-    from logpi.rollouts.tool_conversations import Dialogues
+    from logpi.rollouts.tool_conversations import ToolConversations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +75,18 @@ class ItemArguments:
     drop_seen: bool = option(False, help="leave those items out")
 
     def fitting(
-        self, rows: Sequence[Row], policy: CausalLM, chat: Chat, dialogues: Dialogues | None = None
+        self,
+        rows: Sequence[Row],
+        policy: CausalLM,
+        chat: Chat,
+        conversations: ToolConversations | None = None,
     ) -> Sequence[Row]:
         """The items whose prompts the policy can read; says how its answers end. Raises UserError
         if its chat template refuses one."""
         from logpi.rollouts.prompt_filter import PromptFilter
 
         print(policy.template.describe(), file=sys.stderr)
-        return PromptFilter(policy, chat, dialogues, self.overlong_prompts).check(
+        return PromptFilter(policy, chat, conversations, self.overlong_prompts).check(
             list(rows), "items"
         )
 
