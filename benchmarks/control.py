@@ -139,17 +139,17 @@ def floors(rollout: object) -> dict:
     policy's choices alone."""
     import numpy as np
 
-    lanes, choose, n = rollout.lanes, rollout._sample, 300  # type: ignore[attr-defined]
-    actions = np.random.default_rng(0).integers(0, 2, (n, lanes.n))
+    envs, choose, n = rollout.envs, rollout._sample, 300  # type: ignore[attr-defined]
+    actions = np.random.default_rng(0).integers(0, 2, (n, envs.n))
     start = time.process_time()
     for action in actions:
-        lanes.step(action)
+        envs.step(action)
     middle = time.process_time()
     for _ in range(n):
-        choose(lanes.obs)
+        choose(envs.obs)
     return {
-        "environment_alone": n * lanes.n / (middle - start),
-        "policy_alone": n * lanes.n / (time.process_time() - middle),
+        "environment_alone": n * envs.n / (middle - start),
+        "policy_alone": n * envs.n / (time.process_time() - middle),
     }
 
 
@@ -274,18 +274,18 @@ def _sb3_score(model: Any, venv: Any, env: str) -> float:
     moves Pendulum's mean by 40."""
     from stable_baselines3.common.vec_env import VecNormalize
 
+    from logpi.envs.control.make import make_vector_environment
     from logpi.envs.control.spaces import action_kind
-    from logpi.envs.control.vector import make_vector_environment
     from logpi.jobs.gym import fresh_seeds
     from logpi.rollouts.gym import play
 
-    lanes = make_vector_environment(env, 10)
+    envs = make_vector_environment(env, 10)
 
     def choose(obs: Any) -> tuple[Any, Any]:
         seen = venv.normalize_obs(obs) if isinstance(venv, VecNormalize) else obs
         return obs, model.predict(seen, deterministic=True)[0]
 
-    return float(play(lanes, choose, action_kind(lanes.action), fresh_seeds(EVAL_EPISODES)).mean())
+    return float(play(envs, choose, action_kind(envs.action), fresh_seeds(EVAL_EPISODES)).mean())
 
 
 # ------------------------------------------------------------------------------------------------ all of them

@@ -17,7 +17,9 @@ __all__ = [
     "UserError",
     "as_user_errors",
     "did_you_mean",
+    "nearest",
     "one_line",
+    "row_place",
     "wrong_type",
 ]
 
@@ -84,6 +86,26 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         word, known, n=1, cutoff=0.6
     )
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error line: the nearest of `known`, or all of them where none is near.
+
+    >>> nearest("nubmer", ["exact", "number"]), nearest("?", ["exact", "number"])
+    ('did you mean number?', 'there are: exact, number')
+    """
+    known = sorted(known)
+    near = did_you_mean(word.lower(), known).removeprefix("; ")
+    return near or f"there are: {', '.join(known) or 'none'}"
+
+
+def row_place(row: Any, otherwise: str) -> str:
+    """Where a row stands, for messages: its file and line; `otherwise` if it is of no file.
+
+    >>> row_place({"prompt": "1+1="}, "row 3")
+    'row 3'
+    """
+    return getattr(row, "where", "") or otherwise
 
 
 _WORDS = {

@@ -24,7 +24,7 @@ import logpi
 from logpi.cli import main
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
-from logpi.envs.data import FileTask
+from logpi.envs.data import RowsTask
 from logpi.envs.tasks import Addition
 from logpi.errors import UserError
 from logpi.evaluation.beam_search import BeamSearch
@@ -361,7 +361,7 @@ def test_pairs(home, name):
         )
         made = logpi.algorithm(name, **({"recorded": True} if name == "dpo" else {}))
         rollout = Preferences(
-            read_pairs(learns, FileTask(str(home / "pairs")).rows("train")).groups, size=6
+            read_pairs(learns, RowsTask(str(home / "pairs")).rows("train")).groups, size=6
         )
         if name == "dpo":
             rollout.record(learns)

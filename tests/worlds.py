@@ -82,12 +82,12 @@ class Ring(gym.Env):
         return self.state, 1.0, False, False, {}
 
 
-def lanes_of(make, n: int) -> SyncVectorEnvironment:
+def envs_of(make, n: int) -> SyncVectorEnvironment:
     return SyncVectorEnvironment([make() for _ in range(n)])
 
 
 def control(
-    lanes,
+    envs,
     name: str,
     *,
     steps=0,
@@ -113,10 +113,10 @@ def control(
     else:
         made = algorithm(name, **{"critic": SGD(5, 1, None, None)} | options)
     policy = mlp(
-        lanes.features,
-        action_kind(lanes.action, squash),
+        envs.features,
+        action_kind(envs.action, squash),
         hidden=hidden,
-        masks=lanes.masks,
+        masks=envs.masks,
         log_std=log_std,
         critic=made.objective.needs_critic,
         normalize=normalize,
@@ -125,13 +125,13 @@ def control(
         policy, made, AdamW(lr, betas=(0.9, 0.999), eps=1e-5), total=updates, seed=seed
     )
     if steps:
-        return Fragments(lanes, policy, steps=steps, seed=seed), learner
+        return Fragments(envs, policy, steps=steps, seed=seed), learner
     return Episodes(
-        lanes, policy, episodes=episodes, group=group, greedy=made.objective.needs_greedy, seed=seed
+        envs, policy, episodes=episodes, group=group, greedy=made.objective.needs_greedy, seed=seed
     ), learner
 
 
-def score(policy: ActorCritic, lanes, episodes: int = 20, seed: int = 10_000) -> float:
+def score(policy: ActorCritic, envs, episodes: int = 20, seed: int = 10_000) -> float:
     """Mean return of the greedy policy on fresh seeds."""
     act = policy.actor()
 
@@ -139,4 +139,4 @@ def score(policy: ActorCritic, lanes, episodes: int = 20, seed: int = 10_000) ->
         params = act(obs)
         return params, policy.kind.mode(params)
 
-    return float(play(lanes, choose, policy.kind, list(range(seed, seed + episodes))).mean())
+    return float(play(envs, choose, policy.kind, list(range(seed, seed + episodes))).mean())

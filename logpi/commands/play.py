@@ -17,7 +17,6 @@ from logpi.errors import UserError, as_user_errors
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.saved import from_json
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.envs.control.vector import SyncVectorEnvironment
@@ -65,31 +64,32 @@ def main(argv: Sequence[str]) -> int:
         refuse_links(a.run)  # play.gif is written there
     else:
         refuse_unwritable(a.video)
-    lanes, text = _lanes(a, trained)
-    policy = load_policy(a.run / "model", lanes)
+    envs, text = _env_of(a, trained)
+    policy = load_policy(a.run / "model", envs)
     if text and trained.env == "logpi/GridWorld-v0":
-        print(_map(policy, lanes))
+        print(_map(policy, envs))
     try:
-        frames = _episodes(a, policy, lanes, text)
+        frames = _episodes(a, policy, envs, text)
     except DependencyNotInstalled as error:
         raise UserError(f"{trained.env} cannot be drawn: {error}") from None
     if not text:
         path = a.video or a.run / "play.gif"
-        _write(frames, path, float(lanes.envs[0].metadata.get("render_fps", 30)))
+        _write(frames, path, float(envs.envs[0].metadata.get("render_fps", 30)))
         print(f"video   {path}", file=sys.stderr)
     return 0
 
 
-def _lanes(a: Play, trained: Gym) -> tuple[SyncVectorEnvironment, bool]:
+def _env_of(a: Play, trained: Gym) -> tuple[SyncVectorEnvironment, bool]:
     """One environment, drawn as text if it can and no video is wanted."""
     import gymnasium as gym
 
-    from logpi.envs.control.vector import SyncVectorEnvironment, make_env
+    from logpi.envs.control.make import make_env
+    from logpi.envs.control.vector import SyncVectorEnvironment
     from logpi.jobs.gym import resolved
 
     with as_user_errors():
         repeat = resolved(trained)[0].repeat
-    options: dict[str, Any] = settings(trained.env_options)
+    options: dict[str, Any] = dict(trained.env_options)
     probe = make_env(trained.env, **options)
     modes = probe.metadata.get("render_modes", [])
     probe.close()
@@ -108,13 +108,13 @@ def _lanes(a: Play, trained: Gym) -> tuple[SyncVectorEnvironment, bool]:
     return SyncVectorEnvironment([env]), text
 
 
-def _episodes(a: Play, policy: ActorCritic, lanes: SyncVectorEnvironment, text: bool) -> list[Any]:
+def _episodes(a: Play, policy: ActorCritic, envs: SyncVectorEnvironment, text: bool) -> list[Any]:
     """Plays, printing drawings and returns; the frames for a video."""
     import numpy as np
 
-    act, rng, frames, env = policy.actor(), np.random.default_rng(a.seed), [], lanes.envs[0]
+    act, rng, frames, env = policy.actor(), np.random.default_rng(a.seed), [], envs.envs[0]
     seeds = iter(range(a.seed, a.seed + a.episodes))
-    lanes.begin(lambda lane: next(seeds, None))
+    envs.begin(lambda i: next(seeds, None))
     for episode in range(a.episodes):
         total, steps, over = 0.0, 0, False
         while not over:
@@ -124,23 +124,23 @@ def _episodes(a: Play, policy: ActorCritic, lanes: SyncVectorEnvironment, text: 
                 time.sleep(1 / a.fps if sys.stdout.isatty() else 0)
             elif len(frames) < a.max_frames:
                 frames.append(frame)
-            params = act(lanes.obs)
+            params = act(envs.obs)
             action = policy.kind.sample(params, rng) if a.sample else policy.kind.mode(params)
-            step = lanes.step(policy.kind.to_env(action))
+            step = envs.step(policy.kind.to_env(action))
             total, steps = total + float(step.reward[0]), steps + 1
             over = bool(step.terminated[0] or step.truncated[0])
         print(f"episode {episode + 1}, seed {a.seed + episode}: return {total:g} in {steps} steps")
     return frames
 
 
-def _map(policy: ActorCritic, lanes: SyncVectorEnvironment) -> str:
+def _map(policy: ActorCritic, envs: SyncVectorEnvironment) -> str:
     """What the policy does in every cell of the grid world, and its values if it has a critic."""
     import numpy as np
     import torch
 
     from logpi.envs.control.gridworld import GridWorld, draw
 
-    world = lanes.envs[0].unwrapped
+    world = envs.envs[0].unwrapped
     assert isinstance(world, GridWorld)
     model = world.model
     cells = np.eye(model.states, dtype=np.float32)

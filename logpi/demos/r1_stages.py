@@ -32,8 +32,8 @@ from logpi.jobs import reward_model, rl, sft
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.model import DEVICES, ModelArguments
 from logpi.jobs.options.run import RunArguments
-from logpi.jobs.options.saved import from_json, restored, to_json
-from logpi.jobs.options.settings import settings
+from logpi.jobs.options.saved import from_json, to_json, values_of
+from logpi.jobs.options.settings import setting
 
 if TYPE_CHECKING:
     from logpi.jobs.rejection import Rules
@@ -71,8 +71,8 @@ class R1(RunArguments):
     prompt_template: str = option(
         "", help="text around prompts, with {prompt} (r1-zero: the published one)"
     )
-    template_options: tuple[str, ...] = option(
-        (), help="variables of the chat template: NAME=VALUE", nargs="*"
+    template_options: Mapping[str, Any] = option(
+        {}, help="variables of the chat template: NAME=VALUE", nargs="*"
     )
     end_token: str = option("", help="the token that ends an answer (default: the chat template's)")
     max_completion_length: int = option(
@@ -146,7 +146,7 @@ class R1(RunArguments):
             raise ValueError(
                 f"--set {pair}: the base model is --model {self.model}, which is not trained first"
             )
-        [(option_, value)] = settings([rest]).items()
+        option_, value = setting(rest)
         known = JOBS[STAGES[name].job][1]
         names = {f.name for f in fields(known)} - CHAINED if known else set()
         if option_ == "epochs" and known in (sft.SFT, reward_model.RewardModelling):
@@ -162,7 +162,7 @@ class R1(RunArguments):
             )
         else:
             try:
-                restored(known, option_, value)
+                values_of(known, {option_: value}, "saved arguments")
             except UserError as error:
                 raise ValueError(f"--set {pair}: {error}") from None
 
@@ -177,7 +177,7 @@ JOBS: dict[str, tuple[Callable[[Any], None] | None, type | None]] = {
 
 _SMALL_RL = {
     "lr": 3e-4, "warmup": 5, "prompts": 32, "num_generations": 8, "slots": 256, "eval_every": 0,
-    "options": ["low=10", "beta=0.001"], "refresh_reference": 20,
+    "options": {"low": 10, "beta": 0.001}, "refresh_reference": 20,
 }  # fmt: skip
 _SMALL_SFT = {"lr": 1e-3, "rows": 64, "warmup": 5, "max_length": 160}
 SMALL: dict[str, dict[str, Any]] = {
@@ -193,7 +193,7 @@ _RL = {
     "lr": 3e-6,
     "prompts": 32,
     "num_generations": 16,
-    "options": ["low=10", "beta=0.001"],
+    "options": {"low": 10, "beta": 0.001},
     "refresh_reference": 400,
 }
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -265,7 +265,11 @@ def judged(a: R1) -> Rewards:
 def stage_settings(a: R1, name: str) -> dict[str, Any]:
     """The table's settings of a stage, with the user's own."""
     own = [pair.partition(".")[2] for pair in a.set if pair.startswith(f"{name}.")]
-    return {**(SMALL if a.demo else PUBLISHED).get(name, {}), "seed": a.seed, **settings(own)}
+    return {
+        **(SMALL if a.demo else PUBLISHED).get(name, {}),
+        "seed": a.seed,
+        **dict(map(setting, own)),
+    }
 
 
 def learned_from(a: R1, stage: Stage, out: Path) -> Path:
@@ -295,7 +299,7 @@ def job(a: R1, stage: Stage, model: str, out: Path, general: str, pairs: str) ->
         "trackers": list(a.trackers),
         "save_every": a.save_every,
         "device": a.device,
-        "template_options": list(a.template_options),
+        "template_options": dict(a.template_options),
         "end_token": a.end_token,
     }
     if stage.job == "sft":
@@ -350,10 +354,10 @@ def _epochs(chosen: dict[str, Any], rows: Path, batch: str, cls: type) -> dict[s
     epochs = chosen.pop("epochs", None)
     if epochs is None or "steps" in chosen:
         return chosen
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
 
     with as_user_errors():
-        count = len(FileTask(str(rows)).rows("train"))
+        count = len(RowsTask(str(rows)).rows("train"))
     size = chosen.get(
         batch, next(f.default for f in cls.__dataclass_fields__.values() if f.name == batch)
     )
@@ -363,7 +367,7 @@ def _epochs(chosen: dict[str, Any], rows: Path, batch: str, cls: type) -> dict[s
 def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
     """Responses of a stage's model, judged and cleaned; for the second SFT mixed with the
     non-reasoning demonstrations."""
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
     from logpi.envs.tasks import task as make_task
     from logpi.jobs.rejection import harvest as sample
     from logpi.jobs.rejection import mixed, write_counts, write_rows
@@ -385,7 +389,7 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
             tell=lambda done, _: progress.step(done, {}),
         )
         other = (
-            FileTask(general).rows("train", a.seed) if general and stage.name == "rejection" else []
+            RowsTask(general).rows("train", a.seed) if general and stage.name == "rejection" else []
         )
         if other:
             write_rows(path / "reasoning.jsonl", kept)

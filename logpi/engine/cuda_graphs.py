@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from logpi.engine.kv_cache import Cache, DecodeStep
-from logpi.policies.fast.varlen import near
+from logpi.policies.fast.probe import KERNEL, agree
 
 if TYPE_CHECKING:
     from logpi.engine.shared_prompts import Forward
@@ -159,7 +159,7 @@ class CapturedSteps:
             expected = run().clone()
             replay, result = self.capture(run)
             replay()
-            if not near(result, expected):
+            if not agree(result, expected, KERNEL):
                 raise RuntimeError("a replay finds other numbers")
             return _CapturedStep(token, position, slot, replay, result)
         except RuntimeError as error:

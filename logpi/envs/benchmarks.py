@@ -24,14 +24,15 @@ from typing import Any
 
 from logpi.envs.data import load_rows
 from logpi.envs.task import Row, Split, check_split, check_template
+from logpi.errors import nearest
 from logpi.rewards import Rewards, Weighted
-from logpi.rewards.combine import FindsAnswer, ReadsRows, TriesRows
-from logpi.rewards.spec import nearest, reward
+from logpi.rewards.spec import reward
 from logpi.rewards.text import Completion, after, last_boxed, text_of
+from logpi.rewards.weighted import FindsAnswer, ReadsRows, TriesRows
 
 
 @dataclass(frozen=True)
-class Template:
+class QuestionTemplate:
     """How a question is put.
 
     Attributes:
@@ -64,40 +65,40 @@ FENCED = (
     " described. Your response should only contain the code for this function.\n{question}"
 )
 TEMPLATES = {
-    "plain": Template("{question}"),
-    "boxed": Template(
+    "plain": QuestionTemplate("{question}"),
+    "boxed": QuestionTemplate(
         "{question}\nPlease reason step by step, and put your final answer within \\boxed{{}}.",
         place=last_boxed,
         source="Qwen2.5-Math, arXiv:2409.12122",
     ),
-    "qa": Template(
+    "qa": QuestionTemplate(
         "Question: {question}\nAnswer:",
         " {working}\n#### {answer}\n\n",
         marked,
         ("Question:",),
         "lm-evaluation-harness, gsm8k",
     ),
-    "minerva": Template(
+    "minerva": QuestionTemplate(
         "Problem:\n{question}\n\nSolution:",
         " {working}\n\n",
         last_boxed,
         ("Problem:",),
         "Minerva, arXiv:2206.14858, appendix D",
     ),
-    "complete": Template(
+    "complete": QuestionTemplate(
         "{question}",
         stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
         source="Codex, arXiv:2107.03374, §2.1",
     ),
-    "fenced": Template(FENCED, source="OpenAI simple-evals, humaneval_eval.py"),
-    "austin": Template(
+    "fenced": QuestionTemplate(FENCED, source="OpenAI simple-evals, humaneval_eval.py"),
+    "austin": QuestionTemplate(
         AUSTIN, "{working}\n[DONE]\n\n", None, ("[DONE]",), "MBPP, arXiv:2108.07732, §3"
     ),
 }
 
 
 @dataclass(frozen=True)
-class Format:
+class BenchmarkFormat:
     """What a benchmark's raw rows mean.
 
     Attributes:
@@ -203,19 +204,19 @@ def _plain(raw: Any, where: str) -> Row:
     return raw
 
 
-FORMATS: dict[str, Format] = {
-    "gsm8k": Format(_question),
-    "svamp": Format(_svamp),
-    "math500": Format(_question, few="minerva"),
-    "aime": Format(_question, few="minerva"),
-    "humaneval": Format(_humaneval, "fenced", "complete", "code", ("question", "test")),
-    "mbpp": Format(_mbpp, "austin", "austin", "code", ("question", "tests"), _mbpp_split),
-    "rows": Format(_plain, "plain", "plain", "math", ()),
+FORMATS: dict[str, BenchmarkFormat] = {
+    "gsm8k": BenchmarkFormat(_question),
+    "svamp": BenchmarkFormat(_svamp),
+    "math500": BenchmarkFormat(_question, few="minerva"),
+    "aime": BenchmarkFormat(_question, few="minerva"),
+    "humaneval": BenchmarkFormat(_humaneval, "fenced", "complete", "code", ("question", "test")),
+    "mbpp": BenchmarkFormat(_mbpp, "austin", "austin", "code", ("question", "tests"), _mbpp_split),
+    "rows": BenchmarkFormat(_plain, "plain", "plain", "math", ()),
 }
 
 
 @dataclass(frozen=True)
-class Reading:
+class AnswerExtraction:
     r"""A reward that reads only a part of a completion: what a model writes past its answer, or
     elsewhere, is not its answer.
 
@@ -224,7 +225,7 @@ class Reading:
             function finds it.
 
     >>> from logpi.rewards import Number
-    >>> Reading(Number(), ("Question:",), marked)(["?"] * 2, ["#### 7\n\nQuestion: 1", "it is 7"], answer=["7", "7"])
+    >>> AnswerExtraction(Number(), ("Question:",), marked)(["?"] * 2, ["#### 7\n\nQuestion: 1", "it is 7"], answer=["7", "7"])
     [1.0, 0.0]
     """
 
@@ -301,11 +302,11 @@ class Benchmark:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(
-                f"no benchmark format is called {self.format!r}: {nearest(self.format, FORMATS)}"
+                f"no benchmark format is called {self.format!r}; {nearest(self.format, FORMATS)}"
             )
         if self.template and "{" not in self.template and self.template not in TEMPLATES:
             raise ValueError(
-                f"no template is called {self.template!r}: {nearest(self.template, TEMPLATES)} (or"
+                f"no template is called {self.template!r}; {nearest(self.template, TEMPLATES)} (or"
                 " a text with {question})"
             )
         if "{" in self.template:
@@ -318,14 +319,14 @@ class Benchmark:
         object.__setattr__(self, "name", self.format)
 
     @property
-    def _format(self) -> Format:
+    def _format(self) -> BenchmarkFormat:
         return FORMATS[self.format]
 
     @property
-    def asked(self) -> Template:
+    def asked(self) -> QuestionTemplate:
         """The template in use."""
         chosen = self.template or (self._format.few if self.shots else self._format.template)
-        return TEMPLATES.get(chosen) or Template(chosen)
+        return TEMPLATES.get(chosen) or QuestionTemplate(chosen)
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -342,11 +343,14 @@ class Benchmark:
         """The answer in the place that the template asks for; and, at weight 0 (measured, never
         earned), in any."""
         function = reward(self._format.reward).function
-        lenient = Weighted(Reading(function, self.stop), 0.0, "lenient")
+        lenient = Weighted(AnswerExtraction(function, self.stop), 0.0, "lenient")
         if not self.asked.place:
             return Rewards((replace(lenient, weight=1.0, name=function.name),))
         return Rewards(
-            (Weighted(Reading(function, self.stop, self.asked.place), 1.0, "strict"), lenient)
+            (
+                Weighted(AnswerExtraction(function, self.stop, self.asked.place), 1.0, "strict"),
+                lenient,
+            )
         )
 
     def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload, runtime_checkable
 
 if TYPE_CHECKING:
     from logpi.rewards import Rewards
@@ -39,16 +39,12 @@ class PlacedRow(Row):
         return PlacedRow({**self, **other}, self.where)
 
 
-def place(row: Row, otherwise: str) -> str:
-    """Where a row stands, for messages; `otherwise` if it is of no file."""
-    return getattr(row, "where", "") or otherwise
-
-
 Split = Literal["train", "test"]
 TEST_SHARE = 0.1
 MAX_DRAWS = 10_000
 
 
+@runtime_checkable
 class Task(Protocol):
     """Rows to train and test on, and how an answer is judged unless the user says otherwise."""
 
@@ -113,7 +109,7 @@ def parted(
 
 
 @dataclass(frozen=True)
-class Rows(Sequence[Row]):
+class GeneratedRows(Sequence[Row]):
     """Generated rows: nothing is stored, `rows[i]` is made when it is asked for.
 
     Drawn with replacement: small problem spaces repeat (two-digit sums: 4,095 unordered pairs).

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from logpi.engine.sampling import Completion, Request, Sampling
-from logpi.evaluation.scorers import Partial, Scorer, joined
+from logpi.evaluation.scorers import PartialResponse, Scorer, joined
 from logpi.rollouts.chat import Chat
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Found:
+class BeamSearchResult:
     """What a search made of one item.
 
     Attributes:
@@ -39,31 +39,33 @@ class Found:
         tokens: sampled in all. steps: taken.
     """
 
-    best: Partial
+    best: PartialResponse
     score: float
-    beams: tuple[Partial, ...]
+    beams: tuple[PartialResponse, ...]
     tokens: int
     steps: int
 
 
 @dataclass
-class _Item:
+class _Search:
     """One item's search so far: beams with their scores, best first."""
 
-    beams: list[tuple[float, Partial]]
+    beams: list[tuple[float, PartialResponse]]
     tokens: int = 0
     steps: int = 0
-    fresh: list[Partial] = field(default_factory=list)  # candidates not scored yet
+    fresh: list[PartialResponse] = field(default_factory=list)  # candidates not scored yet
 
     @property
-    def live(self) -> list[Partial]:
+    def live(self) -> list[PartialResponse]:
         return [p for _, p in self.beams if not p.stop]
 
-    def found(self) -> Found:
+    def found(self) -> BeamSearchResult:
         score, best = next(
             ((s, p) for s, p in self.beams if p.stop in ("eos", "stop")), self.beams[0]
         )
-        return Found(best, score, tuple(p for _, p in self.beams), self.tokens, self.steps)
+        return BeamSearchResult(
+            best, score, tuple(p for _, p in self.beams), self.tokens, self.steps
+        )
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,9 @@ class BeamSearch:
         rows: Sequence[Row],
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Found]:
+    ) -> list[BeamSearchResult]:
         """The best response to each row."""
-        items = [_Item([(0.0, self._empty(row))]) for row in rows]
+        items = [_Search([(0.0, self._empty(row))]) for row in rows]
         for _ in range(self.max_steps):
             going = [i for i in items if i.live]
             if not going:
@@ -123,18 +125,20 @@ class BeamSearch:
                 progress(sum(not i.live for i in items), len(items))
         return [item.found() for item in items]
 
-    def _empty(self, row: Row) -> Partial:
+    def _empty(self, row: Row) -> PartialResponse:
         prompt = self.chat(self.policy, row["prompt"])
-        return Partial(row, prompt, torch.zeros(0, dtype=torch.long), torch.zeros(0), "")
+        return PartialResponse(row, prompt, torch.zeros(0, dtype=torch.long), torch.zeros(0), "")
 
-    def _best(self, candidates: list[tuple[float, Partial]]) -> list[tuple[float, Partial]]:
+    def _best(
+        self, candidates: list[tuple[float, PartialResponse]]
+    ) -> list[tuple[float, PartialResponse]]:
         """The best `keep`, equals once; of equal scores those that came first."""
-        distinct: dict[tuple[int, ...], tuple[float, Partial]] = {}
+        distinct: dict[tuple[int, ...], tuple[float, PartialResponse]] = {}
         for score, p in candidates:
             distinct.setdefault(tuple(p.tokens.tolist()), (score, p))
         return sorted(distinct.values(), key=lambda x: -x[0])[: self.keep]
 
-    def _extend(self, items: Sequence[_Item], generator: torch.Generator | None) -> None:
+    def _extend(self, items: Sequence[_Search], generator: torch.Generator | None) -> None:
         """One step further: `width` candidates for each item, the better beginnings first
         served."""
         asked = [(item, p, n) for item in items for p, n in _shares(item.live, self.width)]
@@ -152,7 +156,7 @@ class BeamSearch:
             item.tokens += sum(len(c.tokens) for c in completions)
             item.fresh += [self._longer(p, c) for c in completions]
 
-    def _longer(self, p: Partial, c: Completion) -> Partial:
+    def _longer(self, p: PartialResponse, c: Completion) -> PartialResponse:
         """A beginning with one more step. A step's end is not the response's, unless no room is
         left."""
         longer, said = joined(self.policy, p, c), self.policy.tokenizer.decode(c.tokens)
@@ -164,7 +168,7 @@ class BeamSearch:
         return replace(longer, stop=ended or ("length" if full else ""))
 
 
-def _shares(beginnings: Sequence[Partial], width: int) -> list[tuple[Partial, int]]:
+def _shares(beginnings: Sequence[PartialResponse], width: int) -> list[tuple[PartialResponse, int]]:
     """How many of `width` candidates each beginning gets: as equal as can be, the first ones
     more."""
     each, more = divmod(width, len(beginnings))

@@ -17,7 +17,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def question_of(row: Row) -> str:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ContaminatedItem:
     """An item that stands in training data.
 
     Attributes:
@@ -79,7 +78,9 @@ def _grams(text: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
     return (tuple(text[i : i + n]) for i in range(len(text) - n + 1))
 
 
-def overlap(rows: Sequence[Row], training: Iterable[tuple[str, Any]], n: int = 13) -> list[Seen]:
+def contamination(
+    rows: Sequence[Row], training: Iterable[tuple[str, Any]], n: int = 13
+) -> list[ContaminatedItem]:
     """The items among `rows` that stand in `training`, in order.
 
     Args:
@@ -88,8 +89,8 @@ def overlap(rows: Sequence[Row], training: Iterable[tuple[str, Any]], n: int = 1
     Raises:
         ValueError: n < 1.
 
-    >>> overlap([{"prompt": "a b c d"}, {"prompt": "x"}], [("t, line 1", {"text": "So A, b, c!"})], n=3)
-    [Seen(item=0, kind='ngram', share=0.5, where='t, line 1', words='a b c')]
+    >>> contamination([{"prompt": "a b c d"}, {"prompt": "x"}], [("t, line 1", {"text": "So A, b, c!"})], n=3)
+    [ContaminatedItem(item=0, kind='ngram', share=0.5, where='t, line 1', words='a b c')]
     """
     if n < 1:
         raise ValueError(f"an n-gram has at least 1 word, not {n}")
@@ -113,19 +114,21 @@ def overlap(rows: Sequence[Row], training: Iterable[tuple[str, Any]], n: int = 1
     for i, (item, key, gs) in enumerate(zip(items, keys, grams, strict=True)):
         hits = [g for g in gs if g in found]
         if whole[key]:
-            out.append(Seen(i, "exact", 1.0, whole[key], " ".join(item[:n])))
+            out.append(ContaminatedItem(i, "exact", 1.0, whole[key], " ".join(item[:n])))
         elif hits:
-            out.append(Seen(i, "ngram", len(hits) / len(gs), found[hits[0]], " ".join(hits[0])))
+            out.append(
+                ContaminatedItem(i, "ngram", len(hits) / len(gs), found[hits[0]], " ".join(hits[0]))
+            )
     return out
 
 
-def training_rows(paths: Sequence[str | Path]) -> Iterator[tuple[str, Any]]:
-    """Every row of these files, as it stands, with its place.
+def training_rows(sources: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Every row of these files (or objects of rows), as it stands, with its place.
 
     Raises:
-        ValueError: as `load_rows`; a file without rows.
+        ValueError: as `load_rows`; a source without rows.
     """
-    from logpi.envs.files import read_raw
+    from logpi.envs.objects import raw_rows
 
-    for path in paths:
-        yield from read_raw(str(path))
+    for source in sources:
+        yield from raw_rows(source)

@@ -34,7 +34,7 @@ from logpi.evaluation.pooling import (
     best_of,
     doubling,
 )
-from logpi.evaluation.scorers import Judged, Partial, Scorer
+from logpi.evaluation.scorers import Judged, PartialResponse, Scorer
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.prompt_filter import PromptFilter
 from logpi.rollouts.response_metrics import tool_metrics
@@ -278,7 +278,7 @@ class Evaluator:
 
     def _scores(self, answers: Sequence[Responses]) -> list[float]:
         every = [
-            Partial(a.row, a.prompt, c.tokens, c.logp, t, c.stop)
+            PartialResponse(a.row, a.prompt, c.tokens, c.logp, t, c.stop)
             for a in answers
             for c, t in zip(a.completions, a.texts, strict=True)
         ]

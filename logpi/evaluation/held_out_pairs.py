@@ -1,6 +1,6 @@
 """Numbers about preferences: held-out pairs, calibration, and who wins against whom.
 
-    HeldOut        loss, accuracy and margins of an objective on held-out groups; an `Evaluate` of `logpi.train`
+    HeldOutPairs        loss, accuracy and margins of an objective on held-out groups; an `Evaluate` of `logpi.train`
     calibration    does a reward model that says 80 % win 80 % of the time?
     win_rate       one model against another under the same judge, with an interval
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutPairs:
     """An objective's loss and diagnostics on held-out groups. An `Evaluate` of `logpi.train`.
 
     Attributes:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from logpi.engine.sampling import Completion, Request, Sampling
 from logpi.errors import UserError
-from logpi.rewards import Rewards, Score, rewards
+from logpi.rewards import Rewards, RewardScore, rewards
 from logpi.rollouts.responses import trajectory
 from logpi.types import collate
 
@@ -37,7 +37,7 @@ CHUNK = 2**24  # logits alive at a time
 
 
 @dataclass(frozen=True)
-class Partial:
+class PartialResponse:
     """A response up to some step.
 
     Attributes:
@@ -60,7 +60,7 @@ class Scorer(Protocol):
     @property
     def name(self) -> str: ...
 
-    def __call__(self, partials: Sequence[Partial]) -> list[float]: ...
+    def __call__(self, partials: Sequence[PartialResponse]) -> list[float]: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LogP:
 
     name: str = "logp"
 
-    def __call__(self, partials: Sequence[Partial]) -> list[float]:
+    def __call__(self, partials: Sequence[PartialResponse]) -> list[float]:
         return [float(p.logp.mean()) for p in partials]
 
 
@@ -86,13 +86,13 @@ class SelfCertainty:
     name: str = "self_certainty"
 
     @torch.no_grad()
-    def __call__(self, partials: Sequence[Partial]) -> list[float]:
+    def __call__(self, partials: Sequence[PartialResponse]) -> list[float]:
         rows = max(1, CHUNK // (self.policy.vocabulary * max(len(p.tokens) for p in partials)))
         return [
             s for i in range(0, len(partials), rows) for s in self._some(partials[i : i + rows])
         ]
 
-    def _some(self, partials: Sequence[Partial]) -> list[float]:
+    def _some(self, partials: Sequence[PartialResponse]) -> list[float]:
         made = [
             trajectory(p.prompt, Completion(p.tokens, p.logp, "eos"), 0.0, 0, {}) for p in partials
         ]
@@ -115,7 +115,7 @@ class Judged:
     def name(self) -> str:
         return "+".join(self.rewards.names)
 
-    def __call__(self, partials: Sequence[Partial]) -> list[float]:
+    def __call__(self, partials: Sequence[PartialResponse]) -> list[float]:
         found = verdicts(self.rewards, partials)
         if found and all(s.errors for s in found):
             reason = next(iter(found[0].errors.values()))
@@ -143,7 +143,7 @@ class Rollouts:
     generator: torch.Generator | None = None
     name: str = "rollouts"
 
-    def __call__(self, partials: Sequence[Partial]) -> list[float]:
+    def __call__(self, partials: Sequence[PartialResponse]) -> list[float]:
         live = [p for p in partials if not p.stop]
         limit = self.sampling.max_tokens
         asked = [
@@ -164,14 +164,14 @@ def _share(values: Sequence[float | None]) -> float:
     return sum(known) / len(known) if known else float("-inf")
 
 
-def joined(policy: CausalLM, p: Partial, c: Completion) -> Partial:
+def joined(policy: CausalLM, p: PartialResponse, c: Completion) -> PartialResponse:
     """A beginning with what followed it, and why that stopped."""
     tokens, logp = torch.cat([p.tokens, c.tokens]), torch.cat([p.logp, c.logp])
     text = policy.template.said(tokens)
     return replace(p, tokens=tokens, logp=logp, text=text, stop=c.stop)
 
 
-def beginnings(policy: CausalLM, whole: Partial, step: str) -> list[Partial]:
+def beginnings(policy: CausalLM, whole: PartialResponse, step: str) -> list[PartialResponse]:
     """A response after each of its steps, the whole of it last. `step` ends a step, as in a search;
     "": there are no steps."""
     out, start = [], 0
@@ -185,7 +185,7 @@ def beginnings(policy: CausalLM, whole: Partial, step: str) -> list[Partial]:
     return [*out, whole]
 
 
-def verdicts(rewards: Rewards, partials: Sequence[Partial]) -> list[Score]:
+def verdicts(rewards: Rewards, partials: Sequence[PartialResponse]) -> list[RewardScore]:
     """What rewards say of each response, with its row's columns."""
     names = sorted({name for p in partials for name in p.row} - {"prompt", "completion"})
     return rewards.score(
@@ -196,7 +196,7 @@ def verdicts(rewards: Rewards, partials: Sequence[Partial]) -> list[Score]:
     )
 
 
-def _as_completion(p: Partial) -> str | list[dict[str, str]]:
+def _as_completion(p: PartialResponse) -> str | list[dict[str, str]]:
     return (
         p.text if isinstance(p.row["prompt"], str) else [{"role": "assistant", "content": p.text}]
     )

@@ -13,12 +13,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logpi.envs.control.presets import FRAGMENTS, Preset, preset
+from logpi.envs.control.presets import EPISODES, GROUPS, PPO, Preset, preset
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import drawn, opened, settle
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.run import RunArguments, available, read
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -45,15 +44,15 @@ class Gym(RunArguments):
 
     env: str = option("CartPole-v1", help="a Gymnasium id, e.g. Pendulum-v1, or logpi/GridWorld-v0")
     algorithm: str = option("ppo", help="a row of `logpi algorithms`")
-    options: tuple[str, ...] = option(
-        (),
+    options: Mapping[str, Any] = option(
+        {},
         help=(
             "settings of the preset or the algorithm, e.g. lr=1e-3 n_steps=64 gamma=0.98"
             " hidden=[256,256]"
         ),
         nargs="*",
     )
-    env_options: tuple[str, ...] = option((), help="of the environment, e.g. slip=0.2", nargs="*")
+    env_options: Mapping[str, Any] = option({}, help="of the environment, e.g. slip=0.2", nargs="*")
     steps: int | None = option(
         None, help="environment steps in all (default: the preset's)", least=1, changeable=True
     )
@@ -129,32 +128,31 @@ def run(a: Gym) -> Outcome:
 
 def build(a: Gym) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     """Preset, algorithm, rollout (with its policy), learner and number of updates."""
-    from logpi.algorithms import known_as
+    from logpi.envs.control.make import make_vector_environment
     from logpi.envs.control.spaces import action_kind, check_reach
-    from logpi.envs.control.vector import make_vector_environment
     from logpi.learner import Learner
     from logpi.rollouts.gym import trial
     from logpi.updates.adamw import AdamW, Constant, Linear
 
     p, chosen = resolved(a)
     made = make_algorithm(a.algorithm, p, chosen)
-    grouped = made.objective.min_group > 1 or made.objective.needs_greedy
-    if not grouped and "group" in {known_as(made.name, k) for k in settings(a.options)}:
+    grouped = _grouped(made)
+    if not grouped and "group" in a.options:
         raise UserError(
             f"{made.name} compares no episodes with each other: leave group out (grpo and rloo have"
             " groups)"
         )
     p = replace(p, group=max(p.group if grouped else 1, 1))
-    options = settings(a.env_options)
+    options = a.env_options
     tried = make_vector_environment(a.env, 2, a.vectorized, p.repeat, **options)
     if not p.squash:
         check_reach(tried.action, p.log_std)
     trial(tried, action_kind(tried.action, p.squash))
-    lanes = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, **options)
-    policy = make_policy(lanes, p, critic=made.objective.needs_critic)
-    rollout = make_rollout(made, p, lanes, policy, a.seed)
-    batch = lanes.n * p.n_steps * p.repeat
-    updates = max(1, p.steps // batch) if made.name in FRAGMENTS else p.updates
+    envs = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, **options)
+    policy = make_policy(envs, p, critic=made.objective.needs_critic)
+    rollout = make_rollout(made, p, envs, policy, a.seed)
+    batch = envs.n * p.n_steps * p.repeat
+    updates = max(1, p.steps // batch) if made.objective.fragments else p.updates
     schedule = Linear() if p.linear else Constant()
     optimizer = AdamW(
         p.lr, betas=(0.9, 0.999), eps=1e-5, schedule=schedule
@@ -164,21 +162,37 @@ def build(a: Gym) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
 
 def resolved(a: Gym) -> tuple[Preset, dict[str, Any]]:
     """The preset with the arguments' changes, and what is left of them for the algorithm."""
-    from logpi.algorithms import algorithm, known_as
+    from logpi.algorithms import algorithm, known_as, names
 
-    name = algorithm(a.algorithm).name
-    chosen = {known_as(name, k): v for k, v in settings(a.options).items()}
+    made = algorithm(a.algorithm)
+    name, fragments = made.name, made.objective.fragments
+    chosen = {known_as(a.algorithm, k): v for k, v in a.options.items()}
+    chosen = {names.JOB_NAMES.get(k, k): v for k, v in chosen.items()}
     named = chosen.pop("settings", None)
     changed = {x.name: chosen.pop(x.name) for x in fields(Preset) if x.name in chosen}
-    if name in FRAGMENTS and a.updates is not None:
+    if fragments and a.updates is not None:
         raise UserError(f"{name} learns from fragments of a fixed size: say --steps, not --updates")
-    if name not in FRAGMENTS and a.steps is not None:
+    if not fragments and a.steps is not None:
         raise UserError(
             f"{name} learns from whole episodes, whose length nobody knows before: say --updates,"
             " not --steps"
         )
     changed |= {k: v for k, v in (("steps", a.steps), ("updates", a.updates)) if v is not None}
-    return preset(a.env, name, named, **changed), chosen
+    return preset(a.env, name, named, _fallback(made), **changed), chosen
+
+
+def _grouped(made: Algorithm) -> bool:
+    """It compares episodes of one reset seed."""
+    return made.objective.min_group > 1 or made.objective.needs_greedy
+
+
+def _fallback(made: Algorithm) -> Preset:
+    """The settings of an algorithm that no table knows, a user's own: its numbers stay as they
+    are."""
+    base = PPO if made.objective.fragments else GROUPS if _grouped(made) else EPISODES
+    steps = made.update.gradient_steps
+    own = {k: getattr(steps, k) for k in ("epochs", "minibatches", "max_grad_norm")}
+    return replace(base, options=(), source="ours", **own)
 
 
 def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm:
@@ -191,12 +205,10 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
     """
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
-    from logpi.objectives.policy_gradient import PolicyGradient
     from logpi.updates.sgd import SGD, Actions, Groups
-    from logpi.updates.trust_region import TrustRegion
 
     made = algorithm(name)
-    if not isinstance(made.objective, PolicyGradient) or not made.objective.on_policy:
+    if not made.objective.on_policy:
         raise UserError(
             f"{made.name} learns from demonstrations or preferences, not from an environment's"
             " rewards"
@@ -206,22 +218,9 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
             f"{made.name} samples further prompts in place of some groups, which environments do"
             " not have: use grpo or dr_grpo"
         )
-    every = (
-        "whiten",
-        "entropy_coef",
-        "value_coef",
-        "value_clip",
-        "max_kl",
-        "damping",
-        "cg_steps",
-        "shrink",
-        "trials",
-    )
-    usable = {*known(name), *every} - (
-        {"max_kl", "damping"} if isinstance(made.update, SGD) else set()
-    )
+    usable = {o.name for o in known(name)}
     options = {k: v for k, v in p.options if k in usable} | dict(chosen)
-    shuffle = Actions() if made.name in FRAGMENTS else Groups()
+    shuffle = Actions() if made.objective.fragments else Groups()
     sgd = SGD(
         p.epochs, p.minibatches, micro_tokens=None, max_grad_norm=p.max_grad_norm, shuffle=shuffle
     )
@@ -231,32 +230,30 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
                 f"{k} is this command's own choice: leave it out (what there is to set:"
                 " logpi/envs/control/presets.py)"
             )
-    if isinstance(made.update, TrustRegion):
-        return algorithm(name, critic=sgd, micro_tokens=None, **options)
-    return algorithm(name, update=sgd, **options)
+    return algorithm(name, update=made.update.with_gradient_steps(sgd), **options)
 
 
-def make_policy(lanes: VectorEnvironment, p: Preset, critic: bool) -> ActorCritic:
-    """Networks for the lanes' spaces."""
+def make_policy(envs: VectorEnvironment, p: Preset, critic: bool) -> ActorCritic:
+    """Networks for the environment's spaces."""
     from torch import nn
 
     from logpi.envs.control.spaces import action_kind, check_mask
     from logpi.policies.cnn import cnn
     from logpi.policies.mlp import mlp
 
-    kind = action_kind(lanes.action, p.squash)
-    if lanes.masks:
-        check_mask(lanes.action, lanes.masks)
-    if lanes.image:
-        return cnn(lanes.obs.shape[1:], kind, critic=critic, log_std=p.log_std)
+    kind = action_kind(envs.action, p.squash)
+    if envs.masks:
+        check_mask(envs.action, envs.masks)
+    if envs.image:
+        return cnn(envs.obs.shape[1:], kind, critic=critic, log_std=p.log_std)
     return mlp(
-        lanes.features,
+        envs.features,
         kind,
         hidden=p.hidden,
         critic=critic,
         shared=p.shared,
         normalize=p.normalize,
-        masks=lanes.masks,
+        masks=envs.masks,
         log_std=p.log_std,
         activation=nn.ReLU if p.relu else nn.Tanh,
         plain=p.plain,
@@ -264,7 +261,7 @@ def make_policy(lanes: VectorEnvironment, p: Preset, critic: bool) -> ActorCriti
 
 
 def make_rollout(
-    made: Algorithm, p: Preset, lanes: VectorEnvironment, policy: ActorCritic, seed: int
+    made: Algorithm, p: Preset, envs: VectorEnvironment, policy: ActorCritic, seed: int
 ) -> Fragments | Episodes:
     """Fragments for methods that bootstrap, whole episodes (in groups, if the method compares them)
     for the others."""
@@ -272,15 +269,15 @@ def make_rollout(
 
     objective = made.objective
     scale = RewardScale(float(dict(p.options).get("gamma", 0.99))) if p.scale else None
-    if made.name in FRAGMENTS:
-        return Fragments(lanes, policy, steps=p.n_steps, seed=seed, scale=scale)
+    if objective.fragments:
+        return Fragments(envs, policy, steps=p.n_steps, seed=seed, scale=scale)
     if p.group < objective.min_group:
         raise UserError(
             f"{made.name} compares episodes of one reset seed: group must be at least"
             f" {objective.min_group}, not {p.group}"
         )
     return Episodes(
-        lanes,
+        envs,
         policy,
         episodes=p.episodes,
         group=p.group,
@@ -295,11 +292,11 @@ def evaluator(
 ) -> Callable[[int], tuple[dict[str, float], list[dict[str, Any]]]]:
     """Greedy episodes on seeds that training does not use; its own environments, so measuring
     changes nothing."""
-    from logpi.envs.control.vector import make_vector_environment
+    from logpi.envs.control.make import make_vector_environment
     from logpi.rollouts.gym import play
 
-    lanes = make_vector_environment(
-        a.env, min(a.eval_episodes, 10), False, p.repeat, **settings(a.env_options)
+    envs = make_vector_environment(
+        a.env, min(a.eval_episodes, 10), False, p.repeat, **a.env_options
     )
     seeds = fresh_seeds(a.eval_episodes)
     act = policy.actor()
@@ -309,7 +306,7 @@ def evaluator(
         return params, policy.kind.mode(params)
 
     def evaluate(step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        returns = play(lanes, choose, policy.kind, seeds)
+        returns = play(envs, choose, policy.kind, seeds)
         numbers = {
             "eval/reward": returns.mean(),
             "eval/std": returns.std(),
@@ -354,7 +351,7 @@ def save_policy(policy: ActorCritic, p: Preset, directory: Path) -> None:
     (directory / "policy.json").write_text(json.dumps(network, indent=2))
 
 
-def load_policy(directory: Path, lanes: VectorEnvironment) -> ActorCritic:
+def load_policy(directory: Path, envs: VectorEnvironment) -> ActorCritic:
     """The policy that `save_policy` wrote, for the same environment.
 
     Raises:
@@ -370,7 +367,7 @@ def load_policy(directory: Path, lanes: VectorEnvironment) -> ActorCritic:
         saved: dict[str, Any] = {
             k: tuple(v) if k == "hidden" else v for k, v in network.items() if k in NETWORK
         }
-        policy = make_policy(lanes, Preset(**saved), network["critic"])
+        policy = make_policy(envs, Preset(**saved), network["critic"])
         weights = load_file(directory / "policy.safetensors")
         policy.load_state_dict(weights)
     except (

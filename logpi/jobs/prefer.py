@@ -8,8 +8,9 @@ Left out: pairs from the policy's own samples (`logpi rl --algorithm dpo`), and 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened, whole_groups
@@ -17,7 +18,6 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
-from logpi.jobs.options.settings import settings
 
 CURVES = (("loss", "eval/loss"), ("rewards/accuracies", "eval/rewards/accuracies"),
           ("rewards/chosen", "rewards/rejected"), "grad_norm")  # fmt: skip
@@ -37,8 +37,8 @@ class Prefer(ModelArguments, LoraArguments, RunArguments):
     objective: str = option(
         "dpo", help="dpo, robust_dpo, slic, ipo, kto, orpo or simpo (see `logpi describe NAME`)"
     )
-    options: tuple[str, ...] = option(
-        (),
+    options: Mapping[str, Any] = option(
+        {},
         help="its settings, e.g. beta=0.1 label_smoothing=0.1 rpo_alpha=0.2 length_normalised=true",
         nargs="*",
     )
@@ -78,37 +78,50 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def check_preference(name: str) -> None:
+    """Raises UserError: no algorithm of this name learns a policy from pairs or labels."""
+    from logpi.algorithms import algorithm, learning_from
+    from logpi.types import Data, Objective
+
+    given = Data.PAIRS | Data.LABELS
+
+    def fits(objective: Objective) -> bool:
+        return bool(objective.learns_from & given) and objective.scores_actions
+
+    try:
+        known = fits(algorithm(name).objective)
+    except ValueError:
+        known = False
+    if not known:
+        there = [n for n in learning_from(given) if fits(algorithm(n).objective)]
+        raise UserError(f"no preference objective is called {name!r}: there are {', '.join(there)}")
+
+
 def run(a: Prefer) -> None:
     """Set up, compute the reference's log-probabilities once, train, save."""
-    from logpi.algorithms import PREFERENCES, algorithm, describe
+    from logpi.algorithms import algorithm, describe
     from logpi.algorithms import options as known
-    from logpi.envs.data import FileTask
-    from logpi.evaluation.held_out_pairs import HeldOut
+    from logpi.envs.data import RowsTask
+    from logpi.evaluation.held_out_pairs import HeldOutPairs
     from logpi.learner import Learner
-    from logpi.objectives.preferences import KahnemanTversky
     from logpi.rollouts.preference_pairs import Preferences, read_labels, read_pairs, without_empty
     from logpi.runs.rng import seed
     from logpi.train import train
+    from logpi.types import Data
     from logpi.updates.adamw import AdamW, Cosine
 
     available(a)
     with as_user_errors():
-        if a.objective not in PREFERENCES or a.objective == "reward_model":
-            raise UserError(
-                f"no preference objective is called {a.objective!r}: there are "
-                f"{', '.join(n for n in PREFERENCES if n != 'reward_model')}"
-            )
-        reads_reference = "recorded" in known(a.objective)
-        made = algorithm(
-            a.objective, **settings(a.options) | ({"recorded": True} if reads_reference else {})
-        )
+        check_preference(a.objective)
+        reads_reference = "recorded" in {o.name for o in known(a.objective)}
+        made = algorithm(a.objective, **a.options | ({"recorded": True} if reads_reference else {}))
         whole_groups(made, a.pairs, "--pairs")
-        task = FileTask(a.data)
+        task = RowsTask(a.data)
         keep = without_empty if a.skip_empty else list
         seed(a.seed)
         policy = a.load(**a.bits())
         chat, saver = a.template(policy), a.adapt(policy)
-        take = read_labels if isinstance(made.objective, KahnemanTversky) else read_pairs
+        take = read_labels if Data.LABELS in made.objective.learns_from else read_pairs
         length = policy.fitting(a.max_length)
         train_rows = take(policy, keep(task.rows("train")), max_length=length, chat=chat)
         test_rows = take(
@@ -143,7 +156,7 @@ def run(a: Prefer) -> None:
             learner,
             home,
             steps=a.steps,
-            evaluate=HeldOut(policy, made.objective, held_out),
+            evaluate=HeldOutPairs(policy, made.objective, held_out),
             shown=SHOWN,
             eval_every=a.eval_every,
             save_every=a.save_every,

@@ -19,7 +19,6 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,8 +78,8 @@ def main(argv: Sequence[str]) -> int:
 def run(a: RewardModelling) -> None:
     """Set up, train, save, and say on held-out pairs how far the model can be believed."""
     from logpi.algorithms import algorithm
-    from logpi.envs.data import FileTask
-    from logpi.evaluation.held_out_pairs import HeldOut, calibration, margins
+    from logpi.envs.data import RowsTask
+    from logpi.evaluation.held_out_pairs import HeldOutPairs, calibration, margins
     from logpi.learner import Learner
     from logpi.policies.reward_model import RewardModel
     from logpi.rollouts.chat import Chat
@@ -92,12 +91,12 @@ def run(a: RewardModelling) -> None:
     available(a)
     with as_user_errors():
         made = algorithm("reward_model", margin=a.margin, centre=a.centre)
-        task = FileTask(a.data, need=("prompt", "margin") if a.margin else ("prompt",))
+        task = RowsTask(a.data, need=("prompt", "margin") if a.margin else ("prompt",))
         keep = without_empty if a.skip_empty else list
         seed(a.seed)
         model = RewardModel.load(a.model, **a.loading(), **a.bits())
         wrap = model.tokenizer.chat_template is not None if a.chat is None else a.chat
-        model.remember(wrap, a.system, settings(a.template_options))
+        model.remember(wrap, a.system, a.template_options)
         saver, chat = a.adapt(model), Chat(wrap, a.system)
         length = model.fitting(a.max_length)
         rows = read_pairs(model, keep(task.rows("train")), max_length=length, chat=chat, whole=True)
@@ -128,7 +127,7 @@ def run(a: RewardModelling) -> None:
             learner,
             home,
             steps=a.steps,
-            evaluate=HeldOut(model, made.objective, held_out, first="accuracy"),
+            evaluate=HeldOutPairs(model, made.objective, held_out, first="accuracy"),
             shown=SHOWN,
             eval_every=a.eval_every,
             save_every=a.save_every,
@@ -149,16 +148,9 @@ def run(a: RewardModelling) -> None:
 
 def _histogram(chosen: Tensor, rejected: Tensor, path: Path) -> None:
     """Scores of both sides as a picture."""
-    from matplotlib.figure import Figure
+    from logpi.runs.plots import COLOURS, Panel, figure, save
 
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.hist(
-        [chosen.numpy(), rejected.numpy()],
-        bins=30,
-        label=["chosen", "rejected"],
-        color=["#2563eb", "#d97706"],
-    )
-    axes.set_xlabel("score of held-out responses")
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    drawing = figure([Panel(x="score of held-out responses")], size=(6, 3.5))
+    sides, colours = [chosen.numpy(), rejected.numpy()], [COLOURS[0], COLOURS[3]]
+    drawing.axes[0].hist(sides, bins=30, label=["chosen", "rejected"], color=colours)
+    save(drawing, path)

@@ -20,7 +20,6 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
-from logpi.jobs.options.settings import settings
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments, columns
 
@@ -90,8 +89,8 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
         ),
     )
     algorithm: str = option("grpo", help="a row of `logpi algorithms`")
-    options: tuple[str, ...] = option(
-        (),
+    options: Mapping[str, Any] = option(
+        {},
         help=(
             "its settings, e.g. beta=0 high=0.28 epochs=2 entropy_coef=0.01 (see `logpi describe"
             " NAME`)"
@@ -289,7 +288,6 @@ def algorithm_of(a: RL) -> Algorithm:
     policy."""
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
-    from logpi.objectives.preferences import KahnemanTversky, Preference
     from logpi.ops.selection import (
         Bootstrap,
         CountAsFailure,
@@ -298,11 +296,13 @@ def algorithm_of(a: RL) -> Algorithm:
         MaskOut,
         MixedOutcomes,
     )
+    from logpi.types import Data
 
-    chosen = settings(a.options)
-    if "max_completion_length" in known(a.algorithm):
+    chosen = dict(a.options)
+    takes = {o.name for o in known(a.algorithm)}
+    if "max_completion_length" in takes:
         chosen.setdefault("max_completion_length", a.max_completion_length)
-    if "sampled" in known(a.algorithm):
+    if "sampled" in takes:
         chosen.setdefault("sampled", True)
     truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[
         a.truncation
@@ -312,7 +312,7 @@ def algorithm_of(a: RL) -> Algorithm:
             a.groups
         ]
     made = algorithm(a.algorithm, truncation=truncation, **chosen)
-    if not (made.objective.on_policy or isinstance(made.objective, Preference | KahnemanTversky)):
+    if Data.SAMPLES not in made.objective.learns_from:
         raise UserError(
             f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
         )
@@ -322,17 +322,9 @@ def algorithm_of(a: RL) -> Algorithm:
             f"{made.objective.min_group}, not {a.num_generations}"
         )
     whole_groups(made, a.prompts, "--prompts")
-    return made if a.dtype == "float32" else _corrected(made)
-
-
-def _corrected(made: Algorithm) -> Algorithm:
-    """For weights of 16 bits, in which the decoder rounds otherwise than the learner: the mismatch
-    is weighed, up to a cap."""
-    from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
-
-    if not isinstance(made.objective, PolicyGradient) or made.objective.correction is not None:
-        return made
-    return replace(made, objective=replace(made.objective, correction=TruncatedIS()))
+    # With weights of 16 bits the decoder rounds otherwise than the learner: the mismatch is
+    # weighed, up to a cap.
+    return made if a.dtype == "float32" else replace(made, objective=made.objective.corrected())
 
 
 def _learner(a: RL, made: Algorithm, learns: Policy, reference: Policy | None) -> Learner:

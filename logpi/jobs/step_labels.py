@@ -112,7 +112,7 @@ def _labeller(
 
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Request, Sampling
-    from logpi.evaluation.scorers import Partial, Rollouts, beginnings
+    from logpi.evaluation.scorers import PartialResponse, Rollouts, beginnings
     from logpi.rollouts.prompt_filter import PromptFilter
 
     policy = a.load(temperature=a.temperature)
@@ -126,13 +126,13 @@ def _labeller(
     def label(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
         generator = torch.Generator().manual_seed(seed)
         asked = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
-        distinct: dict[tuple[int, str], Partial] = {}
+        distinct: dict[tuple[int, str], PartialResponse] = {}
         for i, (request, sampled) in enumerate(
             zip(asked, engine.generate(asked, sampling, generator), strict=True)
         ):
             for c in sampled:
                 text = policy.template.said(c.tokens)
-                whole = Partial(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
+                whole = PartialResponse(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
                 distinct |= {
                     (i, p.text): p for p in beginnings(policy, whole, step) if p.text.strip()
                 }

@@ -148,7 +148,7 @@ def _shapes(directory: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     for shard, names in shards(directory).items():
         try:
             with safe_open(_regular(directory / shard), "pt") as file:
-                held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+                held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{shard} is damaged: {error}") from None
         if missing := sorted(names - held.keys()):

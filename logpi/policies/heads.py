@@ -77,7 +77,7 @@ def score(
     rows = max(1, chunk // vocabulary)
     linear = head.linear
     if type(linear) is nn.Linear and linear.bias is None and head.softcap is None:
-        return _Score.apply(hidden, linear.weight, action, head, rows)
+        return _ScoreInChunks.apply(hidden, linear.weight, action, head, rows)
     if len(action) <= rows:
         return head.score(hidden, action)
     run: Callable = head.score
@@ -88,7 +88,7 @@ def score(
     return torch.cat(logp), torch.cat(entropy)
 
 
-class _Score(torch.autograd.Function):
+class _ScoreInChunks(torch.autograd.Function):
     """`score` for a plain matrix, its derivative written out, with pᵢ = π(i) and H the entropy:
 
         ∂ log π(a) / ∂ logitᵢ = [i = a] − pᵢ          ∂ H / ∂ logitᵢ = −pᵢ (log pᵢ + H)

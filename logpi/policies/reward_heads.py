@@ -86,7 +86,7 @@ def head_of(path: str | Path) -> RewardHead | None:
     found: dict[tuple[str, str | None], dict[str, Tensor]] = {}
     for shard in files.shards(directory):
         with safe_open(directory / shard, "pt") as file:
-            for name in file.keys():
+            for name in file.keys():  # noqa: SIM118
                 if place := PLACE.fullmatch(name):
                     found.setdefault((place[1], place[2]), {})[place[3]] = file.get_tensor(name)
     heads = sorted((k for k in found if "weight" in found[k]), key=lambda k: NAMES.index(k[0]))

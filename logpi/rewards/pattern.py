@@ -2,7 +2,7 @@ r"""Constrained generation as a reward: does the output match a regular expressi
 schema?
 
 The pattern is the user's and the text the policy's, and a text can make a careless pattern run for
-ever: matching is done in a worker process with a deadline (`apart/patterns.py`). Left out:
+ever: matching is done in a worker process with a deadline (`workers/patterns.py`). Left out:
     constraining the sampler itself, and what the text says.
 """
 
@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from logpi.errors import UserError
+from logpi.errors import UserError, row_place
 from logpi.rewards.text import text_of
 from logpi.rewards.workers.processes import Failure, Workers, call
 
@@ -140,7 +140,7 @@ class JsonSchema:
             try:
                 _understood(own if isinstance(own, str) else json.dumps(own))
             except ValueError as error:
-                raise UserError(f"{getattr(row, 'where', '') or f'row {i}'}: {error}") from None
+                raise UserError(f"{row_place(row, f'row {i}')}: {error}") from None
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from logpi.envs.task import Row, Rows, Split, Task, place
-from logpi.errors import UserError
+from logpi.envs.task import GeneratedRows, Row, Split, Task
+from logpi.errors import UserError, row_place
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.chat_rows import (
@@ -97,7 +97,7 @@ class Demonstrations:
         """A mistake in the data is said before any work: every row of a file, one of those that are
         made on demand; through the chat template goes one row of each shape."""
         shapes: set[Hashable] = set()
-        for i, row in enumerate([rows[0]] if isinstance(rows, Rows) else rows):
+        for i, row in enumerate([rows[0]] if isinstance(rows, GeneratedRows) else rows):
             if not (row.get("completion") or row.get("messages")):
                 raise UserError(
                     f"row {i} has no completion to learn from (columns: {', '.join(row)})"
@@ -110,7 +110,7 @@ class Demonstrations:
         try:
             found = self._conversations(row)
         except ValueError as error:
-            raise UserError(f"{place(row, f'row {number}')}: {error}") from None
+            raise UserError(f"{row_place(row, f'row {number}')}: {error}") from None
         return [self._row(t, number) for t in found]
 
     def _conversations(self, row: Row) -> list[TokenRow]:

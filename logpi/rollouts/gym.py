@@ -1,7 +1,7 @@
 """Rollouts from Gymnasium: transitions in, rows of a `Batch` out.
 
-    Fragments(lanes, policy, steps=128)          a fixed number of steps of every lane, cut where the batch ends (A2C, TRPO, PPO)
-    Episodes(lanes, policy, episodes=16)         whole episodes, and groups of them from one reset seed (REINFORCE, GRPO, RLOO)
+    Fragments(envs, policy, steps=128)          a fixed number of steps of every environment, cut where the batch ends (A2C, TRPO, PPO)
+    Episodes(envs, policy, episodes=16)         whole episodes, and groups of them from one reset seed (REINFORCE, GRPO, RLOO)
 
 While acting only the actor runs; log-probabilities of what was done come once for the whole batch
 from the recorded action parameters, values come from the learner. Every row is one episode or a
@@ -40,12 +40,12 @@ Choose = Callable[
 
 @dataclass(frozen=True)
 class Stream:
-    """S steps of N lanes as they happened.
+    """S steps of N environments as they happened.
 
     Attributes:
         obs: [S, N, *]. params: [S, N, K] of the action distributions. action: [S, N, *].
         after: [S, N, *] the state that followed. reward: [S, N]. terminated, truncated, real: [S,
-            N] bool; see `lanes.Step`.
+            N] bool; see `vector.VectorStep`.
     """
 
     obs: Array
@@ -63,26 +63,26 @@ class Stream:
 
 
 def record(
-    lanes: VectorEnvironment,
+    envs: VectorEnvironment,
     choose: Choose,
     kind: Distribution,
     *,
     steps: int = 0,
     episodes: int = 0,
 ) -> Stream:
-    """`steps` steps of every lane, or as many whole `episodes` of every lane (no lane's length
+    """`steps` steps of every environment, or as many whole `episodes` of each (no episode's length
     decides what is kept). More steps, if all so far were spent on resets."""
-    left = np.full(lanes.n, episodes)
+    left = np.full(envs.n, episodes)
     made: list[tuple[Array, ...]] = []
     while len(made) < steps or left.any() or not any(real.any() for *_, real in made):
-        seen = lanes.obs
+        seen = envs.obs
         params, action = choose(seen)
-        s = lanes.step(kind.to_env(action), left > 0 if episodes else None)
+        s = envs.step(kind.to_env(action), left > 0 if episodes else None)
         made.append((seen, params, action, s.after, s.reward, s.terminated, s.truncated, s.real))
         if episodes:
             left -= (s.terminated | s.truncated) & s.real
     stream = Stream(*(np.stack(x) for x in zip(*made, strict=True)))
-    _check(stream, lanes.masks, kind)
+    _check(stream, envs.masks, kind)
     return stream
 
 
@@ -123,9 +123,9 @@ def _finite(params: Array, reward: Array, *seen: Array) -> None:
             )
 
 
-def trial(lanes: VectorEnvironment, kind: Distribution, steps: int = 16) -> None:
+def trial(envs: VectorEnvironment, kind: Distribution, steps: int = 16) -> None:
     """Play a few steps of random actions: what is wrong with an environment is said before any
-    work. Closes the lanes.
+    work. Closes the environments.
 
     A notice is given where an episode's first state does not follow from its seed.
 
@@ -135,30 +135,30 @@ def trial(lanes: VectorEnvironment, kind: Distribution, steps: int = 16) -> None
     rng = np.random.default_rng(0)
 
     def choose(obs: Array) -> tuple[Array, Array]:
-        params = np.zeros((lanes.n, kind.outputs + kind.free), np.float32)
-        if lanes.masks:
-            params[:, : lanes.masks] = np.where(obs[:, -lanes.masks :] > 0.5, 0.0, FORBIDDEN)
+        params = np.zeros((envs.n, kind.outputs + kind.free), np.float32)
+        if envs.masks:
+            params[:, : envs.masks] = np.where(obs[:, -envs.masks :] > 0.5, 0.0, FORBIDDEN)
         return params, kind.sample(params, rng)
 
-    lanes.begin(lambda lane: lane)
-    first = lanes.obs.copy()
-    record(lanes, choose, kind, steps=steps)
-    lanes.begin(lambda lane: lane)
-    if not np.array_equal(first, lanes.obs, equal_nan=first.dtype.kind == "f"):
+    envs.begin(lambda i: i)
+    first = envs.obs.copy()
+    record(envs, choose, kind, steps=steps)
+    envs.begin(lambda i: i)
+    if not np.array_equal(first, envs.obs, equal_nan=first.dtype.kind == "f"):
         notices.warning(
             "the environment's reset(seed=…) does not decide how an episode begins: groups of one"
             " seed begin differently, and runs do not repeat. Draw from self.np_random, after"
             " super().reset(seed=seed)"
         )
-    lanes.close()
+    envs.close()
 
 
 def rows(stream: Stream, kind: Distribution) -> Batch:
-    """Split at episode ends and pad; rows in the order of lanes, then of time. No loop over steps,
-    lanes or rows.
+    """Split at episode ends and pad; rows in the order of environments, then of time. No loop over steps,
+    environments or rows.
 
-    Works on the K real steps in lane-major order: a row ends where an episode does or where its
-    lane's record stops.
+    Works on the K real steps in the order of environments: a row ends where an episode does or where its
+    environment's record stops.
     """
     keep = stream.real.T
     steps = np.arange(keep.shape[1])
@@ -169,7 +169,7 @@ def rows(stream: Stream, kind: Distribution) -> Batch:
     column = np.arange(len(row)) - start[row]
     b, t = int(row[-1]) + 1, int(column.max()) + 1
 
-    def lane_major(x: Array) -> Array:
+    def by_environment(x: Array) -> Array:
         return x.swapaxes(0, 1)[keep]
 
     def place(x: Array, width: int = t) -> Array:
@@ -177,17 +177,17 @@ def rows(stream: Stream, kind: Distribution) -> Batch:
         out[row, column] = x
         return out
 
-    obs = place(lane_major(stream.obs), t + 1)
-    obs[np.arange(b), column[end] + 1] = lane_major(stream.after)[end]
-    action = torch.from_numpy(lane_major(stream.action))
+    obs = place(by_environment(stream.obs), t + 1)
+    obs[np.arange(b), column[end] + 1] = by_environment(stream.after)[end]
+    action = torch.from_numpy(by_environment(stream.action))
     with torch.no_grad():
-        logp = kind.logp(torch.from_numpy(lane_major(stream.params)), action).numpy()
+        logp = kind.logp(torch.from_numpy(by_environment(stream.params)), action).numpy()
     fields = dict(
         obs=obs,
         action=place(action.numpy()),
         mask=place(np.ones(len(row), bool)),
-        reward=place(lane_major(stream.reward)),
-        terminated=lane_major(stream.terminated)[end],
+        reward=place(by_environment(stream.reward)),
+        terminated=by_environment(stream.terminated)[end],
         group=np.arange(b),
         logp=place(logp),
     )
@@ -237,13 +237,13 @@ class _GymRollout(ABC):
 
     def __init__(
         self,
-        lanes: VectorEnvironment,
+        envs: VectorEnvironment,
         policy: ActorCritic,
         *,
         seed: int = 0,
         scale: RewardScale | None = None,
     ) -> None:
-        self.lanes, self.policy, self.scale = lanes, policy, scale
+        self.envs, self.policy, self.scale = envs, policy, scale
         self.kind = policy.kind
         self._act = policy.actor()
         self._chance, self._starts = (
@@ -252,7 +252,7 @@ class _GymRollout(ABC):
         self._seen: tuple[Array, Array, int] | None = (
             None  # moments of the last batch, for the normalisation
         )
-        self._return, self._length = np.zeros(lanes.n), np.zeros(lanes.n)
+        self._return, self._length = np.zeros(envs.n), np.zeros(envs.n)
         self._recent: deque[float] = deque(maxlen=100)
 
     def __call__(self) -> Collected:
@@ -263,7 +263,7 @@ class _GymRollout(ABC):
         stream = self._record()
         metrics = self._count(stream)
         if self.policy.normalizer is not None:
-            features = stream.obs[stream.real][:, : self.lanes.features].astype(np.float64)
+            features = stream.obs[stream.real][:, : self.envs.features].astype(np.float64)
             self._seen = features.mean(0), features.var(0), len(features)
         return Collected(
             self._batch(rows(stream if self.scale is None else self.scale(stream), self.kind)),
@@ -284,7 +284,7 @@ class _GymRollout(ABC):
         params = self._act(obs)
         return params, self.kind.mode(params)
 
-    def _draw(self, lane: int) -> int:
+    def _draw(self, i: int) -> int:
         return int(self._starts.integers(2**31))
 
     def _count(self, stream: Stream) -> dict[str, float]:
@@ -329,47 +329,47 @@ class _GymRollout(ABC):
 
 
 class Fragments(_GymRollout):
-    """A fixed number of steps of every lane; episodes go on in the next batch.
+    """A fixed number of steps of every environment; episodes go on in the next batch.
 
     Args:
-        lanes: the environments. policy: acts and is followed as it is trained. steps: of every lane
+        envs: the environments. policy: acts and is followed as it is trained. steps: of each
             in a batch.
         seed: of actions and episodes. scale: of the rewards that are learned from, or None.
     """
 
     def __init__(
         self,
-        lanes: VectorEnvironment,
+        envs: VectorEnvironment,
         policy: ActorCritic,
         *,
         steps: int,
         seed: int = 0,
         scale: RewardScale | None = None,
     ) -> None:
-        super().__init__(lanes, policy, seed=seed, scale=scale)
+        super().__init__(envs, policy, seed=seed, scale=scale)
         self.steps, self._begun = steps, False
 
     def _record(self) -> Stream:
         if not self._begun:
-            self.lanes.begin(self._draw)
+            self.envs.begin(self._draw)
             self._begun = True
-        return record(self.lanes, self._sample, self.kind, steps=self.steps)
+        return record(self.envs, self._sample, self.kind, steps=self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"lanes": self.lanes.state_dict() if self._begun else None}
+        return super().state_dict() | {"envs": self.envs.state_dict() if self._begun else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._begun = state["lanes"] is not None
+        self._begun = state["envs"] is not None
         if self._begun:
-            self.lanes.load_state_dict(state["lanes"], self._draw)
+            self.envs.load_state_dict(state["envs"], self._draw)
 
 
 class Episodes(_GymRollout):
-    """Whole episodes, the same number in every lane; `group` of them begin from one reset seed.
+    """Whole episodes, the same number in every environment; `group` of them begin from one reset seed.
 
     Args:
-        episodes: in a batch, a multiple of the lanes and of `group`.
+        episodes: in a batch, a multiple of the environments and of `group`.
         group: G, episodes from each seed: what group baselines compare. 1 for none.
         greedy: also play each seed once greedily, for its baseline (ReMax); those steps are not
             learned from.
@@ -380,7 +380,7 @@ class Episodes(_GymRollout):
 
     def __init__(
         self,
-        lanes: VectorEnvironment,
+        envs: VectorEnvironment,
         policy: ActorCritic,
         *,
         episodes: int,
@@ -389,16 +389,16 @@ class Episodes(_GymRollout):
         seed: int = 0,
         scale: RewardScale | None = None,
     ) -> None:
-        super().__init__(lanes, policy, seed=seed, scale=scale)
-        if episodes % lanes.n or episodes % group:
+        super().__init__(envs, policy, seed=seed, scale=scale)
+        if episodes % envs.n or episodes % group:
             raise UserError(
-                f"{episodes} episodes must be a multiple of the {lanes.n} environments and of the"
+                f"{episodes} episodes must be a multiple of the {envs.n} environments and of the"
                 f" group of {group}"
             )
-        if (group > 1 or greedy) and not lanes.seeded:
+        if (group > 1 or greedy) and not envs.seeded:
             raise UserError(
                 "groups begin from one reset seed, which the vectorised form cannot do for one"
-                " lane: leave --vectorized off"
+                " environment: leave --vectorized off"
             )
         self.episodes, self.group, self.greedy = episodes, group, greedy
         self._from: Array = np.zeros(0, np.int64)  # seeds of the batch under way
@@ -406,25 +406,25 @@ class Episodes(_GymRollout):
     def _record(self) -> Stream:
         self._from = self._starts.integers(2**31, size=self.episodes // self.group)
         self._begin(self._from.repeat(self.group))
-        return record(self.lanes, self._sample, self.kind, episodes=self.episodes // self.lanes.n)
+        return record(self.envs, self._sample, self.kind, episodes=self.episodes // self.envs.n)
 
     def _begin(self, seeds: Array) -> None:
-        plan = [iter(x) for x in seeds.reshape(self.lanes.n, -1).tolist()]
-        self.lanes.begin(lambda lane: next(plan[lane], None))
+        plan = [iter(x) for x in seeds.reshape(self.envs.n, -1).tolist()]
+        self.envs.begin(lambda i: next(plan[i], None))
 
     def _batch(self, batch: Batch) -> Batch:
         group = torch.arange(len(batch)) // self.group
         if not self.greedy:
             return replace(batch, group=group)
         unit = None if self.scale is None else self.scale.scaled  # that of this batch's rewards
-        found = play(self.lanes, self._greedy, self.kind, self._from.tolist(), unit)
+        found = play(self.envs, self._greedy, self.kind, self._from.tolist(), unit)
         return replace(
             batch, group=group, baseline=torch.from_numpy(found.repeat(self.group)).float()
         )
 
 
 def play(
-    lanes: VectorEnvironment,
+    envs: VectorEnvironment,
     choose: Choose,
     kind: Distribution,
     seeds: list[int],
@@ -435,18 +435,18 @@ def play(
 
     Nothing is recorded: episodes of pixels may be long.
     """
-    n, rounds = lanes.n, -(-len(seeds) // lanes.n)
+    n, rounds = envs.n, -(-len(seeds) // envs.n)
     table = np.resize(np.array(seeds), n * rounds).reshape(
         rounds, n
-    )  # the last round repeats some, for idle lanes
+    )  # the last round repeats some, for idle environments
     plan = [iter(x) for x in table.T.tolist()]
-    lanes.begin(lambda lane: next(plan[lane], None))
-    totals, done, lane = np.zeros((rounds, n)), np.zeros(n, np.int64), np.arange(n)
+    envs.begin(lambda i: next(plan[i], None))
+    totals, done, column = np.zeros((rounds, n)), np.zeros(n, np.int64), np.arange(n)
     while (playing := done < rounds).any():
-        seen, (params, action) = lanes.obs, choose(lanes.obs)
-        step = lanes.step(kind.to_env(action), playing)
+        seen, (params, action) = envs.obs, choose(envs.obs)
+        step = envs.step(kind.to_env(action), playing)
         _finite(params, step.reward, seen)
         reward = step.reward if unit is None else unit(step.reward)
-        totals[np.minimum(done, rounds - 1), lane] += np.where(step.real, reward, 0.0)
+        totals[np.minimum(done, rounds - 1), column] += np.where(step.real, reward, 0.0)
         done += (step.terminated | step.truncated) & step.real
     return totals.ravel()[: len(seeds)]

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from logpi.envs.implicit_prompts import shared_messages
-from logpi.envs.task import Row, place
-from logpi.errors import UserError
+from logpi.errors import UserError, row_place
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.chat_rows import TokenRow, plain_completion, token_rows
@@ -33,6 +32,7 @@ from logpi.types import Batch, Collected, Policy, Trajectory, collate
 from logpi.updates.micro_batches import evaluate
 
 if TYPE_CHECKING:
+    from logpi.envs.task import Row
     from logpi.policies.chat_template import Reader
 
 Group = tuple[Trajectory, ...]
@@ -221,7 +221,7 @@ class _PairWriter:
         try:
             token_rows = self._turns(prompt, said, row)
         except ValueError as error:
-            raise UserError(f"{place(row, f'row {group}')}: {error}") from None
+            raise UserError(f"{row_place(row, f'row {group}')}: {error}") from None
         end = (
             len(token_rows.ids)
             if self.whole

@@ -19,11 +19,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from logpi.envs.task import Row, place
-from logpi.errors import UserError
+from logpi.errors import UserError, row_place
 from logpi.rollouts.chat_rows import shape
 
 if TYPE_CHECKING:
+    from logpi.envs.task import Row
     from logpi.policies.causal_lm import CausalLM
     from logpi.rollouts.chat import Chat
     from logpi.rollouts.tool_conversations import ToolConversations
@@ -75,7 +75,7 @@ class PromptFilter:
         try:
             ids = prompt_ids(self.policy, self.chat, row, self.conversations)
         except ValueError as error:
-            raise UserError(f"{place(row, 'a row')}: {error}") from None
+            raise UserError(f"{row_place(row, 'a row')}: {error}") from None
         if self.overlong != "cut" or len(ids) <= self.room:
             return ids
         first = ids[:1] if ids[0] == self.policy.tokenizer.bos_token_id else []
@@ -109,7 +109,7 @@ class PromptFilter:
         if not long:
             return rows
         named = (
-            f"{place(rows[long[0]], f'row {long[0]}')}: its prompt is longer than the model's"
+            f"{row_place(rows[long[0]], f'row {long[0]}')}: its prompt is longer than the model's"
             f" context of {self.room + 1} tokens"
         )
         if self.overlong == "refuse":

@@ -28,6 +28,7 @@ from logpi.rewards import ThinkAnswer, failures
 from logpi.rewards.language import is_mixed
 
 if TYPE_CHECKING:
+    from logpi.rewards import RewardScore
     from logpi.rollouts.responses import Responses
 
 _WORDS = (
@@ -130,7 +131,15 @@ def reward_metrics(responses: Sequence[Responses]) -> dict[str, float]:
     for name in scores[0].parts:
         values = [v for s in scores if (v := s.parts[name]) is not None]
         metrics[f"rewards/{name}/mean"] = fmean(values) if values else float("nan")
-    return metrics | {f"rewards/failed/{k}": float(n) for k, n in failures(scores).items()}
+    metrics |= {f"rewards/failed/{k}": float(n) for k, n in failures(scores).items()}
+    return logged_metrics(scores) | metrics
+
+
+def logged_metrics(scores: Sequence[RewardScore]) -> dict[str, float]:
+    """What reward functions logged by `log_metric`, under their own names: means over the
+    responses of the batches that have them."""
+    names = dict.fromkeys(name for s in scores for name in s.metrics)
+    return {name: fmean(s.metrics[name] for s in scores if name in s.metrics) for name in names}
 
 
 def _spread(values: Sequence[float]) -> float:

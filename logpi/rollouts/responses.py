@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from logpi.engine.sampling import Completion, Request, Sampling
     from logpi.envs.task import Row
     from logpi.policies.causal_lm import CausalLM
-    from logpi.rewards import Rewards, Score
+    from logpi.rewards import Rewards, RewardScore
     from logpi.rollouts.tool_conversations import ToolConversations
 
 
@@ -48,7 +48,7 @@ class Responses:
     prompt: Sequence[int]
     completions: Sequence[Completion]
     texts: Sequence[str]
-    scores: Sequence[Score]
+    scores: Sequence[RewardScore]
     transcripts: Sequence[Transcript]
     prefix: str = ""
 
@@ -128,7 +128,7 @@ class ResponseSampler:
         text = self.policy.template.said(completion.tokens.tolist())
         return Transcript((Turn(len(completion.tokens), text),))
 
-    def _judge(self, responses: Sequence[Responses], step: int) -> list[Score]:
+    def _judge(self, responses: Sequence[Responses], step: int) -> list[RewardScore]:
         """One score for each response, items in order. No reward sees what the environment wrote.
 
         Columns beside the items' own: `step`, the updates that the policy has had, and
@@ -243,7 +243,8 @@ def response_info(responses: Responses, number: int, group: int) -> dict[str, An
         "group": group,
         "ids": ids,
     }
-    return info | transcript_info(transcript)
+    extras = {"extras": dict(score.extras)} if score.extras else {}
+    return info | extras | transcript_info(transcript)
 
 
 def transcript_info(transcript: Transcript) -> dict[str, Any]:

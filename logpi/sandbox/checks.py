@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 FORGED = "forged"  # the last word on a program that was seen to forge an answer
@@ -120,7 +120,7 @@ def _calls(statement: ast.stmt) -> Iterator[ast.Call]:
         yield from (n for n in ast.walk(head) if isinstance(n, ast.Call))
 
 
-def is_check(statement: ast.stmt, own: set[str] = frozenset()) -> bool:  # type: ignore[assignment]
+def is_check(statement: ast.stmt, own: Set[str] = frozenset()) -> bool:
     """Whether running this statement, without those inside it, can fail because of the program.
     `own`: names that the tests define."""
     if isinstance(statement, _DEFINITIONS):
@@ -154,12 +154,13 @@ def collected(tree: ast.Module) -> list[ast.stmt]:
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     found: list[ast.stmt] = []
     for node in tree.body:
+        runs = False
         if isinstance(node, ast.ClassDef):
-            if _is_case(node) or node.name.startswith("Test"):
-                found.append(node)
-        elif isinstance(node, _FUNCTIONS) and node.name.startswith("test"):
-            if node.name not in used:
-                found.append(node)
+            runs = _is_case(node) or node.name.startswith("Test")
+        elif isinstance(node, _FUNCTIONS):
+            runs = node.name.startswith("test") and node.name not in used
+        if runs:
+            found.append(node)
     return found
 
 

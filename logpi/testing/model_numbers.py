@@ -214,7 +214,7 @@ def _numbers(s: Subject, rows: list[Trajectory]) -> list[Tensor]:
 def _own(s: Subject, rows: list[Trajectory]) -> list[Tensor]:
     """What the model's own forward says of each row, alone."""
     model, out = s.policy.model, []
-    with _plain(s.policy):
+    with s.policy.plain_attention():
         for t in rows:
             ids = t.obs[None].to(s.policy.device)
             if isinstance(s.policy, RewardModel):
@@ -228,14 +228,6 @@ def _own(s: Subject, rows: list[Trajectory]) -> list[Tensor]:
                     logits[:-1].log_softmax(-1).cpu().gather(1, t.action[:, None])[:, 0][t.mask]
                 )
     return out
-
-
-def _plain(policy: CausalLM | RewardModel) -> Any:
-    return (
-        policy._attention(policy._plain_attention)
-        if isinstance(policy, RewardModel)
-        else policy.plain_attention()
-    )
 
 
 def _gap(a: list[Tensor], b: list[Tensor]) -> float:

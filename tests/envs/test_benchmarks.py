@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from logpi.envs.benchmarks import FORMATS, TEMPLATES, Benchmark, Reading, marked
+from logpi.envs.benchmarks import FORMATS, TEMPLATES, AnswerExtraction, Benchmark, marked
 from logpi.envs.tasks import task
-from logpi.evaluation.contamination import overlap, training_rows, words
+from logpi.evaluation.contamination import contamination, training_rows, words
 from logpi.rewards import Number
 
 GSM8K = [
@@ -394,17 +394,17 @@ def test_programs_run_against_the_tests(tmp_path):
 
 
 def test_a_reading_ends_at_its_stop():
-    assert Reading(Number(), ("\n\n",)).find("it is 7\n\nnot 8") == "7"
+    assert AnswerExtraction(Number(), ("\n\n",)).find("it is 7\n\nnot 8") == "7"
     assert (
-        Reading(Number(), (), marked).find("#### 7 or so\n9") == "7"
-        and Reading(Number(), (), marked).find("7") is None
+        AnswerExtraction(Number(), (), marked).find("#### 7 or so\n9") == "7"
+        and AnswerExtraction(Number(), (), marked).find("7") is None
     )
 
 
 @pytest.mark.parametrize(
     ("spec", "line"),
     [
-        ("gsm9k:{file}", "no benchmark format is called 'gsm9k': did you mean 'gsm8k'"),
+        ("gsm9k:{file}", "no benchmark format is called 'gsm9k'; did you mean gsm8k"),
         ("gsm8k:{none}", "no such file"),
         ("gsm8k:{empty}", "no rows"),
         ("humaneval:{file}", "line 1: no column 'prompt'; found: question, answer"),
@@ -424,7 +424,7 @@ def test_error_lines(tmp_path, spec, line):
 
 
 def test_unknown_templates_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no template is called 'boxd': did you mean 'boxed'"):
+    with pytest.raises(ValueError, match="no template is called 'boxd'; did you mean boxed"):
         Benchmark("gsm8k", "x", template="boxd")
     with pytest.raises(ValueError, match="must hold {question}"):
         Benchmark("gsm8k", "x", template="{q}")
@@ -455,7 +455,7 @@ def test_overlap_finds_whole_questions_and_shared_words(tmp_path):
         },
     ]
     path = write(tmp_path / "train.jsonl", training)
-    one, two = overlap(rows, training_rows([path]), n=13)
+    one, two = contamination(rows, training_rows([path]), n=13)
     assert (one.item, one.kind, one.share, one.where) == (0, "exact", 1.0, f"{path}, line 1")
     assert (two.item, two.kind, two.where) == (
         1,
@@ -463,18 +463,18 @@ def test_overlap_finds_whole_questions_and_shared_words(tmp_path):
         f"{path}, line 2",
     ) and two.share == pytest.approx(1 / 4)
     assert two.words == "b c d e f g h i j k l m n" and words("1,200.5!") == ["1,200.5"]
-    inside = overlap(rows, [("t", "he said q r s t u v w x to them")])
+    inside = contamination(rows, [("t", "he said q r s t u v w x to them")])
     assert [(s.item, s.kind) for s in inside] == [(3, "ngram")]  # shorter than n: as a whole
-    assert overlap(rows, [("t", "so how many")]) == []  # two words stand in any text
+    assert contamination(rows, [("t", "so how many")]) == []  # two words stand in any text
     sums = [{"prompt": "1+1="}, {"prompt": "1-1="}]
-    assert [s.item for s in overlap(sums, [("t", "1 + 1 =")])] == [
+    assert [s.item for s in contamination(sums, [("t", "1 + 1 =")])] == [
         0
     ]  # signs are no words, and all there is
     with pytest.raises(ValueError, match="at least 1 word"):
-        overlap(rows, [], n=0)
+        contamination(rows, [], n=0)
 
 
 def test_an_instruction_that_all_share_is_no_leak(tmp_path):
     made = Benchmark("gsm8k", write(tmp_path / "x.jsonl", GSM8K))
     text = "What is love? Please reason step by step, and put your final answer within \\boxed{}."
-    assert overlap(made.rows("test"), [("t", text)], n=8) == []
+    assert contamination(made.rows("test"), [("t", text)], n=8) == []

@@ -17,7 +17,7 @@ from logpi.evaluation.beam_search import BeamSearch
 from logpi.evaluation.scorers import (
     Judged,
     LogP,
-    Partial,
+    PartialResponse,
     Rollouts,
     SelfCertainty,
     beginnings,
@@ -38,9 +38,9 @@ def policy():
     return small_policy(Addition().alphabet, width=32, layers=2, heads=2)
 
 
-def partial(policy, text: str, row=None) -> Partial:
+def partial(policy, text: str, row=None) -> PartialResponse:
     tokens = torch.tensor(policy.tokenizer(text)["input_ids"])
-    return Partial(
+    return PartialResponse(
         row or {"prompt": "1+2=", "answer": "3"},
         policy.render("1+2="),
         tokens,
@@ -52,7 +52,7 @@ def partial(policy, text: str, row=None) -> Partial:
 def test_logp_is_the_mean_over_tokens(policy):
     p = partial(policy, "1234")
     assert LogP()(
-        [Partial(p.row, p.prompt, p.tokens, torch.tensor([-1.0, -2.0, -3.0, -4.0]), p.text)]
+        [PartialResponse(p.row, p.prompt, p.tokens, torch.tensor([-1.0, -2.0, -3.0, -4.0]), p.text)]
     ) == [-2.5]
 
 
@@ -78,7 +78,7 @@ def test_rewards_score_responses_with_their_rows_columns(policy):
         -math.inf
     ]  # no verdict, never chosen
     assert scorer("logp", policy) == LogP() and scorer("number", policy).name == "number"
-    with pytest.raises(ValueError, match="did you mean 'number'"):
+    with pytest.raises(ValueError, match="did you mean number"):
         scorer("numbr", policy)
 
 
@@ -127,7 +127,7 @@ class Ones:
     name = "ones"
 
     def __init__(self) -> None:
-        self.asked: list[Partial] = []
+        self.asked: list[PartialResponse] = []
 
     def __call__(self, partials):
         self.asked += partials

@@ -189,7 +189,7 @@ def test_a_judge_that_is_not_there_is_said_before_anything_is_sampled(model, row
 
 
 def test_a_judge_that_fails_on_every_response_is_not_a_score():
-    from logpi.evaluation.scorers import Judged, Partial
+    from logpi.evaluation.scorers import Judged, PartialResponse
     from logpi.rewards import Rewards, Weighted
 
     def broken(prompts, completions, **columns):
@@ -200,7 +200,7 @@ def test_a_judge_that_fails_on_every_response_is_not_a_score():
     with pytest.raises(
         UserError, match="broken failed on every one of 2 responses: raised: RuntimeError: no GPU"
     ):
-        judge([Partial({"prompt": "p"}, [1], tokens, logp, "x", "eos")] * 2)
+        judge([PartialResponse({"prompt": "p"}, [1], tokens, logp, "x", "eos")] * 2)
 
 
 def test_a_search_needs_steps(model):

@@ -13,13 +13,9 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from logpi.commands import play
+from logpi.envs.control.make import LIMIT, make_env
 from logpi.envs.control.spaces import check_mask
-from logpi.envs.control.vector import (
-    LIMIT,
-    GymnasiumVectorEnvironment,
-    SyncVectorEnvironment,
-    make_env,
-)
+from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
 from logpi.jobs import seeds
@@ -70,15 +66,15 @@ class Broken(Count):
         return obs, self.reward if self.t == 2 else 0.0, terminated, truncated, info
 
 
-def fragments(lanes, steps=6):
-    return Fragments(lanes, mlp(lanes.features, KIND, masks=lanes.masks), steps=steps)
+def fragments(envs, steps=6):
+    return Fragments(envs, mlp(envs.features, KIND, masks=envs.masks), steps=steps)
 
 
 def test_a_batch_of_nothing_but_resets_waits_for_a_step():
-    lanes = GymnasiumVectorEnvironment(
+    envs = GymnasiumVectorEnvironment(
         SyncVectorEnv([lambda: Count(2)], autoreset_mode=AutoresetMode.NEXT_STEP)
     )
-    rollout = fragments(lanes, steps=1)
+    rollout = fragments(envs, steps=1)
     assert [int(rollout().batch.mask.sum()) for _ in range(4)] == [
         1,
         1,
@@ -131,9 +127,9 @@ def test_a_mask_that_forbids_everything_is_refused():
     _check(stream, 2, KIND)  # the last state's mask is read by nobody
 
 
-def _begun(lanes):
-    lanes.begin(lambda lane: lane)
-    return lanes
+def _begun(envs):
+    envs.begin(lambda i: i)
+    return envs
 
 
 def _zeros(obs):
@@ -177,8 +173,8 @@ def test_an_episode_that_never_ends_is_cut_off():
 def test_a_greedy_baseline_is_in_the_unit_of_its_batch():
     """Two episodes of Count(4) earn 10 each whatever is done, so scaled returns and baselines are
     equal."""
-    lanes = SyncVectorEnvironment([Count(4), Count(4)])
-    rollout = Episodes(lanes, mlp(2, KIND), episodes=2, greedy=True, scale=RewardScale(0.9))
+    envs = SyncVectorEnvironment([Count(4), Count(4)])
+    rollout = Episodes(envs, mlp(2, KIND), episodes=2, greedy=True, scale=RewardScale(0.9))
     batch = rollout().batch
     assert batch.baseline is not None and float(batch.baseline[0]) != 10.0
     torch.testing.assert_close(batch.baseline, (batch.reward * batch.mask).sum(1))
@@ -191,9 +187,9 @@ def test_returns_are_those_of_each_seed():
             self.length = 1 + seed % 5
             return obs, info
 
-    lanes = SyncVectorEnvironment([Seeded(), Seeded(), Seeded()])
+    envs = SyncVectorEnvironment([Seeded(), Seeded(), Seeded()])
     expected = [sum(range(1, 2 + s % 5)) for s in range(8)]
-    assert returns(lanes, _zeros, KIND, list(range(8))).tolist() == expected
+    assert returns(envs, _zeros, KIND, list(range(8))).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -225,7 +221,7 @@ def test_settings_that_mean_nothing_are_refused_before_anything_is_written(
 def test_other_libraries_names_reach_the_update():
     """`n_epochs` was understood and then lost, for the command puts an update of its own
     together."""
-    a = recipe.Gym(options=("n_epochs=3", "gae_lambda=0.5", "clip_range=0.1"))
+    a = recipe.Gym(options={"n_epochs": 3, "gae_lambda": 0.5, "clip_range": 0.1})
     p, chosen = recipe.resolved(a)
     made = recipe.make_algorithm("ppo", p, chosen)
     assert (

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from logpi.envs.control.vector import SyncVectorEnvironment, make_vector_environment
+from logpi.envs.control.make import make_vector_environment
+from logpi.envs.control.vector import SyncVectorEnvironment
 from logpi.runs import checkpoint
-from tests.worlds import Identity, Ring, control, lanes_of, score
+from tests.worlds import Identity, Ring, control, envs_of, score
 
 SPACES = {
     "discrete": gym.spaces.Discrete(4),
@@ -33,8 +34,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def trained(lanes, name, updates, **how):
-    rollout, learner = control(lanes, name, updates=updates, **how)
+def trained(envs, name, updates, **how):
+    rollout, learner = control(envs, name, updates=updates, **how)
     for _ in range(updates):
         learner.update(rollout().batch)
     return learner.policy
@@ -42,11 +43,9 @@ def trained(lanes, name, updates, **how):
 
 @pytest.mark.parametrize("space", SPACES)
 def test_ppo_learns_the_identity(space):
-    lanes = lanes_of(lambda: Identity(SPACES[space]), 1)
-    policy = trained(
-        lanes, "ppo", 8, steps=256, epochs=4, minibatches=4, lr=3e-3, gamma=0.4, seed=3
-    )
-    assert score(policy, lanes) >= 90
+    envs = envs_of(lambda: Identity(SPACES[space]), 1)
+    policy = trained(envs, "ppo", 8, steps=256, epochs=4, minibatches=4, lr=3e-3, gamma=0.4, seed=3)
+    assert score(policy, envs) >= 90
 
 
 @pytest.mark.parametrize(
@@ -61,18 +60,18 @@ def test_other_methods_learn_the_identity(name, how):
     from logpi.ops.weights import TokenMean
 
     how = dict(how) | ({"weight": TokenMean()} if "weight" in how else {})
-    lanes = lanes_of(lambda: Identity(SPACES["discrete"]), 1)
+    envs = envs_of(lambda: Identity(SPACES["discrete"]), 1)
     budget = 6144 if name == "actor_critic_q" else 2048  # no baseline: more variance
-    policy = trained(lanes, name, budget // how["steps"], gamma=0.4, seed=3, **how)
-    assert score(policy, lanes) >= 90
+    policy = trained(envs, name, budget // how["steps"], gamma=0.4, seed=3, **how)
+    assert score(policy, envs) >= 90
 
 
 @pytest.mark.parametrize("squash", [False, True])
 def test_ppo_learns_the_identity_of_real_numbers(squash):
     space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
-    lanes = lanes_of(lambda: Identity(space), 1)
+    envs = envs_of(lambda: Identity(space), 1)
     policy = trained(
-        lanes,
+        envs,
         "ppo",
         10,
         steps=256,
@@ -83,7 +82,7 @@ def test_ppo_learns_the_identity_of_real_numbers(squash):
         seed=3,
         squash=squash,
     )
-    assert score(policy, lanes) >= 90
+    assert score(policy, envs) >= 90
 
 
 class Invalid(gym.Env):
@@ -118,23 +117,23 @@ class Invalid(gym.Env):
 
 
 def test_masks_do_the_work_where_only_one_action_is_valid():
-    lanes = lanes_of(lambda: Invalid(20, 1), 2)
-    rollout, _ = control(lanes, "ppo", episodes=2)
+    envs = envs_of(lambda: Invalid(20, 1), 2)
+    rollout, _ = control(envs, "ppo", episodes=2)
     assert rollout().metrics["reward"] == 100  # before any learning
 
 
 def test_masked_ppo_learns():
-    lanes = lanes_of(lambda: Invalid(70, 15), 1)
+    envs = envs_of(lambda: Invalid(70, 15), 1)
     policy = trained(
-        lanes, "ppo", 14, steps=256, epochs=10, minibatches=4, lr=5e-3, gamma=0.4, seed=8
+        envs, "ppo", 14, steps=256, epochs=10, minibatches=4, lr=5e-3, gamma=0.4, seed=8
     )
-    assert score(policy, lanes) >= 90
+    assert score(policy, envs) >= 90
 
 
 def values_of_the_ring(bootstrap: bool) -> torch.Tensor:
-    lanes = lanes_of(lambda: gym.wrappers.TimeLimit(Ring(), 8), 1)
+    envs = envs_of(lambda: gym.wrappers.TimeLimit(Ring(), 8), 1)
     rollout, learner = control(
-        lanes,
+        envs,
         "a2c",
         steps=8,
         updates=600,
@@ -164,20 +163,18 @@ def test_time_outs_in_an_endless_ring():
 
 
 def test_reinforce_learns_the_grid_world():
-    lanes = make_vector_environment("logpi/GridWorld-v0", 8)
-    policy = trained(lanes, "reinforce_baseline", 60, episodes=16, lr=1e-2, hidden=(), seed=1)
-    assert score(policy, lanes) == 2.0  # the optimum: −1 −1 −1 +5
+    envs = make_vector_environment("logpi/GridWorld-v0", 8)
+    policy = trained(envs, "reinforce_baseline", 60, episodes=16, lr=1e-2, hidden=(), seed=1)
+    assert score(policy, envs) == 2.0  # the optimum: −1 −1 −1 +5
 
 
 @pytest.mark.parametrize("name", ["grpo", "rloo", "dr_grpo", "remax"])
 def test_group_methods_learn_from_reset_seeds(name):
     """A group is the episodes of one reset seed: its baseline takes the place of a critic."""
     options = {"beta": 0.0} if name in ("grpo", "rloo", "remax") else {}
-    lanes = make_vector_environment("CartPole-v1", 8)
-    policy = trained(
-        lanes, name, 25, episodes=32, group=4, lr=1e-2, hidden=(32,), seed=1, **options
-    )
-    assert score(policy, lanes, 10) > 80  # an untrained policy has about 10, a random one 22
+    envs = make_vector_environment("CartPole-v1", 8)
+    policy = trained(envs, name, 25, episodes=32, group=4, lr=1e-2, hidden=(32,), seed=1, **options)
+    assert score(policy, envs, 10) > 80  # an untrained policy has about 10, a random one 22
 
 
 def test_ppo_solves_cartpole_in_30000_steps():
@@ -186,9 +183,9 @@ def test_ppo_solves_cartpole_in_30000_steps():
     of so short a run, and which one is a matter of rounding."""
     scores = []
     for seed in range(3):
-        lanes = make_vector_environment("CartPole-v1", 8)
+        envs = make_vector_environment("CartPole-v1", 8)
         policy = trained(
-            lanes,
+            envs,
             "ppo",
             120,
             steps=32,
@@ -199,7 +196,7 @@ def test_ppo_solves_cartpole_in_30000_steps():
             lam=0.8,
             seed=seed,
         )
-        scores.append(score(policy, lanes))
+        scores.append(score(policy, envs))
     assert sorted(scores)[1] >= 475
 
 
@@ -266,11 +263,11 @@ class Moody(gym.Env):
 
 
 def test_an_environment_that_does_not_repeat_itself_is_reported(caplog):
-    for lanes in (
+    for envs in (
         SyncVectorEnvironment([Moody()]),
         make_vector_environment("CartPole-v1", 2, vectorized=True),
     ):
-        rollout, _ = control(lanes, "ppo", steps=4)
+        rollout, _ = control(envs, "ppo", steps=4)
         rollout()
         rollout.load_state_dict(rollout.state_dict())
         assert "not bit for bit" in caplog.text

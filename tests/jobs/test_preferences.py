@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from logpi.demos import preferences as rlhf_demo
-from logpi.envs.data import FileTask
+from logpi.envs.data import RowsTask
 from logpi.errors import UserError
 from logpi.jobs import prefer, reward_model, rl, sft
 from logpi.policies.causal_lm import CausalLM
@@ -50,7 +50,7 @@ def test_prefer_learns_and_says_what_it_dropped(home, capsys):
             pairs=8,
             lr=2e-3,
             out=out,
-            options=("beta=0.5",),
+            options={"beta": 0.5},
             eval_every=6,
             **QUIET,
         )
@@ -116,7 +116,7 @@ def test_the_whole_lane(home, capsys):
             task="addition(digits=1)",
             rewards=(f"model:{rm / 'model'}", "number:0"),
             algorithm="ppo",
-            options=("beta=0.05", "kl_target=4", "value_clip=0.2", "epochs=2"),
+            options={"beta": 0.05, "kl_target": 4, "value_clip": 0.2, "epochs": 2},
             critic=str(rm / "model"),
             steps=2,
             prompts=4,
@@ -144,7 +144,7 @@ def test_online_is_the_same_objective_on_samples(home, name, start):
             task="addition(digits=1)",
             rewards=("soft_overlong(8, cache=8)",),
             algorithm=name,
-            options=("beta=0.2",),
+            options={"beta": 0.2},
             steps=3,
             prompts=6,
             num_generations=4,
@@ -234,7 +234,7 @@ def test_sft_of_plain_text_with_lora_measures_perplexity(home, tmp_path):
     found = [r["eval/perplexity"] for r in read_metrics(out) if "eval/perplexity" in r]
     assert found[0] > 20 and found[-1] < 4
     policy = CausalLM.load(out / "model")
-    one = Demonstrations(policy, FileTask(str(tmp_path / "texts")), rows=1)().batch
+    one = Demonstrations(policy, RowsTask(str(tmp_path / "texts")), rows=1)().batch
     assert int(one.mask.sum()) == one.mask.shape[1] and int(one.obs[0, 0]) == policy.eos_ids[-1]
 
 
@@ -271,14 +271,14 @@ JOBS = {
     "rl with LoRA": (
         rl,
         rl.RL,
-        lambda h: online(h, algorithm="grpo", lora=2, options=("beta=0.1",)),
+        lambda h: online(h, algorithm="grpo", lora=2, options={"beta": 0.1}),
         ["adapter/adapter_model"],
     ),
     "ppo with a critic of its own": (
         rl,
         rl.RL,
         lambda h: online(
-            h, algorithm="ppo", critic="policy", options=("beta=0.05", "kl_target=2", "epochs=2")
+            h, algorithm="ppo", critic="policy", options={"beta": 0.05, "kl_target": 2, "epochs": 2}
         ),
         ["critic/model"],
     ),

@@ -29,7 +29,7 @@ def case() -> tuple[Batch, PolicyOutput, PolicyOutput]:
 
 def trainer(**settings) -> SimpleNamespace:
     """What TRL's loss methods read of their trainer."""
-    same = lambda x: x
+    same = lambda x: x  # noqa: E731
     accelerator = SimpleNamespace(device=torch.device("cpu"), gather=same, gather_for_metrics=same)
     return SimpleNamespace(
         model=SimpleNamespace(training=False),

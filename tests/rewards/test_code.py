@@ -7,9 +7,15 @@ import sys
 import pytest
 
 from logpi.rewards import Code, Failure, Rewards, Weighted, reward
-from logpi.rewards.code import program_of
-from logpi.rewards.demands import Demands
-from logpi.sandbox import Limits, Sandbox, SandboxError
+from logpi.rewards.programs import program_of
+from logpi.rewards.unit_tests import UnitTests
+from logpi.sandbox import (
+    LocalSandbox,
+    ProgramLimits,
+    ProgramResult,
+    ProgramVerdict,
+    SandboxError,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is for Linux")
 
@@ -32,7 +38,7 @@ RIGHT = "def mean(xs):\n    return sum(xs) / len(xs) if xs else 0\n"
 
 @pytest.fixture(scope="module")
 def box():
-    made = Sandbox()
+    made = LocalSandbox()
     yield made
     made.close()
 
@@ -160,17 +166,17 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("program", FORGERIES.values(), ids=FORGERIES)
-def test_forgeries_fail(box: Sandbox, program: str) -> None:
+def test_forgeries_fail(box: LocalSandbox, program: str) -> None:
     tests = [
         *ASSERTS[:2],
         "assert math.isclose(mean([3]), 3)",
         "assert len([mean([1, 1, 1]), 1]) == 2 and mean([1]) == 1",
     ]
-    verdict = box.judge(program, tests, limits=Limits(seconds=1.5))
+    verdict = box.judge(program, tests, limits=ProgramLimits(seconds=1.5))
     assert verdict.decided and verdict.passed == 0 and verdict.status != "ok" and verdict.message
 
 
-def test_what_the_tests_define_is_theirs(box: Sandbox) -> None:
+def test_what_the_tests_define_is_theirs(box: LocalSandbox) -> None:
     """HumanEval/38: the prompt's own helper is used by the tests; the program brings a forged
     one."""
     setup = "def encode(s):\n    return s[::-1]\n\ndef decode(s):\n    '''Undo encode.'''\n"
@@ -257,12 +263,12 @@ HONEST = {
 
 
 @pytest.mark.parametrize(("program", "test"), HONEST.values(), ids=HONEST)
-def test_honest_programs_pass(box: Sandbox, program: str, test: str) -> None:
+def test_honest_programs_pass(box: LocalSandbox, program: str, test: str) -> None:
     verdict = box.judge(program, [test])
     assert verdict.status == "ok", verdict.message
 
 
-def test_tests_at_fault_leave_no_verdict(box: Sandbox) -> None:
+def test_tests_at_fault_leave_no_verdict(box: LocalSandbox) -> None:
     assert box.judge(RIGHT, ["assert mean("]).status == "invalid"
     assert box.judge(RIGHT, ["class X: pass\nassert mean(X())"]).status == "invalid"
     assert Code()(["?"], [RIGHT], tests=[["def ("]]) == [
@@ -271,12 +277,14 @@ def test_tests_at_fault_leave_no_verdict(box: Sandbox) -> None:
     assert isinstance(Code()(["?"], [RIGHT], tests=[{"a": 1}])[0], Failure)
 
 
-def test_one_line_says_what_went_wrong(box: Sandbox) -> None:
+def test_one_line_says_what_went_wrong(box: LocalSandbox) -> None:
     assert box.judge("def f(): return 2", ["assert f() == 1"]).message == "assert f() == 1"
     assert "does not load: ZeroDivisionError" in box.judge("1/0", ["assert f() == 1"]).message
     assert "not defined by the program" in box.judge("g = 1", ["assert f() == 1"]).message
     assert (
-        box.judge("def f():\n while 1: pass", ["assert f()"], limits=Limits(seconds=0.5)).status
+        box.judge(
+            "def f():\n while 1: pass", ["assert f()"], limits=ProgramLimits(seconds=0.5)
+        ).status
         == "timeout"
     )
 
@@ -317,4 +325,54 @@ def test_where_the_program_stands() -> None:
         program_of("```python\ndef f(): 1\n```\n```python\nf()\n```", entry_point="f")
         == "def f(): 1\n"
     )
-    assert Demands.of('{"inputs": [[1, 2]], "outputs": ["3"]}').pairs == (("1\n2", "3"),)
+    assert UnitTests.of('{"inputs": [[1, 2]], "outputs": ["3"]}').pairs == (("1\n2", "3"),)
+
+
+class FakeSandbox:
+    """A sandbox elsewhere: it runs nothing and knows what comes of it."""
+
+    def __init__(self, status: str = "ok") -> None:
+        self.calls: list[tuple] = []
+        self.status = status
+
+    def run(self, code, stdin="", limits=None) -> ProgramResult:
+        self.calls.append(("run", code, stdin, limits))
+        if self.status == "down":
+            raise ConnectionError("no route\nto it")
+        return ProgramResult("42\n" if "6 * 7" in code else stdin.upper(), "", self.status)
+
+    def judge(self, code, tests, setup="", entry_point="", limits=None, classes=()):
+        self.calls.append(("judge", code, list(tests), entry_point, limits))
+        passed = len(tests) if "return" in code else 0
+        return ProgramVerdict(passed, len(tests), "ok" if passed else "wrong")
+
+
+def test_a_sandbox_elsewhere_takes_the_place_of_this_machines(tmp_path) -> None:
+    fake = FakeSandbox()
+    judge = Code(sandbox=fake, seconds=2, memory=64)
+    judge.try_rows([{"prompt": "?", "tests": ASSERTS, "solution": RIGHT}])
+    assert judge(["?"] * 2, [RIGHT, "pass"], tests=[ASSERTS] * 2) == [1.0, 0.0]
+    kind, code, tests, entry, limits = fake.calls[-1]
+    assert (kind, code, tests, entry) == ("judge", "pass", ASSERTS, "")
+    assert (limits.cpu, limits.memory) == (2, 64 << 20)
+    pairs = {"inputs": ["a", "b"], "outputs": ["A", "c"]}
+    assert Code(sandbox=fake, partial=True)(["?"], ["echo"], tests=[pairs]) == [0.5]
+    file = tmp_path / "mine.py"
+    file.write_text("from tests.rewards.test_code import FakeSandbox as Remote\n")
+    named = reward(f"code(sandbox='{file}:Remote')").function
+    assert named(["?"], [RIGHT], tests=[ASSERTS]) == [1.0]
+
+
+def test_a_sandbox_that_fails_is_no_verdict_and_a_line_at_the_start() -> None:
+    rows = [{"prompt": "?", "tests": ASSERTS}]
+    for status, line in (
+        ("down", "the sandbox fails: ConnectionError: no route to it"),
+        ("x", "x"),
+    ):
+        with pytest.raises(ValueError, match=line) as error:
+            Code(sandbox=FakeSandbox(status)).try_rows(rows)
+        assert "\n" not in str(error.value)
+    pairs = {"inputs": ["a"], "outputs": ["A"]}
+    [failure] = Code(sandbox=FakeSandbox("down"))(["?"], [RIGHT], tests=[pairs])
+    assert isinstance(failure, Failure) and failure.kind == "failed"
+    assert "no route to it" in failure.message

@@ -8,19 +8,15 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from logpi.envs.control.make import make_env, make_vector_environment
 from logpi.envs.control.spaces import action_kind, encode, encoded_shape, stack
-from logpi.envs.control.vector import (
-    GymnasiumVectorEnvironment,
-    SyncVectorEnvironment,
-    make_env,
-    make_vector_environment,
-)
+from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.errors import UserError
 from logpi.ops.advantages import GAE, RewardToGo
 from logpi.ops.distributions import Categorical
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Episodes, Fragments, RewardScale, play, record, rows
-from tests.worlds import Count, Identity, lanes_of
+from tests.worlds import Count, Identity, envs_of
 
 KIND = Categorical(2)
 
@@ -31,13 +27,13 @@ def by_state(obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return params, (obs[:, 0].astype(int) + obs[:, 1].astype(int)) % 2
 
 
-def recorded(lanes, **how):
-    lanes.begin(lambda lane: lane)
-    return rows(record(lanes, by_state, KIND, **how), KIND)
+def recorded(envs, **how):
+    envs.begin(lambda i: i)
+    return rows(record(envs, by_state, KIND, **how), KIND)
 
 
 def test_rows_end_where_episodes_end():
-    """Lengths 2 and 3, five steps: the second lane's second episode is cut off after two of its
+    """Lengths 2 and 3, five steps: the second environment's second episode is cut off after two of its
     three steps."""
     batch = recorded(SyncVectorEnvironment([Count(2), Count(3)]), steps=5)
     assert batch.mask.sum(1).tolist() == [2, 2, 1, 3, 2]
@@ -54,7 +50,7 @@ def test_rows_end_where_episodes_end():
         3,
         0,
         1,
-    ]  # the lanes reset their first environment once to look at it
+    ]  # the vector environment resets its first environment once to look at it
     assert batch.terminated.tolist() == [
         False,
         True,
@@ -79,10 +75,10 @@ def test_both_autoreset_modes_give_the_same_rows(mode):
 
 
 def test_fragments_of_a_next_step_environment_hold_no_garbage():
-    lanes = GymnasiumVectorEnvironment(
+    envs = GymnasiumVectorEnvironment(
         SyncVectorEnv([lambda: Count(3)] * 2, autoreset_mode=AutoresetMode.NEXT_STEP)
     )
-    batch = recorded(lanes, steps=10)
+    batch = recorded(envs, steps=10)
     assert (batch.reward[batch.mask] > 0).all()  # a reset's row has reward 0, a step's never
     assert int(batch.mask.sum()) == 2 * 8  # 3 steps, a reset, 3 steps, a reset, 2 steps
 
@@ -132,9 +128,9 @@ def test_gae_of_a_reward_at_the_end(gamma, lam, value):
 
 def test_log_probabilities_are_the_learners_own():
     torch.manual_seed(0)
-    lanes = make_vector_environment("CartPole-v1", 3)
+    envs = make_vector_environment("CartPole-v1", 3)
     policy = mlp(4, Categorical(2))
-    batch = Fragments(lanes, policy, steps=40)().batch
+    batch = Fragments(envs, policy, steps=40)().batch
     now = policy.evaluate(batch)
     torch.testing.assert_close(
         now.logp.detach()[batch.mask], batch.logp[batch.mask], atol=1e-5, rtol=1e-5
@@ -142,8 +138,8 @@ def test_log_probabilities_are_the_learners_own():
 
 
 def test_fragments_continue_episodes_and_count_them():
-    lanes = lanes_of(lambda: Count(5), 2)
-    rollout = Fragments(lanes, mlp(2, KIND), steps=3)
+    envs = envs_of(lambda: Count(5), 2)
+    rollout = Fragments(envs, mlp(2, KIND), steps=3)
     first, second = rollout(), rollout()
     assert "reward" not in first.metrics and first.metrics["num_tokens"] == 6
     assert (
@@ -155,8 +151,8 @@ def test_fragments_continue_episodes_and_count_them():
 
 
 def test_groups_begin_from_the_same_seed():
-    lanes = make_vector_environment("CartPole-v1", 4)
-    batch = Episodes(lanes, mlp(4, Categorical(2)), episodes=12, group=3)().batch
+    envs = make_vector_environment("CartPole-v1", 4)
+    batch = Episodes(envs, mlp(4, Categorical(2)), episodes=12, group=3)().batch
     assert batch.group.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     starts = batch.obs[:, 0].reshape(4, 3, 4)
     assert (starts == starts[:, :1]).all() and len({tuple(s[0].tolist()) for s in starts}) == 4
@@ -164,20 +160,20 @@ def test_groups_begin_from_the_same_seed():
 
 
 def test_greedy_baselines_are_returns_of_the_same_seeds():
-    lanes = make_vector_environment("CartPole-v1", 2)
+    envs = make_vector_environment("CartPole-v1", 2)
     policy = mlp(4, Categorical(2))
-    rollout = Episodes(lanes, policy, episodes=4, group=2, greedy=True, seed=5)
+    rollout = Episodes(envs, policy, episodes=4, group=2, greedy=True, seed=5)
     batch = rollout().batch
     seeds = np.random.default_rng(np.random.SeedSequence(5).spawn(2)[1]).integers(2**31, size=2)
-    expected = play(lanes, rollout._greedy, policy.kind, seeds.tolist())
+    expected = play(envs, rollout._greedy, policy.kind, seeds.tolist())
     assert batch.baseline.tolist() == expected.repeat(2).tolist()
 
 
 def test_impossible_settings_are_refused():
-    lanes = make_vector_environment("CartPole-v1", 4)
+    envs = make_vector_environment("CartPole-v1", 4)
     policy = mlp(4, Categorical(2))
     with pytest.raises(UserError, match="multiple"):
-        Episodes(lanes, policy, episodes=6)
+        Episodes(envs, policy, episodes=6)
     with pytest.raises(UserError, match="vectorised form cannot"):
         Episodes(
             make_vector_environment("CartPole-v1", 4, vectorized=True), policy, episodes=8, group=2
@@ -193,9 +189,9 @@ def test_the_vectorised_form_gives_the_same_returns():
     stepped."""
     lengths = []
     for vectorized in (False, True):
-        lanes = make_vector_environment("CartPole-v1", 64, vectorized)
+        envs = make_vector_environment("CartPole-v1", 64, vectorized)
         torch.manual_seed(0)
-        rollout = Episodes(lanes, mlp(4, Categorical(2)), episodes=256, seed=3)
+        rollout = Episodes(envs, mlp(4, Categorical(2)), episodes=256, seed=3)
         batch = rollout().batch
         assert len(batch) == 256
         lengths.append(batch.mask.sum(1).double())
@@ -204,10 +200,10 @@ def test_the_vectorised_form_gives_the_same_returns():
 
 
 def test_reward_scaling_is_that_of_the_definition():
-    lanes = lanes_of(lambda: Count(3), 2)
-    lanes.begin(lambda lane: lane)
+    envs = envs_of(lambda: Count(3), 2)
+    envs.begin(lambda i: i)
     scale = RewardScale(gamma=0.5)
-    streams = [record(lanes, by_state, KIND, steps=4) for _ in range(2)]
+    streams = [record(envs, by_state, KIND, steps=4) for _ in range(2)]
     scaled = [scale(s) for s in streams]
     discounted = [[1, 2.5, 4.25, 1], [2.5, 4.25, 1, 2.5]]  # Count(3): rewards 1 2 3 | 1 2 3 …
     seen = np.array(discounted[0] * 2 + discounted[1] * 2)
@@ -215,9 +211,9 @@ def test_reward_scaling_is_that_of_the_definition():
 
 
 def test_observation_statistics_move_between_updates_only():
-    lanes = lanes_of(lambda: Count(4), 2)
+    envs = envs_of(lambda: Count(4), 2)
     policy = mlp(2, KIND, normalize=True)
-    rollout = Fragments(lanes, policy, steps=8)
+    rollout = Fragments(envs, policy, steps=8)
     first = rollout().batch
     assert float(policy.normalizer.count) == 0  # nothing moved while this batch is learned from
     rollout()

@@ -63,7 +63,8 @@ def test_they_are_refused_or_cut_when_asked(tmp_path):
 
 def test_a_prompt_exactly_as_long_as_the_context_leaves_no_room():
     p = policy(None)
-    row = lambda n: {"prompt": "x" * n}  # one token a character
+    # One token a character.
+    row = lambda n: {"prompt": "x" * n}  # noqa: E731
     fits = PromptFilter(p, Chat())
     assert fits.fits(fits.ids(row(63))) and not fits.fits(fits.ids(row(64)))
     assert len(fits.check([row(63), row(64)], "prompts")) == 1

@@ -25,8 +25,8 @@ from logpi.ops.weights import FixedLength, SequenceMean, SequenceSum, TokenMean
 from logpi.types import Batch, PolicyOutput, Targets
 
 polgrad = pytest.importorskip("polgrad")
-from polgrad import Aggregation
-from polgrad.testing import assert_conforms, random_batches
+from polgrad import Aggregation  # noqa: E402
+from polgrad.testing import assert_conforms, random_batches  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from logpi import AdamW, Learner, algorithm
-from logpi.envs.control.vector import make_vector_environment
+from logpi.envs.control.make import make_vector_environment
 from logpi.ops.distributions import Categorical, Gaussian, SquashedGaussian
 from logpi.ops.trust_region import (
     conjugate_gradient,
@@ -156,9 +156,9 @@ def test_every_accepted_step_is_inside_the_region_and_better(env, max_kl, option
     torch.manual_seed(1)
     from logpi.envs.control.spaces import action_kind
 
-    lanes = make_vector_environment(env, 4)
-    policy = mlp(lanes.features, action_kind(lanes.action), hidden=(16,))
-    rollout = Fragments(lanes, policy, steps=64)
+    envs = make_vector_environment(env, 4)
+    policy = mlp(envs.features, action_kind(envs.action), hidden=(16,))
+    rollout = Fragments(envs, policy, steps=64)
     learner = Learner(
         policy, algorithm("trpo", gamma=0.95, max_kl=max_kl, **options), AdamW(1e-2), total=10
     )
@@ -176,9 +176,9 @@ def test_every_accepted_step_is_inside_the_region_and_better(env, max_kl, option
 
 def test_the_critic_is_fitted_apart_and_a_shared_trunk_belongs_to_the_policy():
     torch.manual_seed(0)
-    lanes = make_vector_environment("CartPole-v1", 2)
+    envs = make_vector_environment("CartPole-v1", 2)
     policy = mlp(4, Categorical(2), hidden=(16,), shared=True)
-    batch = Fragments(lanes, policy, steps=64)().batch
+    batch = Fragments(envs, policy, steps=64)().batch
     made = algorithm("trpo", critic=SGD(epochs=20, minibatches=4, shuffle=Actions()))
     learner = Learner(policy, made, AdamW(1e-2))
     before = policy.distributions(batch).detach()

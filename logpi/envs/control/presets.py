@@ -2,7 +2,8 @@
 ours.
 
     preset("CartPole-v1", "ppo")                -> Preset(envs=8, n_steps=32, epochs=20, …)
-    preset("CartPole-v1", "ppo", "cleanrl")     other settings with a name (`OTHERS`); on the command line --options settings=cleanrl
+    preset("CartPole-v1", "ppo", "cleanrl")     other settings with a name (`OTHERS`); on the
+                                                command line --options settings=cleanrl
 
 A setting is looked up by environment and algorithm, then by algorithm alone. Names are
 Stable-Baselines3's and RL-Zoo's where there is one. What an algorithm *is* stands in `algorithms`;
@@ -15,13 +16,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from logpi.errors import UserError, wrong_type
-
-FRAGMENTS = (
-    "a2c",
-    "ppo",
-    "trpo",
-    "orz",
-)  # they bootstrap, so a batch may end within an episode; the others need whole ones
 
 
 @dataclass(frozen=True)
@@ -109,9 +103,8 @@ TRPO = _p(
     source="sb3-contrib's defaults",
 )
 EPISODES = _p(None, dict(gamma=0.99), lr=5e-3, envs=16, episodes=16, epochs=1, updates=100)
-REINFORCE = _p(
-    EPISODES, dict(whiten=True)
-)  # returns in spreads of the batch: without it, all actions are pushed the same way
+# Returns in spreads of the batch: otherwise all actions are pushed the same way.
+REINFORCE = _p(EPISODES, dict(whiten=True))
 GROUPS = _p(EPISODES, dict(beta=0.0), episodes=32, group=8, updates=60)
 CONTINUOUS = _p(
     PPO,
@@ -138,6 +131,15 @@ DEFAULTS: dict[str, Preset] = {
     "reinforce_baseline": EPISODES,
     "actor_critic_q": REINFORCE,
     "reinforce_plus_plus": _p(GROUPS, group=1, epochs=4),
+    "reinforce_plus_plus_baseline": GROUPS,
+    "rloo": GROUPS,
+    "remax": GROUPS,
+    "grpo": GROUPS,
+    "grpo_r1": GROUPS,
+    "grpo_sequence": GROUPS,
+    "dr_grpo": GROUPS,
+    "gspo": GROUPS,
+    "cispo": GROUPS,
 }
 
 PRESETS: dict[tuple[str, str], Preset] = {
@@ -291,8 +293,14 @@ OTHERS: dict[tuple[str, str, str], Preset] = {
 GRID = dict(updates=100, lr=3e-2, hidden=())  # a table: one number for each state and action
 
 
-def preset(env: str, algorithm: str, settings: str | None = None, **changed: Any) -> Preset:
-    """The settings, or those of this name, with changes.
+def preset(
+    env: str,
+    algorithm: str,
+    settings: str | None = None,
+    fallback: Preset = GROUPS,
+    **changed: Any,
+) -> Preset:
+    """The settings, or those of this name, with changes; `fallback` where the algorithm has none.
 
     Raises:
         UserError: a name that is not in `OTHERS`; a change of something that a preset does not
@@ -300,7 +308,7 @@ def preset(env: str, algorithm: str, settings: str | None = None, **changed: Any
     """
     found = PRESETS.get((env, algorithm)) if settings is None else _named(env, algorithm, settings)
     if found is None:
-        found = DEFAULTS.get(algorithm, GROUPS)
+        found = DEFAULTS.get(algorithm, fallback)
         if env == "logpi/GridWorld-v0":
             found = _p(found, dict(gamma=1.0), **GRID)
     known = {x.name for x in fields(Preset)}

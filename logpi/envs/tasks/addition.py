@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from logpi.envs.task import Row, Rows, Split, alphabet, check_template
+from logpi.envs.task import GeneratedRows, Row, Split, alphabet, check_template
 from logpi.rewards import ExactAnswer, Rewards, Weighted
 
 
@@ -80,8 +80,8 @@ class Addition:
         """Every character of prompts and demonstrations."""
         return alphabet(self.prompt, "0123456789+=,#")
 
-    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
-        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
+        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, int]]:
         low, high = 10 ** (self.digits - 1) if self.digits > 1 else 0, 10**self.digits

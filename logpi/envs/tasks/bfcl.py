@@ -59,7 +59,7 @@ class Bfcl:
 
     def __post_init__(self) -> None:
         style_of(self.style)
-        self._files
+        self._files  # noqa: B018  a missing file is said before anything is loaded
 
     @property
     def reward(self) -> Rewards:

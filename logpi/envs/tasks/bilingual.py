@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import ClassVar
 
-from logpi.envs.task import Row, Rows, Split, alphabet, check_template
+from logpi.envs.task import GeneratedRows, Row, Split, alphabet, check_template
 from logpi.rewards import Rewards, TagAnswer, Weighted
 
 ENGLISH = {
@@ -98,8 +98,8 @@ class Bilingual:
         chinese = "".join("".join(v) for v in CHINESE.values())
         return alphabet(self.prompt, "0123456789+=, " + chinese)
 
-    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
-        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
+        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, int, int]]:
         digits = rng.randint(1, self.digits)

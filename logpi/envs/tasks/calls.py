@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
 
-from logpi.envs.task import Row, Rows, Split
+from logpi.envs.task import GeneratedRows, Row, Split
 from logpi.rewards import Rewards, ToolCalls, Weighted
 
 _DIRECTIONS = ("north", "east", "south", "west")
@@ -86,8 +86,8 @@ class Calls:
     def reward(self) -> Rewards:
         return Rewards((Weighted(ToolCalls(self.grain, "python", low=0.0, high=1.0)),))
 
-    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
-        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
+        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, list[dict[str, Any]]]:
         calls = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from logpi.envs.task import Row, Rows, Split, alphabet, check_template
+from logpi.envs.task import GeneratedRows, Row, Split, alphabet, check_template
 from logpi.rewards import CountdownReward, Rewards, Weighted
 
 
@@ -93,8 +93,8 @@ class Countdown:
         """Every character of prompts and demonstrations."""
         return alphabet(self.prompt, "0123456789 +-*/()=,#")
 
-    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
-        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
+        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, list[int]]:
         numbers = [1 + int(rng.random() * self.largest) for _ in range(self.count)]

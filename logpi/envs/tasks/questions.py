@@ -110,7 +110,7 @@ class Questions:
                 f" {self.shots}"
             )
         check_template("qa", self._asks, "question")
-        self._search
+        self._search  # noqa: B018  a missing corpus is said before anything is loaded
         if self.mode != "closed" and not self.corpus and "documents" not in self._plain[0]:
             raise ValueError(
                 f"{self.path}: its rows bring no paragraphs of their own: give corpus=FILE.jsonl or"

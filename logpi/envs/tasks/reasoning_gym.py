@@ -20,9 +20,9 @@ from random import Random
 from typing import Any, ClassVar
 
 import logpi.rewards
-from logpi.envs.task import Row, Rows, Split, check_template
+from logpi.envs.task import GeneratedRows, Row, Split, check_template
+from logpi.errors import nearest
 from logpi.rewards import Failure, Rewards, Weighted
-from logpi.rewards.spec import nearest
 from logpi.rewards.text import last_boxed, last_tag, text_of
 from logpi.rewards.workers.processes import Workers, call
 
@@ -145,8 +145,8 @@ class ReasoningGym:
     def _options(self) -> str:
         return json.dumps({"size": LARGEST, "seed": 0} | self.config, sort_keys=True)
 
-    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
-        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
+        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, dict[str, Any]]]:
         index = rng.randrange(LARGEST)

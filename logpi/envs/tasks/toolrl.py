@@ -26,7 +26,7 @@ from logpi.rewards import Rewards, ToolCalls, ToolFormat, Weighted
 
 
 @dataclass(frozen=True)
-class _Recorded(ABC):
+class _RecordedCalls(ABC):
     """A file whose rows end in a recorded answer. test_share: of rows on the test side, by a hash
     of the prompt."""
 
@@ -46,7 +46,7 @@ class _Recorded(ABC):
 
 
 @dataclass(frozen=True)
-class ToolRL(_Recorded):
+class ToolRL(_RecordedCalls):
     """ToolRL's rows: a system message with the tools, the dialogue so far, and what should be said.
 
     A row: `prompt` (messages), `calls` (`{"name", "arguments"}`), `respond` (a response is wanted),
@@ -94,7 +94,7 @@ class ToolRL(_Recorded):
 
 
 @dataclass(frozen=True)
-class OpenAICalls(_Recorded):
+class OpenAICalls(_RecordedCalls):
     """Conversations that end in an assistant's message with tool calls (or with plain text: nothing
     should be called).
 

@@ -11,7 +11,7 @@ from random import Random
 from string import ascii_lowercase
 from typing import ClassVar
 
-from logpi.envs.task import Row, Rows, Split, alphabet, check_template
+from logpi.envs.task import GeneratedRows, Row, Split, alphabet, check_template
 from logpi.rewards import ExactAnswer, Rewards, Weighted
 
 _AFTER = Rewards((Weighted(ExactAnswer("#")),))
@@ -69,8 +69,8 @@ class Sort:
         """Every character of prompts and demonstrations."""
         return alphabet(self.prompt, "0123456789 #")
 
-    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
-        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
+        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, list[int]]:
         numbers = [int(rng.random() * (self.largest + 1)) for _ in range(self.count)]
@@ -114,8 +114,8 @@ class Reverse:
         """Every character of prompts and demonstrations."""
         return alphabet(self.prompt, ascii_lowercase + "#")
 
-    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
-        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
+        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, str]:
         text = "".join(rng.choices(ascii_lowercase, k=rng.randint(self.shortest, self.longest)))
@@ -165,8 +165,8 @@ class Letters:
         """Every character of prompts and demonstrations."""
         return alphabet(self.prompt, ascii_lowercase + "0123456789#")
 
-    def rows(self, split: Split = "train", seed: int = 0) -> Rows:
-        return Rows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
+        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, tuple[str, str]]:
         word = self.words[int(rng.random() * len(self.words))]

@@ -50,7 +50,7 @@ class RetrieveError(UserError):
 
 
 @dataclass
-class _Wave:
+class _PendingBatch:
     """Queries that go out together."""
 
     queries: list[str] = field(default_factory=list)
@@ -106,7 +106,7 @@ class RetrieveClient:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[int, str], list[Document]] = OrderedDict()
         self._asked: dict[tuple[int, str], Future[list[Document]]] = {}
-        self._waves: dict[int, _Wave] = {}
+        self._waves: dict[int, _PendingBatch] = {}
 
     def check(self) -> None:
         """Ask once, before any work is done.
@@ -131,7 +131,7 @@ class RetrieveClient:
 
     def _join(
         self, queries: Sequence[str], top: int
-    ) -> tuple[list[Future[list[Document]]], list[_Wave]]:
+    ) -> tuple[list[Future[list[Document]]], list[_PendingBatch]]:
         """An answer to wait for, for each query; and the waves that this thread must send, because
         it was the first in them."""
         waiting, leads = [], []
@@ -144,7 +144,7 @@ class RetrieveClient:
                     continue
                 if key not in self._asked:
                     if top not in self._waves:
-                        self._waves[top] = _Wave()
+                        self._waves[top] = _PendingBatch()
                         leads.append(self._waves[top])
                     self._asked[key] = Future()
                     wave = self._waves[top]
@@ -155,7 +155,7 @@ class RetrieveClient:
                 waiting.append(self._asked[key])
         return waiting, leads
 
-    def _lead(self, wave: _Wave, top: int) -> None:
+    def _lead(self, wave: _PendingBatch, top: int) -> None:
         """Wait for company, then ask for all."""
         if len(wave.queries) < self.batch:
             time.sleep(self.wait)

@@ -220,11 +220,11 @@ def _unseen(
 ) -> tuple:
     """The fields of `Items`, with what of the rows stands in the training files listed, and perhaps
     dropped."""
-    from logpi.evaluation.contamination import overlap, training_rows
+    from logpi.evaluation.contamination import contamination, training_rows
 
     if not a.trained_on:
         return rows, rewards, lenient, stop, report
-    seen = overlap(rows, training_rows(a.trained_on), a.ngram)
+    seen = contamination(rows, training_rows(a.trained_on), a.ngram)
     kinds = Counter(s.kind for s in seen)
     print(
         f"{len(seen)} of {len(rows)} items stand in {', '.join(a.trained_on)}: {kinds['exact']}"

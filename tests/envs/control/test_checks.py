@@ -13,13 +13,16 @@ import pytest
 from gymnasium import spaces as s
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from logpi.envs.control.spaces import action_kind, check_reach, encode, encoded_shape, stack, taken
-from logpi.envs.control.vector import (
-    GymnasiumVectorEnvironment,
-    Repeat,
-    SyncVectorEnvironment,
-    make_env,
+from logpi.envs.control.make import ActionRepeat, make_env
+from logpi.envs.control.spaces import (
+    action_kind,
+    check_reach,
+    checked_observation,
+    encode,
+    encoded_shape,
+    stack,
 )
+from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.envs.tools import TextGym
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
@@ -346,12 +349,12 @@ RIGHT = {
 @pytest.mark.parametrize("what", RIGHT)
 def test_what_is_recorded_is_what_was_given(what):
     env, seen, reward = RIGHT[what]
-    lanes = SyncVectorEnvironment([make_env(registered(env)) for _ in range(2)])
-    kind = action_kind(lanes.action)
-    lanes.begin(lambda lane: lane)
+    envs = SyncVectorEnvironment([make_env(registered(env)) for _ in range(2)])
+    kind = action_kind(envs.action)
+    envs.begin(lambda i: i)
     batch = rows(
         record(
-            lanes, lambda obs: (np.zeros((2, 2), np.float32), np.zeros(2, np.int64)), kind, steps=10
+            envs, lambda obs: (np.zeros((2, 2), np.float32), np.zeros(2, np.int64)), kind, steps=10
         ),
         kind,
     )
@@ -367,24 +370,24 @@ def test_what_is_recorded_is_what_was_given(what):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
 def test_pixels_in_whole_numbers_are_bytes(dtype):
     frame = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(dtype)
-    lanes = SyncVectorEnvironment([world(observation_space=IMAGE, obs=frame)()])
-    lanes.begin(lambda lane: lane)
-    assert lanes.obs.dtype == np.uint8 and np.array_equal(lanes.obs[0], frame)
+    envs = SyncVectorEnvironment([world(observation_space=IMAGE, obs=frame)()])
+    envs.begin(lambda i: i)
+    assert envs.obs.dtype == np.uint8 and np.array_equal(envs.obs[0], frame)
 
 
 def test_a_buffer_that_is_written_over_is_copied():
-    """Two copies of an environment share one array: each lane keeps what it was shown, at every
+    """Two copies of an environment share one array: each copy keeps what it was shown, at every
     step."""
-    lanes = SyncVectorEnvironment([Buffered(1.0), Buffered(2.0)])
-    lanes.begin(lambda lane: lane)
+    envs = SyncVectorEnvironment([Buffered(1.0), Buffered(2.0)])
+    envs.begin(lambda i: i)
     batch = rows(
         record(
-            lanes,
+            envs,
             lambda obs: (np.zeros((2, 2), np.float32), np.zeros(2, np.int64)),
-            action_kind(lanes.action),
+            action_kind(envs.action),
             steps=3,
         ),
-        action_kind(lanes.action),
+        action_kind(envs.action),
     )
     assert batch.obs[0].tolist() == [[0, 1], [1, 1], [2, 1], [3, 1]] and batch.obs[1].tolist() == [
         [0, 2],
@@ -402,10 +405,10 @@ class Random(World):
 
 
 def test_an_environment_that_does_not_follow_its_seed_is_said(caplog):
-    build(Gym(env=registered(Random), steps=64, options=("envs=2", "n_steps=16")))
+    build(Gym(env=registered(Random), steps=64, options={"envs": 2, "n_steps": 16}))
     assert "does not decide how an episode begins" in caplog.text
     caplog.clear()
-    build(Gym(env=registered(World), steps=64, options=("envs=2", "n_steps=16")))
+    build(Gym(env=registered(World), steps=64, options={"envs": 2, "n_steps": 16}))
     assert not caplog.text
 
 
@@ -427,27 +430,27 @@ def test_an_environment_that_does_not_follow_its_seed_is_said(caplog):
 @pytest.mark.parametrize("mean", [0.0, 1e6, -1e6])
 def test_actions_are_in_the_environments_own_space(space, mean):
     """`World.step` refuses an action that its space does not contain."""
-    lanes = SyncVectorEnvironment([world(action_space=space)()])
+    envs = SyncVectorEnvironment([world(action_space=space)()])
     kind = action_kind(space)
     params = np.full((1, kind.outputs + kind.free), mean, np.float32)
     params[:, kind.outputs :] = 0.0
-    lanes.begin(lambda lane: lane)
+    envs.begin(lambda i: i)
     rng = np.random.default_rng(0)
-    record(lanes, lambda obs: (params, kind.sample(params, rng)), kind, steps=20)
+    record(envs, lambda obs: (params, kind.sample(params, rng)), kind, steps=20)
 
 
 @pytest.mark.parametrize("bounds", [(100.1, 200.3), (-1e-3, 1e-3), (0.1, 0.7), (-5e4, 3.0)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_squashed_actions_cover_ranges_far_from_0(bounds, dtype):
     space = s.Box(*bounds, (1,), dtype)
-    kind, lanes = (
+    kind, envs = (
         action_kind(space, squash=True),
         SyncVectorEnvironment([world(action_space=space)()]),
     )
     assert isinstance(kind, SquashedGaussian)
-    lanes.begin(lambda lane: lane)
+    envs.begin(lambda i: i)
     for u in (-50.0, -1.0, 0.0, 1.0, 50.0):
-        lanes.step(kind.to_env(np.array([[u]], np.float32)))
+        envs.step(kind.to_env(np.array([[u]], np.float32)))
     low, middle, high = (
         float(kind.to_env(np.array([[u]], np.float32))[0, 0]) for u in (-50, 0, 50)
     )
@@ -455,7 +458,7 @@ def test_squashed_actions_cover_ranges_far_from_0(bounds, dtype):
     train = Gym(
         env=registered(world(action_space=space)),
         steps=64,
-        options=("squash=true", "envs=2", "n_steps=16"),
+        options={"squash": True, "envs": 2, "n_steps": 16},
     )
     build(train)[2]()
 
@@ -495,12 +498,12 @@ def test_wrappers_are_held_to_what_they_announce():
 
     with pytest.raises(UserError, match="of shape \\(1,\\), and announces \\(2,\\)"):
         trial(SyncVectorEnvironment([Forgets(World())]), action_kind(s.Discrete(2)))
-    lanes = SyncVectorEnvironment(
+    envs = SyncVectorEnvironment(
         [reward_in_array(Says(gym.wrappers.TimeLimit(world(reward=np.array([1.0]))(), 3)))]
     )
-    assert lanes.features == 1
-    lanes.begin(lambda lane: 0)
-    steps = [lanes.step(np.zeros(1, np.int64)) for _ in range(3)]
+    assert envs.features == 1
+    envs.begin(lambda i: 0)
+    steps = [envs.step(np.zeros(1, np.int64)) for _ in range(3)]
     assert [x.reward.tolist() for x in steps] == [[2.0]] * 3
     assert [x.truncated.tolist() for x in steps] == [[False], [False], [True]] and not steps[
         2
@@ -508,30 +511,30 @@ def test_wrappers_are_held_to_what_they_announce():
 
 
 def test_old_steps_are_told_through_every_wrapper():
-    env = Repeat(
+    env = ActionRepeat(
         gym.wrappers.TimeLimit(gym.wrappers.FlattenObservation(WRONG["old step"][0]()), 5), 2
     )
-    lanes = SyncVectorEnvironment([env])
-    lanes.begin(lambda lane: 0)
+    envs = SyncVectorEnvironment([env])
+    envs.begin(lambda i: 0)
     with pytest.raises(UserError, match=f"step gave .*{OLD}"):
-        lanes.step(np.zeros(1, np.int64))
+        envs.step(np.zeros(1, np.int64))
 
 
 def test_its_own_end_and_a_time_limit_together():
     """At the eighth step the environment ends by itself and the limit is reached: that is an end,
     and nothing follows it."""
-    lanes = SyncVectorEnvironment(
+    envs = SyncVectorEnvironment(
         [gym.wrappers.TimeLimit(World(), 8), gym.wrappers.TimeLimit(world(after=True)(), 8)]
     )
-    lanes.begin(lambda lane: lane)
+    envs.begin(lambda i: i)
     batch = rows(
         record(
-            lanes,
+            envs,
             lambda obs: (np.zeros((2, 2), np.float32), np.zeros(2, np.int64)),
-            action_kind(lanes.action),
+            action_kind(envs.action),
             steps=8,
         ),
-        action_kind(lanes.action),
+        action_kind(envs.action),
     )
     assert (
         batch.mask.sum(1).tolist() == [8] + [1] * 8
@@ -552,9 +555,9 @@ def test_masks_that_change_their_size_are_refused():
         def step(self, action):
             return *super().step(action)[:4], {"action_mask": np.ones(3, np.int8)}
 
-    lanes = SyncVectorEnvironment([Shrinks()])
+    envs = SyncVectorEnvironment([Shrinks()])
     with pytest.raises(UserError, match="had 2 bits at first and has 3 now"):
-        trial(lanes, action_kind(lanes.action))
+        trial(envs, action_kind(envs.action))
 
 
 def test_a_trial_takes_allowed_actions_only():
@@ -568,23 +571,25 @@ def test_a_trial_takes_allowed_actions_only():
             assert action == 1
             return *super().step(action)[:4], {"action_mask": np.array([0, 1, 0], np.int8)}
 
-    lanes = SyncVectorEnvironment([Forbids()])
-    trial(lanes, action_kind(lanes.action))
+    envs = SyncVectorEnvironment([Forbids()])
+    trial(envs, action_kind(envs.action))
 
 
 def test_what_is_no_number_is_refused_in_evaluation_too():
-    lanes = SyncVectorEnvironment(
+    envs = SyncVectorEnvironment(
         [world(see=lambda self: np.full(2, np.nan if self.t > 5 else 0.0))()]
     )
-    kind = action_kind(lanes.action)
+    kind = action_kind(envs.action)
     with pytest.raises(UserError, match="an observation that is not a finite number"):
-        play(lanes, lambda obs: (np.zeros((1, 2), np.float32), np.zeros(1, np.int64)), kind, [0])
+        play(envs, lambda obs: (np.zeros((1, 2), np.float32), np.zeros(1, np.int64)), kind, [0])
 
 
 def test_a_state_of_many_is_one_row_of_numbers():
     """Of a million states no matrix of all with all is made."""
     space = s.Discrete(1_000_000)
-    x = encode(space, stack(space, [taken(space, 7), taken(space, 999_999)]))
+    x = encode(
+        space, stack(space, [checked_observation(space, 7), checked_observation(space, 999_999)])
+    )
     assert (
         encoded_shape(space) == (1_000_000,)
         and x.shape == (2, 1_000_000)
@@ -626,9 +631,9 @@ class Vectors(SyncVectorEnv):
     ],
 )
 def test_vector_environments_that_are_wrong(change, line):
-    lanes = GymnasiumVectorEnvironment(Vectors(change))
+    envs = GymnasiumVectorEnvironment(Vectors(change))
     with pytest.raises(UserError, match=line):
-        trial(lanes, action_kind(lanes.action))
+        trial(envs, action_kind(envs.action))
 
 
 def test_an_environment_that_has_a_vectorised_form_alone(tmp_path):

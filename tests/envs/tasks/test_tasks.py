@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 
-from logpi.envs import NAMES, FileTask, Rows, task
+from logpi.envs import NAMES, GeneratedRows, RowsTask, task
 from logpi.envs.task import in_test
 from logpi.envs.tasks import Countdown
 from logpi.envs.tasks.addition import Addition, work
@@ -94,7 +94,7 @@ def test_a_row_takes_few_draws(name, split, most):
             drawn.append(rng)
             return made.draw(rng)
 
-    rows = Rows(Counted(), split)[:200]
+    rows = GeneratedRows(Counted(), split)[:200]
     assert rows == made.rows(split)[:200] and len(rows) <= len(drawn) < most * len(rows)
 
 
@@ -158,16 +158,16 @@ def test_templates_make_prompts_for_chat_models():
 @pytest.mark.parametrize(
     ("spec", "options", "line"),
     [
-        ("adition", {}, "no task is called 'adition': did you mean 'addition'?"),
+        ("adition", {}, "no task is called 'adition'; did you mean addition?"),
         (
             "qqq",
             {},
             (
-                "no task is called 'qqq': there are: addition, bilingual, calls, countdown, facts,"
+                "no task is called 'qqq'; there are: addition, bilingual, calls, countdown, facts,"
                 " letters"
             ),
         ),
-        ("addition", {"digit": 3}, "task 'addition' has no option 'digit': did you mean 'digits'?"),
+        ("addition", {"digit": 3}, "task 'addition' has no option 'digit'; did you mean digits?"),
         ("addition", {"digits": 0}, "addition: digits must be between 1 and 100, got 0"),
         ("addition", {"worked": 2}, "addition: worked is a share between 0 and 1, got 2"),
         (
@@ -193,7 +193,7 @@ def test_error_lines(spec, options, line):
 
 def test_front_door():
     assert task("countdown(count=4)") == task("countdown", count=4) == Countdown(count=4)
-    assert isinstance(task("some.jsonl"), FileTask) and isinstance(task("owner/name"), FileTask)
+    assert isinstance(task("some.jsonl"), RowsTask) and isinstance(task("owner/name"), RowsTask)
     with pytest.raises(ValueError, match="no split is called 'valid': there are train and test"):
         task("sort").rows("valid")
 
@@ -208,7 +208,7 @@ def test_a_space_too_small_for_a_split_says_so():
 
     assert not in_test("the only problem")
     with pytest.raises(ValueError, match="too few problems for a test split"):
-        Rows(One(), "test")[0]
+        GeneratedRows(One(), "test")[0]
 
 
 def test_tasks_and_rewards_import_without_torch_or_datasets():

@@ -55,7 +55,7 @@ def test_scores_by_hand():
         ["X, z?"], 5
     )
     idf = {"x": math.log(1 + (3 - 2 + 0.5) / 2.5), "z": math.log(1 + (3 - 1 + 0.5) / 1.5)}
-    part = lambda f, length: f / (f + 1.5 * (0.25 + 0.75 * length / (7 / 3)))
+    part = lambda f, length: f / (f + 1.5 * (0.25 + 0.75 * length / (7 / 3)))  # noqa: E731
     assert [d.id for d in found] == ["b", "a"]
     assert found[0].score == pytest.approx((idf["x"] + idf["z"]) * part(2, 4))
     assert found[1].score == pytest.approx(idf["x"] * part(1, 2))

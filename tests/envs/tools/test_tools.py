@@ -27,6 +27,7 @@ from logpi.envs.tools import (
     python,
 )
 from logpi.envs.tools.tool import ToolError
+from logpi.errors import UserError
 
 
 def add(a: int, b: int = 0) -> int:
@@ -272,6 +273,17 @@ def test_python_prints_and_fails_in_words():
     assert list(made.parameters["properties"]) == ["code"]
 
 
+def test_python_takes_any_sandbox():
+    class Elsewhere:
+        def run(self, code, stdin="", limits=None):
+            return SimpleNamespace(stdout=code.upper(), stderr="", status="ok")
+
+        def judge(self, code, tests, setup="", entry_point="", limits=None, classes=()):
+            raise NotImplementedError
+
+    assert python(Elsewhere())({"code": "print"}) == "PRINT"
+
+
 def test_python_refuses_without_a_sandbox(monkeypatch):
     import logpi.sandbox as sandbox
 
@@ -431,3 +443,26 @@ def test_every_tool_fits_every_style():
     for name in ("hermes", "xml", "lines", "python"):
         env = ToolEnvironment((made,), style=name)
         assert said(env, style(name).write([Call("f", {"x": "ü"})]))[0] == ["ü"]
+
+
+def test_tools_of_a_file(tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from logpi.envs.tools import Tool\n"
+        "def shout(text: str) -> str:\n    'Says it loudly.'\n    return text.upper()\n"
+        "made = Tool('made', 'x', {'type': 'object', 'properties': {}}, lambda: 'm')\n"
+        "number = 3\ndef bare(x): ...\n"
+    )
+    env = ToolEnvironment((f"{path}:shout", f"{path}:made"))
+    assert list(env.by_name) == ["shout", "made"]
+    assert said(env, call("shout", text="hi"))[0] == ["HI"]
+    for word, line in {
+        "number": "mine.py:number: a tool is a function",
+        "bare": "docstring",
+    }.items():
+        with pytest.raises(ValueError, match=line):
+            ToolEnvironment((f"{path}:{word}",))
+    with pytest.raises(ValueError, match="^shout: a tool is a function"):
+        ToolEnvironment(("shout",))
+    with pytest.raises(UserError, match="has no 'shot'; did you mean shout"):
+        ToolEnvironment((f"{path}:shot",))
