@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened, whole_groups
+from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
 from logpi.jobs.options.model import ModelArguments
@@ -96,6 +97,7 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
             " NAME`)"
         ),
         nargs="*",
+        flags=flags_of_algorithm,
     )
     steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
     prompts: int = option(8, help="prompts for each update", least=1, most=2**20)

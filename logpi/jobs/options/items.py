@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import UserError
 from logpi.evaluation.records import saved
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class ItemArguments:
     """Which items, how they are asked, what is right, and whether the model may have seen them."""
+
+    HEADING: ClassVar[str] = "items"
 
     task: str = option(
         "addition",
@@ -94,6 +96,8 @@ class ItemArguments:
 @dataclass(frozen=True, kw_only=True)
 class SamplingArguments:
     """How responses are sampled."""
+
+    HEADING: ClassVar[str] = "sampling"
 
     samples: int = option(4, help="for each item", least=1, most=2**16)
     temperature: float = option(1.0, help="of sampling", above=0, least=1e-3, most=1000)

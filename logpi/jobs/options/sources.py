@@ -4,7 +4,7 @@ in. Arguments of `logpi rl`."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from logpi.errors import UserError
 from logpi.jobs.options.fields import option
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class SourceArguments:
     """The order of prompts, and a second source of them."""
+
+    HEADING: ClassVar[str] = "order of prompts, and general ones"
 
     curriculum: bool = option(
         False, help="prefer prompts that are answered right sometimes, neither always nor never"

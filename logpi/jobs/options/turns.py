@@ -6,7 +6,7 @@ Left out: everything about tasks without an environment, which these options do 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from logpi.jobs.options.fields import option
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class TurnArguments:
     """TurnLimits of a conversation; `--max-completion-length` limits what the policy itself writes in
     all turns."""
+
+    HEADING: ClassVar[str] = "tools"
 
     max_turns: int = option(8, help="with tools: turns of the policy", least=1)
     max_tool_calls: int = option(16, help="with tools: calls in one conversation", least=0)
