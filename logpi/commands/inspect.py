@@ -20,11 +20,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.errors import UserError
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
+
+if TYPE_CHECKING:
+    from logpi.runs.reading import RunView
 
 # Of the terminal's 256 colours, from weak to strong.
 GREEN = (22, 28, 34, 40, 46)
