@@ -17,6 +17,7 @@ from logpi.envs.control.presets import EPISODES, GROUPS, PPO, Preset, preset
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import drawn, opened, settle
 from logpi.jobs.options.fields import option
+from logpi.jobs.options.preset import flags_of_gym
 from logpi.jobs.options.run import RunArguments, available, read
 
 if TYPE_CHECKING:
@@ -51,10 +52,15 @@ class Gym(RunArguments):
             " hidden=[256,256]"
         ),
         nargs="*",
+        flags=flags_of_gym,
     )
     env_options: Mapping[str, Any] = option({}, help="of the environment, e.g. slip=0.2", nargs="*")
     steps: int | None = option(
-        None, help="environment steps in all (default: the preset's)", least=1, changeable=True
+        None,
+        help="environment steps in all (default: the preset's)",
+        least=1,
+        changeable=True,
+        aliases=("total_timesteps",),
     )
     updates: int | None = option(
         None,
@@ -213,11 +219,6 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
             f"{made.name} learns from demonstrations or preferences, not from an environment's"
             " rewards"
         )
-    if made.keep.refill:
-        raise UserError(
-            f"{made.name} samples further prompts in place of some groups, which environments do"
-            " not have: use grpo or dr_grpo"
-        )
     usable = {o.name for o in known(name)}
     options = {k: v for k, v in p.options if k in usable} | dict(chosen)
     shuffle = Actions() if made.objective.fragments else Groups()
@@ -267,23 +268,11 @@ def make_rollout(
     for the others."""
     from logpi.rollouts.gym import Episodes, Fragments, RewardScale
 
-    objective = made.objective
     scale = RewardScale(float(dict(p.options).get("gamma", 0.99))) if p.scale else None
-    if objective.fragments:
-        return Fragments(envs, policy, steps=p.n_steps, seed=seed, scale=scale)
-    if p.group < objective.min_group:
-        raise UserError(
-            f"{made.name} compares episodes of one reset seed: group must be at least"
-            f" {objective.min_group}, not {p.group}"
-        )
+    if made.objective.fragments:
+        return Fragments(envs, policy, steps=p.n_steps, algorithm=made, seed=seed, scale=scale)
     return Episodes(
-        envs,
-        policy,
-        episodes=p.episodes,
-        group=p.group,
-        greedy=objective.needs_greedy,
-        seed=seed,
-        scale=scale,
+        envs, policy, episodes=p.episodes, group=p.group, algorithm=made, seed=seed, scale=scale
     )
 
 

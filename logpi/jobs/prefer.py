@@ -14,6 +14,7 @@ from typing import Any
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened, whole_groups
+from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
 from logpi.jobs.options.model import ModelArguments
@@ -41,6 +42,7 @@ class Prefer(ModelArguments, LoraArguments, RunArguments):
         {},
         help="its settings, e.g. beta=0.1 label_smoothing=0.1 rpo_alpha=0.2 length_normalised=true",
         nargs="*",
+        flags=lambda known: flags_of_algorithm({"algorithm": known.get("objective")}),
     )
     steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
     pairs: int = option(
