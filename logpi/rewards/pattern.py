@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from logpi.errors import UserError
+from logpi.errors import UserError, row_place
 from logpi.rewards.text import text_of
 from logpi.rewards.workers.processes import Failure, Workers, call
 
@@ -140,7 +140,7 @@ class JsonSchema:
             try:
                 _understood(own if isinstance(own, str) else json.dumps(own))
             except ValueError as error:
-                raise UserError(f"{getattr(row, 'where', '') or f'row {i}'}: {error}") from None
+                raise UserError(f"{row_place(row, f'row {i}')}: {error}") from None
 
     @property
     def needs(self) -> tuple[str, ...]:

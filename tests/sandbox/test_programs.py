@@ -1,6 +1,6 @@
 """Honest programs of unusual form and hostile ones, each against tests, under each kind of walls:
 nobody honest is judged wrong, nobody hostile is paid. Left out: what a program may do to the
-machine (`test_sandbox.py`), how tests are read (`test_demands.py`)."""
+machine (`test_sandbox.py`), how tests are read (`test_unit_tests.py`)."""
 
 from __future__ import annotations
 
