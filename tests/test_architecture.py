@@ -74,6 +74,8 @@ HEAVY = {
     "matplotlib": (set(), {"demos", "envs", "jobs", "lab", "runs"}),
     "gymnasium": ({"envs", "rollouts"}, {"commands", "envs", "rollouts", "jobs"}),
     "tensorboard": (set(), {"runs"}),
+    "IPython": (set(), {"runs"}),
+    "pandas": (set(), {"runs"}),
     "wandb": (set(), {"runs"}),
     "mlflow": (set(), {"runs"}),
     "trackio": (set(), {"runs"}),

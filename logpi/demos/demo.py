@@ -19,6 +19,7 @@ from typing import Any
 
 from logpi.errors import as_user_errors
 from logpi.jobs.common import base_model, home, stage
+from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.model import DEVICES, placed
@@ -37,7 +38,9 @@ class ReasoningDemo:
     """Arguments of `logpi demo`."""
 
     algorithm: str = option("grpo", help="any row of `logpi algorithms` that learns from rewards")
-    options: Mapping[str, Any] = option({}, help="its settings, e.g. beta=0.04 epochs=2", nargs="*")
+    options: Mapping[str, Any] = option(
+        {}, help="its settings, e.g. beta=0.04 epochs=2", nargs="*", flags=flags_of_algorithm
+    )
     seed: int = option(0, help="of everything", least=0)
     sft_steps: int = option(600, help="updates of supervised fine-tuning", least=1, most=100_000)
     steps: int = option(80, help="updates of reinforcement learning", least=1, most=100_000)

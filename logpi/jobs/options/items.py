@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import UserError
 from logpi.evaluation.records import saved
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
     from logpi.rollouts.chat import Chat
-    from logpi.rollouts.tool_conversations import Dialogues
+    from logpi.rollouts.tool_conversations import ToolConversations
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemArguments:
     """Which items, how they are asked, what is right, and whether the model may have seen them."""
+
+    HEADING: ClassVar[str] = "items"
 
     task: str = option(
         "addition",
@@ -75,14 +77,18 @@ class ItemArguments:
     drop_seen: bool = option(False, help="leave those items out")
 
     def fitting(
-        self, rows: Sequence[Row], policy: CausalLM, chat: Chat, dialogues: Dialogues | None = None
+        self,
+        rows: Sequence[Row],
+        policy: CausalLM,
+        chat: Chat,
+        conversations: ToolConversations | None = None,
     ) -> Sequence[Row]:
         """The items whose prompts the policy can read; says how its answers end. Raises UserError
         if its chat template refuses one."""
         from logpi.rollouts.prompt_filter import PromptFilter
 
         print(policy.template.describe(), file=sys.stderr)
-        return PromptFilter(policy, chat, dialogues, self.overlong_prompts).check(
+        return PromptFilter(policy, chat, conversations, self.overlong_prompts).check(
             list(rows), "items"
         )
 
@@ -90,6 +96,8 @@ class ItemArguments:
 @dataclass(frozen=True, kw_only=True)
 class SamplingArguments:
     """How responses are sampled."""
+
+    HEADING: ClassVar[str] = "sampling"
 
     samples: int = option(4, help="for each item", least=1, most=2**16)
     temperature: float = option(1.0, help="of sampling", above=0, least=1e-3, most=1000)
