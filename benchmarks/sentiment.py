@@ -194,28 +194,24 @@ def _measure(a: argparse.Namespace, path: str) -> dict[str, Any]:
     from logpi.engine.sampling import Request, Sampling
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import rewards
-    from logpi.rollouts.responses import answer
+    from logpi.rollouts.responses import ResponseSampler
 
     rows = [json.loads(x) for x in (a.out / "openings" / "test.jsonl").read_text().splitlines()][
         : a.openings
     ]
     policy = CausalLM.load(path)
     judged = rewards([f"model:{a.out}/reward-model/model", f"{a.out}/gold.py:gold"])
-    answers, _ = answer(
-        policy,
-        Engine(policy),
-        judged,
-        rows,
-        [Request(policy.render(r["prompt"]), 4) for r in rows],
-        Sampling(max_tokens=LENGTH, stop=("\n",)),
-        torch.Generator().manual_seed(a.seed),
+    sampler = ResponseSampler(
+        policy, Engine(policy), judged, Sampling(max_tokens=LENGTH, stop=("\n",))
     )
+    requests = [Request(policy.render(r["prompt"]), 4) for r in rows]
+    responses, _ = sampler(rows, requests, torch.Generator().manual_seed(a.seed))
     proxy, gold = judged.names
     return {
         "prompts": [r["prompt"] for r in rows],
-        "texts": [x.texts for x in answers],
-        "gold": [[s.parts[gold] for s in x.scores] for x in answers],
-        "proxy": [[s.parts[proxy] for s in x.scores] for x in answers],
+        "texts": [x.texts for x in responses],
+        "gold": [[s.parts[gold] for s in x.scores] for x in responses],
+        "proxy": [[s.parts[proxy] for s in x.scores] for x in responses],
     }
 
 

@@ -74,12 +74,15 @@ HEAVY = {
     "matplotlib": (set(), {"demos", "envs", "jobs", "lab", "runs"}),
     "gymnasium": ({"envs", "rollouts"}, {"commands", "envs", "rollouts", "jobs"}),
     "tensorboard": (set(), {"runs"}),
+    "IPython": (set(), {"runs"}),
+    "pandas": (set(), {"runs"}),
     "wandb": (set(), {"runs"}),
     "mlflow": (set(), {"runs"}),
     "trackio": (set(), {"runs"}),
     "bm25s": (set(), {"envs"}),
     "mcp": (set(), {"envs"}),
     "mpmath": (set(), {"rewards"}),
+    "jsonschema": (set(), {"calls"}),
     "reasoning_gym": ({"rewards"}, {"envs"}),
 }
 OPS_NUMPY = {"logpi.ops.distributions"}  # acting one step at a time is ten times cheaper in NumPy

@@ -92,7 +92,7 @@ def _measure(a: R1, title: str, model: str, general: str) -> Measured:
     from logpi.engine.sampling import Sampling
     from logpi.envs.tasks import task as make_task
     from logpi.evaluation.evaluator import Evaluator
-    from logpi.rollouts.response_metrics import evaluated
+    from logpi.rollouts.response_metrics import evaluation_metrics
 
     rewards, policy = judged(a), model_of(a, model).load()
     rows = list(make_task(a.task).rows("test")[: a.eval_items])
@@ -105,7 +105,7 @@ def _measure(a: R1, title: str, model: str, general: str) -> Measured:
         SAMPLES,
         chat=template(a, policy),
     )()
-    told = evaluated(samples)
+    told = evaluation_metrics(samples)
     parts = [p for s in samples if s["kind"] == "sampled" for p in s["rewards"]]
     numbers = {
         "accuracy": found["eval/pass@1"],

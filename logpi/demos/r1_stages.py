@@ -427,26 +427,24 @@ def _asker(a: R1, model: str, rewards: Rewards, tell: Callable[[str], None]) -> 
 
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Request, Sampling
-    from logpi.rollouts.responses import Answers, answer
+    from logpi.rollouts.responses import Responses, ResponseSampler
 
     loaded: list[CausalLM] = []
 
-    def ask(rows: Sequence[dict[str, Any]], seed: int) -> Sequence[Answers]:
+    def ask(rows: Sequence[dict[str, Any]], seed: int) -> Sequence[Responses]:
         policy = loaded[0] if loaded else model_of(a, model).load()
         loaded[:] = [policy]
         chat = template(a, policy)
         requests = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
         generator = torch.Generator().manual_seed(seed)
-        return answer(
+        sampler = ResponseSampler(
             policy,
             Engine(policy, slots=a.slots),
             rewards,
-            rows,
-            requests,
             Sampling(max_tokens=a.tokens),
-            generator,
-            lambda done, total: tell(f"sampling {done}/{total}"),
-        )[0]
+            progress=lambda done, total: tell(f"sampling {done}/{total}"),
+        )
+        return sampler(rows, requests, generator)[0]
 
     return ask
 
@@ -486,7 +484,7 @@ def settled(a: R1) -> R1:
         return replace(a, task=a.task or TASK, accuracy=a.accuracy or "tag_answer")
     if a.accuracy:
         return a
-    own = make_task(a.task).reward.parts[0].function.name
+    own = make_task(a.task).reward.parts[0].name
     if own not in NAMES:
         raise ValueError(
             f"--task {a.task} is judged by {own!r}, which has no name here: choose --accuracy, e.g."

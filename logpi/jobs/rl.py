@@ -40,7 +40,7 @@ CURVES = (
     "eval/pass@1",
     "completions/mean_length",
     "entropy",
-    ("story/format", "story/mixed", "story/reflective"),
+    ("responses/format", "responses/mixed", "responses/reflective"),
 )
 # A recipe is a line of arguments put in front of the user's, which win.
 RECIPES = {
@@ -206,8 +206,8 @@ def run(a: RL) -> None:
         engine = Engine(policy, slots=a.slots)
         learner = _learner(a, made, learns, reference)
         roles = _roles(a, learns, policy, reference, judged)
-        dialogues = a.dialogues(task, policy, template)
-        asks = PromptFilter(policy, template, dialogues, a.overlong_prompts)
+        conversations = a.conversations(task, policy, template)
+        asks = PromptFilter(policy, template, conversations, a.overlong_prompts)
         held_out = asks.check(held_out, "held-out items")
         for some in (task, other):
             asks.check(
@@ -224,16 +224,14 @@ def run(a: RL) -> None:
         engine,
         task,
         judged,
+        algorithm=made,
         prompts=a.prompts,
         num_generations=a.num_generations,
         sampling=sampling,
-        keep=made.keep,
-        truncation=made.truncation,
-        greedy=made.objective.needs_greedy,
         chat=template,
         seed=a.seed,
         source=source,
-        dialogues=dialogues,
+        conversations=conversations,
         mask_observations=a.mask_observations,
         overlong=a.overlong_prompts,
     )
@@ -245,7 +243,7 @@ def run(a: RL) -> None:
         sampling,
         a.eval_samples,
         chat=template,
-        dialogues=dialogues,
+        conversations=conversations,
         overlong=a.overlong_prompts,
     )
     _train(a, saver, learner, rollout, evaluator)
@@ -274,7 +272,9 @@ def _train(a: RL, saver: Any, learner: Learner, rollout: TextRollout, evaluator:
         names = evaluator.rewards.names
         parts = (tuple(f"rewards/{n}/mean" for n in names), tuple(f"eval/{n}" for n in names))
         tools = (
-            ("turns/mean", "tools/calls", "tools/errors") if rollout.dialogues is not None else ()
+            ("turns/mean", "tools/calls", "tools/errors")
+            if rollout.conversations is not None
+            else ()
         )
         finish(
             home,
@@ -392,10 +392,10 @@ def _roles(a: RL, learns: Any, policy: CausalLM, reference: Any, judged: Rewards
 
 
 def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
-    """Also the responses' story, and with several rewards the mean of each; a learned one's total
+    """Also what responses look like, and with several rewards the mean of each; a learned one's total
     says what is best."""
     from logpi.rewards.model import ModelReward
-    from logpi.rollouts.response_metrics import evaluated
+    from logpi.rollouts.response_metrics import evaluation_metrics
 
     learned = isinstance(judged.parts[0].function, ModelReward)
 
@@ -411,6 +411,6 @@ def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
         total = {"eval/reward": numbers["eval/reward"]} if learned else {}
         dull = [k for k in numbers if learned and ("pass@" in k or "greedy" in k or "maj@" in k)]
         kept = {k: v for k, v in numbers.items() if k not in dull}
-        return {**total, **kept, **means, **({} if learned else evaluated(rows))}, rows
+        return {**total, **kept, **means, **({} if learned else evaluation_metrics(rows))}, rows
 
     return measure

@@ -61,8 +61,6 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--algorithm nosuch", "unknown algorithm"),
         ("--algorithm dpo --options beta=x", "beta"),
         ("--options beta", "NAME=VALUE"),
-        ("--config nosuch.yaml", "cannot read nosuch.yaml"),
-        ("--config FILE", "has no options"),
         ("--beta x", "--beta: 'x' is not a number"),
         ("--bta 1", "did you mean --beta"),
         ("--high 0.3 --algorithm dappo", "did you mean dapo"),

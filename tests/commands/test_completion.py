@@ -53,7 +53,7 @@ echo "${{COMPREPLY[@]}}"
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_has_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
-    assert "--num-generations" in capsys.readouterr().out
+    assert "reward-model" in capsys.readouterr().out
 
 
 def test_the_table_says_where_each_command_s_options_are() -> None:

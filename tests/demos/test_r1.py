@@ -229,7 +229,9 @@ def test_general_prompts_and_the_preference_reward_join_late(whole):
             == (s["prompt"] != "greet")
             == (s["rewards"]["math"] is not None)
         )
-    assert "story/format" in steps[1] and "story/mixed" in steps[1] and "level/0" in steps[1]
+    assert (
+        "responses/format" in steps[1] and "responses/mixed" in steps[1] and "level/0" in steps[1]
+    )
 
 
 def same(a: Path, b: Path) -> None:

@@ -21,8 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 from logpi.errors import RunError
-from logpi.runs import checkpoint, load_rng_state, rng_state, seed
+from logpi.runs import checkpoint
 from logpi.runs.checkpoint import load, save
+from logpi.runs.rng import load_rng_state, rng_state, seed
 
 
 def same(a: Any, b: Any) -> bool:

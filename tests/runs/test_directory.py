@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from logpi.errors import RunError, UserError
-from logpi.runs import Run, is_time, read_arguments, read_metrics
-from logpi.runs.directory import next_path
+from logpi.runs.directory import Run, next_path, read_arguments
+from logpi.runs.metrics import is_time, read_metrics
 
 
 class Nowhere:
@@ -159,7 +159,7 @@ def test_trackers_are_checked_before_anything_is_made(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_write_one_run(run: Run) -> None:
     code = (
-        "import sys; from logpi.runs import Run\ntry: Run.open(sys.argv[1])\nexcept Exception as e:"
+        "import sys; from logpi.runs.directory import Run\ntry: Run.open(sys.argv[1])\nexcept Exception as e:"
         " print(e)"
     )
     command = [sys.executable, "-c", code, str(run.path)]
@@ -178,7 +178,7 @@ def test_a_killed_writer_frees_its_run_although_its_child_lives_on(run: Run) -> 
     """The child is forked, as a server of programs or a data loader is."""
     run.close()
     code = (
-        "import os, sys, time; from logpi.runs import Run\nrun = Run.open(sys.argv[1])\n"
+        "import os, sys, time; from logpi.runs.directory import Run\nrun = Run.open(sys.argv[1])\n"
         "if os.fork() == 0: time.sleep(30)\nprint('held', flush=True); time.sleep(30)"
     )
     command = [sys.executable, "-c", code, str(run.path)]

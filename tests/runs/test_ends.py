@@ -23,7 +23,7 @@ from logpi.jobs.common import settle, stage
 from logpi.jobs.sft import SFT
 from logpi.jobs.sft import run as run_sft
 from logpi.policies.small import small_policy
-from logpi.runs import Run
+from logpi.runs.directory import Run
 from logpi.runs.progress import Progress
 from logpi.train import Outcome, train
 from logpi.updates.adamw import AdamW

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from logpi.errors import RunError
-from logpi.runs import Run, read_metrics
 from logpi.runs.checkpoint import Damaged, _fingerprint, load
-from logpi.runs.metrics import mend
+from logpi.runs.directory import Run
+from logpi.runs.metrics import mend, read_metrics
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from logpi.cli import main
 from logpi.envs.tasks import Addition
 from logpi.errors import RunError, UserError
 from logpi.policies.small import small_policy
-from logpi.runs import Run
-from logpi.runs.directory import allow
+from logpi.runs.directory import Run, allow
 from logpi.runs.trust import code_named, sign
 
 ARGUMENTS = {"rewards": ["exact", "judge.py:score"], "steps": 3}
