@@ -147,7 +147,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
         }
 
 
-# --------------------------------------------------------------------------- plain data <-> JSON and tensors
+# ----------------------------------------------------------- plain data <-> JSON and tensors
 
 
 class _Encoder:
