@@ -82,6 +82,7 @@ HEAVY = {
     "bm25s": (set(), {"envs"}),
     "mcp": (set(), {"envs"}),
     "mpmath": (set(), {"rewards"}),
+    "jsonschema": (set(), {"calls"}),
     "reasoning_gym": ({"rewards"}, {"envs"}),
 }
 OPS_NUMPY = {"logpi.ops.distributions"}  # acting one step at a time is ten times cheaper in NumPy
