@@ -132,7 +132,7 @@ def words(home: Path, out: Path, *more: str) -> list[str]:
 
 
 def driven(*argv: str) -> subprocess.CompletedProcess:
-    """`logpi …` in a process of its own, killed at a chosen moment (tests/runs/resume_driver.py)."""
+    """`logpi …` in another process, killed at a chosen moment (tests/runs/resume_driver.py)."""
     driver = [sys.executable, str(ROOT / "tests" / "runs" / "resume_driver.py")]
     return subprocess.run([*driver, *argv], cwd=ROOT, capture_output=True, text=True)
 

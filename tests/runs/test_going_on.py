@@ -220,7 +220,7 @@ def test_what_may_change_is_said_where_something_else_is_given(
     assert (home / "run/checkpoints/step-000003").is_dir()
 
 
-# --------------------------------------------------------------------------- what was lost is said
+# --- what was lost is said ---
 
 
 @pytest.mark.parametrize(
