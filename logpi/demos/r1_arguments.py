@@ -181,7 +181,8 @@ def settled(a: R1) -> R1:
         return replace(a, task=a.task or TASK, accuracy=a.accuracy or "tag_answer")
     if a.accuracy:
         return a
-    own = make_task(a.task).reward.parts[0].name
+    first = make_task(a.task).reward.parts[0]
+    own = getattr(first.function, "name", first.name)
     if own not in NAMES:
         raise ValueError(
             f"--task {a.task} is judged by {own!r}, which has no name here: choose --accuracy, e.g."
