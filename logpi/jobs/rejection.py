@@ -1,8 +1,8 @@
 """Rejection sampling: a model's own responses, judged and cleaned, as demonstrations; with a count
 of what went and why.
 
-    samples.jsonl   every response with its rewards and what became of it: kept, or the reason it was not
-    train.jsonl     what is learned from: the kept ones, mixed with other demonstrations if there are any
+    samples.jsonl   every response with its rewards and its fate: kept, or the reason why not
+    train.jsonl     the kept ones, mixed with other demonstrations if there are any
     counts.json     prompts, sampled, kept, filtered by reason, mixed in
 
 Sampling goes by chunks of prompts, each with its own seed and written whole, so a killed job goes

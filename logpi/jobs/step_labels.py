@@ -1,16 +1,16 @@
-"""`logpi step-labels`: pairs of beginnings, of which one leads to the right answer more often: data
-for a process reward model.
+"""`logpi step-labels`: pairs of beginnings of responses, of which one leads to the right answer
+more often: data for a process reward model.
 
     responses ─▶ cut after each step ─▶ each beginning continued `--rollouts` times ─▶ the share
     that ends right ─▶ pairs
 
-Labels are Math-Shepherd's (arXiv:2312.08935), by the policy's own continuations and the task's
-verifier; the loss is that of any reward model, on pairs of one prompt (`logpi reward-model --data
-OUT`), so what it says of beginnings compares. `--step ""` makes pairs of whole responses: an
-outcome reward model. Both go to `logpi compute --scorer model:PATH`
-    and `logpi eval --judge`.
+Labels are Math-Shepherd's (arXiv:2312.08935): the policy's own continuations, judged by the task's
+verifier. `logpi reward-model --data OUT` learns from the pairs with the loss of any reward model,
+so that its scores of beginnings compare. `--step ""` makes pairs of whole responses: an outcome
+reward model. Both models serve `logpi compute --scorer model:PATH` and `logpi eval --judge`.
 
-    OUT/beginnings.jsonl   every beginning and its share      OUT/train.jsonl, OUT/test.jsonl   pairs, of other prompts each
+    OUT/beginnings.jsonl           every beginning and its share
+    OUT/train.jsonl, test.jsonl    pairs, of different prompts
 
 Left out: labels by people, and scoring a response by the least of its steps.
 """
@@ -153,8 +153,10 @@ def pairs(
 
     `margin` is the difference of the shares.
 
-    >>> made, _ = pairs([{"prompt": "?", "beginning": b, "share": s} for b, s in (("a", 0.75), ("b", 0.25), ("c", 0.625))], 0.25, 8)
-    >>> sorted((p["chosen"], p["rejected"], p["margin"]) for p in made)
+    >>> shares = {"a": 0.75, "b": 0.25, "c": 0.625}
+    >>> labels = [{"prompt": "?", "beginning": b, "share": s} for b, s in shares.items()]
+    >>> train, _ = pairs(labels, gap=0.25, per_prompt=8)
+    >>> sorted((p["chosen"], p["rejected"], p["margin"]) for p in train)
     [('a', 'b', 0.5), ('c', 'b', 0.375)]
     """
     rng, of = Random(seed), dict[str, list[dict[str, Any]]]()

@@ -10,9 +10,10 @@
       model/                 the final model
       curves.png  tensorboard/
 
-    with Run.create("runs/addition", "rl", arguments) as run: ...      # or Run.open(path) to go on with one
-        run.log(step, metrics); run.samples(step, rows)
-        run.checkpoint(step, state)                                    # last of all for that step
+    with Run.create("runs/addition", "rl", arguments) as run:   # or Run.open(path), to go on
+        run.log(step, metrics)
+        run.samples(step, rows)
+        run.checkpoint(step, state)                             # last of all for that step
 
 To resume: `step, state = run.latest()`, then `run.rewind(step)`. What was logged after `step` is
 dropped, so that the files of a resumed run equal those of one that was never stopped, but for the

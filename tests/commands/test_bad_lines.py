@@ -512,8 +512,8 @@ def test_a_demonstration_goes_on_where_it_was_only_with_its_own_arguments(
 ):
     """The demo's directory is known by its arguments.json; another seed would silently show the old
     one's runs."""
+    from logpi.demos.chain import home
     from logpi.errors import UserError
-    from logpi.jobs.common import home
 
     monkeypatch.chdir(tmp_path)
     with home(ReasoningDemo(seed=5), "demo") as run:

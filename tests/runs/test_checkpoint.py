@@ -204,7 +204,7 @@ def test_what_cannot_be_saved_is_named(tmp_path: Path, value: Any, says: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
-# --------------------------------------------------------------------------- damage
+# --- damage ---
 
 
 def flip(path: Path) -> None:
@@ -233,7 +233,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         load(tmp_path / "none")
 
 
-# --------------------------------------------------------------------------- a failing disk
+# --- a failing disk ---
 
 
 @contextmanager

@@ -248,7 +248,7 @@ def test_a_tag_of_a_newer_version_stops_and_is_not_damage(run: Run) -> None:
         run.latest()
 
 
-# --------------------------------------------------------------------------- metrics
+# --- metrics ---
 
 
 def test_garbled_metrics_are_kept_aside_and_said(

@@ -75,7 +75,7 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return _Formatter(prog, max_help_position=36, width=110)
 
 
-# --------------------------------------------------------------------------- flags
+# --- flags ---
 
 
 def _add(to: Any, field: OptionField, words: Sequence[str], dest: str) -> None:
@@ -125,7 +125,7 @@ def _dashed(argv: Sequence[str]) -> list[str]:
     return out + list(argv[end:])
 
 
-# --------------------------------------------------------------------------- one command
+# --- one command ---
 
 
 class CommandLine:
