@@ -24,11 +24,11 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
+from logpi.demos.chain import ChainArguments, base_model, home, stage
 from logpi.jobs import prefer, reward_model, rl, sft
-from logpi.jobs.common import base_model, home, stage
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.model import DEVICES, placed
+from logpi.jobs.options.model import placed
 
 LETTERS = "abcdefghi"
 PROMPTS = tuple(f"{c}:" for c in LETTERS)  # what to begin after
@@ -41,8 +41,8 @@ def rule(prompts, completions, **columns):
 """
 
 
-@dataclass(frozen=True)
-class PreferencesDemo:
+@dataclass(frozen=True, kw_only=True)
+class PreferencesDemo(ChainArguments):
     """Arguments of `logpi preferences-demo`."""
 
     sft_steps: int = option(150, help="updates of supervised fine-tuning", least=1, most=100_000)
@@ -50,9 +50,6 @@ class PreferencesDemo:
     ppo_steps: int = option(60, help="updates of PPO", least=1, most=100_000)
     dpo_steps: int = option(200, help="updates of DPO", least=1, most=100_000)
     pairs: int = option(4000, help="comparisons that both lanes learn from", least=64, most=10**6)
-    seed: int = option(0, help="of everything", least=0)
-    device: str = option("cpu", help=DEVICES)
-    out: Path | None = option(None, help="directory (default: runs/preferences-demo-1, -2, …)")
 
 
 def gold(prompt: str, response: str) -> float:

@@ -13,8 +13,8 @@ import math
 from pathlib import Path
 from random import Random
 
+from logpi.demos.chain import base_model
 from logpi.jobs import sft
-from logpi.jobs.common import base_model
 
 NAMES = (
     "ann",

@@ -1,7 +1,9 @@
-"""What `logpi r1` says of its stages: the same held-out measures for each model, one table, one
-picture, some real responses.
+"""The report of `logpi r1`: the same held-out measures of each stage's model, one table, one
+picture, some responses.
 
-    OUT/STAGE/measured.json    numbers and a few responses      OUT/report.json   all of them      OUT/stages.png
+    OUT/STAGE/measured.json    numbers and a few responses
+    OUT/report.json            all of them
+    OUT/stages.png             a panel for each measure
 
 Accuracy is of sampled responses (temperature 1) unless it says greedy. Left out: curves of a
 stage's own training (its `curves.png`).
@@ -20,7 +22,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from logpi.demos.r1_stages import R1, Stage
+    from logpi.demos.r1_arguments import R1
+    from logpi.demos.r1_recipe import Stage
     from logpi.policies.causal_lm import CausalLM
 
 SAMPLES = 4
@@ -87,12 +90,12 @@ def spent(path: Path) -> float:
 
 
 def _measure(a: R1, title: str, model: str, general: str) -> Measured:
-    from logpi.demos.r1_stages import judged, model_of, template
+    from logpi.demos.r1_arguments import judged, model_of, template
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Sampling
     from logpi.envs.tasks import task as make_task
     from logpi.evaluation.evaluator import Evaluator
-    from logpi.rollouts.response_metrics import evaluated
+    from logpi.rollouts.response_metrics import evaluation_metrics
 
     rewards, policy = judged(a), model_of(a, model).load()
     rows = list(make_task(a.task).rows("test")[: a.eval_items])
@@ -105,7 +108,7 @@ def _measure(a: R1, title: str, model: str, general: str) -> Measured:
         SAMPLES,
         chat=template(a, policy),
     )()
-    told = evaluated(samples)
+    told = evaluation_metrics(samples)
     parts = [p for s in samples if s["kind"] == "sampled" for p in s["rewards"]]
     numbers = {
         "accuracy": found["eval/pass@1"],
@@ -135,7 +138,7 @@ def _general(a: R1, policy: CausalLM, general: str) -> list[dict[str, Any]]:
     """Responses to general prompts."""
     import torch
 
-    from logpi.demos.r1_stages import template
+    from logpi.demos.r1_arguments import template
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Request, Sampling
     from logpi.envs.data import RowsTask
@@ -240,7 +243,7 @@ CURES = {
 def lost(rows: Sequence[Measured], much: float = 0.1) -> list[str]:
     """Stages that are right less often, by `much`, than the one that R1's line had come to, and
     what to try."""
-    from logpi.demos.r1_stages import STAGES
+    from logpi.demos.r1_recipe import STAGES
 
     line = [r for r in rows if r.stage != STAGES["zero"].title]
     jobs = {s.title: (name, s.job) for name, s in STAGES.items()}

@@ -102,18 +102,18 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class Step:
+class DecodeStep:
     """One new token for each of the rows in slots 0 … n−1.
 
     Attributes:
-        row: [n] the slots that are written, 0 … n−1 (or a spare one, for rows that nobody reads).
+        slot: [n] the slots that are written, 0 … n−1 (or a spare one, for rows that nobody reads).
             position: [n] of the new token in its slot. length: columns that are read. exact: as
             many as the longest row has with that token, not more.
         extent: [n] as `Packed` has it.
     """
 
     cache: Cache
-    row: Tensor
+    slot: Tensor
     position: Tensor
     length: int
     exact: bool = True
@@ -154,8 +154,8 @@ class Step:
         """[n · heads] where the new keys belong among the cache's [rows · heads · length, D]; made
         once for all layers."""
         if heads not in self.places:
-            head = torch.arange(heads, device=self.row.device)
-            place = (self.row[:, None] * heads + head) * self.cache.length + self.position[:, None]
+            head = torch.arange(heads, device=self.slot.device)
+            place = (self.slot[:, None] * heads + head) * self.cache.length + self.position[:, None]
             self.places[heads] = place.flatten()
         return self.places[heads]
 

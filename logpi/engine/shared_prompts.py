@@ -1,4 +1,4 @@
-"""Prompts: read once for all rows that go on from them, and long ones held once while several rows
+"""PromptCache: read once for all rows that go on from them, and long ones held once while several rows
 decode.
 
 A short prompt's keys and values are copied into each row's slot. Those of a long one stay here,
@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from logpi.engine.kv_cache import Cache, Prefill, Step
+from logpi.engine.kv_cache import Cache, DecodeStep, Prefill
 from logpi.policies.packing import Packing, Rule, opening, pack
 
 PREFILL = 2**13  # prompt tokens read at a time, at least one prompt
@@ -39,8 +39,8 @@ class Forward(Protocol):
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor: ...
 
 
-class Prompts:
-    """What has been read and is still needed. Prompts go by their number.
+class PromptCache:
+    """What has been read and is still needed. PromptCache go by their number.
 
     Args:
         forward: of the weights of the moment. device: theirs. texts: token ids of each prompt.
@@ -84,7 +84,7 @@ class Prompts:
         needed = {*waiting, *live}
         self.held = {p: v for p, v in self.held.items() if p in needed}
 
-    def shared(self, prompts: Sequence[int]) -> Shared | None:
+    def shared(self, prompts: Sequence[int]) -> SharedPrompts | None:
         """For live rows, by their prompts in the order of slots; None if all of them hold their
         own."""
         if not self.held:
@@ -95,7 +95,9 @@ class Prompts:
         groups = tuple(
             (self.held[p], _index(r, self.device)) for p, r in rows.items() if p in self.held
         )
-        return Shared(groups, torch.tensor([self.offset[p] for p in prompts], device=self.device))
+        return SharedPrompts(
+            groups, torch.tensor([self.offset[p] for p in prompts], device=self.device)
+        )
 
     def _read(self, prompts: list[int]) -> None:
         """Forward all of the prompts but their last tokens, which are the rows' first step."""
@@ -151,7 +153,7 @@ def _index(rows: list[int], device: torch.device) -> slice | Tensor:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedPrompts:
     """The prompts that live rows share.
 
     Attributes:
@@ -164,16 +166,16 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Joint:
-    """`Step`, for rows some of which share prompts.
+class SharedStep:
+    """`DecodeStep`, for rows some of which share prompts.
 
     Attributes:
         step: of what the rows hold themselves; its positions are those in the slots. shared: the
             rest.
     """
 
-    step: Step
-    shared: Shared
+    step: DecodeStep
+    shared: SharedPrompts
     masks: dict = field(default_factory=dict, compare=False, repr=False)
 
     @property

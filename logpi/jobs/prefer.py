@@ -14,6 +14,7 @@ from typing import Any
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened, whole_groups
+from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
 from logpi.jobs.options.model import ModelArguments
@@ -41,6 +42,7 @@ class Prefer(ModelArguments, LoraArguments, RunArguments):
         {},
         help="its settings, e.g. beta=0.1 label_smoothing=0.1 rpo_alpha=0.2 length_normalised=true",
         nargs="*",
+        flags=lambda known: flags_of_algorithm({"algorithm": known.get("objective")}),
     )
     steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
     pairs: int = option(
@@ -78,35 +80,52 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def check_preference(name: str) -> None:
+    """Raises UserError: no algorithm of this name learns a policy from pairs or labels."""
+    from logpi.algorithms import algorithm, learning_from
+    from logpi.types import Data, Objective
+
+    given = Data.PAIRS | Data.LABELS
+
+    def fits(objective: Objective) -> bool:
+        return bool(objective.learns_from & given) and objective.scores_actions
+
+    try:
+        known = fits(algorithm(name).objective)
+    except ValueError:
+        known = False
+    if not known:
+        there = [n for n in learning_from(given) if fits(algorithm(n).objective)]
+        raise UserError(f"no preference objective is called {name!r}: there are {', '.join(there)}")
+
+
 def run(a: Prefer) -> None:
     """Set up, compute the reference's log-probabilities once, train, save."""
-    from logpi.algorithms import PREFERENCES, algorithm, describe
+    from logpi.algorithms import algorithm, describe
     from logpi.algorithms import options as known
     from logpi.envs.data import RowsTask
     from logpi.evaluation.held_out_pairs import HeldOutPairs
     from logpi.learner import Learner
-    from logpi.objectives.preferences import KahnemanTversky
     from logpi.rollouts.preference_pairs import Preferences, read_labels, read_pairs, without_empty
     from logpi.runs.rng import seed
     from logpi.train import train
+    from logpi.types import Data
     from logpi.updates.adamw import AdamW, Cosine
 
     available(a)
     with as_user_errors():
-        if a.objective not in PREFERENCES or a.objective == "reward_model":
-            raise UserError(
-                f"no preference objective is called {a.objective!r}: there are "
-                f"{', '.join(n for n in PREFERENCES if n != 'reward_model')}"
-            )
+        check_preference(a.objective)
         reads_reference = "recorded" in {o.name for o in known(a.objective)}
-        made = algorithm(a.objective, **a.options | ({"recorded": True} if reads_reference else {}))
+        made = algorithm(
+            a.objective, **dict(a.options) | ({"recorded": True} if reads_reference else {})
+        )
         whole_groups(made, a.pairs, "--pairs")
         task = RowsTask(a.data)
         keep = without_empty if a.skip_empty else list
         seed(a.seed)
         policy = a.load(**a.bits())
         chat, saver = a.template(policy), a.adapt(policy)
-        take = read_labels if isinstance(made.objective, KahnemanTversky) else read_pairs
+        take = read_labels if Data.LABELS in made.objective.learns_from else read_pairs
         length = policy.fitting(a.max_length)
         train_rows = take(policy, keep(task.rows("train")), max_length=length, chat=chat)
         test_rows = take(

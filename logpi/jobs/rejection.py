@@ -1,8 +1,8 @@
 """Rejection sampling: a model's own responses, judged and cleaned, as demonstrations; with a count
 of what went and why.
 
-    samples.jsonl   every response with its rewards and what became of it: kept, or the reason it was not
-    train.jsonl     what is learned from: the kept ones, mixed with other demonstrations if there are any
+    samples.jsonl   every response with its rewards and its fate: kept, or the reason why not
+    train.jsonl     the kept ones, mixed with other demonstrations if there are any
     counts.json     prompts, sampled, kept, filtered by reason, mixed in
 
 Sampling goes by chunks of prompts, each with its own seed and written whole, so a killed job goes
@@ -25,11 +25,11 @@ from logpi.envs.task import Row
 from logpi.errors import RunError, UserError
 from logpi.rewards import Rewards
 from logpi.rewards.text import squeeze
-from logpi.rollouts.responses import Answers
+from logpi.rollouts.responses import Responses
 from logpi.runs import disk
 
 Sample = dict[str, Any]
-Ask = Callable[[Sequence[Row], int], Sequence[Answers]]
+Ask = Callable[[Sequence[Row], int], Sequence[Responses]]
 """Samples and judges the responses to some rows; the integer is the seed to do it with."""
 Tell = Callable[[int, int], None]
 """Is told how many prompts are done, of how many."""
@@ -138,7 +138,7 @@ def write_counts(path: Path, counts: Mapping[str, Any]) -> None:
     disk.write(path / "counts.json", json.dumps(counts, indent=1).encode())
 
 
-def _samples(answers: Answers) -> list[Sample]:
+def _samples(answers: Responses) -> list[Sample]:
     """What is recorded of a row's responses."""
     row = {k: v for k, v in answers.row.items() if k != "completion"}
     return [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened, whole_groups
+from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
 from logpi.jobs.options.model import ModelArguments
@@ -39,7 +40,7 @@ CURVES = (
     "eval/pass@1",
     "completions/mean_length",
     "entropy",
-    ("story/format", "story/mixed", "story/reflective"),
+    ("responses/format", "responses/mixed", "responses/reflective"),
 )
 # A recipe is a line of arguments put in front of the user's, which win.
 RECIPES = {
@@ -96,6 +97,7 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
             " NAME`)"
         ),
         nargs="*",
+        flags=flags_of_algorithm,
     )
     steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
     prompts: int = option(8, help="prompts for each update", least=1, most=2**20)
@@ -204,8 +206,8 @@ def run(a: RL) -> None:
         engine = Engine(policy, slots=a.slots)
         learner = _learner(a, made, learns, reference)
         roles = _roles(a, learns, policy, reference, judged)
-        dialogues = a.dialogues(task, policy, template)
-        asks = PromptFilter(policy, template, dialogues, a.overlong_prompts)
+        conversations = a.conversations(task, policy, template)
+        asks = PromptFilter(policy, template, conversations, a.overlong_prompts)
         held_out = asks.check(held_out, "held-out items")
         for some in (task, other):
             asks.check(
@@ -222,16 +224,14 @@ def run(a: RL) -> None:
         engine,
         task,
         judged,
+        algorithm=made,
         prompts=a.prompts,
         num_generations=a.num_generations,
         sampling=sampling,
-        keep=made.keep,
-        truncation=made.truncation,
-        greedy=made.objective.needs_greedy,
         chat=template,
         seed=a.seed,
         source=source,
-        dialogues=dialogues,
+        conversations=conversations,
         mask_observations=a.mask_observations,
         overlong=a.overlong_prompts,
     )
@@ -243,7 +243,7 @@ def run(a: RL) -> None:
         sampling,
         a.eval_samples,
         chat=template,
-        dialogues=dialogues,
+        conversations=conversations,
         overlong=a.overlong_prompts,
     )
     _train(a, saver, learner, rollout, evaluator)
@@ -272,7 +272,9 @@ def _train(a: RL, saver: Any, learner: Learner, rollout: TextRollout, evaluator:
         names = evaluator.rewards.names
         parts = (tuple(f"rewards/{n}/mean" for n in names), tuple(f"eval/{n}" for n in names))
         tools = (
-            ("turns/mean", "tools/calls", "tools/errors") if rollout.dialogues is not None else ()
+            ("turns/mean", "tools/calls", "tools/errors")
+            if rollout.conversations is not None
+            else ()
         )
         finish(
             home,
@@ -288,7 +290,6 @@ def algorithm_of(a: RL) -> Algorithm:
     policy."""
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
-    from logpi.objectives.preferences import KahnemanTversky, Preference
     from logpi.ops.selection import (
         Bootstrap,
         CountAsFailure,
@@ -297,6 +298,7 @@ def algorithm_of(a: RL) -> Algorithm:
         MaskOut,
         MixedOutcomes,
     )
+    from logpi.types import Data
 
     chosen = dict(a.options)
     takes = {o.name for o in known(a.algorithm)}
@@ -312,7 +314,7 @@ def algorithm_of(a: RL) -> Algorithm:
             a.groups
         ]
     made = algorithm(a.algorithm, truncation=truncation, **chosen)
-    if not (made.objective.on_policy or isinstance(made.objective, Preference | KahnemanTversky)):
+    if Data.SAMPLES not in made.objective.learns_from:
         raise UserError(
             f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
         )
@@ -322,17 +324,9 @@ def algorithm_of(a: RL) -> Algorithm:
             f"{made.objective.min_group}, not {a.num_generations}"
         )
     whole_groups(made, a.prompts, "--prompts")
-    return made if a.dtype == "float32" else _corrected(made)
-
-
-def _corrected(made: Algorithm) -> Algorithm:
-    """For weights of 16 bits, in which the decoder rounds otherwise than the learner: the mismatch
-    is weighed, up to a cap."""
-    from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
-
-    if not isinstance(made.objective, PolicyGradient) or made.objective.correction is not None:
-        return made
-    return replace(made, objective=replace(made.objective, correction=TruncatedIS()))
+    # With weights of 16 bits the decoder rounds otherwise than the learner: the mismatch is
+    # weighed, up to a cap.
+    return made if a.dtype == "float32" else replace(made, objective=made.objective.corrected())
 
 
 def _learner(a: RL, made: Algorithm, learns: Policy, reference: Policy | None) -> Learner:
@@ -398,10 +392,10 @@ def _roles(a: RL, learns: Any, policy: CausalLM, reference: Any, judged: Rewards
 
 
 def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
-    """Also the responses' story, and with several rewards the mean of each; a learned one's total
+    """Also what responses look like, and with several rewards the mean of each; a learned one's total
     says what is best."""
     from logpi.rewards.model import ModelReward
-    from logpi.rollouts.response_metrics import evaluated
+    from logpi.rollouts.response_metrics import evaluation_metrics
 
     learned = isinstance(judged.parts[0].function, ModelReward)
 
@@ -417,6 +411,6 @@ def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
         total = {"eval/reward": numbers["eval/reward"]} if learned else {}
         dull = [k for k in numbers if learned and ("pass@" in k or "greedy" in k or "maj@" in k)]
         kept = {k: v for k, v in numbers.items() if k not in dull}
-        return {**total, **kept, **means, **({} if learned else evaluated(rows))}, rows
+        return {**total, **kept, **means, **({} if learned else evaluation_metrics(rows))}, rows
 
     return measure

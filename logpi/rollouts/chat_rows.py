@@ -30,21 +30,21 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Turns:
+class TokenRow:
     """Tokens of a conversation, and which of them are an answer's: `own[i]` says so of `ids[i]`."""
 
     ids: list[int]
     own: list[bool]
 
 
-def turns(
+def token_rows(
     reader: Reader,
     messages: Messages,
     tools: Any = None,
     last: bool = False,
     start: int = 0,
     options: Mapping[str, Any] | None = None,
-) -> list[Turns]:
+) -> list[TokenRow]:
     """The conversation as one row, or as one for each answer if the template rewrites what came
     before.
 
@@ -122,16 +122,16 @@ def shape(row: Row) -> Hashable:
     )
 
 
-def plain(template: ChatTemplate, prompt: Sequence[int], completion: str) -> Turns:
+def plain_completion(template: ChatTemplate, prompt: Sequence[int], completion: str) -> TokenRow:
     """A completion as text behind a prompt's tokens, and one end token, also where the text spells
     it."""
     start = list(prompt) or [i for i in (template.eos_id,) if i is not None]
     text = template.hidden(template.unended(completion))
     ids = [*template.behind(start[-1] if start else None, text), *_ending(template, start)]
-    return Turns([*start, *ids], [False] * len(start) + [True] * len(ids))
+    return TokenRow([*start, *ids], [False] * len(start) + [True] * len(ids))
 
 
-def spoken(reader: Reader, prompt: Sequence[int], messages: Messages) -> Turns:
+def plain_conversation(reader: Reader, prompt: Sequence[int], messages: Messages) -> TokenRow:
     """A conversation as plain text behind a prompt's tokens: the assistant's messages are its own,
     all others what it was told.
 
@@ -148,7 +148,7 @@ def spoken(reader: Reader, prompt: Sequence[int], messages: Messages) -> Turns:
         ids += part
         own += [mine] * len(part)
     end = _ending(template, prompt) if own and own[-1] else []
-    return Turns([*ids, *end], [*own, *(True for _ in end)])
+    return TokenRow([*ids, *end], [*own, *(True for _ in end)])
 
 
 def _ending(template: ChatTemplate, prompt: Sequence[int]) -> list[int]:
@@ -158,7 +158,7 @@ def _ending(template: ChatTemplate, prompt: Sequence[int]) -> list[int]:
     return [] if end is None else [end]
 
 
-def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> Turns:
+def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> TokenRow:
     """Context and answers by turns. An answer at the end of a template that ends no turn gets an
     end token."""
     cuts = list(chain.from_iterable((len(s.asked), len(s.asked + s.added)) for s in spans))
@@ -166,7 +166,7 @@ def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> Turns:
     end, last = template.end_id, cuts[-1] == len(whole)
     if last and end is not None and not (own[-1] and ids[-1] == end):
         ids, own = [*ids, end], [*own, True]
-    return Turns(ids, own)
+    return TokenRow(ids, own)
 
 
 def _parted(
@@ -184,7 +184,7 @@ def _parted(
 
 def _marked(
     template: ChatTemplate, messages: Messages, tools: Any, options: Mapping[str, Any] | None
-) -> Turns:
+) -> TokenRow:
     """By the template's own marks, each stretch up to the end token that closes it."""
     whole, cuts = template.marked(messages, tools, options)
     if any(
@@ -198,7 +198,7 @@ def _marked(
         raise ValueError(
             "the chat template's {% generation %} marks cover no token of this conversation"
         )
-    return Turns(ids, own)
+    return TokenRow(ids, own)
 
 
 def _closed(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> list[int]:
@@ -244,15 +244,15 @@ def _say_unmarked(end: str, what: str) -> None:
     )
 
 
-def _from(found: Turns, at: int) -> Turns:
+def _from(found: TokenRow, at: int) -> TokenRow:
     """The mask without what stands before token `at`."""
-    return Turns(found.ids, [own and i >= at for i, own in enumerate(found.own)])
+    return TokenRow(found.ids, [own and i >= at for i, own in enumerate(found.own)])
 
 
-def _last_only(found: Turns) -> Turns:
+def _last_only(found: TokenRow) -> TokenRow:
     """The mask without all but its last stretch."""
     end = len(found.own) - found.own[::-1].index(True) if any(found.own) else 0
     begin = end
     while begin and found.own[begin - 1]:
         begin -= 1
-    return Turns(found.ids, [begin <= i < end for i in range(len(found.ids))])
+    return TokenRow(found.ids, [begin <= i < end for i in range(len(found.ids))])

@@ -19,13 +19,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from logpi.envs.task import GeneratedRows, Row, Split, Task, place
-from logpi.errors import UserError
+from logpi.envs.task import GeneratedRows, Row, Split, Task
+from logpi.errors import UserError, row_place
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
-from logpi.rollouts.chat_rows import Turns, plain, shape, spoken, turns
-from logpi.rollouts.text_rollout import Prompts
-from logpi.rollouts.tool_conversations import announced
+from logpi.rollouts.chat_rows import (
+    TokenRow,
+    plain_completion,
+    plain_conversation,
+    shape,
+    token_rows,
+)
+from logpi.rollouts.prompt_sources import TaskPrompts
 from logpi.types import Collected, Trajectory, collate
 
 if TYPE_CHECKING:
@@ -65,7 +70,7 @@ class Demonstrations:
         self.policy, self.size, self.max_length, self.learn = policy, rows, max_length, learn
         self.chat, self.prompts = (
             chat or Chat(),
-            Prompts(task if split == "train" else _HeldOut(task), seed),
+            TaskPrompts(task if split == "train" else _TestRows(task), seed),
         )
         self._check(task.rows(split))
 
@@ -105,34 +110,34 @@ class Demonstrations:
         try:
             found = self._conversations(row)
         except ValueError as error:
-            raise UserError(f"{place(row, f'row {number}')}: {error}") from None
+            raise UserError(f"{row_place(row, f'row {number}')}: {error}") from None
         return [self._row(t, number) for t in found]
 
-    def _conversations(self, row: Row) -> list[Turns]:
+    def _conversations(self, row: Row) -> list[TokenRow]:
         """Tokens and the assistant's share of them, by the row's layout."""
         template, options = self.policy.template, row.get("chat_template_kwargs")
         messages, completion, prompt = row.get("messages"), row.get("completion"), row["prompt"]
         if messages and not (completion and isinstance(prompt, str)):
             asked = self.chat.messages(self.policy, messages) or []
-            return turns(
+            return token_rows(
                 self.policy, asked, row.get("tools"), last=self.learn == "last", options=options
             )
         if not prompt:
             return [_text(template, text_of(completion or ""))]
         tools = row.get("template_tools") or ()
-        start = announced(self.policy, self.chat, prompt, tools, options)
+        start = self.chat(self.policy, prompt, tools, options)
         asked = self.chat.messages(self.policy, prompt)
         if asked is None and completion and not isinstance(completion, str):
-            return [spoken(self.policy, start, completion)]
+            return [plain_conversation(self.policy, start, completion)]
         if asked is None:
-            return [plain(template, start, completion or "")]
+            return [plain_completion(template, start, completion or "")]
         if isinstance(completion, str):
             completion = [{"role": "assistant", "content": template.unended(completion)}]
-        return turns(
+        return token_rows(
             self.policy, [*asked, *(completion or [])], tools, start=len(asked), options=options
         )
 
-    def _row(self, found: Turns, number: int) -> Trajectory:
+    def _row(self, found: TokenRow, number: int) -> Trajectory:
         tokens = torch.tensor(found.ids[: self.max_length])
         own = torch.tensor(found.own[1 : self.max_length], dtype=torch.bool)
         if self.learn == "all":
@@ -149,7 +154,7 @@ class Demonstrations:
 
 
 @dataclass(frozen=True)
-class _HeldOut:
+class _TestRows:
     """A task whose training rows are the held-out ones, in their own order."""
 
     task: Task
@@ -166,7 +171,7 @@ class _HeldOut:
         return self.task.rows("test")
 
 
-def _text(template: ChatTemplate, text: str) -> Turns:
+def _text(template: ChatTemplate, text: str) -> TokenRow:
     """A text as it is, with one BOS and one end; without a BOS an end token stands before it, so
     that its first token is learned too, unless a template wrote it."""
     ids, end = template.plain(text), template.eos_id
@@ -180,4 +185,4 @@ def _text(template: ChatTemplate, text: str) -> Turns:
         ids[0] == template.tokenizer.bos_token_id or template.opening(text) != ""
     )
     ids = ids if begun or end is None else [end, *ids]
-    return Turns(ids, [False] + [True] * (len(ids) - 1))
+    return TokenRow(ids, [False] + [True] * (len(ids) - 1))

@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 
 from logpi.envs.implicit_prompts import shared_messages
-from logpi.envs.task import Row, place
-from logpi.errors import UserError
+from logpi.errors import UserError, row_place
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
-from logpi.rollouts.chat_rows import Turns, plain, turns
+from logpi.rollouts.chat_rows import TokenRow, plain_completion, token_rows
 from logpi.types import Batch, Collected, Policy, Trajectory, collate
 from logpi.updates.micro_batches import evaluate
 
 if TYPE_CHECKING:
+    from logpi.envs.task import Row
     from logpi.policies.chat_template import Reader
 
 Group = tuple[Trajectory, ...]
@@ -42,7 +42,7 @@ Response = str | Messages
 
 
 @dataclass(frozen=True)
-class Read:
+class PreferenceGroups:
     """Groups, and how many rows were dropped: after the cut their responses are the same, or one
     has nothing left."""
 
@@ -66,7 +66,7 @@ def read_pairs(
     max_length: int = 1024,
     chat: Chat | None = None,
     whole: bool = False,
-) -> Read:
+) -> PreferenceGroups:
     """Pairs of chosen and rejected responses; longer rows are cut on the right (TRL's keep_start),
     end token and all.
 
@@ -77,7 +77,7 @@ def read_pairs(
         UserError: a row without a chosen or rejected response, or with an empty one; or no pair is
             left.
     """
-    write, groups = _Writer(reader, chat or Chat(), max_length, whole), []
+    write, groups = _PairWriter(reader, chat or Chat(), max_length, whole), []
     for i, row in enumerate(rows):
         prompt, *sides = _sides(row, i)
         wins = 1.0 + float(row.get("margin") or 0.0)
@@ -92,14 +92,14 @@ def read_pairs(
 
 def read_labels(
     reader: Reader, rows: Sequence[Row], *, max_length: int = 1024, chat: Chat | None = None
-) -> Read:
+) -> PreferenceGroups:
     """Labelled responses, each with a mismatched one; pairs are taken apart into a good and a bad
     response.
 
     Raises:
         UserError: a row without completion and label, an empty completion; or nothing is left.
     """
-    write, groups = _Writer(reader, chat or Chat(), max_length), []
+    write, groups = _PairWriter(reader, chat or Chat(), max_length), []
     single = [x for i, row in enumerate(rows) for x in _labels(row, i)]
     for i, (row, prompt, said, good) in enumerate(single):
         others = (single[(i + k) % len(single)] for k in range(1, len(single)))
@@ -117,13 +117,13 @@ def read_labels(
     return _checked(groups, sum(2 if "chosen" in row else 1 for row in rows), max_length)
 
 
-def _checked(groups: list[Group], rows: int, max_length: int) -> Read:
+def _checked(groups: list[Group], rows: int, max_length: int) -> PreferenceGroups:
     if not groups:
         raise UserError(
             f"nothing can be learned from any of the {rows} rows: their responses are the same, or"
             f" prompts longer than max_length {max_length} leave no room for them"
         )
-    return Read(groups, rows - len(groups))
+    return PreferenceGroups(groups, rows - len(groups))
 
 
 def _labels(row: Row, number: int) -> list[tuple[Row, Prompt, Response, bool]]:
@@ -206,7 +206,7 @@ def _say_repeated(rows: Sequence[Row]) -> None:
 
 
 @dataclass(frozen=True)
-class _Writer:
+class _PairWriter:
     """A prompt and a response as a row. It does not terminate: the state after it is what a reward
     model scores."""
 
@@ -219,14 +219,18 @@ class _Writer:
         self, row: Row, prompt: Prompt, said: Response, reward: float, group: int
     ) -> Trajectory:
         try:
-            turns = self._turns(prompt, said, row)
+            token_rows = self._turns(prompt, said, row)
         except ValueError as error:
-            raise UserError(f"{place(row, f'row {group}')}: {error}") from None
-        end = len(turns.ids) if self.whole else len(turns.own) - turns.own[::-1].index(True)
-        obs = torch.tensor(turns.ids[: min(end, self.max_length)])
-        own = torch.tensor(turns.own[1 : len(obs)], dtype=torch.bool)
+            raise UserError(f"{row_place(row, f'row {group}')}: {error}") from None
+        end = (
+            len(token_rows.ids)
+            if self.whole
+            else len(token_rows.own) - token_rows.own[::-1].index(True)
+        )
+        obs = torch.tensor(token_rows.ids[: min(end, self.max_length)])
+        own = torch.tensor(token_rows.own[1 : len(obs)], dtype=torch.bool)
         if self.whole:
-            own[turns.own.index(True) - 1 :] = True
+            own[token_rows.own.index(True) - 1 :] = True
         rewards = torch.zeros(len(own))
         rewards[-1:] = reward
         info = {"prompt": prompt, "completion": said}
@@ -235,7 +239,7 @@ class _Writer:
             obs, obs[1:], own, torch.where(own, rewards, 0.0), blank, False, group, info=info
         )
 
-    def _turns(self, prompt: Prompt, said: Response, row: Row) -> Turns:
+    def _turns(self, prompt: Prompt, said: Response, row: Row) -> TokenRow:
         """Tokens, and which are the response's. Raises ValueError."""
         asked = self.chat.messages(self.reader, prompt)
         said = self.reader.template.unended(said) if isinstance(said, str) else said
@@ -245,10 +249,10 @@ class _Writer:
             else [m.get("content") for m in said if not m.get("tool_calls")]
         )
         if asked is None and len(single) == 1 and isinstance(single[0], str):
-            return plain(self.reader.template, self.chat(self.reader, prompt), single[0])
+            return plain_completion(self.reader.template, self.chat(self.reader, prompt), single[0])
         asked = [{"role": "user", "content": prompt}] if asked is None else asked
         response = [{"role": "assistant", "content": said}] if isinstance(said, str) else list(said)
-        made = turns(
+        made = token_rows(
             self.reader,
             [*asked, *response],
             row.get("tools"),
@@ -263,7 +267,7 @@ class _Writer:
             )
         template, only = self.reader.template, made[0]
         if self.whole and not template.ends_turns and only.ids[-1] == template.end_id:
-            return Turns(
+            return TokenRow(
                 only.ids[:-1], only.own[:-1]
             )  # a score is asked of what the template writes, which has no end here
         return only

@@ -1,14 +1,14 @@
-"""Which prompts come next: by their difficulty for the policy as it is, or from two sources in a
-stated proportion.
+"""Which prompts come next: a task's items in order, by their difficulty for the policy, or from two
+sources in a stated proportion.
 
-A source of prompts is anything with `take(n)`, `learn(rows, rates)` and a state;
-`rollouts.text.Prompts` is the plain one.
-
+    TaskPrompts   the items of a task, pass after pass
     Curriculum    prefers the frontier: prompts answered right sometimes, neither always nor never
-    Mixture       a second source joins, from a given prompt on (R1's last stage: general prompts only towards the end)
+    Mixture       a second source joins, from a given prompt on (R1's last stage: general prompts
+                  only towards the end)
 
-Left out: making problems easier or harder (a task's business), and dropping groups after they were
-sampled (`selection.MixedOutcomes`, which pays for them; a curriculum avoids to).
+A source of prompts is anything with `take(n)`, `learn(rows, rates)` and a state. Left out: making
+problems easier or harder (a task's business), and dropping groups after they were sampled
+(`selection.MixedOutcomes`, which pays for them; a curriculum avoids that).
 """
 
 from __future__ import annotations
@@ -20,23 +20,54 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from logpi.envs.task import Row
+    from logpi.envs.task import Row, Task
 
 
-class Source(Protocol):
+class PromptSource(Protocol):
     """Where a rollout's prompts come from; its state can be saved and restored exactly."""
 
     def take(self, n: int) -> list[Row]:
-        """The next `n` rows."""
+        """The next `n` items."""
         ...
 
     def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
-        """What share of each row's responses was right, in [0, 1]; None: no verdict."""
+        """Learn the share of right responses to each item, in [0, 1]; None: no verdict."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class TaskPrompts:
+    """An endless walk over a task's training items; its state is one integer. Each pass over a file
+    has its own order."""
+
+    def __init__(self, task: Task, seed: int = 0) -> None:
+        self.task, self.seed, self.cursor = task, seed, 0
+        self._pass = -1
+        self._rows: Sequence[Row] = ()
+
+    def take(self, n: int) -> list[Row]:
+        """The next `n` items."""
+        return [self._next() for _ in range(n)]
+
+    def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
+        """Nothing: the order does not depend on the responses."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"cursor": self.cursor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.cursor = state["cursor"]
+
+    def _next(self) -> Row:
+        size = len(self._rows) or len(self.task.rows("train", self.seed))
+        number, place = divmod(self.cursor, size)
+        if number != self._pass:
+            self._pass, self._rows = number, self.task.rows("train", self.seed + number)
+        self.cursor += 1
+        return self._rows[place]
 
 
 def _key(row: Row) -> str:
@@ -70,7 +101,7 @@ class Curriculum:
 
     def __init__(
         self,
-        source: Source,
+        source: PromptSource,
         seed: int = 0,
         *,
         lookahead: int = 4,
@@ -160,7 +191,9 @@ class Mixture:
         ValueError: a share outside [0, 1].
     """
 
-    def __init__(self, main: Source, other: Source, *, share: float = 0.5, start: int = 0) -> None:
+    def __init__(
+        self, main: PromptSource, other: PromptSource, *, share: float = 0.5, start: int = 0
+    ) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"the share of a mixture lies between 0 and 1, not {share}")
         self.main, self.other, self.share, self.start = main, other, share, start

@@ -122,7 +122,7 @@ def about(directory: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-# --------------------------------------------------------------------------- files
+# --- files ---
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -147,7 +147,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
         }
 
 
-# --------------------------------------------------------------------------- plain data <-> JSON and tensors
+# --- plain data <-> JSON and tensors ---
 
 
 class _Encoder:

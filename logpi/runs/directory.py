@@ -10,9 +10,10 @@
       model/                 the final model
       curves.png  tensorboard/
 
-    with Run.create("runs/addition", "rl", arguments) as run: ...      # or Run.open(path) to go on with one
-        run.log(step, metrics); run.samples(step, rows)
-        run.checkpoint(step, state)                                    # last of all for that step
+    with Run.create("runs/addition", "rl", arguments) as run:   # or Run.open(path), to go on
+        run.log(step, metrics)
+        run.samples(step, rows)
+        run.checkpoint(step, state)                             # last of all for that step
 
 To resume: `step, state = run.latest()`, then `run.rewind(step)`. What was logged after `step` is
 dropped, so that the files of a resumed run equal those of one that was never stopped, but for the
@@ -35,14 +36,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.errors import RunError
 from logpi.runs import checkpoint as checkpoints
 from logpi.runs import disk, metrics, trust
 from logpi.runs.history import History
-from logpi.runs.trackers import TrackedRun, Tracker, check, trackers
+from logpi.runs.trackers import TrackedRun, Tracker, Trackers, check, trackers
 from logpi.runs.versions import differences, versions
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 notices = logging.getLogger("logpi")
 
@@ -98,14 +102,14 @@ class Run:
             final model.
     """
 
-    def __init__(self, path: Path, held: IO[bytes], extra_trackers: Sequence[str]) -> None:
+    def __init__(self, path: Path, held: FileLock, extra_trackers: Sequence[str | Tracker]) -> None:
         self.path = path
         self.command, self.arguments = read_arguments(path)
         self.model = path / "model"
         self.history = History(path)
         self._lock = held
         self._extra_trackers = tuple(extra_trackers)
-        self._tracker: Tracker | None = None  # started by the first `log`
+        self._tracker: Trackers | None = None  # started by the first `log`
         self._resumed_at: int | None = None
         self._pending: Mapping[str, Any] | None = None  # arguments that are its own once it goes on
         self._unsynced: set[Path] = set()
@@ -118,9 +122,9 @@ class Run:
         path: str | Path,
         command: str,
         arguments: Mapping[str, Any],
-        trackers: Sequence[str] = (),
+        trackers: Sequence[str | Tracker] = (),
     ) -> Run:
-        """A new run. `trackers` are those besides TensorBoard.
+        """A new run. `trackers`: names, or objects with `log(step, metrics)`, besides TensorBoard.
 
         Raises:
             RunError: the directory holds another run or other files, or cannot be made.
@@ -141,7 +145,7 @@ class Run:
     def open(
         cls,
         path: str | Path,
-        trackers: Sequence[str] = (),
+        trackers: Sequence[str | Tracker] = (),
         arguments: Mapping[str, Any] | None = None,
     ) -> Run:
         """A run to go on with. Clears what a killed writer left; says so if the software has
@@ -178,7 +182,7 @@ class Run:
         """Finish the trackers and let others write the run."""
         if self._tracker:
             self._tracker.close()
-        self._lock.close()
+        self._lock.release()
 
     def __enter__(self) -> Run:
         return self

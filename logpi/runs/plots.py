@@ -1,10 +1,10 @@
 """Pictures: `figure(panels)`, which every picture of the library begins with, and learning curves.
 
-    axes = (picture := figure([Panel("reward", x="step"), Panel("length")])).axes
-    axes[0].plot(steps, rewards, label="grpo")                # matplotlib's own calls fill the panels
+    picture = figure([Panel("reward", x="step"), Panel("length")])
+    picture.axes[0].plot(steps, rewards, label="grpo")      # matplotlib's own calls fill the panels
     save(picture, "compare.png")
 
-    curves(["runs/grpo", "runs/dapo"], ["reward", ("entropy", "kl"), "eval/accuracy"], "compare.png")
+    curves(["runs/grpo", "runs/dapo"], ["reward", ("entropy", "kl"), "eval/accuracy"], "both.png")
 
 Left out: interaction (TensorBoard does that), and statistics over seeds (each run is its own line).
 Matplotlib is imported only when something is drawn, and never opens a window.
@@ -51,9 +51,9 @@ def figure(
     size: tuple[float, float] = (4.6, 3.1),
     **layout: Any,
 ) -> Any:
-    """A `matplotlib.figure.Figure` with one pair of axes for each panel (`.axes`, in order), to draw into.
+    """A `matplotlib.figure.Figure` with one pair of axes for each panel, to draw into.
 
-    A notebook shows it as a picture. pyplot's state is not touched.
+    `.axes` has them in order. A notebook shows it as a picture. pyplot's state is not touched.
 
     Args:
         columns: panels in a row; 0: at most three, in rows of equal length (four as two by two).

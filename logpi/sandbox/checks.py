@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 FORGED = "forged"  # the last word on a program that was seen to forge an answer
@@ -120,7 +120,7 @@ def _calls(statement: ast.stmt) -> Iterator[ast.Call]:
         yield from (n for n in ast.walk(head) if isinstance(n, ast.Call))
 
 
-def is_check(statement: ast.stmt, own: set[str] = frozenset()) -> bool:  # type: ignore[assignment]
+def is_check(statement: ast.stmt, own: Set[str] = frozenset()) -> bool:
     """Whether running this statement, without those inside it, can fail because of the program.
     `own`: names that the tests define."""
     if isinstance(statement, _DEFINITIONS):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class SandboxError(ValueError):
@@ -97,6 +97,7 @@ class ProgramVerdict:
         return self.status not in ("invalid", "failed", "late")
 
 
+@runtime_checkable
 class Sandbox(Protocol):
     """What runs programs that nobody has read: this machine's (`LocalSandbox`), or one of your own.
 

@@ -15,7 +15,8 @@ from logpi.ops.selection import Bootstrap, CountAsFailure, DropUniform, MaskOut,
 from logpi.policies.small import small_policy
 from logpi.rewards import Rewards, Weighted, rewards
 from logpi.rollouts.demonstrations import Demonstrations
-from logpi.rollouts.text_rollout import Prompts, TextRollout
+from logpi.rollouts.prompt_sources import TaskPrompts
+from logpi.rollouts.text_rollout import TextRollout
 from logpi.updates.adamw import AdamW
 
 TASK = Addition()
@@ -32,6 +33,7 @@ def rollout(policy, judge="exact", *, tokens=8, **options) -> TextRollout:
         "prompts": 3,
         "num_generations": 4,
         "sampling": Sampling(max_tokens=tokens),
+        "algorithm": logpi.algorithm("reinforce"),
         "seed": 1,
     } | options
     return TextRollout(policy, Engine(policy, slots=5), TASK, judged, **given)
@@ -101,7 +103,9 @@ def test_no_verdict_at_all_is_said(policy):
 @pytest.mark.parametrize("choice", [Bootstrap(), MaskOut(), CountAsFailure(-1.0)])
 def test_truncation(policy, choice):
     always = rewards(lambda prompts, completions, **_: [1.0] * len(completions))
-    batch = rollout(policy, always, tokens=2, truncation=choice)().batch
+    batch = rollout(
+        policy, always, tokens=2, algorithm=logpi.algorithm("reinforce", truncation=choice)
+    )().batch
     plain = rollout(policy, always, tokens=2)().batch
     cut = ~plain.terminated
     assert cut.any() and not cut.all()
@@ -121,7 +125,8 @@ def test_truncation(policy, choice):
 
 
 def test_dynamic_sampling_refills_with_mixed_groups(policy):
-    collected = rollout(policy, rewards(even), num_generations=2, keep=MixedOutcomes())()
+    dapo = logpi.algorithm("dapo")
+    collected = rollout(policy, rewards(even), num_generations=2, algorithm=dapo)()
     totals = collected.batch.reward.sum(1).view(3, 2)
     assert (totals.sum(1) == 1).all()
     assert collected.metrics["groups/sampled"] > 3 and collected.metrics["groups/kept"] == 3
@@ -129,16 +134,18 @@ def test_dynamic_sampling_refills_with_mixed_groups(policy):
 
 def test_dynamic_sampling_gives_up_clearly(policy):
     same = rewards(lambda prompts, completions, **_: [0.0] * len(completions))
+    twice = logpi.algorithm("dapo", keep=MixedOutcomes(max_rounds=2))
     with pytest.raises(
         UserError, match=r"only 0 of 3 groups .* in 2 rounds \(6 prompts, mean reward 0\)"
     ):
-        rollout(policy, same, keep=MixedOutcomes(max_rounds=2))()
+        rollout(policy, same, algorithm=twice)()
 
 
 def test_dropping_every_group_makes_no_update(policy):
     same = rewards(lambda prompts, completions, **_: [0.0] * len(completions))
-    batch = rollout(policy, same, keep=DropUniform())().batch
-    learner = logpi.Learner(policy, logpi.algorithm("grpo", beta=0), AdamW(lr=1.0))
+    made = logpi.algorithm("grpo", beta=0, keep=DropUniform())
+    batch = rollout(policy, same, algorithm=made)().batch
+    learner = logpi.Learner(policy, made, AdamW(lr=1.0))
     before = {k: v.clone() for k, v in policy.state_dict().items()}
     report = learner.update(batch)
     assert report["idle_rows"] == 1.0
@@ -146,7 +153,7 @@ def test_dropping_every_group_makes_no_update(policy):
 
 
 def test_greedy_baseline_is_the_greedy_answers_reward(policy):
-    batch = rollout(policy, rewards(even), greedy=True)().batch
+    batch = rollout(policy, rewards(even), algorithm=logpi.algorithm("remax"))().batch
     plain = rollout(policy, rewards(even))().batch
     assert batch.baseline is not None and plain.baseline is None
     assert all(len(set(batch.baseline[batch.group == g].tolist())) == 1 for g in range(3))
@@ -174,7 +181,7 @@ def test_prompts_walk_over_a_file_in_a_new_order_each_pass(tmp_path):
 
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f'{{"prompt": "p{i}", "answer": "{i}"}}\n' for i in range(30)))
-    walk = Prompts(task(str(path)), seed=0)
+    walk = TaskPrompts(task(str(path)), seed=0)
     size = len(walk.task.rows("train"))
     first, second = walk.take(size), walk.take(size)
     assert sorted(r["prompt"] for r in first) == sorted(r["prompt"] for r in second)
@@ -187,7 +194,7 @@ def test_every_algorithm_updates_a_language_model_on_policy(policy, name):
     fresh = small_policy(
         TASK.alphabet, width=32, layers=2, heads=2, seed=3, critic=made.objective.needs_critic
     )
-    source = rollout(fresh, rewards(even), keep=made.keep, greedy=made.objective.needs_greedy)
+    source = rollout(fresh, rewards(even), algorithm=made)
     learner = logpi.Learner(fresh, made, AdamW(lr=1e-3))
     before = [p.detach().clone() for p in fresh.parameters()]
     for _ in range(2):

@@ -21,8 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 from logpi.errors import RunError
-from logpi.runs import checkpoint, load_rng_state, rng_state, seed
+from logpi.runs import checkpoint
 from logpi.runs.checkpoint import load, save
+from logpi.runs.rng import load_rng_state, rng_state, seed
 
 
 def same(a: Any, b: Any) -> bool:
@@ -203,7 +204,7 @@ def test_what_cannot_be_saved_is_named(tmp_path: Path, value: Any, says: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
-# --------------------------------------------------------------------------- damage
+# --- damage ---
 
 
 def flip(path: Path) -> None:
@@ -232,7 +233,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         load(tmp_path / "none")
 
 
-# --------------------------------------------------------------------------- a failing disk
+# --- a failing disk ---
 
 
 @contextmanager

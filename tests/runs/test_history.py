@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from logpi.errors import RunError
-from logpi.runs import Run, read_metrics
 from logpi.runs.checkpoint import Damaged, _fingerprint, load
-from logpi.runs.metrics import mend
+from logpi.runs.directory import Run
+from logpi.runs.metrics import mend, read_metrics
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_a_tag_of_a_newer_version_stops_and_is_not_damage(run: Run) -> None:
         run.latest()
 
 
-# --------------------------------------------------------------------------- metrics
+# --- metrics ---
 
 
 def test_garbled_metrics_are_kept_aside_and_said(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.jobs.options.fields import option
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class LoraArguments:
     """Whether all weights learn, or adapters."""
+
+    HEADING: ClassVar[str] = "adapters"
 
     lora: int = option(0, help="rank of LoRA adapters; 0: all weights learn", least=0, most=4096)
     lora_alpha: float = option(32.0, help="their scale: W + (alpha / rank) B A", above=0, most=1e6)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.options.fields import option
@@ -23,7 +23,11 @@ DEVICES = "where models run: cpu, cuda, cuda:1, …; auto: a CUDA GPU if there i
 class ModelArguments:
     """Which model, and how its prompts are made."""
 
-    model: str = option(help="directory, hub name or .gguf file of a causal language model")
+    HEADING: ClassVar[str] = "model"
+
+    model: str = option(
+        help="directory, hub name or .gguf file of a causal language model", first=True
+    )
     dtype: str = option(
         "float32",
         help=(
