@@ -238,7 +238,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--env nosuch", "no environment"),
         ("--env nosuch:Id", "nosuch"),
         ("--env nosuch:Id-v0", "nosuch"),
-        ("--env ./my.py:Env", "can be imported"),
+        ("--env ./my.py:Env", "no such file"),
         ("--env=", "no environment"),
         ("--algorithm nosuch", "unknown"),
         ("--algorithm dpo", "preferences"),
