@@ -27,15 +27,16 @@ from typing import Any
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import opened
-from logpi.jobs.options.fields import option
+from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.sampling import DecodingArguments
 
 TEST_SHARE = 0.1  # of the prompts
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepLabels(ModelArguments, RunArguments):
+class StepLabels(ModelArguments, DecodingArguments, RunArguments):
     """Arguments of `logpi step-labels`."""
 
     task: str = option(
@@ -50,17 +51,7 @@ class StepLabels(ModelArguments, RunArguments):
     rollouts: int = option(8, help="continuations of each beginning", least=1, most=2**16)
     per_prompt: int = option(8, help="pairs of one prompt at most", least=1)
     gap: float = option(0.25, help="least difference of the two shares of a pair", above=0, most=1)
-    temperature: float = option(1.0, help="of sampling", above=0, least=1e-3, most=1000)
-    max_completion_length: int = option(
-        512, help="tokens after which a response is cut off", least=1, most=2**24
-    )
-    slots: int = option(
-        256,
-        help="completions decoded at the same time; memory and speed only",
-        least=1,
-        most=2**16,
-        changeable=True,
-    )
+    slots: int = changed(DecodingArguments, "slots", 256)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -113,7 +104,6 @@ def _labeller(
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Request, Sampling
     from logpi.evaluation.scorers import PartialResponse, Rollouts, beginnings
-    from logpi.rollouts.prompt_filter import PromptFilter
 
     policy = a.load(temperature=a.temperature)
     chat, engine, sampling = (
@@ -121,11 +111,12 @@ def _labeller(
         Engine(policy, slots=a.slots),
         Sampling(max_tokens=a.max_completion_length),
     )
+    prompts = a.prompt_filter(policy, chat)
     step = a.step.replace("\\n", "\n")
 
     def label(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
         generator = torch.Generator().manual_seed(seed)
-        asked = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
+        asked = [Request(prompts.ids(r), a.samples) for r in rows]
         distinct: dict[tuple[int, str], PartialResponse] = {}
         for i, (request, sampled) in enumerate(
             zip(asked, engine.generate(asked, sampling, generator), strict=True)
@@ -151,7 +142,7 @@ def _labeller(
             if share >= 0
         ]
 
-    return label, PromptFilter(policy, chat).check(list(rows), "prompts")
+    return label, prompts.check(list(rows), "prompts")
 
 
 def pairs(
