@@ -227,7 +227,7 @@ def _measure(a: PreferencesDemo, out: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Path) -> None:
+def _report(measures: dict[str, dict[str, Any]], seconds: dict[str, float], out: Path) -> None:
     lanes = {
         "sft": ("SFT", "policy", seconds["SFT"]),
         "ppo": (
@@ -239,9 +239,9 @@ def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Pa
     }
     print(f"\n{'lane':<22}{'models in memory':<35}{'seconds':>8}{'gold':>8}{'proxy':>8}{'KL':>8}")
     for name, (lane, models, time_) in lanes.items():
-        f = found[name]
+        m = measures[name]
         print(
-            f"{lane:<22}{models:<35}{time_:>8.0f}{f['gold']:>8.2f}{f['proxy']:>8.2f}{f['kl']:>8.2f}"
+            f"{lane:<22}{models:<35}{time_:>8.0f}{m['gold']:>8.2f}{m['proxy']:>8.2f}{m['kl']:>8.2f}"
         )
     print(
         "\ngold: the rule nobody was told, 1 for eight good letters. proxy: the reward model's"
@@ -249,6 +249,6 @@ def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Pa
     )
     print("KL: from the SFT model, nats a response. Three answers of each:")
     for name, (lane, _, _) in lanes.items():
-        print(f"  {lane:<22}{found[name]['samples']}")
+        print(f"  {lane:<22}{measures[name]['samples']}")
     print(f"\nproxy, gold and KL of PPO over its run: {out}/ppo/curves.png")
     print(f"scores of held-out pairs: {out}/reward-model/scores.png")

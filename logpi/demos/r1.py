@@ -106,9 +106,9 @@ def _check(a: R1) -> None:
         _check_rows(a)
         for stage in STAGES.values():
             if stage.job == "rl":
-                made = job(a, stage, "", Path(), a.general, a.pairs)
-                algorithm_of(made)
-                make_rewards(made.rewards)
+                arguments = job(a, stage, "", Path(), a.general, a.pairs)
+                algorithm_of(arguments)
+                make_rewards(arguments.rewards)
     if notice:
         print(f"logpi: {notice}", file=sys.stderr)
 

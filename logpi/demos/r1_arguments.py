@@ -129,23 +129,23 @@ class R1(RunArguments):
             raise ValueError(
                 f"--set {pair}: the base model is --model {self.model}, which is not trained first"
             )
-        option_, value = setting(rest)
-        known = JOBS[STAGES[name].job][1]
-        names = {f.name for f in fields(known)} - CHAINED if known else set()
-        if option_ == "epochs" and known in (sft.SFT, reward_model.RewardModelling):
+        option_name, value = setting(rest)
+        job = JOBS[STAGES[name].job][1]
+        names = {f.name for f in fields(job)} - CHAINED if job else set()
+        if option_name == "epochs" and job in (sft.SFT, reward_model.RewardModelling):
             if (
                 isinstance(value, bool)
                 or not isinstance(value, int | float)
                 or not 0 < value <= 10_000
             ):
                 raise ValueError(f"--set {pair}: epochs must be above 0 and at most 10000")
-        elif known is None or option_ not in names:
+        elif job is None or option_name not in names:
             raise ValueError(
-                f"the job of stage {name} has no option {option_!r}{did_you_mean(option_, names)}"
+                f"the job of stage {name} has no option {option_name!r}{did_you_mean(option_name, names)}"
             )
         else:
             try:
-                values_of(known, {option_: value}, "saved arguments")
+                values_of(job, {option_name: value}, "saved arguments")
             except UserError as error:
                 raise ValueError(f"--set {pair}: {error}") from None
 
