@@ -3,7 +3,7 @@ r"""A model's chat template: how messages become text and tokens, and with which
     text, ids    messages as the template writes them, and those as tokens
     end_id       the token with which the template closes an assistant's turn, found by rendering one
     answer       what asks for a message, and what the template then adds for it
-    said         what sampled tokens say, for people and rewards
+    decode       what sampled tokens say, for people and rewards
 
 Control tokens that data spell stay text (`text_tokens.py`). Left out: what of a conversation is
 learned (`rollouts/chat_rows.py`), and what an environment says (`rollouts/observations.py`).
@@ -188,7 +188,7 @@ class ChatTemplate(TextTokens):
         found = self._framing.match(text.lstrip())
         return found[0] if found else ""
 
-    def said(self, ids: Iterable[Any]) -> str:
+    def decode(self, ids: Iterable[Any]) -> str:
         """What a turn's tokens say: no ends, no padding. Other special tokens stay: some models
         mark calls and thoughts with them."""
         silent = {
