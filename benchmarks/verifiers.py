@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.rewards import Math
-from logpi.sandbox import Sandbox
+from logpi.sandbox import LocalSandbox
 
 OUT = Path(__file__).parent / "results" / "verifiers.json"
 
@@ -75,7 +75,7 @@ def math_rates(rows: list[dict[str, Any]], repeat: int) -> dict[str, Any]:
 
 
 def code_rates(
-    box: Sandbox, humaneval: list[dict[str, Any]], mbpp: list[dict[str, Any]]
+    box: LocalSandbox, humaneval: list[dict[str, Any]], mbpp: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Published solutions against published tests, two at a time."""
     jobs: dict[str, list[tuple]] = {
@@ -125,7 +125,7 @@ def main() -> None:
         "math": math_rates(read(a.gsm8k), a.repeat),
     }
     for backend in ("landlock", *(["bubblewrap"] if shutil.which("bwrap") else [])):
-        box = Sandbox(backend, workers=2)
+        box = LocalSandbox(backend, workers=2)
         box.start()
         before = cpu()
         result[backend] = code_rates(box, read(a.humaneval), read(a.mbpp))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from logpi.engine.sampling import Completion, Request, Sampling
 from logpi.errors import UserError
-from logpi.rewards import Rewards, Score, rewards
+from logpi.rewards import Rewards, RewardScore, rewards
 from logpi.rollouts.responses import trajectory
 from logpi.types import collate
 
@@ -185,7 +185,7 @@ def beginnings(policy: CausalLM, whole: PartialResponse, step: str) -> list[Part
     return [*out, whole]
 
 
-def verdicts(rewards: Rewards, partials: Sequence[PartialResponse]) -> list[Score]:
+def verdicts(rewards: Rewards, partials: Sequence[PartialResponse]) -> list[RewardScore]:
     """What rewards say of each response, with its row's columns."""
     names = sorted({name for p in partials for name in p.row} - {"prompt", "completion"})
     return rewards.score(

@@ -37,7 +37,7 @@ from logpi.jobs.options.run import RunArguments, available, read
 if TYPE_CHECKING:
     from logpi.evaluation.beam_search import BeamSearchResult
     from logpi.evaluation.evaluator import Evaluator
-    from logpi.rewards import Rewards, Score
+    from logpi.rewards import Rewards, RewardScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ def _searched(
     return saved(path, shards, len(evaluator.rows), a.save_every)
 
 
-def _record(item: int, found: BeamSearchResult, score: Score) -> dict[str, Any]:
+def _record(item: int, found: BeamSearchResult, score: RewardScore) -> dict[str, Any]:
     return {
         "kind": "beam",
         "item": item,

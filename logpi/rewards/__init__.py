@@ -1,15 +1,19 @@
 """Rewards: what a completion is worth.
 
-    text.py        where the answer stands in a completion          match.py    is it the row's answer?
-    format.py      <think>…</think><answer>…</answer>               length.py   soft overlong punishment
-    qa.py          exact match and F1 of short answers          tool_calls.py  ToolRL's; bfcl.py  the leaderboard's verdict
-    arithmetic.py  exact expressions, countdown                     user.py     the user's own function, in a workers/worker.py
-    math.py        final answers: notation.py (one way to write); numerals.py, expressions.py, answers.py (trees.py);
-                   values.py, agreement.py, units.py, real_sets.py, equality.py (the rules), apart
-                   where it takes many digits
-    code.py        programs against unit tests, in the sandbox      pattern.py  regular expressions, JSON schemas
-    command.py     any external checker, with limits                apart/      what runs in worker processes
-    combine.py     the weighted sum, with every part kept           spec.py     all of it by name, for a command line
+    combine.py     the weighted sum, every part kept
+    spec.py        rewards by name, as a command line writes them
+    user.py        a function of the user's own file, in a worker process
+    text.py        where the answer stands in a completion
+    match.py       is it the row's answer?             format.py      the form of a completion
+    length.py      soft overlong punishment            language.py    the prompt's language?
+    math.py        final answers: notation.py, numerals.py and expressions.py read them into
+                   trees.py, answers.py what stands around; values.py, agreement.py, units.py,
+                   real_sets.py and equality.py compare
+    code.py        programs against unit tests (demands.py reads them), in the sandbox
+    pattern.py     regular expressions, JSON schemas   command.py     any external checker
+    arithmetic.py  exact expressions, countdown        qa.py          short answers
+    tool_calls.py  ToolRL's reward; call_matching.py   bfcl.py        the leaderboard's verdict
+    model.py       a learned reward model              workers/       what runs in worker processes
 
 A reward is any function of TRL's signature: `f(prompts, completions, completion_ids=None,
 **columns)`, plain or async, giving a float or None (not applicable) for each completion, or a
@@ -19,8 +23,8 @@ A reward is any function of TRL's signature: `f(prompts, completions, completion
 from logpi.rewards.arithmetic import CountdownReward, ExpressionError, evaluate
 from logpi.rewards.bfcl import BfclReward
 from logpi.rewards.code import Code
-from logpi.rewards.combine import Rewards, Score, Weighted, failures
-from logpi.rewards.command import Command
+from logpi.rewards.combine import Rewards, RewardScore, Weighted, failures
+from logpi.rewards.command import CommandReward
 from logpi.rewards.format import ThinkAnswer
 from logpi.rewards.language import LanguageConsistency
 from logpi.rewards.length import SoftOverlong
@@ -41,7 +45,7 @@ __all__ = [
     "BfclReward",
     "Boxed",
     "Code",
-    "Command",
+    "CommandReward",
     "CountdownReward",
     "ExactAnswer",
     "ExpressionError",
@@ -52,7 +56,7 @@ __all__ = [
     "Number",
     "Regex",
     "Rewards",
-    "Score",
+    "RewardScore",
     "SoftOverlong",
     "TagAnswer",
     "ThinkAnswer",

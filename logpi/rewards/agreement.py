@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from logpi.rewards.trees import Tree, has, letters
-from logpi.rewards.values import MAX_PEAK, Evaluator, NeedsDigits, Undefined, close, numeric
+from logpi.rewards.trees import Expression, has, letters
+from logpi.rewards.values import MAX_PEAK, Calculator, NeedsDigits, Undefined, close, numeric
 
 POINTS, WHOLE_POINTS, ENOUGH = 10, 12, 3
 LONG_DECIMAL = 7  # significant digits with which a decimal may stand for an irrational number
@@ -34,7 +34,7 @@ class Agreement:
     def __init__(self, exact: bool = False) -> None:
         self.exact = exact
 
-    def values(self, a: Tree, b: Tree) -> bool:
+    def values(self, a: Expression, b: Expression) -> bool:
         """Whether two expressions are equal; a `log` without base is natural or decimal, the same
         in both."""
         if a == b:
@@ -43,7 +43,7 @@ class Agreement:
             return any(self.agree(a, b, ten=ten) for ten in (False, True))
         return self.agree(a, b)
 
-    def agree(self, a: Tree, b: Tree, ten: bool = False) -> bool:
+    def agree(self, a: Expression, b: Expression, ten: bool = False) -> bool:
         """Whether two expressions have equal values wherever both have some, and have some at the
         same positive points."""
         names = letters(a, b)
@@ -60,7 +60,7 @@ class Agreement:
                 return not alone
         return False
 
-    def proportion(self, a: Tree, b: Tree) -> int:
+    def proportion(self, a: Expression, b: Expression) -> int:
         """The sign of a/b if that is the same number wherever both have values, else 0."""
         pairs = [
             p
@@ -70,7 +70,7 @@ class Agreement:
         return _ratio(pairs) if len(pairs) >= ENOUGH else 0
 
     def at(
-        self, point: dict[str, Fraction], a: Tree, b: Tree, ten: bool = False
+        self, point: dict[str, Fraction], a: Expression, b: Expression, ten: bool = False
     ) -> tuple[Any, Any, int] | str | None:
         """Both values and the peak; "one" if one alone has a value; None if neither has."""
         bits, imaginary = BITS, has(a, "constant", "i") or has(b, "constant", "i")
@@ -79,10 +79,10 @@ class Agreement:
         for _ in range(2):
             values, peak = [], 0
             for tree in (a, b):
-                evaluator = Evaluator(point, bits, imaginary=imaginary, ten=ten, exact=self.exact)
+                calculator = Calculator(point, bits, imaginary=imaginary, ten=ten, exact=self.exact)
                 with contextlib.suppress(Undefined):
-                    values.append(evaluator.value(tree))
-                peak = max(peak, evaluator.peak)
+                    values.append(calculator.value(tree))
+                peak = max(peak, calculator.peak)
             if len(values) < 2:
                 return "one" if values else None
             if (
@@ -98,7 +98,7 @@ class Agreement:
         return (*values, peak)
 
     @staticmethod
-    def rounded(a: Tree, b: Tree, found: tuple[Any, Any, int]) -> bool:
+    def rounded(a: Expression, b: Expression, found: tuple[Any, Any, int]) -> bool:
         """A decimal of at least seven digits for an irrational number, rounded right."""
         for tree, own, other in ((a, found[0], found[1]), (b, found[1], found[0])):
             places = len(tree.name.partition(".")[2]) if tree.kind == "number" else 0
@@ -114,7 +114,7 @@ class Agreement:
                 )
         return False
 
-    def compare(self, a: Tree, b: Tree) -> int:
+    def compare(self, a: Expression, b: Expression) -> int:
         """-1, 0 or 1. Raises Undefined where one has no real value."""
         found = self.at({}, a, b) if not letters(a, b) else None
         if not isinstance(found, tuple):

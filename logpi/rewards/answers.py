@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from logpi.rewards.expressions import FUNCTIONS, Expressions
 from logpi.rewards.notation import ROW, tidy, ungroup
-from logpi.rewards.trees import Tree, Unreadable, number
+from logpi.rewards.trees import Expression, Unreadable, number
 from logpi.rewards.units import KNOWN, SCALES
 
 MAX_ANSWER = 1_000  # characters; what is longer is no final answer
@@ -97,17 +97,17 @@ _DESCRIBED = re.compile(
 _ENVIRONMENT = re.compile(r"\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?")
 
 
-class _Answers(Expressions):
+class _AnswerParser(Expressions):
     """The reader of a whole answer."""
 
-    def answer(self) -> Tree:
+    def answer(self) -> Expression:
         tree = self.listed()
         self.skip()
         if self.at < len(self.text) or (self.padded and self.numbers > 1):
             raise Unreadable(f"cannot read on at {self.text[self.at : self.at + 20]!r}")
         return tree
 
-    def listed(self) -> Tree:
+    def listed(self) -> Expression:
         """Items, with what stands between them; one alone is itself."""
         items, between = [self.item()], set()
         while found := _SEPARATOR.match(self.text, self.at):
@@ -119,22 +119,22 @@ class _Answers(Expressions):
             items.append(self.item())
         if len(items) == 1:
             return items[0]
-        return Tree("list", tuple(items), name=",".join(sorted(between - {""})))
+        return Expression("list", tuple(items), name=",".join(sorted(between - {""})))
 
-    def item(self) -> Tree:
+    def item(self) -> Expression:
         self.skip()
         rest = self.text[self.at :]
         if _DATED.match(rest):
             raise Unreadable("a date, or a score")
         if clock := _CLOCK.match(rest):
             self.at = len(self.text)
-            return Tree("clock", name=f"{int(clock[1])}:{clock[2]}{(clock[3] or '').lower()}")
+            return Expression("clock", name=f"{int(clock[1])}:{clock[2]}{(clock[3] or '').lower()}")
         if name := self.next(_NAME):
             return self.related(
-                Tree("letter", name=f"\\text{{{(name[1] or name[2]).strip().lower()}}}")
+                Expression("letter", name=f"\\text{{{(name[1] or name[2]).strip().lower()}}}")
             )
         if called := self.next(_CALLED):
-            return self.related(Tree("letter", name=f"{called[1]}({called[2]})"))
+            return self.related(Expression("letter", name=f"{called[1]}({called[2]})"))
         if word := self.words():
             return word
         self.next(r"\\approx(?![A-Za-z])")
@@ -143,11 +143,11 @@ class _Answers(Expressions):
         if money:
             if self.numbers == 0:
                 raise Unreadable("money without a number")
-            tree = Tree("product", (number(-1), tree)) if money[1] == "-" else tree
-            return Tree("unit", (self.measured(tree, money[2]),), money[2])
+            tree = Expression("product", (number(-1), tree)) if money[1] == "-" else tree
+            return Expression("unit", (self.measured(tree, money[2]),), money[2])
         return tree
 
-    def words(self) -> Tree | None:
+    def words(self) -> Expression | None:
         found = _WORDS.match(self.text, self.at)
         if not found:
             return None
@@ -159,11 +159,11 @@ class _Answers(Expressions):
         ):
             return None  # (ab)^2 is no word
         self.at = found.end()
-        return Tree("word", name=words)
+        return Expression("word", name=words)
 
     # Units.
 
-    def measured(self, tree: Tree, money: str = "") -> Tree:
+    def measured(self, tree: Expression, money: str = "") -> Expression:
         """`tree` with the unit that follows it."""
         if tree.kind == "group" or not (found := _MEASURE.match(self.text, self.at)):
             return tree
@@ -174,13 +174,13 @@ class _Answers(Expressions):
         self.at = found.end()
         if words and words[0] in SCALES:
             assert tree is not None
-            tree = Tree("product", (tree, number(SCALES[words[0]])))
+            tree = Expression("product", (tree, number(SCALES[words[0]])))
             said, words = re.sub(r"^\w+\s*", "", said), words[1:]
         if words and words[0] in ("percent", "pct", "percentage"):
-            return Tree("percent", (tree,))
+            return Expression("percent", (tree,))
         if words and words[0] in ("degree", "degrees", "deg") and len(words) == 1:
-            return Tree("degree", (tree,))
-        return Tree("unit", (tree,), said) if said and not money else tree
+            return Expression("degree", (tree,))
+        return Expression("unit", (tree,), said) if said and not money else tree
 
     def starts_atom(self) -> bool:
         """A unit is no factor: `18 dollars`, `72 cm`, but `2ab` is 2·a·b."""
@@ -207,7 +207,7 @@ class _Answers(Expressions):
 
     # Relations and sets.
 
-    def related(self, first: Tree) -> Tree:
+    def related(self, first: Expression) -> Expression:
         parts, signs = [self.measured(first)], []
         while found := self.next(_RELATION):
             sign = found[2] or _SIGNS.get(found[1], "")
@@ -216,31 +216,31 @@ class _Answers(Expressions):
             money = self.next(_MONEY)
             part = self.measured(self.side(), money[2] if money else "")
             if money:
-                part = Tree(
+                part = Expression(
                     "unit",
-                    (Tree("product", (number(-1), part)) if money[1] == "-" else part,),
+                    (Expression("product", (number(-1), part)) if money[1] == "-" else part,),
                     money[2],
                 )
             if sign == "~" and any(t.kind != "letter" for t in parts):
                 continue  # 2\sqrt3 \approx 3.46: the exact one counts
             parts.append(part)
             signs.append("=" if sign == "~" else sign)
-        return Tree("relation", tuple(parts), " ".join(signs)) if signs else parts[0]
+        return Expression("relation", tuple(parts), " ".join(signs)) if signs else parts[0]
 
-    def side(self) -> Tree:
+    def side(self) -> Expression:
         """What stands on one side of a relation: a set, an expression, or a ratio of some."""
         parts = [self.sets()]
         while self.next(":"):
             parts.append(self.sets())
-        return Tree("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+        return Expression("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
 
-    def sets(self) -> Tree:
+    def sets(self) -> Expression:
         tree = self.expression()
         while found := self.next(_OPERATION):
-            tree = Tree(_OPERATIONS[found[1]], (tree, self.expression()))
+            tree = Expression(_OPERATIONS[found[1]], (tree, self.expression()))
         return tree
 
-    def group(self, closing: str, opening: str) -> Tree:
+    def group(self, closing: str, opening: str) -> Expression:
         """What stands in brackets: one thing is itself; several are a point, an interval, or a
         set."""
         self.brackets += opening != "{}"
@@ -249,7 +249,7 @@ class _Answers(Expressions):
             raise Unreadable("too deep")
         is_set = opening == "\\{"
         if is_set and self.next(closing):
-            tree = Tree("set")
+            tree = Expression("set")
         else:
             described = is_set and self.next(_DESCRIBED)
             is_set = is_set and not described
@@ -262,9 +262,9 @@ class _Answers(Expressions):
         self.brackets -= opening != "{}"
         return tree
 
-    def grouped(self, tree: Tree, opening: str, closing: str, is_set: bool) -> Tree:
+    def grouped(self, tree: Expression, opening: str, closing: str, is_set: bool) -> Expression:
         if is_set:
-            return Tree("set", tree.parts if tree.kind == "list" else (tree,))
+            return Expression("set", tree.parts if tree.kind == "list" else (tree,))
         if tree.kind != "list":
             matching = closing == {"(": ")", "[": "]"}.get(opening, closing) or closing.startswith(
                 "\\"
@@ -275,10 +275,10 @@ class _Answers(Expressions):
         if tree.name:
             raise Unreadable("and, or in brackets")
         if opening == "{}":
-            return Tree("set", tree.parts)
-        return Tree("group", tree.parts, opening + ("]" if closing == "]" else ")"))
+            return Expression("set", tree.parts)
+        return Expression("group", tree.parts, opening + ("]" if closing == "]" else ")"))
 
-    def read_matrix(self, name: str) -> Tree:
+    def read_matrix(self, name: str) -> Expression:
         kind = self.next(_ENVIRONMENT)
         if not kind:
             raise Unreadable("an environment")
@@ -292,23 +292,23 @@ class _Answers(Expressions):
             elif not self.next("&") and not self.sees(ending):
                 raise Unreadable("a matrix")
         self.brackets -= 1
-        rows = [Tree("group", tuple(r), "[]") for r in rows if r]
+        rows = [Expression("group", tuple(r), "[]") for r in rows if r]
         if not rows or len({len(r.parts) for r in rows}) > 1:
             raise Unreadable("rows of different lengths")
-        return Tree("matrix", tuple(rows))
+        return Expression("matrix", tuple(rows))
 
 
 @lru_cache(1 << 14)
-def _read(text: str) -> Tree | str:
+def _read(text: str) -> Expression | str:
     try:
         if len(text) > MAX_ANSWER:
             raise Unreadable("too long")
-        return _Answers(ungroup(tidy(text))).answer()
+        return _AnswerParser(ungroup(tidy(text))).answer()
     except (Unreadable, RecursionError, IndexError) as error:
         return str(error) or "?"
 
 
-def read(text: str) -> Tree:
+def read(text: str) -> Expression:
     """The tree of an answer. Raises Unreadable, with what stands in the way."""
     tree = _read(text)
     if isinstance(tree, str):
@@ -322,4 +322,4 @@ def readable(text: str) -> bool:
     >>> readable(r"x \\in [0, 1)"), readable("2024-01-05"), readable("1/xy")
     (True, False, False)
     """
-    return isinstance(_read(text), Tree)
+    return isinstance(_read(text), Expression)

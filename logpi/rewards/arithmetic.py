@@ -40,7 +40,7 @@ def _tokens(text: str) -> list[str]:
 
 
 @dataclass
-class _Parser:
+class _ArithmeticParser:
     """expression = term {(+|-) term};  term = factor {(*|/) factor};  factor = -factor | integer |
     (expression)."""
 
@@ -100,7 +100,7 @@ def evaluate(text: str) -> tuple[Fraction, list[int]]:
     >>> evaluate("(3 + 5) / 6")
     (Fraction(4, 3), [3, 5, 6])
     """
-    parser = _Parser(_tokens(text), [])
+    parser = _ArithmeticParser(_tokens(text), [])
     value = parser.expression()
     if parser.at < len(parser.tokens):
         raise ExpressionError(f"cannot read on at {parser.peek()!r}")

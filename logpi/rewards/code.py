@@ -21,7 +21,7 @@ from logpi.errors import UserError
 from logpi.rewards.demands import Demands
 from logpi.rewards.text import content_text, text_of
 from logpi.rewards.workers.processes import Failure
-from logpi.sandbox import Limits, Sandbox, Verdict, shared
+from logpi.sandbox import LocalSandbox, ProgramLimits, ProgramVerdict, shared
 
 COLUMNS = ("tests", "test", "test_list", "input_output")
 SETUPS = ("setup", "test_setup_code")
@@ -140,7 +140,7 @@ class Code:
             return list(threads.map(self._one, prompts, map(text_of, completions), rows, end))
 
     @property
-    def _box(self) -> Sandbox:
+    def _box(self) -> LocalSandbox:
         return shared(self.sandbox)
 
     def demanded(self, row: Mapping[str, Any], prompt: str) -> Demands | None:
@@ -181,7 +181,7 @@ class Code:
             else float(verdict.passed == verdict.total)
         )
 
-    def judge(self, program: str, tests: Demands, end: float = math.inf) -> Verdict:
+    def judge(self, program: str, tests: Demands, end: float = math.inf) -> ProgramVerdict:
         """Run a program against tests, until `end` (of the monotonic clock) at most."""
         if not tests.pairs:
             limits = self._limits(end)
@@ -202,7 +202,7 @@ class Code:
                 return self._unjudged(tests)
             result = self._box.run(program, given, limits)
             if result.status == "failed":
-                return Verdict(passed, len(tests.pairs), "failed", "the sandbox ended")
+                return ProgramVerdict(passed, len(tests.pairs), "failed", "the sandbox ended")
             if result.status == "timeout" and time.monotonic() >= end:
                 return self._unjudged(tests)
             if result.status == "ok" and _same_output(result.stdout, wanted):
@@ -217,22 +217,22 @@ class Code:
                 not self.partial or result.status == "timeout"
             ):  # the other inputs would cost as much
                 break
-        return Verdict(passed, len(tests.pairs), *wrong)
+        return ProgramVerdict(passed, len(tests.pairs), *wrong)
 
-    def _limits(self, end: float, output: int = 0) -> Limits | None:
+    def _limits(self, end: float, output: int = 0) -> ProgramLimits | None:
         """Of one program; None if the time is up."""
         left = end - time.monotonic()
         wall = min(PATIENCE * self.seconds, left)
-        room = max(Limits.output, Limits.output + output)
+        room = max(ProgramLimits.output, ProgramLimits.output + output)
         return (
             None
             if left <= 0
-            else Limits(wall, self.memory << 20, room, cpu=self.seconds, idle=self.seconds)
+            else ProgramLimits(wall, self.memory << 20, room, cpu=self.seconds, idle=self.seconds)
         )
 
-    def _unjudged(self, tests: Demands) -> Verdict:
+    def _unjudged(self, tests: Demands) -> ProgramVerdict:
         total = len(tests.pairs or tests.sources)
-        return Verdict(
+        return ProgramVerdict(
             0, total, "late", f"the {self.budget:g} s for all programs of a step were over"
         )
 
@@ -280,7 +280,7 @@ class Code:
                 " packages or a set-up?"
             )
 
-    def _own(self, row: Mapping[str, Any], tests: Demands) -> Verdict | None:
+    def _own(self, row: Mapping[str, Any], tests: Demands) -> ProgramVerdict | None:
         """The verdict on the data set's own solution, if it has one."""
         own = next((str(row[c]) for c in SOLUTIONS if row.get(c)), None)
         if own is None:

@@ -56,7 +56,7 @@ class ReadsRows(Protocol):
 
 
 @dataclass(frozen=True)
-class Score:
+class RewardScore:
     """What one completion earned.
 
     Attributes:
@@ -196,7 +196,7 @@ class Rewards:
     >>> from logpi.rewards import Number, ThinkAnswer
     >>> sum_ = Rewards((Weighted(Number()), Weighted(ThinkAnswer(), 0.1)))
     >>> sum_.score(["3+4?"], ["<think>3+4</think><answer>7</answer>"], columns={"answer": ["7"]})
-    [Score(total=1.1, parts={'number': 1.0, 'think_answer': 1.0}, errors={})]
+    [RewardScore(total=1.1, parts={'number': 1.0, 'think_answer': 1.0}, errors={})]
     """
 
     parts: tuple[Weighted, ...]
@@ -256,7 +256,7 @@ class Rewards:
         completions: Sequence[Completion],
         completion_ids: Sequence[Sequence[int]] | None = None,
         columns: Mapping[str, Sequence[Any]] | None = None,
-    ) -> list[Score]:
+    ) -> list[RewardScore]:
         """Judge B completions.
 
         Args:
@@ -272,19 +272,19 @@ class Rewards:
         judged = [p.verdicts(prompts, completions, completion_ids, columns) for p in self.parts]
         return [self._combine(row) for row in zip(*judged, strict=True)]
 
-    def _combine(self, row: Sequence[Verdict]) -> Score:
+    def _combine(self, row: Sequence[Verdict]) -> RewardScore:
         named = list(zip(self.parts, row, strict=True))
         errors = {p.name: str(v) for p, v in named if isinstance(v, Failure)}
         parts = {p.name: None if isinstance(v, Failure) else v for p, v in named}
         terms = [p.weight * v for p, v in named if v is not None and not isinstance(v, Failure)]
-        return Score(sum(terms) if terms and not errors else None, parts, errors)
+        return RewardScore(sum(terms) if terms and not errors else None, parts, errors)
 
 
-def failures(scores: Sequence[Score]) -> dict[str, int]:
+def failures(scores: Sequence[RewardScore]) -> dict[str, int]:
     """How many verdicts are missing, by `reward/kind`; `none` counts rows to which no reward
     applies.
 
-    >>> failures([Score(None, {"f": None}, {"f": "hung: no answer in 10 s"}), Score(None, {"f": None})])
+    >>> failures([RewardScore(None, {"f": None}, {"f": "hung: no answer in 10 s"}), RewardScore(None, {"f": None})])
     {'f/hung': 1, 'none': 1}
     """
     counts = Counter(

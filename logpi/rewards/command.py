@@ -35,7 +35,7 @@ from logpi.rewards.workers.processes import Failure
 
 
 @dataclass(frozen=True)
-class Command:
+class CommandReward:
     """What a command says of a completion: 1 for exit code 0 and 0 for 1, or the number it prints
     last.
 
@@ -54,7 +54,7 @@ class Command:
     Raises:
         ValueError: no such program or file, an empty command, a quote that does not end.
 
-    >>> Command("grep -q 42")(prompts=["?"] * 2, completions=["It is 42.", "It is 7."])
+    >>> CommandReward("grep -q 42")(prompts=["?"] * 2, completions=["It is 42.", "It is 7."])
     [1.0, 0.0]
     """
 

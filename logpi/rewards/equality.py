@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from logpi.rewards.agreement import Agreement
 from logpi.rewards.real_sets import FLIPPED, Piece, is_real_set, merged, pieces_of, solved, turned
-from logpi.rewards.trees import Tree, both_signs, has, letters, negative, number, walk
+from logpi.rewards.trees import Expression, both_signs, has, letters, negative, number, walk
 from logpi.rewards.units import unit
 from logpi.rewards.values import NeedsDigits, Undefined
 
@@ -23,14 +23,14 @@ MAX_MEMBERS = 60
 _PLAIN = {"number", "letter", "constant", "sum", "product", "quotient", "power", "call", "series"}
 
 
-def _is_name(tree: Tree) -> bool:
+def _is_name(tree: Expression) -> bool:
     """x, x_1, f(x), AB, |AB|, (x, y), AB/CD, AB:CD: what an answer may be called."""
     if tree.kind in ("group", "quotient", "ratio") or (tree.kind == "call" and tree.name == "abs"):
         return all(map(_is_name, tree.parts))
     return tree.kind == "letter"
 
 
-def _is_wordy(tree: Tree) -> bool:
+def _is_wordy(tree: Expression) -> bool:
     """Area, \\text{max}: a name in words, which says no more than no name."""
     return tree.name.startswith("\\text{")
 
@@ -38,7 +38,7 @@ def _is_wordy(tree: Tree) -> bool:
 class Equality(Agreement):
     """Equality of two answers; `exact` as in Agreement."""
 
-    def same(self, gold: Tree, said: Tree) -> bool:
+    def same(self, gold: Expression, said: Expression) -> bool:
         """Whether `said` is as good an answer as `gold`."""
         if gold == said:
             return True
@@ -60,7 +60,7 @@ class Equality(Agreement):
             return self.ratios(gold, said)
         return self.measures(gold, said)
 
-    def texts(self, gold: Tree, said: Tree) -> bool:
+    def texts(self, gold: Expression, said: Expression) -> bool:
         if gold.kind == "word" or said.kind == "word":
             return False  # not the same text, says the tier before
         if gold.kind == said.kind:
@@ -71,26 +71,27 @@ class Equality(Agreement):
         ):  # 10:15 may be a ratio where a ratio is asked for
             hours, minutes = re.findall("[0-9]+", said.name)
             return not said.name[-1].isalpha() and self.same(
-                gold, Tree("ratio", (number(int(hours)), number(int(minutes))))
+                gold, Expression("ratio", (number(int(hours)), number(int(minutes))))
             )
         return False
 
     # Values.
 
-    def measures(self, gold: Tree, said: Tree) -> bool:
+    def measures(self, gold: Expression, said: Expression) -> bool:
         """Values with or without a unit, a percent sign, a degree sign."""
         if gold.kind == "unit" and said.kind == "unit":
             a, b = unit(gold.name), unit(said.name)
             if a and b:
                 scaled = [
-                    Tree("product", (number(u[1]), _measured(t))) for u, t in ((a, gold), (b, said))
+                    Expression("product", (number(u[1]), _measured(t)))
+                    for u, t in ((a, gold), (b, said))
                 ]
                 return a[0] == b[0] and self.values(*scaled)
         if (gold.kind == "unit") != (said.kind == "unit"):
             measured, other = (gold, said) if gold.kind == "unit" else (said, gold)
             letter = measured.name
             if re.fullmatch("[a-zA-Z]", letter) and self.values(
-                Tree("product", (measured.parts[0], Tree("letter", name=letter))), other
+                Expression("product", (measured.parts[0], Expression("letter", name=letter))), other
             ):
                 return True  # 5 m
         if {gold.kind, said.kind} in ({"unit", "percent"}, {"unit", "degree"}):
@@ -108,7 +109,7 @@ class Equality(Agreement):
 
     # Relations.
 
-    def relations(self, gold: Tree, said: Tree) -> bool:
+    def relations(self, gold: Expression, said: Expression) -> bool:
         gold, said = turned(gold), turned(said)
         if is_real_set(gold) or is_real_set(said):
             if self.exact:
@@ -135,21 +136,21 @@ class Equality(Agreement):
             return self.collections(gold, said)
         return self.balanced(gold, said)
 
-    def balanced(self, gold: Tree, said: Tree) -> bool:
+    def balanced(self, gold: Expression, said: Expression) -> bool:
         """2x + 2y = 4 is x + y = 2, and -x > -1 is x < 1; but 2x = 4 is not x = 2, its solution."""
         one_letter = any(len(letters(t)) == 1 and solved(t) for t in (gold, said))
         if one_letter and not (solved(gold) and solved(said)) and gold.name == "=":
             return False
         if not all(t.kind in _PLAIN for side in (gold, said) for p in side.parts for t in walk(p)):
             return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
-        a, b = (Tree("sum", (t.parts[0], negative(t.parts[1]))) for t in (gold, said))
+        a, b = (Expression("sum", (t.parts[0], negative(t.parts[1]))) for t in (gold, said))
         if not letters(a) or not letters(b):
             return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
         sign = self.proportion(a, b)
         wanted = said.name if sign > 0 else FLIPPED.get(said.name)
         return bool(sign) and gold.name == wanted
 
-    def stated(self, gold: Tree, said: Tree) -> bool:
+    def stated(self, gold: Expression, said: Expression) -> bool:
         """One of the two is named, `x = 5`, the other is the bare value, 5."""
         relation, value = (gold, said) if gold.kind == "relation" else (said, gold)
         names, *values = relation.parts
@@ -161,7 +162,9 @@ class Equality(Agreement):
             return self.all_equal([names, *values], relation, value)
         return all(self.same(v, value) if relation is gold else self.same(value, v) for v in values)
 
-    def all_equal(self, parts: Sequence[Tree], relation: Tree, value: Tree) -> bool:
+    def all_equal(
+        self, parts: Sequence[Expression], relation: Expression, value: Expression
+    ) -> bool:
         r"""2\sqrt3 = \sqrt{12}: what is without letters, and true throughout."""
         return (
             not letters(*parts) and not letters(value) and all(self.same(value, p) for p in parts)
@@ -169,19 +172,21 @@ class Equality(Agreement):
 
     # Collections.
 
-    def members(self, tree: Tree) -> list[Tree]:
+    def members(self, tree: Expression) -> list[Expression]:
         parts = tree.parts if tree.kind in ("list", "set") else (tree,)
         found = []
         for part in parts:
             if part.kind == "set" and tree.kind == "list":
                 return [tree]
             if part.kind == "relation" and part.name == "=" and part.parts[1].kind == "list":
-                found += [Tree("relation", (part.parts[0], p), "=") for p in part.parts[1].parts]
+                found += [
+                    Expression("relation", (part.parts[0], p), "=") for p in part.parts[1].parts
+                ]
             else:
                 found += both_signs(part)
         return found
 
-    def collections(self, gold: Tree, said: Tree) -> bool:
+    def collections(self, gold: Expression, said: Expression) -> bool:
         """Members in any order; in the given order if they are letters or words, go on with dots,
         or repeat themselves."""
         if {gold.kind, said.kind} == {"group", "list"}:
@@ -227,20 +232,20 @@ class Equality(Agreement):
             del left[match]
         return True
 
-    def distinct(self, members: list[Tree], source: Tree) -> list[Tree]:
+    def distinct(self, members: list[Expression], source: Expression) -> list[Expression]:
         """Of a set, each member once; a list that repeats itself stays as it is."""
         if source.kind == "list":
             return members
-        kept: list[Tree] = []
+        kept: list[Expression] = []
         for member in members:
             if not any(self.same(member, k) for k in kept):
                 kept.append(member)
         return kept
 
-    def one_by_one(self, wanted: Sequence[Tree], given: Sequence[Tree]) -> bool:
+    def one_by_one(self, wanted: Sequence[Expression], given: Sequence[Expression]) -> bool:
         return len(wanted) == len(given) and all(map(self.same, wanted, given))
 
-    def groups(self, gold: Tree, said: Tree) -> bool:
+    def groups(self, gold: Expression, said: Expression) -> bool:
         """Points, intervals and matrices; a column is a point too, and [[1,2],[3,4]] a matrix."""
         gold, said = _as_matrix(gold, said), _as_matrix(said, gold)
         if gold.kind != said.kind or gold.name != said.name:
@@ -249,23 +254,24 @@ class Equality(Agreement):
             return self.same(gold, said)
         return self.one_by_one(gold.parts, said.parts)
 
-    def ratios(self, gold: Tree, said: Tree) -> bool:
+    def ratios(self, gold: Expression, said: Expression) -> bool:
         """1:2:3 is 2:4:6; 3:4 is 3/4."""
         a, b = (list(t.parts) if t.kind == "ratio" else [t, number(1)] for t in (gold, said))
         if len(a) != len(b) or (len(a) > 2 and gold.kind != said.kind):
             return False
         products = [
-            (Tree("product", (a[i], b[0])), Tree("product", (a[0], b[i]))) for i in range(1, len(a))
+            (Expression("product", (a[i], b[0])), Expression("product", (a[0], b[i])))
+            for i in range(1, len(a))
         ]
         return all(self.values(x, y) for x, y in products)
 
-    def pieces(self, tree: Tree) -> list[Piece] | None:
+    def pieces(self, tree: Expression) -> list[Piece] | None:
         try:
             return pieces_of(tree, self.compare)
         except Undefined:
             return None
 
-    def sets(self, gold: Tree, said: Tree) -> bool:
+    def sets(self, gold: Expression, said: Expression) -> bool:
         """Sets of real numbers; those of two different letters, x > 3 and y > 3, are not the
         same."""
         if self.exact:
@@ -290,13 +296,13 @@ class Equality(Agreement):
         )
 
 
-def _measured(tree: Tree) -> Tree:
+def _measured(tree: Expression) -> Expression:
     """What a unit stands behind: 20 of 20°C."""
     inner = tree.parts[0]
     return inner.parts[0] if inner.kind == "degree" else inner
 
 
-def _unnamed(members: Sequence[Tree], sort: bool = False) -> list[Tree]:
+def _unnamed(members: Sequence[Expression], sort: bool = False) -> list[Expression]:
     """The values of x = 1, y = 2, or the members as they are."""
     if not all(
         m.kind == "relation" and m.name == "=" and len(m.parts) == 2 and _is_name(m.parts[0])
@@ -309,13 +315,15 @@ def _unnamed(members: Sequence[Tree], sort: bool = False) -> list[Tree]:
     return [m.parts[1] for m in members]
 
 
-def _renamed(members: list[Tree]) -> list[Tree]:
+def _renamed(members: list[Expression]) -> list[Expression]:
     """n = 1, 2, 3 as n = 1, n = 2, n = 3; so also x \\in \\{1, 2\\} by its members."""
     if len(members) == 1 and members[0].kind == "relation" and members[0].name in ("in", "="):
         name, value = members[0].parts[0], members[0].parts[-1]
         inner = value.parts if value.kind == "set" else [value]
         values = [v for part in inner for v in both_signs(part)]
-        return [Tree("relation", (name, v), "=") for v in values] if _is_name(name) else members
+        return (
+            [Expression("relation", (name, v), "=") for v in values] if _is_name(name) else members
+        )
     first = members[0] if members else None
     if (
         first is None
@@ -324,27 +332,29 @@ def _renamed(members: list[Tree]) -> list[Tree]:
         or any(m.kind == "relation" for m in members[1:])
     ):
         return members
-    return [first, *(Tree("relation", (first.parts[0], m), "=") for m in members[1:])]
+    return [first, *(Expression("relation", (first.parts[0], m), "=") for m in members[1:])]
 
 
-def _is_text(tree: Tree) -> bool:
+def _is_text(tree: Expression) -> bool:
     return tree.kind in ("word", "letter")
 
 
-def _in_order(members: Sequence[Tree]) -> bool:
+def _in_order(members: Sequence[Expression]) -> bool:
     return len(members) > 1 and (
         all(map(_is_text, members))
-        or Tree("letter", name="…") in members
+        or Expression("letter", name="…") in members
         or len(set(members)) < len(members)
     )
 
 
-def _as_matrix(tree: Tree, other: Tree) -> Tree:
+def _as_matrix(tree: Expression, other: Expression) -> Expression:
     if tree.kind == "matrix" and other.kind == "group":
         rows = tree.parts
         if len(rows) == 1 or all(len(r.parts) == 1 for r in rows):
             cells = tuple(c for r in rows for c in r.parts)
             if not any(p.kind == "group" for p in other.parts):
-                return Tree("group", cells, other.name if other.name in ("()", "[]") else "()")
-        return Tree("group", rows, "[]")
+                return Expression(
+                    "group", cells, other.name if other.name in ("()", "[]") else "()"
+                )
+        return Expression("group", rows, "[]")
     return tree

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from logpi.rewards.numerals import numeral
-from logpi.rewards.trees import Tree, Unreadable, negative, number, replaced, walk
+from logpi.rewards.trees import Expression, Unreadable, negative, number, replaced, walk
 
 MAX_DEPTH = 40
 GREEK = set(
@@ -75,70 +75,74 @@ class Expressions:
 
     # Operations.
 
-    def expression(self) -> Tree:
+    def expression(self) -> Expression:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Unreadable("too deep")
         first = self.next(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])|\+\s*/\s*-")
-        tree = Tree("either", (number(0), self.term()), _sign(first[0])) if first else self.term()
+        tree = (
+            Expression("either", (number(0), self.term()), _sign(first[0]))
+            if first
+            else self.term()
+        )
         while sign := self.next(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])|\+\s*/\s*-|[-+]"):
             term = self.term()
             if sign[0] in "+-":
-                tree = Tree("sum", (tree, term if sign[0] == "+" else negative(term)))
+                tree = Expression("sum", (tree, term if sign[0] == "+" else negative(term)))
             else:
-                tree = Tree("either", (tree, term), _sign(sign[0]))
+                tree = Expression("either", (tree, term), _sign(sign[0]))
         self.depth -= 1
         return tree
 
-    def term(self) -> Tree:
+    def term(self) -> Expression:
         tree, slashed = self.signed(), False
         while True:
             if self.next(r"\*|\\(?:cdot|times|ast)(?![A-Za-z])"):
-                tree = Tree("product", (tree, self.signed()))
+                tree = Expression("product", (tree, self.signed()))
             elif slash := self.next(r"/|\\div(?![A-Za-z])"):
                 if slashed or self.bare == slash.start():
                     raise Unreadable("two readings of a slash")
-                tree, slashed = Tree("quotient", (tree, self.signed())), True
+                tree, slashed = Expression("quotient", (tree, self.signed())), True
             elif self.starts_atom():
                 if slashed and {p.kind for p in tree.parts} != {"number"}:
                     raise Unreadable("two readings of a slash")
-                tree = Tree("product", (tree, self.power()))
+                tree = Expression("product", (tree, self.power()))
             else:
                 return tree
 
-    def signed(self) -> Tree:
+    def signed(self) -> Expression:
         sign = self.next(r"[-+]")
         if sign and self.sees(r"[-+]"):
             raise Unreadable("two signs")
         tree = self.power()
         return negative(tree) if sign and sign[0] == "-" else tree
 
-    def power(self) -> Tree:
+    def power(self) -> Expression:
         tree, raised = self.atom(), False
         while True:
             if self.next(r"!(?!=)"):
                 if self.sees("!"):
                     raise Unreadable("a double factorial")
-                tree = Tree("call", (tree,), "factorial")
+                tree = Expression("call", (tree,), "factorial")
             elif self.next(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])"):
-                tree = Tree("degree", (tree,))
+                tree = Expression("degree", (tree,))
             elif self.next("%"):
-                tree = Tree("percent", (tree,))
+                tree = Expression("percent", (tree,))
             elif hat := self.next(r"\^"):
                 if raised or self.bare == hat.start():
                     raise Unreadable("two readings of a power")
-                tree, raised = Tree("power", (tree, self.exponent())), True
+                tree, raised = Expression("power", (tree, self.exponent())), True
             else:
                 return tree
 
-    def exponent(self) -> Tree:
+    def exponent(self) -> Expression:
         if self.next(r"\{"):
             return self.until(r"\}")
         sign = self.next(r"[-+]")
         tree = self.single() if self.sees(r"[A-Za-z]") else self.atom()
         return negative(tree) if sign and sign[0] == "-" else tree
 
-    def until(self, closing: str) -> Tree:
+    def until(self, closing: str) -> Expression:
         tree = self.expression()
         self.must(closing)
         return tree
@@ -159,7 +163,7 @@ class Expressions:
             return False
         return self.sees(r"[A-Za-z(\[{\\]") and not self.sees(r"(?:and|or)(?![A-Za-z])")
 
-    def atom(self) -> Tree:
+    def atom(self) -> Expression:
         self.skip()
         char = self.text[self.at : self.at + 1]
         if char in "0123456789." and char:
@@ -169,7 +173,7 @@ class Expressions:
         if char.isalpha() and char.isascii():
             return self.letters()
         if self.next(r"\|"):
-            return Tree("call", (self.until(r"\|"),), "abs")
+            return Expression("call", (self.until(r"\|"),), "abs")
         if self.next(r"\{"):
             return self.group(r"\}", "{}")
         if self.next(r"\("):
@@ -178,10 +182,10 @@ class Expressions:
             return self.group(r"[)\]]", "[")
         raise Unreadable(f"cannot read on at {self.text[self.at : self.at + 20]!r}")
 
-    def group(self, closing: str, opening: str) -> Tree:
+    def group(self, closing: str, opening: str) -> Expression:
         raise NotImplementedError
 
-    def number(self) -> Tree:
+    def number(self) -> Expression:
         self.skip()
         start = self.at
         tree, self.at = numeral(self.text, start, self.brackets > 0)
@@ -189,7 +193,7 @@ class Expressions:
         self.padded |= re.compile("0[0-9]").match(self.text, start) is not None
         if self.text[self.at : self.at + 1] == "_":  # 52_8
             self.at += 1
-            tree = Tree("letter", name=f"{tree.value}_{self.raw()}")
+            tree = Expression("letter", name=f"{tree.value}_{self.raw()}")
         return tree
 
     def raw(self) -> str:
@@ -202,7 +206,7 @@ class Expressions:
             r"\\text\s*\{([^{}]*)\}|\s", r"\1", found[1] if found[1] is not None else found[2]
         )
 
-    def letters(self) -> Tree:
+    def letters(self) -> Expression:
         run = _WORD.match(self.text, self.at)
         assert run
         word = run[0]
@@ -226,14 +230,14 @@ class Expressions:
             raise Unreadable(f"a word: {word}")
         return self.single()
 
-    def single(self) -> Tree:
+    def single(self) -> Expression:
         char = self.text[self.at]
         self.at += 1
         if char in "ei" and not self.sees("[_']"):
-            return Tree("constant", name=char)
+            return Expression("constant", name=char)
         return self.indexed(char)
 
-    def indexed(self, name: str) -> Tree:
+    def indexed(self, name: str) -> Expression:
         """A letter with its subscript, its primes and, of a function, its argument: all of it is
         one name."""
         while self.text[self.at : self.at + 1] and self.text[self.at] in "_'":
@@ -242,9 +246,9 @@ class Expressions:
         if name[0] in _CALLED and self.text[self.at : self.at + 1] == "(":
             self.at += 1
             name += repr(self.group(r"\)", "("))
-        return Tree("letter", name=name)
+        return Expression("letter", name=name)
 
-    def argument(self) -> Tree:
+    def argument(self) -> Expression:
         """What \\frac and its kind take: a group in braces, one digit, one letter or one
         command."""
         if self.next(r"\{"):
@@ -258,13 +262,13 @@ class Expressions:
             return self.command()
         raise Unreadable("no argument")
 
-    def command(self) -> Tree:
+    def command(self) -> Expression:
         found = self.next(_COMMAND)
         if not found:
             raise Unreadable("no command")
         return self.named(found[1])
 
-    def named(self, name: str) -> Tree:
+    def named(self, name: str) -> Expression:
         name = _OTHER_NAMES.get(name, name)
         if name in FUNCTIONS:
             return self.call(name)
@@ -275,26 +279,26 @@ class Expressions:
             raise Unreadable(f"\\{name}")
         return read(name)
 
-    def read_constant(self, name: str) -> Tree:
-        return Tree("constant", name="pi" if name == "pi" else "inf")
+    def read_constant(self, name: str) -> Expression:
+        return Expression("constant", name="pi" if name == "pi" else "inf")
 
-    def read_frac(self, name: str) -> Tree:
-        return Tree("quotient", (self.argument(), self.argument()))
+    def read_frac(self, name: str) -> Expression:
+        return Expression("quotient", (self.argument(), self.argument()))
 
-    def read_binom(self, name: str) -> Tree:
+    def read_binom(self, name: str) -> Expression:
         if name == "binom" and self.next(r"\("):
             raise Unreadable("binom")
-        return Tree("call", (self.argument(), self.argument()), "binom")
+        return Expression("call", (self.argument(), self.argument()), "binom")
 
-    def read_root(self, name: str) -> Tree:
+    def read_root(self, name: str) -> Expression:
         degree = self.until(r"\]") if self.next(r"\[") else number(2)
         if self.next(r"\("):
             inner = self.group(r"\)", "(")
         else:
             inner = self.atom() if name == "surd" else self.argument()
-        return Tree("call", (inner, degree), "root")
+        return Expression("call", (inner, degree), "root")
 
-    def read_brackets(self, name: str) -> Tree:
+    def read_brackets(self, name: str) -> Expression:
         if name == "{" or name == "lbrace":
             return self.group(r"\\(?:\}|rbrace(?![A-Za-z]))", "\\{")
         if name == "langle":
@@ -305,35 +309,39 @@ class Expressions:
             "lvert": r"\\rvert",
             "vert": r"\\vert",
         }[name]
-        return Tree(
+        return Expression(
             "call", (self.until(closing),), {"lfloor": "floor", "lceil": "ceil"}.get(name, "abs")
         )
 
-    def read_accent(self, name: str) -> Tree:
+    def read_accent(self, name: str) -> Expression:
         """Whatever stands below an arrow, a bar or a hat is one name with it."""
         return self.indexed(f"\\{name}{{{self.raw()}}}")
 
-    def read_angle(self, name: str) -> Tree:
+    def read_angle(self, name: str) -> Expression:
         what = self.next(r"[A-Z]+|[a-z]|\\[a-z]+")
-        return Tree("letter", name=f"\\{name} {what[0] if what else ''}")
+        return Expression("letter", name=f"\\{name} {what[0] if what else ''}")
 
-    def read_dots(self, name: str) -> Tree:
-        return Tree("letter", name="…")
+    def read_dots(self, name: str) -> Expression:
+        return Expression("letter", name="…")
 
-    def read_set(self, name: str) -> Tree:
-        return Tree("set") if name != "mathbb" else Tree("letter", name=f"\\mathbb{{{self.raw()}}}")
+    def read_set(self, name: str) -> Expression:
+        return (
+            Expression("set")
+            if name != "mathbb"
+            else Expression("letter", name=f"\\mathbb{{{self.raw()}}}")
+        )
 
-    def read_text(self, name: str) -> Tree:
+    def read_text(self, name: str) -> Expression:
         """\\mathrm{e}, \\operatorname{arccot}: a name set upright, after a brace that is still to
         be taken."""
         word = self.next(r"\*?\s*\{\s*([A-Za-z]+)\s*\}")
         if word and word[1] in ("e", "i"):
-            return Tree("constant", name=word[1])
+            return Expression("constant", name=word[1])
         if not word or _OTHER_NAMES.get(word[1], word[1]) not in FUNCTIONS:
             raise Unreadable("a text")
         return self.named(word[1])
 
-    def read_series(self, name: str) -> Tree:
+    def read_series(self, name: str) -> Expression:
         r"""\sum_{k=1}^{n} of the product that follows."""
         self.must(r"_\s*\{\s*")
         variable = self.next(r"[A-Za-z](?=\s*=)")
@@ -345,9 +353,9 @@ class Expressions:
         if not variable or any(_bound(t, variable[0]) for t in walk(body)):
             raise Unreadable("a sum whose letter stands in a name")
         body = _renamed(body, variable[0])
-        return Tree("series", (low, high, body), f"{name} {variable[0]}")
+        return Expression("series", (low, high, body), f"{name} {variable[0]}")
 
-    def call(self, name: str) -> Tree:
+    def call(self, name: str) -> Expression:
         base = self.argument() if self.next("_") else None
         power = self.exponent() if self.next(r"\^") else None
         if power == number(-1) and name in _INVERSE:
@@ -363,10 +371,10 @@ class Expressions:
         several = inner.parts if inner.kind == "group" else (inner,)
         if (len(several) > 1) != (name in ("gcd", "lcm", "max", "min")):
             raise Unreadable("the number of arguments")
-        tree = Tree("call", (*several, base) if base else several, name)
-        return Tree("power", (tree, power)) if power else tree
+        tree = Expression("call", (*several, base) if base else several, name)
+        return Expression("power", (tree, power)) if power else tree
 
-    def bare_argument(self) -> Tree:
+    def bare_argument(self) -> Expression:
         tree = self.signed()
         while self.starts_atom():
             if self.sees(r"[(\[]"):
@@ -375,7 +383,7 @@ class Expressions:
                 r"\\(?:" + "|".join(FUNCTIONS) + r")(?![A-Za-z])|\\(?:operatorname|sum|prod)"
             ):
                 break
-            tree = Tree("product", (tree, self.power()))
+            tree = Expression("product", (tree, self.power()))
         return tree
 
 
@@ -404,7 +412,7 @@ def _sign(text: str) -> str:
     return "-" if text == "\\mp" else "+"
 
 
-def _bound(tree: Tree, letter: str) -> bool:
+def _bound(tree: Expression, letter: str) -> bool:
     return (
         tree.kind == "letter"
         and tree.name != letter
@@ -412,7 +420,7 @@ def _bound(tree: Tree, letter: str) -> bool:
     )
 
 
-def _renamed(tree: Tree, letter: str) -> Tree:
+def _renamed(tree: Expression, letter: str) -> Expression:
     """`i` below a sum sign is a letter."""
-    bound = Tree("letter", name=letter)
+    bound = Expression("letter", name=letter)
     return replaced(tree, lambda t: bound if t.kind == "constant" and t.name == letter else None)

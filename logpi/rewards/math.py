@@ -27,7 +27,7 @@ from logpi.rewards.equality import Equality
 from logpi.rewards.notation import plain
 from logpi.rewards.text import final_answer, given_answers, text_of
 from logpi.rewards.trees import Unreadable
-from logpi.rewards.values import Evaluator, NeedsDigits, Undefined
+from logpi.rewards.values import Calculator, NeedsDigits, Undefined
 from logpi.rewards.workers.processes import Failure, Workers, call
 
 REMEMBERED = 100_000
@@ -120,7 +120,7 @@ class Math:
             tree = read(found)
             percent = tree.kind == "percent"
             return (
-                str(Evaluator({}, exact=True).value(tree.parts[0] if percent else tree))
+                str(Calculator({}, exact=True).value(tree.parts[0] if percent else tree))
                 + "%" * percent
             )
         except (Unreadable, Undefined, NeedsDigits):

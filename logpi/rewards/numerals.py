@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from logpi.rewards.trees import Tree, Unreadable, number
+from logpi.rewards.trees import Expression, Unreadable, number
 
 MAX_DIGITS = 2_000
 _DIGITS = (
@@ -27,7 +27,7 @@ _PART = re.compile(
 _REPEATED = re.compile(r"([0-9]*?)([0-9]+?)\2\2+")
 
 
-def numeral(text: str, at: int, inside: bool) -> tuple[Tree, int]:
+def numeral(text: str, at: int, inside: bool) -> tuple[Expression, int]:
     """The number that stands at `at`, and where it ends. Raises Unreadable.
 
     Args:

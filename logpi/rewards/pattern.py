@@ -2,7 +2,7 @@ r"""Constrained generation as a reward: does the output match a regular expressi
 schema?
 
 The pattern is the user's and the text the policy's, and a text can make a careless pattern run for
-ever: matching is done in a worker process with a deadline (`apart/patterns.py`). Left out:
+ever: matching is done in a worker process with a deadline (`workers/patterns.py`). Left out:
     constraining the sampler itself, and what the text says.
 """
 

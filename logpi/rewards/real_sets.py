@@ -12,32 +12,32 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cmp_to_key
 
-from logpi.rewards.trees import Tree, both_signs, letters, negative, number
+from logpi.rewards.trees import Expression, both_signs, letters, negative, number
 
-Piece = tuple[Tree, bool, Tree, bool]
-Compare = Callable[[Tree, Tree], int]
+Piece = tuple[Expression, bool, Expression, bool]
+Compare = Callable[[Expression, Expression], int]
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
-_INFINITE = Tree("constant", name="inf")
+_INFINITE = Expression("constant", name="inf")
 _ALL: Piece = (negative(_INFINITE), False, _INFINITE, False)
 _SETS = {"union", "intersection", "without"}
-_REALS = Tree("letter", name="\\mathbb{R}")
+_REALS = Expression("letter", name="\\mathbb{R}")
 
 
-def turned(tree: Tree) -> Tree:
+def turned(tree: Expression) -> Expression:
     """`a > x` as `x < a`, where x is a letter alone or a distance, |x|."""
     if tree.kind != "relation" or len(tree.parts) != 2 or tree.name not in FLIPPED:
         return tree
     a, b = tree.parts
     alone, other = (t.kind == "letter" or _distance(t) is not None for t in (b, a))
-    return Tree("relation", (b, a), FLIPPED[tree.name]) if alone and not other else tree
+    return Expression("relation", (b, a), FLIPPED[tree.name]) if alone and not other else tree
 
 
-def solved(tree: Tree) -> bool:
+def solved(tree: Expression) -> bool:
     """x = 2."""
     return tree.parts[0].kind == "letter" and not letters(*tree.parts[1:])
 
 
-def is_real_set(tree: Tree) -> bool:
+def is_real_set(tree: Expression) -> bool:
     """Whether a tree can be nothing but a set of real numbers: x > 1 is one, (1, 2) may be a
     point."""
     if tree.kind == "list":
@@ -50,7 +50,7 @@ def is_real_set(tree: Tree) -> bool:
     return tree.kind in _SETS or tree == _REALS
 
 
-def _interval(tree: Tree) -> Piece | None:
+def _interval(tree: Expression) -> Piece | None:
     """The piece of real numbers that 1 < x <= 2, x > 3 describe, with a letter alone in its
     middle."""
     tree = turned(tree)
@@ -68,9 +68,9 @@ def _interval(tree: Tree) -> Piece | None:
         and (centre := _distance(parts[0]))
     ):
         return (
-            Tree("sum", (centre, negative(parts[1]))),
+            Expression("sum", (centre, negative(parts[1]))),
             "=" in signs[0],
-            Tree("sum", (centre, parts[1])),
+            Expression("sum", (centre, parts[1])),
             "=" in signs[0],
         )
     if len(parts) == 2 and parts[0].kind == "letter" and not letters(parts[1]):
@@ -81,7 +81,7 @@ def _interval(tree: Tree) -> Piece | None:
     return None
 
 
-def _distance(tree: Tree) -> Tree | None:
+def _distance(tree: Expression) -> Expression | None:
     """What |x - 1| is the distance to, 1; of |x| 0."""
     inner = tree.parts[0] if tree.kind == "call" and tree.name == "abs" else tree
     if inner is tree:
@@ -93,7 +93,7 @@ def _distance(tree: Tree) -> Tree | None:
     return None
 
 
-def pieces_of(tree: Tree, compare: Compare) -> list[Piece] | None:
+def pieces_of(tree: Expression, compare: Compare) -> list[Piece] | None:
     """The pieces of a set of real numbers, or None."""
     if tree == _REALS:
         return [_ALL]
@@ -104,7 +104,9 @@ def pieces_of(tree: Tree, compare: Compare) -> list[Piece] | None:
         if piece is None and tree.name == "!=" and solved(tree):
             return _cut([_ALL], [tree.parts[1]], compare)
         if piece is None and tree.name in (">", ">="):  # |x| > 1: what |x| <= 1 leaves
-            inner = _interval(Tree("relation", tree.parts, "<" if tree.name == ">=" else "<="))
+            inner = _interval(
+                Expression("relation", tree.parts, "<" if tree.name == ">=" else "<=")
+            )
             inner = inner if inner and compare(inner[0], inner[2]) < 0 else None
             return inner and [
                 (_ALL[0], False, inner[0], not inner[1]),
@@ -149,7 +151,7 @@ def _overlap(p: Piece, q: Piece, compare: Compare) -> Piece:
     return (*below, *above)
 
 
-def _cut(pieces: list[Piece], points: Sequence[Tree], compare: Compare) -> list[Piece]:
+def _cut(pieces: list[Piece], points: Sequence[Expression], compare: Compare) -> list[Piece]:
     """The pieces without some points of them."""
     for point in points:
         cut: list[Piece] = []

@@ -24,7 +24,7 @@ from logpi.rewards.arithmetic import CountdownReward
 from logpi.rewards.bfcl import BfclReward
 from logpi.rewards.code import Code
 from logpi.rewards.combine import Rewards, Weighted
-from logpi.rewards.command import Command
+from logpi.rewards.command import CommandReward
 from logpi.rewards.format import ThinkAnswer
 from logpi.rewards.language import LanguageConsistency
 from logpi.rewards.length import SoftOverlong
@@ -48,7 +48,7 @@ NAMES: dict[str, Callable[..., Any]] = {
     "code": Code,
     "regex": Regex,
     "json_schema": JsonSchema,
-    "command": Command,
+    "command": CommandReward,
     "language": LanguageConsistency,
     "qa_em": AnswerMatch,
     "qa_f1": AnswerF1,

@@ -13,61 +13,61 @@ class Unreadable(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class Expression:
     """A node: what it is, of what, and its name or its literal text. Equal trees are the same
     expression."""
 
     kind: str
-    parts: tuple[Tree, ...] = ()
+    parts: tuple[Expression, ...] = ()
     name: str = ""
     value: Fraction | None = None
 
 
-def number(value: int | Fraction, literal: str = "") -> Tree:
-    return Tree("number", value=Fraction(value), name=literal)
+def number(value: int | Fraction, literal: str = "") -> Expression:
+    return Expression("number", value=Fraction(value), name=literal)
 
 
-def negative(tree: Tree) -> Tree:
+def negative(tree: Expression) -> Expression:
     if tree.kind == "number" and tree.value is not None:
         return number(-tree.value, tree.name)
-    return Tree("product", (number(-1), tree))
+    return Expression("product", (number(-1), tree))
 
 
-def walk(tree: Tree) -> Iterator[Tree]:
+def walk(tree: Expression) -> Iterator[Expression]:
     """A tree and all below it."""
     yield tree
     for part in tree.parts:
         yield from walk(part)
 
 
-def letters(*trees: Tree) -> list[str]:
+def letters(*trees: Expression) -> list[str]:
     """The names of all letters, in order."""
     return sorted({t.name for tree in trees for t in walk(tree) if t.kind == "letter"})
 
 
-def has(tree: Tree, kind: str, name: str | None = None) -> bool:
+def has(tree: Expression, kind: str, name: str | None = None) -> bool:
     return any(t.kind == kind and name in (None, t.name) for t in walk(tree))
 
 
-def replaced(tree: Tree, change: Callable[[Tree], Tree | None]) -> Tree:
+def replaced(tree: Expression, change: Callable[[Expression], Expression | None]) -> Expression:
     """`tree` with each node for which `change` gives another replaced by that."""
     new = change(tree)
-    return new or Tree(
+    return new or Expression(
         tree.kind, tuple(replaced(p, change) for p in tree.parts), tree.name, tree.value
     )
 
 
-def both_signs(tree: Tree) -> list[Tree]:
+def both_signs(tree: Expression) -> list[Expression]:
     r"""1 \pm 2 as 1 + 2 and 1 - 2; all signs of one answer turn together."""
     if not has(tree, "either"):
         return [tree]
 
-    def turned(upper: bool) -> Callable[[Tree], Tree | None]:
-        def change(t: Tree) -> Tree | None:
+    def turned(upper: bool) -> Callable[[Expression], Expression | None]:
+        def change(t: Expression) -> Expression | None:
             if t.kind != "either":
                 return None
             a, b = (replaced(p, change) for p in t.parts)
-            return Tree("sum", (a, b if (t.name == "+") == upper else negative(b)))
+            return Expression("sum", (a, b if (t.name == "+") == upper else negative(b)))
 
         return change
 

@@ -54,7 +54,7 @@ class UserReward:
         self, prompts, completions, completion_ids=None, **columns
     ) -> list[float | Failure | None]:
         with self._lock:
-            rows = _Rows(list(prompts), list(completions), completion_ids, columns)
+            rows = _Samples(list(prompts), list(completions), completion_ids, columns)
             whole = self._ask(rows.call(slice(None)), self.batch_timeout)
             if isinstance(whole, list):
                 return whole
@@ -76,7 +76,7 @@ class UserReward:
         """End the worker process; the next call starts another."""
         self._process.kill()
 
-    def _one_by_one(self, rows: _Rows) -> list[float | Failure | None]:
+    def _one_by_one(self, rows: _Samples) -> list[float | Failure | None]:
         verdicts: list[float | Failure | None] = []
         killed = 0
         for i in range(len(rows.completions)):
@@ -98,7 +98,7 @@ class UserReward:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _Samples:
     """The samples of one call, and any slice of them as the bytes that the worker reads."""
 
     prompts: list[Any]

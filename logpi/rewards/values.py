@@ -19,7 +19,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from logpi.rewards.trees import Tree
+from logpi.rewards.trees import Expression
 
 MAX_BITS, MAX_PEAK, MAX_TERMS = 130_000, 5_000, 2_000
 
@@ -30,7 +30,7 @@ class Undefined(ArithmeticError):
 
 
 class NeedsDigits(Exception):
-    """The value is not rational, and `Evaluator(exact=True)` works out nothing else."""
+    """The value is not rational, and `Calculator(exact=True)` works out nothing else."""
 
 
 @cache
@@ -40,7 +40,7 @@ def _context() -> Any:
     return MPContext()
 
 
-class Evaluator:
+class Calculator:
     """Values of trees where letters have the given values.
 
     Attributes:
@@ -63,7 +63,7 @@ class Evaluator:
             self.mp = _context()
             self.mp.prec = bits
 
-    def value(self, tree: Tree) -> Any:
+    def value(self, tree: Expression) -> Any:
         """A Fraction, or a number of mpmath. Raises Undefined."""
         try:
             value = getattr(self, "_" + tree.kind)(tree)
@@ -97,7 +97,7 @@ class Evaluator:
             raise NeedsDigits
         return numeric(value)
 
-    def _both(self, tree: Tree) -> tuple[Any, Any]:
+    def _both(self, tree: Expression) -> tuple[Any, Any]:
         """The values of both parts, both exact or neither."""
         a, b = self.value(tree.parts[0]), self.value(tree.parts[1])
         if isinstance(a, Fraction) and isinstance(b, Fraction):
@@ -114,46 +114,46 @@ class Evaluator:
         if self.exact and n > 500:
             raise NeedsDigits
 
-    def _number(self, tree: Tree) -> Fraction:
+    def _number(self, tree: Expression) -> Fraction:
         assert tree.value is not None
         return tree.value
 
-    def _letter(self, tree: Tree) -> Fraction:
+    def _letter(self, tree: Expression) -> Fraction:
         if self.exact:
             raise NeedsDigits
         return self.letters[tree.name]
 
-    def _constant(self, tree: Tree) -> Any:
+    def _constant(self, tree: Expression) -> Any:
         if self.exact:
             raise NeedsDigits
         return {"pi": +self.mp.pi, "e": +self.mp.e, "i": self.mp.mpc(0, 1), "inf": self.mp.inf}[
             tree.name
         ]
 
-    def _sum(self, tree: Tree) -> Any:
+    def _sum(self, tree: Expression) -> Any:
         a, b = self._both(tree)
         return a + b
 
-    def _product(self, tree: Tree) -> Any:
-        if tree.parts[0].value == -1 and tree.parts[1] == Tree("constant", name="inf"):
+    def _product(self, tree: Expression) -> Any:
+        if tree.parts[0].value == -1 and tree.parts[1] == Expression("constant", name="inf"):
             return -self._constant(tree.parts[1])
         a, b = self._both(tree)
         return a * b
 
-    def _quotient(self, tree: Tree) -> Any:
+    def _quotient(self, tree: Expression) -> Any:
         a, b = self._both(tree)
         return a / b
 
-    def _percent(self, tree: Tree) -> Any:
+    def _percent(self, tree: Expression) -> Any:
         return self.value(tree.parts[0]) / 100
 
-    def _degree(self, tree: Tree) -> Any:
+    def _degree(self, tree: Expression) -> Any:
         return self._real(self.value(tree.parts[0])) * self.mp.pi / 180
 
-    def _unit(self, tree: Tree) -> Any:
+    def _unit(self, tree: Expression) -> Any:
         return self.value(tree.parts[0])
 
-    def _power(self, tree: Tree) -> Any:
+    def _power(self, tree: Expression) -> Any:
         base, exponent = self.value(tree.parts[0]), self.value(tree.parts[1])
         return self._raised(base, exponent)
 
@@ -201,7 +201,7 @@ class Evaluator:
             parts.append(root)
         return Fraction(*parts)
 
-    def _series(self, tree: Tree) -> Any:
+    def _series(self, tree: Expression) -> Any:
         if self.exact:
             raise NeedsDigits
         low, high, body = tree.parts
@@ -226,7 +226,7 @@ class Evaluator:
         self.letters = outer
         return total
 
-    def _call(self, tree: Tree) -> Any:
+    def _call(self, tree: Expression) -> Any:
         values = [self.value(p) for p in tree.parts]
         rational = _RATIONAL.get(tree.name)
         if rational and all(isinstance(v, Fraction) for v in values):
@@ -302,21 +302,21 @@ def _integer_root(n: int, degree: int) -> int:
     return low
 
 
-def _factorial(self: Evaluator, n: Fraction) -> Fraction | None:
+def _factorial(self: Calculator, n: Fraction) -> Fraction | None:
     if n.denominator != 1:
         return None
     self.bounded(n)
     return Fraction(math.factorial(int(n)))
 
 
-def _binomial(self: Evaluator, n: Fraction, k: Fraction) -> Fraction | None:
+def _binomial(self: Calculator, n: Fraction, k: Fraction) -> Fraction | None:
     if {n.denominator, k.denominator} != {1} or n < 0:
         return None
     self.bounded(n)
     return Fraction(math.comb(int(n), int(k))) if k >= 0 else Fraction(0)
 
 
-def _rooted(self: Evaluator, value: Fraction, degree: Fraction) -> Fraction | None:
+def _rooted(self: Calculator, value: Fraction, degree: Fraction) -> Fraction | None:
     return self._root_of(value, int(self._whole(degree)))
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from logpi.engine.turns import ENDED, Talk, Turn
-from logpi.rewards import Rewards, Score, failures
+from logpi.rewards import Rewards, RewardScore, failures
 from logpi.rollouts.tool_conversations import Dialogues, announced
 from logpi.types import Batch, Trajectory
 from logpi.updates.micro_batches import evaluate
@@ -48,7 +48,7 @@ class Answers:
     prompt: Sequence[int]
     completions: Sequence[Completion]
     texts: Sequence[str]
-    scores: Sequence[Score]
+    scores: Sequence[RewardScore]
     talks: Sequence[Talk]
     prefix: str = ""
 
@@ -135,7 +135,9 @@ def answer(
     return out, {"time/generate": between - start, "time/reward": time.perf_counter() - between}
 
 
-def _judge(rewards: Rewards, asked: Sequence[Answers], several: bool, step: int) -> list[Score]:
+def _judge(
+    rewards: Rewards, asked: Sequence[Answers], several: bool, step: int
+) -> list[RewardScore]:
     """One score for each completion, rows flattened. What the environment said is not shown to any
     reward.
 

@@ -1,12 +1,18 @@
 """A sandbox for programs that nobody has read: no network, no files but a private /tmp, no other
 process, hard limits.
 
-    sandbox.py      Sandbox: start, run, be sure it holds         limits.py    Limits, Result, Verdict
-    children.py  a program on its way, its place among others  fork_server.py    inside: a warm Python that forks a child for every program
-    kernel.py    Landlock, seccomp, namespaces                 syscalls.py  the calls a program may make
-    jobs.py      what a child does: a script, or a program and its tests in two processes:
-    judge.py     the host's side of them: whose word counts    tests.py     a program, its tests; runner.py: unittest's, pytest's
-    checks.py    what in tests is a check                      rpc.py      what crosses: plain.py copies, mirrors.py objects
+    protocol.py    Sandbox, the protocol; ProgramLimits, ProgramResult, ProgramVerdict
+    local.py       LocalSandbox, this machine's: start, run, prove that it holds
+    children.py    a running program: its turn, its output, its end
+    judge.py       a program and its tests, seen from the main process
+  inside of the sandbox:
+    fork_server.py a warm Python that forks a confined child for every program
+    kernel.py      Landlock, seccomp, namespaces         syscalls.py  the calls a program may make
+    jobs.py        what a child runs: a script, a program, or tests
+    tests.py       a program and its tests               runner.py    unittest's and pytest's part
+    checks.py      which statements of tests check something
+    rpc.py         calls from one process to the other: plain.py copies values, mirrors.py stands
+                   for objects, operations.py acts on them
 
 >>> run_python("print(sum(range(10)))").stdout
 '45\\n'
@@ -16,29 +22,36 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from logpi.sandbox.limits import Limits, Result, SandboxError, Verdict
-from logpi.sandbox.sandbox import BACKENDS, Sandbox
+from logpi.sandbox.local import BACKENDS, LocalSandbox
+from logpi.sandbox.protocol import (
+    ProgramLimits,
+    ProgramResult,
+    ProgramVerdict,
+    Sandbox,
+    SandboxError,
+)
 
 __all__ = [
     "BACKENDS",
-    "Limits",
-    "Result",
+    "ProgramLimits",
+    "ProgramResult",
+    "LocalSandbox",
     "Sandbox",
     "SandboxError",
-    "Verdict",
+    "ProgramVerdict",
     "run_python",
     "shared",
 ]
 
 
 @lru_cache
-def shared(backend: str = "auto") -> Sandbox:
+def shared(backend: str = "auto") -> LocalSandbox:
     """The one sandbox of this process for each backend."""
-    return Sandbox(backend)
+    return LocalSandbox(backend)
 
 
-def run_python(code: str, stdin: str = "", limits: Limits = Limits()) -> Result:  # noqa: B008
-    """Run `code` as a Python script in the shared sandbox; what it does shows in the `Result`,
+def run_python(code: str, stdin: str = "", limits: ProgramLimits | None = None) -> ProgramResult:
+    """Run `code` as a Python script in the shared sandbox; what it does shows in the `ProgramResult`,
     never as an exception.
 
     Raises:

@@ -1,7 +1,7 @@
-"""A program on its way, as the host sees it: its place among the others, what it wrote, how it
+"""A program on its way, as the main process sees it: its place among the others, what it wrote, how it
 ended.
 
-Left out: starting it (`sandbox.py`), and what it does (`jobs.py`).
+Left out: starting it (`local.py`), and what it does (`jobs.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from logpi.sandbox.jobs import MEMORY_EXIT
 
 if TYPE_CHECKING:
-    from logpi.sandbox.limits import Limits
+    from logpi.sandbox.protocol import ProgramLimits
 
 SLEEPERS = 8  # programs that sleep, for each core
 
@@ -93,7 +93,7 @@ class Child:
         return True
 
     def _told(self, data: bytes) -> bytes:
-        """Take what the zygote says; nothing once it has said how the child ended."""
+        """Take what the fork server says; nothing once it has said how the child ended."""
         for line in data.splitlines():
             facts = json.loads(line)
             if "code" in facts:
@@ -109,8 +109,8 @@ class Child:
             os.close(fd)
 
 
-def describe(child: Child, ended: bool, limits: Limits) -> tuple[str, int | None]:
-    """How a child ended, as `Result.status`, and its exit code."""
+def describe(child: Child, ended: bool, limits: ProgramLimits) -> tuple[str, int | None]:
+    """How a child ended, as `ProgramResult.status`, and its exit code."""
     if not ended:
         return "timeout", None
     if child.over:

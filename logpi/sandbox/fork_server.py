@@ -1,15 +1,15 @@
-"""The process inside the walls: it waits with a warm Python and makes a confined child for every
+"""The process inside the server: it waits with a warm Python and makes a confined child for every
 program.
 
-    host ── control socket (one packet a program: limits and file descriptors) ──▶ zygote ── fork
+    main process ── control socket (one packet a program: limits and file descriptors) ──▶ fork server ── fork
     ──▶ child
 
-The zygote never reads a program: the child reads its own job, so one run's code or tests are in no
+The fork server never reads a program: the child reads its own job, so one run's code or tests are in no
 other's memory. The child gets an empty /tmp of its own where the kernel allows it, limits,
-Landlock, seccomp (no process but itself, no network), and only then its job. The zygote alone
-learns how it ended, from the kernel, and tells the host through a pipe that the child does not
-have; when the host lets go of that pipe, the child is killed. Standard library only. Left out:
-deadlines and captured output (`sandbox.py`), what a job is (`jobs.py`).
+Landlock, seccomp (no process but itself, no network), and only then its job. The fork server alone
+learns how it ended, from the kernel, and tells the main process through a pipe that the child does not
+have; when the main process lets go of that pipe, the child is killed. Standard library only. Left out:
+deadlines and captured output (`local.py`), what a job is (`jobs.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from logpi.sandbox import jobs, kernel
 PACKET = 200_000
 TMP = "/tmp"
 TICK = 0.2  # seconds between two looks at who is asleep
-NAP = 0.5  # seconds of sleep after which the host may start another program
+NAP = 0.5  # seconds of sleep after which the main process may start another program
 THREAD_STACK = 2 << 20
 WARM = (
     "abc argparse array base64 bisect calendar cmath collections collections.abc copy csv"
@@ -249,8 +249,8 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
 
 @dataclass
-class _Run:
-    """A child: its process, the pipe on which the host awaits its end, with whom it works, and how
+class _RunningChild:
+    """A child: its process, the pipe on which the main process awaits its end, with whom it works, and how
     long all of these slept."""
 
     pid: int
@@ -261,7 +261,7 @@ class _Run:
     late: bool = False
 
     def tell(self, facts: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # a full pipe or a host that no longer listens
+        with contextlib.suppress(OSError):  # a full pipe or a main process that no longer listens
             os.write(self.report, (json.dumps(facts) + "\n").encode())
 
 
@@ -277,8 +277,8 @@ def _asleep(pid: int) -> bool:
         return False
 
 
-def _look(runs: dict[int, _Run], seconds: float) -> None:
-    """Count the sleep of those whose whole group sleeps; kill who slept too long; tell the host who
+def _look(runs: dict[int, _RunningChild], seconds: float) -> None:
+    """Count the sleep of those whose whole group sleeps; kill who slept too long; tell the main process who
     naps."""
     awake = {r.group for r in runs.values() if not _asleep(r.pid)}
     for pidfd, run in runs.items():
@@ -294,10 +294,10 @@ def _look(runs: dict[int, _Run], seconds: float) -> None:
 
 def serve(control: socket.socket, setting: dict[str, Any]) -> None:
     """Fork for every packet, tell how each child ended, kill those whose report nobody awaits;
-    until the host is gone."""
+    until the main process is gone."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
-    runs: dict[int, _Run] = {}  # pidfd -> child
+    runs: dict[int, _RunningChild] = {}  # pidfd -> child
     leashes: dict[int, int] = {}  # report pipe -> pidfd
     looked = time.monotonic()
     while True:
@@ -311,7 +311,7 @@ def serve(control: socket.socket, setting: dict[str, Any]) -> None:
                 _start(packet, control, setting, poll, runs, leashes)
             elif fd in runs:
                 _finish(fd, poll, runs, leashes)
-            elif fd in leashes:  # the host let go
+            elif fd in leashes:  # the main process let go
                 signal.pidfd_send_signal(leashes.pop(fd), signal.SIGKILL)
                 poll.unregister(fd)
         now = time.monotonic()
@@ -320,7 +320,9 @@ def serve(control: socket.socket, setting: dict[str, Any]) -> None:
             looked = now
 
 
-def _finish(pidfd: int, poll: select.poll, runs: dict[int, _Run], leashes: dict[int, int]) -> None:
+def _finish(
+    pidfd: int, poll: select.poll, runs: dict[int, _RunningChild], leashes: dict[int, int]
+) -> None:
     run = runs.pop(pidfd)
     _, status, usage = os.wait4(run.pid, 0)
     spent = usage.ru_utime + usage.ru_stime
@@ -342,7 +344,7 @@ def _start(packet, control, setting, poll, runs, leashes) -> None:
     for fd in fds:
         os.close(fd)
     pidfd = os.pidfd_open(pid)
-    runs[pidfd] = _Run(
+    runs[pidfd] = _RunningChild(
         pid, report, order["group"], order["limits"]["idle"] or order["limits"]["seconds"]
     )
     leashes[report] = pidfd
@@ -351,7 +353,7 @@ def _start(packet, control, setting, poll, runs, leashes) -> None:
 
 
 def main(control_fd: int, options: dict[str, Any]) -> None:
-    """Prepare, say hello to the host, serve. With `exec`: only step down from root and hand over to
+    """Prepare, say hello to the main process, serve. With `exec`: only step down from root and hand over to
     that command."""
     control = socket.socket(fileno=control_fd)
     os.umask(0o022)  # what we make for a program to stand in, it must be able to enter

@@ -33,7 +33,7 @@ def run(job: str, task: dict[str, Any]) -> int:
 
 
 def _standard_streams() -> None:
-    """Fresh objects on 0, 1, 2: the zygote's were made for other files."""
+    """Fresh objects on 0, 1, 2: the fork server's were made for other files."""
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace", closefd=False)
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="replace", closefd=False)
     sys.stderr = sys.__stderr__ = open(

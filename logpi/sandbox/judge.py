@@ -23,16 +23,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from logpi.sandbox.checks import FORGED, shares
-from logpi.sandbox.limits import Limits, Verdict
+from logpi.sandbox.protocol import ProgramLimits, ProgramVerdict
 
 if TYPE_CHECKING:
-    from logpi.sandbox.sandbox import Child, Sandbox
+    from logpi.sandbox.local import Child
 
 GRACE = 0.25  # seconds in which a program that left is expected to have ended
 
 
 @dataclass(frozen=True)
-class Tests:
+class ProgramTests:
     """What is asked of a program.
 
     Attributes:
@@ -54,18 +54,20 @@ class Tests:
 
 
 def judge(
-    sandbox: Sandbox, code: str, tests: Tests, limits: Limits, leave: Callable[[], None]
-) -> Verdict:
-    """See `Sandbox.judge`. `leave`: what is called once all of it sleeps."""
+    spawn: Callable[..., Child],
+    code: str,
+    tests: ProgramTests,
+    limits: ProgramLimits,
+    leave: Callable[[], None],
+) -> ProgramVerdict:
+    """See `LocalSandbox.judge`. spawn: starts a job in a child. leave: called once all sleep."""
     deadline = time.monotonic() + limits.seconds
     one, other = socket.socketpair()
     roomy = replace(limits, output=1 << 20, memory=max(limits.memory, 512 << 20))
     with one, other:
-        program = sandbox.spawn(
-            "program", {"code": code}, limits, extra=[one.fileno()], silent=True
-        )
+        program = spawn("program", {"code": code}, limits, extra=[one.fileno()], silent=True)
         try:
-            trusted = sandbox.spawn(
+            trusted = spawn(
                 "tests",
                 tests.task(),
                 roomy,
@@ -93,7 +95,7 @@ def judge(
         again = []
     if verdict.decided and again and not _forged(results):
         beside = _beside(
-            sandbox, code, tests, replace(roomy, seconds=max(1.0, deadline - time.monotonic()))
+            spawn, code, tests, replace(roomy, seconds=max(1.0, deadline - time.monotonic()))
         )
         if any(beside[i : i + 1] == [True] for i in again):
             message = f"passes beside its tests, but not apart from them: {verdict.message}"
@@ -101,10 +103,12 @@ def judge(
     return verdict
 
 
-def _beside(sandbox: Sandbox, code: str, tests: Tests, limits: Limits) -> list[bool]:
+def _beside(
+    spawn: Callable[..., Child], code: str, tests: ProgramTests, limits: ProgramLimits
+) -> list[bool]:
     """Which tests pass in the program's own process, as far as it lets them say."""
     key = secrets.token_hex(8)
-    child = sandbox.spawn("beside", tests.task(code=code, key=key), limits)
+    child = spawn("beside", tests.task(code=code, key=key), limits)
     child.follow(time.monotonic() + limits.seconds)
     child.let_go()
     return [
@@ -123,7 +127,7 @@ def _lines(child: Child) -> list[Any]:
     return found
 
 
-def _end(program: Child, ended: bool, limits: Limits) -> str:
+def _end(program: Child, ended: bool, limits: ProgramLimits) -> str:
     """How the program ended, if it had before the tests told it to."""
     if not ended:
         return "timeout"
@@ -139,18 +143,22 @@ def _forged(results: list[Any]) -> bool:
     return any(r[2] == FORGED for r in results)
 
 
-def _verdict(trusted: Child, results: list[Any], ended: bool, end: str, total: int) -> Verdict:
+def _verdict(
+    trusted: Child, results: list[Any], ended: bool, end: str, total: int
+) -> ProgramVerdict:
     passed = sum(r[0] is True for r in results)
     faults = [r[1] for r in results if r[0] is None]
     if faults and not _forged(results):
-        return Verdict(passed, total, "invalid", faults[0])
+        return ProgramVerdict(passed, total, "invalid", faults[0])
     if passed == total:
-        return Verdict(passed, total, "ok")
+        return ProgramVerdict(passed, total, "ok")
     wrong = next((r[1] for r in results if r[0] is False), "")
     if not ended or (trusted.facts or {}).get("late"):
-        return Verdict(passed, total, "timeout", wrong or f"test {len(results) + 1} does not end")
+        return ProgramVerdict(
+            passed, total, "timeout", wrong or f"test {len(results) + 1} does not end"
+        )
     if not trusted.facts:
-        return Verdict(passed, total, "failed", "the sandbox ended before the tests")
-    return Verdict(
+        return ProgramVerdict(passed, total, "failed", "the sandbox ended before the tests")
+    return ProgramVerdict(
         passed, total, end or "wrong", wrong or "the tests ended early on what the program answered"
     )

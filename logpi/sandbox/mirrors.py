@@ -9,7 +9,7 @@ A mirror answers what the program wants it to answer, which is harmless between 
 program and for what comes back as plain data. It is not where the tests hold it against plain data
 of their own (`f(x) == 3`, `f(x) - 3`, `3 in f(x)`): a program could answer "equal" there. Such a
 word is believed only of an instance that the tests themselves made of a class that they know to be
-one (`Peer.believed`); one that claims to equal everything is told by asking about things that
+one (`Connection.believed`); one that claims to equal everything is told by asking about things that
 nobody named; the rest is doubt. Left out: what is done there with the object (`operations.py`), and
 classes that tests derive from the program's.
 """
@@ -49,12 +49,12 @@ _MUTABLE = (list, dict, set, bytearray, deque)
 # --- the class of a mirror ---
 
 
-def class_of(peer: Any, kind: type) -> dict[str, Any]:
+def class_of(connection: Any, kind: type) -> dict[str, Any]:
     """A class as plain data: its name, which operators it has, and (of the program alone) its
     bases."""
     told = {"name": kind.__name__, "specials": _specials(kind)}
-    if peer.open_handed:
-        told["bases"] = [peer.encode(b) for b in kind.__bases__ if b is not object]
+    if connection.exposed:
+        told["bases"] = [connection.encode(b) for b in kind.__bases__ if b is not object]
         told["meta"] = _specials(type(kind)) if type(kind) is not type else []
         told["virtual"] = type(kind) is not type
         told["awaits"] = getattr(kind, "__await__", None) is not None
@@ -92,9 +92,9 @@ class _MirrorType(type):
     _logpi_class: tuple[Any, int] | None
 
     def __call__(cls, *args: Any, **named: Any) -> Any:
-        peer, number = cls._logpi_class  # type: ignore[misc]
-        made = peer.ask("call", number, list(args), named)
-        if cls in peer.believed and made is peer.newest:
+        connection, number = cls._logpi_class  # type: ignore[misc]
+        made = connection.ask("call", number, list(args), named)
+        if cls in connection.believed and made is connection.newest:
             _set(made, "_logpi_made", True)
         return made
 
@@ -111,8 +111,8 @@ class _MirrorType(type):
     def __setattr__(cls, name: str, value: Any) -> None:
         if name.startswith("__"):
             return type.__setattr__(cls, name, value)
-        peer, number = cls._logpi_class  # type: ignore[misc]
-        peer.ask("set", number, [name, value])
+        connection, number = cls._logpi_class  # type: ignore[misc]
+        connection.ask("set", number, [name, value])
 
     def __bool__(cls) -> bool:
         return True
@@ -142,7 +142,7 @@ class Mirror(metaclass=_MirrorType):
 
     __slots__ = ()
     _logpi_class = None
-    _logpi_peer: Any
+    _logpi_connection: Any
     _logpi_number: int
     _logpi_made: bool
 
@@ -154,27 +154,27 @@ class Mirror(metaclass=_MirrorType):
         if name.startswith("_logpi"):
             raise AttributeError(name)
         if name in _VERDICTS and not self._logpi_made:
-            self._logpi_peer.doubt = (
+            self._logpi_connection.doubt = (
                 f"an object of the program's own class says itself what .{name} is of it"
             )
-        return self._logpi_peer.ask("get", self._logpi_number, [name])
+        return self._logpi_connection.ask("get", self._logpi_number, [name])
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("__"):  # what the interpreter notes of an exception
             return _set(self, name, value)
-        self._logpi_peer.ask("set", self._logpi_number, [name, value])
+        self._logpi_connection.ask("set", self._logpi_number, [name, value])
 
     def __delattr__(self, name: str) -> None:
-        self._logpi_peer.ask("del", self._logpi_number, [name])
+        self._logpi_connection.ask("del", self._logpi_number, [name])
 
     def __dir__(self) -> Any:
-        return self._logpi_peer.ask("dir", self._logpi_number)
+        return self._logpi_connection.ask("dir", self._logpi_number)
 
     def __copy__(self) -> Any:
-        return self._logpi_peer.ask("copy", self._logpi_number)
+        return self._logpi_connection.ask("copy", self._logpi_number)
 
     def __deepcopy__(self, memo: Any) -> Any:
-        return self._logpi_peer.ask("deepcopy", self._logpi_number)
+        return self._logpi_connection.ask("deepcopy", self._logpi_number)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise Unspeakable("the tests pickle an object of the program")
@@ -183,7 +183,7 @@ class Mirror(metaclass=_MirrorType):
 class _Thing(Mirror):
     """A mirror without data."""
 
-    __slots__ = ("__weakref__", "_logpi_made", "_logpi_number", "_logpi_peer")
+    __slots__ = ("__weakref__", "_logpi_made", "_logpi_number", "_logpi_connection")
 
 
 def _forward(name: str) -> Callable[..., Any]:
@@ -197,26 +197,26 @@ def _forward(name: str) -> Callable[..., Any]:
 def _special(self: Any, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     place, made = self._logpi_class, False
     if not isinstance(self, _MirrorType):
-        place, made = (self._logpi_peer, self._logpi_number), self._logpi_made
-    peer, number = place
+        place, made = (self._logpi_connection, self._logpi_number), self._logpi_made
+    connection, number = place
     if name == "__call__":
-        return peer.ask("call", number, list(args), named)
+        return connection.ask("call", number, list(args), named)
     if name in ("__exit__", "__aexit__"):
         args = (*args[:2], None)  # a traceback is nothing for others
     try:
-        result = peer.ask("special", number, [name, *args])
+        result = connection.ask("special", number, [name, *args])
     except Unspeakable:
         if name in _CLAIMS:
             return NotImplemented  # `approx` and the like know better
         raise
     if name == "__enter__" and result is self:
         _set(self, "_logpi_made", made)
-    if name in _CLAIMS and not made and not peer.open_handed and is_plain(args[0]):
-        _doubt(peer, self, number, name, args[0], result)
+    if name in _CLAIMS and not made and not connection.exposed and is_plain(args[0]):
+        _doubt(connection, self, number, name, args[0], result)
     return result
 
 
-def _doubt(peer: Any, mirror: Any, number: int, name: str, beside: Any, result: Any) -> None:
+def _doubt(connection: Any, mirror: Any, number: int, name: str, beside: Any, result: Any) -> None:
     """The program has answered for an object that stood beside plain data of the tests."""
     if result is NotImplemented or (name in _COMPARED and not result):
         return
@@ -229,11 +229,11 @@ def _doubt(peer: Any, mirror: Any, number: int, name: str, beside: Any, result: 
     ):
         return
     if name in ("__eq__", "__contains__") and all(
-        _says_yes(peer, number, name, x) for x in _unheard_of()
+        _says_yes(connection, number, name, x) for x in _unheard_of()
     ):
-        peer.forged = True
+        connection.forged = True
         raise AssertionError("an object of the program claims to equal everything")
-    peer.doubt = (
+    connection.doubt = (
         "an object of the program's own class says itself how it compares with"
         f" {str(beside)[:40]!r}"
     )
@@ -244,9 +244,9 @@ def _unheard_of() -> list[Any]:
     return [number, -number / 7, f"x{number}", [number]]
 
 
-def _says_yes(peer: Any, number: int, name: str, beside: Any) -> bool:
+def _says_yes(connection: Any, number: int, name: str, beside: Any) -> bool:
     try:
-        answer = peer.ask("special", number, [name, beside])
+        answer = connection.ask("special", number, [name, beside])
         return answer is not NotImplemented and bool(answer)
     except Exception:
         return False
@@ -254,7 +254,7 @@ def _says_yes(peer: Any, number: int, name: str, beside: Any) -> bool:
 
 def _method(name: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **named: Any) -> Any:
-        return self._logpi_peer.ask("method", self._logpi_number, [name, *args], named)
+        return self._logpi_connection.ask("method", self._logpi_number, [name, *args], named)
 
     return method
 
@@ -265,8 +265,8 @@ def _by_data(name: str) -> Callable[..., Any]:
 
     def compare(self: Any, other: Any) -> Any:
         if isinstance(other, _MUTABLE) and isinstance(other, Mirror):
-            other = other._logpi_peer.ask("data", other._logpi_number)
-        return getattr(self._logpi_peer.ask("data", self._logpi_number), name)(other)
+            other = other._logpi_connection.ask("data", other._logpi_number)
+        return getattr(self._logpi_connection.ask("data", self._logpi_number), name)(other)
 
     return compare
 
@@ -293,7 +293,9 @@ def _members(specials: list[str], bases: tuple[type, ...]) -> dict[str, Any]:
     return space
 
 
-def _new_class(peer: Any, number: int, told: dict[str, Any], decode: Callable[[Any], Any]) -> type:
+def _new_class(
+    connection: Any, number: int, told: dict[str, Any], decode: Callable[[Any], Any]
+) -> type:
     """The mirror of a class."""
     bases = [k for b in map(decode, told.get("bases", ())) for k in [_base(b)] if k is not None]
     real = any(_kept(b) or not issubclass(b, _Thing) for b in bases)
@@ -308,7 +310,7 @@ def _new_class(peer: Any, number: int, told: dict[str, Any], decode: Callable[[A
     if own:
         meta = type("_MirrorType", (_MirrorType,), {s: _forward(s) for s in own})
     space = {
-        "_logpi_class": (peer, number),
+        "_logpi_class": (connection, number),
         "__module__": str(told.get("module", "")),
         **({} if real else {"__slots__": ()}),
     }
@@ -323,36 +325,36 @@ def _new_class(peer: Any, number: int, told: dict[str, Any], decode: Callable[[A
         return meta(name, (_Thing,), space | {"__slots__": ()} | _members(specials, ()))
 
 
-def _library_class(peer: Any, real: type) -> type:
+def _library_class(connection: Any, real: type) -> type:
     """The mirror class of instances of a class that both sides have (functions, generators,
     matches, …)."""
-    found = peer.library.get(real)
+    found = connection.library.get(real)
     if found is None:
-        space = {"_logpi_class": (peer, -1), "__slots__": (), "__module__": real.__module__}
+        space = {"_logpi_class": (connection, -1), "__slots__": (), "__module__": real.__module__}
         space |= _members(_specials(real), ()) | (
             {"__await__": _await} if getattr(real, "__await__", None) else {}
         )
         if not (_kept(real) or real in PLAIN or real is bool):
             space["__class__"] = property(lambda self: real)
-        found = peer.library[real] = _MirrorType(real.__name__, (_Thing,), space)
+        found = connection.library[real] = _MirrorType(real.__name__, (_Thing,), space)
     return found
 
 
 # --- mirrors ---
 
 
-def mirror_of(peer: Any, value: dict[str, Any], decode: Callable[[Any], Any]) -> Any:
+def mirror_of(connection: Any, value: dict[str, Any], decode: Callable[[Any], Any]) -> Any:
     """The mirror for a reference, an exception for an exception."""
     if "error" in value:
-        return _exception(peer, value, decode)
+        return _exception(connection, value, decode)
     number = int(value["mine"])
-    mirror = peer.mirrors.get(number)
+    mirror = connection.mirrors.get(number)
     if mirror is None:
         if "class" in value and "of" not in value:
-            mirror = _new_class(peer, number, value["class"], decode)
+            mirror = _new_class(connection, number, value["class"], decode)
         else:
-            mirror = _instance(peer, number, value, decode)
-        peer.mirrors[number] = peer.newest = mirror
+            mirror = _instance(connection, number, value, decode)
+        connection.mirrors[number] = connection.newest = mirror
     elif not isinstance(mirror, type):
         _set(
             mirror, "_logpi_made", False
@@ -365,10 +367,16 @@ def mirror_of(peer: Any, value: dict[str, Any], decode: Callable[[Any], Any]) ->
     return mirror
 
 
-def _instance(peer: Any, number: int, value: dict[str, Any], decode: Callable[[Any], Any]) -> Any:
-    kind = _new_class(peer, -1, value["class"], decode) if "class" in value else decode(value["of"])
+def _instance(
+    connection: Any, number: int, value: dict[str, Any], decode: Callable[[Any], Any]
+) -> Any:
+    kind = (
+        _new_class(connection, -1, value["class"], decode)
+        if "class" in value
+        else decode(value["of"])
+    )
     if not isinstance(kind, _MirrorType):
-        kind = _library_class(peer, kind)
+        kind = _library_class(connection, kind)
     base: Any = _data_base(kind)
     if base is None and issubclass(kind, BaseException):
         base = next(b for b in kind.__mro__ if not isinstance(b, _MirrorType))
@@ -376,7 +384,7 @@ def _instance(peer: Any, number: int, value: dict[str, Any], decode: Callable[[A
     mirror = (base or object).__new__(kind, *(data if base in _IMMUTABLE else ()))
     if base in _MUTABLE:
         base.__init__(mirror, *data)  # type: ignore[misc]
-    for name, what in (("peer", peer), ("number", number), ("made", False)):
+    for name, what in (("connection", connection), ("number", number), ("made", False)):
         _set(mirror, f"_logpi_{name}", what)
     return mirror
 
@@ -385,7 +393,9 @@ def _data_base(kind: type) -> Any:
     return next((b for b in kind.__mro__ if b in _IMMUTABLE or b in _MUTABLE), None)
 
 
-def _exception(peer: Any, value: dict[str, Any], decode: Callable[[Any], Any]) -> BaseException:
+def _exception(
+    connection: Any, value: dict[str, Any], decode: Callable[[Any], Any]
+) -> BaseException:
     kind, args = decode(value["of"]), [decode(a) for a in value["error"]]
     if not issubclass(kind, BaseException):
         return RuntimeError(f"{kind.__name__}: {args}"[:500])
@@ -396,7 +406,11 @@ def _exception(peer: Any, value: dict[str, Any], decode: Callable[[Any], Any]) -
     except TypeError:  # JSONDecodeError and the like are made of other things than their `args`
         BaseException.__setattr__(error, "args", tuple(args))
     if isinstance(kind, _MirrorType):
-        for name, what in (("peer", peer), ("number", int(value["mine"])), ("made", False)):
+        for name, what in (
+            ("connection", connection),
+            ("number", int(value["mine"])),
+            ("made", False),
+        ):
             _set(error, f"_logpi_{name}", what)
     return error
 
@@ -406,18 +420,18 @@ def _exception(peer: Any, value: dict[str, Any], decode: Callable[[Any], Any]) -
 
 def _await(self: Any) -> Any:
     """Run there what is awaited here, a little at a time, so that others here have their turn."""
-    peer = self._logpi_peer
-    number = peer.ask("start", self._logpi_number)
+    connection = self._logpi_connection
+    number = connection.ask("start", self._logpi_number)
     try:
         while True:
-            done, value = peer.ask("poll", self._logpi_number, [number])
+            done, value = connection.ask("poll", self._logpi_number, [number])
             if done:
                 number = None
                 return value
             yield
     finally:
         if number is not None:
-            peer.ask("cancel", self._logpi_number, [number])
+            connection.ask("cancel", self._logpi_number, [number])
 
 
 async def _awaiting(mirror: Any) -> Any:

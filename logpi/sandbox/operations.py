@@ -16,7 +16,7 @@ from logpi.sandbox.plain import held, plain_base
 _SLICE = 0.01  # seconds for which what is awaited runs here before others there have their turn
 
 
-def operate(peer: Any, op: str, thing: Any, args: list[Any], named: dict[str, Any]) -> Any:
+def operate(connection: Any, op: str, thing: Any, args: list[Any], named: dict[str, Any]) -> Any:
     """Do what the other side asks of an object of this one."""
     match op:
         case "call":
@@ -44,11 +44,11 @@ def operate(peer: Any, op: str, thing: Any, args: list[Any], named: dict[str, An
         case "deepcopy":
             return copy.deepcopy(thing)
         case "start":
-            return _start(peer, thing)
+            return _start(connection, thing)
         case "poll":
-            return _poll(peer, args[0])
+            return _poll(connection, args[0])
         case "cancel":
-            return peer.tasks[1][args[0]].cancel()
+            return connection.tasks[1][args[0]].cancel()
     raise ValueError(f"no operation {op!r}")
 
 
@@ -56,15 +56,15 @@ async def _whole(awaitable: Any) -> Any:
     return await awaitable
 
 
-def _start(peer: Any, thing: Any) -> int:
-    if peer.tasks is None:
-        peer.tasks = (asyncio.new_event_loop(), {})
-    loop, tasks = peer.tasks
+def _start(connection: Any, thing: Any) -> int:
+    if connection.tasks is None:
+        connection.tasks = (asyncio.new_event_loop(), {})
+    loop, tasks = connection.tasks
     tasks[len(tasks)] = loop.create_task(_whole(thing))
     return len(tasks) - 1
 
 
-def _poll(peer: Any, number: int) -> tuple[bool, Any]:
-    loop, tasks = peer.tasks
+def _poll(connection: Any, number: int) -> tuple[bool, Any]:
+    loop, tasks = connection.tasks
     loop.run_until_complete(asyncio.wait([tasks[number]], timeout=_SLICE))
     return (True, tasks[number].result()) if tasks[number].done() else (False, None)

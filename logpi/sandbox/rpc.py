@@ -69,12 +69,12 @@ def _deep() -> Iterator[None]:
             sys.setrecursionlimit(before)
 
 
-class Peer:
+class Connection:
     """One end of the socket.
 
     Args:
         fd: the socket.
-        open_handed: the other side may do anything with our objects, and look up names by `names`.
+        exposed: the other side may do anything with our objects, and look up names by `names`.
         names: what a name means to the other side. printed: takes what this side printed since, for
             the other to print.
 
@@ -90,11 +90,11 @@ class Peer:
     def __init__(
         self,
         fd: int,
-        open_handed: bool,
+        exposed: bool,
         names: Callable[[str], Any] | None = None,
         printed: Callable[[], str] | None = None,
     ) -> None:
-        self.fd, self.open_handed, self.names, self.printed = fd, open_handed, names, printed
+        self.fd, self.exposed, self.names, self.printed = fd, exposed, names, printed
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
         self.mirrors: dict[int, Any] = {}
@@ -228,7 +228,7 @@ class Peer:
         if op == "name" and self.names:
             return {"value": self.encode(self.names(args[0]))}
         named = {k: self.decode(v) for k, v in request["named"].items()}
-        if not self.open_handed:
+        if not self.exposed:
             self._allow(op, self.objects[on], args)
         result = operate(self, op, self.objects[on], args, named)
         after = {i: self.encode(a) for i, a in enumerate(args) if type(a) in _MUTABLE}
@@ -273,12 +273,12 @@ class Peer:
                 if isinstance(parts, str)
                 else [self._encode(v, depth + 1) for v in parts]
             }
-        if isinstance(value, Mirror) and value._logpi_peer is self:
+        if isinstance(value, Mirror) and value._logpi_connection is self:
             return {"yours": value._logpi_number}
         if (shared := shared_name(value)) is not None:
             return {"std": shared}
         base = plain_base(kind)
-        if base is not None and not self.open_handed:
+        if base is not None and not self.exposed:
             return self._encode(
                 held(base, value), depth
             )  # the program has no use for a class of the tests
@@ -287,22 +287,18 @@ class Peer:
         return self._reference(value, base, depth)
 
     def _reference(self, value: Any, base: type | None, depth: int) -> dict[str, Any]:
-        if (
-            not self.open_handed
-            and getattr(value, "__module__", "") == "builtins"
-            and callable(value)
-        ):
+        if not self.exposed and getattr(value, "__module__", "") == "builtins" and callable(value):
             return {"builtin": value.__name__}
-        if not self.open_handed and not (callable(value) or _is_own(value) or _is_iterator(value)):
+        if not self.exposed and not (callable(value) or _is_own(value) or _is_iterator(value)):
             raise Unspeakable(
                 f"the tests hand over a {type(value).__name__}, which is no plain data"
             )
         known = id(value) in self.numbers
         described: dict[str, Any] = {"mine": self._number(value)}
-        if isinstance(value, type) and self.open_handed:
+        if isinstance(value, type) and self.exposed:
             return described if known else described | {"class": class_of(self, value)}
-        described["of"] = self._encode(type(value), depth) if self.open_handed else None
-        if not self.open_handed:
+        described["of"] = self._encode(type(value), depth) if self.exposed else None
+        if not self.exposed:
             described["class"] = class_of(self, type(value))
         if base is not None:
             described["data"] = self._encode(held(base, value), depth + 1)
@@ -320,13 +316,13 @@ class Peer:
     def _raised(self, error: BaseException) -> dict[str, Any]:
         """An exception: its class, its arguments as far as they can cross, and itself if it is of a
         class of its own."""
-        if isinstance(error, Mirror) and error._logpi_peer is self:
+        if isinstance(error, Mirror) and error._logpi_connection is self:
             return {"yours": error._logpi_number}
         near = next(c for c in type(error).__mro__ if shared_name(c))
         value: dict[str, Any] = {"error": [], "of": {"std": shared_name(near)}}
         try:
             value["error"] = [self.encode(a) for a in error.args]
-            if self.open_handed and near is not type(error):
+            if self.exposed and near is not type(error):
                 value |= {"of": self.encode(type(error)), "mine": self._number(error)}
         except BaseException:  # an argument that cannot cross, or an object made to break this
             pass
@@ -359,7 +355,7 @@ class Peer:
             return self.objects[body]
         if tag == "std":
             return shared_type(body)
-        if tag == "builtin" and self.open_handed:
+        if tag == "builtin" and self.exposed:
             return getattr(builtins, body)
         raise ValueError(f"unknown value {tag!r}")
 

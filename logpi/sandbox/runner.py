@@ -165,7 +165,7 @@ def install(module: Any) -> None:
     unittest.main = lambda *a, **k: None  # type: ignore[assignment, misc]
 
 
-class _Result(unittest.TestResult):
+class _TestOutcome(unittest.TestResult):
     """Keeps the first error itself, not its text; a test that ends without an outcome is one."""
 
     first: BaseException | None = None
@@ -212,7 +212,7 @@ def run(tree: ast.Module, space: dict[str, Any]) -> None:
     for node in collected(tree):
         thing = space.get(node.name)  # type: ignore[attr-defined]
         if isinstance(thing, type) and issubclass(thing, unittest.TestCase):
-            result = _Result()
+            result = _TestOutcome()
             unittest.defaultTestLoader.loadTestsFromTestCase(thing).run(result)
             if result.first is not None:
                 raise result.first

@@ -4,7 +4,7 @@ calls.
     tests process ── rpc.py, plain data ──▶ program process
         │ one line for each test, on a pipe that the program does not have
         ▼
-      host
+      main process
 
 The tests compare in their own process what they got as plain data. A name in the tests means, in
 this order: what the tests or their set-up define, a built-in, a module of the standard library that
@@ -44,9 +44,9 @@ from logpi.sandbox.checks import (
     shares,
 )
 from logpi.sandbox.plain import Unspeakable
-from logpi.sandbox.rpc import Gone, Peer
+from logpi.sandbox.rpc import Connection, Gone
 
-PEER_FD = 4
+CONNECTION_FD = 4
 PRINTED = 1 << 16  # characters of a call's output that the tests see
 LEETCODE = """
 import bisect, collections, functools, heapq, itertools, math, random, re, string
@@ -108,7 +108,7 @@ def program(task: dict[str, Any]) -> int:
     names = _Program(task["code"])
     sys.stdout = printed = _Printed()
     with contextlib.suppress(Gone):
-        Peer(PEER_FD, open_handed=True, names=names, printed=printed.take).serve()
+        Connection(CONNECTION_FD, exposed=True, names=names, printed=printed.take).serve()
     return 0
 
 
@@ -180,7 +180,7 @@ def _attribute(look_up: Callable[[str], Any], name: str) -> Any:
     return look_up(name)
 
 
-class _Tests:
+class _TestRun:
     """The texts of a task, ready to run one by one in one space of names."""
 
     def __init__(self, task: dict[str, Any], look_up: Callable[[str], Any]) -> None:
@@ -253,51 +253,51 @@ def tests(task: dict[str, Any]) -> int:
     an answer the last word is FORGED."""
     lines = os.dup(1)
     sys.stdout = open(os.devnull, "w")
-    peer = Peer(PEER_FD, open_handed=False)
+    connection = Connection(CONNECTION_FD, exposed=False)
     believed = set(task["classes"])
 
     def look_up(name: str) -> Any:
-        found = peer.name(name)
+        found = connection.name(name)
         if name in believed and isinstance(found, type):
-            peer.believed.add(found)
+            connection.believed.add(found)
         return found
 
     try:
-        made = _Tests(task, look_up)
+        made = _TestRun(task, look_up)
         believed |= made.classes
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return _say(lines, None, f"the tests are not Python: {error}")
     try:
         made.set_up()
     except BaseException as error:
-        return _say(lines, *_fault(peer, error, "the set-up", made.shares))
+        return _say(lines, *_fault(connection, error, "the set-up", made.shares))
     for index, source in enumerate(made.texts):
         try:
             made.run(index)
         except BaseException as error:
-            _say(lines, *_fault(peer, error, _brief(source), made.shares))
+            _say(lines, *_fault(connection, error, _brief(source), made.shares))
             if isinstance(error, Gone):
                 return 0
         else:
-            _say(lines, *_passed(peer, made))
+            _say(lines, *_passed(connection, made))
     return 0
 
 
-def _passed(peer: Peer, made: _Tests) -> tuple[bool | None, str]:
-    if not peer.asked or not made.checked:
+def _passed(connection: Connection, made: _TestRun) -> tuple[bool | None, str]:
+    if not connection.asked or not made.checked:
         return (
             None,
             (
                 "the tests ended without a check"
-                if peer.asked
+                if connection.asked
                 else "the tests did not ask the program anything"
             ),
         )
-    return (None, peer.doubt) if peer.doubt else (True, "")
+    return (None, connection.doubt) if connection.doubt else (True, "")
 
 
 def _fault(
-    peer: Peer, error: BaseException, where: str, shares: bool
+    connection: Connection, error: BaseException, where: str, shares: bool
 ) -> tuple[bool | None, str, bool | str]:
     """Whose fault it is that a test did not pass: the program's, or (None) the tests' own."""
     if isinstance(error, Gone):
@@ -309,10 +309,10 @@ def _fault(
         else f"{type(error).__name__}: {error} in {where}"
     )
     if isinstance(error, Unspeakable) or (
-        not theirs and (isinstance(error, ImportError) or not peer.asked)
+        not theirs and (isinstance(error, ImportError) or not connection.asked)
     ):
         return None, f"the tests are at fault: {reason}", False
-    return False, reason, FORGED if peer.forged else shares or peer.met
+    return False, reason, FORGED if connection.forged else shares or connection.met
 
 
 def _under_test(
@@ -338,7 +338,7 @@ def beside(task: dict[str, Any]) -> int:
     lines = os.dup(1)
     sys.stdout = open(os.devnull, "w")
     names = _Program(task["code"])
-    made = _Tests(task, names)
+    made = _TestRun(task, names)
     made.apart = False  # who left, the tests or the program, is not to be told
     made.set_up()
     for index in range(len(made.texts)):

@@ -9,7 +9,16 @@ import time
 import pytest
 
 from logpi.errors import UserError
-from logpi.rewards import Command, Failure, JsonSchema, Regex, Rewards, Weighted, reward, rewards
+from logpi.rewards import (
+    CommandReward,
+    Failure,
+    JsonSchema,
+    Regex,
+    Rewards,
+    Weighted,
+    reward,
+    rewards,
+)
 
 ASK = ["?"]
 
@@ -167,12 +176,12 @@ def test_a_relative_path_is_where_the_user_stands(tmp_path, monkeypatch) -> None
     (tmp_path / "top.py").write_text("print(3)\n")
     (tmp_path / "42").write_text("a file that a pattern is called like")
     reward_of = [
-        Command("./judge {file}"),
-        Command("python3 checks/run.py {file} --y={file}"),
-        Command("grep -q 42"),
-        Command("python3 top.py"),
+        CommandReward("./judge {file}"),
+        CommandReward("python3 checks/run.py {file} --y={file}"),
+        CommandReward("grep -q 42"),
+        CommandReward("python3 top.py"),
     ]
-    scored = Command("python3 checks/run.py {file}", score=True)
+    scored = CommandReward("python3 checks/run.py {file}", score=True)
     monkeypatch.chdir(checks)
     assert reward_of[0](ASK * 2, ["It is 42.", "It is 7."]) == [1.0, 0.0]
     assert (
@@ -182,19 +191,19 @@ def test_a_relative_path_is_where_the_user_stands(tmp_path, monkeypatch) -> None
     )
     assert scored(ASK, ["4 + 4"]) == [2.0]
     with pytest.raises(ValueError, match=r"there is no program './judge'"):
-        Command("./judge {file}")
+        CommandReward("./judge {file}")
     with pytest.raises(ValueError, match=r"there is no file './run2.py' in .*checks"):
-        Command("python3 ./run2.py")
+        CommandReward("python3 ./run2.py")
     with pytest.raises(ValueError, match="cannot read .*No closing quotation"):
-        Command("grep 'x")
+        CommandReward("grep 'x")
     judge.chmod(0o644)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="not executable"):
-        Command("./judge {file}")
+        CommandReward("./judge {file}")
 
 
 def test_a_program_that_always_fails_is_told_before_training() -> None:
-    judged = Rewards((Weighted(Command("python3 none.py")),))
+    judged = Rewards((Weighted(CommandReward("python3 none.py")),))
     with pytest.raises(
         ValueError,
         match="reward 'command' judges none of 4 trial completions: died: exit code 2: .*none.py",
@@ -203,14 +212,17 @@ def test_a_program_that_always_fails_is_told_before_training() -> None:
 
 
 def test_a_command_says_yes_or_no_or_a_number() -> None:
-    assert Command("grep -q 42")(ASK * 2, ["It is 42.", "It is 7."]) == [1.0, 0.0]
-    assert Command("grep -q 42 {file}")(ASK, ["42"]) == [1.0]
-    assert Command("wc -c", score=True)(ASK * 2, ["abc", ""]) == [3.0, 0.0]
+    assert CommandReward("grep -q 42")(ASK * 2, ["It is 42.", "It is 7."]) == [1.0, 0.0]
+    assert CommandReward("grep -q 42 {file}")(ASK, ["42"]) == [1.0]
+    assert CommandReward("wc -c", score=True)(ASK * 2, ["abc", ""]) == [3.0, 0.0]
     checker = (
         'python3 -c \'import json,sys; r = json.loads(input()); sys.exit(r["completion"] !='
         ' r["row"]["answer"])\''
     )
-    assert Command(checker, json_input=True)(ASK * 2, ["7", "8"], answer=["7", "7"]) == [1.0, 0.0]
+    assert CommandReward(checker, json_input=True)(ASK * 2, ["7", "8"], answer=["7", "7"]) == [
+        1.0,
+        0.0,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -228,12 +240,12 @@ def test_a_command_says_yes_or_no_or_a_number() -> None:
 )
 def test_a_command_that_fails_leaves_no_verdict(command: str, options: dict, kind: str) -> None:
     start = time.monotonic()
-    [verdict] = Command(command, seconds=2, **options)(ASK, ["x"])
+    [verdict] = CommandReward(command, seconds=2, **options)(ASK, ["x"])
     assert isinstance(verdict, Failure) and verdict.kind == kind and time.monotonic() - start < 6
 
 
 def test_a_completion_never_reaches_a_shell(tmp_path) -> None:
-    Command("cat {file}")(
+    CommandReward("cat {file}")(
         ASK, [f"'; touch {tmp_path}/x; $(touch {tmp_path}/x) `touch {tmp_path}/x`"]
     )
     assert not list(tmp_path.iterdir())
@@ -243,7 +255,7 @@ def test_commands_are_checked_before_any_work() -> None:
     with pytest.raises(ValueError, match="there is no program 'no-such-prover'"):
         reward('command("no-such-prover --stdin")')
     with pytest.raises(ValueError, match="give a program"):
-        Command(" ")
+        CommandReward(" ")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from logpi.rewards import Code, Failure, Rewards, Weighted, reward
 from logpi.rewards.code import program_of
 from logpi.rewards.demands import Demands
-from logpi.sandbox import Limits, Sandbox, SandboxError
+from logpi.sandbox import LocalSandbox, ProgramLimits, SandboxError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is for Linux")
 
@@ -32,7 +32,7 @@ RIGHT = "def mean(xs):\n    return sum(xs) / len(xs) if xs else 0\n"
 
 @pytest.fixture(scope="module")
 def box():
-    made = Sandbox()
+    made = LocalSandbox()
     yield made
     made.close()
 
@@ -160,17 +160,17 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("program", FORGERIES.values(), ids=FORGERIES)
-def test_forgeries_fail(box: Sandbox, program: str) -> None:
+def test_forgeries_fail(box: LocalSandbox, program: str) -> None:
     tests = [
         *ASSERTS[:2],
         "assert math.isclose(mean([3]), 3)",
         "assert len([mean([1, 1, 1]), 1]) == 2 and mean([1]) == 1",
     ]
-    verdict = box.judge(program, tests, limits=Limits(seconds=1.5))
+    verdict = box.judge(program, tests, limits=ProgramLimits(seconds=1.5))
     assert verdict.decided and verdict.passed == 0 and verdict.status != "ok" and verdict.message
 
 
-def test_what_the_tests_define_is_theirs(box: Sandbox) -> None:
+def test_what_the_tests_define_is_theirs(box: LocalSandbox) -> None:
     """HumanEval/38: the prompt's own helper is used by the tests; the program brings a forged
     one."""
     setup = "def encode(s):\n    return s[::-1]\n\ndef decode(s):\n    '''Undo encode.'''\n"
@@ -257,12 +257,12 @@ HONEST = {
 
 
 @pytest.mark.parametrize(("program", "test"), HONEST.values(), ids=HONEST)
-def test_honest_programs_pass(box: Sandbox, program: str, test: str) -> None:
+def test_honest_programs_pass(box: LocalSandbox, program: str, test: str) -> None:
     verdict = box.judge(program, [test])
     assert verdict.status == "ok", verdict.message
 
 
-def test_tests_at_fault_leave_no_verdict(box: Sandbox) -> None:
+def test_tests_at_fault_leave_no_verdict(box: LocalSandbox) -> None:
     assert box.judge(RIGHT, ["assert mean("]).status == "invalid"
     assert box.judge(RIGHT, ["class X: pass\nassert mean(X())"]).status == "invalid"
     assert Code()(["?"], [RIGHT], tests=[["def ("]]) == [
@@ -271,12 +271,14 @@ def test_tests_at_fault_leave_no_verdict(box: Sandbox) -> None:
     assert isinstance(Code()(["?"], [RIGHT], tests=[{"a": 1}])[0], Failure)
 
 
-def test_one_line_says_what_went_wrong(box: Sandbox) -> None:
+def test_one_line_says_what_went_wrong(box: LocalSandbox) -> None:
     assert box.judge("def f(): return 2", ["assert f() == 1"]).message == "assert f() == 1"
     assert "does not load: ZeroDivisionError" in box.judge("1/0", ["assert f() == 1"]).message
     assert "not defined by the program" in box.judge("g = 1", ["assert f() == 1"]).message
     assert (
-        box.judge("def f():\n while 1: pass", ["assert f()"], limits=Limits(seconds=0.5)).status
+        box.judge(
+            "def f():\n while 1: pass", ["assert f()"], limits=ProgramLimits(seconds=0.5)
+        ).status
         == "timeout"
     )
 

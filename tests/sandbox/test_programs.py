@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from logpi.rewards import Code, Failure
-from logpi.sandbox import Limits, Sandbox, SandboxError
+from logpi.sandbox import LocalSandbox, ProgramLimits, SandboxError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is for Linux")
 
@@ -24,7 +24,7 @@ WALLS = [
 
 @pytest.fixture(scope="module", params=WALLS)
 def box(request):
-    made = Sandbox(request.param)
+    made = LocalSandbox(request.param)
     try:
         made.start()
     except SandboxError as error:
@@ -1307,8 +1307,8 @@ HOSTILE = {
         " U('x')"
     ),
     "raise gone": "import sys\ndef mean(xs):\n raise sys.modules['logpi.sandbox.rpc'].Gone()",
-    "peer patch": (
-        "import sys\np=sys.modules['logpi.sandbox.rpc']\np.Peer.encode=lambda self,v: 1.5\ndef"
+    "connection patch": (
+        "import sys\np=sys.modules['logpi.sandbox.rpc']\np.Connection.encode=lambda self,v: 1.5\ndef"
         " mean(xs): return 0"
     ),
     "stack read": (
@@ -1376,23 +1376,23 @@ CUNNING = {"sub zero", "sub obj", "class mean", "class mean 2"}
 
 
 def judged(
-    box: Sandbox, programs: dict[str, tuple[str, list[str]]], limits: Limits
+    box: LocalSandbox, programs: dict[str, tuple[str, list[str]]], limits: ProgramLimits
 ) -> dict[str, object]:
     with ThreadPoolExecutor(4) as threads:
         one = lambda pair: box.judge(pair[0], pair[1], limits=limits)  # noqa: E731
         return dict(zip(programs, threads.map(one, programs.values()), strict=True))
 
 
-def test_honest_programs_are_right(box: Sandbox) -> None:
+def test_honest_programs_are_right(box: LocalSandbox) -> None:
     verdicts = judged(
-        box, {k: (p, [t]) for k, (p, t) in HONEST.items()}, Limits(40, cpu=15, idle=15)
+        box, {k: (p, [t]) for k, (p, t) in HONEST.items()}, ProgramLimits(40, cpu=15, idle=15)
     )
     assert {k: v for k, v in verdicts.items() if v.status != "ok"} == {}
 
 
-def test_what_cannot_be_told_is_no_verdict(box: Sandbox) -> None:
+def test_what_cannot_be_told_is_no_verdict(box: LocalSandbox) -> None:
     verdicts = judged(
-        box, {k: (p, [t]) for k, (p, t) in UNDECIDED.items()}, Limits(40, cpu=15, idle=2)
+        box, {k: (p, [t]) for k, (p, t) in UNDECIDED.items()}, ProgramLimits(40, cpu=15, idle=2)
     )
     assert verdicts.pop("blocking queue").status in (
         "ok",
@@ -1403,9 +1403,11 @@ def test_what_cannot_be_told_is_no_verdict(box: Sandbox) -> None:
     )
 
 
-def test_hostile_programs_are_not_paid(box: Sandbox) -> None:
+def test_hostile_programs_are_not_paid(box: LocalSandbox) -> None:
     start = time.monotonic()
-    verdicts = judged(box, {k: (p, MEANS) for k, p in HOSTILE.items()}, Limits(8, cpu=1, idle=1))
+    verdicts = judged(
+        box, {k: (p, MEANS) for k, p in HOSTILE.items()}, ProgramLimits(8, cpu=1, idle=1)
+    )
     assert {k: v for k, v in verdicts.items() if v.passed or v.status == "ok"} == {}
     assert {k for k, v in verdicts.items() if not v.decided} == CUNNING
     assert time.monotonic() - start < 120 and box.run("print(1)").stdout == "1\n"
@@ -1430,13 +1432,13 @@ WRONG = {
 }
 
 
-def test_wrong_programs_are_wrong(box: Sandbox) -> None:
+def test_wrong_programs_are_wrong(box: LocalSandbox) -> None:
     wrong = {}
     for name, (old, new) in WRONG.items():
         program, tests = (HONEST | UNDECIDED)[name]
         assert old in program
         wrong[name] = (program.replace(old, new), [tests])
-    verdicts = judged(box, wrong, Limits(20, cpu=5, idle=5))
+    verdicts = judged(box, wrong, ProgramLimits(20, cpu=5, idle=5))
     assert {k: v.status for k, v in verdicts.items()} == dict.fromkeys(WRONG, "wrong")
 
 

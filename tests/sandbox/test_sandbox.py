@@ -16,19 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from logpi.sandbox import Limits, Sandbox, SandboxError, run_python
-from logpi.sandbox import sandbox as host_module
+from logpi.sandbox import LocalSandbox, ProgramLimits, SandboxError, local, run_python
 from logpi.sandbox.syscalls import NUMBERS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is for Linux")
 
-SHORT = Limits(seconds=1.0)
+SHORT = ProgramLimits(seconds=1.0)
 WALLS = ["landlock", *(["bubblewrap"] if shutil.which("bwrap") else [])]
 
 
 @pytest.fixture(scope="module", params=WALLS)
 def box(request):
-    made = Sandbox(request.param)
+    made = LocalSandbox(request.param)
     try:
         assert made.start() == request.param
     except SandboxError as error:
@@ -40,7 +39,7 @@ def box(request):
 # --- it runs programs ---
 
 
-def test_a_script_runs_as_scripts_do(box: Sandbox) -> None:
+def test_a_script_runs_as_scripts_do(box: LocalSandbox) -> None:
     code = """
 import atexit, sys, threading
 atexit.register(lambda: print("bye"))
@@ -63,12 +62,12 @@ if __name__ == "__main__":
         ("import ctypes; ctypes.string_at(1)", "killed", None),
     ],
 )
-def test_how_it_ended(box: Sandbox, code: str, status: str, exit_code: int | None) -> None:
+def test_how_it_ended(box: LocalSandbox, code: str, status: str, exit_code: int | None) -> None:
     result = box.run(code)
     assert (result.status, result.exit_code) == (status, exit_code)
 
 
-def test_a_traceback_shows_the_program_alone(box: Sandbox) -> None:
+def test_a_traceback_shows_the_program_alone(box: LocalSandbox) -> None:
     error = box.run("x = 1\nraise KeyError('gone')").stderr
     assert (
         "line 2" in error
@@ -78,7 +77,7 @@ def test_a_traceback_shows_the_program_alone(box: Sandbox) -> None:
     )
 
 
-def test_runs_share_nothing(box: Sandbox) -> None:
+def test_runs_share_nothing(box: LocalSandbox) -> None:
     box.run("import builtins; builtins.x = 1; open('/tmp/x', 'w').write('1')")
     assert box.run(
         "import os; print(os.listdir('/tmp') if os.access('/tmp', os.W_OK) else []); x"
@@ -88,7 +87,7 @@ def test_runs_share_nothing(box: Sandbox) -> None:
     )
 
 
-def test_many_at_once(box: Sandbox) -> None:
+def test_many_at_once(box: LocalSandbox) -> None:
     with ThreadPoolExecutor(8) as threads:
         results = list(
             threads.map(lambda i: box.run(f"print({i} * input().count('a'))", "aa"), range(24))
@@ -108,13 +107,13 @@ def test_many_at_once(box: Sandbox) -> None:
         "input() or 0\nwhile 1: pass",
     ],
 )
-def test_time(box: Sandbox, code: str) -> None:
+def test_time(box: LocalSandbox, code: str) -> None:
     start = time.monotonic()
     assert box.run(code, "\n", SHORT).status == "timeout"
     assert time.monotonic() - start < 5
 
 
-def test_threads_cannot_buy_cpu_time(box: Sandbox) -> None:
+def test_threads_cannot_buy_cpu_time(box: LocalSandbox) -> None:
     start = (
         "import threading, time\nfor i in range({}): threading.Thread(target={},"
         " daemon=True).start()"
@@ -128,15 +127,15 @@ def test_threads_cannot_buy_cpu_time(box: Sandbox) -> None:
     "code",
     ["x = bytearray(4 << 30)", "x = [0]\nwhile 1: x += x", "import mmap; mmap.mmap(-1, 4 << 30)"],
 )
-def test_memory(box: Sandbox, code: str) -> None:
-    result = box.run(code, limits=Limits(seconds=10))
+def test_memory(box: LocalSandbox, code: str) -> None:
+    result = box.run(code, limits=ProgramLimits(seconds=10))
     assert result.status == "memory" or "Cannot allocate memory" in result.stderr
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_endless_output(box: Sandbox, stream: str) -> None:
+def test_endless_output(box: LocalSandbox, stream: str) -> None:
     result = box.run(
-        f"import sys\nwhile 1: sys.{stream}.write('x' * 1000)", limits=Limits(output=5_000)
+        f"import sys\nwhile 1: sys.{stream}.write('x' * 1000)", limits=ProgramLimits(output=5_000)
     )
     assert result.status == "output" and len(getattr(result, stream)) == 5_000
 
@@ -150,22 +149,22 @@ def test_endless_output(box: Sandbox, stream: str) -> None:
         "import os; os.posix_spawn('/bin/true', ['true'], {})",
     ],
 )
-def test_no_other_process(box: Sandbox, code: str) -> None:
+def test_no_other_process(box: LocalSandbox, code: str) -> None:
     result = box.run(code)
     assert result.status == "error" and "PermissionError" in result.stderr
 
 
-def test_big_files_do_not_fit(box: Sandbox) -> None:
+def test_big_files_do_not_fit(box: LocalSandbox) -> None:
     one = "f = open('/tmp/x', 'wb')\nfor i in range(64): f.write(bytes(1 << 20))\nf.flush()"
     many = "for i in range(64):\n with open(f'/tmp/{i}', 'wb') as f: f.write(bytes(1 << 20))"
     for code in (one, many):
-        result = box.run(code, limits=Limits(files=8 << 20))
+        result = box.run(code, limits=ProgramLimits(files=8 << 20))
         assert result.status in ("error", "killed") and result.exit_code != 0
 
 
 def test_limits_must_be_limits() -> None:
     with pytest.raises(ValueError, match="memory must be positive"):
-        Limits(memory=0)
+        ProgramLimits(memory=0)
 
 
 # --- walls ---
@@ -199,7 +198,7 @@ def secret(tmp_path_factory):
         "open('/dev/shm/x', 'w')",
     ],
 )
-def test_no_file_outside(box: Sandbox, secret: Path, attempt: str) -> None:
+def test_no_file_outside(box: LocalSandbox, secret: Path, attempt: str) -> None:
     before = secret.stat()
     result = box.run(f"import os\nPATH = {str(secret)!r}\n{attempt}")
     assert result.status == "error" and result.stdout == ""
@@ -207,12 +206,12 @@ def test_no_file_outside(box: Sandbox, secret: Path, attempt: str) -> None:
     assert secret.stat().st_mtime == before.st_mtime
 
 
-def test_no_environment(box: Sandbox, monkeypatch) -> None:
+def test_no_environment(box: LocalSandbox, monkeypatch) -> None:
     monkeypatch.setenv("LOGPI_TEST_SECRET", "hidden")
     assert "hidden" not in box.run("import os; print(os.environ)").stdout
 
 
-def test_no_network(box: Sandbox) -> None:
+def test_no_network(box: LocalSandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         for kind in (
@@ -249,7 +248,7 @@ def test_no_network(box: Sandbox) -> None:
         "c(29, 1, 4096, 0o1000)",  # shmget
     ],
 )
-def test_no_reach_to_other_processes_or_the_kernel(box: Sandbox, attempt: str) -> None:
+def test_no_reach_to_other_processes_or_the_kernel(box: LocalSandbox, attempt: str) -> None:
     call = """
 def c(number, *args):
     if libc.syscall(number, *args) < 0:
@@ -264,11 +263,11 @@ def c(number, *args):
     assert box.run("print('alive')").stdout == "alive\n"
 
 
-def test_a_program_may_signal_itself(box: Sandbox) -> None:
+def test_a_program_may_signal_itself(box: LocalSandbox) -> None:
     assert box.run("import os; os.kill(os.getpid(), 15)").status == "killed"
 
 
-def test_limits_cannot_be_raised(box: Sandbox) -> None:
+def test_limits_cannot_be_raised(box: LocalSandbox) -> None:
     code = "import resource as r; r.setrlimit(r.RLIMIT_AS, (r.RLIM_INFINITY,) * 2)"
     assert box.run(code).status == "error"
 
@@ -297,7 +296,9 @@ def mailbox():
         "a.setsockopt(socket.SOL_SOCKET, 50, 0)",  # SO_ATTACH_BPF
     ],
 )
-def test_no_word_and_no_file_to_a_socket_of_the_host(box: Sandbox, mailbox, attempt: str) -> None:
+def test_no_word_and_no_file_to_a_socket_of_the_host(
+    box: LocalSandbox, mailbox, attempt: str
+) -> None:
     path, server = mailbox
     pair = (
         f"import socket\nPATH = {path!r}\na, b = socket.socketpair(socket.AF_UNIX,"
@@ -309,7 +310,7 @@ def test_no_word_and_no_file_to_a_socket_of_the_host(box: Sandbox, mailbox, atte
         server.recv(1)
 
 
-def test_a_program_may_talk_to_itself(box: Sandbox) -> None:
+def test_a_program_may_talk_to_itself(box: LocalSandbox) -> None:
     """asyncio wakes itself through a pair of sockets."""
     assert (
         box.run(
@@ -324,7 +325,7 @@ def test_a_program_may_talk_to_itself(box: Sandbox) -> None:
     assert box.run(code).stdout == "5\n"
 
 
-def test_packages_are_not_to_be_read(box: Sandbox) -> None:
+def test_packages_are_not_to_be_read(box: LocalSandbox) -> None:
     """Those beside the standard library are there, and shut."""
     import sysconfig
 
@@ -347,7 +348,7 @@ def test_packages_are_not_to_be_read(box: Sandbox) -> None:
     )
 
 
-def test_the_threads_of_a_neighbour_are_not_ours(box: Sandbox) -> None:
+def test_the_threads_of_a_neighbour_are_not_ours(box: LocalSandbox) -> None:
     flood = (
         "import threading, time\nthreading.stack_size(32768)\nfor i in range(3000):\n try:"
         " threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n except"
@@ -369,7 +370,7 @@ def test_the_threads_of_a_neighbour_are_not_ours(box: Sandbox) -> None:
 @pytest.mark.parametrize("wall", WALLS)
 def test_any_umask(wall: str) -> None:
     before = os.umask(0o077)
-    made = Sandbox(wall)
+    made = LocalSandbox(wall)
     try:
         assert (
             made.run(
@@ -388,14 +389,14 @@ def test_any_umask(wall: str) -> None:
 
 def test_without_namespaces_it_works_too(monkeypatch) -> None:
     """As in containers that forbid them: no private /tmp, and Landlock as the wall."""
-    real = host_module._sources
+    real = local._sources
     edited = [(n, s.replace("kernel.user_namespace(", "kernel.no_namespace(")) for n, s in real()]
     edited = [
         (n, s + "\ndef no_namespace(_):\n    raise OSError\n" if n.endswith(".kernel") else s)
         for n, s in edited
     ]
-    monkeypatch.setattr(host_module, "_sources", lambda: edited)
-    made = Sandbox("landlock")
+    monkeypatch.setattr(local, "_sources", lambda: edited)
+    made = LocalSandbox("landlock")
     made.start()
     assert made.facts["private_tmp"] is False
     assert (
@@ -413,35 +414,35 @@ def test_without_namespaces_it_works_too(monkeypatch) -> None:
 # --- the sandbox itself ---
 
 
-def test_it_works_in_threads_and_comes_back_from_the_dead(box: Sandbox) -> None:
+def test_it_works_in_threads_and_comes_back_from_the_dead(box: LocalSandbox) -> None:
     results: list[str] = []
     thread = threading.Thread(target=lambda: results.append(box.run("print(1)").stdout))
     thread.start()
     thread.join()
-    assert box._walls is not None
-    os.killpg(box._walls.process.pid, 9)
-    box._walls.process.wait()
+    assert box._server is not None
+    os.killpg(box._server.process.pid, 9)
+    box._server.process.wait()
     assert results == ["1\n"] and box.run("print(2)").stdout == "2\n"
 
 
 def test_nothing_is_left_behind() -> None:
-    made = Sandbox("landlock")
+    made = LocalSandbox("landlock")
     made.start()
-    assert made._walls is not None
+    assert made._server is not None
     before = len(os.listdir("/proc/self/fd"))
     for code in ("print(1)", "while 1: pass", "while 1: print(1)"):
-        made.run(code, limits=Limits(seconds=0.3))
+        made.run(code, limits=ProgramLimits(seconds=0.3))
     assert len(os.listdir("/proc/self/fd")) == before
-    zygote = made._walls.process.pid
-    assert wait_for(lambda: not Path(f"/proc/{zygote}/task/{zygote}/children").read_text())
+    server = made._server.process.pid
+    assert wait_for(lambda: not Path(f"/proc/{server}/task/{server}/children").read_text())
     made.close()
-    assert not Path(f"/proc/{zygote}").exists()
+    assert not Path(f"/proc/{server}").exists()
 
 
 def test_too_many_open_files_is_an_error_and_not_a_wait(monkeypatch) -> None:
-    """The zygote lives on, so waiting for its end would be for ever; and nothing that was opened
+    """The fork server lives on, so waiting for its end would be for ever; and nothing that was opened
     stays open."""
-    made = Sandbox("landlock")
+    made = LocalSandbox("landlock")
     made.start()
     before, real, left = len(os.listdir("/proc/self/fd")), os.pipe, iter((True, True))
 
@@ -467,33 +468,33 @@ def wait_for(true, seconds: float = 5.0) -> bool:
 
 def test_walls_that_do_not_hold_are_refused(monkeypatch) -> None:
     """As if the kernel took the rules and ignored them: the start-up probe must see it."""
-    real = host_module._launch
-    monkeypatch.setattr(host_module, "_launch", lambda backend: real("unsafe"))
+    real = local._launch
+    monkeypatch.setattr(local, "_launch", lambda backend: real("unsafe"))
     with pytest.raises(SandboxError, match="landlock: does not hold: a program read a file"):
-        Sandbox("landlock").start()
+        LocalSandbox("landlock").start()
 
 
 def test_without_walls_it_refuses_and_says_what_to_do(monkeypatch) -> None:
     def nothing(backend: str):
         raise SandboxError(f"no {backend} today")
 
-    monkeypatch.setattr(host_module, "_launch", nothing)
+    monkeypatch.setattr(local, "_launch", nothing)
     with pytest.raises(
         SandboxError, match="no bubblewrap today; landlock: no landlock today.*backend='unsafe'"
     ):
-        Sandbox().start()
+        LocalSandbox().start()
     with pytest.raises(ValueError, match="no sandbox is called 'docker'"):
-        Sandbox("docker")
+        LocalSandbox("docker")
 
 
 def test_other_systems_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(SandboxError, match="Linux .* alone, this is darwin"):
-        Sandbox().start()
+        LocalSandbox().start()
 
 
 def test_unsafe_only_by_its_name() -> None:
-    box = Sandbox("unsafe")
+    box = LocalSandbox("unsafe")
     assert box.run("print(open('/etc/passwd').read()[:4])").stdout == "root\n"
     assert box.run("x = bytearray(4 << 30)").status == "memory"
     box.close()
@@ -517,8 +518,8 @@ def test_the_shared_one() -> None:
 
 def test_it_dies_with_its_host() -> None:
     code = (
-        "from logpi.sandbox import Sandbox; import os\ns = Sandbox('landlock'); s.start()\n"
-        "print(s._walls.process.pid, flush=True); os._exit(1)"
+        "from logpi.sandbox import LocalSandbox; import os\ns = LocalSandbox('landlock'); s.start()\n"
+        "print(s._server.process.pid, flush=True); os._exit(1)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert wait_for(lambda: not Path(f"/proc/{int(run.stdout)}").exists())

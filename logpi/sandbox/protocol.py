@@ -1,9 +1,14 @@
-"""The nouns of the sandbox: what a run may use, and what came of it."""
+"""What a sandbox is, and its nouns: the limits of a program, its result, the verdict of its tests.
+
+Left out: the sandbox of this machine (`local.py`).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 class SandboxError(ValueError):
@@ -12,7 +17,7 @@ class SandboxError(ValueError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProgramLimits:
     """What one program may use. It is one process, so that memory and CPU limits are exact.
 
     Attributes:
@@ -49,11 +54,11 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Result:
+class ProgramResult:
     """What became of a program.
 
     Attributes:
-        stdout, stderr: what it wrote, at most `Limits.output` bytes of each, undecodable bytes
+        stdout, stderr: what it wrote, at most `ProgramLimits.output` bytes of each, undecodable bytes
             replaced.
         status: ok | error (it raised, or exit code ≠ 0) | timeout | memory | output (wrote too
             much) | killed (by a signal)
@@ -69,7 +74,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProgramVerdict:
     """What tests say of a program.
 
     Attributes:
@@ -90,3 +95,33 @@ class Verdict:
     def decided(self) -> bool:
         """Whether this says anything about the program."""
         return self.status not in ("invalid", "failed", "late")
+
+
+class Sandbox(Protocol):
+    """What runs programs that nobody has read: this machine's (`LocalSandbox`), or one of your own.
+
+    Both methods are called from several threads at once and never raise for what a program does.
+    """
+
+    def run(self, code: str, stdin: str = "", limits: ProgramLimits | None = None) -> ProgramResult:
+        """Run `code` as a Python script that reads `stdin`."""
+        ...
+
+    def judge(
+        self,
+        code: str,
+        tests: Sequence[str],
+        setup: str = "",
+        entry_point: str = "",
+        limits: ProgramLimits | None = None,
+        classes: Sequence[str] = (),
+    ) -> ProgramVerdict:
+        """Run Python tests against the program `code`.
+
+        Args:
+            tests: assertions, unittest's classes or pytest's functions.
+            setup: Python that runs before them.
+            entry_point: the program's function under test; "" if the tests name it themselves.
+            classes: names of classes that the program defines.
+        """
+        ...

@@ -1,10 +1,10 @@
-"""The sandbox as the rest of the library sees it: start the walls once, run programs in them, be
+"""The sandbox as the rest of the library sees it: start the server once, run programs in them, be
 sure they hold.
 
-    bubblewrap   the zygote lives in namespaces of its own that hold Python and nothing else; children confine
+    bubblewrap   the fork server lives in namespaces of its own that hold Python and nothing else; children confine
                  themselves besides. Taken where the `bwrap` command works.
     landlock     no command and no namespaces needed (works in containers): children are confined by Landlock and seccomp.
-    unsafe       limits alone, no walls; only when asked for by that name.
+    unsafe       limits alone, no server; only when asked for by that name.
 
 A started sandbox proves itself on a program that tries to get out; one that does not hold is
 refused. As root it first becomes an unprivileged user. Left out: what runs inside
@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from logpi.sandbox.children import SLEEPERS, Child, Slots, describe
-from logpi.sandbox.limits import Limits, Result, SandboxError, Verdict
+from logpi.sandbox.judge import ProgramTests, judge
+from logpi.sandbox.protocol import ProgramLimits, ProgramResult, ProgramVerdict, SandboxError
 from logpi.sandbox.syscalls import NUMBERS
 
 BACKENDS = ("bubblewrap", "landlock", "unsafe")
@@ -122,15 +123,15 @@ def _packages(places: Sequence[str]) -> list[str]:
 
 
 @dataclass
-class _Walls:
-    """One running zygote."""
+class _ForkServer:
+    """One running fork server."""
 
     process: subprocess.Popen
     control: socket.socket
     facts: dict[str, Any]
 
     def close(self) -> None:
-        self.control.close()  # the zygote kills its children and leaves
+        self.control.close()  # the fork server kills its children and leaves
         try:
             self.process.wait(2)
         except subprocess.TimeoutExpired:
@@ -139,8 +140,8 @@ class _Walls:
             self.process.wait()
 
 
-def _launch(backend: str) -> _Walls:
-    """Start a zygote. Raises SandboxError with the reason if it does not come up."""
+def _launch(backend: str) -> _ForkServer:
+    """Start a fork server. Raises SandboxError with the reason if it does not come up."""
     bwrap = shutil.which("bwrap")
     if backend == "bubblewrap" and not bwrap:
         raise SandboxError("bubblewrap is not installed (the command `bwrap`)")
@@ -173,9 +174,9 @@ def _launch(backend: str) -> _Walls:
         hello = json.loads(ours.recv(1 << 16) or b"{}")
     except (OSError, ValueError) as error:
         hello = {"failed": str(error)}
-    walls = _Walls(process, ours, hello)
+    server = _ForkServer(process, ours, hello)
     if "uid" not in hello:
-        walls.close()
+        server.close()
         said = (
             (process.stderr.read() if process.stderr else b"")
             .decode(errors="replace")
@@ -184,7 +185,7 @@ def _launch(backend: str) -> _Walls:
         )
         raise SandboxError(hello.get("failed") or (said[-1] if said else "it ended without a word"))
     ours.settimeout(None)
-    return walls
+    return server
 
 
 def _job_file(task: dict[str, Any] | bytes) -> int:
@@ -208,7 +209,7 @@ def _job_file(task: dict[str, Any] | bytes) -> int:
 _groups = itertools.count()
 
 
-class Sandbox:
+class LocalSandbox:
     """Runs programs that nobody has read. Thread-safe; started at the first run; one for a process
     is enough (`shared`).
 
@@ -231,17 +232,17 @@ class Sandbox:
         self._slots = Slots(self.workers)
         self.threads = (1 + SLEEPERS) * self.workers  # callers that it can serve at a time
         self._lock = threading.Lock()
-        self._walls: _Walls | None = None
+        self._server: _ForkServer | None = None
 
     def start(self) -> str:
-        """Raise the walls and try them; the backend's name."""
+        """Raise the server and try them; the backend's name."""
         with self._lock:
             self._start()
         return self.backend
 
-    def _start(self) -> _Walls:
-        if self._walls is not None and self._walls.process.poll() is None:
-            return self._walls
+    def _start(self) -> _ForkServer:
+        if self._server is not None and self._server.process.poll() is None:
+            return self._server
         if sys.platform != "linux" or platform.machine() not in NUMBERS:
             where = f"{sys.platform} {platform.machine()}"
             raise SandboxError(
@@ -254,25 +255,25 @@ class Sandbox:
             else BACKENDS[:2]
         ):
             try:
-                walls = _launch(backend)
-                self._prove(walls, backend)
+                server = _launch(backend)
+                self._prove(server, backend)
             except SandboxError as error:
                 reasons.append(f"{backend}: {error}")
                 continue
-            self._walls, self.backend, self.facts = walls, backend, walls.facts
+            self._server, self.backend, self.facts = server, backend, server.facts
             atexit.register(self.close)
-            return walls
+            return server
         raise SandboxError(
             f"no sandbox holds here ({'; '.join(reasons)}). Install bubblewrap, or a kernel with"
             " Landlock; backend='unsafe' runs programs with your own rights"
         )
 
-    def _prove(self, walls: _Walls, backend: str) -> None:
-        """Run a program that tries to get out; refuse walls that let it."""
-        limits = Limits(seconds=START_SECONDS)
-        result = _finish(_send(walls, "script", {"code": _TRY_TO_ESCAPE}, limits), limits)
+    def _prove(self, server: _ForkServer, backend: str) -> None:
+        """Run a program that tries to get out; refuse server that let it."""
+        limits = ProgramLimits(seconds=START_SECONDS)
+        result = _finish(_send(server, "script", {"code": _TRY_TO_ESCAPE}, limits), limits)
         if result.status != "ok" or (result.stdout and backend != "unsafe"):
-            walls.close()
+            server.close()
             escaped = ", ".join(result.stdout.split("\n")[:-1])
             last = result.stderr.strip().splitlines()[-1:] or [result.status]
             raise SandboxError(
@@ -281,28 +282,28 @@ class Sandbox:
                 else f"does not run programs: {last[0]}"
             )
 
-    def run(self, code: str, stdin: str = "", limits: Limits | None = None) -> Result:
+    def run(self, code: str, stdin: str = "", limits: ProgramLimits | None = None) -> ProgramResult:
         """Run `code` as a Python script in a process of its own. Never raises for what the code
         does."""
-        limits = limits or Limits()
+        limits = limits or ProgramLimits()
         with self._slots.one() as leave:
             child = self.spawn("script", {"code": code}, limits, stdin=stdin, on_sleep=leave)
             return _finish(child, limits)
 
-    def spawn(self, job: str, task: dict[str, Any], limits: Limits, **send: Any) -> Child:
-        """Send a job inside (`_send` has the options); to another zygote if the last one died."""
+    def spawn(self, job: str, task: dict[str, Any], limits: ProgramLimits, **send: Any) -> Child:
+        """Send a job inside (`_send` has the options); to another fork server if the last one died."""
         for attempt in (1, 2):
             with self._lock:
-                walls = self._start()
+                server = self._start()
             try:
-                return _send(walls, job, task, limits, **send)
+                return _send(server, job, task, limits, **send)
             except OSError as error:
-                gone = isinstance(error, ConnectionError) or walls.process.poll() is not None
+                gone = isinstance(error, ConnectionError) or server.process.poll() is not None
                 if (
                     attempt == 2 or not gone
-                ):  # too many open files here are not the zygote's end, which would be waited for
+                ):  # too many open files here are not the fork server's end, which would be waited for
                     raise
-                walls.process.wait()
+                server.process.wait()
         raise AssertionError
 
     def judge(
@@ -311,43 +312,45 @@ class Sandbox:
         tests: Sequence[str],
         setup: str = "",
         entry_point: str = "",
-        limits: Limits | None = None,
+        limits: ProgramLimits | None = None,
         classes: Sequence[str] = (),
-    ) -> Verdict:
+    ) -> ProgramVerdict:
         """Run Python `tests` (assertions, unittest's classes, pytest's functions) against the
         program `code`.
 
         A name that neither the tests nor the standard library define is the program's;
-        `entry_point` always is; `judge.Tests` has the rest.
+        `entry_point` always is; `judge.ProgramTests` has the rest.
         """
-        from logpi.sandbox.judge import Tests, judge
-
         with self._slots.one() as leave:
             return judge(
-                self, code, Tests(tests, setup, entry_point, classes), limits or Limits(), leave
+                self.spawn,
+                code,
+                ProgramTests(tests, setup, entry_point, classes),
+                limits or ProgramLimits(),
+                leave,
             )
 
     def close(self) -> None:
-        """Kill what runs and take the walls down; the next run raises others."""
+        """Kill what runs and take the server down; the next run raises others."""
         with self._lock:
-            if self._walls is not None:
-                self._walls.close()
-                self._walls = None
+            if self._server is not None:
+                self._server.close()
+                self._server = None
                 atexit.unregister(self.close)
 
 
 def _send(
-    walls: _Walls,
+    server: _ForkServer,
     job: str,
     task: dict[str, Any],
-    limits: Limits,
+    limits: ProgramLimits,
     stdin: str = "",
     extra: Sequence[int] = (),
     silent: bool = False,
     partner: Child | None = None,
     on_sleep: Callable[[], None] = lambda: None,
 ) -> Child:
-    """One packet to the zygote. `silent`: what the program writes is thrown away. `partner`: they
+    """One packet to the fork server. `silent`: what the program writes is thrown away. `partner`: they
     sleep only if both do."""
     ours: list[int] = []
     theirs: list[int] = []
@@ -367,7 +370,7 @@ def _send(
             theirs.append(os.open(os.devnull, os.O_WRONLY)) if silent else pipe()
         theirs.append(_job_file(task))
         fds = array.array("i", [*theirs, *extra])
-        walls.control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        server.control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
     except OSError:
         for fd in ours:
             os.close(fd)
@@ -378,11 +381,11 @@ def _send(
     return Child(ours[0], ours[1:], limits.output, group, on_sleep)
 
 
-def _finish(child: Child, limits: Limits) -> Result:
+def _finish(child: Child, limits: ProgramLimits) -> ProgramResult:
     """Follow a script to its end, by itself or not."""
     start = time.monotonic()
     ended = child.follow(start + limits.seconds)
     child.let_go()
     out, err = (bytes(b).decode(errors="replace") for b in child.streams.values())
     status, code = describe(child, ended, limits)
-    return Result(out, err, status, code, time.monotonic() - start)
+    return ProgramResult(out, err, status, code, time.monotonic() - start)
