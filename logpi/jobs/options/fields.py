@@ -43,6 +43,7 @@ def option(
     most: float | None = None,
     changeable: bool = False,
     saved: bool = True,
+    objects: bool = False,
 ) -> Any:
     """A dataclass field with what the command line says about it. Every number of a command needs
     `least` or `above`.
@@ -59,9 +60,10 @@ def option(
             any that is finite.
         changeable: a run that is gone on with may be given another value (`changeable`).
         saved: part of what a run is (`to_json`); False: of one call alone, such as `--resume`.
+        objects: from Python, an object may stand in place of the word.
     """
     metadata = dict(help=help, choices=choices, nargs=nargs, positional=positional, least=least)
-    metadata |= dict(above=above, most=most, changeable=changeable, saved=saved)
+    metadata |= dict(above=above, most=most, changeable=changeable, saved=saved, objects=objects)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -119,22 +121,29 @@ class FieldType:
             if typing.get_origin(hint) in (Union, types.UnionType)
             else (hint,)
         )
-        rest = [m for m in members if m is not type(None)]
+        # What only Python gives is `Any`, beside the type that a word has: `str | Any`.
+        rest = [m for m in members if m not in (type(None), Any)]
         many = typing.get_origin(rest[0]) is tuple
         item = typing.get_args(rest[0])[0] if many else rest[0]
+        item = next((m for m in typing.get_args(item) if m is not Any), item)
         if len(rest) != 1 or item not in READERS:
             raise TypeError(f"{where}: an option cannot have the type {hint}")
         return cls(item, many, len(rest) < len(members))
+
+    @property
+    def expected(self) -> str:
+        """What a value is, for people."""
+        return READERS[self.item][1]
 
     def read(self, text: str) -> Any:
         """One item from its text. Raises ValueError, saying what was expected."""
         if self.optional and not self.many and text.lower() == "none":
             return None
-        read, expected, _ = READERS[self.item]
+        read = READERS[self.item][0]
         try:
             return read(text)
         except (ValueError, KeyError, OverflowError):
-            raise ValueError(f"{text[:60]!r} is not {expected}") from None
+            raise ValueError(f"{text[:60]!r} is not {self.expected}") from None
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,7 @@ class OptionField:
     most: float | None
     changeable: bool
     saved: bool
+    objects: bool
 
     @property
     def flag(self) -> str:

@@ -12,21 +12,24 @@ from typing import Any, TypeVar
 
 from logpi.errors import UserError, did_you_mean
 from logpi.jobs.options.fields import OptionField, option_fields
+from logpi.jobs.options.fingerprint import is_record, recorded
 
 T = TypeVar("T")
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple):
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no infinity
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else recorded(value)
 
 
 def to_json(arguments: Any) -> dict[str, Any]:
     """The arguments as plain JSON values, complete: a run can be repeated from them after defaults
-    have changed."""
+    have changed. Objects are recorded by their fingerprints."""
     return {
         o.name: _plain(getattr(arguments, o.name))
         for o in option_fields(type(arguments))
@@ -68,6 +71,11 @@ def restored(cls: type, name: str, value: Any) -> Any:
 
 
 def _restored(option: OptionField, value: Any) -> Any:
+    if any(is_record(v) for v in (value if isinstance(value, list) else [value])):
+        raise UserError(
+            f"the run was begun from Python with an object as its {option.name}: go on with it from"
+            " the same script, with resume=PATH"
+        )
     try:
         if value is None and option.kind.optional:
             return None
