@@ -256,62 +256,44 @@ def lost(rows: Sequence[Measured], much: float = 0.1) -> list[str]:
     return told
 
 
-PANELS = (
-    ("accuracy", "right"),
-    ("format", "in the format"),
-    ("language", "words in the language"),
-    ("mixed", "responses in two scripts"),
-    ("length", "tokens"),
-    ("reflection", "reflective words"),
-    ("helpful", "helpful (general prompts)"),
-)
+MEASURES = {
+    "accuracy": "right",
+    "format": "in the format",
+    "language": "words in the language",
+    "mixed": "responses in two scripts",
+    "length": "tokens",
+    "reflection": "reflective words",
+    "helpful": "helpful (general prompts)",
+}
 
 
 def picture(rows: Sequence[Measured], path: Path, language: str) -> None:
     """A panel for each measure, stages on x; R1-Zero beside R1's line, which does not pass through
     it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from logpi.runs.plots import Panel, figure, save
 
-    panels = [p for p in PANELS if any(p[0] in r.numbers for r in rows)]
-    columns = (len(panels) + 1) // 2
-    figure = Figure(figsize=(3.5 * columns, 6.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(2, columns, squeeze=False).ravel()
+    measures = {k: title for k, title in MEASURES.items() if any(k in r.numbers for r in rows)}
+    if "language" in measures:
+        measures["language"] += f" ({language})"
+    columns = (len(measures) + 1) // 2
+    drawing = figure([Panel(t) for t in measures.values()], columns=columns, size=(3.5, 3.2))
+    for axes, key in zip(drawing.axes, measures, strict=True):
+        _line(axes, rows, key, labelled=axes is drawing.axes[0])
+    save(drawing, path)
+
+
+def _line(axes: Any, rows: Sequence[Measured], key: str, labelled: bool) -> None:
+    """One measure of every stage."""
+    from logpi.runs.plots import COLOURS
+
+    values = {i: r.numbers[key] for i, r in enumerate(rows) if key in r.numbers}
+    zero = {i: v for i, v in values.items() if rows[i].stage == "R1-Zero"}
+    line = {i: v for i, v in values.items() if i not in zero}
+    axes.plot(list(line), list(line.values()), color=COLOURS[0], marker="o", label="R1" * labelled)
+    for stage, value in zero.items():
+        axes.axhline(value, color=COLOURS[1], linewidth=0.8, linestyle=":")
+        axes.plot([stage], [value], "D", color=COLOURS[1], label="R1-Zero" * labelled)
     names = [r.stage for r in rows]
-    for axes, (key, title) in zip(grid, panels, strict=False):
-        line = [
-            (i, r.numbers[key])
-            for i, r in enumerate(rows)
-            if key in r.numbers and r.stage != "R1-Zero"
-        ]
-        zero = [
-            (i, r.numbers[key])
-            for i, r in enumerate(rows)
-            if key in r.numbers and r.stage == "R1-Zero"
-        ]
-        axes.plot(
-            [i for i, _ in line], [v for _, v in line], color="#2563eb", marker="o", label="R1"
-        )
-        if zero:
-            axes.axhline(zero[0][1], color="#dc2626", linewidth=0.8, linestyle=":")
-            axes.plot(
-                [i for i, _ in zero],
-                [v for _, v in zero],
-                color="#dc2626",
-                marker="D",
-                linestyle="",
-                label="R1-Zero",
-            )
-        axes.set_title(
-            f"{title} ({language})" if key == "language" else title, fontsize=10, loc="left"
-        )
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
-        if key in ("accuracy", "format", "language", "mixed"):
-            axes.set_ylim(-0.04, 1.04)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
-    grid[0].legend(fontsize=8, frameon=False)
-    figure.savefig(path, dpi=130, facecolor="white", metadata={"Software": None})
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
+    if key in ("accuracy", "format", "language", "mixed"):
+        axes.set_ylim(-0.04, 1.04)

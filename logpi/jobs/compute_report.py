@@ -1,5 +1,7 @@
-"""The points of `logpi compute`, its table and its picture. Left out: sampling and searching
-(`compute.py`)."""
+"""The points of `logpi compute`, its table and its picture.
+
+Left out: sampling and searching (`compute.py`).
+"""
 
 from __future__ import annotations
 
@@ -71,60 +73,49 @@ def table(points: Sequence[Point]) -> str:
     return "\n".join(lines)
 
 
+# method -> marker and line
+STYLES = {
+    "greedy": ("*", ""),
+    "pass": ("", ":"),
+    "maj": ("o", "-"),
+    "weighted_maj": ("s", "--"),
+    "best_of": ("^", "-."),
+    "beam": ("D", "-"),
+}
+
+
 def picture(points: Sequence[Point], path: Path, title: str) -> Path:
     """Tokens (log scale) across, accuracy up: a colour for each model, a mark for each method."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from logpi.runs.plots import COLOURS, Panel, figure, save
 
-    figure = Figure(figsize=(8.2, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    styles = {
-        "greedy": ("*", ""),
-        "pass": ("", ":"),
-        "maj": ("o", "-"),
-        "weighted_maj": ("s", "--"),
-        "best_of": ("^", "-."),
-        "beam": ("D", "-"),
-    }
-    colours = dict(
-        zip(dict.fromkeys(p.model for p in points), ("#2563eb", "#dc2626", "#059669"), strict=False)
-    )
+    drawing = figure([Panel(title, "tokens sampled for each item", "right")], size=(8.2, 4.8))
+    [axes] = drawing.axes
+    colours = dict(zip(dict.fromkeys(p.model for p in points), COLOURS, strict=False))
     for model, method in dict.fromkeys((p.model, p.method) for p in points):
-        some = [p for p in points if (p.model, p.method) == (model, method)]
-        marker, line = styles[method]
-        shape = {
-            "marker": marker or None,
-            "linestyle": line or "none",
-            "alpha": 0.5 if method == "beam" else 1.0,
-        }
-        x, y = [p.tokens for p in some], [p.right for p in some]
-        label = f"{model}: any right" if method == "pass" else f"{model}: {method}"
-        axes.plot(
-            x,
-            y,
-            color=colours[model],
-            label=label,
-            markersize=9 if method == "greedy" else 5,
-            linewidth=1.4,
-            **shape,
-        )
-        if method == "maj":
-            axes.fill_between(
-                x,
-                [p.low for p in some],
-                [p.high for p in some],
-                color=colours[model],
-                alpha=0.12,
-                linewidth=0,
-            )
+        line = [p for p in points if (p.model, p.method) == (model, method)]
+        _line(axes, line, colours[model])
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("tokens sampled for each item")
-    axes.set_ylabel("right")
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
     axes.legend(fontsize=8, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
-    figure.savefig(path, dpi=130, facecolor="white", metadata={"Software": None})
-    return path
+    return save(drawing, path)
+
+
+def _line(axes: Any, points: Sequence[Point], colour: str) -> None:
+    """The points of one model and method; a majority's with their 95 % interval as a band."""
+    model, method = points[0].model, points[0].method
+    marker, line = STYLES[method]
+    x = [p.tokens for p in points]
+    axes.plot(
+        x,
+        [p.right for p in points],
+        color=colour,
+        label=f"{model}: {'any right' if method == 'pass' else method}",
+        marker=marker or None,
+        markersize=9 if method == "greedy" else 5,
+        linestyle=line or "none",
+        linewidth=1.4,
+        alpha=0.5 if method == "beam" else 1.0,
+    )
+    if method == "maj":
+        low, high = [p.low for p in points], [p.high for p in points]
+        axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)

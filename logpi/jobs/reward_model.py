@@ -149,16 +149,9 @@ def run(a: RewardModelling) -> None:
 
 def _histogram(chosen: Tensor, rejected: Tensor, path: Path) -> None:
     """Scores of both sides as a picture."""
-    from matplotlib.figure import Figure
+    from logpi.runs.plots import COLOURS, Panel, figure, save
 
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.hist(
-        [chosen.numpy(), rejected.numpy()],
-        bins=30,
-        label=["chosen", "rejected"],
-        color=["#2563eb", "#d97706"],
-    )
-    axes.set_xlabel("score of held-out responses")
-    axes.legend()
-    figure.savefig(path, dpi=120)
+    drawing = figure([Panel(x="score of held-out responses")], size=(6, 3.5))
+    sides, colours = [chosen.numpy(), rejected.numpy()], [COLOURS[0], COLOURS[3]]
+    drawing.axes[0].hist(sides, bins=30, label=["chosen", "rejected"], color=colours)
+    save(drawing, path)

@@ -167,16 +167,16 @@ def picture(runs: dict[str, Sequence[Path]], path: Path, title: str = "") -> Pat
     as a band and the seeds as thin lines. None if a seed's training saw no episode end: there is no
     return to draw."""
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
+
+    from logpi.runs.plots import Panel, figure, save
 
     every = {label: [_returns(p) for p in seeds] for label, seeds in runs.items()}
     if not all(line for series in every.values() for line in series):
         return None
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    panel = Panel(title, "environment steps", "return, last 100 episodes")
+    drawing = figure([panel], size=(6, 3.6))
+    [axes] = drawing.axes
     for label, series in every.items():
         grid = np.linspace(max(s[0][0] for s in series), min(s[-1][0] for s in series), 200)
         lines = np.stack([np.interp(grid, [x for x, _ in s], [y for _, y in s]) for s in series])
@@ -186,10 +186,6 @@ def picture(runs: dict[str, Sequence[Path]], path: Path, title: str = "") -> Pat
             grid, mean - half, mean + half, alpha=0.2, color=line.get_color(), linewidth=0
         )
         axes.plot(grid, lines.T, color=line.get_color(), alpha=0.35, linewidth=0.6)
-    axes.set(xlabel="environment steps", ylabel="return, last 100 episodes", title=title)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=130)
-    return path
+    axes.legend(fontsize=8, frameon=False)
+    return save(drawing, path)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from logpi.envs.control.grid_model import ACTIONS, ARROWS, Cell, GridModel
 from logpi.lab.report import Report, ReportTable
+from logpi.runs.plots import Panel, figure
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,7 @@ def bellman(slip: float = 0.2, gamma: float = 1.0) -> Report:
         f"values reach every cell after {len(runs[0]) - 1} sweeps without slips, where the start is"
         f" worth {float(firm[start]):.2f}; slips lower it to {float(slippery[start]):.2f} and need"
         f" {len(runs[1]) - 1} sweeps, because each cell then depends on its own value.",
-        lambda figure: _draw(figure, grids, runs),
-        (9.0, 5.0),
+        lambda: _picture(grids, runs),
     )
 
 
@@ -157,12 +157,13 @@ def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> ReportTable:
     )
 
 
-def _draw(figure: Any, grids: list[GridModel], runs: list[list[Sweep]]) -> None:
-    axes = figure.subplots(1, 2)
+def _picture(grids: list[GridModel], runs: list[list[Sweep]]) -> Any:
+    titles = ("without slips", f"slips of {grids[1].slip:g}")
+    picture = figure(
+        [Panel(f"V and greedy moves, {title}", grid=False) for title in titles], size=(4.5, 5.0)
+    )
     low = min(float(r[-1].value.min()) for r in runs)
-    for side, grid, run, title in zip(
-        axes, grids, runs, ("without slips", f"slips of {grids[1].slip:g}"), strict=True
-    ):
+    for side, grid, run in zip(picture.axes, grids, runs, strict=True):
         value = run[-1].value.clone()
         for cell, entering in grid.terminals.items():
             value[grid.state(cell)] = entering
@@ -179,7 +180,6 @@ def _draw(figure: Any, grids: list[GridModel], runs: list[list[Sweep]]) -> None:
             side.text(
                 x, y - 0.27, f"{float(run[-1].value[s]):.2f}", ha="center", va="center", fontsize=9
             )
-        side.set_title(f"V and greedy moves, {title}", fontsize=10, loc="left")
         side.set_xticks(range(grid.width))
         side.set_yticks(range(grid.height))
-        side.tick_params(labelsize=8)
+    return picture

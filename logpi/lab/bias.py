@@ -16,12 +16,13 @@ from torch import Tensor
 from logpi.algorithms import NAMES, Algorithm, algorithm
 from logpi.lab.claims import CLAIMS, Claim, regularised
 from logpi.lab.expectation import Moments, Setting, moments
-from logpi.lab.report import COLOURS, Report, ReportTable, panel
+from logpi.lab.report import Report, ReportTable
 from logpi.lab.worlds import World, standard, token_world
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.ratios import SequenceRatio
 from logpi.ops.selection import MixedOutcomes
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, TokenMean
+from logpi.runs.plots import COLOURS, Panel, figure
 
 TINY = {
     "e": {".": 0.0, "ab": 1.0},
@@ -74,8 +75,7 @@ def bias(responses: int = 4) -> Report:
         "baselines leave the policy gradient as it is, Dr. GRPO scales it by (M−1)/M, and what"
         " turns it are the group's standard deviation (from M = 4 on, with binary rewards), lengths"
         " in the weight, and statistics that see the row.",
-        lambda figure: _draw(figure, by_m, growth),
-        (9.0, 3.6),
+        lambda: _picture(by_m, growth),
     )
 
 
@@ -232,20 +232,19 @@ def _growth(world: World) -> ReportTable:
     )
 
 
-def _draw(figure: Any, by_m: ReportTable, growth: ReportTable) -> None:
-    left, right = figure.subplots(1, 2)
-    panel(
-        left,
+def _picture(by_m: ReportTable, growth: ReportTable) -> Any:
+    growing = Panel("Limits of theory are reached", "M (or N)", "distance from the limit")
+    turning = Panel(
         "GRPO's std turns the step from M = 4 on",
         "M, samples for each prompt",
         "angle with −∇J, degrees",
     )
+    picture = figure([turning, growing], size=(4.5, 3.6))
+    left, right = picture.axes
     m = [r[0] for r in by_m.rows]
     left.plot(m, [r[1] for r in by_m.rows], marker="o", color=COLOURS[0], label="binary rewards")
     left.plot(m, [r[4] for r in by_m.rows], marker="s", color=COLOURS[1], label="real rewards")
     left.set_xticks(m)
-    left.legend(fontsize=8, frameon=False)
-    panel(right, "Limits of theory are reached", "M (or N)", "distance from the limit")
     for i, name in enumerate(growth.columns[1:4]):
         right.plot(
             *_series(growth, 1 + i), marker="o", markersize=3.5, color=COLOURS[i], label=name
@@ -255,7 +254,7 @@ def _draw(figure: Any, by_m: ReportTable, growth: ReportTable) -> None:
     )
     right.set_xscale("log", base=2)
     right.set_yscale("log")
-    right.legend(fontsize=8, frameon=False)
+    return picture
 
 
 def _series(table: ReportTable, column: int) -> tuple[list[Any], list[Any]]:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logpi.lab.report import COLOURS, Report, ReportTable, panel
+from logpi.lab.report import Report, ReportTable
 from logpi.ops.surrogates import Clip, ClippedScore, DualClip, ScoreFunction, Surrogate, Unclipped
+from logpi.runs.plots import COLOURS, Panel, figure
 
 RATIOS = (0.25, 0.5, 0.9, 1.1, 1.25, 1.5, 4.0)
 KINDS: tuple[tuple[str, Surrogate], ...] = (
@@ -48,8 +49,7 @@ def clip() -> Report:
         "clipping stops only what has already moved the right way (Â > 0 and ρ high, Â < 0 and ρ"
         " low); clip-higher leaves good actions more room, dual clip also stops bad actions that"
         " became much likelier, and CISPO bounds the push but stops none.",
-        _draw,
-        (9.0, 3.6),
+        _picture,
     )
 
 
@@ -94,15 +94,19 @@ def _quadrants() -> ReportTable:
     )
 
 
-def _draw(figure: Any) -> None:
+def _picture() -> Any:
     ratio = torch.linspace(0.02, 4.0, 1200, dtype=torch.float64)
-    for axes, advantage, title in zip(
-        figure.subplots(1, 2), (1.0, -1.0), ("Â = +1", "Â = −1"), strict=True
-    ):
-        panel(axes, f"Push on log π, {title}", "ratio ρ = π/π_old", "∂ surrogate / ∂ log π")
+    picture = figure(
+        [
+            Panel(f"Push on log π, Â = {sign}1", "ratio ρ = π/π_old", "∂ surrogate / ∂ log π")
+            for sign in "+−"
+        ],
+        size=(4.5, 3.6),
+    )
+    for axes, advantage in zip(picture.axes, (1.0, -1.0), strict=True):
         for i, (name, surrogate) in enumerate(KINDS[1:]):
             y = push(surrogate, ratio, torch.full_like(ratio, advantage))
             style = ("--", "-", "-", "-.", "-")[i]
             axes.plot(ratio, y, style, color=COLOURS[(7, 0, 2, 1, 4)[i]], linewidth=1.6, label=name)
         axes.axvline(1.0, color="#9ca3af", linewidth=0.8)
-    axes.legend(fontsize=8, frameon=False)
+    return picture

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from logpi.lab.bias import angle, far_reference
 from logpi.lab.expectation import Setting, moments
-from logpi.lab.report import COLOURS, Report, ReportTable, panel
+from logpi.lab.report import Report, ReportTable
 from logpi.lab.worlds import World, token_world
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import RewardToGo
 from logpi.ops.kl import KL, Estimator, exact, k1, k2, k3
 from logpi.ops.surrogates import ScoreFunction
 from logpi.ops.weights import SequenceSum
+from logpi.runs.plots import COLOURS, Panel, figure
 
 STEPS = {
     "q": {x + y: 0.0 for x in "abc" for y in "abc."}
@@ -52,8 +53,7 @@ def kl() -> Report:
         "k1 in the reward is the gradient of KL(π‖π_ref); in the loss k1 does nothing on average,"
         " k2 gives the reverse and k3 the forward KL, both with the visited states held fixed, so"
         " beyond one token no loss term is the gradient of a response's KL.",
-        lambda figure: _draw(figure, sweep),
-        (9.0, 3.6),
+        lambda: _picture(sweep),
     )
 
 
@@ -178,13 +178,17 @@ def _values(sweep: list[dict[str, Any]]) -> ReportTable:
     )
 
 
-def _draw(figure: Any, sweep: list[dict[str, Any]]) -> None:
-    left, right = figure.subplots(1, 2)
-    x = [r["kl"] for r in sweep]
-    panel(left, "Bias of the value", "KL(π‖π_ref) of a response, nats", "E[estimate] − KL, nats")
-    panel(
-        right, "Spread of the value", "KL(π‖π_ref) of a response, nats", "standard deviation, nats"
+def _picture(sweep: list[dict[str, Any]]) -> Any:
+    kl = "KL(π‖π_ref) of a response, nats"
+    picture = figure(
+        [
+            Panel("Bias of the value", kl, "E[estimate] − KL, nats"),
+            Panel("Spread of the value", kl, "standard deviation, nats"),
+        ],
+        size=(4.5, 3.6),
     )
+    left, right = picture.axes
+    x = [r["kl"] for r in sweep]
     for i, name in enumerate(("k1", "k2", "k3")):
         left.plot(
             x,
@@ -203,5 +207,4 @@ def _draw(figure: Any, sweep: list[dict[str, Any]]) -> None:
             label=name,
         )
     right.set_yscale("log")
-    left.legend(fontsize=8, frameon=False)
-    right.legend(fontsize=8, frameon=False)
+    return picture

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from logpi.lab.expectation import Setting, moments
-from logpi.lab.report import COLOURS, Report, ReportTable, panel
+from logpi.lab.report import Report, ReportTable
 from logpi.lab.worlds import World, token_world
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GroupCenter
@@ -26,6 +26,7 @@ from logpi.ops.weights import (
     TokenMean,
     Weight,
 )
+from logpi.runs.plots import COLOURS, Panel, figure
 
 LONGEST = 5
 KINDS: tuple[tuple[str, str, Weight, int], ...] = (
@@ -61,8 +62,7 @@ def length() -> Report:
         tuple(tables),
         "dividing by a response's own length makes right answers shorter and wrong ones longer;"
         " token means over a group do so less; sums and a fixed constant leave length alone.",
-        lambda figure: _draw(figure, length_world(0.2)),
-        (9.0, 3.6),
+        lambda: _picture(length_world(0.2)),
     )
 
 
@@ -131,13 +131,18 @@ def _table(world: World, number: int, solved: float) -> ReportTable:
     )
 
 
-def _draw(figure: Any, world: World) -> None:
-    axes = figure.subplots(1, 2, sharey=True)
+def _picture(world: World) -> Any:
+    titles = ("right responses", "wrong responses")
+    picture = figure(
+        [
+            Panel(f"{title}: change of log P in one step", "length of the response", "d log P")
+            for title in titles
+        ],
+        size=(4.5, 3.6),
+        sharey=True,
+    )
     right, t = world.returns > 0, world.lengths
-    for side, among, title in zip(
-        axes, (right, ~right), ("right responses", "wrong responses"), strict=True
-    ):
-        panel(side, f"{title}: change of log P in one step", "length of the response", "d log P")
+    for side, among in zip(picture.axes, (right, ~right), strict=True):
         side.axhline(0.0, color="#9ca3af", linewidth=0.8)
         for i, (name, _, weight, _) in enumerate(k for k in KINDS if not k[0].startswith("Fixed")):
             change, _ = step_effects(world, weight)
@@ -152,4 +157,4 @@ def _draw(figure: Any, world: World) -> None:
                 label=name,
             )
         side.set_xticks(range(1, LONGEST + 1))
-    axes[0].legend(fontsize=8, frameon=False)
+    return picture

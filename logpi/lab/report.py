@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from logpi.errors import UserError
+from logpi.runs.plots import save
 
 WIDTH = 100
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
 Value = str | float | int | bool | None
 
 
@@ -65,16 +64,14 @@ class Report:
     Attributes:
         name: of the command. question: what is asked, in a sentence or two. tables: the answer in
             numbers.
-        shown: one sentence of what was shown. draw: fills a matplotlib figure. size: of the
-            picture, in inches.
+        shown: one sentence of what was shown. draw: makes the picture, a matplotlib figure.
     """
 
     name: str
     question: str
     tables: tuple[ReportTable, ...]
     shown: str
-    draw: Callable[[Any], None]
-    size: tuple[float, float] = (9.0, 4.0)
+    draw: Callable[[], Any]
 
     def text(self) -> str:
         """For a terminal, at most 100 columns wide."""
@@ -98,35 +95,10 @@ class Report:
         """Draw into a PNG.
 
         Raises:
-            UserError: matplotlib is not installed, or the file cannot be written.
+            UserError: matplotlib is not installed.
+            RunError: the file cannot be written.
         """
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise UserError(
-                "matplotlib is not installed, so there is no picture: pip install matplotlib"
-            ) from None
-        figure, path = Figure(figsize=self.size, layout="constrained"), Path(path)
-        FigureCanvasAgg(figure)
-        self.draw(figure)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=130, facecolor="white", metadata={"Software": None})
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot write the picture {path}: {error}") from None
-        return path
-
-
-def panel(axes: Any, title: str, x: str, y: str) -> Any:
-    """The lab's common look of a pair of axes."""
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    return axes
+        return save(self.draw(), path)
 
 
 def _show(value: Value, form: str) -> str:

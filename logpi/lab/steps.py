@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from logpi.errors import UserError
-from logpi.lab.report import COLOURS, Report, ReportTable, panel
+from logpi.lab.report import Report, ReportTable
+from logpi.runs.plots import COLOURS, Panel, figure
 
 if TYPE_CHECKING:
     from logpi.engine.engine import Engine
@@ -228,8 +229,7 @@ def step_report(values: Sequence[StepValue], samples: int) -> Report:
         f" {CLEAR:g} of them.",
         (table,),
         _sentence(values),
-        lambda figure: _draw(figure, values),
-        (9.0, 1.6 + 0.38 * len(values)),
+        lambda: _picture(values),
     )
 
 
@@ -256,10 +256,18 @@ def _sentence(values: Sequence[StepValue]) -> str:
     )
 
 
-def _draw(figure: Any, values: Sequence[StepValue]) -> None:
+def _picture(values: Sequence[StepValue]) -> Any:
     steps = range(1, len(values) + 1)
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
-    panel(left, "advantage of each step", "A = V(after) − V(before)", "")
+    picture = figure(
+        [
+            Panel("advantage of each step", "A = V(after) − V(before)"),
+            Panel("value on the way", "V(prefix)"),
+        ],
+        size=(4.5, 1.6 + 0.38 * len(values)),
+        width_ratios=(3, 2),
+        sharey=True,
+    )
+    left, right = picture.axes
     colours = [
         COLOURS[1] if v.bad else COLOURS[2] if v.advantage > 0 else "#9ca3af" for v in values
     ]
@@ -280,7 +288,6 @@ def _draw(figure: Any, values: Sequence[StepValue]) -> None:
         ],
     )
     left.set_ylim(len(values) + 0.65, 0.35)
-    panel(right, "value on the way", "V(prefix)", "")
     right.plot(
         [values[0].before, *(v.after for v in values)],
         [0.5 + k for k in range(len(values) + 1)],
@@ -292,3 +299,4 @@ def _draw(figure: Any, values: Sequence[StepValue]) -> None:
         if v.bad:
             right.axhspan(k + 0.5, k + 1.5, color=COLOURS[1], alpha=0.12, linewidth=0)
             left.axhspan(k + 0.5, k + 1.5, color=COLOURS[1], alpha=0.12, linewidth=0)
+    return picture

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from logpi.lab.report import COLOURS, Report, ReportTable, panel
+from logpi.lab.report import Report, ReportTable
 from logpi.lab.worlds import World, double, grid_world
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE
 from logpi.ops.surrogates import Clip
 from logpi.ops.weights import SequenceSum
+from logpi.runs.plots import COLOURS, Panel, figure
 from logpi.types import Targets
 
 HORIZON = 6
@@ -142,8 +143,7 @@ def trust() -> Report:
         " surrogate is right to first order and drifts off as the step grows; clipping slows down"
         " by itself yet bounds no KL; and improvement is guaranteed only for steps far shorter than"
         " those that pay.",
-        lambda figure: _draw(figure, found, clipped, guaranteed),
-        (9.0, 3.6),
+        lambda: _picture(found, clipped, guaranteed),
     )
 
 
@@ -200,19 +200,20 @@ def _bound(steps: list[StepEffect]) -> ReportTable:
     )
 
 
-def _draw(
-    figure: Any,
+def _picture(
     found: dict[str, list[StepEffect]],
     clipped: list[tuple[int, StepEffect]],
     guaranteed: list[StepEffect],
-) -> None:
-    left, right = figure.subplots(1, 2)
-    panel(
-        left,
-        "True improvement for the KL spent",
-        "KL(π_old‖π_new) of a trajectory, nats",
-        "J(new) − J(old)",
+) -> Any:
+    kl = "KL(π_old‖π_new) of a trajectory, nats"
+    picture = figure(
+        [
+            Panel("True improvement for the KL spent", kl, "J(new) − J(old)"),
+            Panel("Gained, promised, guaranteed (natural)", kl, "units of return"),
+        ],
+        size=(4.5, 3.6),
     )
+    left, right = picture.axes
     for i, (name, steps) in enumerate(found.items()):
         left.plot(
             [s.kl for s in steps],
@@ -228,13 +229,6 @@ def _draw(
     )
     left.set_xscale("log")
     left.set_yscale("log")
-    left.legend(fontsize=8, frameon=False)
-    panel(
-        right,
-        "Gained, promised, guaranteed (natural)",
-        "KL(π_old‖π_new) of a trajectory, nats",
-        "units of return",
-    )
     steps = sorted([*guaranteed, *found["natural"]], key=lambda s: s.kl)
     sure = [s for s in steps if s.bound > 0]
     right.plot(
@@ -264,4 +258,4 @@ def _draw(
     )
     right.set_xscale("log")
     right.set_yscale("log")
-    right.legend(fontsize=8, frameon=False)
+    return picture

@@ -15,11 +15,12 @@ from torch import Tensor
 from logpi.algorithms import algorithm
 from logpi.lab.claims import CLAIMS
 from logpi.lab.expectation import Moments, Setting, advantages, all_draws, moments
-from logpi.lab.report import COLOURS, Report, ReportTable, panel
+from logpi.lab.report import Report, ReportTable
 from logpi.lab.worlds import World, standard
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE
 from logpi.ops.weights import SequenceSum
+from logpi.runs.plots import COLOURS, Panel, figure
 
 ROWS = 16  # responses of the batch whose error is shown
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
@@ -39,8 +40,7 @@ def variance() -> Report:
         " constant; a critic lets λ < 1 cut the variance further, free of bias if it is exact, and"
         " at a price if it is wrong; and no critic-free method can give a right response a negative"
         " advantage.",
-        lambda figure: _draw(figure, by_m, curve),
-        (9.0, 3.6),
+        lambda: _picture(by_m, curve),
     )
 
 
@@ -222,14 +222,15 @@ def _curve(world: World) -> ReportTable:
     )
 
 
-def _draw(figure: Any, by_m: ReportTable, curve: ReportTable) -> None:
-    left, right = figure.subplots(1, 2)
-    panel(
-        left,
+def _picture(by_m: ReportTable, curve: ReportTable) -> Any:
+    signal = Panel(
         "Signal-to-noise of one prompt's batch",
         "M, samples for each prompt",
         "‖E[∇L̂]‖² / tr Var[∇L̂]",
     )
+    error = Panel("GAE: λ trades bias for variance", "λ", "squared error of E[∇L̂]")
+    picture = figure([signal, error], size=(4.5, 3.6))
+    left, right = picture.axes
     for i, row in enumerate(r for r in by_m.rows if r[0] != "dr_grpo"):  # it is rloo, scaled
         style = "--" if row[0] in ("grpo", "dapo", "grpo_r1") else "-"
         left.plot(
@@ -237,11 +238,10 @@ def _draw(figure: Any, by_m: ReportTable, curve: ReportTable) -> None:
         )
     left.set_xticks(range(2, 7))
     left.legend(fontsize=7, frameon=False, ncols=2)
-    panel(right, "GAE: λ trades bias for variance", "λ", "squared error of E[∇L̂]")
     lam = [r[0] for r in curve.rows]
     lines = [(1, 0, ":", "bias², exact V"), (3, 0, "-", f"error of {ROWS}, exact V")]
     lines += [(4, 1, ":", "bias², wrong V"), (6, 1, "-", f"error of {ROWS}, wrong V")]
     for column, colour, style, label in lines:
         right.plot(lam, [r[column] for r in curve.rows], style, color=COLOURS[colour], label=label)
     right.set_ylim(bottom=0)
-    right.legend(fontsize=8, frameon=False)
+    return picture

@@ -1,17 +1,22 @@
-"""Learning curves as a picture: a few panels, raw values faint, a smoothed line on top, evaluations
-as points.
+"""Pictures: `figure(panels)`, which every picture of the library begins with, and learning curves.
 
-    curves(["runs/grpo", "runs/dapo"], ["reward", ("entropy", "kl"), "eval/accuracy"],
-    "compare.png")
+    axes = (picture := figure([Panel("reward", x="step"), Panel("length")])).axes
+    axes[0].plot(steps, rewards, label="grpo")                # matplotlib's own calls fill the panels
+    save(picture, "compare.png")
 
-Left out: interaction (TensorBoard does that) and statistics over seeds (each run is its own line).
+    curves(["runs/grpo", "runs/dapo"], ["reward", ("entropy", "kl"), "eval/accuracy"], "compare.png")
+
+Left out: interaction (TensorBoard does that), and statistics over seeds (each run is its own line).
 Matplotlib is imported only when something is drawn, and never opens a window.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,7 +29,94 @@ from logpi.runs.metrics import read_metrics
 Records = Sequence[Mapping[str, Any]]
 Runs = str | Path | Sequence[str | Path] | Mapping[str, Records]
 
-_COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
+COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What stands around one pair of axes: title, names of the axes, and whether lines of a grid
+    help to read it."""
+
+    title: str = ""
+    x: str = ""
+    y: str = ""
+    grid: bool = True
+
+
+def figure(
+    panels: Sequence[Panel],
+    title: str = "",
+    *,
+    columns: int = 0,
+    size: tuple[float, float] = (4.6, 3.1),
+    **layout: Any,
+) -> Any:
+    """A `matplotlib.figure.Figure` with one pair of axes for each panel (`.axes`, in order), to draw into.
+
+    A notebook shows it as a picture. pyplot's state is not touched.
+
+    Args:
+        columns: panels in a row; 0: at most three, in rows of equal length (four as two by two).
+        size: of one panel, in inches.
+        layout: of `matplotlib.figure.Figure.subplots`, say `sharey=True`.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError(
+            "matplotlib is not installed, so there is no picture: pip install matplotlib"
+        ) from None
+    columns = columns or math.ceil(len(panels) / math.ceil(len(panels) / 3))
+    rows = math.ceil(len(panels) / columns)
+    height = size[1] * rows + (0.4 if title else 0)
+    picture: Any = Figure(figsize=(size[0] * columns, height), layout="constrained")
+    FigureCanvasAgg(picture)
+    grid = picture.subplots(rows, columns, squeeze=False, **layout).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        _dress(axes, panel)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    if title:
+        picture.suptitle(title, fontsize=12)
+    picture._repr_png_ = partial(_png, picture)
+    return picture
+
+
+def _dress(axes: Any, panel: Panel) -> None:
+    axes.set_title(panel.title, fontsize=10, loc="left")
+    axes.set_xlabel(panel.x, fontsize=9)
+    axes.set_ylabel(panel.y, fontsize=9)
+    axes.tick_params(labelsize=8)
+    if panel.grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+
+
+def save(picture: Any, path: str | Path) -> Path:
+    """Write a figure as the PNG `path`.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    path, data = Path(path), _png(picture)
+    with reported(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return path
+
+
+def _png(picture: Any) -> bytes:
+    """The picture as PNG; panels with two labels or more and no legend of their own get one."""
+    for axes in picture.axes:
+        if axes.get_legend() is None and len(axes.get_legend_handles_labels()[1]) > 1:
+            axes.legend(fontsize=8, frameon=False)
+    data = io.BytesIO()
+    picture.savefig(data, dpi=130, facecolor="white", metadata={"Software": None}, format="png")
+    return data.getvalue()
 
 
 def smooth(values: Sequence[float], span: float) -> list[float]:
@@ -57,79 +149,53 @@ def _two_sided(values: list[float], decay: float) -> list[float]:
 def curves(
     runs: Runs, names: Sequence[str | tuple[str, ...]], path: str | Path, title: str = ""
 ) -> Path:
-    """Draw metrics against steps into the PNG `path`.
-
-    Args:
-        runs: a run's directory, several of them (compared on one figure), or {label: records}.
-        names: one panel each; a tuple shares a panel. Names that begin with "eval/" are drawn as
-            points. A panel with no data in any run is left out.
-        path: where to.
+    """Draw metrics against steps into the PNG `path`: see `curves_figure`.
 
     Raises:
         UserError: none of the metrics is there, or matplotlib is not installed.
         RunError: the picture cannot be written.
     """
-    records, path = _records(runs), Path(path)
-    panels = [tuple(n for n in _tuple(names_) if _present(records, n)) for names_ in names]
-    panels = [p for p in panels if p]
-    if not panels:
+    return save(curves_figure(runs, names, title), path)
+
+
+def curves_figure(runs: Runs, names: Sequence[str | tuple[str, ...]], title: str = "") -> Any:
+    """Metrics against steps: raw values faint, a smoothed line on top, evaluations as points.
+
+    Args:
+        runs: a run's directory, several of them (compared on one figure), or {label: records}.
+        names: one panel each; a tuple shares a panel. Names that begin with "eval/" are drawn as
+            points. A panel with no data in any run is left out.
+
+    Raises:
+        UserError: none of the metrics is there, or matplotlib is not installed.
+    """
+    records = _records(runs)
+    groups = [tuple(n for n in _tuple(group) if _present(records, n)) for group in names]
+    groups = [g for g in groups if g]
+    if not groups:
         there = sorted(set(metric_names(r for rows in records.values() for r in rows)))
         raise UserError(
             f"nothing to draw: no run has any of {_listed(names)}; there are:"
             f" {', '.join(there) or 'none'}"
         )
-    figure = _figure(records, panels, title)
-    with reported(f"write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130, facecolor="white", metadata={"Software": None})
-    return path
+    picture = figure([Panel(" · ".join(group), "step") for group in groups], title)
+    for axes, group in zip(picture.axes, groups, strict=True):
+        _draw(axes, records, group)
+    return picture
 
 
-def _figure(records: Mapping[str, Records], panels: Sequence[tuple[str, ...]], title: str) -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError(
-            "matplotlib is not installed, so there is no picture: pip install matplotlib"
-        ) from None
-    rows = math.ceil(len(panels) / 3)
-    columns = math.ceil(len(panels) / rows)  # four panels as two by two
-    figure = Figure(figsize=(4.6 * columns, 3.1 * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)  # our own canvas: the user's pyplot state is not touched
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, panel in zip(grid, panels, strict=False):
-        _panel(axes, records, panel)
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=12)
-    return figure
-
-
-def _panel(axes: Any, records: Mapping[str, Records], panel: tuple[str, ...]) -> None:
-    """All runs and metrics of one panel; a legend only where more than one line needs telling
-    apart."""
+def _draw(axes: Any, records: Mapping[str, Records], group: tuple[str, ...]) -> None:
+    """All runs and metrics of one panel. A label says what differs: the run, the metric, or
+    both."""
+    axes.locator_params(axis="x", integer=True)
     count = 0
-    for label, rows in records.items():
-        for name in panel:
+    for run, rows in records.items():
+        for name in group:
             steps, values = _series(rows, name)
             if steps:
-                text = " ".join(
-                    filter(
-                        None, [label if len(records) > 1 else "", name if len(panel) > 1 else ""]
-                    )
-                )
-                _line(axes, steps, values, name, text, _COLOURS[count % len(_COLOURS)])
+                label = [run] * (len(records) > 1) + [name] * (len(group) > 1)
+                _line(axes, steps, values, name, " ".join(label), COLOURS[count % len(COLOURS)])
                 count += 1
-    axes.set_title(" · ".join(panel), fontsize=10, loc="left")
-    axes.set_xlabel("step", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.locator_params(axis="x", integer=True)
-    if count > 1:
-        axes.legend(fontsize=8, frameon=False)
 
 
 def _line(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from logpi.errors import RunError, UserError
-from logpi.runs.plots import curves, smooth
+from logpi.runs.plots import Panel, curves, figure, save, smooth
 
 
 def records(offset: float) -> list[dict]:
@@ -71,7 +71,7 @@ def test_what_the_panels_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ["reward", "kl", "eval/accuracy", ("reward", "kl"), ("kl", "reward")],
         tmp_path / "x.png",
     )
-    assert [axes.get_visible() for axes in seen[1].axes] == [True] * 5 + [False]
+    assert len(seen[1].axes) == 5  # of two rows of three
     assert reward.get_title(loc="left") == "reward" and reward.get_xlabel() == "step"
 
 
@@ -90,6 +90,21 @@ def test_runs_from_disk_with_equal_names_are_told_apart(
     curves([tmp_path / "a/run", tmp_path / "b/run"], ["reward"], tmp_path / "x.png")
     labels = [t.get_text() for t in seen[0].axes[0].get_legend().get_texts()]
     assert labels == [str(tmp_path / "a/run"), str(tmp_path / "b/run")]
+
+
+def test_a_figure_has_its_panels_and_a_legend_where_two_lines_need_one(tmp_path: Path) -> None:
+    made = figure([Panel("left", "x", "y"), Panel("right"), Panel(), Panel(grid=False)], "title")
+    left, right, *_ = made.axes
+    assert len(made.axes) == 4 and [round(x, 1) for x in made.get_size_inches()] == [9.2, 6.6]
+    assert (left.get_title(loc="left"), left.get_xlabel(), left.get_ylabel()) == ("left", "x", "y")
+    for name in ("a", "b"):
+        left.plot([1, 2], label=name)
+    right.plot([1, 2], label="alone")
+    assert save(made, tmp_path / "new/x.png").read_bytes() == made._repr_png_()
+    assert [t.get_text() for t in left.get_legend().get_texts()] == ["a", "b"]
+    assert right.get_legend() is None
+    with pytest.raises(RunError, match="cannot write"):
+        save(made, tmp_path / "new/x.png/y.png")
 
 
 def test_refusals(tmp_path: Path) -> None:
