@@ -97,8 +97,8 @@ def _write(directory: Path, train: list[dict], test: list[dict]) -> None:
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
-def _reward(a: argparse.Namespace) -> reward_model.RewardModelling:
-    return reward_model.RewardModelling(
+def _reward(a: argparse.Namespace) -> reward_model.TrainRewardModel:
+    return reward_model.TrainRewardModel(
         model=a.model,
         data=str(a.out / "pairs"),
         steps=a.reward_steps,

@@ -55,12 +55,14 @@ class TrainingStep:
         metrics: of the rollout and the update, as they are logged.
         samples: rows for people: prompts, completions, rewards, advantages.
         evaluation: numbers of the evaluation after this step, or None if there was none.
+        so_far: what the outcome would be if training ended here.
     """
 
     number: int
     metrics: Mapping[str, float]
     samples: Sequence[Mapping[str, Any]]
-    evaluation: Mapping[str, float] | None = None
+    evaluation: Mapping[str, float] | None
+    so_far: Outcome
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,9 @@ def train(
                     save(best)
                     saved = step
             try:
-                yield TrainingStep(step, metrics, samples, loop.last if measure else None)
+                so_far = loop.outcome(step, 0, evaluate is not None)
+                numbers = loop.last if measure else None
+                yield TrainingStep(step, metrics, samples, numbers, so_far)
             except GeneratorExit:
                 if saved < step:
                     save()

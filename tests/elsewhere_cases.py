@@ -441,7 +441,7 @@ def numbers(run: Path) -> list[dict[str, Any]]:
 JOBS = {
     "sft": (sft, sft.SFT, {"rows": 4, "eval_items": 4, "lr": 1e-3}),
     "prefer": (prefer, prefer.Prefer, {"pairs": 4, "lr": 1e-3}),
-    "reward-model": (reward_model, reward_model.RewardModelling, {"pairs": 4, "lr": 1e-3}),
+    "reward-model": (reward_model, reward_model.TrainRewardModel, {"pairs": 4, "lr": 1e-3}),
     "rl": (
         rl,
         rl.RL,

@@ -141,8 +141,8 @@ def _sft(a: PreferencesDemo, out: Path) -> sft.SFT:
     )
 
 
-def _reward(a: PreferencesDemo, out: Path) -> reward_model.RewardModelling:
-    return reward_model.RewardModelling(
+def _reward(a: PreferencesDemo, out: Path) -> reward_model.TrainRewardModel:
+    return reward_model.TrainRewardModel(
         model=str(out / "sft" / "model"),
         data=str(out / "pairs"),
         steps=a.reward_steps,

@@ -149,7 +149,7 @@ class R1(RunArguments):
         [(option_, value)] = settings([rest]).items()
         known = JOBS[STAGES[name].job][1]
         names = {f.name for f in fields(known)} - CHAINED if known else set()
-        if option_ == "epochs" and known in (sft.SFT, reward_model.RewardModelling):
+        if option_ == "epochs" and known in (sft.SFT, reward_model.TrainRewardModel):
             if (
                 isinstance(value, bool)
                 or not isinstance(value, int | float)
@@ -171,7 +171,7 @@ class R1(RunArguments):
 JOBS: dict[str, tuple[Callable[[Any], None] | None, type | None]] = {
     "rl": (rl.run, rl.RL),
     "sft": (sft.run, sft.SFT),
-    "reward-model": (reward_model.run, reward_model.RewardModelling),
+    "reward-model": (reward_model.run, reward_model.TrainRewardModel),
     "harvest": (None, None),
 }
 
@@ -304,10 +304,10 @@ def job(a: R1, stage: Stage, model: str, out: Path, general: str, pairs: str) ->
         return _made(sft.SFT, common | shape | _epochs(chosen, rows, "rows", sft.SFT))
     if stage.job == "reward-model":
         return _made(
-            reward_model.RewardModelling,
+            reward_model.TrainRewardModel,
             common
             | {"data": pairs}
-            | _epochs(chosen, Path(pairs), "pairs", reward_model.RewardModelling),
+            | _epochs(chosen, Path(pairs), "pairs", reward_model.TrainRewardModel),
         )
     shape = {
         "task": a.task,

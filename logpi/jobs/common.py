@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logpi.errors import Stopped, UserError
+from logpi.jobs.options.fields import changeable
+from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.run import RunArguments
 from logpi.jobs.options.saved import to_json
 
@@ -60,9 +62,26 @@ def opened(arguments: RunArguments, command: str) -> Run:
     from logpi.runs.directory import Run, next_path
 
     if arguments.resume is not None:
+        check_alike(arguments, command)
         return Run.open(arguments.resume, arguments.trackers, to_json(arguments))
     path = arguments.out or next_path(command)
     return Run.create(path, command, to_json(arguments), arguments.trackers)
+
+
+def check_alike(arguments: RunArguments, command: str) -> None:
+    """Raises UserError if a run was begun with other options than those it shall go on with."""
+    from logpi.runs.directory import read_arguments
+
+    begun, before = read_arguments(arguments.resume or Path())
+    if begun != command:
+        raise UserError(f"{arguments.resume} is a run of `logpi {begun}`, not of `logpi {command}`")
+    may = {"out", *changeable(type(arguments))}
+    for name, value in to_json(arguments).items():
+        if name not in may and value != before.get(name, value):
+            raise UserError(
+                f"{arguments.resume} was begun with {name} {shown(before[name])}, not"
+                f" {shown(value)}: a run keeps its own options"
+            )
 
 
 def settle(run: Run, outcome: Outcome) -> None:
@@ -86,7 +105,11 @@ def settle(run: Run, outcome: Outcome) -> None:
 
 
 def finish(
-    run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names: Sequence[Any]
+    run: Run,
+    save: Callable[[Path], object],
+    learner: Learner,
+    outcome: Outcome,
+    names: Sequence[Any],
 ) -> None:
     """Save the model, draw the curves, say where everything is. Raises as `settle`.
 
@@ -100,7 +123,7 @@ def finish(
             f"the policy collapsed; {run.model} holds the best one, of step {best[0]}",
             file=sys.stderr,
         )
-    run.save_model(policy.save)
+    run.save_model(save)
     print(f"model   {run.model}\n{drawn(run, names)}\nrun     {run.path}", file=sys.stderr)
 
 
@@ -139,7 +162,7 @@ def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
     return path
 
 
-def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
+def stage(job: Any) -> tuple[Path, float]:
     """Run a job as part of a chain, unless it is done already; go on with it if it was stopped.
 
     Returns its model, and the seconds it took.
@@ -147,8 +170,8 @@ def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
     Raises:
         Stopped: a signal ended it, and so ends the chain.
     """
-    model, start = arguments.out / "model", time.perf_counter()
+    model, start = job.out / "model", time.perf_counter()
     if not (model / "config.json").exists():
-        begun = (arguments.out / "arguments.json").exists()
-        run(replace(arguments, resume=arguments.out) if begun else arguments)
+        begun = (job.out / "arguments.json").exists()
+        (replace(job, resume=job.out) if begun else job).run()
     return model, time.perf_counter() - start

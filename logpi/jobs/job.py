@@ -10,7 +10,6 @@ and `job.rollout`. Left out: what a job trains (each job's `setup`), the loop (`
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from logpi.types import Rollout
 
 C = TypeVar("C", bound=type)
-J = TypeVar("J", bound="Job")
 
 
 def job(cls: C) -> C:
@@ -171,7 +169,8 @@ class Job(RunArguments):
         available(self)
         with as_user_errors():
             setup = self.setup()
-        self.__dict__["_state"] = state = {"setup": setup}
+        state: dict[str, Any] = {"setup": setup}
+        self.__dict__["_state"] = state
         outcome: Outcome | None = None
         with opened(self, self.COMMAND) as run:
             setup.begin()
@@ -199,8 +198,3 @@ class Job(RunArguments):
                 finish(run, setup.save, setup.learner, outcome, setup.curves)
                 setup.end(run, outcome)
                 state["result"] = Result(run.path, setup.policy, outcome)
-
-
-def changed(job: J, **options: Any) -> J:
-    """The same job with other options."""
-    return dataclasses.replace(job, **options)

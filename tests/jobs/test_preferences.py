@@ -92,7 +92,7 @@ def test_the_whole_lane(home, capsys):
     beside it."""
     rm = home / "rm"
     reward_model.run(
-        reward_model.RewardModelling(
+        reward_model.TrainRewardModel(
             model=str(home / "base"),
             data=str(home / "pairs"),
             steps=12,
@@ -263,7 +263,7 @@ JOBS = {
     ),
     "reward model": (
         reward_model,
-        reward_model.RewardModelling,
+        reward_model.TrainRewardModel,
         lambda h: {"data": str(h / "pairs")},
         [],
     ),

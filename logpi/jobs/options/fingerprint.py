@@ -44,6 +44,13 @@ def described(value: Any) -> str:
     return f"{type(value).__name__}{size}"
 
 
+def shown(saved: Any) -> str:
+    """A saved value for people; objects by what they are and their fingerprints."""
+    if isinstance(saved, list):
+        return "[" + ", ".join(map(shown, saved)) + "]"
+    return f"{saved['object']} ({saved['fingerprint']})" if is_record(saved) else repr(saved)
+
+
 def _pieces(value: Any) -> Iterator[str]:
     """Texts that tell an object from others of its kind."""
     yield type(value).__qualname__

@@ -25,9 +25,10 @@ def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unknown name, or a value of another type than the option's.
     """
     fields = {o.name: o for o in option_fields(cls)}
+    recipe = getattr(cls, "RECIPES", {}).get(keywords.get("recipe"), {})
     values: dict[str, Any] = {}
     own: dict[str, Any] = {}
-    for name, value in keywords.items():
+    for name, value in {**recipe, **keywords}.items():
         known = name if name in fields else _other_libraries(name)
         if known in fields:
             values[known] = coerced(fields[known], value)
@@ -50,7 +51,9 @@ def _check_settings(
 ) -> None:
     """Raises UserError for a name that neither the job nor its algorithm has."""
     names = set(fields)
-    row = next((values.get(x, fields[x].default) for x in ("algorithm", "objective") if x in fields), None)
+    row = next(
+        (values.get(x, fields[x].default) for x in ("algorithm", "objective") if x in fields), None
+    )
     if "options" in fields and isinstance(row, str):
         from logpi.algorithms import known_as, options
 
@@ -95,9 +98,7 @@ def coerced(option: OptionField, value: Any) -> Any:
 def _one(option: OptionField, value: Any) -> Any:
     if value is None and (option.kind.optional or option.default is None):
         return None
-    if isinstance(value, str | Path) or (
-        isinstance(value, int | float) and not option.objects
-    ):
+    if isinstance(value, str | Path) or (isinstance(value, int | float) and not option.objects):
         return option.read(str(value))
     if not option.objects:
         raise ValueError(f"{value!r} is not {option.kind.expected}")
