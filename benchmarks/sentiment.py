@@ -55,14 +55,14 @@ def main() -> None:
     a = parser.parse_args()
     _data(a)
     jobs = {
-        "reward-model": (reward_model, _reward(a)),
-        "rl": (rl, _rl(a)),
-        "dpo": (prefer, _dpo(a)),
+        "reward-model": _reward(a),
+        "rl": _rl(a),
+        "dpo": _dpo(a),
     }
-    for name, (recipe, arguments) in jobs.items():
+    for name, arguments in jobs.items():
         if name in a.only and not (arguments.out / "model" / "config.json").exists():
             start = time.perf_counter()
-            recipe.run(arguments)
+            arguments.run()
             (arguments.out / "seconds.json").write_text(json.dumps(time.perf_counter() - start))
     if "report" in a.only:
         _report(a)

@@ -21,8 +21,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Any
 
 from logpi.errors import RunError
 from logpi.runs.collapse import Collapse
@@ -32,9 +31,10 @@ from logpi.runs.progress import Progress
 from logpi.runs.rng import load_rng_state, rng_state
 
 if TYPE_CHECKING:
-    from logpi.types import Collected, Rollout
-    from logpi.learner import Learner
     from torch import Tensor
+
+    from logpi.learner import Learner
+    from logpi.types import Collected, Rollout
 
 __all__ = ["Evaluate", "Outcome", "TrainingStep", "complete", "train"]
 

@@ -45,7 +45,8 @@ def main(argv: Sequence[str]) -> int:
     a = parse(Play, argv, "logpi play", "Watch a trained policy.")
     from gymnasium.error import DependencyNotInstalled
 
-    from logpi.jobs.gym import Gym, load_policy
+    from logpi.jobs.gym import Gym
+    from logpi.jobs.gym_parts import load_policy, own_policy
     from logpi.runs.directory import allow, read_arguments, refuse_links
     from logpi.runs.disk import refuse_unwritable
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         refuse_unwritable(a.video)
     envs, text = _env_of(a, trained)
-    policy = load_policy(a.run / "model", envs)
+    policy = load_policy(a.run / "model", envs, own_policy(trained.policy))
     if text and trained.env == "logpi/GridWorld-v0":
         print(_map(policy, envs))
     try:
@@ -85,7 +86,7 @@ def _env_of(a: Play, trained: Gym) -> tuple[SyncVectorEnvironment, bool]:
     import gymnasium as gym
 
     from logpi.envs.control.vector import SyncVectorEnvironment, make_env
-    from logpi.jobs.gym import resolved
+    from logpi.jobs.gym_parts import resolved
 
     with as_user_errors():
         repeat = resolved(trained)[0].repeat

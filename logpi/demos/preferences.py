@@ -74,14 +74,12 @@ def main(argv: Sequence[str]) -> int:
         out = chain.path
         _data(a, out)
         jobs = {
-            "SFT": (sft, _sft(a, out)),
-            "reward model": (reward_model, _reward(a, out)),
-            "PPO": (rl, _ppo(a, out)),
-            "DPO": (prefer, _dpo(a, out)),
+            "SFT": _sft(a, out),
+            "reward model": _reward(a, out),
+            "PPO": _ppo(a, out),
+            "DPO": _dpo(a, out),
         }
-        seconds = {
-            name: stage(recipe.run, arguments)[1] for name, (recipe, arguments) in jobs.items()
-        }
+        seconds = {name: stage(job)[1] for name, job in jobs.items()}
         _report({name: _measure(a, out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
     return 0
 

@@ -138,9 +138,9 @@ def _general(a: R1, policy: CausalLM, general: str) -> list[dict[str, Any]]:
     from logpi.demos.r1_stages import template
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Request, Sampling
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
 
-    rows, chat = FileTask(general).rows("test")[:GENERAL], template(a, policy)
+    rows, chat = RowsTask(general).rows("test")[:GENERAL], template(a, policy)
     requests = [Request(chat(policy, r["prompt"]), max(1, GENERAL // len(rows))) for r in rows]
     sampled = Engine(policy, slots=a.slots).generate(
         requests, Sampling(max_tokens=a.tokens), torch.Generator().manual_seed(0)

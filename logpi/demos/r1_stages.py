@@ -36,6 +36,7 @@ from logpi.jobs.options.saved import from_json, restored, to_json
 from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
+    from logpi.jobs.job import Job
     from logpi.jobs.rejection import Rules
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
@@ -147,7 +148,7 @@ class R1(RunArguments):
                 f"--set {pair}: the base model is --model {self.model}, which is not trained first"
             )
         [(option_, value)] = settings([rest]).items()
-        known = JOBS[STAGES[name].job][1]
+        known = JOBS[STAGES[name].job]
         names = {f.name for f in fields(known)} - CHAINED if known else set()
         if option_ == "epochs" and known in (sft.SFT, reward_model.TrainRewardModel):
             if (
@@ -167,12 +168,11 @@ class R1(RunArguments):
                 raise ValueError(f"--set {pair}: {error}") from None
 
 
-# job -> (how it is run, its arguments)
-JOBS: dict[str, tuple[Callable[[Any], None] | None, type | None]] = {
-    "rl": (rl.run, rl.RL),
-    "sft": (sft.run, sft.SFT),
-    "reward-model": (reward_model.run, reward_model.TrainRewardModel),
-    "harvest": (None, None),
+JOBS: dict[str, type[Job] | None] = {
+    "rl": rl.RL,
+    "sft": sft.SFT,
+    "reward-model": reward_model.TrainRewardModel,
+    "harvest": None,
 }
 
 _SMALL_RL = {
@@ -350,10 +350,10 @@ def _epochs(chosen: dict[str, Any], rows: Path, batch: str, cls: type) -> dict[s
     epochs = chosen.pop("epochs", None)
     if epochs is None or "steps" in chosen:
         return chosen
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
 
     with as_user_errors():
-        count = len(FileTask(str(rows)).rows("train"))
+        count = len(RowsTask(str(rows)).rows("train"))
     size = chosen.get(
         batch, next(f.default for f in cls.__dataclass_fields__.values() if f.name == batch)
     )
@@ -363,7 +363,7 @@ def _epochs(chosen: dict[str, Any], rows: Path, batch: str, cls: type) -> dict[s
 def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
     """Responses of a stage's model, judged and cleaned; for the second SFT mixed with the
     non-reasoning demonstrations."""
-    from logpi.envs.data import FileTask
+    from logpi.envs.data import RowsTask
     from logpi.envs.tasks import task as make_task
     from logpi.jobs.rejection import harvest as sample
     from logpi.jobs.rejection import mixed, write_counts, write_rows
@@ -385,7 +385,7 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
             tell=lambda done, _: progress.step(done, {}),
         )
         other = (
-            FileTask(general).rows("train", a.seed) if general and stage.name == "rejection" else []
+            RowsTask(general).rows("train", a.seed) if general and stage.name == "rejection" else []
         )
         if other:
             write_rows(path / "reasoning.jsonl", kept)

@@ -193,9 +193,9 @@ def _learned(a: ToolsDemo, experiment: Experiment, lane: Lane, seed: int, out: P
     """The run of a lane's reinforcement learning, after its demonstrations."""
     home = out / f"seed-{seed}" / lane.taught
     _base(lane, seed, home / "base")
-    stage(sft.run, _taught(a, experiment, lane, seed, home))
+    stage(_taught(a, experiment, lane, seed, home))
     trained = _trained(a, experiment, lane, seed, home)
-    stage(rl.run, trained)
+    stage(trained)
     return home / lane.trained
 
 

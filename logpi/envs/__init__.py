@@ -7,8 +7,8 @@
 Left out here: sampling (`rollouts`), and judging (`rewards`).
 """
 
-from logpi.envs.data import FileTask, load_rows
+from logpi.envs.data import RowsTask, load_rows
 from logpi.envs.task import GeneratedRows, Row, Task
 from logpi.envs.tasks import NAMES, task
 
-__all__ = ["NAMES", "FileTask", "Row", "GeneratedRows", "Task", "load_rows", "task"]
+__all__ = ["NAMES", "RowsTask", "Row", "GeneratedRows", "Task", "load_rows", "task"]

@@ -1,15 +1,19 @@
-"""Rows from the user's own data: JSONL, JSON, CSV (each also .gz), Parquet, a directory of these,
-what `save_to_disk` of `datasets` wrote, or a hub data set.
+"""The user's own rows, from files, the hub (`files.py`) and objects in memory (`objects.py`).
 
-Every known layout is brought to one (`Row`), and every row is checked, before any work is done:
+Every known layout becomes one (`Row`), and every row is checked, before any work is done:
 
-    prompt + answer | solution | ground_truth     verifiable items      question, problem are read as prompt
-    question + answer "… #### 42"                 GSM8K: answer 42, the working is the demonstration
-    prompt + reward_model.ground_truth            verl's Parquet files; data_source and extra_info are kept
-    prompt + completion, messages, text           demonstrations (SFT); messages as OpenAI and ShareGPT have them too
-    prompt + chosen + rejected, completion + label   preferences; without a prompt, it is what chosen and rejected share
+    prompt + answer | solution | ground_truth   items to verify; question, problem: other names
+                                                of prompt
+    question + answer "… #### 42"               GSM8K: the answer is 42, the whole text is the
+                                                demonstration
+    prompt + reward_model.ground_truth          verl's files; data_source, extra_info are kept
+    prompt + completion | messages | text       demonstrations (SFT); messages as OpenAI and
+                                                ShareGPT write them
+    prompt + chosen + rejected                  preferences; a missing prompt is what the two
+                                                responses begin with
+    prompt + completion + label                 labelled responses
 
-All other columns are kept as they are. Left out: chat templates and tokens (a policy's business),
+All other columns stay as they are. Left out: chat templates and tokens (a policy's business),
 streaming of data that do not fit into memory.
 """
 
@@ -24,9 +28,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from logpi.envs.files import is_single, read_raw
 from logpi.envs.implicit_prompts import implicit_prompt
 from logpi.envs.messages import ended, in_one_form, messages_of, says, spoken
+from logpi.envs.objects import is_single, label, raw_rows
 from logpi.envs.task import PlacedRow, Row, Split, check_split, in_test
 from logpi.rewards import NAMES as REWARDS
 from logpi.rewards import Rewards, Weighted
@@ -35,9 +39,8 @@ from logpi.rewards.text import final_answer, last_boxed
 _PROMPTS = ("prompt", "question", "problem")
 _ANSWERS = ("answer", "solution", "ground_truth")
 _GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
-_THOUSANDS = re.compile(
-    r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])"
-)  # 1,234, but neither 3,5 nor 1,2,345
+# 1,234, but neither 3,5 nor 1,2,345
+_THOUSANDS = re.compile(r"(?<![0-9,.])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])")
 
 
 def _rename(row: Row, columns: Mapping[str, str], where: str) -> Row:
@@ -54,21 +57,21 @@ def _first(row: Row, names: Iterable[str]) -> Any:
 
 
 def _answer(row: Row) -> tuple[Any, str | None]:
-    """The final answer and, where the column held the whole working, the working."""
+    """The final answer and, where the column holds a whole solution, the solution.
+
+    {"answer": "600*2=<<600*2=1200>>1200 #### 1,200"}  -> "1200", "600*2=1200 #### 1,200"   GSM8K
+    {"solution": "so it is \\\\boxed{42}."}              -> "42", "so it is \\\\boxed{42}."      MATH
+    """
     model = row.get("reward_model")
     if isinstance(model, Mapping) and not _missing(model.get("ground_truth")):
         return model["ground_truth"], None
     value = _first(row, _ANSWERS)
-    if (
-        isinstance(value, str) and "####" in value
-    ):  # GSM8K; or a solution with headings, which ends in a box
+    if isinstance(value, str) and "####" in value:
         stated = final_answer(value, number=False) or ""
-        bracketed = any(b in stated for b in "([{")  # (1,234) is a point
-        plain = stated if bracketed else _THOUSANDS.sub(lambda m: m[0].replace(",", ""), stated)
+        is_point = any(bracket in stated for bracket in "([{")  # (1,234) has two coordinates
+        plain = stated if is_point else _THOUSANDS.sub(lambda m: m[0].replace(",", ""), stated)
         return plain, _GSM8K_NOTE.sub("", value)
-    if (
-        isinstance(value, str) and row.get("answer") is None and last_boxed(value)
-    ):  # MATH: `solution` ends in a box
+    if isinstance(value, str) and row.get("answer") is None and last_boxed(value):
         return last_boxed(value), value
     return value, None
 
@@ -80,21 +83,21 @@ def _missing(value: Any) -> bool:
 
 def _as_answer(value: Any, where: str) -> str | list[str] | None:
     """The answer, or answers, as text; None where there is none."""
-    several = [v for v in (value if isinstance(value, list) else [value]) if not _missing(v)]
-    if not several:
+    answers = [v for v in (value if isinstance(value, list) else [value]) if not _missing(v)]
+    if not answers:
         return None
-    if any(isinstance(v, bool) or not isinstance(v, str | int | float) for v in several):
+    if any(isinstance(v, bool) or not isinstance(v, str | int | float) for v in answers):
         raise ValueError(
             f"{where}: 'answer' must be a text, a number or a list of them, got"
             f" {type(value).__name__}"
         )
-    plain = [str(int(v) if isinstance(v, float) and v.is_integer() else v).strip() for v in several]
+    plain = [str(int(v) if isinstance(v, float) and v.is_integer() else v).strip() for v in answers]
     return plain if isinstance(value, list) else plain[0]
 
 
-def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
-    """One row in our layout. Raises ValueError with its place, what was found and what was
-    expected."""
+def _one_layout(raw: Any, columns: Mapping[str, str], where: str) -> Row:
+    """A raw row in the layout of `Row`. Raises ValueError with its place, what it holds and what
+    was expected."""
     if not isinstance(raw, Mapping):
         raise ValueError(
             f"{where}: expected an object with named columns, got {type(raw).__name__}"
@@ -111,8 +114,8 @@ def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
         prompt = row.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
         prompt = messages_of(prompt, "prompt", where)
-    answer, working = _answer(row)
-    completion = working if completion is None else completion
+    answer, solution = _answer(row)
+    completion = solution if completion is None else completion
     if completion is not None and not isinstance(completion, str):
         completion = spoken(messages_of(completion, "completion", where), prompt, where)
     if completion is not None and not says(completion) and not says(row.get("messages", "")[-1:]):
@@ -121,46 +124,52 @@ def _shape(raw: Any, columns: Mapping[str, str], where: str) -> Row:
         answer = _as_answer(answer, where)
     if answer is None:
         row.pop("answer", None)
-    made = {"prompt": prompt, "answer": answer, "completion": completion}
-    return row | {k: v for k, v in made.items() if v is not None} | _label(row, where)
+    columns_of_ours = {"prompt": prompt, "answer": answer, "completion": completion}
+    return row | {k: v for k, v in columns_of_ours.items() if v is not None} | _label(row, where)
 
 
 def _label(row: Row, where: str) -> Row:
-    """A `label` as the truth value it names, as CSV files and tables of numbers have it; nothing
-    for other labels."""
-    names = {"true": True, "1": True, "false": False, "0": False}
-    named = str(row.get("label")).lower().removesuffix(".0")
-    if "completion" not in row or not (isinstance(row.get("label"), str) or named in names):
+    """A `label` as a truth value: CSV files write "True", tables of numbers 1.0. Nothing for
+    numbers that mean something else."""
+    values = {"true": True, "1": True, "false": False, "0": False}
+    word = str(row.get("label")).lower().removesuffix(".0")
+    if "completion" not in row or not (isinstance(row.get("label"), str) or word in values):
         return {}
-    if named not in names:
+    if word not in values:
         raise ValueError(f"{where}: 'label' must be true or false, got {row['label']!r}")
-    return {"label": names[named]}
+    return {"label": values[word]}
 
 
 def load_rows(
-    path_or_name: str,
+    source: Any,
     split: str = "train",
     columns: Mapping[str, str] | None = None,
     need: Sequence[str] = ("prompt",),
     reshape: Callable[[Any, str], Any] = lambda raw, where: raw,
 ) -> list[Row]:
-    """All rows of a file, of one split of a directory, or of a hub data set (`owner/name`,
-    `owner/name:subset`).
+    """All rows of a source, or of one split of it.
 
     Args:
-        columns: our name → the file's name, for columns called otherwise: `{"prompt": "query"}`.
+        source: a file, a directory, a hub data set (`owner/name`, `owner/name:subset`),
+            `FILE.py:NAME`, or an object: a list of dicts, a `datasets.Dataset`, a pandas DataFrame,
+            a dict of these by split.
+        columns: our name → the source's name, for columns called otherwise:
+            `{"prompt": "query"}`.
         need: columns that every row must have in the end: `("prompt", "answer")` for verifiable
             items, `("prompt", "completion")` for demonstrations, `("prompt", "chosen", "rejected")`
             for preferences.
-        reshape: makes a known layout of a raw row (and its place) first.
+        reshape: turns a raw row (and its place) into a known layout first.
 
     Raises:
-        ValueError: a missing file, bad JSON (with its line), a missing column (with the row, what
-            was found and what was expected), an empty completion, a file without rows.
+        ValueError: a missing file, bad JSON (with its line), a missing column (with the row, its
+            columns and what was expected), an empty completion, a source without rows.
+
+    >>> load_rows([{"question": "1+1=", "answer": 2}])
+    [{'question': '1+1=', 'answer': '2', 'prompt': '1+1='}]
     """
     rows = []
-    for where, raw in read_raw(path_or_name, split):
-        row = _shape(reshape(raw, where), columns or {}, where)
+    for where, raw in raw_rows(source, split):
+        row = _one_layout(reshape(raw, where), columns or {}, where)
         missing = [n for n in need if n not in row]
         if missing and missing[0] in raw:
             raise ValueError(f"{where}: nothing in the column {missing[0]!r}")
@@ -173,29 +182,32 @@ def load_rows(
     return rows
 
 
-@dataclass(frozen=True)
-class FileTask:
+@dataclass(frozen=True, repr=False, eq=False)
+class RowsTask:
     """The user's own rows as a task.
 
-    A directory with `train.*` and `test.*` files, or `test_path`, gives the splits as they are; a
-    single file is split by a hash of the prompt, so equal prompts fall on one side, whatever the
-    order of rows. The train rows are shuffled by the seed; test rows keep their order. A hub data
-    set needs its own `test` split, or `test_path`.
+    A source with splits (a directory with `train.*` and `test.*`, a DatasetDict), or `test_path`,
+    gives the splits as they are. A single table (a file, a list) is split by a hash of the prompt:
+    equal prompts are on one side, whatever the order of rows. The train rows are shuffled by the
+    seed; test rows keep their order. A hub data set needs its own `test` split, or `test_path`.
 
     Attributes:
-        path: what `load_rows` takes.
-        test_path: the test rows, if they are elsewhere.
-        test_share: of a single file, in (0, 1).
-        columns: our name → the file's name, for columns called otherwise.
+        source: what `load_rows` takes.
+        test_path: the test rows, if they are elsewhere; also what `load_rows` takes.
+        test_share: of a single table, in (0, 1).
+        columns: our name → the source's name, for columns called otherwise.
         need: columns that every row must have.
         rewards: the default reward, by a built-in's name ("number", "exact", "boxed", …).
 
     Raises:
         ValueError: as `load_rows`; an option out of its range.
+
+    >>> RowsTask([{"prompt": "1+1=", "answer": "2"}], test_share=0.01).rows("train")
+    [{'prompt': '1+1=', 'answer': '2'}]
     """
 
-    path: str
-    test_path: str | None = None
+    source: Any
+    test_path: Any = None
     test_share: float = 0.1
     columns: Mapping[str, str] = field(default_factory=dict)
     need: Sequence[str] = ("prompt",)
@@ -204,16 +216,25 @@ class FileTask:
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:
             raise ValueError(
-                f"{self.path}: test_share must lie between 0 and 1, got {self.test_share}"
+                f"{self.place}: test_share must lie between 0 and 1, got {self.test_share}"
             )
         if self.rewards not in REWARDS:
             raise ValueError(
-                f"{self.path}: no reward is called {self.rewards!r}: there are {', '.join(REWARDS)}"
+                f"{self.place}: no reward is called {self.rewards!r}: there are"
+                f" {', '.join(REWARDS)}"
             )
+
+    def __repr__(self) -> str:
+        return f"RowsTask({self.place})"
+
+    @property
+    def place(self) -> str:
+        """What messages call the source."""
+        return label(self.source)
 
     @property
     def name(self) -> str:
-        return Path(self.path).name.partition(".")[0]
+        return Path(self.source).name.partition(".")[0] if isinstance(self.source, str) else "rows"
 
     @property
     def reward(self) -> Rewards:
@@ -224,7 +245,7 @@ class FileTask:
         rows = list(self._test if split == "test" else self._train)
         if not rows:
             raise ValueError(
-                f"{self.path}: its {split} split is empty; give more rows, or a directory with"
+                f"{self.place}: its {split} split is empty; give more rows, or a directory with"
                 " train and test files"
             )
         if split == "train":
@@ -233,12 +254,12 @@ class FileTask:
 
     @property
     def _is_split(self) -> bool:
-        """True if train and test rows come from different places."""
-        return self.test_path is not None or not is_single(self.path)
+        """Whether train and test rows come from different places."""
+        return self.test_path is not None or not is_single(self.source)
 
     @cached_property
     def _all(self) -> list[Row]:
-        return load_rows(self.path, "train", self.columns, self.need)
+        return load_rows(self.source, "train", self.columns, self.need)
 
     @cached_property
     def _train(self) -> list[Row]:
@@ -247,7 +268,8 @@ class FileTask:
     @cached_property
     def _test(self) -> list[Row]:
         if self._is_split:
-            return load_rows(self.test_path or self.path, "test", self.columns, self.need)
+            source = self.source if self.test_path is None else self.test_path
+            return load_rows(source, "test", self.columns, self.need)
         return [r for r in self._all if self._held_out(r)]
 
     def _held_out(self, row: Row) -> bool:

@@ -30,12 +30,11 @@ def _open(path: Path) -> io.TextIOBase:
     return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
-def _text(where: str, row: Any, suspect: bool) -> tuple[str, Any]:
-    """The row with its place; refused if an escape in it (`\\ud83d` alone) is half of a character,
+def encodable_row(where: str, row: Any) -> tuple[str, Any]:
+    """The row with its place; refused if a text in it has half of a character (`\\ud83d` alone),
     which no tokenizer takes."""
     try:
-        if suspect:
-            json.dumps(row, ensure_ascii=False).encode()
+        json.dumps(row, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
         half = (
             str(error.object[error.start : error.start + 1])
@@ -59,7 +58,8 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
                 raise ValueError(
                     f"{path}, line {number}: {_problem(error)}: {line.strip()[:60]!r}"
                 ) from None
-            yield _text(f"{path}, line {number}", row, "\\ud" in line.lower())
+            where = f"{path}, line {number}"
+            yield encodable_row(where, row) if "\\ud" in line.lower() else (where, row)
 
 
 def _problem(error: ValueError | RecursionError) -> str:
@@ -88,7 +88,7 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
         raise ValueError(
             f"{path}: {_problem(error)}, line {text.count(chr(10), 0, at) + 1}"
         ) from None
-    yield from (_text(f"{path}, row {i}", row, True) for i, row in enumerate(rows, 1))
+    yield from (encodable_row(f"{path}, row {i}", row) for i, row in enumerate(rows, 1))
 
 
 def _long_number(text: str) -> int:
@@ -97,12 +97,12 @@ def _long_number(text: str) -> int:
     return found.start() if found else 0
 
 
-def _distinct(path: Path, names: Sequence[str]) -> None:
+def distinct(table: str | Path, names: Sequence[str]) -> None:
     """Refuse a table of which one column would hide another."""
     twice = [name for name, n in Counter(names).items() if n > 1]
     if twice:
         raise ValueError(
-            f"{path}: {names.count(twice[0])} columns are called {twice[0]!r}: rename or drop one"
+            f"{table}: {names.count(twice[0])} columns are called {twice[0]!r}: rename or drop one"
         )
 
 
@@ -111,7 +111,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Any]]:
     csv.field_size_limit(2**31 - 1)
     with _open(path) as file:
         reader = csv.DictReader(file)
-        _distinct(path, reader.fieldnames or ())
+        distinct(path, reader.fieldnames or ())
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if None in row:
@@ -127,7 +127,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            _distinct(path, file.schema_arrow.names)
+            distinct(path, file.schema_arrow.names)
             rows = file.read().to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None

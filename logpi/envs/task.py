@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload, runtime_checkable
 
 if TYPE_CHECKING:
     from logpi.rewards import Rewards
@@ -49,6 +49,7 @@ TEST_SHARE = 0.1
 MAX_DRAWS = 10_000
 
 
+@runtime_checkable
 class Task(Protocol):
     """Rows to train and test on, and how an answer is judged unless the user says otherwise."""
 

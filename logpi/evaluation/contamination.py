@@ -17,7 +17,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -123,13 +122,13 @@ def contamination(
     return out
 
 
-def training_rows(paths: Sequence[str | Path]) -> Iterator[tuple[str, Any]]:
-    """Every row of these files, as it stands, with its place.
+def training_rows(sources: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Every row of these files (or objects of rows), as it stands, with its place.
 
     Raises:
-        ValueError: as `load_rows`; a file without rows.
+        ValueError: as `load_rows`; a source without rows.
     """
-    from logpi.envs.files import read_raw
+    from logpi.envs.objects import raw_rows
 
-    for path in paths:
-        yield from read_raw(str(path))
+    for source in sources:
+        yield from raw_rows(source)

@@ -32,7 +32,7 @@ SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm")
 
 
 @job
-class Prefer(ModelArguments, LoraArguments, PairArguments, Job):
+class Prefer(Job, ModelArguments, LoraArguments, PairArguments):
     """Learning from preferences directly: `logpi prefer`.
 
     >>> import logpi
@@ -63,7 +63,7 @@ class Prefer(ModelArguments, LoraArguments, PairArguments, Job):
     def setup(self) -> Setup:
         """Also the reference's log-probabilities are computed once, when the run begins."""
         from logpi.algorithms import describe
-        from logpi.evaluation.held_out_pairs import HeldOut
+        from logpi.evaluation.held_out_pairs import HeldOutPairs
         from logpi.learner import Learner
         from logpi.objectives.preferences import KahnemanTversky
         from logpi.rollouts.preference_pairs import read_labels, read_pairs
@@ -94,7 +94,7 @@ class Prefer(ModelArguments, LoraArguments, PairArguments, Job):
             policy,
             saver.save,
             self.steps,
-            HeldOut(policy, made.objective, held_out),
+            HeldOutPairs(policy, made.objective, held_out),
             self.eval_every,
             self.save_every,
             SHOWN,

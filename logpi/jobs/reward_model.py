@@ -39,7 +39,7 @@ SHOWN = ("loss", "accuracy", "margin", "grad_norm")
 
 
 @job
-class TrainRewardModel(ModelArguments, LoraArguments, PairArguments, Job):
+class TrainRewardModel(Job, ModelArguments, LoraArguments, PairArguments):
     """A model of what people prefer, from pairs of responses: `logpi reward-model`, and
     `logpi.RewardModel` in Python.
 
@@ -65,7 +65,7 @@ class TrainRewardModel(ModelArguments, LoraArguments, PairArguments, Job):
 
     def setup(self) -> Setup:
         from logpi.algorithms import algorithm
-        from logpi.evaluation.held_out_pairs import HeldOut
+        from logpi.evaluation.held_out_pairs import HeldOutPairs
         from logpi.learner import Learner
         from logpi.policies.reward_model import RewardModel
         from logpi.rollouts.chat import Chat
@@ -90,7 +90,7 @@ class TrainRewardModel(ModelArguments, LoraArguments, PairArguments, Job):
             model,
             saver.save,
             self.steps,
-            HeldOut(model, made.objective, held_out, first="accuracy"),
+            HeldOutPairs(model, made.objective, held_out, first="accuracy"),
             self.eval_every,
             self.save_every,
             SHOWN,

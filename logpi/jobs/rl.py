@@ -66,7 +66,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @job
-class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, Job):
+class RL(Job, ModelArguments, LoraArguments, SourceArguments, TurnArguments):
     """Reinforcement learning of a language model with rewards that can be checked: `logpi rl`.
 
     >>> import logpi

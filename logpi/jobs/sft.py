@@ -28,7 +28,7 @@ CHUNK = (
 
 
 @job
-class SFT(ModelArguments, LoraArguments, Job):
+class SFT(Job, ModelArguments, LoraArguments):
     """Supervised fine-tuning of a language model on demonstrations: `logpi sft`.
 
     >>> import logpi

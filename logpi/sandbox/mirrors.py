@@ -183,7 +183,7 @@ class Mirror(metaclass=_MirrorType):
 class _Thing(Mirror):
     """A mirror without data."""
 
-    __slots__ = ("__weakref__", "_logpi_made", "_logpi_number", "_logpi_connection")
+    __slots__ = ("__weakref__", "_logpi_connection", "_logpi_made", "_logpi_number")
 
 
 def _forward(name: str) -> Callable[..., Any]:

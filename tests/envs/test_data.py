@@ -11,7 +11,7 @@ import json
 
 import pytest
 
-from logpi.envs import FileTask, load_rows, task
+from logpi.envs import RowsTask, load_rows, task
 
 
 def lines(path, *rows):
@@ -246,19 +246,19 @@ def test_given_splits(tmp_path):
     other = lines(tmp_path / "test.jsonl", {"prompt": "b"})
     folder = task(str(tmp_path))
     assert (folder.rows("train")[0]["prompt"], folder.rows("test")[0]["prompt"]) == ("a", "b")
-    pair = FileTask(str(tmp_path / "train.jsonl"), test_path=other)
+    pair = RowsTask(str(tmp_path / "train.jsonl"), test_path=other)
     assert (pair.rows("train")[0]["prompt"], pair.rows("test")[0]["prompt"]) == ("a", "b")
 
 
 def test_file_task_errors(tmp_path):
     path = lines(tmp_path / "a.jsonl", {"prompt": "p0"})
-    empty = "test" if FileTask(path).rows("train") else "train"
+    empty = "test" if RowsTask(path).rows("train") else "train"
     with pytest.raises(ValueError, match=f"its {empty} split is empty; give more rows"):
-        FileTask(path).rows(empty)
+        RowsTask(path).rows(empty)
     with pytest.raises(ValueError, match="test_share must lie between 0 and 1, got 1"):
-        FileTask(path, test_share=1)
+        RowsTask(path, test_share=1)
     with pytest.raises(ValueError, match="no reward is called 'nubmer'"):
-        FileTask(path, rewards="nubmer")
+        RowsTask(path, rewards="nubmer")
 
 
 @pytest.mark.parametrize(

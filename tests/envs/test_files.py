@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from logpi.envs.data import FileTask, load_rows
+from logpi.envs.data import RowsTask, load_rows
 from logpi.envs.files import read_raw
 from logpi.envs.tasks import task
 
@@ -116,11 +116,11 @@ def test_what_save_to_disk_wrote(tmp_path):
         tmp_path / "both", num_shards={"train": 3, "test": 1}
     )
     assert prompts(tmp_path / "both") == [f"p{i}" for i in range(60)]
-    assert [r["answer"] for r in FileTask(str(tmp_path / "both")).rows("test")] == ["0", "1", "2"]
+    assert [r["answer"] for r in RowsTask(str(tmp_path / "both")).rows("test")] == ["0", "1", "2"]
     with pytest.raises(ValueError, match="no split 'validation'; found: train, test"):
         load_rows(str(tmp_path / "both"), "validation")
     rows.save_to_disk(tmp_path / "one")  # without splits, as a file: equal prompts on one side
-    one = FileTask(str(tmp_path / "one"), test_share=0.3)
+    one = RowsTask(str(tmp_path / "one"), test_share=0.3)
     held_out = {r["prompt"] for r in one.rows("test")}
     assert 0 < len(held_out) < 60 and not held_out & {r["prompt"] for r in one.rows("train")}
 

@@ -13,7 +13,7 @@ from logpi.algorithms import NAMES
 from logpi.commands import play
 from logpi.envs.control.presets import FRAGMENTS, OTHERS, PRESETS, preset
 from logpi.errors import UserError
-from logpi.jobs import gym
+from logpi.jobs import gym, gym_parts
 from logpi.jobs.seeds import interval
 from logpi.runs.metrics import is_time, read_metrics
 
@@ -197,7 +197,7 @@ def test_an_uninstalled_environment_names_what_to_install(monkeypatch):
 
 
 def test_presets_are_consistent():
-    from logpi.jobs.gym import make_algorithm
+    from logpi.jobs.gym_parts import make_algorithm
 
     for (env, name, *_), p in [*PRESETS.items(), *OTHERS.items()]:
         assert p.steps >= p.envs * p.n_steps and (p.envs * p.n_steps) % p.minibatches == 0, (
@@ -218,5 +218,5 @@ def test_presets_are_consistent():
 
 
 def test_a_named_setting_is_chosen_among_the_options():
-    chosen, rest = gym.resolved(gym.Gym(options=("settings=cleanrl", "lr=1e-3", "gamma=0.9")))
+    chosen, rest = gym_parts.resolved(gym.Gym(options=("settings=cleanrl", "lr=1e-3", "gamma=0.9")))
     assert (chosen.envs, chosen.lr, rest) == (4, 1e-3, {"gamma": 0.9})

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from logpi.algorithms import algorithm
-from logpi.envs.data import FileTask
+from logpi.envs.data import RowsTask
 from logpi.errors import UserError
 from logpi.learner import Learner
 from logpi.policies.causal_lm import CausalLM
@@ -135,7 +135,7 @@ def rollout(p, tmp_path, rows, **options) -> Demonstrations:
     (tmp_path / "d").mkdir(exist_ok=True)
     for split in ("train", "test"):
         (tmp_path / "d" / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return Demonstrations(p, FileTask(str(tmp_path / "d")), rows=len(rows), **options)
+    return Demonstrations(p, RowsTask(str(tmp_path / "d")), rows=len(rows), **options)
 
 
 @pytest.mark.parametrize(

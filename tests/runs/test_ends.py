@@ -21,7 +21,6 @@ from logpi.errors import RunError, Stopped, UserError
 from logpi.jobs import common
 from logpi.jobs.common import settle, stage
 from logpi.jobs.sft import SFT
-from logpi.jobs.sft import run as run_sft
 from logpi.policies.small import small_policy
 from logpi.runs import Run
 from logpi.runs.progress import Progress
@@ -105,11 +104,12 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_chain_s_stage_hands_the_signal_on(tmp_path: Path) -> None:
-    def stop(arguments: SFT) -> None:
-        raise Stopped("stopped after step 3", signal.SIGTERM)
+    class Stopping(SFT):
+        def run(self):
+            raise Stopped("stopped after step 3", signal.SIGTERM)
 
     with pytest.raises(Stopped) as leave:
-        stage(stop, SFT(model="m", task="addition", out=tmp_path / "x"))
+        stage(Stopping(model="m", task="addition", out=tmp_path / "x"))
     assert leave.value.code == 143 and str(leave.value) == "stopped after step 3"
 
 
@@ -204,7 +204,7 @@ def test_a_run_whose_every_step_was_left_out_does_not_exit_0(
     monkeypatch.setattr(CausalLM, "evaluate", endless)
     out = tmp_path / "run"
     with pytest.raises(UserError, match="no gradient was finite"):
-        run_sft(SFT(model=str(model), task="addition", rows=2, steps=2, out=out))
+        SFT(model=str(model), task="addition", rows=2, steps=2, out=out).run()
     assert not (out / "model").exists()
 
 

@@ -1,5 +1,5 @@
-"""Tasks by name, or from a file: `task("addition", digits=3)`, `task("sort(count=5)")`,
-`task("my.jsonl")`, `task("gsm8k:DIR")`.
+"""Tasks from words and objects: `task("addition", digits=3)`, `task("sort(count=5)")`,
+`task("my.jsonl")`, `task("gsm8k:DIR")`, `task("my.py:Maze")`, `task([{"prompt": …}, …])`.
 
     addition.py   countdown.py   words.py (sort, reverse, letters)   bilingual.py
     facts.py  questions to search for     calls.py  requests as function calls
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from logpi.envs.benchmarks import FORMATS, Benchmark
-from logpi.envs.data import FileTask
+from logpi.envs.data import RowsTask
 from logpi.envs.files import SUFFIXES
+from logpi.envs.objects import is_rows, label
 from logpi.envs.task import GeneratedRows, Row, Task
 from logpi.envs.tasks.addition import Addition
 from logpi.envs.tasks.bfcl import Bfcl
@@ -31,7 +32,10 @@ from logpi.envs.tasks.questions import Questions
 from logpi.envs.tasks.reasoning_gym import ReasoningGym
 from logpi.envs.tasks.toolrl import OpenAICalls, ToolRL
 from logpi.envs.tasks.words import Letters, Reverse, Sort
+from logpi.errors import UserError
 from logpi.rewards.spec import build, nearest, parse_call
+from logpi.rewards.workers.worker import describe
+from logpi.runs.user_code import from_user_code, is_user_code
 
 __all__ = [
     "NAMES",
@@ -42,7 +46,7 @@ __all__ = [
     "Calls",
     "Countdown",
     "Facts",
-    "FileTask",
+    "RowsTask",
     "Letters",
     "OpenAICalls",
     "Questions",
@@ -75,36 +79,79 @@ READERS: dict[str, Callable[..., Task]] = {
 _READER = re.compile(rf"({'|'.join(READERS)})(\(.*?\))?:(.+)", re.DOTALL)
 
 
-def task(name_or_path: str, **options: Any) -> Task:
-    """A built-in task by name, a file or directory of rows, or a data set of the Hugging Face hub
-    (`owner/name`).
+def task(source: Any, **options: Any) -> Task:
+    """A task from a word or an object.
 
-    `FORMAT:PATH` reads a published benchmark's file (`benchmarks.py`), or recorded function calls
-    (`READERS`).
+    Args:
+        source: a built-in task's name; a file, directory or hub data set of rows (`owner/name`);
+            `FORMAT:PATH`, a published benchmark's file (`benchmarks.py`) or recorded function calls
+            (`READERS`); `FILE.py:NAME`; or an object: a `Task`, a function or class that makes one,
+            rows in memory (a list of dicts, a `datasets.Dataset`, a pandas DataFrame, a dict of
+            these by split). options: of the task that is made.
 
     Raises:
         ValueError: an unknown name (the nearest is given), a missing file, an unknown option or one
-            out of range.
+            out of range, an object of another kind.
 
     >>> task("addition(digits=3)", worked=0.5)
     Addition(digits=3, worked=0.5, prompt='{a}+{b}=', test_size=1000)
+    >>> task([{"prompt": "1+1=", "answer": "2"}])
+    RowsTask(the list)
     """
-    reader = _READER.fullmatch(name_or_path)
+    if not isinstance(source, str):
+        return _from_object(label(source), source, options)
+    reader = _READER.fullmatch(source)
     if reader:
         form, args, inline = parse_call(reader[1] + (reader[2] or ""))
         return build("task", form, READERS[form], [reader[3], *args], inline | options)
-    form, colon, path = name_or_path.partition(":")
+    if is_user_code(source):
+        return _from_object(source, from_user_code(source), options)
+    form, colon, path = source.partition(":")
     if colon and path and (form in FORMATS or (form.isidentifier() and Path(path).exists())):
         return build("task", form, Benchmark, [form, path], options)
-    if _is_file(name_or_path):
-        return build("task", name_or_path, FileTask, [name_or_path], options)
-    name, args, inline = parse_call(name_or_path)
+    if _is_file(source):
+        return build("task", source, RowsTask, [source], options)
+    name, args, inline = parse_call(source)
     if name not in NAMES:
         raise ValueError(
             f"no task is called {name!r}: {nearest(name, NAMES)} (or a file, or a hub name"
             " owner/name)"
         )
     return build("task", name, NAMES[name], args, inline | options)
+
+
+def _from_object(name: str, value: Any, options: dict[str, Any]) -> Task:
+    """The task that an object is, holds or makes; `name` is what messages call it."""
+    if _is_task(value):
+        if options:
+            raise ValueError(
+                f"{name} is a task already: it takes no options ({', '.join(options)})"
+            )
+        return value
+    if is_rows(value):
+        source = name if is_user_code(name) else value
+        return build("task", name, RowsTask, [source], options)
+    if not callable(value):
+        raise ValueError(
+            f"{name}: a task is a word, an object with name, reward and rows(split, seed), a"
+            f" function that makes one, or rows in memory, not {type(value).__name__}"
+        )
+    try:
+        result = build("task", name, value, [], options)
+    except (UserError, ValueError):
+        raise
+    except Exception as error:
+        raise UserError(f"{name} failed: {describe(error)}") from error
+    if _is_task(result):
+        return result
+    if is_rows(result):
+        return RowsTask(result)
+    raise ValueError(f"{name} returned {type(result).__name__}, neither a task nor rows")
+
+
+def _is_task(value: Any) -> bool:
+    """A class has a task's names too, and is none."""
+    return isinstance(value, Task) and not isinstance(value, type)
 
 
 def _is_file(text: str) -> bool:

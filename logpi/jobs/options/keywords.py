@@ -40,9 +40,10 @@ def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _other_libraries(name: str) -> str:
-    from logpi.algorithms.names import JOB_NAMES
+JOB_NAMES = {"learning_rate": "lr", "output_dir": "out"}
 
+
+def _other_libraries(name: str) -> str:
     return JOB_NAMES.get(name, name)
 
 
@@ -58,7 +59,7 @@ def _check_settings(
         from logpi.algorithms import known_as, options
 
         names |= set(getattr(cls, "SETTINGS", ()))
-        names |= {o.name for o in options(row)}
+        names |= {getattr(o, "name", o) for o in options(row)}
         if all(known_as(row, name) in names for name in own):
             return
     elif "options" in fields:

@@ -54,10 +54,10 @@ class PairArguments:
         self, read: Callable[..., Any], need: tuple[str, ...], seed: int
     ) -> tuple[Preferences, Preferences, str]:
         """Pairs to learn from, held-out ones, and a line on both. `read` makes them of rows."""
-        from logpi.envs.data import FileTask
+        from logpi.envs.data import RowsTask
         from logpi.rollouts.preference_pairs import Preferences, without_empty
 
-        task = FileTask(self.data, need=need)
+        task = RowsTask(self.data, need=need)
         keep = without_empty if self.skip_empty else list
         known = read(keep(task.rows("train")))
         held_out = read(keep(task.rows("test"))[: self.eval_items])

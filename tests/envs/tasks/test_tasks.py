@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 
-from logpi.envs import NAMES, FileTask, GeneratedRows, task
+from logpi.envs import NAMES, GeneratedRows, RowsTask, task
 from logpi.envs.task import in_test
 from logpi.envs.tasks import Countdown
 from logpi.envs.tasks.addition import Addition, work
@@ -193,7 +193,7 @@ def test_error_lines(spec, options, line):
 
 def test_front_door():
     assert task("countdown(count=4)") == task("countdown", count=4) == Countdown(count=4)
-    assert isinstance(task("some.jsonl"), FileTask) and isinstance(task("owner/name"), FileTask)
+    assert isinstance(task("some.jsonl"), RowsTask) and isinstance(task("owner/name"), RowsTask)
     with pytest.raises(ValueError, match="no split is called 'valid': there are train and test"):
         task("sort").rows("valid")
 
