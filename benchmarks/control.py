@@ -275,8 +275,8 @@ def _sb3_score(model: Any, venv: Any, env: str) -> float:
     moves Pendulum's mean by 40."""
     from stable_baselines3.common.vec_env import VecNormalize
 
+    from logpi.envs.control.make import make_vector_environment
     from logpi.envs.control.spaces import action_kind
-    from logpi.envs.control.vector import make_vector_environment
     from logpi.jobs.gym_parts import fresh_seeds
     from logpi.rollouts.gym import play
 

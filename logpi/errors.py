@@ -17,6 +17,7 @@ __all__ = [
     "UserError",
     "as_user_errors",
     "did_you_mean",
+    "nearest",
     "one_line",
     "wrong_type",
 ]
@@ -84,6 +85,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         word, known, n=1, cutoff=0.6
     )
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error line: the nearest of `known`, or all of them where none is near.
+
+    >>> nearest("nubmer", ["exact", "number"]), nearest("?", ["exact", "number"])
+    ('did you mean number?', 'there are: exact, number')
+    """
+    known = sorted(known)
+    near = did_you_mean(word.lower(), known).removeprefix("; ")
+    return near or f"there are: {', '.join(known) or 'none'}"
 
 
 _WORDS = {

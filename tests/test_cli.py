@@ -317,12 +317,12 @@ def test_numbers_out_of_range_are_refused_before_anything_is_read(capsys, words)
         RL(
             model="m",
             stop=("a b", "</x>", "--out=x"),
-            options=("beta=0", "low=-1"),
+            options={"beta": 0, "low": -1},
             temperature=0.5,
             chat=False,
         ),
         Compute(model="m", beams=(), samples=4),  # emptied, where the default is not empty
-        Gym(options=("lr=1e-3",), steps=100),
+        Gym(options={"lr": 1e-3}, steps=100),
         Prefer(model="m", data="d.jsonl"),
     ],
     ids=lambda a: type(a).__name__,

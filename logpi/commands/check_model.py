@@ -7,16 +7,15 @@ Exit code 0 if all hold, 1 if one is broken, 2 if the model cannot be loaded. Le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from logpi.errors import as_user_errors
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.model import DEVICES
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
@@ -35,8 +34,8 @@ class CheckModel:
         "float32", help="of the weights", choices=("float32", "bfloat16", "float16")
     )
     device: str = option("cpu", help=DEVICES)
-    template_options: tuple[str, ...] = option(
-        (), help="variables of the chat template, e.g. enable_thinking=false", nargs="*"
+    template_options: Mapping[str, Any] = option(
+        {}, help="variables of the chat template, e.g. enable_thinking=false", nargs="*"
     )
     end_token: str = option(
         "",
@@ -73,5 +72,5 @@ def _loaded(a: CheckModel) -> CausalLM | RewardModel:
     config = Path(a.model) / "config.json"
     if config.is_file() and "ForSequenceClassification" in config.read_text(encoding="utf-8"):
         return RewardModel.load(a.model, dtype=a.dtype, device=a.device)
-    ending = {"template_options": settings(a.template_options), "end_token": a.end_token}
+    ending = {"template_options": a.template_options, "end_token": a.end_token}
     return CausalLM.load(a.model, dtype=a.dtype, device=a.device, **ending)

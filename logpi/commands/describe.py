@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from logpi.errors import as_user_errors
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.settings import settings
+
+if TYPE_CHECKING:
+    from logpi.algorithms import Option
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,30 @@ class Describe:
     """Arguments of `logpi describe`."""
 
     name: str = option(help="a row of `logpi algorithms`", positional=True)
-    options: tuple[str, ...] = option((), help="settings, e.g. beta=0.04 high=0.3", nargs="*")
+    options: Mapping[str, Any] = option({}, help="settings, e.g. beta=0.04 high=0.3", nargs="*")
+
+
+def options_text(algorithm: str) -> str:
+    """The options of an algorithm that a command line can give, a line each, and the names of those
+    that only Python can."""
+    from logpi.algorithms import options
+
+    rows = [(f"{o.name}={_spelt(o.default)}", o) for o in options(algorithm) if o.is_word]
+    width = max(len(text) for text, _ in rows)
+    lines = [f"            {text:<{width}}  {o.help}{_other_names(o)}" for text, o in rows]
+    objects = [o.name for o in options(algorithm) if not o.is_word]
+    return "\n".join(
+        [f"  options   {lines[0].strip()}", *lines[1:], f"  in Python {', '.join(objects)}"]
+    )
+
+
+def _spelt(value: object) -> str:
+    """A default as the command line takes it."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _other_names(option: Option) -> str:
+    return f" ({', '.join(option.aliases)})" if option.aliases else ""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,14 +52,9 @@ def main(argv: Sequence[str]) -> int:
         "logpi describe",
         "An algorithm as mathematics, with its sources and where it differs.",
     )
-    from logpi.algorithms import describe, options
+    from logpi.algorithms import describe
 
     with as_user_errors():
-        print(describe(a.name, **settings(a.options)))
-        print("\n  options   " + ", ".join(f"{k}={v}" for k, v in options(a.name).items()))
-        print(
-            "            and for every algorithm: entropy_coef, value_coef, value_clip, whiten,"
-            " kl_target, kl_estimator,"
-        )
-        print("            kl_place, dual_clip, epochs, minibatches, micro_tokens, max_grad_norm")
+        print(describe(a.name, **a.options))
+        print(f"\n{options_text(a.name)}")
     return 0

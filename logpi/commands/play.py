@@ -17,7 +17,6 @@ from logpi.errors import UserError, as_user_errors
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.saved import from_json
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.envs.control.vector import SyncVectorEnvironment
@@ -85,12 +84,13 @@ def _env_of(a: Play, trained: Gym) -> tuple[SyncVectorEnvironment, bool]:
     """One environment, drawn as text if it can and no video is wanted."""
     import gymnasium as gym
 
-    from logpi.envs.control.vector import SyncVectorEnvironment, make_env
+    from logpi.envs.control.make import make_env
+    from logpi.envs.control.vector import SyncVectorEnvironment
     from logpi.jobs.gym_parts import resolved
 
     with as_user_errors():
         repeat = resolved(trained)[0].repeat
-    options: dict[str, Any] = settings(trained.env_options)
+    options: dict[str, Any] = dict(trained.env_options)
     probe = make_env(trained.env, **options)
     modes = probe.metadata.get("render_modes", [])
     probe.close()

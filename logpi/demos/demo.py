@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class ReasoningDemo:
     """Arguments of `logpi demo`."""
 
     algorithm: str = option("grpo", help="any row of `logpi algorithms` that learns from rewards")
-    options: tuple[str, ...] = option((), help="its settings, e.g. beta=0.04 epochs=2", nargs="*")
+    options: Mapping[str, Any] = option({}, help="its settings, e.g. beta=0.04 epochs=2", nargs="*")
     seed: int = option(0, help="of everything", least=0)
     sft_steps: int = option(600, help="updates of supervised fine-tuning", least=1, most=100_000)
     steps: int = option(80, help="updates of reinforcement learning", least=1, most=100_000)
@@ -91,13 +91,13 @@ def rl(a: ReasoningDemo, out: Path) -> RL:
 
     with as_user_errors():
         free = (
-            ("beta=0",) if "beta" in known(a.algorithm) else ()
+            {"beta": 0} if "beta" in {o.name for o in known(a.algorithm)} else {}
         )  # there is nothing that a reference should protect
     return RL(
         model=str(out / "sft" / "model"),
         task=TASK,
         algorithm=a.algorithm,
-        options=free + a.options,
+        options={**free, **a.options},
         steps=a.steps,
         prompts=32,
         num_generations=8,

@@ -161,7 +161,7 @@ def _ppo(a: PreferencesDemo, out: Path) -> rl.RL:
         task=str(out / "prompts"),
         rewards=(f"model:{learned}", f"{out}/gold.py:rule:0"),
         algorithm="ppo",
-        options=("beta=0.1", "epochs=2", "minibatches=2", "value_clip=0.2"),
+        options={"beta": 0.1, "epochs": 2, "minibatches": 2, "value_clip": 0.2},
         critic=str(learned),
         steps=a.ppo_steps,
         prompts=32,
@@ -183,7 +183,7 @@ def _dpo(a: PreferencesDemo, out: Path) -> prefer.Prefer:
     return prefer.Prefer(
         model=str(out / "sft" / "model"),
         data=str(out / "pairs"),
-        options=("beta=0.1",),
+        options={"beta": 0.1},
         steps=a.dpo_steps,
         pairs=64,
         lr=5e-4,

@@ -32,8 +32,8 @@ from logpi.jobs import reward_model, rl, sft
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.model import DEVICES, ModelArguments
 from logpi.jobs.options.run import RunArguments
-from logpi.jobs.options.saved import from_json, restored, to_json
-from logpi.jobs.options.settings import settings
+from logpi.jobs.options.saved import from_json, to_json, values_of
+from logpi.jobs.options.settings import setting
 
 if TYPE_CHECKING:
     from logpi.jobs.job import Job
@@ -72,8 +72,8 @@ class R1(RunArguments):
     prompt_template: str = option(
         "", help="text around prompts, with {prompt} (r1-zero: the published one)"
     )
-    template_options: tuple[str, ...] = option(
-        (), help="variables of the chat template: NAME=VALUE", nargs="*"
+    template_options: Mapping[str, Any] = option(
+        {}, help="variables of the chat template: NAME=VALUE", nargs="*"
     )
     end_token: str = option("", help="the token that ends an answer (default: the chat template's)")
     max_completion_length: int = option(
@@ -147,7 +147,7 @@ class R1(RunArguments):
             raise ValueError(
                 f"--set {pair}: the base model is --model {self.model}, which is not trained first"
             )
-        [(option_, value)] = settings([rest]).items()
+        option_, value = setting(rest)
         known = JOBS[STAGES[name].job]
         names = {f.name for f in fields(known)} - CHAINED if known else set()
         if option_ == "epochs" and known in (sft.SFT, reward_model.TrainRewardModel):
@@ -163,7 +163,7 @@ class R1(RunArguments):
             )
         else:
             try:
-                restored(known, option_, value)
+                values_of(known, {option_: value}, "saved arguments")
             except UserError as error:
                 raise ValueError(f"--set {pair}: {error}") from None
 
@@ -177,7 +177,7 @@ JOBS: dict[str, type[Job] | None] = {
 
 _SMALL_RL = {
     "lr": 3e-4, "warmup": 5, "prompts": 32, "num_generations": 8, "slots": 256, "eval_every": 0,
-    "options": ["low=10", "beta=0.001"], "refresh_reference": 20,
+    "options": {"low": 10, "beta": 0.001}, "refresh_reference": 20,
 }  # fmt: skip
 _SMALL_SFT = {"lr": 1e-3, "rows": 64, "warmup": 5, "max_length": 160}
 SMALL: dict[str, dict[str, Any]] = {
@@ -193,7 +193,7 @@ _RL = {
     "lr": 3e-6,
     "prompts": 32,
     "num_generations": 16,
-    "options": ["low=10", "beta=0.001"],
+    "options": {"low": 10, "beta": 0.001},
     "refresh_reference": 400,
 }
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -265,7 +265,11 @@ def judged(a: R1) -> Rewards:
 def stage_settings(a: R1, name: str) -> dict[str, Any]:
     """The table's settings of a stage, with the user's own."""
     own = [pair.partition(".")[2] for pair in a.set if pair.startswith(f"{name}.")]
-    return {**(SMALL if a.demo else PUBLISHED).get(name, {}), "seed": a.seed, **settings(own)}
+    return {
+        **(SMALL if a.demo else PUBLISHED).get(name, {}),
+        "seed": a.seed,
+        **dict(map(setting, own)),
+    }
 
 
 def learned_from(a: R1, stage: Stage, out: Path) -> Path:
@@ -295,7 +299,7 @@ def job(a: R1, stage: Stage, model: str, out: Path, general: str, pairs: str) ->
         "trackers": list(a.trackers),
         "save_every": a.save_every,
         "device": a.device,
-        "template_options": list(a.template_options),
+        "template_options": dict(a.template_options),
         "end_token": a.end_token,
     }
     if stage.job == "sft":

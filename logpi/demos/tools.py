@@ -238,7 +238,7 @@ def _trained(a: ToolsDemo, experiment: Experiment, lane: Lane, seed: int, home: 
         task=lane.task,
         rewards=lane.rewards,
         algorithm="grpo",
-        options=("beta=0",),
+        options={"beta": 0},
         steps=a.steps or experiment.steps,
         prompts=16,
         num_generations=8,

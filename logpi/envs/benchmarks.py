@@ -24,10 +24,11 @@ from typing import Any
 
 from logpi.envs.data import load_rows
 from logpi.envs.task import Row, Split, check_split, check_template
+from logpi.errors import nearest
 from logpi.rewards import Rewards, Weighted
-from logpi.rewards.combine import FindsAnswer, ReadsRows, TriesRows
-from logpi.rewards.spec import nearest, reward
+from logpi.rewards.spec import reward
 from logpi.rewards.text import Completion, after, last_boxed, text_of
+from logpi.rewards.weighted import FindsAnswer, ReadsRows, TriesRows
 
 
 @dataclass(frozen=True)
@@ -301,11 +302,11 @@ class Benchmark:
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(
-                f"no benchmark format is called {self.format!r}: {nearest(self.format, FORMATS)}"
+                f"no benchmark format is called {self.format!r}; {nearest(self.format, FORMATS)}"
             )
         if self.template and "{" not in self.template and self.template not in TEMPLATES:
             raise ValueError(
-                f"no template is called {self.template!r}: {nearest(self.template, TEMPLATES)} (or"
+                f"no template is called {self.template!r}; {nearest(self.template, TEMPLATES)} (or"
                 " a text with {question})"
             )
         if "{" in self.template:

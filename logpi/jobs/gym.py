@@ -41,7 +41,7 @@ class Gym(Job):
 
     >>> import logpi
     >>> logpi.Gym(env="CartPole-v1", algorithm="ppo", gamma=0.98, n_steps=64).options
-    ('gamma=0.98', 'n_steps=64')
+    {'gamma': 0.98, 'n_steps': 64}
     """
 
     COMMAND = "gym"
@@ -58,15 +58,15 @@ class Gym(Job):
         objects=True,
         help="FILE.py:NAME of networks of your own, made by NAME(inputs, outputs)",
     )
-    options: tuple[str, ...] = option(
-        (),
+    options: Mapping[str, Any] = option(
+        {},
         help=(
             "settings of the preset or the algorithm, e.g. lr=1e-3 n_steps=64 gamma=0.98"
             " hidden=[256,256]"
         ),
         nargs="*",
     )
-    env_options: tuple[str, ...] = option((), help="of the environment, e.g. slip=0.2", nargs="*")
+    env_options: Mapping[str, Any] = option({}, help="of the environment, e.g. slip=0.2", nargs="*")
     steps: int | None = option(
         None, help="environment steps in all (default: the preset's)", least=1, changeable=True
     )

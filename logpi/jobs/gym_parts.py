@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from logpi.envs.control.presets import FRAGMENTS, Preset, preset
 from logpi.errors import UserError
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -35,9 +34,9 @@ class GymOptions(Protocol):
     @property
     def policy(self) -> Any: ...
     @property
-    def options(self) -> tuple[str, ...]: ...
+    def options(self) -> Mapping[str, Any]: ...
     @property
-    def env_options(self) -> tuple[str, ...]: ...
+    def env_options(self) -> Mapping[str, Any]: ...
     @property
     def steps(self) -> int | None: ...
     @property
@@ -53,8 +52,8 @@ class GymOptions(Protocol):
 def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     """Preset, algorithm, rollout (with its policy), learner and number of updates."""
     from logpi.algorithms import known_as
+    from logpi.envs.control.make import make_vector_environment
     from logpi.envs.control.spaces import action_kind, check_reach
-    from logpi.envs.control.vector import make_vector_environment
     from logpi.learner import Learner
     from logpi.rollouts.gym import trial
     from logpi.updates.adamw import AdamW, Constant, Linear
@@ -62,13 +61,13 @@ def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, 
     p, chosen = resolved(a)
     made = make_algorithm(a.algorithm, p, chosen)
     grouped = made.objective.min_group > 1 or made.objective.needs_greedy
-    if not grouped and "group" in {known_as(made.name, k) for k in settings(a.options)}:
+    if not grouped and "group" in {known_as(made.name, k) for k in a.options}:
         raise UserError(
             f"{made.name} compares no episodes with each other: leave group out (grpo and rloo have"
             " groups)"
         )
     p = replace(p, group=max(p.group if grouped else 1, 1))
-    options = settings(a.env_options)
+    options = a.env_options
     tried = make_vector_environment(a.env, 2, a.vectorized, p.repeat, **options)
     if not p.squash:
         check_reach(tried.action, p.log_std)
@@ -90,7 +89,7 @@ def resolved(a: GymOptions) -> tuple[Preset, dict[str, Any]]:
     from logpi.algorithms import algorithm, known_as
 
     name = algorithm(a.algorithm).name
-    chosen = {known_as(name, k): v for k, v in settings(a.options).items()}
+    chosen = {known_as(name, k): v for k, v in a.options.items()}
     named = chosen.pop("settings", None)
     changed = {x.name: chosen.pop(x.name) for x in fields(Preset) if x.name in chosen}
     if name in FRAGMENTS and a.updates is not None:
@@ -129,20 +128,7 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
             f"{made.name} samples further prompts in place of some groups, which environments do"
             " not have: use grpo or dr_grpo"
         )
-    every = (
-        "whiten",
-        "entropy_coef",
-        "value_coef",
-        "value_clip",
-        "max_kl",
-        "damping",
-        "cg_steps",
-        "shrink",
-        "trials",
-    )
-    usable = {*known(name), *every} - (
-        {"max_kl", "damping"} if isinstance(made.update, SGD) else set()
-    )
+    usable = {o.name for o in known(name)}
     options = {k: v for k, v in p.options if k in usable} | dict(chosen)
     shuffle = Actions() if made.name in FRAGMENTS else Groups()
     sgd = SGD(
@@ -263,11 +249,11 @@ def evaluator(
 ) -> Callable[[int], tuple[dict[str, float], list[dict[str, Any]]]]:
     """Greedy episodes on seeds that training does not use; its own environments, so measuring
     changes nothing."""
-    from logpi.envs.control.vector import make_vector_environment
+    from logpi.envs.control.make import make_vector_environment
     from logpi.rollouts.gym import play
 
     envs = make_vector_environment(
-        a.env, min(a.eval_episodes, 10), False, p.repeat, **settings(a.env_options)
+        a.env, min(a.eval_episodes, 10), False, p.repeat, **a.env_options
     )
     seeds = fresh_seeds(a.eval_episodes)
     act = policy.actor()

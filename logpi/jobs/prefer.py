@@ -8,7 +8,7 @@ Left out: pairs from the policy's own samples (`logpi rl --algorithm dpo`), and 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.pairs import PairArguments
 from logpi.jobs.options.run import read
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -38,7 +37,7 @@ class Prefer(Job, ModelArguments, LoraArguments, PairArguments):
     >>> import logpi
     >>> pairs = [{"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}]
     >>> logpi.Prefer(model="my-model", data=pairs, objective="ipo", beta=0.2).options
-    ('beta=0.2',)
+    {'beta': 0.2}
     """
 
     COMMAND = "prefer"
@@ -48,8 +47,8 @@ class Prefer(Job, ModelArguments, LoraArguments, PairArguments):
         objects=True,
         help="dpo, robust_dpo, slic, ipo, kto, orpo or simpo (see `logpi describe NAME`)",
     )
-    options: tuple[str, ...] = option(
-        (),
+    options: Mapping[str, Any] = option(
+        {},
         help="its settings, e.g. beta=0.1 label_smoothing=0.1 rpo_alpha=0.2 length_normalised=true",
         nargs="*",
     )
@@ -120,6 +119,6 @@ def _algorithm(a: Prefer) -> tuple[Algorithm, bool]:
             f"no preference objective is called {a.objective!r}: there are "
             f"{', '.join(n for n in PREFERENCES if n != 'reward_model')}"
         )
-    recorded = "recorded" in known(a.objective)
+    recorded = "recorded" in {o.name for o in known(a.objective)}
     more = {"recorded": True} if recorded else {}
-    return algorithm(a.objective, **settings(a.options) | more), recorded
+    return algorithm(a.objective, **{**a.options, **more}), recorded

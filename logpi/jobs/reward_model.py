@@ -20,7 +20,6 @@ from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.pairs import PairArguments
 from logpi.jobs.options.run import read
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +75,7 @@ class TrainRewardModel(Job, ModelArguments, LoraArguments, PairArguments):
         seed(self.seed)
         model = RewardModel.load(self.model, **self.loading(), **self.bits())
         wrap = model.tokenizer.chat_template is not None if self.chat is None else self.chat
-        model.remember(wrap, self.system, settings(self.template_options))
+        model.remember(wrap, self.system, self.template_options)
         saver, chat = self.adapt(model), Chat(wrap, self.system)
         length = model.fitting(self.max_length)
         rows = partial(read_pairs, model, max_length=length, chat=chat, whole=True)

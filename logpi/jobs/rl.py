@@ -22,7 +22,6 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import read
-from logpi.jobs.options.settings import settings
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments, columns
 from logpi.runs.progress import Progress
@@ -56,7 +55,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "prompt_template": "r1-zero",
         "rewards": ("math", "think_answer"),
         "algorithm": "grpo_r1",
-        "options": ("low=10", "beta=0.001"),
+        "options": {"low": 10, "beta": 0.001},
         "prompts": 32,
         "num_generations": 16,
         "lr": 3e-6,
@@ -103,8 +102,8 @@ class RL(Job, ModelArguments, LoraArguments, SourceArguments, TurnArguments):
         ),
     )
     algorithm: str | Any = option("grpo", objects=True, help="a row of `logpi algorithms`")
-    options: tuple[str, ...] = option(
-        (),
+    options: Mapping[str, Any] = option(
+        {},
         help=(
             "its settings, e.g. beta=0 high=0.28 epochs=2 entropy_coef=0.01 (see `logpi describe"
             " NAME`)"
@@ -311,10 +310,11 @@ def algorithm_of(a: RL) -> Algorithm:
         if a.groups is not None or a.truncation != "bootstrap":
             raise UserError("an algorithm that is an object says itself what it learns from")
         return _checked(a, made)
-    chosen = settings(a.options)
-    if "max_completion_length" in known(a.algorithm):
+    chosen = dict(a.options)
+    takes = {o.name for o in known(a.algorithm)}
+    if "max_completion_length" in takes:
         chosen.setdefault("max_completion_length", a.max_completion_length)
-    if "sampled" in known(a.algorithm):
+    if "sampled" in takes:
         chosen.setdefault("sampled", True)
     truncation = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}[
         a.truncation

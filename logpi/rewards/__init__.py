@@ -23,7 +23,7 @@ A reward is any function of TRL's signature: `f(prompts, completions, completion
 from logpi.rewards.arithmetic import CountdownReward, ExpressionError, evaluate
 from logpi.rewards.bfcl import BfclReward
 from logpi.rewards.code import Code
-from logpi.rewards.combine import Rewards, RewardScore, Weighted, failures
+from logpi.rewards.combine import Rewards, RewardScore, failures
 from logpi.rewards.command import CommandReward
 from logpi.rewards.format import ThinkAnswer
 from logpi.rewards.language import LanguageConsistency
@@ -35,6 +35,7 @@ from logpi.rewards.qa import AnswerF1, AnswerMatch
 from logpi.rewards.spec import NAMES, reward, rewards
 from logpi.rewards.tool_calls import ToolCalls, ToolFormat, ToolLength
 from logpi.rewards.user import UserReward, user_reward
+from logpi.rewards.weighted import Weighted
 from logpi.rewards.workers.processes import Failure
 from logpi.rewards.workers.worker import from_verl
 

@@ -11,6 +11,7 @@ network (`policies/reward_model.py`), which is loaded when it is first needed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +53,15 @@ class ModelReward:
         path, mark, label = place.rpartition("#")
         split = mark and path and not Path(place).exists()
         return cls(path, label=label, **options) if split else cls(place, **options)
+
+    @classmethod
+    def loaded(cls, model: RewardModel, **options: Any) -> ModelReward:
+        """A reward model that is in memory already; its name is its directory's."""
+        path = str(getattr(model.model.config, "_name_or_path", "") or "reward_model")
+        reward = cls(path, device=str(model.device), **options)
+        # where `cached_property` looks
+        reward.__dict__["model"] = model
+        return reward
 
     @property
     def name(self) -> str:
@@ -107,6 +117,26 @@ class ModelReward:
         ):
             scores[i] = score
         return scores
+
+
+def is_reward_model(value: Any) -> bool:
+    """Whether it is a loaded `RewardModel`.
+
+    Raises:
+        ValueError: another network, which says no score of a text by itself.
+    """
+    # nothing that the user holds is a network as long as torch is not loaded
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.nn.Module):
+        return False
+    from logpi.policies.reward_model import RewardModel
+
+    if not isinstance(value, RewardModel):
+        raise ValueError(
+            f"{type(value).__name__} is a network and no reward: give a function that calls it, or"
+            " RewardModel(model, tokenizer) of logpi.policies.reward_model"
+        )
+    return True
 
 
 def summary(completion: Completion) -> str:

@@ -1,40 +1,43 @@
-"""Rewards and tasks by name, as they are written on a command line.
+"""Rewards by name, as a command line writes them, and rewards as objects.
 
     number                         a built-in with its defaults
     soft_overlong(512, cache=128)  a built-in with arguments: plain literals, never evaluated
-    think_answer:0.1               weight after the last colon
+    think_answer:0.1               the weight stands after the last colon
     my.py:score   my.py:score:0.5  the user's own function
-    model:PATH    model:PATH:0.5   a reward model's directory or hub name; model:PATH#LABEL: one of its labels
-    preference:PATH                the same for rows without an answer alone, of what follows the thoughts
+    model:PATH    model:PATH:0.5   a reward model's directory or hub name; model:PATH#LABEL: one of
+                                   its labels
+    preference:PATH                the same, of what follows the thoughts, and only for rows without
+                                   an answer
 
-Left out: what the names mean (`reward` is given the table of built-ins below), and any other
-configuration.
+Left out: what the names do (each has its file), and any other configuration.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from logpi.errors import nearest
 from logpi.rewards.arithmetic import CountdownReward
 from logpi.rewards.bfcl import BfclReward
 from logpi.rewards.code import Code
-from logpi.rewards.combine import Rewards, Weighted
+from logpi.rewards.combine import Rewards
 from logpi.rewards.command import CommandReward
 from logpi.rewards.format import ThinkAnswer
 from logpi.rewards.language import LanguageConsistency
 from logpi.rewards.length import SoftOverlong
 from logpi.rewards.match import Boxed, ExactAnswer, Number, TagAnswer
 from logpi.rewards.math import Math
-from logpi.rewards.model import ModelReward
+from logpi.rewards.model import ModelReward, is_reward_model
 from logpi.rewards.pattern import JsonSchema, Regex
 from logpi.rewards.qa import AnswerF1, AnswerMatch
 from logpi.rewards.tool_calls import ToolCalls, ToolFormat, ToolLength
 from logpi.rewards.user import user_reward
+from logpi.rewards.weighted import Weighted
 
 NAMES: dict[str, Callable[..., Any]] = {
     "exact": ExactAnswer,
@@ -57,15 +60,9 @@ NAMES: dict[str, Callable[..., Any]] = {
     "tool_length": ToolLength,
     "bfcl": BfclReward,
 }
-HEAVIEST = 1e6  # rewards are added, and then squared, in 32 bits
+# the heaviest weight: rewards are added, and then squared, in 32 bits
+HEAVIEST = 1e6
 _WEIGHT = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of an error line: the likely intention, or all that there is."""
-    names = sorted(names)
-    close = difflib.get_close_matches(name.lower(), names, 1, 0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
 
 
 def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -95,8 +92,7 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
 
 
 def _literal(node: ast.expr) -> Any:
-    """A plain value; a bare word is itself: `language(en)` needs no quotes, which a shell would
-    eat."""
+    """A plain value. A bare word is itself: `language(en)` needs no quotes for a shell to eat."""
     return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
@@ -111,18 +107,15 @@ def build(
     known = inspect.signature(make).parameters
     for option in options:
         if option not in known:
-            raise ValueError(f"{kind} {name!r} has no option {option!r}: {nearest(option, known)}")
+            raise ValueError(f"{kind} {name!r} has no option {option!r}; {nearest(option, known)}")
     try:
         inspect.signature(make).bind(*args, **options)
     except TypeError as error:
         raise ValueError(f"{kind} {name!r}: {error}; its options are: {', '.join(known)}") from None
     try:
         return make(*args, **options)
-    except (
-        TypeError,
-        AttributeError,
-        OverflowError,
-    ) as error:  # a word where a number belongs, or the other way round
+    # a word where a number belongs, or the other way round
+    except (TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{kind} {name!r}: {error}") from None
 
 
@@ -140,44 +133,93 @@ def reward(spec: str, device: str = "cpu") -> Weighted:
     """
     match = _WEIGHT.fullmatch(spec.strip())
     body, weight = (match[1], float(match[2])) if match else (spec.strip(), 1.0)
-    if abs(weight) > HEAVIEST:
-        raise ValueError(
-            f"the weight of reward {body!r} must lie between -{HEAVIEST:g} and {HEAVIEST:g}, not"
-            f" {weight:g}"
-        )
+    return Weighted(_function(body, device), _weight(weight, body))
+
+
+def _function(body: str, device: str) -> Callable[..., Any]:
+    """The reward that a specification without its weight names."""
     if re.search(r"\.py(:\w*)?$", body):
-        return Weighted(user_reward(body), weight)
-    if body.startswith("model:"):
-        return Weighted(ModelReward.of(body.removeprefix("model:"), device=device), weight)
-    if body.startswith("preference:"):
-        return Weighted(
-            ModelReward.of(body.removeprefix("preference:"), unverified=True, device=device), weight
-        )
+        return user_reward(body)
+    kind, _, place = body.partition(":")
+    if place and kind in ("model", "preference"):
+        return ModelReward.of(place, unverified=kind == "preference", device=device)
     name, args, options = parse_call(body)
     if name not in NAMES:
         raise ValueError(
-            f"no reward is called {name!r}: {nearest(name, NAMES)} (your own: my_file.py:function)"
+            f"no reward is called {name!r}; {nearest(name, NAMES)} (your own: my_file.py:function)"
         )
-    return Weighted(build("reward", name, NAMES[name], args, options), weight)
+    return build("reward", name, NAMES[name], args, options)
 
 
-def rewards(
-    specs: Sequence[str | Callable[..., Any] | Weighted] | str | Rewards | Callable[..., Any],
-    device: str = "cpu",
-) -> Rewards:
-    """Any mixture of specifications, functions with TRL's signature and `Weighted` parts, as one
-    `Rewards`. `device`: as `reward`.
+def _weight(weight: float, name: str) -> float:
+    if not abs(weight) <= HEAVIEST:
+        raise ValueError(
+            f"the weight of reward {name!r} must lie between -{HEAVIEST:g} and {HEAVIEST:g}, not"
+            f" {weight:g}"
+        )
+    return float(weight)
 
-    >>> rewards(["exact:1.0", "think_answer:0.1"]).names
-    ('exact', 'think_answer')
+
+Spec = str | Weighted | Callable[..., Any] | tuple[Any, float]
+"""What stands for one reward: a word, a function or another callable, a loaded `RewardModel`, any
+of these with a weight as `(what, weight)`, or a `Weighted`."""
+
+
+def rewards(specs: Spec | Sequence[Spec] | Rewards, device: str = "cpu") -> Rewards:
+    """One reward or several, as words or objects in any mixture, as one `Rewards`.
+
+    A function says by the names of its parameters what it takes: TRL's `f(prompts, completions,
+    completion_ids, **columns)` or a part of it such as `f(completions, answer)`, or verl's
+    `compute_score(data_source, solution_str, ground_truth, extra_info)`; plain or `async def`, also
+    in a notebook. `log_metric(name, value)` and `log_extra(column, values)` are given to a function
+    that names them; what they log stands in the step's metrics and samples. A function given from
+    Python runs in this process: what it raises costs verdicts and never the run, but one that
+    hangs cannot be stopped (a function of a file can: `my.py:score`).
+
+    Args:
+        specs: see `Spec`.
+        device: where reward models that are named by words run.
+
+    Raises:
+        ValueError: in one line: an unknown word, what cannot be called, a weight that is no
+            number, two rewards of one name, no reward at all.
+
+    >>> def short(completions):
+    ...     return [1.0 / (1 + len(c)) for c in completions]
+    >>> rewards(["exact:1.0", (short, 0.5)]).names
+    ('exact', 'short')
     """
     if isinstance(specs, Rewards):
         return specs
-    parts = [specs] if isinstance(specs, str | Weighted) or callable(specs) else list(specs)
-    return Rewards(tuple(_part(p, device) for p in parts))
+    if isinstance(specs, Sequence) and not isinstance(specs, str) and not _pair(specs):
+        return Rewards(tuple(_part(p, device) for p in specs))
+    return Rewards((_part(specs, device),))
 
 
-def _part(part: str | Callable[..., Any] | Weighted, device: str) -> Weighted:
+def _pair(spec: Any) -> bool:
+    """Whether it is a reward with its weight."""
+    return (
+        isinstance(spec, tuple)
+        and len(spec) == 2
+        and isinstance(spec[1], int | float)
+        and not isinstance(spec[1], bool)
+    )
+
+
+def _part(part: Any, device: str) -> Weighted:
+    if _pair(part):
+        what, weight = part
+        one = _part(what, device)
+        return replace(one, weight=_weight(one.weight * weight, one.name))
     if isinstance(part, Weighted):
         return part
-    return reward(part, device) if isinstance(part, str) else Weighted(part)
+    if isinstance(part, str):
+        return reward(part, device)
+    if is_reward_model(part):
+        return Weighted(ModelReward.loaded(part))
+    if not callable(part):
+        raise ValueError(
+            f"a reward is a word, a function, a reward model, or one of these with a weight as"
+            f" (function, 0.5); not {type(part).__name__} {part!r:.60}"
+        )
+    return Weighted(part)

@@ -1,24 +1,23 @@
 """A reward function from the user's own Python file, run in a process that can be killed.
 
-The function is called on the whole batch; if that raises, hangs or dies, it is called again one
-sample at a time, so that only the guilty samples are lost (`workers/processes.py` kills and
-restarts). A call that does not return one value for each completion leaves the whole batch without
-a verdict: whose the values are cannot be told. Left out: protection from a hostile *file*: this is
-the user's code and has the user's rights; code written by
-    a policy belongs in
-a sandbox (`code.py`).
+The function is called on the whole batch; if that raises, hangs or dies, it is called again on each
+sample alone, so that only the guilty samples are lost (`workers/processes.py` kills and restarts).
+Left out: protection from a hostile *file*. It is the user's code and has the user's rights; code
+that a policy wrote belongs in a sandbox (`code.py`).
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from logpi.rewards.workers.processes import Failure, Process, call
+from logpi.errors import nearest
+from logpi.rewards.samples import Judgement, Samples, Verdict, judged
+from logpi.rewards.workers.processes import Failure, Process
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,18 @@ class UserReward:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_process", Process(self.path, self.function))
 
-    def __call__(
-        self, prompts, completions, completion_ids=None, **columns
-    ) -> list[float | Failure | None]:
+    def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[Verdict]:
+        return list(self.judge(Samples(prompts, completions, completion_ids, columns)).verdicts)
+
+    def judge(self, samples: Samples) -> Judgement:
+        """What the function says of each sample; never raises."""
         with self._lock:
-            rows = _Samples(list(prompts), list(completions), completion_ids, columns)
-            whole = self._ask(rows.call(slice(None)), self.batch_timeout)
-            if isinstance(whole, list):
-                return whole
-            return [whole] * len(rows.completions) if whole.of_function else self._one_by_one(rows)
+            batch = partial(self._ask, seconds=self.batch_timeout)
+            alone = partial(self._ask, seconds=self.timeout)
+            return judged(samples, batch, alone, self.patience)
+
+    def _ask(self, samples: Samples, seconds: float) -> Judgement | Failure:
+        return Judgement.of(self._process.ask(samples.pickled(), seconds))
 
     def start(self) -> tuple[str, ...]:
         """Load the file now rather than at the first call; the columns that the function cannot do
@@ -75,41 +77,6 @@ class UserReward:
     def close(self) -> None:
         """End the worker process; the next call starts another."""
         self._process.kill()
-
-    def _one_by_one(self, rows: _Samples) -> list[float | Failure | None]:
-        verdicts: list[float | Failure | None] = []
-        killed = 0
-        for i in range(len(rows.completions)):
-            if killed >= self.patience:
-                verdicts.append(
-                    Failure("given_up", f"after {killed} killed processes in this batch")
-                )
-                continue
-            reply = self._ask(rows.call(slice(i, i + 1)), self.timeout)
-            killed += isinstance(reply, Failure) and reply.kind in ("hung", "died")
-            verdicts.append(reply if isinstance(reply, Failure) else reply[0])
-        return verdicts
-
-    def _ask(self, call: bytes, seconds: float) -> list[float | Failure | None] | Failure:
-        reply = self._process.ask(call, seconds)
-        if "failed" in reply:
-            return Failure(**reply["failed"])
-        return [Failure(**v) if isinstance(v, dict) else v for v in reply["verdicts"]]
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """The samples of one call, and any slice of them as the bytes that the worker reads."""
-
-    prompts: list[Any]
-    completions: list[Any]
-    completion_ids: Any
-    columns: dict[str, Any]
-
-    def call(self, at: slice) -> bytes:
-        ids = None if self.completion_ids is None else list(self.completion_ids)[at]
-        columns = {name: list(values)[at] for name, values in self.columns.items()}
-        return call(self.prompts[at], self.completions[at], ids, columns)
 
 
 def _functions(path: Path) -> list[str]:
@@ -152,11 +119,11 @@ def user_reward(spec: str, **options: Any) -> UserReward:
     if not file.is_file():
         raise ValueError(f"reward file {path} does not exist; give it as path/to/file.py:function")
     names = _functions(file)
+    if not function:
+        known = ", ".join(names) or "nothing"
+        raise ValueError(f"reward file {path} needs a function name: {path}:NAME; it has: {known}")
     if function not in names:
-        close = difflib.get_close_matches(function, names, 1)
-        hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(names) or 'nothing'}"
-        problem = (
-            f"has no function {function!r}" if function else f"needs a function name: {path}:NAME"
+        raise ValueError(
+            f"reward file {path} has no function {function!r}; {nearest(function, names)}"
         )
-        raise ValueError(f"reward file {path} {problem}; {hint}")
     return UserReward(str(file.resolve()), function, **{"name": function, **options})

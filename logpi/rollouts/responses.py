@@ -248,7 +248,8 @@ def info(answers: Answers, number: int, group: int) -> dict[str, Any]:
         "group": group,
         "ids": ids,
     }
-    return said | told(talk)
+    extras = {"extras": dict(score.extras)} if score.extras else {}
+    return said | extras | told(talk)
 
 
 def told(talk: Talk) -> dict[str, Any]:
@@ -281,7 +282,18 @@ def metrics(answers: Sequence[Answers]) -> dict[str, float]:
     for name in scores[0].parts:
         values = [v for s in scores if (v := s.parts[name]) is not None]
         out[f"rewards/{name}/mean"] = fmean(values) if values else float("nan")
-    return out | {f"rewards/failed/{k}": float(n) for k, n in failures(scores).items()}
+    return (
+        logged(scores)
+        | out
+        | {f"rewards/failed/{k}": float(n) for k, n in failures(scores).items()}
+    )
+
+
+def logged(scores: Sequence[RewardScore]) -> dict[str, float]:
+    """What reward functions logged by `log_metric`, under their own names: means over the
+    responses of the batches that have them."""
+    names = dict.fromkeys(name for s in scores for name in s.metrics)
+    return {name: fmean(s.metrics[name] for s in scores if name in s.metrics) for name in names}
 
 
 def _spread(values: Sequence[float]) -> float:

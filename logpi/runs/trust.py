@@ -54,7 +54,10 @@ def _plain(text: str) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, list | tuple):
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from (f"{name}={text}" for text in _texts(item))
+    elif isinstance(value, list | tuple):
         for item in value:
             yield from _texts(item)
     elif isinstance(value, str):

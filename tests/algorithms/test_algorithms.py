@@ -10,7 +10,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 import pytest
 
 from logpi import SGD, PolicyGradient, TruncatedIS, algorithm, describe
-from logpi.algorithms import ALIASES, NAMES, OPTION_ALIASES, Algorithm, options
+from logpi.algorithms import NAMES, TABLE, Algorithm, names, options
 from logpi.ops.advantages import (
     GAE,
     GreedyBaseline,
@@ -184,9 +184,39 @@ def test_a_custom_composition_can_be_described() -> None:
 # --- options ---
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_option_is_accepted_with_its_default(name: str) -> None:
-    assert algorithm(name, **options(name)) == algorithm(name)
+EVERY = sorted({o.name for name in TABLE for o in options(name)})
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_exactly_the_listed_options_are_accepted(name: str) -> None:
+    """Each with its default, which changes nothing; all at once too; and nothing else."""
+    listed = {o.name: o.default for o in options(name)}
+    assert algorithm(name, **listed) == algorithm(name)
+    for option, default in listed.items():
+        assert algorithm(name, **{option: default}) == algorithm(name)
+    for option in {*EVERY, "name", "advantage", "kl", "source"} - set(listed):
+        with pytest.raises(ValueError, match=f"{name} has no option '{option}'"):
+            algorithm(name, **{option: 1})
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_option_has_a_line_of_help(name: str) -> None:
+    for option in options(name):
+        assert option.help and "\n" not in option.help and len(option.help) < 100, option
+
+
+def test_words_and_objects_are_told_apart() -> None:
+    words = {o.name: o.is_word for o in options("ppo")}
+    assert words["low"] and words["clip_decay"] and words["kl_estimator"] and words["value_clip"]
+    assert not any(words[k] for k in ("update", "keep", "weight", "correction", "shuffle"))
+
+
+def test_a_field_is_set_on_the_part_that_is_given_beside_it() -> None:
+    """It was lost: the part as it was given won."""
+    update = algorithm("ppo", update=SGD(minibatches=3), epochs=2).update
+    assert update == SGD(epochs=2, minibatches=3)
+    with pytest.raises(ValueError, match="TrustRegion has no epochs"):
+        algorithm("ppo", update=algorithm("trpo").update, epochs=2)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -228,7 +258,7 @@ def test_names_by_which_others_know_them(theirs: str, ours: str) -> None:
 
 
 def test_aliases_lead_somewhere() -> None:
-    assert all(target in NAMES for target in ALIASES.values())
+    assert all(target in NAMES for target in names.ROWS.values())
 
 
 @pytest.mark.parametrize(
@@ -249,7 +279,7 @@ def test_aliases_lead_somewhere() -> None:
 )
 def test_options_by_which_others_know_them(name: str, theirs: dict, ours: dict) -> None:
     assert algorithm(name, **theirs) == algorithm(name, **ours) != algorithm(name)
-    assert set(theirs) <= set(OPTION_ALIASES)
+    assert set(theirs) <= set(names.OPTIONS)
 
 
 def test_shorthand_of_the_penalty() -> None:
@@ -407,6 +437,5 @@ def test_controls_come_back() -> None:
 def test_every_field_of_an_objective_can_be_set_through_algorithm() -> None:
     """A field that is added to `PolicyGradient` is reachable by name (advantage and kl by the row's
     own options)."""
-    from logpi.algorithms import _OBJECTIVE
-
-    assert {f.name for f in fields(PolicyGradient)} - set(_OBJECTIVE) == {"advantage", "kl"}
+    listed = {o.name for o in options("grpo")}
+    assert {f.name for f in fields(PolicyGradient)} - listed == {"advantage", "kl"}

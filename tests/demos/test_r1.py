@@ -503,7 +503,7 @@ def test_the_r1_zero_recipe_is_what_was_published_and_the_users_words_win():
     assert (a.prompts, a.num_generations, a.lr, a.refresh_reference) == (32, 4, 3e-6, 400)
     assert (
         a.rewards == ("math", "think_answer")
-        and a.options == ("low=10", "beta=0.001")
+        and a.options == {"low": 10, "beta": 0.001}
         and a.temperature == 1.0
     )
     assert _expanded(["--recipe=r1-zero"])[: len(RECIPES["r1-zero"])] == list(RECIPES["r1-zero"])

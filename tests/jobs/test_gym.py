@@ -184,7 +184,7 @@ def test_ids_that_only_an_extra_registers_name_it():
 def test_an_uninstalled_environment_names_what_to_install(monkeypatch):
     import gymnasium
 
-    from logpi.envs.control.vector import make_env
+    from logpi.envs.control.make import make_env
 
     def missing(*_, **__):
         raise gymnasium.error.DependencyNotInstalled(
@@ -218,5 +218,7 @@ def test_presets_are_consistent():
 
 
 def test_a_named_setting_is_chosen_among_the_options():
-    chosen, rest = gym_parts.resolved(gym.Gym(options=("settings=cleanrl", "lr=1e-3", "gamma=0.9")))
+    chosen, rest = gym_parts.resolved(
+        gym.Gym(options={"settings": "cleanrl", "lr": 1e-3, "gamma": 0.9})
+    )
     assert (chosen.envs, chosen.lr, rest) == (4, 1e-3, {"gamma": 0.9})

@@ -13,13 +13,9 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from logpi.commands import play
+from logpi.envs.control.make import LIMIT, make_env
 from logpi.envs.control.spaces import check_mask
-from logpi.envs.control.vector import (
-    LIMIT,
-    GymnasiumVectorEnvironment,
-    SyncVectorEnvironment,
-    make_env,
-)
+from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
 from logpi.jobs import seeds
@@ -225,7 +221,7 @@ def test_settings_that_mean_nothing_are_refused_before_anything_is_written(
 def test_other_libraries_names_reach_the_update():
     """`n_epochs` was understood and then lost, for the command puts an update of its own
     together."""
-    a = recipe.Gym(options=("n_epochs=3", "gae_lambda=0.5", "clip_range=0.1"))
+    a = recipe.Gym(options={"n_epochs": 3, "gae_lambda": 0.5, "clip_range": 0.1})
     p, chosen = recipe.resolved(a)
     made = recipe.make_algorithm("ppo", p, chosen)
     assert (

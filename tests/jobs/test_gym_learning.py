@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from logpi.envs.control.vector import SyncVectorEnvironment, make_vector_environment
+from logpi.envs.control.make import make_vector_environment
+from logpi.envs.control.vector import SyncVectorEnvironment
 from logpi.runs import checkpoint
 from tests.worlds import Identity, Ring, control, envs_of, score
 

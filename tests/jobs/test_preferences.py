@@ -49,7 +49,7 @@ def test_prefer_learns_and_says_what_it_dropped(home, capsys):
         pairs=8,
         lr=2e-3,
         out=out,
-        options=("beta=0.5",),
+        options={"beta": 0.5},
         eval_every=6,
         **QUIET,
     ).run()
@@ -109,7 +109,7 @@ def test_the_whole_lane(home, capsys):
         task="addition(digits=1)",
         rewards=(f"model:{rm / 'model'}", "number:0"),
         algorithm="ppo",
-        options=("beta=0.05", "kl_target=4", "value_clip=0.2", "epochs=2"),
+        options={"beta": 0.05, "kl_target": 4, "value_clip": 0.2, "epochs": 2},
         critic=str(rm / "model"),
         steps=2,
         prompts=4,
@@ -135,7 +135,7 @@ def test_online_is_the_same_objective_on_samples(home, name, start):
         task="addition(digits=1)",
         rewards=("soft_overlong(8, cache=8)",),
         algorithm=name,
-        options=("beta=0.2",),
+        options={"beta": 0.2},
         steps=3,
         prompts=6,
         num_generations=4,
@@ -256,13 +256,13 @@ JOBS = {
     "sft": (sft.SFT, lambda h: {"task": str(h / "texts"), "rows": 4, "micro_tokens": 20}, []),
     "rl with LoRA": (
         rl.RL,
-        lambda h: online(h, algorithm="grpo", lora=2, options=("beta=0.1",)),
+        lambda h: online(h, algorithm="grpo", lora=2, options={"beta": 0.1}),
         ["adapter/adapter_model"],
     ),
     "ppo with a critic of its own": (
         rl.RL,
         lambda h: online(
-            h, algorithm="ppo", critic="policy", options=("beta=0.05", "kl_target=2", "epochs=2")
+            h, algorithm="ppo", critic="policy", options={"beta": 0.05, "kl_target": 2, "epochs": 2}
         ),
         ["critic/model"],
     ),

@@ -117,6 +117,18 @@ def test_usable_wherever_a_reward_is_named(model, tmp_path):
     )
 
 
+def test_a_loaded_reward_model_is_a_reward(model, tmp_path):
+    model.save(tmp_path / "m")
+    path, loaded = f"model:{tmp_path / 'm'}", RewardModel.load(tmp_path / "m", trained=True)
+    judge = rewards([(loaded, 0.5), lambda completions: [0.0] * len(completions)])
+    assert judge.names[0] == "m" and judge.parts[0].weight == 0.5
+    judge.check(["prompt"], [{"prompt": "Hi"}])
+    totals = [s.total for s in judge.score(["Hi"] * 2, ["Yo", "No"])]
+    words = [s.total for s in rewards(f"{path}:0.5").score(["Hi"] * 2, ["Yo", "No"])]
+    assert totals == words and totals[0] != totals[1]
+    assert next(loaded.parameters()).requires_grad
+
+
 def test_prompts_are_rendered_as_in_training(model, tmp_path):
     model.remember(wrap=True, system="Be brief.", options={})
     model.save(tmp_path / "m")

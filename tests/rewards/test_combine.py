@@ -5,6 +5,9 @@ Run: python -m pytest -q tests/rewards/test_combine.py
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
 import math
 from fractions import Fraction
 
@@ -22,6 +25,7 @@ from logpi.rewards import (
     failures,
     reward,
     rewards,
+    user_reward,
 )
 
 
@@ -294,12 +298,12 @@ def test_specifications():
 @pytest.mark.parametrize(
     ("spec", "line"),
     [
-        ("nubmer", "no reward is called 'nubmer': did you mean 'number'?"),
+        ("nubmer", "no reward is called 'nubmer'; did you mean number?"),
         (
             "qqq",
-            "no reward is called 'qqq': there are: bfcl, boxed, code, command, countdown, exact",
+            "no reward is called 'qqq'; there are: bfcl, boxed, code, command, countdown, exact",
         ),
-        ("exact(mark='#')", "reward 'exact' has no option 'mark': did you mean 'marker'?"),
+        ("exact(mark='#')", "reward 'exact' has no option 'mark'; did you mean marker?"),
         (
             "soft_overlong",
             "reward 'soft_overlong': missing a required argument: 'max_length'; its options are",
@@ -322,3 +326,166 @@ def test_names_must_differ_and_there_must_be_one():
         rewards(["number", "number:2"])
     with pytest.raises(ValueError, match="no rewards"):
         rewards([])
+
+
+# --- objects ---
+
+
+def short(completions):
+    return [1.0 / (1 + len(c)) for c in completions]
+
+
+async def slow_match(completions, answer):
+    await asyncio.sleep(0)
+    return [float(c == a) for c, a in zip(completions, answer, strict=True)]
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return {"score": float(solution_str == ground_truth), "source": data_source}
+
+
+async def slow_score(solution_str, ground_truth):
+    await asyncio.sleep(0)
+    return float(solution_str == ground_truth)
+
+
+class Bonus:
+    """A callable object."""
+
+    def __call__(self, completions, **columns):
+        return [0.5] * len(completions)
+
+
+MIXTURE = [
+    "exact:2",
+    ("number", 0.5),
+    ("tag_answer:2", 0.25),
+    (short, 3),
+    slow_match,
+    Bonus(),
+    Weighted(compute_score, 0.1, "verl"),
+    functools.partial(slow_score),
+]
+
+
+def test_words_functions_pairs_and_objects_in_any_mixture():
+    judge = rewards(MIXTURE)
+    assert [(p.name, p.weight) for p in judge.parts] == [
+        ("exact", 2.0),
+        ("number", 0.5),
+        ("tag_answer", 0.5),
+        ("short", 3.0),
+        ("slow_match", 1.0),
+        ("Bonus", 1.0),
+        ("verl", 0.1),
+        ("slow_score", 1.0),
+    ]
+    judge.check(["prompt", "answer"], [{"prompt": "?", "answer": "7"}])
+    columns = {"answer": ["7", "7"], "data_source": ["a", "b"], "extra_info": [{}, {}]}
+    right, wrong = judge.score(["?"] * 2, ["7", "10"], [[1], [1, 0]], columns)
+    assert right.parts["short"] == 0.5 and wrong.parts["short"] == pytest.approx(1 / 3)
+    for name in ("number", "slow_match", "verl", "slow_score"):
+        assert (right.parts[name], wrong.parts[name]) == (1.0, 0.0)
+    assert (right.extras, wrong.extras) == ({"source": "a"}, {"source": "b"})
+    assert not right.errors
+
+
+def test_one_alone_needs_no_list():
+    assert rewards(short).names == ("short",)
+    assert rewards((short, 0.25)).parts[0].weight == 0.25
+    assert rewards(("number", "think_answer:0.1")).names == ("number", "think_answer")
+    assert rewards(Bonus).names == ("Bonus",)
+
+
+def test_async_functions_run_inside_a_running_loop():
+    """As in a notebook, whose cells run in a loop."""
+
+    async def cell():
+        return rewards([slow_match, slow_score]).score(["?"], ["7"], None, {"answer": ["7"]})
+
+    [score] = asyncio.run(cell())
+    assert score.parts == {"slow_match": 1.0, "slow_score": 1.0} and not score.errors
+
+
+def test_a_function_of_a_file_and_the_same_from_python_say_the_same(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import asyncio\n"
+        + "\n".join(map(inspect.getsource, (short, slow_match, compute_score, slow_score, Bonus)))
+    )
+    columns = {"answer": ["7", "8"], "data_source": ["a", "b"]}
+    for function in (short, slow_match, compute_score, slow_score, Bonus):
+        name = function.__name__
+        judges = rewards(f"{file}:{name}"), rewards(function)
+        apart, here = (j.score(["?"] * 2, ["7", "10"], [[1], [2]], columns) for j in judges)
+        assert apart == here and apart[0].total is not None, name
+        assert list(judges[0].parts[0].needs()) == list(judges[1].parts[0].needs())
+        judges[0].parts[0].function.close()
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        (7, "a reward is a word, a function, .* not int 7"),
+        ([short, None], "not NoneType None"),
+        ((short, float("nan")), "the weight of reward 'short' must lie between"),
+        ([short, short], "two rewards are called 'short': rename one"),
+        (Weighted, "reward 'Weighted' cannot be called: TypeError: .*missing 1 required"),
+        (torch.nn.Linear(1, 1), "Linear is a network and no reward: give a function that calls it"),
+    ],
+)
+def test_what_is_no_reward_is_one_line(spec, line):
+    with pytest.raises(ValueError, match=line) as error:
+        rewards(spec)
+    assert "\n" not in str(error.value)
+
+
+LOGGING = """
+def logging(completions, log_metric, log_extra, **columns):
+    assert "log_metric" not in columns
+    if "bad" in completions:
+        raise ValueError("bad")
+    log_metric("lengths/mean", sum(map(len, completions)) / len(completions))
+    log_metric("empty", float("nan"))
+    log_extra("first", [c[:1] for c in completions])
+    log_extra("odd", [{1}] * len(completions))
+    return [1.0] * len(completions)
+"""
+
+
+@pytest.fixture(params=["python", "file"])
+def logging(request, tmp_path):
+    if request.param == "python":
+        space: dict = {}
+        exec(LOGGING, space)
+        yield space["logging"]
+    else:
+        (tmp_path / "mine.py").write_text(LOGGING)
+        function = user_reward(f"{tmp_path}/mine.py:logging")
+        yield function
+        function.close()
+
+
+def test_what_a_function_logs_is_kept(logging):
+    """TRL's `log_metric` and `log_extra`."""
+    judge = rewards(logging)
+    judge.check(["prompt"], [{"prompt": "?"}])
+    scores = judge.score(["?"] * 2, ["abc", "d"])
+    assert [s.metrics for s in scores] == [{"lengths/mean": 2.0}] * 2
+    assert [s.extras for s in scores] == [
+        {"first": "a", "odd": "{1}"},
+        {"first": "d", "odd": "{1}"},
+    ]
+    alone = judge.score(["?"] * 3, ["abc", "bad", "d"])
+    assert [s.metrics for s in alone] == [{"lengths/mean": 2.0}] * 3
+    assert [s.extras.get("first") for s in alone] == ["a", None, "d"]
+    assert alone[1].errors == {"logging": alone[1].errors["logging"]} and alone[1].total is None
+
+
+def test_a_wrong_number_of_logged_values_is_told_before_training():
+    def wrong(completions, log_extra):
+        log_extra("x", [1])
+        return [1.0] * len(completions)
+
+    with pytest.raises(ValueError, match=r"log_extra\('x'\): 1 values for 4 completions"):
+        rewards(wrong).check(["prompt"], [{"prompt": "?"}])

@@ -8,13 +8,9 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from logpi.envs.control.make import make_env, make_vector_environment
 from logpi.envs.control.spaces import action_kind, encode, encoded_shape, stack
-from logpi.envs.control.vector import (
-    GymnasiumVectorEnvironment,
-    SyncVectorEnvironment,
-    make_env,
-    make_vector_environment,
-)
+from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.errors import UserError
 from logpi.ops.advantages import GAE, RewardToGo
 from logpi.ops.distributions import Categorical

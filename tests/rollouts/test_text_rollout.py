@@ -77,6 +77,21 @@ def test_a_missing_verdict_is_not_a_zero(policy):
     assert collected.metrics["reward"] == 1.0
 
 
+def test_what_a_reward_logs_stands_in_the_metrics_and_the_samples(policy):
+    def logging(completions, log_metric, log_extra):
+        log_metric("characters", sum(map(len, completions)))
+        log_extra("size", [len(c) for c in completions])
+        return [1.0] * len(completions)
+
+    collected = rollout(policy, logging)()
+    assert [s["extras"] for s in collected.samples] == [
+        {"size": len(s["completion"])} for s in collected.samples
+    ]
+    total = sum(len(s["completion"]) for s in collected.samples)
+    assert collected.metrics["characters"] == total
+    assert "extras" not in rollout(policy, even)().samples[0]
+
+
 def test_no_verdict_at_all_is_said(policy):
     broken = Rewards((Weighted(lambda prompts, completions, **_: 1 / 0, name="broken"),))
     with pytest.raises(UserError, match=r"not one of 12 completions got a verdict.*division"):

@@ -65,6 +65,12 @@ def record(path: Path) -> dict[str, Any]:
         ),
         ({"task": "mcp(uvx time)"}, ["--task mcp(uvx time)"]),
         ({"env_options": ["a=b"], "steps": 5, "out": None}, []),
+        (
+            {"env": "GymV21Environment-v0", "env_options": {"env_id": "mine:Maze-v0"}},
+            ["--env-options env_id=mine:Maze-v0"],
+        ),
+        ({"options": {"weight": ["a", "mine.py:f"]}}, ["--options weight=mine.py:f"]),
+        ({"options": {"beta": 0.1}, "env_options": {"slip": 0.2, "a": "b"}}, []),
     ],
 )
 def test_what_names_code_is_found(arguments: dict[str, Any], named: list[str]) -> None:

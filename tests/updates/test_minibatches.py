@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from logpi import AdamW, Learner, algorithm
-from logpi.envs.control.vector import make_vector_environment
+from logpi.envs.control.make import make_vector_environment
 from logpi.ops.distributions import Categorical
 from logpi.ops.ratios import SequenceRatio
 from logpi.policies.mlp import mlp

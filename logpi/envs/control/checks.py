@@ -1,12 +1,12 @@
-"""What an environment answers, held to Gymnasium's interface where it enters.
+"""Checks of what an environment returns against Gymnasium's interface.
 
     reset(seed=…)  → observation, info
     step(action)   → observation, reward, terminated, truncated, info
 
-`Border` stands inside of every wrapper. A reward may come in an array of one number, and options
-are passed on to nobody who does not take them. What is not of this form (old Gym's four values, a
-reset that takes no seed), and what an environment raises, is one line. Left out: observations
-(`spaces.py`), and how episodes begin again (`vector.py`).
+`CheckedEnv` is the innermost wrapper, so that a user's wrappers see checked values. A reward may be
+an array of one number. `reset` receives only the arguments that it takes. Another form (old Gym's
+four values, a reset without a seed) and any exception of an environment become one line. Left out:
+observations (`spaces.py`), automatic resets (`vector.py`).
 """
 
 from __future__ import annotations
@@ -20,58 +20,57 @@ import gymnasium as gym
 
 from logpi.envs.scalars import OLD, flag, number
 from logpi.errors import UserError
+from logpi.rewards.workers.worker import describe
 
 
-def asked(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """What an environment's method answers. Raises UserError with what it raised, and where."""
+def call_env(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What an environment's method returns. Raises UserError with what it raised, and where."""
     try:
         return call(*args, **options)
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        from logpi.rewards.workers.worker import describe
-
         raise UserError(f"the environment's {call.__name__} failed: {describe(error)}") from error
 
 
-def bordered(env: gym.Env) -> gym.Env:
-    """The environment with a border around its innermost part, put there if there is none."""
+def with_checks(env: gym.Env) -> gym.Env:
+    """The environment with a `CheckedEnv` around its innermost part, added if there is none."""
     outer, inner = None, env
-    while isinstance(inner, gym.Wrapper) and not isinstance(inner, Border):
+    while isinstance(inner, gym.Wrapper) and not isinstance(inner, CheckedEnv):
         outer, inner = inner, inner.env
-    if isinstance(inner, Border):
+    if isinstance(inner, CheckedEnv):
         return env
     if outer is None:
-        return Border(env)
-    outer.env = Border(inner)
+        return CheckedEnv(env)
+    outer.env = CheckedEnv(inner)
     return env
 
 
-class Border(gym.Wrapper):
+class CheckedEnv(gym.Wrapper):
     """See the module's docstring."""
 
     @cached_property
-    def _takes(self) -> frozenset[str]:
+    def _reset_arguments(self) -> frozenset[str]:
         """Which of `seed` and `options` its reset takes."""
         parameters = inspect.signature(self.env.reset).parameters.values()
-        every = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        return frozenset(
-            n for n in ("seed", "options") if every or n in {p.name for p in parameters}
-        )
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        names = {p.name for p in parameters}
+        return frozenset(n for n in ("seed", "options") if takes_any or n in names)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        if "seed" not in self._takes:
+        if "seed" not in self._reset_arguments:
             raise UserError(
                 "the environment's reset takes no seed, from which every episode begins: write it"
                 f" as reset(self, *, seed=None, options=None), with super().reset(seed=seed); {OLD}"
             )
-        given = {"seed": seed, "options": options}
-        return began(self.env.reset(**{k: v for k, v in given.items() if k in self._takes}))
+        arguments = {"seed": seed, "options": options}
+        accepted = {k: v for k, v in arguments.items() if k in self._reset_arguments}
+        return check_reset(self.env.reset(**accepted))
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = stepped(self.env.step(action))
+        obs, reward, terminated, truncated, info = check_step(self.env.step(action))
         return (
             obs,
             number(reward),
@@ -81,25 +80,25 @@ class Border(gym.Wrapper):
         )
 
 
-def began(answer: Any) -> tuple[Any, dict[str, Any]]:
-    """What a reset gave. Raises UserError if it is of another form."""
-    if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
+def check_reset(result: Any) -> tuple[Any, dict[str, Any]]:
+    """What a reset returned. Raises UserError if it is of another form."""
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
         raise UserError(
-            f"the environment's reset gave {_shown(answer)}, not (observation, info): {OLD}"
+            f"the environment's reset gave {_shown(result)}, not (observation, info): {OLD}"
         )
-    return answer
+    return result
 
 
-def stepped(answer: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-    """What a step gave. Raises UserError if it is of another form."""
-    if not isinstance(answer, tuple | list) or len(answer) != 5 or not isinstance(answer[4], dict):
+def check_step(result: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    """What a step returned. Raises UserError if it is of another form."""
+    if not isinstance(result, tuple | list) or len(result) != 5 or not isinstance(result[4], dict):
         expected = "(observation, reward, terminated, truncated, info)"
-        raise UserError(f"the environment's step gave {_shown(answer)}, not {expected}: {OLD}")
-    return tuple(answer)
+        raise UserError(f"the environment's step gave {_shown(result)}, not {expected}: {OLD}")
+    return tuple(result)
 
 
-def _shown(answer: Any) -> str:
-    """What an answer is made of."""
-    if not isinstance(answer, tuple | list):
-        return f"one {type(answer).__name__}"
-    return f"({', '.join(type(x).__name__ for x in answer)})"
+def _shown(result: Any) -> str:
+    """The types that a result is made of."""
+    if not isinstance(result, tuple | list):
+        return f"one {type(result).__name__}"
+    return f"({', '.join(type(x).__name__ for x in result)})"

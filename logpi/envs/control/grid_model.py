@@ -2,8 +2,8 @@
 terminal.
 
     y=3   .  −1   .  +4      cells are (x, y); S is the start, in the lower left corner
-    y=2   .   .   .   .      a move costs 1; entering a terminal cell (+5, +4, −1) pays its reward *instead*
-    y=1   .   .   .  +5
+    y=2   .   .   .   .      a move costs 1; entering a terminal cell (+5, +4, −1) pays its
+    y=1   .   .   .  +5      reward *instead*
     y=0   S   .   .   .
 
 The worked example of the text: right, up, right, right from (0, 0) has rewards −1, −1, −1, +5.

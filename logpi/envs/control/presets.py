@@ -2,7 +2,8 @@
 ours.
 
     preset("CartPole-v1", "ppo")                -> Preset(envs=8, n_steps=32, epochs=20, …)
-    preset("CartPole-v1", "ppo", "cleanrl")     other settings with a name (`OTHERS`); on the command line --options settings=cleanrl
+    preset("CartPole-v1", "ppo", "cleanrl")     other settings with a name (`OTHERS`); on the
+                                                command line --options settings=cleanrl
 
 A setting is looked up by environment and algorithm, then by algorithm alone. Names are
 Stable-Baselines3's and RL-Zoo's where there is one. What an algorithm *is* stands in `algorithms`;
@@ -109,9 +110,8 @@ TRPO = _p(
     source="sb3-contrib's defaults",
 )
 EPISODES = _p(None, dict(gamma=0.99), lr=5e-3, envs=16, episodes=16, epochs=1, updates=100)
-REINFORCE = _p(
-    EPISODES, dict(whiten=True)
-)  # returns in spreads of the batch: without it, all actions are pushed the same way
+# Returns in spreads of the batch: otherwise all actions are pushed the same way.
+REINFORCE = _p(EPISODES, dict(whiten=True))
 GROUPS = _p(EPISODES, dict(beta=0.0), episodes=32, group=8, updates=60)
 CONTINUOUS = _p(
     PPO,

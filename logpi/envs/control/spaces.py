@@ -1,13 +1,15 @@
 """Gymnasium spaces as numbers: observations to rows of features, actions to a family of
 distributions.
 
-    Box, one float row; Discrete, MultiDiscrete, MultiBinary one-hot; Dict and Tuple flattened; byte
-    images left as they are Dict with an "action_mask" (or an environment that puts one in its
-    info): its bits follow the features
+    Box                                       its numbers, in one row
+    Discrete, MultiDiscrete, MultiBinary      one-hot, one bit a number:  Discrete(3), 1 → 0 1 0
+    Dict, Tuple                               their parts side by side
+    bytes with three axes (an image)          as they are
+    Dict with "action_mask", or info with it  the mask's bits come last
 
-What an environment gives is held to what its space announces (`taken`): shape, kind, the numbers of
-what is counted; not the bounds of a Box, which are used for nothing. Leaves out spaces of no fixed
-size (Sequence, Graph, Text), which no fixed network can read.
+`checked_observation` compares what an environment returns with what its space announces: shape,
+kind of number, range of what is counted; not the bounds of a Box, which nothing uses. Left out:
+spaces of no fixed size (Sequence, Graph, Text), which no fixed network can read.
 """
 
 from __future__ import annotations
@@ -70,8 +72,8 @@ def _size(space: gym.Space) -> int:
     return math.prod(space.shape or ())
 
 
-def taken(space: gym.Space, x: Any, name: str = "an observation") -> Any:
-    """One observation as arrays of its own: environments may go on writing into theirs.
+def checked_observation(space: gym.Space, x: Any, name: str = "an observation") -> Any:
+    """One observation, copied, for environments may write into theirs at the next step.
 
     Raises:
         UserError: another shape or kind of number than the space announces, a part that is missing,
@@ -87,30 +89,30 @@ def taken(space: gym.Space, x: Any, name: str = "an observation") -> Any:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return _parts(space, x, name)
     try:
-        found = np.array(x)
+        values = np.array(x)
     except Exception:  # lists of unequal length, objects that refuse
-        found = np.array(None)
-    if found.dtype.kind not in "biuf":
+        values = np.array(None)
+    if values.dtype.kind not in "biuf":
         raise UserError(
             f"the environment gave {name} that is no number or array of numbers: {str(x)[:60]!r}"
         )
-    if found.shape != space.shape:
+    if values.shape != space.shape:
         raise UserError(
-            f"the environment gave {name} of shape {found.shape}, and announces {space.shape} in"
+            f"the environment gave {name} of shape {values.shape}, and announces {space.shape} in"
             " its observation_space: mend one of the two"
         )
     if isinstance(space, spaces.Box):
-        if is_image(space) and found.dtype != np.uint8:
+        if is_image(space) and values.dtype != np.uint8:
             return _exactly(
-                found, np.uint8, f"{name} of {found.dtype} that is not in whole bytes", space
+                values, np.uint8, f"{name} of {values.dtype} that is not in whole bytes", space
             )
-        return found
-    found = _exactly(found, space.dtype, f"{name} that is no whole number", space)
-    if not space.contains(found):
+        return values
+    values = _exactly(values, space.dtype, f"{name} that is no whole number", space)
+    if not space.contains(values):
         raise UserError(
-            f"the environment gave {name} {found}, which is not in its observation_space {space}"
+            f"the environment gave {name} {values}, which is not in its observation_space {space}"
         )
-    return found
+    return values
 
 
 def _parts(space: spaces.Dict | spaces.Tuple, x: Any, name: str) -> Any:
@@ -121,23 +123,22 @@ def _parts(space: spaces.Dict | spaces.Tuple, x: Any, name: str) -> Any:
                 f"the environment gave {name} without {missing[0]!r}, which its observation_space"
                 " announces"
             )
-        return {k: taken(s, x[k], f"{name}[{k!r}]") for k, s in space.spaces.items()}
+        return {k: checked_observation(s, x[k], f"{name}[{k!r}]") for k, s in space.spaces.items()}
     if not isinstance(x, tuple | list) or len(x) != len(space.spaces):
         raise UserError(
             f"the environment gave {name} that is no tuple of {len(space.spaces)}, as its"
             " observation_space announces"
         )
     return tuple(
-        taken(s, part, f"{name}[{i}]")
+        checked_observation(s, part, f"{name}[{i}]")
         for i, (s, part) in enumerate(zip(space.spaces, x, strict=True))
     )
 
 
-def _exactly(found: Array, dtype: Any, what: str, space: gym.Space) -> Array:
+def _exactly(values: Array, dtype: Any, what: str, space: gym.Space) -> Array:
     """The same numbers in another type. Raises UserError if they are not the same."""
-    if (found.dtype.kind == "f" and not np.isfinite(found).all()) or not np.array_equal(
-        whole := found.astype(dtype), found
-    ):
+    is_finite = values.dtype.kind != "f" or np.isfinite(values).all()
+    if not is_finite or not np.array_equal(whole := values.astype(dtype), values):
         raise UserError(f"the environment gave {what}, and announces {space}: mend one of the two")
     return whole
 
@@ -169,9 +170,8 @@ def _flat(space: gym.Space, x: Any) -> Array:
             sizes, x = space.nvec.ravel(), (np.asarray(x) - space.start).reshape(len(x), -1)
             return np.concatenate([_one_hot(x[:, i], int(n)) for i, n in enumerate(sizes)], -1)
         case spaces.Dict():
-            names = sorted(
-                space.spaces, key=lambda k: k == MASK
-            )  # stable: the mask last, the others in order
+            # The sort is stable: the mask comes last, the others keep their order.
+            names = sorted(space.spaces, key=lambda k: k == MASK)
             return np.concatenate([_flat(space.spaces[k], x[k]) for k in names], -1)
         case spaces.Tuple():
             return np.concatenate([_flat(s, x[i]) for i, s in enumerate(space.spaces)], -1)
@@ -245,8 +245,11 @@ def action_kind(space: gym.Space, squash: bool = False) -> Distribution:
 
 
 def check_reach(space: gym.Space, log_std: float) -> None:
-    """Whether an untrained policy, a normal around 0, reaches the actions of a Box at all; a notice
-    if they are far wider than it.
+    """Check that an untrained policy, a normal around 0, reaches the actions of a Box; a warning
+    if the Box is far wider.
+
+    Box(100, 200), log_std 0: Φ(200) − Φ(100) = 0 of its actions are within the bounds, refused.
+    Box(-1, 1), log_std 0:    Φ(1) − Φ(−1) = 0.68 of them are, fine.
 
     Raises:
         UserError: nearly all its actions are outside of the bounds, so that only a bound would ever

@@ -1,20 +1,28 @@
-"""N copies of an environment, stepped together; the one place that knows how episodes begin again.
+"""Vector environments: N environments stepped together. The one place that knows about automatic
+resets.
 
-    envs = make_vector_environment("CartPole-v1", 8)
-    envs.begin(next_seed)                 # every environment starts an episode
-    step = envs.step(actions)             # step.after: the true next states; envs.obs: what is acted on next
+    envs = make_vector_environment("CartPole-v1", 8)     # make.py
+    envs.begin(next_seed)                                # every environment starts an episode
+    step = envs.step(actions)
 
-`SyncVectorEnvironment` steps single environments one after the other (asynchronous processes are
-ten times slower on cheap ones). Each episode begins from a seed, so what happened is known from the
-seed and the actions, and is how a run resumes exactly. `GymnasiumVectorEnvironment` wraps a
-`gymnasium.vector.VectorEnv`, the environment's own vectorised form among them, in either autoreset
-mode. Everything that an environment gives is checked and copied as it comes (`checks.py`,
-`spaces.taken`). What is recorded of the steps is not here (`rollouts/gym.py`).
+`step.after` holds the states that followed, `envs.obs` the states to act on next. They differ where
+an episode ends, here for one environment whose episode is s0 s1 s2 and whose next one is r0 r1:
+
+    call of step    obs before   after    obs next   terminated
+    1               s0           s1       s1         False
+    2               s1           s2       r0         True        s2: a critic may look at it
+    3               r0           r1       r1         False       r0: the policy acts on it
+
+`SyncVectorEnvironment` steps single environments in turn (asynchronous processes are ten times
+slower on cheap ones). Each episode begins from a seed, so seed and actions say what happened, and
+a run resumes exactly. `GymnasiumVectorEnvironment` wraps a `gymnasium.vector.VectorEnv`, such as an
+environment's own vectorised form, in either autoreset mode. All that an environment returns is
+checked and copied (`checks.py`, `spaces.checked_observation`). Left out: making environments
+(`make.py`), recording steps (`rollouts/gym.py`).
 """
 
 from __future__ import annotations
 
-import difflib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -25,15 +33,22 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from logpi.envs.control.checks import asked, began, bordered, stepped
-from logpi.envs.control.spaces import MASK, encode, encoded_shape, is_image, mask_size, stack, taken
+from logpi.envs.control.checks import call_env, check_reset, check_step, with_checks
+from logpi.envs.control.spaces import (
+    MASK,
+    checked_observation,
+    encode,
+    encoded_shape,
+    is_image,
+    mask_size,
+    stack,
+)
 from logpi.envs.scalars import OLD, number
 from logpi.errors import UserError
 
 Array = np.ndarray
-NextSeed = Callable[
-    [int], int | None
-]  # environment's number -> seed of its next episode, None for no further one
+NextSeed = Callable[[int], int | None]
+"""Number of an environment → seed of its next episode; None: no further episode."""
 notices = logging.getLogger("logpi")
 
 
@@ -44,9 +59,9 @@ class VectorStep:
     Attributes:
         after: [N, *] the state that followed; of an ended episode its last state, never the next
             one's first.
-        reward: [N]. terminated, truncated: [N] bool.
-        real: [N] bool, False where nothing was stepped: an idle environment, or a vector environment that
-            spent the call on a reset.
+        reward: [N], in units of return. terminated, truncated: [N] bool.
+        real: [N] bool, False where nothing was stepped: an idle environment, or one that spent the
+            call on a reset.
     """
 
     after: Array
@@ -60,8 +75,8 @@ class VectorEnvironment(ABC):
     """See the module's docstring.
 
     Attributes:
-        n: number of environments. obs: [N, *] encoded, what is acted on next. observation, action: the
-            single spaces.
+        n: number of environments.
+        obs: [N, *] encoded, what is acted on next. observation, action: the single spaces.
         masks: bits of allowed actions at the end of an observation. seeded: every episode begins
             from a seed of its own.
     """
@@ -90,7 +105,7 @@ class VectorEnvironment(ABC):
             )
 
     def _acted(self, action: Array) -> Array:
-        """The actions in the numbers of the environment's own space, which may be finer than the
+        """The actions in the number type of the action space, which may be finer than the
         policy's."""
         space = self.action
         if not isinstance(space, gym.spaces.Box) or action.dtype == space.dtype:
@@ -99,8 +114,8 @@ class VectorEnvironment(ABC):
 
     @abstractmethod
     def begin(self, next_seed: NextSeed) -> None:
-        """Start an episode in every environment; later ones take their seeds from `next_seed` too, if
-        `seeded`."""
+        """Start an episode in every environment. Where `seeded`, later episodes take their seeds
+        from `next_seed` too."""
 
     @abstractmethod
     def step(self, action: Array, active: Array | None = None) -> VectorStep:
@@ -124,7 +139,7 @@ class SyncVectorEnvironment(VectorEnvironment):
 
     def __init__(self, envs: Sequence[gym.Env]) -> None:
         self.envs, self.n = list(envs), len(envs)
-        self._played = [bordered(e) for e in envs]
+        self._checked = [with_checks(e) for e in envs]
         self.observation, self.action = _spaces(envs[0])
         if any(_spaces(e) != (self.observation, self.action) for e in envs[1:]):
             raise UserError(
@@ -133,7 +148,7 @@ class SyncVectorEnvironment(VectorEnvironment):
             )
         own = mask_size(self.observation)
         shape = encoded_shape(self.observation)
-        _, info = asked(self._played[0].reset, seed=0)
+        _, info = call_env(self._checked[0].reset, seed=0)
         self._info_mask = MASK in info and not own
         self.masks = np.asarray(info[MASK]).size if self._info_mask else own
         self._refuse_masked_images()
@@ -154,19 +169,20 @@ class SyncVectorEnvironment(VectorEnvironment):
         seed = self._next_seed(i)
         if seed is None:
             return
-        self._raw[i] = self._taken(*asked(self._played[i].reset, seed=seed))
+        self._raw[i] = self._copied(*call_env(self._checked[i].reset, seed=seed))
         self._seeds[i], self._actions[i] = seed, []
 
-    def _taken(self, obs: Any, info: dict[str, Any]) -> tuple[Any, Array | None]:
+    def _copied(self, obs: Any, info: dict[str, Any]) -> tuple[Any, Array | None]:
         """Observation and mask of one environment, checked and copied."""
         bits = None
-        if self._info_mask:  # an environment may say nothing where no action follows
+        if self._info_mask:
+            # The mask may be missing where no action follows.
             bits = np.array(info.get(MASK, np.ones(self.masks)), np.float32).ravel()
             if bits.size != self.masks:
                 raise UserError(
                     f"the {MASK} had {self.masks} bits at first and has {bits.size} now"
                 )
-        return taken(self.observation, obs), bits
+        return checked_observation(self.observation, obs), bits
 
     def _encoded(self) -> Array:
         x = encode(self.observation, stack(self.observation, [obs for obs, _ in self._raw]))
@@ -184,25 +200,19 @@ class SyncVectorEnvironment(VectorEnvironment):
         choices = action.tolist() if action.ndim == 1 else action
         for i in range(self.n) if active is None else np.flatnonzero(active).tolist():
             choice = choices[i]
-            obs, given, terminated[i], truncated[i], info = asked(self._played[i].step, choice)
-            self._raw[i], reward[i] = (
-                self._taken(obs, info),
-                number(given),
-            )  # a wrapper may have changed it
+            obs, value, terminated[i], truncated[i], info = call_env(self._checked[i].step, choice)
+            # A wrapper outside the checks may have changed the reward: it is checked again.
+            self._raw[i], reward[i] = self._copied(obs, info), number(value)
             self._actions[i].append(choice)
         after = self._encoded()
-        over = terminated | truncated
-        if over.any():
-            for i in np.flatnonzero(over).tolist():
-                self._reset(i)
-            self.obs = self._encoded()
-        else:
-            self.obs = after
+        ended = np.flatnonzero(terminated | truncated).tolist()
+        for i in ended:
+            self._reset(i)
+        self.obs = self._encoded() if ended else after
         return VectorStep(after, reward, terminated, truncated, real)
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed and actions of every episode under way: they are the environment's state, if it is a
-        function of them."""
+        """Seed and actions of every episode under way, of which its state is a function."""
         return {
             "seeds": list(self._seeds),
             "actions": [np.array(a) for a in self._actions],
@@ -210,16 +220,17 @@ class SyncVectorEnvironment(VectorEnvironment):
         }
 
     def load_state_dict(self, state: dict[str, Any], next_seed: NextSeed) -> None:
-        """Play the episodes under way again, up to where they were."""
+        """Play the episodes under way again, up to where they were. An environment that does not
+        repeat itself begins new ones, with a warning."""
         self._next_seed = next_seed
-        for i, env in enumerate(self._played):
+        for i, env in enumerate(self._checked):
             self._seeds[i] = int(state["seeds"][i])
-            self._raw[i] = self._taken(*asked(env.reset, seed=self._seeds[i]))
+            self._raw[i] = self._copied(*call_env(env.reset, seed=self._seeds[i]))
             actions = state["actions"][i]
             self._actions[i] = actions.tolist() if actions.ndim == 1 else list(actions)
             for choice in self._actions[i]:
-                obs, _, _, _, info = asked(env.step, choice)
-                self._raw[i] = self._taken(obs, info)
+                obs, _, _, _, info = call_env(env.step, choice)
+                self._raw[i] = self._copied(obs, info)
         self.obs = self._encoded()
         if not np.array_equal(self.obs, state["obs"]):
             notices.warning(
@@ -234,11 +245,14 @@ class SyncVectorEnvironment(VectorEnvironment):
 
 
 class GymnasiumVectorEnvironment(VectorEnvironment):
-    """A vector environment that begins its episodes itself, whichever way it does.
+    """A vector environment of Gymnasium's, which begins its episodes itself.
 
-    SAME_STEP gives the next episode's first state and puts the last one's in `info["final_obs"]`;
-    NEXT_STEP gives the last state and spends the following call on the reset, which is no step
-    (`real` is False there).
+    The episodes of the module's example, s0 s1 s2 and r0 r1, in both autoreset modes:
+
+        mode        call   it returns              after   obs next   real
+        SAME_STEP   2      r0, final_obs: s2       s2      r0         True
+        NEXT_STEP   2      s2                      s2      s2         True
+                    3      r0 (spent on a reset)   r0      r0         False: no row is made of it
 
     Raises:
         UserError: the environment has automatic resets disabled.
@@ -256,7 +270,7 @@ class GymnasiumVectorEnvironment(VectorEnvironment):
                 "the vector environment has autoreset disabled; use SAME_STEP or NEXT_STEP"
             )
         self._over = np.zeros(self.n, bool)
-        raw, info = began(asked(env.reset, seed=0))
+        raw, info = check_reset(call_env(env.reset, seed=0))
         own = mask_size(self.observation)
         self._info_mask = MASK in info and not own
         self.masks = np.asarray(info[MASK][0]).size if self._info_mask else own
@@ -264,7 +278,8 @@ class GymnasiumVectorEnvironment(VectorEnvironment):
         self.obs = self._encoded(raw, info)
 
     def _encoded(self, raw: Any, info: dict[str, Any]) -> Array:
-        x = encode(self.observation, raw).copy()  # some return their own buffer
+        # A copy: some environments return their own buffer.
+        x = encode(self.observation, raw).copy()
         if x.shape[1:] != self._shape:
             raise UserError(
                 f"the vector environment gave observations of shape {x.shape[1:]}, and announces"
@@ -276,12 +291,12 @@ class GymnasiumVectorEnvironment(VectorEnvironment):
         return np.concatenate([x, bits], -1)
 
     def begin(self, next_seed: NextSeed) -> None:
-        self.obs = self._encoded(*began(asked(self.env.reset, seed=next_seed(0))))
+        self.obs = self._encoded(*check_reset(call_env(self.env.reset, seed=next_seed(0))))
         self._over = np.zeros(self.n, bool)
 
     def step(self, action: Array, active: Array | None = None) -> VectorStep:
-        raw, reward, terminated, truncated, info = stepped(
-            asked(self.env.step, self._acted(action))
+        raw, reward, terminated, truncated, info = check_step(
+            call_env(self.env.step, self._acted(action))
         )
         if {np.shape(x) for x in (reward, terminated, truncated)} != {(self.n,)}:
             raise UserError(
@@ -332,122 +347,16 @@ class GymnasiumVectorEnvironment(VectorEnvironment):
 
 def _spaces(env: gym.Env) -> tuple[gym.Space, gym.Space]:
     """Of observations and actions. Raises UserError if there are none."""
-    found = tuple(getattr(env, name, None) for name in ("observation_space", "action_space"))
-    if not all(isinstance(space, gym.Space) for space in found):
+    observation, action = (
+        getattr(env, name, None) for name in ("observation_space", "action_space")
+    )
+    if not isinstance(observation, gym.Space) or not isinstance(action, gym.Space):
         raise UserError(
             "the environment's observation_space and action_space must be spaces of Gymnasium's,"
-            f" not {found}: {OLD}"
+            f" not {(observation, action)}: {OLD}"
         )
-    return found  # type: ignore[return-value]
+    return observation, action
 
 
 def _final_info(info: dict[str, Any], ended: Array) -> dict[str, Any]:
     return {MASK: info["final_info"][MASK][ended]} if MASK in info.get("final_info", {}) else {}
-
-
-LIMIT = 10_000  # steps of an episode where the environment has no limit: one that never ends could be neither learned from nor measured
-_EXTRAS = {
-    "Box2D": "box2d",
-    "box2d": "box2d",
-    "mujoco": "mujoco",
-    "ale_py": "atari",
-    "pygame": "classic_control",
-}
-
-
-class ActionRepeat(gym.Wrapper):
-    """Holds every action for `times` steps (fewer at an episode's end); rewards add up."""
-
-    def __init__(self, env: gym.Env, times: int) -> None:
-        super().__init__(env)
-        self.times = times
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        total = 0.0
-        for _ in range(self.times):
-            obs, reward, terminated, truncated, info = self.env.step(action)
-            total += number(reward)
-            if terminated or truncated:
-                break
-        return obs, total, terminated, truncated, info
-
-
-def make_env(name: str, repeat: int = 1, **options: Any) -> gym.Env:
-    """`gymnasium.make`, without its step-by-step checks; `repeat` holds every action for so many
-    steps. An environment that has no time limit gets one of `LIMIT` steps (`max_episode_steps` is
-    an option of every environment).
-
-    Raises:
-        UserError: unknown (with the nearest name), its package is not installed (with the command
-            that does it), or an option that it does not take.
-    """
-    import logpi.envs.control.gridworld  # noqa: F401  registers ours
-
-    module, colon, _ = name.rpartition(":")
-    if colon and not all(part.isidentifier() for part in module.split(".")):
-        raise UserError(
-            f"no environment {name!r}: in front of the colon stands a module that can be imported"
-        )
-    try:
-        env = gym.make(name, disable_env_checker=True, **options)
-        if env.spec is None or env.spec.max_episode_steps is None:
-            env = gym.wrappers.TimeLimit(env, LIMIT)
-        return ActionRepeat(env, repeat) if repeat > 1 else env
-    except gym.error.DependencyNotInstalled as error:
-        extra = next((v for k, v in _EXTRAS.items() if k in str(error)), None)
-        what = f"pip install 'gymnasium[{extra}]'" if extra else str(error).splitlines()[0]
-        raise UserError(f"{name} is not installed: {what}") from None
-    except ModuleNotFoundError as error:
-        raise UserError(f"no environment {name!r}: {error}") from None
-    except (gym.error.UnregisteredEnv, gym.error.Error) as error:
-        if (
-            name.startswith("ALE/") and "ALE/Pong-v5" not in gym.registry
-        ):  # its package registers its ids
-            raise UserError(f"{name} is not installed: pip install 'gymnasium[atari]'") from None
-        spec = gym.registry.get(name.rpartition(":")[2])
-        if spec is not None and spec.entry_point is None:
-            raise UserError(
-                f"{name} has only a vectorised form, and evaluation plays single episodes: register"
-                " both"
-            ) from None
-        near = difflib.get_close_matches(name, list(gym.registry), n=1)
-        hint = (
-            f"; did you mean {near[0]}?"
-            if near and near[0] != name
-            else f": {str(error).splitlines()[0]}"
-        )
-        raise UserError(f"no environment {name!r}{hint}") from None
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # its module, or its constructor
-        from logpi.rewards.workers.worker import describe
-
-        what = (
-            "does not take these options"
-            if options and isinstance(error, TypeError | ValueError | AssertionError)
-            else "cannot be made"
-        )
-        said = describe(error).partition(" was raised from")[0]
-        raise UserError(f"{name} {what}: {said}") from error
-
-
-def make_vector_environment(
-    name: str, n: int, vectorized: bool = False, repeat: int = 1, **options: Any
-) -> VectorEnvironment:
-    """Environments stepped in turn, or the environment's own vectorised form.
-
-    Raises:
-        UserError: as `make_env`; or the environment has no vectorised form.
-    """
-    if not vectorized:
-        return SyncVectorEnvironment([make_env(name, repeat, **options) for _ in range(n)])
-    make_env(name, **options).close()
-    if gym.spec(name).vector_entry_point is None:
-        raise UserError(f"{name} has no vectorised form of its own; leave --vectorized off")
-    if repeat > 1:
-        raise UserError(
-            "a vectorised form cannot hold actions: leave --vectorized off, or set repeat=1"
-        )
-    return GymnasiumVectorEnvironment(
-        gym.make_vec(name, n, vectorization_mode="vector_entry_point", **options)
-    )

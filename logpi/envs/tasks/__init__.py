@@ -32,8 +32,8 @@ from logpi.envs.tasks.questions import Questions
 from logpi.envs.tasks.reasoning_gym import ReasoningGym
 from logpi.envs.tasks.toolrl import OpenAICalls, ToolRL
 from logpi.envs.tasks.words import Letters, Reverse, Sort
-from logpi.errors import UserError
-from logpi.rewards.spec import build, nearest, parse_call
+from logpi.errors import UserError, nearest
+from logpi.rewards.spec import build, parse_call
 from logpi.rewards.workers.worker import describe
 from logpi.runs.user_code import from_user_code, is_user_code
 
@@ -114,7 +114,7 @@ def task(source: Any, **options: Any) -> Task:
     name, args, inline = parse_call(source)
     if name not in NAMES:
         raise ValueError(
-            f"no task is called {name!r}: {nearest(name, NAMES)} (or a file, or a hub name"
+            f"no task is called {name!r}; {nearest(name, NAMES)} (or a file, or a hub name"
             " owner/name)"
         )
     return build("task", name, NAMES[name], args, inline | options)

@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 
 import logpi.rewards
 from logpi.envs.task import GeneratedRows, Row, Split, check_template
+from logpi.errors import nearest
 from logpi.rewards import Failure, Rewards, Weighted
-from logpi.rewards.spec import nearest
 from logpi.rewards.text import last_boxed, last_tag, text_of
 from logpi.rewards.workers.processes import Workers, call
 

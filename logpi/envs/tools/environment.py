@@ -33,7 +33,7 @@ class ToolEnv:
     """An environment of tools. An `Env`.
 
     Attributes:
-        given: tools, or Python functions that become tools.
+        given: tools; Python functions, or `FILE.py:NAME`, that become tools.
         style: how the model writes calls: "hermes", "xml", "lines", "python", "search", or a
             `Style`.
         chat: the model has a chat template: replies are messages. Without, everything is plain
@@ -48,7 +48,7 @@ class ToolEnv:
         ValueError: no tools, two of one name, an unknown style, a function that cannot be a tool.
     """
 
-    given: tuple[Tool | Callable[..., Any], ...]
+    given: tuple[Tool | Callable[..., Any] | str, ...]
     style: Style | str = field(default_factory=Hermes)
     chat: bool = True
     native: bool = True

@@ -1,7 +1,6 @@
-"""A tool: a name, what the model reads of it, a schema of its arguments, and somebody to answer a
-call.
+"""A tool: a name, a description, a JSON schema of its arguments, and the function that is called.
 
-What a tool returns becomes text: strings as they are, everything else as JSON. Left out: time
+What the function returns becomes text: strings as they are, everything else as JSON. Left out: time
 limits (the rollout's), schemas of results.
 """
 
@@ -16,21 +15,22 @@ from typing import Any
 
 from logpi.calls.schema import from_function, problem, standard
 from logpi.envs.conversation import encodable
+from logpi.runs.user_code import from_user_code, is_user_code
 
 
 class ToolError(Exception):
-    """A call that cannot be answered; its text is what the model reads."""
+    """A call without a result; the model reads its text."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """Something to call.
+    """A function that a policy may call while it writes.
 
     Attributes:
-        name, description: what the model reads. parameters: JSON schema of the arguments, an
+        name, description: what the model reads. parameters: JSON schema of the arguments, of type
             object.
-        run: called with the arguments by name; what it returns is the result, what it raises an
-            error for the model. May be async.
+        run: called with the arguments by name; what it returns is the result, what it raises is an
+            error that the model reads. May be async.
 
     >>> def add(a: int, b: int) -> int:
     ...     '''Adds two numbers.'''
@@ -65,11 +65,11 @@ class Tool:
         if wrong:
             raise ToolError(f"{self.name}: {wrong}")
         result = self.run(**arguments)
-        return text(asyncio.run(_finish(result)) if inspect.isawaitable(result) else result)
+        return text(asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result)
 
 
-async def _finish(awaitable: Any) -> Any:
-    return await awaitable
+async def _awaited(result: Any) -> Any:
+    return await result
 
 
 def text(result: Any) -> str:
@@ -81,23 +81,30 @@ def text(result: Any) -> str:
     )
 
 
-def tool(function: Callable[..., Any] | Tool) -> Tool:
-    """A Python function as a tool, from its type hints and docstring; a tool as it is.
+def tool(source: Callable[..., Any] | Tool | str) -> Tool:
+    """A tool from a Python function with type hints and a docstring, or from `FILE.py:NAME`, which
+    names a function or a tool.
 
     Raises:
         ValueError: no docstring, or a parameter without a type hint that JSON knows (see
-            `calls.schema.from_function`).
+            `calls.schema.from_function`); neither a function nor a tool. UserError: as
+            `from_user_code`.
     """
-    if isinstance(function, Tool):
-        return function
-    made = from_function(function)["function"]
-    return Tool(made["name"], made["description"], made["parameters"], function)
+    name = source if isinstance(source, str) else type(source).__name__
+    if isinstance(source, str) and is_user_code(source):
+        source = from_user_code(source)
+    if isinstance(source, Tool):
+        return source
+    if not callable(source):
+        raise ValueError(f"{name}: a tool is a function, a Tool, or FILE.py:NAME of one")
+    schema = from_function(source)["function"]
+    return Tool(schema["name"], schema["description"], schema["parameters"], source)
 
 
 def openai_tools(
     schemas: Sequence[Mapping[str, Any]], dispatch: Callable[[str, dict[str, Any]], Any]
 ) -> list[Tool]:
-    """Tools from an OpenAI-style list and one function that answers all of them: `dispatch(name,
+    """Tools from an OpenAI-style list and one function for all of them: `dispatch(name,
     arguments)`.
 
     Raises:
@@ -114,11 +121,11 @@ def openai_tools(
                 inner["name"],
                 inner.get("description", ""),
                 parameters,
-                _answered(dispatch, inner["name"]),
+                _bound(dispatch, inner["name"]),
             )
         )
     return tools
 
 
-def _answered(dispatch: Callable[[str, dict[str, Any]], Any], name: str) -> Callable[..., Any]:
+def _bound(dispatch: Callable[[str, dict[str, Any]], Any], name: str) -> Callable[..., Any]:
     return lambda **arguments: dispatch(name, arguments)

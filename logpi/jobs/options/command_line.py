@@ -2,9 +2,15 @@
 
     arguments = parse(Train, sys.argv[1:], prog="logpi train", description="Train a model.")
 
-Dashes and underscores are the same. A mistake is one line on stderr and exit code 2, with the
-nearest known spelling. Left out: sub-commands (`logpi.commands` is a table of names). Imports
-nothing heavy; a command's `--help` is instant.
+    --model m --beta 0 --hihg 1
+      1. the dataclass's own options are read; `--beta 0 --hihg 1` is left over
+      2. what is left over asks for the flags of a mapping: here those of the default algorithm
+      3. all is read again; `--beta 0` becomes options={"beta": 0.0}
+      4. `--hihg` is still left over: unknown option --hihg; did you mean --high?
+
+So the table of algorithms is loaded only for a command line that names one of its settings, and a
+command's `--help` is instant. Dashes and underscores are the same. A mistake is one line on stderr
+and exit code 2. Left out: sub-commands (`logpi.commands` is a table of names), files (`config.py`).
 """
 
 from __future__ import annotations
@@ -12,57 +18,33 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING
 from typing import Any, NoReturn, TypeVar
 
 from logpi.errors import UserError, did_you_mean, one_line
-from logpi.jobs.options.fields import READERS, OptionField, option_fields
+from logpi.jobs.options.fields import OptionField, option_fields
 
 T = TypeVar("T")
-
-
-def _add(parser: argparse.ArgumentParser, field: OptionField) -> None:
-    # Defaults, and what must be given, stay with the dataclass: the parser returns only what
-    # was given.
-    common: dict[str, Any] = {"help": field.shown(), "default": argparse.SUPPRESS}
-    if field.kind.item is bool and not field.kind.many:
-        parser.add_argument(
-            field.flag, dest=field.name, action=argparse.BooleanOptionalAction, **common
-        )
-        return
-    nargs = field.nargs or ("*" if field.kind.many else None)
-    metavar = field.name.upper() if field.positional else READERS[field.kind.item][2]
-    common |= {"type": _argparse_type(field), "nargs": nargs, "metavar": metavar}
-    if field.positional:
-        common["nargs"] = nargs or "?"
-        parser.add_argument(field.name, **common)
-    else:
-        parser.add_argument(field.flag, dest=field.name, **common)
-
-
-def _argparse_type(option: OptionField) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        if (
-            text is argparse.SUPPRESS
-        ):  # argparse asks for the type of a default too, where a positional is left out
-            return text
-        try:
-            return option.read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
+HELP = ("-h", "--help")
+FIRST = "most used"
 
 
 class _Parser(argparse.ArgumentParser):
     """argparse, with every mistake on one line and negative numbers in any notation taken as
     values."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
-        self._negative_number_matcher = re.compile(
-            r"-(\d|\.\d|inf)"
-        )  # argparse's own does not know -1e-3
+    def __init__(self, prog: str, description: str = "") -> None:
+        super().__init__(
+            prog,
+            f"{prog} [OPTIONS]",
+            description,
+            formatter_class=_formatter,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        # argparse's own does not know -1e-3
+        self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf)")
 
     def error(self, message: str) -> NoReturn:
         line = one_line(message.removeprefix("argument "))
@@ -70,8 +52,64 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+class _LenientParser(_Parser):
+    """One whose mistakes end nothing yet."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Each option by its own name; other libraries' names stand in its text."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.metavar is None:
+            return ", ".join(action.option_strings[:2]) or str(action.metavar)
+        return f"{action.option_strings[0]} {self._format_args(action, str(action.metavar))}"
+
+
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=110)
+    return _Formatter(prog, max_help_position=36, width=110)
+
+
+# --------------------------------------------------------------------------- flags
+
+
+def _add(to: Any, field: OptionField, words: Sequence[str], dest: str) -> None:
+    """Give a parser or one of its groups an option. Defaults, and what must be given, stay with the
+    dataclass: the parser returns only what was given."""
+    said = field.shown().replace("%", "%%")
+    common: dict[str, Any] = {"help": said, "default": argparse.SUPPRESS}
+    if field.kind.item is bool and not field.kind.many:
+        to.add_argument(*words, dest=dest, action=argparse.BooleanOptionalAction, **common)
+        return
+    nargs = field.nargs or ("*" if field.kind.many else None)
+    common |= {"type": _argparse_type(field), "metavar": field.kind.metavar, "nargs": nargs}
+    if field.kind.named:
+        common["action"] = "extend"
+    if field.positional:
+        common |= {"metavar": field.name.upper(), "nargs": nargs or "?"}
+        to.add_argument(dest, **common)
+    else:
+        to.add_argument(*words, dest=dest, **common)
+
+
+def _argparse_type(field: OptionField) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        # argparse asks for the type of a default too, where a positional is left out
+        if text is argparse.SUPPRESS:
+            return text
+        try:
+            return field.read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def negated(fields: Iterable[OptionField]) -> list[str]:
+    """The flags that turn something off: --no-shuffle."""
+    return [f"--no-{w[2:]}" for f in fields if f.kind.item is bool for w in f.words]
 
 
 def _dashed(argv: Sequence[str]) -> list[str]:
@@ -84,14 +122,141 @@ def _dashed(argv: Sequence[str]) -> list[str]:
     return out + list(argv[end:])
 
 
-def _unknown(words: Sequence[str], options: Sequence[OptionField]) -> str:
-    """What to say of words that argparse could not place."""
-    word = next((w.partition("=")[0] for w in words if w.startswith("-")), None)
-    if word is None:
-        return f"unexpected argument {words[0]!r}; every option needs its name in front"
-    known = [o.flag for o in options if not o.positional]
-    known += ["--no-" + o.flag[2:] for o in options if o.kind.item is bool]
-    return f"unknown option {word}{did_you_mean('--' + word.lstrip('-'), known)}"
+# --------------------------------------------------------------------------- one command
+
+
+class CommandLine:
+    """The command line of one dataclass of options.
+
+    Attributes:
+        fields: its options. prog: how it is called. description: what it does.
+    """
+
+    def __init__(self, cls: type, prog: str, description: str = "") -> None:
+        self.cls, self.prog, self.description = cls, prog, description
+        self.fields = option_fields(cls)
+
+    def given(self, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What `argv` says, by name; nothing is filled in, nothing is missing.
+
+        Args:
+            base: values that a file gives, which decide like the words what settings there are.
+        Raises:
+            SystemExit: code 2 after one line on stderr for a mistake; code 0 after `--help`.
+        """
+        words, base = _dashed(argv), base or {}
+        if set(HELP) & set(words):
+            self.help({**base, **self.peek(argv)})
+            raise SystemExit(0)
+        found, rest = self._read(_Parser(self.prog), words, [])
+        settings: list[tuple[str, OptionField]] = []
+        if any(word.startswith("--") for word in rest):
+            defaults = {f.name: f.default for f in self.fields if f.default is not MISSING}
+            settings = self.settings({**defaults, **base, **found})
+            found, rest = self._read(_Parser(self.prog), words, settings)
+        if rest:  # before what is missing: a misspelt option is often the missing one
+            self.error(self._unknown(rest, [f for _, f in settings]))
+        return found
+
+    def peek(self, argv: Sequence[str]) -> dict[str, Any]:
+        """What can be read of `argv` before its mistakes are looked for."""
+        words = [w for w in _dashed(argv) if w not in HELP]
+        try:
+            return self._read(_LenientParser(self.prog), words, [])[0]
+        except ValueError:
+            return {}
+
+    def made(self, words: Mapping[str, Any]) -> Any:
+        """The dataclass of these values. Raises SystemExit if one is missing, or they do not go
+        together."""
+        missing = [
+            f.name.upper() if f.positional else f.flag
+            for f in self.fields
+            if f.required and words.get(f.name, "") == ""
+        ]
+        if missing:
+            self.error(f"{' and '.join(missing)} must be given")
+        try:
+            return self.cls(**words)
+        except (UserError, ValueError) as error:  # from the dataclass's own checks
+            self.error(str(error))
+
+    def settings(self, known: Mapping[str, Any]) -> list[tuple[str, OptionField]]:
+        """(the mapping's name, a field) of each setting that is a flag as well, by what is known of
+        the other options."""
+        try:
+            return [(f.name, s) for f in self.fields if f.flags for s in f.flags(known)]
+        except (UserError, ValueError) as error:
+            self.error(str(error))
+
+    def parser(self, settings: Sequence[tuple[str, OptionField]] = ()) -> argparse.ArgumentParser:
+        """All options in their groups, for `--help` and for a shell's completion."""
+        parser = _Parser(self.prog, self.description)
+        groups: dict[str, Any] = {}
+        ordered = sorted(self.fields, key=lambda f: not (f.first or f.positional))
+        for words, dest, field in _placed(ordered, settings):
+            heading = FIRST if field.first or field.positional else field.heading
+            group = groups.get(heading) or parser.add_argument_group(heading)
+            groups[heading] = group
+            _add(group, field, words, dest)
+        return parser
+
+    def help(self, known: Mapping[str, Any]) -> None:
+        """Print what there is to say, with the settings of the algorithm that is named."""
+        self.parser(self.settings(known)).print_help()
+
+    def error(self, message: str) -> NoReturn:
+        """End with a line on stderr."""
+        _Parser(self.prog).error(message)
+
+    def _read(
+        self,
+        parser: _Parser,
+        words: Sequence[str],
+        settings: Sequence[tuple[str, OptionField]],
+    ) -> tuple[dict[str, Any], list[str]]:
+        """What the words say by name, and those that no option knows."""
+        kinds = {}
+        for flags, dest, field in _placed(self.fields, settings):
+            kinds[dest] = field.kind
+            _add(parser, field, flags, dest)
+        found, rest = parser.parse_known_args(words)
+        values: dict[str, Any] = {}
+        for dest, value in vars(found).items():
+            mapping, dot, name = dest.rpartition(".")
+            value = kinds[dest].collected(value) if kinds[dest].many else value
+            if dot:
+                values[mapping] = {**values.get(mapping, {}), name: value}
+            elif kinds[dest].named:
+                # a setting's own flag wins over `--options NAME=VALUE`
+                values[dest] = {**value, **values.get(dest, {})}
+            else:
+                values[dest] = value
+        return values, rest
+
+    def _unknown(self, words: Sequence[str], settings: Sequence[OptionField]) -> str:
+        """What to say of words that argparse could not place."""
+        word = next((w.partition("=")[0] for w in words if w.startswith("-")), None)
+        if word is None:
+            return f"unexpected argument {words[0]!r}; every option needs its name in front"
+        fields = [f for f in [*self.fields, *settings] if not f.positional]
+        known = [w for f in fields for w in f.words] + negated(fields)
+        return f"unknown option {word}{did_you_mean('--' + word.lstrip('-'), known)}"
+
+
+def _placed(
+    fields: Sequence[OptionField], settings: Sequence[tuple[str, OptionField]]
+) -> list[tuple[list[str], str, OptionField]]:
+    """(flags, destination, field) of everything. A job's own option keeps its name; a setting of
+    the same name is left to `--options`, or to its alias."""
+    placed = [(f.words, f.name, f) for f in fields]
+    taken = {w for words, _, _ in placed for w in words} | set(negated(fields))
+    for mapping, field in settings:
+        words = [w for w in field.words if w not in taken]
+        taken |= set(words)
+        if words:
+            placed.append((words, f"{mapping}.{field.name}", field))
+    return placed
 
 
 def parse(cls: type[T], argv: Sequence[str], prog: str, description: str = "") -> T:
@@ -101,45 +266,5 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str = "") -
         SystemExit: code 2 after one line on stderr for a mistake; code 0 after `--help`.
         TypeError: a field has a type that no option can have (the programmer's mistake).
     """
-    parser, options = (
-        _Parser(prog=prog, description=description, formatter_class=_formatter),
-        option_fields(cls),
-    )
-    words = _given(parser, options, argv)
-    missing = [
-        o.name.upper() if o.positional else o.flag
-        for o in options
-        if o.required and words.get(o.name, "") == ""
-    ]
-    if missing:
-        parser.error(f"{' and '.join(missing)} must be given")
-    try:
-        return cls(**words)
-    except (UserError, ValueError) as error:  # from the dataclass's own checks
-        parser.error(str(error))
-
-
-def given(cls: type, argv: Sequence[str], prog: str, description: str = "") -> dict[str, Any]:
-    """What `argv` says of the dataclass `cls`, by name; nothing is filled in, nothing is missing.
-
-    Raises:
-        SystemExit: as `parse`.
-    """
-    return _given(
-        _Parser(prog=prog, description=description, formatter_class=_formatter),
-        option_fields(cls),
-        argv,
-    )
-
-
-def _given(parser: _Parser, options: Sequence[OptionField], argv: Sequence[str]) -> dict[str, Any]:
-    for each in options:
-        _add(parser, each)
-    found, rest = parser.parse_known_args(_dashed(argv))
-    if rest:  # before what is missing: a misspelt option is often the missing one
-        parser.error(_unknown(rest, options))
-    return {name: _tupled(value) for name, value in vars(found).items()}
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    line = CommandLine(cls, prog, description)
+    return line.made(line.given(argv))

@@ -3,15 +3,17 @@ value is read from text.
 
     @dataclass(frozen=True)
     class Train:
-        model: str = option(help="directory or hub name")                      # no default: must be given
-        lr: float = option(1e-5, help="peak learning rate")
-        rewards: tuple[str, ...] = option(("exact",), help="what to reward")    # --rewards exact format
-        resume: bool = False                                                    # --resume, --no-resume
+        HEADING: ClassVar[str] = "training"                              # in --help
+        model: str = option(help="directory or hub name")                # no default: must be given
+        lr: float = option(1e-5, help="peak learning rate", aliases=("learning_rate",))
+        rewards: tuple[str, ...] = option(("exact",), help="what to reward")  # --rewards exact format
+        options: Mapping[str, Any] = option({}, help="settings")         # --options beta=0 high=0.3
+        resume: bool = False                                             # --resume, --no-resume
 
-Field types: `str`, `int`, `float`, `bool`, `Path`, `tuple[T, ...]` of those, and any of them `|
-None`.
+Field types: `str`, `int`, `float`, `bool`, `Path`, `tuple[T, ...]` of those, any of them `| None`,
+and `Mapping[str, Any]`, which is written NAME=VALUE.
 
-Left out: the command line (`command_line.py`), saved arguments (`saved.py`), nested dataclasses.
+Left out: the command line (`command_line.py`), saved values (`saved.py`), nested dataclasses.
 Imports nothing heavy; a command's `--help` is instant.
 """
 
@@ -21,15 +23,18 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Union
 
 from logpi.errors import did_you_mean
+from logpi.jobs.options.settings import setting
 
-LARGEST = 2**31 - 1  # of whole numbers: what torch, NumPy and Gymnasium all take, as a seed say
+# The largest whole number that torch, NumPy and Gymnasium all take, as a seed say.
+LARGEST = 2**31 - 1
 Choices = Sequence[str] | Callable[[], Sequence[str]]
+Flags = Callable[[Mapping[str, Any]], "Sequence[OptionField]"]
 
 
 def option(
@@ -44,6 +49,9 @@ def option(
     changeable: bool = False,
     saved: bool = True,
     objects: bool = False,
+    first: bool = False,
+    aliases: tuple[str, ...] = (),
+    flags: Flags | None = None,
 ) -> Any:
     """A dataclass field with what the command line says about it. Every number of a command needs
     `least` or `above`.
@@ -61,10 +69,20 @@ def option(
         changeable: a run that is gone on with may be given another value (`changeable`).
         saved: part of what a run is (`to_json`); False: of one call alone, such as `--resume`.
         objects: from Python, an object may stand in place of the word.
+        first: one of the handful that `--help` shows first.
+        aliases: what other libraries call the same thing.
+        flags: of a mapping: from the values of the other options, the fields whose flags fill it.
     """
-    metadata = dict(help=help, choices=choices, nargs=nargs, positional=positional, least=least)
-    metadata |= dict(above=above, most=most, changeable=changeable, saved=saved, objects=objects)
+    metadata = {k: v for k, v in locals().items() if k != "default"}
+    if isinstance(default, Mapping):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def changed(group: type, name: str, default: Any, **said: Any) -> Any:
+    """The same option as in a group that a job inherits, with another default (or other words)."""
+    field = next(f for f in dataclasses.fields(group) if f.name == name)
+    return option(default, **{**field.metadata, **said})
 
 
 # --------------------------------------------------------------------------- the type of a field
@@ -74,7 +92,8 @@ def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        number = float(text)  # 1e6 is how people write a million
+        # 1e6 is how people write a million
+        number = float(text)
         if not number.is_integer():
             raise ValueError from None
         return int(number)
@@ -88,7 +107,8 @@ def _number(text: str) -> float:
 
 
 def _text(text: str) -> str:
-    text.encode()  # bytes of the command line that are no UTF-8 are halves of characters, which no tokenizer takes
+    # Bytes of the command line that are no UTF-8 are halves of characters, which no tokenizer takes.
+    text.encode()
     return text
 
 
@@ -108,21 +128,23 @@ READERS: dict[type, tuple[Callable[[str], Any], str, str]] = {
 
 @dataclass(frozen=True)
 class FieldType:
-    """A field's type, taken apart: `tuple[int, ...] | None` is item=int, many, optional."""
+    """A field's type, taken apart: `tuple[int, ...] | None` is item=int, many, optional; a mapping
+    is many named items."""
 
     item: type
     many: bool = False
     optional: bool = False
+    named: bool = False
 
     @classmethod
     def of(cls, hint: Any, where: str) -> FieldType:
-        members = (
-            typing.get_args(hint)
-            if typing.get_origin(hint) in (Union, types.UnionType)
-            else (hint,)
-        )
+        """Raises TypeError if no option can have this type."""
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        members = arguments if origin in (Union, types.UnionType) else (hint,)
         # What only Python gives is `Any`, beside the type that a word has: `str | Any`.
         rest = [m for m in members if m not in (type(None), Any)]
+        if len(rest) == 1 and typing.get_origin(rest[0]) is Mapping:
+            return cls(str, many=True, named=True)
         many = typing.get_origin(rest[0]) is tuple
         item = typing.get_args(rest[0])[0] if many else rest[0]
         item = next((m for m in typing.get_args(item) if m is not Any), item)
@@ -136,7 +158,10 @@ class FieldType:
         return READERS[self.item][1]
 
     def read(self, text: str) -> Any:
-        """One item from its text. Raises ValueError, saying what was expected."""
+        """One item from its text; of a mapping (name, value). Raises ValueError, saying what was
+        expected."""
+        if self.named:
+            return setting(text)
         if self.optional and not self.many and text.lower() == "none":
             return None
         read = READERS[self.item][0]
@@ -145,28 +170,47 @@ class FieldType:
         except (ValueError, KeyError, OverflowError):
             raise ValueError(f"{text[:60]!r} is not {self.expected}") from None
 
+    def collected(self, items: Iterable[Any]) -> Any:
+        """Many items as the field's value."""
+        return dict(items) if self.named else tuple(items)
+
+    @property
+    def metavar(self) -> str:
+        """What `--help` calls a value."""
+        return "NAME=VALUE" if self.named else READERS[self.item][2]
+
 
 @dataclass(frozen=True)
 class OptionField:
-    """One field as the command line sees it."""
+    """One field as the command line sees it: the arguments of `option`, with name, type and the
+    heading of its group."""
 
     name: str
     kind: FieldType
-    default: Any
-    help: str
-    choices: Choices | None
-    nargs: str | int | None
-    positional: bool
-    least: float | None
-    above: float | None
-    most: float | None
-    changeable: bool
-    saved: bool
-    objects: bool
+    default: Any = None
+    heading: str = ""
+    help: str = ""
+    choices: Choices | None = None
+    nargs: str | int | None = None
+    positional: bool = False
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    changeable: bool = False
+    saved: bool = True
+    objects: bool = False
+    first: bool = False
+    aliases: tuple[str, ...] = ()
+    flags: Flags | None = None
 
     @property
     def flag(self) -> str:
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def words(self) -> list[str]:
+        """Its flag and those of its aliases."""
+        return ["--" + name.replace("_", "-") for name in (self.name, *self.aliases)]
 
     @property
     def required(self) -> bool:
@@ -176,11 +220,11 @@ class OptionField:
         return self.choices() if callable(self.choices) else self.choices
 
     def read(self, text: str) -> Any:
+        """One item from its text. Raises ValueError, saying what it may be."""
         value, allowed = self.kind.read(text), self.allowed()
         if allowed is not None and value is not None and value not in allowed:
-            hint = (
-                did_you_mean(text, map(str, allowed)) or f"; one of: {', '.join(map(str, allowed))}"
-            )
+            known = [str(a) for a in allowed]
+            hint = did_you_mean(text, known) or f"; one of: {', '.join(known)}"
             raise ValueError(f"unknown value {text[:60]!r}{hint}")
         if isinstance(value, int | float) and (self.least is not None or self.above is not None):
             self._check_range(value, text[:60])
@@ -198,40 +242,44 @@ class OptionField:
             raise ValueError(f"must be finite, not {text}")
 
     def shown(self) -> str:
-        """The help text: what it does, what it may be, what it is when left out. A `%` is
-        argparse's own."""
+        """The help text: what it does, what it may be, what it is when left out."""
         notes, allowed = [], self.allowed()
         if allowed is not None:
-            notes.append("one of: " + ", ".join(map(str, allowed)))
-        if self.required:
-            notes.append("" if self.positional else "must be given")
-        elif self.default not in (None, ()):
+            notes.append("one of: " + ", ".join(str(a) or '""' for a in allowed))
+        if self.required and not self.positional:
+            notes.append("must be given")
+        if not self.required and self.default not in (None, "", (), {}):
             notes.append(f"default: {_spelt(self.default)}")
-        text = "; ".join(n for n in notes if n)
-        return (
-            f"{self.help} ({text})".strip().replace("%", "%%")
-            if text
-            else self.help.replace("%", "%%")
-        )
+        if self.aliases:
+            notes.append("also " + ", ".join(self.words[1:]))
+        return f"{self.help} ({'; '.join(notes)})".strip() if notes else self.help
 
 
 def _spelt(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{k}={v}" for k, v in value.items())
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 def option_fields(cls: type) -> list[OptionField]:
-    hints, found = typing.get_type_hints(cls), []
+    """Every option of a dataclass, in the order of its fields."""
+    hints, options = typing.get_type_hints(cls), []
     for field in dataclasses.fields(cls):
         if not field.init:
             continue
         default = field.default if field.default_factory is MISSING else field.default_factory()
         kind = FieldType.of(hints[field.name], f"{cls.__name__}.{field.name}")
-        found.append(
-            OptionField(field.name, kind, default, **(field.metadata or option().metadata))
-        )
-    return found
+        heading = _heading(cls, field.name)
+        options.append(OptionField(field.name, kind, default, heading, **field.metadata))
+    return options
+
+
+def _heading(cls: type, name: str) -> str:
+    """That of the group which declares the field first; a job may give it another default."""
+    owner = next(c for c in reversed(cls.__mro__) if name in vars(c).get("__annotations__", {}))
+    return vars(owner).get("HEADING", "options")
 
 
 def changeable(cls: type) -> dict[str, str]:

@@ -9,76 +9,63 @@ are. Left out: what an object must be able to do, which is said where it is used
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from logpi.algorithms.names import ELSEWHERE, JOB_NAMES
 from logpi.errors import UserError, did_you_mean
 from logpi.jobs.options.fields import OptionField, option_fields
+from logpi.jobs.options.settings import setting
 
 
 def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Field values of the job class `cls`.
+    """Field values of the job class `cls`; a recipe's first, which the caller's own replace.
 
     Raises:
         UserError: an unknown name, or a value of another type than the option's.
     """
     fields = {o.name: o for o in option_fields(cls)}
+    names = JOB_NAMES | {alias: o.name for o in fields.values() for alias in o.aliases}
     recipe = getattr(cls, "RECIPES", {}).get(keywords.get("recipe"), {})
     values: dict[str, Any] = {}
-    own: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in {**recipe, **keywords}.items():
-        known = name if name in fields else _other_libraries(name)
-        if known in fields:
-            values[known] = coerced(fields[known], value)
+        field = name if name in fields else names.get(name, name)
+        if field in fields:
+            values[field] = coerced(fields[field], value)
         else:
-            own[name] = value
-    if own:
-        _check_settings(cls, fields, values, own)
-        values["options"] = (*values.get("options", ()), *(_written(k, v) for k, v in own.items()))
+            settings[name] = value
+    if settings:
+        _check_settings(cls, fields, values, settings)
+        values["options"] = {**values.get("options", {}), **settings}
     return values
 
 
-JOB_NAMES = {"learning_rate": "lr", "output_dir": "out"}
-
-
-def _other_libraries(name: str) -> str:
-    return JOB_NAMES.get(name, name)
-
-
 def _check_settings(
-    cls: type, fields: Mapping[str, OptionField], values: Mapping[str, Any], own: Mapping[str, Any]
+    cls: type,
+    fields: Mapping[str, OptionField],
+    values: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> None:
     """Raises UserError for a name that neither the job nor its algorithm has."""
-    names = set(fields)
-    row = next(
-        (values.get(x, fields[x].default) for x in ("algorithm", "objective") if x in fields), None
-    )
-    if "options" in fields and isinstance(row, str):
+    row = next((x for x in ("algorithm", "objective") if x in fields), None)
+    method = values.get(row, fields[row].default) if row and "options" in fields else None
+    known = set(getattr(cls, "SETTINGS", ()))
+    if isinstance(method, str):
         from logpi.algorithms import known_as, options
 
-        names |= set(getattr(cls, "SETTINGS", ()))
-        names |= {getattr(o, "name", o) for o in options(row)}
-        if all(known_as(row, name) in names for name in own):
-            return
-    elif "options" in fields:
+        known |= {o.name for o in options(method)}
+        settings = {known_as(method, name): value for name, value in settings.items()}
+    elif method is not None:
         raise UserError(
-            f"{', '.join(own)}: an algorithm that is an object has its settings already"
+            f"{', '.join(settings)}: an algorithm that is an object has its own settings"
         )
-    unknown = next(name for name in own if name not in names)
-    raise UserError(f"{cls.__name__} has no option {unknown!r}{did_you_mean(unknown, names)}")
-
-
-def _written(name: str, value: Any) -> str:
-    """A setting as `--options` has it."""
-    try:
-        return f"{name}={json.dumps(value, allow_nan=False)}"
-    except (TypeError, ValueError):
-        raise UserError(
-            f"{name}={value!r}: a setting is a number, a text or true and false; give others with"
-            " algorithm=logpi.algorithm(NAME, …)"
-        ) from None
+    for name in settings:
+        if name not in known:
+            hint = ELSEWHERE.get(name)
+            hint = f": {hint}" if hint else did_you_mean(name, known | set(fields))
+            raise UserError(f"{cls.__name__} has no option {name!r}{hint}")
 
 
 def coerced(option: OptionField, value: Any) -> Any:
@@ -88,12 +75,21 @@ def coerced(option: OptionField, value: Any) -> Any:
         UserError: it is neither, or out of the option's range.
     """
     try:
+        if option.kind.named:
+            return _mapping(value)
         if option.kind.many:
             many = value if isinstance(value, list | tuple) else (value,)
             return None if value is None else tuple(_one(option, item) for item in many)
         return _one(option, value)
     except ValueError as error:
         raise UserError(f"{option.name}: {error}") from None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """Settings: a mapping, or words NAME=VALUE."""
+    if isinstance(value, Mapping):
+        return {str(k).replace("-", "_"): v for k, v in value.items()}
+    return dict(setting(word) for word in ([value] if isinstance(value, str) else value))
 
 
 def _one(option: OptionField, value: Any) -> Any:

@@ -5,12 +5,12 @@ Left out: adapters and 4-bit weights (`lora.py`), and a second model, such as a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.settings import settings
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
@@ -51,8 +51,8 @@ class ModelArguments:
         ),
     )
 
-    template_options: tuple[str, ...] = option(
-        (),
+    template_options: Mapping[str, Any] = option(
+        {},
         help=(
             "variables of the chat template, e.g. enable_thinking=false (a row's"
             " chat_template_kwargs win)"
@@ -77,7 +77,7 @@ class ModelArguments:
 
     def ending(self) -> dict[str, Any]:
         """What the chat template is applied with, and what ends an answer."""
-        return {"template_options": settings(self.template_options), "end_token": self.end_token}
+        return {"template_options": self.template_options, "end_token": self.end_token}
 
     def loading(self) -> dict[str, Any]:
         """What every model of the job is loaded with."""

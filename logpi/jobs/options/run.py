@@ -1,18 +1,19 @@
 """Where a run goes and how it is gone on with: the group of options that every job shares, and how a
-job's options are read from a command line or from an older run.
+job's options are read: from a command line, a file, or an older run.
 
 Left out: the run's directory itself (`runs/`), and its beginning and end (`jobs/common.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from logpi.errors import UserError, as_user_errors
-from logpi.jobs.options.command_line import given, parse
+from logpi.jobs.options.command_line import CommandLine
+from logpi.jobs.options.config import from_file, merged
 from logpi.jobs.options.fields import changeable, option
 from logpi.jobs.options.model import placed
 from logpi.jobs.options.saved import from_json
@@ -47,23 +48,32 @@ class RunArguments:
 
 
 def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A:
-    """The arguments; with --resume or --repeat those of a run, with what may change and is given
-    anew.
+    """The arguments; with --config those of a file, with --resume or --repeat those of a run, and
+    what the command line says anew.
 
     Raises:
-        UserError: it is no run of `command`, something else is given, or it is a stranger's and
-            names code.
+        UserError: it is no run of `command`, something else is given than what may change, or it is
+            a stranger's and names code.
     """
-    words = given(cls, argv, f"logpi {command}", description)
-    source = words.get(
-        "resume", words.get("repeat")
-    )  # with both, the second is one that cannot change
+    line = CommandLine(cls, f"logpi {command}", description)
+    asked = line.peek(argv)
+    trust = asked.get("trust", False)
+    # with both, the second is one that cannot change
+    source = asked.get("resume", asked.get("repeat"))
     if source is None:
-        return parse(cls, argv, prog=f"logpi {command}", description=description)
+        file = asked.get("config")
+        base = from_file(line, file, command, trust) if file is not None else {}
+        return line.made(merged(line, base, line.given(argv, base)))
+    return _again(line, argv, command, source)
+
+
+def _again(line: CommandLine, argv: Sequence[str], command: str, source: Path) -> Any:
+    """A run's own arguments, with what may change."""
+    words = line.given(argv)
     kind = "resume" if "resume" in words else "repeat"
     changes = {k: v for k, v in words.items() if k not in (kind, "trust")}
-    may = changeable(cls) if kind == "resume" else {"out": "--out", "device": "--device"}
-    fixed = [f"--{k.replace('_', '-')}" for k in changes if k not in may]
+    may = changeable(line.cls) if kind == "resume" else {"out": "--out", "device": "--device"}
+    fixed = [flag for name in changes if name not in may for flag in _flags(line, name, words)]
     if fixed:
         raise UserError(
             f"a run keeps its own arguments: {', '.join(fixed)} cannot change. --{kind} "
@@ -73,19 +83,26 @@ def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A
         placed(changes["device"])
     home = {"resume": source} if kind == "resume" else {"out": None}
     with as_user_errors():
-        return replace(_saved(cls, source, command, words.get("trust", False)), **home | changes)
+        own = _saved(line.cls, source, command, words.get("trust", False))
+        return replace(own, **home | changes)
+
+
+def _flags(line: CommandLine, name: str, words: Mapping[str, Any]) -> list[str]:
+    """How a user gave an option: a mapping's settings have flags of their own."""
+    field = next(f for f in line.fields if f.name == name)
+    names = words[name] if field.flags else [name]
+    return ["--" + n.replace("_", "-") for n in names]
 
 
 def _saved(cls: type[A], path: Path, command: str, trust: bool) -> A:
     """A run's own arguments. Those older than `--device` were on the CPU."""
     from logpi.runs.directory import allow, read_arguments
 
-    made, saved = read_arguments(path)
-    if made != command:
-        raise UserError(f"{path} is a run of `logpi {made}`: logpi {made} --resume {path}")
-    arguments = from_json(
-        cls, ({"device": "cpu"} if "device" in cls.__dataclass_fields__ else {}) | saved
-    )
+    origin, saved = read_arguments(path)
+    if origin != command:
+        raise UserError(f"{path} is a run of `logpi {origin}`: logpi {origin} --resume {path}")
+    known = cls.__dataclass_fields__
+    arguments = from_json(cls, ({"device": "cpu"} if "device" in known else {}) | saved)
     allow(path, trust)
     return arguments
 

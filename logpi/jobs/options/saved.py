@@ -1,6 +1,7 @@
 """Options as plain values, to be saved with a run and to come back whole (`fields.py`).
 
-Left out: the file they are saved in (`runs/directory.py`).
+Left out: the file they are saved in (`runs/directory.py`), and files that people write
+(`config.py`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from typing import Any, TypeVar
 from logpi.errors import UserError, did_you_mean
 from logpi.jobs.options.fields import OptionField, option_fields
 from logpi.jobs.options.fingerprint import is_record, recorded
+from logpi.jobs.options.settings import setting
 
 T = TypeVar("T")
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no infinity
@@ -27,17 +31,21 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else recorded(value)
 
 
+def _word(value: Any) -> Any:
+    """An option's word, or what is recorded of the object in its place."""
+    if isinstance(value, tuple):
+        return [_word(v) for v in value]
+    return value if isinstance(value, str | None) else recorded(value)
+
+
 def to_json(arguments: Any) -> dict[str, Any]:
     """The arguments as plain JSON values, complete: a run can be repeated from them after defaults
     have changed. Objects are recorded by their fingerprints."""
-    return {
-        o.name: _plain(getattr(arguments, o.name))
-        for o in option_fields(type(arguments))
-        if o.saved
-    }
+    fields = [f for f in option_fields(type(arguments)) if f.saved]
+    return {f.name: (_word if f.objects else _plain)(getattr(arguments, f.name)) for f in fields}
 
 
-def from_json(cls: type[T], saved: Mapping[str, Any]) -> T:
+def from_json(cls: type[T], saved: Mapping[str, Any], source: str = "saved arguments") -> T:
     """The arguments that `to_json` saved. What is missing (an older version's run) takes its
     default.
 
@@ -45,48 +53,67 @@ def from_json(cls: type[T], saved: Mapping[str, Any]) -> T:
         UserError: an unknown name, a value of the wrong type, a required one missing, or values
             that do not go together.
     """
-    options = {o.name: o for o in option_fields(cls)}
-    for name in saved:
-        if name not in options:
-            raise UserError(
-                f"saved arguments have an unknown option {name!r}{did_you_mean(name, options)}"
-            )
-    for o in options.values():
-        if o.required and o.name not in saved:
-            raise UserError(f"saved arguments lack {o.name!r}")
-    values = {
-        name: _restored(options[name], value)
-        for name, value in saved.items()
-        if options[name].saved
-    }
+    values = values_of(cls, saved, source)
+    for field in option_fields(cls):
+        if field.required and field.name not in values:
+            raise UserError(f"{source} lack {field.name!r}")
     try:
         return cls(**values)
     except ValueError as error:  # from the dataclass's own checks
-        raise UserError(f"saved arguments: {error}") from None
+        raise UserError(f"{source}: {error}") from None
 
 
-def restored(cls: type, name: str, value: Any) -> Any:
-    """One saved argument, by its name. Raises UserError as `from_json`."""
-    return _restored(next(o for o in option_fields(cls) if o.name == name), value)
+def values_of(cls: type, saved: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Plain values as those of the dataclass's fields; an alias is its field.
+
+    Raises:
+        UserError: an unknown name or a value of the wrong type.
+    """
+    fields = {name: f for f in option_fields(cls) for name in (f.name, *f.aliases)}
+    for name in saved:
+        if name not in fields:
+            hint = did_you_mean(name, fields)
+            raise UserError(f"{source} have an unknown option {name!r}{hint}")
+    return {
+        fields[name].name: restored(fields[name], value, source)
+        for name, value in saved.items()
+        if fields[name].saved
+    }
 
 
-def _restored(option: OptionField, value: Any) -> Any:
-    if any(is_record(v) for v in (value if isinstance(value, list) else [value])):
+def restored(field: OptionField, value: Any, source: str = "saved arguments") -> Any:
+    """One option's value from a plain one.
+
+    Raises:
+        UserError: it is of the wrong type or out of bounds.
+    """
+    kind = field.kind
+    if field.objects and any(map(is_record, value if isinstance(value, list) else [value])):
         raise UserError(
-            f"the run was begun from Python with an object as its {option.name}: go on with it from"
+            f"the run was begun from Python with an object as its {field.name}: go on with it from"
             " the same script, with resume=PATH"
         )
     try:
-        if value is None and option.kind.optional:
+        if value is None and kind.optional:
             return None
-        if option.kind.many:
-            if not isinstance(value, list):
-                raise ValueError(f"{value!r} is not a list")
-            value = [_scalar(v) for v in value]
-            return tuple(option.read(str(v)) for v in value)
-        return option.read(str(_scalar(value)))
+        if kind.named:
+            return _pairs(value)
+        if not kind.many:
+            return field.read(str(_scalar(value)))
+        if not isinstance(value, list):
+            raise ValueError(f"{value!r} is not a list")
+        return tuple(field.read(str(_scalar(v))) for v in value)
     except ValueError as error:
-        raise UserError(f"saved arguments: {option.name}: {error}") from None
+        raise UserError(f"{source}: {field.name}: {error}") from None
+
+
+def _pairs(given: Any) -> dict[str, Any]:
+    """Settings of a mapping, or of a list of NAME=VALUE."""
+    if isinstance(given, Mapping):
+        return {str(k).replace("-", "_"): v for k, v in given.items()}
+    if isinstance(given, list) and all(isinstance(v, str) for v in given):
+        return dict(setting(v) for v in given)
+    raise ValueError(f"{given!r} is not a list of NAME=VALUE, nor a mapping")
 
 
 def _scalar(value: Any) -> Any:

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
-
-from logpi.errors import UserError
 
 
 def _finite(text: str) -> float:
@@ -20,22 +17,23 @@ def _finite(text: str) -> float:
     return number
 
 
-def settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["high=0.3", "whiten=true"]` as a dictionary; values are JSON (numbers are finite) where
-    they parse as such, else plain text.
+def setting(pair: str) -> tuple[str, Any]:
+    """A name and its value, which is JSON (a number is finite) where it parses as such, else text.
 
-    >>> settings(["high=0.3", "whiten=true", "kl_estimator=k2"])
-    {'high': 0.3, 'whiten': True, 'kl_estimator': 'k2'}
+    Raises ValueError if the word is no pair.
+
+    >>> setting("high=0.3"), setting("kl-estimator=k2")
+    (('high', 0.3), ('kl_estimator', 'k2'))
     """
-    out = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"an option is NAME=VALUE, not {pair!r}")
-        try:
-            out[name.replace("-", "_")] = json.loads(
-                value, parse_float=_finite, parse_constant=_finite
-            )
-        except (ValueError, RecursionError):
-            out[name.replace("-", "_")] = value
-    return out
+    name, equals, text = pair.partition("=")
+    if not equals:
+        raise ValueError(f"an option is NAME=VALUE, not {pair[:60]!r}")
+    return name.replace("-", "_"), value(text)
+
+
+def value(text: str) -> Any:
+    """What a text stands for: `0.3`, `true` and `[64,64]` are JSON, everything else is itself."""
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError):
+        return text

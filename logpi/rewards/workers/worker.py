@@ -1,18 +1,24 @@
-"""The process in which a user's reward function runs, so that a hang or a crash there costs a
-sample and not the run.
+"""How a reward function is called, and the worker process in which a user's own file runs.
 
-Started as a script (`python worker.py FILE FUNCTION [BYTES]`), with the standard library only: it
-starts in a few hundredths of a second, and never imports the training program's own main module as
-`multiprocessing` would.
-It reads pickled calls from its standard input and answers in JSON: what a policy wrote may reach
-the user's function, and must not come back to the trainer as a pickle. Left out: deadlines and
-restarts, which are the parent's (`processes.py`).
+A function says by the names of its parameters what it takes:
+
+    f(prompts, completions, completion_ids, answer, level, **columns)    TRL's: lists, one call
+    f(completions, answer)                                               the same, the rest left out
+    compute_score(data_source, solution_str, ground_truth, extra_info)   verl's: one sample a call
+    f(completions, log_metric, log_extra)                                TRL's loggers besides
+
+The process is started as a script (`python worker.py FILE FUNCTION [BYTES]`) with the standard
+library only, so it starts in a few hundredths of a second. It reads pickled calls from its standard
+input and answers in JSON: text of a policy reaches the user's function and must not come back to
+the trainer as a pickle. Left out: deadlines and restarts, which are the parent's (`processes.py`).
 
 Frames, both ways: 8 bytes of length, big endian, then the body.
-    first answer    {"needs": ["solution", ...]}: the columns that the function cannot do without; or {"failed": ...}
-    call            seconds of CPU time it may take (a double; 0: no limit), then a pickle of
-                    (prompts, completions, completion_ids, columns)
-    answer          {"verdicts": [1.0, null, {"kind": "type", "message": "..."}]} or {"failed": {"kind", "message"}}
+    hello    {"needs": ["solution", ...]}, the columns that the function needs; or {"failed": ...}
+    call     seconds of CPU time it may take (a double; 0: no limit), then a pickle of
+             (prompts, completions, completion_ids, columns)
+    reply    {"verdicts": [1.0, null, {"kind": "type", "message": "..."}]}, and where the function
+             logged, {"metrics": {"name": 0.5}, "extras": {"column": ["a", "b", "c"]}}; or
+             {"failed": {"kind", "message"}}
 """
 
 from __future__ import annotations
@@ -31,11 +37,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 HEADER, LIMIT = struct.Struct(">Q"), struct.Struct(">d")
-LARGEST = 1e15  # of a reward: beyond, a group's spread is infinite in float32, and nothing would be learned without a word
+# the largest reward: beyond it a group's spread is infinite in float32, and nothing is learned
+LARGEST = 1e15
 
 
 def write_frame(stream: IO[bytes], body: bytes) -> None:
@@ -59,14 +67,18 @@ def describe(error: BaseException) -> str:
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     try:
         said = str(error)[:300]
-    except Exception:  # strangers' exceptions may not even be able to say what they are
+    # an exception's own __str__ may raise
+    except Exception:
         said = "(it cannot say what)"
     return f"{type(error).__name__}: {said}".replace("\n", " ") + where
 
 
+# --- what a function returned ---
+
+
 def reply(result: Any, count: int, judge: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-    """What a function returned for `count` completions as the answer to its call: a verdict for
-    each (`judge`, or `verdict`, of each value), or what is wrong with it all.
+    """What a function returned for `count` completions as the reply to its call: a verdict for
+    each (`judge`, or `verdict`, of each value), or what is wrong with all of it.
 
     Raises what a generator raises.
 
@@ -74,19 +86,17 @@ def reply(result: Any, count: int, judge: Callable[[Any], Any] | None = None) ->
     ({'verdicts': [1.0, 1.0]}, 'type', 'length')
     """
     expected = f"for {count} completions: expected a list with a number or None for each"
-    if isinstance(result, str | bytes | dict | set | frozenset) or not _several(result):
-        return {
-            "failed": {"kind": "type", "message": f"returned {type(result).__name__} {expected}"}
-        }
+    if isinstance(result, str | bytes | dict | set | frozenset) or not _iterable(result):
+        message = f"returned {type(result).__name__} {expected}"
+        return {"failed": {"kind": "type", "message": message}}
     values = list(result)
     if len(values) != count:
-        return {
-            "failed": {"kind": "length", "message": f"returned {len(values)} rewards {expected}"}
-        }
+        message = f"returned {len(values)} rewards {expected}"
+        return {"failed": {"kind": "length", "message": message}}
     return {"verdicts": [(judge or verdict)(v) for v in values]}
 
 
-def _several(result: Any) -> bool:
+def _iterable(result: Any) -> bool:
     try:
         iter(result)
     except TypeError:  # a number, None, a tensor without axes
@@ -109,20 +119,107 @@ def verdict(value: Any) -> float | dict[str, str] | None:
     if not math.isfinite(number):
         return {"kind": "nan", "message": f"returned {number}"}
     if abs(number) > LARGEST:
-        return {
-            "kind": "huge",
-            "message": (
-                f"returned {number:g}; rewards are float32, and squared: at most {LARGEST:g}"
-            ),
-        }
+        message = f"returned {number:g}; rewards are float32, and squared: at most {LARGEST:g}"
+        return {"kind": "huge", "message": message}
     return number
 
 
-def from_verl(compute_score: Callable[..., Any]) -> Callable[..., list[Any]]:
-    """verl's `compute_score(data_source, solution_str, ground_truth, extra_info)` as a function of
-    our signature.
+class WrongLength(ValueError):
+    """A function logged another number of values than there are completions."""
 
-    `ground_truth` is the row's `answer`; a dict returned by the function counts by its `score`.
+
+class Log:
+    """What a function logs in one call on `count` completions, by TRL's two functions."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.metrics: dict[str, list[float]] = {}
+        self.extras: dict[str, list[Any]] = {}
+
+    def metric(self, name: str, value: Any) -> None:
+        """`log_metric(name, value)`: a number of the step; what is not finite is left out."""
+        number = float(getattr(value, "item", lambda: value)())
+        self.metrics.setdefault(str(name), []).extend([number] if math.isfinite(number) else [])
+
+    def extra(self, column: str, values: Any) -> None:
+        """`log_extra(column, values)`: a value for each completion, shown with the samples."""
+        values = list(values)
+        if len(values) != self.count:
+            raise WrongLength(
+                f"log_extra({column!r}): {len(values)} values for {self.count} completions"
+            )
+        self.extras[str(column)] = [_plain(v) for v in values]
+
+    def reply(self) -> dict[str, Any]:
+        """Both as JSON, each only if there is any."""
+        means = {k: math.fsum(v) / len(v) for k, v in self.metrics.items() if v}
+        return {k: v for k, v in (("metrics", means), ("extras", self.extras)) if v}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON: numbers, truth values and null as they are, the rest as text."""
+    value = getattr(value, "item", lambda: value)()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)
+
+
+# --- what a function takes ---
+
+GIVEN = ("prompts", "completions", "completion_ids", "log_metric", "log_extra")
+
+
+def adapted(function: Any) -> Callable[..., Any]:
+    """A reward as a function of our signature: an object of a class that was given, verl's
+    `compute_score` sample by sample.
+
+    Raises:
+        TypeError: it cannot be called, or a class whose objects take arguments.
+    """
+    if inspect.isclass(function):
+        function = function()
+    if not callable(function):
+        raise TypeError(f"{type(function).__name__} is no function")
+    return from_verl(function) if "solution_str" in _parameters(function) else function
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters; those of a built-in that does not say are none."""
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:
+        return {}
+
+
+def needs(function: Callable[..., Any]) -> list[str]:
+    """The columns that a function cannot do without: what it says itself (`needs`), or its
+    parameters without a default."""
+    own = getattr(function, "needs", None)
+    if own is not None:
+        return list(own)
+    every = _parameters(function).values()
+    named = [p for p in every if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return [p.name for p in named if p.default is p.empty and p.name not in GIVEN]
+
+
+def accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What of `given` a function takes: with `**columns` all but the loggers, which it has to
+    name; otherwise what it names."""
+    parameters = _parameters(function)
+    rest = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {
+        name: value
+        for name, value in given.items()
+        if name in parameters or (rest and name not in ("log_metric", "log_extra"))
+    }
+
+
+def from_verl(compute_score: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """verl's `compute_score(data_source, solution_str, ground_truth, extra_info)`, plain or async,
+    as a function of our signature.
+
+    `ground_truth` is the row's `answer`. Of a dict `score` counts, and its other entries are
+    logged.
     """
 
     def score(
@@ -133,19 +230,33 @@ def from_verl(compute_score: Callable[..., Any]) -> Callable[..., list[Any]]:
         answer,
         data_source=None,
         extra_info=None,
+        log_extra=None,
         **columns,
     ):
         none = [None] * len(completions)
         rows = zip(data_source or none, completions, answer, extra_info or none, strict=True)
-        results = [
-            compute_score(
-                data_source=source, solution_str=_text(c), ground_truth=gold, extra_info=extra
-            )
-            for source, c, gold, extra in rows
-        ]
+        results = []
+        for source, completion, gold, extra in rows:
+            given = {"data_source": source, "solution_str": _text(completion)}
+            given |= {"ground_truth": gold, "extra_info": extra}
+            results.append(compute_score(**accepted(compute_score, given)))
+        if any(map(inspect.isawaitable, results)):
+            results = _awaited(_all(results))
+        if log_extra is not None:
+            _log_entries(results, log_extra)
         return [r["score"] if isinstance(r, dict) else r for r in results]
 
     return score
+
+
+async def _all(awaitables: Sequence[Any]) -> list[Any]:
+    return await asyncio.gather(*awaitables)
+
+
+def _log_entries(results: Sequence[Any], log_extra: Callable[[str, list[Any]], None]) -> None:
+    entries = [r if isinstance(r, dict) else {} for r in results]
+    for name in dict.fromkeys(k for e in entries for k in e if k != "score"):
+        log_extra(name, [e.get(name) for e in entries])
 
 
 def _text(completion: Any) -> str:
@@ -156,68 +267,58 @@ def _text(completion: Any) -> str:
     )
 
 
-def load(path: str, name: str) -> Callable[..., Any]:
-    """The function `name` of the Python file at `path`, adapted if it has verl's signature."""
-    spec = importlib.util.spec_from_file_location("user_reward", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["user_reward"] = module
-    sys.path.insert(
-        0, os.path.dirname(os.path.abspath(path))
-    )  # its neighbours import as they do for the user
-    spec.loader.exec_module(module)
-    function = getattr(module, name)
-    return (
-        from_verl(function)
-        if "solution_str" in inspect.signature(function).parameters
-        else function
-    )
+# --- one call ---
 
 
 def answer(
     function: Callable[..., Any], call: tuple, judge: Callable[[Any], Any] | None = None
 ) -> dict[str, Any]:
-    """The reply to one call; never raises."""
+    """The reply to one call of an adapted function; never raises."""
     prompts, completions, completion_ids, columns = call
-    count = len(completions)  # now: the function may change its lists
+    # counted now: the function may change its lists
+    count = len(completions)
+    log = Log(count)
+    given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
+    given |= {**columns, "log_metric": log.metric, "log_extra": log.extra}
     try:
-        given = {
-            "prompts": prompts,
-            "completions": completions,
-            "completion_ids": completion_ids,
-            **columns,
-        }
-        result = function(**_accepted(function, given))
+        result = function(**accepted(function, given))
         if inspect.isawaitable(result):
-            result = asyncio.run(_finish(result))
-        return reply(result, count, judge)
+            result = _awaited(result)
+        return reply(result, count, judge) | log.reply()
+    except WrongLength as error:
+        return {"failed": {"kind": "length", "message": str(error)}}
     except Exception as error:
         return {"failed": {"kind": "raised", "message": describe(error)}}
 
 
-def _accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What of `given` the function takes: everything with `**columns`, otherwise the names it
-    lists."""
-    parameters = inspect.signature(function).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return given
-    return {name: value for name, value in given.items() if name in parameters}
+def _awaited(awaitable: Any) -> Any:
+    """Its result; in a thread of its own where this one has a loop that runs, as in a notebook."""
+
+    async def whole() -> Any:
+        return await awaitable
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(whole())
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(whole())).result()
 
 
-def needs(function: Callable[..., Any]) -> list[str]:
-    """The columns among the function's arguments that have no default."""
-    listed = inspect.signature(function).parameters.values()
-    compulsory = [
-        p.name
-        for p in listed
-        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    ]
-    return [name for name in compulsory if name not in ("prompts", "completions", "completion_ids")]
+# --- the process ---
 
 
-async def _finish(awaitable: Any) -> Any:
-    return await awaitable
+def load(path: str, name: str) -> Callable[..., Any]:
+    """The function `name` of the Python file at `path`, adapted; its neighbours import as they do
+    for the user."""
+    spec = importlib.util.spec_from_file_location("user_reward", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["user_reward"] = module
+    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
+    spec.loader.exec_module(module)
+    return adapted(getattr(module, name))
 
 
 def _leave_with(parent: int) -> None:
@@ -228,12 +329,14 @@ def _leave_with(parent: int) -> None:
 
 
 def main(path: str, name: str, memory: str = "0") -> None:
+    """Load the function, say hello, answer calls until the parent is gone."""
     if int(memory):
         resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     calls, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)  # what the user prints goes to the terminal, not between our frames
+    # what the user prints goes to the terminal, not between our frames
+    os.dup2(2, 1)
     try:
         function = load(path, name)
     except BaseException as error:
@@ -245,9 +348,8 @@ def main(path: str, name: str, memory: str = "0") -> None:
             call = read_frame(calls)
         except EOFError:
             return
-        signal.setitimer(
-            signal.ITIMER_PROF, *LIMIT.unpack_from(call)
-        )  # SIGPROF ends the process, C code and all
+        # SIGPROF ends the process, C code and all
+        signal.setitimer(signal.ITIMER_PROF, *LIMIT.unpack_from(call))
         reply = answer(function, pickle.loads(call[LIMIT.size :]))
         signal.setitimer(signal.ITIMER_PROF, 0)
         write_frame(replies, json.dumps(reply).encode())

@@ -13,13 +13,16 @@ import pytest
 from gymnasium import spaces as s
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from logpi.envs.control.spaces import action_kind, check_reach, encode, encoded_shape, stack, taken
-from logpi.envs.control.vector import (
-    ActionRepeat,
-    GymnasiumVectorEnvironment,
-    SyncVectorEnvironment,
-    make_env,
+from logpi.envs.control.make import ActionRepeat, make_env
+from logpi.envs.control.spaces import (
+    action_kind,
+    check_reach,
+    checked_observation,
+    encode,
+    encoded_shape,
+    stack,
 )
+from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.envs.tools import TextGym
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
@@ -403,10 +406,10 @@ class Random(World):
 
 
 def test_an_environment_that_does_not_follow_its_seed_is_said(caplog):
-    build(Gym(env=registered(Random), steps=64, options=("envs=2", "n_steps=16")))
+    build(Gym(env=registered(Random), steps=64, options={"envs": 2, "n_steps": 16}))
     assert "does not decide how an episode begins" in caplog.text
     caplog.clear()
-    build(Gym(env=registered(World), steps=64, options=("envs=2", "n_steps=16")))
+    build(Gym(env=registered(World), steps=64, options={"envs": 2, "n_steps": 16}))
     assert not caplog.text
 
 
@@ -456,7 +459,7 @@ def test_squashed_actions_cover_ranges_far_from_0(bounds, dtype):
     train = Gym(
         env=registered(world(action_space=space)),
         steps=64,
-        options=("squash=true", "envs=2", "n_steps=16"),
+        options={"squash": True, "envs": 2, "n_steps": 16},
     )
     build(train)[2]()
 
@@ -585,7 +588,9 @@ def test_what_is_no_number_is_refused_in_evaluation_too():
 def test_a_state_of_many_is_one_row_of_numbers():
     """Of a million states no matrix of all with all is made."""
     space = s.Discrete(1_000_000)
-    x = encode(space, stack(space, [taken(space, 7), taken(space, 999_999)]))
+    x = encode(
+        space, stack(space, [checked_observation(space, 7), checked_observation(space, 999_999)])
+    )
     assert (
         encoded_shape(space) == (1_000_000,)
         and x.shape == (2, 1_000_000)

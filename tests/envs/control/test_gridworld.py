@@ -8,7 +8,7 @@ import torch
 
 from logpi.envs.control.grid_model import GridModel
 from logpi.envs.control.gridworld import draw, picture
-from logpi.envs.control.vector import make_vector_environment
+from logpi.envs.control.make import make_vector_environment
 from logpi.lab.bellman import value_iteration
 from logpi.ops.distributions import Categorical
 from logpi.policies.mlp import mlp

@@ -50,7 +50,7 @@ def test_a_scorer_that_executes_and_is_not_on_the_list_is_refused_too(monkeypatc
 
 
 def test_mistakes_are_one_line() -> None:
-    with pytest.raises(ValueError, match="did you mean 'chain_sum'"):
+    with pytest.raises(ValueError, match="did you mean chain_sum"):
         task('reasoning_gym("chain_summ")')
     with pytest.raises(ValueError, match="'chain_sum' does not take {'zz': 1}"):
         task('reasoning_gym("chain_sum", config={"zz": 1})')

@@ -158,16 +158,16 @@ def test_templates_make_prompts_for_chat_models():
 @pytest.mark.parametrize(
     ("spec", "options", "line"),
     [
-        ("adition", {}, "no task is called 'adition': did you mean 'addition'?"),
+        ("adition", {}, "no task is called 'adition'; did you mean addition?"),
         (
             "qqq",
             {},
             (
-                "no task is called 'qqq': there are: addition, bilingual, calls, countdown, facts,"
+                "no task is called 'qqq'; there are: addition, bilingual, calls, countdown, facts,"
                 " letters"
             ),
         ),
-        ("addition", {"digit": 3}, "task 'addition' has no option 'digit': did you mean 'digits'?"),
+        ("addition", {"digit": 3}, "task 'addition' has no option 'digit'; did you mean digits?"),
         ("addition", {"digits": 0}, "addition: digits must be between 1 and 100, got 0"),
         ("addition", {"worked": 2}, "addition: worked is a share between 0 and 1, got 2"),
         (

@@ -19,6 +19,7 @@ import pytest
 from logpi.calls import Call, Hermes, style
 from logpi.envs.tools import McpServer, TextGym, Tool, ToolEnv, calculator, openai_tools, python
 from logpi.envs.tools.tool import ToolError
+from logpi.errors import UserError
 
 
 def add(a: int, b: int = 0) -> int:
@@ -421,3 +422,26 @@ def test_every_tool_fits_every_style():
     for name in ("hermes", "xml", "lines", "python"):
         env = ToolEnv((made,), style=name)
         assert said(env, style(name).write([Call("f", {"x": "ü"})]))[0] == ["ü"]
+
+
+def test_tools_of_a_file(tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from logpi.envs.tools import Tool\n"
+        "def shout(text: str) -> str:\n    'Says it loudly.'\n    return text.upper()\n"
+        "made = Tool('made', 'x', {'type': 'object', 'properties': {}}, lambda: 'm')\n"
+        "number = 3\ndef bare(x): ...\n"
+    )
+    env = ToolEnv((f"{path}:shout", f"{path}:made"))
+    assert list(env.by_name) == ["shout", "made"]
+    assert said(env, call("shout", text="hi"))[0] == ["HI"]
+    for word, line in {
+        "number": "mine.py:number: a tool is a function",
+        "bare": "docstring",
+    }.items():
+        with pytest.raises(ValueError, match=line):
+            ToolEnv((f"{path}:{word}",))
+    with pytest.raises(ValueError, match="^shout: a tool is a function"):
+        ToolEnv(("shout",))
+    with pytest.raises(UserError, match="has no 'shot'; did you mean shout"):
+        ToolEnv((f"{path}:shot",))

@@ -1,0 +1,379 @@
+"""The options of an algorithm, as one list: what `algorithm(name, …)` accepts and nothing else.
+
+`describe`, the tables, `--help` and the jobs read this list. An option is a parameter of the row's
+function, a field of one of the parts, or a short word for a part (`kl_target`, `dual_clip`). What
+other libraries call an option stands in `names.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
+from typing import Any
+
+from logpi.algorithms import names
+from logpi.algorithms.table import TABLE, Algorithm
+from logpi.errors import UserError, did_you_mean, wrong_type
+from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+from logpi.ops.kl import KL, AdaptiveKL, Estimator, k1, k2, k3
+from logpi.ops.surrogates import Clip, DecayingClip, DualClip
+from logpi.runs.user_code import from_user_code, is_user_code
+
+__all__ = ["Option", "Row", "known_as", "options", "row"]
+
+Change = Callable[[Algorithm, Any], Algorithm]
+ESTIMATORS: dict[str, Estimator] = {"k1": k1, "k2": k2, "k3": k3}
+WORDS = {"bool", "int", "float", "str", "None"}
+
+HELP = {
+    "beta": "KL coefficient, reward a nat; 0: no reference model",
+    "gamma": "discount of each own action, in [0, 1]",
+    "lam": "GAE's λ, from bias (0) to variance (1)",
+    "low": "how far below 1 the ratio counts",
+    "high": "how far above 1 the ratio counts (none: as low)",
+    "max_completion_length": "tokens that each response is divided by",
+    "smoothing": "share of preferences that are believed to be wrong, in [0, 0.5)",
+    "length_normalised": "divide a response's log-ratio by its length",
+    "sft": "weight of the chosen response's mean negative log-likelihood",
+    "recorded": "the reference's log-probabilities are in the data",
+    "sampled": "responses are the policy's own samples",
+    "desirable": "weight of good responses",
+    "undesirable": "weight of bad responses",
+    "margin": "recorded rewards say by how much the chosen response is better",
+    "centre": "pull of a pair's scores to a mean of 0",
+    "whiten": "advantages to zero mean and unit spread over the batch",
+    "value_coef": "of the critic's error ½(V − V̂)² (SB3's has no ½)",
+    "value_clip": "largest move of V that lowers the error, in units of return",
+    "entropy_coef": "reward of a nat of entropy",
+    "correction": "for a sampler whose numerics are not the learner's",
+    "correction_cap": "largest π_old/π_sampler that a token is weighted by (none: not corrected)",
+    "weight": "what an action counts",
+    "surrogate": "what is maximised at each action",
+    "ratio": "the importance ratio, of a token or of a response",
+    "kl_target": "nats a response that the KL coefficient adapts to (none: it is fixed)",
+    "kl_estimator": "of the penalty: k1, k2 or k3",
+    "kl_place": "of the penalty: reward or loss",
+    "dual_clip": "largest ratio that pushes a bad action down, above 1 (none: no bound)",
+    "clip_decay": "the clip's bounds fall linearly to 0 over the run",
+    "epochs": "passes over a batch",
+    "minibatches": "optimiser steps in a pass",
+    "micro_tokens": "most tokens in a forward and backward (memory only; none: all at once)",
+    "max_grad_norm": "gradients are scaled down to this norm (none: never)",
+    "shuffle": "what is dealt out to the minibatches",
+    "max_kl": "size of the trust region, nats an action",
+    "damping": "added to the Fisher matrix's diagonal",
+    "cg_steps": "steps of conjugate gradient",
+    "shrink": "factor of a line-search trial on the one before",
+    "trials": "trials of the line search",
+    "critic": "steps of the critic's regression",
+    "fisher_fraction": "share of the rows that the Fisher matrix is estimated on",
+    "keep": "which groups enter the batch",
+    "truncation": "what becomes of rows that the length limit cut off",
+    "update": "how parameters move",
+}
+HELP_OF_ROW = {
+    ("simpo", "gamma"): "margin to be won by",
+    **{
+        (name, "beta"): "how strongly the policy is held to the reference, above 0"
+        for name in ("dpo", "robust_dpo", "slic", "ipo", "kto")
+    },
+    ("orpo", "beta"): "weight of the odds ratio",
+    ("simpo", "beta"): "scale of the difference of mean log-likelihoods",
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an algorithm.
+
+    Attributes:
+        name: the keyword. kind: its annotation, e.g. "float | None". default: as the row has it.
+        help: one line. aliases: what other libraries call it.
+        change: the algorithm with this value; None for a parameter of the row's own function.
+
+    >>> next(o for o in options("dapo") if o.name == "high")
+    Option(name='high', kind='float', default=0.28, help='how far above 1 the ratio counts (none: as
+    low)', aliases=('epsilon_high', 'clip_ratio_high'))
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str = ""
+    aliases: tuple[str, ...] = ()
+    change: Change | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_word(self) -> bool:
+        """A command line can give it; other options take objects, which only Python can give."""
+        return bool({k.strip() for k in self.kind.split("|")} & (WORDS - {"None"}))
+
+    def read(self, value: Any) -> Any:
+        """The value in logpi's words: `none` is None, verl's `low_var_kl` is k3.
+
+        Raises:
+            ValueError: it is not of the option's kind.
+        """
+        if isinstance(value, str):
+            value = names.VALUES.get(self.name, {}).get(value, value)
+            value = None if value.lower() == "none" and "None" in self.kind else value
+        if self.kind and (wanted := wrong_type(self.kind, value)) is not None:
+            raise ValueError(f"{self.name} must be {wanted}, not {value!r}")
+        return value
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method: its name and the function that makes it, or a value that exists already.
+
+    Attributes:
+        name: of the method. make: returns the algorithm. own: the parameters of `make`.
+        doc: the function's docstring; "" for a value.
+        value: the algorithm exists already, so the fields of its parts are its options.
+    """
+
+    name: str
+    make: Callable[..., Algorithm]
+    own: tuple[inspect.Parameter, ...] = ()
+    doc: str = ""
+    value: bool = False
+
+    @classmethod
+    def of_function(cls, function: Callable[..., Any]) -> Row:
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = inspect.signature(function).parameters.values()
+        own = tuple(p for p in parameters if p.kind in kinds)
+        return cls(function.__name__, function, own, inspect.getdoc(function) or "")
+
+    @classmethod
+    def of_value(cls, algorithm: Algorithm, name: str = "") -> Row:
+        return cls(name or algorithm.name, lambda: algorithm, value=True)
+
+
+def row(which: str | Algorithm) -> Row:
+    """The row of this name, of a user's `FILE.py:NAME`, or of an algorithm that exists already.
+
+    Raises:
+        ValueError: an unknown name, with the nearest known one.
+        UserError: the user's file has no such name, or it is not an algorithm.
+    """
+    if isinstance(which, Algorithm):
+        return Row.of_value(which)
+    if is_user_code(which):
+        return _users_row(which)
+    plain = which.lower().replace("-", "_")
+    plain = names.ROWS.get(plain, plain)
+    if plain not in TABLE:
+        hint = did_you_mean(plain, [*TABLE, *names.ROWS])
+        raise ValueError(f"unknown algorithm {which!r}{hint} (known: {', '.join(TABLE)})")
+    return Row.of_function(TABLE[plain])
+
+
+def _users_row(word: str) -> Row:
+    thing = from_user_code(word)
+    if isinstance(thing, Algorithm):
+        return Row.of_value(thing, word.rpartition(":")[2] if thing.name == "custom" else "")
+    if not callable(thing) or inspect.isclass(thing):
+        raise UserError(f"{word} is neither an Algorithm nor a function that returns one")
+    return Row.of_function(thing)
+
+
+def options(which: str | Algorithm) -> tuple[Option, ...]:
+    """Everything that `algorithm(which, …)` accepts, the row's own parameters first.
+
+    Raises:
+        ValueError, UserError: as `row`.
+    """
+    return listed(row(which))
+
+
+def listed(method: Row) -> tuple[Option, ...]:
+    """The options of a method. A parameter of the row hides a part's option of the same name."""
+    own = [_parameter(p) for p in method.own]
+    required = [o.name for o in own if o.default is inspect.Parameter.empty]
+    if required:
+        raise UserError(f"{method.name}: {required[0]} needs a default, as every option has one")
+    made = make(method, {})
+    found: dict[str, Option] = {}
+    fixed = _part_fields(made) if method.value else ()
+    for o in (*own, *fixed, *_common(made, "beta" in {o.name for o in own})):
+        found.setdefault(o.name, o)
+    return tuple(
+        replace(o, help=_help(method, o.name), aliases=_aliases(method.name, o.name))
+        for o in found.values()
+    )
+
+
+def make(method: Row, own: dict[str, Any]) -> Algorithm:
+    """What the row's function returns for these parameters."""
+    made = method.make(**own)
+    if not isinstance(made, Algorithm):
+        raise UserError(f"{method.name} returned {type(made).__name__}, not an Algorithm")
+    return made
+
+
+def known_as(which: str | Algorithm, option: str) -> str:
+    """What this algorithm calls an option that other libraries have another name for."""
+    method = row(which)
+    return translated(method.name, option, {o.name for o in listed(method)})
+
+
+def translated(method: str, option: str, known: set[str]) -> str:
+    """The option's name here, where `known` are the method's options."""
+    if option in known:
+        return option
+    return names.OPTIONS_OF_ROW.get((method, option)) or names.OPTIONS.get(option, option)
+
+
+def _aliases(method: str, option: str) -> tuple[str, ...]:
+    special = [k for (of, k), v in names.OPTIONS_OF_ROW.items() if (of, v) == (method, option)]
+    general = [k for k, v in names.OPTIONS.items() if v == option]
+    return tuple(k for k in (*general, *special) if (method, k) not in names.ELSEWHERE_OF_ROW)
+
+
+def _help(method: Row, option: str) -> str:
+    """One line: that of the table, or what the function's docstring says behind `option:`."""
+    line = re.search(rf"^\s*{option}: (.+)$", method.doc, re.MULTILINE)
+    own = line[1] if line else HELP.get(option, "")
+    return HELP_OF_ROW.get((method.name, option), own)
+
+
+def _parameter(p: inspect.Parameter) -> Option:
+    kind = p.annotation
+    if kind is inspect.Parameter.empty:
+        kind = ""
+    return Option(
+        p.name, kind if isinstance(kind, str) else inspect.formatannotation(kind), p.default
+    )
+
+
+def _common(a: Algorithm, penalised: bool) -> Iterator[Option]:
+    """What the parts of the algorithm take. Whole parts come first, so that a field given beside
+    one is set on it."""
+    for name in ("keep", "truncation", "update"):
+        yield _part(a, name)
+    for f in fields(a.update):
+        yield Option(
+            f.name, str(f.type), getattr(a.update, f.name), change=partial(_update, f.name)
+        )
+    o = a.objective
+    if not isinstance(o, PolicyGradient):
+        return
+    for f in fields(o):
+        if f.name not in ("advantage", "kl"):
+            yield Option(
+                f.name, str(f.type), getattr(o, f.name), change=partial(_objective, f.name)
+            )
+    cap = None if o.correction is None else o.correction.cap
+    yield Option("correction_cap", "float | None", cap, change=_correction_cap)
+    if penalised or o.kl is not None:
+        estimator, place = (None, None) if o.kl is None else (o.kl.estimator.name, o.kl.place)
+        target = None if o.kl is None or o.kl.adapt is None else o.kl.adapt.target
+        yield Option("kl_target", "float | None", target, change=_kl_target)
+        yield Option("kl_estimator", "str | None", estimator, change=_kl_estimator)
+        yield Option("kl_place", "str | None", place, change=_kl_place)
+    if type(o.surrogate) is Clip:
+        yield Option("dual_clip", "float | None", None, change=_dual_clip)
+        yield Option("clip_decay", "bool", False, change=_clip_decay)
+
+
+def _part_fields(a: Algorithm) -> Iterator[Option]:
+    """Numbers and switches inside the parts of an algorithm that no function of the table makes."""
+    o: Any = a.objective
+    if not is_dataclass(o):
+        return
+    for part in fields(o):
+        value = getattr(o, part.name)
+        if part.name == "kl" and isinstance(value, KL):
+            yield Option("beta", "float", value.coef, change=_beta)
+        elif is_dataclass(value) and part.name not in ("kl", "correction"):
+            for f in fields(value):
+                change = partial(_field_of_part, part.name, f.name)
+                option = Option(f.name, str(f.type), getattr(value, f.name), change=change)
+                if option.is_word:
+                    yield option
+        elif not isinstance(o, PolicyGradient):
+            change = partial(_objective, part.name)
+            option = Option(part.name, str(part.type), value, change=change)
+            yield option
+
+
+def _part(a: Algorithm, name: str) -> Option:
+    kind = next(str(f.type) for f in fields(a) if f.name == name)
+    return Option(name, kind, getattr(a, name), change=partial(_set, name))
+
+
+# --- how an option changes an algorithm ---
+
+
+def _set(name: str, a: Algorithm, value: Any) -> Algorithm:
+    return replace(a, **{name: value})
+
+
+def _update(name: str, a: Algorithm, value: Any) -> Algorithm:
+    if name not in {f.name for f in fields(a.update)}:
+        raise ValueError(f"{type(a.update).__name__} has no {name}")
+    return replace(a, update=replace(a.update, **{name: value}))
+
+
+def _objective(name: str, a: Algorithm, value: Any) -> Algorithm:
+    return replace(a, objective=replace(a.objective, **{name: value}))  # type: ignore[type-var]
+
+
+def _field_of_part(part: str, name: str, a: Algorithm, value: Any) -> Algorithm:
+    return _objective(part, a, replace(getattr(a.objective, part), **{name: value}))
+
+
+def _correction_cap(a: Algorithm, cap: float | None) -> Algorithm:
+    return _objective("correction", a, None if cap is None else TruncatedIS(cap))
+
+
+def _penalty(a: Algorithm, option: str, **changed: Any) -> Algorithm:
+    kl = getattr(a.objective, "kl", None)
+    if kl is None:
+        raise ValueError(f"{option} needs a KL penalty: give a beta above 0")
+    return _objective("kl", a, replace(kl, **changed))
+
+
+def _beta(a: Algorithm, coef: float) -> Algorithm:
+    return _penalty(a, "beta", coef=coef) if coef else _objective("kl", a, None)
+
+
+def _kl_target(a: Algorithm, nats: float | None) -> Algorithm:
+    return a if nats is None else _penalty(a, "kl_target", adapt=AdaptiveKL(nats))
+
+
+def _kl_estimator(a: Algorithm, name: str | None) -> Algorithm:
+    if name is None:
+        return a
+    if name not in ESTIMATORS:
+        raise ValueError(f"kl_estimator is one of {', '.join(ESTIMATORS)}, not {name!r}")
+    return _penalty(a, "kl_estimator", estimator=ESTIMATORS[name])
+
+
+def _kl_place(a: Algorithm, place: str | None) -> Algorithm:
+    return a if place is None else _penalty(a, "kl_place", place=place)
+
+
+def _clip(a: Algorithm, option: str, other: str) -> Clip:
+    surrogate = getattr(a.objective, "surrogate", None)
+    if type(surrogate) is not Clip:
+        raise ValueError(f"{option} needs a clipped surrogate (without {other}), not {surrogate}")
+    return surrogate
+
+
+def _dual_clip(a: Algorithm, c: float | None) -> Algorithm:
+    if c is None:
+        return a
+    clip = _clip(a, "dual_clip", "clip_decay")
+    return _objective("surrogate", a, DualClip(clip.low, clip.high, c))
+
+
+def _clip_decay(a: Algorithm, on: bool) -> Algorithm:
+    if not on:
+        return a
+    clip = _clip(a, "clip_decay", "dual_clip")
+    return _objective("surrogate", a, DecayingClip(clip.low, clip.high))

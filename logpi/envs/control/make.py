@@ -1,0 +1,250 @@
+"""Environments from a word or an object, and vector environments of several copies.
+
+    "CartPole-v1", "logpi/GridWorld-v0"   a Gymnasium id
+    "mine:Maze-v0"                        an id that the module `mine` registers when it is imported
+    "mine.py:Maze"                        what a file of the user's calls Maze: any of the following
+    Maze                                  a class, or a function that makes an environment
+    Maze(3)                               an environment, which is copied
+
+Left out: how the copies are stepped together (`vector.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import VectorEnv
+
+from logpi.envs.control.vector import (
+    GymnasiumVectorEnvironment,
+    SyncVectorEnvironment,
+    VectorEnvironment,
+)
+from logpi.envs.scalars import number
+from logpi.errors import UserError, did_you_mean
+from logpi.rewards.workers.worker import describe
+from logpi.runs.user_code import from_user_code, is_user_code
+
+EnvSource = str | gym.Env | Callable[..., gym.Env]
+LIMIT = 10_000
+"""Steps of an episode where the environment sets no limit: one that never ends could be neither
+learned from nor measured."""
+# what an error names -> the extra of Gymnasium that installs it
+_EXTRAS = {
+    "Box2D": "box2d",
+    "box2d": "box2d",
+    "mujoco": "mujoco",
+    "ale_py": "atari",
+    "pygame": "classic_control",
+}
+
+
+class ActionRepeat(gym.Wrapper):
+    """Holds every action for `times` steps (fewer at an episode's end); rewards add up."""
+
+    def __init__(self, env: gym.Env, times: int) -> None:
+        super().__init__(env)
+        self.times = times
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        total = 0.0
+        for _ in range(self.times):
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total += number(reward)
+            if terminated or truncated:
+                break
+        return obs, total, terminated, truncated, info
+
+
+def make_env(source: EnvSource, repeat: int = 1, **options: Any) -> gym.Env:
+    """One environment, without Gymnasium's step-by-step checks.
+
+    Args:
+        source: a word or an object (see the module's first lines). An environment is copied where
+            it can be, and is returned itself where it cannot. repeat: steps for which every action
+            is held. options: of the environment; every one has `max_episode_steps`. One that has
+            no time limit gets one of `LIMIT` steps.
+
+    Raises:
+        UserError: unknown (with the nearest name), its package is not installed (with the command
+            that installs it), an option that it does not take, or it makes no environment.
+    """
+    return _envs(source, 1, repeat, options)[0]
+
+
+def make_vector_environment(
+    source: EnvSource, n: int, vectorized: bool = False, repeat: int = 1, **options: Any
+) -> VectorEnvironment:
+    """`n` environments stepped in turn, or the environment's own vectorised form.
+
+    Raises:
+        UserError: as `make_env`; an environment that cannot be copied; or there is no vectorised
+            form.
+    """
+    if not vectorized:
+        return SyncVectorEnvironment(_envs(source, n, repeat, options))
+    make_env(source, **options).close()
+    if not isinstance(source, str) or is_user_code(source) or not _has_vectorised_form(source):
+        raise UserError(
+            f"{_name(source)} has no vectorised form of its own; leave --vectorized off"
+        )
+    if repeat > 1:
+        raise UserError(
+            "a vectorised form cannot hold actions: leave --vectorized off, or set repeat=1"
+        )
+    return GymnasiumVectorEnvironment(
+        gym.make_vec(source, n, vectorization_mode="vector_entry_point", **options)
+    )
+
+
+def _has_vectorised_form(name: str) -> bool:
+    return gym.spec(name).vector_entry_point is not None
+
+
+def _envs(source: EnvSource, n: int, repeat: int, options: dict[str, Any]) -> list[gym.Env]:
+    """`n` environments, each with a time limit and its actions held."""
+    named = from_user_code(source) if isinstance(source, str) and is_user_code(source) else source
+    name = _name(source)
+    if isinstance(named, str):
+        envs = [_from_id(named, options) for _ in range(n)]
+    elif isinstance(named, gym.Env):
+        if options:
+            raise UserError(f"{name} is made already: it takes no options ({', '.join(options)})")
+        envs = _copies(name, named, n)
+    elif callable(named):
+        envs = [_from_function(name, named, options) for _ in range(n)]
+    else:
+        raise UserError(
+            f"{name}: an environment is a Gymnasium id, a gymnasium.Env, or a class or function"
+            f" that makes one, not {type(named).__name__}"
+        )
+    return [_limited(env, repeat) for env in envs]
+
+
+def _limited(env: gym.Env, repeat: int) -> gym.Env:
+    if env.spec is None or env.spec.max_episode_steps is None:
+        env = gym.wrappers.TimeLimit(env, LIMIT)
+    return ActionRepeat(env, repeat) if repeat > 1 else env
+
+
+def _name(source: EnvSource) -> str:
+    """What messages call it."""
+    if isinstance(source, str):
+        return source
+    return str(getattr(source, "__name__", type(source).__name__))
+
+
+# --- from an id ---
+
+
+def _from_id(name: str, options: dict[str, Any]) -> gym.Env:
+    """`gymnasium.make`, whatever goes wrong in one line."""
+    import logpi.envs.control.gridworld  # noqa: F401  registers ours
+
+    _import_module(name, options)
+    try:
+        return gym.make(name, disable_env_checker=True, **options)
+    except gym.error.DependencyNotInstalled as error:
+        raise UserError(f"{name} is not installed: {_install(str(error))}") from None
+    except ModuleNotFoundError as error:
+        raise UserError(f"no environment {name!r}: {error}") from None
+    except gym.error.Error as error:
+        raise UserError(_unknown(name, error)) from None
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserError(_cannot_be_made(name, options, error)) from error
+
+
+def _import_module(name: str, options: dict[str, Any]) -> None:
+    """Import the module of `module:Id-v0`. The current directory counts as it does for `python
+    -m`: a console script starts without it."""
+    modules = [
+        str(text).partition(":")[0] for text in (name, *options.values()) if ":" in str(text)
+    ]
+    if modules and not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
+    module, colon, _ = name.rpartition(":")
+    if not colon:
+        return
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UserError(
+            f"no environment {name!r}: in front of the colon stands a module that can be imported"
+        )
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(f"no environment {name!r}: {error}") from None
+    except Exception as error:
+        raise UserError(_cannot_be_made(name, {}, error)) from error
+
+
+def _install(said: str) -> str:
+    """The command that installs what an error names, or the error's own first line."""
+    extra = next((extra for package, extra in _EXTRAS.items() if package in said), None)
+    return f"pip install 'gymnasium[{extra}]'" if extra else said.splitlines()[0]
+
+
+def _unknown(name: str, error: gym.error.Error) -> str:
+    """Why there is no environment of this id."""
+    # The package of the Atari games registers their ids.
+    if name.startswith("ALE/") and "ALE/Pong-v5" not in gym.registry:
+        return f"{name} is not installed: pip install 'gymnasium[atari]'"
+    own = name.rpartition(":")[2]
+    if own in gym.registry and gym.registry[own].entry_point is None:
+        return (
+            f"{name} has only a vectorised form, and evaluation plays single episodes: register"
+            " both"
+        )
+    near = "" if own in gym.registry else did_you_mean(name, gym.registry)
+    return f"no environment {name!r}{near or f': {str(error).splitlines()[0]}'}"
+
+
+def _cannot_be_made(name: str, options: dict[str, Any], error: Exception) -> str:
+    """What a module, a constructor or a function raised."""
+    refused = options and isinstance(error, TypeError | ValueError | AssertionError)
+    what = "does not take these options" if refused else "cannot be made"
+    return f"{name} {what}: {describe(error).partition(' was raised from')[0]}"
+
+
+# --- from an object ---
+
+
+def _from_function(name: str, make: Callable[..., Any], options: dict[str, Any]) -> gym.Env:
+    """What a class or a function makes."""
+    limit = options.get("max_episode_steps")
+    try:
+        env = make(**{k: v for k, v in options.items() if k != "max_episode_steps"})
+        if isinstance(env, gym.Env):
+            return env if limit is None else gym.wrappers.TimeLimit(env, limit)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserError(_cannot_be_made(name, options, error)) from error
+    kind = "a vector environment: give the single one" if isinstance(env, VectorEnv) else type(env)
+    raise UserError(f"{name} makes no gymnasium.Env, but {getattr(kind, '__name__', kind)}")
+
+
+def _copies(name: str, env: gym.Env, n: int) -> list[gym.Env]:
+    """`n` environments like this one, which stays as it is. Those that hold what Python cannot copy
+    (a window, a simulator in C) are made anew from their registered specification."""
+    try:
+        return [deepcopy(env) for _ in range(n)]
+    except Exception as error:
+        reason = describe(error)
+    try:
+        if env.spec is not None:
+            return [gym.make(env.spec, disable_env_checker=True) for _ in range(n)]
+    except Exception as error:
+        reason = describe(error)
+    if n == 1:
+        return [env]
+    raise UserError(
+        f"{name} cannot be copied: give its class, or a function that makes one ({reason})"
+    )
