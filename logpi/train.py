@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,11 +143,13 @@ def train(
     save_every: int = 10,
     shown: Sequence[str] = SHOWN,
     progress: Progress | None = None,
+    alone: bool = False,
 ) -> Generator[TrainingStep, None, Outcome]:
     """Train for `steps` updates in all, going on from the run's latest checkpoint if there is one.
 
     Yields each step after it was logged, evaluated and saved. A caller that leaves the loop stops
     training: the last step is saved first. The generator's value is the `Outcome` (`complete`).
+    Ctrl-C and SIGTERM let a step end and be saved; between steps they are the caller's.
 
     Args:
         run: where metrics, samples and checkpoints go; a path is made a run, or gone on with. None:
@@ -157,6 +159,7 @@ def train(
         save_every: steps between checkpoints. One is written at the end, on Ctrl-C and when the
             caller leaves, in any case.
         shown: names of the numbers on the progress line.
+        alone: no other code runs between steps, so signals are held there too.
     Raises:
         RunError: the disk failed; the last good checkpoint is intact. Or the run's checkpoints
             cannot be gone on from, or have more steps.
@@ -166,12 +169,14 @@ def train(
         with Run.open(run) if started else Run.create(run, "train", {}) as opened:
             return (yield from train(
                 rollout, learner, opened, steps=steps, evaluate=evaluate, eval_every=eval_every,
-                save_every=save_every, shown=shown, progress=progress,
+                save_every=save_every, shown=shown, progress=progress, alone=alone,
             ))  # fmt: skip
     loop, record = _Loop(), run or _Unrecorded()
     step = saved = 0 if run is None else _resume(run, rollout, learner, loop, steps)
-    with progress or Progress(steps) as shower:
+    with progress or Progress(steps) as shower, ExitStack() as whole:
         stopping = _Signals(shower.note)
+        if alone:
+            whole.enter_context(stopping.caught())
 
         def save(best: bool = False) -> None:
             record.checkpoint(step, _state(rollout, learner, loop), best=best)

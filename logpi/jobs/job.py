@@ -131,7 +131,7 @@ class Job(RunArguments):
         Raises:
             UserError: something cannot be right. Stopped: a signal ended it, after it had saved.
         """
-        for _ in self:
+        for _ in self._steps(alone=True):
             pass
         return self.result
 
@@ -163,7 +163,7 @@ class Job(RunArguments):
             raise UserError(f"this job {when}: use job.run(), or `for step in job:`")
         return self.__dict__["_state"][name]
 
-    def _steps(self) -> Generator[TrainingStep, None, None]:
+    def _steps(self, alone: bool = False) -> Generator[TrainingStep, None, None]:
         from logpi.train import SHOWN, train
 
         available(self)
@@ -184,6 +184,7 @@ class Job(RunArguments):
                 save_every=setup.save_every,
                 shown=setup.shown or SHOWN,
                 progress=setup.progress,
+                alone=alone,
             )
             try:
                 while True:

@@ -147,7 +147,8 @@ class FieldType:
             return cls(str, many=True, named=True)
         many = typing.get_origin(rest[0]) is tuple
         item = typing.get_args(rest[0])[0] if many else rest[0]
-        item = next((m for m in typing.get_args(item) if m is not Any), item)
+        if typing.get_origin(item) in (Union, types.UnionType):
+            item = next(m for m in typing.get_args(item) if m is not Any)
         if len(rest) != 1 or item not in READERS:
             raise TypeError(f"{where}: an option cannot have the type {hint}")
         return cls(item, many, len(rest) < len(members))
