@@ -22,11 +22,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from logpi.sandbox.checks import FORGED, shares
+from logpi.sandbox.checks import FORGED
+from logpi.sandbox.names import shares
 from logpi.sandbox.protocol import ProgramLimits, ProgramVerdict
 
 if TYPE_CHECKING:
-    from logpi.sandbox.local import Child
+    from logpi.sandbox.children import Child
 
 GRACE = 0.25  # seconds in which a program that left is expected to have ended
 

@@ -40,7 +40,7 @@ from logpi.sandbox.syscalls import NUMBERS
 BACKENDS = ("bubblewrap", "landlock", "unsafe")
 START_SECONDS = 30.0
 _INSIDE = tuple(
-    "syscalls kernel plain mirrors operations rpc checks runner tests jobs fork_server".split()
+    "syscalls kernel plain mirrors mirror_classes operations rpc names checks counting runner tests jobs fork_server".split()
 )  # in the order of their imports
 _BOOT = """
 import json, socket, sys, types

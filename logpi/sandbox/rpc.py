@@ -27,7 +27,8 @@ from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any
 
-from logpi.sandbox.mirrors import SPECIALS, Mirror, class_of, mirror_of
+from logpi.sandbox.mirror_classes import class_of, mirror_of
+from logpi.sandbox.mirrors import SPECIALS, Mirror
 from logpi.sandbox.operations import operate
 from logpi.sandbox.plain import (
     PLAIN,

@@ -31,18 +31,9 @@ from collections.abc import Callable
 from typing import Any
 
 from logpi.sandbox import runner
-from logpi.sandbox.checks import (
-    BEGIN,
-    CHECK,
-    COUNT,
-    FORGED,
-    SOLUTIONS,
-    Counting,
-    called,
-    classes,
-    free_names,
-    shares,
-)
+from logpi.sandbox.checks import FORGED
+from logpi.sandbox.counting import BEGIN, CHECK, COUNT, Counting
+from logpi.sandbox.names import SOLUTIONS, called, classes, free_names, shares
 from logpi.sandbox.plain import Unspeakable
 from logpi.sandbox.rpc import Connection, Gone
 
