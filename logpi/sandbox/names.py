@@ -11,14 +11,7 @@ import builtins
 import sys
 
 # modules that are the program, whatever they are called
-SOLUTIONS = {
-    "solution",
-    "program",
-    "candidate",
-    "submission",
-    "your_module",
-    "main",
-}
+SOLUTIONS = {"solution", "program", "candidate", "submission", "your_module", "main"}
 # modules of the library that keep nothing between calls
 _PURE = set(
     "__future__ abc bisect cmath collections dataclasses datetime decimal enum fractions functools"
@@ -34,17 +27,13 @@ DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
 def last_name(node: ast.AST) -> str:
     """The last name of `a.b.c`, of `c`, or of a call of them."""
     node = node.func if isinstance(node, ast.Call) else node
-    return (
-        node.attr
-        if isinstance(node, ast.Attribute)
-        else node.id
-        if isinstance(node, ast.Name)
-        else ""
-    )
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _bound(tree: ast.AST) -> set[str]:
-    """Every name that a text gives a meaning, wherever."""
+    """Every name that a text defines, in any scope."""
     names = {
         n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
     }
@@ -61,15 +50,14 @@ def _bound(tree: ast.AST) -> set[str]:
 
 
 def called(tree: ast.AST) -> set[str]:
-    """Names that stand before `(`, or alone as a value: a module is neither, so these are not
-    modules."""
+    """Names that stand before `(`, or alone as a value: no module does."""
     bases = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
     return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in bases}
 
 
 def free_names(tree: ast.AST, setup: ast.AST | None = None) -> set[str]:
-    """Names that must be the program's: neither the tests' own nor built in, no module that is used
-    as one."""
+    """Names that must be the program's: the tests do not define them, they are not built in, and
+    no module that is used as one."""
     loaded = {
         n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
     }
@@ -88,10 +76,10 @@ def free_names(tree: ast.AST, setup: ast.AST | None = None) -> set[str]:
 
 
 def classes(tree: ast.AST) -> set[str]:
-    """Names of the program's that the tests themselves treat as classes: they use what these make
-    as a thing with attributes.
+    """Names of the program's that the tests treat as classes: they use attributes of what a call
+    of them returns.
 
-    >>> sorted(classes(ast.parse("s = Stack(); s.push(1); assert 1 in s; assert Repeat(2) == [2, 2]")))
+    >>> sorted(classes(ast.parse("s = Stack(); s.push(1); assert Repeat(2) == [2, 2]")))
     ['Stack']
     """
     made = {
@@ -124,8 +112,8 @@ def classes(tree: ast.AST) -> set[str]:
 
 
 def shares(tree: ast.AST) -> bool:
-    """Whether tests share more with a program than values: files, streams, seeds, patches, threads,
-    objects that they change."""
+    """Whether tests share more with a program than values: files, streams, seeds, patched modules,
+    threads, objects that they change."""
     for n in ast.walk(tree):
         if isinstance(n, ast.Import) and any(
             a.name.partition(".")[0] not in _PURE for a in n.names
