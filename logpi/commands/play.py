@@ -169,9 +169,10 @@ def _write(frames: Sequence[Any], path: Path, fps: float) -> None:
         )
         return
     try:
-        import imageio
+        import imageio  # pyright: ignore[reportMissingImports]
 
-        imageio.mimsave(path, list(frames), fps=fps, macro_block_size=2)  # type: ignore[call-overload]  # as the codec needs
+        # The codec wants even sizes.
+        imageio.mimsave(path, list(frames), fps=fps, macro_block_size=2)
     except (ImportError, ValueError):
         raise UserError(
             "an .mp4 needs ffmpeg: pip install 'imageio[ffmpeg]', or write a .gif"

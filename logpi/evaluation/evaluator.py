@@ -35,6 +35,7 @@ from logpi.evaluation.pooling import (
     doubling,
 )
 from logpi.evaluation.scorers import Judged, PartialResponse, Scorer
+from logpi.rewards.samples import Samples
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.prompt_filter import PromptFilter
 from logpi.rollouts.response_metrics import tool_metrics
@@ -59,8 +60,8 @@ def unanswerable(rewards: Rewards, rows: Sequence[Row]) -> list[int]:
         return []
     names = sorted({name for row in rows for name in row} - {"prompt", "completion"})
     columns = {n: [r.get(n) for r in rows] for n in names}
-    found = part.verdicts([r["prompt"] for r in rows], [""] * len(rows), [[]] * len(rows), columns)
-    return [i for i, verdict in enumerate(found) if verdict is None]
+    samples = Samples([r["prompt"] for r in rows], [""] * len(rows), [[]] * len(rows), columns)
+    return [i for i, verdict in enumerate(part.judge(samples).verdicts) if verdict is None]
 
 
 def interval(values: Sequence[float], draws: int = 1000, seed: int = 0) -> tuple[float, float]:

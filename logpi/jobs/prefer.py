@@ -116,7 +116,9 @@ def run(a: Prefer) -> None:
     with as_user_errors():
         check_preference(a.objective)
         reads_reference = "recorded" in {o.name for o in known(a.objective)}
-        made = algorithm(a.objective, **a.options | ({"recorded": True} if reads_reference else {}))
+        made = algorithm(
+            a.objective, **dict(a.options) | ({"recorded": True} if reads_reference else {})
+        )
         whole_groups(made, a.pairs, "--pairs")
         task = RowsTask(a.data)
         keep = without_empty if a.skip_empty else list

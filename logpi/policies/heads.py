@@ -115,7 +115,8 @@ class _ScoreInChunks(torch.autograd.Function):
         return logp, entropy
 
     @staticmethod
-    def backward(ctx: Any, by_logp: Tensor | None, by_entropy: Tensor | None):
+    def backward(ctx: Any, *grads: Tensor | None):
+        by_logp, by_entropy = grads
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "`score` has a first derivative only; for a second one take `Head.logits`"

@@ -108,7 +108,8 @@ class _Normed(torch.autograd.Function):
         return _times((x * scale).mul_(norm), torch.cat(weights))
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor):
+    def backward(ctx: Any, *grads: Tensor):
+        (g,) = grads
         x, scale, norm, *weights = ctx.saved_tensors
         by_weights = None
         if any(ctx.needs_input_grad[3:]):
@@ -135,7 +136,8 @@ class _Gated(torch.autograd.Function):
         return _times(F.silu(a).mul_(b), down).add_(x)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor):
+    def backward(ctx: Any, *grads: Tensor):
+        (g,) = grads
         x, scale, norm, a, b, gate, up, down = ctx.saved_tensors
         s, by_h = F.silu(a), _times(g, down.t())
         by_down = _by_weight(ctx, 5, g, s * b)
@@ -157,7 +159,8 @@ class _Added(torch.autograd.Function):
         return _times(y, weight).add_(x)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor):
+    def backward(ctx: Any, *grads: Tensor):
+        (g,) = grads
         y, weight = ctx.saved_tensors
         return g, _times(g, weight.t()), _by_weight(ctx, 2, g, y)
 
