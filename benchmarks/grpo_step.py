@@ -1,10 +1,13 @@
 """A whole GRPO step beside TRL's: same model, prompts, group size, token limit, reward, loss and
 optimiser; time and memory.
 
-    python benchmarks/grpo_step.py [--peer PYTHON]                                            # the small in-house model
+    python benchmarks/grpo_step.py [--peer PYTHON]
+        the small in-house model
     python benchmarks/grpo_step.py --model DIR --prompts 2 --tokens 64 --peer PYTHON
-    python benchmarks/grpo_step.py --prompts 8 --prompt-tokens 512 --peer PYTHON              # prompts with examples in front
-    python benchmarks/grpo_step.py --model DIR --device cuda --dtype bfloat16 --peer PYTHON   # on one GPU; untried on a real one
+    python benchmarks/grpo_step.py --prompts 8 --prompt-tokens 512 --peer PYTHON
+        prompts with examples in front
+    python benchmarks/grpo_step.py --model DIR --device cuda --dtype bfloat16 --peer PYTHON
+        on one GPU; untried on a real one
 
 PYTHON is an interpreter that has trl (left out: only ours is measured). Every round is a fresh
 process for each side, in turn, the first step a warm-up. A step is sampling, rewards, loss,

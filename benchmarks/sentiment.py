@@ -9,8 +9,9 @@ mean of twenty people's ratings from −4 to 4 (github.com/cjhutto/vaderSentimen
 that people liked stands against one that they did not, both as what follows "Movie review:". From
 these pairs
 
-    reward-model   a reward model (Bradley–Terry) -> GRPO against it, KL from the model as it was kept small    (lane one)
-    dpo            DPO on the pairs themselves, which are nobody's samples                                       (lane two)
+    reward-model   a reward model (Bradley–Terry), then GRPO against it, with a small KL from the
+                   model as it was
+    dpo            DPO on the pairs themselves, which are nobody's samples
 
 Both continue the first words of sentences that were in no pair. Gold is VADER's compound score in
 [−1, 1], a lexicon with rules (`pip install vaderSentiment`), which is only measured. Stages that

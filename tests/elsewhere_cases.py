@@ -420,7 +420,7 @@ def test_what_is_saved_there_loads_here(kind, tmp_path):
     assert tied == (kind == "qwen2") and again.device.type == torch.device(THERE).type
 
 
-# ---------------------------------------------------------------------------------------------------- whole jobs
+# --- whole jobs ---
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:

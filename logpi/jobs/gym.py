@@ -320,7 +320,7 @@ def _table(numbers: Mapping[str, float]) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------------ the model on disk
+# --- the model on disk ---
 
 
 def save_policy(policy: ActorCritic, p: Preset, directory: Path) -> None:

@@ -294,7 +294,7 @@ def test_what_tokens_say():
     assert made.said(ids) == "<think>\nhm\n</think>\n\n4"
 
 
-# --- BOS ----------------------------------------------------------------------------------------------------------------
+# --- BOS ---
 
 
 @pytest.mark.parametrize(

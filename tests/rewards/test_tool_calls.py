@@ -152,7 +152,10 @@ def test_styles_and_ranges():
     assert worth(
         said + "<tool_call>broken</tool_call>", style="hermes", low=0.0, high=1.0
     ) == pytest.approx(3.5 / 4)
-    xml = "<tool_call><function=add><parameter=a>1</parameter><parameter=b>2</parameter></function></tool_call>"
+    xml = (
+        "<tool_call><function=add><parameter=a>1</parameter><parameter=b>2</parameter>"
+        "</function></tool_call>"
+    )
     tools = [
         {
             "function": {

@@ -190,8 +190,8 @@ def test_a_model_without_a_place_for_tools_reads_of_them_in_the_system_message(s
         heard += opened.on_turn_end([TurnEnd(0, tokens, "eos", 1_000, 1_000)], True)
     told = [made.decode(list(h.observation)) for h in heard[:2]]
     assert (
-        told[0]
-        == "\n<|im_start|>user\n<tool_response>\n5\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+        told[0] == "\n<|im_start|>user\n<tool_response>\n5\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n"
     )
     assert "Error: add: 'a' must be of type integer" in told[1]
     assert heard[2].observation is None and heard[2].stop == ""

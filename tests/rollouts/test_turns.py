@@ -557,7 +557,7 @@ def test_a_conversation_of_one_turn_is_a_single_turn():
         torch.testing.assert_close(getattr(one, name), getattr(other, name))
 
 
-# ------------------------------------------------------------------------------------------------ strangers
+# --- strangers ---
 
 
 class Mute(Exception):

@@ -16,10 +16,11 @@ import torch
 
 import logpi
 from logpi.cli import main
+from logpi.demos.chain import stage
 from logpi.envs.tasks import Addition
 from logpi.errors import RunError, Stopped, UserError
 from logpi.jobs import common
-from logpi.jobs.common import settle, stage
+from logpi.jobs.common import settle
 from logpi.jobs.sft import SFT
 from logpi.jobs.sft import run as run_sft
 from logpi.policies.small import small_policy
@@ -117,7 +118,7 @@ def test_what_stopped_can_be_sent_between_processes() -> None:
         assert (str(again), again.code, again.signal) == ("so", 143, 15)
 
 
-# --------------------------------------------------------------------------- taken away
+# --- taken away ---
 
 
 @pytest.mark.parametrize("how", ["removed", "renamed"])
@@ -156,7 +157,7 @@ def test_a_directory_that_is_taken_away_between_steps_and_model_is_one_line(
     )
 
 
-# --------------------------------------------------------------------------- nothing learned
+# --- nothing learned ---
 
 
 def hopeless() -> tuple[Bandit, logpi.Learner]:
@@ -204,7 +205,7 @@ def test_a_run_whose_every_step_was_left_out_does_not_exit_0(
     assert not (out / "model").exists()
 
 
-# --------------------------------------------------------------------------- one process
+# --- one process ---
 
 
 def test_a_launcher_of_several_processes_is_refused(

@@ -165,7 +165,7 @@ def test_on_a_terminal_one_is_asked(
     assert screen.getvalue().endswith("Run it? [y/N] ") and "\x1b" not in screen.getvalue()
 
 
-# --------------------------------------------------------------------------- the commands
+# --- the commands ---
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_play_asks(
     assert not (tmp_path / "ran").exists()
 
 
-# --------------------------------------------------------------------------- links
+# --- links ---
 
 
 @pytest.mark.parametrize(

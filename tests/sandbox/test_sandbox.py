@@ -447,8 +447,8 @@ def test_nothing_is_left_behind() -> None:
 
 
 def test_too_many_open_files_is_an_error_and_not_a_wait(monkeypatch) -> None:
-    """The fork server lives on, so waiting for its end would be for ever; and nothing that was opened
-    stays open."""
+    """The fork server lives on, so waiting for its end would be for ever; and nothing that was
+    opened stays open."""
     made = LocalSandbox("landlock")
     made.start()
     before, real, left = len(os.listdir("/proc/self/fd")), os.pipe, iter((True, True))
@@ -525,7 +525,8 @@ def test_the_shared_one() -> None:
 
 def test_it_dies_with_its_host() -> None:
     code = (
-        "from logpi.sandbox import LocalSandbox; import os\ns = LocalSandbox('landlock'); s.start()\n"
+        "from logpi.sandbox import LocalSandbox; import os\n"
+        "s = LocalSandbox('landlock'); s.start()\n"
         "print(s._server.process.pid, flush=True); os._exit(1)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

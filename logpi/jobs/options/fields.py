@@ -84,7 +84,7 @@ def changed(group: type, name: str, default: Any, **said: Any) -> Any:
     return option(default, **{**field.metadata, **said})
 
 
-# --------------------------------------------------------------------------- the type of a field
+# --- the type of a field ---
 
 
 def _integer(text: str) -> int:

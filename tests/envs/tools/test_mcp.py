@@ -235,12 +235,14 @@ def test_a_server_that_ends_is_said_at_once():
 SCRIPT = """
 import json, sys, time
 TOOL = {"name": "f", "description": "F.", "inputSchema": {"type": "object", "properties": {}}}
-def say(x): sys.stdout.write((x if isinstance(x, str) else json.dumps(x)) + "\\n"); sys.stdout.flush()
+def say(x):
+    print(x if isinstance(x, str) else json.dumps(x), flush=True)
 for line in sys.stdin:
     asked = json.loads(line); method, id = asked["method"], asked.get("id")
     if id is None: continue
     if method == "initialize":
-        result = {"protocolVersion": asked["params"]["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}}
+        result = {"protocolVersion": asked["params"]["protocolVersion"],
+                  "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}}
     elif method == "tools/list": result = {"tools": [TOOL]}
     else: result = {"content": [{"type": "text", "text": "ok"}]}
     BEHAVE

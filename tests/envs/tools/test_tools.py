@@ -171,7 +171,10 @@ def test_plain_text():
     assert env.stop == ("</tool_call>",) and env.tools == ()
     talk = env.start({"prompt": "2+2?"})
     assert talk.prompt.endswith("\n\n2+2?") and "<function=" in talk.prompt
-    text = "<tool_call><function=add><parameter=a>2</parameter><parameter=b>2</parameter></function></tool_call>"
+    text = (
+        "<tool_call><function=add><parameter=a>2</parameter><parameter=b>2</parameter>"
+        "</function></tool_call>"
+    )
     assert talk.reply(text).observation == "\n<tool_response>\n4\n</tool_response>\n"
     with pytest.raises(ValueError, match="plain text"):
         _ = env.start({"prompt": [{"role": "user", "content": "?"}]}).prompt
