@@ -1,9 +1,12 @@
 """Control: results over seeds and speed, beside Stable-Baselines3 and sb3-contrib at the same
 settings.
 
-    python benchmarks/control.py results [--seeds 5] [--only CartPole] [--peer PYTHON]     the table of results; goes on where it stopped
-    python benchmarks/control.py speed --peer PYTHON                                       steps a second, paired
-    python benchmarks/control.py table                                                     what results/control.json holds, as Markdown
+    python benchmarks/control.py results [--seeds 5] [--only CartPole] [--peer PYTHON]
+        the table of results; continues where it stopped
+    python benchmarks/control.py speed --peer PYTHON
+        steps a second, paired
+    python benchmarks/control.py table
+        what results/control.json holds, as Markdown
 
 PYTHON is an interpreter with stable-baselines3 and sb3-contrib. Every run is a process of one
 thread; its own CPU seconds are counted (wall-clock too: other work on the machine stretches it).
@@ -57,7 +60,7 @@ CELLS = [  # (environment, algorithm, library, seeds at most, named settings); s
 ]
 
 
-# ------------------------------------------------------------------------------------------------ one run, in its own process
+# --- one run, in its own process ---
 
 
 def run_logpi(env: str, algorithm: str, named: str, seed: int, steps: int | None) -> dict:
@@ -289,7 +292,7 @@ def _sb3_score(model: Any, venv: Any, env: str) -> float:
     return float(play(envs, choose, action_kind(envs.action), fresh_seeds(EVAL_EPISODES)).mean())
 
 
-# ------------------------------------------------------------------------------------------------ all of them
+# --- all of them ---
 
 
 def one(

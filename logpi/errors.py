@@ -19,6 +19,7 @@ __all__ = [
     "did_you_mean",
     "nearest",
     "one_line",
+    "row_place",
     "wrong_type",
 ]
 
@@ -96,6 +97,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = did_you_mean(word.lower(), known).removeprefix("; ")
     return near or f"there are: {', '.join(known) or 'none'}"
+
+
+def row_place(row: Any, otherwise: str) -> str:
+    """Where a row stands, for messages: its file and line; `otherwise` if it is of no file.
+
+    >>> row_place({"prompt": "1+1="}, "row 3")
+    'row 3'
+    """
+    return getattr(row, "where", "") or otherwise
 
 
 _WORDS = {

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from logpi.ops.groups import group_returns
 from logpi.ops.time import own
-from logpi.types import Batch, Policy, PolicyOutput, Targets
+from logpi.types import Batch, Policy, PolicyOutput, Targets, UpdateConstants
 from logpi.updates.adamw import AdamW
 from logpi.updates.micro_batches import evaluate
 
@@ -116,7 +116,7 @@ class Learner:
                 the policy's.
         """
         targets = self._prepare(batch)
-        self.advantage = targets.advantage
+        self.advantage = targets.credit(batch.mask)
         progress = min(1.0, self.updates / self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rates.rate(self.updates, progress)
@@ -145,7 +145,7 @@ class Learner:
         """Free the gradients: while sampling, their memory serves the decoder."""
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _prepare(self, batch: Batch) -> Targets:
+    def _prepare(self, batch: Batch) -> UpdateConstants:
         if self.trust.sampler and not (self.objective.needs_critic or self.objective.needs_policy):
             now = PolicyOutput(batch.logp, torch.zeros_like(batch.logp))
         else:
@@ -230,13 +230,13 @@ def _combine(steps: list[dict[str, float]]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _batch_metrics(batch: Batch, targets: Targets) -> dict[str, float]:
+def _batch_metrics(batch: Batch, targets: UpdateConstants) -> dict[str, float]:
     """What the batch itself tells: advantage, fit of the critic, KL of whole responses, groups
     without a difference."""
     mask = batch.mask
     if not bool(mask.any()):
         return {}
-    advantage = targets.advantage[mask]
+    advantage = targets.credit(mask)[mask]
     g = group_returns(batch, 1, "metrics")
     out = {
         "advantage/mean": float(advantage.mean()),
@@ -247,7 +247,11 @@ def _batch_metrics(batch: Batch, targets: Targets) -> dict[str, float]:
         out["kl_sequence"] = float(
             own(targets.logp_old - targets.logp_ref, mask).sum(1)[g.alive].mean()
         )
-    if targets.value_target is not None and targets.value_old is not None:
+    if (
+        isinstance(targets, Targets)
+        and targets.value_target is not None
+        and targets.value_old is not None
+    ):
         target, value = targets.value_target[mask], targets.value_old[mask]
         spread = target.var(correction=0)
         out["value/explained_variance"] = float(

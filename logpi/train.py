@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from logpi.errors import RunError
@@ -387,3 +389,12 @@ class _Signals:
         self.came = number
         with suppress(RuntimeError):  # it came while a line was being written
             self.note("stopping when this step is done and saved; Ctrl-C again stops at once")
+
+
+class _Callable(ModuleType):
+    """`logpi.train` is this module and its function."""
+
+    __call__ = staticmethod(train)
+
+
+sys.modules[__name__].__class__ = _Callable

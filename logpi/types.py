@@ -13,9 +13,11 @@ Time runs so that `action[t]` follows `obs[t]`. For tokens this *is* next-token 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from enum import Flag, auto
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -24,13 +26,16 @@ from torch.nn.utils.rnn import pad_sequence
 __all__ = [
     "Batch",
     "Collected",
-    "PolicyOutput",
+    "Comparison",
+    "Data",
     "Explanation",
     "Objective",
     "Policy",
+    "PolicyOutput",
     "Rollout",
     "Targets",
     "Trajectory",
+    "UpdateConstants",
     "collate",
 ]
 
@@ -138,42 +143,76 @@ class PolicyOutput:
 
 
 @dataclass(frozen=True)
-class Targets:
-    """Computed once for each batch, constant during the update; no gradient. All [B, T], 0 where
-    `mask` is False.
+class UpdateConstants(ABC):
+    """What is computed once for each batch and stays constant during the update; no gradient.
+
+    Tensors [B] hold one number for each row, tensors [B, T] are 0 where `mask` is False.
 
     Attributes:
-        logp_old: nats, under the policy before the update.
-        logp_ref: nats, under the reference policy, or None.
-        advantage: in units of return (whitened if the objective says so).
-        value_target: in units of return, or None without a critic.
-        value_old: the critic's estimate before the update (for value clipping), or None.
-        baseline: what an outcome is compared with, in the objective's own unit (KTO's reference
-            point), or None.
+        logp_old: [B, T] nats, under the policy before the update.
+        logp_ref: [B, T] nats, under the reference policy, or None.
     """
 
     logp_old: Tensor
     logp_ref: Tensor | None
-    advantage: Tensor
-    value_target: Tensor | None = None
-    value_old: Tensor | None = None
-    baseline: Tensor | None = None
 
-    def map(self, f: Callable[[Tensor], Tensor]) -> Targets:
-        """Targets with `f` applied to every tensor."""
+    @abstractmethod
+    def credit(self, mask: Tensor) -> Tensor:
+        """[B, T] what each own action is credited with, for people."""
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Self:
+        """The same with `f` applied to every tensor."""
         values = {x.name: getattr(self, x.name) for x in fields(self)}
         return replace(self, **{k: f(v) for k, v in values.items() if v is not None})
 
-    def rows(self, index: Tensor, width: int) -> Targets:
+    def rows(self, index: Tensor, width: int) -> Self:
         """The rows at `index`, cut to `width` columns as `Batch.rows` cut them."""
-        return self.map(lambda x: x[index.to(x.device), :width])
+        return self.map(lambda x: x[index.to(x.device)][..., :width] if x.ndim > 1 else x[index])
 
-    def to(self, device: torch.device | str) -> Targets:
-        return (
-            self
-            if self.logp_old.device == torch.device(device)
-            else self.map(lambda x: x.to(device))
-        )
+    def to(self, device: torch.device | str) -> Self:
+        there = self.logp_old.device == torch.device(device)
+        return self if there else self.map(lambda x: x.to(device))
+
+
+@dataclass(frozen=True)
+class Targets(UpdateConstants):
+    """Of a policy gradient.
+
+    Attributes:
+        logp_old, logp_ref: see `UpdateConstants`.
+        advantage: [B, T] in units of return (whitened if the objective says so).
+        value_target: [B, T] in units of return, or None without a critic.
+        value_old: [B, T] the critic's estimate before the update (for value clipping), or None.
+    """
+
+    advantage: Tensor
+    value_target: Tensor | None = None
+    value_old: Tensor | None = None
+
+    def credit(self, mask: Tensor) -> Tensor:
+        return self.advantage
+
+
+@dataclass(frozen=True)
+class Comparison(UpdateConstants):
+    """Of preferences: which responses are better, and than what.
+
+        two pairs, chosen and rejected      side = [1, −1, 1, −1]
+        four samples, rewards 1 0 0 ½       side = [1, −½, −½, 0]     the worst two share a side
+
+    Attributes:
+        logp_old, logp_ref: see `UpdateConstants`.
+        side: [B] above 0 for better rows, below for worse ones, 0 for rows that are not compared.
+        reference_point: [B] nats; KTO's z₀, or None.
+        margin: [B] units of reward, by how much the pair's better row is better, or None.
+    """
+
+    side: Tensor
+    reference_point: Tensor | None = None
+    margin: Tensor | None = None
+
+    def credit(self, mask: Tensor) -> Tensor:
+        return torch.where(mask, self.side[:, None], 0.0)
 
 
 @dataclass(frozen=True)
@@ -181,92 +220,152 @@ class Explanation:
     """An objective as mathematics, for people.
 
     Attributes:
-        goal: what is maximised or minimised. where: definitions of what stands in it. parts: the
-            choice on each axis of the table (advantage, ratio, surrogate, KL, weight). sources: of
-            the parts.
+        goal: what is maximised or minimised. where: definitions of what stands in it.
+        parts: the choice on each axis of the table (advantage, ratio, surrogate, KL, weight): a
+            part, a word, or None.
+        sources: of the parts.
     """
 
     goal: str
     where: tuple[str, ...]
-    parts: Mapping[str, str]
+    parts: Mapping[str, object]
     sources: tuple[str, ...]
 
 
-class Objective(Protocol):
+class Data(Flag):
+    """What an objective can learn from; several are joined by `|`."""
+
+    SAMPLES = auto()
+    """The policy's own samples with rewards."""
+    DEMONSTRATIONS = auto()
+    """Someone else's trajectories."""
+    PAIRS = auto()
+    """A better and a worse response to one prompt."""
+    LABELS = auto()
+    """Single responses called good or bad."""
+
+
+class Objective(ABC):
     """Scores a batch. A value: frozen, printable, comparable.
 
-    `needs_critic`, `needs_reference`, `needs_greedy`: what `prepare` reads. `on_policy`: the
-    recorded actions must be the policy's own, so every ratio is 1 before the first step.
-    `needs_policy`: `prepare` reads the policy's own log-probabilities though the rows are not its.
-    `min_group`: least number of samples for each prompt. `whole_groups`: the rows of a group are
-    scored together, so no micro-batch may part them.
+    A subclass writes `prepare` and `loss`; everything else has a default. `logpi.testing.check_all`
+    holds it against the laws of masks and micro-batches, `logpi.lab.check` against the exact
+    gradient.
     """
 
     @property
-    def needs_critic(self) -> bool: ...
+    def learns_from(self) -> Data:
+        return Data.SAMPLES
 
     @property
-    def needs_reference(self) -> bool: ...
+    def needs_critic(self) -> bool:
+        """`prepare` reads the policy's values."""
+        return False
 
     @property
-    def needs_greedy(self) -> bool: ...
+    def needs_reference(self) -> bool:
+        """`prepare` reads a reference policy."""
+        return False
 
     @property
-    def on_policy(self) -> bool: ...
+    def needs_greedy(self) -> bool:
+        """`prepare` reads `batch.baseline`, the reward of a greedy response."""
+        return False
 
     @property
-    def needs_policy(self) -> bool: ...
+    def needs_policy(self) -> bool:
+        """`prepare` reads the policy's own log-probabilities though the rows are not its."""
+        return False
 
     @property
-    def min_group(self) -> int: ...
+    def on_policy(self) -> bool:
+        """The recorded actions must be the policy's own, so every ratio is 1 before the first
+        step."""
+        return False
 
     @property
-    def whole_groups(self) -> bool: ...
+    def scores_actions(self) -> bool:
+        """It moves probabilities of actions; False if it fits scores alone (a reward model)."""
+        return True
 
-    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Targets:
+    @property
+    def min_group(self) -> int:
+        """Least number of samples for each prompt."""
+        return 1
+
+    @property
+    def whole_groups(self) -> bool:
+        """The rows of a group are scored together, so no micro-batch may part them."""
+        return False
+
+    @property
+    def ties(self) -> object | None:
+        """The part that ties the actions of a row together, or None if each action's loss is its
+        own."""
+        return self
+
+    @property
+    def fragments(self) -> bool:
+        """It learns from trajectories that are cut anywhere: a critic bootstraps at the cut."""
+        return False
+
+    @abstractmethod
+    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> UpdateConstants:
         """Targets for the whole batch, groups intact. Carries no gradient."""
-        ...
 
-    def weight(self, mask: Tensor, group: Tensor) -> Tensor:
-        """[B, T] what each action counts; made once for each optimiser batch, so micro-batches add
-        up exactly."""
-        ...
-
+    @abstractmethod
     def loss(
-        self, batch: Batch, targets: Targets, weight: Tensor, now: PolicyOutput
+        self, batch: Batch, targets: Any, weight: Tensor, now: PolicyOutput
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Scalar loss of a micro-batch and its diagnostics, which an update reads in its last pass
         only.
 
         These are token means; names ending in /max and /min are extremes; what begins with + adds
-        up over micro-batches.
+        up over micro-batches. `targets` are what `prepare` returned, cut to the rows of `batch`.
         """
-        ...
 
-    def idle(self, batch: Batch, targets: Targets) -> Tensor:
-        """[B] bool, rows whose loss and gradient are exactly 0."""
-        ...
+    def weight(self, mask: Tensor, group: Tensor) -> Tensor:
+        """[B, T] what each action counts; made once for each optimiser batch, so micro-batches add
+        up exactly. Default: every own action the same."""
+        return mask.to(torch.get_default_dtype()) / mask.sum().clamp(min=1)
+
+    def idle(self, batch: Batch, targets: Any) -> Tensor:
+        """[B] bool, rows whose loss and gradient are exactly 0, so that nobody need evaluate
+        them."""
+        return ~batch.mask.any(1)
 
     def at(self, progress: float) -> Objective:
         """The objective of an update when `progress` in [0, 1] of the run is done."""
-        ...
+        return self
 
     def controls(self) -> dict[str, float]:
         """Coefficients that a controller moves during training (saved in checkpoints, logged)."""
-        ...
+        return {}
 
     def control(self, report: Mapping[str, float], responses: int) -> Objective:
         """The objective for the next update, from this update's report and its number of
         responses."""
-        ...
+        return self
 
     def restore(self, controls: Mapping[str, float]) -> Objective:
         """The objective with these coefficients; the inverse of `controls`."""
-        ...
+        return self
+
+    def corrected(self) -> Objective:
+        """The objective for samples of a policy whose numerics are not the learner's."""
+        return self
+
+    def without_critic(self) -> Objective:
+        """The objective of the policy alone, for an update that fits the critic afterwards."""
+        return self
+
+    def critic_alone(self) -> Objective:
+        """The objective whose gradient is that of the critic, where the policy stays."""
+        return self
 
     def explain(self) -> Explanation:
         """The objective as mathematics."""
-        ...
+        return Explanation(f"minimise  {self}", (), {}, ())
 
 
 class Policy(Protocol):

@@ -172,7 +172,7 @@ def test_models_that_keep_their_attention():
 
 
 def test_conversations():
-    """A partner that answers: caches go on, rows leave and come back."""
+    """An environment that replies: caches go on, rows leave and come back."""
 
     def made(place):
         learns = talkative()
@@ -207,8 +207,7 @@ def learned(
         num_generations=4,
         seed=1,
         sampling=Sampling(max_tokens=8),
-        greedy=algorithm.objective.needs_greedy,
-        keep=algorithm.keep,
+        algorithm=algorithm,
     )
     learner = Learner(learns, algorithm, AdamW(1e-2, eps=1e-2), total=steps, **options)
     reports = []
@@ -421,7 +420,7 @@ def test_what_is_saved_there_loads_here(kind, tmp_path):
     assert tied == (kind == "qwen2") and again.device.type == torch.device(THERE).type
 
 
-# ---------------------------------------------------------------------------------------------------- whole jobs
+# --- whole jobs ---
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ def control(
     if steps:
         return Fragments(envs, policy, steps=steps, seed=seed), learner
     return Episodes(
-        envs, policy, episodes=episodes, group=group, greedy=made.objective.needs_greedy, seed=seed
+        envs, policy, episodes=episodes, group=group, algorithm=made, seed=seed
     ), learner
 
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 _WHERE = {
     "Algorithm": "table",
     "NAMES": "table",
-    "PREFERENCES": "table",
     "TABLE": "table",
+    "learning_from": "table",
     "Option": "option_list",
     "known_as": "option_list",
     "options": "option_list",
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from logpi.algorithms.option_list import known_as as known_as
     from logpi.algorithms.option_list import options as options
     from logpi.algorithms.table import NAMES as NAMES
-    from logpi.algorithms.table import PREFERENCES as PREFERENCES
     from logpi.algorithms.table import TABLE as TABLE
     from logpi.algorithms.table import Algorithm as Algorithm
+    from logpi.algorithms.table import learning_from as learning_from
 
 
 def __getattr__(name: str) -> Any:

@@ -103,7 +103,7 @@ def describe(which: str | Algorithm, **chosen: Any) -> str:
         "truncation": str(a.truncation),
     }
     lines = [f"{a.name}: {a.source}", "", f"  {e.goal}", *(f"  where     {x}" for x in e.where)]
-    lines += ["", *(f"  {k:<11}{v}" for k, v in choices.items())]
+    lines += ["", *(f"  {k:<11}{v or '–'}" for k, v in choices.items())]
     lines += ["", "  sources   " + "; ".join(dict.fromkeys(e.sources))]
     if a.differs:
         lines += ["  differs   " + a.differs[0], *(f"            {x}" for x in a.differs[1:])]

@@ -36,13 +36,14 @@ from logpi.ops.ratios import SequenceRatio
 from logpi.ops.selection import Bootstrap, Keep, KeepAll, MixedOutcomes, Truncation
 from logpi.ops.surrogates import Clip, ClippedScore, ScoreFunction, Unclipped
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
+from logpi.types import Data
 from logpi.updates.sgd import SGD
 from logpi.updates.trust_region import TrustRegion
 
 if TYPE_CHECKING:
     from logpi.types import Objective
 
-__all__ = ["NAMES", "PREFERENCES", "TABLE", "Algorithm"]
+__all__ = ["NAMES", "TABLE", "Algorithm", "learning_from"]
 
 
 @dataclass(frozen=True)
@@ -553,16 +554,16 @@ TABLE: dict[str, Callable[..., Algorithm]] = {
         reward_model,
     )
 }
-PREFERENCES: tuple[str, ...] = (
-    "dpo",
-    "robust_dpo",
-    "slic",
-    "ipo",
-    "kto",
-    "orpo",
-    "simpo",
-    "reward_model",
-)
-NAMES: tuple[str, ...] = tuple(
-    name for name in TABLE if name not in PREFERENCES
-)  # the policy gradients
+
+
+def learning_from(data: Data) -> tuple[str, ...]:
+    """The rows that learn from some of this data.
+
+    >>> learning_from(Data.DEMONSTRATIONS), "grpo" in learning_from(Data.SAMPLES)
+    (('sft',), True)
+    """
+    return tuple(name for name, row in TABLE.items() if row().objective.learns_from & data)
+
+
+# The policy gradients: they learn from single trajectories, whose rewards they read.
+NAMES = tuple(name for name in TABLE if name not in learning_from(Data.PAIRS | Data.LABELS))

@@ -24,10 +24,12 @@ DULL = ("gamma", "eps", "ddof")  # fields that are left out where they have thei
 
 def _short(part: Any) -> str:
     """`GAE(gamma=1.0, lam=0.95)` as `GAE(lam=0.95)`: without dull defaults and what is None."""
-    if part is None:
-        return "–"
+    from logpi.ops.kl import KL
+
+    if isinstance(part, KL):
+        return f"{part.coef:g} {part.estimator} in {part.place}"
     if not is_dataclass(part):
-        return str(part).removesuffix("()")
+        return str(part or "–")
     known = [
         (x.name, getattr(part, x.name))
         for x in fields(part)
@@ -40,29 +42,16 @@ def _short(part: Any) -> str:
 def cells(name: str) -> tuple[str, ...]:
     """One row: name, advantage, ratio, surrogate, KL, weight, update."""
     from logpi.algorithms import algorithm
-    from logpi.objectives.policy_gradient import PolicyGradient
-    from logpi.updates.sgd import SGD
 
     a = algorithm(name)
-    o: Any = a.objective
-    if not isinstance(o, PolicyGradient):
-        return (
-            name,
-            *(_short(part) for part in o.explain().parts.values()),
-            type(a.update).__name__,
-        )
-    advantage = (
-        _short(o.advantage)
-        + (" + critic" if o.needs_critic else "")
-        + (", whiten" if o.whiten else "")
-    )
-    kl = "–" if o.kl is None else f"{o.kl.coef:g} {o.kl.estimator} in {o.kl.place}"
-    ratio = _short(o.ratio) if o.surrogate.uses_ratio else "–"
+    advantage, *others = (_short(part) for part in a.objective.explain().parts.values())
+    advantage += " + critic" if a.objective.needs_critic else ""
+    advantage += ", whiten" if getattr(a.objective, "whiten", False) else ""
     update = type(a.update).__name__
-    if isinstance(a.update, SGD) and a.update.epochs > 1:
-        update += f", {a.update.epochs} passes"
-    keep = f", {type(a.keep).__name__}" if a.keep.refill else ""
-    return (name, advantage, ratio, _short(o.surrogate), kl, _short(o.weight), update + keep)
+    if a.update.gradient_steps is a.update and a.update.gradient_steps.epochs > 1:
+        update += f", {a.update.gradient_steps.epochs} passes"
+    update += f", {type(a.keep).__name__}" if a.keep.refill else ""
+    return (name, advantage, *others, update)
 
 
 def main(argv: Sequence[str]) -> int:

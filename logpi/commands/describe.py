@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from logpi.errors import as_user_errors
+from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 
@@ -19,7 +20,12 @@ class Describe:
     """Arguments of `logpi describe`."""
 
     name: str = option(help="a row of `logpi algorithms`", positional=True)
-    options: Mapping[str, Any] = option({}, help="settings, e.g. beta=0.04 high=0.3", nargs="*")
+    options: Mapping[str, Any] = option(
+        {},
+        help="settings, e.g. beta=0.04 high=0.3",
+        nargs="*",
+        flags=lambda known: flags_of_algorithm({"algorithm": known.get("name")}),
+    )
 
 
 def options_text(algorithm: str) -> str:

@@ -342,13 +342,15 @@ class Benchmark:
     def reward(self) -> Rewards:
         """The answer in the place that the template asks for; and, at weight 0 (measured, never
         earned), in any."""
-        function = reward(self._format.reward).function
-        lenient = Weighted(AnswerExtraction(function, self.stop), 0.0, "lenient")
+        own = reward(self._format.reward)
+        lenient = Weighted(AnswerExtraction(own.function, self.stop), 0.0, "lenient")
         if not self.asked.place:
-            return Rewards((replace(lenient, weight=1.0, name=function.name),))
+            return Rewards((replace(lenient, weight=1.0, name=own.name),))
         return Rewards(
             (
-                Weighted(AnswerExtraction(function, self.stop, self.asked.place), 1.0, "strict"),
+                Weighted(
+                    AnswerExtraction(own.function, self.stop, self.asked.place), 1.0, "strict"
+                ),
                 lenient,
             )
         )

@@ -39,11 +39,6 @@ class PlacedRow(Row):
         return PlacedRow({**self, **other}, self.where)
 
 
-def place(row: Row, otherwise: str) -> str:
-    """Where a row stands, for messages; `otherwise` if it is of no file."""
-    return getattr(row, "where", "") or otherwise
-
-
 Split = Literal["train", "test"]
 TEST_SHARE = 0.1
 MAX_DRAWS = 10_000

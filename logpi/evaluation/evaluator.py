@@ -38,13 +38,14 @@ from logpi.evaluation.scorers import Judged, PartialResponse, Scorer
 from logpi.rewards.samples import Samples
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.prompt_filter import PromptFilter
-from logpi.rollouts.responses import Answers, answer, tally, told
+from logpi.rollouts.response_metrics import tool_metrics
+from logpi.rollouts.responses import Responses, ResponseSampler, transcript_info
 
 if TYPE_CHECKING:
     from logpi.envs.task import Row
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
-    from logpi.rollouts.tool_conversations import Dialogues
+    from logpi.rollouts.tool_conversations import ToolConversations
 
 Record = dict[str, Any]
 
@@ -59,9 +60,8 @@ def unanswerable(rewards: Rewards, rows: Sequence[Row]) -> list[int]:
         return []
     names = sorted({name for row in rows for name in row} - {"prompt", "completion"})
     columns = {n: [r.get(n) for r in rows] for n in names}
-    n = len(rows)
-    empty = Samples([r["prompt"] for r in rows], [""] * n, [[]] * n, columns)
-    return [i for i, verdict in enumerate(part.judge(empty).verdicts) if verdict is None]
+    samples = Samples([r["prompt"] for r in rows], [""] * len(rows), [[]] * len(rows), columns)
+    return [i for i, verdict in enumerate(part.judge(samples).verdicts) if verdict is None]
 
 
 def interval(values: Sequence[float], draws: int = 1000, seed: int = 0) -> tuple[float, float]:
@@ -168,7 +168,7 @@ class Evaluator:
             or "".
         ks: of pass@k and maj@k; default 1, 2, 4, … and all.
         scorer: also scores every sampled response, for best-of-N and weighted votes.
-        dialogues: with an environment that answers; None: one turn. overlong: "cut" shortens
+        conversations: with an environment that answers; None: one turn. overlong: "cut" shortens
             prompts that fill the context.
 
     Raises:
@@ -189,7 +189,7 @@ class Evaluator:
     lenient: str = ""
     ks: Sequence[int] = ()
     scorer: Scorer | None = None
-    dialogues: Dialogues | None = None
+    conversations: ToolConversations | None = None
     overlong: str = "drop"
 
     def __post_init__(self) -> None:
@@ -235,7 +235,8 @@ class Evaluator:
         if sampled[0].get("counts") is not None:
             out["eval/turns/mean"] = fmean(n for r in sampled for n in r["turns"])
             out |= {
-                f"eval/{k}": v for k, v in tally([c for r in sampled for c in r["counts"]]).items()
+                f"eval/{k}": v
+                for k, v in tool_metrics([c for r in sampled for c in r["counts"]]).items()
             }
         return out | {
             "eval/reward": fmean(totals) if totals else float("nan"),
@@ -247,24 +248,21 @@ class Evaluator:
         }
 
     def _shard(self, begin: int, rows: Sequence[Row], step: int) -> list[Record]:
-        asks = PromptFilter(self.policy, self.chat, self.dialogues, self.overlong)
+        asks = PromptFilter(self.policy, self.chat, self.conversations, self.overlong)
         prompts = [asks.ids(row) for row in rows]
         requests = [Request(p, self.samples) for p in prompts]
         if self.greedy:
             requests += [Request(p, 1, greedy=True) for p in prompts]
         asked = list(rows) * (len(requests) // len(prompts))
-        answers, _ = answer(
+        sampler = ResponseSampler(
             self.policy,
             self.engine,
             self.rewards,
-            asked,
-            requests,
             self.sampling,
-            self._generator(begin),
+            self.conversations,
             self.progress,
-            self.dialogues,
-            step,
         )
+        answers, _ = sampler(asked, requests, self._generator(begin), step)
         records = [
             self._record(a, begin + i % len(rows), "sampled" if i < len(rows) else "greedy")
             for i, a in enumerate(answers)
@@ -279,7 +277,7 @@ class Evaluator:
             for r in records
         ]
 
-    def _scores(self, answers: Sequence[Answers]) -> list[float]:
+    def _scores(self, answers: Sequence[Responses]) -> list[float]:
         every = [
             PartialResponse(a.row, a.prompt, c.tokens, c.logp, t, c.stop)
             for a in answers
@@ -294,7 +292,7 @@ class Evaluator:
         torch.randint(SEEDS, (begin * self.samples,), generator=generator)
         return generator
 
-    def _record(self, a: Answers, item: int, kind: str) -> Record:
+    def _record(self, a: Responses, item: int, kind: str) -> Record:
         """Right means that the first reward gives its full mark of 1; a missing verdict is not
         right."""
         find = self.rewards.find_answer
@@ -322,11 +320,11 @@ class Evaluator:
             "logp": [float(c.logp.mean()) for c in a.completions],
         } | self._conversations(a)
 
-    def _conversations(self, a: Answers) -> Record:
-        if self.dialogues is None:
+    def _conversations(self, a: Responses) -> Record:
+        if self.conversations is None:
             return {}
         return {
-            "talks": [told(t) for t in a.talks],
-            "counts": [dict(t.metrics) for t in a.talks],
-            "turns": [len(t.turns) for t in a.talks],
+            "conversations": [transcript_info(t) for t in a.transcripts],
+            "counts": [dict(t.metrics) for t in a.transcripts],
+            "turns": [len(t.turns) for t in a.transcripts],
         }

@@ -17,6 +17,7 @@ from logpi.jobs.gym_parts import build, evaluator, save_policy
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.fingerprint import described
+from logpi.jobs.options.preset import flags_of_gym
 from logpi.jobs.options.run import available, read
 from logpi.runs.progress import Progress
 
@@ -53,8 +54,9 @@ class Gym(Job):
         help="a Gymnasium id, e.g. Pendulum-v1, logpi/GridWorld-v0, or FILE.py:NAME",
     )
     algorithm: str | Any = option("ppo", objects=True, help="a row of `logpi algorithms`")
-    policy: str | Any | None = option(
+    network: str | Any | None = option(
         None,
+        aliases=("policy",),
         objects=True,
         help="FILE.py:NAME of networks of your own, made by NAME(inputs, outputs)",
     )
@@ -65,10 +67,15 @@ class Gym(Job):
             " hidden=[256,256]"
         ),
         nargs="*",
+        flags=flags_of_gym,
     )
     env_options: Mapping[str, Any] = option({}, help="of the environment, e.g. slip=0.2", nargs="*")
     steps: int | None = option(
-        None, help="environment steps in all (default: the preset's)", least=1, changeable=True
+        None,
+        help="environment steps in all (default: the preset's)",
+        least=1,
+        changeable=True,
+        aliases=("total_timesteps",),
     )
     updates: int | None = option(
         None,

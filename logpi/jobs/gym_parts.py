@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from logpi.envs.control.presets import FRAGMENTS, Preset, preset
+from logpi.envs.control.presets import EPISODES, GROUPS, PPO, Preset, preset
 from logpi.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class GymOptions(Protocol):
     @property
     def algorithm(self) -> Any: ...
     @property
-    def policy(self) -> Any: ...
+    def network(self) -> Any: ...
     @property
     def options(self) -> Mapping[str, Any]: ...
     @property
@@ -51,7 +51,6 @@ class GymOptions(Protocol):
 
 def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     """Preset, algorithm, rollout (with its policy), learner and number of updates."""
-    from logpi.algorithms import known_as
     from logpi.envs.control.make import make_vector_environment
     from logpi.envs.control.spaces import action_kind, check_reach
     from logpi.learner import Learner
@@ -60,8 +59,8 @@ def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, 
 
     p, chosen = resolved(a)
     made = make_algorithm(a.algorithm, p, chosen)
-    grouped = made.objective.min_group > 1 or made.objective.needs_greedy
-    if not grouped and "group" in {known_as(made.name, k) for k in a.options}:
+    grouped = _grouped(made)
+    if not grouped and "group" in a.options:
         raise UserError(
             f"{made.name} compares no episodes with each other: leave group out (grpo and rloo have"
             " groups)"
@@ -73,10 +72,10 @@ def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, 
         check_reach(tried.action, p.log_std)
     trial(tried, action_kind(tried.action, p.squash))
     envs = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, **options)
-    policy = make_policy(envs, p, critic=made.objective.needs_critic, own=own_policy(a.policy))
+    policy = make_policy(envs, p, critic=made.objective.needs_critic, own=own_network(a.network))
     rollout = make_rollout(made, p, envs, policy, a.seed)
     batch = envs.n * p.n_steps * p.repeat
-    updates = max(1, p.steps // batch) if made.name in FRAGMENTS else p.updates
+    updates = max(1, p.steps // batch) if made.objective.fragments else p.updates
     schedule = Linear() if p.linear else Constant()
     optimizer = AdamW(
         p.lr, betas=(0.9, 0.999), eps=1e-5, schedule=schedule
@@ -86,21 +85,37 @@ def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, 
 
 def resolved(a: GymOptions) -> tuple[Preset, dict[str, Any]]:
     """The preset with the arguments' changes, and what is left of them for the algorithm."""
-    from logpi.algorithms import algorithm, known_as
+    from logpi.algorithms import algorithm, known_as, names
 
-    name = algorithm(a.algorithm).name
-    chosen = {known_as(name, k): v for k, v in a.options.items()}
+    made = algorithm(a.algorithm)
+    name, fragments = made.name, made.objective.fragments
+    chosen = {known_as(a.algorithm, k): v for k, v in a.options.items()}
+    chosen = {names.JOB_NAMES.get(k, k): v for k, v in chosen.items()}
     named = chosen.pop("settings", None)
     changed = {x.name: chosen.pop(x.name) for x in fields(Preset) if x.name in chosen}
-    if name in FRAGMENTS and a.updates is not None:
+    if fragments and a.updates is not None:
         raise UserError(f"{name} learns from fragments of a fixed size: say --steps, not --updates")
-    if name not in FRAGMENTS and a.steps is not None:
+    if not fragments and a.steps is not None:
         raise UserError(
             f"{name} learns from whole episodes, whose length nobody knows before: say --updates,"
             " not --steps"
         )
     changed |= {k: v for k, v in (("steps", a.steps), ("updates", a.updates)) if v is not None}
-    return preset(a.env, name, named, **changed), chosen
+    return preset(a.env, name, named, _fallback(made), **changed), chosen
+
+
+def _grouped(made: Algorithm) -> bool:
+    """It compares episodes of one reset seed."""
+    return made.objective.min_group > 1 or made.objective.needs_greedy
+
+
+def _fallback(made: Algorithm) -> Preset:
+    """The settings of an algorithm that no table knows, a user's own: its numbers stay as they
+    are."""
+    base = PPO if made.objective.fragments else GROUPS if _grouped(made) else EPISODES
+    steps = made.update.gradient_steps
+    own = {k: getattr(steps, k) for k in ("epochs", "minibatches", "max_grad_norm")}
+    return replace(base, options=(), source="ours", **own)
 
 
 def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm:
@@ -113,24 +128,17 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
     """
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
-    from logpi.objectives.policy_gradient import PolicyGradient
     from logpi.updates.sgd import SGD, Actions, Groups
-    from logpi.updates.trust_region import TrustRegion
 
     made = algorithm(name)
-    if not isinstance(made.objective, PolicyGradient) or not made.objective.on_policy:
+    if not made.objective.on_policy:
         raise UserError(
             f"{made.name} learns from demonstrations or preferences, not from an environment's"
             " rewards"
         )
-    if made.keep.refill:
-        raise UserError(
-            f"{made.name} samples further prompts in place of some groups, which environments do"
-            " not have: use grpo or dr_grpo"
-        )
     usable = {o.name for o in known(name)}
     options = {k: v for k, v in p.options if k in usable} | dict(chosen)
-    shuffle = Actions() if made.name in FRAGMENTS else Groups()
+    shuffle = Actions() if made.objective.fragments else Groups()
     sgd = SGD(
         p.epochs, p.minibatches, micro_tokens=None, max_grad_norm=p.max_grad_norm, shuffle=shuffle
     )
@@ -140,12 +148,10 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
                 f"{k} is this command's own choice: leave it out (what there is to set:"
                 " logpi/envs/control/presets.py)"
             )
-    if isinstance(made.update, TrustRegion):
-        return algorithm(name, critic=sgd, micro_tokens=None, **options)
-    return algorithm(name, update=sgd, **options)
+    return algorithm(name, update=made.update.with_gradient_steps(sgd), **options)
 
 
-def own_policy(policy: Any) -> Any:
+def own_network(policy: Any) -> Any:
     """The user's own policy, network or function that makes one; None for the preset's networks."""
     from logpi.runs.user_code import from_user_code
 
@@ -224,23 +230,11 @@ def make_rollout(
     for the others."""
     from logpi.rollouts.gym import Episodes, Fragments, RewardScale
 
-    objective = made.objective
     scale = RewardScale(float(dict(p.options).get("gamma", 0.99))) if p.scale else None
-    if made.name in FRAGMENTS:
-        return Fragments(envs, policy, steps=p.n_steps, seed=seed, scale=scale)
-    if p.group < objective.min_group:
-        raise UserError(
-            f"{made.name} compares episodes of one reset seed: group must be at least"
-            f" {objective.min_group}, not {p.group}"
-        )
+    if made.objective.fragments:
+        return Fragments(envs, policy, steps=p.n_steps, algorithm=made, seed=seed, scale=scale)
     return Episodes(
-        envs,
-        policy,
-        episodes=p.episodes,
-        group=p.group,
-        greedy=objective.needs_greedy,
-        seed=seed,
-        scale=scale,
+        envs, policy, episodes=p.episodes, group=p.group, algorithm=made, seed=seed, scale=scale
     )
 
 

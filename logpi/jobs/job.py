@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from logpi.learner import Learner
     from logpi.runs.directory import Run
     from logpi.runs.progress import Progress
+    from logpi.runs.reading import Metrics
     from logpi.train import Evaluate, Outcome, TrainingStep
     from logpi.types import Rollout
 
@@ -105,8 +106,8 @@ class Result:
         return dict(self.outcome.last)
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """Every logged number as an array over steps."""
+    def metrics(self) -> Metrics:
+        """Every logged number by name: arrays of steps and of values."""
         from logpi.jobs.open_run import open_run
 
         return open_run(self.path).metrics

@@ -16,6 +16,7 @@ from logpi.errors import UserError
 from logpi.jobs.common import whole_groups
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.memory import Role, memory
+from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
@@ -51,6 +52,7 @@ class Prefer(Job, ModelArguments, LoraArguments, PairArguments):
         {},
         help="its settings, e.g. beta=0.1 label_smoothing=0.1 rpo_alpha=0.2 length_normalised=true",
         nargs="*",
+        flags=lambda known: flags_of_algorithm({"algorithm": known.get("objective")}),
     )
     lr: float = option(
         1e-6,
@@ -64,16 +66,16 @@ class Prefer(Job, ModelArguments, LoraArguments, PairArguments):
         from logpi.algorithms import describe
         from logpi.evaluation.held_out_pairs import HeldOutPairs
         from logpi.learner import Learner
-        from logpi.objectives.preferences import KahnemanTversky
         from logpi.rollouts.preference_pairs import read_labels, read_pairs
         from logpi.runs.rng import seed
+        from logpi.types import Data
 
         made, recorded = _algorithm(self)
         whole_groups(made, self.pairs, "--pairs")
         seed(self.seed)
         policy = self.load(**self.bits())
         chat, saver = self.template(policy), self.adapt(policy)
-        take = read_labels if isinstance(made.objective, KahnemanTversky) else read_pairs
+        take = read_labels if Data.LABELS in made.objective.learns_from else read_pairs
         length = policy.fitting(self.max_length)
         rows = partial(take, policy, max_length=length, chat=chat)
         rollout, held_out, note = self.split(rows, ("prompt",), self.seed)
@@ -109,16 +111,31 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def check_preference(name: str) -> None:
+    """Raises UserError: no algorithm of this name learns a policy from pairs or labels."""
+    from logpi.algorithms import algorithm, learning_from
+    from logpi.types import Data, Objective
+
+    given = Data.PAIRS | Data.LABELS
+
+    def fits(objective: Objective) -> bool:
+        return bool(objective.learns_from & given) and objective.scores_actions
+
+    try:
+        known = fits(algorithm(name).objective)
+    except ValueError:
+        known = False
+    if not known:
+        there = [n for n in learning_from(given) if fits(algorithm(n).objective)]
+        raise UserError(f"no preference objective is called {name!r}: there are {', '.join(there)}")
+
+
 def _algorithm(a: Prefer) -> tuple[Algorithm, bool]:
     """The algorithm, and whether it reads a reference's recorded log-probabilities."""
-    from logpi.algorithms import PREFERENCES, algorithm
+    from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
 
-    if a.objective not in PREFERENCES or a.objective == "reward_model":
-        raise UserError(
-            f"no preference objective is called {a.objective!r}: there are "
-            f"{', '.join(n for n in PREFERENCES if n != 'reward_model')}"
-        )
+    check_preference(a.objective)
     recorded = "recorded" in {o.name for o in known(a.objective)}
     more = {"recorded": True} if recorded else {}
     return algorithm(a.objective, **{**a.options, **more}), recorded

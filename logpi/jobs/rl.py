@@ -18,6 +18,7 @@ from logpi.errors import UserError
 from logpi.jobs.common import whole_groups
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.memory import Role, memory
+from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from logpi.learner import Learner
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
-    from logpi.rollouts.prompt_sources import Source
+    from logpi.rollouts.prompt_sources import PromptSource
     from logpi.rollouts.text_rollout import TextRollout
     from logpi.train import Evaluate
     from logpi.types import Policy
@@ -45,7 +46,7 @@ CURVES = (
     "eval/pass@1",
     "completions/mean_length",
     "entropy",
-    ("story/format", "story/mixed", "story/reflective"),
+    ("responses/format", "responses/mixed", "responses/reflective"),
 )
 # A recipe is options that a paper published; the user's own win.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -109,6 +110,7 @@ class RL(Job, ModelArguments, LoraArguments, SourceArguments, TurnArguments):
             " NAME`)"
         ),
         nargs="*",
+        flags=flags_of_algorithm,
     )
     steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
     prompts: int = option(8, help="prompts for each update", least=1, most=2**20)
@@ -200,7 +202,7 @@ class RL(Job, ModelArguments, LoraArguments, SourceArguments, TurnArguments):
             _by_part(evaluator, evaluator.rewards),
             self.eval_every,
             self.save_every,
-            curves=_curves(data.rewards.names, rollout.dialogues is not None),
+            curves=_curves(data.rewards.names, rollout.conversations is not None),
             progress=progress,
         )
 
@@ -217,7 +219,7 @@ class _Data:
     task: Task
     other: Task | None
     rewards: Rewards
-    source: Source
+    source: PromptSource
     held_out: list[Row]
 
 
@@ -246,8 +248,8 @@ def _sampling(
 
     template = a.template(policy)
     sampling = Sampling(max_tokens=a.max_completion_length, stop=a.stop)
-    dialogues = a.dialogues(data.task, policy, template)
-    readable = PromptFilter(policy, template, dialogues, a.overlong_prompts)
+    conversations = a.conversations(data.task, policy, template)
+    readable = PromptFilter(policy, template, conversations, a.overlong_prompts)
     held_out = readable.check(data.held_out, "held-out items")
     for task in (data.task, data.other):
         # What is not readable is passed over while training.
@@ -257,16 +259,14 @@ def _sampling(
         engine,
         data.task,
         data.rewards,
+        algorithm=made,
         prompts=a.prompts,
         num_generations=a.num_generations,
         sampling=sampling,
-        keep=made.keep,
-        truncation=made.truncation,
-        greedy=made.objective.needs_greedy,
         chat=template,
         seed=a.seed,
         source=data.source,
-        dialogues=dialogues,
+        conversations=conversations,
         mask_observations=a.mask_observations,
         overlong=a.overlong_prompts,
     )
@@ -278,7 +278,7 @@ def _sampling(
         sampling,
         a.eval_samples,
         chat=template,
-        dialogues=dialogues,
+        conversations=conversations,
         overlong=a.overlong_prompts,
     )
     return rollout, evaluator
@@ -328,9 +328,9 @@ def algorithm_of(a: RL) -> Algorithm:
 
 def _checked(a: RL, made: Algorithm) -> Algorithm:
     """The algorithm, if this job can serve it."""
-    from logpi.objectives.preferences import KahnemanTversky, Preference
+    from logpi.types import Data
 
-    if not (made.objective.on_policy or isinstance(made.objective, Preference | KahnemanTversky)):
+    if Data.SAMPLES not in made.objective.learns_from:
         raise UserError(
             f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
         )
@@ -340,17 +340,9 @@ def _checked(a: RL, made: Algorithm) -> Algorithm:
             f"{made.objective.min_group}, not {a.num_generations}"
         )
     whole_groups(made, a.prompts, "--prompts")
-    return made if a.dtype == "float32" else _corrected(made)
-
-
-def _corrected(made: Algorithm) -> Algorithm:
-    """For weights of 16 bits, in which the decoder rounds otherwise than the learner: the mismatch
-    is weighed, up to a cap."""
-    from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
-
-    if not isinstance(made.objective, PolicyGradient) or made.objective.correction is not None:
-        return made
-    return replace(made, objective=replace(made.objective, correction=TruncatedIS()))
+    # With weights of 16 bits the decoder rounds otherwise than the learner: the mismatch is
+    # weighed, up to a cap.
+    return made if a.dtype == "float32" else replace(made, objective=made.objective.corrected())
 
 
 def _learner(a: RL, made: Algorithm, learns: Policy, reference: Policy | None) -> Learner:
@@ -416,10 +408,10 @@ def _roles(a: RL, learns: Any, policy: CausalLM, reference: Any, judged: Rewards
 
 
 def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
-    """Also the responses' story, and with several rewards the mean of each; a learned one's total
+    """Also what responses look like, and with several rewards the mean of each; a learned one's total
     says what is best."""
     from logpi.rewards.model import ModelReward
-    from logpi.rollouts.response_metrics import evaluated
+    from logpi.rollouts.response_metrics import evaluation_metrics
 
     learned = isinstance(judged.parts[0].function, ModelReward)
 
@@ -435,6 +427,6 @@ def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
         total = {"eval/reward": numbers["eval/reward"]} if learned else {}
         dull = [k for k in numbers if learned and ("pass@" in k or "greedy" in k or "maj@" in k)]
         kept = {k: v for k, v in numbers.items() if k not in dull}
-        return {**total, **kept, **means, **({} if learned else evaluated(rows))}, rows
+        return {**total, **kept, **means, **({} if learned else evaluation_metrics(rows))}, rows
 
     return measure

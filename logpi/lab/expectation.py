@@ -195,9 +195,9 @@ def batch_gradient(
     targets = objective.prepare(batch, now, reference if objective.needs_reference else None)
     loss, _ = objective.loss(batch, targets, objective.weight(batch.mask, batch.group), now)
     if not loss.requires_grad:
-        return torch.zeros_like(policy.logits), targets.advantage
+        return torch.zeros_like(policy.logits), targets.credit(batch.mask)
     (grad,) = torch.autograd.grad(loss, policy.logits, allow_unused=True)
-    return torch.zeros_like(policy.logits) if grad is None else grad, targets.advantage
+    return torch.zeros_like(policy.logits) if grad is None else grad, targets.credit(batch.mask)
 
 
 def _separable(objective: Objective) -> bool:

@@ -21,7 +21,7 @@ from logpi.ops.ratios import Ratio, TokenRatio
 from logpi.ops.surrogates import ScoreFunction, Surrogate
 from logpi.ops.time import own
 from logpi.ops.weights import TokenMean, Weight
-from logpi.types import Batch, Explanation, PolicyOutput, Targets
+from logpi.types import Batch, Data, Explanation, Objective, PolicyOutput, Targets
 
 __all__ = ["Diagnostics", "PolicyGradient", "TruncatedIS"]
 
@@ -70,7 +70,7 @@ class TruncatedIS:
 
 
 @dataclass(frozen=True)
-class PolicyGradient:
+class PolicyGradient(Objective):
     """advantage × ratio × surrogate × KL × weight: every method of the family is one of these.
 
         maximise  Σₜ wₜ [ surrogate(ρₜ, Âₜ) − β KL + c_H H(π(·|sₜ)) − ½ c_V (V(sₜ) − V̂ₜ)² ]
@@ -121,18 +121,23 @@ class PolicyGradient:
         return self.advantage.group
 
     @property
-    def needs_policy(self) -> bool:
-        return False
-
-    @property
-    def whole_groups(self) -> bool:
-        """No: groups meet in the advantage, which is taken before."""
-        return False
-
-    @property
     def on_policy(self) -> bool:
-        """The recorded actions must be the policy's own."""
         return self.advantage.on_policy
+
+    @property
+    def learns_from(self) -> Data:
+        return Data.SAMPLES if self.advantage.on_policy else Data.DEMONSTRATIONS
+
+    @property
+    def ties(self) -> object | None:
+        if self.surrogate.uses_ratio and not self.ratio.by_action:
+            return self.ratio
+        return None if self.weight.by_action else self.weight
+
+    @property
+    def fragments(self) -> bool:
+        """A critic bootstraps where a row is cut, and no row's length matters."""
+        return self.advantage.bootstraps and self.ties is None
 
     def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Targets:
         """Advantages, the critic's target and the log-probabilities that stay fixed during the
@@ -203,6 +208,16 @@ class PolicyGradient:
         if self.kl is None or "kl_coef" not in controls:
             return self
         return replace(self, kl=replace(self.kl, coef=controls["kl_coef"]))
+
+    def corrected(self) -> PolicyGradient:
+        return self if self.correction else replace(self, correction=TruncatedIS())
+
+    def without_critic(self) -> PolicyGradient:
+        return replace(self, value_coef=0.0)
+
+    def critic_alone(self) -> PolicyGradient:
+        """Every action counts the same in the critic's error."""
+        return replace(self, weight=TokenMean(), ratio=TokenRatio(), entropy_coef=0.0, kl=None)
 
     def loss(
         self, batch: Batch, targets: Targets, weight: Tensor, now: PolicyOutput
@@ -291,9 +306,9 @@ class PolicyGradient:
         ratio = self.ratio if self.surrogate.uses_ratio else None
         parts = {
             "advantage": self.advantage,
-            "ratio": ratio or "–",
+            "ratio": ratio,
             "surrogate": self.surrogate,
-            "KL": self.kl or "–",
+            "KL": self.kl,
             "weight": self.weight,
         }
         sources = [
@@ -302,7 +317,7 @@ class PolicyGradient:
         return Explanation(
             f"maximise  Σₜ wₜ {'[ ' + terms + ' ]' if compound else terms}",
             tuple(self._where()),
-            {k: str(v) for k, v in parts.items()},
+            parts,
             tuple(sources),
         )
 

@@ -14,9 +14,7 @@ order. Left out: where pairs come from (`rollouts/preference_pairs.py`), the rew
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -33,46 +31,35 @@ from logpi.ops.comparison import (
     group_index,
     group_mean,
     sides,
-    spread,
 )
 from logpi.ops.time import own
-from logpi.types import Batch, Explanation, PolicyOutput, Targets
+from logpi.types import Batch, Comparison, Data, Explanation, Objective, PolicyOutput
 
 __all__ = ["KahnemanTversky", "Preference", "BradleyTerry"]
 
-S = TypeVar("S", bound="_Fixed")
 
+class _Compared(Objective):
+    """What the objectives of this file share: groups are scored together, and count the same."""
 
-class _Fixed:
-    """What all objectives here share: no critic, no greedy sample, no controller, any rows are
-    welcome."""
+    @property
+    def learns_from(self) -> Data:
+        return Data.PAIRS | Data.SAMPLES
 
-    needs_critic = False
-    needs_greedy = False
-    needs_policy = False
-    on_policy = False
-    min_group = 2
-    whole_groups = True
+    @property
+    def min_group(self) -> int:
+        return 2
+
+    @property
+    def whole_groups(self) -> bool:
+        return True
 
     def weight(self, mask: Tensor, group: Tensor) -> Tensor:
         """[B, T] 1 / (groups of the optimiser batch)."""
         return group_mean(mask, group)
 
-    def idle(self, batch: Batch, targets: Targets) -> Tensor:
+    def idle(self, batch: Batch, targets: Comparison) -> Tensor:
         """[B] rows on no side."""
-        return (own(targets.advantage, batch.mask) == 0).all(1)
-
-    def at(self: S, progress: float) -> S:
-        return self
-
-    def controls(self) -> dict[str, float]:
-        return {}
-
-    def control(self: S, report: Mapping[str, float], responses: int) -> S:
-        return self
-
-    def restore(self: S, controls: Mapping[str, float]) -> S:
-        return self
+        return (targets.side == 0) | ~batch.mask.any(1)
 
 
 def _reference(batch: Batch, ref: PolicyOutput | None, recorded: bool) -> Tensor | None:
@@ -81,10 +68,9 @@ def _reference(batch: Batch, ref: PolicyOutput | None, recorded: bool) -> Tensor
     return None if logp is None else own(logp.detach(), batch.mask)
 
 
-def _gathered_sides(batch: Batch, targets: Targets) -> Tensor:
-    """[B] the rows' sides. Raises ValueError if a comparison has lost a side: its margin would be
-    one response's score alone."""
-    side = gathered(targets.advantage, batch.mask)
+def _whole(batch: Batch, side: Tensor) -> Tensor:
+    """[B] the sides. Raises ValueError if a comparison has lost one: its margin would be one
+    response's score alone."""
     if bool((by_group(side, batch.group).abs() > 1e-3).any()):
         raise ValueError(
             "rows of one comparison were parted: minibatches must be at most as many as the groups"
@@ -94,7 +80,7 @@ def _gathered_sides(batch: Batch, targets: Targets) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Preference(_Fixed):
+class Preference(_Compared):
     """The better response of a prompt against the worse one (this module's first lines).
 
     Attributes:
@@ -103,7 +89,7 @@ class Preference(_Fixed):
             arXiv:2404.19733).
         recorded: the batch's `logp` are the reference's, so no reference model is needed.
 
-    `targets.advantage` holds the sides. Divergence: with `sft` tokens are averaged over each
+    Divergence: with `sft` tokens are averaged over each
     winner, as RPO and ORPO write; TRL averages over all winners' tokens of a micro-batch.
     """
 
@@ -117,7 +103,7 @@ class Preference(_Fixed):
     def needs_reference(self) -> bool:
         return self.score.reference and not self.recorded
 
-    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Targets:
+    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Comparison:
         """Sides and the reference's log-probabilities.
 
         Raises:
@@ -133,10 +119,10 @@ class Preference(_Fixed):
             if self.recorded and logp_ref is not None
             else own(now.logp.detach(), batch.mask)
         )
-        return Targets(logp_old, logp_ref, spread(sides(batch), batch.mask))
+        return Comparison(logp_old, logp_ref, sides(batch))
 
     def loss(
-        self, batch: Batch, targets: Targets, weight: Tensor, now: PolicyOutput
+        self, batch: Batch, targets: Comparison, weight: Tensor, now: PolicyOutput
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Σ over pairs of weight · (λ ℓ(h) + α NLL of the winner), and implicit rewards.
 
@@ -144,7 +130,7 @@ class Preference(_Fixed):
             ValueError: a group is not whole.
         """
         mask = batch.mask
-        side, logp = _gathered_sides(batch, targets), own(now.logp, mask)
+        side, logp = _whole(batch, targets.side), own(now.logp, mask)
         score = self.score(logp, targets.logp_ref, mask)
         share = (
             side.abs() / 2 * gathered(weight.to(logp.dtype), mask)
@@ -180,9 +166,9 @@ class Preference(_Fixed):
             term = f"[ {term} − {self.sft:g} log π(y⁺)/|y⁺| ]"
         parts = {
             "advantage": "best − worst",
-            "ratio": str(self.score),
-            "surrogate": str(self.margin),
-            "KL": "in the score" if self.score.reference else "–",
+            "ratio": self.score,
+            "surrogate": self.margin,
+            "KL": "in the score" if self.score.reference else None,
             "weight": "1 / groups",
         }
         where = [self.score.equation, self.margin.equation, "w = 1 / (groups of the batch)"]
@@ -194,7 +180,7 @@ class Preference(_Fixed):
 
 
 @dataclass(frozen=True)
-class KahnemanTversky(_Fixed):
+class KahnemanTversky(_Compared):
     """Single responses called good or bad (KTO, arXiv:2402.01306, eqs. 7 and 8).
 
         minimise  Σ w λ_y (1 − σ(±β (r(y) − z₀))),   r = Σₜ log π/π_ref,   + for good, − for bad
@@ -221,8 +207,18 @@ class KahnemanTversky(_Fixed):
     undesirable: float = 1.0
     recorded: bool = False
     sampled: bool = False
-    needs_policy = True
-    whole_groups = False
+
+    @property
+    def learns_from(self) -> Data:
+        return Data.LABELS | Data.SAMPLES
+
+    @property
+    def needs_policy(self) -> bool:
+        return True
+
+    @property
+    def whole_groups(self) -> bool:
+        return False
 
     @property
     def min_group(self) -> int:
@@ -232,8 +228,8 @@ class KahnemanTversky(_Fixed):
     def needs_reference(self) -> bool:
         return not self.recorded
 
-    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Targets:
-        """Labels, reference log-probabilities and z₀ (`targets.baseline`). Raises ValueError
+    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Comparison:
+        """Labels, reference log-probabilities and z₀. Raises ValueError
         without a reference."""
         mask = batch.mask
         logp, logp_ref = own(now.logp.detach(), mask), _reference(batch, ref, self.recorded)
@@ -243,9 +239,7 @@ class KahnemanTversky(_Fixed):
         unbiased = mask.any(1) if self.sampled else (label == 0) & mask.any(1)
         ratio = (logp - logp_ref).sum(1)[unbiased]
         z0 = ratio.mean().clamp(min=0) if len(ratio) else logp.new_zeros(())
-        return Targets(
-            logp, logp_ref, spread(label, mask), baseline=spread(z0.expand(len(batch)), mask)
-        )
+        return Comparison(logp, logp_ref, label, reference_point=z0.expand(len(batch)))
 
     def _labels(self, reward: Tensor, alive: Tensor, group: Tensor) -> Tensor:
         """[B] above 0 for good rows and below for bad ones; its size is the row's share of its
@@ -258,12 +252,12 @@ class KahnemanTversky(_Fixed):
         return torch.where(alive, (reward - mean).sign() / count, 0.0)
 
     def loss(
-        self, batch: Batch, targets: Targets, weight: Tensor, now: PolicyOutput
+        self, batch: Batch, targets: Comparison, weight: Tensor, now: PolicyOutput
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Σ weight · λ (1 − σ(label β (r − z₀))) over the rows, and implicit rewards."""
         mask = batch.mask
-        assert targets.baseline is not None
-        share, z0 = gathered(targets.advantage, mask), gathered(targets.baseline, mask)
+        share, z0 = targets.side, targets.reference_point
+        assert z0 is not None
         ratio = LogRatio()(own(now.logp, mask), targets.logp_ref, mask)
         label, w = share.sign(), gathered(weight.to(ratio.dtype), mask) * share.abs()
         scale = torch.where(label > 0, self.desirable, self.undesirable)
@@ -280,7 +274,7 @@ class KahnemanTversky(_Fixed):
     def explain(self) -> Explanation:
         parts = {
             "advantage": "±1, the label",
-            "ratio": str(LogRatio()),
+            "ratio": LogRatio(),
             "surrogate": "1 − σ(±β(r − z₀))",
             "KL": "in the score",
             "weight": "1 / groups",
@@ -296,7 +290,7 @@ class KahnemanTversky(_Fixed):
 
 
 @dataclass(frozen=True)
-class BradleyTerry(_Fixed):
+class BradleyTerry(_Compared):
     """Bradley–Terry: the chosen response's score should be the larger (arXiv:2203.02155, eq. 1).
 
         minimise  Σ w [ −log σ(r⁺ − r⁻ − m) + c (r⁺ + r⁻)² ]
@@ -307,18 +301,24 @@ class BradleyTerry(_Fixed):
     Attributes:
         margin: m is the difference of the recorded rewards less 1 (chosen 1 + m, rejected 0; Llama
             2,
-        arXiv:2307.09288,
-            eq. 2); False: m = 0.
+            arXiv:2307.09288, eq. 2); False: m = 0.
         centre: c ≥ 0, pulls the scores of a pair to a mean of 0 (arXiv:2312.09244); TRL's
             center_rewards_coefficient.
     """
 
     margin: bool = False
     centre: float = 0.0
-    needs_reference = False
 
-    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Targets:
-        """Sides; margins in `targets.baseline`."""
+    @property
+    def learns_from(self) -> Data:
+        return Data.PAIRS
+
+    @property
+    def scores_actions(self) -> bool:
+        return False
+
+    def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Comparison:
+        """Sides and margins."""
         side = sides(batch)
         gap = (
             by_group(side * own(batch.reward, batch.mask).sum(1), batch.group)[
@@ -327,23 +327,22 @@ class BradleyTerry(_Fixed):
             - 1.0
         )
         blank = torch.zeros_like(own(now.logp, batch.mask))
-        margin = gap if self.margin else torch.zeros_like(gap)
-        return Targets(blank, None, spread(side, batch.mask), baseline=spread(margin, batch.mask))
+        return Comparison(blank, None, side, margin=gap if self.margin else torch.zeros_like(gap))
 
     def loss(
-        self, batch: Batch, targets: Targets, weight: Tensor, now: PolicyOutput
+        self, batch: Batch, targets: Comparison, weight: Tensor, now: PolicyOutput
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Σ over pairs, and the scores. Raises ValueError without values, or if a group is not
         whole."""
-        if now.value is None or targets.baseline is None:
+        if now.value is None or targets.margin is None:
             raise ValueError("reward modelling needs a policy that gives values: a RewardModel")
         mask = batch.mask
         last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
-        side = _gathered_sides(batch, targets)
+        side = _whole(batch, targets.side)
         score = torch.where(side != 0, now.value.gather(1, last[:, None]).squeeze(1), 0.0)
         share = side.abs() / 2 * gathered(weight.to(score.dtype), mask)
         pair, h = by_group(share, batch.group), by_group(side * score, batch.group)
-        m = by_group(side.abs() / 2 * gathered(targets.baseline, mask), batch.group)
+        m = by_group(side.abs() / 2 * targets.margin, batch.group)
         loss = -(pair * logsigmoid(h - m)).sum()
         if self.centre:
             loss = (
@@ -361,9 +360,9 @@ class BradleyTerry(_Fixed):
     def explain(self) -> Explanation:
         parts = {
             "advantage": "best − worst",
-            "ratio": "–",
-            "surrogate": str(self),
-            "KL": "–",
+            "ratio": None,
+            "surrogate": self,
+            "KL": None,
             "weight": "1 / groups",
         }
         term = "−log σ(r(y⁺) − r(y⁻)" + (" − m)" if self.margin else ")")

@@ -8,6 +8,7 @@ is not here: it comes after the critic's target and is a field of the objective.
 What an estimator needs is a class fact, so that a trainer can refuse a setting before work starts:
     critic  it reads `value` [B, T+1]           greedy  it reads `batch.baseline` [B]
     group   least number of samples a prompt    on_policy  the data must come from the policy itself
+    bootstraps  a critic values the state after a row that was cut off
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Advantage(ABC):
     greedy: ClassVar[bool] = False
     group: ClassVar[int] = 1
     on_policy: ClassVar[bool] = True
+    bootstraps: ClassVar[bool] = False
     equation: ClassVar[str]
     source: ClassVar[str]
 
@@ -156,6 +158,7 @@ class GAE(Advantage):
     gamma: float = 1.0
     lam: float = 1.0
     critic: ClassVar[bool] = True
+    bootstraps: ClassVar[bool] = True
     source: ClassVar[str] = "GAE: Schulman et al. 2016, arXiv:1506.02438"
 
     def __post_init__(self) -> None:
@@ -195,6 +198,7 @@ class QValue(Advantage):
 
     gamma: float = 1.0
     critic: ClassVar[bool] = True
+    bootstraps: ClassVar[bool] = True
     source: ClassVar[str] = "policy gradient with Q values: Sutton et al. 2000"
 
     def __post_init__(self) -> None:

@@ -20,8 +20,13 @@ __all__ = ["Ratio", "SequenceRatio", "TokenRatio"]
 
 
 class Ratio(ABC):
-    """log ρ of each action; called with (logp, logp_old, mask), all [B, T]."""
+    """log ρ of each action; called with (logp, logp_old, mask), all [B, T].
 
+    Attributes:
+        by_action: an action's ratio depends on that action alone, not on the rest of its row.
+    """
+
+    by_action: ClassVar[bool] = False
     equation: ClassVar[str]
     source: ClassVar[str]
 
@@ -36,6 +41,7 @@ class TokenRatio(Ratio):
     ρₜ = π(aₜ|sₜ) / π_old(aₜ|sₜ)
     """
 
+    by_action: ClassVar[bool] = True
     equation: ClassVar[str] = "ρₜ = π(aₜ|sₜ) / π_old(aₜ|sₜ)"
     source: ClassVar[str] = "PPO: Schulman et al. 2017, arXiv:1707.06347"
 

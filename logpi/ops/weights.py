@@ -23,8 +23,13 @@ __all__ = ["FixedLength", "GroupTokenMean", "SequenceMean", "SequenceSum", "Toke
 
 
 class Weight(ABC):
-    """What an action counts; see the module's docstring for the contract."""
+    """What an action counts; see the module's docstring for the contract.
 
+    Attributes:
+        by_action: every action of the batch counts the same, whatever row it is in.
+    """
+
+    by_action: ClassVar[bool] = False
     equation: ClassVar[str]
     source: ClassVar[str]
 
@@ -40,6 +45,7 @@ def _rows(mask: Tensor) -> Tensor:
 class TokenMean(Weight):
     """Every action counts the same: mask / Σ mask. Long responses weigh more than short ones."""
 
+    by_action: ClassVar[bool] = True
     equation: ClassVar[str] = "wₜ = 1 / all own actions of the batch"
     source: ClassVar[str] = "PPO: Schulman et al. 2017, arXiv:1707.06347"
 

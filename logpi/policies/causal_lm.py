@@ -1,41 +1,45 @@
-"""A Hugging Face causal language model as a policy: evaluate recorded tokens, render prompts, load,
-save.
+"""A Hugging Face causal language model as a policy: evaluate recorded tokens, load, save.
 
 The model's own modules run, unchanged, on one packed sequence (`packing.py`), or a quicker equal of
 theirs (`fast/trunk.py`): a prompt that a group shares is forwarded once, padding never, and the
 output layer (`heads.py`) sees only the states in which the policy chose a token. Models that do not
 let their attention be exchanged are run plainly, padded, after one notice.
 
-Left out: sampling (`engine/engine.py`), finding and reading files (`loading.py`), optimisers,
-adapters. Dropout is switched off: the policy that samples and the policy that learns must be the
-same function.
+Left out: sampling (`engine/engine.py`), prompts and templates (`packed_model.py`), finding and
+reading files (`loading.py`), optimisers, adapters.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from logpi.ops.distributions import Categorical, Distributions
-from logpi.policies.chat_template import ChatTemplate
+from logpi.policies import objects
+from logpi.policies.fast.probe import notice
 from logpi.policies.fast.trunk import trunk
 from logpi.policies.heads import Head, score
-from logpi.policies.own_modules import packs, run
-from logpi.policies.packing import ATTENTION, Packing, pack, register, sent, spread
-from logpi.policies.positions import NO_LIMIT, Ropes, fitting, positions, within
+from logpi.policies.loading import load_model, load_tokenizer, refuse_unembedded
+from logpi.policies.own_modules import packs
+from logpi.policies.packed_model import PackedModel
+from logpi.policies.packing import Packing, pack, sent, spread
+from logpi.policies.plain_attention import exchange
+from logpi.policies.positions import within
 from logpi.types import Batch, PolicyOutput
 
 VALUE_FILE = "value_head.safetensors"
+CHECKPOINTING = "gradient_checkpointing"
+# the constructor's options beside the critic
+DEFAULTS = {"temperature": 1.0, "chunk": None, "template_options": {}, "end_token": ""}
 
 
-class CausalLM(nn.Module):
+class CausalLM(PackedModel):
     """π(token | tokens so far) of a causal language model, and with a critic V(tokens so far). A
     `logpi.types.Policy`.
 
@@ -43,15 +47,12 @@ class CausalLM(nn.Module):
         model: a `transformers` causal language model. It is used as it is, in place.
         tokenizer: its tokenizer.
         critic: add a linear value head (float32, zero at first) on the trunk's last hidden state.
-        gradient_checkpointing: keep only each layer's input for backward; about a third more time,
-            far less memory.
         temperature: > 0, part of the policy: log-probabilities and entropies are those of logits /
             temperature.
         chunk: logits alive at a time; 2**24 is 64 MB in float32, the default on a CPU. On a GPU it
             is 2**26: for a product of few rows it reads the whole matrix all the same. More than
             one chunk are computed again in backward.
-        template_options: variables of the chat template. end_token: what ends an answer, instead of
-            what the template writes.
+        options: gradient_checkpointing, template_options and end_token of `PackedModel`.
 
     Raises:
         ValueError: not a causal model, or the temperature is not positive.
@@ -63,29 +64,21 @@ class CausalLM(nn.Module):
         tokenizer: Any,
         *,
         critic: bool = False,
-        gradient_checkpointing: bool = False,
         temperature: float = 1.0,
         chunk: int | None = None,
-        template_options: Mapping[str, Any] | None = None,
-        end_token: str = "",
+        **options: Any,
     ) -> None:
-        super().__init__()
         if not temperature > 0:
             raise ValueError(
                 f"temperature must be positive, not {temperature}; ask for greedy decoding in a"
                 " request"
             )
-        self.model: Any = model
-        self.tokenizer: Any = tokenizer
+        super().__init__(model, tokenizer, **options)
         self.temperature = temperature
-        self.template_options, self.end_token = template_options or {}, end_token
-        self._template: tuple[Any, ChatTemplate] | None = None
         self.chunk = chunk or (2**24 if self.device.type == "cpu" else 2**26)
-        config = model.config.get_text_config()
-        self.value_head = _value_head(config.hidden_size, self.device) if critic else None
-        self.context: int = getattr(config, "max_position_embeddings", None) or NO_LIMIT
-        self.positions = positions(model)
-        self.ropes = Ropes.of(model)
+        self.value_head: nn.Linear | None = None
+        if critic:
+            self.add_critic()
         if self.ropes is not None and self.ropes.limit < self.context:
             kept = self.ropes.limit
             warnings.warn(
@@ -93,61 +86,103 @@ class CausalLM(nn.Module):
                 f" what begins within {kept} tokens is sampled up to there",
                 stacklevel=2,
             )
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        if gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
-            model.train()  # transformers checkpoints in training mode only
-        register()
-        self._plain_attention: str = model.config._attn_implementation
-        self.packed = packs(self)  # False: the model runs plainly, on padded rows
+        self.packed = packs(self, self._own_logits, self._own_logits_of, causal=True)
         if self.packed:
-            model.config._attn_implementation = ATTENTION
+            exchange(model)
         else:
-            name = type(model).__name__
-            warnings.warn(
-                f"{name} does not let its attention be exchanged; it runs padded, and slower",
-                stacklevel=2,
-            )
+            problem = "does not let its attention be exchanged"
+            notice(type(model).__name__, problem, "it runs padded, and slower")
 
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        source: Any,
         *,
+        tokenizer: Any = None,
         critic: bool = False,
         dtype: str = "float32",
         device: str | torch.device | None = None,
         four_bit: bool = False,
-        **options,
-    ) -> CausalLM:
-        """From a local directory, a hub name, a `.gguf` file or a directory with one. `options` as
-        the constructor's.
+        **options: Any,
+    ) -> Self:
+        """A policy from whatever names or is one (`objects.py`).
 
-        `device`: cpu, cuda, cuda:1, auto (a CUDA GPU if there is one); default CPU. `four_bit`:
-        frozen linear layers in 4 bits, for LoRA.
-
-        A critic that `save` wrote is read back if `critic` is asked for.
-
+        Args:
+            source: a local directory, a hub name, a `.gguf` file or a directory with one; a loaded
+                `transformers` model; a `CausalLM`, which is returned as it is; `FILE.py:NAME`.
+            tokenizer: of a `transformers` model.
+            critic: with a value head; the one that `save` wrote, if there is one.
+            dtype: of the weights that are read. device: cpu, cuda, cuda:1, auto (a CUDA GPU if
+                there is one); default CPU, and where an object is.
+            four_bit: frozen linear layers in 4 bits, for LoRA.
+            options: the constructor's.
         Raises:
             ValueError: one line: nothing there, no tokenizer, not a causal language model, unknown
-                dtype, no such device.
+                dtype, no such device, an option that an object does not have.
         """
-        from logpi.policies.loading import load_model, load_tokenizer, refuse_unembedded
-
-        model, tokenizer = load_model(path, dtype, device, four_bit), load_tokenizer(path)
+        source, tokenizer = objects.source_of(source, tokenizer)
+        if isinstance(source, CausalLM):
+            return cls._of_policy(source, tokenizer, critic, dtype, device, four_bit, options)
+        if isinstance(source, str | Path):
+            model = load_model(source, dtype, device, four_bit)
+            tokenizer = load_tokenizer(source)
+        else:
+            objects.check_model(source, tokenizer, "policy")
+            objects.check_options(source, dtype, four_bit)
+            model = objects.moved(source, device)
         try:
+            if model.get_output_embeddings() is None:
+                raise ValueError("it has no output layer over tokens")
             refuse_unembedded(tokenizer, model.get_input_embeddings().weight.shape[0])
             policy = cls(model, tokenizer, critic=critic, **options)
         except ValueError as error:
-            raise ValueError(f"cannot load a model from {path}: {error}") from None
-        saved = Path(path) / VALUE_FILE
-        if policy.value_head is not None and saved.is_file():
+            name = source if isinstance(source, str | Path) else type(model).__name__
+            raise ValueError(f"cannot load a model from {name}: {error}") from None
+        if isinstance(source, str | Path):
+            policy._read_critic(Path(source) / VALUE_FILE)
+        return policy
+
+    @classmethod
+    def _of_policy(
+        cls,
+        policy: CausalLM,
+        tokenizer: Any,
+        critic: bool,
+        dtype: str,
+        device: str | torch.device | None,
+        four_bit: bool,
+        options: Mapping[str, Any],
+    ) -> Self:
+        """The policy itself; where a subclass is asked for, one with the same model and head."""
+        if tokenizer is not None and tokenizer is not policy.tokenizer:
+            raise ValueError("this policy has a tokenizer of its own: leave tokenizer out")
+        objects.check_options(policy.model, dtype, four_bit)
+        if options.get(CHECKPOINTING):
+            policy.checkpoint()
+        settings = {name: value for name, value in options.items() if name != CHECKPOINTING}
+        objects.check_settings(policy, settings, DEFAULTS)
+        if critic and policy.value_head is None:
+            policy.add_critic()
+        policy = objects.moved(policy, device)
+        if isinstance(policy, cls):
+            return policy
+        own = {name: getattr(policy, name) for name in DEFAULTS}
+        made = cls(policy.model, policy.tokenizer, **own)
+        made.value_head = policy.value_head
+        return made
+
+    def add_critic(self) -> None:
+        """Put a new value head on the trunk: 0 in every state until it learns."""
+        size = self.model.config.get_text_config().hidden_size
+        self.value_head = nn.Linear(size, 1, device=self.device)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def _read_critic(self, file: Path) -> None:
+        if self.value_head is not None and file.is_file():
             from safetensors.torch import load_file
 
-            policy.value_head.load_state_dict(load_file(saved))
-        return policy
+            self.value_head.load_state_dict(load_file(file))
 
     def save(self, directory: str | Path) -> None:
         """Write what `transformers.AutoModelForCausalLM` and `AutoTokenizer` load, and the value
@@ -157,85 +192,33 @@ class CausalLM(nn.Module):
         ends a turn.
         """
         directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        from logpi.policies.loading import quiet
-
         stops = self.eos_ids
         if not set(stops) <= set(self.template.stops):
             self.model.generation_config.eos_token_id = list(stops)
-        with self.plain_attention(), quiet():
-            self.model.save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
+        super().save(directory)
         (directory / VALUE_FILE).unlink(missing_ok=True)
         if self.value_head is not None:
             from safetensors.torch import save_file
 
-            save_file(
-                {k: v.contiguous() for k, v in self.value_head.state_dict().items()},
-                directory / VALUE_FILE,
-            )
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+            state = self.value_head.state_dict()
+            save_file({k: v.contiguous() for k, v in state.items()}, directory / VALUE_FILE)
 
     @property
     def vocabulary(self) -> int:
         """Number of logits; may be more than the tokenizer has tokens."""
         return self.model.get_output_embeddings().weight.shape[0]
 
-    @property
-    def template(self) -> ChatTemplate:
-        """The tokenizer with its chat template, and how answers end."""
+    def _stops(self) -> tuple[int, ...]:
         ids = self.model.generation_config.eos_token_id
-        stops = () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
-        key = (self.tokenizer, self.tokenizer.chat_template, self.tokenizer.eos_token_id, stops)
-        if self._template is None or self._template[0] != key:
-            self._template = (
-                key,
-                ChatTemplate(self.tokenizer, self.template_options, self.end_token, stops),
-            )
-        return self._template[1]
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]:
-        """Every token that ends a response; last the one that ends a turn in the chat template."""
-        return self.template.ends
+        return () if ids is None else (ids,) if isinstance(ids, int) else tuple(ids)
 
     @property
     def head(self) -> Head:
         return Head.of(self.model, self.temperature)
 
     def reach(self, prompt: int) -> int:
-        """Tokens that a row may come to have in all which begins with a prompt of so many."""
+        """Tokens that a row with a prompt of so many may have in all, with what is sampled."""
         return self.context if self.ropes is None else self.ropes.reach(prompt, self.context)
-
-    def fitting(self, max_length: int) -> int:
-        """Tokens that a row may have which is to have so many at most; says it if the model has
-        fewer positions."""
-        return fitting(max_length, self.positions)
-
-    def extents(self, length: Tensor) -> Tensor | None:
-        """What a packing is told of rows of this length [*]; None for models to which it does not
-        matter."""
-        return None if self.ropes is None else self.ropes.classes(length)
-
-    def render(
-        self, prompt: str | list[dict], tools: Sequence[Mapping[str, Any]] = ()
-    ) -> list[int]:
-        """Token ids of a prompt: messages through the model's chat template, a string as it is
-        (with its BOS, if any).
-
-        `tools`: JSON schemas for the template.
-
-        Raises:
-            ValueError: messages, but the tokenizer has no chat template.
-        """
-        return (
-            self.template.plain(prompt)
-            if isinstance(prompt, str)
-            else self.template.ids(prompt, tools)
-        )
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
         """[N, d] last hidden states of packed tokens ids [N] at positions [N]; rows are what
@@ -249,12 +232,6 @@ class CausalLM(nn.Module):
             if quick is None
             else quick.hidden(packing, ids, position)
         )
-
-    def by_modules(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
-        """`hidden` as the model's own modules find it."""
-        if not len(ids):
-            return self.model.get_input_embeddings()(ids)  # some models choke on no tokens at all
-        return run(self.model.base_model, self.ropes, packing, ids, position)
 
     def evaluate(self, batch: Batch) -> PolicyOutput:
         """logp, entropy [B, T] nats and value [B, T+1] in units of return; 0 where `mask` is False.
@@ -321,7 +298,7 @@ class CausalLM(nn.Module):
         for row, length, extent in zip(
             tokens, need.length[:, None], self.ropes.classes(need.extent), strict=True
         ):
-            with self.ropes.told(sent(extent.expand_as(row), self.device)):
+            with self.ropes.extended(sent(extent.expand_as(row), self.device)):
                 rows.append(self._padded(sent(row[None], self.device), sent(length, self.device)))
         hidden, logits = zip(*rows, strict=True)
         return torch.cat(hidden), torch.cat(logits)
@@ -341,16 +318,13 @@ class CausalLM(nn.Module):
             out.hidden_states[-1].flatten(0, 1) if self.value_head is not None else logits
         ), logits
 
-    @contextmanager
-    def plain_attention(self) -> Iterator[None]:
-        """The model as `transformers` made it, for its own `generate`, its plain forward, and for
-        saving."""
-        config = self.model.config
-        before, config._attn_implementation = config._attn_implementation, self._plain_attention
-        try:
-            yield
-        finally:
-            config._attn_implementation = before
+    def _own_logits(self, ids: Tensor) -> Tensor:
+        """[B, W, V] what the model itself says of tokens [B, W]."""
+        return self.model(input_ids=ids, use_cache=False).logits
+
+    def _own_logits_of(self, hidden: Tensor) -> Tensor:
+        """[N, V] untempered logits of hidden states [N, d]."""
+        return self.head.logits(hidden) * self.temperature
 
 
 @dataclass(frozen=True)
@@ -374,10 +348,3 @@ def _need(batch: Batch, critic: bool) -> _Need:
     valued[cut_off, last[cut_off] + 1] = True
     length = (last + 1).index_add(0, cut_off, torch.ones_like(cut_off))
     return _Need(length * own, (first + 1) * own, valued, last + 2)
-
-
-def _value_head(size: int, device: torch.device) -> nn.Linear:
-    head = nn.Linear(size, 1, device=device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return head

@@ -77,7 +77,7 @@ def score(
     rows = max(1, chunk // vocabulary)
     linear = head.linear
     if type(linear) is nn.Linear and linear.bias is None and head.softcap is None:
-        return _Score.apply(hidden, linear.weight, action, head, rows)
+        return _ScoreInChunks.apply(hidden, linear.weight, action, head, rows)
     if len(action) <= rows:
         return head.score(hidden, action)
     run: Callable = head.score
@@ -88,7 +88,7 @@ def score(
     return torch.cat(logp), torch.cat(entropy)
 
 
-class _Score(torch.autograd.Function):
+class _ScoreInChunks(torch.autograd.Function):
     """`score` for a plain matrix, its derivative written out, with pᵢ = π(i) and H the entropy:
 
         ∂ log π(a) / ∂ logitᵢ = [i = a] − pᵢ          ∂ H / ∂ logitᵢ = −pᵢ (log pᵢ + H)
@@ -115,7 +115,8 @@ class _Score(torch.autograd.Function):
         return logp, entropy
 
     @staticmethod
-    def backward(ctx: Any, by_logp: Tensor | None, by_entropy: Tensor | None):
+    def backward(ctx: Any, *grads: Tensor | None):
+        by_logp, by_entropy = grads
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "`score` has a first derivative only; for a second one take `Head.logits`"

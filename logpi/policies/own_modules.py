@@ -1,104 +1,112 @@
-"""A transformers model's own modules on a packed sequence: how they are run, and whether they can
-be.
+"""Can a model's own modules read packed rows?
 
-Whether they can is found when a model is loaded, on a few tokens: packed and plain must say the
-same, every layer must attend once (decoding keeps what it attended to by layer), and a window must
-be known to attention, not to a mask alone.
+Found when a model is loaded, on a few tokens: packed and plain must say the same, every layer must
+attend once (decoding keeps keys and values by layer), and a window must be known to attention, not
+to a mask alone.
 
-Left out: quicker equals of the modules (`fast/trunk.py`, `fast/decoder.py`).
+Left out: quicker equals of the modules (`fast/trunk.py`, `fast/decoder.py`), which are compared
+with what is `recorded` here.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from logpi.policies.packing import ATTENTION, Packed, Packing, Rule, pack
+from logpi.policies.fast.probe import agree, finds, sample_rows
+from logpi.policies.packing import ATTENTION, Packed, Rule, pack, register
+from logpi.policies.plain_attention import attention
 
 if TYPE_CHECKING:
-    from logpi.policies.causal_lm import CausalLM
-    from logpi.policies.positions import Ropes
+    from logpi.policies.packed_model import PackedModel
+
+SHARED = 11  # tokens that a probe's two rows open with
 
 
 @dataclass(frozen=True)
-class Watched:
-    """Attends like `packed` and writes down what each layer asks for, call by call."""
+class Recorder:
+    """A packing that attends like `packed` and records the rule of every call, by layer."""
 
     packed: Packed
-    rules: dict[int, list[Rule]] = field(default_factory=lambda: defaultdict(list))
+    calls: dict[int, list[Rule]] = field(default_factory=lambda: defaultdict(list))
     extent: None = None
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
-        self.rules[layer].append(rule)
+        self.calls[layer].append(rule)
         return self.packed.attend(layer, q, k, v, rule)
+
+    @property
+    def rules(self) -> dict[int, Rule]:
+        """Each layer's last rule, in the order of the calls."""
+        return {layer: rules[-1] for layer, rules in self.calls.items()}
 
     def check(self, config: Any) -> None:
         """Raises ValueError if a cache by layers would not do, or if windows are only in masks,
         which nobody makes here."""
-        if any(len(calls) > 1 for calls in self.rules.values()):
+        if any(len(rules) > 1 for rules in self.calls.values()):
             raise ValueError("a layer attends more than once")
-        kinds = getattr(config, "layer_types", None)
+        types = getattr(config, "layer_types", None)
         window = getattr(config, "sliding_window", None) is not None
-        for layer, (rule,) in self.rules.items():
-            if (kinds[layer] == "sliding_attention" if kinds else window) and rule.window is None:
+        for layer, rule in self.rules.items():
+            if (types[layer] == "sliding_attention" if types else window) and rule.window is None:
                 raise ValueError("a layer has a window of its own")
 
 
-def run(trunk: Any, ropes: Ropes | None, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
-    """[N, d] last hidden states of packed tokens by a model's own modules."""
-    with nullcontext() if ropes is None else ropes.told(packing.extent):
-        out = trunk(
-            input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing
-        )
-    return out.last_hidden_state[0]
+def packs(
+    policy: PackedModel,
+    plain: Callable[[Tensor], Tensor],
+    outputs: Callable[[Tensor], Tensor],
+    causal: bool = False,
+) -> bool:
+    """Whether the model says the same packed and plain.
 
-
-@torch.no_grad()
-def packs(policy: CausalLM) -> bool:
-    """Whether the model says the same packed and plain. Raises ValueError if what it says depends
-    on what follows."""
-    model, length, split = policy.model, 16, 11
-    rows = (torch.arange(2 * length, device=policy.device) * 7919 + 13).view(
-        2, length
-    ) % policy.vocabulary
-    rows[1, :split] = rows[0, :split]
-    was_training = model.training
+    Args:
+        plain: token ids [2, W] to what the model itself says of them, [2, W, *].
+        outputs: hidden states [N, d] of packed tokens to the same, [N, *].
+        causal: refuse a model that looks at what follows.
+    Raises:
+        ValueError: it does, and must not.
+    """
+    rows, model = sample_rows(policy.embeddings, SHARED, policy.device), policy.model
+    training = model.training
     model.eval()
     try:
-        plain = model(input_ids=rows, use_cache=False).logits
-        scale = 1e-3 if plain.dtype == torch.float32 else 5e-2
-        tolerance = scale * (1 + float(plain.abs().max()))
-        if float((plain[0, :split] - plain[1, :split]).abs().max()) > tolerance:
-            raise ValueError(
-                f"{type(model).__name__} is not a causal language model: it looks at what follows"
-            )
-        packed = _packed_logits(policy, rows, split)
-        return packed is not None and float((packed - plain).abs().max()) <= tolerance
+        with torch.no_grad():
+            theirs = plain(rows)
+            opening = theirs[:, :SHARED]
+            if causal and not agree(opening[0], opening[1]):
+                name = type(model).__name__
+                raise ValueError(f"{name} is not a causal language model: it looks at what follows")
+            takes = model._supports_attention_backend
+            if not takes or getattr(model.config, "attention_chunk_size", None):
+                return False
+            return finds(lambda: [_by_packing(policy, rows, outputs)], [theirs])
     finally:
-        model.train(was_training)
+        model.train(training)
 
 
-def _packed_logits(policy: CausalLM, rows: Tensor, split: int) -> Tensor | None:
-    """Untempered logits [2, W, V] by way of the packing, or None if the model cannot be run so."""
-    config = policy.model.config
-    if not policy.model._supports_attention_backend or getattr(
-        config, "attention_chunk_size", None
-    ):
-        return None
+def _by_packing(policy: PackedModel, rows: Tensor, outputs: Callable[[Tensor], Tensor]) -> Tensor:
+    """[2, W, *] what the model says of rows whose opening is forwarded once."""
     full = torch.full((2,), rows.shape[1], device=rows.device)
-    packed: Packed = pack(rows, full, torch.full_like(full, split))
-    watched = Watched(packed)
-    before, config._attn_implementation = config._attn_implementation, ATTENTION
-    try:
-        hidden = policy.by_modules(watched, packed.ids, packed.position)
-        watched.check(config.get_text_config())
-        return policy.head.logits(hidden)[packed.where] * policy.temperature
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return None  # whatever a model that knows no `packing` makes of it
-    finally:
-        config._attn_implementation = before
+    packed = pack(rows, full, torch.full_like(full, SHARED))
+    recorder = Recorder(packed)
+    register()
+    with attention(policy.model, ATTENTION):
+        hidden = policy.by_modules(recorder, packed.ids, packed.position)
+    recorder.check(policy.model.config.get_text_config())
+    return outputs(hidden)[packed.where]
+
+
+def recorded(policy: PackedModel) -> tuple[Packed, dict[int, Rule], Tensor]:
+    """A few packed tokens, each layer's rule for them, and their hidden states [N, d] by the
+    model's own modules."""
+    ids = sample_rows(policy.embeddings, 0, policy.device)
+    length = torch.full((2,), ids.shape[1], device=policy.device)
+    recorder = Recorder(pack(ids, length, torch.zeros_like(length)))
+    hidden = policy.by_modules(recorder, recorder.packed.ids, recorder.packed.position)
+    return recorder.packed, recorder.rules, hidden

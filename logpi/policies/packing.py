@@ -62,8 +62,16 @@ class Packing(Protocol):
 
 # what a model may hand its attention and a packing knows how to do, or need not know
 KNOWN = set(
-    "sliding_window softcap dropout is_causal position_ids output_attentions use_cache"
-    " cache_position".split()
+    [
+        "sliding_window",
+        "softcap",
+        "dropout",
+        "is_causal",
+        "position_ids",
+        "output_attentions",
+        "use_cache",
+        "cache_position",
+    ]
 )
 
 
@@ -214,7 +222,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowLayout:
     """How rows stand in a packed sequence; on the CPU, and what it makes on `device`, once, where
     attention first asks for it.
 
@@ -269,7 +277,7 @@ class Packed:
     ids: Tensor
     position: Tensor
     where: Tensor
-    rows: Rows
+    rows: RowLayout
     extent: Tensor | None = None
 
     @property
@@ -311,7 +319,7 @@ def pack(
     forwarded = (column >= shared[:, None]) & (column < length[:, None])
     own = forwarded.flatten().cumsum(0).view_as(tokens) - 1
     where = torch.where(column < shared[:, None], own[leader], own)
-    rows = Rows(where, length, shared, device)
+    rows = RowLayout(where, length, shared, device)
     ids, position = (sent(x[forwarded], device) for x in (tokens, column.expand_as(tokens)))
     each = None if extent is None else sent(extent[:, None].expand_as(tokens)[forwarded], device)
     return Packed(ids, position, sent(where, device), rows, each)

@@ -56,7 +56,8 @@ class Ropes:
         if not modules:
             return None
         for m in modules:
-            m.register_forward_hook(_turn, with_kwargs=True)
+            if _turn not in m._forward_hooks.values():  # of another policy of the same model
+                m.register_forward_hook(_turn, with_kwargs=True)
         config: Any = modules[0].config
         settings = _settings(config)
         ends = [
@@ -74,7 +75,7 @@ class Ropes:
         return extent.clamp(self.limit, self.limit + 1 if self.two else None)
 
     @contextmanager
-    def told(self, extent: Tensor | None) -> Iterator[None]:
+    def extended(self, extent: Tensor | None) -> Iterator[None]:
         """While a model is run on tokens of these extents [N], which `classes` made."""
         for m in self.modules:
             m.extent = extent

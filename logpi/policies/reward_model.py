@@ -13,28 +13,32 @@ Left out: what a pair is (`rollouts/preference_pairs.py`), and how a reward ente
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from logpi.policies.causal_lm import CausalLM
-from logpi.policies.chat_template import ChatTemplate
-from logpi.policies.loading import load_tokenizer, quiet, read, refuse_unembedded
-from logpi.policies.own_modules import Watched, run
-from logpi.policies.packing import ATTENTION, pack, register, sent, spread
-from logpi.policies.positions import Ropes, fitting, positions, within
+from logpi.policies import objects
+from logpi.policies.fast.probe import notice
+from logpi.policies.loading import load_tokenizer, read, refuse_unembedded
+from logpi.policies.own_modules import packs
+from logpi.policies.packed_model import PackedModel
+from logpi.policies.packing import pack, sent, spread
+from logpi.policies.plain_attention import exchange
+from logpi.policies.positions import within
 from logpi.policies.reward_heads import head_of
 from logpi.types import Batch, PolicyOutput
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
 
 CHAT = "logpi_chat"  # in config.json: how prompts were rendered in training
 
 
-class RewardModel(nn.Module):
+class RewardModel(PackedModel):
     """r(tokens so far), a number without unit: only differences between responses to one prompt
     mean anything.
 
@@ -59,118 +63,96 @@ class RewardModel(nn.Module):
         pad: int | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
-        super().__init__()
         head = _head(model)
-        self.label, self.pad = _label(model.config, head.out_features, label), pad
+        column = _label(model.config, head.out_features, label)
         head.to(torch.promote_types(head.weight.dtype, torch.float32))  # scores of 8 bits would tie
-        self.model, self.tokenizer = model, tokenizer
-        self._template: ChatTemplate | None = None
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
         model.eval()
-        if gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
-            model.train()
-        self.ropes, self.positions = Ropes.of(model), positions(model)
-        register()
-        self._plain_attention: str = model.config._attn_implementation
-        self.packed = _probe(self)
+        super().__init__(model, tokenizer, gradient_checkpointing=gradient_checkpointing)
+        self.label, self.pad = column, pad
+        self.template_options = self.chat.get("options", {})
+        self.packed = packs(self, self._own_states, lambda hidden: hidden)
         if self.packed:
-            model.config._attn_implementation = (
-                ATTENTION  # for good: checkpointing runs the forward again in backward
-            )
+            exchange(model)
+        else:
+            problem = "does not let its attention be exchanged"
+            notice(type(model).__name__, problem, "it runs padded, and slower")
 
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        source: Any,
         *,
+        tokenizer: Any = None,
         dtype: str = "float32",
         device: str | torch.device | None = None,
         four_bit: bool = False,
         trained: bool = False,
         **options: Any,
-    ) -> RewardModel:
-        """From a reward model's directory or hub name, or, to be trained, from a causal language
-        model's: with a new head of zeros.
+    ) -> Self:
+        """A reward model from whatever names or is one (`objects.py`).
 
-        `device`: cpu, cuda, cuda:1, auto (a CUDA GPU if there is one); default CPU. `four_bit`:
-        frozen linear layers in 4 bits, for LoRA. `trained`: only with a head that was trained: for
-        scoring. `options` as the constructor's.
-
+        Args:
+            source: a reward model's directory or hub name, or, to be trained, a causal language
+                model's: with a new head of zeros; a loaded `transformers` sequence classifier; a
+                `RewardModel`, which is returned as it is; `FILE.py:NAME`.
+            tokenizer: of a `transformers` model.
+            dtype, device, four_bit: as `CausalLM.load`'s.
+            trained: only with a head that was trained: for scoring.
+            options: the constructor's.
         Raises:
             ValueError: one line: nothing there, no tokenizer, no trained head, several labels,
                 unknown dtype, no such device.
         """
-        from transformers import AutoModelForSequenceClassification
-
+        source, tokenizer = objects.source_of(source, tokenizer)
+        if isinstance(source, cls):
+            objects.check_options(source.model, dtype, four_bit)
+            return objects.moved(source, device)
         try:
-            head = head_of(path)
-            if trained and head is None:
-                raise ValueError(
-                    "it has no trained head for scores, so it is no reward model: train one (logpi"
-                    " reward-model)"
-                )
-            model, missing, _ = read(
-                path,
-                AutoModelForSequenceClassification,
-                dtype,
-                device,
-                four_bit,
-                num_labels=head.labels if head else 1,
-            )
-            if lost := [name for name in missing if not name.startswith("score.")]:
-                raise ValueError(f"there are no weights for {lost[0]!r}")
-            _head(model)
-            tokenizer = load_tokenizer(path)
-            refuse_unembedded(tokenizer, model.get_input_embeddings().weight.shape[0])
-            if head is not None:
-                head.put_on(model)
-            else:
-                nn.init.zeros_(
-                    model.score.weight
-                )  # a new head: every response scores 0 until it learns
-            config = model.config.get_text_config()
-            if not trained and config.pad_token_id is None:  # batches of what is saved need one
-                config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
-            return cls(
-                model,
-                tokenizer,
-                pad=config.pad_token_id if head is None or head.pools else None,
-                **options,
-            )
+            if isinstance(source, str | Path):
+                return cls._read(source, dtype, device, four_bit, trained, options)
+            objects.check_model(source, tokenizer, "reward model")
+            objects.check_options(source, dtype, four_bit)
+            pad = source.config.get_text_config().pad_token_id
+            return cls(objects.moved(source, device), tokenizer, pad=pad, **options)
         except ValueError as error:
-            reason = str(error).removeprefix(f"cannot load a model from {path}: ")
-            raise ValueError(f"cannot load a reward model from {path}: {reason}") from None
+            name = source if isinstance(source, str | Path) else type(source).__name__
+            reason = str(error).removeprefix(f"cannot load a model from {name}: ")
+            raise ValueError(f"cannot load a reward model from {name}: {reason}") from None
 
-    def save(self, directory: str | Path) -> None:
-        """Write what `transformers.AutoModelForSequenceClassification` and `AutoTokenizer` load."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        with self._attention(self._plain_attention), quiet():
-            self.model.save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
+    @classmethod
+    def _read(
+        cls,
+        path: str | Path,
+        dtype: str,
+        device: str | torch.device | None,
+        four_bit: bool,
+        trained: bool,
+        options: Mapping[str, Any],
+    ) -> Self:
+        from transformers import AutoModelForSequenceClassification as Classifier
 
-    render = CausalLM.render
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.score.weight.device
-
-    @property
-    def template(self) -> ChatTemplate:
-        """The tokenizer with its chat template, and how answers end."""
-        if (
-            self._template is None
-            or self._template.tokenizer.chat_template != self.tokenizer.chat_template
-        ):
-            self._template = ChatTemplate(self.tokenizer, self.chat.get("options", {}))
-        return self._template
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]:
-        return self.template.ends
+        head = head_of(path)
+        if trained and head is None:
+            raise ValueError(
+                "it has no trained head for scores, so it is no reward model: train one (logpi"
+                " reward-model)"
+            )
+        labels = head.labels if head else 1
+        model, missing, _ = read(path, Classifier, dtype, device, four_bit, num_labels=labels)
+        if lost := [name for name in missing if not name.startswith("score.")]:
+            raise ValueError(f"there are no weights for {lost[0]!r}")
+        _head(model)
+        tokenizer = load_tokenizer(path)
+        refuse_unembedded(tokenizer, model.get_input_embeddings().weight.shape[0])
+        if head is not None:
+            head.put_on(model)
+        else:  # a new head: every response scores 0 until it learns
+            nn.init.zeros_(model.score.weight)
+        config = model.config.get_text_config()
+        if not trained and config.pad_token_id is None:  # batches of what is saved need one
+            config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+        pad = config.pad_token_id if head is None or head.pools else None
+        return cls(model, tokenizer, pad=pad, **options)
 
     @property
     def chat(self) -> dict[str, Any]:
@@ -181,7 +163,9 @@ class RewardModel(nn.Module):
 
     def remember(self, wrap: bool, system: str, options: Mapping[str, Any]) -> None:
         """Keep with the model how its prompts are rendered."""
-        setattr(self.model.config, CHAT, {"wrap": wrap, "system": system, "options": dict(options)})
+        self.template_options = dict(options)
+        chat = {"wrap": wrap, "system": system, "options": self.template_options}
+        setattr(self.model.config, CHAT, chat)
         self._template = None
 
     def hidden(self, tokens: Tensor, length: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,21 +175,14 @@ class RewardModel(nn.Module):
         if not self.packed:
             real = torch.arange(tokens.shape[1]) < length[:, None]
             ids, seen = sent(tokens * real, self.device), sent(real.long(), self.device)
-            with self._attention(self._plain_attention):
+            with self.plain_attention():
                 out = self.model.base_model(input_ids=ids, attention_mask=seen, use_cache=False)
             return out.last_hidden_state.flatten(0, 1), torch.arange(tokens.numel()).view_as(tokens)
-        laid = pack(tokens, length, prefix, self.device, self._extents(length))
+        laid = pack(tokens, length, prefix, self.device, self.extents(length))
         return (
-            run(self.model.base_model, self.ropes, laid, laid.ids, laid.position),
+            self.by_modules(laid, laid.ids, laid.position),
             laid.rows.where,
         )
-
-    def fitting(self, max_length: int) -> int:
-        """As `CausalLM.fitting`."""
-        return fitting(max_length, self.positions)
-
-    def _extents(self, length: Tensor) -> Tensor | None:
-        return None if self.ropes is None else self.ropes.classes(length)
 
     def _end(self, tokens: Tensor, length: Tensor) -> Tensor:
         """[B] where each row tokens [B, W] of `length` is scored: in its last token that is not
@@ -216,15 +193,10 @@ class RewardModel(nn.Module):
             counts &= tokens != self.pad
         return (column * counts).amax(1)
 
-    @contextmanager
-    def _attention(self, name: str) -> Iterator[None]:
-        """The model with this attention, for a while."""
-        config = self.model.config
-        before, config._attn_implementation = config._attn_implementation, name
-        try:
-            yield
-        finally:
-            config._attn_implementation = before
+    def _own_states(self, ids: Tensor) -> Tensor:
+        """[B, W, d] the last hidden states that the model itself finds for tokens [B, W]."""
+        with self.plain_attention():
+            return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
 
     def _score(self, states: Tensor) -> Tensor:
         """[n] scores of hidden states [n, d]."""
@@ -341,33 +313,3 @@ def _label(config: Any, labels: int, chosen: str) -> int:
         else f"has {labels} labels: say which is the score (model:PATH#LABEL)"
     )
     raise ValueError(f"it {wrong}; there are: {shown}")
-
-
-@torch.no_grad()
-def _probe(reward: RewardModel) -> bool:
-    """Whether the trunk says the same packed and plain."""
-    model = reward.model
-    size = model.get_input_embeddings().weight.shape[0]
-    rows = (torch.arange(24) * 7919 + 13).view(2, 12) % size
-    rows[1, :8] = rows[0, :8]
-    full, config = torch.full((2,), 12), model.config
-    reward.packed = False
-    plain, _ = reward.hidden(rows, full, full)
-    if not model._supports_attention_backend or getattr(config, "attention_chunk_size", None):
-        return False
-    reward.packed = True
-    try:
-        laid = pack(rows, full, torch.full_like(full, 8), reward.device)
-        watched = Watched(laid)
-        with reward._attention(ATTENTION):
-            hidden, where = (
-                run(model.base_model, reward.ropes, watched, laid.ids, laid.position),
-                laid.rows.where,
-            )
-        watched.check(config.get_text_config())
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        return False  # whatever a model that knows no `packing` makes of it
-    scale = 1e-3 if plain.dtype == torch.float32 else 5e-2
-    return float((hidden[where.flatten()] - plain).abs().max()) <= scale * (
-        1 + float(plain.abs().max())
-    )

@@ -9,7 +9,7 @@
     math.py        final answers: notation.py, numerals.py and expressions.py read them into
                    trees.py, answers.py what stands around; values.py, agreement.py, units.py,
                    real_sets.py and equality.py compare
-    code.py        programs against unit tests (demands.py reads them), in the sandbox
+    code.py        programs against unit tests (unit_tests.py reads them), in the sandbox
     pattern.py     regular expressions, JSON schemas   command.py     any external checker
     arithmetic.py  exact expressions, countdown        qa.py          short answers
     tool_calls.py  ToolRL's reward; call_matching.py   bfcl.py        the leaderboard's verdict

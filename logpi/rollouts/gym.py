@@ -25,10 +25,14 @@ import torch
 from logpi.errors import UserError
 from logpi.ops.distributions import Bernoulli, Distribution, MultiCategorical
 from logpi.ops.moments import merge
+from logpi.ops.selection import Bootstrap, KeepAll
 from logpi.policies.mlp import FORBIDDEN, ActorCritic
-from logpi.types import Batch, Collected
+from logpi.types import Batch, Collected, Trajectory, collate
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from logpi.algorithms import Algorithm
     from logpi.envs.control.vector import VectorEnvironment
 
 Array = np.ndarray
@@ -232,6 +236,40 @@ class RewardScale:
         self.moments, self.running = tuple(state["moments"]), state["running"]
 
 
+def selected(batch: Batch, algorithm: Algorithm) -> Batch:
+    """The batch with rows that a time limit cut off as the algorithm wants them, without the groups
+    that it does not keep.
+
+    Raises:
+        UserError: no group is left.
+    """
+    if algorithm.keep == KeepAll() and algorithm.truncation == Bootstrap():
+        return batch
+    groups: dict[int, list[Trajectory]] = {}
+    for i in range(len(batch)):
+        row = _trajectory(batch, i)
+        row = row if row.terminated else algorithm.truncation(row)
+        groups.setdefault(row.group, []).append(row)
+    kept = [row for group in groups.values() if algorithm.keep(group) for row in group]
+    if not kept:
+        raise UserError(f"{algorithm.keep} kept none of the {len(groups)} groups of a batch")
+    return collate(kept)
+
+
+def _trajectory(batch: Batch, i: int) -> Trajectory:
+    n = int(batch.mask[i].sum())
+    return Trajectory(
+        obs=batch.obs[i, : n + 1],
+        action=batch.action[i, :n],
+        mask=batch.mask[i, :n],
+        reward=batch.reward[i, :n],
+        logp=batch.logp[i, :n],
+        terminated=bool(batch.terminated[i]),
+        group=int(batch.group[i]),
+        baseline=None if batch.baseline is None else float(batch.baseline[i]),
+    )
+
+
 class _GymRollout(ABC):
     """What both kinds share: acting, statistics of episodes and observations, and saving it all."""
 
@@ -334,7 +372,10 @@ class Fragments(_GymRollout):
     Args:
         envs: the environments. policy: acts and is followed as it is trained. steps: of each
             in a batch.
+        algorithm: whom the batches are for, or None for anybody.
         seed: of actions and episodes. scale: of the rewards that are learned from, or None.
+    Raises:
+        UserError: an algorithm that needs whole episodes.
     """
 
     def __init__(
@@ -343,10 +384,13 @@ class Fragments(_GymRollout):
         policy: ActorCritic,
         *,
         steps: int,
+        algorithm: Algorithm | None = None,
         seed: int = 0,
         scale: RewardScale | None = None,
     ) -> None:
         super().__init__(envs, policy, seed=seed, scale=scale)
+        if algorithm is not None:
+            _check_fragments(algorithm)
         self.steps, self._begun = steps, False
 
     def _record(self) -> Stream:
@@ -365,17 +409,29 @@ class Fragments(_GymRollout):
             self.envs.load_state_dict(state["envs"], self._draw)
 
 
+def _check_fragments(algorithm: Algorithm) -> None:
+    if not algorithm.objective.fragments:
+        raise UserError(f"{algorithm.name} learns from whole episodes, not from fragments")
+    if algorithm.keep != KeepAll() or algorithm.truncation != Bootstrap():
+        raise UserError(
+            f"{algorithm.name} learns from fragments, which end where a batch does: there are no"
+            f" groups to keep and no rows to cut ({algorithm.keep}, {algorithm.truncation})"
+        )
+
+
 class Episodes(_GymRollout):
-    """Whole episodes, the same number in every environment; `group` of them begin from one reset seed.
+    """Whole episodes, the same number in every environment; `group` of them begin from one reset
+    seed.
 
     Args:
         episodes: in a batch, a multiple of the environments and of `group`.
         group: G, episodes from each seed: what group baselines compare. 1 for none.
-        greedy: also play each seed once greedily, for its baseline (ReMax); those steps are not
-            learned from.
+        algorithm: whom the batches are for: which groups it keeps, what becomes of episodes that a
+            time limit cut off, and whether each seed is also played greedily, for its baseline
+            (ReMax; those steps are not learned from). None: everything, as it is.
     Raises:
         UserError: numbers that do not divide; groups or greedy episodes without seeds (the
-            vectorised form has none).
+            vectorised form has none); a group smaller than the algorithm compares.
     """
 
     def __init__(
@@ -385,11 +441,14 @@ class Episodes(_GymRollout):
         *,
         episodes: int,
         group: int = 1,
-        greedy: bool = False,
+        algorithm: Algorithm | None = None,
         seed: int = 0,
         scale: RewardScale | None = None,
     ) -> None:
         super().__init__(envs, policy, seed=seed, scale=scale)
+        if algorithm is not None:
+            _check_episodes(algorithm, group)
+        greedy = algorithm is not None and algorithm.objective.needs_greedy
         if episodes % envs.n or episodes % group:
             raise UserError(
                 f"{episodes} episodes must be a multiple of the {envs.n} environments and of the"
@@ -401,7 +460,9 @@ class Episodes(_GymRollout):
                 " environment: leave --vectorized off"
             )
         self.episodes, self.group, self.greedy = episodes, group, greedy
-        self._from: Array = np.zeros(0, np.int64)  # seeds of the batch under way
+        self.algorithm = algorithm
+        # seeds of the batch under way
+        self._from: Array = np.zeros(0, np.int64)
 
     def _record(self) -> Stream:
         self._from = self._starts.integers(2**31, size=self.episodes // self.group)
@@ -413,13 +474,28 @@ class Episodes(_GymRollout):
         self.envs.begin(lambda i: next(plan[i], None))
 
     def _batch(self, batch: Batch) -> Batch:
-        group = torch.arange(len(batch)) // self.group
-        if not self.greedy:
-            return replace(batch, group=group)
-        unit = None if self.scale is None else self.scale.scaled  # that of this batch's rewards
-        found = play(self.envs, self._greedy, self.kind, self._from.tolist(), unit)
-        return replace(
-            batch, group=group, baseline=torch.from_numpy(found.repeat(self.group)).float()
+        batch = replace(batch, group=torch.arange(len(batch)) // self.group)
+        if self.greedy:
+            batch = replace(batch, baseline=self._baseline())
+        return batch if self.algorithm is None else selected(batch, self.algorithm)
+
+    def _baseline(self) -> Tensor:
+        """[B] the greedy episode's return from each row's seed, in the unit of the rewards."""
+        unit = None if self.scale is None else self.scale.scaled
+        returns = play(self.envs, self._greedy, self.kind, self._from.tolist(), unit)
+        return torch.from_numpy(returns.repeat(self.group)).float()
+
+
+def _check_episodes(algorithm: Algorithm, group: int) -> None:
+    if algorithm.keep.refill:
+        raise UserError(
+            f"{algorithm.name} samples further prompts in place of some groups, which environments"
+            " do not have: use grpo or dr_grpo"
+        )
+    if group < algorithm.objective.min_group:
+        raise UserError(
+            f"{algorithm.name} compares episodes of one reset seed: group must be at least"
+            f" {algorithm.objective.min_group}, not {group}"
         )
 
 

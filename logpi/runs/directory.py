@@ -10,19 +10,20 @@
       model/                 the final model
       curves.png  tensorboard/
 
-    with Run.create("runs/addition", "rl", arguments) as run: ...      # or Run.open(path) to go on with one
-        run.log(step, metrics); run.samples(step, rows)
-        run.checkpoint(step, state)                                    # last of all for that step
+    with Run.create("runs/addition", "rl", arguments) as run:   # or Run.open(path), to go on
+        run.log(step, metrics)
+        run.samples(step, rows)
+        run.checkpoint(step, state)                             # last of all for that step
 
 To resume: `step, state = run.latest()`, then `run.rewind(step)`. What was logged after `step` is
 dropped, so that the files of a resumed run equal those of one that was never stopped, but for the
 metrics that measure time.
-A run is written in place, so nothing in it may be a link: going on never touches a file elsewhere.
+A run is written in place, so nothing in it may be a link: a resumed run never touches a file
+elsewhere.
 
-Reading a run needs none of this and takes no lock: `read_metrics(path)`, `checkpoint.load(...)`,
-the JSON files.
-Left out: what is in a state, when to write one (`train`), which checkpoints are kept (`history`),
-whose run it is (`trust`), and drawing (`plots`).
+Left out: reading a run, which takes no lock (`reading.py`), what is in a state and when to write
+one (`train`), which checkpoints are kept (`history`), whose run it is (`trust`), and drawing
+(`plots`).
 """
 
 from __future__ import annotations
@@ -35,14 +36,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.errors import RunError
 from logpi.runs import checkpoint as checkpoints
 from logpi.runs import disk, metrics, trust
 from logpi.runs.history import History
-from logpi.runs.trackers import TrackedRun, Tracker, check, trackers
+from logpi.runs.trackers import TrackedRun, Tracker, Trackers, check, trackers
 from logpi.runs.versions import differences, versions
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 notices = logging.getLogger("logpi")
 
@@ -98,14 +102,14 @@ class Run:
             final model.
     """
 
-    def __init__(self, path: Path, held: IO[bytes], extra_trackers: Sequence[str]) -> None:
+    def __init__(self, path: Path, held: FileLock, extra_trackers: Sequence[str | Tracker]) -> None:
         self.path = path
         self.command, self.arguments = read_arguments(path)
         self.model = path / "model"
         self.history = History(path)
         self._lock = held
         self._extra_trackers = tuple(extra_trackers)
-        self._tracker: Tracker | None = None  # started by the first `log`
+        self._tracker: Trackers | None = None  # started by the first `log`
         self._resumed_at: int | None = None
         self._pending: Mapping[str, Any] | None = None  # arguments that are its own once it goes on
         self._unsynced: set[Path] = set()
@@ -118,9 +122,9 @@ class Run:
         path: str | Path,
         command: str,
         arguments: Mapping[str, Any],
-        trackers: Sequence[str] = (),
+        trackers: Sequence[str | Tracker] = (),
     ) -> Run:
-        """A new run. `trackers` are those besides TensorBoard.
+        """A new run. `trackers`: names, or objects with `log(step, metrics)`, besides TensorBoard.
 
         Raises:
             RunError: the directory holds another run or other files, or cannot be made.
@@ -141,7 +145,7 @@ class Run:
     def open(
         cls,
         path: str | Path,
-        trackers: Sequence[str] = (),
+        trackers: Sequence[str | Tracker] = (),
         arguments: Mapping[str, Any] | None = None,
     ) -> Run:
         """A run to go on with. Clears what a killed writer left; says so if the software has
@@ -178,7 +182,7 @@ class Run:
         """Finish the trackers and let others write the run."""
         if self._tracker:
             self._tracker.close()
-        self._lock.close()
+        self._lock.release()
 
     def __enter__(self) -> Run:
         return self
@@ -200,10 +204,8 @@ class Run:
         record = {name: float(value) for name, value in values.items()}
         self._append(self.path / "metrics.jsonl", [{"step": step, **record}])
         if self._tracker is None:
-            known = TrackedRun(
-                self.path.resolve().name, self.path, self.arguments, self._resumed_at
-            )
-            self._tracker = trackers(self._extra_trackers, known)
+            run = TrackedRun(self.path.resolve().name, self.path, self.arguments, self._resumed_at)
+            self._tracker = trackers(self._extra_trackers, run)
         self._tracker.log(step, record)
 
     def samples(self, step: int, rows: Iterable[Mapping[str, Any]], kind: str = "step") -> None:
@@ -219,9 +221,8 @@ class Run:
         """
         directory = self.history.directory(step)
         with self._reported(f"write {directory}"):
-            for path in sorted(
-                self._unsynced
-            ):  # the log must not end before the state does, power cut or not
+            # The log must not end before the state does, power cut or not.
+            for path in sorted(self._unsynced):
                 disk.sync(path)
             self._unsynced.clear()
         checkpoints.save(state, directory, {"step": step, "best": best}, self._advice())

@@ -2,19 +2,22 @@
 lock.
 
 After a kill at any instant a file or directory written through here is the old one or the new one.
-Failures of the disk come out as `RunError`, one line. POSIX only (directory syncs and `fcntl`
-locks); knows nothing of what it writes.
+Failures of the disk come out as `RunError`, one line. POSIX only (directories are synced); knows
+nothing of what it writes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from logpi.errors import RunError
 
@@ -140,23 +143,37 @@ def refuse_unwritable(path: Path, then: str = "") -> None:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
-def lock(path: Path) -> IO[bytes]:
-    """Hold `path` for this process until the file is closed or the process ends, however it ends.
+def lock(path: Path) -> FileLock:
+    """Hold `path` for this process until `release()` or until the process ends, however it ends.
 
-    A record lock (`lockf`), not `flock`: a forked child that outlives a killed trainer does not
-    hold the run.
+    The same process may hold it more than once: a notebook's cell that failed may still hold a run
+    that the next cell goes on with. A forked child that outlives a killed trainer does not hold the
+    run (filelock from 3.32 on).
+
+    Raises:
+        RunError: another process holds it; the message says which.
     """
-    import fcntl
-
-    # The open file is the lock: the caller closes it.
-    file = open(path, "ab")  # noqa: SIM115
+    held = FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.close()
+        held.acquire(blocking=False)
+    except Timeout:
         raise RunError(
-            f"{path.parent} is in use by another process; wait for it, or give another --out"
+            f"{path.parent} is in use by another process{_owner(path)}; wait for it, or give"
+            " another --out"
         ) from None
-    except OSError:  # a file system without locks: better unguarded than unusable
-        pass
-    return file
+    except OSError as error:
+        # A file system without locks: better unguarded than unusable.
+        if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
+        return held
+    path.write_text(f"{os.getpid()} on {platform.node()}")
+    return held
+
+
+def _owner(path: Path) -> str:
+    """ " (1234 on node-7)": who wrote into a lock's file, or nothing if nobody can say."""
+    try:
+        owner = re.match(r"\d+ on [\w.-]+$", path.read_text(errors="replace"))
+    except OSError:
+        return ""
+    return f" ({owner[0]})" if owner else ""

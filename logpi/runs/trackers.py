@@ -1,18 +1,19 @@
-"""Where metrics go besides the run's own `metrics.jsonl`: TensorBoard always; wandb, trackio,
-mlflow when asked for.
+"""Where metrics go besides the run's own `metrics.jsonl`: TensorBoard where it is installed; wandb,
+trackio, mlflow when named; and any object of the user's with `log(step, metrics)`.
 
-    track = trackers(("wandb",), TrackedRun("addition", Path("runs/addition"), arguments))
+    track = trackers(("wandb", mine), TrackedRun("addition", Path("runs/addition"), arguments))
     track.log(10, {"reward": 0.5}); track.close()
 
-A new one is a class with `log` and `close` and a row of `NAMED`. A tracker that fails never stops
-training: it is reported once and then left alone. Packages are imported only here, and only when
-    used.
+A further named one is a function that starts it, and a row of `NAMED`. A tracker that fails never
+stops training: it is reported once and then left alone. Packages are imported only when used.
+Left out: anything but numbers (samples and models stay in the run's directory).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +27,10 @@ notices = logging.getLogger("logpi")
 
 
 class Tracker(Protocol):
-    """Something that takes numbers as they come."""
+    """Something that takes numbers as they come. A method `close()`, if there is one, is called at
+    the end of the run."""
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -48,30 +48,50 @@ class TrackedRun:
     arguments: Mapping[str, Any]
     resumed_at: int | None = None
 
+    @property
+    def group(self) -> str | None:
+        """The run that this one is a part of (a seed of several, a stage of a chain), or None."""
+        parent = self.path.resolve().parent
+        return parent.name if (parent / "arguments.json").is_file() else None
 
-class TensorBoard:
+    def saved_id(self, tracker: str) -> str | None:
+        """The id that a tracker gave this run before, so that a resumed run goes on in the same
+        place."""
+        file = self.path / f"{tracker}_id"
+        return file.read_text().strip() if file.exists() else None
+
+    def save_id(self, tracker: str, value: str) -> None:
+        """Remember the id that a tracker gave this run."""
+        (self.path / f"{tracker}_id").write_text(value + "\n")
+
+
+@dataclass(frozen=True)
+class Started:
+    """A named tracker at work."""
+
+    log: Callable[[int, Mapping[str, float]], Any]
+    close: Callable[[], Any]
+
+
+def _tensorboard(run: TrackedRun) -> Started:
     """Event files in `tensorboard/`. After a resume the steps that are done again replace the lost
     ones."""
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, run: TrackedRun) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    _hush_writers()
+    place = str(run.path / "tensorboard")
+    writer = SummaryWriter(place, purge_step=run.resumed_at, flush_secs=10)
 
-        _hush_writers()
-        self.writer = SummaryWriter(
-            str(run.path / "tensorboard"), purge_step=run.resumed_at, flush_secs=10
-        )
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            self.writer.add_scalar(name, value, step)
+            writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
-        self.writer.close()
+    return Started(log, writer.close)
 
 
 @cache
 def _hush_writers() -> None:
-    """A failing disk is said once, by `_Guarded`: not also as a traceback of the thread that
+    """A failing disk is reported once, by `_Guarded`: not also as a traceback of the thread that
     writes."""
     before = threading.excepthook
 
@@ -82,73 +102,57 @@ def _hush_writers() -> None:
     threading.excepthook = hook
 
 
-class Wandb:
-    """Weights & Biases. The run's id is kept in the run's directory, so a resumed run goes on in
-    the same place."""
+def _wandb(run: TrackedRun) -> Started:
+    """Weights & Biases. WANDB_PROJECT, WANDB_NAME and WANDB_RUN_GROUP win, as everywhere."""
+    import wandb  # pyright: ignore[reportMissingImports]
 
-    def __init__(self, run: TrackedRun) -> None:
-        import wandb  # pyright: ignore[reportMissingImports]
-
-        known = run.path / "wandb_id"
-        saved = {"id": known.read_text().strip()} if known.exists() else {}
-        self.run = wandb.init(
-            project="logpi",
-            name=run.name,
-            dir=str(run.path),
-            config=dict(run.arguments),
-            resume="allow",
-            **saved,
-        )
-        known.write_text(self.run.id + "\n")
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.run.log(dict(metrics), step=step)
-
-    def close(self) -> None:
-        self.run.finish()
+    started = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", "logpi"),
+        name=os.environ.get("WANDB_NAME", run.name),
+        group=os.environ.get("WANDB_RUN_GROUP", run.group),
+        id=run.saved_id("wandb"),
+        resume="allow",
+        config=dict(run.arguments),
+        dir=str(run.path),
+    )
+    run.save_id("wandb", started.id)
+    return Started(lambda step, metrics: started.log(dict(metrics), step=step), started.finish)
 
 
-class Trackio:
-    """Trackio, Hugging Face's local-first tracker. A resumed run is found by its name; a new one
-    joins none."""
+def _trackio(run: TrackedRun) -> Started:
+    """Trackio, Hugging Face's local-first tracker: TRACKIO_PROJECT wins. It finds a resumed run by
+    its name."""
+    import trackio  # pyright: ignore[reportMissingImports]
 
-    def __init__(self, run: TrackedRun) -> None:
-        import trackio  # pyright: ignore[reportMissingImports]
-
-        resume = "never" if run.resumed_at is None else "allow"
-        self.run = trackio.init(
-            project="logpi", name=run.name, config=dict(run.arguments), resume=resume
-        )
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.run.log(dict(metrics), step=step)
-
-    def close(self) -> None:
-        self.run.finish()
+    started = trackio.init(
+        project=os.environ.get("TRACKIO_PROJECT", "logpi"),
+        name=run.name,
+        group=run.group,
+        resume="never" if run.resumed_at is None else "allow",
+        config=dict(run.arguments),
+    )
+    return Started(lambda step, metrics: started.log(dict(metrics), step=step), started.finish)
 
 
-class MLflow:
-    """MLflow, at MLFLOW_TRACKING_URI or its default. The run's id is kept in the run's
-    directory."""
+def _mlflow(run: TrackedRun) -> Started:
+    """MLflow, at MLFLOW_TRACKING_URI or its default; MLFLOW_EXPERIMENT_NAME and _ID win."""
+    import mlflow  # pyright: ignore[reportMissingImports]
 
-    def __init__(self, run: TrackedRun) -> None:
-        import mlflow  # pyright: ignore[reportMissingImports]
+    if "MLFLOW_EXPERIMENT_ID" not in os.environ:
+        mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "logpi"))
+    saved = run.saved_id("mlflow")
+    if saved:
+        mlflow.start_run(run_id=saved)
+    else:
+        tags = {"group": run.group} if run.group else None
+        started = mlflow.start_run(run_name=run.name, tags=tags)
+        run.save_id("mlflow", started.info.run_id)
+        mlflow.log_params({k: str(v)[:500] for k, v in run.arguments.items()})
 
-        known = run.path / "mlflow_id"
-        self.mlflow = mlflow
-        mlflow.set_experiment("logpi")
-        if known.exists():
-            self.run = mlflow.start_run(run_id=known.read_text().strip())
-        else:
-            self.run = mlflow.start_run(run_name=run.name)
-            known.write_text(self.run.info.run_id + "\n")
-            mlflow.log_params({k: str(v)[:500] for k, v in run.arguments.items()})
+    def log(step: int, metrics: Mapping[str, float]) -> None:
+        mlflow.log_metrics({_mlflow_name(k): v for k, v in metrics.items()}, step=step)
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self.mlflow.log_metrics({_mlflow_name(k): float(v) for k, v in metrics.items()}, step=step)
-
-    def close(self) -> None:
-        self.mlflow.end_run()
+    return Started(log, mlflow.end_run)
 
 
 def _mlflow_name(name: str) -> str:
@@ -156,27 +160,33 @@ def _mlflow_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
 
 
-# name -> (class, the package it needs, what to install)
-NAMED: dict[str, tuple[Callable[[TrackedRun], Tracker], str, str]] = {
-    "tensorboard": (TensorBoard, "tensorboard", "tensorboard"),
-    "wandb": (Wandb, "wandb", "wandb"),
-    "trackio": (Trackio, "trackio", "trackio"),
-    "mlflow": (MLflow, "mlflow", "mlflow"),
+# name, which is that of the package too -> what starts it
+NAMED: dict[str, Callable[[TrackedRun], Started]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "trackio": _trackio,
+    "mlflow": _mlflow,
 }
 
 
-def check(names: Sequence[str]) -> None:
-    """Refuse an unknown tracker, or one whose package is not installed, before any work is done.
+def check(wanted: Sequence[str | Tracker]) -> None:
+    """Refuse what is no tracker, or one whose package is not installed, before any work is done.
 
     Raises:
         UserError: naming the nearest known one, or the command that installs it.
     """
-    for name in names:
-        if name not in NAMED:
-            hint = did_you_mean(name, NAMED) or f"; there are: {', '.join(NAMED)}"
-            raise UserError(f"unknown tracker {name!r}{hint}")
-        if not _installed(NAMED[name][1]):
-            raise UserError(f"the tracker {name} is not installed: pip install {NAMED[name][2]}")
+    for tracker in wanted:
+        if isinstance(tracker, str):
+            if tracker not in NAMED:
+                hint = did_you_mean(tracker, NAMED) or f"; there are: {', '.join(NAMED)}"
+                raise UserError(f"unknown tracker {tracker!r}{hint}")
+            if not _installed(tracker):
+                raise UserError(f"the tracker {tracker} is not installed: pip install {tracker}")
+        elif not callable(getattr(tracker, "log", None)):
+            raise UserError(
+                f"a tracker is a name ({', '.join(NAMED)}) or an object with log(step, metrics);"
+                f" {tracker!r} is neither"
+            )
 
 
 def _installed(package: str) -> bool:
@@ -190,15 +200,15 @@ class _Guarded:
     """Keeps a tracker's failures away from training: the first is reported, and then it is left
     alone."""
 
-    def __init__(self, name: str, run: TrackedRun) -> None:
-        self.name = name
-        self.tracker: Tracker | None = None
-        self._try(self._open, run)
+    def __init__(self, tracker: str | Tracker, run: TrackedRun) -> None:
+        self.name = tracker if isinstance(tracker, str) else type(tracker).__name__
+        self.tracker: Any = None
+        self._try(self._start, tracker, run)
 
-    def _open(self, run: TrackedRun) -> None:
-        self.tracker = NAMED[self.name][0](run)
+    def _start(self, tracker: str | Tracker, run: TrackedRun) -> None:
+        self.tracker = NAMED[tracker](run) if isinstance(tracker, str) else tracker
 
-    def _try(self, action: Callable[..., None], *arguments: Any) -> None:
+    def _try(self, action: Callable[..., Any], *arguments: Any) -> None:
         try:
             action(*arguments)
         except Exception as error:
@@ -210,17 +220,20 @@ class _Guarded:
             )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        if self.tracker:
+        if self.tracker is not None:
             self._try(self.tracker.log, step, metrics)
 
     def close(self) -> None:
-        if self.tracker:
-            self._try(self.tracker.close)
+        close = getattr(self.tracker, "close", None)
+        if close is not None:
+            self._try(close)
 
 
 @dataclass(frozen=True)
-class _Several:
-    all: tuple[Tracker, ...]
+class Trackers:
+    """Several trackers as one."""
+
+    all: tuple[_Guarded, ...]
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         for tracker in self.all:
@@ -231,20 +244,13 @@ class _Several:
             tracker.close()
 
 
-def trackers(names: Sequence[str], run: TrackedRun) -> Tracker:
-    """TensorBoard and the named trackers as one, started.
+def trackers(wanted: Sequence[str | Tracker], run: TrackedRun) -> Trackers:
+    """The wanted trackers, started; and TensorBoard before them, where it is installed.
 
     Raises:
-        UserError: see `check`. (A missing TensorBoard is only a notice.)
+        UserError: see `check`.
     """
-    check(names)
-    wanted = list(dict.fromkeys(names))
-    if "tensorboard" not in wanted:
-        if _installed("tensorboard"):
-            wanted.insert(0, "tensorboard")
-        else:
-            notices.warning(
-                "tensorboard is not installed, so there are no event files (pip install"
-                " tensorboard)"
-            )
-    return _Several(tuple(_Guarded(name, run) for name in wanted))
+    check(wanted)
+    first = ["tensorboard"] if _installed("tensorboard") and "tensorboard" not in wanted else []
+    once = [t for i, t in enumerate(wanted) if not (isinstance(t, str) and t in wanted[:i])]
+    return Trackers(tuple(_Guarded(tracker, run) for tracker in [*first, *once]))

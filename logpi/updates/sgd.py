@@ -16,11 +16,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from logpi.objectives.policy_gradient import PolicyGradient
-from logpi.ops.ratios import TokenRatio
 from logpi.ops.time import own
-from logpi.ops.weights import TokenMean
-from logpi.types import Batch, Objective, Policy, PolicyOutput, Targets
+from logpi.types import Batch, Objective, Policy, PolicyOutput, UpdateConstants
 from logpi.updates.diagnostics import DiagnosticMeans, read
 from logpi.updates.micro_batches import micro_batches
 
@@ -39,7 +36,9 @@ def look_away(metrics: Mapping[str, float]) -> None:
 class Shuffle(ABC):
     """What is dealt out to the minibatches."""
 
-    def rows(self, objective: Objective, batch: Batch, targets: Targets) -> tuple[Batch, Targets]:
+    def rows(
+        self, objective: Objective, batch: Batch, targets: UpdateConstants
+    ) -> tuple[Batch, UpdateConstants]:
         """The batch as it is dealt out; once for each update."""
         return batch, targets
 
@@ -48,8 +47,8 @@ class Shuffle(ABC):
         """Row numbers [n] of each minibatch; once for each pass."""
 
     def parts(
-        self, batch: Batch, targets: Targets, minibatches: int, generator: torch.Generator
-    ) -> Iterator[tuple[Batch, Targets]]:
+        self, batch: Batch, targets: UpdateConstants, minibatches: int, generator: torch.Generator
+    ) -> Iterator[tuple[Batch, UpdateConstants]]:
         """The minibatches of one pass."""
         for rows in self.deal(batch.group, minibatches, generator):
             part = batch.rows(rows)
@@ -76,7 +75,7 @@ class Groups(Shuffle):
         return [(part == i).nonzero().flatten() for i in range(minibatches)]
 
 
-Rows = TypeVar("Rows", Batch, Targets)
+Rows = TypeVar("Rows", Batch, UpdateConstants)
 
 
 def _split(table: Rows, order: Tensor, sizes: list[int]) -> list[Rows]:
@@ -102,7 +101,9 @@ class Actions(Shuffle):
         ValueError: at the first update, one of the above.
     """
 
-    def rows(self, objective: Objective, batch: Batch, targets: Targets) -> tuple[Batch, Targets]:
+    def rows(
+        self, objective: Objective, batch: Batch, targets: UpdateConstants
+    ) -> tuple[Batch, UpdateConstants]:
         self._check(objective, batch)
         mask = batch.mask
         seen = batch.obs[:, :-1][mask][:, None]
@@ -124,8 +125,8 @@ class Actions(Shuffle):
         ]
 
     def parts(
-        self, batch: Batch, targets: Targets, minibatches: int, generator: torch.Generator
-    ) -> Iterator[tuple[Batch, Targets]]:
+        self, batch: Batch, targets: UpdateConstants, minibatches: int, generator: torch.Generator
+    ) -> Iterator[tuple[Batch, UpdateConstants]]:
         """One gather a pass, of which minibatches are slices: a gather for each costs as much as a
         small network's forward."""
         dealt = self.deal(batch.group, minibatches, generator)
@@ -137,12 +138,9 @@ class Actions(Shuffle):
             raise ValueError(
                 "minibatches of single actions need states, not tokens: use SGD(shuffle=Groups())"
             )
-        assert isinstance(objective, PolicyGradient)
-        by_row = objective.surrogate.uses_ratio and not isinstance(objective.ratio, TokenRatio)
-        if by_row or not isinstance(objective.weight, TokenMean):
-            part = objective.ratio if by_row else objective.weight
+        if objective.ties is not None:
             raise ValueError(
-                f"{part} ties the actions of a row together: use SGD(shuffle=Groups()), or"
+                f"{objective.ties} ties the actions of a row together: use SGD(shuffle=Groups()), or"
                 " weight=TokenMean()"
             )
 
@@ -152,7 +150,7 @@ class _OptimiserBatch:
     """What one step sees: micro-batches with their targets and weights; how many of its rows have a
     gradient, of how many."""
 
-    pieces: list[tuple[Batch, Targets, Tensor]]
+    pieces: list[tuple[Batch, UpdateConstants, Tensor]]
     busy: int
     rows: int
 
@@ -187,6 +185,15 @@ class SGD:
                 f"max_grad_norm must be above 0, or null for none, not {self.max_grad_norm:g}"
             )
 
+    @property
+    def gradient_steps(self) -> SGD:
+        """The gradient steps of the update."""
+        return self
+
+    def with_gradient_steps(self, steps: SGD) -> SGD:
+        """The update with other gradient steps."""
+        return steps
+
     def check(self, policy: Policy) -> None:
         """Any policy will do."""
 
@@ -196,7 +203,7 @@ class SGD:
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         batch: Batch,
-        targets: Targets,
+        targets: UpdateConstants,
         generator: torch.Generator,
         look: Look = look_away,
     ) -> Iterator[dict[str, float]]:
@@ -219,7 +226,9 @@ class SGD:
                 yield self._step(policy, objective, optimizer, part, first, last)
                 first = None
 
-    def _weighed(self, objective: Objective, batch: Batch, targets: Targets) -> _OptimiserBatch:
+    def _weighed(
+        self, objective: Objective, batch: Batch, targets: UpdateConstants
+    ) -> _OptimiserBatch:
         """The micro-batches of the rows that have a gradient, with the weights of the whole
         optimiser batch."""
         weight, idle = objective.weight(batch.mask, batch.group), objective.idle(batch, targets)
@@ -297,7 +306,7 @@ class SGD:
         return norm
 
 
-def gaps(now: PolicyOutput, batch: Batch, targets: Targets) -> dict[str, Tensor]:
+def gaps(now: PolicyOutput, batch: Batch, targets: UpdateConstants) -> dict[str, Tensor]:
     """Distances of the policy's log-probabilities from the recorded ones, in nats: the largest and
     the mean."""
     logp, out = now.logp.detach(), {}

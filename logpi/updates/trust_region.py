@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.distributions import DistributionalPolicy
-from logpi.ops.ratios import TokenRatio
 from logpi.ops.trust_region import (
     add_,
     conjugate_gradient,
@@ -24,12 +22,11 @@ from logpi.ops.trust_region import (
     largest_step,
     line_search,
 )
-from logpi.ops.weights import TokenMean
 from logpi.updates.masters import narrow
 from logpi.updates.sgd import SGD, Look, gaps, look_away
 
 if TYPE_CHECKING:
-    from logpi.types import Batch, Objective, Policy, Targets
+    from logpi.types import Batch, Objective, Policy, UpdateConstants
 
 __all__ = ["TrustRegion"]
 
@@ -85,6 +82,15 @@ class TrustRegion:
                 f" {self}"
             )
 
+    @property
+    def gradient_steps(self) -> SGD:
+        """Those of the critic."""
+        return self.critic
+
+    def with_gradient_steps(self, steps: SGD) -> TrustRegion:
+        """The update with other steps of the critic, evaluated in the same pieces as they."""
+        return replace(self, critic=steps, micro_tokens=steps.micro_tokens)
+
     def check(self, policy: Policy) -> None:
         """Raises ValueError: the policy cannot state its whole distribution, or its weights cannot
         take a step of a given KL."""
@@ -105,29 +111,29 @@ class TrustRegion:
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         batch: Batch,
-        targets: Targets,
+        targets: UpdateConstants,
         generator: torch.Generator,
         look: Look = look_away,
     ) -> Iterator[dict[str, float]]:
         """Yields the metrics of the one step, after it was made and the critic fitted."""
-        assert isinstance(policy, DistributionalPolicy) and isinstance(objective, PolicyGradient)
-        alone, here = replace(objective, value_coef=0.0), next(policy.parameters()).device
+        assert isinstance(policy, DistributionalPolicy)
+        alone, here = objective.without_critic(), next(policy.parameters()).device
         with nn.attention.sdpa_kernel(
             nn.attention.SDPBackend.MATH
         ):  # the others have no second derivative
             metrics, moved = self._step(
                 policy, alone, batch.to(here), targets.to(here), generator, look
             )
-        if targets.value_target is not None:
+        if objective.needs_critic:
             metrics |= self._fit(policy, objective, optimizer, batch, targets, generator, moved)
         yield metrics
 
     def _step(
         self,
         policy: DistributionalPolicy,
-        objective: PolicyGradient,
+        objective: Objective,
         batch: Batch,
-        targets: Targets,
+        targets: UpdateConstants,
         generator: torch.Generator,
         look: Look,
     ) -> tuple[dict[str, float], list[nn.Parameter]]:
@@ -183,17 +189,15 @@ class TrustRegion:
     def _fit(
         self,
         policy: Policy,
-        objective: PolicyGradient,
+        objective: Objective,
         optimizer: torch.optim.Optimizer,
         batch: Batch,
-        targets: Targets,
+        targets: UpdateConstants,
         generator: torch.Generator,
         held: list[nn.Parameter],
     ) -> dict[str, float]:
         """The critic's regression, with the parameters `held` kept as they are."""
-        regression = replace(
-            objective, weight=TokenMean(), ratio=TokenRatio(), entropy_coef=0.0, kl=None
-        )
+        regression = objective.critic_alone()
         for p in held:
             p.requires_grad_(False)
         try:

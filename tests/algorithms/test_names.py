@@ -1,5 +1,8 @@
-"""Names of TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF: each is an option of the right value,
-a setting of the job, or refused with a line that says what to use. A table for each library."""
+"""Names of TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF, a table for each library.
+
+Each is an option of the right value, a setting of the job, or refused with a line that says what to
+use.
+"""
 
 from __future__ import annotations
 

@@ -76,6 +76,7 @@ def test_a_run_is_inspected(tmp_path, capsys, name):
         Engine(policy),
         task,
         judged,
+        algorithm=made,
         prompts=2,
         num_generations=4,
         sampling=Sampling(max_tokens=6),

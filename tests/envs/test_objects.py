@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from logpi.envs import RowsTask, load_rows, task
-from logpi.envs.task import place
 from logpi.envs.tasks import Addition
-from logpi.errors import UserError
+from logpi.errors import UserError, row_place
 from logpi.rewards import ExactAnswer, Rewards, Weighted
 
 ROWS = [{"question": f"{i}+1=", "answer": i + 1, "note": None} for i in range(40)]
@@ -46,7 +45,9 @@ TABLES = {
 def test_tables_are_read_as_files_are(kind):
     table = TABLES[kind]()
     rows = load_rows(table)
-    assert len(rows) == 40 and rows[3] == SHAPED and place(rows[6], "") == f"row 7 of the {kind}"
+    assert (
+        len(rows) == 40 and rows[3] == SHAPED and row_place(rows[6], "") == f"row 7 of the {kind}"
+    )
     own = task(table, test_share=0.25)
     train, test = own.rows("train", 1), own.rows("test")
     assert len(train) + len(test) == 40 and len(test) in range(4, 20)
@@ -62,7 +63,7 @@ def test_splits_are_taken_as_they_are():
         own = task(source)
         assert len(own.rows("train")) == 2 and own.rows("test")[0]["prompt"] == "2+1="
         name = type(source).__name__
-        assert place(own.rows("test")[0], "") == f"row 1 of the test split of the {name}"
+        assert row_place(own.rows("test")[0], "") == f"row 1 of the test split of the {name}"
         with pytest.raises(ValueError, match=f"the {name}: no split 'valid'; found: train, test"):
             load_rows(source, "valid")
     apart = RowsTask(ROWS[:2], test_path=ROWS[2:3])
@@ -182,7 +183,7 @@ number = 3
 def test_tasks_of_a_file(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(MINE)
-    assert place(load_rows(f"{path}:rows")[1], "") == f"row 2 of {path}:rows"
+    assert row_place(load_rows(f"{path}:rows")[1], "") == f"row 2 of {path}:rows"
     assert len(task(f"{path}:splits").rows("train")) == 2
     assert task(f"{path}:made").digits == 1
     assert task(f"{path}:Maze", digits=2).digits == 2

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 import pytest
 from safetensors.torch import load_file
 
-from logpi.algorithms import NAMES
+from logpi.algorithms import NAMES, algorithm
 from logpi.commands import play
-from logpi.envs.control.presets import FRAGMENTS, OTHERS, PRESETS, preset
+from logpi.envs.control.presets import OTHERS, PRESETS, preset
 from logpi.errors import UserError
 from logpi.jobs import gym, gym_parts
 from logpi.jobs.seeds import interval
@@ -31,14 +31,10 @@ def numbers(path):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("sft", "dapo")])
 def test_every_algorithm_trains_by_its_name(name, tmp_path):
-    from logpi import algorithm
-    from logpi.objectives.policy_gradient import PolicyGradient
-
-    objective = algorithm(name).objective
-    if not isinstance(objective, PolicyGradient) or not objective.on_policy:
-        pytest.skip("learns from demonstrations or preferences")
-    size = ["--steps", "1024"] if name in FRAGMENTS else ["--updates", "1"]
-    options = [] if name in FRAGMENTS else ["episodes=16", "envs=8"]
+    fragments = algorithm(name).objective.fragments
+    assert fragments == (name in ("a2c", "ppo", "trpo", "orz"))
+    size = ["--steps", "1024"] if fragments else ["--updates", "1"]
+    options = [] if fragments else ["episodes=16", "envs=8"]
     train(
         tmp_path / "r",
         "--env",
@@ -102,7 +98,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(env, name, tmp_path):
     ]
     words += (
         ["--steps", "480"]
-        if name in FRAGMENTS
+        if algorithm(name).objective.fragments
         else ["episodes=8", "group=4", "minibatches=1", "--updates", "6"]
     )
     straight = train(tmp_path / "a", *words)
@@ -222,3 +218,54 @@ def test_a_named_setting_is_chosen_among_the_options():
         gym.Gym(options={"settings": "cleanrl", "lr": 1e-3, "gamma": 0.9})
     )
     assert (chosen.envs, chosen.lr, rest) == (4, 1e-3, {"gamma": 0.9})
+
+
+OWN = """
+from logpi import SGD, Algorithm, PolicyGradient
+from logpi.ops.advantages import GAE, RewardToGo
+from logpi.ops.surrogates import Clip
+from logpi.ops.weights import SequenceSum
+
+
+def mine(lam: float = 0.9):
+    \"\"\"A composition with a critic that bootstraps.\"\"\"
+    objective = PolicyGradient(GAE(0.99, lam), surrogate=Clip(0.1), value_coef=0.5, whiten=True)
+    return Algorithm(objective, SGD(epochs=3, minibatches=2, max_grad_norm=0.7))
+
+
+rows = Algorithm(PolicyGradient(GAE(), weight=SequenceSum(), value_coef=0.5))
+plain = Algorithm(PolicyGradient(RewardToGo()))
+"""
+
+
+def test_an_algorithm_of_ones_own_trains_on_fragments(tmp_path):
+    """By what its parts are, not by its name; its own update is not the preset's."""
+    (tmp_path / "mine.py").write_text(OWN)
+    word = f"{tmp_path}/mine.py:mine"
+    words = ["--algorithm", word, "--options", "lam=0.8", "n_envs=4", "num_steps=16"]
+    a = gym.read(gym.Gym, [*words, "--steps", "640", "--out", "x"], "gym", "")
+    p, made, rollout, _, updates = gym.build(a)
+    assert (type(rollout).__name__, updates, p.envs, p.n_steps) == ("Fragments", 10, 4, 16)
+    steps = made.update
+    assert (steps.epochs, steps.minibatches, steps.max_grad_norm) == (3, 2, 0.7)
+    assert made.objective.advantage.lam == 0.8 and made.objective.advantage.gamma == 0.99
+    train(tmp_path / "r", *words, "--steps", "640")
+    assert sum("loss" in r for r in read_metrics(tmp_path / "r")) == 10
+
+
+@pytest.mark.parametrize("name", ["rows", "plain"])
+def test_an_algorithm_of_ones_own_that_needs_whole_episodes(name, tmp_path):
+    """No critic bootstraps, or a row's length matters."""
+    (tmp_path / f"{name}s.py").write_text(OWN)
+    words = ["--algorithm", f"{tmp_path}/{name}s.py:{name}"]
+    with pytest.raises(UserError, match="whole episodes"):
+        train(tmp_path / "r", *words, "--steps", "640")
+    train(tmp_path / "r", *words, "--updates", "1", "--options", "episodes=4", "envs=4")
+    assert sum("loss" in r for r in read_metrics(tmp_path / "r")) == 1
+
+
+def test_a_preset_loses_no_option():
+    """The clip of CartPole's preset decays, as RL-Zoo has it; it was dropped without a word."""
+    a = gym.read(gym.Gym, ["--out", "x"], "gym", "")
+    made = gym.make_algorithm("ppo", gym.resolved(a)[0], {})
+    assert type(made.objective.surrogate).__name__ == "DecayingClip"

@@ -12,6 +12,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from logpi import algorithm
 from logpi.commands import play
 from logpi.envs.control.make import LIMIT, make_env
 from logpi.envs.control.spaces import check_mask
@@ -174,7 +175,9 @@ def test_a_greedy_baseline_is_in_the_unit_of_its_batch():
     """Two episodes of Count(4) earn 10 each whatever is done, so scaled returns and baselines are
     equal."""
     envs = SyncVectorEnvironment([Count(4), Count(4)])
-    rollout = Episodes(envs, mlp(2, KIND), episodes=2, greedy=True, scale=RewardScale(0.9))
+    rollout = Episodes(
+        envs, mlp(2, KIND), episodes=2, algorithm=algorithm("remax"), scale=RewardScale(0.9)
+    )
     batch = rollout().batch
     assert batch.baseline is not None and float(batch.baseline[0]) != 10.0
     torch.testing.assert_close(batch.baseline, (batch.reward * batch.mask).sum(1))
@@ -231,7 +234,7 @@ def test_other_libraries_names_reach_the_update():
     )
 
 
-# ------------------------------------------------------------------------------------------------ several seeds
+# --- several seeds ---
 
 
 def test_the_interval_beyond_the_table():

@@ -26,7 +26,7 @@ def close(a, b):
     torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
 
 
-# --- KL -------------------------------------------------------------------------------------------------------
+# --- KL ---
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,15 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from logpi import testing
-from logpi.algorithms import PREFERENCES, algorithm, describe
+from logpi.algorithms import algorithm, describe, learning_from
 from logpi.objectives.preferences import Preference
 from logpi.ops.comparison import LogRatio, Squared, sides
-from logpi.types import PolicyOutput
+from logpi.types import Data, PolicyOutput
 from logpi.updates.micro_batches import micro_batches
 from logpi.updates.sgd import Groups
 from tests.objectives.cases import loss, pairs
+
+PREFERENCES = learning_from(Data.PAIRS | Data.LABELS)
 
 # one pair: chosen has 2 tokens, rejected 3
 NOW, REF = [[-0.5, -1.0], [-0.4, -0.6, -2.0]], [[-0.7, -1.3], [-0.5, -0.5, -1.0]]

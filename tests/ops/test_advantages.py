@@ -78,7 +78,7 @@ def test_return_to_go_does_not_bootstrap_a_cut_off_row() -> None:
     assert RewardToGo()(row(GRID, terminated=False))[0].tolist() == [2, 3, 4, 5]
 
 
-# --- GAE ----------------------------------------------------------------------------------------------------------------
+# --- GAE ---
 
 
 def test_gae_by_hand() -> None:

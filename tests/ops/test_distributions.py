@@ -106,7 +106,7 @@ def test_squashing_needs_bounds():
         SquashedGaussian((float("-inf"),), (1.0,))
 
 
-# ------------------------------------------------------------------------------------------------ policies
+# --- policies ---
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -7,9 +7,15 @@ import sys
 import pytest
 
 from logpi.rewards import Code, Failure, Rewards, Weighted, reward
-from logpi.rewards.code import program_of
-from logpi.rewards.demands import Demands
-from logpi.sandbox import LocalSandbox, ProgramLimits, SandboxError
+from logpi.rewards.programs import program_of
+from logpi.rewards.unit_tests import UnitTests
+from logpi.sandbox import (
+    LocalSandbox,
+    ProgramLimits,
+    ProgramResult,
+    ProgramVerdict,
+    SandboxError,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is for Linux")
 
@@ -319,4 +325,54 @@ def test_where_the_program_stands() -> None:
         program_of("```python\ndef f(): 1\n```\n```python\nf()\n```", entry_point="f")
         == "def f(): 1\n"
     )
-    assert Demands.of('{"inputs": [[1, 2]], "outputs": ["3"]}').pairs == (("1\n2", "3"),)
+    assert UnitTests.of('{"inputs": [[1, 2]], "outputs": ["3"]}').pairs == (("1\n2", "3"),)
+
+
+class FakeSandbox:
+    """A sandbox elsewhere: it runs nothing and knows what comes of it."""
+
+    def __init__(self, status: str = "ok") -> None:
+        self.calls: list[tuple] = []
+        self.status = status
+
+    def run(self, code, stdin="", limits=None) -> ProgramResult:
+        self.calls.append(("run", code, stdin, limits))
+        if self.status == "down":
+            raise ConnectionError("no route\nto it")
+        return ProgramResult("42\n" if "6 * 7" in code else stdin.upper(), "", self.status)
+
+    def judge(self, code, tests, setup="", entry_point="", limits=None, classes=()):
+        self.calls.append(("judge", code, list(tests), entry_point, limits))
+        passed = len(tests) if "return" in code else 0
+        return ProgramVerdict(passed, len(tests), "ok" if passed else "wrong")
+
+
+def test_a_sandbox_elsewhere_takes_the_place_of_this_machines(tmp_path) -> None:
+    fake = FakeSandbox()
+    judge = Code(sandbox=fake, seconds=2, memory=64)
+    judge.try_rows([{"prompt": "?", "tests": ASSERTS, "solution": RIGHT}])
+    assert judge(["?"] * 2, [RIGHT, "pass"], tests=[ASSERTS] * 2) == [1.0, 0.0]
+    kind, code, tests, entry, limits = fake.calls[-1]
+    assert (kind, code, tests, entry) == ("judge", "pass", ASSERTS, "")
+    assert (limits.cpu, limits.memory) == (2, 64 << 20)
+    pairs = {"inputs": ["a", "b"], "outputs": ["A", "c"]}
+    assert Code(sandbox=fake, partial=True)(["?"], ["echo"], tests=[pairs]) == [0.5]
+    file = tmp_path / "mine.py"
+    file.write_text("from tests.rewards.test_code import FakeSandbox as Remote\n")
+    named = reward(f"code(sandbox='{file}:Remote')").function
+    assert named(["?"], [RIGHT], tests=[ASSERTS]) == [1.0]
+
+
+def test_a_sandbox_that_fails_is_no_verdict_and_a_line_at_the_start() -> None:
+    rows = [{"prompt": "?", "tests": ASSERTS}]
+    for status, line in (
+        ("down", "the sandbox fails: ConnectionError: no route to it"),
+        ("x", "x"),
+    ):
+        with pytest.raises(ValueError, match=line) as error:
+            Code(sandbox=FakeSandbox(status)).try_rows(rows)
+        assert "\n" not in str(error.value)
+    pairs = {"inputs": ["a"], "outputs": ["A"]}
+    [failure] = Code(sandbox=FakeSandbox("down"))(["?"], [RIGHT], tests=[pairs])
+    assert isinstance(failure, Failure) and failure.kind == "failed"
+    assert "no route to it" in failure.message

@@ -8,12 +8,14 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from logpi import algorithm
 from logpi.envs.control.make import make_env, make_vector_environment
 from logpi.envs.control.spaces import action_kind, encode, encoded_shape, stack
 from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.errors import UserError
 from logpi.ops.advantages import GAE, RewardToGo
 from logpi.ops.distributions import Categorical
+from logpi.ops.selection import CountAsFailure, DropUniform, MaskOut
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Episodes, Fragments, RewardScale, play, record, rows
 from tests.worlds import Count, Identity, envs_of
@@ -33,8 +35,8 @@ def recorded(envs, **how):
 
 
 def test_rows_end_where_episodes_end():
-    """Lengths 2 and 3, five steps: the second environment's second episode is cut off after two of its
-    three steps."""
+    """Lengths 2 and 3, five steps: the second environment's second episode is cut off after two of
+    its three steps."""
     batch = recorded(SyncVectorEnvironment([Count(2), Count(3)]), steps=5)
     assert batch.mask.sum(1).tolist() == [2, 2, 1, 3, 2]
     # (step, episode): what was seen, and after the last action what followed it, never the next
@@ -123,7 +125,7 @@ def test_gae_of_a_reward_at_the_end(gamma, lam, value):
     )
 
 
-# ------------------------------------------------------------------------------------------------ rollouts
+# --- rollouts ---
 
 
 def test_log_probabilities_are_the_learners_own():
@@ -162,7 +164,7 @@ def test_groups_begin_from_the_same_seed():
 def test_greedy_baselines_are_returns_of_the_same_seeds():
     envs = make_vector_environment("CartPole-v1", 2)
     policy = mlp(4, Categorical(2))
-    rollout = Episodes(envs, policy, episodes=4, group=2, greedy=True, seed=5)
+    rollout = Episodes(envs, policy, episodes=4, group=2, algorithm=algorithm("remax"), seed=5)
     batch = rollout().batch
     seeds = np.random.default_rng(np.random.SeedSequence(5).spawn(2)[1]).integers(2**31, size=2)
     expected = play(envs, rollout._greedy, policy.kind, seeds.tolist())
@@ -182,6 +184,60 @@ def test_impossible_settings_are_refused():
         make_env("CartPol-v1")
     with pytest.raises(UserError, match="no vectorised form"):
         make_vector_environment("Pendulum-v1", 2, vectorized=True)
+
+
+def test_an_algorithm_is_refused_by_a_rollout_that_it_cannot_learn_from():
+    envs = make_vector_environment("CartPole-v1", 2)
+    policy = mlp(4, Categorical(2))
+    with pytest.raises(UserError, match="reinforce learns from whole episodes"):
+        Fragments(envs, policy, steps=8, algorithm=algorithm("reinforce"))
+    with pytest.raises(UserError, match="no groups to keep"):
+        Fragments(envs, policy, steps=8, algorithm=algorithm("ppo", truncation=MaskOut()))
+    with pytest.raises(UserError, match="samples further prompts"):
+        Episodes(envs, policy, episodes=4, group=2, algorithm=algorithm("dapo"))
+    with pytest.raises(UserError, match="group must be at least 2, not 1"):
+        Episodes(envs, policy, episodes=4, algorithm=algorithm("grpo"))
+
+
+@pytest.mark.parametrize("truncation", [MaskOut(), CountAsFailure(-1.0)], ids=str)
+def test_an_algorithm_decides_what_a_cut_off_episode_is(truncation):
+    """A time limit that about half of the episodes reach."""
+    torch.manual_seed(0)
+    policy = mlp(4, Categorical(2))
+    wide, plain = (
+        Episodes(
+            make_vector_environment("CartPole-v1", 2, max_episode_steps=12),
+            policy,
+            episodes=8,
+            group=4,
+            algorithm=made,
+        )().batch
+        for made in (algorithm("grpo", truncation=truncation), algorithm("grpo"))
+    )
+    cut = ~plain.terminated
+    assert 0 < cut.sum() < 8 and torch.equal(wide.group, plain.group)
+    if truncation == MaskOut():
+        assert torch.equal(wide.mask.any(1), ~cut) and not wide.terminated[cut].any()
+    else:
+        assert wide.terminated.all() and (wide.reward[cut].sum(1) == -1).all()
+    assert torch.equal(wide.reward[~cut].sum(1), plain.reward[~cut].sum(1))
+
+
+def test_an_algorithm_decides_which_groups_are_kept():
+    """A return is an episode's length, at most 12: pairs that both reach the limit are equal."""
+    torch.manual_seed(0)
+    envs = make_vector_environment("CartPole-v1", 2, max_episode_steps=12)
+    rollout = Episodes(
+        envs,
+        mlp(4, Categorical(2)),
+        episodes=32,
+        group=2,
+        algorithm=algorithm("grpo", keep=DropUniform()),
+    )
+    batch = rollout().batch
+    returns = batch.reward.sum(1).view(-1, 2)
+    assert 0 < len(batch) < 32 and (returns[:, 0] != returns[:, 1]).all()
+    assert (batch.group.view(-1, 2)[:, 0] == batch.group.view(-1, 2)[:, 1]).all()
 
 
 def test_the_vectorised_form_gives_the_same_returns():
@@ -222,7 +278,7 @@ def test_observation_statistics_move_between_updates_only():
     torch.testing.assert_close(policy.normalizer.var, seen.var(0, correction=0))
 
 
-# ------------------------------------------------------------------------------------------------ spaces
+# --- spaces ---
 
 
 def test_observations_of_every_kind_become_rows():

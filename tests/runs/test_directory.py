@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,8 +19,8 @@ import pytest
 import torch
 
 from logpi.errors import RunError, UserError
-from logpi.runs import Run, is_time, read_arguments, read_metrics
-from logpi.runs.directory import next_path
+from logpi.runs.directory import Run, next_path, read_arguments
+from logpi.runs.metrics import is_time, read_metrics
 
 
 class Nowhere:
@@ -118,7 +120,7 @@ def test_the_model_is_replaced_whole_or_not_at_all(run: Run) -> None:
     assert not [p for p in run.path.iterdir() if p.name.endswith((".partial", ".old"))]
 
 
-# --------------------------------------------------------------------------- refusals
+# --- refusals ---
 
 
 def test_a_taken_directory_is_refused(run: Run, tmp_path: Path) -> None:
@@ -157,22 +159,40 @@ def test_trackers_are_checked_before_anything_is_made(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_write_one_run(run: Run) -> None:
     code = (
-        "import sys; from logpi.runs import Run\ntry: Run.open(sys.argv[1])\nexcept Exception as e:"
-        " print(e)"
+        "import sys; from logpi.runs.directory import Run\ntry: Run.open(sys.argv[1])\n"
+        "except Exception as e: print(e)"
     )
     command = [sys.executable, "-c", code, str(run.path)]
 
     def other() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert (
-        other() == f"{run.path} is in use by another process; wait for it, or give another --out\n"
-    )
+    owner = f"{os.getpid()} on {platform.node()}"
+    text = f"{run.path} is in use by another process ({owner}); wait for it, or give another --out"
+    assert other() == text + "\n"
     run.close()
     assert other() == ""
 
 
-# --------------------------------------------------------------------------- resuming
+def test_a_killed_writer_frees_its_run_although_its_child_lives_on(run: Run) -> None:
+    """The child is forked, as a server of programs or a data loader is."""
+    run.close()
+    code = (
+        "import os, sys, time; from logpi.runs.directory import Run\nrun = Run.open(sys.argv[1])\n"
+        "if os.fork() == 0: time.sleep(30)\nprint('held', flush=True); time.sleep(30)"
+    )
+    command = [sys.executable, "-c", code, str(run.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == b"held\n"
+        with pytest.raises(RunError, match=rf"is in use by another process \({writer.pid} on "):
+            Run.open(run.path)
+        writer.kill()
+        os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)
+        Run.open(run.path).close()
+        os.killpg(writer.pid, signal.SIGKILL)
+
+
+# --- resuming ---
 
 
 def work(run: Run, first: int, last: int, torn_at: int | None = None) -> None:
@@ -305,7 +325,7 @@ def test_a_run_that_keeps_nothing_has_no_empty_folders(tmp_path: Path) -> None:
     ]
 
 
-# --------------------------------------------------------------------------- a failing disk
+# --- a failing disk ---
 
 
 def test_lost_permission_names_the_last_good_checkpoint() -> None:

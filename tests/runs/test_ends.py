@@ -16,13 +16,14 @@ import torch
 
 import logpi
 from logpi.cli import main
+from logpi.demos.chain import stage
 from logpi.envs.tasks import Addition
 from logpi.errors import RunError, Stopped, UserError
 from logpi.jobs import common
-from logpi.jobs.common import settle, stage
+from logpi.jobs.common import settle
 from logpi.jobs.sft import SFT
 from logpi.policies.small import small_policy
-from logpi.runs import Run
+from logpi.runs.directory import Run
 from logpi.runs.progress import Progress
 from logpi.train import Outcome, complete, train
 from logpi.updates.adamw import AdamW
@@ -121,7 +122,7 @@ def test_what_stopped_can_be_sent_between_processes() -> None:
         assert (str(again), again.code, again.signal) == ("so", 143, 15)
 
 
-# --------------------------------------------------------------------------- taken away
+# --- taken away ---
 
 
 @pytest.mark.parametrize("how", ["removed", "renamed"])
@@ -160,7 +161,7 @@ def test_a_directory_that_is_taken_away_between_steps_and_model_is_one_line(
     )
 
 
-# --------------------------------------------------------------------------- nothing learned
+# --- nothing learned ---
 
 
 def hopeless() -> tuple[Bandit, logpi.Learner]:
@@ -208,7 +209,7 @@ def test_a_run_whose_every_step_was_left_out_does_not_exit_0(
     assert not (out / "model").exists()
 
 
-# --------------------------------------------------------------------------- one process
+# --- one process ---
 
 
 def test_a_launcher_of_several_processes_is_refused(

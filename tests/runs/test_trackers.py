@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from logpi.errors import UserError
-from logpi.runs import Run, read_metrics
+from logpi.runs.directory import Run
+from logpi.runs.metrics import read_metrics
 from logpi.runs.trackers import TrackedRun, trackers
 
 
@@ -101,7 +102,78 @@ def test_wandb_goes_on_in_the_same_place(package: Any, tmp_path: Path) -> None:
     for _ in range(2):
         trackers(("wandb",), tracked(tmp_path)).close()
     starts = [named for name, *_, named in (c for c in module.calls if c[0] == "init")]
-    assert "id" not in starts[0] and starts[1]["id"] == "id7"
+    assert starts[0]["id"] is None and starts[1]["id"] == "id7"
+
+
+def test_projects_names_and_groups_of_the_environment_win(
+    package: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"WANDB_PROJECT": "sums", "WANDB_NAME": "mine", "WANDB_RUN_GROUP": "ours"}
+    given |= {"TRACKIO_PROJECT": "sums", "MLFLOW_EXPERIMENT_NAME": "sums"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    modules = {name: package(name) for name in ("wandb", "trackio", "mlflow")}
+    trackers(tuple(modules), tracked(tmp_path)).close()
+    start = modules["wandb"].calls[0][2]
+    assert (start["project"], start["name"], start["group"]) == ("sums", "mine", "ours")
+    assert modules["trackio"].calls[0][2]["project"] == "sums"
+    assert modules["mlflow"].calls[0] == ("set_experiment", ("sums",), {})
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    modules["mlflow"].calls.clear()
+    trackers(("mlflow",), tracked(tmp_path)).close()
+    assert modules["mlflow"].calls[0][0] == "start_run"
+
+
+def test_a_part_of_a_run_is_grouped_under_it(package: Any, tmp_path: Path) -> None:
+    """A seed of several, or a stage of a chain, lies in the directory of the whole."""
+    module = package("wandb")
+    home = tmp_path / "gym-seeds-1"
+    with Run.create(home, "gym", {}), Run.create(home / "seed-0", "gym", {}, ("wandb",)) as run:
+        run.log(1, {"reward": 0.5})
+    with Run.create(tmp_path / "alone", "gym", {}, ("wandb",)) as run:
+        run.log(1, {"reward": 0.5})
+    starts = [named for name, *_, named in (c for c in module.calls if c[0] == "init")]
+    assert [(s["name"], s["group"]) for s in starts] == [
+        ("seed-0", "gym-seeds-1"),
+        ("alone", None),
+    ]
+
+
+class Mine:
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, dict]] = []
+
+    def log(self, step: int, metrics: dict) -> None:
+        self.seen.append((step, metrics))
+
+
+class Closing(Mine):
+    def close(self) -> None:
+        self.seen.append((-1, {}))
+
+
+def test_an_object_with_log_is_a_tracker(package: Any, tmp_path: Path) -> None:
+    plain, closing = Mine(), Closing()
+    with Run.create(tmp_path / "run", "rl", {}, trackers=(plain, closing)) as run:
+        run.log(1, {"reward": 0.5})
+    assert plain.seen == [(1, {"reward": 0.5})]
+    assert closing.seen == [(1, {"reward": 0.5}), (-1, {})]
+    with pytest.raises(UserError, match=r"an object with log\(step, metrics\); 3 is neither"):
+        Run.create(tmp_path / "other", "rl", {}, trackers=(3,))
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_object_that_fails_is_left_alone(
+    package: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing:
+        def log(self, step: int, metrics: dict) -> None:
+            raise ValueError("no room")
+
+    with Run.create(tmp_path / "run", "rl", {}, trackers=(Failing(),)) as run:
+        run.log(1, {"reward": 0.5})
+        run.log(2, {"reward": 0.5})
+    assert caplog.text.count("the tracker Failing failed and is off now (no room)") == 1
 
 
 def test_mlflow(package: Any, tmp_path: Path) -> None:
@@ -111,7 +183,7 @@ def test_mlflow(package: Any, tmp_path: Path) -> None:
         track.log(3, {"eval/pass@4": 1})
         track.close()
     assert [c for c in module.calls if c[0] == "start_run"] == [
-        ("start_run", (), {"run_name": "addition"}),
+        ("start_run", (), {"run_name": "addition", "tags": None}),
         ("start_run", (), {"run_id": "id7"}),
     ]
     assert ("log_metrics", ({"eval/pass_4": 1.0},), {"step": 3}) in module.calls
@@ -125,8 +197,9 @@ def test_unknown_and_missing_ones_are_refused(package: Any, tmp_path: Path) -> N
         UserError, match="unknown tracker 'x'; there are: tensorboard, wandb, trackio, mlflow"
     ):
         trackers(("x",), tracked(tmp_path))
-    with pytest.raises(UserError, match="the tracker mlflow is not installed: pip install mlflow"):
-        trackers(("mlflow",), tracked(tmp_path))
+    for name in ("mlflow", "tensorboard"):
+        with pytest.raises(UserError, match=f"{name} is not installed: pip install {name}"):
+            trackers((name,), tracked(tmp_path))
 
 
 def test_a_failing_tracker_is_reported_once_and_training_goes_on(
@@ -146,7 +219,5 @@ def test_a_tracker_that_cannot_start_does_not_stop_the_run(
 ) -> None:
     package("trackio").init = lambda **_: 1 / 0
     trackers(("trackio",), tracked(tmp_path)).log(1, {})
-    assert (
-        "the tracker trackio failed" in caplog.text
-        and "tensorboard is not installed" in caplog.text
-    )
+    assert "the tracker trackio failed" in caplog.text
+    assert "tensorboard" not in caplog.text  # nobody asked for it

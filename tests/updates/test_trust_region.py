@@ -259,7 +259,7 @@ def test_the_fisher_matrix_may_be_estimated_on_a_share_of_the_rows():
         TrustRegion(max_kl=0.0)
 
 
-# ------------------------------------------------------------------------------------------------ tokens
+# --- tokens ---
 
 
 def token_case():

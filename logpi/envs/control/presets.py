@@ -17,13 +17,6 @@ from typing import Any
 
 from logpi.errors import UserError, wrong_type
 
-FRAGMENTS = (
-    "a2c",
-    "ppo",
-    "trpo",
-    "orz",
-)  # they bootstrap, so a batch may end within an episode; the others need whole ones
-
 
 @dataclass(frozen=True)
 class Preset:
@@ -138,6 +131,15 @@ DEFAULTS: dict[str, Preset] = {
     "reinforce_baseline": EPISODES,
     "actor_critic_q": REINFORCE,
     "reinforce_plus_plus": _p(GROUPS, group=1, epochs=4),
+    "reinforce_plus_plus_baseline": GROUPS,
+    "rloo": GROUPS,
+    "remax": GROUPS,
+    "grpo": GROUPS,
+    "grpo_r1": GROUPS,
+    "grpo_sequence": GROUPS,
+    "dr_grpo": GROUPS,
+    "gspo": GROUPS,
+    "cispo": GROUPS,
 }
 
 PRESETS: dict[tuple[str, str], Preset] = {
@@ -291,8 +293,14 @@ OTHERS: dict[tuple[str, str, str], Preset] = {
 GRID = dict(updates=100, lr=3e-2, hidden=())  # a table: one number for each state and action
 
 
-def preset(env: str, algorithm: str, settings: str | None = None, **changed: Any) -> Preset:
-    """The settings, or those of this name, with changes.
+def preset(
+    env: str,
+    algorithm: str,
+    settings: str | None = None,
+    fallback: Preset = GROUPS,
+    **changed: Any,
+) -> Preset:
+    """The settings, or those of this name, with changes; `fallback` where the algorithm has none.
 
     Raises:
         UserError: a name that is not in `OTHERS`; a change of something that a preset does not
@@ -300,7 +308,7 @@ def preset(env: str, algorithm: str, settings: str | None = None, **changed: Any
     """
     found = PRESETS.get((env, algorithm)) if settings is None else _named(env, algorithm, settings)
     if found is None:
-        found = DEFAULTS.get(algorithm, GROUPS)
+        found = DEFAULTS.get(algorithm, fallback)
         if env == "logpi/GridWorld-v0":
             found = _p(found, dict(gamma=1.0), **GRID)
     known = {x.name for x in fields(Preset)}

@@ -1,8 +1,8 @@
 """Programs as a tool: the model writes Python, the sandbox runs it, the model reads what it
 printed.
 
-It needs a sandbox (`logpi.sandbox`, or any `run(code)` of your own); without one it refuses before
-anything runs. Left out: state between calls (every program is fresh), files, packages beyond those
+It needs a sandbox (this machine's, any object of the protocol `logpi.sandbox.Sandbox`, or a function
+`run(code)`); without one it refuses before anything runs. Left out: state between calls (every program is fresh), files, packages beyond those
 that the sandbox shows.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from logpi.envs.tools.tool import Tool
+from logpi.sandbox import Sandbox
 
 
 class Ran(Protocol):
@@ -29,17 +30,18 @@ class Ran(Protocol):
         ...
 
 
-def python(run: Callable[[str], Ran | str] | None = None, name: str = "python") -> Tool:
+def python(run: Sandbox | Callable[[str], Ran | str] | None = None, name: str = "python") -> Tool:
     """The tool `python(code)`.
 
     Args:
-        run: runs a program and gives what it printed: a text, or something with `stdout`, `stderr`
-            and `status`. Default: `logpi.sandbox`.
+        run: a sandbox; or a function that runs a program and gives what it printed: a text, or
+            something with `stdout`, `stderr` and `status`. Default: this machine's sandbox.
 
     Raises:
         ValueError: no sandbox can be had on this machine; the text says why.
     """
     run = run or _sandboxed()
+    run_code = run.run if isinstance(run, Sandbox) else run
 
     def python(code: str) -> str:
         """Runs a Python 3 program and returns what it prints. Nothing is kept from one program to
@@ -48,7 +50,7 @@ def python(run: Callable[[str], Ran | str] | None = None, name: str = "python") 
         Args:
             code: the program; print what you want to see
         """
-        result = run(code)
+        result = run_code(code)
         if isinstance(result, str):
             return result or "(nothing was printed)"
         status = "" if result.status in ("ok", "error") else f"[stopped: {result.status}]"

@@ -22,12 +22,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING
 from typing import Any, NoReturn, TypeVar
 
+from logpi.algorithms import names
 from logpi.errors import UserError, did_you_mean, one_line
-from logpi.jobs.options.fields import OptionField, option_fields
+from logpi.jobs.options.fields import OptionField, heading_of, option_fields
 
 T = TypeVar("T")
 HELP = ("-h", "--help")
 FIRST = "most used"
+OTHER_NAMES = "The names that TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF have for these are understood."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,7 +49,8 @@ class _Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-(\d|\.\d|inf)")
 
     def error(self, message: str) -> NoReturn:
-        line = one_line(message.removeprefix("argument "))
+        # argparse names an option by all its flags: argument --lr/--learning-rate: …
+        line = re.sub(r"^argument (-[^/\s]+?)(/-[^\s:]+)?: ", r"\1: ", one_line(message))
         print(f"{self.prog}: {line} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
@@ -72,7 +75,7 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return _Formatter(prog, max_help_position=36, width=110)
 
 
-# --------------------------------------------------------------------------- flags
+# --- flags ---
 
 
 def _add(to: Any, field: OptionField, words: Sequence[str], dest: str) -> None:
@@ -122,7 +125,7 @@ def _dashed(argv: Sequence[str]) -> list[str]:
     return out + list(argv[end:])
 
 
-# --------------------------------------------------------------------------- one command
+# --- one command ---
 
 
 class CommandLine:
@@ -134,7 +137,7 @@ class CommandLine:
 
     def __init__(self, cls: type, prog: str, description: str = "") -> None:
         self.cls, self.prog, self.description = cls, prog, description
-        self.fields = option_fields(cls)
+        self.fields = [f for f in option_fields(cls) if not f.hidden]
 
     def given(self, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What `argv` says, by name; nothing is filled in, nothing is missing.
@@ -190,16 +193,26 @@ class CommandLine:
             self.error(str(error))
 
     def parser(self, settings: Sequence[tuple[str, OptionField]] = ()) -> argparse.ArgumentParser:
-        """All options in their groups, for `--help` and for a shell's completion."""
+        """All options in their groups, for `--help`."""
         parser = _Parser(self.prog, self.description)
+        if any(f.aliases for f in self.fields):
+            parser.epilog = OTHER_NAMES
+        self.fill(parser, settings)
+        return parser
+
+    def fill(
+        self, parser: argparse.ArgumentParser, settings: Sequence[tuple[str, OptionField]] = ()
+    ) -> None:
+        """Give a parser all options in their groups."""
         groups: dict[str, Any] = {}
-        ordered = sorted(self.fields, key=lambda f: not (f.first or f.positional))
+        order = _headings(self.cls)
+        ordered = sorted(self.fields, key=lambda f: order.index(f.heading))
+        ordered.sort(key=lambda f: not (f.first or f.positional))
         for words, dest, field in _placed(ordered, settings):
             heading = FIRST if field.first or field.positional else field.heading
             group = groups.get(heading) or parser.add_argument_group(heading)
             groups[heading] = group
             _add(group, field, words, dest)
-        return parser
 
     def help(self, known: Mapping[str, Any]) -> None:
         """Print what there is to say, with the settings of the algorithm that is named."""
@@ -241,7 +254,15 @@ class CommandLine:
             return f"unexpected argument {words[0]!r}; every option needs its name in front"
         fields = [f for f in [*self.fields, *settings] if not f.positional]
         known = [w for f in fields for w in f.words] + negated(fields)
+        elsewhere = names.ELSEWHERE.get(word.lstrip("-").replace("-", "_"))
+        if elsewhere:
+            return f"unknown option {word}: {elsewhere}"
         return f"unknown option {word}{did_you_mean('--' + word.lstrip('-'), known)}"
+
+
+def _headings(cls: type) -> list[str]:
+    """The job's own options first, then its groups in the order in which they are inherited."""
+    return [*dict.fromkeys(heading_of(c) for c in cls.__mro__)]
 
 
 def _placed(

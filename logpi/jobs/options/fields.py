@@ -28,6 +28,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Union
 
+from logpi.algorithms import names
 from logpi.errors import did_you_mean
 from logpi.jobs.options.settings import setting
 
@@ -49,8 +50,9 @@ def option(
     changeable: bool = False,
     saved: bool = True,
     objects: bool = False,
+    hidden: bool = False,
     first: bool = False,
-    aliases: tuple[str, ...] = (),
+    aliases: tuple[str, ...] | None = None,
     flags: Flags | None = None,
 ) -> Any:
     """A dataclass field with what the command line says about it. Every number of a command needs
@@ -69,8 +71,9 @@ def option(
         changeable: a run that is gone on with may be given another value (`changeable`).
         saved: part of what a run is (`to_json`); False: of one call alone, such as `--resume`.
         objects: from Python, an object may stand in place of the word.
+        hidden: from Python alone: an object that no word names.
         first: one of the handful that `--help` shows first.
-        aliases: what other libraries call the same thing.
+        aliases: what other libraries call the same thing (default: as in `algorithms.names`).
         flags: of a mapping: from the values of the other options, the fields whose flags fill it.
     """
     metadata = {k: v for k, v in locals().items() if k != "default"}
@@ -85,7 +88,7 @@ def changed(group: type, name: str, default: Any, **said: Any) -> Any:
     return option(default, **{**field.metadata, **said})
 
 
-# --------------------------------------------------------------------------- the type of a field
+# --- the type of a field ---
 
 
 def _integer(text: str) -> int:
@@ -200,6 +203,7 @@ class OptionField:
     changeable: bool = False
     saved: bool = True
     objects: bool = False
+    hidden: bool = False
     first: bool = False
     aliases: tuple[str, ...] = ()
     flags: Flags | None = None
@@ -251,8 +255,6 @@ class OptionField:
             notes.append("must be given")
         if not self.required and self.default not in (None, "", (), {}):
             notes.append(f"default: {_spelt(self.default)}")
-        if self.aliases:
-            notes.append("also " + ", ".join(self.words[1:]))
         return f"{self.help} ({'; '.join(notes)})".strip() if notes else self.help
 
 
@@ -273,14 +275,27 @@ def option_fields(cls: type) -> list[OptionField]:
         default = field.default if field.default_factory is MISSING else field.default_factory()
         kind = FieldType.of(hints[field.name], f"{cls.__name__}.{field.name}")
         heading = _heading(cls, field.name)
-        options.append(OptionField(field.name, kind, default, heading, **field.metadata))
+        own = field.metadata.get("aliases")
+        aliases = aliases_of(field.name, names.JOB_NAMES) if own is None else own
+        said = {**field.metadata, "aliases": aliases}
+        options.append(OptionField(field.name, kind, default, heading, **said))
     return options
+
+
+def aliases_of(name: str, *tables: Mapping[str, str]) -> tuple[str, ...]:
+    """What other libraries call an option, by tables of their names."""
+    return tuple(k for table in tables for k, v in table.items() if v == name != k)
 
 
 def _heading(cls: type, name: str) -> str:
     """That of the group which declares the field first; a job may give it another default."""
     owner = next(c for c in reversed(cls.__mro__) if name in vars(c).get("__annotations__", {}))
-    return vars(owner).get("HEADING", "options")
+    return heading_of(owner)
+
+
+def heading_of(cls: type) -> str:
+    """What `--help` puts above the options that a class declares."""
+    return vars(cls).get("HEADING", "options")
 
 
 def changeable(cls: type) -> dict[str, str]:

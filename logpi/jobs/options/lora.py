@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from logpi.jobs.options.fields import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraArguments:
-    """Whether all weights learn, or adapters."""
+    """Whether all weights learn, or adapters. From Python `lora` may be peft's `LoraConfig` too."""
 
-    lora: int = option(0, help="rank of LoRA adapters; 0: all weights learn", least=0, most=4096)
+    HEADING: ClassVar[str] = "adapters"
+
+    lora: int | Any = option(
+        0, objects=True, help="rank of LoRA adapters; 0: all weights learn", least=0, most=4096
+    )
     lora_alpha: float = option(32.0, help="their scale: W + (alpha / rank) B A", above=0, most=1e6)
     load_in_4bit: bool = option(
         False, help="frozen weights in 4 bits, under LoRA (QLoRA); needs a GPU"
@@ -39,5 +43,8 @@ class LoraArguments:
 
         if not self.lora:
             return policy
-        add_lora(policy, self.lora, self.lora_alpha)
+        if isinstance(self.lora, int):
+            add_lora(policy, self.lora, self.lora_alpha)
+        else:
+            add_lora(policy, config=self.lora)
         return Merging(policy)

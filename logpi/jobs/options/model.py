@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.options.fields import option
 
 if TYPE_CHECKING:
+    from logpi.engine.language_model import LanguageModel
     from logpi.policies.causal_lm import CausalLM
     from logpi.rollouts.chat import Chat
 
@@ -23,7 +24,16 @@ DEVICES = "where models run: cpu, cuda, cuda:1, …; auto: a CUDA GPU if there i
 class ModelArguments:
     """Which model, and how its prompts are made."""
 
-    model: str = option(help="directory, hub name or .gguf file of a causal language model")
+    HEADING: ClassVar[str] = "model"
+
+    model: str | Any = option(
+        objects=True,
+        help="directory, hub name or .gguf file of a causal language model, or FILE.py:NAME",
+        first=True,
+    )
+    tokenizer: str | Any | None = option(
+        None, objects=True, hidden=True, help="of a model that is an object"
+    )
     dtype: str = option(
         "float32",
         help=(
@@ -67,12 +77,14 @@ class ModelArguments:
         ),
     )
 
-    def load(self, **options: Any) -> CausalLM:
-        from logpi.policies.causal_lm import CausalLM
+    def load(self, **options: Any) -> LanguageModel:
+        from logpi.engine.language_model import LanguageModel
 
+        given = {**self.loading(), **self.ending(), **options}
         with as_user_errors():
-            policy = CausalLM.load(self.model, **self.loading(), **self.ending(), **options)
-            _ = policy.template  # an --end-token that is none is said now
+            policy = LanguageModel.load(self.model, tokenizer=self.tokenizer, **given)
+            # an --end-token that is none is said now
+            _ = policy.template
         return policy
 
     def ending(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.options.command_line import CommandLine
@@ -25,7 +25,11 @@ A = TypeVar("A", bound="RunArguments")
 class RunArguments:
     """Where the run goes."""
 
-    out: Path | None = option(None, help="the run's directory (default: runs/COMMAND-1, -2, …)")
+    HEADING: ClassVar[str] = "run"
+
+    out: Path | None = option(
+        None, help="the run's directory (default: runs/COMMAND-1, -2, …)", first=True
+    )
     seed: int = option(0, help="of data, sampling and shuffling", least=0)
     save_every: int = option(20, help="steps between checkpoints", least=1, changeable=True)
     trackers: tuple[str, ...] = option(
@@ -33,6 +37,11 @@ class RunArguments:
         help="besides JSON lines and TensorBoard: wandb, trackio, mlflow",
         nargs="*",
         changeable=True,
+    )
+    config: Path | None = option(
+        None,
+        help="options from a file: YAML, JSON, or the arguments.json of a run; the words here win",
+        saved=False,
     )
     resume: Path | None = option(
         None,
@@ -43,7 +52,7 @@ class RunArguments:
         None, help="begin anew with this run's arguments (`logpi repeat`)", saved=False
     )
     trust: bool = option(
-        False, help="with either: run the code that a stranger's run names", saved=False
+        False, help="with these three: run the code that a stranger's run names", saved=False
     )
 
 
@@ -63,7 +72,8 @@ def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A
     if source is None:
         file = asked.get("config")
         base = from_file(line, file, command, trust) if file is not None else {}
-        return line.made(merged(line, base, line.given(argv, base)))
+        words = merged(line, base, line.given(argv, base))
+        return line.made({k: v for k, v in words.items() if k != "config"})
     return _again(line, argv, command, source)
 
 

@@ -171,7 +171,8 @@ class _Attended(torch.autograd.Function):
         return out.index_select(0, layout.give).view(len(heads), -1)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor):
+    def backward(ctx: Any, *grads: Tensor):
+        (g,) = grads
         layout, (cos, sin, lines, *kept) = ctx.layout, ctx.saved_tensors
         tokens, size = len(g), lines.shape[1]
         g = g.reshape(-1, size).index_select(0, layout.asked).index_fill_(0, layout.blank, 0)

@@ -25,7 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from logpi.policies.fast.trunk import Rotary, agree, is_known, qk_norms, recorded
+from logpi.policies.fast.layers import Layer, Rotary, is_known, layers_of
+from logpi.policies.fast.probe import finds, notice
+from logpi.policies.own_modules import recorded
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
@@ -68,13 +70,9 @@ class Decoder:
             _weighted(trunk.norm),
             _floor(trunk.norm),
         )
-        self.layers = [
-            _Layer.of(layer, rule, rows)
-            for layer, rule in zip(trunk.layers, rules.values(), strict=True)
-        ]
-        self.head: Head = policy.head.over(
-            _product(policy.head.linear.weight, policy.head.linear.bias, rows)
-        )
+        self.layers = [FusedLayer.of(layer, rows) for layer in layers_of(trunk, rules)]
+        output = policy.head.linear
+        self.head: Head = policy.head.over(_product(_weight(output), output.bias, rows))
         self.rotary = Rotary.of(trunk)
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
@@ -97,23 +95,23 @@ class Decoder:
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """x ← x + W_o attention(RoPE(W_qkv norm(x))), then x ← x + W_down (act(W_gate norm(x)) · W_up
-    norm(x)).
+class FusedLayer:
+    """A `Layer` by four products, its weights copied into another order (`_order`).
 
     A key head stands between the queries that ask it and its values, and a head's numbers so that
     the two that rotate together are neighbours: one complex number. Then rotation is one product,
-    and no head is copied on its way
-        to the cache.
+    and no head is copied on its way to the cache.
 
-    shape: Hkv, G + 2, D, for G queries of a key head. qk_norm: [G + 1, D] weights of the norms of
-        queries and key, and their floor.
+    Attributes:
+        shape: Hkv, G + 2, D, for G queries of a key head.
+        floor: of the norms (`_floor`).
+        qk_norm: [G + 1, D] weights of the norms of queries and key, and their floor.
     """
 
-    qkv: _Product
-    out: _Product
-    gate_up: _Product
-    down: _Product
+    qkv: Product
+    out: Product
+    gate_up: Product
+    down: Product
     shape: tuple[int, int, int]
     floor: Tensor
     qk_norm: tuple[Tensor, Tensor] | None
@@ -121,26 +119,19 @@ class _Layer:
     rule: Rule
 
     @classmethod
-    def of(cls, layer: Any, rule: Rule, rows: int) -> _Layer:
-        a, mlp, first, second = (
-            layer.self_attn,
-            layer.mlp,
-            layer.input_layernorm,
-            layer.post_attention_layernorm,
-        )
-        heads = a.k_proj.out_features // a.head_dim
-        asking = a.q_proj.out_features // a.k_proj.out_features
-        order = _order(heads, asking, a.head_dim)
+    def of(cls, layer: Layer, rows: int) -> FusedLayer:
+        queries = layer.heads // layer.kv
+        order = _order(layer.kv, queries, layer.size)
         return cls(
-            _fused([a.q_proj, a.k_proj, a.v_proj], rows, first, order),
-            _product(_weight(a.o_proj), a.o_proj.bias, rows),
-            _fused([mlp.gate_proj, mlp.up_proj], rows, second),
-            _product(_weight(mlp.down_proj), mlp.down_proj.bias, rows),
-            (heads, asking + 2, a.head_dim),
-            _floor(first),
-            _qk_norm(a, asking),
-            mlp.act_fn,
-            rule,
+            _fused([layer.q, layer.k, layer.v], rows, layer.first, order),
+            _product(_weight(layer.out), layer.out.bias, rows),
+            _fused([layer.gate, layer.up], rows, layer.second),
+            _product(_weight(layer.down), layer.down.bias, rows),
+            (layer.kv, queries + 2, layer.size),
+            _floor(layer.first),
+            _qk_norm(layer, queries),
+            layer.act,
+            layer.rule,
         )
 
     def __call__(self, number: int, x: Tensor, turn: Tensor, packing: Packing) -> Tensor:
@@ -156,7 +147,7 @@ class _Layer:
         return self.down.onto(x, self.act(gate).mul_(up))
 
 
-class _Plain:
+class PlainProduct:
     """x ↦ x Wᵀ + b for rows x [N, d], with W transposed: for matrices that stay in the cache."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -170,8 +161,8 @@ class _Plain:
         return (x if self.bias is None else x.add_(self.bias)).addmm_(y, self.weight)
 
 
-class _Packed:
-    """`_Plain` with W laid out by oneDNN: for large matrices and any number of rows."""
+class OneDnnProduct:
+    """`PlainProduct` with W laid out by oneDNN: for large matrices and any number of rows."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight, FEW), bias
@@ -183,8 +174,8 @@ class _Packed:
         return x.add_(self(y))
 
 
-class _Shared:
-    """`_Plain` with W cut into one piece for each thread: for a single row, of which neither
+class ThreadedProduct:
+    """`PlainProduct` with W cut into one piece for each thread: for a single row, of which neither
     library gives each thread its half."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, pieces: int) -> None:
@@ -203,17 +194,21 @@ class _Shared:
         return x.add_(self(y))
 
 
-_Product = _Plain | _Packed | _Shared
+Product = PlainProduct | OneDnnProduct | ThreadedProduct
 
 
-def _product(weight: Tensor, bias: Tensor | None, rows: int) -> _Product:
+def _product(weight: Tensor, bias: Tensor | None, rows: int) -> Product:
     """x ↦ x Wᵀ + b by the quickest layout of W for so many rows."""
     if weight.numel() <= SMALL:
-        return _Plain(weight, bias)
+        return PlainProduct(weight, bias)
     threads = torch.get_num_threads()
     if rows == 1 and weight.shape[0] % threads == 0:
-        return _Shared(weight, bias, threads)
-    return _Packed(weight, bias) if torch.backends.mkldnn.is_available() else _Plain(weight, bias)
+        return ThreadedProduct(weight, bias, threads)
+    return (
+        OneDnnProduct(weight, bias)
+        if torch.backends.mkldnn.is_available()
+        else PlainProduct(weight, bias)
+    )
 
 
 def _unit(x: Tensor, floor: Tensor) -> Tensor:
@@ -231,17 +226,29 @@ def _weighted(norm: Any) -> Tensor:
     return norm.weight * math.sqrt(norm.weight.shape[0])
 
 
-def _qk_norm(attention: Any, asking: int) -> tuple[Tensor, Tensor] | None:
+def _qk_norm(layer: Layer, queries: int) -> tuple[Tensor, Tensor] | None:
     """[G + 1, D] weights of the norms of a key head's queries and of the key, in pairs, and their
     floor."""
-    norms = qk_norms(attention)
-    if not norms:
+    if not layer.qk_norms:
         return None
+    pairs = _pairs(layer.size)
     weights = [
-        _weighted(m).index_select(0, _pairs(attention.head_dim)).expand(n, -1)
-        for m, n in zip(norms, (asking, 1), strict=True)
+        _weighted(m).index_select(0, pairs).expand(n, -1)
+        for m, n in zip(layer.qk_norms, (queries, 1), strict=True)
     ]
-    return torch.cat(weights), _floor(norms[0])
+    return torch.cat(weights), _floor(layer.qk_norms[0])
+
+
+# Numbers i and i + D/2 of a head rotate together (`Rotary`). `_pairs` makes them neighbours, so that
+# two floats are one complex number; `_order` does so in every head, and puts heads that attend
+# together side by side. For H = 4 queries on Hkv = 2 keys (G = 2) of D = 4:
+#
+#     a head's numbers, `_pairs(4)`        0 2 1 3
+#     heads as the modules have them       q₀ q₁ q₂ q₃ | k₀ k₁ | v₀ v₁
+#     heads in `_order(2, 2, 4)`           q₀ q₁ k₀ v₀ | q₂ q₃ k₁ v₁
+#     its first rows of W                  q₀: 0 2 1 3   q₁: 4 6 5 7   k₀: 16 18 17 19   v₀: 24 25 26 27
+#
+# Scores q·k do not change if both are reordered alike; values are not rotated, and keep their order.
 
 
 def _pairs(size: int) -> Tensor:
@@ -250,32 +257,30 @@ def _pairs(size: int) -> Tensor:
 
 
 @cache
-def _order(heads: int, asking: int, size: int) -> Tensor:
+def _order(kv: int, queries: int, size: int) -> Tensor:
     """Of the rows of W_q, W_k and W_v: each key head's queries, key and value, the first two in
     pairs."""
-    q, k, v = torch.arange(heads * (asking + 2) * size).split(
-        [heads * asking * size, heads * size, heads * size]
-    )
-    qk = [x.view(heads, -1, size)[..., _pairs(size)] for x in (q, k)]
-    return torch.cat([*qk, v.view(heads, 1, size)], 1).flatten()
+    sizes = [kv * queries * size, kv * size, kv * size]
+    q, k, v = torch.arange(sum(sizes)).split(sizes)
+    qk = [x.view(kv, -1, size)[..., _pairs(size)] for x in (q, k)]
+    return torch.cat([*qk, v.view(kv, 1, size)], 1).flatten()
 
 
-def _fused(linears: list[nn.Module], rows: int, norm: Any, order: Tensor | None = None) -> _Product:
+def _fused(linears: list[Any], rows: int, norm: Any, order: Tensor | None = None) -> Product:
     """Linear layers on the same input as one, the weight of the norm before them multiplied in, the
     outputs in `order`."""
-    weights, biases = [_weight(m) for m in linears], [m.bias for m in linears]
-    sizes, by = [len(w) for w in weights], _weighted(norm)
-    weight = by.new_empty((sum(sizes), len(by)))
+    weights, scale = [_weight(m) for m in linears], _weighted(norm)
+    sizes = [len(w) for w in weights]
+    weight = scale.new_empty((sum(sizes), len(scale)))
     for part, w in zip(weight.split(sizes), weights, strict=True):
-        torch.mul(w, by, out=part)  # one pass: every call of `generate` begins with it
+        torch.mul(w, scale, out=part)  # one pass: every call of `generate` begins with it
     bias = None
-    if any(b is not None for b in biases):
-        bias = torch.cat(
-            [
-                b if b is not None else w.new_zeros(len(w))
-                for b, w in zip(biases, weights, strict=True)
-            ]
-        )  # pyright: ignore
+    if any(m.bias is not None for m in linears):
+        zeros = weight.new_zeros(max(sizes))
+        biases = [
+            zeros[:n] if m.bias is None else m.bias for m, n in zip(linears, sizes, strict=True)
+        ]
+        bias = torch.cat(biases)
     if order is not None:
         weight = weight.index_select(0, order)
         bias = None if bias is None else bias.index_select(0, order)
@@ -293,8 +298,7 @@ def _weight(linear: Any) -> Tensor:
     return base + sum(linear.get_delta_weight(name).to(base.dtype) for name in names)
 
 
-# --- is it right? ---------------------------------------------------------------------------------------------------------
-
+# --- is it right? ---
 
 _PROBED: WeakKeyDictionary[CausalLM, dict[int, Rule] | None] = WeakKeyDictionary()
 
@@ -318,10 +322,15 @@ def _memory() -> float:
 
 @torch.no_grad()
 def _probe(policy: CausalLM) -> dict[int, Rule] | None:
-    """Each layer's rule if a `Decoder` finds the hidden states that the modules find, else None."""
+    """Each layer's rule if a `Decoder` finds the hidden states that the modules find; else None,
+    with a notice."""
     packed, rules, theirs = recorded(policy)
-    try:
-        ours = Decoder(policy, rules).hidden(packed, packed.ids, packed.position)
-    except (AttributeError, RuntimeError, TypeError, ValueError):
-        return None  # layers of another make under a known name
-    return rules if agree(ours, theirs) else None
+    quick = lambda: Decoder(policy, rules).hidden(packed, packed.ids, packed.position)  # noqa: E731
+    if finds(lambda: [quick()], [theirs]):
+        return rules
+    notice(
+        type(policy.model).__name__,
+        "computes something of its own",
+        "it decodes by its own modules, slower",
+    )
+    return None

@@ -16,7 +16,6 @@ Legend: N packed tokens · R rows · K keys of all rows · H, Hkv heads · D hea
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -27,13 +26,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from logpi.policies.fast.probe import KERNEL, finds, notice
+
 Kernel = Callable[..., Any]
 """What `torch.nn.attention.varlen.varlen_attn` promises; see `plainly`."""
 
 HALF = (torch.bfloat16, torch.float16)
 LARGEST = 256  # numbers of a head
-ASKED = {"scale", "window_size", "enable_gqa"}  # PyTorch's first version had none of these
-NEAR = 2e-2  # of a probe, relative to the largest number: half precision
+OPTIONS = {"scale", "window_size", "enable_gqa"}  # PyTorch's first version had none of these
+INSTEAD = "padded blocks are used"
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ class Ragged:
         None for all."""
         if self.key is not None:
             k, v = _Taken.apply(k, self.key), _Taken.apply(v, self.key)
-        left = (
-            -1 if window is None or window >= self.most_keys else window - 1
-        )  # theirs: keys before the query's own
+        # the kernel's window is the number of keys before the query's own
+        left = -1 if window is None or window >= self.most_keys else window - 1
         return kernel(
             q,
             k,
@@ -92,7 +92,8 @@ class _Taken(torch.autograd.Function):
         return x.index_select(0, index)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor):
+    def backward(ctx: Any, *grads: Tensor):
+        (g,) = grads
         (index,) = ctx.saved_tensors
         total = g.new_zeros(
             (ctx.length, *g.shape[1:]), dtype=torch.promote_types(g.dtype, torch.float32)
@@ -108,12 +109,10 @@ def kernel(q: Tensor, k: Tensor, v: Tensor) -> Kernel | None:
         return None
     if not torch.backends.cuda.flash_sdp_enabled():  # nor is it within sdpa_kernel(MATH)
         return None
-    found = _flash(q.device)
-    return (
-        found
-        if found is not None and _sound(found, q.device, q.dtype, q.shape[1], k.shape[1], size)
-        else None
-    )
+    flash = _flash(q.device)
+    if flash is None or not _sound(flash, q.device, q.dtype, q.shape[1], k.shape[1], size):
+        return None
+    return flash
 
 
 @cache
@@ -127,7 +126,7 @@ def _flash(device: torch.device) -> Kernel | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn if signature(varlen_attn).parameters.keys() >= ASKED else None
+    return varlen_attn if signature(varlen_attn).parameters.keys() >= OPTIONS else None
 
 
 def plainly(
@@ -171,36 +170,30 @@ def plainly(
 
 @cache
 def _sound(
-    found: Kernel, device: torch.device, dtype: torch.dtype, heads: int, kv: int, size: int
+    attend: Kernel, device: torch.device, dtype: torch.dtype, heads: int, kv: int, size: int
 ) -> bool:
-    """Whether the kernel finds `plainly`'s outputs and gradients; says so if not."""
-    try:
-        keep = lambda x: x  # noqa: E731
-        own = torch.autograd.graph.saved_tensors_hooks(
-            keep, keep
-        )  # not those of a checkpoint that may be under way
-        with torch.inference_mode(False), torch.enable_grad(), own:
-            sound = all(_agree(found, device, dtype, heads, kv, size, w) for w in (None, 7))
-    except (RuntimeError, TypeError, ValueError):
-        sound = False
+    """Whether the kernel finds `plainly`'s outputs and gradients; a notice if not."""
+    keep = lambda x: x  # noqa: E731
+    # not the hooks of a checkpoint that may be under way
+    own = torch.autograd.graph.saved_tensors_hooks(keep, keep)
+    with torch.inference_mode(False), torch.enable_grad(), own:
+        shape = heads, kv, size
+        sound = all(_equal(attend, device, dtype, shape, window) for window in (None, 7))
     if not sound:
-        warnings.warn(
-            "flash attention of ragged rows is not what it should be here; padded blocks are",
-            stacklevel=2,
-        )
+        notice("flash attention of ragged rows", "is not what it should be here", INSTEAD)
     return sound
 
 
-def _agree(
-    found: Kernel,
+def _equal(
+    attend: Kernel,
     device: torch.device,
     dtype: torch.dtype,
-    heads: int,
-    kv: int,
-    size: int,
+    shape: tuple[int, int, int],
     window: int | None,
 ) -> bool:
-    """On rows of several tiles of the kernel, of fewer queries than keys, and of one token."""
+    """On rows of several tiles of the kernel, of fewer queries than keys, and of one token, for
+    heads of `shape` (H, Hkv, D)."""
+    heads, kv, size = shape
     random = torch.Generator().manual_seed(0)
     begin = [[0, 150, 170, 171], [0, 150, 300, 301]]
     queries, keys = (torch.tensor(x, dtype=torch.int32, device=device) for x in begin)
@@ -209,17 +202,12 @@ def _agree(
     *leaves, slope = (
         torch.randn(*s, size, generator=random).to(device, dtype).requires_grad_() for s in shapes
     )
-    sides = []
-    for attend, (q, k, v) in ((found, leaves), (plainly, [x.float() for x in leaves])):
-        out = rows.attend(attend, q, k, v, size**-0.5, window)
-        sides.append(
-            (out.detach(), *torch.autograd.grad(out, leaves, slope.detach().to(out.dtype)))
-        )
-    return all(map(near, *sides))
 
+    def results(kernel: Kernel, inputs: list[Tensor]) -> list[Tensor]:
+        q, k, v = inputs
+        out = rows.attend(kernel, q, k, v, size**-0.5, window)
+        gradients = torch.autograd.grad(out, leaves, slope.detach().to(out.dtype))
+        return [out.detach(), *gradients]
 
-def near(got: Tensor, wanted: Tensor) -> bool:
-    """Whether what a GPU found is what it should be, up to half precision."""
-    return bool(
-        (got.float() - wanted.float()).abs().max() <= NEAR * (1 + wanted.float().abs().max())
-    )  # nor is NaN
+    wanted = results(plainly, [x.float() for x in leaves])
+    return finds(lambda: results(attend, leaves), wanted, KERNEL)

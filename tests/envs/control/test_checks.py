@@ -599,7 +599,7 @@ def test_a_state_of_many_is_one_row_of_numbers():
     )
 
 
-# ------------------------------------------------------------------------------------------------ vector environments
+# --- vector environments ---
 
 
 class Vectors(SyncVectorEnv):
@@ -645,7 +645,7 @@ def test_an_environment_that_has_a_vectorised_form_alone(tmp_path):
             recipe.main(["--env", "Many-v0", "--out", str(tmp_path / "r"), *words])
 
 
-# ------------------------------------------------------------------------------------------------ environments of text
+# --- environments of text ---
 
 
 class Words:

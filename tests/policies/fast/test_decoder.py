@@ -8,8 +8,15 @@ import torch
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.policies.causal_lm import CausalLM
-from logpi.policies.fast.decoder import WORTH, Decoder, _Packed, _Plain, _Shared, decoder
-from logpi.policies.fast.trunk import FAMILIES
+from logpi.policies.fast.decoder import (
+    WORTH,
+    Decoder,
+    OneDnnProduct,
+    PlainProduct,
+    ThreadedProduct,
+    decoder,
+)
+from logpi.policies.fast.layers import FAMILIES
 from logpi.policies.lora import add_lora
 from logpi.policies.packing import Packed, pack
 from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer
@@ -89,7 +96,7 @@ def test_large_matrices_are_laid_out_by_onednn(monkeypatch):
     quick = decoder(policy, WORTH)
     assert isinstance(quick, Decoder)
     assert isinstance(
-        quick.layers[0].qkv, _Packed if torch.backends.mkldnn.is_available() else _Plain
+        quick.layers[0].qkv, OneDnnProduct if torch.backends.mkldnn.is_available() else PlainProduct
     )
     assert_same(policy)
 
@@ -100,7 +107,7 @@ def test_one_row_has_a_layout_of_its_own(monkeypatch, threads):
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     policy = make("qwen2")
     quick = decoder(policy, WORTH, rows=1)
-    assert isinstance(quick, Decoder) and isinstance(quick.layers[0].qkv, _Shared)
+    assert isinstance(quick, Decoder) and isinstance(quick.layers[0].qkv, ThreadedProduct)
     assert_same(policy, rows=1)
 
 

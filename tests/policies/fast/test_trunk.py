@@ -9,7 +9,8 @@ import torch
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.fast import attention as attending
 from logpi.policies.fast import trunk as module
-from logpi.policies.fast.trunk import FAMILIES, trunk
+from logpi.policies.fast.layers import FAMILIES
+from logpi.policies.fast.trunk import trunk
 from logpi.policies.lora import add_lora
 from logpi.policies.packing import Packed, pack
 from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer

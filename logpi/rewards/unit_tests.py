@@ -1,11 +1,12 @@
-"""What a row demands of its program: the forms in which data sets publish tests, read once and
-refused where they say nothing.
+"""A row's unit tests: the forms in which data sets publish them, read once, and refused where they
+check nothing.
 
     tests                                        example data sets
     a text with asserts or `def check(f)`        HumanEval (`test`, `entry_point`, `prompt`)
     unittest's classes, pytest's functions       KodCode
     a list of asserts                            MBPP (`test_list`, `test_setup_code`)
-    {"inputs": […], "outputs": […]}              APPS, TACO (`fn_name`: a function's arguments and value; else stdin, stdout)
+    {"inputs": […], "outputs": […]}              APPS, TACO (`fn_name`: arguments and value of a
+                                                 function; else stdin and stdout)
     [{"input": …, "output": …}, …]               the same, one by one
     {"input": […], "output": […]}                CodeContests
 
@@ -21,7 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logpi.sandbox.checks import fault, free_names, is_check
+from logpi.sandbox.checks import fault, is_check
+from logpi.sandbox.names import free_names
 
 # What APPS's own judge lets pass: JSON has no tuples, and its outputs are often wrapped in a list;
 # and a last digit of a float.
@@ -40,14 +42,15 @@ def _same(got, wanted):
 
 
 @dataclass(frozen=True)
-class Demands:
-    """What a row demands of its program.
+class UnitTests:
+    """The tests of one row's program.
 
     Attributes:
-        sources: Python tests. pairs: standard input and the output expected for it. setup: Python
-            that comes before the tests.
-        entry_point: the function under test, if it has one name. classes: names that are classes of
-            the program's.
+        sources: Python tests.
+        pairs: standard input and the output expected for it.
+        setup: Python that runs before the tests.
+        entry_point: the function under test; "" if the tests name it themselves.
+        classes: names of classes that the program defines.
     """
 
     sources: tuple[str, ...] = ()
@@ -57,7 +60,7 @@ class Demands:
     classes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, value: Any, setup: str = "", entry_point: str = "", prompt: str = "") -> Demands:
+    def of(cls, value: Any, setup: str = "", entry_point: str = "", prompt: str = "") -> UnitTests:
         """From a data set's column (see this module's first lines). `prompt`: names what a
         `check(candidate)` is for if nothing else does.
 
@@ -70,24 +73,17 @@ class Demands:
             value = value["test_cases"]
         if isinstance(value, Mapping) and {"input", "output"} <= set(value):
             value = {**value, "inputs": value["input"], "outputs": value["output"]}
-        classes = tuple(re.findall(r"\bclass[ \t]+`?([A-Z]\w*)", prompt))
         if isinstance(value, Mapping) and {"inputs", "outputs"} <= set(value):
             return _pairs(value["inputs"], value["outputs"], value.get("fn_name") or "", setup)
-        if not isinstance(value, str | Sequence):
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, Sequence):
             raise ValueError(f"expected asserts, or inputs and outputs, got {str(value)[:60]!r}")
-        if not isinstance(value, str) and value and all(isinstance(v, Mapping) for v in value):
-            names = {_function(v, entry_point or _begun(prompt)) for v in value}
-            if len(names) > 1:
-                raise ValueError(
-                    f"tests of several functions in one row: {', '.join(sorted(names))}"
-                )
-            return _pairs(
-                [v["input"] for v in value], [v["output"] for v in value], names.pop(), setup
-            )
-        texts = [value] if isinstance(value, str) else list(value)
+        if texts and all(isinstance(t, Mapping) for t in texts):
+            return _cases(texts, setup, entry_point or _begun(prompt))
         if not all(isinstance(t, str) for t in texts):
             raise ValueError(f"expected asserts, or inputs and outputs, got {str(value)[:60]!r}")
-        return cls(_texts(texts, setup, entry_point, prompt), (), setup, entry_point, classes)
+        classes = tuple(re.findall(r"\bclass[ \t]+`?([A-Z]\w*)", prompt))
+        return cls(_texts(list(texts), setup, entry_point, prompt), (), setup, entry_point, classes)
 
     @property
     def names(self) -> frozenset[str]:
@@ -97,6 +93,15 @@ class Demands:
         return frozenset(
             n for s in self.sources for n in free_names(ast.parse(s), ast.parse(self.setup))
         )
+
+
+def _cases(cases: Sequence[Mapping[str, Any]], setup: str, otherwise: str) -> UnitTests:
+    """One input and its output at a time. otherwise: the function, where a case does not name it."""
+    names = {_function(case, otherwise) for case in cases}
+    if len(names) > 1:
+        raise ValueError(f"tests of several functions in one row: {', '.join(sorted(names))}")
+    inputs, outputs = [c["input"] for c in cases], [c["output"] for c in cases]
+    return _pairs(inputs, outputs, names.pop(), setup)
 
 
 def _loaded(text: str) -> Any:
@@ -124,17 +129,28 @@ def _texts(texts: Sequence[str], setup: str, entry_point: str, prompt: str) -> t
     called = _call_of_check(ast.parse(whole), entry_point, prompt)
     if reason := fault(whole + called, setup, entry_point):
         raise ValueError(reason)
-    made: list[str] = []
-    begun = ""
+    tests = _checking(texts)
+    return (*tests[:-1], tests[-1] + called)
+
+
+def _checking(texts: Sequence[str]) -> list[str]:
+    """The texts, those without a check joined to the next one that has some (or to the last).
+
+    >>> _checking(["x = f(1)", "assert x == 2", "assert f(2)", "y = 3"])
+    ['x = f(1)\\nassert x == 2', 'assert f(2)\\ny = 3']
+    """
+    if len(texts) == 1:
+        return list(texts)
+    tests: list[str] = []
+    begun: list[str] = []
     for text in texts:
-        begun += text if not begun else f"\n{text}"
-        if len(texts) == 1 or any(
-            is_check(s) for s in ast.walk(ast.parse(text)) if isinstance(s, ast.stmt)
-        ):
-            made.append(begun)
-            begun = ""
-    rest = f"\n{begun}" if begun else ""
-    return (*made[:-1], made[-1] + rest + called)
+        begun.append(text)
+        statements = (s for s in ast.walk(ast.parse(text)) if isinstance(s, ast.stmt))
+        if any(map(is_check, statements)):
+            tests.append("\n".join(begun))
+            begun = []
+    tests[-1] = "\n".join([tests[-1], *begun])
+    return tests
 
 
 def _call_of_check(tree: ast.Module, entry_point: str, prompt: str) -> str:
@@ -156,17 +172,19 @@ def _call_of_check(tree: ast.Module, entry_point: str, prompt: str) -> str:
 
 
 def _begun(prompt: str, method: bool = True) -> str:
-    """The last function that a prompt begins, or, in a class, method; "" if there is none."""
+    """The last function (or, in a class, method) that a prompt begins; "" if there is none."""
     indent = "[ \\t]*" if method else ""
     return next(reversed(re.findall(rf"^{indent}def[ \t]+(\w+)[ \t]*\(", prompt, re.MULTILINE)), "")
 
 
 def _function(test: Mapping[str, Any], otherwise: str) -> str:
-    """The function that an input is for; "" if it is for a script. `otherwise`: where the test says
-    that it is for one, not which.
+    """The function that an input is for; "" if it is for a script. otherwise: the name, where the
+    test says that there is a function and not which.
 
-    >>> _function({"testtype": "functional", "metadata": {"func_name": "f"}}, ""), _function({"testtype": "stdin"}, "f")
-    ('f', '')
+    >>> _function({"testtype": "functional", "metadata": {"func_name": "f"}}, "")
+    'f'
+    >>> _function({"testtype": "stdin"}, "f")
+    ''
     """
     metadata = test.get("metadata")
     name = test.get("fn_name") or (
@@ -179,17 +197,16 @@ def _function(test: Mapping[str, Any], otherwise: str) -> str:
     return otherwise.rpartition(".")[2]
 
 
-def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str) -> Demands:
+def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str) -> UnitTests:
     """Inputs and outputs of a function, or of a script."""
-    inputs, outputs = (
-        [x] if isinstance(x, str) else x for x in (inputs, outputs)
-    )  # one text is one, not its characters
+    # one text is one input, not its characters
+    inputs, outputs = ([x] if isinstance(x, str) else x for x in (inputs, outputs))
     if len(inputs) != len(outputs):
         raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs")
     if not inputs:
         raise ValueError("they check nothing: no inputs")
     if not name:
-        return Demands((), tuple((_lines(i), _lines(o)) for i, o in zip(inputs, outputs)))
+        return UnitTests((), tuple((_lines(i), _lines(o)) for i, o in zip(inputs, outputs)))
     pairs = [(_arguments(i), _value(i, o)) for i, o in zip(inputs, outputs)]
     wrapped = all(isinstance(o, list) and len(o) == 1 for _, o in pairs)
     tests = (
@@ -197,7 +214,7 @@ def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str)
         for i, o in pairs
     )
     tests = (t + f" or _same(_got, {o[0]!r})" if wrapped else t for t, (_, o) in zip(tests, pairs))
-    return Demands(tuple(tests), (), _SAME + setup, name)
+    return UnitTests(tuple(tests), (), _SAME + setup, name)
 
 
 def _arguments(given: Any) -> list[Any] | dict[str, Any]:
@@ -212,10 +229,6 @@ def _value(given: Any, wanted: Any) -> Any:
 
 
 def _lines(text: Any) -> str:
-    return (
-        text
-        if isinstance(text, str)
-        else "\n".join(map(str, text))
-        if isinstance(text, Sequence)
-        else str(text)
-    )
+    if isinstance(text, str) or not isinstance(text, Sequence):
+        return str(text)
+    return "\n".join(map(str, text))

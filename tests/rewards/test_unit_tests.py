@@ -12,8 +12,8 @@ from logpi.envs.benchmarks import Benchmark
 from logpi.envs.tasks import task
 from logpi.errors import UserError
 from logpi.rewards import Code, Failure, rewards
-from logpi.rewards.code import program_of
-from logpi.rewards.demands import Demands
+from logpi.rewards.programs import program_of
+from logpi.rewards.unit_tests import UnitTests
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is for Linux")
 
@@ -300,7 +300,7 @@ def test_where_the_program_stands() -> None:
 
 
 def test_classes_that_a_prompt_names() -> None:
-    assert Demands.of("assert 3 in Bag([3])", prompt="Write a class Bag.").classes == ("Bag",)
+    assert UnitTests.of("assert 3 in Bag([3])", prompt="Write a class Bag.").classes == ("Bag",)
 
 
 def test_the_file_and_line_of_a_refused_row(tmp_path) -> None:

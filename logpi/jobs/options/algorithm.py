@@ -1,0 +1,60 @@
+"""An algorithm's own settings as flags of a job: `logpi rl --algorithm dapo --high 0.3`.
+
+The list is `logpi.algorithms.options`, what other libraries call them `logpi.algorithms.names`.
+Left out: what only Python can give, such as a part (`weight=TokenMean()`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from logpi.jobs.options.fields import READERS, FieldType, OptionField
+
+if TYPE_CHECKING:
+    from logpi.algorithms import Option
+
+# What a job decides itself, from the data that it has.
+DECIDED = ("recorded", "sampled")
+KINDS = {kind.__name__: kind for kind in READERS}
+
+
+def flags_of_algorithm(known: Mapping[str, Any]) -> list[OptionField]:
+    """The settings of the algorithm that is known; none if there is no name yet, so that a plain
+    `--help` loads nothing.
+
+    Raises:
+        ValueError, UserError: there is no such algorithm.
+    """
+    name = known.get("algorithm")
+    return fields_of(name) if isinstance(name, str) else []
+
+
+def fields_of(name: str) -> list[OptionField]:
+    """The settings of an algorithm that a command line can give, as options."""
+    from logpi.algorithms import options
+
+    heading = f"settings of {name}"
+    return [_field(o, heading) for o in options(name) if o.is_word and o.name not in DECIDED]
+
+
+def _field(setting: Option, heading: str) -> OptionField:
+    kinds = [k.strip() for k in setting.kind.split("|")]
+    kind = FieldType(next(KINDS[k] for k in kinds if k in KINDS), optional="None" in kinds)
+    # A number must be finite; the rest is the algorithm's to say.
+    least = -math.inf if kind.item in (int, float) else None
+    return OptionField(
+        setting.name,
+        kind,
+        setting.default,
+        heading,
+        setting.help,
+        least=least,
+        aliases=setting.aliases,
+    )
+
+
+def without(fields: Iterable[OptionField], names: Iterable[str]) -> list[OptionField]:
+    """The fields that have none of these names."""
+    return [f for f in fields if f.name not in set(names)]

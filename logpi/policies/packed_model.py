@@ -1,0 +1,153 @@
+"""A `transformers` model with its tokenizer, run on packed rows: what policies and reward models
+have in common.
+
+    PackedModel ← CausalLM        log-probabilities, entropies, values of tokens
+                ← RewardModel     scores of texts
+
+It prepares the model once (no dropout, checkpointing, rotary embeddings by length), runs its base
+model on a packing, and turns prompts into tokens. Dropout is switched off: the policy that samples
+and the policy that learns must be the same function.
+
+Left out: whether the modules run packed as they do plainly (`own_modules.py`), quicker equals of
+them (`fast/`), and what is read off the hidden states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from logpi.policies import plain_attention
+from logpi.policies.chat_template import ChatTemplate
+from logpi.policies.loading import quiet
+from logpi.policies.positions import NO_LIMIT, Ropes, fitting, positions
+
+if TYPE_CHECKING:
+    from logpi.policies.packing import Packing
+
+
+class PackedModel(nn.Module):
+    """A model that reads rows packed where it can, padded elsewhere.
+
+    Args:
+        model: of `transformers`, used in place. tokenizer: its own.
+        gradient_checkpointing: keep only each layer's input for backward; about a third more time,
+            far less memory.
+        template_options: variables of the chat template. end_token: what ends an answer, instead of
+            what the template writes.
+
+    Attributes:
+        packed: rows are packed (False until a probe has said so).
+        context: positions that the configuration speaks of. positions: those with an embedding.
+        ropes: rotary embeddings that depend on a text's length, or None.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        gradient_checkpointing: bool = False,
+        template_options: Mapping[str, Any] | None = None,
+        end_token: str = "",
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.tokenizer: Any = tokenizer
+        self.template_options, self.end_token = template_options or {}, end_token
+        self._template: tuple[Any, ChatTemplate] | None = None
+        config = model.config.get_text_config()
+        self.context: int = getattr(config, "max_position_embeddings", None) or NO_LIMIT
+        self.positions, self.ropes = positions(model), Ropes.of(model)
+        self.packed = False
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        if gradient_checkpointing:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Keep only each layer's input for backward from now on."""
+        self.model.activation_checkpointing_enable({"use_reentrant": False})
+        self.model.train()  # transformers checkpoints in training mode only
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def embeddings(self) -> int:
+        """Number of tokens that the model can read."""
+        return self.model.get_input_embeddings().weight.shape[0]
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The tokenizer with its chat template, and how answers end."""
+        stops = self._stops()
+        key = (self.tokenizer, self.tokenizer.chat_template, self.tokenizer.eos_token_id, stops)
+        if self._template is None or self._template[0] != key:
+            template = ChatTemplate(self.tokenizer, self.template_options, self.end_token, stops)
+            self._template = key, template
+        return self._template[1]
+
+    def _stops(self) -> tuple[int, ...]:
+        """Tokens that end a text, beside the tokenizer's and the template's."""
+        return ()
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every token that ends a response; last the one that ends a turn in the chat template."""
+        return self.template.ends
+
+    def render(
+        self, prompt: str | list[dict], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
+        """Token ids of a prompt: messages through the model's chat template, a string as it is
+        (with its BOS, if any).
+
+        `tools`: JSON schemas for the template.
+
+        Raises:
+            ValueError: messages, but the tokenizer has no chat template.
+        """
+        if isinstance(prompt, str):
+            return self.template.plain(prompt)
+        return self.template.ids(prompt, tools)
+
+    def fitting(self, max_length: int) -> int:
+        """`max_length`, or the number of positions of the model where that is smaller (with a
+        warning)."""
+        return fitting(max_length, self.positions)
+
+    def extents(self, length: Tensor) -> Tensor | None:
+        """Extents (`positions.py`) of rows of this length [*]; None for models whose rotary
+        embeddings do not depend on it."""
+        return None if self.ropes is None else self.ropes.classes(length)
+
+    def by_modules(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
+        """[N, d] last hidden states of packed tokens ids [N] at positions [N], by the model's own
+        modules."""
+        if not len(ids):
+            return self.model.get_input_embeddings()(ids)  # some models choke on no tokens at all
+        with nullcontext() if self.ropes is None else self.ropes.extended(packing.extent):
+            output = self.model.base_model(
+                input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing
+            )
+        return output.last_hidden_state[0]
+
+    def plain_attention(self) -> AbstractContextManager[None]:
+        """The model as `transformers` made it, for its own forward and for saving."""
+        return plain_attention.plain_attention(self.model)
+
+    def save(self, directory: str | Path) -> None:
+        """Write what `transformers`' automatic classes load: the model and its tokenizer."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        with self.plain_attention(), quiet():
+            self.model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
