@@ -87,7 +87,8 @@ def shown(
     """The lines of a response. pieces: the texts of its own tokens, needed to colour each by its
     own advantage.
 
-    >>> row = {"prompt": "2+2=", "completion": "4", "tokens": 1, "reward": 1.0, "rewards": {"exact": 1.0}, "stop": "eos", "advantage": 0.5}
+    >>> row = {"prompt": "2+2=", "completion": "4", "tokens": 1, "stop": "eos"}
+    >>> row |= {"reward": 1.0, "rewards": {"exact": 1.0}, "advantage": 0.5}
     >>> print("\\n".join(shown(row)))
     reward 1   exact 1   stop eos   tokens 1   advantage +0.5
     ── prompt

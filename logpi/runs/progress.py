@@ -5,9 +5,9 @@
     a pipe, a file   plain lines, at most one in `every` seconds; no carriage returns
 
     with Progress(total=200) as progress:
-        progress.phase("generating 12/64")                    # what a long step is doing; not in a file
+        progress.phase("generating 12/64")     # what a long step is doing; not in a file
         progress.step(7, {"reward": 0.41}, tokens=5120)
-        progress.note("evaluation: 0.62")                     # a line that stays
+        progress.note("evaluation: 0.62")      # a line that stays
 
 Left out: which numbers matter (the caller's choice), and files (`Run.log`).
 """

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from logpi.demos.chain import base_model
 from logpi.errors import UserError
-from logpi.jobs.common import base_model, opened
+from logpi.jobs.common import opened
 from logpi.jobs.options.run import read
 from logpi.policies.loading import place
 

@@ -16,10 +16,11 @@ import torch
 
 import logpi
 from logpi.cli import main
+from logpi.demos.chain import stage
 from logpi.envs.tasks import Addition
 from logpi.errors import RunError, Stopped, UserError
 from logpi.jobs import common
-from logpi.jobs.common import settle, stage
+from logpi.jobs.common import settle
 from logpi.jobs.sft import SFT
 from logpi.jobs.sft import run as run_sft
 from logpi.policies.small import small_policy

@@ -193,10 +193,17 @@ class CommandLine:
             self.error(str(error))
 
     def parser(self, settings: Sequence[tuple[str, OptionField]] = ()) -> argparse.ArgumentParser:
-        """All options in their groups, for `--help` and for a shell's completion."""
+        """All options in their groups, for `--help`."""
         parser = _Parser(self.prog, self.description)
         if any(f.aliases for f in self.fields):
             parser.epilog = OTHER_NAMES
+        self.fill(parser, settings)
+        return parser
+
+    def fill(
+        self, parser: argparse.ArgumentParser, settings: Sequence[tuple[str, OptionField]] = ()
+    ) -> None:
+        """Give a parser all options in their groups."""
         groups: dict[str, Any] = {}
         order = _headings(self.cls)
         ordered = sorted(self.fields, key=lambda f: order.index(f.heading))
@@ -206,7 +213,6 @@ class CommandLine:
             group = groups.get(heading) or parser.add_argument_group(heading)
             groups[heading] = group
             _add(group, field, words, dest)
-        return parser
 
     def help(self, known: Mapping[str, Any]) -> None:
         """Print what there is to say, with the settings of the algorithm that is named."""

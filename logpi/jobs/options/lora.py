@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraArguments:
-    """Whether all weights learn, or adapters."""
+    """Whether all weights learn, or adapters. From Python `lora` may be peft's `LoraConfig` too."""
 
     HEADING: ClassVar[str] = "adapters"
 
@@ -49,7 +49,10 @@ class LoraArguments:
 
         if not self.lora:
             return policy
-        add_lora(policy, self.lora, self.lora_alpha)
+        if isinstance(self.lora, int):
+            add_lora(policy, self.lora, self.lora_alpha)
+        else:
+            add_lora(policy, config=self.lora)
         return Merging(policy)
 
 

@@ -71,9 +71,8 @@ class Decoder:
             _floor(trunk.norm),
         )
         self.layers = [FusedLayer.of(layer, rows) for layer in layers_of(trunk, rules)]
-        self.head: Head = policy.head.over(
-            _product(policy.head.linear.weight, policy.head.linear.bias, rows)
-        )
+        output = policy.head.linear
+        self.head: Head = policy.head.over(_product(_weight(output), output.bias, rows))
         self.rotary = Rotary.of(trunk)
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
