@@ -244,7 +244,7 @@ def test_an_algorithm_of_ones_own_trains_on_fragments(tmp_path):
     word = f"{tmp_path}/mine.py:mine"
     words = ["--algorithm", word, "--options", "lam=0.8", "n_envs=4", "num_steps=16"]
     a = gym.read(gym.Gym, [*words, "--steps", "640", "--out", "x"], "gym", "")
-    p, made, rollout, _, updates = gym.build(a)
+    p, made, rollout, _, updates = gym_parts.build(a)
     assert (type(rollout).__name__, updates, p.envs, p.n_steps) == ("Fragments", 10, 4, 16)
     steps = made.update
     assert (steps.epochs, steps.minibatches, steps.max_grad_norm) == (3, 2, 0.7)
@@ -267,5 +267,5 @@ def test_an_algorithm_of_ones_own_that_needs_whole_episodes(name, tmp_path):
 def test_a_preset_loses_no_option():
     """The clip of CartPole's preset decays, as RL-Zoo has it; it was dropped without a word."""
     a = gym.read(gym.Gym, ["--out", "x"], "gym", "")
-    made = gym.make_algorithm("ppo", gym.resolved(a)[0], {})
+    made = gym_parts.make_algorithm("ppo", gym_parts.resolved(a)[0], {})
     assert type(made.objective.surrogate).__name__ == "DecayingClip"
