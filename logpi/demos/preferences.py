@@ -71,14 +71,12 @@ def main(argv: Sequence[str]) -> int:
         out = chain.path
         _data(a, out)
         jobs = {
-            "SFT": (sft, _sft(a, out)),
-            "reward model": (reward_model, _reward(a, out)),
-            "PPO": (rl, _ppo(a, out)),
-            "DPO": (prefer, _dpo(a, out)),
+            "SFT": _sft(a, out),
+            "reward model": _reward(a, out),
+            "PPO": _ppo(a, out),
+            "DPO": _dpo(a, out),
         }
-        seconds = {
-            name: stage(recipe.run, arguments)[1] for name, (recipe, arguments) in jobs.items()
-        }
+        seconds = {name: stage(job)[1] for name, job in jobs.items()}
         _report({name: _measure(a, out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
     return 0
 
@@ -138,8 +136,8 @@ def _sft(a: PreferencesDemo, out: Path) -> sft.SFT:
     )
 
 
-def _reward(a: PreferencesDemo, out: Path) -> reward_model.RewardModelling:
-    return reward_model.RewardModelling(
+def _reward(a: PreferencesDemo, out: Path) -> reward_model.TrainRewardModel:
+    return reward_model.TrainRewardModel(
         model=str(out / "sft" / "model"),
         data=str(out / "pairs"),
         steps=a.reward_steps,

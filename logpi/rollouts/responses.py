@@ -227,7 +227,7 @@ def unmasked(policy: CausalLM, batch: Batch) -> Batch:
 
 
 def response_info(responses: Responses, number: int, group: int) -> dict[str, Any]:
-    """What people read of response `number`. `ids` are its own tokens, in the order of the turns."""
+    """What people read of response `number`. `ids` are its own tokens, turn after turn."""
     row, score = responses.row, responses.scores[number]
     completion, transcript = responses.completions[number], responses.transcripts[number]
     ids = completion.tokens.tolist()
