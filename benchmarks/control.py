@@ -1,9 +1,12 @@
 """Control: results over seeds and speed, beside Stable-Baselines3 and sb3-contrib at the same
 settings.
 
-    python benchmarks/control.py results [--seeds 5] [--only CartPole] [--peer PYTHON]     the table of results; goes on where it stopped
-    python benchmarks/control.py speed --peer PYTHON                                       steps a second, paired
-    python benchmarks/control.py table                                                     what results/control.json holds, as Markdown
+    python benchmarks/control.py results [--seeds 5] [--only CartPole] [--peer PYTHON]
+        the table of results; continues where it stopped
+    python benchmarks/control.py speed --peer PYTHON
+        steps a second, paired
+    python benchmarks/control.py table
+        what results/control.json holds, as Markdown
 
 PYTHON is an interpreter with stable-baselines3 and sb3-contrib. Every run is a process of one
 thread; its own CPU seconds are counted (wall-clock too: other work on the machine stretches it).
@@ -57,11 +60,11 @@ CELLS = [  # (environment, algorithm, library, seeds at most, named settings); s
 ]
 
 
-# ------------------------------------------------------------------------------------------------ one run, in its own process
+# --- one run, in its own process ---
 
 
 def run_logpi(env: str, algorithm: str, named: str, seed: int, steps: int | None) -> dict:
-    from logpi.jobs.gym import Gym, run
+    from logpi.jobs.gym import Gym
     from logpi.runs.metrics import read_metrics
 
     with tempfile.TemporaryDirectory() as out:
@@ -77,7 +80,7 @@ def run_logpi(env: str, algorithm: str, named: str, seed: int, steps: int | None
             save_every=10**9,
             options=_options(named),
         )
-        outcome = run(arguments)
+        outcome = arguments.run().outcome
         rows = [r for r in read_metrics(path) if "time/rollout" in r]
     solved = _solved(
         [(r["num_tokens_seen"], r.get("reward_100", -1e9), r["step_time"]) for r in rows], env
@@ -99,7 +102,8 @@ def _options(named: str) -> tuple[str, ...]:
 def loop_logpi(env: str, algorithm: str, named: str, seed: int, steps: int) -> dict:
     """Rollout and update alone, without a run's directory; the first update (which loads half of
     torch) is not counted. CPU seconds."""
-    from logpi.jobs.gym import Gym, build, evaluator
+    from logpi.jobs.gym import Gym
+    from logpi.jobs.gym_parts import build, evaluator
     from logpi.runs import rng
 
     rng.seed(seed)
@@ -276,7 +280,7 @@ def _sb3_score(model: Any, venv: Any, env: str) -> float:
 
     from logpi.envs.control.make import make_vector_environment
     from logpi.envs.control.spaces import action_kind
-    from logpi.jobs.gym import fresh_seeds
+    from logpi.jobs.gym_parts import fresh_seeds
     from logpi.rollouts.gym import play
 
     envs = make_vector_environment(env, 10)
@@ -288,7 +292,7 @@ def _sb3_score(model: Any, venv: Any, env: str) -> float:
     return float(play(envs, choose, action_kind(envs.action), fresh_seeds(EVAL_EPISODES)).mean())
 
 
-# ------------------------------------------------------------------------------------------------ all of them
+# --- all of them ---
 
 
 def one(

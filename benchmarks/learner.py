@@ -6,9 +6,11 @@ share a prompt, and the gradient of the same loss. Speed is measured in paired, 
 memory in a fresh process for each way (peak above what the loaded model takes). Tokens are those of
 the responses: what is learned from.
 
-    python benchmarks/learner.py                                   # a built-in Llama of 0.8 M parameters
+    python benchmarks/learner.py
+        a built-in Llama of 0.8 M parameters
     python benchmarks/learner.py --model DIR --groups 2 --group 4
-    python benchmarks/learner.py --model DIR --device cuda --dtype bfloat16      # the same on one GPU; untried on a real one
+    python benchmarks/learner.py --model DIR --device cuda --dtype bfloat16
+        the same on one GPU; untried on a real one
 """
 
 from __future__ import annotations

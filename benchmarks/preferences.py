@@ -61,8 +61,8 @@ def main() -> None:
     sides = {"logpi": sys.executable} | ({"trl": a.peer} if a.peer else {})
     if not a.json:
         print(
-            f"{'job':<6}{'side':<8}{'s/step':>8}{'CPU s':>8}{'pairs/s':>9}{'peak GB':>9}{'above':>8}"
-            "   losses"
+            f"{'job':<6}{'side':<8}{'s/step':>8}{'CPU s':>8}{'pairs/s':>9}"
+            f"{'peak GB':>9}{'above':>8}   losses"
         )
     with tempfile.TemporaryDirectory() as out:
         rows = Path(out) / "rows.json"
@@ -71,7 +71,10 @@ def main() -> None:
             for side, python in sides.items():
                 r = _child(python, a, side, job, rows)
                 shown = " ".join(f"{x:.4f}" for x in r["losses"])
-                speed = f"{r['seconds']:>8.2f}{r['cpu']:>8.2f}{a.pairs / r['seconds']:>9.2f}{r['peak']:>9.2f}{r['above']:>8.2f}"
+                speed = (
+                    f"{r['seconds']:>8.2f}{r['cpu']:>8.2f}{a.pairs / r['seconds']:>9.2f}"
+                    f"{r['peak']:>9.2f}{r['above']:>8.2f}"
+                )
                 line = (
                     json.dumps({"job": job, "side": side, **r})
                     if a.json

@@ -8,8 +8,10 @@ step for several models (fresh, random), rows and prompt lengths, from the diffe
 so that prompts and set-up cancel. Learning: those of forward and backward for several rows, lengths
 and group sizes. To each is fitted, by non-negative least squares of relative errors,
 
-    seconds = layers · c + bytes / bandwidth + operations / rate            (decoding; bytes: weights, keys and values, a long prompt's once)
-    seconds = c + operations / rate                                         (learning; a group's prompt counted once)
+    decoding: seconds = layers · c + bytes / bandwidth + operations / rate
+              (bytes: weights, keys and values, a long prompt's once)
+    learning: seconds = c + operations / rate
+              (a group's prompt counted once)
 
 and printed beside what was measured. If something grew faster than this, the last column would show
 it. Left out: large vocabularies.

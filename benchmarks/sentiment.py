@@ -9,8 +9,9 @@ mean of twenty people's ratings from −4 to 4 (github.com/cjhutto/vaderSentimen
 that people liked stands against one that they did not, both as what follows "Movie review:". From
 these pairs
 
-    reward-model   a reward model (Bradley–Terry) -> GRPO against it, KL from the model as it was kept small    (lane one)
-    dpo            DPO on the pairs themselves, which are nobody's samples                                       (lane two)
+    reward-model   a reward model (Bradley–Terry), then GRPO against it, with a small KL from the
+                   model as it was
+    dpo            DPO on the pairs themselves, which are nobody's samples
 
 Both continue the first words of sentences that were in no pair. Gold is VADER's compound score in
 [−1, 1], a lexicon with rules (`pip install vaderSentiment`), which is only measured. Stages that
@@ -55,14 +56,14 @@ def main() -> None:
     a = parser.parse_args()
     _data(a)
     jobs = {
-        "reward-model": (reward_model, _reward(a)),
-        "rl": (rl, _rl(a)),
-        "dpo": (prefer, _dpo(a)),
+        "reward-model": _reward(a),
+        "rl": _rl(a),
+        "dpo": _dpo(a),
     }
-    for name, (recipe, arguments) in jobs.items():
+    for name, arguments in jobs.items():
         if name in a.only and not (arguments.out / "model" / "config.json").exists():
             start = time.perf_counter()
-            recipe.run(arguments)
+            arguments.run()
             (arguments.out / "seconds.json").write_text(json.dumps(time.perf_counter() - start))
     if "report" in a.only:
         _report(a)
@@ -97,8 +98,8 @@ def _write(directory: Path, train: list[dict], test: list[dict]) -> None:
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
-def _reward(a: argparse.Namespace) -> reward_model.RewardModelling:
-    return reward_model.RewardModelling(
+def _reward(a: argparse.Namespace) -> reward_model.TrainRewardModel:
+    return reward_model.TrainRewardModel(
         model=a.model,
         data=str(a.out / "pairs"),
         steps=a.reward_steps,
@@ -160,7 +161,7 @@ def _dpo(a: argparse.Namespace) -> prefer.Prefer:
 def _report(a: argparse.Namespace) -> None:
     """Gold and proxy before and after on the held-out openings, 4 samples each, and what was
     written."""
-    from logpi.evaluation.evaluator import interval
+    from logpi.evaluation.measures import interval
     from logpi.evaluation.held_out_pairs import win_rate
 
     stages = {"before": a.model, "GRPO": f"{a.out}/rl/model", "DPO": f"{a.out}/dpo/model"}
@@ -194,28 +195,24 @@ def _measure(a: argparse.Namespace, path: str) -> dict[str, Any]:
     from logpi.engine.sampling import Request, Sampling
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import rewards
-    from logpi.rollouts.responses import answer
+    from logpi.rollouts.responses import ResponseSampler
 
     rows = [json.loads(x) for x in (a.out / "openings" / "test.jsonl").read_text().splitlines()][
         : a.openings
     ]
     policy = CausalLM.load(path)
     judged = rewards([f"model:{a.out}/reward-model/model", f"{a.out}/gold.py:gold"])
-    answers, _ = answer(
-        policy,
-        Engine(policy),
-        judged,
-        rows,
-        [Request(policy.render(r["prompt"]), 4) for r in rows],
-        Sampling(max_tokens=LENGTH, stop=("\n",)),
-        torch.Generator().manual_seed(a.seed),
+    sampler = ResponseSampler(
+        policy, Engine(policy), judged, Sampling(max_tokens=LENGTH, stop=("\n",))
     )
+    requests = [Request(policy.render(r["prompt"]), 4) for r in rows]
+    responses, _ = sampler(rows, requests, torch.Generator().manual_seed(a.seed))
     proxy, gold = judged.names
     return {
         "prompts": [r["prompt"] for r in rows],
-        "texts": [x.texts for x in answers],
-        "gold": [[s.parts[gold] for s in x.scores] for x in answers],
-        "proxy": [[s.parts[proxy] for s in x.scores] for x in answers],
+        "texts": [x.texts for x in responses],
+        "gold": [[s.parts[gold] for s in x.scores] for x in responses],
+        "proxy": [[s.parts[proxy] for s in x.scores] for x in responses],
     }
 
 

@@ -4,9 +4,9 @@ alone, read from top to bottom.
     python examples/from_scratch.py            about half a minute
 
 Chapter 1 walks a 4×4 grid, chapter 2 sorts digits with a small recurrent network, as a language
-model would: token by token, one reward at the end. Three loss functions do all the learning; the tests
-show that they are exactly the library's. Left out, and in the library: everything a real run needs
-(see `logpi`), and every other way to make these choices (`logpi algorithms`).
+model would: token by token, one reward at the end. Three loss functions do all the learning; the
+tests show that they are exactly the library's. Left out, and in the library: everything a real run
+needs (see `logpi`), and every other way to make these choices (`logpi algorithms`).
 
 Shapes: B episodes (rows), T steps, padded on the right. `mask` [B, T] is 1 where the policy acted.
 Log-probabilities in nats.

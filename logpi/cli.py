@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errn
 
 
 def _help() -> str:
-    rows = "\n".join(f"  {name:<18}{what}" for name, (_, what) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<18}{entry.summary}" for name, entry in COMMANDS.items())
     return (
         "usage: logpi COMMAND [OPTIONS]\n\nPolicy gradients, from the theorem to reasoning"
         f" models.\n\n{rows}\n\nlogpi COMMAND --help says more. Start with: logpi demo"
@@ -73,7 +72,7 @@ def _run(command: str, argv: Sequence[str]) -> int:
         )
     with warnings.catch_warnings():
         warnings.showwarning = partial(_warn, warnings.showwarning)
-        return import_module(f"logpi.{COMMANDS[command][0]}").main(argv)
+        return COMMANDS[command].load().main(argv)
 
 
 def _warn(

@@ -1,4 +1,6 @@
-"""The pages in docs/lab, generated from the commands' own output:  python scripts/lab_docs.py [DIRECTORY] [NAME …]
+"""The pages in docs/lab, generated from the commands' own output.
+
+    python scripts/lab_docs.py [DIRECTORY] [NAME …]
 
 A page is the module's own introduction, the command, what it printed, and its picture.
 `your_own.md` and `step-values.md` are written by hand (a test runs the first).

@@ -23,12 +23,12 @@ EXTRAS = ("data", "gguf", "control", "lora", "search", "reasoning-gym")
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "polgrad")
 # The tests that use the packages most, about five minutes of one core.
 TESTS = """
-    tests/test_learner.py tests/test_cli.py tests/updates tests/algorithms tests/testing/test_polgrad.py
+    tests/test_learner.py tests/test_cli.py tests/updates tests/testing/test_polgrad.py
     tests/policies/test_causal_lm.py tests/policies/test_heads.py tests/policies/test_lora.py
     tests/policies/test_hub.py tests/policies/test_chat_template.py tests/policies/fast tests/engine
     tests/rollouts/test_text_rollout.py tests/rollouts/test_gym.py tests/jobs/test_gym.py
-    tests/envs/control tests/envs/test_data.py tests/envs/test_files.py tests/envs/tools/test_search.py
-    tests/runs/test_trackers.py tests/runs/test_plots.py
+    tests/envs/control tests/envs/test_data.py tests/envs/test_files.py tests/algorithms
+    tests/envs/tools/test_search.py tests/runs/test_trackers.py tests/runs/test_plots.py
 """.split()
 
 

@@ -47,7 +47,9 @@ INDEXING = {
     aten.index_put.default,
     aten._index_put_impl_.default,
 }
-MADE = (  # made on a device from numbers alone, by kernels of its own: the general ones resize, or ask C++ for memory
+# Made on a device from numbers alone, by kernels of its own: the general ones resize, or ask C++
+# for memory.
+MADE = (
     "empty.memory_format",
     "empty_strided",
     "_to_copy",

@@ -1,7 +1,7 @@
 """Small tokenizers and models that behave like the families people use; templates and corpus are
 our own, trained on the spot.
 
-    family("gemma3")      (model, tokenizer): two layers of random weights, and a vocabulary of some 800 tokens
+    family("gemma3")      (model, tokenizer): two layers of random weights, some 800 tokens
     tokenizer("gemma3")   the latter alone
 
 What matters of each is in `FAMILIES`: how a text becomes tokens (byte-level BPE, or SentencePiece's

@@ -21,7 +21,7 @@ from logpi.jobs.prefer import Prefer
 from logpi.jobs.rl import RL, ROUNDING
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.small import small_policy
-from logpi.runs import Run
+from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
 from tests.tiny import tiny_model, tiny_tokenizer
 

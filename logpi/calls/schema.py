@@ -1,10 +1,7 @@
-"""JSON schemas of tools: made from a Python function, values checked against them, text read as
-they say.
+"""JSON schemas of tools: made from a Python function, brought to JSON Schema's type names, and text
+read as the type that they say.
 
-The part of JSON Schema that tool lists use: type (also a list of types, and BFCL's dict, float,
-tuple, any), properties, required, items, enum, const, anyOf, additionalProperties; and $ref into
-the schema's own $defs. Everything else in a schema is kept for the model to read and not checked:
-formats, patterns, ranges.
+Left out: whether a value fits a schema (`json_schema.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union
 
+from logpi.calls.json_schema import ALIASES, is_type, types_of
 from logpi.calls.pythonic import python_value
 
 _PLAIN = {
@@ -28,30 +26,6 @@ _PLAIN = {
     dict: "object",
     list: "array",
 }
-_NAMES = {
-    "dict": "object",
-    "float": "number",
-    "double": "number",
-    "tuple": "array",
-    "list": "array",
-    "int": "integer",
-    "str": "string",
-    "bool": "boolean",
-}
-_TYPES: dict[str, Callable[[Any], bool]] = {
-    "string": lambda v: isinstance(v, str),
-    "integer": lambda v: (
-        (isinstance(v, int) and not isinstance(v, bool))
-        or (isinstance(v, float) and v.is_integer())
-    ),
-    "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
-    "boolean": lambda v: isinstance(v, bool),
-    "null": lambda v: v is None,
-    "object": lambda v: isinstance(v, Mapping),
-    "array": lambda v: isinstance(v, list | tuple),
-    "any": lambda v: True,
-}
-_DEEPEST = 32
 
 
 def from_function(function: Callable[..., Any]) -> dict[str, Any]:
@@ -178,95 +152,8 @@ def standard(schema: Any) -> Any:
     if kind == "any":
         made.pop("type")
     elif isinstance(kind, str):
-        made["type"] = _NAMES.get(kind, kind)
+        made["type"] = ALIASES.get(kind, kind)
     return made
-
-
-def _kinds(schema: Mapping[str, Any]) -> list[str]:
-    kind = schema.get("type", "any")
-    return [_NAMES.get(k, k) for k in ([kind] if isinstance(kind, str) else kind)]
-
-
-def problem(
-    value: Any,
-    schema: Mapping[str, Any],
-    where: str = "",
-    root: Mapping[str, Any] | None = None,
-    depth: int = 0,
-) -> str | None:
-    """The first thing that is wrong with `value`, in words for the model, or None.
-
-    >>> problem({"a": "1"}, {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
-    "'a' must be of type integer, got '1'"
-    """
-    root, at = schema if root is None else root, where or "the value"
-    if depth > _DEEPEST:
-        return f"{at} is nested too deep"
-    if "$ref" in schema:
-        return problem(value, _resolved(schema["$ref"], root), where, root, depth + 1)
-    if "anyOf" in schema:
-        found = [problem(value, s, where, root, depth + 1) for s in schema["anyOf"]]
-        return None if None in found else " or ".join(dict.fromkeys(str(f) for f in found))
-    if not any(_TYPES.get(k, _TYPES["any"])(value) for k in _kinds(schema)):
-        return f"{at} must be of type {' or '.join(_kinds(schema))}, got {_short(value)}"
-    allowed = [schema["const"]] if "const" in schema else schema.get("enum")
-    if allowed is not None and value not in allowed:
-        return f"{at} must be one of {_short(allowed, 200)}, got {_short(value)}"
-    if isinstance(value, Mapping):
-        return _object(value, schema, where, root, depth)
-    if isinstance(value, list | tuple) and isinstance(schema.get("items"), Mapping):
-        found = (
-            problem(v, schema["items"], f"{where}[{i}]", root, depth + 1)
-            for i, v in enumerate(value)
-        )
-        return next((f for f in found if f), None)
-    return None
-
-
-def _object(
-    value: Mapping[str, Any],
-    schema: Mapping[str, Any],
-    where: str,
-    root: Mapping[str, Any],
-    depth: int,
-) -> str | None:
-    known, more = (
-        schema.get("properties", {}),
-        schema.get("additionalProperties", "properties" not in schema),
-    )
-    for name in schema.get("required", ()):
-        if name not in value:
-            return f"{_inside(where, name)} is missing"
-    for name, v in value.items():
-        if name not in known and more is False:
-            return f"there is no {_inside(where, name)}; there are: {', '.join(known) or 'none'}"
-        found = problem(
-            v,
-            known.get(name, more if isinstance(more, Mapping) else {}),
-            _inside(where, name),
-            root,
-            depth + 1,
-        )
-        if found:
-            return found
-    return None
-
-
-def _inside(where: str, name: str) -> str:
-    return f"{where}.{name[:64]}" if where else repr(name[:64])
-
-
-def _resolved(ref: str, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What `#/$defs/Name` points at; nothing is checked of what points elsewhere."""
-    found: Any = root
-    for part in ref.removeprefix("#/").split("/"):
-        found = found.get(part, {}) if isinstance(found, Mapping) else {}
-    return found if isinstance(found, Mapping) else {}
-
-
-def _short(value: Any, most: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= most else text[:most] + "…"
 
 
 def read(text: str, schema: Mapping[str, Any]) -> Any:
@@ -277,8 +164,8 @@ def read(text: str, schema: Mapping[str, Any]) -> Any:
     (3, '3', 'three')
     """
     options = schema.get("anyOf", [schema])
-    kinds = {k for option in options for k in _kinds(option)}
-    if kinds <= {"string", "any"}:
+    names = {name for option in options for name in types_of(option)}
+    if names <= {"string", "any"}:
         return text
     plain = {"true": "true", "false": "false", "none": "null", "null": "null"}.get(
         text.strip().lower(), text.strip()
@@ -287,7 +174,7 @@ def read(text: str, schema: Mapping[str, Any]) -> Any:
         value = json.loads(plain)
     except (ValueError, RecursionError):
         value = _as_python(plain)
-    return value if any(_TYPES.get(k, _TYPES["any"])(value) for k in kinds) else text
+    return value if any(is_type(value, name) for name in names) else text
 
 
 def _as_python(text: str) -> Any:

@@ -5,55 +5,99 @@ Jobs, which make runs, are in `jobs/`, chains of them in `demos/`.
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS"]
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple
 
-# name -> (module with main(argv), what it does)
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": (
+
+class CommandEntry(NamedTuple):
+    """A command.
+
+    Attributes:
+        module: it has `main(argv)`. options: the dataclass of its options there, or a table of
+            sub-commands that have one each. summary: what it does.
+    """
+
+    module: str
+    options: str
+    summary: str
+
+    def load(self) -> ModuleType:
+        return import_module(f"logpi.{self.module}")
+
+    def declaration(self) -> Any:
+        """The dataclass, or the table."""
+        return getattr(self.load(), self.options)
+
+
+COMMANDS: dict[str, CommandEntry] = {
+    "demo": CommandEntry(
         "demos.demo",
+        "ReasoningDemo",
         "a small language model learns to reason, in about five minutes on two cores",
     ),
-    "r1": ("demos.r1", "DeepSeek-R1's recipe, all stages, on a small model or yours"),
-    "rl": ("jobs.rl", "train a language model with rewards that can be checked"),
-    "sft": ("jobs.sft", "fine-tune a language model on demonstrations"),
-    "reward-model": ("jobs.reward_model", "train a reward model on preference pairs"),
-    "prefer": (
+    "r1": CommandEntry(
+        "demos.r1", "R1", "DeepSeek-R1's recipe, all stages, on a small model or yours"
+    ),
+    "rl": CommandEntry("jobs.rl", "RL", "train a language model with rewards that can be checked"),
+    "sft": CommandEntry("jobs.sft", "SFT", "fine-tune a language model on demonstrations"),
+    "reward-model": CommandEntry(
+        "jobs.reward_model", "TrainRewardModel", "train a reward model on preference pairs"
+    ),
+    "prefer": CommandEntry(
         "jobs.prefer",
+        "Prefer",
         "DPO, IPO, KTO, ORPO, SimPO and kin: learn from preferences directly",
     ),
-    "preferences-demo": (
+    "preferences-demo": CommandEntry(
         "demos.preferences",
+        "PreferencesDemo",
         "two lanes side by side: SFT -> reward model -> PPO, and SFT -> DPO",
     ),
-    "tools-demo": (
+    "tools-demo": CommandEntry(
         "demos.tools",
+        "ToolsDemo",
         "small models learn to search and to call, beside others that lack a part",
     ),
-    "gym": ("jobs.gym", "train on a Gymnasium environment or the grid world"),
-    "play": ("commands.play", "watch a policy that `logpi gym` trained"),
-    "eval": ("jobs.evaluate", "pass@1, pass@k and maj@k on held-out items"),
-    "step-labels": (
+    "gym": CommandEntry("jobs.gym", "Gym", "train on a Gymnasium environment or the grid world"),
+    "play": CommandEntry("commands.play", "Play", "watch a policy that `logpi gym` trained"),
+    "eval": CommandEntry("jobs.evaluate", "Eval", "pass@1, pass@k and maj@k on held-out items"),
+    "step-labels": CommandEntry(
         "jobs.step_labels",
+        "StepLabels",
         "pairs of beginnings, for a process reward model to learn from",
     ),
-    "compute": (
+    "compute": CommandEntry(
         "jobs.compute",
+        "Compute",
         "accuracy against tokens spent at test time, of one model or of two",
     ),
-    "inspect": (
+    "inspect": CommandEntry(
         "commands.inspect",
+        "Inspect",
         "one response of a run, turn by turn: what was written, earned and taught",
     ),
-    "chat": ("commands.chat", "talk to a model"),
-    "check-model": (
+    "chat": CommandEntry("commands.chat", "ChatWith", "talk to a model"),
+    "check-model": CommandEntry(
         "commands.check_model",
+        "CheckModel",
         "what logpi relies on, held against a model and its tokenizer",
     ),
-    "algorithms": ("commands.algorithms", "the table of algorithms"),
-    "describe": (
+    "algorithms": CommandEntry("commands.algorithms", "AlgorithmList", "the table of algorithms"),
+    "describe": CommandEntry(
         "commands.describe",
+        "Describe",
         "an algorithm as mathematics, with its sources and divergences",
     ),
-    "lab": ("commands.lab", "every estimator held against the exact gradient, by enumeration"),
-    "repeat": ("commands.repeat", "run a saved run's command again with its own arguments"),
+    "lab": CommandEntry(
+        "commands.lab",
+        "COMMANDS",
+        "every estimator held against the exact gradient, by enumeration",
+    ),
+    "repeat": CommandEntry(
+        "commands.repeat", "RepeatRun", "run a saved run's command again with its own arguments"
+    ),
+    "completion": CommandEntry(
+        "commands.completion", "Completion", "completion of commands and options in a shell"
+    ),
 }

@@ -1,12 +1,13 @@
 """`logpi inspect RUN`: one response of a run, turn by turn: who wrote what, what it earned, and
 what it was taught.
 
-    green   the policy's own tokens with a positive advantage     red   with a negative one     (the stronger, the brighter)
-    grey    what it was given: prompt, replies of the environment (never trained)
+    green   the policy's own tokens with a positive advantage: the stronger, the brighter
+    red     those with a negative one
+    grey    what the policy was given: prompt, replies of the environment (never trained)
 
-Without a terminal the same as plain text. The advantage is the one that the update used, one number
-a row where all tokens share it; where they do not (a critic), tokens are told apart by the run's
-own tokenizer. Left out: statistics over responses (metrics.jsonl has them), and evaluation's
+Without a terminal the same as plain text. The advantage is the one that the update used: one number
+for a row where all tokens share it; where they do not (a critic), the run's own tokenizer gives the
+text of each token. Left out: statistics over responses (metrics.jsonl has them), and evaluation's
 responses.
 """
 
@@ -19,17 +20,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.errors import UserError
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 
-GREEN, RED, GREY = (
-    (22, 28, 34, 40, 46),
-    (52, 88, 124, 160, 196),
-    245,
-)  # of 256 colours, from weak to strong
+if TYPE_CHECKING:
+    from logpi.runs.reading import RunView
+
+# Of the terminal's 256 colours, from weak to strong.
+GREEN = (22, 28, 34, 40, 46)
+RED = (52, 88, 124, 160, 196)
+GREY = 245
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,11 @@ class Inspect:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(Inspect, argv, "logpi inspect", "Show one response of a run, turn by turn.")
-    step, rows = _rows(a.run, a.step)
+    from logpi.runs.reading import open_run
+
+    run = open_run(a.run)
+    rows = run.samples(a.step)
+    step = max(run.sample_steps()) if a.step is None else a.step
     if not rows:
         raise UserError(f"none of the samples of step {step} in {a.run} can be read")
     if not 0 <= a.row < len(rows):
@@ -52,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ if a.color is None else a.color
     row = rows[a.row]
     try:
-        pieces = _pieces(a.run, row) if isinstance(row.get("advantage"), list) else None
+        pieces = _pieces(run, row) if isinstance(row.get("advantage"), list) else None
         lines = list(shown(row, pieces, color))
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = f"{type(error).__name__}: {error}"
@@ -63,41 +70,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _rows(run: Path, step: int | None) -> tuple[int, list[dict[str, Any]]]:
-    """The samples of a step. Raises UserError if there are none."""
-    from logpi.runs.directory import read_arguments
-    from logpi.runs.disk import reported
-    from logpi.runs.metrics import read_rows
-
-    read_arguments(run)  # says if this is no run
-    found = [
-        (re.fullmatch(r"step-([0-9]+)\.jsonl", f.name), f)
-        for f in (run / "samples").glob("step-*.jsonl")
-    ]
-    files = {int(name[1]): f for name, f in found if name and f.is_file()}
-    if not files:
-        raise UserError(
-            f"{run} has no samples yet: it keeps those of every update of a language model"
-        )
-    step = max(files) if step is None else step
-    if step not in files:
-        raise UserError(
-            f"{run} has no samples of step {step}; it has steps {min(files)} … {max(files)}"
-        )
-    with reported(f"read {files[step]}"):
-        return step, list(read_rows(files[step]))
-
-
-def _pieces(run: Path, row: Mapping[str, Any]) -> list[str] | None:
+def _pieces(run: RunView, row: Mapping[str, Any]) -> list[str] | None:
     """The text of each own token; None without the run's tokenizer or ids."""
     from logpi.policies.loading import load_tokenizer
-    from logpi.runs.directory import read_arguments
 
-    places = [run / "model", Path(str(read_arguments(run)[1].get("model", "")))]
-    found = next((p for p in places if (p / "tokenizer_config.json").is_file()), None)
-    if found is None or "ids" not in row:
+    places = [run.model, Path(str(run.arguments.get("model", "")))]
+    place = next((p for p in places if (p / "tokenizer_config.json").is_file()), None)
+    if place is None or "ids" not in row:
         return None
-    return load_tokenizer(found).batch_decode([[i] for i in row["ids"]])
+    return load_tokenizer(place).batch_decode([[i] for i in row["ids"]])
 
 
 def shown(
@@ -106,7 +87,8 @@ def shown(
     """The lines of a response. pieces: the texts of its own tokens, needed to colour each by its
     own advantage.
 
-    >>> row = {"prompt": "2+2=", "completion": "4", "tokens": 1, "reward": 1.0, "rewards": {"exact": 1.0}, "stop": "eos", "advantage": 0.5}
+    >>> row = {"prompt": "2+2=", "completion": "4", "tokens": 1, "stop": "eos"}
+    >>> row |= {"reward": 1.0, "rewards": {"exact": 1.0}, "advantage": 0.5}
     >>> print("\\n".join(shown(row)))
     reward 1   exact 1   stop eos   tokens 1   advantage +0.5
     ── prompt

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from logpi.errors import UserError
@@ -37,4 +36,4 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"{a.run} was made by {command!r}, which this version does not have")
     given = {"repeat": a.run, "out": a.out, "device": a.device}
     words = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    return import_module(f"logpi.{COMMANDS[command][0]}").main([*words, *["--trust"] * a.trust])
+    return COMMANDS[command].load().main([*words, *["--trust"] * a.trust])

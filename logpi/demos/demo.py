@@ -17,38 +17,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from logpi.demos.chain import ChainArguments, base_model, home, stage
 from logpi.errors import as_user_errors
-from logpi.jobs.common import base_model, home, stage
 from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.model import DEVICES, placed
+from logpi.jobs.options.model import placed
 from logpi.jobs.rl import RL, algorithm_of
-from logpi.jobs.rl import run as run_rl
 from logpi.jobs.sft import SFT
-from logpi.jobs.sft import run as run_sft
 
 TASK = "addition(worked=0.25)"
 LENGTH = 32  # tokens of a completion; a worked answer has about 18
 ITEMS = 400  # held-out sums, drawn from about as many
 
 
-@dataclass(frozen=True)
-class ReasoningDemo:
+@dataclass(frozen=True, kw_only=True)
+class ReasoningDemo(ChainArguments):
     """Arguments of `logpi demo`."""
 
     algorithm: str = option("grpo", help="any row of `logpi algorithms` that learns from rewards")
     options: Mapping[str, Any] = option(
         {}, help="its settings, e.g. beta=0.04 epochs=2", nargs="*", flags=flags_of_algorithm
     )
-    seed: int = option(0, help="of everything", least=0)
     sft_steps: int = option(600, help="updates of supervised fine-tuning", least=1, most=100_000)
     steps: int = option(80, help="updates of reinforcement learning", least=1, most=100_000)
     lr: float = option(
         1e-4, help="of reinforcement learning; 1e-3 shows a collapse", least=0, most=10
     )
-    device: str = option("cpu", help=DEVICES)
-    out: Path | None = option(None, help="directory (default: runs/demo-1, -2, …)")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     with home(a, "demo") as chain:
         out = chain.path
         rows = [_measure(a, "untrained", base(a, out), 0.0)]
-        rows.append(_measure(a, "SFT", *stage(run_sft, sft(a, out))))
-        rows.append(_measure(a, a.algorithm, *stage(run_rl, rl(a, out))))
+        rows.append(_measure(a, "SFT", *stage(sft(a, out))))
+        rows.append(_measure(a, a.algorithm, *stage(rl(a, out))))
         _report(rows, out, time.perf_counter() - start)
     return 0
 

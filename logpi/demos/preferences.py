@@ -24,11 +24,11 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
+from logpi.demos.chain import ChainArguments, base_model, home, stage
 from logpi.jobs import prefer, reward_model, rl, sft
-from logpi.jobs.common import base_model, home, stage
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.model import DEVICES, placed
+from logpi.jobs.options.model import placed
 
 LETTERS = "abcdefghi"
 PROMPTS = tuple(f"{c}:" for c in LETTERS)  # what to begin after
@@ -41,8 +41,8 @@ def rule(prompts, completions, **columns):
 """
 
 
-@dataclass(frozen=True)
-class PreferencesDemo:
+@dataclass(frozen=True, kw_only=True)
+class PreferencesDemo(ChainArguments):
     """Arguments of `logpi preferences-demo`."""
 
     sft_steps: int = option(150, help="updates of supervised fine-tuning", least=1, most=100_000)
@@ -50,9 +50,6 @@ class PreferencesDemo:
     ppo_steps: int = option(60, help="updates of PPO", least=1, most=100_000)
     dpo_steps: int = option(200, help="updates of DPO", least=1, most=100_000)
     pairs: int = option(4000, help="comparisons that both lanes learn from", least=64, most=10**6)
-    seed: int = option(0, help="of everything", least=0)
-    device: str = option("cpu", help=DEVICES)
-    out: Path | None = option(None, help="directory (default: runs/preferences-demo-1, -2, …)")
 
 
 def gold(prompt: str, response: str) -> float:
@@ -74,14 +71,12 @@ def main(argv: Sequence[str]) -> int:
         out = chain.path
         _data(a, out)
         jobs = {
-            "SFT": (sft, _sft(a, out)),
-            "reward model": (reward_model, _reward(a, out)),
-            "PPO": (rl, _ppo(a, out)),
-            "DPO": (prefer, _dpo(a, out)),
+            "SFT": _sft(a, out),
+            "reward model": _reward(a, out),
+            "PPO": _ppo(a, out),
+            "DPO": _dpo(a, out),
         }
-        seconds = {
-            name: stage(recipe.run, arguments)[1] for name, (recipe, arguments) in jobs.items()
-        }
+        seconds = {name: stage(job)[1] for name, job in jobs.items()}
         _report({name: _measure(a, out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
     return 0
 
@@ -141,8 +136,8 @@ def _sft(a: PreferencesDemo, out: Path) -> sft.SFT:
     )
 
 
-def _reward(a: PreferencesDemo, out: Path) -> reward_model.RewardModelling:
-    return reward_model.RewardModelling(
+def _reward(a: PreferencesDemo, out: Path) -> reward_model.TrainRewardModel:
+    return reward_model.TrainRewardModel(
         model=str(out / "sft" / "model"),
         data=str(out / "pairs"),
         steps=a.reward_steps,
@@ -215,7 +210,7 @@ def _measure(a: PreferencesDemo, out: Path, name: str) -> dict[str, Any]:
         requests, Sampling(max_tokens=LENGTH), torch.Generator().manual_seed(0)
     )
     flat = [(p, c) for p, group in zip(PROMPTS, sampled, strict=True) for c in group]
-    texts = [policy.template.said(c.tokens) for _, c in flat]
+    texts = [policy.template.decode(c.tokens) for _, c in flat]
     batch = collate([trajectory(policy.render(p), c, 0.0, i, {}) for i, (p, c) in enumerate(flat)])
     with torch.no_grad():
         kl = (policy.evaluate(batch).logp - reference.evaluate(batch).logp).sum(1).mean()
@@ -230,7 +225,7 @@ def _measure(a: PreferencesDemo, out: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Path) -> None:
+def _report(measures: dict[str, dict[str, Any]], seconds: dict[str, float], out: Path) -> None:
     lanes = {
         "sft": ("SFT", "policy", seconds["SFT"]),
         "ppo": (
@@ -242,9 +237,9 @@ def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Pa
     }
     print(f"\n{'lane':<22}{'models in memory':<35}{'seconds':>8}{'gold':>8}{'proxy':>8}{'KL':>8}")
     for name, (lane, models, time_) in lanes.items():
-        f = found[name]
+        m = measures[name]
         print(
-            f"{lane:<22}{models:<35}{time_:>8.0f}{f['gold']:>8.2f}{f['proxy']:>8.2f}{f['kl']:>8.2f}"
+            f"{lane:<22}{models:<35}{time_:>8.0f}{m['gold']:>8.2f}{m['proxy']:>8.2f}{m['kl']:>8.2f}"
         )
     print(
         "\ngold: the rule nobody was told, 1 for eight good letters. proxy: the reward model's"
@@ -252,6 +247,6 @@ def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Pa
     )
     print("KL: from the SFT model, nats a response. Three answers of each:")
     for name, (lane, _, _) in lanes.items():
-        print(f"  {lane:<22}{found[name]['samples']}")
+        print(f"  {lane:<22}{measures[name]['samples']}")
     print(f"\nproxy, gold and KL of PPO over its run: {out}/ppo/curves.png")
     print(f"scores of held-out pairs: {out}/reward-model/scores.png")

@@ -1,7 +1,9 @@
-"""What `logpi r1` says of its stages: the same held-out measures for each model, one table, one
-picture, some real responses.
+"""The report of `logpi r1`: the same held-out measures of each stage's model, one table, one
+picture, some responses.
 
-    OUT/STAGE/measured.json    numbers and a few responses      OUT/report.json   all of them      OUT/stages.png
+    OUT/STAGE/measured.json    numbers and a few responses
+    OUT/report.json            all of them
+    OUT/stages.png             a panel for each measure
 
 Accuracy is of sampled responses (temperature 1) unless it says greedy. Left out: curves of a
 stage's own training (its `curves.png`).
@@ -20,7 +22,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from logpi.demos.r1_stages import R1, Stage
+    from logpi.demos.r1_arguments import R1
+    from logpi.demos.r1_recipe import Stage
     from logpi.policies.causal_lm import CausalLM
 
 SAMPLES = 4
@@ -66,16 +69,16 @@ def measured(a: R1, stage: Stage, model: str, path: Path, general: str) -> Measu
     if place.exists():
         return Measured(**json.loads(place.read_text()))
     path.mkdir(parents=True, exist_ok=True)
-    found = _measure(a, stage.title, model, general)
-    found = replace(found, numbers=found.numbers | {"seconds": spent(path)})
-    disk.write(place, json.dumps(asdict(found), ensure_ascii=False, indent=1).encode())
+    measures = _measure(a, stage.title, model, general)
+    measures = replace(measures, numbers=measures.numbers | {"seconds": spent(path)})
+    disk.write(place, json.dumps(asdict(measures), ensure_ascii=False, indent=1).encode())
     shown = ", ".join(
-        f"{title} {spec.format(found.numbers[k])}"
+        f"{title} {spec.format(measures.numbers[k])}"
         for k, (title, spec) in COLUMNS.items()
-        if k in found.numbers
+        if k in measures.numbers
     )
     print(f"{stage.title}: {shown}", file=sys.stderr)
-    return found
+    return measures
 
 
 def spent(path: Path) -> float:
@@ -87,16 +90,16 @@ def spent(path: Path) -> float:
 
 
 def _measure(a: R1, title: str, model: str, general: str) -> Measured:
-    from logpi.demos.r1_stages import judged, model_of, template
+    from logpi.demos.r1_arguments import judged, model_of, template
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Sampling
     from logpi.envs.tasks import task as make_task
     from logpi.evaluation.evaluator import Evaluator
-    from logpi.rollouts.response_metrics import evaluated
+    from logpi.rollouts.response_metrics import evaluation_metrics
 
     rewards, policy = judged(a), model_of(a, model).load()
     rows = list(make_task(a.task).rows("test")[: a.eval_items])
-    found, samples = Evaluator(
+    evaluation, samples = Evaluator(
         policy,
         Engine(policy, slots=a.slots),
         rows,
@@ -105,18 +108,18 @@ def _measure(a: R1, title: str, model: str, general: str) -> Measured:
         SAMPLES,
         chat=template(a, policy),
     )()
-    told = evaluated(samples)
+    style = evaluation_metrics(samples)
     parts = [p for s in samples if s["kind"] == "sampled" for p in s["rewards"]]
     numbers = {
-        "accuracy": found["eval/pass@1"],
-        "greedy": found["eval/greedy"],
-        "maj": found.get(f"eval/maj@{SAMPLES}", 0.0),
-        "format": told["eval/format"],
+        "accuracy": evaluation["eval/pass@1"],
+        "greedy": evaluation["eval/greedy"],
+        "maj": evaluation.get(f"eval/maj@{SAMPLES}", 0.0),
+        "format": style["eval/format"],
         "language": fmean(p["language"] or 0.0 for p in parts),
-        "mixed": told["eval/mixed"],
-        "length": found["eval/mean_length"],
-        "reflection": told["eval/reflection"],
-        "truncated": found["eval/clipped_ratio"],
+        "mixed": style["eval/mixed"],
+        "length": evaluation["eval/mean_length"],
+        "reflection": style["eval/reflection"],
+        "truncated": evaluation["eval/clipped_ratio"],
     }
     responses = [
         {"prompt": s["prompt"], "completions": s["completions"], "right": s["right"]}
@@ -124,7 +127,7 @@ def _measure(a: R1, title: str, model: str, general: str) -> Measured:
         if s["kind"] == "sampled"
     ][:3]
     levels = {
-        m[1]: v for k, v in found.items() if (m := re.fullmatch(r"eval/level_(.*)/pass@1", k))
+        m[1]: v for k, v in evaluation.items() if (m := re.fullmatch(r"eval/level_(.*)/pass@1", k))
     }
     return Measured(
         title, numbers, levels, responses, _general(a, policy, general) if general else []
@@ -135,7 +138,7 @@ def _general(a: R1, policy: CausalLM, general: str) -> list[dict[str, Any]]:
     """Responses to general prompts."""
     import torch
 
-    from logpi.demos.r1_stages import template
+    from logpi.demos.r1_arguments import template
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Request, Sampling
     from logpi.envs.data import RowsTask
@@ -146,7 +149,7 @@ def _general(a: R1, policy: CausalLM, general: str) -> list[dict[str, Any]]:
         requests, Sampling(max_tokens=a.tokens), torch.Generator().manual_seed(0)
     )
     return [
-        {"prompt": r["prompt"], "completions": [policy.template.said(c.tokens)]}
+        {"prompt": r["prompt"], "completions": [policy.template.decode(c.tokens)]}
         for r, some in zip(rows, sampled, strict=True)
         for c in some
     ]
@@ -170,8 +173,10 @@ def helpful(a: R1, rows: Sequence[Measured], out: Path) -> list[Measured]:
             if judge
             else [gold(p, t) for p, t in zip(prompts, texts, strict=True)]
         )
-        known = [m for m in marks if m is not None]
-        marked.append(replace(r, numbers=r.numbers | ({"helpful": fmean(known)} if known else {})))
+        verdicts = [m for m in marks if m is not None]
+        marked.append(
+            replace(r, numbers=r.numbers | ({"helpful": fmean(verdicts)} if verdicts else {}))
+        )
     return marked
 
 
@@ -240,20 +245,20 @@ CURES = {
 def lost(rows: Sequence[Measured], much: float = 0.1) -> list[str]:
     """Stages that are right less often, by `much`, than the one that R1's line had come to, and
     what to try."""
-    from logpi.demos.r1_stages import STAGES
+    from logpi.demos.r1_recipe import STAGES
 
     line = [r for r in rows if r.stage != STAGES["zero"].title]
     jobs = {s.title: (name, s.job) for name, s in STAGES.items()}
-    told = []
+    sentences = []
     for before, after in pairwise(line):
         was, now = before.numbers["accuracy"], after.numbers["accuracy"]
         if was - now >= much:
             name, job = jobs[after.stage]
-            told.append(
+            sentences.append(
                 f"{after.stage} is right in {now:.1%}, {before.stage} was in {was:.1%}. Try"
                 f" {CURES[job]}: --from {name} --set {name}.…"
             )
-    return told
+    return sentences
 
 
 MEASURES = {

@@ -1,7 +1,8 @@
-"""What `logpi tools-demo` says of its runs: one table, one picture, one answer of each lane; all of
-it read from the runs' directories.
+"""The report of `logpi tools-demo`: one table and one picture, read from the runs' directories.
 
-    OUT/EXPERIMENT.txt   the table     OUT/EXPERIMENT.json   every seed's numbers     OUT/EXPERIMENT.png   curves, means over seeds
+    OUT/EXPERIMENT.txt    the table
+    OUT/EXPERIMENT.json   every seed's numbers
+    OUT/EXPERIMENT.png    curves, means over seeds
 
 Left out: training (`tools.py`), and any measure that the runs did not take themselves.
 """
@@ -20,7 +21,7 @@ from logpi.runs import disk
 from logpi.runs.metrics import read_metrics
 
 if TYPE_CHECKING:
-    from logpi.demos.tools import Experiment
+    from logpi.demos.tools_experiments import Experiment
 
 MEAN = "mean/"  # before a metric's name: averaged over all updates
 
@@ -78,18 +79,19 @@ def _ends(records: Records, columns: Iterable[str]) -> dict[str, Mapping[str, An
 def averaged(seeds: Sequence[Records]) -> list[dict[str, Any]]:
     """The mean over seeds of every number, step by step, where all seeds have it.
 
-    >>> averaged([[{"step": 1, "reward": 0.0}], [{"step": 1, "reward": 1.0}, {"step": 2, "reward": 1.0}]])
+    >>> one, two = [{"step": 1, "reward": 0.0}], [{"step": 1, "reward": 1.0}]
+    >>> averaged([one, [*two, {"step": 2, "reward": 1.0}]])
     [{'step': 1, 'reward': 0.5}]
     """
-    found: defaultdict[int, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    values: defaultdict[int, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for records in seeds:
         for record in records:
             for key, value in record.items():
                 if isinstance(value, int | float) and key != "step":
-                    found[record["step"]][key].append(value)
+                    values[record["step"]][key].append(value)
     means = (
         (step, {k: fmean(v) for k, v in some.items() if len(v) == len(seeds)})
-        for step, some in sorted(found.items())
+        for step, some in sorted(values.items())
     )
     return [{"step": step, **some} for step, some in means if some]
 
@@ -97,7 +99,7 @@ def averaged(seeds: Sequence[Records]) -> list[dict[str, Any]]:
 def _table(
     experiment: Experiment, ends: Mapping[str, Sequence[Mapping[str, Mapping[str, Any]]]]
 ) -> str:
-    """VectorEnvironment before and after, means over seeds; then what is compared, seed by seed."""
+    """Lanes before and after, means over seeds; then what is compared, seed by seed."""
     columns = experiment.columns
     lines = [f"{experiment.title:<34}" + "".join(f"{h:>12}" for h, _ in columns.values())]
     for label, seeds in ends.items():

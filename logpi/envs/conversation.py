@@ -1,40 +1,58 @@
-"""Environments made of text: the policy writes, the environment answers, until one of them has had
-enough.
+"""Environments made of text: the policy writes, the environment replies, until one of them ends it.
 
-An `Env` begins one `Conversation` for each sample of a row; the conversation alone holds what
-happens in it. Replies may be slow (a search, a sandbox): the rollout calls `reply` in threads, one
-call at a time for each conversation. Left out: sampling, token ids and masks (`rollouts/`), and
-what the final answer is worth (`Rewards`, from the policy's own words alone).
+A `TextEnvironment` begins one `Conversation` for each sample of an item; the conversation alone
+holds what happens in it. Replies may be slow (a search, a sandbox): the rollout calls `reply` in
+threads, one call at a time for each conversation. Left out: sampling, token ids and masks
+(`rollouts/`), and what the final answer is worth (`Rewards`, from the policy's own words alone).
+
+An environment of one's own: guess a number between 1 and 9, five tries.
+
+    >>> class Guess:
+    ...     stop, tools = ("\\n",), ()
+    ...     def start(self, row):
+    ...         return Game(row["prompt"], int(row["answer"]))
+    >>> class Game:
+    ...     def __init__(self, prompt, number):
+    ...         self.prompt, self.number, self.tries = prompt, number, 0
+    ...     def reply(self, text):
+    ...         self.tries += 1
+    ...         if text.strip() == str(self.number):
+    ...             return Reply(reward=1.0, done=True)
+    ...         return Reply("no, again: ", done=self.tries == 5)
+    >>> game = Guess().start({"prompt": "a digit: ", "answer": "7"})
+    >>> game.reply("3\\n").observation, game.reply("7\\n").done
+    ('no, again: ', True)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
-from logpi.envs.task import Row, Task
+if TYPE_CHECKING:
+    from logpi.envs.task import Row, Task
 
 Message = dict[str, Any]
 """A chat message, as chat templates read it: `role` ("tool", "user") and `content`."""
 
 
-def encodable(said: Any) -> Any:
-    r"""What a stranger said (text, or whatever JSON holds), with `?` for halves of characters:
-    nothing encodes them.
+def encodable(value: Any) -> Any:
+    r"""Text or JSON values from outside, with `?` for halves of characters, which no tokenizer can
+    encode.
 
     >>> encodable(["na\u00efve \ud83d", {"n": 1}])
     ['naïve ?', {'n': 1}]
     """
-    if isinstance(said, str):
-        return said if said.isascii() else said.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(said, Mapping):
-        return {encodable(k): encodable(v) for k, v in said.items()}
-    return [encodable(x) for x in said] if isinstance(said, list | tuple) else said
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, Mapping):
+        return {encodable(k): encodable(v) for k, v in value.items()}
+    return [encodable(x) for x in value] if isinstance(value, list | tuple) else value
 
 
-def told(error: BaseException) -> str:
-    """What a stranger's exception says; some cannot even say what they are."""
+def error_text(error: BaseException) -> str:
+    """Type and message of an exception of somebody else's code, whose `str` may fail itself."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
@@ -43,7 +61,7 @@ def told(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the environment makes of one turn of the policy.
+    """The environment's reply to one turn of the policy.
 
     The search environment, on the policy's `…<search>capital of France</search>`:
 
@@ -51,8 +69,8 @@ class Reply:
 
     Attributes:
         observation: what follows in the context: text, or messages that the model's chat template
-            writes. Never trained. Control tokens in it are text; nothing at all is answered with an
-            error for the policy to read.
+            writes. Never trained. Control tokens in it are text. In place of an empty one the
+            policy reads an error.
         reward: for this turn, in units of return; it stands at the turn's last token and is added
             to nothing else.
         done: the conversation is over; the observation is not shown.
@@ -67,7 +85,7 @@ class Reply:
 
 
 class Conversation(Protocol):
-    """One conversation about one row."""
+    """One conversation about one item."""
 
     @property
     def prompt(self) -> str | list[Message]:
@@ -75,12 +93,12 @@ class Conversation(Protocol):
         ...
 
     def reply(self, text: str) -> Reply:
-        """The answer to the policy's turn, its end token left out. What it raises becomes an error
-        observation, and is counted."""
+        """The reply to the policy's turn, whose end token is left out of `text`. An exception
+        becomes an error observation, and is counted."""
         ...
 
 
-class Env(Protocol):
+class TextEnvironment(Protocol):
     """Begins conversations.
 
     Attributes:
@@ -96,14 +114,11 @@ class Env(Protocol):
     def tools(self) -> Sequence[Mapping[str, Any]]: ...
 
     def start(self, row: Row) -> Conversation:
-        """A fresh conversation; equal rows may be asked for many times, and at the same time."""
+        """A new conversation. Many may be open about equal items at the same time."""
         ...
 
 
-@runtime_checkable
-class ToolTask(Task, Protocol):
-    """A task whose rows are talked about with an environment; without one (None) a row is answered
-    in one turn."""
-
-    @property
-    def env(self) -> Env | None: ...
+def environment_of(task: Task) -> TextEnvironment | None:
+    """The environment of a task, its attribute `env`; None where an item is answered in one
+    turn."""
+    return getattr(task, "env", None)

@@ -29,7 +29,13 @@ from random import Random
 from typing import Any
 
 from logpi.envs.implicit_prompts import implicit_prompt
-from logpi.envs.messages import ended, in_one_form, messages_of, says, spoken
+from logpi.envs.messages import (
+    completion_of,
+    has_content,
+    in_one_form,
+    messages_of,
+    split_demonstration,
+)
 from logpi.envs.objects import is_single, label, raw_rows
 from logpi.envs.task import PlacedRow, Row, Split, check_split, in_test
 from logpi.rewards import NAMES as REWARDS
@@ -106,7 +112,9 @@ def _one_layout(raw: Any, columns: Mapping[str, str], where: str) -> Row:
     row = in_one_form(row, where)
     prompt, completion = _first(row, _PROMPTS), row.get("completion")
     if prompt is None and "messages" in row:
-        prompt, completion = ended(messages_of(row["messages"], "messages", where), where)
+        prompt, completion = split_demonstration(
+            messages_of(row["messages"], "messages", where), where
+        )
     elif prompt is None and "text" in row:
         prompt, completion = "", row["text"]
     elif prompt is None and "chosen" in row:
@@ -117,8 +125,12 @@ def _one_layout(raw: Any, columns: Mapping[str, str], where: str) -> Row:
     answer, solution = _answer(row)
     completion = solution if completion is None else completion
     if completion is not None and not isinstance(completion, str):
-        completion = spoken(messages_of(completion, "completion", where), prompt, where)
-    if completion is not None and not says(completion) and not says(row.get("messages", "")[-1:]):
+        completion = completion_of(messages_of(completion, "completion", where), prompt, where)
+    if (
+        completion is not None
+        and not has_content(completion)
+        and not has_content(row.get("messages", "")[-1:])
+    ):
         raise ValueError(f"{where}: the completion is empty; there is nothing to learn from it")
     if answer is not None:
         answer = _as_answer(answer, where)

@@ -71,14 +71,14 @@ def _said_where(where: str, column: str, read: Callable[[Any], Any], value: Any)
         raise ValueError(f"{where}: {column!r}: {error}") from None
 
 
-def ended(messages: list[Row], where: str) -> tuple[Any, str]:
+def split_demonstration(messages: list[Row], where: str) -> tuple[Any, str]:
     """A conversation as a prompt and the assistant's last message, the demonstration."""
     if len(messages) < 2 or messages[-1]["role"] != "assistant":
         raise ValueError(f"{where}: 'messages' must end with the assistant's answer to something")
     return messages[:-1], text_of(messages[-1:])
 
 
-def spoken(completion: list[Row], prompt: Any, where: str) -> str | list[Row]:
+def completion_of(completion: list[Row], prompt: Any, where: str) -> str | list[Row]:
     """The assistant's words; all messages if it calls tools, has thoughts of its own, or others
     speak between them."""
     calling = any(m.get("tool_calls") for m in completion)
@@ -91,7 +91,7 @@ def spoken(completion: list[Row], prompt: Any, where: str) -> str | list[Row]:
     return completion if calling or more else text_of(completion)
 
 
-def says(completion: str | list[Row]) -> bool:
+def has_content(completion: str | list[Row]) -> bool:
     """Whether there is anything to learn from: words or calls."""
     calls = isinstance(completion, list) and any(m.get("tool_calls") for m in completion)
     return calls or bool(text_of(completion).strip())

@@ -7,52 +7,21 @@ itself (`runs/`).
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logpi.errors import Stopped, UserError
+from logpi.jobs.options.fields import changeable
+from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.run import RunArguments
 from logpi.jobs.options.saved import to_json
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
     from logpi.learner import Learner
-    from logpi.policies.causal_lm import CausalLM
     from logpi.runs.directory import Run
     from logpi.train import Outcome
-
-
-def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
-    """The directory of a chain of jobs, say a demonstration's: a new one, or the one that was
-    stopped, to go on with.
-
-    Args:
-        free: arguments that may be others than it was begun with, besides the device.
-
-    Raises:
-        RunError: it holds another run or other files, cannot be made, or is in use.
-        UserError: it was begun with other arguments.
-    """
-    from logpi.runs.directory import Run, next_path, read_arguments
-    from logpi.runs.disk import refuse_unwritable
-
-    saved = to_json(arguments)
-    out = arguments.out or next_path(command)
-    refuse_unwritable(out, "give another --out")
-    if not (out / "arguments.json").exists():
-        return Run.create(out, command, saved)
-    begun, before = read_arguments(out)
-    if begun != command:
-        raise UserError(f"{out} already holds a run of `logpi {begun}`; give another --out")
-    for name, value in saved.items():
-        if name not in ("out", "device", *free) and value != before.get(name, value):
-            raise UserError(
-                f"{out} was begun with {name} {before[name]}, not {value}; give another --out"
-            )
-    return Run.open(out)
 
 
 def opened(arguments: RunArguments, command: str) -> Run:
@@ -60,9 +29,26 @@ def opened(arguments: RunArguments, command: str) -> Run:
     from logpi.runs.directory import Run, next_path
 
     if arguments.resume is not None:
+        check_alike(arguments, command)
         return Run.open(arguments.resume, arguments.trackers, to_json(arguments))
     path = arguments.out or next_path(command)
     return Run.create(path, command, to_json(arguments), arguments.trackers)
+
+
+def check_alike(arguments: RunArguments, command: str) -> None:
+    """Raises UserError if a run was begun with other options than those it shall go on with."""
+    from logpi.runs.directory import read_arguments
+
+    begun, before = read_arguments(arguments.resume or Path())
+    if begun != command:
+        raise UserError(f"{arguments.resume} is a run of `logpi {begun}`, not of `logpi {command}`")
+    may = {"out", *changeable(type(arguments))}
+    for name, value in to_json(arguments).items():
+        if name not in may and value != before.get(name, value):
+            raise UserError(
+                f"{arguments.resume} was begun with {name} {shown(before[name])}, not"
+                f" {shown(value)}: a run keeps its own options"
+            )
 
 
 def settle(run: Run, outcome: Outcome) -> None:
@@ -86,7 +72,11 @@ def settle(run: Run, outcome: Outcome) -> None:
 
 
 def finish(
-    run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names: Sequence[Any]
+    run: Run,
+    save: Callable[[Path], object],
+    learner: Learner,
+    outcome: Outcome,
+    names: Sequence[Any],
 ) -> None:
     """Save the model, draw the curves, say where everything is. Raises as `settle`.
 
@@ -100,7 +90,7 @@ def finish(
             f"the policy collapsed; {run.model} holds the best one, of step {best[0]}",
             file=sys.stderr,
         )
-    run.save_model(policy.save)
+    run.save_model(save)
     print(f"model   {run.model}\n{drawn(run, names)}\nrun     {run.path}", file=sys.stderr)
 
 
@@ -126,29 +116,3 @@ def whole_groups(algorithm: Algorithm, groups: int, option: str) -> None:
             f"{algorithm.name} scores a group's rows together: {minibatches} minibatches of"
             f" {option} {groups} would part them; at most {groups}"
         )
-
-
-def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
-    """The directory of an untrained model, made once; after a kill it is there whole or not at
-    all."""
-    from logpi.runs.disk import replaced
-
-    if not path.exists():
-        with replaced(path) as partial:
-            make().save(partial)
-    return path
-
-
-def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
-    """Run a job as part of a chain, unless it is done already; go on with it if it was stopped.
-
-    Returns its model, and the seconds it took.
-
-    Raises:
-        Stopped: a signal ended it, and so ends the chain.
-    """
-    model, start = arguments.out / "model", time.perf_counter()
-    if not (model / "config.json").exists():
-        begun = (arguments.out / "arguments.json").exists()
-        run(replace(arguments, resume=arguments.out) if begun else arguments)
-    return model, time.perf_counter() - start

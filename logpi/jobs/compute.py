@@ -26,13 +26,13 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.items import (
     ItemArguments,
     Items,
-    SamplingArguments,
     gathered,
     items_of,
     judge_of,
 )
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.sampling import SamplingArguments
 
 if TYPE_CHECKING:
     from logpi.evaluation.beam_search import BeamSearchResult

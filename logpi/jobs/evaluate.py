@@ -21,13 +21,13 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.items import (
     ItemArguments,
     Items,
-    SamplingArguments,
     gathered,
     items_of,
     judge_of,
 )
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.sampling import SamplingArguments
 from logpi.jobs.options.turns import TurnArguments
 
 if TYPE_CHECKING:
@@ -115,11 +115,11 @@ def _evaluator(a: Eval, items: Items, policy: CausalLM, judge: str | Rewards) ->
     from logpi.evaluation.scorers import scorer
 
     chat = a.template(policy)
-    dialogues = a.dialogues(items.task, policy, chat) if items.task is not None else None
+    conversations = a.conversations(items.task, policy, chat) if items.task is not None else None
     return Evaluator(
         policy,
         Engine(policy, slots=a.slots),
-        a.fitting(items.rows, policy, chat, dialogues),
+        a.fitting(items.rows, policy, chat, conversations),
         items.rewards,
         a.sampling(items.stop),
         a.best_of or a.samples,
@@ -128,7 +128,7 @@ def _evaluator(a: Eval, items: Items, policy: CausalLM, judge: str | Rewards) ->
         lenient=items.lenient,
         ks=a.pass_at,
         scorer=scorer(judge, policy) if judge else None,
-        dialogues=dialogues,
+        conversations=conversations,
         overlong=a.overlong_prompts,
     )
 
@@ -138,7 +138,7 @@ def _results(
 ) -> dict[str, Any]:
     """Every number: measures with intervals, the same for each level, what has none, and what was
     left out."""
-    from logpi.evaluation.evaluator import by_level, estimates, measures
+    from logpi.evaluation.measures import by_level, estimates, measures
 
     def estimated(some: Sequence[Any]) -> dict[str, Any]:
         return {k: asdict(v) for k, v in estimates(measures(some, ks)).items()}

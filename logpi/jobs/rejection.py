@@ -1,8 +1,8 @@
 """Rejection sampling: a model's own responses, judged and cleaned, as demonstrations; with a count
 of what went and why.
 
-    samples.jsonl   every response with its rewards and what became of it: kept, or the reason it was not
-    train.jsonl     what is learned from: the kept ones, mixed with other demonstrations if there are any
+    samples.jsonl   every response with its rewards and its fate: kept, or the reason why not
+    train.jsonl     the kept ones, mixed with other demonstrations if there are any
     counts.json     prompts, sampled, kept, filtered by reason, mixed in
 
 Sampling goes by chunks of prompts, each with its own seed and written whole, so a killed job goes
@@ -25,14 +25,14 @@ from logpi.envs.task import Row
 from logpi.errors import RunError, UserError
 from logpi.rewards import Rewards
 from logpi.rewards.text import squeeze
-from logpi.rollouts.responses import Answers
+from logpi.rollouts.responses import Responses
 from logpi.runs import disk
 
 Sample = dict[str, Any]
-Ask = Callable[[Sequence[Row], int], Sequence[Answers]]
+Ask = Callable[[Sequence[Row], int], Sequence[Responses]]
 """Samples and judges the responses to some rows; the integer is the seed to do it with."""
-Tell = Callable[[int, int], None]
-"""Is told how many prompts are done, of how many."""
+Done = Callable[[int, int], None]
+"""Called with how many prompts are done, and of how many."""
 CHUNK = 64  # prompts
 
 
@@ -79,23 +79,23 @@ def harvest(
     rules: Rules,
     *,
     seed: int = 0,
-    tell: Tell | None = None,
+    progress: Done | None = None,
 ) -> list[Row]:
     """Sample, judge, clean and count; all in `path`. What was done before a kill is not done again.
 
     Args:
         rows: the prompts, as many as are to be asked. rewards: judge the kept ones a second time
             (see `clean`).
-        tell: is told how far it is.
+        progress: called after each chunk.
     Returns: the kept rows: prompt, completion and the row's other columns.
     Raises:
         UserError: nothing was kept; says what to try. Every sample is on disk.
     """
 
-    def made(some: Sequence[Row], seed: int) -> list[Sample]:
+    def sample(some: Sequence[Row], seed: int) -> list[Sample]:
         return [s for a in ask(some, seed) for s in _samples(a)]
 
-    samples = chunked(path, rows, made, seed=seed, tell=tell)
+    samples = chunked(path, rows, sample, seed=seed, progress=progress)
     kept = clean(samples, rewards, rules)
     counts = _counts(samples)
     write_rows(path / "samples.jsonl", samples)
@@ -115,7 +115,7 @@ def chunked(
     make: Callable[[Sequence[Row], int], list[Sample]],
     *,
     seed: int = 0,
-    tell: Tell | None = None,
+    progress: Done | None = None,
 ) -> list[Sample]:
     """What `make` says of all rows, some at a time with a seed; each part is written whole under
     `path`/chunks.
@@ -128,8 +128,8 @@ def chunked(
         if not place.exists():
             write_rows(place, make(rows[first : first + CHUNK], seed * 1_000_003 + chunk))
         out += read_rows(place)
-        if tell is not None:
-            tell(min(first + CHUNK, len(rows)), len(rows))
+        if progress is not None:
+            progress(min(first + CHUNK, len(rows)), len(rows))
     return out
 
 
@@ -138,7 +138,7 @@ def write_counts(path: Path, counts: Mapping[str, Any]) -> None:
     disk.write(path / "counts.json", json.dumps(counts, indent=1).encode())
 
 
-def _samples(answers: Answers) -> list[Sample]:
+def _samples(answers: Responses) -> list[Sample]:
     """What is recorded of a row's responses."""
     row = {k: v for k, v in answers.row.items() if k != "completion"}
     return [

@@ -1,16 +1,16 @@
-"""`logpi step-labels`: pairs of beginnings, of which one leads to the right answer more often: data
-for a process reward model.
+"""`logpi step-labels`: pairs of beginnings of responses, of which one leads to the right answer
+more often: data for a process reward model.
 
     responses ─▶ cut after each step ─▶ each beginning continued `--rollouts` times ─▶ the share
     that ends right ─▶ pairs
 
-Labels are Math-Shepherd's (arXiv:2312.08935), by the policy's own continuations and the task's
-verifier; the loss is that of any reward model, on pairs of one prompt (`logpi reward-model --data
-OUT`), so what it says of beginnings compares. `--step ""` makes pairs of whole responses: an
-outcome reward model. Both go to `logpi compute --scorer model:PATH`
-    and `logpi eval --judge`.
+Labels are Math-Shepherd's (arXiv:2312.08935): the policy's own continuations, judged by the task's
+verifier. `logpi reward-model --data OUT` learns from the pairs with the loss of any reward model,
+so that its scores of beginnings compare. `--step ""` makes pairs of whole responses: an outcome
+reward model. Both models serve `logpi compute --scorer model:PATH` and `logpi eval --judge`.
 
-    OUT/beginnings.jsonl   every beginning and its share      OUT/train.jsonl, OUT/test.jsonl   pairs, of other prompts each
+    OUT/beginnings.jsonl           every beginning and its share
+    OUT/train.jsonl, test.jsonl    pairs, of different prompts
 
 Left out: labels by people, and scoring a response by the least of its steps.
 """
@@ -27,15 +27,16 @@ from typing import Any
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import opened
-from logpi.jobs.options.fields import option
+from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.sampling import DecodingArguments
 
 TEST_SHARE = 0.1  # of the prompts
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepLabels(ModelArguments, RunArguments):
+class StepLabels(ModelArguments, DecodingArguments, RunArguments):
     """Arguments of `logpi step-labels`."""
 
     task: str = option(
@@ -50,17 +51,7 @@ class StepLabels(ModelArguments, RunArguments):
     rollouts: int = option(8, help="continuations of each beginning", least=1, most=2**16)
     per_prompt: int = option(8, help="pairs of one prompt at most", least=1)
     gap: float = option(0.25, help="least difference of the two shares of a pair", above=0, most=1)
-    temperature: float = option(1.0, help="of sampling", above=0, least=1e-3, most=1000)
-    max_completion_length: int = option(
-        512, help="tokens after which a response is cut off", least=1, most=2**24
-    )
-    slots: int = option(
-        256,
-        help="completions decoded at the same time; memory and speed only",
-        least=1,
-        most=2**16,
-        changeable=True,
-    )
+    slots: int = changed(DecodingArguments, "slots", 256)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -78,14 +69,14 @@ def main(argv: Sequence[str]) -> int:
         judge.check(list(rows[0]), rows)
         label, rows = _labeller(a, judge, rows)
     with opened(a, "step-labels") as home, Progress(len(rows)) as progress:
-        found = chunked(
-            home.path, rows, label, seed=a.seed, tell=lambda done, _: progress.step(done, {})
+        labels = chunked(
+            home.path, rows, label, seed=a.seed, progress=lambda done, _: progress.step(done, {})
         )
-        write_rows(home.path / "beginnings.jsonl", found)
-        train, test = pairs(found, a.gap, a.per_prompt, a.seed)
+        write_rows(home.path / "beginnings.jsonl", labels)
+        train, test = pairs(labels, a.gap, a.per_prompt, a.seed)
         if not train or not test:
             raise UserError(
-                f"too few of {len(found)} beginnings differ by --gap {a.gap} from another of their"
+                f"too few of {len(labels)} beginnings differ by --gap {a.gap} from another of their"
                 " prompt, so there are no pairs to learn from or none to test on: more --samples,"
                 " --rollouts or --prompts, or prompts that are answered right sometimes, neither"
                 " always nor never"
@@ -93,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         write_rows(home.path / "train.jsonl", train)
         write_rows(home.path / "test.jsonl", test)
     print(
-        f"{len(found)} beginnings of {len(rows)} prompts, {len(train)} pairs to learn from,"
+        f"{len(labels)} beginnings of {len(rows)} prompts, {len(train)} pairs to learn from,"
         f" {len(test)} held out\nlearn from them: logpi reward-model --model {a.model} --data"
         f" {home.path}",
         file=sys.stderr,
@@ -112,8 +103,7 @@ def _labeller(
 
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Request, Sampling
-    from logpi.evaluation.scorers import PartialResponse, Rollouts, beginnings
-    from logpi.rollouts.prompt_filter import PromptFilter
+    from logpi.evaluation.scorers import ContinuationScorer, PartialResponse, prefixes
 
     policy = a.load(temperature=a.temperature)
     chat, engine, sampling = (
@@ -121,22 +111,23 @@ def _labeller(
         Engine(policy, slots=a.slots),
         Sampling(max_tokens=a.max_completion_length),
     )
+    prompts = a.prompt_filter(policy, chat)
     step = a.step.replace("\\n", "\n")
 
     def label(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
         generator = torch.Generator().manual_seed(seed)
-        asked = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
+        asked = [Request(prompts.ids(r), a.samples) for r in rows]
         distinct: dict[tuple[int, str], PartialResponse] = {}
         for i, (request, sampled) in enumerate(
             zip(asked, engine.generate(asked, sampling, generator), strict=True)
         ):
             for c in sampled:
-                text = policy.template.said(c.tokens)
+                text = policy.template.decode(c.tokens)
                 whole = PartialResponse(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
                 distinct |= {
-                    (i, p.text): p for p in beginnings(policy, whole, step) if p.text.strip()
+                    (i, p.text): p for p in prefixes(policy, whole, step) if p.text.strip()
                 }
-        shares = Rollouts(policy, engine, judge, a.rollouts, sampling, generator)(
+        shares = ContinuationScorer(policy, engine, judge, a.rollouts, sampling, generator)(
             list(distinct.values())
         )
         return [
@@ -151,28 +142,30 @@ def _labeller(
             if share >= 0
         ]
 
-    return label, PromptFilter(policy, chat).check(list(rows), "prompts")
+    return label, prompts.check(list(rows), "prompts")
 
 
 def pairs(
-    found: Sequence[dict[str, Any]], gap: float, per_prompt: int, seed: int = 0
+    labels: Sequence[dict[str, Any]], gap: float, per_prompt: int, seed: int = 0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Pairs to learn from and to test on: beginnings of one prompt whose shares differ by `gap` at
     least, the larger chosen.
 
     `margin` is the difference of the shares.
 
-    >>> made, _ = pairs([{"prompt": "?", "beginning": b, "share": s} for b, s in (("a", 0.75), ("b", 0.25), ("c", 0.625))], 0.25, 8)
-    >>> sorted((p["chosen"], p["rejected"], p["margin"]) for p in made)
+    >>> shares = {"a": 0.75, "b": 0.25, "c": 0.625}
+    >>> labels = [{"prompt": "?", "beginning": b, "share": s} for b, s in shares.items()]
+    >>> train, _ = pairs(labels, gap=0.25, per_prompt=8)
+    >>> sorted((p["chosen"], p["rejected"], p["margin"]) for p in train)
     [('a', 'b', 0.5), ('c', 'b', 0.375)]
     """
     rng, of = Random(seed), dict[str, list[dict[str, Any]]]()
-    for x in found:
+    for x in labels:
         of.setdefault(json.dumps(x["prompt"], sort_keys=True), []).append(x)
-    made: list[list[dict[str, Any]]] = []
+    groups: list[list[dict[str, Any]]] = []
     for some in of.values():
         every = [(x, y) for x, y in permutations(some, 2) if x["share"] - y["share"] >= gap]
-        made.append(
+        groups.append(
             [
                 {
                     "prompt": x["prompt"],
@@ -183,6 +176,7 @@ def pairs(
                 for x, y in rng.sample(every, min(per_prompt, len(every)))
             ]
         )
-    made = [m for m in made if m]
-    held_out = round(len(made) * TEST_SHARE) or int(len(made) > 1)
-    return [p for m in made[held_out:] for p in m], [p for m in made[:held_out] for p in m]
+    groups = [group for group in groups if group]
+    held_out = round(len(groups) * TEST_SHARE) or int(len(groups) > 1)
+    test, train = groups[:held_out], groups[held_out:]
+    return [p for group in train for p in group], [p for group in test for p in group]

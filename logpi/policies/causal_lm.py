@@ -131,6 +131,8 @@ class CausalLM(PackedModel):
             objects.check_options(source, dtype, four_bit)
             model = objects.moved(source, device)
         try:
+            if model.get_output_embeddings() is None:
+                raise ValueError("it has no output layer over tokens")
             refuse_unembedded(tokenizer, model.get_input_embeddings().weight.shape[0])
             policy = cls(model, tokenizer, critic=critic, **options)
         except ValueError as error:

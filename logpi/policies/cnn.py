@@ -84,4 +84,4 @@ def cnn(
         )
     actor = nn.Sequential(orthogonal(nn.Linear(width, kind.outputs), 0.01))
     value = nn.Sequential(orthogonal(nn.Linear(width, 1), 1.0)) if critic else None
-    return ActorCritic(kind, actor, value, trunk=Pixels(shape, width), log_std=log_std)
+    return ActorCritic(kind, actor, value, trunk=Pixels(shape, width), log_std=log_std, axes=3)

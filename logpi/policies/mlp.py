@@ -15,6 +15,7 @@ of environments, or of sampling's randomness (`ops.distributions`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,6 +86,7 @@ class ActorCritic(nn.Module):
         trunk: what both share, or None. normalizer: of the features, or None.
         masks: how many of the observation's last columns are bits of allowed actions.
         log_std: initial log standard deviation, of families that have one.
+        axes: of one observation: 1 for a row of features, 3 for a frame.
     """
 
     def __init__(
@@ -97,15 +99,12 @@ class ActorCritic(nn.Module):
         normalizer: Normalizer | None = None,
         masks: int = 0,
         log_std: float = 0.0,
+        axes: int = 1,
     ) -> None:
         super().__init__()
-        self.kind, self.masks = kind, masks
-        self.normalizer, self.trunk, self.actor_net, self.critic_net = (
-            normalizer,
-            trunk,
-            actor,
-            critic,
-        )
+        self.kind, self.masks, self.axes = kind, masks, axes
+        self.normalizer, self.trunk = normalizer, trunk
+        self.actor_net, self.critic_net = actor, critic
         self.free = nn.Parameter(torch.full((kind.free,), log_std)) if kind.free else None
         lay_side_by_side(self)
 
@@ -159,7 +158,43 @@ class ActorCritic(nn.Module):
         layers = _dense_layers(self)
         return self._torch_actor() if layers is None else self._numpy_actor(layers)
 
-    # ------------------------------------------------------------------------------------------------ inside
+    def act(
+        self,
+        observation: Any,
+        *,
+        greedy: bool = True,
+        rng: np.random.Generator | int | None = None,
+    ) -> Any:
+        """The action that the environment takes for one observation, or for N of them.
+
+        Args:
+            observation: [D] features with the mask's bits behind them, or [H, W, C] bytes; several
+                with one more axis in front. What spaces other than Box look like as features says
+                `envs/control/spaces.py`.
+            greedy: the likeliest action; else one is sampled.
+            rng: NumPy's random numbers, or a seed.
+        Returns:
+            One action, as the environment's `step` takes it (a number, or an array of the action
+            space's shape), or an array of N.
+        Raises:
+            ValueError: an observation with other axes.
+
+        >>> from logpi.ops.distributions import Categorical
+        >>> policy = mlp(4, Categorical(2))
+        >>> int(policy.act([0.0, 0.1, 0.0, 0.1])) in (0, 1), policy.act(np.zeros((8, 4))).shape
+        (True, (8,))
+        """
+        x = np.asarray(observation)
+        if x.ndim not in (self.axes, self.axes + 1):
+            raise ValueError(
+                f"an observation has {self.axes} axes here, several have {self.axes + 1}, not"
+                f" {x.ndim}: shape {x.shape}"
+            )
+        rows = x if x.ndim > self.axes else x[None]
+        params = self.actor()(rows if x.dtype == np.uint8 else rows.astype(np.float32))
+        kind, random = self.kind, np.random.default_rng(rng)
+        actions = kind.to_env(kind.mode(params) if greedy else kind.sample(params, random))
+        return actions if x.ndim > self.axes else actions[0]
 
     def _features(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
         allowed = None
@@ -250,7 +285,8 @@ def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
             case nn.Linear() if (
                 module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
             ):
-                weight, bias = module.weight.detach().numpy().T, module.bias.detach().numpy()
+                weight = module.weight.detach().numpy().T
+                bias = 0.0 if module.bias is None else module.bias.detach().numpy()
                 made.append(lambda x, w=weight, b=bias: x @ w + b)
             case nn.Tanh():
                 made.append(np.tanh)

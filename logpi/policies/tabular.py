@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -91,6 +93,32 @@ class TabularPolicy(nn.Module):
         return PolicyOutput(
             chosen, -(logp.exp() * logp.masked_fill(logp.isinf(), 0.0)).sum(-1), self._values(state)
         )
+
+    @torch.no_grad()
+    def act(
+        self,
+        state: Any,
+        *,
+        greedy: bool = True,
+        rng: np.random.Generator | int | None = None,
+    ) -> Any:
+        """The action in a state, or in several: rows of the table, as `index` numbers them.
+
+        Args:
+            state: a number, or an array of them [*]. greedy: the likeliest action; else one is
+                sampled. rng: NumPy's random numbers, or a seed.
+        Returns:
+            A number, or an array [*].
+
+        >>> policy = TabularPolicy(torch.tensor([[0.0, 1.0], [2.0, 0.0]]), States())
+        >>> policy.act(0), policy.act([0, 1, 1]).tolist()
+        (1, [1, 0, 0])
+        """
+        logp = self.log_probabilities(torch.as_tensor(state)).cpu().numpy()
+        if not greedy:  # argmax(log π + Gumbel noise) is a sample of π
+            logp = logp + np.random.default_rng(rng).gumbel(size=logp.shape)
+        action = logp.argmax(-1)
+        return action if action.ndim else int(action)
 
     def log_probabilities(self, state: Tensor) -> Tensor:
         """log π(·|s) of states [...]; [..., A] nats, −∞ for actions that do not exist."""

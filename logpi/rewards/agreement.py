@@ -76,6 +76,7 @@ class Agreement:
         bits, imaginary = BITS, has(a, "constant", "i") or has(b, "constant", "i")
         if self.exact and (point or imaginary):
             raise NeedsDigits
+        values, peak = [], 0
         for _ in range(2):
             values, peak = [], 0
             for tree in (a, b):

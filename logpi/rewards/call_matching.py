@@ -1,7 +1,7 @@
 """How alike two lists of calls are, in [0, 1]: names, parameter names and values, under the best
 assignment of one to the other.
 
-    share = S / Smax                                                                                       (ToolRL, arXiv:2504.13958)
+    share = S / Smax                                                  (ToolRL, arXiv:2504.13958)
     S    = match(names) + Σ over gold calls g of pair(g, the call that g is matched with)
     Smax = 1 + Σ_g most(g)
 
@@ -12,14 +12,17 @@ What a pair of equally named calls earns is the grain. Left out: ranges and form
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from logpi.calls import Call
 
-MOST_PAIRS = 64  # calls of a completion that are matched; more only dilute the names
+# calls of a completion that are matched; more only dilute the names
+MOST_PAIRS = 64
+# calls of one name for which the best assignment is worked out
+EXACT = 10
 
 
 def jaccard(a: Sequence[Any], b: Sequence[Any]) -> float:
@@ -76,10 +79,12 @@ class Grain:
     """What counts.
 
     Attributes:
-        names: how alike two lists of names are. pair: what two equally named calls earn. most: what
-            a gold call could earn.
+        names: how alike two lists of names are.
+        pair: what two equally named calls earn.
+        most: the most that a gold call can earn.
         whole: everything or nothing.
 
+    >>> from logpi.calls import Call
     >>> GRAINS["fine"]([Call("f", {"a": 1, "b": 2})], [Call("f", {"a": 1, "b": 3})])
     0.75
     """
@@ -93,86 +98,69 @@ class Grain:
         """The share of what could be earned. greedy: the best unused call for each gold in turn, as
         in the published code."""
         names = self.names([g.name for g in golds], [c.name for c in calls])
-        table = [
-            [self.pair(g, c) if g.name == c.name else 0.0 for c in calls[:MOST_PAIRS]]
-            for g in golds
-        ]
-        earned = names + sum(_greedy(table) if greedy else _best(table))
+        earned = names + sum(self._pairs(golds, calls[:MOST_PAIRS], greedy))
         share = earned / (1.0 + sum(map(self.most, golds)))
         return float(share == 1.0) if self.whole else share
 
+    def _pairs(self, golds: Sequence[Call], calls: Sequence[Call], greedy: bool) -> Iterator[float]:
+        """What the pairs of each name earn; calls of different names are no pair."""
+        for name in dict.fromkeys(g.name for g in golds):
+            named = [c for c in calls if c.name == name]
+            if not named:
+                continue
+            table = [[self.pair(g, c) for c in named] for g in golds if g.name == name]
+            yield _greedy(table) if greedy else _best(table)
 
+
+# ToolRL's four grains; `fine` is the paper's, `strict` is `REFINEDREWARD` in its code.
 GRAINS = {
-    "fine": Grain(jaccard, _fine, _each),  # the paper's
-    "strict": Grain(
-        _alike, _strict, _each
-    ),  # names and parameter names wholly or not at all (`REFINEDREWARD` in its code)
-    "call": Grain(
-        jaccard, _whole, lambda gold: 1.0
-    ),  # each call wholly or not at all (its intermediate grain)
-    "all": Grain(
-        _alike, _whole, lambda gold: 1.0, whole=True
-    ),  # everything or nothing, in any order (its coarse grain)
+    "fine": Grain(jaccard, _fine, _each),
+    # names and parameter names wholly or not at all
+    "strict": Grain(_alike, _strict, _each),
+    # each call wholly or not at all
+    "call": Grain(jaccard, _whole, lambda gold: 1.0),
+    # everything or nothing, in any order
+    "all": Grain(_alike, _whole, lambda gold: 1.0, whole=True),
 }
 
 
-def _greedy(table: Sequence[Sequence[float]]) -> list[float]:
+def _greedy(table: Sequence[Sequence[float]]) -> float:
     """The best unused column for each row in turn; the first of equals."""
     used: set[int] = set()
-    out = []
+    total = 0.0
     for row in table:
         free = [j for j in range(len(row)) if j not in used]
         best = max(free, key=lambda j: row[j], default=None)
         if best is not None and row[best] > 0:
             used.add(best)
-            out.append(row[best])
-    return out
+            total += row[best]
+    return total
 
 
-def _best(table: Sequence[Sequence[float]]) -> list[float]:
-    """The values of the assignment with the greatest sum: Hungarian algorithm with potentials,
-    O(n²m) (Kuhn 1955, Munkres 1957).
+# Row by row, the greatest sum for each set of used columns. With the table
+#
+#     [[3, 2],      no row          {}: 0
+#      [3, 0]]      the first row   {}: 0   {0}: 3   {1}: 2
+#                   the second      {}: 0   {0}: 3   {1}: 2   {0, 1}: max(3 + 0, 2 + 3) = 5
+#
+# the answer is 5: the second row takes column 0, the first the lesser column 1.
+def _best(table: Sequence[Sequence[float]]) -> float:
+    """The greatest sum of values of which no two share a row or a column. Where both sides have
+    more than `EXACT`, greedily.
 
     >>> _best([[3.0, 2.0], [3.0, 0.0]])
-    [2.0, 3.0]
+    5.0
     """
-    if not table or not table[0]:
-        return []
-    if len(table) > len(table[0]):
+    if len(table[0]) > len(table):
         table = list(zip(*table, strict=True))
-    n, m = len(table), len(table[0])
-    row_price, column_price = [0.0] * (n + 1), [0.0] * (m + 1)
-    owner = [0] * (m + 1)  # owner[j]: the row, from 1, that column j, from 1, is given to
-    for i in range(1, n + 1):
-        _augment(table, i, owner, row_price, column_price)
-    chosen = sorted((owner[j], j) for j in range(1, m + 1) if owner[j])
-    return [table[i - 1][j - 1] for i, j in chosen]
-
-
-def _augment(
-    table: Sequence[Sequence[float]],
-    row: int,
-    owner: list[int],
-    row_price: list[float],
-    column_price: list[float],
-) -> None:
-    """Give row `row` a column, moving others along the cheapest alternating path."""
-    m = len(owner) - 1
-    least, before, seen = [float("inf")] * (m + 1), [0] * (m + 1), [False] * (m + 1)
-    owner[0], at = row, 0
-    while owner[at]:
-        seen[at], i = True, owner[at]
-        for j in range(1, m + 1):
-            slack = -table[i - 1][j - 1] - row_price[i] - column_price[j]
-            if not seen[j] and slack < least[j]:
-                least[j], before[j] = slack, at
-        step, following = min((least[j], j) for j in range(1, m + 1) if not seen[j])
-        for j in range(m + 1):
-            if seen[j]:
-                row_price[owner[j]] += step
-                column_price[j] -= step
-            else:
-                least[j] -= step
-        at = following
-    while at:
-        owner[at], at = owner[before[at]], before[at]
+    if len(table[0]) > EXACT:
+        return _greedy(table)
+    sums = {0: 0.0}
+    for row in table:
+        before = list(sums.items())
+        for column, value in enumerate(row):
+            bit = 1 << column
+            for used, total in before:
+                if not used & bit:
+                    sums[used | bit] = max(sums.get(used | bit, 0.0), total + value)
+    return max(sums.values())

@@ -3,7 +3,7 @@ schema?
 
 The pattern is the user's and the text the policy's, and a text can make a careless pattern run for
 ever: matching is done in a worker process with a deadline (`workers/patterns.py`). Left out:
-    constraining the sampler itself, and what the text says.
+constraining the sampler itself, and what the text says.
 """
 
 from __future__ import annotations
@@ -16,35 +16,31 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from logpi.calls.json_schema import schema_problem
 from logpi.errors import UserError, row_place
+from logpi.rewards.samples import Judgement, Samples, Verdict, judged
 from logpi.rewards.text import text_of
-from logpi.rewards.workers.processes import Failure, Workers, call
+from logpi.rewards.workers.processes import Failure, Workers
 
-_APART = Path(__file__).with_name("workers") / "patterns.py"
+_FILE = Path(__file__).with_name("workers") / "patterns.py"
 _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 
 
 @lru_cache
 def _worker(function: str) -> Workers:
-    return Workers(str(_APART), function, 1, memory=1 << 30)
+    return Workers(str(_FILE), function, 1, memory=1 << 30)
 
 
-def _ask(
-    function: str, texts: list[str], columns: dict[str, Any], seconds: float
-) -> list[float | Failure | None]:
-    """The worker's verdicts on the whole batch; if that is late, on each text alone, so that only
-    the guilty have none."""
-    whole = _worker(function).ask(call(texts, texts, None, columns), seconds)
-    replies = [whole]
-    if "failed" in whole and len(texts) > 1:
-        alone = [
-            call([t], [t], None, {k: [v[i]] for k, v in columns.items()})
-            for i, t in enumerate(texts)
-        ]
-        replies = _worker(function).map(alone, seconds)
-    return [
-        v for r in replies for v in ([Failure(**r["failed"])] if "failed" in r else r["verdicts"])
-    ]
+def _judge(
+    function: str, completions: Sequence[Any], columns: Mapping[str, Sequence[Any]], seconds: float
+) -> list[Verdict]:
+    """The worker's verdicts on the whole batch; if that is late, on each text alone."""
+    texts = [text_of(c) for c in completions]
+
+    def ask(samples: Samples) -> Judgement | Failure:
+        return Judgement.of(_worker(function).ask(samples.pickled(), seconds))
+
+    return list(judged(Samples(texts, texts, None, columns), ask, ask).verdicts)
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ class Regex:
 
     def __call__(
         self, prompts, completions, completion_ids=None, *, pattern=None, **columns
-    ) -> list[float | Failure | None]:
+    ) -> list[Verdict]:
         n = len(completions)
         patterns = [self.pattern] * n if self.pattern else list(pattern or [])
         given = {
@@ -91,24 +87,22 @@ class Regex:
             "search": [self.search] * n,
             "flags": [sum(_FLAGS[f] for f in self.flags)] * n,
         }
-        return _ask("matches", [text_of(c) for c in completions], given, self.seconds)
+        return _judge("matches", completions, given, self.seconds)
 
 
 @dataclass(frozen=True)
 class JsonSchema:
     """1 if the output is JSON (alone, or in its last ```json block) that fits a JSON schema.
 
-    Understood without more: type, enum, const, properties, required, additionalProperties, items,
-    prefixItems, minItems, maxItems, uniqueItems, minLength, maxLength, pattern, minimum, maximum
-    (and exclusive), multipleOf, anyOf, oneOf, allOf, not, and $ref inside the schema. Another
-    keyword is refused at the start rather than passed over.
+    The draft is the schema's own `$schema`, else 2020-12. `format` is not checked. A keyword that
+    JSON Schema does not have is refused at the start, and so is a $ref out of the schema.
 
     Attributes:
         schema: as JSON, or the path of a .json file; "" takes each row's own from the column
             `schema`.
 
     Raises:
-        ValueError: no JSON, no such file, a keyword that is not understood.
+        ValueError: no JSON, no such file, no JSON schema.
 
     >>> JsonSchema('{"type": "object", "required": ["a"]}')(prompts=["?"] * 2, completions=['{"a": 1}', "[]"])
     [1.0, 0.0]
@@ -126,19 +120,18 @@ class JsonSchema:
             text = Path(text).read_bytes().decode("utf-8", "replace")
             object.__setattr__(self, "schema", text)
         if text:
-            _understood(text)
+            _check(text)
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Read every row's own schema.
 
         Raises:
-            UserError: names the first row whose schema is none, or has a keyword that is not
-                understood.
+            UserError: names the first row whose schema is none.
         """
         for i, row in enumerate(rows if not self.schema else ()):
             own = row.get("schema")
             try:
-                _understood(own if isinstance(own, str) else json.dumps(own))
+                _check(own if isinstance(own, str) else json.dumps(own))
             except ValueError as error:
                 raise UserError(f"{row_place(row, f'row {i}')}: {error}") from None
 
@@ -148,26 +141,19 @@ class JsonSchema:
 
     def __call__(
         self, prompts, completions, completion_ids=None, *, schema=None, **columns
-    ) -> list[float | Failure | None]:
+    ) -> list[Verdict]:
         own = [s if isinstance(s, str) else json.dumps(s) for s in schema or []]
         schemas = [self.schema] * len(completions) if self.schema else own
-        return _ask("fits", [text_of(c) for c in completions], {"schema": schemas}, self.seconds)
+        return _judge("fits", completions, {"schema": schemas}, self.seconds)
 
 
-def _understood(schema: str) -> None:
-    """Raises ValueError if this is no JSON schema, or one with a keyword that is not understood."""
-    from logpi.rewards.workers.patterns import unknown
-
+def _check(schema: str) -> None:
+    """Raises ValueError if this is no JSON schema that can be checked."""
     try:
-        given = json.loads(schema)
-    except (ValueError, RecursionError) as error:
+        problem = schema_problem(json.loads(schema))
+    except json.JSONDecodeError as error:
         raise ValueError(f"json_schema: the schema is not JSON: {error}") from None
-    try:
-        strange = unknown(given)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"json_schema: {error}") from None
-    if strange:
-        raise ValueError(
-            f"json_schema does not understand {', '.join(strange)}: leave it out, or check it with"
-            " command(…)"
-        )
+    except (RecursionError, OverflowError) as error:
+        raise ValueError(f"json_schema: the schema is not JSON that can be read: {error}") from None
+    if problem:
+        raise ValueError(f"json_schema: {problem}")

@@ -1,7 +1,7 @@
-"""How a row's prompt becomes tokens: as a text that is gone on with, or as messages through the
-model's chat template.
+"""How the prompt of an item becomes tokens: as plain text, or as messages through the model's chat
+template.
 
-Left out: the template itself (`policies/chat_template.py`), and which prompts fit
+Left out: the template itself (`policies/chat_template.py`), which prompts fit
 (`prompt_filter.py`).
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from logpi.errors import UserError
 from logpi.rollouts.prompt_templates import filled
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chat:
-    """How a row's prompt becomes tokens.
+    """How the prompt of an item becomes tokens.
 
     Attributes:
-        wrap: a plain string is put as a user's message through the model's chat template.
+        wrap: a plain string becomes a user's message in the model's chat template.
         system: system message in front, or "".
         around: for plain prompts without a chat template: a text with {prompt}
             (`prompt_templates.py`), or "".
@@ -39,27 +40,42 @@ class Chat:
         tools: Sequence[Message] = (),
         options: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """Token ids of the prompt; `tools` and `options` are for a chat template.
+        """Token ids of the prompt; `tools` and `options` go to the chat template.
 
         Raises:
+            UserError: the chat template has no place for the tools.
             ValueError: messages meet a model without a template, or one that refuses them; as
                 `messages`.
         """
-        messages = self.messages(policy, prompt)
-        if messages is None:
-            assert isinstance(prompt, str)
-            return policy.template.plain(
-                self.system + (filled(self.around, prompt) if self.around else prompt)
+        ids = self._ids(policy, prompt, tools, options)
+        if tools and ids == self._ids(policy, prompt, (), options):
+            raise UserError(
+                "the model's chat template has no place for tools, so the policy would not know of"
+                " them: use a model whose template has, or an environment or task that describes"
+                " them in its prompt"
             )
-        return policy.template.ids(messages, tools, options=options)
+        return ids
+
+    def _ids(
+        self,
+        policy: Reader,
+        prompt: str | Sequence[Message],
+        tools: Sequence[Message],
+        options: Mapping[str, Any] | None,
+    ) -> list[int]:
+        messages = self.messages(policy, prompt)
+        if messages is not None:
+            return policy.template.ids(messages, tools, options=options)
+        assert isinstance(prompt, str)
+        text = filled(self.around, prompt) if self.around else prompt
+        return policy.template.plain(self.system + text)
 
     def messages(self, policy: Reader, prompt: str | Sequence[Message]) -> list[Message] | None:
-        """The prompt as messages, the system's first; None for a text that is gone on with as it
-        is.
+        """The prompt as messages, the system's first; None for a plain text.
 
         Raises:
             ValueError: the prompt has a system message of its own beside `system`, or is a text
-                that a template wrote already.
+                that a template has already written.
         """
         if isinstance(prompt, str) and not self.wrap:
             return None

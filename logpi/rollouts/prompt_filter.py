@@ -1,13 +1,14 @@
-"""Which rows' prompts a policy can read: the chat template takes them, and they leave room for an
-answer in its context.
+"""Which items' prompts a policy can read: the chat template takes them, and they leave room for a
+response in its context.
 
-    check    a file's rows before any work: a row that the template refuses is named with its place; overlong prompts are counted
-    fits     one row, while prompts are drawn
-    ids      its tokens; with "cut" an overlong prompt loses what comes first, after its BOS
+    check    all items of a file before any work: one that the template refuses is named with its
+             place; overlong prompts are counted
+    fits     one prompt, while prompts are drawn
+    ids      its tokens; with "cut" an overlong prompt loses its beginning, the BOS apart
 
-Templates refuse a conversation for the roles in it, not for its words, so `check` renders one row
-of each shape. A text has no more tokens than bytes, so only rows that could be too long are
-tokenised. Left out: what of an answer is cut off (the engine's limits).
+A template refuses a conversation for its roles, not for its words, so `check` renders one item of
+each shape. A text has no more tokens than bytes, so only items that could be too long are
+tokenised. Left out: where responses are cut off (the sampler's limits).
 """
 
 from __future__ import annotations
@@ -20,13 +21,29 @@ from typing import TYPE_CHECKING
 
 from logpi.errors import UserError, row_place
 from logpi.rollouts.chat_rows import shape
-from logpi.rollouts.responses import prompt_ids
 
 if TYPE_CHECKING:
     from logpi.envs.task import Row
     from logpi.policies.causal_lm import CausalLM
     from logpi.rollouts.chat import Chat
-    from logpi.rollouts.tool_conversations import Dialogues
+    from logpi.rollouts.tool_conversations import ToolConversations
+
+
+def prompt_ids(
+    policy: CausalLM, chat: Chat, row: Row, conversations: ToolConversations | None
+) -> list[int]:
+    """Token ids of what the policy sees first.
+
+    An item's column `template_tools` goes to the chat template; an environment's tools take its
+    place.
+
+    Raises:
+        ValueError, UserError: the model has no way to show the prompt or its tools.
+    """
+    if conversations is not None:
+        return conversations.prompt(row)
+    tools = row.get("template_tools") or ()
+    return chat(policy, row["prompt"], tools, row.get("chat_template_kwargs"))
 
 
 @dataclass(frozen=True)
@@ -34,29 +51,29 @@ class PromptFilter:
     """Prompts of a policy as token ids.
 
     Attributes:
-        policy, chat, dialogues: as in a rollout. overlong: what becomes of a prompt that fills the
-            context: drop, cut, refuse.
+        policy, chat, conversations: as in a rollout.
+        overlong: what becomes of a prompt that fills the context: drop, cut, refuse.
     """
 
     policy: CausalLM
     chat: Chat
-    dialogues: Dialogues | None = None
+    conversations: ToolConversations | None = None
     overlong: str = "drop"
 
     @property
     def room(self) -> int:
-        """Tokens that a prompt may have: one less than the context, for at least one of an
-        answer."""
+        """Tokens that a prompt may have: one less than the context, for at least one of a
+        response."""
         return self.policy.context - 1
 
     def ids(self, row: Row) -> list[int]:
-        """Token ids of the row's prompt.
+        """Token ids of the item's prompt.
 
         Raises:
             UserError: the template refuses it.
         """
         try:
-            ids = prompt_ids(self.policy, self.chat, row, self.dialogues)
+            ids = prompt_ids(self.policy, self.chat, row, self.conversations)
         except ValueError as error:
             raise UserError(f"{row_place(row, 'a row')}: {error}") from None
         if self.overlong != "cut" or len(ids) <= self.room:
@@ -65,11 +82,11 @@ class PromptFilter:
         return [*first, *ids[len(ids) - self.room + len(first) :]]
 
     def check(self, rows: Sequence[Row], what: str) -> Sequence[Row]:
-        """Those of a file's rows that fit; of rows that are made on demand the first is tried.
+        """Those of a file's items that fit; of items that are made on demand the first is tried.
 
         Raises:
-            UserError: a row that the template refuses; an overlong prompt where these are refused;
-                no row is left.
+            UserError: an item that the template refuses; an overlong prompt where these are
+                refused; no item is left.
         """
         if not isinstance(rows, list):
             self.ids(rows[0])
@@ -77,7 +94,7 @@ class PromptFilter:
         overheads: dict[Hashable, int] = {}
         long: list[int] = []
         for i, row in enumerate(rows):
-            kind = shape(row) if self.dialogues is None else i
+            kind = shape(row) if self.conversations is None else i
             if kind not in overheads:
                 overheads[kind] = len(self.ids(row))
             if overheads[kind] + _size(row) > self.room and len(self.ids(row)) > self.room:
@@ -85,7 +102,7 @@ class PromptFilter:
         return self._without(rows, long, what)
 
     def fits(self, ids: Sequence[int]) -> bool:
-        """Whether a prompt of these tokens leaves room for an answer."""
+        """Whether a prompt of these tokens leaves room for a response."""
         return len(ids) <= self.room
 
     def _without(self, rows: list[Row], long: list[int], what: str) -> list[Row]:
@@ -110,6 +127,6 @@ class PromptFilter:
 
 
 def _size(row: Row) -> int:
-    """Bytes of what a prompt may show of a row, at most."""
+    """Bytes of what a prompt may show of an item, at most."""
     shown = {k: row.get(k) for k in ("prompt", "template_tools", "chat_template_kwargs")}
     return len(json.dumps(shown, ensure_ascii=False, default=str).encode(errors="replace"))

@@ -1,32 +1,35 @@
-r"""What responses look like, as numbers on every step: the story that a reward curve alone does not
-tell.
+r"""What responses look like, in numbers, on every step: what a reward curve alone does not show.
 
-    story/reflection       reflective words in a response ("wait", "check", "however", 等, проверим, …)
-    story/reflective       share of responses with at least one
-    story/format           share that is <think>…</think><answer>…</answer>
-    story/mixed            share with words of more than one script
-    level/L                mean of the first reward over the rows whose column `level` is L
-    eval/…                 the same of an evaluation
+    reward, completions/…    rewards and lengths, by TRL's names
+    turns/…, tools/…         of conversations with an environment
+    responses/reflection     reflective words in a response ("wait", "check", "however", 等, …)
+    responses/reflective     share of responses with at least one
+    responses/format         share that is <think>…</think><answer>…</answer>
+    responses/mixed          share with words of more than one script
+    level/L                  mean of the first reward over the items whose column `level` is L
+    eval/…                   the same of an evaluation
 
 DeepSeek-R1-Zero's own list of reflective words is kept (Nature 645, 633, supplement: wait, mistake,
 however, but, retry, error, verify, wrong, evaluate, check), with its kin in Chinese, Russian and
-Arabic. Lengths and truncation are counted with the rollout (`completions/…`). Left out: judging
-what the words mean; a model that says "wait" has not thought yet.
+Arabic. Left out: judging what the words mean; a model that says "wait" has not thought yet.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from logpi.rewards import ThinkAnswer
+from logpi.engine.turns import ENDED
+from logpi.rewards import ThinkAnswer, failures
 from logpi.rewards.language import is_mixed
 
 if TYPE_CHECKING:
-    from logpi.rollouts.responses import Answers
+    from logpi.rewards import RewardScore
+    from logpi.rollouts.responses import Responses
 
 _WORDS = (
     "wait mistake however but retry error verify wrong evaluate check recheck double-check подожди"
@@ -39,7 +42,7 @@ _FORMAT = ThinkAnswer()
 
 
 def reflections(text: str) -> int:
-    """Reflective words in `text`.
+    """Number of reflective words in `text`.
 
     >>> reflections("Wait, let me check. 等等, 13."), reflections("a checker waits")
     (3, 0)
@@ -47,52 +50,127 @@ def reflections(text: str) -> int:
     return len(_REFLECTIVE.findall(text))
 
 
-def told(texts: Sequence[str]) -> dict[str, float]:
-    """The story of some responses; nothing without any.
+def text_metrics(texts: Sequence[str]) -> dict[str, float]:
+    """Reflection, format and scripts of some responses; nothing without any.
 
-    >>> told(["<think>wait 一 then</think><answer>7</answer>", "7"])
+    >>> text_metrics(["<think>wait 一 then</think><answer>7</answer>", "7"])
     {'reflection': 0.5, 'reflective': 0.5, 'format': 0.5, 'mixed': 0.5}
     """
     if not texts:
         return {}
     counts = [reflections(t) for t in texts]
-    formed = _FORMAT(prompts=[""] * len(texts), completions=texts)
+    formats = _FORMAT(prompts=[""] * len(texts), completions=texts)
     return {
         "reflection": fmean(counts),
         "reflective": fmean(c > 0 for c in counts),
-        "format": fmean(f or 0.0 for f in formed),
+        "format": fmean(f or 0.0 for f in formats),
         "mixed": fmean(map(is_mixed, texts)),
     }
 
 
-def by_level(rows: Iterable[tuple[Mapping[str, Any], Sequence[float | None]]]) -> dict[str, float]:
-    """Mean value of the rows of each level; rows without a level, and values that are None, are
-    passed over.
+def by_level(items: Iterable[tuple[Mapping[str, Any], Sequence[float | None]]]) -> dict[str, float]:
+    """Mean value of the items of each level; items without a level, and values that are None, do
+    not count.
 
     >>> by_level([({"level": 2}, [1.0, 0.0]), ({"level": 3}, [0.0, None]), ({}, [1.0])])
     {'2': 0.5, '3': 0.0}
     """
-    found: dict[Any, list[float]] = defaultdict(list)
-    for row, values in rows:
+    values: dict[Any, list[float]] = defaultdict(list)
+    for row, some in items:
         if row.get("level") is not None:
-            found[row["level"]] += [v for v in values if v is not None]
-    return {str(level): fmean(found[level]) for level in sorted(found, key=str) if found[level]}
+            values[row["level"]] += [v for v in some if v is not None]
+    return {str(level): fmean(values[level]) for level in sorted(values, key=str) if values[level]}
 
 
-def story(answers: Sequence[Answers]) -> dict[str, float]:
+def step_metrics(responses: Sequence[Responses]) -> dict[str, float]:
     """Of everything that was sampled in a step, kept or not."""
-    numbers = {
-        f"story/{k}": v for k, v in told([a.prefix + t for a in answers for t in a.texts]).items()
+    texts = text_metrics([r.prefix + t for r in responses for t in r.texts])
+    first = next(iter(responses[0].scores[0].parts), "") if responses[0].scores else ""
+    levels = by_level((r.row, [s.parts.get(first) for s in r.scores]) for r in responses)
+    return {
+        **reward_metrics(responses),
+        **{f"responses/{k}": v for k, v in texts.items()},
+        **{f"level/{k}": v for k, v in levels.items()},
     }
-    first = next(iter(answers[0].scores[0].parts), "") if answers and answers[0].scores else ""
-    levels = by_level((a.row, [s.parts.get(first) for s in a.scores]) for a in answers)
-    return numbers | {f"level/{k}": v for k, v in levels.items()}
 
 
-def evaluated(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of an evaluation's records (`evaluation/evaluator.py`, which has its own numbers by level),
-    the sampled ones."""
+def evaluation_metrics(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of the sampled ones among an evaluation's records (`evaluation/evaluator.py`, which has its
+    own numbers by level)."""
     texts = [
         s.get("prefix", "") + t for s in samples if s["kind"] == "sampled" for t in s["completions"]
     ]
-    return {f"eval/{k}": v for k, v in told(texts).items()}
+    return {f"eval/{k}": v for k, v in text_metrics(texts).items()}
+
+
+def pass_rate(responses: Responses) -> float | None:
+    """Share of right responses: those to which the first reward gives its full mark of 1. None
+    without any verdict of it."""
+    marks = [next(iter(s.parts.values()), None) for s in responses.scores]
+    known = [m for m in marks if m is not None]
+    return fmean(m >= 1.0 for m in known) if known else None
+
+
+def reward_metrics(responses: Sequence[Responses]) -> dict[str, float]:
+    """Rewards and lengths, by TRL's names."""
+    scores = [s for r in responses for s in r.scores]
+    completions = [c for r in responses for c in r.completions]
+    groups = [[x for x in r.returns if x is not None] for r in responses]
+    returns = [x for group in groups for x in group]
+    lengths = [c.tokens.numel() for c in completions]
+    spreads = [_spread(group) for group in groups if len(group) > 1]
+    metrics = {
+        "reward": fmean(returns) if returns else float("nan"),
+        "reward_std": fmean(spreads) if spreads else 0.0,
+        "completions/mean_length": fmean(lengths),
+        "completions/max_length": float(max(lengths)),
+        "completions/clipped_ratio": fmean(c.stop not in ENDED for c in completions),
+        "num_tokens": float(sum(lengths)),
+        "rewards/missing": fmean(s.total is None for s in scores),
+    }
+    for name in scores[0].parts:
+        values = [v for s in scores if (v := s.parts[name]) is not None]
+        metrics[f"rewards/{name}/mean"] = fmean(values) if values else float("nan")
+    metrics |= {f"rewards/failed/{k}": float(n) for k, n in failures(scores).items()}
+    return logged_metrics(scores) | metrics
+
+
+def logged_metrics(scores: Sequence[RewardScore]) -> dict[str, float]:
+    """What reward functions logged by `log_metric`, under their own names: means over the
+    responses of the batches that have them."""
+    names = dict.fromkeys(name for s in scores for name in s.metrics)
+    return {name: fmean(s.metrics[name] for s in scores if name in s.metrics) for name in names}
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Standard deviation of all values; `statistics.pstdev` counts in fractions, a tenth of a
+    millisecond each."""
+    mean = fmean(values)
+    return math.sqrt(fmean((v - mean) ** 2 for v in values))
+
+
+def conversation_metrics(responses: Sequence[Responses]) -> dict[str, float]:
+    """Means over conversations: turns, observed tokens, the environment's counts, and the limits
+    that ended them."""
+    transcripts = [t for r in responses for t in r.transcripts]
+    stops = Counter(c.stop for r in responses for c in r.completions)
+    observed = [sum(len(turn.observation) for turn in t.turns) for t in transcripts]
+    metrics = {
+        "turns/mean": fmean(len(t.turns) for t in transcripts),
+        "turns/max": float(max(len(t.turns) for t in transcripts)),
+        "observation_tokens": fmean(observed),
+        "step_reward": fmean(t.reward for t in transcripts),
+    }
+    for limit in ("length", "turns", "calls", "context"):
+        metrics[f"stopped/{limit}"] = stops[limit] / len(transcripts)
+    return metrics | tool_metrics([t.metrics for t in transcripts])
+
+
+def tool_metrics(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of what conversations counted, by the names under which they are logged.
+
+    >>> tool_metrics([{"tool_calls": 2, "hops": 1}, {}])
+    {'tools/hops': 0.5, 'tools/calls': 1.0, 'tools/errors': 0.0, 'tools/timeouts': 0.0}
+    """
+    names = sorted({"tool_calls", "tool_errors", "tool_timeouts"}.union(*counts))
+    return {f"tools/{n.removeprefix('tool_')}": fmean(c.get(n, 0.0) for c in counts) for n in names}

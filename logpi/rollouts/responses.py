@@ -1,47 +1,47 @@
-"""Sampling, judging, and the row of one response: what rollouts and evaluation share.
+"""Responses: sampled, judged, and laid out as rows; what rollouts and evaluation share.
 
-Token in, token out: the engine's ids and log-probabilities are the record, text is only decoded,
-never encoded again. A response has one turn, or with an environment several; rewards judge what the
-policy itself wrote, in either case. Left out: which prompts, and which rows are kept
-(`text_rollout.py`, `evaluation/evaluator.py`).
+Token in, token out: the sampler's ids and log-probabilities are the record. Text is only decoded,
+never encoded again. A response is one turn, or a conversation with an environment; in either case
+rewards judge what the policy itself wrote. Left out: which prompts, and which rows are kept
+(`text_rollout.py`, `evaluation/evaluator.py`); metrics (`response_metrics.py`).
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import fmean
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from logpi.engine.turns import ENDED, Talk, Turn
-from logpi.rewards import Rewards, RewardScore, failures
-from logpi.rollouts.tool_conversations import Dialogues, announced
+from logpi.engine.turns import ENDED
+from logpi.rollouts.turns import Transcript, Turn
 from logpi.types import Batch, Trajectory
 from logpi.updates.micro_batches import evaluate
 
 if TYPE_CHECKING:
-    from logpi.engine.engine import Engine
+    from collections.abc import Sequence
+
+    from logpi.engine.sampler import Sampler
     from logpi.engine.sampling import Completion, Request, Sampling
     from logpi.envs.task import Row
     from logpi.policies.causal_lm import CausalLM
-    from logpi.rollouts.chat import Chat
+    from logpi.rewards import Rewards, RewardScore
+    from logpi.rollouts.tool_conversations import ToolConversations
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Completions of one row with their verdicts.
+class Responses:
+    """The responses to one item, with their scores. Sequences have one entry for each response.
 
     Attributes:
-        row, prompt: what was asked, and its token ids. completions: everything that was sampled,
-            over all turns.
-        texts: what the policy wrote, turns joined by line breaks. scores: of the reward functions.
-            talks: turn by turn.
-        prefix: what the prompt itself opened of the answer (`<think>\\n`, say).
+        row, prompt: the item, and the token ids of its prompt.
+        completions: everything that was sampled, over all turns.
+        texts: what the policy wrote, turns joined by line breaks.
+        scores: of the reward functions. transcripts: the conversations, turn by turn.
+        prefix: what the prompt itself opened of the response (`<think>\\n`, say).
     """
 
     row: Row
@@ -49,127 +49,118 @@ class Answers:
     completions: Sequence[Completion]
     texts: Sequence[str]
     scores: Sequence[RewardScore]
-    talks: Sequence[Talk]
+    transcripts: Sequence[Transcript]
     prefix: str = ""
 
     @property
     def returns(self) -> list[float | None]:
-        """The final verdict and the turns' own rewards; None without a verdict."""
-        return [self.worth(i) for i in range(len(self.scores))]
+        """Of each response its total score and its turns' own rewards; None without a verdict."""
+        return [self.return_of(i) for i in range(len(self.scores))]
 
-    def worth(self, number: int) -> float | None:
+    def return_of(self, number: int) -> float | None:
         """The return of response `number`."""
         total = self.scores[number].total
-        return None if total is None else total + self.talks[number].reward
+        return None if total is None else total + self.transcripts[number].reward
 
 
-def prompt_ids(policy: CausalLM, chat: Chat, row: Row, dialogues: Dialogues | None) -> list[int]:
-    """What the policy sees first. Raises ValueError or UserError if the model has no way to show
-    it.
+@dataclass(frozen=True)
+class ResponseSampler:
+    """Samples responses and judges them.
 
-    A row's column `template_tools` goes to the chat template; an environment's tools take its
-    place.
+    Attributes:
+        policy, sampler: who writes. rewards: who judges. sampling: token limit and stop strings.
+        conversations: with an environment that replies; None: one turn.
+        progress: called with (rows done, rows in all) while sampling.
     """
-    if dialogues is not None:
-        return dialogues.prompt(row)
-    return announced(
-        policy,
-        chat,
-        row["prompt"],
-        row.get("template_tools") or (),
-        row.get("chat_template_kwargs"),
-    )
 
+    policy: CausalLM
+    sampler: Sampler
+    rewards: Rewards
+    sampling: Sampling
+    conversations: ToolConversations | None = None
+    progress: Callable[[int, int], None] | None = None
 
-def pass_rate(answers: Answers) -> float | None:
-    """Share of right responses: the first reward at its full mark of 1. None without any verdict of
-    it."""
-    marks = [next(iter(s.parts.values()), None) for s in answers.scores]
-    known = [m for m in marks if m is not None]
-    return fmean(m >= 1.0 for m in known) if known else None
+    def __call__(
+        self,
+        rows: Sequence[Row],
+        requests: Sequence[Request],
+        generator: torch.Generator,
+        step: int = 0,
+    ) -> tuple[list[Responses], dict[str, float]]:
+        """Responses to `requests[i]`, whose item is `rows[i]`; and the seconds of sampling and of
+        judging.
 
+        Args:
+            generator: of the samples. step: updates that the policy has had, for rewards that
+                change with it.
+        """
+        start = time.perf_counter()
+        sampled, transcripts = self._sample(rows, requests, generator)
+        between = time.perf_counter()
+        ordered = iter(transcripts)
+        unjudged = []
+        for row, request, completions in zip(rows, requests, sampled, strict=True):
+            group = [next(ordered) for _ in completions]
+            prefix = self.policy.template.prefix(request.prompt)
+            texts = [t.text for t in group]
+            unjudged.append(Responses(row, request.prompt, completions, texts, (), group, prefix))
+        scores = iter(self._judge(unjudged, step))
+        responses = [replace(r, scores=[next(scores) for _ in r.completions]) for r in unjudged]
+        seconds = {"time/generate": between - start, "time/reward": time.perf_counter() - between}
+        return responses, seconds
 
-def answer(
-    policy: CausalLM,
-    engine: Engine,
-    rewards: Rewards,
-    rows: Sequence[Row],
-    requests: Sequence[Request],
-    sampling: Sampling,
-    generator: torch.Generator,
-    progress: Callable[[int, int], None] | None = None,
-    dialogues: Dialogues | None = None,
-    step: int = 0,
-) -> tuple[list[Answers], dict[str, float]]:
-    """Sample and judge: `requests[i]` answers `rows[i]`, in conversation if there are `dialogues`.
-    Also each half's seconds.
+    def _sample(
+        self, rows: Sequence[Row], requests: Sequence[Request], generator: torch.Generator
+    ) -> tuple[list[list[Completion]], list[Transcript]]:
+        """Completions by request, and the transcript of each."""
+        generate, sampling = self.sampler.generate, self.sampling
+        if self.conversations is None:
+            sampled = generate(requests, sampling, generator, self.progress)
+            return sampled, [self._one_turn(c) for c in chain.from_iterable(sampled)]
+        stop = (*sampling.stop, *self.conversations.environment.stop)
+        sampling = replace(sampling, stop=tuple(dict.fromkeys(stop)))
+        opened = self.conversations.begin(rows, requests)
+        sampled = generate(requests, sampling, generator, self.progress, opened.on_turn_end)
+        numbered = enumerate(chain.from_iterable(sampled))
+        return sampled, [opened.transcript(i, c.tokens.tolist()) for i, c in numbered]
 
-    step: how many updates the policy has had, for rewards that change with it.
-    """
-    start = time.perf_counter()
-    if dialogues is None:
-        sampled = engine.generate(requests, sampling, generator, progress)
-        flat = [c for cs in sampled for c in cs]
-        texts = [policy.template.said(c.tokens.tolist()) for c in flat]
-        told = [Talk((Turn(len(c.tokens), text),)) for c, text in zip(flat, texts, strict=True)]
-    else:
-        partner = dialogues.begin(rows, requests)
-        sampling = replace(
-            sampling, stop=tuple(dict.fromkeys((*sampling.stop, *dialogues.env.stop)))
-        )
-        sampled = engine.generate(requests, sampling, generator, progress, partner)
-        told = [
-            partner.talk(i, c.tokens.tolist())
-            for i, c in enumerate(c for cs in sampled for c in cs)
+    def _one_turn(self, completion: Completion) -> Transcript:
+        text = self.policy.template.decode(completion.tokens.tolist())
+        return Transcript((Turn(len(completion.tokens), text),))
+
+    def _judge(self, responses: Sequence[Responses], step: int) -> list[RewardScore]:
+        """One score for each response, items in order. No reward sees what the environment wrote.
+
+        Columns beside the items' own: `step`, the updates that the policy has had, and
+        `assistant_prefix`, what the prompt opened of the response. In conversations also `turns`,
+        the texts of the policy's turns, and `step_reward`, the sum of the environment's rewards
+        (it is part of the return in any case).
+        """
+        flat = [
+            (r, c, t) for r in responses for c, t in zip(r.completions, r.transcripts, strict=True)
         ]
-    between = time.perf_counter()
-    talks = iter(told)
-    asked = []
-    for row, request, completions in zip(rows, requests, sampled, strict=True):
-        some, prefix = [next(talks) for _ in completions], policy.template.prefix(request.prompt)
-        asked.append(
-            Answers(row, request.prompt, completions, [t.text for t in some], (), some, prefix)
-        )
-    scores = iter(_judge(rewards, asked, dialogues is not None, step))
-    out = [replace(a, scores=[next(scores) for _ in a.completions]) for a in asked]
-    return out, {"time/generate": between - start, "time/reward": time.perf_counter() - between}
-
-
-def _judge(
-    rewards: Rewards, asked: Sequence[Answers], several: bool, step: int
-) -> list[RewardScore]:
-    """One score for each completion, rows flattened. What the environment said is not shown to any
-    reward.
-
-    Beside the rows' own columns there is `step`, the updates that the policy has had, and
-    `assistant_prefix`, what the prompt opened of the answer; with several turns also `turns`, the
-    texts of the policy's turns, and `step_reward`, what the environment gave for them in all (added
-    to the return in any case).
-    """
-    flat = [(a, c, t) for a in asked for c, t in zip(a.completions, a.talks, strict=True)]
-    names = sorted({name for a in asked for name in a.row} - {"prompt", "completion"})
-    columns: dict[str, list[Any]] = {
-        "step": [step] * len(flat),
-        "assistant_prefix": [a.prefix for a, *_ in flat],
-    }
-    columns |= {name: [a.row.get(name) for a, *_ in flat] for name in names}
-    if several:
-        columns |= {
-            "turns": [[turn.text for turn in t.turns] for *_, t in flat],
-            "step_reward": [t.reward for *_, t in flat],
+        names = sorted({name for r in responses for name in r.row} - {"prompt", "completion"})
+        columns: dict[str, list[Any]] = {
+            "step": [step] * len(flat),
+            "assistant_prefix": [r.prefix for r, _, _ in flat],
         }
-    return rewards.score(
-        prompts=[a.row["prompt"] for a, *_ in flat],
-        completions=[_completion(a.row, t) for a, _, t in flat],
-        completion_ids=[c.tokens.tolist() for _, c, _ in flat],
-        columns=columns,
-    )
+        columns |= {name: [r.row.get(name) for r, _, _ in flat] for name in names}
+        if self.conversations is not None:
+            columns["turns"] = [[turn.text for turn in t.turns] for _, _, t in flat]
+            columns["step_reward"] = [t.reward for _, _, t in flat]
+        return self.rewards.score(
+            prompts=[r.row["prompt"] for r, _, _ in flat],
+            completions=[_completion(r.row, t) for r, _, t in flat],
+            completion_ids=[c.tokens.tolist() for _, c, _ in flat],
+            columns=columns,
+        )
 
 
-def _completion(row: Row, talk: Talk) -> str | list[dict[str, str]]:
+def _completion(row: Row, transcript: Transcript) -> str | list[dict[str, str]]:
+    """What rewards judge, in the form of the prompt: text, or one assistant's message a turn."""
     if isinstance(row["prompt"], str):
-        return talk.text
-    return [{"role": "assistant", "content": turn.text} for turn in talk.turns]
+        return transcript.text
+    return [{"role": "assistant", "content": turn.text} for turn in transcript.turns]
 
 
 def trajectory(
@@ -181,32 +172,38 @@ def trajectory(
     baseline: float | None = None,
     turns: Sequence[Turn] = (),
 ) -> Trajectory:
-    """The row of one completion, observations between its turns (none given: a single turn).
+    """The row of one completion, with the observations between its turns (none given: one turn).
 
-    A turn's reward stands at its last token, and `reward` at the last token of all; without a
+    A turn's reward stands at its last token, and `reward` at the last token of all. Without a
     verdict (None) nothing is learned.
     """
+    # Prompt P0 P1, a turn A0 A1 with reward .5, its observation E0, a turn A2, reward 1:
+    #
+    #     obs      P0 P1 A0 A1 E0 A2
+    #     action   P1 A0 A1 E0 A2       obs[1:]
+    #     mask      0  1  1  0  1       a turn's first token is the action at place len(prompt) − 1
+    #     reward    0  0 .5  0  1
     turns = turns or (Turn(len(completion.tokens), ""),)
-    obs, at, said = [torch.tensor(prompt, dtype=torch.long)], len(prompt) - 1, 0
-    size = at + sum(t.tokens + len(t.observation) for t in turns)
-    mask, earned, logp = torch.zeros(size, dtype=torch.bool), torch.zeros(size), torch.zeros(size)
+    tokens, place, taken = [torch.tensor(prompt, dtype=torch.long)], len(prompt) - 1, 0
+    size = place + sum(t.tokens + len(t.observation) for t in turns)
+    mask, rewards, logp = torch.zeros(size, dtype=torch.bool), torch.zeros(size), torch.zeros(size)
     for turn in turns:
-        own, spoken = slice(at, at + turn.tokens), slice(said, said + turn.tokens)
-        obs.append(completion.tokens[spoken])
+        own, sampled = slice(place, place + turn.tokens), slice(taken, taken + turn.tokens)
+        tokens.append(completion.tokens[sampled])
         if turn.observation:
-            obs.append(torch.tensor(turn.observation, dtype=torch.long))
+            tokens.append(torch.tensor(turn.observation, dtype=torch.long))
         if turn.reward:
-            earned[own.stop - 1] = turn.reward
+            rewards[own.stop - 1] = turn.reward
         if reward is not None:
-            mask[own], logp[own] = True, completion.logp[spoken]
-        at, said = own.stop + len(turn.observation), spoken.stop
-    earned[-1] += reward or 0.0
-    tokens = torch.cat(obs)
+            mask[own], logp[own] = True, completion.logp[sampled]
+        place, taken = own.stop + len(turn.observation), sampled.stop
+    rewards[-1] += reward or 0.0
+    obs = torch.cat(tokens)
     return Trajectory(
-        obs=tokens,
-        action=tokens[1:],
+        obs=obs,
+        action=obs[1:],
         mask=mask,
-        reward=earned,
+        reward=rewards,
         logp=logp,
         terminated=completion.stop in ENDED,
         group=group,
@@ -217,11 +214,10 @@ def trajectory(
 
 @torch.no_grad()
 def unmasked(policy: CausalLM, batch: Batch) -> Batch:
-    """For the ablation only: what the environment said between the policy's turns counts as the
-    policy's own.
+    """For the ablation only: observations between the policy's turns count as the policy's own.
 
-    Its recorded log-probabilities are the policy's own evaluation, so ratios are 1 before the first
-    step as they should be.
+    Their recorded log-probabilities are the policy's own evaluation, so ratios are 1 before the
+    first step as they should be.
     """
     own = batch.mask
     span = (own.cumsum(1) > 0) & (own.flip(1).cumsum(1).flip(1) > 0)
@@ -230,17 +226,16 @@ def unmasked(policy: CausalLM, batch: Batch) -> Batch:
     return replace(every, logp=torch.where(own, batch.logp, torch.where(span, logp, 0.0)))
 
 
-def info(answers: Answers, number: int, group: int) -> dict[str, Any]:
-    """What people look at of response `number`. `ids` are its own tokens, in the order of the
-    turns."""
-    row, completion, score = answers.row, answers.completions[number], answers.scores[number]
-    talk = answers.talks[number]
+def response_info(responses: Responses, number: int, group: int) -> dict[str, Any]:
+    """What people read of response `number`. `ids` are its own tokens, turn after turn."""
+    row, score = responses.row, responses.scores[number]
+    completion, transcript = responses.completions[number], responses.transcripts[number]
     ids = completion.tokens.tolist()
-    said = {
+    info = {
         "prompt": row["prompt"],
-        "completion": answers.texts[number],
+        "completion": responses.texts[number],
         "answer": row.get("answer"),
-        "reward": answers.worth(number),
+        "reward": responses.return_of(number),
         "rewards": dict(score.parts),
         "errors": dict(score.errors),
         "stop": completion.stop,
@@ -249,87 +244,21 @@ def info(answers: Answers, number: int, group: int) -> dict[str, Any]:
         "ids": ids,
     }
     extras = {"extras": dict(score.extras)} if score.extras else {}
-    return said | extras | told(talk)
+    return info | extras | transcript_info(transcript)
 
 
-def told(talk: Talk) -> dict[str, Any]:
-    """A conversation turn by turn, for people; nothing of a single turn."""
-    if len(talk.turns) == 1 and not talk.metrics:
+def transcript_info(transcript: Transcript) -> dict[str, Any]:
+    """What people read of a conversation; nothing for a single turn."""
+    if len(transcript.turns) == 1 and not transcript.metrics:
         return {}
-    keys = ("tokens", "text", "shown", "reward")
     turns = [
-        {k: getattr(t, k) for k in keys} | {"observed": len(t.observation)} for t in talk.turns
+        {
+            "tokens": t.tokens,
+            "text": t.text,
+            "shown": t.shown,
+            "reward": t.reward,
+            "observed": len(t.observation),
+        }
+        for t in transcript.turns
     ]
-    return {"turns": turns, "counts": dict(talk.metrics)}
-
-
-def metrics(answers: Sequence[Answers]) -> dict[str, float]:
-    """TRL's names. Rewards and lengths of everything that was sampled, kept or not."""
-    scores = [s for a in answers for s in a.scores]
-    completions = [c for a in answers for c in a.completions]
-    known = [[t for t in a.returns if t is not None] for a in answers]
-    totals, lengths = [t for group in known for t in group], [c.tokens.numel() for c in completions]
-    spreads = [_spread(group) for group in known if len(group) > 1]
-    out = {
-        "reward": fmean(totals) if totals else float("nan"),
-        "reward_std": fmean(spreads) if spreads else 0.0,
-        "completions/mean_length": fmean(lengths),
-        "completions/max_length": float(max(lengths)),
-        "completions/clipped_ratio": fmean(c.stop not in ENDED for c in completions),
-        "num_tokens": float(sum(lengths)),
-        "rewards/missing": fmean(s.total is None for s in scores),
-    }
-    for name in scores[0].parts:
-        values = [v for s in scores if (v := s.parts[name]) is not None]
-        out[f"rewards/{name}/mean"] = fmean(values) if values else float("nan")
-    return (
-        logged(scores)
-        | out
-        | {f"rewards/failed/{k}": float(n) for k, n in failures(scores).items()}
-    )
-
-
-def logged(scores: Sequence[RewardScore]) -> dict[str, float]:
-    """What reward functions logged by `log_metric`, under their own names: means over the
-    responses of the batches that have them."""
-    names = dict.fromkeys(name for s in scores for name in s.metrics)
-    return {name: fmean(s.metrics[name] for s in scores if name in s.metrics) for name in names}
-
-
-def _spread(values: Sequence[float]) -> float:
-    """Standard deviation of all values; `statistics.pstdev` counts in fractions, a tenth of a
-    millisecond each."""
-    mean = fmean(values)
-    return math.sqrt(fmean((v - mean) ** 2 for v in values))
-
-
-def dialogue_metrics(answers: Sequence[Answers]) -> dict[str, float]:
-    """Of conversations, each a mean over them: turns, tokens observed, what was counted, and at
-    which limits they ended.
-
-    What an environment counts as `tool_calls` is logged as `tools/calls`, what it counts as `hops`
-    as `tools/hops` (`tally`).
-    """
-    talks = [t for a in answers for t in a.talks]
-    stops = Counter(c.stop for a in answers for c in a.completions)
-    out = {
-        "turns/mean": fmean(len(t.turns) for t in talks),
-        "turns/max": float(max(len(t.turns) for t in talks)),
-        "observation_tokens": fmean(sum(len(turn.observation) for turn in t.turns) for t in talks),
-        "step_reward": fmean(t.reward for t in talks),
-    }
-    out |= {
-        f"stopped/{name}": stops[name] / len(talks)
-        for name in ("length", "turns", "calls", "context")
-    }
-    return out | tally([t.metrics for t in talks])
-
-
-def tally(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of what conversations counted, by the names under which they are logged.
-
-    >>> tally([{"tool_calls": 2, "hops": 1}, {}])
-    {'tools/hops': 0.5, 'tools/calls': 1.0, 'tools/errors': 0.0, 'tools/timeouts': 0.0}
-    """
-    names = sorted({"tool_calls", "tool_errors", "tool_timeouts"}.union(*counts))
-    return {f"tools/{n.removeprefix('tool_')}": fmean(c.get(n, 0.0) for c in counts) for n in names}
+    return {"turns": turns, "counts": dict(transcript.metrics)}

@@ -1,142 +1,100 @@
-"""Text rollouts: prompts in groups, completions from the engine, rewards, and rows for the learner.
+"""Text rollouts: prompts in groups, responses from the sampler, rewards, and rows for the learner.
 
-A response is one turn, or a conversation with an environment (`tool_conversations.py`). How tokens
-are drawn is the engine's (`engine/engine.py`), how responses are sampled, judged and laid out
-`responses.py`'s, what a completion is worth the rewards' (`logpi.rewards`), what is learned from
-the algorithm's (`ops/selection.py`).
+Which groups are kept, what becomes of rows that were cut off, and whether each prompt is also
+answered greedily are the algorithm's choices. Left out: how tokens are drawn (`engine/`), how
+responses are judged and laid out (`responses.py`), what they are worth (`logpi.rewards`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from logpi.engine.sampling import Request, Sampling
+from logpi.engine.sampling import Request
 from logpi.errors import UserError
-from logpi.ops.selection import Bootstrap, Keep, KeepAll, Truncation
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.prompt_filter import PromptFilter
-from logpi.rollouts.response_metrics import story
+from logpi.rollouts.prompt_sources import TaskPrompts
+from logpi.rollouts.response_metrics import conversation_metrics, pass_rate, step_metrics
 from logpi.rollouts.responses import (
-    Answers,
-    answer,
-    dialogue_metrics,
-    info,
-    metrics,
-    pass_rate,
+    Responses,
+    ResponseSampler,
+    response_info,
     trajectory,
     unmasked,
 )
 from logpi.types import Collected, Trajectory, collate
 
 if TYPE_CHECKING:
-    from logpi.engine.engine import Engine
+    from logpi.algorithms import Algorithm
+    from logpi.engine.sampler import Sampler
+    from logpi.engine.sampling import Sampling
     from logpi.envs.task import Row, Task
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
-    from logpi.rollouts.prompt_sources import Source
-    from logpi.rollouts.tool_conversations import Dialogues
+    from logpi.rollouts.prompt_sources import PromptSource
+    from logpi.rollouts.tool_conversations import ToolConversations
 
-TRIES = 1_000  # draws of prompts for one batch
-
-
-class Prompts:
-    """An endless walk over a task's training rows; its state is one integer. Each pass over a file
-    has its own order."""
-
-    def __init__(self, task: Task, seed: int = 0) -> None:
-        self.task, self.seed, self.cursor = task, seed, 0
-        self._pass = -1
-        self._rows: Sequence[Row] = ()
-
-    def take(self, n: int) -> list[Row]:
-        """The next `n` rows."""
-        return [self._next() for _ in range(n)]
-
-    def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
-        """Nothing: its order does not depend on the answers (`prompt_sources.py` has one that
-        does)."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"cursor": self.cursor}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.cursor = state["cursor"]
-
-    def _next(self) -> Row:
-        size = len(self._rows) or len(self.task.rows("train", self.seed))
-        number, place = divmod(self.cursor, size)
-        if number != self._pass:
-            self._pass, self._rows = number, self.task.rows("train", self.seed + number)
-        self.cursor += 1
-        return self._rows[place]
+# draws of prompts for one batch
+TRIES = 1_000
 
 
 class TextRollout:
-    """Samples groups of completions for a task's prompts. A `logpi.types.Rollout`.
+    """Samples groups of responses to a task's prompts. A `logpi.types.Rollout`.
 
     Args:
-        policy, engine: who answers. task, rewards: what is asked and what an answer is worth.
-        prompts: prompts for each batch (P). num_generations: samples for each prompt (G).
+        policy, sampler: who writes the responses. task: the items. rewards: what a response is
+            worth.
+        algorithm: its `keep`, `truncation` and `objective.needs_greedy` say which groups are kept,
+            what becomes of rows that were cut off, and whether each prompt is also answered
+            greedily.
+        prompts: prompts of each batch (P). num_generations: samples of each prompt (G).
         sampling: token limit and stop strings; the temperature is the policy's.
-        keep, truncation: the algorithm's choices. greedy: also answer each prompt greedily (ReMax).
         chat: how prompts become tokens. seed: of prompts and of sampling.
         progress: called with (rows done, rows in all) while sampling.
-        source: of prompts, instead of the task's rows in their order (`prompt_sources.py`).
-        dialogues: with an environment that answers; `sampling` then limits what the policy writes
-            in all turns together.
-        mask_observations: False also trains on what the environment said: the ablation, never a
-            good idea.
+        source: of prompts, instead of the task's items in their order (`prompt_sources.py`).
+        conversations: with an environment that replies; `sampling` then limits what the policy
+            writes in all turns together.
+        mask_observations: False also trains on the environment's words: the ablation, never a good
+            idea.
         overlong: what becomes of prompts that fill the model's context (`prompt_filter.py`).
+
     Raises:
-        UserError: truncated sampling (top-k, top-p): the recorded log-probabilities would not be
-            those of the sampler, and the gradient would shrink by the mass that was cut off.
+        UserError: fewer samples of a prompt than the algorithm compares. Truncated sampling (top-k,
+            top-p): the recorded log-probabilities would not be the sampler's, and the gradient
+            would shrink by the mass that was cut off.
     """
 
     def __init__(
         self,
         policy: CausalLM,
-        engine: Engine,
+        sampler: Sampler,
         task: Task,
         rewards: Rewards,
         *,
+        algorithm: Algorithm,
         prompts: int,
         num_generations: int,
         sampling: Sampling,
-        keep: Keep | None = None,
-        truncation: Truncation | None = None,
-        greedy: bool = False,
         chat: Chat | None = None,
         seed: int = 0,
         progress: Callable[[int, int], None] | None = None,
-        source: Source | None = None,
-        dialogues: Dialogues | None = None,
+        source: PromptSource | None = None,
+        conversations: ToolConversations | None = None,
         mask_observations: bool = True,
         overlong: str = "drop",
     ) -> None:
-        if sampling.truncated or sampling.temperature not in (None, policy.temperature):
-            raise UserError(
-                "top-k, top-p and a temperature other than the policy's cannot be trained on: the"
-                " gradient would be that of another distribution. Set the policy's temperature"
-                " instead (--temperature)"
-            )
-        self.policy, self.engine, self.rewards = policy, engine, rewards
-        self.prompts, self.size, self.num_generations = (
-            source or Prompts(task, seed),
-            prompts,
-            num_generations,
-        )
-        self.sampling, self.keep, self.truncation = (
-            sampling,
-            keep or KeepAll(),
-            truncation or Bootstrap(),
-        )
-        self.greedy, self.progress = greedy, progress
-        self.filter = PromptFilter(policy, chat or Chat(), dialogues, overlong)
-        self.dialogues, self.mask_observations = dialogues, mask_observations
+        _check(algorithm, num_generations, sampling, policy)
+        self.policy, self.sampler, self.rewards = policy, sampler, rewards
+        self.prompts = source or TaskPrompts(task, seed)
+        self.size, self.num_generations, self.sampling = prompts, num_generations, sampling
+        self.keep, self.truncation = algorithm.keep, algorithm.truncation
+        self.greedy, self.progress = algorithm.objective.needs_greedy, progress
+        self.filter = PromptFilter(policy, chat or Chat(), conversations, overlong)
+        self.conversations, self.mask_observations = conversations, mask_observations
         self.generator = torch.Generator().manual_seed(seed)
         self.groups = self.steps = 0
 
@@ -147,31 +105,30 @@ class TextRollout:
             UserError: refilling found too few groups whose rewards differ, or no verdict at all.
         """
         groups: list[list[Trajectory]] = []
-        everything: list[Answers] = []
-        times: dict[str, float] = {}
+        responses: list[Responses] = []
+        seconds: dict[str, float] = {}
         rounds = 0
         while sum(map(self.keep, groups)) < self.size and rounds < self.keep.rounds:
-            answers, baselines, seconds = self._sample(*self._take())
-            groups += [self._group(a, b) for a, b in zip(answers, baselines, strict=True)]
-            everything += answers
-            self.prompts.learn([a.row for a in answers], [pass_rate(a) for a in answers])
-            times = {k: times.get(k, 0.0) + v for k, v in seconds.items()}
+            some, baselines, times = self._sample(*self._take())
+            groups += [self._group(r, b) for r, b in zip(some, baselines, strict=True)]
+            responses += some
+            self.prompts.learn([r.row for r in some], [pass_rate(r) for r in some])
+            seconds = {k: seconds.get(k, 0.0) + v for k, v in times.items()}
             rounds += 1
         kept = [g for g in groups if self.keep(g)][: self.size]
-        self._check(kept, everything, rounds)
-        rows = [
-            t for group in kept or groups[:1] for t in group
-        ]  # no group differs: one stands for them, its gradient is 0
-        numbers = metrics(everything) | story(everything) | times
-        numbers |= {"groups/sampled": float(len(groups)), "groups/kept": float(len(kept))}
-        if self.dialogues is not None:
-            numbers |= dialogue_metrics(everything)
+        self._check_outcome(kept, responses, rounds)
+        # where no group differs, one stands for them all: its gradient is 0
+        rows = [t for group in kept or groups[:1] for t in group]
+        metrics = step_metrics(responses) | seconds
+        metrics |= {"groups/sampled": float(len(groups)), "groups/kept": float(len(kept))}
+        if self.conversations is not None:
+            metrics |= conversation_metrics(responses)
         self.steps += 1
         batch = collate(rows) if self.mask_observations else unmasked(self.policy, collate(rows))
-        return Collected(batch, numbers, [dict(t.info) for t in rows])
+        return Collected(batch, metrics, [dict(t.info) for t in rows])
 
     def _take(self) -> tuple[list[Row], list[list[int]]]:
-        """The next rows whose prompts fit the context, and their tokens."""
+        """The next items whose prompts fit the context, and their tokens."""
         rows, prompts = [], []
         for _ in range(TRIES):
             for row in self.prompts.take(self.size - len(rows)):
@@ -187,61 +144,57 @@ class TextRollout:
 
     def _sample(
         self, rows: list[Row], prompts: list[list[int]]
-    ) -> tuple[list[Answers], list[float | None], dict[str, float]]:
-        """Answers to each row, the greedy answer's reward (None without one), and seconds."""
+    ) -> tuple[list[Responses], list[float | None], dict[str, float]]:
+        """Responses to each item, the greedy response's return (None without one), and seconds."""
+        sampler = ResponseSampler(
+            self.policy,
+            self.sampler,
+            self.rewards,
+            self.sampling,
+            self.conversations,
+            self.progress,
+        )
         requests = [Request(p, self.num_generations) for p in prompts]
         if self.greedy:
             requests += [Request(p, 1, greedy=True) for p in prompts]
-        asked = rows * (len(requests) // len(rows))
-        answers, seconds = answer(
-            self.policy,
-            self.engine,
-            self.rewards,
-            asked,
-            requests,
-            self.sampling,
-            self.generator,
-            self.progress,
-            self.dialogues,
-            self.steps,
-        )
-        greedy = [a.returns[0] for a in answers[len(rows) :]]
-        return answers[: len(rows)], greedy or [None] * len(rows), seconds
+        items = rows * (len(requests) // len(rows))
+        responses, seconds = sampler(items, requests, self.generator, self.steps)
+        greedy = [r.returns[0] for r in responses[len(rows) :]]
+        return responses[: len(rows)], greedy or [None] * len(rows), seconds
 
-    def _group(self, answers: Answers, baseline: float | None) -> list[Trajectory]:
+    def _group(self, responses: Responses, baseline: float | None) -> list[Trajectory]:
+        """The rows of one prompt. Without a verdict on the greedy response there is nothing to
+        compare with, and nothing is learned from them."""
         group, self.groups = self.groups, self.groups + 1
-        unknown = (
-            self.greedy and baseline is None
-        )  # no verdict on the greedy answer: nothing to compare with
-        baseline = (baseline or 0.0) if self.greedy else None
-        made = [
+        unknown = self.greedy and baseline is None
+        rows = [
             trajectory(
-                answers.prompt,
-                c,
-                None if unknown else s.total,
+                responses.prompt,
+                completion,
+                None if unknown else responses.scores[i].total,
                 group,
-                info(answers, i, group),
-                baseline,
-                t.turns,
+                response_info(responses, i, group),
+                (baseline or 0.0) if self.greedy else None,
+                responses.transcripts[i].turns,
             )
-            for i, (c, s, t) in enumerate(
-                zip(answers.completions, answers.scores, answers.talks, strict=True)
-            )
+            for i, completion in enumerate(responses.completions)
         ]
-        return [t if t.terminated or not t.mask.any() else self.truncation(t) for t in made]
+        return [t if t.terminated or not t.mask.any() else self.truncation(t) for t in rows]
 
-    def _check(self, kept: list[list[Trajectory]], everything: list[Answers], rounds: int) -> None:
-        scores = [s for a in everything for s in a.scores]
+    def _check_outcome(
+        self, kept: list[list[Trajectory]], responses: list[Responses], rounds: int
+    ) -> None:
+        """Raises UserError without any verdict, or with too few groups to learn from."""
+        scores = [s for r in responses for s in r.scores]
         if all(s.total is None for s in scores):
-            what = next(
-                (e for s in scores for e in s.errors.values()), "no reward applies to any row"
-            )
-            raise UserError(f"not one of {len(scores)} completions got a verdict: {what}")
+            errors = (e for s in scores for e in s.errors.values())
+            reason = next(errors, "no reward applies to any row")
+            raise UserError(f"not one of {len(scores)} completions got a verdict: {reason}")
         if self.keep.refill and len(kept) < self.size:
             mean = fmean(s.total for s in scores if s.total is not None)
             raise UserError(
                 f"only {len(kept)} of {self.size} groups with differing rewards in {rounds} rounds"
-                f" ({len(everything)} prompts, mean reward {mean:.3g}): the task is too easy or too"
+                f" ({len(responses)} prompts, mean reward {mean:.3g}): the task is too easy or too"
                 " hard for this policy, or a group too small. Raise num_generations, choose"
                 " another task, or keep all groups (--groups keep)"
             )
@@ -258,3 +211,18 @@ class TextRollout:
         self.prompts.load_state_dict(state["prompts"])
         self.groups, self.steps = state["groups"], state.get("steps", 0)
         self.generator.set_state(state["generator"])
+
+
+def _check(algorithm: Algorithm, generations: int, sampling: Sampling, policy: CausalLM) -> None:
+    """Raises UserError for samples that the algorithm cannot learn from."""
+    if generations < algorithm.objective.min_group:
+        raise UserError(
+            f"{algorithm.name} compares samples of one prompt: num_generations must be at least"
+            f" {algorithm.objective.min_group}, not {generations}"
+        )
+    if sampling.truncated or sampling.temperature not in (None, policy.temperature):
+        raise UserError(
+            "top-k, top-p and a temperature other than the policy's cannot be trained on: the"
+            " gradient would be that of another distribution. Set the policy's temperature"
+            " instead (--temperature)"
+        )

@@ -1,10 +1,10 @@
 """Pictures: `figure(panels)`, which every picture of the library begins with, and learning curves.
 
-    axes = (picture := figure([Panel("reward", x="step"), Panel("length")])).axes
-    axes[0].plot(steps, rewards, label="grpo")                # matplotlib's own calls fill the panels
+    picture = figure([Panel("reward", x="step"), Panel("length")])
+    picture.axes[0].plot(steps, rewards, label="grpo")      # matplotlib's own calls fill the panels
     save(picture, "compare.png")
 
-    curves(["runs/grpo", "runs/dapo"], ["reward", ("entropy", "kl"), "eval/accuracy"], "compare.png")
+    curves(["runs/grpo", "runs/dapo"], ["reward", ("entropy", "kl"), "eval/accuracy"], "both.png")
 
 Left out: interaction (TensorBoard does that), and statistics over seeds (each run is its own line).
 Matplotlib is imported only when something is drawn, and never opens a window.
@@ -51,9 +51,9 @@ def figure(
     size: tuple[float, float] = (4.6, 3.1),
     **layout: Any,
 ) -> Any:
-    """A `matplotlib.figure.Figure` with one pair of axes for each panel (`.axes`, in order), to draw into.
+    """A `matplotlib.figure.Figure` with one pair of axes for each panel, to draw into.
 
-    A notebook shows it as a picture. pyplot's state is not touched.
+    `.axes` has them in order. A notebook shows it as a picture. pyplot's state is not touched.
 
     Args:
         columns: panels in a row; 0: at most three, in rows of equal length (four as two by two).
@@ -130,9 +130,9 @@ def smooth(values: Sequence[float], span: float) -> list[float]:
     [1.4285714285714286, 1.75, 2.7142857142857144]
     """
     decay = 1 - 2 / (max(span, 1.0) + 1)
-    known = [float(math.isfinite(v)) for v in values]
-    sums = _two_sided([v if k else 0.0 for v, k in zip(values, known, strict=True)], decay)
-    weights = _two_sided(known, decay)
+    finite = [float(math.isfinite(v)) for v in values]
+    sums = _two_sided([v if k else 0.0 for v, k in zip(values, finite, strict=True)], decay)
+    weights = _two_sided(finite, decay)
     return [s / w if w > 1e-12 else math.nan for s, w in zip(sums, weights, strict=True)]
 
 

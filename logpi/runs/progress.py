@@ -1,12 +1,13 @@
 """Progress for people: step, the numbers that matter, tokens a second, time left.
 
-A terminal gets one line that is rewritten in place; a pipe or a file gets plain lines, at most one
-in `every` seconds.
+    a terminal       one line that is rewritten in place, notes above it
+    a notebook       one output that is updated, notes above the line
+    a pipe, a file   plain lines, at most one in `every` seconds; no carriage returns
 
     with Progress(total=200) as progress:
-        progress.phase("generating 12/64")                    # terminals only: what a long step is doing
+        progress.phase("generating 12/64")     # what a long step is doing; not in a file
         progress.step(7, {"reward": 0.41}, tokens=5120)
-        progress.note("evaluation: 0.62")                     # a line that stays
+        progress.note("evaluation: 0.62")      # a line that stays
 
 Left out: which numbers matter (the caller's choice), and files (`Run.log`).
 """
@@ -19,10 +20,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TextIO
+from contextlib import suppress
+from typing import Any, Protocol, TextIO
 
 _WINDOW = 20  # steps over which speed is measured: the pace changes as responses grow
-_REDRAW = 0.1  # seconds
+_REDRAW = 0.1  # seconds between drawings of a terminal
+_UPDATE = 0.5  # and of a notebook, whose messages cross a network
 
 
 def duration(seconds: float) -> str:
@@ -47,13 +50,125 @@ def number(value: float) -> str:
     return f"{value:.1e}" if size < 1e-3 else f"{value:.4g}"
 
 
+class Screen(Protocol):
+    """Where progress is shown.
+
+    Attributes:
+        live: the line is rewritten, so that it can show what a long step is doing.
+        every: least seconds between two drawings of the line.
+    """
+
+    live: bool
+    every: float
+
+    def draw(self, line: str) -> None:
+        """Show the line as it is now."""
+        ...
+
+    def note(self, text: str, line: str) -> None:
+        """Show a text that stays, above the line."""
+        ...
+
+    def close(self, line: str) -> None:
+        """Leave the line standing."""
+        ...
+
+
+class LogFile:
+    """A pipe or a file: each drawing of the line is a line."""
+
+    live: bool = False
+
+    def __init__(self, stream: TextIO, every: float) -> None:
+        self.stream, self.every = stream, every
+
+    def draw(self, line: str) -> None:
+        self.write(f"{line}\n")
+
+    def note(self, text: str, line: str) -> None:
+        self.write(f"{text}\n")
+
+    def close(self, line: str) -> None:
+        pass
+
+    def write(self, text: str) -> None:
+        # A terminal or a reader that has gone away does not end the run.
+        with suppress(OSError, ValueError):
+            self.stream.write(text)
+            self.stream.flush()
+
+
+class Terminal(LogFile):
+    """One line, rewritten in place."""
+
+    live: bool = True
+    erase = "\r\x1b[K"
+
+    def draw(self, line: str) -> None:
+        columns = shutil.get_terminal_size().columns
+        if len(line) >= columns:  # a line that wraps cannot be rewritten
+            line = line[: columns - 2] + "…"
+        self.write(self.erase + line)
+
+    def note(self, text: str, line: str) -> None:
+        self.write(f"{self.erase}{text}\n")
+        if line:
+            self.draw(line)
+
+    def close(self, line: str) -> None:
+        self.write(f"{self.erase}{line}\n")
+
+
+class Notebook:
+    """One output of a cell, updated: the notes, and the line below them."""
+
+    live: bool = True
+    every: float = _UPDATE
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.handle: Any = None
+
+    def draw(self, line: str) -> None:
+        from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+        text = {"text/plain": "\n".join([*self.notes, line] if line else self.notes)}
+        if self.handle is None:
+            self.handle = display(text, raw=True, display_id=True)
+        else:
+            self.handle.update(text, raw=True)
+
+    def note(self, text: str, line: str) -> None:
+        self.notes.append(text)
+        self.draw(line)
+
+    def close(self, line: str) -> None:
+        self.draw(line)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook (IPython at a terminal is none)."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def screen(stream: TextIO | None, every: float) -> Screen:
+    """The screen for a stream; for None, the notebook if this is one, else standard error."""
+    if stream is None and in_notebook():
+        return Notebook()
+    out: TextIO = stream if stream is not None else sys.stderr
+    return Terminal(out, _REDRAW) if out.isatty() else LogFile(out, every)
+
+
 class Progress:
     """Shows how a run gets on.
 
     Args:
         total: the last step.
-        stream: where to; standard error, so that a command's output can be piped.
-        every: seconds between plain lines. The first and the last step are always shown.
+        stream: where to. None: a notebook's cell, or standard error, so that a command's output can
+            be piped.
+        every: seconds between the lines of a file. The first and the last step are always shown.
         clock: seconds, for tests.
         unit: what is counted each step: tokens, or steps of an environment.
     """
@@ -66,11 +181,10 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         unit: str = "tokens",
     ) -> None:
-        self.total, self.every, self.clock, self.unit = total, every, clock, unit
-        self.stream = stream if stream is not None else sys.stderr
-        self.live = self.stream.isatty()
+        self.total, self.clock, self.unit = total, clock, unit
+        self.screen = screen(stream, every)
         self._marks: deque[tuple[float, int, int]] = deque([(clock(), 0, 0)], maxlen=_WINDOW + 1)
-        self._line, self._phase, self._shown_at = "", "", float("-inf")
+        self._line, self._phase, self._drawn_at = "", "", float("-inf")
         self._handler = _ToProgress(self)
 
     def begin(self, step: int) -> None:
@@ -80,39 +194,29 @@ class Progress:
 
     def step(self, step: int, values: Mapping[str, float], tokens: int = 0) -> None:
         """One step is done: what came of it, and how many tokens (or environment steps) it took."""
-        now = self.clock()
-        self._marks.append((now, step, self._marks[-1][2] + tokens))
+        self._marks.append((self.clock(), step, self._marks[-1][2] + tokens))
         self._line, self._phase = self._describe(step, values), ""
-        due = now - self._shown_at >= (_REDRAW if self.live else self.every)
-        if due or step >= self.total:
-            self._shown_at = now
-            self._draw() if self.live else self._print(self._line)
+        self._draw(step >= self.total)
 
     def phase(self, text: str) -> None:
-        """What is going on inside a long step. Nothing is printed to a pipe."""
-        self._phase, now = text, self.clock()
-        if self.live and now - self._shown_at >= _REDRAW:
-            self._shown_at = now
+        """What is going on inside a long step. A file does not show it."""
+        self._phase = text
+        if self.screen.live:
             self._draw()
 
     def note(self, text: str) -> None:
         """A line that stays, above the live one."""
-        self._erase()
-        self._print(text)
-        if self.live and self._line:
-            self._draw()
+        self.screen.note(text, self._text())
 
     def close(self) -> None:
         """Leave the last line standing."""
-        if self.live and self._line:
-            self._erase()
-            self._print(self._line)
-        self._line = ""
+        if self._line:
+            self.screen.close(self._line)
+        self._line = self._phase = ""
 
     def __enter__(self) -> Progress:
-        logging.getLogger("logpi").addHandler(
-            self._handler
-        )  # notices go above the live line, not into it
+        # Notices go above the live line, not into it.
+        logging.getLogger("logpi").addHandler(self._handler)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,6 +224,16 @@ class Progress:
         self.close()
 
     # ----------------------------------------------------------------------- inside
+
+    def _text(self) -> str:
+        return " · ".join(part for part in (self._line, self._phase) if part)
+
+    def _draw(self, last: bool = False) -> None:
+        """Draw the line, unless it was drawn a moment ago."""
+        now = self.clock()
+        if last or now - self._drawn_at >= self.screen.every:
+            self._drawn_at = now
+            self.screen.draw(self._text())
 
     def _describe(self, step: int, values: Mapping[str, float]) -> str:
         width = len(str(self.total))
@@ -135,31 +249,6 @@ class Progress:
             left = (self.total - step) * seconds / (step - step_then)
             parts.append(f"{duration(left)} left" if step < self.total else "done")
         return " · ".join(parts)
-
-    def _draw(self) -> None:
-        text = (
-            f"{self._line} · {self._phase}"
-            if self._line and self._phase
-            else self._line or self._phase
-        )
-        columns = shutil.get_terminal_size().columns
-        if len(text) >= columns:  # a line that wraps cannot be rewritten
-            text = text[: columns - 2] + "…"
-        self._write(f"\r\x1b[K{text}")
-
-    def _erase(self) -> None:
-        if self.live:
-            self._write("\r\x1b[K")
-
-    def _print(self, text: str) -> None:
-        self._write(text + "\n")
-
-    def _write(self, text: str) -> None:
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except (OSError, ValueError):  # the terminal has gone away; the run goes on
-            self.live = False
 
 
 class _ToProgress(logging.Handler):

@@ -1,9 +1,9 @@
-"""What can be held against your own parts, as functions.
+"""Checks of your own parts, as functions.
 
-    check_all(objective, …)     invariances of a loss; AssertionError with the name of the broken one      (`objective.py`)
-    check_model(policy)         laws of a model and its tokenizer; a table with a verdict                  (`model.py`)
+    check_all(objective, …)   invariances of a loss; AssertionError names the broken one
+    check_model(policy)       laws of a model and its tokenizer; a table with a verdict
 
-Left out: learning, which no law tells.
+Left out: whether an objective learns (`logpi.lab` compares it with the exact gradient).
 """
 
 from __future__ import annotations

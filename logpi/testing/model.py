@@ -1,8 +1,10 @@
 """Laws of a language model with its tokenizer and chat template, and the table of what was found.
 
-    text       what is learned, sampled and judged are the tokens that the template makes of the conversation       (`model_text.py`)
-    template   what it makes of thoughts, tools, results, system messages                                           (`model_template.py`)
-    numbers    packed or padded, alone or beside others, sampled or evaluated, saved or loaded: the same numbers    (`model_numbers.py`)
+    model_text.py       what is learned, sampled and judged are the tokens that the template makes
+                        of the conversation
+    model_template.py   what it makes of thoughts, tools, results, system messages
+    model_numbers.py    packed or padded, alone or beside others, sampled or evaluated, saved or
+                        loaded: the same numbers
 
 The right value comes from elsewhere wherever it can: from `transformers`' own
 `apply_chat_template`, forward pass, `generate` and loading.

@@ -18,7 +18,7 @@ from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.reward_model import RewardModel
-from logpi.testing.subject import LawFinding, Subject, absent, fail, held, said
+from logpi.testing.subject import LawFinding, LawVerdict, Subject, absent, fail, held, said
 from logpi.types import Batch, Trajectory, collate
 
 __all__ = ["NUMBERS"]
@@ -90,41 +90,36 @@ def head(s: Subject) -> LawFinding:
 def packed(s: Subject) -> LawFinding:
     """Rows without padding say what the model's own forward says."""
     gap = _gap(_numbers(s, _rows(s)), _own(s, _rows(s)))
-    if not gap <= _tolerance(s):
-        return fail(f"differs from the model's own forward by up to {gap:.2g}")
-    how = (
-        ""
-        if s.policy.packed
-        else "; its attention cannot be exchanged, so rows are padded, and slower"
-    )
-    return (held if s.policy.packed else said)(f"as the model's own forward, up to {gap:.0e}{how}")
+    finding = _alike(s, gap, "as the model's own forward,", "differs from the model's own forward")
+    if finding.verdict is LawVerdict.OK and not s.policy.packed:
+        slower = "its attention cannot be exchanged, so rows are padded, and slower"
+        return said(f"{finding.detail}; {slower}")
+    return finding
 
 
 def neighbours(s: Subject) -> LawFinding:
     """A row alone and beside a longer one get the same numbers."""
     short, long = _rows(s)
     gap = _gap([_numbers(s, [short])[0]], [_numbers(s, [short, long])[0]])
-    return (
-        held(f"the same up to {gap:.0e}")
-        if gap <= _tolerance(s)
-        else fail(f"beside a longer row it moves by up to {gap:.2g}")
-    )
+    return _alike(s, gap, "the same", "beside a longer row it moves")
 
 
 def sampler(s: Subject) -> LawFinding:
-    """What the sampler says of its tokens is what the learner says of them."""
+    """The log-probabilities of sampled tokens are those that the learner computes."""
     if not isinstance(s.policy, CausalLM):
         return absent("a reward model samples nothing")
     prompt = [int(i) for i in _tokens(s, 8)]
     completions = _engine(s.policy, Request(prompt, 4), 16)
     rows = [_row([*prompt, *c.tokens.tolist()], len(prompt), i) for i, c in enumerate(completions)]
-    learner = _numbers(s, rows)
-    gap = max(float((c.logp - n).abs().max()) for c, n in zip(completions, learner, strict=True))
-    return (
-        held(f"the same up to {gap:.0e} nats")
-        if gap <= _tolerance(s)
-        else fail(f"they differ by up to {gap:.2g} nats a token")
-    )
+    gap = _gap([c.logp for c in completions], _numbers(s, rows))
+    return _alike(s, gap, "the same, in nats,", "they differ, in nats a token,")
+
+
+def _alike(s: Subject, gap: float, same: str, moved: str) -> LawFinding:
+    """Whether two sets of numbers differ by rounding alone; a NaN is a difference."""
+    if gap <= _tolerance(s):
+        return held(f"{same} up to {gap:.0e}")
+    return fail(f"{moved} by up to {gap:.2g}")
 
 
 def greedy(s: Subject) -> LawFinding:

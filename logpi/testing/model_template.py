@@ -44,6 +44,11 @@ TOOL = {
     },
 }
 NO_TEMPLATE = "no chat template"
+# Variables and functions of a template that whoever renders it provides.
+PROVIDED = {
+    *("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"),
+    *("raise_exception", "strftime_now", "namespace", "loop", "range"),
+}
 
 
 def thinking(s: Subject) -> LawFinding:
@@ -181,10 +186,8 @@ def options(s: Subject) -> LawFinding:
     """The template's variables can be set."""
     if not s.chats:
         return absent(NO_TEMPLATE)
-    own = r"messages|tools|documents|add_generation_prompt|bos_token|eos_token|raise_exception|strftime_now|namespace|loop|range"
-    names = set(
-        re.findall(r"(?<![.\w])(\w+) is (?:not )?defined", s.tokenizer.get_chat_template())
-    ) - set(own.split("|"))
+    template = s.tokenizer.get_chat_template()
+    names = set(re.findall(r"(?<![.\w])(\w+) is (?:not )?defined", template)) - PROVIDED
     return held(f"--template-options {' '.join(sorted(names))}") if names else absent("it has none")
 
 

@@ -204,7 +204,8 @@ TABLE = [
     (
         "Qwen3-Coder",
         (
-            f"<tool_call>\n{tags(query='y', top='3')}\n</tool_call>\n<tool_call>\n{tags(query='x')}\n</tool_call>"
+            f"<tool_call>\n{tags(query='y', top='3')}\n</tool_call>\n"
+            f"<tool_call>\n{tags(query='x')}\n</tool_call>"
         ),
         [Y, X],
     ),

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 import pytest
 
-from logpi.calls.schema import from_function, problem, read, standard
+from logpi.calls.schema import from_function, read, standard
 
 
 class Point(TypedDict):
@@ -92,65 +92,6 @@ def test_functions_that_cannot_be_tools(function, line):
     with pytest.raises(ValueError, match=line) as error:
         from_function(function)
     assert "\n" not in str(error.value)
-
-
-SCHEMA = from_function(weather)["function"]["parameters"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({"city": "Rome"}, None),
-        (
-            {
-                "city": "Rome",
-                "days": 2.0,
-                "tags": ["a"],
-                "at": {"x": 1, "y": 2},
-                "extra": {"k": 1},
-                "anything": [1],
-            },
-            None,
-        ),
-        ({}, "'city' is missing"),
-        ({"city": 7}, "'city' must be of type string, got 7"),
-        ({"city": "Rome", "days": True}, "'days' must be of type integer, got True"),
-        ({"city": "Rome", "days": 2.5}, "'days' must be of type integer, got 2.5"),
-        ({"city": "Rome", "units": "K"}, "'units' must be one of ['C', 'F'], got 'K'"),
-        ({"city": "Rome", "town": 1}, "there is no 'town'; there are: city, days, units"),
-        ({"city": "Rome", "at": {"x": 1}}, "'at'.y is missing or 'at' must be of type null"),
-        ({"city": "Rome", "extra": {"k": "1"}}, "'extra'.k must be of type integer"),
-        ({"city": "Rome", "tags": ["a", 2]}, "'tags'[1] must be of type string, got 2"),
-    ],
-)
-def test_arguments_are_checked_in_words(arguments, expected):
-    found = problem(arguments, SCHEMA)
-    assert found is None if expected is None else expected in str(found)
-
-
-def test_references_and_depth():
-    tree = {
-        "$defs": {
-            "node": {
-                "type": "object",
-                "properties": {"child": {"$ref": "#/$defs/node"}, "v": {"type": "integer"}},
-            }
-        },
-        "$ref": "#/$defs/node",
-    }
-    assert problem({"child": {"child": {"v": 1}}}, tree) is None
-    assert "'child'.child.v must be of type integer" in str(
-        problem({"child": {"child": {"v": "1"}}}, tree)
-    )
-    deep: dict = {}
-    for _ in range(100):
-        deep = {"child": deep}
-    assert "nested too deep" in str(problem(deep, tree))
-    assert (
-        problem(1, {"$ref": "#/$defs/loop", "$defs": {"loop": {"$ref": "#/$defs/loop"}}})
-        == "the value is nested too deep"
-    )
-    assert len(str(problem({"city": "x" * 10_000, "days": "y" * 10_000}, SCHEMA))) < 200
 
 
 def test_text_is_read_as_the_schema_says():

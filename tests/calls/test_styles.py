@@ -244,7 +244,10 @@ def test_xml_takes_types_from_the_schema_and_guards_its_form():
     def parse(body):
         return Xml().parse(f"<tool_call>{body}</tool_call>", [ADD])[0]
 
-    good = "<function=add><parameter=a>\n7\n</parameter><parameter=note>7</parameter><parameter=on>True</parameter></function>"
+    good = (
+        "<function=add><parameter=a>\n7\n</parameter><parameter=note>7</parameter>"
+        "<parameter=on>True</parameter></function>"
+    )
     assert parse(good) == Call("add", {"a": 7, "note": "7", "on": True})
     assert parse("<function=add><parameter=a>seven</parameter></function>") == Call(
         "add", {"a": "seven"}

@@ -61,6 +61,9 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--algorithm nosuch", "unknown algorithm"),
         ("--algorithm dpo --options beta=x", "beta"),
         ("--options beta", "NAME=VALUE"),
+        ("--beta x", "--beta: 'x' is not a number"),
+        ("--bta 1", "did you mean --beta"),
+        ("--high 0.3 --algorithm dappo", "did you mean dapo"),
         ("--device nosuch", "unknown device"),
         ("--out FILE", "is a file"),
         ("--out FULL", "holds no run"),
@@ -238,13 +241,16 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--env nosuch", "no environment"),
         ("--env nosuch:Id", "nosuch"),
         ("--env nosuch:Id-v0", "nosuch"),
-        ("--env ./my.py:Env", "can be imported"),
+        ("--env ./my.py:Env", "no such file"),
         ("--env=", "no environment"),
         ("--algorithm nosuch", "unknown"),
         ("--algorithm dpo", "preferences"),
         ("--options lr=-1", "above 0"),
         ("--options hidden=x", "widths"),
         ("--options n_steps=0", "above 0"),
+        ("--n-steps 0", "above 0"),
+        ("--lr inf", "--lr: must be finite"),
+        ("--hidden x", "--hidden: 'x' is not a whole number"),
         ("--env-options x=1", "options"),
         ("--out FILE", "is a file"),
         ("--out FULL", "holds no run"),
@@ -323,12 +329,14 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--model RUN", "cannot load"),
         ("--device nosuch", "unknown device"),
     ],
+    "completion": [("", "must be given"), ("fish", "unknown value 'fish'; one of: bash")],
     "algorithms": [("stray", "unexpected"), ("--markdwn", "did you mean --markdown")],
     "describe": [
         ("", "must be given"),
         ("nosuch", "unknown algorithm"),
         ("grpo --options beta", "NAME=VALUE"),
         ("grpo --options beta=x", "a number"),
+        ("grpo --beta x", "--beta: 'x' is not a number"),
         (LONG, "unknown algorithm"),
     ],
     "lab": [
@@ -504,8 +512,8 @@ def test_a_demonstration_goes_on_where_it_was_only_with_its_own_arguments(
 ):
     """The demo's directory is known by its arguments.json; another seed would silently show the old
     one's runs."""
+    from logpi.demos.chain import home
     from logpi.errors import UserError
-    from logpi.jobs.common import home
 
     monkeypatch.chdir(tmp_path)
     with home(ReasoningDemo(seed=5), "demo") as run:

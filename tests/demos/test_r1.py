@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from logpi.cli import main
-from logpi.demos import r1_data as r1_demo
-from logpi.demos import r1_report, r1_stages
+from logpi.demos import r1_arguments, r1_data, r1_report
 from logpi.errors import Stopped
 from logpi.jobs import sft
 from logpi.jobs.options.command_line import parse
@@ -91,17 +90,15 @@ def home(tmp_path_factory) -> Path:
     small_policy("0123456789 是", words=WORDS, width=32, layers=2, context=64).save(
         path / "untrained"
     )
-    sft.run(
-        sft.SFT(
-            model=str(path / "untrained"),
-            task=str(path / "texts"),
-            steps=60,
-            rows=32,
-            lr=1e-2,
-            save_every=100,
-            out=path / "base",
-        )
-    )
+    sft.SFT(
+        model=str(path / "untrained"),
+        task=str(path / "texts"),
+        steps=60,
+        rows=32,
+        lr=1e-2,
+        save_every=100,
+        out=path / "base",
+    ).run()
     return path
 
 
@@ -133,7 +130,7 @@ def words(home: Path, out: Path, *more: str) -> list[str]:
 
 
 def driven(*argv: str) -> subprocess.CompletedProcess:
-    """`logpi …` in a process of its own, killed at a chosen moment (tests/runs/resume_driver.py)."""
+    """`logpi …` in another process, killed at a chosen moment (tests/runs/resume_driver.py)."""
     driver = [sys.executable, str(ROOT / "tests" / "runs" / "resume_driver.py")]
     return subprocess.run([*driver, *argv], cwd=ROOT, capture_output=True, text=True)
 
@@ -204,11 +201,8 @@ def test_every_stage_leaves_its_outputs_and_counts(whole, capsys):
 
 def test_general_prompts_and_the_preference_reward_join_late(whole):
     arguments = json.loads((whole / "final" / "arguments.json").read_text())["arguments"]
-    assert (
-        arguments["temperature"] == 0.7
-        and arguments["refresh_reference"] == 400
-        and "low=10" in arguments["options"]
-    )
+    assert arguments["temperature"] == 0.7 and arguments["refresh_reference"] == 400
+    assert arguments["options"] == {"low": 10, "beta": 0.001}
     steps = {r["step"]: r for r in read_metrics(whole / "final") if "loss" in r}
     prompts = {
         n: [s["prompt"] for s in read_rows(whole / "final" / "samples" / f"step-{n:06d}.jsonl")]
@@ -229,7 +223,9 @@ def test_general_prompts_and_the_preference_reward_join_late(whole):
             == (s["prompt"] != "greet")
             == (s["rewards"]["math"] is not None)
         )
-    assert "story/format" in steps[1] and "story/mixed" in steps[1] and "level/0" in steps[1]
+    assert (
+        "responses/format" in steps[1] and "responses/mixed" in steps[1] and "level/0" in steps[1]
+    )
 
 
 def same(a: Path, b: Path) -> None:
@@ -342,7 +338,7 @@ def test_an_interrupted_stage_ends_the_call_and_says_how_to_go_on(tmp_path, monk
     def stop(arguments: object) -> None:
         raise Stopped("stopped after step 3; go on with: logpi sft --resume x", signal.SIGINT)
 
-    monkeypatch.setitem(r1_stages.JOBS, "sft", (stop, sft.SFT))
+    monkeypatch.setitem(r1_arguments.JOBS, "sft", (stop, sft.SFT))
     assert main(["r1", "--out", str(tmp_path / "out")]) == 130
     said = capsys.readouterr().err
     assert f"go on with: logpi r1 --resume {tmp_path / 'out'}" in said and "logpi sft" not in said
@@ -439,7 +435,7 @@ def test_the_task_decides_its_verifier(tmp_path):
 
     def verifier(task: str, *more: str) -> str:
         argv = ["--model", "m", "--task", task.replace("DIR", str(tmp_path)), *more]
-        return r1_stages.settled(parse(r1_stages.R1, argv, "logpi r1")).accuracy
+        return r1_arguments.settled(parse(r1_arguments.R1, argv, "logpi r1")).accuracy
 
     assert [verifier(f"{t}:DIR/sums") for t in ("gsm8k", "math500", "aime")] == ["math"] * 3
     assert verifier("DIR/rows.jsonl") == verifier("addition") == "math"
@@ -449,7 +445,7 @@ def test_the_task_decides_its_verifier(tmp_path):
         "qa_em",
     )
     assert verifier("DIR/rows.jsonl", "--accuracy", "number") == "number"
-    assert r1_stages.settled(r1_stages.R1()).accuracy == "tag_answer"
+    assert r1_arguments.settled(r1_arguments.R1()).accuracy == "tag_answer"
     with pytest.raises(
         ValueError, match="judged by 'reasoning_gym', which has no name here: choose --accuracy"
     ):
@@ -462,8 +458,8 @@ def test_a_benchmarks_answer_is_read_in_the_tags_and_in_a_box(tmp_path):
     from logpi.envs.tasks import task
 
     write_rows(tmp_path / "train.jsonl", [SUM])
-    a = r1_stages.settled(
-        parse(r1_stages.R1, ["--model", "m", "--task", f"gsm8k:{tmp_path}"], "logpi r1")
+    a = r1_arguments.settled(
+        parse(r1_arguments.R1, ["--model", "m", "--task", f"gsm8k:{tmp_path}"], "logpi r1")
     )
     row = task(a.task).rows("train")[0]
     said = [
@@ -471,7 +467,7 @@ def test_a_benchmarks_answer_is_read_in_the_tags_and_in_a_box(tmp_path):
         for x in ("8", r"\\boxed{8}", "$8", "8 legs", "9", "")
     ]
     columns = {k: [v] * len(said) for k, v in row.items() if k not in ("prompt", "completion")}
-    scores = r1_stages.judged(a).score([row["prompt"]] * len(said), said, None, columns)
+    scores = r1_arguments.judged(a).score([row["prompt"]] * len(said), said, None, columns)
     assert [s.parts["math"] for s in scores] == [1, 1, 1, 1, 0, 0]
 
 
@@ -528,9 +524,9 @@ def test_the_template_is_put_around_plain_prompts(home):
 
 
 def test_the_demonstrations_rule_and_data(tmp_path):
-    assert r1_demo.gold("greet ann.", "<answer>dear friend good day ann</answer>") == 1.0
-    r1_demo.write_data(tmp_path / "a", 0)
-    r1_demo.write_data(tmp_path / "b", 0)
+    assert r1_data.gold("greet ann.", "<answer>dear friend good day ann</answer>") == 1.0
+    r1_data.write_data(tmp_path / "a", 0)
+    r1_data.write_data(tmp_path / "b", 0)
     names = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.jsonl"))
     assert len(names) == 5 and all(
         (tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names

@@ -12,7 +12,7 @@ import torch
 
 from logpi.algorithms import algorithm
 from logpi.cli import main
-from logpi.demos.tools import EXPERIMENTS
+from logpi.demos.tools_experiments import EXPERIMENTS
 from logpi.demos.tools_report import report
 from logpi.envs.tasks import Calls, Facts
 from logpi.envs.tasks import task as make_task

@@ -10,7 +10,7 @@ from logpi.engine import shared_prompts as module
 from logpi.engine.engine import Engine
 from logpi.engine.kv_cache import GRAIN
 from logpi.engine.sampling import Completion, Request, Sampling
-from logpi.engine.shared_prompts import Joint
+from logpi.engine.shared_prompts import SharedStep
 from logpi.policies.causal_lm import CausalLM
 from logpi.types import Trajectory, collate
 from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer
@@ -40,14 +40,14 @@ def said(out: list[list[Completion]]) -> list[tuple[list[int], str]]:
 @pytest.fixture
 def joined(monkeypatch) -> list[int]:
     """Rows of each step that shared prompts."""
-    steps, plain = [], Joint.attend
+    steps, plain = [], SharedStep.attend
 
-    def attend(self: Joint, layer: int, *rest):
+    def attend(self: SharedStep, layer: int, *rest):
         if layer == 0:
             steps.append(len(self.shared.offset))
         return plain(self, layer, *rest)
 
-    monkeypatch.setattr(Joint, "attend", attend)
+    monkeypatch.setattr(SharedStep, "attend", attend)
     return steps
 
 
@@ -94,13 +94,13 @@ def test_what_a_row_samples_does_not_depend_on_who_holds_its_prompt(monkeypatch,
 
 def test_slots_hold_what_was_sampled_only_and_prompts_go_with_their_rows(monkeypatch):
     kept = []
-    plain = module.Prompts.keep
+    plain = module.PromptCache.keep
 
     def keep(self, *sides):
         plain(self, *sides)
         kept.append(set(self.held))
 
-    monkeypatch.setattr(module.Prompts, "keep", keep)
+    monkeypatch.setattr(module.PromptCache, "keep", keep)
     policy = make()
     policy.model.generation_config.eos_token_id = policy.tokenizer.eos_token = None
     engine, prompts = Engine(policy, slots=8), texts(200, 180, 190)
@@ -117,7 +117,9 @@ def test_slots_hold_what_was_sampled_only_and_prompts_go_with_their_rows(monkeyp
 def test_a_prompt_is_shared_where_that_saves_reading():
     def offsets(rows: int, *lengths: int) -> list[int]:
         prompts = [tuple(range(n)) for n in lengths]
-        return module.Prompts(make(), torch.device("cpu"), prompts, [rows] * len(prompts)).offset
+        return module.PromptCache(
+            make(), torch.device("cpu"), prompts, [rows] * len(prompts)
+        ).offset
 
     assert offsets(8, 75, 74, 3) == [74, 0, 0]
     assert offsets(2, 513, 512) == [512, 0]

@@ -234,7 +234,7 @@ def test_other_libraries_names_reach_the_update():
     )
 
 
-# ------------------------------------------------------------------------------------------------ several seeds
+# --- several seeds ---
 
 
 def test_the_interval_beyond_the_table():

@@ -200,7 +200,7 @@ def test_ppo_solves_cartpole_in_30000_steps():
     assert sorted(scores)[1] >= 475
 
 
-# ------------------------------------------------------------------------------------------------ the same bits
+# --- the same bits ---
 
 
 def run(rollout, learner, updates):

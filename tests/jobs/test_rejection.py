@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from logpi.engine.sampling import Completion
-from logpi.engine.turns import Talk, Turn
 from logpi.errors import UserError
 from logpi.jobs import rejection
 from logpi.jobs.rejection import Rules, clean, harvest, mixed, probe, read_rows, write_rows
 from logpi.rewards import LanguageConsistency, Number, Rewards, TagAnswer, ThinkAnswer, Weighted
-from logpi.rollouts.responses import Answers
+from logpi.rollouts.responses import Responses
+from logpi.rollouts.turns import Transcript, Turn
 
 JUDGES = Rewards(
     (Weighted(TagAnswer()), Weighted(ThinkAnswer()), Weighted(LanguageConsistency("en")))
@@ -35,7 +35,7 @@ def answers(row, texts, stops=None, tokens=8):
     scores = JUDGES.score(
         [row["prompt"]] * len(texts), texts, None, {"answer": [row.get("answer")] * len(texts)}
     )
-    return Answers(row, [1], made, texts, scores, [Talk((Turn(tokens, t),)) for t in texts])
+    return Responses(row, [1], made, texts, scores, [Transcript((Turn(tokens, t),)) for t in texts])
 
 
 TEXTS = [

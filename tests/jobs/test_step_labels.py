@@ -171,3 +171,15 @@ def test_pairs_are_of_one_prompt_and_not_too_many():
     assert [sum(x["prompt"] == p for x in train + test) for p in "abcd"] == [3] * 4
     assert all(float(x["chosen"]) - float(x["rejected"]) >= 4 for x in train + test)
     assert {x["prompt"] for x in test} == {"a"} and pairs(found, 0.5, 3) == (train, test)
+
+
+def test_long_prompts_are_cut_where_that_is_asked(home, tmp_path, capsys):
+    """The line that refuses them names the option, which the command has."""
+    rows = [{"prompt": "1" * 80 + f"+{i}=", "answer": "3"} for i in range(24)]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    line = [*words(home, tmp_path / "out"), "--task", str(tmp_path / "rows.jsonl")]
+    assert main(line) == 2
+    assert "shorten them (--overlong-prompts cut)" in capsys.readouterr().err
+    assert main([*line, "--overlong-prompts", "cut", "--gap", "0.01"]) == 0
+    asked = {r["prompt"] for r in read_rows(tmp_path / "out" / "beginnings.jsonl")}
+    assert asked <= {r["prompt"] for r in rows} and len(asked) > 20  # the rest is held out

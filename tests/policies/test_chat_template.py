@@ -13,7 +13,7 @@ from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
 from logpi.rollouts.chat import Chat
-from logpi.rollouts.chat_rows import turns
+from logpi.rollouts.chat_rows import token_rows
 from logpi.rollouts.observations import Observations
 from logpi.rollouts.preference_pairs import read_pairs
 from logpi.testing.subject import Subject, answer, system, user
@@ -225,7 +225,7 @@ def test_marks_without_the_end_are_drawn_out_to_it_and_said():
     s = subject("marked")
     talk = [user("2+2?"), answer("It is <|im_end|> 4."), user("So?"), answer("")]
     with pytest.warns(UserWarning, match=r"leave out <\|im_end\|>.*it is learned too"):
-        [row] = turns(s.policy, talk)
+        [row] = token_rows(s.policy, talk)
     own = [i for i, mine in zip(row.ids, row.own, strict=True) if mine]
     assert s.decoded(own) == "It is <|im_end|> 4.<|im_end|><|im_end|>"
     assert own.count(s.template.end_id) == 2  # what the answer spells is text
@@ -291,10 +291,10 @@ def test_what_special_tokens_swallow_is_swallowed_in_rows_too():
 def test_what_tokens_say():
     made = template("think-special")
     ids = made.tokenizer("<think>\nhm\n</think>\n\n4<|im_end|><|endoftext|>")["input_ids"]
-    assert made.said(ids) == "<think>\nhm\n</think>\n\n4"
+    assert made.decode(ids) == "<think>\nhm\n</think>\n\n4"
 
 
-# --- BOS ----------------------------------------------------------------------------------------------------------------
+# --- BOS ---
 
 
 @pytest.mark.parametrize(

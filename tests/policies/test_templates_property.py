@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from logpi.errors import UserError
 from logpi.policies.chat_template import ChatTemplate
-from logpi.rollouts.chat_rows import turns
+from logpi.rollouts.chat_rows import token_rows
 from logpi.rollouts.observations import CALL, Observations
 from tests.families import FAMILIES, tokenizer
 
@@ -106,7 +106,7 @@ def conversations(draw, tools: bool = False):
 def rows_of(some: Reader, messages) -> tuple[list, list[str]]:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        return turns(some, messages), [str(w.message) for w in told]
+        return token_rows(some, messages), [str(w.message) for w in told]
 
 
 def written(some: Reader, messages, tokenize=True):

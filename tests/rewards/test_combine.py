@@ -114,7 +114,7 @@ def test_a_function_that_raises_on_one_sample_costs_that_sample():
         (lambda n: {0.0, 0.5, 1.0}, "type", "returned set"),
     ],
 )
-def test_what_is_not_one_value_for_each_completion_leaves_none_a_verdict_and_is_told_before_training(
+def test_what_is_not_one_value_for_each_completion_is_no_verdict_and_told_before_training(
     returned, kind, line
 ):
     """Called one by one most of these would "work": a mean over the batch would be each sample's

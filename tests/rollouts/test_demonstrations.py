@@ -14,7 +14,7 @@ from logpi.errors import UserError
 from logpi.learner import Learner
 from logpi.policies.causal_lm import CausalLM
 from logpi.rollouts.chat import Chat
-from logpi.rollouts.chat_rows import turns
+from logpi.rollouts.chat_rows import token_rows
 from logpi.rollouts.demonstrations import Demonstrations
 from logpi.updates.adamw import AdamW
 from tests.tiny import TEMPLATE, tiny_model, tiny_tokenizer
@@ -58,11 +58,11 @@ def learned(policy, found) -> list[str]:
 @pytest.mark.parametrize("template", [ENDED, MARKED])
 def test_every_answer_is_learned_and_nothing_else(template):
     p = policy(template)
-    (found,) = turns(p, TALK)
+    (found,) = token_rows(p, TALK)
     assert learned(p, found) == ["hm/2<eos>", "so/3<eos>"]
     whole = p.tokenizer.apply_chat_template(TALK, return_dict=False)
     assert found.ids == list(whole)
-    (final,) = turns(p, TALK, last=True)
+    (final,) = token_rows(p, TALK, last=True)
     assert learned(p, final) == ["so/3<eos>"] and final.ids == found.ids
 
 
@@ -70,7 +70,7 @@ def test_a_template_that_rewrites_history_gives_a_row_for_each_answer():
     """Each row is what a sampler would read and write."""
     p = policy(FORGETS)
     with pytest.warns(UserWarning, match="rewrites earlier turns"):
-        first, second = turns(p, TALK)
+        first, second = token_rows(p, TALK)
     assert (learned(p, first), learned(p, second)) == (["hm/2<eos>"], ["so/3<eos>"])
     for found, asked in ((first, TALK[:1]), (second, TALK[:3])):
         prompt = p.render(asked)
@@ -80,13 +80,13 @@ def test_a_template_that_rewrites_history_gives_a_row_for_each_answer():
             and found.own[len(prompt)]
         )
     assert "hm/" not in p.tokenizer.decode(second.ids)
-    assert len(turns(p, TALK, last=True)) == 1
+    assert len(token_rows(p, TALK, last=True)) == 1
 
 
 def test_an_answer_that_the_template_writes_otherwise_is_learned_as_it_stands():
     p = policy(OTHERWISE)
     with pytest.warns(UserWarning, match="learned as they stand"):
-        first, second = turns(p, TALK)
+        first, second = token_rows(p, TALK)
     assert (learned(p, first), learned(p, second)) == (["hm/2<eos>"], ["so/3<eos>"])
     for found, asked in ((first, TALK[:1]), (second, TALK[:3])):
         prompt = p.render(asked)
@@ -95,17 +95,17 @@ def test_an_answer_that_the_template_writes_otherwise_is_learned_as_it_stands():
 
 def test_what_is_refused():
     with pytest.raises(ValueError, match="no chat template"):
-        turns(policy(None), TALK)
+        token_rows(policy(None), TALK)
     with pytest.raises(ValueError, match="no answer"):
-        turns(policy(), TALK[:1])
+        token_rows(policy(), TALK[:1])
     strict = "{% if messages|length > 2 %}{{ raise_exception('too long') }}{% endif %}" + ENDED
     with pytest.raises(ValueError, match="refuses these messages: too long"):
-        turns(policy(strict), TALK)
+        token_rows(policy(strict), TALK)
 
 
 def test_a_template_without_end_tokens_gets_one_at_the_end():
     p = policy(TEMPLATE)
-    (found,) = turns(p, TALK)
+    (found,) = token_rows(p, TALK)
     assert learned(p, found) == ["hm/2\n", "so/3\n<eos>"]
 
 
@@ -124,7 +124,7 @@ def test_tokens_never_straddle_an_answers_beginning():
         "{% for m in messages %}{{ 'b' if m.role == 'assistant' else 'u' }}:{{ m.content }}<eos>"
         "{% endfor %}{% if add_generation_prompt %}b:{% endif %}"
     )
-    (found,) = turns(p, talk)
+    (found,) = token_rows(p, talk)
     assert 3 in joined(":a")["input_ids"] and 3 not in found.ids
     assert learned(p, found) == ["a<eos>"]
     prompt = p.render(talk[:1])

@@ -35,8 +35,8 @@ def recorded(envs, **how):
 
 
 def test_rows_end_where_episodes_end():
-    """Lengths 2 and 3, five steps: the second environment's second episode is cut off after two of its
-    three steps."""
+    """Lengths 2 and 3, five steps: the second environment's second episode is cut off after two of
+    its three steps."""
     batch = recorded(SyncVectorEnvironment([Count(2), Count(3)]), steps=5)
     assert batch.mask.sum(1).tolist() == [2, 2, 1, 3, 2]
     # (step, episode): what was seen, and after the last action what followed it, never the next
@@ -125,7 +125,7 @@ def test_gae_of_a_reward_at_the_end(gamma, lam, value):
     )
 
 
-# ------------------------------------------------------------------------------------------------ rollouts
+# --- rollouts ---
 
 
 def test_log_probabilities_are_the_learners_own():
@@ -278,7 +278,7 @@ def test_observation_statistics_move_between_updates_only():
     torch.testing.assert_close(policy.normalizer.var, seen.var(0, correction=0))
 
 
-# ------------------------------------------------------------------------------------------------ spaces
+# --- spaces ---
 
 
 def test_observations_of_every_kind_become_rows():

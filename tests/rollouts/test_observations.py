@@ -14,16 +14,17 @@ import pytest
 from tokenizers import AddedToken
 
 from logpi.engine.sampling import Request
-from logpi.engine.turns import Spoken
+from logpi.engine.turns import TurnEnd
 from logpi.envs.tasks import task
-from logpi.envs.tools import ToolEnv, tool
+from logpi.envs.tools import ToolEnvironment, tool
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.observations import CALL, Observations
-from logpi.rollouts.responses import prompt_ids
-from logpi.rollouts.tool_conversations import Dialogues, Limits
+from logpi.rollouts.prompt_filter import prompt_ids
+from logpi.rollouts.tool_conversations import ToolConversations
+from logpi.rollouts.turns import TurnLimits
 from tests.tiny import tiny_model, tiny_tokenizer
 
 TEMPLATES = Path(__file__).parent.parent / "data" / "templates"
@@ -168,29 +169,33 @@ def test_a_model_without_a_place_for_tools_reads_of_them_in_the_system_message(s
     network.resize_token_embeddings(len(made))
     policy, row = CausalLM(network, made), {"prompt": "2+3?"}
     with pytest.raises(UserError, match="no place for tools"):
-        Dialogues(policy, ToolEnv((add,), style), Limits(), Chat(wrap=True)).prompt(row)
-    dialogues = Dialogues(
-        policy, ToolEnv((add,), style, native=False), Limits(patience=1.0), Chat(wrap=True)
+        ToolConversations(
+            policy, ToolEnvironment((add,), style), TurnLimits(), Chat(wrap=True)
+        ).prompt(row)
+    conversations = ToolConversations(
+        policy,
+        ToolEnvironment((add,), style, native=False),
+        TurnLimits(patience=1.0),
+        Chat(wrap=True),
     )
-    prompt = dialogues.prompt(row)
+    prompt = conversations.prompt(row)
     shown = made.decode(prompt)
     assert shown.startswith("<|im_start|>system\n# Tools") and '"name": "add"' in shown
     assert shown.endswith("<|im_start|>user\n2+3?<|im_end|>\n<|im_start|>assistant\n")
     end = made.convert_tokens_to_ids("<|im_end|>")
-    talking = dialogues.begin([row], [Request(prompt, 1)])
+    opened = conversations.begin([row], [Request(prompt, 1)])
     heard = []
     for said in (call, call.replace("2", wrong), "It is 5."):
         tokens = [*made(said, add_special_tokens=False)["input_ids"], end]
-        talking.hear(Spoken(0, tokens, "eos", 1_000, 1_000))
-        heard += talking.replies(wait=True)
+        heard += opened.on_turn_end([TurnEnd(0, tokens, "eos", 1_000, 1_000)], True)
     told = [made.decode(list(h.observation)) for h in heard[:2]]
     assert (
-        told[0]
-        == "\n<|im_start|>user\n<tool_response>\n5\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+        told[0] == "\n<|im_start|>user\n<tool_response>\n5\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n"
     )
     assert "Error: add: 'a' must be of type integer" in told[1]
     assert heard[2].observation is None and heard[2].stop == ""
-    assert talking.talk(0, []).metrics["tool_errors/arguments"] == 1.0
+    assert opened.transcript(0, []).metrics["tool_errors/arguments"] == 1.0
 
 
 def test_tools_of_a_row_go_to_the_template_when_the_task_says_so(tmp_path):

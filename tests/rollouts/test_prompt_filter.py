@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+import logpi
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Sampling
 from logpi.envs.data import load_rows
@@ -97,6 +98,7 @@ def test_a_rollout_passes_over_what_does_not_fit(tmp_path):
         Engine(p, slots=4),
         Task(),
         Task.reward,
+        algorithm=logpi.algorithm("reinforce"),
         prompts=4,
         num_generations=1,
         sampling=Sampling(max_tokens=3),

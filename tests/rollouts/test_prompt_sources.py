@@ -8,8 +8,7 @@ from collections import Counter
 import pytest
 
 from logpi.envs.tasks import task
-from logpi.rollouts.prompt_sources import Curriculum, Mixture
-from logpi.rollouts.text_rollout import Prompts
+from logpi.rollouts.prompt_sources import Curriculum, Mixture, TaskPrompts
 
 RATES = {1: 1.0, 2: 0.5, 3: 0.0}  # what the policy can: level 1 always, level 3 never
 
@@ -25,11 +24,11 @@ def drawn(curriculum: Curriculum, steps: int, n: int = 16) -> Counter:
 
 
 def made(**options) -> Curriculum:
-    return Curriculum(Prompts(task("bilingual"), 0), 0, **options)
+    return Curriculum(TaskPrompts(task("bilingual"), 0), 0, **options)
 
 
 def test_the_frontier_is_preferred_and_nothing_is_lost():
-    plain = Counter(r["level"] for r in Prompts(task("bilingual"), 0).take(640))
+    plain = Counter(r["level"] for r in TaskPrompts(task("bilingual"), 0).take(640))
     assert max(plain.values()) < 0.4 * 640
     found = drawn(made(), 40)
     assert found[2] > 0.75 * 640 and min(found[1], found[3]) > 0
@@ -49,7 +48,7 @@ def test_a_prompts_own_rate_counts_before_its_levels():
 
 
 def test_lookahead_of_one_takes_the_rows_in_their_order():
-    rows = Prompts(task("bilingual"), 0).take(8)
+    rows = TaskPrompts(task("bilingual"), 0).take(8)
     assert made(lookahead=1).take(8) == rows
 
 
@@ -101,14 +100,14 @@ def test_the_weighted_draw_is_proportional():
     ("share", "expected"), [(0.25, 8), (0.5, 16), (0.3, 9), (0.0, 0), (1.0, 32)]
 )
 def test_a_mixture_keeps_its_share_over_takes(share, expected):
-    m = Mixture(Prompts(task("addition"), 0), Prompts(task("sort"), 0), share=share)
+    m = Mixture(TaskPrompts(task("addition"), 0), TaskPrompts(task("sort"), 0), share=share)
     rows = [r for _ in range(8) for r in m.take(4)]
     assert sum(r["prompt"].startswith("Sort") for r in rows) == expected
 
 
 def test_the_other_joins_late_and_resumes():
     def new():
-        return Mixture(made(), Prompts(task("sort"), 0), share=0.5, start=8)
+        return Mixture(made(), TaskPrompts(task("sort"), 0), share=0.5, start=8)
 
     m = new()
     assert not any("Sort" in r["prompt"] for r in m.take(4) + m.take(4))

@@ -8,14 +8,15 @@ import torch
 
 import logpi
 from logpi.engine.engine import Engine
-from logpi.engine.sampling import Sampling
+from logpi.engine.sampling import Completion, Sampling
 from logpi.envs.tasks import Addition
 from logpi.errors import UserError
 from logpi.ops.selection import Bootstrap, CountAsFailure, DropUniform, MaskOut, MixedOutcomes
 from logpi.policies.small import small_policy
 from logpi.rewards import Rewards, Weighted, rewards
 from logpi.rollouts.demonstrations import Demonstrations
-from logpi.rollouts.text_rollout import Prompts, TextRollout
+from logpi.rollouts.prompt_sources import TaskPrompts
+from logpi.rollouts.text_rollout import TextRollout
 from logpi.updates.adamw import AdamW
 
 TASK = Addition()
@@ -32,6 +33,7 @@ def rollout(policy, judge="exact", *, tokens=8, **options) -> TextRollout:
         "prompts": 3,
         "num_generations": 4,
         "sampling": Sampling(max_tokens=tokens),
+        "algorithm": logpi.algorithm("reinforce"),
         "seed": 1,
     } | options
     return TextRollout(policy, Engine(policy, slots=5), TASK, judged, **given)
@@ -101,7 +103,9 @@ def test_no_verdict_at_all_is_said(policy):
 @pytest.mark.parametrize("choice", [Bootstrap(), MaskOut(), CountAsFailure(-1.0)])
 def test_truncation(policy, choice):
     always = rewards(lambda prompts, completions, **_: [1.0] * len(completions))
-    batch = rollout(policy, always, tokens=2, truncation=choice)().batch
+    batch = rollout(
+        policy, always, tokens=2, algorithm=logpi.algorithm("reinforce", truncation=choice)
+    )().batch
     plain = rollout(policy, always, tokens=2)().batch
     cut = ~plain.terminated
     assert cut.any() and not cut.all()
@@ -120,8 +124,41 @@ def test_truncation(policy, choice):
         assert batch.terminated.all() and torch.equal(total[cut], -torch.ones(int(cut.sum())))
 
 
+@pytest.mark.parametrize("name", ["dapo", "remax", "grpo"])
+def test_an_algorithm_is_used_whole(policy, name):
+    """`logpi.algorithm("dapo")` lost its dynamic sampling without a word."""
+    made = logpi.algorithm(name)
+    source = rollout(policy, rewards(even), algorithm=made)
+    assert (source.keep, source.truncation) == (made.keep, made.truncation)
+    assert source.greedy == made.objective.needs_greedy == (name == "remax")
+    assert source.keep.refill == (name == "dapo")
+
+
+def test_fewer_samples_than_are_compared_are_refused(policy):
+    with pytest.raises(UserError, match="num_generations must be at least 2, not 1"):
+        rollout(policy, algorithm=logpi.algorithm("grpo"), num_generations=1)
+
+
+def test_another_sampler_can_stand_in_the_engines_place(policy):
+    """Requests in, completions out: here ones that a file or a server might give."""
+
+    class Canned:
+        def generate(
+            self, requests, sampling=None, generator=None, progress=None, on_turn_end=None
+        ):
+            made = Completion(torch.tensor([5, 2]), torch.tensor([-1.0, -2.0]), "eos")
+            return [[made] * r.n for r in requests]
+
+    source = rollout(policy, rewards(even))
+    source.sampler = Canned()
+    batch = source().batch
+    assert batch.logp[batch.mask].tolist() == [-1.0, -2.0] * 12
+    assert batch.action[batch.mask].tolist() == [5, 2] * 12 and batch.terminated.all()
+
+
 def test_dynamic_sampling_refills_with_mixed_groups(policy):
-    collected = rollout(policy, rewards(even), num_generations=2, keep=MixedOutcomes())()
+    dapo = logpi.algorithm("dapo")
+    collected = rollout(policy, rewards(even), num_generations=2, algorithm=dapo)()
     totals = collected.batch.reward.sum(1).view(3, 2)
     assert (totals.sum(1) == 1).all()
     assert collected.metrics["groups/sampled"] > 3 and collected.metrics["groups/kept"] == 3
@@ -129,16 +166,18 @@ def test_dynamic_sampling_refills_with_mixed_groups(policy):
 
 def test_dynamic_sampling_gives_up_clearly(policy):
     same = rewards(lambda prompts, completions, **_: [0.0] * len(completions))
+    twice = logpi.algorithm("dapo", keep=MixedOutcomes(max_rounds=2))
     with pytest.raises(
         UserError, match=r"only 0 of 3 groups .* in 2 rounds \(6 prompts, mean reward 0\)"
     ):
-        rollout(policy, same, keep=MixedOutcomes(max_rounds=2))()
+        rollout(policy, same, algorithm=twice)()
 
 
 def test_dropping_every_group_makes_no_update(policy):
     same = rewards(lambda prompts, completions, **_: [0.0] * len(completions))
-    batch = rollout(policy, same, keep=DropUniform())().batch
-    learner = logpi.Learner(policy, logpi.algorithm("grpo", beta=0), AdamW(lr=1.0))
+    made = logpi.algorithm("grpo", beta=0, keep=DropUniform())
+    batch = rollout(policy, same, algorithm=made)().batch
+    learner = logpi.Learner(policy, made, AdamW(lr=1.0))
     before = {k: v.clone() for k, v in policy.state_dict().items()}
     report = learner.update(batch)
     assert report["idle_rows"] == 1.0
@@ -146,7 +185,7 @@ def test_dropping_every_group_makes_no_update(policy):
 
 
 def test_greedy_baseline_is_the_greedy_answers_reward(policy):
-    batch = rollout(policy, rewards(even), greedy=True)().batch
+    batch = rollout(policy, rewards(even), algorithm=logpi.algorithm("remax"))().batch
     plain = rollout(policy, rewards(even))().batch
     assert batch.baseline is not None and plain.baseline is None
     assert all(len(set(batch.baseline[batch.group == g].tolist())) == 1 for g in range(3))
@@ -174,7 +213,7 @@ def test_prompts_walk_over_a_file_in_a_new_order_each_pass(tmp_path):
 
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f'{{"prompt": "p{i}", "answer": "{i}"}}\n' for i in range(30)))
-    walk = Prompts(task(str(path)), seed=0)
+    walk = TaskPrompts(task(str(path)), seed=0)
     size = len(walk.task.rows("train"))
     first, second = walk.take(size), walk.take(size)
     assert sorted(r["prompt"] for r in first) == sorted(r["prompt"] for r in second)
@@ -187,7 +226,7 @@ def test_every_algorithm_updates_a_language_model_on_policy(policy, name):
     fresh = small_policy(
         TASK.alphabet, width=32, layers=2, heads=2, seed=3, critic=made.objective.needs_critic
     )
-    source = rollout(fresh, rewards(even), keep=made.keep, greedy=made.objective.needs_greedy)
+    source = rollout(fresh, rewards(even), algorithm=made)
     learner = logpi.Learner(fresh, made, AdamW(lr=1e-3))
     before = [p.detach().clone() for p in fresh.parameters()]
     for _ in range(2):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-from logpi.envs.tools import ToolEnv
+from logpi.envs.tools import ToolEnvironment
 from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.demonstrations import Demonstrations
-from logpi.rollouts.tool_conversations import Dialogues, Limits
+from logpi.rollouts.tool_conversations import ToolConversations
+from logpi.rollouts.turns import TurnLimits
 from tests.tiny import tiny_model, tiny_tokenizer
 
 HEAD = (
@@ -100,8 +101,8 @@ def test_what_cannot_be_a_call_is_one_line_with_its_row():
 
 def test_a_model_whose_calls_nobody_reads_is_refused_at_the_start():
     for template in (HERMES, MISTRAL, AS_TEXT):
-        Dialogues(policy(template), ToolEnv((add,)), Limits(), Chat(wrap=True))
+        ToolConversations(policy(template), ToolEnvironment((add,)), TurnLimits(), Chat(wrap=True))
     with pytest.raises(
         UserError, match="writes calls in a form that cannot be read: ….*<call logpi_tool"
     ):
-        Dialogues(policy(OWN), ToolEnv((add,)), Limits(), Chat(wrap=True))
+        ToolConversations(policy(OWN), ToolEnvironment((add,)), TurnLimits(), Chat(wrap=True))

@@ -21,11 +21,12 @@ from logpi.ops.selection import CountAsFailure
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
 from logpi.rewards import Rewards, ToolLength, Weighted
-from logpi.rollouts import tool_conversations as dialogue
+from logpi.rollouts import open_conversations
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.observations import Observations
 from logpi.rollouts.text_rollout import TextRollout
-from logpi.rollouts.tool_conversations import Dialogues, Limits
+from logpi.rollouts.tool_conversations import ToolConversations
+from logpi.rollouts.turns import TurnLimits
 from logpi.testing import check_all
 from logpi.updates.adamw import AdamW
 from tests.tiny import KINDS, tiny_model, tiny_tokenizer
@@ -65,11 +66,11 @@ class Env:
     log: list = field(default_factory=list)
 
     def start(self, row):
-        return Talk(self, row["prompt"])
+        return Transcript(self, row["prompt"])
 
 
 @dataclass
-class Talk:
+class Transcript:
     env: Env
     prompt: str
     turn: int = 0
@@ -109,8 +110,9 @@ def rollout(
     policy, env, *, limits=None, tokens=60, rewards=None, slots=64, **options
 ) -> TextRollout:
     given = {"prompts": 3, "num_generations": 4, "sampling": Sampling(max_tokens=tokens), "seed": 1}
-    given["dialogues"] = Dialogues(
-        policy, env, limits or Limits(patience=0.0), options.pop("chat", Chat())
+    given["algorithm"] = logpi.algorithm("reinforce")
+    given["conversations"] = ToolConversations(
+        policy, env, limits or TurnLimits(patience=0.0), options.pop("chat", Chat())
     )
     return TextRollout(
         policy, Engine(policy, slots=slots), Asks(), rewards or Asks().reward, **given | options
@@ -233,7 +235,7 @@ def test_a_thousand_hostile_tools_keep_every_invariant():
     source = rollout(
         policy,
         Env(hostile),
-        limits=Limits(turns=4, calls=3, observation=40, patience=0.0),
+        limits=TurnLimits(turns=4, calls=3, observation=40, patience=0.0),
         tokens=40,
         prompts=50,
         num_generations=20,
@@ -263,7 +265,7 @@ def test_the_same_seed_gives_the_same_rows_whatever_the_tools_timing():
     for patience, most in ((0.0, 0.0), (0.0, 0.02), (float("inf"), 0.004)):
         clock = Random(str(most))
         env = Env(hostile, delay=lambda prompt, turn, c=clock, m=most: c.random() * m)
-        found.append(rollout(policy, env, limits=Limits(turns=4, patience=patience), slots=6)())
+        found.append(rollout(policy, env, limits=TurnLimits(turns=4, patience=patience), slots=6)())
     for other in found[1:]:
         assert torch.equal(found[0].batch.obs, other.batch.obs) and torch.equal(
             found[0].batch.mask, other.batch.mask
@@ -278,7 +280,7 @@ def test_patience_without_end_repeats_bit_for_bit():
     for n in range(2):
         clock = Random(n)
         env = Env(echo, delay=lambda prompt, turn, c=clock: c.random() * 0.003)
-        runs.append(rollout(policy, env, limits=Limits(patience=float("inf")), slots=5)().batch)
+        runs.append(rollout(policy, env, limits=TurnLimits(patience=float("inf")), slots=5)().batch)
     assert torch.equal(runs[0].logp, runs[1].logp) and torch.equal(runs[0].obs, runs[1].obs)
 
 
@@ -311,7 +313,7 @@ def test_a_tool_that_hangs_is_an_error_for_the_policy_and_is_counted():
     policy = model()
     begin = time.monotonic()
     collected = rollout(
-        policy, env, limits=Limits(turns=2, seconds=0.2, patience=0.0), num_generations=1
+        policy, env, limits=TurnLimits(turns=2, seconds=0.2, patience=0.0), num_generations=1
     )()
     assert time.monotonic() - begin < 10
     check_rows(policy, collected)
@@ -329,9 +331,9 @@ def test_each_limit_ends_a_row_for_its_reason():
 
     policy = model()
     cases = {
-        "turns": Limits(turns=2),
-        "calls": Limits(calls=1),
-        "context": Limits(turns=99, calls=99),
+        "turns": TurnLimits(turns=2),
+        "calls": TurnLimits(calls=1),
+        "context": TurnLimits(turns=99, calls=99),
     }
     for name, limits in cases.items():
         collected = rollout(policy, Env(on), limits=replace(limits, patience=0.0), tokens=300)()
@@ -344,8 +346,9 @@ def test_each_limit_ends_a_row_for_its_reason():
             for s in ended
             if name != "context"
         )
+    failing = logpi.algorithm("reinforce", truncation=CountAsFailure(-1.0))
     failed = rollout(
-        policy, Env(on), limits=Limits(turns=2), tokens=300, truncation=CountAsFailure(-1.0)
+        policy, Env(on), limits=TurnLimits(turns=2), tokens=300, algorithm=failing
     )().batch
     assert failed.terminated.all() and set(failed.reward.sum(1).tolist()) == {-1.0}
     collected = rollout(policy, Env(on), tokens=25)()
@@ -354,7 +357,7 @@ def test_each_limit_ends_a_row_for_its_reason():
         "stopped/length"
     ] > 0
     with pytest.raises(ValueError, match="limits of turns"):
-        Limits(turns=0)
+        TurnLimits(turns=0)
 
 
 @pytest.mark.parametrize("name", ["ppo", "grpo", "reinforce_plus_plus"])
@@ -392,13 +395,13 @@ def test_rewards_know_the_step_also_after_a_resume():
     source(), source()
     resumed = rollout(policy, Env(echo), rewards=rewards)
     resumed.load_state_dict(source.state_dict())
-    resumed.dialogues = None
+    resumed.conversations = None
     resumed()
     assert seen == [{0}, {1}, {2}]
 
 
 def test_greedy_baseline_is_a_conversation_too():
-    batch = rollout(model(), Env(echo), greedy=True)().batch
+    batch = rollout(model(), Env(echo), algorithm=logpi.algorithm("remax"))().batch
     assert batch.baseline is not None and float(batch.baseline.max()) >= 3.0
 
 
@@ -485,9 +488,11 @@ def test_tools_that_the_template_does_not_show_are_refused():
     tools = ({"type": "function", "function": {"name": "f", "parameters": {}}},)
     blind = model(template=CHATML.replace("{% if tools %}", "{% if false %}"))
     with pytest.raises(UserError, match="no place for tools"):
-        Dialogues(blind, Env(echo, tools=tools), Limits(), Chat(wrap=True)).prompt({"prompt": "q"})
+        ToolConversations(blind, Env(echo, tools=tools), TurnLimits(), Chat(wrap=True)).prompt(
+            {"prompt": "q"}
+        )
     seeing = model()
-    ids = Dialogues(seeing, Env(echo, tools=tools), Limits(), Chat(wrap=True)).prompt(
+    ids = ToolConversations(seeing, Env(echo, tools=tools), TurnLimits(), Chat(wrap=True)).prompt(
         {"prompt": "q"}
     )
     assert '"name": "f"' in seeing.tokenizer.decode(ids)
@@ -526,7 +531,7 @@ def test_conversations_of_a_row_must_begin_alike():
 
         def start(self, row):
             self.count += 1
-            return Talk(self, f"{row['prompt']}{self.count}")
+            return Transcript(self, f"{row['prompt']}{self.count}")
 
     with pytest.raises(UserError, match="begin alike"):
         rollout(model(), Fickle(echo))()
@@ -546,13 +551,13 @@ def test_a_conversation_of_one_turn_is_a_single_turn():
     env = Env(lambda prompt, turn, text: Reply(done=True))
     one = rollout(policy, env)().batch
     plain = rollout(policy, env, sampling=Sampling(max_tokens=60, stop=VOWELS))
-    plain.dialogues = None
+    plain.conversations = None
     other = plain().batch
     for name in ("obs", "mask", "reward", "logp", "terminated"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name))
 
 
-# ------------------------------------------------------------------------------------------------ strangers
+# --- strangers ---
 
 
 class Mute(Exception):
@@ -587,9 +592,9 @@ def test_halves_of_characters_never_reach_the_tokenizer(template):
         )
     )
     run = rollout(
-        model(template=template), env, limits=Limits(turns=6, patience=math.inf), tokens=200
+        model(template=template), env, limits=TurnLimits(turns=6, patience=math.inf), tokens=200
     )
-    run.dialogues.env.start = lambda row: Talk(env, row["prompt"] + "\ud800")
+    run.conversations.environment.start = lambda row: Transcript(env, row["prompt"] + "\ud800")
     collected = run()
     shown = [t["shown"] for i in collected.samples for t in i.get("turns", ()) if t["shown"]]
     assert (
@@ -615,7 +620,7 @@ def test_an_environment_that_cannot_begin_is_one_line():
 def test_tools_that_never_answer_cost_a_bounded_number_of_threads(monkeypatch, caplog):
     """64 a step were left behind, 11,000 after 175 steps. When they come back, calls are made
     again."""
-    monkeypatch.setattr(dialogue, "HUNG", 6)
+    monkeypatch.setattr(open_conversations, "HUNG", 6)
     go, asked = threading.Event(), []
 
     def hangs(prompt, turn, text):
@@ -625,7 +630,7 @@ def test_tools_that_never_answer_cost_a_bounded_number_of_threads(monkeypatch, c
 
     before = threading.active_count()
     run = rollout(
-        model(), Env(hangs), limits=Limits(seconds=0.05, patience=0.0, turns=3), tokens=40
+        model(), Env(hangs), limits=TurnLimits(seconds=0.05, patience=0.0, turns=3), tokens=40
     )
     first = run()
     assert first.metrics["tools/timeouts"] > 0 and len(asked) <= 12
@@ -644,7 +649,7 @@ def test_tools_that_never_answer_cost_a_bounded_number_of_threads(monkeypatch, c
     )
     go.set()
     for _ in range(200):
-        if not run.dialogues.crowded():
+        if not open_conversations.crowded(run.conversations.late):
             break
         time.sleep(0.01)
     assert run().metrics["tools/timeouts"] == 0 and len(asked) > calls

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from logpi.runs import Run
+from logpi.runs.directory import Run
 from logpi.runs.disk import settle
 
 warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,5 +1,7 @@
-"""Runs `logpi ARGS…` with a search that never answers: python tests/runs/hanging_tool.py ARGS…; "asked"
-on stderr at the first call."""
+"""Runs `logpi ARGS…` with a search that never answers: python tests/runs/hanging_tool.py ARGS….
+
+It writes "asked" to stderr at the first call.
+"""
 
 from __future__ import annotations
 

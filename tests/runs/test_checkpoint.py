@@ -21,8 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 from logpi.errors import RunError
-from logpi.runs import checkpoint, load_rng_state, rng_state, seed
+from logpi.runs import checkpoint
 from logpi.runs.checkpoint import load, save
+from logpi.runs.rng import load_rng_state, rng_state, seed
 
 
 def same(a: Any, b: Any) -> bool:
@@ -203,7 +204,7 @@ def test_what_cannot_be_saved_is_named(tmp_path: Path, value: Any, says: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
-# --------------------------------------------------------------------------- damage
+# --- damage ---
 
 
 def flip(path: Path) -> None:
@@ -232,7 +233,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         load(tmp_path / "none")
 
 
-# --------------------------------------------------------------------------- a failing disk
+# --- a failing disk ---
 
 
 @contextmanager
@@ -297,3 +298,17 @@ def test_only_its_own_leftovers_are_cleared(tmp_path: Path) -> None:
     shutil.copytree(other, tmp_path / ".c.partial")
     save({"x": 1}, tmp_path / "c")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".notes.partial", "c"]
+
+
+def test_the_layout_on_disk_is_that_of_the_docstring(tmp_path: Path) -> None:
+    w = torch.ones(2)
+    state = {"a": w, "b": (w, 0.5), "rows": {3: float("nan")}}
+    checkpoint.save(state, tmp_path / "x", {"step": 40})
+    assert json.loads((tmp_path / "x/state.json").read_text()) == {
+        "a": {"$tensor": "a"},
+        "b": {"$tuple": [{"$tensor": "a"}, 0.5]},
+        "rows": {"$dict": [[3, {"$float": "nan"}]]},
+    }
+    assert list(load_file(tmp_path / "x/state.safetensors")) == ["a"]
+    manifest = json.loads((tmp_path / "x/manifest.json").read_text())
+    assert manifest["about"] == {"step": 40} and set(manifest["state.json"]) == {"size", "sha256"}

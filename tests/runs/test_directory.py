@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from logpi.errors import RunError, UserError
-from logpi.runs import Run, is_time, read_arguments, read_metrics
-from logpi.runs.directory import next_path
+from logpi.runs.directory import Run, next_path, read_arguments
+from logpi.runs.metrics import is_time, read_metrics
 
 
 class Nowhere:
@@ -120,7 +120,7 @@ def test_the_model_is_replaced_whole_or_not_at_all(run: Run) -> None:
     assert not [p for p in run.path.iterdir() if p.name.endswith((".partial", ".old"))]
 
 
-# --------------------------------------------------------------------------- refusals
+# --- refusals ---
 
 
 def test_a_taken_directory_is_refused(run: Run, tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_trackers_are_checked_before_anything_is_made(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_write_one_run(run: Run) -> None:
     code = (
-        "import sys; from logpi.runs import Run\ntry: Run.open(sys.argv[1])\nexcept Exception as e:"
-        " print(e)"
+        "import sys; from logpi.runs.directory import Run\ntry: Run.open(sys.argv[1])\n"
+        "except Exception as e: print(e)"
     )
     command = [sys.executable, "-c", code, str(run.path)]
 
@@ -178,7 +178,7 @@ def test_a_killed_writer_frees_its_run_although_its_child_lives_on(run: Run) -> 
     """The child is forked, as a server of programs or a data loader is."""
     run.close()
     code = (
-        "import os, sys, time; from logpi.runs import Run\nrun = Run.open(sys.argv[1])\n"
+        "import os, sys, time; from logpi.runs.directory import Run\nrun = Run.open(sys.argv[1])\n"
         "if os.fork() == 0: time.sleep(30)\nprint('held', flush=True); time.sleep(30)"
     )
     command = [sys.executable, "-c", code, str(run.path)]
@@ -192,7 +192,7 @@ def test_a_killed_writer_frees_its_run_although_its_child_lives_on(run: Run) -> 
         os.killpg(writer.pid, signal.SIGKILL)
 
 
-# --------------------------------------------------------------------------- resuming
+# --- resuming ---
 
 
 def work(run: Run, first: int, last: int, torn_at: int | None = None) -> None:
@@ -325,7 +325,7 @@ def test_a_run_that_keeps_nothing_has_no_empty_folders(tmp_path: Path) -> None:
     ]
 
 
-# --------------------------------------------------------------------------- a failing disk
+# --- a failing disk ---
 
 
 def test_lost_permission_names_the_last_good_checkpoint() -> None:

@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from logpi.cli import main
-from logpi.demos.r1_stages import R1
+from logpi.demos.r1_arguments import R1
 from logpi.envs.tasks import Addition
 from logpi.jobs.gym import Gym
 from logpi.jobs.options.fields import changeable
@@ -220,7 +220,7 @@ def test_what_may_change_is_said_where_something_else_is_given(
     assert (home / "run/checkpoints/step-000003").is_dir()
 
 
-# --------------------------------------------------------------------------- what was lost is said
+# --- what was lost is said ---
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from logpi.errors import RunError
-from logpi.runs import Run, read_metrics
 from logpi.runs.checkpoint import Damaged, _fingerprint, load
-from logpi.runs.metrics import mend
+from logpi.runs.directory import Run
+from logpi.runs.metrics import mend, read_metrics
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_a_tag_of_a_newer_version_stops_and_is_not_damage(run: Run) -> None:
         run.latest()
 
 
-# --------------------------------------------------------------------------- metrics
+# --- metrics ---
 
 
 def test_garbled_metrics_are_kept_aside_and_said(
@@ -277,3 +277,17 @@ def test_an_unfinished_last_line_is_no_news(run: Run, caplog: pytest.LogCaptureF
         and not caplog.text
         and not (run.path / "metrics.jsonl.damaged").exists()
     )
+
+
+def test_the_checkpoints_that_are_kept_are_those_of_the_docstring(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", "rl", {}) as run:
+
+        def steps() -> list[int]:
+            return [int(p.name.removeprefix("step-")) for p in run.history.named()]
+
+        for step in (10, 20, 30, 40, 50):
+            run.checkpoint(step, None, keep=9, best=step in (20, 30))
+        run.history.prune(2)
+        assert steps() == [30, 40, 50]
+        run.checkpoint(60, None, keep=2, best=True)
+        assert steps() == [50, 60]

@@ -1,14 +1,15 @@
-"""Progress in a terminal and in a pipe, with a clock of our own."""
+"""Progress in a terminal, a notebook and a pipe, with a clock of our own."""
 
 from __future__ import annotations
 
 import io
 import logging
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from logpi.runs import Progress
-from logpi.runs.progress import duration, number
+from logpi.runs.progress import Progress, duration, number
 
 
 class Terminal(io.StringIO):
@@ -55,6 +56,62 @@ def test_a_terminal_has_one_live_line_and_notes_above_it(monkeypatch: pytest.Mon
     assert all(len(part) < 60 for part in drawn) and any(part.endswith("…") for part in drawn)
 
 
+class Display:
+    """IPython's display: what each output of the cell shows, and how often one was sent."""
+
+    def __init__(self) -> None:
+        self.outputs: list[str] = []
+        self.sent = 0
+
+    def __call__(self, data: dict, raw: bool, display_id: bool) -> Display:
+        assert raw and display_id
+        self.outputs.append("")
+        self.update(data, raw)
+        return self
+
+    def update(self, data: dict, raw: bool) -> None:
+        self.outputs[-1] = data["text/plain"]
+        self.sent += 1
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> Display:
+    shown = Display()
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", ModuleType("IPython.display"))
+    monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: shell, raising=False)
+    monkeypatch.setattr(sys.modules["IPython.display"], "display", shown, raising=False)
+    return shown
+
+
+def test_a_notebook_has_one_output_that_is_updated(
+    notebook: Display, capsys: pytest.CaptureFixture
+) -> None:
+    clock = Clock()
+    with Progress(total=1000, clock=clock) as progress:
+        for step in range(1, 1001):
+            clock.now += 0.01
+            progress.phase("generating")
+            progress.step(step, {"reward": 0.5})
+            if step == 500:
+                progress.note("evaluation: 0.62")
+                assert notebook.outputs[-1].startswith("evaluation: 0.62\nstep  500/1000")
+    assert notebook.outputs == ["evaluation: 0.62\nstep 1000/1000 · reward 0.5 · done"]
+    assert notebook.sent < 30  # twice a second, and the note
+    assert capsys.readouterr() == ("", "")
+
+
+def test_ipython_at_a_terminal_is_no_notebook(
+    notebook: Display, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: SimpleNamespace())
+    with Progress(total=1) as progress:
+        progress.step(1, {})
+    assert capsys.readouterr().err == "step 1/1 · done\n"
+    assert not notebook.outputs
+
+
 def test_time_left_follows_the_present_pace_and_a_resumed_run_s_own_steps() -> None:
     clock, out = Clock(), io.StringIO()
     progress = Progress(total=200, stream=out, every=0, clock=clock)
@@ -73,6 +130,7 @@ def test_a_terminal_that_went_away_does_not_stop_the_run() -> None:
         progress.step(1, {})
         out.close()
         progress.step(2, {})
+        progress.note("nobody reads this")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from logpi.errors import UserError
-from logpi.runs import Run, read_metrics
+from logpi.runs.directory import Run
+from logpi.runs.metrics import read_metrics
 from logpi.runs.trackers import TrackedRun, trackers
 
 

@@ -17,8 +17,7 @@ from logpi.cli import main
 from logpi.envs.tasks import Addition
 from logpi.errors import RunError, UserError
 from logpi.policies.small import small_policy
-from logpi.runs import Run
-from logpi.runs.directory import allow
+from logpi.runs.directory import Run, allow
 from logpi.runs.trust import code_named, sign
 
 ARGUMENTS = {"rewards": ["exact", "judge.py:score"], "steps": 3}
@@ -166,7 +165,7 @@ def test_on_a_terminal_one_is_asked(
     assert screen.getvalue().endswith("Run it? [y/N] ") and "\x1b" not in screen.getvalue()
 
 
-# --------------------------------------------------------------------------- the commands
+# --- the commands ---
 
 
 @pytest.fixture
@@ -255,7 +254,7 @@ def test_play_asks(
     assert not (tmp_path / "ran").exists()
 
 
-# --------------------------------------------------------------------------- links
+# --- links ---
 
 
 @pytest.mark.parametrize(

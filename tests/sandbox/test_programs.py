@@ -1084,8 +1084,8 @@ HONEST = {
         (
             "import sys,threading\ndef main():\n sys.setrecursionlimit(10**6)\n def d(n): return 0"
             " if n==0 else 1+d(n-1)\n"
-            " R.append(d(20000))\nR=[]\nthreading.stack_size(128*1024*1024)\nt=threading.Thread(target=main);"
-            " t.start(); t.join()\ndef f(): return R[0]"
+            " R.append(d(20000))\nR=[]\nthreading.stack_size(128*1024*1024)\n"
+            "t=threading.Thread(target=main); t.start(); t.join()\ndef f(): return R[0]"
         ),
         "assert f()==20000",
     ),
@@ -1282,7 +1282,9 @@ HOSTILE = {
     "wire class eq": (
         "import os,json,struct\ndef s(d):\n b=json.dumps(d).encode();"
         " os.write(4,struct.pack('>I',len(b))+b)\ndef mean(xs):\n"
-        " s({'value':{'mine':0,'of':{'mine':1,'class':{'name':'x','specials':['__eq__','__init__','__class__','__getattribute__'],'bases':[{'std':'builtins.float'}]}},'data':1.0}})\n"
+        " s({'value':{'mine':0,'of':{'mine':1,'class':{'name':'x','specials':"
+        "['__eq__','__init__','__class__','__getattribute__'],"
+        "'bases':[{'std':'builtins.float'}]}},'data':1.0}})\n"
         " return 0"
     ),
     "wire std": (
@@ -1308,8 +1310,8 @@ HOSTILE = {
     ),
     "raise gone": "import sys\ndef mean(xs):\n raise sys.modules['logpi.sandbox.rpc'].Gone()",
     "connection patch": (
-        "import sys\np=sys.modules['logpi.sandbox.rpc']\np.Connection.encode=lambda self,v: 1.5\ndef"
-        " mean(xs): return 0"
+        "import sys\np=sys.modules['logpi.sandbox.rpc']\n"
+        "p.Connection.encode=lambda self,v: 1.5\ndef mean(xs): return 0"
     ),
     "stack read": (
         "import sys\ndef mean(xs):\n f=sys._getframe()\n while f:\n  for v in"

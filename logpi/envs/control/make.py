@@ -53,12 +53,13 @@ class ActionRepeat(gym.Wrapper):
         self.times = times
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        total = 0.0
-        for _ in range(self.times):
-            obs, reward, terminated, truncated, info = self.env.step(action)
-            total += number(reward)
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        total = number(reward)
+        for _ in range(self.times - 1):
             if terminated or truncated:
                 break
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total += number(reward)
         return obs, total, terminated, truncated, info
 
 

@@ -1,7 +1,7 @@
 """Tools: what a policy may call while it writes, and the environments that let it.
 
     tool.py        a Python function, or a schema with somebody to answer it, as a Tool
-    environment.py         ToolEnv: calls read in a style, checked, run, answered
+    environment.py         ToolEnvironment: calls read in a style, checked, run, answered
     calculator.py  exact arithmetic                    python.py   programs, in the sandbox
     ranking.py     BM25 over a corpus                  retrieve.py a server with Search-R1's /retrieve
     text_gym.py    a Gymnasium-style text environment  mcp_server.py  an MCP server's tools
@@ -11,7 +11,7 @@ and tokens (`rollouts`).
 """
 
 from logpi.envs.tools.calculator import calculator
-from logpi.envs.tools.environment import ToolEnv
+from logpi.envs.tools.environment import ToolEnvironment
 from logpi.envs.tools.mcp_server import McpServer
 from logpi.envs.tools.python import python
 from logpi.envs.tools.ranking import Bm25, Corpus, Document, Searcher, search_tool
@@ -28,7 +28,7 @@ __all__ = [
     "Searcher",
     "TextGym",
     "Tool",
-    "ToolEnv",
+    "ToolEnvironment",
     "calculator",
     "openai_tools",
     "python",

@@ -1,4 +1,4 @@
-"""ToolEnv: a question, tools, and a model that calls them until it answers.
+"""ToolEnvironment: a question, tools, and a model that calls them until it answers.
 
     the policy     <tool_call>{"name": "search", "arguments": {"query": "capital of France"}}</tool_call>
     the reply      one result for each call, in order: messages with role "tool", or text for models without a chat template
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.calls import Call, Hermes, Malformed, Style
 from logpi.calls import style as style_of
-from logpi.envs.conversation import Conversation, Message, Reply, told
+from logpi.envs.conversation import Conversation, Message, Reply, error_text
 from logpi.envs.tools.tool import Tool, ToolError
 from logpi.envs.tools.tool import tool as tool_of
 
@@ -29,8 +29,8 @@ CUT = " … [cut]"
 
 
 @dataclass(frozen=True)
-class ToolEnv:
-    """An environment of tools. An `Env`.
+class ToolEnvironment:
+    """An environment of tools. An `TextEnvironment`.
 
     Attributes:
         given: tools; Python functions, or `FILE.py:NAME`, that become tools.
@@ -59,7 +59,7 @@ class ToolEnv:
         names = [t.name for t in self.by_name.values()]
         if not names or len(names) != len(self.given):
             raise ValueError(
-                "a ToolEnv needs at least one tool, and no two of one name"
+                "a ToolEnvironment needs at least one tool, and no two of one name"
                 + (f": {', '.join(names)}" if names else "")
             )
         style_of(self.style)
@@ -82,14 +82,14 @@ class ToolEnv:
         return () if self.chat else style_of(self.style).stop
 
     def start(self, row: Row) -> Conversation:
-        return _Talk(self, row)
+        return _CallConversation(self, row)
 
     def opened(self, prompt: str | Sequence[Message]) -> str | list[Message]:
         """The row's prompt, the tools announced where the template does not."""
         if not self.chat:
             if not isinstance(prompt, str):
                 raise ValueError(
-                    "this ToolEnv writes plain text (chat=False), and the row's prompt is a list of"
+                    "this ToolEnvironment writes plain text (chat=False), and the row's prompt is a list of"
                     " messages"
                 )
             return (
@@ -131,17 +131,17 @@ class ToolEnv:
         except ToolError as error:
             return attempt.name, self._cut(f"Error: {error}."), "arguments"
         except Exception as error:  # a tool is somebody else's code: what it raises is an observation, never a crash
-            return attempt.name, self._cut(f"Error: {told(error)}"), "failed"
+            return attempt.name, self._cut(f"Error: {error_text(error)}"), "failed"
 
     def _cut(self, result: str) -> str:
         return result if len(result) <= self.longest else result[: self.longest] + CUT
 
 
 @dataclass(frozen=True)
-class _Talk:
+class _CallConversation:
     """One conversation; nothing of it is remembered but the row."""
 
-    env: ToolEnv
+    env: ToolEnvironment
     row: Row
 
     @property
@@ -173,9 +173,10 @@ class _Talk:
             if error:
                 metrics[f"tool_errors/{error}"] = metrics.get(f"tool_errors/{error}", 0.0) + 1.0
         if not env.chat or not env.native:
-            told = style_of(env.style).results([r for _, r, _ in answers])
+            results = style_of(env.style).results([r for _, r, _ in answers])
             return Reply(
-                [{"role": "user", "content": told.strip()}] if env.chat else told, metrics=metrics
+                [{"role": "user", "content": results.strip()}] if env.chat else results,
+                metrics=metrics,
             )
         return Reply(
             [

@@ -27,7 +27,7 @@ class McpServer:
     """A connection to an MCP server; a context manager.
 
         with McpServer.command("uvx", "mcp-server-time") as server:
-            env = ToolEnv(server.tools)
+            env = ToolEnvironment(server.tools)
 
     Args:
         session: makes an asynchronous context manager that gives an initialised session.

@@ -64,7 +64,7 @@ def _own(contents: tuple[str, ...]) -> Bm25:
 
 @dataclass(frozen=True)
 class SearchR1:
-    """Questions that are answered by searching. An `Env`.
+    """Questions that are answered by searching. An `TextEnvironment`.
 
     Attributes:
         searcher: who finds documents; None: each row's own, in its column `documents` (a list of
@@ -111,7 +111,7 @@ class SearchR1:
             raise ValueError(
                 "no corpus to search: give a searcher, or rows with a column 'documents'"
             )
-        return _Talk(self, row)
+        return _SearchConversation(self, row)
 
     def found(self, query: str, row: Row) -> str:
         """The framed documents for a query."""
@@ -128,7 +128,7 @@ class SearchR1:
 
 
 @dataclass
-class _Talk:
+class _SearchConversation:
     """One conversation."""
 
     env: SearchR1

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextGym:
-    """Conversations with a text environment. An `Env`.
+    """Conversations with a text environment. An `TextEnvironment`.
 
     Attributes:
         make: a fresh environment for a row: `lambda row: gymnasium.make("...")`. It gets the row's

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from logpi.calls.schema import from_function, problem, standard
+from logpi.calls.json_schema import problem
+from logpi.calls.schema import from_function, standard
 from logpi.envs.conversation import encodable
 from logpi.runs.user_code import from_user_code, is_user_code
 

@@ -75,7 +75,7 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return _Formatter(prog, max_help_position=36, width=110)
 
 
-# --------------------------------------------------------------------------- flags
+# --- flags ---
 
 
 def _add(to: Any, field: OptionField, words: Sequence[str], dest: str) -> None:
@@ -125,7 +125,7 @@ def _dashed(argv: Sequence[str]) -> list[str]:
     return out + list(argv[end:])
 
 
-# --------------------------------------------------------------------------- one command
+# --- one command ---
 
 
 class CommandLine:
@@ -137,7 +137,7 @@ class CommandLine:
 
     def __init__(self, cls: type, prog: str, description: str = "") -> None:
         self.cls, self.prog, self.description = cls, prog, description
-        self.fields = option_fields(cls)
+        self.fields = [f for f in option_fields(cls) if not f.hidden]
 
     def given(self, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What `argv` says, by name; nothing is filled in, nothing is missing.
@@ -193,10 +193,17 @@ class CommandLine:
             self.error(str(error))
 
     def parser(self, settings: Sequence[tuple[str, OptionField]] = ()) -> argparse.ArgumentParser:
-        """All options in their groups, for `--help` and for a shell's completion."""
+        """All options in their groups, for `--help`."""
         parser = _Parser(self.prog, self.description)
         if any(f.aliases for f in self.fields):
             parser.epilog = OTHER_NAMES
+        self.fill(parser, settings)
+        return parser
+
+    def fill(
+        self, parser: argparse.ArgumentParser, settings: Sequence[tuple[str, OptionField]] = ()
+    ) -> None:
+        """Give a parser all options in their groups."""
         groups: dict[str, Any] = {}
         order = _headings(self.cls)
         ordered = sorted(self.fields, key=lambda f: order.index(f.heading))
@@ -206,7 +213,6 @@ class CommandLine:
             group = groups.get(heading) or parser.add_argument_group(heading)
             groups[heading] = group
             _add(group, field, words, dest)
-        return parser
 
     def help(self, known: Mapping[str, Any]) -> None:
         """Print what there is to say, with the settings of the algorithm that is named."""

@@ -19,13 +19,9 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.turns import columns
 
 if TYPE_CHECKING:
-    from logpi.engine.sampling import Sampling
     from logpi.envs.task import Row, Task
     from logpi.evaluation.evaluator import Evaluator
-    from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
-    from logpi.rollouts.chat import Chat
-    from logpi.rollouts.tool_conversations import Dialogues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,59 +63,7 @@ class ItemArguments:
     ngram: int = option(
         13, help="words in a row that an item and a training row must share for that", least=1
     )
-    overlong_prompts: str = option(
-        "drop",
-        help=(
-            "prompts longer than the model's context: left out and counted, shortened, or an error"
-        ),
-        choices=("drop", "cut", "refuse"),
-    )
     drop_seen: bool = option(False, help="leave those items out")
-
-    def fitting(
-        self, rows: Sequence[Row], policy: CausalLM, chat: Chat, dialogues: Dialogues | None = None
-    ) -> Sequence[Row]:
-        """The items whose prompts the policy can read; says how its answers end. Raises UserError
-        if its chat template refuses one."""
-        from logpi.rollouts.prompt_filter import PromptFilter
-
-        print(policy.template.describe(), file=sys.stderr)
-        return PromptFilter(policy, chat, dialogues, self.overlong_prompts).check(
-            list(rows), "items"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingArguments:
-    """How responses are sampled."""
-
-    HEADING: ClassVar[str] = "sampling"
-
-    samples: int = option(4, help="for each item", least=1, most=2**16)
-    temperature: float = option(1.0, help="of sampling", above=0, least=1e-3, most=1000)
-    top_p: float = option(
-        1.0, help="sample from the likeliest tokens of this total probability", above=0, most=1
-    )
-    max_completion_length: int = option(
-        512, help="tokens after which a completion is cut off", least=1, most=2**24
-    )
-    stop: tuple[str, ...] = option(
-        (), help="strings that end a completion (default: the FORMAT's)", nargs="*"
-    )
-    slots: int = option(
-        64,
-        help="completions decoded at the same time; memory and speed only",
-        least=1,
-        most=2**16,
-        changeable=True,
-    )
-
-    def sampling(self, stop: tuple[str, ...]) -> Sampling:
-        from logpi.engine.sampling import Sampling
-
-        return Sampling(
-            top_p=self.top_p, max_tokens=self.max_completion_length, stop=self.stop or stop
-        )
 
 
 @dataclass(frozen=True)

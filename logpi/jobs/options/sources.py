@@ -11,7 +11,7 @@ from logpi.jobs.options.fields import option
 
 if TYPE_CHECKING:
     from logpi.envs.task import Task
-    from logpi.rollouts.prompt_sources import Source
+    from logpi.rollouts.prompt_sources import PromptSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +44,18 @@ class SourceArguments:
             )
         return other
 
-    def source(self, task: Task, other: Task | None, prompts: int, seed: int) -> Source:
+    def source(self, task: Task, other: Task | None, prompts: int, seed: int) -> PromptSource:
         """The source of prompts; `other`: general ones."""
-        from logpi.rollouts.prompt_sources import Curriculum, Mixture
-        from logpi.rollouts.text_rollout import Prompts
+        from logpi.rollouts.prompt_sources import Curriculum, Mixture, TaskPrompts
 
-        main: Source = Prompts(task, seed)
+        main: PromptSource = TaskPrompts(task, seed)
         if self.curriculum:
             main = Curriculum(main, seed)
         if other is None:
             return main
         return Mixture(
-            main, Prompts(other, seed), share=self.general_share, start=self.general_from * prompts
+            main,
+            TaskPrompts(other, seed),
+            share=self.general_share,
+            start=self.general_from * prompts,
         )

@@ -1,5 +1,7 @@
-"""How a policy talks with a task's environment: arguments of `logpi rl` and `logpi eval`. Tasks
-without one are not touched."""
+"""Limits of conversations with a task's environment: options of `logpi rl` and `logpi eval`.
+
+Left out: everything about tasks without an environment, which these options do not touch.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ if TYPE_CHECKING:
     from logpi.envs.task import Task
     from logpi.policies.causal_lm import CausalLM
     from logpi.rollouts.chat import Chat
-    from logpi.rollouts.tool_conversations import Dialogues
+    from logpi.rollouts.tool_conversations import ToolConversations
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnArguments:
-    """Limits of a conversation; `--max-completion-length` limits what the policy itself writes in
+    """Limits of a conversation. `--max-completion-length` limits what the policy itself writes in
     all turns."""
 
     HEADING: ClassVar[str] = "tools"
@@ -41,30 +43,32 @@ class TurnArguments:
         changeable=True,
     )
 
-    def dialogues(self, task: Task, policy: CausalLM, chat: Chat) -> Dialogues | None:
-        """Conversations with the task's environment; None if it has none. Raises UserError if the
-        model cannot have them."""
-        from logpi.envs.conversation import ToolTask
-        from logpi.rollouts.tool_conversations import Dialogues, Limits
+    def conversations(self, task: Task, policy: CausalLM, chat: Chat) -> ToolConversations | None:
+        """Conversations with the task's environment; None if it has none.
 
-        if not isinstance(task, ToolTask) or task.env is None:
+        Raises:
+            UserError: the model cannot have them.
+        """
+        from logpi.envs.conversation import environment_of
+        from logpi.rollouts.tool_conversations import ToolConversations
+        from logpi.rollouts.turns import TurnLimits
+
+        environment = environment_of(task)
+        if environment is None:
             return None
-        limits = Limits(
+        limits = TurnLimits(
             self.max_turns,
             self.max_tool_calls,
             self.max_observation_length,
             self.tool_timeout,
             self.tool_patience,
         )
-        return Dialogues(policy, task.env, limits, chat)
+        return ToolConversations(policy, environment, limits, chat)
 
 
 def columns(task: Task) -> tuple[str, ...]:
-    """What reward functions get beside the row's own columns."""
-    from logpi.envs.conversation import ToolTask
+    """Columns that reward functions get beside the item's own."""
+    from logpi.envs.conversation import environment_of
 
-    return (
-        "step",
-        "assistant_prefix",
-        *(("turns", "step_reward") if isinstance(task, ToolTask) and task.env is not None else ()),
-    )
+    of_turns = () if environment_of(task) is None else ("turns", "step_reward")
+    return ("step", "assistant_prefix", *of_turns)

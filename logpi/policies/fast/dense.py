@@ -57,8 +57,8 @@ class Stack(nn.Sequential):
             p for layer in inner for p in layer.parameters()
         ]  # in their order: weight, bias, weight, …
 
-    def forward(self, x: Tensor) -> Tensor:
-        return outputs([self], x)[0]
+    def forward(self, input: Tensor) -> Tensor:
+        return outputs([self], input)[0]
 
 
 def outputs(networks: Sequence[nn.Module], x: Tensor) -> Sequence[Tensor]:

@@ -96,6 +96,18 @@ class Trunk:
 
 
 # --- functions and their derivatives ---
+#
+# Rows x [N, d]; s = 1 / √(mean x² + ε) of each row; u = x · s; n = u · w, the norm. For g = ∂/∂n:
+#
+#     ∂/∂w = Σ rows of g · u            ∂/∂x = s · (g · w − u · mean(g · w · u))
+#
+#     x = (3, 4), ε = 0, w = (1, 1), g = (1, 0): s = 1 / √12.5, u = (0.849, 1.131)
+#     g · w · u = (0.849, 0), its mean 0.424, ∂/∂x = s · (1 − 0.36, −0.48) = (0.181, −0.136)
+#
+# Gated: a = W_gate n, b = W_up n, h = silu(a) · b, out = x + W_down h. For g = ∂/∂out:
+#
+#     ∂/∂h = g W_down       ∂/∂b = ∂/∂h · silu(a)       ∂/∂a = ∂/∂h · b · silu′(a)
+#     ∂/∂n = ∂/∂a W_gate + ∂/∂b W_up                    ∂/∂x = g + through the norm, as above
 
 
 class _Normed(torch.autograd.Function):
@@ -108,7 +120,8 @@ class _Normed(torch.autograd.Function):
         return _times((x * scale).mul_(norm), torch.cat(weights))
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor):
+    def backward(ctx: Any, *grads: Tensor):
+        (g,) = grads
         x, scale, norm, *weights = ctx.saved_tensors
         by_weights = None
         if any(ctx.needs_input_grad[3:]):
@@ -135,7 +148,8 @@ class _Gated(torch.autograd.Function):
         return _times(F.silu(a).mul_(b), down).add_(x)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor):
+    def backward(ctx: Any, *grads: Tensor):
+        (g,) = grads
         x, scale, norm, a, b, gate, up, down = ctx.saved_tensors
         s, by_h = F.silu(a), _times(g, down.t())
         by_down = _by_weight(ctx, 5, g, s * b)
@@ -157,7 +171,8 @@ class _Added(torch.autograd.Function):
         return _times(y, weight).add_(x)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor):
+    def backward(ctx: Any, *grads: Tensor):
+        (g,) = grads
         y, weight = ctx.saved_tensors
         return g, _times(g, weight.t()), _by_weight(ctx, 2, g, y)
 
@@ -220,8 +235,11 @@ def _probe(policy: PackedModel) -> Trunk | None:
         model.layers[0].requires_grad_(True)
         try:
             packed, rules, hidden = recorded(policy)
-            quick = lambda: Trunk(model, rules).hidden(packed, packed.ids, packed.position)  # noqa: E731
-            equal = finds(lambda: with_gradients(quick()), with_gradients(hidden))
+            place = packed.ids, packed.position
+            equal = finds(
+                lambda: with_gradients(Trunk(model, rules).hidden(packed, *place)),
+                with_gradients(hidden),
+            )
         finally:
             for p, learns in learning.items():
                 p.requires_grad_(learns)

@@ -92,7 +92,8 @@ class _Taken(torch.autograd.Function):
         return x.index_select(0, index)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor):
+    def backward(ctx: Any, *grads: Tensor):
+        (g,) = grads
         (index,) = ctx.saved_tensors
         total = g.new_zeros(
             (ctx.length, *g.shape[1:]), dtype=torch.promote_types(g.dtype, torch.float32)

@@ -26,7 +26,8 @@ from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvi
 from logpi.envs.tools import TextGym
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
-from logpi.jobs.gym import Gym, build
+from logpi.jobs.gym import Gym
+from logpi.jobs.gym_parts import build
 from logpi.ops.distributions import SquashedGaussian
 from logpi.rollouts.gym import play, record, rows, trial
 from tests.worlds import Count
@@ -598,7 +599,7 @@ def test_a_state_of_many_is_one_row_of_numbers():
     )
 
 
-# ------------------------------------------------------------------------------------------------ vector environments
+# --- vector environments ---
 
 
 class Vectors(SyncVectorEnv):
@@ -644,7 +645,7 @@ def test_an_environment_that_has_a_vectorised_form_alone(tmp_path):
             recipe.main(["--env", "Many-v0", "--out", str(tmp_path / "r"), *words])
 
 
-# ------------------------------------------------------------------------------------------------ environments of text
+# --- environments of text ---
 
 
 class Words:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from logpi.calls import Call, Hermes
-from logpi.envs.tools import McpServer, ToolEnv
+from logpi.envs.tools import McpServer, ToolEnvironment
 from logpi.envs.tools.tool import ToolError
 
 NAMES = SimpleNamespace  # an object with fields
@@ -201,7 +201,11 @@ def test_answers_are_text_or_an_error_in_time(what):
     call, said, error = ANSWERS[what]
     with server(call_tool=call) as running:
         start = time.monotonic()
-        reply = ToolEnv(running.tools).start({"prompt": "?"}).reply(Hermes().write([Call("f", {})]))
+        reply = (
+            ToolEnvironment(running.tools)
+            .start({"prompt": "?"})
+            .reply(Hermes().write([Call("f", {})]))
+        )
         shown = reply.observation[0]["content"]
         assert said in shown and len(shown) < 5000 and time.monotonic() - start < 2
         assert reply.metrics["tool_errors"] == bool(error) and (
@@ -231,12 +235,14 @@ def test_a_server_that_ends_is_said_at_once():
 SCRIPT = """
 import json, sys, time
 TOOL = {"name": "f", "description": "F.", "inputSchema": {"type": "object", "properties": {}}}
-def say(x): sys.stdout.write((x if isinstance(x, str) else json.dumps(x)) + "\\n"); sys.stdout.flush()
+def say(x):
+    print(x if isinstance(x, str) else json.dumps(x), flush=True)
 for line in sys.stdin:
     asked = json.loads(line); method, id = asked["method"], asked.get("id")
     if id is None: continue
     if method == "initialize":
-        result = {"protocolVersion": asked["params"]["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}}
+        result = {"protocolVersion": asked["params"]["protocolVersion"],
+                  "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}}
     elif method == "tools/list": result = {"tools": [TOOL]}
     else: result = {"content": [{"type": "text", "text": "ok"}]}
     BEHAVE
@@ -282,7 +288,7 @@ def test_real_servers_over_their_standard_streams(what, tmp_path):
         with running:
             try:
                 assert said in running.tools[0]({})
-            except Exception as error:  # what ToolEnv makes an error for the model of
+            except Exception as error:  # what ToolEnvironment makes an error for the model of
                 assert said in str(error) and what not in (
                     "answers",
                     "chatters",

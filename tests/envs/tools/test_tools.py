@@ -17,7 +17,15 @@ from types import SimpleNamespace
 import pytest
 
 from logpi.calls import Call, Hermes, style
-from logpi.envs.tools import McpServer, TextGym, Tool, ToolEnv, calculator, openai_tools, python
+from logpi.envs.tools import (
+    McpServer,
+    TextGym,
+    Tool,
+    ToolEnvironment,
+    calculator,
+    openai_tools,
+    python,
+)
 from logpi.envs.tools.tool import ToolError
 from logpi.errors import UserError
 
@@ -42,7 +50,7 @@ def nothing() -> None:
     """Gives nothing."""
 
 
-ENV = ToolEnv((add, fail, slowly, nothing, calculator))
+ENV = ToolEnvironment((add, fail, slowly, nothing, calculator))
 TOLD = replace(ENV, native=False)
 
 
@@ -130,7 +138,7 @@ def test_floods_are_cut():
         and contents[-1].startswith("Error: more than 8 calls in one turn")
         and reply.metrics["tool_errors"] == 1.0
     )
-    short = ToolEnv((slowly,), longest=20)
+    short = ToolEnvironment((slowly,), longest=20)
     assert said(short, call("slowly", x="y" * 1000))[0] == ['{"said": "yyyyyyyyyy … [cut]']
 
 
@@ -143,7 +151,7 @@ def test_prompts_announce_the_tools_where_the_template_does_not():
     )
     both = TOLD.start({"prompt": [{"role": "system", "content": "Be brief."}, user]}).prompt
     assert both[0]["content"].startswith("Be brief.\n\n# Tools") and len(both) == 2
-    native = ToolEnv((add,))
+    native = ToolEnvironment((add,))
     assert (
         native.start({"prompt": "2+2?"}).prompt == [user]
         and native.tools[0]["function"]["name"] == "add"
@@ -159,11 +167,14 @@ def test_prompts_announce_the_tools_where_the_template_does_not():
 
 
 def test_plain_text():
-    env = ToolEnv((add,), style="xml", chat=False, native=False)
+    env = ToolEnvironment((add,), style="xml", chat=False, native=False)
     assert env.stop == ("</tool_call>",) and env.tools == ()
     talk = env.start({"prompt": "2+2?"})
     assert talk.prompt.endswith("\n\n2+2?") and "<function=" in talk.prompt
-    text = "<tool_call><function=add><parameter=a>2</parameter><parameter=b>2</parameter></function></tool_call>"
+    text = (
+        "<tool_call><function=add><parameter=a>2</parameter><parameter=b>2</parameter>"
+        "</function></tool_call>"
+    )
     assert talk.reply(text).observation == "\n<tool_response>\n4\n</tool_response>\n"
     with pytest.raises(ValueError, match="plain text"):
         _ = env.start({"prompt": [{"role": "user", "content": "?"}]}).prompt
@@ -179,7 +190,7 @@ def test_plain_text():
 )
 def test_environments_that_cannot_be(given, line):
     with pytest.raises(ValueError, match=line):
-        ToolEnv(given)
+        ToolEnvironment(given)
 
 
 def test_a_thousand_random_turns_never_raise():
@@ -200,7 +211,7 @@ def test_a_thousand_random_turns_never_raise():
     ]
     for name in ("hermes", "xml", "lines", "python", "search"):
         envs = [
-            ToolEnv((add, fail, slowly, nothing), style=name, chat=chat, native=chat)
+            ToolEnvironment((add, fail, slowly, nothing), style=name, chat=chat, native=chat)
             for chat in (True, False)
         ]
         for _ in range(100):
@@ -396,7 +407,9 @@ def test_mcp_tools(old):
             hang({"x": 1})
         with pytest.raises(ToolError, match="2"):
             refuse({"x": 1})
-        contents, reply = said(ToolEnv(server.tools), call("double", x=4) + call("refuse", x=1))
+        contents, reply = said(
+            ToolEnvironment(server.tools), call("double", x=4) + call("refuse", x=1)
+        )
         assert (
             contents == ["8\n[image]", "Error: 2\n[image]."] and reply.metrics["tool_errors"] == 1.0
         )
@@ -431,7 +444,7 @@ def test_a_real_mcp_server_over_its_standard_streams(tmp_path: Path):
 def test_every_tool_fits_every_style():
     made = Tool("f", "F.", {"type": "object", "properties": {"x": {"type": "string"}}}, lambda x: x)
     for name in ("hermes", "xml", "lines", "python"):
-        env = ToolEnv((made,), style=name)
+        env = ToolEnvironment((made,), style=name)
         assert said(env, style(name).write([Call("f", {"x": "ü"})]))[0] == ["ü"]
 
 
@@ -443,7 +456,7 @@ def test_tools_of_a_file(tmp_path: Path):
         "made = Tool('made', 'x', {'type': 'object', 'properties': {}}, lambda: 'm')\n"
         "number = 3\ndef bare(x): ...\n"
     )
-    env = ToolEnv((f"{path}:shout", f"{path}:made"))
+    env = ToolEnvironment((f"{path}:shout", f"{path}:made"))
     assert list(env.by_name) == ["shout", "made"]
     assert said(env, call("shout", text="hi"))[0] == ["HI"]
     for word, line in {
@@ -451,8 +464,8 @@ def test_tools_of_a_file(tmp_path: Path):
         "bare": "docstring",
     }.items():
         with pytest.raises(ValueError, match=line):
-            ToolEnv((f"{path}:{word}",))
+            ToolEnvironment((f"{path}:{word}",))
     with pytest.raises(ValueError, match="^shout: a tool is a function"):
-        ToolEnv(("shout",))
+        ToolEnvironment(("shout",))
     with pytest.raises(UserError, match="has no 'shot'; did you mean shout"):
-        ToolEnv((f"{path}:shot",))
+        ToolEnvironment((f"{path}:shot",))

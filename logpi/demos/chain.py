@@ -1,0 +1,94 @@
+"""A chain of jobs in one directory.
+
+Each stage is an ordinary job in a directory below it, so a chain that was stopped goes on where it
+was, with the same --out.
+
+    with home(a, "demo") as chain:
+        base_model(chain.path / "base", make)
+        stage(SFT(model=str(chain.path / "base"), out=chain.path / "sft", …))
+
+Left out: what the stages are (each demonstration's), and a single job's beginning and end
+(`jobs/common.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from logpi.errors import UserError
+from logpi.jobs.options.fields import option
+from logpi.jobs.options.model import DEVICES
+from logpi.jobs.options.saved import to_json
+
+if TYPE_CHECKING:
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.runs.directory import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainArguments:
+    """What every demonstration takes."""
+
+    seed: int = option(0, help="of everything", least=0)
+    device: str = option("cpu", help=DEVICES)
+    out: Path | None = option(None, help="directory (default: runs/COMMAND-1, -2, …)")
+
+
+def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
+    """The directory of a chain of jobs, say a demonstration's: a new one, or the one that was
+    stopped, to go on with.
+
+    Args:
+        free: arguments that may be others than it was begun with, besides the device.
+
+    Raises:
+        RunError: it holds another run or other files, cannot be made, or is in use.
+        UserError: it was begun with other arguments.
+    """
+    from logpi.runs.directory import Run, next_path, read_arguments
+    from logpi.runs.disk import refuse_unwritable
+
+    saved = to_json(arguments)
+    out = arguments.out or next_path(command)
+    refuse_unwritable(out, "give another --out")
+    if not (out / "arguments.json").exists():
+        return Run.create(out, command, saved)
+    begun, before = read_arguments(out)
+    if begun != command:
+        raise UserError(f"{out} already holds a run of `logpi {begun}`; give another --out")
+    for name, value in saved.items():
+        if name not in ("out", "device", *free) and value != before.get(name, value):
+            raise UserError(
+                f"{out} was begun with {name} {before[name]}, not {value}; give another --out"
+            )
+    return Run.open(out)
+
+
+def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
+    """The directory of an untrained model, made once; after a kill it is there whole or not at
+    all."""
+    from logpi.runs.disk import replaced
+
+    if not path.exists():
+        with replaced(path) as partial:
+            make().save(partial)
+    return path
+
+
+def stage(job: Any) -> tuple[Path, float]:
+    """Run a job as part of a chain, unless it is done already; go on with it if it was stopped.
+
+    Returns its model, and the seconds it took.
+
+    Raises:
+        Stopped: a signal ended it, and so ends the chain.
+    """
+    model, start = job.out / "model", time.perf_counter()
+    if not (model / "config.json").exists():
+        begun = (job.out / "arguments.json").exists()
+        (replace(job, resume=job.out) if begun else job).run()
+    return model, time.perf_counter() - start

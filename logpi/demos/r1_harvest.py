@@ -1,0 +1,106 @@
+"""The harvests of `logpi r1`: a stage's model samples, its responses are judged and cleaned, and
+become demonstrations.
+
+Left out: the sampling by chunks, the cleaning and the counts (`jobs/rejection.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from logpi.demos.r1_arguments import R1, judged, model_of, template
+from logpi.demos.r1_recipe import STAGES, Stage
+from logpi.errors import as_user_errors
+
+if TYPE_CHECKING:
+    from logpi.jobs.rejection import Rules
+    from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import Rewards
+
+
+def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
+    """Responses of a stage's model, judged and cleaned; for the second SFT mixed with the
+    non-reasoning demonstrations."""
+    from logpi.envs.data import RowsTask
+    from logpi.envs.tasks import task as make_task
+    from logpi.jobs.rejection import harvest as sample
+    from logpi.jobs.rejection import mixed, write_counts, write_rows
+    from logpi.runs.progress import Progress
+
+    path, rewards = out / stage.name, judged(a)
+    number = list(STAGES).index(
+        stage.name
+    )  # each harvest has prompts and random numbers of its own
+    with as_user_errors(), Progress(a.data_prompts) as progress:
+        rows = list(make_task(a.task).rows("train", a.seed + number)[: a.data_prompts])
+        kept = sample(
+            path,
+            _asker(a, model, rewards, progress.phase),
+            rows,
+            rewards,
+            rules(a),
+            seed=a.seed + number,
+            progress=lambda done, _: progress.step(done, {}),
+        )
+        other = (
+            RowsTask(general).rows("train", a.seed) if general and stage.name == "rejection" else []
+        )
+        if other:
+            write_rows(path / "reasoning.jsonl", kept)
+            both = mixed(kept, other, a.general_share, a.seed)
+            write_rows(path / "train.jsonl", both)
+            counts = json.loads((path / "counts.json").read_text()) | {
+                "general": len(both) - len(kept)
+            }
+            write_counts(path, counts)
+    print(in_one_line(path / "counts.json", stage.name))
+
+
+def in_one_line(path: Path, name: str) -> str:
+    """The counts of a harvest in one line."""
+    c = json.loads(path.read_text())
+    fell = ", ".join(f"{n} {reason}" for reason, n in c["filtered"].items()) or "none"
+    general = f"; {c['general']} general rows mixed in" if "general" in c else ""
+    return (
+        f"{name}: {c['sampled']} sampled for {c['prompts']} prompts, {c['kept']} kept; filtered:"
+        f" {fell}{general}"
+    )
+
+
+def rules(a: R1) -> Rules:
+    """Right, in the format, in the language, and ended."""
+    from logpi.jobs.rejection import Rules
+
+    least = dict(zip(judged(a).names, (1.0, 1.0, a.language_least), strict=True))
+    return Rules(least, longest=a.tokens, per_prompt=a.per_prompt)
+
+
+def _asker(a: R1, model: str, rewards: Rewards, tell: Callable[[str], None]) -> Any:
+    """Samples from a model, loaded when it is first asked."""
+    import torch
+
+    from logpi.engine.engine import Engine
+    from logpi.engine.sampling import Request, Sampling
+    from logpi.rollouts.responses import Responses, ResponseSampler
+
+    loaded: list[CausalLM] = []
+
+    def ask(rows: Sequence[dict[str, Any]], seed: int) -> Sequence[Responses]:
+        policy = loaded[0] if loaded else model_of(a, model).load()
+        loaded[:] = [policy]
+        chat = template(a, policy)
+        requests = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
+        generator = torch.Generator().manual_seed(seed)
+        sampler = ResponseSampler(
+            policy,
+            Engine(policy, slots=a.slots),
+            rewards,
+            Sampling(max_tokens=a.tokens),
+            progress=lambda done, total: tell(f"sampling {done}/{total}"),
+        )
+        return sampler(rows, requests, generator)[0]
+
+    return ask

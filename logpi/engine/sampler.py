@@ -1,0 +1,42 @@
+"""The interface of whoever samples tokens: requests in, completions out.
+
+`Engine` implements it on the policy's own weights. Another sampler (a server such as vLLM) can
+stand in its place: rollouts and evaluation use this protocol and nothing else of it. Left out: how
+weights get to another sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from logpi.engine.sampling import Completion, Request, Sampling
+    from logpi.engine.turns import OnTurnEnd
+
+
+class Sampler(Protocol):
+    """Samples token ids from a policy."""
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling | None = None,
+        generator: torch.Generator | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        on_turn_end: OnTurnEnd | None = None,
+    ) -> list[list[Completion]]:
+        """`request.n` completions of each request, in the order of the requests.
+
+        Args:
+            requests: prompts as token ids. sampling: how tokens are drawn and when rows end.
+            generator: gives every row its seed; the same seeds and weights give the same tokens.
+            progress: called with (rows done, rows in all).
+            on_turn_end: says what follows each turn of a row (`turns.OnTurnEnd`). Rows are numbered
+                through: those of the first request, those of the second, … A completion then
+                holds the policy's tokens of all turns, and no token of an observation. None: a
+                row is one turn.
+        """
+        ...
