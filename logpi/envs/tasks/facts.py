@@ -25,7 +25,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from logpi.calls import Search
-from logpi.envs.task import GeneratedRows, Row, Split
+from logpi.envs.task import GeneratedTask, Row
 from logpi.envs.tools.ranking import Bm25, Document
 from logpi.envs.tools.search_r1 import SearchR1
 from logpi.rewards import AnswerMatch, Rewards, Weighted
@@ -61,7 +61,7 @@ def _reached(facts: Mapping[tuple[str, str], str], start: str, path: Sequence[st
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(GeneratedTask):
     """Who is Ada's boss's friend?
 
     A row: prompt `Ada_boss friend?`, answer `Kim`, `documents` (one for each fact), `level` (hops),
@@ -132,9 +132,6 @@ class Facts:
         if self.mode != "search":
             return None
         return SearchR1(top=1, prompt="", invalid="?", show=_shown, between="", turns=2 * self.hops)
-
-    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
-        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, dict[str, Any]]:
         people = rng.sample(self.names, self.people)
