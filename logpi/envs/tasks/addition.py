@@ -1,8 +1,8 @@
 """Addition, with demonstrations that work the sum out and demonstrations that guess: the demo of
 why thinking pays.
 
-A model that saw both styles answers in both. Only the worked ones end right, so a policy gradient on
-the answer alone makes working more frequent, and the responses grow: the observation of
+A model that saw both styles answers in both. Only the worked ones end right, so a policy gradient
+on the answer alone makes working more frequent, and the responses grow: the observation of
 DeepSeek-R1-Zero (arXiv:2501.12948, fig. 3) in two minutes on two cores. Left out: negative numbers,
 more than two terms.
 """

@@ -48,7 +48,7 @@ class _RecordedCalls(ABC):
 
 @dataclass(frozen=True)
 class ToolRL(_RecordedCalls):
-    """ToolRL's rows: a system message with the tools, the dialogue so far, and the answer that should follow.
+    """ToolRL's rows: a system message with the tools, the dialogue so far, and the answer to it.
 
     A row: `prompt` (messages), `calls` (`{"name", "arguments"}`), `respond` (a response is wanted),
     `completion` (the recorded answer).
