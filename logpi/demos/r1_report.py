@@ -82,8 +82,7 @@ def measured(a: R1, stage: Stage, model: str, path: Path, general: str) -> Measu
 
 
 def spent(path: Path) -> float:
-    """Seconds of a job's steps and evaluations, whatever calls they were in; what a kill lost is
-    not counted."""
+    """Seconds of a job's steps and evaluations over all its calls, without what a kill lost."""
     from logpi.runs.metrics import read_metrics
 
     return sum(r.get("step_time", 0.0) + r.get("time/eval", 0.0) for r in read_metrics(path))
@@ -156,7 +155,7 @@ def _general(a: R1, policy: CausalLM, general: str) -> list[dict[str, Any]]:
 
 
 def helpful(a: R1, rows: Sequence[Measured], out: Path) -> list[Measured]:
-    """The stages with their mark on general prompts: by the demonstration's rule, or by the reward
+    """The stages with their score on general prompts, by the demonstration's rule or by the reward
     model if there is one."""
     from logpi.demos.r1_data import gold
     from logpi.rewards.model import ModelReward
@@ -243,8 +242,8 @@ CURES = {
 
 
 def lost(rows: Sequence[Measured], much: float = 0.1) -> list[str]:
-    """Stages that are right less often, by `much`, than the one that R1's line had come to, and
-    what to try."""
+    """A sentence for each stage that is right less often, by `much`, than the one before it, and
+    what to try. R1-Zero is not before any."""
     from logpi.demos.r1_recipe import STAGES
 
     line = [r for r in rows if r.stage != STAGES["zero"].title]
