@@ -85,6 +85,15 @@ HEAVY = {
     "mpmath": (set(), {"rewards"}),
     "jsonschema": (set(), {"calls"}),
     "reasoning_gym": ({"rewards"}, {"envs"}),
+    "filelock": (set(), {"runs"}),
+    "httpx": (set(), {"envs", "rewards"}),
+    "huggingface_hub": (set(), {"policies"}),
+    "imageio": (set(), {"commands"}),
+    "peft": (set(), {"policies"}),
+    "PIL": (set(), {"commands"}),
+    "scipy": (set(), set()),
+    "shtab": (set(), {"cli", "commands", "jobs"}),
+    "yaml": (set(), {"jobs"}),
 }
 OPS_NUMPY = {"logpi.ops.distributions"}  # acting one step at a time is ten times cheaper in NumPy
 LONG_FILES: dict[str, int] = {}

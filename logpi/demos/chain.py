@@ -5,7 +5,7 @@ was, with the same --out.
 
     with home(a, "demo") as chain:
         base_model(chain.path / "base", make)
-        stage(sft.run, SFT(model=str(chain.path / "base"), out=chain.path / "sft", …))
+        stage(SFT(model=str(chain.path / "base"), out=chain.path / "sft", …))
 
 Left out: what the stages are (each demonstration's), and a single job's beginning and end
 (`jobs/common.py`).
@@ -78,7 +78,7 @@ def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
     return path
 
 
-def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
+def stage(job: Any) -> tuple[Path, float]:
     """Run a job as a stage of a chain: from its beginning, or from where it was stopped; not at all
     if it has ended.
 
@@ -87,8 +87,8 @@ def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
     Raises:
         Stopped: a signal ended it, and so ends the chain.
     """
-    model, start = arguments.out / "model", time.perf_counter()
+    model, start = job.out / "model", time.perf_counter()
     if not (model / "config.json").exists():
-        begun = (arguments.out / "arguments.json").exists()
-        run(replace(arguments, resume=arguments.out) if begun else arguments)
+        begun = (job.out / "arguments.json").exists()
+        (replace(job, resume=job.out) if begun else job).run()
     return model, time.perf_counter() - start

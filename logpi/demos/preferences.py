@@ -72,14 +72,12 @@ def main(argv: Sequence[str]) -> int:
         out = chain.path
         _data(a, out)
         jobs = {
-            "SFT": (sft, _sft(a, out)),
-            "reward model": (reward_model, _reward(a, out)),
-            "PPO": (rl, _ppo(a, out)),
-            "DPO": (prefer, _dpo(a, out)),
+            "SFT": _sft(a, out),
+            "reward model": _reward(a, out),
+            "PPO": _ppo(a, out),
+            "DPO": _dpo(a, out),
         }
-        seconds = {
-            name: stage(recipe.run, arguments)[1] for name, (recipe, arguments) in jobs.items()
-        }
+        seconds = {name: stage(job)[1] for name, job in jobs.items()}
         _report({name: _measure(a, out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
     return 0
 
@@ -139,8 +137,8 @@ def _sft(a: PreferencesDemo, out: Path) -> sft.SFT:
     )
 
 
-def _reward(a: PreferencesDemo, out: Path) -> reward_model.RewardModelling:
-    return reward_model.RewardModelling(
+def _reward(a: PreferencesDemo, out: Path) -> reward_model.TrainRewardModel:
+    return reward_model.TrainRewardModel(
         model=str(out / "sft" / "model"),
         data=str(out / "pairs"),
         steps=a.reward_steps,
@@ -213,7 +211,7 @@ def _measure(a: PreferencesDemo, out: Path, name: str) -> dict[str, Any]:
         requests, Sampling(max_tokens=LENGTH), torch.Generator().manual_seed(0)
     )
     flat = [(p, c) for p, group in zip(PROMPTS, sampled, strict=True) for c in group]
-    texts = [policy.template.said(c.tokens) for _, c in flat]
+    texts = [policy.template.decode(c.tokens) for _, c in flat]
     batch = collate([trajectory(policy.render(p), c, 0.0, i, {}) for i, (p, c) in enumerate(flat)])
     with torch.no_grad():
         kl = (policy.evaluate(batch).logp - reference.evaluate(batch).logp).sum(1).mean()

@@ -21,16 +21,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 from logpi.demos import r1_data, r1_report
 from logpi.demos.chain import stage as run_stage
-from logpi.demos.r1_arguments import JOBS, R1, judged, settled
+from logpi.demos.r1_arguments import R1, judged, settled
 from logpi.demos.r1_harvest import harvest, in_one_line
 from logpi.demos.r1_recipe import STAGES, Stage
 from logpi.demos.r1_stages import base, done, job
 from logpi.errors import Stopped, UserError, as_user_errors
 from logpi.jobs.common import opened
+from logpi.jobs.job import Job
 from logpi.jobs.options.model import placed
 from logpi.jobs.options.run import available, read
 from logpi.jobs.options.saved import to_json
@@ -228,12 +228,10 @@ class Chain:
                 stage, job(self.a, stage, self._start(stage), self.out, self.general, self.pairs)
             )
 
-    def _job(self, stage: Stage, arguments: Any) -> None:
+    def _job(self, stage: Stage, job: Job) -> None:
         """A stage's job, from its beginning or from where it was stopped."""
-        run_job = JOBS[stage.job][0]
-        assert run_job is not None
         try:
-            run_stage(run_job, arguments)
+            run_stage(job)
         except Stopped as stopped:
             # The job names its own way to go on; the chain's is better.
             raise Stopped(

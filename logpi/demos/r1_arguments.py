@@ -6,7 +6,7 @@ Left out: what the stages make of them (`r1_stages.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from logpi.jobs.options.saved import values_of
 from logpi.jobs.options.settings import setting
 
 if TYPE_CHECKING:
+    from logpi.jobs.job import Job
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
     from logpi.rollouts.chat import Chat
@@ -130,9 +131,9 @@ class R1(RunArguments):
                 f"--set {pair}: the base model is --model {self.model}, which is not trained first"
             )
         option_name, value = setting(rest)
-        job = JOBS[STAGES[name].job][1]
+        job = JOBS[STAGES[name].job]
         names = {f.name for f in fields(job)} - CHAINED if job else set()
-        if option_name == "epochs" and job in (sft.SFT, reward_model.RewardModelling):
+        if option_name == "epochs" and job in (sft.SFT, reward_model.TrainRewardModel):
             if (
                 isinstance(value, bool)
                 or not isinstance(value, int | float)
@@ -150,12 +151,11 @@ class R1(RunArguments):
                 raise ValueError(f"--set {pair}: {error}") from None
 
 
-# job -> (how it is run, its arguments)
-JOBS: dict[str, tuple[Callable[[Any], None] | None, type | None]] = {
-    "rl": (rl.run, rl.RL),
-    "sft": (sft.run, sft.SFT),
-    "reward-model": (reward_model.run, reward_model.RewardModelling),
-    "harvest": (None, None),
+JOBS: dict[str, type[Job] | None] = {
+    "rl": rl.RL,
+    "sft": sft.SFT,
+    "reward-model": reward_model.TrainRewardModel,
+    "harvest": None,
 }
 
 

@@ -148,7 +148,7 @@ def _general(a: R1, policy: CausalLM, general: str) -> list[dict[str, Any]]:
         requests, Sampling(max_tokens=a.tokens), torch.Generator().manual_seed(0)
     )
     return [
-        {"prompt": r["prompt"], "completions": [policy.template.said(c.tokens)]}
+        {"prompt": r["prompt"], "completions": [policy.template.decode(c.tokens)]}
         for r, some in zip(rows, sampled, strict=True)
         for c in some
     ]

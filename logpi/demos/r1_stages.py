@@ -70,7 +70,7 @@ def job(a: R1, stage: Stage, model: str, out: Path, general: str, pairs: str) ->
         shape = {"task": str(rows), "prompt_template": a.prompt_template}
         return _arguments(sft.SFT, common | shape | _steps(a, stage.name, rows, "rows", sft.SFT))
     if stage.job == "reward-model":
-        kind = reward_model.RewardModelling
+        kind = reward_model.TrainRewardModel
         chosen = _steps(a, stage.name, Path(pairs), "pairs", kind)
         return _arguments(kind, common | {"data": pairs} | chosen)
     return _arguments(rl.RL, common | _rl(a, stage, out, general))

@@ -167,7 +167,7 @@ def _share(values: Sequence[float | None]) -> float:
 def joined(policy: CausalLM, p: PartialResponse, c: Completion) -> PartialResponse:
     """A beginning with what followed it, and why that stopped."""
     tokens, logp = torch.cat([p.tokens, c.tokens]), torch.cat([p.logp, c.logp])
-    text = policy.template.said(tokens)
+    text = policy.template.decode(tokens)
     return replace(p, tokens=tokens, logp=logp, text=text, stop=c.stop)
 
 
@@ -177,7 +177,7 @@ def beginnings(policy: CausalLM, whole: PartialResponse, step: str) -> list[Part
     out, start = [], 0
     for end in range(1, len(whole.tokens)) if step else ():
         if step in policy.tokenizer.decode(whole.tokens[start:end]):
-            text = policy.template.said(whole.tokens[:end])
+            text = policy.template.decode(whole.tokens[:end])
             out.append(
                 replace(whole, tokens=whole.tokens[:end], logp=whole.logp[:end], text=text, stop="")
             )

@@ -68,7 +68,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def run_seeds(a: Gym) -> int:
     """Train every seed, as many at a time as there are cores; then the table and the picture."""
-    from logpi.jobs.gym import build
+    from logpi.jobs.gym_parts import build
 
     with as_user_errors():
         build(a)  # what is wrong is said now, once
@@ -129,10 +129,9 @@ def _job(one: Gym) -> Gym:
 
 
 def _one(job: Gym) -> float:
-    from logpi.jobs.gym import run
 
     with open(f"{job.out}.log", "a") as log, contextlib.redirect_stderr(log):
-        outcome = run(job)
+        outcome = job.run().outcome
     return outcome.last.get("eval/reward", math.nan)
 
 

@@ -122,7 +122,7 @@ def _labeller(
             zip(asked, engine.generate(asked, sampling, generator), strict=True)
         ):
             for c in sampled:
-                text = policy.template.said(c.tokens)
+                text = policy.template.decode(c.tokens)
                 whole = PartialResponse(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
                 distinct |= {
                     (i, p.text): p for p in beginnings(policy, whole, step) if p.text.strip()

@@ -22,7 +22,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logpi.sandbox.checks import fault, free_names, is_check
+from logpi.sandbox.checks import fault, is_check
+from logpi.sandbox.names import free_names
 
 # What APPS's own judge lets pass: JSON has no tuples, and its outputs are often wrapped in a list;
 # and a last digit of a float.

@@ -90,17 +90,15 @@ def home(tmp_path_factory) -> Path:
     small_policy("0123456789 是", words=WORDS, width=32, layers=2, context=64).save(
         path / "untrained"
     )
-    sft.run(
-        sft.SFT(
-            model=str(path / "untrained"),
-            task=str(path / "texts"),
-            steps=60,
-            rows=32,
-            lr=1e-2,
-            save_every=100,
-            out=path / "base",
-        )
-    )
+    sft.SFT(
+        model=str(path / "untrained"),
+        task=str(path / "texts"),
+        steps=60,
+        rows=32,
+        lr=1e-2,
+        save_every=100,
+        out=path / "base",
+    ).run()
     return path
 
 

@@ -137,7 +137,7 @@ class CommandLine:
 
     def __init__(self, cls: type, prog: str, description: str = "") -> None:
         self.cls, self.prog, self.description = cls, prog, description
-        self.fields = option_fields(cls)
+        self.fields = [f for f in option_fields(cls) if not f.hidden]
 
     def given(self, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What `argv` says, by name; nothing is filled in, nothing is missing.
