@@ -103,7 +103,7 @@ def _labeller(
 
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Request, Sampling
-    from logpi.evaluation.scorers import PartialResponse, Rollouts, beginnings
+    from logpi.evaluation.scorers import ContinuationScorer, PartialResponse, prefixes
 
     policy = a.load(temperature=a.temperature)
     chat, engine, sampling = (
@@ -125,9 +125,9 @@ def _labeller(
                 text = policy.template.decode(c.tokens)
                 whole = PartialResponse(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
                 distinct |= {
-                    (i, p.text): p for p in beginnings(policy, whole, step) if p.text.strip()
+                    (i, p.text): p for p in prefixes(policy, whole, step) if p.text.strip()
                 }
-        shares = Rollouts(policy, engine, judge, a.rollouts, sampling, generator)(
+        shares = ContinuationScorer(policy, engine, judge, a.rollouts, sampling, generator)(
             list(distinct.values())
         )
         return [

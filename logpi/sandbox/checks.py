@@ -68,8 +68,9 @@ def fails(statement: ast.stmt) -> bool:
     """Whether a statement always fails: reaching it is what a check around it decides."""
     if isinstance(statement, ast.Assert):
         return is_false(statement.test)
-    called = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
-    return isinstance(statement, ast.Raise) or (called and last_name(statement.value) in _LEAVING)  # type: ignore[attr-defined]
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        return last_name(statement.value) in _LEAVING
+    return isinstance(statement, ast.Raise)
 
 
 def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
