@@ -188,7 +188,7 @@ class Subject:
             chat=chat,
             learn=learn,
         )
-        return made._rows(row, 0)
+        return made.trajectories(row, 0)
 
     def conversed(
         self, messages: Sequence[Message], learn: Learn = "assistant"
