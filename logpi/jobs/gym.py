@@ -11,14 +11,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.envs.control.presets import EPISODES, GROUPS, PPO, Preset, preset
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import drawn, opened, settle
-from logpi.jobs.options.fields import option
+from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.preset import flags_of_gym
 from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.seeds import SeedArguments
+from logpi.jobs.seeds import start
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -40,8 +42,11 @@ NETWORK = ("hidden", "relu", "shared", "log_std", "squash", "normalize")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gym(RunArguments):
+class Gym(SeedArguments, RunArguments):
     """Arguments of `logpi gym`."""
+
+    HEADING: ClassVar[str] = "training"
+    FIRST: ClassVar[str] = "env algorithm steps updates seeds out"
 
     env: str = option("CartPole-v1", help="a Gymnasium id, e.g. Pendulum-v1, or logpi/GridWorld-v0")
     algorithm: str = option("ppo", help="a row of `logpi algorithms`")
@@ -69,9 +74,7 @@ class Gym(RunArguments):
         changeable=True,
     )
     vectorized: bool = option(False, help="step the environment's own vectorised form")
-    seeds: int = option(
-        1, help="runs with consecutive seeds, side by side on the cores", least=1, most=1000
-    )
+    at_once: int = changed(SeedArguments, "at_once", 0)
     eval_episodes: int = option(
         20, help="greedy episodes on fresh seeds, for each evaluation", least=1, most=100_000
     )
@@ -87,10 +90,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = read(Gym, argv, "gym", "Train a policy on a Gymnasium environment.")
     available(arguments)
     if arguments.seeds > 1:
-        from logpi.jobs.seeds import run_seeds
-
-        return run_seeds(arguments)
-    run(arguments)
+        with as_user_errors():
+            build(arguments)  # what is wrong is said now, once
+    start(run, arguments, "gym", f"{arguments.env}, {arguments.algorithm}")
     return 0
 
 

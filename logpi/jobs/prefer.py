@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened, whole_groups
@@ -19,6 +19,8 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.seeds import SeedArguments
+from logpi.jobs.seeds import start
 
 CURVES = (("loss", "eval/loss"), ("rewards/accuracies", "eval/rewards/accuracies"),
           ("rewards/chosen", "rewards/rejected"), "grad_norm")  # fmt: skip
@@ -26,8 +28,11 @@ SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prefer(ModelArguments, LoraArguments, RunArguments):
+class Prefer(ModelArguments, LoraArguments, SeedArguments, RunArguments):
     """Arguments of `logpi prefer`."""
+
+    HEADING: ClassVar[str] = "training"
+    FIRST: ClassVar[str] = "model data objective steps pairs lr lora out"
 
     data: str = option(
         help=(
@@ -74,8 +79,12 @@ class Prefer(ModelArguments, LoraArguments, RunArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    run(
-        read(Prefer, argv, "prefer", "Learn from preferences directly: DPO, IPO, KTO, ORPO, SimPO.")
+    start(
+        run,
+        read(
+            Prefer, argv, "prefer", "Learn from preferences directly: DPO, IPO, KTO, ORPO, SimPO."
+        ),
+        "prefer",
     )
     return 0
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from logpi.errors import as_user_errors
 from logpi.jobs.common import finish, opened
@@ -19,6 +19,8 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.seeds import SeedArguments
+from logpi.jobs.seeds import start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,8 +35,11 @@ SHOWN = ("loss", "accuracy", "margin", "grad_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardModelling(ModelArguments, LoraArguments, RunArguments):
+class RewardModelling(ModelArguments, LoraArguments, SeedArguments, RunArguments):
     """Arguments of `logpi reward-model`."""
+
+    HEADING: ClassVar[str] = "training"
+    FIRST: ClassVar[str] = "model data steps pairs lr lora out"
 
     data: str = option(
         help="a file, directory or hub name of rows with chosen and rejected (and margin)"
@@ -71,7 +76,11 @@ class RewardModelling(ModelArguments, LoraArguments, RunArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    run(read(RewardModelling, argv, "reward-model", "Train a reward model on pairs of responses."))
+    start(
+        run,
+        read(RewardModelling, argv, "reward-model", "Train a reward model on pairs of responses."),
+        "reward-model",
+    )
     return 0
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened, whole_groups
@@ -21,8 +21,10 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments, Role, memory
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments, columns
+from logpi.jobs.seeds import start
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -64,8 +66,13 @@ RECIPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArguments):
+class RL(
+    ModelArguments, LoraArguments, SourceArguments, TurnArguments, SeedArguments, RunArguments
+):
     """Arguments of `logpi rl`."""
+
+    HEADING: ClassVar[str] = "training"
+    FIRST: ClassVar[str] = "model task rewards algorithm steps prompts num_generations lr out"
 
     recipe: str = option(
         "", help="arguments that a paper published, before your own", choices=("", *RECIPES)
@@ -158,7 +165,11 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, RunArgum
 
 
 def main(argv: Sequence[str]) -> int:
-    run(read(RL, _expanded(argv), "rl", "Train a language model with rewards that can be checked."))
+    start(
+        run,
+        read(RL, _expanded(argv), "rl", "Train a language model with rewards that can be checked."),
+        "rl",
+    )
     return 0
 
 

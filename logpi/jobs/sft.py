@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import as_user_errors
 from logpi.jobs.common import finish, opened
@@ -18,6 +18,8 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.seeds import SeedArguments
+from logpi.jobs.seeds import start
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
@@ -30,8 +32,11 @@ CHUNK = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFT(ModelArguments, LoraArguments, RunArguments):
+class SFT(ModelArguments, LoraArguments, SeedArguments, RunArguments):
     """Arguments of `logpi sft`."""
+
+    HEADING: ClassVar[str] = "training"
+    FIRST: ClassVar[str] = "model task steps rows lr lora out"
 
     task: str = option(
         help=(
@@ -73,7 +78,7 @@ class SFT(ModelArguments, LoraArguments, RunArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    run(read(SFT, argv, "sft", "Fine-tune a language model on demonstrations."))
+    start(run, read(SFT, argv, "sft", "Fine-tune a language model on demonstrations."), "sft")
     return 0
 
 

@@ -28,7 +28,7 @@ from logpi.jobs.options.fields import OptionField, heading_of, option_fields
 
 T = TypeVar("T")
 HELP = ("-h", "--help")
-FIRST = "most used"
+MOST_USED = "most used"
 OTHER_NAMES = "The names that TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF have for these are understood."
 
 
@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         # argparse names an option by all its flags: argument --lr/--learning-rate: …
-        line = re.sub(r"^argument (-[^/\s]+?)(/-[^\s:]+)?: ", r"\1: ", one_line(message))
+        line = re.sub(r"^argument ([^/\s]+?)(/-[^\s:]+)?: ", r"\1: ", one_line(message))
         print(f"{self.prog}: {line} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
@@ -207,9 +207,10 @@ class CommandLine:
         groups: dict[str, Any] = {}
         order = _headings(self.cls)
         ordered = sorted(self.fields, key=lambda f: order.index(f.heading))
-        ordered.sort(key=lambda f: not (f.first or f.positional))
+        first = [f.name for f in ordered if f.positional] + getattr(self.cls, "FIRST", "").split()
+        ordered.sort(key=lambda f: first.index(f.name) if f.name in first else len(first))
         for words, dest, field in _placed(ordered, settings):
-            heading = FIRST if field.first or field.positional else field.heading
+            heading = MOST_USED if dest in first else field.heading
             group = groups.get(heading) or parser.add_argument_group(heading)
             groups[heading] = group
             _add(group, field, words, dest)

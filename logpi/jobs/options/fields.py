@@ -3,7 +3,8 @@ value is read from text.
 
     @dataclass(frozen=True)
     class Train:
-        HEADING: ClassVar[str] = "training"                              # in --help
+        HEADING: ClassVar[str] = "training"                              # above them in --help
+        FIRST: ClassVar[str] = "model lr"                                # what people set first
         model: str = option(help="directory or hub name")                # no default: must be given
         lr: float = option(1e-5, help="peak learning rate", aliases=("learning_rate",))
         rewards: tuple[str, ...] = option(("exact",), help="what to reward")  # --rewards exact format
@@ -49,7 +50,6 @@ def option(
     most: float | None = None,
     changeable: bool = False,
     saved: bool = True,
-    first: bool = False,
     aliases: tuple[str, ...] | None = None,
     flags: Flags | None = None,
 ) -> Any:
@@ -68,7 +68,6 @@ def option(
             any that is finite.
         changeable: a run that is gone on with may be given another value (`changeable`).
         saved: part of what a run is (`to_json`); False: of one call alone, such as `--resume`.
-        first: one of the handful that `--help` shows first.
         aliases: what other libraries call the same thing (default: as in `algorithms.names`).
         flags: of a mapping: from the values of the other options, the fields whose flags fill it.
     """
@@ -190,7 +189,6 @@ class OptionField:
     most: float | None = None
     changeable: bool = False
     saved: bool = True
-    first: bool = False
     aliases: tuple[str, ...] = ()
     flags: Flags | None = None
 
@@ -236,7 +234,7 @@ class OptionField:
         """The help text: what it does, what it may be, what it is when left out."""
         notes, allowed = [], self.allowed()
         if allowed is not None:
-            notes.append("one of: " + ", ".join(str(a) or '""' for a in allowed))
+            notes.append("one of: " + ", ".join(str(a) for a in allowed if a != ""))
         if self.required and not self.positional:
             notes.append("must be given")
         if not self.required and self.default not in (None, "", (), {}):

@@ -25,9 +25,7 @@ class ModelArguments:
 
     HEADING: ClassVar[str] = "model"
 
-    model: str = option(
-        help="directory, hub name or .gguf file of a causal language model", first=True
-    )
+    model: str = option(help="directory, hub name or .gguf file of a causal language model")
     dtype: str = option(
         "float32",
         help=(
