@@ -24,8 +24,6 @@ from logpi.algorithms import NAMES
 from logpi.demos.demo import ReasoningDemo, base, rl, sft
 from logpi.errors import UserError
 from logpi.jobs.options.settings import setting
-from logpi.jobs.rl import run as run_rl
-from logpi.jobs.sft import run as run_sft
 from logpi.runs.metrics import read_metrics
 
 
@@ -35,7 +33,7 @@ def fine_tuned(root: Path, seed: int) -> None:
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "sft" / "model" / "config.json").exists():
         base(ReasoningDemo(seed=seed), home)
-        run_sft(sft(ReasoningDemo(seed=seed), home))
+        sft(ReasoningDemo(seed=seed), home).run()
 
 
 def job(
@@ -50,7 +48,7 @@ def job(
     )
     start = time.perf_counter()
     try:
-        run_rl(replace(arguments, out=home, eval_every=0))
+        replace(arguments, out=home, eval_every=0).run()
     except (UserError, ValueError, RuntimeError) as error:
         return {"algorithm": algorithm, "seed": seed, "failed": f"{type(error).__name__}: {error}"}
     records = read_metrics(home)

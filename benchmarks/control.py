@@ -64,7 +64,7 @@ CELLS = [  # (environment, algorithm, library, seeds at most, named settings); s
 
 
 def run_logpi(env: str, algorithm: str, named: str, seed: int, steps: int | None) -> dict:
-    from logpi.jobs.gym import Gym, run
+    from logpi.jobs.gym import Gym
     from logpi.runs.metrics import read_metrics
 
     with tempfile.TemporaryDirectory() as out:
@@ -80,7 +80,7 @@ def run_logpi(env: str, algorithm: str, named: str, seed: int, steps: int | None
             save_every=10**9,
             options=_options(named),
         )
-        outcome = run(arguments)
+        outcome = arguments.run().outcome
         rows = [r for r in read_metrics(path) if "time/rollout" in r]
     solved = _solved(
         [(r["num_tokens_seen"], r.get("reward_100", -1e9), r["step_time"]) for r in rows], env
@@ -102,7 +102,8 @@ def _options(named: str) -> tuple[str, ...]:
 def loop_logpi(env: str, algorithm: str, named: str, seed: int, steps: int) -> dict:
     """Rollout and update alone, without a run's directory; the first update (which loads half of
     torch) is not counted. CPU seconds."""
-    from logpi.jobs.gym import Gym, build, evaluator
+    from logpi.jobs.gym import Gym
+    from logpi.jobs.gym_parts import build, evaluator
     from logpi.runs import rng
 
     rng.seed(seed)
@@ -279,7 +280,7 @@ def _sb3_score(model: Any, venv: Any, env: str) -> float:
 
     from logpi.envs.control.make import make_vector_environment
     from logpi.envs.control.spaces import action_kind
-    from logpi.jobs.gym import fresh_seeds
+    from logpi.jobs.gym_parts import fresh_seeds
     from logpi.rollouts.gym import play
 
     envs = make_vector_environment(env, 10)

@@ -56,14 +56,14 @@ def main() -> None:
     a = parser.parse_args()
     _data(a)
     jobs = {
-        "reward-model": (reward_model, _reward(a)),
-        "rl": (rl, _rl(a)),
-        "dpo": (prefer, _dpo(a)),
+        "reward-model": _reward(a),
+        "rl": _rl(a),
+        "dpo": _dpo(a),
     }
-    for name, (recipe, arguments) in jobs.items():
+    for name, arguments in jobs.items():
         if name in a.only and not (arguments.out / "model" / "config.json").exists():
             start = time.perf_counter()
-            recipe.run(arguments)
+            arguments.run()
             (arguments.out / "seconds.json").write_text(json.dumps(time.perf_counter() - start))
     if "report" in a.only:
         _report(a)
@@ -98,8 +98,8 @@ def _write(directory: Path, train: list[dict], test: list[dict]) -> None:
         (directory / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
-def _reward(a: argparse.Namespace) -> reward_model.RewardModelling:
-    return reward_model.RewardModelling(
+def _reward(a: argparse.Namespace) -> reward_model.TrainRewardModel:
+    return reward_model.TrainRewardModel(
         model=a.model,
         data=str(a.out / "pairs"),
         steps=a.reward_steps,
@@ -161,7 +161,7 @@ def _dpo(a: argparse.Namespace) -> prefer.Prefer:
 def _report(a: argparse.Namespace) -> None:
     """Gold and proxy before and after on the held-out openings, 4 samples each, and what was
     written."""
-    from logpi.evaluation.evaluator import interval
+    from logpi.evaluation.measures import interval
     from logpi.evaluation.held_out_pairs import win_rate
 
     stages = {"before": a.model, "GRPO": f"{a.out}/rl/model", "DPO": f"{a.out}/dpo/model"}

@@ -33,13 +33,29 @@ _WHERE = {
     "Learner": "learner",
     "OffPolicyError": "learner",
     "Trust": "learner",
+    "RL": "jobs.rl",
+    "SFT": "jobs.sft",
+    "Prefer": "jobs.prefer",
+    "RewardModel": "jobs.reward_model:TrainRewardModel",
+    "Gym": "jobs.gym",
+    "open_run": "jobs.open_run",
+    "LanguageModel": "engine.language_model",
+    "complete": "train",
 }
 __all__ = ["__version__", *sorted(_WHERE)]
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm, algorithm, describe
+    from logpi.engine.language_model import LanguageModel
+    from logpi.jobs.gym import Gym
+    from logpi.jobs.open_run import open_run
+    from logpi.jobs.prefer import Prefer
+    from logpi.jobs.reward_model import TrainRewardModel as RewardModel
+    from logpi.jobs.rl import RL
+    from logpi.jobs.sft import SFT
     from logpi.learner import Learner, OffPolicyError, Trust
     from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+    from logpi.train import complete
     from logpi.types import Batch, Collected, PolicyOutput, Targets, Trajectory, collate
     from logpi.updates.adamw import AdamW, Constant, Cosine, Linear
     from logpi.updates.sgd import SGD
@@ -48,8 +64,9 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(import_module(f"logpi.{_WHERE[name]}"), name)
-    if name in ("algorithms", "lab", "objectives", "ops", "testing", "types"):
+        module, _, own = _WHERE[name].partition(":")
+        return getattr(import_module(f"logpi.{module}"), own or name)
+    if name in ("algorithms", "lab", "objectives", "ops", "testing", "train", "types"):
         return import_module(f"logpi.{name}")
     raise AttributeError(f"module 'logpi' has no attribute {name!r}")
 

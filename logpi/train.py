@@ -1,26 +1,33 @@
-"""The loop: rollout, update, log, evaluate, checkpoint; and going on after a stop exactly where it
-was.
+"""The loop, as a generator of steps: rollout, update, log, evaluate, checkpoint; and going on after a
+stop exactly where it was.
 
-    train(rollout, learner, run, steps=100)
+    for step in train(rollout, learner, "runs/mine", steps=100):
+        print(step.number, step.metrics["reward"])        # leaving the loop saves and stops
+
+    outcome = complete(train(rollout, learner, run, steps=100))
 
 It holds no algorithm, no model and no environment. A step is all or nothing: a kill loses the step
-under way, and the resumed run repeats it bit for bit. What is in a run's directory is `logpi.runs`'
-business.
+under way, and the resumed run repeats it bit for bit. What is in a run's directory is the business
+of `logpi.runs`.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from logpi.errors import RunError
 from logpi.runs.collapse import Collapse
+from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
 from logpi.runs.progress import Progress
 from logpi.runs.rng import load_rng_state, rng_state
@@ -29,10 +36,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from logpi.learner import Learner
-    from logpi.runs.directory import Run
     from logpi.types import Collected, Rollout
 
-__all__ = ["Evaluate", "Outcome", "train"]
+__all__ = ["Evaluate", "Outcome", "TrainingStep", "complete", "train"]
 
 Evaluate = Callable[[int], tuple[Mapping[str, float], Sequence[Mapping[str, Any]]]]
 """Called with the step; returns numbers (`eval/...`, the first of which says which policy is best)
@@ -43,15 +49,34 @@ SHOWN = ("reward", "loss", "entropy", "kl", "completions/mean_length", "grad_nor
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a call of `train` ended.
+class TrainingStep:
+    """One update that was made.
 
     Attributes:
-        step: steps done in all. stopped: the signal (Ctrl-C, a termination) that ended it after
-            saving, or 0.
-        collapsed: the reward went away and did not come back. best_step: of the best evaluation, or
-            None.
-        first, last: the evaluations before training and after it.
+        number: of the step, from 1.
+        metrics: of the rollout and the update, as they are logged.
+        samples: rows for people: prompts, completions, rewards, advantages.
+        evaluation: numbers of the evaluation after this step, or None if there was none.
+        so_far: what the outcome would be if training ended here.
+    """
+
+    number: int
+    metrics: Mapping[str, float]
+    samples: Sequence[Mapping[str, Any]]
+    evaluation: Mapping[str, float] | None
+    so_far: Outcome
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended.
+
+    Attributes:
+        step: steps done in all.
+        stopped: the signal (Ctrl-C, a termination) that ended it after saving, or 0.
+        collapsed: the reward went away and did not come back.
+        best_step: of the best evaluation, or None.
+        first, best, last: the evaluations before training, of the best policy, and after training.
         skipped: steps that changed nothing, for no gradient was finite.
     """
 
@@ -62,6 +87,7 @@ class Outcome:
     first: Mapping[str, float]
     last: Mapping[str, float]
     skipped: int = 0
+    best: Mapping[str, float] | None = None
 
 
 class _Loop:
@@ -72,6 +98,7 @@ class _Loop:
         self.best, self.best_step = float("-inf"), -1
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
+        self.best_numbers: dict[str, float] = {}
         self.tokens = 0.0
         self.skipped = 0
 
@@ -80,15 +107,37 @@ class _Loop:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.watch.load_state_dict(state["watch"])
-        self.__dict__.update(
-            {k: state[k] for k in (state.keys() & self.__dict__.keys()) - {"watch"}}
+        known = (state.keys() & self.__dict__.keys()) - {"watch"}
+        self.__dict__.update({k: state[k] for k in known})
+
+    def outcome(self, step: int, stopped: int, measured: bool) -> Outcome:
+        best = (self.best_step, self.best_numbers) if measured else (None, None)
+        return Outcome(
+            step, stopped, self.watch.warned, best[0], self.first, self.last, self.skipped, best[1]
         )
+
+
+class _Unrecorded:
+    """In place of a run's directory: nothing is written."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+    def samples(self, step: int, rows: Any, kind: str = "step") -> None: ...
+    def checkpoint(self, step: int, state: Any, keep: int = 2, best: bool = False) -> None: ...
+
+
+def complete(steps: Generator[TrainingStep, None, Outcome]) -> Outcome:
+    """Take every step of `train`."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def train(
     rollout: Rollout,
     learner: Learner,
-    run: Run,
+    run: Run | str | Path | None = None,
     *,
     steps: int,
     evaluate: Evaluate | None = None,
@@ -96,55 +145,90 @@ def train(
     save_every: int = 10,
     shown: Sequence[str] = SHOWN,
     progress: Progress | None = None,
-) -> Outcome:
+    alone: bool = False,
+) -> Generator[TrainingStep, None, Outcome]:
     """Train for `steps` updates in all, going on from the run's latest checkpoint if there is one.
 
+    Yields each step after it was logged, evaluated and saved. A caller that leaves the loop stops
+    training: the last step is saved first. The generator's value is the `Outcome` (`complete`).
+    Ctrl-C and SIGTERM let a step end and be saved; between steps they are the caller's.
+
     Args:
+        run: where metrics, samples and checkpoints go; a path is made a run, or gone on with. None:
+            nothing is written.
         evaluate: measured before the first step, every `eval_every` steps (0: only then) and after
             the last; the policy with the highest first number is kept as the best checkpoint.
-        save_every: steps between checkpoints. One is written at the end, and on Ctrl-C, in any
-            case.
+        save_every: steps between checkpoints. One is written at the end, on Ctrl-C and when the
+            caller leaves, in any case.
         shown: names of the numbers on the progress line.
+        alone: no other code runs between steps, so signals are held there too.
     Raises:
         RunError: the disk failed; the last good checkpoint is intact. Or the run's checkpoints
             cannot be gone on from, or have more steps.
     """
-    loop = _Loop()
-    start = _resume(run, rollout, learner, loop, steps)
-    with progress or Progress(steps) as shower, _stop_on_signal(shower.note) as stopping:
-        if (
-            start == 0 and evaluate is not None and not loop.first
-        ):  # else it was measured before the run was stopped
-            _evaluate(evaluate, 0, run, loop, shower)
-            _save(run, 0, rollout, learner, loop, best=True)
-        step = start
+    if isinstance(run, str | Path):
+        started = (Path(run) / "arguments.json").exists()
+        with Run.open(run) if started else Run.create(run, "train", {}) as opened:
+            return (yield from train(
+                rollout, learner, opened, steps=steps, evaluate=evaluate, eval_every=eval_every,
+                save_every=save_every, shown=shown, progress=progress, alone=alone,
+            ))  # fmt: skip
+    loop, record = _Loop(), run or _Unrecorded()
+    step = saved = 0 if run is None else _resume(run, rollout, learner, loop, steps)
+    with progress or Progress(steps) as shower, ExitStack() as whole:
+        stopping = _Signals(shower.note)
+        if alone:
+            whole.enter_context(stopping.caught())
+
+        def save(best: bool = False) -> None:
+            record.checkpoint(step, _state(rollout, learner, loop), best=best)
+
+        with stopping.caught():
+            # Not again if it was measured before the run was stopped.
+            if step == 0 and evaluate is not None and not loop.first:
+                _evaluate(evaluate, 0, record, loop, shower)
+                save(best=True)
         shower.begin(step)
-        while step < steps and not stopping:
+        while step < steps and not stopping.came:
             step += 1
-            metrics = _step(step, rollout, learner, run, loop)
-            shower.step(
-                step,
-                {k: metrics[k] for k in shown if k in metrics},
-                int(metrics.get("num_tokens", 0)),
-            )
-            if metrics.get("skipped"):
-                shower.note(
-                    f"step {step}: a gradient was not finite; its optimiser step was left out (a"
-                    " lower learning rate helps)"
-                )
-            alarm = loop.watch(step, metrics)
-            if alarm:
-                shower.note(alarm)
-            due = step == steps or (eval_every > 0 and step % eval_every == 0)
-            best = evaluate is not None and due and _evaluate(evaluate, step, run, loop, shower)
-            if best or step == steps or stopping or step % save_every == 0:
-                _save(run, step, rollout, learner, loop, best)
-    stopped = stopping[0] if stopping and step < steps else 0
-    best_step = loop.best_step if evaluate is not None else None
-    return Outcome(step, stopped, loop.watch.warned, best_step, loop.first, loop.last, loop.skipped)
+            with stopping.caught():
+                metrics, samples = _step(step, rollout, learner, record, loop)
+                _show(step, metrics, shown, loop, shower)
+                due = step == steps or (eval_every > 0 and step % eval_every == 0)
+                measure = evaluate if due else None
+                best = measure is not None and _evaluate(measure, step, record, loop, shower)
+                if best or step == steps or stopping.came or step % save_every == 0:
+                    save(best)
+                    saved = step
+            try:
+                so_far = loop.outcome(step, 0, evaluate is not None)
+                numbers = loop.last if measure else None
+                yield TrainingStep(step, metrics, samples, numbers, so_far)
+            except GeneratorExit:
+                if saved < step:
+                    save()
+                raise
+    return loop.outcome(step, stopping.came if step < steps else 0, evaluate is not None)
 
 
-def _step(step: int, rollout: Rollout, learner: Learner, run: Run, loop: _Loop) -> dict[str, float]:
+def _show(
+    step: int, metrics: Mapping[str, float], shown: Sequence[str], loop: _Loop, shower: Progress
+) -> None:
+    """The step's numbers, and what is wrong with them."""
+    values = {k: metrics[k] for k in shown if k in metrics}
+    shower.step(step, values, int(metrics.get("num_tokens", 0)))
+    if metrics.get("skipped"):
+        shower.note(
+            f"step {step}: a gradient was not finite; its optimiser step was left out (a lower"
+            " learning rate helps)"
+        )
+    if alarm := loop.watch(step, metrics):
+        shower.note(alarm)
+
+
+def _step(
+    step: int, rollout: Rollout, learner: Learner, run: Run | _Unrecorded, loop: _Loop
+) -> tuple[dict[str, float], Sequence[Mapping[str, Any]]]:
     begin = time.perf_counter()
     collected = rollout()
     between = time.perf_counter()
@@ -160,12 +244,13 @@ def _step(step: int, rollout: Rollout, learner: Learner, run: Run, loop: _Loop) 
     }
     metrics["step_time"] = end - begin
     run.log(step, metrics)
-    if collected.samples:
-        run.samples(step, _taught(collected, learner.advantage))
-    return metrics
+    samples = _with_advantages(collected, learner.advantage)
+    if samples:
+        run.samples(step, samples)
+    return metrics, samples
 
 
-def _taught(collected: Collected, advantage: Tensor | None) -> Sequence[Mapping[str, Any]]:
+def _with_advantages(collected: Collected, advantage: Tensor | None) -> Sequence[Mapping[str, Any]]:
     """The samples with the advantage of each own token; one number where all are equal, none where
     a row was not trained on."""
     mask = collected.batch.mask
@@ -179,7 +264,9 @@ def _taught(collected: Collected, advantage: Tensor | None) -> Sequence[Mapping[
     return [{**s, "advantage": a} for s, a in zip(collected.samples, one, strict=True)]
 
 
-def _evaluate(evaluate: Evaluate, step: int, run: Run, loop: _Loop, shower: Progress) -> bool:
+def _evaluate(
+    evaluate: Evaluate, step: int, run: Run | _Unrecorded, loop: _Loop, shower: Progress
+) -> bool:
     """Measure, log and show; True if this is the best so far."""
     numbers, rows = evaluate(step)
     numbers = {k: float(v) for k, v in numbers.items()}
@@ -198,12 +285,8 @@ def _evaluate(evaluate: Evaluate, step: int, run: Run, loop: _Loop, shower: Prog
     score = next(iter(numbers.values()))
     better = score > loop.best
     if better:
-        loop.best, loop.best_step = score, step
+        loop.best, loop.best_step, loop.best_numbers = score, step, numbers
     return better
-
-
-def _save(run: Run, step: int, rollout: Rollout, learner: Learner, loop: _Loop, best: bool) -> None:
-    run.checkpoint(step, _state(rollout, learner, loop), best=best)
 
 
 def _state(rollout: Rollout, learner: Learner, loop: _Loop) -> dict[str, Any]:
@@ -276,27 +359,42 @@ def _check_alike(mine: Any, saved: Any) -> None:
         raise ValueError(f"{saved} where there was {mine}")
 
 
-@contextmanager
-def _stop_on_signal(note: Callable[[str], None]) -> Iterator[list[int]]:
+class _Signals:
     """The first Ctrl-C (or SIGTERM) lets the step end and be saved; the second interrupts at once.
 
-    Gives a list of the signals that came.
+    Between steps, when a caller's own code runs, signals mean what they always mean.
+
+    Attributes:
+        came: the first signal's number, or 0.
     """
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
 
-    def handle(number: int, frame: Any) -> None:
-        if came:
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note, self.came = note, 0
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.came:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        came.append(number)
+        self.came = number
         with suppress(RuntimeError):  # it came while a line was being written
-            note("stopping when this step is done and saved; Ctrl-C again stops at once")
+            self.note("stopping when this step is done and saved; Ctrl-C again stops at once")
 
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        for s, old in before.items():
-            signal.signal(s, old)
+
+class _Callable(ModuleType):
+    """`logpi.train` is this module and its function."""
+
+    __call__ = staticmethod(train)
+
+
+sys.modules[__name__].__class__ = _Callable

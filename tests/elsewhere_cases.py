@@ -29,7 +29,7 @@ from logpi.envs.tasks import Addition
 from logpi.errors import UserError
 from logpi.evaluation.beam_search import BeamSearch
 from logpi.evaluation.evaluator import Evaluator
-from logpi.evaluation.scorers import Judged, Rollouts, SelfCertainty
+from logpi.evaluation.scorers import ContinuationScorer, RewardScorer, SelfCertainty
 from logpi.jobs import evaluate, prefer, reward_model, rl, sft
 from logpi.jobs.options.run import read
 from logpi.learner import Learner, Trust
@@ -382,10 +382,10 @@ def test_evaluation_and_search_with_every_scorer(home):
         numbers, records = Evaluator(
             learns, engine, rows, rewards(odd), sampling, 4, scorer=scored
         )()
-        rollouts = Rollouts(
+        rollouts = ContinuationScorer(
             learns, engine, rewards(odd), 2, sampling, torch.Generator().manual_seed(1)
         )
-        judged = Judged(rewards(replace(judge, device=place)))
+        judged = RewardScorer(rewards(replace(judge, device=place)))
         beam = [
             [f.best.tokens, torch.tensor(f.score)]
             for scorer in (scored, rollouts, judged)
@@ -438,11 +438,10 @@ def numbers(run: Path) -> list[dict[str, Any]]:
 
 
 JOBS = {
-    "sft": (sft, sft.SFT, {"rows": 4, "eval_items": 4, "lr": 1e-3}),
-    "prefer": (prefer, prefer.Prefer, {"pairs": 4, "lr": 1e-3}),
-    "reward-model": (reward_model, reward_model.RewardModelling, {"pairs": 4, "lr": 1e-3}),
+    "sft": (sft.SFT, {"rows": 4, "eval_items": 4, "lr": 1e-3}),
+    "prefer": (prefer.Prefer, {"pairs": 4, "lr": 1e-3}),
+    "reward-model": (reward_model.TrainRewardModel, {"pairs": 4, "lr": 1e-3}),
     "rl": (
-        rl,
         rl.RL,
         {
             "task": "addition(digits=1)",
@@ -460,7 +459,7 @@ JOBS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_jobs(home, job, tmp_path):
-    recipe, arguments, given = JOBS[job]
+    arguments, given = JOBS[job]
 
     def made(place):
         own = dict(given)
@@ -474,9 +473,7 @@ def test_jobs(home, job, tmp_path):
         else:
             own["data"] = str(home / "pairs")
         out = tmp_path / place
-        recipe.run(
-            arguments(model=str(home / "base"), out=out, device=place, steps=3, **QUIET, **own)
-        )
+        arguments(model=str(home / "base"), out=out, device=place, steps=3, **QUIET, **own).run()
         return numbers(out)
 
     same(made, 2e-4)
@@ -614,14 +611,14 @@ def test_a_run_goes_on_there_bit_for_bit_and_also_here(home, dtype, tmp_path, mo
 
     monkeypatch.setattr(Learner, "update", watched)
     dies = False
-    rl.run(rl.RL(out=tmp_path / "whole", device=THERE, **given))
+    rl.RL(out=tmp_path / "whole", device=THERE, **given).run()
     there = torch.device(THERE).type
     for name, words, after in (("there", [], there), ("here", ["--device", "cpu"], "cpu")):
         places, dies = [], True
         with pytest.raises(RuntimeError, match="power"):
-            rl.run(rl.RL(out=tmp_path / name, device=THERE, **given))
+            rl.RL(out=tmp_path / name, device=THERE, **given).run()
         dies = False
-        rl.run(read(rl.RL, ["--resume", str(tmp_path / name), *words], "rl", ""))
+        read(rl.RL, ["--resume", str(tmp_path / name), *words], "rl", "").run()
         assert places == [there] * 3 + [after]
     models = [
         (tmp_path / n / "model" / "model.safetensors").read_bytes()

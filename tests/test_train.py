@@ -1,8 +1,14 @@
 """The loop: what it logs, when it saves, what it says of a collapse, and what a full disk does to
 it."""
 
+from __future__ import annotations
+
 import errno
 import io
+import os
+import signal
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +20,7 @@ from logpi.runs.collapse import Collapse
 from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
 from logpi.runs.progress import Progress
-from logpi.train import train
+from logpi.train import complete, train
 from logpi.updates.adamw import AdamW
 
 
@@ -73,8 +79,8 @@ def test_it_learns_logs_and_keeps_the_best(tmp_path):
         return {"eval/right": float(learner.policy.table.detach().softmax(0)[2])}, [{"step": step}]
 
     with Run.create(tmp_path / "run", "test", {}) as run:
-        outcome = train(
-            rollout, learner, run, steps=30, evaluate=evaluate, eval_every=10, save_every=7
+        outcome = complete(
+            train(rollout, learner, run, steps=30, evaluate=evaluate, eval_every=10, save_every=7)
         )
         assert (
             outcome.step == 30
@@ -95,17 +101,17 @@ def test_it_learns_logs_and_keeps_the_best(tmp_path):
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):
     with Run.create(tmp_path / "run", "test", {}) as run:
-        train(*parts(), run, steps=4)
+        complete(train(*parts(), run, steps=4))
     before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     with Run.open(tmp_path / "run") as run:
-        assert train(*parts(), run, steps=4).step == 4
+        assert complete(train(*parts(), run, steps=4)).step == 4
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_resumed_run_s_time_left_is_of_the_steps_it_makes(tmp_path):
     rollout, learner = parts()
     with Run.create(tmp_path / "run", "test", {}) as run:
-        train(rollout, learner, run, steps=4)
+        complete(train(rollout, learner, run, steps=4))
     now, out = [0.0], io.StringIO()
     rollout, learner = parts()
 
@@ -116,7 +122,7 @@ def test_a_resumed_run_s_time_left_is_of_the_steps_it_makes(tmp_path):
 
     with Run.open(tmp_path / "run") as run:
         progress = Progress(8, stream=out, every=0, clock=lambda: now[0])
-        train(Slow(rollout.policy), learner, run, steps=8, progress=progress)
+        complete(train(Slow(rollout.policy), learner, run, steps=8, progress=progress))
     assert [line.rpartition(" · ")[2] for line in out.getvalue().splitlines()] == [
         "30s left",
         "20s left",
@@ -128,18 +134,18 @@ def test_a_resumed_run_s_time_left_is_of_the_steps_it_makes(tmp_path):
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
     rollout, learner = parts()
     with Run.create(tmp_path / "run", "test", {}) as run:
-        train(rollout, learner, run, steps=4, save_every=2)
+        complete(train(rollout, learner, run, steps=4, save_every=2))
 
         def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(checkpoint, "_save_tensors", full)
         with pytest.raises(RunError, match=r"No space left.*step-000004.*--resume"):
-            train(*parts(), run, steps=8, save_every=2)
+            complete(train(*parts(), run, steps=8, save_every=2))
         monkeypatch.undo()
         found = run.latest()
         assert found is not None and found[0] == 4
-        assert train(*parts(), run, steps=8, save_every=2).step == 8
+        assert complete(train(*parts(), run, steps=8, save_every=2)).step == 8
 
 
 def test_a_collapse_is_said_once_while_it_happens():
@@ -177,8 +183,8 @@ def test_the_first_ctrl_c_ends_the_step_saves_and_says_so(tmp_path):
     _, learner = parts()
     shown = io.StringIO()
     with Run.create(tmp_path / "r", "rl", {}) as run:
-        outcome = train(
-            Interrupted(learner.policy), learner, run, steps=5, progress=Progress(5, shown)
+        outcome = complete(
+            train(Interrupted(learner.policy), learner, run, steps=5, progress=Progress(5, shown))
         )
     assert outcome.stopped and outcome.step == 1
     assert "Ctrl-C again" in shown.getvalue() and (tmp_path / "r/checkpoints/step-000001").exists()
@@ -207,3 +213,55 @@ def test_an_update_that_would_do_nothing_is_refused(name, given, says):
     round."""
     with pytest.raises(ValueError, match=says):
         logpi.algorithm(name, **given)
+
+
+# --- step by step ---
+
+
+def test_a_step_says_what_was_done(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", "test", {}) as run:
+        taken = list(train(*parts(), run, steps=3, evaluate=lambda n: ({"eval/x": n}, [])))
+    assert [s.number for s in taken] == [1, 2, 3]
+    logged = [r for r in read_metrics(tmp_path / "run") if "reward" in r]
+    assert [s.metrics["reward"] for s in taken] == [r["reward"] for r in logged]
+    assert [s.evaluation for s in taken] == [None, None, {"eval/x": 3.0}]
+
+
+def test_leaving_the_loop_saves_the_step_and_the_run_goes_on_alike(tmp_path: Path) -> None:
+    rollout, learner = parts()
+    for step in train(rollout, learner, tmp_path / "left", steps=6, save_every=5):
+        if step.number == 3:
+            break
+    with Run.open(tmp_path / "left") as run:
+        newest = run.latest()
+    assert newest is not None and newest[0] == 3
+    again = parts()
+    complete(train(*again, tmp_path / "left", steps=6))
+    straight = parts()
+    complete(train(*straight, steps=6))
+    torch.testing.assert_close(again[0].policy.table, straight[0].policy.table, rtol=0, atol=0)
+
+
+def test_an_error_in_the_callers_loop_saves_too(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        for _ in train(*parts(), tmp_path / "run", steps=4, save_every=9):
+            1 / 0  # noqa: B018
+    with Run.open(tmp_path / "run") as run:
+        newest = run.latest()
+    assert newest is not None and newest[0] == 1
+
+
+def test_signals_between_steps_are_the_callers(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    steps = train(*parts(), steps=3)
+    next(steps)
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    assert next(steps).number == 2
+
+
+def test_without_a_run_nothing_is_written(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert complete(train(*parts(), steps=2)).step == 2 and not list(tmp_path.iterdir())

@@ -42,7 +42,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "rl": CommandEntry("jobs.rl", "RL", "train a language model with rewards that can be checked"),
     "sft": CommandEntry("jobs.sft", "SFT", "fine-tune a language model on demonstrations"),
     "reward-model": CommandEntry(
-        "jobs.reward_model", "RewardModelling", "train a reward model on preference pairs"
+        "jobs.reward_model", "TrainRewardModel", "train a reward model on preference pairs"
     ),
     "prefer": CommandEntry(
         "jobs.prefer",

@@ -129,7 +129,7 @@ def main(argv: Sequence[str]) -> int:
         if arguments.picture.suffix != ".png":
             raise UserError(f"--picture is a .png, not {arguments.picture.name}")
         refuse_unwritable(arguments.picture)
-    report = _made(command, arguments)
+    report = _report(command, arguments)
     print(report.json() if arguments.json else report.text())
     if arguments.picture is not None:
         print(f"picture: {report.picture(arguments.picture)}", file=sys.stderr)
@@ -140,7 +140,7 @@ def _listed() -> str:
     return f"; there are: {', '.join(COMMANDS)}"
 
 
-def _made(command: LabCommand, arguments: Show) -> Any:
+def _report(command: LabCommand, arguments: Show) -> Any:
     module, function = command.where.split(":")
     make: Callable[..., Any] = getattr(import_module(f"logpi.lab.{module}"), function)
     own = {k: v for k, v in vars(arguments).items() if k not in ("json", "picture")}

@@ -44,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
     a = parse(Play, argv, "logpi play", "Watch a trained policy.")
     from gymnasium.error import DependencyNotInstalled
 
-    from logpi.jobs.gym import Gym, load_policy
+    from logpi.jobs.gym import Gym
+    from logpi.jobs.gym_parts import load_policy, own_network
     from logpi.runs.directory import allow, read_arguments, refuse_links
     from logpi.runs.disk import refuse_unwritable
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         refuse_unwritable(a.video)
     envs, text = _env_of(a, trained)
-    policy = load_policy(a.run / "model", envs)
+    policy = load_policy(a.run / "model", envs, own_network(trained.network))
     if text and trained.env == "logpi/GridWorld-v0":
         print(_map(policy, envs))
     try:
@@ -85,7 +86,7 @@ def _env_of(a: Play, trained: Gym) -> tuple[SyncVectorEnvironment, bool]:
 
     from logpi.envs.control.make import make_env
     from logpi.envs.control.vector import SyncVectorEnvironment
-    from logpi.jobs.gym import resolved
+    from logpi.jobs.gym_parts import resolved
 
     with as_user_errors():
         repeat = resolved(trained)[0].repeat

@@ -5,7 +5,7 @@ was, with the same --out.
 
     with home(a, "demo") as chain:
         base_model(chain.path / "base", make)
-        stage(sft.run, SFT(model=str(chain.path / "base"), out=chain.path / "sft", …))
+        stage(SFT(model=str(chain.path / "base"), out=chain.path / "sft", …))
 
 Left out: what the stages are (each demonstration's), and a single job's beginning and end
 (`jobs/common.py`).
@@ -79,7 +79,7 @@ def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
     return path
 
 
-def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
+def stage(job: Any) -> tuple[Path, float]:
     """Run a job as part of a chain, unless it is done already; go on with it if it was stopped.
 
     Returns its model, and the seconds it took.
@@ -87,8 +87,8 @@ def stage(run: Callable[[Any], None], arguments: Any) -> tuple[Path, float]:
     Raises:
         Stopped: a signal ended it, and so ends the chain.
     """
-    model, start = arguments.out / "model", time.perf_counter()
+    model, start = job.out / "model", time.perf_counter()
     if not (model / "config.json").exists():
-        begun = (arguments.out / "arguments.json").exists()
-        run(replace(arguments, resume=arguments.out) if begun else arguments)
+        begun = (job.out / "arguments.json").exists()
+        (replace(job, resume=job.out) if begun else job).run()
     return model, time.perf_counter() - start

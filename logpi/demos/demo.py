@@ -24,9 +24,7 @@ from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.model import placed
 from logpi.jobs.rl import RL, algorithm_of
-from logpi.jobs.rl import run as run_rl
 from logpi.jobs.sft import SFT
-from logpi.jobs.sft import run as run_sft
 
 TASK = "addition(worked=0.25)"
 LENGTH = 32  # tokens of a completion; a worked answer has about 18
@@ -57,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     with home(a, "demo") as chain:
         out = chain.path
         rows = [_measure(a, "untrained", base(a, out), 0.0)]
-        rows.append(_measure(a, "SFT", *stage(run_sft, sft(a, out))))
-        rows.append(_measure(a, a.algorithm, *stage(run_rl, rl(a, out))))
+        rows.append(_measure(a, "SFT", *stage(sft(a, out))))
+        rows.append(_measure(a, a.algorithm, *stage(rl(a, out))))
         _report(rows, out, time.perf_counter() - start)
     return 0
 

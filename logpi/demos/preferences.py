@@ -71,14 +71,12 @@ def main(argv: Sequence[str]) -> int:
         out = chain.path
         _data(a, out)
         jobs = {
-            "SFT": (sft, _sft(a, out)),
-            "reward model": (reward_model, _reward(a, out)),
-            "PPO": (rl, _ppo(a, out)),
-            "DPO": (prefer, _dpo(a, out)),
+            "SFT": _sft(a, out),
+            "reward model": _reward(a, out),
+            "PPO": _ppo(a, out),
+            "DPO": _dpo(a, out),
         }
-        seconds = {
-            name: stage(recipe.run, arguments)[1] for name, (recipe, arguments) in jobs.items()
-        }
+        seconds = {name: stage(job)[1] for name, job in jobs.items()}
         _report({name: _measure(a, out, name) for name in ("sft", "ppo", "dpo")}, seconds, out)
     return 0
 
@@ -138,8 +136,8 @@ def _sft(a: PreferencesDemo, out: Path) -> sft.SFT:
     )
 
 
-def _reward(a: PreferencesDemo, out: Path) -> reward_model.RewardModelling:
-    return reward_model.RewardModelling(
+def _reward(a: PreferencesDemo, out: Path) -> reward_model.TrainRewardModel:
+    return reward_model.TrainRewardModel(
         model=str(out / "sft" / "model"),
         data=str(out / "pairs"),
         steps=a.reward_steps,
@@ -212,7 +210,7 @@ def _measure(a: PreferencesDemo, out: Path, name: str) -> dict[str, Any]:
         requests, Sampling(max_tokens=LENGTH), torch.Generator().manual_seed(0)
     )
     flat = [(p, c) for p, group in zip(PROMPTS, sampled, strict=True) for c in group]
-    texts = [policy.template.said(c.tokens) for _, c in flat]
+    texts = [policy.template.decode(c.tokens) for _, c in flat]
     batch = collate([trajectory(policy.render(p), c, 0.0, i, {}) for i, (p, c) in enumerate(flat)])
     with torch.no_grad():
         kl = (policy.evaluate(batch).logp - reference.evaluate(batch).logp).sum(1).mean()
@@ -227,7 +225,7 @@ def _measure(a: PreferencesDemo, out: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Path) -> None:
+def _report(measures: dict[str, dict[str, Any]], seconds: dict[str, float], out: Path) -> None:
     lanes = {
         "sft": ("SFT", "policy", seconds["SFT"]),
         "ppo": (
@@ -239,9 +237,9 @@ def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Pa
     }
     print(f"\n{'lane':<22}{'models in memory':<35}{'seconds':>8}{'gold':>8}{'proxy':>8}{'KL':>8}")
     for name, (lane, models, time_) in lanes.items():
-        f = found[name]
+        m = measures[name]
         print(
-            f"{lane:<22}{models:<35}{time_:>8.0f}{f['gold']:>8.2f}{f['proxy']:>8.2f}{f['kl']:>8.2f}"
+            f"{lane:<22}{models:<35}{time_:>8.0f}{m['gold']:>8.2f}{m['proxy']:>8.2f}{m['kl']:>8.2f}"
         )
     print(
         "\ngold: the rule nobody was told, 1 for eight good letters. proxy: the reward model's"
@@ -249,6 +247,6 @@ def _report(found: dict[str, dict[str, Any]], seconds: dict[str, float], out: Pa
     )
     print("KL: from the SFT model, nats a response. Three answers of each:")
     for name, (lane, _, _) in lanes.items():
-        print(f"  {lane:<22}{found[name]['samples']}")
+        print(f"  {lane:<22}{measures[name]['samples']}")
     print(f"\nproxy, gold and KL of PPO over its run: {out}/ppo/curves.png")
     print(f"scores of held-out pairs: {out}/reward-model/scores.png")

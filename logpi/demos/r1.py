@@ -23,12 +23,13 @@ from itertools import takewhile
 from pathlib import Path
 
 from logpi.demos import r1_data, r1_report
-from logpi.demos.r1_arguments import JOBS, R1, judged, settled
+from logpi.demos.r1_arguments import R1, judged, settled
 from logpi.demos.r1_harvest import harvest, in_one_line
 from logpi.demos.r1_recipe import STAGES, Stage
 from logpi.demos.r1_stages import base, done, job
 from logpi.errors import Stopped, UserError, as_user_errors
 from logpi.jobs.common import opened
+from logpi.jobs.job import Job
 from logpi.jobs.options.model import placed
 from logpi.jobs.options.run import available, read
 from logpi.jobs.options.saved import to_json
@@ -106,9 +107,9 @@ def _check(a: R1) -> None:
         _check_rows(a)
         for stage in STAGES.values():
             if stage.job == "rl":
-                made = job(a, stage, "", Path(), a.general, a.pairs)
-                algorithm_of(made)
-                make_rewards(made.rewards)
+                arguments = job(a, stage, "", Path(), a.general, a.pairs)
+                algorithm_of(arguments)
+                make_rewards(arguments.rewards)
     if notice:
         print(f"logpi: {notice}", file=sys.stderr)
 
@@ -227,13 +228,11 @@ class Chain:
                 stage, job(self.a, stage, self._start(stage), self.out, self.general, self.pairs)
             )
 
-    def _job(self, stage: Stage, arguments: object) -> None:
+    def _job(self, stage: Stage, arguments: Job) -> None:
         """A job from its beginning, or from where it was."""
         begun = (self.out / stage.name / "arguments.json").exists()
-        runs = JOBS[stage.job][0]
-        assert runs is not None
         try:
-            runs(replace(arguments, resume=self.out / stage.name) if begun else arguments)  # type: ignore[type-var]
+            (replace(arguments, resume=self.out / stage.name) if begun else arguments).run()
         except Stopped as stopped:  # the job names its own way to go on; the chain's is better
             raise Stopped(
                 f"stopped in stage {stage.name}; go on with: logpi r1 --resume {self.out}",

@@ -6,7 +6,7 @@ Left out: what the stages make of them (`r1_stages.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from logpi.jobs.options.saved import values_of
 from logpi.jobs.options.settings import setting
 
 if TYPE_CHECKING:
+    from logpi.jobs.job import Job
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
     from logpi.rollouts.chat import Chat
@@ -129,33 +130,32 @@ class R1(RunArguments):
             raise ValueError(
                 f"--set {pair}: the base model is --model {self.model}, which is not trained first"
             )
-        option_, value = setting(rest)
-        known = JOBS[STAGES[name].job][1]
-        names = {f.name for f in fields(known)} - CHAINED if known else set()
-        if option_ == "epochs" and known in (sft.SFT, reward_model.RewardModelling):
+        option_name, value = setting(rest)
+        job = JOBS[STAGES[name].job]
+        names = {f.name for f in fields(job)} - CHAINED if job else set()
+        if option_name == "epochs" and job in (sft.SFT, reward_model.TrainRewardModel):
             if (
                 isinstance(value, bool)
                 or not isinstance(value, int | float)
                 or not 0 < value <= 10_000
             ):
                 raise ValueError(f"--set {pair}: epochs must be above 0 and at most 10000")
-        elif known is None or option_ not in names:
+        elif job is None or option_name not in names:
             raise ValueError(
-                f"the job of stage {name} has no option {option_!r}{did_you_mean(option_, names)}"
+                f"the job of stage {name} has no option {option_name!r}{did_you_mean(option_name, names)}"
             )
         else:
             try:
-                values_of(known, {option_: value}, "saved arguments")
+                values_of(job, {option_name: value}, "saved arguments")
             except UserError as error:
                 raise ValueError(f"--set {pair}: {error}") from None
 
 
-# job -> (how it is run, its arguments)
-JOBS: dict[str, tuple[Callable[[Any], None] | None, type | None]] = {
-    "rl": (rl.run, rl.RL),
-    "sft": (sft.run, sft.SFT),
-    "reward-model": (reward_model.run, reward_model.RewardModelling),
-    "harvest": (None, None),
+JOBS: dict[str, type[Job] | None] = {
+    "rl": rl.RL,
+    "sft": sft.SFT,
+    "reward-model": reward_model.TrainRewardModel,
+    "harvest": None,
 }
 
 

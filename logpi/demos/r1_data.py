@@ -52,10 +52,10 @@ def gold(prompt: str, response: str) -> float:
     >>> gold("greet ann.", "<answer>dear dear bob</answer>")
     -0.5
     """
-    said = response.rpartition("<answer>")[2].partition("</answer>")[0].split()
-    named = prompt.rstrip(".").split()[-1] in said
-    kind = len(set(said) & set(KIND))
-    return min(1.0, (kind - (len(said) - len(set(said))) - (0 if named else 2)) / 4)
+    words = response.rpartition("<answer>")[2].partition("</answer>")[0].split()
+    named = prompt.rstrip(".").split()[-1] in words
+    kind = len(set(words) & set(KIND))
+    return min(1.0, (kind - (len(words) - len(set(words))) - (0 if named else 2)) / 4)
 
 
 def _greeting(name: str, rng: Random, kind: int, plain: int) -> str:
@@ -70,13 +70,13 @@ def _untidy(prompt: str, name: str, rng: Random) -> str:
         name if rng.random() < 0.7 else rng.choice(NAMES), rng, rng.randint(0, 2), rng.randint(0, 2)
     )
     words = [w if rng.random() < 0.6 else rng.choice(CHINESE) for w in text.split()]
-    said = " ".join(words)
+    text = " ".join(words)
     return rng.choice(
         (
-            said,
-            f"<think>kindly</think><answer>{said}</answer>",
-            f"<think>{said}</think>",
-            f"<answer>{said}</answer>",
+            text,
+            f"<think>kindly</think><answer>{text}</answer>",
+            f"<think>{text}</think>",
+            f"<answer>{text}</answer>",
         )
     )
 
@@ -151,8 +151,8 @@ def base(out: Path, data: Path, seed: int, device: str) -> sft.SFT:
     from logpi.envs.tasks import Bilingual
     from logpi.policies.small import small_policy
 
-    made = Bilingual()
-    letters, words = made.alphabet + ALPHABET + ".", (*made.words, *WORDS)
+    task = Bilingual()
+    letters, words = task.alphabet + ALPHABET + ".", (*task.words, *WORDS)
     base_model(
         out / "untrained",
         lambda: small_policy(letters, words=words, width=96, layers=3, context=192, seed=seed),

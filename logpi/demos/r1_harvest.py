@@ -43,7 +43,7 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
             rewards,
             rules(a),
             seed=a.seed + number,
-            tell=lambda done, _: progress.step(done, {}),
+            progress=lambda done, _: progress.step(done, {}),
         )
         other = (
             RowsTask(general).rows("train", a.seed) if general and stage.name == "rejection" else []

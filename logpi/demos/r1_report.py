@@ -69,16 +69,16 @@ def measured(a: R1, stage: Stage, model: str, path: Path, general: str) -> Measu
     if place.exists():
         return Measured(**json.loads(place.read_text()))
     path.mkdir(parents=True, exist_ok=True)
-    found = _measure(a, stage.title, model, general)
-    found = replace(found, numbers=found.numbers | {"seconds": spent(path)})
-    disk.write(place, json.dumps(asdict(found), ensure_ascii=False, indent=1).encode())
+    measures = _measure(a, stage.title, model, general)
+    measures = replace(measures, numbers=measures.numbers | {"seconds": spent(path)})
+    disk.write(place, json.dumps(asdict(measures), ensure_ascii=False, indent=1).encode())
     shown = ", ".join(
-        f"{title} {spec.format(found.numbers[k])}"
+        f"{title} {spec.format(measures.numbers[k])}"
         for k, (title, spec) in COLUMNS.items()
-        if k in found.numbers
+        if k in measures.numbers
     )
     print(f"{stage.title}: {shown}", file=sys.stderr)
-    return found
+    return measures
 
 
 def spent(path: Path) -> float:
@@ -99,7 +99,7 @@ def _measure(a: R1, title: str, model: str, general: str) -> Measured:
 
     rewards, policy = judged(a), model_of(a, model).load()
     rows = list(make_task(a.task).rows("test")[: a.eval_items])
-    found, samples = Evaluator(
+    evaluation, samples = Evaluator(
         policy,
         Engine(policy, slots=a.slots),
         rows,
@@ -108,18 +108,18 @@ def _measure(a: R1, title: str, model: str, general: str) -> Measured:
         SAMPLES,
         chat=template(a, policy),
     )()
-    told = evaluation_metrics(samples)
+    style = evaluation_metrics(samples)
     parts = [p for s in samples if s["kind"] == "sampled" for p in s["rewards"]]
     numbers = {
-        "accuracy": found["eval/pass@1"],
-        "greedy": found["eval/greedy"],
-        "maj": found.get(f"eval/maj@{SAMPLES}", 0.0),
-        "format": told["eval/format"],
+        "accuracy": evaluation["eval/pass@1"],
+        "greedy": evaluation["eval/greedy"],
+        "maj": evaluation.get(f"eval/maj@{SAMPLES}", 0.0),
+        "format": style["eval/format"],
         "language": fmean(p["language"] or 0.0 for p in parts),
-        "mixed": told["eval/mixed"],
-        "length": found["eval/mean_length"],
-        "reflection": told["eval/reflection"],
-        "truncated": found["eval/clipped_ratio"],
+        "mixed": style["eval/mixed"],
+        "length": evaluation["eval/mean_length"],
+        "reflection": style["eval/reflection"],
+        "truncated": evaluation["eval/clipped_ratio"],
     }
     responses = [
         {"prompt": s["prompt"], "completions": s["completions"], "right": s["right"]}
@@ -127,7 +127,7 @@ def _measure(a: R1, title: str, model: str, general: str) -> Measured:
         if s["kind"] == "sampled"
     ][:3]
     levels = {
-        m[1]: v for k, v in found.items() if (m := re.fullmatch(r"eval/level_(.*)/pass@1", k))
+        m[1]: v for k, v in evaluation.items() if (m := re.fullmatch(r"eval/level_(.*)/pass@1", k))
     }
     return Measured(
         title, numbers, levels, responses, _general(a, policy, general) if general else []
@@ -149,7 +149,7 @@ def _general(a: R1, policy: CausalLM, general: str) -> list[dict[str, Any]]:
         requests, Sampling(max_tokens=a.tokens), torch.Generator().manual_seed(0)
     )
     return [
-        {"prompt": r["prompt"], "completions": [policy.template.said(c.tokens)]}
+        {"prompt": r["prompt"], "completions": [policy.template.decode(c.tokens)]}
         for r, some in zip(rows, sampled, strict=True)
         for c in some
     ]
@@ -173,8 +173,10 @@ def helpful(a: R1, rows: Sequence[Measured], out: Path) -> list[Measured]:
             if judge
             else [gold(p, t) for p, t in zip(prompts, texts, strict=True)]
         )
-        known = [m for m in marks if m is not None]
-        marked.append(replace(r, numbers=r.numbers | ({"helpful": fmean(known)} if known else {})))
+        verdicts = [m for m in marks if m is not None]
+        marked.append(
+            replace(r, numbers=r.numbers | ({"helpful": fmean(verdicts)} if verdicts else {}))
+        )
     return marked
 
 
@@ -247,16 +249,16 @@ def lost(rows: Sequence[Measured], much: float = 0.1) -> list[str]:
 
     line = [r for r in rows if r.stage != STAGES["zero"].title]
     jobs = {s.title: (name, s.job) for name, s in STAGES.items()}
-    told = []
+    sentences = []
     for before, after in pairwise(line):
         was, now = before.numbers["accuracy"], after.numbers["accuracy"]
         if was - now >= much:
             name, job = jobs[after.stage]
-            told.append(
+            sentences.append(
                 f"{after.stage} is right in {now:.1%}, {before.stage} was in {was:.1%}. Try"
                 f" {CURES[job]}: --from {name} --set {name}.…"
             )
-    return told
+    return sentences
 
 
 MEASURES = {

@@ -68,12 +68,12 @@ def job(a: R1, stage: Stage, model: str, out: Path, general: str, pairs: str) ->
     if stage.job == "sft":
         rows = learned_from(a, stage, out)
         shape = {"task": str(rows), "prompt_template": a.prompt_template}
-        return _made(sft.SFT, common | shape | _steps(a, stage.name, rows, "rows", sft.SFT))
+        return _arguments(sft.SFT, common | shape | _steps(a, stage.name, rows, "rows", sft.SFT))
     if stage.job == "reward-model":
-        made = reward_model.RewardModelling
-        chosen = _steps(a, stage.name, Path(pairs), "pairs", made)
-        return _made(made, common | {"data": pairs} | chosen)
-    return _made(rl.RL, common | _rl(a, stage, out, general))
+        kind = reward_model.TrainRewardModel
+        chosen = _steps(a, stage.name, Path(pairs), "pairs", kind)
+        return _arguments(kind, common | {"data": pairs} | chosen)
+    return _arguments(rl.RL, common | _rl(a, stage, out, general))
 
 
 def _rl(a: R1, stage: Stage, out: Path, general: str) -> dict[str, Any]:
@@ -102,13 +102,13 @@ def _rl(a: R1, stage: Stage, out: Path, general: str) -> dict[str, Any]:
 
 def base(a: R1, reading: sft.SFT) -> sft.SFT:
     """The reading that makes the demonstration's base model, with the user's own settings."""
-    return _made(
+    return _arguments(
         sft.SFT,
         to_json(reading) | _steps(a, "base", Path(reading.task), "rows", sft.SFT),
     )
 
 
-def _made(cls: type, values: Mapping[str, Any]) -> Any:
+def _arguments(cls: type, values: Mapping[str, Any]) -> Any:
     with as_user_errors():
         return from_json(cls, dict(values))
 

@@ -80,8 +80,8 @@ def _lane_run(a: ToolsDemo, experiment: Experiment, lane: Lane, seed: int, out: 
     """The run of a lane's reinforcement learning, after its demonstrations."""
     home = out / f"seed-{seed}" / lane.model
     _base(lane, seed, home / "base")
-    stage(sft.run, _sft(a, experiment, lane, seed, home))
-    stage(rl.run, _rl(a, experiment, lane, seed, home))
+    stage(_sft(a, experiment, lane, seed, home))
+    stage(_rl(a, experiment, lane, seed, home))
     return home / lane.run
 
 

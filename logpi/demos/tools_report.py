@@ -83,15 +83,15 @@ def averaged(seeds: Sequence[Records]) -> list[dict[str, Any]]:
     >>> averaged([one, [*two, {"step": 2, "reward": 1.0}]])
     [{'step': 1, 'reward': 0.5}]
     """
-    found: defaultdict[int, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    values: defaultdict[int, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for records in seeds:
         for record in records:
             for key, value in record.items():
                 if isinstance(value, int | float) and key != "step":
-                    found[record["step"]][key].append(value)
+                    values[record["step"]][key].append(value)
     means = (
         (step, {k: fmean(v) for k, v in some.items() if len(v) == len(seeds)})
-        for step, some in sorted(found.items())
+        for step, some in sorted(values.items())
     )
     return [{"step": step, **some} for step, some in means if some]
 

@@ -1,6 +1,12 @@
-"""Who samples tokens: the decoder on the policy's own weights, its KV cache, and its turns with
-environments.
+"""Who samples tokens: the decoder on the policy's own weights.
 
-Import the module of the one you need. Left out: what is asked and how responses are judged
-(`rollouts/`).
+    sampler          the protocol that rollouts use: requests in, completions out
+    engine           the decoder; generation.py has its steps, slots.py the state of its rows
+    sampling         requests, completions, and how a token is drawn
+    turns            what passes at the end of a turn
+    kv_cache         keys and values; shared_prompts.py has those of long prompts
+    cuda_graphs      steps that are captured and replayed
+    fallback         the model's own `generate`, for models that keep their own attention
+
+Left out: prompts as text, and how responses are judged (`rollouts/`).
 """

@@ -1,16 +1,14 @@
-"""The fallback decoder: the model's own `generate`, one request at a time, for models whose
-attention is their own.
+"""The fallback decoder: the model's own `generate`, one request at a time, for models that keep
+their own attention.
 
-Same interface and meaning as `engine.py`, slower, and reproducible only on the same version of
-`transformers`, whose random numbers are drawn from torch's global generator (seeded here, and put
-back afterwards).
+Interface and meaning are those of `engine.py`. It is slower, and reproducible only on the same
+version of `transformers`, whose random numbers come from torch's global generator (seeded here, and
+restored afterwards).
 
-Some models say something else from their cache, or state, than when they read the whole text, which
-is what is learned from (in `transformers` 5.23 RWKV beside another row, and Nemotron-H): they
-decode without one, after one notice.
-
-Left out: turns with a partner, which need a cache that can be gone on with (the engine refuses
-them).
+Some models give other numbers from their cache, or state, than from the whole text, on which they
+are trained (in `transformers` 5.23 RWKV beside another row, and Nemotron-H): they decode without a
+cache, after one notice. Left out: more than one turn, which needs a cache that can be extended (the
+engine refuses it).
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -40,41 +38,39 @@ def plain_generate(
 ) -> list[list[Completion]]:
     """As `Engine.generate`; `limits` are the requests' token limits.
 
-    The generator gives a seed for each row, as there, though a request needs but its first: an
-    evaluation that goes on passes over so many.
+    The generator gives a seed for each row, as there, though a request uses only its first: a
+    resumed evaluation skips one seed for each row that it has.
     """
     device = generator.device if generator is not None else "cpu"
-    rows = torch.randint(
-        2**63 - 1, (sum(r.n for r in requests),), generator=generator, device=device
-    ).tolist()
-    seeds = [
-        rows[end - r.n] for end, r in zip(accumulate(r.n for r in requests), requests, strict=True)
-    ]
+    size = (sum(r.n for r in requests),)
+    row_seeds = torch.randint(2**63 - 1, size, generator=generator, device=device).tolist()
+    ends = accumulate(r.n for r in requests)
+    seeds = [row_seeds[end - r.n] for end, r in zip(ends, requests, strict=True)]
     out = []
     if policy not in _CACHES:
         with policy.plain_attention(), torch.no_grad():
-            _CACHES[policy] = _caches(policy)
-    rows_of = _rows if _CACHES[policy] else _reread
+            _CACHES[policy] = _cache_agrees(policy)
+    sample = _with_cache if _CACHES[policy] else _without_cache
     with torch.random.fork_rng(), policy.plain_attention(), torch.no_grad():
         for request, limit, seed in zip(requests, limits, seeds, strict=True):
             torch.manual_seed(seed)
-            out.append(rows_of(policy, request, limit, sampling))
+            out.append(sample(policy, request, limit, sampling))
             if progress is not None:
                 progress(sum(map(len, out)), sum(r.n for r in requests))
     return out
 
 
-def _rows(policy: CausalLM, request: Request, limit: int, sampling: Sampling) -> list[Completion]:
+def _with_cache(
+    policy: CausalLM, request: Request, limit: int, sampling: Sampling
+) -> list[Completion]:
+    """By the model's own `generate`."""
     from transformers import GenerationConfig
 
     temperature = sampling.temperature or policy.temperature
-    choice = (
-        dict(do_sample=False)
-        if request.greedy
-        else dict(
-            do_sample=True, temperature=temperature, top_k=sampling.top_k, top_p=sampling.top_p
-        )
-    )
+    choice: dict[str, Any] = {"do_sample": False}
+    if not request.greedy:
+        choice = {"do_sample": True, "temperature": temperature}
+        choice |= {"top_k": sampling.top_k, "top_p": sampling.top_p}
     config = GenerationConfig(
         max_new_tokens=limit,
         eos_token_id=list(policy.eos_ids) or None,
@@ -92,29 +88,28 @@ def _rows(policy: CausalLM, request: Request, limit: int, sampling: Sampling) ->
     return _completions(policy, tokens, logp, sampling)
 
 
-def _reread(policy: CausalLM, request: Request, limit: int, sampling: Sampling) -> list[Completion]:
-    """The same without a cache: every step reads the whole text."""
+def _without_cache(
+    policy: CausalLM, request: Request, limit: int, sampling: Sampling
+) -> list[Completion]:
+    """Every step reads the whole text."""
+    temperature = sampling.temperature or policy.temperature
     ids = torch.tensor([list(request.prompt)], device=policy.device).expand(request.n, -1)
     greedy = torch.full((request.n,), request.greedy, device=policy.device)
     ended, logps = torch.zeros_like(greedy), []
     while len(logps) < limit and not ended.all():
-        logits = policy.model(ids, use_cache=False).logits[:, -1].float() / (
-            sampling.temperature or policy.temperature
-        )
+        logits = policy.model(ids, use_cache=False).logits[:, -1].float() / temperature
         token, logp = draw(logits, torch.rand(request.n, device=policy.device), greedy, sampling)
-        ids, ended = (
-            torch.cat([ids, token[:, None]], 1),
-            ended | torch.isin(token, token.new_tensor(policy.eos_ids)),
-        )
+        ids = torch.cat([ids, token[:, None]], 1)
+        ended = ended | torch.isin(token, token.new_tensor(policy.eos_ids))
         logps.append(logp)
-    return _completions(
-        policy, ids[:, len(request.prompt) :].cpu(), torch.stack(logps, 1).cpu(), sampling
-    )
+    tokens = ids[:, len(request.prompt) :].cpu()
+    return _completions(policy, tokens, torch.stack(logps, 1).cpu(), sampling)
 
 
 def _completions(
     policy: CausalLM, tokens: Tensor, logp: Tensor, sampling: Sampling
 ) -> list[Completion]:
+    """Tokens and logp [n, t], each row up to its end."""
     rows = []
     for row, numbers in zip(tokens, logp, strict=True):
         length, stop = _end(policy, row, sampling)
@@ -123,18 +118,18 @@ def _completions(
 
 
 _CACHES: WeakKeyDictionary[CausalLM, bool] = WeakKeyDictionary()
-STEPS = 16  # tokens of a probe, after as many of a prompt
+# tokens of a probe, after as many of a prompt
+STEPS = 16
 
 
-def _caches(policy: CausalLM) -> bool:
-    """Whether the model says the same from its cache, token by token and row beside row, as of the
-    whole text. If not, this is said."""
+def _cache_agrees(policy: CausalLM) -> bool:
+    """Whether the model gives the same numbers from its cache, token by token and row beside row,
+    as from the whole text. A warning if not."""
     from transformers import GenerationConfig
 
     model = policy.model
-    ids = (torch.arange(2 * STEPS, device=policy.device) * 7919 + 13).view(
-        2, STEPS
-    ) % policy.vocabulary
+    ids = torch.arange(2 * STEPS, device=policy.device) * 7919 + 13
+    ids = ids.view(2, STEPS) % policy.vocabulary
     config = GenerationConfig(
         max_new_tokens=STEPS,
         do_sample=False,
@@ -150,7 +145,8 @@ def _caches(policy: CausalLM) -> bool:
         scale = 1e-3 if model.dtype == torch.float32 else 5e-2
         same = float((stepped - whole).abs().max()) <= scale * (1 + float(whole.abs().max()))
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        same = False  # caches of some hybrids do not survive all that `generate` asks of them
+        # caches of some hybrids fail under `generate`
+        same = False
     if not same:
         name = type(model).__name__
         warnings.warn(
@@ -162,7 +158,8 @@ def _caches(policy: CausalLM) -> bool:
 
 
 def _end(policy: CausalLM, tokens: Tensor, sampling: Sampling) -> tuple[int, str]:
-    """Length and reason of a row that `generate` may have carried on, or padded, beyond its end."""
+    """Length and stop reason of a row that `generate` may have continued, or padded, beyond its
+    end."""
     eos = set(policy.eos_ids)
     for n, token in enumerate(tokens.tolist(), 1):
         if token in eos:

@@ -35,7 +35,7 @@ import torch
 from logpi.engine.kv_cache import Cache, DecodeStep, Extension
 from logpi.engine.sampling import Completion, Request, Sampling, StopStrings, draw, uniform
 from logpi.engine.shared_prompts import PromptCache, SharedPrompts, SharedStep
-from logpi.engine.slots import Slots, arrangement, reading_batches
+from logpi.engine.slots import RowStates, arrangement, reading_batches
 from logpi.engine.turns import ENDED, Continuation, OnTurnEnd, TurnEnd
 from logpi.policies.fast.decoder import decoder
 
@@ -174,7 +174,7 @@ class Generation:
         ends = {"length": self.live.left <= 0, "stop": self._stops(), "eos": self.is_eos[token]}
         return {reason: rows for reason, rows in ends.items() if rows is not None}
 
-    def _hidden(self, live: Slots) -> Tensor:
+    def _hidden(self, live: RowStates) -> Tensor:
         """[n, d] of the live rows' next tokens."""
         place = live.position if self.shared is None else live.position - self.shared.offset
         extent = self.policy.extents(live.reach)
@@ -299,7 +299,7 @@ class Generation:
         self.prompts.give(self.cache, slot, prompts)
         self._enter(self._fresh(entering))
 
-    def _fresh(self, entering: list[int]) -> Slots:
+    def _fresh(self, entering: list[int]) -> RowStates:
         """The state of rows that begin."""
         owners = [self.owner[row] for row in entering]
         requests = [self.work.requests[i] for i in owners]
@@ -310,9 +310,9 @@ class Generation:
         row = torch.tensor(entering, dtype=torch.long)
         greedy = torch.tensor([r.greedy for r in requests], dtype=torch.bool)
         parts = (token, position, left, row, self.work.seeds[row], greedy, reach)
-        return Slots(*(x.to(self.device) for x in parts))
+        return RowStates(*(x.to(self.device) for x in parts))
 
-    def _enter(self, rows: Slots) -> None:
+    def _enter(self, rows: RowStates) -> None:
         """Rows whose prompts stand behind all others become live."""
         if not len(self.paused):
             self._set(self.live.join(rows), self.paused)
@@ -321,7 +321,7 @@ class Generation:
         self.paused = self.paused.join(rows)
         self._arrange([*range(n), *range(m, m + len(rows))], [*range(n, m)])
 
-    def _set(self, live: Slots, paused: Slots) -> None:
+    def _set(self, live: RowStates, paused: RowStates) -> None:
         """The rows have changed: note what depends on which they are."""
         self.live, self.paused, self.chances = live, paused, []
         self.number = live.row.tolist()

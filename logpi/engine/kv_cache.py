@@ -1,12 +1,15 @@
-"""Keys and values of the rows being decoded, and the three packings of decoding: reading prompts,
-adding a token, going on.
+"""The KV cache of the rows being decoded, and the three packings of decoding.
 
-Live rows always stand in slots 0 … n−1 without holes, so a step works on a slice and touches no
-dead row; rows that wait for a reply stand behind them. `Extension` reads the reply after what a
-row's slot holds, so no token is ever forwarded twice.
+    Prefill      reads prompts and keeps their keys and values
+    DecodeStep   adds one token to each live row
+    Extension    adds several tokens to each of some rows
 
-Left out: paging (a row's keys are one stretch of memory), eviction beyond a sliding window,
-quantised caches.
+Live rows always stand in slots 0 … n−1 without holes, so a step works on a slice of the cache;
+paused rows stand behind them. `Extension` reads an observation after what a row's slot holds, so no
+token is ever forwarded twice.
+
+Left out: paging (a slot is one stretch of memory), eviction beyond a sliding window, quantised
+caches.
 """
 
 from __future__ import annotations
@@ -19,13 +22,14 @@ from torch.nn import functional as F
 
 from logpi.policies.packing import Block, Packed, Rule, attention, single
 
-GRAIN = 64  # the cache grows by whole grains, and at least doubles unless less is enough for ever
+# columns: the cache grows by whole grains, and at least doubles unless less is enough for ever
+GRAIN = 64
 
 
 @dataclass(frozen=True)
 class Prefill:
-    """Attends like `packed` and keeps every layer's keys and values: {layer: (k, v)}, [N, Hkv, D]
-    and [N, Hkv, E]."""
+    """Attends like `packed`, and keeps keys [N, Hkv, D] and values [N, Hkv, E] of each layer:
+    `kept[layer]`."""
 
     packed: Packed
     kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -40,32 +44,33 @@ class Prefill:
 
 
 class Cache:
-    """Keys [rows, Hkv, length, D] and values [rows, Hkv, length, E] of each layer, shaped like the
-    first that arrive."""
+    """Keys [slots, Hkv, length, D] and values [slots, Hkv, length, E] of each layer. Heads and
+    sizes are those of the first keys and values that arrive."""
 
     def __init__(self) -> None:
-        self.rows, self.length = 0, 0
+        self.slots, self.length = 0, 0
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self.grown = 0  # times that its tensors were replaced by larger ones
+        # times that its tensors were replaced by larger ones
+        self.grown = 0
 
-    def reserve(self, rows: int, length: int, most: int) -> None:
-        """Make room for `rows` rows of `length` tokens, keeping what is there. No row will ever
-        hold more than `most`.
+    def reserve(self, slots: int, length: int, most: int) -> None:
+        """Make room for `slots` rows of `length` tokens, keeping what is there. No row will ever
+        hold more than `most` tokens.
 
         Raises:
             MemoryError: there is none; names `slots`.
         """
-        if rows <= self.rows and length <= self.length:
+        if slots <= self.slots and length <= self.length:
             return
-        self.rows, self.grown = max(rows, self.rows), self.grown + 1
+        self.slots, self.grown = max(slots, self.slots), self.grown + 1
         if length > self.length:
             self.length = -(-max(length, min(2 * self.length, most)) // GRAIN) * GRAIN
         for layer, (keys, values) in self.layers.items():
             self.layers[layer] = (self._grown(keys), self._grown(values))
 
     def of(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's keys and values, made for heads like those of k [*, Hkv, D] and v [*, Hkv, E]
-        if there are none."""
+        """The layer's keys and values. At first they are made, with the heads and sizes of
+        k [*, Hkv, D] and v [*, Hkv, E]."""
         if layer not in self.layers:
             keys, values = (
                 self._grown(x.new_empty((0, x.shape[1], 0, x.shape[2]))) for x in (k, v)
@@ -74,28 +79,28 @@ class Cache:
         return self.layers[layer]
 
     def _grown(self, old: Tensor) -> Tensor:
-        rows, heads, length, size = old.shape
+        slots, heads, length, size = old.shape
         try:
-            new = old.new_zeros((self.rows, heads, self.length, size))
+            new = old.new_zeros((self.slots, heads, self.length, size))
         except (MemoryError, RuntimeError) as error:
-            what = f"the keys and values of {self.rows} rows of {self.length} tokens"
             raise MemoryError(
-                f"no memory for {what}: use fewer slots or a smaller max_tokens"
+                f"no memory for the keys and values of {self.slots} rows of {self.length} tokens:"
+                " use fewer slots or a smaller max_tokens"
             ) from error
-        new[:rows, :, :length] = old
+        new[:slots, :, :length] = old
         return new
 
     def write(self, slots: Tensor, prefill: Prefill, index: Tensor) -> None:
-        """Give slots [r] the prompts whose tokens are at packed `index` [r, P] (padding: any token;
-        it is masked)."""
+        """Copy prompts into `slots` [r]: their tokens are at packed `index` [r, P] (padding: any
+        token, for it is masked)."""
         length = index.shape[1]
         for layer, pair in prefill.kept.items():
-            for mine, theirs in zip(self.of(layer, *pair), pair, strict=True):
-                rows = theirs.index_select(0, index.flatten()).view(*index.shape, *theirs.shape[1:])
-                mine[slots, :, :length] = rows.transpose(1, 2)
+            for held, new in zip(self.of(layer, *pair), pair, strict=True):
+                rows = new.index_select(0, index.flatten()).view(*index.shape, *new.shape[1:])
+                held[slots, :, :length] = rows.transpose(1, 2)
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
-        """Move the rows in slots `source` [m] to slots `target` [m]."""
+        """Move the first `length` columns of slots `source` [m] to slots `target` [m]."""
         for pair in self.layers.values():
             for x in pair:
                 x[target, :, :length] = x[source, :, :length]
@@ -106,10 +111,12 @@ class DecodeStep:
     """One new token for each of the rows in slots 0 … n−1.
 
     Attributes:
-        slot: [n] the slots that are written, 0 … n−1 (or a spare one, for rows that nobody reads).
-            position: [n] of the new token in its slot. length: columns that are read. exact: as
-            many as the longest row has with that token, not more.
-        extent: [n] as `Packed` has it.
+        cache: of the rows. slot: [n] that are written: 0 … n−1, or a spare one for rows that nobody
+            reads.
+        position: [n] column of the new token in its slot.
+        length: columns that are read. exact: these are as many as the longest row has with its new
+            token, and not more.
+        extent: [n] as `Packed` has it, or None.
     """
 
     cache: Cache
@@ -126,20 +133,17 @@ class DecodeStep:
         n, heads, size = k.shape
         alone = n == 1 and self.exact
         if rule.softcap is not None or alone:
-            mask = (
-                None
-                if alone and rule.window is None
-                else self._mask(rule.window, 1, q.dtype)[:, None]
-            )
+            mask = None
+            if rule.window is not None or not alone:
+                mask = self._mask(rule.window, 1, q.dtype)[:, None]
             return attention(q[:, :, None], keys, values, mask, rule).squeeze(2)
         if q.device.type == "cpu":
             return single(q, keys, values, self._mask(rule.window, heads, q.dtype), rule)
         mask = self._mask(rule.window, 1, q.dtype)[:, None]
         # heads that share keys are several queries of one, which every kernel can do
-        asking = q.view(n, heads, -1, size)
-        return F.scaled_dot_product_attention(
-            asking, keys, values, mask, scale=rule.scaling
-        ).flatten(1, 2)
+        queries = q.view(n, heads, -1, size)
+        out = F.scaled_dot_product_attention(queries, keys, values, mask, scale=rule.scaling)
+        return out.flatten(1, 2)
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The rows' keys [n, Hkv, length, D] and values [n, Hkv, length, E], with the new token's k
@@ -151,8 +155,13 @@ class DecodeStep:
         return pair[0][:n, :, : self.length], pair[1][:n, :, : self.length]
 
     def _place(self, heads: int) -> Tensor:
-        """[n · heads] where the new keys belong among the cache's [rows · heads · length, D]; made
-        once for all layers."""
+        """[n · heads] index of the new keys among the cache's [slots · heads · length, D]; made
+        once for all layers.
+
+        Slots 0 and 1, their new tokens at columns 5 and 3; 2 heads, a cache of 64 columns:
+
+            (slot · 2 + head) · 64 + column    5, 69 (slot 0), 131, 195 (slot 1)
+        """
         if heads not in self.places:
             head = torch.arange(heads, device=self.slot.device)
             place = (self.slot[:, None] * heads + head) * self.cache.length + self.position[:, None]
@@ -160,28 +169,39 @@ class DecodeStep:
         return self.places[heads]
 
     def _mask(self, window: int | None, heads: int, dtype: torch.dtype) -> Tensor:
-        """Additive [n · heads, 1, length]: a row sees the keys up to its own, within the window."""
+        """Additive [n · heads, 1, length]: a row sees the keys up to its new one, within the
+        window."""
         if (window, heads) not in self.masks:
             key = torch.arange(self.length, device=self.position.device)
             hidden = key > self.position[:, None]
             if window is not None and window < self.length:
                 hidden |= key <= self.position[:, None] - window
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=key.device).masked_fill_(
-                hidden, float("-inf")
-            )
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=key.device)
+            mask.masked_fill_(hidden, float("-inf"))
             self.masks[window, heads] = mask.repeat_interleave(heads, 0)[:, None]
         return self.masks[window, heads]
 
 
 @dataclass(frozen=True)
 class Extension:
-    """Several new tokens for each of some rows, one after another: they see what the slot holds,
-    and those before them.
+    """Several new tokens for each of some rows; each sees what its slot holds, and the new tokens
+    before it.
+
+    Row 0 in slot 4 holds 3 tokens and gets a b; row 1 in slot 1 holds 5 tokens and gets c:
+
+        new tokens       a  b  c      laid out row by row, N = 3
+        row              0  0  1
+        position         3  4  5
+        block.query      [0 1] [2 ·]  each row's own new tokens, R = 2 rows of Lq = 2; · is padding
+        block.key        columns 0 … 5 of both slots; what lies behind a token's position is masked
+        home             0  1  2      of the R · Lq outputs those that are no padding
 
     Attributes:
-        slot: [R] of the rows. row: [N] 0 … R−1 of each new token. position: [N] of each. home: [N]
-            where each is among the block's queries. block: queries [R, Lq] among the new tokens,
-            and the slots' columns up to the last new position.
+        cache: of the rows. slot: [R] of each row.
+        row: [N] the row of each new token, 0 … R−1. position: [N] of each new token in its slot.
+        home: [N] where each new token stands among the block's queries.
+        block: which queries attend to which columns.
+        extent: [N] as `Packed` has it, or None.
     """
 
     cache: Cache
@@ -196,23 +216,22 @@ class Extension:
     def after(
         cls, cache: Cache, slot: Tensor, start: Tensor, count: Tensor, extent: Tensor | None = None
     ) -> Extension:
-        """`count` [R] ≥ 1 new tokens from position `start` [R] on, of rows of `extent` [R]; laid
-        out row by row."""
+        """`count` [R] ≥ 1 new tokens of each row, from position `start` [R] on. extent: [R]."""
         column = torch.arange(int(count.max()), device=slot.device)
         valid = column < count[:, None]
         position = (start[:, None] + column)[valid]
         query = (count.cumsum(0) - count)[:, None] + column
-        seen = torch.arange(int(position.max()) + 1, device=slot.device).expand(len(slot), -1)
+        columns = torch.arange(int(position.max()) + 1, device=slot.device).expand(len(slot), -1)
         row = torch.arange(len(slot), device=slot.device).repeat_interleave(count)
-        block = Block(query.masked_fill(~valid, 0), seen, start, plain=False)
-        each = None if extent is None else extent[row]
-        return cls(cache, slot, row, position, valid.flatten().nonzero().squeeze(1), block, each)
+        home = valid.flatten().nonzero().squeeze(1)
+        block = Block(query.masked_fill(~valid, 0), columns, start, plain=False)
+        return cls(cache, slot, row, position, home, block, None if extent is None else extent[row])
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
-        own, length = self.slot[self.row], self.block.key.shape[1]
+        slot, length = self.slot[self.row], self.block.key.shape[1]
         pair = self.cache.of(layer, k, v)
         for held, new in zip(pair, (k, v), strict=True):
-            held[own, :, self.position] = new
+            held[slot, :, self.position] = new
         keys, values = (held[self.slot, :, :length] for held in pair)
         query = self.block.query
         rows = q.index_select(0, query.flatten()).view(*query.shape, *q.shape[1:]).transpose(1, 2)

@@ -1,10 +1,9 @@
-"""What is asked of a decoder and what it gives back; which token comes next, and whether it ends
-the row.
+"""Requests and completions; which token comes next, and whether it ends the row.
 
 One uniform number a token, inverted through the cumulative distribution: exact up to rounding, and
 several times faster than `torch.multinomial` on a large vocabulary. The number is a hash of the
-row's seed and the token's position, so what a row samples depends on neither its neighbours nor the
-order of work. Left out: beams, penalties, other contrivances.
+row's seed and the token's position, so what a row samples depends neither on its neighbours nor on
+the order of work. Left out: beam search (`evaluation/beam_search.py`), repetition penalties.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BLOCK = 256  # probabilities that are added up before they are searched
+# probabilities that are added up before they are searched
+BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class Sampling:
 
     @property
     def truncated(self) -> bool:
-        """Some tokens cannot be sampled, but log-probabilities are of the whole distribution: not
-        for training."""
+        """Whether some tokens cannot be sampled. Log-probabilities are of the whole distribution,
+        so such samples are not for training."""
         return self.top_k > 0 or self.top_p < 1.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to answer `n` times.
+    """A prompt, and how it is sampled.
 
     Attributes:
         prompt: token ids, at least one. n: samples. greedy: take the likeliest token each time.
@@ -80,13 +80,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """What was sampled.
+    """What was sampled for a row.
 
     Attributes:
-        tokens: [t] long; the end token, if there is one, is the last: it is an action like others.
+        tokens: [t] long. The end token, if there is one, is the last; it is an action like others.
         logp: [t] nats, under the whole tempered distribution, also where sampling was truncated or
             greedy.
-        stop: "eos", "stop" (a stop string) or "length" (a limit: the row did not end by itself).
+        stop: "eos", "stop" (a stop string) or "length" (a limit: the row did not end by itself);
+            with `on_turn_end` also what its last continuation says.
     """
 
     tokens: Tensor
@@ -97,9 +98,8 @@ class Completion:
 def uniform(seed: Tensor, counter: Tensor) -> Tensor:
     """Uniform numbers in [0, 1), float32, for seeds and counters long, of shapes that broadcast:
     splitmix64 of `counter` in stream `seed`."""
-    z = (
-        seed + (counter + 1) * -0x61C8864680B583EB
-    )  # the golden ratio in 64 bits; products wrap around
+    # the golden ratio in 64 bits; products wrap around
+    z = seed + (counter + 1) * -0x61C8864680B583EB
     z = (z ^ _shift(z, 30)) * -0x40A7B892E31B1A47
     z = (z ^ _shift(z, 27)) * -0x6B2FB644ECCEEE15
     return _shift(z ^ _shift(z, 31), 40).float() * 2.0**-24
@@ -133,8 +133,14 @@ def invert(p: Tensor, u: Tensor) -> Tensor:
     """[n], the first index at which the cumulative sum of p [n, V] exceeds u [n] times the whole
     sum; p there is not 0.
 
-    Over a large vocabulary first the block of `BLOCK` is found by the blocks' sums, then the place
-    in it: the whole cumulative sum would cost more than all else in sampling.
+    In a large vocabulary first the block of `BLOCK` is found by the blocks' sums, then the place in
+    it: the whole cumulative sum would cost more than all else in sampling.
+
+    With blocks of 2, p = [.1 .2 | .3 .1 | .3] and u = .5:
+
+        sums of blocks    .3 .4 .3, cumulative .3 .7 1    .5 lies in block 1
+        within block 1    left = (.5 − .3) / .4 = .5      of [.3 .1], cumulative .3 .4
+        place             .3 > .5 · .4, so 0              token 1 · 2 + 0 = 2
     """
     if p.shape[1] <= 4 * BLOCK:
         return _first(p.cumsum(-1), u)[0].squeeze(1)
@@ -145,22 +151,21 @@ def invert(p: Tensor, u: Tensor) -> Tensor:
     cumulative = sums.cumsum(-1)
     block, z = _first(cumulative, u)
     size = sums.gather(1, block)
-    left = (z - (cumulative.gather(1, block) - size)) / size  # uniform again
+    # uniform in [0, 1) again
+    left = (z - (cumulative.gather(1, block) - size)) / size
     column = block * BLOCK + torch.arange(BLOCK, device=p.device)
     inside = p.gather(1, column.clamp(max=p.shape[1] - 1)).masked_fill_(column >= p.shape[1], 0)
     place = _first(inside.cumsum(-1), left.squeeze(1).clamp_(min=0))[0]
-    return (
-        (block * BLOCK + place).clamp_(max=p.shape[1] - 1).squeeze(1)
-    )  # beyond the end: only NaN, seen in logp
+    # only NaN lies beyond the end, and logp shows it
+    return (block * BLOCK + place).clamp_(max=p.shape[1] - 1).squeeze(1)
 
 
 def _first(cumulative: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Where cumulative [n, *] first exceeds z = u [n] times its end; that index and z, [n, 1]
     each."""
     end = cumulative[:, -1]
-    z = torch.minimum(u * end, torch.nextafter(end, torch.zeros_like(end)))[
-        :, None
-    ]  # rounding may reach the end
+    # rounding may reach the end
+    z = torch.minimum(u * end, torch.nextafter(end, torch.zeros_like(end)))[:, None]
     return torch.searchsorted(cumulative, z, right=True).clamp_(max=cumulative.shape[1] - 1), z
 
 
@@ -185,9 +190,8 @@ class StopStrings:
 
     def __init__(self, stop: Sequence[str], tokenizer, vocabulary: int) -> None:
         self.stop, self.tokenizer = tuple(stop), tokenizer
-        self.tail = (
-            4 * max(map(len, self.stop)) + 4
-        )  # tokens that surely cover the longest: a character has ≤ 4 bytes
+        # tokens that surely cover the longest string: a character has at most 4 bytes
+        self.tail = 4 * max(map(len, self.stop)) + 4
         ends = {s[-1] for s in self.stop}
         texts = tokenizer.batch_decode([[i] for i in range(min(vocabulary, len(tokenizer)))])
         closing = [" " in ends or "\ufffd" in t or any(c in t for c in ends) for t in texts]

@@ -1,15 +1,15 @@
-"""PromptCache: read once for all rows that go on from them, and long ones held once while several rows
+"""Prompts: read once for all rows that continue them, and long ones held once while several rows
 decode.
 
 A short prompt's keys and values are copied into each row's slot. Those of a long one stay here,
-[Hkv, P, D] a layer, and its rows' slots hold only what the rows sampled themselves. A step then
-asks the prompt all its rows' queries in one product, which reads its keys once instead of once a
-row; scores of prompt and own tokens stand side by side under one softmax, so nothing is
-approximate.
+[Hkv, P, D] a layer, and the slots of its rows hold only what the rows sampled themselves. A step
+then multiplies all its rows' queries with the prompt's keys in one product, which reads the keys
+once instead of once a row. Scores of prompt and own tokens stand side by side under one softmax, so
+nothing is approximate.
 
-Left out: what several long prompts open with is read once, but held by each. Rows with a partner
-hold their prompts themselves (`Extension`, which reads replies, knows slots only), and so do rows
-on a GPU, where the fused kernel has not been measured against this.
+Left out: what several long prompts begin with is read once, but held by each. Rows with
+`on_turn_end` hold their prompts themselves (`Extension` knows slots only), and so do rows on a GPU,
+where the fused kernel has not been measured against this.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from torch import Tensor
 from logpi.engine.kv_cache import Cache, DecodeStep, Prefill
 from logpi.policies.packing import Packing, Rule, opening, pack
 
-PREFILL = 2**13  # prompt tokens read at a time, at least one prompt
-SAVED = (
-    512  # tokens that a step need not read again, from which on this is worth a prompt's own calls
-)
+# prompt tokens read at a time, at least one prompt
+PREFILL = 2**13
+# tokens that a step need not read again; from so many on a prompt is worth its own calls
+SAVED = 512
 
-
-Held = dict[int, tuple[Tensor, Tensor]]  # a prompt's keys and values [Hkv, P, D], by layer
+Held = dict[int, tuple[Tensor, Tensor]]
+"""Keys and values of a prompt, [Hkv, P, D] by layer."""
 
 
 class Forward(Protocol):
-    """A `CausalLM`, or what decodes in its place."""
+    """A `CausalLM`, or a copy of its weights that decodes quicker."""
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor: ...
 
 
 class PromptCache:
-    """What has been read and is still needed. PromptCache go by their number.
+    """Prompts that have been read and are still needed, by their numbers.
 
     Args:
         forward: of the weights of the moment. device: theirs. texts: token ids of each prompt.
-            rows: of each prompt that may be live together. extent: of each prompt, as `Packed` has
-            it, or None.
+        rows: of each prompt the number of rows that may be live together.
+        extent: of each prompt, as `Packed` has it, or None.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class PromptCache:
         extent: Tensor | None = None,
     ) -> None:
         self.forward, self.device, self.texts, self.extent = forward, device, texts, extent
-        self.offset = [
-            held_once(len(t) - 1, n) for t, n in zip(texts, rows, strict=True)
-        ]  # tokens that no slot holds
+        # of each prompt the tokens that no slot holds
+        self.offset = [held_once(len(t) - 1, n) for t, n in zip(texts, rows, strict=True)]
+        # short prompts: where they were read, and their packed indices there
         self.read: dict[int, tuple[Prefill, Tensor]] = {}
         self.held: dict[int, Held] = {}
 
     def give(self, cache: Cache, slot: int, prompts: Sequence[int]) -> None:
-        """To the rows in slots `slot`, `slot` + 1, …, which stand empty, their prompts; those that
-        were not read are read."""
+        """Copy short prompts to the rows in empty slots `slot`, `slot` + 1, …; what was not read is
+        read first."""
         self._read([p for p in dict.fromkeys(prompts) if p not in self.read and p not in self.held])
         by_prefill: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):
@@ -79,35 +79,28 @@ class PromptCache:
             cache.write(torch.tensor(members, device=index.device) + slot, prefill, index)
 
     def keep(self, waiting: Sequence[int], live: Sequence[int]) -> None:
-        """Forget all others."""
+        """Forget all prompts but those of waiting and of live rows."""
         self.read = {p: v for p, v in self.read.items() if p in waiting}
         needed = {*waiting, *live}
         self.held = {p: v for p, v in self.held.items() if p in needed}
 
     def shared(self, prompts: Sequence[int]) -> SharedPrompts | None:
-        """For live rows, by their prompts in the order of slots; None if all of them hold their
-        own."""
+        """What live rows share, given their prompts in the order of slots; None if every row holds
+        its own prompt."""
         if not self.held:
             return None
         rows: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):
             rows.setdefault(prompt, []).append(i)
-        groups = tuple(
-            (self.held[p], _index(r, self.device)) for p, r in rows.items() if p in self.held
-        )
-        return SharedPrompts(
-            groups, torch.tensor([self.offset[p] for p in prompts], device=self.device)
-        )
+        groups = [(self.held[p], _index(r, self.device)) for p, r in rows.items() if p in self.held]
+        offset = torch.tensor([self.offset[p] for p in prompts], device=self.device)
+        return SharedPrompts(tuple(groups), offset)
 
     def _read(self, prompts: list[int]) -> None:
         """Forward all of the prompts but their last tokens, which are the rows' first step."""
         while prompts:
-            count, total = 0, 0
-            while count < len(prompts) and (
-                count == 0 or total + len(self.texts[prompts[count]]) <= PREFILL
-            ):
-                total, count = total + len(self.texts[prompts[count]]), count + 1
-            some, prompts = prompts[:count], prompts[count:]
+            some = prompts[: self._together(prompts)]
+            prompts = prompts[len(some) :]
             texts = [self.texts[p] for p in some]
             length = torch.tensor([len(t) - 1 for t in texts])
             tokens = torch.zeros((len(some), int(length.max()) + 1), dtype=torch.long)
@@ -119,20 +112,30 @@ class PromptCache:
             prefill = Prefill(packed)
             self.forward.hidden(prefill, packed.ids, packed.position)
             for i, p in enumerate(some):
-                self._note(p, prefill, packed.where[i, : len(texts[i]) - 1])
+                self._store(p, prefill, packed.where[i, : len(texts[i]) - 1])
 
-    def _note(self, prompt: int, prefill: Prefill, where: Tensor) -> None:
+    def _together(self, prompts: list[int]) -> int:
+        """How many of the first prompts are read at a time: PREFILL tokens, at least one prompt."""
+        count, tokens = 0, 0
+        for prompt in prompts:
+            tokens += len(self.texts[prompt])
+            if count and tokens > PREFILL:
+                break
+            count += 1
+        return count
+
+    def _store(self, prompt: int, prefill: Prefill, index: Tensor) -> None:
+        """Keep what was read of a prompt, whose tokens are at packed `index` [P]."""
         if not self.offset[prompt]:
-            self.read[prompt] = prefill, where
+            self.read[prompt] = prefill, index
             return
-        pairs = prefill.kept.items()
         self.held[prompt] = {
-            layer: (_picked(k, where), _picked(v, where)) for layer, (k, v) in pairs
+            layer: (_picked(k, index), _picked(v, index)) for layer, (k, v) in prefill.kept.items()
         }
 
 
 def held_once(tokens: int, rows: int) -> int:
-    """Of a prompt's tokens those that its rows share: all or none.
+    """How many of a prompt's tokens its rows share: all or none.
 
     >>> held_once(100, 8), held_once(100, 4), held_once(600, 1)
     (100, 0, 0)
@@ -140,13 +143,14 @@ def held_once(tokens: int, rows: int) -> int:
     return tokens if (rows - 1) * tokens >= SAVED else 0
 
 
-def _picked(x: Tensor, where: Tensor) -> Tensor:
+def _picked(x: Tensor, index: Tensor) -> Tensor:
     """[Hkv, P, D] of packed keys or values [N, Hkv, D]."""
-    return x.index_select(0, where).transpose(0, 1).contiguous()
+    return x.index_select(0, index).transpose(0, 1).contiguous()
 
 
 def _index(rows: list[int], device: torch.device) -> slice | Tensor:
-    """Of rows in ascending order; a slice, which needs no copies, where they stand side by side."""
+    """An index of rows in ascending order: a slice, which needs no copies, where they stand side by
+    side."""
     if rows[-1] - rows[0] == len(rows) - 1:
         return slice(rows[0], rows[-1] + 1)
     return torch.tensor(rows, device=device)
@@ -157,8 +161,8 @@ class SharedPrompts:
     """The prompts that live rows share.
 
     Attributes:
-        groups: what is held of each prompt, and its rows. offset: [n] P of each row's prompt, 0
-            where it holds its own.
+        groups: keys and values of each prompt, and its rows.
+        offset: [n] P of each row's prompt, 0 where the row holds its own.
     """
 
     groups: tuple[tuple[Held, slice | Tensor], ...]
@@ -167,11 +171,21 @@ class SharedPrompts:
 
 @dataclass(frozen=True)
 class SharedStep:
-    """`DecodeStep`, for rows some of which share prompts.
+    """A `DecodeStep` of rows some of which share prompts.
+
+    Rows 0 and 1 share a prompt of 3 tokens (P) and hold 2 and 1 tokens of their own (a, b); row 2
+    holds its prompt itself (c, 4 tokens). Scores have 3 + 4 columns; · is masked:
+
+        row   offset   position   prompt   own
+        0        3         1      P P P    a a · ·
+        1        3         0      P P P    b · · ·
+        2        0         3      · · ·    c c c c
+
+    The first three columns of rows 0 and 1 are one product with the prompt's keys.
 
     Attributes:
-        step: of what the rows hold themselves; its positions are those in the slots. shared: the
-            rest.
+        step: of what the rows hold themselves; `step.position` counts in their slots.
+        shared: what they do not hold themselves.
     """
 
     step: DecodeStep
@@ -186,25 +200,23 @@ class SharedStep:
         keys, values = self.step.write(layer, k, v)
         mask = self._mask(rule.window, q.dtype)
         width = mask.shape[-1] - keys.shape[2]
-        asking = q.view(*keys.shape[:2], -1, keys.shape[3])  # [n, Hkv, G, D]
-        scores = q.new_zeros((*asking.shape[:3], mask.shape[-1]))
-        scores[..., width:] = asking @ keys.mT
+        # [n, Hkv, G, D]: heads that share keys are several queries of one
+        queries = q.view(*keys.shape[:2], -1, keys.shape[3])
+        scores = q.new_zeros((*queries.shape[:3], mask.shape[-1]))
+        scores[..., width:] = queries @ keys.mT
         for prompt, rows in self.shared.groups:
-            found = _asked(asking[rows], prompt[layer][0].mT)
-            scores[rows, ..., : found.shape[-1]] = found
+            of_prompt = _product(queries[rows], prompt[layer][0].mT)
+            scores[rows, ..., : of_prompt.shape[-1]] = of_prompt
         scores *= rule.scaling
         if rule.softcap is not None:
             scores = rule.softcap * torch.tanh(scores / rule.softcap)
-        weight = (
-            (scores + mask)
-            .softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
-            .to(q.dtype)
-        )
-        seen = weight[..., width:] @ values
+        precision = torch.promote_types(q.dtype, torch.float32)
+        weight = (scores + mask).softmax(-1, dtype=precision).to(q.dtype)
+        out = weight[..., width:] @ values
         for prompt, rows in self.shared.groups:
-            said = prompt[layer][1]
-            seen[rows] += _asked(weight[rows, ..., : said.shape[1]], said)
-        return seen.flatten(1, 2)
+            prompt_values = prompt[layer][1]
+            out[rows] += _product(weight[rows, ..., : prompt_values.shape[1]], prompt_values)
+        return out.flatten(1, 2)
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """Additive [n, 1, 1, longest prompt + length]: each row's prompt, then what it holds
@@ -215,17 +227,15 @@ class SharedStep:
             own = torch.arange(self.step.length, device=offset.device)
             hidden = torch.cat([prompt >= offset, own > position], 1)
             if window is not None:
-                hidden |= torch.cat(
-                    [prompt <= offset + position - window, own <= position - window], 1
-                )
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=offset.device).masked_fill_(
-                hidden, float("-inf")
-            )
-            self.masks[window] = mask[:, None, None]
+                behind = [prompt <= offset + position - window, own <= position - window]
+                hidden |= torch.cat(behind, 1)
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=offset.device)
+            self.masks[window] = mask.masked_fill_(hidden, float("-inf"))[:, None, None]
         return self.masks[window]
 
 
-def _asked(rows: Tensor, of: Tensor) -> Tensor:
-    """[r, Hkv, G, *] products of rows [r, Hkv, G, x] and what they share [Hkv, x, *]."""
+def _product(rows: Tensor, shared: Tensor) -> Tensor:
+    """[r, Hkv, G, *] products of rows [r, Hkv, G, x] with what they share [Hkv, x, *]."""
     together = rows.transpose(0, 1).flatten(1, 2)
-    return torch.bmm(together, of).view(of.shape[0], rows.shape[0], -1, of.shape[2]).transpose(0, 1)
+    out = torch.bmm(together, shared)
+    return out.view(shared.shape[0], rows.shape[0], -1, shared.shape[2]).transpose(0, 1)

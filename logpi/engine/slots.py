@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Slots:
+class RowStates:
     """The state of some rows, in the order of their slots. All [n].
 
     Attributes:
@@ -39,13 +39,13 @@ class Slots:
     def __len__(self) -> int:
         return self.token.shape[0]
 
-    def pick(self, index: Tensor) -> Slots:
+    def pick(self, index: Tensor) -> RowStates:
         """The rows at `index`."""
-        return Slots(*(getattr(self, x.name)[index] for x in fields(self)))
+        return RowStates(*(getattr(self, x.name)[index] for x in fields(self)))
 
-    def join(self, other: Slots) -> Slots:
+    def join(self, other: RowStates) -> RowStates:
         """These rows, and behind them the others."""
-        return Slots(
+        return RowStates(
             *(torch.cat([getattr(self, x.name), getattr(other, x.name)]) for x in fields(self))
         )
 
@@ -77,8 +77,8 @@ def reading_batches(count: Tensor, end: Tensor) -> list[Tensor]:
 
     With CELLS = 100, three rows that read 2, 5 and 8 tokens up to positions 10, 10 and 40:
 
-        rows 0, 1     2 rows · 5 tokens · 10 columns = 100    one batch
-        rows 0, 1, 2  3 rows · 8 tokens · 40 columns = 960    too many, so row 2 is a batch of its own
+        rows 0, 1      2 rows · 5 tokens · 10 columns = 100    one batch
+        rows 0, 1, 2   3 rows · 8 tokens · 40 columns = 960    too many: row 2 is another batch
     """
     order = count.argsort(stable=True)
     batches: list[list[int]] = []

@@ -7,17 +7,19 @@ itself (`runs/`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logpi.errors import Stopped, UserError
+from logpi.jobs.options.fields import changeable
+from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.run import RunArguments
 from logpi.jobs.options.saved import to_json
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
     from logpi.learner import Learner
-    from logpi.policies.causal_lm import CausalLM
     from logpi.runs.directory import Run
     from logpi.train import Outcome
 
@@ -27,9 +29,26 @@ def opened(arguments: RunArguments, command: str) -> Run:
     from logpi.runs.directory import Run, next_path
 
     if arguments.resume is not None:
+        check_alike(arguments, command)
         return Run.open(arguments.resume, arguments.trackers, to_json(arguments))
     path = arguments.out or next_path(command)
     return Run.create(path, command, to_json(arguments), arguments.trackers)
+
+
+def check_alike(arguments: RunArguments, command: str) -> None:
+    """Raises UserError if a run was begun with other options than those it shall go on with."""
+    from logpi.runs.directory import read_arguments
+
+    begun, before = read_arguments(arguments.resume or Path())
+    if begun != command:
+        raise UserError(f"{arguments.resume} is a run of `logpi {begun}`, not of `logpi {command}`")
+    may = {"out", *changeable(type(arguments))}
+    for name, value in to_json(arguments).items():
+        if name not in may and value != before.get(name, value):
+            raise UserError(
+                f"{arguments.resume} was begun with {name} {shown(before[name])}, not"
+                f" {shown(value)}: a run keeps its own options"
+            )
 
 
 def settle(run: Run, outcome: Outcome) -> None:
@@ -53,7 +72,11 @@ def settle(run: Run, outcome: Outcome) -> None:
 
 
 def finish(
-    run: Run, policy: CausalLM, learner: Learner, outcome: Outcome, names: Sequence[Any]
+    run: Run,
+    save: Callable[[Path], object],
+    learner: Learner,
+    outcome: Outcome,
+    names: Sequence[Any],
 ) -> None:
     """Save the model, draw the curves, say where everything is. Raises as `settle`.
 
@@ -67,7 +90,7 @@ def finish(
             f"the policy collapsed; {run.model} holds the best one, of step {best[0]}",
             file=sys.stderr,
         )
-    run.save_model(policy.save)
+    run.save_model(save)
     print(f"model   {run.model}\n{drawn(run, names)}\nrun     {run.path}", file=sys.stderr)
 
 

@@ -141,7 +141,7 @@ def _results(
 ) -> dict[str, Any]:
     """Every number: measures with intervals, the same for each level, what has none, and what was
     left out."""
-    from logpi.evaluation.evaluator import by_level, estimates, measures
+    from logpi.evaluation.measures import by_level, estimates, measures
 
     def estimated(some: Sequence[Any]) -> dict[str, Any]:
         return {k: asdict(v) for k, v in estimates(measures(some, ks)).items()}

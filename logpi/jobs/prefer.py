@@ -9,58 +9,55 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from logpi.errors import UserError, as_user_errors
-from logpi.jobs.common import finish, opened, whole_groups
+from logpi.errors import UserError
+from logpi.jobs.common import whole_groups
+from logpi.jobs.job import Job, Setup, job
+from logpi.jobs.memory import Role, memory
 from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.lora import LoraArguments, Role, memory
+from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
-from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.pairs import PairArguments
+from logpi.jobs.options.run import read
 from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.seeds import start
+
+if TYPE_CHECKING:
+    from logpi.algorithms import Algorithm
 
 CURVES = (("loss", "eval/loss"), ("rewards/accuracies", "eval/rewards/accuracies"),
           ("rewards/chosen", "rewards/rejected"), "grad_norm")  # fmt: skip
 SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prefer(ModelArguments, LoraArguments, SeedArguments, RunArguments):
-    """Arguments of `logpi prefer`."""
+@job
+class Prefer(PairArguments, ModelArguments, LoraArguments, SeedArguments, Job):
+    """Learning from preferences directly: `logpi prefer`.
 
-    HEADING: ClassVar[str] = "training"
-    FIRST: ClassVar[str] = "model data objective steps pairs lr lora out"
+    >>> import logpi
+    >>> pairs = [{"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}]
+    >>> logpi.Prefer(model="my-model", data=pairs, algorithm="ipo", beta=0.2).options
+    {'beta': 0.2}
+    """
 
-    data: str = option(
-        help=(
-            "a file, directory or hub name: rows with chosen and rejected; KTO: completion and"
-            " label"
-        )
-    )
-    objective: str = option(
-        "dpo", help="dpo, robust_dpo, slic, ipo, kto, orpo or simpo (see `logpi describe NAME`)"
+    COMMAND = "prefer"
+    HEADING = "training"
+    FIRST = "model data algorithm steps pairs lr lora out"
+
+    algorithm: str | Any = option(
+        "dpo",
+        objects=True,
+        aliases=("objective",),
+        help="dpo, robust_dpo, slic, ipo, kto, orpo or simpo (see `logpi describe NAME`)",
     )
     options: Mapping[str, Any] = option(
         {},
         help="its settings, e.g. beta=0.1 label_smoothing=0.1 rpo_alpha=0.2 length_normalised=true",
         nargs="*",
-        flags=lambda known: flags_of_algorithm({"algorithm": known.get("objective")}),
-    )
-    steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
-    pairs: int = option(
-        16, help="pairs (or labelled responses) for each update", least=1, most=2**20
-    )
-    max_length: int = option(
-        1024,
-        help="tokens of prompt and response together; longer ones are cut",
-        least=2,
-        most=2**24,
-    )
-    skip_empty: bool = option(
-        False, help="leave rows with an empty response out, instead of refusing them"
+        flags=flags_of_algorithm,
     )
     lr: float = option(
         1e-6,
@@ -68,23 +65,53 @@ class Prefer(ModelArguments, LoraArguments, SeedArguments, RunArguments):
         least=0,
         most=10,
     )
-    warmup: int = option(10, help="updates over which it climbs", least=0)
-    eval_every: int = option(
-        50,
-        help="steps between evaluations on held-out pairs; 0: only before and after",
-        least=0,
-        changeable=True,
-    )
-    eval_items: int = option(200, help="held-out pairs", least=1)
+
+    def setup(self) -> Setup:
+        """Also the reference's log-probabilities are computed once, when the run begins."""
+        from logpi.algorithms import describe
+        from logpi.evaluation.held_out_pairs import HeldOutPairs
+        from logpi.learner import Learner
+        from logpi.rollouts.preference_pairs import read_labels, read_pairs
+        from logpi.runs.rng import seed
+        from logpi.types import Data
+
+        made, recorded = _algorithm(self)
+        whole_groups(made, self.pairs, "--pairs")
+        seed(self.seed)
+        policy = self.load(**self.bits())
+        chat, saver = self.template(policy), self.adapt(policy)
+        take = read_labels if Data.LABELS in made.objective.learns_from else read_pairs
+        length = policy.fitting(self.max_length)
+        rows = partial(take, policy, max_length=length, chat=chat)
+        rollout, held_out, note = self.split(rows, ("prompt",), self.seed)
+        learner = Learner(policy, made, self.rates(self.lr), total=self.steps, seed=self.seed)
+        kept = "its log-probabilities of the data are computed once" if recorded else "not needed"
+        roles = memory([Role("policy", policy), Role("reference", None, kept)])
+        print(f"{describe(made)}\n\n{policy.template.describe()}\n{note}\n{roles}", file=sys.stderr)
+
+        def record() -> None:
+            if recorded:
+                rollout.record(policy, batches=self.steps)
+                held_out.record(policy)
+
+        return Setup(
+            rollout,
+            learner,
+            policy,
+            saver.save,
+            self.steps,
+            HeldOutPairs(policy, made.objective, held_out),
+            self.eval_every,
+            self.save_every,
+            SHOWN,
+            CURVES,
+            begin=record,
+        )
 
 
 def main(argv: Sequence[str]) -> int:
     start(
-        run,
-        read(
-            Prefer, argv, "prefer", "Learn from preferences directly: DPO, IPO, KTO, ORPO, SimPO."
-        ),
-        "prefer",
+        read(Prefer, argv, "prefer", "Learn from preferences directly: DPO, IPO, KTO, ORPO, SimPO.")
     )
     return 0
 
@@ -108,70 +135,12 @@ def check_preference(name: str) -> None:
         raise UserError(f"no preference objective is called {name!r}: there are {', '.join(there)}")
 
 
-def run(a: Prefer) -> None:
-    """Set up, compute the reference's log-probabilities once, train, save."""
-    from logpi.algorithms import algorithm, describe
+def _algorithm(a: Prefer) -> tuple[Algorithm, bool]:
+    """The algorithm, and whether it reads a reference's recorded log-probabilities."""
+    from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
-    from logpi.envs.data import RowsTask
-    from logpi.evaluation.held_out_pairs import HeldOutPairs
-    from logpi.learner import Learner
-    from logpi.rollouts.preference_pairs import Preferences, read_labels, read_pairs, without_empty
-    from logpi.runs.rng import seed
-    from logpi.train import train
-    from logpi.types import Data
-    from logpi.updates.adamw import AdamW, Cosine
 
-    available(a)
-    with as_user_errors():
-        check_preference(a.objective)
-        reads_reference = "recorded" in {o.name for o in known(a.objective)}
-        made = algorithm(
-            a.objective, **dict(a.options) | ({"recorded": True} if reads_reference else {})
-        )
-        whole_groups(made, a.pairs, "--pairs")
-        task = RowsTask(a.data)
-        keep = without_empty if a.skip_empty else list
-        seed(a.seed)
-        policy = a.load(**a.bits())
-        chat, saver = a.template(policy), a.adapt(policy)
-        take = read_labels if Data.LABELS in made.objective.learns_from else read_pairs
-        length = policy.fitting(a.max_length)
-        train_rows = take(policy, keep(task.rows("train")), max_length=length, chat=chat)
-        test_rows = take(
-            policy, keep(task.rows("test"))[: a.eval_items], max_length=length, chat=chat
-        )
-        rollout = Preferences(train_rows.groups, size=a.pairs, seed=a.seed)
-        held_out = Preferences(test_rows.groups, size=a.pairs)
-        learner = Learner(
-            policy,
-            made,
-            AdamW(a.lr, warmup=a.warmup, schedule=Cosine(0.1)),
-            total=a.steps,
-            seed=a.seed,
-        )
-    note = f"{len(train_rows.groups)} rows to learn from, {len(test_rows.groups)} held out"
-    if train_rows.dropped:
-        note += (
-            f"; {train_rows.dropped} dropped: both responses are the same after the cut to"
-            f" {a.max_length} tokens"
-        )
-    kept = (
-        "its log-probabilities of the data are computed once" if reads_reference else "not needed"
-    )
-    roles = memory([Role("policy", policy), Role("reference", None, kept)])
-    print(f"{describe(made)}\n\n{policy.template.describe()}\n{note}\n{roles}", file=sys.stderr)
-    with opened(a, "prefer") as home:
-        if reads_reference:
-            rollout.record(policy, batches=a.steps)
-            held_out.record(policy)
-        outcome = train(
-            rollout,
-            learner,
-            home,
-            steps=a.steps,
-            evaluate=HeldOutPairs(policy, made.objective, held_out),
-            shown=SHOWN,
-            eval_every=a.eval_every,
-            save_every=a.save_every,
-        )
-        finish(home, saver, learner, outcome, CURVES)
+    check_preference(a.algorithm)
+    recorded = "recorded" in {o.name for o in known(a.algorithm)}
+    more = {"recorded": True} if recorded else {}
+    return algorithm(a.algorithm, **{**a.options, **more}), recorded

@@ -1,6 +1,6 @@
 """Several jobs side by side, each in a process of its own with a log beside its run.
 
-    for job, failure in side_by_side(run, jobs, at_once=2): ...
+    for job, failure in side_by_side(jobs, at_once=2): ...
 
 Ctrl-C and a termination signal come to this process, which asks each job once to save and stop, so
 that all of them can go on. Left out: which jobs (`seeds.py`, `sweep.py`), and what they say
@@ -14,9 +14,8 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def side_by_side(
-    run: Callable[[Any], Any], jobs: Sequence[Any], at_once: int
-) -> Iterator[tuple[Any, str]]:
+def side_by_side(jobs: Sequence[Any], at_once: int) -> Iterator[tuple[Any, str]]:
     """Carry jobs out, `at_once` at a time; (the job, why it failed or "") in their order.
 
     Args:
-        run: of a module, so that another process finds it; given one of the jobs.
         jobs: each has a directory `out`. One that has begun goes on.
     Raises:
         Stopped: a signal ended them, after they had saved.
@@ -46,17 +42,17 @@ def side_by_side(
         _interrupted_by_termination(),
         context.Pool(min(at_once, len(jobs)) or 1, alone, maxtasksperchild=1) as pool,
     ):
-        done = pool.imap(partial(_logged, run), begun, chunksize=1)
+        done = pool.imap(_logged, begun, chunksize=1)
         yield from zip(jobs, done, strict=True)
 
 
-def _logged(run: Callable[[Any], Any], job: Any) -> str:
+def _logged(job: Any) -> str:
     """In its own process: everything that is said goes into a log beside the run. Returns why the
     job failed, or ""."""
     Path(job.out).parent.mkdir(parents=True, exist_ok=True)
     with open(f"{job.out}.log", "a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
         try:
-            run(job)
+            job.run()
         except Stopped:
             raise
         except (UserError, FloatingPointError) as error:

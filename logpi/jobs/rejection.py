@@ -31,8 +31,8 @@ from logpi.runs import disk
 Sample = dict[str, Any]
 Ask = Callable[[Sequence[Row], int], Sequence[Responses]]
 """Samples and judges the responses to some rows; the integer is the seed to do it with."""
-Tell = Callable[[int, int], None]
-"""Is told how many prompts are done, of how many."""
+Done = Callable[[int, int], None]
+"""Called with how many prompts are done, and of how many."""
 CHUNK = 64  # prompts
 
 
@@ -79,23 +79,23 @@ def harvest(
     rules: Rules,
     *,
     seed: int = 0,
-    tell: Tell | None = None,
+    progress: Done | None = None,
 ) -> list[Row]:
     """Sample, judge, clean and count; all in `path`. What was done before a kill is not done again.
 
     Args:
         rows: the prompts, as many as are to be asked. rewards: judge the kept ones a second time
             (see `clean`).
-        tell: is told how far it is.
+        progress: called after each chunk.
     Returns: the kept rows: prompt, completion and the row's other columns.
     Raises:
         UserError: nothing was kept; says what to try. Every sample is on disk.
     """
 
-    def made(some: Sequence[Row], seed: int) -> list[Sample]:
+    def sample(some: Sequence[Row], seed: int) -> list[Sample]:
         return [s for a in ask(some, seed) for s in _samples(a)]
 
-    samples = chunked(path, rows, made, seed=seed, tell=tell)
+    samples = chunked(path, rows, sample, seed=seed, progress=progress)
     kept = clean(samples, rewards, rules)
     counts = _counts(samples)
     write_rows(path / "samples.jsonl", samples)
@@ -115,7 +115,7 @@ def chunked(
     make: Callable[[Sequence[Row], int], list[Sample]],
     *,
     seed: int = 0,
-    tell: Tell | None = None,
+    progress: Done | None = None,
 ) -> list[Sample]:
     """What `make` says of all rows, some at a time with a seed; each part is written whole under
     `path`/chunks.
@@ -128,8 +128,8 @@ def chunked(
         if not place.exists():
             write_rows(place, make(rows[first : first + CHUNK], seed * 1_000_003 + chunk))
         out += read_rows(place)
-        if tell is not None:
-            tell(min(first + CHUNK, len(rows)), len(rows))
+        if progress is not None:
+            progress(min(first + CHUNK, len(rows)), len(rows))
     return out
 
 

@@ -9,21 +9,26 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from logpi.errors import as_user_errors
-from logpi.jobs.common import finish, opened
+from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
-from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.pairs import PairArguments
+from logpi.jobs.options.run import read
 from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.seeds import start
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from logpi.rollouts.preference_pairs import Preferences
+    from logpi.runs.directory import Run
+    from logpi.train import Outcome
 
 CURVES = (
     ("loss", "eval/loss"),
@@ -34,30 +39,24 @@ CURVES = (
 SHOWN = ("loss", "accuracy", "margin", "grad_norm")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RewardModelling(ModelArguments, LoraArguments, SeedArguments, RunArguments):
-    """Arguments of `logpi reward-model`."""
+@job
+class TrainRewardModel(PairArguments, ModelArguments, LoraArguments, SeedArguments, Job):
+    """A model of what people prefer, from pairs of responses: `logpi reward-model`, and
+    `logpi.RewardModel` in Python.
 
-    HEADING: ClassVar[str] = "training"
-    FIRST: ClassVar[str] = "model data steps pairs lr lora out"
+    >>> import logpi
+    >>> pairs = [{"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}]
+    >>> logpi.RewardModel(model="my-model", data=pairs, centre=0.01).centre
+    0.01
+    """
 
-    data: str = option(
-        help="a file, directory or hub name of rows with chosen and rejected (and margin)"
-    )
+    COMMAND = "reward-model"
+    HEADING = "training"
+    FIRST = "model data steps pairs lr lora out"
+
     margin: bool = option(False, help="chosen must win by the row's column `margin`")
     centre: float = option(
         0.0, help="pull of each pair's mean score to 0 (TRL: center_rewards_coefficient)", least=0
-    )
-    steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
-    pairs: int = option(16, help="pairs for each update", least=1, most=2**20)
-    max_length: int = option(
-        1024,
-        help="tokens of prompt and response together; longer ones are cut",
-        least=2,
-        most=2**24,
-    )
-    skip_empty: bool = option(
-        False, help="leave rows with an empty response out, instead of refusing them"
     )
     lr: float = option(
         1e-5,
@@ -65,94 +64,66 @@ class RewardModelling(ModelArguments, LoraArguments, SeedArguments, RunArguments
         least=0,
         most=10,
     )
-    warmup: int = option(10, help="updates over which it climbs", least=0)
-    eval_every: int = option(
-        50,
-        help="steps between evaluations on held-out pairs; 0: only before and after",
-        least=0,
-        changeable=True,
-    )
     eval_items: int = option(500, help="held-out pairs", least=1)
+
+    def setup(self) -> Setup:
+        from logpi.algorithms import algorithm
+        from logpi.evaluation.held_out_pairs import HeldOutPairs
+        from logpi.learner import Learner
+        from logpi.policies.reward_model import RewardModel
+        from logpi.rollouts.chat import Chat
+        from logpi.rollouts.preference_pairs import read_pairs
+        from logpi.runs.rng import seed
+
+        made = algorithm("reward_model", margin=self.margin, centre=self.centre)
+        seed(self.seed)
+        model = RewardModel.load(self.model, **self.loading(), **self.bits())
+        wrap = model.tokenizer.chat_template is not None if self.chat is None else self.chat
+        model.remember(wrap, self.system, self.template_options)
+        saver, chat = self.adapt(model), Chat(wrap, self.system)
+        length = model.fitting(self.max_length)
+        rows = partial(read_pairs, model, max_length=length, chat=chat, whole=True)
+        need = ("prompt", "margin") if self.margin else ("prompt",)
+        rollout, held_out, note = self.split(rows, need, self.seed)
+        learner = Learner(model, made, self.rates(self.lr), total=self.steps, seed=self.seed)
+        print(note, file=sys.stderr)
+        return Setup(
+            rollout,
+            learner,
+            model,
+            saver.save,
+            self.steps,
+            HeldOutPairs(model, made.objective, held_out, first="accuracy"),
+            self.eval_every,
+            self.save_every,
+            SHOWN,
+            CURVES,
+            end=partial(_say_trust, model, held_out),
+        )
 
 
 def main(argv: Sequence[str]) -> int:
     start(
-        run,
-        read(RewardModelling, argv, "reward-model", "Train a reward model on pairs of responses."),
-        "reward-model",
+        read(TrainRewardModel, argv, "reward-model", "Train a reward model on pairs of responses.")
     )
     return 0
 
 
-def run(a: RewardModelling) -> None:
-    """Set up, train, save, and say on held-out pairs how far the model can be believed."""
-    from logpi.algorithms import algorithm
-    from logpi.envs.data import RowsTask
-    from logpi.evaluation.held_out_pairs import HeldOutPairs, calibration, margins
-    from logpi.learner import Learner
-    from logpi.policies.reward_model import RewardModel
-    from logpi.rollouts.chat import Chat
-    from logpi.rollouts.preference_pairs import Preferences, read_pairs, without_empty
-    from logpi.runs.rng import seed
-    from logpi.train import train
-    from logpi.updates.adamw import AdamW, Cosine
+def _say_trust(model: Any, held_out: Preferences, run: Run, outcome: Outcome) -> None:
+    """How far the model can be believed, on held-out pairs: files, a picture and a line."""
+    from logpi.evaluation.held_out_pairs import calibration, margins
 
-    available(a)
-    with as_user_errors():
-        made = algorithm("reward_model", margin=a.margin, centre=a.centre)
-        task = RowsTask(a.data, need=("prompt", "margin") if a.margin else ("prompt",))
-        keep = without_empty if a.skip_empty else list
-        seed(a.seed)
-        model = RewardModel.load(a.model, **a.loading(), **a.bits())
-        wrap = model.tokenizer.chat_template is not None if a.chat is None else a.chat
-        model.remember(wrap, a.system, a.template_options)
-        saver, chat = a.adapt(model), Chat(wrap, a.system)
-        length = model.fitting(a.max_length)
-        rows = read_pairs(model, keep(task.rows("train")), max_length=length, chat=chat, whole=True)
-        test = read_pairs(
-            model, keep(task.rows("test"))[: a.eval_items], max_length=length, chat=chat, whole=True
-        )
-        rollout = Preferences(rows.groups, size=a.pairs, seed=a.seed)
-        held_out = Preferences(test.groups, size=a.pairs)
-        learner = Learner(
-            model,
-            made,
-            AdamW(a.lr, warmup=a.warmup, schedule=Cosine(0.1)),
-            total=a.steps,
-            seed=a.seed,
-        )
-    dropped = (
-        f"; {rows.dropped} dropped: both responses are the same after the cut"
-        if rows.dropped
-        else ""
-    )
+    chosen, rejected = margins(model, held_out)
+    table = calibration(chosen - rejected)
+    accuracy = float((chosen > rejected).double().mean())
+    numbers = {"accuracy": accuracy, "calibration": asdict(table)}
+    (run.path / "held_out.json").write_text(json.dumps(numbers, indent=1))
+    _histogram(chosen, rejected, run.path / "scores.png")
     print(
-        f"{len(rows.groups)} pairs to learn from, {len(test.groups)} held out{dropped}",
+        f"held-out pairs: accuracy {accuracy:.1%}, calibration error {table.error:.3f}\n"
+        f"scores  {run.path / 'scores.png'}\nuse it: --rewards model:{run.model}",
         file=sys.stderr,
     )
-    with opened(a, "reward-model") as home:
-        outcome = train(
-            rollout,
-            learner,
-            home,
-            steps=a.steps,
-            evaluate=HeldOutPairs(model, made.objective, held_out, first="accuracy"),
-            shown=SHOWN,
-            eval_every=a.eval_every,
-            save_every=a.save_every,
-        )
-        finish(home, saver, learner, outcome, CURVES)
-        chosen, rejected = margins(model, held_out)
-        table = calibration(chosen - rejected)
-        accuracy = float((chosen > rejected).double().mean())
-        told = {"accuracy": accuracy, "calibration": asdict(table)}
-        (home.path / "held_out.json").write_text(json.dumps(told, indent=1))
-        _histogram(chosen, rejected, home.path / "scores.png")
-        print(
-            f"held-out pairs: accuracy {accuracy:.1%}, calibration error {table.error:.3f}\n"
-            f"scores  {home.path / 'scores.png'}\nuse it: --rewards model:{home.model}",
-            file=sys.stderr,
-        )
 
 
 def _histogram(chosen: Tensor, rejected: Tensor, path: Path) -> None:

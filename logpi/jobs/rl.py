@@ -12,26 +12,32 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from logpi.errors import UserError, as_user_errors
-from logpi.jobs.common import finish, opened, whole_groups
+from logpi.errors import UserError
+from logpi.jobs.common import whole_groups
+from logpi.jobs.job import Job, Setup, job
+from logpi.jobs.memory import Role, memory
 from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.lora import LoraArguments, Role, memory
+from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
-from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.run import read
 from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments, columns
 from logpi.jobs.seeds import start
+from logpi.runs.progress import Progress
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
+    from logpi.engine.engine import Engine
+    from logpi.envs.task import Row, Task
     from logpi.evaluation.evaluator import Evaluator
     from logpi.learner import Learner
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
+    from logpi.rollouts.prompt_sources import PromptSource
     from logpi.rollouts.text_rollout import TextRollout
     from logpi.train import Evaluate
     from logpi.types import Policy
@@ -44,45 +50,49 @@ CURVES = (
     "entropy",
     ("responses/format", "responses/mixed", "responses/reflective"),
 )
-# A recipe is a line of arguments put in front of the user's, which win.
-RECIPES = {
+# A recipe is options that a paper published; the user's own win.
+RECIPES: dict[str, dict[str, Any]] = {
     # DeepSeek-R1-Zero (Nature 645, 633, Methods): 32 questions of 16 samples, equal weights, no
     # neural reward, clip 10
-    "r1-zero": (
-        "--prompt-template=r1-zero",
-        "--rewards",
-        "math",
-        "think_answer",
-        "--algorithm=grpo_r1",
-        "--options",
-        "low=10",
-        "beta=0.001",
-        "--prompts=32",
-        "--num-generations=16",
-        "--lr=3e-6",
-        "--refresh-reference=400",
-    ),
+    "r1-zero": {
+        "prompt_template": "r1-zero",
+        "rewards": ("math", "think_answer"),
+        "algorithm": "grpo_r1",
+        "options": {"low": 10, "beta": 0.001},
+        "prompts": 32,
+        "num_generations": 16,
+        "lr": 3e-6,
+        "refresh_reference": 400,
+    },
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class RL(
-    ModelArguments, LoraArguments, SourceArguments, TurnArguments, SeedArguments, RunArguments
-):
-    """Arguments of `logpi rl`."""
+@job
+class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, SeedArguments, Job):
+    """Reinforcement learning of a language model with rewards that can be checked: `logpi rl`.
 
-    HEADING: ClassVar[str] = "training"
-    FIRST: ClassVar[str] = "model task rewards algorithm steps prompts num_generations lr out"
+    >>> import logpi
+    >>> job = logpi.RL(model="my-model", task=[{"prompt": "1+1=", "answer": "2"}], steps=50)
+    >>> job.algorithm, job.steps
+    ('grpo', 50)
+    """
+
+    COMMAND = "rl"
+    HEADING = "training"
+    FIRST = "model task rewards algorithm steps prompts num_generations lr out"
+    RECIPES = RECIPES
 
     recipe: str = option(
         "", help="arguments that a paper published, before your own", choices=("", *RECIPES)
     )
-    task: str = option(
+    task: str | Any = option(
         "addition",
+        objects=True,
         help="addition, countdown, sort, facts, … (docs/guide.md), a file of rows, or a hub name",
     )
-    rewards: tuple[str, ...] = option(
+    rewards: tuple[str | Any, ...] = option(
         (),
+        objects=True,
         help=(
             "NAME, FILE.py:FUNCTION or model:PATH, with :WEIGHT (0: only measured), summed"
             " (default: the task's own)"
@@ -96,7 +106,7 @@ class RL(
             " directory"
         ),
     )
-    algorithm: str = option("grpo", help="a row of `logpi algorithms`")
+    algorithm: str | Any = option("grpo", objects=True, help="a row of `logpi algorithms`")
     options: Mapping[str, Any] = option(
         {},
         help=(
@@ -163,85 +173,103 @@ class RL(
         True, help="with tools: train on nothing that they said (off: for the ablation only)"
     )
 
+    def setup(self) -> Setup:
+        from logpi.algorithms import describe
+        from logpi.engine.engine import Engine
+        from logpi.policies.reward_model import WithCritic
+        from logpi.runs.rng import seed
+
+        made = algorithm_of(self)
+        data = _data(self)
+        seed(self.seed)
+        shared = made.objective.needs_critic and self.critic == "shared"
+        policy = self.load(critic=shared, temperature=self.temperature, **self.bits())
+        saver = self.adapt(policy)
+        learns, reference = _with_critic(self, made, policy), _reference(self, made, policy)
+        saver = learns.saver(saver) if isinstance(learns, WithCritic) else saver
+        learner = _learner(self, made, learns, reference)
+        rollout, evaluator = _sampling(self, made, policy, Engine(policy, slots=self.slots), data)
+        roles = _roles(self, learns, policy, reference, data.rewards)
+        notes = [describe(made), policy.template.describe()]
+        notes += [memory(roles)] if len(roles) > 1 else []
+        print(*notes, sep="\n\n", file=sys.stderr)
+        progress = Progress(self.steps)
+        rollout.progress = evaluator.progress = lambda done, total: progress.phase(
+            f"sampling {done}/{total}"
+        )
+        return Setup(
+            rollout,
+            learner,
+            policy,
+            saver.save,
+            self.steps,
+            _by_part(evaluator, evaluator.rewards),
+            self.eval_every,
+            self.save_every,
+            curves=_curves(data.rewards.names, rollout.conversations is not None),
+            progress=progress,
+        )
+
 
 def main(argv: Sequence[str]) -> int:
-    start(
-        run,
-        read(RL, _expanded(argv), "rl", "Train a language model with rewards that can be checked."),
-        "rl",
-    )
+    start(read(RL, argv, "rl", "Train a language model with rewards that can be checked."))
     return 0
 
 
-def _expanded(argv: Sequence[str]) -> Sequence[str]:
-    """The recipe's words, then the user's."""
-    words = [
-        w for word in argv for w in (word.split("=", 1) if word.startswith("--recipe=") else [word])
-    ]
-    name = words[words.index("--recipe") + 1] if "--recipe" in words[:-1] else ""
-    return [*RECIPES.get(name, ()), *argv]
+@dataclass(frozen=True)
+class _Data:
+    """Rows and what judges responses to them."""
+
+    task: Task
+    other: Task | None
+    rewards: Rewards
+    source: PromptSource
+    held_out: list[Row]
 
 
-def run(a: RL) -> None:
-    """Set everything up, train, and leave the run's directory behind. Returns nothing: the run
-    holds it all."""
-    from logpi.algorithms import describe
-    from logpi.engine.engine import Engine
-    from logpi.engine.sampling import Sampling
+def _data(a: RL) -> _Data:
+    """The job's rows, checked against its rewards."""
     from logpi.envs.tasks import task as make_task
-    from logpi.evaluation.evaluator import Evaluator
-    from logpi.policies.reward_model import WithCritic
     from logpi.rewards import rewards as make_rewards
+
+    task = make_task(a.task)
+    rewards = make_rewards(a.rewards, a.device) if a.rewards else task.reward
+    rows = task.rows("train", a.seed)
+    rewards.check([*rows[0], *columns(task)], rows[:32], rows)
+    other = a.others()
+    source = a.source(task, other, a.prompts, a.seed)
+    return _Data(task, other, rewards, source, list(task.rows("test")[: a.eval_items]))
+
+
+def _sampling(
+    a: RL, made: Algorithm, policy: CausalLM, engine: Engine, data: _Data
+) -> tuple[TextRollout, Evaluator]:
+    """What samples responses to learn from, and to measure by."""
+    from logpi.engine.sampling import Sampling
+    from logpi.evaluation.evaluator import Evaluator
     from logpi.rollouts.prompt_filter import PromptFilter
     from logpi.rollouts.text_rollout import TextRollout
-    from logpi.runs.rng import seed
 
-    available(a)
-    with as_user_errors():
-        made = algorithm_of(a)
-        task = make_task(a.task)
-        judged = make_rewards(a.rewards, a.device) if a.rewards else task.reward
-        rows = task.rows("train", a.seed)
-        judged.check([*rows[0], *columns(task)], rows[:32], rows)
-        other = a.others()
-        source = a.source(task, other, a.prompts, a.seed)
-        held_out = list(task.rows("test")[: a.eval_items])
-        seed(a.seed)
-        shared = made.objective.needs_critic and a.critic == "shared"
-        policy = a.load(critic=shared, temperature=a.temperature, **a.bits())
-        saver = a.adapt(policy)
-        learns, reference = _with_critic(a, made, policy), _reference(a, made, policy)
-        saver = learns.saver(saver) if isinstance(learns, WithCritic) else saver
-        template = a.template(policy)
-        sampling = Sampling(max_tokens=a.max_completion_length, stop=a.stop)
-        engine = Engine(policy, slots=a.slots)
-        learner = _learner(a, made, learns, reference)
-        roles = _roles(a, learns, policy, reference, judged)
-        conversations = a.conversations(task, policy, template)
-        asks = PromptFilter(policy, template, conversations, a.overlong_prompts)
-        held_out = asks.check(held_out, "held-out items")
-        for some in (task, other):
-            asks.check(
-                some.rows("train") if some else [], "prompts"
-            )  # while training they are passed over
-    notes = [
-        describe(made),
-        policy.template.describe(),
-        *([memory(roles)] if len(roles) > 1 else []),
-    ]
-    print("\n\n".join(notes), file=sys.stderr)
+    template = a.template(policy)
+    sampling = Sampling(max_tokens=a.max_completion_length, stop=a.stop)
+    conversations = a.conversations(data.task, policy, template)
+    readable = PromptFilter(policy, template, conversations, a.overlong_prompts)
+    held_out = readable.check(data.held_out, "held-out items")
+    for task in (data.task, data.other):
+        # What is not readable is passed over while training.
+        readable.check(task.rows("train") if task else [], "prompts")
     rollout = TextRollout(
         policy,
         engine,
-        task,
-        judged,
+        data.task,
+        data.rewards,
         algorithm=made,
         prompts=a.prompts,
         num_generations=a.num_generations,
         sampling=sampling,
         chat=template,
         seed=a.seed,
-        source=source,
+        source=data.source,
         conversations=conversations,
         mask_observations=a.mask_observations,
         overlong=a.overlong_prompts,
@@ -250,56 +278,27 @@ def run(a: RL) -> None:
         policy,
         engine,
         held_out,
-        judged,
+        data.rewards,
         sampling,
         a.eval_samples,
         chat=template,
         conversations=conversations,
         overlong=a.overlong_prompts,
     )
-    _train(a, saver, learner, rollout, evaluator)
+    return rollout, evaluator
 
 
-def _train(a: RL, saver: Any, learner: Learner, rollout: TextRollout, evaluator: Evaluator) -> None:
-    """The run itself, and what it leaves behind."""
-    from logpi.runs.progress import Progress
-    from logpi.train import train
-
-    with opened(a, "rl") as home:
-        progress = Progress(a.steps)
-        rollout.progress = evaluator.progress = lambda done, total: progress.phase(
-            f"sampling {done}/{total}"
-        )
-        outcome = train(
-            rollout,
-            learner,
-            home,
-            steps=a.steps,
-            evaluate=_by_part(evaluator, evaluator.rewards),
-            eval_every=a.eval_every,
-            save_every=a.save_every,
-            progress=progress,
-        )
-        names = evaluator.rewards.names
-        parts = (tuple(f"rewards/{n}/mean" for n in names), tuple(f"eval/{n}" for n in names))
-        tools = (
-            ("turns/mean", "tools/calls", "tools/errors")
-            if rollout.conversations is not None
-            else ()
-        )
-        finish(
-            home,
-            saver,
-            learner,
-            outcome,
-            (*CURVES, *(parts if len(names) > 1 else ()), *tools, "kl_sequence"),
-        )
+def _curves(names: Sequence[str], tools: bool) -> tuple[Any, ...]:
+    """The panels of the run's picture."""
+    parts = (tuple(f"rewards/{n}/mean" for n in names), tuple(f"eval/{n}" for n in names))
+    turns = ("turns/mean", "tools/calls", "tools/errors") if tools else ()
+    return (*CURVES, *(parts if len(names) > 1 else ()), *turns, "kl_sequence")
 
 
 def algorithm_of(a: RL) -> Algorithm:
     """The algorithm with the command line's settings; refused if it cannot learn from samples of a
     policy."""
-    from logpi.algorithms import algorithm
+    from logpi.algorithms import Algorithm, algorithm
     from logpi.algorithms import options as known
     from logpi.ops.selection import (
         Bootstrap,
@@ -309,8 +308,12 @@ def algorithm_of(a: RL) -> Algorithm:
         MaskOut,
         MixedOutcomes,
     )
-    from logpi.types import Data
 
+    if isinstance(a.algorithm, Algorithm):
+        made = a.algorithm
+        if a.groups is not None or a.truncation != "bootstrap":
+            raise UserError("an algorithm that is an object says itself what it learns from")
+        return _checked(a, made)
     chosen = dict(a.options)
     takes = {o.name for o in known(a.algorithm)}
     if "max_completion_length" in takes:
@@ -324,7 +327,13 @@ def algorithm_of(a: RL) -> Algorithm:
         chosen["keep"] = {"keep": KeepAll(), "drop": DropUniform(), "resample": MixedOutcomes()}[
             a.groups
         ]
-    made = algorithm(a.algorithm, truncation=truncation, **chosen)
+    return _checked(a, algorithm(a.algorithm, truncation=truncation, **chosen))
+
+
+def _checked(a: RL, made: Algorithm) -> Algorithm:
+    """The algorithm, if this job can serve it."""
+    from logpi.types import Data
+
     if Data.SAMPLES not in made.objective.learns_from:
         raise UserError(
             f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"

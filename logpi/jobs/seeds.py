@@ -11,12 +11,13 @@ begun. Left out: the training itself (each job), and the statistics (`seed_repor
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from logpi.errors import UserError
+from logpi.jobs.options.run import available
 from logpi.jobs.options.saved import to_json
 from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.processes import cores, side_by_side
@@ -24,36 +25,36 @@ from logpi.jobs.seed_report import last_numbers, report
 from logpi.runs.directory import Run, next_path
 
 
-def start(run: Callable[[Any], Any], a: Any, command: str, title: str = "") -> None:
+def start(job: Any, title: str = "") -> None:
     """Carry a job out, or each of its seeds. Arguments and errors as of `run_seeds`."""
-    if a.seeds > 1:
-        run_seeds(run, a, command, title)
+    if job.seeds > 1:
+        run_seeds(job, title)
     else:
-        run(a)
+        job.run()
 
 
-def run_seeds(run: Callable[[Any], Any], a: Any, command: str, title: str = "") -> None:
+def run_seeds(a: Any, title: str = "") -> None:
     """Train every seed of a job, then say what they say together.
 
     Args:
-        run: carries out a job of one seed; of a module. a: a job with `SeedArguments`.
-        title: of the table and the curve (default: the command).
+        a: a job with `SeedArguments`. title: of the table and the curve (default: the command).
     Raises:
         UserError: a seed failed. Stopped: a signal ended them, after they had saved.
     """
-    out = _home(a, command)
+    available(a)
+    out = _home(a)
     jobs = one_each(a, out)
     at_once = a.at_once or cores()
     print(
         f"{a.seeds} seeds, {min(at_once, a.seeds)} at a time; each writes to {out}/seed-N.log",
         file=sys.stderr,
     )
-    for job, failure in side_by_side(run, jobs, at_once):
+    for job, failure in side_by_side(jobs, at_once):
         if failure:
             raise UserError(f"seed {job.seed}: {failure} (the whole of it: {job.out}.log)")
         shown = [f"{k} {v:.4g}" for k, v in list(last_numbers(job.out).items())[:1]]
         print(f"seed {job.seed}: {' '.join(shown)}", file=sys.stderr)
-    print(report(out, [job.out for job in jobs], title or command), file=sys.stderr)
+    print(report(out, [job.out for job in jobs], title or a.COMMAND), file=sys.stderr)
 
 
 def one_each(a: SeedArguments | Any, out: Path) -> Sequence[Any]:
@@ -62,15 +63,15 @@ def one_each(a: SeedArguments | Any, out: Path) -> Sequence[Any]:
     return [replace(a, seeds=1, seed=s, out=out / f"seed-{s}", resume=None) for s in seeds]
 
 
-def _home(a: Any, command: str) -> Path:
+def _home(a: Any) -> Path:
     """A directory that says what its seeds are of: a new one, or the one to go on with."""
     if a.resume is not None:
         with Run.open(a.resume, arguments=to_json(a)):
             return a.resume
-    out = a.out or next_path(f"{command}-seeds")
+    out = a.out or next_path(f"{a.COMMAND}-seeds")
     if out.exists() and any(out.iterdir()):
         raise UserError(
             f"{out} is not empty; give another --out, or --resume {out} to go on with its seeds"
         )
-    with Run.create(out, command, to_json(replace(a, out=out))):
+    with Run.create(out, a.COMMAND, to_json(replace(a, out=out))):
         return out

@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from logpi.errors import as_user_errors
-from logpi.jobs.common import finish, opened
+from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
-from logpi.jobs.options.run import RunArguments, available, read
+from logpi.jobs.options.run import read
 from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.seeds import start
 
@@ -31,18 +29,25 @@ CHUNK = (
 )  # logits alive at a time, 16 MB: every token of a row is learned here, and backward computes them again
 
 
-@dataclass(frozen=True, kw_only=True)
-class SFT(ModelArguments, LoraArguments, SeedArguments, RunArguments):
-    """Arguments of `logpi sft`."""
+@job
+class SFT(ModelArguments, LoraArguments, SeedArguments, Job):
+    """Supervised fine-tuning of a language model on demonstrations: `logpi sft`.
 
-    HEADING: ClassVar[str] = "training"
-    FIRST: ClassVar[str] = "model task steps rows lr lora out"
+    >>> import logpi
+    >>> logpi.SFT(model="my-model", task=[{"prompt": "1+1=", "completion": "2"}], lr=1e-4).lr
+    0.0001
+    """
 
-    task: str = option(
+    COMMAND = "sft"
+    HEADING = "training"
+    FIRST = "model task steps rows lr lora out"
+
+    task: str | Any = option(
+        objects=True,
         help=(
             "rows with prompt and completion, messages, or text: a file, a hub name, or a built-in"
             " task"
-        )
+        ),
     )
     steps: int = option(200, help="updates", least=1, most=10**7, changeable=True)
     rows: int = option(32, help="demonstrations for each update", least=1, most=2**20)
@@ -76,60 +81,52 @@ class SFT(ModelArguments, LoraArguments, SeedArguments, RunArguments):
     )
     eval_items: int = option(0, help="held-out rows; 0: no evaluation", least=0)
 
+    def setup(self) -> Setup:
+        from logpi.algorithms import algorithm
+        from logpi.envs.tasks import task as make_task
+        from logpi.learner import Learner
+        from logpi.rollouts.demonstrations import Demonstrations
+        from logpi.runs.rng import seed
+        from logpi.updates.adamw import AdamW, Constant, Cosine, Linear
 
-def main(argv: Sequence[str]) -> int:
-    start(run, read(SFT, argv, "sft", "Fine-tune a language model on demonstrations."), "sft")
-    return 0
-
-
-def run(a: SFT) -> None:
-    """Set up, train, save."""
-    from logpi.algorithms import algorithm
-    from logpi.envs.tasks import task as make_task
-    from logpi.learner import Learner
-    from logpi.rollouts.demonstrations import Demonstrations
-    from logpi.runs.rng import seed
-    from logpi.train import train
-    from logpi.updates.adamw import AdamW, Constant, Cosine, Linear
-
-    available(a)
-    with as_user_errors():
-        task = make_task(a.task)
-        seed(a.seed)
-        policy = a.load(**a.bits())
+        task = make_task(self.task)
+        seed(self.seed)
+        policy = self.load(**self.bits())
         policy.chunk = CHUNK if policy.device.type == "cpu" else policy.chunk
-        saver = a.adapt(policy)
+        saver = self.adapt(policy)
         shape: dict[str, Any] = {
-            "max_length": policy.fitting(a.max_length),
-            "chat": a.template(policy),
-            "seed": a.seed,
-            "learn": a.loss,
+            "max_length": policy.fitting(self.max_length),
+            "chat": self.template(policy),
+            "seed": self.seed,
+            "learn": self.loss,
         }
-        rollout = Demonstrations(policy, task, rows=a.rows, **shape)
+        rollout = Demonstrations(policy, task, rows=self.rows, **shape)
         evaluate = None
-        if a.eval_items:
-            items = min(a.eval_items, len(task.rows("test")))
-            evaluate = _perplexity(
-                policy, Demonstrations(policy, task, rows=items, split="test", **shape)().batch
-            )
-        schedule = {"constant": Constant(), "linear": Linear(0.1), "cosine": Cosine(0.1)}[
-            a.schedule
-        ]
-        rates = AdamW(a.lr, warmup=a.warmup, schedule=schedule)
-        made = algorithm("sft", micro_tokens=a.micro_tokens)
-        learner = Learner(policy, made, rates, total=a.steps, seed=a.seed)
-    print(policy.template.describe(), file=sys.stderr)
-    with opened(a, "sft") as home:
-        outcome = train(
+        if self.eval_items:
+            items = min(self.eval_items, len(task.rows("test")))
+            held_out = Demonstrations(policy, task, rows=items, split="test", **shape)
+            evaluate = _perplexity(policy, held_out().batch)
+        schedules = {"constant": Constant(), "linear": Linear(0.1), "cosine": Cosine(0.1)}
+        rates = AdamW(self.lr, warmup=self.warmup, schedule=schedules[self.schedule])
+        made = algorithm("sft", micro_tokens=self.micro_tokens)
+        learner = Learner(policy, made, rates, total=self.steps, seed=self.seed)
+        print(policy.template.describe(), file=sys.stderr)
+        return Setup(
             rollout,
             learner,
-            home,
-            steps=a.steps,
-            evaluate=evaluate,
-            eval_every=a.eval_every,
-            save_every=a.save_every,
+            policy,
+            saver.save,
+            self.steps,
+            evaluate,
+            self.eval_every,
+            self.save_every,
+            curves=(("loss", "eval/loss"), "grad_norm"),
         )
-        finish(home, saver, learner, outcome, (("loss", "eval/loss"), "grad_norm"))
+
+
+def main(argv: Sequence[str]) -> int:
+    start(read(SFT, argv, "sft", "Fine-tune a language model on demonstrations."))
+    return 0
 
 
 def _perplexity(policy: CausalLM, batch: Batch) -> Evaluate:

@@ -69,14 +69,14 @@ def main(argv: Sequence[str]) -> int:
         judge.check(list(rows[0]), rows)
         label, rows = _labeller(a, judge, rows)
     with opened(a, "step-labels") as home, Progress(len(rows)) as progress:
-        found = chunked(
-            home.path, rows, label, seed=a.seed, tell=lambda done, _: progress.step(done, {})
+        labels = chunked(
+            home.path, rows, label, seed=a.seed, progress=lambda done, _: progress.step(done, {})
         )
-        write_rows(home.path / "beginnings.jsonl", found)
-        train, test = pairs(found, a.gap, a.per_prompt, a.seed)
+        write_rows(home.path / "beginnings.jsonl", labels)
+        train, test = pairs(labels, a.gap, a.per_prompt, a.seed)
         if not train or not test:
             raise UserError(
-                f"too few of {len(found)} beginnings differ by --gap {a.gap} from another of their"
+                f"too few of {len(labels)} beginnings differ by --gap {a.gap} from another of their"
                 " prompt, so there are no pairs to learn from or none to test on: more --samples,"
                 " --rollouts or --prompts, or prompts that are answered right sometimes, neither"
                 " always nor never"
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         write_rows(home.path / "train.jsonl", train)
         write_rows(home.path / "test.jsonl", test)
     print(
-        f"{len(found)} beginnings of {len(rows)} prompts, {len(train)} pairs to learn from,"
+        f"{len(labels)} beginnings of {len(rows)} prompts, {len(train)} pairs to learn from,"
         f" {len(test)} held out\nlearn from them: logpi reward-model --model {a.model} --data"
         f" {home.path}",
         file=sys.stderr,
@@ -103,7 +103,7 @@ def _labeller(
 
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Request, Sampling
-    from logpi.evaluation.scorers import PartialResponse, Rollouts, beginnings
+    from logpi.evaluation.scorers import ContinuationScorer, PartialResponse, prefixes
 
     policy = a.load(temperature=a.temperature)
     chat, engine, sampling = (
@@ -122,12 +122,12 @@ def _labeller(
             zip(asked, engine.generate(asked, sampling, generator), strict=True)
         ):
             for c in sampled:
-                text = policy.template.said(c.tokens)
+                text = policy.template.decode(c.tokens)
                 whole = PartialResponse(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
                 distinct |= {
-                    (i, p.text): p for p in beginnings(policy, whole, step) if p.text.strip()
+                    (i, p.text): p for p in prefixes(policy, whole, step) if p.text.strip()
                 }
-        shares = Rollouts(policy, engine, judge, a.rollouts, sampling, generator)(
+        shares = ContinuationScorer(policy, engine, judge, a.rollouts, sampling, generator)(
             list(distinct.values())
         )
         return [
@@ -146,7 +146,7 @@ def _labeller(
 
 
 def pairs(
-    found: Sequence[dict[str, Any]], gap: float, per_prompt: int, seed: int = 0
+    labels: Sequence[dict[str, Any]], gap: float, per_prompt: int, seed: int = 0
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Pairs to learn from and to test on: beginnings of one prompt whose shares differ by `gap` at
     least, the larger chosen.
@@ -160,12 +160,12 @@ def pairs(
     [('a', 'b', 0.5), ('c', 'b', 0.375)]
     """
     rng, of = Random(seed), dict[str, list[dict[str, Any]]]()
-    for x in found:
+    for x in labels:
         of.setdefault(json.dumps(x["prompt"], sort_keys=True), []).append(x)
-    made: list[list[dict[str, Any]]] = []
+    groups: list[list[dict[str, Any]]] = []
     for some in of.values():
         every = [(x, y) for x, y in permutations(some, 2) if x["share"] - y["share"] >= gap]
-        made.append(
+        groups.append(
             [
                 {
                     "prompt": x["prompt"],
@@ -176,6 +176,7 @@ def pairs(
                 for x, y in rng.sample(every, min(per_prompt, len(every)))
             ]
         )
-    made = [m for m in made if m]
-    held_out = round(len(made) * TEST_SHARE) or int(len(made) > 1)
-    return [p for m in made[held_out:] for p in m], [p for m in made[:held_out] for p in m]
+    groups = [group for group in groups if group]
+    held_out = round(len(groups) * TEST_SHARE) or int(len(groups) > 1)
+    test, train = groups[:held_out], groups[held_out:]
+    return [p for group in train for p in group], [p for group in test for p in group]

@@ -19,7 +19,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from operator import methodcaller
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,7 +37,7 @@ JOBS = {
     "rl": ("rl", "RL"),
     "sft": ("sft", "SFT"),
     "prefer": ("prefer", "Prefer"),
-    "reward-model": ("reward_model", "RewardModelling"),
+    "reward-model": ("reward_model", "TrainRewardModel"),
     "gym": ("gym", "Gym"),
 }
 
@@ -143,8 +142,7 @@ class _Jobs:
     def __init__(self, a: Sweep) -> None:
         module, name = JOBS[a.job]
         self.a = a
-        self.module = import_module(f"logpi.jobs.{module}")
-        self.cls = getattr(self.module, name)
+        self.cls = getattr(import_module(f"logpi.jobs.{module}"), name)
         self.space = Space.of(CommandLine(self.cls, f"logpi {a.job}"), a.vary, a.words)
 
     def planned(self) -> list[Cell]:
@@ -169,9 +167,8 @@ class _Jobs:
 
     def carry_out(self, cells: Sequence[Cell], table: SweepTable) -> None:
         """Every run of these cells, those that have begun gone on with."""
-        run = getattr(self.module, "run", None) or methodcaller("run")
         jobs = [(cell, job) for cell in cells for job in self.of(cell, table.path)]
-        done = side_by_side(run, [job for _, job in jobs], self.a.at_once or cores())
+        done = side_by_side([job for _, job in jobs], self.a.at_once or cores())
         for i, ((cell, _), (job, failure)) in enumerate(zip(jobs, done, strict=True), 1):
             table.add(cell, job.out, failure)
             print(f"[{i}/{len(jobs)}] {cell.label}: {table.said(job.out)}", file=sys.stderr)

@@ -120,7 +120,7 @@ def judge_steps(
     found = engine.generate(requests, sampling, torch.Generator().manual_seed(seed), progress)
     values, errors = [], []
     for prefix, completions in zip(prefixes, found, strict=True):
-        texts = [policy.template.said([*prefix, *c.tokens.tolist()]) for c in completions]
+        texts = [policy.template.decode([*prefix, *c.tokens.tolist()]) for c in completions]
         rewards = torch.tensor(list(judge(texts)), dtype=torch.float64)
         values.append(float(rewards.mean()))
         errors.append(float(rewards.std()) / math.sqrt(samples))

@@ -13,6 +13,7 @@ time, dropout (sampler and learner must be the same function).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -23,60 +24,96 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from logpi.policies.causal_lm import CausalLM
-    from logpi.policies.reward_model import RewardModel
+    from peft import LoraConfig
+
+    from logpi.policies.packed_model import PackedModel
     from logpi.types import Batch, PolicyOutput
 
+# Fields of a `LoraConfig` that may be set. Others change more than W + (α/r) B A, or something that
+# switching the adapter off would not take back, so merging or the reference would be wrong.
+SETTABLE = {
+    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+    *("fan_in_fan_out", "base_model_name_or_path", "revision", "task_type", "peft_type"),
+    *("peft_version", "auto_mapping", "inference_mode", "runtime_config"),
+}
 
-def add_lora(policy: Any, rank: int = 16, alpha: float = 32.0) -> int:
+
+def add_lora(
+    policy: PackedModel,
+    rank: int = 16,
+    alpha: float = 32.0,
+    *,
+    config: LoraConfig | None = None,
+) -> int:
     """Put adapters on every linear layer of the trunk; all else but a value or score head is
     frozen.
 
     Args:
         policy: a `CausalLM` or a `RewardModel`, changed in place. rank: r ≥ 1. alpha: α.
+        config: peft's, instead of rank and alpha; without `target_modules` on every linear layer.
+            It is copied, and the copy names the base model.
     Returns:
         The number of trainable parameters.
     Raises:
-        ValueError: peft is not installed, or there is no linear layer.
+        ValueError: peft is not installed, there is no linear layer, or the configuration asks for
+            what is not LoRA alone (dropout, DoRA, biases, further modules).
     """
-    from transformers.pytorch_utils import Conv1D
-
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import LoraConfig, inject_adapter_in_model, prepare_model_for_kbit_training
     except ImportError:
         raise ValueError("LoRA needs peft: pip install 'logpi[lora]'") from None
     model = policy.model
+    if config is None:
+        # peft says int, and divides it by r: any number does
+        config = LoraConfig(r=rank, lora_alpha=alpha)  # pyright: ignore[reportArgumentType]
+    config = _complete(config, model)
     if _quantised(model):
-        from peft import prepare_model_for_kbit_training
-
-        prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=False
-        )  # that is a choice of its own
-    layers = {
-        name: m for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear | Conv1D)
-    }
-    targets = list(layers)
-    if not targets or rank < 1:
-        raise ValueError(
-            f"LoRA of rank {rank} on {len(targets)} linear layers: needs at least one of each"
-        )
+        # gradient checkpointing is a choice of its own
+        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     heads = [
         p for n, p in policy.named_parameters() if n.startswith(("value_head.", "model.score."))
     ]
     model.requires_grad_(False)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # pyright: ignore[reportArgumentType]  # peft says int, and divides it by r: any number does
-        target_modules=targets,
-        lora_dropout=0.0,
-        fan_in_fan_out=all(isinstance(m, Conv1D) for m in layers.values()),
-        base_model_name_or_path=_place(model),
-    )
     inject_adapter_in_model(config, model)
     for p in heads:
         p.requires_grad_(True)
     _remember_what_learns(policy)
     return sum(p.numel() for p in policy.parameters() if p.requires_grad)
+
+
+def _complete(config: LoraConfig, model: Any) -> LoraConfig:
+    """A copy that says which layers are adapted, how they keep W, and of which model they are."""
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"LoRA is set by peft's LoraConfig, not by {type(config).__name__}")
+    plain = LoraConfig()
+    for name, value in vars(config).items():
+        if name not in SETTABLE and value != getattr(plain, name):
+            raise ValueError(
+                f"LoraConfig({name}={value!r}) is not supported: sampler, learner and reference"
+                " must be W + (alpha / rank) B A, or W"
+            )
+    if config.init_lora_weights not in (True, "gaussian"):
+        raise ValueError(
+            f"LoraConfig(init_lora_weights={config.init_lora_weights!r}) is not supported: the"
+            " policy must begin as its reference, with B = 0"
+        )
+    linear = [
+        (n, m) for n, m in model.base_model.named_modules() if isinstance(m, nn.Linear | Conv1D)
+    ]
+    if not linear or config.r < 1:
+        raise ValueError(
+            f"LoRA of rank {config.r} on {len(linear)} linear layers: needs at least one of each"
+        )
+    config = copy.deepcopy(config)
+    if config.target_modules in (None, "all-linear"):
+        config.target_modules = [name for name, _ in linear]
+    config.fan_in_fan_out = all(isinstance(m, Conv1D) for _, m in linear)
+    config.base_model_name_or_path = config.base_model_name_or_path or _place(model)
+    return config
 
 
 def _place(model: Any) -> str:
@@ -141,8 +178,8 @@ class AdapterOff:
     It has nothing of its own: no parameters, no state.
     """
 
-    def __init__(self, policy: Any) -> None:
-        self.policy = policy
+    def __init__(self, policy: PackedModel) -> None:
+        self.policy: Any = policy
 
     def evaluate(self, batch: Batch) -> PolicyOutput:
         """What the frozen weights say; no gradient."""
@@ -219,7 +256,7 @@ class Merging:
     """Saves a policy with its adapter merged, so that nobody who loads it need know; the adapter is
     in `adapter/`."""
 
-    def __init__(self, policy: CausalLM | RewardModel) -> None:
+    def __init__(self, policy: PackedModel) -> None:
         self.policy = policy
 
     def save(self, directory: str | Path) -> None:

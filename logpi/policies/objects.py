@@ -58,6 +58,11 @@ def check_model(model: Any, tokenizer: Any, kind: str) -> None:
         raise ValueError(f"a model is a path, a hub name or an object, not {name}")
     if not callable(getattr(model, "get_input_embeddings", None)):
         raise ValueError(f"{name} is no model of transformers, so no {kind} can be made of it")
+    if type(model).__module__.startswith("peft."):
+        raise ValueError(
+            f"{name} is wrapped by peft: give the plain model and a LoraConfig, or what"
+            " model.merge_and_unload() returns"
+        )
     if tokenizer is None:
         raise ValueError(f"{name} needs its tokenizer: load(model, tokenizer=tokenizer)")
 

@@ -1,9 +1,10 @@
 r"""Answers as trees: what stands around expressions in a final answer.
 
-    list    1, 2   2 \text{ or } 3   A, C          set     \{1, 2\}   \emptyset   \{x \mid x > 1\}
-    group   (1, 2)   [0, 1)   ]0, 1[               matrix  \begin{pmatrix}…\end{pmatrix}
-    relation  x = 5   1 < x \le 2   x \in [0, 1)   union, intersection, without   of sets
-    unit    72\text{ cm}^2   \$18   5 million      percent, degree, ratio (3:4), clock (12:00), word (Monday)
+    list      1, 2   2 \text{ or } 3   A, C      set      \{1, 2\}   \emptyset   \{x \mid x > 1\}
+    group     (1, 2)   [0, 1)   ]0, 1[           matrix   \begin{pmatrix}…\end{pmatrix}
+    relation  x = 5   1 < x \le 2   x \in [0, 1)          union, intersection, without   of sets
+    unit      72\text{ cm}^2   \$18   5 million
+    percent, degree, ratio (3:4), clock (12:00), word (Monday)
 
 Left out: what they are worth (`equality.py`). A date, 2024-01-05, is no difference: `Unreadable`,
 as everything with two readings.
@@ -19,11 +20,16 @@ from logpi.rewards.notation import ROW, tidy, ungroup
 from logpi.rewards.trees import Expression, Unreadable, number
 from logpi.rewards.units import KNOWN, SCALES
 
-MAX_ANSWER = 1_000  # characters; what is longer is no final answer
-_JOIN = r"\s*\\text\{,?\s*(and|or)\s*,?\s*\}\s*|\s*\\(lor|vee|land|wedge)(?![A-Za-z])\s*|\s*(?<![A-Za-z])(and|or)(?![A-Za-z])\s*"
+# characters; what is longer is no final answer
+MAX_ANSWER = 1_000
+_JOIN = (
+    r"\s*\\text\{,?\s*(and|or)\s*,?\s*\}\s*|\s*\\(lor|vee|land|wedge)(?![A-Za-z])\s*"
+    r"|\s*(?<![A-Za-z])(and|or)(?![A-Za-z])\s*"
+)
 _SEPARATOR = re.compile(rf"\s*[,;](?:{_JOIN})?\s*|(?:{_JOIN})")
 _RELATION = re.compile(
-    r"\\(leqslant|geqslant|leq|geq|le|ge|lt|gt|neq|ne|notin|in|approx|simeq|to|rightarrow)(?![A-Za-z])|([=<>])"
+    r"\\(leqslant|geqslant|leq|geq|le|ge|lt|gt|neq|ne|notin|in|approx|simeq|to|rightarrow)"
+    r"(?![A-Za-z])|([=<>])"
 )
 _SIGNS = {
     "leqslant": "<=",
@@ -73,7 +79,8 @@ _CLOCK = re.compile(
 _DATED = re.compile(r"[0-9]+(?:-[0-9]+)+$|[0-9]+/[0-9]+/[0-9]+$")
 _MONEY = re.compile(r"([-+]?)\s*([¤€£¥])\s*(?=[-+0-9.\\])")
 _MEASURE = re.compile(
-    r"(?:\s*(?:\\text\s*\{[^{}]*\}|[¤€£¥¢]|[぀-ヿ一-鿿가-힯]+|(?!(?:and|or)(?![A-Za-z]))[A-Za-z]+\.?)(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?\s*(?:[/·-]|\\cdot)?)+"
+    r"(?:\s*(?:\\text\s*\{[^{}]*\}|[¤€£¥¢]|[぀-ヿ一-鿿가-힯]+|(?!(?:and|or)(?![A-Za-z]))[A-Za-z]+\.?)"
+    r"(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?\s*(?:[/·-]|\\cdot)?)+"
 )
 _FORBIDDEN = {
     "and",
@@ -157,11 +164,12 @@ class _AnswerParser(Expressions):
             or _NOT_WORDS & set(words.split())
             or (self.brackets and max(map(len, words.split())) < 4)
         ):
-            return None  # (ab)^2 is no word
+            # (ab)^2 is no word
+            return None
         self.at = found.end()
         return Expression("word", name=words)
 
-    # Units.
+    # --- units ---
 
     def measured(self, tree: Expression, money: str = "") -> Expression:
         """`tree` with the unit that follows it."""
@@ -205,7 +213,7 @@ class _AnswerParser(Expressions):
                 return False
         return super().starts_atom()
 
-    # Relations and sets.
+    # --- relations and sets ---
 
     def related(self, first: Expression) -> Expression:
         parts, signs = [self.measured(first)], []
@@ -221,8 +229,9 @@ class _AnswerParser(Expressions):
                     (Expression("product", (number(-1), part)) if money[1] == "-" else part,),
                     money[2],
                 )
+            # 2\sqrt3 \approx 3.46: the exact one counts
             if sign == "~" and any(t.kind != "letter" for t in parts):
-                continue  # 2\sqrt3 \approx 3.46: the exact one counts
+                continue
             parts.append(part)
             signs.append("=" if sign == "~" else sign)
         return Expression("relation", tuple(parts), " ".join(signs)) if signs else parts[0]
@@ -241,7 +250,7 @@ class _AnswerParser(Expressions):
         return tree
 
     def group(self, closing: str, opening: str) -> Expression:
-        """What stands in brackets: one thing is itself; several are a point, an interval, or a
+        """The content of brackets: one thing is itself; several are a point, an interval or a
         set."""
         self.brackets += opening != "{}"
         self.depth += 1

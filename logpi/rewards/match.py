@@ -133,7 +133,8 @@ class Boxed:
 class TagAnswer:
     """1 if the content of the last <answer>…</answer> equals the answer, as text or as a number.
 
-    >>> TagAnswer()(prompts=["?"], completions=["<think>..</think><answer> 7 </answer>"], answer=["7"])
+    >>> said = "<think>..</think><answer> 7 </answer>"
+    >>> TagAnswer()(prompts=["?"], completions=[said], answer=["7"])
     [1.0]
     """
 

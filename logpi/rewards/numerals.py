@@ -1,4 +1,6 @@
-r"""Numbers as they are written: 1,234.50   0.1(6)   0.\overline{3}   0.333...   5e-3   1\frac12   1 1/2.
+r"""Numbers as they are written.
+
+    1,234.50   0.1(6)   0.\overline{3}   0.333...   5e-3   1\frac12   1 1/2
 
 Values are exact. Left out: signs, units, and numbers in words.
 """
@@ -14,15 +16,19 @@ MAX_DIGITS = 2_000
 _DIGITS = (
     r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])|[0-9]{1,3}(?: [0-9]{3})+(?!\s*[/0-9])|[0-9]+)"
 )
-_IN_BRACKETS = _DIGITS.replace("[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])|", "")  # (1,234) is a pair
+# (1,234) is a pair
+_IN_BRACKETS = _DIGITS.replace("[1-9][0-9]{0,2}(?:,[0-9]{3})+(?!,?[0-9])|", "")
 _REST = (
-    r"(?:\.(?P<fixed>[0-9]*)(?:\\(?:overline|bar|dot)\s*\{(?P<line>[0-9]+)\}(?:(?P<middle>[0-9]*)\\dot\s*\{(?P<dot>[0-9])\})?"
-    r"|\((?P<round>[0-9]+)\)|(?P<more>\.\.\.|\\l?dots(?![A-Za-z])))?)?(?:[eE](?P<exponent>[-+]?[0-9]{1,3})(?![\w^]))?"
+    r"(?:\.(?P<fixed>[0-9]*)(?:\\(?:overline|bar|dot)\s*\{(?P<line>[0-9]+)\}"
+    r"(?:(?P<middle>[0-9]*)\\dot\s*\{(?P<dot>[0-9])\})?"
+    r"|\((?P<round>[0-9]+)\)|(?P<more>\.\.\.|\\l?dots(?![A-Za-z])))?)?"
+    r"(?:[eE](?P<exponent>[-+]?[0-9]{1,3})(?![\w^]))?"
 )
 _NUMBER = re.compile(f"(?P<whole>{_DIGITS}|(?=\\.[0-9])){_REST}")
 _NUMBER_INSIDE = re.compile(f"(?P<whole>{_IN_BRACKETS}|(?=\\.[0-9])){_REST}")
 _PART = re.compile(
-    r"\s*\\frac\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))|\s+([0-9]+)\s*/\s*([0-9]+)(?![0-9/])"
+    r"\s*\\frac\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))"
+    r"|\s+([0-9]+)\s*/\s*([0-9]+)(?![0-9/])"
 )
 _REPEATED = re.compile(r"([0-9]*?)([0-9]+?)\2\2+")
 

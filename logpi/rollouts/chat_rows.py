@@ -1,14 +1,21 @@
-"""A recorded conversation as rows: which of its tokens are the assistant's, by the model's own chat
+"""A recorded conversation as token rows: which tokens are the assistant's, by the model's own chat
 template.
 
-    template marks its turns ({% generation %})   its mask, on the whole text
-    it does not                                   what the template adds for each answer to the prompt that asks for it
-    it rewrites history (Qwen 3 forgets what      a row for each answer: the prompt as it would be sampled from, and the
-    was thought, …)                               answer
+    the template                               what is learned
+    marks its turns ({% generation %})         its mask, on the whole text
+    marks nothing                              what the template adds for each answer to the prompt
+                                               that asks for it
+    rewrites earlier turns (Qwen 3 forgets     a row for each answer: the prompt as it would be
+    thoughts, …)                               sampled from, and the answer
 
 An answer begins where a sampler begins and ends with the token that ends a turn
-(`policies/chat_template.py`); what the template writes behind it, a line break or the next role, is
-context. Left out: plain prompts with a completion (`demonstrations.py`), preferences
+(`policies/chat_template.py`). What the template writes behind it, a line break or the next role, is
+context. With a template `<user>…<end>` and `<bot>…<end>`, · for context:
+
+    text     <user> 2+3? <end> <bot> 5 <end> <user> thanks <end> <bot> bye <end>
+    own         ·     ·    ·     ·   x   x      ·      ·     ·     ·    x    x
+
+Left out: plain prompts with a completion (`demonstrations.py`), preferences
 (`preference_pairs.py`).
 """
 
@@ -27,11 +34,12 @@ if TYPE_CHECKING:
     from logpi.policies.chat_template import Answer, ChatTemplate, Reader
 
 Messages = Sequence[Mapping[str, Any]]
+Options = Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """Tokens of a conversation, and which of them are an answer's: `own[i]` says so of `ids[i]`."""
+    """Tokens of a text, and which of them are learned: `own[i]` says so of `ids[i]`."""
 
     ids: list[int]
     own: list[bool]
@@ -43,16 +51,16 @@ def token_rows(
     tools: Any = None,
     last: bool = False,
     start: int = 0,
-    options: Mapping[str, Any] | None = None,
+    options: Options = None,
 ) -> list[TokenRow]:
-    """The conversation as one row, or as one for each answer if the template rewrites what came
-    before.
+    """The conversation as one row, or as one for each answer if the template rewrites earlier
+    turns.
 
     Args:
-        messages: with role and content, as the template wants them. tools: handed to the template,
-            if there are any.
+        messages: with role and content, as the template wants them. tools: for the template, if
+            there are any. options: of the template.
         last: only the last answer is learned. start: only answers from message `start` on are.
-            options: of the template.
+
     Raises:
         ValueError: no chat template; no answer; the template refuses the messages, or writes an
             answer with calls otherwise than it asks for it.
@@ -64,9 +72,7 @@ def token_rows(
             " tokenizer's"
         )
     messages, tools = conversation(messages), tool_list(tools or ()) or None
-    if tools and template.render(messages, tools, False, options) == template.render(
-        messages, None, False, options
-    ):
+    if tools and not _shows_tools(template, messages, tools, options):
         warnings.warn(
             "the chat template has no place for tools: answers are learned without them",
             stacklevel=2,
@@ -75,17 +81,28 @@ def token_rows(
     if not answers:
         raise ValueError("the conversation has no answer of the assistant to learn from")
     if template.marks(tools):
-        found = _marked(template, messages, tools, options)
+        row = _marked(template, messages, tools, options)
         if start:
-            found = _from(found, len(template.ids(messages[:start], tools, options=options)))
-        return [_last_only(found) if last else found]
-    wanted = answers[-1:] if last else answers
+            row = _from(row, len(template.ids(messages[:start], tools, options=options)))
+        return [_last_only(row) if last else row]
+    learned = answers[-1:] if last else answers
     whole = template.render(messages, tools, False, options)
-    spans = [template.answer(messages[:i], messages[i], tools, options) for i in wanted]
+    spans = [template.answer(messages[:i], messages[i], tools, options) for i in learned]
+    return _by_spans(template, whole, spans)
+
+
+def _shows_tools(template: ChatTemplate, messages: Messages, tools: Any, options: Options) -> bool:
+    with_tools = template.render(messages, tools, False, options)
+    return with_tools != template.render(messages, None, False, options)
+
+
+def _by_spans(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> list[TokenRow]:
+    """One row if the whole text begins with each answer as it was asked for; else a row for each
+    answer."""
     if all(s.rest is not None and whole.startswith(s.asked + s.added) for s in spans):
         return [_row(template, whole, spans)]
     if any(s.rest is None for s in spans):
-        _say_lost(
+        _warn_lost(
             "or writes it otherwise than it asks for it: such answers are learned as they stand in"
             " the data"
         )
@@ -99,10 +116,11 @@ def token_rows(
 
 
 def shape(row: Row) -> Hashable:
-    """What a chat template may refuse a row for: roles, what kind of content, calls, tools; not its
-    words.
+    """That for which a chat template may refuse an item: roles, kinds of content, calls, tools; not
+    its words.
 
-    >>> shape({"prompt": "a"}) == shape({"prompt": "b"}) != shape({"prompt": [{"role": "user", "content": "a"}]})
+    >>> user = [{"role": "user", "content": "a"}]
+    >>> shape({"prompt": "a"}) == shape({"prompt": "b"}) != shape({"prompt": user})
     True
     """
 
@@ -123,7 +141,7 @@ def shape(row: Row) -> Hashable:
 
 
 def plain_completion(template: ChatTemplate, prompt: Sequence[int], completion: str) -> TokenRow:
-    """A completion as text behind a prompt's tokens, and one end token, also where the text spells
+    """A completion as text behind a prompt's tokens, and one end token, even where the text spells
     it."""
     start = list(prompt) or [i for i in (template.eos_id,) if i is not None]
     text = template.hidden(template.unended(completion))
@@ -132,35 +150,34 @@ def plain_completion(template: ChatTemplate, prompt: Sequence[int], completion: 
 
 
 def plain_conversation(reader: Reader, prompt: Sequence[int], messages: Messages) -> TokenRow:
-    """A conversation as plain text behind a prompt's tokens: the assistant's messages are its own,
-    all others what it was told.
+    """A conversation as plain text behind a prompt's tokens: the assistant's messages are learned,
+    all others are context.
 
-    Each message is tokenised apart, as in a rollout; the last of the assistant's ends with an end
-    token.
+    Each message is tokenised by itself, as in a rollout. The last of the assistant's ends with an
+    end token.
     """
     template = reader.template
     ids, own = list(prompt), [False] * len(prompt)
     for message in messages:
-        mine = message["role"] == "assistant"
-        part = template.continuation(
-            template.unended(message["content"]) if mine else message["content"]
-        )
+        learned = message["role"] == "assistant"
+        text = template.unended(message["content"]) if learned else message["content"]
+        part = template.continuation(text)
         ids += part
-        own += [mine] * len(part)
+        own += [learned] * len(part)
     end = _ending(template, prompt) if own and own[-1] else []
     return TokenRow([*ids, *end], [*own, *(True for _ in end)])
 
 
 def _ending(template: ChatTemplate, prompt: Sequence[int]) -> list[int]:
-    """What ends an answer behind a prompt: the template's end token, if the prompt was rendered by
-    it and so has ended turns already."""
+    """What ends an answer behind a prompt: the template's end token if the prompt has one, for then
+    the template wrote it; else the end of the text."""
     end = template.end_id if template.end_id in prompt else template.eos_id
     return [] if end is None else [end]
 
 
 def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> TokenRow:
-    """Context and answers by turns. An answer at the end of a template that ends no turn gets an
-    end token."""
+    """Context and answers in turn. The last answer gets an end token where the template ends no
+    turn."""
     cuts = list(chain.from_iterable((len(s.asked), len(s.asked + s.added)) for s in spans))
     ids, own = _parted(template, whole, cuts)
     end, last = template.end_id, cuts[-1] == len(whole)
@@ -172,7 +189,7 @@ def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> TokenRo
 def _parted(
     template: ChatTemplate, whole: str, cuts: Sequence[int]
 ) -> tuple[list[int], list[bool]]:
-    """Tokens of what a template wrote, and which are own: those behind the first cut, the third,
+    """Tokens of a template's text, and which are learned: those behind the first cut, the third,
     …"""
     ids: list[int] = []
     own: list[bool] = []
@@ -182,17 +199,15 @@ def _parted(
     return ids, own
 
 
-def _marked(
-    template: ChatTemplate, messages: Messages, tools: Any, options: Mapping[str, Any] | None
-) -> TokenRow:
-    """By the template's own marks, each stretch up to the end token that closes it."""
+def _marked(template: ChatTemplate, messages: Messages, tools: Any, options: Options) -> TokenRow:
+    """By the template's own marks, each span up to the end token that closes it."""
     whole, cuts = template.marked(messages, tools, options)
     if any(
         str(m.get("reasoning_content") or "").strip() not in whole
         for m in messages
         if m["role"] == "assistant"
     ):
-        _say_lost("which is not learned")
+        _warn_lost("which is not learned")
     ids, own = _parted(template, whole, _closed(template, whole, cuts))
     if not any(own):
         raise ValueError(
@@ -202,41 +217,38 @@ def _marked(
 
 
 def _closed(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> list[int]:
-    """The cuts, with each marked stretch ended by the end token, cut behind it or drawn out to it,
-    and without the answer's header.
+    r"""The cuts, with each marked span ended by the end token, cut behind it or extended to it, and
+    without the answer's header.
 
-    whole    <h> a b <end> \n c            <h> a b <end> \n c
-    marked   ----------------                  ---
-    closed       ---------                     ---------
+        whole    <h> a b <end> \n c            <h> a b <end> \n c
+        marked   ----------------                  ---
+        closed       ---------                     ---------
     """
-    made, end = [], template.end_text
+    closed, end = [], template.end_text
     for start, stop, following in zip(
         cuts[::2], cuts[1::2], [*cuts[2::2], len(whole)], strict=True
     ):
-        start += (
-            len(template.header)
-            if template.header and whole.startswith(template.header, start, stop)
-            else 0
-        )
+        if template.header and whole.startswith(template.header, start, stop):
+            start += len(template.header)
         within, behind = whole[start:stop].find(end), whole[stop:following].find(end)
         if end and within >= 0:
             stop = start + within + len(end)
         elif end and behind >= 0 and not whole[stop : stop + behind].strip():
             stop += behind + len(end)
-            _say_unmarked(end, "it is learned too")
+            _warn_unmarked(end, "it is learned too")
         elif behind >= 0 or following == len(whole):
-            _say_unmarked(end or "an end token", "the model will not learn to stop")
-        made += [start, stop]
-    return made
+            _warn_unmarked(end or "an end token", "the model will not learn to stop")
+        closed += [start, stop]
+    return closed
 
 
-def _say_lost(what: str) -> None:
+def _warn_lost(what: str) -> None:
     warnings.warn(
         f"the chat template leaves out what an answer says (a thought, say), {what}", stacklevel=2
     )
 
 
-def _say_unmarked(end: str, what: str) -> None:
+def _warn_unmarked(end: str, what: str) -> None:
     warnings.warn(
         f"the chat template's {{% generation %}} marks leave out {end}, without which the model"
         f" would never stop: {what}",
@@ -244,15 +256,15 @@ def _say_unmarked(end: str, what: str) -> None:
     )
 
 
-def _from(found: TokenRow, at: int) -> TokenRow:
-    """The mask without what stands before token `at`."""
-    return TokenRow(found.ids, [own and i >= at for i, own in enumerate(found.own)])
+def _from(row: TokenRow, at: int) -> TokenRow:
+    """The mask without the tokens before token `at`."""
+    return TokenRow(row.ids, [own and i >= at for i, own in enumerate(row.own)])
 
 
-def _last_only(found: TokenRow) -> TokenRow:
-    """The mask without all but its last stretch."""
-    end = len(found.own) - found.own[::-1].index(True) if any(found.own) else 0
+def _last_only(row: TokenRow) -> TokenRow:
+    """The mask with its last span only."""
+    end = len(row.own) - row.own[::-1].index(True) if any(row.own) else 0
     begin = end
-    while begin and found.own[begin - 1]:
+    while begin and row.own[begin - 1]:
         begin -= 1
-    return TokenRow(found.ids, [begin <= i < end for i in range(len(found.ids))])
+    return TokenRow(row.ids, [begin <= i < end for i in range(len(row.ids))])

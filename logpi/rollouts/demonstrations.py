@@ -1,13 +1,14 @@
-"""Demonstrations as rollouts: someone else's answers become rows, so that supervised fine-tuning is
-one more algorithm.
+"""Demonstrations as rollouts: recorded answers become rows, so that supervised fine-tuning is one
+more algorithm.
 
-    prompt + completion   the completion and its end token are learned          (plain, or a prompt of messages); of a completion
-                          of messages only the assistant's, so nothing that a tool said
-    messages              every answer of the assistant (`chat_rows.py`)      or only the last
-    text                  all of it, its end token too, as it is: no template
+    an item has           what is learned
+    prompt, completion    the completion and its end token; of a completion of messages only the
+                          assistant's, so nothing that a tool wrote
+    messages              every answer of the assistant (`chat_rows.py`), or only the last
+    text                  all of it and its end token, as it is: no template
 
-or everything is learned, prompts too. Rows are forwarded without padding and never see each other
-(`policies/packing.py`), so there is no packing of texts to leak across. Left out: preferences
+`learn="all"` learns everything, prompts too. Rows are forwarded without padding and never see each
+other (`policies/packing.py`), so no text leaks into another. Left out: preferences
 (`preference_pairs.py`), reading files (`envs/data.py`).
 """
 
@@ -45,13 +46,14 @@ class Demonstrations:
     """Batches of rows with a completion, messages or text. A `logpi.types.Rollout`.
 
     Args:
-        policy: its tokenizer and chat template. task: the rows.
-        rows: for each batch. max_length: longer rows are cut on the right and then have no end
-            token; where nothing to learn is left, a row is left out and counted (`rows/too_long`).
-        chat: how prompts become tokens. seed: of the order. split: which rows.
+        policy: its tokenizer and chat template. task: the items. rows: items of each batch.
+        max_length: longer rows are cut on the right and then have no end token; a row with nothing
+            left to learn is left out and counted (`rows/too_long`).
+        chat: how prompts become tokens. seed: of the order. split: which items.
         learn: every answer of the assistant, the last, or all tokens.
+
     Raises:
-        UserError: a row with nothing to learn from, or a conversation that the template cannot
+        UserError: an item with nothing to learn from, or a conversation that the template cannot
             write.
     """
 
@@ -68,22 +70,21 @@ class Demonstrations:
         split: Split = "train",
     ) -> None:
         self.policy, self.size, self.max_length, self.learn = policy, rows, max_length, learn
-        self.chat, self.prompts = (
-            chat or Chat(),
-            TaskPrompts(task if split == "train" else _TestRows(task), seed),
-        )
+        self.chat = chat or Chat()
+        self.prompts = TaskPrompts(task if split == "train" else _TestRows(task), seed)
         self._check(task.rows(split))
 
     def __call__(self) -> Collected:
         first = self.prompts.cursor
-        found = [self._rows(row, first + i) for i, row in enumerate(self.prompts.take(self.size))]
-        rows = [t for several in found for t in several if t.mask.any()]
+        items = enumerate(self.prompts.take(self.size), first)
+        trajectories = [self._trajectories(row, i) for i, row in items]
+        rows = [t for group in trajectories for t in group if t.mask.any()]
         if not rows:
             raise UserError(
-                f"none of {len(found)} rows has anything to learn from within max_length"
+                f"none of {len(trajectories)} rows has anything to learn from within max_length"
                 f" {self.max_length}"
             )
-        lost = sum(not any(t.mask.any() for t in several) for several in found)
+        lost = sum(not any(t.mask.any() for t in group) for group in trajectories)
         return Collected(
             collate(rows),
             {
@@ -94,8 +95,8 @@ class Demonstrations:
         )
 
     def _check(self, rows: Sequence[Row]) -> None:
-        """A mistake in the data is said before any work: every row of a file, one of those that are
-        made on demand; through the chat template goes one row of each shape."""
+        """Find mistakes in the data before any work: in every item of a file, in one of items that
+        are made on demand. One item of each shape goes through the chat template."""
         shapes: set[Hashable] = set()
         for i, row in enumerate([rows[0]] if isinstance(rows, GeneratedRows) else rows):
             if not (row.get("completion") or row.get("messages")):
@@ -104,46 +105,43 @@ class Demonstrations:
                 )
             if shape(row) not in shapes:
                 shapes.add(shape(row))
-                self._rows(row, i)
+                self._trajectories(row, i)
 
-    def _rows(self, row: Row, number: int) -> list[Trajectory]:
+    def _trajectories(self, row: Row, number: int) -> list[Trajectory]:
         try:
-            found = self._conversations(row)
+            rows = self._token_rows(row)
         except ValueError as error:
             raise UserError(f"{row_place(row, f'row {number}')}: {error}") from None
-        return [self._row(t, number) for t in found]
+        return [self._trajectory(r, number) for r in rows]
 
-    def _conversations(self, row: Row) -> list[TokenRow]:
-        """Tokens and the assistant's share of them, by the row's layout."""
+    def _token_rows(self, row: Row) -> list[TokenRow]:
+        """An item's tokens, and which are learned, by its layout."""
         template, options = self.policy.template, row.get("chat_template_kwargs")
         messages, completion, prompt = row.get("messages"), row.get("completion"), row["prompt"]
         if messages and not (completion and isinstance(prompt, str)):
-            asked = self.chat.messages(self.policy, messages) or []
-            return token_rows(
-                self.policy, asked, row.get("tools"), last=self.learn == "last", options=options
-            )
+            messages, last = self.chat.messages(self.policy, messages) or [], self.learn == "last"
+            return token_rows(self.policy, messages, row.get("tools"), last=last, options=options)
         if not prompt:
             return [_text(template, text_of(completion or ""))]
         tools = row.get("template_tools") or ()
         start = self.chat(self.policy, prompt, tools, options)
-        asked = self.chat.messages(self.policy, prompt)
-        if asked is None and completion and not isinstance(completion, str):
+        before = self.chat.messages(self.policy, prompt)
+        if before is None and completion and not isinstance(completion, str):
             return [plain_conversation(self.policy, start, completion)]
-        if asked is None:
+        if before is None:
             return [plain_completion(template, start, completion or "")]
         if isinstance(completion, str):
             completion = [{"role": "assistant", "content": template.unended(completion)}]
-        return token_rows(
-            self.policy, [*asked, *(completion or [])], tools, start=len(asked), options=options
-        )
+        whole = [*before, *(completion or [])]
+        return token_rows(self.policy, whole, tools, start=len(before), options=options)
 
-    def _row(self, found: TokenRow, number: int) -> Trajectory:
-        tokens = torch.tensor(found.ids[: self.max_length])
-        own = torch.tensor(found.own[1 : self.max_length], dtype=torch.bool)
+    def _trajectory(self, row: TokenRow, number: int) -> Trajectory:
+        tokens = torch.tensor(row.ids[: self.max_length])
+        own = torch.tensor(row.own[1 : self.max_length], dtype=torch.bool)
         if self.learn == "all":
             own = torch.ones_like(own)
         blank = torch.zeros(len(own))
-        complete = len(found.ids) <= self.max_length
+        complete = len(row.ids) <= self.max_length
         return Trajectory(tokens, tokens[1:], own, blank, blank, terminated=complete, group=number)
 
     def state_dict(self) -> dict[str, Any]:
@@ -172,17 +170,13 @@ class _TestRows:
 
 
 def _text(template: ChatTemplate, text: str) -> TokenRow:
-    """A text as it is, with one BOS and one end; without a BOS an end token stands before it, so
-    that its first token is learned too, unless a template wrote it."""
+    """A text as it is, with one BOS and one end. Without a BOS an end token stands before it, so
+    that its first token is learned too, unless a template wrote the text."""
     ids, end = template.plain(text), template.eos_id
-    if (
-        end is not None
-        and not (ids and ids[-1] in template.ends)
-        and not text.rstrip().endswith(template.spelled_ends)
-    ):
+    is_ended = ids and ids[-1] in template.ends
+    if end is not None and not is_ended and not text.rstrip().endswith(template.spelled_ends):
         ids = [*ids, end]
-    begun = bool(ids) and (
-        ids[0] == template.tokenizer.bos_token_id or template.opening(text) != ""
-    )
-    ids = ids if begun or end is None else [end, *ids]
+    has_bos = ids and ids[0] == template.tokenizer.bos_token_id
+    if end is not None and not has_bos and not (ids and template.opening(text)):
+        ids = [end, *ids]
     return TokenRow(ids, [False] + [True] * (len(ids) - 1))

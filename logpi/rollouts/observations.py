@@ -1,17 +1,25 @@
-"""What the environment says, as token ids that go on after the policy's own: cut to a length, and
-safe.
+r"""Observations: the environment's words as token ids that follow the policy's own; cut to a
+length, and safe.
 
     text       encoded as it is
-    messages   what the model's chat template adds for them to a conversation: template(… said, messages) minus template(… said),
-               with a placeholder for what was said, so that nothing the policy wrote is ever
-               tokenised again
+    messages   what the model's chat template adds for them to a conversation: template(…, turn,
+               messages) minus template(…, turn), with a placeholder for the policy's turn, so that
+               nothing the policy wrote is ever tokenised again
 
-A template that rewrites earlier turns (drops what was thought, folds tool results away) is refused:
-what it would show the policy later is not what the policy was trained on. An observation that is
-too long loses the middle of its body, so that what closes it stands. Control tokens in it are text:
-a tool's result cannot end a turn or begin another's. Left out: whose turn it is, and when
-(`tool_conversations.py`); tags of the environment's own inside a result, which are the
-environment's to guard.
+The policy wrote a call and closed its turn with <end>; the tool says 12 C. With a chatml template:
+
+    before       <user>logpi asks<end>\n<bot>logpi says so<end>\n
+    after        <user>logpi asks<end>\n<bot>logpi says so<end>\n<tool>12 C<end>\n<bot>
+    observation                                               \n<tool>12 C<end>\n<bot>
+
+The observation begins behind the end token, which is the policy's own. Where the policy stopped at
+a stop string instead, the observation begins with <end>.
+
+A template that rewrites earlier turns (drops thoughts, folds tool results away) is refused: what it
+would show the policy later is not what the policy was trained on. An observation that is too long
+loses the middle of its body, and its closing tags stay. Control tokens in it are text: a tool's
+result cannot end a turn or begin another. Left out: when it is whose turn
+(`open_conversations.py`); the environment's own tags inside a result, which the environment guards.
 """
 
 from __future__ import annotations
@@ -29,27 +37,28 @@ if TYPE_CHECKING:
     from logpi.policies.chat_template import ChatTemplate
 
 GAP = " ... "
-DENSE = 16  # no tokenizer of ours makes fewer tokens than one for so many characters of prose; a flood is cut before it is encoded
+# characters for which every known tokenizer makes at least one token; a flood is cut before it is
+# encoded
+DENSE = 16
 USER: Message = {"role": "user", "content": "logpi asks"}
 SAID = "logpi says so"
 THOUGHT = f"<think>\nlogpi thinks\n</think>\n\n{SAID}"
 CALL = {"id": "call00000", "type": "function", "function": {"name": "logpi_tool", "arguments": {}}}
-TURNS: tuple[
-    Message, ...
-] = (  # some templates want a tool's result to follow a call of their own kind
+# Placeholders for the policy's turn. Some templates want a tool's result to follow a call of their
+# own kind, and then may leave out the turn's content.
+TURNS: tuple[Message, ...] = (
     {"role": "assistant", "content": THOUGHT},
-    {
-        "role": "assistant",
-        "content": THOUGHT,
-        "tool_calls": [CALL],
-    },  # and then may pass its content over
+    {"role": "assistant", "content": THOUGHT, "tool_calls": [CALL]},
 )
 
 
 @dataclass(frozen=True)
 class Observation:
-    """ids: what follows in the context. text: what they say, for people. cut: something was left
-    out."""
+    """What follows a turn in the context.
+
+    Attributes:
+        ids: its tokens. text: their text, for people. cut: something was left out.
+    """
 
     ids: tuple[int, ...]
     text: str
@@ -57,28 +66,31 @@ class Observation:
 
 
 class Observations:
-    """Encodes what the environment says.
+    """Encodes observations.
 
     Args:
-        template: the policy's. tools: JSON schemas for it. limit: tokens of an observation; what
-            the template or closing tags add around an empty body is never cut.
+        template: the policy's. tools: JSON schemas for it.
+        limit: tokens of an observation; what the template or closing tags add around an empty body
+            is never cut.
     """
 
     def __init__(
         self, template: ChatTemplate, tools: Sequence[Mapping[str, Any]] = (), limit: int = 512
     ) -> None:
         self.template, self.tools, self.limit = template, list(tools), limit
-        self._said: dict[
-            str, Message
-        ] = {}  # role -> the placeholder turn after which the template takes it
+        # by role: the placeholder turn after which the template takes its messages
+        self._turns: dict[str, Message] = {}
 
     def __call__(self, observation: str | Sequence[Message], last: int | None) -> Observation:
-        """`last`: the end token with which the policy closed its turn, or None if it stopped at a
-        stop string.
+        """The observation as tokens.
+
+        Args:
+            last: the end token with which the policy closed its turn, or None if it stopped at a
+                stop string.
 
         Raises:
-            UserError: messages, and the model has no chat template or one that rewrites what was
-                said.
+            UserError: messages, and the model has no chat template or one that rewrites earlier
+                turns.
             ValueError: the template cannot write these messages.
         """
         if isinstance(observation, str):
@@ -90,21 +102,19 @@ class Observations:
         bodies = [m["content"] for m in observation]
 
         def render(parts: list[str]) -> str:
-            return self._added(
-                [{**_answering(m), "content": p} for m, p in zip(observation, parts, strict=True)],
-                last,
-            )
+            cut = zip(observation, parts, strict=True)
+            return self._added([{**_answering(m), "content": part} for m, part in cut], last)
 
         return self._fit(bodies, render, last)
 
     def check(self, role: str) -> None:
-        """Refuse a template that cannot be gone on with after a message of this role. Done once for
-        each.
+        """Refuse a template that cannot continue after a message of this role. Done once for each
+        role.
 
         Raises:
             UserError: with the reason.
         """
-        if role in self._said:
+        if role in self._turns:
             return
         if self.template.tokenizer.chat_template is None:
             raise UserError(
@@ -112,15 +122,14 @@ class Observations:
                 " that has"
             )
         reason = ""
-        for said in TURNS:
+        for turn in TURNS:
             try:
-                problem = self._rewritten(
-                    said, [_answering({"role": role, "content": "logpi is told"})]
-                )
+                message = _answering({"role": role, "content": "logpi is told"})
+                problem = self._rewritten(turn, message)
             except ValueError as error:
                 problem = f"fails on it: {error}"
             if not problem:
-                self._said[role] = said
+                self._turns[role] = turn
                 return
             reason = reason or problem
         raise UserError(
@@ -129,17 +138,12 @@ class Observations:
             " appends, or an environment that answers in plain text"
         )
 
-    def _rewritten(self, said: Message, told: list[Message]) -> str:
+    def _rewritten(self, turn: Message, message: Message) -> str:
         """What becomes of the conversation's beginning as it grows; "" if it stays."""
-        once = [USER, said, *told]
-        steps = (
-            ([USER], True),
-            ([USER, said], False),
-            (once, True),
-            ([*once, said], False),
-            ([*once, said, *told], True),
-        )
-        for before, after in pairwise(self._seen(m, prompt) for m, prompt in steps):
+        messages = [USER, turn, message, turn, message]
+        # [user]?  [user, turn]  [user, turn, message]? …: with ? the policy is asked for a turn
+        texts = (self._seen(messages[: i + 1], i % 2 == 0) for i in range(len(messages)))
+        for before, after in pairwise(texts):
             if not after.startswith(before):
                 same = len(commonprefix([before, after]))
                 return (
@@ -149,8 +153,8 @@ class Observations:
         return ""
 
     def _seen(self, messages: Sequence[Message], prompt: bool) -> str:
-        """What the policy has seen when it is asked, or has ended its turn: what a template writes
-        behind, to end a text, is not."""
+        """What the policy has seen when it is asked for a turn (`prompt`), or has ended one:
+        without what a template writes behind that to end a text."""
         text, end = self._template(messages, prompt), self.template.end_text
         return text if prompt or not end or end not in text else text[: text.rindex(end) + len(end)]
 
@@ -158,28 +162,27 @@ class Observations:
         return self.template.render(messages, self.tools, prompt, None)
 
     def _added(self, messages: list[Message], last: int | None) -> str:
-        """What the template writes after the policy's turn. The end token is the policy's own, if
-        it wrote it."""
-        said = self._said[messages[0]["role"]]
-        before, after = (
-            self._template([USER, said], False),
-            self._template([USER, said, *messages], True),
-        )
+        """What the template writes after the policy's turn; its end token too, unless the policy
+        wrote that."""
+        turn = self._turns[messages[0]["role"]]
+        before = self._template([USER, turn], False)
+        after = self._template([USER, turn, *messages], True)
         closing = self.template.end_text if last is None else self.template.tokenizer.decode([last])
         at = before.find(SAID)
-        if at >= 0:
-            open_, end = at + len(SAID), before.find(closing, at)
-        else:  # the template shows the call alone
-            open_ = end = before.rfind(closing)
-        if last is None and open_ >= 0:
-            return after[open_:]
+        # where the turn's text ends, and where its end token begins
+        text_end, end = at + len(SAID), before.find(closing, at)
+        if at < 0:
+            # the template shows the call alone
+            text_end = end = before.rfind(closing)
+        if last is None and text_end >= 0:
+            return after[text_end:]
         return after[end + len(closing) if end >= 0 else len(before) :]
 
     def _fit(
         self, bodies: list[str], render: Callable[[list[str]], str], last: int | None
     ) -> Observation:
-        """The longest bodies, cut alike, with which the rendered text has at most `limit` tokens,
-        behind `last`."""
+        """The longest bodies, all cut to one length, with which the rendered text has at most
+        `limit` tokens behind `last`."""
         size, longest = DENSE * self.limit, max(map(len, bodies), default=0)
         while True:
             text = render([_middle(b, size) for b in bodies])
@@ -190,14 +193,14 @@ class Observations:
 
 
 def _answering(message: Message) -> Message:
-    """A tool's message as the answer to the placeholder's call, whose number some templates show:
-    the policy's own is not known here."""
+    """A tool's message as the reply to the placeholder's call, whose id some templates show: the id
+    of the policy's own call is not known here."""
     return {"tool_call_id": CALL["id"], **message} if message["role"] == "tool" else message
 
 
 def _middle(text: str, size: int) -> str:
-    """`text` with its middle left out if it is longer than `size` characters; three quarters of
-    what stays are its head.
+    """`text` without its middle if it is longer than `size` characters; three quarters of what is
+    kept are its head.
 
     >>> _middle("abcdefghijklmnop", 12)
     'abcdef ... p'

@@ -1,15 +1,15 @@
 """Preference data as rollouts: pairs, labelled responses, and their reference log-probabilities,
 computed once.
 
-    read_pairs    rows with chosen and rejected   -> groups of two rows, rewards 1 (+ the row's margin) and 0
-    read_labels   rows with completion and label  -> groups of two rows: the response (reward ±1), and another prompt's
-                                                     response to the same prompt (reward 0), for
-                                                     KTO's reference point
+    read_pairs    items with chosen and rejected: groups of two rows, whose rewards are 1 (plus the
+                  item's margin) and 0
+    read_labels   items with completion and label: groups of two rows, the response (reward ±1), and
+                  another prompt's response to the same prompt (reward 0) for KTO's reference point
     Preferences   batches of such groups; a `logpi.types.Rollout`
 
 Everything is tokenised before the first step, so that a mistake in row 9,000 costs nothing. Left
-out: reading files and bringing layouts to one (`envs/data.py`); pairs from a policy's own samples,
-    which are what `rollouts/text_rollout.py` brings.
+out: reading files and their layouts (`envs/data.py`); pairs from a policy's own samples, which
+`rollouts/text_rollout.py` makes.
 """
 
 from __future__ import annotations
@@ -43,20 +43,21 @@ Response = str | Messages
 
 @dataclass(frozen=True)
 class PreferenceGroups:
-    """Groups, and how many rows were dropped: after the cut their responses are the same, or one
-    has nothing left."""
+    """What was read.
+
+    Attributes:
+        groups: of rows. dropped: number of items whose responses are the same after the cut, or one
+            of which has nothing left.
+    """
 
     groups: list[Group]
     dropped: int
 
 
 def without_empty(rows: Sequence[Row]) -> list[Row]:
-    """The rows whose responses are not empty (`read_pairs` and `read_labels` refuse the others)."""
-    return [
-        r
-        for r in rows
-        if all(_said(r[s]).strip() for s in ("chosen", "rejected", "completion") if s in r)
-    ]
+    """The items whose responses are not empty; `read_pairs` and `read_labels` refuse the others."""
+    columns = ("chosen", "rejected", "completion")
+    return [r for r in rows if all(_text(r[c]).strip() for c in columns if c in r)]
 
 
 def read_pairs(
@@ -67,53 +68,51 @@ def read_pairs(
     chat: Chat | None = None,
     whole: bool = False,
 ) -> PreferenceGroups:
-    """Pairs of chosen and rejected responses; longer rows are cut on the right (TRL's keep_start),
-    end token and all.
+    """Pairs of chosen and rejected responses. Longer rows are cut on the right (TRL's keep_start),
+    and lose their end token.
 
     Args:
-        whole: what the template writes behind a response belongs to it, for a reward model is asked
-            about the last token of all.
+        reader: turns text into tokens. rows: the items. max_length: tokens of a row.
+        whole: what the template writes behind a response belongs to it, since a reward model scores
+            the last token of all.
+
     Raises:
-        UserError: a row without a chosen or rejected response, or with an empty one; or no pair is
-            left.
+        UserError: an item without a chosen or rejected response, or with an empty one; or no pair
+            is left.
     """
     write, groups = _PairWriter(reader, chat or Chat(), max_length, whole), []
     for i, row in enumerate(rows):
-        prompt, *sides = _sides(row, i)
-        wins = 1.0 + float(row.get("margin") or 0.0)
-        pair = tuple(
-            write(row, prompt, said, r, i) for said, r in zip(sides, (wins, 0.0), strict=True)
-        )
-        if all(t.mask.any() for t in pair) and not torch.equal(pair[0].obs, pair[1].obs):
-            groups.append(pair)
-    _say_repeated(rows)
+        prompt, chosen, rejected = _sides(row, i)
+        margin = float(row.get("margin") or 0.0)
+        better = write(row, prompt, chosen, 1.0 + margin, i)
+        worse = write(row, prompt, rejected, 0.0, i)
+        if better.mask.any() and worse.mask.any() and not torch.equal(better.obs, worse.obs):
+            groups.append((better, worse))
+    _warn_repeated(rows)
     return _checked(groups, len(rows), max_length)
 
 
 def read_labels(
     reader: Reader, rows: Sequence[Row], *, max_length: int = 1024, chat: Chat | None = None
 ) -> PreferenceGroups:
-    """Labelled responses, each with a mismatched one; pairs are taken apart into a good and a bad
+    """Labelled responses, each with a response to another prompt; a pair becomes a good and a bad
     response.
 
     Raises:
-        UserError: a row without completion and label, an empty completion; or nothing is left.
+        UserError: an item without completion and label, an empty completion; or nothing is left.
     """
     write, groups = _PairWriter(reader, chat or Chat(), max_length), []
     single = [x for i, row in enumerate(rows) for x in _labels(row, i)]
-    for i, (row, prompt, said, good) in enumerate(single):
+    for i, (row, prompt, response, good) in enumerate(single):
         others = (single[(i + k) % len(single)] for k in range(1, len(single)))
-        stranger = next((s for _, p, s, _ in others if p != prompt), None)
-        if stranger is None:
+        mismatched = next((r for _, p, r, _ in others if p != prompt), None)
+        if mismatched is None:
             raise UserError(
                 "KTO compares with responses to other prompts, and all rows have the same prompt"
             )
-        made = (
-            write(row, prompt, said, 1.0 if good else -1.0, i),
-            write(row, prompt, stranger, 0.0, i),
-        )
-        if made[0].mask.any():
-            groups.append(made)
+        own = write(row, prompt, response, 1.0 if good else -1.0, i)
+        if own.mask.any():
+            groups.append((own, write(row, prompt, mismatched, 0.0, i)))
     return _checked(groups, sum(2 if "chosen" in row else 1 for row in rows), max_length)
 
 
@@ -127,24 +126,22 @@ def _checked(groups: list[Group], rows: int, max_length: int) -> PreferenceGroup
 
 
 def _labels(row: Row, number: int) -> list[tuple[Row, Prompt, Response, bool]]:
+    """An item's labelled responses: (item, prompt, response, whether it is good)."""
     if "chosen" in row:
         prompt, chosen, rejected = _sides(row, number)
-        return (
-            [(row, prompt, chosen, True), (row, prompt, rejected, False)]
-            if chosen != rejected
-            else []
-        )
+        if chosen == rejected:
+            return []
+        return [(row, prompt, chosen, True), (row, prompt, rejected, False)]
     if not isinstance(row.get("label"), bool) or not row.get("completion"):
-        found = ", ".join(row)
         raise UserError(
             f"row {number}: expected a completion and a label (true or false), or chosen and"
-            f" rejected; found: {found}"
+            f" rejected; found: {', '.join(row)}"
         )
     return [(row, row["prompt"], row["completion"], row["label"])]
 
 
 def _sides(row: Row, number: int) -> tuple[Prompt, Response, Response]:
-    """The prompt and both responses to it; conversations that repeat the prompt lose it.
+    """The prompt and both responses to it; from conversations that repeat the prompt it is cut.
 
     Raises:
         UserError: no such column, an empty response, or conversations that do not begin with the
@@ -156,10 +153,9 @@ def _sides(row: Row, number: int) -> tuple[Prompt, Response, Response]:
     prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
     if _is_whole(chosen) and _is_whole(rejected):
         shared = shared_messages(chosen, rejected)
-        asked = [prompt] if isinstance(prompt, str) else [m.get("content") for m in prompt]
-        if not {str(a).strip() for a in asked if a} <= {
-            str(m.get("content")).strip() for m in shared
-        }:
+        texts = [prompt] if isinstance(prompt, str) else [m.get("content") for m in prompt]
+        known = {str(m.get("content")).strip() for m in shared}
+        if not {str(text).strip() for text in texts if text} <= known:
             raise UserError(
                 f"row {number}: the prompt is not what both conversations begin with: leave it out,"
                 " or repair it"
@@ -167,8 +163,8 @@ def _sides(row: Row, number: int) -> tuple[Prompt, Response, Response]:
         prompt, chosen, rejected = shared, chosen[len(shared) :], rejected[len(shared) :]
     elif _is_whole(chosen) or _is_whole(rejected):
         raise UserError(f"row {number}: one response is a whole conversation, the other is not")
-    for side, said in (("chosen", chosen), ("rejected", rejected)):
-        if not _said(said).strip():
+    for side, response in (("chosen", chosen), ("rejected", rejected)):
+        if not _text(response).strip():
             raise UserError(
                 f"row {number}: {side!r} is empty; expected a response to the prompt (--skip-empty"
                 " leaves such rows out)"
@@ -177,25 +173,22 @@ def _sides(row: Row, number: int) -> tuple[Prompt, Response, Response]:
 
 
 def _is_whole(response: Response) -> bool:
-    """Whether the response repeats what was asked."""
-    return (
-        not isinstance(response, str)
-        and bool(response)
-        and response[0].get("role") not in ("assistant", "tool")
-    )
+    """Whether the response repeats its prompt."""
+    if isinstance(response, str) or not response:
+        return False
+    return response[0].get("role") not in ("assistant", "tool")
 
 
-def _said(response: Any) -> str:
-    """What the assistant says or calls in a response, as text."""
+def _text(response: Any) -> str:
+    """The assistant's words and calls in a response, as text."""
     if isinstance(response, str) or not isinstance(response, Sequence):
         return response if isinstance(response, str) else ""
-    return text_of(response) + "".join(
-        str(m["tool_calls"]) for m in response if m.get("tool_calls")
-    )
+    calls = [str(m["tool_calls"]) for m in response if m.get("tool_calls")]
+    return text_of(response) + "".join(calls)
 
 
-def _say_repeated(rows: Sequence[Row]) -> None:
-    """If all responses begin with their prompts, someone may have meant that they repeat them."""
+def _warn_repeated(rows: Sequence[Row]) -> None:
+    """Warn if all responses begin with their prompts: the data may repeat these."""
     texts = [(r["prompt"], r[s]) for r in rows for s in ("chosen", "rejected")]
     if all(isinstance(p, str) and p and isinstance(t, str) and t.startswith(p) for p, t in texts):
         warnings.warn(
@@ -207,8 +200,8 @@ def _say_repeated(rows: Sequence[Row]) -> None:
 
 @dataclass(frozen=True)
 class _PairWriter:
-    """A prompt and a response as a row. It does not terminate: the state after it is what a reward
-    model scores."""
+    """Makes a row of a prompt and a response. It does not terminate: a reward model scores the
+    state after it."""
 
     reader: Reader
     chat: Chat
@@ -216,60 +209,50 @@ class _PairWriter:
     whole: bool = False
 
     def __call__(
-        self, row: Row, prompt: Prompt, said: Response, reward: float, group: int
+        self, row: Row, prompt: Prompt, response: Response, reward: float, group: int
     ) -> Trajectory:
         try:
-            token_rows = self._turns(prompt, said, row)
+            tokens = self._tokens(prompt, response, row)
         except ValueError as error:
             raise UserError(f"{row_place(row, f'row {group}')}: {error}") from None
-        end = (
-            len(token_rows.ids)
-            if self.whole
-            else len(token_rows.own) - token_rows.own[::-1].index(True)
-        )
-        obs = torch.tensor(token_rows.ids[: min(end, self.max_length)])
-        own = torch.tensor(token_rows.own[1 : len(obs)], dtype=torch.bool)
+        size = len(tokens.ids)
+        end = size if self.whole else size - tokens.own[::-1].index(True)
+        obs = torch.tensor(tokens.ids[: min(end, self.max_length)])
+        own = torch.tensor(tokens.own[1 : len(obs)], dtype=torch.bool)
         if self.whole:
-            own[token_rows.own.index(True) - 1 :] = True
-        rewards = torch.zeros(len(own))
+            own[tokens.own.index(True) - 1 :] = True
+        rewards, logp = torch.zeros(len(own)), torch.zeros(len(own))
         rewards[-1:] = reward
-        info = {"prompt": prompt, "completion": said}
-        blank = torch.zeros(len(own))
-        return Trajectory(
-            obs, obs[1:], own, torch.where(own, rewards, 0.0), blank, False, group, info=info
-        )
+        rewards = torch.where(own, rewards, 0.0)
+        info = {"prompt": prompt, "completion": response}
+        return Trajectory(obs, obs[1:], own, rewards, logp, False, group, info=info)
 
-    def _turns(self, prompt: Prompt, said: Response, row: Row) -> TokenRow:
+    def _tokens(self, prompt: Prompt, response: Response, row: Row) -> TokenRow:
         """Tokens, and which are the response's. Raises ValueError."""
-        asked = self.chat.messages(self.reader, prompt)
-        said = self.reader.template.unended(said) if isinstance(said, str) else said
-        single = (
-            [said]
-            if isinstance(said, str)
-            else [m.get("content") for m in said if not m.get("tool_calls")]
-        )
-        if asked is None and len(single) == 1 and isinstance(single[0], str):
-            return plain_completion(self.reader.template, self.chat(self.reader, prompt), single[0])
-        asked = [{"role": "user", "content": prompt}] if asked is None else asked
-        response = [{"role": "assistant", "content": said}] if isinstance(said, str) else list(said)
-        made = token_rows(
+        template, before = self.reader.template, self.chat.messages(self.reader, prompt)
+        if isinstance(response, str):
+            response = [{"role": "assistant", "content": template.unended(response)}]
+        texts = [m.get("content") for m in response if not m.get("tool_calls")]
+        if before is None and len(texts) == 1 and isinstance(texts[0], str):
+            return plain_completion(template, self.chat(self.reader, prompt), texts[0])
+        before = [{"role": "user", "content": prompt}] if before is None else before
+        rows = token_rows(
             self.reader,
-            [*asked, *response],
+            [*before, *response],
             row.get("tools"),
-            start=len(asked),
+            start=len(before),
             options=row.get("chat_template_kwargs"),
         )
-        if len(made) > 1:
+        if len(rows) > 1:
             raise ValueError(
                 "the chat template rewrites earlier turns, so a response of several turns is no"
                 " single row: give its last turn as the response, and what came before as the"
                 " prompt"
             )
-        template, only = self.reader.template, made[0]
+        only = rows[0]
         if self.whole and not template.ends_turns and only.ids[-1] == template.end_id:
-            return TokenRow(
-                only.ids[:-1], only.own[:-1]
-            )  # a score is asked of what the template writes, which has no end here
+            # the score is of the template's own text, which has no end token here
+            return TokenRow(only.ids[:-1], only.own[:-1])
         return only
 
 
@@ -287,8 +270,8 @@ class Preferences:
         self._pass, self._order = -1, list(range(len(self.groups)))
 
     def record(self, reference: Policy, tokens: int = 16_384, batches: int | None = None) -> None:
-        """Write the reference's log-probabilities into the rows (`Batch.logp`), so that it can be
-        forgotten.
+        """Write the reference's log-probabilities into the rows (`Batch.logp`), so that the
+        reference need not stay in memory.
 
         Args:
             reference: the policy as it is before the first step. tokens: of a forward.
@@ -299,8 +282,8 @@ class Preferences:
             wanted = sorted(self._shuffled(0)[: batches * self.size])
         for start in range(0, len(wanted), self.size):
             part = wanted[start : start + self.size]
-            made = _recorded([self.groups[i] for i in part], reference, tokens)
-            for i, group in zip(part, made, strict=True):
+            recorded = _recorded([self.groups[i] for i in part], reference, tokens)
+            for i, group in zip(part, recorded, strict=True):
                 self.groups[i] = group
 
     def batches(self) -> Iterator[Batch]:
@@ -309,8 +292,8 @@ class Preferences:
             yield collate([t for group in self.groups[start : start + self.size] for t in group])
 
     def __call__(self) -> Collected:
-        """The next `size` groups, numbered anew: one that two passes bring into the same batch
-        counts twice, as two."""
+        """The next `size` groups, numbered anew: a group that two passes bring into the same batch
+        counts as two."""
         rows = [replace(t, group=number) for number in range(self.size) for t in self._next()]
         metrics = {
             "num_tokens": float(sum(int(t.mask.sum()) for t in rows)),

@@ -78,23 +78,26 @@ def _key(row: Row) -> str:
 
 
 class Curriculum:
-    """Rows whose pass rate p is at the frontier come more often: weight  floor + 4 p (1 − p), in [floor, 1 + floor].
+    """Prompts whose pass rate p is at the frontier come more often, with weight
 
-    p (1 − p) is the variance of a right-or-wrong reward, so 0 where a group has no gradient and
+        floor + 4 p (1 − p),  in [floor, 1 + floor]
+
+    p (1 − p) is the variance of a right-or-wrong reward: 0 where a group has no gradient and
     largest at 1/2 (Foster & Foerster, "Learning to reason at the frontier of learnability",
-    arXiv:2502.12272). From each window of `lookahead` · n rows of the source, n are drawn without
+    arXiv:2502.12272). From each window of `lookahead` · n items of the source, n are drawn without
     replacement; the rest come round again on the next pass. A prompt's p is a moving average of its
-    own pass rates. One not seen yet has that of its level (column `level`), and ½ at the very
-    first.
+    own pass rates. A prompt that was not seen yet has the p of its level (column `level`), and ½ at
+    the very first.
 
     Divergence: the paper samples all prompts afresh every few steps to measure p; here only what
     was trained on counts.
 
     Args:
-        source: the rows in their plain order. seed: of the draw. lookahead: ≥ 1; 1 changes nothing
-            but the order.
-        floor: > 0, so that nothing is lost for good. rate: in (0, 1], how fast p follows what was
-            seen last.
+        source: the items in their plain order. seed: of the draw. lookahead: ≥ 1; 1 changes
+            nothing but the order.
+        floor: > 0, so that no prompt is lost for good. rate: in (0, 1], how fast p follows the
+            last pass rate.
+
     Raises:
         ValueError: an option out of its range.
     """
@@ -113,13 +116,8 @@ class Curriculum:
                 f"a curriculum needs lookahead ≥ 1, floor > 0 and 0 < rate ≤ 1, got {lookahead},"
                 f" {floor} and {rate}"
             )
-        self.source, self.seed, self.lookahead, self.floor, self.rate = (
-            source,
-            seed,
-            lookahead,
-            floor,
-            rate,
-        )
+        self.source, self.seed, self.lookahead = source, seed, lookahead
+        self.floor, self.rate = floor, rate
         self.passed: dict[str, float] = {}
         self.levels: dict[str, float] = {}
         self.takes = 0
@@ -129,32 +127,30 @@ class Curriculum:
         rng = Random(f"{self.seed}/{self.takes}")
         self.takes += 1
         # Efraimidis & Spirakis: the n largest of u^(1/w) are a weighted draw without replacement
-        marks = [rng.random() ** (1 / self.weight(row)) for row in window]
-        order = sorted(range(len(window)), key=lambda i: -marks[i])
-        first: dict[
-            str, int
-        ] = {}  # a window may hold a prompt twice, which comes once if the others are enough
+        keys = [rng.random() ** (1 / self.weight(row)) for row in window]
+        order = sorted(range(len(window)), key=lambda i: -keys[i])
+        # a prompt that the window holds twice comes once, if the others are enough
+        first: dict[str, int] = {}
         for i in order:
             first.setdefault(_key(window[i]), i)
         chosen = list(dict.fromkeys([*first.values(), *order]))[:n]
         return [window[i] for i in sorted(chosen)]
 
     def weight(self, row: Row) -> float:
-        """How much a row is wanted."""
+        """The weight of a prompt in the draw."""
         p = self.pass_rate(row)
         return self.floor + 4 * p * (1 - p)
 
     def pass_rate(self, row: Row) -> float:
-        """What is thought of a row's share of right responses."""
+        """The estimate of p, the prompt's share of right responses."""
         return self.passed.get(_key(row), self.levels.get(str(row.get("level")), 0.5))
 
     def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
         for row, rate in zip(rows, rates, strict=True):
             if rate is not None:
                 self._follow(self.passed, _key(row), rate, self.rate)
-                self._follow(
-                    self.levels, str(row.get("level")), rate, self.rate / 4
-                )  # many rows speak for a level
+                # many prompts speak for a level
+                self._follow(self.levels, str(row.get("level")), rate, self.rate / 4)
         self.source.learn(rows, rates)
 
     @staticmethod
@@ -171,22 +167,23 @@ class Curriculum:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.source.load_state_dict(state["source"])
-        self.passed, self.levels, self.takes = (
-            dict(state["passed"]),
-            dict(state["levels"]),
-            state["takes"],
-        )
+        self.passed, self.levels = dict(state["passed"]), dict(state["levels"])
+        self.takes = state["takes"]
 
 
 class Mixture:
-    """Rows of `main`, with a share of `other` among them from the `start`-th row on.
+    """Items of `main`, with a share of `other` among them from the `start`-th item on.
 
-    Rows are counted as they are taken: with P prompts an update, start = P·N lets the other join at
-    update N + 1 (earlier where groups are resampled). Every take has the share as nearly as whole
-    rows allow, the remainder carried over.
+    Items are counted as they are taken: with P prompts an update, start = P·N lets the other join
+    at update N + 1 (earlier where groups are resampled). Every take has the share as nearly as
+    whole items allow, and the remainder is carried over. share = .4, start = 2:
+
+        item       0 1   2 3 4 5 6   7 8 9 …
+        source     m m   m m o m o   m m o …     ⌊(k+1)·.4⌋ > ⌊k·.4⌋ at k = 2, 4, 7, …
 
     Args:
-        main, other: sources. share: of other, in [0, 1]. start: rows before it joins.
+        main, other: sources. share: of other, in [0, 1]. start: items before it joins.
+
     Raises:
         ValueError: a share outside [0, 1].
     """
@@ -206,13 +203,13 @@ class Mixture:
         return [next(other) if d else next(main) for d in due]
 
     def _of_other(self, place: int) -> bool:
-        """Whether the place-th row is the other's: ⌊(k+1)·share⌋ > ⌊k·share⌋ for the k-th row since
-        the start."""
+        """Whether the place-th item is the other's: ⌊(k+1)·share⌋ > ⌊k·share⌋ for the k-th item
+        since the start."""
         k = place - self.start
         return k >= 0 and int((k + 1) * self.share + 1e-9) > int(k * self.share + 1e-9)
 
     def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
-        """The main source is told: the other's rows have no verdict that says right or wrong."""
+        """The main source learns: the other's items have no verdict that says right or wrong."""
         self.main.learn(rows, rates)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Texts around a prompt for base models, which have no chat template: a name, or the user's own
-text with {prompt}.
+"""Texts around a prompt for base models, which have no chat template: known by name, or the user's
+own text with {prompt}.
 
     r1-zero    DeepSeek-R1-Zero (arXiv:2501.12948, table 1), as published
 
@@ -29,21 +29,24 @@ def named(text: str) -> str:
     >>> named("Q: {prompt} A:")
     'Q: {prompt} A:'
     """
-    found = TEMPLATES.get(text, text)
-    if "{prompt}" not in found:
+    template = TEMPLATES.get(text, text)
+    if "{prompt}" not in template:
         raise ValueError(
             f"a prompt template is a text with {{prompt}}, or one of: {', '.join(TEMPLATES)}; not"
             f" {text!r}"
         )
-    return found
+    return template
 
 
 def filled(template: str, prompt: str) -> str:
-    """`prompt` in its place; its own braces are text, and a full stop is not written twice.
+    """The template with `prompt` in its place. Braces of the prompt are text; a full stop is not
+    written twice.
 
-    >>> filled("User: {prompt}. Assistant:", "What is {x}+1? Think."), filled("User: {prompt}. Assistant:", "3+4?")
-    ('User: What is {x}+1? Think. Assistant:', 'User: 3+4? Assistant:')
+    >>> filled("User: {prompt}. Assistant:", "What is {x}+1? Think.")
+    'User: What is {x}+1? Think. Assistant:'
+    >>> filled("User: {prompt}. Assistant:", "3+4?")
+    'User: 3+4? Assistant:'
     """
     before, _, after = template.partition("{prompt}")
-    ended = prompt.rstrip().endswith((".", "?", "!", "。", "？", "！"))
-    return before + prompt + (after.removeprefix(".") if ended else after)
+    is_sentence = prompt.rstrip().endswith((".", "?", "!", "。", "？", "！"))
+    return before + prompt + (after.removeprefix(".") if is_sentence else after)

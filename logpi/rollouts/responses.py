@@ -125,7 +125,7 @@ class ResponseSampler:
         return sampled, [opened.transcript(i, c.tokens.tolist()) for i, c in numbered]
 
     def _one_turn(self, completion: Completion) -> Transcript:
-        text = self.policy.template.said(completion.tokens.tolist())
+        text = self.policy.template.decode(completion.tokens.tolist())
         return Transcript((Turn(len(completion.tokens), text),))
 
     def _judge(self, responses: Sequence[Responses], step: int) -> list[RewardScore]:
@@ -227,7 +227,7 @@ def unmasked(policy: CausalLM, batch: Batch) -> Batch:
 
 
 def response_info(responses: Responses, number: int, group: int) -> dict[str, Any]:
-    """What people read of response `number`. `ids` are its own tokens, in the order of the turns."""
+    """What people read of response `number`. `ids` are its own tokens, turn after turn."""
     row, score = responses.row, responses.scores[number]
     completion, transcript = responses.completions[number], responses.transcripts[number]
     ids = completion.tokens.tolist()

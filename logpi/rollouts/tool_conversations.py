@@ -1,8 +1,9 @@
 """Conversations of a policy with a task's environment.
 
-    ToolConversations(policy, environment, limits, chat)   of a rollout: prompts, and new conversations
-    .begin(rows, requests) -> OpenConversations            of one call of the sampler; `on_turn_end`
-                                                           answers its rows
+    ToolConversations(policy, environment, limits, chat)    of a rollout
+    .prompt(row)                                            token ids of what the policy sees first
+    .begin(rows, requests) -> OpenConversations             of one call of the sampler, whose rows
+                                                            `on_turn_end` answers
 
 Left out: what happens in a conversation (`open_conversations.py`), how observations are encoded
 (`observations.py`), what the final answer is worth (`rewards`).

@@ -4,12 +4,17 @@ read. No pickle.
     save({"policy": policy.state_dict(), "optimizer": adam.state_dict(), "step": 40}, directory)
     state = load(directory)
 
-`state.safetensors` holds the tensors, named by their place ("policy.layers.0.weight"); `state.json`
-holds everything else, with references to them; `manifest.json` holds the size and SHA-256 of both.
+On disk it is three files. For {"a": w, "b": (w, 0.5), "rows": {3: nan}}, with a tensor w:
+
+    state.safetensors   the tensors, each once, by the place where it stood first:  a
+    state.json          everything else, with references to them:
+                        {"a": {"$tensor": "a"}, "b": {"$tuple": [{"$tensor": "a"}, 0.5]},
+                         "rows": {"$dict": [[3, {"$float": "nan"}]]}}
+    manifest.json       size and SHA-256 of both, and a few values to find the checkpoint by:
+                        {"state.json": {"size": …, "sha256": …}, …, "about": {"step": 40}}
+
 What comes back is what went in, bit for bit: tuples stay tuples, integer keys stay integers, floats
-keep every bit, a tensor that
-    stood in two places
-is one tensor again (and is stored once).
+keep every bit, and a tensor that stood in two places is one tensor again.
 
 Left out: objects (give their `state_dict`), devices (tensors come back on the CPU), which
 checkpoint to keep or to take up again (`runs.directory`), and whose state it is.
@@ -61,11 +66,11 @@ def save(
         TypeError: something in the state is not plain data; the message says where.
     """
     directory = Path(directory)
-    writer = _Encoder()
-    text = json.dumps(writer.encode(state, "state"), allow_nan=False, separators=(",", ":"))
+    encoder = _Encoder()
+    text = json.dumps(encoder.encode(state, "state"), allow_nan=False, separators=(",", ":"))
     with reported(f"write the checkpoint {directory}", then), replaced(directory) as partial:
         (partial / "state.json").write_text(text)
-        _save_tensors(writer.tensors, partial / "state.safetensors")
+        _save_tensors(encoder.tensors, partial / "state.safetensors")
         manifest = {name: _fingerprint(partial / name) for name in _FILES} | {
             "about": dict(about or {})
         }
@@ -73,7 +78,10 @@ def save(
 
 
 def load(directory: str | Path, step: int | None = None) -> Any:
-    """What `save` was given; tensors on the CPU. `step`: that it must say it is of.
+    """The state that `save` was given; tensors on the CPU.
+
+    Args:
+        step: the step that the checkpoint must be of, if given.
 
     Raises:
         Damaged: it is not whole: a file is missing, of another size or with other contents, or the
@@ -113,13 +121,12 @@ def load(directory: str | Path, step: int | None = None) -> Any:
 
 
 def about(directory: Path) -> dict[str, Any]:
-    """What `save` was told about the checkpoint; nothing for one that is damaged or cannot be
-    read."""
+    """The values that `save` was given to find the checkpoint by; {} if they cannot be read."""
     try:
-        found = json.loads((directory / "manifest.json").read_bytes())["about"]
+        values = json.loads((directory / "manifest.json").read_bytes())["about"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 # --- files ---
@@ -128,7 +135,8 @@ def about(directory: Path) -> dict[str, Any]:
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     try:
         save_file(tensors, path)
-    except SafetensorError as error:  # it wraps the system's errors in its own: unwrap
+    except SafetensorError as error:
+        # It wraps the system's errors in its own.
         number = re.search(r"os error (\d+)", str(error))
         if not number:
             raise
@@ -161,9 +169,8 @@ class _Encoder:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._seen: dict[tuple[Any, ...], str] = {}
-        self._alive: list[
-            Tensor
-        ] = []  # an address names a tensor only for as long as the tensor lives
+        # An address names a tensor only for as long as the tensor lives.
+        self._alive: list[Tensor] = []
 
     def encode(self, value: Any, path: str) -> Any:
         if value is None or isinstance(value, bool | str):

@@ -1,9 +1,7 @@
-"""Watches a run for collapse: the reward was there and is going away. It says so while it happens;
-it changes nothing.
+"""An alarm when a run collapses: the reward was there and is going away.
 
-A learning rate that is too high can take a policy to zero in ten steps, for good. Learning curves
-show it afterwards; this is for the time in between. What is done about it (keep the best
-checkpoint, stop) is the loop's and the user's.
+A learning rate that is too high can take a policy to zero in ten steps, for good. Left out: what is
+done about it; the loop keeps the best checkpoint, the user may stop.
 """
 
 from __future__ import annotations
@@ -16,6 +14,17 @@ from typing import Any
 @dataclass
 class Collapse:
     """Compares the mean of the last few rewards with the best such mean.
+
+        floor = the least mean so far, or 0 if that is less and the best is above 0
+        lost  = best − mean > share · (best − floor)        alarm after `patience` such steps in a row
+
+    With a window of 1, share 0.5, patience 2, and rewards that begin at 0.1:
+
+        step      1     2     3     4     5     6
+        mean     0.1   0.9   0.8   0.4   0.3   0.7
+        best     0.1   0.9   0.9   0.9   0.9   0.9
+        lost                       yes   yes          0.9 − 0.4 > 0.5 · (0.9 − 0)
+        alarm                            yes          step 6 has recovered: a new alarm is possible
 
     Attributes:
         window: steps of the moving mean.

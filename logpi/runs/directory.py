@@ -18,12 +18,12 @@
 To resume: `step, state = run.latest()`, then `run.rewind(step)`. What was logged after `step` is
 dropped, so that the files of a resumed run equal those of one that was never stopped, but for the
 metrics that measure time.
-A run is written in place, so nothing in it may be a link: going on never touches a file elsewhere.
+A run is written in place, so nothing in it may be a link: a resumed run never touches a file
+elsewhere.
 
-Reading a run needs none of this and takes no lock: `read_metrics(path)`, `checkpoint.load(...)`,
-the JSON files.
-Left out: what is in a state, when to write one (`train`), which checkpoints are kept (`history`),
-whose run it is (`trust`), and drawing (`plots`).
+Left out: reading a run, which takes no lock (`reading.py`), what is in a state and when to write
+one (`train`), which checkpoints are kept (`history`), whose run it is (`trust`), and drawing
+(`plots`).
 """
 
 from __future__ import annotations
@@ -204,10 +204,8 @@ class Run:
         record = {name: float(value) for name, value in values.items()}
         self._append(self.path / "metrics.jsonl", [{"step": step, **record}])
         if self._tracker is None:
-            known = TrackedRun(
-                self.path.resolve().name, self.path, self.arguments, self._resumed_at
-            )
-            self._tracker = trackers(self._extra_trackers, known)
+            run = TrackedRun(self.path.resolve().name, self.path, self.arguments, self._resumed_at)
+            self._tracker = trackers(self._extra_trackers, run)
         self._tracker.log(step, record)
 
     def samples(self, step: int, rows: Iterable[Mapping[str, Any]], kind: str = "step") -> None:
@@ -223,9 +221,8 @@ class Run:
         """
         directory = self.history.directory(step)
         with self._reported(f"write {directory}"):
-            for path in sorted(
-                self._unsynced
-            ):  # the log must not end before the state does, power cut or not
+            # The log must not end before the state does, power cut or not.
+            for path in sorted(self._unsynced):
                 disk.sync(path)
             self._unsynced.clear()
         checkpoints.save(state, directory, {"step": step, "best": best}, self._advice())

@@ -16,10 +16,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from logpi.errors import RunError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 def sync(path: Path) -> None:
@@ -147,12 +149,14 @@ def lock(path: Path) -> FileLock:
     """Hold `path` for this process until `release()` or until the process ends, however it ends.
 
     The same process may hold it more than once: a notebook's cell that failed may still hold a run
-    that the next cell goes on with. A forked child that outlives a killed trainer does not hold the
-    run (filelock from 3.32 on).
+    that the next cell goes on with. A forked child that outlives a killed trainer does not hold
+    the run (filelock from 3.32 on).
 
     Raises:
         RunError: another process holds it; the message says which.
     """
+    from filelock import FileLock, Timeout
+
     held = FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
     try:
         held.acquire(blocking=False)

@@ -1,6 +1,13 @@
-"""The checkpoints of a run: which are there, which one to go on from, which to keep.
+"""The checkpoints of a run: which are there, which one to resume from, which to keep.
 
-    checkpoints/step-000010/ …     latest, best: names, for people; and that there was one at all
+    checkpoints/step-000010/ …
+    latest, best                   names, for people; they also say that there was a checkpoint once
+
+Kept are the last `keep` and the last best. With keep = 2 and the best ones marked *:
+
+    there         10   20*  30*  40   50
+    after pruning           30*  40   50
+    60* is next                  50   60*       30* goes: 60* is the best now, and among the last two
 
 What cannot be read (an I/O error, lost permission, a disk that is not mounted) may be whole: then
 nothing is chosen and nothing is deleted. What was read and is damaged is passed over and put aside
@@ -42,12 +49,12 @@ class History:
                 entries = list(os.scandir(self.place))
             except FileNotFoundError:
                 return []
-        found = [
+        directories = [
             e
             for e in entries
             if re.fullmatch("step-[0-9]+", e.name) and e.is_dir(follow_symlinks=False)
         ]
-        return sorted((self.place / e.name for e in found), key=_step)
+        return sorted((self.place / e.name for e in directories), key=_step)
 
     def whole(self) -> list[Path]:
         """Those that say of themselves that they are of the step that they are called after."""

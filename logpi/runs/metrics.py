@@ -45,9 +45,8 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set):
         return [_plain(v) for v in value]
-    to_list = getattr(
-        value, "tolist", None
-    )  # tensors and NumPy arrays, which this module need not import
+    # Tensors and NumPy arrays, which this module need not import.
+    to_list = getattr(value, "tolist", None)
     return _plain(to_list()) if to_list else str(value)
 
 

@@ -130,9 +130,9 @@ def smooth(values: Sequence[float], span: float) -> list[float]:
     [1.4285714285714286, 1.75, 2.7142857142857144]
     """
     decay = 1 - 2 / (max(span, 1.0) + 1)
-    known = [float(math.isfinite(v)) for v in values]
-    sums = _two_sided([v if k else 0.0 for v, k in zip(values, known, strict=True)], decay)
-    weights = _two_sided(known, decay)
+    finite = [float(math.isfinite(v)) for v in values]
+    sums = _two_sided([v if k else 0.0 for v, k in zip(values, finite, strict=True)], decay)
+    weights = _two_sided(finite, decay)
     return [s / w if w > 1e-12 else math.nan for s, w in zip(sums, weights, strict=True)]
 
 

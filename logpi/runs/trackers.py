@@ -54,13 +54,13 @@ class TrackedRun:
         parent = self.path.resolve().parent
         return parent.name if (parent / "arguments.json").is_file() else None
 
-    def known_id(self, tracker: str) -> str | None:
+    def saved_id(self, tracker: str) -> str | None:
         """The id that a tracker gave this run before, so that a resumed run goes on in the same
         place."""
         file = self.path / f"{tracker}_id"
         return file.read_text().strip() if file.exists() else None
 
-    def keep_id(self, tracker: str, value: str) -> None:
+    def save_id(self, tracker: str, value: str) -> None:
         """Remember the id that a tracker gave this run."""
         (self.path / f"{tracker}_id").write_text(value + "\n")
 
@@ -110,12 +110,12 @@ def _wandb(run: TrackedRun) -> Started:
         project=os.environ.get("WANDB_PROJECT", "logpi"),
         name=os.environ.get("WANDB_NAME", run.name),
         group=os.environ.get("WANDB_RUN_GROUP", run.group),
-        id=run.known_id("wandb"),
+        id=run.saved_id("wandb"),
         resume="allow",
         config=dict(run.arguments),
         dir=str(run.path),
     )
-    run.keep_id("wandb", started.id)
+    run.save_id("wandb", started.id)
     return Started(lambda step, metrics: started.log(dict(metrics), step=step), started.finish)
 
 
@@ -140,13 +140,13 @@ def _mlflow(run: TrackedRun) -> Started:
 
     if "MLFLOW_EXPERIMENT_ID" not in os.environ:
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "logpi"))
-    known = run.known_id("mlflow")
-    if known:
-        mlflow.start_run(run_id=known)
+    saved = run.saved_id("mlflow")
+    if saved:
+        mlflow.start_run(run_id=saved)
     else:
         tags = {"group": run.group} if run.group else None
         started = mlflow.start_run(run_name=run.name, tags=tags)
-        run.keep_id("mlflow", started.info.run_id)
+        run.save_id("mlflow", started.info.run_id)
         mlflow.log_params({k: str(v)[:500] for k, v in run.arguments.items()})
 
     def log(step: int, metrics: Mapping[str, float]) -> None:

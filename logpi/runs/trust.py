@@ -40,12 +40,10 @@ def code_named(arguments: Mapping[str, Any]) -> list[str]:
     ['--env mine:Maze-v0', '--rewards judge.py:score']
     """
     texts = [(name, text) for name, value in arguments.items() for text in _texts(value)]
-    modules = (
-        "env",
-        "env_options",
-    )  # an old Gym's environment is named in an option: env_id=module:Env
-    found = [(n, t) for n, t in texts if _CODE.search(_plain(t)) or (n in modules and ":" in t)]
-    return [f"--{name.replace('_', '-')} {text}" for name, text in found]
+    # An old Gym's environment is named in an option: env_id=module:Env.
+    modules = ("env", "env_options")
+    code = [(n, t) for n, t in texts if _CODE.search(_plain(t)) or (n in modules and ":" in t)]
+    return [f"--{name.replace('_', '-')} {text}" for name, text in code]
 
 
 def _plain(text: str) -> str:
@@ -80,23 +78,23 @@ def allow(path: Path, record: Mapping[str, Any], trust: bool) -> None:
     named = code_named(record["arguments"])
     if not named or trust or _own(path, record):
         return
-    said = (
-        f"{path} was not made by you (or was moved or edited since), and its arguments run code: "
+    warning = (
+        f"{path} was not made by you (or was moved or edited since), and its arguments run code:"
+        f" {_shown(named)}"
     )
-    said += _shown(named)
     if sys.stdin.isatty() and sys.stderr.isatty():
-        print(f"{said}\nRun it? [y/N] ", end="", file=sys.stderr, flush=True)
+        print(f"{warning}\nRun it? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return
-    raise UserError(f"{said}; if you know what it is, add --trust")
+    raise UserError(f"{warning}; if you know what it is, add --trust")
 
 
 def _own(path: Path, record: Mapping[str, Any]) -> bool:
-    key, known = _key(make=False), record.get("signature")
-    if key is None or not isinstance(known, str):
+    key, signature = _key(make=False), record.get("signature")
+    if key is None or not isinstance(signature, str):
         return False
     return hmac.compare_digest(
-        known.encode(errors="replace"), _signature(key, path, record).encode()
+        signature.encode(errors="replace"), _signature(key, path, record).encode()
     )
 
 

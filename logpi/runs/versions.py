@@ -17,19 +17,19 @@ _NUMERIC = ("python", "platform", "threads", "device", *_PACKAGES)
 def versions() -> dict[str, Any]:
     """Python, packages (those loaded by now), platform, processors, threads, and the git commit of
     the directory."""
-    found: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
-    found |= {
+    record: dict[str, Any] = {"python": platform.python_version(), "platform": platform.platform()}
+    record |= {
         name: getattr(sys.modules[name], "__version__", "unknown")
         for name in _PACKAGES
         if name in sys.modules
     }
-    found |= {"cpus": os.cpu_count(), "command_line": sys.argv, "git": _commit()}
+    record |= {"cpus": os.cpu_count(), "command_line": sys.argv, "git": _commit()}
     torch = sys.modules.get("torch")
     if torch is not None:
-        found["threads"] = torch.get_num_threads()
+        record["threads"] = torch.get_num_threads()
         used = torch.cuda.is_initialized()  # a GPU may be there and not be used
-        found["device"] = torch.cuda.get_device_name() if used else "cpu"
-    return found
+        record["device"] = torch.cuda.get_device_name() if used else "cpu"
+    return record
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -2,17 +2,19 @@
 process, hard limits.
 
     protocol.py    Sandbox, the protocol; ProgramLimits, ProgramResult, ProgramVerdict
-    local.py       LocalSandbox, this machine's: start, run, prove that it holds
+    local.py       LocalSandbox, this machine's; launch.py starts its fork server
     children.py    a running program: its turn, its output, its end
     judge.py       a program and its tests, seen from the main process
   inside of the sandbox:
     fork_server.py a warm Python that forks a confined child for every program
-    kernel.py      Landlock, seccomp, namespaces         syscalls.py  the calls a program may make
+    confinement.py what a process does to itself: kernel.py (Landlock, seccomp, namespaces) and
+                   syscalls.py (the calls a program may make)
     jobs.py        what a child runs: a script, a program, or tests
     tests.py       a program and its tests               runner.py    unittest's and pytest's part
-    checks.py      which statements of tests check something
-    rpc.py         calls from one process to the other: plain.py copies values, mirrors.py stands
-                   for objects, operations.py acts on them
+    checks.py      which statements check something      counting.py  counts them while they run
+    names.py       whose the names in tests are
+    rpc.py         calls from one process to the other over wire.py: plain.py copies values,
+                   mirrors.py and mirror_classes.py stand for objects, operations.py acts on them
 
 >>> run_python("print(sum(range(10)))").stdout
 '45\\n'
@@ -51,8 +53,8 @@ def shared(backend: str = "auto") -> LocalSandbox:
 
 
 def run_python(code: str, stdin: str = "", limits: ProgramLimits | None = None) -> ProgramResult:
-    """Run `code` as a Python script in the shared sandbox; what it does shows in the `ProgramResult`,
-    never as an exception.
+    """Run `code` as a Python script in the shared sandbox. What it does shows in the result, never
+    as an exception.
 
     Raises:
         SandboxError: (a ValueError) there is no sandbox to be had here, and why.

@@ -1,12 +1,12 @@
-"""What in a text of tests is a check: found before anything runs (`fault`), counted while it runs
-(`Counting`).
+"""Which statements of a text of tests check something, and tests that check nothing, found before
+anything runs (`fault`).
 
-    assert f(1) == 2                    a check                  assert True, assert (f(1), 2)    none: they hold for every program
-    if f(1) != 2: raise …               a check                  f(1) == 2, print(f(1))           none: nothing depends on it
-    self.assertEqual(f(1), 2)           a check                  def g(): assert …                one if something calls g
+    assert f(1) == 2           a check         assert True, assert (f(1), 2)   none: always true
+    if f(1) != 2: raise …      a check         f(1) == 2, print(f(1))          none: decides nothing
+    self.assertEqual(f(1), 2)  a check         def g(): assert …               one if g is called
 
-A test whose checks cannot be reached is paid to every program, so it is refused. Left out: whether
-a check is a good one.
+A test whose checks cannot be reached pays every program, so it is refused. Left out: whether a
+check is a good one, and counting them while they run (`counting.py`).
 """
 
 from __future__ import annotations
@@ -17,44 +17,14 @@ import sys
 from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
-FORGED = "forged"  # the last word on a program that was seen to forge an answer
-BEGIN, CHECK, COUNT = (
-    "__begin__",
-    "__check__",
-    "__count__",
-)  # the names by which instrumented tests report
-SOLUTIONS = {
-    "solution",
-    "program",
-    "candidate",
-    "submission",
-    "your_module",
-    "main",
-}  # modules that are the program
+from logpi.sandbox.names import DEFINITIONS, FUNCTIONS, free_names, last_name
+
+# the last word on a program that was seen to forge an answer
+FORGED = "forged"
 _LEAVING = {"exit", "quit", "_exit", "fail", "abort"}
-_PURE = set(
-    "__future__ abc bisect cmath collections dataclasses datetime decimal enum fractions functools"
-    " heapq itertools json math numbers operator pytest re statistics string textwrap typing"
-    " unittest".split()
-)
-_LISTENING = {"assertLogs", "assertNoLogs", "assertWarns", "assertWarnsRegex", "warns"}
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
 
 
 # --- single statements ---
-
-
-def _name(node: ast.AST) -> str:
-    """The last name of `a.b.c`, of `c`, or of a call of them."""
-    node = node.func if isinstance(node, ast.Call) else node
-    return (
-        node.attr
-        if isinstance(node, ast.Attribute)
-        else node.id
-        if isinstance(node, ast.Name)
-        else ""
-    )
 
 
 def _constant(node: ast.AST) -> bool:
@@ -68,9 +38,10 @@ def _constant(node: ast.AST) -> bool:
 def _holds_anyway(test: ast.expr) -> bool:
     """Whether an expression is true, or the same, for every program."""
     if isinstance(test, ast.Tuple | ast.List | ast.Dict | ast.Set):
-        return True  # `assert (f(1) == 2, "message")`; an empty one is constant
+        # `assert (f(1) == 2, "message")`; an empty one is constant
+        return True
     if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or):
-        return any((_constant(v) and not _false(v)) or _holds_anyway(v) for v in test.values)
+        return any((_constant(v) and not is_false(v)) or _holds_anyway(v) for v in test.values)
     if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
         same = ast.dump(test.left) == ast.dump(test.comparators[0])
         return same and not any(_may_differ(n) for n in ast.walk(test))
@@ -83,20 +54,23 @@ def _may_differ(node: ast.AST) -> bool:
     if not isinstance(node, ast.Call):
         return False
     return (
-        isinstance(node.func, ast.Attribute) or _name(node) == "next" or _name(node)[:1].isupper()
+        isinstance(node.func, ast.Attribute)
+        or last_name(node) == "next"
+        or last_name(node)[:1].isupper()
     )
 
 
-def _false(test: ast.expr) -> bool:
+def is_false(test: ast.expr) -> bool:
     return isinstance(test, ast.Constant) and not test.value
 
 
-def _fails(statement: ast.stmt) -> bool:
+def fails(statement: ast.stmt) -> bool:
     """Whether a statement always fails: reaching it is what a check around it decides."""
     if isinstance(statement, ast.Assert):
-        return _false(statement.test)
-    called = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
-    return isinstance(statement, ast.Raise) or (called and _name(statement.value) in _LEAVING)  # type: ignore[attr-defined]
+        return is_false(statement.test)
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        return last_name(statement.value) in _LEAVING
+    return isinstance(statement, ast.Raise)
 
 
 def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
@@ -123,21 +97,22 @@ def _calls(statement: ast.stmt) -> Iterator[ast.Call]:
 def is_check(statement: ast.stmt, own: Set[str] = frozenset()) -> bool:
     """Whether running this statement, without those inside it, can fail because of the program.
     `own`: names that the tests define."""
-    if isinstance(statement, _DEFINITIONS):
+    if isinstance(statement, DEFINITIONS):
         return False
     if isinstance(statement, ast.Assert):
         return not _holds_anyway(statement.test)
     branches = isinstance(statement, ast.If | ast.Try | ast.Match | ast.While)
-    if branches and any(_fails(s) for block in _blocks(statement) for s in block):
+    if branches and any(fails(s) for block in _blocks(statement) for s in block):
         return not (isinstance(statement, ast.If | ast.While) and _constant(statement.test))
     for call in _calls(statement):
-        name = _name(call)
+        name = last_name(call)
         if name == "raises" or (
             name.startswith("assert") and name not in own and not all(map(_constant, call.args))
         ):
             return True
         if name.startswith("assert") and isinstance(statement, ast.With) and name not in own:
-            return True  # `with self.assertRaises(ValueError):` has a name in it, `assertLogs()` has none
+            # `with self.assertRaises(ValueError):` has a name in it, `assertLogs()` has none
+            return True
     return False
 
 
@@ -145,7 +120,7 @@ def is_check(statement: ast.stmt, own: Set[str] = frozenset()) -> bool:
 
 
 def _is_case(node: ast.ClassDef) -> bool:
-    return any(_name(base).endswith("TestCase") for base in node.bases)
+    return any(last_name(base).endswith("TestCase") for base in node.bases)
 
 
 def collected(tree: ast.Module) -> list[ast.stmt]:
@@ -157,7 +132,7 @@ def collected(tree: ast.Module) -> list[ast.stmt]:
         runs = False
         if isinstance(node, ast.ClassDef):
             runs = _is_case(node) or node.name.startswith("Test")
-        elif isinstance(node, _FUNCTIONS):
+        elif isinstance(node, FUNCTIONS):
             runs = node.name.startswith("test") and node.name not in used
         if runs:
             found.append(node)
@@ -168,14 +143,14 @@ def _starts(node: ast.stmt) -> Iterator[ast.stmt]:
     """The functions that are run of something collected."""
     inside = node.body if isinstance(node, ast.ClassDef) else [node]
     for method in inside:
-        if isinstance(method, _FUNCTIONS) and (
+        if isinstance(method, FUNCTIONS) and (
             method.name.startswith(("test", "setup", "setUp")) or method is node
         ):
             yield method
 
 
 def _never(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.If | ast.While) and _false(statement.test)
+    return isinstance(statement, ast.If | ast.While) and is_false(statement.test)
 
 
 def _running(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
@@ -183,8 +158,8 @@ def _running(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     for s in statements:
         yield s
         if isinstance(s, ast.ClassDef):
-            yield from _running(x for x in s.body if not isinstance(x, _FUNCTIONS))
-        elif not isinstance(s, _FUNCTIONS):
+            yield from _running(x for x in s.body if not isinstance(x, FUNCTIONS))
+        elif not isinstance(s, FUNCTIONS):
             blocks = [getattr(s, "orelse", [])] if _never(s) else _blocks(s)
             for block in blocks:
                 yield from _running(block)
@@ -193,7 +168,7 @@ def _running(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 def _reached(tree: ast.Module) -> Iterator[ast.stmt]:
     """All statements that may run: those of the module, of what is collected, and of functions that
     these name."""
-    waiting = {id(d): d for d in ast.walk(tree) if isinstance(d, _FUNCTIONS)}
+    waiting = {id(d): d for d in ast.walk(tree) if isinstance(d, FUNCTIONS)}
     todo = [*_running(tree.body)]
     for node in collected(tree):
         for start in _starts(node):
@@ -203,9 +178,9 @@ def _reached(tree: ast.Module) -> Iterator[ast.stmt]:
         names: set[str] = set()
         for s in todo:
             yield s
-            heads = s.decorator_list if isinstance(s, _DEFINITIONS) else [*_heads(s)]
+            heads = s.decorator_list if isinstance(s, DEFINITIONS) else [*_heads(s)]
             names |= {
-                _name(n)
+                last_name(n)
                 for h in heads
                 for n in ast.walk(h)
                 if isinstance(n, ast.Name | ast.Attribute)
@@ -221,123 +196,6 @@ def _reached(tree: ast.Module) -> Iterator[ast.stmt]:
             todo += _running(d.body)
 
 
-# --- names ---
-
-
-def _bound(tree: ast.AST) -> set[str]:
-    """Every name that a text gives a meaning, wherever."""
-    names = {
-        n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)
-    }
-    names |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
-    names |= {
-        n.name
-        for n in ast.walk(tree)
-        if isinstance(n, (*_DEFINITIONS, ast.ExceptHandler)) and n.name
-    }
-    for n in ast.walk(tree):
-        if isinstance(n, ast.Import | ast.ImportFrom):
-            names |= {(a.asname or a.name).partition(".")[0] for a in n.names}
-    return names
-
-
-def called(tree: ast.AST) -> set[str]:
-    """Names that stand before `(`, or alone as a value: a module is neither, so these are not
-    modules."""
-    bases = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in bases}
-
-
-def free_names(tree: ast.AST, setup: ast.AST | None = None) -> set[str]:
-    """Names that must be the program's: neither the tests' own nor built in, no module that is used
-    as one."""
-    loaded = {
-        n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-    }
-    own = _bound(tree) | (_bound(setup) if setup is not None else set())
-    modules = set(sys.stdlib_module_names) - called(tree)
-    imported = {
-        a.name
-        for n in ast.walk(tree)
-        if isinstance(n, ast.ImportFrom)
-        and (n.module or "").partition(".")[0] not in sys.stdlib_module_names
-        for a in n.names
-    }
-    return (loaded - own - set(dir(builtins)) - modules - {"__name__", "__file__"}) | (
-        imported - {"*"}
-    )
-
-
-def classes(tree: ast.AST) -> set[str]:
-    """Names of the program's that the tests themselves treat as classes: they use what these make
-    as a thing with attributes.
-
-    >>> sorted(classes(ast.parse("s = Stack(); s.push(1); assert 1 in s; assert Repeat(2) == [2, 2]")))
-    ['Stack']
-    """
-    made = {
-        t.id: _name(n.value)
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call)
-        for t in n.targets
-        if isinstance(t, ast.Name)
-    }
-    found: set[str] = set()
-    for n in ast.walk(tree):
-        if isinstance(n, ast.Subscript) and not isinstance(n.ctx, ast.Load):
-            found.add(made.get(_name(n.value), ""))
-        elif isinstance(n, ast.Attribute):
-            base = _name(n.value) if isinstance(n.value, ast.Call | ast.Name) else ""
-            found |= {base, made.get(base, "")}
-        elif isinstance(n, ast.withitem):
-            found.add(_name(n.context_expr))
-        elif isinstance(n, ast.ExceptHandler) and n.type is not None:
-            found |= {_name(t) for t in ast.walk(n.type) if isinstance(t, ast.Name)}
-        elif isinstance(n, ast.Call) and _name(n) in (
-            "isinstance",
-            "issubclass",
-            "raises",
-            "assertRaises",
-            "assertIsInstance",
-        ):
-            found |= {a.id for a in n.args if isinstance(a, ast.Name)}
-    return {name for name in found if name[:1].isupper()}
-
-
-def shares(tree: ast.AST) -> bool:
-    """Whether tests share more with a program than values: files, streams, seeds, patches, threads,
-    objects that they change."""
-    for n in ast.walk(tree):
-        if isinstance(n, ast.Import) and any(
-            a.name.partition(".")[0] not in _PURE for a in n.names
-        ):
-            return True
-        if isinstance(n, ast.ImportFrom) and (
-            (n.module or "").partition(".")[0] not in _PURE or "mock" in (n.module or "")
-        ):
-            return True
-        if isinstance(n, ast.Import) and any("mock" in a.name for a in n.names):
-            return True
-        if isinstance(n, ast.Subscript | ast.Attribute) and not isinstance(n.ctx, ast.Load):
-            return True
-        if isinstance(n, ast.Attribute) and n.attr in _LISTENING:
-            return True
-        if isinstance(n, ast.Name) and (
-            n.id in ("open", "input", "globals", "id") or n.id in sys.stdlib_module_names - _PURE
-        ):
-            return True
-        if isinstance(n, ast.Compare) and any(isinstance(o, ast.Is | ast.IsNot) for o in n.ops):
-            return True
-        if (
-            isinstance(n, ast.Expr)
-            and isinstance(n.value, ast.Call)
-            and isinstance(n.value.func, ast.Attribute)
-            and not n.value.func.attr.startswith("assert")
-        ):
-            return True
-    return False
-
-
 # --- before anything runs ---
 
 
@@ -347,7 +205,7 @@ def _parameters(node: Any, method: bool) -> list[str]:
     every = every[: len(every) - len(node.args.defaults)] if node.args.defaults else every
     given: set[str] = set()
     for mark in node.decorator_list:
-        if isinstance(mark, ast.Call) and _name(mark) == "parametrize" and mark.args:
+        if isinstance(mark, ast.Call) and last_name(mark) == "parametrize" and mark.args:
             names = (
                 mark.args[0].elts
                 if isinstance(mark.args[0], ast.Tuple | ast.List)
@@ -363,8 +221,8 @@ def _fixture(tree: ast.Module) -> str | None:
         if isinstance(node, ast.ClassDef) and _is_case(node):
             continue
         for start in _starts(node):
-            if isinstance(start, _FUNCTIONS) and start.name.startswith("test"):
-                static = any(_name(d) == "staticmethod" for d in start.decorator_list)
+            if isinstance(start, FUNCTIONS) and start.name.startswith("test"):
+                static = any(last_name(d) == "staticmethod" for d in start.decorator_list)
                 wanted = _parameters(start, isinstance(node, ast.ClassDef) and not static)
                 if wanted:
                     return (
@@ -385,10 +243,10 @@ def fault(tests: str, setup: str = "", entry_point: str = "") -> str | None:
     if wanting := _fixture(tree):
         return wanting
     both = ast.Module([*before.body, *tree.body], [])
-    own = {d.name for d in ast.walk(both) if isinstance(d, _FUNCTIONS)}
+    own = {d.name for d in ast.walk(both) if isinstance(d, FUNCTIONS)}
     if not any(is_check(s, own) for s in _reached(both)):
         return "they check nothing: no assertion is ever reached"
-    calls = {_name(n) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    calls = {last_name(n) for n in ast.walk(tree) if isinstance(n, ast.Call)}
     if (
         not entry_point
         and not free_names(both)
@@ -397,54 +255,3 @@ def fault(tests: str, setup: str = "", entry_point: str = "") -> str | None:
         imported = any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(tree))
         return None if imported else "they never ask the program anything"
     return None
-
-
-# --- while it runs ---
-
-
-class Counting(ast.NodeTransformer):
-    """The same tests, telling of every check that runs, and of an assertion that fails though the
-    failure is caught.
-
-    assert x == 1, m   →   if not __check__(x == 1): raise AssertionError(m)          if f(): raise E   →   __count__(); if f(): raise E
-
-    Where any exception is caught, an assertion that raises another one has failed too:
-    `__check__(begun=__begin__(), value=x == 1)`.
-    """
-
-    def __init__(self, own: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-        self.own, self.swallowed = own, False
-
-    def visit(self, node: ast.AST) -> Any:
-        if not isinstance(node, ast.stmt):
-            return self.generic_visit(node)
-        check, outside = is_check(node, self.own), self.swallowed
-        self.swallowed = outside or _swallows(node)
-        self.generic_visit(node)
-        self.swallowed = outside
-        if isinstance(node, ast.Assert):
-            return self._assert(node) if check or _false(node.test) else node
-        if not check:
-            return node
-        return [_at(ast.Expr(ast.Call(ast.Name(COUNT, ast.Load()), [], [])), node), node]
-
-    def _assert(self, node: ast.Assert) -> ast.stmt:
-        begin = ast.keyword("begun", ast.Call(ast.Name(BEGIN, ast.Load()), [], []))
-        given = [*([begin] if self.swallowed else []), ast.keyword("value", node.test)]
-        test = ast.UnaryOp(ast.Not(), ast.Call(ast.Name(CHECK, ast.Load()), [], given))
-        error = ast.Call(ast.Name("AssertionError", ast.Load()), [node.msg] if node.msg else [], [])
-        return _at(ast.If(test, [ast.Raise(error)], []), node)
-
-
-def _swallows(node: ast.AST) -> bool:
-    """Whether a `try` goes on after any exception at all, without having meant it (as one with
-    `else` would)."""
-    if not isinstance(node, ast.Try) or node.orelse or any(_fails(s) for s in node.body):
-        return False
-    return any(
-        h.type is None or _name(h.type) in ("Exception", "BaseException") for h in node.handlers
-    )
-
-
-def _at(new: ast.stmt, old: ast.stmt) -> ast.stmt:
-    return ast.fix_missing_locations(ast.copy_location(new, old))

@@ -1,5 +1,4 @@
-"""A program on its way, as the main process sees it: its place among the others, what it wrote, how it
-ended.
+"""A running program as the main process sees it: its turn among others, its output, its end.
 
 Left out: starting it (`local.py`), and what it does (`jobs.py`).
 """
@@ -21,12 +20,13 @@ from logpi.sandbox.jobs import MEMORY_EXIT
 if TYPE_CHECKING:
     from logpi.sandbox.protocol import ProgramLimits
 
-SLEEPERS = 8  # programs that sleep, for each core
+# programs that sleep, for each core
+SLEEPERS = 8
 
 
-class Slots:
-    """As many programs at a time as there are cores, and those beside that only sleep, up to
-    `SLEEPERS` for each core."""
+class ProgramQueue:
+    """Lets as many programs run at a time as there are cores, and besides up to `SLEEPERS` for each
+    core that only sleep."""
 
     def __init__(self, workers: int) -> None:
         self.working = threading.BoundedSemaphore(workers)
@@ -34,7 +34,7 @@ class Slots:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[Callable[[], None]]:
-        """A place; it is left for good by calling what this gives, once the program sleeps."""
+        """Wait for a turn. Call what this gives once the program sleeps: another may then run."""
         held = [self.working]
         self.working.acquire()
 
@@ -50,8 +50,12 @@ class Slots:
 
 
 class Child:
-    """A program on its way: what it wrote so far, and how it ended once it did. Letting go of it
-    kills it."""
+    """A running program. Letting go of it kills it.
+
+    Attributes:
+        streams: what it wrote so far, by descriptor. over: whether it wrote too much.
+        facts: how it ended, as the kernel says; None while it runs.
+    """
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class Child:
         self.over = False
 
     def follow(self, deadline: float) -> bool:
-        """Read until it has ended and its output too, or writes too much (`over`); False at the
+        """Read until it and its output have ended or it has written too much; False at the
         deadline."""
         poll = select.poll()
         for fd in (self.report, *self.streams):
@@ -80,7 +84,7 @@ class Child:
             for fd, _ in ready:
                 data = os.read(fd, 1 << 16)
                 if fd == self.report:
-                    data = self._told(data)
+                    data = self._report(data)
                 elif len(self.streams[fd]) + len(data) > self.limit:
                     self.over = True
                     self.streams[fd] += data[: self.limit - len(self.streams[fd])]
@@ -92,8 +96,8 @@ class Child:
                     open_fds.discard(fd)
         return True
 
-    def _told(self, data: bytes) -> bytes:
-        """Take what the fork server says; nothing once it has said how the child ended."""
+    def _report(self, data: bytes) -> bytes:
+        """Read the fork server's report; b"" once it has said how the child ended."""
         for line in data.splitlines():
             facts = json.loads(line)
             if "code" in facts:

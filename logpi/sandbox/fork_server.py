@@ -1,15 +1,20 @@
-"""The process inside the server: it waits with a warm Python and makes a confined child for every
-program.
+"""The fork server: a warm Python inside the sandbox that forks a confined child for every program.
 
-    main process ── control socket (one packet a program: limits and file descriptors) ──▶ fork server ── fork
-    ──▶ child
+The life of one program:
 
-The fork server never reads a program: the child reads its own job, so one run's code or tests are in no
-other's memory. The child gets an empty /tmp of its own where the kernel allows it, limits,
-Landlock, seccomp (no process but itself, no network), and only then its job. The fork server alone
-learns how it ended, from the kernel, and tells the main process through a pipe that the child does not
-have; when the main process lets go of that pipe, the child is killed. Standard library only. Left out:
-deadlines and captured output (`local.py`), what a job is (`jobs.py`).
+    1  the main process sends one packet: limits, and the descriptors of the child's standard
+       streams, of its job and of a report pipe            control socket ─▶ fork server
+    2  the fork server forks and never reads the job, so no run's code or tests are in the memory of
+       another run
+    3  the child mounts an empty /tmp where the kernel allows it, sets its limits, then Landlock and
+       seccomp (no other process, no network), and only then reads its job and runs it
+    4  while it sleeps the report says {"asleep": true}, and another program may start
+    5  it ends; the kernel tells the fork server, which reports
+       {"code": 0, "cpu": 0.04, "late": false}. The child has no report pipe: it cannot forge this
+    6  if the main process closes its end of the pipe first, the child is killed
+
+Standard library only. Left out: deadlines and captured output (`children.py`), what a job is
+(`jobs.py`).
 """
 
 from __future__ import annotations
@@ -17,27 +22,29 @@ from __future__ import annotations
 import array
 import contextlib
 import gc
-import glob
 import json
 import os
-import resource
 import select
 import signal
 import socket
-import sys
-import sysconfig
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from logpi.sandbox import jobs, kernel
+from logpi.sandbox.confinement import (
+    confine,
+    private_namespaces,
+    readable,
+    step_down,
+    tasks_of,
+)
 
 PACKET = 200_000
-TMP = "/tmp"
-TICK = 0.2  # seconds between two looks at who is asleep
-NAP = 0.5  # seconds of sleep after which the main process may start another program
-THREAD_STACK = 2 << 20
+# seconds between two looks at which children sleep
+TICK = 0.2
+# seconds of sleep after which the main process may start another program
+NAP = 0.5
 WARM = (
     "abc argparse array base64 bisect calendar cmath collections collections.abc copy csv"
     " dataclasses datetime decimal enum fractions functools hashlib heapq inspect io itertools json"
@@ -46,180 +53,13 @@ WARM = (
 )
 
 
-def _libraries() -> list[str]:
-    """Where the standard library and shared libraries lie."""
-    own = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")} | {
-        os.path.join(sys.base_prefix, "lib")
-    }
-    every = own | {"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"}
-    return sorted({os.path.realpath(path) for path in every})
-
-
-def readable(hidden: bool) -> tuple[list[str], list[str]]:
-    """What a Python program without packages has to read: the standard library, shared libraries,
-    time zones; and the directories of which it may see the names alone, since packages are
-    installed in them and are not `hidden`."""
-    files = [
-        "/etc/ld.so.cache",
-        "/usr/share/zoneinfo",
-        "/dev/null",
-        "/dev/zero",
-        "/dev/urandom",
-        "/dev/random",
-    ]
-    places = _libraries()
-    if hidden:
-        return places + files, []
-    listed = {above for package in _packages() for p in places for above in _between(p, package)}
-    shown = {os.path.join(p, name) for p in listed for name in os.listdir(p)} | set(places)
-    return sorted(shown - listed - set(_packages())) + files, sorted(listed)
-
-
-def _packages() -> list[str]:
-    """The directories in which packages are installed, as in /usr/lib/python3/dist-packages."""
-    found = set()
-    for place in {
-        path if os.path.basename(path).startswith("python") else f"{path}/python*"
-        for path in _libraries()
-    }:
-        found |= {os.path.realpath(p) for p in glob.glob(f"{place}/*-packages") if os.path.isdir(p)}
-    return sorted(found)
-
-
-def _between(place: str, below: str) -> list[str]:
-    """`place` and what lies on the way to what is `below` it."""
-    if not below.startswith(f"{place}/"):
-        return []
-    parts = os.path.relpath(below, place).split("/")
-    return [os.path.join(place, *parts[:i]) for i in range(len(parts))]
-
-
-def reach_python() -> None:
-    """As root: show the interpreter to an unprivileged user if it lies under a private directory
-    such as /root.
-
-    In a mount namespace of our own the private directory is covered by an empty one that holds
-    nothing but Python.
-    """
-    prefix = os.path.realpath(sys.base_prefix)
-    above = [prefix[:i] for i, c in enumerate(prefix) if c == "/" and i] + [prefix]
-    private = next((p for p in above if not os.stat(p).st_mode & 0o001), None)
-    if private is None:
-        return
-    kernel.unshare(kernel.CLONE_NEWNS)
-    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-    place = os.open(prefix, os.O_PATH)
-    kernel.mount("tmpfs", private, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755,size=1m")
-    os.makedirs(prefix, exist_ok=True)
-    kernel.mount(f"/proc/self/fd/{place}", prefix, None, kernel.MS_BIND | kernel.MS_REC)
-    os.close(place)
-
-
-def become_nobody(uid: int = 65534) -> None:
-    """As root: for good an unprivileged user, in a directory that it can see."""
-    try:
-        reach_python()
-    except OSError as error:
-        raise OSError(
-            f"Python at {sys.base_prefix} cannot be shown to an unprivileged user ({error}): run as"
-            " an ordinary user, or install Python where everyone can read it"
-        ) from None
-    os.chdir("/")
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-    kernel.prctl(
-        kernel.PR_SET_DUMPABLE, 1
-    )  # until the namespaces are made: /proc/self is root's without it
-
-
-def _root_of_a_namespace() -> bool:
-    """Whether our root is an ordinary user outside, as in a rootless container; it may have no
-    other user to become."""
-    with open("/proc/self/uid_map") as file:
-        return file.read().split() != ["0", "0", "4294967295"]
-
-
-def _step_down() -> None:
-    """As root: become nobody; the root of a namespace that cannot stays, and its children drop all
-    capabilities."""
-    try:
-        become_nobody()
-    except OSError:
-        if not _root_of_a_namespace():
-            raise
-
-
-def private_namespaces() -> bool:
-    """Mounts, IPC and network of our own, where the kernel lets an unprivileged user have them."""
-    try:
-        kernel.user_namespace(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWNET)
-        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-        _mount_tmp(1 << 20)
-        for path in _packages():
-            kernel.mount("tmpfs", path, "tmpfs", kernel.MS_RDONLY, "mode=755,size=4k")
-        return True
-    except OSError:
-        return False
-
-
-def _mount_tmp(size: int) -> None:
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("tmpfs", TMP, "tmpfs", flags, f"mode=700,size={size},nr_inodes=1024")
-
-
-def confine(limits: dict[str, Any], setting: dict[str, Any]) -> None:
-    """What the child does to itself before it reads its job."""
-    writable, others = ["/dev/null"], setting["others"]
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    kernel.one_arena()
-    threading.stack_size(THREAD_STACK)
-    if setting["private_tmp"]:
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else our own /proc/self is not ours to write
-        kernel.user_namespace(
-            kernel.CLONE_NEWNS
-        )  # threads are counted in it: the neighbours' are not ours
-        others = 1
-        _mount_tmp(limits["files"])
-        writable.append(TMP)
-        os.chdir(TMP)
-    bounds = {
-        resource.RLIMIT_AS: limits["memory"],
-        resource.RLIMIT_CPU: limits["cpu_seconds"],
-        resource.RLIMIT_FSIZE: limits["files"],
-        resource.RLIMIT_NOFILE: 64,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_NPROC: others + limits["threads"],
-    }
-    for which, bound in bounds.items():
-        hard = resource.getrlimit(which)[1]
-        bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
-        resource.setrlimit(which, (bound, bound))
-    if setting["confine"]:
-        kernel.lock_down(
-            setting["readable"], writable, setting["listable"], setting["need_landlock"]
-        )
-
-
-def _tasks_of(uid: int) -> int:
-    """Processes and threads of a user, as far as they can be seen."""
-    count = 0
-    for entry in os.scandir("/proc"):
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and entry.stat().st_uid == uid:
-                count += len(os.listdir(f"/proc/{entry.name}/task"))
-    return count
-
-
 def child(packet: dict[str, Any], fds: list[int], setting: dict[str, Any]) -> None:
-    """Arrange the descriptors (0, 1, 2 standard, 3 the job, 4 … the job's own), confine, run; never
+    """Arrange the descriptors (0, 1, 2 standard, 3 the job, 4 … the job's own), confine, run. Never
     returns."""
     code = 70
     try:
-        for i, fd in enumerate(
-            fds
-        ):  # out of the way first: a low number may be another one's target
+        # out of the way first: a low number may be another one's target
+        for i, fd in enumerate(fds):
             fds[i] = os.dup(fd) if fd < 16 else fd
         high = [os.dup2(fd, 64 + i) for i, fd in enumerate(fds)]
         for i, fd in enumerate(high):
@@ -250,8 +90,15 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
 @dataclass
 class _RunningChild:
-    """A child: its process, the pipe on which the main process awaits its end, with whom it works, and how
-    long all of these slept."""
+    """A child that runs.
+
+    Attributes:
+        pid: its process.
+        report: the pipe on which the main process reads how it ends.
+        group: children of one group count as asleep only if all of them sleep.
+        limit: seconds that its group may sleep. idle: seconds that it has slept.
+        late: whether it was killed for that.
+    """
 
     pid: int
     report: int
@@ -261,12 +108,13 @@ class _RunningChild:
     late: bool = False
 
     def tell(self, facts: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # a full pipe or a main process that no longer listens
+        # the pipe may be full, or nobody reads it
+        with contextlib.suppress(OSError):
             os.write(self.report, (json.dumps(facts) + "\n").encode())
 
 
 def _asleep(pid: int) -> bool:
-    """Whether no thread of a process runs or would like to."""
+    """Whether no thread of a process runs or waits for a core."""
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{task}/stat", "rb") as file:
@@ -278,8 +126,8 @@ def _asleep(pid: int) -> bool:
 
 
 def _look(runs: dict[int, _RunningChild], seconds: float) -> None:
-    """Count the sleep of those whose whole group sleeps; kill who slept too long; tell the main process who
-    naps."""
+    """Count the sleep of children whose whole group sleeps, report those that begin to, and kill
+    those that have slept too long."""
     awake = {r.group for r in runs.values() if not _asleep(r.pid)}
     for pidfd, run in runs.items():
         if run.group in awake:
@@ -293,12 +141,14 @@ def _look(runs: dict[int, _RunningChild], seconds: float) -> None:
 
 
 def serve(control: socket.socket, setting: dict[str, Any]) -> None:
-    """Fork for every packet, tell how each child ended, kill those whose report nobody awaits;
-    until the main process is gone."""
+    """Fork a child for every packet, report how each ends, and kill those whose report nobody
+    reads, until the main process is gone."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
-    runs: dict[int, _RunningChild] = {}  # pidfd -> child
-    leashes: dict[int, int] = {}  # report pipe -> pidfd
+    # by pidfd
+    runs: dict[int, _RunningChild] = {}
+    # the pidfd by the report pipe
+    leashes: dict[int, int] = {}
     looked = time.monotonic()
     while True:
         for fd, _ in poll.poll(1000 * TICK if runs else None):
@@ -311,7 +161,8 @@ def serve(control: socket.socket, setting: dict[str, Any]) -> None:
                 _start(packet, control, setting, poll, runs, leashes)
             elif fd in runs:
                 _finish(fd, poll, runs, leashes)
-            elif fd in leashes:  # the main process let go
+            # the main process closed its end
+            elif fd in leashes:
                 signal.pidfd_send_signal(leashes.pop(fd), signal.SIGKILL)
                 poll.unregister(fd)
         now = time.monotonic()
@@ -349,17 +200,19 @@ def _start(packet, control, setting, poll, runs, leashes) -> None:
     )
     leashes[report] = pidfd
     poll.register(pidfd, select.POLLIN)
-    poll.register(report, 0)  # hang-ups alone
+    # hang-ups alone
+    poll.register(report, 0)
 
 
 def main(control_fd: int, options: dict[str, Any]) -> None:
-    """Prepare, say hello to the main process, serve. With `exec`: only step down from root and hand over to
-    that command."""
+    """Prepare, say hello to the main process, serve. With `exec`: only step down from root and run
+    that command instead."""
     control = socket.socket(fileno=control_fd)
-    os.umask(0o022)  # what we make for a program to stand in, it must be able to enter
+    # a program must be able to enter the directories that are made for it
+    os.umask(0o022)
     try:
         if os.geteuid() == 0:
-            _step_down()
+            step_down()
         if options.get("exec"):
             os.set_inheritable(control_fd, True)
             os.execve(options["exec"][0], options["exec"], {})
@@ -371,7 +224,7 @@ def main(control_fd: int, options: dict[str, Any]) -> None:
             "readable": shown,
             "listable": listed,
             "private_tmp": private,
-            "others": 2 + _tasks_of(os.getuid()),
+            "others": 2 + tasks_of(os.getuid()),
         }
         if options["need_landlock"] and options["confine"] and not kernel.landlock_version():
             raise OSError(
@@ -382,7 +235,8 @@ def main(control_fd: int, options: dict[str, Any]) -> None:
             with contextlib.suppress(ImportError):
                 __import__(name)
         gc.collect()
-        gc.freeze()  # a child's collector does not touch, and so does not copy, what it shares with us
+        # a child's collector does not touch, and so does not copy, the shared memory
+        gc.freeze()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     except Exception as error:
         control.send(json.dumps({"failed": str(error)}).encode())

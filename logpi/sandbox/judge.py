@@ -1,13 +1,13 @@
-"""A program against its tests: two children that talk to each other, and the verdict from the one
+"""A program against its tests: two children that talk to each other, and a verdict from the one
 that is trusted.
 
-Only the tests' process holds the pipe on which verdicts come, so there is nothing that the program
-could print, and no way to pass by leaving early: tests that got no answer have not passed.
+Only the tests' process holds the pipe on which verdicts come. So a program has nothing to print,
+and does not pass by leaving early: tests that got no answer have not passed.
 
 What passes across the wall is right. What fails across it may be the wall's doing where tests and
 program share more than values (objects of the program's classes, files, streams, seeds, patched
-modules): there the same tests run once more beside the program, and one that passes there leaves no
-verdict. The program may forge that second run: it gains the loss of its verdict. Left out: what is
+modules). There the same tests run once more beside the program, and one that passes there leaves no
+verdict. A program can forge that second run; it gains the loss of its verdict. Left out: what is
 under test (`tests.py`).
 """
 
@@ -22,25 +22,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from logpi.sandbox.checks import FORGED, shares
+from logpi.sandbox.checks import FORGED
+from logpi.sandbox.names import shares
 from logpi.sandbox.protocol import ProgramLimits, ProgramVerdict
 
 if TYPE_CHECKING:
-    from logpi.sandbox.local import Child
+    from logpi.sandbox.children import Child
 
-GRACE = 0.25  # seconds in which a program that left is expected to have ended
+# seconds in which a program that left is expected to have ended
+GRACE = 0.25
 
 
 @dataclass(frozen=True)
 class ProgramTests:
-    """What is asked of a program.
+    """The tests of a program.
 
     Attributes:
         sources: Python, each a test. setup: Python that comes before them.
         entry_point: the name under test, if there is one; it is the program's whatever else has it.
-        classes: names that are classes of the program, beside those that the sources use as such:
-            the instances that the tests make of these may answer for themselves how they compare
-            with plain data (`mirrors.py`).
+        classes: names of classes of the program, beside those that the sources use as such.
+            Instances that the tests make of these may say themselves how they compare with plain
+            data (`mirrors.py`).
     """
 
     sources: Sequence[str]
@@ -117,18 +119,18 @@ def _beside(
 
 
 def _lines(child: Child) -> list[Any]:
-    """What a child wrote, a piece of JSON a line, up to what is none."""
-    found = []
+    """What a child wrote, a JSON value a line, up to the first line that is none."""
+    values = []
     for line in bytes(next(iter(child.streams.values()))).splitlines(keepends=True):
         try:
-            found.append(json.loads(line if line.endswith(b"\n") else b""))
+            values.append(json.loads(line if line.endswith(b"\n") else b""))
         except ValueError:
             break
-    return found
+    return values
 
 
 def _end(program: Child, ended: bool, limits: ProgramLimits) -> str:
-    """How the program ended, if it had before the tests told it to."""
+    """How the program ended, if it did before the tests let it: "", timeout or died."""
     if not ended:
         return "timeout"
     program.follow(time.monotonic() + GRACE)

@@ -12,8 +12,7 @@ from typing import Protocol, runtime_checkable
 
 
 class SandboxError(ValueError):
-    """No sandbox that holds is to be had here. Its text is one line that says why and what to
-    do."""
+    """There is no sandbox that holds here. Its text is one line that says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,9 @@ class ProgramLimits:
     """What one program may use. It is one process, so that memory and CPU limits are exact.
 
     Attributes:
-        seconds: wall clock. cpu: seconds of CPU time of all its threads, rounded up; 0 for as many
-            as `seconds`. A busy machine stretches the first and not the second: a verdict should
-            rest on the second.
+        seconds: wall clock.
+        cpu: seconds of CPU time of all its threads, rounded up; 0 for as many as `seconds`. A busy
+            machine stretches the wall clock alone, so a verdict should rest on this.
         idle: seconds in which no thread of it wants the CPU; 0 for as many as `seconds`.
         memory: bytes of address space. A Python without imports takes about 50 MB of it.
         output: bytes of standard output and error, each; a program that writes more is ended.
@@ -55,15 +54,15 @@ class ProgramLimits:
 
 @dataclass(frozen=True)
 class ProgramResult:
-    """What became of a program.
+    """How a program ended.
 
     Attributes:
-        stdout, stderr: what it wrote, at most `ProgramLimits.output` bytes of each, undecodable bytes
-            replaced.
-        status: ok | error (it raised, or exit code ≠ 0) | timeout | memory | output (wrote too
-            much) | killed (by a signal)
-            | failed (the sandbox itself failed: no verdict on the program).
-        exit_code: None unless it ended by itself. seconds: wall clock.
+        stdout, stderr: its output, at most `ProgramLimits.output` bytes of each; undecodable bytes
+            are replaced.
+        status: ok | error (it raised, or exit code ≠ 0) | timeout | memory | output (it wrote too
+            much) | killed (by a signal) | failed (the sandbox failed: nothing is known of it).
+        exit_code: None unless it ended by itself.
+        seconds: wall clock.
     """
 
     stdout: str
@@ -80,9 +79,9 @@ class ProgramVerdict:
     Attributes:
         passed, total: tests. A program that does not load, dies, hangs or breaks a limit fails what
             it had not passed.
-        status: ok | wrong | error | timeout | memory | died | and for no verdict at all: invalid
-            (the tests themselves are at fault, or it cannot be told) | failed (the sandbox is) |
-            late (the judge ran out of time).
+        status: ok | wrong | error | timeout | memory | died; and without a verdict: invalid (the
+            tests are at fault, or it cannot be known) | failed (the sandbox is) | late (the judge
+            ran out of time).
         message: one line about the first test that did not pass.
     """
 

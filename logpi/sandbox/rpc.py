@@ -1,33 +1,37 @@
-"""Values and calls between a program and its tests, which do not trust each other.
+"""Calls between two processes: a program and its tests use each other's objects over a socket.
 
-What crosses as a copy is numbers, texts, bytes and the built-in containers of them, each rebuilt as
-exactly that type: no object of one side ever lives in the other, so none can claim to equal
-    everything. Whatever else a side holds stays there, is named by a
-number, and has a mirror on the other side (`mirrors.py`).
+Plain data crosses as a copy, everything else as a number. Here the tests say `s = Stack()`,
+`s.push([1, 2])` and `s == 3` of a program's class:
 
-    frame     4 bytes of length, then JSON
-    request   {"op": "call", "on": 3, "args": [...], "named": {...}}
-    reply     {"value": ...} or {"raised": value of the exception}
+    tests                                               program
+    {"op": "name", "on": 0, "args": ["Stack"]}      ─▶  finds the class, gives it the number 0
+                                                    ◀─  {"value": {"mine": 0, "class": {…}}}
+    {"op": "call", "on": 0, "args": []}             ─▶  makes an instance, gives it the number 1
+                                                    ◀─  {"value": {"mine": 1, "of": {"mine": 0}}}
+    {"op": "get", "on": 1, "args": ["push"]}        ─▶  a bound method, number 2
+    {"op": "call", "on": 2, "args": [[1, 2]]}       ─▶  pushes, and empties the list it was given
+                                                    ◀─  {"value": null, "changed": {"0": []}}
+    {"op": "special", "on": 1, "args": ["__eq__", 3]} ─▶ {"value": false}
 
-While one side waits for a reply it answers the other's requests. Standard library only. Left out:
-what becomes of a container that crossed and is changed later (arguments of the call that changes
-them aside), and deadlines.
+Values in JSON: `3` and `[1, "a"]` are themselves; `{"tuple": [1, 2]}` has a tag (`plain.py`);
+`{"mine": 1}` is the sender's object 1, `{"yours": 1}` the receiver's; `{"std": "builtins.int"}` a
+class that both have; `{"error": [args], "of": …}` an exception. While one side waits for a reply it
+answers the other's requests. Standard library only. Left out: the socket (`wire.py`), containers
+that are changed after they crossed (arguments of the call that changes them aside), and deadlines.
 """
 
 from __future__ import annotations
 
 import builtins
 import contextlib
-import json
-import os
-import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from logpi.sandbox.mirrors import SPECIALS, Mirror, class_of, mirror_of
+from logpi.sandbox.mirror_classes import class_of, mirror_of
+from logpi.sandbox.mirrors import SPECIALS, Mirror
 from logpi.sandbox.operations import operate
 from logpi.sandbox.plain import (
     PLAIN,
@@ -40,51 +44,35 @@ from logpi.sandbox.plain import (
     shared_type,
     tagged,
 )
+from logpi.sandbox.wire import MAX_DEPTH, Gone, Wire, deep
 
-MAX_FRAME, MAX_DEPTH, MAX_OBJECTS = 64 << 20, 2000, 1_000_000
-_HEADER = struct.Struct(">I")
+MAX_OBJECTS = 1_000_000
 _MUTABLE = (list, dict, set, bytearray)
-_SAID = (
-    "__name__",
-    "__qualname__",
-    "__doc__",
-    "__module__",
-)  # what a program may know of a function of the tests
+# what a program may read of a function of the tests
+_READABLE = ("__name__", "__qualname__", "__doc__", "__module__")
 
 
-class Gone(BaseException):
-    """The other side ended. Not an Exception: tests that catch everything must not go on without
-    the program."""
-
-
-@contextlib.contextmanager
-def _deep() -> Iterator[None]:
-    """Room for values nested as deep as the language itself compares them."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, 12 * MAX_DEPTH))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(RecursionError):
-            sys.setrecursionlimit(before)
-
-
-class Connection:
+class Connection(Wire):
     """One end of the socket.
 
     Args:
         fd: the socket.
-        exposed: the other side may do anything with our objects, and look up names by `names`.
-        names: what a name means to the other side. printed: takes what this side printed since, for
-            the other to print.
+        exposed: whether this is the program's end: the other side may do anything with its objects,
+            and look up names by `names`.
+        names: gives the object of a name.
+        printed: takes the text that this side printed since the last reply.
 
     Attributes:
-        asked: how often the other side was asked to do something. met: whether an object, and no
-            plain data, was among the answers.
+        requests: how many requests for an action were sent.
+        met: whether an object, and no plain data, was among the replies.
         believed: classes whose instances may answer for themselves beside plain data
             (`mirrors.py`).
-        doubt: what rests on a program's word alone, if something does. forged: whether a word of it
-            was seen to be false.
+        doubt: what rests on the program's word alone; "" if nothing does.
+        forged: whether the program was seen to answer falsely.
+        objects: the objects of this side that the other knows, by number.
+        mirrors: the mirrors of the other side's objects, by number. newest: the last one made.
+        library: mirror classes for instances of classes that both sides have.
+        tasks: the event loop and the tasks that the other side awaits.
     """
 
     def __init__(
@@ -94,66 +82,28 @@ class Connection:
         names: Callable[[str], Any] | None = None,
         printed: Callable[[], str] | None = None,
     ) -> None:
-        self.fd, self.exposed, self.names, self.printed = fd, exposed, names, printed
+        super().__init__(fd)
+        self.exposed, self.names, self.printed = exposed, names, printed
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
         self.mirrors: dict[int, Any] = {}
-        self.asked, self.met, self.doubt, self.forged = 0, False, "", False
+        self.requests, self.met, self.doubt, self.forged = 0, False, "", False
         self.believed: set[type] = set()
         self.library: dict[type, type] = {}
         self.newest: Any = None
-        self.tasks: Any = None  # what awaits for the other side
+        self.tasks: Any = None
         self._lock = threading.RLock()
 
-    # --- the wire ---
-
-    def send(self, message: dict[str, Any]) -> None:
-        with _deep():
-            body = json.dumps(message).encode()
-        if len(body) > MAX_FRAME:
-            raise ValueError(f"a message of {len(body)} bytes (at most {MAX_FRAME})")
-        data = memoryview(_HEADER.pack(len(body)) + body)
-        try:
-            while data:
-                data = data[os.write(self.fd, data) :]
-        except OSError:
-            raise Gone from None
-
-    def receive(self) -> dict[str, Any]:
-        (size,) = _HEADER.unpack(self._read(_HEADER.size))
-        if size > MAX_FRAME:
-            raise Gone
-        try:
-            with _deep():
-                message = json.loads(self._read(size))
-        except (ValueError, RecursionError):
-            raise Gone from None
-        if not isinstance(message, dict):
-            raise Gone
-        return message
-
-    def _read(self, size: int) -> bytes:
-        parts: list[bytes] = []
-        while size > 0:
-            try:
-                more = os.read(self.fd, min(size, 1 << 20))
-            except OSError:
-                more = b""
-            if not more:
-                raise Gone
-            parts.append(more)
-            size -= len(more)
-        return b"".join(parts)
-
-    # --- asking ---
+    # --- requests ---
 
     def name(self, name: str) -> Any:
         """What `name` means on the other side. Raises NameError."""
         before = self.met
-        found = self.ask("name", 0, [name])
-        self.met = before or not isinstance(found, FunctionType)  # functions are what tests expect
-        self.asked += not callable(found)
-        return found
+        value = self.ask("name", 0, [name])
+        # functions are what tests expect
+        self.met = before or not isinstance(value, FunctionType)
+        self.requests += not callable(value)
+        return value
 
     def ask(
         self,
@@ -162,13 +112,13 @@ class Connection:
         args: list[Any] | None = None,
         named: dict[str, Any] | None = None,
     ) -> Any:
-        """Do something with an object of the other side; mutable arguments that it changed are
-        changed here too."""
+        """Let the other side do something with its object `number`. Mutable arguments that this
+        changes there are changed here too."""
         args = args or []
         with self._lock:
             values = [self.encode(a) for a in args]
             more = {k: self.encode(v) for k, v in (named or {}).items()}
-            self.asked += op != "name"
+            self.requests += op != "name"
             self.send({"op": op, "on": number, "args": values, "named": more})
             while "op" in (reply := self.receive()):
                 self.answer(reply)
@@ -179,7 +129,8 @@ class Connection:
                     raise self._exception(reply["raised"])
                 for at, value in (reply.get("changed") or {}).items():
                     _overwrite(args[int(at)], self.decode(value))
-                if "argument" in reply:  # the program gave back what it was given
+                # the program gave back one of its arguments
+                if "argument" in reply:
                     return args[int(reply["argument"])]
                 return self.decode(reply.get("value"))
             except (LookupError, TypeError, AttributeError) as error:
@@ -188,8 +139,8 @@ class Connection:
                 raise ValueError(f"an answer that makes no sense: {error}") from None
 
     def _exception(self, value: Any) -> BaseException:
-        """What the other side raised, marked as its own. What is a word of this side's own test
-        runner is a RuntimeError here."""
+        """What the other side raised, marked as the other side's. An exception by which a test
+        runner speaks (unittest's) becomes a RuntimeError."""
         try:
             error = self.decode(value)
         except Exception as bad:
@@ -201,7 +152,7 @@ class Connection:
             BaseException.__setattr__(error, "_logpi_theirs", True)
         return error
 
-    # --- answering ---
+    # --- replies ---
 
     def serve(self) -> None:
         """Answer until the other side is gone."""
@@ -209,6 +160,7 @@ class Connection:
             self.answer(self.receive())
 
     def answer(self, request: dict[str, Any]) -> None:
+        """Do what a request says and send the reply."""
         try:
             reply: dict[str, Any] = self._do(request)
         except Gone:
@@ -219,7 +171,8 @@ class Connection:
             reply["out"] = out
         try:
             self.send(reply)
-        except ValueError as error:  # too long
+        # the reply is too long
+        except ValueError as error:
             self.send({"raised": self._raised(error)})
 
     def _do(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -237,23 +190,23 @@ class Connection:
         return changed | ({"value": self.encode(result)} if same is None else {"argument": same})
 
     def _allow(self, op: str, thing: Any, args: list[Any]) -> None:
-        """What a program may do with an object of the tests: call it; see and use what is public of
-        a thing they made."""
+        """Refuse what a program may not do with an object of the tests. It may call it, and use the
+        public attributes of an instance of the tests' own classes."""
         name = args[0] if args and isinstance(args[0], str) else ""
         own = _is_own(thing)
         if op == "call" or (op == "special" and (own or _is_iterator(thing))):
             return
         if op in ("get", "set") and own and not name.startswith("_"):
             return
-        if op == "get" and callable(thing) and name in _SAID:
+        if op == "get" and callable(thing) and name in _READABLE:
             return
         raise AttributeError(f"{op} {name}: the tests do not show it")
 
     # --- values ---
 
     def encode(self, value: Any) -> Any:
-        """A value as JSON; what is no plain data as a number that stands for it."""
-        with _deep():
+        """A value as JSON; an object that is no plain data as its number."""
+        with deep():
             return self._encode(value, 0)
 
     def _encode(self, value: Any, depth: int) -> Any:
@@ -314,8 +267,8 @@ class Connection:
         return number
 
     def _raised(self, error: BaseException) -> dict[str, Any]:
-        """An exception: its class, its arguments as far as they can cross, and itself if it is of a
-        class of its own."""
+        """An exception: its class, its arguments as far as they can cross, and its number if its
+        class is the program's own."""
         if isinstance(error, Mirror) and error._logpi_connection is self:
             return {"yours": error._logpi_number}
         near = next(c for c in type(error).__mro__ if shared_name(c))
@@ -329,9 +282,9 @@ class Connection:
         return value
 
     def decode(self, value: Any) -> Any:
-        """The value that JSON stands for, made of exact built-in types and mirrors. ValueError and
-        the like if none."""
-        with _deep():
+        """The value that JSON stands for, made of exact built-in types and mirrors. Raises
+        ValueError, TypeError, LookupError or AttributeError if it stands for none."""
+        with deep():
             return self._decode(value, 0)
 
     def _decode(self, value: Any, depth: int) -> Any:
@@ -361,8 +314,7 @@ class Connection:
 
 
 def _is_own(value: Any) -> bool:
-    """Whether it is a thing with a public face that the tests made: an instance of a class of
-    theirs, or a text stream."""
+    """Whether it is an instance of a class of the tests, or a stream, with something public."""
     kind = type(value)
     if callable(value) or (
         kind.__module__ != "__main__" and kind.__name__ not in ("StringIO", "BytesIO")
@@ -381,7 +333,7 @@ def _is_iterator(value: Any) -> bool:
 
 
 def _overwrite(target: Any, value: Any) -> None:
-    """Make a mutable argument what the call left of it."""
+    """Give a mutable argument the contents that the call left in it."""
     if type(target) is not type(value):
         return
     if isinstance(target, list | bytearray):

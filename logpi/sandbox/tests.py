@@ -1,20 +1,19 @@
-"""Unit tests of a program, in a process that the program cannot see; and the program, answering
-calls.
+"""A program and its unit tests, in two processes: the tests ask, the program answers.
 
-    tests process ── rpc.py, plain data ──▶ program process
+    tests process ── rpc.py ──▶ program process
         │ one line for each test, on a pipe that the program does not have
         ▼
-      main process
+    main process
 
-The tests compare in their own process what they got as plain data. A name in the tests means, in
-this order: what the tests or their set-up define, a built-in, a module of the standard library that
-    is used as one, and only then something of the program's:
-a program that brings its own `math` or `len` brings it to nobody. A test counts if it asked the
-program and checked something; one that fails before it asked is at fault itself. Standard library
-only.
+The tests compare plain data in their own process. A name in the tests means, in this order: what
+the tests or their set-up define, a built-in, a module of the standard library that is used as one,
+and only then an object of the program: a program that brings its own `math` or `len` convinces
+nobody. A test counts if it asked the program something and checked something; one that fails before
+it asked is at fault itself. Standard library only.
 
-`beside` runs the same tests next to the program, where the program can do to them what it likes:
-its word is never taken for the program, it only keeps a failure from being one (`judge.py`).
+`beside` runs the same tests in the program's process, where the program can do to them what it
+likes. That run is never evidence for the program; it only keeps a failure from being one
+(`judge.py`).
 """
 
 from __future__ import annotations
@@ -31,23 +30,17 @@ from collections.abc import Callable
 from typing import Any
 
 from logpi.sandbox import runner
-from logpi.sandbox.checks import (
-    BEGIN,
-    CHECK,
-    COUNT,
-    FORGED,
-    SOLUTIONS,
-    Counting,
-    called,
-    classes,
-    free_names,
-    shares,
-)
+from logpi.sandbox.checks import FORGED
+from logpi.sandbox.counting import BEGIN, CHECK, COUNT, Counting
+from logpi.sandbox.names import SOLUTIONS, called, classes, free_names, shares
 from logpi.sandbox.plain import Unspeakable
-from logpi.sandbox.rpc import Connection, Gone
+from logpi.sandbox.rpc import Connection
+from logpi.sandbox.wire import Gone
 
 CONNECTION_FD = 4
-PRINTED = 1 << 16  # characters of a call's output that the tests see
+# characters of a call's output that the tests see
+PRINTED = 1 << 16
+# what that site imports before a `class Solution`
 LEETCODE = """
 import bisect, collections, functools, heapq, itertools, math, random, re, string
 from typing import *
@@ -60,15 +53,16 @@ from bisect import *
 class ListNode:
     def __init__(self, val=0, next=None): self.val, self.next = val, next
 class TreeNode:
-    def __init__(self, val=0, left=None, right=None): self.val, self.left, self.right = val, left, right
-"""  # what that site imports before a `class Solution`
+    def __init__(self, val=0, left=None, right=None):
+        self.val, self.left, self.right = val, left, right
+"""
 
 
 # --- the program ---
 
 
 class _Program:
-    """The names of a program. Its main block is not under test; it may end by `exit()`; a method of
+    """The names of a program. Its main block does not run; it may end by `exit()`; a method of
     `Solution` is a function."""
 
     def __init__(self, code: str) -> None:
@@ -134,8 +128,13 @@ class _Printed(io.TextIOBase):
 
 
 class _Names(dict):
-    """Built-ins, then modules of the standard library that are used as modules, then the program's
-    names."""
+    """Built-ins, then modules of the standard library that are used as modules, then names of the
+    program.
+
+    Args:
+        look_up: gives the program's object of a name.
+        values: names that the tests use as values, so they are no modules.
+    """
 
     def __init__(self, look_up: Callable[[str], Any], values: set[str]) -> None:
         super().__init__(vars(builtins), exit=sys.exit, quit=sys.exit)
@@ -155,8 +154,8 @@ class _Names(dict):
 
 
 def _modules(look_up: Callable[[str], Any], whole: ast.Module) -> None:
-    """Tests may say `from solution import f`, or name any other module that does not exist, if the
-    program has all that they want of it."""
+    """Let tests say `from solution import f`, or name any other module that does not exist if the
+    program has all that they import from it."""
     names = set(SOLUTIONS)
     for n in ast.walk(whole):
         if (
@@ -175,13 +174,22 @@ def _modules(look_up: Callable[[str], Any], whole: ast.Module) -> None:
 
 
 def _attribute(look_up: Callable[[str], Any], name: str) -> Any:
-    if name.startswith("__"):  # what the import system asks of every module
+    # what the import system asks of every module
+    if name.startswith("__"):
         raise AttributeError(name)
     return look_up(name)
 
 
 class _TestRun:
-    """The texts of a task, ready to run one by one in one space of names."""
+    """The tests of a task, ready to run one by one in one space of names.
+
+    Attributes:
+        shares: whether they share more with the program than values. classes: names of the
+            program's that they use as classes.
+        checked, failed, begun: how many checks of the current test ran, failed, and began without
+            an end.
+        apart: whether the program is in another process.
+    """
 
     def __init__(self, task: dict[str, Any], look_up: Callable[[str], Any]) -> None:
         self.texts, self.entry = task["tests"], task["entry_point"]
@@ -229,13 +237,12 @@ class _TestRun:
     def set_up(self) -> None:
         self._execute(self.setup, "set-up")
         for name in _under_test(self.entry, self.trees, self.space, self.whole):
-            self.space[name] = self.look_up(
-                name
-            )  # the set-up may hold an unfinished copy (HumanEval's prompt does)
+            # the set-up may hold an unfinished copy (HumanEval's prompt does)
+            self.space[name] = self.look_up(name)
 
     def run(self, index: int) -> None:
-        """Raises what the test raises, and AssertionError for a failed assertion that the tests
-        themselves caught."""
+        """Run one test. Raises what it raises, and AssertionError for a failed assertion that the
+        tests themselves caught."""
         self.checked = self.failed = self.begun = 0
         try:
             self._execute(self.trees[index], f"test {index + 1}")
@@ -248,9 +255,9 @@ class _TestRun:
 
 
 def tests(task: dict[str, Any]) -> int:
-    """Run each test; a line of JSON for each: [true, ""], [false, what went wrong, whether to try
-    it beside the program], or [null, why there is no verdict]. Of a program that was seen to forge
-    an answer the last word is FORGED."""
+    """Run each test and write a line of JSON for it: `[true, ""]`; `[null, why there is no
+    verdict]`; or `[false, what went wrong, whether to try it beside the program]`, the last one
+    `FORGED` if the program was seen to forge an answer."""
     lines = os.dup(1)
     sys.stdout = open(os.devnull, "w")
     connection = Connection(CONNECTION_FD, exposed=False)
@@ -284,12 +291,12 @@ def tests(task: dict[str, Any]) -> int:
 
 
 def _passed(connection: Connection, made: _TestRun) -> tuple[bool | None, str]:
-    if not connection.asked or not made.checked:
+    if not connection.requests or not made.checked:
         return (
             None,
             (
                 "the tests ended without a check"
-                if connection.asked
+                if connection.requests
                 else "the tests did not ask the program anything"
             ),
         )
@@ -309,7 +316,7 @@ def _fault(
         else f"{type(error).__name__}: {error} in {where}"
     )
     if isinstance(error, Unspeakable) or (
-        not theirs and (isinstance(error, ImportError) or not connection.asked)
+        not theirs and (isinstance(error, ImportError) or not connection.requests)
     ):
         return None, f"the tests are at fault: {reason}", False
     return False, reason, FORGED if connection.forged else shares or connection.met
@@ -318,9 +325,9 @@ def _fault(
 def _under_test(
     entry: str, trees: list[ast.Module], space: dict[str, Any], whole: ast.Module
 ) -> list[str]:
-    """The names that come from the program though something else has them: the entry point; without
-    one, the built-ins called by tests that would otherwise ask the program nothing (a task may be
-    to write `sum`)."""
+    """Names that come from the program although something else has them: the entry point; without
+    one, a built-in that the first test calls if the tests name nothing of the program (a task may
+    be to write `sum`)."""
     if entry:
         return [entry] if entry.isidentifier() else []
     if not trees or free_names(whole) - set(space):
@@ -339,7 +346,8 @@ def beside(task: dict[str, Any]) -> int:
     sys.stdout = open(os.devnull, "w")
     names = _Program(task["code"])
     made = _TestRun(task, names)
-    made.apart = False  # who left, the tests or the program, is not to be told
+    # whether the tests or the program left cannot be known
+    made.apart = False
     made.set_up()
     for index in range(len(made.texts)):
         passed = False

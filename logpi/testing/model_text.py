@@ -355,11 +355,11 @@ def spaces(s: Subject) -> LawFinding:
     encoded."""
     for head, tail in (("2+2=", "4"), ("It is", " four."), ("a\n", "b"), ("x", "\n\ny")):
         ids = [*s.template.plain(head), *s.template.continuation(tail)]
-        text = s.template.said(ids)
+        text = s.template.decode(ids)
         if text.strip() != (head + tail).strip():
             return fail(f"{head!r} and {tail!r} behind it become {text!r}")
     for text in ("a  b , c .", "I 'm \t here n't", "½ 日本語 🙂"):
-        back = s.template.said(s.template.continuation(text))
+        back = s.template.decode(s.template.continuation(text))
         if back.strip() != text.strip():
             return said(
                 f"the tokenizer gives back {back!r} of {text!r}, which is what rewards and tools"

@@ -16,7 +16,7 @@ from logpi.policies.small import small_policy
 from logpi.rewards import rewards
 from logpi.rollouts.text_rollout import TextRollout
 from logpi.runs.directory import Run
-from logpi.train import train
+from logpi.train import complete, train
 from logpi.updates.adamw import AdamW
 
 ROW = {
@@ -82,7 +82,7 @@ def test_a_run_is_inspected(tmp_path, capsys, name):
         sampling=Sampling(max_tokens=6),
     )
     with Run.create(tmp_path / "run", "rl", {"model": "none"}) as run:
-        train(source, logpi.Learner(policy, made, AdamW(lr=1e-3)), run, steps=1)
+        complete(train(source, logpi.Learner(policy, made, AdamW(lr=1e-3)), run, steps=1))
         run.save_model(policy.save)
     rows = [
         json.loads(line)

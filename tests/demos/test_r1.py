@@ -90,17 +90,15 @@ def home(tmp_path_factory) -> Path:
     small_policy("0123456789 是", words=WORDS, width=32, layers=2, context=64).save(
         path / "untrained"
     )
-    sft.run(
-        sft.SFT(
-            model=str(path / "untrained"),
-            task=str(path / "texts"),
-            steps=60,
-            rows=32,
-            lr=1e-2,
-            save_every=100,
-            out=path / "base",
-        )
-    )
+    sft.SFT(
+        model=str(path / "untrained"),
+        task=str(path / "texts"),
+        steps=60,
+        rows=32,
+        lr=1e-2,
+        save_every=100,
+        out=path / "base",
+    ).run()
     return path
 
 
@@ -203,11 +201,8 @@ def test_every_stage_leaves_its_outputs_and_counts(whole, capsys):
 
 def test_general_prompts_and_the_preference_reward_join_late(whole):
     arguments = json.loads((whole / "final" / "arguments.json").read_text())["arguments"]
-    assert (
-        arguments["temperature"] == 0.7
-        and arguments["refresh_reference"] == 400
-        and "low=10" in arguments["options"]
-    )
+    assert arguments["temperature"] == 0.7 and arguments["refresh_reference"] == 400
+    assert arguments["options"] == {"low": 10, "beta": 0.001}
     steps = {r["step"]: r for r in read_metrics(whole / "final") if "loss" in r}
     prompts = {
         n: [s["prompt"] for s in read_rows(whole / "final" / "samples" / f"step-{n:06d}.jsonl")]

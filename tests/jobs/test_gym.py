@@ -13,7 +13,7 @@ from logpi.algorithms import NAMES, algorithm
 from logpi.commands import play
 from logpi.envs.control.presets import OTHERS, PRESETS, preset
 from logpi.errors import UserError
-from logpi.jobs import gym
+from logpi.jobs import gym, gym_parts
 from logpi.jobs.seed_report import interval
 from logpi.runs.metrics import is_time, read_metrics
 
@@ -193,7 +193,7 @@ def test_an_uninstalled_environment_names_what_to_install(monkeypatch):
 
 
 def test_presets_are_consistent():
-    from logpi.jobs.gym import make_algorithm
+    from logpi.jobs.gym_parts import make_algorithm
 
     for (env, name, *_), p in [*PRESETS.items(), *OTHERS.items()]:
         assert p.steps >= p.envs * p.n_steps and (p.envs * p.n_steps) % p.minibatches == 0, (
@@ -214,7 +214,9 @@ def test_presets_are_consistent():
 
 
 def test_a_named_setting_is_chosen_among_the_options():
-    chosen, rest = gym.resolved(gym.Gym(options={"settings": "cleanrl", "lr": 1e-3, "gamma": 0.9}))
+    chosen, rest = gym_parts.resolved(
+        gym.Gym(options={"settings": "cleanrl", "lr": 1e-3, "gamma": 0.9})
+    )
     assert (chosen.envs, chosen.lr, rest) == (4, 1e-3, {"gamma": 0.9})
 
 
@@ -242,7 +244,7 @@ def test_an_algorithm_of_ones_own_trains_on_fragments(tmp_path):
     word = f"{tmp_path}/mine.py:mine"
     words = ["--algorithm", word, "--options", "lam=0.8", "n_envs=4", "num_steps=16"]
     a = gym.read(gym.Gym, [*words, "--steps", "640", "--out", "x"], "gym", "")
-    p, made, rollout, _, updates = gym.build(a)
+    p, made, rollout, _, updates = gym_parts.build(a)
     assert (type(rollout).__name__, updates, p.envs, p.n_steps) == ("Fragments", 10, 4, 16)
     steps = made.update
     assert (steps.epochs, steps.minibatches, steps.max_grad_norm) == (3, 2, 0.7)
@@ -265,5 +267,5 @@ def test_an_algorithm_of_ones_own_that_needs_whole_episodes(name, tmp_path):
 def test_a_preset_loses_no_option():
     """The clip of CartPole's preset decays, as RL-Zoo has it; it was dropped without a word."""
     a = gym.read(gym.Gym, ["--out", "x"], "gym", "")
-    made = gym.make_algorithm("ppo", gym.resolved(a)[0], {})
+    made = gym_parts.make_algorithm("ppo", gym_parts.resolved(a)[0], {})
     assert type(made.objective.surrogate).__name__ == "DecayingClip"

@@ -42,19 +42,17 @@ def home(tmp_path_factory) -> Path:
 
 def test_prefer_learns_and_says_what_it_dropped(home, capsys):
     out = home / "dpo"
-    prefer.run(
-        prefer.Prefer(
-            model=str(home / "base"),
-            data=str(home / "pairs"),
-            steps=12,
-            pairs=8,
-            lr=2e-3,
-            out=out,
-            options={"beta": 0.5},
-            eval_every=6,
-            **QUIET,
-        )
-    )
+    prefer.Prefer(
+        model=str(home / "base"),
+        data=str(home / "pairs"),
+        steps=12,
+        pairs=8,
+        lr=2e-3,
+        out=out,
+        options={"beta": 0.5},
+        eval_every=6,
+        **QUIET,
+    ).run()
     records = read_metrics(out)
     held_out = [r["eval/rewards/accuracies"] for r in records if "eval/rewards/accuracies" in r]
     assert next(r["eval/loss"] for r in records if "eval/loss" in r) == pytest.approx(
@@ -68,20 +66,18 @@ def test_prefer_learns_and_says_what_it_dropped(home, capsys):
 
 def test_kto_with_lora_from_pairs(home):
     out = home / "kto"
-    prefer.run(
-        prefer.Prefer(
-            model=str(home / "base"),
-            data=str(home / "pairs"),
-            objective="kto",
-            steps=8,
-            pairs=8,
-            lr=2e-2,
-            lora=2,
-            out=out,
-            eval_every=0,
-            **QUIET,
-        )
-    )
+    prefer.Prefer(
+        model=str(home / "base"),
+        data=str(home / "pairs"),
+        objective="kto",
+        steps=8,
+        pairs=8,
+        lr=2e-2,
+        lora=2,
+        out=out,
+        eval_every=0,
+        **QUIET,
+    ).run()
     records = [r for r in read_metrics(out) if "loss" in r]
     assert records[-1]["loss"] < records[0]["loss"] == pytest.approx(0.5, abs=1e-3)
     assert (out / "model" / "adapter" / "adapter_model.safetensors").exists()
@@ -91,18 +87,16 @@ def test_the_whole_lane(home, capsys):
     """Reward model on pairs, then PPO against it with a critic that begins as it, gold measured
     beside it."""
     rm = home / "rm"
-    reward_model.run(
-        reward_model.RewardModelling(
-            model=str(home / "base"),
-            data=str(home / "pairs"),
-            steps=12,
-            pairs=8,
-            lr=3e-3,
-            out=rm,
-            eval_every=0,
-            **QUIET,
-        )
-    )
+    reward_model.TrainRewardModel(
+        model=str(home / "base"),
+        data=str(home / "pairs"),
+        steps=12,
+        pairs=8,
+        lr=3e-3,
+        out=rm,
+        eval_every=0,
+        **QUIET,
+    ).run()
     told = json.loads((rm / "held_out.json").read_text())
     assert told["accuracy"] > 0.9 and 0 <= told["calibration"]["error"] <= 0.5
     assert (rm / "scores.png").exists()
@@ -110,23 +104,21 @@ def test_the_whole_lane(home, capsys):
     assert torch.isfinite(good - bad)
     out = home / "ppo"
     capsys.readouterr()
-    rl.run(
-        rl.RL(
-            model=str(home / "base"),
-            task="addition(digits=1)",
-            rewards=(f"model:{rm / 'model'}", "number:0"),
-            algorithm="ppo",
-            options={"beta": 0.05, "kl_target": 4, "value_clip": 0.2, "epochs": 2},
-            critic=str(rm / "model"),
-            steps=2,
-            prompts=4,
-            num_generations=2,
-            max_completion_length=6,
-            eval_items=6,
-            out=out,
-            **QUIET,
-        )
-    )
+    rl.RL(
+        model=str(home / "base"),
+        task="addition(digits=1)",
+        rewards=(f"model:{rm / 'model'}", "number:0"),
+        algorithm="ppo",
+        options={"beta": 0.05, "kl_target": 4, "value_clip": 0.2, "epochs": 2},
+        critic=str(rm / "model"),
+        steps=2,
+        prompts=4,
+        num_generations=2,
+        max_completion_length=6,
+        eval_items=6,
+        out=out,
+        **QUIET,
+    ).run()
     said = capsys.readouterr().err
     for role in ("policy", "critic", "reference", "reward rm", "total"):
         assert f"\n{role}" in said, said
@@ -138,24 +130,22 @@ def test_the_whole_lane(home, capsys):
 @pytest.mark.parametrize(("name", "start"), [("dpo", 0.6931), ("kto", 0.5)])
 def test_online_is_the_same_objective_on_samples(home, name, start):
     out = home / f"online-{name}"
-    rl.run(
-        rl.RL(
-            model=str(home / "base"),
-            task="addition(digits=1)",
-            rewards=("soft_overlong(8, cache=8)",),
-            algorithm=name,
-            options={"beta": 0.2},
-            steps=3,
-            prompts=6,
-            num_generations=4,
-            lora=2,
-            lr=1e-3,
-            max_completion_length=8,
-            eval_items=4,
-            out=out,
-            **QUIET,
-        )
-    )
+    rl.RL(
+        model=str(home / "base"),
+        task="addition(digits=1)",
+        rewards=("soft_overlong(8, cache=8)",),
+        algorithm=name,
+        options={"beta": 0.2},
+        steps=3,
+        prompts=6,
+        num_generations=4,
+        lora=2,
+        lr=1e-3,
+        max_completion_length=8,
+        eval_items=4,
+        out=out,
+        **QUIET,
+    ).run()
     first = next(r for r in read_metrics(out) if "rewards/accuracies" in r)
     if name == "kto":
         assert first["kto/z0"] == pytest.approx(0, abs=1e-5) and 0 < first["loss"] <= start + 1e-4
@@ -183,7 +173,7 @@ def test_mistakes_are_one_line(home, change, words):
         **change,
     }
     with pytest.raises(UserError, match=words):
-        prefer.run(prefer.Prefer(**given))
+        prefer.Prefer(**given).run()
     assert not (home / "never").exists()
 
 
@@ -217,20 +207,18 @@ def test_sft_of_plain_text_with_lora_measures_perplexity(home, tmp_path):
         rows = [json.dumps({"text": "abcabcabc"[i % 3 :]}) + "\n" for i in range(6)]
         (tmp_path / "texts" / f"{split}.jsonl").write_text("".join(rows))
     out = tmp_path / "sft"
-    sft.run(
-        sft.SFT(
-            model=str(home / "base"),
-            task=str(tmp_path / "texts"),
-            steps=30,
-            rows=6,
-            lr=2e-2,
-            lora=4,
-            out=out,
-            eval_items=6,
-            loss="all",
-            **QUIET,
-        )
-    )
+    sft.SFT(
+        model=str(home / "base"),
+        task=str(tmp_path / "texts"),
+        steps=30,
+        rows=6,
+        lr=2e-2,
+        lora=4,
+        out=out,
+        eval_items=6,
+        loss="all",
+        **QUIET,
+    ).run()
     found = [r["eval/perplexity"] for r in read_metrics(out) if "eval/perplexity" in r]
     assert found[0] > 20 and found[-1] < 4
     policy = CausalLM.load(out / "model")
@@ -254,28 +242,24 @@ def online(home: Path, **changes) -> dict:
 
 # A job, its arguments, and the files of its model that must come out the same.
 JOBS = {
-    "prefer": (prefer, prefer.Prefer, lambda h: {"data": str(h / "pairs")}, []),
+    "prefer": (prefer.Prefer, lambda h: {"data": str(h / "pairs")}, []),
     "prefer with LoRA": (
-        prefer,
         prefer.Prefer,
         lambda h: {"data": str(h / "pairs"), "lora": 2},
         ["adapter/adapter_model"],
     ),
     "reward model": (
-        reward_model,
-        reward_model.RewardModelling,
+        reward_model.TrainRewardModel,
         lambda h: {"data": str(h / "pairs")},
         [],
     ),
-    "sft": (sft, sft.SFT, lambda h: {"task": str(h / "texts"), "rows": 4, "micro_tokens": 20}, []),
+    "sft": (sft.SFT, lambda h: {"task": str(h / "texts"), "rows": 4, "micro_tokens": 20}, []),
     "rl with LoRA": (
-        rl,
         rl.RL,
         lambda h: online(h, algorithm="grpo", lora=2, options={"beta": 0.1}),
         ["adapter/adapter_model"],
     ),
     "ppo with a critic of its own": (
-        rl,
         rl.RL,
         lambda h: online(
             h, algorithm="ppo", critic="policy", options={"beta": 0.05, "kl_target": 2, "epochs": 2}
@@ -293,7 +277,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(home, tmp_path, monkeypatch, name):
     (home / "texts" / "train.jsonl").write_text(
         "".join(json.dumps({"text": "abcab"[i % 3 :]}) + "\n" for i in range(9))
     )
-    recipe, arguments, own, further = JOBS[name]
+    arguments, own, further = JOBS[name]
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     common = {
         "model": str(home / "base"),
@@ -305,7 +289,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(home, tmp_path, monkeypatch, name):
     }
     common |= {"pairs": 8} if "pairs" in arguments.__dataclass_fields__ else {}
     common |= own(home)
-    recipe.run(arguments(out=whole, **common))
+    arguments(out=whole, **common).run()
     calls, step, last = [], SGD._step, 4 * (2 if "ppo" in name else 1)
 
     def dies(*args, **kwargs):
@@ -316,8 +300,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(home, tmp_path, monkeypatch, name):
 
     with monkeypatch.context() as patch, pytest.raises(OSError):
         patch.setattr(SGD, "_step", dies)
-        recipe.run(arguments(out=torn, **common))
-    recipe.run(arguments(out=torn, resume=torn, **common))
+        arguments(out=torn, **common).run()
+    arguments(out=torn, resume=torn, **common).run()
     kept = [
         [{k: v for k, v in r.items() if "time" not in k} for r in read_metrics(p)]
         for p in (whole, torn)
@@ -333,12 +317,10 @@ def test_a_critic_of_its_own_is_saved_and_begins_another_run(home, tmp_path):
     out = tmp_path / "ppo"
     pays = ("soft_overlong(4, cache=4)",)  # something, before anything was learned
     made = online(home, algorithm="ppo", critic="policy", steps=1, save_every=9, rewards=pays)
-    rl.run(rl.RL(out=out, **made))
+    rl.RL(out=out, **made).run()
     critic = RewardModel.load(out / "model" / "critic")
     assert critic.model.score.weight.abs().sum() > 0  # it began at 0
-    rl.run(
-        rl.RL(
-            out=tmp_path / "more",
-            **made | {"model": str(out / "model"), "critic": str(out / "model" / "critic")},
-        )
-    )
+    rl.RL(
+        out=tmp_path / "more",
+        **made | {"model": str(out / "model"), "critic": str(out / "model" / "critic")},
+    ).run()

@@ -183,3 +183,75 @@ def test_a_reward_model_of_four_bits_keeps_its_head_plain(four_bit, tmp_path):
     torch.testing.assert_close(
         RewardModel.load(tmp_path / "rm").scores(rows), model.scores(rows), atol=1e-4, rtol=1e-4
     )
+
+
+def test_a_config_of_pefts_chooses_layers_rank_and_scale(policy, tmp_path):
+    from peft import LoraConfig
+
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], use_rslora=True)
+    batch = collate([t for g in read_pairs(policy, ROWS).groups for t in g])
+    before = policy.evaluate(batch).logp
+    assert add_lora(policy, config=config) == 2 * 4 * (32 + 32 + 32 + 16)
+    assert config.base_model_name_or_path is None
+    torch.testing.assert_close(policy.evaluate(batch).logp, before)
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
+    here = policy.evaluate(batch).logp
+    Merging(policy).save(tmp_path / "m")
+    again = CausalLM.load(tmp_path / "m").evaluate(batch).logp
+    torch.testing.assert_close(again, here, atol=1e-5, rtol=1e-5)
+    assert (here - before).abs().max() > 1e-2
+
+
+def test_a_saved_adapter_names_its_base(tmp_path):
+    import json
+
+    CausalLM(tiny_model("llama"), tiny_tokenizer()).save(tmp_path / "base")
+    policy = CausalLM.load(tmp_path / "base")
+    add_lora(policy, rank=2)
+    Merging(policy).save(tmp_path / "m")
+    saved = json.loads((tmp_path / "m" / "adapter" / "adapter_config.json").read_text())
+    assert saved["base_model_name_or_path"] == str(tmp_path / "base") and saved["r"] == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"lora_dropout": 0.1}, "LoraConfig.lora_dropout=0.1. is not supported"),
+        ({"use_dora": True}, "LoraConfig.use_dora=True. is not supported"),
+        ({"bias": "all"}, "LoraConfig.bias='all'. is not supported"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa'. is not supported"),
+        ({"r": 8, "modules_to_save": ["lm_head"]}, "modules_to_save"),
+    ],
+)
+def test_what_is_not_lora_alone_is_refused(policy, settings, problem):
+    from peft import LoraConfig
+
+    with pytest.raises(ValueError, match=problem):
+        add_lora(policy, config=LoraConfig(**settings))
+    assert all(p.requires_grad for p in policy.parameters())
+
+
+def test_a_job_takes_a_config(policy):
+    from peft import LoraConfig
+
+    arguments = LoraArguments(lora=LoraConfig(r=3, target_modules=["o_proj"]))  # pyright: ignore
+    assert isinstance(arguments.adapt(policy), Merging)
+    assert sum(p.requires_grad for p in policy.parameters()) == 2 * 2
+
+
+def test_an_adapted_output_layer_is_sampled_from(policy):
+    from peft import LoraConfig
+
+    add_lora(policy, config=LoraConfig(r=2, target_modules=["lm_head"]))
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=2.0, generator=torch.Generator().manual_seed(1))
+    prompt, sampling = [1, 5, 6], Sampling(max_tokens=20)
+    ((found,),) = Engine(policy, slots=2).generate([Request(prompt, 1, greedy=True)], sampling)
+    ids = torch.tensor([[*prompt, *found.tokens.tolist()]])
+    logits = policy.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+    assert torch.equal(found.tokens, logits.argmax(-1))

@@ -8,7 +8,7 @@ import torch
 
 import logpi
 from logpi.engine.engine import Engine
-from logpi.engine.sampling import Sampling
+from logpi.engine.sampling import Completion, Sampling
 from logpi.envs.tasks import Addition
 from logpi.errors import UserError
 from logpi.ops.selection import Bootstrap, CountAsFailure, DropUniform, MaskOut, MixedOutcomes
@@ -122,6 +122,38 @@ def test_truncation(policy, choice):
         assert not batch.mask[cut].any() and batch.mask[~cut].any(1).all()
     else:
         assert batch.terminated.all() and torch.equal(total[cut], -torch.ones(int(cut.sum())))
+
+
+@pytest.mark.parametrize("name", ["dapo", "remax", "grpo"])
+def test_an_algorithm_is_used_whole(policy, name):
+    """`logpi.algorithm("dapo")` lost its dynamic sampling without a word."""
+    made = logpi.algorithm(name)
+    source = rollout(policy, rewards(even), algorithm=made)
+    assert (source.keep, source.truncation) == (made.keep, made.truncation)
+    assert source.greedy == made.objective.needs_greedy == (name == "remax")
+    assert source.keep.refill == (name == "dapo")
+
+
+def test_fewer_samples_than_are_compared_are_refused(policy):
+    with pytest.raises(UserError, match="num_generations must be at least 2, not 1"):
+        rollout(policy, algorithm=logpi.algorithm("grpo"), num_generations=1)
+
+
+def test_another_sampler_can_stand_in_the_engines_place(policy):
+    """Requests in, completions out: here ones that a file or a server might give."""
+
+    class Canned:
+        def generate(
+            self, requests, sampling=None, generator=None, progress=None, on_turn_end=None
+        ):
+            made = Completion(torch.tensor([5, 2]), torch.tensor([-1.0, -2.0]), "eos")
+            return [[made] * r.n for r in requests]
+
+    source = rollout(policy, rewards(even))
+    source.sampler = Canned()
+    batch = source().batch
+    assert batch.logp[batch.mask].tolist() == [-1.0, -2.0] * 12
+    assert batch.action[batch.mask].tolist() == [5, 2] * 12 and batch.terminated.all()
 
 
 def test_dynamic_sampling_refills_with_mixed_groups(policy):

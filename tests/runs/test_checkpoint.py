@@ -298,3 +298,17 @@ def test_only_its_own_leftovers_are_cleared(tmp_path: Path) -> None:
     shutil.copytree(other, tmp_path / ".c.partial")
     save({"x": 1}, tmp_path / "c")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".notes.partial", "c"]
+
+
+def test_the_layout_on_disk_is_that_of_the_docstring(tmp_path: Path) -> None:
+    w = torch.ones(2)
+    state = {"a": w, "b": (w, 0.5), "rows": {3: float("nan")}}
+    checkpoint.save(state, tmp_path / "x", {"step": 40})
+    assert json.loads((tmp_path / "x/state.json").read_text()) == {
+        "a": {"$tensor": "a"},
+        "b": {"$tuple": [{"$tensor": "a"}, 0.5]},
+        "rows": {"$dict": [[3, {"$float": "nan"}]]},
+    }
+    assert list(load_file(tmp_path / "x/state.safetensors")) == ["a"]
+    manifest = json.loads((tmp_path / "x/manifest.json").read_text())
+    assert manifest["about"] == {"step": 40} and set(manifest["state.json"]) == {"size", "sha256"}

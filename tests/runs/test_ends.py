@@ -22,11 +22,10 @@ from logpi.errors import RunError, Stopped, UserError
 from logpi.jobs import common
 from logpi.jobs.common import settle
 from logpi.jobs.sft import SFT
-from logpi.jobs.sft import run as run_sft
 from logpi.policies.small import small_policy
 from logpi.runs.directory import Run
 from logpi.runs.progress import Progress
-from logpi.train import Outcome, train
+from logpi.train import Outcome, complete, train
 from logpi.updates.adamw import AdamW
 from tests.test_train import Bandit, Table, parts
 
@@ -97,16 +96,21 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
 
     _, learner = parts()
     with Run.create(tmp_path / "run", "sft", {}) as run, pytest.raises(SystemExit) as leave:
-        train(Hanging(learner.policy), learner, run, steps=5, progress=Progress(5, io.StringIO()))
+        complete(
+            train(
+                Hanging(learner.policy), learner, run, steps=5, progress=Progress(5, io.StringIO())
+            )
+        )
     assert leave.value.code == 143 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_chain_s_stage_hands_the_signal_on(tmp_path: Path) -> None:
-    def stop(arguments: SFT) -> None:
-        raise Stopped("stopped after step 3", signal.SIGTERM)
+    class Stopping(SFT):
+        def run(self):
+            raise Stopped("stopped after step 3", signal.SIGTERM)
 
     with pytest.raises(Stopped) as leave:
-        stage(stop, SFT(model="m", task="addition", out=tmp_path / "x"))
+        stage(Stopping(model="m", task="addition", out=tmp_path / "x"))
     assert leave.value.code == 143 and str(leave.value) == "stopped after step 3"
 
 
@@ -136,7 +140,7 @@ def test_a_directory_that_is_taken_away_is_one_line(tmp_path: Path, how: str) ->
         Run.create(path, "sft", {}) as run,
         pytest.raises(RunError, match=f"{path} was removed or renamed while the run"),
     ):
-        train(Thief(learner.policy), learner, run, steps=5)
+        complete(train(Thief(learner.policy), learner, run, steps=5))
     assert not path.exists()  # and is not made again, with half of what it had
 
 
@@ -172,7 +176,7 @@ def hopeless() -> tuple[Bandit, logpi.Learner]:
 
 def test_a_run_whose_every_step_was_left_out_has_failed(tmp_path: Path) -> None:
     with Run.create(tmp_path / "run", "sft", {}) as run:
-        outcome = train(*hopeless(), run, steps=2)
+        outcome = complete(train(*hopeless(), run, steps=2))
         assert outcome.skipped == 2
         with pytest.raises(
             UserError,
@@ -183,7 +187,7 @@ def test_a_run_whose_every_step_was_left_out_has_failed(tmp_path: Path) -> None:
         ):
             settle(run, outcome)
     with Run.open(tmp_path / "run") as run:  # the count is the run's, not the call's
-        assert train(*hopeless(), run, steps=3).skipped == 3
+        assert complete(train(*hopeless(), run, steps=3)).skipped == 3
         settle(run, Outcome(3, 0, False, None, {}, {}, skipped=2))
 
 
@@ -201,7 +205,7 @@ def test_a_run_whose_every_step_was_left_out_does_not_exit_0(
     monkeypatch.setattr(CausalLM, "evaluate", endless)
     out = tmp_path / "run"
     with pytest.raises(UserError, match="no gradient was finite"):
-        run_sft(SFT(model=str(model), task="addition", rows=2, steps=2, out=out))
+        SFT(model=str(model), task="addition", rows=2, steps=2, out=out).run()
     assert not (out / "model").exists()
 
 

@@ -277,3 +277,17 @@ def test_an_unfinished_last_line_is_no_news(run: Run, caplog: pytest.LogCaptureF
         and not caplog.text
         and not (run.path / "metrics.jsonl.damaged").exists()
     )
+
+
+def test_the_checkpoints_that_are_kept_are_those_of_the_docstring(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", "rl", {}) as run:
+
+        def steps() -> list[int]:
+            return [int(p.name.removeprefix("step-")) for p in run.history.named()]
+
+        for step in (10, 20, 30, 40, 50):
+            run.checkpoint(step, None, keep=9, best=step in (20, 30))
+        run.history.prune(2)
+        assert steps() == [30, 40, 50]
+        run.checkpoint(60, None, keep=2, best=True)
+        assert steps() == [50, 60]

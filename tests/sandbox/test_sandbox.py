@@ -16,7 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from logpi.sandbox import LocalSandbox, ProgramLimits, SandboxError, local, run_python
+from logpi.sandbox import (
+    LocalSandbox,
+    ProgramLimits,
+    SandboxError,
+    launch,
+    local,
+    run_python,
+)
 from logpi.sandbox.syscalls import NUMBERS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is for Linux")
@@ -389,13 +396,13 @@ def test_any_umask(wall: str) -> None:
 
 def test_without_namespaces_it_works_too(monkeypatch) -> None:
     """As in containers that forbid them: no private /tmp, and Landlock as the wall."""
-    real = local._sources
+    real = launch.sources
     edited = [(n, s.replace("kernel.user_namespace(", "kernel.no_namespace(")) for n, s in real()]
     edited = [
         (n, s + "\ndef no_namespace(_):\n    raise OSError\n" if n.endswith(".kernel") else s)
         for n, s in edited
     ]
-    monkeypatch.setattr(local, "_sources", lambda: edited)
+    monkeypatch.setattr(launch, "sources", lambda: edited)
     made = LocalSandbox("landlock")
     made.start()
     assert made.facts["private_tmp"] is False
@@ -468,8 +475,8 @@ def wait_for(true, seconds: float = 5.0) -> bool:
 
 def test_walls_that_do_not_hold_are_refused(monkeypatch) -> None:
     """As if the kernel took the rules and ignored them: the start-up probe must see it."""
-    real = local._launch
-    monkeypatch.setattr(local, "_launch", lambda backend: real("unsafe"))
+    real = local.launch
+    monkeypatch.setattr(local, "launch", lambda backend: real("unsafe"))
     with pytest.raises(SandboxError, match="landlock: does not hold: a program read a file"):
         LocalSandbox("landlock").start()
 
@@ -478,7 +485,7 @@ def test_without_walls_it_refuses_and_says_what_to_do(monkeypatch) -> None:
     def nothing(backend: str):
         raise SandboxError(f"no {backend} today")
 
-    monkeypatch.setattr(local, "_launch", nothing)
+    monkeypatch.setattr(local, "launch", nothing)
     with pytest.raises(
         SandboxError, match="no bubblewrap today; landlock: no landlock today.*backend='unsafe'"
     ):

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from logpi.envs.benchmarks import FORMATS, Benchmark
+from logpi.envs.benchmark_formats import FORMATS
+from logpi.envs.benchmarks import Benchmark
 from logpi.envs.data import RowsTask
 from logpi.envs.files import SUFFIXES
 from logpi.envs.objects import is_rows, label

@@ -171,12 +171,8 @@ class Facts:
             "documents": documents,
         }
         if self.mode == "upfront":
-            found = _shown(
-                Bm25([Document(str(i), d) for i, d in enumerate(documents)]).search([question], 1)[
-                    0
-                ]
-            )
-            row["prompt"] = f"{found} {question}"
+            index = Bm25([Document(str(i), d) for i, d in enumerate(documents)])
+            row["prompt"] = f"{_shown(index.search([question], 1)[0])} {question}"
         return row | {"completion": self._demonstration(row, reached, path, rng)}
 
     def _demonstration(

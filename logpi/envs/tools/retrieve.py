@@ -1,47 +1,47 @@
 """A search server as a searcher: the HTTP contract that Search-R1's servers speak.
 
-    POST /retrieve {"queries": ["…", …], "topk": 3, "return_scores": true}
-    → {"result": [[{"document": {"id": "…", "contents": "\\"Title\\"\\ntext"}, "score": 1.5}, …],
-    …]}
+    POST /retrieve  {"queries": ["…", …], "topk": 3, "return_scores": true}
+    200             {"result": [[{"document": {"id": "…", "contents": "…"}, "score": 11.2}, …], …]}
 
-Conversations ask from many threads: queries that come within a few milliseconds go out in one
-request, equal ones once, answers are kept. A request is tried again after 0.5 s, 1 s, 2 s, … while
-its time lasts; when it fails for good the caller
-gets an error that says what is wrong: the policy reads it and the run goes on. A server is a
-    stranger: an answer
-has a deadline as a whole and a largest size, is never unpacked, and a redirect is not followed.
-Left out: authentication, streaming, proxies, connections kept open.
+Queries of many threads go out in one request, equal ones once, and results are remembered. A
+request that fails is repeated after 0.5 s, 1 s, 2 s, … while its time lasts; when it fails for good
+the caller gets an error that says what is wrong: the policy reads it, and the run goes on. The
+server is not trusted: its answer has one deadline and a largest size, is never unpacked, and a
+redirect is not followed. Left out: authentication, streaming, proxies, connections that stay open.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-import socket
+import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from logpi.envs.conversation import encodable
 from logpi.envs.tools.ranking import Document
 from logpi.errors import UserError
 
-PIECE = 1 << 16  # bytes read at a time
-AGAIN = (408, 429)  # of what is the client's fault, only these pass by themselves
+if TYPE_CHECKING:
+    import httpx
+
+AGAIN = (408, 429)
+"""Of the statuses that are the client's fault, those that pass by themselves."""
 
 
 class RetrieveError(UserError):
     """The server did not answer, or not with what the contract says.
 
     Attributes:
-        again: it may do so when it is asked again.
+        again: whether it may do so at the next try.
     """
 
     def __init__(self, what: str, again: bool = True) -> None:
@@ -51,10 +51,10 @@ class RetrieveError(UserError):
 
 @dataclass
 class _PendingBatch:
-    """Queries that go out together."""
+    """Queries of one request, and a future result for each."""
 
     queries: list[str] = field(default_factory=list)
-    answers: list[Future[list[Document]]] = field(default_factory=list)
+    results: list[Future[list[Document]]] = field(default_factory=list)
 
 
 class RetrieveClient:
@@ -105,8 +105,8 @@ class RetrieveClient:
         self.requests = 0
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[int, str], list[Document]] = OrderedDict()
-        self._asked: dict[tuple[int, str], Future[list[Document]]] = {}
-        self._waves: dict[int, _PendingBatch] = {}
+        self._pending: dict[tuple[int, str], Future[list[Document]]] = {}
+        self._open: dict[int, _PendingBatch] = {}
 
     def check(self) -> None:
         """Ask once, before any work is done.
@@ -122,67 +122,74 @@ class RetrieveClient:
             ) from None
 
     def search(self, queries: Sequence[str], top: int) -> list[list[Document]]:
-        """Raises RetrieveError when the server cannot be asked."""
-        mine = [encodable(" ".join(q.split())) for q in queries]
-        waiting, leads = self._join(mine, top)
-        for wave in leads:
-            self._lead(wave, top)
-        return [answer.result() for answer in waiting]
+        """Raises RetrieveError when the server cannot be asked.
+
+        Threads A and B within `wait` seconds of each other, batch=3:
+
+            A  search(x, y)   opens a batch [x, y], becomes its sender, and waits
+            B  search(y, z)   y is pending, so it waits for A's; z fills the batch [x, y, z]
+            A                 sends [x, y, z] in one request, and sets all three results
+        """
+        texts = [encodable(" ".join(q.split())) for q in queries]
+        results, to_send = self._join(texts, top)
+        for batch in to_send:
+            self._send(batch, top)
+        return [result.result() for result in results]
 
     def _join(
         self, queries: Sequence[str], top: int
     ) -> tuple[list[Future[list[Document]]], list[_PendingBatch]]:
-        """An answer to wait for, for each query; and the waves that this thread must send, because
-        it was the first in them."""
-        waiting, leads = [], []
+        """A future result for each query, and the batches that this thread opened and must send."""
+        results, to_send = [], []
         with self._lock:
             for query in queries:
                 key = (top, query)
                 if key in self._known:
                     self._known.move_to_end(key)
-                    waiting.append(_done(self._known[key]))
+                    results.append(_done(self._known[key]))
                     continue
-                if key not in self._asked:
-                    if top not in self._waves:
-                        self._waves[top] = _PendingBatch()
-                        leads.append(self._waves[top])
-                    self._asked[key] = Future()
-                    wave = self._waves[top]
-                    wave.queries.append(query)
-                    wave.answers.append(self._asked[key])
-                    if len(wave.queries) >= self.batch:
-                        del self._waves[top]
-                waiting.append(self._asked[key])
-        return waiting, leads
+                if key not in self._pending:
+                    if top not in self._open:
+                        self._open[top] = _PendingBatch()
+                        to_send.append(self._open[top])
+                    self._pending[key] = Future()
+                    batch = self._open[top]
+                    batch.queries.append(query)
+                    batch.results.append(self._pending[key])
+                    if len(batch.queries) >= self.batch:
+                        del self._open[top]
+                results.append(self._pending[key])
+        return results, to_send
 
-    def _lead(self, wave: _PendingBatch, top: int) -> None:
-        """Wait for company, then ask for all."""
-        if len(wave.queries) < self.batch:
+    def _send(self, batch: _PendingBatch, top: int) -> None:
+        """Wait for other threads' queries, then send them all."""
+        if len(batch.queries) < self.batch:
             time.sleep(self.wait)
         with self._lock:
-            if self._waves.get(top) is wave:
-                del self._waves[top]
+            if self._open.get(top) is batch:
+                del self._open[top]
         try:
-            found: Sequence[list[Document]] | BaseException = self._post(wave.queries, top)
+            documents: Sequence[list[Document]] | BaseException = self._post(batch.queries, top)
         except BaseException as error:
-            found = error
+            documents = error
         with self._lock:
-            for i, (query, answer) in enumerate(zip(wave.queries, wave.answers, strict=True)):
-                del self._asked[top, query]
-                if isinstance(found, BaseException):
-                    answer.set_exception(found)
+            for i, (query, result) in enumerate(zip(batch.queries, batch.results, strict=True)):
+                del self._pending[top, query]
+                if isinstance(documents, BaseException):
+                    result.set_exception(documents)
                     continue
-                answer.set_result(found[i])
-                self._known[top, query] = found[i]
+                result.set_result(documents[i])
+                self._known[top, query] = documents[i]
                 if len(self._known) > self.keep:
                     self._known.popitem(last=False)
 
     def _post(self, queries: Sequence[str], top: int) -> list[list[Document]]:
+        """One request, repeated while its time lasts. Raises RetrieveError."""
         body = json.dumps({"queries": list(queries), "topk": top, "return_scores": True}).encode()
         until = time.monotonic() + self.timeout
         for attempt in range(self.retries + 1):
             try:
-                return _read(self._exchange(body, until), len(queries), top)
+                return _documents(self._exchange(body, until), len(queries), top)
             except RetrieveError as error:
                 pause = self.backoff * 2**attempt
                 if attempt == self.retries or not error.again or time.monotonic() + pause >= until:
@@ -192,79 +199,83 @@ class RetrieveClient:
         raise AssertionError("unreachable")
 
     def _exchange(self, body: bytes, until: float) -> Any:
-        """The answer to one request as JSON. Raises RetrieveError."""
+        """The result of one request as JSON. Raises RetrieveError."""
+        import httpx
+
         self.requests += 1
         seconds = max(0.001, until - time.monotonic())
-        kind = HTTPSConnection if self._at.scheme == "https" else HTTPConnection
-        connection = kind(self._at.hostname or "", self._at.port, timeout=seconds)
-        late = threading.Event()
+        request = asyncio.run_coroutine_threadsafe(self._sent(body, seconds), _loop())
         try:
-            with _cut_off(connection, seconds, late):
-                return json.loads(self._sent(connection, body))
-        except RetrieveError:
-            raise
-        except (OSError, HTTPException, ValueError, RecursionError) as error:
-            if late.is_set() or isinstance(error, TimeoutError):
-                raise RetrieveError(f"no whole answer in {self.timeout:g} s", again=False) from None
-            raise RetrieveError(
-                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            ) from None
-        finally:
-            connection.close()
+            return json.loads(request.result())
+        except TimeoutError:
+            raise RetrieveError(f"no whole answer in {self.timeout:g} s", again=False) from None
+        except (OSError, httpx.HTTPError, ValueError, RecursionError) as error:
+            raise RetrieveError(_reason(error)) from None
 
-    def _sent(self, connection: HTTPConnection, body: bytes) -> bytes:
-        """The bytes of the answer."""
-        path = f"{self._at.path}?{self._at.query}" if self._at.query else self._at.path
-        connection.request(
-            "POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"}
+    async def _sent(self, body: bytes, seconds: float) -> bytes:
+        """The bytes of the answer, as they come: what is packed stays packed."""
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        async with asyncio.timeout(seconds):
+            stream = self._client.stream("POST", self.url, content=body, headers=headers)
+            async with stream as response:
+                _check_status(response)
+                data = bytearray()
+                async for piece in response.aiter_raw():
+                    data += piece
+                    if len(data) > self.largest:
+                        raise RetrieveError(
+                            f"its answer is longer than {self.largest:,} bytes", again=False
+                        )
+                return bytes(data)
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        """Without timeouts, which are of single reads: `asyncio.timeout` is of the whole."""
+        import httpx
+
+        limits = httpx.Limits(max_keepalive_connections=0)
+        return httpx.AsyncClient(timeout=None, trust_env=False, limits=limits)
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """An event loop in a thread of its own, for all clients: the caller's thread may run one (a
+    notebook's does), which could not wait for another."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="retrieve", daemon=True).start()
+    return loop
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong; of an httpx.ConnectError the operating system's reason below it."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.errno is not None and below.errno > 0:
+            return f"{type(below).__name__}: {os.strerror(below.errno)}"
+        below = below.__cause__ or below.__context__
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _check_status(response: httpx.Response) -> None:
+    """Raises RetrieveError unless the status is 200."""
+    status = response.status_code
+    if 300 <= status < 400:
+        where = response.headers.get("Location", "nowhere")[:200]
+        raise RetrieveError(
+            f"it sends us to {where!r}: give the address that is meant", again=False
         )
-        with connection.getresponse() as answer:
-            if 300 <= answer.status < 400:
-                where = (answer.getheader("Location") or "nowhere")[:200]
-                raise RetrieveError(
-                    f"it sends us to {where!r}: give the address that is meant", again=False
-                )
-            if answer.status != 200:
-                again = answer.status >= 500 or answer.status in AGAIN
-                raise RetrieveError(f"{answer.status} {answer.reason[:100]}".strip(), again)
-            data = bytearray()
-            while piece := answer.read(PIECE):
-                data += piece
-                if len(data) > self.largest:
-                    raise RetrieveError(
-                        f"its answer is longer than {self.largest:,} bytes", again=False
-                    )
-            return bytes(data)
+    if status != 200:
+        again = status >= 500 or status in AGAIN
+        raise RetrieveError(f"{status} {response.reason_phrase[:100]}".strip(), again)
 
 
-@contextmanager
-def _cut_off(connection: HTTPConnection, seconds: float, late: threading.Event) -> Iterator[None]:
-    """Shut the connection's socket after so long: a socket's own timeout begins anew with every
-    byte."""
-
-    def shut() -> None:
-        late.set()
-        with suppress(
-            OSError, AttributeError
-        ):  # gone already, or not there yet: connecting has a timeout of its own
-            connection.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, shut)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _done(found: list[Document]) -> Future[list[Document]]:
+def _done(documents: list[Document]) -> Future[list[Document]]:
     future: Future[list[Document]] = Future()
-    future.set_result(found)
+    future.set_result(documents)
     return future
 
 
-def _read(answer: Any, queries: int, top: int) -> list[list[Document]]:
+def _documents(answer: Any, queries: int, top: int) -> list[list[Document]]:
     """The contract's answer, with scores or (inner items are then bare documents) without."""
     rows = answer.get("result") if isinstance(answer, Mapping) else None
     if (

@@ -137,7 +137,7 @@ class CommandLine:
 
     def __init__(self, cls: type, prog: str, description: str = "") -> None:
         self.cls, self.prog, self.description = cls, prog, description
-        self.fields = option_fields(cls)
+        self.fields = [f for f in option_fields(cls) if not f.hidden]
 
     def given(self, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What `argv` says, by name; nothing is filled in, nothing is missing.
@@ -149,17 +149,22 @@ class CommandLine:
         """
         words, base = _dashed(argv), base or {}
         if set(HELP) & set(words):
-            self.help({**base, **self.peek(argv)})
+            found = self.peek(argv)
+            self.help({**self._recipe(found), **base, **found})
             raise SystemExit(0)
         found, rest = self._read(_Parser(self.prog), words, [])
         settings: list[tuple[str, OptionField]] = []
         if any(word.startswith("--") for word in rest):
             defaults = {f.name: f.default for f in self.fields if f.default is not MISSING}
-            settings = self.settings({**defaults, **base, **found})
+            settings = self.settings({**defaults, **self._recipe(found), **base, **found})
             found, rest = self._read(_Parser(self.prog), words, settings)
         if rest:  # before what is missing: a misspelt option is often the missing one
             self.error(self._unknown(rest, [f for _, f in settings]))
         return found
+
+    def _recipe(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The options of the recipe that is named, for a job that has recipes."""
+        return getattr(self.cls, "RECIPES", {}).get(found.get("recipe"), {})
 
     def peek(self, argv: Sequence[str]) -> dict[str, Any]:
         """What can be read of `argv` before its mistakes are looked for."""

@@ -50,6 +50,8 @@ def option(
     most: float | None = None,
     changeable: bool = False,
     saved: bool = True,
+    objects: bool = False,
+    hidden: bool = False,
     aliases: tuple[str, ...] | None = None,
     flags: Flags | None = None,
 ) -> Any:
@@ -68,6 +70,8 @@ def option(
             any that is finite.
         changeable: a run that is gone on with may be given another value (`changeable`).
         saved: part of what a run is (`to_json`); False: of one call alone, such as `--resume`.
+        objects: from Python, an object may stand in place of the word.
+        hidden: from Python alone: an object that no word names.
         aliases: what other libraries call the same thing (default: as in `algorithms.names`).
         flags: of a mapping: from the values of the other options, the fields whose flags fill it.
     """
@@ -139,14 +143,22 @@ class FieldType:
         """Raises TypeError if no option can have this type."""
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         members = arguments if origin in (Union, types.UnionType) else (hint,)
-        rest = [m for m in members if m is not type(None)]
+        # What only Python gives is `Any`, beside the type that a word has: `str | Any`.
+        rest = [m for m in members if m not in (type(None), Any)]
         if len(rest) == 1 and typing.get_origin(rest[0]) is Mapping:
             return cls(str, many=True, named=True)
         many = typing.get_origin(rest[0]) is tuple
         item = typing.get_args(rest[0])[0] if many else rest[0]
+        if typing.get_origin(item) in (Union, types.UnionType):
+            item = next(m for m in typing.get_args(item) if m is not Any)
         if len(rest) != 1 or item not in READERS:
             raise TypeError(f"{where}: an option cannot have the type {hint}")
         return cls(item, many, len(rest) < len(members))
+
+    @property
+    def expected(self) -> str:
+        """What a value is, for people."""
+        return READERS[self.item][1]
 
     def read(self, text: str) -> Any:
         """One item from its text; of a mapping (name, value). Raises ValueError, saying what was
@@ -155,11 +167,11 @@ class FieldType:
             return setting(text)
         if self.optional and not self.many and text.lower() == "none":
             return None
-        read, expected, _ = READERS[self.item]
+        read = READERS[self.item][0]
         try:
             return read(text)
         except (ValueError, KeyError, OverflowError):
-            raise ValueError(f"{text[:60]!r} is not {expected}") from None
+            raise ValueError(f"{text[:60]!r} is not {self.expected}") from None
 
     def collected(self, items: Iterable[Any]) -> Any:
         """Many items as the field's value."""
@@ -189,6 +201,8 @@ class OptionField:
     most: float | None = None
     changeable: bool = False
     saved: bool = True
+    objects: bool = False
+    hidden: bool = False
     aliases: tuple[str, ...] = ()
     flags: Flags | None = None
 

@@ -13,6 +13,7 @@ from logpi.errors import UserError, as_user_errors
 from logpi.jobs.options.fields import option
 
 if TYPE_CHECKING:
+    from logpi.engine.language_model import LanguageModel
     from logpi.policies.causal_lm import CausalLM
     from logpi.rollouts.chat import Chat
 
@@ -25,7 +26,13 @@ class ModelArguments:
 
     HEADING: ClassVar[str] = "model"
 
-    model: str = option(help="directory, hub name or .gguf file of a causal language model")
+    model: str | Any = option(
+        objects=True,
+        help="directory, hub name or .gguf file of a causal language model, or FILE.py:NAME",
+    )
+    tokenizer: str | Any | None = option(
+        None, objects=True, hidden=True, help="of a model that is an object"
+    )
     dtype: str = option(
         "float32",
         help=(
@@ -69,12 +76,14 @@ class ModelArguments:
         ),
     )
 
-    def load(self, **options: Any) -> CausalLM:
-        from logpi.policies.causal_lm import CausalLM
+    def load(self, **options: Any) -> LanguageModel:
+        from logpi.engine.language_model import LanguageModel
 
+        given = {**self.loading(), **self.ending(), **options}
         with as_user_errors():
-            policy = CausalLM.load(self.model, **self.loading(), **self.ending(), **options)
-            _ = policy.template  # an --end-token that is none is said now
+            policy = LanguageModel.load(self.model, tokenizer=self.tokenizer, **given)
+            # an --end-token that is none is said now
+            _ = policy.template
         return policy
 
     def ending(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from logpi.errors import UserError, did_you_mean
 from logpi.jobs.options.fields import OptionField, option_fields
+from logpi.jobs.options.fingerprint import is_record, recorded
 from logpi.jobs.options.settings import setting
 
 T = TypeVar("T")
@@ -25,14 +26,23 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no infinity
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else recorded(value)
+
+
+def _word(value: Any) -> Any:
+    """An option's word, or what is recorded of the object in its place."""
+    if isinstance(value, tuple):
+        return [_word(v) for v in value]
+    return value if isinstance(value, str | int | float | None) else recorded(value)
 
 
 def to_json(arguments: Any) -> dict[str, Any]:
     """The arguments as plain JSON values, complete: a run can be repeated from them after defaults
-    have changed."""
-    fields = option_fields(type(arguments))
-    return {f.name: _plain(getattr(arguments, f.name)) for f in fields if f.saved}
+    have changed. Objects are recorded by their fingerprints."""
+    fields = [f for f in option_fields(type(arguments)) if f.saved]
+    return {f.name: (_word if f.objects else _plain)(getattr(arguments, f.name)) for f in fields}
 
 
 def from_json(cls: type[T], saved: Mapping[str, Any], source: str = "saved arguments") -> T:
@@ -78,6 +88,11 @@ def restored(field: OptionField, value: Any, source: str = "saved arguments") ->
         UserError: it is of the wrong type or out of bounds.
     """
     kind = field.kind
+    if field.objects and any(map(is_record, value if isinstance(value, list) else [value])):
+        raise UserError(
+            f"the run was begun from Python with an object as its {field.name}: go on with it from"
+            " the same script, with resume=PATH"
+        )
     try:
         if value is None and kind.optional:
             return None

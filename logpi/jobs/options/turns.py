@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TurnArguments:
-    """TurnLimits of a conversation; `--max-completion-length` limits what the policy itself writes in
+    """Limits of a conversation. `--max-completion-length` limits what the policy itself writes in
     all turns."""
 
     HEADING: ClassVar[str] = "tools"

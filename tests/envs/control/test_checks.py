@@ -26,7 +26,8 @@ from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvi
 from logpi.envs.tools import TextGym
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
-from logpi.jobs.gym import Gym, build
+from logpi.jobs.gym import Gym
+from logpi.jobs.gym_parts import build
 from logpi.ops.distributions import SquashedGaussian
 from logpi.rollouts.gym import play, record, rows, trial
 from tests.worlds import Count

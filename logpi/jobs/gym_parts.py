@@ -1,0 +1,338 @@
+"""The parts of a run on a Gymnasium environment: preset, algorithm, networks, rollout, evaluation, and
+the policy on disk.
+
+Left out: the job's options and the run itself (`jobs/gym.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from logpi.envs.control.presets import EPISODES, GROUPS, PPO, Preset, preset
+from logpi.errors import UserError
+
+if TYPE_CHECKING:
+    from logpi.algorithms import Algorithm
+    from logpi.envs.control.vector import VectorEnvironment
+    from logpi.policies.mlp import ActorCritic
+    from logpi.rollouts.gym import Episodes, Fragments
+
+NETWORK = ("hidden", "relu", "shared", "log_std", "squash", "normalize")
+
+
+class GymOptions(Protocol):
+    """What the parts read of the job's options."""
+
+    @property
+    def env(self) -> Any: ...
+    @property
+    def algorithm(self) -> Any: ...
+    @property
+    def network(self) -> Any: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+    @property
+    def env_options(self) -> Mapping[str, Any]: ...
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def updates(self) -> int | None: ...
+    @property
+    def vectorized(self) -> bool: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def eval_episodes(self) -> int: ...
+
+
+def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
+    """Preset, algorithm, rollout (with its policy), learner and number of updates."""
+    from logpi.envs.control.make import make_vector_environment
+    from logpi.envs.control.spaces import action_kind, check_reach
+    from logpi.learner import Learner
+    from logpi.rollouts.gym import trial
+    from logpi.updates.adamw import AdamW, Constant, Linear
+
+    p, chosen = resolved(a)
+    made = make_algorithm(a.algorithm, p, chosen)
+    grouped = _grouped(made)
+    if not grouped and "group" in a.options:
+        raise UserError(
+            f"{made.name} compares no episodes with each other: leave group out (grpo and rloo have"
+            " groups)"
+        )
+    p = replace(p, group=max(p.group if grouped else 1, 1))
+    options = a.env_options
+    tried = make_vector_environment(a.env, 2, a.vectorized, p.repeat, **options)
+    if not p.squash:
+        check_reach(tried.action, p.log_std)
+    trial(tried, action_kind(tried.action, p.squash))
+    envs = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, **options)
+    policy = make_policy(envs, p, critic=made.objective.needs_critic, own=own_network(a.network))
+    rollout = make_rollout(made, p, envs, policy, a.seed)
+    batch = envs.n * p.n_steps * p.repeat
+    updates = max(1, p.steps // batch) if made.objective.fragments else p.updates
+    schedule = Linear() if p.linear else Constant()
+    optimizer = AdamW(
+        p.lr, betas=(0.9, 0.999), eps=1e-5, schedule=schedule
+    )  # ε: 37 details of PPO, and it matters
+    return p, made, rollout, Learner(policy, made, optimizer, total=updates, seed=a.seed), updates
+
+
+def resolved(a: GymOptions) -> tuple[Preset, dict[str, Any]]:
+    """The preset with the arguments' changes, and what is left of them for the algorithm."""
+    from logpi.algorithms import algorithm, known_as, names
+
+    made = algorithm(a.algorithm)
+    name, fragments = made.name, made.objective.fragments
+    chosen = {known_as(a.algorithm, k): v for k, v in a.options.items()}
+    chosen = {names.JOB_NAMES.get(k, k): v for k, v in chosen.items()}
+    named = chosen.pop("settings", None)
+    changed = {x.name: chosen.pop(x.name) for x in fields(Preset) if x.name in chosen}
+    if fragments and a.updates is not None:
+        raise UserError(f"{name} learns from fragments of a fixed size: say --steps, not --updates")
+    if not fragments and a.steps is not None:
+        raise UserError(
+            f"{name} learns from whole episodes, whose length nobody knows before: say --updates,"
+            " not --steps"
+        )
+    changed |= {k: v for k, v in (("steps", a.steps), ("updates", a.updates)) if v is not None}
+    return preset(a.env, name, named, _fallback(made), **changed), chosen
+
+
+def _grouped(made: Algorithm) -> bool:
+    """It compares episodes of one reset seed."""
+    return made.objective.min_group > 1 or made.objective.needs_greedy
+
+
+def _fallback(made: Algorithm) -> Preset:
+    """The settings of an algorithm that no table knows, a user's own: its numbers stay as they
+    are."""
+    base = PPO if made.objective.fragments else GROUPS if _grouped(made) else EPISODES
+    steps = made.update.gradient_steps
+    own = {k: getattr(steps, k) for k in ("epochs", "minibatches", "max_grad_norm")}
+    return replace(base, options=(), source="ours", **own)
+
+
+def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm:
+    """The algorithm with the preset's options and update.
+
+    Raises:
+        UserError: one that learns from something else than rewards, or samples in a way that
+            environments cannot.
+        ValueError: an option that it does not have.
+    """
+    from logpi.algorithms import algorithm
+    from logpi.algorithms import options as known
+    from logpi.updates.sgd import SGD, Actions, Groups
+
+    made = algorithm(name)
+    if not made.objective.on_policy:
+        raise UserError(
+            f"{made.name} learns from demonstrations or preferences, not from an environment's"
+            " rewards"
+        )
+    usable = {o.name for o in known(name)}
+    options = {k: v for k, v in p.options if k in usable} | dict(chosen)
+    shuffle = Actions() if made.objective.fragments else Groups()
+    sgd = SGD(
+        p.epochs, p.minibatches, micro_tokens=None, max_grad_norm=p.max_grad_norm, shuffle=shuffle
+    )
+    for k in ("update", "critic", "shuffle", "micro_tokens"):
+        if k in chosen:
+            raise UserError(
+                f"{k} is this command's own choice: leave it out (what there is to set:"
+                " logpi/envs/control/presets.py)"
+            )
+    return algorithm(name, update=made.update.with_gradient_steps(sgd), **options)
+
+
+def own_network(policy: Any) -> Any:
+    """The user's own policy, network or function that makes one; None for the preset's networks."""
+    from logpi.runs.user_code import from_user_code
+
+    return from_user_code(policy) if isinstance(policy, str) else policy
+
+
+def make_policy(envs: VectorEnvironment, p: Preset, critic: bool, own: Any = None) -> ActorCritic:
+    """Networks for the environment's spaces, the preset's or the user's `own`.
+
+    Args:
+        own: an `ActorCritic`; a network of features [N, inputs] to [N, outputs]; or a class or
+            function that makes one, called as `own(inputs, outputs)`, for a critic once more.
+    Raises:
+        UserError: `own` is none of these, or cannot make the critic that the algorithm needs.
+    """
+    from torch import nn
+
+    from logpi.envs.control.spaces import action_kind, check_mask
+    from logpi.policies.cnn import cnn
+    from logpi.policies.mlp import mlp
+
+    kind = action_kind(envs.action, p.squash)
+    if envs.masks:
+        check_mask(envs.action, envs.masks)
+    if own is not None:
+        return _own_networks(own, envs, p, critic, kind)
+    if envs.image:
+        return cnn(envs.obs.shape[1:], kind, critic=critic, log_std=p.log_std)
+    return mlp(
+        envs.features,
+        kind,
+        hidden=p.hidden,
+        critic=critic,
+        shared=p.shared,
+        normalize=p.normalize,
+        masks=envs.masks,
+        log_std=p.log_std,
+        activation=nn.ReLU if p.relu else nn.Tanh,
+        plain=p.plain,
+    )
+
+
+def _own_networks(
+    own: Any, envs: VectorEnvironment, p: Preset, critic: bool, kind: Any
+) -> ActorCritic:
+    from torch import nn
+
+    from logpi.policies.mlp import ActorCritic
+
+    if isinstance(own, ActorCritic):
+        if critic and own.critic_net is None:
+            raise UserError("the algorithm needs a critic, and the policy has none")
+        return own
+    if isinstance(own, nn.Module):
+        if critic:
+            raise UserError(
+                "the algorithm needs a critic too: give the network's class, or a function"
+                " (inputs, outputs) that makes one"
+            )
+        return ActorCritic(kind, own, masks=envs.masks, log_std=p.log_std)
+    if not callable(own):
+        raise UserError(f"a policy is a network or a function that makes one, not {own!r}")
+    networks: list[Any] = [
+        own(envs.features, n) for n in ([kind.outputs, 1] if critic else [kind.outputs])
+    ]
+    for network in networks:
+        if not isinstance(network, nn.Module):
+            raise UserError(f"the policy's function gives {network!r}, which is no torch.nn.Module")
+    return ActorCritic(kind, *networks, masks=envs.masks, log_std=p.log_std)
+
+
+def make_rollout(
+    made: Algorithm, p: Preset, envs: VectorEnvironment, policy: ActorCritic, seed: int
+) -> Fragments | Episodes:
+    """Fragments for methods that bootstrap, whole episodes (in groups, if the method compares them)
+    for the others."""
+    from logpi.rollouts.gym import Episodes, Fragments, RewardScale
+
+    scale = RewardScale(float(dict(p.options).get("gamma", 0.99))) if p.scale else None
+    if made.objective.fragments:
+        return Fragments(envs, policy, steps=p.n_steps, algorithm=made, seed=seed, scale=scale)
+    return Episodes(
+        envs, policy, episodes=p.episodes, group=p.group, algorithm=made, seed=seed, scale=scale
+    )
+
+
+def evaluator(
+    a: GymOptions, p: Preset, policy: ActorCritic
+) -> Callable[[int], tuple[dict[str, float], list[dict[str, Any]]]]:
+    """Greedy episodes on seeds that training does not use; its own environments, so measuring
+    changes nothing."""
+    from logpi.envs.control.make import make_vector_environment
+    from logpi.rollouts.gym import play
+
+    envs = make_vector_environment(
+        a.env, min(a.eval_episodes, 10), False, p.repeat, **a.env_options
+    )
+    seeds = fresh_seeds(a.eval_episodes)
+    act = policy.actor()
+
+    def choose(obs: Any) -> tuple[Any, Any]:
+        params = act(obs)
+        return params, policy.kind.mode(params)
+
+    def evaluate(step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        returns = play(envs, choose, policy.kind, seeds)
+        numbers = {
+            "eval/reward": returns.mean(),
+            "eval/std": returns.std(),
+            "eval/min": returns.min(),
+            "eval/max": returns.max(),
+        }
+        rows = [{"seed": s, "return": float(r)} for s, r in zip(seeds, returns, strict=True)]
+        return {k: float(v) for k, v in numbers.items()}, rows
+
+    return evaluate
+
+
+def fresh_seeds(n: int) -> list[int]:
+    """Of the episodes of an evaluation: training draws below 2³¹."""
+    return [2**31 + i for i in range(n)]
+
+
+# --- the model on disk ---
+
+
+def save_policy(policy: ActorCritic, p: Preset, directory: Path) -> None:
+    """Weights (statistics of the normalisation among them) and what it takes to build the networks
+    again."""
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {k: v.contiguous() for k, v in policy.state_dict().items()},
+        directory / "policy.safetensors",
+    )
+    network = {k: getattr(p, k) for k in NETWORK} | {
+        "critic": policy.critic_net is not None,
+        "repeat": p.repeat,
+    }
+    (directory / "policy.json").write_text(json.dumps(network, indent=2))
+
+
+def load_policy(directory: Path, envs: VectorEnvironment, own: Any = None) -> ActorCritic:
+    """The policy that `save_policy` wrote, for the same environment (and of the user's `own`
+    networks, if it was made of them).
+
+    Raises:
+        UserError: there is none, or it is damaged or of another environment.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (directory / "policy.json").exists():
+        raise UserError(f"there is no policy at {directory}; it is written when training ends")
+    try:
+        network = json.loads((directory / "policy.json").read_bytes())
+        saved: dict[str, Any] = {
+            k: tuple(v) if k == "hidden" else v for k, v in network.items() if k in NETWORK
+        }
+        policy = make_policy(envs, Preset(**saved), network["critic"], own)
+        weights = load_file(directory / "policy.safetensors")
+        policy.load_state_dict(weights)
+    except (
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        raise UserError(
+            f"the policy at {directory} is damaged, or of another environment: {error}"
+        ) from None
+    broken = next(
+        (name for name, w in weights.items() if w.is_floating_point() and not w.isfinite().all()),
+        None,
+    )
+    if broken is not None:
+        raise UserError(
+            f"the policy at {directory} is no policy: {broken} holds what is not a number"
+        )
+    return policy

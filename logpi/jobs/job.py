@@ -1,0 +1,202 @@
+"""What every job that trains shares: it is set up, trained step by step or whole, and leaves a run.
+
+    job = logpi.RL(model=model, task=rows, rewards=[score], steps=200)
+    result = job.run()                      # whole
+    for step in job: ...                    # or step by step; leaving the loop saves and stops
+
+A job is a frozen value, its options; what changes while it trains is `job.learner`, `job.policy`
+and `job.rollout`. Left out: what a job trains (each job's `setup`), the loop (`logpi.train`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from logpi.errors import UserError, as_user_errors
+from logpi.jobs.common import finish, opened
+from logpi.jobs.options.keywords import from_keywords
+from logpi.jobs.options.run import RunArguments, available
+
+if TYPE_CHECKING:
+    from logpi.learner import Learner
+    from logpi.runs.directory import Run
+    from logpi.runs.progress import Progress
+    from logpi.runs.reading import Metrics
+    from logpi.train import Evaluate, Outcome, TrainingStep
+    from logpi.types import Rollout
+
+C = TypeVar("C", bound=type)
+
+
+def job(cls: C) -> C:
+    """Make a class of options a job: a frozen dataclass that takes words or objects by keyword."""
+    made = dataclass(frozen=True, kw_only=True)(cls)
+    read_fields = made.__init__
+
+    @wraps(read_fields)
+    def __init__(self: Any, **keywords: Any) -> None:
+        read_fields(self, **from_keywords(type(self), keywords))
+
+    made.__init__ = __init__
+    return made
+
+
+def _nothing(*_: Any) -> None:
+    """In place of what a job does not do."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a job trains, when everything is chosen and loaded.
+
+    Attributes:
+        policy: what the result gives. save: writes it as a model into a directory.
+        evaluate, eval_every, save_every, shown, progress: as of `train`.
+        curves: the panels of the run's picture.
+        begin: done once the run's directory is there.
+        end: done after training; given the run, it may add files and say something.
+    """
+
+    rollout: Rollout
+    learner: Learner
+    policy: Any
+    save: Callable[[Path], object]
+    steps: int
+    evaluate: Evaluate | None = None
+    eval_every: int = 0
+    save_every: int = 20
+    shown: Sequence[str] | None = None
+    curves: Sequence[Any] = ()
+    progress: Progress | None = None
+    begin: Callable[[], object] = _nothing
+    end: Callable[[Run, Outcome], object] = _nothing
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job left.
+
+    Attributes:
+        path: the run's directory; `logpi.open_run(path)` reads it.
+        policy: as it is after training.
+        outcome: how training ended; with `first`, `best` and `last` evaluation.
+    """
+
+    path: Path
+    policy: Any = field(repr=False)
+    outcome: Outcome = field(repr=False)
+
+    @property
+    def first(self) -> dict[str, float]:
+        """Numbers of the evaluation before training."""
+        return dict(self.outcome.first)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Numbers of the best evaluation."""
+        return dict(self.outcome.best or {})
+
+    @property
+    def last(self) -> dict[str, float]:
+        """Numbers of the evaluation after training."""
+        return dict(self.outcome.last)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Every logged number by name: arrays of steps and of values."""
+        from logpi.jobs.open_run import open_run
+
+        return open_run(self.path).metrics
+
+
+class Job(RunArguments):
+    """A job that trains. Its options are its fields; see the module."""
+
+    COMMAND: ClassVar[str]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **options: Any) -> None: ...
+
+    def setup(self) -> Setup:
+        """Choose and load everything. Raises ValueError or UserError before any work is lost."""
+        raise NotImplementedError
+
+    def run(self) -> Result:
+        """Train to the end.
+
+        Raises:
+            UserError: something cannot be right. Stopped: a signal ended it, after it had saved.
+        """
+        for _ in self._steps(alone=True):
+            pass
+        return self.result
+
+    def __iter__(self) -> Iterator[TrainingStep]:
+        """Train step by step. Leaving the loop saves a checkpoint and the model, and stops."""
+        return self._steps()
+
+    # --- while it trains, and after ---
+
+    @property
+    def learner(self) -> Learner:
+        return self._live("setup").learner
+
+    @property
+    def policy(self) -> Any:
+        return self._live("setup").policy
+
+    @property
+    def rollout(self) -> Rollout:
+        return self._live("setup").rollout
+
+    @property
+    def result(self) -> Result:
+        return self._live("result")
+
+    def _live(self, name: str) -> Any:
+        if name not in self.__dict__.get("_state", ()):
+            when = "has not begun" if name == "setup" else "has not ended"
+            raise UserError(f"this job {when}: use job.run(), or `for step in job:`")
+        return self.__dict__["_state"][name]
+
+    def _steps(self, alone: bool = False) -> Generator[TrainingStep, None, None]:
+        from logpi.train import SHOWN, train
+
+        available(self)
+        with as_user_errors():
+            setup = self.setup()
+        state: dict[str, Any] = {"setup": setup}
+        self.__dict__["_state"] = state
+        outcome: Outcome | None = None
+        with opened(self, self.COMMAND) as run:
+            setup.begin()
+            steps = train(
+                setup.rollout,
+                setup.learner,
+                run,
+                steps=setup.steps,
+                evaluate=setup.evaluate,
+                eval_every=setup.eval_every,
+                save_every=setup.save_every,
+                shown=setup.shown or SHOWN,
+                progress=setup.progress,
+                alone=alone,
+            )
+            try:
+                while True:
+                    step = next(steps)
+                    outcome = step.so_far
+                    yield step
+            except StopIteration as end:
+                outcome = end.value
+            except GeneratorExit:
+                steps.close()
+            if outcome is not None:
+                finish(run, setup.save, setup.learner, outcome, setup.curves)
+                setup.end(run, outcome)
+                state["result"] = Result(run.path, setup.policy, outcome)

@@ -1,0 +1,104 @@
+"""A job's options as keyword arguments of its class: words as on the command line, or the objects
+that they stand for.
+
+    RL(model=model, task=dataset, rewards=[score, "think_answer:0.1"], beta=0, learning_rate=1e-5)
+
+An algorithm's own settings (`beta`) and other libraries' names (`learning_rate`) are taken as flags
+are. Left out: what an object must be able to do, which is said where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from logpi.algorithms.names import ELSEWHERE, JOB_NAMES
+from logpi.errors import UserError, did_you_mean
+from logpi.jobs.options.fields import OptionField, option_fields
+from logpi.jobs.options.settings import setting
+
+
+def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Field values of the job class `cls`; a recipe's first, which the caller's own replace.
+
+    Raises:
+        UserError: an unknown name, or a value of another type than the option's.
+    """
+    fields = {o.name: o for o in option_fields(cls)}
+    names = JOB_NAMES | {alias: o.name for o in fields.values() for alias in o.aliases}
+    recipe = getattr(cls, "RECIPES", {}).get(keywords.get("recipe"), {})
+    values: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for name, value in (*recipe.items(), *keywords.items()):
+        field = name if name in fields else names.get(name, name)
+        if field not in fields:
+            settings[name] = value
+        elif fields[field].kind.named:
+            values[field] = values.get(field, {}) | coerced(fields[field], value)
+        else:
+            values[field] = coerced(fields[field], value)
+    if settings:
+        _check_settings(cls, fields, values, settings)
+        values["options"] = {**values.get("options", {}), **settings}
+    return values
+
+
+def _check_settings(
+    cls: type,
+    fields: Mapping[str, OptionField],
+    values: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> None:
+    """Raises UserError for a name that neither the job nor its algorithm has."""
+    has_method = {"algorithm", "options"} <= fields.keys()
+    method = values.get("algorithm", fields["algorithm"].default) if has_method else None
+    known = set(getattr(cls, "SETTINGS", ()))
+    if isinstance(method, str):
+        from logpi.algorithms import known_as, options
+
+        known |= {o.name for o in options(method)}
+        settings = {known_as(method, name): value for name, value in settings.items()}
+    elif method is not None:
+        raise UserError(
+            f"{', '.join(settings)}: an algorithm that is an object has its own settings"
+        )
+    for name in settings:
+        if name not in known:
+            hint = ELSEWHERE.get(name)
+            hint = f": {hint}" if hint else did_you_mean(name, known | set(fields))
+            raise UserError(f"{cls.__name__} has no option {name!r}{hint}")
+
+
+def coerced(option: OptionField, value: Any) -> Any:
+    """A value as the field holds it: a word read as on the command line, or an object as it is.
+
+    Raises:
+        UserError: it is neither, or out of the option's range.
+    """
+    try:
+        if option.kind.named:
+            return _mapping(value)
+        if option.kind.many:
+            many = value if isinstance(value, list | tuple) else (value,)
+            return None if value is None else tuple(_one(option, item) for item in many)
+        return _one(option, value)
+    except ValueError as error:
+        raise UserError(f"{option.name}: {error}") from None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """Settings: a mapping, or words NAME=VALUE."""
+    if isinstance(value, Mapping):
+        return {str(k).replace("-", "_"): v for k, v in value.items()}
+    return dict(setting(word) for word in ([value] if isinstance(value, str) else value))
+
+
+def _one(option: OptionField, value: Any) -> Any:
+    if value is None and (option.kind.optional or option.default is None):
+        return None
+    if isinstance(value, str | Path) or (isinstance(value, int | float) and not option.objects):
+        return option.read(str(value))
+    if not option.objects:
+        raise ValueError(f"{value!r} is not {option.kind.expected}")
+    return value

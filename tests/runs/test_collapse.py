@@ -1,0 +1,43 @@
+"""The alarm of a collapse: the table of its docstring, once until it recovers, and its state."""
+
+from __future__ import annotations
+
+import math
+
+from logpi.runs.collapse import Collapse
+
+REWARDS = (0.1, 0.9, 0.8, 0.4, 0.3, 0.7)
+
+
+def alarms(watch: Collapse, rewards: tuple[float, ...], first: int = 1) -> list[int]:
+    """The steps that raise an alarm."""
+    steps = enumerate(rewards, first)
+    return [s for s, r in steps if watch(s, {"reward": r, "entropy": 0.5})]
+
+
+def test_the_table_of_the_docstring() -> None:
+    assert alarms(Collapse(window=1, patience=2), REWARDS) == [5]
+    assert alarms(Collapse(window=1, patience=2), (*REWARDS, 0.2, 0.2, 0.2)) == [5, 8]
+
+
+def test_what_it_says() -> None:
+    watch = Collapse(window=1, patience=1)
+    watch(1, {"reward": 1.0})
+    text = watch(2, {"reward": 0.25, "lr": 1e-3})
+    assert text is not None and text.startswith(
+        "step 2: the policy is collapsing: mean reward 1 (step 1) -> 0.25 (lr 0.001)."
+    )
+
+
+def test_no_reward_is_no_collapse_and_a_negative_one_may_fall_as_far_again() -> None:
+    assert not alarms(Collapse(window=1, patience=1), (math.nan, math.nan))
+    assert Collapse()(1, {}) is None
+    # best −1, least −3: more than half of the way back is lost at −2.5
+    assert alarms(Collapse(window=1, patience=1), (-3.0, -1.0, -2.0, -2.5)) == [4]
+
+
+def test_its_state_goes_on_where_it_was() -> None:
+    whole, before, after = (Collapse(window=1, patience=2) for _ in range(3))
+    alarms(before, REWARDS[:4])
+    after.load_state_dict(before.state_dict())
+    assert alarms(after, REWARDS[4:], 5) == [s for s in alarms(whole, REWARDS) if s > 4] == [5]
