@@ -5,7 +5,7 @@ no I/O live here.
 
 Legend, used in the whole library:
     B  trajectories (rows)          T  actions of a row, right-padded      *  any further axes
-    P  prompts (or reset seeds)     G  samples for each prompt, B = P·G    V  vocabulary (or number of actions)
+    P  prompts (or reset seeds)     G  samples for each prompt, B = P·G    V  vocabulary, or actions
 
 Time runs so that `action[t]` follows `obs[t]`. For tokens this *is* next-token prediction: `action
 = obs[:, 1:]`.
@@ -47,10 +47,10 @@ class Trajectory:
     A conversation with a tool, token by token (P = prompt, A = the policy's, E = the environment's
     reply):
 
-        obs         P0 P1 A0 A1 E0 E1 A2 A3     t+1 = 8 tokens; the last is the end, nothing follows it
+        obs         P0 P1 A0 A1 E0 E1 A2 A3     t+1 = 8 tokens; nothing follows the last, the end
         action      P1 A0 A1 E0 E1 A2 A3        obs[1:]
         mask         0  1  1  0  0  1  1        True where the policy chose `action`
-        reward       0  0  0  0  0  0  1        received after the action; here the final answer was right
+        reward       0  0  0  0  0  0  1        received after the action; the answer was right
         logp         0  l  l  0  0  l  l        under the sampler, at sampling time
 
     Attributes:
@@ -421,8 +421,8 @@ def collate(trajectories: Sequence[Trajectory]) -> Batch:
     Raises:
         ValueError: no rows, or only some of them have a greedy baseline.
 
-    >>> row = Trajectory(torch.arange(3), torch.arange(1, 3), torch.tensor([False, True]), torch.tensor([0., 1.]),
-    ...                  torch.tensor([0., -.5]), terminated=True, group=0)
+    >>> row = Trajectory(torch.arange(3), torch.arange(1, 3), torch.tensor([False, True]),
+    ...                  torch.tensor([0., 1.]), torch.tensor([0., -.5]), terminated=True, group=0)
     >>> collate([row, row]).reward
     tensor([[0., 1.],
             [0., 1.]])

@@ -194,11 +194,16 @@ def ppo(
     """
     return Algorithm(
         PolicyGradient(
-            advantage=GAE(gamma, lam),  # δ-sums of the critic's surprise
-            surrogate=Clip(low, high),  # pessimistic clip of π/π_old
-            weight=TokenMean(),  # every action counts the same
-            kl=_in_reward(beta),  # RLHF: stay near the reference
-            whiten=True,  # after the critic's target was taken
+            # δ-sums of the critic's surprise
+            advantage=GAE(gamma, lam),
+            # pessimistic clip of π/π_old
+            surrogate=Clip(low, high),
+            # every action counts the same
+            weight=TokenMean(),
+            # RLHF: stay near the reference
+            kl=_in_reward(beta),
+            # after the critic's target was taken
+            whiten=True,
             value_coef=0.5,
         ),
         update=SGD(epochs=4),
@@ -309,10 +314,12 @@ def grpo(low: float = 0.2, high: float | None = None, beta: float = 0.04) -> Alg
     """
     return Algorithm(
         PolicyGradient(
-            advantage=GroupNorm(),  # A = (R − mean) / std within a prompt
+            # A = (R − mean) / std within a prompt
+            advantage=GroupNorm(),
             surrogate=Clip(low, high),
             kl=_in_loss(beta),
-            weight=SequenceMean(),  # 1 / (responses · length of this one)
+            # 1 / (responses · length of this one)
+            weight=SequenceMean(),
         )
     )
 
@@ -380,11 +387,15 @@ def dapo(low: float = 0.2, high: float = 0.28) -> Algorithm:
     """
     return Algorithm(
         PolicyGradient(
-            advantage=GroupNorm(),  # A = (R − mean) / std within a prompt
-            surrogate=Clip(low, high),  # clip-higher
-            weight=GroupTokenMean(),  # 1 / (tokens of the prompt's group)
+            # A = (R − mean) / std within a prompt
+            advantage=GroupNorm(),
+            # clip-higher
+            surrogate=Clip(low, high),
+            # 1 / (tokens of the prompt's group)
+            weight=GroupTokenMean(),
         ),
-        keep=MixedOutcomes(),  # dynamic sampling: drop all-right and all-wrong groups, refill
+        # dynamic sampling: drop all-right and all-wrong groups, refill
+        keep=MixedOutcomes(),
     )
 
 

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
 
 Judge = Callable[[Sequence[str]], Sequence[float]]
-SHOWN = 56  # characters of a step in the table
-CLEAR = 3.0  # a fall is clear beyond so many standard errors
+# characters of a step in the table
+SHOWN = 56
+# a fall is clear beyond so many standard errors
+CLEAR = 3.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def judge_steps(
         values.append(float(rewards.mean()))
         errors.append(float(rewards.std()) / math.sqrt(samples))
     values.append(float(judge([response])[0]))
-    errors.append(0.0)  # the response itself is not sampled
+    # the response itself is not sampled
+    errors.append(0.0)
     return [
         StepValue(text, values[k], values[k + 1], math.hypot(errors[k], errors[k + 1]))
         for k, text in enumerate(steps)

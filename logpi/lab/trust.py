@@ -3,8 +3,9 @@ against KL.
 
 Everything is exact: the gradient, the Fisher matrix, the surrogate, the new policy's return. The
 bound is the performance-difference lemma with a horizon: states drift apart by at most 1 − (1−α)ᵗ
-after t steps when no state's
-policy moved by more than α in total variation, so   J(π′) ≥ J(π) + L(π′) − 4 α max|A| Σₜ (1 − (1−α)ᵗ).
+after t steps when no state's policy moved by more than α in total variation, so
+
+    J(π′) ≥ J(π) + L(π′) − 4 α max|A| Σₜ (1 − (1−α)ᵗ)
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,17 +76,22 @@ class Check:
         return min(f.moments.cosine for f in self.findings)
 
     def __str__(self) -> str:
+        return f"{self._table().text()}\n\nVerdict: {self.verdict}."
+
+    def _repr_html_(self) -> str:
+        return f"{self._table().html()}<p>Verdict: {escape(self.verdict)}.</p>"
+
+    def _table(self) -> ReportTable:
         rows = tuple(
             (f.responses, *_numbers(f.moments), f.noise, f.noise_rloo, f.moments.verdict)
             for f in self.findings
         )
-        table = ReportTable(
+        return ReportTable(
             f"E[∇L̂] over every batch there can be, against {self.target}",
             ("M", "cosine", "angle", "scale", "noise", "noise of rloo", "verdict"),
             rows,
             ("d", ".6f", ".2f", ".4f", ".3f", ".3f", ""),
         )
-        return f"{table.text()}\n\nVerdict: {self.verdict}."
 
 
 def _numbers(m: Moments) -> tuple[float, float, float]:

@@ -132,9 +132,8 @@ class Preference(_Compared):
         mask = batch.mask
         side, logp = _whole(batch, targets.side), own(now.logp, mask)
         score = self.score(logp, targets.logp_ref, mask)
-        share = (
-            side.abs() / 2 * gathered(weight.to(logp.dtype), mask)
-        )  # adds up to its weight over a pair
+        # adds up to its weight over a pair
+        share = side.abs() / 2 * gathered(weight.to(logp.dtype), mask)
         pair, h = by_group(share, batch.group), by_group(side * score, batch.group)
         loss = self.coef * (pair * self.margin(h)).sum()
         if self.sft:

@@ -1,13 +1,14 @@
 """Rollouts from Gymnasium: transitions in, rows of a `Batch` out.
 
-    Fragments(envs, policy, steps=128)          a fixed number of steps of every environment, cut where the batch ends (A2C, TRPO, PPO)
-    Episodes(envs, policy, episodes=16)         whole episodes, and groups of them from one reset seed (REINFORCE, GRPO, RLOO)
+    Fragments(envs, policy, steps=128)     a fixed number of steps of every environment, cut where
+                                           the batch ends (A2C, TRPO, PPO)
+    Episodes(envs, policy, episodes=16)    whole episodes, and groups of them from one reset seed
+                                           (REINFORCE, GRPO, RLOO)
 
-While acting only the actor runs; log-probabilities of what was done come once for the whole batch
-from the recorded action parameters, values come from the learner. Every row is one episode or a
-piece of one: time-outs and cut-offs keep the state that followed them and `terminated` False, so a
-    critic bootstraps there and nowhere else. How episodes begin again is
-    `envs/control/vector.py`'s.
+While acting only the actor runs. Log-probabilities of the actions are computed once for the whole
+batch from the recorded action parameters; values come from the learner. Every row is one episode
+or a piece of one: time-outs and cut-offs keep the state that followed them and `terminated` False,
+so a critic bootstraps there and nowhere else. How episodes begin again is `envs/control/vector.py`.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 notices = logging.getLogger("logpi")
-Choose = Callable[
-    [Array], tuple[Array, Array]
-]  # [N, *] observations -> action parameters [N, K], actions [N, *]
+# [N, *] observations -> action parameters [N, K], actions [N, *]
+Choose = Callable[[Array], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,8 @@ def _check(stream: Stream, masks: int, kind: Distribution) -> None:
 def _finite(params: Array, reward: Array, *seen: Array) -> None:
     """Raises FloatingPointError if the policy's own parameters are no numbers, UserError if what it
     was given is none."""
-    if not np.isfinite(
-        params
-    ).all():  # first: what an environment makes of such actions is not its fault
+    # first: what an environment makes of such actions is not its fault
+    if not np.isfinite(params).all():
         raise FloatingPointError(
             "the policy's action parameters are not numbers (NaN or infinite): the weights have"
             " diverged"
@@ -158,12 +157,16 @@ def trial(envs: VectorEnvironment, kind: Distribution, steps: int = 16) -> None:
 
 
 def rows(stream: Stream, kind: Distribution) -> Batch:
-    """Split at episode ends and pad; rows in the order of environments, then of time. No loop over steps,
-    environments or rows.
+    """Split at episode ends and pad; rows in the order of environments, then of time.
 
-    Works on the K real steps in the order of environments: a row ends where an episode does or where its
-    environment's record stops.
+    No loop over steps, environments or rows: it works on the K real steps in the order of
+    environments. A row ends where an episode does or where its environment's record stops.
     """
+    # Two environments of four steps; x: the last of an episode, ·: a reset, which is no step.
+    #
+    #     keep      a₀ a₁x · a₃      b₀ b₁ b₂x b₃
+    #     row       0  0     1       2  2  2   3      cumsum of the ends before it
+    #     column    0  1     0       0  1  2   0      place in its row
     keep = stream.real.T
     steps = np.arange(keep.shape[1])
     last = np.where(keep, steps, -1).max(1)
@@ -287,16 +290,14 @@ class _GymRollout(ABC):
         self._chance, self._starts = (
             np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2)
         )
-        self._seen: tuple[Array, Array, int] | None = (
-            None  # moments of the last batch, for the normalisation
-        )
+        # moments of the last batch, for the normalisation
+        self._seen: tuple[Array, Array, int] | None = None
         self._return, self._length = np.zeros(envs.n), np.zeros(envs.n)
         self._recent: deque[float] = deque(maxlen=100)
 
     def __call__(self) -> Collected:
-        if (
-            self._seen is not None
-        ):  # between updates: the policy that samples is the one that learns
+        # between updates: the policy that samples is the one that learns
+        if self._seen is not None:
             self.policy.observe(*self._seen)
         stream = self._record()
         metrics = self._count(stream)
@@ -512,9 +513,8 @@ def play(
     Nothing is recorded: episodes of pixels may be long.
     """
     n, rounds = envs.n, -(-len(seeds) // envs.n)
-    table = np.resize(np.array(seeds), n * rounds).reshape(
-        rounds, n
-    )  # the last round repeats some, for idle environments
+    # the last round repeats some, for idle environments
+    table = np.resize(np.array(seeds), n * rounds).reshape(rounds, n)
     plan = [iter(x) for x in table.T.tolist()]
     envs.begin(lambda i: next(plan[i], None))
     totals, done, column = np.zeros((rounds, n)), np.zeros(n, np.int64), np.arange(n)

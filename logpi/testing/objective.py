@@ -35,7 +35,8 @@ __all__ = [
     "row",
 ]
 
-ATOL = 1e-5  # in float32, of the largest gradient; of the loss, relative to Σ |gradient| (its terms may cancel)
+# in float32, of the largest gradient; of the loss, relative to Σ |gradient| (its terms may cancel)
+ATOL = 1e-5
 
 
 def row(
@@ -299,9 +300,8 @@ def check_observation_deletion(
     """Deleting what the policy did not choose (prompt, tool output) leaves loss and gradient of its
     own actions unchanged."""
     b, t = batch.mask.shape
-    keep = torch.argsort(
-        (~batch.mask).to(torch.int8), dim=1, stable=True
-    )  # own actions first, in order
+    # own actions first, in order
+    keep = torch.argsort((~batch.mask).to(torch.int8), dim=1, stable=True)
     last = torch.where(batch.mask, torch.arange(t), -1).amax(1)
     count = batch.mask.sum(1)
 

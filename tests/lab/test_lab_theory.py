@@ -114,7 +114,8 @@ def test_group_normalised_limits(name):
     ]
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < 0.01
-    assert gaps[-2] / gaps[-1] == pytest.approx(2, abs=0.1)  # 1/M: it is a limit, not a plateau
+    # 1/M: it is a limit, not a plateau
+    assert gaps[-2] / gaps[-1] == pytest.approx(2, abs=0.1)
 
 
 def test_whitening_over_the_batch_is_a_scale_in_the_limit():
@@ -142,7 +143,8 @@ def test_whitening_over_the_batch_is_a_scale_in_the_limit():
 def test_grpos_bias_begins_at_four_with_binary_rewards(m, verdict):
     found = moments(WORLD, BY_NAME["grpo_r1"].objective, Setting(responses=m))
     assert found.verdict == verdict
-    if m < 4:  # std of a mixed group is √(1/M): scale (M−1)/M · √M, but for ε
+    # std of a mixed group is √(1/M): scale (M−1)/M · √M, but for ε
+    if m < 4:
         assert found.scale == pytest.approx((m - 1) / m * m**0.5, rel=1e-5)
 
 

@@ -290,7 +290,8 @@ OTHERS: dict[tuple[str, str, str], Preset] = {
     ),
     ("HalfCheetah-v5", "ppo", "cleanrl"): CONTINUOUS,
 }
-GRID = dict(updates=100, lr=3e-2, hidden=())  # a table: one number for each state and action
+# a table: one number for each state and action
+GRID = dict(updates=100, lr=3e-2, hidden=())
 
 
 def preset(

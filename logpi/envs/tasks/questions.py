@@ -172,7 +172,7 @@ class Questions:
     def _asked(self, row: Row) -> Row:
         asks = self._asks.replace("{question}", row["question"])
         found = (
-            f"{self._search.found(row['question'], row).strip()}\n\n"
+            f"{self._search.information(row['question'], row).strip()}\n\n"
             if self.mode == "upfront"
             else ""
         )

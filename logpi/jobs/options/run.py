@@ -32,7 +32,7 @@ class RunArguments:
     save_every: int = option(20, help="steps between checkpoints", least=1, changeable=True)
     trackers: tuple[str, ...] = option(
         (),
-        help="besides JSON lines and TensorBoard: wandb, trackio, mlflow",
+        help="besides JSON lines (and TensorBoard, where installed): wandb, trackio, mlflow",
         nargs="*",
         changeable=True,
     )
