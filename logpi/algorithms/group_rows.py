@@ -14,6 +14,8 @@ from logpi.ops.selection import MixedOutcomes
 from logpi.ops.surrogates import Clip, ClippedScore, ScoreFunction
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum, TokenMean
 
+__all__ = ["cispo", "dapo", "dr_grpo", "grpo", "grpo_r1", "grpo_sequence", "gspo", "remax", "rloo"]
+
 
 def rloo(beta: float = 0.05) -> Algorithm:
     """REINFORCE leave-one-out (arXiv:2402.14740): the response is one action, the prompt's other

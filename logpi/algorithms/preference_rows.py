@@ -11,6 +11,8 @@ from logpi.algorithms.composition import Algorithm
 from logpi.objectives.preferences import BradleyTerry, KahnemanTversky, Preference
 from logpi.ops.comparison import Hinge, Logistic, LogLikelihood, LogOdds, LogRatio, Robust, Squared
 
+__all__ = ["dpo", "ipo", "kto", "orpo", "reward_model", "robust_dpo", "simpo", "slic"]
+
 
 def dpo(
     beta: float = 0.1,

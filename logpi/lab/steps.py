@@ -176,25 +176,22 @@ def step_values(
     from logpi.rewards import rewards as make_rewards
     from logpi.rollouts.chat import Chat
 
-    prompt, response, separator = (
-        _read(prompt),
-        _read(response),
-        separator.encode().decode("unicode_escape"),
-    )
+    prompt, response = _read(prompt), _read(response)
     try:
         judged = make_rewards((reward,), device)
         judged.check(["prompt", "answer"])
         policy = CausalLM.load(model, device=device, temperature=temperature)
         has = policy.tokenizer.chat_template is not None
         ids = Chat(wrap=has if chat is None else chat)(policy, prompt)
+        judge = partial(_judge, judged, prompt, answer)
         values = judge_steps(
             policy,
             Engine(policy),
             ids,
             response,
-            partial(_judge, judged, prompt, answer),
+            judge,
             samples=samples,
-            separator=separator,
+            separator=separator.encode().decode("unicode_escape"),
             sampling=Sampling(max_tokens=max_tokens),
             seed=seed,
         )
