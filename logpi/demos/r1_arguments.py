@@ -163,8 +163,8 @@ CHAINED = {"model", "out", "resume"}  # what the chain itself says
 
 
 def settled(a: R1) -> R1:
-    """With the task, the verifier and the device where none is given: the demonstration's, or the
-    task's own.
+    """The arguments with task, verifier and device filled in: the demonstration's, or the task's
+    own.
 
     A task's own verifier that compares answers looks for them in places of its own (behind #, say):
     `math` finds them in <answer>, in a box, or at the end.

@@ -23,8 +23,10 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import read
+from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments, columns
+from logpi.jobs.seeds import start
 from logpi.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @job
-class RL(Job, ModelArguments, LoraArguments, SourceArguments, TurnArguments):
+class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, SeedArguments, Job):
     """Reinforcement learning of a language model with rewards that can be checked: `logpi rl`.
 
     >>> import logpi
@@ -76,6 +78,8 @@ class RL(Job, ModelArguments, LoraArguments, SourceArguments, TurnArguments):
     """
 
     COMMAND = "rl"
+    HEADING = "training"
+    FIRST = "model task rewards algorithm steps prompts num_generations lr out"
     RECIPES = RECIPES
 
     recipe: str = option(
@@ -208,7 +212,7 @@ class RL(Job, ModelArguments, LoraArguments, SourceArguments, TurnArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    read(RL, argv, "rl", "Train a language model with rewards that can be checked.").run()
+    start(read(RL, argv, "rl", "Train a language model with rewards that can be checked."))
     return 0
 
 

@@ -163,8 +163,7 @@ def step_values(
     """The report of `logpi lab step-values`.
 
     Args:
-        model: directory or hub name. prompt, response: texts, or @file. answer: what the reward
-            compares with.
+        model: directory or hub name. prompt, response: texts, or @file. answer: of the reward.
         reward: as in training. device: where models run. chat: put the prompt through the chat
             template; None for "if the model has one".
     Raises:
@@ -181,13 +180,12 @@ def step_values(
         judged = make_rewards((reward,), device)
         judged.check(["prompt", "answer"])
         policy = CausalLM.load(model, device=device, temperature=temperature)
-        has = policy.tokenizer.chat_template is not None
-        ids = Chat(wrap=has if chat is None else chat)(policy, prompt)
+        wrap = policy.tokenizer.chat_template is not None if chat is None else chat
         judge = partial(_judge, judged, prompt, answer)
         values = judge_steps(
             policy,
             Engine(policy),
-            ids,
+            Chat(wrap=wrap)(policy, prompt),
             response,
             judge,
             samples=samples,
