@@ -81,8 +81,8 @@ def schema_problem(schema: Any) -> str | None:
         return f"a schema is an object or a boolean, not {short(schema)}"
     validator = type(_validator(schema))
     checker = validator(validator.META_SCHEMA, format_checker=validator.FORMAT_CHECKER)
-    found = _first(checker.iter_errors(schema))
-    return found or _unknown_keyword(schema, validator) or _missing_reference(schema)
+    wrong = _first(checker.iter_errors(schema))
+    return wrong or _unknown_keyword(schema, validator) or _missing_reference(schema)
 
 
 def short(value: Any, most: int = 60) -> str:

@@ -150,7 +150,7 @@ def scan(text: Text, opens: re.Pattern[str], body: Body) -> tuple[list[list[Atte
         a thought        | a mark, read by `body`
                          the answer begins here
     """
-    found: list[list[Attempt]] = []
+    calls: list[list[Attempt]] = []
     since = at = 0
     while (mark := opens.search(text, at)) is not None:
         at = mark.end()
@@ -158,14 +158,14 @@ def scan(text: Text, opens: re.Pattern[str], body: Body) -> tuple[list[list[Atte
             close = _THOUGHTS[mark[0]]
             end = text.find(close, at)
             if end < 0:
-                return found, len(text)
+                return calls, len(text)
             at = since = end + len(close)
         elif mark[0] in _ENDS:
-            found, since = [], at
-        elif len(found) < MOST:
-            attempts, at = body(text, mark, since, bool(found))
-            found += [attempts] if attempts else []
-    return found, since
+            calls, since = [], at
+        elif len(calls) < MOST:
+            attempts, at = body(text, mark, since, bool(calls))
+            calls += [attempts] if attempts else []
+    return calls, since
 
 
 def read(text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
@@ -176,9 +176,9 @@ def read(text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
     """
     known = functions(tools)
     whole = Text(text)
-    found, since = scan(whole, _OPENS, lambda *where: _body(known, *where))
-    if found:
-        return list(islice(chain.from_iterable(found), MOST))
+    calls, since = scan(whole, _OPENS, lambda *where: _body(known, *where))
+    if calls:
+        return list(islice(chain.from_iterable(calls), MOST))
     said = Text(text[since:].strip())
     return _unmarked(said, known)[:MOST]
 
@@ -233,23 +233,23 @@ def _function(known: Known, text: Text, mark: re.Match[str]) -> tuple[list[Attem
 
 def _marked(known: Known, text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
     """What stands behind a mark, up to what closes it. Raises ValueError."""
-    mark, found = MARKS[name], []
+    mark, calls = MARKS[name], []
     at = blank(text, at)
-    while not found or LOOKS.match(text, at) or FUNCTION.match(text, at):
+    while not calls or LOOKS.match(text, at) or FUNCTION.match(text, at):
         try:
             attempts, at = _one(known, text, at, name)
         except ValueError as error:
-            if not found:
+            if not calls:
                 raise
             attempts = [Malformed(f"a further call is {error}")]
-        found += attempts
+        calls += attempts
         if isinstance(attempts[-1], Malformed):
             break
         after = _BETWEEN.match(text, at)
         at = after.end() if after else at
     if mark.close and not text.startswith(mark.close, at):
         raise ValueError(f"not closed by {mark.close} right after one object")
-    return found, at + len(mark.close)
+    return calls, at + len(mark.close)
 
 
 def _one(known: Known, text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
@@ -282,8 +282,8 @@ def _named(known: Known, text: Text, at: int, close: str) -> tuple[list[Attempt]
 
 def _following(marks: re.Pattern[str], text: Text, at: int) -> int:
     """Where the next of `marks` begins, or the text ends."""
-    found = marks.search(text, at + 1)
-    return found.start() if found else len(text)
+    following = marks.search(text, at + 1)
+    return following.start() if following else len(text)
 
 
 def _python(text: Text, at: int, name: str) -> tuple[list[Attempt], int]:

@@ -147,13 +147,13 @@ def standard(schema: Any) -> Any:
         return [standard(s) for s in schema]
     if not isinstance(schema, Mapping):
         return schema
-    made = {k: standard(v) for k, v in schema.items()}
-    kind = made.get("type")
+    renamed = {k: standard(v) for k, v in schema.items()}
+    kind = renamed.get("type")
     if kind == "any":
-        made.pop("type")
+        renamed.pop("type")
     elif isinstance(kind, str):
-        made["type"] = ALIASES.get(kind, kind)
-    return made
+        renamed["type"] = ALIASES.get(kind, kind)
+    return renamed
 
 
 def read(text: str, schema: Mapping[str, Any]) -> Any:

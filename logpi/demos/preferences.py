@@ -8,8 +8,9 @@ same pairs:
     reward model -> PPO against it (critic, reference, reward model in memory)        RLHF
     DPO                            (reference log-probabilities computed once)        direct
 
-Neither sees the rule; it only measures (`gold`). The stages are ordinary jobs chained by their run
-directories; a stopped demonstration goes on with the same --out. Left out: real text, and people.
+Neither sees the rule, which only measures them (`gold`). The stages are ordinary jobs chained by
+their run directories; a stopped demonstration goes on with the same --out. Left out: real text, and
+people.
 """
 
 from __future__ import annotations

@@ -117,9 +117,9 @@ class _AnswerParser(Expressions):
     def listed(self) -> Expression:
         """Items, with what stands between them; one alone is itself."""
         items, between = [self.item()], set()
-        while found := _SEPARATOR.match(self.text, self.at):
-            self.at = found.end()
-            joined = next((g for g in found.groups() if g), "")
+        while separator := _SEPARATOR.match(self.text, self.at):
+            self.at = separator.end()
+            joined = next((g for g in separator.groups() if g), "")
             between.add(
                 {"lor": "or", "vee": "or", "land": "and", "wedge": "and"}.get(joined, joined)
             )
@@ -155,10 +155,10 @@ class _AnswerParser(Expressions):
         return tree
 
     def words(self) -> Expression | None:
-        found = _WORDS.match(self.text, self.at)
-        if not found:
+        match = _WORDS.match(self.text, self.at)
+        if not match:
             return None
-        words = re.sub(r"\\text\{([^{}]*)\}|\s+", lambda m: m[1] or " ", found[0]).strip()
+        words = re.sub(r"\\text\{([^{}]*)\}|\s+", lambda m: m[1] or " ", match[0]).strip()
         if (
             len(words) < 2
             or _NOT_WORDS & set(words.split())
@@ -166,29 +166,29 @@ class _AnswerParser(Expressions):
         ):
             # (ab)^2 is no word
             return None
-        self.at = found.end()
+        self.at = match.end()
         return Expression("word", name=words)
 
     # --- units ---
 
     def measured(self, tree: Expression, money: str = "") -> Expression:
         """`tree` with the unit that follows it."""
-        if tree.kind == "group" or not (found := _MEASURE.match(self.text, self.at)):
+        if tree.kind == "group" or not (match := _MEASURE.match(self.text, self.at)):
             return tree
-        said = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", found[0]).strip()
-        words = re.findall(r"[A-Za-z]+", said.lower())
+        measure = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", match[0]).strip()
+        words = re.findall(r"[A-Za-z]+", measure.lower())
         if _FORBIDDEN & set(words):
             return tree
-        self.at = found.end()
+        self.at = match.end()
         if words and words[0] in SCALES:
             assert tree is not None
             tree = Expression("product", (tree, number(SCALES[words[0]])))
-            said, words = re.sub(r"^\w+\s*", "", said), words[1:]
+            measure, words = re.sub(r"^\w+\s*", "", measure), words[1:]
         if words and words[0] in ("percent", "pct", "percentage"):
             return Expression("percent", (tree,))
         if words and words[0] in ("degree", "degrees", "deg") and len(words) == 1:
             return Expression("degree", (tree,))
-        return Expression("unit", (tree,), said) if said and not money else tree
+        return Expression("unit", (tree,), measure) if measure and not money else tree
 
     def starts_atom(self) -> bool:
         """A unit is no factor: `18 dollars`, `72 cm`, but `2ab` is 2·a·b."""
@@ -217,10 +217,10 @@ class _AnswerParser(Expressions):
 
     def related(self, first: Expression) -> Expression:
         parts, signs = [self.measured(first)], []
-        while found := self.next(_RELATION):
-            sign = found[2] or _SIGNS.get(found[1], "")
+        while relation := self.next(_RELATION):
+            sign = relation[2] or _SIGNS.get(relation[1], "")
             if not sign:
-                raise Unreadable(found[0])
+                raise Unreadable(relation[0])
             money = self.next(_MONEY)
             part = self.measured(self.side(), money[2] if money else "")
             if money:
@@ -245,8 +245,8 @@ class _AnswerParser(Expressions):
 
     def sets(self) -> Expression:
         tree = self.expression()
-        while found := self.next(_OPERATION):
-            tree = Expression(_OPERATIONS[found[1]], (tree, self.expression()))
+        while operation := self.next(_OPERATION):
+            tree = Expression(_OPERATIONS[operation[1]], (tree, self.expression()))
         return tree
 
     def group(self, closing: str, opening: str) -> Expression:

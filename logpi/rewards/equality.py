@@ -178,17 +178,17 @@ class Equality(Agreement):
 
     def members(self, tree: Expression) -> list[Expression]:
         parts = tree.parts if tree.kind in ("list", "set") else (tree,)
-        found = []
+        members = []
         for part in parts:
             if part.kind == "set" and tree.kind == "list":
                 return [tree]
             if part.kind == "relation" and part.name == "=" and part.parts[1].kind == "list":
-                found += [
+                members += [
                     Expression("relation", (part.parts[0], p), "=") for p in part.parts[1].parts
                 ]
             else:
-                found += both_signs(part)
-        return found
+                members += both_signs(part)
+        return members
 
     def collections(self, gold: Expression, said: Expression) -> bool:
         """Members in any order; in the given order if they are letters or words, go on with dots,

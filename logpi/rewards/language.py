@@ -107,12 +107,12 @@ def scripts(text: str) -> Counter[str]:
     for opener, closer in _SPANS:
         if opener in text:
             text = _without_formulas(text, opener, closer)
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for match in _WORD.finditer(_NO_WORDS.sub(" ", text)):
         script = match.lastgroup or "other"
         if not (script in ("latin", "greek") and match.end() - match.start() == 1):
-            found[script] += 1
-    return found
+            counts[script] += 1
+    return counts
 
 
 def words(text: str, language: str) -> tuple[int, int]:

@@ -39,18 +39,18 @@ def numeral(text: str, at: int, inside: bool) -> tuple[Expression, int]:
     Args:
         inside: brackets, where (1,234) is a pair.
     """
-    found = (_NUMBER_INSIDE if inside else _NUMBER).match(text, at)
-    if not found or found.end() - at > MAX_DIGITS:
+    match = (_NUMBER_INSIDE if inside else _NUMBER).match(text, at)
+    if not match or match.end() - at > MAX_DIGITS:
         raise Unreadable("no number")
-    literal, whole = found[0], re.sub("[ ,]", "", found["whole"])
-    part = _PART.match(text, found.end()) if literal.replace(" ", "").isdigit() else None
+    literal, whole = match[0], re.sub("[ ,]", "", match["whole"])
+    part = _PART.match(text, match.end()) if literal.replace(" ", "").isdigit() else None
     if part:  # 1\frac12, 1 1/2
         top, bottom = int(part[1] or part[2] or part[5]), int(part[3] or part[4] or part[6])
         if not 0 < top < bottom:
             raise Unreadable("no mixed number")
         return number(int(whole) + Fraction(top, bottom)), part.end()
     kept = "." in literal and literal.strip(".").isascii()
-    return number(_decimal(whole, found), literal if kept else ""), found.end()
+    return number(_decimal(whole, match), literal if kept else ""), match.end()
 
 
 def _repeating(whole: str, fixed: str, block: str) -> Fraction:
@@ -61,15 +61,15 @@ def _repeating(whole: str, fixed: str, block: str) -> Fraction:
     )
 
 
-def _decimal(whole: str, found: re.Match[str]) -> Fraction:
-    fixed, block = found["fixed"] or "", found["line"] or found["round"]
-    if found["more"]:  # 0.333...
+def _decimal(whole: str, match: re.Match[str]) -> Fraction:
+    fixed, block = match["fixed"] or "", match["line"] or match["round"]
+    if match["more"]:  # 0.333...
         again = _REPEATED.fullmatch(fixed)
         if not again:
             raise Unreadable("digits that go on")
         value = _repeating(whole, again[1], again[2])
     elif block:
-        value = _repeating(whole, fixed, block + (found["middle"] or "") + (found["dot"] or ""))
+        value = _repeating(whole, fixed, block + (match["middle"] or "") + (match["dot"] or ""))
     else:
         value = Fraction(int(whole + fixed), 10 ** len(fixed))
-    return value * Fraction(10) ** int(found["exponent"] or 0)
+    return value * Fraction(10) ** int(match["exponent"] or 0)

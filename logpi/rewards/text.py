@@ -122,15 +122,15 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(one), last_boxed(two)
     ('\\frac{3}{4}', '2, -2')
     """
-    found: list[str] = []
+    boxes: list[str] = []
     right = len(text)
     for box in reversed(list(_BOX.finditer(text))):
         end = box.end() if box[1] else _closed(text, box.end(), right)
-        if end is None or (found and not _BETWEEN_BOXES.fullmatch(text, end + (not box[1]), right)):
+        if end is None or (boxes and not _BETWEEN_BOXES.fullmatch(text, end + (not box[1]), right)):
             break
-        found.append(box[1].rstrip(".,;") if box[1] else text[box.end() : end].strip())
+        boxes.append(box[1].rstrip(".,;") if box[1] else text[box.end() : end].strip())
         right = box.start()
-    return ", ".join(dict.fromkeys(reversed(found))) if found else None
+    return ", ".join(dict.fromkeys(reversed(boxes))) if boxes else None
 
 
 def final_answer(text: str, number: bool = True) -> str | None:

@@ -127,7 +127,7 @@ def collected(tree: ast.Module) -> list[ast.stmt]:
     """What a test runner would call: unittest's and pytest's classes, and functions `test_…` that
     the text does not call."""
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    found: list[ast.stmt] = []
+    tests: list[ast.stmt] = []
     for node in tree.body:
         runs = False
         if isinstance(node, ast.ClassDef):
@@ -135,8 +135,8 @@ def collected(tree: ast.Module) -> list[ast.stmt]:
         elif isinstance(node, FUNCTIONS):
             runs = node.name.startswith("test") and node.name not in used
         if runs:
-            found.append(node)
-    return found
+            tests.append(node)
+    return tests
 
 
 def _starts(node: ast.stmt) -> Iterator[ast.stmt]:
@@ -185,13 +185,13 @@ def _reached(tree: ast.Module) -> Iterator[ast.stmt]:
                 for n in ast.walk(h)
                 if isinstance(n, ast.Name | ast.Attribute)
             }
-        found = [
+        called = [
             d
             for d in waiting.values()
             if d.name in names or (d.name.startswith("__") and d.name.endswith("__"))
         ]
         todo = []
-        for d in found:
+        for d in called:
             del waiting[id(d)]
             todo += _running(d.body)
 

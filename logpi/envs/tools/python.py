@@ -1,22 +1,23 @@
 """Programs as a tool: the model writes Python, the sandbox runs it, the model reads what it
 printed.
 
-It needs a sandbox (this machine's, any object of the protocol `logpi.sandbox.Sandbox`, or a function
-`run(code)`); without one it refuses before anything runs. Left out: state between calls (every program is fresh), files, packages beyond those
-that the sandbox shows.
+It needs a sandbox (this machine's, any object of the protocol `logpi.sandbox.Sandbox`, or a
+function `run(code)`); without one it refuses before anything runs. Left out: state between calls
+(every program is fresh), files, packages beyond those that the sandbox shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
-from logpi.envs.tools.tool import Tool
+from logpi.envs.tools.tool import Tool, tool
 from logpi.sandbox import Sandbox
 
 
-class Ran(Protocol):
-    """What a sandbox says of a program."""
+class ProgramResult(Protocol):
+    """What a sandbox returns for a program."""
 
     @property
     def stdout(self) -> str: ...
@@ -30,7 +31,9 @@ class Ran(Protocol):
         ...
 
 
-def python(run: Sandbox | Callable[[str], Ran | str] | None = None, name: str = "python") -> Tool:
+def python(
+    run: Sandbox | Callable[[str], ProgramResult | str] | None = None, name: str = "python"
+) -> Tool:
     """The tool `python(code)`.
 
     Args:
@@ -57,10 +60,7 @@ def python(run: Sandbox | Callable[[str], Ran | str] | None = None, name: str = 
         parts = (result.stdout.rstrip("\n"), _last_lines(result.stderr), status)
         return "\n".join(part for part in parts if part) or "(nothing was printed)"
 
-    from logpi.calls.schema import from_function
-
-    made = from_function(python)["function"]
-    return Tool(name, made["description"], made["parameters"], python)
+    return replace(tool(python), name=name)
 
 
 def _last_lines(stderr: str, lines: int = 5) -> str:
