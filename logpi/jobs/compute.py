@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import as_user_errors
 from logpi.jobs.common import opened
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Compute(ModelArguments, ItemArguments, SamplingArguments, RunArguments):
     """Arguments of `logpi compute`."""
+
+    HEADING: ClassVar[str] = "measuring"
+    FIRST: ClassVar[str] = "model task samples against scorer out"
 
     against: str = option(
         "", help="another model to draw beside it, e.g. the one that training began with"

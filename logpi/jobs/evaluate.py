@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import as_user_errors
 from logpi.jobs.common import opened
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunArguments):
     """Arguments of `logpi eval`."""
+
+    HEADING: ClassVar[str] = "measuring"
+    FIRST: ClassVar[str] = "model task rewards items samples out"
 
     pass_at: tuple[int, ...] = option(
         (), help="the k of pass@k and maj@k (default: 1, 2, 4, … and all)", nargs="*", least=1
