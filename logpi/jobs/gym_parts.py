@@ -1,5 +1,5 @@
-"""The parts of a run on a Gymnasium environment: preset, algorithm, networks, rollout, evaluation, and
-the policy on disk.
+"""The parts of a run on a Gymnasium environment: preset, algorithm, networks, rollout, evaluation,
+and the policy on disk.
 
 Left out: the job's options and the run itself (`jobs/gym.py`).
 """
