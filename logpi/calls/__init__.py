@@ -5,7 +5,7 @@
     objects.py, tags.py, pythonic.py      calls as JSON, as tags, in Python's syntax
     json.py         Hermes and Qwen, other families that write JSON, ToolRL's one object a line
     xml.py          <function=…><parameter=…> (Qwen3-Coder and its kin), <arg_key>… (GLM)
-    plain.py        [f(a=1), g(b='x')] (BFCL, Llama 3.2), <search>query</search> (Search-R1)
+    plain.py        [f(a=1), g(b='x')] (BFCL's prompt, Llama 3.2), <search>q</search> (Search-R1)
     templates.py    the style in which a model's chat template writes
     messages.py     conversations and tools as data sets have them, brought to one form
     schema.py       a function's JSON schema, text read as a type

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from logpi.jobs.seeds import interval
+from logpi.jobs.seed_report import interval
 from logpi.runs import disk
 from logpi.runs.metrics import read_metrics
 

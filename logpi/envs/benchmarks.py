@@ -9,8 +9,8 @@ it is:
 
 A file *is* the test split; a directory has `train.*` and `test.*`; MBPP's splits are by its
 published task ids. Data are the user's own files: none are shipped. Left out: columns and templates
-(`benchmark_formats.py`), what stands around a whole prompt (`Chat`: chat templates, R1-Zero's), what
-an answer is worth (`rewards/`).
+(`benchmark_formats.py`), what stands around a whole prompt (`Chat`: chat templates, R1-Zero's),
+what an answer is worth (`rewards/`).
 """
 
 from __future__ import annotations
