@@ -141,7 +141,7 @@ def complete(steps: Generator[TrainingStep, None, Outcome]) -> Outcome:
             return end.value
 
 
-def train(
+def train(  # noqa: PLR0913 (settings, all keywords)
     rollout: Rollout,
     learner: Learner,
     run: Run | str | Path | None = None,

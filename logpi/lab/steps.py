@@ -89,7 +89,7 @@ def _token_steps(policy: CausalLM, response: str, steps: Sequence[str]) -> list[
     return out
 
 
-def judge_steps(
+def judge_steps(  # noqa: PLR0913 (settings, all keywords or flags)
     policy: CausalLM,
     engine: Engine,
     prompt: Sequence[int],
@@ -146,7 +146,7 @@ def _read(text: str) -> str:
         raise UserError(f"cannot read {text[1:]}: {error}") from None
 
 
-def step_values(
+def step_values(  # noqa: PLR0913 (settings, all keywords or flags)
     model: str,
     prompt: str,
     response: str,

@@ -297,7 +297,7 @@ def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
     return made
 
 
-def mlp(
+def mlp(  # noqa: PLR0913 (settings, all keywords)
     features: int,
     kind: Distribution,
     *,

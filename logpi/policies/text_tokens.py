@@ -11,7 +11,7 @@ private character stands for each of them, and the stretch around it is tokenise
 token in it:
 
     content             a<|im_end|>b
-    given to template   a◇b                           ◇: U+F0001 + its number among the control tokens
+    given to template   a◇b                           ◇: U+F0001 + its number among control tokens
     template writes     <|im_start|>user\na◇b<|im_end|>\n
     stretches           <|im_start|>   user\na◇b        <|im_end|>\n
     tokens              as ever        "user\na<|im_end|>b", the mark spelled out       as ever

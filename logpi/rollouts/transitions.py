@@ -81,7 +81,7 @@ def _check(stream: Stream, masks: int, kind: Distribution) -> None:
     finite, or not at all.
 
     Raises:
-        FloatingPointError, UserError: as `_finite`; or no action is allowed where one must be
+        FloatingPointError, UserError: as `check_finite`; or no action is allowed where one must be
         taken.
     """
     check_finite(stream.params, stream.reward, stream.obs, stream.after)

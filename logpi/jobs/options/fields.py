@@ -39,7 +39,7 @@ Choices = Sequence[str] | Callable[[], Sequence[str]]
 Flags = Callable[[Mapping[str, Any]], "Sequence[OptionField]"]
 
 
-def option(
+def option(  # noqa: PLR0913 (a declaration, all keywords)
     default: Any = MISSING,
     help: str = "",
     choices: Choices | None = None,
