@@ -25,7 +25,6 @@ EXTRAS = {
     "pyarrow": "data",
     "gguf": "gguf",
     "peft": "lora",
-    "bm25s": "search",
     "mcp": "mcp",
 }
 # what a disk, not the program, is to blame for

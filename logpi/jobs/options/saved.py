@@ -35,7 +35,7 @@ def _word(value: Any) -> Any:
     """An option's word, or what is recorded of the object in its place."""
     if isinstance(value, tuple):
         return [_word(v) for v in value]
-    return value if isinstance(value, str | None) else recorded(value)
+    return value if isinstance(value, str | int | float | None) else recorded(value)
 
 
 def to_json(arguments: Any) -> dict[str, Any]:
