@@ -422,7 +422,7 @@ def _compared(title: str, pairs: list[dict[str, dict]]) -> str:
 
 
 def table() -> None:
-    from logpi.jobs.seeds import interval
+    from logpi.jobs.seed_report import interval
 
     kept = json.loads(RESULTS.read_text())
     cells: dict[tuple, list[dict]] = {}

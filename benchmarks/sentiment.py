@@ -161,8 +161,8 @@ def _dpo(a: argparse.Namespace) -> prefer.Prefer:
 def _report(a: argparse.Namespace) -> None:
     """Gold and proxy before and after on the held-out openings, 4 samples each, and what was
     written."""
-    from logpi.evaluation.evaluator import interval
     from logpi.evaluation.held_out_pairs import win_rate
+    from logpi.evaluation.measures import interval
 
     stages = {"before": a.model, "GRPO": f"{a.out}/rl/model", "DPO": f"{a.out}/dpo/model"}
     found = {name: _measure(a, path) for name, path in stages.items() if Path(path).exists()}

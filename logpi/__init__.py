@@ -20,6 +20,9 @@ _WHERE = {
     "TruncatedIS": "objectives.policy_gradient",
     "Batch": "types",
     "Collected": "types",
+    "Comparison": "types",
+    "Data": "types",
+    "Objective": "types",
     "PolicyOutput": "types",
     "Targets": "types",
     "Trajectory": "types",
@@ -28,6 +31,7 @@ _WHERE = {
     "Constant": "updates.adamw",
     "Cosine": "updates.adamw",
     "Linear": "updates.adamw",
+    "TorchOptimizer": "updates.adamw",
     "SGD": "updates.sgd",
     "TrustRegion": "updates.trust_region",
     "Learner": "learner",
@@ -59,7 +63,7 @@ if TYPE_CHECKING:
     from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
     from logpi.train import complete
     from logpi.types import Batch, Collected, PolicyOutput, Targets, Trajectory, collate
-    from logpi.updates.adamw import AdamW, Constant, Cosine, Linear
+    from logpi.updates.adamw import AdamW, Constant, Cosine, Linear, TorchOptimizer
     from logpi.updates.sgd import SGD
     from logpi.updates.trust_region import TrustRegion
 

@@ -18,7 +18,7 @@ from typing import Any
 from logpi.commands import COMMANDS
 from logpi.errors import UserError, one_line
 
-# package -> the extra that installs it
+# Package -> the extra that installs it.
 EXTRAS = {
     "gymnasium": "control",
     "datasets": "data",
@@ -26,8 +26,9 @@ EXTRAS = {
     "gguf": "gguf",
     "peft": "lora",
     "mcp": "mcp",
+    "optuna": "sweep",
 }
-# what a disk, not the program, is to blame for
+# What a disk, not the program, is to blame for.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
@@ -127,7 +128,7 @@ def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
             raise
         print(
             "logpi: out of memory. Decode fewer rows at a time (--slots), cut the forward pass"
-            " smaller (--options micro_tokens=4096), use --gradient-checkpointing, or shorter"
+            " smaller (--micro-tokens 4096), use --gradient-checkpointing, or shorter"
             " completions. The last checkpoint is intact",
             file=sys.stderr,
         )

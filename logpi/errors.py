@@ -23,7 +23,8 @@ __all__ = [
     "wrong_type",
 ]
 
-SHOWN = 600  # characters
+# characters
+SHOWN = 600
 
 
 class UserError(Exception):
@@ -47,7 +48,8 @@ class Stopped(UserError):
     signal's number."""
 
     def __init__(self, text: str, signal: int) -> None:
-        super().__init__(text, signal)  # both, so that it can be pickled
+        # both, so that it can be pickled
+        super().__init__(text, signal)
         self.signal, self.code = signal, 128 + signal
 
     def __str__(self) -> str:
@@ -79,7 +81,8 @@ def one_line(text: object) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the nearest of `known`, or '' when none is near."""
-    import difflib  # here, for it is needed only after a mistake
+    # here, for it is needed only after a mistake
+    import difflib
 
     known = list(known)
     near = [k for k in known if k.startswith(word)] or difflib.get_close_matches(
@@ -122,9 +125,10 @@ def wrong_type(kind: str, value: Any) -> str | None:
     """What a value should have been, or None if it fits. Kinds that are not in `_WORDS` are
     classes, whose objects only Python gives.
 
-    >>> wrong_type("int | None", 2.5), wrong_type("int | None", None), wrong_type("Weight", "TokenMean")
-    ('a whole number, or null for none', None, 'an object of the class Weight, which only Python
-    code can give')
+    >>> wrong_type("int | None", 2.5), wrong_type("int | None", None)
+    ('a whole number, or null for none', None)
+    >>> wrong_type("Weight", "TokenMean")
+    'an object of the class Weight, which only Python code can give'
     """
     kinds = [k.strip() for k in kind.split("|")]
     if any(_fits(k, value) for k in kinds):
@@ -138,7 +142,8 @@ def wrong_type(kind: str, value: Any) -> str | None:
 
 
 def _fits(kind: str, value: Any) -> bool:
-    number = isinstance(value, Real) and not isinstance(value, bool)  # Python's bools are ints
+    # Python's bools are ints
+    number = isinstance(value, Real) and not isinstance(value, bool)
     match kind:
         case "None":
             return value is None
@@ -147,7 +152,8 @@ def _fits(kind: str, value: Any) -> bool:
         case "int":
             return number and isinstance(value, Integral)
         case "float":
-            return number and value == value  # not NaN
+            # not NaN
+            return number and value == value
         case "str":
             return isinstance(value, str)
         case "tuple[int, ...]":

@@ -20,19 +20,18 @@ from torch import Tensor
 from logpi.ops.groups import group_returns
 from logpi.ops.time import own
 from logpi.types import Batch, Policy, PolicyOutput, Targets, UpdateConstants
-from logpi.updates.adamw import AdamW
+from logpi.updates.adamw import AdamW, OptimizerSpec, TorchOptimizer
 from logpi.updates.micro_batches import evaluate
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
+    from logpi.updates.adamw import MakeOptimizer
 
 __all__ = ["Learner", "OffPolicyError", "Trust"]
 
 notices = logging.getLogger("logpi")
-GAPS = (
-    "gap_old",
-    "gap_sampler",
-)  # |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
+# |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
+GAPS = ("gap_old", "gap_sampler")
 
 
 class OffPolicyError(RuntimeError):
@@ -64,7 +63,10 @@ class Learner:
     Args:
         policy: an `nn.Module` that is a `logpi.types.Policy`.
         algorithm: from `logpi.algorithm(name)`.
-        optimizer: learning rate and its schedule.
+        optimizer: `AdamW` or another value of `logpi.updates.adamw`, with its learning rate and
+            schedule; a class or function of torch that takes the parameters, e.g.
+            `lambda params: torch.optim.SGD(params, lr=1e-3)`; or an optimiser over the policy's
+            parameters.
         total: number of updates of the run, for the schedule. A run that goes on to another total
             follows the schedule of that total from there.
         reference: frozen policy for the KL penalty; made as a copy of `policy` when the algorithm
@@ -81,7 +83,7 @@ class Learner:
         self,
         policy: Policy,
         algorithm: Algorithm,
-        optimizer: AdamW | None = None,
+        optimizer: OptimizerSpec | MakeOptimizer | torch.optim.Optimizer | None = None,
         *,
         total: int = 1,
         reference: Policy | None = None,
@@ -91,11 +93,13 @@ class Learner:
     ) -> None:
         self.policy, self.algorithm, self.objective = policy, algorithm, algorithm.objective
         algorithm.update.check(policy)
-        self.rates = optimizer or AdamW()
+        self.rates = _spec(optimizer)
         self.optimizer = self.rates.build(policy)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.total, self.refresh, self.trust = total, refresh, trust or Trust()
         self.updates = 0
-        self.advantage: Tensor | None = None  # [B, T] of the last batch, for people; not saved
+        # [B, T] of the last batch, for people; not saved
+        self.advantage: Tensor | None = None
         self.generator = torch.Generator().manual_seed(seed)
         self.reference = reference
         if reference is None and algorithm.objective.needs_reference:
@@ -127,8 +131,8 @@ class Learner:
         targets = self._prepare(batch)
         self.advantage = targets.credit(batch.mask)
         progress = min(1.0, self.updates / self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rates.rate(self.updates, progress)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = self.rates.rate(peak, self.updates, progress)
         moves = self.algorithm.update(
             self.policy,
             self.objective.at(progress),
@@ -177,7 +181,8 @@ class Learner:
         gaps = [
             metrics.get(f"{gap}/{kind}", 0.0) for gap in (GAPS if self.trust.sampler else GAPS[:1])
         ]
-        wrong = [gap for gap in gaps if not gap <= self.trust.tolerance]  # NaN is wrong too
+        # NaN is wrong too
+        wrong = [gap for gap in gaps if not gap <= self.trust.tolerance]
         if wrong:
             raise OffPolicyError(
                 f"the policy gives {of} a log-probability {wrong[0]:.3g} nats away from the"
@@ -215,7 +220,7 @@ class Learner:
     def _stretch(self, before: int) -> None:
         """Schedules are those of `total` updates, as if asked for at the start: a jump is said."""
         then, now = (min(1.0, self.updates / total) for total in (before, self.total))
-        rates = [self.rates.rate(self.updates, progress) for progress in (now, then)]
+        rates = [self.rates.rate(self.peaks[0], self.updates, x) for x in (now, then)]
         if rates[0] != rates[1] or self.objective.at(now) != self.objective.at(then):
             notices.warning(
                 "schedules are now those of %d updates, not of %d: the learning rate goes on at"
@@ -224,6 +229,22 @@ class Learner:
                 before,
                 *rates,
             )
+
+
+def _spec(
+    optimizer: OptimizerSpec | MakeOptimizer | torch.optim.Optimizer | None,
+) -> OptimizerSpec:
+    """The optimiser as a value; AdamW if none is given."""
+    if optimizer is None or isinstance(optimizer, OptimizerSpec):
+        return optimizer or AdamW()
+    if isinstance(optimizer, torch.optim.Optimizer):
+        return TorchOptimizer(lambda _: optimizer)
+    if not callable(optimizer):
+        raise ValueError(
+            "an optimiser is AdamW(lr=…), or a function of the parameters like"
+            f" `lambda params: torch.optim.SGD(params, lr=1e-3)`, not {optimizer!r}"
+        )
+    return TorchOptimizer(optimizer)
 
 
 def _combine(steps: list[dict[str, float]]) -> dict[str, float]:

@@ -1,5 +1,5 @@
-"""The loop, as a generator of steps: rollout, update, log, evaluate, checkpoint; and going on after a
-stop exactly where it was.
+"""The loop, as a generator of steps: rollout, update, log, evaluate, checkpoint; and going on after
+a stop exactly where it was.
 
     for step in train(rollout, learner, "runs/mine", steps=100):
         print(step.number, step.metrics["reward"])        # leaving the loop saves and stops
@@ -94,7 +94,7 @@ class _Loop:
     """Everything that changes outside learner and rollout."""
 
     def __init__(self) -> None:
-        self.watch = Collapse()
+        self.collapse = Collapse()
         self.best, self.best_step = float("-inf"), -1
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
@@ -103,17 +103,24 @@ class _Loop:
         self.skipped = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.__dict__, "watch": self.watch.state_dict()}
+        return {**self.__dict__, "collapse": self.collapse.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.watch.load_state_dict(state["watch"])
-        known = (state.keys() & self.__dict__.keys()) - {"watch"}
+        self.collapse.load_state_dict(state["collapse"])
+        known = (state.keys() & self.__dict__.keys()) - {"collapse"}
         self.__dict__.update({k: state[k] for k in known})
 
     def outcome(self, step: int, stopped: int, measured: bool) -> Outcome:
         best = (self.best_step, self.best_numbers) if measured else (None, None)
         return Outcome(
-            step, stopped, self.watch.warned, best[0], self.first, self.last, self.skipped, best[1]
+            step,
+            stopped,
+            self.collapse.warned,
+            best[0],
+            self.first,
+            self.last,
+            self.skipped,
+            best[1],
         )
 
 
@@ -134,7 +141,7 @@ def complete(steps: Generator[TrainingStep, None, Outcome]) -> Outcome:
             return end.value
 
 
-def train(
+def train(  # noqa: PLR0913 (settings, all keywords)
     rollout: Rollout,
     learner: Learner,
     run: Run | str | Path | None = None,
@@ -222,7 +229,7 @@ def _show(
             f"step {step}: a gradient was not finite; its optimiser step was left out (a lower"
             " learning rate helps)"
         )
-    if alarm := loop.watch(step, metrics):
+    if alarm := loop.collapse(step, metrics):
         shower.note(alarm)
 
 

@@ -1,9 +1,10 @@
-"""Writes what the documentation takes from the code: the README's table, and every algorithm as
-mathematics.
+"""Writes what the documentation takes from the code: the README's table, every algorithm as
+mathematics, and the tree of docs/architecture.md.
 
 `python scripts/docs.py` rewrites, `--check` only tells whether anything is stale (exit code 1).
 """
 
+import ast
 import io
 import re
 import sys
@@ -23,18 +24,39 @@ def markdown_table() -> str:
     return out.getvalue().strip()
 
 
+def first_sentence(path: Path) -> str:
+    """Of a module's docstring."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return re.split(r"(?<=\.)\s", text.split("\n\n")[0].replace("\n", " "))[0]
+
+
+def tree() -> str:
+    """The first level of the package, a line each."""
+    folders = [(f"{p.parent.name}/", p) for p in (ROOT / "logpi").glob("*/__init__.py")]
+    files = [(p.name, p) for p in (ROOT / "logpi").glob("*.py")]
+    lines = [f"  {name:<13} {first_sentence(p)}" for name, p in sorted(files) + sorted(folders)]
+    return "\n".join(["```", "logpi/", *lines, "```"])
+
+
 def pages() -> dict[Path, str]:
     """Every generated file with its text."""
-    readme = (ROOT / "README.md").read_text()
+    readme, architecture = ROOT / "README.md", ROOT / "docs" / "architecture.md"
     fresh = re.sub(
-        r"(## The table\n\n)(?s:.*?)(\n\n`beta`)", lambda m: m[1] + markdown_table() + m[2], readme
+        r"(## The table\n\n)(?s:.*?)(\n\n`beta`)",
+        lambda m: m[1] + markdown_table() + m[2],
+        readme.read_text(),
+    )
+    drawn = re.sub(
+        r"(<!-- tree -->\n)(?s:.*?)(<!-- /tree -->)",
+        lambda m: f"{m[1]}{tree()}\n{m[2]}",
+        architecture.read_text(),
     )
     chapters = "\n\n".join(f"## {name}\n\n```\n{describe(name)}\n```" for name in TABLE)
     page = (
         "# Algorithms\n\nAs `logpi describe NAME` prints them, from the compositions"
         f" themselves.\n\n{chapters}\n"
     )
-    return {ROOT / "README.md": fresh, ROOT / "docs" / "algorithms.md": page}
+    return {readme: fresh, architecture: drawn, ROOT / "docs" / "algorithms.md": page}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("data", "gguf", "control", "lora", "search", "reasoning-gym")
+EXTRAS = ("data", "gguf", "control", "lora", "reasoning-gym", "tensorboard")
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "polgrad")
 # The tests that use the packages most, about five minutes of one core.
 TESTS = """

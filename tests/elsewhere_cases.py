@@ -29,7 +29,7 @@ from logpi.envs.tasks import Addition
 from logpi.errors import UserError
 from logpi.evaluation.beam_search import BeamSearch
 from logpi.evaluation.evaluator import Evaluator
-from logpi.evaluation.scorers import Judged, Rollouts, SelfCertainty
+from logpi.evaluation.scorers import ContinuationScorer, RewardScorer, SelfCertainty
 from logpi.jobs import evaluate, prefer, reward_model, rl, sft
 from logpi.jobs.options.run import read
 from logpi.learner import Learner, Trust
@@ -382,10 +382,10 @@ def test_evaluation_and_search_with_every_scorer(home):
         numbers, records = Evaluator(
             learns, engine, rows, rewards(odd), sampling, 4, scorer=scored
         )()
-        rollouts = Rollouts(
+        rollouts = ContinuationScorer(
             learns, engine, rewards(odd), 2, sampling, torch.Generator().manual_seed(1)
         )
-        judged = Judged(rewards(replace(judge, device=place)))
+        judged = RewardScorer(rewards(replace(judge, device=place)))
         beam = [
             [f.best.tokens, torch.tensor(f.score)]
             for scorer in (scored, rollouts, judged)

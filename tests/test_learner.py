@@ -11,6 +11,7 @@ import contextlib
 import copy
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ from logpi import (
 from logpi.algorithms import NAMES
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
 from logpi.ops.distributions import Categorical, Distributions
-from logpi.updates.adamw import Cosine, Linear
+from logpi.updates.adamw import Cosine, Linear, TorchOptimizer
 from logpi.updates.micro_batches import micro_batches
 from logpi.updates.sgd import Groups
 
@@ -140,9 +141,8 @@ def learner(
 @pytest.mark.parametrize("name", ["grpo", "dapo", "rloo", "gspo", "reinforce_plus_plus"])
 @pytest.mark.parametrize("tokens", [1, 17, 40])
 def test_the_micro_batch_is_memory_alone(double: None, name: str, tokens: int) -> None:
-    beta = (
-        {"beta": 0.0} if name == "rloo" else {}
-    )  # else a difference of 1e-17 decides whether a row counts as idle
+    # else a difference of 1e-17 decides whether a row counts as idle
+    beta = {"beta": 0.0} if name == "rloo" else {}
     whole, split = (learner(algorithm(name, micro_tokens=n, **beta)) for n in (None, tokens))
     for seed in range(3):
         batch = rollout(whole.policy, seed)
@@ -201,7 +201,8 @@ def test_skipping_idle_rows_changes_nothing(double: None, name: str) -> None:
     assert isinstance(o, PolicyGradient)
     diligent = replace(lazy, objective=NeverIdle(o.advantage, o.ratio, o.surrogate, o.weight))
     a, b = learner(lazy), learner(diligent)
-    agreed = torch.arange(32) < 16  # the first two groups have nothing to learn from
+    # the first two groups have nothing to learn from
+    agreed = torch.arange(32) < 16
     batch = rollout(a.policy, 0, reward=torch.where(agreed, 0.0, torch.rand(32)))
     first, second = a.update(batch), b.update(batch)
     torch.testing.assert_close(weights(a.policy), weights(b.policy), rtol=1e-9, atol=1e-10)
@@ -218,9 +219,8 @@ def test_a_batch_without_a_difference_moves_nothing(name: str) -> None:
         assert report["frac_reward_zero_std"] == 1.0 and report["loss"] == pytest.approx(
             0, abs=1e-6
         )
-        if (
-            "kl_coef" not in report
-        ):  # with a penalty in the loss the policy would still be drawn to the reference
+        # with a penalty in the loss the policy would still be drawn to the reference
+        if "kl_coef" not in report:
             assert torch.equal(weights(one.policy), weights(Tiny())) and report["idle_rows"] == 1.0
 
 
@@ -430,7 +430,8 @@ def test_the_reference_is_refreshed_on_time() -> None:
 @pytest.mark.parametrize(("target", "up"), [(1e-6, True), (100.0, False)])
 def test_the_kl_controller_moves(target: float, up: bool) -> None:
     one = learner(algorithm("rloo", beta=0.1, kl_target=target))
-    one.update(rollout(one.policy, 0))  # no distance yet: down by 32 responses' worth
+    # no distance yet: down by 32 responses' worth
+    one.update(rollout(one.policy, 0))
     assert one.objective.controls()["kl_coef"] == pytest.approx(0.1 * (1 - 0.2 * 32 / 10_000))
     before = one.objective.controls()["kl_coef"]
     report = one.update(rollout(one.policy, 1))
@@ -455,12 +456,20 @@ def test_kl_sequence_is_the_log_ratio_of_whole_responses(double: None) -> None:
 
 def test_warm_up_and_schedules() -> None:
     warm = AdamW(lr=2.0, warmup=4)
-    assert [warm.rate(i, 0.0) for i in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
-    assert [AdamW(lr=2.0, schedule=Linear()).rate(9, x) for x in (0, 0.25, 1)] == [2.0, 1.5, 0.0]
-    assert [AdamW(lr=2.0, schedule=Linear(0.5)).rate(9, x) for x in (0, 0.5, 1)] == [2.0, 1.5, 1.0]
-    assert [AdamW(lr=2.0, schedule=Cosine(0.1)).rate(9, x) for x in (0, 0.5, 1)] == pytest.approx(
-        [2.0, 1.1, 0.2]
-    )
+    assert [warm.rate(2.0, i, 0.0) for i in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert [AdamW(lr=2.0, schedule=Linear()).rate(2.0, 9, x) for x in (0, 0.25, 1)] == [
+        2.0,
+        1.5,
+        0.0,
+    ]
+    assert [AdamW(lr=2.0, schedule=Linear(0.5)).rate(2.0, 9, x) for x in (0, 0.5, 1)] == [
+        2.0,
+        1.5,
+        1.0,
+    ]
+    assert [
+        AdamW(lr=2.0, schedule=Cosine(0.1)).rate(2.0, 9, x) for x in (0, 0.5, 1)
+    ] == pytest.approx([2.0, 1.1, 0.2])
 
 
 def test_the_schedule_spans_the_run() -> None:
@@ -487,6 +496,68 @@ def test_gradients_are_scaled_down_to_the_norm_and_the_norm_is_told() -> None:
     assert norm(free) == pytest.approx(told[0]) == norm(loose) and norm(bound) == pytest.approx(
         1e-3, rel=1e-2
     )
+
+
+OPTIMIZERS = {
+    "class": torch.optim.Adam,
+    "function": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
+    "partial": partial(torch.optim.RMSprop, lr=1e-2),
+    "spec": TorchOptimizer(partial(torch.optim.SGD, lr=0.1, momentum=0.9), 2, Linear()),
+}
+
+
+def test_a_step_of_torch_s_sgd_is_the_gradient_times_the_rate() -> None:
+    made = algorithm("reinforce", max_grad_norm=None)
+    one = Learner(Tiny(), made, lambda params: torch.optim.SGD(params, lr=0.5))
+    before = [p.detach().clone() for p in one.policy.parameters()]
+    assert one.update(rollout(one.policy, 0))["lr"] == 0.5
+    for p, start in zip(one.policy.parameters(), before, strict=True):
+        gradient = torch.zeros_like(p) if p.grad is None else p.grad
+        torch.testing.assert_close(p.detach(), start - 0.5 * gradient)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_any_optimiser_of_torch_learns_and_goes_on_bit_for_bit(kind: str) -> None:
+    def fresh() -> Learner:
+        torch.manual_seed(0)
+        return Learner(Tiny(), algorithm("grpo", beta=0.0), OPTIMIZERS[kind], total=6)
+
+    whole, first, second = fresh(), fresh(), fresh()
+    told = [whole.update(rollout(whole.policy, s)) for s in range(6)]
+    for s in range(3):
+        first.update(rollout(first.policy, s))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    again = [second.update(rollout(second.policy, s)) for s in range(3, 6)]
+    assert again == told[3:]
+    for a, b in zip(whole.policy.parameters(), second.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_schedules_scale_the_peaks_of_every_group() -> None:
+    def make(params: list) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": params[:1], "lr": 4.0}, {"params": params[1:]}], lr=1.0)
+
+    one = Learner(Tiny(), algorithm("rloo", beta=0.0), TorchOptimizer(make, 2, Linear()), total=4)
+    rates = []
+    for s in range(4):
+        one.update(rollout(one.policy, s, reward=torch.zeros(32)))
+        rates.append([g["lr"] for g in one.optimizer.param_groups])
+    assert rates == [[2.0, 0.5], [3.0, 0.75], [2.0, 0.5], [1.0, 0.25]]
+
+
+def test_an_optimiser_that_exists_is_taken_as_it_is() -> None:
+    policy = Tiny()
+    optimizer = torch.optim.Adam(policy.parameters(), lr=0.1)
+    assert Learner(policy, algorithm("rloo", beta=0.0), optimizer).optimizer is optimizer
+
+
+def test_16_bits_need_masters() -> None:
+    with pytest.raises(ValueError, match="masters of 32, which only logpi.AdamW keeps"):
+        Learner(Tiny().to(torch.bfloat16), algorithm("rloo", beta=0.0), torch.optim.SGD)
+    with pytest.raises(ValueError, match="0 in float16"):
+        Learner(Tiny().half(), algorithm("rloo", beta=0.0), torch.optim.SGD)
+    with pytest.raises(ValueError, match="an optimiser is AdamW"):
+        Learner(Tiny(), algorithm("rloo", beta=0.0), 1e-3)
 
 
 def test_matrices_decay_and_vectors_do_not() -> None:
@@ -527,7 +598,8 @@ def test_a_restored_learner_goes_on_bit_for_bit(name: str) -> None:
     for seed in range(4):
         through.update(rollout(through.policy, seed))
     state = copy.deepcopy(through.state_dict())
-    other = make(7)  # every number of it must come from the state
+    # every number of it must come from the state
+    other = make(7)
     other.load_state_dict(state)
     for seed in range(4, 6):
         batch = rollout(through.policy, seed)
@@ -553,16 +625,14 @@ class Budget:
     goal: float = 0.9
 
 
+# no baseline: rewards are all positive, so whatever is done is reinforced
+# nor here, and biased by a critic that has only begun to learn
 BUDGET = {
     name: Budget() for name in NAMES if isinstance(algorithm(name).objective, PolicyGradient)
 } | {
-    "policy_gradient": Budget(
-        60, 32, 0.005, 0.8
-    ),  # no baseline: rewards are all positive, so whatever is done is reinforced
+    "policy_gradient": Budget(60, 32, 0.005, 0.8),
     "reinforce": Budget(60, 32, 0.005, 0.8),
-    "actor_critic_q": Budget(
-        60, 32, 0.005, 0.5
-    ),  # nor here, and biased by a critic that has only begun to learn
+    "actor_critic_q": Budget(60, 32, 0.005, 0.5),
     "reinforce_plus_plus": Budget(60, 32, 0.01, 0.8),
     "remax": Budget(80, 8, 0.02, 0.6),
     "trpo": Budget(20),

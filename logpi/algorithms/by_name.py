@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from logpi.algorithms import names
+from logpi.algorithms.description import Description
 from logpi.algorithms.option_list import Option, Row, listed, make, row, translated
 from logpi.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from logpi.algorithms.table import Algorithm
+    from logpi.algorithms.composition import Algorithm
 
 __all__ = ["algorithm", "describe"]
 
@@ -87,24 +88,11 @@ def _named(method: Row, made: Algorithm) -> Algorithm:
     return replace(made, name=method.name, source=source.replace("\n", " "), differs=differs)
 
 
-def describe(which: str | Algorithm, **chosen: Any) -> str:
+def describe(which: str | Algorithm, **chosen: Any) -> Description:
     """The exact objective as mathematics, from the composition itself, with sources and
-    divergences.
+    divergences: a text, which a notebook shows as mathematics.
 
     >>> print(describe("sft").splitlines()[2])
       maximise  Σₜ wₜ log π(aₜ|sₜ) Âₜ
     """
-    a = algorithm(which, **chosen)
-    e = a.objective.explain()
-    choices = {
-        **e.parts,
-        "update": str(a.update),
-        "keep": str(a.keep),
-        "truncation": str(a.truncation),
-    }
-    lines = [f"{a.name}: {a.source}", "", f"  {e.goal}", *(f"  where     {x}" for x in e.where)]
-    lines += ["", *(f"  {k:<11}{v or '–'}" for k, v in choices.items())]
-    lines += ["", "  sources   " + "; ".join(dict.fromkeys(e.sources))]
-    if a.differs:
-        lines += ["  differs   " + a.differs[0], *(f"            {x}" for x in a.differs[1:])]
-    return "\n".join(lines)
+    return Description(algorithm(which, **chosen))

@@ -1,18 +1,25 @@
-"""What a model writes when it calls a tool: read, checked against the tool's schema, written.
+"""Tool calls as models write them: read, checked against the tool's schema, written.
 
-    call.py       Call, Malformed, and the protocol of a style
-    reading.py    calls of any family found in a turn: marks, thoughts, answers that are nothing but calls
-    objects.py, tags.py, pythonic.py      what stands there: JSON, tags, Python's syntax
-    json.py       Hermes and Qwen, other families that write JSON, ToolRL's one object a line
-    xml.py        <function=…><parameter=…> (Qwen3-Coder and its kin), <arg_key>…<arg_value> (GLM)
-    plain.py      [f(a=1), g(b='x')] (BFCL's prompt, Llama 3.2), <search>query</search> (Search-R1)
-    templates.py  the style in which a model's chat template writes
-    messages.py   conversations and tools as data sets have them, brought to one form
-    schema.py     a function's JSON schema, values checked against a schema, text read as one
+    call.py         Call, Malformed, and the protocol of a style
+    reading.py      calls of any family in a turn: marks, thoughts, answers that are only calls
+    objects.py, tags.py, pythonic.py      calls as JSON, as tags, in Python's syntax
+    json.py         Hermes and Qwen, other families that write JSON, ToolRL's one object a line
+    xml.py          <function=…><parameter=…> (Qwen3-Coder and its kin), <arg_key>… (GLM)
+    plain.py        [f(a=1), g(b='x')] (BFCL's prompt, Llama 3.2), <search>q</search> (Search-R1)
+    templates.py    the style in which a model's chat template writes
+    messages.py     conversations and tools as data sets have them, brought to one form
+    schema.py       a function's JSON schema, text read as a type
+    json_schema.py  values and schemas checked
 
-Every reader is total and takes time linear in the text: what it reads was written by a policy that
-is paid to surprise us. Nothing is ever evaluated. Left out: running a call (`envs/tools`), and what
-it is worth (`rewards`).
+The call `add(a=1, b=2)` in four styles:
+
+    hermes   <tool_call>\\n{"name": "add", "arguments": {"a": 1, "b": 2}}\\n</tool_call>
+    xml      <tool_call>\\n<function=add>\\n<parameter=a>\\n1\\n</parameter>…</function>…
+    glm      <tool_call>add\\n<arg_key>a</arg_key>\\n<arg_value>1</arg_value>…</tool_call>
+    python   [add(a=1, b=2)]
+
+Every reader is total and takes time linear in the text: a policy is paid to surprise it. Nothing is
+ever evaluated. Left out: running a call (`envs/tools`), and what it is worth (`rewards`).
 """
 
 from __future__ import annotations
@@ -54,7 +61,8 @@ STYLES: dict[str, Style] = {
         "\n",
     ),
     "kimi": Family(
-        "<|tool_call_begin|>functions.{name}:{number}<|tool_call_argument_begin|>{arguments}<|tool_call_end|>",
+        "<|tool_call_begin|>functions.{name}:{number}<|tool_call_argument_begin|>{arguments}"
+        "<|tool_call_end|>",
         *_SECTION,
     ),
     "phi": Family(_OBJECT, "<|tool_call|>[", "]<|/tool_call|>", ", "),

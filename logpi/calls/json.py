@@ -1,14 +1,18 @@
 """Calls as JSON: the Hermes format that Qwen 2.5 and Qwen 3 were trained on, other families' forms
 of it, and ToolRL's.
 
-    <tool_call>                                              <tool_call>
-    {"name": "add", "arguments": {"a": 1, "b": 2}}           {"name": "add", "parameters": {"a": 1, "b": 2}}
-    </tool_call>                                             {"name": "sin", "parameters": {"x": 0}}
-                                                             </tool_call>
+    <tool_call>                                              (Hermes)
+    {"name": "add", "arguments": {"a": 1, "b": 2}}
+    </tool_call>
 
-How calls are read is in `reading.py`: it does not depend on the style, but for ToolRL's, whose
-reader is the published reward's. Not read: NaN and Infinity (no JSON), arguments as a string of
-JSON, calls inside of a thought.
+    <tool_call>                                              (ToolRL)
+    {"name": "add", "parameters": {"a": 1, "b": 2}}
+    {"name": "sin", "parameters": {"x": 0}}
+    </tool_call>
+
+`reading.py` reads calls: that does not depend on the style, but for ToolRL's, whose reader is the
+published reward's. Not read: NaN and Infinity (no JSON), arguments as a string of JSON, calls
+inside of a thought.
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ class Family:
         before, after, between: what stands around all calls, and between two. stop: what ends a
             turn.
 
-    >>> Family('{"name": {quoted}, "parameters": {arguments}}', between="; ").write([Call("sin", {"x": 0})])
+    >>> llama = Family('{"name": {quoted}, "parameters": {arguments}}', between="; ")
+    >>> llama.write([Call("sin", {"x": 0})])
     '{"name": "sin", "parameters": {"x": 0}}'
     """
 
@@ -117,7 +122,8 @@ class Lines:
 
     An object over several lines is no call, as in the published reward.
 
-    >>> Lines().parse('<think>…</think>\\n<tool_call>\\n{"name": "sin", "parameters": {"x": 0}}\\n</tool_call>')
+    >>> call = '{"name": "sin", "parameters": {"x": 0}}'
+    >>> Lines().parse(f"<think>…</think>\\n<tool_call>\\n{call}\\n</tool_call>")
     [Call(name='sin', arguments={'x': 0})]
     """
 
@@ -172,5 +178,5 @@ def _line(text: Text, at: int) -> tuple[Attempt, int]:
 
 
 def _end_of_line(text: Text, at: int) -> int:
-    found = _LINE_ENDS.search(text, at)
-    return found.start() if found else len(text)
+    end = _LINE_ENDS.search(text, at)
+    return end.start() if end else len(text)

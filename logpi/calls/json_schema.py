@@ -1,9 +1,9 @@
-"""JSON Schema by the library `jsonschema`: what is wrong with a value, or with a schema, in one line.
+"""JSON Schema by the library `jsonschema`: what is wrong with a value or a schema, in one line.
 
 Three things differ from the library. Nothing is fetched from the network. Values of a policy cannot
-take quadratic time (`uniqueItems`), and 0.3 is a multiple of 0.1. Messages name the place and fit on
-a line. Left out: which schema a tool has (`schema.py`), and deadlines: a `pattern` may take for ever
-on a hostile text, so rewards check in a worker process and tools do not check patterns at all.
+take quadratic time (`uniqueItems`), and 0.3 is a multiple of 0.1. Messages name the place and fit
+on a line. Left out: which schema a tool has (`schema.py`), and deadlines. A `pattern` may take for
+ever on a hostile text, so rewards check in a worker process, and tools check no patterns.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def schema_problem(schema: Any) -> str | None:
     """What is wrong with a schema, or None: a keyword set to what it cannot be, a keyword that JSON
     Schema does not have, a $ref to nothing. Raises RecursionError if it is nested too deep.
 
-    >>> schema_problem({"type": "int"})
-    "'type' must be one of [...], got 'int' or 'type' must be of type array, got 'int'"
+    >>> schema_problem({"minLength": -1})
+    "'minLength' must be at least 0, got -1"
     >>> schema_problem({"requird": ["a"]})
     'there is no keyword requird; did you mean required?'
     """
@@ -81,8 +81,8 @@ def schema_problem(schema: Any) -> str | None:
         return f"a schema is an object or a boolean, not {short(schema)}"
     validator = type(_validator(schema))
     checker = validator(validator.META_SCHEMA, format_checker=validator.FORMAT_CHECKER)
-    found = _first(checker.iter_errors(schema))
-    return found or _unknown_keyword(schema, validator) or _missing_reference(schema)
+    wrong = _first(checker.iter_errors(schema))
+    return wrong or _unknown_keyword(schema, validator) or _missing_reference(schema)
 
 
 def short(value: Any, most: int = 60) -> str:
@@ -294,7 +294,8 @@ def _message(error: Any) -> str:
     at = where or "the value"
     match error.validator:
         case "type":
-            return f"{at} must be of type {' or '.join(types_of(error.schema))}, got {short(error.instance)}"
+            types = " or ".join(types_of(error.schema))
+            return f"{at} must be of type {types}, got {short(error.instance)}"
         case "required":
             missing = next(name for name in wanted if name not in error.instance)
             return f"{_inside(where, missing)} is missing"

@@ -1,16 +1,16 @@
 """Conversations and tools as data sets have them, brought to the one form that chat templates read.
 
-    {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": "{\\"a\\": 1}"}}]}       OpenAI's: arguments as a text
-    {"role": "assistant", "content": None, "function_call": {"name": "add", "arguments": "{}"}}            its old form
-    {"from": "function_call", "value": "{\\"name\\": \\"add\\", \\"arguments\\": {}}"}                       ShareGPT's
-    {"role": "user", "content": [{"type": "text", "text": "1+1?"}]}                                        content in parts
+    {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}   OpenAI's
+    {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+                                                                                     its old form
+    {"from": "function_call", "value": "{\\"name\\": \\"f\\", \\"arguments\\": {}}"}   ShareGPT's
+    {"role": "user", "content": [{"type": "text", "text": "1+1?"}]}                content in parts
 
 become messages with `role`, `content` as text and, where there are calls, `tool_calls` with
-arguments as objects; all other keys stay as they are. What is in that form already comes back as it
-was. Arrow's and Parquet's structs have every key that any of their kind has, null where one
-has none: `without_nulls` takes these away. In JSON lines a null is meant, and stays. What else a
-    template may ask of them is in `forms`.
-Left out: which roles it takes.
+arguments as objects; all other keys stay. A message in that form stays as it is. Arrow's and
+Parquet's structs have every key that any of their kind has, null where one has none:
+`without_nulls` removes these. In JSON lines a null is meant, and stays. `forms` has what else a
+template may need. Left out: which roles a template takes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def conversation(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
         ValueError: one without a role, or with content that is no text; a call without a name, or
             whose arguments are no object.
 
-    >>> conversation([{"from": "human", "value": "Hi"}, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{}"}]}])[1]
+    >>> calling = {"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{}"}]}
+    >>> conversation([{"from": "human", "value": "Hi"}, calling])[1]
     {'role': 'assistant', 'content': '', 'tool_calls': [{'type': 'function', 'function': {'name':
     'f', 'arguments': {}}}]}
     """
@@ -262,7 +263,8 @@ def _numbered(messages: Iterable[Message]) -> list[Message]:
     Ids of that form stay; others, and missing ones, become `call00000`, `call00001`, … A result
     without an id answers the first call that no result has answered yet.
 
-    >>> [m.get("tool_call_id") for m in _numbered([{"role": "assistant", "tool_calls": [{"id": "c"}]}, {"role": "tool"}])]
+    >>> calling = {"role": "assistant", "tool_calls": [{"id": "c"}]}
+    >>> [m.get("tool_call_id") for m in _numbered([calling, {"role": "tool"}])]
     [None, 'call00000']
     """
     made: list[Message] = []

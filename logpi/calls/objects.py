@@ -15,13 +15,16 @@ from typing import Any
 from logpi.calls.call import Attempt, Call, Malformed
 
 ARGUMENTS = ("arguments", "parameters")
-_NAMES = ("name", "tool_name", "function")  # Cohere's, and what Llama sometimes writes
+# `tool_name` is Cohere's, `function` what Llama sometimes writes
+_NAMES = ("name", "tool_name", "function")
 _BESIDE = {"type", "id", "tool_call_id", "index"}
 _NEARLY = {"args", "params", "input", "inputs", "kwargs", "argument", "parameter", "function_args"}
 _SPACE = re.compile(r"\s*")
-LOOKS = re.compile(  # what was meant as a call, can it be decoded or not
+# what was meant as a call, whether it can be decoded or not
+LOOKS = re.compile(
     r"""(?:\[\s*+)?\{\s*+(?:["']type["']\s*:\s*["']function["']\s*,\s*)?"""
-    r"""["'](?:name|tool_name|function)["']\s*:\s*["'][^"'\n]*["']\s*,\s*["'](?:arguments|parameters)["']\s*:"""
+    r"""["'](?:name|tool_name|function)["']\s*:\s*["'][^"'\n]*["']\s*,\s*"""
+    r"""["'](?:arguments|parameters)["']\s*:"""
 )
 
 
@@ -37,7 +40,7 @@ class Text(str):
 
 
 class NoJson(ValueError):
-    """at: up to where nothing can be read."""
+    """No JSON value stands here. at: the place before which nothing can be read."""
 
     def __init__(self, reason: str, at: int) -> None:
         super().__init__(f"not valid JSON ({reason})")
@@ -64,13 +67,13 @@ def value_at(text: Text, at: int = 0) -> tuple[Any, int]:
 
 def blank(text: str, at: int) -> int:
     """Where the white space at `at` ends."""
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+    space = _SPACE.match(text, at)
+    return space.end() if space else at
 
 
 def as_call(value: Any, key: str = "arguments") -> Attempt:
-    """A decoded object as a call; keys that are of no use are passed over. key: what a reason calls
-    the arguments.
+    """A decoded object as a call; other keys are ignored. key: the name of the arguments in the
+    reason of a malformed one.
 
     OpenAI's own form, a function within the call, has its arguments as a text of JSON.
     """
@@ -109,11 +112,11 @@ def json_calls(text: Text, at: int) -> tuple[list[Attempt], int]:
 
 
 def unmarked(value: Any, known: Collection[str], alone: bool) -> Attempt | None:
-    """A decoded value that nothing marks as a call: one if it has a call's keys and no others, None
-    for an answer in JSON.
+    """A decoded value without a mark: a call if it has a call's keys and no others, else None, an
+    answer in JSON.
 
-    known: names of tools, if there are any. alone: no words stand around it; between words it must
-        name a tool.
+    known: names of tools, if there are any. alone: whether no words stand around it; between words
+        it must name a tool.
     """
     if not isinstance(value, Mapping):
         return None
@@ -121,9 +124,8 @@ def unmarked(value: Any, known: Collection[str], alone: bool) -> Attempt | None:
     keys, name = set(inner) - _BESIDE, _first(inner, _NAMES)
     if not isinstance(name, str):
         tool = any(isinstance(v, str) and v in known for v in inner.values())
-        return (
-            as_call(value) if tool and keys & {*ARGUMENTS, *_NEARLY} else None
-        )  # {"tool": …, "arguments": …}
+        # {"tool": …, "arguments": …}
+        return as_call(value) if tool and keys & {*ARGUMENTS, *_NEARLY} else None
     if known and not alone and name not in known:
         return None
     rest = keys - set(_NAMES)

@@ -85,13 +85,13 @@ def first_tag(text: str, *tags: str) -> tuple[str, str] | None:
     >>> first_tag("<answer> so <search>x</search>", "search", "answer")
     ('search', 'x')
     """
-    found = []
+    tags_read = []
     for tag in tags:
         start = text.find(f"<{tag}>")
         end = text.find(f"</{tag}>", start) if start >= 0 else -1
         if end >= 0:  # if the first one is not closed, no later one is
-            found.append((start, tag, text[start + len(tag) + 2 : end]))
-    return min(found)[1:] if found else None
+            tags_read.append((start, tag, text[start + len(tag) + 2 : end]))
+    return min(tags_read)[1:] if tags_read else None
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,21 @@
 r"""Reading the calls of a turn, whichever family of models wrote it: no two families' marks mean
 different things.
 
-    <tool_call>{"name": "f", "arguments": {}}</tool_call>             a mark, JSON, and the tag that must close it
-    [TOOL_CALLS]f[ARGS]{}                                             a mark, then name and arguments apart
-    <tool_call>f\n<arg_key>…      <function=f><parameter=…>            tags
-    <|python_start|>[f(a=1)]<|python_end|>                            Python's syntax
-    I look it up.\n```json\n{"name": "f", "parameters": {}}\n```      no mark: the turn ends in nothing but calls
+    <tool_call>{"name": "f", "arguments": {}}</tool_call>       a mark, JSON, and a closing tag
+    [TOOL_CALLS]f[ARGS]{}                                       a mark, then name and arguments
+    <tool_call>f\n<arg_key>…     <function=f><parameter=…>      tags
+    <|python_start|>[f(a=1)]<|python_end|>                      Python's syntax
+    I look it up.\n```json\n{"name": "f", "parameters": {}}\n```
+                                                                no mark: the turn ends in calls only
 
 Behind a mark stands a call or something malformed, never nothing. Without marks, JSON that is not
-exactly a call is an answer. What stands inside of a thought is no call; a `</think>` inside of an
-argument closes none, as a call is read as a whole:
+exactly a call is an answer. A call inside of a thought is none; a `</think>` inside of an argument
+closes no thought, as a call is read as a whole:
 
-    so <tool_call>…</tool_call></think><tool_call>{"name": "f", "arguments": {"q":
-    "</think>"}}</tool_call>
-    thought, whoever opened it          said
+    so <tool_call>…</tool_call></think><tool_call>{"name": "f", "arguments": {"q": "</think>"}}…
+    thought, whoever opened it         the answer: one call
 
-Left out: arguments against their schema (`schema.py`), formats of which there is no reader (Gemma
+Left out: arguments against their schema (`json_schema.py`), and formats without a reader (Gemma
 4's, Apertus's): malformed.
 """
 
@@ -36,14 +36,14 @@ Known = Mapping[str, Schema]
 
 @dataclass(frozen=True)
 class _Mark:
-    """What announces calls.
+    """A text that announces calls.
 
     Attributes:
-        close: what must follow them; "": nothing. when: what must follow the mark itself, or must
-            not, for it to be one.
-        head: of families that write name and arguments apart, the name in its group, up to the
-            arguments.
-        python: calls are in Python's syntax, up to `ends`.
+        close: the text that must follow the calls; "" for none.
+        when: a pattern that must follow the mark, or must not, for it to be one.
+        head: for families that write name and arguments apart, a pattern with the name in its
+            group, up to the arguments.
+        python: whether calls are in Python's syntax, up to `ends`.
     """
 
     close: str = ""
@@ -54,51 +54,64 @@ class _Mark:
 
 
 MARKS = {
-    "<tool_call>": _Mark(
-        "</tool_call>"
-    ),  # Hermes, Qwen, Granite 4; tags: GLM, Qwen3-Coder, Qwen 3.5, Nemotron 3
-    "<tool_calls>": _Mark("</tool_calls>"),  # MiniMax M1, Apriel
-    "<TOOLCALL>": _Mark("</TOOLCALL>"),  # Nemotron Nano
+    # Hermes, Qwen, Granite 4; with tags GLM, Qwen3-Coder, Qwen 3.5, Nemotron 3
+    "<tool_call>": _Mark("</tool_call>"),
+    # MiniMax M1, Apriel
+    "<tool_calls>": _Mark("</tool_calls>"),
+    # Nemotron Nano
+    "<TOOLCALL>": _Mark("</TOOLCALL>"),
     "<function_call>": _Mark("</function_call>"),
-    "<tools>": _Mark(
-        "</tools>", r'(?=\s*\{\s*"name"\s*:\s*"[^"\n]*"\s*,\s*"arguments")'
-    ),  # Qwen2.5-Coder, at times
-    "[TOOL_CALLS]": _Mark(
-        head=rf"({NAME})(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*"
-    ),  # Mistral; from v11 on with a head
-    "<|python_tag|>": _Mark(python=True),  # Llama 3.1 to 3.3
-    "<|python_start|>": _Mark(python=True, ends="<|python_end|>"),  # Llama 4
-    "<|tool_call_start|>": _Mark(python=True, ends="<|tool_call_end|>"),  # LFM 2
-    "```tool_code": _Mark(python=True, ends="```"),  # Gemma 3
-    "<|tool_call|>": _Mark(),  # Phi-4-mini, Granite 3
-    "functools": _Mark(when=r"(?=\[\s*\{)"),  # Phi-4-mini, firefunction
-    "<|START_ACTION|>": _Mark(),  # Command R7B
-    "<|function_call|>": _Mark(),  # GigaChat 3.1
-    "function call<|role_sep|>": _Mark(),  # GigaChat 3
+    # Qwen2.5-Coder, at times
+    "<tools>": _Mark("</tools>", r'(?=\s*\{\s*"name"\s*:\s*"[^"\n]*"\s*,\s*"arguments")'),
+    # Mistral; from v11 on with a head
+    "[TOOL_CALLS]": _Mark(head=rf"({NAME})(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*"),
+    # Llama 3.1 to 3.3
+    "<|python_tag|>": _Mark(python=True),
+    # Llama 4
+    "<|python_start|>": _Mark(python=True, ends="<|python_end|>"),
+    # LFM 2
+    "<|tool_call_start|>": _Mark(python=True, ends="<|tool_call_end|>"),
+    # Gemma 3
+    "```tool_code": _Mark(python=True, ends="```"),
+    # Phi-4-mini, Granite 3
+    "<|tool_call|>": _Mark(),
+    # Phi-4-mini, firefunction
+    "functools": _Mark(when=r"(?=\[\s*\{)"),
+    # Command R7B
+    "<|START_ACTION|>": _Mark(),
+    # GigaChat 3.1
+    "<|function_call|>": _Mark(),
+    # GigaChat 3
+    "function call<|role_sep|>": _Mark(),
+    # DeepSeek V3.1; V3 and R1 with the word "function" and a fence
     "<｜tool▁calls▁begin｜>": _Mark(when="(?!\\s*<｜tool▁call▁begin｜>)"),
-    "<｜tool▁call▁begin｜>": _Mark(  # DeepSeek V3.1; V3 and R1 with the word "function" and a fence
+    "<｜tool▁call▁begin｜>": _Mark(
         head=rf"(?:function<｜tool▁sep｜>)?({NAME})\s*(?:<｜tool▁sep｜>|```json)\s*"
     ),
+    # Kimi K2
     "<|tool_calls_section_begin|>": _Mark(when=r"(?!\s*<\|tool_call_begin\|>)"),
-    "<|tool_call_begin|>": _Mark(  # Kimi K2
+    "<|tool_call_begin|>": _Mark(
         head=rf"(?:functions\.)?({NAME}?)(?::\d+)?\s*<\|tool_call_argument_begin\|>\s*"
     ),
-    "<|tool_call:name|>": _Mark(head=rf"({NAME})<\|tool_call:args\|>\s*"),  # Solar
-    "to=functions.": _Mark(head=rf"({NAME})[^{{}}]{{0,80}}?<\|message\|>\s*"),  # gpt-oss
-    "<|tool_call>": _Mark(),  # Gemma 4: no reader
-    "<|tools_prefix|>": _Mark(),  # Apertus: no reader
+    # Solar
+    "<|tool_call:name|>": _Mark(head=rf"({NAME})<\|tool_call:args\|>\s*"),
+    # gpt-oss
+    "to=functions.": _Mark(head=rf"({NAME})[^{{}}]{{0,80}}?<\|message\|>\s*"),
+    # Gemma 4 and Apertus: no reader
+    "<|tool_call>": _Mark(),
+    "<|tools_prefix|>": _Mark(),
 }
 _HEADS = {mark: re.compile(kind.head) for mark, kind in MARKS.items() if kind.head}
-_CLOSED = "</tool_call>"  # alone where a model forgot to open (Qwen2.5-Coder)
+# alone where a model forgot to open (Qwen2.5-Coder)
+_CLOSED = "</tool_call>"
 _THOUGHTS = {
     "<think>": "</think>",
     "[THINK]": "[/THINK]",
     "<|START_THINKING|>": "<|END_THINKING|>",
     "<|channel|>analysis<|message|>": "<|end|>",
 }
-_ENDS = tuple(
-    close for close in _THOUGHTS.values() if close != "<|end|>"
-)  # of a thought that the prompt opened
+# the ends of a thought that the prompt opened
+_ENDS = tuple(close for close in _THOUGHTS.values() if close != "<|end|>")
 _FUNCTION_HEAD = re.compile(rf"\s*(?:{FUNCTION.pattern})")
 _NEXT = re.compile(rf"<tool_call>\s*(?:{FUNCTION.pattern}|{PAIRED.pattern})")
 _MEANT = re.compile(rf'\{{\s*"(?:name|function|type)"|{PAIRED.pattern}')
@@ -109,8 +122,8 @@ _TOKENS = re.compile(r"(?:<\|[\w/]+\|>\s*)+\Z")
 _PYTHONIC = re.compile(r"\[\s*[A-Za-z_][\w.]*\(.*\)\s*\]", re.DOTALL)
 
 Body = Callable[[Text, re.Match[str], int, bool], tuple[list[Attempt], int]]
-"""What stands behind a mark, and where it ends, from: the text, the mark, where the answer begins,
-is something found already?"""
+"""Reads what stands behind a mark, and says where it ends, from: the text, the mark, where the
+answer begins, and whether there were calls before."""
 
 
 def pattern(marks: str) -> re.Pattern[str]:
@@ -119,9 +132,8 @@ def pattern(marks: str) -> re.Pattern[str]:
     return re.compile("|".join([marks, *around]))
 
 
-_OBJECT = (  # passed over as a whole, tags in its strings too
-    rf"(?:(?m:^)|(?<=[>\]`]))[ \t]*+(?={LOOKS.pattern})"
-)
+# an object without a mark: skipped as a whole, tags in its strings too
+_OBJECT = rf"(?:(?m:^)|(?<=[>\]`]))[ \t]*+(?={LOOKS.pattern})"
 _OPENS = pattern(
     "|".join(
         [*(re.escape(m) + k.when for m, k in MARKS.items()), FUNCTION.pattern, _CLOSED, _OBJECT]
@@ -131,12 +143,14 @@ _OPENS = pattern(
 
 def scan(text: Text, opens: re.Pattern[str], body: Body) -> tuple[list[list[Attempt]], int]:
     """What `body` reads at each mark outside of thoughts, and where the answer begins: behind the
-    last thought.
+    last thought, or at the end of the text in an open one. After `MOST` marks the others are
+    skipped.
 
-    Behind MOST findings marks are passed over. An open thought has no answer: it begins at the
-    text's end.
+        <think>A</think> x <tool_call>B</tool_call>  y
+        a thought        | a mark, read by `body`
+                         the answer begins here
     """
-    found: list[list[Attempt]] = []
+    calls: list[list[Attempt]] = []
     since = at = 0
     while (mark := opens.search(text, at)) is not None:
         at = mark.end()
@@ -144,14 +158,14 @@ def scan(text: Text, opens: re.Pattern[str], body: Body) -> tuple[list[list[Atte
             close = _THOUGHTS[mark[0]]
             end = text.find(close, at)
             if end < 0:
-                return found, len(text)
+                return calls, len(text)
             at = since = end + len(close)
         elif mark[0] in _ENDS:
-            found, since = [], at
-        elif len(found) < MOST:
-            attempts, at = body(text, mark, since, bool(found))
-            found += [attempts] if attempts else []
-    return found, since
+            calls, since = [], at
+        elif len(calls) < MOST:
+            attempts, at = body(text, mark, since, bool(calls))
+            calls += [attempts] if attempts else []
+    return calls, since
 
 
 def read(text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
@@ -162,9 +176,9 @@ def read(text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
     """
     known = functions(tools)
     whole = Text(text)
-    found, since = scan(whole, _OPENS, lambda *where: _body(known, *where))
-    if found:
-        return list(islice(chain.from_iterable(found), MOST))
+    calls, since = scan(whole, _OPENS, lambda *where: _body(known, *where))
+    if calls:
+        return list(islice(chain.from_iterable(calls), MOST))
     said = Text(text[since:].strip())
     return _unmarked(said, known)[:MOST]
 
@@ -219,23 +233,23 @@ def _function(known: Known, text: Text, mark: re.Match[str]) -> tuple[list[Attem
 
 def _marked(known: Known, text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
     """What stands behind a mark, up to what closes it. Raises ValueError."""
-    mark, found = MARKS[name], []
+    mark, calls = MARKS[name], []
     at = blank(text, at)
-    while not found or LOOKS.match(text, at) or FUNCTION.match(text, at):
+    while not calls or LOOKS.match(text, at) or FUNCTION.match(text, at):
         try:
             attempts, at = _one(known, text, at, name)
         except ValueError as error:
-            if not found:
+            if not calls:
                 raise
             attempts = [Malformed(f"a further call is {error}")]
-        found += attempts
+        calls += attempts
         if isinstance(attempts[-1], Malformed):
             break
         after = _BETWEEN.match(text, at)
         at = after.end() if after else at
     if mark.close and not text.startswith(mark.close, at):
         raise ValueError(f"not closed by {mark.close} right after one object")
-    return found, at + len(mark.close)
+    return calls, at + len(mark.close)
 
 
 def _one(known: Known, text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
@@ -268,8 +282,8 @@ def _named(known: Known, text: Text, at: int, close: str) -> tuple[list[Attempt]
 
 def _following(marks: re.Pattern[str], text: Text, at: int) -> int:
     """Where the next of `marks` begins, or the text ends."""
-    found = marks.search(text, at + 1)
-    return found.start() if found else len(text)
+    following = marks.search(text, at + 1)
+    return following.start() if following else len(text)
 
 
 def _python(text: Text, at: int, name: str) -> tuple[list[Attempt], int]:

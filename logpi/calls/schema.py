@@ -79,12 +79,12 @@ def from_function(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _arguments(docstring: str) -> dict[str, str]:
-    """`name: what it is` lines of a Google-style Args section; a line indented deeper goes on with
+    """`name: what it is` lines of a Google-style Args section; a line indented deeper continues
     the one before."""
-    _, found, section = docstring.partition("Args:\n")
+    _, heading, section = docstring.partition("Args:\n")
     notes: dict[str, str] = {}
     last, width = "", 0
-    for line in section.splitlines() if found else ():
+    for line in section.splitlines() if heading else ():
         indent = len(line) - len(line.lstrip())
         entry = re.match(r"\s+\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)", line)
         if not line.strip() or indent == 0:
@@ -147,21 +147,23 @@ def standard(schema: Any) -> Any:
         return [standard(s) for s in schema]
     if not isinstance(schema, Mapping):
         return schema
-    made = {k: standard(v) for k, v in schema.items()}
-    kind = made.get("type")
+    renamed = {k: standard(v) for k, v in schema.items()}
+    kind = renamed.get("type")
     if kind == "any":
-        made.pop("type")
+        renamed.pop("type")
     elif isinstance(kind, str):
-        made["type"] = ALIASES.get(kind, kind)
-    return made
+        renamed["type"] = ALIASES.get(kind, kind)
+    return renamed
 
 
 def read(text: str, schema: Mapping[str, Any]) -> Any:
-    """`text` as the value that the schema asks for; as it is where it asks for text, or cannot be
-    read otherwise.
+    """`text` as a value of the schema's type; the text itself if that is the type, or if it cannot
+    be read as one.
 
-    >>> read("3", {"type": "integer"}), read("3", {"type": "string"}), read("three", {"type": "integer"})
-    (3, '3', 'three')
+    >>> read("3", {"type": "integer"}), read("3", {"type": "string"})
+    (3, '3')
+    >>> read("three", {"type": "integer"})
+    'three'
     """
     options = schema.get("anyOf", [schema])
     names = {name for option in options for name in types_of(option)}

@@ -1,13 +1,17 @@
 """Calls as tags: a function's name and a tag for each parameter.
 
-    <function=add><parameter=a>1</parameter></function>                 Qwen3-Coder, Qwen 3.5, Nemotron 3, Seed-OSS
-    <invoke name="add"><parameter name="a">1</parameter></invoke>       MiniMax M2, DeepSeek V3.2
-    add<arg_key>a</arg_key><arg_value>1</arg_value>                     GLM 4.5
-    <function=add>{"a": 1}</function>                                   Functionary, Llama 3.1's own prompt
+    <function=add><parameter=a>1</parameter></function>           Qwen3-Coder, Qwen 3.5, Nemotron 3,
+                                                                  Seed-OSS
+    <invoke name="add"><parameter name="a">1</parameter></invoke> MiniMax M2, DeepSeek V3.2
+    add<arg_key>a</arg_key><arg_value>1</arg_value>               GLM 4.5
+    <function=add>{"a": 1}</function>                             Functionary, Llama 3.1's prompt
 
 Text and numbers look alike, so a value's type comes from the tool's schema; without one it stays
 text. The format has no escape: a value ends where its closing tag is followed by what may follow
-it, so it may hold any tag but two of them in a row, or a new call's beginning.
+it, so it may hold any tag but two of them in a row, or a new call's beginning:
+
+    <parameter=a>x</parameter>y</parameter></function>        a is `x</parameter>y`
+    <parameter=a>x</parameter><parameter=b>y</parameter>…     a is `x`, b is `y`
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ from logpi.calls.objects import Text, blank, value_at
 from logpi.calls.schema import read
 
 NAME = r"[\w.\-/]+"
-_SPACE = r"(?:\w+:|｜DSML｜)?"  # a name space
+# a name space
+_SPACE = r"(?:\w+:|｜DSML｜)?"
 FUNCTION = re.compile(rf'<{_SPACE}(?:function|invoke)(?:=|\s+name=")([^<>\s"]+)"?\s*>')
 PAIRED = re.compile(rf"({NAME})\s*(?=<arg_key>)")
 _PARAMETER = re.compile(rf'\s*<{_SPACE}param(?:eter)?(?:=|\s+name=")([^<>\s"]+)"?[^<>]*>\n?')

@@ -41,9 +41,9 @@ _TOOLS = [
 
 def _written(render: Render) -> str:
     """The assistant's calls as the template writes them, without what stands before words too."""
-    asked = _MESSAGES[:1]
+    question = _MESSAGES[:1]
     calling, speaking = (
-        render([*asked, m], _TOOLS).rpartition(_ASKED)[2]
+        render([*question, m], _TOOLS).rpartition(_ASKED)[2]
         for m in (_MESSAGES[1], {"role": "assistant", "content": _SAID})
     )
     head = commonprefix([calling, speaking])
@@ -57,14 +57,14 @@ def style_of_template(render: Render) -> str | None:
     A style is told by its calls up to the end of their first value, white space aside: ids behind
     it are the template's own.
     """
-    turn, found = _bare(_written(render)), {}
+    turn, lengths = _bare(_written(render)), {}
     for name, style in STYLES.items():
         whole = "" if name == "search" else _bare(style.write([_CALL]))
         begin = whole[: whole.find(_bare(_SAID)) + len(_bare(_SAID))]
         at = turn.find(begin) if begin else -1
         if at >= 0 and (begin.startswith(tuple(MARKS)) or not turn[:at].endswith(tuple(MARKS))):
-            found[name] = len(begin)
-    return max(found, key=lambda n: found[n], default=None)
+            lengths[name] = len(begin)
+    return max(lengths, key=lambda n: lengths[n], default=None)
 
 
 def unread(render: Render) -> str:

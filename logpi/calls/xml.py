@@ -26,7 +26,8 @@ from logpi.calls.reading import read
 class Xml:
     """`<tool_call><function=name><parameter=key>value</parameter></function></tool_call>`.
 
-    >>> Xml().parse("<tool_call><function=sin><parameter=x>\\n0\\n</parameter></function></tool_call>")
+    >>> call = "<function=sin><parameter=x>\\n0\\n</parameter></function>"
+    >>> Xml().parse(f"<tool_call>{call}</tool_call>")
     [Call(name='sin', arguments={'x': '0'})]
     """
 
@@ -60,7 +61,8 @@ class Glm(Xml):
     """`<tool_call>name`, and for each argument `<arg_key>key</arg_key>` and
     `<arg_value>value</arg_value>`.
 
-    >>> Glm().parse("<tool_call>sin\\n<arg_key>x</arg_key>\\n<arg_value>0</arg_value>\\n</tool_call>")
+    >>> call = "sin\\n<arg_key>x</arg_key>\\n<arg_value>0</arg_value>"
+    >>> Glm().parse(f"<tool_call>{call}\\n</tool_call>")
     [Call(name='sin', arguments={'x': '0'})]
     """
 

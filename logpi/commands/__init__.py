@@ -97,6 +97,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "repeat": CommandEntry(
         "commands.repeat", "RepeatRun", "run a saved run's command again with its own arguments"
     ),
+    "sweep": CommandEntry(
+        "jobs.sweep", "Sweep", "one job with several values of its options, and a table"
+    ),
     "completion": CommandEntry(
         "commands.completion", "Completion", "completion of commands and options in a shell"
     ),

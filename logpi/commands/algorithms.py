@@ -19,7 +19,8 @@ class AlgorithmList:
     markdown: bool = option(False, help="as a Markdown table")
 
 
-DULL = ("gamma", "eps", "ddof")  # fields that are left out where they have their class's default
+# fields that are left out where they have their class's default
+DULL = ("gamma", "eps", "ddof")
 
 
 def _short(part: Any) -> str:

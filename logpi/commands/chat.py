@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         with as_user_errors():
             prompt = template(policy, history if template.wrap else line)
             [[reply]] = engine.generate([Request(prompt, greedy=greedy)], sampling, generator)
-        text = policy.template.said(reply.tokens)
+        text = policy.template.decode(reply.tokens)
         print(text)
         history.append({"role": "assistant", "content": text})
     return 0

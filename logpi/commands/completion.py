@@ -78,7 +78,7 @@ def _settings(line: CommandLine) -> Iterator[tuple[str, OptionField]]:
 
     seen: set[str] = set()
     for name in TABLE if any(f.flags for f in line.fields) else ():
-        known: dict[str, Any] = dict.fromkeys(("algorithm", "objective", "name"), name)
+        known: dict[str, Any] = dict.fromkeys(("algorithm", "name"), name)
         for mapping, setting in line.settings(known):
             if setting.name not in seen:
                 seen.add(setting.name)
@@ -88,7 +88,7 @@ def _settings(line: CommandLine) -> Iterator[tuple[str, OptionField]]:
 def _allowed(field: OptionField) -> list[str] | None:
     from logpi.algorithms import TABLE
 
-    if field.name in ("algorithm", "objective"):
+    if field.name == "algorithm":
         return list(TABLE)
     allowed = field.allowed()
     return None if allowed is None else [str(a) for a in allowed if str(a)]

@@ -1,9 +1,10 @@
-"""`logpi lab NAME`: every estimator held against the exact gradient. What is computed is in
-`logpi.lab`; here are the options.
+"""`logpi lab NAME`: every estimator compared with the exact gradient.
 
-logpi lab bias                      a table and one sentence
-logpi lab bias --json               the same as JSON
-logpi lab bias --picture bias.png   and a picture
+    logpi lab bias                      a table and one sentence
+    logpi lab bias --json               the same as JSON
+    logpi lab bias --picture bias.png   and a picture
+
+Left out: the computation (`logpi.lab`).
 """
 
 from __future__ import annotations

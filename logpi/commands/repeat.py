@@ -1,6 +1,6 @@
-"""`logpi repeat RUN`: run a saved run's command again, with the very arguments it had.
+"""`logpi repeat RUN`: run the command of a run again, with the same arguments.
 
-Left out: going on with a run that was stopped (`--resume`).
+Left out: resuming a run that was stopped (`--resume`).
 """
 
 from __future__ import annotations

@@ -39,11 +39,10 @@ class ChainArguments:
 
 
 def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
-    """The directory of a chain of jobs, say a demonstration's: a new one, or the one that was
-    stopped, to go on with.
+    """The directory of a chain of jobs: a new one, or the one of a chain that was stopped.
 
     Args:
-        free: arguments that may be others than it was begun with, besides the device.
+        free: arguments that may differ from those of the stopped chain, besides the device.
 
     Raises:
         RunError: it holds another run or other files, cannot be made, or is in use.
@@ -80,9 +79,10 @@ def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
 
 
 def stage(job: Any) -> tuple[Path, float]:
-    """Run a job as part of a chain, unless it is done already; go on with it if it was stopped.
+    """Run a job as a stage of a chain: from its beginning, or from where it was stopped; not at all
+    if it has ended.
 
-    Returns its model, and the seconds it took.
+    Returns: the directory of its model, and the seconds that this call took.
 
     Raises:
         Stopped: a signal ended it, and so ends the chain.

@@ -1,11 +1,11 @@
-"""`logpi demo`: a small language model is made, shown a little, and learns to reason by itself.
-Nothing is downloaded.
+"""`logpi demo`: a small language model is made, copies a few demonstrations, and learns to reason
+by itself. Nothing is downloaded.
 
-Its demonstrations of two-digit sums mostly blurt a near miss; a few work digit by digit and are
+Most demonstrations of two-digit sums give a near miss at once; a few work digit by digit and are
 right. Supervised fine-tuning copies both habits. Reinforcement learning sees only whether the
 answer is right, and so learns to work: answers grow longer because thinking pays. The stages are
-    ordinary jobs (`sft`, `rl`) chained by their run directories; a stopped demo goes on with the
-    same --out.
+ordinary jobs (`sft`, `rl`) chained by their run directories; a stopped demo goes on with the same
+--out. Left out: real text, and models of a useful size (`logpi r1`).
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ same pairs:
     reward model -> PPO against it (critic, reference, reward model in memory)        RLHF
     DPO                            (reference log-probabilities computed once)        direct
 
-Neither sees the rule; it only measures (`gold`). The stages are ordinary jobs chained by their run
-directories; a stopped demonstration goes on with the same --out. Left out: real text, and people.
+Neither sees the rule, which only measures them (`gold`). The stages are ordinary jobs chained by
+their run directories; a stopped demonstration goes on with the same --out. Left out: real text, and
+people.
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ def _measure(a: PreferencesDemo, out: Path, name: str) -> dict[str, Any]:
         requests, Sampling(max_tokens=LENGTH), torch.Generator().manual_seed(0)
     )
     flat = [(p, c) for p, group in zip(PROMPTS, sampled, strict=True) for c in group]
-    texts = [policy.template.said(c.tokens) for _, c in flat]
+    texts = [policy.template.decode(c.tokens) for _, c in flat]
     batch = collate([trajectory(policy.render(p), c, 0.0, i, {}) for i, (p, c) in enumerate(flat)])
     with torch.no_grad():
         kl = (policy.evaluate(batch).logp - reference.evaluate(batch).logp).sum(1).mean()

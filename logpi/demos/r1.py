@@ -1,15 +1,15 @@
-"""`logpi r1`: from a base model to one that can be used, by DeepSeek-R1's recipe. With nothing
-given, on a small model of its own.
+"""`logpi r1`: from a base model to a useful one by DeepSeek-R1's recipe; without arguments, on a
+small model that is made for it.
 
     R1-Zero (RL on the base model) → cold-start SFT on its cleaned responses → reasoning RL, with a
     reward for the language → rejection sampling and a second SFT from the base model → reward model
     → final RL on verifiable and general prompts
 
-Stages are ordinary jobs (`r1_stages.py`) chained by their directories under --out: what is whole is
-not done again, what was killed goes on (--resume OUT), and --from STAGE runs it and what follows
-anew, perhaps with other settings (--set), the old outputs moved to OUT/before-1, -2, … After each
-stage its model is measured on the same held-out items (`r1_report.py`). Left out: safety data and
-its reward model.
+Stages are ordinary jobs (`r1_stages.py`) chained by their directories under --out. A finished stage
+is not run again, and a killed one goes on (--resume OUT). `--from STAGE` runs that stage and those
+after it again, perhaps with other settings (--set); their old outputs move to OUT/before-1, -2, …
+After each stage its model is measured on the same held-out items (`r1_report.py`). Left out: safety
+data and its reward model.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from logpi.demos import r1_data, r1_report
+from logpi.demos.chain import stage as run_stage
 from logpi.demos.r1_arguments import R1, judged, settled
 from logpi.demos.r1_harvest import harvest, in_one_line
 from logpi.demos.r1_recipe import STAGES, Stage
@@ -50,8 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _anew(words: list[str]) -> tuple[list[str], str, list[str]]:
-    """The words without `--from STAGE --set …`, which are about this call; the stage, and its new
-    settings and those of later ones."""
+    """(words without `--from STAGE --set …`, the stage, the new settings of it and later ones)."""
     words = [
         w for word in words for w in (word.split("=", 1) if word.startswith("--from=") else [word])
     ]
@@ -115,7 +115,7 @@ def _check(a: R1) -> None:
 
 
 def _check_rows(a: R1) -> None:
-    """The files that later stages will read: what is wrong with them is not said after a day's
+    """Read the files of later stages now, so that a fault in them does not show after a day's
     work."""
     from logpi.envs.data import load_rows
 
@@ -147,8 +147,8 @@ def _set_aside(out: Path, name: str) -> None:
 
 
 class Chain:
-    """The stages of one run, each from what those before it left. Holds no state but the
-    directories.
+    """The stages of one run, each made from the directories of those before it. It has no state of
+    its own.
 
     Args:
         a: the arguments; out: the run's directory.
@@ -181,8 +181,8 @@ class Chain:
         return r1_report.measured(self.a, stage, self.model(stage.name), path, self.general)
 
     def _tidy(self, path: Path) -> None:
-        """A whole stage goes on with its model alone: checkpoints, with their optimiser states, are
-        nine tenths of a run."""
+        """Remove the checkpoints of a finished stage: with their optimiser states they are nine
+        tenths of it, and later stages need its model alone."""
         if done(path) and (path / "checkpoints").exists() and not self.a.keep_checkpoints:
             disk.remove(path / "checkpoints")
             (path / "best").unlink(missing_ok=True)
@@ -228,12 +228,12 @@ class Chain:
                 stage, job(self.a, stage, self._start(stage), self.out, self.general, self.pairs)
             )
 
-    def _job(self, stage: Stage, arguments: Job) -> None:
-        """A job from its beginning, or from where it was."""
-        begun = (self.out / stage.name / "arguments.json").exists()
+    def _job(self, stage: Stage, job: Job) -> None:
+        """A stage's job, from its beginning or from where it was stopped."""
         try:
-            (replace(arguments, resume=self.out / stage.name) if begun else arguments).run()
-        except Stopped as stopped:  # the job names its own way to go on; the chain's is better
+            run_stage(job)
+        except Stopped as stopped:
+            # The job names its own way to go on; the chain's is better.
             raise Stopped(
                 f"stopped in stage {stage.name}; go on with: logpi r1 --resume {self.out}",
                 stopped.signal,

@@ -142,7 +142,8 @@ class R1(RunArguments):
                 raise ValueError(f"--set {pair}: epochs must be above 0 and at most 10000")
         elif job is None or option_name not in names:
             raise ValueError(
-                f"the job of stage {name} has no option {option_name!r}{did_you_mean(option_name, names)}"
+                f"the job of stage {name} has no option {option_name!r}"
+                f"{did_you_mean(option_name, names)}"
             )
         else:
             try:
@@ -163,8 +164,8 @@ CHAINED = {"model", "out", "resume"}  # what the chain itself says
 
 
 def settled(a: R1) -> R1:
-    """With the task, the verifier and the device where none is given: the demonstration's, or the
-    task's own.
+    """The arguments with task, verifier and device filled in: the demonstration's, or the task's
+    own.
 
     A task's own verifier that compares answers looks for them in places of its own (behind #, say):
     `math` finds them in <answer>, in a box, or at the end.

@@ -1,5 +1,5 @@
-"""What `logpi r1` works on when it is given nothing: a small base model that has read untidy things
-in two languages.
+"""The model and the data of `logpi r1` without arguments: a small base model that has read untidy
+text in two languages.
 
 Everything is generated: sums (`envs/tasks/bilingual.py`), greetings as the non-reasoning side, and
 pairs of greetings judged by a known rule with noise, from which the reward model learns. The base
@@ -44,7 +44,7 @@ TASK = "bilingual(digits=2, slips=0.15)"
 
 
 def gold(prompt: str, response: str) -> float:
-    """The rule nobody is told: (kind words − words said again − 2 without the name) / 4, of the
+    """The hidden rule: (kind words − words said again − 2 without the name) / 4, of the
     answer alone; 1 is very good.
 
     >>> gold("greet ann.", "<think>kindly</think><answer>hello dear friend ann good day</answer>")
@@ -146,8 +146,7 @@ def write_data(out: Path, seed: int) -> None:
 
 
 def base(out: Path, data: Path, seed: int, device: str) -> sft.SFT:
-    """The untrained model is written, and what makes it a base model is returned: the arguments of
-    its reading."""
+    """Write the untrained model; return the arguments of the SFT that makes it a base model."""
     from logpi.envs.tasks import Bilingual
     from logpi.policies.small import small_policy
 

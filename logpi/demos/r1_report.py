@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -82,8 +82,7 @@ def measured(a: R1, stage: Stage, model: str, path: Path, general: str) -> Measu
 
 
 def spent(path: Path) -> float:
-    """Seconds of a job's steps and evaluations, whatever calls they were in; what a kill lost is
-    not counted."""
+    """Seconds of a job's steps and evaluations over all its calls, without what a kill lost."""
     from logpi.runs.metrics import read_metrics
 
     return sum(r.get("step_time", 0.0) + r.get("time/eval", 0.0) for r in read_metrics(path))
@@ -149,14 +148,14 @@ def _general(a: R1, policy: CausalLM, general: str) -> list[dict[str, Any]]:
         requests, Sampling(max_tokens=a.tokens), torch.Generator().manual_seed(0)
     )
     return [
-        {"prompt": r["prompt"], "completions": [policy.template.said(c.tokens)]}
+        {"prompt": r["prompt"], "completions": [policy.template.decode(c.tokens)]}
         for r, some in zip(rows, sampled, strict=True)
         for c in some
     ]
 
 
 def helpful(a: R1, rows: Sequence[Measured], out: Path) -> list[Measured]:
-    """The stages with their mark on general prompts: by the demonstration's rule, or by the reward
+    """The stages with their score on general prompts, by the demonstration's rule or by the reward
     model if there is one."""
     from logpi.demos.r1_data import gold
     from logpi.rewards.model import ModelReward
@@ -185,32 +184,11 @@ def report(a: R1, rows: Sequence[Measured], out: Path, seconds: float) -> None:
     from logpi.runs import disk
 
     rows = helpful(a, rows, out)
-    counts = {
-        n: json.loads(p.read_text())
-        for n in ("cold-data", "rejection")
-        if (p := out / n / "counts.json").exists()
-    }
+    files = {name: out / name / "counts.json" for name in ("cold-data", "rejection")}
+    counts = {name: json.loads(f.read_text()) for name, f in files.items() if f.exists()}
     record = {"stages": [asdict(r) for r in rows], "harvests": counts}
     disk.write(out / "report.json", json.dumps(record, ensure_ascii=False, indent=1).encode())
-    columns = [k for k in COLUMNS if any(k in r.numbers for r in rows)]
-    print("\n" + f"{'stage':<14}" + "".join(f"{COLUMNS[k][0]:>11}" for k in columns))
-    for r in rows:
-        print(
-            f"{r.stage:<14}"
-            + "".join(
-                f"{COLUMNS[k][1].format(r.numbers[k]) if k in r.numbers else '–':>11}"
-                for k in columns
-            )
-        )
-    levels = sorted({k for r in rows for k in r.levels})
-    if len(levels) > 1:
-        print(
-            "\nright by level: "
-            + "; ".join(
-                f"{r.stage} " + " ".join(f"{k}: {r.levels[k]:.0%}" for k in levels if k in r.levels)
-                for r in rows
-            )
-        )
+    print("\n" + "\n".join(_table(rows)))
     print("\nThe same held-out items, as each model answers:")
     for r in rows:
         for s in [*r.responses, *r.general[:1]]:
@@ -219,18 +197,28 @@ def report(a: R1, rows: Sequence[Measured], out: Path, seconds: float) -> None:
     for line in lost(rows):
         print(f"\n{line}")
     picture(rows, out / "stages.png", a.language)
-    last = next(
-        (
-            s
-            for s in ("final", "sft", "reasoning", "cold-start", "zero")
-            if (out / s / "model").exists()
-        ),
-        "base",
-    )
+    names = ("final", "sft", "reasoning", "cold-start", "zero")
+    last = next((name for name in names if (out / name / "model").exists()), "base")
     print(
         f"\n{seconds:.0f} s in this call. picture: {out}/stages.png   numbers: {out}/report.json  "
         f" model: {out}/{last}/model"
     )
+
+
+def _table(rows: Sequence[Measured]) -> Iterator[str]:
+    """A line for each stage; then accuracy by difficulty, where there is more than one."""
+    columns = {k: c for k, c in COLUMNS.items() if any(k in r.numbers for r in rows)}
+    yield f"{'stage':<14}" + "".join(f"{title:>11}" for title, _ in columns.values())
+    for r in rows:
+        cells = (f.format(r.numbers[k]) if k in r.numbers else "–" for k, (_, f) in columns.items())
+        yield f"{r.stage:<14}" + "".join(f"{cell:>11}" for cell in cells)
+    levels = sorted({k for r in rows for k in r.levels})
+    if len(levels) > 1:
+        parts = (
+            f"{r.stage} " + " ".join(f"{k}: {r.levels[k]:.0%}" for k in levels if k in r.levels)
+            for r in rows
+        )
+        yield "\nright by level: " + "; ".join(parts)
 
 
 CURES = {
@@ -243,8 +231,8 @@ CURES = {
 
 
 def lost(rows: Sequence[Measured], much: float = 0.1) -> list[str]:
-    """Stages that are right less often, by `much`, than the one that R1's line had come to, and
-    what to try."""
+    """A sentence for each stage that is right less often, by `much`, than the one before it, and
+    what to try. R1-Zero is not before any."""
     from logpi.demos.r1_recipe import STAGES
 
     line = [r for r in rows if r.stage != STAGES["zero"].title]

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from logpi.jobs.seeds import interval
+from logpi.jobs.seed_report import interval
 from logpi.runs import disk
 from logpi.runs.metrics import read_metrics
 
@@ -31,8 +31,10 @@ Records = Sequence[Mapping[str, Any]]
 def report(
     name: str, experiment: Experiment, runs: Mapping[str, Sequence[Path]], out: Path
 ) -> None:
-    """Print and write it all; `runs` are each lane's directories of reinforcement learning, one for
-    each seed."""
+    """Print and write the report.
+
+    runs: each lane's directories of reinforcement learning, one for each seed.
+    """
     from logpi.runs.plots import curves
 
     records = {label: [read_metrics(run) for run in some] for label, some in runs.items()}
@@ -68,8 +70,8 @@ def report(
 
 
 def _ends(records: Records, columns: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-    """The evaluations before and after reinforcement learning; of a column `mean/X` the mean of X
-    over all updates: how fast it went."""
+    """The evaluations before and after reinforcement learning. A column `mean/X` is the mean of X
+    over all updates, which says how fast the policy learned."""
     measured = [r for r in records if "eval/pass@1" in r]
     names = {c: c.removeprefix(MEAN) for c in columns if c.startswith(MEAN)}
     means = {c: fmean(r[name] for r in records if name in r) for c, name in names.items()}

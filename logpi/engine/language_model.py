@@ -104,7 +104,7 @@ class LanguageModel(CausalLM):
         return str(answer)
 
     def _text(self, completion: Completion, stop: Sequence[str]) -> str:
-        text = self.template.said(completion.tokens)
+        text = self.template.decode(completion.tokens)
         ends = [text.find(s) for s in stop if s in text]
         return text[: min(ends)] if ends and completion.stop == "stop" else text
 

@@ -1,8 +1,11 @@
 """Environments: what a policy acts in.
 
-    task.py    what a task is; endless rows that are a function of (seed, split, i), train and test disjoint
-    tasks/     seeded generators of problems with verifiable answers, and `task(...)`, which finds them by name
-    data.py    the user's own rows, from files and from the hub
+    task.py     what a task is; endless rows that are a function of (seed, split, i)
+    tasks/      generators of problems with verifiable answers; `task(...)`, which takes words and
+                objects
+    data.py     the user's own rows, from files, the hub and objects in memory
+    tools/      what a policy may call while it writes
+    control/    Gymnasium
 
 Left out here: sampling (`rollouts`), and judging (`rewards`).
 """

@@ -63,10 +63,10 @@ def _first(row: Row, names: Iterable[str]) -> Any:
 
 
 def _answer(row: Row) -> tuple[Any, str | None]:
-    """The final answer and, where the column holds a whole solution, the solution.
+    """The final answer and, where the column holds a whole solution, the solution. GSM8K, MATH:
 
-    {"answer": "600*2=<<600*2=1200>>1200 #### 1,200"}  -> "1200", "600*2=1200 #### 1,200"   GSM8K
-    {"solution": "so it is \\\\boxed{42}."}              -> "42", "so it is \\\\boxed{42}."      MATH
+    {"answer": "6*200=<<6*200=1200>>1200 #### 1,200"}  -> "1200", "6*200=1200 #### 1,200"
+    {"solution": "so it is \\\\boxed{42}."}              -> "42", "so it is \\\\boxed{42}."
     """
     model = row.get("reward_model")
     if isinstance(model, Mapping) and not _missing(model.get("ground_truth")):

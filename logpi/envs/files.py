@@ -66,10 +66,9 @@ def _problem(error: ValueError | RecursionError) -> str:
     """Why JSON cannot be read. Python refuses whole numbers of more than 4,300 digits."""
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON ({error.msg})"
-    return (
-        "not valid JSON"
-        f" ({'nested too deep' if isinstance(error, RecursionError) else 'a number has too many digits'})"
-    )
+    if isinstance(error, RecursionError):
+        return "not valid JSON (nested too deep)"
+    return "not valid JSON (a number has too many digits)"
 
 
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
@@ -93,8 +92,8 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _long_number(text: str) -> int:
     """Where the first number stands that has more digits than Python reads."""
-    found = re.search(rf"\d{{{sys.get_int_max_str_digits() + 1}}}", text)
-    return found.start() if found else 0
+    match = re.search(rf"\d{{{sys.get_int_max_str_digits() + 1}}}", text)
+    return match.start() if match else 0
 
 
 def distinct(table: str | Path, names: Sequence[str]) -> None:
@@ -139,16 +138,14 @@ def _saved(path: Path, split: str) -> Iterator[tuple[str, Any]]:
     import datasets
 
     try:
-        found = datasets.load_from_disk(str(path))
-    except (
-        Exception
-    ) as error:  # Arrow's, JSON's, the library's own: whatever a torn file brings forth
+        table = datasets.load_from_disk(str(path))
+    except Exception as error:  # of Arrow, of JSON, of the library: a torn file raises any
         raise ValueError(f"{path}: cannot be read as what save_to_disk writes: {error}") from None
-    if isinstance(found, datasets.DatasetDict):
-        if split not in found:
-            raise ValueError(f"{path}: no split {split!r}; found: {', '.join(map(str, found))}")
-        found = found[split]
-    yield from ((f"{path}, row {i}", from_arrow(dict(row))) for i, row in enumerate(found, 1))
+    if isinstance(table, datasets.DatasetDict):
+        if split not in table:
+            raise ValueError(f"{path}: no split {split!r}; found: {', '.join(map(str, table))}")
+        table = table[split]
+    yield from ((f"{path}, row {i}", from_arrow(dict(row))) for i, row in enumerate(table, 1))
 
 
 def _hub(name: str, split: str) -> Iterator[tuple[str, Any]]:
@@ -193,7 +190,7 @@ def _read(path_or_name: str, split: str) -> Iterator[tuple[str, Any]]:
 
 
 def _readable(name: str, rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """`rows`, with what makes a file unreadable said in one line."""
+    """`rows`; what makes a file unreadable becomes one line."""
     try:
         yield from rows
     except UnicodeDecodeError as error:
@@ -208,8 +205,8 @@ def _is_saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
-# "train-00001-of-00003-9f86d081884c7d65" is shard 1 of 3 of "train-"; "train_2" is shard 2, of who
-# knows how many
+# "train-00001-of-00003-9f86d081884c7d65" is shard 1 of 3 of "train-"; "train_2" is shard 2 of an
+# unknown number.
 _SHARD = re.compile(r"(|.+?[-_.])(\d+)(?:-of-(\d+))?(?:-[0-9a-f]{8,})?")
 
 
@@ -231,11 +228,11 @@ def _shards(path: Path, split: str) -> list[Path]:
     named = [
         [f for f in some if re.match(rf"{split}(?![A-Za-z0-9])", f.name)] for some in files[:2]
     ]
-    found = next((some for some in (*named, *files[2:]) if some), [])
-    shards = found if len(found) == 1 else _in_order(found)
+    candidates = next((some for some in (*named, *files[2:]) if some), [])
+    shards = candidates if len(candidates) == 1 else _in_order(candidates)
     if not shards:
         names = (
-            ", ".join(f.name for f in found)
+            ", ".join(f.name for f in candidates)
             or f"none among {', '.join(f.name for f in sorted(path.iterdir())[:20])}"
         )
         raise ValueError(

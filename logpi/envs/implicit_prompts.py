@@ -13,8 +13,8 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def implicit_prompt(chosen: Any, rejected: Any) -> dict[str, Any]:
-    """Columns prompt, chosen and rejected of a pair that repeats its prompt: the messages, or the
-    text up to a space or an "Assistant:", with which both begin. Nothing for other values.
+    """Columns prompt, chosen and rejected of a pair that repeats its prompt: the messages with
+    which both begin, or the text up to a space or an "Assistant:". Nothing for other values.
 
     >>> implicit_prompt("Human: hi Assistant: yes", "Human: hi Assistant: no")
     {'prompt': 'Human: hi Assistant:', 'chosen': ' yes', 'rejected': ' no'}
@@ -29,20 +29,21 @@ def implicit_prompt(chosen: Any, rejected: Any) -> dict[str, Any]:
         size = len(shared_messages(chosen, rejected))
     else:
         return {}
-    return (
-        {"prompt": chosen[:size], "chosen": chosen[size:], "rejected": rejected[size:]}
-        if size
-        else {}
-    )
+    if not size:
+        return {}
+    return {"prompt": chosen[:size], "chosen": chosen[size:], "rejected": rejected[size:]}
 
 
 def shared_messages(chosen: Messages, rejected: Messages) -> list[Any]:
-    """What two conversations begin with, up to the first answer in which one of them has its
-    response.
+    """The messages with which two conversations begin, up to the first answer in which one of them
+    has its response.
 
-    >>> u, a, b = ({"role": r, "content": c} for r, c in (("user", "?"), ("assistant", "a"), ("assistant", "b")))
-    >>> shared_messages([u, a, u, a], [u, a, u, b]) == [u, a, u], shared_messages([u, a], [u, a]) == [u]
-    (True, True)
+    >>> user, yes, no = ({"role": r, "content": c} for r, c in
+    ...                  (("user", "?"), ("assistant", "yes"), ("assistant", "no")))
+    >>> shared_messages([user, yes, user, yes], [user, yes, user, no]) == [user, yes, user]
+    True
+    >>> shared_messages([user, yes], [user, yes]) == [user]
+    True
     """
     shorter = min(len(chosen), len(rejected))
     same = next((i for i in range(shorter) if chosen[i] != rejected[i]), shorter)

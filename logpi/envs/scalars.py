@@ -1,7 +1,8 @@
-"""Rewards and ends of episodes as environments give them: one number, true or false, or one line.
+"""Rewards and ends of episodes as environments give them: as one number and as true or false, or an
+error of one line.
 
-Left out: observations (`control/spaces.py`), and Gymnasium itself, which text environments do
-without.
+Left out: observations (`control/spaces.py`), and Gymnasium itself, which text environments do not
+need.
 """
 
 from __future__ import annotations
@@ -18,28 +19,29 @@ OLD = (
 
 def number(reward: Any) -> float:
     """A reward as a number. Raises UserError if it is none, or several."""
-    found = reward if isinstance(reward, float | int) else _single(reward)
-    if found is None:
+    value = reward if isinstance(reward, float | int) else _single(reward)
+    if value is None:
         raise UserError(
             f"the environment gave a reward that is not one number: {str(reward)[:60]!r}"
         )
-    return float(found)
+    return float(value)
 
 
 def flag(over: Any, name: str) -> bool:
-    """Whether an episode is over. Raises UserError if that is neither true nor false."""
-    found = over if isinstance(over, bool) else _single(over)
-    if found not in (0, 1):
+    """Whether an episode is over. Raises UserError if `over` is neither true nor false."""
+    value = over if isinstance(over, bool) else _single(over)
+    if value not in (0, 1):
         raise UserError(
             f"the environment's step gave {str(over)[:60]!r} as {name}, which is true or false:"
             f" {OLD}"
         )
-    return bool(found)
+    return bool(value)
 
 
 def _single(value: Any) -> float | None:
     """The number in NumPy's wrapping or in an array of one; None if that is not what it is."""
-    import numpy as np  # here: text environments rarely need it, and no command's help does
+    # here: text environments rarely need it, and no command's help does
+    import numpy as np
 
-    found = np.asarray(value)
-    return found.item() if found.size == 1 and found.dtype.kind in "biuf" else None
+    array = np.asarray(value)
+    return array.item() if array.size == 1 and array.dtype.kind in "biuf" else None

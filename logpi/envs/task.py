@@ -2,9 +2,14 @@
 
 Row i is a pure function of (seed, split, i): a data cursor is one integer, and resuming is exact.
 Train and test problems are disjoint by construction: a hash of a problem's canonical form, which no
-seed changes,
-    says on which side
-it lies. Left out: the problems themselves (`tasks/`) and users' files (`data.py`).
+seed changes, decides on which side it lies. With a share of 0.1:
+
+    problem   canonical   hash / 2⁶⁴   side
+    47+85     47+85       0.83         train
+    85+47     47+85       0.83         train: the same problem
+    12+30     12+30       0.04         test
+
+Left out: the problems themselves (`tasks/`) and users' files (`data.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import string
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -55,7 +61,7 @@ class Task(Protocol):
     def reward(self) -> Rewards: ...
 
     def rows(self, split: Split = "train", seed: int = 0) -> Sequence[Row]:
-        """The rows of a split; row i is the same whenever it is asked for."""
+        """The rows of a split; row i is the same at every call."""
         ...
 
 
@@ -63,8 +69,8 @@ class Generator(Protocol):
     """A seeded source of problems."""
 
     def draw(self, rng: Random) -> tuple[str, Any]:
-        """A problem and its canonical form: equal forms mean that knowing one answer is knowing the
-        other."""
+        """A problem's canonical form, and the problem. Whoever knows one of two problems of equal
+        forms knows the other."""
         ...
 
     def row(self, problem: Any, rng: Random) -> Row:
@@ -110,7 +116,7 @@ def parted(
 
 @dataclass(frozen=True)
 class GeneratedRows(Sequence[Row]):
-    """Generated rows: nothing is stored, `rows[i]` is made when it is asked for.
+    """Generated rows: nothing is stored, each `rows[i]` is generated anew.
 
     Drawn with replacement: small problem spaces repeat (two-digit sums: 4,095 unordered pairs).
 
@@ -149,13 +155,34 @@ class GeneratedRows(Sequence[Row]):
         )
 
 
+class GeneratedTask(ABC):
+    """A task that draws its problems.
+
+    Attributes:
+        test_size: rows that the test split lists.
+    """
+
+    test_size: int
+
+    @abstractmethod
+    def draw(self, rng: Random) -> tuple[str, Any]:
+        """As `Generator.draw`."""
+
+    @abstractmethod
+    def row(self, problem: Any, rng: Random) -> Row:
+        """As `Generator.row`."""
+
+    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
+        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
+
+
 def check_template(task: str, template: str, *fields: str) -> None:
     """Raises ValueError unless `template` has exactly these `{fields}`."""
     try:
-        found = {name for _, name, *_ in string.Formatter().parse(template) if name is not None}
+        names = {name for _, name, *_ in string.Formatter().parse(template) if name is not None}
     except ValueError as error:
         raise ValueError(f"{task}: the prompt {template!r} is no template: {error}") from None
-    if found != set(fields):
+    if names != set(fields):
         wanted = ", ".join(f"{{{f}}}" for f in fields)
         raise ValueError(
             f"{task}: the prompt must hold {wanted} and no other field, got {template!r}"

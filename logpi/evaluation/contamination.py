@@ -1,15 +1,18 @@
-"""Contamination: which items of an evaluation stand, whole or in part, in data that a model was
+"""Contamination: which items of a benchmark stand, whole or in part, in data that a model was
 trained on.
 
     exact   the item's question is a training row's question, after normalisation
-    ngram   some n words in a row of the item stand in a training row (n = 13: GPT-3, arXiv:2005.14165, appendix C)
+    ngram   n consecutive words of the item stand in a training row (n = 13: GPT-3,
+            arXiv:2005.14165, appendix C)
+
+With n = 3: the item "a b c d" has the n-grams "a b c" and "b c d". The training text "So A, b, c!"
+has the words so a b c, and so the first of the two: an ngram hit, of a share of 1/2.
 
 Normalised: lower case, words and numbers only (1+1 and 1-1, of fewer than 5 words, keep their
 signs). A training row is read whole, whatever its columns (question, working, chat messages); of
-the item only the question, so an instruction that all prompts share is not taken for a leak. An
-item of fewer than n words is found inside a row as a whole, one of fewer than 5 only as the whole
-of a text. Left out: paraphrases, translations, other numbers in the same story: nothing that
-compares words sees those.
+the item only the question, so that an instruction that all prompts share is no hit. An item of
+fewer than n words is searched for as a whole; one of fewer than 5 must be the whole of a text. Left
+out: paraphrases, translations, other numbers in the same story: no comparison of words sees those.
 """
 
 from __future__ import annotations
@@ -19,11 +22,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from logpi.envs.objects import raw_rows
+
 if TYPE_CHECKING:
     from logpi.envs.task import Row
 
 _WORD = re.compile(r"\w+(?:[.,]\d+)*")
-SHORT = 5  # words: fewer stand in any text by chance
+SHORT = 5
+"""Words: fewer stand in any text by chance."""
 
 
 def words(text: str) -> list[str]:
@@ -47,13 +53,14 @@ def _text(value: Any) -> Iterator[str]:
             yield from _text(v)
 
 
-def _key(text: str, said: Sequence[str]) -> tuple[str, ...]:
-    """What two texts share that are the same."""
-    return tuple(said) if len(said) >= SHORT else ("".join(text.lower().split()),)
+def _key(text: str, its_words: Sequence[str]) -> tuple[str, ...]:
+    """Equal for texts that are the same: the words of a long text, all characters of a short
+    one."""
+    return tuple(its_words) if len(its_words) >= SHORT else ("".join(text.lower().split()),)
 
 
 def question_of(row: Row) -> str:
-    """What is asked, without the template around it where the row says so (`question`)."""
+    """The question, without the template around it where the row has it alone (`question`)."""
     return "\n".join(_text(row.get("question") or row["prompt"]))
 
 
@@ -62,9 +69,8 @@ class ContaminatedItem:
     """An item that stands in training data.
 
     Attributes:
-        item: its number. kind: "exact" or "ngram". share: of the item's n-grams that were found.
-            where: file and row, the first.
-        words: the first words in a row that were found.
+        item: its number. kind: "exact" or "ngram". share: of the item's n-grams that stand there.
+        where: place of the first training row with one. words: the first of these n-grams.
     """
 
     item: int
@@ -85,11 +91,11 @@ def contamination(
 
     Args:
         training: pairs of a place ("train.jsonl, line 3") and a row of any columns, or a text.
-        n: words in a row that count as seen.
+        n: consecutive words that count as a hit.
     Raises:
         ValueError: n < 1.
 
-    >>> contamination([{"prompt": "a b c d"}, {"prompt": "x"}], [("t, line 1", {"text": "So A, b, c!"})], n=3)
+    >>> contamination([{"prompt": "a b c d"}], [("t, line 1", {"text": "So A, b, c!"})], n=3)
     [ContaminatedItem(item=0, kind='ngram', share=0.5, where='t, line 1', words='a b c')]
     """
     if n < 1:
@@ -98,28 +104,37 @@ def contamination(
     items = [words(q) for q in questions]
     keys = [_key(q, i) for q, i in zip(questions, items, strict=True)]
     grams = [list(_grams(i, min(n, len(i)))) if len(i) >= min(n, SHORT) else [] for i in items]
-    sizes = {len(g[0]) for g in grams if g}
-    wanted = {g for gs in grams for g in gs}
-    whole: dict[tuple[str, ...], str] = dict.fromkeys(keys, "")
-    found: dict[tuple[str, ...], str] = {}  # where each n-gram was seen first
+    key_places, gram_places = _places(set(keys), {g for gs in grams for g in gs}, training)
+    contaminated = []
+    for i, (item, key, gs) in enumerate(zip(items, keys, grams, strict=True)):
+        hits = [g for g in gs if g in gram_places]
+        if key in key_places:
+            text = " ".join(item[:n])
+            contaminated.append(ContaminatedItem(i, "exact", 1.0, key_places[key], text))
+        elif hits:
+            share, text = len(hits) / len(gs), " ".join(hits[0])
+            contaminated.append(ContaminatedItem(i, "ngram", share, gram_places[hits[0]], text))
+    return contaminated
+
+
+def _places(
+    keys: set[tuple[str, ...]],
+    grams: set[tuple[str, ...]],
+    training: Iterable[tuple[str, Any]],
+) -> tuple[dict[tuple[str, ...], str], dict[tuple[str, ...], str]]:
+    """The place of the first training row with each key and with each n-gram that has one."""
+    key_places: dict[tuple[str, ...], str] = {}
+    gram_places: dict[tuple[str, ...], str] = {}
+    sizes = {len(g) for g in grams}
     for where, row in training:
         for text in _text(row):
-            said = words(text)
-            if whole.get(key := _key(text, said)) == "":
-                whole[key] = where
+            its_words = words(text)
+            if (key := _key(text, its_words)) in keys:
+                key_places.setdefault(key, where)
             for size in sizes:
-                for gram in wanted.intersection(_grams(said, size)):
-                    found.setdefault(gram, where)
-    out = []
-    for i, (item, key, gs) in enumerate(zip(items, keys, grams, strict=True)):
-        hits = [g for g in gs if g in found]
-        if whole[key]:
-            out.append(ContaminatedItem(i, "exact", 1.0, whole[key], " ".join(item[:n])))
-        elif hits:
-            out.append(
-                ContaminatedItem(i, "ngram", len(hits) / len(gs), found[hits[0]], " ".join(hits[0]))
-            )
-    return out
+                for gram in grams.intersection(_grams(its_words, size)):
+                    gram_places.setdefault(gram, where)
+    return key_places, gram_places
 
 
 def training_rows(sources: Sequence[Any]) -> Iterator[tuple[str, Any]]:
@@ -128,7 +143,5 @@ def training_rows(sources: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     Raises:
         ValueError: as `load_rows`; a source without rows.
     """
-    from logpi.envs.objects import raw_rows
-
     for source in sources:
         yield from raw_rows(source)

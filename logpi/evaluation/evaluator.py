@@ -1,40 +1,29 @@
-"""Evaluation on held-out items: pass@1, unbiased pass@k, maj@k, greedy and format-lenient accuracy,
-with intervals.
+"""Benchmark evaluation: a policy's responses to held-out items, judged, as records.
 
-    Evaluator   samples and judges, shard by shard: one record for each item and kind ("sampled", "greedy")
-    measures    records → one value for each item and measure: every number is a function of saved records alone
-    estimates   values → mean and 95 % interval over items; `by_level` the same for each difficulty
+    Evaluator.shards     one record for each item and kind ("sampled", "greedy"), shard by shard
+    Evaluator.numbers    what a training run logs of them
 
-It draws from its own generator, so measuring never changes training; what an item is answered does
-not depend on the shards nor on where a stopped evaluation went on. Which items, and what is right,
-come from the task and its rewards. Left out: how samples are pooled (`evaluation/pooling.py`),
-files (`jobs/evaluate.py`).
+The evaluator draws from its own generator, so measuring never changes training; an item's responses
+depend neither on the shards nor on where a stopped evaluation resumed. Which items there are, and
+what is right, come from the task and its rewards. Left out: measures of records (`measures.py`),
+pooling of samples (`pooling.py`), files (`jobs/evaluate.py`).
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from logpi.engine.engine import SEEDS, Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.engine.turns import ENDED
-from logpi.evaluation.pooling import (
-    BestOf,
-    Majority,
-    PassAt,
-    Sample,
-    WeightedVote,
-    best_of,
-    doubling,
-)
-from logpi.evaluation.scorers import Judged, PartialResponse, Scorer
+from logpi.evaluation.measures import by_level, interval, measures
+from logpi.evaluation.scorers import PartialResponse, RewardScorer, Scorer
 from logpi.rewards.samples import Samples
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.prompt_filter import PromptFilter
@@ -43,17 +32,17 @@ from logpi.rollouts.responses import Responses, ResponseSampler, transcript_info
 
 if TYPE_CHECKING:
     from logpi.envs.task import Row
+    from logpi.evaluation.records import Record
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
     from logpi.rollouts.tool_conversations import ToolConversations
 
-Record = dict[str, Any]
-
 
 def unanswerable(rewards: Rewards, rows: Sequence[Row]) -> list[int]:
-    """The rows whose `answer` the first reward cannot read: no response could ever get a verdict.
+    """The numbers of the rows whose `answer` the first reward cannot read: no response to them
+    could get a verdict.
 
-    Asked with an empty response, and only of rewards that compare with the answer column.
+    An empty response is judged, by rewards that compare with the answer column only.
     """
     part = rewards.parts[0]
     if "answer" not in getattr(part.function, "needs", ()):
@@ -62,97 +51,6 @@ def unanswerable(rewards: Rewards, rows: Sequence[Row]) -> list[int]:
     columns = {n: [r.get(n) for r in rows] for n in names}
     samples = Samples([r["prompt"] for r in rows], [""] * len(rows), [[]] * len(rows), columns)
     return [i for i, verdict in enumerate(part.judge(samples).verdicts) if verdict is None]
-
-
-def interval(values: Sequence[float], draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of `values` (one for each item)."""
-    x = torch.tensor(values, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    means = x[torch.randint(len(x), (draws, len(x)), generator=generator)].mean(1)
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean over items, its 95 % bootstrap interval, and the number of items."""
-
-    mean: float
-    low: float
-    high: float
-    items: int
-
-
-def estimates(values: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
-    """Each measure's mean with its interval.
-
-    >>> estimates({"pass@1": [1.0, 1.0]})
-    {'pass@1': Estimate(mean=1.0, low=1.0, high=1.0, items=2)}
-    """
-    return {k: Estimate(fmean(v), *interval(v), len(v)) for k, v in values.items()}
-
-
-def samples_of(record: Record) -> list[Sample]:
-    """A record's responses as pools see them."""
-    n = len(record["right"])
-    answers, scores = record.get("answers") or [None] * n, record.get("scores") or [0.0] * n
-    return [
-        Sample(r, a, float(s)) for r, a, s in zip(record["right"], answers, scores, strict=True)
-    ]
-
-
-def measures(records: Sequence[Record], ks: Sequence[int] = ()) -> dict[str, list[float]]:
-    """One value for each item: pass@k and maj@k at `ks` (default 1, 2, 4, … and all), greedy, and
-    the lenient ones.
-
-    Rewards beyond the first are means by their names, of the items to which they gave a verdict;
-    none where there is none. With a scorer also best_of@k and weighted_maj@k, and judge_best@k: the
-    score itself of the best of k.
-
-    Raises:
-        ValueError: a k larger than the number of samples.
-    """
-    sampled = [r for r in records if r["kind"] == "sampled"]
-    greedy = [r for r in records if r["kind"] == "greedy"]
-    pooled = [samples_of(r) for r in sampled]
-    ks = ks or doubling(len(pooled[0]))
-    out = {f"pass@{k}": [PassAt()(s, k) for s in pooled] for k in ks}
-    votes = sampled[0].get("answers") is not None
-    if votes:
-        out |= {f"maj@{k}": [Majority()(s, k) for s in pooled] for k in ks if k > 1}
-    if sampled[0].get("scores") is not None:
-        out |= {f"best_of@{k}": [BestOf()(s, k) for s in pooled] for k in ks}
-        out |= {
-            f"weighted_maj@{k}": [WeightedVote()(s, k) for s in pooled]
-            for k in ks
-            if votes and k > 1
-        }
-        scores = [[x.score for x in s] for s in pooled]
-        out |= {f"judge_best@{k}": [best_of(x, x, k) for x in scores] for k in ks}
-    if sampled[0].get("lenient") is not None:
-        out["lenient_pass@1"] = [fmean(r["lenient"]) for r in sampled]
-    for name in [n for n in list(sampled[0].get("rewards", [{}])[0])[1:] if n != "lenient"]:
-        verdicts = [
-            [part[name] for part in r["rewards"] if part[name] is not None] for r in sampled
-        ]
-        out |= {name: means} if (means := [fmean(v) for v in verdicts if v]) else {}
-    if greedy:
-        out["greedy"] = [float(r["right"][0]) for r in greedy]
-        if greedy[0].get("lenient") is not None:
-            out["lenient_greedy"] = [float(r["lenient"][0]) for r in greedy]
-    return out
-
-
-def by_level(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """The records of each difficulty, easiest first (or each category, where rows have that
-    instead); nothing unless there are at least two."""
-    found: dict[Any, list[Record]] = defaultdict(list)
-    for r in records:
-        if r.get("level") is not None:
-            found[r["level"]].append(r)
-    if len(found) < 2:
-        return {}
-    return {str(k): found[k] for k in sorted(found, key=lambda k: (isinstance(k, str), k))}
 
 
 @dataclass
@@ -201,9 +99,8 @@ class Evaluator:
             raise ValueError(
                 f"no reward is called {self.lenient!r}: there are {', '.join(self.rewards.names)}"
             )
-        if isinstance(
-            self.scorer, Judged
-        ):  # a judge that is not there, or lacks a column, is said now
+        # A judge that is missing, or that lacks a column, is an error now.
+        if isinstance(self.scorer, RewardScorer):
             self.scorer.rewards.check([*self.rows[0]], self.rows)
 
     def __call__(self, step: int = 0) -> tuple[dict[str, float], list[Record]]:
@@ -248,12 +145,13 @@ class Evaluator:
         }
 
     def _shard(self, begin: int, rows: Sequence[Row], step: int) -> list[Record]:
-        asks = PromptFilter(self.policy, self.chat, self.conversations, self.overlong)
-        prompts = [asks.ids(row) for row in rows]
+        """The records of some items, the first of which has number `begin`."""
+        prompt_filter = PromptFilter(self.policy, self.chat, self.conversations, self.overlong)
+        prompts = [prompt_filter.ids(row) for row in rows]
         requests = [Request(p, self.samples) for p in prompts]
         if self.greedy:
             requests += [Request(p, 1, greedy=True) for p in prompts]
-        asked = list(rows) * (len(requests) // len(prompts))
+        items = list(rows) * (len(requests) // len(prompts))
         sampler = ResponseSampler(
             self.policy,
             self.engine,
@@ -262,39 +160,34 @@ class Evaluator:
             self.conversations,
             self.progress,
         )
-        answers, _ = sampler(asked, requests, self._generator(begin), step)
-        records = [
-            self._record(a, begin + i % len(rows), "sampled" if i < len(rows) else "greedy")
-            for i, a in enumerate(answers)
-        ]
-        scores = iter(self._scores(answers[: len(rows)]))
-        return [
-            (
-                r | {"scores": [next(scores) for _ in r["right"]]}
-                if self.scorer and r["kind"] == "sampled"
-                else r
-            )
-            for r in records
-        ]
+        responses, _ = sampler(items, requests, self._generator(begin), step)
+        sampled, greedy = responses[: len(rows)], responses[len(rows) :]
+        scores = iter(self._scores(sampled))
+        records = []
+        for i, r in enumerate(sampled):
+            record = self._record(r, begin + i, "sampled")
+            if self.scorer:
+                record["scores"] = [next(scores) for _ in record["right"]]
+            records.append(record)
+        return records + [self._record(r, begin + i, "greedy") for i, r in enumerate(greedy)]
 
-    def _scores(self, answers: Sequence[Responses]) -> list[float]:
-        every = [
-            PartialResponse(a.row, a.prompt, c.tokens, c.logp, t, c.stop)
-            for a in answers
-            for c, t in zip(a.completions, a.texts, strict=True)
+    def _scores(self, responses: Sequence[Responses]) -> list[float]:
+        partials = [
+            PartialResponse(r.row, r.prompt, c.tokens, c.logp, t, c.stop)
+            for r in responses
+            for c, t in zip(r.completions, r.texts, strict=True)
         ]
-        return self.scorer(every) if self.scorer else []
+        return self.scorer(partials) if self.scorer else []
 
     def _generator(self, begin: int) -> torch.Generator:
-        """The engine takes one seed for each sample: those of the items before `begin` are passed
-        over."""
+        """The generator as it is after the items before `begin`: the engine draws one seed for each
+        sample."""
         generator = torch.Generator().manual_seed(self.seed)
         torch.randint(SEEDS, (begin * self.samples,), generator=generator)
         return generator
 
     def _record(self, a: Responses, item: int, kind: str) -> Record:
-        """Right means that the first reward gives its full mark of 1; a missing verdict is not
-        right."""
+        """Right means that the first reward is 1; a missing verdict is not right."""
         find = self.rewards.find_answer
         marks = {
             n: [(s.parts[n] or 0.0) >= 1.0 for s in a.scores]

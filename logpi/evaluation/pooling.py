@@ -1,16 +1,17 @@
 """Pools: how several samples of one item become one verdict. Evaluation and test-time compute share
 these estimators.
 
-    PassAt         is any of k right (what a perfect verifier would choose)   1 − C(n−c, k) / C(n, k)
+    PassAt         whether any of k is right, as a perfect verifier would choose
+                   1 − C(n−c, k) / C(n, k)
     Majority       the answer that most samples give (self-consistency, arXiv:2203.11171)
-    BestOf         the sample with the best score                             Σ_s [C(n≤s, k) − C(n<s, k)] / C(n, k) · mean at s
+    BestOf         the sample with the best score
+                   Σ_s [C(n≤s, k) − C(n<s, k)] / C(n, k) · mean at s
     WeightedVote   the answer with the largest sum of exp(score)
 
-Each says how often it is right with k of the n samples there are. `PassAt` and `BestOf` are exact
-means over all subsets of size k; votes have no such closed form and are means over the ⌊n/k⌋
+Each is the probability to be right with k of the n samples there are. `PassAt` and `BestOf` are
+exact means over all subsets of size k; votes have no such closed form and are means over the ⌊n/k⌋
 disjoint blocks of k. All are unbiased. Left out: where samples and scores come from
-(`evaluation/evaluator.py`, `evaluation/beam_search.py`); intervals over items
-(`evaluation/evaluator.py`).
+(`evaluator.py`, `beam_search.py`); intervals over items (`measures.py`).
 """
 
 from __future__ import annotations
@@ -66,6 +67,9 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 
         1 − C(n−c, k) / C(n, k)
 
+    4 samples of which 1 is right, k = 2: of the 6 pairs, the 3 without the right one fail,
+    1 − 3/6 = 0.5.
+
     Raises:
         ValueError: k > samples.
 
@@ -97,9 +101,8 @@ def vote(answers: Sequence[str | None], scores: Sequence[float], right: Sequence
     >>> vote(["4", "5", "5"], [3.0, 1.0, 1.0], [True, False, False])
     1.0
     """
-    best = max(
-        (s for a, s in zip(answers, scores, strict=True) if a is not None), default=0.0
-    )  # of those that vote
+    votes = [s for a, s in zip(answers, scores, strict=True) if a is not None]
+    best = max(votes, default=0.0)
     weight: dict[str, float] = defaultdict(float)
     for answer, score in zip(answers, scores, strict=True):
         if answer is not None:
@@ -122,6 +125,10 @@ def _elected(
 def best_of(scores: Sequence[float], values: Sequence[float], n: int) -> float:
     """Expected value of the best-scored of n answers drawn without replacement from these; exact,
     ties share.
+
+    Scores 0.1 0.9 0.5, values 0 1 0, n = 2: the best of the pairs (0.1, 0.9), (0.1, 0.5),
+    (0.9, 0.5) has value 1, 0, 1, so the result is 2/3. By score: 0.9 is the best of
+    C(3, 2) − C(2, 2) = 2 of 3 pairs.
 
     A score of -inf comes last; what is never the best of n has no part in the mean, whatever its
     value.
@@ -158,7 +165,7 @@ def _blocks(samples: Sequence[Sample], k: int) -> list[Sequence[Sample]]:
 
 @dataclass(frozen=True)
 class PassAt:
-    """Is any of k right: no way of choosing among them can do better."""
+    """Whether any of k is right: no way of choosing among them can do better."""
 
     name: str = "pass"
 

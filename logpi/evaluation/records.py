@@ -1,5 +1,5 @@
-"""Records of a long measurement, added to a file as it goes: a kill loses the shard under way, and
-nothing is done twice.
+"""Records of a long measurement, appended to a file: a kill loses the shard under way, and nothing
+is done twice.
 
 Items are numbered; a shard is `every` items in their order, each with `kinds` records. Left out:
 what is measured (`jobs/options/items.py`, `jobs/compute.py`).
@@ -42,7 +42,10 @@ def saved(
 
 def kept(path: Path, kinds: int, every: int, total: int) -> list[Record]:
     """The records of a stopped measurement of `total` items that belong to whole shards; the others
-    are cut off."""
+    are cut off the file.
+
+    Shards of 2 items, 1 record each, killed in the third shard:  items 0 1 | 2 3 | 4  →  0 1 2 3
+    """
     with disk.reported(
         f"read {path}", "nothing was changed; mend the disk and go on with --resume"
     ):

@@ -1,15 +1,15 @@
-"""Scorers: how good a response looks so far. One that has ended chooses among samples, one that has
-not steers a search.
+"""Scorers: how good a response is so far. A scorer of whole responses chooses among samples, one of
+unfinished responses (a process scorer) guides a search.
 
-    LogP             mean log-probability of its tokens; free, the sampler knows it
-    SelfCertainty    how far the policy's distributions are from uniform; one forward
-    Judged           any reward on its text: a reward model (`model:PATH`), a verifier, the user's own function
-    Rollouts         how often its continuations end right: what a process reward model is trained to guess (`step_labels.py`)
+    LogP                 mean log-probability of its tokens; free, the sampler knows it
+    SelfCertainty        how far the policy's distributions are from uniform; one forward
+    RewardScorer         any reward of its text: a reward model (`model:PATH`), a verifier, the
+                         user's own function
+    ContinuationScorer   the share of its continuations that end right, which a process reward
+                         model is trained to predict (`step_labels.py`)
 
-A scorer of unfinished responses is a process scorer; a reward model is asked about the text up to
-here as if it ended here.
-Left out: what is done with scores (`evaluation/pooling.py` among samples,
-`evaluation/beam_search.py` step by step), training of reward models.
+A reward model judges the text up to here as if the response ended here. Left out: choosing among
+samples (`pooling.py`), searching step by step (`beam_search.py`), training reward models.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from logpi.envs.task import Row
     from logpi.policies.causal_lm import CausalLM
 
-CHUNK = 2**24  # logits alive at a time
+CHUNK = 2**24
+"""Logits in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class PartialResponse:
     """A response up to some step.
 
     Attributes:
-        row: what is asked. prompt: its token ids. tokens: [t] long. logp: [t] nats. text: of the
+        row: the item. prompt: its token ids. tokens: [t] long. logp: [t] nats. text: of the
             tokens, special ones left out.
         stop: why it ended ("eos", "stop", "length"), or "" if it may go on.
     """
@@ -93,16 +94,16 @@ class SelfCertainty:
         ]
 
     def _some(self, partials: Sequence[PartialResponse]) -> list[float]:
-        made = [
+        trajectories = [
             trajectory(p.prompt, Completion(p.tokens, p.logp, "eos"), 0.0, 0, {}) for p in partials
         ]
-        logits = self.policy.distributions(collate(made)).params
+        logits = self.policy.distributions(collate(trajectories)).params
         certainty = -log(self.policy.vocabulary) - logits.log_softmax(-1).mean(-1)
         return [float(x.mean()) for x in certainty.split([len(p.tokens) for p in partials])]
 
 
 @dataclass(frozen=True)
-class Judged:
+class RewardScorer:
     """The total of rewards on the response's text.
 
     Raises:
@@ -116,23 +117,23 @@ class Judged:
         return "+".join(self.rewards.names)
 
     def __call__(self, partials: Sequence[PartialResponse]) -> list[float]:
-        found = verdicts(self.rewards, partials)
-        if found and all(s.errors for s in found):
-            reason = next(iter(found[0].errors.values()))
-            raise UserError(f"{self.name} failed on every one of {len(found)} responses: {reason}")
-        return [float("-inf") if s.total is None else s.total for s in found]
+        scores = verdicts(self.rewards, partials)
+        if scores and all(s.errors for s in scores):
+            reason = next(iter(scores[0].errors.values()))
+            raise UserError(f"{self.name} failed on every one of {len(scores)} responses: {reason}")
+        return [float("-inf") if s.total is None else s.total for s in scores]
 
 
 @dataclass(frozen=True)
-class Rollouts:
-    """The share of n continuations that end right, with whatever verdicts there are (Math-Shepherd,
-    arXiv:2312.08935, eq. 4, soft).
+class ContinuationScorer:
+    """The share of n continuations that end right (Math-Shepherd, arXiv:2312.08935, eq. 4, soft).
 
-    A response that has ended is right or not; -inf: no verdict at all.
+    "1+2=3, 3+" with continuations right, wrong, no verdict, right: 2/3. A response that has ended
+    is its own only continuation; -inf: no verdict at all.
 
     Attributes:
-        policy, engine: who goes on. rewards: the first says what is right. sampling: the limit of a
-            whole response.
+        policy, engine: what samples the continuations. rewards: the first says what is right.
+        sampling: its token limit is of a whole response.
     """
 
     policy: CausalLM
@@ -146,17 +147,20 @@ class Rollouts:
     def __call__(self, partials: Sequence[PartialResponse]) -> list[float]:
         live = [p for p in partials if not p.stop]
         limit = self.sampling.max_tokens
-        asked = [
+        requests = [
             Request([*p.prompt, *p.tokens.tolist()], self.n, max_tokens=limit - len(p.tokens))
             for p in live
         ]
-        sampled = iter(self.engine.generate(asked, self.sampling, self.generator) if asked else ())
+        sampled = iter(
+            self.engine.generate(requests, self.sampling, self.generator) if requests else ()
+        )
         ends = [
-            [p] if p.stop else [joined(self.policy, p, c) for c in next(sampled)] for p in partials
+            [p] if p.stop else [extended(self.policy, p, c) for c in next(sampled)]
+            for p in partials
         ]
-        said = iter(verdicts(self.rewards, [whole for some in ends for whole in some]))
+        scores = iter(verdicts(self.rewards, [whole for some in ends for whole in some]))
         name = self.rewards.names[0]
-        return [_share([next(said).parts[name] for _ in some]) for some in ends]
+        return [_share([next(scores).parts[name] for _ in some]) for some in ends]
 
 
 def _share(values: Sequence[float | None]) -> float:
@@ -164,20 +168,23 @@ def _share(values: Sequence[float | None]) -> float:
     return sum(known) / len(known) if known else float("-inf")
 
 
-def joined(policy: CausalLM, p: PartialResponse, c: Completion) -> PartialResponse:
-    """A beginning with what followed it, and why that stopped."""
+def extended(policy: CausalLM, p: PartialResponse, c: Completion) -> PartialResponse:
+    """A partial response with what followed it, and why that stopped."""
     tokens, logp = torch.cat([p.tokens, c.tokens]), torch.cat([p.logp, c.logp])
-    text = policy.template.said(tokens)
+    text = policy.template.decode(tokens)
     return replace(p, tokens=tokens, logp=logp, text=text, stop=c.stop)
 
 
-def beginnings(policy: CausalLM, whole: PartialResponse, step: str) -> list[PartialResponse]:
+def prefixes(policy: CausalLM, whole: PartialResponse, step: str) -> list[PartialResponse]:
     """A response after each of its steps, the whole of it last. `step` ends a step, as in a search;
-    "": there are no steps."""
+    "": there are no steps.
+
+    "1+2=3,3+4=7", step ",":  "1+2=3,"  "1+2=3,3+4=7"
+    """
     out, start = [], 0
     for end in range(1, len(whole.tokens)) if step else ():
         if step in policy.tokenizer.decode(whole.tokens[start:end]):
-            text = policy.template.said(whole.tokens[:end])
+            text = policy.template.decode(whole.tokens[:end])
             out.append(
                 replace(whole, tokens=whole.tokens[:end], logp=whole.logp[:end], text=text, stop="")
             )
@@ -212,5 +219,5 @@ def scorer(spec: str | Rewards, policy: CausalLM) -> Scorer:
     return (
         own[spec]
         if isinstance(spec, str) and spec in own
-        else Judged(rewards(spec, str(policy.device)))
+        else RewardScorer(rewards(spec, str(policy.device)))
     )

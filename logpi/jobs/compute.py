@@ -2,11 +2,12 @@
 untrained) side by side.
 
     greedy                    one response
-    maj, best_of, weighted    k = 1, 2, 4, … samples pooled; `pass` is what a perfect verifier would choose among them
+    maj, best_of, weighted    k = 1, 2, 4, … samples pooled; `pass` is what a perfect verifier would
+                              choose among them
     beam                      step-scored search, a width each
 
 Tokens are all that were sampled for an item, on average. A run's directory holds every response and
-every search, and is gone on with after a kill; `compute.json`, `compute.txt` and `compute.png` hold
+every search, and is resumed after a kill; `compute.json`, `compute.txt` and `compute.png` hold
 the curves. Left out: prompt tokens and the scorer's.
 """
 
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import as_user_errors
 from logpi.jobs.common import opened
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Compute(ModelArguments, ItemArguments, SamplingArguments, RunArguments):
     """Arguments of `logpi compute`."""
+
+    HEADING: ClassVar[str] = "measuring"
+    FIRST: ClassVar[str] = "model task samples against scorer out"
 
     against: str = option(
         "", help="another model to draw beside it, e.g. the one that training began with"
@@ -146,14 +150,14 @@ def _points(
     )
     points = curve(name, records)
     for width in a.beams:
-        found = _searched(a, evaluator, width, out / f"{slug}-beam-{width}.jsonl", tell)
+        searches = _searched(a, evaluator, width, out / f"{slug}-beam-{width}.jsonl", tell)
         points.append(
             point(
                 name,
                 "beam",
                 width,
-                [r["spent"] for r in found],
-                [float(r["right"][0]) for r in found],
+                [r["spent"] for r in searches],
+                [float(r["right"][0]) for r in searches],
             )
         )
     return points
@@ -187,27 +191,28 @@ def _searched(
         for begin in range(first, len(evaluator.rows), a.save_every):
             tell(f"search of width {width}: {begin}/{len(evaluator.rows)} items")
             rows = evaluator.rows[begin : begin + a.save_every]
-            found = search(rows, torch.Generator().manual_seed(a.seed + 1_000_003 * (begin + 1)))
-            scores = verdicts(evaluator.rewards, [f.best for f in found])
+            results = search(rows, torch.Generator().manual_seed(a.seed + 1_000_003 * (begin + 1)))
+            scores = verdicts(evaluator.rewards, [r.best for r in results])
             yield [
-                _record(begin + i, f, s) for i, (f, s) in enumerate(zip(found, scores, strict=True))
+                _record(begin + i, r, s)
+                for i, (r, s) in enumerate(zip(results, scores, strict=True))
             ]
 
     return saved(path, shards, len(evaluator.rows), a.save_every)
 
 
-def _record(item: int, found: BeamSearchResult, score: RewardScore) -> dict[str, Any]:
+def _record(item: int, result: BeamSearchResult, score: RewardScore) -> dict[str, Any]:
     return {
         "kind": "beam",
         "item": item,
-        "prompt": found.best.row["prompt"],
-        "answer": found.best.row.get("answer"),
-        "completions": [found.best.text],
+        "prompt": result.best.row["prompt"],
+        "answer": result.best.row.get("answer"),
+        "completions": [result.best.text],
         "right": [(next(iter(score.parts.values())) or 0.0) >= 1.0],
-        "scores": [found.score],
-        "stop": [found.best.stop],
-        "tokens": [len(found.best.tokens)],
-        "spent": found.tokens,
-        "steps": found.steps,
-        "others": [p.text for p in found.beams if p is not found.best],
+        "scores": [result.score],
+        "stop": [result.best.stop],
+        "tokens": [len(result.best.tokens)],
+        "spent": result.tokens,
+        "steps": result.steps,
+        "others": [p.text for p in result.beams if p is not result.best],
     }

@@ -31,7 +31,7 @@ class Point:
 
 def curve(name: str, records: Sequence[dict[str, Any]]) -> list[Point]:
     """The points of an evaluation's records: greedy, and each pool at each k."""
-    from logpi.evaluation.evaluator import samples_of
+    from logpi.evaluation.measures import samples_of
     from logpi.evaluation.pooling import BestOf, Majority, PassAt, Pool, WeightedVote, doubling
 
     sampled = [r for r in records if r["kind"] == "sampled"]
@@ -59,7 +59,7 @@ def curve(name: str, records: Sequence[dict[str, Any]]) -> list[Point]:
 
 
 def point(name: str, method: str, k: int, tokens: Sequence[float], right: Sequence[float]) -> Point:
-    from logpi.evaluation.evaluator import interval
+    from logpi.evaluation.measures import interval
 
     return Point(name, method, k, fmean(tokens), fmean(right), *interval(right))
 

@@ -2,9 +2,9 @@
 held-out items.
 
 With a judge (a reward model, say) also best-of-N and weighted votes by its scores, and the win rate
-against another model. A run's directory holds every response (`responses.jsonl`, added to as it
-goes: a stopped evaluation is gone on with), and the numbers with their intervals, for each level
-    (`results.json`, `results.txt`).
+against another model. A run's directory holds every response (`responses.jsonl`, appended to, so
+that a stopped evaluation resumes), and the numbers with their intervals, for each level
+(`results.json`, `results.txt`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import as_user_errors
 from logpi.jobs.common import opened
@@ -50,6 +50,9 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
     if TYPE_CHECKING:
 
         def __init__(self, **options: Any) -> None: ...
+
+    HEADING: ClassVar[str] = "measuring"
+    FIRST: ClassVar[str] = "model task rewards items samples out"
 
     pass_at: tuple[int, ...] = option(
         (), help="the k of pass@k and maj@k (default: 1, 2, 4, … and all)", nargs="*", least=1
@@ -183,7 +186,7 @@ def _results(
 ) -> dict[str, Any]:
     """Every number: measures with intervals, the same for each level, what has none, and what was
     left out."""
-    from logpi.evaluation.evaluator import by_level, estimates, measures
+    from logpi.evaluation.measures import by_level, estimates, measures
 
     def estimated(some: Sequence[Any]) -> dict[str, Any]:
         return {k: asdict(v) for k, v in estimates(measures(some, ks)).items()}
@@ -220,9 +223,8 @@ def _table(results: Mapping[str, Any]) -> str:
     lines = [head + "".join(f"{k:>{max(12, len(k) + 2)}}" for k in levels)]
     for name, e in results["numbers"].items():
         label = f"pass@1 = avg@{results['samples']}" if name == "pass@1" else name
-        means = {
-            k: f"{v[name]['mean']:.4f}" if name in v else "–" for k, v in levels.items()
-        }  # a reward may not apply
+        # A reward may not apply to a level.
+        means = {k: f"{v[name]['mean']:.4f}" if name in v else "–" for k, v in levels.items()}
         cells = "".join(f"{mean:>{max(12, len(k) + 2)}}" for k, mean in means.items())
         lines.append(f"{label:<20}{e['mean']:>8.4f}{e['low']:>10.4f}–{e['high']:.4f}{cells}")
     return "\n".join(lines + [f"{k:<20}{v:>8.4g}" for k, v in results["rest"].items()])

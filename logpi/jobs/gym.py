@@ -13,12 +13,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from logpi.envs.control.presets import Preset
+from logpi.errors import as_user_errors
 from logpi.jobs.gym_parts import build, evaluator, save_policy
 from logpi.jobs.job import Job, Setup, job
-from logpi.jobs.options.fields import option
+from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.fingerprint import described
 from logpi.jobs.options.preset import flags_of_gym
-from logpi.jobs.options.run import available, read
+from logpi.jobs.options.run import read
+from logpi.jobs.options.seeds import SeedArguments
+from logpi.jobs.seeds import start
 from logpi.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ CURVES = (
 
 
 @job
-class Gym(Job):
+class Gym(SeedArguments, Job):
     """Reinforcement learning on a Gymnasium environment: `logpi gym`.
 
     >>> import logpi
@@ -46,6 +49,8 @@ class Gym(Job):
     """
 
     COMMAND = "gym"
+    HEADING = "training"
+    FIRST = "env algorithm steps updates seeds out"
     SETTINGS = ("settings", *(x.name for x in fields(Preset)))
 
     env: str | Any = option(
@@ -84,9 +89,7 @@ class Gym(Job):
         changeable=True,
     )
     vectorized: bool = option(False, help="step the environment's own vectorised form")
-    seeds: int = option(
-        1, help="runs with consecutive seeds, side by side on the cores", least=1, most=1000
-    )
+    at_once: int = changed(SeedArguments, "at_once", 0)
     eval_episodes: int = option(
         20, help="greedy episodes on fresh seeds, for each evaluation", least=1, most=100_000
     )
@@ -130,11 +133,9 @@ class Gym(Job):
 def main(argv: Sequence[str]) -> int:
     arguments = read(Gym, argv, "gym", "Train a policy on a Gymnasium environment.")
     if arguments.seeds > 1:
-        from logpi.jobs.seeds import run_seeds
-
-        available(arguments)
-        return run_seeds(arguments)
-    arguments.run()
+        with as_user_errors():
+            build(arguments)  # what is wrong is said now, once
+    start(arguments, f"{arguments.env}, {arguments.algorithm}")
     return 0
 
 

@@ -12,22 +12,27 @@ from typing import Any
 from logpi.errors import RunError, as_user_errors
 from logpi.jobs.options.fingerprint import is_record, shown
 from logpi.runs import reading
+from logpi.runs.directory import allow
 from logpi.runs.reading import RunView
 
 
-def open_run(path: str | Path) -> RunView:
+def open_run(path: str | Path, trust: bool = False) -> RunView:
     """A finished or running run: its metrics as arrays, samples, pictures and policy.
+
+    Args:
+        trust: `policy()` may run the code that a stranger's run names (an environment's file).
 
     Raises:
         RunError: there is no run at `path`.
     """
-    return reading.open_run(path, partial(_policy))
+    return reading.open_run(path, partial(_policy, trust=trust))
 
 
-def _policy(run: RunView) -> Any:
+def _policy(run: RunView, trust: bool) -> Any:
     """The run's model, as what it is."""
     with as_user_errors():
         if run.command == "gym":
+            allow(run.path, trust)
             return _control_policy(run)
         if run.command == "reward-model":
             from logpi.policies.reward_model import RewardModel

@@ -22,6 +22,8 @@ from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.pairs import PairArguments
 from logpi.jobs.options.run import read
+from logpi.jobs.options.seeds import SeedArguments
+from logpi.jobs.seeds import start
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -32,27 +34,30 @@ SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm")
 
 
 @job
-class Prefer(Job, ModelArguments, LoraArguments, PairArguments):
+class Prefer(PairArguments, ModelArguments, LoraArguments, SeedArguments, Job):
     """Learning from preferences directly: `logpi prefer`.
 
     >>> import logpi
     >>> pairs = [{"prompt": "Hi", "chosen": "Hello!", "rejected": "What?"}]
-    >>> logpi.Prefer(model="my-model", data=pairs, objective="ipo", beta=0.2).options
+    >>> logpi.Prefer(model="my-model", data=pairs, algorithm="ipo", beta=0.2).options
     {'beta': 0.2}
     """
 
     COMMAND = "prefer"
+    HEADING = "training"
+    FIRST = "model data algorithm steps pairs lr lora out"
 
-    objective: str | Any = option(
+    algorithm: str | Any = option(
         "dpo",
         objects=True,
+        aliases=("objective",),
         help="dpo, robust_dpo, slic, ipo, kto, orpo or simpo (see `logpi describe NAME`)",
     )
     options: Mapping[str, Any] = option(
         {},
         help="its settings, e.g. beta=0.1 label_smoothing=0.1 rpo_alpha=0.2 length_normalised=true",
         nargs="*",
-        flags=lambda known: flags_of_algorithm({"algorithm": known.get("objective")}),
+        flags=flags_of_algorithm,
     )
     lr: float = option(
         1e-6,
@@ -105,9 +110,9 @@ class Prefer(Job, ModelArguments, LoraArguments, PairArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    read(
-        Prefer, argv, "prefer", "Learn from preferences directly: DPO, IPO, KTO, ORPO, SimPO."
-    ).run()
+    start(
+        read(Prefer, argv, "prefer", "Learn from preferences directly: DPO, IPO, KTO, ORPO, SimPO.")
+    )
     return 0
 
 
@@ -135,7 +140,7 @@ def _algorithm(a: Prefer) -> tuple[Algorithm, bool]:
     from logpi.algorithms import algorithm
     from logpi.algorithms import options as known
 
-    check_preference(a.objective)
-    recorded = "recorded" in {o.name for o in known(a.objective)}
+    check_preference(a.algorithm)
+    recorded = "recorded" in {o.name for o in known(a.algorithm)}
     more = {"recorded": True} if recorded else {}
-    return algorithm(a.objective, **{**a.options, **more}), recorded
+    return algorithm(a.algorithm, **{**a.options, **more}), recorded

@@ -1,5 +1,5 @@
 """Rejection sampling: a model's own responses, judged and cleaned, as demonstrations; with a count
-of what went and why.
+of the reasons for which others were dropped.
 
     samples.jsonl   every response with its rewards and its fate: kept, or the reason why not
     train.jsonl     the kept ones, mixed with other demonstrations if there are any
@@ -81,7 +81,7 @@ def harvest(
     seed: int = 0,
     progress: Done | None = None,
 ) -> list[Row]:
-    """Sample, judge, clean and count; all in `path`. What was done before a kill is not done again.
+    """Sample, judge, clean and count; all in `path`. Chunks made before a kill are not made again.
 
     Args:
         rows: the prompts, as many as are to be asked. rewards: judge the kept ones a second time
@@ -117,8 +117,8 @@ def chunked(
     seed: int = 0,
     progress: Done | None = None,
 ) -> list[Sample]:
-    """What `make` says of all rows, some at a time with a seed; each part is written whole under
-    `path`/chunks.
+    """The records that `make` makes of all rows, a chunk at a time with a seed of its own; each
+    chunk is written whole under `path`/chunks.
 
     What was made before a kill is read.
     """
@@ -159,8 +159,7 @@ def clean(samples: Sequence[Sample], rewards: Rewards, rules: Rules) -> list[Row
 
     After the rules: a response word for word like one kept for its prompt is a `duplicate`, one
     more than `per_prompt` is `surplus`. What is left is judged once more, and a response whose
-    verdict was another this time is `unstable`: a verifier that disagrees with itself is believed
-    in neither of its moods.
+    verdict was another this time is `unstable`: neither verdict can be trusted.
     """
     seen: Counter[str] = Counter()
     texts: set[tuple[str, str]] = set()

@@ -20,6 +20,8 @@ from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.pairs import PairArguments
 from logpi.jobs.options.run import read
+from logpi.jobs.options.seeds import SeedArguments
+from logpi.jobs.seeds import start
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +40,7 @@ SHOWN = ("loss", "accuracy", "margin", "grad_norm")
 
 
 @job
-class TrainRewardModel(Job, ModelArguments, LoraArguments, PairArguments):
+class TrainRewardModel(PairArguments, ModelArguments, LoraArguments, SeedArguments, Job):
     """A model of what people prefer, from pairs of responses: `logpi reward-model`, and
     `logpi.RewardModel` in Python.
 
@@ -49,6 +51,8 @@ class TrainRewardModel(Job, ModelArguments, LoraArguments, PairArguments):
     """
 
     COMMAND = "reward-model"
+    HEADING = "training"
+    FIRST = "model data steps pairs lr lora out"
 
     margin: bool = option(False, help="chosen must win by the row's column `margin`")
     centre: float = option(
@@ -101,9 +105,9 @@ class TrainRewardModel(Job, ModelArguments, LoraArguments, PairArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    read(
-        TrainRewardModel, argv, "reward-model", "Train a reward model on pairs of responses."
-    ).run()
+    start(
+        read(TrainRewardModel, argv, "reward-model", "Train a reward model on pairs of responses.")
+    )
     return 0
 
 

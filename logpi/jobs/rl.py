@@ -23,8 +23,10 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import read
+from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments, columns
+from logpi.jobs.seeds import start
 from logpi.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
     from logpi.train import Evaluate
     from logpi.types import Policy
 
-ROUNDING = 0.1  # nats, on average: two forwards of 16-bit weights differ by 0.007 to 0.05 (in single tokens by 0.4)
+# Nats, on average: two forwards of 16-bit weights differ by 0.007 to 0.05 (single tokens by 0.4).
+ROUNDING = 0.1
 CURVES = (
     "reward",
     "eval/pass@1",
@@ -66,7 +69,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @job
-class RL(Job, ModelArguments, LoraArguments, SourceArguments, TurnArguments):
+class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, SeedArguments, Job):
     """Reinforcement learning of a language model with rewards that can be checked: `logpi rl`.
 
     >>> import logpi
@@ -76,6 +79,8 @@ class RL(Job, ModelArguments, LoraArguments, SourceArguments, TurnArguments):
     """
 
     COMMAND = "rl"
+    HEADING = "training"
+    FIRST = "model task rewards algorithm steps prompts num_generations lr out"
     RECIPES = RECIPES
 
     recipe: str = option(
@@ -209,7 +214,7 @@ class RL(Job, ModelArguments, LoraArguments, SourceArguments, TurnArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    read(RL, argv, "rl", "Train a language model with rewards that can be checked.").run()
+    start(read(RL, argv, "rl", "Train a language model with rewards that can be checked."))
     return 0
 
 
@@ -415,8 +420,8 @@ def _roles(a: RL, learns: Any, policy: CausalLM, reference: Any, judged: Rewards
 
 
 def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
-    """Also what responses look like, and with several rewards the mean of each; a learned one's total
-    says what is best."""
+    """Also what responses look like, and with several rewards the mean of each; a learned one's
+    total says what is best."""
     from logpi.rewards.model import ModelReward
     from logpi.rollouts.response_metrics import evaluation_metrics
 

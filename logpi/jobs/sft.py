@@ -16,19 +16,21 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import read
+from logpi.jobs.options.seeds import SeedArguments
+from logpi.jobs.seeds import start
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
     from logpi.train import Evaluate
     from logpi.types import Batch
 
-CHUNK = (
-    2**22
-)  # logits alive at a time, 16 MB: every token of a row is learned here, and backward computes them again
+# Logits alive at a time, 16 MB: every token of a row is learned here, and backward computes them
+# again.
+CHUNK = 2**22
 
 
 @job
-class SFT(Job, ModelArguments, LoraArguments):
+class SFT(ModelArguments, LoraArguments, SeedArguments, Job):
     """Supervised fine-tuning of a language model on demonstrations: `logpi sft`.
 
     >>> import logpi
@@ -37,6 +39,8 @@ class SFT(Job, ModelArguments, LoraArguments):
     """
 
     COMMAND = "sft"
+    HEADING = "training"
+    FIRST = "model task steps rows lr lora out"
 
     task: str | Any = option(
         objects=True,
@@ -121,7 +125,7 @@ class SFT(Job, ModelArguments, LoraArguments):
 
 
 def main(argv: Sequence[str]) -> int:
-    read(SFT, argv, "sft", "Fine-tune a language model on demonstrations.").run()
+    start(read(SFT, argv, "sft", "Fine-tune a language model on demonstrations."))
     return 0
 
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import opened
@@ -31,6 +31,12 @@ from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
 from logpi.jobs.options.sampling import DecodingArguments
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+    from logpi.evaluation.scorers import PartialResponse
+    from logpi.rewards import Rewards
 
 TEST_SHARE = 0.1  # of the prompts
 
@@ -67,7 +73,8 @@ def main(argv: Sequence[str]) -> int:
         judge = make_rewards(a.rewards, a.device) if a.rewards else task.reward
         rows = list(task.rows("train", a.seed)[: a.prompts])
         judge.check(list(rows[0]), rows)
-        label, rows = _labeller(a, judge, rows)
+        label = Labeller(a, judge)
+        rows = label.prompts.check(list(rows), "prompts")
     with opened(a, "step-labels") as home, Progress(len(rows)) as progress:
         labels = chunked(
             home.path, rows, label, seed=a.seed, progress=lambda done, _: progress.step(done, {})
@@ -92,43 +99,30 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _labeller(
-    a: StepLabels, judge: Any, rows: Sequence[dict[str, Any]]
-) -> tuple[
-    Callable[[Sequence[dict[str, Any]], int], list[dict[str, Any]]], Sequence[dict[str, Any]]
-]:
-    """Rows and a seed → a record of each distinct beginning of each row's responses; and the rows
-    whose prompts fit."""
-    import torch
+class Labeller:
+    """Samples responses to rows, cuts them after each step, and labels each distinct beginning with
+    the share of its continuations that end right."""
 
-    from logpi.engine.engine import Engine
-    from logpi.engine.sampling import Request, Sampling
-    from logpi.evaluation.scorers import PartialResponse, Rollouts, beginnings
+    def __init__(self, a: StepLabels, judge: Rewards) -> None:
+        from logpi.engine.engine import Engine
+        from logpi.engine.sampling import Sampling
 
-    policy = a.load(temperature=a.temperature)
-    chat, engine, sampling = (
-        a.template(policy),
-        Engine(policy, slots=a.slots),
-        Sampling(max_tokens=a.max_completion_length),
-    )
-    prompts = a.prompt_filter(policy, chat)
-    step = a.step.replace("\\n", "\n")
+        self.a, self.judge = a, judge
+        self.policy = a.load(temperature=a.temperature)
+        self.engine = Engine(self.policy, slots=a.slots)
+        self.sampling = Sampling(max_tokens=a.max_completion_length)
+        self.prompts = a.prompt_filter(self.policy, a.template(self.policy))
 
-    def label(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    def __call__(self, rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+        """A record of each distinct beginning of the rows' responses."""
+        import torch
+
+        from logpi.evaluation.scorers import ContinuationScorer
+
         generator = torch.Generator().manual_seed(seed)
-        asked = [Request(prompts.ids(r), a.samples) for r in rows]
-        distinct: dict[tuple[int, str], PartialResponse] = {}
-        for i, (request, sampled) in enumerate(
-            zip(asked, engine.generate(asked, sampling, generator), strict=True)
-        ):
-            for c in sampled:
-                text = policy.template.said(c.tokens)
-                whole = PartialResponse(rows[i], request.prompt, c.tokens, c.logp, text, c.stop)
-                distinct |= {
-                    (i, p.text): p for p in beginnings(policy, whole, step) if p.text.strip()
-                }
-        shares = Rollouts(policy, engine, judge, a.rollouts, sampling, generator)(
-            list(distinct.values())
+        beginnings = self._beginnings(rows, generator)
+        scorer = ContinuationScorer(
+            self.policy, self.engine, self.judge, self.a.rollouts, self.sampling, generator
         )
         return [
             {
@@ -138,11 +132,29 @@ def _labeller(
                 "ended": bool(p.stop),
                 "share": share,
             }
-            for p, share in zip(distinct.values(), shares, strict=True)
+            for p, share in zip(beginnings, scorer(beginnings), strict=True)
             if share >= 0
         ]
 
-    return label, prompts.check(list(rows), "prompts")
+    def _beginnings(
+        self, rows: Sequence[dict[str, Any]], generator: Generator
+    ) -> list[PartialResponse]:
+        """The responses to each row up to each of their steps, each text once."""
+        from logpi.engine.sampling import Request
+        from logpi.evaluation.scorers import PartialResponse, prefixes
+
+        step = self.a.step.replace("\\n", "\n")
+        requests = [Request(self.prompts.ids(r), self.a.samples) for r in rows]
+        sampled = self.engine.generate(requests, self.sampling, generator)
+        distinct: dict[tuple[int, str], PartialResponse] = {}
+        for i, completions in enumerate(sampled):
+            for c in completions:
+                text = self.policy.template.decode(c.tokens)
+                prompt = requests[i].prompt
+                whole = PartialResponse(rows[i], prompt, c.tokens, c.logp, text, c.stop)
+                parts = prefixes(self.policy, whole, step)
+                distinct |= {(i, p.text): p for p in parts if p.text.strip()}
+        return list(distinct.values())
 
 
 def pairs(

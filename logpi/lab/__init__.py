@@ -2,10 +2,11 @@
 
     mdp.py          finite processes: J, ∇J, V, Q, A, visits, Fisher matrix, every trajectory
     worlds.py       token tasks and the grid world as such processes, recorded as batches
-    expectation.py  E[∇L̂] and Var[∇L̂] over every batch, through the library's own objectives and autograd
+    expectation.py  E[∇L̂] and Var[∇L̂] over every batch, through the library's own objectives
     claims.py       what theory says they are
     verdict.py      the same for your own objective: `logpi.lab.check(objective)`
-    bias.py variance.py kl.py clip.py length.py trust.py bellman.py steps.py    one report each, `logpi lab NAME`
+    bias.py variance.py kl.py clip.py length.py trust.py bellman.py steps.py
+                    one report each, `logpi lab NAME`
     report.py       tables, JSON, pictures; `scripts/lab_docs.py` writes the pages in docs/lab
 
 Left out: anything sampled, but for `steps.py`, which asks a real language model.

@@ -24,12 +24,14 @@ from logpi.ops.selection import MixedOutcomes
 from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, TokenMean
 from logpi.runs.plots import COLOURS, Panel, figure
 
+# two responses each: M can be large
 TINY = {
     "e": {".": 0.0, "ab": 1.0},
     "hd": {".": 1.0, "abc": 0.0},
-}  # two responses each: M can be large
+}
 GROWTH = (2, 4, 8, 16, 32, 64, 128)
-GROWTH_TOKENS = (2, 4, 8, 16)  # whitening couples all prompts, so these are dearer
+# whitening couples all prompts, so these are dearer
+GROWTH_TOKENS = (2, 4, 8, 16)
 
 
 def angle(a: Tensor, b: Tensor) -> float:

@@ -75,7 +75,8 @@ def _dapo(world: World, m: int) -> Tensor:
 
 def _reinforce_plus_plus(world: World, m: int) -> Tensor:
     share = world.probability * world.lengths
-    share = share / share.sum()  # tokens, not responses, are averaged
+    # tokens, not responses, are averaged
+    share = share / share.sum()
     mean = (share * world.returns).sum()
     return -world.gradient / (share * (world.returns - mean) ** 2).sum().sqrt()
 

@@ -32,7 +32,8 @@ def push(surrogate: Surrogate, ratio: Tensor, advantage: Tensor) -> Tensor:
     old = torch.zeros_like(ratio)
     logp = ratio.log().requires_grad_()
     (grad,) = torch.autograd.grad(surrogate(logp - old, logp, advantage).sum(), logp)
-    return grad + 0.0  # −0 is 0
+    # −0 is 0
+    return grad + 0.0
 
 
 def clip() -> Report:

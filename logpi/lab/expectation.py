@@ -37,8 +37,10 @@ from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, Sequenc
 from logpi.policies.tabular import Index, TabularPolicy
 from logpi.types import Batch, Objective, PolicyOutput, Trajectory
 
-MOST = 200_000  # batches that are worth enumerating
-CHUNK = 4096  # batches that share one backward pass
+# batches that are worth enumerating
+MOST = 200_000
+# batches that share one backward pass
+CHUNK = 4096
 _LOCAL_ADVANTAGES = (
     GAE,
     GreedyBaseline,
@@ -243,9 +245,8 @@ def gradients(
     with double():
         draws = draws or all_draws(world, setting)
         pieces = _pieces(world, objective, setting, draws)
-        return torch.cat(
-            [n * grad.reshape(n, -1) for n, _, grad, _ in pieces]
-        )  # weights were made over all n batches
+        # weights were made over all n batches
+        return torch.cat([n * grad.reshape(n, -1) for n, _, grad, _ in pieces])
 
 
 def advantages(

@@ -25,10 +25,10 @@ from logpi.ops.surrogates import ScoreFunction
 from logpi.ops.weights import SequenceSum
 from logpi.runs.plots import COLOURS, Panel, figure
 
-STEPS = {
-    "q": {x + y: 0.0 for x in "abc" for y in "abc."}
-}  # two tokens: states differ in how often they are visited
-BANDIT = {"q": {x: 0.0 for x in "abcd"}}  # one token: nothing but an action
+# two tokens: states differ in how often they are visited
+STEPS = {"q": {x + y: 0.0 for x in "abc" for y in "abc."}}
+# one token: nothing but an action
+BANDIT = {"q": {x: 0.0 for x in "abcd"}}
 SEED = 8
 NAMES = ("∇KL(π‖ref)", "∇KL(ref‖π)", "states fixed: ∇KL(π‖ref)", "states fixed: ∇KL(ref‖π)")
 

@@ -12,6 +12,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,23 @@ class ReportTable:
     formats: tuple[str, ...] = ()
     note: str = ""
 
+    def cells(self) -> list[list[str]]:
+        """The values as they are shown."""
+        formats = (*self.formats, *[""] * (len(self.columns) - len(self.formats)))
+        return [[_show(v, f) for v, f in zip(row, formats, strict=True)] for row in self.rows]
+
+    def html(self) -> str:
+        """The table for a notebook."""
+        head = "".join(f"<th>{escape(x)}</th>" for x in self.columns)
+        rows = ("".join(f"<td>{escape(x)}</td>" for x in row) for row in self.cells())
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        title = f"<caption>{escape(self.title)}</caption>"
+        return f"<table>{title}<tr>{head}</tr>{body}</table>{note}"
+
     def text(self) -> str:
         """The table in monospace."""
-        formats = (*self.formats, *[""] * (len(self.columns) - len(self.formats)))
-        cells = [[_show(v, f) for v, f in zip(row, formats, strict=True)] for row in self.rows]
+        cells = self.cells()
         wide = [max(_width(x) for x in column) for column in zip(self.columns, *cells, strict=True)]
         right = [
             all(not isinstance(r[i], str) for r in self.rows) for i in range(len(self.columns))
@@ -112,7 +126,8 @@ def _show(value: Value, form: str) -> str:
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     text = format(value, form)
     if float(value) != 0 and form.endswith("f") and not float(text):
-        text = format(0.0, form)  # no minus sign in front of nothing
+        # no minus sign in front of nothing
+        text = format(0.0, form)
     return text.replace("-", "−") if "e" not in text else text
 
 

@@ -22,7 +22,8 @@ from logpi.ops.advantages import GAE
 from logpi.ops.weights import SequenceSum
 from logpi.runs.plots import COLOURS, Panel, figure
 
-ROWS = 16  # responses of the batch whose error is shown
+# responses of the batch whose error is shown
+ROWS = 16
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
 
 
@@ -67,7 +68,8 @@ def best_state_baseline(world: World) -> Tensor:
     b*(s) = E_a[‖∇log π‖² Q] / E_a[‖∇log π‖²]
     """
     pi = world.pi
-    square = (1 - 2 * pi + (pi**2).sum(-1, keepdim=True)).clamp(min=0)  # ‖onehot(a) − π‖²
+    # ‖onehot(a) − π‖²
+    square = (1 - 2 * pi + (pi**2).sum(-1, keepdim=True)).clamp(min=0)
     q, v = world.mdp.values(pi)[1][0], world.value
     weight = (pi * square).sum(-1)
     return torch.where(weight > 1e-12, (pi * square * q).sum(-1) / weight.clamp(min=1e-12), v)
@@ -231,7 +233,8 @@ def _picture(by_m: ReportTable, curve: ReportTable) -> Any:
     error = Panel("GAE: λ trades bias for variance", "λ", "squared error of E[∇L̂]")
     picture = figure([signal, error], size=(4.5, 3.6))
     left, right = picture.axes
-    for i, row in enumerate(r for r in by_m.rows if r[0] != "dr_grpo"):  # it is rloo, scaled
+    # it is rloo, scaled
+    for i, row in enumerate(r for r in by_m.rows if r[0] != "dr_grpo"):
         style = "--" if row[0] in ("grpo", "dapo", "grpo_r1") else "-"
         left.plot(
             range(2, 7), row[1:6], style, marker="o", markersize=3, color=COLOURS[i], label=row[0]

@@ -322,7 +322,8 @@ def grid_mdp(grid: GridModel, horizon: int) -> MDP:
     return MDP(grid.transition, grid.reward, start, grid.terminal, horizon, allowed)
 
 
-STANDARD = {  # an easy short task and a hard long one; a right answer of each may be short or long
+# an easy short task and a hard long one; a right answer of each may be short or long
+STANDARD = {
     "e": {"a.": 1.0, "aa": 1.0, "ab": 1.0, "b.": 0.0, "ba": 1.0, "bb": 0.0, ".": 0.0},
     "hd": {
         ".": 0.0,

@@ -96,7 +96,8 @@ class PolicyGradient(Objective):
     advantage: Advantage
     ratio: Ratio = TokenRatio()
     surrogate: Surrogate = ScoreFunction()
-    weight: Weight = TokenMean()
+    # A part that is called as the method would be.
+    weight: Weight = TokenMean()  # pyright: ignore[reportIncompatibleMethodOverride]
     kl: KL | None = None
     whiten: bool = False
     value_coef: float = 0.0
@@ -195,9 +196,8 @@ class PolicyGradient(Objective):
     def control(self, report: Mapping[str, float], responses: int) -> PolicyGradient:
         """The next objective; only an adaptive KL coefficient moves (`report["kl_sequence"]`, nats
         a response)."""
-        if (
-            self.kl is None or self.kl.adapt is None or "kl_sequence" not in report
-        ):  # no response: nothing was measured
+        # no response: nothing was measured
+        if self.kl is None or self.kl.adapt is None or "kl_sequence" not in report:
             return self
         return self.restore(
             {"kl_coef": self.kl.adapt(self.kl.coef, report["kl_sequence"], responses)}
@@ -225,7 +225,8 @@ class PolicyGradient(Objective):
         """−Σ weight · objective over this micro-batch, and diagnostics as token means (`…/max`,
         `…/min`: extremes)."""
         mask = batch.mask
-        logp = own(now.logp, mask)  # every term is 0 from here on where the policy did not act
+        # every term is 0 from here on where the policy did not act
+        logp = own(now.logp, mask)
         log_ratio = self.ratio(logp, targets.logp_old, mask)
         objective = self.surrogate(log_ratio, logp, targets.advantage)
         if self.correction is not None:

@@ -3,7 +3,7 @@
 Each is a frozen dataclass called with `(batch, value)` that returns [B, T] advantages in units of
 return, 0 where `mask` is False, without gradient. Time counts the policy's own actions. Whitening
 is not here: it comes after the critic's target and is a field of the objective. KL penalties are
-    not here: they are in the reward that arrives.
+not here: they are in the reward that arrives.
 
 What an estimator needs is a class fact, so that a trainer can refuse a setting before work starts:
     critic  it reads `value` [B, T+1]           greedy  it reads `batch.baseline` [B]
@@ -172,6 +172,12 @@ class GAE(Advantage):
         return f"Âₜ = δₜ + {self.gamma * self.lam:g} Âₜ₊₁,  δₜ = rₜ + {gamma}V(sₜ₊₁) − V(sₜ)"
 
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
+        # Two actions with a tool's reply (·) between them, γ = 1, λ = ½, V = 1 · 3 0, terminated:
+        #
+        #     r       0  ·  5
+        #     after   3  ·  0      V of the state in which the policy acts next; 0 at the end
+        #     δ       2  ·  2      0 + 3 − 1 and 5 + 0 − 3
+        #     Â       3  ·  2      2 + ½·2 and 2: the reply is no step of its own
         value = _critic(value, "GAE")
         after = next_value(value, batch.mask, batch.terminated)
         delta = batch.reward + self.gamma * after - value[:, :-1]
@@ -282,9 +288,10 @@ class GroupNorm(Advantage):
         g = group_returns(batch, self.group, "GroupNorm")
         off = torch.where(g.alive & ~g.uniform, g.total - g.mean, torch.zeros_like(g.total))
         std = (group_sum(off**2, batch.group) / (g.count - self.ddof).clamp(min=1)).sqrt()
+        # ε may be 0
         return _spread(
             off / torch.where(g.uniform, torch.ones_like(std), std + self.eps), batch.mask
-        )  # ε may be 0
+        )
 
 
 @dataclass(frozen=True)

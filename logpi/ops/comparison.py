@@ -1,6 +1,6 @@
 """Preferences, the mathematics: sides of a comparison, scores of a response, losses of a margin.
 
-    sideᵢ = [i is best]/#best − [i is worst]/#worst        ±1 in a pair, all 0 in a group without a difference
+    sideᵢ = [i is best]/#best − [i is worst]/#worst      ±1 in a pair, 0 where all are equal
     h = Σᵢ sideᵢ s(yᵢ) = s(y⁺) − s(y⁻)
 
 A method of the DPO family is a score s and a loss ℓ(h). Left out: what is done with them
@@ -156,7 +156,8 @@ class LogOdds(ResponseScore):
     source: ClassVar[str] = "odds: ORPO, arXiv:2403.07691, eqs. 3 to 5"
 
     def __call__(self, logp: Tensor, logp_ref: Tensor | None, mask: Tensor) -> Tensor:
-        mean = (logp.sum(1) / mask.sum(1).clamp(min=1)).clamp(max=-1e-7)  # p = 1 has no odds
+        # p = 1 has no odds
+        mean = (logp.sum(1) / mask.sum(1).clamp(min=1)).clamp(max=-1e-7)
         return mean - torch.log(-torch.expm1(mean))
 
 

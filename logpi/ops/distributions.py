@@ -119,7 +119,8 @@ class Categorical(Distribution):
         return -(logp.exp() * logp).sum(-1)
 
     def score(self, params: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        logp = params.log_softmax(-1)  # once: it is a fifth of a small policy's forward
+        # once: it is a fifth of a small policy's forward
+        logp = params.log_softmax(-1)
         return logp.gather(-1, action[:, None]).squeeze(-1), -(logp.exp() * logp).sum(-1)
 
     def kl(self, old: Tensor, new: Tensor) -> Tensor:
@@ -265,7 +266,8 @@ class SquashedGaussian(Gaussian):
     """A normal through tanh onto [low, high]: no action outside the bounds exists (Haarnoja et al.
     2018, appendix C).
 
-        log p(a) = log N(u) − Σ log( (high − low)/2 · (1 − tanh² u) ),   a = low + (high − low)(1 + tanh u)/2
+        log p(a) = log N(u) − Σ log( (high − low)/2 · (1 − tanh² u) )
+        a = low + (high − low)(1 + tanh u)/2
 
     Recorded actions are u, before the tanh, so nothing is inverted and no action is too close to a
     bound. KL is that of the normals (tanh is one-to-one). The entropy has no closed form;
@@ -282,9 +284,8 @@ class SquashedGaussian(Gaussian):
 
     def _log_slope(self, u: Tensor) -> Tensor:
         half = (torch.tensor(self.high, dtype=u.dtype) - torch.tensor(self.low, dtype=u.dtype)) / 2
-        return half.to(u.device).log() + 2 * (
-            math.log(2) - u - softplus(-2 * u)
-        )  # log(1 − tanh² u), without overflow
+        # log(1 − tanh² u), without overflow
+        return half.to(u.device).log() + 2 * (math.log(2) - u - softplus(-2 * u))
 
     def logp(self, params: Tensor, action: Tensor) -> Tensor:
         return super().logp(params, action) - self._log_slope(action).sum(-1)
@@ -302,9 +303,8 @@ class SquashedGaussian(Gaussian):
 
     def to_env(self, action: Array) -> Array:
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        return self._shaped(
-            np.clip(low + (high - low) * (1 + np.tanh(action)) / 2, low, high)
-        )  # rounding
+        # rounding
+        return self._shaped(np.clip(low + (high - low) * (1 + np.tanh(action)) / 2, low, high))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ __all__ = [
     "Unclipped",
 ]
 
-LARGEST = 30.0  # nats; e^30 is beyond any clip, and inside float32 with room for sums: a product ratio may not be
+# nats; e^30 is beyond any clip, and inside float32 with room for sums: a product ratio may not be
+LARGEST = 30.0
 
 
 def _exp(log_ratio: Tensor) -> Tensor:
@@ -101,7 +102,8 @@ class Clip(Surrogate):
     Attributes:
         low, high: ≥ 0; infinite for no bound on that side. high=None means high = low.
 
-    >>> Clip(0.2)(torch.tensor([1.5, 1.5, 0.5, 0.5]).log(), torch.zeros(4), torch.tensor([1., -1., 1., -1.]))
+    >>> ratio, advantage = torch.tensor([1.5, 1.5, 0.5, 0.5]), torch.tensor([1., -1., 1., -1.])
+    >>> Clip(0.2)(ratio.log(), torch.zeros(4), advantage)
     tensor([ 1.2000, -1.5000,  0.5000, -0.8000])
     """
 
@@ -123,9 +125,8 @@ class Clip(Surrogate):
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         ratio = _exp(log_ratio)
         near = ratio.detach().clamp(1 - self.low, 1 + self.above)
-        cut = (
-            ratio.detach() - near
-        ) * advantage > 0  # where the second is the smaller one, which has no gradient
+        # where the second is the smaller one, which has no gradient
+        cut = (ratio.detach() - near) * advantage > 0
         return torch.where(cut, near, ratio) * advantage
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:

@@ -29,11 +29,19 @@ def to_go(x: Tensor, mask: Tensor, factor: float) -> Tensor:
     x = own(x.detach(), mask)
     if factor == 1.0:
         return own(x.flip(1).cumsum(1).flip(1), mask)
-    place = (mask.cumsum(1) - 1).clamp(
-        min=0
-    )  # the action's number in its row: without gaps, k steps on is k columns on
+    # A parallel scan: log₂ T turns instead of T steps. Own actions are first put side by side, so
+    # that "k actions on" is "k columns on"; then each turn joins two sums into one of twice the
+    # reach. With factor ½ and one token of a tool (·) between four actions:
+    #
+    #     x        1  2  ·  4  8
+    #     place    0  1  1  2  3      the action's number in its row
+    #     out      1  2  4  8         side by side: sums over 1 action
+    #     reach 1  2  4  8  8         out[k] + ½  out[k+1]: sums over 2
+    #     reach 2  4  6  8  8         out[k] + ½² out[k+2]: sums over 4
+    #     y        4  6  ·  8  8      back in its columns; 4 = 1 + ½·2 + ¼·4 + ⅛·8
+    place = (mask.cumsum(1) - 1).clamp(min=0)
     out = torch.zeros_like(x).scatter_add(1, place, x)
-    reach = 1  # out holds sums over so many actions; each turn joins two of them
+    reach = 1
     while reach < x.shape[1]:
         out[:, :-reach] += factor**reach * out[:, reach:]
         reach *= 2
@@ -47,10 +55,17 @@ def next_value(value: Tensor, mask: Tensor, terminated: Tensor) -> Tensor:
     That last value is 0 where `terminated` [B] is True (the state is absorbing) and bootstraps
     otherwise. `value` is [B, T+1], in units of return. 0 where `mask` is False. No gradient.
     """
+    # Where does the policy act next? For a row of five columns with a gap, V at 0 … 5:
+    #
+    #     mask       1  0  0  1  0
+    #     first_own  0  3  3  3  6      the first own action from here on; 6: there is none
+    #     after      3  3  3  6  6      the first own action after this one
+    #     state      3  ·  ·  4  ·      column of V: the gap's states are skipped, and the last
+    #                                   action is followed by the state right after it
     steps = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
-    beyond = mask.shape[1] + 1  # larger than any index: no own action from here on
+    beyond = mask.shape[1] + 1
     first_own = torch.where(mask, steps, beyond).flip(1).cummin(1).values.flip(1)
     after = torch.cat([first_own[:, 1:], torch.full_like(first_own[:, :1], beyond)], 1)
     last = after == beyond
-    found = value.detach().gather(1, torch.where(last, steps + 1, after))
-    return own(found, mask & ~(last & terminated[:, None]))
+    state = torch.where(last, steps + 1, after)
+    return own(value.detach().gather(1, state), mask & ~(last & terminated[:, None]))

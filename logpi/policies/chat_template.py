@@ -1,9 +1,9 @@
 r"""A model's chat template: how messages become text and tokens, and with which token a turn ends.
 
     text, ids    messages as the template writes them, and those as tokens
-    end_id       the token with which the template closes an assistant's turn, found by rendering one
+    end_id       the token that closes an assistant's turn, found by rendering one
     answer       what asks for a message, and what the template then adds for it
-    said         what sampled tokens say, for people and rewards
+    decode       what sampled tokens say, for people and rewards
 
 Control tokens that data spell stay text (`text_tokens.py`). Left out: what of a conversation is
 learned (`rollouts/chat_rows.py`), and what an environment says (`rollouts/observations.py`).
@@ -20,50 +20,46 @@ from os.path import commonprefix
 from typing import Any, Protocol
 
 from logpi.calls.messages import conversation, forms, tool_list
+from logpi.policies.template_text import behind_opening, holds, refuse_omissions
 from logpi.policies.text_tokens import TextTokens, any_of
 
 Message = Mapping[str, Any]
 Messages = Sequence[Message]
 
-ASKED: Message = {"role": "user", "content": "logpi asks"}
-SAID = "logpi says so"
-HEARD = ("system", "developer", "user", "tool")  # what they say must reach the model
-WORD = re.compile(r"[A-Za-z0-9]+")
-MARK = re.compile(
-    r"think|thought|tool|call|python|arg|result", re.IGNORECASE
-)  # of parts within an answer
-ENDS = re.compile(
-    r"end_?of_?(text|turn|sentence)|eo[mst]_id", re.IGNORECASE
-)  # of texts and turns, by their names
-OPENED = re.compile(r"(<think(?:ing)?>|\[THINK\])\s*\Z")
+# The conversation that shows how a template writes an answer.
+QUESTION: Message = {"role": "user", "content": "logpi asks"}
+ANSWER = "logpi says so"
+# Control tokens by their spelling: of parts within an answer, and of the ends of texts and turns.
+MARK = re.compile(r"think|thought|tool|call|python|arg|result", re.IGNORECASE)
+ENDS = re.compile(r"end_?of_?(text|turn|sentence)|eo[mst]_id", re.IGNORECASE)
 PREFIX = re.compile(r"(<think(?:ing)?>|\[THINK\])(\s*(?:</think(?:ing)?>|\[/THINK\]))?\s*\Z")
-OPEN, CLOSE = (
-    "\U000ffffc",
-    "\U000ffffd",
-)  # private characters for {% generation %} and {% endgeneration %}
+TAIL = 16  # tokens of a prompt that may open an answer
+# Private characters for {% generation %} and {% endgeneration %}.
+OPEN, CLOSE = "\U000ffffc", "\U000ffffd"
 MARKS = {
     name: re.compile(rf"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}")
     for name in ("generation", "endgeneration")
 }
-TAIL = 16  # tokens of a prompt that may open an answer
-RESERVED = (
-    "messages",
-    "tools",
-    "documents",
-    "add_generation_prompt",
-    "continue_final_message",
-    "tokenize",
-    "chat_template",
-)
+# Variables of a template that are the library's to set.
+RESERVED = {
+    *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message"),
+    *("tokenize", "chat_template"),
+}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """asked: the text that asks for a message. added: what follows it, up to the end of its turn.
-    rest: what the template writes behind.
+    """How a template writes an assistant's message behind a conversation.
 
-    `rest` is None where the template would write the message otherwise than it asks for it, and
-    `added` is the message as it stands.
+        [user "2+2?", assistant "4", user "sure?"]        the message is "4"
+        asked    <|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n
+        added    4<|im_end|>
+        rest     \n
+
+    Attributes:
+        asked: the text that asks for the message. added: the message, up to the end of its turn.
+        rest: what the template writes behind it. None where the template would write the message
+            otherwise than it asks for it; `added` is then the message as it stands.
     """
 
     asked: str
@@ -157,45 +153,47 @@ class ChatTemplate(TextTokens):
         (message,) = conversation([message])
         asked = self.render(before, tools, True, options)
         whole = self.render([*before, message], tools, False, options)
-        hidden = self._masked(message)
-        content, thought = hidden.get("content") or "", hidden.get("reasoning_content") or ""
-        added = whole.removeprefix(asked)
-        called = all(c["function"]["name"] in added for c in message.get("tool_calls") or ())
-        if (
-            whole.startswith(asked)
-            and called
-            and _kept(f"{thought}</think>{content}" if thought else content, added)
-        ):
+        masked = self._masked(message)
+        content, thought = masked.get("content") or "", masked.get("reasoning_content") or ""
+        added, calls = whole.removeprefix(asked), message.get("tool_calls") or ()
+        kept = holds(f"{thought}</think>{content}" if thought else content, added)
+        kept &= all(call["function"]["name"] in added for call in calls)
+        if whole.startswith(asked) and kept:
             return Answer(asked, *self._ended(added))
-        if message.get("tool_calls"):
+        if calls:
             raise ValueError(
                 f"the chat template asks for an answer with …{self.spelled(asked)[-40:]!r} and"
                 " writes one with calls otherwise, so which tokens are the answer cannot be told:"
                 " give prompt and completion instead, or set a template with {% generation %}"
             )
         body = f"<think>\n{thought}\n</think>\n\n{content}" if thought else content
-        return Answer(asked, _after_opened(asked, body) + self.end_text, None)
+        return Answer(asked, behind_opening(asked, body) + self.end_text, None)
 
     def prefix(self, asked: Sequence[int]) -> str:
-        """What a prompt's tokens already begin of the answer: `<think>\\n` of templates that open a
-        thought; "" of others."""
-        found = PREFIX.search(self.tokenizer.decode(list(asked[-TAIL:])))
-        return found[0] if found else ""
+        """What a prompt's last tokens already open of the answer.
+
+        … <|im_start|>assistant\\n                            ""
+        … <|im_start|>assistant\\n<think>\\n                   "<think>\\n"
+        … <|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n     "<think>\\n\\n</think>\\n\\n"
+        """
+        match = PREFIX.search(self.tokenizer.decode(list(asked[-TAIL:])))
+        return match[0] if match else ""
 
     def opening(self, text: str) -> str:
         """The control token of turns with which `text` begins, as what a template wrote does; ""
         without one."""
-        found = self._framing.match(text.lstrip())
-        return found[0] if found else ""
+        match = self._framing.match(text.lstrip())
+        return match[0] if match else ""
 
-    def said(self, ids: Iterable[Any]) -> str:
+    def decode(self, ids: Iterable[Any]) -> str:
         """What a turn's tokens say: no ends, no padding. Other special tokens stay: some models
         mark calls and thoughts with them."""
+        tokenizer = self.tokenizer
         silent = {
             *self.ends,
-            *(getattr(self.tokenizer, f"{n}_token_id") for n in ("bos", "pad", "unk")),
+            *(tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id),
         }
-        return self.tokenizer.decode([i for i in map(int, ids) if i not in silent])
+        return tokenizer.decode([i for i in map(int, ids) if i not in silent])
 
     # Tokens
 
@@ -218,8 +216,9 @@ class ChatTemplate(TextTokens):
         writes none, or there is no template."""
         if self.end:
             return self._id(self.end)
-        found = next((i for i in self._closing if i in self._added), None)
-        return self.eos_id if found is None else found
+        # _closing of "…<|im_start|>assistant\nlogpi says so<|im_end|>\n" is [<|im_end|>, "\n"]
+        end = next((i for i in self._closing if i in self._added), None)
+        return self.eos_id if end is None else end
 
     @cached_property
     def eos_id(self) -> int | None:
@@ -232,11 +231,11 @@ class ChatTemplate(TextTokens):
     @cached_property
     def ends(self) -> tuple[int, ...]:
         """Every token that ends a response; the template's comes last."""
-        every = [*self.stops, self.tokenizer.eos_token_id, self.eos_id]
-        end = self.end_id if self.end_id is not None else self.eos_id
-        return tuple(
-            dict.fromkeys(i for i in [*(i for i in every if i != end), end] if i is not None)
-        )
+        # generation config [1, 106], tokenizer 1, template 106 (Gemma): (1, 106)
+        last = self.end_id if self.end_id is not None else self.eos_id
+        others = [*self.stops, self.tokenizer.eos_token_id, self.eos_id]
+        ends = [*(i for i in others if i != last), last]
+        return tuple(dict.fromkeys(i for i in ends if i is not None))
 
     @cached_property
     def spelled_ends(self) -> tuple[str, ...]:
@@ -271,48 +270,35 @@ class ChatTemplate(TextTokens):
         """A variable that the template does not have, or that is not the user's to set; "" if there
         is none."""
         source = str(self.tokenizer.chat_template or "")
-        return next(
-            (n for n in options if n in RESERVED or not re.search(rf"\b{re.escape(n)}\b", source)),
-            "",
-        )
+        variables = set(re.findall(r"\w+", source)) - RESERVED
+        return next((name for name in options if name not in variables), "")
 
     def _id(self, token: str) -> Any:
-        found = self.tokenizer.convert_tokens_to_ids(token)
-        return (
-            None
-            if found == self.tokenizer.unk_token_id and token != self.tokenizer.unk_token
-            else found
-        )
+        number, tokenizer = self.tokenizer.convert_tokens_to_ids(token), self.tokenizer
+        unknown = number == tokenizer.unk_token_id and token != tokenizer.unk_token
+        return None if unknown else number
 
     @cached_property
     def _added(self) -> set[int]:
-        return {*self.tokenizer.added_tokens_decoder, *self.stops, self.tokenizer.eos_token_id} - {
-            None
-        }
+        tokenizer = self.tokenizer
+        return {*tokenizer.added_tokens_decoder, *self.stops, tokenizer.eos_token_id} - {None}
 
     @cached_property
     def _framing(self) -> re.Pattern[str]:
         """Control tokens that no answer may write: those of turns, texts and roles. What marks
         parts of an answer is its own."""
-        system = {"role": "system", "content": SAID}
-        frame = "".join(
-            (self._answered, *(self._tried(m, True) for m in ([ASKED], [system, ASKED])))
-        )
-        fixed = {
-            self.tokenizer.bos_token,
-            self.tokenizer.eos_token,
-            self.tokenizer.pad_token,
-            *self.spelled_ends,
-        }
-        written = [
-            c for c in self.controls if (c in frame or ENDS.search(c)) and not MARK.search(c)
-        ]
-        return any_of([*written, *(c for c in self.controls if c in fixed)])
+        system, tokenizer = {"role": "system", "content": ANSWER}, self.tokenizer
+        asked = [self._tried(m, True) for m in ([QUESTION], [system, QUESTION])]
+        frame = "".join([self._answered, *asked])
+        fixed = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, *self.spelled_ends}
+        written = [c for c in self.controls if c in frame or ENDS.search(c)]
+        turns = [c for c in written if not MARK.search(c)]
+        return any_of([*turns, *(c for c in self.controls if c in fixed)])
 
     @cached_property
     def _answered(self) -> str:
         """A question with its answer."""
-        return self._tried([ASKED, {"role": "assistant", "content": SAID}], False)
+        return self._tried([QUESTION, {"role": "assistant", "content": ANSWER}], False)
 
     def _tried(self, messages: Messages, ask: bool) -> str:
         """What the template makes of them; "" if it refuses them, or there is none."""
@@ -326,13 +312,13 @@ class ChatTemplate(TextTokens):
     @cached_property
     def _closing(self) -> list[int]:
         """Tokens that the template writes behind a conversation's last answer."""
-        _, found, closing = self._answered.rpartition(SAID)
-        return self._bare(closing, False) if found else []
+        _, written, closing = self._answered.rpartition(ANSWER)
+        return self._bare(closing, False) if written else []
 
     @cached_property
     def header(self) -> str:
         """What the template writes before an answer, without a thought that it opens there."""
-        before, asked = self._tried([ASKED], False), self._tried([ASKED], True)
+        before, asked = self._tried([QUESTION], False), self._tried([QUESTION], True)
         return PREFIX.sub("", asked[len(commonprefix([before, asked])) :])
 
     @property
@@ -356,8 +342,8 @@ class ChatTemplate(TextTokens):
             raise ValueError(
                 "the model has no chat template: give prompts as strings, or set the tokenizer's"
             )
-        hidden = [self._masked(m) for m in conversation(messages)]
-        return self._apply(hidden, tool_list(tools or ()), ask, options)
+        masked = [self._masked(m) for m in conversation(messages)]
+        return self._apply(masked, tool_list(tools or ()), ask, options)
 
     def _apply(
         self,
@@ -373,22 +359,18 @@ class ChatTemplate(TextTokens):
                 " (chat_template_kwargs)",
                 stacklevel=2,
             )
-        given = {
-            **self.options,
-            **(options or {}),
-            "add_generation_prompt": ask,
-            "chat_template": source,
-        }
-        known, problem = list(tools) if tools else None, None
+        asking = {"add_generation_prompt": ask, "chat_template": source}
+        variables = {**self.options, **(options or {}), **asking}
+        tools, problem = list(tools) if tools else None, None
         for form in forms(messages):
             try:
                 text = self.tokenizer.apply_chat_template(
-                    form, tools=known, tokenize=False, **given
+                    form, tools=tools, tokenize=False, **variables
                 )
             except Exception as error:  # templates raise whatever their author thought of
                 problem = problem or error
             else:
-                _say_unheard(messages, text)
+                refuse_omissions(messages, text)
                 return text
         reason = " ".join(str(problem).split())[:200] or type(problem).__name__
         raise ValueError(f"the chat template refuses these messages: {reason}") from None
@@ -404,51 +386,3 @@ class Reader(Protocol):
 
     @property
     def template(self) -> ChatTemplate: ...
-
-
-def _say_unheard(messages: Messages, text: str) -> None:
-    """Refuse a template that leaves out what a message says to the model, or its calls; a tool's
-    quotes and line breaks may be escaped.
-
-    Raises:
-        ValueError: with the first such message.
-    """
-    for i, m in enumerate(messages):
-        content = str(m.get("content") or "").strip() if m.get("role") in HEARD else ""
-        parts = WORD.findall(content) if m.get("role") == "tool" else [content]
-        if not all(part in text for part in parts):
-            raise ValueError(
-                f"the chat template leaves out message {i}, of the {m['role']}: {content[:60]!r}"
-            )
-        name = next(
-            (n for c in m.get("tool_calls") or () if (n := c["function"]["name"]) not in text), None
-        )
-        if name is not None:
-            raise ValueError(f"the chat template leaves out the call of message {i}: {name!r}")
-
-
-def _kept(content: Any, written: str) -> bool:
-    """Whether all that a message says, its thought too, stands in what the template wrote."""
-    if not isinstance(content, str):
-        return True
-    head, closed, rest = content.rpartition("</think>")
-    parts = [head.rpartition("<think>")[2], rest] if closed else [content]
-    return all(p.strip() in written for p in parts)
-
-
-def _after_opened(asked: str, body: str) -> str:
-    """`body` where `asked` has opened a thought already: not opened twice; closed at once where
-    there is none.
-
-    >>> _after_opened("…<think>\\n", "<think>\\nadd\\n</think>\\n\\n4"), _after_opened("…<think>\\n", "4"), _after_opened("…", "4")
-    ('add\\n</think>\\n\\n4', '\\n</think>\\n\\n4', '4')
-    """
-    opened = OPENED.search(asked)
-    if opened is None:
-        return body
-    tag = opened[1]
-    if body.lstrip().startswith(tag):
-        body = body.lstrip()[len(tag) :]
-        return body.lstrip("\n") if opened[0].endswith("\n") else body
-    closing = tag.replace("<", "</").replace("[", "[/")
-    return body if closing in body else f"\n{closing}\n\n{body}"

@@ -88,6 +88,13 @@ def score(
     return torch.cat(logp), torch.cat(entropy)
 
 
+# Five actions, V = 3 and chunk = 6: rows = 6 // 3 = 2, so the chunks are actions 0 1 | 2 3 | 4. The
+# gradient by the logits of one action, π = (0.7, 0.2, 0.1), a = 1, ∂/∂log π(a) = 1, ∂/∂H = 0:
+#
+#     [i = a] − pᵢ       −0.7  0.8  −0.1           H = 0.802 nats
+#     and of the entropy alone, −pᵢ (log pᵢ + H):  −0.312  0.162  0.150        (sums to 0)
+
+
 class _ScoreInChunks(torch.autograd.Function):
     """`score` for a plain matrix, its derivative written out, with pᵢ = π(i) and H the entropy:
 
@@ -105,13 +112,13 @@ class _ScoreInChunks(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         head = head.over(partial(nn.functional.linear, weight=weight))
-        found, last = [], None
+        parts, last = [], None
         for h, a in zip(hidden.split(rows), action.split(rows), strict=True):
             last = head.logits(h).log_softmax(-1)
-            found.append((last.gather(-1, a[:, None]).squeeze(-1), -(last.exp() * last).sum(-1)))
-        logp, entropy = (torch.cat(x) for x in zip(*found, strict=True))
+            parts.append((last.gather(-1, a[:, None]).squeeze(-1), -(last.exp() * last).sum(-1)))
+        logp, entropy = (torch.cat(x) for x in zip(*parts, strict=True))
         ctx.head, ctx.rows = head, rows
-        ctx.save_for_backward(hidden, weight, action, entropy, last if len(found) == 1 else None)
+        ctx.save_for_backward(hidden, weight, action, entropy, last if len(parts) == 1 else None)
         return logp, entropy
 
     @staticmethod

@@ -4,11 +4,10 @@ about rows.
 A Hugging Face model whose attention is switched to "logpi" hands its queries, keys and values to
 `attend` below, which asks the `packing` object that was given to the model's forward what to do
 with them. `Packed` is the one for training and for prompts: it gathers rows, attends, and gives
-every token back its output; on a GPU in half
-    precision all rows at once
-(`fast/varlen.py`). Decoding has its own, in `engine/kv_cache.py`. Position information is in
-`position_ids`, so the model needs to know nothing else. Rows are laid out on the CPU, where their
-lengths are numbers: a GPU is never waited for.
+every token its output; on a GPU in half precision all rows at once (`fast/varlen.py`). Decoding has
+its own, in `engine/kv_cache.py`. Position information is in `position_ids`, so the model needs to
+know nothing else. Rows are laid out on the CPU, where their lengths are numbers: a GPU is never
+waited for.
 
 Left out: dropout (sampler and learner must agree), attention patterns other than causal and causal
 with a window, and sharing of more than a row's opening: two rows share tokens up to the first own
@@ -38,9 +37,12 @@ CELLS = 2**24  # query-key pairs of one block at most: bounds the memory of its 
 
 
 class Rule(NamedTuple):
-    """What a layer asks of its attention. scaling: of the scores. window: keys seen, itself
-    included, or None for all.
-    softcap: scores become cap · tanh(score / cap) (Gemma 2), or None."""
+    """What a layer asks of its attention.
+
+    Attributes:
+        scaling: of the scores. window: keys that a query sees, its own included; None for all.
+        softcap: scores become cap · tanh(score / cap) (Gemma 2), or None.
+    """
 
     scaling: float
     window: int | None = None
@@ -144,9 +146,8 @@ def single(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rule: Rule) -> Tensor:
 def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
     rows, heads, length, size = q.shape
     seen = k.shape[2]
-    queries = q.reshape(
-        rows * k.shape[1], -1, size
-    )  # the heads that share keys become more queries of that head
+    # the heads that share keys become more queries of that head
+    queries = q.reshape(rows * k.shape[1], -1, size)
     scores = torch.bmm(queries * rule.scaling, k.flatten(0, 1).mT)
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
@@ -157,6 +158,23 @@ def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) 
     return torch.bmm(weight.view(len(queries), -1, seen), v.flatten(0, 1)).view(
         rows, heads, length, -1
     )
+
+
+# Three rows; the first two open with the same prompt a b c, and their prefix is 3:
+#
+#     row 0   a b c d e      packed index     0 1 2 3 4           length 5, shared 0: forwards all
+#     row 1   a b c f        token            a b c d e | f | g h length 4, shared 3: forwards f
+#     row 2   g h            row              0 0 0 0 0   1   2 2 length 2, shared 0
+#
+#     where   row 0: 0 1 2 3 4    row 1: 0 1 2 5    row 2: 6 7    (W = 5; the rest is unspecified)
+#
+# Leaders and followers are blocks apart. The block of rows 0 and 2, and that of row 1:
+#
+#     query   0 1 2 3 4      key   0 1 2 3 4      start 0      plain: causality is the whole mask
+#             6 7 0 0 0            6 7 0 0 0            0      0 is padding: behind the row's end
+#     query   5              key   0 1 2 5        start 3      f is at position 3, and sees 4 keys
+#
+#     home    0 1 2 3 4 | 10 | 5 6           place of each packed token among the 10 + 1 outputs
 
 
 @dataclass(frozen=True)
@@ -197,17 +215,16 @@ class Block:
         return self.masks[window, dtype]
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        # start 3, one query, Lk = 4, window 2: position 3, keys 0 1 2 3, hidden 1 1 0 0
         device = self.query.device
-        position = (self.start[:, None] + torch.arange(self.query.shape[1], device=device))[
-            :, None, :, None
-        ]
+        position = self.start[:, None] + torch.arange(self.query.shape[1], device=device)
+        position = position[:, None, :, None]
         key = torch.arange(self.key.shape[1], device=device)
         hidden = key > position
         if window is not None:
             hidden |= key <= position - window
-        lowest = (
-            torch.finfo(dtype).min / 2
-        )  # finite: a padding query that sees nothing must not become NaN
+        # finite: a padding query that sees nothing must not become NaN
+        lowest = torch.finfo(dtype).min / 2
         return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, lowest)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
@@ -308,9 +325,8 @@ def pack(
     Rows whose first `prefix[b]` tokens are the same share them: one forwards the whole row, the
     others only what follows. Equality is decided by the tokens themselves. tokens [B, W] long;
     length, prefix [B] long, prefix ≤ length; a row of length 0 is left out. device: the model's, if
-    it is not that of the tokens, which had better be on the CPU.
-    extent: [B], for models in which a token's meaning depends on it: rows share only where it is
-        the same.
+    it is not that of the tokens, which had better be on the CPU. extent: [B], for models in which a
+    token's meaning depends on it: rows share only where it is the same.
     """
     device = tokens.device if device is None else device
     tokens, length, prefix = tokens.cpu(), length.cpu(), prefix.cpu()
@@ -347,11 +363,17 @@ def opening(rows: Sequence[tuple[int, ...]]) -> int:
     >>> opening([(1, 2, 3, 4, 5), (1, 2, 3, 9, 9, 9)]), opening([(1, 2, 3, 4, 5), (1, 9, 9, 9)])
     (3, 0)
     """
-    shared = min(
-        len(commonprefix(rows)), *(len(p) - 2 for p in rows)
-    )  # a row has a token of its own to forward
+    # a row has a token of its own to forward
+    shared = min(len(commonprefix(rows)), *(len(p) - 2 for p in rows))
     saved = shared * (len(rows) - 1)
     return shared if 4 * saved >= sum(map(len, rows)) else 0
+
+
+# Rows a b c d e, a b c f and a b x y with prefixes 3, 3, 3:
+#
+#     opening   a b c   a b c   a b x        number of the opening, `same`    0 0 1
+#     first     row of each opening 0 → 0, 1 → 2
+#     leader    0 0 2                        shared    0 3 0
 
 
 def _openings(tokens: Tensor, prefix: Tensor, extent: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """Whether two expressions have the same values: the one place where numbers decide.
 
-    no letters   their values, by the rule of `values.py`; a long decimal for an irrational number, rounded right
-    letters      at ten points with fractions for letters, or at whole numbers where there are values only there
+    no letters   compare their values by the rule of `values.py`; a long decimal may stand for an
+                 irrational number, rounded right
+    letters      compare them at ten points with fractions for letters, or at whole numbers where
+                 there are values only there
 
 Left out: lists, units, relations (`equality.py`).
 """
@@ -19,15 +21,17 @@ from logpi.rewards.trees import Expression, has, letters
 from logpi.rewards.values import MAX_PEAK, Calculator, NeedsDigits, Undefined, close, numeric
 
 POINTS, WHOLE_POINTS, ENOUGH = 10, 12, 3
-LONG_DECIMAL = 7  # significant digits with which a decimal may stand for an irrational number
-BITS, LOW_PEAK = 300, 20  # to begin with, and up to which peak that is enough
+# significant digits with which a decimal may stand for an irrational number
+LONG_DECIMAL = 7
+# bits to begin with, and the peak up to which they are enough
+BITS, LOW_PEAK = 300, 20
 
 
 class Agreement:
     """Equality of expressions.
 
     Args:
-        exact: work out rational values alone, in bounded time; raises NeedsDigits where that does
+        exact: compute rational values alone, in bounded time; raises NeedsDigits where that does
             not decide.
     """
 
@@ -48,15 +52,15 @@ class Agreement:
         same positive points."""
         names = letters(a, b)
         for points in (_fractions(names), _wholes(names)) if names else ([{}],):
-            found, alone = 0, False
+            common, alone = 0, False
             for k, point in enumerate(points):
                 pair = self.at(point, a, b, ten)
                 if isinstance(pair, tuple):
-                    found += 1
+                    common += 1
                     if not close(*pair):
                         return not names and self.rounded(a, b, pair)
                 alone |= k < POINTS // 2 and pair == "one"
-            if found and (found >= ENOUGH or not names):
+            if common and (common >= ENOUGH or not names):
                 return not alone
         return False
 
@@ -99,9 +103,9 @@ class Agreement:
         return (*values, peak)
 
     @staticmethod
-    def rounded(a: Expression, b: Expression, found: tuple[Any, Any, int]) -> bool:
+    def rounded(a: Expression, b: Expression, values: tuple[Any, Any, int]) -> bool:
         """A decimal of at least seven digits for an irrational number, rounded right."""
-        for tree, own, other in ((a, found[0], found[1]), (b, found[1], found[0])):
+        for tree, own, other in ((a, values[0], values[1]), (b, values[1], values[0])):
             places = len(tree.name.partition(".")[2]) if tree.kind == "number" else 0
             digits = re.sub(r"[^0-9]", "", tree.name).lstrip("0")
             if (
@@ -117,16 +121,16 @@ class Agreement:
 
     def compare(self, a: Expression, b: Expression) -> int:
         """-1, 0 or 1. Raises Undefined where one has no real value."""
-        found = self.at({}, a, b) if not letters(a, b) else None
-        if not isinstance(found, tuple):
+        values = self.at({}, a, b) if not letters(a, b) else None
+        if not isinstance(values, tuple):
             raise Undefined("no order")
-        x, y, peak = found
+        x, y, peak = values
         return 0 if close(x, y, peak) else -1 if numeric(x) < numeric(y) else 1
 
 
 def _fractions(names: list[str]) -> Iterator[dict[str, Fraction]]:
-    """Ten points, five with positive values from 1/2 to 3, five with both signs; in 64ths, to be in
-    no domain by chance, and no two letters alike, or a - b would be 0."""
+    """Ten points: five with positive values from 1/2 to 3, five with both signs. The values are
+    64ths, which are in no domain by chance, and differ, or a - b would be 0."""
     for k in range(POINTS):
         rng = random.Random(f"{k}")
         values = rng.sample(range(16, 95 + len(names)), len(names))

@@ -1,9 +1,10 @@
 r"""Answers as trees: what stands around expressions in a final answer.
 
-    list    1, 2   2 \text{ or } 3   A, C          set     \{1, 2\}   \emptyset   \{x \mid x > 1\}
-    group   (1, 2)   [0, 1)   ]0, 1[               matrix  \begin{pmatrix}…\end{pmatrix}
-    relation  x = 5   1 < x \le 2   x \in [0, 1)   union, intersection, without   of sets
-    unit    72\text{ cm}^2   \$18   5 million      percent, degree, ratio (3:4), clock (12:00), word (Monday)
+    list      1, 2   2 \text{ or } 3   A, C      set      \{1, 2\}   \emptyset   \{x \mid x > 1\}
+    group     (1, 2)   [0, 1)   ]0, 1[           matrix   \begin{pmatrix}…\end{pmatrix}
+    relation  x = 5   1 < x \le 2   x \in [0, 1)          union, intersection, without   of sets
+    unit      72\text{ cm}^2   \$18   5 million
+    percent, degree, ratio (3:4), clock (12:00), word (Monday)
 
 Left out: what they are worth (`equality.py`). A date, 2024-01-05, is no difference: `Unreadable`,
 as everything with two readings.
@@ -19,11 +20,16 @@ from logpi.rewards.notation import ROW, tidy, ungroup
 from logpi.rewards.trees import Expression, Unreadable, number
 from logpi.rewards.units import KNOWN, SCALES
 
-MAX_ANSWER = 1_000  # characters; what is longer is no final answer
-_JOIN = r"\s*\\text\{,?\s*(and|or)\s*,?\s*\}\s*|\s*\\(lor|vee|land|wedge)(?![A-Za-z])\s*|\s*(?<![A-Za-z])(and|or)(?![A-Za-z])\s*"
+# characters; what is longer is no final answer
+MAX_ANSWER = 1_000
+_JOIN = (
+    r"\s*\\text\{,?\s*(and|or)\s*,?\s*\}\s*|\s*\\(lor|vee|land|wedge)(?![A-Za-z])\s*"
+    r"|\s*(?<![A-Za-z])(and|or)(?![A-Za-z])\s*"
+)
 _SEPARATOR = re.compile(rf"\s*[,;](?:{_JOIN})?\s*|(?:{_JOIN})")
 _RELATION = re.compile(
-    r"\\(leqslant|geqslant|leq|geq|le|ge|lt|gt|neq|ne|notin|in|approx|simeq|to|rightarrow)(?![A-Za-z])|([=<>])"
+    r"\\(leqslant|geqslant|leq|geq|le|ge|lt|gt|neq|ne|notin|in|approx|simeq|to|rightarrow)"
+    r"(?![A-Za-z])|([=<>])"
 )
 _SIGNS = {
     "leqslant": "<=",
@@ -73,7 +79,8 @@ _CLOCK = re.compile(
 _DATED = re.compile(r"[0-9]+(?:-[0-9]+)+$|[0-9]+/[0-9]+/[0-9]+$")
 _MONEY = re.compile(r"([-+]?)\s*([¤€£¥])\s*(?=[-+0-9.\\])")
 _MEASURE = re.compile(
-    r"(?:\s*(?:\\text\s*\{[^{}]*\}|[¤€£¥¢]|[぀-ヿ一-鿿가-힯]+|(?!(?:and|or)(?![A-Za-z]))[A-Za-z]+\.?)(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?\s*(?:[/·-]|\\cdot)?)+"
+    r"(?:\s*(?:\\text\s*\{[^{}]*\}|[¤€£¥¢]|[぀-ヿ一-鿿가-힯]+|(?!(?:and|or)(?![A-Za-z]))[A-Za-z]+\.?)"
+    r"(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?\s*(?:[/·-]|\\cdot)?)+"
 )
 _FORBIDDEN = {
     "and",
@@ -110,9 +117,9 @@ class _AnswerParser(Expressions):
     def listed(self) -> Expression:
         """Items, with what stands between them; one alone is itself."""
         items, between = [self.item()], set()
-        while found := _SEPARATOR.match(self.text, self.at):
-            self.at = found.end()
-            joined = next((g for g in found.groups() if g), "")
+        while separator := _SEPARATOR.match(self.text, self.at):
+            self.at = separator.end()
+            joined = next((g for g in separator.groups() if g), "")
             between.add(
                 {"lor": "or", "vee": "or", "land": "and", "wedge": "and"}.get(joined, joined)
             )
@@ -148,39 +155,40 @@ class _AnswerParser(Expressions):
         return tree
 
     def words(self) -> Expression | None:
-        found = _WORDS.match(self.text, self.at)
-        if not found:
+        match = _WORDS.match(self.text, self.at)
+        if not match:
             return None
-        words = re.sub(r"\\text\{([^{}]*)\}|\s+", lambda m: m[1] or " ", found[0]).strip()
+        words = re.sub(r"\\text\{([^{}]*)\}|\s+", lambda m: m[1] or " ", match[0]).strip()
         if (
             len(words) < 2
             or _NOT_WORDS & set(words.split())
             or (self.brackets and max(map(len, words.split())) < 4)
         ):
-            return None  # (ab)^2 is no word
-        self.at = found.end()
+            # (ab)^2 is no word
+            return None
+        self.at = match.end()
         return Expression("word", name=words)
 
-    # Units.
+    # --- units ---
 
     def measured(self, tree: Expression, money: str = "") -> Expression:
         """`tree` with the unit that follows it."""
-        if tree.kind == "group" or not (found := _MEASURE.match(self.text, self.at)):
+        if tree.kind == "group" or not (match := _MEASURE.match(self.text, self.at)):
             return tree
-        said = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", found[0]).strip()
-        words = re.findall(r"[A-Za-z]+", said.lower())
+        measure = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", match[0]).strip()
+        words = re.findall(r"[A-Za-z]+", measure.lower())
         if _FORBIDDEN & set(words):
             return tree
-        self.at = found.end()
+        self.at = match.end()
         if words and words[0] in SCALES:
             assert tree is not None
             tree = Expression("product", (tree, number(SCALES[words[0]])))
-            said, words = re.sub(r"^\w+\s*", "", said), words[1:]
+            measure, words = re.sub(r"^\w+\s*", "", measure), words[1:]
         if words and words[0] in ("percent", "pct", "percentage"):
             return Expression("percent", (tree,))
         if words and words[0] in ("degree", "degrees", "deg") and len(words) == 1:
             return Expression("degree", (tree,))
-        return Expression("unit", (tree,), said) if said and not money else tree
+        return Expression("unit", (tree,), measure) if measure and not money else tree
 
     def starts_atom(self) -> bool:
         """A unit is no factor: `18 dollars`, `72 cm`, but `2ab` is 2·a·b."""
@@ -205,14 +213,14 @@ class _AnswerParser(Expressions):
                 return False
         return super().starts_atom()
 
-    # Relations and sets.
+    # --- relations and sets ---
 
     def related(self, first: Expression) -> Expression:
         parts, signs = [self.measured(first)], []
-        while found := self.next(_RELATION):
-            sign = found[2] or _SIGNS.get(found[1], "")
+        while relation := self.next(_RELATION):
+            sign = relation[2] or _SIGNS.get(relation[1], "")
             if not sign:
-                raise Unreadable(found[0])
+                raise Unreadable(relation[0])
             money = self.next(_MONEY)
             part = self.measured(self.side(), money[2] if money else "")
             if money:
@@ -221,8 +229,9 @@ class _AnswerParser(Expressions):
                     (Expression("product", (number(-1), part)) if money[1] == "-" else part,),
                     money[2],
                 )
+            # 2\sqrt3 \approx 3.46: the exact one counts
             if sign == "~" and any(t.kind != "letter" for t in parts):
-                continue  # 2\sqrt3 \approx 3.46: the exact one counts
+                continue
             parts.append(part)
             signs.append("=" if sign == "~" else sign)
         return Expression("relation", tuple(parts), " ".join(signs)) if signs else parts[0]
@@ -236,12 +245,12 @@ class _AnswerParser(Expressions):
 
     def sets(self) -> Expression:
         tree = self.expression()
-        while found := self.next(_OPERATION):
-            tree = Expression(_OPERATIONS[found[1]], (tree, self.expression()))
+        while operation := self.next(_OPERATION):
+            tree = Expression(_OPERATIONS[operation[1]], (tree, self.expression()))
         return tree
 
     def group(self, closing: str, opening: str) -> Expression:
-        """What stands in brackets: one thing is itself; several are a point, an interval, or a
+        """The content of brackets: one thing is itself; several are a point, an interval or a
         set."""
         self.brackets += opening != "{}"
         self.depth += 1

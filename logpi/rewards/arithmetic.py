@@ -2,8 +2,7 @@
 
 A recursive-descent parser over integers, + - * / and parentheses, with limits on length and depth;
 values are `Fraction`s. Nothing is ever given to `eval`: a policy under training does find
-`__import__('os')` and `9**9**9`.
-Left out: powers, decimals, names, functions.
+`__import__('os')` and `9**9**9`. Left out: powers, decimals, names, functions.
 """
 
 from __future__ import annotations
@@ -118,7 +117,8 @@ class CountdownReward:
         marker: what announces the expression; "" takes the whole completion.
         use_all: every number must be used.
 
-    >>> CountdownReward()(prompts=["?"], completions=["3+7=10,10*4=40#(3+7)*4"], numbers=[[3, 4, 7]], target=[40])
+    >>> said = "3+7=10,10*4=40#(3+7)*4"
+    >>> CountdownReward()(prompts=["?"], completions=[said], numbers=[[3, 4, 7]], target=[40])
     [1.0]
     """
 

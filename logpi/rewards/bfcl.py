@@ -4,18 +4,21 @@ trees (ShishirPatil/gorilla, Apache-2.0).
 A row gives for each expected call the values that each parameter may have; "" among them says that
 it may be left out.
 
-    name        equal                                     text      equal without case, spaces and , . / - _ * ^; ' is "
-    required    all there, none that is not described     list      one of the lists, its texts compared as texts
-    types       exactly as described; an integer will     object    each of its values among the allowed ones
-                do for a float, and so will the type      several   for each expected call in turn the first unused call
-                of the allowed values (a variable)                  that matches; equal numbers of calls
+    name      equal
+    required  all there, and none that is not described
+    types     exactly as described; an integer will do for a float, and so will the type of the
+              allowed values (a variable)
+    text      equal without case, spaces and , . / - _ * ^; ' is "
+    list      one of the lists, its texts compared as texts
+    object    each of its values among the allowed ones
+    several   for each expected call in turn the first unused call that matches; equal numbers of
+              calls
 
 The rules are theirs to the letter, their accidents too, so that figures compare: True = 1 where
 Python says so, an empty list passes where a list may be left out, nested types are checked one
 level deep. Where their checker stops with an exception, the answer is wrong here.
-Divergences: an unreadable call beside readable ones is wrong here and passed over there. Only
-Python's types; Java, JavaScript, calls that are executed and conversations of several turns are
-left out.
+Divergences: an unreadable call beside readable ones is wrong here and ignored there. Left out:
+Java, JavaScript, calls that are executed, and conversations of several turns.
 """
 
 from __future__ import annotations
@@ -148,7 +151,8 @@ def wrong(
         functions: BFCL's descriptions of what may be called. possible: for each expected call, name
             → parameter → allowed values; none if nothing should be called.
 
-    >>> f = {"name": "sin", "parameters": {"properties": {"x": {"type": "float"}}, "required": ["x"]}}
+    >>> parameters = {"properties": {"x": {"type": "float"}}, "required": ["x"]}
+    >>> f = {"name": "sin", "parameters": parameters}
     >>> wrong([f], [Call("sin", {"x": 2})], [{"sin": {"x": [1.0]}}])
     'sin: x is 2, expected one of [1.0]'
     """

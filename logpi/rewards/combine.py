@@ -47,10 +47,10 @@ class RewardScore:
 class Rewards:
     """A weighted sum of rewards.
 
-    A built-in reward, or any function given from Python, runs in this process and cannot be stopped
-    if it hangs; a function named by file (`user_reward`) runs in its own and can. A function that
-    raises on the batch is called again on each sample alone, so one bad sample costs one sample;
-    one that does not return a value for each leaves none a verdict.
+    Built-in rewards and functions given from Python run in this process and cannot be stopped if
+    they hang; a function of a file (`user_reward`) runs in a process of its own and can. A function
+    that raises on the batch is called again on each sample alone, so that one bad sample costs one
+    sample; one that does not return a value for each leaves the whole batch without a verdict.
 
     Attributes:
         parts: the rewards; their names must differ.
@@ -80,8 +80,8 @@ class Rewards:
 
     @property
     def find_answer(self) -> Callable[[str], str | None] | None:
-        """What reads the final answer out of a text for the first reward (for majority votes), or
-        None if it cannot."""
+        """The function with which the first reward finds the answer in a text (for majority votes),
+        or None if it has none."""
         function = self.parts[0].function
         return function.find if isinstance(function, FindsAnswer) else None
 
@@ -91,11 +91,13 @@ class Rewards:
         rows: Sequence[Mapping[str, Any]] = (),
         every: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Refuse rows that lack a column which a reward needs, files that do not load, and, given
-        some `rows`, functions that judge nothing in a trial and answers that a verifier cannot read
-        or does not accept as their own, before any work is done. Of `every` row (a list: generated
-        ones are without end) those are refused on which a reward would say the same of every
-        answer.
+        """Refuse, before any work, what cannot be judged.
+
+        Args:
+            columns: those that the rows have; a reward may need others, or its file may not load.
+            rows: some, for a trial: a function may judge nothing, a verifier may not read the
+                answers or not accept them as right.
+            every: all rows, if they are a list: a reward may say the same of every answer.
 
         Raises:
             ValueError: names the reward, the column, and the columns there are; or why the user's
@@ -153,7 +155,8 @@ def failures(scores: Sequence[RewardScore]) -> dict[str, int]:
     """How many verdicts are missing, by `reward/kind`; `none` counts rows to which no reward
     applies.
 
-    >>> failures([RewardScore(None, {"f": None}, {"f": "hung: no answer in 10 s"}), RewardScore(None, {"f": None})])
+    >>> hung = RewardScore(None, {"f": None}, {"f": "hung: no answer in 10 s"})
+    >>> failures([hung, RewardScore(None, {"f": None})])
     {'f/hung': 1, 'none': 1}
     """
     counts = Counter(

@@ -1,8 +1,10 @@
 r"""Whether two answers are the same, as trees: the rules of docs/verifiers.md, one method each.
 
     expressions  equal values (`agreement.py`)
-    relations    equations whose sides differ by a constant factor, inequalities by a positive one; `x = 5` is 5
-    sets         the same real numbers (`real_sets.py`); lists without brackets and finite sets in any order, ± as two
+    relations    equations whose sides differ by a constant factor, inequalities by a positive one;
+                 `x = 5` is 5
+    sets         the same real numbers (`real_sets.py`); lists without brackets and finite sets in
+                 any order, ± as two
     groups       part by part, with the same brackets
 
 Left out: what cannot be read, which `math.py` compares as text.
@@ -62,20 +64,20 @@ class Equality(Agreement):
 
     def texts(self, gold: Expression, said: Expression) -> bool:
         if gold.kind == "word" or said.kind == "word":
-            return False  # not the same text, says the tier before
+            # the tier before has found that the texts differ
+            return False
         if gold.kind == said.kind:
             a, b = gold.name, said.name
             return a.rstrip("ap") == b.rstrip("ap") and (a == b or not {a[-1], b[-1]} <= {"a", "p"})
-        if (
-            said.kind == "clock" and gold.kind != "clock"
-        ):  # 10:15 may be a ratio where a ratio is asked for
+        # 10:15 may be a ratio where a ratio is asked for
+        if said.kind == "clock" and gold.kind != "clock":
             hours, minutes = re.findall("[0-9]+", said.name)
             return not said.name[-1].isalpha() and self.same(
                 gold, Expression("ratio", (number(int(hours)), number(int(minutes))))
             )
         return False
 
-    # Values.
+    # --- values ---
 
     def measures(self, gold: Expression, said: Expression) -> bool:
         """Values with or without a unit, a percent sign, a degree sign."""
@@ -97,7 +99,8 @@ class Equality(Agreement):
         if {gold.kind, said.kind} in ({"unit", "percent"}, {"unit", "degree"}):
             known = unit(gold.name if gold.kind == "unit" else said.name)
             if known and not {"celsius", "fahrenheit"} & set(known[0]):
-                return False  # 60 mph is not 60°
+                # 60 mph is not 60°
+                return False
         gold, said = (t.parts[0] if t.kind == "unit" else t for t in (gold, said))
         if gold.kind == said.kind and gold.kind in ("percent", "degree"):
             return self.values(gold.parts[0], said.parts[0])
@@ -107,7 +110,7 @@ class Equality(Agreement):
             return self.values(bare[0], other) or self.values(gold, said)
         return self.values(gold, said)
 
-    # Relations.
+    # --- relations ---
 
     def relations(self, gold: Expression, said: Expression) -> bool:
         gold, said = turned(gold), turned(said)
@@ -130,7 +133,8 @@ class Equality(Agreement):
         }
         if named and (names[0] == names[1] or any(map(_is_wordy, names))):
             return all(self.same(g, s) for g in gold.parts[1:] for s in said.parts[1:])
-        if " " in gold.name or " " in said.name:  # a < x < b with letters
+        # a < x < b with letters
+        if " " in gold.name or " " in said.name:
             return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
         if has(gold, "either") or has(said, "either"):
             return self.collections(gold, said)
@@ -170,21 +174,21 @@ class Equality(Agreement):
             not letters(*parts) and not letters(value) and all(self.same(value, p) for p in parts)
         )
 
-    # Collections.
+    # --- collections ---
 
     def members(self, tree: Expression) -> list[Expression]:
         parts = tree.parts if tree.kind in ("list", "set") else (tree,)
-        found = []
+        members = []
         for part in parts:
             if part.kind == "set" and tree.kind == "list":
                 return [tree]
             if part.kind == "relation" and part.name == "=" and part.parts[1].kind == "list":
-                found += [
+                members += [
                     Expression("relation", (part.parts[0], p), "=") for p in part.parts[1].parts
                 ]
             else:
-                found += both_signs(part)
-        return found
+                members += both_signs(part)
+        return members
 
     def collections(self, gold: Expression, said: Expression) -> bool:
         """Members in any order; in the given order if they are letters or words, go on with dots,
@@ -192,9 +196,8 @@ class Equality(Agreement):
         if {gold.kind, said.kind} == {"group", "list"}:
             group, bare = (gold, said) if gold.kind == "group" else (said, gold)
             values = _unnamed(bare.parts, sort=True)
-            joined = not bare.name or (
-                bare.name == "and" and values != list(bare.parts)
-            )  # x = 1 and y = 2
+            # x = 1 and y = 2
+            joined = not bare.name or (bare.name == "and" and values != list(bare.parts))
             return group.name == "()" and joined and self.one_by_one(values, group.parts)
         if (
             {gold.name, said.name} & {"or"}

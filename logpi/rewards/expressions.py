@@ -1,7 +1,9 @@
 r"""Expressions as trees: numbers, letters, operations and functions, read strictly from LaTeX or
 plain text.
 
-    sum = product {(+ | - | \pm | \mp) product};   product = power {[* | / | \cdot | nothing] power};   power = atom {! | ^ power | %}
+    sum     = product {(+ | - | \pm | \mp) product}
+    product = power {[* | / | \cdot | nothing] power}
+    power   = atom {! | ^ power | %}
 
 Nothing is skipped and nothing is guessed: what has two readings (1/xy, \sin x/2, sin(x)^2, x2) or
 none is `Unreadable`. Bounded in length and depth. Left out: lists, sets, relations and units, which
@@ -12,58 +14,43 @@ from __future__ import annotations
 
 import re
 
+from logpi.rewards.latex_names import FUNCTIONS, GREEK, INVERSE, OTHER_NAMES, READERS, WORDS
 from logpi.rewards.numerals import numeral
 from logpi.rewards.trees import Expression, Unreadable, negative, number, replaced, walk
 
 MAX_DEPTH = 40
-GREEK = set(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi"
-    " rho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi"
-    " Omega ell hbar star".split()
-)
-FUNCTIONS = set(
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot arcsec arccsc ln log"
-    " lg exp gcd lcm max min".split()
-)
-_OTHER_NAMES = {
-    "asin": "arcsin",
-    "acos": "arccos",
-    "atan": "arctan",
-    "arctg": "arctan",
-    "tg": "tan",
-    "ctg": "cot",
-}
-_INVERSE = {f: "arc" + f for f in ("sin", "cos", "tan", "cot", "sec", "csc")}
-_ACCENTS = set(
-    "vec hat bar overline tilde overrightarrow widehat widetilde dot overarc underline".split()
-)
-_WORDS = {*FUNCTIONS, *_OTHER_NAMES, "sqrt", "pi", "infinity", "inf", "oo", "binom"}
-_CALLED = set("fghFGHPQ")  # f(2) is a value of f, not f times 2
+# f(2) is a value of f, not f times 2
+_CALLED = set("fghFGHPQ")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
 _WORD = re.compile(r"[A-Za-z]+")
 
 
 class Expressions:
-    """A reader of one text; `at` is how far it has come."""
+    """A reader of one text.
+
+    Attributes:
+        at: how far it has read. depth, brackets: how deep it is nested, and in how many brackets.
+        bare: where the last argument of a function without brackets ended; -1 before one.
+        numbers: how many numbers were read. padded: whether one of them was like 05.
+    """
 
     def __init__(self, text: str) -> None:
         self.text, self.at, self.depth, self.brackets = text, 0, 0, 0
-        self.bare = -1  # where the last unbracketed argument of a function ended
-        self.numbers, self.padded = 0, False  # numbers read, and whether one of them was like 05
+        self.bare, self.numbers, self.padded = -1, 0, False
 
-    # Where we are.
+    # --- position ---
 
     def skip(self) -> None:
         while self.text[self.at : self.at + 1].isspace():
             self.at += 1
 
     def next(self, pattern: str | re.Pattern[str]) -> re.Match[str] | None:
-        """Take what matches here, after white space."""
+        """Read what matches here, after white space."""
         self.skip()
-        found = re.compile(pattern).match(self.text, self.at)
-        if found:
-            self.at = found.end()
-        return found
+        match = re.compile(pattern).match(self.text, self.at)
+        if match:
+            self.at = match.end()
+        return match
 
     def sees(self, pattern: str) -> bool:
         self.skip()
@@ -73,7 +60,7 @@ class Expressions:
         if not self.next(pattern):
             raise Unreadable(f"expected {pattern} at {self.text[self.at : self.at + 20]!r}")
 
-    # Operations.
+    # --- operations ---
 
     def expression(self) -> Expression:
         self.depth += 1
@@ -147,18 +134,20 @@ class Expressions:
         self.must(closing)
         return tree
 
-    # Atoms.
+    # --- atoms ---
 
     def starts_atom(self) -> bool:
         """Whether a factor follows without a sign between; a number may not."""
         self.skip()
         if re.match(r"[0-9.]", self.text[self.at : self.at + 1]):
-            if self.text[: self.at].rstrip().endswith("!"):  # 3!7!
+            # 3!7!
+            if self.text[: self.at].rstrip().endswith("!"):
                 return True
             raise Unreadable("a number after a factor")
         if self.sees(
-            r"\\(?:cup|cap|setminus|in|text|mid|le|ge|leq|geq|lt|gt|ne|neq|pm|mp|approx|to|rangle|rfloor|rceil|rvert|\}|\\|end|"
-            r"lor|land|vee|wedge|circ|leqslant|geqslant|backslash|simeq)(?![A-Za-z])"
+            r"\\(?:cup|cap|setminus|in|text|mid|le|ge|leq|geq|lt|gt|ne|neq|pm|mp|approx|to|rangle|"
+            r"rfloor|rceil|rvert|\}|\\|end|lor|land|vee|wedge|circ|leqslant|geqslant|backslash|"
+            r"simeq)(?![A-Za-z])"
         ):
             return False
         return self.sees(r"[A-Za-z(\[{\\]") and not self.sees(r"(?:and|or)(?![A-Za-z])")
@@ -191,7 +180,8 @@ class Expressions:
         tree, self.at = numeral(self.text, start, self.brackets > 0)
         self.numbers += 1
         self.padded |= re.compile("0[0-9]").match(self.text, start) is not None
-        if self.text[self.at : self.at + 1] == "_":  # 52_8
+        # 52_8
+        if self.text[self.at : self.at + 1] == "_":
             self.at += 1
             tree = Expression("letter", name=f"{tree.value}_{self.raw()}")
         return tree
@@ -199,25 +189,18 @@ class Expressions:
     def raw(self) -> str:
         """The text of a subscript, as it stands."""
         self.skip()
-        found = self.next(r"\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|([0-9]+|[A-Za-z]|\\[A-Za-z]+)")
-        if not found:
+        match = self.next(r"\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|([0-9]+|[A-Za-z]|\\[A-Za-z]+)")
+        if not match:
             raise Unreadable("no subscript")
-        return re.sub(
-            r"\\text\s*\{([^{}]*)\}|\s", r"\1", found[1] if found[1] is not None else found[2]
-        )
+        inside = match[1] if match[1] is not None else match[2]
+        return re.sub(r"\\text\s*\{([^{}]*)\}|\s", r"\1", inside)
 
     def letters(self) -> Expression:
         run = _WORD.match(self.text, self.at)
         assert run
         word = run[0]
-        known = next(
-            (
-                w
-                for w in sorted(_WORDS, key=len, reverse=True)
-                if word.startswith(w) and len(word) - len(w) <= 1
-            ),
-            None,
-        )
+        begins = [w for w in WORDS if word.startswith(w) and len(word) - len(w) <= 1]
+        known = max(begins, key=len, default=None)
         if known and not (len(word) > len(known) and known in ("pi", "oo", "lg", "tg", "inf")):
             self.at += len(known)
             return self.named(known)
@@ -263,18 +246,18 @@ class Expressions:
         raise Unreadable("no argument")
 
     def command(self) -> Expression:
-        found = self.next(_COMMAND)
-        if not found:
+        command = self.next(_COMMAND)
+        if not command:
             raise Unreadable("no command")
-        return self.named(found[1])
+        return self.named(command[1])
 
     def named(self, name: str) -> Expression:
-        name = _OTHER_NAMES.get(name, name)
+        name = OTHER_NAMES.get(name, name)
         if name in FUNCTIONS:
             return self.call(name)
         if name in GREEK:
             return self.indexed("\\" + name)
-        read = getattr(self, "read_" + _READERS.get(name, ""), None)
+        read = getattr(self, "read_" + READERS.get(name, ""), None)
         if read is None:
             raise Unreadable(f"\\{name}")
         return read(name)
@@ -332,12 +315,11 @@ class Expressions:
         )
 
     def read_text(self, name: str) -> Expression:
-        """\\mathrm{e}, \\operatorname{arccot}: a name set upright, after a brace that is still to
-        be taken."""
+        """\\mathrm{e}, \\operatorname{arccot}: a name set upright."""
         word = self.next(r"\*?\s*\{\s*([A-Za-z]+)\s*\}")
         if word and word[1] in ("e", "i"):
             return Expression("constant", name=word[1])
-        if not word or _OTHER_NAMES.get(word[1], word[1]) not in FUNCTIONS:
+        if not word or OTHER_NAMES.get(word[1], word[1]) not in FUNCTIONS:
             raise Unreadable("a text")
         return self.named(word[1])
 
@@ -358,8 +340,8 @@ class Expressions:
     def call(self, name: str) -> Expression:
         base = self.argument() if self.next("_") else None
         power = self.exponent() if self.next(r"\^") else None
-        if power == number(-1) and name in _INVERSE:
-            name, power = _INVERSE[name], None
+        if power == number(-1) and name in INVERSE:
+            name, power = INVERSE[name], None
         if opening := self.next(r"[(\[{]|\\\{"):
             closing = {"(": r"\)", "[": r"\]", "{": r"\}", "\\{": r"\\\}"}[opening[0]]
             inner = self.group(closing, "(") if opening[0] == "(" else self.until(closing)
@@ -385,27 +367,6 @@ class Expressions:
                 break
             tree = Expression("product", (tree, self.power()))
         return tree
-
-
-_READERS = {
-    "frac": "frac",
-    "binom": "binom",
-    "sqrt": "root",
-    "surd": "root",
-    "mathbb": "set",
-    "emptyset": "set",
-    "varnothing": "set",
-    "text": "text",
-    "operatorname": "text",
-    "sum": "series",
-    "prod": "series",
-    **dict.fromkeys(("pi", "infty", "infinity", "inf", "oo"), "constant"),
-    **dict.fromkeys(("{", "lbrace", "langle", "lfloor", "lceil", "lvert", "vert"), "brackets"),
-    **dict.fromkeys(_ACCENTS, "accent"),
-    **dict.fromkeys(("angle", "triangle", "odot"), "angle"),
-    **dict.fromkeys(("dots", "ldots", "cdots"), "dots"),
-    "begin": "matrix",
-}
 
 
 def _sign(text: str) -> str:

@@ -1,7 +1,7 @@
 r"""Rewards for the language of a completion: the share of its words that are written in the target
 language's script.
 
-    R = words in the target's script / words                       (DeepSeek-R1, arXiv:2501.12948, §2.3.2)
+    R = words in the target's script / words            (DeepSeek-R1, arXiv:2501.12948, §2.3.2)
 
 What a word is: a run of letters of one script, `don't` being one; of Chinese, Japanese and Korean
 each character, which stand without spaces between them (as mixed error rates of code-switched
@@ -27,12 +27,14 @@ from logpi.rewards.text import text_of
 # those of formulas
 SCRIPTS = {
     "latin": (
-        "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff\u2c60-\u2c7f\ua722-\ua7ca\uff21-\uff3a\uff41-\uff5a"
+        "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff\u2c60-\u2c7f"
+        "\ua722-\ua7ca\uff21-\uff3a\uff41-\uff5a"
     ),
     "greek": "\u0370-\u0373\u0376-\u037d\u037f\u0386\u0388-\u03ff\u1f00-\u1fff",
     "cyrillic": "\u0400-\u0482\u048a-\u052f\u1c80-\u1c8a\ua640-\ua69f",
     "arabic": (
-        "\u0620-\u065f\u066e-\u06d3\u06d5-\u06ed\u06fa-\u06ff\u0750-\u077f\u0870-\u08ff\ufb50-\ufdff\ufe70-\ufefc"
+        "\u0620-\u065f\u066e-\u06d3\u06d5-\u06ed\u06fa-\u06ff\u0750-\u077f\u0870-\u08ff"
+        "\ufb50-\ufdff\ufe70-\ufefc"
     ),
     "hebrew": "\u05d0-\u05ea\u05ef-\u05f2\ufb1d-\ufb4f",
     "devanagari": "\u0900-\u0963\u0971-\u097f",
@@ -41,7 +43,8 @@ SCRIPTS = {
     "kana": "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9d",
     "hangul": "\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3",
 }
-ALONE = ("han", "kana", "hangul")  # one character, one word
+# one character, one word
+ALONE = ("han", "kana", "hangul")
 
 # ISO 639-1 -> scripts that its words may have
 LANGUAGES = {
@@ -104,12 +107,12 @@ def scripts(text: str) -> Counter[str]:
     for opener, closer in _SPANS:
         if opener in text:
             text = _without_formulas(text, opener, closer)
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for match in _WORD.finditer(_NO_WORDS.sub(" ", text)):
         script = match.lastgroup or "other"
         if not (script in ("latin", "greek") and match.end() - match.start() == 1):
-            found[script] += 1
-    return found
+            counts[script] += 1
+    return counts
 
 
 def words(text: str, language: str) -> tuple[int, int]:
@@ -149,7 +152,8 @@ class LanguageConsistency:
         ValueError: a language whose script is not known.
 
     >>> reward = LanguageConsistency("en")
-    >>> reward(prompts=["?"] * 2, completions=["<think>carry 进 one</think><answer>132</answer>", "42"])
+    >>> mixed = "<think>carry 进 one</think><answer>132</answer>"
+    >>> reward(prompts=["?"] * 2, completions=[mixed, "42"])
     [0.6666666666666666, 0.0]
     """
 

@@ -16,8 +16,8 @@ class SoftOverlong:
              = ((L_max − L_cache) − |y|) / L_cache    if L_max − L_cache < |y| ≤ L_max
              = −1                                 if L_max < |y|
 
-    |y| is the number of tokens in `completion_ids`, so a completion that only looks short in characters is still long.
-    verl's version has no floor at −1; this one keeps the paper's.
+    |y| is the number of tokens in `completion_ids`. verl's version has no floor at −1; this one
+    keeps the paper's.
 
     Attributes:
         max_length: L_max, tokens.
@@ -27,7 +27,8 @@ class SoftOverlong:
     Raises:
         ValueError: lengths that make no sense, or a caller that gives no token ids.
 
-    >>> SoftOverlong(10, cache=4)(prompts="abc", completions="abc", completion_ids=[[0] * n for n in (6, 8, 11)])
+    >>> ids = [[0] * n for n in (6, 8, 11)]
+    >>> SoftOverlong(10, cache=4)(prompts="abc", completions="abc", completion_ids=ids)
     [0.0, -0.5, -1.0]
     """
 

@@ -72,8 +72,8 @@ class ExactAnswer:
     def find(self, text: str) -> str | None:
         """The answer that `text` gives, or None; equal answers are equal strings. So in every class
         here."""
-        found = after(text, self.marker)
-        return None if found is None else squeeze(found)
+        answer = after(text, self.marker)
+        return None if answer is None else squeeze(answer)
 
 
 @dataclass(frozen=True)
@@ -125,15 +125,16 @@ class Boxed:
         return _grade(completions, answer, self.find, _plain)
 
     def find(self, text: str) -> str | None:
-        found = last_boxed(text)
-        return None if found is None else _plain(found)
+        answer = last_boxed(text)
+        return None if answer is None else _plain(answer)
 
 
 @dataclass(frozen=True)
 class TagAnswer:
     """1 if the content of the last <answer>…</answer> equals the answer, as text or as a number.
 
-    >>> TagAnswer()(prompts=["?"], completions=["<think>..</think><answer> 7 </answer>"], answer=["7"])
+    >>> said = "<think>..</think><answer> 7 </answer>"
+    >>> TagAnswer()(prompts=["?"], completions=[said], answer=["7"])
     [1.0]
     """
 
@@ -147,5 +148,5 @@ class TagAnswer:
         return _grade(completions, answer, self.find, _plain)
 
     def find(self, text: str) -> str | None:
-        found = last_tag(text, self.tag)
-        return None if found is None else _plain(found)
+        answer = last_tag(text, self.tag)
+        return None if answer is None else _plain(answer)

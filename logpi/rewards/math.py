@@ -1,12 +1,14 @@
 r"""Is the final answer of a mathematical solution the right one? Three tiers, each taken only where
-the one before is silent.
+the one before does not decide.
 
-    1  the same text, LaTeX spacing aside (`notation.plain`)      > 100,000 answers a second
-    2  both are exact rational numbers, or lists, points and units of them (`answers.py`, `equality.py`): equal or not, and that is final
-    3  values to as many digits as they need, letters at random points, sets: in worker processes with a limit on CPU time and memory
+    1  the same text, LaTeX spacing aside (`notation.plain`): > 100,000 answers a second
+    2  both are exact rational numbers, or lists, points and units of them (`answers.py`,
+       `equality.py`): equal or not, and that is final
+    3  values to as many digits as they need, letters at random points, sets: in worker processes
+       with a limit on CPU time and memory
 
-An answer that cannot be read is compared as text alone. Where the answer stands is said in
-`text.final_answer`. What exhausts its CPU time has no verdict, a `Failure`, never a zero. Left out:
+An answer that cannot be read is compared as text alone. `text.final_answer` says where the answer
+stands. An answer that uses up its CPU time has no verdict, a `Failure`, never a zero. Left out:
 proofs, and partial credit. docs/verifiers.md has the rules.
 """
 
@@ -38,7 +40,7 @@ _SYMBOLIC = Path(__file__).with_name("workers") / "symbolic.py"
 
 
 def _quick(gold: str, answer: str) -> bool | None:
-    """The verdict of tiers 1 and 2, or None: ask further."""
+    """The verdict of tiers 1 and 2, or None: tier 3 decides."""
     if gold == answer:
         return True
     if len(answer) > MAX_ANSWER:
@@ -79,17 +81,18 @@ _lock = threading.Lock()
 class Math:
     r"""1 if the final answer equals the row's `answer` (one of them, if it is a list), else 0.
 
-    Accepted though not the same: 25% for 25 and for 0.25; a decimal of seven digits or more that an
-    irrational number rounds to (3.464102 for 2\sqrt{3}; never for a rational one); a missing unit,
-    or one that is no measure; `x = 5` for 5; an interval for the inequality that describes it.
-    docs/verifiers.md has the rules.
+    Also right: 25% for 25 and for 0.25; a decimal of seven digits or more to which an irrational
+    number rounds (3.464102 for 2\sqrt{3}; never for a rational one); a missing unit, or one that is
+    no measure; `x = 5` for 5; an interval for the inequality that describes it. docs/verifiers.md
+    has the rules.
 
     Attributes:
         number: take the last number of a solution that announces no answer.
-        seconds: of CPU time for one pair of answers in tier 3. memory: MiB of a worker. workers:
-            processes; 0 for one a core, at most 4.
+        seconds: of CPU time for one pair of answers in tier 3. memory: MiB of a worker.
+        workers: processes; 0 for one a core, at most 4.
 
-    >>> Math()(prompts=["?"] * 3, completions=[r"\boxed{\frac{1}{2}}", "#### 0.5", "so 3/6"], answer=["1/2"] * 3)
+    >>> said = [r"\boxed{\frac{1}{2}}", "#### 0.5", "so 3/6"]
+    >>> Math()(prompts=["?"] * 3, completions=said, answer=["1/2"] * 3)
     [1.0, 1.0, 1.0]
     """
 
@@ -103,28 +106,24 @@ class Math:
     def __call__(
         self, prompts, completions, completion_ids=None, *, answer: Sequence[Any], **columns
     ) -> list[float | Failure | None]:
-        found = [final_answer(text_of(c), self.number) for c in completions]
-        golds = [_golds(a) for a in answer]
-        pairs = dict.fromkeys(
-            (g, f) for gs, f in zip(golds, found, strict=True) if f is not None for g in gs
-        )
+        finals = [final_answer(text_of(c), self.number) for c in completions]
+        rows = list(zip([_golds(a) for a in answer], finals, strict=True))
+        pairs = dict.fromkeys((g, f) for golds, f in rows if f is not None for g in golds)
         verdicts = self.equal(list(pairs))
-        return [_best(gs, f, verdicts) for gs, f in zip(golds, found, strict=True)]
+        return [_best(golds, final, verdicts) for golds, final in rows]
 
     def find(self, text: str) -> str | None:
         """The answer that `text` gives; equal rational numbers are equal strings."""
-        found = final_answer(text, self.number)
-        if found is None:
+        final = final_answer(text, self.number)
+        if final is None:
             return None
         try:
-            tree = read(found)
+            tree = read(final)
             percent = tree.kind == "percent"
-            return (
-                str(Calculator({}, exact=True).value(tree.parts[0] if percent else tree))
-                + "%" * percent
-            )
+            value = Calculator({}, exact=True).value(tree.parts[0] if percent else tree)
+            return f"{value}{'%' * percent}"
         except (Unreadable, Undefined, NeedsDigits):
-            return plain(found)
+            return plain(final)
 
     def equal(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bool | Failure]:
         """Whether the second of each pair equals the first, the right answer."""
@@ -200,13 +199,13 @@ def _named(rows: Sequence[tuple[int, str]]) -> str:
     return shown + (", …" if len(rows) > 3 else "")
 
 
-def _best(golds: list[str], found: str | None, verdicts: Mapping[tuple[str, str], bool | Failure]):
+def _best(golds: list[str], final: str | None, verdicts: Mapping[tuple[str, str], bool | Failure]):
     """1 if the answer equals any gold one; a failure only if it might have."""
     if not golds:
         return None
-    if found is None:
+    if final is None:
         return 0.0
-    each = [verdicts[g, found] for g in golds]
+    each = [verdicts[g, final] for g in golds]
     if True in each:
         return 1.0
     return next((v for v in each if isinstance(v, Failure)), 0.0)

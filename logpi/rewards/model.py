@@ -1,12 +1,11 @@
-"""A learned reward model as a reward: `model:PATH` where a reward is named.
+"""A learned reward model as a reward: `model:PATH` as a word, or a loaded `RewardModel`.
 
 The whole conversation is read as the reward model's own chat template renders it, which is how
 published ones are used; one that was trained on plain text reads prompt, response and end token.
 All responses of a call are read in batches. `model:PATH#LABEL` chooses among several labels.
-`preference:PATH` is for runs in which some prompts can be checked
-and others cannot: it scores only rows without an `answer`, and of them only what follows the
-    thoughts. Left out: training it (`logpi reward-model`), and its
-network (`policies/reward_model.py`), which is loaded when it is first needed.
+`preference:PATH` is for runs in which some prompts can be checked and others cannot: it scores only
+rows without an `answer`, and of them only what follows the thoughts. Left out: training it (`logpi
+reward-model`), and its network (`policies/reward_model.py`), which is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ class ModelReward:
     """The score of a reward model, as it is: no clipping, no whitening.
 
     Attributes:
-        path: directory or hub name of a model with a trained head. tokens: of a forward. label: of
-            several, a name or a number.
-        dtype: of the weights. device: where it runs; cpu, cuda, cuda:1, … or auto.
+        path: directory or hub name of a model with a trained head.
+        tokens: of one forward. dtype: of the weights. device: cpu, cuda, cuda:1, … or auto.
         unverified: as `preference:PATH`. DeepSeek-R1 judges helpfulness so, by the final summary
             alone (arXiv:2501.12948, §2.3.4): what follows </think>, or is inside <answer>.
+        label: which of several labels is the score, by name or number.
 
     Raises:
         ValueError: at the first use or `load`, in one line: no reward model there.
@@ -95,14 +94,14 @@ class ModelReward:
                 text_of(completion)
             )
             return ids if template.eos_id is None else [*ids, template.eos_id]
-        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        said = (
+        question = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        reply = (
             [{"role": "assistant", "content": completion}]
             if isinstance(completion, str)
             else completion
         )
         system = [{"role": "system", "content": chat["system"]}] if chat["system"] else []
-        return template.ids([*system, *asked, *said], ask=False)
+        return template.ids([*system, *question, *reply], ask=False)
 
     def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None]:
         answers = columns.get("answer") or [None] * len(prompts)
@@ -145,8 +144,10 @@ def summary(completion: Completion) -> str:
 
     A response that never stops thinking has said nothing.
 
-    >>> summary("<think>be kind</think><answer>hello</answer>"), summary("<think>a</think> b"), summary("<think>a"), summary("c")
-    ('hello', 'b', '', 'c')
+    >>> summary("<think>be kind</think><answer>hello</answer>"), summary("<think>a</think> b")
+    ('hello', 'b')
+    >>> summary("<think>a"), summary("c")
+    ('', 'c')
     """
     text = text_of(completion)
     answer = last_tag(text, "answer")

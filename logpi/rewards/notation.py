@@ -1,9 +1,9 @@
-r"""One way to write what mathematicians write in many: other scripts' digits and signs, LaTeX's
-spacing and short forms.
+r"""One spelling for what is written in many ways: other scripts' digits and signs, LaTeX's spacing
+and short forms.
 
-What is folded here says the same before and after: no brace, exponent, sign or bracket is ever
-dropped, so that two answers that are equal as `plain` text are the same answer. Linear in the text.
-Left out: what an answer means (`expressions.py`).
+What is replaced means the same before and after: no brace, exponent, sign or bracket is ever
+dropped, so two answers that are equal as `plain` text are the same answer. Linear in the text. Left
+out: what an answer means (`expressions.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
-ROW = "\ue000"  # what ends a row of a matrix: `\\\\` would meet the rules for commands
-CURRENCY = "\u00a4"  # what a dollar sign that means dollars becomes: `$` alone is LaTeX's
+# what ends a row of a matrix: `\\\\` would meet the rules for commands
+ROW = "\ue000"
+# what a dollar sign that means dollars becomes: `$` alone is LaTeX's
+CURRENCY = "\u00a4"
 _SAME = {
     "-": "\u2212\u2013\u2012\u2010\u2011\ufe63",
     "+": "\ufe62",
@@ -135,7 +137,8 @@ _STEPS = [  # in this order
     (re.compile(r"(?<=\{)\s*\\(?:bf|rm|it)\s+|\\bf\b"), ""),
     (
         re.compile(
-            r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])\s?"
+            r"\\(?:text)?color\s*\{[^{}]*\}"
+            r"|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge)(?![A-Za-z])\s?"
         ),
         "",
     ),
@@ -157,7 +160,8 @@ _STEPS = [  # in this order
     (re.compile(r"(?<=\s)!="), r"\\ne "),
 ]
 _STATED = re.compile(
-    r"\s*(?:\\text\{)?(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?answer\s*(?:is|:|=)\s*:?\s*\}?\s*",
+    r"\s*(?:\\text\{)?(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?"
+    r"answer\s*(?:is|:|=)\s*:?\s*\}?\s*",
     re.I,
 )
 _SYSTEM = re.compile(

@@ -48,8 +48,8 @@ class Regex:
     r"""1 if the output matches a regular expression, as a whole unless `search`.
 
     Attributes:
-        pattern: Python's syntax; "" takes each row's own from the column `pattern`. flags: of i, m,
-            s, x.
+        pattern: Python's syntax; "" takes each row's own from the column `pattern`.
+        flags: of i, m, s, x.
         seconds: for a batch, then for each of its texts; what takes longer has no verdict.
 
     Raises:
@@ -104,7 +104,8 @@ class JsonSchema:
     Raises:
         ValueError: no JSON, no such file, no JSON schema.
 
-    >>> JsonSchema('{"type": "object", "required": ["a"]}')(prompts=["?"] * 2, completions=['{"a": 1}', "[]"])
+    >>> judge = JsonSchema('{"type": "object", "required": ["a"]}')
+    >>> judge(prompts=["?"] * 2, completions=['{"a": 1}', "[]"])
     [1.0, 0.0]
     """
 

@@ -126,8 +126,8 @@ def _same_number(word: str, expected: str) -> bool:
     """Whether both are numbers and equal: 3.0 is 3. Where a fraction is expected the tolerance is
     1e-6 of it if it is below 1, else 1e-6.
 
-    >>> _same_number("0.30000000000000004", "0.3"), _same_number("3.1", "3"), _same_number("007", "7")
-    (True, False, False)
+    >>> _same_number("0.30000000000000004", "0.3"), _same_number("3.1", "3")
+    (True, False)
     """
     if not (_NUMBER.fullmatch(word) and _NUMBER.fullmatch(expected)):
         return False

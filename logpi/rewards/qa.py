@@ -1,11 +1,12 @@
 """Rewards for short answers to questions: exact match and token F1 after SQuAD's normalisation,
 best over the row's answers.
 
-    normalise = lower case → no punctuation → no a, an, the → single spaces        (Rajpurkar et al. 2016, arXiv:1606.05250)
+    normalise = lower case → no punctuation → no a, an, the → single spaces
+                                                    (Rajpurkar et al. 2016, arXiv:1606.05250)
 
-Only what the policy itself wrote is judged, so the prompt's example of an answer needs no counting,
-and an answer that stands in a retrieved document alone earns nothing. Left out: aliases beyond the
-row's, numbers as numbers, judgement by a model.
+Only what the policy itself wrote is judged, so the prompt's example of an answer counts for
+nothing, and an answer that stands in a retrieved document alone earns nothing. Left out: aliases
+beyond the row's, numbers as numbers, judgement by a model.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class AnswerMatch:
     Attributes:
         tag: where the answer stands; "" takes everything.
 
-    >>> AnswerMatch()(prompts=["?"], completions=["<answer> The Beatles </answer>"], answer=[["beatles", "The Fab Four"]])
+    >>> said, golds = "<answer> The Beatles </answer>", ["beatles", "The Fab Four"]
+    >>> AnswerMatch()(prompts=["?"], completions=[said], answer=[golds])
     [1.0]
     """
 
@@ -80,27 +82,28 @@ class AnswerMatch:
         return [self._judge(text_of(c), a) for c, a in zip(completions, answer, strict=True)]
 
     def _judge(self, text: str, answer: Any) -> float | None:
-        golds, found = _golds(answer), self.find(text)
-        return float(found is not None and found in map(normalise, golds)) if golds else None
+        golds, own = _golds(answer), self.find(text)
+        return float(own is not None and own in map(normalise, golds)) if golds else None
 
     def find(self, text: str) -> str | None:
         """The normalised answer of `text`, or None."""
-        found = last_tag(text, self.tag) if self.tag else text
-        return None if found is None else normalise(found)
+        answer = last_tag(text, self.tag) if self.tag else text
+        return None if answer is None else normalise(answer)
 
 
 @dataclass(frozen=True)
 class AnswerF1(AnswerMatch):
     """Token F1 of the last <answer>…</answer> with the nearest of the row's answers, in [0, 1].
 
-    >>> AnswerF1()(prompts=["?"], completions=["<answer>Fab Four</answer>"], answer=[["beatles", "The Fab Four band"]])
+    >>> said, golds = "<answer>Fab Four</answer>", ["beatles", "The Fab Four band"]
+    >>> AnswerF1()(prompts=["?"], completions=[said], answer=[golds])
     [0.8]
     """
 
     name: str = "qa_f1"
 
     def _judge(self, text: str, answer: Any) -> float | None:
-        golds, found = _golds(answer), self.find(text)
+        golds, own = _golds(answer), self.find(text)
         if not golds:
             return None
-        return 0.0 if found is None else max(f1(found, gold) for gold in golds)
+        return 0.0 if own is None else max(f1(own, gold) for gold in golds)

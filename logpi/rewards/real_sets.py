@@ -1,8 +1,8 @@
 r"""Sets of real numbers as pieces: (low, whether it is in, high, whether it is in), with ends that
 are trees.
 
-    (1, 2]   1 < x \le 2   x > 3   [0, 1) \cup \{5\}   \mathbb{R} \setminus \{0\}   x \ne 0   x < 1 \text{ or } x > 2
-    x > 1 \text{ and } x < 2   |x - 1| < 3
+    (1, 2]   1 < x \le 2   x > 3   [0, 1) \cup \{5\}   \mathbb{R} \setminus \{0\}   x \ne 0
+    x < 1 \text{ or } x > 2   x > 1 \text{ and } x < 2   |x - 1| < 3
 
 Left out: sets with letters in their ends, and intersections.
 """
@@ -103,7 +103,8 @@ def pieces_of(tree: Expression, compare: Compare) -> list[Piece] | None:
         piece = _interval(tree)
         if piece is None and tree.name == "!=" and solved(tree):
             return _cut([_ALL], [tree.parts[1]], compare)
-        if piece is None and tree.name in (">", ">="):  # |x| > 1: what |x| <= 1 leaves
+        # |x| > 1: what |x| <= 1 leaves
+        if piece is None and tree.name in (">", ">="):
             inner = _interval(
                 Expression("relation", tree.parts, "<" if tree.name == ">=" else "<=")
             )
@@ -115,12 +116,14 @@ def pieces_of(tree: Expression, compare: Compare) -> list[Piece] | None:
         return [piece] if piece else None
     if tree.kind == "group" and len(tree.parts) == 2 and not letters(tree):
         if compare(*tree.parts) > 0:
-            return None  # (3, 1) is a point, not the empty set
+            # (3, 1) is a point, not the empty set
+            return None
         return [(tree.parts[0], tree.name[0] == "[", tree.parts[1], tree.name[1] == "]")]
     if tree.kind == "set" and not letters(tree):
         return [(p, True, p, True) for part in tree.parts for p in both_signs(part)]
+    # x > 1 and y < 2 are no set of numbers
     if tree.kind == "list" and tree.name in ("and", "or") and len(letters(tree)) > 1:
-        return None  # x > 1 and y < 2 are no set of numbers
+        return None
     if tree.kind == "union" or (tree.kind == "list" and tree.name == "or"):
         pieces = [pieces_of(p, compare) for p in tree.parts]
         return None if any(p is None for p in pieces) else [q for p in pieces for q in p or ()]
@@ -173,7 +176,8 @@ def merged(pieces: list[Piece], compare: Compare) -> list[Piece]:
     >>> from logpi.rewards.trees import number
     >>> one, two, three = map(number, (1, 2, 3))
     >>> order = lambda a, b: (a.value > b.value) - (a.value < b.value)
-    >>> merged([(two, True, three, False), (one, True, two, False)], order) == [(one, True, three, False)]
+    >>> pieces = [(two, True, three, False), (one, True, two, False)]
+    >>> merged(pieces, order) == [(one, True, three, False)]
     True
     """
     kept = [p for p in pieces if compare(p[0], p[2]) < (1 if p[1] and p[3] else 0)]

@@ -17,14 +17,16 @@ from typing import Any
 from logpi.rewards.notation import fold
 
 Completion = str | Sequence[Mapping[str, Any]]
-MAX_NUMBER = 1_000  # characters; a longer "number" is no answer, and conversion to int is quadratic
+# characters; a longer "number" is no answer, and conversion to int is quadratic
+MAX_NUMBER = 1_000
 
 _UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 _NUMBER = re.compile(
     rf"(?:(?<![\w)\]}}])[-+])?(?:{_UNSIGNED})(?:[eE][-+]?[0-9]+)?(?:\s?/\s?[0-9]+(?:\.[0-9]+)?)?"
 )
 _FRAC = re.compile(
-    rf"([-+]?)\\[dtc]?frac\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}"
+    rf"([-+]?)\\[dtc]?frac\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}"
+    rf"\s*\{{\s*([-+]?(?:{_UNSIGNED}))\s*\}}"
 )
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|([^\s{}$\\]+))")
 _BETWEEN_BOXES = re.compile(
@@ -116,18 +118,19 @@ def last_boxed(text: str) -> str | None:
 
     Boxes that are joined to it by no more than `,`, `and` or `or` are part of the answer.
 
-    >>> last_boxed(r"\boxed{1}, no, \boxed{\frac{3}{4}}."), last_boxed(r"$\boxed{2}$ or $\boxed{-2}$")
+    >>> one, two = r"\boxed{1}, no, \boxed{\frac{3}{4}}.", r"$\boxed{2}$ or $\boxed{-2}$"
+    >>> last_boxed(one), last_boxed(two)
     ('\\frac{3}{4}', '2, -2')
     """
-    found: list[str] = []
+    boxes: list[str] = []
     right = len(text)
     for box in reversed(list(_BOX.finditer(text))):
         end = box.end() if box[1] else _closed(text, box.end(), right)
-        if end is None or (found and not _BETWEEN_BOXES.fullmatch(text, end + (not box[1]), right)):
+        if end is None or (boxes and not _BETWEEN_BOXES.fullmatch(text, end + (not box[1]), right)):
             break
-        found.append(box[1].rstrip(".,;") if box[1] else text[box.end() : end].strip())
+        boxes.append(box[1].rstrip(".,;") if box[1] else text[box.end() : end].strip())
         right = box.start()
-    return ", ".join(dict.fromkeys(reversed(found))) if found else None
+    return ", ".join(dict.fromkeys(reversed(boxes))) if boxes else None
 
 
 def final_answer(text: str, number: bool = True) -> str | None:
@@ -138,7 +141,8 @@ def final_answer(text: str, number: bool = True) -> str | None:
     whatever stands before it. The content of `####` and `<answer>` may be boxed itself, and may be
     `$…$`.
 
-    >>> final_answer(r"first \boxed{1}, no, \boxed{\frac{3}{4}}."), final_answer("#### 18"), final_answer("<answer> 7 </answer>")
+    >>> boxes = r"first \boxed{1}, no, \boxed{\frac{3}{4}}."
+    >>> final_answer(boxes), final_answer("#### 18"), final_answer("<answer> 7 </answer>")
     ('\\frac{3}{4}', '18', '7')
     """
     text = text.rpartition("</think>")[2]

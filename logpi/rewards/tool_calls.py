@@ -2,9 +2,10 @@ r"""ToolRL's rewards (arXiv:2504.13958): the calls of a completion compared with
 format, the length of its thought.
 
     match(A, B) = |A ∩ B| / |A ∪ B| as multisets; 1 if both are empty, 0 if one is
-    S    = match(names) + Σ over gold calls g of [ match(keys_g, keys_p) + #{k : p[k] = g[k]} ]   p: the call that g is matched with
+    S    = match(names) + Σ over gold calls g of [ match(keys_g, keys_p) + #{k : p[k] = g[k]} ]
+           p: the call that g is matched with
     Smax = 1 + Σ_g (1 + |keys_g|)
-    R    = low + (high − low) · S / Smax                                                          published: low −3, high 3
+    R    = low + (high − low) · S / Smax                          published: low −3, high 3
 
 Divergences from the published code (qiancheng0/ToolRL, rlla.py), which are why its values may
 differ here:
@@ -34,9 +35,9 @@ class ToolCalls:
     """ToolRL's correctness reward: the completion's calls against the row's `calls`, in [low,
     high].
 
-    A completion without calls, where some were asked for, gets `low`. A row whose `calls` are empty
-    asks for a plain answer: 0 for every completion, as published (group-normalised, such rows teach
-        the format alone), or with `idle`, high without a call and low with one.
+    A completion without calls, where the row has some, gets `low`. A row whose `calls` are empty
+    wants a plain answer: 0 for every completion, as published (group-normalised, such rows teach
+    the format alone), or with `idle`, high without a call and low with one.
 
     Attributes:
         grain: "fine": names, parameter names and values; "strict": the first two wholly or not;
@@ -49,7 +50,8 @@ class ToolCalls:
         ValueError: an unknown grain or style, or low ≥ high.
 
     >>> gold = [{"name": "add", "arguments": {"a": 1, "b": 2}}]
-    >>> said = '<think>…</think>\\n<tool_call>\\n{"name": "add", "parameters": {"a": 1, "b": 3}}\\n</tool_call>'
+    >>> call = '{"name": "add", "parameters": {"a": 1, "b": 3}}'
+    >>> said = f"<think>…</think>\\n<tool_call>\\n{call}\\n</tool_call>"
     >>> ToolCalls()(prompts=["?"], completions=[said], calls=[gold])
     [1.5]
     """
@@ -110,7 +112,8 @@ class ToolFormat:
     that <think> too may stand only once (there, junk between two thoughts still has full marks).
     Column `respond`: the row wants a response; without the column, rows without calls do.
 
-    >>> ToolFormat()(prompts=["?"], completions=["<think>easy</think>\\n<response>4</response>"], calls=[[]])
+    >>> said = "<think>easy</think>\\n<response>4</response>"
+    >>> ToolFormat()(prompts=["?"], completions=[said], calls=[[]])
     [1.0]
     """
 

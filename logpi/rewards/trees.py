@@ -1,5 +1,16 @@
-"""Trees of expressions and answers, and what is asked of them everywhere. Left out: reading them,
-and what they are worth."""
+r"""Trees of expressions and answers, and small operations on them.
+
+A normal form: there is no difference, only a sum with a negative, and a negative is a product with
+-1 (or a negative number); no unary plus, no brackets.
+
+    x^2 - \frac12 x   sum(power(x, 2), product(-1, product(quotient(1, 2), x)))
+    3x - 5            sum(product(3, x), -5)
+    2\sqrt3           product(2, call root(3, 2))
+    1 \pm 2           either +(1, 2)
+    x = 5             relation =(x, 5)
+
+Left out: reading them (`expressions.py`, `answers.py`), and what they are worth (`equality.py`).
+"""
 
 from __future__ import annotations
 
@@ -14,8 +25,16 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A node: what it is, of what, and its name or its literal text. Equal trees are the same
-    expression."""
+    """A node of a tree. Equal trees are the same expression.
+
+    Attributes:
+        kind: number, letter, constant, sum, product, quotient, power, call, series, either (±),
+            percent, degree; of answers also list, set, group, matrix, relation, unit, ratio, clock,
+            word, union, intersection, without.
+        parts: the nodes below it.
+        name: of a letter, constant, function or relation; of a number the text, if it is a decimal.
+        value: of a number.
+    """
 
     kind: str
     parts: tuple[Expression, ...] = ()
@@ -50,7 +69,7 @@ def has(tree: Expression, kind: str, name: str | None = None) -> bool:
 
 
 def replaced(tree: Expression, change: Callable[[Expression], Expression | None]) -> Expression:
-    """`tree` with each node for which `change` gives another replaced by that."""
+    """`tree` with every node replaced for which `change` gives another."""
     new = change(tree)
     return new or Expression(
         tree.kind, tuple(replaced(p, change) for p in tree.parts), tree.name, tree.value
@@ -58,7 +77,7 @@ def replaced(tree: Expression, change: Callable[[Expression], Expression | None]
 
 
 def both_signs(tree: Expression) -> list[Expression]:
-    r"""1 \pm 2 as 1 + 2 and 1 - 2; all signs of one answer turn together."""
+    r"""1 \pm 2 as 1 + 2 and 1 - 2; all signs of one answer change together."""
     if not has(tree, "either"):
         return [tree]
 

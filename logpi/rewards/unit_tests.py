@@ -30,10 +30,12 @@ from logpi.sandbox.names import free_names
 _SAME = """
 def _same(got, wanted):
     if isinstance(wanted, float) or isinstance(got, float):
-        numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (got, wanted))
-        return got == wanted or (numbers and abs(got - wanted) <= 1e-9 * max(abs(got), abs(wanted)))
+        if not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (got, wanted)):
+            return got == wanted
+        return got == wanted or abs(got - wanted) <= 1e-9 * max(abs(got), abs(wanted))
     if isinstance(wanted, list):
-        return isinstance(got, (list, tuple)) and len(got) == len(wanted) and all(map(_same, got, wanted))
+        return isinstance(got, (list, tuple)) and len(got) == len(wanted) and all(
+            map(_same, got, wanted))
     if isinstance(wanted, dict):
         return isinstance(got, dict) and {str(k): k for k in got}.keys() == wanted.keys() and all(
             _same(v, wanted[str(k)]) for k, v in got.items())
@@ -96,7 +98,7 @@ class UnitTests:
 
 
 def _cases(cases: Sequence[Mapping[str, Any]], setup: str, otherwise: str) -> UnitTests:
-    """One input and its output at a time. otherwise: the function, where a case does not name it."""
+    """Cases of one input and its output. otherwise: the function, where a case does not name it."""
     names = {_function(case, otherwise) for case in cases}
     if len(names) > 1:
         raise ValueError(f"tests of several functions in one row: {', '.join(sorted(names))}")

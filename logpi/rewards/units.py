@@ -1,7 +1,8 @@
 r"""Units of measure as people write them after a number: which quantity they measure, and how much
 of it.
 
-    unit("cm^2") = ({"length": 2}, 1/10000)      unit("miles per hour") = ({"length": 1, "time": -1}, 0.44704)
+    unit("cm^2") = ({"length": 2}, 1/10000)
+    unit("miles per hour") = ({"length": 1, "time": -1}, 0.44704)
 
 A word that is no known unit (apples, ways) says nothing: None. Left out: the sum in which one
 temperature scale becomes another, and units of physics beyond these.
@@ -23,7 +24,8 @@ SCALES = {
     "trillion": 10**12,
     "dozen": 12,
 }
-_TABLE = {  # quantity: names = size; a final s is dropped from longer names
+# quantity: names = size; a final s is dropped from longer names
+_TABLE = {
     "length": (
         "mm,millimeter,millimetre=1/1000 cm,centimeter,centimetre,厘米=1/100 dm,decimeter=1/10"
         " m,meter,metre,米=1 km,kilometer,kilometre,公里,千米=1000 in,inch,inches,inche=127/5000"
@@ -61,7 +63,8 @@ _SHORT = {
     "degrees": "",
 }
 _PIECE = re.compile(
-    r"(/|(?<![a-z])per(?![a-z]))|([^\W\d_]+|[¤€£¥¢])\.?|\^\s*\{?\s*(-?[0-9])\s*\}?|[\s.·*-]|\\cdot|(.)"
+    r"(/|(?<![a-z])per(?![a-z]))|([^\W\d_]+|[¤€£¥¢])\.?|\^\s*\{?\s*(-?[0-9])\s*\}?"
+    r"|[\s.·*-]|\\cdot|(.)"
 )
 
 
@@ -83,18 +86,17 @@ def unit(text: str) -> tuple[dict[str, int], Fraction] | None:
         elif word in _POWERS:
             coming = _POWERS[word]
         elif word:
-            found = KNOWN.get(word) or (
-                KNOWN.get(word[:-1]) if len(word) > 3 and word.endswith("s") else None
-            )
-            if found is None:
+            singular = word[:-1] if len(word) > 3 and word.endswith("s") else word
+            measure = KNOWN.get(word) or KNOWN.get(singular)
+            if measure is None:
                 return None
-            last = (found, sign * coming)
-            quantity, size, coming = _times(quantity, *last), size * found[1] ** last[1], 1
+            last = (measure, sign * coming)
+            quantity, size, coming = _times(quantity, *last), size * measure[1] ** last[1], 1
         elif power and last:
             more = last[1] * (int(power) - 1)
             quantity, size = _times(quantity, last[0], more), size * last[0][1] ** more
     return ({q: n for q, n in quantity.items() if n}, size) if last else None
 
 
-def _times(quantity: dict[str, int], found: tuple[str, Fraction], power: int) -> dict[str, int]:
-    return quantity | {found[0]: quantity.get(found[0], 0) + power}
+def _times(quantity: dict[str, int], measure: tuple[str, Fraction], power: int) -> dict[str, int]:
+    return quantity | {measure[0]: quantity.get(measure[0], 0) + power}

@@ -1,14 +1,13 @@
 """The value of an expression: exact while everything in it is rational, else to as many digits as
-it takes to tell values apart.
+are needed to distinguish values.
 
-    rule    two real values are equal if they differ by less than 2^-(2L + 150) of the larger; they are worked out to 4L + 300 bits,
-            where 2^L and 2^-L bound all intermediate values: 2^2024 and 2^2024 - 1, or 1/2004! and
-            1/2006!, stay apart
+    rule    two real values are equal if they differ by less than 2^-(2L + 150) of the larger. They
+            are computed to 4L + 300 bits, where 2^L and 2^-L bound all intermediate values: 2^2024
+            and 2^2024 - 1, or 1/2004! and 1/2006!, stay different
 
 A root of a negative number, a logarithm of one and a division by 0 are undefined over the real
 numbers; odd roots are real; if an `i` stands in either expression both are complex. Irrational
-values beyond 2^5000, and rational ones beyond 2^130000, are not worked out. Left out: infinite
-sums.
+values beyond 2^5000, and rational ones beyond 2^130000, are not computed. Left out: infinite sums.
 """
 
 from __future__ import annotations
@@ -43,8 +42,12 @@ def _context() -> Any:
 class Calculator:
     """Values of trees where letters have the given values.
 
+    Args:
+        bits: of precision. imaginary: complex values. ten: `log` is decimal, else natural.
+        exact: rational values alone; raises NeedsDigits for others.
+
     Attributes:
-        peak: the largest exponent of 2, up or down, met on the way.
+        peak: the largest exponent of 2, up or down, of any intermediate value.
     """
 
     def __init__(
@@ -278,9 +281,8 @@ class Calculator:
         result = getattr(mp, plain.get(name, name))(x)
         if not self.imaginary and mp.im(result):
             raise Undefined("not real")
-        if (
-            name == "arccot" and not self.imaginary and x < 0
-        ):  # between 0 and pi, as mathematicians have it
+        # between 0 and pi, as mathematicians have it
+        if name == "arccot" and not self.imaginary and x < 0:
             result += mp.pi
         return result
 

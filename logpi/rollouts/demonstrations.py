@@ -77,7 +77,7 @@ class Demonstrations:
     def __call__(self) -> Collected:
         first = self.prompts.cursor
         items = enumerate(self.prompts.take(self.size), first)
-        trajectories = [self._trajectories(row, i) for i, row in items]
+        trajectories = [self.trajectories(row, i) for i, row in items]
         rows = [t for group in trajectories for t in group if t.mask.any()]
         if not rows:
             raise UserError(
@@ -105,9 +105,10 @@ class Demonstrations:
                 )
             if shape(row) not in shapes:
                 shapes.add(shape(row))
-                self._trajectories(row, i)
+                self.trajectories(row, i)
 
-    def _trajectories(self, row: Row, number: int) -> list[Trajectory]:
+    def trajectories(self, row: Row, number: int) -> list[Trajectory]:
+        """The rows of one item. Raises UserError if the template cannot write it."""
         try:
             rows = self._token_rows(row)
         except ValueError as error:

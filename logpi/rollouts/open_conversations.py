@@ -104,7 +104,7 @@ class OpenConversations:
         limit cut off."""
         conversation = self.open[row]
         rest = sampled[sum(t.tokens for t in conversation.turns) :]
-        cut_off = (Turn(len(rest), self.template.said(rest)),) if len(rest) else ()
+        cut_off = (Turn(len(rest), self.template.decode(rest)),) if len(rest) else ()
         return Transcript((*conversation.turns, *cut_off), dict(conversation.metrics))
 
     def on_turn_end(self, ended: Sequence[TurnEnd], wait: bool) -> list[Continuation]:
@@ -120,7 +120,7 @@ class OpenConversations:
         """Begin to wait for the environment's reply to a turn."""
         row, now = turn_end.row, time.monotonic()
         conversation = self.open[row]
-        conversation.turn_end, conversation.text = turn_end, self.template.said(turn_end.tokens)
+        conversation.turn_end, conversation.text = turn_end, self.template.decode(turn_end.tokens)
         conversation.deadline = now + self.limits.seconds
         self.pending.add(row)
         self.fresh.add(row)

@@ -125,7 +125,7 @@ class ResponseSampler:
         return sampled, [opened.transcript(i, c.tokens.tolist()) for i, c in numbered]
 
     def _one_turn(self, completion: Completion) -> Transcript:
-        text = self.policy.template.said(completion.tokens.tolist())
+        text = self.policy.template.decode(completion.tokens.tolist())
         return Transcript((Turn(len(completion.tokens), text),))
 
     def _judge(self, responses: Sequence[Responses], step: int) -> list[RewardScore]:

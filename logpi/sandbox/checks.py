@@ -68,8 +68,9 @@ def fails(statement: ast.stmt) -> bool:
     """Whether a statement always fails: reaching it is what a check around it decides."""
     if isinstance(statement, ast.Assert):
         return is_false(statement.test)
-    called = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
-    return isinstance(statement, ast.Raise) or (called and last_name(statement.value) in _LEAVING)  # type: ignore[attr-defined]
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        return last_name(statement.value) in _LEAVING
+    return isinstance(statement, ast.Raise)
 
 
 def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
@@ -126,7 +127,7 @@ def collected(tree: ast.Module) -> list[ast.stmt]:
     """What a test runner would call: unittest's and pytest's classes, and functions `test_…` that
     the text does not call."""
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    found: list[ast.stmt] = []
+    tests: list[ast.stmt] = []
     for node in tree.body:
         runs = False
         if isinstance(node, ast.ClassDef):
@@ -134,8 +135,8 @@ def collected(tree: ast.Module) -> list[ast.stmt]:
         elif isinstance(node, FUNCTIONS):
             runs = node.name.startswith("test") and node.name not in used
         if runs:
-            found.append(node)
-    return found
+            tests.append(node)
+    return tests
 
 
 def _starts(node: ast.stmt) -> Iterator[ast.stmt]:
@@ -184,13 +185,13 @@ def _reached(tree: ast.Module) -> Iterator[ast.stmt]:
                 for n in ast.walk(h)
                 if isinstance(n, ast.Name | ast.Attribute)
             }
-        found = [
+        called = [
             d
             for d in waiting.values()
             if d.name in names or (d.name.startswith("__") and d.name.endswith("__"))
         ]
         todo = []
-        for d in found:
+        for d in called:
             del waiting[id(d)]
             todo += _running(d.body)
 

@@ -35,18 +35,18 @@ class ProgramQueue:
     @contextlib.contextmanager
     def one(self) -> Iterator[Callable[[], None]]:
         """Wait for a turn. Call what this gives once the program sleeps: another may then run."""
-        held = [self.working]
+        turn = [self.working]
         self.working.acquire()
 
         def leave() -> None:
-            if held[0] is self.working and self.asleep.acquire(blocking=False):
-                held[0] = self.asleep
+            if turn[0] is self.working and self.asleep.acquire(blocking=False):
+                turn[0] = self.asleep
                 self.working.release()
 
         try:
             yield leave
         finally:
-            held[0].release()
+            turn[0].release()
 
 
 class Child:

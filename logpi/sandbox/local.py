@@ -206,7 +206,7 @@ class LocalSandbox:
                 atexit.unregister(self.close)
 
 
-def _send(
+def _send(  # noqa: PLR0913 (one packet)
     server: ForkServer,
     job: str,
     task: dict[str, Any],
@@ -234,8 +234,8 @@ def _send(
         theirs.append(other)
 
     group = partner.group if partner else next(_groups)
-    told = asdict(limits) | {"cpu_seconds": limits.cpu_seconds}
-    packet = json.dumps({"job": job, "group": group, "limits": told}).encode()
+    bounds = asdict(limits) | {"cpu_seconds": limits.cpu_seconds}
+    packet = json.dumps({"job": job, "group": group, "limits": bounds}).encode()
     try:
         pipe()
         theirs.append(_job_file(stdin.encode()))

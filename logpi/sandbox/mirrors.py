@@ -88,7 +88,10 @@ class MirrorType(type):
         if not cls.__dict__.get("_logpi_virtual") or not isinstance(type(other), type(MirrorType)):
             return False
         known = issubclass(type(type(other)), MirrorType) or issubclass(type(other), MirrorType)
-        return known and cls._logpi_class[0].ask(op, cls._logpi_class[1], [other]) is True  # type: ignore[index]
+        if not known or cls._logpi_class is None:
+            return False
+        connection, number = cls._logpi_class
+        return connection.ask(op, number, [other]) is True
 
 
 def set_private(mirror: Any, name: str, value: Any) -> None:

@@ -82,24 +82,24 @@ def classes(tree: ast.AST) -> set[str]:
     >>> sorted(classes(ast.parse("s = Stack(); s.push(1); assert Repeat(2) == [2, 2]")))
     ['Stack']
     """
-    made = {
+    makers = {
         t.id: last_name(n.value)
         for n in ast.walk(tree)
         if isinstance(n, ast.Assign) and isinstance(n.value, ast.Call)
         for t in n.targets
         if isinstance(t, ast.Name)
     }
-    found: set[str] = set()
+    used: set[str] = set()
     for n in ast.walk(tree):
         if isinstance(n, ast.Subscript) and not isinstance(n.ctx, ast.Load):
-            found.add(made.get(last_name(n.value), ""))
+            used.add(makers.get(last_name(n.value), ""))
         elif isinstance(n, ast.Attribute):
             base = last_name(n.value) if isinstance(n.value, ast.Call | ast.Name) else ""
-            found |= {base, made.get(base, "")}
+            used |= {base, makers.get(base, "")}
         elif isinstance(n, ast.withitem):
-            found.add(last_name(n.context_expr))
+            used.add(last_name(n.context_expr))
         elif isinstance(n, ast.ExceptHandler) and n.type is not None:
-            found |= {last_name(t) for t in ast.walk(n.type) if isinstance(t, ast.Name)}
+            used |= {last_name(t) for t in ast.walk(n.type) if isinstance(t, ast.Name)}
         elif isinstance(n, ast.Call) and last_name(n) in (
             "isinstance",
             "issubclass",
@@ -107,8 +107,8 @@ def classes(tree: ast.AST) -> set[str]:
             "assertRaises",
             "assertIsInstance",
         ):
-            found |= {a.id for a in n.args if isinstance(a, ast.Name)}
-    return {name for name in found if name[:1].isupper()}
+            used |= {a.id for a in n.args if isinstance(a, ast.Name)}
+    return {name for name in used if name[:1].isupper()}
 
 
 def shares(tree: ast.AST) -> bool:

@@ -126,10 +126,10 @@ def shared_type(name: str) -> type:
         or module.partition(".")[0] not in sys.stdlib_module_names
     ):
         raise ValueError(f"no class {name}")
-    found = vars(sys.modules[module]).get(last)
-    if not isinstance(found, type):
+    value = vars(sys.modules[module]).get(last)
+    if not isinstance(value, type):
         raise ValueError(f"no class {name}")
-    return found
+    return value
 
 
 def plain_base(kind: type) -> type | None:

@@ -226,9 +226,9 @@ def _run_class(kind: type) -> None:
     with _around(kind, "setup_class", "teardown_class"):
         for name, function in list(vars(kind).items()):
             if name.startswith("test") and callable(getattr(kind, name)):
-                made = kind()
-                with _around(made, "setup_method", "teardown_method", function):
-                    _run_function(getattr(made, name))
+                instance = kind()
+                with _around(instance, "setup_method", "teardown_method", function):
+                    _run_function(getattr(instance, name))
 
 
 @contextlib.contextmanager

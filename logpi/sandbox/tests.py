@@ -264,34 +264,34 @@ def tests(task: dict[str, Any]) -> int:
     believed = set(task["classes"])
 
     def look_up(name: str) -> Any:
-        found = connection.name(name)
-        if name in believed and isinstance(found, type):
-            connection.believed.add(found)
-        return found
+        value = connection.name(name)
+        if name in believed and isinstance(value, type):
+            connection.believed.add(value)
+        return value
 
     try:
-        made = _TestRun(task, look_up)
-        believed |= made.classes
+        test_run = _TestRun(task, look_up)
+        believed |= test_run.classes
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return _say(lines, None, f"the tests are not Python: {error}")
     try:
-        made.set_up()
+        test_run.set_up()
     except BaseException as error:
-        return _say(lines, *_fault(connection, error, "the set-up", made.shares))
-    for index, source in enumerate(made.texts):
+        return _say(lines, *_fault(connection, error, "the set-up", test_run.shares))
+    for index, source in enumerate(test_run.texts):
         try:
-            made.run(index)
+            test_run.run(index)
         except BaseException as error:
-            _say(lines, *_fault(connection, error, _brief(source), made.shares))
+            _say(lines, *_fault(connection, error, _brief(source), test_run.shares))
             if isinstance(error, Gone):
                 return 0
         else:
-            _say(lines, *_passed(connection, made))
+            _say(lines, *_passed(connection, test_run))
     return 0
 
 
-def _passed(connection: Connection, made: _TestRun) -> tuple[bool | None, str]:
-    if not connection.requests or not made.checked:
+def _passed(connection: Connection, test_run: _TestRun) -> tuple[bool | None, str]:
+    if not connection.requests or not test_run.checked:
         return (
             None,
             (
@@ -345,14 +345,14 @@ def beside(task: dict[str, Any]) -> int:
     lines = os.dup(1)
     sys.stdout = open(os.devnull, "w")
     names = _Program(task["code"])
-    made = _TestRun(task, names)
+    test_run = _TestRun(task, names)
     # whether the tests or the program left cannot be known
-    made.apart = False
-    made.set_up()
-    for index in range(len(made.texts)):
+    test_run.apart = False
+    test_run.set_up()
+    for index in range(len(test_run.texts)):
         passed = False
         with contextlib.suppress(BaseException):
-            made.run(index)
+            test_run.run(index)
             passed = True
         os.write(lines, (json.dumps([task["key"], passed]) + "\n").encode())
     return 0

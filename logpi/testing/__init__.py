@@ -50,8 +50,8 @@ def check_model(policy: CausalLM | RewardModel) -> ModelReport:
     small model.
 
     `print(table)` shows law, verdict and a line each; `table.passed` is whether none is broken. A
-    known limit of a model ("the template refuses a system message") is said and breaks nothing.
-    Nothing is raised: what a law trips over is its finding.
+    known limit of a model ("the template refuses a system message") is reported and breaks nothing.
+    Nothing is raised: an exception inside a law is that law's finding.
     """
     from logpi.testing.model import check
 

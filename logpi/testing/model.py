@@ -1,4 +1,4 @@
-"""Laws of a language model with its tokenizer and chat template, and the table of what was found.
+"""Laws of a language model with its tokenizer and chat template, and the report on a model.
 
     model_text.py       what is learned, sampled and judged are the tokens that the template makes
                         of the conversation
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from logpi.testing.model_numbers import NUMBERS
 from logpi.testing.model_template import TEMPLATE
 from logpi.testing.model_text import TEXT
-from logpi.testing.subject import LawFinding, LawVerdict, Subject, fail, said
+from logpi.testing.subject import LawFinding, LawVerdict, Subject, fail, limited
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
@@ -43,8 +43,10 @@ class Law:
     find: Callable[[Subject], LawFinding]
 
     def __call__(self, subject: Subject, known: set[str]) -> LawFinding:
-        """What is found; an exception is a broken law, and what logpi warns of is said, once:
-        `known` grows."""
+        """The finding: an exception is a broken law, a warning of logpi's a limit.
+
+        known: details of the findings before; a warning among them is not repeated. It grows.
+        """
         with warnings.catch_warnings(record=True) as record:
             warnings.simplefilter("always")
             try:
@@ -54,7 +56,7 @@ class Law:
         ours = [str(w.message) for w in record if w.filename.startswith(PACKAGE)]
         fresh = [m for m in ours if not any(m in detail for detail in known)]
         known.update(fresh, [finding.detail])
-        return said(fresh[0]) if fresh and finding.verdict is LawVerdict.OK else finding
+        return limited(fresh[0]) if fresh and finding.verdict is LawVerdict.OK else finding
 
 
 LAWS = tuple(
@@ -98,7 +100,7 @@ class ModelReport:
                 f" {', '.join(count[LawVerdict.FAIL])}"
             )
         kept, limits, rest = (
-            len(count[v]) for v in (LawVerdict.OK, LawVerdict.SAID, LawVerdict.ABSENT)
+            len(count[v]) for v in (LawVerdict.OK, LawVerdict.LIMITED, LawVerdict.ABSENT)
         )
         return (
             f"ok: {kept} laws hold, {limits} hold within limits that are said above, {rest} do not"

@@ -18,7 +18,7 @@ from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.reward_model import RewardModel
-from logpi.testing.subject import LawFinding, LawVerdict, Subject, absent, fail, held, said
+from logpi.testing.subject import LawFinding, LawVerdict, Subject, absent, fail, holds, limited
 from logpi.types import Batch, Trajectory, collate
 
 __all__ = ["NUMBERS"]
@@ -34,7 +34,7 @@ def finite(s: Subject) -> LawFinding:
         if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
             return fail(f"{name} holds NaN or infinity")
         count += weight.numel()
-    return held(f"{count:,} weights")
+    return holds(f"{count:,} weights")
 
 
 def embeddings(s: Subject) -> LawFinding:
@@ -46,7 +46,7 @@ def embeddings(s: Subject) -> LawFinding:
             f"{tokens} tokens, {rows} embeddings, {logits} logits:"
             f" model.resize_token_embeddings({tokens}), then train them"
         )
-    return held(f"{tokens} tokens, {rows} embeddings")
+    return holds(f"{tokens} tokens, {rows} embeddings")
 
 
 def context(s: Subject) -> LawFinding:
@@ -62,8 +62,8 @@ def context(s: Subject) -> LawFinding:
         return fail(f"positions are learned up to {min(tables)}, and the config says {length}")
     stated = s.tokenizer.model_max_length
     if length and stated < length:
-        return said(f"{length} positions; the tokenizer says {stated}, which is not looked at")
-    return held(f"{length or 'no limit of'} positions{', learned' if tables else ''}")
+        return limited(f"{length} positions; the tokenizer says {stated}, which is not looked at")
+    return holds(f"{length or 'no limit of'} positions{', learned' if tables else ''}")
 
 
 def _of_positions(name: str) -> bool:
@@ -84,7 +84,7 @@ def head(s: Subject) -> LawFinding:
         return fail(
             "the head is all zeros: the checkpoint has none, and every response would score 0"
         )
-    return held(f"{tuple(weight.shape)}, spread {float(weight.std()):.3g}")
+    return holds(f"{tuple(weight.shape)}, spread {float(weight.std()):.3g}")
 
 
 def packed(s: Subject) -> LawFinding:
@@ -93,7 +93,7 @@ def packed(s: Subject) -> LawFinding:
     finding = _alike(s, gap, "as the model's own forward,", "differs from the model's own forward")
     if finding.verdict is LawVerdict.OK and not s.policy.packed:
         slower = "its attention cannot be exchanged, so rows are padded, and slower"
-        return said(f"{finding.detail}; {slower}")
+        return limited(f"{finding.detail}; {slower}")
     return finding
 
 
@@ -118,7 +118,7 @@ def sampler(s: Subject) -> LawFinding:
 def _alike(s: Subject, gap: float, same: str, moved: str) -> LawFinding:
     """Whether two sets of numbers differ by rounding alone; a NaN is a difference."""
     if gap <= _tolerance(s):
-        return held(f"{same} up to {gap:.0e}")
+        return holds(f"{same} up to {gap:.0e}")
     return fail(f"{moved} by up to {gap:.2g}")
 
 
@@ -134,14 +134,14 @@ def greedy(s: Subject) -> LawFinding:
         None,
     )
     if at is None:
-        return held(f"{len(theirs)} tokens are the same")
+        return holds(f"{len(theirs)} tokens are the same")
     row = [*prompt, *theirs[: at + 1]]
     best, other = (
         _numbers(s, [_row([*row[:-1], t], len(row) - 1, 0)])[0][-1]
         for t in (int(ours.tokens[at]), theirs[at])
     )
     if abs(float(best - other)) <= TIE:
-        return held(f"{at} tokens are the same, then two are as likely")
+        return holds(f"{at} tokens are the same, then two are as likely")
     return fail(f"token {at} is {int(ours.tokens[at])}, and {theirs[at]} by `generate`")
 
 
@@ -165,7 +165,7 @@ def saved(s: Subject) -> LawFinding:
         and s.template.end_id not in again.template.stops
     ):
         return fail(f"the saved generation config does not stop at {s.template.end_text}")
-    return held(f"the same up to {gap:.0e}; ends are kept")
+    return holds(f"the same up to {gap:.0e}; ends are kept")
 
 
 # --- how numbers are got ---

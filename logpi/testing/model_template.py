@@ -1,5 +1,5 @@
-"""Laws of a chat template: what it makes of thoughts, tools, results, system messages; its limits
-are said.
+"""Laws of a chat template: what it makes of thoughts, tools, results and system messages, and its
+limits.
 
 Each function's name and docstring are the law's. `TEMPLATE` is their order. Left out: the tokens of
 rows and prompts (`model_text.py`).
@@ -21,11 +21,11 @@ from logpi.testing.subject import (
     absent,
     answer,
     fail,
-    heard,
-    held,
-    said,
+    holds,
+    limited,
     system,
     user,
+    with_warnings,
 )
 
 __all__ = ["TEMPLATE"]
@@ -53,10 +53,12 @@ PROVIDED = {
 
 def thinking(s: Subject) -> LawFinding:
     """A thought in a demonstration is opened and closed once, also where the template opens it;
-    what the template does is said."""
+    the finding says what the template does."""
     if not s.chats:
         return absent(NO_TEMPLATE)
-    (row, *_), warned = heard(lambda: s.demonstrated({"prompt": ASK, "completion": THOUGHT}))
+    (row, *_), warned = with_warnings(
+        lambda: s.demonstrated({"prompt": ASK, "completion": THOUGHT})
+    )
     opened = s.template.prefix(s.template.ids([user(ASK)]))
     text = opened + s.own(row)
     tag = opened.strip() or "<think>"
@@ -69,7 +71,7 @@ def thinking(s: Subject) -> LawFinding:
     facts = [f"prompts open {opened!r}"] if opened else []
     if "enable_thinking" in s.tokenizer.get_chat_template():
         facts.append("--template-options enable_thinking=false switches thoughts off")
-    rows, _ = heard(
+    rows, _ = with_warnings(
         lambda: s.conversed([user(ASK), answer(THOUGHT), user("And back?"), answer(THOUGHT)])
     )
     if len(rows) > 1:
@@ -77,9 +79,9 @@ def thinking(s: Subject) -> LawFinding:
     if warned:
         facts.append(warned)
     return (
-        said("; ".join(facts))
+        limited("; ".join(facts))
         if warned or opened or len(rows) > 1
-        else held("; ".join(facts) or "a thought is text of the answer")
+        else holds("; ".join(facts) or "a thought is text of the answer")
     )
 
 
@@ -90,9 +92,9 @@ def tools(s: Subject) -> LawFinding:
         return absent(NO_TEMPLATE)
     limits = list(_tool_limits(s))
     return (
-        said("; ".join(limits))
+        limited("; ".join(limits))
         if limits
-        else held(f"calls are of style {_style(s)}, results are appended")
+        else holds(f"calls are of style {_style(s)}, results are appended")
     )
 
 
@@ -127,12 +129,12 @@ def observations(s: Subject) -> LawFinding:
     """Prompt, answer and what the user says then are the template's tokens of the whole, so that
     nothing sampled is tokenised again."""
     if not s.chats:
-        return held("plain text is appended")
+        return holds("plain text is appended")
     observe, more = Observations(s.template), [dict(user("And back?"))]
     try:
         observe.check("user")
     except UserError as error:
-        return said(str(error))
+        return limited(str(error))
     row = s.conversed([user(ASK), answer(SAY)])[0]
     behind = int(row.mask.nonzero().max()) + 2  # where the end of the answer is
     seen = row.obs[:behind].tolist()
@@ -141,9 +143,9 @@ def observations(s: Subject) -> LawFinding:
         s.written([user(ASK), answer(SAY), *more], ask=True),
     )
     if ids == written:
-        return held("token by token what the template makes of the whole")
+        return holds("token by token what the template makes of the whole")
     if not s.template.ends_turns:
-        return said(
+        return limited(
             f"the template writes no end of a turn: {s.template.end_text} stands between an answer"
             " and what follows it"
         )
@@ -155,7 +157,7 @@ def system_message(s: Subject) -> LawFinding:
     if not s.chats:
         return absent(NO_TEMPLATE)
     reason = s.refusal([system("Be brief."), user(ASK)])
-    return said(f"a system message is refused: {reason}") if reason else held("accepted")
+    return limited(f"a system message is refused: {reason}") if reason else holds("accepted")
 
 
 def roles(s: Subject) -> LawFinding:
@@ -164,9 +166,9 @@ def roles(s: Subject) -> LawFinding:
         return absent(NO_TEMPLATE)
     reason = s.refusal([user(ASK), user("And back?")])
     return (
-        said(f"roles must alternate: {reason}")
+        limited(f"roles must alternate: {reason}")
         if reason
-        else held("two questions in a row are written")
+        else holds("two questions in a row are written")
     )
 
 
@@ -175,11 +177,11 @@ def marks(s: Subject) -> LawFinding:
     them."""
     if not s.chats or not s.template.marks():
         return absent("the template has no {% generation %}")
-    rows, warned = heard(lambda: s.conversed(CONVERSATIONS["three turns"]))
+    rows, warned = with_warnings(lambda: s.conversed(CONVERSATIONS["three turns"]))
     count = sum(s.own(r).count(s.template.end_text) for r in rows)
     if count != 3:
         return fail(f"of three answers {count} learn to stop: {s.own(rows[0])!r}")
-    return said(warned) if warned else held("they cover the end of a turn")
+    return limited(warned) if warned else holds("they cover the end of a turn")
 
 
 def options(s: Subject) -> LawFinding:
@@ -188,7 +190,9 @@ def options(s: Subject) -> LawFinding:
         return absent(NO_TEMPLATE)
     template = s.tokenizer.get_chat_template()
     names = set(re.findall(r"(?<![.\w])(\w+) is (?:not )?defined", template)) - PROVIDED
-    return held(f"--template-options {' '.join(sorted(names))}") if names else absent("it has none")
+    return (
+        holds(f"--template-options {' '.join(sorted(names))}") if names else absent("it has none")
+    )
 
 
 TEMPLATE = (thinking, tools, observations, system_message, roles, marks, options)

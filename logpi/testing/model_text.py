@@ -20,11 +20,11 @@ from logpi.testing.subject import (
     absent,
     answer,
     fail,
-    heard,
-    held,
-    said,
+    holds,
+    limited,
     system,
     user,
+    with_warnings,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def ends(s: Subject) -> LawFinding:
         own = row.action[row.mask].tolist()
         if own[-1:] != [end] or own.count(end) != 1:
             return fail(f"{what}: learned is {s.own(row)[-60:]!r}, not ending with {name}")
-    return _by_template(s, name) if s.chats and not s.template.end else held(s.template.describe())
+    return _by_template(s, name) if s.chats and not s.template.end else holds(s.template.describe())
 
 
 def _by_template(s: Subject, name: str) -> LawFinding:
@@ -94,7 +94,7 @@ def _by_template(s: Subject, name: str) -> LawFinding:
     if closing:
         first = s.tokenizer.convert_ids_to_tokens(closing[0])
         return (
-            held(s.template.describe())
+            holds(s.template.describe())
             if first == name
             else fail(f"the template ends a turn with {first}, not {name}")
         )
@@ -103,7 +103,7 @@ def _by_template(s: Subject, name: str) -> LawFinding:
             f"{name} announces the user's turn ({between!r}); behind the last answer the template"
             f" writes {behind!r}"
         )
-    return said(s.template.describe())
+    return limited(s.template.describe())
 
 
 def stops(s: Subject) -> LawFinding:
@@ -113,8 +113,8 @@ def stops(s: Subject) -> LawFinding:
         return absent("a reward model generates nothing")
     ids = config.eos_token_id
     if s.end in ([ids] if isinstance(ids, int) else ids or []):
-        return held(f"{', '.join(s.template.spelled_ends)}")
-    return said(
+        return holds(f"{', '.join(s.template.spelled_ends)}")
+    return limited(
         f"the generation config does not name {s.template.end_text}: logpi stops there all the"
         " same, and saves the model so"
     )
@@ -152,8 +152,8 @@ def bos(s: Subject) -> LawFinding:
     if any(n != wanted for n in asked):
         return fail(f"the template writes {wanted} BOS; a prompt and a demonstration have {asked}")
     if s.chats and found["a prompt rendered beforehand"] != wanted:
-        return said("prompts rendered beforehand get a BOS that the template does not write")
-    return held(
+        return limited("prompts rendered beforehand get a BOS that the template does not write")
+    return holds(
         f"{s.tokenizer.bos_token}, {max(found.values())} in front"
         if max(found.values())
         else "none is written"
@@ -170,21 +170,26 @@ def rendering(s: Subject) -> LawFinding:
     if not s.chats:
         return _plainly(s)
     kept: list[str] = []
-    told: dict[str, None] = {}  # in their order
+    # In their order, each once.
+    warnings: dict[str, None] = {}
     for name, messages in CONVERSATIONS.items():
         if s.refusal(messages):
             continue
         try:
-            rows, warned = heard(lambda m=messages: s.conversed(m))
+            rows, warned = with_warnings(lambda m=messages: s.conversed(m))
         except UserError as error:
-            told[f"{name}: {error}"] = None
+            warnings[f"{name}: {error}"] = None
             continue
         wrong = _unlike(s, messages, rows)
         if wrong and not warned:
             return fail(f"{name}: {wrong}")
-        told |= {warned: None} if warned else {}
+        warnings |= {warned: None} if warned else {}
         kept.append(name)
-    return said("; ".join(told)) if told else held(f"{len(kept)} conversations: {', '.join(kept)}")
+    return (
+        limited("; ".join(warnings))
+        if warnings
+        else holds(f"{len(kept)} conversations: {', '.join(kept)}")
+    )
 
 
 def _unlike(s: Subject, messages: Sequence[Message], rows: Sequence[Trajectory]) -> str:
@@ -221,7 +226,7 @@ def _plainly(s: Subject) -> LawFinding:
     )
     if text.removeprefix(begun).strip() != "2+2=4 and\nmore":
         return fail(f"'2+2=' and '4 and\\nmore' are learned as {text!r}")
-    return held("a prompt and its completion are the text of both")
+    return holds("a prompt and its completion are the text of both")
 
 
 def prompts(s: Subject) -> LawFinding:
@@ -234,7 +239,7 @@ def prompts(s: Subject) -> LawFinding:
             s.preferred({"prompt": "2+2=", "chosen": "4", "rejected": "5"})[0],
         ]
         return (
-            held("plain prompts")
+            holds("plain prompts")
             if all(_before(r) == ids for r in rows)
             else fail("a plain prompt's tokens differ from its row's")
         )
@@ -262,7 +267,7 @@ def prompts(s: Subject) -> LawFinding:
                 f"{name}: a sampler sees other tokens than the template writes:"
                 f" {s.decoded(ids)[-80:]!r}"
             )
-    return held("demonstrations, pairs and samplers see the same prompts, those of the template")
+    return holds("demonstrations, pairs and samplers see the same prompts, those of the template")
 
 
 def _before(row: Trajectory) -> list[int]:
@@ -276,7 +281,7 @@ def masks(s: Subject) -> LawFinding:
     if not s.chats:
         row = s.demonstrated({"prompt": "2+2=", "completion": "4"})[0]
         return (
-            held(repr(s.own(row)))
+            holds(repr(s.own(row)))
             if s.own(row).strip() == f"4{s.template.end_text}"
             else fail(f"learned is {s.own(row)!r}")
         )
@@ -290,7 +295,7 @@ def masks(s: Subject) -> LawFinding:
         return fail(f"of {says} is learned {every!r}")
     if any(w in every for w in asks) or any(w in last for w in says[:-1]) or says[-1] not in last:
         return fail(f"learned is {every!r}, and of the last answer {last!r}")
-    return held(f"of three answers {every!r}")
+    return holds(f"of three answers {every!r}")
 
 
 def control_tokens(s: Subject) -> LawFinding:
@@ -310,7 +315,7 @@ def control_tokens(s: Subject) -> LawFinding:
             )
         if "".join(evil.split()) not in "".join(s.decoded(dirty).split()):
             return fail(f"{where}: {evil!r} is lost")
-    return held(f"{len(spelled)} spelled in {', '.join(places)}: {' '.join(spelled[:4])} …")
+    return holds(f"{len(spelled)} spelled in {', '.join(places)}: {' '.join(spelled[:4])} …")
 
 
 def _spelled(s: Subject) -> list[str]:
@@ -355,17 +360,17 @@ def spaces(s: Subject) -> LawFinding:
     encoded."""
     for head, tail in (("2+2=", "4"), ("It is", " four."), ("a\n", "b"), ("x", "\n\ny")):
         ids = [*s.template.plain(head), *s.template.continuation(tail)]
-        text = s.template.said(ids)
+        text = s.template.decode(ids)
         if text.strip() != (head + tail).strip():
             return fail(f"{head!r} and {tail!r} behind it become {text!r}")
     for text in ("a  b , c .", "I 'm \t here n't", "½ 日本語 🙂"):
-        back = s.template.said(s.template.continuation(text))
+        back = s.template.decode(s.template.continuation(text))
         if back.strip() != text.strip():
-            return said(
+            return limited(
                 f"the tokenizer gives back {back!r} of {text!r}, which is what rewards and tools"
                 " read"
             )
-    return held("none is added or lost")
+    return holds("none is added or lost")
 
 
 TEXT = (rendering, ends, stops, bos, prompts, masks, control_tokens, spaces)

@@ -6,9 +6,9 @@ own.
 `objective` is anything with the three calls of `logpi.types.Objective`; `now` holds the
 log-probabilities (and values) of the current policy as plain tensors. Loss and gradient with
 respect to them must stay equal under: a split into micro-batches, padding, a new row order, garbage
-    in masked-out slots, rows without an own action, and deletion of the observation tokens. These
-    catch the normalisation and masking bugs
-found in most libraries of the field. Learning is not tested here.
+in masked-out slots, rows without an own action, and deletion of the observation tokens. These catch
+the normalisation and masking bugs found in most libraries of the field. Learning is not tested
+here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ __all__ = [
     "row",
 ]
 
-ATOL = 1e-5  # in float32, of the largest gradient; of the loss, relative to Σ |gradient| (its terms may cancel)
+# in float32, of the largest gradient; of the loss, relative to Σ |gradient| (its terms may cancel)
+ATOL = 1e-5
 
 
 def row(
@@ -299,9 +300,8 @@ def check_observation_deletion(
     """Deleting what the policy did not choose (prompt, tool output) leaves loss and gradient of its
     own actions unchanged."""
     b, t = batch.mask.shape
-    keep = torch.argsort(
-        (~batch.mask).to(torch.int8), dim=1, stable=True
-    )  # own actions first, in order
+    # own actions first, in order
+    keep = torch.argsort((~batch.mask).to(torch.int8), dim=1, stable=True)
     last = torch.where(batch.mask, torch.arange(t), -1).amax(1)
     count = batch.mask.sum(1)
 

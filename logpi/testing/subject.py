@@ -1,5 +1,5 @@
-"""What laws are about, and what they find: the model, what logpi makes of messages, what
-`transformers` makes of them.
+"""The model under test, and what a law finds: what logpi makes of messages, and what `transformers`
+makes of them.
 
 Left out: the laws (`model_text.py`, `model_numbers.py`).
 """
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 __all__ = [
     "LONG",
     "LawFinding",
-    "Subject",
     "LawVerdict",
+    "Subject",
     "absent",
     "answer",
     "fail",
-    "heard",
-    "held",
-    "said",
+    "holds",
+    "limited",
     "system",
     "user",
+    "with_warnings",
 ]
 
 T = TypeVar("T")
@@ -45,11 +45,11 @@ LONG = 1 << 20  # tokens: no row of a law is cut
 
 
 class LawVerdict(Enum):
-    """SAID: the law holds within a limit of the model that a user should know."""
+    """LIMITED: the law holds within a limit of the model that a user should know."""
 
     OK = "ok"
     FAIL = "FAIL"
-    SAID = "said"
+    LIMITED = "limited"
     ABSENT = "not applicable"
 
 
@@ -61,7 +61,7 @@ class LawFinding:
     detail: str
 
 
-def held(detail: str) -> LawFinding:
+def holds(detail: str) -> LawFinding:
     """The law holds."""
     return LawFinding(LawVerdict.OK, detail)
 
@@ -71,9 +71,9 @@ def fail(detail: str) -> LawFinding:
     return LawFinding(LawVerdict.FAIL, detail)
 
 
-def said(detail: str) -> LawFinding:
+def limited(detail: str) -> LawFinding:
     """The law holds within a limit."""
-    return LawFinding(LawVerdict.SAID, detail)
+    return LawFinding(LawVerdict.LIMITED, detail)
 
 
 def absent(detail: str) -> LawFinding:
@@ -96,7 +96,7 @@ def system(content: str) -> Message:
     return {"role": "system", "content": content}
 
 
-def heard(make: Callable[[], T]) -> tuple[T, str]:
+def with_warnings(make: Callable[[], T]) -> tuple[T, str]:
     """What `make()` returns, and what was warned of meanwhile; "" for nothing."""
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
@@ -188,7 +188,7 @@ class Subject:
             chat=chat,
             learn=learn,
         )
-        return made._rows(row, 0)
+        return made.trajectories(row, 0)
 
     def conversed(
         self, messages: Sequence[Message], learn: Learn = "assistant"

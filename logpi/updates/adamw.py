@@ -1,13 +1,14 @@
-"""AdamW and its schedule, as values.
+"""AdamW, any optimiser of torch, and their schedules, as values.
 
-What it is fed is not here (`updates/sgd.py`), nor what 16-bit weights need (`updates/masters.py`).
+What they are fed is not here (`updates/sgd.py`), nor what 16-bit weights need
+(`updates/masters.py`).
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,20 @@ from logpi.updates.masters import Masters, narrow
 if TYPE_CHECKING:
     from logpi.types import Policy
 
-__all__ = ["AdamW", "Constant", "Cosine", "Linear", "Schedule", "side_by_side"]
+__all__ = [
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "Linear",
+    "OptimizerSpec",
+    "Schedule",
+    "TorchOptimizer",
+    "side_by_side",
+]
+
+
+MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+"""A class or function of torch that takes the trainable parameters."""
 
 
 class Schedule(ABC):
@@ -57,15 +71,75 @@ class Cosine(Schedule):
         return self.end + (1.0 - self.end) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+class OptimizerSpec(ABC):
+    """Which optimiser moves a policy, and how its learning rates change over a run.
+
+    Attributes:
+        warmup: updates over which a rate climbs linearly from 1/warmup of its peak.
+        schedule: decay after that, over the updates of the whole run.
+    """
+
+    warmup: int
+    schedule: Schedule
+
+    @abstractmethod
+    def build(self, policy: Policy) -> torch.optim.Optimizer:
+        """The optimiser over the policy's trainable parameters, at the peak learning rates.
+
+        Raises:
+            ValueError: it cannot move weights of this precision.
+        """
+
+    def rate(self, peak: float, update: int, progress: float) -> float:
+        """Learning rate of the `update`-th update (from 0), at `progress` in [0, 1] of the run."""
+        warm = min(1.0, (update + 1) / self.warmup) if self.warmup else 1.0
+        return peak * warm * self.schedule(progress)
+
+
+def _trained(policy: Policy) -> list[nn.Parameter]:
+    """Raises ValueError if some are float16."""
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    if any(p.dtype == torch.float16 for p in trained):
+        raise ValueError(
+            "small gradients are 0 in float16: train in bfloat16 (or float32); float16 is for"
+            " inference"
+        )
+    return trained
+
+
 @dataclass(frozen=True)
-class AdamW:
+class TorchOptimizer(OptimizerSpec):
+    """Any optimiser of torch: `TorchOptimizer(partial(torch.optim.SGD, lr=1e-3, momentum=0.9))`.
+
+    The learning rates of its parameter groups are the peaks that warm-up and schedule scale.
+
+    Attributes:
+        make: called with the trainable parameters.
+        warmup, schedule: see `OptimizerSpec`.
+    """
+
+    make: MakeOptimizer
+    warmup: int = 0
+    schedule: Schedule = Constant()
+
+    def build(self, policy: Policy) -> torch.optim.Optimizer:
+        trained = _trained(policy)
+        if any(map(narrow, trained)):
+            raise ValueError(
+                "weights of 16 bits need masters of 32, which only logpi.AdamW keeps: use it, or"
+                " train in float32"
+            )
+        return self.make(trained)
+
+
+@dataclass(frozen=True)
+class AdamW(OptimizerSpec):
     """Decoupled weight decay Adam (arXiv:1711.05101) with linear warm-up and a schedule.
 
     Attributes:
         lr: peak learning rate. betas, eps, weight_decay: as in torch; matrices decay, vectors
             (norms, biases) do not.
-        warmup: updates over which the rate climbs linearly from lr/warmup.
-        schedule: decay after that, over the updates of the whole run.
+        warmup, schedule: see `OptimizerSpec`.
     Raises:
         ValueError: a learning rate below 0.
     """
@@ -82,18 +156,8 @@ class AdamW:
             raise ValueError(f"a learning rate is a number of at least 0, not {self.lr:g}")
 
     def build(self, policy: Policy) -> torch.optim.Optimizer:
-        """The optimiser over the policy's trainable parameters; for weights of 16 bits, on masters
-        of 32.
-
-        Raises:
-            ValueError: some are float16.
-        """
-        trained = [p for p in policy.parameters() if p.requires_grad]
-        if any(p.dtype == torch.float16 for p in trained):
-            raise ValueError(
-                "small gradients are 0 in float16: train in bfloat16 (or float32); float16 is for"
-                " inference"
-            )
+        """For weights of 16 bits, on masters of 32."""
+        trained = _trained(policy)
         narrowed = any(map(narrow, trained))
         whole = None if self.weight_decay or narrowed else side_by_side(trained)
         if whole is not None:
@@ -106,11 +170,6 @@ class AdamW:
         kept = [g for g in groups if g["params"]]
         kind = Masters if narrowed else torch.optim.AdamW
         return kind(kept, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
-
-    def rate(self, update: int, progress: float) -> float:
-        """Learning rate of the `update`-th update (from 0), at `progress` in [0, 1] of the run."""
-        warm = min(1.0, (update + 1) / self.warmup) if self.warmup else 1.0
-        return self.lr * warm * self.schedule(progress)
 
 
 def side_by_side(params: Sequence[nn.Parameter]) -> Tensor | None:

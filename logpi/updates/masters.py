@@ -36,9 +36,10 @@ class Masters(torch.optim.AdamW):
 
     bfloat16 keeps 8 bits, so a step of 1e-6 is less than half of the last place of nearly every
     weight: p itself would stay where it is. m moves, and p follows it on average from the first
-        step on, since masters begin spread evenly over the intervals that round to
-    their weights (at the weights, as is usual, none would move before half of its interval has been
-    covered). The groups hold the masters, whose gradients are therefore what `zero_grad`, clipping
+    step on, since masters begin spread evenly over the intervals that round to their weights (at
+    the weights, as is usual, none would move before half of its interval has been covered).
+
+    The groups hold the masters, whose gradients are therefore what `zero_grad`, clipping
     and the norm see; a weight's own gradient goes to its master as soon as it is there, and is
     freed. Weights of 32 bits (a value head) are their own masters.
 
@@ -102,12 +103,18 @@ def _spread(weight: Tensor, first: int) -> Tensor:
     The lower half are the multiples of the golden ratio from the `first` on, modulo 1: even among
     neighbours, and no chance.
     """
+    # Four weights of 1, whose bits are 3F80 0000. φ = 0.618… as a fraction of 2³² is 2654435761,
+    # which is −1640531535 as a signed number; a master's lower half are the top bits of i·φ:
+    #
+    #     i          0         1         2         3
+    #     i·φ        0        −.382     .236     −.146      less the nearest whole number
+    #     lower      0       −25033    15470     −9562      in 2⁻¹⁶ of a last place of bfloat16
+    #     master     1      .998508  1.001844   .999430     all round to 1, none to another's place
     place = torch.arange(first, first + weight.numel(), dtype=torch.int32, device=weight.device)
-    lower = (place.mul_(-1640531535) >> 16).view(
-        weight.shape
-    )  # the ratio's 32 bits, as a signed number
+    lower = (place.mul_(-1640531535) >> 16).view(weight.shape)
     master = (weight.float().view(torch.int32) + lower).view(torch.float32)
-    _heed(master, weight)  # 0, and what is not finite, has no neighbours on both sides
+    # 0, and what is not finite, has no neighbours on both sides
+    _heed(master, weight)
     return master
 
 

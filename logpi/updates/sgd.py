@@ -105,11 +105,16 @@ class Actions(Shuffle):
         self, objective: Objective, batch: Batch, targets: UpdateConstants
     ) -> tuple[Batch, UpdateConstants]:
         self._check(objective, batch)
+        # A batch of two rows, its own actions as rows of their own, dealt out to two minibatches:
+        #
+        #     a₀ a₁        a₀  a₁  b₀        a random order 2 0 1:   b₀ a₀ | a₁
+        #     b₀ ·
         mask = batch.mask
         seen = batch.obs[:, :-1][mask][:, None]
         one = {k: getattr(batch, k)[mask][:, None] for k in ("action", "mask", "reward", "logp")}
         rows = torch.arange(len(seen), device=mask.device)
-        flat_batch = Batch(  # what follows is not read after a terminated row, so any observation will do
+        # What follows is not read after a terminated row, so any observation will do.
+        flat_batch = Batch(
             obs=seen.expand(-1, 2, *seen.shape[2:]),
             terminated=torch.ones_like(rows, dtype=torch.bool),
             group=rows,
@@ -140,8 +145,8 @@ class Actions(Shuffle):
             )
         if objective.ties is not None:
             raise ValueError(
-                f"{objective.ties} ties the actions of a row together: use SGD(shuffle=Groups()), or"
-                " weight=TokenMean()"
+                f"{objective.ties} ties the actions of a row together: use"
+                " SGD(shuffle=Groups()), or weight=TokenMean()"
             )
 
 
@@ -258,11 +263,8 @@ class SGD:
         """One optimiser step. A gradient that is not finite moves nothing, and is counted."""
         tally, losses = DiagnosticMeans(), []
         optimizer.zero_grad(set_to_none=True)
-        for (
-            rows,
-            targets,
-            weights,
-        ) in made.pieces:  # on the CPU, so that nothing before the loss waits for a GPU
+        # Pieces are on the CPU, so that nothing before the loss waits for a GPU.
+        for rows, targets, weights in made.pieces:
             now = policy.evaluate(rows)
             here = now.logp.device
             part, known, weight = rows.to(here), targets.to(here), weights.to(here)

@@ -118,9 +118,8 @@ class TrustRegion:
         """Yields the metrics of the one step, after it was made and the critic fitted."""
         assert isinstance(policy, DistributionalPolicy)
         alone, here = objective.without_critic(), next(policy.parameters()).device
-        with nn.attention.sdpa_kernel(
-            nn.attention.SDPBackend.MATH
-        ):  # the others have no second derivative
+        # the others have no second derivative
+        with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
             metrics, moved = self._step(
                 policy, alone, batch.to(here), targets.to(here), generator, look
             )

@@ -1,8 +1,7 @@
-"""Names of TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF, a table for each library.
+"""Names of TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF: a table for each library.
 
-Each is an option of the right value, a setting of the job, or refused with a line that says what to
-use.
-"""
+Each name is an option of the right value, a setting of the job, or refused with a line that says
+what to use."""
 
 from __future__ import annotations
 

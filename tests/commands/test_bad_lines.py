@@ -329,6 +329,15 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("--model RUN", "cannot load"),
         ("--device nosuch", "unknown device"),
     ],
+    "sweep": [
+        ("", "JOB must be given"),
+        ("gym", "say what varies"),
+        ("gym --lrr 1", "did you mean --lr"),
+        ("gym --lr 1..2", "--trials"),
+        ("gym --trials x --lr 1", "whole number"),
+        ("--resume nosuch", "no run"),
+        ("--resume RUN", "not a sweep"),
+    ],
     "completion": [("", "must be given"), ("fish", "unknown value 'fish'; one of: bash")],
     "algorithms": [("stray", "unexpected"), ("--markdwn", "did you mean --markdown")],
     "describe": [

@@ -25,7 +25,7 @@ def test_greedy_text_is_transformers(kind):
     ids = torch.tensor([model.render("ab12")])
     wanted = tiny_model(kind).generate(ids, max_new_tokens=9, do_sample=False)[0, ids.shape[1] :]
     (text,) = model.generate("ab12", max_tokens=9, greedy=True)
-    assert text == model.template.said(wanted)
+    assert text == model.template.decode(wanted)
 
 
 def test_shapes_and_seeds(model):
@@ -38,7 +38,7 @@ def test_shapes_and_seeds(model):
     rows = Engine(model).generate(
         requests, Sampling(max_tokens=5), torch.Generator().manual_seed(3)
     )
-    assert many == [[model.template.said(c.tokens) for c in row] for row in rows]
+    assert many == [[model.template.decode(c.tokens) for c in row] for row in rows]
 
 
 def test_an_answer_ends_before_a_stop_text(model):

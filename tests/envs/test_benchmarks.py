@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from logpi.envs.benchmarks import FORMATS, TEMPLATES, AnswerExtraction, Benchmark, marked
+from logpi.envs.benchmark_formats import FORMATS, TEMPLATES, marked
+from logpi.envs.benchmarks import AnswerExtraction, Benchmark
 from logpi.envs.tasks import task
 from logpi.evaluation.contamination import contamination, training_rows, words
 from logpi.rewards import Number
@@ -478,3 +479,12 @@ def test_an_instruction_that_all_share_is_no_leak(tmp_path):
     made = Benchmark("gsm8k", write(tmp_path / "x.jsonl", GSM8K))
     text = "What is love? Please reason step by step, and put your final answer within \\boxed{}."
     assert contamination(made.rows("test"), [("t", text)], n=8) == []
+
+
+def test_a_benchmark_of_rows_in_memory():
+    rows = [{"question": f"{i}+1?", "answer": f"so #### {i + 1}"} for i in range(3)]
+    own = Benchmark("gsm8k", {"train": rows[:2], "test": rows[2:]}, shots=1)
+    assert [r["answer"] for r in own.rows("test")] == ["3"] and len(own.rows("train")) == 2
+    assert own.rows("test")[0]["prompt"].count("Question:") == 2
+    with pytest.raises(ValueError, match="the list is one file, and so the test"):
+        Benchmark("gsm8k", rows).rows("train")

@@ -15,13 +15,13 @@ from logpi.engine.sampling import Completion, Request, Sampling
 from logpi.envs.tasks import Addition
 from logpi.evaluation.beam_search import BeamSearch
 from logpi.evaluation.scorers import (
-    Judged,
+    ContinuationScorer,
     LogP,
     PartialResponse,
-    Rollouts,
+    RewardScorer,
     SelfCertainty,
-    beginnings,
-    joined,
+    extended,
+    prefixes,
     scorer,
     verdicts,
 )
@@ -72,9 +72,9 @@ def test_rewards_score_responses_with_their_rows_columns(policy):
         partial(policy, "2+1=3#3"),
         partial(policy, "#4", {"prompt": "2+2=", "answer": "5"}),
     )
-    assert Judged(rewards("exact"))([right, wrong]) == [1.0, 0.0]
+    assert RewardScorer(rewards("exact"))([right, wrong]) == [1.0, 0.0]
     assert verdicts(rewards(["exact", "number:0.5"]), [right])[0].total == 1.5
-    assert Judged(rewards("exact"))([partial(policy, "#3", {"prompt": "?"})]) == [
+    assert RewardScorer(rewards("exact"))([partial(policy, "#3", {"prompt": "?"})]) == [
         -math.inf
     ]  # no verdict, never chosen
     assert scorer("logp", policy) == LogP() and scorer("number", policy).name == "number"
@@ -84,13 +84,13 @@ def test_rewards_score_responses_with_their_rows_columns(policy):
 
 def test_a_response_is_cut_after_each_step(policy):
     whole = replace(partial(policy, "7+5=12,4+8=13#132"), stop="eos")
-    found = beginnings(policy, whole, ",")
+    found = prefixes(policy, whole, ",")
     assert [(p.text, p.stop) for p in found] == [("7+5=12,", ""), ("7+5=12,4+8=13#132", "eos")]
     assert all(p.tokens.tolist() == whole.tokens[: len(p.tokens)].tolist() for p in found)
-    assert [p.text for p in beginnings(policy, whole, "1,3")] == [
+    assert [p.text for p in prefixes(policy, whole, "1,3")] == [
         whole.text
     ]  # that never ends a step
-    assert beginnings(policy, whole, "") == [whole]
+    assert prefixes(policy, whole, "") == [whole]
 
 
 class Even:
@@ -106,11 +106,13 @@ def test_rollouts_are_the_share_of_continuations_that_end_right(policy):
     """Of a beginning: as counted by hand on the same continuations. Of an end: its own verdict."""
     judge, row, limit = rewards(Even()), {"prompt": "1+2="}, Sampling(max_tokens=6)
     begun, ended = partial(policy, "1+", row), replace(partial(policy, "1+1", row), stop="eos")
-    ask = Rollouts(policy, Engine(policy), judge, 64, limit, torch.Generator().manual_seed(3))
+    ask = ContinuationScorer(
+        policy, Engine(policy), judge, 64, limit, torch.Generator().manual_seed(3)
+    )
     share, at_end, unknown = ask([begun, ended, replace(partial(policy, "#", row), stop="eos")])
     request = Request([*begun.prompt, *begun.tokens.tolist()], 64, max_tokens=6 - len(begun.tokens))
     [again] = Engine(policy).generate([request], limit, torch.Generator().manual_seed(3))
-    texts = [joined(policy, begun, c).text for c in again]
+    texts = [extended(policy, begun, c).text for c in again]
     marks = [len(t) % 2 == 0 for t in texts if "#" not in t]
     assert (
         share == sum(marks) / len(marks)
@@ -177,7 +179,7 @@ def test_of_equal_scores_the_first_is_kept_however_often_it_was_said(policy):
 
 
 def test_a_beams_record_is_what_the_model_says_of_it(policy):
-    """Steps are sampled apart and joined: the joined log-probabilities are those of the whole."""
+    """Steps are sampled apart and extended: their log-probabilities are those of the whole."""
     [found] = beam(policy, LogP(), width=8, keep=2, max_tokens=10)(
         Addition().rows("test")[:1], torch.Generator().manual_seed(0)
     )

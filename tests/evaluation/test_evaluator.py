@@ -10,7 +10,8 @@ import torch
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Sampling
 from logpi.envs.tasks import Addition
-from logpi.evaluation.evaluator import Evaluator, by_level, estimates, interval, measures
+from logpi.evaluation.evaluator import Evaluator
+from logpi.evaluation.measures import by_level, estimates, interval, measures
 from logpi.evaluation.pooling import (
     BestOf,
     Majority,

@@ -189,13 +189,13 @@ def test_a_judge_that_is_not_there_is_said_before_anything_is_sampled(model, row
 
 
 def test_a_judge_that_fails_on_every_response_is_not_a_score():
-    from logpi.evaluation.scorers import Judged, PartialResponse
+    from logpi.evaluation.scorers import PartialResponse, RewardScorer
     from logpi.rewards import Rewards, Weighted
 
     def broken(prompts, completions, **columns):
         raise RuntimeError("no GPU")
 
-    judge = Judged(Rewards((Weighted(broken),)))
+    judge = RewardScorer(Rewards((Weighted(broken),)))
     tokens, logp = torch.tensor([1]), torch.tensor([-1.0])
     with pytest.raises(
         UserError, match="broken failed on every one of 2 responses: raised: RuntimeError: no GPU"

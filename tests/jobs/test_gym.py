@@ -14,7 +14,7 @@ from logpi.commands import play
 from logpi.envs.control.presets import OTHERS, PRESETS, preset
 from logpi.errors import UserError
 from logpi.jobs import gym, gym_parts
-from logpi.jobs.seeds import interval
+from logpi.jobs.seed_report import interval
 from logpi.runs.metrics import is_time, read_metrics
 
 SHORT = ["--eval-episodes", "2", "--evaluations", "1", "--save-every", "1"]

@@ -19,12 +19,14 @@ from logpi.envs.control.spaces import check_mask
 from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
-from logpi.jobs import seeds
+from logpi.jobs import seed_report
 from logpi.ops.distributions import Categorical
 from logpi.policies.cnn import cnn
 from logpi.policies.mlp import mlp
-from logpi.rollouts.gym import Episodes, Fragments, RewardScale, _check, record
+from logpi.rollouts.gym import Episodes, Fragments, RewardScale
 from logpi.rollouts.gym import play as returns
+from logpi.rollouts.transitions import _check, record
+from tests.jobs.alone import watch
 from tests.worlds import Count
 
 KIND = Categorical(2)
@@ -240,8 +242,8 @@ def test_other_libraries_names_reach_the_update():
 def test_the_interval_beyond_the_table():
     """Student's t with 10, 14 and 29 degrees of freedom is 2.228, 2.145 and 2.045."""
     for freedom, t in ((10, 2.228), (14, 2.145), (29, 2.045)):
-        assert seeds._t95(freedom) == pytest.approx(t, abs=0.003)
-    assert seeds._t95(4) == 2.776
+        assert seed_report._t95(freedom) == pytest.approx(t, abs=0.003)
+    assert seed_report._t95(4) == 2.776
 
 
 def test_seeds_that_saw_no_episode_end_have_a_table_and_no_curve(tmp_path):
@@ -257,8 +259,7 @@ def test_seeds_that_saw_no_episode_end_have_a_table_and_no_curve(tmp_path):
         *EVAL,
     ]
     recipe.main(["--out", str(tmp_path / "seed-0"), *words])
-    a = recipe.Gym(env="Pendulum-v1", seeds=1)
-    said = seeds.report(tmp_path, [tmp_path / "seed-0"], a)
+    said = seed_report.report(tmp_path, [tmp_path / "seed-0"], "Pendulum")
     assert (
         "no curve" in said and len(json.loads((tmp_path / "seeds.json").read_text())["final"]) == 1
     )
@@ -267,23 +268,7 @@ def test_seeds_that_saw_no_episode_end_have_a_table_and_no_curve(tmp_path):
 def test_seeds_go_on_together(tmp_path, monkeypatch, capsys):
     """One seed was finished, the other had not begun: `--resume` asks for both, and only for what
     is left of them."""
-    asked = []
-
-    class Alone:
-        """A pool that has one process: this one."""
-
-        def __init__(self, *_, **__) -> None: ...
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_) -> None: ...
-        def imap(self, f, jobs, chunksize):
-            asked.extend(jobs)
-            return map(f, jobs)
-
-    monkeypatch.setattr(
-        seeds.multiprocessing, "get_context", lambda _: type("", (), {"Pool": Alone})
-    )
+    asked = watch(monkeypatch)
     out = tmp_path / "s"
     words = ["--env", "logpi/GridWorld-v0", "--steps", "512", *EVAL]
     recipe.main(["--out", str(out), "--seeds", "2", *words])

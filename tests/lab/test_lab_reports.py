@@ -52,7 +52,8 @@ def test_k2_and_k3_in_the_loss_are_reverse_and_forward_with_states_fixed(pair):
     close(found, reverse_fixed)
     close(found, kl.full_vocabulary_gradient(world, reference))
     close(kl.penalty_gradient(world, reference, k3, "loss"), forward_fixed)
-    assert float((reverse - reverse_fixed).norm()) > 1e-3  # with two tokens it matters
+    # with two tokens it matters
+    assert float((reverse - reverse_fixed).norm()) > 1e-3
     assert float((forward - forward_fixed).norm()) > 1e-3
 
 
@@ -222,7 +223,8 @@ def test_value_iteration_without_slips():
     grid = GridModel()
     run = bellman.value_iteration(grid)
     value, last = run[-1].value, run[-1]
-    assert float(value[grid.state((0, 0))]) == 2.0  # −1 −1 −1 +5
+    # −1 −1 −1 +5
+    assert float(value[grid.state((0, 0))]) == 2.0
     assert [float(value[grid.state(c)]) for c in ((1, 0), (1, 1), (2, 1))] == [3.0, 4.0, 5.0]
     assert torch.equal(last.q.amax(-1), value)
     arrows = bellman.greedy(grid, last.q)

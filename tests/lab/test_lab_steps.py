@@ -55,17 +55,20 @@ def test_values_are_the_models_own(policy):
     )
     assert [v.text for v in found] == ["a,", "b,", "7"]
     digits = policy.tokenizer("0123456789", add_special_tokens=False)["input_ids"]
-    exact, plain = [], tiny_model("llama", std=0.6)  # the same weights, without our attention
+    # the same weights, without our attention
+    exact, plain = [], tiny_model("llama", std=0.6)
     for prefix in ("", "a,", "a,b,"):
         ids = [*prompt, *policy.tokenizer(prefix, add_special_tokens=False)["input_ids"]]
         with torch.no_grad():
             logits = plain(torch.tensor([ids])).logits[0, -1]
         exact.append(float(logits.softmax(-1)[digits].sum()))
-        if prefix:  # an end token leaves the prefix, whose last character is no digit
+        # an end token leaves the prefix, whose last character is no digit
+        if prefix:
             assert not prefix[-1].isdigit()
     for v, p in zip(found, exact, strict=True):
         assert v.before == pytest.approx(p, abs=4 * (p * (1 - p) / samples) ** 0.5)
-    assert found[-1].after == 1.0  # the response itself
+    # the response itself
+    assert found[-1].after == 1.0
     assert [v.after for v in found[:-1]] == [v.before for v in found[1:]]
 
 

@@ -14,6 +14,7 @@ from logpi.envs.control.grid_model import GridModel
 from logpi.lab.bias import REAL, TINY, far_reference
 from logpi.lab.claims import CLAIMS, discounted, text_gae
 from logpi.lab.expectation import Setting, _separable, all_draws, batch_gradient, gradients, moments
+from logpi.lab.verdict import check
 from logpi.lab.worlds import double, grid_world, responses, standard, token_world
 from logpi.learner import Learner
 from logpi.objectives.policy_gradient import PolicyGradient
@@ -114,7 +115,8 @@ def test_group_normalised_limits(name):
     ]
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < 0.01
-    assert gaps[-2] / gaps[-1] == pytest.approx(2, abs=0.1)  # 1/M: it is a limit, not a plateau
+    # 1/M: it is a limit, not a plateau
+    assert gaps[-2] / gaps[-1] == pytest.approx(2, abs=0.1)
 
 
 def test_whitening_over_the_batch_is_a_scale_in_the_limit():
@@ -142,7 +144,8 @@ def test_whitening_over_the_batch_is_a_scale_in_the_limit():
 def test_grpos_bias_begins_at_four_with_binary_rewards(m, verdict):
     found = moments(WORLD, BY_NAME["grpo_r1"].objective, Setting(responses=m))
     assert found.verdict == verdict
-    if m < 4:  # std of a mixed group is √(1/M): scale (M−1)/M · √M, but for ε
+    # std of a mixed group is √(1/M): scale (M−1)/M · √M, but for ε
+    if m < 4:
         assert found.scale == pytest.approx((m - 1) / m * m**0.5, rel=1e-5)
 
 
@@ -277,3 +280,11 @@ def test_reference_has_no_say_without_a_penalty():
         for r in (None, far_reference(WORLD))
     )
     assert torch.equal(a, b)
+
+
+def test_a_check_shows_as_a_table_in_a_notebook() -> None:
+    result = check(algorithm("rloo", beta=0).objective, responses=(2,))
+    page = result._repr_html_()
+    assert page.startswith("<table><caption>E[∇L̂]") and page.count("<tr>") == 2
+    assert "<td>1.000000</td>" in page and page.endswith("Verdict: the policy gradient.</p>")
+    assert "Verdict: the policy gradient." in str(result)

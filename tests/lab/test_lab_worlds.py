@@ -65,7 +65,8 @@ def test_values_are_means_over_what_follows(world):
     v, q = world.mdp.values(world.pi)
     torch.testing.assert_close(v[:-1], (world.pi * q).sum(-1))
     state = world.index(world.paths)
-    k = int((world.lengths >= 2).double().argmax())  # any will do
+    # any will do
+    k = int((world.lengths >= 2).double().argmax())
     t = int(world.paths.mask[k].nonzero()[1])
     same = (state[:, : t + 1] == state[k, : t + 1]).all(1)
     to_go = (world.paths.reward * world.paths.mask)[:, t:].sum(1)

@@ -63,7 +63,8 @@ class Bandit:
         prefixes: list[tuple[int, ...]] = [()]
         for n in range(length):
             prefixes += [(*p, w) for p in prefixes if len(p) == n for w in range(words)]
-        number = {p: i + 1 for i, p in enumerate(prefixes)}  # state 0 is before the prompt
+        # state 0 is before the prompt
+        number = {p: i + 1 for i, p in enumerate(prefixes)}
         step = torch.zeros(len(prefixes) + 1, words, dtype=torch.long)
         step[0] = 1
         for p, i in number.items():

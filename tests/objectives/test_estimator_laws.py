@@ -261,7 +261,8 @@ def test_dual_clip_differs_from_clip_only_far_out_on_bad_actions() -> None:
         gradient(base, *case, moved=2.0)[0],
         gradient(replace(base, surrogate=DualClip(0.2)), *case, moved=2.0)[0],
     )
-    assert near > far  # the loss is bounded
+    # the loss is bounded
+    assert near > far
 
 
 # --- KL: what each place does, by enumeration ---
@@ -353,7 +354,8 @@ def test_entropy_bonus_has_the_entropy_s_gradient() -> None:
 
 # --- two steps, every trajectory ---
 
-A = 3  # actions; state 0 is the root, state 1 + a follows a first action a
+# actions; state 0 is the root, state 1 + a follows a first action a
+A = 3
 
 
 def tree(seed: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -444,7 +446,8 @@ def test_a_discount_is_a_bias() -> None:
     theta, ref, reward = tree()
     (true,) = torch.autograd.grad(regularised_return(theta, ref, reward, 0.0), theta)
     biased = tree_gradient(PolicyGradient(RewardToGo(0.5)), theta, ref, reward)
-    assert_close(biased[1:], true[1:])  # the last action's return has no discount
+    # the last action's return has no discount
+    assert_close(biased[1:], true[1:])
     assert not torch.allclose(biased[0], true[0], rtol=0.05)
 
 

@@ -74,9 +74,8 @@ def rlhf_gradient(world: Bandit, policy: TabularPolicy, reference: TabularPolicy
     every = torch.arange(len(world.tokens))
     batch = world.batch(every, every, world.reward)
     now, ref = policy.evaluate(batch), reference.evaluate(batch)
-    blank = torch.zeros(
-        len(every), world.length + 1, dtype=torch.float64
-    )  # λ = 1: any critic is only a baseline
+    # λ = 1: any critic is only a baseline
+    blank = torch.zeros(len(every), world.length + 1, dtype=torch.float64)
     targets = objective.prepare(batch, PolicyOutput(now.logp, now.entropy, blank), ref)
     weight = now.logp.detach().sum(1).exp()[:, None] * batch.mask
     value, _ = objective.loss(batch, targets, weight, now)
@@ -86,9 +85,8 @@ def rlhf_gradient(world: Bandit, policy: TabularPolicy, reference: TabularPolicy
 def test_rlhf_stands_still_at_the_optimum_and_only_there(world):
     reference, policy = world.policy(), world.policy()
     assert rlhf_gradient(world, policy, reference).abs().max() > 1e-2
-    best = (
-        world.optimum(BETA).exp().view(2, 2)
-    )  # the first token's marginal, then each second token's share
+    # the first token's marginal, then each second token's share
+    best = world.optimum(BETA).exp().view(2, 2)
     with torch.no_grad():
         policy.logits[1] = best.sum(1).log()
         policy.logits[2:4] = best.log()
@@ -119,7 +117,8 @@ def test_the_learner_reaches_it_too(world):
         report = learner.update(data)
     assert report["grad_norm"] < 1e-3
     gap = world.logp(policy).detach() - world.optimum(BETA)
-    assert gap.abs().max() < 0.05  # shares are rounded to 1/100
+    # shares are rounded to 1/100
+    assert gap.abs().max() < 0.05
 
 
 def test_the_optimum_is_the_best_of_all_policies(world):

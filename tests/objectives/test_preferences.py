@@ -23,8 +23,10 @@ PREFERENCES = learning_from(Data.PAIRS | Data.LABELS)
 
 # one pair: chosen has 2 tokens, rejected 3
 NOW, REF = [[-0.5, -1.0], [-0.4, -0.6, -2.0]], [[-0.7, -1.3], [-0.5, -0.5, -1.0]]
-RATIO = (0.5, -1.0)  # Σ log π/π_ref of each
-MEAN = (-0.75, -1.0)  # Σ log π / |y|
+# Σ log π/π_ref of each
+RATIO = (0.5, -1.0)
+# Σ log π / |y|
+MEAN = (-0.75, -1.0)
 
 
 def sigma(x: float) -> float:
@@ -97,18 +99,18 @@ def test_kto_by_hand():
 def test_kto_online_labels_samples_by_their_groups_mean():
     """Rewards 1, 0 | 1, 1: one good row, one bad one, two without a label; z₀ is the mean of all
     four ratios."""
+    # r = 0.4, −0.2, 0.2, 0
     now, ref = (
         [[-0.5], [-1.0], [-0.2], [-0.3]],
         [[-0.9], [-0.8], [-0.4], [-0.3]],
-    )  # r = 0.4, −0.2, 0.2, 0
+    )
     case = pairs(now, ref, reward=[1.0, 0.0, 1.0, 1.0])
     objective = algorithm("kto", beta=0.5, sampled=True).objective
     value, metrics = loss(objective, *case)
     assert float(metrics["kto/z0"]) == pytest.approx(0.1)
     good, bad = 1 - sigma(0.5 * (0.4 - 0.1)), 1 - sigma(0.5 * (0.1 + 0.2))
-    assert float(value) == pytest.approx(
-        (good + bad) / 2 / 2, abs=1e-12
-    )  # rows of the group, groups
+    # rows of the group, groups
+    assert float(value) == pytest.approx((good + bad) / 2 / 2, abs=1e-12)
     assert objective.idle(case[0], objective.prepare(*case)).tolist() == [False, False, True, True]
     assert (objective.min_group, algorithm("kto").objective.min_group) == (2, 1)
 
@@ -209,9 +211,11 @@ def test_invariances(name):
     testing.check_micro_batches(objective, batch, now, ref, whole_groups=True)
     for law in (testing.check_padding, testing.check_row_order, testing.check_garbage):
         law(objective, batch, now, ref)
-    if name != "kto":  # its dead rows have no label, and rewards of 1000 would be one
+    # its dead rows have no label, and rewards of 1000 would be one
+    if name != "kto":
         testing.check_dead_rows(objective, batch, now, ref)
-    if name != "reward_model":  # reads a state that the check moves, and not an own action
+    # reads a state that the check moves, and not an own action
+    if name != "reward_model":
         testing.check_observation_deletion(objective, batch, now, ref)
 
 

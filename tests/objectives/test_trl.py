@@ -93,7 +93,8 @@ def test_dpo_and_its_forms(case, name, ours, theirs):
     expected = DPOTrainer._compute_loss(fake, outputs(split(now.logp)), given, False)
     found, metrics = loss(algorithm(name, beta=0.3, **ours).objective, batch, now, ref)
     torch.testing.assert_close(found, expected)
-    if not ours.get("length_normalised") and name != "ipo":  # TRL logs summed ratios there too
+    # TRL logs summed ratios there too
+    if not ours.get("length_normalised") and name != "ipo":
         for key in ("rewards/chosen", "rewards/margins", "rewards/accuracies", "logps/rejected"):
             assert float(metrics[f"+{key}"]) == pytest.approx(fake._metrics["eval"][key][0]), key
 

@@ -25,8 +25,10 @@ from logpi.ops.advantages import (
 from logpi.testing import group, row
 from logpi.types import Batch
 
-GRID = [-1.0, -1.0, -1.0, 5.0]  # right, up, right, right: three moves of fuel, then the goal
-GAP_REWARD = [0.0, 0, 0, 0, 0, 0, 1]  # two own actions, three tokens of a tool, two own actions
+# right, up, right, right: three moves of fuel, then the goal
+GRID = [-1.0, -1.0, -1.0, 5.0]
+# two own actions, three tokens of a tool, two own actions
+GAP_REWARD = [0.0, 0, 0, 0, 0, 0, 1]
 GAP_MASK = [1, 1, 0, 0, 0, 1, 1]
 GAP_VALUE = [0.1, 0.2, 9, 9, 9, 0.4, 0.6, 9]
 
@@ -69,8 +71,10 @@ def test_discounted_return_to_go() -> None:
 
 
 def test_tool_output_neither_pays_nor_discounts() -> None:
-    batch = row([1.0, 7, 7, 2], [1, 0, 0, 1])  # 7: written where the policy did not act, never read
-    assert RewardToGo(0.5)(batch)[0].tolist() == [2, 0, 0, 2]  # 1 + .5·2, one own step apart
+    # 7: written where the policy did not act, never read
+    batch = row([1.0, 7, 7, 2], [1, 0, 0, 1])
+    # 1 + .5·2, one own step apart
+    assert RewardToGo(0.5)(batch)[0].tolist() == [2, 0, 0, 2]
     assert TotalReward()(batch)[0].tolist() == [3, 0, 0, 3]
 
 
@@ -99,7 +103,8 @@ def test_gae_truncated_row_bootstraps_the_state_after_it() -> None:
 def test_gae_truncated_row_with_padding_bootstraps_at_its_own_end() -> None:
     value = torch.tensor([[0.5, 0.3, 2.0, 100.0, 100.0]])
     got = GAE(1.0, 0.0)(row([0.0, 1, 0, 0], [1, 1, 0, 0], terminated=False), value)
-    assert at(got, 0, 1, 2, 3) == [-0.2, 2.7, 0, 0]  # .3 − .5; 1 + 2 − .3; padding
+    # .3 − .5; 1 + 2 − .3; padding
+    assert at(got, 0, 1, 2, 3) == [-0.2, 2.7, 0, 0]
 
 
 def test_gae_limits() -> None:
@@ -164,9 +169,11 @@ def test_advantages_carry_no_gradient() -> None:
 def test_q_value() -> None:
     value = torch.tensor([[0.5, 0.3, 0.1, 9.0]])
     got = QValue(0.5)(row([1.0, 0, 2]), value)
-    assert at(got, 0, 1, 2) == [1.15, 0.05, 2.0]  # 1 + .5·.3; .5·.1; the last state is absorbing
+    # 1 + .5·.3; .5·.1; the last state is absorbing
+    assert at(got, 0, 1, 2) == [1.15, 0.05, 2.0]
     cut = QValue(0.5)(row([1.0, 0, 2], terminated=False), value)
-    assert at(cut, 2) == [6.5]  # 2 + .5·9
+    # 2 + .5·9
+    assert at(cut, 2) == [6.5]
 
 
 # --- groups ---
@@ -176,12 +183,14 @@ def test_group_of_four() -> None:
     batch = group([1.0, 0, 1, 0])
     assert GroupCenter()(batch)[:, 0].tolist() == [0.5, -0.5, 0.5, -0.5]
     sign = torch.tensor([1.0, -1, 1, -1])
-    assert_close(GroupNorm(eps=0.0)(batch)[:, 0], sign * math.sqrt(3) / 2)  # .5 / .57735
-    assert_close(GroupNorm(eps=0.0, ddof=0)(batch)[:, 0], sign)  # .5 / .5
-    assert_close(
-        GroupNorm(eps=0.5, ddof=0)(batch)[:, 0], sign / 2
-    )  # ε sits beside the std, not in the root
-    assert_close(LeaveOneOut()(batch)[:, 0], sign * 2 / 3)  # 1 − 1/3; 0 − 2/3
+    # .5 / .57735
+    assert_close(GroupNorm(eps=0.0)(batch)[:, 0], sign * math.sqrt(3) / 2)
+    # .5 / .5
+    assert_close(GroupNorm(eps=0.0, ddof=0)(batch)[:, 0], sign)
+    # ε sits beside the std, not in the root
+    assert_close(GroupNorm(eps=0.5, ddof=0)(batch)[:, 0], sign / 2)
+    # 1 − 1/3; 0 − 2/3
+    assert_close(LeaveOneOut()(batch)[:, 0], sign * 2 / 3)
 
 
 def test_groups_do_not_mix_and_need_no_order() -> None:
@@ -194,7 +203,8 @@ def test_groups_do_not_mix_and_need_no_order() -> None:
     "part", [GroupCenter(), GroupNorm(), GroupNorm(eps=0.0), LeaveOneOut()], ids=str
 )
 def test_equal_returns_have_advantage_exactly_zero(part: GroupNorm) -> None:
-    for r in (0.0, 1.0, 0.1, 1e6):  # .1·5 / 5 is not .1 in float32: a mean would leave noise over ε
+    # .1·5 / 5 is not .1 in float32: a mean would leave noise over ε
+    for r in (0.0, 1.0, 0.1, 1e6):
         got = part(groups([r] * 5, [0] * 5))
         assert torch.equal(got, torch.zeros_like(got)), f"{part} at {r}"
 
@@ -253,9 +263,8 @@ def test_whitening_weighs_tokens_not_rows() -> None:
 def test_whitening_ignores_masked_slots_and_handles_none() -> None:
     mask = torch.tensor([[1, 0, 1]], dtype=torch.bool)
     assert_close(whiten(torch.tensor([[1.0, 1e9, 3]]), mask), torch.tensor([[-1.0, 0, 1]]))
-    assert torch.equal(
-        whiten(torch.tensor([[0.3, 0, 0.3]]), mask), torch.zeros(1, 3)
-    )  # constant: nothing, not noise
+    # constant: nothing, not noise
+    assert torch.equal(whiten(torch.tensor([[0.3, 0, 0.3]]), mask), torch.zeros(1, 3))
     assert torch.equal(
         whiten(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.bool)), torch.zeros(1, 3)
     )

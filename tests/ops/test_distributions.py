@@ -86,7 +86,8 @@ def test_log_probability_is_that_of_torch(kind):
 
 
 def test_sampling_and_mode_fit_the_probabilities():
-    params = torch.tensor([[1.0, 0.0]])  # softmax 0.7311, 0.2689
+    # softmax 0.7311, 0.2689
+    params = torch.tensor([[1.0, 0.0]])
     share = (drawn(Categorical(2), params) == 0).double().mean()
     assert abs(float(share) - 0.731059) < 0.004
     assert Categorical(3).mode(np.array([[0.0, 2.0, 1.0]])) == [1]
@@ -115,7 +116,8 @@ def test_the_numpy_actor_follows_the_torch_one(kind, shared, normalize):
     torch.manual_seed(0)
     policy = mlp(4, kind, hidden=(16, 16), shared=shared, normalize=normalize)
     act, x = policy.actor(), torch.randn(7, 4)
-    for _ in range(2):  # the second time after a change of weights and statistics
+    # the second time after a change of weights and statistics
+    for _ in range(2):
         with torch.no_grad():
             expected = policy._params(*policy._features(x))
         np.testing.assert_allclose(act(x.numpy()), expected.numpy(), atol=1e-5)
@@ -165,9 +167,8 @@ def test_evaluation_reads_nothing_but_own_actions_and_the_bootstrap_state():
         torch.zeros(3, 3),
     )
     dirty = clean.obs.clone()
-    dirty[0, 3] = dirty[1, 2:] = dirty[2, 3] = float(
-        "nan"
-    )  # the state after a cut-off row's last action stays
+    # the state after a cut-off row's last action stays
+    dirty[0, 3] = dirty[1, 2:] = dirty[2, 3] = float("nan")
     now, then = (
         policy.evaluate(clean),
         policy.evaluate(Batch(dirty, *list(vars(clean).values())[1:])),

@@ -38,9 +38,8 @@ def test_exact_by_hand() -> None:
     assert_close(exact(p, q), torch.tensor(0.5 * LOG2 + 0.5 * math.log(2 / 3)))
     never = torch.tensor([0.0, 0.0, -torch.inf])
     assert exact(never, never) == 0
-    assert exact(p + 3, q - 2) == pytest.approx(
-        float(exact(p, q)), rel=1e-5
-    )  # logits, not probabilities
+    # logits, not probabilities
+    assert exact(p + 3, q - 2) == pytest.approx(float(exact(p, q)), rel=1e-5)
 
 
 def test_expectations_of_the_estimators(double: None) -> None:

@@ -37,7 +37,8 @@ def value_and_slope(
 def test_clip_table() -> None:
     value, slope = value_and_slope(Clip(0.2), RATIO, SIGN)
     assert value == [1.2, -1.5, 0.5, -0.8]
-    assert slope == [0.0, -1.5, 0.5, 0.0]  # cut exactly where the clip acts; else ρ·Â
+    # cut exactly where the clip acts; else ρ·Â
+    assert slope == [0.0, -1.5, 0.5, 0.0]
     assert Clip(0.2).clipped(torch.tensor(RATIO).log(), torch.tensor(SIGN)).tolist() == [
         True,
         False,

@@ -51,9 +51,8 @@ def test_to_go_by_doubling_agrees_with_the_recursion(
 def test_next_value() -> None:
     value = torch.tensor([[9.0, 1, 9, 2, 3, 9]])
     assert next_value(value, MASK, torch.tensor([True])).tolist() == [[0, 2, 0, 0, 0]]
-    assert next_value(value, MASK, torch.tensor([False])).tolist() == [
-        [0, 2, 0, 3, 0]
-    ]  # the state that follows the last
+    # the state that follows the last
+    assert next_value(value, MASK, torch.tensor([False])).tolist() == [[0, 2, 0, 3, 0]]
 
 
 def test_next_value_at_the_very_end() -> None:

@@ -17,10 +17,14 @@ from logpi.ops.weights import (
 
 MASK = torch.tensor(
     [
-        [1, 0, 0, 0, 0],  # one token
-        [0, 1, 0, 1, 1],  # three, around a prompt token and a tool token
-        [0, 0, 0, 0, 0],  # a dead row
-        [1, 1, 0, 0, 0],  # two
+        # one token
+        [1, 0, 0, 0, 0],
+        # three, around a prompt token and a tool token
+        [0, 1, 0, 1, 1],
+        # a dead row
+        [0, 0, 0, 0, 0],
+        # two
+        [1, 1, 0, 0, 0],
     ],
     dtype=torch.bool,
 )
@@ -31,9 +35,12 @@ LENGTH = (1, 3, 0, 2)
 @pytest.mark.parametrize(
     ("weight", "rows"),
     [
-        (TokenMean(), (1 / 6, 1 / 6, 0, 1 / 6)),  # six tokens
-        (GroupTokenMean(), (1 / 8, 1 / 8, 0, 1 / 4)),  # two prompts, of four and two tokens
-        (SequenceMean(), (1 / 3, 1 / 9, 0, 1 / 6)),  # three rows, the dead one is not there
+        # six tokens
+        (TokenMean(), (1 / 6, 1 / 6, 0, 1 / 6)),
+        # two prompts, of four and two tokens
+        (GroupTokenMean(), (1 / 8, 1 / 8, 0, 1 / 4)),
+        # three rows, the dead one is not there
+        (SequenceMean(), (1 / 3, 1 / 9, 0, 1 / 6)),
         (SequenceSum(), (1 / 3, 1 / 3, 0, 1 / 3)),
         (FixedLength(10), (1 / 30, 1 / 30, 0, 1 / 30)),
     ],

@@ -291,7 +291,7 @@ def test_what_special_tokens_swallow_is_swallowed_in_rows_too():
 def test_what_tokens_say():
     made = template("think-special")
     ids = made.tokenizer("<think>\nhm\n</think>\n\n4<|im_end|><|endoftext|>")["input_ids"]
-    assert made.said(ids) == "<think>\nhm\n</think>\n\n4"
+    assert made.decode(ids) == "<think>\nhm\n</think>\n\n4"
 
 
 # --- BOS ---

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +17,7 @@ from logpi.sandbox import (
     ProgramLimits,
     ProgramResult,
     ProgramVerdict,
+    Sandbox,
     SandboxError,
 )
 
@@ -376,3 +380,23 @@ def test_a_sandbox_that_fails_is_no_verdict_and_a_line_at_the_start() -> None:
     [failure] = Code(sandbox=FakeSandbox("down"))(["?"], [RIGHT], tests=[pairs])
     assert isinstance(failure, Failure) and failure.kind == "failed"
     assert "no route to it" in failure.message
+
+
+def test_the_documentations_sandbox_is_one(monkeypatch) -> None:
+    """docs/verifiers.md: a sandbox behind HTTP in ten lines."""
+    page = (Path(__file__).parents[2] / "docs" / "verifiers.md").read_text("utf-8")
+    [block] = [b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class Remote" in b]
+
+    def post(url, json):
+        result = LocalSandbox("unsafe").run(json["code"], json["stdin"])
+        answer = {"stdout": result.stdout, "stderr": result.stderr, "exit_code": result.exit_code}
+        return SimpleNamespace(json=lambda: answer)
+
+    monkeypatch.setitem(sys.modules, "httpx", SimpleNamespace(post=post))
+    space: dict = {}
+    exec(block, space)
+    remote = space["Remote"]()
+    assert isinstance(remote, Sandbox) and isinstance(LocalSandbox("unsafe"), Sandbox)
+    judge = Code(sandbox=remote)
+    judge.try_rows([{"prompt": "?", "tests": ASSERTS}])
+    assert judge(["?"] * 2, [RIGHT, "def mean(xs): return 1"], tests=[ASSERTS] * 2) == [1.0, 0.0]

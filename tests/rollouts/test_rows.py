@@ -38,7 +38,7 @@ def policy(name: str, template: str = "") -> CausalLM:
 def rows(policy: CausalLM, row: dict, wrap: bool = True):
     made = object.__new__(Demonstrations)
     made.policy, made.chat, made.learn, made.max_length = policy, Chat(wrap=wrap), "assistant", 1024
-    return made._trajectories(row, 0)
+    return made.trajectories(row, 0)
 
 
 def learned(policy: CausalLM, row) -> str:

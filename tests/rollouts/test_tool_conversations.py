@@ -68,7 +68,9 @@ class Rows:
 def learned(template, row):
     """What is learned of a row, as text, and all of it."""
     p = policy(template)
-    rows = Demonstrations(p, Rows(row), rows=1, chat=Chat(wrap=True), max_length=4096)._rows(row, 0)
+    rows = Demonstrations(p, Rows(row), rows=1, chat=Chat(wrap=True), max_length=4096).trajectories(
+        row, 0
+    )
     return [(p.tokenizer.decode(t.action[t.mask]), p.tokenizer.decode(t.obs)) for t in rows]
 
 

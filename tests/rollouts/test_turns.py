@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -544,6 +545,21 @@ def test_models_that_keep_their_attention_refuse_tools():
         policy = CausalLM(plain, tiny_tokenizer())
     with pytest.raises(ValueError, match="use another model"):
         rollout(policy, Env(echo))()
+
+
+def test_the_documented_environment_of_ones_own_runs():
+    page = Path(__file__).parents[2] / "docs" / "conversations.md"
+    code = page.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    names: dict = {}
+    exec(compile(code, page.name, "exec"), names)
+    env = names["Guess"]()
+    env.stop = VOWELS
+    game = env.start({"prompt": "a digit: ", "answer": "7"})
+    assert [game.reply(t).done for t in ("3", "7\n")] == [False, True]
+    collected = rollout(model(), env, tokens=200)()
+    check_rows(model(), collected)
+    assert 0 < collected.metrics["tools/calls"] <= 5
+    assert any("no, again" in t["shown"] for s in collected.samples for t in s["turns"])
 
 
 def test_a_conversation_of_one_turn_is_a_single_turn():

@@ -9,10 +9,10 @@ from logpi.runs.collapse import Collapse
 REWARDS = (0.1, 0.9, 0.8, 0.4, 0.3, 0.7)
 
 
-def alarms(watch: Collapse, rewards: tuple[float, ...], first: int = 1) -> list[int]:
+def alarms(collapse: Collapse, rewards: tuple[float, ...], first: int = 1) -> list[int]:
     """The steps that raise an alarm."""
     steps = enumerate(rewards, first)
-    return [s for s, r in steps if watch(s, {"reward": r, "entropy": 0.5})]
+    return [s for s, r in steps if collapse(s, {"reward": r, "entropy": 0.5})]
 
 
 def test_the_table_of_the_docstring() -> None:
@@ -21,9 +21,9 @@ def test_the_table_of_the_docstring() -> None:
 
 
 def test_what_it_says() -> None:
-    watch = Collapse(window=1, patience=1)
-    watch(1, {"reward": 1.0})
-    text = watch(2, {"reward": 0.25, "lr": 1e-3})
+    collapse = Collapse(window=1, patience=1)
+    collapse(1, {"reward": 1.0})
+    text = collapse(2, {"reward": 0.25, "lr": 1e-3})
     assert text is not None and text.startswith(
         "step 2: the policy is collapsing: mean reward 1 (step 1) -> 0.25 (lr 0.001)."
     )

@@ -48,9 +48,8 @@ from logpi.ops.weights import (
 from logpi.testing import objective as testing
 from logpi.types import Batch, PolicyOutput, Targets
 
-ROWS = [
-    name for name in NAMES if isinstance(algorithm(name).objective, PolicyGradient)
-]  # preferences have tests of their own
+# preferences have tests of their own
+ROWS = [name for name in NAMES if isinstance(algorithm(name).objective, PolicyGradient)]
 
 # --- what must hold ---
 
@@ -186,9 +185,8 @@ def test_a_batch_without_any_own_action(name: str) -> None:
 def test_idle_rows_have_no_loss_and_no_gradient(name: str) -> None:
     """What `idle` says of a row is true: leaving it out changes nothing but the work."""
     batch, now, ref = testing.random_case(2)
-    same = torch.tensor([1.0] * 4 + [0.0] * 8)[
-        :, None
-    ]  # every group uniform: many estimators have nothing to say
+    # every group uniform: many estimators have nothing to say
+    same = torch.tensor([1.0] * 4 + [0.0] * 8)[:, None]
     last = torch.where(batch.mask, torch.arange(batch.mask.shape[1]), -1).amax(1, keepdim=True)
     batch = replace(batch, reward=torch.zeros_like(batch.reward).scatter(1, last, same))
     objective = algorithm(name).objective
@@ -373,7 +371,8 @@ def test_a_broken_objective_is_caught(broken: Broken, check: Callable) -> None:
         check(broken, *case)
     with pytest.raises(AssertionError):
         testing.check_all(broken)
-    check(broken.right, *case)  # and only for what is broken
+    # and only for what is broken
+    check(broken.right, *case)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from logpi import SGD, AdamW, Learner, algorithm
 from logpi.cli import main
 from logpi.envs.tasks import Addition
-from logpi.jobs.options.lora import Role, memory
+from logpi.jobs.memory import Role, memory
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.loading import four_bits
 from logpi.policies.lora import add_lora
@@ -95,9 +95,8 @@ def test_masters_begin_evenly_where_they_round_to_the_weights() -> None:
     ).double() / 2**16
     assert part.abs().max() <= 0.5 and abs(float(part.mean())) < 0.01
     assert float(part.std()) == pytest.approx(12**-0.5, rel=0.02)
-    assert float((part[1:] * part[:-1]).mean()) == pytest.approx(
-        -0.0347, abs=0.0005
-    )  # (1 − 6r(1 − r)) / 12, r = .618
+    # (1 − 6r(1 − r)) / 12, r = .618
+    assert float((part[1:] * part[:-1]).mean()) == pytest.approx(-0.0347, abs=0.0005)
     assert torch.equal(master[7:], masters(AdamW().build(module))[0][7:]), (
         "no luck: the same for the same weights"
     )
@@ -319,7 +318,8 @@ def test_a_saved_learner_goes_on_bit_for_bit(tmp_path, name: str) -> None:
     for seed in range(4):
         through.update(rollout(through.policy, seed))  # type: ignore[arg-type]
     checkpoint.save(through.state_dict(), tmp_path / "state")
-    other = make(7)  # every number of it must come from the state
+    # every number of it must come from the state
+    other = make(7)
     other.load_state_dict(checkpoint.load(tmp_path / "state"))
     for seed in range(4, 6):
         batch = rollout(through.policy, seed)  # type: ignore[arg-type]
@@ -361,9 +361,8 @@ def test_a_text_task_is_learned_as_in_float32() -> None:
     base = small_policy(Addition().alphabet, width=32, layers=2, heads=2, seed=1)
     with torch.no_grad():
         for p in base.parameters():
-            p.copy_(
-                p.mul(4 if p.ndim > 1 else 1).to(HALF)
-            )  # weights as large as trained ones, the same for all three
+            # weights as large as trained ones, the same for all three
+            p.copy_(p.mul(4 if p.ndim > 1 else 1).to(HALF))
     ours, direct, whole = (copy.deepcopy(base).to(d) for d in (HALF, HALF, torch.float32))
     full = curve(whole, 1e-5, 40)
     assert curve(ours, 1e-5, 40) == pytest.approx(full, rel=0.05)

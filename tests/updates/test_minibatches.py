@@ -22,7 +22,8 @@ def case():
     torch.manual_seed(0)
     policy = mlp(4, Categorical(2), hidden=(16,))
     batch = Fragments(make_vector_environment("CartPole-v1", 3), policy, steps=70)().batch
-    assert len(batch) > 4 and not batch.mask.all()  # ragged
+    # ragged
+    assert len(batch) > 4 and not batch.mask.all()
     return policy, batch
 
 

@@ -32,7 +32,8 @@ def small(kind, seed=0):
     torch.manual_seed(seed)
     policy = mlp(2, kind, hidden=(3,)).double()
     with torch.no_grad():
-        for p in policy.actor_net.parameters():  # away from the near-uniform start
+        # away from the near-uniform start
+        for p in policy.actor_net.parameters():
             p.add_(0.3 * torch.randn_like(p))
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]], dtype=torch.bool)
     params = policy._params(*policy._features(torch.zeros(6, 2).double())).detach()
@@ -139,7 +140,8 @@ def test_the_line_search_takes_the_longest_good_step_and_else_none():
     assert line_search(attempt(lambda f: 0.3 - f, lambda f: 0.0), 0.01, 0.5, 5).fraction == 0.25
     tried.clear()
     assert line_search(attempt(lambda f: -1.0, lambda f: 0.0), 0.01, 0.5, 3).fraction == 0.0
-    assert tried == [1.0, 0.5, 0.25, 0.0]  # and the policy is put back
+    # and the policy is put back
+    assert tried == [1.0, 0.5, 0.25, 0.0]
     assert line_search(attempt(lambda f: float("nan"), lambda f: 0.0), 0.01, 0.5, 3).fraction == 0.0
 
 
@@ -250,9 +252,8 @@ def test_the_fisher_matrix_may_be_estimated_on_a_share_of_the_rows():
     generator = torch.Generator().manual_seed(0)
     assert TrustRegion()._sample(batch, generator) is batch
     found = TrustRegion(fisher_fraction=0.3)._sample(batch, generator)
-    assert (
-        len(found) == 3 and found.mask.any(1).all()
-    )  # of the nine rows with an action, rounded up
+    # of the nine rows with an action, rounded up
+    assert len(found) == 3 and found.mask.any(1).all()
     with pytest.raises(ValueError, match="share of the rows"):
         TrustRegion(fisher_fraction=0.0)
     with pytest.raises(ValueError, match="above 0 nats"):

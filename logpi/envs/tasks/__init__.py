@@ -3,9 +3,11 @@
 
     addition.py   countdown.py   words.py (sort, reverse, letters)   bilingual.py
     facts.py  questions to search for     calls.py  requests as function calls
-    reasoning_gym.py  a hundred generated puzzles of that package, if it is installed
-    bfcl.py, toolrl.py (also openai)      recorded function calls: `task("bfcl:FILE")`, `task("bfcl(style=python):FILE")`
-    questions.py (qa)  questions over a corpus, HotpotQA's among them: `task("qa(corpus=wiki.jsonl):FILE")`
+    reasoning_gym.py   a hundred generated puzzles of that package, if it is installed
+    bfcl.py, toolrl.py (also openai)   recorded function calls: `task("bfcl:FILE")`,
+                                       `task("bfcl(style=python):FILE")`
+    questions.py (qa)  questions over a corpus, HotpotQA's among them:
+                       `task("qa(corpus=wiki.jsonl):FILE")`
 
 Left out: how an answer is sampled, and what reward beyond a task's default it earns.
 """
@@ -17,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from logpi.envs.benchmarks import FORMATS, Benchmark
+from logpi.envs.benchmark_formats import FORMATS
+from logpi.envs.benchmarks import Benchmark
 from logpi.envs.data import RowsTask
 from logpi.envs.files import SUFFIXES
 from logpi.envs.objects import is_rows, label

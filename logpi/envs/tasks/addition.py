@@ -1,10 +1,10 @@
-"""Addition, with demonstrations that work and demonstrations that blurt: the demo's story of why
-thinking pays.
+"""Addition, with demonstrations that work the sum out and demonstrations that guess: the demo of
+why thinking pays.
 
-A model shown both styles answers in both. Only the worked ones end right, so a policy gradient on
-the answer alone makes working more frequent, and the responses grow: DeepSeek-R1-Zero's observation
-    (arXiv:2501.12948, fig. 3) at a
-scale that fits into two minutes of two cores. Left out: negative numbers, more than two terms.
+A model that saw both styles answers in both. Only the worked ones end right, so a policy gradient
+on the answer alone makes working more frequent, and the responses grow: the observation of
+DeepSeek-R1-Zero (arXiv:2501.12948, fig. 3) in two minutes on two cores. Left out: negative numbers,
+more than two terms.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from logpi.envs.task import GeneratedRows, Row, Split, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
 from logpi.rewards import ExactAnswer, Rewards, Weighted
 
 
@@ -32,7 +32,7 @@ def work(a: int, b: int, digits: int) -> str:
 
 
 @dataclass(frozen=True)
-class Addition:
+class Addition(GeneratedTask):
     """Sums of two numbers of `digits` digits.
 
     A row: prompt `47+85=`, answer `132`, and a demonstration in one of two styles,
@@ -41,8 +41,8 @@ class Addition:
         blurt    #134                   no work, and always a near miss: one to three too many
 
     Blurts err on one side only. Errors on both sides, or in one digit at a time, have the sum at
-    their middle: a model that learns them answers right by taking what is most likely, and working
-        would not pay.
+    their middle: a model that learned them would answer right by taking the likeliest, and working
+    would not pay.
 
     a + b and b + a are one problem, so a test sum's mirror image is never trained on either.
 
@@ -79,9 +79,6 @@ class Addition:
     def alphabet(self) -> str:
         """Every character of prompts and demonstrations."""
         return alphabet(self.prompt, "0123456789+=,#")
-
-    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
-        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, int]]:
         low, high = 10 ** (self.digits - 1) if self.digits > 1 else 0, 10**self.digits

@@ -1,13 +1,14 @@
 """The Berkeley Function-Calling Leaderboard's files as a task: one turn, judged by matching the
 calls with possible answers.
 
-    bfcl:BFCL_v4_simple_python.json     one category; answers beside it in possible_answer/, as published
-    bfcl:DIRECTORY                      every category there that can be judged so
+    bfcl:BFCL_v4_simple_python.json   one category; answers beside it in possible_answer/, as
+                                      published
+    bfcl:DIRECTORY                    every category there that can be judged so
 
 Categories: simple (also live_simple), multiple, parallel, parallel_multiple, irrelevance (nothing
 may be called). Files are those of the package bfcl-eval or of ShishirPatil/gorilla (Apache-2.0). It
 is a test: there is no training split. Left out: Java and JavaScript, categories that run what is
-    called, conversations of several turns, agentic ones.
+called, conversations of several turns, agentic ones.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Bfcl:
 
     def __post_init__(self) -> None:
         style_of(self.style)
-        self._files  # noqa: B018  a missing file is said before anything is loaded
+        # A missing file is an error before anything is loaded.
+        _ = self._files
 
     @property
     def reward(self) -> Rewards:
@@ -78,14 +80,14 @@ class Bfcl:
     def _files(self) -> list[Path]:
         path = Path(self.path).expanduser()
         if path.is_dir():
-            found = sorted(
+            files = sorted(
                 f for f in path.iterdir() if _category(f) and _JUDGED.fullmatch(_category(f))
             )
-            if not found:
+            if not files:
                 raise ValueError(
                     f"{path}: no BFCL_v4_<category>.json of a category that is judged by matching"
                 )
-            return found
+            return files
         if not path.is_file():
             raise ValueError(f"{path}: no such file or directory")
         if _category(path) and not _JUDGED.fullmatch(_category(path)):
@@ -162,5 +164,5 @@ def _complete(row: Row, where: str, *names: str) -> bool:
 
 
 def _category(file: Path) -> str:
-    found = _NAME.fullmatch(file.name)
-    return found["category"] if found else ""
+    match = _NAME.fullmatch(file.name)
+    return match["category"] if match else ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import ClassVar
 
-from logpi.envs.task import GeneratedRows, Row, Split, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
 from logpi.rewards import Rewards, TagAnswer, Weighted
 
 ENGLISH = {
@@ -37,17 +37,19 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 @dataclass(frozen=True)
-class Bilingual:
+class Bilingual(GeneratedTask):
     """Sums of two numbers of 1 … `digits` digits, the level; a demonstration is drawn from what a
     base model may have read.
 
-    A row: prompt `47+85=`, answer `132`, and a demonstration such as
+    A row: prompt `47+85=`, answer `132`, and a demonstration such as one of these: worked in
+    English, tidy; mixed, and worked twice; a slip that is noticed, a tag that is missing; a blurt,
+    one to three too many; no tags.
 
-        <think>ones 7+5=12 carry,tens 4+8+1=13</think><answer>132</answer>         worked, English, tidy
-        <think>个 7+5=12进,tens 4+8+1=13,check,ones …</think><answer>132</answer>   mixed, and worked twice
-        <think>ones 7+5=11 wait 12 carry,tens 4+8+1=13<answer>132</answer>         a slip that is noticed; a tag is missing
-        <think>猜</think><answer>134</answer>                                      a blurt: one to three too many
-        so 132                                                                     no tags
+        <think>ones 7+5=12 carry,tens 4+8+1=13</think><answer>132</answer>
+        <think>个 7+5=12进,tens 4+8+1=13,check,ones …</think><answer>132</answer>
+        <think>ones 7+5=11 wait 12 carry,tens 4+8+1=13<answer>132</answer>
+        <think>猜</think><answer>134</answer>
+        so 132
 
     Attributes:
         digits: at most, 1 … 4. worked, tidy, english, chinese: shares of demonstrations, in [0, 1];
@@ -57,7 +59,8 @@ class Bilingual:
     Raises:
         ValueError: an option out of its range.
 
-    >>> Bilingual(worked=1, tidy=1, english=1, chinese=0, slips=0).rows("train", seed=1)[0]["completion"]
+    >>> tidy = Bilingual(worked=1, tidy=1, english=1, chinese=0, slips=0)
+    >>> tidy.rows("train", seed=1)[0]["completion"]
     '<think>ones 5+6=11 carry,tens 2+1+1=4</think><answer>41</answer>'
     """
 
@@ -98,9 +101,6 @@ class Bilingual:
         chinese = "".join("".join(v) for v in CHINESE.values())
         return alphabet(self.prompt, "0123456789+=, " + chinese)
 
-    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
-        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
-
     def draw(self, rng: Random) -> tuple[str, tuple[int, int, int]]:
         digits = rng.randint(1, self.digits)
         low, high = 10 ** (digits - 1) if digits > 1 else 0, 10**digits
@@ -118,14 +118,14 @@ class Bilingual:
             else (ENGLISH, CHINESE)
         )
         if rng.random() < self.worked:
-            thought, found = self._work(a, b, digits, tongues, rng)
+            thought, answer = self._work(a, b, digits, tongues, rng)
         else:
-            thought, found = str(rng.choice(tongues)["guess"]), a + b + rng.randint(1, 3)
+            thought, answer = str(rng.choice(tongues)["guess"]), a + b + rng.randint(1, 3)
         return {
             "prompt": self.prompt.format(a=a, b=b),
             "answer": str(a + b),
             "level": digits,
-            "completion": self._written(thought, str(found), tongues, rng),
+            "completion": self._written(thought, str(answer), tongues, rng),
         }
 
     def _work(
@@ -134,7 +134,7 @@ class Bilingual:
         """Digit by digit from the right, perhaps with a slip, perhaps twice; and the sum that comes
         out."""
         slip = rng.randrange(digits) if rng.random() < self.slips else -1
-        steps, found, carry = [], 0, 0
+        steps, result, carry = [], 0, 0
         for place in range(digits):
             (a, x), (b, y) = divmod(a, 10), divmod(b, 10)
             total, tongue = x + y + carry, rng.choice(tongues)
@@ -149,10 +149,10 @@ class Bilingual:
                 f"{tongue['places'][place]}"
                 f" {x}+{y}{'+1' if carry else ''}={written}{tongue['carry'] if total > 9 else ''}"
             )
-            found += total % 10 * 10**place
+            result += total % 10 * 10**place
             carry = total // 10
         again = [str(rng.choice(tongues)["check"]), *steps] if rng.random() < 0.25 else []
-        return ",".join([*steps, *again]), found + carry * 10**digits
+        return ",".join([*steps, *again]), result + carry * 10**digits
 
     def _written(self, thought: str, answer: str, tongues: tuple[Mapping, ...], rng: Random) -> str:
         """Thought and answer in the tags, or in one of four untidy forms."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
 
-from logpi.envs.task import GeneratedRows, Row, Split
+from logpi.envs.task import GeneratedTask, Row
 from logpi.rewards import Rewards, ToolCalls, Weighted
 
 _DIRECTIONS = ("north", "east", "south", "west")
@@ -32,7 +32,7 @@ _TALK = ("go", "steps", "get", "please", "call", "phone", "at")
 
 
 @dataclass(frozen=True)
-class Calls:
+class Calls(GeneratedTask):
     """The calls that a request asks for, in Python's syntax (style "python").
 
     A row: prompt `go 3 north, fig 2 please:`, `calls` as `{"name", "arguments"}`, `level` (their
@@ -85,9 +85,6 @@ class Calls:
     @property
     def reward(self) -> Rewards:
         return Rewards((Weighted(ToolCalls(self.grain, "python", low=0.0, high=1.0)),))
-
-    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
-        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, list[dict[str, Any]]]:
         calls = []

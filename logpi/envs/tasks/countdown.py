@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from logpi.envs.task import GeneratedRows, Row, Split, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
 from logpi.rewards import CountdownReward, Rewards, Weighted
 
 
 class _Term(NamedTuple):
-    """A number made so far: its value, and how to write it (`loose`: it needs parentheses inside a
+    """A number of the pool: its value, and how to write it (`loose`: it needs parentheses inside a
     product)."""
 
     value: int
@@ -47,13 +47,12 @@ def _divisor(term: _Term) -> str:
 
 
 @dataclass(frozen=True)
-class Countdown:
+class Countdown(GeneratedTask):
     """Make `target` from `count` numbers, each used exactly once.
 
     A row: prompt `3 4 7=40:`, columns `numbers` [3, 4, 7] and `target` 40, answer `40`, and as
     demonstration a solution, its steps first: `7+3=10,10*4=40#(7+3)*4`. The solution is one of
-    many, all judged
-        right.
+    many, all of them right.
     The same numbers, whatever the target, are on one side of the split.
 
     Attributes:
@@ -93,35 +92,36 @@ class Countdown:
         """Every character of prompts and demonstrations."""
         return alphabet(self.prompt, "0123456789 +-*/()=,#")
 
-    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
-        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
-
     def draw(self, rng: Random) -> tuple[str, list[int]]:
         numbers = [1 + int(rng.random() * self.largest) for _ in range(self.count)]
         return " ".join(map(str, sorted(numbers))), numbers
 
     def _solve(self, numbers: list[int], rng: Random) -> tuple[int, str]:
-        """A target that the numbers make, and the demonstration that makes it."""
+        """A target that the numbers make, and the demonstration that makes it.
+
+        pool 3 4 7: 7+3=10 leaves 4 10; 10*4=40 leaves 40, the target.
+        """
         pool, steps = [_Term(n, str(n)) for n in numbers], []
         while len(pool) > 1:
             a, b = (pool.pop(int(rng.random() * len(pool))) for _ in range(2))
-            made = _join(a, b, int(rng.random() * 4))
-            if made.value > self.limit:  # then what makes it smaller
-                made = _join(a, b, 3 if a.value == b.value else 1)
-            steps.append(self._step(a, b, made))
-            pool.append(made)
+            term = _join(a, b, int(rng.random() * 4))
+            # Above the limit, a quotient or a difference is smaller.
+            if term.value > self.limit:
+                term = _join(a, b, 3 if a.value == b.value else 1)
+            steps.append(self._step(a, b, term))
+            pool.append(term)
         return pool[0].value, f"{','.join(steps)}#{pool[0].text}"
 
     @staticmethod
-    def _step(a: _Term, b: _Term, made: _Term) -> str:
+    def _step(a: _Term, b: _Term, term: _Term) -> str:
         """The step in values: `10*4=40`."""
         x, y = max(a.value, b.value), min(a.value, b.value)
         op = next(
             o
             for o, v in (("+", x + y), ("-", x - y), ("*", x * y), ("/", x / y))
-            if v == made.value
+            if v == term.value
         )
-        return f"{x}{op}{y}={made.value}"
+        return f"{x}{op}{y}={term.value}"
 
     def row(self, problem: list[int], rng: Random) -> Row:
         target, solution = self._solve(problem, rng)

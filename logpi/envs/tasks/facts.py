@@ -8,12 +8,13 @@ document, two-hop questions a second that can only be asked for when the first w
     search     Ada_boss friend?  <search>Ada_boss</search> → <information>Ada_boss Ben</information>
                                  Ada_boss Ben<search>Ben_friend</search> → <information>Ben_friend
                                  Kim</information> Ben_friend Kim<answer>Kim</answer>
-    upfront    the document that the question itself finds stands before it: enough for one hop, too little for two
+    upfront    the document that the question itself finds stands before it: enough for one hop, too
+               little for two
     closed     no documents: a guess
 
 Every word and every tag is one token of the small model (`words`), so a two-hop conversation takes
-about 40. What was read is said again, as the method has it (reason after every search): a small
-model copies sooner than it looks up. Left out: questions with no answer, documents that contradict
+about 40. What was read is repeated, as the method has it (reason after every search): a small model
+copies sooner than it looks up. Left out: questions with no answer, documents that contradict
 each other.
 """
 
@@ -25,7 +26,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from logpi.calls import Search
-from logpi.envs.task import GeneratedRows, Row, Split
+from logpi.envs.task import GeneratedTask, Row
 from logpi.envs.tools.ranking import Bm25, Document
 from logpi.envs.tools.search_r1 import SearchR1
 from logpi.rewards import AnswerMatch, Rewards, Weighted
@@ -61,15 +62,16 @@ def _reached(facts: Mapping[tuple[str, str], str], start: str, path: Sequence[st
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(GeneratedTask):
     """Who is Ada's boss's friend?
 
     A row: prompt `Ada_boss friend?`, answer `Kim`, `documents` (one for each fact), `level` (hops),
     and a demonstration as messages: the assistant's turns, the replies with role "tool".
-        Demonstrations are of three kinds:
+    Demonstrations are of three kinds:
 
         searched    every hop is looked up; right
-        hasty       two hops: only the first is looked up, and its result given as the answer. One hop: as a guess
+        hasty       two hops: only the first is looked up, and its result is the answer; one hop: as
+                    a guess
         guess       somebody's name, at once
 
     Attributes:
@@ -128,13 +130,10 @@ class Facts:
 
     @property
     def env(self) -> SearchR1 | None:
-        """Who answers searches; None where there is nothing to search."""
+        """The environment that answers searches; None where there is nothing to search."""
         if self.mode != "search":
             return None
         return SearchR1(top=1, prompt="", invalid="?", show=_shown, between="", turns=2 * self.hops)
-
-    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
-        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, dict[str, Any]]:
         people = rng.sample(self.names, self.people)
@@ -143,11 +142,11 @@ class Facts:
         for a in people:
             others = [b for b in people if b != a]
             facts |= {(a, r): rng.choice(others) for r in rng.sample(known, len(known))}
-        told = [f"{a}_{r} {b}" for (a, r), b in facts.items()]
+        sentences = [f"{a}_{r} {b}" for (a, r), b in facts.items()]
         documents = (
-            [" ".join(f for f in told if f.startswith(f"{who}_")) for who in people]
+            [" ".join(s for s in sentences if s.startswith(f"{who}_")) for who in people]
             if self.together
-            else told
+            else sentences
         )
         hops = 1 + rng.randrange(self.hops)
         start, path = next(
@@ -185,27 +184,33 @@ class Facts:
             for who, relation, whom in zip(reached, path, reached[1:], strict=False)
         ]
         if self.mode == "closed" or not searches:
-            return self._told([], f"<{_TAGS.answer}>{rng.choice(self.names)}</{_TAGS.answer}>")
-        if self.mode == "upfront":  # who reads finds the first hop
-            return self._told([], f"{facts[0]}<{_TAGS.answer}>{reached[1]}</{_TAGS.answer}>")
-        asked = [
+            return self._conversation(
+                [], f"<{_TAGS.answer}>{rng.choice(self.names)}</{_TAGS.answer}>"
+            )
+        # The document in the prompt tells the first hop.
+        if self.mode == "upfront":
+            return self._conversation(
+                [], f"{facts[0]}<{_TAGS.answer}>{reached[1]}</{_TAGS.answer}>"
+            )
+        queries = [
             f"<{_TAGS.tag}>{fact.partition(' ')[0]}</{_TAGS.tag}>" for fact in facts[:searches]
         ]
-        said = ["", *facts[:searches]]  # what was read is said again before anything else is done
-        turns = [f"{before}{query}" for before, query in zip(said, asked, strict=False)]
-        return self._told(
-            turns, f"{said[-1]}<{_TAGS.answer}>{reached[searches]}</{_TAGS.answer}>", row
+        # Every turn repeats what was read before it does anything else.
+        read = ["", *facts[:searches]]
+        turns = [f"{before}{query}" for before, query in zip(read, queries, strict=False)]
+        return self._conversation(
+            turns, f"{read[-1]}<{_TAGS.answer}>{reached[searches]}</{_TAGS.answer}>", row
         )
 
-    def _told(
+    def _conversation(
         self, turns: Sequence[str], last: str, row: Row | None = None
     ) -> str | list[dict[str, str]]:
         """The conversation in which these turns are answered by the environment."""
         env, messages = self.env, []
         if env is None or row is None:
             return last if self.mode != "search" else [{"role": "assistant", "content": last}]
-        talk = env.start(row)
+        conversation = env.start(row)
         for turn in turns:
             messages.append({"role": "assistant", "content": turn})
-            messages.append({"role": "tool", "content": str(talk.reply(turn).observation)})
+            messages.append({"role": "tool", "content": str(conversation.reply(turn).observation)})
         return [*messages, {"role": "assistant", "content": last}]

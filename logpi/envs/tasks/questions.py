@@ -3,7 +3,8 @@ question and its answer.
 
     qa(corpus=wiki.jsonl):questions.jsonl            searched with BM25 in this process
     qa(corpus="http://host:8000"):questions.jsonl    searched by a server with Search-R1's /retrieve
-    qa:hotpot_dev_distractor_v1.json                 searched in each row's own paragraphs (its `context`)
+    qa:hotpot_dev_distractor_v1.json                 searched in each row's own paragraphs, its
+                                                     `context`
 
 One task for three ways to answer, which differ in nothing else:
 
@@ -13,10 +14,9 @@ One task for three ways to answer, which differ in nothing else:
 
 Demonstrations are made here, from the answer and, where the data name them, the titles that support
 it: the question is searched, then a supporting title that stands in what was read, until the answer
-    was read. What needs a search is made when a row
-is asked for, with its neighbours, so that a server gets many queries in one request and none for
-rows that nobody reads. Left out: downloading, HotpotQA's supporting-fact scores, dense indices (a
-server has those).
+was read. Searches are made when a row is read, with those of its neighbours, so that a server gets
+many queries in one request and none for rows that nobody reads. Left out: downloading, HotpotQA's
+supporting-fact scores, dense indices (a server has those).
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ _DIRECT = (
     " illustrations. For example, <answer> Beijing </answer>. Question: {question}\n"
 )
 PROMPTS = {"search": PROMPT, "upfront": _DIRECT, "closed": _DIRECT}
-TOGETHER = 128  # rows whose searches are made at the same time
+TOGETHER = 128
+"""Rows whose searches are made at the same time."""
 notices = logging.getLogger("logpi")
-_ASIDE = re.compile(r"\s*\([^)]*\)$")  # "Mercury (planet)" is called Mercury
+# Texts call "Mercury (planet)" Mercury.
+_ASIDE = re.compile(r"\s*\([^)]*\)$")
 
 
 @lru_cache(maxsize=8)
 def _searcher(place: str) -> Searcher:
-    """A corpus file, or a server that was asked once. Raises ValueError if there is none."""
+    """A corpus file, or a server, checked by one query. Raises ValueError if there is none."""
     if not place.startswith(("http://", "https://")):
         return corpus_of(place)
     from logpi.envs.tools.retrieve import RetrieveClient
@@ -109,8 +111,9 @@ class Questions:
                 f"qa: needs 0 ≤ test_share ≤ 1 and shots ≥ 0, got {self.test_share} and"
                 f" {self.shots}"
             )
-        check_template("qa", self._asks, "question")
-        self._search  # noqa: B018  a missing corpus is said before anything is loaded
+        check_template("qa", self._template, "question")
+        # A missing corpus is an error before anything is loaded.
+        _ = self._search
         if self.mode != "closed" and not self.corpus and "documents" not in self._plain[0]:
             raise ValueError(
                 f"{self.path}: its rows bring no paragraphs of their own: give corpus=FILE.jsonl or"
@@ -119,21 +122,23 @@ class Questions:
 
     @property
     def env(self) -> SearchR1 | None:
-        """Who answers searches; None where there is nothing to search."""
+        """The environment that answers searches; None where there is nothing to search."""
         return self._search if self.mode == "search" else None
 
     def rows(self, split: Split = "train", seed: int = 0) -> Sequence[Row]:
-        found = self._parted(split, seed)
-        return [r | {"prompt": self._shown + r["prompt"]} for r in found] if self.shots else found
+        rows = self._parted(split, seed)
+        if not self.shots:
+            return rows
+        return [r | {"prompt": self._worked_examples + r["prompt"]} for r in rows]
 
     def _parted(self, split: Split, seed: int) -> Sequence[Row]:
         plain = self._grounded if self.grounded else self._plain
-        return _Asked(
+        return _LazyRows(
             parted(plain, split, seed, self.test_share, self.path, "question"), self._finished
         )
 
     @property
-    def _asks(self) -> str:
+    def _template(self) -> str:
         return self.prompt or PROMPTS[self.mode]
 
     @cached_property
@@ -143,53 +148,54 @@ class Questions:
 
     @cached_property
     def _plain(self) -> list[Row]:
-        found = [_row(raw, where) for where, raw in read_raw(self.path)]
-        if not found:
+        rows = [_row(raw, where) for where, raw in read_raw(self.path)]
+        if not rows:
             raise ValueError(f"{self.path}: no questions")
-        return found
+        return rows
 
     @cached_property
     def _grounded(self) -> list[Row]:
         """The rows that have a demonstration: all are tried."""
-        every = _Asked(self._plain, self._finished)
+        every = _LazyRows(self._plain, self._finished)
         return [plain for plain, row in zip(self._plain, every, strict=True) if "completion" in row]
 
     @cached_property
-    def _made(self) -> dict[int, Row]:
+    def _cache(self) -> dict[int, Row]:
         """Finished rows by the identity of their plain ones."""
         return {}
 
     def _finished(self, plain: Sequence[Row]) -> list[Row]:
-        """The rows with prompt and demonstration. They search side by side: a server hears of many
-        at once."""
-        new = [r for r in plain if id(r) not in self._made]
+        """The rows with prompt and demonstration, in threads: a server gets their queries in one
+        request."""
+        new = [r for r in plain if id(r) not in self._cache]
         if new:
             with ThreadPoolExecutor(TOGETHER, thread_name_prefix="demonstrations") as threads:
-                made = list(threads.map(lambda r: self._demonstrated(self._asked(r)), new))
-            self._made.update((id(r), row) for r, row in zip(new, made, strict=True))
-        return [self._made[id(r)] for r in plain]
+                finished = list(threads.map(lambda r: self._demonstrated(self._prompted(r)), new))
+            self._cache.update((id(r), row) for r, row in zip(new, finished, strict=True))
+        return [self._cache[id(r)] for r in plain]
 
-    def _asked(self, row: Row) -> Row:
-        asks = self._asks.replace("{question}", row["question"])
-        found = (
-            f"{self._search.found(row['question'], row).strip()}\n\n"
+    def _prompted(self, row: Row) -> Row:
+        """The row with its prompt, of mode "upfront" with the documents in front."""
+        question = self._template.replace("{question}", row["question"])
+        documents = (
+            f"{self._search.information(row['question'], row).strip()}\n\n"
             if self.mode == "upfront"
             else ""
         )
-        return {**row, "prompt": found + asks}
+        return {**row, "prompt": documents + question}
 
     def _demonstrated(self, row: Row) -> Row:
         """The row with a completion, if one can be made, without what only that needed."""
         titles = row["titles"]
         row = {k: v for k, v in row.items() if k != "titles"}
         answer = row["answer"] if isinstance(row["answer"], str) else row["answer"][0]
-        said = f"<answer> {answer} </answer>"
+        final = f"<answer> {answer} </answer>"
         if self.mode != "search":
             grounded = self.mode == "closed" or _read(row["answer"], row["prompt"], titles)
-            return row | {"completion": said} if grounded else row
+            return row | {"completion": final} if grounded else row
         looked_up = self._looked_up(row, titles)
         return (
-            row | {"completion": [*looked_up, {"role": "assistant", "content": said}]}
+            row | {"completion": [*looked_up, {"role": "assistant", "content": final}]}
             if looked_up
             else row
         )
@@ -198,14 +204,13 @@ class Questions:
         """Searches and what they found, until the answer was read; [] if it is not within
         `turns`."""
         messages, read, query = [], "", row["question"]
-        talk = self._search.start(row)
+        conversation = self._search.start(row)
         for _ in range(self.turns):
             turn = f"<search> {query} </search>"
             try:
-                shown = str(talk.reply(turn).observation)
-            except (
-                UserError
-            ) as error:  # a server that is down; `logpi rl` asks for no demonstrations
+                shown = str(conversation.reply(turn).observation)
+            except UserError as error:
+                # The server is down. `logpi rl` needs no demonstrations.
                 if self.grounded or self.shots:
                     raise
                 notices.warning(f"no demonstration of {row['question'][:40]!r}: {error}")
@@ -214,15 +219,15 @@ class Questions:
             read += shown
             if _read(row["answer"], read, titles):
                 return messages
-            told = f"{row['question']} {read}".lower()
+            text = f"{row['question']} {read}".lower()
             unread = [t for t in titles if not _titled(t, read)]
-            query = next((t for t in unread if _ASIDE.sub("", t).lower() in told), "")
+            query = next((t for t in unread if _ASIDE.sub("", t).lower() in text), "")
             if not query or any(query in m["content"] for m in messages[::2]):
                 return []
         return []
 
     @cached_property
-    def _shown(self) -> str:
+    def _worked_examples(self) -> str:
         """Worked examples, as text."""
         rows = list(islice((r for r in self._parted("train", 0) if "completion" in r), self.shots))
         if len(rows) < self.shots:
@@ -233,8 +238,11 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class _Asked(Sequence[Row]):
-    """Rows that are finished when they are asked for, `TOGETHER` neighbours at a time."""
+class _LazyRows(Sequence[Row]):
+    """Rows that are finished when they are read, with their neighbours.
+
+    TOGETHER = 128: reading row 130 finishes rows 128 … 255.
+    """
 
     plain: Sequence[Row]
     finish: Callable[[Sequence[Row]], list[Row]]

@@ -20,7 +20,7 @@ from random import Random
 from typing import Any, ClassVar
 
 import logpi.rewards
-from logpi.envs.task import GeneratedRows, Row, Split, check_template
+from logpi.envs.task import GeneratedTask, Row, check_template
 from logpi.errors import nearest
 from logpi.rewards import Failure, Rewards, Weighted
 from logpi.rewards.text import last_boxed, last_tag, text_of
@@ -94,7 +94,7 @@ class ReasoningScore:
 
 
 @dataclass(frozen=True)
-class ReasoningGym:
+class ReasoningGym(GeneratedTask):
     """One data set of reasoning-gym.
 
     Attributes:
@@ -144,9 +144,6 @@ class ReasoningGym:
     @property
     def _options(self) -> str:
         return json.dumps({"size": LARGEST, "seed": 0} | self.config, sort_keys=True)
-
-    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
-        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, dict[str, Any]]]:
         index = rng.randrange(LARGEST)

@@ -1,7 +1,8 @@
 """Recorded tool calls as tasks: ToolRL's files, and conversations in OpenAI's format.
 
-    toolrl:test.parquet, toolrl:rlla_sft.json     (qiancheng0/ToolRL, Apache-2.0): verl rows, or instruction, input, output
-    openai:FILE                                   {"messages": […, {"role": "assistant", "tool_calls": […]}], "tools": […]}
+    toolrl:test.parquet, toolrl:rlla_sft.json     qiancheng0/ToolRL, Apache-2.0: verl's rows, or
+                                                  instruction, input, output
+    openai:FILE    {"messages": […, {"role": "assistant", "tool_calls": […]}], "tools": […]}
 
 One turn is learned: the calls that the next answer should make (`rewards.ToolCalls`). Left out:
 running the calls; earlier answers of a conversation (they are the prompt).
@@ -47,7 +48,7 @@ class _RecordedCalls(ABC):
 
 @dataclass(frozen=True)
 class ToolRL(_RecordedCalls):
-    """ToolRL's rows: a system message with the tools, the dialogue so far, and what should be said.
+    """ToolRL's rows: a system message with the tools, the dialogue so far, and the answer to it.
 
     A row: `prompt` (messages), `calls` (`{"name", "arguments"}`), `respond` (a response is wanted),
     `completion` (the recorded answer).
@@ -67,29 +68,29 @@ class ToolRL(_RecordedCalls):
     )
 
     def _row(self, raw: Row, where: str) -> Row:
-        said, prompt = raw.get("output"), raw.get("prompt")
-        if said is not None and "instruction" in raw:
+        recorded, prompt = raw.get("output"), raw.get("prompt")
+        if recorded is not None and "instruction" in raw:
             prompt = [
                 {"role": "system", "content": raw["instruction"]},
                 {"role": "user", "content": raw.get("input", "")},
             ]
         elif isinstance(raw.get("reward_model"), Mapping) and not isinstance(prompt, str):
-            said = raw["reward_model"].get("ground_truth")
-        if not isinstance(said, str) or not prompt or isinstance(prompt, str):
+            recorded = raw["reward_model"].get("ground_truth")
+        if not isinstance(recorded, str) or not prompt or isinstance(prompt, str):
             raise ValueError(
                 f"{where}: expected instruction, input, output; or prompt and"
                 " reward_model.ground_truth"
             )
-        calls = Lines().parse(said)
+        calls = Lines().parse(recorded)
         broken = next((c for c in calls if isinstance(c, Malformed)), None)
         if broken is not None:
             raise ValueError(f"{where}: the recorded call cannot be read: {broken.reason}")
         return {
             "prompt": list(prompt),
-            "completion": said,
+            "completion": recorded,
             "calls": _plain(calls),
-            "respond": "<response>" in answering(said),
-            "answer": said,
+            "respond": "<response>" in answering(recorded),
+            "answer": recorded,
         }
 
 
@@ -144,7 +145,7 @@ class OpenAICalls(_RecordedCalls):
             first = prompt[0] if prompt and prompt[0]["role"] == "system" else None
             content = f"{first['content']}\n\n{announced}" if first else announced
             prompt = [{"role": "system", "content": content}, *(prompt[1:] if first else prompt)]
-        said = "\n".join(
+        recorded = "\n".join(
             p
             for p in (
                 messages[-1].get("content") or "",
@@ -156,8 +157,8 @@ class OpenAICalls(_RecordedCalls):
             "prompt": prompt,
             "calls": _plain(calls),
             "tools": tools,
-            "completion": said,
-            "answer": said,
+            "completion": recorded,
+            "answer": recorded,
         }
         return (
             row

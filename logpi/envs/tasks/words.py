@@ -11,36 +11,40 @@ from random import Random
 from string import ascii_lowercase
 from typing import ClassVar
 
-from logpi.envs.task import GeneratedRows, Row, Split, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
 from logpi.rewards import ExactAnswer, Rewards, Weighted
 
 _AFTER = Rewards((Weighted(ExactAnswer("#")),))
 
 _WORDS = """
-accommodation address afternoon alligator apple arithmetic assess balloon banana barrel beekeeper beetle beginning
-believe blackberry blossom bookkeeper bottle broccoli bubble butter butterfly cabbage calculator calendar canal candle
-cappuccino carrot cathedral cello cheese chocolate cinnamon circle coffee college colour committee common computer
-cookie copper cotton crossroad cucumber daffodil daughter deeper different dinner distance doctor dollar dragon
-eleven elephant embarrass engineer equation error evening excellent expression fallen feeling fellow festival follow
-football forest fraction freedom friend funnel garden geese generous giraffe glass goose gossip grammar grasshopper
-grass green guitar hammer happiness hello hobby holiday honeybee horizon hundred illness immune indeed inner
-insect intelligence island jelly journey jungle kangaroo keeper kettle kitten ladder lantern lesson letter level
-lettuce lollipop lotus magazine mammal marble matter meadow memory message middle millennium minimum mirror
-misspell moccasin moon mosquito mountain mushroom narrow necessary needle nonsense notebook number occasion occurrence
-ocean offer onion opposite orange orchestra otter oxygen paddle paper parallel parrot passenger peach pebble penguin
-pepper performance pillow pineapple planet pollen pony possess possible potato pottery pressure process professor
-puddle pumpkin puppy puzzle quarrel question queue rabbit raccoon radio raspberry recess recommend referee remember
-ribbon river robber rooster runner saddle sandwich school scissors session settle seventeen shallow sheep shopping
-silver sister skill sleepless spaghetti sparrow spell spinning spoon squirrel statistics stress strawberry success
-suddenly suffer sugar summer supper swallow sweet tattoo teacher tennis terrace theatre thirteen thunder
-tobacco tomato tomorrow toothbrush traffic transmission travel tree triangle tunnel turtle twelve umbrella
-universe unless unnecessary usual vacuum valley vanilla vegetable village violin volcano volleyball wagon water
-weekend wheel whisper willow window winner winter woodpecker woollen yellow yesterday zebra zipper
+accommodation address afternoon alligator apple arithmetic assess balloon banana barrel beekeeper
+beetle beginning believe blackberry blossom bookkeeper bottle broccoli bubble butter butterfly
+cabbage calculator calendar canal candle cappuccino carrot cathedral cello cheese chocolate
+cinnamon circle coffee college colour committee common computer cookie copper cotton crossroad
+cucumber daffodil daughter deeper different dinner distance doctor dollar dragon eleven elephant
+embarrass engineer equation error evening excellent expression fallen feeling fellow festival
+follow football forest fraction freedom friend funnel garden geese generous giraffe glass goose
+gossip grammar grasshopper grass green guitar hammer happiness hello hobby holiday honeybee
+horizon hundred illness immune indeed inner insect intelligence island jelly journey jungle
+kangaroo keeper kettle kitten ladder lantern lesson letter level lettuce lollipop lotus magazine
+mammal marble matter meadow memory message middle millennium minimum mirror misspell moccasin moon
+mosquito mountain mushroom narrow necessary needle nonsense notebook number occasion occurrence
+ocean offer onion opposite orange orchestra otter oxygen paddle paper parallel parrot passenger
+peach pebble penguin pepper performance pillow pineapple planet pollen pony possess possible
+potato pottery pressure process professor puddle pumpkin puppy puzzle quarrel question queue
+rabbit raccoon radio raspberry recess recommend referee remember ribbon river robber rooster
+runner saddle sandwich school scissors session settle seventeen shallow sheep shopping silver
+sister skill sleepless spaghetti sparrow spell spinning spoon squirrel statistics stress
+strawberry success suddenly suffer sugar summer supper swallow sweet tattoo teacher tennis terrace
+theatre thirteen thunder tobacco tomato tomorrow toothbrush traffic transmission travel tree
+triangle tunnel turtle twelve umbrella universe unless unnecessary usual vacuum valley vanilla
+vegetable village violin volcano volleyball wagon water weekend wheel whisper willow window winner
+winter woodpecker woollen yellow yesterday zebra zipper
 """
 
 
 @dataclass(frozen=True)
-class Sort:
+class Sort(GeneratedTask):
     """Sort `count` numbers of 0 … `largest`, smallest first.
 
     A row: prompt `Sort, smallest first: 17 3 92. Answer after #.`, answer `3 17 92`, demonstration
@@ -69,9 +73,6 @@ class Sort:
         """Every character of prompts and demonstrations."""
         return alphabet(self.prompt, "0123456789 #")
 
-    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
-        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
-
     def draw(self, rng: Random) -> tuple[str, list[int]]:
         numbers = [int(rng.random() * (self.largest + 1)) for _ in range(self.count)]
         return " ".join(map(str, sorted(numbers))), numbers
@@ -83,7 +84,7 @@ class Sort:
 
 
 @dataclass(frozen=True)
-class Reverse:
+class Reverse(GeneratedTask):
     """Write random letters backwards; their number, the level, is drawn from `shortest` to
     `longest`.
 
@@ -114,9 +115,6 @@ class Reverse:
         """Every character of prompts and demonstrations."""
         return alphabet(self.prompt, ascii_lowercase + "#")
 
-    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
-        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
-
     def draw(self, rng: Random) -> tuple[str, str]:
         text = "".join(rng.choices(ascii_lowercase, k=rng.randint(self.shortest, self.longest)))
         return min(text, text[::-1]), text
@@ -133,7 +131,7 @@ class Reverse:
 
 
 @dataclass(frozen=True)
-class Letters:
+class Letters(GeneratedTask):
     """How often a letter occurs in a word: what tokens hide and spelling out shows.
 
     A row: prompt `How many r in strawberry? Answer after #.`, answer `3`, and a demonstration that
@@ -164,9 +162,6 @@ class Letters:
     def alphabet(self) -> str:
         """Every character of prompts and demonstrations."""
         return alphabet(self.prompt, ascii_lowercase + "0123456789#")
-
-    def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
-        return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
 
     def draw(self, rng: Random) -> tuple[str, tuple[str, str]]:
         word = self.words[int(rng.random() * len(self.words))]

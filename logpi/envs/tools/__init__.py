@@ -1,13 +1,16 @@
 """Tools: what a policy may call while it writes, and the environments that let it.
 
-    tool.py        a Python function, or a schema with somebody to answer it, as a Tool
-    environment.py         ToolEnvironment: calls read in a style, checked, run, answered
-    calculator.py  exact arithmetic                    python.py   programs, in the sandbox
-    ranking.py     BM25 over a corpus                  retrieve.py a server with Search-R1's /retrieve
-    text_gym.py    a Gymnasium-style text environment  mcp_server.py  an MCP server's tools
+    tool.py          a Python function, or a schema with a function for it, as a Tool
+    environment.py   ToolEnvironment: calls read in a style, checked, run, answered
+    search_r1.py     Search-R1's conversation
+    text_gym.py      a Gymnasium-style text environment
+    calculator.py    exact arithmetic
+    python.py        programs, in the sandbox
+    ranking.py       BM25 over a corpus
+    retrieve.py      a server with Search-R1's /retrieve
+    mcp_server.py    an MCP server's tools
 
-Search-R1's conversation is in `envs/tools/search_r1.py`. Left out: sampling, and limits on turns
-and tokens (`rollouts`).
+Left out: sampling, and limits on turns and tokens (`rollouts`).
 """
 
 from logpi.envs.tools.calculator import calculator

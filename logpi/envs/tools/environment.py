@@ -1,12 +1,14 @@
 """ToolEnvironment: a question, tools, and a model that calls them until it answers.
 
-    the policy     <tool_call>{"name": "search", "arguments": {"query": "capital of France"}}</tool_call>
-    the reply      one result for each call, in order: messages with role "tool", or text for models without a chat template
-    the policy     Paris.                                        no call: the conversation is over
+    the policy   <tool_call>{"name": "search", "arguments": {"query": "Paris"}}</tool_call>
+    the reply    one result for each call, in order: messages with role "tool", or text for models
+                 without a chat template
+    the policy   Paris is the capital of France.
+                 no call: the conversation is over
 
-A call that cannot be read, of a tool that is not there, or with arguments that do not fit is
-answered with what was expected, and counted. Left out: rewards for the answer (`rewards`), limits
-on turns and tokens, threads and time (`rollouts`).
+A call that cannot be read, of an unknown tool, or with arguments that do not fit gets an error that
+says what was expected, and is counted. Left out: rewards for the answer (`rewards`), limits on
+turns and tokens, threads and time (`rollouts`).
 """
 
 from __future__ import annotations
@@ -30,18 +32,18 @@ CUT = " … [cut]"
 
 @dataclass(frozen=True)
 class ToolEnvironment:
-    """An environment of tools. An `TextEnvironment`.
+    """An environment of tools. A `TextEnvironment`.
 
     Attributes:
         given: tools; Python functions, or `FILE.py:NAME`, that become tools.
         style: how the model writes calls: "hermes", "xml", "lines", "python", "search", or a
             `Style`.
-        chat: the model has a chat template: replies are messages. Without, everything is plain
+        chat: the model has a chat template, and replies are messages. False: everything is plain
             text.
         native: the chat template itself lists the tools and writes their results (Qwen's, Llama's
-            do). Without, a system message or text does, in the style's words, and results are a
+            do). False: a system message or text lists them in the style's words, and results are a
             user's message.
-        most_calls: of one turn; what comes after is answered with an error.
+        most_calls: of one turn; the calls after these get an error.
         longest: characters of one result; a longer one is cut, inside of its tags.
 
     Raises:
@@ -84,104 +86,104 @@ class ToolEnvironment:
     def start(self, row: Row) -> Conversation:
         return _CallConversation(self, row)
 
-    def opened(self, prompt: str | Sequence[Message]) -> str | list[Message]:
-        """The row's prompt, the tools announced where the template does not."""
+    def prompt(self, prompt: str | Sequence[Message]) -> str | list[Message]:
+        """The item's prompt, with a list of the tools unless the chat template writes one."""
         if not self.chat:
-            if not isinstance(prompt, str):
-                raise ValueError(
-                    "this ToolEnvironment writes plain text (chat=False), and the row's prompt is a list of"
-                    " messages"
-                )
-            return (
-                f"{style_of(self.style).system(self.schemas)}\n\n{prompt}"
-                if not self.native
-                else prompt
-            )
-        messages = (
-            [{"role": "user", "content": prompt}]
-            if isinstance(prompt, str)
-            else [dict(m) for m in prompt]
-        )
+            return self._plain_prompt(prompt)
+        if isinstance(prompt, str):
+            messages = [{"role": "user", "content": prompt}]
+        else:
+            messages = [dict(m) for m in prompt]
         if self.native:
             return messages
-        announced = style_of(self.style).system(self.schemas)
+        tools = style_of(self.style).system(self.schemas)
         if messages and messages[0]["role"] == "system":
-            return [
-                messages[0] | {"content": f"{messages[0]['content']}\n\n{announced}"},
-                *messages[1:],
-            ]
-        return [{"role": "system", "content": announced}, *messages]
+            system = messages[0] | {"content": f"{messages[0]['content']}\n\n{tools}"}
+            return [system, *messages[1:]]
+        return [{"role": "system", "content": tools}, *messages]
 
-    def answer(self, attempt: Call | Malformed) -> tuple[str, str, str]:
-        """The called tool's name, its result, and which error it is: "", "malformed", "unknown",
-        "arguments" or "failed"."""
-        if isinstance(attempt, Malformed):
-            return "", f"Error: {attempt.reason}.", "malformed"
-        if attempt.name not in self.by_name:
-            return (
-                attempt.name[:64],
-                (
-                    f"Error: no tool is called {attempt.name[:64]!r}; there are:"
-                    f" {', '.join(self.by_name)}."
-                ),
-                "unknown",
+    def _plain_prompt(self, prompt: str | Sequence[Message]) -> str:
+        if not isinstance(prompt, str):
+            raise ValueError(
+                "this ToolEnvironment writes plain text (chat=False), and the row's prompt is a"
+                " list of messages"
             )
-        try:
-            return attempt.name, self._cut(self.by_name[attempt.name](attempt.arguments)), ""
-        except ToolError as error:
-            return attempt.name, self._cut(f"Error: {error}."), "arguments"
-        except Exception as error:  # a tool is somebody else's code: what it raises is an observation, never a crash
-            return attempt.name, self._cut(f"Error: {error_text(error)}"), "failed"
+        if self.native:
+            return prompt
+        return f"{style_of(self.style).system(self.schemas)}\n\n{prompt}"
 
-    def _cut(self, result: str) -> str:
-        return result if len(result) <= self.longest else result[: self.longest] + CUT
+    def call(self, attempt: Call | Malformed) -> ToolResult:
+        """The result of a call, or an error that the model reads."""
+        if isinstance(attempt, Malformed):
+            return ToolResult("", f"Error: {attempt.reason}.", "malformed")
+        if attempt.name not in self.by_name:
+            name, known = attempt.name[:64], ", ".join(self.by_name)
+            text = f"Error: no tool is called {name!r}; there are: {known}."
+            return ToolResult(name, text, "unknown")
+        try:
+            text, error = self.by_name[attempt.name](attempt.arguments), ""
+        except ToolError as problem:
+            text, error = f"Error: {problem}.", "arguments"
+        except Exception as problem:  # somebody else's code: an observation, never a crash
+            text, error = f"Error: {error_text(problem)}", "failed"
+        if len(text) > self.longest:
+            text = text[: self.longest] + CUT
+        return ToolResult(attempt.name, text, error)
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a call brought.
+
+    Attributes:
+        name: of the tool, or "". text: what the model reads.
+        error: "", "malformed", "unknown", "arguments", "failed" or "surplus".
+    """
+
+    name: str
+    text: str
+    error: str
 
 
 @dataclass(frozen=True)
 class _CallConversation:
-    """One conversation; nothing of it is remembered but the row."""
+    """One conversation; it remembers nothing but the item."""
 
-    env: ToolEnvironment
+    environment: ToolEnvironment
     row: Row
 
     @property
     def prompt(self) -> str | list[Message]:
-        return self.env.opened(self.row["prompt"])
+        return self.environment.prompt(self.row["prompt"])
 
     def reply(self, text: str) -> Reply:
-        env = self.env
-        attempts = style_of(env.style).parse(text, env.schemas)
+        env = self.environment
+        style = style_of(env.style)
+        attempts = style.parse(text, env.schemas)
         if not attempts:
             return Reply(done=True)
-        answers = [env.answer(a) for a in attempts[: env.most_calls]]
+        results = [env.call(a) for a in attempts[: env.most_calls]]
         if len(attempts) > env.most_calls:
-            answers.append(
-                (
-                    "",
-                    (
-                        f"Error: more than {env.most_calls} calls in one turn; the others were not"
-                        " made."
-                    ),
-                    "surplus",
-                )
+            error = (
+                f"Error: more than {env.most_calls} calls in one turn; the others were not made."
             )
-        metrics = {
-            "tool_calls": float(len(answers)),
-            "tool_errors": float(sum(bool(e) for _, _, e in answers)),
-        }
-        for _, _, error in answers:
-            if error:
-                metrics[f"tool_errors/{error}"] = metrics.get(f"tool_errors/{error}", 0.0) + 1.0
-        if not env.chat or not env.native:
-            results = style_of(env.style).results([r for _, r, _ in answers])
-            return Reply(
-                [{"role": "user", "content": results.strip()}] if env.chat else results,
-                metrics=metrics,
-            )
-        return Reply(
-            [
-                {"role": "tool", "name": name or "error", "content": result}
-                for name, result, _ in answers
-            ],
-            metrics=metrics,
-        )
+            results.append(ToolResult("", error, "surplus"))
+        metrics = _counts(results)
+        if env.chat and env.native:
+            messages = [
+                {"role": "tool", "name": r.name or "error", "content": r.text} for r in results
+            ]
+            return Reply(messages, metrics=metrics)
+        shown = style.results([r.text for r in results])
+        if env.chat:
+            return Reply([{"role": "user", "content": shown.strip()}], metrics=metrics)
+        return Reply(shown, metrics=metrics)
+
+
+def _counts(results: Sequence[ToolResult]) -> dict[str, float]:
+    """Calls and errors of a turn, and errors by their kinds."""
+    errors = [r.error for r in results if r.error]
+    counts = {"tool_calls": float(len(results)), "tool_errors": float(len(errors))}
+    for error in errors:
+        counts[f"tool_errors/{error}"] = counts.get(f"tool_errors/{error}", 0.0) + 1.0
+    return counts

@@ -2,9 +2,9 @@
 
 The protocol's sessions are asynchronous and belong to one event loop, which runs here in a thread
 of its own. Needs the package `mcp` (pip install logpi[mcp]) to start a server; any object with
-`list_tools` and `call_tool` will do as a session. A server is a stranger: what it lists and says is
-checked, has a deadline, and is cut to `LONGEST` characters. Left out: resources, prompts, sampling,
-and results that are not text (they are named, not shown).
+`list_tools` and `call_tool` will do as a session. A server is not trusted: what it lists and
+answers is checked, has a deadline, and is cut to `LONGEST` characters. Left out: resources,
+prompts, sampling, and results that are not text (they are named, not shown).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class McpServer:
             self._ended.set()
 
     def _tool(self, listed: Any) -> Tool:
-        """Raises whatever a listing that is none makes happen."""
+        """A listed tool; what a malformed listing raises is the caller's to catch."""
         name = listed.name
         if not isinstance(name, str) or not name or encodable(name) != name:
             raise ToolError(f"its name is {str(name)[:60]!r}")
@@ -133,13 +133,13 @@ class McpServer:
         """The text of a call's result."""
         if self._ended.is_set():
             raise ToolError("the MCP server has ended")
-        asked = asyncio.run_coroutine_threadsafe(
+        request = asyncio.run_coroutine_threadsafe(
             self._session.call_tool(name, arguments), self._loop
         )
         try:
-            result = asked.result(self.timeout)
+            result = request.result(self.timeout)
         except TimeoutError:
-            asked.cancel()
+            request.cancel()
             raise ToolError(f"{name} did not answer within {self.timeout:g} s") from None
         content = getattr(result, "content", None)
         if not isinstance(content, list | tuple):

@@ -1,41 +1,29 @@
 """Programs as a tool: the model writes Python, the sandbox runs it, the model reads what it
 printed.
 
-It needs a sandbox (this machine's, any object of the protocol `logpi.sandbox.Sandbox`, or a function
-`run(code)`); without one it refuses before anything runs. Left out: state between calls (every program is fresh), files, packages beyond those
-that the sandbox shows.
+It needs a sandbox (this machine's, any object of the protocol `logpi.sandbox.Sandbox`, or a
+function `run(code)`); without one it refuses before anything runs. Left out: state between calls
+(every program is fresh), files, packages beyond those that the sandbox shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
-from logpi.envs.tools.tool import Tool
-from logpi.sandbox import Sandbox
-
-
-class Ran(Protocol):
-    """What a sandbox says of a program."""
-
-    @property
-    def stdout(self) -> str: ...
-
-    @property
-    def stderr(self) -> str: ...
-
-    @property
-    def status(self) -> str:
-        """ "ok", "error" (it raised), or why it was stopped."""
-        ...
+from logpi.envs.tools.tool import Tool, tool
+from logpi.sandbox import ProgramResult, Sandbox
 
 
-def python(run: Sandbox | Callable[[str], Ran | str] | None = None, name: str = "python") -> Tool:
+def python(
+    run: Sandbox | Callable[[str], ProgramResult | str] | None = None, name: str = "python"
+) -> Tool:
     """The tool `python(code)`.
 
     Args:
-        run: a sandbox; or a function that runs a program and gives what it printed: a text, or
-            something with `stdout`, `stderr` and `status`. Default: this machine's sandbox.
+        run: a sandbox; or a function that runs a program and returns what it printed, a text, or a
+            `ProgramResult`. Default: this machine's sandbox.
 
     Raises:
         ValueError: no sandbox can be had on this machine; the text says why.
@@ -57,10 +45,7 @@ def python(run: Sandbox | Callable[[str], Ran | str] | None = None, name: str = 
         parts = (result.stdout.rstrip("\n"), _last_lines(result.stderr), status)
         return "\n".join(part for part in parts if part) or "(nothing was printed)"
 
-    from logpi.calls.schema import from_function
-
-    made = from_function(python)["function"]
-    return Tool(name, made["description"], made["parameters"], python)
+    return replace(tool(python), name=name)
 
 
 def _last_lines(stderr: str, lines: int = 5) -> str:

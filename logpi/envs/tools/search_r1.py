@@ -6,11 +6,10 @@ and answers between others.
     the policy     <think> … </think> <answer> Paris </answer>
 
 Prompt, tags, messages and turn limit are the published code's (PeterGriffinJin/Search-R1,
-Apache-2.0, a14dc3a). What that code does and this does not, on purpose: documents that stand in
-GAE, in whitening and in the critic's loss;
-    decoded and re-tokenised text; a document cut
-off with its closing tag; end tokens masked with the padding; a reward that reads the prompt and the
-documents. docs/tools.md has the list.
+Apache-2.0, a14dc3a). Divergences, on purpose: documents are not in GAE, in whitening or in the
+critic's loss; text is never decoded and tokenised again; a document that is cut off keeps its
+closing tag; end tokens are not masked with the padding; the reward does not read the prompt or the
+documents. docs/tools.md has the whole list.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from logpi.calls import Call, Search
+from logpi.calls import Search
 from logpi.calls.call import defused
 from logpi.calls.plain import first_tag
 from logpi.envs.conversation import Conversation, Reply
@@ -46,7 +45,7 @@ INVALID = (
 
 
 def passages(documents: Sequence[Document]) -> str:
-    """Documents as the published code shows them: the first line is the title.
+    """Documents as the published code writes them: the first line is the title.
 
     >>> passages([Document("7", '"France"\\nIts capital is Paris.')])
     'Doc 1(Title: "France") Its capital is Paris.'
@@ -58,24 +57,26 @@ def passages(documents: Sequence[Document]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _own(contents: tuple[str, ...]) -> Bm25:
+def _index_of(contents: tuple[str, ...]) -> Bm25:
+    """The index of an item's own documents."""
     return Bm25([Document(str(i), c) for i, c in enumerate(contents)])
 
 
 @dataclass(frozen=True)
 class SearchR1:
-    """Questions that are answered by searching. An `TextEnvironment`.
+    """Questions that are answered by searching. A `TextEnvironment`.
 
     Attributes:
-        searcher: who finds documents; None: each row's own, in its column `documents` (a list of
+        searcher: finds documents; None: among each item's own, in its column `documents` (a list of
             texts).
-        top: documents for each search. turns: replies of a conversation; after them the policy
-            writes once more, and a search is not answered.
+        top: documents for each search.
+        turns: replies of a conversation. After them the policy writes once more, and a search gets
+            no reply.
         longest: characters of documents in one reply; more are cut off, inside of the tags. The
             published limit is 500 tokens.
-        prompt: with {question}; "": the row's prompt as it is. invalid: the reply to a turn that
-            neither searches nor answers.
-        tags: names of the tags. show: documents as text. between: what stands around the
+        prompt: with {question}; "": the item's prompt as it is.
+        invalid: the reply to a turn that neither searches nor answers.
+        tags: names of the tags. show: writes documents as text. between: stands around the
             information tags.
 
     Raises:
@@ -113,47 +114,39 @@ class SearchR1:
             )
         return _SearchConversation(self, row)
 
-    def found(self, query: str, row: Row) -> str:
-        """The framed documents for a query."""
-        searcher = self.searcher or _own(tuple(row["documents"]))
-        shown = defused(
-            self.show(searcher.search([query], self.top)[0]),
-            self.tags.tag,
-            self.tags.answer,
-            self.tags.result,
-            "think",
-        )
-        framed = f"<{self.tags.result}>{shown[: self.longest].strip()}</{self.tags.result}>"
+    def information(self, query: str, row: Row) -> str:
+        """The documents for a query, inside of the information tags."""
+        searcher, tags = self.searcher or _index_of(tuple(row["documents"])), self.tags
+        documents = self.show(searcher.search([query], self.top)[0])
+        text = defused(documents, tags.tag, tags.answer, tags.result, "think")
+        framed = f"<{tags.result}>{text[: self.longest].strip()}</{tags.result}>"
         return f"{self.between}{framed}{self.between}"
 
 
 @dataclass
 class _SearchConversation:
-    """One conversation."""
+    """One conversation; it counts its replies."""
 
-    env: SearchR1
+    environment: SearchR1
     row: Row
     replies: int = 0
 
     @property
     def prompt(self) -> str:
-        question = self.row["prompt"]
+        question, template = self.row["prompt"], self.environment.prompt
         if not isinstance(question, str):
             raise ValueError("search: the row's prompt is a question, a text")
-        return self.env.prompt.replace("{question}", question) if self.env.prompt else question
+        return template.replace("{question}", question) if template else question
 
     def reply(self, text: str) -> Reply:
-        env, tags = self.env, self.env.tags
+        tags = self.environment.tags
         action = first_tag(text, tags.tag, tags.answer)
         self.replies += 1
         if action is not None and action[0] == tags.answer:
             return Reply(done=True)
-        if self.replies > env.turns:
+        if self.replies > self.environment.turns:
             return Reply(done=True, metrics={"unanswered": 1.0})
         if action is None:
-            return Reply(env.invalid, metrics={"invalid": 1.0})
-        call = Call(tags.name, {tags.argument: action[1].strip()})
-        return Reply(
-            env.found(call.arguments[tags.argument], self.row),
-            metrics={"searches": 1.0, "tool_calls": 1.0},
-        )
+            return Reply(self.environment.invalid, metrics={"invalid": 1.0})
+        information = self.environment.information(action[1].strip(), self.row)
+        return Reply(information, metrics={"searches": 1.0, "tool_calls": 1.0})

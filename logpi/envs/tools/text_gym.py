@@ -1,12 +1,12 @@
-"""A Gymnasium-style text environment as conversations: what `reset` says is the prompt, what the
-policy writes is the action.
+"""A Gymnasium-style text environment as conversations: the text of `reset` is the prompt, the
+policy's turn is the action.
 
     reset()      → text | (text, info)
-    step(text)   → text, reward, terminated, truncated, info     (or old Gym's: text, reward, done, info)
+    step(text)   → text, reward, terminated, truncated, info; old Gym's: text, reward, done, info
 
 The rewards are step rewards: each stands at the last token of the turn that earned it. Left out:
-observations that are not text (wrap the environment), and telling the end of an episode from a time
-limit (both end the conversation).
+observations that are not text (wrap the environment); the end of an episode and a time limit are
+not told apart, both end the conversation.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextGym:
-    """Conversations with a text environment. An `TextEnvironment`.
+    """Conversations with a text environment. A `TextEnvironment`.
 
     Attributes:
-        make: a fresh environment for a row: `lambda row: gymnasium.make("...")`. It gets the row's
-            `seed` at reset, if it takes one.
-        before, after: what frames an observation, e.g. "\\n" and "\\n> ".
-        stop: strings that end a turn. role: observations are messages with this role ("user",
-            "tool"); "": plain text.
+        make: a new environment for an item: `lambda row: gymnasium.make("...")`. Its `reset` gets
+            the item's `seed`, if it takes one.
+        before, after: stand around an observation, e.g. "\\n" and "\\n> ".
+        stop: strings that end a turn.
+        role: observations are messages with this role ("user", "tool"); "": plain text.
     """
 
     make: Callable[[Row], Any]
@@ -51,16 +51,15 @@ class _Episode:
 
     def __init__(self, gym: TextGym, row: Row) -> None:
         self.gym, self.env = gym, gym.make(row)
-        seeded = "seed" in row and "seed" in inspect.signature(self.env.reset).parameters
-        first = self.env.reset(seed=row["seed"]) if seeded else self.env.reset()
-        shown = str(first[0] if isinstance(first, tuple) else first)
-        asked = row.get("prompt") or ""
-        if isinstance(asked, str):
-            self.prompt: str | list[dict[str, Any]] = (
-                f"{asked}{gym.before}{shown}{gym.after}" if asked else f"{shown}{gym.after}"
-            )
+        is_seeded = "seed" in row and "seed" in inspect.signature(self.env.reset).parameters
+        first = self.env.reset(seed=row["seed"]) if is_seeded else self.env.reset()
+        text = str(first[0] if isinstance(first, tuple) else first)
+        task = row.get("prompt") or ""
+        self.prompt: str | list[dict[str, Any]]
+        if not isinstance(task, str):
+            self.prompt = [*task, {"role": "user", "content": text}]
         else:
-            self.prompt = [*asked, {"role": "user", "content": shown}]
+            self.prompt = f"{task}{gym.before}{text}{gym.after}" if task else f"{text}{gym.after}"
 
     def reply(self, text: str) -> Reply:
         observation, reward, *over, _ = self.env.step(text.strip())

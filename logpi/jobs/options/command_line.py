@@ -28,8 +28,11 @@ from logpi.jobs.options.fields import OptionField, heading_of, option_fields
 
 T = TypeVar("T")
 HELP = ("-h", "--help")
-FIRST = "most used"
-OTHER_NAMES = "The names that TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF have for these are understood."
+MOST_USED = "most used"
+OTHER_NAMES = (
+    "The names that TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF have for these are"
+    " understood."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         # argparse names an option by all its flags: argument --lr/--learning-rate: …
-        line = re.sub(r"^argument (-[^/\s]+?)(/-[^\s:]+)?: ", r"\1: ", one_line(message))
+        line = re.sub(r"^argument ([^/\s]+?)(/-[^\s:]+)?: ", r"\1: ", one_line(message))
         print(f"{self.prog}: {line} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
@@ -149,17 +152,22 @@ class CommandLine:
         """
         words, base = _dashed(argv), base or {}
         if set(HELP) & set(words):
-            self.help({**base, **self.peek(argv)})
+            found = self.peek(argv)
+            self.help({**self._recipe(found), **base, **found})
             raise SystemExit(0)
         found, rest = self._read(_Parser(self.prog), words, [])
         settings: list[tuple[str, OptionField]] = []
         if any(word.startswith("--") for word in rest):
             defaults = {f.name: f.default for f in self.fields if f.default is not MISSING}
-            settings = self.settings({**defaults, **base, **found})
+            settings = self.settings({**defaults, **self._recipe(found), **base, **found})
             found, rest = self._read(_Parser(self.prog), words, settings)
         if rest:  # before what is missing: a misspelt option is often the missing one
             self.error(self._unknown(rest, [f for _, f in settings]))
         return found
+
+    def _recipe(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The options of the recipe that is named, for a job that has recipes."""
+        return getattr(self.cls, "RECIPES", {}).get(found.get("recipe"), {})
 
     def peek(self, argv: Sequence[str]) -> dict[str, Any]:
         """What can be read of `argv` before its mistakes are looked for."""
@@ -207,9 +215,10 @@ class CommandLine:
         groups: dict[str, Any] = {}
         order = _headings(self.cls)
         ordered = sorted(self.fields, key=lambda f: order.index(f.heading))
-        ordered.sort(key=lambda f: not (f.first or f.positional))
+        first = [f.name for f in ordered if f.positional] + getattr(self.cls, "FIRST", "").split()
+        ordered.sort(key=lambda f: first.index(f.name) if f.name in first else len(first))
         for words, dest, field in _placed(ordered, settings):
-            heading = FIRST if field.first or field.positional else field.heading
+            heading = MOST_USED if dest in first else field.heading
             group = groups.get(heading) or parser.add_argument_group(heading)
             groups[heading] = group
             _add(group, field, words, dest)

@@ -19,7 +19,7 @@ from typing import Any
 
 from logpi.errors import UserError, did_you_mean
 from logpi.jobs.options.command_line import CommandLine
-from logpi.jobs.options.fields import OptionField
+from logpi.jobs.options.fields import OptionField, option_fields
 from logpi.jobs.options.saved import restored
 from logpi.jobs.options.settings import value
 
@@ -38,7 +38,8 @@ def from_file(line: CommandLine, path: Path, command: str, trust: bool = False) 
         _check_run(path, record, command, trust)
         record = record["arguments"]
     written = {str(name).replace("-", "_"): v for name, v in record.items()}
-    fields = {name: f for f in line.fields if f.saved for name in (f.name, *f.aliases)}
+    own = option_fields(line.cls)
+    fields = {name: f for f in own if f.saved for name in (f.name, *f.aliases)}
     values = _values({k: v for k, v in written.items() if k in fields}, fields, path)
     rest = {k: v for k, v in written.items() if k not in fields}
     if rest:

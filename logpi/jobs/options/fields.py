@@ -3,10 +3,11 @@ value is read from text.
 
     @dataclass(frozen=True)
     class Train:
-        HEADING: ClassVar[str] = "training"                              # in --help
+        HEADING: ClassVar[str] = "training"                              # above them in --help
+        FIRST: ClassVar[str] = "model lr"                                # what people set first
         model: str = option(help="directory or hub name")                # no default: must be given
         lr: float = option(1e-5, help="peak learning rate", aliases=("learning_rate",))
-        rewards: tuple[str, ...] = option(("exact",), help="what to reward")  # --rewards exact format
+        rewards: tuple[str, ...] = option(("exact",), help="rewards")    # --rewards exact format
         options: Mapping[str, Any] = option({}, help="settings")         # --options beta=0 high=0.3
         resume: bool = False                                             # --resume, --no-resume
 
@@ -38,7 +39,7 @@ Choices = Sequence[str] | Callable[[], Sequence[str]]
 Flags = Callable[[Mapping[str, Any]], "Sequence[OptionField]"]
 
 
-def option(
+def option(  # noqa: PLR0913 (a declaration, all keywords)
     default: Any = MISSING,
     help: str = "",
     choices: Choices | None = None,
@@ -51,7 +52,6 @@ def option(
     saved: bool = True,
     objects: bool = False,
     hidden: bool = False,
-    first: bool = False,
     aliases: tuple[str, ...] | None = None,
     flags: Flags | None = None,
 ) -> Any:
@@ -72,7 +72,6 @@ def option(
         saved: part of what a run is (`to_json`); False: of one call alone, such as `--resume`.
         objects: from Python, an object may stand in place of the word.
         hidden: from Python alone: an object that no word names.
-        first: one of the handful that `--help` shows first.
         aliases: what other libraries call the same thing (default: as in `algorithms.names`).
         flags: of a mapping: from the values of the other options, the fields whose flags fill it.
     """
@@ -110,7 +109,7 @@ def _number(text: str) -> float:
 
 
 def _text(text: str) -> str:
-    # Bytes of the command line that are no UTF-8 are halves of characters, which no tokenizer takes.
+    # Bytes of the command line that are no UTF-8 are halves of characters: no tokenizer takes them.
     text.encode()
     return text
 
@@ -204,7 +203,6 @@ class OptionField:
     saved: bool = True
     objects: bool = False
     hidden: bool = False
-    first: bool = False
     aliases: tuple[str, ...] = ()
     flags: Flags | None = None
 
@@ -250,7 +248,7 @@ class OptionField:
         """The help text: what it does, what it may be, what it is when left out."""
         notes, allowed = [], self.allowed()
         if allowed is not None:
-            notes.append("one of: " + ", ".join(str(a) or '""' for a in allowed))
+            notes.append("one of: " + ", ".join(str(a) for a in allowed if a != ""))
         if self.required and not self.positional:
             notes.append("must be given")
         if not self.required and self.default not in (None, "", (), {}):

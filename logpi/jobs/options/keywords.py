@@ -30,12 +30,14 @@ def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
     recipe = getattr(cls, "RECIPES", {}).get(keywords.get("recipe"), {})
     values: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    for name, value in {**recipe, **keywords}.items():
+    for name, value in (*recipe.items(), *keywords.items()):
         field = name if name in fields else names.get(name, name)
-        if field in fields:
-            values[field] = coerced(fields[field], value)
-        else:
+        if field not in fields:
             settings[name] = value
+        elif fields[field].kind.named:
+            values[field] = values.get(field, {}) | coerced(fields[field], value)
+        else:
+            values[field] = coerced(fields[field], value)
     if settings:
         _check_settings(cls, fields, values, settings)
         values["options"] = {**values.get("options", {}), **settings}
@@ -49,8 +51,8 @@ def _check_settings(
     settings: Mapping[str, Any],
 ) -> None:
     """Raises UserError for a name that neither the job nor its algorithm has."""
-    row = next((x for x in ("algorithm", "objective") if x in fields), None)
-    method = values.get(row, fields[row].default) if row and "options" in fields else None
+    has_method = {"algorithm", "options"} <= fields.keys()
+    method = values.get("algorithm", fields["algorithm"].default) if has_method else None
     known = set(getattr(cls, "SETTINGS", ()))
     if isinstance(method, str):
         from logpi.algorithms import known_as, options

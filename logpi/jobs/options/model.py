@@ -29,7 +29,6 @@ class ModelArguments:
     model: str | Any = option(
         objects=True,
         help="directory, hub name or .gguf file of a causal language model, or FILE.py:NAME",
-        first=True,
     )
     tokenizer: str | Any | None = option(
         None, objects=True, hidden=True, help="of a model that is an object"

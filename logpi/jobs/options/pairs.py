@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.jobs.options.fields import option
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class PairArguments:
     """Pairs, and the learning rate."""
+
+    HEADING: ClassVar[str] = "pairs"
 
     data: str | Any = option(
         objects=True,

@@ -1,5 +1,5 @@
-"""Where a run goes and how it is gone on with: the group of options that every job shares, and how a
-job's options are read: from a command line, a file, or an older run.
+"""Where a run goes and how it is gone on with: the group of options that every job shares, and how
+a job's options are read: from a command line, a file, or an older run.
 
 Left out: the run's directory itself (`runs/`), and its beginning and end (`jobs/common.py`).
 """
@@ -27,15 +27,13 @@ class RunArguments:
 
     HEADING: ClassVar[str] = "run"
 
-    out: Path | None = option(
-        None, help="the run's directory (default: runs/COMMAND-1, -2, …)", first=True
-    )
+    out: Path | None = option(None, help="the run's directory (default: runs/COMMAND-1, -2, …)")
     seed: int = option(0, help="of data, sampling and shuffling", least=0)
     save_every: int = option(20, help="steps between checkpoints", least=1, changeable=True)
     trackers: tuple[str | Any, ...] = option(
         (),
         objects=True,
-        help="besides JSON lines and TensorBoard: wandb, trackio, mlflow",
+        help="besides JSON lines (and TensorBoard, where installed): wandb, trackio, mlflow",
         nargs="*",
         changeable=True,
     )

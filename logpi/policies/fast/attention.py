@@ -1,10 +1,9 @@
 """Attention of packed rows with its derivative written out, for `trunk.py`: one gather for all
 rows, one for the way back.
 
-`Layout` says once for all layers of a micro-batch which head of which token stands where. Short
-rows are plain products, whose weights are kept: two thirds of the fused kernel's time, forward and
-backward. Longer ones are the
-    fused kernel's, which keeps none.
+`Layout` says once for all layers of a micro-batch which head of which token stands where. Rows of
+few keys are plain products, whose weights are kept: two thirds of the fused kernel's time, forward
+and backward. Longer ones are the fused kernel's, which keeps none.
 
 Left out: soft caps (no family of the trunk has one), packings other than `Packed`, second
 derivatives.
@@ -24,6 +23,23 @@ if TYPE_CHECKING:
     from logpi.policies.packing import Block, Packed, Rule
 
 SHORT = 64  # keys: measured, the two ways break even at about 100
+
+# The packed tokens of `packing.py`'s example without its third row: a b c d e | f, where f's row
+# shares a b c. One head of queries and one of keys (H = Hkv = 1), so a token has 3 lines; line 3 t
+# is token t's query, 3 t + 1 its key, 3 t + 2 its value (N = 6, 18 lines).
+#
+#     part 0   query a b c d e   key a b c d e        part 1   query f   key a b c f
+#
+#     take     0 3 6 9 12 | 15 | 1 4 7 10 13, 2 5 8 11 14 | 1 4 7 16, 2 5 8 17      places 0 … 23
+#              queries     f      keys, values of part 0    keys, values of part 1
+#     asked    0 1 2 3 4 | 5            each query's line among the queries alone [N · H]
+#     give     0 1 2 3 4 5              each token's output among the queries taken
+#     own      line 1 (a's key) stands first at place 6; it also stands at place 16
+#     others   16 17 18, 20 21 22       further places of the shared keys and values
+#     shared   1 4 7, 2 5 8             the lines that stand there
+#
+# Backward adds up: the gradient by line 1 is what place 6 has (`own`) and what place 16 has
+# (`index_add_` of `others` onto `shared`).
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,12 @@ def attended(heads: Tensor, turn: tuple[Tensor, Tensor], layout: Layout, rule: R
     return _Attended.apply(heads, *turn, layout, rule)
 
 
+# A head x = (1, 2, 3, 4) at an angle of 90° for all pairs: number i turns with number i + 2.
+#
+#     cos 0 0 0 0     sin −1 −1 1 1     other = roll(x, 2) = 3 4 1 2
+#     x · cos + other · sin = −3 −4 1 2            and with way = −1, back: 1 2 3 4
+
+
 def turn_(heads: Tensor, cos: Tensor, sin: Tensor, roped: int, way: int = 1) -> Tensor:
     """The first `roped` heads of [N, *, D] turned by their positions' angles, in place; back if
     `way` is −1."""
@@ -179,15 +201,10 @@ class _Attended(torch.autograd.Function):
         slopes = torch.empty_like(lines)
         for part, *pair in zip(layout.parts, kept[::2], kept[1::2], strict=True):
             _by_lines(part, lines, g, slopes, pair, ctx.rule)
-        found = slopes.index_select(0, layout.own)
-        found.index_add_(0, layout.shared, slopes.index_select(0, layout.others))
-        return (
-            turn_(found.view(tokens, -1, size), cos, sin, layout.turned, -1),
-            None,
-            None,
-            None,
-            None,
-        )
+        by_lines = slopes.index_select(0, layout.own)
+        by_lines.index_add_(0, layout.shared, slopes.index_select(0, layout.others))
+        by_heads = turn_(by_lines.view(tokens, -1, size), cos, sin, layout.turned, -1)
+        return by_heads, None, None, None, None
 
 
 def _see(part: _Part, lines: Tensor, out: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
@@ -195,9 +212,9 @@ def _see(part: _Part, lines: Tensor, out: Tensor, rule: Rule) -> tuple[Tensor, T
     (q, k, v), seen = part.of(lines), part.rows(out)
     if k.shape[2] > SHORT:
         mask = part.block.mask(rule, q.dtype)
-        found, total = _fused(q, k, v, 0.0, mask is None, attn_mask=mask, scale=rule.scaling)
-        seen.copy_(found)
-        return found, total
+        output, total = _fused(q, k, v, 0.0, mask is None, attn_mask=mask, scale=rule.scaling)
+        seen.copy_(output)
+        return output, total
     mask, (q, k, v) = _mask(part, rule, q.dtype), _batched(q, k, v)
     weight = torch.baddbmm(mask, q, k.mT, alpha=rule.scaling).softmax(-1)
     torch.bmm(weight, v, out=seen.view(q.shape))
@@ -211,12 +228,14 @@ def _by_lines(
     (q, k, v), places, g = part.of(lines), part.of(slopes), part.rows(g)
     if k.shape[2] > SHORT:
         mask = part.block.mask(rule, q.dtype)
-        found = _fused_back(
+        gradients = _fused_back(
             g, q, k, v, *kept, 0.0, mask is None, attn_mask=mask, scale=rule.scaling
         )
-        for place, x in zip(places, found, strict=True):
+        for place, x in zip(places, gradients, strict=True):
             place.copy_(x)
         return
+    # out = P v with P = softmax(s · q kᵀ + mask), so for g = ∂/∂out:
+    #     ∂/∂v = Pᵀ g      ∂/∂score = P · (g vᵀ − row sum of P · g vᵀ)      ∂/∂q = s · ∂/∂score · k
     (q, k, v), (by_q, by_k, by_v) = _batched(q, k, v), _batched(*places)
     weight, g = kept[0], g.view(q.shape)
     torch.bmm(weight.mT, g, out=by_v)

@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 
 WORTH = 16  # steps: copying takes as long as some ten of them save
 FEW = 8  # rows that oneDNN's layout is made for; it serves any number
-SMALL = (
-    2**18
-)  # numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves
+# numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves
+SMALL = 2**18
 ROOM = 0.5  # of the memory that can be had: what the copy may take
 
 
@@ -239,16 +238,17 @@ def _qk_norm(layer: Layer, queries: int) -> tuple[Tensor, Tensor] | None:
     return torch.cat(weights), _floor(layer.qk_norms[0])
 
 
-# Numbers i and i + D/2 of a head rotate together (`Rotary`). `_pairs` makes them neighbours, so that
-# two floats are one complex number; `_order` does so in every head, and puts heads that attend
+# Numbers i and i + D/2 of a head rotate together (`Rotary`). `_pairs` makes them neighbours, so
+# that two floats are one complex number; `_order` does so in every head, and puts heads that attend
 # together side by side. For H = 4 queries on Hkv = 2 keys (G = 2) of D = 4:
 #
 #     a head's numbers, `_pairs(4)`        0 2 1 3
 #     heads as the modules have them       q₀ q₁ q₂ q₃ | k₀ k₁ | v₀ v₁
 #     heads in `_order(2, 2, 4)`           q₀ q₁ k₀ v₀ | q₂ q₃ k₁ v₁
-#     its first rows of W                  q₀: 0 2 1 3   q₁: 4 6 5 7   k₀: 16 18 17 19   v₀: 24 25 26 27
+#     its first rows of W                  q₀: 0 2 1 3   q₁: 4 6 5 7
+#                                          k₀: 16 18 17 19   v₀: 24 25 26 27
 #
-# Scores q·k do not change if both are reordered alike; values are not rotated, and keep their order.
+# Scores q·k do not change if both are reordered alike; values are not rotated, and stay in order.
 
 
 def _pairs(size: int) -> Tensor:

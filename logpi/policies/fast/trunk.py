@@ -96,6 +96,18 @@ class Trunk:
 
 
 # --- functions and their derivatives ---
+#
+# Rows x [N, d]; s = 1 / √(mean x² + ε) of each row; u = x · s; n = u · w, the norm. For g = ∂/∂n:
+#
+#     ∂/∂w = Σ rows of g · u            ∂/∂x = s · (g · w − u · mean(g · w · u))
+#
+#     x = (3, 4), ε = 0, w = (1, 1), g = (1, 0): s = 1 / √12.5, u = (0.849, 1.131)
+#     g · w · u = (0.849, 0), its mean 0.424, ∂/∂x = s · (1 − 0.36, −0.48) = (0.181, −0.136)
+#
+# Gated: a = W_gate n, b = W_up n, h = silu(a) · b, out = x + W_down h. For g = ∂/∂out:
+#
+#     ∂/∂h = g W_down       ∂/∂b = ∂/∂h · silu(a)       ∂/∂a = ∂/∂h · b · silu′(a)
+#     ∂/∂n = ∂/∂a W_gate + ∂/∂b W_up                    ∂/∂x = g + through the norm, as above
 
 
 class _Normed(torch.autograd.Function):
@@ -223,8 +235,11 @@ def _probe(policy: PackedModel) -> Trunk | None:
         model.layers[0].requires_grad_(True)
         try:
             packed, rules, hidden = recorded(policy)
-            quick = lambda: Trunk(model, rules).hidden(packed, packed.ids, packed.position)  # noqa: E731
-            equal = finds(lambda: with_gradients(quick()), with_gradients(hidden))
+            place = packed.ids, packed.position
+            equal = finds(
+                lambda: with_gradients(Trunk(model, rules).hidden(packed, *place)),
+                with_gradients(hidden),
+            )
         finally:
             for p, learns in learning.items():
                 p.requires_grad_(learns)

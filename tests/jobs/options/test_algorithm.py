@@ -9,7 +9,8 @@ import pytest
 
 from logpi.cli import main
 from logpi.errors import UserError
-from logpi.jobs.gym import Gym, resolved
+from logpi.jobs.gym import Gym
+from logpi.jobs.gym_parts import resolved
 from logpi.jobs.options.run import read
 from logpi.jobs.options.saved import from_json, to_json
 from logpi.jobs.prefer import Prefer
@@ -53,10 +54,9 @@ def test_a_flag_wins_over_the_pairs_and_both_are_kept() -> None:
 
 
 def test_a_recipe_s_settings_give_way_one_by_one() -> None:
-    from logpi.jobs.rl import _expanded
-
-    a = read(RL, _expanded("--model m --recipe r1-zero --beta 0".split()), "rl", "")
+    a = rl("--recipe r1-zero --beta 0 --lr 1e-5")
     assert a.options == {"low": 10, "beta": 0.0}
+    assert (a.algorithm, a.lr, a.prompts) == ("grpo_r1", 1e-5, 32)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_help_of_a_named_algorithm_shows_its_settings(capsys: pytest.CaptureFixt
     assert "must be given" in named  # --model is not asked for, as help is
     assert "--n-steps N" in text("gym") and "--lam X" not in text("gym")
     assert "GAE's λ" in text("gym", "--algorithm=a2c", "--env", "CartPole-v1")
-    assert "settings of dpo:" in text("prefer", "--objective", "dpo")
+    assert "settings of ipo:" in text("prefer", "--objective", "ipo")
 
 
 def test_most_used_options_come_first_and_the_run_s_last(

@@ -170,5 +170,5 @@ def test_the_engine_samples_the_same_with_and_without(monkeypatch):
         return [c.tokens.tolist() for row in out for c in row]
 
     quick = sample()
-    monkeypatch.setattr("logpi.engine.engine.decoder", lambda policy, *sizes: policy)
+    monkeypatch.setattr("logpi.engine.generation.decoder", lambda policy, *sizes: policy)
     assert quick == sample()

@@ -1,0 +1,75 @@
+"""Several jobs side by side, each in a process of its own with a log beside its run.
+
+    for job, failure in side_by_side(jobs, at_once=2): ...
+
+Ctrl-C and a termination signal come to this process, which asks each job once to save and stop, so
+that all of them can go on. Left out: which jobs (`seeds.py`, `sweep.py`), and what they say
+together (`seed_report.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from logpi.errors import Stopped, UserError, one_line
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def side_by_side(jobs: Sequence[Any], at_once: int) -> Iterator[tuple[Any, str]]:
+    """Carry jobs out, `at_once` at a time; (the job, why it failed or "") in their order.
+
+    Args:
+        jobs: each has a directory `out`. One that has begun goes on.
+    Raises:
+        Stopped: a signal ended them, after they had saved.
+    """
+    begun = [replace(j, resume=j.out) if (j.out / "arguments.json").exists() else j for j in jobs]
+    alone = getattr(os, "setpgrp", None)
+    context = multiprocessing.get_context("spawn")
+    with (
+        _interrupted_by_termination(),
+        context.Pool(min(at_once, len(jobs)) or 1, alone, maxtasksperchild=1) as pool,
+    ):
+        done = pool.imap(_logged, begun, chunksize=1)
+        yield from zip(jobs, done, strict=True)
+
+
+def _logged(job: Any) -> str:
+    """In its own process: everything that is said goes into a log beside the run. Returns why the
+    job failed, or ""."""
+    Path(job.out).parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{job.out}.log", "a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
+        try:
+            job.run()
+        except Stopped:
+            raise
+        except (UserError, FloatingPointError) as error:
+            print(f"logpi: {one_line(error)}", file=sys.stderr)
+            return one_line(error)
+    return ""
+
+
+@contextlib.contextmanager
+def _interrupted_by_termination() -> Iterator[None]:
+    """A termination signal ends this too as Ctrl-C does: no job is left running by itself."""
+
+    def handle(number: int, frame: object) -> None:
+        raise Stopped("stopped; what was saved can be gone on with: --resume RUN", number)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
