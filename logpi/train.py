@@ -1,5 +1,5 @@
-"""The loop, as a generator of steps: rollout, update, log, evaluate, checkpoint; and going on after a
-stop exactly where it was.
+"""The loop, as a generator of steps: rollout, update, log, evaluate, checkpoint; and going on after
+a stop exactly where it was.
 
     for step in train(rollout, learner, "runs/mine", steps=100):
         print(step.number, step.metrics["reward"])        # leaving the loop saves and stops
@@ -141,7 +141,7 @@ def complete(steps: Generator[TrainingStep, None, Outcome]) -> Outcome:
             return end.value
 
 
-def train(
+def train(  # noqa: PLR0913 (settings, all keywords)
     rollout: Rollout,
     learner: Learner,
     run: Run | str | Path | None = None,

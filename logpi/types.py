@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Flag, auto
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -251,7 +251,16 @@ class Objective(ABC):
     A subclass writes `prepare` and `loss`; everything else has a default. `logpi.testing.check_all`
     holds it against the laws of masks and micro-batches, `logpi.lab.check` against the exact
     gradient.
+
+    Attributes:
+        needs_policy: `prepare` reads the policy's log-probabilities though the rows are not its.
+        whole_groups: a group's rows are scored together, so no micro-batch may part them.
+        scores_actions: it moves probabilities of actions, and not scores alone (a reward model).
     """
+
+    needs_policy: ClassVar[bool] = False
+    whole_groups: ClassVar[bool] = False
+    scores_actions: ClassVar[bool] = True
 
     @property
     def learns_from(self) -> Data:
@@ -273,30 +282,15 @@ class Objective(ABC):
         return False
 
     @property
-    def needs_policy(self) -> bool:
-        """`prepare` reads the policy's own log-probabilities though the rows are not its."""
-        return False
-
-    @property
     def on_policy(self) -> bool:
         """The recorded actions must be the policy's own, so every ratio is 1 before the first
         step."""
         return False
 
     @property
-    def scores_actions(self) -> bool:
-        """It moves probabilities of actions; False if it fits scores alone (a reward model)."""
-        return True
-
-    @property
     def min_group(self) -> int:
         """Least number of samples for each prompt."""
         return 1
-
-    @property
-    def whole_groups(self) -> bool:
-        """The rows of a group are scored together, so no micro-batch may part them."""
-        return False
 
     @property
     def ties(self) -> object | None:
@@ -407,12 +401,8 @@ class Rollout(Protocol):
 
 
 def _pad(rows: list[Tensor], width: int) -> Tensor:
-    out = pad_sequence(rows, batch_first=True)
-    return (
-        out
-        if out.shape[1] == width
-        else torch.cat([out, out.new_zeros(len(out), 1, *out.shape[2:])], 1)
-    )
+    blank = rows[0].new_zeros(width, *rows[0].shape[1:])
+    return pad_sequence([*rows, blank], batch_first=True)[:-1]
 
 
 def collate(trajectories: Sequence[Trajectory]) -> Batch:
@@ -435,13 +425,11 @@ def collate(trajectories: Sequence[Trajectory]) -> Batch:
         raise ValueError(
             "some trajectories have a greedy baseline and some do not; give it to all or to none"
         )
+    by_action = ("action", "mask", "reward", "logp")
     return Batch(
+        **{name: _pad([getattr(t, name) for t in trajectories], width) for name in by_action},
         obs=_pad([t.obs for t in trajectories], width + 1),
-        action=_pad([t.action for t in trajectories], width),
-        mask=_pad([t.mask for t in trajectories], width),
-        reward=_pad([t.reward for t in trajectories], width),
         terminated=torch.tensor([t.terminated for t in trajectories]),
         group=torch.tensor([t.group for t in trajectories]),
-        logp=_pad([t.logp for t in trajectories], width),
         baseline=None if baselines[0] is None else torch.tensor(baselines, dtype=torch.float32),
     )

@@ -95,7 +95,8 @@ HEAVY = {
     "yaml": (set(), {"jobs"}),
 }
 OPS_NUMPY = {"logpi.ops.distributions"}  # acting one step at a time is ten times cheaper in NumPy
-LONG_FILES: dict[str, int] = {}
+# types.py: the nouns of the whole library, in one place.
+LONG_FILES: dict[str, int] = {"types.py": 440}
 LONG_FUNCTIONS: dict[str, int] = {}
 
 

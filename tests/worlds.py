@@ -86,7 +86,7 @@ def envs_of(make, n: int) -> SyncVectorEnvironment:
     return SyncVectorEnvironment([make() for _ in range(n)])
 
 
-def control(
+def control(  # noqa: PLR0913 (settings, all keywords)
     envs,
     name: str,
     *,

@@ -3,7 +3,8 @@
     algorithm("dapo", high=0.3)    the value            describe("dapo")    the same as mathematics
     options("dapo")                every option that `algorithm("dapo", …)` accepts
 
-    table.py         THE TABLE: what each method is made of
+    composition.py   `Algorithm`, the value
+    table.py, preference_rows.py    THE TABLE: what each method is made of
     names.py         what other libraries call methods, options and settings
     option_list.py   the options of a method
     by_name.py       from names to values
@@ -17,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _WHERE = {
-    "Algorithm": "table",
+    "Algorithm": "composition",
     "NAMES": "table",
     "TABLE": "table",
     "learning_from": "table",
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
     from logpi.algorithms import names as names
     from logpi.algorithms.by_name import algorithm as algorithm
     from logpi.algorithms.by_name import describe as describe
+    from logpi.algorithms.composition import Algorithm as Algorithm
     from logpi.algorithms.option_list import Option as Option
     from logpi.algorithms.option_list import known_as as known_as
     from logpi.algorithms.option_list import options as options
     from logpi.algorithms.table import NAMES as NAMES
     from logpi.algorithms.table import TABLE as TABLE
-    from logpi.algorithms.table import Algorithm as Algorithm
     from logpi.algorithms.table import learning_from as learning_from
 
 

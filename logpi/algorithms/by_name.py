@@ -16,7 +16,7 @@ from logpi.algorithms.option_list import Option, Row, listed, make, row, transla
 from logpi.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from logpi.algorithms.table import Algorithm
+    from logpi.algorithms.composition import Algorithm
 
 __all__ = ["algorithm", "describe"]
 

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from logpi.algorithms.table import Algorithm
+    from logpi.algorithms.composition import Algorithm
 
 __all__ = ["Description", "latex"]
 

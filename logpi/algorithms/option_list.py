@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any
 
 from logpi.algorithms import names
-from logpi.algorithms.table import TABLE, Algorithm
+from logpi.algorithms.composition import Algorithm
+from logpi.algorithms.table import TABLE
 from logpi.errors import UserError, did_you_mean, wrong_type
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
 from logpi.ops.kl import KL, AdaptiveKL, Estimator, k1, k2, k3

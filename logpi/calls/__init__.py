@@ -5,7 +5,7 @@
     objects.py, tags.py, pythonic.py      calls as JSON, as tags, in Python's syntax
     json.py         Hermes and Qwen, other families that write JSON, ToolRL's one object a line
     xml.py          <function=…><parameter=…> (Qwen3-Coder and its kin), <arg_key>… (GLM)
-    plain.py        [f(a=1), g(b='x')] (BFCL's prompt, Llama 3.2), <search>query</search> (Search-R1)
+    plain.py        [f(a=1), g(b='x')] (BFCL's prompt, Llama 3.2), <search>q</search> (Search-R1)
     templates.py    the style in which a model's chat template writes
     messages.py     conversations and tools as data sets have them, brought to one form
     schema.py       a function's JSON schema, text read as a type
@@ -14,7 +14,7 @@
 The call `add(a=1, b=2)` in four styles:
 
     hermes   <tool_call>\\n{"name": "add", "arguments": {"a": 1, "b": 2}}\\n</tool_call>
-    xml      <tool_call>\\n<function=add>\\n<parameter=a>\\n1\\n</parameter>…</function>\\n</tool_call>
+    xml      <tool_call>\\n<function=add>\\n<parameter=a>\\n1\\n</parameter>…</function>…
     glm      <tool_call>add\\n<arg_key>a</arg_key>\\n<arg_value>1</arg_value>…</tool_call>
     python   [add(a=1, b=2)]
 

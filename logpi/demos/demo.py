@@ -1,5 +1,5 @@
-"""`logpi demo`: a small language model is made, copies a few demonstrations, and learns to reason by
-itself. Nothing is downloaded.
+"""`logpi demo`: a small language model is made, copies a few demonstrations, and learns to reason
+by itself. Nothing is downloaded.
 
 Most demonstrations of two-digit sums give a near miss at once; a few work digit by digit and are
 right. Supervised fine-tuning copies both habits. Reinforcement learning sees only whether the

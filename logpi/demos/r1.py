@@ -1,5 +1,5 @@
-"""`logpi r1`: from a base model to a useful one by DeepSeek-R1's recipe; without arguments, on a small
-model that is made for it.
+"""`logpi r1`: from a base model to a useful one by DeepSeek-R1's recipe; without arguments, on a
+small model that is made for it.
 
     R1-Zero (RL on the base model) → cold-start SFT on its cleaned responses → reasoning RL, with a
     reward for the language → rejection sampling and a second SFT from the base model → reward model
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _anew(words: list[str]) -> tuple[list[str], str, list[str]]:
-    """(words without `--from STAGE --set …`, the stage, the new settings of it and of later ones)."""
+    """(words without `--from STAGE --set …`, the stage, the new settings of it and later ones)."""
     words = [
         w for word in words for w in (word.split("=", 1) if word.startswith("--from=") else [word])
     ]

@@ -142,7 +142,8 @@ class R1(RunArguments):
                 raise ValueError(f"--set {pair}: epochs must be above 0 and at most 10000")
         elif job is None or option_name not in names:
             raise ValueError(
-                f"the job of stage {name} has no option {option_name!r}{did_you_mean(option_name, names)}"
+                f"the job of stage {name} has no option {option_name!r}"
+                f"{did_you_mean(option_name, names)}"
             )
         else:
             try:

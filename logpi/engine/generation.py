@@ -197,7 +197,9 @@ class Generation:
         """[n] bool, the rows whose text has come to contain a stop string; None without such
         strings."""
         finder = self.work.finder
-        return None if finder is None else finder.found(self.live.token, self.number, self.history)
+        return (
+            None if finder is None else finder.matches(self.live.token, self.number, self.history)
+        )
 
     # --- ends of turns, and what follows them ---
 
@@ -213,8 +215,8 @@ class Generation:
                 self.stopped[self.number[i]] = reason
         pausing: list[int] = []
         if self.work.on_turn_end is not None:
-            gone = ended.nonzero().squeeze(1).tolist()
-            pausing = [i for i in gone if self.stopped[self.number[i]] in ENDED]
+            slots = ended.nonzero().squeeze(1).tolist()
+            pausing = [i for i in slots if self.stopped[self.number[i]] in ENDED]
             if pausing:
                 self._note_turns(pausing)
         paused = range(len(self.live), len(self.live) + len(self.paused))

@@ -197,7 +197,9 @@ class StopStrings:
         closing = [" " in ends or "\ufffd" in t or any(c in t for c in ends) for t in texts]
         self.closing = torch.tensor(closing + [True] * (vocabulary - len(closing)))
 
-    def found(self, token: Tensor, row: Sequence[int], history: Sequence[Sequence[int]]) -> Tensor:
+    def matches(
+        self, token: Tensor, row: Sequence[int], history: Sequence[Sequence[int]]
+    ) -> Tensor:
         """[n] bool for rows `row` [n] that just sampled `token` [n], whose tokens so far are
         history[row]."""
         out = torch.zeros(len(token), dtype=torch.bool)

@@ -1,5 +1,5 @@
-"""The parts of a run on a Gymnasium environment: preset, algorithm, networks, rollout, evaluation, and
-the policy on disk.
+"""The parts of a run on a Gymnasium environment: preset, algorithm, networks, rollout, evaluation,
+and the policy on disk.
 
 Left out: the job's options and the run itself (`jobs/gym.py`).
 """
@@ -54,7 +54,7 @@ def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, 
     from logpi.envs.control.make import make_vector_environment
     from logpi.envs.control.spaces import action_kind, check_reach
     from logpi.learner import Learner
-    from logpi.rollouts.gym import trial
+    from logpi.rollouts.transitions import trial
     from logpi.updates.adamw import AdamW, Constant, Linear
 
     p, chosen = resolved(a)

@@ -117,8 +117,8 @@ def chunked(
     seed: int = 0,
     progress: Done | None = None,
 ) -> list[Sample]:
-    """The records that `make` makes of all rows, a chunk at a time with a seed of its own; each chunk
-    is written whole under `path`/chunks.
+    """The records that `make` makes of all rows, a chunk at a time with a seed of its own; each
+    chunk is written whole under `path`/chunks.
 
     What was made before a kill is read.
     """

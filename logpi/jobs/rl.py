@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from logpi.train import Evaluate
     from logpi.types import Policy
 
-ROUNDING = 0.1  # nats, on average: two forwards of 16-bit weights differ by 0.007 to 0.05 (in single tokens by 0.4)
+# Nats, on average: two forwards of 16-bit weights differ by 0.007 to 0.05 (single tokens by 0.4).
+ROUNDING = 0.1
 CURVES = (
     "reward",
     "eval/pass@1",
@@ -408,8 +409,8 @@ def _roles(a: RL, learns: Any, policy: CausalLM, reference: Any, judged: Rewards
 
 
 def _by_part(evaluator: Evaluate, judged: Rewards) -> Evaluate:
-    """Also what responses look like, and with several rewards the mean of each; a learned one's total
-    says what is best."""
+    """Also what responses look like, and with several rewards the mean of each; a learned one's
+    total says what is best."""
     from logpi.rewards.model import ModelReward
     from logpi.rollouts.response_metrics import evaluation_metrics
 

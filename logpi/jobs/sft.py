@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from logpi.train import Evaluate
     from logpi.types import Batch
 
-CHUNK = (
-    2**22
-)  # logits alive at a time, 16 MB: every token of a row is learned here, and backward computes them again
+# Logits alive at a time, 16 MB: every token of a row is learned here, and backward computes them
+# again.
+CHUNK = 2**22
 
 
 @job

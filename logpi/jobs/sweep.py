@@ -1,4 +1,4 @@
-"""`logpi sweep`: one job with several values of its options, a run each, and a table of what came out.
+"""`logpi sweep`: one job with several values of its options, a run each, and a table of results.
 
     logpi sweep rl --lr 1e-5 3e-5 --beta 0 0.04 --seeds 3 -- --model M --task rows.jsonl
     logpi sweep gym --lr 1e-4..1e-2:log --gae-lambda 0.9..0.99 --trials 20 -- --env CartPole-v1

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Sampling
     from logpi.policies.causal_lm import CausalLM
+    from logpi.rewards import Rewards
 
 Judge = Callable[[Sequence[str]], Sequence[float]]
 # characters of a step in the table
@@ -87,7 +89,7 @@ def _token_steps(policy: CausalLM, response: str, steps: Sequence[str]) -> list[
     return out
 
 
-def judge_steps(
+def judge_steps(  # noqa: PLR0913 (settings, all keywords or flags)
     policy: CausalLM,
     engine: Engine,
     prompt: Sequence[int],
@@ -144,7 +146,7 @@ def _read(text: str) -> str:
         raise UserError(f"cannot read {text[1:]}: {error}") from None
 
 
-def step_values(
+def step_values(  # noqa: PLR0913 (settings, all keywords or flags)
     model: str,
     prompt: str,
     response: str,
@@ -161,8 +163,7 @@ def step_values(
     """The report of `logpi lab step-values`.
 
     Args:
-        model: directory or hub name. prompt, response: texts, or @file. answer: what the reward
-            compares with.
+        model: directory or hub name. prompt, response: texts, or @file. answer: of the reward.
         reward: as in training. device: where models run. chat: put the prompt through the chat
             template; None for "if the model has one".
     Raises:
@@ -174,43 +175,39 @@ def step_values(
     from logpi.rewards import rewards as make_rewards
     from logpi.rollouts.chat import Chat
 
-    prompt, response, separator = (
-        _read(prompt),
-        _read(response),
-        separator.encode().decode("unicode_escape"),
-    )
+    prompt, response = _read(prompt), _read(response)
     try:
         judged = make_rewards((reward,), device)
         judged.check(["prompt", "answer"])
         policy = CausalLM.load(model, device=device, temperature=temperature)
-        has = policy.tokenizer.chat_template is not None
-        ids = Chat(wrap=has if chat is None else chat)(policy, prompt)
-
-        def judge(texts: Sequence[str]) -> list[float]:
-            scores = judged.score(
-                [prompt] * len(texts), list(texts), columns={"answer": [answer] * len(texts)}
-            )
-            if any(s.total is None for s in scores):
-                raise UserError(
-                    f"reward {reward!r} has no verdict on a completion:"
-                    f" {scores[0].errors or 'it says None'}"
-                )
-            return [float(s.total) for s in scores if s.total is not None]
-
+        wrap = policy.tokenizer.chat_template is not None if chat is None else chat
+        judge = partial(_judge, judged, prompt, answer)
         values = judge_steps(
             policy,
             Engine(policy),
-            ids,
+            Chat(wrap=wrap)(policy, prompt),
             response,
             judge,
             samples=samples,
-            separator=separator,
+            separator=separator.encode().decode("unicode_escape"),
             sampling=Sampling(max_tokens=max_tokens),
             seed=seed,
         )
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from None
     return step_report(values, samples)
+
+
+def _judge(judged: Rewards, prompt: str, answer: str, texts: Sequence[str]) -> list[float]:
+    """Rewards of completions. Raises UserError if one has no verdict."""
+    columns = {"answer": [answer] * len(texts)}
+    scores = judged.score([prompt] * len(texts), list(texts), columns=columns)
+    if any(s.total is None for s in scores):
+        raise UserError(
+            f"reward {judged.names[0]!r} has no verdict on a completion:"
+            f" {scores[0].errors or 'it says None'}"
+        )
+    return [float(s.total) for s in scores if s.total is not None]
 
 
 def step_report(values: Sequence[StepValue], samples: int) -> Report:

@@ -216,47 +216,22 @@ def _picture(
     )
     left, right = picture.axes
     for i, (name, steps) in enumerate(found.items()):
-        left.plot(
-            [s.kl for s in steps],
-            [s.gain for s in steps],
-            marker="o",
-            markersize=4,
-            color=COLOURS[i],
-            label=name,
-        )
-    kls, gains = [s.kl for _, s in clipped], [s.gain for _, s in clipped]
-    left.plot(
-        kls, gains, marker="^", markersize=4, color=COLOURS[2], label="clipped, 1 … 256 steps"
-    )
-    left.set_xscale("log")
-    left.set_yscale("log")
+        _curve(left, steps, "gain", COLOURS[i], name)
+    _curve(left, [s for _, s in clipped], "gain", COLOURS[2], "clipped, 1 … 256 steps", "^-")
     steps = sorted([*guaranteed, *found["natural"]], key=lambda s: s.kl)
     sure = [s for s in steps if s.bound > 0]
-    right.plot(
-        [s.kl for s in sure],
-        [s.bound for s in sure],
-        marker="o",
-        markersize=4,
-        color=COLOURS[7],
-        label="guaranteed",
-    )
-    right.plot(
-        [s.kl for s in steps],
-        [s.surrogate for s in steps],
-        "--",
-        marker="o",
-        markersize=4,
-        color=COLOURS[3],
-        label="promised, L",
-    )
-    right.plot(
-        [s.kl for s in steps],
-        [s.gain for s in steps],
-        marker="o",
-        markersize=4,
-        color=COLOURS[1],
-        label="gained, ΔJ",
-    )
-    right.set_xscale("log")
-    right.set_yscale("log")
+    _curve(right, sure, "bound", COLOURS[7], "guaranteed")
+    _curve(right, steps, "surrogate", COLOURS[3], "promised, L", "o--")
+    _curve(right, steps, "gain", COLOURS[1], "gained, ΔJ")
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
     return picture
+
+
+def _curve(
+    axes: Any, steps: list[StepEffect], name: str, colour: str, label: str, style: str = "o-"
+) -> None:
+    """A number of the steps against the KL that they spend."""
+    kl, values = [s.kl for s in steps], [getattr(s, name) for s in steps]
+    axes.plot(kl, values, style, markersize=4, color=colour, label=label)

@@ -138,18 +138,21 @@ def check(
     reference = far_reference(world) if reference is None else reference
     beta = _coefficient(objective) if beta is None else beta
     target = -regularised(world, beta, reference)
-    found = []
-    for m in responses:
-        setting = Setting(prompts, m, keep or KeepAll(), critic, reference)
-        _check_order(world, objective, setting)
-        own = moments(world, objective, setting, target)
-        rloo = moments(
-            world, PolicyGradient(LeaveOneOut(), weight=SequenceSum()), Setting(prompts, m)
-        )
-        found.append(
-            BiasVariance(m, own, 1 / max(own.signal_to_noise, 1e-300), 1 / rloo.signal_to_noise)
-        )
-    return Check(tuple(found), f"−∇(J − {beta:g} KL(π‖π_ref))" if beta else "−∇J")
+    settings = (Setting(prompts, m, keep or KeepAll(), critic, reference) for m in responses)
+    findings = tuple(_bias_variance(world, objective, s, target) for s in settings)
+    return Check(findings, f"−∇(J − {beta:g} KL(π‖π_ref))" if beta else "−∇J")
+
+
+def _bias_variance(
+    world: World, objective: Objective, setting: Setting, target: Tensor
+) -> BiasVariance:
+    """The objective and leave-one-out with groups of one size."""
+    _check_order(world, objective, setting)
+    own = moments(world, objective, setting, target)
+    plain = PolicyGradient(LeaveOneOut(), weight=SequenceSum())
+    rloo = moments(world, plain, Setting(setting.prompts, setting.responses))
+    noise = 1 / max(own.signal_to_noise, 1e-300)
+    return BiasVariance(setting.responses, own, noise, 1 / rloo.signal_to_noise)
 
 
 def _coefficient(objective: Objective) -> float:

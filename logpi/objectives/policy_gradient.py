@@ -96,7 +96,8 @@ class PolicyGradient(Objective):
     advantage: Advantage
     ratio: Ratio = TokenRatio()
     surrogate: Surrogate = ScoreFunction()
-    weight: Weight = TokenMean()
+    # A part that is called as the method would be.
+    weight: Weight = TokenMean()  # pyright: ignore[reportIncompatibleMethodOverride]
     kl: KL | None = None
     whiten: bool = False
     value_coef: float = 0.0

@@ -41,6 +41,8 @@ __all__ = ["KahnemanTversky", "Preference", "BradleyTerry"]
 class _Compared(Objective):
     """What the objectives of this file share: groups are scored together, and count the same."""
 
+    whole_groups = True
+
     @property
     def learns_from(self) -> Data:
         return Data.PAIRS | Data.SAMPLES
@@ -48,10 +50,6 @@ class _Compared(Objective):
     @property
     def min_group(self) -> int:
         return 2
-
-    @property
-    def whole_groups(self) -> bool:
-        return True
 
     def weight(self, mask: Tensor, group: Tensor) -> Tensor:
         """[B, T] 1 / (groups of the optimiser batch)."""
@@ -206,18 +204,12 @@ class KahnemanTversky(_Compared):
     undesirable: float = 1.0
     recorded: bool = False
     sampled: bool = False
+    needs_policy = True
+    whole_groups = False
 
     @property
     def learns_from(self) -> Data:
         return Data.LABELS | Data.SAMPLES
-
-    @property
-    def needs_policy(self) -> bool:
-        return True
-
-    @property
-    def whole_groups(self) -> bool:
-        return False
 
     @property
     def min_group(self) -> int:
@@ -307,14 +299,11 @@ class BradleyTerry(_Compared):
 
     margin: bool = False
     centre: float = 0.0
+    scores_actions = False
 
     @property
     def learns_from(self) -> Data:
         return Data.PAIRS
-
-    @property
-    def scores_actions(self) -> bool:
-        return False
 
     def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Comparison:
         """Sides and margins."""

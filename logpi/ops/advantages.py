@@ -3,7 +3,7 @@
 Each is a frozen dataclass called with `(batch, value)` that returns [B, T] advantages in units of
 return, 0 where `mask` is False, without gradient. Time counts the policy's own actions. Whitening
 is not here: it comes after the critic's target and is a field of the objective. KL penalties are
-    not here: they are in the reward that arrives.
+not here: they are in the reward that arrives.
 
 What an estimator needs is a class fact, so that a trainer can refuse a setting before work starts:
     critic  it reads `value` [B, T+1]           greedy  it reads `batch.baseline` [B]

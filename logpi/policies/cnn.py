@@ -29,8 +29,10 @@ def _channels_last(shape: Sequence[int]) -> bool:
     """Whether the channels are the last axis: the one whose size is usual for them; if both or
     neither are, the smaller one.
 
-    >>> [_channels_last(s) for s in ((84, 84, 3), (4, 84, 84), (12, 12, 1), (9, 9, 3), (3, 9, 9), (12, 10, 10))]
-    [True, False, True, True, False, False]
+    >>> [_channels_last(s) for s in ((84, 84, 3), (4, 84, 84), (12, 12, 1))]
+    [True, False, True]
+    >>> [_channels_last(s) for s in ((9, 9, 3), (3, 9, 9), (12, 10, 10))]
+    [True, False, False]
     """
     first, last = (n in (1, 3, 4, 9, 12) for n in (shape[0], shape[2]))
     return last if first != last else shape[2] <= shape[0]

@@ -5,8 +5,9 @@ Anybody's directory may be broken, cut short, or made to hurt. What is read here
 headers of weights, a few kilobytes; no memory is taken for weights, nothing is unpickled, no code
 of the directory's is run. `loading.py` reads what passes, and looks at the numbers themselves.
 
-    config.json            JSON, no more layers than there are tensors, sizes that make as many numbers as the files hold
-    *.safetensors          headers that fit their files; an index whose shards are there, in this directory
+    config.json            JSON, no more layers than there are tensors, sizes that make as many
+                           numbers as the files hold
+    *.safetensors          headers that fit their files; an index whose shards are in this directory
     *.gguf                 a header whose counts and lengths fit the file
 
 Left out: names on the hub, whose files are not there yet (their numbers are looked at all the

@@ -1,7 +1,7 @@
 """LoRA adapters (arXiv:2106.09685) on a policy or a reward model, by `peft`: add, switch off,
 merge.
 
-    y = W x + (α/r) B A x,   W frozen, A [r, d] random, B [d', r] zero at first: nothing changes until it learns
+    y = W x + (α/r) B A x,   W frozen, A [r, d] random, B [d', r] zero: at first nothing changes
 
 The layers are put into the model itself, so packing, engine and saving know nothing of them. With
 the adapter off the same weights are the reference (`AdapterOff`), which then costs no memory.

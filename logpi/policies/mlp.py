@@ -1,10 +1,10 @@
 """Actor–critic policies for states that are vectors: a network to action parameters, a network to a
 value.
 
-    policy = mlp(features=4, kind=Categorical(2))                  # separate 64×64 tanh networks
-    act = policy.actor()                                           # NumPy mirror of the actor, for sampling
-    params = act(observations)                                     # [N, D] -> [N, K]
-    policy.evaluate(batch), policy.distributions(batch)            # torch, with gradients
+    policy = mlp(features=4, kind=Categorical(2))           # separate 64×64 tanh networks
+    act = policy.actor()                                    # NumPy mirror of the actor, to sample
+    params = act(observations)                              # [N, D] -> [N, K]
+    policy.evaluate(batch), policy.distributions(batch)     # torch, with gradients
 
 Observations are rows of D features, then (where the environment has them) M bits of allowed
 actions. Running normalisation of the features is a buffer of the policy, so it is in every
@@ -297,7 +297,7 @@ def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
     return made
 
 
-def mlp(
+def mlp(  # noqa: PLR0913 (settings, all keywords)
     features: int,
     kind: Distribution,
     *,

@@ -166,7 +166,7 @@ def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) 
 #     row 1   a b c f        token            a b c d e | f | g h length 4, shared 3: forwards f
 #     row 2   g h            row              0 0 0 0 0   1   2 2 length 2, shared 0
 #
-#     where   row 0: 0 1 2 3 4    row 1: 0 1 2 5    row 2: 6 7         (W = 5; the rest is unspecified)
+#     where   row 0: 0 1 2 3 4    row 1: 0 1 2 5    row 2: 6 7    (W = 5; the rest is unspecified)
 #
 # Leaders and followers are blocks apart. The block of rows 0 and 2, and that of row 1:
 #
@@ -325,8 +325,8 @@ def pack(
     Rows whose first `prefix[b]` tokens are the same share them: one forwards the whole row, the
     others only what follows. Equality is decided by the tokens themselves. tokens [B, W] long;
     length, prefix [B] long, prefix ≤ length; a row of length 0 is left out. device: the model's, if
-    it is not that of the tokens, which had better be on the CPU. extent: [B], for models in which a token's meaning depends on it: rows share only where it is
-        the same.
+    it is not that of the tokens, which had better be on the CPU. extent: [B], for models in which a
+    token's meaning depends on it: rows share only where it is the same.
     """
     device = tokens.device if device is None else device
     tokens, length, prefix = tokens.cpu(), length.cpu(), prefix.cpu()

@@ -6,14 +6,17 @@ told before instead.
 
 Of frequencies that depend on length each row has those that it would have alone:
 
-    longrope (Phi-3, Phi-4-mini, MiniCPM)    one set of frequencies for texts of up to L tokens, another for longer ones
-    dynamic NTK                              the trained ones up to L tokens, beyond it slower ones, the slower the longer the text
+    longrope (Phi-3, Phi-4-mini,      one set of frequencies for texts of up to L tokens, another
+    MiniCPM)                          for longer ones
+    dynamic NTK                       the trained ones up to L tokens, beyond it slower ones, the
+                                      slower the longer the text
 
 `transformers` takes the longest position of a forward, whoever's it is: beside a long row a short
 one would become another text, and so would a packed one. Here every token carries its row's
 *extent*, and a model's own rotary embedding is asked once for each extent that differs.
 
-    extents of the tokens of two rows, L = 32     20 20 … 20 60 60 … 60       longrope: two calls, "up to 32" and "beyond"
+    extents of the tokens of two rows, L = 32     20 20 … 20 60 60 … 60
+    longrope: two calls                           "up to 32" and "beyond"
 
 A row's extent is its length, up to the token of its last action. A row that is being sampled does
 not know its length yet, so its extent is the most it may become (`reach`): one that begins within L

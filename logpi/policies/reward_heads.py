@@ -3,7 +3,7 @@
     score.weight [labels, d]                  transformers' sequence classifiers
     score.weight, score.bias                  its token classifiers (verl)
     classifier.weight, .bias                  those of some families
-    value_head.weight, reward_head.weight     OpenRLHF, with a mean and a deviation in config.json if it normalises
+    value_head.weight, reward_head.weight     OpenRLHF; config.json may have a mean and deviation
     v_head.summary.weight, .bias              TRL's AutoModelForCausalLMWithValueHead
 
 Left out: heads of several layers, whose activations are in nobody's files.

@@ -11,7 +11,7 @@ private character stands for each of them, and the stretch around it is tokenise
 token in it:
 
     content             a<|im_end|>b
-    given to template   a◇b                            ◇: U+F0001 + its number among the control tokens
+    given to template   a◇b                           ◇: U+F0001 + its number among control tokens
     template writes     <|im_start|>user\na◇b<|im_end|>\n
     stretches           <|im_start|>   user\na◇b        <|im_end|>\n
     tokens              as ever        "user\na<|im_end|>b", the mark spelled out       as ever
@@ -86,7 +86,9 @@ class TextTokens:
         They are the tokens of the whole, unless these join text on both sides of a cut, as a
         sampler never would:
 
-            whole "…assistant:" + "a<eos>"    tokens of the whole  … assistant, ":a", <eos>    pieces  … assistant, ":" | "a", <eos>
+            whole                  "…assistant:" + "a<eos>"
+            tokens of the whole    … assistant, ":a", <eos>
+            pieces                 … assistant, ":" | "a", <eos>
         """
         every = self.encode(whole)
         marks = [

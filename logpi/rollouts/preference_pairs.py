@@ -277,11 +277,11 @@ class Preferences:
             reference: the policy as it is before the first step. tokens: of a forward.
             batches: only the groups of the first so many batches, if the run sees no more.
         """
-        wanted = list(range(len(self.groups)))
-        if batches is not None and batches * self.size < len(wanted):
-            wanted = sorted(self._shuffled(0)[: batches * self.size])
-        for start in range(0, len(wanted), self.size):
-            part = wanted[start : start + self.size]
+        numbers = list(range(len(self.groups)))
+        if batches is not None and batches * self.size < len(numbers):
+            numbers = sorted(self._shuffled(0)[: batches * self.size])
+        for start in range(0, len(numbers), self.size):
+            part = numbers[start : start + self.size]
             recorded = _recorded([self.groups[i] for i in part], reference, tokens)
             for i, group in zip(part, recorded, strict=True):
                 self.groups[i] = group

@@ -68,7 +68,7 @@ class TextRollout:
             would shrink by the mass that was cut off.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (settings, all keywords)
         self,
         policy: CausalLM,
         sampler: Sampler,

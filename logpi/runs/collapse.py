@@ -16,7 +16,7 @@ class Collapse:
     """Compares the mean of the last few rewards with the best such mean.
 
         floor = the least mean so far, or 0 if that is less and the best is above 0
-        lost  = best − mean > share · (best − floor)        alarm after `patience` such steps in a row
+        lost  = best − mean > share · (best − floor)       alarm after `patience` steps in a row
 
     With a window of 1, share 0.5, patience 2, and rewards that begin at 0.1:
 

@@ -7,7 +7,7 @@ Kept are the last `keep` and the last best. With keep = 2 and the best ones mark
 
     there         10   20*  30*  40   50
     after pruning           30*  40   50
-    60* is next                  50   60*       30* goes: 60* is the best now, and among the last two
+    60* is next                  50   60*      30* goes: 60* is the best now, and of the last two
 
 What cannot be read (an I/O error, lost permission, a disk that is not mounted) may be whole: then
 nothing is chosen and nothing is deleted. What was read and is damaged is passed over and put aside

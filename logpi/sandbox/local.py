@@ -206,7 +206,7 @@ class LocalSandbox:
                 atexit.unregister(self.close)
 
 
-def _send(
+def _send(  # noqa: PLR0913 (one packet)
     server: ForkServer,
     job: str,
     task: dict[str, Any],

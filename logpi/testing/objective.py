@@ -6,9 +6,9 @@ own.
 `objective` is anything with the three calls of `logpi.types.Objective`; `now` holds the
 log-probabilities (and values) of the current policy as plain tensors. Loss and gradient with
 respect to them must stay equal under: a split into micro-batches, padding, a new row order, garbage
-    in masked-out slots, rows without an own action, and deletion of the observation tokens. These
-    catch the normalisation and masking bugs
-found in most libraries of the field. Learning is not tested here.
+in masked-out slots, rows without an own action, and deletion of the observation tokens. These catch
+the normalisation and masking bugs found in most libraries of the field. Learning is not tested
+here.
 """
 
 from __future__ import annotations

@@ -195,3 +195,17 @@ def test_tasks_of_a_file(tmp_path):
         task(f"{path}:mazes")
     with pytest.raises(ValueError, match=r"mine.py:made: rows are a list of dicts"):
         load_rows(f"{path}:made")
+
+
+# --- demonstrations and pairs ---
+
+
+def test_pairs_and_labels_from_objects():
+    pair = {"chosen": "Human: hi Assistant: yes", "rejected": "Human: hi Assistant: no"}
+    shaped = {"prompt": "Human: hi Assistant:", "chosen": " yes", "rejected": " no"}
+    for table in ([pair], dataset([pair]), frame([pair])):
+        assert RowsTask({"train": table}).rows("train") == [shaped]
+    labelled = frame([{"prompt": "p", "completion": "c", "label": 1}])
+    assert load_rows(labelled, need=("prompt", "completion", "label"))[0]["label"] is True
+    with pytest.raises(ValueError, match="row 1 of the list: no column 'chosen'"):
+        load_rows([{"prompt": "p"}], need=("prompt", "chosen", "rejected"))

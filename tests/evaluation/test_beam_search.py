@@ -179,7 +179,7 @@ def test_of_equal_scores_the_first_is_kept_however_often_it_was_said(policy):
 
 
 def test_a_beams_record_is_what_the_model_says_of_it(policy):
-    """Steps are sampled apart and extended: the extended log-probabilities are those of the whole."""
+    """Steps are sampled apart and extended: their log-probabilities are those of the whole."""
     [found] = beam(policy, LogP(), width=8, keep=2, max_tokens=10)(
         Addition().rows("test")[:1], torch.Generator().manual_seed(0)
     )

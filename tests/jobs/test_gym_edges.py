@@ -23,8 +23,9 @@ from logpi.jobs import gym_parts, seed_report
 from logpi.ops.distributions import Categorical
 from logpi.policies.cnn import cnn
 from logpi.policies.mlp import mlp
-from logpi.rollouts.gym import Episodes, Fragments, RewardScale, _check, record
+from logpi.rollouts.gym import Episodes, Fragments, RewardScale
 from logpi.rollouts.gym import play as returns
+from logpi.rollouts.transitions import _check, record
 from tests.jobs.alone import watch
 from tests.worlds import Count
 

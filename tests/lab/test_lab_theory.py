@@ -14,6 +14,7 @@ from logpi.envs.control.grid_model import GridModel
 from logpi.lab.bias import REAL, TINY, far_reference
 from logpi.lab.claims import CLAIMS, discounted, text_gae
 from logpi.lab.expectation import Setting, _separable, all_draws, batch_gradient, gradients, moments
+from logpi.lab.verdict import check
 from logpi.lab.worlds import double, grid_world, responses, standard, token_world
 from logpi.learner import Learner
 from logpi.objectives.policy_gradient import PolicyGradient
@@ -279,3 +280,11 @@ def test_reference_has_no_say_without_a_penalty():
         for r in (None, far_reference(WORLD))
     )
     assert torch.equal(a, b)
+
+
+def test_a_check_shows_as_a_table_in_a_notebook() -> None:
+    result = check(algorithm("rloo", beta=0).objective, responses=(2,))
+    page = result._repr_html_()
+    assert page.startswith("<table><caption>E[∇L̂]") and page.count("<tr>") == 2
+    assert "<td>1.000000</td>" in page and page.endswith("Verdict: the policy gradient.</p>")
+    assert "Verdict: the policy gradient." in str(result)

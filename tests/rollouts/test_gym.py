@@ -17,7 +17,8 @@ from logpi.ops.advantages import GAE, RewardToGo
 from logpi.ops.distributions import Categorical
 from logpi.ops.selection import CountAsFailure, DropUniform, MaskOut
 from logpi.policies.mlp import mlp
-from logpi.rollouts.gym import Episodes, Fragments, RewardScale, play, record, rows
+from logpi.rollouts.gym import Episodes, Fragments, RewardScale, play
+from logpi.rollouts.transitions import record, rows
 from tests.worlds import Count, Identity, envs_of
 
 KIND = Categorical(2)

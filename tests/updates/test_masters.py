@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from logpi import SGD, AdamW, Learner, algorithm
 from logpi.cli import main
 from logpi.envs.tasks import Addition
-from logpi.jobs.options.lora import Role, memory
+from logpi.jobs.memory import Role, memory
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.loading import four_bits
 from logpi.policies.lora import add_lora

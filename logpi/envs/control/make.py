@@ -186,10 +186,10 @@ def _import_module(name: str, options: dict[str, Any]) -> None:
         raise UserError(_cannot_be_made(name, {}, error)) from error
 
 
-def _install(said: str) -> str:
+def _install(message: str) -> str:
     """The command that installs what an error names, or the error's own first line."""
-    extra = next((extra for package, extra in _EXTRAS.items() if package in said), None)
-    return f"pip install 'gymnasium[{extra}]'" if extra else said.splitlines()[0]
+    extra = next((extra for package, extra in _EXTRAS.items() if package in message), None)
+    return f"pip install 'gymnasium[{extra}]'" if extra else message.splitlines()[0]
 
 
 def _unknown(name: str, error: gym.error.Error) -> str:

@@ -1,5 +1,5 @@
-"""One table of settings for environments: published ones where they exist, said where they are
-ours.
+"""One table of settings for environments, each with its source: published where there are such, else
+"ours".
 
     preset("CartPole-v1", "ppo")                -> Preset(envs=8, n_steps=32, epochs=20, …)
     preset("CartPole-v1", "ppo", "cleanrl")     other settings with a name (`OTHERS`); on the
@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from logpi.errors import UserError, wrong_type
+from logpi.errors import UserError, nearest, wrong_type
 
 
 @dataclass(frozen=True)
@@ -307,29 +307,29 @@ def preset(
         UserError: a name that is not in `OTHERS`; a change of something that a preset does not
             hold, or to something that it cannot be.
     """
-    found = PRESETS.get((env, algorithm)) if settings is None else _named(env, algorithm, settings)
-    if found is None:
-        found = DEFAULTS.get(algorithm, fallback)
+    base = PRESETS.get((env, algorithm)) if settings is None else _named(env, algorithm, settings)
+    if base is None:
+        base = DEFAULTS.get(algorithm, fallback)
         if env == "logpi/GridWorld-v0":
-            found = _p(found, dict(gamma=1.0), **GRID)
+            base = _p(base, dict(gamma=1.0), **GRID)
     known = {x.name for x in fields(Preset)}
     for name in changed:
         if name not in known:
-            raise UserError(f"no setting {name!r}; there are: {', '.join(sorted(known))}")
+            raise UserError(f"no setting {name!r}; {nearest(name, sorted(known))}")
         _check(name, changed[name])
     if "hidden" in changed:
         changed["hidden"] = tuple(changed["hidden"])
-    return replace(found, **changed)
+    return replace(base, **changed)
 
 
 def _named(env: str, algorithm: str, settings: str) -> Preset:
-    there = {name: p for (e, a, name), p in OTHERS.items() if (e, a) == (env, algorithm)}
-    if settings not in there:
+    presets = {name: p for (e, a, name), p in OTHERS.items() if (e, a) == (env, algorithm)}
+    if settings not in presets:
         raise UserError(
             f"no settings {settings!r} for {algorithm} on {env}; by name there are:"
-            f" {', '.join(there) or 'none'}"
+            f" {', '.join(presets) or 'none'}"
         )
-    return there[settings]
+    return presets[settings]
 
 
 POSITIVE = ("lr", "max_grad_norm")

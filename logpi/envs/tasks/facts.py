@@ -130,7 +130,7 @@ class Facts(GeneratedTask):
 
     @property
     def env(self) -> SearchR1 | None:
-        """Who answers searches; None where there is nothing to search."""
+        """The environment that answers searches; None where there is nothing to search."""
         if self.mode != "search":
             return None
         return SearchR1(top=1, prompt="", invalid="?", show=_shown, between="", turns=2 * self.hops)

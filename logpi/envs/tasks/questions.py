@@ -122,7 +122,7 @@ class Questions:
 
     @property
     def env(self) -> SearchR1 | None:
-        """Who answers searches; None where there is nothing to search."""
+        """The environment that answers searches; None where there is nothing to search."""
         return self._search if self.mode == "search" else None
 
     def rows(self, split: Split = "train", seed: int = 0) -> Sequence[Row]:

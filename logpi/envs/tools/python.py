@@ -10,25 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from logpi.envs.tools.tool import Tool, tool
-from logpi.sandbox import Sandbox
-
-
-class ProgramResult(Protocol):
-    """What a sandbox returns for a program."""
-
-    @property
-    def stdout(self) -> str: ...
-
-    @property
-    def stderr(self) -> str: ...
-
-    @property
-    def status(self) -> str:
-        """ "ok", "error" (it raised), or why it was stopped."""
-        ...
+from logpi.sandbox import ProgramResult, Sandbox
 
 
 def python(
@@ -37,8 +22,8 @@ def python(
     """The tool `python(code)`.
 
     Args:
-        run: a sandbox; or a function that runs a program and gives what it printed: a text, or
-            something with `stdout`, `stderr` and `status`. Default: this machine's sandbox.
+        run: a sandbox; or a function that runs a program and returns what it printed, a text, or a
+            `ProgramResult`. Default: this machine's sandbox.
 
     Raises:
         ValueError: no sandbox can be had on this machine; the text says why.

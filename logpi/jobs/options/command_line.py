@@ -29,7 +29,10 @@ from logpi.jobs.options.fields import OptionField, heading_of, option_fields
 T = TypeVar("T")
 HELP = ("-h", "--help")
 MOST_USED = "most used"
-OTHER_NAMES = "The names that TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF have for these are understood."
+OTHER_NAMES = (
+    "The names that TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF have for these are"
+    " understood."
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,7 +7,7 @@ value is read from text.
         FIRST: ClassVar[str] = "model lr"                                # what people set first
         model: str = option(help="directory or hub name")                # no default: must be given
         lr: float = option(1e-5, help="peak learning rate", aliases=("learning_rate",))
-        rewards: tuple[str, ...] = option(("exact",), help="what to reward")  # --rewards exact format
+        rewards: tuple[str, ...] = option(("exact",), help="rewards")    # --rewards exact format
         options: Mapping[str, Any] = option({}, help="settings")         # --options beta=0 high=0.3
         resume: bool = False                                             # --resume, --no-resume
 
@@ -39,7 +39,7 @@ Choices = Sequence[str] | Callable[[], Sequence[str]]
 Flags = Callable[[Mapping[str, Any]], "Sequence[OptionField]"]
 
 
-def option(
+def option(  # noqa: PLR0913 (a declaration, all keywords)
     default: Any = MISSING,
     help: str = "",
     choices: Choices | None = None,
@@ -109,7 +109,7 @@ def _number(text: str) -> float:
 
 
 def _text(text: str) -> str:
-    # Bytes of the command line that are no UTF-8 are halves of characters, which no tokenizer takes.
+    # Bytes of the command line that are no UTF-8 are halves of characters: no tokenizer takes them.
     text.encode()
     return text
 

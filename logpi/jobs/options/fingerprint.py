@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 SAMPLED = 1024
-"""Numbers of each weight that count: enough to tell two models apart without reading all of both."""
+"""Numbers of each weight that count: enough to tell two models apart, without reading all."""
 
 
 def recorded(value: Any) -> dict[str, str]:

@@ -1,5 +1,5 @@
-"""Where a run goes and how it is gone on with: the group of options that every job shares, and how a
-job's options are read: from a command line, a file, or an older run.
+"""Where a run goes and how it is gone on with: the group of options that every job shares, and how
+a job's options are read: from a command line, a file, or an older run.
 
 Left out: the run's directory itself (`runs/`), and its beginning and end (`jobs/common.py`).
 """

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 SHORT = 64  # keys: measured, the two ways break even at about 100
 
 # The packed tokens of `packing.py`'s example without its third row: a b c d e | f, where f's row
-# shares a b c. One head of queries and one of keys (H = Hkv = 1), so a token has 3 lines; line 3 t is
-# token t's query, 3 t + 1 its key, 3 t + 2 its value (N = 6, 18 lines).
+# shares a b c. One head of queries and one of keys (H = Hkv = 1), so a token has 3 lines; line 3 t
+# is token t's query, 3 t + 1 its key, 3 t + 2 its value (N = 6, 18 lines).
 #
 #     part 0   query a b c d e   key a b c d e        part 1   query f   key a b c f
 #

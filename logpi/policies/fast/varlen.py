@@ -129,7 +129,7 @@ def _flash(device: torch.device) -> Kernel | None:
     return varlen_attn if signature(varlen_attn).parameters.keys() >= OPTIONS else None
 
 
-def plainly(
+def plainly(  # noqa: PLR0913 (as PyTorch's)
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -29,7 +29,8 @@ from logpi.jobs import gym as recipe
 from logpi.jobs.gym import Gym
 from logpi.jobs.gym_parts import build
 from logpi.ops.distributions import SquashedGaussian
-from logpi.rollouts.gym import play, record, rows, trial
+from logpi.rollouts.gym import play
+from logpi.rollouts.transitions import record, rows, trial
 from tests.worlds import Count
 
 ZEROS = np.zeros(2, np.float32)

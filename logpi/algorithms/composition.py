@@ -1,0 +1,50 @@
+"""An algorithm as a value: what is maximised, how parameters move, and what is learned from.
+
+Left out: the named ones (`table.py`) and how they are found (`by_name.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from logpi.ops.kl import KL, k1, k3
+from logpi.ops.selection import Bootstrap, Keep, KeepAll, Truncation
+from logpi.updates.sgd import SGD
+
+if TYPE_CHECKING:
+    from logpi.types import Objective
+    from logpi.updates.trust_region import TrustRegion
+
+__all__ = ["Algorithm", "kl_in_loss", "kl_in_reward"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A named composition.
+
+    Attributes:
+        objective: what is maximised. update: how parameters move.
+        keep: which groups enter the batch. truncation: what becomes of rows cut off by the length
+            limit.
+        name: the table's row. source: where it comes from. differs: where it departs from the paper
+            or from common libraries.
+    """
+
+    objective: Objective
+    update: SGD | TrustRegion = SGD()
+    keep: Keep = KeepAll()
+    truncation: Truncation = Bootstrap()
+    name: str = "custom"
+    source: str = ""
+    differs: tuple[str, ...] = ()
+
+
+def kl_in_reward(beta: float) -> KL | None:
+    """k1 in the reward of each action; no penalty at 0."""
+    return KL(beta, k1, "reward") if beta else None
+
+
+def kl_in_loss(beta: float) -> KL | None:
+    """k3 in the loss; no penalty at 0."""
+    return KL(beta, k3, "loss") if beta else None

@@ -1,0 +1,187 @@
+"""Transitions of vector environments: recorded while a policy acts, checked, and laid out as rows.
+
+Which steps make a batch is not decided here (`gym.py`), nor how an environment is stepped
+(`envs/control/vector.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from logpi.errors import UserError
+from logpi.ops.distributions import Bernoulli, Distribution, MultiCategorical
+from logpi.policies.mlp import FORBIDDEN
+from logpi.types import Batch
+
+if TYPE_CHECKING:
+    from logpi.envs.control.vector import VectorEnvironment
+
+Array = np.ndarray
+notices = logging.getLogger("logpi")
+# [N, *] observations -> action parameters [N, K], actions [N, *]
+Choose = Callable[[Array], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """S steps of N environments as they happened.
+
+    Attributes:
+        obs: [S, N, *]. params: [S, N, K] of the action distributions. action: [S, N, *].
+        after: [S, N, *] the state that followed. reward: [S, N]. terminated, truncated, real: [S,
+            N] bool; see `vector.VectorStep`.
+    """
+
+    obs: Array
+    params: Array
+    action: Array
+    after: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    real: Array
+
+    @property
+    def over(self) -> Array:
+        return (self.terminated | self.truncated) & self.real
+
+
+def record(
+    envs: VectorEnvironment,
+    choose: Choose,
+    kind: Distribution,
+    *,
+    steps: int = 0,
+    episodes: int = 0,
+) -> Stream:
+    """`steps` steps of every environment, or as many whole `episodes` of each (no episode's length
+    decides what is kept). More steps, if all so far were spent on resets."""
+    left = np.full(envs.n, episodes)
+    made: list[tuple[Array, ...]] = []
+    while len(made) < steps or left.any() or not any(real.any() for *_, real in made):
+        seen = envs.obs
+        params, action = choose(seen)
+        s = envs.step(kind.to_env(action), left > 0 if episodes else None)
+        made.append((seen, params, action, s.after, s.reward, s.terminated, s.truncated, s.real))
+        if episodes:
+            left -= (s.terminated | s.truncated) & s.real
+    stream = Stream(*(np.stack(x) for x in zip(*made, strict=True)))
+    _check(stream, envs.masks, kind)
+    return stream
+
+
+def _check(stream: Stream, masks: int, kind: Distribution) -> None:
+    """Refuse what no policy could learn from; it would come to light as a gradient that is not
+    finite, or not at all.
+
+    Raises:
+        FloatingPointError, UserError: as `check_finite`; or no action is allowed where one must be
+        taken.
+    """
+    check_finite(stream.params, stream.reward, stream.obs, stream.after)
+    if masks:
+        sizes = kind.sizes if isinstance(kind, MultiCategorical) else (masks,)
+        allowed = np.split(stream.obs[stream.real][:, -masks:] > 0.5, np.cumsum(sizes)[:-1], -1)
+        if not isinstance(kind, Bernoulli) and not all(x.any(-1).all() for x in allowed):
+            raise UserError(
+                "the environment's action mask forbids every action in a state where one must be"
+                " taken"
+            )
+
+
+def check_finite(params: Array, reward: Array, *seen: Array) -> None:
+    """Raises FloatingPointError if the policy's own parameters are no numbers, UserError if what it
+    was given is none."""
+    # first: what an environment makes of such actions is not its fault
+    if not np.isfinite(params).all():
+        raise FloatingPointError(
+            "the policy's action parameters are not numbers (NaN or infinite): the weights have"
+            " diverged"
+        )
+    for what, x in (("a reward", reward), *(("an observation", x) for x in seen)):
+        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+            raise UserError(
+                f"the environment gave {what} that is not a finite number: mend it, or wrap it in"
+                " one that replaces it"
+            )
+
+
+def trial(envs: VectorEnvironment, kind: Distribution, steps: int = 16) -> None:
+    """Play a few steps of random actions: what is wrong with an environment is said before any
+    work. Closes the environments.
+
+    A notice is given where an episode's first state does not follow from its seed.
+
+    Raises:
+        UserError: what the environment gives is not what it announces, or no number; or it fails.
+    """
+    rng = np.random.default_rng(0)
+
+    def choose(obs: Array) -> tuple[Array, Array]:
+        params = np.zeros((envs.n, kind.outputs + kind.free), np.float32)
+        if envs.masks:
+            params[:, : envs.masks] = np.where(obs[:, -envs.masks :] > 0.5, 0.0, FORBIDDEN)
+        return params, kind.sample(params, rng)
+
+    envs.begin(lambda i: i)
+    first = envs.obs.copy()
+    record(envs, choose, kind, steps=steps)
+    envs.begin(lambda i: i)
+    if not np.array_equal(first, envs.obs, equal_nan=first.dtype.kind == "f"):
+        notices.warning(
+            "the environment's reset(seed=…) does not decide how an episode begins: groups of one"
+            " seed begin differently, and runs do not repeat. Draw from self.np_random, after"
+            " super().reset(seed=seed)"
+        )
+    envs.close()
+
+
+def rows(stream: Stream, kind: Distribution) -> Batch:
+    """Split at episode ends and pad; rows in the order of environments, then of time.
+
+    No loop over steps, environments or rows: it works on the K real steps in the order of
+    environments. A row ends where an episode does or where its environment's record stops.
+    """
+    # Two environments of four steps; x: the last of an episode, ·: a reset, which is no step.
+    #
+    #     keep      a₀ a₁x · a₃      b₀ b₁ b₂x b₃
+    #     row       0  0     1       2  2  2   3      cumsum of the ends before it
+    #     column    0  1     0       0  1  2   0      place in its row
+    keep = stream.real.T
+    steps = np.arange(keep.shape[1])
+    last = np.where(keep, steps, -1).max(1)
+    end = (stream.over.T | (steps == last[:, None]))[keep]
+    row = np.cumsum(end) - end
+    start = np.concatenate([[0], np.flatnonzero(end)[:-1] + 1])
+    column = np.arange(len(row)) - start[row]
+    b, t = int(row[-1]) + 1, int(column.max()) + 1
+
+    def by_environment(x: Array) -> Array:
+        return x.swapaxes(0, 1)[keep]
+
+    def place(x: Array, width: int = t) -> Array:
+        out = np.zeros((b, width, *x.shape[1:]), x.dtype)
+        out[row, column] = x
+        return out
+
+    obs = place(by_environment(stream.obs), t + 1)
+    obs[np.arange(b), column[end] + 1] = by_environment(stream.after)[end]
+    action = torch.from_numpy(by_environment(stream.action))
+    with torch.no_grad():
+        logp = kind.logp(torch.from_numpy(by_environment(stream.params)), action).numpy()
+    fields = dict(
+        obs=obs,
+        action=place(action.numpy()),
+        mask=place(np.ones(len(row), bool)),
+        reward=place(by_environment(stream.reward)),
+        terminated=by_environment(stream.terminated)[end],
+        group=np.arange(b),
+        logp=place(logp),
+    )
+    return Batch(**{k: torch.from_numpy(v) for k, v in fields.items()})
