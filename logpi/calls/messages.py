@@ -128,9 +128,8 @@ def _content(message: Message, silent: bool) -> str:
     if isinstance(content, Sequence) and (message["role"] != "tool" or _parts(content)):
         return "".join(map(_part, content))
     if message["role"] == "tool" and content is not None:
-        return dumps(
-            content
-        )  # a tool's result that is not text is shown as JSON, as a tool's here is
+        # a tool's result that is not text is shown as JSON, as a tool's here is
+        return dumps(content)
     found = "nothing" if content is None else f"{type(content).__name__} {str(content)[:60]!r}"
     raise ValueError(
         f"the content of role {message['role']!r} must be a text, or a list of parts of type text,"
@@ -222,7 +221,8 @@ def tool_list(tools: Any) -> list[Any]:
 def _tool(tool: Any) -> Any:
     tool = _decoded(tool, "a tool") if isinstance(tool, str) else tool
     if callable(tool):
-        return tool  # a Python function, whose schema the template makes
+        # a Python function, whose schema the template makes
+        return tool
     inner = tool.get("function", tool) if isinstance(tool, Mapping) else None
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
         raise ValueError(

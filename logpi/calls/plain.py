@@ -36,7 +36,8 @@ class Python:
         return ()
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-        whole = self._whole(text)  # first, as a tag may stand inside of a string
+        # first, as a tag may stand inside of a string
+        whole = self._whole(text)
         if whole and not isinstance(whole[0], Malformed):
             return whole
         return read(text, tools) or self._whole(answering(text))
@@ -89,7 +90,8 @@ def first_tag(text: str, *tags: str) -> tuple[str, str] | None:
     for tag in tags:
         start = text.find(f"<{tag}>")
         end = text.find(f"</{tag}>", start) if start >= 0 else -1
-        if end >= 0:  # if the first one is not closed, no later one is
+        # if the first one is not closed, no later one is
+        if end >= 0:
             tags_read.append((start, tag, text[start + len(tag) + 2 : end]))
     return min(tags_read)[1:] if tags_read else None
 

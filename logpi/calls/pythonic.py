@@ -14,7 +14,8 @@ from typing import Any
 from logpi.calls.call import MOST, Call
 
 JSON_NAMES = {"true": True, "false": False, "null": None}
-_LONGEST = 8_192  # characters; the parser's depth is bounded by it
+# characters; the parser's depth is bounded by it
+_LONGEST = 8_192
 _OPERATIONS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -56,9 +57,8 @@ def _call(node: ast.expr, names: Mapping[str, Any]) -> Call:
         raise ValueError(f"{ast.unparse(node)[:40]!r} is no call")
     if node.args or any(k.arg is None for k in node.keywords):
         raise ValueError("give every argument by its name")
-    name = ast.unparse(node.func).removesuffix(
-        ".call"
-    )  # Llama 3.1's own tools: brave_search.call(query=…)
+    # Llama 3.1's own tools: brave_search.call(query=…)
+    name = ast.unparse(node.func).removesuffix(".call")
     return Call(name, {str(k.arg): _literal(k.value, names) for k in node.keywords})
 
 

@@ -277,7 +277,8 @@ def _named(known: Known, text: Text, at: int, close: str) -> tuple[list[Attempt]
     name = text[at : max(end, at)].strip()
     if name in known:
         return [Call(name)], end
-    return json_calls(text, at)  # says what is wrong
+    # says what is wrong
+    return json_calls(text, at)
 
 
 def _following(marks: re.Pattern[str], text: Text, at: int) -> int:

@@ -17,7 +17,8 @@ from logpi.calls.reading import MARKS, read
 
 Render = Callable[[Sequence[Any], Sequence[Any]], str]
 
-_OPENED = re.compile(r"[<\[][^<>\[\]]*\Z")  # the beginning of a mark
+# the beginning of a mark
+_OPENED = re.compile(r"[<\[][^<>\[\]]*\Z")
 _ASKED, _SAID = "logpi asks", "logpi says so"
 _CALL = Call("logpi_tool", {"key": _SAID})
 _FUNCTION = {"name": _CALL.name, "arguments": dict(_CALL.arguments)}
@@ -72,7 +73,8 @@ def unread(render: Render) -> str:
     template shows no calls."""
     try:
         turn = _written(render)
-    except ValueError:  # it refuses calls
+    # it refuses calls
+    except ValueError:
         return ""
     return turn if _SAID in turn and read(turn, _TOOLS) != [_CALL] else ""
 

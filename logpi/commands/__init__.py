@@ -98,9 +98,9 @@ COMMANDS: dict[str, CommandEntry] = {
         "commands.repeat", "RepeatRun", "run a saved run's command again with its own arguments"
     ),
     "sweep": CommandEntry(
-        "jobs.sweep", "Sweep", "one job with several values of its options, and a table"
+        "jobs.sweep", "JobSweep", "one job with several values of its options, and a table"
     ),
     "completion": CommandEntry(
-        "commands.completion", "Completion", "completion of commands and options in a shell"
+        "commands.completion", "ShellCompletion", "completion of commands and options in a shell"
     ),
 }

@@ -1,28 +1,29 @@
 """Positions: how many a model has, and rotary embeddings whose frequencies depend on how long the
 text is.
 
-`positions` is where learned embeddings of positions end: an index error inside the model, which is
-told before instead.
+`positions` is where learned embeddings of positions end. Beyond it the model would raise an
+IndexError; rows are cut, or refused, before.
 
-Of frequencies that depend on length each row has those that it would have alone:
+Frequencies that depend on length come in two kinds:
 
-    longrope (Phi-3, Phi-4-mini,      one set of frequencies for texts of up to L tokens, another
-    MiniCPM)                          for longer ones
-    dynamic NTK                       the trained ones up to L tokens, beyond it slower ones, the
-                                      slower the longer the text
+    longrope (Phi-3, Phi-4-mini, MiniCPM)    one set for texts of up to L tokens, another for longer
+    dynamic NTK                              the trained ones up to L tokens; beyond, the slower the
+                                             longer the text
 
 `transformers` takes the longest position of a forward, whoever's it is: beside a long row a short
-one would become another text, and so would a packed one. Here every token carries its row's
-*extent*, and a model's own rotary embedding is asked once for each extent that differs.
+one would become another text, and so would a packed one. Here every row has the frequencies that it
+would have alone. Every token carries its row's *extent*, and a model's own rotary embedding is
+called once for each extent that differs.
 
-    extents of the tokens of two rows, L = 32     20 20 … 20 60 60 … 60
-    longrope: two calls                           "up to 32" and "beyond"
+    two rows, L = 32     extents of their tokens   20 20 … 20 60 60 … 60
+                         longrope: two calls, "up to 32" and "beyond"
 
 A row's extent is its length, up to the token of its last action. A row that is being sampled does
 not know its length yet, so its extent is the most it may become (`reach`): one that begins within L
 tokens stays within them, and is cut off there.
-Left out: rows that are sampled across L. Nobody's log-probabilities are theirs: the frequencies of
-what was read would change.
+
+Left out: rows that are sampled across L. Their log-probabilities would be nobody's: the frequencies
+of what was read would change.
 """
 
 from __future__ import annotations
@@ -91,14 +92,14 @@ class Ropes:
 
 def _types(module: Any) -> list[Any]:
     """Of a rotary embedding: one, or one for each type of layer."""
-    found = getattr(module, "rope_type", None)
-    return list(found.values()) if isinstance(found, dict) else [found]
+    types = getattr(module, "rope_type", None)
+    return list(types.values()) if isinstance(types, dict) else [types]
 
 
 def _settings(config: Any) -> list[dict[str, Any]]:
     """What the configuration says of rotary embeddings that depend on length."""
-    found = config.rope_parameters
-    each = [found] if "rope_type" in found else list(found.values())
+    parameters = config.rope_parameters
+    each = [parameters] if "rope_type" in parameters else list(parameters.values())
     return [s for s in each if s and s.get("rope_type") in TYPES]
 
 
@@ -106,26 +107,30 @@ def _turn(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: An
     """A forward hook: the output [1, N, *], or several, for each token as its row alone would have
     it.
 
-    A hook, and the extent on the module, because both survive `copy.deepcopy`, which makes
+    It is a hook, and the extent is on the module, because both survive `copy.deepcopy`, which makes
     reference models.
     """
     extent = getattr(module, "extent", None)
     if extent is None:
         return output
-    position = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+    by_name = "position_ids" in kwargs
+    position = kwargs["position_ids"] if by_name else args[1]
     outputs = list(output) if isinstance(output, tuple) else [output]
-    made = [torch.empty_like(x) for x in outputs]
+    results = [torch.empty_like(x) for x in outputs]
     for long in extent.unique().tolist():
-        some = (extent == long).nonzero().squeeze(1)
+        index = (extent == long).nonzero().squeeze(1)
+        # the row's own last position decides: it is read too, and its result cut off
         last = torch.full_like(position[..., :1], long - 1)
+        positions = torch.cat([position[..., index], last], -1)
         _forget(module)
-        asked = torch.cat([position[..., some], last], -1)
-        some_args = args[:1] if "position_ids" in kwargs else (args[0], asked, *args[2:])
-        some_kwargs = {**kwargs, "position_ids": asked} if "position_ids" in kwargs else kwargs
-        found = type(module).forward(module, *some_args, **some_kwargs)
-        for into, x in zip(made, found if isinstance(output, tuple) else [found], strict=True):
-            into.index_copy_(-2, some, x[..., :-1, :])
-    return tuple(made) if isinstance(output, tuple) else made[0]
+        if by_name:
+            part = type(module).forward(module, *args, **{**kwargs, "position_ids": positions})
+        else:
+            part = type(module).forward(module, args[0], positions, *args[2:], **kwargs)
+        parts = part if isinstance(output, tuple) else [part]
+        for result, x in zip(results, parts, strict=True):
+            result.index_copy_(-2, index, x[..., :-1, :])
+    return tuple(results) if isinstance(output, tuple) else results[0]
 
 
 def _forget(module: Any) -> None:
@@ -149,7 +154,7 @@ def positions(model: Any) -> int:
 
 
 def fitting(max_length: int, positions: int) -> int:
-    """See `CausalLM.fitting`."""
+    """See `PackedModel.fitting`."""
     if positions < max_length:
         warnings.warn(
             f"rows are cut after {positions} tokens, not {max_length}: the model has no more"

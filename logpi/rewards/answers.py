@@ -49,9 +49,8 @@ _SIGNS = {
 _OPERATIONS = {"cup": "union", "cap": "intersection", "setminus": "without", "backslash": "without"}
 _OPERATION = re.compile(r"\\(cup|cap|setminus|backslash)(?![A-Za-z])")
 _NAME = re.compile(r"(?:\\text\{([^{}]*)\}|([A-Za-z]{3,}(?: [A-Za-z]+)*))\s*(?==)")
-_CALLED = re.compile(
-    r"([A-Za-z](?:_\{?\w+\}?)?)\(\s*([a-z](?:\s*,\s*[a-z])*)\s*\)\s*(?==)"
-)  # p(x) = …
+# p(x) = …
+_CALLED = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\(\s*([a-z](?:\s*,\s*[a-z])*)\s*\)\s*(?==)")
 _NOT_WORDS = FUNCTIONS | {
     "and",
     "or",
@@ -98,9 +97,10 @@ _FORBIDDEN = {
     "all",
     "any",
 }
+# \{x \mid x > 1\}
 _DESCRIBED = re.compile(
     r"[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\\mid(?![A-Za-z])|\||:)"
-)  # \{x \mid x > 1\}
+)
 _ENVIRONMENT = re.compile(r"\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\})?")
 
 

@@ -128,12 +128,13 @@ def _one(
             return f"{call.name}: {name} is not expected"
         try:
             right = _parameter(value, answer[name], known[name])
+        # where the published checker would stop
         except (
             TypeError,
             KeyError,
             AttributeError,
             OverflowError,
-        ):  # where the published checker would stop
+        ):
             right = False
         if not right:
             return f"{call.name}: {name} is {value!r:.60}, expected one of {answer[name]!r:.120}"
@@ -158,7 +159,8 @@ def wrong(
     """
     if len(calls) != len(possible):
         return f"expected {len(possible)} calls, got {len(calls)}"
-    by_name = {f["name"]: f for f in reversed(functions)}  # of two with one name the first
+    # of two with one name the first
+    by_name = {f["name"]: f for f in reversed(functions)}
     left = list(calls)
     for expected in possible:
         name, answer = next(iter(expected.items()))

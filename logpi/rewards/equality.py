@@ -95,7 +95,8 @@ class Equality(Agreement):
             if re.fullmatch("[a-zA-Z]", letter) and self.values(
                 Expression("product", (measured.parts[0], Expression("letter", name=letter))), other
             ):
-                return True  # 5 m
+                # 5 m
+                return True
         if {gold.kind, said.kind} in ({"unit", "percent"}, {"unit", "degree"}):
             known = unit(gold.name if gold.kind == "unit" else said.name)
             if known and not {"celsius", "fahrenheit"} & set(known[0]):
@@ -204,7 +205,8 @@ class Equality(Agreement):
             and gold.name != said.name
             and all(map(_is_text, gold.parts + said.parts))
         ):
-            return False  # A or B is not A and B, where x = 1 or 2 is x = 1, 2
+            # A or B is not A and B, where x = 1 or 2 is x = 1, 2
+            return False
         wanted, given = self.members(gold), self.members(said)
         wanted, given = _renamed(wanted), _renamed(given)
         if any(w.kind == "relation" for w in wanted) != any(g.kind == "relation" for g in given):
@@ -213,10 +215,11 @@ class Equality(Agreement):
                 len({m.parts[0] for m in side if m.kind == "relation"}) > 1
                 for side in (wanted, given)
             ):
+                # which of x = 1, y = 2 is which
                 values = (
                     _unnamed(wanted, sort=True),
                     _unnamed(given, sort=True),
-                )  # which of x = 1, y = 2 is which
+                )
                 return "set" not in (gold.kind, said.kind) and self.one_by_one(*values)
         if max(len(wanted), len(given)) > MAX_MEMBERS:
             return len(wanted) == len(given) and self.one_by_one(wanted, given)
@@ -281,9 +284,8 @@ class Equality(Agreement):
             raise NeedsDigits
         a, b = self.pieces(gold), self.pieces(said)
         if a is None or b is None:
-            alike = (gold.kind, gold.name) == (said.kind, said.name) and bool(
-                gold.parts
-            )  # \mathbb{Z} has none
+            # \mathbb{Z} has none
+            alike = (gold.kind, gold.name) == (said.kind, said.name) and bool(gold.parts)
             return alike and self.one_by_one(gold.parts, said.parts)
         subjects = [set(letters(t)) - {"\\mathbb{R}"} for t in (gold, said)]
         if all(subjects) and subjects[0] != subjects[1]:
@@ -313,7 +315,8 @@ def _unnamed(members: Sequence[Expression], sort: bool = False) -> list[Expressi
     ):
         return list(members)
     if not sort and len({m.parts[0] for m in members}) > 1:
-        return list(members)  # x = 1, y = 2 are no two values of one thing
+        # x = 1, y = 2 are no two values of one thing
+        return list(members)
     members = sorted(members, key=lambda m: m.parts[0].name) if sort else members
     return [m.parts[1] for m in members]
 

@@ -62,7 +62,8 @@ LANGUAGES = {
     "th": ("thai",),
 }
 
-_MARK = "\u0300-\u036f\u200c\u200d"  # combining accents and joiners go on with a word
+# combining accents and joiners go on with a word
+_MARK = "\u0300-\u036f\u200c\u200d"
 _WORD = re.compile(
     "|".join(
         [

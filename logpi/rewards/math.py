@@ -50,7 +50,8 @@ def _quick(gold: str, answer: str) -> bool | None:
     a, b = plain(gold), plain(answer)
     if a == b or (_folds(a) and _folds(b) and a.casefold() == b.casefold()):
         return True
-    choice, chosen = _CHOICE.match(a), _CHOICE.match(b)  # (A), A., \text{A}, A) 5
+    # (A), A., \text{A}, A) 5
+    choice, chosen = _CHOICE.match(a), _CHOICE.match(b)
     if choice and (len(a) <= 3 or a[0] == "("):
         return bool(chosen and chosen[1] == choice[1])
     try:

@@ -82,13 +82,16 @@ class _Fold(dict[int, str]):
         new, digit = char, unicodedata.decimal(char, None)
         if digit is not None:
             new = str(digit)
-        elif 0xFF01 <= code <= 0xFF5E:  # full width
+        # full width
+        elif 0xFF01 <= code <= 0xFF5E:
             new = chr(code - 0xFEE0)
-        elif 0x1D400 <= code <= 0x1D7FF:  # 𝑥
+        # 𝑥
+        elif 0x1D400 <= code <= 0x1D7FF:
             new = unicodedata.normalize("NFKC", char).translate(self)
+        # ½
         elif unicodedata.decomposition(char).startswith("<fraction>") and unicodedata.numeric(
             char, None
-        ):  # ½
+        ):
             top, _, bottom = unicodedata.normalize("NFKC", char).partition("\u2044")
             new = f"\\frac{{{top}}}{{{bottom}}}" if bottom else char
         self[code] = new
@@ -117,7 +120,8 @@ def fold(text: str) -> str:
 
 
 _TEXTS = r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mbox|mathit|mathsf|hbox)"
-_STEPS = [  # in this order
+# in this order
+_STEPS = [
     (
         re.compile(
             r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?)(?![A-Za-z])\s?\.?"
@@ -143,11 +147,13 @@ _STEPS = [  # in this order
         "",
     ),
     (re.compile(_TEXTS + r"\s*(?=\{)"), r"\\text"),
+    # 1{,}000 is 1000
     (
         re.compile(r"(?<=[0-9])(?:\{,\}|,\s?\\!\s?|\\[,!:;]\s?|~)(?=[0-9]{3}(?![0-9]))"),
         "",
-    ),  # 1{,}000 is 1000
-    (re.compile(r"(?<=[0-9])\{,\}(?=[0-9])"), "."),  # 3{,}5 is 3.5
+    ),
+    # 3{,}5 is 3.5
+    (re.compile(r"(?<=[0-9])\{,\}(?=[0-9])"), "."),
     (re.compile(r"\\[,;:! ]|\\q?quad|~|\\\n"), " "),
     (re.compile(r"\\[()\[\]]|\\(?:hline|nobreak|allowbreak)(?![A-Za-z])"), " "),
     (re.compile(r"\\(dot|bar|overline)\s*([0-9])"), r"\\\1{\2}"),
@@ -164,9 +170,8 @@ _STATED = re.compile(
     r"answer\s*(?:is|:|=)\s*:?\s*\}?\s*",
     re.I,
 )
-_SYSTEM = re.compile(
-    r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}"
-)  # x = 1, y = 2, one below the other
+# x = 1, y = 2, one below the other
+_SYSTEM = re.compile(r"\\begin\s*\{cases\}([^&]*)\\end\s*\{cases\}")
 _WHOLE = re.compile(r"\\text\{([^{}]*)\}")
 
 
@@ -179,7 +184,8 @@ def tidy(text: str) -> str:
     ('\\frac12 \\text{cm}', '¤1250')
     """
     text = fold(text.strip())
-    if text.startswith("**") and text.endswith("**") and len(text) > 4:  # Markdown
+    # Markdown
+    if text.startswith("**") and text.endswith("**") and len(text) > 4:
         text = text[2:-2]
     if (
         "\\" in text

@@ -44,7 +44,8 @@ def numeral(text: str, at: int, inside: bool) -> tuple[Expression, int]:
         raise Unreadable("no number")
     literal, whole = match[0], re.sub("[ ,]", "", match["whole"])
     part = _PART.match(text, match.end()) if literal.replace(" ", "").isdigit() else None
-    if part:  # 1\frac12, 1 1/2
+    # 1\frac12, 1 1/2
+    if part:
         top, bottom = int(part[1] or part[2] or part[5]), int(part[3] or part[4] or part[6])
         if not 0 < top < bottom:
             raise Unreadable("no mixed number")
@@ -63,7 +64,8 @@ def _repeating(whole: str, fixed: str, block: str) -> Fraction:
 
 def _decimal(whole: str, match: re.Match[str]) -> Fraction:
     fixed, block = match["fixed"] or "", match["line"] or match["round"]
-    if match["more"]:  # 0.333...
+    # 0.333...
+    if match["more"]:
         again = _REPEATED.fullmatch(fixed)
         if not again:
             raise Unreadable("digits that go on")

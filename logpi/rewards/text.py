@@ -37,7 +37,8 @@ _PHRASE = re.compile(
     re.IGNORECASE,
 )
 _SAID = re.compile(r"(?:\\text\{)?(yes|no|true|false)\b\}?(?=\W*(?:[.,;!\n]|$))", re.IGNORECASE)
-_TITLE = re.compile(r"\W*(?:the )?(?:final )?answer\W*", re.IGNORECASE)  # a heading over the answer
+# a heading over the answer
+_TITLE = re.compile(r"\W*(?:the )?(?:final )?answer\W*", re.IGNORECASE)
 _CHOICE = re.compile(r"\(?([A-H])\)?(?![A-Za-z0-9=^_])")
 _FORMULA = re.compile(r"\$+([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _BARE = re.compile(
@@ -103,9 +104,8 @@ def last_tag(text: str, tag: str) -> str | None:
 def _closed(text: str, start: int, end: int) -> int | None:
     """Where the brace that opens before `start` is closed, or None."""
     depth = 1
-    for brace in re.compile(r"\\?[{}]").finditer(
-        text, start, end
-    ):  # an escaped brace is text, not structure
+    # an escaped brace is text, not structure
+    for brace in re.compile(r"\\?[{}]").finditer(text, start, end):
         depth += {"{": 1, "}": -1}.get(brace.group(), 0)
         if depth == 0:
             return brace.start()
@@ -244,13 +244,11 @@ def last_number(text: str) -> Fraction | None:
     (Fraction(997, 1), None)
     """
     text = fold(text)
-    tail = (
-        text.find(" ", len(text) - 256) if len(text) > 512 else 0
-    )  # the end alone first: a solution may be long
+    # the end alone first: a solution may be long
+    tail = text.find(" ", len(text) - 256) if len(text) > 512 else 0
     for start in (max(tail, 0), 0):
         found = deque(_NUMBER.finditer(text, start), maxlen=1)
-        if found and (
-            found[0].start() > start + 32 or not start
-        ):  # no part of a number that begins before
+        # no part of a number that begins before
+        if found and (found[0].start() > start + 32 or not start):
             return as_number(found[0].group())
     return None

@@ -34,7 +34,8 @@ class NeedsDigits(Exception):
 
 @cache
 def _context() -> Any:
-    from mpmath import MPContext  # on first use: most answers are rational
+    # on first use: most answers are rational
+    from mpmath import MPContext
 
     return MPContext()
 

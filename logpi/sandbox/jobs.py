@@ -15,7 +15,8 @@ import threading
 import traceback
 from typing import Any
 
-MEMORY_EXIT = 86  # how a script says that it ran out of memory
+# the exit code of a script that ran out of memory
+MEMORY_EXIT = 86
 
 
 def run(job: str, task: dict[str, Any]) -> int:
@@ -33,7 +34,7 @@ def run(job: str, task: dict[str, Any]) -> int:
 
 
 def _standard_streams() -> None:
-    """Fresh objects on 0, 1, 2: the fork server's were made for other files."""
+    """New stream objects on 0, 1, 2: the fork server's belong to other files."""
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace", closefd=False)
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="replace", closefd=False)
     sys.stderr = sys.__stderr__ = open(

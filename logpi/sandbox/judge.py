@@ -90,9 +90,8 @@ def judge(
     verdict = _verdict(trusted, results, ended, end, len(tests.sources))
     again = [i for i, r in enumerate(results) if r[0] is False and r[2]]
     if (trusted.facts or {}).get("late") and shares(ast.parse("\n".join(tests.sources))):
-        again += range(
-            len(results), len(tests.sources)
-        )  # threads of the tests that wait for one another, perhaps
+        # threads of the tests that wait for one another, perhaps
+        again += range(len(results), len(tests.sources))
     elif verdict.status == "timeout":
         again = []
     if verdict.decided and again and not _forged(results):

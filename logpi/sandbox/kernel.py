@@ -1,10 +1,9 @@
-"""What Linux offers to confine a process, through ctypes: namespaces, Landlock, seccomp,
-capabilities.
+"""Linux's means to confine a process, through ctypes: namespaces, Landlock, seccomp, capabilities.
 
-Each function changes the calling process, for good, and raises OSError where the kernel says no.
-Nothing here decides what to allow (`fork_server.py` does) and nothing imports more than the
-standard library: these lines run in a process that has no packages. Left out: Linux below 5.13 for
-    Landlock, and machines but x86-64 and aarch64.
+Each function changes the calling process for good and raises OSError where the kernel refuses.
+Nothing here decides what to allow (`fork_server.py` does), and nothing is imported but the standard
+library, as the process has no packages. Left out: Linux below 5.13 for Landlock, and machines other
+than x86-64 and aarch64.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = (
     1 << 18,
 )
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
-_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446  # the same on both machines
+# the same on both machines
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 
 
@@ -90,8 +90,10 @@ def drop_capabilities() -> None:
 # --- Landlock ---
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
-_CHANGES = sum(1 << bit for bit in range(4, 13))  # remove and make files, directories, links, …
-_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15  # since versions 2, 3, 5
+# remove and make files, directories, links, …
+_CHANGES = sum(1 << bit for bit in range(4, 13))
+# since versions 2, 3, 5
+_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 
 
 def landlock_version() -> int:
@@ -116,9 +118,8 @@ def landlock(
         )
     files = _EXECUTE | _WRITE_FILE | _READ_FILE | _READ_DIR | _CHANGES
     files |= _REFER * (version >= 2) | _TRUNCATE * (version >= 3) | _IOCTL_DEV * (version >= 5)
-    attributes = struct.pack(
-        "QQQ", files, 3 * (version >= 4), 3 * (version >= 6)
-    )  # files, TCP, sockets and signals
+    # files, TCP, sockets and signals
+    attributes = struct.pack("QQQ", files, 3 * (version >= 4), 3 * (version >= 6))
     size = 8 + 8 * (version >= 4) + 8 * (version >= 6)
     rules = _check(
         _libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), 0),
@@ -140,7 +141,8 @@ def landlock(
 def _allow(rules: int, path: str, access: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:  # what is not there, or not ours to see, needs no rule
+    # what is not there, or not ours to see, needs no rule
+    except OSError:
         return
     try:
         if not os.path.isdir(path):
@@ -159,6 +161,7 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _EPERM, _ENOSYS = 1, 38
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16
+# not F_SETOWN, F_SETSIG: with them the kernel sends signals for us
 _FCNTL = (
     0,
     1,
@@ -170,7 +173,8 @@ _FCNTL = (
     7,
     1030,
     1032,
-)  # not F_SETOWN, F_SETSIG: with them the kernel sends signals for us
+)
+# isatty, window size, readable bytes, blocking, close-on-exec
 _IOCTL = (
     0x5401,
     0x5413,
@@ -178,14 +182,15 @@ _IOCTL = (
     0x5421,
     0x5450,
     0x5451,
-)  # isatty, window size, readable bytes, blocking, close-on-exec
+)
+# the C library then takes the older call
 _UNKNOWN = (
     "clone3",
     "faccessat2",
     "openat2",
     "futex_waitv",
     "epoll_pwait2",
-)  # the C library then takes the older call
+)
 
 
 def _one(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
@@ -224,9 +229,8 @@ def _program(pid: int) -> bytes:
         "prlimit64": _only(0, [0]),
         "fcntl": _only(1, _FCNTL),
         "ioctl": _only(1, _IOCTL),
-        "sendto": _unless(
-            4
-        ),  # to the other end of a pair; an address would be somebody else's socket
+        # to the other end of a pair; an address would be somebody else's socket
+        "sendto": _unless(4),
         **{name: _one(_RETURN, _ERRNO | _ENOSYS) for name in _UNKNOWN},
     }
     parts = [

@@ -1,7 +1,7 @@
-"""What one side does with an object of its own when the other asks: the other end of a mirror
+"""Operations on an object of this side that the other side requests: the other end of a mirror
 (`mirrors.py`).
 
-Left out: which objects may be asked for what (`rpc.py`).
+Left out: which operations are allowed (`rpc.py`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 from logpi.sandbox.mirrors import SPECIALS
 from logpi.sandbox.plain import held, plain_base
 
-_SLICE = 0.01  # seconds for which what is awaited runs here before others there have their turn
+# seconds for which an awaitable runs here before other tasks of the other side have their turn
+_SLICE = 0.01
 
 
 def operate(connection: Any, op: str, thing: Any, args: list[Any], named: dict[str, Any]) -> Any:
-    """Do what the other side asks of an object of this one."""
+    """Do one operation on an object of this side and return its result."""
     match op:
         case "call":
             return thing(*args, **named)

@@ -1,8 +1,12 @@
-"""The types that cross between a program and its tests as copies, how each is written and rebuilt,
-and the classes that both sides have.
+"""Values that cross between a program and its tests as copies, and classes that both sides have.
 
-Exact types alone: a subclass of the program's own is an object with this data (`mirrors.py`). Left
-out: None, booleans, numbers, texts and lists, which JSON has itself.
+    (1, "a")               {"tuple": [1, "a"]}
+    {1: 2}                 {"dict": [[1, 2]]}
+    Fraction(1, 3)         {"Fraction": "1/3"}
+    deque([1], maxlen=2)   {"deque": [2, [1]]}
+
+Exact types alone: an instance of a subclass of the program's is an object with this data
+(`mirrors.py`). Left out: None, booleans, numbers, texts and lists, which JSON has itself.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ from typing import Any
 
 
 class Unspeakable(ValueError):
-    """The tests want what cannot cross. Nothing that the program sends raises this: it is the
-    tests' fault."""
+    """The tests need a value that cannot cross. It is the tests' fault: nothing that the program
+    sends raises this."""
 
 
 def _items(d: Any) -> list[list[Any]]:
@@ -37,7 +41,7 @@ def _default(d: Any) -> list[Any]:
     return [d.default_factory, _items(d)]
 
 
-# type -> (its parts, or its text; the type from them)
+# type -> (its parts or its text, the value rebuilt from them)
 PLAIN: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     tuple: (list, tuple),
     dict: (_items, lambda items: dict(_pairs(items))),
@@ -79,9 +83,8 @@ _HELD: dict[type, Callable[[Any], Any]] = {
     set: lambda s: set().union(s),
     frozenset: lambda s: frozenset().union(s),
 }
-_TYPES = {
-    t.__name__: t for t in vars(types).values() if isinstance(t, type)
-}  # `function` and others without a place
+# `function` and others without a place
+_TYPES = {t.__name__: t for t in vars(types).values() if isinstance(t, type)}
 TAGS = {kind.__name__: kind for kind in PLAIN}
 
 

@@ -232,9 +232,8 @@ class Connection(Wire):
             return {"std": shared}
         base = plain_base(kind)
         if base is not None and not self.exposed:
-            return self._encode(
-                held(base, value), depth
-            )  # the program has no use for a class of the tests
+            # the program has no use for a class of the tests
+            return self._encode(held(base, value), depth)
         if isinstance(value, BaseException):
             return self._raised(value)
         return self._reference(value, base, depth)
@@ -277,7 +276,8 @@ class Connection(Wire):
             value["error"] = [self.encode(a) for a in error.args]
             if self.exposed and near is not type(error):
                 value |= {"of": self.encode(type(error)), "mine": self._number(error)}
-        except BaseException:  # an argument that cannot cross, or an object made to break this
+        # an argument that cannot cross, or an object made to break this
+        except BaseException:
             pass
         return value
 

@@ -1,9 +1,9 @@
-"""What a test runner does with a text of tests: unittest's and pytest's classes and functions, and
-as much of `pytest` as tests import.
+"""What a test runner does with a text of tests: it runs unittest's and pytest's classes and
+functions, and gives as much of `pytest` as tests import.
 
-No packages are to be had where tests run, so `pytest` here is raises, approx, mark.parametrize,
-param, skip and fail. Left out: fixtures (such rows are refused when they are read, `checks.py`) and
-everything else of it.
+Where tests run there are no packages, so `pytest` here is raises, approx, mark.parametrize, param,
+skip and fail. Left out: fixtures (`checks.py` refuses such rows when they are read) and the rest of
+pytest.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """The system calls that a confined program may make, and their numbers on x86-64 and aarch64.
 
-An allow list: reading and writing what is open, opening files (Landlock says which), memory,
-threads, clocks, waiting.
-Not on it, and so refused with EPERM: every way to start a process, to reach another one, to make a
-network socket, to change a file's mode, owner or times (Landlock does not guard those), to mount,
-to trace, to load code into the kernel (a socket's filter too), to address a socket or hand a file
-to one (`sendmsg`), and shared memory by name. Left out: machines other than these two, on which the
+An allow list: reading and writing open files, opening files (Landlock says which), memory, threads,
+clocks, waiting. All else is refused with EPERM: every way to start a process, to reach another one,
+to make a network socket, to change a file's mode, owner or times (Landlock does not guard those),
+to mount, to trace, to load code into the kernel (a socket's filter too), to address a socket or
+hand a file to one (`sendmsg`), and shared memory by name. Left out: other machines, on which the
 sandbox refuses to run.
 """
 

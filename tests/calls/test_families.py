@@ -229,7 +229,8 @@ TABLE = [
     ("Qwen3-Coder", f"<tool_call>\n{tags(query='x')}", [BAD]),
     (
         "Qwen3-Coder",
-        f"<tool_call>\n<function=search><parameter=query>x</tool_call><tool_call>{tags(query='x')}</tool_call>",
+        "<tool_call>\n<function=search><parameter=query>x</tool_call>"
+        f"<tool_call>{tags(query='x')}</tool_call>",
         [BAD, X],
     ),
     ("Seed-OSS", f"<seed:tool_call>\n{tags(query='x')}\n</seed:tool_call>", [X]),

@@ -104,7 +104,8 @@ hostile_values = st.recursive(
 # What a format without escapes cannot hold: two of its own tags in a row, a new call's beginning,
 # line breaks that belong to it.
 UNSPOKEN = re.compile(
-    r"</parameter>\s*</?(?:function|parameter)|</arg_value>\s*<(?:arg_key|/tool_call)|<tool_call>\s*<function=|<tool_call>\s*[\w.\-/]+\s*<arg_key>"
+    r"</parameter>\s*</?(?:function|parameter)|</arg_value>\s*<(?:arg_key|/tool_call)"
+    r"|<tool_call>\s*<function=|<tool_call>\s*[\w.\-/]+\s*<arg_key>"
 )
 
 

@@ -6,8 +6,8 @@ into the product that follows; on a CPU matrices are laid out once for oneDNN, w
 to three times as fast for few rows. The copy is made at a call's beginning from the weights as they
 are then (adapters merged) and dropped at its end: it is never stale.
 
-For the families of `trunk.py` in float32 on a CPU, where a probe finds the same hidden states as
-the model's own modules and there is memory for the copy; all else decodes by those. Left out:
+It serves the families of `layers.py` in float32 on a CPU, where a probe finds the same hidden states
+as the model's own modules and there is memory for the copy; all else decodes by the modules. Left out:
 gradients, other precisions (rounding would no longer be the learner's), GPUs (untried; there the
 modules' own calls would want a CUDA graph, not a copy).
 """
@@ -64,11 +64,8 @@ class Decoder:
     @torch.no_grad()
     def __init__(self, policy: CausalLM, rules: dict[int, Rule], rows: int = FEW) -> None:
         trunk = policy.model.base_model
-        self.embedding, self.norm, self.floor = (
-            trunk.embed_tokens.weight,
-            _weighted(trunk.norm),
-            _floor(trunk.norm),
-        )
+        self.embedding = trunk.embed_tokens.weight
+        self.norm, self.floor = _weighted(trunk.norm), _floor(trunk.norm)
         self.layers = [FusedLayer.of(layer, rows) for layer in layers_of(trunk, rules)]
         output = policy.head.linear
         self.head: Head = policy.head.over(_product(_weight(output), output.bias, rows))

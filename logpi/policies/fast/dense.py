@@ -2,10 +2,9 @@
 written out.
 
 A network of 64 units spends more on calls than on numbers, so `Stack` is one function to autograd.
-What was measured, and is used here: NumPy's tanh takes a seventh of torch's on a CPU, and the
-gradient of a weight with few inputs
-    is four times quicker as the
-transpose of inputs × slopes. What the networks are for is not here (`mlp.py`).
+Measured, and used here: NumPy's tanh takes a seventh of torch's on a CPU, and the gradient of a
+weight with few inputs is four times quicker as the transpose of inputs × slopes. What the networks
+are for is not here (`mlp.py`).
 """
 
 from __future__ import annotations
@@ -53,9 +52,8 @@ class Stack(nn.Sequential):
         )
         self.plain &= all(type(m) in (nn.Tanh, nn.ReLU) for m in between)
         self.activations = tuple(type(m) for m in between)
-        self.weights = [
-            p for layer in inner for p in layer.parameters()
-        ]  # in their order: weight, bias, weight, …
+        # in their order: weight, bias, weight, …
+        self.weights = [p for layer in inner for p in layer.parameters()]
 
     def forward(self, input: Tensor) -> Tensor:
         return outputs([self], input)[0]
@@ -72,6 +70,15 @@ def outputs(networks: Sequence[nn.Module], x: Tensor) -> Sequence[Tensor]:
 
 
 Activations = Sequence[tuple[type[nn.Module], ...]]
+
+
+# One row x = 2 through W₁ = 1, b₁ = −1, ReLU, W₂ = 3, b₂ = 0.5, and a slope ∂/∂out = 1:
+#
+#     forward    h₁ = relu(1 · 2 − 1) = 1        out = 3 · 1 + 0.5 = 3.5        kept: x = 2, h₁ = 1
+#     backward   ∂/∂W₂ = 1 · h₁ = 1   ∂/∂b₂ = 1   slope = 1 · W₂ = 3, through ReLU (h₁ > 0) 3
+#                ∂/∂W₁ = 3 · x = 6    ∂/∂b₁ = 3   ∂/∂x = 3 · W₁ = 3
+#
+# With tanh the slope is multiplied by 1 − h₁² instead: the value behind an activation is enough.
 
 
 class _Dense(torch.autograd.Function):
@@ -102,24 +109,22 @@ class _Dense(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
         kept, count = ctx.saved_tensors, len(ctx.saved_tensors) // 3
         inputs, params, wanted = kept[:count], kept[count:], ctx.needs_input_grad
-        if (
-            torch.is_grad_enabled()
-        ):  # a derivative of this derivative is wanted, as the Fisher-vector product takes it
+        if torch.is_grad_enabled():  # a second derivative is wanted, by Fisher-vector products
             return _differentiable(inputs[0], ctx.activations, params, slopes, wanted)
-        total, found, at = None, [], 0
+        total, gradients, at = None, [], 0
         for between, slope in zip(ctx.activations, slopes, strict=True):
             end = at + len(between) + 1
             if slope is None:
-                found += [None] * (2 * (end - at))
+                gradients += [None] * (2 * (end - at))
             else:
                 part = slice(2 * at, 2 * end)
                 own, by_x = _back(
                     slope, inputs[at:end], params[part], between, wanted[2:][part], wanted[0]
                 )
-                found += own
+                gradients += own
                 total = by_x if total is None or by_x is None else total + by_x
             at = end
-        return total, None, *found
+        return total, None, *gradients
 
 
 def _back(
@@ -131,24 +136,24 @@ def _back(
     x_wanted: bool,
 ) -> tuple[list[Tensor | None], Tensor | None]:
     """One stack's gradients by its parameters and by x."""
-    found: list[Tensor | None] = [None] * len(params)
+    gradients: list[Tensor | None] = [None] * len(params)
     for i in reversed(range(len(inputs))):
-        seen = inputs[i]
+        x = inputs[i]
         if wanted[2 * i]:
-            found[2 * i] = _outer(slope, seen)
+            gradients[2 * i] = _outer(slope, x)
         if wanted[2 * i + 1]:
-            found[2 * i + 1] = slope.sum(0)
+            gradients[2 * i + 1] = slope.sum(0)
         if i == 0 and not x_wanted:
-            return found, None
+            return gradients, None
         slope = slope @ params[2 * i]
         if i:
-            slope = _through(between[i - 1], slope, seen)
-    return found, slope
+            slope = _through(between[i - 1], slope, x)
+    return gradients, slope
 
 
-def _outer(slope: Tensor, seen: Tensor) -> Tensor:
-    """slopeᵀ seen; the smaller width last is a slow product."""
-    return (seen.t() @ slope).t() if seen.shape[1] < slope.shape[1] else slope.t() @ seen
+def _outer(slope: Tensor, x: Tensor) -> Tensor:
+    """slopeᵀ x; the smaller width last is a slow product."""
+    return (x.t() @ slope).t() if x.shape[1] < slope.shape[1] else slope.t() @ x
 
 
 def _through(kind: type[nn.Module], slope: Tensor, out: Tensor) -> Tensor:
@@ -173,15 +178,15 @@ def _differentiable(
             h = linear(h, next(each), next(each))
             h = h if kind is None else kind()(h)
         outs.append(h)
-    given = dict(zip((0, *range(2, len(wanted))), (x, *params), strict=True))
-    asked = [i for i, w in enumerate(wanted) if w]
-    told = [(h, slope) for h, slope in zip(outs, slopes, strict=True) if slope is not None]
-    made = torch.autograd.grad(
-        [h for h, _ in told],
-        [given[i] for i in asked],
-        [slope for _, slope in told],
+    inputs = dict(zip((0, *range(2, len(wanted))), (x, *params), strict=True))
+    numbers = [i for i, w in enumerate(wanted) if w]
+    ends = [(h, slope) for h, slope in zip(outs, slopes, strict=True) if slope is not None]
+    gradients = torch.autograd.grad(
+        [h for h, _ in ends],
+        [inputs[i] for i in numbers],
+        [slope for _, slope in ends],
         create_graph=True,
         allow_unused=True,
     )
-    found = dict(zip(asked, made, strict=True))
-    return tuple(found.get(i) for i in range(len(wanted)))
+    by_number = dict(zip(numbers, gradients, strict=True))
+    return tuple(by_number.get(i) for i in range(len(wanted)))

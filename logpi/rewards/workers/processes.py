@@ -1,10 +1,10 @@
 """Worker processes that can be killed: one of them, and a pool.
 
 A worker (`worker.py`) loads one function of one file and answers calls. A call has a deadline: a
-timer kills the process when it is late (works off the main thread and stops C code too), and a
-fresh one is started when next needed. A pool's calls are limited in CPU time, by the kernel: how
-busy the machine is decides nothing. Left out: what is
-    called and what a missing answer means (`user.py`, `math.py`).
+timer kills the process when it is late (it works off the main thread and stops C code too), and a
+fresh one is started at the next call. In a pool the kernel limits each call's CPU time, so how busy
+the machine is decides nothing. Left out: what is called and what a missing reply means (`user.py`,
+`math.py`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import Any
 
 from logpi.rewards.workers import worker
 
-START_SECONDS = 120.0  # importing the user's file may import torch
-PATIENCE = (
-    15.0  # wall clock for a second of CPU time: what sleeps, or starves for so long, is ended too
-)
+# importing the user's file may import torch
+START_SECONDS = 120.0
+# seconds of wall clock for one of CPU time: what sleeps or waits for so long is ended too
+PATIENCE = 15.0
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,11 @@ def call(prompts: Any, completions: Any, completion_ids: Any, columns: dict[str,
 def _kill_all(process: subprocess.Popen) -> None:
     """Kill a process and whatever it started."""
     try:
-        if process.returncode is None:  # not yet reaped: its id is still its own
+        # not yet reaped: its id is still its own
+        if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
-    except OSError:  # already gone
+    # already gone
+    except OSError:
         pass
 
 
@@ -142,7 +144,8 @@ class Process:
                     }
                 }
             return {"failed": {"kind": "died", "message": "its process ended without an answer"}}
-        except BaseException:  # Ctrl-C: the reply to this call must not be taken for the next one's
+        # Ctrl-C: the reply to this call must not be taken for the next one's
+        except BaseException:
             self.kill()
             raise
         finally:
@@ -159,7 +162,8 @@ class Process:
             try:
                 if stream:
                     stream.close()
-            except OSError:  # unsent bytes of a call that was cut off
+            # unsent bytes of a call that was cut off
+            except OSError:
                 pass
         self.process = None
         atexit.unregister(self.kill)
@@ -171,7 +175,8 @@ class Workers:
 
     def __init__(self, path: str, function: str, count: int, memory: int = 0) -> None:
         self.processes = [Process(path, function, memory) for _ in range(count)]
-        self._free: queue.LifoQueue[Process] = queue.LifoQueue()  # the warmest first
+        # the warmest first
+        self._free: queue.LifoQueue[Process] = queue.LifoQueue()
         for process in self.processes:
             self._free.put(process)
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="verifier")

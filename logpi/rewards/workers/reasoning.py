@@ -35,5 +35,6 @@ def _score(answer: str, name: str, config: str, index: int) -> float:
         return float(_dataset(name, config).score_answer(answer, item))
     except MemoryError:
         raise
-    except Exception:  # several scorers raise on what is no number
+    # several scorers raise on what is no number
+    except Exception:
         return 0.0

@@ -99,7 +99,8 @@ def reply(result: Any, count: int, judge: Callable[[Any], Any] | None = None) ->
 def _iterable(result: Any) -> bool:
     try:
         iter(result)
-    except TypeError:  # a number, None, a tensor without axes
+    # a number, None, a tensor without axes
+    except TypeError:
         return False
     return True
 
