@@ -61,7 +61,7 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "gym": CommandEntry("jobs.gym", "Gym", "train on a Gymnasium environment or the grid world"),
     "play": CommandEntry("commands.play", "Play", "watch a policy that `logpi gym` trained"),
-    "eval": CommandEntry("jobs.evaluate", "Eval", "pass@1, pass@k and maj@k on held-out items"),
+    "eval": CommandEntry("jobs.evaluate", "Evaluate", "pass@1, pass@k and maj@k on held-out items"),
     "step-labels": CommandEntry(
         "jobs.step_labels",
         "StepLabels",
@@ -98,9 +98,9 @@ COMMANDS: dict[str, CommandEntry] = {
         "commands.repeat", "RepeatRun", "run a saved run's command again with its own arguments"
     ),
     "sweep": CommandEntry(
-        "jobs.sweep", "Sweep", "one job with several values of its options, and a table"
+        "jobs.sweep", "JobSweep", "one job with several values of its options, and a table"
     ),
     "completion": CommandEntry(
-        "commands.completion", "Completion", "completion of commands and options in a shell"
+        "commands.completion", "ShellCompletion", "completion of commands and options in a shell"
     ),
 }

@@ -22,14 +22,16 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 
 @dataclass(frozen=True)
-class Completion:
+class ShellCompletion:
     """Arguments of `logpi completion`."""
 
     shell: str = option(help="whose script", choices=SHELLS, positional=True)
 
 
 def main(argv: Sequence[str]) -> int:
-    a = parse(Completion, argv, "logpi completion", "A script that completes options in a shell.")
+    a = parse(
+        ShellCompletion, argv, "logpi completion", "A script that completes options in a shell."
+    )
     import shtab
 
     print(shtab.complete(whole_parser(), a.shell))

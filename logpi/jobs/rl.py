@@ -19,10 +19,11 @@ from logpi.jobs.common import whole_groups
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.memory import Role, memory
 from logpi.jobs.options.algorithm import flags_of_algorithm
-from logpi.jobs.options.fields import option
+from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import read
+from logpi.jobs.options.sampling import DecodingArguments
 from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments, columns
@@ -69,7 +70,15 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @job
-class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, SeedArguments, Job):
+class RL(
+    ModelArguments,
+    LoraArguments,
+    DecodingArguments,
+    SourceArguments,
+    TurnArguments,
+    SeedArguments,
+    Job,
+):
     """Reinforcement learning of a language model with rewards that can be checked: `logpi rl`.
 
     >>> import logpi
@@ -100,8 +109,9 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, SeedArgu
         ),
         nargs="*",
     )
-    critic: str = option(
+    critic: str | Any = option(
         "shared",
+        objects=True,
         help=(
             "for ppo: shared (a value head), policy (a trunk of its own), or a reward model's"
             " directory"
@@ -122,16 +132,6 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, SeedArgu
     num_generations: int = option(
         8, help="completions for each prompt (the group)", least=1, most=2**16
     )
-    max_completion_length: int = option(
-        512, help="tokens after which a completion is cut off", least=1, most=2**24
-    )
-    overlong_prompts: str = option(
-        "drop",
-        help=(
-            "prompts longer than the model's context: left out and counted, shortened, or an error"
-        ),
-        choices=("drop", "cut", "refuse"),
-    )
     truncation: str = option(
         "bootstrap", help="what a cut-off completion is", choices=("bootstrap", "mask", "fail")
     )
@@ -140,8 +140,8 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, SeedArgu
         help="those whose rewards are all equal (default: the algorithm's choice)",
         choices=("keep", "drop", "resample"),
     )
-    temperature: float = option(
-        1.0, help="of the policy: sampled with, and trained with", above=0, least=1e-3, most=1000
+    temperature: float = changed(
+        DecodingArguments, "temperature", 1.0, help="of the policy: sampled with, and trained with"
     )
     stop: tuple[str, ...] = option((), help="strings that end a completion", nargs="*")
     lr: float = option(
@@ -167,9 +167,7 @@ class RL(ModelArguments, LoraArguments, SourceArguments, TurnArguments, SeedArgu
     eval_samples: int = option(
         1, help="samples for each of them; more give pass@k and maj@k", least=1, most=2**16
     )
-    slots: int = option(
-        128, help="completions decoded at a time", least=1, most=2**16, changeable=True
-    )
+    slots: int = changed(DecodingArguments, "slots", 128)
     mask_observations: bool = option(
         True, help="with tools: train on nothing that they said (off: for the ablation only)"
     )
@@ -248,13 +246,12 @@ def _sampling(
     """What samples responses to learn from, and to measure by."""
     from logpi.engine.sampling import Sampling
     from logpi.evaluation.evaluator import Evaluator
-    from logpi.rollouts.prompt_filter import PromptFilter
     from logpi.rollouts.text_rollout import TextRollout
 
     template = a.template(policy)
     sampling = Sampling(max_tokens=a.max_completion_length, stop=a.stop)
     conversations = a.conversations(data.task, policy, template)
-    readable = PromptFilter(policy, template, conversations, a.overlong_prompts)
+    readable = a.prompt_filter(policy, template, conversations)
     held_out = readable.check(data.held_out, "held-out items")
     for task in (data.task, data.other):
         # What is not readable is passed over while training.
@@ -377,8 +374,14 @@ def _with_critic(a: RL, made: Algorithm, policy: CausalLM) -> Policy:
 
     if not made.objective.needs_critic or a.critic == "shared":
         return policy
-    path = a.model if a.critic == "policy" else a.critic.removeprefix("model:")
-    return WithCritic(policy, RewardModel.load(path, **a.loading()))
+    if a.critic != "policy":
+        source = a.critic.removeprefix("model:") if isinstance(a.critic, str) else a.critic
+        return WithCritic(policy, RewardModel.load(source, **a.loading()))
+    # Of an object, which the policy uses in place, the critic gets a copy.
+    source, tokenizer = a.model, None
+    if not isinstance(source, str):
+        source, tokenizer = policy.model, policy.tokenizer
+    return WithCritic(policy, RewardModel.load(source, tokenizer=tokenizer, **a.loading()))
 
 
 def _reference(a: RL, made: Algorithm, policy: CausalLM) -> Policy | None:

@@ -19,7 +19,6 @@ from typing import Any
 from logpi.errors import UserError
 from logpi.jobs.options.run import available
 from logpi.jobs.options.saved import to_json
-from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.processes import cores, side_by_side
 from logpi.jobs.seed_report import last_numbers, report
 from logpi.runs.directory import Run, next_path
@@ -57,7 +56,7 @@ def run_seeds(a: Any, title: str = "") -> None:
     print(report(out, [job.out for job in jobs], title or a.COMMAND), file=sys.stderr)
 
 
-def one_each(a: SeedArguments | Any, out: Path) -> Sequence[Any]:
+def one_each(a: Any, out: Path) -> Sequence[Any]:
     """The job with each of its seeds, in a directory each."""
     seeds = range(a.seed, a.seed + a.seeds)
     return [replace(a, seeds=1, seed=s, out=out / f"seed-{s}", resume=None) for s in seeds]

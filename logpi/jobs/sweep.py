@@ -43,7 +43,7 @@ JOBS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
+class JobSweep:
     """Arguments of `logpi sweep`."""
 
     FIRST: ClassVar[str] = "vary words trials seeds measure"
@@ -83,13 +83,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def arguments(argv: Sequence[str]) -> Sweep:
+def arguments(argv: Sequence[str]) -> JobSweep:
     """The sweep that the words say, or that a run is.
 
     Raises:
         UserError: it is no run of a sweep. SystemExit: after a line on a mistake, or `--help`.
     """
-    line = CommandLine(Sweep, "logpi sweep", (__doc__ or "").partition("\n\n")[2])
+    line = CommandLine(JobSweep, "logpi sweep", (__doc__ or "").partition("\n\n")[2])
     end = argv.index("--") if "--" in argv else len(argv)
     own, vary = _parted(line, argv[:end])
     words = line.given(own)
@@ -97,7 +97,7 @@ def arguments(argv: Sequence[str]) -> Sweep:
         command, saved = read_arguments(words["resume"])
         if command != "sweep":
             raise UserError(f"{words['resume']} is a run of `logpi {command}`, not a sweep")
-        return replace(from_json(Sweep, saved), resume=words["resume"])
+        return replace(from_json(JobSweep, saved), resume=words["resume"])
     vary = {**words.pop("vary", {}), **vary}
     if not words.get("job"):
         line.error(f"JOB must be given: {', '.join(JOBS)}")
@@ -113,7 +113,7 @@ def arguments(argv: Sequence[str]) -> Sweep:
 def _parted(line: CommandLine, argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     """The sweep's own words, and the options that vary with their values.
 
-    >>> _parted(CommandLine(Sweep, ""), ["rl", "--trials", "3", "--lr", "1", "2"])
+    >>> _parted(CommandLine(JobSweep, ""), ["rl", "--trials", "3", "--lr", "1", "2"])
     (['rl', '--trials', '3'], {'lr': ['1', '2']})
     """
     own_flags = {"-h", "--help", *(w for f in line.fields for w in f.words), "--no-minimise"}
@@ -139,7 +139,7 @@ class _Jobs:
         space: what varies.
     """
 
-    def __init__(self, a: Sweep) -> None:
+    def __init__(self, a: JobSweep) -> None:
         module, name = JOBS[a.job]
         self.a = a
         self.cls = getattr(import_module(f"logpi.jobs.{module}"), name)
@@ -190,7 +190,7 @@ def _search(one: _Jobs, table: SweepTable) -> None:
         trials.tell(cell, table.mean(cell))
 
 
-def _home(a: Sweep) -> Run:
+def _home(a: JobSweep) -> Run:
     """The directory of the sweep: a new one, or the one to go on with."""
     if a.resume is not None:
         return Run.open(a.resume)

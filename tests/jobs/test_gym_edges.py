@@ -19,7 +19,7 @@ from logpi.envs.control.spaces import check_mask
 from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
-from logpi.jobs import seed_report
+from logpi.jobs import gym_parts, seed_report
 from logpi.ops.distributions import Categorical
 from logpi.policies.cnn import cnn
 from logpi.policies.mlp import mlp
@@ -227,7 +227,7 @@ def test_other_libraries_names_reach_the_update():
     """`n_epochs` was understood and then lost, for the command puts an update of its own
     together."""
     a = recipe.Gym(options={"n_epochs": 3, "gae_lambda": 0.5, "clip_range": 0.1})
-    p, chosen = recipe.resolved(a)
+    p, chosen = gym_parts.resolved(a)
     made = recipe.make_algorithm("ppo", p, chosen)
     assert (
         made.update.epochs == 3

@@ -3,7 +3,7 @@
 
     preset("CartPole-v1", "ppo")                -> Preset(envs=8, n_steps=32, epochs=20, …)
     preset("CartPole-v1", "ppo", "cleanrl")     other settings with a name (`OTHERS`); on the
-                                                command line --options settings=cleanrl
+                                                command line --settings cleanrl
 
 A setting is looked up by environment and algorithm, then by algorithm alone. Names are
 Stable-Baselines3's and RL-Zoo's where there is one. What an algorithm *is* stands in `algorithms`;
