@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,12 +114,16 @@ class Learner:
 
     @property
     def lr(self) -> float:
-        """The peak learning rate; it may be set between updates."""
-        return self.rates.lr
+        """The peak learning rate, of the first group of parameters; it may be set between updates,
+        and the rates of other groups keep their ratio to it."""
+        return self.peaks[0]
 
     @lr.setter
     def lr(self, rate: float) -> None:
-        self.rates = replace(self.rates, lr=rate)
+        if not 0 <= rate < math.inf:
+            raise ValueError(f"a learning rate is a number of at least 0, not {rate:g}")
+        first = self.peaks[0]
+        self.peaks = [rate * peak / first if first else rate for peak in self.peaks]
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One batch: targets once, then the algorithm's update. Returns the numbers that tell
