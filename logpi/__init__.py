@@ -42,6 +42,7 @@ _WHERE = {
     "Prefer": "jobs.prefer",
     "RewardModel": "jobs.reward_model:TrainRewardModel",
     "Gym": "jobs.gym",
+    "Evaluate": "jobs.evaluate",
     "open_run": "jobs.open_run",
     "LanguageModel": "engine.language_model",
     "complete": "train",
@@ -51,6 +52,7 @@ __all__ = ["__version__", *sorted(_WHERE)]
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm, algorithm, describe
     from logpi.engine.language_model import LanguageModel
+    from logpi.jobs.evaluate import Evaluate
     from logpi.jobs.gym import Gym
     from logpi.jobs.open_run import open_run
     from logpi.jobs.prefer import Prefer

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,6 +110,15 @@ class Learner:
     @property
     def micro_tokens(self) -> int | None:
         return self.algorithm.update.micro_tokens
+
+    @property
+    def lr(self) -> float:
+        """The peak learning rate; it may be set between updates."""
+        return self.rates.lr
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self.rates = replace(self.rates, lr=rate)
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One batch: targets once, then the algorithm's update. Returns the numbers that tell

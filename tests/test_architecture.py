@@ -80,7 +80,7 @@ HEAVY = {
     "mlflow": (set(), {"runs"}),
     "trackio": (set(), {"runs"}),
     "bm25s": (set(), {"envs"}),
-    "httpx": (set(), {"envs"}),
+    "httpx": (set(), {"envs", "rewards"}),
     "mcp": (set(), {"envs"}),
     "mpmath": (set(), {"rewards"}),
     "jsonschema": (set(), {"calls"}),

@@ -61,7 +61,7 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "gym": CommandEntry("jobs.gym", "Gym", "train on a Gymnasium environment or the grid world"),
     "play": CommandEntry("commands.play", "Play", "watch a policy that `logpi gym` trained"),
-    "eval": CommandEntry("jobs.evaluate", "Eval", "pass@1, pass@k and maj@k on held-out items"),
+    "eval": CommandEntry("jobs.evaluate", "Evaluate", "pass@1, pass@k and maj@k on held-out items"),
     "step-labels": CommandEntry(
         "jobs.step_labels",
         "StepLabels",

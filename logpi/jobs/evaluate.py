@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import as_user_errors
 from logpi.jobs.common import opened
+from logpi.jobs.job import job
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.items import (
     ItemArguments,
@@ -36,9 +38,18 @@ if TYPE_CHECKING:
     from logpi.rewards import Rewards
 
 
-@dataclass(frozen=True, kw_only=True)
-class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunArguments):
-    """Arguments of `logpi eval`."""
+@job
+class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunArguments):
+    """A model measured on held-out items: `logpi eval`.
+
+    >>> import logpi
+    >>> logpi.Evaluate(model="my-model", task=[{"prompt": "1+1=", "answer": "2"}], samples=8).samples
+    8
+    """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **options: Any) -> None: ...
 
     HEADING: ClassVar[str] = "measuring"
     FIRST: ClassVar[str] = "model task rewards items samples out"
@@ -46,8 +57,9 @@ class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunA
     pass_at: tuple[int, ...] = option(
         (), help="the k of pass@k and maj@k (default: 1, 2, 4, … and all)", nargs="*", least=1
     )
-    judge: str = option(
+    judge: str | Any = option(
         "",
+        objects=True,
         help=(
             "what scores the samples to choose among them: model:PATH, any reward, logp,"
             " self_certainty"
@@ -59,8 +71,10 @@ class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunA
         least=0,
         most=2**16,
     )
-    against: str = option(
-        "", help="another model: how often this one's answers score higher under the judge"
+    against: str | Any = option(
+        "",
+        objects=True,
+        help="another model: how often this one's answers score higher under the judge",
     )
     save_every: int = option(32, help="items between saves of the responses", least=1)
     json: bool = option(False, help="print the numbers as JSON", changeable=True)
@@ -76,43 +90,74 @@ class Eval(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, RunA
                 f" {max(self.pass_at)}"
             )
 
+    def run(self) -> Evaluation:
+        """Measure; every response and the numbers are in the run's directory.
+
+        Raises:
+            UserError: something cannot be right.
+        """
+        from logpi.rewards import Rewards
+        from logpi.runs.progress import Progress
+
+        available(self)
+        with as_user_errors():
+            judge = judge_of(self.judge, self.device)
+            items = items_of(self, judge if isinstance(judge, Rewards) else None, self.device)
+            policy = self.load(temperature=self.temperature)
+            rival = None
+            if self.against:
+                other = replace(self, model=self.against, tokenizer=None)
+                rival = other.load(temperature=self.temperature)
+            evaluator = _evaluator(self, items, policy, judge)
+        with opened(self, "eval") as run, Progress(1) as progress:
+            file = run.path / "responses.jsonl"
+            records = gathered(evaluator, file, self.save_every, progress.phase)
+            extra = {k.removeprefix("eval/"): v for k, v in evaluator.numbers(records).items()}
+            if rival is not None:
+                others = gathered(
+                    replace(_evaluator(self, items, rival, judge), greedy=False),
+                    run.path / "against.jsonl",
+                    self.save_every,
+                    progress.phase,
+                )
+                extra |= _against(records, others)
+            results = _results(records, items, extra, self.pass_at)
+            text = _table(results)
+            (run.path / "results.json").write_text(json.dumps(results, indent=1, default=str))
+            (run.path / "results.txt").write_text(text + "\n")
+        return Evaluation(run.path, _flat(results), results, text)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        path: the run's directory, with every response.
+        numbers: each measure's mean, with `_low` and `_high` of its 95 % interval.
+        results: the same with levels, counts, and what was left out.
+        table: for people.
+    """
+
+    path: Path
+    numbers: Mapping[str, float]
+    results: Mapping[str, Any] = field(repr=False)
+    table: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.table
+
 
 def main(argv: Sequence[str]) -> int:
-    a = read(Eval, argv, "eval", "Measure a model on held-out items.")
-    available(a)
-    from logpi.rewards import Rewards
-    from logpi.runs.progress import Progress
-
-    with as_user_errors():
-        judge = judge_of(a.judge, a.device)
-        items = items_of(a, judge if isinstance(judge, Rewards) else None, a.device)
-        policy = a.load(temperature=a.temperature)
-        other = replace(a, model=a.against).load(temperature=a.temperature) if a.against else None
-        evaluator = _evaluator(a, items, policy, judge)
-    with opened(a, "eval") as home, Progress(1) as progress:
-        records = gathered(evaluator, home.path / "responses.jsonl", a.save_every, progress.phase)
-        extra = {k.removeprefix("eval/"): v for k, v in evaluator.numbers(records).items()}
-        if other is not None:
-            rival = gathered(
-                replace(_evaluator(a, items, other, judge), greedy=False),
-                home.path / "against.jsonl",
-                a.save_every,
-                progress.phase,
-            )
-            extra |= _against(records, rival)
-        results = _results(records, items, extra, a.pass_at)
-        text = _table(results)
-        (home.path / "results.json").write_text(json.dumps(results, indent=1, default=str))
-        (home.path / "results.txt").write_text(text + "\n")
-    print(json.dumps(_flat(results)) if a.json else text, file=sys.stdout)
-    print(
-        f"every response: {home.path / 'responses.jsonl'}   numbers: {home.path / 'results.json'}",
-        file=sys.stderr,
-    )
+    arguments = read(Evaluate, argv, "eval", "Measure a model on held-out items.")
+    measured = arguments.run()
+    print(json.dumps(measured.numbers) if arguments.json else measured.table, file=sys.stdout)
+    files = f"every response: {measured.path / 'responses.jsonl'}"
+    print(f"{files}   numbers: {measured.path / 'results.json'}", file=sys.stderr)
     return 0
 
 
-def _evaluator(a: Eval, items: Items, policy: CausalLM, judge: str | Rewards) -> Evaluator:
+def _evaluator(a: Evaluate, items: Items, policy: CausalLM, judge: str | Rewards) -> Evaluator:
     from logpi.engine.engine import Engine
     from logpi.evaluation.evaluator import Evaluator
     from logpi.evaluation.scorers import scorer

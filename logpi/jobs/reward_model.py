@@ -77,7 +77,9 @@ class TrainRewardModel(PairArguments, ModelArguments, LoraArguments, SeedArgumen
 
         made = algorithm("reward_model", margin=self.margin, centre=self.centre)
         seed(self.seed)
-        model = RewardModel.load(self.model, **self.loading(), **self.bits())
+        model = RewardModel.load(
+            self.model, tokenizer=self.tokenizer, **self.loading(), **self.bits()
+        )
         wrap = model.tokenizer.chat_template is not None if self.chat is None else self.chat
         model.remember(wrap, self.system, self.template_options)
         saver, chat = self.adapt(model), Chat(wrap, self.system)

@@ -109,8 +109,9 @@ class RL(
         ),
         nargs="*",
     )
-    critic: str = option(
+    critic: str | Any = option(
         "shared",
+        objects=True,
         help=(
             "for ppo: shared (a value head), policy (a trunk of its own), or a reward model's"
             " directory"
@@ -373,8 +374,14 @@ def _with_critic(a: RL, made: Algorithm, policy: CausalLM) -> Policy:
 
     if not made.objective.needs_critic or a.critic == "shared":
         return policy
-    path = a.model if a.critic == "policy" else a.critic.removeprefix("model:")
-    return WithCritic(policy, RewardModel.load(path, **a.loading()))
+    if a.critic != "policy":
+        source = a.critic.removeprefix("model:") if isinstance(a.critic, str) else a.critic
+        return WithCritic(policy, RewardModel.load(source, **a.loading()))
+    # Of an object, which the policy uses in place, the critic gets a copy.
+    source, tokenizer = a.model, None
+    if not isinstance(source, str):
+        source, tokenizer = policy.model, policy.tokenizer
+    return WithCritic(policy, RewardModel.load(source, tokenizer=tokenizer, **a.loading()))
 
 
 def _reference(a: RL, made: Algorithm, policy: CausalLM) -> Policy | None:

@@ -13,6 +13,7 @@ Left out: what a pair is (`rollouts/preference_pairs.py`), and how a reward ente
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from logpi.policies.loading import load_tokenizer, read, refuse_unembedded
 from logpi.policies.own_modules import packs
 from logpi.policies.packed_model import PackedModel
 from logpi.policies.packing import pack, sent, spread
-from logpi.policies.plain_attention import exchange
+from logpi.policies.plain_attention import exchange, plain_attention
 from logpi.policies.positions import within
 from logpi.policies.reward_heads import head_of
 from logpi.types import Batch, PolicyOutput
@@ -93,8 +94,9 @@ class RewardModel(PackedModel):
 
         Args:
             source: a reward model's directory or hub name, or, to be trained, a causal language
-                model's: with a new head of zeros; a loaded `transformers` sequence classifier; a
-                `RewardModel`, which is returned as it is; `FILE.py:NAME`.
+                model's: with a new head of zeros; a loaded `transformers` sequence classifier or,
+                to be trained, causal language model, whose trunk is copied; a `RewardModel`, which
+                is returned as it is; `FILE.py:NAME`.
             tokenizer: of a `transformers` model.
             dtype, device, four_bit: as `CausalLM.load`'s.
             trained: only with a head that was trained: for scoring.
@@ -112,8 +114,9 @@ class RewardModel(PackedModel):
                 return cls._read(source, dtype, device, four_bit, trained, options)
             objects.check_model(source, tokenizer, "reward model")
             objects.check_options(source, dtype, four_bit)
-            pad = source.config.get_text_config().pad_token_id
-            return cls(objects.moved(source, device), tokenizer, pad=pad, **options)
+            model = _with_score(source, tokenizer) if not trained else source
+            pad = model.config.get_text_config().pad_token_id
+            return cls(objects.moved(model, device), tokenizer, pad=pad, **options)
         except ValueError as error:
             name = source if isinstance(source, str | Path) else type(source).__name__
             reason = str(error).removeprefix(f"cannot load a model from {name}: ")
@@ -284,6 +287,33 @@ class _Both:
     def save(self, directory: str | Path) -> None:
         self.policy.save(directory)
         self.critic.save(Path(directory) / "critic")
+
+
+def _with_score(model: Any, tokenizer: Any) -> Any:
+    """A classifier as it is; of a causal language model a copy of its trunk under a new head of
+    zeros."""
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    if "score" in dict(model.named_children()) or model.get_output_embeddings() is None:
+        return model
+    with plain_attention(model):
+        trunk = copy.deepcopy(model.base_model)
+    trunk.config.num_labels = 1
+    text = trunk.config.get_text_config()
+    if text.pad_token_id is None:
+        text.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    # Nothing of the shell's own trunk is kept, so it needs no memory.
+    with torch.device("meta"):
+        shell = Classifier.from_config(trunk.config)
+    if type(shell.base_model) is not type(trunk):
+        raise ValueError(f"transformers has no classifier on the trunk of {type(model).__name__}")
+    setattr(shell, shell.base_model_prefix, trunk)
+    shell.config, first = trunk.config, next(trunk.parameters())
+    shell.score = nn.Linear(
+        shell.score.in_features, 1, bias=False, device=first.device, dtype=first.dtype
+    )
+    nn.init.zeros_(shell.score.weight)
+    return shell
 
 
 def _head(model: Any) -> nn.Linear:

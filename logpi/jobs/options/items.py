@@ -30,8 +30,9 @@ class ItemArguments:
 
     HEADING: ClassVar[str] = "items"
 
-    task: str = option(
+    task: str | Any = option(
         "addition",
+        objects=True,
         help=(
             "a built-in task, a file of rows, a hub name, or FORMAT:PATH, of which all rows are "
             "items: gsm8k, svamp, math500, aime, humaneval, mbpp, rows"
@@ -50,8 +51,8 @@ class ItemArguments:
     shots_from: str = option(
         "", help="the file that they come from (default: the directory's train.*)"
     )
-    rewards: tuple[str, ...] = option(
-        (), help="the first says what is right (default: the task's own)", nargs="*"
+    rewards: tuple[str | Any, ...] = option(
+        (), objects=True, help="the first says what is right (default: the task's own)", nargs="*"
     )
     lenient: str = option(
         "", help="a reward that finds the answer wherever it stands; measured besides, e.g. math"
@@ -85,12 +86,13 @@ class Items:
     task: Task | None = None
 
 
-def judge_of(spec: str, device: str) -> str | Rewards:
+def judge_of(spec: Any, device: str) -> str | Rewards:
     """What scores responses, as rewards where it is that: a model is loaded once, whatever it is
     asked for."""
     from logpi.rewards import rewards
 
-    return spec if spec in ("", "logp", "self_certainty") else rewards(spec, device)
+    named = isinstance(spec, str) and spec in ("", "logp", "self_certainty")
+    return spec if named else rewards(spec, device)
 
 
 def items_of(a: ItemArguments, judge: Rewards | None = None, device: str = "cpu") -> Items:

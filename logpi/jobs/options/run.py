@@ -30,8 +30,9 @@ class RunArguments:
     out: Path | None = option(None, help="the run's directory (default: runs/COMMAND-1, -2, …)")
     seed: int = option(0, help="of data, sampling and shuffling", least=0)
     save_every: int = option(20, help="steps between checkpoints", least=1, changeable=True)
-    trackers: tuple[str, ...] = option(
+    trackers: tuple[str | Any, ...] = option(
         (),
+        objects=True,
         help="besides JSON lines (and TensorBoard, where installed): wandb, trackio, mlflow",
         nargs="*",
         changeable=True,

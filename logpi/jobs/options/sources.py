@@ -4,7 +4,7 @@ in. Arguments of `logpi rl`."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import UserError
 from logpi.jobs.options.fields import option
@@ -23,8 +23,9 @@ class SourceArguments:
     curriculum: bool = option(
         False, help="prefer prompts that are answered right sometimes, neither always nor never"
     )
-    general: str = option(
+    general: str | Any = option(
         "",
+        objects=True,
         help="further prompts, which have no answer: a file or hub name (reward: preference:PATH)",
     )
     general_share: float = option(0.25, help="their share of an update's prompts", least=0, most=1)

@@ -1,0 +1,261 @@
+"""Jobs from Python: words or objects, whole or step by step, and going on from the same script."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import pytest
+import torch
+
+import logpi
+from logpi.errors import UserError
+from logpi.jobs.options.fingerprint import recorded
+from tests.tiny import tiny_model, tiny_tokenizer
+
+ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(6) for b in range(5)]
+PAIRS = [{"prompt": f"say {i}", "chosen": f"{i}", "rejected": f"{(i + 1) % 10}"} for i in range(60)]
+SMALL: dict[str, Any] = {"save_every": 2, "device": "cpu"}
+RL: dict[str, Any] = {
+    "prompts": 2,
+    "num_generations": 2,
+    "max_completion_length": 4,
+    "eval_items": 3,
+    "eval_every": 0,
+    **SMALL,
+}
+
+
+def short(completions: list[str], **_: Any) -> list[float]:
+    """Pays short completions."""
+    return [1.0 / (1 + len(text)) for text in completions]
+
+
+def words() -> dict[str, Any]:
+    return {"model": tiny_model(), "tokenizer": tiny_tokenizer()}
+
+
+def rl(path: Path, **more: Any) -> logpi.RL:
+    given = {**words(), "task": ROWS, "rewards": [short], "out": path, "steps": 3, **RL}
+    return logpi.RL(**{**given, **more})
+
+
+# --- whole ---
+
+
+def test_objects_train_and_come_back(tmp_path: Path) -> None:
+    result = rl(tmp_path / "run", beta=0, learning_rate=1e-3).run()
+    assert result.path == tmp_path / "run" and result.outcome.step == 3
+    steps, rewards = result.metrics["reward"]
+    assert steps.tolist() == [1, 2, 3] and ((rewards > 0) & (rewards <= 1)).all()
+    assert result.first and result.last and result.best["eval/pass@1"] >= 0
+    assert len(result.policy.generate(["1+1=", "2+2="], max_tokens=2)) == 2
+    saved = json.loads((result.path / "arguments.json").read_text())["arguments"]
+    assert saved["task"]["object"] == "list of 30 rows" and saved["lr"] == 1e-3
+    assert saved["rewards"][0]["object"] == "function short" and saved["options"] == {"beta": 0}
+    again = logpi.open_run(result.path).policy()
+    for mine, theirs in zip(
+        result.policy.model.parameters(), again.model.parameters(), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+def test_a_cell_that_is_run_again_makes_the_next_run(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = words()
+    for n in (1, 2):
+        job = logpi.RL(**given, task=ROWS, rewards=[short], **{**RL, "steps": 1})
+        assert job.run().path == Path(f"runs/rl-{n}")
+    texts = [{"prompt": r["prompt"], "completion": r["answer"]} for r in ROWS]
+    assert logpi.SFT(**given, task=texts, steps=1, rows=2, **SMALL).run().outcome.step == 1
+    assert logpi.RewardModel(**given, data=PAIRS, steps=1, pairs=2, **SMALL).run()
+
+
+async def judged(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+    return [float(a in c) for a, c in zip(answer, completions, strict=True)]
+
+
+def test_rewards_of_every_kind_and_an_algorithm_as_a_value(tmp_path: Path) -> None:
+    algorithm = logpi.algorithm("dapo", high=0.3)
+    job = rl(tmp_path / "run", rewards=[(short, 0.5), judged, "number:0"], algorithm=algorithm)
+    result = job.run()
+    assert {f"rewards/{n}/mean" for n in ("short", "judged", "number")} <= set(result.metrics)
+    assert job.rollout.keep is algorithm.keep  # type: ignore[attr-defined]
+
+
+def test_supervised_and_preferences_and_a_reward_model(tmp_path: Path) -> None:
+    texts = [{"prompt": r["prompt"], "completion": r["answer"]} for r in ROWS]
+    sft = logpi.SFT(**words(), task=texts, steps=2, rows=4, out=tmp_path / "sft", **SMALL).run()
+    assert "loss" in sft.metrics
+    pairs: dict[str, Any] = {"data": PAIRS, "steps": 2, "pairs": 4, "eval_items": 4, **SMALL}
+    model = sft.path / "model"
+    dpo = logpi.Prefer(model=str(model), out=tmp_path / "dpo", beta=0.2, **pairs).run()
+    assert "eval/rewards/accuracies" in dpo.last
+    scored = logpi.RewardModel(**words(), out=tmp_path / "rm", **pairs).run()
+    assert 0 <= scored.last["eval/accuracy"] <= 1
+    paid = rl(tmp_path / "rl", rewards=[f"model:{scored.path / 'model'}"], steps=1).run()
+    assert paid.outcome.step == 1
+
+
+def test_evaluate(tmp_path: Path) -> None:
+    measured = logpi.Evaluate(
+        **words(), task=ROWS, samples=2, items=4, max_completion_length=3, out=tmp_path / "e"
+    ).run()
+    assert 0 <= measured.numbers["pass@1_low"] <= measured.numbers["pass@1"] <= 1
+    assert "pass@1" in str(measured)
+
+
+def test_a_critic_of_its_own_shares_no_weights_with_an_object(tmp_path: Path) -> None:
+    job = rl(tmp_path / "run", algorithm="ppo", critic="policy", steps=1)
+    job.run()
+    learns = job.learner.policy
+    trunks = {p.data_ptr() for p in learns.critic.parameters()}  # type: ignore[attr-defined]
+    assert not trunks & {p.data_ptr() for p in job.policy.parameters()}
+
+
+# --- step by step ---
+
+
+def test_leaving_the_loop_stops_with_a_model_and_goes_on(tmp_path: Path) -> None:
+    job = rl(tmp_path / "run", steps=5)
+    with pytest.raises(UserError, match="has not begun"):
+        _ = job.policy
+    for step in job:
+        assert step.samples and "reward" in step.metrics
+        if step.number == 3:
+            break
+    assert job.result.outcome.step == 3 and (tmp_path / "run/model/config.json").exists()
+    rest = [s.number for s in rl(None, steps=5, resume=tmp_path / "run")]  # type: ignore[arg-type]
+    assert rest == [4, 5]
+    straight = rl(tmp_path / "straight", steps=5)
+    straight.run()
+    one, other = (logpi.open_run(tmp_path / n).metrics["reward"] for n in ("run", "straight"))
+    assert one.values.tolist() == other.values.tolist()
+
+
+def test_another_learning_rate_in_the_loop(tmp_path: Path) -> None:
+    job = rl(tmp_path / "run", steps=3, lr=1e-3)
+    rates = []
+    for step in job:
+        rates.append(step.metrics["lr"])
+        job.learner.lr = 1e-4
+    assert rates == pytest.approx([1e-3, 1e-4, 1e-4])
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"rewards": [judged]}, "rewards"),
+        ({"task": ROWS[1:]}, "task"),
+        ({"num_generations": 3}, "num_generations 2, not 3"),
+        ({"model": tiny_model(seed=1)}, "model"),
+    ],
+)
+def test_another_object_is_refused_at_resume(
+    tmp_path: Path, change: dict[str, Any], line: str
+) -> None:
+    rl(tmp_path / "run", steps=1).run()
+    with pytest.raises(UserError, match=line):
+        rl(None, steps=2, resume=tmp_path / "run", **change).run()  # type: ignore[arg-type]
+
+
+def test_the_command_line_says_how_a_run_of_objects_goes_on(tmp_path: Path) -> None:
+    from logpi.jobs.options.run import read
+
+    rl(tmp_path / "run", steps=1).run()
+    with pytest.raises(UserError, match="begun from Python with an object as its .*resume=PATH"):
+        read(logpi.RL, ["--resume", str(tmp_path / "run")], "rl", "")
+
+
+def test_fingerprints_tell_objects_apart() -> None:
+    def made(k: int) -> Any:
+        return lambda completions: [k for _ in completions]
+
+    prints = [recorded(x)["fingerprint"] for x in (made(1), made(1), made(2), ROWS, ROWS[1:])]
+    assert prints[0] == prints[1] and len(set(prints)) == 4
+    models = [recorded(tiny_model(seed=s))["fingerprint"] for s in (0, 0, 1)]
+    assert models[0] == models[1] != models[2]
+
+
+# --- what cannot be right ---
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"stepz": 3}, "RL has no option 'stepz'; did you mean steps"),
+        ({"steps": 0}, "steps: must be at least 1"),
+        ({"steps": "many"}, "steps: 'many' is not a whole number"),
+        ({"steps": [1]}, "steps: .* is not a whole number"),
+        ({"target_kl": 0.1}, "RL has no option 'target_kl': in SB3"),
+        ({"algorithm": "grpo", "max_kl": 0.1}, "RL has no option 'max_kl'"),
+        ({"algorithm": logpi.algorithm("grpo"), "beta": 1}, "has its own settings"),
+        ({"overlong_prompts": "dorp"}, "overlong_prompts: .*did you mean drop"),
+    ],
+)
+def test_a_wrong_keyword_is_one_line(given: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        logpi.RL(model="m", **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"rewards": [3]}, "reward"),
+        ({"task": 3}, "task"),
+        ({"task": [{"question": 1}]}, "row 1|prompt"),
+        ({"model": 3}, "model"),
+        ({"tokenizer": None}, "tokenizer"),
+        ({"trackers": [3]}, "tracker"),
+    ],
+)
+def test_a_wrong_object_is_one_line_before_work(
+    tmp_path: Path, given: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(UserError, match=line) as error:
+        rl(tmp_path / "run", **given).run()
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+# --- control ---
+
+
+class Network(torch.nn.Sequential):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(torch.nn.Linear(inputs, 8), torch.nn.Tanh(), torch.nn.Linear(8, outputs))
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self.steps.append(step)
+
+
+def test_gym_takes_an_environment_a_network_and_a_tracker(tmp_path: Path) -> None:
+    tracker = Recorder()
+    job = logpi.Gym(
+        env=lambda: gymnasium.make("CartPole-v1"),
+        network=Network,
+        trackers=[tracker],
+        steps=256,
+        n_steps=16,
+        envs=2,
+        evaluations=0,
+        eval_episodes=2,
+        out=tmp_path / "run",
+    )
+    result = job.run()
+    assert isinstance(result.policy.actor_net, Network) and set(tracker.steps) == set(range(9))
+    action = result.policy.act(gymnasium.make("CartPole-v1").reset(seed=0)[0])
+    assert int(action) in (0, 1)
+
+
+def test_gym_of_words_gives_its_policy_back(tmp_path: Path) -> None:
+    result = logpi.Gym(steps=256, n_steps=16, envs=2, eval_episodes=2, out=tmp_path / "r").run()
+    policy = logpi.open_run(result.path).policy()
+    observation = gymnasium.make("CartPole-v1").reset(seed=0)[0]
+    assert policy.act(observation) == result.policy.act(observation)
