@@ -290,7 +290,8 @@ class _Both:
 
 
 def _with_score(model: Any, tokenizer: Any) -> Any:
-    """A classifier as it is; of a causal language model a copy of its trunk, a head of zeros."""
+    """A classifier as it is; of a causal language model a copy of its trunk under a new head of
+    zeros."""
     from transformers import AutoModelForSequenceClassification as Classifier
 
     if "score" in dict(model.named_children()) or model.get_output_embeddings() is None:
