@@ -113,12 +113,21 @@ class Learner:
 
     @property
     def lr(self) -> float:
-        """The peak learning rate; it may be set between updates."""
-        return self.rates.lr
+        """The peak learning rate of AdamW; it may be set between updates.
+
+        Raises:
+            TypeError: the rates are those of an optimiser of torch.
+        """
+        return self._adamw().lr
 
     @lr.setter
     def lr(self, rate: float) -> None:
-        self.rates = replace(self.rates, lr=rate)
+        self.rates = replace(self._adamw(), lr=rate)
+
+    def _adamw(self) -> AdamW:
+        if not isinstance(self.rates, AdamW):
+            raise TypeError(f"{self.rates} has learning rates of its own, not one `lr`")
+        return self.rates
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One batch: targets once, then the algorithm's update. Returns the numbers that tell

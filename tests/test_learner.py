@@ -694,3 +694,14 @@ def test_gradients_are_freed_on_request() -> None:
     learner.update(rollout(policy, 0))
     learner.release()
     assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
+
+
+def test_the_rate_of_adamw_may_be_set_and_another_optimisers_rates_are_its_own():
+    one = learner("reinforce")
+    one.lr = 0.5
+    assert one.lr == 0.5
+    other = Learner(
+        one.policy, one.algorithm, lambda parameters: torch.optim.SGD(parameters, lr=0.1)
+    )
+    with pytest.raises(TypeError, match="learning rates of its own"):
+        other.lr = 0.5
