@@ -43,7 +43,8 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
     """A model measured on held-out items: `logpi eval`.
 
     >>> import logpi
-    >>> logpi.Evaluate(model="my-model", task=[{"prompt": "1+1=", "answer": "2"}], samples=8).samples
+    >>> rows = [{"prompt": "1+1=", "answer": "2"}]
+    >>> logpi.Evaluate(model="my-model", task=rows, samples=8).samples
     8
     """
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=type)
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def job(cls: C) -> C:
     """Make a class of options a job: a frozen dataclass that takes words or objects by keyword."""
     made: Any = dataclass(frozen=True, kw_only=True, repr=False)(cls)
