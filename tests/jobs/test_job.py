@@ -211,6 +211,24 @@ def test_other_libraries_names_are_understood() -> None:
     assert (preset.envs, preset.lr, preset.epochs, chosen) == (4, 1e-3, 3, {})
 
 
+def test_options_come_from_a_file_and_keywords_win(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model: m\nalgorithm: dapo\nhigh: 0.3\nlr: 1e-5\nrewards: number\n")
+    job = logpi.RL(config=file, lr=1e-4, low=0.1)
+    assert (job.model, job.lr, job.rewards, job.config) == ("m", 1e-4, ("number",), None)
+    assert job.options == {"high": 0.3, "low": 0.1}
+    file.write_text("algorithm: dapoo\nhigh: 0.3\n")
+    with pytest.raises(UserError, match="dapo"):
+        logpi.RL(model="m", config=file)
+
+
+def test_what_only_commands_do_is_refused_with_a_line() -> None:
+    with pytest.raises(UserError, match="config='runs/rl-1/arguments.json'"):
+        logpi.RL(model="m", repeat="runs/rl-1")
+    with pytest.raises(UserError, match="one seed"):
+        logpi.Gym(seeds=2).run()
+
+
 # --- what cannot be right ---
 
 

@@ -11,25 +11,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from logpi.algorithms.names import ELSEWHERE, JOB_NAMES
 from logpi.errors import UserError, did_you_mean
+from logpi.jobs.options.command_line import CommandLine
+from logpi.jobs.options.config import from_file
 from logpi.jobs.options.fields import OptionField, option_fields
 from logpi.jobs.options.settings import setting
 
 
 def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Field values of the job class `cls`; a recipe's first, which the caller's own replace.
+    """Field values of the job class `cls`: a recipe's, then those of `config`, then the caller's.
 
     Raises:
         UserError: an unknown name, or a value of another type than the option's.
     """
     fields = {o.name: o for o in option_fields(cls)}
-    recipe = getattr(cls, "RECIPES", {}).get(keywords.get("recipe"), {})
+    given = dict(_own_names(cls, fields, keywords))
+    base = _file(cls, given)
+    recipe = getattr(cls, "RECIPES", {}).get({**base, **given}.get("recipe"), {})
     values: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    for name, value in (*recipe.items(), *_own_names(cls, fields, keywords)):
+    for name, value in (*recipe.items(), *base.items(), *given.items()):
         if name not in fields:
             settings[name] = value
         elif fields[name].kind.named:
@@ -60,6 +64,28 @@ def _own_names(
             raise UserError(f"{given[own]} and {name} are the same option: give one of them")
         given[own] = name
         yield own, value
+
+
+class _CommandLine(CommandLine):
+    """That of a job which is made in Python: a mistake is an exception."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def _file(cls: type, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of the file `config`, which is taken out of `given`.
+
+    Raises:
+        UserError: as `from_file`; or `repeat` is given, which is a command's.
+    """
+    if given.get("repeat") is not None:
+        raise UserError(f"repeat: from Python say config='{given['repeat']}/arguments.json'")
+    path = given.pop("config", None)
+    if path is None:
+        return {}
+    command = getattr(cls, "COMMAND", "")
+    return from_file(_CommandLine(cls, command), Path(path), command, given.get("trust", False))
 
 
 def _check_settings(

@@ -17,11 +17,14 @@ from typing import Any
 from logpi.jobs.options.fields import OptionField, option_fields
 from logpi.jobs.options.fingerprint import described
 
+# Of commands, which make several runs of one line, or one of another's directory.
+COMMANDS_OWN = ("repeat", "seeds", "at_once")
+
 
 def ordered(cls: type) -> list[OptionField]:
     """A job's options, those that people set first in front."""
     first = getattr(cls, "FIRST", "").split()
-    fields = option_fields(cls)
+    fields = [f for f in option_fields(cls) if f.name not in COMMANDS_OWN]
     return sorted(fields, key=lambda f: first.index(f.name) if f.name in first else len(first))
 
 
