@@ -41,8 +41,8 @@ def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
         else:
             values[name] = coerced(fields[name], value)
     if settings:
-        _check_settings(cls, fields, values, settings)
-        values["options"] = {**values.get("options", {}), **settings}
+        known = _settings(cls, fields, values, settings)
+        values["options"] = {**values.get("options", {}), **known}
     return values
 
 
@@ -88,30 +88,41 @@ def _file(cls: type, given: dict[str, Any]) -> dict[str, Any]:
     return from_file(_CommandLine(cls, command), Path(path), command, given.get("trust", False))
 
 
-def _check_settings(
+def _settings(
     cls: type,
     fields: Mapping[str, OptionField],
     values: Mapping[str, Any],
     settings: Mapping[str, Any],
-) -> None:
-    """Raises UserError for a name that neither the job nor its algorithm has."""
+) -> dict[str, Any]:
+    """Settings of the job's algorithm by its own names: `epsilon=` is `low`.
+
+    Raises:
+        UserError: neither the job nor its algorithm has one, or one is given under two names.
+    """
     has_method = {"algorithm", "options"} <= fields.keys()
     method = values.get("algorithm", fields["algorithm"].default) if has_method else None
-    known = set(getattr(cls, "SETTINGS", ()))
+    known, own_name = set(getattr(cls, "SETTINGS", ())), {name: name for name in settings}
     if isinstance(method, str):
         from logpi.algorithms import known_as, options
 
         known |= {o.name for o in options(method)}
-        settings = {known_as(method, name): value for name, value in settings.items()}
+        own_name = {name: known_as(method, name) for name in settings}
     elif method is not None:
         raise UserError(
             f"{', '.join(settings)}: an algorithm that is an object has its own settings"
         )
-    for name in settings:
-        if name not in known:
+    named: dict[str, Any] = {}
+    for name, value in settings.items():
+        own = own_name[name]
+        if own not in known:
             hint = ELSEWHERE.get(name)
             hint = f": {hint}" if hint else did_you_mean(name, known | set(fields))
-            raise UserError(f"{cls.__name__} has no option {name!r}{hint}")
+            job = getattr(cls, "PUBLIC", cls.__name__)
+            raise UserError(f"{job} has no option {name!r}{hint}")
+        if own in named:
+            raise UserError(f"{name} is {own}, which is given too")
+        named[own] = value
+    return named
 
 
 def coerced(option: OptionField, value: Any) -> Any:

@@ -64,7 +64,8 @@ def text(job: Any) -> str:
     """A job as it would be written, without what stands at its default; objects by their kind."""
     values = [(f, getattr(job, f.name)) for f in ordered(type(job))]
     chosen = (f"{f.name}={_value(v)}" for f, v in values if not _is_default(f, v))
-    return f"{type(job).__name__}({', '.join(chosen)})"
+    name = getattr(job, "PUBLIC", type(job).__name__)
+    return f"{name}({', '.join(chosen)})"
 
 
 def _is_default(option: OptionField, value: Any) -> bool:
