@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,12 +113,14 @@ class Learner:
 
     @property
     def lr(self) -> float:
-        """The peak learning rate; it may be set between updates."""
-        return self.rates.lr
+        """The peak learning rate, the first group's where there are several; it may be set between
+        updates, and scales the others with it."""
+        return self.peaks[0]
 
     @lr.setter
     def lr(self, rate: float) -> None:
-        self.rates = replace(self.rates, lr=rate)
+        scale = rate / self.peaks[0] if self.peaks[0] else 1.0
+        self.peaks = [rate, *(peak * scale for peak in self.peaks[1:])]
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One batch: targets once, then the algorithm's update. Returns the numbers that tell

@@ -71,13 +71,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @job
 class RL(
+    Job,
     ModelArguments,
     LoraArguments,
     DecodingArguments,
     SourceArguments,
     TurnArguments,
     SeedArguments,
-    Job,
 ):
     """Reinforcement learning of a language model with rewards that can be checked: `logpi rl`.
 
