@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=type)
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def job(cls: C) -> C:
     """Make a class of options a job: a frozen dataclass that takes words or objects by keyword."""
     made = dataclass(frozen=True, kw_only=True)(cls)

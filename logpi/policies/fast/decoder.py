@@ -6,10 +6,10 @@ into the product that follows; on a CPU matrices are laid out once for oneDNN, w
 to three times as fast for few rows. The copy is made at a call's beginning from the weights as they
 are then (adapters merged) and dropped at its end: it is never stale.
 
-It serves the families of `layers.py` in float32 on a CPU, where a probe finds the same hidden states
-as the model's own modules and there is memory for the copy; all else decodes by the modules. Left out:
-gradients, other precisions (rounding would no longer be the learner's), GPUs (untried; there the
-modules' own calls would want a CUDA graph, not a copy).
+It serves the families of `layers.py` in float32 on a CPU, where a probe finds the same hidden
+states as the model's own modules and there is memory for the copy; all else decodes by the modules.
+Left out: gradients, other precisions (rounding would no longer be the learner's), GPUs (untried;
+there the modules' own calls would want a CUDA graph, not a copy).
 """
 
 from __future__ import annotations
