@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from logpi.engine.kv_cache import Cache, DecodeStep, Prefill
-from logpi.policies.packing import Packing, Rule, opening, pack
+from logpi.policies.openings import opening
+from logpi.policies.packing import Packing, Rule, pack
 
 # prompt tokens read at a time, at least one prompt
 PREFILL = 2**13

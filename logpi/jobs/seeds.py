@@ -21,7 +21,6 @@ from logpi.jobs.options.run import available
 from logpi.jobs.options.saved import to_json
 from logpi.jobs.processes import cores, side_by_side
 from logpi.jobs.seed_report import last_numbers, report
-from logpi.runs.directory import Run, next_path
 
 
 def start(job: Any, title: str = "") -> None:
@@ -64,6 +63,8 @@ def one_each(a: Any, out: Path) -> Sequence[Any]:
 
 def _home(a: Any) -> Path:
     """A directory that says what its seeds are of: a new one, or the one to go on with."""
+    from logpi.runs.directory import Run, next_path
+
     if a.resume is not None:
         with Run.open(a.resume, arguments=to_json(a)):
             return a.resume

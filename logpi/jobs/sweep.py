@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import UserError
 from logpi.jobs.options.command_line import CommandLine
@@ -30,7 +30,9 @@ from logpi.jobs.options.saved import from_json, to_json
 from logpi.jobs.processes import cores, side_by_side
 from logpi.jobs.sweep_cells import Cell, Space, Trials, grid
 from logpi.jobs.sweep_table import SweepTable
-from logpi.runs.directory import Run, next_path, read_arguments
+
+if TYPE_CHECKING:
+    from logpi.runs.directory import Run
 
 # job -> (its module, its class)
 JOBS = {
@@ -94,6 +96,8 @@ def arguments(argv: Sequence[str]) -> JobSweep:
     own, vary = _parted(line, argv[:end])
     words = line.given(own)
     if "resume" in words:
+        from logpi.runs.directory import read_arguments
+
         command, saved = read_arguments(words["resume"])
         if command != "sweep":
             raise UserError(f"{words['resume']} is a run of `logpi {command}`, not a sweep")
@@ -192,6 +196,8 @@ def _search(one: _Jobs, table: SweepTable) -> None:
 
 def _home(a: JobSweep) -> Run:
     """The directory of the sweep: a new one, or the one to go on with."""
+    from logpi.runs.directory import Run, next_path
+
     if a.resume is not None:
         return Run.open(a.resume)
     return Run.create(a.out or next_path("sweep"), "sweep", to_json(a))

@@ -19,10 +19,8 @@ heads · D head size, of values E (multi-head latent attention has E < D).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from os.path import commonprefix  # of any sequences
 from typing import NamedTuple, Protocol
 
 import torch
@@ -31,6 +29,7 @@ from torch.nn import functional as F
 
 from logpi.policies.fast import varlen as ragged
 from logpi.policies.fast.varlen import Ragged
+from logpi.policies.openings import openings
 
 ATTENTION = "logpi"  # the name under which `attend` is registered with transformers
 CELLS = 2**24  # query-key pairs of one block at most: bounds the memory of its mask
@@ -331,7 +330,7 @@ def pack(
     device = tokens.device if device is None else device
     tokens, length, prefix = tokens.cpu(), length.cpu(), prefix.cpu()
     column = torch.arange(tokens.shape[1])
-    leader, shared = _openings(tokens, prefix, extent)
+    leader, shared = openings(tokens, prefix, extent)
     forwarded = (column >= shared[:, None]) & (column < length[:, None])
     own = forwarded.flatten().cumsum(0).view_as(tokens) - 1
     where = torch.where(column < shared[:, None], own[leader], own)
@@ -354,41 +353,6 @@ def spread(x: Tensor, mask: Tensor) -> Tensor:
     Carries gradients."""
     place = sent(mask.flatten().nonzero().squeeze(1), x.device)
     return x.new_zeros(mask.numel()).index_copy(0, place, x).view(mask.shape)
-
-
-def opening(rows: Sequence[tuple[int, ...]]) -> int:
-    """Tokens that all of several rows open with (instructions, few shots), if reading them once
-    saves a quarter of all.
-
-    >>> opening([(1, 2, 3, 4, 5), (1, 2, 3, 9, 9, 9)]), opening([(1, 2, 3, 4, 5), (1, 9, 9, 9)])
-    (3, 0)
-    """
-    # a row has a token of its own to forward
-    shared = min(len(commonprefix(rows)), *(len(p) - 2 for p in rows))
-    saved = shared * (len(rows) - 1)
-    return shared if 4 * saved >= sum(map(len, rows)) else 0
-
-
-# Rows a b c d e, a b c f and a b x y with prefixes 3, 3, 3:
-#
-#     opening   a b c   a b c   a b x        number of the opening, `same`    0 0 1
-#     first     row of each opening 0 → 0, 1 → 2
-#     leader    0 0 2                        shared    0 3 0
-
-
-def _openings(tokens: Tensor, prefix: Tensor, extent: Tensor | None) -> tuple[Tensor, Tensor]:
-    """leader [B]: the first row with the same opening. shared [B]: tokens taken from it, 0 for the
-    leader itself."""
-    row = torch.arange(len(tokens), device=tokens.device)
-    width = max(1, int(prefix.max())) if len(tokens) else 1
-    column = torch.arange(width, device=tokens.device)
-    opening = tokens[:, :width].masked_fill(column >= prefix[:, None], -1)
-    if extent is not None:
-        opening = torch.cat([opening, extent[:, None]], 1)
-    _, same = torch.unique(opening, dim=0, return_inverse=True)
-    first = torch.full_like(row, len(row)).scatter_reduce(0, same, row, "amin")
-    leader = first[same]
-    return leader, torch.where(leader == row, 0, prefix)
 
 
 def _buckets(length: Tensor, shared: Tensor) -> list[Tensor]:

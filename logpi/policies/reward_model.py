@@ -95,7 +95,8 @@ class RewardModel(PackedModel):
         Args:
             source: a reward model's directory or hub name, or, to be trained, a causal language
                 model's: with a new head of zeros; a loaded `transformers` sequence classifier or,
-                to be trained, causal language model, whose trunk is copied; a `RewardModel`, which is returned as it is; `FILE.py:NAME`.
+                to be trained, causal language model, whose trunk is copied; a `RewardModel`, which
+                is returned as it is; `FILE.py:NAME`.
             tokenizer: of a `transformers` model.
             dtype, device, four_bit: as `CausalLM.load`'s.
             trained: only with a head that was trained: for scoring.
@@ -289,7 +290,8 @@ class _Both:
 
 
 def _with_score(model: Any, tokenizer: Any) -> Any:
-    """A classifier as it is; of a causal language model a copy of its trunk under a new head of zeros."""
+    """A classifier as it is; of a causal language model a copy of its trunk under a new head of
+    zeros."""
     from transformers import AutoModelForSequenceClassification as Classifier
 
     if "score" in dict(model.named_children()) or model.get_output_embeddings() is None:

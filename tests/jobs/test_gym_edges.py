@@ -228,7 +228,7 @@ def test_other_libraries_names_reach_the_update():
     together."""
     a = recipe.Gym(options={"n_epochs": 3, "gae_lambda": 0.5, "clip_range": 0.1})
     p, chosen = gym_parts.resolved(a)
-    made = recipe.make_algorithm("ppo", p, chosen)
+    made = gym_parts.make_algorithm("ppo", p, chosen)
     assert (
         made.update.epochs == 3
         and made.objective.advantage.lam == 0.5
