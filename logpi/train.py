@@ -14,12 +14,10 @@ of `logpi.runs`.
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +29,7 @@ from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
 from logpi.runs.progress import Progress
 from logpi.runs.rng import load_rng_state, rng_state
+from logpi.runs.signals import StopSignals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,7 +182,7 @@ def train(  # noqa: PLR0913 (settings, all keywords)
     loop, record = _Loop(), run or _Unrecorded()
     step = saved = 0 if run is None else _resume(run, rollout, learner, loop, steps)
     with progress or Progress(steps) as shower, ExitStack() as whole:
-        stopping = _Signals(shower.note)
+        stopping = StopSignals(shower.note)
         if alone:
             whole.enter_context(stopping.caught())
 
@@ -364,38 +363,6 @@ def _check_alike(mine: Any, saved: Any) -> None:
         raise TypeError(f"{saved!r} is not a number like {mine!r}")
     elif type(mine) is int and abs(mine) < 2**63 <= abs(saved):
         raise ValueError(f"{saved} where there was {mine}")
-
-
-class _Signals:
-    """The first Ctrl-C (or SIGTERM) lets the step end and be saved; the second interrupts at once.
-
-    Between steps, when a caller's own code runs, signals mean what they always mean.
-
-    Attributes:
-        came: the first signal's number, or 0.
-    """
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self.note, self.came = note, 0
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self.came:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        self.came = number
-        with suppress(RuntimeError):  # it came while a line was being written
-            self.note("stopping when this step is done and saved; Ctrl-C again stops at once")
 
 
 class _Callable(ModuleType):

@@ -1,5 +1,5 @@
-"""One table of settings for environments, each with its source: published where there are such, else
-"ours".
+"""One table of settings for environments, each with its source: published ones where they exist,
+else "ours".
 
     preset("CartPole-v1", "ppo")                -> Preset(envs=8, n_steps=32, epochs=20, …)
     preset("CartPole-v1", "ppo", "cleanrl")     other settings with a name (`OTHERS`); on the
