@@ -24,6 +24,8 @@ from logpi.demos.r1 import _anew as without_stage
 from logpi.errors import UserError
 from logpi.jobs.options.command_line import CommandLine, parse
 from logpi.jobs.options.fields import option_fields
+from logpi.jobs.options.preset import flags_of_gym
+from logpi.jobs.sweep import arguments as sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -32,8 +34,8 @@ PAGES = [
 ]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 BLOCK = re.compile(r"^(<!-- runs -->\n+)?```([^\n]*)\n(.*?)^```", re.M | re.S)
-# Of programs that are not ours, and of the scripts in benchmarks/, examples/ and scripts/.
-OTHER_OPTIONS = {"--stdin", "--check", "--torch", "--trust-remote-code"}
+# Of programs that are not ours and of our scripts; what the guide says is refused.
+OTHER_OPTIONS = {"--stdin", "--check", "--torch", "--batch-size"}
 
 
 def blocks(page: str, *languages: str) -> Iterator[tuple[bool, str]]:
@@ -80,6 +82,9 @@ def test_command_lines_parse(page: str, line: str, capsys: pytest.CaptureFixture
     if isinstance(options, dict):
         assert words and words[0] in options, f"there is no `{' '.join([command, *words[:1]])}`"
         options = options[words.pop(0)].arguments
+    if command == "sweep" and "--resume" not in words:
+        sweep(words)
+        return
     if command == "r1":
         words = without_stage(words)[0]
     read = parse
@@ -100,6 +105,8 @@ def option_words() -> set[str]:
         classes = [c.arguments for c in table.values()] if isinstance(table, dict) else [table]
         for field in (f for cls in classes for f in option_fields(cls)):
             words |= {*field.words, field.flag.replace("--", "--no-", 1)}
+            if field.flags is flags_of_gym:
+                words |= {w for f in flags_of_gym({"env": "CartPole-v1"}) for w in f.words}
     names = {name for row in TABLE for o in settings(row) for name in (o.name, *o.aliases)}
     return (
         words

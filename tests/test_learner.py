@@ -694,3 +694,13 @@ def test_gradients_are_freed_on_request() -> None:
     learner.update(rollout(policy, 0))
     learner.release()
     assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
+
+
+def test_the_peak_rate_may_be_set_between_updates():
+    one = learner("reinforce")
+    one.lr = 0.5
+    assert one.lr == 0.5 and one.peaks == [0.5] * len(one.peaks)
+    groups = [{"params": [p], "lr": 0.1 * (i + 1)} for i, p in enumerate(one.policy.parameters())]
+    other = Learner(one.policy, one.algorithm, torch.optim.SGD(groups, lr=0.1))
+    other.lr = 0.2
+    assert other.peaks == pytest.approx([0.2 * (i + 1) for i in range(len(groups))])
