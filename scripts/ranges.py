@@ -61,8 +61,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("which", choices=("lowest", "newest"))
     parser.add_argument("--torch", metavar="VERSION")
-    parser.add_argument("tests", nargs="*", help="pytest's arguments (default: a fast selection)")
-    chosen = parser.parse_args(argv)
+    end = argv.index("--") if "--" in argv else len(argv)
+    chosen, tests = parser.parse_args(argv[:end]), argv[end + 1 :] or TESTS
     where = ROOT / "build" / chosen.which
     python = where / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--clear", where], check=True)
@@ -71,7 +71,6 @@ def main(argv: list[str]) -> int:
     subprocess.run([*install, *pins(chosen.which, chosen.torch)], check=True)
     subprocess.run([*install, "--no-deps", "-e", ROOT], check=True)
     subprocess.run([python, "-m", "pip", "list"], check=True)
-    tests = chosen.tests or TESTS
     return subprocess.run(
         [python, "-m", "pytest", "-p", "no:cacheprovider", *tests],
         cwd=ROOT,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
@@ -20,6 +19,7 @@ from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened
 from logpi.jobs.options.keywords import from_keywords
 from logpi.jobs.options.run import RunArguments, available
+from logpi.jobs.options.shown import documentation, signature, text
 
 if TYPE_CHECKING:
     from logpi.learner import Learner
@@ -35,14 +35,14 @@ C = TypeVar("C", bound=type)
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def job(cls: C) -> C:
     """Make a class of options a job: a frozen dataclass that takes words or objects by keyword."""
-    made = dataclass(frozen=True, kw_only=True)(cls)
+    made: Any = dataclass(frozen=True, kw_only=True, repr=False)(cls)
     read_fields = made.__init__
 
-    @wraps(read_fields)
     def __init__(self: Any, **keywords: Any) -> None:
         read_fields(self, **from_keywords(type(self), keywords))
 
-    made.__init__ = __init__
+    __init__.__doc__ = documentation(made)
+    made.__init__, made.__repr__, made.__signature__ = __init__, text, signature(made)
     return made
 
 
@@ -112,6 +112,12 @@ class Result:
         from logpi.jobs.open_run import open_run
 
         return open_run(self.path).metrics
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the run, and the last value of each metric."""
+        from logpi.jobs.open_run import open_run
+
+        return open_run(self.path)._repr_html_()
 
 
 class Job(RunArguments):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 import logpi
 from logpi.errors import UserError
+from logpi.jobs.gym_parts import resolved
 from logpi.jobs.options.fingerprint import recorded
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -179,6 +181,36 @@ def test_fingerprints_tell_objects_apart() -> None:
     assert models[0] == models[1] != models[2]
 
 
+# --- how a job shows itself ---
+
+
+def test_a_job_prints_what_was_chosen() -> None:
+    job = logpi.RL(model=tiny_model(), task=ROWS, rewards=[short, "number:0.1"], beta=0, seed=3)
+    assert repr(job) == (
+        "RL(model=<LlamaForCausalLM>, task=<list of 30 rows>, rewards=[short, 'number:0.1'],"
+        " seed=3, options={'beta': 0})"
+    )
+    assert repr(logpi.SFT(model="m", task="rows.jsonl")) == "SFT(model='m', task='rows.jsonl')"
+
+
+def test_help_names_options_with_defaults_and_what_they_do() -> None:
+    parameters = inspect.signature(logpi.RL).parameters
+    assert list(parameters)[:3] == ["model", "task", "rewards"]
+    assert parameters["steps"].default == 200 and "settings" in parameters
+    assert "settings" not in inspect.signature(logpi.SFT).parameters
+    text = logpi.RL.__init__.__doc__ or ""
+    assert "\n    steps: updates\n" in text and "one of 'constant', 'linear', 'cosine'" in text
+
+
+def test_other_libraries_names_are_understood() -> None:
+    prefer = logpi.Prefer(model="m", train_dataset=PAIRS, processing_class="t", lora_r=8)
+    assert (prefer.data, prefer.tokenizer, prefer.lora) == (PAIRS, "t", 8)
+    gym = logpi.Gym(n_envs=4, learning_rate=1e-3, n_epochs=3, total_timesteps=512)
+    assert gym.steps == 512
+    preset, chosen = resolved(gym)
+    assert (preset.envs, preset.lr, preset.epochs, chosen) == (4, 1e-3, 3, {})
+
+
 # --- what cannot be right ---
 
 
@@ -192,6 +224,8 @@ def test_fingerprints_tell_objects_apart() -> None:
         ({"target_kl": 0.1}, "RL has no option 'target_kl': in SB3"),
         ({"algorithm": "grpo", "max_kl": 0.1}, "RL has no option 'max_kl'"),
         ({"algorithm": logpi.algorithm("grpo"), "beta": 1}, "has its own settings"),
+        ({"lr": 1e-3, "learning_rate": 1e-3}, "lr and learning_rate are the same option"),
+        ({"callbacks": []}, "no option 'callbacks': .*for step in job"),
         ({"overlong_prompts": "dorp"}, "overlong_prompts: .*did you mean drop"),
     ],
 )
@@ -249,6 +283,7 @@ def test_gym_takes_an_environment_a_network_and_a_tracker(tmp_path: Path) -> Non
         out=tmp_path / "run",
     )
     result = job.run()
+    assert "<td>eval/reward</td>" in result._repr_html_()
     assert isinstance(result.policy.actor_net, Network) and set(tracker.steps) == set(range(9))
     action = result.policy.act(gymnasium.make("CartPole-v1").reset(seed=0)[0])
     assert int(action) in (0, 1)

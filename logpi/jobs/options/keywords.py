@@ -9,7 +9,7 @@ are. Left out: what an object must be able to do, which is said where it is used
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +26,40 @@ def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unknown name, or a value of another type than the option's.
     """
     fields = {o.name: o for o in option_fields(cls)}
-    names = JOB_NAMES | {alias: o.name for o in fields.values() for alias in o.aliases}
     recipe = getattr(cls, "RECIPES", {}).get(keywords.get("recipe"), {})
     values: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    for name, value in (*recipe.items(), *keywords.items()):
-        field = name if name in fields else names.get(name, name)
-        if field not in fields:
+    for name, value in (*recipe.items(), *_own_names(cls, fields, keywords)):
+        if name not in fields:
             settings[name] = value
-        elif fields[field].kind.named:
-            values[field] = values.get(field, {}) | coerced(fields[field], value)
+        elif fields[name].kind.named:
+            values[name] = values.get(name, {}) | coerced(fields[name], value)
         else:
-            values[field] = coerced(fields[field], value)
+            values[name] = coerced(fields[name], value)
     if settings:
         _check_settings(cls, fields, values, settings)
         values["options"] = {**values.get("options", {}), **settings}
     return values
+
+
+def _own_names(
+    cls: type, fields: Mapping[str, OptionField], keywords: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """The keywords by the job's own names: `learning_rate=` is `lr`.
+
+    Raises:
+        UserError: one option is given under two names.
+    """
+    names = JOB_NAMES | {alias: o.name for o in fields.values() for alias in o.aliases}
+    has = {*fields, *getattr(cls, "SETTINGS", ())}
+    given: dict[str, str] = {}
+    for name, value in keywords.items():
+        other = names.get(name, name)
+        own = name if name in has or other not in has else other
+        if own in given:
+            raise UserError(f"{given[own]} and {name} are the same option: give one of them")
+        given[own] = name
+        yield own, value
 
 
 def _check_settings(

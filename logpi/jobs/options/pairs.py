@@ -25,6 +25,7 @@ class PairArguments:
 
     data: str | Any = option(
         objects=True,
+        aliases=("train_dataset",),
         help=(
             "a file, directory or hub name: rows with chosen and rejected (and margin); KTO:"
             " completion and label"
