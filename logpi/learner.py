@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -114,16 +113,14 @@ class Learner:
 
     @property
     def lr(self) -> float:
-        """The peak learning rate, of the first group of parameters; it may be set between updates,
-        and the rates of other groups keep their ratio to it."""
+        """The peak learning rate, the first group's where there are several; it may be set between
+        updates, and scales the others with it."""
         return self.peaks[0]
 
     @lr.setter
     def lr(self, rate: float) -> None:
-        if not 0 <= rate < math.inf:
-            raise ValueError(f"a learning rate is a number of at least 0, not {rate:g}")
-        first = self.peaks[0]
-        self.peaks = [rate * peak / first if first else rate for peak in self.peaks]
+        scale = rate / self.peaks[0] if self.peaks[0] else 1.0
+        self.peaks = [rate, *(peak * scale for peak in self.peaks[1:])]
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One batch: targets once, then the algorithm's update. Returns the numbers that tell

@@ -14,12 +14,10 @@ of `logpi.runs`.
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +29,7 @@ from logpi.runs.directory import Run
 from logpi.runs.metrics import read_metrics
 from logpi.runs.progress import Progress
 from logpi.runs.rng import load_rng_state, rng_state
+from logpi.runs.signals import StopSignals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,46 +89,23 @@ class Outcome:
     best: Mapping[str, float] | None = None
 
 
-class _Loop:
-    """Everything that changes outside learner and rollout."""
-
-    def __init__(self) -> None:
-        self.collapse = Collapse()
-        self.best, self.best_step = float("-inf"), -1
-        self.first: dict[str, float] = {}
-        self.last: dict[str, float] = {}
-        self.best_numbers: dict[str, float] = {}
-        self.tokens = 0.0
-        self.skipped = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**self.__dict__, "collapse": self.collapse.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.collapse.load_state_dict(state["collapse"])
-        known = (state.keys() & self.__dict__.keys()) - {"collapse"}
-        self.__dict__.update({k: state[k] for k in known})
-
-    def outcome(self, step: int, stopped: int, measured: bool) -> Outcome:
-        best = (self.best_step, self.best_numbers) if measured else (None, None)
-        return Outcome(
-            step,
-            stopped,
-            self.collapse.warned,
-            best[0],
-            self.first,
-            self.last,
-            self.skipped,
-            best[1],
-        )
-
-
 class _Unrecorded:
-    """In place of a run's directory: nothing is written."""
+    """In place of a run's directory: nothing is written, and there is nothing to go on from."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
     def samples(self, step: int, rows: Any, kind: str = "step") -> None: ...
     def checkpoint(self, step: int, state: Any, keep: int = 2, best: bool = False) -> None: ...
+
+
+@contextmanager
+def _opened(run: Run | str | Path | None) -> Iterator[Run | _Unrecorded]:
+    """The run, which its caller closes; or the run at a path, made or gone on with."""
+    if not isinstance(run, str | Path):
+        yield run or _Unrecorded()
+        return
+    started = (Path(run) / "arguments.json").exists()
+    with Run.open(run) if started else Run.create(run, "train", {}) as opened:
+        yield opened
 
 
 def complete(steps: Generator[TrainingStep, None, Outcome]) -> Outcome:
@@ -173,88 +149,172 @@ def train(  # noqa: PLR0913 (settings, all keywords)
         RunError: the disk failed; the last good checkpoint is intact. Or the run's checkpoints
             cannot be gone on from, or have more steps.
     """
-    if isinstance(run, str | Path):
-        started = (Path(run) / "arguments.json").exists()
-        with Run.open(run) if started else Run.create(run, "train", {}) as opened:
-            return (yield from train(
-                rollout, learner, opened, steps=steps, evaluate=evaluate, eval_every=eval_every,
-                save_every=save_every, shown=shown, progress=progress, alone=alone,
-            ))  # fmt: skip
-    loop, record = _Loop(), run or _Unrecorded()
-    step = saved = 0 if run is None else _resume(run, rollout, learner, loop, steps)
-    with progress or Progress(steps) as shower, ExitStack() as whole:
-        stopping = _Signals(shower.note)
+    with (
+        _opened(run) as record,
+        progress or Progress(steps) as shower,
+        ExitStack() as whole,
+    ):
+        loop, stopping = _Loop(rollout, learner, record, evaluate), StopSignals(shower.note)
         if alone:
             whole.enter_context(stopping.caught())
-
-        def save(best: bool = False) -> None:
-            record.checkpoint(step, _state(rollout, learner, loop), best=best)
-
+        step = loop.resume(steps)
         with stopping.caught():
-            # Not again if it was measured before the run was stopped.
-            if step == 0 and evaluate is not None and not loop.first:
-                _evaluate(evaluate, 0, record, loop, shower)
-                save(best=True)
-        shower.begin(step)
+            loop.begin(step, shower)
         while step < steps and not stopping.came:
             step += 1
             with stopping.caught():
-                metrics, samples = _step(step, rollout, learner, record, loop)
-                _show(step, metrics, shown, loop, shower)
                 due = step == steps or (eval_every > 0 and step % eval_every == 0)
-                measure = evaluate if due else None
-                best = measure is not None and _evaluate(measure, step, record, loop, shower)
-                if best or step == steps or stopping.came or step % save_every == 0:
-                    save(best)
-                    saved = step
+                taken = loop.take(step, due, shown, shower)
+                if step == steps or stopping.came or step % save_every == 0:
+                    loop.save(step)
             try:
-                so_far = loop.outcome(step, 0, evaluate is not None)
-                numbers = loop.last if measure else None
-                yield TrainingStep(step, metrics, samples, numbers, so_far)
+                yield taken
             except GeneratorExit:
-                if saved < step:
-                    save()
+                loop.save(step)
                 raise
-    return loop.outcome(step, stopping.came if step < steps else 0, evaluate is not None)
+        return loop.outcome(step, stopping.came if step < steps else 0)
 
 
-def _show(
-    step: int, metrics: Mapping[str, float], shown: Sequence[str], loop: _Loop, shower: Progress
-) -> None:
-    """The step's numbers, and what is wrong with them."""
-    values = {k: metrics[k] for k in shown if k in metrics}
-    shower.step(step, values, int(metrics.get("num_tokens", 0)))
-    if metrics.get("skipped"):
-        shower.note(
-            f"step {step}: a gradient was not finite; its optimiser step was left out (a lower"
-            " learning rate helps)"
+class _Loop:
+    """What the steps of one call share, and everything that changes outside learner and rollout."""
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        learner: Learner,
+        run: Run | _Unrecorded,
+        evaluate: Evaluate | None,
+    ) -> None:
+        self.rollout, self.learner, self.run, self.evaluate = rollout, learner, run, evaluate
+        self.saved = -1
+        self.progress = _SoFar()
+
+    def resume(self, steps: int) -> int:
+        """Put everything back to the run's latest checkpoint; the number of steps done."""
+        if isinstance(self.run, _Unrecorded):
+            return 0
+        self.saved = _resume(self.run, self, steps)
+        return max(0, self.saved)
+
+    def begin(self, step: int, shower: Progress) -> None:
+        """Measure the policy as it is, but not again if that was done before a stop."""
+        if step == 0 and self.evaluate is not None and not self.progress.first:
+            self._measure(0, shower)
+        shower.begin(step)
+
+    def take(
+        self, step: int, measure: bool, shown: Sequence[str], shower: Progress
+    ) -> TrainingStep:
+        """One step: sampled, learned, logged, shown, and measured where that is due."""
+        metrics, samples = self._update(step)
+        values = {k: metrics[k] for k in shown if k in metrics}
+        shower.step(step, values, int(metrics.get("num_tokens", 0)))
+        if metrics.get("skipped"):
+            shower.note(
+                f"step {step}: a gradient was not finite; its optimiser step was left out (a lower"
+                " learning rate helps)"
+            )
+        if alarm := self.progress.collapse(step, metrics):
+            shower.note(alarm)
+        measure = measure and self.evaluate is not None
+        if measure:
+            self._measure(step, shower)
+        numbers = self.progress.last if measure else None
+        return TrainingStep(step, metrics, samples, numbers, self.outcome(step, 0))
+
+    def save(self, step: int, best: bool = False) -> None:
+        """Write a checkpoint, once for each step."""
+        if self.saved < step or best:
+            self.run.checkpoint(step, self.state_dict(), best=best)
+            self.saved = step
+
+    def outcome(self, step: int, stopped: int) -> Outcome:
+        done, measured = self.progress, self.evaluate is not None
+        best = (done.best_step, done.best_numbers) if measured else (None, None)
+        ends = (best[0], done.first, done.last, done.skipped, best[1])
+        return Outcome(step, stopped, done.collapse.warned, *ends)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "learner": self.learner.state_dict(),
+            "rollout": self.rollout.state_dict(),
+            "rng": rng_state(),
+            "loop": self.progress.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.rollout.load_state_dict(state["rollout"])
+        self.progress.load_state_dict(state["loop"])
+        load_rng_state(state["rng"])
+
+    def _update(self, step: int) -> tuple[dict[str, float], Sequence[Mapping[str, Any]]]:
+        begin = time.perf_counter()
+        collected = self.rollout()
+        between = time.perf_counter()
+        metrics = {**collected.metrics, **self.learner.update(collected.batch)}
+        self.learner.release()
+        end = time.perf_counter()
+        self.progress.skipped += metrics.get("skipped", 0.0) == 1.0
+        self.progress.tokens += collected.metrics.get("num_tokens", 0.0)
+        metrics |= {
+            "num_tokens_seen": self.progress.tokens,
+            "time/rollout": between - begin,
+            "time/update": end - between,
+        }
+        metrics["step_time"] = end - begin
+        self.run.log(step, metrics)
+        samples = _with_advantages(collected, self.learner.advantage)
+        if samples:
+            self.run.samples(step, samples)
+        return metrics, samples
+
+    def _measure(self, step: int, shower: Progress) -> None:
+        """Measure, log and show; save the best policy so far."""
+        assert self.evaluate is not None
+        numbers, rows = self.evaluate(step)
+        numbers = {k: float(v) for k, v in numbers.items()}
+        self.run.log(step, numbers)
+        if rows:
+            self.run.samples(step, rows, kind="eval")
+        said = (
+            f"{k.removeprefix('eval/')} {v:.3g}"
+            for k, v in numbers.items()
+            if not k.startswith("time/")
         )
-    if alarm := loop.collapse(step, metrics):
-        shower.note(alarm)
+        shower.note(f"evaluation at step {step}: {', '.join(said)}")
+        if self.progress.measured(step, numbers):
+            self.save(step, best=True)
 
 
-def _step(
-    step: int, rollout: Rollout, learner: Learner, run: Run | _Unrecorded, loop: _Loop
-) -> tuple[dict[str, float], Sequence[Mapping[str, Any]]]:
-    begin = time.perf_counter()
-    collected = rollout()
-    between = time.perf_counter()
-    metrics = {**collected.metrics, **learner.update(collected.batch)}
-    learner.release()
-    end = time.perf_counter()
-    loop.skipped += metrics.get("skipped", 0.0) == 1.0
-    loop.tokens += collected.metrics.get("num_tokens", 0.0)
-    metrics |= {
-        "num_tokens_seen": loop.tokens,
-        "time/rollout": between - begin,
-        "time/update": end - between,
-    }
-    metrics["step_time"] = end - begin
-    run.log(step, metrics)
-    samples = _with_advantages(collected, learner.advantage)
-    if samples:
-        run.samples(step, samples)
-    return metrics, samples
+class _SoFar:
+    """What a run has come to; part of its checkpoints."""
+
+    def __init__(self) -> None:
+        self.collapse = Collapse()
+        self.best, self.best_step = float("-inf"), -1
+        self.first: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+        self.best_numbers: dict[str, float] = {}
+        self.tokens = 0.0
+        self.skipped = 0
+
+    def measured(self, step: int, numbers: dict[str, float]) -> bool:
+        """Keep an evaluation's numbers; whether it is the best so far."""
+        self.first, self.last = self.first or numbers, numbers
+        score = next(iter(numbers.values()))
+        better = score > self.best
+        if better:
+            self.best, self.best_step, self.best_numbers = score, step, numbers
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "collapse": self.collapse.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.collapse.load_state_dict(state["collapse"])
+        known = (state.keys() & self.__dict__.keys()) - {"collapse"}
+        self.__dict__.update({k: state[k] for k in known})
 
 
 def _with_advantages(collected: Collected, advantage: Tensor | None) -> Sequence[Mapping[str, Any]]:
@@ -271,42 +331,8 @@ def _with_advantages(collected: Collected, advantage: Tensor | None) -> Sequence
     return [{**s, "advantage": a} for s, a in zip(collected.samples, one, strict=True)]
 
 
-def _evaluate(
-    evaluate: Evaluate, step: int, run: Run | _Unrecorded, loop: _Loop, shower: Progress
-) -> bool:
-    """Measure, log and show; True if this is the best so far."""
-    numbers, rows = evaluate(step)
-    numbers = {k: float(v) for k, v in numbers.items()}
-    run.log(step, numbers)
-    if rows:
-        run.samples(step, rows, kind="eval")
-    shower.note(
-        f"evaluation at step {step}: "
-        + ", ".join(
-            f"{k.removeprefix('eval/')} {v:.3g}"
-            for k, v in numbers.items()
-            if not k.startswith("time/")
-        )
-    )
-    loop.first, loop.last = loop.first or numbers, numbers
-    score = next(iter(numbers.values()))
-    better = score > loop.best
-    if better:
-        loop.best, loop.best_step, loop.best_numbers = score, step, numbers
-    return better
-
-
-def _state(rollout: Rollout, learner: Learner, loop: _Loop) -> dict[str, Any]:
-    return {
-        "learner": learner.state_dict(),
-        "rollout": rollout.state_dict(),
-        "rng": rng_state(),
-        "loop": loop.state_dict(),
-    }
-
-
-def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop, steps: int) -> int:
-    """Put everything back to the latest checkpoint; the number of steps done."""
+def _resume(run: Run, loop: _Loop, steps: int) -> int:
+    """Load the latest checkpoint; its step, or -1 where there is none."""
     found = run.latest()
     if found is None:
         again = max((r["step"] for r in read_metrics(run.path)), default=0)
@@ -317,7 +343,7 @@ def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop, steps: in
                 again,
             )
         run.rewind(-1)
-        return 0
+        return -1
     step, state = found
     if step > steps:
         raise RunError(
@@ -325,11 +351,8 @@ def _resume(run: Run, rollout: Rollout, learner: Learner, loop: _Loop, steps: in
             " more, or leave it as it is"
         )
     try:
-        _check_alike(_state(rollout, learner, loop), state)
-        learner.load_state_dict(state["learner"])
-        rollout.load_state_dict(state["rollout"])
-        loop.load_state_dict(state["loop"])
-        load_rng_state(state["rng"])
+        _check_alike(loop.state_dict(), state)
+        loop.load_state_dict(state)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise RunError(
             f"the checkpoint of step {step} in {run.path} is of another model or version: "
@@ -364,38 +387,6 @@ def _check_alike(mine: Any, saved: Any) -> None:
         raise TypeError(f"{saved!r} is not a number like {mine!r}")
     elif type(mine) is int and abs(mine) < 2**63 <= abs(saved):
         raise ValueError(f"{saved} where there was {mine}")
-
-
-class _Signals:
-    """The first Ctrl-C (or SIGTERM) lets the step end and be saved; the second interrupts at once.
-
-    Between steps, when a caller's own code runs, signals mean what they always mean.
-
-    Attributes:
-        came: the first signal's number, or 0.
-    """
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self.note, self.came = note, 0
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self.came:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        self.came = number
-        with suppress(RuntimeError):  # it came while a line was being written
-            self.note("stopping when this step is done and saved; Ctrl-C again stops at once")
 
 
 class _Callable(ModuleType):

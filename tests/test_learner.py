@@ -696,14 +696,11 @@ def test_gradients_are_freed_on_request() -> None:
     assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
 
 
-def test_the_rate_may_be_set_between_updates() -> None:
-    def two(params: list) -> torch.optim.Optimizer:
-        return torch.optim.SGD([{"params": params[:1], "lr": 4.0}, {"params": params[1:]}], lr=1.0)
-
-    for optimizer, rates in ((AdamW(0.1), [0.5, 0.5]), (two, [0.5, 0.125])):
-        one = Learner(Tiny(), algorithm("rloo", beta=0.0), optimizer)
-        one.lr = 0.5
-        one.update(rollout(one.policy, 0))
-        assert one.lr == 0.5 and [g["lr"] for g in one.optimizer.param_groups] == rates
-    with pytest.raises(ValueError, match="at least 0, not -1"):
-        one.lr = -1
+def test_the_peak_rate_may_be_set_between_updates():
+    one = learner("reinforce")
+    one.lr = 0.5
+    assert one.lr == 0.5 and one.peaks == [0.5] * len(one.peaks)
+    groups = [{"params": [p], "lr": 0.1 * (i + 1)} for i, p in enumerate(one.policy.parameters())]
+    other = Learner(one.policy, one.algorithm, torch.optim.SGD(groups, lr=0.1))
+    other.lr = 0.2
+    assert other.peaks == pytest.approx([0.2 * (i + 1) for i in range(len(groups))])

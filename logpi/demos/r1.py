@@ -95,7 +95,7 @@ def _check(a: R1) -> None:
     """The verifier and the data, before anything is trained."""
     from logpi.envs.tasks import task as make_task
     from logpi.jobs.rejection import probe
-    from logpi.jobs.rl import algorithm_of
+    from logpi.jobs.rl_parts import algorithm_of
     from logpi.rewards import rewards as make_rewards
 
     with as_user_errors():

@@ -43,9 +43,8 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
     """A model measured on held-out items: `logpi eval`.
 
     >>> import logpi
-    >>> rows = [{"prompt": "1+1=", "answer": "2"}]
-    >>> logpi.Evaluate(model="my-model", task=rows, samples=8).samples
-    8
+    >>> logpi.Evaluate(model="my-model", task=[{"prompt": "1+1=", "answer": "2"}]).samples
+    4
     """
 
     if TYPE_CHECKING:

@@ -40,7 +40,7 @@ CURVES = (
 
 
 @job
-class Gym(SeedArguments, Job):
+class Gym(Job, SeedArguments):
     """Reinforcement learning on a Gymnasium environment: `logpi gym`.
 
     >>> import logpi

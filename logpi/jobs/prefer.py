@@ -34,7 +34,7 @@ SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm")
 
 
 @job
-class Prefer(PairArguments, ModelArguments, LoraArguments, SeedArguments, Job):
+class Prefer(Job, PairArguments, ModelArguments, LoraArguments, SeedArguments):
     """Learning from preferences directly: `logpi prefer`.
 
     >>> import logpi

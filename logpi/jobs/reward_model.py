@@ -40,7 +40,7 @@ SHOWN = ("loss", "accuracy", "margin", "grad_norm")
 
 
 @job
-class TrainRewardModel(PairArguments, ModelArguments, LoraArguments, SeedArguments, Job):
+class TrainRewardModel(Job, PairArguments, ModelArguments, LoraArguments, SeedArguments):
     """A model of what people prefer, from pairs of responses: `logpi reward-model`, and
     `logpi.RewardModel` in Python.
 

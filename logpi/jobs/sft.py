@@ -30,7 +30,7 @@ CHUNK = 2**22
 
 
 @job
-class SFT(ModelArguments, LoraArguments, SeedArguments, Job):
+class SFT(Job, ModelArguments, LoraArguments, SeedArguments):
     """Supervised fine-tuning of a language model on demonstrations: `logpi sft`.
 
     >>> import logpi

@@ -1,4 +1,4 @@
-"""One table of settings for environments, each with its source: published where there are such,
+"""One table of settings for environments, each with its source: published ones where they exist,
 else "ours".
 
     preset("CartPole-v1", "ppo")                -> Preset(envs=8, n_steps=32, epochs=20, …)

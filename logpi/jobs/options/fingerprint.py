@@ -96,7 +96,7 @@ def _weights(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_table(value: Any) -> bool:
-    return hasattr(type(value), "column_names") or hasattr(type(value), "to_dict")
+    return any(name in dir(type(value)) for name in ("column_names", "to_dict"))
 
 
 def _rows(value: Any) -> Iterator[str]:
