@@ -77,10 +77,8 @@ def _check_settings(
 
         known |= {o.name for o in options(method)}
         settings = {known_as(method, name): value for name, value in settings.items()}
-    elif method is not None:
-        raise UserError(
-            f"{', '.join(settings)}: an algorithm that is an object has its own settings"
-        )
+    elif own := [name for name in settings if method is not None and name not in known]:
+        raise UserError(f"{', '.join(own)}: an algorithm that is an object has its own settings")
     for name in settings:
         if name not in known:
             hint = ELSEWHERE.get(name)
