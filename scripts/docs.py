@@ -1,5 +1,5 @@
 """Writes what the documentation takes from the code: the README's table, every algorithm as
-mathematics, and the tree of docs/architecture.md.
+mathematics, the tree of docs/architecture.md, and the names of docs/coming_from.md.
 
 `python scripts/docs.py` rewrites, `--check` only tells whether anything is stale (exit code 1).
 """
@@ -11,7 +11,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from logpi.algorithms import TABLE, describe
+from logpi.algorithms import TABLE, describe, names
 from logpi.commands.algorithms import main as table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,9 +38,40 @@ def tree() -> str:
     return "\n".join(["```", "logpi/", *lines, "```"])
 
 
+def names_elsewhere() -> str:
+    """What other libraries call methods and options, and what to use for what has no such name."""
+    dictionaries = (
+        ("method", names.ROWS),
+        ("option", names.OPTIONS),
+        ("of the job", names.JOB_NAMES),
+    )
+    lines = ["| | here | elsewhere |", "|---|---|---|"]
+    for kind, own_names in dictionaries:
+        for here in sorted({own for other, own in own_names.items() if own != other}):
+            others = (f"`{other}`" for other, own in own_names.items() if own == here != other)
+            lines.append(f"| {kind} | `{here}` | {', '.join(others)} |")
+    lines += [
+        "",
+        "Not understood, and what to do instead:",
+        "",
+        "| elsewhere | here |",
+        "|---|---|",
+    ]
+    said: dict[str, list[str]] = {}
+    for other, line in names.ELSEWHERE.items():
+        said.setdefault(line.replace("|", "\\|"), []).append(f"`{other}`")
+    return "\n".join([*lines, *(f"| {', '.join(v)} | {k} |" for k, v in said.items())])
+
+
 def pages() -> dict[Path, str]:
     """Every generated file with its text."""
     readme, architecture = ROOT / "README.md", ROOT / "docs" / "architecture.md"
+    coming = ROOT / "docs" / "coming_from.md"
+    listed = re.sub(
+        r"(<!-- names -->\n)(?s:.*?)(<!-- /names -->)",
+        lambda m: f"{m[1]}\n{names_elsewhere()}\n\n{m[2]}",
+        coming.read_text(),
+    )
     fresh = re.sub(
         r"(## The table\n\n)(?s:.*?)(\n\n`beta`)",
         lambda m: m[1] + markdown_table() + m[2],
@@ -56,7 +87,12 @@ def pages() -> dict[Path, str]:
         "# Algorithms\n\nAs `logpi describe NAME` prints them, from the compositions"
         f" themselves.\n\n{chapters}\n"
     )
-    return {readme: fresh, architecture: drawn, ROOT / "docs" / "algorithms.md": page}
+    return {
+        readme: fresh,
+        architecture: drawn,
+        coming: listed,
+        ROOT / "docs" / "algorithms.md": page,
+    }
 
 
 if __name__ == "__main__":

@@ -204,6 +204,8 @@ class Job(RunArguments):
     def _steps(self, alone: bool = False) -> Generator[TrainingStep, None, None]:
         from logpi.train import SHOWN, train
 
+        if getattr(self, "seeds", 1) > 1:
+            raise UserError("a job from Python has one seed: make one for each, with seed=0, 1, …")
         available(self)
         with as_user_errors():
             setup = self.setup()

@@ -54,12 +54,16 @@ class TrainRewardModel(
     """
 
     COMMAND = "reward-model"
+    PUBLIC = "RewardModel"
     HEADING = "training"
     FIRST = "model data steps pairs lr lora out"
 
     margin: bool = option(False, help="chosen must win by the row's column `margin`")
     centre: float = option(
-        0.0, help="pull of each pair's mean score to 0 (TRL: center_rewards_coefficient)", least=0
+        0.0,
+        help="pull of each pair's mean score to 0",
+        least=0,
+        aliases=("center_rewards_coefficient",),
     )
     lr: float = changed(
         LearningArguments,

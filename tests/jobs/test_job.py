@@ -203,12 +203,32 @@ def test_help_names_options_with_defaults_and_what_they_do() -> None:
 
 
 def test_other_libraries_names_are_understood() -> None:
+    scored = logpi.RewardModel(model="m", train_dataset="d", center_rewards_coefficient=0.1)
+    assert repr(scored) == "RewardModel(model='m', data='d', centre=0.1)"
     prefer = logpi.Prefer(model="m", train_dataset=PAIRS, processing_class="t", lora_r=8)
     assert (prefer.data, prefer.tokenizer, prefer.lora) == (PAIRS, "t", 8)
     gym = logpi.Gym(n_envs=4, learning_rate=1e-3, n_epochs=3, total_timesteps=512)
     assert gym.steps == 512
     preset, chosen = resolved(gym)
     assert (preset.envs, preset.lr, preset.epochs, chosen) == (4, 1e-3, 3, {})
+
+
+def test_options_come_from_a_file_and_keywords_win(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("model: m\nalgorithm: dapo\nhigh: 0.3\nlr: 1e-5\nrewards: number\n")
+    job = logpi.RL(config=file, lr=1e-4, low=0.1)
+    assert (job.model, job.lr, job.rewards, job.config) == ("m", 1e-4, ("number",), None)
+    assert job.options == {"high": 0.3, "low": 0.1}
+    file.write_text("algorithm: dapoo\nhigh: 0.3\n")
+    with pytest.raises(UserError, match="dapo"):
+        logpi.RL(model="m", config=file)
+
+
+def test_what_only_commands_do_is_refused_with_a_line() -> None:
+    with pytest.raises(UserError, match="config='runs/rl-1/arguments.json'"):
+        logpi.RL(model="m", repeat="runs/rl-1")
+    with pytest.raises(UserError, match="one seed"):
+        logpi.Gym(seeds=2).run()
 
 
 # --- what cannot be right ---
@@ -224,6 +244,7 @@ def test_other_libraries_names_are_understood() -> None:
         ({"target_kl": 0.1}, "RL has no option 'target_kl': in SB3"),
         ({"algorithm": "grpo", "max_kl": 0.1}, "RL has no option 'max_kl'"),
         ({"algorithm": logpi.algorithm("grpo"), "beta": 1}, "has its own settings"),
+        ({"epsilon": 0.1, "low": 0.1}, "which is given too"),
         ({"lr": 1e-3, "learning_rate": 1e-3}, "lr and learning_rate are the same option"),
         ({"callbacks": []}, "no option 'callbacks': .*for step in job"),
         ({"overlong_prompts": "dorp"}, "overlong_prompts: .*did you mean drop"),

@@ -11,25 +11,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from logpi.algorithms.names import ELSEWHERE, JOB_NAMES
 from logpi.errors import UserError, did_you_mean
+from logpi.jobs.options.command_line import CommandLine
+from logpi.jobs.options.config import from_file
 from logpi.jobs.options.fields import OptionField, option_fields
 from logpi.jobs.options.settings import setting
 
 
 def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Field values of the job class `cls`; a recipe's first, which the caller's own replace.
+    """Field values of the job class `cls`: a recipe's, then those of `config`, then the caller's.
 
     Raises:
         UserError: an unknown name, or a value of another type than the option's.
     """
     fields = {o.name: o for o in option_fields(cls)}
-    recipe = getattr(cls, "RECIPES", {}).get(keywords.get("recipe"), {})
+    given = dict(_own_names(cls, fields, keywords))
+    base = _file(cls, given)
+    recipe = getattr(cls, "RECIPES", {}).get({**base, **given}.get("recipe"), {})
     values: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    for name, value in (*recipe.items(), *_own_names(cls, fields, keywords)):
+    for name, value in (*recipe.items(), *base.items(), *given.items()):
         if name not in fields:
             settings[name] = value
         elif fields[name].kind.named:
@@ -37,8 +41,8 @@ def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
         else:
             values[name] = coerced(fields[name], value)
     if settings:
-        _check_settings(cls, fields, values, settings)
-        values["options"] = {**values.get("options", {}), **settings}
+        known = _settings(cls, fields, values, settings)
+        values["options"] = {**values.get("options", {}), **known}
     return values
 
 
@@ -62,28 +66,61 @@ def _own_names(
         yield own, value
 
 
-def _check_settings(
+class _CommandLine(CommandLine):
+    """That of a job which is made in Python: a mistake is an exception."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def _file(cls: type, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of the file `config`, which is taken out of `given`.
+
+    Raises:
+        UserError: as `from_file`; or `repeat` is given, which is a command's.
+    """
+    if given.get("repeat") is not None:
+        raise UserError(f"repeat: from Python say config='{given['repeat']}/arguments.json'")
+    path = given.pop("config", None)
+    if path is None:
+        return {}
+    command = getattr(cls, "COMMAND", "")
+    return from_file(_CommandLine(cls, command), Path(path), command, given.get("trust", False))
+
+
+def _settings(
     cls: type,
     fields: Mapping[str, OptionField],
     values: Mapping[str, Any],
     settings: Mapping[str, Any],
-) -> None:
-    """Raises UserError for a name that neither the job nor its algorithm has."""
+) -> dict[str, Any]:
+    """Settings of the job's algorithm by its own names: `epsilon=` is `low`.
+
+    Raises:
+        UserError: neither the job nor its algorithm has one, or one is given under two names.
+    """
     has_method = {"algorithm", "options"} <= fields.keys()
     method = values.get("algorithm", fields["algorithm"].default) if has_method else None
-    known = set(getattr(cls, "SETTINGS", ()))
+    known, own_name = set(getattr(cls, "SETTINGS", ())), {name: name for name in settings}
     if isinstance(method, str):
         from logpi.algorithms import known_as, options
 
         known |= {o.name for o in options(method)}
-        settings = {known_as(method, name): value for name, value in settings.items()}
-    elif own := [name for name in settings if method is not None and name not in known]:
-        raise UserError(f"{', '.join(own)}: an algorithm that is an object has its own settings")
-    for name in settings:
-        if name not in known:
+        own_name = {name: known_as(method, name) for name in settings}
+    elif more := [name for name in settings if method is not None and name not in known]:
+        raise UserError(f"{', '.join(more)}: an algorithm that is an object has its own settings")
+    named: dict[str, Any] = {}
+    for name, value in settings.items():
+        own = own_name[name]
+        if own not in known:
             hint = ELSEWHERE.get(name)
             hint = f": {hint}" if hint else did_you_mean(name, known | set(fields))
-            raise UserError(f"{cls.__name__} has no option {name!r}{hint}")
+            job = getattr(cls, "PUBLIC", cls.__name__)
+            raise UserError(f"{job} has no option {name!r}{hint}")
+        if own in named:
+            raise UserError(f"{name} is {own}, which is given too")
+        named[own] = value
+    return named
 
 
 def coerced(option: OptionField, value: Any) -> Any:

@@ -17,11 +17,14 @@ from typing import Any
 from logpi.jobs.options.fields import OptionField, option_fields
 from logpi.jobs.options.fingerprint import described
 
+# Of commands, which make several runs of one line, or one of another's directory.
+COMMANDS_OWN = ("repeat", "seeds", "at_once")
+
 
 def ordered(cls: type) -> list[OptionField]:
     """A job's options, those that people set first in front."""
     first = getattr(cls, "FIRST", "").split()
-    fields = option_fields(cls)
+    fields = [f for f in option_fields(cls) if f.name not in COMMANDS_OWN]
     return sorted(fields, key=lambda f: first.index(f.name) if f.name in first else len(first))
 
 
@@ -61,7 +64,8 @@ def text(job: Any) -> str:
     """A job as it would be written, without what stands at its default; objects by their kind."""
     values = [(f, getattr(job, f.name)) for f in ordered(type(job))]
     chosen = (f"{f.name}={_value(v)}" for f, v in values if not _is_default(f, v))
-    return f"{type(job).__name__}({', '.join(chosen)})"
+    name = getattr(job, "PUBLIC", type(job).__name__)
+    return f"{name}({', '.join(chosen)})"
 
 
 def _is_default(option: OptionField, value: Any) -> bool:
