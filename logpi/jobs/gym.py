@@ -65,6 +65,9 @@ class Gym(Job, SeedArguments):
         objects=True,
         help="FILE.py:NAME of networks of your own, made by NAME(inputs, outputs)",
     )
+    optimizer: str | Any | None = option(
+        None, objects=True, hidden=True, help="a class or function of torch that takes parameters"
+    )
     options: Mapping[str, Any] = option(
         {},
         help=(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from logpi.policies.mlp import ActorCritic
     from logpi.rollouts.gym import Episodes, Fragments
 
+STEPS = ("epochs", "minibatches", "max_grad_norm")
 NETWORK = ("hidden", "relu", "shared", "log_std", "squash", "normalize")
 
 
@@ -33,6 +34,8 @@ class GymOptions(Protocol):
     def algorithm(self) -> Any: ...
     @property
     def network(self) -> Any: ...
+    @property
+    def optimizer(self) -> Any: ...
     @property
     def options(self) -> Mapping[str, Any]: ...
     @property
@@ -77,10 +80,10 @@ def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, 
     batch = envs.n * p.n_steps * p.repeat
     updates = max(1, p.steps // batch) if made.objective.fragments else p.updates
     schedule = Linear() if p.linear else Constant()
-    optimizer = AdamW(
-        p.lr, betas=(0.9, 0.999), eps=1e-5, schedule=schedule
-    )  # ε: 37 details of PPO, and it matters
-    return p, made, rollout, Learner(policy, made, optimizer, total=updates, seed=a.seed), updates
+    # ε: 37 details of PPO, and it matters
+    adam = AdamW(p.lr, betas=(0.9, 0.999), eps=1e-5, schedule=schedule)
+    learner = Learner(policy, made, a.optimizer or adam, total=updates, seed=a.seed)
+    return p, made, rollout, learner, updates
 
 
 def resolved(a: GymOptions) -> tuple[Preset, dict[str, Any]]:
@@ -101,7 +104,13 @@ def resolved(a: GymOptions) -> tuple[Preset, dict[str, Any]]:
             " not --steps"
         )
     changed |= {k: v for k, v in (("steps", a.steps), ("updates", a.updates)) if v is not None}
-    return preset(a.env, name, named, _fallback(made), **changed), chosen
+    own = _fallback(made)
+    if not isinstance(a.algorithm, str):
+        # An algorithm that is a value keeps its own numbers, whatever its row's are here.
+        known = preset(a.env, name, named, own)
+        steps = {k: getattr(own, k) for k in STEPS}
+        return replace(known, options=(), **{**steps, **changed}), chosen
+    return preset(a.env, name, named, own, **changed), chosen
 
 
 def _grouped(made: Algorithm) -> bool:
@@ -114,7 +123,7 @@ def _fallback(made: Algorithm) -> Preset:
     are."""
     base = PPO if made.objective.fragments else GROUPS if _grouped(made) else EPISODES
     steps = made.update.gradient_steps
-    own = {k: getattr(steps, k) for k in ("epochs", "minibatches", "max_grad_norm")}
+    own = {k: getattr(steps, k) for k in STEPS}
     return replace(base, options=(), source="ours", **own)
 
 

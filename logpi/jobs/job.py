@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs.common import finish, opened
+from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.keywords import from_keywords
 from logpi.jobs.options.run import RunArguments, available
+from logpi.jobs.options.saved import to_json
 from logpi.jobs.options.shown import documentation, signature, text
 
 if TYPE_CHECKING:
@@ -106,6 +109,12 @@ class Result:
         """Numbers of the last evaluation: that after training, unless the loop was left."""
         return dict(self.outcome.last)
 
+    def push_to_hub(self, repo: str, **options: Any) -> str:
+        """Upload the model with its card (`logpi.policies.cards.push_to_hub`); its address."""
+        from logpi.policies.cards import push_to_hub
+
+        return push_to_hub(self.path / "model", repo, **options)
+
     @property
     def metrics(self) -> Metrics:
         """Every logged number by name: arrays of steps and of values."""
@@ -171,6 +180,27 @@ class Job(RunArguments):
             raise UserError(f"this job {when}: use job.run(), or `for step in job:`")
         return self.__dict__["_state"][name]
 
+    def _save(self, setup: Setup, outcome: Outcome, directory: Path) -> None:
+        """The model; beside a language model the card that tells how it was made."""
+        setup.save(directory)
+        words = to_json(self)
+        if "model" not in words:
+            return
+        from logpi.algorithms import describe
+        from logpi.policies.cards import Card, write_card
+
+        method = setup.learner.algorithm
+        card = Card(
+            title=f"{self.COMMAND} model",
+            base_model=shown(words["model"]).strip("'"),
+            data=[shown(words.get("task") or words.get("data")).strip("'")],
+            algorithm=method.name,
+            description=str(describe(method)),
+            metrics=outcome.best or outcome.last,
+            command=f"logpi {self.COMMAND}",
+        )
+        write_card(directory, card, "PATH")
+
     def _steps(self, alone: bool = False) -> Generator[TrainingStep, None, None]:
         from logpi.train import SHOWN, train
 
@@ -206,6 +236,7 @@ class Job(RunArguments):
             except GeneratorExit:
                 steps.close()
             if outcome is not None:
-                finish(run, setup.save, setup.learner, outcome, setup.curves)
+                save = partial(self._save, setup, outcome)
+                finish(run, save, setup.learner, outcome, setup.curves)
                 setup.end(run, outcome)
                 state["result"] = Result(run.path, setup.policy, outcome)

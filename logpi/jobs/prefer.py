@@ -17,7 +17,8 @@ from logpi.jobs.common import whole_groups
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.memory import Role, memory
 from logpi.jobs.options.algorithm import flags_of_algorithm
-from logpi.jobs.options.fields import option
+from logpi.jobs.options.fields import changed, option
+from logpi.jobs.options.learning import LearningArguments
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.pairs import PairArguments
@@ -34,7 +35,7 @@ SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm")
 
 
 @job
-class Prefer(Job, PairArguments, ModelArguments, LoraArguments, SeedArguments):
+class Prefer(Job, PairArguments, ModelArguments, LoraArguments, LearningArguments, SeedArguments):
     """Learning from preferences directly: `logpi prefer`.
 
     >>> import logpi
@@ -59,12 +60,14 @@ class Prefer(Job, PairArguments, ModelArguments, LoraArguments, SeedArguments):
         nargs="*",
         flags=flags_of_algorithm,
     )
-    lr: float = option(
+    lr: float = changed(
+        LearningArguments,
+        "lr",
         1e-6,
         help="peak learning rate (about 1e-4 for LoRA or a model of a million parameters)",
-        least=0,
-        most=10,
     )
+    warmup: int = changed(LearningArguments, "warmup", 10)
+    schedule: str = changed(LearningArguments, "schedule", "cosine")
 
     def setup(self) -> Setup:
         """Also the reference's log-probabilities are computed once, when the run begins."""
@@ -84,7 +87,7 @@ class Prefer(Job, PairArguments, ModelArguments, LoraArguments, SeedArguments):
         length = policy.fitting(self.max_length)
         rows = partial(take, policy, max_length=length, chat=chat)
         rollout, held_out, note = self.split(rows, ("prompt",), self.seed)
-        learner = Learner(policy, made, self.rates(self.lr), total=self.steps, seed=self.seed)
+        learner = Learner(policy, made, self.rates(0.1), total=self.steps, seed=self.seed)
         kept = "its log-probabilities of the data are computed once" if recorded else "not needed"
         roles = memory([Role("policy", policy), Role("reference", None, kept)])
         print(f"{describe(made)}\n\n{policy.template.describe()}\n{note}\n{roles}", file=sys.stderr)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logpi.jobs.job import Job, Setup, job
-from logpi.jobs.options.fields import option
+from logpi.jobs.options.fields import changed, option
+from logpi.jobs.options.learning import LearningArguments
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.pairs import PairArguments
@@ -40,7 +41,9 @@ SHOWN = ("loss", "accuracy", "margin", "grad_norm")
 
 
 @job
-class TrainRewardModel(Job, PairArguments, ModelArguments, LoraArguments, SeedArguments):
+class TrainRewardModel(
+    Job, PairArguments, ModelArguments, LoraArguments, LearningArguments, SeedArguments
+):
     """A model of what people prefer, from pairs of responses: `logpi reward-model`, and
     `logpi.RewardModel` in Python.
 
@@ -62,12 +65,14 @@ class TrainRewardModel(Job, PairArguments, ModelArguments, LoraArguments, SeedAr
         least=0,
         aliases=("center_rewards_coefficient",),
     )
-    lr: float = option(
+    lr: float = changed(
+        LearningArguments,
+        "lr",
         1e-5,
         help="peak learning rate (about 1e-3 for a model of a million parameters)",
-        least=0,
-        most=10,
     )
+    warmup: int = changed(LearningArguments, "warmup", 10)
+    schedule: str = changed(LearningArguments, "schedule", "cosine")
     eval_items: int = option(500, help="held-out pairs", least=1)
 
     def setup(self) -> Setup:
@@ -91,7 +96,7 @@ class TrainRewardModel(Job, PairArguments, ModelArguments, LoraArguments, SeedAr
         rows = partial(read_pairs, model, max_length=length, chat=chat, whole=True)
         need = ("prompt", "margin") if self.margin else ("prompt",)
         rollout, held_out, note = self.split(rows, need, self.seed)
-        learner = Learner(model, made, self.rates(self.lr), total=self.steps, seed=self.seed)
+        learner = Learner(model, made, self.rates(0.1), total=self.steps, seed=self.seed)
         print(note, file=sys.stderr)
         return Setup(
             rollout,

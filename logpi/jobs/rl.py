@@ -15,6 +15,7 @@ from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.memory import memory
 from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import changed, option
+from logpi.jobs.options.learning import LearningArguments
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import read
@@ -61,6 +62,7 @@ class RL(
     Job,
     ModelArguments,
     LoraArguments,
+    LearningArguments,
     DecodingArguments,
     SourceArguments,
     TurnArguments,
@@ -133,16 +135,6 @@ class RL(
         DecodingArguments, "temperature", 1.0, help="of the policy: sampled with, and trained with"
     )
     stop: tuple[str, ...] = option((), help="strings that end a completion", nargs="*")
-    lr: float = option(
-        1e-6,
-        help="peak learning rate (about 3e-4 for a model of a million parameters)",
-        least=0,
-        most=10,
-    )
-    warmup: int = option(0, help="updates over which the learning rate climbs", least=0)
-    schedule: str = option(
-        "constant", help="of the learning rate after that", choices=("constant", "linear", "cosine")
-    )
     refresh_reference: int = option(
         0, help="set the KL penalty's reference to the policy every N updates; 0: never", least=0
     )

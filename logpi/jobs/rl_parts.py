@@ -172,15 +172,12 @@ def make_learner(a: Any, made: Algorithm, learns: Policy, reference: Policy | No
     """The learner with the command line's rates. Old log-probabilities of 16-bit weights are its
     own, not the decoder's."""
     from logpi.learner import Learner, Trust
-    from logpi.updates.adamw import AdamW, Constant, Cosine, Linear
 
-    schedule = {"constant": Constant(), "linear": Linear(), "cosine": Cosine()}[a.schedule]
-    rates = AdamW(a.lr, warmup=a.warmup, schedule=schedule)
     trust = Trust() if a.dtype == "float32" else Trust(sampler=False, tolerance=ROUNDING, mean=True)
     return Learner(
         learns,
         made,
-        rates,
+        a.rates(),
         total=a.steps,
         reference=reference,
         refresh=a.refresh_reference,

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from logpi.jobs.job import Job, Setup, job
-from logpi.jobs.options.fields import option
+from logpi.jobs.options.fields import changed, option
+from logpi.jobs.options.learning import LearningArguments
 from logpi.jobs.options.lora import LoraArguments
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import read
@@ -30,7 +31,7 @@ CHUNK = 2**22
 
 
 @job
-class SFT(Job, ModelArguments, LoraArguments, SeedArguments):
+class SFT(Job, ModelArguments, LoraArguments, LearningArguments, SeedArguments):
     """Supervised fine-tuning of a language model on demonstrations: `logpi sft`.
 
     >>> import logpi
@@ -57,11 +58,9 @@ class SFT(Job, ModelArguments, LoraArguments, SeedArguments):
         least=2,
         most=2**24,
     )
-    lr: float = option(2e-5, help="peak learning rate", least=0, most=10)
-    warmup: int = option(10, help="updates over which it climbs", least=0)
-    schedule: str = option(
-        "cosine", help="of the learning rate after that", choices=("constant", "linear", "cosine")
-    )
+    lr: float = changed(LearningArguments, "lr", 2e-5, help="peak learning rate")
+    warmup: int = changed(LearningArguments, "warmup", 10)
+    schedule: str = changed(LearningArguments, "schedule", "cosine")
     loss: str = option(
         "assistant",
         help="which tokens are learned: all answers', the last one's, or every token",
@@ -87,7 +86,6 @@ class SFT(Job, ModelArguments, LoraArguments, SeedArguments):
         from logpi.learner import Learner
         from logpi.rollouts.demonstrations import Demonstrations
         from logpi.runs.rng import seed
-        from logpi.updates.adamw import AdamW, Constant, Cosine, Linear
 
         task = make_task(self.task)
         seed(self.seed)
@@ -106,10 +104,8 @@ class SFT(Job, ModelArguments, LoraArguments, SeedArguments):
             items = min(self.eval_items, len(task.rows("test")))
             held_out = Demonstrations(policy, task, rows=items, split="test", **shape)
             evaluate = _perplexity(policy, held_out().batch)
-        schedules = {"constant": Constant(), "linear": Linear(0.1), "cosine": Cosine(0.1)}
-        rates = AdamW(self.lr, warmup=self.warmup, schedule=schedules[self.schedule])
         made = algorithm("sft", micro_tokens=self.micro_tokens)
-        learner = Learner(policy, made, rates, total=self.steps, seed=self.seed)
+        learner = Learner(policy, made, self.rates(0.1), total=self.steps, seed=self.seed)
         print(policy.template.describe(), file=sys.stderr)
         return Setup(
             rollout,

@@ -357,3 +357,25 @@ def test_gym_of_words_gives_its_policy_back(tmp_path: Path) -> None:
     policy = logpi.open_run(result.path).policy()
     observation = gymnasium.make("CartPole-v1").reset(seed=0)[0]
     assert policy.act(observation) == result.policy.act(observation)
+
+
+def test_an_algorithm_as_a_value_keeps_its_numbers(tmp_path: Path) -> None:
+    algorithm = logpi.algorithm("ppo", gamma=0.5, epochs=3)
+    job = logpi.Gym(algorithm=algorithm, steps=64, n_steps=16, envs=2, evaluations=0)
+    setup = job.setup()
+    learned = setup.learner.algorithm
+    assert learned.objective.advantage.gamma == 0.5  # type: ignore[attr-defined]
+    assert learned.update.gradient_steps.epochs == 3  # type: ignore[attr-defined]
+
+
+def test_an_optimiser_of_torch(tmp_path: Path) -> None:
+    job = rl(tmp_path / "run", steps=1, optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
+    for step in job:
+        assert isinstance(job.learner.optimizer, torch.optim.SGD)
+        assert step.metrics["lr"] == 0.5
+
+
+def test_a_model_has_a_card(tmp_path: Path) -> None:
+    result = rl(tmp_path / "run", steps=1, algorithm="dr_grpo").run()
+    card = (result.path / "model" / "README.md").read_text()
+    assert "list of 30 rows" in card and "dr_grpo" in card and "eval/pass@1" in card

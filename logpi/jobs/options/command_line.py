@@ -271,7 +271,8 @@ class CommandLine:
 
 def _headings(cls: type) -> list[str]:
     """The job's own options first, then its groups in the order in which they are inherited."""
-    return [*dict.fromkeys(heading_of(c) for c in cls.__mro__)]
+    headings = dict.fromkeys(heading_of(c) for c in cls.__mro__)
+    return sorted(headings, key=lambda heading: heading == "run")
 
 
 def _placed(

@@ -135,10 +135,8 @@ def _settings(
         with as_user_errors():
             known |= {o.name for o in options(method)}
         own_name = {name: known_as(method, name) for name in settings}
-    elif method is not None:
-        raise UserError(
-            f"{', '.join(settings)}: an algorithm that is an object has its own settings"
-        )
+    elif more := [name for name in settings if method is not None and name not in known]:
+        raise UserError(f"{', '.join(more)}: an algorithm that is an object has its own settings")
     named: dict[str, Any] = {}
     for name, value in settings.items():
         own = own_name[name]

@@ -1,4 +1,4 @@
-"""Which pairs of responses a job learns from, and how fast: options of `logpi prefer` and `logpi
+"""Which pairs of responses a job learns from: options of `logpi prefer` and `logpi
 reward-model`.
 
 Left out: what is learned from them (`jobs/prefer.py`, `jobs/reward_model.py`).
@@ -14,12 +14,11 @@ from logpi.jobs.options.fields import option
 
 if TYPE_CHECKING:
     from logpi.rollouts.preference_pairs import Preferences
-    from logpi.updates.adamw import AdamW
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairArguments:
-    """Pairs, and the learning rate."""
+    """Pairs of responses."""
 
     HEADING: ClassVar[str] = "pairs"
 
@@ -44,7 +43,6 @@ class PairArguments:
     skip_empty: bool = option(
         False, help="leave rows with an empty response out, instead of refusing them"
     )
-    warmup: int = option(10, help="updates over which the learning rate climbs", least=0)
     eval_every: int = option(
         50,
         help="steps between evaluations on held-out pairs; 0: only before and after",
@@ -70,9 +68,3 @@ class PairArguments:
             note += f" {self.max_length} tokens"
         pairs = Preferences(known.groups, size=self.pairs, seed=seed)
         return pairs, Preferences(held_out.groups, size=self.pairs), note
-
-    def rates(self, lr: float) -> AdamW:
-        """The optimiser, whose rate falls to a tenth."""
-        from logpi.updates.adamw import AdamW, Cosine
-
-        return AdamW(lr, warmup=self.warmup, schedule=Cosine(0.1))
