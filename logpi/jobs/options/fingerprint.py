@@ -101,7 +101,8 @@ def _weights(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_table(value: Any) -> bool:
-    return any(name in dir(type(value)) for name in ("column_names", "to_dict"))
+    has = set(dir(type(value)))
+    return "__len__" in has and bool({"column_names", "to_dict"} & has)
 
 
 def _rows(value: Any) -> Iterator[str]:
