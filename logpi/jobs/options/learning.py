@@ -22,7 +22,6 @@ class LearningArguments:
         help="peak learning rate (about 3e-4 for a model of a million parameters)",
         least=0,
         most=10,
-        aliases=("learning_rate",),
     )
     warmup: int = option(0, help="updates over which the learning rate climbs", least=0)
     schedule: str = option(
