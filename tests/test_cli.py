@@ -18,7 +18,8 @@ from logpi.jobs.gym import Gym
 from logpi.jobs.options.run import read
 from logpi.jobs.options.saved import to_json
 from logpi.jobs.prefer import Prefer
-from logpi.jobs.rl import RL, ROUNDING
+from logpi.jobs.rl import RL
+from logpi.jobs.rl_parts import ROUNDING
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.small import small_policy
 from logpi.runs.directory import Run
