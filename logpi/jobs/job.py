@@ -44,7 +44,7 @@ def job(cls: C) -> C:
     def __init__(self: Any, **keywords: Any) -> None:
         read_fields(self, **from_keywords(type(self), keywords))
 
-    __init__.__doc__ = documentation(made)
+    __init__.__doc__, __init__.__qualname__ = documentation(made), f"{cls.__qualname__}.__init__"
     made.__init__, made.__repr__, made.__signature__ = __init__, text, signature(made)
     return made
 
@@ -106,7 +106,7 @@ class Result:
 
     @property
     def last(self) -> dict[str, float]:
-        """Numbers of the evaluation after training."""
+        """Numbers of the last evaluation: that after training, unless the loop was left."""
         return dict(self.outcome.last)
 
     def push_to_hub(self, repo: str, **options: Any) -> str:

@@ -223,7 +223,9 @@ def roles_in_memory(
     """Every model in memory."""
     from logpi.rewards.model import ModelReward
 
-    roles = [Role("policy", policy, f"LoRA of rank {a.lora}" if a.lora else "")]
+    roles = [
+        Role("policy", policy, f"LoRA of rank {getattr(a.lora, 'r', a.lora)}" if a.lora else "")
+    ]
     if learns is not policy:
         roles.append(Role("critic", learns.critic, f"begins as {a.critic}"))
     elif policy.value_head is not None:

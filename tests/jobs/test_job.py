@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +174,44 @@ def test_the_command_line_says_how_a_run_of_objects_goes_on(tmp_path: Path) -> N
         read(logpi.RL, ["--resume", str(tmp_path / "run")], "rl", "")
 
 
+def test_going_on_takes_what_is_left_out_from_the_run(tmp_path: Path) -> None:
+    rl(tmp_path / "run", steps=1, lr=1e-3).run()
+    objects: dict[str, Any] = {**words(), "task": ROWS, "rewards": [short]}
+    job = logpi.RL(**objects, resume=tmp_path / "run", steps=2)
+    assert (job.lr, job.prompts, job.steps) == (1e-3, 2, 2)
+    assert job.run().outcome.step == 2
+    with pytest.raises(UserError, match="begun with objects: give the same rewards again"):
+        logpi.RL(**words(), task=ROWS, resume=tmp_path / "run")
+    with pytest.raises(UserError, match="a run of `logpi rl`"):
+        logpi.Gym(resume=tmp_path / "run")
+    with pytest.raises(UserError, match="no run"):
+        logpi.Gym(resume=tmp_path / "nothing")
+
+
+def test_adapters_are_a_number_or_a_peft_configuration(tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
+    job = rl(tmp_path / "run", peft_config=config, steps=1)
+    trained = [n for n, p in job.run().policy.named_parameters() if p.requires_grad]
+    assert trained and all("lora_" in n for n in trained)
+    # the names in a set have another order in another process
+    code = "from peft import LoraConfig; from logpi.jobs.options.fingerprint import recorded;"
+    code += "print(recorded(LoraConfig(r=2, target_modules=['q_proj', 'v_proj'])))"
+    prints = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert prints == {f"{recorded(config)}\n"}
+    assert recorded(config) != recorded(LoraConfig(r=3, target_modules=["q_proj", "v_proj"]))
+
+
 def test_fingerprints_tell_objects_apart() -> None:
     def made(k: int) -> Any:
         return lambda completions: [k for _ in completions]
@@ -244,6 +285,7 @@ def test_what_only_commands_do_is_refused_with_a_line() -> None:
         ({"target_kl": 0.1}, "RL has no option 'target_kl': in SB3"),
         ({"algorithm": "grpo", "max_kl": 0.1}, "RL has no option 'max_kl'"),
         ({"algorithm": logpi.algorithm("grpo"), "beta": 1}, "has its own settings"),
+        ({"algorithm": "gropo", "beta": 0}, "did you mean grpo"),
         ({"epsilon": 0.1, "low": 0.1}, "which is given too"),
         ({"lr": 1e-3, "learning_rate": 1e-3}, "lr and learning_rate are the same option"),
         ({"callbacks": []}, "no option 'callbacks': .*for step in job"),

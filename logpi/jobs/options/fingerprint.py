@@ -63,12 +63,17 @@ def _pieces(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _pieces(item)
+    elif isinstance(value, set | frozenset):
+        yield from sorted("\n".join(_pieces(item)) for item in value)
     elif isinstance(value, Mapping):
         yield json.dumps(value, default=_safe, sort_keys=True)
     elif callable(getattr(value, "state_dict", None)):
         yield from _weights(value.state_dict())
     elif _is_table(value):
         yield from _rows(value)
+    elif callable(getattr(value, "to_dict", None)):
+        # a configuration of transformers or peft
+        yield from _pieces(value.to_dict())
     elif " at 0x" not in (text := repr(value)):
         yield text
 
@@ -96,7 +101,8 @@ def _weights(state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_table(value: Any) -> bool:
-    return any(name in dir(type(value)) for name in ("column_names", "to_dict"))
+    has = set(dir(type(value)))
+    return "__len__" in has and bool({"column_names", "to_dict"} & has)
 
 
 def _rows(value: Any) -> Iterator[str]:

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from logpi.algorithms.names import ELSEWHERE, JOB_NAMES
-from logpi.errors import UserError, did_you_mean
+from logpi.errors import UserError, as_user_errors, did_you_mean
 from logpi.jobs.options.command_line import CommandLine
 from logpi.jobs.options.config import from_file
 from logpi.jobs.options.fields import OptionField, option_fields
+from logpi.jobs.options.fingerprint import is_record
+from logpi.jobs.options.saved import values_of
 from logpi.jobs.options.settings import setting
 
 
 def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Field values of the job class `cls`: a recipe's, then those of `config`, then the caller's.
+    """Field values of the job class `cls`: a recipe's, then those of the file `config` or the run
+    `resume`, then the caller's.
 
     Raises:
         UserError: an unknown name, or a value of another type than the option's.
@@ -74,18 +77,42 @@ class _CommandLine(CommandLine):
 
 
 def _file(cls: type, given: dict[str, Any]) -> dict[str, Any]:
-    """The options of the file `config`, which is taken out of `given`.
+    """The options of the file `config`, which is taken out of `given`, or of the run `resume`.
 
     Raises:
         UserError: as `from_file`; or `repeat` is given, which is a command's.
     """
     if given.get("repeat") is not None:
         raise UserError(f"repeat: from Python say config='{given['repeat']}/arguments.json'")
-    path = given.pop("config", None)
-    if path is None:
-        return {}
-    command = getattr(cls, "COMMAND", "")
-    return from_file(_CommandLine(cls, command), Path(path), command, given.get("trust", False))
+    path, run = given.pop("config", None), given.get("resume")
+    if path is not None:
+        command = getattr(cls, "COMMAND", "")
+        return from_file(_CommandLine(cls, command), Path(path), command, given.get("trust", False))
+    return _run(cls, Path(run), given) if isinstance(run, str | Path) else {}
+
+
+def _run(cls: type, path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the run at `path` that are not given, to go on with it.
+
+    Raises:
+        UserError: there is no such run, or one of them was an object, which must be given.
+    """
+    from logpi.runs.directory import allow, read_arguments
+
+    command, saved = read_arguments(path)
+    if command != getattr(cls, "COMMAND", ""):
+        raise UserError(f"{path} is a run of `logpi {command}`")
+    rest = {name: value for name, value in saved.items() if name not in given}
+    objects = [
+        name
+        for name, value in rest.items()
+        if any(map(is_record, value if isinstance(value, list) else [value]))
+    ]
+    if objects:
+        raise UserError(f"{path} was begun with objects: give the same {', '.join(objects)} again")
+    if rest:
+        allow(path, bool(given.get("trust")))
+    return values_of(cls, rest, str(path))
 
 
 def _settings(
@@ -105,7 +132,8 @@ def _settings(
     if isinstance(method, str):
         from logpi.algorithms import known_as, options
 
-        known |= {o.name for o in options(method)}
+        with as_user_errors():
+            known |= {o.name for o in options(method)}
         own_name = {name: known_as(method, name) for name in settings}
     elif more := [name for name in settings if method is not None and name not in known]:
         raise UserError(f"{', '.join(more)}: an algorithm that is an object has its own settings")
