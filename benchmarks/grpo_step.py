@@ -104,7 +104,7 @@ def logpi_side(a: argparse.Namespace) -> dict[str, Any]:
     from logpi.engine.engine import Engine
     from logpi.engine.sampling import Sampling
     from logpi.envs.tasks import task
-    from logpi.jobs.rl import ROUNDING
+    from logpi.jobs.rl_parts import ROUNDING
     from logpi.learner import Learner, Trust
     from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
     from logpi.policies.causal_lm import CausalLM

@@ -117,6 +117,19 @@ def test_bad_combinations_are_one_line(source, options, problem):
 
 def test_a_reward_model_is_no_policy(classifier):
     with pytest.raises(ValueError, match="LlamaForCausalLM is no reward model here"):
-        RewardModel.load(tiny_model(), tokenizer=tiny_tokenizer())
+        RewardModel.load(tiny_model(), tokenizer=tiny_tokenizer(), trained=True)
     with pytest.raises(ValueError, match="cannot load a model from LlamaForSequenceClassification"):
         CausalLM.load(classifier, tokenizer=tiny_tokenizer())
+
+
+def test_a_reward_model_to_be_trained_begins_as_a_causal_model_object():
+    """Under a new head of zeros, on a copy of the trunk: the object itself is left as it was."""
+    model = tiny_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    reward = RewardModel.load(model, tokenizer=tiny_tokenizer())
+    assert not reward.model.score.weight.any()
+    with torch.no_grad():
+        for p in reward.parameters():
+            p.add_(1.0)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert model.config is not reward.model.config

@@ -11,7 +11,7 @@ import threading
 from logpi.cli import main
 from logpi.envs.tools import search_r1
 
-_reply = search_r1._Talk.reply
+_reply = search_r1._SearchConversation.reply
 
 
 def hang(talk, text):
@@ -25,5 +25,5 @@ def hang(talk, text):
 
 
 if __name__ == "__main__":
-    search_r1._Talk.reply = hang
+    search_r1._SearchConversation.reply = hang
     sys.exit(main(sys.argv[1:]))

@@ -158,7 +158,7 @@ TEXT = {
     ),
     "control tokens": ("gemma3", TextTokens, "hidden", lambda self, value, controls=None: value),
     "spaces": ("base-always", TextTokens, "_begins_plain", True),
-    "thinking": ("r1", chat_template, "_after_opened", lambda asked, body: body),
+    "thinking": ("r1", chat_template, "behind_opening", lambda asked, body: body),
     "observations": (
         "mistral",
         TextTokens,

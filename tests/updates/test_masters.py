@@ -343,6 +343,7 @@ def curve(policy: CausalLM, lr: float, steps: int, plain: bool = False) -> float
         learner.optimizer = torch.optim.AdamW(
             policy.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0
         )
+        learner.peaks = [lr]
     test = Demonstrations(policy, Addition(), rows=100, max_length=64, split="test")().batch
     source = demonstrations(policy, rows=16)
 
