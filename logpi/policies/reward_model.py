@@ -95,8 +95,8 @@ class RewardModel(PackedModel):
         Args:
             source: a reward model's directory or hub name, or, to be trained, a causal language
                 model's: with a new head of zeros; a loaded `transformers` sequence classifier or,
-                to be trained, causal language model, whose trunk is copied; a `RewardModel`, which
-                is returned as it is; `FILE.py:NAME`.
+                to be trained, causal language model or a policy with one, whose trunk is copied; a
+                `RewardModel`, which is returned as it is; `FILE.py:NAME`.
             tokenizer: of a `transformers` model.
             dtype, device, four_bit: as `CausalLM.load`'s.
             trained: only with a head that was trained: for scoring.
@@ -109,6 +109,8 @@ class RewardModel(PackedModel):
         if isinstance(source, cls):
             objects.check_options(source.model, dtype, four_bit)
             return objects.moved(source, device)
+        if isinstance(source, PackedModel):
+            source, tokenizer = source.model, tokenizer or source.tokenizer
         try:
             if isinstance(source, str | Path):
                 return cls._read(source, dtype, device, four_bit, trained, options)

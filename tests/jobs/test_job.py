@@ -13,11 +13,13 @@ from typing import Any
 import gymnasium
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 import logpi
 from logpi.errors import UserError
 from logpi.jobs.gym_parts import resolved
 from logpi.jobs.options.fingerprint import recorded
+from logpi.policies.small import small_policy
 from tests.tiny import tiny_model, tiny_tokenizer
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(6) for b in range(5)]
@@ -102,6 +104,21 @@ def test_supervised_and_preferences_and_a_reward_model(tmp_path: Path) -> None:
     assert 0 <= scored.last["eval/accuracy"] <= 1
     paid = rl(tmp_path / "rl", rewards=[f"model:{scored.path / 'model'}"], steps=1).run()
     assert paid.outcome.step == 1
+
+
+def test_a_policy_trains_on_in_the_next_job(tmp_path: Path) -> None:
+    policy = small_policy("0123456789+= say", width=16, layers=1, heads=2)
+    texts = [{"prompt": r["prompt"], "completion": r["answer"]} for r in ROWS]
+    tuned = logpi.SFT(model=policy, task=texts, steps=1, rows=2, out=tmp_path / "sft", **SMALL)
+    learned = tuned.run().policy
+    pairs: dict[str, Any] = {"data": PAIRS, "steps": 1, "pairs": 4, "eval_items": 4, **SMALL}
+    before = [p.clone() for p in learned.model.model.parameters()]
+    logpi.RewardModel(model=learned, out=tmp_path / "rm", **pairs).run()
+    after = learned.model.model.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    logpi.Prefer(model=learned, out=tmp_path / "dpo", **pairs).run()
+    scored = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm" / "model")
+    assert scored.config.num_labels == 1
 
 
 def test_evaluate(tmp_path: Path) -> None:
