@@ -132,22 +132,19 @@ def train(  # noqa: PLR0913 (settings, all keywords)
 ) -> Generator[TrainingStep, None, Outcome]:
     """Train for `steps` updates in all, going on from the run's latest checkpoint if there is one.
 
-    Yields each step after it was logged, evaluated and saved. A caller that leaves the loop stops
-    training: the last step is saved first. The generator's value is the `Outcome` (`complete`).
-    Ctrl-C and SIGTERM let a step end and be saved; between steps they are the caller's.
+    Yields each step when it is logged, measured and saved. A caller that leaves the loop stops
+    training, and the last step is saved. The generator's value is the `Outcome` (`complete`).
 
     Args:
-        run: where metrics, samples and checkpoints go; a path is made a run, or gone on with. None:
-            nothing is written.
+        run: where everything is written; a path is made a run, or gone on with; None: nowhere.
         evaluate: measured before the first step, every `eval_every` steps (0: only then) and after
-            the last; the policy with the highest first number is kept as the best checkpoint.
-        save_every: steps between checkpoints. One is written at the end, on Ctrl-C and when the
-            caller leaves, in any case.
-        shown: names of the numbers on the progress line.
-        alone: no other code runs between steps, so signals are held there too.
+            the last; the policy with the highest first number is the best checkpoint.
+        save_every: steps between checkpoints; at the end one is written in any case.
+        shown: numbers of the progress line. alone: signals are held between steps too, where
+            they are otherwise the caller's.
     Raises:
-        RunError: the disk failed; the last good checkpoint is intact. Or the run's checkpoints
-            cannot be gone on from, or have more steps.
+        RunError: the disk failed (the last good checkpoint is intact), or the checkpoints cannot be
+            gone on from, or have more steps.
     """
     with (
         _opened(run) as record,
