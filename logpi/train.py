@@ -140,17 +140,12 @@ def train(  # noqa: PLR0913 (settings, all keywords)
         evaluate: measured before the first step, every `eval_every` steps (0: only then) and after
             the last; the policy with the highest first number is the best checkpoint.
         save_every: steps between checkpoints; at the end one is written in any case.
-        shown: numbers of the progress line. alone: signals are held between steps too, where
-            they are otherwise the caller's.
+        shown: numbers of the progress line. alone: signals between steps are held too.
     Raises:
         RunError: the disk failed (the last good checkpoint is intact), or the checkpoints cannot be
             gone on from, or have more steps.
     """
-    with (
-        _opened(run) as record,
-        progress or Progress(steps) as shower,
-        ExitStack() as whole,
-    ):
+    with _opened(run) as record, progress or Progress(steps) as shower, ExitStack() as whole:
         loop, stopping = _Loop(rollout, learner, record, evaluate), StopSignals(shower.note)
         if alone:
             whole.enter_context(stopping.caught())
