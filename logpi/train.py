@@ -139,11 +139,10 @@ def train(  # noqa: PLR0913 (settings, all keywords)
         run: where everything is written; a path is made a run, or gone on with; None: nowhere.
         evaluate: measured before the first step, every `eval_every` steps (0: only then) and after
             the last; the policy with the highest first number is the best checkpoint.
-        save_every: steps between checkpoints; at the end one is written in any case.
+        save_every: steps between checkpoints; at the end there is one in any case.
         shown: numbers of the progress line. alone: signals between steps are held too.
     Raises:
-        RunError: the disk failed (the last good checkpoint is intact), or the checkpoints cannot be
-            gone on from, or have more steps.
+        RunError: the disk failed, or the run's checkpoints cannot be gone on from.
     """
     with _opened(run) as record, progress or Progress(steps) as shower, ExitStack() as whole:
         loop, stopping = _Loop(rollout, learner, record, evaluate), StopSignals(shower.note)
@@ -164,7 +163,10 @@ def train(  # noqa: PLR0913 (settings, all keywords)
             except GeneratorExit:
                 loop.save(step)
                 raise
-        return loop.outcome(step, stopping.came if step < steps else 0)
+        # A signal may come when the step's own time to be saved is over.
+        if stopped := stopping.came if step < steps else 0:
+            loop.save(step)
+        return loop.outcome(step, stopped)
 
 
 class _Loop:

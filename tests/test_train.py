@@ -265,3 +265,16 @@ def test_signals_between_steps_are_the_callers(tmp_path: Path) -> None:
 def test_without_a_run_nothing_is_written(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert complete(train(*parts(), steps=2)).step == 2 and not list(tmp_path.iterdir())
+
+
+def test_a_signal_after_the_steps_own_saving_is_saved_too(tmp_path: Path) -> None:
+    """It comes while the caller has the step, when whole training holds signals."""
+    steps = train(*parts(), tmp_path / "run", steps=9, save_every=9, alone=True)
+    next(steps)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert (end.value.value.step, end.value.value.stopped) == (1, signal.SIGTERM)
+    with Run.open(tmp_path / "run") as run:
+        newest = run.latest()
+    assert newest is not None and newest[0] == 1

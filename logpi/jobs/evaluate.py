@@ -51,6 +51,7 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
 
         def __init__(self, **options: Any) -> None: ...
 
+    COMMAND: ClassVar[str] = "eval"
     HEADING: ClassVar[str] = "measuring"
     FIRST: ClassVar[str] = "model task rewards items samples out"
 
@@ -109,7 +110,7 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
                 other = replace(self, model=self.against, tokenizer=None)
                 rival = other.load(temperature=self.temperature)
             evaluator = _evaluator(self, items, policy, judge)
-        with opened(self, "eval") as run, Progress(1) as progress:
+        with opened(self, self.COMMAND) as run, Progress(1) as progress:
             file = run.path / "responses.jsonl"
             records = gathered(evaluator, file, self.save_every, progress.phase)
             extra = {k.removeprefix("eval/"): v for k, v in evaluator.numbers(records).items()}
