@@ -229,7 +229,10 @@ def _probe(policy: PackedModel) -> Trunk | None:
     learning = {p: p.requires_grad for p in model.layers[0].parameters()}
 
     def with_gradients(hidden: Tensor) -> list[Tensor]:
-        return [hidden, *torch.autograd.grad(hidden.square().sum(), list(learning))]
+        # Not the sum of squares: behind a norm it is nearly constant, and its gradient is what
+        # rounding leaves of a difference.
+        direction = torch.linspace(-1, 1, hidden.numel(), device=hidden.device).view_as(hidden)
+        return [hidden, *torch.autograd.grad((hidden * direction).sum(), list(learning))]
 
     with torch.inference_mode(False), torch.enable_grad():
         model.layers[0].requires_grad_(True)

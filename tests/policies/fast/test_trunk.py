@@ -13,6 +13,7 @@ from logpi.policies.fast.layers import FAMILIES
 from logpi.policies.fast.trunk import trunk
 from logpi.policies.lora import add_lora
 from logpi.policies.packing import Packed, pack
+from logpi.policies.small import small_policy
 from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer
 
 
@@ -137,3 +138,9 @@ def test_adapters_run_by_the_modules():
     assert trunk(policy) is not None
     add_lora(policy, rank=2)
     assert trunk(policy) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_model_made_on_the_spot_learns_the_quick_way(seed: int) -> None:
+    """A probe that took the sum of squares for its loss lost seed 0 to rounding, without a word."""
+    assert trunk(small_policy("0123456789+=", seed=seed)) is not None
