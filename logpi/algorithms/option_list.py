@@ -23,7 +23,7 @@ from logpi.ops.kl import KL, AdaptiveKL, Estimator, k1, k2, k3
 from logpi.ops.surrogates import Clip, DecayingClip, DualClip
 from logpi.runs.user_code import from_user_code, is_user_code
 
-__all__ = ["Option", "Row", "known_as", "options", "row"]
+__all__ = ["Option", "Options", "Row", "known_as", "options", "row"]
 
 Change = Callable[[Algorithm, Any], Algorithm]
 ESTIMATORS: dict[str, Estimator] = {"k1": k1, "k2": k2, "k3": k3}
@@ -182,8 +182,20 @@ def _users_row(word: str) -> Row:
     return Row.of_function(thing)
 
 
-def options(which: str | Algorithm) -> tuple[Option, ...]:
+class Options(tuple[Option, ...]):
+    """The options of a method in order; `"beta" in options` asks for one by its name."""
+
+    __slots__ = ()
+
+    def __contains__(self, option: object) -> bool:
+        return any(o.name == option or o == option for o in self)
+
+
+def options(which: str | Algorithm) -> Options:
     """Everything that `algorithm(which, …)` accepts, the row's own parameters first.
+
+    >>> "beta" in options("grpo"), "betta" in options("grpo")
+    (True, False)
 
     Raises:
         ValueError, UserError: as `row`.
@@ -191,7 +203,7 @@ def options(which: str | Algorithm) -> tuple[Option, ...]:
     return listed(row(which))
 
 
-def listed(method: Row) -> tuple[Option, ...]:
+def listed(method: Row) -> Options:
     """The options of a method. A parameter of the row hides a part's option of the same name."""
     own = [_parameter(p) for p in method.own]
     required = [o.name for o in own if o.default is inspect.Parameter.empty]
@@ -202,7 +214,7 @@ def listed(method: Row) -> tuple[Option, ...]:
     fixed = _part_fields(made) if method.value else ()
     for o in (*own, *fixed, *_common(made, "beta" in {o.name for o in own})):
         found.setdefault(o.name, o)
-    return tuple(
+    return Options(
         replace(o, help=_help(method, o.name), aliases=_aliases(method.name, o.name))
         for o in found.values()
     )
