@@ -147,7 +147,7 @@ def _new_class(
 def _library_class(connection: Any, real: type) -> type:
     """The mirror class of instances of a class that both sides have (functions, generators,
     matches, …)."""
-    mirror_class = connection.library.get(real)
+    mirror_class = connection.mirror_types.get(real)
     if mirror_class is None:
         space = {"_logpi_class": (connection, -1), "__slots__": (), "__module__": real.__module__}
         space |= _members(_specials(real), ()) | (
@@ -155,7 +155,7 @@ def _library_class(connection: Any, real: type) -> type:
         )
         if not (_kept(real) or real in PLAIN or real is bool):
             space["__class__"] = property(lambda self: real)
-        mirror_class = connection.library[real] = MirrorType(real.__name__, (Thing,), space)
+        mirror_class = connection.mirror_types[real] = MirrorType(real.__name__, (Thing,), space)
     return mirror_class
 
 

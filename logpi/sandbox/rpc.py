@@ -89,7 +89,7 @@ class Connection(Wire):
         self.mirrors: dict[int, Any] = {}
         self.requests, self.met, self.doubt, self.forged = 0, False, "", False
         self.believed: set[type] = set()
-        self.library: dict[type, type] = {}
+        self.mirror_types: dict[type, type] = {}
         self.newest: Any = None
         self.tasks: Any = None
         self._lock = threading.RLock()
