@@ -71,7 +71,7 @@ class Connection(Wire):
         forged: whether the program was seen to answer falsely.
         objects: the objects of this side that the other knows, by number.
         mirrors: the mirrors of the other side's objects, by number. newest: the last one made.
-        library: mirror classes for instances of classes that both sides have.
+        mirror_types: mirror classes for instances of classes that both sides have.
         tasks: the event loop and the tasks that the other side awaits.
     """
 
