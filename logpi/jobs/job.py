@@ -197,7 +197,6 @@ class Job(RunArguments):
             algorithm=method.name,
             description=str(describe(method)),
             metrics=outcome.best or outcome.last,
-            command=f"logpi {self.COMMAND}",
         )
         write_card(directory, card, "PATH")
 

@@ -56,10 +56,11 @@ class Card:
     license: str = ""
     tags: Sequence[str] = ()
 
-    def text(self, repo: str, kind: str = MODEL) -> str:
-        """The whole file. repo: what the card tells people to load; kind: `MODEL` or `ADAPTER`."""
+    def text(self, repo: str, kind: str = MODEL, scores: bool = False) -> str:
+        """The whole file. repo: what the card tells people to load; kind: `MODEL` or `ADAPTER`;
+        scores: it gives numbers for texts, not tokens."""
         use = USE[kind].format(repo=repo)
-        if self.algorithm == "reward_modelling":
+        if scores:
             use = use.replace("ForCausalLM", "ForSequenceClassification")
         what = "A LoRA adapter" if kind == ADAPTER else "A model"
         facts = {
@@ -107,7 +108,7 @@ def write_card(directory: str | Path, card: Card, repo: str = "") -> Path:
     directory = Path(directory)
     for inner in (directory / "adapter", directory):
         if inner == directory or (inner / ADAPTER).is_file():
-            text = card.text(repo or directory.name, _kind(inner))
+            text = card.text(repo or directory.name, _kind(inner), _scores(inner))
             (inner / CARD).write_text(text, encoding="utf-8")
     return directory / CARD
 
@@ -165,6 +166,13 @@ def _kind(directory: Path) -> str:
         if (directory / kind).is_file():
             return kind
     raise ValueError(f"{directory} holds no saved model: neither {MODEL} nor {ADAPTER}")
+
+
+def _scores(directory: Path) -> bool:
+    """Whether its configuration is a classifier's, as a reward model's is."""
+    config: dict[str, Any] = json.loads((directory / _kind(directory)).read_text("utf-8"))
+    names = config.get("architectures") or []
+    return config.get("task_type") == "SEQ_CLS" or any("SequenceClass" in str(n) for n in names)
 
 
 def _base_of(directory: Path) -> str:

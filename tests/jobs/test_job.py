@@ -396,3 +396,11 @@ def test_a_model_has_a_card(tmp_path: Path) -> None:
     result = rl(tmp_path / "run", steps=1, algorithm="dr_grpo").run()
     card = (result.path / "model" / "README.md").read_text()
     assert "list of 30 rows" in card and "dr_grpo" in card and "eval/pass@1" in card
+
+
+def test_a_reward_models_card_loads_a_classifier(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"data": PAIRS, "steps": 1, "pairs": 2, "eval_items": 2, **SMALL}
+    result = logpi.RewardModel(**words(), out=tmp_path / "rm", **given).run()
+    card = (result.path / "model" / "README.md").read_text()
+    assert "AutoModelForSequenceClassification.from_pretrained" in card
+    assert "AutoModelForCausalLM" not in card
