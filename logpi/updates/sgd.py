@@ -1,8 +1,8 @@
 """How parameters move by gradient steps: passes, optimiser batches and micro-batches.
 
-`SGD` walks over a prepared batch. The split into micro-batches is a matter of memory alone: weights
-are made once for each optimiser batch, so any split gives the same gradient. What is optimised is
-not decided here (`objectives/policy_gradient.py`).
+`SGD` takes steps on a prepared batch. The split into micro-batches changes only the memory that is
+needed: weights are made once for each optimiser batch, so every split gives the same gradient. Left
+out: what is optimised (`objectives/policy_gradient.py`).
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Shuffle(ABC):
     def rows(
         self, objective: Objective, batch: Batch, targets: UpdateConstants
     ) -> tuple[Batch, UpdateConstants]:
-        """The batch as it is dealt out; once for each update."""
+        """The rows to deal out; called once for each update."""
         return batch, targets
 
     @abstractmethod
     def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
-        """Row numbers [n] of each minibatch; once for each pass."""
+        """Row numbers [n] of each minibatch; called once for each pass."""
 
     def parts(
         self, batch: Batch, targets: UpdateConstants, minibatches: int, generator: torch.Generator
@@ -79,9 +79,8 @@ class Groups(Shuffle):
         ids, index = torch.unique(group.cpu(), return_inverse=True)
         place = torch.randperm(len(ids), generator=generator)[index]
         if len(ids) < minibatches:
-            return [
-                x for x in torch.argsort(place, stable=True).tensor_split(minibatches) if len(x)
-            ]
+            order = torch.argsort(place, stable=True)
+            return [rows for rows in order.tensor_split(minibatches) if len(rows)]
         bounds = [len(x) for x in torch.arange(len(ids)).tensor_split(minibatches)]
         part = torch.arange(minibatches).repeat_interleave(torch.tensor(bounds))[place]
         return [(part == i).nonzero().flatten() for i in range(minibatches)]
@@ -90,44 +89,44 @@ class Groups(Shuffle):
 Rows = TypeVar("Rows", Batch, UpdateConstants)
 
 
-def _split(table: Rows, order: Tensor, sizes: list[int]) -> list[Rows]:
-    """Every tensor's rows in this order, in pieces of these sizes."""
-    known = {x.name: getattr(table, x.name) for x in fields(table)}
-    pieces = {k: v[order.to(v.device)].split(sizes) for k, v in known.items() if v is not None}
+def _split(rows: Rows, order: Tensor, sizes: list[int]) -> list[Rows]:
+    """The rows in this order, in pieces of these sizes."""
+    tensors = {x.name: getattr(rows, x.name) for x in fields(rows)}
+    pieces = {k: v[order.to(v.device)].split(sizes) for k, v in tensors.items() if v is not None}
     return [
-        replace(table, **dict(zip(pieces, piece, strict=True)))
+        replace(rows, **dict(zip(pieces, piece, strict=True)))
         for piece in zip(*pieces.values(), strict=True)
     ]
 
 
 @dataclass(frozen=True)
 class Actions(Shuffle):
-    """Single actions, as control does it: every own action becomes a row of its own, after
-    advantages were taken.
+    """Single actions, as is usual in control: every own action becomes a row of its own, after
+    advantages were computed.
 
-    The gradient of one minibatch that holds everything is exactly that of the rows, so this is
-    refused where an action's loss depends on its row (sequence ratios, weights other than the token
-    mean) or its state on what came before (tokens).
+    One minibatch of all actions has exactly the gradient of the rows. Therefore an objective in
+    which an action's loss depends on its row (sequence ratios, weights other than the token mean)
+    is refused, and so are tokens, whose state depends on what came before.
 
     Raises:
-        ValueError: at the first update, one of the above.
+        ValueError: at the first update, if the objective or the batch is refused.
     """
 
     def rows(
         self, objective: Objective, batch: Batch, targets: UpdateConstants
     ) -> tuple[Batch, UpdateConstants]:
         self._check(objective, batch)
-        # A batch of two rows, its own actions as rows of their own, dealt out to two minibatches:
+        # A batch of two rows, whose actions become rows and are dealt out to two minibatches:
         #
         #     a₀ a₁        a₀  a₁  b₀        a random order 2 0 1:   b₀ a₀ | a₁
         #     b₀ ·
         mask = batch.mask
-        seen = batch.obs[:, :-1][mask][:, None]
+        obs = batch.obs[:, :-1][mask][:, None]
         one = {k: getattr(batch, k)[mask][:, None] for k in ("action", "mask", "reward", "logp")}
-        rows = torch.arange(len(seen), device=mask.device)
-        # What follows is not read after a terminated row, so any observation will do.
+        rows = torch.arange(len(obs), device=mask.device)
+        # What follows a terminated row is not read, so any observation will do.
         flat_batch = Batch(
-            obs=seen.expand(-1, 2, *seen.shape[2:]),
+            obs=obs.expand(-1, 2, *obs.shape[2:]),
             terminated=torch.ones_like(rows, dtype=torch.bool),
             group=rows,
             **one,
@@ -135,17 +134,14 @@ class Actions(Shuffle):
         return flat_batch, targets.map(lambda x: x[mask][:, None])
 
     def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
-        return [
-            x
-            for x in torch.randperm(len(group), generator=generator).tensor_split(minibatches)
-            if len(x)
-        ]
+        order = torch.randperm(len(group), generator=generator)
+        return [rows for rows in order.tensor_split(minibatches) if len(rows)]
 
     def parts(
         self, batch: Batch, targets: UpdateConstants, minibatches: int, generator: torch.Generator
     ) -> Iterator[tuple[Batch, UpdateConstants]]:
-        """One gather a pass, of which minibatches are slices: a gather for each costs as much as a
-        small network's forward."""
+        """The minibatches of one pass are slices of one gather: a gather for each takes as long as
+        a small network's forward."""
         dealt = self.deal(batch.group, minibatches, generator)
         order, sizes = torch.cat(dealt), [len(x) for x in dealt]
         yield from zip(_split(batch, order, sizes), _split(targets, order, sizes), strict=True)

@@ -40,20 +40,21 @@ class TrustRegion:
 
     Direction F⁻¹g by conjugate gradient, the longest step of second order, then back along it until
     the objective is better and the exact KL (over whole distributions, in the states where the
-    policy acted) is at most δ; if no trial is, the policy stays.
-    Then the critic is fitted by SGD on its own parameters: those that a shared trunk holds belong
-    to the policy and stay. A policy must be a `DistributionalPolicy`; for tokens every own action
-    needs its V probabilities at once: small vocabularies.
+    policy acted) is at most δ. If no trial is, the policy stays. Then the critic is fitted by SGD
+    on its own parameters; those of a shared trunk belong to the policy and stay.
+
+    The policy must be a `DistributionalPolicy`. A language model needs the V probabilities of every
+    own action at once, so its vocabulary must be small.
 
     Attributes:
         max_kl: δ > 0, nats an action. damping: ≥ 0, added to F's diagonal.
         cg_steps: of conjugate gradient. shrink, trials: of the line search.
-        critic: steps of the critic's regression. micro_tokens: of the evaluation before the update;
-            the step itself takes all rows at once.
+        critic: gradient steps of the critic's regression. micro_tokens: of the evaluation before
+            the update; the step itself takes all rows at once.
         fisher_fraction: in (0, 1], the share of the rows, drawn anew for each step, that the
-            Fisher-vector products are taken on: they are most of a step's time, and a rough F
-            serves as well (the source takes a tenth). Gradient and line search see every row, so
-            the bound on KL holds as before.
+            Fisher-vector products are computed on. They take most of a step's time, and an
+            estimate of F is enough (the paper takes a tenth). Gradient and line search see every
+            row, so the bound on KL holds.
     """
 
     max_kl: float = 0.01
