@@ -1,11 +1,10 @@
-"""The decoder: prompts in, sampled token ids and their log-probabilities out, on the policy's own
+"""The decoder: prompts in, sampled token ids and their log-probabilities out, by the policy's own
 weights.
 
-Weights are those of the moment, so the next call sees an update. Log-probabilities are those of
-`policy.evaluate` (float32: ~1e-5). How rows are decoded together is in `generation.py`. Left out:
-more than one process, speculative decoding, what an environment replies
-(`rollouts/open_conversations.py`). Models that keep their own attention are decoded by their own
-`generate` (`fallback.py`), one turn a row.
+Each call reads the weights as they are then. Log-probabilities are those of `policy.evaluate`
+(float32: ~1e-5). `generation.py` decodes rows together. Models that keep their own attention decode
+by their own `generate` (`fallback.py`), one turn a row. Left out: more than one process,
+speculative decoding, replies of an environment (`rollouts/open_conversations.py`).
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ class Engine:
     """Samples from a `CausalLM`. A `Sampler`.
 
     Args:
-        policy: whose weights are used, as they are at each token.
-        slots: rows that may be decoded at a time. The cache takes slots × (longest row) × layers ×
-            2 × Hkv × D numbers.
+        policy: its weights are used as they are at each token.
+        slots: most rows decoded at a time. The KV cache takes slots × (longest row) × layers × 2 ×
+            Hkv × D numbers.
         capture: how steps are captured and replayed (default: by CUDA graphs on a GPU, elsewhere
             not at all).
 
@@ -50,7 +49,7 @@ class Engine:
         self.policy, self.slots = policy, slots
         self.cache = Cache()
         capture = capture or (cuda_graph if policy.device.type == "cuda" else None)
-        # a captured step knows no extents
+        # a captured step has no extents
         extents = policy.ropes is not None
         self.captured = CapturedSteps(slots, capture) if capture and not extents else None
         self._stops: dict[tuple[str, ...], StopStrings] = {}
@@ -79,9 +78,9 @@ class Engine:
         model, was_training = self.policy.model, self.policy.model.training
         model.eval()
         try:
-            if not self.policy.packed:
-                return self._plain(requests, limits, sampling, generator, progress, on_turn_end)
             seeds = _seeds(sum(r.n for r in requests), generator)
+            if not self.policy.packed:
+                return self._plain(requests, limits, sampling, seeds, progress, on_turn_end)
             finder = self._finder(sampling.stop)
             work = Work(requests, limits, sampling, seeds, finder, progress, on_turn_end)
             with torch.inference_mode():
@@ -89,7 +88,7 @@ class Engine:
                 generation.run()
             return generation.completions()
         except BaseException:
-            # what the cache holds may not be numbers
+            # the cache may hold NaN
             self.cache = Cache()
             if self.captured is not None:
                 self.captured.steps.clear()
@@ -98,16 +97,16 @@ class Engine:
             model.train(was_training)
 
     def _plain(
-        self, requests, limits, sampling, generator, progress, on_turn_end
+        self, requests, limits, sampling, seeds, progress, on_turn_end
     ) -> list[list[Completion]]:
         """The model's own `generate`, which cannot continue a row."""
         if on_turn_end is not None:
             name = f"{type(self.policy.model).__name__} keeps its own attention"
             raise ValueError(f"{name} and cannot go on after a tool's reply: use another model")
-        return plain_generate(self.policy, requests, limits, sampling, generator, progress)
+        return plain_generate(self.policy, requests, limits, sampling, seeds, progress)
 
     def _finder(self, stop: tuple[str, ...]) -> StopStrings | None:
-        """The finder of these strings, made once; None if there are none."""
+        """Finds these strings; made once, and None without strings."""
         if stop and stop not in self._stops:
             self._stops[stop] = StopStrings(stop, self.policy.tokenizer, self.policy.vocabulary)
         return self._stops.get(stop)
