@@ -52,6 +52,7 @@ MAY_IMPORT = {
     },
     "testing": {
         *("calls", "engine", "envs", "errors", "policies", "rewards", "rollouts", "types"),
+        "updates",
     },
     "lab": {
         *("algorithms", "engine", "envs", "errors", "learner", "objectives", "ops", "policies"),

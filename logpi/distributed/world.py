@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,7 +35,7 @@ from logpi.errors import RunError, UserError, one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["World", "alone", "current", "ranks"]
+__all__ = ["World", "alone", "current", "is_sharded", "ranks"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -152,18 +152,22 @@ class World:
         """The largest of everybody's numbers."""
         return max(self.gather(number))
 
-    def same(self, what: str, *values: Any) -> None:
-        """Raises RunError on every rank if the ranks hold different values: tensors, or what
-        prints itself."""
+    def same(self, values: Mapping[str, Iterable[Any]]) -> None:
+        """Raises RunError on every rank if the ranks hold different values.
+
+        Args:
+            values: by name, tensors or what prints itself.
+        """
         if self.size == 1:
             return
-        digests = self.gather(_digest(values))
-        odd = [i for i, digest in enumerate(digests) if digest != digests[0]]
-        if odd:
-            raise RunError(
-                f"rank {odd[0]} and rank 0 disagree about {what}, so the run would drift apart:"
-                " data, rewards and seeds must be the same on every rank"
-            )
+        digests = self.gather({name: _digest(some) for name, some in values.items()})
+        for rank, digest in enumerate(digests):
+            odd = [name for name in values if digest[name] != digests[0][name]]
+            if odd:
+                raise RunError(
+                    f"rank {rank} and rank 0 disagree about {odd[0]}, so the run would drift apart:"
+                    " data, rewards and seeds must be the same on every rank"
+                )
 
     # --- work ---
 
@@ -194,6 +198,11 @@ class World:
         other = World(self.rank, self.size, self.local_rank, self.local_size)
         other._data = _gloo() if self.size > 1 else None
         return other
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this rank holds only a part of it."""
+    return hasattr(tensor, "to_local")
 
 
 alone = World()
@@ -281,7 +290,7 @@ def _failure(rank: int, error: Exception) -> _Failure:
 
 
 def _digest(values: Iterable[Any]) -> str:
-    state = hashlib.sha256()
+    state = hashlib.blake2b(digest_size=16)
     for value in values:
         if isinstance(value, Tensor):
             plain = value.detach().cpu().contiguous()

@@ -5,10 +5,10 @@ own.
 
 `objective` is anything with the three calls of `logpi.types.Objective`; `now` holds the
 log-probabilities (and values) of the current policy as plain tensors. Loss and gradient with
-respect to them must stay equal under: a split into micro-batches, padding, a new row order, garbage
-in masked-out slots, rows without an own action, and deletion of the observation tokens. These catch
-the normalisation and masking bugs found in most libraries of the field. Learning is not tested
-here.
+respect to them must stay equal under: a split into micro-batches or over ranks, padding, a new row
+order, garbage in masked-out slots, rows without an own action, and deletion of the observation
+tokens. These catch the normalisation and masking bugs found in most libraries of the field.
+Learning is not tested here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from logpi.types import Batch, Objective, PolicyOutput
+from logpi.updates.micro_batches import micro_batches, own_share
 
 __all__ = [
     "check_all",
@@ -28,6 +29,7 @@ __all__ = [
     "check_micro_batches",
     "check_observation_deletion",
     "check_padding",
+    "check_ranks",
     "check_row_order",
     "gradient",
     "group",
@@ -197,6 +199,23 @@ def check_micro_batches(
         )
 
 
+def check_ranks(
+    objective: Objective,
+    batch: Batch,
+    now: PolicyOutput,
+    ref: PolicyOutput | None,
+    whole_groups: bool = False,
+) -> None:
+    """Dealt out to any number of ranks, the pieces' gradients add up to that of one process."""
+    whole = gradient(objective, batch, now, ref)
+    for ranks in (2, 3, 8):
+        pieces = list(micro_batches(batch.mask, None, batch.group, whole_groups, ranks))
+        shares = [own_share(pieces, batch.mask, rank, ranks) for rank in range(ranks)]
+        assert len({len(share) for share in shares}) == 1, "a rank has more pieces than another"
+        dealt = [piece for share in shares for piece, counts in share if counts]
+        _same(f"{ranks} ranks", whole, gradient(objective, batch, now, ref, pieces=dealt))
+
+
 def check_padding(
     objective: Objective, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None, extra: int = 3
 ) -> None:
@@ -344,6 +363,7 @@ def check_all(
     if batch is None or now is None:
         batch, now, ref = random_case()
     check_micro_batches(objective, batch, now, ref, whole_groups)
+    check_ranks(objective, batch, now, ref, whole_groups)
     laws = (
         check_padding,
         check_row_order,
