@@ -161,8 +161,8 @@ class TextRollout:
         return responses[: len(rows)], greedy or [None] * len(rows), seconds
 
     def _group(self, responses: Responses, baseline: float | None) -> list[Trajectory]:
-        """The rows of one prompt. If the greedy response has no verdict, there is nothing to compare
-        with, and their masks are empty."""
+        """The rows of one prompt. Their masks are empty if the greedy response, with which they are
+        compared, has no verdict."""
         group, self.groups = self.groups, self.groups + 1
         unknown = self.greedy and baseline is None
         rows = [
