@@ -1,9 +1,9 @@
-"""A small convolutional actor–critic for pixels. Leaves out frame stacking and resizing: wrap the
-environment for those.
+"""A small convolutional actor–critic for pixels.
 
 The trunk is that of Mnih et al. (2015, "Nature") for frames of 36 pixels and more, and two small
-layers below that. Frames are bytes [H, W, C] or [C, H, W]; dividing by 255 is the policy's, so that
-a batch stays a quarter of the size.
+layers for smaller ones. Frames are bytes [H, W, C] or [C, H, W]. The policy divides them by 255, so
+that batches hold bytes, a quarter of the size. Left out: frame stacking and resizing, for which
+environments have wrappers.
 """
 
 from __future__ import annotations

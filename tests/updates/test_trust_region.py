@@ -36,7 +36,7 @@ def small(kind, seed=0):
         for p in policy.actor_net.parameters():
             p.add_(0.3 * torch.randn_like(p))
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]], dtype=torch.bool)
-    params = policy._params(*policy._features(torch.zeros(6, 2).double())).detach()
+    params = policy._params(torch.zeros(6, 2).double()).detach()
     action = torch.from_numpy(
         kind.sample(params.float().numpy(), __import__("numpy").random.default_rng(0))
     )
@@ -80,7 +80,7 @@ def test_the_product_is_the_explicit_fisher_matrix(kind):
 
 
 def _jacobian(policy, params, state):
-    out = policy._params(*policy._features(state[None]))[0]
+    out = policy._params(state[None])[0]
     return torch.stack(
         [
             flat(torch.autograd.grad(o, params, retain_graph=True, allow_unused=True), params)
@@ -91,7 +91,7 @@ def _jacobian(policy, params, state):
 
 def _fisher_of(kind, policy, state):
     """Fisher matrix in the distribution's own parameters, from its textbook form."""
-    params = policy._params(*policy._features(state[None]))[0].detach()
+    params = policy._params(state[None])[0].detach()
     if isinstance(kind, Categorical):
         p = params.softmax(-1)
         return torch.diag(p) - torch.outer(p, p)
