@@ -62,11 +62,13 @@ class Engine:
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
         on_turn_end: OnTurnEnd | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """As `Sampler.generate`.
 
-        The generator gives one seed for each row. What a row samples depends on its seed and the
-        weights, not on the number of slots or on the other requests of the call.
+        The generator gives one seed for each row (`row_seeds`). What a row samples depends on its
+        seed and the weights, not on the number of slots or on the other requests of the call.
 
         Raises:
             ValueError: an empty prompt, or one that leaves no room in the model's context;
@@ -75,15 +77,15 @@ class Engine:
             FloatingPointError: the model's logits are not numbers.
         """
         sampling = sampling or Sampling()
-        limits = [_limit(i, r, sampling, self.policy) for i, r in enumerate(requests)]
+        limits = [token_limit(i, r, sampling, self.policy) for i, r in enumerate(requests)]
+        own_seeds = row_seeds(requests, generator) if seeds is None else torch.tensor(seeds)
         model, was_training = self.policy.model, self.policy.model.training
         model.eval()
         try:
             if not self.policy.packed:
-                return self._plain(requests, limits, sampling, generator, progress, on_turn_end)
-            seeds = _seeds(sum(r.n for r in requests), generator)
+                return self._plain(requests, limits, sampling, own_seeds, progress, on_turn_end)
             finder = self._finder(sampling.stop)
-            work = Work(requests, limits, sampling, seeds, finder, progress, on_turn_end)
+            work = Work(requests, limits, sampling, own_seeds, finder, progress, on_turn_end)
             with torch.inference_mode():
                 generation = Generation(work, self.policy, self.cache, self.captured, self.slots)
                 generation.run()
@@ -98,13 +100,13 @@ class Engine:
             model.train(was_training)
 
     def _plain(
-        self, requests, limits, sampling, generator, progress, on_turn_end
+        self, requests, limits, sampling, seeds, progress, on_turn_end
     ) -> list[list[Completion]]:
         """The model's own `generate`, which cannot continue a row."""
         if on_turn_end is not None:
             name = f"{type(self.policy.model).__name__} keeps its own attention"
             raise ValueError(f"{name} and cannot go on after a tool's reply: use another model")
-        return plain_generate(self.policy, requests, limits, sampling, generator, progress)
+        return plain_generate(self.policy, requests, limits, sampling, seeds.tolist(), progress)
 
     def _finder(self, stop: tuple[str, ...]) -> StopStrings | None:
         """The finder of these strings, made once; None if there are none."""
@@ -113,13 +115,15 @@ class Engine:
         return self._stops.get(stop)
 
 
-def _seeds(rows: int, generator: torch.Generator | None) -> torch.Tensor:
-    """One seed for each row, on the CPU."""
+def row_seeds(requests: Sequence[Request], generator: torch.Generator | None) -> torch.Tensor:
+    """[rows] a seed for each row, on the CPU; the next ones of the generator (None: torch's global
+    one)."""
+    rows = sum(r.n for r in requests)
     device = generator.device if generator is not None else "cpu"
     return torch.randint(SEEDS, (rows,), generator=generator, device=device).cpu()
 
 
-def _limit(number: int, request: Request, sampling: Sampling, policy: CausalLM) -> int:
+def token_limit(number: int, request: Request, sampling: Sampling, policy: CausalLM) -> int:
     """Tokens that a row of this request may sample. Raises ValueError if it cannot be sampled."""
     length, context = len(request.prompt), policy.context
     if length == 0:

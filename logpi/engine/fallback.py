@@ -33,17 +33,14 @@ def plain_generate(
     requests: Sequence[Request],
     limits: Sequence[int],
     sampling: Sampling,
-    generator: torch.Generator | None,
+    row_seeds: Sequence[int],
     progress: Callable[[int, int], None] | None,
 ) -> list[list[Completion]]:
     """As `Engine.generate`; `limits` are the requests' token limits.
 
-    The generator gives a seed for each row, as there, though a request uses only its first: a
-    resumed evaluation skips one seed for each row that it has.
+    Each row has a seed, as there, though a request uses only its first: a resumed evaluation skips
+    one seed for each row that it has.
     """
-    device = generator.device if generator is not None else "cpu"
-    size = (sum(r.n for r in requests),)
-    row_seeds = torch.randint(2**63 - 1, size, generator=generator, device=device).tolist()
     ends = accumulate(r.n for r in requests)
     seeds = [row_seeds[end - r.n] for end, r in zip(ends, requests, strict=True)]
     out = []

@@ -27,6 +27,8 @@ class Sampler(Protocol):
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
         on_turn_end: OnTurnEnd | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """`request.n` completions of each request, in the order of the requests.
 
@@ -38,5 +40,7 @@ class Sampler(Protocol):
                 through: those of the first request, those of the second, … A completion then
                 holds the policy's tokens of all turns, and no token of an observation. None: a
                 row is one turn.
+            seeds: of the rows, in [0, `SEEDS`), instead of the generator's; shares of a call that
+                are sampled apart, each with its rows' seeds, are the whole call.
         """
         ...

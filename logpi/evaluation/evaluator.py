@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from logpi.engine.engine import SEEDS, Engine
+from logpi.engine.engine import SEEDS
 from logpi.engine.sampling import Request, Sampling
 from logpi.engine.turns import ENDED
 from logpi.evaluation.measures import by_level, interval, measures
@@ -31,6 +31,7 @@ from logpi.rollouts.response_metrics import tool_metrics
 from logpi.rollouts.responses import Responses, ResponseSampler, transcript_info
 
 if TYPE_CHECKING:
+    from logpi.engine.sampler import Sampler
     from logpi.envs.task import Row
     from logpi.evaluation.records import Record
     from logpi.policies.causal_lm import CausalLM
@@ -75,7 +76,7 @@ class Evaluator:
     """
 
     policy: CausalLM
-    engine: Engine
+    engine: Sampler
     rows: Sequence[Row]
     rewards: Rewards
     sampling: Sampling
