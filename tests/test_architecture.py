@@ -28,26 +28,27 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
+    "distributed": {"errors", "types"},
     "sandbox": {"errors"},
     "ops": {"types"},
     "objectives": {"ops", "types"},
-    "updates": {"objectives", "ops", "types"},
+    "updates": {"distributed", "errors", "objectives", "ops", "types"},
     "algorithms": {"errors", "objectives", "ops", "runs", "types", "updates"},
-    "learner": {"algorithms", "errors", "objectives", "ops", "types", "updates"},
-    "runs": {"errors", "types"},
-    "train": {"errors", "learner", "runs", "types"},
+    "learner": {*("algorithms", "distributed", "errors", "objectives", "ops", "types", "updates")},
+    "runs": {"distributed", "errors", "types"},
+    "train": {"distributed", "errors", "learner", "runs", "types"},
     "calls": {"errors"},
-    "policies": {"calls", "errors", "ops", "runs", "types"},
-    "engine": {"errors", "policies", "types"},
+    "policies": {"calls", "distributed", "errors", "ops", "runs", "types"},
+    "engine": {"distributed", "errors", "policies", "types"},
     "rewards": {"calls", "errors", "policies", "runs", "sandbox", "types"},
     "envs": {"calls", "errors", "ops", "policies", "rewards", "runs", "sandbox", "types"},
     "rollouts": {
-        *("algorithms", "calls", "engine", "envs", "errors", "ops", "policies", "rewards"),
-        *("types", "updates"),
+        *("algorithms", "calls", "distributed", "engine", "envs", "errors", "ops", "policies"),
+        *("rewards", "types", "updates"),
     },
     "evaluation": {
-        *("engine", "envs", "errors", "policies", "rewards", "rollouts", "runs", "types"),
-        "updates",
+        *("distributed", "engine", "envs", "errors", "policies", "rewards", "rollouts", "runs"),
+        *("types", "updates"),
     },
     "testing": {
         *("calls", "engine", "envs", "errors", "policies", "rewards", "rollouts", "types"),
@@ -116,7 +117,8 @@ def layer(name: str) -> str:
 
 LAYERS = {layer(m) for m in MODULES} - {""}
 FIRST_LEVEL = {
-    *("algorithms", "calls", "cli", "commands", "demos", "engine", "envs", "errors", "evaluation"),
+    *("algorithms", "calls", "cli", "commands", "demos", "distributed", "engine", "envs", "errors"),
+    "evaluation",
     *("jobs", "lab", "learner", "objectives", "ops", "policies", "rewards", "rollouts", "runs"),
     *("sandbox", "testing", "train", "types", "updates", "__main__"),
 }

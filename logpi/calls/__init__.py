@@ -1,15 +1,15 @@
-"""Tool calls as models write them: read, checked against the tool's schema, written.
+"""Tool calls: reads what models write, checks it against the tool's schema, writes calls.
 
     call.py         Call, Malformed, and the protocol of a style
-    reading.py      calls of any family in a turn: marks, thoughts, answers that are only calls
-    objects.py, tags.py, pythonic.py      calls as JSON, as tags, in Python's syntax
-    json.py         Hermes and Qwen, other families that write JSON, ToolRL's one object a line
-    xml.py          <function=…><parameter=…> (Qwen3-Coder and its kin), <arg_key>… (GLM)
-    plain.py        [f(a=1), g(b='x')] (BFCL's prompt, Llama 3.2), <search>q</search> (Search-R1)
-    templates.py    the style in which a model's chat template writes
-    messages.py     conversations and tools as data sets have them, brought to one form
-    schema.py       a function's JSON schema, text read as a type
-    json_schema.py  values and schemas checked
+    reading.py      finds the calls of any model family in a turn
+    objects.py, tags.py, pythonic.py      read calls as JSON, as tags, in Python's syntax
+    json.py         styles: Hermes and Qwen, other families that write JSON, ToolRL
+    xml.py          styles: <function=…><parameter=…> (Qwen3-Coder), <arg_key>… (GLM)
+    plain.py        styles: [f(a=1), g(b='x')] (BFCL, Llama 3.2), <search>q</search> (Search-R1)
+    templates.py    finds the style of a model's chat template
+    messages.py     brings conversations and tools of data sets to one form
+    schema.py       makes a schema from a function, converts text to a type
+    json_schema.py  checks values and schemas
 
 The call `add(a=1, b=2)` in four styles:
 
@@ -18,8 +18,8 @@ The call `add(a=1, b=2)` in four styles:
     glm      <tool_call>add\\n<arg_key>a</arg_key>\\n<arg_value>1</arg_value>…</tool_call>
     python   [add(a=1, b=2)]
 
-Every reader is total and takes time linear in the text: a policy is paid to surprise it. Nothing is
-ever evaluated. Left out: running a call (`envs/tools`), and what it is worth (`rewards`).
+A reader takes any text, in linear time, because a policy may write anything. It evaluates nothing.
+Left out: running a call (`envs/tools`), and its reward (`rewards`).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ STYLES: dict[str, Style] = {
 
 
 def style(name: str | Style) -> Style:
-    """A style by name; a style as it is.
+    """The style of a name; a style as it is.
 
     Raises:
         ValueError: no such style.

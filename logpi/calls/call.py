@@ -1,4 +1,7 @@
-"""A call, something that was meant to be one, and what every style of writing them can do."""
+"""The nouns of tool calls: a call, a malformed attempt, and the protocol of a style.
+
+Left out: the styles themselves (`json.py`, `xml.py`, `plain.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 MOST = 100
-"""Attempts that are read of one turn; what follows is passed over."""
+"""The most attempts that a reader takes from one turn. It ignores the rest."""
 
 Schema = Mapping[str, Any]
 """A tool for a chat template: `{"type": "function", "function": {"name", …, "parameters"}}`."""
@@ -25,7 +28,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Malformed:
-    """An attempt that is no call. `reason` says what was expected, for the policy to read."""
+    """An attempt that is not a call. `reason` tells the policy what was expected."""
 
     reason: str
 
@@ -37,7 +40,7 @@ class Style(Protocol):
     """A way of writing calls.
 
     Attributes:
-        stop: strings that end a turn, for models that write on as plain text.
+        stop: strings that end a turn of a model that would write on.
     """
 
     @property
@@ -46,26 +49,27 @@ class Style(Protocol):
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
         """Every attempt in a turn, in order; [] if the turn calls nothing.
 
-        `tools`: for values that have no type of their own, and to tell a call from an answer.
+        `tools` give untyped values their types, and tell a call from an answer in JSON.
         """
         ...
 
     def write(self, calls: Sequence[Call]) -> str:
-        """Calls as a model writes them: `parse(write(calls), tools) == calls`."""
+        """The text of calls as a model writes it: `parse(write(calls), tools) == calls`."""
         ...
 
     def system(self, tools: Sequence[Schema]) -> str:
-        """What tells a model of its tools, where its chat template does not."""
+        """A system message that describes the tools, for chat templates that do not."""
         ...
 
     def results(self, results: Sequence[str]) -> str:
-        """The tools' results as text that follows the turn, for models without a chat template."""
+        """The text of the tools' results after a turn, for models without a chat template."""
         ...
 
 
 def defused(text: str, *tags: str) -> str:
-    """`text` with these tags, open or closed, made harmless by a space, so that a tool's result
-    cannot end its own frame.
+    """`text` with a space inside these tags, opening or closing.
+
+    So a tool's result cannot end its own frame.
 
     >>> defused("42</information> <answer>7", "information", "answer")
     '42< /information> < answer>7'
@@ -73,18 +77,11 @@ def defused(text: str, *tags: str) -> str:
     return re.sub(rf"<(?=/?(?:{'|'.join(map(re.escape, tags))})\b)", "< ", text) if tags else text
 
 
-def framed(results: Sequence[str]) -> str:
-    """Results between `<tool_response>` tags, as Hermes and its kin show them."""
-    shown = (defused(r, "tool_response", "tool_call") for r in results)
-    return "\n" + "\n".join(f"<tool_response>\n{r}\n</tool_response>" for r in shown) + "\n"
-
-
 def functions(tools: Sequence[Schema]) -> dict[str, Schema]:
-    """Name → the function's part of each schema."""
-    inner = [t.get("function", t) for t in tools]
-    return {f["name"]: f for f in inner}
+    """The function part of each schema, by name."""
+    return {f["name"]: f for f in (t.get("function", t) for t in tools)}
 
 
 def dumps(value: Any) -> str:
-    """JSON as models write it."""
+    """JSON as models write it: letters of all scripts as they are."""
     return json.dumps(value, ensure_ascii=False)

@@ -1,5 +1,4 @@
-"""Calls as JSON: the Hermes format that Qwen 2.5 and Qwen 3 were trained on, other families' forms
-of it, and ToolRL's.
+"""Styles that write calls as JSON: Hermes (Qwen 2.5, Qwen 3), other model families, and ToolRL.
 
     <tool_call>                                              (Hermes)
     {"name": "add", "arguments": {"a": 1, "b": 2}}
@@ -10,9 +9,8 @@ of it, and ToolRL's.
     {"name": "sin", "parameters": {"x": 0}}
     </tool_call>
 
-`reading.py` reads calls: that does not depend on the style, but for ToolRL's, whose reader is the
-published reward's. Not read: NaN and Infinity (no JSON), arguments as a string of JSON, calls
-inside of a thought.
+`reading.py` reads the calls of every style but ToolRL's, whose reader follows the published
+reward. Left out: NaN and Infinity (not JSON), arguments as JSON text, calls inside a thought.
 """
 
 from __future__ import annotations
@@ -20,9 +18,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, defused, dumps, framed
+from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, defused, dumps
 from logpi.calls.objects import Text, as_call, blank, value_at
 from logpi.calls.reading import pattern, read, scan
 
@@ -32,15 +29,40 @@ _LINE_ENDS = re.compile(rf"\n|(?={_CLOSE})|\Z")
 _SLOT = re.compile(r"\{(name|quoted|number|arguments)\}")
 
 
+class Marked:
+    """The base of styles whose calls `reading.py` reads. A subclass adds `stop` and `write`."""
+
+    def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
+        return read(text, tools)
+
+    def write(self, calls: Sequence[Call]) -> str:
+        raise NotImplementedError
+
+    def system(self, tools: Sequence[Schema]) -> str:
+        """The tools and an example of a call."""
+        listed = "\n".join(map(dumps, tools))
+        example = self.write([Call("example_function", {"example_parameter": "value"})])
+        return (
+            "# Tools\n\nYou have access to the following functions:\n"
+            f"<tools>\n{listed}\n</tools>\n\nIf you choose to call a function, reply in this"
+            f" format, with nothing after it:\n{example}"
+        )
+
+    def results(self, results: Sequence[str]) -> str:
+        """Results between `<tool_response>` tags, as Hermes shows them."""
+        shown = (defused(r, "tool_response", "tool_call") for r in results)
+        return "\n" + "\n".join(f"<tool_response>\n{r}\n</tool_response>" for r in shown) + "\n"
+
+
 @dataclass(frozen=True)
-class Family:
-    """A family's way of writing calls.
+class Family(Marked):
+    """The format of a model family, as a template of one call.
 
     Attributes:
-        call: one call, with {name}, {quoted} (the name as JSON), {number} (from 0) and {arguments}
+        call: the template: {name}, {quoted} (the name as JSON), {number} (from 0), {arguments}
             (as JSON).
-        before, after, between: what stands around all calls, and between two. stop: what ends a
-            turn.
+        before, after, between: text around all calls, and between two.
+        stop: strings that end a turn.
 
     >>> llama = Family('{"name": {quoted}, "parameters": {arguments}}', between="; ")
     >>> llama.write([Call("sin", {"x": 0})])
@@ -53,15 +75,9 @@ class Family:
     between: str = ""
     stop: tuple[str, ...] = ()
 
-    def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-        return read(text, tools)
-
     def write(self, calls: Sequence[Call]) -> str:
-        return (
-            self.before
-            + self.between.join(self._written(c, i) for i, c in enumerate(calls))
-            + self.after
-        )
+        texts = [self._written(call, number) for number, call in enumerate(calls)]
+        return self.before + self.between.join(texts) + self.after
 
     def _written(self, call: Call, number: int) -> str:
         parts = {
@@ -72,27 +88,10 @@ class Family:
         }
         return _SLOT.sub(lambda slot: parts[slot[1]], self.call)
 
-    def system(self, tools: Sequence[Schema]) -> str:
-        return announced(
-            tools, self.write([Call("example_function", {"example_parameter": "value"})])
-        )
-
-    def results(self, results: Sequence[str]) -> str:
-        return framed(results)
-
-
-def announced(tools: Sequence[Schema], example: str) -> str:
-    """The tools, and how a call is written, for models whose template tells them of neither."""
-    listed = "\n".join(map(dumps, tools))
-    return (
-        f"# Tools\n\nYou have access to the following functions:\n<tools>\n{listed}\n</tools>\n\n"
-        f"If you choose to call a function, reply in this format, with nothing after it:\n{example}"
-    )
-
 
 @dataclass(frozen=True)
 class Hermes(Family):
-    """One `<tool_call>` for each call, key `arguments`; results between `<tool_response>` tags.
+    """One `<tool_call>` for each call, with the key `arguments`.
 
     >>> Hermes().parse('Let me see. <tool_call>{"name": "sin", "arguments": {"x": 0}}</tool_call>')
     [Call(name='sin', arguments={'x': 0})]
@@ -103,7 +102,7 @@ class Hermes(Family):
     stop: tuple[str, ...] = (_CLOSE,)
 
     def system(self, tools: Sequence[Schema]) -> str:
-        """The block that Qwen's chat templates write."""
+        """The text of Qwen's chat templates."""
         listed = "\n".join(map(dumps, tools))
         return (
             "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
@@ -117,10 +116,10 @@ class Hermes(Family):
 
 @dataclass(frozen=True)
 class Lines:
-    """ToolRL's format: all calls in one `<tool_call>`, one object a line, key `parameters`; only
-    the first block is read.
+    """ToolRL's format: one `<tool_call>` for all calls, one object a line, the key `parameters`.
 
-    An object over several lines is no call, as in the published reward.
+    The reader takes the first block. As in the published reward, an object over several lines is
+    not a call.
 
     >>> call = '{"name": "sin", "parameters": {"x": 0}}'
     >>> Lines().parse(f"<think>…</think>\\n<tool_call>\\n{call}\\n</tool_call>")
@@ -140,8 +139,7 @@ class Lines:
         return "\n".join([_OPEN, *lines, _CLOSE])
 
     def system(self, tools: Sequence[Schema]) -> str:
-        """ToolRL's system message, its list of tools and its output format; the wording is theirs
-        (Apache-2.0)."""
+        """ToolRL's system message, in the authors' words (Apache-2.0)."""
         from logpi.calls.toolrl import system
 
         return system(tools)
@@ -151,7 +149,7 @@ class Lines:
 
 
 def _block(text: Text, mark: re.Match[str], since: int, late: bool) -> tuple[list[Attempt], int]:
-    """A `Body`: the lines up to the closing tag."""
+    """A `Body` (`reading.py`): reads lines up to the closing tag."""
     attempts: list[Attempt] = []
     at = blank(text, mark.end())
     while at < len(text) and not text.startswith(_CLOSE, at):
@@ -160,11 +158,11 @@ def _block(text: Text, mark: re.Match[str], since: int, late: bool) -> tuple[lis
         at = blank(text, at)
     if at >= len(text):
         return [Malformed(f"{_OPEN} is not closed")], at
-    return list(islice(attempts, MOST)) or [Malformed("no call between the tags")], at + len(_CLOSE)
+    return attempts or [Malformed("no call between the tags")], at + len(_CLOSE)
 
 
 def _line(text: Text, at: int) -> tuple[Attempt, int]:
-    """The call that one line is, and where the line ends."""
+    """The call on one line, and the end of the line."""
     try:
         value, end = value_at(text, at)
     except ValueError as error:

@@ -1,9 +1,9 @@
-"""JSON Schema by the library `jsonschema`: what is wrong with a value or a schema, in one line.
+"""Checks values and schemas by the library `jsonschema`, and says in one line what is wrong.
 
-Three things differ from the library. Nothing is fetched from the network. Values of a policy cannot
-take quadratic time (`uniqueItems`), and 0.3 is a multiple of 0.1. Messages name the place and fit
-on a line. Left out: which schema a tool has (`schema.py`), and deadlines. A `pattern` may take for
-ever on a hostile text, so rewards check in a worker process, and tools check no patterns.
+Three things differ from the library. Nothing comes from the network. `uniqueItems` takes linear
+time on a policy's values, and 0.3 is a multiple of 0.1. Messages name the place and fit on a line.
+Left out: which schema a tool has (`schema.py`), and deadlines. A `pattern` may run for ever on a
+hostile text, so rewards check schemas in a worker process and tools ignore patterns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ANNOTATIONS = set(
     " title description default examples deprecated readOnly writeOnly contentEncoding"
     " contentMediaType contentSchema then else minContains maxContains".split()
 )
-# keyword -> what a value has to be, given the keyword's own value
+# keyword -> the requirement on a value, with the keyword's own value as {}
 _MUST = {
     "minimum": "must be at least {}",
     "maximum": "must be at most {}",
@@ -42,35 +42,38 @@ _MUST = {
 
 
 def problem(value: Any, schema: Any) -> str | None:
-    """The first thing that is wrong with a tool's arguments, in words for the model, or None.
+    """The first fault of a tool's arguments, in words for the model, or None.
 
-    Patterns are not checked, nor what a $ref outside of the schema says. Arguments that the schema
-    does not list are wrong unless it allows them.
+    It ignores patterns and references out of the schema. An argument that the schema does not list
+    is a fault unless the schema allows others.
 
     >>> problem({"a": "1"}, {"properties": {"a": {"type": "integer"}}})
     "'a' must be of type integer, got '1'"
     >>> problem({"b": 1}, {"properties": {"a": {"type": "integer"}}})
     "there is no 'b'; there are: a"
     """
+    from referencing import Registry
+
     if _depth(value) > DEEPEST:
         return "the value is nested too deep"
     try:
-        return _first(_tools(schema).iter_errors(value))
+        return _first(_tools_class()(schema, registry=Registry()).iter_errors(value))
     except RecursionError:
         return "the value is nested too deep"
+    # the schema itself is at fault: the tool will report what it lacks
     except (TypeError, ValueError, AttributeError, KeyError):
-        # the schema itself is wrong: the tool will say what it misses
         return None
 
 
 def fits(value: Any, schema: Any) -> bool:
-    """Whether a JSON value fits a schema. Raises RecursionError where either is nested too deep."""
+    """Whether a JSON value fits a schema. Raises RecursionError if either is nested too deep."""
     return _validator(schema).is_valid(value)
 
 
 def schema_problem(schema: Any) -> str | None:
-    """What is wrong with a schema, or None: a keyword set to what it cannot be, a keyword that JSON
-    Schema does not have, a $ref to nothing. Raises RecursionError if it is nested too deep.
+    """The first fault of a schema, or None. Raises RecursionError if it is nested too deep.
+
+    Faults are a keyword with an impossible value, an unknown keyword, and a $ref to nothing.
 
     >>> schema_problem({"minLength": -1})
     "'minLength' must be at least 0, got -1"
@@ -86,7 +89,7 @@ def schema_problem(schema: Any) -> str | None:
 
 
 def short(value: Any, most: int = 60) -> str:
-    """A value as it stands in a message."""
+    """A value as a message shows it."""
     text = repr(value)
     return text if len(text) <= most else text[:most] + "…"
 
@@ -95,7 +98,7 @@ def short(value: Any, most: int = 60) -> str:
 
 
 def _specification(schema: Any) -> Any:
-    """The draft that a schema is of."""
+    """The draft of JSON Schema that a schema follows."""
     from referencing.jsonschema import DRAFT202012, specification_with
 
     named = schema.get("$schema") if isinstance(schema, Mapping) else None
@@ -103,7 +106,7 @@ def _specification(schema: Any) -> Any:
 
 
 def _subschemas(schema: Any) -> Iterator[Mapping[str, Any]]:
-    """A schema and all below it."""
+    """A schema and the schemas inside it."""
     if isinstance(schema, Mapping):
         yield schema
         for inner in _specification(schema).subresources_of(schema):
@@ -139,7 +142,7 @@ def _missing_reference(schema: Any) -> str | None:
 
 
 def _validator(schema: Any) -> Any:
-    """A validator of the schema's draft that asks no network."""
+    """A validator of the schema's draft, without network access."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import validator_for
     from referencing import Registry
@@ -154,15 +157,9 @@ def _extended(draft: Any) -> Any:
     return extend(draft, {"uniqueItems": _unique, "multipleOf": _multiple})
 
 
-def _tools(schema: Any) -> Any:
-    """A validator for tools' arguments."""
-    from referencing import Registry
-
-    return _tools_class()(schema, registry=Registry())
-
-
 @cache
 def _tools_class() -> Any:
+    """The validator class for the arguments of tools."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
@@ -178,7 +175,7 @@ def _error(message: str, **details: Any) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """Equal for values that are equal as JSON (1 is 1.0 and is not true), and hashable."""
+    """A hashable key; equal for values that are equal as JSON (1 is 1.0 and is not true)."""
     if isinstance(value, list):
         return "array", *map(_key, value)
     if isinstance(value, dict):
@@ -187,20 +184,24 @@ def _key(value: Any) -> Any:
 
 
 def _unique(validator: Any, wanted: bool, value: Any, schema: Any) -> Iterator[Any]:
-    """In linear time; the library's own is quadratic where the items have no order."""
+    """`uniqueItems` in linear time; the library's is quadratic on items without an order."""
     if wanted and validator.is_type(value, "array") and len({*map(_key, value)}) < len(value):
         yield _error("an item twice")
 
 
 def _multiple(validator: Any, step: float, value: Any, schema: Any) -> Iterator[Any]:
-    """Up to 1e-9 of a step, so that 0.3 is three times 0.1."""
+    """`multipleOf` up to 1e-9 of a step, so that 0.3 is three times 0.1."""
     if validator.is_type(value, "number"):
         quotient = value / step
         if abs(quotient - round(quotient)) >= 1e-9:
             yield _error("no multiple")
 
 
-# Type names of JSON Schema, and those that BFCL's tools use instead.
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# BFCL's type names -> JSON Schema's
 ALIASES = {
     "dict": "object",
     "float": "number",
@@ -214,7 +215,7 @@ ALIASES = {
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "string": lambda v: isinstance(v, str),
     "integer": lambda v: _is_number(v) and (isinstance(v, int) or v.is_integer()),
-    "number": lambda v: _is_number(v),
+    "number": _is_number,
     "boolean": lambda v: isinstance(v, bool),
     "null": lambda v: v is None,
     "object": lambda v: isinstance(v, Mapping),
@@ -222,18 +223,14 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def types_of(schema: Mapping[str, Any]) -> list[str]:
-    """The types that a schema allows, by their names in JSON Schema; "any" without one."""
+    """JSON Schema's names of the types that a schema allows; "any" if it names none."""
     named = schema.get("type", "any")
     return [ALIASES.get(t, t) for t in ([named] if isinstance(named, str) else named)]
 
 
 def is_type(value: Any, name: str) -> bool:
-    """Whether a value is of a type; of one that nobody knows, it is."""
+    """Whether a value is of a type; true for an unknown type."""
     return _TYPES.get(name, lambda _: True)(value)
 
 
@@ -243,9 +240,9 @@ def _type(validator: Any, named: Any, value: Any, schema: Any) -> Iterator[Any]:
 
 
 def _properties(validator: Any, properties: Any, value: Any, schema: Any) -> Iterator[Any]:
-    """Those that are not listed are wrong, unless the schema says something of them."""
-    said = {"additionalProperties", "patternProperties"} & set(schema)
-    if not said and validator.is_type(value, "object") and not set(value) <= set(properties):
+    """Refuses properties that the schema does not list, unless it has a rule for others."""
+    rules = {"additionalProperties", "patternProperties"} & set(schema)
+    if not rules and validator.is_type(value, "object") and not set(value) <= set(properties):
         yield _error("unlisted", validator="additionalProperties", validator_value=False)
     yield from _of_draft("properties", validator, properties, value, schema)
 
@@ -266,7 +263,7 @@ def _of_draft(keyword: str, validator: Any, *args: Any) -> Iterable[Any]:
 
 
 def _depth(value: Any) -> int:
-    """How deep lists and objects are nested, counted up to `DEEPEST` and one more."""
+    """The depth of nested lists and objects, counted up to `DEEPEST` + 1."""
     level, depth = [value], 0
     while level and depth <= DEEPEST:
         inner: list[Any] = []
@@ -289,7 +286,7 @@ def _first(errors: Iterable[Any]) -> str | None:
 
 
 def _message(error: Any) -> str:
-    """A `ValidationError` as one line: where, what is wanted, what is there."""
+    """A `ValidationError` as one line: the place, the requirement, the value."""
     where, wanted = _where(error.absolute_path), error.validator_value
     at = where or "the value"
     match error.validator:
@@ -304,7 +301,7 @@ def _message(error: Any) -> str:
             extra = next(name for name in error.instance if name not in known)
             return f"there is no {_inside(where, extra)}; there are: {', '.join(known) or 'none'}"
         case "anyOf" | "oneOf" if error.context:
-            # of each alternative the first
+            # the first error of each alternative
             each = {e.relative_schema_path[0]: e for e in reversed(error.context)}
             lines = [_message(each[i]) for i in sorted(each)]
             return " or ".join(dict.fromkeys(lines))

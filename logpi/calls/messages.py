@@ -1,4 +1,4 @@
-"""Conversations and tools as data sets have them, brought to the one form that chat templates read.
+"""Brings the conversations and tools of data sets to the one form that chat templates read.
 
     {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}   OpenAI's
     {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
@@ -6,11 +6,10 @@
     {"from": "function_call", "value": "{\\"name\\": \\"f\\", \\"arguments\\": {}}"}   ShareGPT's
     {"role": "user", "content": [{"type": "text", "text": "1+1?"}]}                content in parts
 
-become messages with `role`, `content` as text and, where there are calls, `tool_calls` with
-arguments as objects; all other keys stay. A message in that form stays as it is. Arrow's and
-Parquet's structs have every key that any of their kind has, null where one has none:
-`without_nulls` removes these. In JSON lines a null is meant, and stays. `forms` has what else a
-template may need. Left out: which roles a template takes.
+become messages with `role`, `content` as text and, if there are calls, `tool_calls` whose arguments
+are objects. All other keys stay. Arrow and Parquet give each struct of a column the same keys and
+fill the missing ones with null: `without_nulls` removes those. In JSON lines a null is meant, and
+stays. `forms` has the variants that some templates need. Left out: which roles a template accepts.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _TEXTS = ("text", "input_text", "output_text")
 
 
 def without_nulls(value: Any) -> Any:
-    """`value` without keys that are null, all the way down; nulls in lists stay.
+    """`value` without keys that are null, at every depth. Nulls in lists stay.
 
     >>> without_nulls({"a": None, "b": [{"c": None, "d": 0}, None]})
     {'b': [{'d': 0}, None]}
@@ -52,35 +51,34 @@ def without_nulls(value: Any) -> Any:
 
 
 def from_arrow(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of Parquet's or of `datasets`, its lists of structs without nulls: conversations,
+    """A row of Parquet or of `datasets` without the nulls in lists of structs: conversations,
     tools, calls."""
-    return {k: without_nulls(v) if _structs(v) else v for k, v in row.items()}
 
+    def has_structs(value: Any) -> bool:
+        return isinstance(value, list) and any(isinstance(v, Mapping) for v in value)
 
-def _structs(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(v, Mapping) for v in value)
+    return {k: without_nulls(v) if has_structs(v) else v for k, v in row.items()}
 
 
 def conversation(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
-    """Messages in one form.
+    """The messages in one form.
 
     Raises:
-        ValueError: one without a role, or with content that is no text; a call without a name, or
-            whose arguments are no object.
+        ValueError: a message without a role, or whose content is not text; a call without a name,
+            or whose arguments are not an object.
 
     >>> calling = {"role": "assistant", "tool_calls": [{"name": "f", "arguments": "{}"}]}
     >>> conversation([{"from": "human", "value": "Hi"}, calling])[1]
     {'role': 'assistant', 'content': '', 'tool_calls': [{'type': 'function', 'function': {'name':
     'f', 'arguments': {}}}]}
     """
-    return [_message(m, number) for number, m in enumerate(messages, 1)]
-
-
-def _message(message: Any, number: int) -> Message:
-    try:
-        return _normal(message)
-    except ValueError as error:
-        raise ValueError(f"message {number}: {error}") from None
+    normal: list[Message] = []
+    for number, message in enumerate(messages, 1):
+        try:
+            normal.append(_normal(message))
+        except ValueError as error:
+            raise ValueError(f"message {number}: {error}") from None
+    return normal
 
 
 def _normal(message: Any) -> Message:
@@ -89,51 +87,48 @@ def _normal(message: Any) -> Message:
             f"expected role and content, got {type(message).__name__} {str(message)[:60]!r}"
         )
     renamed = {} if "role" in message else _SHAREGPT
-    made: Message = {str(renamed.get(k, k)): v for k, v in message.items()}
-    role = made.get("role")
+    fields: Message = {str(renamed.get(k, k)): v for k, v in message.items()}
+    role = fields.get("role")
     if not isinstance(role, str):
         raise ValueError(
             f"expected role and content, found {', '.join(map(str, message)) or 'nothing'}"
         )
     if role == "function_call":
-        made |= {"role": "assistant", "content": "", "tool_calls": made.get("content")}
-    made["role"] = _ROLES.get(str(made["role"]), made["role"])
-    calls = _listed(made.pop("tool_calls", None)) + _listed(made.pop("function_call", None))
-    thought = made.get("reasoning_content") or made.get("reasoning") or made.get("thinking")
-    made |= {"reasoning_content": thought} if isinstance(thought, str) else {}
-    content = _content(made, silent=bool(calls or thought))
-    rest = {k: v for k, v in made.items() if k not in ("role", "content")}
-    return {
-        "role": made["role"],
-        "content": content,
-        **rest,
-        **({"tool_calls": [_call(c) for c in calls]} if calls else {}),
+        role = "assistant"
+        fields |= {"content": "", "tool_calls": fields.get("content")}
+    role = _ROLES.get(role, role)
+    calls = _listed(fields.pop("tool_calls", None)) + _listed(fields.pop("function_call", None))
+    thought = fields.get("reasoning_content") or fields.get("reasoning") or fields.get("thinking")
+    content = _content(role, fields.get("content"), silent=bool(calls or thought))
+    fields |= {"reasoning_content": thought} if isinstance(thought, str) else {}
+    fields |= {"tool_calls": [_call(c) for c in calls]} if calls else {}
+    return {"role": role, "content": content} | {
+        k: v for k, v in fields.items() if k not in ("role", "content")
     }
 
 
 def _listed(calls: Any) -> list[Any]:
-    """Calls as a list: from the text of one, or from a single call."""
+    """Calls as a list, from a list, from a single call, or from the JSON text of either."""
     if isinstance(calls, str):
         calls = _decoded(calls, "tool calls") if calls.strip() else None
     return list(calls) if isinstance(calls, list | tuple) else [calls] if calls else []
 
 
-def _content(message: Message, silent: bool) -> str:
-    """What a message says. silent: it need not say anything."""
-    content = message.get("content")
+def _content(role: str, content: Any, silent: bool) -> str:
+    """The text of a message's content. `silent` allows None."""
     if content is None and silent:
         return ""
     if isinstance(content, str):
         return content
-    if isinstance(content, Sequence) and (message["role"] != "tool" or _parts(content)):
+    if isinstance(content, Sequence) and (role != "tool" or _parts(content)):
         return "".join(map(_part, content))
-    if message["role"] == "tool" and content is not None:
-        # a tool's result that is not text is shown as JSON, as a tool's here is
+    # a tool's result that is not text becomes JSON, as the library's own tools write it
+    if role == "tool" and content is not None:
         return dumps(content)
-    found = "nothing" if content is None else f"{type(content).__name__} {str(content)[:60]!r}"
+    actual = "nothing" if content is None else f"{type(content).__name__} {str(content)[:60]!r}"
     raise ValueError(
-        f"the content of role {message['role']!r} must be a text, or a list of parts of type text,"
-        f" got {found}"
+        f"the content of role {role!r} must be a text, or a list of parts of type text,"
+        f" got {actual}"
     )
 
 
@@ -144,43 +139,35 @@ def _parts(content: Sequence[Any]) -> bool:
 def _part(part: Any) -> str:
     if isinstance(part, str):
         return part
-    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    text = part.get("text") if isinstance(part, Mapping) else None
+    fields = part if isinstance(part, Mapping) else {"type": type(part).__name__}
+    kind, text = fields.get("type"), fields.get("text")
     if kind not in _TEXTS or not isinstance(text, str):
         raise ValueError(f"content has a part of type {str(kind)[:40]!r}; only text is read")
     return text
 
 
 def _call(call: Any) -> Message:
-    """One call: `{"type": "function", "function": {"name", "arguments"}}`, with what else it has,
-    an id say."""
-    inner = call.get("function") if isinstance(call, Mapping) else None
-    around = (
-        {k: v for k, v in call.items() if k != "function"} if isinstance(inner, Mapping) else {}
-    )
-    inner = inner if isinstance(inner, Mapping) else call
-    name = inner.get("name") if isinstance(inner, Mapping) else None
-    if not isinstance(inner, Mapping) or not isinstance(name, str):
+    """One call as `{"type": "function", "function": {"name", "arguments"}}`, and its other keys,
+    such as an id."""
+    outer = call if isinstance(call, Mapping) else {}
+    inner = outer["function"] if isinstance(outer.get("function"), Mapping) else outer
+    name, arguments = inner.get("name"), inner.get("arguments", inner.get("parameters"))
+    if isinstance(name, str) and isinstance(arguments, str) and arguments.strip():
+        arguments = _decoded(arguments, f"the arguments of {name!r}")
+    arguments = arguments or {}
+    if not isinstance(name, str) or not isinstance(arguments, Mapping):
         raise ValueError(
             f"a tool call needs a name, and arguments as a JSON object, got {str(call)[:80]!r}"
         )
-    given = inner.get("arguments", inner.get("parameters"))
-    arguments = (
-        _decoded(given, f"the arguments of {name!r}")
-        if isinstance(given, str) and given.strip()
-        else given or {}
-    )
-    if not isinstance(arguments, Mapping):
-        raise ValueError(
-            f"a tool call needs a name, and arguments as a JSON object, got {str(call)[:80]!r}"
-        )
-    kept = around if around else {k: v for k, v in inner.items() if k in ("id", "type")}
+    around = {k: v for k, v in outer.items() if k != "function"} if inner is not outer else {}
+    kept = around or {k: v for k, v in inner.items() if k in ("id", "type")}
     return {"type": "function", **kept, "function": {"name": name, "arguments": dict(arguments)}}
 
 
 def calls_of(calls: Any) -> list[Call]:
-    """Calls as data have them: a list, one, or JSON text; OpenAI's, or name and arguments (or
-    parameters). Raises ValueError.
+    """The calls of a data set's column: a list, one call, or JSON text. Raises ValueError.
+
+    A call is OpenAI's, or an object with a name and arguments (or parameters).
 
     >>> calls_of('{"name": "f", "parameters": {"x": 1}}')
     [Call(name='f', arguments={'x': 1})]
@@ -197,18 +184,18 @@ def _decoded(text: str, what: str) -> Any:
 
 
 def tool_list(tools: Any) -> list[Any]:
-    """Tools as a list of schemas: from the JSON text of one, from texts of a schema each, from bare
-    functions.
+    """Tools as a list of schemas: from a list, its JSON text, or one schema.
+
+    An item may be a schema, the JSON text of one, or a Python function.
 
     Raises:
-        ValueError: a text that is no JSON, a tool without a name.
+        ValueError: a text that is not JSON, a tool without a name.
 
     >>> tool_list('[{"name": "f", "parameters": {}}]')
     [{'type': 'function', 'function': {'name': 'f', 'parameters': {}}}]
     """
-    tools = (
-        (_decoded(tools, "the list") if tools.strip() else []) if isinstance(tools, str) else tools
-    )
+    if isinstance(tools, str):
+        tools = _decoded(tools, "the list") if tools.strip() else []
     if isinstance(tools, Mapping):
         tools = [tools]
     if not isinstance(tools, Sequence):
@@ -220,8 +207,8 @@ def tool_list(tools: Any) -> list[Any]:
 
 def _tool(tool: Any) -> Any:
     tool = _decoded(tool, "a tool") if isinstance(tool, str) else tool
+    # the chat template makes a schema of a Python function
     if callable(tool):
-        # a Python function, whose schema the template makes
         return tool
     inner = tool.get("function", tool) if isinstance(tool, Mapping) else None
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
@@ -232,42 +219,42 @@ def _tool(tool: Any) -> Any:
 
 
 def forms(messages: Iterable[Mapping[str, Any]]) -> Iterator[list[Message]]:
-    """The messages as they are and, where they call tools, the other forms that some templates ask
-    for, likeliest first.
+    """The messages as they are; if they call tools, also the variants that some templates need.
 
-    Mistral's want ids of nine characters; DeepSeek's want arguments as a text, though they write it
-    as JSON.
+    The likeliest variant comes first. Mistral's templates need ids of nine characters; DeepSeek's
+    need arguments as JSON text.
     """
-    one = [dict(m) for m in messages]
-    yield one
-    if any(m.get("tool_calls") for m in one):
-        yield _numbered(one)
-        yield _as_texts(one)
-        yield _as_texts(_numbered(one))
+    plain = [dict(m) for m in messages]
+    yield plain
+    if any(m.get("tool_calls") for m in plain):
+        numbered = _numbered(plain)
+        yield from (numbered, _as_texts(plain), _as_texts(numbered))
 
 
 def _as_texts(messages: Iterable[Message]) -> list[Message]:
-    """Messages with calls' arguments as JSON text."""
-    made = []
-    for message in messages:
-        calls = message.get("tool_calls") or ()
-        inner = ({**c["function"], "arguments": dumps(c["function"]["arguments"])} for c in calls)
-        texts = [{**c, "function": f} for c, f in zip(calls, inner, strict=True)]
-        made.append({**message, "tool_calls": texts} if texts else message)
-    return made
+    """The messages, with the arguments of calls as JSON text."""
+
+    def as_text(call: Message) -> Message:
+        inner = call["function"]
+        return {**call, "function": {**inner, "arguments": dumps(inner["arguments"])}}
+
+    return [
+        {**m, "tool_calls": [as_text(c) for c in m["tool_calls"]]} if m.get("tool_calls") else m
+        for m in messages
+    ]
 
 
 def _numbered(messages: Iterable[Message]) -> list[Message]:
-    """Messages with ids of nine characters for calls and their results.
+    """The messages, with ids of nine characters for calls and their results.
 
-    Ids of that form stay; others, and missing ones, become `call00000`, `call00001`, … A result
-    without an id answers the first call that no result has answered yet.
+    Ids of that form stay. Other and missing ids become `call00000`, `call00001`, … A result without
+    an id answers the first call that has no result yet.
 
     >>> calling = {"role": "assistant", "tool_calls": [{"id": "c"}]}
     >>> [m.get("tool_call_id") for m in _numbered([calling, {"role": "tool"}])]
     [None, 'call00000']
     """
-    made: list[Message] = []
+    numbered: list[Message] = []
     names: dict[str, str] = {}
     waiting: list[str] = []
     number = 0
@@ -279,12 +266,11 @@ def _numbered(messages: Iterable[Message]) -> list[Message]:
             calls.append({**call, "id": names[old]})
             waiting.append(names[old])
             number += 1
-        answered = {}
+        message = {**message, "tool_calls": calls} if calls else message
         if message.get("role") == "tool":
-            told = names.get(str(message.get("tool_call_id"))) or (
-                waiting[0] if waiting else "call00000"
-            )
-            answered = {"tool_call_id": told}
-            waiting = [w for w in waiting if w != told]
-        made.append({**message, **({"tool_calls": calls} if calls else {}), **answered})
-    return made
+            first = waiting[0] if waiting else "call00000"
+            answered = names.get(str(message.get("tool_call_id"))) or first
+            message = {**message, "tool_call_id": answered}
+            waiting = [w for w in waiting if w != answered]
+        numbered.append(message)
+    return numbered

@@ -1,8 +1,8 @@
-"""Calls as JSON objects: `{"name": …, "arguments": {…}}`, and the same under the names that other
-families use.
+"""Reads calls that are JSON objects: `{"name": …, "arguments": {…}}`, and the same object with the
+key names of other model families.
 
-Text is decoded from a place in it on, so a closing tag inside of a string closes nothing. Not read:
-NaN and Infinity (no JSON).
+The JSON decoder starts at a position in the text, so a closing tag inside a string closes nothing.
+Left out: NaN and Infinity, which are not JSON, and where calls stand in a turn (`reading.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAMES = ("name", "tool_name", "function")
 _BESIDE = {"type", "id", "tool_call_id", "index"}
 _NEARLY = {"args", "params", "input", "inputs", "kwargs", "argument", "parameter", "function_args"}
 _SPACE = re.compile(r"\s*")
-# what was meant as a call, whether it can be decoded or not
+# the start of a call, even of one whose JSON is broken
 LOOKS = re.compile(
     r"""(?:\[\s*+)?\{\s*+(?:["']type["']\s*:\s*["']function["']\s*,\s*)?"""
     r"""["'](?:name|tool_name|function)["']\s*:\s*["'][^"'\n]*["']\s*,\s*"""
@@ -29,8 +29,10 @@ LOOKS = re.compile(
 
 
 class Text(str):
-    """A text for the decoder. Its errors count the lines before them, which makes a text of errors
-    quadratic; here they do not."""
+    """A text for the JSON decoder that never counts lines.
+
+    A decoding error counts the lines before it. A text full of errors would take quadratic time.
+    """
 
     def count(self, *_: Any) -> int:
         return 0
@@ -40,7 +42,7 @@ class Text(str):
 
 
 class NoJson(ValueError):
-    """No JSON value stands here. at: the place before which nothing can be read."""
+    """The text holds no JSON value here. Reading may continue at `at`, not before."""
 
     def __init__(self, reason: str, at: int) -> None:
         super().__init__(f"not valid JSON ({reason})")
@@ -55,8 +57,11 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def value_at(text: Text, at: int = 0) -> tuple[Any, int]:
-    """The JSON value that begins at `at`, and where it ends. Raises ValueError in one short line,
-    mostly `NoJson`."""
+    """The JSON value that begins at `at`, and its end.
+
+    Raises:
+        NoJson: (a ValueError) no value begins there. The decoder may raise a plain ValueError.
+    """
     try:
         return _DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
@@ -65,17 +70,24 @@ def value_at(text: Text, at: int = 0) -> tuple[Any, int]:
         raise NoJson("nested too deep", len(text)) from None
 
 
+def past(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """The position after what `pattern` matches at `at`; `at` itself where it does not match."""
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
 def blank(text: str, at: int) -> int:
-    """Where the white space at `at` ends."""
-    space = _SPACE.match(text, at)
-    return space.end() if space else at
+    """The position after the white space at `at`."""
+    return past(_SPACE, text, at)
 
 
 def as_call(value: Any, key: str = "arguments") -> Attempt:
-    """A decoded object as a call; other keys are ignored. key: the name of the arguments in the
-    reason of a malformed one.
+    """A decoded object as a call. It ignores other keys.
 
-    OpenAI's own form, a function within the call, has its arguments as a text of JSON.
+    OpenAI's form nests the function in the call and gives its arguments as JSON text.
+
+    Args:
+        key: what the reason of a malformed call names the arguments.
     """
     if isinstance(value, Mapping) and isinstance(inner := value.get("function"), Mapping):
         value = {**inner, **{k: _decoded(inner[k]) for k in ARGUMENTS if k in inner}}
@@ -102,8 +114,8 @@ def _decoded(arguments: Any) -> Any:
 
 
 def json_calls(text: Text, at: int) -> tuple[list[Attempt], int]:
-    """The call, or the list of calls, that begins at `at`, and where it ends. Raises ValueError if
-    none does."""
+    """The call or list of calls that begins at `at`, and its end. Raises ValueError if there is
+    none."""
     value, end = value_at(text, at)
     several = value if isinstance(value, list) else [value]
     if not any(isinstance(v, Mapping) for v in several):
@@ -112,11 +124,13 @@ def json_calls(text: Text, at: int) -> tuple[list[Attempt], int]:
 
 
 def unmarked(value: Any, known: Collection[str], alone: bool) -> Attempt | None:
-    """A decoded value without a mark: a call if it has a call's keys and no others, else None, an
-    answer in JSON.
+    """A call from a decoded value without a mark, or None: then the value is an answer in JSON.
 
-    known: names of tools, if there are any. alone: whether no words stand around it; between words
-        it must name a tool.
+    A call has a call's keys and no others.
+
+    Args:
+        known: the names of the tools; may be empty.
+        alone: the turn holds no words beside the value. Between words, a call must name a tool.
     """
     if not isinstance(value, Mapping):
         return None
@@ -138,5 +152,5 @@ def unmarked(value: Any, known: Collection[str], alone: bool) -> Attempt | None:
     )
     if key in ARGUMENTS and (meant or name in known):
         return as_call(value)
-    nearly = key in _NEARLY and isinstance(given, Mapping)
-    return as_call(value) if nearly and name in (known or (name,)) else None
+    nearly = key in _NEARLY and isinstance(given, Mapping) and name in (known or (name,))
+    return as_call(value) if nearly else None

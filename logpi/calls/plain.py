@@ -1,17 +1,18 @@
-"""Calls as plain text: Python's syntax, as BFCL and Llama 3.2 write it, and Search-R1's query
+"""Styles that write calls as plain text: Python's syntax (BFCL, Llama 3.2), and Search-R1's query
 between tags.
 
-[add(a=1, b=2), sin(x=0)]            <search>capital of France</search>
+    [add(a=1, b=2), sin(x=0)]            <search>capital of France</search>
+
+Left out: reading Python's syntax (`pythonic.py`).
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from logpi.calls.call import Attempt, Call, Malformed, Schema, defused, functions
+from logpi.calls.call import Attempt, Call, Malformed, Schema, defused, dumps, functions
 from logpi.calls.pythonic import python_calls
 from logpi.calls.reading import answering, read
 
@@ -20,11 +21,10 @@ _LIKE_A_CALL = re.compile(r"\[|[A-Za-z_][\w.]*\(")
 
 @dataclass(frozen=True)
 class Python:
-    """A list of calls with named arguments, in the form of BFCL's default prompt; nothing else may
-    stand in the turn.
+    """A list of calls with named arguments, as BFCL's default prompt asks for; the whole turn.
 
-    A turn that does not begin like a call calls nothing. Divergences from BFCL's reader: positional
-    arguments are refused instead of passed over, and nothing is evaluated.
+    A turn that does not begin like a call calls nothing. Divergences from BFCL's reader: this one
+    refuses positional arguments, which BFCL's ignores, and evaluates nothing.
 
     >>> Python().parse("[math.add(a=1, b=-2.5), say(word=hello)]")
     [Call(name='math.add', arguments={'a': 1, 'b': -2.5}), Call(name='say', arguments={'word':
@@ -36,7 +36,7 @@ class Python:
         return ()
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-        # first, as a tag may stand inside of a string
+        # the whole turn first: a tag may stand inside a string
         whole = self._whole(text)
         if whole and not isinstance(whole[0], Malformed):
             return whole
@@ -51,19 +51,15 @@ class Python:
             return [Malformed(str(error))]
 
     def write(self, calls: Sequence[Call]) -> str:
-        return (
-            "["
-            + ", ".join(
-                f"{c.name}({', '.join(f'{k}={v!r}' for k, v in c.arguments.items())})"
-                for c in calls
-            )
-            + "]"
+        texts = (
+            f"{c.name}({', '.join(f'{k}={v!r}' for k, v in c.arguments.items())})" for c in calls
         )
+        return f"[{', '.join(texts)}]"
 
     def system(self, tools: Sequence[Schema]) -> str:
         """BFCL's default system prompt (ShishirPatil/gorilla, Apache-2.0), without its lines on
         conversations of several turns."""
-        listed = json.dumps(list(functions(tools).values()), ensure_ascii=False)
+        listed = dumps(list(functions(tools).values()))
         return (
             "You are an expert in composing functions. You are given a question and a set of"
             " possible functions. Based on the question, you will need to make one or more"
@@ -77,32 +73,34 @@ class Python:
         )
 
     def results(self, results: Sequence[str]) -> str:
-        return "\n" + json.dumps(list(results), ensure_ascii=False) + "\n"
+        return f"\n{dumps(list(results))}\n"
 
 
 def first_tag(text: str, *tags: str) -> tuple[str, str] | None:
-    """The first closed `<tag>…</tag>` of any of `tags`: its tag and its content, or None.
+    """The tag and the content of the first closed `<tag>…</tag>`, of any of `tags`, or None.
 
     >>> first_tag("<answer> so <search>x</search>", "search", "answer")
     ('search', 'x')
     """
-    tags_read = []
+    matches = []
     for tag in tags:
         start = text.find(f"<{tag}>")
         end = text.find(f"</{tag}>", start) if start >= 0 else -1
         # if the first one is not closed, no later one is
         if end >= 0:
-            tags_read.append((start, tag, text[start + len(tag) + 2 : end]))
-    return min(tags_read)[1:] if tags_read else None
+            matches.append((start, tag, text[start + len(tag) + 2 : end]))
+    return min(matches)[1:] if matches else None
 
 
 @dataclass(frozen=True)
 class Search:
-    """Search-R1's: one query between tags, answered between others. Only the first query of a turn
-    is read.
+    """Search-R1's style: a query between tags, and its results between others.
+
+    The reader takes the first query of a turn.
 
     Attributes:
-        tag, answer, result: names of the tags. name, argument: of the tool that is called.
+        tag, answer, result: the names of the tags.
+        name, argument: the tool's name, and its parameter that takes the query.
 
     >>> Search().parse("I need to know more. <search> capital of France </search>")
     [Call(name='search', arguments={'query': 'capital of France'})]
@@ -119,10 +117,8 @@ class Search:
         return (f"</{self.tag}>", f"</{self.answer}>")
 
     def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-        found = first_tag(text, self.tag, self.answer)
-        if found is None:
-            return []
-        return [Call(self.name, {self.argument: found[1].strip()})] if found[0] == self.tag else []
+        tag, content = first_tag(text, self.tag, self.answer) or ("", "")
+        return [Call(self.name, {self.argument: content.strip()})] if tag == self.tag else []
 
     def write(self, calls: Sequence[Call]) -> str:
         return "".join(f"<{self.tag}>{c.arguments[self.argument]}</{self.tag}>" for c in calls[:1])
@@ -135,5 +131,5 @@ class Search:
         )
 
     def results(self, results: Sequence[str]) -> str:
-        found = "\n".join(defused(r, self.result, self.tag, self.answer) for r in results)
-        return f"\n\n<{self.result}>{found}</{self.result}>\n\n"
+        listed = "\n".join(defused(r, self.result, self.tag, self.answer) for r in results)
+        return f"\n\n<{self.result}>{listed}</{self.result}>\n\n"

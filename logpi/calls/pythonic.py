@@ -1,7 +1,7 @@
-"""Calls in Python's syntax: `[add(a=1, b=2), sin(x=0)]`.
+"""Reads calls in Python's syntax: `[add(a=1, b=2), sin(x=0)]`.
 
-It is parsed, never evaluated: a bare name is the text of itself, and arithmetic on numbers is done
-here, exactly.
+The text is parsed and never evaluated. A bare name is a text. Four operations on numbers are
+computed here. Left out: positional arguments, and everything else that is not a plain value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from logpi.calls.call import MOST, Call
 
 JSON_NAMES = {"true": True, "false": False, "null": None}
-# characters; the parser's depth is bounded by it
+# characters; this bounds the depth of the parser
 _LONGEST = 8_192
 _OPERATIONS = {
     ast.Add: operator.add,
@@ -25,7 +25,10 @@ _OPERATIONS = {
 
 
 def python_calls(text: str, names: Mapping[str, Any] | None = None) -> list[Call]:
-    """The calls, in a list or apart by commas. names: what bare names stand for. Raises ValueError.
+    """The calls of a list, or of a text with commas between them. Raises ValueError.
+
+    Args:
+        names: the values of some bare names.
 
     >>> python_calls("[math.add(a=1, b=-2.5), say(word=hello)]")
     [Call(name='math.add', arguments={'a': 1, 'b': -2.5}), Call(name='say', arguments={'word':
@@ -43,7 +46,7 @@ def python_calls(text: str, names: Mapping[str, Any] | None = None) -> list[Call
 
 
 def python_value(text: str) -> Any:
-    """The value that `text` writes. Raises ValueError.
+    """The value of a Python literal. Raises ValueError.
 
     >>> python_value("{'k': [1, None, True]}")
     {'k': [1, None, True]}
@@ -63,7 +66,7 @@ def _call(node: ast.expr, names: Mapping[str, Any]) -> Call:
 
 
 def _literal(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """The value that `node` writes. Raises ValueError for what is none."""
+    """The value of a literal; the source text of any other expression. Raises ValueError."""
     match node:
         case ast.Constant(value=value):
             if not isinstance(value, str | int | float | bool | None):

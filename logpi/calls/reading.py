@@ -1,5 +1,4 @@
-r"""Reading the calls of a turn, whichever family of models wrote it: no two families' marks mean
-different things.
+r"""Reads the calls of a turn, whichever model family wrote it. No mark means two things.
 
     <tool_call>{"name": "f", "arguments": {}}</tool_call>       a mark, JSON, and a closing tag
     [TOOL_CALLS]f[ARGS]{}                                       a mark, then name and arguments
@@ -8,15 +7,15 @@ different things.
     I look it up.\n```json\n{"name": "f", "parameters": {}}\n```
                                                                 no mark: the turn ends in calls only
 
-Behind a mark stands a call or something malformed, never nothing. Without marks, JSON that is not
-exactly a call is an answer. A call inside of a thought is none; a `</think>` inside of an argument
-closes no thought, as a call is read as a whole:
+A call or a malformed attempt follows a mark, always. Without marks, JSON that is not exactly a call
+is an answer. A call inside a thought does not count. A `</think>` inside an argument closes no
+thought, because the reader takes a call as a whole:
 
     so <tool_call>…</tool_call></think><tool_call>{"name": "f", "arguments": {"q": "</think>"}}…
     thought, whoever opened it         the answer: one call
 
-Left out: arguments against their schema (`json_schema.py`), and formats without a reader (Gemma
-4's, Apertus's): malformed.
+Left out: checks of arguments against their schema (`json_schema.py`), and the formats of Gemma 4
+and Apertus, which count as malformed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,17 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from logpi.calls.call import MOST, Attempt, Call, Malformed, Schema, functions
-from logpi.calls.objects import LOOKS, NoJson, Text, as_call, blank, json_calls, unmarked, value_at
+from logpi.calls.objects import (
+    LOOKS,
+    NoJson,
+    Text,
+    as_call,
+    blank,
+    json_calls,
+    past,
+    unmarked,
+    value_at,
+)
 from logpi.calls.pythonic import JSON_NAMES, python_calls
 from logpi.calls.tags import FUNCTION, NAME, PAIRED, function_call, paired_call
 
@@ -40,10 +49,10 @@ class _Mark:
 
     Attributes:
         close: the text that must follow the calls; "" for none.
-        when: a pattern that must follow the mark, or must not, for it to be one.
-        head: for families that write name and arguments apart, a pattern with the name in its
-            group, up to the arguments.
-        python: whether calls are in Python's syntax, up to `ends`.
+        when: a lookahead that a mark must satisfy.
+        head: for families that write the name before the arguments, a pattern of what precedes the
+            arguments; its group is the name.
+        python: the calls are in Python's syntax, up to `ends`.
     """
 
     close: str = ""
@@ -102,7 +111,7 @@ MARKS = {
     "<|tools_prefix|>": _Mark(),
 }
 _HEADS = {mark: re.compile(kind.head) for mark, kind in MARKS.items() if kind.head}
-# alone where a model forgot to open (Qwen2.5-Coder)
+# closes a call that the model forgot to open (Qwen2.5-Coder)
 _CLOSED = "</tool_call>"
 _THOUGHTS = {
     "<think>": "</think>",
@@ -110,7 +119,7 @@ _THOUGHTS = {
     "<|START_THINKING|>": "<|END_THINKING|>",
     "<|channel|>analysis<|message|>": "<|end|>",
 }
-# the ends of a thought that the prompt opened
+# these end a thought that the prompt opened
 _ENDS = tuple(close for close in _THOUGHTS.values() if close != "<|end|>")
 _FUNCTION_HEAD = re.compile(rf"\s*(?:{FUNCTION.pattern})")
 _NEXT = re.compile(rf"<tool_call>\s*(?:{FUNCTION.pattern}|{PAIRED.pattern})")
@@ -122,17 +131,17 @@ _TOKENS = re.compile(r"(?:<\|[\w/]+\|>\s*)+\Z")
 _PYTHONIC = re.compile(r"\[\s*[A-Za-z_][\w.]*\(.*\)\s*\]", re.DOTALL)
 
 Body = Callable[[Text, re.Match[str], int, bool], tuple[list[Attempt], int]]
-"""Reads what stands behind a mark, and says where it ends, from: the text, the mark, where the
-answer begins, and whether there were calls before."""
+"""Reads the attempts after a mark, and where they end. Arguments: the text, the mark, where the
+answer begins, and whether calls precede the mark."""
 
 
 def pattern(marks: str) -> re.Pattern[str]:
-    """Marks (a regular expression) and the ends of thoughts, to be found in a text."""
+    """A pattern of `marks` (a regular expression), and of the tags that begin and end thoughts."""
     around = map(re.escape, (*_THOUGHTS, *_ENDS))
     return re.compile("|".join([marks, *around]))
 
 
-# an object without a mark: skipped as a whole, tags in its strings too
+# an object without a mark: the scan skips it whole, with the tags in its strings
 _OBJECT = rf"(?:(?m:^)|(?<=[>\]`]))[ \t]*+(?={LOOKS.pattern})"
 _OPENS = pattern(
     "|".join(
@@ -142,12 +151,13 @@ _OPENS = pattern(
 
 
 def scan(text: Text, opens: re.Pattern[str], body: Body) -> tuple[list[list[Attempt]], int]:
-    """What `body` reads at each mark outside of thoughts, and where the answer begins: behind the
-    last thought, or at the end of the text in an open one. After `MOST` marks the others are
-    skipped.
+    """The attempts at each mark outside thoughts, and where the answer begins.
+
+    The answer begins after the last thought; if a thought is open, at the end of the text. The scan
+    reads at most `MOST` marks.
 
         <think>A</think> x <tool_call>B</tool_call>  y
-        a thought        | a mark, read by `body`
+        a thought        | a mark: `body` reads on
                          the answer begins here
     """
     calls: list[list[Attempt]] = []
@@ -169,7 +179,7 @@ def scan(text: Text, opens: re.Pattern[str], body: Body) -> tuple[list[list[Atte
 
 
 def read(text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-    """Every attempt in a turn, in order, at most MOST; [] if it calls nothing.
+    """The attempts in a turn, in order, at most `MOST`; [] if the turn calls nothing.
 
     >>> read('Let me see. <tool_call>{"name": "sin", "arguments": {"x": 0}}</tool_call>')
     [Call(name='sin', arguments={'x': 0})]
@@ -179,12 +189,11 @@ def read(text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
     calls, since = scan(whole, _OPENS, lambda *where: _body(known, *where))
     if calls:
         return list(islice(chain.from_iterable(calls), MOST))
-    said = Text(text[since:].strip())
-    return _unmarked(said, known)[:MOST]
+    return _unmarked(Text(text[since:].strip()), known)[:MOST]
 
 
 def answering(text: str) -> str:
-    """What was said after thinking; nothing while a thought is still open.
+    """The text after the last thought; "" while a thought is open.
 
     >>> answering("<think>hm</think>4")
     '4'
@@ -195,7 +204,7 @@ def answering(text: str) -> str:
 def _body(
     known: Known, text: Text, mark: re.Match[str], since: int, late: bool
 ) -> tuple[list[Attempt], int]:
-    """A `Body`. After something malformed, reading goes on behind its mark."""
+    """A `Body`. After a malformed attempt the scan continues right after its mark."""
     name = mark[0] if mark[0] in MARKS else ""
     if not mark[0].strip():
         return [], _passed(text, mark.end())
@@ -211,19 +220,20 @@ def _body(
 
 
 def _passed(text: Text, at: int) -> int:
-    """Where the objects at `at` end, or can be read no further."""
+    """The end of the objects at `at`, or the position of the first error in them."""
     try:
         while LOOKS.match(text, at):
-            after = _BETWEEN.match(text, value_at(text, at)[1])
-            at = after.end() if after else at
+            at = past(_BETWEEN, text, value_at(text, at)[1])
         return at
     except ValueError as error:
         return error.at if isinstance(error, NoJson) else at + 1
 
 
 def _function(known: Known, text: Text, mark: re.Match[str]) -> tuple[list[Attempt], int]:
-    """A function's tag without a mark before it. In other XML a `<function name="…">` may be
-    anything. Raises ValueError."""
+    """The call of a function tag that no mark precedes. Raises ValueError.
+
+    In other XML a `<function name="…">` may be anything: there it must name a known tool.
+    """
     begin = FUNCTION.match(text, mark.start())
     if begin and "=" not in begin[0].partition("name")[0] and known and begin[1] not in known:
         return [], mark.end()
@@ -232,7 +242,7 @@ def _function(known: Known, text: Text, mark: re.Match[str]) -> tuple[list[Attem
 
 
 def _marked(known: Known, text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
-    """What stands behind a mark, up to what closes it. Raises ValueError."""
+    """The attempts after a mark, up to its closing text. Raises ValueError."""
     mark, calls = MARKS[name], []
     at = blank(text, at)
     while not calls or LOOKS.match(text, at) or FUNCTION.match(text, at):
@@ -245,15 +255,14 @@ def _marked(known: Known, text: Text, at: int, name: str) -> tuple[list[Attempt]
         calls += attempts
         if isinstance(attempts[-1], Malformed):
             break
-        after = _BETWEEN.match(text, at)
-        at = after.end() if after else at
+        at = past(_BETWEEN, text, at)
     if mark.close and not text.startswith(mark.close, at):
         raise ValueError(f"not closed by {mark.close} right after one object")
     return calls, at + len(mark.close)
 
 
 def _one(known: Known, text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
-    """One call or one list of calls at `at`, in whatever form it is. Raises ValueError."""
+    """One call or list of calls at `at`, in any form. Raises ValueError."""
     mark, head = MARKS[name], _HEADS.get(name)
     if text.startswith("{", at) or (text.startswith("[", at) and not mark.python):
         return json_calls(text, at)
@@ -269,7 +278,7 @@ def _one(known: Known, text: Text, at: int, name: str) -> tuple[list[Attempt], i
 
 
 def _named(known: Known, text: Text, at: int, close: str) -> tuple[list[Attempt], int]:
-    """GLM's call; without arguments only the name of a known tool is one. Raises ValueError."""
+    """GLM's call. Without arguments it must name a known tool. Raises ValueError."""
     if PAIRED.match(text, at):
         call, at = paired_call(text, at, _following(_NEXT, text, at), known)
         return [call], at
@@ -277,19 +286,21 @@ def _named(known: Known, text: Text, at: int, close: str) -> tuple[list[Attempt]
     name = text[at : max(end, at)].strip()
     if name in known:
         return [Call(name)], end
-    # says what is wrong
+    # raises the error that explains what is wrong
     return json_calls(text, at)
 
 
 def _following(marks: re.Pattern[str], text: Text, at: int) -> int:
-    """Where the next of `marks` begins, or the text ends."""
+    """The start of the next match of `marks`, or the end of the text."""
     following = marks.search(text, at + 1)
     return following.start() if following else len(text)
 
 
 def _python(text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
-    """Calls in Python's syntax, up to the last end before the next mark of this kind. Raises
-    ValueError."""
+    """Calls in Python's syntax, up to the last `ends` before the next mark of the same kind.
+
+    Raises ValueError.
+    """
     limit = text.find(name, at)
     limit = len(text) if limit < 0 else limit
     end = str.rfind(text, MARKS[name].ends, at, limit) if MARKS[name].ends else limit
@@ -301,7 +312,7 @@ def _python(text: Text, at: int, name: str) -> tuple[list[Attempt], int]:
 
 
 def _unopened(known: Known, text: Text, since: int, mark: re.Match[str]) -> list[Attempt]:
-    """Calls that are closed and were not opened. Raises ValueError."""
+    """Calls that have a closing tag and no opening one. Raises ValueError."""
     begin = _MEANT.search(text, since, mark.start())
     if begin is None:
         raise ValueError("nothing: <tool_call> must open a call")
@@ -311,35 +322,36 @@ def _unopened(known: Known, text: Text, since: int, mark: re.Match[str]) -> list
 
 
 def _unmarked(said: Text, known: Known) -> list[Attempt]:
-    """The calls with which an answer ends, if it ends in nothing else: objects, lists of them,
-    fences around them."""
-    found: list[Attempt] = []
+    """The calls that end an answer: objects, lists of objects, fences around them.
+
+    [] if anything else follows the last one.
+    """
+    attempts: list[Attempt] = []
     at, words = 0, False
     while (begin := _next_value(said, at)) >= 0:
         if not _AROUND.fullmatch(said, at, begin):
-            found, words = [], True
+            attempts, words = [], True
         try:
             value, at = value_at(said, begin)
         except ValueError as error:
             if LOOKS.match(said, begin):
                 return [Malformed(f"a call is {error}")]
-            found, words, at = [], True, error.at if isinstance(error, NoJson) else begin + 1
+            attempts, words = [], True
+            at = error.at if isinstance(error, NoJson) else begin + 1
             continue
         several = value if isinstance(value, list) and value else [value]
         calls = [unmarked(v, known, not words) for v in several]
         if all(calls):
-            found.extend(c for c in calls if c)
+            attempts.extend(c for c in calls if c)
         else:
-            found, words = [], True
-        around = _AROUND.match(said, at)
-        at = around.end() if around else at
-    if at < len(said):
-        found = []
-    return found or _pythonic(said)
+            attempts, words = [], True
+        at = past(_AROUND, said, at)
+    return (attempts if at == len(said) else []) or _pythonic(said)
 
 
 def _next_value(said: Text, at: int) -> int:
-    """Where the next line, fence or list goes on with an object or a list; -1 if none does."""
+    """The start of the next object or list that begins a line, a fence or the rest; -1 if there is
+    none."""
     if said[at : at + 1] in ("{", "["):
         return at
     begin = _BEGINS.search(said, at)
@@ -347,7 +359,7 @@ def _next_value(said: Text, at: int) -> int:
 
 
 def _pythonic(said: Text) -> list[Attempt]:
-    """A list of calls in Python's syntax that is the whole answer."""
+    """The calls of an answer that is nothing but a list of calls in Python's syntax."""
     said = Text(_TOKENS.sub("", said).rstrip())
     try:
         return list(python_calls(said)) if _PYTHONIC.fullmatch(said) else []

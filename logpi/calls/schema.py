@@ -1,5 +1,5 @@
-"""JSON schemas of tools: made from a Python function, brought to JSON Schema's type names, and text
-read as the type that they say.
+"""JSON schemas of tools: makes one from a Python function, renames the types of other dialects, and
+converts text to the type that a schema gives.
 
 Left out: whether a value fits a schema (`json_schema.py`).
 """
@@ -29,12 +29,14 @@ _PLAIN = {
 
 
 def from_function(function: Callable[..., Any]) -> dict[str, Any]:
-    """A function as a tool's schema: its name, its docstring's first paragraph, its parameters by
-    their type hints and `Args:` lines.
+    """The schema of a function as a tool.
+
+    It has the function's name, the docstring's first paragraph, and the parameters with their type
+    hints and `Args:` lines.
 
     Raises:
-        ValueError: a parameter without a type hint, of a type that JSON lacks, or without a name
-            (*args); no docstring.
+        ValueError: no docstring; a parameter without a type hint, without a name (*args), or of a
+            type that JSON lacks.
 
     >>> def add(a: int, b: int = 0) -> int:
     ...     '''Adds two numbers.
@@ -79,8 +81,8 @@ def from_function(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _arguments(docstring: str) -> dict[str, str]:
-    """`name: what it is` lines of a Google-style Args section; a line indented deeper continues
-    the one before."""
+    """The `name: description` entries of a Google-style Args section. A line with a deeper indent
+    continues the entry."""
     _, heading, section = docstring.partition("Args:\n")
     notes: dict[str, str] = {}
     last, width = "", 0
@@ -98,7 +100,7 @@ def _arguments(docstring: str) -> dict[str, str]:
 
 
 def _of(hint: Any, where: str) -> dict[str, Any]:
-    """A type hint as a schema."""
+    """The schema of a type hint."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return {}
@@ -108,8 +110,7 @@ def _of(hint: Any, where: str) -> dict[str, Any]:
         kinds = {_PLAIN.get(type(v), "any") for v in inner}
         return {"type": kinds.pop() if len(kinds) == 1 else sorted(kinds), "enum": list(inner)}
     if origin in (Union, types.UnionType):
-        options = [_of(t, where) for t in inner]
-        return {"anyOf": options}
+        return {"anyOf": [_of(t, where) for t in inner]}
     if origin in (list, tuple, set, Sequence, typing.get_origin(Sequence[int])):
         of = [t for t in inner if t is not Ellipsis]
         return {"type": "array", "items": _of(of[0], where)} if of else {"type": "array"}
@@ -137,8 +138,8 @@ def _jsonable(value: Any) -> bool:
 
 
 def standard(schema: Any) -> Any:
-    """A schema with BFCL's type names (dict, float, tuple) as JSON Schema has them, all the way
-    down.
+    """A schema with JSON Schema's type names in place of BFCL's (dict, float, tuple), at every
+    depth.
 
     >>> standard({"type": "dict", "properties": {"x": {"type": "float"}}})
     {'type': 'object', 'properties': {'x': {'type': 'number'}}}
@@ -157,8 +158,7 @@ def standard(schema: Any) -> Any:
 
 
 def read(text: str, schema: Mapping[str, Any]) -> Any:
-    """`text` as a value of the schema's type; the text itself if that is the type, or if it cannot
-    be read as one.
+    """`text` as a value of the schema's type; the text itself if it is not of that type.
 
     >>> read("3", {"type": "integer"}), read("3", {"type": "string"})
     (3, '3')
@@ -180,8 +180,7 @@ def read(text: str, schema: Mapping[str, Any]) -> Any:
 
 
 def _as_python(text: str) -> Any:
-    """A list or dict that stands as Python writes it, as some templates show objects; else the
-    text."""
+    """A list or dict in Python's notation, which some templates use; any other text as it is."""
     try:
         return python_value(text) if text[:1] in ("{", "[") else text
     except ValueError:

@@ -1,4 +1,4 @@
-"""Calls as tags: a function's name and a tag for each parameter.
+"""Reads calls that are tags: a function's name and a tag for each parameter.
 
     <function=add><parameter=a>1</parameter></function>           Qwen3-Coder, Qwen 3.5, Nemotron 3,
                                                                   Seed-OSS
@@ -6,12 +6,14 @@
     add<arg_key>a</arg_key><arg_value>1</arg_value>               GLM 4.5
     <function=add>{"a": 1}</function>                             Functionary, Llama 3.1's prompt
 
-Text and numbers look alike, so a value's type comes from the tool's schema; without one it stays
-text. The format has no escape: a value ends where its closing tag is followed by what may follow
-it, so it may hold any tag but two of them in a row, or a new call's beginning:
+Text and numbers look alike here, so the tool's schema gives a value its type; without a schema a
+value stays text. The format has no escape. A value ends at a closing tag that another parameter or
+the end of the call follows:
 
     <parameter=a>x</parameter>y</parameter></function>        a is `x</parameter>y`
     <parameter=a>x</parameter><parameter=b>y</parameter>…     a is `x`, b is `y`
+
+Left out: the marks around calls (`reading.py`), and writing tags (`xml.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from logpi.calls.objects import Text, blank, value_at
 from logpi.calls.schema import read
 
 NAME = r"[\w.\-/]+"
-# a name space
+# an optional XML namespace
 _SPACE = r"(?:\w+:|｜DSML｜)?"
 FUNCTION = re.compile(rf'<{_SPACE}(?:function|invoke)(?:=|\s+name=")([^<>\s"]+)"?\s*>')
 PAIRED = re.compile(rf"({NAME})\s*(?=<arg_key>)")
@@ -38,13 +40,13 @@ _VALUE_ENDS = re.compile(r"</arg_value>(?=\s*(?:<arg_key>|</tool_call>))")
 
 
 def function_call(text: Text, at: int, end: int, known: Mapping[str, Schema]) -> tuple[Call, int]:
-    """The `<function=…>` at `at`, which ends before `end`, and where it does. Raises ValueError."""
+    """The `<function=…>` call at `at`, and its end, which precedes `end`. Raises ValueError."""
     begin = FUNCTION.match(text, at)
     if begin is None:
         raise ValueError("no <function=name>")
     name, at = begin[1], begin.end()
-    if text.startswith("{", blank(text, at)):
-        arguments, at = value_at(text, blank(text, at))
+    if text.startswith("{", start := blank(text, at)):
+        arguments, at = value_at(text, start)
     else:
         arguments, at = _values(text, at, end, _types(name, known), (_PARAMETER, _PARAMETER_ENDS))
     close = _FUNCTION_ENDS.match(text, at)
@@ -57,8 +59,7 @@ def function_call(text: Text, at: int, end: int, known: Mapping[str, Schema]) ->
 
 
 def paired_call(text: Text, at: int, end: int, known: Mapping[str, Schema]) -> tuple[Call, int]:
-    """The `name<arg_key>…` at `at`, which ends before `end`, and where it does. Raises
-    ValueError."""
+    """The `name<arg_key>…` call at `at`, and its end, which precedes `end`. Raises ValueError."""
     begin = PAIRED.match(text, at)
     if begin is None:
         raise ValueError("no name with <arg_key>")
@@ -77,7 +78,11 @@ def _values(
     types: Mapping[str, Schema],
     form: tuple[re.Pattern[str], re.Pattern[str]],
 ) -> tuple[dict[str, object], int]:
-    """Parameters by name, and where the last one ends. form: how one begins, and how it ends."""
+    """The parameters by name, and the end of the last one.
+
+    Args:
+        form: the patterns of a parameter's beginning and end.
+    """
     begins, ends, arguments = *form, {}
     while (key := begins.match(text, at)) is not None:
         close = ends.search(text, key.end(), end)

@@ -1,8 +1,8 @@
-"""How a model's chat template writes calls, found by rendering one: in which style, and whether it
-is read back.
+"""Finds the style in which a chat template writes calls, by rendering one; and whether
+`reading.py` can read it back.
 
-`render` makes text of messages and tools: `ChatTemplate.text` of a model, or
-`tokenizer.apply_chat_template(..., tokenize=False)`.
+`render` turns messages and tools into text: `ChatTemplate.text` of a model, or
+`tokenizer.apply_chat_template(..., tokenize=False)`. Left out: the styles themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from logpi.calls.reading import MARKS, read
 
 Render = Callable[[Sequence[Any], Sequence[Any]], str]
 
-# the beginning of a mark
+# an unfinished mark at the end of a text
 _OPENED = re.compile(r"[<\[][^<>\[\]]*\Z")
 _ASKED, _SAID = "logpi asks", "logpi says so"
 _CALL = Call("logpi_tool", {"key": _SAID})
@@ -41,7 +41,7 @@ _TOOLS = [
 
 
 def _written(render: Render) -> str:
-    """The assistant's calls as the template writes them, without what stands before words too."""
+    """The assistant's calls as the template writes them, without the prefix of every turn."""
     question = _MESSAGES[:1]
     calling, speaking = (
         render([*question, m], _TOOLS).rpartition(_ASKED)[2]
@@ -52,11 +52,10 @@ def _written(render: Render) -> str:
 
 
 def style_of_template(render: Render) -> str | None:
-    """The name of the style that writes calls as the template does; None if there is none, or the
-    template shows no calls.
+    """The name of the style that writes calls as the template does.
 
-    A style is told by its calls up to the end of their first value, white space aside: ids behind
-    it are the template's own.
+    None if no style does, or if the template shows no calls. Styles are compared up to the end of
+    the first value and without white space, as the template may add an id after it.
     """
     turn, lengths = _bare(_written(render)), {}
     for name, style in STYLES.items():
@@ -69,11 +68,13 @@ def style_of_template(render: Render) -> str | None:
 
 
 def unread(render: Render) -> str:
-    """The call as the template writes it, if it cannot be read back; "" if it can, or if the
-    template shows no calls."""
+    """The call as the template writes it, if it cannot be read back.
+
+    "" if it can, or if the template shows no calls.
+    """
     try:
         turn = _written(render)
-    # it refuses calls
+    # the template refuses calls
     except ValueError:
         return ""
     return turn if _SAID in turn and read(turn, _TOOLS) != [_CALL] else ""

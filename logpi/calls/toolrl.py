@@ -1,5 +1,7 @@
-"""The system message of ToolRL (arXiv:2504.13958; qiancheng0/ToolRL, Apache-2.0), its wording
-unchanged; tools are the only variable."""
+"""The system message of ToolRL (arXiv:2504.13958; qiancheng0/ToolRL, Apache-2.0), word for word.
+
+Only the list of tools varies. Left out: ToolRL's format of calls (`json.py`).
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ TOOLS
 
 
 def system(tools: Sequence[Schema]) -> str:
-    """ToolRL's system message about these tools."""
+    """ToolRL's system message for these tools."""
     listed = []
     for number, f in enumerate(functions(tools).values(), 1):
         described = {

@@ -1,4 +1,4 @@
-"""Calls as tags: the formats of Qwen3-Coder, Qwen 3.5, Nemotron 3 (`Xml`) and of GLM 4.5 (`Glm`).
+"""Styles that write calls as tags: `Xml` (Qwen3-Coder, Qwen 3.5, Nemotron 3) and `Glm` (GLM 4.5).
 
     <tool_call>                   <tool_call>add
     <function=add>                <arg_key>a</arg_key>
@@ -8,22 +8,21 @@
     </function>
     </tool_call>
 
-How they are read, what type a value has and what it cannot hold is in `tags.py`.
+Left out: reading them, and the types and limits of values (`tags.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from logpi.calls.call import Attempt, Call, Schema, dumps, framed
-from logpi.calls.json import announced
-from logpi.calls.reading import read
+from logpi.calls.call import Call, dumps
+from logpi.calls.json import Marked
 
 
 @dataclass(frozen=True)
-class Xml:
+class Xml(Marked):
     """`<tool_call><function=name><parameter=key>value</parameter></function></tool_call>`.
 
     >>> call = "<function=sin><parameter=x>\\n0\\n</parameter></function>"
@@ -33,50 +32,30 @@ class Xml:
 
     stop: tuple[str, ...] = ("</tool_call>",)
 
-    def parse(self, text: str, tools: Sequence[Schema] = ()) -> list[Attempt]:
-        return read(text, tools)
-
     def write(self, calls: Sequence[Call]) -> str:
-        return "\n".join(
-            f"<tool_call>\n{self._written(c.name, c.arguments)}\n</tool_call>" for c in calls
-        )
+        return "\n".join(f"<tool_call>{self._written(c)}\n</tool_call>" for c in calls)
 
-    def _written(self, name: str, arguments: Mapping[str, Any]) -> str:
-        values = "".join(
-            f"<parameter={k}>\n{_text(v)}\n</parameter>\n" for k, v in arguments.items()
-        )
-        return f"<function={name}>\n{values}</function>"
-
-    def system(self, tools: Sequence[Schema]) -> str:
-        return announced(
-            tools, self.write([Call("example_function", {"example_parameter": "value"})])
-        )
-
-    def results(self, results: Sequence[str]) -> str:
-        return framed(results)
+    def _written(self, call: Call) -> str:
+        values = (f"<parameter={k}>\n{_text(v)}\n</parameter>\n" for k, v in call.arguments.items())
+        return f"\n<function={call.name}>\n{''.join(values)}</function>"
 
 
 @dataclass(frozen=True)
 class Glm(Xml):
-    """`<tool_call>name`, and for each argument `<arg_key>key</arg_key>` and
-    `<arg_value>value</arg_value>`.
+    """`<tool_call>name`, then `<arg_key>key</arg_key>` and `<arg_value>value</arg_value>` for each
+    argument.
 
     >>> call = "sin\\n<arg_key>x</arg_key>\\n<arg_value>0</arg_value>"
     >>> Glm().parse(f"<tool_call>{call}\\n</tool_call>")
     [Call(name='sin', arguments={'x': '0'})]
     """
 
-    def write(self, calls: Sequence[Call]) -> str:
-        return "\n".join(
-            f"<tool_call>{self._written(c.name, c.arguments)}\n</tool_call>" for c in calls
-        )
-
-    def _written(self, name: str, arguments: Mapping[str, Any]) -> str:
+    def _written(self, call: Call) -> str:
         pairs = (
             f"<arg_key>{k}</arg_key>\n<arg_value>{_text(v)}</arg_value>"
-            for k, v in arguments.items()
+            for k, v in call.arguments.items()
         )
-        return "\n".join([name, *pairs])
+        return "\n".join([call.name, *pairs])
 
 
 def _text(value: Any) -> str:

@@ -1,19 +1,17 @@
 """The fallback decoder: the model's own `generate`, one request at a time, for models that keep
 their own attention.
 
-Interface and meaning are those of `engine.py`. It is slower, and reproducible only on the same
-version of `transformers`, whose random numbers come from torch's global generator (seeded here, and
-restored afterwards).
+It has the interface of `engine.py`, but is slower, and reproducible only on the same version of
+`transformers`, which draws from torch's global generator (seeded here, and restored afterwards).
 
-Some models give other numbers from their cache, or state, than from the whole text, on which they
-are trained (in `transformers` 5.23 RWKV beside another row, and Nemotron-H): they decode without a
-cache, after one notice. Left out: more than one turn, which needs a cache that can be extended (the
-engine refuses it).
+Some models compute other numbers from their cache, or state, than from the whole text on which they
+learn (in `transformers` 5.23 RWKV beside another row, and Nemotron-H). They decode without a cache,
+after one notice. Left out: more than one turn, which needs a cache that can be extended; the engine
+refuses it.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from logpi.engine.sampling import Completion, Request, Sampling, draw
+from logpi.policies.fast.probe import REFUSALS, agree, notice, sample_rows
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
@@ -33,24 +32,24 @@ def plain_generate(
     requests: Sequence[Request],
     limits: Sequence[int],
     sampling: Sampling,
-    row_seeds: Sequence[int],
+    seeds: Tensor,
     progress: Callable[[int, int], None] | None,
 ) -> list[list[Completion]]:
-    """As `Engine.generate`; `limits` are the requests' token limits.
+    """As `Engine.generate`.
 
-    Each row has a seed, as there, though a request uses only its first: a resumed evaluation skips
-    one seed for each row that it has.
+    Args:
+        limits: most tokens of a row of each request.
+        seeds: [rows] on the CPU. A request uses that of its first row.
     """
+    out: list[list[Completion]] = []
     ends = accumulate(r.n for r in requests)
-    seeds = [row_seeds[end - r.n] for end, r in zip(ends, requests, strict=True)]
-    out = []
     if policy not in _CACHES:
         with policy.plain_attention(), torch.no_grad():
             _CACHES[policy] = _cache_agrees(policy)
     sample = _with_cache if _CACHES[policy] else _without_cache
     with torch.random.fork_rng(), policy.plain_attention(), torch.no_grad():
-        for request, limit, seed in zip(requests, limits, seeds, strict=True):
-            torch.manual_seed(seed)
+        for request, limit, end in zip(requests, limits, ends, strict=True):
+            torch.manual_seed(int(seeds[end - request.n]))
             out.append(sample(policy, request, limit, sampling))
             if progress is not None:
                 progress(sum(map(len, out)), sum(r.n for r in requests))
@@ -61,28 +60,35 @@ def _with_cache(
     policy: CausalLM, request: Request, limit: int, sampling: Sampling
 ) -> list[Completion]:
     """By the model's own `generate`."""
-    from transformers import GenerationConfig
-
     temperature = sampling.temperature or policy.temperature
     choice: dict[str, Any] = {"do_sample": False}
     if not request.greedy:
         choice = {"do_sample": True, "temperature": temperature}
         choice |= {"top_k": sampling.top_k, "top_p": sampling.top_p}
+    ids = torch.tensor([list(request.prompt)], device=policy.device).expand(request.n, -1)
+    stops = list(policy.eos_ids) or None
+    sequences, logits = _generated(policy, ids, limit, eos_token_id=stops, **choice)
+    tokens = sequences[:, ids.shape[1] :].cpu()
+    logp = (logits.cpu() / temperature).log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
+    return _completions(policy, tokens, logp, sampling)
+
+
+def _generated(policy: CausalLM, ids: Tensor, limit: int, **settings: Any) -> tuple[Tensor, Tensor]:
+    """ids [n, W] and up to `limit` new tokens by the model's own `generate`, [n, W + t]; the new
+    tokens' untempered logits [n, t, V]. Rows are padded by token 0 behind their end."""
+    from transformers import GenerationConfig
+
     config = GenerationConfig(
         max_new_tokens=limit,
-        eos_token_id=list(policy.eos_ids) or None,
-        pad_token_id=policy.eos_ids[0] if policy.eos_ids else 0,
+        pad_token_id=0,
         repetition_penalty=1.0,
+        use_cache=True,
         return_dict_in_generate=True,
         output_logits=True,
-        **choice,
+        **settings,
     )
-    ids = torch.tensor([list(request.prompt)], device=policy.device).expand(request.n, -1)
     out = policy.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
-    tokens = out.sequences[:, ids.shape[1] :].cpu()
-    logits = torch.stack(out.logits, 1).float().cpu() / temperature
-    logp = logits.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
-    return _completions(policy, tokens, logp, sampling)
+    return out.sequences, torch.stack(out.logits, 1).float()
 
 
 def _without_cache(
@@ -115,42 +121,22 @@ def _completions(
 
 
 _CACHES: WeakKeyDictionary[CausalLM, bool] = WeakKeyDictionary()
-# tokens of a probe, after as many of a prompt
-STEPS = 16
 
 
 def _cache_agrees(policy: CausalLM) -> bool:
-    """Whether the model gives the same numbers from its cache, token by token and row beside row,
-    as from the whole text. A warning if not."""
-    from transformers import GenerationConfig
-
-    model = policy.model
-    ids = torch.arange(2 * STEPS, device=policy.device) * 7919 + 13
-    ids = ids.view(2, STEPS) % policy.vocabulary
-    config = GenerationConfig(
-        max_new_tokens=STEPS,
-        do_sample=False,
-        use_cache=True,
-        pad_token_id=0,
-        return_dict_in_generate=True,
-        output_logits=True,
-    )
+    """Whether the model computes the same numbers from its cache, token by token and row beside
+    row, as from the whole text; a notice if not."""
+    ids, model = sample_rows(policy.vocabulary, 0, policy.device), policy.model
     try:
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
-        stepped = torch.stack(out.logits, 1).float()
-        whole = model(out.sequences[:, :-1], use_cache=False).logits[:, STEPS - 1 :].float()
-        scale = 1e-3 if model.dtype == torch.float32 else 5e-2
-        same = float((stepped - whole).abs().max()) <= scale * (1 + float(whole.abs().max()))
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        sequences, stepped = _generated(policy, ids, ids.shape[1], do_sample=False)
+        whole = model(sequences[:, :-1], use_cache=False).logits[:, ids.shape[1] - 1 :].float()
+        same = agree(stepped, whole, 1e-3 if model.dtype == torch.float32 else 5e-2)
+    except REFUSALS:
         # caches of some hybrids fail under `generate`
         same = False
     if not same:
-        name = type(model).__name__
-        warnings.warn(
-            f"{name} says something else from its cache than of a whole text: it decodes without,"
-            " slowly",
-            stacklevel=2,
-        )
+        problem = "computes other numbers from its cache than from a whole text"
+        notice(type(model).__name__, problem, "it decodes without a cache, slowly")
     return same
 
 

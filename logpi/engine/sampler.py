@@ -1,8 +1,8 @@
-"""The interface of whoever samples tokens: requests in, completions out.
+"""The interface of a sampler: requests in, completions out.
 
-`Engine` implements it on the policy's own weights. Another sampler (a server such as vLLM) can
-stand in its place: rollouts and evaluation use this protocol and nothing else of it. Left out: how
-weights get to another sampler.
+`Engine` implements it with the policy's own weights. Another sampler (a server such as vLLM) can
+take its place: rollouts and evaluation use this protocol alone. Left out: how weights get to
+another sampler.
 """
 
 from __future__ import annotations
@@ -27,20 +27,17 @@ class Sampler(Protocol):
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
         on_turn_end: OnTurnEnd | None = None,
-        *,
-        seeds: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """`request.n` completions of each request, in the order of the requests.
 
         Args:
             requests: prompts as token ids. sampling: how tokens are drawn and when rows end.
-            generator: gives every row its seed; the same seeds and weights give the same tokens.
+            generator: gives every row its seed, unless its request has one (`sampling.seeded`); the
+                same seeds and weights give the same tokens, whatever else is in the call.
             progress: called with (rows done, rows in all).
-            on_turn_end: says what follows each turn of a row (`turns.OnTurnEnd`). Rows are numbered
-                through: those of the first request, those of the second, … A completion then
-                holds the policy's tokens of all turns, and no token of an observation. None: a
-                row is one turn.
-            seeds: of the rows, in [0, `SEEDS`), instead of the generator's; shares of a call that
-                are sampled apart, each with its rows' seeds, are the whole call.
+            on_turn_end: returns what follows each turn of a row (`turns.OnTurnEnd`). Rows are
+                numbered through all requests: first those of the first request, then those of the
+                second, … A completion holds the policy's tokens of all turns, and no token of an
+                observation. None: a row is one turn.
         """
         ...

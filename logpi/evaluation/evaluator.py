@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from logpi.engine.engine import SEEDS
-from logpi.engine.sampling import Request, Sampling
+from logpi.engine.sampling import SEEDS, Request, Sampling
 from logpi.engine.turns import ENDED
 from logpi.evaluation.measures import by_level, interval, measures
 from logpi.evaluation.scorers import PartialResponse, RewardScorer, Scorer
@@ -59,7 +58,7 @@ class Evaluator:
     """Measures a policy on rows; call it with the step. An `Evaluate` of `logpi.train`.
 
     Attributes:
-        policy, engine, rewards, chat: as in a rollout. rows: the held-out items.
+        policy, sampler, rewards, chat: as in a rollout. rows: the held-out items.
         samples: for each item, at the policy's temperature. sampling: token limit and stop strings.
         greedy: also answer greedily (one more response for each item).
         seed: the same at every call, so that curves compare like with like.
@@ -76,7 +75,7 @@ class Evaluator:
     """
 
     policy: CausalLM
-    engine: Sampler
+    sampler: Sampler
     rows: Sequence[Row]
     rewards: Rewards
     sampling: Sampling
@@ -155,7 +154,7 @@ class Evaluator:
         items = list(rows) * (len(requests) // len(prompts))
         sampler = ResponseSampler(
             self.policy,
-            self.engine,
+            self.sampler,
             self.rewards,
             self.sampling,
             self.conversations,

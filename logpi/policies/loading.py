@@ -292,9 +292,10 @@ def _refuse_unreadable(tokenizer: Any, path: str | Path) -> None:
         return
 
 
-def refuse_unembedded(tokenizer: Any, embeddings: int) -> None:
+def refuse_unembedded(tokenizer: Any, model: Any) -> None:
     """Raises ValueError: the tokenizer has tokens (beside its padding, which no model reads) that
     the model does not."""
+    embeddings = model.get_input_embeddings().weight.shape[0]
     own = {token for token, i in tokenizer.get_vocab().items() if i >= embeddings} - {
         tokenizer.pad_token
     }

@@ -1,8 +1,8 @@
-"""Responses: sampled, judged, and laid out as rows; what rollouts and evaluation share.
+"""Responses: sampled, judged, and laid out as rows. Rollouts and evaluation share this.
 
-Token in, token out: the sampler's ids and log-probabilities are the record. Text is only decoded,
-never encoded again. A response is one turn, or a conversation with an environment; in either case
-rewards judge what the policy itself wrote. Left out: which prompts, and which rows are kept
+Token in, token out: a row holds the sampler's ids and log-probabilities. Text is decoded and never
+encoded again. A response is one turn, or a conversation with an environment; in both cases rewards
+judge only what the policy wrote. Left out: which prompts are drawn and which rows are kept
 (`text_rollout.py`, `evaluation/evaluator.py`); metrics (`response_metrics.py`).
 """
 
@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from logpi.distributed.dealing import deal
+from logpi.distributed.world import current
+from logpi.engine.sampling import seeded
 from logpi.engine.turns import ENDED
 from logpi.rollouts.turns import Transcript, Turn
 from logpi.types import Batch, Trajectory
@@ -38,29 +41,28 @@ class Responses:
 
     Attributes:
         row, prompt: the item, and the token ids of its prompt.
-        completions: everything that was sampled, over all turns.
-        texts: what the policy wrote, turns joined by line breaks.
-        scores: of the reward functions. transcripts: the conversations, turn by turn.
-        prefix: what the prompt itself opened of the response (`<think>\\n`, say).
+        completions: all sampled tokens, over all turns.
+        transcripts: the conversations, turn by turn. scores: of the reward functions.
+        prefix: the beginning of the response that the prompt already holds (`<think>\\n`, say).
     """
 
     row: Row
     prompt: Sequence[int]
     completions: Sequence[Completion]
-    texts: Sequence[str]
-    scores: Sequence[RewardScore]
     transcripts: Sequence[Transcript]
+    scores: Sequence[RewardScore] = ()
     prefix: str = ""
 
     @property
-    def returns(self) -> list[float | None]:
-        """Of each response its total score and its turns' own rewards; None without a verdict."""
-        return [self.return_of(i) for i in range(len(self.scores))]
+    def texts(self) -> list[str]:
+        """What the policy wrote, turns joined by line breaks."""
+        return [t.text for t in self.transcripts]
 
-    def return_of(self, number: int) -> float | None:
-        """The return of response `number`."""
-        total = self.scores[number].total
-        return None if total is None else total + self.transcripts[number].reward
+    @property
+    def returns(self) -> list[float | None]:
+        """Total score plus the turns' own rewards; None without a verdict."""
+        judged = zip(self.scores, self.transcripts, strict=True)
+        return [None if s.total is None else s.total + t.reward for s, t in judged]
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class ResponseSampler:
     """Samples responses and judges them.
 
     Attributes:
-        policy, sampler: who writes. rewards: who judges. sampling: token limit and stop strings.
+        policy, sampler: write the responses. rewards: judge them.
+        sampling: token limit and stop strings.
         conversations: with an environment that replies; None: one turn.
         progress: called with (rows done, rows in all) while sampling.
     """
@@ -90,56 +93,77 @@ class ResponseSampler:
         """Responses to `requests[i]`, whose item is `rows[i]`; and the seconds of sampling and of
         judging.
 
-        Args:
-            generator: of the samples. step: updates that the policy has had, for rewards that
-                change with it.
-        """
-        start = time.perf_counter()
-        sampled, transcripts = self._sample(rows, requests, generator)
-        between = time.perf_counter()
-        ordered = iter(transcripts)
-        unjudged = []
-        for row, request, completions in zip(rows, requests, sampled, strict=True):
-            group = [next(ordered) for _ in completions]
-            prefix = self.policy.template.prefix(request.prompt)
-            texts = [t.text for t in group]
-            unjudged.append(Responses(row, request.prompt, completions, texts, (), group, prefix))
-        scores = iter(self._judge(unjudged, step))
-        responses = [replace(r, scores=[next(scores) for _ in r.completions]) for r in unjudged]
-        seconds = {"time/generate": between - start, "time/reward": time.perf_counter() - between}
-        return responses, seconds
+        Ranks share out the requests: each samples and judges some, and all get every response. So
+        a reward sees whole groups, but not the whole batch.
 
-    def _sample(
-        self, rows: Sequence[Row], requests: Sequence[Request], generator: torch.Generator
-    ) -> tuple[list[list[Completion]], list[Transcript]]:
-        """Completions by request, and the transcript of each."""
+        Args:
+            generator: of the samples. step: the policy's updates so far, for rewards that change
+                with it.
+        """
+        world, clock = current(), {"time/generate": 0.0, "time/reward": 0.0}
+        names = sorted({name for row in rows for name in row} - {"prompt", "completion"})
+
+        def share(mine: Sequence[tuple[Row, Request]]) -> list[Responses]:
+            if not mine:
+                return []
+            start = time.perf_counter()
+            unjudged = self._sample([row for row, _ in mine], [request for _, request in mine])
+            between = time.perf_counter()
+            scores = iter(self._judge(unjudged, step, names))
+            clock["time/generate"] = between - start
+            clock["time/reward"] = time.perf_counter() - between
+            return [replace(r, scores=[next(scores) for _ in r.completions]) for r in unjudged]
+
+        work = list(zip(rows, seeded(requests, generator), strict=True))
+        costs = [
+            request.n * (len(request.prompt) + self.sampling.max_tokens) for _, request in work
+        ]
+        responses = world.split(work, share, deal(costs, world.size))
+        return responses, {k: world.most(v) for k, v in clock.items()}
+
+    def _sample(self, rows: Sequence[Row], requests: Sequence[Request]) -> list[Responses]:
+        """Responses to each request, without scores."""
         generate, sampling = self.sampler.generate, self.sampling
         if self.conversations is None:
-            sampled = generate(requests, sampling, generator, self.progress)
-            return sampled, [self._one_turn(c) for c in chain.from_iterable(sampled)]
-        stop = (*sampling.stop, *self.conversations.environment.stop)
-        sampling = replace(sampling, stop=tuple(dict.fromkeys(stop)))
-        opened = self.conversations.begin(rows, requests)
-        sampled = generate(requests, sampling, generator, self.progress, opened.on_turn_end)
-        numbered = enumerate(chain.from_iterable(sampled))
-        return sampled, [opened.transcript(i, c.tokens.tolist()) for i, c in numbered]
+            sampled = generate(requests, sampling, progress=self.progress)
+            transcripts = map(self._one_turn, chain.from_iterable(sampled))
+        else:
+            stop = (*sampling.stop, *self.conversations.environment.stop)
+            sampling = replace(sampling, stop=tuple(dict.fromkeys(stop)))
+            opened = self.conversations.begin(rows, requests)
+            sampled = generate(
+                requests, sampling, progress=self.progress, on_turn_end=opened.on_turn_end
+            )
+            numbered = enumerate(chain.from_iterable(sampled))
+            transcripts = (opened.transcript(i, c.tokens.tolist()) for i, c in numbered)
+        return [
+            Responses(
+                row,
+                request.prompt,
+                completions,
+                [next(transcripts) for _ in completions],
+                prefix=self.policy.template.prefix(request.prompt),
+            )
+            for row, request, completions in zip(rows, requests, sampled, strict=True)
+        ]
 
     def _one_turn(self, completion: Completion) -> Transcript:
         text = self.policy.template.decode(completion.tokens.tolist())
         return Transcript((Turn(len(completion.tokens), text),))
 
-    def _judge(self, responses: Sequence[Responses], step: int) -> list[RewardScore]:
+    def _judge(
+        self, responses: Sequence[Responses], step: int, names: Sequence[str]
+    ) -> list[RewardScore]:
         """One score for each response, items in order. No reward sees what the environment wrote.
 
-        Columns beside the items' own: `step`, the updates that the policy has had, and
-        `assistant_prefix`, what the prompt opened of the response. In conversations also `turns`,
-        the texts of the policy's turns, and `step_reward`, the sum of the environment's rewards
-        (it is part of the return in any case).
+        Rewards get the columns `names` of the items and two more: `step`, the policy's updates so far, and
+        `assistant_prefix`, the beginning of the response that the prompt already holds. In
+        conversations also `turns`, the texts of the policy's turns, and `step_reward`, the sum of
+        the environment's rewards (which the return includes in any case).
         """
         flat = [
             (r, c, t) for r in responses for c, t in zip(r.completions, r.transcripts, strict=True)
         ]
-        names = sorted({name for r in responses for name in r.row} - {"prompt", "completion"})
         columns: dict[str, list[Any]] = {
             "step": [step] * len(flat),
             "assistant_prefix": [r.prefix for r, _, _ in flat],
@@ -157,7 +181,7 @@ class ResponseSampler:
 
 
 def _completion(row: Row, transcript: Transcript) -> str | list[dict[str, str]]:
-    """What rewards judge, in the form of the prompt: text, or one assistant's message a turn."""
+    """The text that rewards judge; messages, one for each turn, if the prompt is messages."""
     if isinstance(row["prompt"], str):
         return transcript.text
     return [{"role": "assistant", "content": turn.text} for turn in transcript.turns]
@@ -172,10 +196,10 @@ def trajectory(
     baseline: float | None = None,
     turns: Sequence[Turn] = (),
 ) -> Trajectory:
-    """The row of one completion, with the observations between its turns (none given: one turn).
+    """The row of one completion, with the observations between its turns (default: one turn).
 
-    A turn's reward stands at its last token, and `reward` at the last token of all. Without a
-    verdict (None) nothing is learned.
+    A turn's reward stands at its last token, and `reward` at the row's last token. Without a
+    verdict (None) the mask is empty.
     """
     # Prompt P0 P1, a turn A0 A1 with reward .5, its observation E0, a turn A2, reward 1:
     #
@@ -214,10 +238,9 @@ def trajectory(
 
 @torch.no_grad()
 def unmasked(policy: CausalLM, batch: Batch) -> Batch:
-    """For the ablation only: observations between the policy's turns count as the policy's own.
+    """The ablation's batch: observations between the policy's turns count as the policy's own.
 
-    Their recorded log-probabilities are the policy's own evaluation, so ratios are 1 before the
-    first step as they should be.
+    The policy evaluates them, so their ratios too are 1 before the first step.
     """
     own = batch.mask
     span = (own.cumsum(1) > 0) & (own.flip(1).cumsum(1).flip(1) > 0)
@@ -227,7 +250,7 @@ def unmasked(policy: CausalLM, batch: Batch) -> Batch:
 
 
 def response_info(responses: Responses, number: int, group: int) -> dict[str, Any]:
-    """What people read of response `number`. `ids` are its own tokens, turn after turn."""
+    """The record of response `number` for people. `ids` are its own tokens, turn after turn."""
     row, score = responses.row, responses.scores[number]
     completion, transcript = responses.completions[number], responses.transcripts[number]
     ids = completion.tokens.tolist()
@@ -235,7 +258,7 @@ def response_info(responses: Responses, number: int, group: int) -> dict[str, An
         "prompt": row["prompt"],
         "completion": responses.texts[number],
         "answer": row.get("answer"),
-        "reward": responses.return_of(number),
+        "reward": responses.returns[number],
         "rewards": dict(score.parts),
         "errors": dict(score.errors),
         "stop": completion.stop,
@@ -248,7 +271,7 @@ def response_info(responses: Responses, number: int, group: int) -> dict[str, An
 
 
 def transcript_info(transcript: Transcript) -> dict[str, Any]:
-    """What people read of a conversation; nothing for a single turn."""
+    """The record of a conversation for people; empty for a single turn."""
     if len(transcript.turns) == 1 and not transcript.metrics:
         return {}
     turns = [

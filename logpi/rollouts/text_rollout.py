@@ -1,8 +1,8 @@
 """Text rollouts: prompts in groups, responses from the sampler, rewards, and rows for the learner.
 
-Which groups are kept, what becomes of rows that were cut off, and whether each prompt is also
-answered greedily are the algorithm's choices. Left out: how tokens are drawn (`engine/`), how
-responses are judged and laid out (`responses.py`), what they are worth (`logpi.rewards`).
+The algorithm chooses which groups are kept, what becomes of rows that were cut off, and whether
+each prompt also gets a greedy response. Left out: how tokens are drawn (`engine/`), how responses
+are judged and laid out (`responses.py`), what they are worth (`logpi.rewards`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from logpi.rollouts.prompt_sources import PromptSource
     from logpi.rollouts.tool_conversations import ToolConversations
 
-# draws of prompts for one batch
+# most draws of prompts for one batch
 TRIES = 1_000
 
 
@@ -46,11 +46,8 @@ class TextRollout:
     """Samples groups of responses to a task's prompts. A `logpi.types.Rollout`.
 
     Args:
-        policy, sampler: who writes the responses. task: the items. rewards: what a response is
-            worth.
-        algorithm: its `keep`, `truncation` and `objective.needs_greedy` say which groups are kept,
-            what becomes of rows that were cut off, and whether each prompt is also answered
-            greedily.
+        policy, sampler: write the responses. task: the items. rewards: judge the responses.
+        algorithm: its `keep`, `truncation` and `objective.needs_greedy` are applied.
         prompts: prompts of each batch (P). num_generations: samples of each prompt (G).
         sampling: token limit and stop strings; the temperature is the policy's.
         chat: how prompts become tokens. seed: of prompts and of sampling.
@@ -109,15 +106,15 @@ class TextRollout:
         seconds: dict[str, float] = {}
         rounds = 0
         while sum(map(self.keep, groups)) < self.size and rounds < self.keep.rounds:
-            some, baselines, times = self._sample(*self._take())
-            groups += [self._group(r, b) for r, b in zip(some, baselines, strict=True)]
-            responses += some
-            self.prompts.learn([r.row for r in some], [pass_rate(r) for r in some])
+            sampled, baselines, times = self._sample(*self._take())
+            groups += [self._group(r, b) for r, b in zip(sampled, baselines, strict=True)]
+            responses += sampled
+            self.prompts.learn([r.row for r in sampled], [pass_rate(r) for r in sampled])
             seconds = {k: seconds.get(k, 0.0) + v for k, v in times.items()}
             rounds += 1
         kept = [g for g in groups if self.keep(g)][: self.size]
         self._check_outcome(kept, responses, rounds)
-        # where no group differs, one stands for them all: its gradient is 0
+        # where no group is kept, one stands for them all: its gradient is 0
         rows = [t for group in kept or groups[:1] for t in group]
         metrics = step_metrics(responses) | seconds
         metrics |= {"groups/sampled": float(len(groups)), "groups/kept": float(len(kept))}
@@ -145,7 +142,8 @@ class TextRollout:
     def _sample(
         self, rows: list[Row], prompts: list[list[int]]
     ) -> tuple[list[Responses], list[float | None], dict[str, float]]:
-        """Responses to each item, the greedy response's return (None without one), and seconds."""
+        """Responses to each item, the return of its greedy response (None without one), and
+        seconds."""
         sampler = ResponseSampler(
             self.policy,
             self.sampler,
@@ -163,8 +161,8 @@ class TextRollout:
         return responses[: len(rows)], greedy or [None] * len(rows), seconds
 
     def _group(self, responses: Responses, baseline: float | None) -> list[Trajectory]:
-        """The rows of one prompt. Without a verdict on the greedy response there is nothing to
-        compare with, and nothing is learned from them."""
+        """The rows of one prompt. Their masks are empty if the greedy response, with which they are
+        compared, has no verdict."""
         group, self.groups = self.groups, self.groups + 1
         unknown = self.greedy and baseline is None
         rows = [
@@ -184,7 +182,7 @@ class TextRollout:
     def _check_outcome(
         self, kept: list[list[Trajectory]], responses: list[Responses], rounds: int
     ) -> None:
-        """Raises UserError without any verdict, or with too few groups to learn from."""
+        """Raises UserError if there is no verdict at all, or too few groups to learn from."""
         scores = [s for r in responses for s in r.scores]
         if all(s.total is None for s in scores):
             errors = (e for s in scores for e in s.errors.values())
@@ -209,12 +207,12 @@ class TextRollout:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.prompts.load_state_dict(state["prompts"])
-        self.groups, self.steps = state["groups"], state.get("steps", 0)
+        self.groups, self.steps = state["groups"], state["steps"]
         self.generator.set_state(state["generator"])
 
 
 def _check(algorithm: Algorithm, generations: int, sampling: Sampling, policy: CausalLM) -> None:
-    """Raises UserError for samples that the algorithm cannot learn from."""
+    """Refuse samples that the algorithm cannot learn from, as `TextRollout` says."""
     if generations < algorithm.objective.min_group:
         raise UserError(
             f"{algorithm.name} compares samples of one prompt: num_generations must be at least"

@@ -184,11 +184,13 @@ class FakeVLLM:
         temperature = 1.0 if greedy else given.get("temperature", 1.0)
         raw = self.wrong.logprobs_mode == "says processed, is raw"
         sampling = Sampling(temperature, stop=tuple(given.get("stop", ())))
-        request = Request(prompt, greedy=greedy, max_tokens=given["max_tokens"])
+        request = Request(
+            prompt, greedy=greedy, max_tokens=given["max_tokens"], seeds=(given.get("seed", 0),)
+        )
         self.rows.append((tuple(prompt), given.get("seed")))
         with self.lock:
             time.sleep(0.002)
-            [[row]] = self.engine.generate([request], sampling, seeds=[given.get("seed", 0)])
+            [[row]] = self.engine.generate([request], sampling)
             logp = row.logp if not raw else self.untempered(prompt, row.tokens)
         self.tokens += len(row.tokens)
         finish = "length" if row.stop == "length" else "stop"

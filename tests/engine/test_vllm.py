@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from logpi.engine.engine import Engine, row_seeds
-from logpi.engine.sampling import Request, Sampling
+from logpi.engine.engine import Engine
+from logpi.engine.sampling import Request, Sampling, seeded
 from logpi.engine.turns import Continuation
 from logpi.engine.vllm import client as client_module
 from logpi.engine.vllm.client import Client
@@ -134,10 +134,10 @@ def test_seeds_make_it_independent_of_servers_and_shares(policy, fakes) -> None:
     # rows of a group went to one server, and every server had some
     groups = [{prompt for prompt, seed in f.rows if seed and len(prompt) > 1} for f in fakes[1:]]
     assert all(groups)
-    seeds = row_seeds(requests, generator()).tolist()
+    requests = seeded(requests, generator())
     vllm = sampler(policy, servers)
-    first = vllm.generate(requests[:2], SAMPLING, seeds=seeds[:6])
-    rest = vllm.generate(requests[2:], SAMPLING, seeds=seeds[6:])
+    first = vllm.generate(requests[:2], SAMPLING)
+    rest = vllm.generate(requests[2:], SAMPLING)
     same(one, first + rest)
 
 

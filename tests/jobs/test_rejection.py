@@ -35,7 +35,7 @@ def answers(row, texts, stops=None, tokens=8):
     scores = JUDGES.score(
         [row["prompt"]] * len(texts), texts, None, {"answer": [row.get("answer")] * len(texts)}
     )
-    return Responses(row, [1], made, texts, scores, [Transcript((Turn(tokens, t),)) for t in texts])
+    return Responses(row, [1], made, [Transcript((Turn(tokens, t),)) for t in texts], scores)
 
 
 TEXTS = [

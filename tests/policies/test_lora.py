@@ -11,7 +11,7 @@ import torch
 from logpi.algorithms import algorithm
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
-from logpi.jobs.options.lora import LoraArguments
+from logpi.jobs.options.learning import LoraArguments
 from logpi.learner import Learner
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.lora import AdapterOff, Merging, add_lora, refuse_4bit

@@ -144,14 +144,7 @@ def test_another_sampler_can_stand_in_the_engines_place(policy):
 
     class Canned:
         def generate(
-            self,
-            requests,
-            sampling=None,
-            generator=None,
-            progress=None,
-            on_turn_end=None,
-            *,
-            seeds=None,
+            self, requests, sampling=None, generator=None, progress=None, on_turn_end=None
         ):
             made = Completion(torch.tensor([5, 2]), torch.tensor([-1.0, -2.0]), "eos")
             return [[made] * r.n for r in requests]

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from logpi.engine.engine import SEEDS
-from logpi.engine.sampling import Completion, Request, Sampling
+from logpi.engine.sampling import SEEDS, Completion, Request, Sampling
 from logpi.types import Trajectory, collate
 
 if TYPE_CHECKING:
@@ -92,23 +91,22 @@ class Row:
         return Completion(torch.tensor(tokens), logp, self.stop, versions)
 
 
-def rows_of(
-    requests: Sequence[Request], limits: Sequence[int], reach: Sequence[int], seeds: Sequence[int]
-) -> list[Row]:
-    """One for each sample of each request, numbered through."""
-    owners = [i for i, r in enumerate(requests) for _ in range(r.n)]
+def rows_of(requests: Sequence[Request], limits: Sequence[int], reach: Sequence[int]) -> list[Row]:
+    """One for each sample of each request, which have seeds, numbered
+    through."""
+    seeds = [(i, seed) for i, r in enumerate(requests) for seed in r.seeds]
     return [
         Row(
             number,
             i,
-            int(seed),
+            seed,
             requests[i].greedy,
             list(requests[i].prompt),
             [False] * len(requests[i].prompt),
             limits[i],
             reach[i],
         )
-        for number, (i, seed) in enumerate(zip(owners, seeds, strict=True))
+        for number, (i, seed) in enumerate(seeds)
     ]
 
 

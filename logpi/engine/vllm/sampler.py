@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from logpi.engine.engine import row_seeds, token_limit
-from logpi.engine.sampling import Completion, Request, Sampling
+from logpi.engine.engine import token_limit
+from logpi.engine.sampling import Completion, Request, Sampling, seeded
 from logpi.engine.turns import ENDED, TurnEnd
 from logpi.engine.vllm.client import Answer, ServerDown
 from logpi.engine.vllm.rows import Row, own_logp, rows_of, settings
@@ -101,8 +101,6 @@ class VLLMSampler:
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
         on_turn_end: OnTurnEnd | None = None,
-        *,
-        seeds: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """As `Sampler.generate`. Where the weights have changed, the servers get them first.
 
@@ -115,25 +113,9 @@ class VLLMSampler:
             SamplerLost: no server is left, or the weights do not arrive.
             FloatingPointError: the model's logits are not numbers.
         """
-        sampling = sampling or Sampling()
+        sampling, requests = sampling or Sampling(), seeded(requests, generator)
         self._check(sampling)
-        room = min(server.context for server in self.servers)
-        reach = [min(self.policy.reach(len(r.prompt)), room) for r in requests]
-        limits = [
-            min(token_limit(i, r, sampling, self.policy), reach[i] - len(r.prompt))
-            for i, r in enumerate(requests)
-        ]
-        if min(limits, default=1) < 1:
-            raise ValueError(
-                f"prompt {limits.index(min(limits))} leaves no room in the {room} tokens of the"
-                " vLLM server: shorten it, or start the server with a longer --max-model-len"
-            )
-        rows = rows_of(
-            requests,
-            limits,
-            reach,
-            row_seeds(requests, generator).tolist() if seeds is None else seeds,
-        )
+        rows = rows_of(requests, *self._limits(requests, sampling))
         call = _Call(self, rows, sampling, progress, on_turn_end)
         if rows:
             call.publish()
@@ -160,6 +142,23 @@ class VLLMSampler:
             )
         if sampling.stop and not all(s.stops_at_text for s in self.servers):
             raise ValueError("a vLLM server without a tokenizer knows no stop strings")
+
+    def _limits(
+        self, requests: Sequence[Request], sampling: Sampling
+    ) -> tuple[list[int], list[int]]:
+        """Of each request the tokens that a row may sample, and those that it may have in all."""
+        room = min(server.context for server in self.servers)
+        reach = [min(self.policy.reach(len(r.prompt)), room) for r in requests]
+        limits = [
+            min(token_limit(i, r, sampling, self.policy), reach[i] - len(r.prompt))
+            for i, r in enumerate(requests)
+        ]
+        if min(limits, default=1) < 1:
+            raise ValueError(
+                f"prompt {limits.index(min(limits))} leaves no room in the {room} tokens of the"
+                " vLLM server: shorten it, or start the server with a longer --max-model-len"
+            )
+        return limits, reach
 
     def _ready(self, server: Server) -> None:
         """A server that has just been found, or found again: is it the right one, and awake?"""

@@ -91,7 +91,11 @@ def make_vector_environment(
     if not vectorized:
         return SyncVectorEnvironment(_envs(source, n, repeat, options))
     make_env(source, **options).close()
-    if not isinstance(source, str) or is_user_code(source) or not _has_vectorised_form(source):
+    if (
+        not isinstance(source, str)
+        or is_user_code(source)
+        or gym.spec(source).vector_entry_point is None
+    ):
         raise UserError(
             f"{_name(source)} has no vectorised form of its own; leave --vectorized off"
         )
@@ -102,10 +106,6 @@ def make_vector_environment(
     return GymnasiumVectorEnvironment(
         gym.make_vec(source, n, vectorization_mode="vector_entry_point", **options)
     )
-
-
-def _has_vectorised_form(name: str) -> bool:
-    return gym.spec(name).vector_entry_point is not None
 
 
 def _envs(source: EnvSource, n: int, repeat: int, options: dict[str, Any]) -> list[gym.Env]:

@@ -50,26 +50,17 @@ def encoded_shape(space: gym.Space) -> tuple[int, ...]:
     Raises:
         UserError: a space that no fixed network can read, for its kind or its size.
     """
-    if (size := _size(space)) > LARGEST:
+    try:
+        size = spaces.flatdim(space)
+    except (NotImplementedError, ValueError):
+        # not a space that can be flattened: `encode` refuses it
+        size = 0
+    if size > LARGEST:
         raise UserError(
             f"an observation would be {size:,} numbers: wrap the environment in one that gives"
             " fewer"
         )
     return encode(space, stack(space, [space.sample()])).shape[1:]
-
-
-def _size(space: gym.Space) -> int:
-    """Numbers of an encoded observation; of a space that cannot be encoded 0."""
-    match space:
-        case spaces.Discrete():
-            return int(space.n)
-        case spaces.MultiDiscrete():
-            return int(space.nvec.sum())
-        case spaces.Dict():
-            return sum(map(_size, space.spaces.values()))
-        case spaces.Tuple():
-            return sum(map(_size, space.spaces))
-    return math.prod(space.shape or ())
 
 
 def checked_observation(space: gym.Space, x: Any, name: str = "an observation") -> Any:
@@ -160,12 +151,10 @@ def encode(space: gym.Space, x: Any) -> Array:
 
 def _flat(space: gym.Space, x: Any) -> Array:
     match space:
-        case spaces.Box():
+        case spaces.Box() | spaces.MultiBinary():
             return np.asarray(x, np.float32).reshape(len(x), -1)
         case spaces.Discrete():
             return _one_hot(np.asarray(x) - int(space.start), int(space.n))
-        case spaces.MultiBinary():
-            return np.asarray(x, np.float32).reshape(len(x), -1)
         case spaces.MultiDiscrete():
             sizes, x = space.nvec.ravel(), (np.asarray(x) - space.start).reshape(len(x), -1)
             return np.concatenate([_one_hot(x[:, i], int(n)) for i, n in enumerate(sizes)], -1)
@@ -198,18 +187,12 @@ def mask_size(space: gym.Space) -> int:
 def check_mask(action: gym.Space, bits: int) -> None:
     """Raises UserError unless a mask of so many bits allows and forbids the actions of this
     space."""
-    match action:
-        case spaces.Discrete():
-            needed = int(action.n)
-        case spaces.MultiDiscrete():
-            needed = int(action.nvec.sum())
-        case spaces.MultiBinary():
-            needed = int(np.prod(action.shape))
-        case _:
-            raise UserError(
-                f"an {MASK} needs actions that can be counted, not {action}: take it out of the"
-                " observation"
-            )
+    if not isinstance(action, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        raise UserError(
+            f"an {MASK} needs actions that can be counted, not {action}: take it out of the"
+            " observation"
+        )
+    needed = spaces.flatdim(action)
     if bits != needed:
         raise UserError(
             f"the {MASK} has {bits} bits, {action} has {needed} actions to allow: one bit for each"

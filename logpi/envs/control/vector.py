@@ -97,7 +97,16 @@ class VectorEnvironment(ABC):
     def image(self) -> bool:
         return is_image(self.observation)
 
-    def _refuse_masked_images(self) -> None:
+    def _set_masks(self, bits: int) -> None:
+        """Where the mask is: in the observation, or else in the `info`, whose mask has so many bits
+        for each environment.
+
+        Raises:
+            UserError: the observation is an image.
+        """
+        own = mask_size(self.observation)
+        self._info_mask = bits > 0 and not own
+        self.masks = bits if self._info_mask else own
         if self.masks and self.image:
             raise UserError(
                 f"pixels with an {MASK} are not supported: wrap the environment in one that leaves"
@@ -146,12 +155,9 @@ class SyncVectorEnvironment(VectorEnvironment):
                 "copies of the environment have different spaces: one policy cannot act in all of"
                 " them"
             )
-        own = mask_size(self.observation)
         shape = encoded_shape(self.observation)
         _, info = call_env(self._checked[0].reset, seed=0)
-        self._info_mask = MASK in info and not own
-        self.masks = np.asarray(info[MASK]).size if self._info_mask else own
-        self._refuse_masked_images()
+        self._set_masks(np.asarray(info.get(MASK, ())).size)
         if self._info_mask:
             shape = (shape[0] + self.masks,)
         self.obs = np.zeros((self.n, *shape), np.uint8 if self.image else np.float32)
@@ -271,10 +277,7 @@ class GymnasiumVectorEnvironment(VectorEnvironment):
             )
         self._over = np.zeros(self.n, bool)
         raw, info = check_reset(call_env(env.reset, seed=0))
-        own = mask_size(self.observation)
-        self._info_mask = MASK in info and not own
-        self.masks = np.asarray(info[MASK][0]).size if self._info_mask else own
-        self._refuse_masked_images()
+        self._set_masks(np.asarray(info[MASK][0]).size if MASK in info else 0)
         self.obs = self._encoded(raw, info)
 
     def _encoded(self, raw: Any, info: dict[str, Any]) -> Array:

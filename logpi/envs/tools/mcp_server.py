@@ -58,9 +58,8 @@ class McpServer:
         ready: asyncio.Future[Any] = self._loop.create_future()
         self._life = asyncio.run_coroutine_threadsafe(self._serve(ready), self._loop)
         try:
-            listed = asyncio.run_coroutine_threadsafe(
-                _wait(ready, self.timeout), self._loop
-            ).result()
+            wait = asyncio.wait_for(ready, self.timeout)
+            listed = asyncio.run_coroutine_threadsafe(wait, self._loop).result()
         except Exception as error:
             self._life.cancel()
             self.__exit__()
@@ -155,10 +154,6 @@ def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-async def _wait(ready: asyncio.Future[Any], seconds: float) -> Any:
-    return await asyncio.wait_for(ready, seconds)
 
 
 async def _listed(session: Any) -> list[Any]:

@@ -85,5 +85,5 @@ def test_drawings():
         and "14.0" in text
         and len(text.splitlines()) == 8
     )
-    image = picture(grid, pi, list(range(16)), at=5)
+    image = picture(grid, at=5)
     assert image.dtype == np.uint8 and image.ndim == 3 and image.std() > 10

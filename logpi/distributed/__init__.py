@@ -1,0 +1,1 @@
+"""Several processes: who they are, how work is dealt to them, and weights in shards."""

@@ -1,0 +1,292 @@
+"""The ranks of a run: every process holds the same batch, and they share the work on it.
+
+    world = current()                          # alone, unless torchrun, say, started several
+    results = world.split(items, work, shares) # each rank does some items; all hold every result
+    world.sum(gradients)                       # in place; the same bits on every rank
+
+There is no controller: every rank runs the same program, and what is decided is decided from the
+same numbers. A world of one process does the work itself, so nobody asks how many there are.
+
+Two groups keep a slow rank apart from a dead one. *Data* (objects, and tensors on the CPU) go over
+gloo with a long time-out, for sampling takes long; *weights* go over the device's own backend
+(NCCL on GPUs) with a short one. `LOGPI_DATA_TIMEOUT` and `LOGPI_WEIGHTS_TIMEOUT` set them, in
+seconds.
+
+Objects travel between the processes of one run by torch's `gather_object`, which pickles; nothing
+that comes from a file or a stranger is unpickled. Left out: who starts the processes (`launch.py`,
+torchrun, SLURM), which rank gets which piece (`dealing.py`), weights in shards (`sharding.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from logpi.errors import RunError, UserError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["World", "alone", "current", "ranks"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Seconds until a rank is given up: six hours of sampling, ten minutes of exchanging weights.
+TIMEOUTS = {"LOGPI_DATA_TIMEOUT": 6 * 3600.0, "LOGPI_WEIGHTS_TIMEOUT": 600.0}
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What went wrong on a rank, as it is told to the others."""
+
+    rank: int
+    text: str
+    code: int
+
+    def error(self) -> UserError:
+        error = RunError(f"rank {self.rank}: {self.text}")
+        error.code = self.code
+        return error
+
+
+class World:
+    """The processes of this run, as one of them sees it.
+
+    Attributes:
+        rank: this process, from 0. size: their number.
+        local_rank, local_size: the same among the processes of this machine.
+    """
+
+    def __init__(
+        self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1
+    ) -> None:
+        self.rank, self.size = rank, size
+        self.local_rank, self.local_size = local_rank, local_size
+        self._data: Any = None  # torch's group of all ranks over gloo; None when alone
+
+    def __repr__(self) -> str:
+        return f"World(rank {self.rank} of {self.size})"
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes and speaks."""
+        return self.rank == 0
+
+    # --- objects ---
+
+    def gather(self, value: T) -> list[T]:
+        """Everybody's value, by rank; the same list on every rank."""
+        if self.size == 1:
+            return [value]
+        from torch.distributed import all_gather_object
+
+        values: list[Any] = [None] * self.size
+        with _named("gathering"):
+            all_gather_object(values, value, group=self._data)
+        return values
+
+    def broadcast(self, value: T | None = None) -> T:
+        """The first rank's value, on every rank."""
+        if self.size == 1:
+            return value  # type: ignore[return-value]
+        from torch.distributed import broadcast_object_list
+
+        values = [value if self.first else None]
+        with _named("waiting for rank 0"):
+            broadcast_object_list(values, src=0, group=self._data)
+        return values[0]  # type: ignore[return-value]
+
+    def each(self, work: Callable[[], R]) -> list[R]:
+        """What `work` returns on every rank, by rank. If it raises on one, all ranks raise."""
+        if self.size == 1:
+            return [work()]
+        failure, result, cause = None, None, None
+        try:
+            result = work()
+        except Exception as error:
+            cause, failure = error, _failure(self.rank, error)
+        outcomes = self.gather((failure, result))
+        failures = [f for f, _ in outcomes if f is not None]
+        if cause is not None:
+            raise cause
+        if failures:
+            raise failures[0].error()
+        return [r for _, r in outcomes]  # type: ignore[misc]
+
+    def by_first(self, work: Callable[[], R]) -> R:
+        """What `work` returns on the first rank, which alone does it. If it raises, all raise."""
+        return self.each(lambda: work() if self.first else None)[0]  # type: ignore[return-value]
+
+    # --- numbers ---
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Add tensors up over the ranks, in place: the same bits on every rank.
+
+        Tensors on the CPU go over gloo, others over their device's backend.
+        """
+        if self.size == 1 or not tensors:
+            return
+        from torch.distributed import all_reduce
+
+        # Many small tensors travel as one vector for each precision and device.
+        kinds: dict[tuple[Any, ...], list[Tensor]] = {}
+        for x in tensors:
+            kinds.setdefault((x.dtype, x.device), []).append(x)
+        for (_, device), some in kinds.items():
+            flat = torch.cat([x.detach().reshape(-1) for x in some])
+            with _named("adding up gradients"):
+                all_reduce(flat, group=self._data if device.type == "cpu" else None)
+            for x, piece in zip(some, flat.split([x.numel() for x in some]), strict=True):
+                x.detach().copy_(piece.view_as(x))
+
+    def most(self, number: float) -> float:
+        """The largest of everybody's numbers."""
+        return max(self.gather(number))
+
+    def same(self, what: str, *values: Any) -> None:
+        """Raises RunError on every rank if the ranks hold different values: tensors, or what
+        prints itself."""
+        if self.size == 1:
+            return
+        digests = self.gather(_digest(values))
+        odd = [i for i, digest in enumerate(digests) if digest != digests[0]]
+        if odd:
+            raise RunError(
+                f"rank {odd[0]} and rank 0 disagree about {what}, so the run would drift apart:"
+                " data, rewards and seeds must be the same on every rank"
+            )
+
+    # --- work ---
+
+    def split(
+        self,
+        items: Sequence[T],
+        work: Callable[[list[T]], Sequence[R]],
+        shares: Sequence[Sequence[int]],
+    ) -> list[R]:
+        """What `work` makes of the items, one result for each, in their order, on every rank.
+
+        Args:
+            work: called once on each rank with its items (perhaps none).
+            shares: the numbers of each rank's items (`dealing`).
+        Raises:
+            RunError: `work` raised on another rank.
+        """
+        mine = [items[i] for i in shares[self.rank]]
+        results = self.each(lambda: list(work(mine)))
+        out: list[Any] = [None] * len(items)
+        for share, some in zip(shares, results, strict=True):
+            for i, result in zip(share, some, strict=True):
+                out[i] = result
+        return out
+
+    def channel(self) -> World:
+        """The same ranks over a group of their own, for a thread that talks while another does."""
+        other = World(self.rank, self.size, self.local_rank, self.local_size)
+        other._data = _gloo() if self.size > 1 else None
+        return other
+
+
+alone = World()
+_current: World | None = None
+
+
+def ranks() -> int:
+    """The number of processes that a launcher (torchrun, SLURM by `logpi launch`) has started."""
+    said = os.environ.get("WORLD_SIZE", "1")
+    return int(said) if said.isdecimal() else 1
+
+
+def current() -> World:
+    """The world of this process; the first call joins it.
+
+    Raises:
+        RunError: the other processes cannot be reached.
+    """
+    global _current
+    if _current is None:
+        _current = _join() if ranks() > 1 else alone
+    return _current
+
+
+def _join() -> World:
+    import torch.distributed as dist
+
+    numbers = {}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        said = os.environ.get(name, "0" if name == "LOCAL_RANK" else "1" if "LOCAL" in name else "")
+        if not said.isdecimal():
+            raise RunError(f"{name} is {said!r}: start several processes with torchrun")
+        numbers[name] = int(said)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    if device == "cuda":
+        torch.cuda.set_device(numbers["LOCAL_RANK"] % torch.cuda.device_count())
+    if not dist.is_initialized():
+        try:
+            dist.init_process_group(backend, timeout=_timeout("LOGPI_WEIGHTS_TIMEOUT"))
+        except (RuntimeError, ValueError, OSError) as error:
+            where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+            raise RunError(f"the ranks cannot meet at {where}: {one_line(error)[:200]}") from None
+    world = World(
+        numbers["RANK"], numbers["WORLD_SIZE"], numbers["LOCAL_RANK"], numbers["LOCAL_WORLD_SIZE"]
+    )
+    world._data = _gloo()
+    return world
+
+
+def _gloo() -> Any:
+    from torch.distributed import new_group
+
+    return new_group(backend="gloo", timeout=_timeout("LOGPI_DATA_TIMEOUT"))
+
+
+def _timeout(name: str) -> timedelta:
+    said = os.environ.get(name)
+    try:
+        seconds = TIMEOUTS[name] if said is None else float(said)
+    except ValueError:
+        raise UserError(f"{name} is a number of seconds, not {said!r}") from None
+    return timedelta(seconds=seconds)
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """A broken connection as one line: the rank that broke it says why itself."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = one_line(error)
+        late = "timed out" in text.lower() or "timeout" in text.lower()
+        why = "does not answer in time" if late else "is gone"
+        raise RunError(
+            f"another rank {why} ({what}); its own message says more. The last checkpoint is"
+            " intact: start the same command again, or with --resume RUN"
+        ) from error
+
+
+def _failure(rank: int, error: Exception) -> _Failure:
+    named = isinstance(error, UserError | OSError | ValueError)
+    text = one_line(error) if named else f"{type(error).__name__}: {one_line(error)}"
+    return _Failure(rank, text[:500], error.code if isinstance(error, UserError) else 2)
+
+
+def _digest(values: Iterable[Any]) -> str:
+    state = hashlib.sha256()
+    for value in values:
+        if isinstance(value, Tensor):
+            plain = value.detach().cpu().contiguous()
+            state.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
+            state.update(plain.view(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            state.update(repr(value).encode())
+    return state.hexdigest()
