@@ -24,7 +24,7 @@ import numpy as np
 from gymnasium import spaces
 
 from logpi.errors import UserError
-from logpi.ops.distributions import (
+from logpi.policies.distributions import (
     Bernoulli,
     Categorical,
     Distribution,
