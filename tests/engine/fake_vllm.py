@@ -70,10 +70,19 @@ class FakeVLLM:
         self.engine, self.label, self.paused = Engine(self.policy), "default", False
         self.tokens = 0
         self.awake.set()
-        self.http = _HTTP(("127.0.0.1", self.port), _Handler)
+        self.http = self.listen()
         self.http.fake, self.http.dead = self, False
         self.port = self.http.server_port
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+
+    def listen(self) -> _HTTP:
+        """The port may still be that of the server that was killed."""
+        for _ in range(200):
+            try:
+                return _HTTP(("127.0.0.1", self.port), _Handler)
+            except OSError:
+                time.sleep(0.05)
+        raise OSError(f"port {self.port} stays in use")
 
     def kill(self) -> None:
         """Nobody gets an answer any more, those that wait for one neither."""

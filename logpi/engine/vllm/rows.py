@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from logpi.engine.sampling import SEEDS, Completion, Request, Sampling
-from logpi.types import Trajectory, collate
+from logpi.types import Batch
 
 if TYPE_CHECKING:
     from logpi.engine.vllm.client import Answer
@@ -134,13 +135,23 @@ def own_logp(policy: CausalLM, rows: Sequence[Row]) -> list[Tensor]:
     """[t] nats of each row's own tokens, as the policy of the moment has them."""
     out: list[Tensor] = []
     for begin in range(0, len(rows), EVALUATED):
-        batch = collate([_trajectory(row) for row in rows[begin : begin + EVALUATED]])
+        batch = _batch(rows[begin : begin + EVALUATED])
         logp = policy.evaluate(batch).logp.cpu().float()
         out += [values[mask] for values, mask in zip(logp, batch.mask, strict=True)]
     return out
 
 
-def _trajectory(row: Row) -> Trajectory:
-    ids, mask = torch.tensor(row.ids), torch.tensor(row.own[1:])
-    nothing = torch.zeros(len(mask))
-    return Trajectory(ids, ids[1:], mask, nothing, nothing, terminated=True, group=row.request)
+def _batch(rows: Sequence[Row]) -> Batch:
+    """The rows to be evaluated; they have no rewards."""
+    obs = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True)
+    own = pad_sequence([torch.tensor(row.own) for row in rows], batch_first=True)
+    nothing = torch.zeros(len(rows), obs.shape[1] - 1)
+    return Batch(
+        obs=obs,
+        action=obs[:, 1:],
+        mask=own[:, 1:],
+        reward=nothing,
+        logp=nothing,
+        terminated=torch.ones(len(rows), dtype=torch.bool),
+        group=torch.tensor([row.request for row in rows]),
+    )
