@@ -83,9 +83,9 @@ class AnswerMatch:
 
     def _judge(self, text: str, answer: Any) -> float | None:
         golds, own = _golds(answer), self.find(text)
-        return (
-            None if not golds else 0.0 if own is None else max(self._score(own, g) for g in golds)
-        )
+        if not golds:
+            return None
+        return 0.0 if own is None else max(self._score(own, gold) for gold in golds)
 
     def _score(self, answer: str, gold: str) -> float:
         return float(answer == normalise(gold))
