@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.commands import COMMANDS
-from logpi.errors import UserError, one_line
+from logpi.errors import UserError, one_line, shell
 
 # Package -> the extra that installs it.
 EXTRAS = {
@@ -70,7 +70,7 @@ def _run(command: str, argv: Sequence[str]) -> int:
             f"logpi works in one process, and {processes} were started (WORLD_SIZE): each would do"
             f" the whole job. Start it without a launcher: logpi {command} …"
         )
-    with warnings.catch_warnings():
+    with shell(), warnings.catch_warnings():
         warnings.showwarning = partial(_warn, warnings.showwarning)
         return COMMANDS[command].load().main(argv)
 

@@ -6,8 +6,10 @@ Anything else that is raised is a fault of the library and keeps its traceback.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,9 +19,12 @@ __all__ = [
     "UserError",
     "as_user_errors",
     "did_you_mean",
+    "errors_in_keywords",
+    "keywords_for_flags",
     "nearest",
     "one_line",
     "row_place",
+    "shell",
     "wrong_type",
 ]
 
@@ -66,6 +71,52 @@ def as_user_errors() -> Iterator[None]:
         raise
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+# `--max-length`, and `logpi rl` before it. "=" follows where the next word looks like a value: a
+# number, PATH, runs/rl-1, model:DIR.
+_VALUE = r"\S*\d|[A-Z]{2}|\S*[/:]\S"
+_FLAG = re.compile(
+    rf"(?:logpi [a-z0-9-]+ )?(?<![\w-])--(no-)?([a-z][a-z0-9-]*)(?:[ =](?={_VALUE}))?"
+)
+_in_shell: ContextVar[bool] = ContextVar("_in_shell", default=False)
+
+
+@contextmanager
+def shell() -> Iterator[None]:
+    """In here the user has typed a command line, and messages name flags."""
+    token = _in_shell.set(True)
+    try:
+        yield
+    finally:
+        _in_shell.reset(token)
+
+
+@contextmanager
+def errors_in_keywords() -> Iterator[None]:
+    """Outside `shell`, messages of UserErrors name keywords instead of flags."""
+    try:
+        yield
+    except UserError as error:
+        if not _in_shell.get():
+            error.args = (keywords_for_flags(str(error)), *error.args[1:])
+        raise
+
+
+def keywords_for_flags(message: str) -> str:
+    """A message for a caller in Python.
+
+    >>> keywords_for_flags("pass@8 needs more samples: --samples 8, or --no-shuffle")
+    'pass@8 needs more samples: samples=8, or shuffle=False'
+    >>> keywords_for_flags("leave --max-length out; go on with: logpi rl --resume runs/rl-1")
+    'leave max_length out; go on with: resume=runs/rl-1'
+    """
+
+    def keyword(flag: re.Match[str]) -> str:
+        name = flag[2].replace("-", "_")
+        return f"{name}=False" if flag[1] else name + "=" * flag[0].endswith((" ", "="))
+
+    return _FLAG.sub(keyword, message)
 
 
 def one_line(text: object) -> str:

@@ -1,9 +1,8 @@
-"""The learner: evaluate once, prepare once, update. It holds everything that changes while
-learning, and can save it exactly.
+"""The learner evaluates a batch once, prepares its targets once, and updates the policy. It holds
+everything that changes while learning, and saves it exactly.
 
-It knows no algorithm by name: the objective scores, the update moves, the controller of the KL
-coefficient and the refresh of the reference are parts like any other. How batches are made is not
-here (`rollouts`), nor is the loop (`train.py`).
+It knows no algorithm by name: the objective scores the batch and the update moves the policy. It
+leaves out how batches are made (`rollouts`) and the training loop (`train.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from logpi.ops.time import own
 from logpi.types import Batch, Policy, PolicyOutput, Targets, UpdateConstants
 from logpi.updates.adamw import AdamW, OptimizerSpec, TorchOptimizer
 from logpi.updates.micro_batches import evaluate
+from logpi.updates.sgd import UpdateInputs
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Learner", "OffPolicyError", "Trust"]
 
 notices = logging.getLogger("logpi")
-# |log π − log π_old|, |log π − log π_sampler| before the first step, in nats
-GAPS = ("gap_old", "gap_sampler")
 
 
 class OffPolicyError(RuntimeError):
@@ -41,15 +39,15 @@ class OffPolicyError(RuntimeError):
 
 @dataclass(frozen=True)
 class Trust:
-    """How far the sampler is believed.
+    """How far the learner trusts the sampler's log-probabilities.
 
     Attributes:
-        sampler: its log-probabilities are the learner's own (same weights and numerics), so they
-            need no second forward.
-        tolerance: nats; a larger gap on any action before the first step of an update is an error,
-            never ignored.
-        mean: not the largest but the mean gap counts. For weights of 16 bits, where among thousands
-            of actions one is always far off.
+        sampler: they are the learner's own (same weights and numerics), so the learner does not
+            compute them again.
+        tolerance: in nats. A larger gap on any action before the first step of an update is an
+            error.
+        mean: compare the mean gap with the tolerance, not the largest one. For weights of 16 bits,
+            where one of thousands of actions is always far off.
     """
 
     sampler: bool = True
@@ -67,15 +65,15 @@ class Learner:
             schedule; a class or function of torch that takes the parameters, e.g.
             `lambda params: torch.optim.SGD(params, lr=1e-3)`; or an optimiser over the policy's
             parameters.
-        total: number of updates of the run, for the schedule. A run that goes on to another total
-            follows the schedule of that total from there.
-        reference: frozen policy for the KL penalty; made as a copy of `policy` when the algorithm
-            needs one and none is given.
-        refresh: set the reference to the policy every so many updates (0: never).
+        total: number of updates of the run, for the schedule. A run that is resumed with another
+            total follows the schedule of that total from there on.
+        reference: frozen policy for the KL penalty. If the algorithm needs one and none is given,
+            it is a copy of `policy`.
+        refresh: number of updates after which the reference becomes the policy again (0: never).
         trust: see `Trust`.
         seed: of the shuffling of minibatches.
     Raises:
-        ValueError: the optimiser or the update cannot move such a policy; at the first update, the
+        ValueError: the optimiser or the update cannot move such a policy. At the first update: the
             algorithm needs a critic and the policy has none.
     """
 
@@ -108,13 +106,9 @@ class Learner:
             self.reference.requires_grad_(False)
 
     @property
-    def micro_tokens(self) -> int | None:
-        return self.algorithm.update.micro_tokens
-
-    @property
     def lr(self) -> float:
-        """The peak learning rate, the first group's where there are several; it may be set between
-        updates, and scales the others with it."""
+        """The peak learning rate, of the first parameter group if there are several. It may be set
+        between updates; the other groups' rates are scaled with it."""
         return self.peaks[0]
 
     @lr.setter
@@ -123,8 +117,7 @@ class Learner:
         self.peaks = [rate, *(peak * scale for peak in self.peaks[1:])]
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One batch: targets once, then the algorithm's update. Returns the numbers that tell
-        whether it learns.
+        """Learn from one batch. Returns the metrics of the update.
 
         Raises:
             OffPolicyError: the recorded log-probabilities are further than `trust.tolerance` from
@@ -135,7 +128,7 @@ class Learner:
         progress = min(1.0, self.updates / self.total)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = self.rates.rate(peak, self.updates, progress)
-        moves = self.algorithm.update(
+        inputs = UpdateInputs(
             self.policy,
             self.objective.at(progress),
             self.optimizer,
@@ -144,30 +137,28 @@ class Learner:
             self.generator,
             self._check_gaps,
         )
-        steps = list(moves)
+        report = _combine(list(self.algorithm.update(inputs)))
         self.updates += 1
-        report = (
-            _combine(steps)
-            | {"lr": self.optimizer.param_groups[0]["lr"]}
-            | _batch_metrics(batch, targets)
-        )
-        report |= self.objective.controls()
+        report |= {"lr": self.optimizer.param_groups[0]["lr"]}
+        report |= _batch_metrics(batch, targets) | self.objective.controls()
         self.objective = self.objective.control(report, int(batch.mask.any(1).sum()))
-        self._refresh()
+        if self.refresh and self.reference is not None and self.updates % self.refresh == 0:
+            self.reference.load_state_dict(self.policy.state_dict())
         return report
 
     def release(self) -> None:
-        """Free the gradients: while sampling, their memory serves the decoder."""
+        """Free the gradients, so that the decoder can use their memory."""
         self.optimizer.zero_grad(set_to_none=True)
 
     def _prepare(self, batch: Batch) -> UpdateConstants:
+        tokens = self.algorithm.update.micro_tokens
         if self.trust.sampler and not (self.objective.needs_critic or self.objective.needs_policy):
             now = PolicyOutput(batch.logp, torch.zeros_like(batch.logp))
         else:
-            now = evaluate(self.policy, batch, self.micro_tokens)
+            now = evaluate(self.policy, batch, tokens)
         ref = None
         if self.reference is not None and self.objective.needs_reference:
-            ref = evaluate(self.reference, batch, self.micro_tokens)
+            ref = evaluate(self.reference, batch, tokens)
         if self.objective.needs_critic and now.value is None:
             raise ValueError(
                 f"{self.algorithm.name} needs a critic and this policy has none: load it with"
@@ -176,13 +167,12 @@ class Learner:
         return self.objective.prepare(batch, now, ref)
 
     def _check_gaps(self, metrics: Mapping[str, float]) -> None:
-        """Before the first step the policy is the sampler: every ratio must be 1."""
+        """Before the first step the policy is the sampler, so every ratio must be 1."""
         if not self.objective.on_policy:
             return
         kind, of = ("mean", "actions on average") if self.trust.mean else ("max", "an action")
-        gaps = [
-            metrics.get(f"{gap}/{kind}", 0.0) for gap in (GAPS if self.trust.sampler else GAPS[:1])
-        ]
+        names = ("gap_old", "gap_sampler") if self.trust.sampler else ("gap_old",)
+        gaps = [metrics.get(f"{name}/{kind}", 0.0) for name in names]
         # NaN is wrong too
         wrong = [gap for gap in gaps if not gap <= self.trust.tolerance]
         if wrong:
@@ -192,10 +182,6 @@ class Learner:
                 " wrong. Sampler and learner must share weights, numerics and temperature; for"
                 " another engine use Trust(sampler=False) and correction=TruncatedIS()"
             )
-
-    def _refresh(self) -> None:
-        if self.refresh and self.reference is not None and self.updates % self.refresh == 0:
-            self.reference.load_state_dict(self.policy.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while learning; restoring it continues bit for bit."""
@@ -215,12 +201,12 @@ class Learner:
         if self.reference is not None and state["reference"] is not None:
             self.reference.load_state_dict(state["reference"])
         self.updates = state["updates"]
-        self._stretch(max(1, int(state.get("total", self.total))))
+        self._warn_of_other_schedule(max(1, int(state.get("total", self.total))))
         self.generator.set_state(state["generator"])
         self.objective = self.objective.restore(state["controls"])
 
-    def _stretch(self, before: int) -> None:
-        """Schedules are those of `total` updates, as if asked for at the start: a jump is said."""
+    def _warn_of_other_schedule(self, before: int) -> None:
+        """Schedules follow `total`, as if the run had begun with it. A jump is logged."""
         then, now = (min(1.0, self.updates / total) for total in (before, self.total))
         rates = [self.rates.rate(self.peaks[0], self.updates, x) for x in (now, then)]
         if rates[0] != rates[1] or self.objective.at(now) != self.objective.at(then):
@@ -251,42 +237,39 @@ def _spec(
 
 def _combine(steps: list[dict[str, float]]) -> dict[str, float]:
     """Means over the optimiser steps of an update; extremes stay extremes."""
-    out: dict[str, float] = {}
-    for name in sorted({k for s in steps for k in s}):
-        values = [s[name] for s in steps if name in s]
-        pick = max if name.endswith("/max") else min if name.endswith("/min") else None
-        out[name] = pick(values) if pick else sum(values) / len(values)
-    if out.get("ratio/square"):
-        out["ratio/ess"] = out["ratio/mean"] ** 2 / out.pop("ratio/square")
-    return out
+    report: dict[str, float] = {}
+    for name in sorted({name for step in steps for name in step}):
+        values = [step[name] for step in steps if name in step]
+        extreme = max if name.endswith("/max") else min if name.endswith("/min") else None
+        report[name] = extreme(values) if extreme else sum(values) / len(values)
+    if report.get("ratio/square"):
+        report["ratio/ess"] = report["ratio/mean"] ** 2 / report.pop("ratio/square")
+    return report
 
 
 @torch.no_grad()
 def _batch_metrics(batch: Batch, targets: UpdateConstants) -> dict[str, float]:
-    """What the batch itself tells: advantage, fit of the critic, KL of whole responses, groups
-    without a difference."""
+    """Metrics of the batch itself: advantage, fit of the critic, KL of whole responses, share of
+    groups whose returns are all equal."""
     mask = batch.mask
     if not bool(mask.any()):
         return {}
     advantage = targets.credit(mask)[mask]
-    g = group_returns(batch, 1, "metrics")
-    out = {
+    groups = group_returns(batch, 1, "metrics")
+    report = {
         "advantage/mean": float(advantage.mean()),
         "advantage/std": float(advantage.std(correction=0)),
-        "frac_reward_zero_std": float(g.uniform.float().mean()),
+        "frac_reward_zero_std": float(groups.uniform.float().mean()),
     }
     if targets.logp_ref is not None:
-        out["kl_sequence"] = float(
-            own(targets.logp_old - targets.logp_ref, mask).sum(1)[g.alive].mean()
-        )
+        kl = own(targets.logp_old - targets.logp_ref, mask).sum(1)
+        report["kl_sequence"] = float(kl[groups.alive].mean())
     if (
         isinstance(targets, Targets)
         and targets.value_target is not None
         and targets.value_old is not None
     ):
-        target, value = targets.value_target[mask], targets.value_old[mask]
-        spread = target.var(correction=0)
-        out["value/explained_variance"] = float(
-            1 - (target - value).var(correction=0) / spread.clamp(min=1e-12)
-        )
-    return out
+        target, error = targets.value_target[mask], (targets.value_target - targets.value_old)[mask]
+        unexplained = error.var(correction=0) / target.var(correction=0).clamp(min=1e-12)
+        report["value/explained_variance"] = float(1 - unexplained)
+    return report

@@ -1,5 +1,5 @@
-"""The loop, as a generator of steps: rollout, update, log, evaluate, checkpoint; and going on after
-a stop exactly where it was.
+"""The training loop, as a generator of steps: rollout, update, log, evaluate, checkpoint. A run
+that was stopped is resumed exactly where it was.
 
     for step in train(rollout, learner, "runs/mine", steps=100):
         print(step.number, step.metrics["reward"])        # leaving the loop saves and stops
@@ -7,13 +7,12 @@ a stop exactly where it was.
     outcome = complete(train(rollout, learner, run, steps=100))
 
 It holds no algorithm, no model and no environment. A step is all or nothing: a kill loses the step
-under way, and the resumed run repeats it bit for bit. What is in a run's directory is the business
-of `logpi.runs`.
+under way, and the resumed run repeats it bit for bit. It leaves out how a run's directory is
+written and read (`logpi.runs`).
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -23,11 +22,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from logpi.errors import RunError
 from logpi.runs.collapse import Collapse
 from logpi.runs.directory import Run
-from logpi.runs.metrics import read_metrics
 from logpi.runs.progress import Progress
+from logpi.runs.resume import resume
 from logpi.runs.rng import load_rng_state, rng_state
 from logpi.runs.signals import StopSignals
 
@@ -40,23 +38,22 @@ if TYPE_CHECKING:
 __all__ = ["Evaluate", "Outcome", "TrainingStep", "complete", "train"]
 
 Evaluate = Callable[[int], tuple[Mapping[str, float], Sequence[Mapping[str, Any]]]]
-"""Called with the step; returns numbers (`eval/...`, the first of which says which policy is best)
-and rows for people."""
+"""Called with the step. Returns numbers (`eval/...`; the first one decides which policy is best)
+and samples for people to read."""
 
-notices = logging.getLogger("logpi")
 SHOWN = ("reward", "loss", "entropy", "kl", "completions/mean_length", "grad_norm")
 
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One update that was made.
+    """One step of training, after its update.
 
     Attributes:
         number: of the step, from 1.
         metrics: of the rollout and the update, as they are logged.
-        samples: rows for people: prompts, completions, rewards, advantages.
+        samples: for people to read: prompts, completions, rewards, advantages.
         evaluation: numbers of the evaluation after this step, or None if there was none.
-        so_far: what the outcome would be if training ended here.
+        so_far: the outcome if training ended here.
     """
 
     number: int
@@ -71,12 +68,12 @@ class Outcome:
     """How training ended.
 
     Attributes:
-        step: steps done in all.
+        step: number of steps in all.
         stopped: the signal (Ctrl-C, a termination) that ended it after saving, or 0.
-        collapsed: the reward went away and did not come back.
+        collapsed: the reward fell and did not recover.
         best_step: of the best evaluation, or None.
         first, best, last: the evaluations before training, of the best policy, and after training.
-        skipped: steps that changed nothing, for no gradient was finite.
+        skipped: number of steps that changed nothing, because no gradient was finite.
     """
 
     step: int
@@ -89,8 +86,8 @@ class Outcome:
     best: Mapping[str, float] | None = None
 
 
-class _Unrecorded:
-    """In place of a run's directory: nothing is written, and there is nothing to go on from."""
+class _NoRun:
+    """Stands for a run's directory where there is none: nothing is written."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
     def samples(self, step: int, rows: Any, kind: str = "step") -> None: ...
@@ -98,18 +95,18 @@ class _Unrecorded:
 
 
 @contextmanager
-def _opened(run: Run | str | Path | None) -> Iterator[Run | _Unrecorded]:
-    """The run, which its caller closes; or the run at a path, made or gone on with."""
+def _open(run: Run | str | Path | None) -> Iterator[Run | _NoRun]:
+    """An open run stays open; a run at a path is created or resumed, and closed afterwards."""
     if not isinstance(run, str | Path):
-        yield run or _Unrecorded()
+        yield run or _NoRun()
         return
     started = (Path(run) / "arguments.json").exists()
-    with Run.open(run) if started else Run.create(run, "train", {}) as opened:
-        yield opened
+    with Run.open(run) if started else Run.create(run, "train", {}) as at_path:
+        yield at_path
 
 
 def complete(steps: Generator[TrainingStep, None, Outcome]) -> Outcome:
-    """Take every step of `train`."""
+    """Take every step of `train`; its outcome."""
     while True:
         try:
             next(steps)
@@ -130,90 +127,89 @@ def train(  # noqa: PLR0913 (settings, all keywords)
     progress: Progress | None = None,
     alone: bool = False,
 ) -> Generator[TrainingStep, None, Outcome]:
-    """Train for `steps` updates in all, going on from the run's latest checkpoint if there is one.
+    """Train for `steps` updates in all, from the run's latest checkpoint if there is one.
 
-    Yields each step when it is logged, measured and saved. A caller that leaves the loop stops
-    training, and the last step is saved. The generator's value is the `Outcome` (`complete`).
+    Yields each step after it was logged, evaluated and saved. The last step is always saved, also
+    when the caller leaves the loop. The generator's value is the `Outcome` (`complete`).
 
     Args:
-        run: where everything is written; a path is made a run, or gone on with; None: nowhere.
-        evaluate: measured before the first step, every `eval_every` steps (0: only then) and after
-            the last; the policy with the highest first number is the best checkpoint.
-        save_every: steps between checkpoints; at the end there is one in any case.
-        shown: numbers of the progress line. alone: signals between steps are held too.
+        run: where everything is written. The run at a path is created or resumed; None: nowhere.
+        evaluate: called before the first step, every `eval_every` steps (0: not in between) and
+            after the last; the policy with the highest first number is the best checkpoint.
+        save_every: steps between checkpoints.
+        shown: numbers of the progress line. alone: signals between steps stop training too.
     Raises:
-        RunError: the disk failed, or the run's checkpoints cannot be gone on from.
+        RunError: the disk failed, or the run's checkpoint cannot be loaded.
     """
-    with _opened(run) as record, progress or Progress(steps) as shower, ExitStack() as whole:
-        loop, stopping = _Loop(rollout, learner, record, evaluate), StopSignals(shower.note)
+    with _open(run) as record, progress or Progress(steps) as display, ExitStack() as whole:
+        loop, stop = _Loop(rollout, learner, record, evaluate, display), StopSignals(display.note)
         if alone:
-            whole.enter_context(stopping.caught())
+            whole.enter_context(stop.caught())
         step = loop.resume(steps)
-        with stopping.caught():
-            loop.begin(step, shower)
-        while step < steps and not stopping.came:
+        with stop.caught():
+            loop.begin(step)
+        while step < steps and not stop.came:
             step += 1
-            with stopping.caught():
+            with stop.caught():
                 due = step == steps or (eval_every > 0 and step % eval_every == 0)
-                taken = loop.take(step, due, shown, shower)
-                if step == steps or stopping.came or step % save_every == 0:
+                taken = loop.take(step, due, shown)
+                if step == steps or stop.came or step % save_every == 0:
                     loop.save(step)
             try:
                 yield taken
             except GeneratorExit:
                 loop.save(step)
                 raise
-        # A signal may come when the step's own time to be saved is over.
-        if stopped := stopping.came if step < steps else 0:
+        # A signal may come after the step's own save.
+        if stopped := stop.came if step < steps else 0:
             loop.save(step)
         return loop.outcome(step, stopped)
 
 
 class _Loop:
-    """What the steps of one call share, and everything that changes outside learner and rollout."""
+    """What the steps of one call share."""
 
     def __init__(
         self,
         rollout: Rollout,
         learner: Learner,
-        run: Run | _Unrecorded,
+        run: Run | _NoRun,
         evaluate: Evaluate | None,
+        display: Progress,
     ) -> None:
         self.rollout, self.learner, self.run, self.evaluate = rollout, learner, run, evaluate
+        self.display = display
         self.saved = -1
-        self.progress = _SoFar()
+        self.history = _History()
 
     def resume(self, steps: int) -> int:
-        """Put everything back to the run's latest checkpoint; the number of steps done."""
-        if isinstance(self.run, _Unrecorded):
+        """Load the run's latest checkpoint; the number of its steps."""
+        if isinstance(self.run, _NoRun):
             return 0
-        self.saved = _resume(self.run, self, steps)
+        self.saved = resume(self.run, self, steps)
         return max(0, self.saved)
 
-    def begin(self, step: int, shower: Progress) -> None:
-        """Measure the policy as it is, but not again if that was done before a stop."""
-        if step == 0 and self.evaluate is not None and not self.progress.first:
-            self._measure(0, shower)
-        shower.begin(step)
+    def begin(self, step: int) -> None:
+        """Evaluate the policy before training, unless that was done before a stop."""
+        if step == 0 and self.evaluate is not None and not self.history.first:
+            self._evaluate(self.evaluate, 0)
+        self.display.begin(step)
 
-    def take(
-        self, step: int, measure: bool, shown: Sequence[str], shower: Progress
-    ) -> TrainingStep:
-        """One step: sampled, learned, logged, shown, and measured where that is due."""
+    def take(self, step: int, evaluation_due: bool, shown: Sequence[str]) -> TrainingStep:
+        """One step: sample, learn, log, show, and evaluate if that is due."""
         metrics, samples = self._update(step)
         values = {k: metrics[k] for k in shown if k in metrics}
-        shower.step(step, values, int(metrics.get("num_tokens", 0)))
+        self.display.step(step, values, int(metrics.get("num_tokens", 0)))
         if metrics.get("skipped"):
-            shower.note(
+            self.display.note(
                 f"step {step}: a gradient was not finite; its optimiser step was left out (a lower"
                 " learning rate helps)"
             )
-        if alarm := self.progress.collapse(step, metrics):
-            shower.note(alarm)
-        measure = measure and self.evaluate is not None
-        if measure:
-            self._measure(step, shower)
-        numbers = self.progress.last if measure else None
+        if alarm := self.history.collapse(step, metrics):
+            self.display.note(alarm)
+        numbers = None
+        if evaluation_due and self.evaluate is not None:
+            numbers = self._evaluate(self.evaluate, step)
         return TrainingStep(step, metrics, samples, numbers, self.outcome(step, 0))
 
     def save(self, step: int, best: bool = False) -> None:
@@ -223,23 +219,30 @@ class _Loop:
             self.saved = step
 
     def outcome(self, step: int, stopped: int) -> Outcome:
-        done, measured = self.progress, self.evaluate is not None
-        best = (done.best_step, done.best_numbers) if measured else (None, None)
-        ends = (best[0], done.first, done.last, done.skipped, best[1])
-        return Outcome(step, stopped, done.collapse.warned, *ends)
+        history, evaluated = self.history, self.evaluate is not None
+        return Outcome(
+            step,
+            stopped,
+            history.collapse.warned,
+            history.best_step if evaluated else None,
+            history.first,
+            history.last,
+            history.skipped,
+            history.best_numbers if evaluated else None,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "learner": self.learner.state_dict(),
             "rollout": self.rollout.state_dict(),
             "rng": rng_state(),
-            "loop": self.progress.state_dict(),
+            "loop": self.history.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.rollout.load_state_dict(state["rollout"])
-        self.progress.load_state_dict(state["loop"])
+        self.history.load_state_dict(state["loop"])
         load_rng_state(state["rng"])
 
     def _update(self, step: int) -> tuple[dict[str, float], Sequence[Mapping[str, Any]]]:
@@ -249,40 +252,40 @@ class _Loop:
         metrics = {**collected.metrics, **self.learner.update(collected.batch)}
         self.learner.release()
         end = time.perf_counter()
-        self.progress.skipped += metrics.get("skipped", 0.0) == 1.0
-        self.progress.tokens += collected.metrics.get("num_tokens", 0.0)
+        self.history.skipped += metrics.get("skipped", 0.0) == 1.0
+        self.history.tokens += collected.metrics.get("num_tokens", 0.0)
         metrics |= {
-            "num_tokens_seen": self.progress.tokens,
+            "num_tokens_seen": self.history.tokens,
             "time/rollout": between - begin,
             "time/update": end - between,
+            "step_time": end - begin,
         }
-        metrics["step_time"] = end - begin
         self.run.log(step, metrics)
         samples = _with_advantages(collected, self.learner.advantage)
         if samples:
             self.run.samples(step, samples)
         return metrics, samples
 
-    def _measure(self, step: int, shower: Progress) -> None:
-        """Measure, log and show; save the best policy so far."""
-        assert self.evaluate is not None
-        numbers, rows = self.evaluate(step)
-        numbers = {k: float(v) for k, v in numbers.items()}
+    def _evaluate(self, evaluate: Evaluate, step: int) -> dict[str, float]:
+        """Evaluate, log and show; save the policy if it is the best so far."""
+        values, rows = evaluate(step)
+        numbers = {k: float(v) for k, v in values.items()}
         self.run.log(step, numbers)
         if rows:
             self.run.samples(step, rows, kind="eval")
-        said = (
+        shown = (
             f"{k.removeprefix('eval/')} {v:.3g}"
             for k, v in numbers.items()
             if not k.startswith("time/")
         )
-        shower.note(f"evaluation at step {step}: {', '.join(said)}")
-        if self.progress.measured(step, numbers):
+        self.display.note(f"evaluation at step {step}: {', '.join(shown)}")
+        if self.history.add_evaluation(step, numbers):
             self.save(step, best=True)
+        return numbers
 
 
-class _SoFar:
-    """What a run has come to; part of its checkpoints."""
+class _History:
+    """What happened in a run so far; part of its checkpoints."""
 
     def __init__(self) -> None:
         self.collapse = Collapse()
@@ -293,8 +296,8 @@ class _SoFar:
         self.tokens = 0.0
         self.skipped = 0
 
-    def measured(self, step: int, numbers: dict[str, float]) -> bool:
-        """Keep an evaluation's numbers; whether it is the best so far."""
+    def add_evaluation(self, step: int, numbers: dict[str, float]) -> bool:
+        """Keep an evaluation's numbers. Returns whether it is the best so far."""
         self.first, self.last = self.first or numbers, numbers
         score = next(iter(numbers.values()))
         better = score > self.best
@@ -312,75 +315,17 @@ class _SoFar:
 
 
 def _with_advantages(collected: Collected, advantage: Tensor | None) -> Sequence[Mapping[str, Any]]:
-    """The samples with the advantage of each own token; one number where all are equal, none where
-    a row was not trained on."""
+    """The samples with the advantage of each own token: one number if all are equal, None if a row
+    was not learned from."""
     mask = collected.batch.mask
     if advantage is None or len(collected.samples) != len(mask):
         return collected.samples
-    given = [
+    by_token = (
         [round(x, 5) for x in row[own].tolist()]
         for row, own in zip(advantage.cpu(), mask.cpu(), strict=True)
-    ]
-    one = [None if not g else g[0] if min(g) == max(g) else g for g in given]
-    return [{**s, "advantage": a} for s, a in zip(collected.samples, one, strict=True)]
-
-
-def _resume(run: Run, loop: _Loop, steps: int) -> int:
-    """Load the latest checkpoint; its step, or -1 where there is none."""
-    found = run.latest()
-    if found is None:
-        again = max((r["step"] for r in read_metrics(run.path)), default=0)
-        if again:
-            notices.warning(
-                "%s was ended before its first checkpoint: its %d steps are done again",
-                run.path,
-                again,
-            )
-        run.rewind(-1)
-        return -1
-    step, state = found
-    if step > steps:
-        raise RunError(
-            f"{run.path} has {step} updates, more than the {steps} that it shall have: ask for"
-            " more, or leave it as it is"
-        )
-    try:
-        _check_alike(loop.state_dict(), state)
-        loop.load_state_dict(state)
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise RunError(
-            f"the checkpoint of step {step} in {run.path} is of another model or version: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    lost = sorted(set(range(1, step + 1)) - {r["step"] for r in read_metrics(run.path)})
-    if lost:
-        notices.warning(
-            "%s has lost %d of %d steps, the first of them step %d; the run goes on without their"
-            " numbers",
-            run.path / "metrics.jsonl",
-            len(lost),
-            step,
-            lost[0],
-        )
-    run.rewind(step)
-    return step
-
-
-def _check_alike(mine: Any, saved: Any) -> None:
-    """Where a state has a number or a dict now, a checkpoint must have one too.
-
-    Raises:
-        TypeError, ValueError, AttributeError: it has not.
-    """
-    if isinstance(mine, dict):
-        for key in mine.keys() & saved.keys():
-            _check_alike(mine[key], saved[key])
-    elif type(mine) in (int, float) and not isinstance(
-        saved, int if type(mine) is int else int | float
-    ):
-        raise TypeError(f"{saved!r} is not a number like {mine!r}")
-    elif type(mine) is int and abs(mine) < 2**63 <= abs(saved):
-        raise ValueError(f"{saved} where there was {mine}")
+    )
+    by_row = (None if not x else x[0] if min(x) == max(x) else x for x in by_token)
+    return [{**s, "advantage": x} for s, x in zip(collected.samples, by_row, strict=True)]
 
 
 class _Callable(ModuleType):

@@ -9,13 +9,15 @@ the order of work. Left out: beam search (`evaluation/beam_search.py`), repetiti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 # probabilities that are added up before they are searched
 BLOCK = 256
+# a row's seed is below
+SEEDS = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,14 @@ class Request:
     Attributes:
         prompt: token ids, at least one. n: samples. greedy: take the likeliest token each time.
         max_tokens: the limit of this request, or None for the sampling's.
+        seeds: of its samples, each in [0, 2⁶³ − 1); empty: they are drawn (`seeded`).
     """
 
     prompt: Sequence[int]
     n: int = 1
     greedy: bool = False
     max_tokens: int | None = None
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,26 @@ class Completion:
     tokens: Tensor
     logp: Tensor
     stop: str
+
+
+def seeded(requests: Sequence[Request], generator: torch.Generator | None) -> list[Request]:
+    """The requests with a seed for each sample. Those without seeds get them from the generator, in
+    their order; so requests may then be sampled in any order, together or apart.
+
+    Raises:
+        ValueError: a request for no sample, or with another number of seeds than samples.
+    """
+    for number, r in enumerate(requests):
+        if r.n < 1:
+            raise ValueError(f"request {number} asks for n={r.n} samples; ask for at least 1")
+        if r.seeds and len(r.seeds) != r.n:
+            raise ValueError(f"request {number} has {len(r.seeds)} seeds for {r.n} samples")
+    rows = sum(r.n for r in requests if not r.seeds)
+    device = generator.device if generator is not None else "cpu"
+    drawn = iter(torch.randint(SEEDS, (rows,), generator=generator, device=device).tolist())
+    return [
+        r if r.seeds else replace(r, seeds=tuple(next(drawn) for _ in range(r.n))) for r in requests
+    ]
 
 
 def uniform(seed: Tensor, counter: Tensor) -> Tensor:

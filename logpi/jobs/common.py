@@ -1,7 +1,7 @@
-"""A run's beginning and end, the same for every job.
+"""How every job begins and ends its run.
 
 Left out: what a job does (each job's `run`), its options (`options/`), and the run's directory
-itself (`runs/`).
+(`runs/`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def opened(arguments: RunArguments, command: str) -> Run:
-    """A new run, or the one to go on with, by these arguments from then on."""
+    """A new run, or the run to resume, which has these arguments from now on."""
     from logpi.runs.directory import Run, next_path
 
     if arguments.resume is not None:
@@ -36,7 +36,7 @@ def opened(arguments: RunArguments, command: str) -> Run:
 
 
 def check_alike(arguments: RunArguments, command: str) -> None:
-    """Raises UserError if a run was begun with other options than those it shall go on with."""
+    """Raises UserError if the run to resume was begun with other options."""
     from logpi.runs.directory import read_arguments
 
     begun, before = read_arguments(arguments.resume or Path())
@@ -52,10 +52,10 @@ def check_alike(arguments: RunArguments, command: str) -> None:
 
 
 def settle(run: Run, outcome: Outcome) -> None:
-    """What stands between a run's last step and its model.
+    """Check that training ended and changed the policy.
 
     Raises:
-        Stopped: a signal ended it, which can be gone on with. UserError: no step changed anything.
+        Stopped: a signal ended it; it can be resumed. UserError: no step changed the policy.
     """
     if outcome.stopped:
         text = (
@@ -78,7 +78,7 @@ def finish(
     outcome: Outcome,
     names: Sequence[Any],
 ) -> None:
-    """Save the model, draw the curves, say where everything is. Raises as `settle`.
+    """Save the model, draw the curves, and print where everything is. Raises as `settle`.
 
     After a collapse the best checkpoint is the model.
     """
@@ -95,10 +95,8 @@ def finish(
 
 
 def drawn(run: Run, names: Sequence[Any]) -> str:
-    """Draw a run's curves; a line that says where they are, or why there are none.
-
-    It never fails: the model is worth more than its picture.
-    """
+    """Draw a run's curves. Returns a line that says where they are, or why there are none: the
+    model is worth more than its picture, so a failure is no error."""
     from logpi.runs.plots import curves
 
     try:
@@ -109,7 +107,7 @@ def drawn(run: Run, names: Sequence[Any]) -> str:
 
 
 def whole_groups(algorithm: Algorithm, groups: int, option: str) -> None:
-    """Refuse minibatches that would part what is scored together. Raises UserError."""
+    """Raises UserError if minibatches would split rows that the objective scores together."""
     minibatches = getattr(algorithm.update, "minibatches", 1)
     if algorithm.objective.whole_groups and minibatches > groups:
         raise UserError(

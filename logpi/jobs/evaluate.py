@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from logpi.errors import as_user_errors
+from logpi.errors import as_user_errors, errors_in_keywords
 from logpi.jobs.common import opened
 from logpi.jobs.job import job
 from logpi.jobs.options.fields import option
@@ -91,6 +91,7 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
                 f" {max(self.pass_at)}"
             )
 
+    @errors_in_keywords()
     def run(self) -> Evaluation:
         """Measure; every response and the numbers are in the run's directory.
 

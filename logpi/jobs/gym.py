@@ -20,7 +20,6 @@ from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.fingerprint import described
 from logpi.jobs.options.preset import flags_of_gym
 from logpi.jobs.options.run import read
-from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.seeds import start
 from logpi.runs.progress import Progress
 
@@ -40,7 +39,7 @@ CURVES = (
 
 
 @job
-class Gym(Job, SeedArguments):
+class Gym(Job):
     """Reinforcement learning on a Gymnasium environment: `logpi gym`.
 
     >>> import logpi
@@ -92,7 +91,7 @@ class Gym(Job, SeedArguments):
         changeable=True,
     )
     vectorized: bool = option(False, help="step the environment's own vectorised form")
-    at_once: int = changed(SeedArguments, "at_once", 0)
+    at_once: int = changed(Job, "at_once", 0)
     eval_episodes: int = option(
         20, help="greedy episodes on fresh seeds, for each evaluation", least=1, most=100_000
     )

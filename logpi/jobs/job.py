@@ -1,11 +1,12 @@
-"""What every job that trains shares: it is set up, trained step by step or whole, and leaves a run.
+"""The base class of every job that trains: it sets the job up, trains whole or step by step, and
+leaves a run.
 
     job = logpi.RL(model=model, task=rows, rewards=[score], steps=200)
     result = job.run()                      # whole
     for step in job: ...                    # or step by step; leaving the loop saves and stops
 
-A job is a frozen value, its options; what changes while it trains is `job.learner`, `job.policy`
-and `job.rollout`. Left out: what a job trains (each job's `setup`), the loop (`logpi.train`).
+A job is a frozen dataclass of its options; training changes `job.learner`, `job.policy` and
+`job.rollout`. Left out: what a job trains (each job's `setup`), and the loop (`logpi.train`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
-from logpi.errors import UserError, as_user_errors
+from logpi.errors import UserError, as_user_errors, errors_in_keywords
 from logpi.jobs.common import finish, opened
+from logpi.jobs.options.fields import option
 from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.keywords import from_keywords
 from logpi.jobs.options.run import RunArguments, available
@@ -37,32 +39,34 @@ C = TypeVar("C", bound=type)
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def job(cls: C) -> C:
-    """Make a class of options a job: a frozen dataclass that takes words or objects by keyword."""
-    made: Any = dataclass(frozen=True, kw_only=True, repr=False)(cls)
-    read_fields = made.__init__
+    """A class decorator: the class becomes a frozen dataclass that takes words or objects by
+    keyword."""
+    result: Any = dataclass(frozen=True, kw_only=True, repr=False)(cls)
+    set_fields = result.__init__
 
     def __init__(self: Any, **keywords: Any) -> None:
-        read_fields(self, **from_keywords(type(self), keywords))
+        with errors_in_keywords(), as_user_errors():
+            set_fields(self, **from_keywords(type(self), keywords))
 
-    __init__.__doc__, __init__.__qualname__ = documentation(made), f"{cls.__qualname__}.__init__"
-    made.__init__, made.__repr__, made.__signature__ = __init__, text, signature(made)
-    return made
+    __init__.__doc__, __init__.__qualname__ = documentation(result), f"{cls.__qualname__}.__init__"
+    result.__init__, result.__repr__, result.__signature__ = __init__, text, signature(result)
+    return result
 
 
 def _nothing(*_: Any) -> None:
-    """In place of what a job does not do."""
+    """The default of `Setup.begin` and `Setup.end`."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a job trains, when everything is chosen and loaded.
+    """Everything that a job trains with, chosen and loaded.
 
     Attributes:
         policy: what the result gives. save: writes it as a model into a directory.
         evaluate, eval_every, save_every, shown, progress: as of `train`.
         curves: the panels of the run's picture.
-        begin: done once the run's directory is there.
-        end: done after training; given the run, it may add files and say something.
+        begin: called when the run's directory exists.
+        end: called with the run after training; it may add files and print a report.
     """
 
     rollout: Rollout
@@ -82,11 +86,11 @@ class Setup:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job left.
+    """The result of a job.
 
     Attributes:
         path: the run's directory; `logpi.open_run(path)` reads it.
-        policy: as it is after training.
+        policy: the policy after training.
         outcome: how training ended; with `first`, `best` and `last` evaluation.
     """
 
@@ -106,11 +110,11 @@ class Result:
 
     @property
     def last(self) -> dict[str, float]:
-        """Numbers of the last evaluation: that after training, unless the loop was left."""
+        """Numbers of the last evaluation: after training, unless the caller left the loop."""
         return dict(self.outcome.last)
 
     def push_to_hub(self, repo: str, **options: Any) -> str:
-        """Upload the model with its card (`logpi.policies.cards.push_to_hub`); its address."""
+        """Upload the model with its card; returns its address (`logpi.policies.cards`)."""
         from logpi.policies.cards import push_to_hub
 
         return push_to_hub(self.path / "model", repo, **options)
@@ -129,10 +133,19 @@ class Result:
         return open_run(self.path)._repr_html_()
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Job(RunArguments):
     """A job that trains. Its options are its fields; see the module."""
 
     COMMAND: ClassVar[str]
+    HEADING: ClassVar[str] = "several seeds"
+
+    seeds: int = option(
+        1, help="runs with consecutive seeds, and a table of them all", least=1, most=1000
+    )
+    at_once: int = option(
+        1, help="of these at the same time; 0: as many as cores", least=0, changeable=True
+    )
 
     if TYPE_CHECKING:
 
@@ -146,7 +159,7 @@ class Job(RunArguments):
         """Train to the end.
 
         Raises:
-            UserError: something cannot be right. Stopped: a signal ended it, after it had saved.
+            UserError: a mistake in the options. Stopped: a signal ended it, after it had saved.
         """
         for _ in self._steps(alone=True):
             pass
@@ -181,7 +194,7 @@ class Job(RunArguments):
         return self.__dict__["_state"][name]
 
     def _save(self, setup: Setup, outcome: Outcome, directory: Path) -> None:
-        """The model; beside a language model the card that tells how it was made."""
+        """Write the model, and beside a language model its card."""
         setup.save(directory)
         words = to_json(self)
         if "model" not in words:
@@ -200,7 +213,11 @@ class Job(RunArguments):
         )
         write_card(directory, card, "PATH")
 
-    def _steps(self, alone: bool = False) -> Generator[TrainingStep, None, None]:
+    def _steps(self, alone: bool = False) -> Iterator[TrainingStep]:
+        with errors_in_keywords():
+            yield from self._train(alone)
+
+    def _train(self, alone: bool) -> Generator[TrainingStep, None, None]:
         from logpi.train import SHOWN, train
 
         if getattr(self, "seeds", 1) > 1:

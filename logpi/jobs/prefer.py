@@ -1,14 +1,13 @@
-"""`logpi prefer`: learn from preferences directly, by DPO and its family, on the learner that does
-everything else.
+"""`logpi prefer`: learn from preferences directly, by DPO and its family.
 
-Left out: pairs from the policy's own samples (`logpi rl --algorithm dpo`), and reward models
-(`reward_model.py`).
+The learner is that of every other job. Left out: pairs from the policy's own samples (`logpi rl
+--algorithm dpo`), and reward models (`reward_model.py`).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +17,9 @@ from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.memory import Role, memory
 from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import changed, option
-from logpi.jobs.options.learning import LearningArguments
-from logpi.jobs.options.lora import LoraArguments
-from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.learning import FineTuningArguments
 from logpi.jobs.options.pairs import PairArguments
-from logpi.jobs.options.run import read
-from logpi.jobs.options.seeds import SeedArguments
-from logpi.jobs.seeds import start
+from logpi.jobs.seeds import command
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -35,7 +30,7 @@ SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "grad_norm")
 
 
 @job
-class Prefer(Job, PairArguments, ModelArguments, LoraArguments, LearningArguments, SeedArguments):
+class Prefer(Job, PairArguments, FineTuningArguments):
     """Learning from preferences directly: `logpi prefer`.
 
     >>> import logpi
@@ -61,16 +56,15 @@ class Prefer(Job, PairArguments, ModelArguments, LoraArguments, LearningArgument
         flags=flags_of_algorithm,
     )
     lr: float = changed(
-        LearningArguments,
+        FineTuningArguments,
         "lr",
         1e-6,
         help="peak learning rate (about 1e-4 for LoRA or a model of a million parameters)",
     )
-    warmup: int = changed(LearningArguments, "warmup", 10)
-    schedule: str = changed(LearningArguments, "schedule", "cosine")
 
     def setup(self) -> Setup:
-        """Also the reference's log-probabilities are computed once, when the run begins."""
+        """Load everything. The run computes the reference's log-probabilities once, at its
+        beginning."""
         from logpi.algorithms import describe
         from logpi.evaluation.held_out_pairs import HeldOutPairs
         from logpi.learner import Learner
@@ -78,19 +72,21 @@ class Prefer(Job, PairArguments, ModelArguments, LoraArguments, LearningArgument
         from logpi.runs.rng import seed
         from logpi.types import Data
 
-        made, recorded = _algorithm(self)
-        whole_groups(made, self.pairs, "--pairs")
+        method, recorded = _algorithm(self)
+        whole_groups(method, self.pairs, "--pairs")
         seed(self.seed)
         policy = self.load(**self.bits())
         chat, saver = self.template(policy), self.adapt(policy)
-        take = read_labels if Data.LABELS in made.objective.learns_from else read_pairs
+        take = read_labels if Data.LABELS in method.objective.learns_from else read_pairs
         length = policy.fitting(self.max_length)
         rows = partial(take, policy, max_length=length, chat=chat)
         rollout, held_out, note = self.split(rows, ("prompt",), self.seed)
-        learner = Learner(policy, made, self.rates(0.1), total=self.steps, seed=self.seed)
+        learner = Learner(policy, method, self.rates(), total=self.steps, seed=self.seed)
         kept = "its log-probabilities of the data are computed once" if recorded else "not needed"
         roles = memory([Role("policy", policy), Role("reference", None, kept)])
-        print(f"{describe(made)}\n\n{policy.template.describe()}\n{note}\n{roles}", file=sys.stderr)
+        print(
+            f"{describe(method)}\n\n{policy.template.describe()}\n{note}\n{roles}", file=sys.stderr
+        )
 
         def record() -> None:
             if recorded:
@@ -103,7 +99,7 @@ class Prefer(Job, PairArguments, ModelArguments, LoraArguments, LearningArgument
             policy,
             saver.save,
             self.steps,
-            HeldOutPairs(policy, made.objective, held_out),
+            HeldOutPairs(policy, method.objective, held_out),
             self.eval_every,
             self.save_every,
             SHOWN,
@@ -112,11 +108,7 @@ class Prefer(Job, PairArguments, ModelArguments, LoraArguments, LearningArgument
         )
 
 
-def main(argv: Sequence[str]) -> int:
-    start(
-        read(Prefer, argv, "prefer", "Learn from preferences directly: DPO, IPO, KTO, ORPO, SimPO.")
-    )
-    return 0
+main = partial(command, Prefer, "Learn from preferences directly: DPO, IPO, KTO, ORPO, SimPO.")
 
 
 def check_preference(name: str) -> None:

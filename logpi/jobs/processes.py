@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from logpi.errors import Stopped, UserError, one_line
+from logpi.errors import Stopped, UserError, one_line, shell
 
 
 def cores() -> int:
@@ -52,7 +52,8 @@ def _logged(job: Any) -> str:
     Path(job.out).parent.mkdir(parents=True, exist_ok=True)
     with open(f"{job.out}.log", "a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
         try:
-            job.run()
+            with shell():
+                job.run()
         except Stopped:
             raise
         except (UserError, FloatingPointError) as error:

@@ -1,14 +1,12 @@
-"""`logpi reward-model`: a model of what people prefer, from pairs of responses (Bradley–Terry).
+"""`logpi reward-model`: train a model of what people prefer on pairs of responses (Bradley–Terry).
 
-Left out: scores of single steps, and what is done with the scores (`--rewards model:DIR`,
-`--judge`).
+Left out: scores of single steps, and uses of the scores (`--rewards model:DIR`, `--judge`).
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,13 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.options.fields import changed, option
-from logpi.jobs.options.learning import LearningArguments
-from logpi.jobs.options.lora import LoraArguments
-from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.learning import FineTuningArguments
 from logpi.jobs.options.pairs import PairArguments
-from logpi.jobs.options.run import read
-from logpi.jobs.options.seeds import SeedArguments
-from logpi.jobs.seeds import start
+from logpi.jobs.seeds import command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,9 +35,7 @@ SHOWN = ("loss", "accuracy", "margin", "grad_norm")
 
 
 @job
-class TrainRewardModel(
-    Job, PairArguments, ModelArguments, LoraArguments, LearningArguments, SeedArguments
-):
+class TrainRewardModel(Job, PairArguments, FineTuningArguments):
     """A model of what people prefer, from pairs of responses: `logpi reward-model`, and
     `logpi.RewardModel` in Python.
 
@@ -66,13 +58,11 @@ class TrainRewardModel(
         aliases=("center_rewards_coefficient",),
     )
     lr: float = changed(
-        LearningArguments,
+        FineTuningArguments,
         "lr",
         1e-5,
         help="peak learning rate (about 1e-3 for a model of a million parameters)",
     )
-    warmup: int = changed(LearningArguments, "warmup", 10)
-    schedule: str = changed(LearningArguments, "schedule", "cosine")
     eval_items: int = option(500, help="held-out pairs", least=1)
 
     def setup(self) -> Setup:
@@ -84,7 +74,7 @@ class TrainRewardModel(
         from logpi.rollouts.preference_pairs import read_pairs
         from logpi.runs.rng import seed
 
-        made = algorithm("reward_model", margin=self.margin, centre=self.centre)
+        method = algorithm("reward_model", margin=self.margin, centre=self.centre)
         seed(self.seed)
         model = RewardModel.load(
             self.model, tokenizer=self.tokenizer, **self.loading(), **self.bits()
@@ -96,7 +86,7 @@ class TrainRewardModel(
         rows = partial(read_pairs, model, max_length=length, chat=chat, whole=True)
         need = ("prompt", "margin") if self.margin else ("prompt",)
         rollout, held_out, note = self.split(rows, need, self.seed)
-        learner = Learner(model, made, self.rates(0.1), total=self.steps, seed=self.seed)
+        learner = Learner(model, method, self.rates(), total=self.steps, seed=self.seed)
         print(note, file=sys.stderr)
         return Setup(
             rollout,
@@ -104,7 +94,7 @@ class TrainRewardModel(
             model,
             saver.save,
             self.steps,
-            HeldOutPairs(model, made.objective, held_out, first="accuracy"),
+            HeldOutPairs(model, method.objective, held_out, first="accuracy"),
             self.eval_every,
             self.save_every,
             SHOWN,
@@ -113,15 +103,11 @@ class TrainRewardModel(
         )
 
 
-def main(argv: Sequence[str]) -> int:
-    start(
-        read(TrainRewardModel, argv, "reward-model", "Train a reward model on pairs of responses.")
-    )
-    return 0
+main = partial(command, TrainRewardModel, "Train a reward model on pairs of responses.")
 
 
 def _say_trust(model: Any, held_out: Preferences, run: Run, outcome: Outcome) -> None:
-    """How far the model can be believed, on held-out pairs: files, a picture and a line."""
+    """Measure the model on held-out pairs: write files and a picture, and print a line."""
     from logpi.evaluation.held_out_pairs import calibration, margins
 
     chosen, rejected = margins(model, held_out)
@@ -138,7 +124,7 @@ def _say_trust(model: Any, held_out: Preferences, run: Run, outcome: Outcome) ->
 
 
 def _histogram(chosen: Tensor, rejected: Tensor, path: Path) -> None:
-    """Scores of both sides as a picture."""
+    """Draw the scores of both sides."""
     from logpi.runs.plots import COLOURS, Panel, figure, save
 
     drawing = figure([Panel(x="score of held-out responses")], size=(6, 3.5))

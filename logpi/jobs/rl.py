@@ -1,26 +1,24 @@
 """`logpi rl`: reinforcement learning of a language model with verifiable rewards, by any algorithm
 of the table.
 
-The parts are made in `rl_parts.py`. Left out: demonstrations (`sft.py`), given pairs
-(`prefer.py`), environments of numbers (`gym.py`).
+`rl_parts.py` makes the parts. Left out: demonstrations (`sft.py`), given pairs (`prefer.py`), and
+environments of numbers (`gym.py`).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.memory import memory
 from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import changed, option
-from logpi.jobs.options.learning import LearningArguments
-from logpi.jobs.options.lora import LoraArguments
+from logpi.jobs.options.learning import LearningArguments, LoraArguments
 from logpi.jobs.options.model import ModelArguments
-from logpi.jobs.options.run import read
 from logpi.jobs.options.sampling import DecodingArguments
-from logpi.jobs.options.seeds import SeedArguments
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments
 from logpi.jobs.rl_parts import (
@@ -34,13 +32,10 @@ from logpi.jobs.rl_parts import (
     rows_and_rewards,
     with_critic,
 )
-from logpi.jobs.seeds import start
+from logpi.jobs.seeds import command
 from logpi.runs.progress import Progress
 
-if TYPE_CHECKING:
-    pass
-
-# A recipe is options that a paper published; the user's own win.
+# A recipe holds the options that a paper published; the user's own options win.
 RECIPES: dict[str, dict[str, Any]] = {
     # DeepSeek-R1-Zero (Nature 645, 633, Methods): 32 questions of 16 samples, equal weights, no
     # neural reward, clip 10
@@ -66,7 +61,6 @@ class RL(
     DecodingArguments,
     SourceArguments,
     TurnArguments,
-    SeedArguments,
 ):
     """Reinforcement learning of a language model with rewards that can be checked: `logpi rl`.
 
@@ -159,20 +153,20 @@ class RL(
         from logpi.policies.reward_model import WithCritic
         from logpi.runs.rng import seed
 
-        made = algorithm_of(self)
+        method = algorithm_of(self)
         data = rows_and_rewards(self)
         seed(self.seed)
-        shared = made.objective.needs_critic and self.critic == "shared"
+        shared = method.objective.needs_critic and self.critic == "shared"
         policy = self.load(critic=shared, temperature=self.temperature, **self.bits())
         saver = self.adapt(policy)
-        learns, reference = with_critic(self, made, policy), make_reference(self, made, policy)
+        learns, reference = with_critic(self, method, policy), make_reference(self, method, policy)
         saver = learns.saver(saver) if isinstance(learns, WithCritic) else saver
-        learner = make_learner(self, made, learns, reference)
+        learner = make_learner(self, method, learns, reference)
         rollout, evaluator = rollout_and_evaluator(
-            self, made, policy, Engine(policy, slots=self.slots), data
+            self, method, policy, Engine(policy, slots=self.slots), data
         )
         roles = roles_in_memory(self, learns, policy, reference, data.rewards)
-        notes = [describe(made), policy.template.describe()]
+        notes = [describe(method), policy.template.describe()]
         notes += [memory(roles)] if len(roles) > 1 else []
         print(*notes, sep="\n\n", file=sys.stderr)
         progress = Progress(self.steps)
@@ -185,7 +179,7 @@ class RL(
             policy,
             saver.save,
             self.steps,
-            by_reward(evaluator, evaluator.rewards),
+            by_reward(evaluator),
             self.eval_every,
             self.save_every,
             curves=curves_of(data.rewards.names, rollout.conversations is not None),
@@ -193,6 +187,4 @@ class RL(
         )
 
 
-def main(argv: Sequence[str]) -> int:
-    start(read(RL, argv, "rl", "Train a language model with rewards that can be checked."))
-    return 0
+main = partial(command, RL, "Train a language model with rewards that can be checked.")

@@ -1,12 +1,13 @@
-"""The parts of a run of reinforcement learning on text: the algorithm as the options say it, rows,
-rewards, the rollout and the evaluation, the learner with its critic and reference.
+"""The parts of reinforcement learning on text, made from the job's options: algorithm, rows,
+rewards, rollout, evaluation, and the learner with its critic and reference.
 
-Left out: the job's options and the run itself (`jobs/rl.py`).
+Left out: the options and the run itself (`rl.py`).
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -43,7 +44,7 @@ CURVES = (
 
 @dataclass(frozen=True)
 class RLData:
-    """Rows and what judges responses to them."""
+    """Rows, and the rewards that judge responses to them."""
 
     task: Task
     other: Task | None
@@ -67,9 +68,9 @@ def rows_and_rewards(a: Any) -> RLData:
 
 
 def rollout_and_evaluator(
-    a: Any, made: Algorithm, policy: CausalLM, engine: Engine, data: RLData
+    a: Any, method: Algorithm, policy: CausalLM, engine: Engine, data: RLData
 ) -> tuple[TextRollout, Evaluator]:
-    """What samples responses to learn from, and to measure by."""
+    """The rollout that the learner learns from, and the evaluator of held-out items."""
     from logpi.engine.sampling import Sampling
     from logpi.evaluation.evaluator import Evaluator
     from logpi.rollouts.text_rollout import TextRollout
@@ -80,14 +81,14 @@ def rollout_and_evaluator(
     readable = a.prompt_filter(policy, template, conversations)
     held_out = readable.check(data.held_out, "held-out items")
     for task in (data.task, data.other):
-        # What is not readable is passed over while training.
+        # Training passes over the prompts that are not readable.
         readable.check(task.rows("train") if task else [], "prompts")
     rollout = TextRollout(
         policy,
         engine,
         data.task,
         data.rewards,
-        algorithm=made,
+        algorithm=method,
         prompts=a.prompts,
         num_generations=a.num_generations,
         sampling=sampling,
@@ -120,7 +121,7 @@ def curves_of(names: Sequence[str], tools: bool) -> tuple[Any, ...]:
 
 
 def algorithm_of(a: Any) -> Algorithm:
-    """The algorithm with the command line's settings; refused if it cannot learn from samples of a
+    """The algorithm with the job's settings. Raises UserError if it cannot learn from samples of a
     policy."""
     from logpi.algorithms import Algorithm, algorithm
     from logpi.algorithms import options as known
@@ -133,13 +134,9 @@ def algorithm_of(a: Any) -> Algorithm:
         MixedOutcomes,
     )
 
-    chosen = dict(a.options)
-    if not isinstance(a.algorithm, Algorithm):
-        takes = {o.name for o in known(a.algorithm)}
-        if "max_completion_length" in takes:
-            chosen.setdefault("max_completion_length", a.max_completion_length)
-        if "sampled" in takes:
-            chosen.setdefault("sampled", True)
+    takes = set() if isinstance(a.algorithm, Algorithm) else {o.name for o in known(a.algorithm)}
+    own = {"max_completion_length": a.max_completion_length, "sampled": True}
+    chosen = {**{k: v for k, v in own.items() if k in takes}, **a.options}
     if a.truncation is not None:
         kinds = {"bootstrap": Bootstrap(), "mask": MaskOut(), "fail": CountAsFailure()}
         chosen["truncation"] = kinds[a.truncation]
@@ -149,34 +146,36 @@ def algorithm_of(a: Any) -> Algorithm:
     return _checked(a, algorithm(a.algorithm, **chosen))
 
 
-def _checked(a: Any, made: Algorithm) -> Algorithm:
-    """The algorithm, if this job can serve it."""
+def _checked(a: Any, method: Algorithm) -> Algorithm:
+    """The algorithm, if it can learn in this job. Raises UserError if not."""
     from logpi.types import Data
 
-    if Data.SAMPLES not in made.objective.learns_from:
+    if Data.SAMPLES not in method.objective.learns_from:
         raise UserError(
-            f"{made.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
+            f"{method.name} learns from given data: use `logpi sft`, `prefer` or `reward-model`"
         )
-    if a.num_generations < made.objective.min_group:
+    if a.num_generations < method.objective.min_group:
         raise UserError(
-            f"{made.name} compares completions of one prompt: --num-generations must be at least "
-            f"{made.objective.min_group}, not {a.num_generations}"
+            f"{method.name} compares completions of one prompt: --num-generations must be at least "
+            f"{method.objective.min_group}, not {a.num_generations}"
         )
-    whole_groups(made, a.prompts, "--prompts")
-    # With weights of 16 bits the decoder rounds otherwise than the learner: the mismatch is
-    # weighed, up to a cap.
-    return made if a.dtype == "float32" else replace(made, objective=made.objective.corrected())
+    whole_groups(method, a.prompts, "--prompts")
+    # With 16-bit weights decoder and learner round differently: the objective corrects for the
+    # mismatch with capped importance weights.
+    if a.dtype == "float32":
+        return method
+    return replace(method, objective=method.objective.corrected())
 
 
-def make_learner(a: Any, made: Algorithm, learns: Policy, reference: Policy | None) -> Learner:
-    """The learner with the command line's rates. Old log-probabilities of 16-bit weights are its
-    own, not the decoder's."""
+def make_learner(a: Any, method: Algorithm, learns: Policy, reference: Policy | None) -> Learner:
+    """The learner. With 16-bit weights it computes old log-probabilities itself, and does not take
+    the decoder's."""
     from logpi.learner import Learner, Trust
 
     trust = Trust() if a.dtype == "float32" else Trust(sampler=False, tolerance=ROUNDING, mean=True)
     return Learner(
         learns,
-        made,
+        method,
         a.rates(),
         total=a.steps,
         reference=reference,
@@ -186,27 +185,27 @@ def make_learner(a: Any, made: Algorithm, learns: Policy, reference: Policy | No
     )
 
 
-def with_critic(a: Any, made: Algorithm, policy: CausalLM) -> Policy:
-    """What learns: the policy, with a critic of its own trunk if one is asked for."""
+def with_critic(a: Any, method: Algorithm, policy: CausalLM) -> Policy:
+    """The policy, with a critic that has a trunk of its own if the options ask for one."""
     from logpi.policies.reward_model import RewardModel, WithCritic
 
-    if not made.objective.needs_critic or a.critic == "shared":
+    if not method.objective.needs_critic or a.critic == "shared":
         return policy
-    if a.critic != "policy":
-        source = a.critic.removeprefix("model:") if isinstance(a.critic, str) else a.critic
-        return WithCritic(policy, RewardModel.load(source, **a.loading()))
-    # Of an object, which the policy uses in place, the critic gets a copy.
-    source, tokenizer = a.model, None
-    if not isinstance(source, str):
-        source, tokenizer = policy.model, policy.tokenizer
+    source, tokenizer = a.critic, None
+    if a.critic == "policy":
+        # The policy uses the user's object in place; the critic gets a copy of it.
+        own = isinstance(a.model, str)
+        source, tokenizer = (a.model, None) if own else (policy.model, policy.tokenizer)
+    elif isinstance(source, str):
+        source = source.removeprefix("model:")
     return WithCritic(policy, RewardModel.load(source, tokenizer=tokenizer, **a.loading()))
 
 
-def make_reference(a: Any, made: Algorithm, policy: CausalLM) -> Policy | None:
+def make_reference(a: Any, method: Algorithm, policy: CausalLM) -> Policy | None:
     """The policy as it is now; with LoRA the same weights without the adapter."""
     from logpi.policies.lora import AdapterOff
 
-    if not made.objective.needs_reference:
+    if not method.objective.needs_reference:
         return None
     if not a.lora:
         return copy.deepcopy(policy).requires_grad_(False)
@@ -218,7 +217,7 @@ def make_reference(a: Any, made: Algorithm, policy: CausalLM) -> Policy | None:
 
 
 def roles_in_memory(
-    a: Any, learns: Any, policy: CausalLM, reference: Any, judged: Rewards
+    a: Any, learns: Any, policy: CausalLM, reference: Any, rewards: Rewards
 ) -> list[Role]:
     """Every model in memory."""
     from logpi.rewards.model import ModelReward
@@ -233,30 +232,29 @@ def roles_in_memory(
     if reference is not None:
         module, note = (None, "the policy without its adapter") if a.lora else (reference, "")
         roles.append(Role("reference", module, note))
-    models = [p.function for p in judged.parts if isinstance(p.function, ModelReward)]
+    models = [p.function for p in rewards.parts if isinstance(p.function, ModelReward)]
     return roles + [Role(f"reward {m.name}", m.model) for m in models]
 
 
-def by_reward(evaluator: Evaluate, judged: Rewards) -> Evaluate:
-    """Also what responses look like, and with several rewards the mean of each; a learned one's
-    total says what is best."""
+def by_reward(evaluator: Evaluator) -> Evaluate:
+    """The evaluation with further numbers: what responses look like, and with several rewards the
+    mean of each. Under a reward model its total comes first, for it says which policy is best."""
     from logpi.rewards.model import ModelReward
     from logpi.rollouts.response_metrics import evaluation_metrics
 
-    learned = isinstance(judged.parts[0].function, ModelReward)
+    rewards = evaluator.rewards
+    learned = isinstance(rewards.parts[0].function, ModelReward)
 
     def measure(step: int) -> tuple[Mapping[str, float], Sequence[Mapping[str, Any]]]:
         numbers, rows = evaluator(step)
         scores = [s for row in rows if row["kind"] == "sampled" for s in row["rewards"]]
-        known = {n: [s[n] for s in scores if s[n] is not None] for n in judged.names}
-        means = (
-            {f"eval/{n}": fmean(v) for n, v in known.items() if v}
-            if learned or len(known) > 1
-            else {}
-        )
-        total = {"eval/reward": numbers["eval/reward"]} if learned else {}
-        dull = [k for k in numbers if learned and ("pass@" in k or "greedy" in k or "maj@" in k)]
-        kept = {k: v for k, v in numbers.items() if k not in dull}
-        return {**total, **kept, **means, **({} if learned else evaluation_metrics(rows))}, rows
+        known = {n: [s[n] for s in scores if s[n] is not None] for n in rewards.names}
+        means = {f"eval/{n}": fmean(v) for n, v in known.items() if v}
+        if not learned:
+            means = means if len(known) > 1 else {}
+            return {**numbers, **means, **evaluation_metrics(rows)}, rows
+        # Nothing is right or wrong under a reward model.
+        kept = {k: v for k, v in numbers.items() if not re.search("pass@|maj@|greedy", k)}
+        return {"eval/reward": numbers["eval/reward"], **kept, **means}, rows
 
     return measure

@@ -1,11 +1,12 @@
-"""Several seeds of one job, and what they say together: a table and a curve with its interval.
+"""The command of a job that trains: one run, or a run for each of several seeds with a common table
+and curve.
 
     RUN/arguments.json     the job, with the number of its seeds
     RUN/seed-0 seed-0.log  a run each, with a log beside it
     RUN/seeds.json RUN/curves.png
 
-`logpi rl --resume RUN` goes on with every seed that was stopped, and begins those that had not
-begun. Left out: the training itself (each job), and the statistics (`seed_report.py`).
+`logpi rl --resume RUN` resumes every seed that was stopped, and starts those that had not started.
+Left out: the training itself (each job), and the statistics (`seed_report.py`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from logpi.errors import UserError
-from logpi.jobs.options.run import available
+from logpi.jobs.job import Job
+from logpi.jobs.options.run import available, read
 from logpi.jobs.options.saved import to_json
 from logpi.jobs.processes import cores, side_by_side
 from logpi.jobs.seed_report import last_numbers, report
 
 
+def command(cls: type[Job], description: str, argv: Sequence[str]) -> int:
+    """A job's command: read its options and run it. Errors as of `start`."""
+    start(read(cls, argv, cls.COMMAND, description))
+    return 0
+
+
 def start(job: Any, title: str = "") -> None:
-    """Carry a job out, or each of its seeds. Arguments and errors as of `run_seeds`."""
+    """Run a job, or each of its seeds. Arguments and errors as of `run_seeds`."""
     if job.seeds > 1:
         run_seeds(job, title)
     else:
@@ -32,12 +40,12 @@ def start(job: Any, title: str = "") -> None:
 
 
 def run_seeds(a: Any, title: str = "") -> None:
-    """Train every seed of a job, then say what they say together.
+    """Train every seed of a job, then print the table of all seeds.
 
     Args:
-        a: a job with `SeedArguments`. title: of the table and the curve (default: the command).
+        a: the job. title: of the table and the curve (default: the command).
     Raises:
-        UserError: a seed failed. Stopped: a signal ended them, after they had saved.
+        UserError: a seed failed. Stopped: a signal ended the runs, after they had saved.
     """
     available(a)
     out = _home(a)
@@ -56,13 +64,13 @@ def run_seeds(a: Any, title: str = "") -> None:
 
 
 def one_each(a: Any, out: Path) -> Sequence[Any]:
-    """The job with each of its seeds, in a directory each."""
+    """One job for each seed, each with a directory of its own."""
     seeds = range(a.seed, a.seed + a.seeds)
     return [replace(a, seeds=1, seed=s, out=out / f"seed-{s}", resume=None) for s in seeds]
 
 
 def _home(a: Any) -> Path:
-    """A directory that says what its seeds are of: a new one, or the one to go on with."""
+    """The directory of the seeds' runs: a new one, or the one to resume."""
     from logpi.runs.directory import Run, next_path
 
     if a.resume is not None:

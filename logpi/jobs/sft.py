@@ -1,7 +1,7 @@
-"""`logpi sft`: supervised fine-tuning on demonstrations, by the learner that does everything else.
+"""`logpi sft`: supervised fine-tuning on demonstrations.
 
-Left out: preferences (`prefer.py`), and choosing a model's own responses to learn from (`logpi
-r1`).
+The learner is that of every other job. Left out: preferences (`prefer.py`), and rejection sampling
+of a model's own responses (`logpi r1`).
 """
 
 from __future__ import annotations
@@ -9,29 +9,26 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.options.fields import changed, option
-from logpi.jobs.options.learning import LearningArguments
-from logpi.jobs.options.lora import LoraArguments
-from logpi.jobs.options.model import ModelArguments
-from logpi.jobs.options.run import read
-from logpi.jobs.options.seeds import SeedArguments
-from logpi.jobs.seeds import start
+from logpi.jobs.options.learning import FineTuningArguments
+from logpi.jobs.seeds import command
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
     from logpi.train import Evaluate
     from logpi.types import Batch
 
-# Logits alive at a time, 16 MB: every token of a row is learned here, and backward computes them
-# again.
+# Logits in memory at a time, 16 MB: SFT learns every token of a row, and backward recomputes its
+# logits.
 CHUNK = 2**22
 
 
 @job
-class SFT(Job, ModelArguments, LoraArguments, LearningArguments, SeedArguments):
+class SFT(Job, FineTuningArguments):
     """Supervised fine-tuning of a language model on demonstrations: `logpi sft`.
 
     >>> import logpi
@@ -58,9 +55,7 @@ class SFT(Job, ModelArguments, LoraArguments, LearningArguments, SeedArguments):
         least=2,
         most=2**24,
     )
-    lr: float = changed(LearningArguments, "lr", 2e-5, help="peak learning rate")
-    warmup: int = changed(LearningArguments, "warmup", 10)
-    schedule: str = changed(LearningArguments, "schedule", "cosine")
+    lr: float = changed(FineTuningArguments, "lr", 2e-5, help="peak learning rate")
     loss: str = option(
         "assistant",
         help="which tokens are learned: all answers', the last one's, or every token",
@@ -104,8 +99,8 @@ class SFT(Job, ModelArguments, LoraArguments, LearningArguments, SeedArguments):
             items = min(self.eval_items, len(task.rows("test")))
             held_out = Demonstrations(policy, task, rows=items, split="test", **shape)
             evaluate = _perplexity(policy, held_out().batch)
-        made = algorithm("sft", micro_tokens=self.micro_tokens)
-        learner = Learner(policy, made, self.rates(0.1), total=self.steps, seed=self.seed)
+        method = algorithm("sft", micro_tokens=self.micro_tokens)
+        learner = Learner(policy, method, self.rates(), total=self.steps, seed=self.seed)
         print(policy.template.describe(), file=sys.stderr)
         return Setup(
             rollout,
@@ -120,14 +115,12 @@ class SFT(Job, ModelArguments, LoraArguments, LearningArguments, SeedArguments):
         )
 
 
-def main(argv: Sequence[str]) -> int:
-    start(read(SFT, argv, "sft", "Fine-tune a language model on demonstrations."))
-    return 0
+main = partial(command, SFT, "Fine-tune a language model on demonstrations.")
 
 
 def _perplexity(policy: CausalLM, batch: Batch) -> Evaluate:
-    """exp of the mean negative log-likelihood of held-out tokens. The best policy has the largest
-    log-likelihood."""
+    """Measures exp of the mean negative log-likelihood of held-out tokens. The best policy has the
+    largest log-likelihood."""
     from logpi.updates.micro_batches import evaluate
 
     def measure(step: int) -> tuple[Mapping[str, float], Sequence[Mapping[str, Any]]]:

@@ -28,7 +28,6 @@ of what was read would change.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,17 +150,6 @@ def positions(model: Any) -> int:
     if any("inv_freq" in name for name, _ in model.named_buffers()):
         return NO_LIMIT
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT
-
-
-def fitting(max_length: int, positions: int) -> int:
-    """See `PackedModel.fitting`."""
-    if positions < max_length:
-        warnings.warn(
-            f"rows are cut after {positions} tokens, not {max_length}: the model has no more"
-            " positions",
-            stacklevel=3,
-        )
-    return min(max_length, positions)
 
 
 def within(length: Tensor, positions: int) -> None:

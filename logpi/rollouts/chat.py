@@ -1,4 +1,4 @@
-"""How the prompt of an item becomes tokens: as plain text, or as messages through the model's chat
+"""Turns the prompt of an item into tokens: as plain text, or as messages through the model's chat
 template.
 
 Left out: the template itself (`policies/chat_template.py`), which prompts fit
@@ -23,10 +23,9 @@ class Chat:
     """How the prompt of an item becomes tokens.
 
     Attributes:
-        wrap: a plain string becomes a user's message in the model's chat template.
+        wrap: make a plain string a user's message in the model's chat template.
         system: system message in front, or "".
-        around: for plain prompts without a chat template: a text with {prompt}
-            (`prompt_templates.py`), or "".
+        around: a text with {prompt} around plain prompts (`prompt_templates.py`), or "".
     """
 
     wrap: bool = False
@@ -44,7 +43,7 @@ class Chat:
 
         Raises:
             UserError: the chat template has no place for the tools.
-            ValueError: messages meet a model without a template, or one that refuses them; as
+            ValueError: the model has no template for messages, or one that refuses them; as
                 `messages`.
         """
         ids = self._ids(policy, prompt, tools, options)
@@ -74,8 +73,8 @@ class Chat:
         """The prompt as messages, the system's first; None for a plain text.
 
         Raises:
-            ValueError: the prompt has a system message of its own beside `system`, or is a text
-                that a template has already written.
+            ValueError: the prompt has a system message beside `system`, or is a text that a
+                template has already written.
         """
         if isinstance(prompt, str) and not self.wrap:
             return None

@@ -1,12 +1,11 @@
-"""A recorded conversation as token rows: which tokens are the assistant's, by the model's own chat
-template.
+"""A recorded conversation as token rows. The model's own chat template says which tokens are the
+assistant's.
 
     the template                               what is learned
-    marks its turns ({% generation %})         its mask, on the whole text
-    marks nothing                              what the template adds for each answer to the prompt
-                                               that asks for it
-    rewrites earlier turns (Qwen 3 forgets     a row for each answer: the prompt as it would be
-    thoughts, …)                               sampled from, and the answer
+    marks its turns ({% generation %})         the marked tokens of the whole text
+    marks nothing                              what the template adds to a prompt for its answer
+    rewrites earlier turns (Qwen 3 forgets     the answer, in a row for each answer: the prompt as
+    thoughts, …)                               the policy would sample from it, and the answer
 
 An answer begins where a sampler begins and ends with the token that ends a turn
 (`policies/chat_template.py`). What the template writes behind it, a line break or the next role, is
@@ -39,7 +38,7 @@ Options = Mapping[str, Any] | None
 
 @dataclass(frozen=True)
 class TokenRow:
-    """Tokens of a text, and which of them are learned: `own[i]` says so of `ids[i]`."""
+    """Tokens of a text; `own[i]`: `ids[i]` is learned."""
 
     ids: list[int]
     own: list[bool]
@@ -57,13 +56,13 @@ def token_rows(
     turns.
 
     Args:
-        messages: with role and content, as the template wants them. tools: for the template, if
-            there are any. options: of the template.
-        last: only the last answer is learned. start: only answers from message `start` on are.
+        messages: with role and content, as the template wants them. tools, options: of the
+            template.
+        last: learn only the last answer. start: learn only answers from message `start` on.
 
     Raises:
         ValueError: no chat template; no answer; the template refuses the messages, or writes an
-            answer with calls otherwise than it asks for it.
+            answer with calls in another form than its prompt asks for.
     """
     template = reader.template
     if template.tokenizer.chat_template is None:
@@ -83,7 +82,8 @@ def token_rows(
     if template.marks(tools):
         row = _marked(template, messages, tools, options)
         if start:
-            row = _from(row, len(template.ids(messages[:start], tools, options=options)))
+            at = len(template.ids(messages[:start], tools, options=options))
+            row = TokenRow(row.ids, [own and i >= at for i, own in enumerate(row.own)])
         return [_last_only(row) if last else row]
     learned = answers[-1:] if last else answers
     whole = template.render(messages, tools, False, options)
@@ -116,8 +116,8 @@ def _by_spans(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> li
 
 
 def shape(row: Row) -> Hashable:
-    """That for which a chat template may refuse an item: roles, kinds of content, calls, tools; not
-    its words.
+    """The features for which a chat template may refuse an item: roles, kinds of content, calls,
+    tools; not its words.
 
     >>> user = [{"role": "user", "content": "a"}]
     >>> shape({"prompt": "a"}) == shape({"prompt": "b"}) != shape({"prompt": user})
@@ -141,8 +141,8 @@ def shape(row: Row) -> Hashable:
 
 
 def plain_completion(template: ChatTemplate, prompt: Sequence[int], completion: str) -> TokenRow:
-    """A completion as text behind a prompt's tokens, and one end token, even where the text spells
-    it."""
+    """A completion as text behind a prompt's tokens, and one end token, also if the text itself
+    spells one."""
     start = list(prompt) or [i for i in (template.eos_id,) if i is not None]
     text = template.hidden(template.unended(completion))
     ids = [*template.behind(start[-1] if start else None, text), *_ending(template, start)]
@@ -153,7 +153,7 @@ def plain_conversation(reader: Reader, prompt: Sequence[int], messages: Messages
     """A conversation as plain text behind a prompt's tokens: the assistant's messages are learned,
     all others are context.
 
-    Each message is tokenised by itself, as in a rollout. The last of the assistant's ends with an
+    Each message is tokenised by itself, as in a rollout. A last message of the assistant gets an
     end token.
     """
     template = reader.template
@@ -169,15 +169,15 @@ def plain_conversation(reader: Reader, prompt: Sequence[int], messages: Messages
 
 
 def _ending(template: ChatTemplate, prompt: Sequence[int]) -> list[int]:
-    """What ends an answer behind a prompt: the template's end token if the prompt has one, for then
-    the template wrote it; else the end of the text."""
+    """The end token of an answer: the template's if the prompt has one, for then the template wrote
+    the prompt; else the model's."""
     end = template.end_id if template.end_id in prompt else template.eos_id
     return [] if end is None else [end]
 
 
 def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> TokenRow:
-    """Context and answers in turn. The last answer gets an end token where the template ends no
-    turn."""
+    """Context and answers by turns. The last answer gets an end token if the template writes
+    none."""
     cuts = list(chain.from_iterable((len(s.asked), len(s.asked + s.added)) for s in spans))
     ids, own = _parted(template, whole, cuts)
     end, last = template.end_id, cuts[-1] == len(whole)
@@ -189,8 +189,7 @@ def _row(template: ChatTemplate, whole: str, spans: Sequence[Answer]) -> TokenRo
 def _parted(
     template: ChatTemplate, whole: str, cuts: Sequence[int]
 ) -> tuple[list[int], list[bool]]:
-    """Tokens of a template's text, and which are learned: those behind the first cut, the third,
-    …"""
+    """Tokens of a template's text; those behind the first, third, … cut are learned."""
     ids: list[int] = []
     own: list[bool] = []
     for i, part in enumerate(template.pieces(whole, cuts)):
@@ -200,7 +199,7 @@ def _parted(
 
 
 def _marked(template: ChatTemplate, messages: Messages, tools: Any, options: Options) -> TokenRow:
-    """By the template's own marks, each span up to the end token that closes it."""
+    """The row by the template's own marks, each span up to the end token that closes it."""
     whole, cuts = template.marked(messages, tools, options)
     if any(
         str(m.get("reasoning_content") or "").strip() not in whole
@@ -217,8 +216,8 @@ def _marked(template: ChatTemplate, messages: Messages, tools: Any, options: Opt
 
 
 def _closed(template: ChatTemplate, whole: str, cuts: Sequence[int]) -> list[int]:
-    r"""The cuts, with each marked span ended by the end token, cut behind it or extended to it, and
-    without the answer's header.
+    r"""The cuts of the marked spans, each without the answer's header, and cut or extended to end
+    with the end token.
 
         whole    <h> a b <end> \n c            <h> a b <end> \n c
         marked   ----------------                  ---
@@ -254,11 +253,6 @@ def _warn_unmarked(end: str, what: str) -> None:
         f" would never stop: {what}",
         stacklevel=2,
     )
-
-
-def _from(row: TokenRow, at: int) -> TokenRow:
-    """The mask without the tokens before token `at`."""
-    return TokenRow(row.ids, [own and i >= at for i, own in enumerate(row.own)])
 
 
 def _last_only(row: TokenRow) -> TokenRow:

@@ -2,20 +2,19 @@
 more algorithm.
 
     an item has           what is learned
-    prompt, completion    the completion and its end token; of a completion of messages only the
-                          assistant's, so nothing that a tool wrote
+    prompt, completion    the completion and its end token; if the completion is messages, only the
+                          assistant's
     messages              every answer of the assistant (`chat_rows.py`), or only the last
-    text                  all of it and its end token, as it is: no template
+    text                  all of it and its end token, without a chat template
 
-`learn="all"` learns everything, prompts too. Rows are forwarded without padding and never see each
-other (`policies/packing.py`), so no text leaks into another. Left out: preferences
-(`preference_pairs.py`), reading files (`envs/data.py`).
+`learn="all"` learns all tokens, prompts too. Rows never attend to each other
+(`policies/packing.py`). Left out: preferences (`preference_pairs.py`), reading files
+(`envs/data.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -31,13 +30,13 @@ from logpi.rollouts.chat_rows import (
     shape,
     token_rows,
 )
+from logpi.rollouts.collate import collate
 from logpi.rollouts.prompt_sources import TaskPrompts
-from logpi.types import Collected, Trajectory, collate
+from logpi.types import Collected, Trajectory
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
     from logpi.policies.chat_template import ChatTemplate
-    from logpi.rewards import Rewards
 
 Learn = Literal["assistant", "last", "all"]
 
@@ -47,8 +46,8 @@ class Demonstrations:
 
     Args:
         policy: its tokenizer and chat template. task: the items. rows: items of each batch.
-        max_length: longer rows are cut on the right and then have no end token; a row with nothing
-            left to learn is left out and counted (`rows/too_long`).
+        max_length: longer rows are cut on the right and lose their end token; a row with nothing
+            left to learn is dropped and counted (`rows/too_long`).
         chat: how prompts become tokens. seed: of the order. split: which items.
         learn: every answer of the assistant, the last, or all tokens.
 
@@ -71,7 +70,7 @@ class Demonstrations:
     ) -> None:
         self.policy, self.size, self.max_length, self.learn = policy, rows, max_length, learn
         self.chat = chat or Chat()
-        self.prompts = TaskPrompts(task if split == "train" else _TestRows(task), seed)
+        self.prompts = TaskPrompts(task, seed, split)
         self._check(task.rows(split))
 
     def __call__(self) -> Collected:
@@ -95,8 +94,8 @@ class Demonstrations:
         )
 
     def _check(self, rows: Sequence[Row]) -> None:
-        """Find mistakes in the data before any work: in every item of a file, in one of items that
-        are made on demand. One item of each shape goes through the chat template."""
+        """Find mistakes in the data before any work: in every item of a file, in the first of
+        generated items. One item of each shape goes through the chat template."""
         shapes: set[Hashable] = set()
         for i, row in enumerate([rows[0]] if isinstance(rows, GeneratedRows) else rows):
             if not (row.get("completion") or row.get("messages")):
@@ -152,27 +151,9 @@ class Demonstrations:
         self.prompts.cursor = state["cursor"]
 
 
-@dataclass(frozen=True)
-class _TestRows:
-    """A task whose training rows are the held-out ones, in their own order."""
-
-    task: Task
-
-    @property
-    def name(self) -> str:
-        return self.task.name
-
-    @property
-    def reward(self) -> Rewards:
-        return self.task.reward
-
-    def rows(self, split: Split = "train", seed: int = 0) -> Sequence[Row]:
-        return self.task.rows("test")
-
-
 def _text(template: ChatTemplate, text: str) -> TokenRow:
-    """A text as it is, with one BOS and one end. Without a BOS an end token stands before it, so
-    that its first token is learned too, unless a template wrote the text."""
+    """A text with one BOS and one end token. Where the model has no BOS, an end token stands in
+    front, so that the first token is learned too, unless a template wrote the text."""
     ids, end = template.plain(text), template.eos_id
     is_ended = ids and ids[-1] in template.ends
     if end is not None and not is_ended and not text.rstrip().endswith(template.spelled_ends):

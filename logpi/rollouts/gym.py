@@ -6,9 +6,10 @@
                                            (REINFORCE, GRPO, RLOO)
 
 While acting only the actor runs. Log-probabilities of the actions are computed once for the whole
-batch from the recorded action parameters; values come from the learner. Every row is one episode
+batch, from the recorded action parameters; values come from the learner. Every row is one episode
 or a piece of one: time-outs and cut-offs keep the state that followed them and `terminated` False,
-so a critic bootstraps there and nowhere else. How episodes begin again is `envs/control/vector.py`.
+so a critic bootstraps there and nowhere else. Left out: resets (`envs/control/vector.py`),
+recording (`transitions.py`).
 """
 
 from __future__ import annotations
@@ -25,21 +26,22 @@ import torch
 from logpi.errors import UserError
 from logpi.ops.moments import merge
 from logpi.ops.selection import Bootstrap, KeepAll
+from logpi.rollouts.collate import collate
 from logpi.rollouts.transitions import Array, Choose, Stream, check_finite, record, rows
-from logpi.types import Batch, Collected, Trajectory, collate
+from logpi.types import Batch, Collected, Trajectory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from logpi.algorithms import Algorithm
     from logpi.envs.control.vector import VectorEnvironment
-    from logpi.ops.distributions import Distribution
+    from logpi.policies.distributions import Distribution
     from logpi.policies.mlp import ActorCritic
 
 
 class RewardScale:
-    """Rewards over the running standard deviation of the discounted return, clipped (as
-    VecNormalize and the 37 details of PPO).
+    """Divides rewards by the running standard deviation of the discounted return, and clips them
+    (as VecNormalize and the 37 details of PPO do).
 
     Attributes:
         gamma: discount of that return. clip: in units of the scaled reward.
@@ -52,14 +54,14 @@ class RewardScale:
 
     def __call__(self, stream: Stream) -> Stream:
         total = np.zeros(stream.reward.shape[1]) if self.running is None else self.running
-        seen = np.empty_like(stream.reward, dtype=np.float64)
+        totals = np.empty_like(stream.reward, dtype=np.float64)
         for t, (reward, over) in enumerate(
             zip(stream.reward * stream.real, stream.over, strict=True)
         ):
-            seen[t] = total = self.gamma * total + reward
+            totals[t] = total = self.gamma * total + reward
             total = np.where(over, 0.0, total)
-        self.running, found = total, seen[stream.real]
-        self.moments = merge(*self.moments, float(found.mean()), float(found.var()), len(found))
+        self.running, real = total, totals[stream.real]
+        self.moments = merge(*self.moments, float(real.mean()), float(real.var()), len(real))
         return replace(stream, reward=self.scaled(stream.reward))
 
     def scaled(self, reward: Array) -> Array:
@@ -76,8 +78,8 @@ class RewardScale:
 
 
 def selected(batch: Batch, algorithm: Algorithm) -> Batch:
-    """The batch with rows that a time limit cut off as the algorithm wants them, without the groups
-    that it does not keep.
+    """The batch with the algorithm's `truncation` for rows that a time limit cut off, and without
+    the groups that it does not keep.
 
     Raises:
         UserError: no group is left.
@@ -110,7 +112,7 @@ def _trajectory(batch: Batch, i: int) -> Trajectory:
 
 
 class _GymRollout(ABC):
-    """What both kinds share: acting, statistics of episodes and observations, and saving it all."""
+    """Shared by both rollouts: acting, statistics of episodes and observations, state."""
 
     def __init__(
         self,
@@ -132,7 +134,7 @@ class _GymRollout(ABC):
         self._recent: deque[float] = deque(maxlen=100)
 
     def __call__(self) -> Collected:
-        # between updates: the policy that samples is the one that learns
+        # before sampling, not after: the policy that samples must be the one that learns
         if self._seen is not None:
             self.policy.observe(*self._seen)
         stream = self._record()
@@ -204,13 +206,14 @@ class _GymRollout(ABC):
 
 
 class Fragments(_GymRollout):
-    """A fixed number of steps of every environment; episodes go on in the next batch.
+    """A fixed number of steps of every environment; episodes continue in the next batch.
 
     Args:
-        envs: the environments. policy: acts and is followed as it is trained. steps: of each
-            in a batch.
-        algorithm: whom the batches are for, or None for anybody.
-        seed: of actions and episodes. scale: of the rewards that are learned from, or None.
+        envs: the environments. policy: acts, with its weights of the moment. steps: of each
+            environment in a batch.
+        algorithm: learns from the batches; None: no checks.
+        seed: of actions and episodes. scale: scales the batch's rewards, or None.
+
     Raises:
         UserError: an algorithm that needs whole episodes.
     """
@@ -262,10 +265,11 @@ class Episodes(_GymRollout):
 
     Args:
         episodes: in a batch, a multiple of the environments and of `group`.
-        group: G, episodes from each seed: what group baselines compare. 1 for none.
-        algorithm: whom the batches are for: which groups it keeps, what becomes of episodes that a
-            time limit cut off, and whether each seed is also played greedily, for its baseline
-            (ReMax; those steps are not learned from). None: everything, as it is.
+        group: G, episodes from each seed, which group baselines compare; 1: no groups.
+        algorithm: chooses the groups to keep, what becomes of episodes that a time limit cut off,
+            and whether each seed is also played greedily for a baseline (ReMax). None: all
+            episodes stay as they are.
+
     Raises:
         UserError: numbers that do not divide; groups or greedy episodes without seeds (the
             vectorised form has none); a group smaller than the algorithm compares.
@@ -299,16 +303,12 @@ class Episodes(_GymRollout):
         self.episodes, self.group, self.greedy = episodes, group, greedy
         self.algorithm = algorithm
         # seeds of the batch under way
-        self._from: Array = np.zeros(0, np.int64)
+        self._seeds: Array = np.zeros(0, np.int64)
 
     def _record(self) -> Stream:
-        self._from = self._starts.integers(2**31, size=self.episodes // self.group)
-        self._begin(self._from.repeat(self.group))
+        self._seeds = self._starts.integers(2**31, size=self.episodes // self.group)
+        _begin(self.envs, self._seeds.repeat(self.group).reshape(self.envs.n, -1))
         return record(self.envs, self._sample, self.kind, episodes=self.episodes // self.envs.n)
-
-    def _begin(self, seeds: Array) -> None:
-        plan = [iter(x) for x in seeds.reshape(self.envs.n, -1).tolist()]
-        self.envs.begin(lambda i: next(plan[i], None))
 
     def _batch(self, batch: Batch) -> Batch:
         batch = replace(batch, group=torch.arange(len(batch)) // self.group)
@@ -319,7 +319,7 @@ class Episodes(_GymRollout):
     def _baseline(self) -> Tensor:
         """[B] the greedy episode's return from each row's seed, in the unit of the rewards."""
         unit = None if self.scale is None else self.scale.scaled
-        returns = play(self.envs, self._greedy, self.kind, self._from.tolist(), unit)
+        returns = play(self.envs, self._greedy, self.kind, self._seeds.tolist(), unit)
         return torch.from_numpy(returns.repeat(self.group)).float()
 
 
@@ -336,6 +336,12 @@ def _check_episodes(algorithm: Algorithm, group: int) -> None:
         )
 
 
+def _begin(envs: VectorEnvironment, seeds: Array) -> None:
+    """Begin the episodes of `seeds` [N, *], one row for each environment."""
+    plan = [iter(row) for row in seeds.tolist()]
+    envs.begin(lambda i: next(plan[i], None))
+
+
 def play(
     envs: VectorEnvironment,
     choose: Choose,
@@ -343,21 +349,22 @@ def play(
     seeds: list[int],
     unit: Callable[[Array], Array] | None = None,
 ) -> Array:
-    """Returns [len(seeds)] of one episode from each seed (a vectorised form only takes the first
-    one), of rewards in this `unit`.
+    """Play one episode from each seed (a vectorised form takes only the first seed). Returns their
+    returns [len(seeds)].
 
-    Nothing is recorded: episodes of pixels may be long.
+    It records no steps: episodes of pixels may be long.
+
+    Args:
+        unit: scales rewards [*] before they are added up.
     """
     n, rounds = envs.n, -(-len(seeds) // envs.n)
-    # the last round repeats some, for idle environments
-    table = np.resize(np.array(seeds), n * rounds).reshape(rounds, n)
-    plan = [iter(x) for x in table.T.tolist()]
-    envs.begin(lambda i: next(plan[i], None))
+    # the last round repeats seeds, for environments that would be idle
+    _begin(envs, np.resize(np.array(seeds), n * rounds).reshape(rounds, n).T)
     totals, done, column = np.zeros((rounds, n)), np.zeros(n, np.int64), np.arange(n)
     while (playing := done < rounds).any():
-        seen, (params, action) = envs.obs, choose(envs.obs)
+        obs, (params, action) = envs.obs, choose(envs.obs)
         step = envs.step(kind.to_env(action), playing)
-        check_finite(params, step.reward, seen)
+        check_finite(params, step.reward, obs)
         reward = step.reward if unit is None else unit(step.reward)
         totals[np.minimum(done, rounds - 1), column] += np.where(step.real, reward, 0.0)
         done += (step.terminated | step.truncated) & step.real

@@ -1,10 +1,9 @@
-r"""Observations: the environment's words as token ids that follow the policy's own; cut to a
-length, and safe.
+r"""Observations: the environment's words as token ids behind the policy's own, cut to a length.
 
     text       encoded as it is
     messages   what the model's chat template adds for them to a conversation: template(…, turn,
-               messages) minus template(…, turn), with a placeholder for the policy's turn, so that
-               nothing the policy wrote is ever tokenised again
+               messages) minus template(…, turn), with a placeholder for the policy's turn. The
+               policy's own words are never tokenised again.
 
 The policy wrote a call and closed its turn with <end>; the tool says 12 C. With a chatml template:
 
@@ -15,11 +14,11 @@ The policy wrote a call and closed its turn with <end>; the tool says 12 C. With
 The observation begins behind the end token, which is the policy's own. Where the policy stopped at
 a stop string instead, the observation begins with <end>.
 
-A template that rewrites earlier turns (drops thoughts, folds tool results away) is refused: what it
-would show the policy later is not what the policy was trained on. An observation that is too long
-loses the middle of its body, and its closing tags stay. Control tokens in it are text: a tool's
-result cannot end a turn or begin another. Left out: when it is whose turn
-(`open_conversations.py`); the environment's own tags inside a result, which the environment guards.
+A template that rewrites earlier turns (drops thoughts, hides tool results) is refused: it would
+show the policy later another text than the one it was trained on. An observation that is too long
+loses the middle of its body and keeps its closing tags. Control tokens in it are text: a tool's
+result cannot end a turn or begin another. Left out: whose turn it is (`open_conversations.py`); the
+environment's own tags inside a result, which the environment guards.
 """
 
 from __future__ import annotations
@@ -70,8 +69,8 @@ class Observations:
 
     Args:
         template: the policy's. tools: JSON schemas for it.
-        limit: tokens of an observation; what the template or closing tags add around an empty body
-            is never cut.
+        limit: tokens of an observation. What the template or closing tags add around the body is
+            never cut.
     """
 
     def __init__(
@@ -85,8 +84,7 @@ class Observations:
         """The observation as tokens.
 
         Args:
-            last: the end token with which the policy closed its turn, or None if it stopped at a
-                stop string.
+            last: the end token of the policy's turn, or None if it stopped at a stop string.
 
         Raises:
             UserError: messages, and the model has no chat template or one that rewrites earlier
@@ -108,12 +106,8 @@ class Observations:
         return self._fit(bodies, render, last)
 
     def check(self, role: str) -> None:
-        """Refuse a template that cannot continue after a message of this role. Done once for each
-        role.
-
-        Raises:
-            UserError: with the reason.
-        """
+        """Refuse a template that cannot continue after a message of this role, with the reason.
+        Each role is tried once."""
         if role in self._turns:
             return
         if self.template.tokenizer.chat_template is None:
@@ -124,7 +118,7 @@ class Observations:
         reason = ""
         for turn in TURNS:
             try:
-                message = _answering({"role": role, "content": "logpi is told"})
+                message = _answering({"role": role, "content": "logpi reads this"})
                 problem = self._rewritten(turn, message)
             except ValueError as error:
                 problem = f"fails on it: {error}"
@@ -139,22 +133,21 @@ class Observations:
         )
 
     def _rewritten(self, turn: Message, message: Message) -> str:
-        """What becomes of the conversation's beginning as it grows; "" if it stays."""
+        """How the template rewrites the beginning of a conversation that grows; "" if it does
+        not."""
         messages = [USER, turn, message, turn, message]
-        # [user]?  [user, turn]  [user, turn, message]? …: with ? the policy is asked for a turn
+        # [user]?  [user, turn]  [user, turn, message]? …: ? marks a prompt for a turn
         texts = (self._seen(messages[: i + 1], i % 2 == 0) for i in range(len(messages)))
         for before, after in pairwise(texts):
             if not after.startswith(before):
-                same = len(commonprefix([before, after]))
-                return (
-                    f"rewrites earlier turns ({before[same : same + 40]!r} becomes"
-                    f" {after[same : same + 40]!r})"
-                )
+                at = len(commonprefix([before, after]))
+                change = f"{before[at : at + 40]!r} becomes {after[at : at + 40]!r}"
+                return f"rewrites earlier turns ({change})"
         return ""
 
     def _seen(self, messages: Sequence[Message], prompt: bool) -> str:
-        """What the policy has seen when it is asked for a turn (`prompt`), or has ended one:
-        without what a template writes behind that to end a text."""
+        """What the policy has seen: the prompt for a turn, or the text up to the end of its turn,
+        without what the template writes behind it."""
         text, end = self._template(messages, prompt), self.template.end_text
         return text if prompt or not end or end not in text else text[: text.rindex(end) + len(end)]
 
@@ -162,8 +155,8 @@ class Observations:
         return self.template.render(messages, self.tools, prompt, None)
 
     def _added(self, messages: list[Message], last: int | None) -> str:
-        """What the template writes after the policy's turn; its end token too, unless the policy
-        wrote that."""
+        """What the template writes after the policy's turn, with the end token unless the policy
+        wrote it."""
         turn = self._turns[messages[0]["role"]]
         before = self._template([USER, turn], False)
         after = self._template([USER, turn, *messages], True)
@@ -181,8 +174,8 @@ class Observations:
     def _fit(
         self, bodies: list[str], render: Callable[[list[str]], str], last: int | None
     ) -> Observation:
-        """The longest bodies, all cut to one length, with which the rendered text has at most
-        `limit` tokens behind `last`."""
+        """Cut all bodies to one length, the largest for which the rendered text has at most `limit`
+        tokens behind `last`."""
         size, longest = DENSE * self.limit, max(map(len, bodies), default=0)
         while True:
             text = render([_middle(b, size) for b in bodies])
@@ -193,14 +186,14 @@ class Observations:
 
 
 def _answering(message: Message) -> Message:
-    """A tool's message as the reply to the placeholder's call, whose id some templates show: the id
-    of the policy's own call is not known here."""
+    """A tool's message with the id of the placeholder's call, which some templates show; the id of
+    the policy's own call is not known here."""
     return {"tool_call_id": CALL["id"], **message} if message["role"] == "tool" else message
 
 
 def _middle(text: str, size: int) -> str:
-    """`text` without its middle if it is longer than `size` characters; three quarters of what is
-    kept are its head.
+    """`text` without its middle if it is longer than `size` characters; three quarters of the rest
+    are its head.
 
     >>> _middle("abcdefghijklmnop", 12)
     'abcdef ... p'
@@ -213,8 +206,7 @@ def _middle(text: str, size: int) -> str:
 
 
 def _closing(text: str) -> int:
-    """Where the closing tags begin that end `text`, at most eight of them; its length if there are
-    none.
+    """The start of the closing tags that end `text`, at most eight; its length without any.
 
     >>> _closing("<a><b>x</b>\\n</a>\\n")
     7

@@ -1,21 +1,21 @@
 """The conversations of one call of the sampler: each row's environment replies in a thread.
 
-A row waits for its own tool and for no other row's. Every turn of the policy is given to the
-environment. Then its reply becomes an observation that the row reads, or a limit ends the row:
+A row waits only for its own tool. The environment gets every turn of the policy. Its reply becomes
+an observation that the row reads, or a limit ends the row:
 
     limit     what happens                                                          stop
     turns     the last turn still gets its reply, whose reward counts               "turns"
-    calls     a reply after which more tools were called than allowed is not shown  "calls"
+    calls     a reply after more calls of tools than allowed is not shown           "calls"
     context   an observation that leaves no room for one more token is not shown    "context"
     length    the policy may sample no more tokens                                  "length"
 
-A call that raises, takes too long or brings nothing gives the policy an error to read, and is
+If a call raises, takes too long or returns nothing, the policy reads an error, and the error is
 counted. Threads cannot be killed: one that hangs keeps the lock of its conversation, and further
-calls of that conversation time out too. While `HUNG` of them are late, no further call is made and
-each is an error at once, so a tool that never answers costs a bounded number of threads.
+calls of that conversation time out too. While `HUNG` threads are late, no call is made and each
+turn gets an error at once, so a tool that never answers costs a bounded number of threads.
 
-What environments say becomes text that can be encoded. Left out: who decodes (`engine/`), how
-observations are encoded (`observations.py`), how conversations begin (`tool_conversations.py`).
+Left out: decoding (`engine/`), how observations are encoded (`observations.py`), how conversations
+begin (`tool_conversations.py`).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from logpi.policies.chat_template import ChatTemplate
     from logpi.rollouts.chat import Chat
 
-# seconds that a queue can wait for
+# the longest wait for a queue, in seconds: it refuses infinity
 A_DAY = 86_400.0
-# late threads of a rollout from which on no further call is made
+# number of late threads of a rollout at which calls stop
 HUNG = 64
 notices = logging.getLogger("logpi")
 
@@ -53,8 +53,8 @@ class _OpenConversation:
     """One conversation under way.
 
     Attributes:
-        turns: the finished ones. metrics: counted so far.
-        turn_end, text: the turn that waits for its reply, and what it says.
+        turns: the finished ones. metrics: counts so far.
+        turn_end, text: the turn that waits for its reply, and its text.
         thread: asks for that reply, until `deadline` (seconds of the monotonic clock).
     """
 
@@ -75,8 +75,7 @@ class OpenConversations:
         conversations: of the rows, by their numbers. tools: the environment has tools for the chat
             template, so errors are a tool's messages.
         limits: of each conversation. template: the policy's. chat: how prompts became tokens.
-        observations: encodes replies. late: threads whose replies did not come in time; the list
-            is the rollout's, and late threads are added to it.
+        observations: encodes replies. late: the rollout's list of late threads, which grows here.
     """
 
     def __init__(
@@ -95,12 +94,12 @@ class OpenConversations:
         self.observations, self.late = observations, late
         self.arrived: SimpleQueue[tuple[int, int, Outcome]] = SimpleQueue()
         self.pending: set[int] = set()
-        # rows whose turn has just ended: patience is for their replies
+        # rows whose turn has just ended: `patience` waits for their replies
         self.fresh: set[int] = set()
         self.patient_until = 0.0
 
     def transcript(self, row: int, sampled: Sequence[int]) -> Transcript:
-        """What was said in a row; tokens of `sampled` behind its last full turn are a turn that a
+        """The transcript of a row. Tokens of `sampled` behind its last full turn are a turn that a
         limit cut off."""
         conversation = self.open[row]
         rest = sampled[sum(t.tokens for t in conversation.turns) :]
@@ -141,12 +140,13 @@ class OpenConversations:
         try:
             with conversation.lock:
                 outcome = _checked(conversation.conversation.reply(text))
-        except BaseException as error:  # whatever a tool raises, its row reads it
+        except BaseException as error:  # the row reads whatever a tool raises
             outcome = error
         self.arrived.put((row, number, outcome))
 
     def _outcomes(self, wait: bool) -> dict[int, Outcome]:
-        """What has come for the waiting rows. A row past its deadline gets a TimeoutError."""
+        """Replies that have come for the waiting rows; a TimeoutError for a row past its
+        deadline."""
         outcomes: dict[int, Outcome] = {}
         while self.fresh and self._receive(outcomes, self.patient_until):
             pass
@@ -163,7 +163,7 @@ class OpenConversations:
         return outcomes
 
     def _receive(self, outcomes: dict[int, Outcome], until: float) -> bool:
-        """Take one outcome that arrives before `until` and before the next deadline; False if none
+        """Take one outcome that arrives before `until` and the next deadline; False if none
         does."""
         until = min(until, min((self.open[r].deadline for r in self.pending), default=0.0))
         seconds = min(max(0.0, until - time.monotonic()), A_DAY)
@@ -179,7 +179,7 @@ class OpenConversations:
         return True
 
     def _leave_behind(self, thread: threading.Thread | None) -> None:
-        """Remember a late thread; a notice when there are too many."""
+        """Remember a late thread; warn when there are too many."""
         if thread is None:
             return
         before = crowded(self.late)
@@ -193,7 +193,7 @@ class OpenConversations:
     # --- what a row reads ---
 
     def _continuation(self, row: int, outcome: Outcome) -> Continuation:
-        """What the row reads next; its turn goes into the record."""
+        """What the row reads next. Adds its turn to the transcript."""
         conversation = self.open[row]
         turn_end = conversation.turn_end
         assert turn_end is not None
@@ -213,7 +213,7 @@ class OpenConversations:
     def _encoded(
         self, conversation: _OpenConversation, outcome: Outcome, turn_end: TurnEnd
     ) -> tuple[Reply, Observation]:
-        """The reply and its observation, encoded; an error for the policy to read in place of what
+        """The reply and its encoded observation; an error takes the place of a call that
         failed."""
         metrics, last = conversation.metrics, None
         if turn_end.stop == "eos":
@@ -254,7 +254,7 @@ class OpenConversations:
         observation: Observation,
         turn_end: TurnEnd,
     ) -> str | None:
-        """Why the conversation ends here ("": by itself), or None if it goes on.
+        """Why the conversation ends here ("": by itself), or None if it continues.
 
         With TurnLimits(turns=2, calls=1) and an environment that counts one call a turn:
 
@@ -273,7 +273,7 @@ class OpenConversations:
 
 
 def crowded(late: list[threading.Thread]) -> bool:
-    """Whether so many threads are late that no further call is made. Forgets those that ended."""
+    """Whether too many threads are late for a further call. Forgets threads that ended."""
     late[:] = [t for t in late if t.is_alive()]
     return len(late) >= HUNG
 

@@ -1,5 +1,5 @@
-"""Preference data as rollouts: pairs, labelled responses, and their reference log-probabilities,
-computed once.
+"""Preference data as rollouts: pairs and labelled responses, with reference log-probabilities that
+are computed once.
 
     read_pairs    items with chosen and rejected: groups of two rows, whose rewards are 1 (plus the
                   item's margin) and 0
@@ -7,9 +7,9 @@ computed once.
                   another prompt's response to the same prompt (reward 0) for KTO's reference point
     Preferences   batches of such groups; a `logpi.types.Rollout`
 
-Everything is tokenised before the first step, so that a mistake in row 9,000 costs nothing. Left
-out: reading files and their layouts (`envs/data.py`); pairs from a policy's own samples, which
-`rollouts/text_rollout.py` makes.
+All items are tokenised before the first step, so that a mistake in row 9,000 costs no work. Left
+out: reading files and their layouts (`envs/data.py`); pairs from a policy's own samples
+(`text_rollout.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from logpi.errors import UserError, row_place
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.chat_rows import TokenRow, plain_completion, token_rows
-from logpi.types import Batch, Collected, Policy, Trajectory, collate
+from logpi.rollouts.collate import collate
+from logpi.types import Batch, Collected, Policy, Trajectory
 from logpi.updates.micro_batches import evaluate
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ Response = str | Messages
 
 @dataclass(frozen=True)
 class PreferenceGroups:
-    """What was read.
+    """Groups of rows.
 
     Attributes:
-        groups: of rows. dropped: number of items whose responses are the same after the cut, or one
-            of which has nothing left.
+        groups: the groups. dropped: number of items whose responses are equal after the cut, or one
+            of which is empty.
     """
 
     groups: list[Group]
@@ -68,13 +69,13 @@ def read_pairs(
     chat: Chat | None = None,
     whole: bool = False,
 ) -> PreferenceGroups:
-    """Pairs of chosen and rejected responses. Longer rows are cut on the right (TRL's keep_start),
+    """Pairs of chosen and rejected responses. Longer rows are cut on the right (TRL's keep_start)
     and lose their end token.
 
     Args:
         reader: turns text into tokens. rows: the items. max_length: tokens of a row.
-        whole: what the template writes behind a response belongs to it, since a reward model scores
-            the last token of all.
+        whole: a response includes what the template writes behind it, for a reward model scores
+            the row's last token.
 
     Raises:
         UserError: an item without a chosen or rejected response, or with an empty one; or no pair
@@ -95,7 +96,7 @@ def read_pairs(
 def read_labels(
     reader: Reader, rows: Sequence[Row], *, max_length: int = 1024, chat: Chat | None = None
 ) -> PreferenceGroups:
-    """Labelled responses, each with a response to another prompt; a pair becomes a good and a bad
+    """Labelled responses, each with a response to another prompt. A pair counts as a good and a bad
     response.
 
     Raises:
@@ -141,7 +142,7 @@ def _labels(row: Row, number: int) -> list[tuple[Row, Prompt, Response, bool]]:
 
 
 def _sides(row: Row, number: int) -> tuple[Prompt, Response, Response]:
-    """The prompt and both responses to it; from conversations that repeat the prompt it is cut.
+    """The prompt and both responses to it, without the prompt if they repeat it.
 
     Raises:
         UserError: no such column, an empty response, or conversations that do not begin with the
@@ -200,8 +201,8 @@ def _warn_repeated(rows: Sequence[Row]) -> None:
 
 @dataclass(frozen=True)
 class _PairWriter:
-    """Makes a row of a prompt and a response. It does not terminate: a reward model scores the
-    state after it."""
+    """Writes a prompt and a response as a row, which does not terminate: a reward model scores the
+    state behind it."""
 
     reader: Reader
     chat: Chat
@@ -228,7 +229,7 @@ class _PairWriter:
         return Trajectory(obs, obs[1:], own, rewards, logp, False, group, info=info)
 
     def _tokens(self, prompt: Prompt, response: Response, row: Row) -> TokenRow:
-        """Tokens, and which are the response's. Raises ValueError."""
+        """Tokens, with those of the response as learned ones. Raises ValueError."""
         template, before = self.reader.template, self.chat.messages(self.reader, prompt)
         if isinstance(response, str):
             response = [{"role": "assistant", "content": template.unended(response)}]
@@ -246,12 +247,12 @@ class _PairWriter:
         if len(rows) > 1:
             raise ValueError(
                 "the chat template rewrites earlier turns, so a response of several turns is no"
-                " single row: give its last turn as the response, and what came before as the"
+                " single row: give its last turn as the response, and the turns before as the"
                 " prompt"
             )
         only = rows[0]
         if self.whole and not template.ends_turns and only.ids[-1] == template.end_id:
-            # the score is of the template's own text, which has no end token here
+            # a reward model scores the template's own text, which has no end token here
             return TokenRow(only.ids[:-1], only.own[:-1])
         return only
 
@@ -274,8 +275,8 @@ class Preferences:
         reference need not stay in memory.
 
         Args:
-            reference: the policy as it is before the first step. tokens: of a forward.
-            batches: only the groups of the first so many batches, if the run sees no more.
+            reference: the policy before the first step. tokens: of a forward.
+            batches: number of batches of the run; groups that it does not reach are left out.
         """
         numbers = list(range(len(self.groups)))
         if batches is not None and batches * self.size < len(numbers):
@@ -292,7 +293,7 @@ class Preferences:
             yield collate([t for group in self.groups[start : start + self.size] for t in group])
 
     def __call__(self) -> Collected:
-        """The next `size` groups, numbered anew: a group that two passes bring into the same batch
+        """The next `size` groups, with new numbers: a group that two passes bring into one batch
         counts as two."""
         rows = [replace(t, group=number) for number in range(self.size) for t in self._next()]
         metrics = {

@@ -1,14 +1,13 @@
-"""Which items' prompts a policy can read: the chat template takes them, and they leave room for a
-response in its context.
+"""Drops the items whose prompts a policy cannot read: its chat template refuses them, or they leave
+no room for a response in its context.
 
-    check    all items of a file before any work: one that the template refuses is named with its
-             place; overlong prompts are counted
+    check    all items of a file, before any work; an error names the place of a refused item
     fits     one prompt, while prompts are drawn
-    ids      its tokens; with "cut" an overlong prompt loses its beginning, the BOS apart
+    ids      its tokens; with "cut" an overlong prompt loses its beginning, except the BOS
 
-A template refuses a conversation for its roles, not for its words, so `check` renders one item of
-each shape. A text has no more tokens than bytes, so only items that could be too long are
-tokenised. Left out: where responses are cut off (the sampler's limits).
+A template refuses a conversation for its roles and never for its words, so `check` renders one item
+of each shape. A text has no more tokens than bytes, so `check` tokenises only items that could be
+too long. Left out: where responses are cut off (the sampler's limits).
 """
 
 from __future__ import annotations
@@ -29,30 +28,13 @@ if TYPE_CHECKING:
     from logpi.rollouts.tool_conversations import ToolConversations
 
 
-def prompt_ids(
-    policy: CausalLM, chat: Chat, row: Row, conversations: ToolConversations | None
-) -> list[int]:
-    """Token ids of what the policy sees first.
-
-    An item's column `template_tools` goes to the chat template; an environment's tools take its
-    place.
-
-    Raises:
-        ValueError, UserError: the model has no way to show the prompt or its tools.
-    """
-    if conversations is not None:
-        return conversations.prompt(row)
-    tools = row.get("template_tools") or ()
-    return chat(policy, row["prompt"], tools, row.get("chat_template_kwargs"))
-
-
 @dataclass(frozen=True)
 class PromptFilter:
     """Prompts of a policy as token ids.
 
     Attributes:
         policy, chat, conversations: as in a rollout.
-        overlong: what becomes of a prompt that fills the context: drop, cut, refuse.
+        overlong: what to do with a prompt that fills the context: "drop", "cut" or "refuse".
     """
 
     policy: CausalLM
@@ -62,18 +44,21 @@ class PromptFilter:
 
     @property
     def room(self) -> int:
-        """Tokens that a prompt may have: one less than the context, for at least one of a
-        response."""
+        """Most tokens of a prompt: one less than the context, so that a response has at least
+        one."""
         return self.policy.context - 1
 
     def ids(self, row: Row) -> list[int]:
-        """Token ids of the item's prompt.
+        """Token ids of what the policy sees first.
+
+        An item's column `template_tools` goes to the chat template; an environment's tools take its
+        place.
 
         Raises:
-            UserError: the template refuses it.
+            UserError: the template refuses the prompt or has no place for its tools.
         """
         try:
-            ids = prompt_ids(self.policy, self.chat, row, self.conversations)
+            ids = self._uncut(row)
         except ValueError as error:
             raise UserError(f"{row_place(row, 'a row')}: {error}") from None
         if self.overlong != "cut" or len(ids) <= self.room:
@@ -81,12 +66,18 @@ class PromptFilter:
         first = ids[:1] if ids[0] == self.policy.tokenizer.bos_token_id else []
         return [*first, *ids[len(ids) - self.room + len(first) :]]
 
+    def _uncut(self, row: Row) -> list[int]:
+        if self.conversations is not None:
+            return self.conversations.prompt(row)
+        tools = row.get("template_tools") or ()
+        return self.chat(self.policy, row["prompt"], tools, row.get("chat_template_kwargs"))
+
     def check(self, rows: Sequence[Row], what: str) -> Sequence[Row]:
-        """Those of a file's items that fit; of items that are made on demand the first is tried.
+        """The items of a file that fit. Of generated items it tries the first, and returns all.
 
         Raises:
-            UserError: an item that the template refuses; an overlong prompt where these are
-                refused; no item is left.
+            UserError: an item that the template refuses; an overlong prompt with "refuse"; no item
+                is left.
         """
         if not isinstance(rows, list):
             self.ids(rows[0])
@@ -102,7 +93,7 @@ class PromptFilter:
         return self._without(rows, long, what)
 
     def fits(self, ids: Sequence[int]) -> bool:
-        """Whether a prompt of these tokens leaves room for a response."""
+        """Whether a prompt leaves room for a response."""
         return len(ids) <= self.room
 
     def _without(self, rows: list[Row], long: list[int], what: str) -> list[Row]:

@@ -1,14 +1,13 @@
-"""Which prompts come next: a task's items in order, by their difficulty for the policy, or from two
-sources in a stated proportion.
+"""Prompt sources: they choose the next prompts of a rollout.
 
     TaskPrompts   the items of a task, pass after pass
-    Curriculum    prefers the frontier: prompts answered right sometimes, neither always nor never
-    Mixture       a second source joins, from a given prompt on (R1's last stage: general prompts
-                  only towards the end)
+    Curriculum    prefers prompts that the policy answers right sometimes, not always or never
+    Mixture       mixes in a second source from a given prompt on (R1's last stage adds general
+                  prompts only towards the end)
 
-A source of prompts is anything with `take(n)`, `learn(rows, rates)` and a state. Left out: making
-problems easier or harder (a task's business), and dropping groups after they were sampled
-(`selection.MixedOutcomes`, which pays for them; a curriculum avoids that).
+A source is any object with `take(n)`, `learn(rows, rates)` and a state. Left out: making problems
+easier or harder (the task does that), and dropping groups after sampling (`ops/selection.py` has
+`MixedOutcomes`, which samples groups that it drops; a curriculum avoids that cost).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from logpi.envs.task import Row, Task
+    from logpi.envs.task import Row, Split, Task
 
 
 class PromptSource(Protocol):
@@ -31,7 +30,7 @@ class PromptSource(Protocol):
         ...
 
     def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
-        """Learn the share of right responses to each item, in [0, 1]; None: no verdict."""
+        """Learn each item's pass rate, in [0, 1]; None: no verdict."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -40,11 +39,11 @@ class PromptSource(Protocol):
 
 
 class TaskPrompts:
-    """An endless walk over a task's training items; its state is one integer. Each pass over a file
-    has its own order."""
+    """An endless walk over a task's items; its state is one integer. In each pass over a file the
+    training items have a new order; test items keep theirs."""
 
-    def __init__(self, task: Task, seed: int = 0) -> None:
-        self.task, self.seed, self.cursor = task, seed, 0
+    def __init__(self, task: Task, seed: int = 0, split: Split = "train") -> None:
+        self.task, self.seed, self.split, self.cursor = task, seed, split, 0
         self._pass = -1
         self._rows: Sequence[Row] = ()
 
@@ -53,7 +52,7 @@ class TaskPrompts:
         return [self._next() for _ in range(n)]
 
     def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
-        """Nothing: the order does not depend on the responses."""
+        """Does nothing: the order does not depend on the responses."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"cursor": self.cursor}
@@ -62,41 +61,45 @@ class TaskPrompts:
         self.cursor = state["cursor"]
 
     def _next(self) -> Row:
-        size = len(self._rows) or len(self.task.rows("train", self.seed))
-        number, place = divmod(self.cursor, size)
+        number, place = divmod(self.cursor, len(self._rows) or len(self._items(0)))
         if number != self._pass:
-            self._pass, self._rows = number, self.task.rows("train", self.seed + number)
+            self._pass, self._rows = number, self._items(number)
         self.cursor += 1
         return self._rows[place]
 
+    def _items(self, number: int) -> Sequence[Row]:
+        """The items of a pass."""
+        if self.split == "test":
+            return self.task.rows("test")
+        return self.task.rows("train", self.seed + number)
+
 
 def _key(row: Row) -> str:
-    """A prompt's name in the state: 16 characters, the same in every run."""
+    """A prompt's key in the state: 16 characters, the same in every run."""
     return blake2b(
         json.dumps(row["prompt"], sort_keys=True, default=str).encode(), digest_size=8
     ).hexdigest()
 
 
 class Curriculum:
-    """Prompts whose pass rate p is at the frontier come more often, with weight
+    """Draws a prompt whose pass rate is p with weight
 
         floor + 4 p (1 − p),  in [floor, 1 + floor]
 
     p (1 − p) is the variance of a right-or-wrong reward: 0 where a group has no gradient and
     largest at 1/2 (Foster & Foerster, "Learning to reason at the frontier of learnability",
     arXiv:2502.12272). From each window of `lookahead` · n items of the source, n are drawn without
-    replacement; the rest come round again on the next pass. A prompt's p is a moving average of its
-    own pass rates. A prompt that was not seen yet has the p of its level (column `level`), and ½ at
-    the very first.
+    replacement; the rest return on the next pass. A prompt's p is a moving average of its own pass
+    rates. A new prompt takes the p of its level (column `level`), or ½ if its level is new too.
 
-    Divergence: the paper samples all prompts afresh every few steps to measure p; here only what
-    was trained on counts.
+    Divergence: the paper samples all prompts again every few steps to measure p; here p comes from
+    training samples alone.
 
     Args:
-        source: the items in their plain order. seed: of the draw. lookahead: ≥ 1; 1 changes
-            nothing but the order.
-        floor: > 0, so that no prompt is lost for good. rate: in (0, 1], how fast p follows the
-            last pass rate.
+        source: the items in their plain order. seed: of the draw. lookahead: ≥ 1; 1 changes only
+            the order.
+        floor: > 0, so that every prompt can return. rate: in (0, 1], how fast p follows the last
+            pass rate.
 
     Raises:
         ValueError: an option out of its range.
@@ -129,7 +132,7 @@ class Curriculum:
         # Efraimidis & Spirakis: the n largest of u^(1/w) are a weighted draw without replacement
         keys = [rng.random() ** (1 / self.weight(row)) for row in window]
         order = sorted(range(len(window)), key=lambda i: -keys[i])
-        # a prompt that the window holds twice comes once, if the others are enough
+        # a prompt that stands in the window twice is drawn once, if the others are enough
         first: dict[str, int] = {}
         for i in order:
             first.setdefault(_key(window[i]), i)
@@ -149,7 +152,7 @@ class Curriculum:
         for row, rate in zip(rows, rates, strict=True):
             if rate is not None:
                 self._follow(self.passed, _key(row), rate, self.rate)
-                # many prompts speak for a level
+                # a level averages over many prompts, so it moves more slowly
                 self._follow(self.levels, str(row.get("level")), rate, self.rate / 4)
         self.source.learn(rows, rates)
 
@@ -174,9 +177,9 @@ class Curriculum:
 class Mixture:
     """Items of `main`, with a share of `other` among them from the `start`-th item on.
 
-    Items are counted as they are taken: with P prompts an update, start = P·N lets the other join
-    at update N + 1 (earlier where groups are resampled). Every take has the share as nearly as
-    whole items allow, and the remainder is carried over. share = .4, start = 2:
+    Items count when they are taken: with P prompts an update, start = P·N lets the other join at
+    update N + 1 (earlier where groups are resampled). Every take has the share as nearly as whole
+    items allow, and carries the remainder over. share = .4, start = 2:
 
         item       0 1   2 3 4 5 6   7 8 9 …
         source     m m   m m o m o   m m o …     ⌊(k+1)·.4⌋ > ⌊k·.4⌋ at k = 2, 4, 7, …
@@ -203,13 +206,13 @@ class Mixture:
         return [next(other) if d else next(main) for d in due]
 
     def _of_other(self, place: int) -> bool:
-        """Whether the place-th item is the other's: ⌊(k+1)·share⌋ > ⌊k·share⌋ for the k-th item
-        since the start."""
+        """Whether item number `place` comes from `other`: ⌊(k+1)·share⌋ > ⌊k·share⌋ for the k-th
+        item since the start."""
         k = place - self.start
         return k >= 0 and int((k + 1) * self.share + 1e-9) > int(k * self.share + 1e-9)
 
     def learn(self, rows: Sequence[Row], rates: Sequence[float | None]) -> None:
-        """The main source learns: the other's items have no verdict that says right or wrong."""
+        """Only the main source learns: the other's items may have no right answer."""
         self.main.learn(rows, rates)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Texts around a prompt for base models, which have no chat template: known by name, or the user's
-own text with {prompt}.
+"""Prompt templates for base models, which have no chat template: by name, or the user's own text
+with {prompt}.
 
     r1-zero    DeepSeek-R1-Zero (arXiv:2501.12948, table 1), as published
 
-Left out: chat templates (the tokenizer's), and a benchmark's own way to put a question
+Left out: chat templates (the tokenizer has them), and the question templates of benchmarks
 (`envs/benchmarks.py`).
 """
 
@@ -39,8 +39,8 @@ def named(text: str) -> str:
 
 
 def filled(template: str, prompt: str) -> str:
-    """The template with `prompt` in its place. Braces of the prompt are text; a full stop is not
-    written twice.
+    """The template with `prompt` in its place. Braces in the prompt are text. The template's full
+    stop is dropped behind a prompt that ends a sentence.
 
     >>> filled("User: {prompt}. Assistant:", "What is {x}+1? Think.")
     'User: What is {x}+1? Think. Assistant:'

@@ -1,4 +1,4 @@
-r"""What responses look like, in numbers, on every step: what a reward curve alone does not show.
+r"""Metrics of a step's responses.
 
     reward, completions/…    rewards and lengths, by TRL's names
     turns/…, tools/…         of conversations with an environment
@@ -7,11 +7,11 @@ r"""What responses look like, in numbers, on every step: what a reward curve alo
     responses/format         share that is <think>…</think><answer>…</answer>
     responses/mixed          share with words of more than one script
     level/L                  mean of the first reward over the items whose column `level` is L
-    eval/…                   the same of an evaluation
+    eval/…                   reflection, reflective, format and mixed of an evaluation
 
-DeepSeek-R1-Zero's own list of reflective words is kept (Nature 645, 633, supplement: wait, mistake,
-however, but, retry, error, verify, wrong, evaluate, check), with its kin in Chinese, Russian and
-Arabic. Left out: judging what the words mean; a model that says "wait" has not thought yet.
+The reflective words are DeepSeek-R1-Zero's list (Nature 645, 633, supplement: wait, mistake,
+however, but, retry, error, verify, wrong, evaluate, check) and similar words in Chinese, Russian
+and Arabic. Left out: whether such a word stands for a thought.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def reflections(text: str) -> int:
 
 
 def text_metrics(texts: Sequence[str]) -> dict[str, float]:
-    """Reflection, format and scripts of some responses; nothing without any.
+    """Reflection, format and scripts of responses; empty without any.
 
     >>> text_metrics(["<think>wait 一 then</think><answer>7</answer>", "7"])
     {'reflection': 0.5, 'reflective': 0.5, 'format': 0.5, 'mixed': 0.5}
@@ -69,21 +69,20 @@ def text_metrics(texts: Sequence[str]) -> dict[str, float]:
 
 
 def by_level(items: Iterable[tuple[Mapping[str, Any], Sequence[float | None]]]) -> dict[str, float]:
-    """Mean value of the items of each level; items without a level, and values that are None, do
-    not count.
+    """Mean value of each level. Items without a level and values that are None do not count.
 
     >>> by_level([({"level": 2}, [1.0, 0.0]), ({"level": 3}, [0.0, None]), ({}, [1.0])])
     {'2': 0.5, '3': 0.0}
     """
     values: dict[Any, list[float]] = defaultdict(list)
-    for row, some in items:
+    for row, scores in items:
         if row.get("level") is not None:
-            values[row["level"]] += [v for v in some if v is not None]
+            values[row["level"]] += [s for s in scores if s is not None]
     return {str(level): fmean(values[level]) for level in sorted(values, key=str) if values[level]}
 
 
 def step_metrics(responses: Sequence[Responses]) -> dict[str, float]:
-    """Of everything that was sampled in a step, kept or not."""
+    """Metrics of all responses of a step, whether or not their group is kept."""
     texts = text_metrics([r.prefix + t for r in responses for t in r.texts])
     first = next(iter(responses[0].scores[0].parts), "") if responses[0].scores else ""
     levels = by_level((r.row, [s.parts.get(first) for s in r.scores]) for r in responses)
@@ -95,8 +94,8 @@ def step_metrics(responses: Sequence[Responses]) -> dict[str, float]:
 
 
 def evaluation_metrics(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of the sampled ones among an evaluation's records (`evaluation/evaluator.py`, which has its
-    own numbers by level)."""
+    """Text metrics of the sampled responses in an evaluation's records. `evaluation/evaluator.py`
+    has its other numbers."""
     texts = [
         s.get("prefix", "") + t for s in samples if s["kind"] == "sampled" for t in s["completions"]
     ]
@@ -104,11 +103,10 @@ def evaluation_metrics(samples: Sequence[Mapping[str, Any]]) -> dict[str, float]
 
 
 def pass_rate(responses: Responses) -> float | None:
-    """Share of right responses: those to which the first reward gives its full mark of 1. None
-    without any verdict of it."""
-    marks = [next(iter(s.parts.values()), None) for s in responses.scores]
-    known = [m for m in marks if m is not None]
-    return fmean(m >= 1.0 for m in known) if known else None
+    """Share of right responses, whose first reward is 1. None if it has no verdict at all."""
+    verdicts = [next(iter(s.parts.values()), None) for s in responses.scores]
+    known = [v for v in verdicts if v is not None]
+    return fmean(v >= 1.0 for v in known) if known else None
 
 
 def reward_metrics(responses: Sequence[Responses]) -> dict[str, float]:
@@ -132,26 +130,24 @@ def reward_metrics(responses: Sequence[Responses]) -> dict[str, float]:
         values = [v for s in scores if (v := s.parts[name]) is not None]
         metrics[f"rewards/{name}/mean"] = fmean(values) if values else float("nan")
     metrics |= {f"rewards/failed/{k}": float(n) for k, n in failures(scores).items()}
-    return logged_metrics(scores) | metrics
+    return _logged_metrics(scores) | metrics
 
 
-def logged_metrics(scores: Sequence[RewardScore]) -> dict[str, float]:
-    """What reward functions logged by `log_metric`, under their own names: means over the
-    responses of the batches that have them."""
+def _logged_metrics(scores: Sequence[RewardScore]) -> dict[str, float]:
+    """Means of what reward functions logged with `log_metric`, by their names."""
     names = dict.fromkeys(name for s in scores for name in s.metrics)
     return {name: fmean(s.metrics[name] for s in scores if name in s.metrics) for name in names}
 
 
 def _spread(values: Sequence[float]) -> float:
-    """Standard deviation of all values; `statistics.pstdev` counts in fractions, a tenth of a
-    millisecond each."""
+    """Standard deviation. `statistics.pstdev` computes with fractions and takes 0.1 ms."""
     mean = fmean(values)
     return math.sqrt(fmean((v - mean) ** 2 for v in values))
 
 
 def conversation_metrics(responses: Sequence[Responses]) -> dict[str, float]:
-    """Means over conversations: turns, observed tokens, the environment's counts, and the limits
-    that ended them."""
+    """Means over conversations: turns, observed tokens, step rewards, the environment's counts, and
+    the share that each limit ended."""
     transcripts = [t for r in responses for t in r.transcripts]
     stops = Counter(c.stop for r in responses for c in r.completions)
     observed = [sum(len(turn.observation) for turn in t.turns) for t in transcripts]
@@ -167,7 +163,7 @@ def conversation_metrics(responses: Sequence[Responses]) -> dict[str, float]:
 
 
 def tool_metrics(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of what conversations counted, by the names under which they are logged.
+    """Means of conversations' counts, by the names in the log.
 
     >>> tool_metrics([{"tool_calls": 2, "hops": 1}, {}])
     {'tools/hops': 0.5, 'tools/calls': 1.0, 'tools/errors': 0.0, 'tools/timeouts': 0.0}

@@ -16,6 +16,7 @@ import torch
 from logpi.engine.sampling import Request
 from logpi.errors import UserError
 from logpi.rollouts.chat import Chat
+from logpi.rollouts.collate import collate
 from logpi.rollouts.prompt_filter import PromptFilter
 from logpi.rollouts.prompt_sources import TaskPrompts
 from logpi.rollouts.response_metrics import conversation_metrics, pass_rate, step_metrics
@@ -26,7 +27,7 @@ from logpi.rollouts.responses import (
     trajectory,
     unmasked,
 )
-from logpi.types import Collected, Trajectory, collate
+from logpi.types import Collected, Trajectory
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
@@ -161,8 +162,8 @@ class TextRollout:
         return responses[: len(rows)], greedy or [None] * len(rows), seconds
 
     def _group(self, responses: Responses, baseline: float | None) -> list[Trajectory]:
-        """The rows of one prompt. If the greedy response has no verdict, there is nothing to compare
-        with, and their masks are empty."""
+        """The rows of one prompt. Their masks are empty if the greedy response, with which they are
+        compared, has no verdict."""
         group, self.groups = self.groups, self.groups + 1
         unknown = self.greedy and baseline is None
         rows = [

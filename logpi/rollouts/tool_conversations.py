@@ -38,7 +38,7 @@ class ToolConversations:
     Attributes:
         policy: writes the turns. environment: replies to them. limits: of each conversation.
         chat: how prompts become tokens.
-        late: threads whose replies did not come in time and that still run.
+        late: threads that still run after their deadline.
 
     Raises:
         UserError: the model's chat template cannot show the tools, rewrites earlier turns, or
@@ -63,7 +63,7 @@ class ToolConversations:
             self._check_calls()
 
     def _check_calls(self) -> None:
-        """Refuse a model whose template writes calls in a form that is not read here."""
+        """Refuse a model whose template writes calls in a form that `calls/` cannot read."""
         text = unread(lambda messages, tools: self.policy.template.text(messages, tools, ask=False))
         if text:
             raise UserError(

@@ -1,6 +1,6 @@
 """Transitions of vector environments: recorded while a policy acts, checked, and laid out as rows.
 
-Which steps make a batch is not decided here (`gym.py`), nor how an environment is stepped
+Left out: which steps make a batch (`gym.py`), how environments are stepped
 (`envs/control/vector.py`).
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from logpi.errors import UserError
-from logpi.ops.distributions import Bernoulli, Distribution, MultiCategorical
+from logpi.policies.distributions import Bernoulli, Distribution, MultiCategorical
 from logpi.policies.mlp import FORBIDDEN
 from logpi.types import Batch
 
@@ -30,7 +30,7 @@ Choose = Callable[[Array], tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class Stream:
-    """S steps of N environments as they happened.
+    """S steps of N environments in their order.
 
     Attributes:
         obs: [S, N, *]. params: [S, N, K] of the action distributions. action: [S, N, *].
@@ -60,29 +60,28 @@ def record(
     steps: int = 0,
     episodes: int = 0,
 ) -> Stream:
-    """`steps` steps of every environment, or as many whole `episodes` of each (no episode's length
-    decides what is kept). More steps, if all so far were spent on resets."""
+    """Record `steps` steps of every environment, or `episodes` whole episodes of each (every
+    environment plays as many, so short episodes are not favoured). It continues until at least one
+    step is real."""
     left = np.full(envs.n, episodes)
-    made: list[tuple[Array, ...]] = []
-    while len(made) < steps or left.any() or not any(real.any() for *_, real in made):
-        seen = envs.obs
-        params, action = choose(seen)
+    records: list[tuple[Array, ...]] = []
+    while len(records) < steps or left.any() or not any(real.any() for *_, real in records):
+        obs = envs.obs
+        params, action = choose(obs)
         s = envs.step(kind.to_env(action), left > 0 if episodes else None)
-        made.append((seen, params, action, s.after, s.reward, s.terminated, s.truncated, s.real))
+        records.append((obs, params, action, s.after, s.reward, s.terminated, s.truncated, s.real))
         if episodes:
             left -= (s.terminated | s.truncated) & s.real
-    stream = Stream(*(np.stack(x) for x in zip(*made, strict=True)))
+    stream = Stream(*(np.stack(x) for x in zip(*records, strict=True)))
     _check(stream, envs.masks, kind)
     return stream
 
 
 def _check(stream: Stream, masks: int, kind: Distribution) -> None:
-    """Refuse what no policy could learn from; it would come to light as a gradient that is not
-    finite, or not at all.
+    """Refuse steps that no policy can learn from.
 
     Raises:
-        FloatingPointError, UserError: as `check_finite`; or no action is allowed where one must be
-        taken.
+        FloatingPointError, UserError: as `check_finite`; or a mask that allows no action.
     """
     check_finite(stream.params, stream.reward, stream.obs, stream.after)
     if masks:
@@ -95,16 +94,16 @@ def _check(stream: Stream, masks: int, kind: Distribution) -> None:
             )
 
 
-def check_finite(params: Array, reward: Array, *seen: Array) -> None:
-    """Raises FloatingPointError if the policy's own parameters are no numbers, UserError if what it
-    was given is none."""
-    # first: what an environment makes of such actions is not its fault
+def check_finite(params: Array, reward: Array, *observations: Array) -> None:
+    """Raises FloatingPointError if the policy's parameters are not finite, UserError if rewards or
+    observations are not."""
+    # first, for actions that are NaN make an environment's answers NaN too
     if not np.isfinite(params).all():
         raise FloatingPointError(
             "the policy's action parameters are not numbers (NaN or infinite): the weights have"
             " diverged"
         )
-    for what, x in (("a reward", reward), *(("an observation", x) for x in seen)):
+    for what, x in (("a reward", reward), *(("an observation", x) for x in observations)):
         if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
             raise UserError(
                 f"the environment gave {what} that is not a finite number: mend it, or wrap it in"
@@ -113,13 +112,14 @@ def check_finite(params: Array, reward: Array, *seen: Array) -> None:
 
 
 def trial(envs: VectorEnvironment, kind: Distribution, steps: int = 16) -> None:
-    """Play a few steps of random actions: what is wrong with an environment is said before any
-    work. Closes the environments.
+    """Play a few steps of random actions, to find an environment's faults before any work. Closes
+    the environments.
 
-    A notice is given where an episode's first state does not follow from its seed.
+    Warns if an episode's first state does not follow from its seed.
 
     Raises:
-        UserError: what the environment gives is not what it announces, or no number; or it fails.
+        UserError: the environment fails, or returns values that are not of its spaces or not
+            finite.
     """
     rng = np.random.default_rng(0)
 

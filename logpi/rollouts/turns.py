@@ -1,4 +1,4 @@
-"""What is kept of a conversation: its turns, and the limits within which it stays.
+"""The record of a conversation, turn by turn, and the limits of a conversation.
 
 Left out: the conversation while it runs (`open_conversations.py`).
 """
@@ -14,7 +14,7 @@ class Turn:
     """One turn of the policy, and the observation that followed.
 
     Attributes:
-        tokens: number of tokens that the policy sampled. text: of these, without special tokens.
+        tokens: number of tokens that the policy sampled. text: their text, without special tokens.
         observation: token ids that followed. shown: their text, for people.
         reward: of this turn, in units of return; it stands at the turn's last token.
     """
@@ -58,10 +58,10 @@ class TurnLimits:
         observation: tokens of one observation, ≥ 1; a longer one loses its middle.
         seconds: for one reply, > 0.
         patience: seconds, ≥ 0, for which all rows wait for the replies to turns that just ended.
-            Quick tools then answer at the same step in every run, so that runs repeat bit for bit.
-            Infinite patience makes that certain, and slow tools hold up the other rows. Without
-            patience only the order of work differs: the same tokens, log-probabilities equal up to
-            rounding.
+            Quick tools then reply at the same step in every run, so runs repeat bit for bit.
+            Infinite patience makes that certain, but slow tools then hold up the other rows.
+            Without patience only the order of work differs: the tokens are the same, the
+            log-probabilities equal up to rounding.
 
     Raises:
         ValueError: a limit out of its range.
@@ -78,5 +78,5 @@ class TurnLimits:
         if least < 1 or self.calls < 0 or not self.seconds > 0 or not self.patience >= 0:
             raise ValueError(
                 "limits of turns and observation are at least 1, seconds above 0, calls and"
-                f" patience not below: {self}"
+                f" patience not below 0: {self}"
             )

@@ -1,6 +1,6 @@
 """AdamW, any optimiser of torch, and their schedules, as values.
 
-What they are fed is not here (`updates/sgd.py`), nor what 16-bit weights need
+Left out: how gradients are computed (`updates/sgd.py`), and what 16-bit weights need
 (`updates/masters.py`).
 """
 
@@ -37,7 +37,7 @@ MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Schedule(ABC):
-    """Factor on the learning rate after a fraction of training; called with progress in [0, 1]."""
+    """A factor on the learning rate, called with the progress of training in [0, 1]."""
 
     @abstractmethod
     def __call__(self, progress: float) -> float: ...
@@ -75,8 +75,8 @@ class OptimizerSpec(ABC):
     """Which optimiser moves a policy, and how its learning rates change over a run.
 
     Attributes:
-        warmup: updates over which a rate climbs linearly from 1/warmup of its peak.
-        schedule: decay after that, over the updates of the whole run.
+        warmup: number of updates over which a rate climbs linearly from 1/warmup of its peak.
+        schedule: the decay after that, over the updates of the whole run.
     """
 
     warmup: int
@@ -96,15 +96,15 @@ class OptimizerSpec(ABC):
         return peak * warm * self.schedule(progress)
 
 
-def _trained(policy: Policy) -> list[nn.Parameter]:
-    """Raises ValueError if some are float16."""
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    if any(p.dtype == torch.float16 for p in trained):
+def _trainable(policy: Policy) -> list[nn.Parameter]:
+    """The policy's trainable parameters. Raises ValueError if some are float16."""
+    params = [p for p in policy.parameters() if p.requires_grad]
+    if any(p.dtype == torch.float16 for p in params):
         raise ValueError(
             "small gradients are 0 in float16: train in bfloat16 (or float32); float16 is for"
             " inference"
         )
-    return trained
+    return params
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,13 @@ class TorchOptimizer(OptimizerSpec):
     schedule: Schedule = Constant()
 
     def build(self, policy: Policy) -> torch.optim.Optimizer:
-        trained = _trained(policy)
-        if any(map(narrow, trained)):
+        params = _trainable(policy)
+        if any(map(narrow, params)):
             raise ValueError(
                 "weights of 16 bits need masters of 32, which only logpi.AdamW keeps: use it, or"
                 " train in float32"
             )
-        return self.make(trained)
+        return self.make(params)
 
 
 @dataclass(frozen=True)
@@ -157,19 +157,19 @@ class AdamW(OptimizerSpec):
 
     def build(self, policy: Policy) -> torch.optim.Optimizer:
         """For weights of 16 bits, on masters of 32."""
-        trained = _trained(policy)
-        narrowed = any(map(narrow, trained))
-        whole = None if self.weight_decay or narrowed else side_by_side(trained)
+        params = _trainable(policy)
+        narrowed = any(map(narrow, params))
+        whole = None if self.weight_decay or narrowed else side_by_side(params)
         if whole is not None:
-            return _OneVector(whole, trained, lr=self.lr, betas=self.betas, eps=self.eps)
+            return _OneVector(whole, params, lr=self.lr, betas=self.betas, eps=self.eps)
         groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in params if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
         ]
-        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in trained)
-        kept = [g for g in groups if g["params"]]
+        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
+        used = [group for group in groups if group["params"]]
         kind = Masters if narrowed else torch.optim.AdamW
-        return kind(kept, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
+        return kind(used, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
 
 
 def side_by_side(params: Sequence[nn.Parameter]) -> Tensor | None:
@@ -186,9 +186,12 @@ def side_by_side(params: Sequence[nn.Parameter]) -> Tensor | None:
 
 
 class _OneVector(torch.optim.Optimizer):
-    """Adam on many small parameters as one vector, by torch's own fused kernel: a step, a norm and
-    a reset are one call each (a small network's step spends more on calls than on numbers). A
-    parameter that gets no gradient has gradient 0, and moves by what is left of its moments."""
+    """Adam on many small parameters as one vector, by torch's own fused kernel.
+
+    A step, a norm and a reset are one call each: a small network's step spends more time on calls
+    than on numbers. A parameter that gets no gradient has gradient 0, and moves by what is left of
+    its moments.
+    """
 
     def __init__(
         self,
@@ -211,7 +214,7 @@ class _OneVector(torch.optim.Optimizer):
         self._gradient = vector.grad
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """To zero, whatever is asked: gradients stay where they are."""
+        """Set the gradients to zero; they stay where they are, so never to None."""
         self._gradient.zero_()
 
     @torch.no_grad()
@@ -236,4 +239,5 @@ class _OneVector(torch.optim.Optimizer):
             maximize=False,
         )
 
-    step.hooked = True  # type: ignore[attr-defined]  # spares the step torch's profiling wrapper, which costs twice as much as the step
+    # Without this mark torch wraps the step for its profiler, which takes twice the step's time.
+    step.hooked = True  # type: ignore[attr-defined]

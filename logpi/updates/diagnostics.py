@@ -1,50 +1,49 @@
-"""Diagnostics of an optimiser step, put together from its micro-batches. What they are is not
-decided here (`objectives/policy_gradient.py`)."""
+"""The diagnostics of an optimiser step, combined from those of its micro-batches.
+
+It leaves out what they are: an objective says that (`objectives/policy_gradient.py`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["DiagnosticMeans", "read"]
+__all__ = ["diagnostic_means", "read"]
 
 
-class DiagnosticMeans:
-    """Puts together diagnostics of micro-batches: token means by their number of tokens, `…/max`
-    and `…/min` as extremes, `+…` as sums (the sign is dropped). All are read at once: until then a
-    GPU is not waited for."""
+def diagnostic_means(pieces: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> dict[str, float]:
+    """The diagnostics of all micro-batches together.
 
-    def __init__(self) -> None:
-        self._pieces: list[tuple[Mapping[str, Tensor], Tensor]] = []
+    Token means are weighted by the number of tokens, `…/max` and `…/min` stay extremes, `+…` are
+    sums, whose sign is dropped. All are read at once, so the GPU is waited for once.
 
-    def add(self, metrics: Mapping[str, Tensor], tokens: Tensor) -> None:
-        self._pieces.append((metrics, tokens))
+    Args:
+        pieces: of each micro-batch its diagnostics and its number of the policy's own actions.
+    """
+    names = list(dict.fromkeys(name for metrics, _ in pieces for name in metrics))
+    combined = [
+        _combined(name, [(metrics[name], tokens) for metrics, tokens in pieces if name in metrics])
+        for name in names
+    ]
+    return dict(zip((name.removeprefix("+") for name in names), read(combined), strict=True))
 
-    def means(self) -> dict[str, float]:
-        names = list(dict.fromkeys(k for metrics, _ in self._pieces for k in metrics))
-        return dict(
-            zip(
-                (x.removeprefix("+") for x in names),
-                read([self._mean(x) for x in names]),
-                strict=True,
-            )
-        )
 
-    def _mean(self, name: str) -> Tensor:
-        found = [(metrics[name], tokens) for metrics, tokens in self._pieces if name in metrics]
-        if len(found) == 1:
-            return found[0][0]
-        values = torch.stack([x for x, _ in found])
-        if name.startswith("+"):
-            return values.sum()
-        if name.endswith(("/max", "/min")):
-            return values.amax() if name.endswith("/max") else values.amin()
-        counts = torch.stack([n for _, n in found]).to(values.dtype)
-        return (values * counts).sum() / counts.sum().clamp(min=1)
+def _combined(name: str, pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
+    if len(pieces) == 1:
+        return pieces[0][0]
+    values = torch.stack([value for value, _ in pieces])
+    if name.startswith("+"):
+        return values.sum()
+    if name.endswith("/max"):
+        return values.amax()
+    if name.endswith("/min"):
+        return values.amin()
+    counts = torch.stack([tokens for _, tokens in pieces]).to(values.dtype)
+    return (values * counts).sum() / counts.sum().clamp(min=1)
 
 
 def read(numbers: list[Tensor]) -> list[float]:
-    """Numbers of 0 dimensions, all in one wait."""
+    """Tensors without dimensions as numbers; a GPU is waited for once."""
     return torch.stack(numbers).tolist() if numbers else []

@@ -1,7 +1,7 @@
-"""Master weights: what is kept beside weights of 16 bits, which cannot take small steps.
+"""Master weights: copies of 32 bits beside weights of 16 bits, which cannot take small steps.
 
-Left out: scaling of the loss, without which float16 cannot learn (bfloat16 has the range of float32
-and needs none), and moments of fewer than 32 bits.
+Left out: loss scaling, without which float16 cannot learn (bfloat16 has the range of float32 and
+needs none), and moments of fewer than 32 bits.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ["Masters", "learning_bytes", "narrow"]
 
 
 def narrow(weight: Tensor) -> bool:
-    """Whether a step of 1e-6 is lost in it: a number of fewer than 32 bits."""
+    """Whether a weight has fewer than 32 bits, so that a step of 1e-6 is lost in rounding."""
     return weight.is_floating_point() and weight.itemsize < 4
 
 
 def learning_bytes(weight: Tensor) -> int:
-    """What learning adds to a weight: its gradient and Adam's two moments, and for a narrow one its
-    master."""
+    """Bytes that learning adds to a weight: its gradient and Adam's two moments, and the master of
+    a narrow one."""
     return 16 if narrow(weight) else 3 * weight.itemsize
 
 
@@ -39,17 +39,16 @@ class Masters(torch.optim.AdamW):
     step on, since masters begin spread evenly over the intervals that round to their weights (at
     the weights, as is usual, none would move before half of its interval has been covered).
 
-    The groups hold the masters, whose gradients are therefore what `zero_grad`, clipping
-    and the norm see; a weight's own gradient goes to its master as soon as it is there, and is
-    freed. Weights of 32 bits (a value head) are their own masters.
+    The groups hold the masters, so `zero_grad`, clipping and the norm see the masters' gradients; a
+    weight's own gradient is added to its master's as soon as it is computed, and freed. Weights of
+    32 bits (a value head) are their own masters.
 
-    Whoever writes into the weights has the last word: before a step, each master that does not
-    round to its weight becomes the weight. Its moments stay, as they do in float32.
+    Code that writes into the weights wins: before a step, each master that does not round to its
+    weight becomes the weight. Its moments stay, as they do in float32.
 
     Memory, bytes a weight: 2 + 4 (master) + 8 (moments), and 4 (gradient) during an update: 14 and
-    18, where float32 takes 12 and 16.
-    What bfloat16 halves is all else: activations, the decoder's caches, a reference, and the bytes
-    read for a token.
+    18, where float32 takes 12 and 16. bfloat16 halves all else: activations, the decoder's caches,
+    a reference model, and the bytes read for each token.
 
     Args:
         groups, options: as of `torch.optim.AdamW`.
@@ -72,7 +71,7 @@ class Masters(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         for p, m in self._pairs:
-            _heed(m, p)
+            _follow(m, p)
         loss = super().step(closure)
         for p, m in self._pairs:
             p.copy_(m)
@@ -91,7 +90,7 @@ class Masters(torch.optim.AdamW):
             m.copy_(saved)
 
 
-def _heed(master: Tensor, weight: Tensor) -> None:
+def _follow(master: Tensor, weight: Tensor) -> None:
     """A master that does not round to its weight becomes the weight."""
     torch.where(master.to(weight.dtype) == weight, master, weight, out=master)
 
@@ -100,8 +99,8 @@ def _spread(weight: Tensor, first: int) -> Tensor:
     """Masters spread evenly over the numbers that round to their weights, which are the upper half
     of their bits.
 
-    The lower half are the multiples of the golden ratio from the `first` on, modulo 1: even among
-    neighbours, and no chance.
+    The lower half are the multiples of the golden ratio from the `first` on, modulo 1: they are
+    even among neighbours, and not random.
     """
     # Four weights of 1, whose bits are 3F80 0000. φ = 0.618… as a fraction of 2³² is 2654435761,
     # which is −1640531535 as a signed number; a master's lower half are the top bits of i·φ:
@@ -114,7 +113,7 @@ def _spread(weight: Tensor, first: int) -> Tensor:
     lower = (place.mul_(-1640531535) >> 16).view(weight.shape)
     master = (weight.float().view(torch.int32) + lower).view(torch.float32)
     # 0, and what is not finite, has no neighbours on both sides
-    _heed(master, weight)
+    _follow(master, weight)
     return master
 
 

@@ -1,15 +1,15 @@
 """How parameters move by gradient steps: passes, optimiser batches and micro-batches.
 
-`SGD` walks over a prepared batch. The split into micro-batches is a matter of memory alone: weights
-are made once for each optimiser batch, so any split gives the same gradient. What is optimised is
-not decided here (`objectives/policy_gradient.py`).
+`SGD` takes steps on a prepared batch. The split into micro-batches changes only the memory that is
+needed: weights are made once for each optimiser batch, so every split gives the same gradient. Left
+out: what is optimised (`objectives/policy_gradient.py`).
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -18,33 +18,45 @@ from torch import Tensor
 
 from logpi.ops.time import own
 from logpi.types import Batch, Objective, Policy, PolicyOutput, UpdateConstants
-from logpi.updates.diagnostics import DiagnosticMeans, read
+from logpi.updates.diagnostics import diagnostic_means, read
 from logpi.updates.micro_batches import micro_batches
 
-__all__ = ["SGD", "Actions", "Groups", "Look", "Shuffle", "gaps", "look_away"]
+__all__ = ["SGD", "Actions", "Groups", "Shuffle", "UpdateInputs", "gaps"]
 
 
-Look = Callable[[Mapping[str, float]], None]
-"""Given the metrics of an update's first step before it is made; an exception refuses it, and the
-weights stay as they are."""
+@dataclass(frozen=True)
+class UpdateInputs:
+    """What an update works on.
 
+    Attributes:
+        policy: the policy to move. objective: what it is scored by. optimizer: over its parameters.
+        batch, targets: the rollout, and what `objective.prepare` made of it.
+        generator: draws the order of the rows.
+        check: is given the metrics of the first step before that step is made. An exception refuses
+            the step, and the weights stay as they are. None: no check.
+    """
 
-def look_away(metrics: Mapping[str, float]) -> None:
-    """Looks at nothing, refuses nothing."""
+    policy: Policy
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    batch: Batch
+    targets: UpdateConstants
+    generator: torch.Generator
+    check: Callable[[Mapping[str, float]], None] | None = None
 
 
 class Shuffle(ABC):
-    """What is dealt out to the minibatches."""
+    """How the rows of a batch are shuffled and dealt out to the minibatches."""
 
     def rows(
         self, objective: Objective, batch: Batch, targets: UpdateConstants
     ) -> tuple[Batch, UpdateConstants]:
-        """The batch as it is dealt out; once for each update."""
+        """The rows to deal out; called once for each update."""
         return batch, targets
 
     @abstractmethod
     def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
-        """Row numbers [n] of each minibatch; once for each pass."""
+        """Row numbers [n] of each minibatch; called once for each pass."""
 
     def parts(
         self, batch: Batch, targets: UpdateConstants, minibatches: int, generator: torch.Generator
@@ -67,9 +79,8 @@ class Groups(Shuffle):
         ids, index = torch.unique(group.cpu(), return_inverse=True)
         place = torch.randperm(len(ids), generator=generator)[index]
         if len(ids) < minibatches:
-            return [
-                x for x in torch.argsort(place, stable=True).tensor_split(minibatches) if len(x)
-            ]
+            order = torch.argsort(place, stable=True)
+            return [rows for rows in order.tensor_split(minibatches) if len(rows)]
         bounds = [len(x) for x in torch.arange(len(ids)).tensor_split(minibatches)]
         part = torch.arange(minibatches).repeat_interleave(torch.tensor(bounds))[place]
         return [(part == i).nonzero().flatten() for i in range(minibatches)]
@@ -78,44 +89,44 @@ class Groups(Shuffle):
 Rows = TypeVar("Rows", Batch, UpdateConstants)
 
 
-def _split(table: Rows, order: Tensor, sizes: list[int]) -> list[Rows]:
-    """Every tensor's rows in this order, in pieces of these sizes."""
-    known = {x.name: getattr(table, x.name) for x in fields(table)}
-    pieces = {k: v[order.to(v.device)].split(sizes) for k, v in known.items() if v is not None}
+def _split(rows: Rows, order: Tensor, sizes: list[int]) -> list[Rows]:
+    """The rows in this order, in pieces of these sizes."""
+    tensors = {x.name: getattr(rows, x.name) for x in fields(rows)}
+    pieces = {k: v[order.to(v.device)].split(sizes) for k, v in tensors.items() if v is not None}
     return [
-        replace(table, **dict(zip(pieces, piece, strict=True)))
+        replace(rows, **dict(zip(pieces, piece, strict=True)))
         for piece in zip(*pieces.values(), strict=True)
     ]
 
 
 @dataclass(frozen=True)
 class Actions(Shuffle):
-    """Single actions, as control does it: every own action becomes a row of its own, after
-    advantages were taken.
+    """Single actions, as is usual in control: every own action becomes a row of its own, after
+    advantages were computed.
 
-    The gradient of one minibatch that holds everything is exactly that of the rows, so this is
-    refused where an action's loss depends on its row (sequence ratios, weights other than the token
-    mean) or its state on what came before (tokens).
+    One minibatch of all actions has exactly the gradient of the rows. Therefore an objective in
+    which an action's loss depends on its row (sequence ratios, weights other than the token mean)
+    is refused, and so are tokens, whose state depends on what came before.
 
     Raises:
-        ValueError: at the first update, one of the above.
+        ValueError: at the first update, if the objective or the batch is refused.
     """
 
     def rows(
         self, objective: Objective, batch: Batch, targets: UpdateConstants
     ) -> tuple[Batch, UpdateConstants]:
         self._check(objective, batch)
-        # A batch of two rows, its own actions as rows of their own, dealt out to two minibatches:
+        # A batch of two rows, whose actions become rows and are dealt out to two minibatches:
         #
         #     a₀ a₁        a₀  a₁  b₀        a random order 2 0 1:   b₀ a₀ | a₁
         #     b₀ ·
         mask = batch.mask
-        seen = batch.obs[:, :-1][mask][:, None]
+        obs = batch.obs[:, :-1][mask][:, None]
         one = {k: getattr(batch, k)[mask][:, None] for k in ("action", "mask", "reward", "logp")}
-        rows = torch.arange(len(seen), device=mask.device)
-        # What follows is not read after a terminated row, so any observation will do.
+        rows = torch.arange(len(obs), device=mask.device)
+        # What follows a terminated row is not read, so any observation will do.
         flat_batch = Batch(
-            obs=seen.expand(-1, 2, *seen.shape[2:]),
+            obs=obs.expand(-1, 2, *obs.shape[2:]),
             terminated=torch.ones_like(rows, dtype=torch.bool),
             group=rows,
             **one,
@@ -123,17 +134,14 @@ class Actions(Shuffle):
         return flat_batch, targets.map(lambda x: x[mask][:, None])
 
     def deal(self, group: Tensor, minibatches: int, generator: torch.Generator) -> list[Tensor]:
-        return [
-            x
-            for x in torch.randperm(len(group), generator=generator).tensor_split(minibatches)
-            if len(x)
-        ]
+        order = torch.randperm(len(group), generator=generator)
+        return [rows for rows in order.tensor_split(minibatches) if len(rows)]
 
     def parts(
         self, batch: Batch, targets: UpdateConstants, minibatches: int, generator: torch.Generator
     ) -> Iterator[tuple[Batch, UpdateConstants]]:
-        """One gather a pass, of which minibatches are slices: a gather for each costs as much as a
-        small network's forward."""
+        """The minibatches of one pass are slices of one gather: a gather for each takes as long as
+        a small network's forward."""
         dealt = self.deal(batch.group, minibatches, generator)
         order, sizes = torch.cat(dealt), [len(x) for x in dealt]
         yield from zip(_split(batch, order, sizes), _split(targets, order, sizes), strict=True)
@@ -152,8 +160,12 @@ class Actions(Shuffle):
 
 @dataclass(frozen=True)
 class _OptimiserBatch:
-    """What one step sees: micro-batches with their targets and weights; how many of its rows have a
-    gradient, of how many."""
+    """The rows of one optimiser step.
+
+    Attributes:
+        pieces: micro-batches with their targets and weights.
+        busy: number of rows that have a gradient. rows: number of all rows.
+    """
 
     pieces: list[tuple[Batch, UpdateConstants, Tensor]]
     busy: int
@@ -170,9 +182,9 @@ class SGD:
         micro_tokens: most columns (prompt and completion) of a forward and backward; memory only,
             never the result.
         max_grad_norm: gradients are scaled down to this norm, None for never.
-        shuffle: what is dealt out to the minibatches, if there are several.
+        shuffle: how rows are dealt out to the minibatches, if there are several.
     Raises:
-        ValueError: a number that would leave nothing to be done, or turn the gradient round.
+        ValueError: a number below 1, or a norm that is not positive.
     """
 
     epochs: int = 1
@@ -200,38 +212,31 @@ class SGD:
         return steps
 
     def check(self, policy: Policy) -> None:
-        """Any policy will do."""
+        """Every policy can take gradient steps."""
 
-    def __call__(
-        self,
-        policy: Policy,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        batch: Batch,
-        targets: UpdateConstants,
-        generator: torch.Generator,
-        look: Look = look_away,
-    ) -> Iterator[dict[str, float]]:
+    def __call__(self, inputs: UpdateInputs) -> Iterator[dict[str, float]]:
         """Yields the metrics of each optimiser step, after it was made: the objective's diagnostics
         in the last pass only, where the policy has moved furthest."""
-        batch, targets = self.shuffle.rows(objective, batch, targets)
-        minibatches = (
-            min(self.minibatches, len(batch.group.unique()))
-            if objective.whole_groups
-            else self.minibatches
-        )
-        whole = self._weighed(objective, batch, targets) if minibatches <= 1 else None
-        first: Look | None = look
+        objective, minibatches = inputs.objective, self.minibatches
+        batch, targets = self.shuffle.rows(objective, inputs.batch, inputs.targets)
+        if objective.whole_groups:
+            minibatches = min(minibatches, len(batch.group.unique()))
+        whole = self._optimiser_batch(objective, batch, targets) if minibatches <= 1 else None
+        first = True
         for epoch in range(self.epochs):
-            last = epoch == self.epochs - 1
-            dealt = (
-                self.shuffle.parts(batch, targets, minibatches, generator) if whole is None else ()
+            parts: Iterable[_OptimiserBatch] = (
+                [whole]
+                if whole
+                else (
+                    self._optimiser_batch(objective, *part)
+                    for part in self.shuffle.parts(batch, targets, minibatches, inputs.generator)
+                )
             )
-            for part in (self._weighed(objective, *x) for x in dealt) if whole is None else [whole]:
-                yield self._step(policy, objective, optimizer, part, first, last)
-                first = None
+            for part in parts:
+                yield self._step(inputs, part, first, epoch == self.epochs - 1)
+                first = False
 
-    def _weighed(
+    def _optimiser_batch(
         self, objective: Objective, batch: Batch, targets: UpdateConstants
     ) -> _OptimiserBatch:
         """The micro-batches of the rows that have a gradient, with the weights of the whole
@@ -252,44 +257,41 @@ class SGD:
         return _OptimiserBatch(pieces, busy, len(batch))
 
     def _step(
-        self,
-        policy: Policy,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        made: _OptimiserBatch,
-        look: Look | None,
-        diagnose: bool,
+        self, inputs: UpdateInputs, part: _OptimiserBatch, first: bool, diagnose: bool
     ) -> dict[str, float]:
         """One optimiser step. A gradient that is not finite moves nothing, and is counted."""
-        tally, losses = DiagnosticMeans(), []
-        optimizer.zero_grad(set_to_none=True)
+        diagnostics, losses = [], []
+        inputs.optimizer.zero_grad(set_to_none=True)
         # Pieces are on the CPU, so that nothing before the loss waits for a GPU.
-        for rows, targets, weights in made.pieces:
-            now = policy.evaluate(rows)
+        for rows, constants, weights in part.pieces:
+            now = inputs.policy.evaluate(rows)
             here = now.logp.device
-            part, known, weight = rows.to(here), targets.to(here), weights.to(here)
-            loss, metrics = objective.loss(part, known, weight, now)
+            batch, targets, weight = rows.to(here), constants.to(here), weights.to(here)
+            loss, metrics = inputs.objective.loss(batch, targets, weight, now)
             loss.backward()
             losses.append(loss.detach())
-            seen = {**(metrics if diagnose else {}), **(gaps(now, part, known) if look else {})}
-            if seen:
-                tally.add(seen, part.mask.sum())
-        norm, means = self._clip(optimizer), tally.means()
-        if look:
-            look(means)
-        fine = math.isfinite(norm)
-        if made.busy and fine:
-            optimizer.step()
+            known = {
+                **(metrics if diagnose else {}),
+                **(gaps(now, batch, targets) if first else {}),
+            }
+            if known:
+                diagnostics.append((known, batch.mask.sum()))
+        norm, means = self._clip(inputs.optimizer), diagnostic_means(diagnostics)
+        if first and inputs.check is not None:
+            inputs.check(means)
+        finite = math.isfinite(norm)
+        if part.busy and finite:
+            inputs.optimizer.step()
         return {
             **means,
             "loss": sum(read(losses)),
             "grad_norm": norm,
-            "idle_rows": 1.0 - made.busy / max(1, made.rows),
-            "skipped": float(not fine),
+            "idle_rows": 1.0 - part.busy / max(1, part.rows),
+            "skipped": float(not finite),
         }
 
     def _clip(self, optimizer: torch.optim.Optimizer) -> float:
-        """The gradient's norm, before it is scaled down."""
+        """Scales the gradient down to `max_grad_norm`; its norm before that."""
         grads = [
             p.grad
             for group in optimizer.param_groups
@@ -314,8 +316,6 @@ def gaps(now: PolicyOutput, batch: Batch, targets: UpdateConstants) -> dict[str,
     logp, out = now.logp.detach(), {}
     for name, recorded in (("gap_old", targets.logp_old), ("gap_sampler", batch.logp)):
         gap = own((logp - recorded).abs(), batch.mask)
-        out |= {
-            f"{name}/max": gap.amax(),
-            f"{name}/mean": gap.sum() / batch.mask.sum().clamp(min=1),
-        }
+        out[f"{name}/max"] = gap.amax()
+        out[f"{name}/mean"] = gap.sum() / batch.mask.sum().clamp(min=1)
     return out

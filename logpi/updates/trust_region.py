@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import nn
 
-from logpi.ops.distributions import DistributionalPolicy
 from logpi.ops.trust_region import (
     add_,
     conjugate_gradient,
@@ -22,13 +21,31 @@ from logpi.ops.trust_region import (
     largest_step,
     line_search,
 )
+from logpi.types import Batch, Policy
 from logpi.updates.masters import narrow
-from logpi.updates.sgd import SGD, Look, gaps, look_away
+from logpi.updates.sgd import SGD, UpdateInputs, gaps
 
 if TYPE_CHECKING:
-    from logpi.types import Batch, Objective, Policy, UpdateConstants
+    from torch import Tensor
 
-__all__ = ["TrustRegion"]
+__all__ = ["DistributionalPolicy", "TrustRegion"]
+
+
+class _WholeDistributions(Protocol):
+    """The policy's distributions in M states; their divergence from others is exact."""
+
+    def detach(self) -> Self: ...
+    def kl(self, old: Any) -> Tensor:
+        """[M] nats, KL(old ‖ this)."""
+        ...
+
+
+@runtime_checkable
+class DistributionalPolicy(Policy, Protocol):
+    """A policy that can state its whole distribution in each state where it acted, not only the
+    probability of the action."""
+
+    def distributions(self, batch: Batch) -> _WholeDistributions: ...
 
 
 @dataclass(frozen=True)
@@ -40,20 +57,21 @@ class TrustRegion:
 
     Direction F⁻¹g by conjugate gradient, the longest step of second order, then back along it until
     the objective is better and the exact KL (over whole distributions, in the states where the
-    policy acted) is at most δ; if no trial is, the policy stays.
-    Then the critic is fitted by SGD on its own parameters: those that a shared trunk holds belong
-    to the policy and stay. A policy must be a `DistributionalPolicy`; for tokens every own action
-    needs its V probabilities at once: small vocabularies.
+    policy acted) is at most δ. If no trial is, the policy stays. Then the critic is fitted by SGD
+    on its own parameters; those of a shared trunk belong to the policy and stay.
+
+    The policy must be a `DistributionalPolicy`. A language model needs the V probabilities of every
+    own action at once, so its vocabulary must be small.
 
     Attributes:
         max_kl: δ > 0, nats an action. damping: ≥ 0, added to F's diagonal.
         cg_steps: of conjugate gradient. shrink, trials: of the line search.
-        critic: steps of the critic's regression. micro_tokens: of the evaluation before the update;
-            the step itself takes all rows at once.
+        critic: gradient steps of the critic's regression. micro_tokens: of the evaluation before
+            the update; the step itself takes all rows at once.
         fisher_fraction: in (0, 1], the share of the rows, drawn anew for each step, that the
-            Fisher-vector products are taken on: they are most of a step's time, and a rough F
-            serves as well (the source takes a tenth). Gradient and line search see every row, so
-            the bound on KL holds as before.
+            Fisher-vector products are computed on. They take most of a step's time, and an
+            estimate of F is enough (the paper takes a tenth). Gradient and line search see every
+            row, so the bound on KL holds.
     """
 
     max_kl: float = 0.01
@@ -105,50 +123,34 @@ class TrustRegion:
                 " float32"
             )
 
-    def __call__(
-        self,
-        policy: Policy,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        batch: Batch,
-        targets: UpdateConstants,
-        generator: torch.Generator,
-        look: Look = look_away,
-    ) -> Iterator[dict[str, float]]:
+    def __call__(self, inputs: UpdateInputs) -> Iterator[dict[str, float]]:
         """Yields the metrics of the one step, after it was made and the critic fitted."""
-        assert isinstance(policy, DistributionalPolicy)
-        alone, here = objective.without_critic(), next(policy.parameters()).device
-        # the others have no second derivative
+        # The other attention kernels have no second derivative.
         with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
-            metrics, moved = self._step(
-                policy, alone, batch.to(here), targets.to(here), generator, look
-            )
-        if objective.needs_critic:
-            metrics |= self._fit(policy, objective, optimizer, batch, targets, generator, moved)
+            metrics, moved = self._step(inputs)
+        if inputs.objective.needs_critic:
+            metrics |= self._fit_critic(inputs, moved)
         yield metrics
 
-    def _step(
-        self,
-        policy: DistributionalPolicy,
-        objective: Objective,
-        batch: Batch,
-        targets: UpdateConstants,
-        generator: torch.Generator,
-        look: Look,
-    ) -> tuple[dict[str, float], list[nn.Parameter]]:
+    def _step(self, inputs: UpdateInputs) -> tuple[dict[str, float], list[nn.Parameter]]:
         """Moves the parameters that π depends on; returns them."""
+        policy, objective = inputs.policy, inputs.objective.without_critic()
+        assert isinstance(policy, DistributionalPolicy)
+        device = next(policy.parameters()).device
+        batch, targets = inputs.batch.to(device), inputs.targets.to(device)
         weight = objective.weight(batch.mask, batch.group)
         now = policy.evaluate(batch)
         loss, metrics = objective.loss(batch, targets, weight, now)
         report = {k: float(v) for k, v in {**metrics, **gaps(now, batch, targets)}.items()}
-        look(report)
+        if inputs.check is not None:
+            inputs.check(report)
         trained = [p for p in policy.parameters() if p.requires_grad]
         slopes = torch.autograd.grad(loss, trained, allow_unused=True)
         params = [p for p, x in zip(trained, slopes, strict=True) if x is not None]
         gradient = -flat([x for x in slopes if x is not None], params)
         with torch.no_grad():
             old = policy.distributions(batch)
-        here = policy.distributions(self._sample(batch, generator))
+        here = policy.distributions(self._sample(batch, inputs.generator))
         product = fisher_vector_product(here.kl(here.detach()).mean(), params, self.damping)
         step = largest_step(
             conjugate_gradient(product, gradient, self.cg_steps), product, self.max_kl
@@ -161,16 +163,16 @@ class TrustRegion:
             after, _ = objective.loss(batch, targets, weight, policy.evaluate(batch))
             return float(loss.detach() - after), float(policy.distributions(batch).kl(old).mean())
 
-        found = line_search(attempt, self.max_kl, self.shrink, self.trials)
+        taken = line_search(attempt, self.max_kl, self.shrink, self.trials)
         return (
             report
             | {
                 "loss": float(loss.detach()),
                 "grad_norm": float(gradient.norm()),
-                "trust/kl": found.kl,
-                "trust/gain": found.gain,
-                "trust/fraction": found.fraction,
-                "trust/trials": float(found.trials),
+                "trust/kl": taken.kl,
+                "trust/gain": taken.gain,
+                "trust/fraction": taken.fraction,
+                "trust/trials": float(taken.trials),
             },
             params,
         )
@@ -185,24 +187,15 @@ class TrustRegion:
             acted[torch.randperm(len(acted), generator=generator)[:count].to(acted.device)]
         )
 
-    def _fit(
-        self,
-        policy: Policy,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        batch: Batch,
-        targets: UpdateConstants,
-        generator: torch.Generator,
-        held: list[nn.Parameter],
-    ) -> dict[str, float]:
-        """The critic's regression, with the parameters `held` kept as they are."""
-        regression = objective.critic_alone()
-        for p in held:
+    def _fit_critic(self, inputs: UpdateInputs, fixed: list[nn.Parameter]) -> dict[str, float]:
+        """The critic's regression, with the parameters `fixed` kept as they are."""
+        regression = replace(inputs, objective=inputs.objective.critic_alone(), check=None)
+        for p in fixed:
             p.requires_grad_(False)
         try:
-            steps = list(self.critic(policy, regression, optimizer, batch, targets, generator))
+            steps = list(self.critic(regression))
         finally:
-            for p in held:
+            for p in fixed:
                 p.requires_grad_(True)
-        told = [s["value/loss"] for s in steps if "value/loss" in s]
-        return {"value/loss": sum(told) / len(told)} if told else {}
+        losses = [s["value/loss"] for s in steps if "value/loss" in s]
+        return {"value/loss": sum(losses) / len(losses)} if losses else {}

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import logpi
+from logpi.cli import main
 from logpi.errors import UserError
 from logpi.jobs.gym_parts import resolved
 from logpi.jobs.options.fingerprint import recorded
@@ -331,6 +332,18 @@ def test_a_wrong_object_is_one_line_before_work(
     with pytest.raises(UserError, match=line) as error:
         rl(tmp_path / "run", **given).run()
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_messages_name_flags_or_keywords(tmp_path: Path, capsys: Any) -> None:
+    small_policy("0123456789+=").save(tmp_path / "model")
+    model = str(tmp_path / "model")
+    with pytest.raises(UserError, match="prompt: num_generations must be at least 2, not 1"):
+        logpi.RL(model=model, task="addition", num_generations=1).run()
+    with pytest.raises(UserError, match="for each item: samples=8"):
+        logpi.Evaluate(model=model, pass_at=8)
+    words = ["--model", model, "--task", "addition", "--num-generations", "1"]
+    assert main(["rl", *words]) == 2
+    assert "--num-generations must be" in capsys.readouterr().err
 
 
 # --- control ---

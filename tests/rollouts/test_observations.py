@@ -22,7 +22,7 @@ from logpi.policies.causal_lm import CausalLM
 from logpi.policies.chat_template import ChatTemplate
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.observations import CALL, Observations
-from logpi.rollouts.prompt_filter import prompt_ids
+from logpi.rollouts.prompt_filter import PromptFilter
 from logpi.rollouts.tool_conversations import ToolConversations
 from logpi.rollouts.turns import TurnLimits
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -213,8 +213,8 @@ def test_tools_of_a_row_go_to_the_template_when_the_task_says_so(tmp_path):
     )
     made = tokenizer("hermes")
     policy = CausalLM(tiny_model("llama"), made)
-    assert made.decode(prompt_ids(policy, Chat(), left, None)) == written(made, [ASKED])
+    assert made.decode(PromptFilter(policy, Chat()).ids(left)) == written(made, [ASKED])
     policy.tokenizer.chat_template = tokenizer("chatml").chat_template
     with pytest.raises(UserError, match="no place for tools"):
-        prompt_ids(policy, Chat(), left, None)
-    assert '"name": "add"' in made.decode(prompt_ids(policy, Chat(), told, None))
+        PromptFilter(policy, Chat()).ids(left)
+    assert '"name": "add"' in made.decode(PromptFilter(policy, Chat()).ids(told))

@@ -10,12 +10,12 @@ import torch
 
 from logpi import AdamW, Learner, algorithm
 from logpi.envs.control.make import make_vector_environment
-from logpi.ops.distributions import Categorical, Gaussian
+from logpi.policies.distributions import Categorical, Gaussian
 from logpi.policies.fast.dense import Stack, dense, outputs
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Fragments
 from logpi.updates.adamw import side_by_side
-from logpi.updates.sgd import SGD, Actions
+from logpi.updates.sgd import SGD, Actions, UpdateInputs
 
 
 def policies():
@@ -87,7 +87,8 @@ def test_diagnostics_are_the_last_pass_s():
     made = algorithm("ppo", update=SGD(3, 1, None, 0.5, Actions()))
     objective, optimizer = made.objective, AdamW(1e-2).build(policy)
     targets = objective.prepare(batch, policy.evaluate(batch), None)
-    steps = list(made.update(policy, objective, optimizer, batch, targets, torch.Generator()))
+    inputs = UpdateInputs(policy, objective, optimizer, batch, targets, torch.Generator())
+    steps = list(made.update(inputs))
     assert ["entropy" in s for s in steps] == [False, False, True]
     assert steps[0]["gap_old/max"] == pytest.approx(0, abs=1e-6) and "gap_old/max" not in steps[2]
     assert steps[2]["kl_old"] > 0 and all("loss" in s and "grad_norm" in s for s in steps)

@@ -270,9 +270,10 @@ class CommandLine:
 
 
 def _headings(cls: type) -> list[str]:
-    """The job's own options first, then its groups in the order in which they are inherited."""
+    """The job's own options first, then its groups in the order of inheritance; seeds and the run
+    last."""
     headings = dict.fromkeys(heading_of(c) for c in cls.__mro__)
-    return sorted(headings, key=lambda heading: heading == "run")
+    return sorted(headings, key=lambda heading: heading in ("several seeds", "run"))
 
 
 def _placed(

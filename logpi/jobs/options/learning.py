@@ -1,4 +1,5 @@
-"""How fast a job learns: the optimiser, its learning rate and the schedule of it.
+"""How a job on a model learns: options for the optimiser, its learning rate and schedule, and
+adapters.
 
 Left out: the steps of an update (`epochs`, `minibatches`), which are the algorithm's settings.
 """
@@ -8,14 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from logpi.jobs.options.fields import option
+from logpi.jobs.options.fields import changed, option
+from logpi.jobs.options.model import ModelArguments
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningArguments:
-    """The learning rate and its schedule."""
+    """The optimiser, its learning rate and its schedule."""
 
     HEADING: ClassVar[str] = "learning"
+    # The last learning rate of a linear or cosine schedule, as a share of the peak.
+    END: ClassVar[float] = 0.0
 
     lr: float = option(
         1e-6,
@@ -31,12 +35,64 @@ class LearningArguments:
         None, objects=True, hidden=True, help="a class or function of torch that takes parameters"
     )
 
-    def rates(self, end: float = 0.0) -> Any:
-        """The optimiser for a `Learner`; linear and cosine schedules go down to `end` times the
-        learning rate."""
+    def rates(self) -> Any:
+        """The optimiser for a `Learner`."""
         from logpi.updates.adamw import AdamW, Constant, Cosine, Linear
 
         if self.optimizer is not None:
             return self.optimizer
-        schedules = {"constant": Constant(), "linear": Linear(end), "cosine": Cosine(end)}
+        schedules = {"constant": Constant(), "linear": Linear(self.END), "cosine": Cosine(self.END)}
         return AdamW(self.lr, warmup=self.warmup, schedule=schedules[self.schedule])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraArguments:
+    """Train all weights, or adapters. From Python `lora` may be peft's `LoraConfig` too."""
+
+    HEADING: ClassVar[str] = "adapters"
+
+    lora: int | Any = option(
+        0, objects=True, help="rank of LoRA adapters; 0: all weights learn", least=0, most=4096
+    )
+    lora_alpha: float = option(32.0, help="their scale: W + (alpha / rank) B A", above=0, most=1e6)
+    load_in_4bit: bool = option(
+        False, help="frozen weights in 4 bits, under LoRA (QLoRA); needs a GPU"
+    )
+
+    def bits(self) -> dict[str, Any]:
+        """Keyword arguments for the `load` of the model that learns.
+
+        Raises:
+            ValueError: 4 bits without LoRA, or on a device that has none.
+        """
+        from logpi.policies.lora import refuse_4bit
+
+        if not self.load_in_4bit:
+            return {}
+        if not self.lora:
+            raise ValueError("weights of 4 bits are frozen: say what learns, with --lora 16")
+        refuse_4bit()
+        return {"four_bit": True}
+
+    def adapt(self, policy: Any) -> Any:
+        """Put adapters on the policy if `lora` is set. Returns the object that saves the policy; it
+        merges the adapters."""
+        from logpi.policies.lora import Merging, add_lora
+
+        if not self.lora:
+            return policy
+        if isinstance(self.lora, int):
+            add_lora(policy, self.lora, self.lora_alpha)
+        else:
+            add_lora(policy, config=self.lora)
+        return Merging(policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuningArguments(ModelArguments, LoraArguments, LearningArguments):
+    """The model and how it learns, for jobs that learn from given rows."""
+
+    END: ClassVar[float] = 0.1
+
+    warmup: int = changed(LearningArguments, "warmup", 10)
+    schedule: str = changed(LearningArguments, "schedule", "cosine")

@@ -59,7 +59,7 @@ def from_json(cls: type[T], saved: Mapping[str, Any], source: str = "saved argum
             raise UserError(f"{source} lack {field.name!r}")
     try:
         return cls(**values)
-    except ValueError as error:  # from the dataclass's own checks
+    except (UserError, ValueError) as error:  # from the dataclass's own checks
         raise UserError(f"{source}: {error}") from None
 
 
