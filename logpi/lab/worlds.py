@@ -19,7 +19,8 @@ from torch import Tensor
 from logpi.envs.control.grid_model import GridModel
 from logpi.lab.mdp import MDP
 from logpi.policies.tabular import Index, Prefixes, States, TabularPolicy
-from logpi.types import Batch, Trajectory, collate
+from logpi.rollouts.collate import collate
+from logpi.types import Batch, Trajectory
 
 
 @contextmanager

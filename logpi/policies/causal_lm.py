@@ -19,8 +19,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from logpi.ops.distributions import Categorical, Distributions
 from logpi.policies import objects
+from logpi.policies.distributions import Categorical, Distributions
 from logpi.policies.fast.trunk import trunk
 from logpi.policies.heads import Head, score
 from logpi.policies.loading import load_model, load_tokenizer, refuse_unembedded

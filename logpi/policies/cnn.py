@@ -19,7 +19,7 @@ from logpi.policies.fast.dense import orthogonal
 from logpi.policies.mlp import ActorCritic
 
 if TYPE_CHECKING:
-    from logpi.ops.distributions import Distribution
+    from logpi.policies.distributions import Distribution
 
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # (channels, kernel, stride)
 SMALL = ((16, 3, 1), (32, 3, 1))

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from logpi.ops.distributions import Distribution, Distributions
 from logpi.ops.moments import merge
+from logpi.policies.distributions import Distribution, Distributions
 from logpi.policies.fast.dense import Stack, dense, orthogonal, outputs
 from logpi.types import Batch, PolicyOutput
 
@@ -173,7 +173,7 @@ class ActorCritic(nn.Module):
         Raises:
             ValueError: an observation with other axes.
 
-        >>> from logpi.ops.distributions import Categorical
+        >>> from logpi.policies.distributions import Categorical
         >>> policy = mlp(4, Categorical(2))
         >>> int(policy.act([0.0, 0.1, 0.0, 0.1])) in (0, 1), policy.act(np.zeros((8, 4))).shape
         (True, (8,))
@@ -300,7 +300,7 @@ def mlp(  # noqa: PLR0913 (settings, all keywords)
         plain: torch's own initial weights, with which some published settings were tuned, instead
             of orthogonal ones.
 
-    >>> from logpi.ops.distributions import Categorical
+    >>> from logpi.policies.distributions import Categorical
     >>> mlp(4, Categorical(2)).actor()(np.zeros((8, 4), np.float32)).shape
     (8, 2)
     """

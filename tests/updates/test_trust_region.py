@@ -10,7 +10,6 @@ import torch
 
 from logpi import AdamW, Learner, algorithm
 from logpi.envs.control.make import make_vector_environment
-from logpi.ops.distributions import Categorical, Gaussian, SquashedGaussian
 from logpi.ops.trust_region import (
     conjugate_gradient,
     fisher_vector_product,
@@ -18,6 +17,7 @@ from logpi.ops.trust_region import (
     largest_step,
     line_search,
 )
+from logpi.policies.distributions import Categorical, Gaussian, SquashedGaussian
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Fragments
 from logpi.types import Batch, PolicyOutput

@@ -10,7 +10,7 @@ from logpi.envs.control.grid_model import GridModel
 from logpi.envs.control.gridworld import draw, picture
 from logpi.envs.control.make import make_vector_environment
 from logpi.lab.bellman import value_iteration
-from logpi.ops.distributions import Categorical
+from logpi.policies.distributions import Categorical
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Episodes
 from tests.worlds import control

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from logpi.ops.distributions import (
+from logpi.policies.cnn import cnn
+from logpi.policies.distributions import (
     Bernoulli,
     Categorical,
     Gaussian,
     MultiCategorical,
     SquashedGaussian,
 )
-from logpi.policies.cnn import cnn
 from logpi.policies.mlp import FORBIDDEN, mlp
 from logpi.types import Batch
 
