@@ -15,7 +15,7 @@ there the modules' own calls would want a CUDA graph, not a copy).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ class Decoder:
         self.norm, self.floor = _weighted(trunk.norm), _floor(trunk.norm)
         self.layers = [FusedLayer.of(layer, rows) for layer in layers_of(trunk, rules)]
         output = policy.head.linear
-        self.head: Head = policy.head.over(_product(_weight(output), output.bias, rows))
+        self.head: Head = replace(policy.head, linear=_product(_weight(output), output.bias, rows))
         self.rotary = Rotary.of(trunk)
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
