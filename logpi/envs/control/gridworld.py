@@ -4,8 +4,7 @@ terminal and as an image.
     env = gymnasium.make("logpi/GridWorld-v0", slip=0.2, render_mode="ansi")
 
 Observation: the number of the cell (Discrete 16). Actions: right, up, left, down. Rewards, terminal
-cells and slips are those of `grid_model.GridModel`, whose exact values the lab computes. Leaves out
-those computations.
+cells and slips are those of `grid_model.GridModel`. Left out: exact values, which the lab computes.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ class GridWorld(gym.Env):
     """Walk to a terminal cell; every move costs.
 
     Args:
-        slip: probability of a quarter turn to the left. model: another grid, instead of the text's.
-            render_mode: "ansi" or "rgb_array".
+        slip: probability of a quarter turn to the left. model: the grid; default: the one above.
+        render_mode: "ansi" or "rgb_array".
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
