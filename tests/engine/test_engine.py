@@ -12,7 +12,8 @@ from logpi.engine.kv_cache import Cache
 from logpi.engine.sampling import Completion, Request, Sampling, draw, invert, seeded, uniform
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.packing import pack
-from logpi.types import Trajectory, collate
+from logpi.rollouts.collate import collate
+from logpi.types import Trajectory
 from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer
 
 

@@ -1,8 +1,7 @@
-"""Addition, with demonstrations that work the sum out and demonstrations that guess: the demo of
-why thinking pays.
+"""Addition. Some demonstrations work the sum out, others guess: the demo of why thinking pays.
 
-A model that saw both styles answers in both. Only the worked ones end right, so a policy gradient
-on the answer alone makes working more frequent, and the responses grow: the observation of
+A model trained on both answers in both styles. Only worked answers are right, so a policy gradient
+on the answer alone makes working more frequent, and responses grow: the observation of
 DeepSeek-R1-Zero (arXiv:2501.12948, fig. 3) in two minutes on two cores. Left out: negative numbers,
 more than two terms.
 """
@@ -44,12 +43,11 @@ class Addition(GeneratedTask):
     their middle: a model that learned them would answer right by taking the likeliest, and working
     would not pay.
 
-    a + b and b + a are one problem, so a test sum's mirror image is never trained on either.
+    a + b and b + a are one problem, so training never shows a test sum's mirror image.
 
     Attributes:
         digits: of both numbers, ≥ 1; no leading zeros.
-        worked: share of demonstrations that work, in [0, 1]. Their share says nothing of RL, which
-            sees none of them.
+        worked: share of worked demonstrations, in [0, 1]. RL uses no demonstrations.
         prompt: a template with {a} and {b}, e.g. "What is {a}+{b}?" for a chat model (with the
             reward `number`).
         test_size: rows that the test split lists.

@@ -1,9 +1,7 @@
-"""Countdown: make a target from given numbers with + - * / and parentheses. Every problem has a
-solution.
+"""Countdown: make a target from given numbers with + - * / and parentheses.
 
-The task of TinyZero, generated: where others search for solvable problems, this one builds the
-solution first and reads the target off it. Left out: the judge, which is exact and knows any
-solution (`rewards.CountdownReward`).
+The task of TinyZero, generated: it builds a solution first and reads the target off it, so every
+problem has one. Left out: the judge, which accepts any solution (`rewards.CountdownReward`).
 """
 
 from __future__ import annotations
@@ -51,9 +49,8 @@ class Countdown(GeneratedTask):
     """Make `target` from `count` numbers, each used exactly once.
 
     A row: prompt `3 4 7=40:`, columns `numbers` [3, 4, 7] and `target` 40, answer `40`, and as
-    demonstration a solution, its steps first: `7+3=10,10*4=40#(7+3)*4`. The solution is one of
-    many, all of them right.
-    The same numbers, whatever the target, are on one side of the split.
+    demonstration a solution, its steps first: `7+3=10,10*4=40#(7+3)*4`. Other solutions are right
+    too. The same numbers, whatever the target, are on one side of the split.
 
     Attributes:
         count: numbers given, 2 to 6.
@@ -105,7 +102,7 @@ class Countdown(GeneratedTask):
         while len(pool) > 1:
             a, b = (pool.pop(int(rng.random() * len(pool))) for _ in range(2))
             term = _join(a, b, int(rng.random() * 4))
-            # Above the limit, a quotient or a difference is smaller.
+            # above the limit: take a quotient or a difference, which is smaller
             if term.value > self.limit:
                 term = _join(a, b, 3 if a.value == b.value else 1)
             steps.append(self._step(a, b, term))

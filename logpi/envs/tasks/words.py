@@ -1,7 +1,7 @@
 """Three small tasks on lists and letters: sort numbers, reverse a text, count a letter in a word.
 
-Each says in its prompt where the answer goes (after #), so that a chat model can do it unshown.
-Left out: long inputs.
+Each prompt says where the answer goes (after #), so that a chat model needs no examples. Left out:
+long inputs.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Reverse(GeneratedTask):
 
 @dataclass(frozen=True)
 class Letters(GeneratedTask):
-    """How often a letter occurs in a word: what tokens hide and spelling out shows.
+    """How often a letter occurs in a word, which tokens hide and spelling out shows.
 
     A row: prompt `How many r in strawberry? Answer after #.`, answer `3`, and a demonstration that
     spells the word and counts on the way, `s0t0r1a1w1b1e1r2r3y3#3`. Level: the word's length.
