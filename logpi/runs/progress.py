@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
+from logpi.distributed.world import current
+
 _WINDOW = 20  # steps over which speed is measured: the pace changes as responses grow
 _REDRAW = 0.1  # seconds between drawings of a terminal
 _UPDATE = 0.5  # and of a notebook, whose messages cross a network
@@ -119,6 +121,17 @@ class Terminal(LogFile):
         self.write(f"{self.erase}{line}\n")
 
 
+class Nowhere:
+    """Ranks other than the first show nothing."""
+
+    live: bool = False
+    every: float = float("inf")
+
+    def draw(self, line: str) -> None: ...
+    def note(self, text: str, line: str) -> None: ...
+    def close(self, line: str) -> None: ...
+
+
 class Notebook:
     """One output of a cell, updated: the notes, and the line below them."""
 
@@ -155,6 +168,8 @@ def in_notebook() -> bool:
 
 def screen(stream: TextIO | None, every: float) -> Screen:
     """The screen for a stream; for None, the notebook if this is one, else standard error."""
+    if stream is None and not current().first:
+        return Nowhere()
     if stream is None and in_notebook():
         return Notebook()
     out: TextIO = stream if stream is not None else sys.stderr
