@@ -72,7 +72,7 @@ class Engine:
             FloatingPointError: the model's logits are not numbers.
         """
         sampling, requests = sampling or Sampling(), seeded(requests, generator)
-        limits = [_limit(i, r, sampling, self.policy) for i, r in enumerate(requests)]
+        limits = [token_limit(i, r, sampling, self.policy) for i, r in enumerate(requests)]
         model, was_training = self.policy.model, self.policy.model.training
         model.eval()
         try:
@@ -110,7 +110,7 @@ class Engine:
         return self._stops.get(stop)
 
 
-def _limit(number: int, request: Request, sampling: Sampling, policy: CausalLM) -> int:
+def token_limit(number: int, request: Request, sampling: Sampling, policy: CausalLM) -> int:
     """Tokens that a row of this request may sample. Raises ValueError if it cannot be sampled."""
     length, context = len(request.prompt), policy.context
     if length == 0:

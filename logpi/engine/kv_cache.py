@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from logpi.policies.packing import Block, Packed, Rule, attention, single
+from logpi.policies.packing import Block, Packed, Rule, attention, causal, single
 
 # columns: the cache grows by whole grains, and at least doubles unless less is enough for ever
 GRAIN = 64
@@ -172,12 +172,7 @@ class DecodeStep:
         """Additive [n · heads, 1, length]: a row sees the keys up to its new one, within the
         window."""
         if (window, heads) not in self.masks:
-            key = torch.arange(self.length, device=self.position.device)
-            hidden = key > self.position[:, None]
-            if window is not None and window < self.length:
-                hidden |= key <= self.position[:, None] - window
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=key.device)
-            mask.masked_fill_(hidden, float("-inf"))
+            mask = causal(self.position[:, None], self.length, window, dtype)
             self.masks[window, heads] = mask.repeat_interleave(heads, 0)[:, None]
         return self.masks[window, heads]
 

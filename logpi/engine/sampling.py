@@ -92,11 +92,14 @@ class Completion:
             greedy.
         stop: "eos", "stop" (a stop string) or "length" (a limit: the row did not end by itself);
             with `on_turn_end` also what its last continuation says.
+        version: [t] long, updates that the weights had had at each token; None from our own engine,
+            whose weights are the policy's of the moment.
     """
 
     tokens: Tensor
     logp: Tensor
     stop: str
+    version: Tensor | None = None
 
 
 def seeded(requests: Sequence[Request], generator: torch.Generator | None) -> list[Request]:
