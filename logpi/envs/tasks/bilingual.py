@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import ClassVar
 
-from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, check_template
 from logpi.rewards import Rewards, TagAnswer, Weighted
 
 ENGLISH = {
@@ -70,7 +70,7 @@ class Bilingual(GeneratedTask):
     chinese: float = 0.3
     slips: float = 0.3
     prompt: str = "{a}+{b}="
-    test_size: int = 1_000
+    characters: ClassVar[str] = "0123456789+=, " + "".join("".join(v) for v in CHINESE.values())
     name: str = field(default="bilingual", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(TagAnswer()),)), init=False, repr=False)
     words: ClassVar[tuple[str, ...]] = (
@@ -92,13 +92,6 @@ class Bilingual(GeneratedTask):
                 "bilingual: english and chinese are shares of one whole; together they exceed 1"
             )
         check_template(self.name, self.prompt, "a", "b")
-
-    @property
-    def alphabet(self) -> str:
-        """Every character of prompts and demonstrations, beside `words`, which are tokens of their
-        own."""
-        chinese = "".join("".join(v) for v in CHINESE.values())
-        return alphabet(self.prompt, "0123456789+=, " + chinese)
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, int, int]]:
         digits = rng.randint(1, self.digits)
