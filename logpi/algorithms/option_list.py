@@ -184,7 +184,7 @@ def _users_row(word: str) -> Row:
 
 
 class Options(tuple[Option, ...]):
-    """The options of a method in order; `"beta" in options` is whether there is one of this name."""
+    """The options of a method in order; `"beta" in options` asks whether one has this name."""
 
     __slots__ = ()
 
