@@ -37,7 +37,7 @@ def algorithm(which: str | Algorithm, **chosen: Any) -> Algorithm:
     Clip(low=0.2, high=0.3)
     """
     method = row(which)
-    known = {o.name: o for o in listed(method)}
+    known = listed(method)
     chosen = {k: known[k].read(v) for k, v in _translate(method, chosen, known).items()}
     a = make(method, {p.name: chosen[p.name] for p in method.own if p.name in chosen})
     for option in known.values():

@@ -201,25 +201,25 @@ def options(which: str | Algorithm) -> Options:
     Raises:
         ValueError, UserError: as `row`.
     """
-    return listed(row(which))
+    return Options(listed(row(which)).values())
 
 
-def listed(method: Row) -> Options:
-    """The options of a method. A parameter of the row hides a part's option of the same name."""
-    own = [_parameter(p) for p in method.own]
-    required = [o.name for o in own if o.default is inspect.Parameter.empty]
+def listed(method: Row) -> dict[str, Option]:
+    """The options of a method by name. A parameter of the row hides a part's option."""
+    own = {p.name: _parameter(p) for p in method.own}
+    required = [name for name, o in own.items() if o.default is inspect.Parameter.empty]
     if required:
         raise UserError(f"{method.name}: {required[0]} needs a default, as every option has one")
     a = make(method, {})
     fixed = _part_fields(a) if method.value else ()
-    common = _common(a, penalised="beta" in {o.name for o in own})
-    by_name: dict[str, Option] = {}
-    for o in (*own, *fixed, *common):
+    # In this order; of two options with one name the first.
+    by_name = dict(own)
+    for o in (*fixed, *_common(a, penalised="beta" in own)):
         by_name.setdefault(o.name, o)
-    return Options(
-        replace(o, help=_help(method, o.name), aliases=_aliases(method.name, o.name))
-        for o in by_name.values()
-    )
+    return {
+        name: replace(o, help=_help(method, name), aliases=_aliases(method.name, name))
+        for name, o in by_name.items()
+    }
 
 
 def make(method: Row, own: dict[str, Any]) -> Algorithm:
@@ -233,7 +233,7 @@ def make(method: Row, own: dict[str, Any]) -> Algorithm:
 def known_as(which: str | Algorithm, option: str) -> str:
     """This algorithm's name of an option that has another name in other libraries."""
     method = row(which)
-    return translated(method.name, option, {o.name for o in listed(method)})
+    return translated(method.name, option, set(listed(method)))
 
 
 def translated(method: str, option: str, known: set[str]) -> str:
