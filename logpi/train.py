@@ -180,7 +180,7 @@ class _Loop:
         self.rollout, self.learner, self.run, self.evaluate = rollout, learner, run, evaluate
         self.display = display
         self.saved = -1
-        self.history = _History()
+        self.history = _SoFar()
 
     def resume(self, steps: int) -> int:
         """Load the run's latest checkpoint; the number of its steps."""
@@ -284,7 +284,7 @@ class _Loop:
         return numbers
 
 
-class _History:
+class _SoFar:
     """What happened in a run so far; part of its checkpoints."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from logpi.algorithms import names
 from logpi.algorithms.description import Description
-from logpi.algorithms.option_list import Option, Row, listed, make, row, translated
+from logpi.algorithms.option_list import Method, Option, find_method, make, options_of, own_name
 from logpi.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -36,18 +36,18 @@ def algorithm(which: str | Algorithm, **chosen: Any) -> Algorithm:
     >>> algorithm("dapo", high=0.3).objective.surrogate
     Clip(low=0.2, high=0.3)
     """
-    method = row(which)
-    known = listed(method)
+    method = find_method(which)
+    known = options_of(method)
     chosen = {k: known[k].read(v) for k, v in _translate(method, chosen, known).items()}
     a = make(method, {p.name: chosen[p.name] for p in method.own if p.name in chosen})
     for option in known.values():
         if option.name in chosen and option.change is not None:
             a = option.change(a, chosen[option.name])
-    return _named(method, a)
+    return _with_name(method, a)
 
 
 def _translate(
-    method: Row, chosen: Mapping[str, Any], known: Mapping[str, Option]
+    method: Method, chosen: Mapping[str, Any], known: Mapping[str, Option]
 ) -> dict[str, Any]:
     """Options by logpi's names.
 
@@ -57,7 +57,7 @@ def _translate(
     values: dict[str, Any] = {}
     for theirs, value in chosen.items():
         line = names.ELSEWHERE_OF_ROW.get((method.name, theirs))
-        ours = translated(method.name, theirs, set(known))
+        ours = own_name(method.name, theirs, set(known))
         if line or ours not in known:
             raise ValueError(
                 f"{method.name} has no option {theirs!r}{line_of(theirs, line, known)}"
@@ -78,7 +78,7 @@ def line_of(option: str, line: str | None, known: Mapping[str, Option]) -> str:
     return did_you_mean(option, known) or f"; known: {', '.join(known)}"
 
 
-def _named(method: Row, a: Algorithm) -> Algorithm:
+def _with_name(method: Method, a: Algorithm) -> Algorithm:
     """With the row's name, and source and divergences from the docstring of its function."""
     if not method.doc:
         return replace(a, name=method.name)

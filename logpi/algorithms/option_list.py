@@ -23,7 +23,7 @@ from logpi.ops.kl import KL, AdaptiveKL, Estimator, k1, k2, k3
 from logpi.ops.surrogates import Clip, DecayingClip, DualClip
 from logpi.runs.user_code import from_user_code, is_user_code
 
-__all__ = ["Option", "Options", "Row", "known_as", "options", "row"]
+__all__ = ["Method", "Option", "Options", "find_method", "known_as", "options"]
 
 Change = Callable[[Algorithm, Any], Algorithm]
 ESTIMATORS: dict[str, Estimator] = {"k1": k1, "k2": k2, "k3": k3}
@@ -128,7 +128,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Row:
+class Method:
     """A method: its name and the function that makes it, or an algorithm that exists already.
 
     Attributes:
@@ -144,43 +144,43 @@ class Row:
     value: bool = False
 
     @classmethod
-    def of_function(cls, function: Callable[..., Any]) -> Row:
+    def of_function(cls, function: Callable[..., Any]) -> Method:
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         parameters = inspect.signature(function).parameters.values()
         own = tuple(p for p in parameters if p.kind in kinds)
         return cls(function.__name__, function, own, inspect.getdoc(function) or "")
 
     @classmethod
-    def of_value(cls, algorithm: Algorithm, name: str = "") -> Row:
+    def of_value(cls, algorithm: Algorithm, name: str = "") -> Method:
         return cls(name or algorithm.name, lambda: algorithm, value=True)
 
 
-def row(which: str | Algorithm) -> Row:
-    """The row of this name, of a user's `FILE.py:NAME`, or of an algorithm that exists already.
+def find_method(which: str | Algorithm) -> Method:
+    """The method of this name, of a user's `FILE.py:NAME`, or of an algorithm that exists already.
 
     Raises:
         ValueError: an unknown name, with the nearest known one.
         UserError: the user's file has no such name, or it is not an algorithm.
     """
     if isinstance(which, Algorithm):
-        return Row.of_value(which)
+        return Method.of_value(which)
     if is_user_code(which):
-        return _users_row(which)
+        return _users_method(which)
     plain = which.lower().replace("-", "_")
     plain = names.ROWS.get(plain, plain)
     if plain not in TABLE:
         hint = did_you_mean(plain, [*TABLE, *names.ROWS])
         raise ValueError(f"unknown algorithm {which!r}{hint} (known: {', '.join(TABLE)})")
-    return Row.of_function(TABLE[plain])
+    return Method.of_function(TABLE[plain])
 
 
-def _users_row(word: str) -> Row:
+def _users_method(word: str) -> Method:
     value = from_user_code(word)
     if isinstance(value, Algorithm):
-        return Row.of_value(value, word.rpartition(":")[2] if value.name == "custom" else "")
+        return Method.of_value(value, word.rpartition(":")[2] if value.name == "custom" else "")
     if not callable(value) or inspect.isclass(value):
         raise UserError(f"{word} is neither an Algorithm nor a function that returns one")
-    return Row.of_function(value)
+    return Method.of_function(value)
 
 
 class Options(tuple[Option, ...]):
@@ -199,12 +199,12 @@ def options(which: str | Algorithm) -> Options:
     (True, False)
 
     Raises:
-        ValueError, UserError: as `row`.
+        ValueError, UserError: as `find_method`.
     """
-    return Options(listed(row(which)).values())
+    return Options(options_of(find_method(which)).values())
 
 
-def listed(method: Row) -> dict[str, Option]:
+def options_of(method: Method) -> dict[str, Option]:
     """The options of a method by name. A parameter of the row hides a part's option."""
     own = {p.name: _parameter(p) for p in method.own}
     required = [name for name, o in own.items() if o.default is inspect.Parameter.empty]
@@ -222,7 +222,7 @@ def listed(method: Row) -> dict[str, Option]:
     }
 
 
-def make(method: Row, own: dict[str, Any]) -> Algorithm:
+def make(method: Method, own: dict[str, Any]) -> Algorithm:
     """What the row's function returns for these parameters."""
     a = method.make(**own)
     if not isinstance(a, Algorithm):
@@ -232,11 +232,11 @@ def make(method: Row, own: dict[str, Any]) -> Algorithm:
 
 def known_as(which: str | Algorithm, option: str) -> str:
     """This algorithm's name of an option that has another name in other libraries."""
-    method = row(which)
-    return translated(method.name, option, set(listed(method)))
+    method = find_method(which)
+    return own_name(method.name, option, set(options_of(method)))
 
 
-def translated(method: str, option: str, known: set[str]) -> str:
+def own_name(method: str, option: str, known: set[str]) -> str:
     """The option's name in logpi; `known` are the method's options."""
     if option in known:
         return option
@@ -249,7 +249,7 @@ def _aliases(method: str, option: str) -> tuple[str, ...]:
     return tuple(k for k in (*general, *special) if (method, k) not in names.ELSEWHERE_OF_ROW)
 
 
-def _help(method: Row, option: str) -> str:
+def _help(method: Method, option: str) -> str:
     """One line: from the table, or from `option: …` in the function's docstring."""
     line = re.search(rf"^\s*{option}: (.+)$", method.doc, re.MULTILINE)
     own = line[1] if line else HELP.get(option, "")
