@@ -9,7 +9,7 @@ value.
 Observations are rows of D features, then (where the environment has them) M bits of allowed
 actions. The running normalisation of the features is a buffer of the policy, so every checkpoint
 and every saved model holds it. Left out: pixels (`cnn.py` gives `ActorCritic` a trunk),
-environments, and how actions are drawn (`ops.distributions`).
+environments, and how actions are drawn (`distributions.py`).
 """
 
 from __future__ import annotations
