@@ -27,6 +27,7 @@ from logpi.rewards import Rewards
 from logpi.rewards.text import squeeze
 from logpi.rollouts.responses import Responses
 from logpi.runs import disk
+from logpi.runs.metrics import write_rows
 
 Sample = dict[str, Any]
 Ask = Callable[[Sequence[Row], int], Sequence[Responses]]
@@ -309,12 +310,6 @@ def _advice(filtered: Mapping[str, int]) -> str:
         f"Most fell at {reason!r}: try more --samples, more steps of the stage before, or easier"
         " prompts"
     )
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as JSON lines, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    disk.write(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.run import read
 from logpi.jobs.options.saved import from_json, to_json
 from logpi.jobs.processes import cores, side_by_side
+from logpi.jobs.seeds import one_each
 from logpi.jobs.sweep_cells import Cell, Space, Trials, grid
 from logpi.jobs.sweep_table import SweepTable
 
@@ -98,9 +99,7 @@ def arguments(argv: Sequence[str]) -> JobSweep:
     if "resume" in words:
         from logpi.runs.directory import read_arguments
 
-        command, saved = read_arguments(words["resume"])
-        if command != "sweep":
-            raise UserError(f"{words['resume']} is a run of `logpi {command}`, not a sweep")
+        _, saved = read_arguments(words["resume"], "sweep")
         return replace(from_json(JobSweep, saved), resume=words["resume"])
     vary = {**words.pop("vary", {}), **vary}
     if not words.get("job"):
@@ -166,8 +165,7 @@ class _Jobs:
         home = path / cell.name
         if self.a.seeds == 1:
             return [replace(job, out=home)]
-        seeds = range(job.seed, job.seed + self.a.seeds)
-        return [replace(job, seed=s, out=home / f"seed-{s}") for s in seeds]
+        return one_each(replace(job, seeds=self.a.seeds), home)
 
     def carry_out(self, cells: Sequence[Cell], table: SweepTable) -> None:
         """Every run of these cells, those that have begun gone on with."""

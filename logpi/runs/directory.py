@@ -51,13 +51,16 @@ if TYPE_CHECKING:
 notices = logging.getLogger("logpi")
 
 
-def read_arguments(path: str | Path) -> tuple[str, dict[str, Any]]:
+def read_arguments(path: str | Path, command: str = "") -> tuple[str, dict[str, Any]]:
     """The command and the arguments of a run, e.g. to repeat it.
 
     Raises:
-        RunError: there is no run at `path`, or its arguments cannot be read.
+        RunError: there is no run at `path`, its arguments cannot be read, or it is not of `command`
+            (if given).
     """
     record = _record(Path(path))
+    if command and record["command"] != command:
+        raise RunError(f"{path} is a run of `logpi {record['command']}`, not of `logpi {command}`")
     return record["command"], record["arguments"]
 
 

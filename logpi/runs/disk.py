@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,12 @@ def remove(directory: Path) -> None:
     """Delete a directory; a kill half-way leaves nothing that looks like a whole one."""
     directory.rename(partial := _beside(directory, "partial"))
     shutil.rmtree(partial)
+
+
+def damaged_name(path: Path) -> Path:
+    """A free name for a damaged file or directory: `NAME.damaged`, `NAME.damaged1`, …"""
+    names = (path.with_name(f"{path.name}.damaged{n or ''}") for n in count())
+    return next(name for name in names if not name.exists())
 
 
 def settle(parent: Path) -> None:

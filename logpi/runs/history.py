@@ -132,6 +132,5 @@ def _is_best(directory: Path) -> bool:
 
 def _aside(path: Path) -> Path:
     """Give a damaged checkpoint a name that is none."""
-    names = (path.with_name(f"{path.name}.damaged{n or ''}") for n in range(10**6))
     with disk.reported(f"put {path} aside"):
-        return path.rename(next(p for p in names if not p.exists()))
+        return path.rename(disk.damaged_name(path))

@@ -149,7 +149,7 @@ def test_a_reward_that_never_applied_is_no_zero():
     records = [judged(0, 1, 0.5, None), judged(1, 1, 1.0, 0.0), judged(2, 2, None, None)]
     found = measures(records)
     assert found["tidy"] == [0.5, 0.5] and "never" not in found and found["pass@1"] == [1.0] * 3
-    results = _results(records, Items([{}] * 3, rewards(["exact"])), {}, ())
+    results = _results(records, Items([{}] * 3, rewards(["exact"]), Addition()), {}, ())
     assert results["numbers"]["tidy"]["items"] == 2 and "never" not in results["numbers"]
     assert next(line for line in _table(results).splitlines() if line.startswith("tidy")).split()[
         -2:

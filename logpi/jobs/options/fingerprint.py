@@ -33,6 +33,11 @@ def is_record(value: Any) -> bool:
     return isinstance(value, Mapping) and value.keys() == {"object", "fingerprint"}
 
 
+def has_record(value: Any) -> bool:
+    """Whether a saved value, or an item of a saved list, stands for an object."""
+    return any(map(is_record, value if isinstance(value, list) else [value]))
+
+
 def described(value: Any) -> str:
     """What an object is, for people: `function score`, `Dataset of 120 rows`."""
     if inspect.isroutine(value) or inspect.isclass(value):

@@ -18,9 +18,9 @@ from logpi.errors import UserError, as_user_errors, did_you_mean
 from logpi.jobs.options.command_line import CommandLine
 from logpi.jobs.options.config import from_file
 from logpi.jobs.options.fields import OptionField, option_fields
-from logpi.jobs.options.fingerprint import is_record
+from logpi.jobs.options.fingerprint import has_record
 from logpi.jobs.options.saved import values_of
-from logpi.jobs.options.settings import setting
+from logpi.jobs.options.settings import pairs
 
 
 def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,15 +99,9 @@ def _run(cls: type, path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     from logpi.runs.directory import allow, read_arguments
 
-    command, saved = read_arguments(path)
-    if command != getattr(cls, "COMMAND", ""):
-        raise UserError(f"{path} is a run of `logpi {command}`")
+    _, saved = read_arguments(path, getattr(cls, "COMMAND", ""))
     rest = {name: value for name, value in saved.items() if name not in given}
-    objects = [
-        name
-        for name, value in rest.items()
-        if any(map(is_record, value if isinstance(value, list) else [value]))
-    ]
+    objects = [name for name, value in rest.items() if has_record(value)]
     if objects:
         raise UserError(f"{path} was begun with objects: give the same {', '.join(objects)} again")
     if rest:
@@ -159,20 +153,13 @@ def coerced(option: OptionField, value: Any) -> Any:
     """
     try:
         if option.kind.named:
-            return _mapping(value)
+            return pairs(value)
         if option.kind.many:
             many = value if isinstance(value, list | tuple) else (value,)
             return None if value is None else tuple(_one(option, item) for item in many)
         return _one(option, value)
     except ValueError as error:
         raise UserError(f"{option.name}: {error}") from None
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    """Settings: a mapping, or words NAME=VALUE."""
-    if isinstance(value, Mapping):
-        return {str(k).replace("-", "_"): v for k, v in value.items()}
-    return dict(setting(word) for word in ([value] if isinstance(value, str) else value))
 
 
 def _one(option: OptionField, value: Any) -> Any:

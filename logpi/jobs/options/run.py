@@ -107,9 +107,7 @@ def _saved(cls: type[A], path: Path, command: str, trust: bool) -> A:
     """A run's own arguments. Those older than `--device` were on the CPU."""
     from logpi.runs.directory import allow, read_arguments
 
-    origin, saved = read_arguments(path)
-    if origin != command:
-        raise UserError(f"{path} is a run of `logpi {origin}`: logpi {origin} --resume {path}")
+    _, saved = read_arguments(path, command)
     known = cls.__dataclass_fields__
     arguments = from_json(cls, ({"device": "cpu"} if "device" in known else {}) | saved)
     allow(path, trust)

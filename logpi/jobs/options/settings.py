@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -29,6 +30,16 @@ def setting(pair: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError(f"an option is NAME=VALUE, not {pair[:60]!r}")
     return name.replace("-", "_"), value(text)
+
+
+def pairs(given: Any) -> dict[str, Any]:
+    """Settings as a mapping: of a mapping, or of words NAME=VALUE. Raises ValueError for others."""
+    if isinstance(given, Mapping):
+        return {str(k).replace("-", "_"): v for k, v in given.items()}
+    words = [given] if isinstance(given, str) else given
+    if isinstance(words, list | tuple) and all(isinstance(word, str) for word in words):
+        return dict(setting(word) for word in words)
+    raise ValueError(f"{given!r} is not a list of NAME=VALUE, nor a mapping")
 
 
 def value(text: str) -> Any:
