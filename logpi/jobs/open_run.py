@@ -24,7 +24,7 @@ def open_run(path: str | Path, trust: bool = False) -> RunView:
     Raises:
         RunError: there is no run at `path`.
     """
-    return RunView(Path(path), partial(_policy, trust=trust))
+    return RunView(path, partial(_policy, trust=trust))
 
 
 def _policy(run: RunView, trust: bool) -> Any:

@@ -174,9 +174,9 @@ def curves_figure(runs: Runs, names: Sequence[str | tuple[str, ...]], title: str
     groups = [g for g in groups if g]
     if not groups:
         there = sorted(set(metric_names(r for rows in records.values() for r in rows)))
+        wanted = ", ".join(n for group in names for n in _tuple(group))
         raise UserError(
-            f"nothing to draw: no run has any of {_listed(names)}; there are:"
-            f" {', '.join(there) or 'none'}"
+            f"nothing to draw: no run has any of {wanted}; there are: {', '.join(there) or 'none'}"
         )
     picture = figure([Panel(" · ".join(group), "step") for group in groups], title)
     for axes, group in zip(picture.axes, groups, strict=True):
@@ -233,7 +233,3 @@ def _present(records: Mapping[str, Records], name: str) -> bool:
 
 def _tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _listed(names: Sequence[str | tuple[str, ...]]) -> str:
-    return ", ".join(n for group in names for n in _tuple(group))

@@ -1,6 +1,6 @@
 """A run given back, finished or still running: its metrics as arrays, samples, pictures, policy.
 
-    run = RunView(Path("runs/rl-1"))
+    run = RunView("runs/rl-1")
     steps, rewards = run.metrics["reward"]
     run.metrics.to_pandas();  run.samples();  run.curves();  run.policy()
 
@@ -98,8 +98,9 @@ class RunView:
         RunError: there is no run at `path`.
     """
 
-    def __init__(self, path: Path, load: Callable[[RunView], Any] | None = None) -> None:
-        self.path, self.model = path, path / "model"
+    def __init__(self, path: str | Path, load: Callable[[RunView], Any] | None = None) -> None:
+        self.path = Path(path)
+        self.model = self.path / "model"
         self.command, self.arguments = read_arguments(path)
         self._load = load
 

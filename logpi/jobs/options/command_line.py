@@ -20,10 +20,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from logpi.algorithms import names
-from logpi.errors import UserError, did_you_mean, one_line
+from logpi.errors import UserError, did_you_mean, one_line, shell
 from logpi.jobs.options.fields import OptionField, heading_of, option_fields
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class _Parser(argparse.ArgumentParser):
             prog,
             f"{prog} [OPTIONS]",
             description,
-            formatter_class=_formatter,
+            formatter_class=partial(_Formatter, max_help_position=36, width=110),
             add_help=False,
             allow_abbrev=False,
         )
@@ -72,10 +73,6 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         if not action.option_strings or action.metavar is None:
             return ", ".join(action.option_strings[:2]) or str(action.metavar)
         return f"{action.option_strings[0]} {self._format_args(action, str(action.metavar))}"
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    return _Formatter(prog, max_help_position=36, width=110)
 
 
 # --- flags ---
@@ -153,7 +150,8 @@ class CommandLine:
         words, base = _dashed(argv), base or {}
         if set(HELP) & set(words):
             found = self.peek(argv)
-            self.help({**self._recipe(found), **base, **found})
+            known = {**self._recipe(found), **base, **found}
+            self.parser(self.settings(known)).print_help()
             raise SystemExit(0)
         found, rest = self._read(_Parser(self.prog), words, [])
         settings: list[tuple[str, OptionField]] = []
@@ -188,7 +186,8 @@ class CommandLine:
         if missing:
             self.error(f"{' and '.join(missing)} must be given")
         try:
-            return self.cls(**words)
+            with shell():
+                return self.cls(**words)
         except (UserError, ValueError) as error:  # from the dataclass's own checks
             self.error(str(error))
 
@@ -222,10 +221,6 @@ class CommandLine:
             group = groups.get(heading) or parser.add_argument_group(heading)
             groups[heading] = group
             _add(group, field, words, dest)
-
-    def help(self, known: Mapping[str, Any]) -> None:
-        """Print what there is to say, with the settings of the algorithm that is named."""
-        self.parser(self.settings(known)).print_help()
 
     def error(self, message: str) -> NoReturn:
         """End with a line on stderr."""

@@ -21,6 +21,7 @@ Imports nothing heavy; a command's `--help` is instant.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -31,7 +32,6 @@ from typing import Any, Union
 
 from logpi.algorithms import names
 from logpi.errors import did_you_mean
-from logpi.jobs.options.settings import setting
 
 # The largest whole number that torch, NumPy and Gymnasium all take, as a seed say.
 LARGEST = 2**31 - 1
@@ -85,6 +85,47 @@ def changed(group: type, name: str, default: Any, **said: Any) -> Any:
     """The same option as in a group that a job inherits, with another default (or other words)."""
     field = next(f for f in dataclasses.fields(group) if f.name == name)
     return option(default, **{**field.metadata, **said})
+
+
+# --- settings, written NAME=VALUE ---
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def setting(pair: str) -> tuple[str, Any]:
+    """A name and its value, which is JSON (a number is finite) where it parses as such, else text.
+
+    Raises ValueError if the word is no pair.
+
+    >>> setting("high=0.3"), setting("kl-estimator=k2")
+    (('high', 0.3), ('kl_estimator', 'k2'))
+    """
+    name, equals, text = pair.partition("=")
+    if not equals:
+        raise ValueError(f"an option is NAME=VALUE, not {pair[:60]!r}")
+    return name.replace("-", "_"), value(text)
+
+
+def pairs(given: Any) -> dict[str, Any]:
+    """Settings as a mapping: of a mapping, or of words NAME=VALUE. Raises ValueError for others."""
+    if isinstance(given, Mapping):
+        return {str(k).replace("-", "_"): v for k, v in given.items()}
+    if isinstance(given, list | tuple) and all(isinstance(word, str) for word in given):
+        return dict(setting(word) for word in given)
+    raise ValueError(f"{given!r} is not a list of NAME=VALUE, nor a mapping")
+
+
+def value(text: str) -> Any:
+    """What a text stands for: `0.3`, `true` and `[64,64]` are JSON, everything else is itself."""
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError):
+        return text
 
 
 # --- the type of a field ---
@@ -181,6 +222,9 @@ class FieldType:
     def metavar(self) -> str:
         """What `--help` calls a value."""
         return "NAME=VALUE" if self.named else READERS[self.item][2]
+
+
+# --- an option ---
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from logpi.algorithms.names import ELSEWHERE, JOB_NAMES
 from logpi.errors import UserError, as_user_errors, did_you_mean
 from logpi.jobs.options.command_line import CommandLine
 from logpi.jobs.options.config import from_file
-from logpi.jobs.options.fields import OptionField, option_fields
+from logpi.jobs.options.fields import OptionField, option_fields, pairs
 from logpi.jobs.options.fingerprint import has_record
 from logpi.jobs.options.saved import values_of
-from logpi.jobs.options.settings import pairs
 
 
 def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def coerced(option: OptionField, value: Any) -> Any:
     """
     try:
         if option.kind.named:
-            return pairs(value)
+            return pairs([value] if isinstance(value, str) else value)
         if option.kind.many:
             many = value if isinstance(value, list | tuple) else (value,)
             return None if value is None else tuple(_one(option, item) for item in many)

@@ -79,16 +79,13 @@ class ModelArguments:
     def load(self, **options: Any) -> LanguageModel:
         from logpi.engine.language_model import LanguageModel
 
-        given = {**self.loading(), **self.ending(), **options}
+        ending = {"template_options": self.template_options, "end_token": self.end_token}
+        given = {**self.loading(), **ending, **options}
         with as_user_errors():
             policy = LanguageModel.load(self.model, tokenizer=self.tokenizer, **given)
             # an --end-token that is none is said now
             _ = policy.template
         return policy
-
-    def ending(self) -> dict[str, Any]:
-        """What the chat template is applied with, and what ends an answer."""
-        return {"template_options": self.template_options, "end_token": self.end_token}
 
     def loading(self) -> dict[str, Any]:
         """What every model of the job is loaded with."""

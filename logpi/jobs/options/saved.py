@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from logpi.errors import UserError, did_you_mean
-from logpi.jobs.options.fields import OptionField, option_fields
+from logpi.jobs.options.fields import OptionField, option_fields, pairs
 from logpi.jobs.options.fingerprint import has_record, recorded
-from logpi.jobs.options.settings import pairs
 
 T = TypeVar("T")
 
