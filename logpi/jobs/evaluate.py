@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from logpi.errors import as_user_errors, errors_in_keywords
+from logpi.errors import as_user_errors, errors_in_keywords, shell
 from logpi.jobs.common import opened
 from logpi.jobs.job import job
 from logpi.jobs.options.fields import option
@@ -144,6 +144,7 @@ class Evaluation:
         return self.table
 
 
+@shell()
 def main(argv: Sequence[str]) -> int:
     arguments = read(Evaluate, argv, "eval", "Measure a model on held-out items.")
     measured = arguments.run()

@@ -241,7 +241,8 @@ def evaluator(
     envs = make_vector_environment(
         a.env, min(a.eval_episodes, 10), False, p.repeat, **a.env_options
     )
-    seeds = fresh_seeds(a.eval_episodes)
+    # Training draws its seeds below 2³¹.
+    seeds = list(range(2**31, 2**31 + a.eval_episodes))
     act = policy.actor()
 
     def choose(obs: Any) -> tuple[Any, Any]:
@@ -260,11 +261,6 @@ def evaluator(
         return numbers, rows
 
     return evaluate
-
-
-def fresh_seeds(n: int) -> list[int]:
-    """Of the episodes of an evaluation: training draws below 2³¹."""
-    return [2**31 + i for i in range(n)]
 
 
 # --- the model on disk ---

@@ -95,19 +95,19 @@ def report(out: Path, runs: Sequence[Path], title: str) -> str:
     return f"{title}\n{text}\ncurves  {where}"
 
 
-def _curve(run: Path, x: str, y: str) -> list[tuple[float, float]]:
-    return [(r[x], r[y]) for r in read_metrics(run) if x in r and y in r]
-
-
 def _drawable(
     runs: Mapping[str, Sequence[Path]],
 ) -> tuple[dict[str, list[list[tuple[float, float]]]], tuple[str, str]] | None:
     """The curves that every run has, with the names of their axes."""
     rewarded = any("eval/reward" in last_numbers(p) for seeds in runs.values() for p in seeds)
+    metrics = {label: [read_metrics(p) for p in seeds] for label, seeds in runs.items()}
     for (x, y), named in CURVES.items():
         if y == "loss" and rewarded:
             continue  # that of a policy gradient says nothing
-        every = {label: [_curve(p, x, y) for p in seeds] for label, seeds in runs.items()}
+        every = {
+            label: [[(r[x], r[y]) for r in records if x in r and y in r] for records in seeds]
+            for label, seeds in metrics.items()
+        }
         if all(line for series in every.values() for line in series):
             return every, named
     return None

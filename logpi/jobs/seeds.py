@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from logpi.errors import UserError
+from logpi.errors import UserError, shell
 from logpi.jobs.common import opened
 from logpi.jobs.job import Job
 from logpi.jobs.options.run import available, read
@@ -31,6 +31,7 @@ def command(cls: type[Job], description: str, argv: Sequence[str]) -> int:
     return 0
 
 
+@shell()
 def start(job: Any, title: str = "") -> None:
     """Run a job, or each of its seeds. Arguments and errors as of `run_seeds`."""
     if job.seeds > 1:

@@ -21,6 +21,7 @@ Imports nothing heavy; a command's `--help` is instant.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import types
@@ -316,7 +317,9 @@ def option_fields(cls: type) -> list[OptionField]:
             continue
         default = field.default if field.default_factory is MISSING else field.default_factory()
         kind = FieldType.of(hints[field.name], f"{cls.__name__}.{field.name}")
-        heading = _heading(cls, field.name)
+        # The group that declares an option first; a job may declare it again, with another default.
+        owners = (c for c in reversed(cls.__mro__) if field.name in inspect.get_annotations(c))
+        heading = heading_of(next(owners))
         own = field.metadata.get("aliases")
         aliases = aliases_of(field.name, names.JOB_NAMES) if own is None else own
         said = {**field.metadata, "aliases": aliases}
@@ -327,12 +330,6 @@ def option_fields(cls: type) -> list[OptionField]:
 def aliases_of(name: str, *tables: Mapping[str, str]) -> tuple[str, ...]:
     """What other libraries call an option, by tables of their names."""
     return tuple(k for table in tables for k, v in table.items() if v == name != k)
-
-
-def _heading(cls: type, name: str) -> str:
-    """That of the group which declares the field first; a job may give it another default."""
-    owner = next(c for c in reversed(cls.__mro__) if name in vars(c).get("__annotations__", {}))
-    return heading_of(owner)
 
 
 def heading_of(cls: type) -> str:

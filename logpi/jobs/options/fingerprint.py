@@ -71,7 +71,7 @@ def _pieces(value: Any) -> Iterator[str]:
     elif isinstance(value, set | frozenset):
         yield from sorted("\n".join(_pieces(item)) for item in value)
     elif isinstance(value, Mapping):
-        yield json.dumps(value, default=_safe, sort_keys=True)
+        yield json.dumps(value, default=lambda v: "\n".join(_pieces(v)), sort_keys=True)
     elif callable(getattr(value, "state_dict", None)):
         yield from _weights(value.state_dict())
     elif _is_table(value):
@@ -117,7 +117,3 @@ def _rows(value: Any) -> Iterator[str]:
         yield own
     else:
         yield str(value.to_dict())
-
-
-def _safe(value: Any) -> str:
-    return "\n".join(_pieces(value))
