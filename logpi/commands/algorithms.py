@@ -32,13 +32,13 @@ def _short(part: Any) -> str:
         return f"{part.coef:g} {part.estimator} in {part.place}"
     if not is_dataclass(part):
         return str(part or "–")
-    known = [
+    settings = [
         (x.name, getattr(part, x.name))
         for x in fields(part)
         if x.name not in DULL or getattr(part, x.name) != x.default
     ]
-    said = ", ".join(f"{name}={value!r}" for name, value in known if value is not None)
-    return type(part).__name__ + (f"({said})" if said else "")
+    text = ", ".join(f"{name}={value!r}" for name, value in settings if value is not None)
+    return type(part).__name__ + (f"({text})" if text else "")
 
 
 def cells(name: str) -> tuple[str, ...]:

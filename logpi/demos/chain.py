@@ -90,6 +90,6 @@ def stage(job: Any) -> tuple[Path, float]:
     """
     model, start = job.out / "model", time.perf_counter()
     if not (model / "config.json").exists():
-        begun = (job.out / "arguments.json").exists()
-        (replace(job, resume=job.out) if begun else job).run()
+        has_begun = (job.out / "arguments.json").exists()
+        (replace(job, resume=job.out) if has_begun else job).run()
     return model, time.perf_counter() - start

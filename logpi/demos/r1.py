@@ -136,14 +136,14 @@ def _set_aside(out: Path, name: str) -> None:
     from logpi.runs.directory import next_path
 
     names = list(STAGES)[list(STAGES).index(name) :]
-    there = [out / n for n in names if (out / n).exists()]
-    if there:
+    paths = [out / n for n in names if (out / n).exists()]
+    if paths:
         old = next_path("before", out)
         old.mkdir()
         shutil.copy(out / "arguments.json", old)
-        for path in there:
+        for path in paths:
             path.rename(old / path.name)
-        print(f"{', '.join(p.name for p in there)} moved to {old}", file=sys.stderr)
+        print(f"{', '.join(p.name for p in paths)} moved to {old}", file=sys.stderr)
 
 
 class Chain:

@@ -35,9 +35,9 @@ def gold(prompt: str, response: str) -> float:
     -0.5
     """
     words = response.rpartition("<answer>")[2].partition("</answer>")[0].split()
-    named = prompt.rstrip(".").split()[-1] in words
+    has_name = prompt.rstrip(".").split()[-1] in words
     kind = len(set(words) & set(KIND))
-    return min(1.0, (kind - (len(words) - len(set(words))) - (0 if named else 2)) / 4)
+    return min(1.0, (kind - (len(words) - len(set(words))) - (0 if has_name else 2)) / 4)
 
 
 def _greeting(name: str, rng: Random, kind: int, plain: int) -> str:

@@ -57,11 +57,11 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
 def in_one_line(path: Path, name: str) -> str:
     """The counts of a harvest in one line."""
     c = json.loads(path.read_text())
-    fell = ", ".join(f"{n} {reason}" for reason, n in c["filtered"].items()) or "none"
+    filtered = ", ".join(f"{n} {reason}" for reason, n in c["filtered"].items()) or "none"
     general = f"; {c['general']} general rows mixed in" if "general" in c else ""
     return (
         f"{name}: {c['sampled']} sampled for {c['prompts']} prompts, {c['kept']} kept; filtered:"
-        f" {fell}{general}"
+        f" {filtered}{general}"
     )
 
 

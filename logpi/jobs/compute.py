@@ -97,9 +97,9 @@ def main(argv: Sequence[str]) -> int:
         text = table(points)
         (home.path / "compute.json").write_text(json.dumps([asdict(p) for p in points], indent=1))
         (home.path / "compute.txt").write_text(text + "\n")
-        drawn = picture(points, home.path / "compute.png", f"{a.task}, scored by {a.scorer}")
+        image = picture(points, home.path / "compute.png", f"{a.task}, scored by {a.scorer}")
     print(text)
-    print(f"picture {drawn}   every response and search: {home.path}", file=sys.stderr)
+    print(f"picture {image}   every response and search: {home.path}", file=sys.stderr)
     return 0
 
 

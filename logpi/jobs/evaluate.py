@@ -147,10 +147,10 @@ class Evaluation:
 @shell()
 def main(argv: Sequence[str]) -> int:
     arguments = read(Evaluate, argv, "eval", "Measure a model on held-out items.")
-    measured = arguments.run()
-    print(json.dumps(measured.numbers) if arguments.json else measured.table, file=sys.stdout)
-    files = f"every response: {measured.path / 'responses.jsonl'}"
-    print(f"{files}   numbers: {measured.path / 'results.json'}", file=sys.stderr)
+    evaluation = arguments.run()
+    print(json.dumps(evaluation.numbers) if arguments.json else evaluation.table, file=sys.stdout)
+    files = f"every response: {evaluation.path / 'responses.jsonl'}"
+    print(f"{files}   numbers: {evaluation.path / 'results.json'}", file=sys.stderr)
     return 0
 
 

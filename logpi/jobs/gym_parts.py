@@ -35,8 +35,8 @@ def build(a: Any) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     from logpi.rollouts.transitions import trial
     from logpi.updates.adamw import AdamW, Constant, Linear
 
-    p, chosen = resolved(a)
-    method = make_algorithm(a.algorithm, p, chosen)
+    p, settings = resolved(a)
+    method = make_algorithm(a.algorithm, p, settings)
     grouped = _grouped(method)
     if not grouped and "group" in a.options:
         raise UserError(
@@ -45,10 +45,10 @@ def build(a: Any) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
         )
     p = replace(p, group=max(p.group if grouped else 1, 1))
     options = a.env_options
-    tried = make_vector_environment(a.env, 2, a.vectorized, p.repeat, **options)
+    probe = make_vector_environment(a.env, 2, a.vectorized, p.repeat, **options)
     if not p.squash:
-        check_reach(tried.action, p.log_std)
-    trial(tried, action_kind(tried.action, p.squash))
+        check_reach(probe.action, p.log_std)
+    trial(probe, action_kind(probe.action, p.squash))
     envs = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, **options)
     policy = make_policy(envs, p, critic=method.objective.needs_critic, own=own_network(a.network))
     rollout = make_rollout(method, p, envs, policy, a.seed)
@@ -67,10 +67,10 @@ def resolved(a: Any) -> tuple[Preset, dict[str, Any]]:
 
     method = algorithm(a.algorithm)
     name, fragments = method.name, method.objective.fragments
-    chosen = {known_as(a.algorithm, k): v for k, v in a.options.items()}
-    chosen = {names.JOB_NAMES.get(k, k): v for k, v in chosen.items()}
-    named = chosen.pop("settings", None)
-    changed = {x.name: chosen.pop(x.name) for x in fields(Preset) if x.name in chosen}
+    settings = {known_as(a.algorithm, k): v for k, v in a.options.items()}
+    settings = {names.JOB_NAMES.get(k, k): v for k, v in settings.items()}
+    variant = settings.pop("settings", None)
+    changed = {x.name: settings.pop(x.name) for x in fields(Preset) if x.name in settings}
     if fragments and a.updates is not None:
         raise UserError(f"{name} learns from fragments of a fixed size: say --steps, not --updates")
     if not fragments and a.steps is not None:
@@ -82,10 +82,10 @@ def resolved(a: Any) -> tuple[Preset, dict[str, Any]]:
     own = _fallback(method)
     if not isinstance(a.algorithm, str):
         # An algorithm that is a value keeps its own numbers, whatever its row's are here.
-        known = preset(a.env, name, named, own)
+        known = preset(a.env, name, variant, own)
         steps = {k: getattr(own, k) for k in STEPS}
-        return replace(known, options=(), **{**steps, **changed}), chosen
-    return preset(a.env, name, named, own, **changed), chosen
+        return replace(known, options=(), **{**steps, **changed}), settings
+    return preset(a.env, name, variant, own, **changed), settings
 
 
 def _grouped(method: Algorithm) -> bool:
@@ -102,7 +102,7 @@ def _fallback(method: Algorithm) -> Preset:
     return replace(base, options=(), source="ours", **own)
 
 
-def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm:
+def make_algorithm(name: str, p: Preset, settings: Mapping[str, Any]) -> Algorithm:
     """The algorithm with the preset's options and update.
 
     Raises:
@@ -121,13 +121,13 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
             " rewards"
         )
     usable = {o.name for o in known(name)}
-    options = {k: v for k, v in p.options if k in usable} | dict(chosen)
+    options = {k: v for k, v in p.options if k in usable} | dict(settings)
     shuffle = Actions() if method.objective.fragments else Groups()
     sgd = SGD(
         p.epochs, p.minibatches, micro_tokens=None, max_grad_norm=p.max_grad_norm, shuffle=shuffle
     )
     for k in ("update", "critic", "shuffle", "micro_tokens"):
-        if k in chosen:
+        if k in settings:
             raise UserError(
                 f"{k} is this command's own choice: leave it out (what there is to set:"
                 " logpi/envs/control/presets.py)"

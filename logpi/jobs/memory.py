@@ -42,11 +42,11 @@ def memory(roles: Sequence[Role]) -> str:
     rows = [("role", "parameters", "weights MB", "learning MB", "")]
     total = 0.0
     for role in roles:
-        every = [] if role.module is None else list(role.module.parameters())
-        weights = sum(p.numel() * p.element_size() for p in every) / 2**20
-        learning = sum(p.numel() * learning_bytes(p) for p in every if p.requires_grad) / 2**20
+        parameters = [] if role.module is None else list(role.module.parameters())
+        weights = sum(p.numel() * p.element_size() for p in parameters) / 2**20
+        learning = sum(p.numel() * learning_bytes(p) for p in parameters if p.requires_grad) / 2**20
         total += weights + learning
-        count = f"{sum(p.numel() for p in every):,}"
+        count = f"{sum(p.numel() for p in parameters):,}"
         rows.append((role.name, count, f"{weights:.1f}", f"{learning:.1f}", role.note))
     rows.append(("total", "", f"{total:.1f}", "", ""))
     return "\n".join(aligned(rows, "<>>><"))

@@ -35,14 +35,16 @@ def side_by_side(jobs: Sequence[Any], at_once: int) -> Iterator[tuple[Any, str]]
     Raises:
         Stopped: a signal ended them, after they had saved.
     """
-    begun = [replace(j, resume=j.out) if (j.out / "arguments.json").exists() else j for j in jobs]
+    resumable = [
+        replace(j, resume=j.out) if (j.out / "arguments.json").exists() else j for j in jobs
+    ]
     alone = getattr(os, "setpgrp", None)
     context = multiprocessing.get_context("spawn")
     with (
         _interrupted_by_termination(),
         context.Pool(min(at_once, len(jobs)) or 1, alone, maxtasksperchild=1) as pool,
     ):
-        done = pool.imap(_logged, begun, chunksize=1)
+        done = pool.imap(_logged, resumable, chunksize=1)
         yield from zip(jobs, done, strict=True)
 
 

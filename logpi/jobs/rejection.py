@@ -223,8 +223,8 @@ def mixed(kept: Sequence[Row], other: Sequence[Row], share: float, seed: int = 0
             f"the share of other demonstrations lies between 0 and 1 (without 1), not {share}"
         )
     rng = Random(seed)
-    wanted = round(len(kept) * share / (1 - share))
-    rows = [*kept, *rng.sample(list(other), min(wanted, len(other)))]
+    count = round(len(kept) * share / (1 - share))
+    rows = [*kept, *rng.sample(list(other), min(count, len(other)))]
     rng.shuffle(rows)
     return rows
 
@@ -241,8 +241,8 @@ def probe(rows: Sequence[Row], rewards: Rewards) -> str:
     """
     name = rewards.names[0]
     texts = [f"<think>so</think> <answer>{_gold(r)}</answer>" for r in rows]
-    asked = [{**r, "completion": t} for r, t in zip(rows, texts, strict=True)]
-    first, again = ([p.get(name) for p in _judged(asked, rewards)] for _ in range(2))
+    samples = [{**r, "completion": t} for r, t in zip(rows, texts, strict=True)]
+    first, again = ([p.get(name) for p in _judged(samples, rewards)] for _ in range(2))
     if first != again:
         n = sum(a != b for a, b in zip(first, again, strict=True))
         raise UserError(

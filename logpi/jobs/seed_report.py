@@ -101,7 +101,7 @@ def _drawable(
     """The curves that every run has, with the names of their axes."""
     rewarded = any("eval/reward" in last_numbers(p) for seeds in runs.values() for p in seeds)
     metrics = {label: [read_metrics(p) for p in seeds] for label, seeds in runs.items()}
-    for (x, y), named in CURVES.items():
+    for (x, y), labels in CURVES.items():
         if y == "loss" and rewarded:
             continue  # that of a policy gradient says nothing
         every = {
@@ -109,7 +109,7 @@ def _drawable(
             for label, seeds in metrics.items()
         }
         if all(line for series in every.values() for line in series):
-            return every, named
+            return every, labels
     return None
 
 
@@ -121,11 +121,11 @@ def picture(runs: Mapping[str, Sequence[Path]], path: Path, title: str = "") -> 
 
     from logpi.runs.plots import Panel, figure, save
 
-    drawn = _drawable(runs)
-    if drawn is None:
+    curves = _drawable(runs)
+    if curves is None:
         return None
-    every, named = drawn
-    drawing = figure([Panel(title, *named)], size=(6, 3.6))
+    every, labels = curves
+    drawing = figure([Panel(title, *labels)], size=(6, 3.6))
     [axes] = drawing.axes
     for label, series in every.items():
         grid = np.linspace(max(s[0][0] for s in series), min(s[-1][0] for s in series), 200)

@@ -95,7 +95,7 @@ def arguments(argv: Sequence[str]) -> JobSweep:
     line = CommandLine(JobSweep, "logpi sweep", (__doc__ or "").partition("\n\n")[2])
     end = argv.index("--") if "--" in argv else len(argv)
     own, vary = _parted(line, argv[:end])
-    words = line.given(own)
+    words = line.options(own)
     if "resume" in words:
         from logpi.runs.directory import read_arguments
 
@@ -110,7 +110,7 @@ def arguments(argv: Sequence[str]) -> JobSweep:
     for name in ("out", "resume", "repeat", "seeds"):
         if name in vary or f"--{name}" in [word.partition("=")[0] for word in fixed]:
             raise UserError(f"a sweep's own --{name} stands in front of --")
-    return line.made({**words, "vary": vary, "words": fixed})
+    return line.build({**words, "vary": vary, "words": fixed})
 
 
 def _parted(line: CommandLine, argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:

@@ -105,12 +105,14 @@ class Run:
             final model.
     """
 
-    def __init__(self, path: Path, held: FileLock, extra_trackers: Sequence[str | Tracker]) -> None:
+    def __init__(
+        self, path: Path, file_lock: FileLock, extra_trackers: Sequence[str | Tracker]
+    ) -> None:
         self.path = path
         self.command, self.arguments = read_arguments(path)
         self.model = path / "model"
         self.history = History(path)
-        self._lock = held
+        self._lock = file_lock
         self._extra_trackers = tuple(extra_trackers)
         self._tracker: Trackers | None = None  # started by the first `log`
         self._resumed_at: int | None = None
@@ -139,10 +141,10 @@ class Run:
         with disk.reported(f"make the run {path}", "give another --out"):
             path.mkdir(parents=True, exist_ok=True)
             refuse_links(path)
-            held = disk.lock(path / ".lock")
+            file_lock = disk.lock(path / ".lock")
             disk.write(path / "versions.json", json.dumps(versions(), indent=2).encode())
             _write_arguments(path, command, arguments)  # last: this makes it a run
-        return cls(path, held, trackers)
+        return cls(path, file_lock, trackers)
 
     @classmethod
     def open(
@@ -166,12 +168,12 @@ class Run:
         read_arguments(path)
         with disk.reported(f"go on with the run {path}"):
             refuse_links(path)
-            held = disk.lock(path / ".lock")
+            file_lock = disk.lock(path / ".lock")
             for place in (path, path / "samples", path / "checkpoints"):
                 disk.settle(place)
             metrics.mend(path / "metrics.jsonl")
         _notice_changes(path)
-        run = cls(path, held, trackers)
+        run = cls(path, file_lock, trackers)
         run._pending = arguments
         return run
 

@@ -145,11 +145,11 @@ def refuse_unwritable(path: Path, then: str = "") -> None:
     with reported(f"write {path}", then):
         if len(path.parts) > 200:  # `mkdir` would go through them one inside the other
             raise OSError(errno.ENAMETOOLONG, "too many directories in it")
-        there = next(p for p in (path, *path.absolute().parents) if p.exists())
-        if there != path and not there.is_dir():
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
-        if not os.access(there, os.W_OK | (os.X_OK if there.is_dir() else 0)):
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+        nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if nearest != path and not nearest.is_dir():
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(nearest))
+        if not os.access(nearest, os.W_OK | (os.X_OK if nearest.is_dir() else 0)):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(nearest))
 
 
 def lock(path: Path) -> FileLock:
@@ -164,9 +164,9 @@ def lock(path: Path) -> FileLock:
     """
     from filelock import FileLock, Timeout
 
-    held = FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
+    file_lock = FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
     try:
-        held.acquire(blocking=False)
+        file_lock.acquire(blocking=False)
     except Timeout:
         raise RunError(
             f"{path.parent} is in use by another process{_owner(path)}; wait for it, or give"
@@ -176,9 +176,9 @@ def lock(path: Path) -> FileLock:
         # A file system without locks: better unguarded than unusable.
         if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
             raise
-        return held
+        return file_lock
     path.write_text(f"{os.getpid()} on {platform.node()}")
-    return held
+    return file_lock
 
 
 def _owner(path: Path) -> str:

@@ -81,8 +81,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def _add(to: Any, field: OptionField, words: Sequence[str], dest: str) -> None:
     """Give a parser or one of its groups an option. Defaults, and what must be given, stay with the
     dataclass: the parser returns only what was given."""
-    said = field.shown().replace("%", "%%")
-    common: dict[str, Any] = {"help": said, "default": argparse.SUPPRESS}
+    text = field.shown().replace("%", "%%")
+    common: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
     if field.kind.item is bool and not field.kind.many:
         to.add_argument(*words, dest=dest, action=argparse.BooleanOptionalAction, **common)
         return
@@ -139,7 +139,7 @@ class CommandLine:
         self.cls, self.prog, self.description = cls, prog, description
         self.fields = [f for f in option_fields(cls) if not f.hidden]
 
-    def given(self, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def options(self, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What `argv` says, by name; nothing is filled in, nothing is missing.
 
         Args:
@@ -149,23 +149,23 @@ class CommandLine:
         """
         words, base = _dashed(argv), base or {}
         if set(HELP) & set(words):
-            found = self.peek(argv)
-            known = {**self._recipe(found), **base, **found}
+            options = self.peek(argv)
+            known = {**self._recipe(options), **base, **options}
             self.parser(self.settings(known)).print_help()
             raise SystemExit(0)
-        found, rest = self._read(_Parser(self.prog), words, [])
+        options, rest = self._read(_Parser(self.prog), words, [])
         settings: list[tuple[str, OptionField]] = []
         if any(word.startswith("--") for word in rest):
             defaults = {f.name: f.default for f in self.fields if f.default is not MISSING}
-            settings = self.settings({**defaults, **self._recipe(found), **base, **found})
-            found, rest = self._read(_Parser(self.prog), words, settings)
+            settings = self.settings({**defaults, **self._recipe(options), **base, **options})
+            options, rest = self._read(_Parser(self.prog), words, settings)
         if rest:  # before what is missing: a misspelt option is often the missing one
             self.error(self._unknown(rest, [f for _, f in settings]))
-        return found
+        return options
 
-    def _recipe(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _recipe(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """The options of the recipe that is named, for a job that has recipes."""
-        return getattr(self.cls, "RECIPES", {}).get(found.get("recipe"), {})
+        return getattr(self.cls, "RECIPES", {}).get(options.get("recipe"), {})
 
     def peek(self, argv: Sequence[str]) -> dict[str, Any]:
         """What can be read of `argv` before its mistakes are looked for."""
@@ -175,7 +175,7 @@ class CommandLine:
         except ValueError:
             return {}
 
-    def made(self, words: Mapping[str, Any]) -> Any:
+    def build(self, words: Mapping[str, Any]) -> Any:
         """The dataclass of these values. Raises SystemExit if one is missing, or they do not go
         together."""
         missing = [
@@ -237,9 +237,9 @@ class CommandLine:
         for flags, dest, field in _placed(self.fields, settings):
             kinds[dest] = field.kind
             _add(parser, field, flags, dest)
-        found, rest = parser.parse_known_args(words)
+        namespace, rest = parser.parse_known_args(words)
         values: dict[str, Any] = {}
-        for dest, value in vars(found).items():
+        for dest, value in vars(namespace).items():
             mapping, dot, name = dest.rpartition(".")
             value = kinds[dest].collected(value) if kinds[dest].many else value
             if dot:
@@ -276,14 +276,14 @@ def _placed(
 ) -> list[tuple[list[str], str, OptionField]]:
     """(flags, destination, field) of everything. A job's own option keeps its name; a setting of
     the same name is left to `--options`, or to its alias."""
-    placed = [(f.words, f.name, f) for f in fields]
-    taken = {w for words, _, _ in placed for w in words} | set(negated(fields))
+    triples = [(f.words, f.name, f) for f in fields]
+    used = {w for words, _, _ in triples for w in words} | set(negated(fields))
     for mapping, field in settings:
-        words = [w for w in field.words if w not in taken]
-        taken |= set(words)
+        words = [w for w in field.words if w not in used]
+        used |= set(words)
         if words:
-            placed.append((words, f"{mapping}.{field.name}", field))
-    return placed
+            triples.append((words, f"{mapping}.{field.name}", field))
+    return triples
 
 
 def parse(cls: type[T], argv: Sequence[str], prog: str, description: str = "") -> T:
@@ -294,4 +294,4 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str = "") -
         TypeError: a field has a type that no option can have (the programmer's mistake).
     """
     line = CommandLine(cls, prog, description)
-    return line.made(line.given(argv))
+    return line.build(line.options(argv))

@@ -30,12 +30,12 @@ def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unknown name, or a value of another type than the option's.
     """
     fields = {o.name: o for o in option_fields(cls)}
-    given = dict(_own_names(cls, fields, keywords))
-    base = _file(cls, given)
-    recipe = getattr(cls, "RECIPES", {}).get({**base, **given}.get("recipe"), {})
+    arguments = dict(_own_names(cls, fields, keywords))
+    base = _file(cls, arguments)
+    recipe = getattr(cls, "RECIPES", {}).get({**base, **arguments}.get("recipe"), {})
     values: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    for name, value in (*recipe.items(), *base.items(), *given.items()):
+    for name, value in (*recipe.items(), *base.items(), *arguments.items()):
         if name not in fields:
             settings[name] = value
         elif fields[name].kind.named:
@@ -58,13 +58,13 @@ def _own_names(
     """
     names = JOB_NAMES | {alias: o.name for o in fields.values() for alias in o.aliases}
     has = {*fields, *getattr(cls, "SETTINGS", ())}
-    given: dict[str, str] = {}
+    arguments: dict[str, str] = {}
     for name, value in keywords.items():
         other = names.get(name, name)
         own = name if name in has or other not in has else other
-        if own in given:
-            raise UserError(f"{given[own]} and {name} are the same option: give one of them")
-        given[own] = name
+        if own in arguments:
+            raise UserError(f"{arguments[own]} and {name} are the same option: give one of them")
+        arguments[own] = name
         yield own, value
 
 
@@ -75,22 +75,24 @@ class _CommandLine(CommandLine):
         raise UserError(message)
 
 
-def _file(cls: type, given: dict[str, Any]) -> dict[str, Any]:
+def _file(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
     """The options of the file `config`, which is taken out of `given`, or of the run `resume`.
 
     Raises:
         UserError: as `from_file`; or `repeat` is given, which is a command's.
     """
-    if given.get("repeat") is not None:
-        raise UserError(f"repeat: from Python say config='{given['repeat']}/arguments.json'")
-    path, run = given.pop("config", None), given.get("resume")
+    if arguments.get("repeat") is not None:
+        raise UserError(f"repeat: from Python say config='{arguments['repeat']}/arguments.json'")
+    path, run = arguments.pop("config", None), arguments.get("resume")
     if path is not None:
         command = getattr(cls, "COMMAND", "")
-        return from_file(_CommandLine(cls, command), Path(path), command, given.get("trust", False))
-    return _run(cls, Path(run), given) if isinstance(run, str | Path) else {}
+        return from_file(
+            _CommandLine(cls, command), Path(path), command, arguments.get("trust", False)
+        )
+    return _run(cls, Path(run), arguments) if isinstance(run, str | Path) else {}
 
 
-def _run(cls: type, path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _run(cls: type, path: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the run at `path` that are not given, to go on with it.
 
     Raises:
@@ -99,12 +101,12 @@ def _run(cls: type, path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     from logpi.runs.directory import allow, read_arguments
 
     _, saved = read_arguments(path, getattr(cls, "COMMAND", ""))
-    rest = {name: value for name, value in saved.items() if name not in given}
+    rest = {name: value for name, value in saved.items() if name not in arguments}
     objects = [name for name, value in rest.items() if has_record(value)]
     if objects:
         raise UserError(f"{path} was begun with objects: give the same {', '.join(objects)} again")
     if rest:
-        allow(path, bool(given.get("trust")))
+        allow(path, bool(arguments.get("trust")))
     return values_of(cls, rest, str(path))
 
 

@@ -64,21 +64,21 @@ def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A
             a stranger's and names code.
     """
     line = CommandLine(cls, f"logpi {command}", description)
-    asked = line.peek(argv)
-    trust = asked.get("trust", False)
+    options = line.peek(argv)
+    trust = options.get("trust", False)
     # with both, the second is one that cannot change
-    source = asked.get("resume", asked.get("repeat"))
+    source = options.get("resume", options.get("repeat"))
     if source is None:
-        file = asked.get("config")
+        file = options.get("config")
         base = from_file(line, file, command, trust) if file is not None else {}
-        words = merged(line, base, line.given(argv, base))
-        return line.made({k: v for k, v in words.items() if k != "config"})
+        words = merged(line, base, line.options(argv, base))
+        return line.build({k: v for k, v in words.items() if k != "config"})
     return _again(line, argv, command, source)
 
 
 def _again(line: CommandLine, argv: Sequence[str], command: str, source: Path) -> Any:
     """A run's own arguments, with what may change."""
-    words = line.given(argv)
+    words = line.options(argv)
     kind = "resume" if "resume" in words else "repeat"
     changes = {k: v for k, v in words.items() if k not in (kind, "trust")}
     may = changeable(line.cls) if kind == "resume" else {"out": "--out", "device": "--device"}
