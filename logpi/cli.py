@@ -100,7 +100,7 @@ def _shown(command: str, argv: Sequence[str]) -> int:
     except UserError as error:
         code, line = error.code, one_line(error)
     except KeyboardInterrupt:
-        code, line = 130, "interrupted; what was saved can be gone on with: --resume RUN"
+        code, line = 130, "interrupted; what was saved can be resumed: --resume RUN"
     except (FloatingPointError, MemoryError, OSError, ModuleNotFoundError, RuntimeError) as error:
         code, line = 2, _failure(error)
         if not line:
@@ -117,7 +117,7 @@ def _failure(error: Exception) -> str:
         case OSError() if error.errno in DISK:
             where = f": {error.filename}" if error.filename else ""
             return (
-                f"{error.strerror}{where}. Mend the disk; what was saved can be gone on with:"
+                f"{error.strerror}{where}. Mend the disk; what was saved can be resumed:"
                 " --resume RUN"
             )
         case FloatingPointError():

@@ -1,7 +1,7 @@
 """A chain of jobs in one directory.
 
-Each stage is an ordinary job in a directory below it, so a chain that was stopped goes on where it
-was, with the same --out.
+Each stage is an ordinary job in a directory below it, so the same --out resumes a chain that was
+stopped.
 
     with home(a, "demo") as chain:
         base_model(chain.path / "base", make)

@@ -9,7 +9,7 @@ same pairs:
     DPO                            (reference log-probabilities computed once)        direct
 
 Neither sees the rule, which only measures them (`gold`). The stages are ordinary jobs chained by
-their run directories; a stopped demonstration goes on with the same --out. Left out: real text, and
+their run directories; the same --out resumes a stopped demonstration. Left out: real text, and
 people.
 """
 

@@ -60,7 +60,7 @@ def settle(run: Run, outcome: Outcome) -> None:
     """
     if outcome.stopped:
         text = (
-            f"stopped after step {outcome.step}; go on with: logpi {run.command} --resume"
+            f"stopped after step {outcome.step}; resume with: logpi {run.command} --resume"
             f" {run.path}"
         )
         raise Stopped(text, outcome.stopped)

@@ -1,5 +1,5 @@
-"""What several runs of one job say together: the mean of each measure with its interval, a table,
-and a curve.
+"""The report on several runs of one job: the mean of each measure with its interval, a table, and a
+curve.
 
 Left out: one run's own curves (`runs/plots.py`), and intervals over items (`evaluation/`).
 """

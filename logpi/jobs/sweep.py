@@ -8,8 +8,8 @@
 
     RUN/arguments.json  RUN/sweep.json  RUN/000-lr=1e-5-beta=0/seed-0 …
 
-`logpi sweep --resume RUN` goes on with what was stopped, and does the rest. Left out: ending bad
-trials early, and what a job does.
+`logpi sweep --resume RUN` resumes the runs that were stopped, and starts the others. Left out:
+ending bad trials early, and what a job does.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class JobSweep:
     minimise: bool = option(False, help="the least is best; so it is of a loss and of perplexity")
     at_once: int = option(1, help="runs at the same time; 0: as many as cores", least=0)
     out: Path | None = option(None, help="directory (default: runs/sweep-1, -2, …)")
-    resume: Path | None = option(None, help="go on with this sweep", saved=False)
+    resume: Path | None = option(None, help="resume this sweep", saved=False)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -168,7 +168,7 @@ class _Jobs:
         return one_each(replace(job, seeds=self.a.seeds), home)
 
     def carry_out(self, cells: Sequence[Cell], table: SweepTable) -> None:
-        """Every run of these cells, those that have begun gone on with."""
+        """Run every job of these cells; those that have begun are resumed."""
         jobs = [(cell, job) for cell in cells for job in self.of(cell, table.path)]
         done = side_by_side([job for _, job in jobs], self.a.at_once or cores())
         for i, ((cell, _), (job, failure)) in enumerate(zip(jobs, done, strict=True), 1):
@@ -193,7 +193,7 @@ def _search(one: _Jobs, table: SweepTable) -> None:
 
 
 def _home(a: JobSweep) -> Run:
-    """The directory of the sweep: a new one, or the one to go on with."""
+    """The directory of the sweep: a new one, or the one to resume."""
     from logpi.runs.directory import Run, next_path
 
     if a.resume is not None:

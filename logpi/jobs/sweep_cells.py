@@ -1,4 +1,4 @@
-"""What varies in a sweep, and the cells that come of it: every combination, or where Optuna looks.
+"""The options that vary in a sweep, and its cells: every combination, or those that Optuna chooses.
 
     Space.of(line, {"lr": ["1e-5", "3e-5"], "beta": ["0"]}, words)
     grid(space)      Cell(0, {"lr": "1e-5", "beta": "0"}), Cell(1, {"lr": "3e-5", "beta": "0"})
@@ -172,7 +172,7 @@ class Trials:
         return self.space.cell(self.told, texts)
 
     def tell(self, cell: Cell, value: float) -> None:
-        """What came of a combination; NaN: it failed."""
+        """Record the result of a combination; NaN: it failed."""
         self.told += 1
         distributions = self._distributions()
         params = {

@@ -1,4 +1,4 @@
-"""What came of a sweep: `sweep.json`, written after every run, and the table.
+"""The results of a sweep: `sweep.json`, written after every run, and the table.
 
 Left out: what a run measures (`seed_report.last_numbers`).
 """
@@ -38,7 +38,7 @@ class SweepTable:
         return self._minimise or self.measure.endswith(("loss", "perplexity"))
 
     def begin(self, cell: Cell) -> None:
-        """Write down what is tried before it is, so that a stopped sweep goes on with it."""
+        """Record a cell before its runs start, so that a stopped sweep resumes it."""
         record = {"number": cell.number, "settings": dict(cell.settings)}
         record |= {"words": list(cell.words), "runs": {}, "done": False}
         self.results.setdefault(cell.name, record)

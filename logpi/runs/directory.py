@@ -10,7 +10,7 @@
       model/                 the final model
       curves.png  tensorboard/
 
-    with Run.create("runs/addition", "rl", arguments) as run:   # or Run.open(path), to go on
+    with Run.create("runs/addition", "rl", arguments) as run:   # or Run.open(path), to resume
         run.log(step, metrics)
         run.samples(step, rows)
         run.checkpoint(step, state)                             # last of all for that step
@@ -116,7 +116,7 @@ class Run:
         self._extra_trackers = tuple(extra_trackers)
         self._tracker: Trackers | None = None  # started by the first `log`
         self._resumed_at: int | None = None
-        self._pending: Mapping[str, Any] | None = None  # arguments that are its own once it goes on
+        self._pending: Mapping[str, Any] | None = None  # its arguments once it is resumed
         self._unsynced: set[Path] = set()
 
     # ----------------------------------------------------------------------- making and opening
@@ -153,12 +153,12 @@ class Run:
         trackers: Sequence[str | Tracker] = (),
         arguments: Mapping[str, Any] | None = None,
     ) -> Run:
-        """A run to go on with. Clears what a killed writer left; says so if the software has
-        changed since.
+        """A run to resume. Clears what a killed writer left; warns if the software has changed
+        since.
 
         Args:
-            arguments: of the run from when it goes on (`rewind`), or has done its work. Default:
-                as they were.
+            arguments: of the run once it is resumed (`rewind`) or has ended. Default: as they
+                were.
         Raises:
             RunError: there is no run, another process is writing it, something in it is a link, or
                 permission is missing.
@@ -257,7 +257,7 @@ class Run:
         return self.history.best()
 
     def rewind(self, step: int) -> None:
-        """Forget everything after `step` (-1: everything), so that the run can go on from there."""
+        """Forget everything after `step` (-1: everything); the run can continue from there."""
         with disk.reported(f"rewind the run {self.path}"):
             metrics.keep_until(self.path / "metrics.jsonl", step)
             for path in (self.path / "samples").glob("*.jsonl"):

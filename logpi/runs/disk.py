@@ -156,7 +156,7 @@ def lock(path: Path) -> FileLock:
     """Hold `path` for this process until `release()` or until the process ends, however it ends.
 
     The same process may hold it more than once: a notebook's cell that failed may still hold a run
-    that the next cell goes on with. A forked child that outlives a killed trainer does not hold
+    that the next cell resumes. A forked child that outlives a killed trainer does not hold
     the run (filelock from 3.32 on).
 
     Raises:

@@ -145,7 +145,7 @@ def screen(stream: TextIO | None, every: float) -> LogFile:
 
 
 class Progress:
-    """Shows how a run gets on.
+    """Shows the progress of a run.
 
     Args:
         total: the last step.
@@ -171,18 +171,18 @@ class Progress:
         self._handler = _ToProgress(self)
 
     def begin(self, step: int) -> None:
-        """The run goes on from `step`: the pace is measured from here and now."""
+        """The run continues from `step`: speed is measured from now on."""
         self._marks.clear()
         self._marks.append((self.clock(), step, 0))
 
     def step(self, step: int, values: Mapping[str, float], tokens: int = 0) -> None:
-        """One step is done: what came of it, and how many tokens (or environment steps) it took."""
+        """One step is done: its metrics, and how many tokens (or environment steps) it took."""
         self._marks.append((self.clock(), step, self._marks[-1][2] + tokens))
         self._line, self._phase = self._describe(step, values), ""
         self._draw(step >= self.total)
 
     def phase(self, text: str) -> None:
-        """What is going on inside a long step. A file does not show it."""
+        """Show what a long step is doing. A file does not show it."""
         self._phase = text
         if self.screen.live:
             self._draw()

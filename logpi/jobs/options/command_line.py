@@ -37,8 +37,8 @@ OTHER_NAMES = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with every mistake on one line and negative numbers in any notation taken as
-    values."""
+    """An argparse parser that prints a mistake on one line, and reads negative numbers in any
+    notation as values."""
 
     def __init__(self, prog: str, description: str = "") -> None:
         super().__init__(
@@ -60,14 +60,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _LenientParser(_Parser):
-    """One whose mistakes end nothing yet."""
+    """A parser that raises ValueError for a mistake."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Each option by its own name; other libraries' names stand in its text."""
+    """Shows each option by its own name; names of other libraries stand in its text."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or action.metavar is None:
@@ -79,8 +79,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _add(to: Any, field: OptionField, words: Sequence[str], dest: str) -> None:
-    """Give a parser or one of its groups an option. Defaults, and what must be given, stay with the
-    dataclass: the parser returns only what was given."""
+    """Add an option to a parser or a group. The parser returns only the options that the user gave:
+    the dataclass has the defaults, and `build` checks the required ones."""
     text = field.shown().replace("%", "%%")
     common: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
     if field.kind.item is bool and not field.kind.many:
@@ -99,7 +99,7 @@ def _add(to: Any, field: OptionField, words: Sequence[str], dest: str) -> None:
 
 def _argparse_type(field: OptionField) -> Callable[[str], Any]:
     def read(text: str) -> Any:
-        # argparse asks for the type of a default too, where a positional is left out
+        # argparse converts the default too, where a positional is left out
         if text is argparse.SUPPRESS:
             return text
         try:
@@ -140,10 +140,10 @@ class CommandLine:
         self.fields = [f for f in option_fields(cls) if not f.hidden]
 
     def options(self, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What `argv` says, by name; nothing is filled in, nothing is missing.
+        """The options in `argv` by name, without defaults.
 
         Args:
-            base: values that a file gives, which decide like the words what settings there are.
+            base: options of a file; with those in `argv` they decide which settings exist.
         Raises:
             SystemExit: code 2 after one line on stderr for a mistake; code 0 after `--help`.
         """
@@ -159,7 +159,7 @@ class CommandLine:
             defaults = {f.name: f.default for f in self.fields if f.default is not MISSING}
             settings = self.settings({**defaults, **self._recipe(options), **base, **options})
             options, rest = self._read(_Parser(self.prog), words, settings)
-        if rest:  # before what is missing: a misspelt option is often the missing one
+        if rest:  # before missing options: a misspelt option is often the missing one
             self.error(self._unknown(rest, [f for _, f in settings]))
         return options
 
@@ -168,7 +168,7 @@ class CommandLine:
         return getattr(self.cls, "RECIPES", {}).get(options.get("recipe"), {})
 
     def peek(self, argv: Sequence[str]) -> dict[str, Any]:
-        """What can be read of `argv` before its mistakes are looked for."""
+        """The options in `argv`; {} if it has a mistake."""
         words = [w for w in _dashed(argv) if w not in HELP]
         try:
             return self._read(_LenientParser(self.prog), words, [])[0]
@@ -176,8 +176,8 @@ class CommandLine:
             return {}
 
     def build(self, words: Mapping[str, Any]) -> Any:
-        """The dataclass of these values. Raises SystemExit if one is missing, or they do not go
-        together."""
+        """The dataclass of these values. Raises SystemExit if one is missing, or if they contradict
+        each other."""
         missing = [
             f.name.upper() if f.positional else f.flag
             for f in self.fields
@@ -192,8 +192,8 @@ class CommandLine:
             self.error(str(error))
 
     def settings(self, known: Mapping[str, Any]) -> list[tuple[str, OptionField]]:
-        """(the mapping's name, a field) of each setting that is a flag as well, by what is known of
-        the other options."""
+        """(the mapping's name, a field) of each setting that has a flag; the other options decide
+        which."""
         try:
             return [(f.name, s) for f in self.fields if f.flags for s in f.flags(known)]
         except (UserError, ValueError) as error:
@@ -232,7 +232,7 @@ class CommandLine:
         words: Sequence[str],
         settings: Sequence[tuple[str, OptionField]],
     ) -> tuple[dict[str, Any], list[str]]:
-        """What the words say by name, and those that no option knows."""
+        """The options in the words by name, and the words that belong to no option."""
         kinds = {}
         for flags, dest, field in _placed(self.fields, settings):
             kinds[dest] = field.kind
@@ -252,7 +252,7 @@ class CommandLine:
         return values, rest
 
     def _unknown(self, words: Sequence[str], settings: Sequence[OptionField]) -> str:
-        """What to say of words that argparse could not place."""
+        """The message about words that belong to no option."""
         word = next((w.partition("=")[0] for w in words if w.startswith("-")), None)
         if word is None:
             return f"unexpected argument {words[0]!r}; every option needs its name in front"

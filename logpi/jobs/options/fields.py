@@ -1,5 +1,5 @@
-"""An option is a field of a frozen dataclass: its type, its bounds, what is said of it, and how its
-value is read from text.
+"""An option is a field of a frozen dataclass, with its type, its bounds, its help and the reader of
+its text.
 
     @dataclass(frozen=True)
     class Train:
@@ -56,8 +56,8 @@ def option(  # noqa: PLR0913 (a declaration, all keywords)
     aliases: tuple[str, ...] | None = None,
     flags: Flags | None = None,
 ) -> Any:
-    """A dataclass field with what the command line says about it. Every number of a command needs
-    `least` or `above`.
+    """A dataclass field with what the command line needs. Every number of a command needs `least`
+    or `above`.
 
     Args:
         default: as for a field; left out, the option must be given.
@@ -69,7 +69,7 @@ def option(  # noqa: PLR0913 (a declaration, all keywords)
         least, above: lower bounds of a number, the first included, the second not.
         most: upper bound, included. Left out beside a lower one: `LARGEST` for a whole number, else
             any that is finite.
-        changeable: a run that is gone on with may be given another value (`changeable`).
+        changeable: a resumed run may get another value (`changeable`).
         saved: part of what a run is (`to_json`); False: of one call alone, such as `--resume`.
         objects: from Python, an object may stand in place of the word.
         hidden: from Python alone: an object that no word names.
@@ -83,7 +83,7 @@ def option(  # noqa: PLR0913 (a declaration, all keywords)
 
 
 def changed(group: type, name: str, default: Any, **said: Any) -> Any:
-    """The same option as in a group that a job inherits, with another default (or other words)."""
+    """An option of an inherited group, with another default or other help."""
     field = next(f for f in dataclasses.fields(group) if f.name == name)
     return option(default, **{**field.metadata, **said})
 
@@ -151,7 +151,7 @@ def _number(text: str) -> float:
 
 
 def _text(text: str) -> str:
-    # Bytes of the command line that are no UTF-8 are halves of characters: no tokenizer takes them.
+    # Bytes of the command line that are not UTF-8 fail here: no tokenizer takes them.
     text.encode()
     return text
 
@@ -338,5 +338,5 @@ def heading_of(cls: type) -> str:
 
 
 def changeable(cls: type) -> dict[str, str]:
-    """Name and flag of every option that a run may be given anew when it is gone on with."""
+    """Name and flag of every option that a resumed run may change."""
     return {o.name: o.flag for o in option_fields(cls) if o.changeable}

@@ -1,10 +1,10 @@
-"""What a run records of an object that no word names, so that the run goes on with the same one.
+"""The record of an object in a run's arguments. A resumed run compares it with the object that it
+gets.
 
     {"object": "function score", "fingerprint": "9f2c31d0a4b7e856"}
 
 The same script makes the same fingerprints in another process; other source text, data, weights or
-settings make others. Left out: objects that say nothing of themselves are known by their class
-alone.
+settings make others. Left out: objects without any of these are told apart by their class alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SAMPLED = 1024
 
 
 def recorded(value: Any) -> dict[str, str]:
-    """An object as a run's arguments hold it."""
+    """The record of an object."""
     digest = hashlib.sha256()
     for piece in _pieces(value):
         digest.update(piece.encode() + b"\0")
@@ -39,7 +39,7 @@ def has_record(value: Any) -> bool:
 
 
 def described(value: Any) -> str:
-    """What an object is, for people: `function score`, `Dataset of 120 rows`."""
+    """A description for people: `function score`, `Dataset of 120 rows`."""
     if inspect.isroutine(value) or inspect.isclass(value):
         kind = "class" if inspect.isclass(value) else "function"
         return f"{kind} {value.__name__}"

@@ -3,8 +3,8 @@ that they stand for.
 
     RL(model=model, task=dataset, rewards=[score, "think_answer:0.1"], beta=0, learning_rate=1e-5)
 
-An algorithm's own settings (`beta`) and other libraries' names (`learning_rate`) are taken as flags
-are. Left out: what an object must be able to do, which is said where it is used.
+An algorithm's own settings (`beta`) and other libraries' names (`learning_rate`) are understood, as
+flags are. Left out: checks of an object, which are where it is used.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _own_names(
 
 
 class _CommandLine(CommandLine):
-    """That of a job which is made in Python: a mistake is an exception."""
+    """The command line of a job made in Python: a mistake is an exception."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
@@ -93,7 +93,7 @@ def _file(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(cls: type, path: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the run at `path` that are not given, to go on with it.
+    """The options of the run at `path`, which is resumed; but for the caller's own.
 
     Raises:
         UserError: there is no such run, or one of them was an object, which must be given.
@@ -147,7 +147,7 @@ def _settings(
 
 
 def coerced(option: OptionField, value: Any) -> Any:
-    """A value as the field holds it: a word read as on the command line, or an object as it is.
+    """The field's value: a word is read as on the command line, an object stays as it is.
 
     Raises:
         UserError: it is neither, or out of the option's range.

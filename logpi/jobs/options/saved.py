@@ -31,7 +31,7 @@ def _plain(value: Any) -> Any:
 
 
 def _word(value: Any) -> Any:
-    """An option's word, or what is recorded of the object in its place."""
+    """An option's word, or the record of the object in its place."""
     if isinstance(value, tuple):
         return [_word(v) for v in value]
     return value if isinstance(value, str | int | float | None) else recorded(value)
@@ -89,8 +89,8 @@ def restored(field: OptionField, value: Any, source: str = "saved arguments") ->
     kind = field.kind
     if field.objects and has_record(value):
         raise UserError(
-            f"the run was begun from Python with an object as its {field.name}: go on with it from"
-            " the same script, with resume=PATH"
+            f"the run was begun from Python with an object as its {field.name}: resume it from the"
+            " same script, with resume=PATH"
         )
     try:
         if value is None and kind.optional:
