@@ -3,10 +3,10 @@ models, over several seeds.
 
     python benchmarks/algorithms.py --seeds 3 --steps 30 --out runs/table
 
-For each seed one supervised model is made (as `logpi demo` makes it); each algorithm then gets the
-same number of updates of 32 × 8 completions at the same learning rate. Prints held-out accuracy per
-algorithm as mean and range over seeds, and writes `--json`. Two jobs run side by side, one thread
-each. Left out: tuning; a method that likes another learning rate shows it here.
+For each seed it fine-tunes one model as `logpi demo` does; each algorithm then gets the same number
+of updates of 32 × 8 completions at the same learning rate. Prints held-out accuracy per algorithm
+as mean and range over seeds, and writes `--json`. Two jobs run side by side, one thread each. Left
+out: tuning; a method that needs another learning rate looks worse here.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from logpi.runs.metrics import read_metrics
 
 
 def fine_tuned(root: Path, seed: int) -> None:
-    """The demo's model after supervised fine-tuning, unless it is there."""
+    """Make the demo's model after supervised fine-tuning, unless it exists."""
     home = root / f"seed-{seed}"
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "sft" / "model" / "config.json").exists():

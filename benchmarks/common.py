@@ -1,7 +1,6 @@
-"""What the benchmarks share: a process for each measurement, its memory, the machine's limits,
-results that outlive an interruption;
-and where they compute: on the CPU, or on one GPU (`--device cuda`; CUDA_VISIBLE_DEVICES says
-    which).
+"""Shared by the benchmarks: a process for each measurement, its memory, the machine's limits,
+results that survive an interruption, and the device: the CPU, or one GPU (`--device cuda`;
+CUDA_VISIBLE_DEVICES chooses it).
 
 A script measures by calling itself (`child`) with another interpreter or other arguments; the child
 prints one line, `RESULT {json}`.

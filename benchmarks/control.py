@@ -6,10 +6,10 @@ settings.
     python benchmarks/control.py speed --peer PYTHON
         steps a second, paired
     python benchmarks/control.py table
-        what results/control.json holds, as Markdown
+        results/control.json as Markdown
 
 PYTHON is an interpreter with stable-baselines3 and sb3-contrib. Every run is a process of one
-thread; its own CPU seconds are counted (wall-clock too: other work on the machine stretches it).
+thread, measured in its own CPU seconds (and in wall-clock time, which other work stretches).
 Scores are greedy episodes on seeds that training does not use.
 """
 

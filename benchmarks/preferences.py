@@ -7,12 +7,12 @@ same batches.
                                      [--peer-rows 0] [--json]
 
 PYTHON is an interpreter that has trl. Each side runs in a process of its own, on the same rows in
-the same order, float32, with the same AdamW; the first step is a warm-up and not timed. Seconds of
-CPU are all threads' together: look at them where other jobs run. TRL runs with its defaults for
-this (padded, eager reference model), all pairs of a step at once, or --peer-rows at a time. Ours
-takes --micro-tokens at a time, which changes no gradient. Peak is the process's largest resident
-set once the model is loaded; "above" is what of it came on top of the process as it stood with the
-model loaded: gradients, Adam's moments, activations, reference.
+the same order, float32, with the same AdamW; the first step is a warm-up and not timed. CPU seconds
+are those of all threads: compare them where other jobs run. TRL runs with its defaults (padded,
+eager reference model), all pairs of a step at once, or --peer-rows at a time. Ours takes
+--micro-tokens at a time, which changes no gradient. Peak is the process's largest resident set with
+the model loaded; "above" is its part above the process that has just loaded the model: gradients,
+Adam's moments, activations, reference.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What decoding and learning cost as batch, length, group and model grow, and a model of the cost
-that explains it.
+"""The cost of decoding and learning as batch, length, group and model grow, and a model of it.
 
     python benchmarks/scaling.py [--quick] [--json FILE]
 
@@ -13,8 +12,8 @@ and group sizes. To each is fitted, by non-negative least squares of relative er
     learning: seconds = c + operations / rate
               (a group's prompt counted once)
 
-and printed beside what was measured. If something grew faster than this, the last column would show
-it. Left out: large vocabularies.
+and printed beside the measured seconds. The last column shows what grows faster than the model.
+Left out: large vocabularies.
 """
 
 from __future__ import annotations

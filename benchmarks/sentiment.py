@@ -1,21 +1,20 @@
-"""Real text, a real preference: a language model learns to review films kindly, by two lanes, and a
-scorer that neither saw measures.
+"""Real text and a real preference: a language model learns to review films kindly, in two ways, and
+a scorer that neither has seen measures both.
 
     python benchmarks/sentiment.py --model DIR --ratings movieReviewSnippets_GroundTruth.txt --out
     DIR [--seed 0] [--only STAGE …]
 
 The ratings are those of Hutto and Gilbert (2014): 10,605 sentences of film reviews, each with the
-mean of twenty people's ratings from −4 to 4 (github.com/cjhutto/vaderSentiment, MIT). A sentence
-that people liked stands against one that they did not, both as what follows "Movie review:". From
-these pairs
+mean of twenty people's ratings from −4 to 4 (github.com/cjhutto/vaderSentiment, MIT). A pair is a
+sentence that people liked and one that they did not, both behind "Movie review:". They train
 
     reward-model   a reward model (Bradley–Terry), then GRPO against it, with a small KL from the
-                   model as it was
-    dpo            DPO on the pairs themselves, which are nobody's samples
+                   initial model
+    dpo            DPO on the pairs themselves, which are not the policy's samples
 
-Both continue the first words of sentences that were in no pair. Gold is VADER's compound score in
-[−1, 1], a lexicon with rules (`pip install vaderSentiment`), which is only measured. Stages that
-are done are not done again. Left out: chat.
+Both continue the first words of sentences that are in no pair. Gold is VADER's compound score in
+[−1, 1], a lexicon with rules (`pip install vaderSentiment`); nothing trains on it. A second run
+skips finished stages. Left out: chat.
 """
 
 from __future__ import annotations

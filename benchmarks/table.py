@@ -1,6 +1,8 @@
-"""What `make bench-full` left in results/, as Markdown for docs/speed.md.
+"""The results of `make bench-full` as Markdown for docs/speed.md.
 
-python benchmarks/table.py
+    python benchmarks/table.py
+
+Left out: measuring (the other scripts).
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How fast the verifiers are, and whether they accept what they must: GSM8K, HumanEval and MBPP as
-published.
+"""The speed of the verifiers, and whether they accept the published solutions of GSM8K, HumanEval
+and MBPP.
 
     python benchmarks/verifiers.py --gsm8k test.jsonl --humaneval HumanEval.jsonl.gz --mbpp
     mbpp.jsonl
 
-Rates are wall clock on the machine as it is; the CPU seconds beside them are what a busy machine
-does not change. Left out: how a policy does on these sets (`logpi eval`).
+Rates are wall clock; beside them stand CPU seconds, which a busy machine does not change. Left out:
+a policy's scores on these sets (`logpi eval`).
 """
 
 from __future__ import annotations

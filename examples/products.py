@@ -6,14 +6,14 @@ million parameters.
              --general products/general --pairs products/pairs --max-completion-length 64 \
              --data-prompts 96 --samples 4 --eval-items 48 --set …
 
-What is written (docs/r1.md has the settings, and what came of it):
+It writes these files (docs/r1.md has the settings and the results):
 
-    task              "What is 23 times 4?", 92: 784 problems; train and test never share one, nor
-                      its mirror
+    task              "What is 23 times 4?", 92: 784 problems; train and test share no problem and
+                      no mirror image of one
     demonstrations    "<think>20 times 4 is 80, 3 times 4 is 12, and 80 plus 12 is 92.</think>
                       <answer>92</answer>", in one line
-    general           greetings, in the same tags: what the model shall not forget to do
-    pairs             a warm greeting against a curt, nameless or repetitive one
+    general           greetings in the same tags, which the model should not forget
+    pairs             a warm greeting and a curt, nameless or repetitive one
 
 Left out: any other arithmetic, and real conversations.
 """

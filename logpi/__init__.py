@@ -26,7 +26,7 @@ _WHERE = {
     "PolicyOutput": "types",
     "Targets": "types",
     "Trajectory": "types",
-    "collate": "types",
+    "collate": "rollouts.collate",
     "AdamW": "updates.adamw",
     "Constant": "updates.adamw",
     "Cosine": "updates.adamw",
@@ -61,8 +61,9 @@ if TYPE_CHECKING:
     from logpi.jobs.sft import SFT
     from logpi.learner import Learner, OffPolicyError, Trust
     from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
+    from logpi.rollouts.collate import collate
     from logpi.train import complete
-    from logpi.types import Batch, Collected, PolicyOutput, Targets, Trajectory, collate
+    from logpi.types import Batch, Collected, PolicyOutput, Targets, Trajectory
     from logpi.updates.adamw import AdamW, Constant, Cosine, Linear, TorchOptimizer
     from logpi.updates.sgd import SGD
     from logpi.updates.trust_region import TrustRegion

@@ -15,6 +15,7 @@ from typing import Any
 
 __all__ = [
     "RunError",
+    "SamplerLost",
     "Stopped",
     "UserError",
     "as_user_errors",
@@ -46,6 +47,11 @@ class UserError(Exception):
 class RunError(UserError):
     """A run's directory cannot be made, read or written: disk full, permission lost, damaged, or in
     use."""
+
+
+class SamplerLost(UserError):
+    """Nobody samples any more: all servers are gone, or the weights do not get to them. What was
+    learned until then is saved (`logpi.train`)."""
 
 
 class Stopped(UserError):

@@ -1,7 +1,7 @@
 """The nouns: what is sampled, what a policy says of it, and what an objective needs.
 
-Everything is frozen, every tensor field has its shape, unit and meaning. No mathematics, no models,
-no I/O live here.
+Everything is frozen; every tensor field has its shape, unit and meaning. Left out: mathematics,
+models and I/O.
 
 Legend, used in the whole library:
     B  trajectories (rows)          T  actions of a row, right-padded      *  any further axes
@@ -21,7 +21,6 @@ from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 __all__ = [
     "Batch",
@@ -36,8 +35,16 @@ __all__ = [
     "Targets",
     "Trajectory",
     "UpdateConstants",
-    "collate",
 ]
+
+
+class _Tensors:
+    """A dataclass of tensors, some of which may be None."""
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> Self:
+        """The same with `f` applied to every tensor."""
+        values = {x.name: getattr(self, x.name) for x in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **{k: f(v) for k, v in values.items() if v is not None})  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(_Tensors):
     """Exactly what was sampled; never modified.
 
     Attributes:
@@ -104,11 +111,6 @@ class Batch:
 
     def __len__(self) -> int:
         return self.mask.shape[0]
-
-    def map(self, f: Callable[[Tensor], Tensor]) -> Batch:
-        """A batch with `f` applied to every tensor."""
-        values = {x.name: getattr(self, x.name) for x in fields(self)}
-        return replace(self, **{k: f(v) for k, v in values.items() if v is not None})
 
     def rows(self, index: Tensor) -> Batch:
         """The rows at `index` [n] (long or bool), padding columns that no chosen row uses cut
@@ -143,7 +145,7 @@ class PolicyOutput:
 
 
 @dataclass(frozen=True)
-class UpdateConstants(ABC):
+class UpdateConstants(_Tensors, ABC):
     """What is computed once for each batch and stays constant during the update; no gradient.
 
     Tensors [B] hold one number for each row, tensors [B, T] are 0 where `mask` is False.
@@ -159,11 +161,6 @@ class UpdateConstants(ABC):
     @abstractmethod
     def credit(self, mask: Tensor) -> Tensor:
         """[B, T] what each own action is credited with, for people."""
-
-    def map(self, f: Callable[[Tensor], Tensor]) -> Self:
-        """The same with `f` applied to every tensor."""
-        values = {x.name: getattr(self, x.name) for x in fields(self)}
-        return replace(self, **{k: f(v) for k, v in values.items() if v is not None})
 
     def rows(self, index: Tensor, width: int) -> Self:
         """The rows at `index`, cut to `width` columns as `Batch.rows` cut them."""
@@ -398,38 +395,3 @@ class Rollout(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-def _pad(rows: list[Tensor], width: int) -> Tensor:
-    blank = rows[0].new_zeros(width, *rows[0].shape[1:])
-    return pad_sequence([*rows, blank], batch_first=True)[:-1]
-
-
-def collate(trajectories: Sequence[Trajectory]) -> Batch:
-    """Stack ragged rows into a `Batch`; the only place that pads (on the right, with zeros).
-
-    Raises:
-        ValueError: no rows, or only some of them have a greedy baseline.
-
-    >>> row = Trajectory(torch.arange(3), torch.arange(1, 3), torch.tensor([False, True]),
-    ...                  torch.tensor([0., 1.]), torch.tensor([0., -.5]), terminated=True, group=0)
-    >>> collate([row, row]).reward
-    tensor([[0., 1.],
-            [0., 1.]])
-    """
-    if not trajectories:
-        raise ValueError("no trajectories to collate: the rollout brought nothing")
-    width = max(1, max(len(t.action) for t in trajectories))
-    baselines = [t.baseline for t in trajectories]
-    if any(b is None for b in baselines) and any(b is not None for b in baselines):
-        raise ValueError(
-            "some trajectories have a greedy baseline and some do not; give it to all or to none"
-        )
-    by_action = ("action", "mask", "reward", "logp")
-    return Batch(
-        **{name: _pad([getattr(t, name) for t in trajectories], width) for name in by_action},
-        obs=_pad([t.obs for t in trajectories], width + 1),
-        terminated=torch.tensor([t.terminated for t in trajectories]),
-        group=torch.tensor([t.group for t in trajectories]),
-        baseline=None if baselines[0] is None else torch.tensor(baselines, dtype=torch.float32),
-    )

@@ -39,11 +39,12 @@ from logpi.policies.lora import AdapterOff, Merging, add_lora
 from logpi.policies.reward_model import RewardModel, WithCritic
 from logpi.rewards import rewards
 from logpi.rewards.model import ModelReward
+from logpi.rollouts.collate import collate
 from logpi.rollouts.demonstrations import Demonstrations
 from logpi.rollouts.preference_pairs import Preferences, read_pairs
 from logpi.rollouts.text_rollout import TextRollout
 from logpi.runs.metrics import read_metrics
-from logpi.types import Batch, Collected, Trajectory, collate
+from logpi.types import Batch, Collected, Trajectory
 from logpi.updates.adamw import AdamW
 from tests.rollouts.test_turns import Env, echo
 from tests.rollouts.test_turns import model as talkative

@@ -31,7 +31,7 @@ from logpi import (
 )
 from logpi.algorithms import NAMES
 from logpi.objectives.policy_gradient import PolicyGradient, TruncatedIS
-from logpi.ops.distributions import Categorical, Distributions
+from logpi.policies.distributions import Categorical, Distributions
 from logpi.updates.adamw import Cosine, Linear, TorchOptimizer
 from logpi.updates.micro_batches import micro_batches
 from logpi.updates.sgd import Groups

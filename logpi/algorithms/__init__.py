@@ -31,21 +31,13 @@ _WHERE = {
 __all__ = sorted(_WHERE)
 
 if TYPE_CHECKING:
-    from logpi.algorithms import names as names
-    from logpi.algorithms.by_name import algorithm as algorithm
-    from logpi.algorithms.by_name import describe as describe
-    from logpi.algorithms.composition import Algorithm as Algorithm
-    from logpi.algorithms.option_list import Option as Option
-    from logpi.algorithms.option_list import known_as as known_as
-    from logpi.algorithms.option_list import options as options
-    from logpi.algorithms.table import NAMES as NAMES
-    from logpi.algorithms.table import TABLE as TABLE
-    from logpi.algorithms.table import learning_from as learning_from
+    from logpi.algorithms.by_name import algorithm, describe
+    from logpi.algorithms.composition import Algorithm
+    from logpi.algorithms.option_list import Option, known_as, options
+    from logpi.algorithms.table import NAMES, TABLE, learning_from
 
 
 def __getattr__(name: str) -> Any:
-    if name == "names":
-        return import_module("logpi.algorithms.names")
     if name in _WHERE:
         value = getattr(import_module(f"logpi.algorithms.{_WHERE[name]}"), name)
         globals()[name] = value

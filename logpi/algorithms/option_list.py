@@ -1,17 +1,17 @@
-"""The options of an algorithm, as one list: what `algorithm(name, …)` accepts and nothing else.
+"""The options of an algorithm, as one list: everything that `algorithm(name, …)` accepts.
 
 `describe`, the tables, `--help` and the jobs read this list. An option is a parameter of the row's
-function, a field of one of the parts, or a short word for a part (`kl_target`, `dual_clip`). What
-other libraries call an option stands in `names.py`.
+function, a field of one of the parts, or a short word for a part (`kl_target`, `dual_clip`). Left
+out: what other libraries call an option (`names.py`).
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from logpi.algorithms import names
@@ -209,23 +209,24 @@ def listed(method: Row) -> Options:
     required = [o.name for o in own if o.default is inspect.Parameter.empty]
     if required:
         raise UserError(f"{method.name}: {required[0]} needs a default, as every option has one")
-    made = make(method, {})
-    found: dict[str, Option] = {}
-    fixed = _part_fields(made) if method.value else ()
-    for o in (*own, *fixed, *_common(made, "beta" in {o.name for o in own})):
-        found.setdefault(o.name, o)
+    a = make(method, {})
+    fixed = _part_fields(a) if method.value else ()
+    common = _common(a, penalised="beta" in {o.name for o in own})
+    by_name: dict[str, Option] = {}
+    for o in (*own, *fixed, *common):
+        by_name.setdefault(o.name, o)
     return Options(
         replace(o, help=_help(method, o.name), aliases=_aliases(method.name, o.name))
-        for o in found.values()
+        for o in by_name.values()
     )
 
 
 def make(method: Row, own: dict[str, Any]) -> Algorithm:
     """What the row's function returns for these parameters."""
-    made = method.make(**own)
-    if not isinstance(made, Algorithm):
-        raise UserError(f"{method.name} returned {type(made).__name__}, not an Algorithm")
-    return made
+    a = method.make(**own)
+    if not isinstance(a, Algorithm):
+        raise UserError(f"{method.name} returned {type(a).__name__}, not an Algorithm")
+    return a
 
 
 def known_as(which: str | Algorithm, option: str) -> str:
@@ -255,138 +256,105 @@ def _help(method: Row, option: str) -> str:
 
 
 def _parameter(p: inspect.Parameter) -> Option:
-    kind = p.annotation
-    if kind is inspect.Parameter.empty:
-        kind = ""
-    return Option(
-        p.name, kind if isinstance(kind, str) else inspect.formatannotation(kind), p.default
-    )
+    kind = "" if p.annotation is inspect.Parameter.empty else p.annotation
+    text = kind if isinstance(kind, str) else inspect.formatannotation(kind)
+    return Option(p.name, text, p.default)
 
 
 def _common(a: Algorithm, penalised: bool) -> Iterator[Option]:
     """What the parts of the algorithm take. Whole parts come first, so that a field given beside
     one is set on it."""
-    for name in ("keep", "truncation", "update"):
-        yield _part(a, name)
-    for f in fields(a.update):
-        yield Option(
-            f.name, str(f.type), getattr(a.update, f.name), change=partial(_update, f.name)
-        )
+    parts = {option.name: option for option in _fields(a)}
+    yield from (parts[name] for name in ("keep", "truncation", "update"))
+    yield from _fields(a, "update")
     o = a.objective
     if not isinstance(o, PolicyGradient):
         return
-    for f in fields(o):
-        if f.name not in ("advantage", "kl"):
-            yield Option(
-                f.name, str(f.type), getattr(o, f.name), change=partial(_objective, f.name)
-            )
+    yield from (x for x in _fields(a, "objective") if x.name not in ("advantage", "kl"))
     cap = None if o.correction is None else o.correction.cap
     yield Option("correction_cap", "float | None", cap, change=_correction_cap)
     if penalised or o.kl is not None:
         estimator, place = (None, None) if o.kl is None else (o.kl.estimator.name, o.kl.place)
         target = None if o.kl is None or o.kl.adapt is None else o.kl.adapt.target
-        yield Option("kl_target", "float | None", target, change=_kl_target)
-        yield Option("kl_estimator", "str | None", estimator, change=_kl_estimator)
-        yield Option("kl_place", "str | None", place, change=_kl_place)
+        for name, kind, default, part, read in (
+            ("kl_target", "float | None", target, "adapt", AdaptiveKL),
+            ("kl_estimator", "str | None", estimator, "estimator", _estimator),
+            ("kl_place", "str | None", place, "place", str),
+        ):
+            yield Option(name, kind, default, change=partial(_penalty, name, part, read))
     if type(o.surrogate) is Clip:
-        yield Option("dual_clip", "float | None", None, change=_dual_clip)
-        yield Option("clip_decay", "bool", False, change=_clip_decay)
+        dual = partial(_other_clip, "dual_clip", "clip_decay", DualClip)
+        yield Option("dual_clip", "float | None", None, change=dual)
+        decaying = partial(_other_clip, "clip_decay", "dual_clip", DecayingClip)
+        yield Option("clip_decay", "bool", False, change=decaying)
 
 
 def _part_fields(a: Algorithm) -> Iterator[Option]:
     """Numbers and switches inside the parts of an algorithm that no function of the table makes."""
-    o: Any = a.objective
-    if not is_dataclass(o):
-        return
-    for part in fields(o):
-        value = getattr(o, part.name)
-        if part.name == "kl" and isinstance(value, KL):
-            yield Option("beta", "float", value.coef, change=_beta)
-        elif is_dataclass(value) and part.name not in ("kl", "correction"):
-            for f in fields(value):
-                change = partial(_field_of_part, part.name, f.name)
-                option = Option(f.name, str(f.type), getattr(value, f.name), change=change)
-                if option.is_word:
-                    yield option
-        elif not isinstance(o, PolicyGradient):
-            change = partial(_objective, part.name)
-            option = Option(part.name, str(part.type), value, change=change)
-            yield option
+    for part in _fields(a, "objective"):
+        if isinstance(part.default, KL):
+            yield Option("beta", "float", part.default.coef, change=_beta)
+        elif is_dataclass(part.default) and part.name != "correction":
+            yield from (x for x in _fields(a, "objective", part.name) if x.is_word)
+        elif not isinstance(a.objective, PolicyGradient):
+            yield part
 
 
-def _part(a: Algorithm, name: str) -> Option:
-    kind = next(str(f.type) for f in fields(a) if f.name == name)
-    return Option(name, kind, getattr(a, name), change=partial(_set, name))
+def _fields(a: Algorithm, *path: str) -> Iterator[Option]:
+    """The fields of the part at this path as options."""
+    part: Any = reduce(getattr, path, a)
+    for f in fields(part) if is_dataclass(part) else ():
+        change = partial(_set, (*path, f.name))
+        yield Option(f.name, str(f.type), getattr(part, f.name), change=change)
 
 
 # --- how an option changes an algorithm ---
 
 
-def _set(name: str, a: Algorithm, value: Any) -> Algorithm:
-    return replace(a, **{name: value})
+def _set(path: Sequence[str], part: Any, value: Any) -> Any:
+    """The algorithm, or a part of it, with the field at this path set.
 
-
-def _update(name: str, a: Algorithm, value: Any) -> Algorithm:
-    if name not in {f.name for f in fields(a.update)}:
-        raise ValueError(f"{type(a.update).__name__} has no {name}")
-    return replace(a, update=replace(a.update, **{name: value}))
-
-
-def _objective(name: str, a: Algorithm, value: Any) -> Algorithm:
-    return replace(a, objective=replace(a.objective, **{name: value}))  # type: ignore[type-var]
-
-
-def _field_of_part(part: str, name: str, a: Algorithm, value: Any) -> Algorithm:
-    return _objective(part, a, replace(getattr(a.objective, part), **{name: value}))
+    >>> _set(("update", "epochs"), Algorithm(PolicyGradient(RewardToGo())), 4).update.epochs
+    4
+    """
+    name, *rest = path
+    if name not in {f.name for f in fields(part)}:
+        raise ValueError(f"{type(part).__name__} has no {name}")
+    return replace(part, **{name: _set(rest, getattr(part, name), value) if rest else value})
 
 
 def _correction_cap(a: Algorithm, cap: float | None) -> Algorithm:
-    return _objective("correction", a, None if cap is None else TruncatedIS(cap))
-
-
-def _penalty(a: Algorithm, option: str, **changed: Any) -> Algorithm:
-    kl = getattr(a.objective, "kl", None)
-    if kl is None:
-        raise ValueError(f"{option} needs a KL penalty: give a beta above 0")
-    return _objective("kl", a, replace(kl, **changed))
+    return _set(("objective", "correction"), a, None if cap is None else TruncatedIS(cap))
 
 
 def _beta(a: Algorithm, coef: float) -> Algorithm:
-    return _penalty(a, "beta", coef=coef) if coef else _objective("kl", a, None)
+    path = ("objective", "kl", "coef") if coef else ("objective", "kl")
+    return _set(path, a, coef or None)
 
 
-def _kl_target(a: Algorithm, nats: float | None) -> Algorithm:
-    return a if nats is None else _penalty(a, "kl_target", adapt=AdaptiveKL(nats))
-
-
-def _kl_estimator(a: Algorithm, name: str | None) -> Algorithm:
-    if name is None:
-        return a
+def _estimator(name: str) -> Estimator:
     if name not in ESTIMATORS:
         raise ValueError(f"kl_estimator is one of {', '.join(ESTIMATORS)}, not {name!r}")
-    return _penalty(a, "kl_estimator", estimator=ESTIMATORS[name])
+    return ESTIMATORS[name]
 
 
-def _kl_place(a: Algorithm, place: str | None) -> Algorithm:
-    return a if place is None else _penalty(a, "kl_place", place=place)
-
-
-def _clip(a: Algorithm, option: str, other: str) -> Clip:
-    surrogate = getattr(a.objective, "surrogate", None)
-    if type(surrogate) is not Clip:
-        raise ValueError(f"{option} needs a clipped surrogate (without {other}), not {surrogate}")
-    return surrogate
-
-
-def _dual_clip(a: Algorithm, c: float | None) -> Algorithm:
-    if c is None:
+def _penalty(
+    option: str, part: str, read: Callable[[Any], Any], a: Algorithm, value: Any
+) -> Algorithm:
+    """With a part of the KL penalty set to `read(value)`; None leaves it as it is."""
+    if value is None:
         return a
-    clip = _clip(a, "dual_clip", "clip_decay")
-    return _objective("surrogate", a, DualClip(clip.low, clip.high, c))
+    if getattr(a.objective, "kl", None) is None:
+        raise ValueError(f"{option} needs a KL penalty: give a beta above 0")
+    return _set(("objective", "kl", part), a, read(value))
 
 
-def _clip_decay(a: Algorithm, on: bool) -> Algorithm:
-    if not on:
+def _other_clip(option: str, other: str, kind: type, a: Algorithm, value: Any) -> Algorithm:
+    """With the clip as one of another kind; None or False leaves it as it is."""
+    if value is None or value is False:
         return a
-    clip = _clip(a, "clip_decay", "dual_clip")
-    return _objective("surrogate", a, DecayingClip(clip.low, clip.high))
+    clip = getattr(a.objective, "surrogate", None)
+    if type(clip) is not Clip:
+        raise ValueError(f"{option} needs a clipped surrogate (without {other}), not {clip}")
+    numbers = () if value is True else (value,)
+    return _set(("objective", "surrogate"), a, kind(clip.low, clip.high, *numbers))

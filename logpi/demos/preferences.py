@@ -199,8 +199,8 @@ def _measure(a: PreferencesDemo, out: Path, name: str) -> dict[str, Any]:
     from logpi.engine.sampling import Request, Sampling
     from logpi.policies.causal_lm import CausalLM
     from logpi.rewards.model import ModelReward
+    from logpi.rollouts.collate import collate
     from logpi.rollouts.responses import trajectory
-    from logpi.types import collate
 
     policy, reference = (CausalLM.load(out / n / "model", device=a.device) for n in (name, "sft"))
     requests = [Request(policy.render(p), 16) for p in PROMPTS]

@@ -1,8 +1,8 @@
 """The ranks of a run: every process holds the same batch, and they share the work on it.
 
-    world = current()                       # alone, unless a launcher such as torchrun started several
-    results = world.split(items, work)      # each rank does some of the items; all hold every result
-    world.sum(gradients)                    # in place; the same bits on every rank
+    world = current()                          # alone, unless torchrun, say, started several
+    results = world.split(items, work, shares) # each rank does some items; all hold every result
+    world.sum(gradients)                       # in place; the same bits on every rank
 
 There is no controller: every rank runs the same program, and what is decided is decided from the
 same numbers. A world of one process does the work itself, so nobody asks how many there are.
@@ -286,7 +286,7 @@ def _digest(values: Iterable[Any]) -> str:
         if isinstance(value, Tensor):
             plain = value.detach().cpu().contiguous()
             state.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
-            state.update(plain.view(-1).view(torch.uint8).numpy())
+            state.update(plain.view(-1).view(torch.uint8).numpy().tobytes())
         else:
             state.update(repr(value).encode())
     return state.hexdigest()

@@ -18,13 +18,11 @@ from logpi.engine.cuda_graphs import Capture, CapturedSteps, cuda_graph
 from logpi.engine.fallback import plain_generate
 from logpi.engine.generation import Generation, Work
 from logpi.engine.kv_cache import Cache
-from logpi.engine.sampling import Completion, Request, Sampling, StopStrings
+from logpi.engine.sampling import Completion, Request, Sampling, StopStrings, seeded
 
 if TYPE_CHECKING:
     from logpi.engine.turns import OnTurnEnd
     from logpi.policies.causal_lm import CausalLM
-
-SEEDS = 2**63 - 1
 
 
 class Engine:
@@ -64,8 +62,8 @@ class Engine:
     ) -> list[list[Completion]]:
         """As `Sampler.generate`.
 
-        The generator gives one seed for each row. What a row samples depends on its seed and the
-        weights, not on the number of slots or on the other requests of the call.
+        What a row samples depends on its seed and the weights, not on the number of slots or on
+        the other requests of the call.
 
         Raises:
             ValueError: an empty prompt, or one that leaves no room in the model's context;
@@ -73,12 +71,12 @@ class Engine:
             MemoryError: the cache does not fit; use fewer slots.
             FloatingPointError: the model's logits are not numbers.
         """
-        sampling = sampling or Sampling()
-        limits = [_limit(i, r, sampling, self.policy) for i, r in enumerate(requests)]
+        sampling, requests = sampling or Sampling(), seeded(requests, generator)
+        limits = [token_limit(i, r, sampling, self.policy) for i, r in enumerate(requests)]
         model, was_training = self.policy.model, self.policy.model.training
         model.eval()
         try:
-            seeds = _seeds(sum(r.n for r in requests), generator)
+            seeds = torch.tensor([s for r in requests for s in r.seeds])
             if not self.policy.packed:
                 return self._plain(requests, limits, sampling, seeds, progress, on_turn_end)
             finder = self._finder(sampling.stop)
@@ -112,13 +110,7 @@ class Engine:
         return self._stops.get(stop)
 
 
-def _seeds(rows: int, generator: torch.Generator | None) -> torch.Tensor:
-    """One seed for each row, on the CPU."""
-    device = generator.device if generator is not None else "cpu"
-    return torch.randint(SEEDS, (rows,), generator=generator, device=device).cpu()
-
-
-def _limit(number: int, request: Request, sampling: Sampling, policy: CausalLM) -> int:
+def token_limit(number: int, request: Request, sampling: Sampling, policy: CausalLM) -> int:
     """Tokens that a row of this request may sample. Raises ValueError if it cannot be sampled."""
     length, context = len(request.prompt), policy.context
     if length == 0:
@@ -131,8 +123,6 @@ def _limit(number: int, request: Request, sampling: Sampling, policy: CausalLM) 
             f"prompt {number} has {length} tokens, the model's context is {context}: shorten the"
             " prompt"
         )
-    if request.n < 1:
-        raise ValueError(f"request {number} asks for n={request.n} samples; ask for at least 1")
     limit = sampling.max_tokens if request.max_tokens is None else request.max_tokens
     if limit < 1:
         raise ValueError(f"request {number} has max_tokens={limit}; ask for at least 1")

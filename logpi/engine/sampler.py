@@ -32,7 +32,8 @@ class Sampler(Protocol):
 
         Args:
             requests: prompts as token ids. sampling: how tokens are drawn and when rows end.
-            generator: gives every row its seed; the same seeds and weights give the same tokens.
+            generator: gives every row its seed, unless its request has one (`sampling.seeded`); the
+                same seeds and weights give the same tokens, whatever else is in the call.
             progress: called with (rows done, rows in all).
             on_turn_end: returns what follows each turn of a row (`turns.OnTurnEnd`). Rows are
                 numbered through all requests: first those of the first request, then those of the

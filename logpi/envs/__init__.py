@@ -1,13 +1,13 @@
 """Environments: what a policy acts in.
 
-    task.py     what a task is; endless rows that are a function of (seed, split, i)
-    tasks/      generators of problems with verifiable answers; `task(...)`, which takes words and
-                objects
-    data.py     the user's own rows, from files, the hub and objects in memory
-    tools/      what a policy may call while it writes
-    control/    Gymnasium
+    task.py           tasks; endless rows that are a function of (seed, split, i)
+    tasks/            problems with verifiable answers; `task(...)` takes words and objects
+    data.py           the user's own rows, from files, the hub and objects in memory
+    benchmarks.py     published benchmarks' files
+    conversation.py   environments that reply; tools/ has the tools that a policy may call
+    control/          Gymnasium
 
-Left out here: sampling (`rollouts`), and judging (`rewards`).
+Left out: sampling (`rollouts/`), judging (`rewards/`).
 """
 
 from logpi.envs.data import RowsTask, load_rows

@@ -1,14 +1,14 @@
-"""The formats and templates of published benchmarks: what a file's columns mean, and how a question
-is put.
+"""The formats and templates of published benchmarks: the meaning of a file's columns, and the
+wording of a question.
 
     gsm8k      {question, answer "… #### 42"}      humaneval   {prompt, entry_point, test}
     svamp      {Body, Question, Answer, Type}      mbpp        {text, test_list, code}
     math500    {problem, answer, level}            rows        any layout that `data.py` knows
     aime       {problem, answer}
 
-A format and a template are chosen apart: a format says what a raw row means, a template how the
-question is put and where the answer must stand. Left out: reading files and judging answers
-(`benchmarks.py`).
+A format and a template are separate choices: the format gives a raw row its meaning, the template
+words the question and says where the answer must stand. Left out: reading files and judging
+answers (`benchmarks.py`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuestionTemplate:
-    """How a question is put.
+    """The wording of a question.
 
     Attributes:
         text: with {question}. shot: what follows it in a worked example, with {working} and
             {answer}; "": the template has no worked examples.
-        place: takes the answer from where the template asks for it; None: it asks for no place.
+        place: reads the answer where the template asks for it; None: anywhere.
         stop: strings that end a response. source: where it was published.
     """
 

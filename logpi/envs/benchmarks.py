@@ -1,22 +1,20 @@
 r"""Published benchmarks as tasks: `gsm8k:PATH`, `mbpp:PATH`, … (the names in `FORMATS`).
 
-`strict` accuracy wants the answer where the template asks for it, `lenient` takes it from wherever
-it is:
+`strict` accuracy reads the answer where the template asks for it; `lenient` finds it anywhere:
 
     template      "… put your final answer within \\boxed{}."
     completion    "So it is 42."             lenient right, strict wrong
     completion    "So it is \\boxed{42}."     both right
 
-A file *is* the test split; a directory has `train.*` and `test.*`; MBPP's splits are by its
-published task ids. Data are the user's own files: none are shipped. Left out: columns and templates
-(`benchmark_formats.py`), what stands around a whole prompt (`Chat`: chat templates, R1-Zero's),
-what an answer is worth (`rewards/`).
+A file *is* the test split; a directory has `train.*` and `test.*`; MBPP is split by its published
+task ids. The user brings the data. Left out: columns and templates (`benchmark_formats.py`), what
+stands around a whole prompt (`rollouts/chat.py`), rewards (`rewards/`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -121,7 +119,6 @@ class Benchmark:
     shots: int = 0
     shots_from: str = ""
     seed: int = 0
-    name: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -140,7 +137,10 @@ class Benchmark:
                 f"{self.format}: this template has no worked examples: leave --shots out, or choose"
                 f" --template {self._format.few}"
             )
-        object.__setattr__(self, "name", self.format)
+
+    @property
+    def name(self) -> str:
+        return self.format
 
     @property
     def _format(self) -> BenchmarkFormat:
@@ -164,26 +164,17 @@ class Benchmark:
 
     @property
     def reward(self) -> Rewards:
-        """The answer in the place that the template asks for; and, at weight 0 (measured, never
-        earned), in any."""
-        own = reward(self._format.reward)
-        lenient = Weighted(AnswerExtraction(own.function, self.stop), 0.0, "lenient")
-        if not self.question_template.place:
-            return Rewards((replace(lenient, weight=1.0, name=own.name),))
-        return Rewards(
-            (
-                Weighted(
-                    AnswerExtraction(own.function, self.stop, self.question_template.place),
-                    1.0,
-                    "strict",
-                ),
-                lenient,
-            )
-        )
+        """The answer where the template asks for it; with weight 0 (measured only), anywhere."""
+        own, place = reward(self._format.reward), self.question_template.place
+        anywhere = AnswerExtraction(own.function, self.stop)
+        if place is None:
+            return Rewards((Weighted(anywhere, 1.0, own.name),))
+        strict = replace(anywhere, place=place)
+        return Rewards((Weighted(strict, 1.0, "strict"), Weighted(anywhere, 0.0, "lenient")))
 
     def rows(self, split: Split = "train", seed: int = 0) -> list[Row]:
         """A file's rows are the test; training rows need a directory, a hub name, or a published
-        split. In their order."""
+        split."""
         check_split(split)
         rows = self._all(split)
         if not rows:

@@ -1,11 +1,11 @@
-"""Environments made of text: the policy writes, the environment replies, until one of them ends it.
+"""Text environments: the policy writes, the environment replies, until one of them ends it.
 
-A `TextEnvironment` begins one `Conversation` for each sample of an item; the conversation alone
-holds what happens in it. Replies may be slow (a search, a sandbox): the rollout calls `reply` in
-threads, one call at a time for each conversation. Left out: sampling, token ids and masks
-(`rollouts/`), and what the final answer is worth (`Rewards`, from the policy's own words alone).
+A task's attribute `env` is its `TextEnvironment`, which begins one `Conversation` for each sample
+of an item. The conversation holds all its state. Replies may be slow (a search, a sandbox): the
+rollout calls `reply` in threads, one call at a time for each conversation. Left out: sampling,
+token ids and masks (`rollouts/`), rewards for the final answer (`rewards/`).
 
-An environment of one's own: guess a number between 1 and 9, five tries.
+A user's environment: guess a number between 1 and 9, five tries.
 
     >>> class Guess:
     ...     stop, tools = ("\\n",), ()
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from logpi.envs.task import Row, Task
+    from logpi.envs.task import Row
 
 Message = dict[str, Any]
 """A chat message, as chat templates read it: `role` ("tool", "user") and `content`."""
@@ -52,7 +52,7 @@ def encodable(value: Any) -> Any:
 
 
 def error_text(error: BaseException) -> str:
-    """Type and message of an exception of somebody else's code, whose `str` may fail itself."""
+    """Type and message of an exception, whose own `str` may fail."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
@@ -116,9 +116,3 @@ class TextEnvironment(Protocol):
     def start(self, row: Row) -> Conversation:
         """A new conversation. Many may be open about equal items at the same time."""
         ...
-
-
-def environment_of(task: Task) -> TextEnvironment | None:
-    """The environment of a task, its attribute `env`; None where an item is answered in one
-    turn."""
-    return getattr(task, "env", None)

@@ -1,20 +1,20 @@
 """The user's own rows, from files, the hub (`files.py`) and objects in memory (`objects.py`).
 
-Every known layout becomes one (`Row`), and every row is checked, before any work is done:
+Every known layout becomes one (`Row`), and every row is checked before any work:
 
     prompt + answer | solution | ground_truth   items to verify; question, problem: other names
                                                 of prompt
-    question + answer "… #### 42"               GSM8K: the answer is 42, the whole text is the
+    question + answer "… #### 42"               GSM8K: the answer is 42, the whole text the
                                                 demonstration
-    prompt + reward_model.ground_truth          verl's files; data_source, extra_info are kept
+    prompt + reward_model.ground_truth          verl's files; data_source, extra_info stay
     prompt + completion | messages | text       demonstrations (SFT); messages as OpenAI and
                                                 ShareGPT write them
-    prompt + chosen + rejected                  preferences; a missing prompt is what the two
-                                                responses begin with
+    prompt + chosen + rejected                  preferences; a missing prompt is the common
+                                                beginning of the two responses
     prompt + completion + label                 labelled responses
 
-All other columns stay as they are. Left out: chat templates and tokens (a policy's business),
-streaming of data that do not fit into memory.
+All other columns stay as they are. Left out: chat templates and tokens (`rollouts/`), streaming of
+data that do not fit into memory.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _first(row: Row, names: Iterable[str]) -> Any:
 
 
 def _answer(row: Row) -> tuple[Any, str | None]:
-    """The final answer and, where the column holds a whole solution, the solution. GSM8K, MATH:
+    """The final answer and, if the column holds a whole solution, the solution. GSM8K, MATH:
 
     {"answer": "6*200=<<6*200=1200>>1200 #### 1,200"}  -> "1200", "6*200=1200 #### 1,200"
     {"solution": "so it is \\\\boxed{42}."}              -> "42", "so it is \\\\boxed{42}."
@@ -83,12 +83,12 @@ def _answer(row: Row) -> tuple[Any, str | None]:
 
 
 def _missing(value: Any) -> bool:
-    """None, or NaN, which Parquet and pandas put where nothing is."""
+    """None, or NaN, which stands for a missing value in Parquet and pandas."""
     return value is None or (isinstance(value, float) and value != value)
 
 
 def _as_answer(value: Any, where: str) -> str | list[str] | None:
-    """The answer, or answers, as text; None where there is none."""
+    """The answer, or answers, as text; None for a missing one."""
     answers = [v for v in (value if isinstance(value, list) else [value]) if not _missing(v)]
     if not answers:
         return None
@@ -102,8 +102,8 @@ def _as_answer(value: Any, where: str) -> str | list[str] | None:
 
 
 def _one_layout(raw: Any, columns: Mapping[str, str], where: str) -> Row:
-    """A raw row in the layout of `Row`. Raises ValueError with its place, what it holds and what
-    was expected."""
+    """A raw row in the layout of `Row`. Raises ValueError with its place, its columns and the
+    expected ones."""
     if not isinstance(raw, Mapping):
         raise ValueError(
             f"{where}: expected an object with named columns, got {type(raw).__name__}"
@@ -141,8 +141,8 @@ def _one_layout(raw: Any, columns: Mapping[str, str], where: str) -> Row:
 
 
 def _label(row: Row, where: str) -> Row:
-    """A `label` as a truth value: CSV files write "True", tables of numbers 1.0. Nothing for
-    numbers that mean something else."""
+    """A `label` as a truth value: CSV files write "True", tables of numbers 1.0. Empty for other
+    numbers, which mean something else."""
     values = {"true": True, "1": True, "false": False, "0": False}
     word = str(row.get("label")).lower().removesuffix(".0")
     if "completion" not in row or not (isinstance(row.get("label"), str) or word in values):
@@ -165,16 +165,15 @@ def load_rows(
         source: a file, a directory, a hub data set (`owner/name`, `owner/name:subset`),
             `FILE.py:NAME`, or an object: a list of dicts, a `datasets.Dataset`, a pandas DataFrame,
             a dict of these by split.
-        columns: our name → the source's name, for columns called otherwise:
-            `{"prompt": "query"}`.
-        need: columns that every row must have in the end: `("prompt", "answer")` for verifiable
-            items, `("prompt", "completion")` for demonstrations, `("prompt", "chosen", "rejected")`
-            for preferences.
+        columns: our name → the source's name: `{"prompt": "query"}`.
+        need: columns of every finished row: `("prompt", "answer")` for verifiable items,
+            `("prompt", "completion")` for demonstrations, `("prompt", "chosen", "rejected")` for
+            preferences.
         reshape: turns a raw row (and its place) into a known layout first.
 
     Raises:
-        ValueError: a missing file, bad JSON (with its line), a missing column (with the row, its
-            columns and what was expected), an empty completion, a source without rows.
+        ValueError: a missing file, bad JSON (with its line), a missing column (with the row and its
+            columns), an empty completion, a source without rows.
 
     >>> load_rows([{"question": "1+1=", "answer": 2}])
     [{'question': '1+1=', 'answer': '2', 'prompt': '1+1='}]
@@ -205,10 +204,9 @@ class RowsTask:
 
     Attributes:
         source: what `load_rows` takes.
-        test_path: the test rows, if they are elsewhere; also what `load_rows` takes.
+        test_path: a source of test rows, also as `load_rows` takes it.
         test_share: of a single table, in (0, 1).
-        columns: our name → the source's name, for columns called otherwise.
-        need: columns that every row must have.
+        columns: our name → the source's name. need: columns that every row must have.
         rewards: the default reward, by a built-in's name ("number", "exact", "boxed", …).
 
     Raises:
@@ -241,7 +239,7 @@ class RowsTask:
 
     @property
     def place(self) -> str:
-        """What messages call the source."""
+        """The source's name in messages."""
         return label(self.source)
 
     @property

@@ -1,9 +1,9 @@
-"""Files of rows as plain dicts, each row with the place where it stands: JSONL, JSON, CSV (each
-also .gz), Parquet, a directory of these (shards, and files below `data/`, as the hub's data sets
-have them), what `save_to_disk` of `datasets` wrote, or a hub data set.
+"""Files of rows as plain dicts, each row with its place: JSONL, JSON, CSV (each also .gz), Parquet,
+a directory of these (shards, and files below `data/`, as in the hub's data sets), a directory that
+`save_to_disk` of `datasets` wrote, or a hub data set.
 
-What cannot be read is one line with the file and, where there is one, the line. Left out: what the
-columns mean (`data.py`), and streaming of data that do not fit into memory.
+An unreadable file gives an error of one line, with the file's line where it is known. Left out: the
+meaning of columns (`data.py`), streaming of data that do not fit into memory.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def _open(path: Path) -> io.TextIOBase:
 
 
 def encodable_row(where: str, row: Any) -> tuple[str, Any]:
-    """The row with its place; refused if a text in it has half of a character (`\\ud83d` alone),
-    which no tokenizer takes."""
+    """The row with its place. Refuses half of a character in a text (`\\ud83d` alone), which no
+    tokenizer takes."""
     try:
         json.dumps(row, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
@@ -91,7 +91,7 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _long_number(text: str) -> int:
-    """Where the first number stands that has more digits than Python reads."""
+    """The place of the first number with more digits than Python reads."""
     match = re.search(rf"\d{{{sys.get_int_max_str_digits() + 1}}}", text)
     return match.start() if match else 0
 
@@ -134,7 +134,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _saved(path: Path, split: str) -> Iterator[tuple[str, Any]]:
-    """What `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
+    """A directory that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
     import datasets
 
     try:
@@ -151,7 +151,7 @@ def _saved(path: Path, split: str) -> Iterator[tuple[str, Any]]:
 def _hub(name: str, split: str) -> Iterator[tuple[str, Any]]:
     repository, _, subset = name.partition(":")
     check_name(repository)
-    answers()  # before its library, which reads then whether to ask
+    answers()  # before the import: the library reads the hub's settings then
     import datasets
 
     try:
@@ -190,7 +190,7 @@ def _read(path_or_name: str, split: str) -> Iterator[tuple[str, Any]]:
 
 
 def _readable(name: str, rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """`rows`; what makes a file unreadable becomes one line."""
+    """`rows`, with errors of reading as one line."""
     try:
         yield from rows
     except UnicodeDecodeError as error:
@@ -211,14 +211,13 @@ _SHARD = re.compile(r"(|.+?[-_.])(\d+)(?:-of-(\d+))?(?:-[0-9a-f]{8,})?")
 
 
 def _shards(path: Path, split: str) -> list[Path]:
-    """The file of `split` in a directory, or the shards that it is written in, in their order.
+    """The file of `split` in a directory, or its shards in their order.
 
-    They are looked for as the hub's data sets have them: `train.jsonl` or
-    `train-00000-of-00002.parquet` in the directory itself or below `data/`, else any files below
-    `train/` or `data/train/`.
+    The layout is that of the hub's data sets: `train.jsonl` or `train-00000-of-00002.parquet` in
+    the directory itself or below `data/`, else any files below `train/` or `data/train/`.
 
     Raises:
-        ValueError: none; several that are no shards of one file; shards that are not all there.
+        ValueError: no file; several that are no shards of one file; a missing shard.
     """
     places = (path, path / "data", path / split, path / "data" / split)
     files = [
@@ -243,8 +242,7 @@ def _shards(path: Path, split: str) -> list[Path]:
 
 
 def _in_order(files: Sequence[Path]) -> list[Path]:
-    """The shards of one file by their numbers; nothing if they are not that, each once and none
-    missing.
+    """The shards of one file by their numbers; empty unless each shard is there once.
 
     >>> _in_order([Path("train_10.jsonl"), Path("train_2.jsonl")])
     [PosixPath('train_2.jsonl'), PosixPath('train_10.jsonl')]
@@ -264,8 +262,8 @@ def _in_order(files: Sequence[Path]) -> list[Path]:
 
 
 def read_raw(path_or_name: str, split: str = "train") -> Iterator[tuple[str, Any]]:
-    """Each row as it stands, with its place ("rows.jsonl, line 3"): of a file, of a directory's
-    split, of a hub data set.
+    """Each raw row of a file, a directory's split or a hub data set, with its place ("rows.jsonl,
+    line 3").
 
     Raises:
         ValueError: a missing file, one that cannot be read, or one without rows.
@@ -279,6 +277,7 @@ def read_raw(path_or_name: str, split: str = "train") -> Iterator[tuple[str, Any
 
 
 def is_single(path_or_name: str) -> bool:
-    """Whether this is one table without splits: a file, or what `Dataset.save_to_disk` wrote."""
+    """Whether this is one table without splits: a file, or a directory that `Dataset.save_to_disk`
+    wrote."""
     path = Path(path_or_name).expanduser()
     return path.is_file() or (path / "state.json").is_file()

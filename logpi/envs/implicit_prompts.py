@@ -1,4 +1,4 @@
-"""What two responses share: the prompt of a preference pair that names none.
+"""The prompt of a preference pair without one: the beginning that its responses share.
 
 Left out: reading files (`data.py`), and tokens (`rollouts/preference_pairs.py`).
 """
@@ -14,7 +14,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 def implicit_prompt(chosen: Any, rejected: Any) -> dict[str, Any]:
     """Columns prompt, chosen and rejected of a pair that repeats its prompt: the messages with
-    which both begin, or the text up to a space or an "Assistant:". Nothing for other values.
+    which both begin, or the text up to a space or an "Assistant:". Empty for other values.
 
     >>> implicit_prompt("Human: hi Assistant: yes", "Human: hi Assistant: no")
     {'prompt': 'Human: hi Assistant:', 'chosen': ' yes', 'rejected': ' no'}
@@ -35,8 +35,7 @@ def implicit_prompt(chosen: Any, rejected: Any) -> dict[str, Any]:
 
 
 def shared_messages(chosen: Messages, rejected: Messages) -> list[Any]:
-    """The messages with which two conversations begin, up to the first answer in which one of them
-    has its response.
+    """The messages with which two conversations begin, without an answer at their end.
 
     >>> user, yes, no = ({"role": r, "content": c} for r, c in
     ...                  (("user", "?"), ("assistant", "yes"), ("assistant", "no")))

@@ -1,8 +1,8 @@
-"""Conversations in items: messages and tools in one form, and which of them are the prompt and the
-completion.
+"""Conversations in items: brings messages and tools into one form, and splits messages into prompt
+and completion.
 
-Left out: what a message looks like (`calls/messages.py`), other columns (`data.py`), the prompt
-that pairs share (`implicit_prompts.py`).
+Left out: the form of a message (`calls/messages.py`), other columns (`data.py`), the prompt that
+pairs share (`implicit_prompts.py`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def in_one_form(row: Row, where: str) -> Row:
 
 
 def _options(value: Any) -> Any:
-    """Variables of a template, also as JSON text. Nulls are Parquet's, and dropped."""
+    """A template's variables, also from JSON text, without nulls, which Parquet adds."""
     options = json.loads(value) if isinstance(value, str) else value
     if not isinstance(options, Mapping):
         raise ValueError(
@@ -85,7 +85,7 @@ def completion_of(completion: list[Row], prompt: Any, where: str) -> str | list[
     has_calls = any(m.get("tool_calls") for m in completion)
     if has_calls and isinstance(prompt, str):
         raise ValueError(
-            f"{where}: the completion calls tools, which a text cannot go on with: give 'prompt' as"
+            f"{where}: the completion calls tools, which cannot follow a text: give 'prompt' as"
             " messages"
         )
     has_more = any(m["role"] != "assistant" or m.get("reasoning_content") for m in completion)

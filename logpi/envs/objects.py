@@ -6,7 +6,7 @@
     datasets.DatasetDict, {"train": …, "test": …}      tables by the names of their splits
     FILE.py:NAME                                       one of these, or a function that returns one
 
-`raw_rows` reads these and files (`files.py`) alike. Left out: what the columns mean (`data.py`).
+`raw_rows` reads these and files (`files.py`) alike. Left out: the meaning of columns (`data.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST = 10_000_000
 
 
 def is_rows(value: Any) -> bool:
-    """Whether a value holds rows (a word that names some is none of these).
+    """Whether a value holds rows. A word that names rows holds none.
 
     >>> is_rows([{"prompt": "p"}]), is_rows("rows.jsonl"), is_rows({"train": [], "test": []})
     (True, False, True)
@@ -35,7 +35,7 @@ def is_rows(value: Any) -> bool:
 
 
 def label(source: Any) -> str:
-    """What messages call a source: a word as it is, an object by its kind.
+    """A source's name in messages: a word as it is, an object by its type.
 
     >>> label("rows.jsonl"), label([])
     ('rows.jsonl', 'the list')
@@ -52,11 +52,11 @@ def is_single(source: Any) -> bool:
 
 
 def raw_rows(source: Any, split: str = "train") -> Iterator[tuple[str, Any]]:
-    """Each row as it stands, with its place.
+    """Each raw row with its place.
 
     Args:
-        source: a path, a hub name, `FILE.py:NAME`, or an object of rows (see the module's first
-            lines). split: of a source that has splits.
+        source: a path, a hub name, `FILE.py:NAME`, or an object of rows (see the module's
+            docstring). split: of a source that has splits.
 
     Raises:
         ValueError: as `files.read_raw`; an object of another kind, a split that is missing, no
@@ -84,7 +84,8 @@ def raw_rows(source: Any, split: str = "train") -> Iterator[tuple[str, Any]]:
 
 
 def _resolved(source: Any) -> Any:
-    """What `FILE.py:NAME` names, and what a function returns; any other source as it is."""
+    """The object behind `FILE.py:NAME`, and the result of a function; other sources as they
+    are."""
     if isinstance(source, str) and is_user_code(source):
         source = from_user_code(source)
     return _returned(source) if callable(source) else source
@@ -92,7 +93,7 @@ def _resolved(source: Any) -> Any:
 
 @cache
 def _returned(function: Callable[[], Any]) -> Any:
-    """Called once, for train and test rows must be parts of one table."""
+    """The function's result. It is called once: train and test rows must be parts of one table."""
     return function()
 
 
@@ -129,7 +130,7 @@ def _is_dataset(value: Any) -> bool:
 
 
 def _has_class(value: Any, package: str, *names: str) -> bool:
-    """Whether a value is of one of these classes of a package, which nothing loads here."""
+    """Whether a value is of one of these classes of a package, without importing it."""
     return any(
         c.__name__ in names and c.__module__.partition(".")[0] == package
         for c in type(value).__mro__

@@ -1,5 +1,5 @@
-"""Rewards and ends of episodes as environments give them: as one number and as true or false, or an
-error of one line.
+"""Reads an environment's reward as one number and the end of an episode as true or false; other
+values are an error of one line.
 
 Left out: observations (`control/spaces.py`), and Gymnasium itself, which text environments do not
 need.
@@ -39,8 +39,8 @@ def flag(over: Any, name: str) -> bool:
 
 
 def _single(value: Any) -> float | None:
-    """The number in NumPy's wrapping or in an array of one; None if that is not what it is."""
-    # here: text environments rarely need it, and no command's help does
+    """The number of a NumPy scalar or an array of one number; None for other values."""
+    # imported here: text environments rarely need it
     import numpy as np
 
     array = np.asarray(value)

@@ -1,8 +1,8 @@
-"""What a task is, and the endless, seeded, splittable rows that every generated task shares.
+"""Tasks, and the endless, seeded rows of generated tasks.
 
-Row i is a pure function of (seed, split, i): a data cursor is one integer, and resuming is exact.
-Train and test problems are disjoint by construction: a hash of a problem's canonical form, which no
-seed changes, decides on which side it lies. With a share of 0.1:
+Row i is a pure function of (seed, split, i): a data cursor is one integer, and a resumed run
+continues exactly. Train and test problems are disjoint: a hash of a problem's canonical form, which
+no seed changes, decides its side. With a share of 0.1:
 
     problem   canonical   hash / 2⁶⁴   side
     47+85     47+85       0.83         train
@@ -22,18 +22,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, overload, runtime_checkable
 
 if TYPE_CHECKING:
     from logpi.rewards import Rewards
 
 Row = dict[str, Any]
 """One item: `prompt` (str or messages), `answer` (str), perhaps `completion` (a demonstration),
-`level`, other columns. All but the prompt are handed to reward functions as columns."""
+`level`, other columns. Reward functions get all columns but the prompt."""
 
 
 class PlacedRow(Row):
-    """A row of a file, with where it stands: "rows.jsonl, line 3"."""
+    """A row of a file, with its place: "rows.jsonl, line 3"."""
 
     where: str = ""
 
@@ -52,7 +52,7 @@ MAX_DRAWS = 10_000
 
 @runtime_checkable
 class Task(Protocol):
-    """Rows to train and test on, and how an answer is judged unless the user says otherwise."""
+    """Rows to train and test on, and the default reward."""
 
     @property
     def name(self) -> str: ...
@@ -62,19 +62,6 @@ class Task(Protocol):
 
     def rows(self, split: Split = "train", seed: int = 0) -> Sequence[Row]:
         """The rows of a split; row i is the same at every call."""
-        ...
-
-
-class Generator(Protocol):
-    """A seeded source of problems."""
-
-    def draw(self, rng: Random) -> tuple[str, Any]:
-        """A problem's canonical form, and the problem. Whoever knows one of two problems of equal
-        forms knows the other."""
-        ...
-
-    def row(self, problem: Any, rng: Random) -> Row:
-        """The problem as a row."""
         ...
 
 
@@ -95,8 +82,8 @@ def in_test(canonical: str, share: float = TEST_SHARE) -> bool:
 def parted(
     rows: Sequence[Row], split: Split, seed: int, share: float, source: str, by: str = "prompt"
 ) -> list[Row]:
-    """The rows of a split of a file that has none: rows that are equal in column `by` are on one
-    side, train rows shuffled.
+    """The rows of a split, for a file without splits. Rows that are equal in column `by` are on one
+    side; train rows are shuffled.
 
     Raises:
         ValueError: the split is empty.
@@ -116,16 +103,16 @@ def parted(
 
 @dataclass(frozen=True)
 class GeneratedRows(Sequence[Row]):
-    """Generated rows: nothing is stored, each `rows[i]` is generated anew.
+    """Generated rows: each `rows[i]` is generated when it is read.
 
-    Drawn with replacement: small problem spaces repeat (two-digit sums: 4,095 unordered pairs).
+    Problems are drawn with replacement: small problem spaces repeat (two-digit sums: 4,095
+    unordered pairs).
 
     Attributes:
-        size: what `len` says and where iteration stops; any number may be chosen, the rows before
-            it do not change.
+        size: the length. It may be any number: the rows do not depend on it.
     """
 
-    generator: Generator
+    generator: GeneratedTask
     split: Split = "train"
     seed: int = 0
     size: int = 1_000_000
@@ -155,22 +142,34 @@ class GeneratedRows(Sequence[Row]):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
 class GeneratedTask(ABC):
     """A task that draws its problems.
 
     Attributes:
-        test_size: rows that the test split lists.
+        test_size: rows of the test split.
+        prompt: the template, if the task has one. characters: those of prompts and demonstrations
+            that are not the template's.
     """
 
-    test_size: int
+    test_size: int = 1_000
+    characters: ClassVar[str] = ""
+
+    @property
+    def alphabet(self) -> str:
+        """Every character of prompts and demonstrations, sorted, for a character tokenizer. Words
+        that are tokens of their own (`words`, if the task has them) do not count."""
+        template = string.Formatter().parse(getattr(self, "prompt", ""))
+        return "".join(sorted({*self.characters, *(c for text, *_ in template for c in text)}))
 
     @abstractmethod
     def draw(self, rng: Random) -> tuple[str, Any]:
-        """As `Generator.draw`."""
+        """A problem's canonical form, and the problem. Problems whose answers tell each other have
+        equal forms."""
 
     @abstractmethod
     def row(self, problem: Any, rng: Random) -> Row:
-        """As `Generator.row`."""
+        """The problem as a row."""
 
     def rows(self, split: Split = "train", seed: int = 0) -> GeneratedRows:
         return GeneratedRows(self, split, seed, self.test_size if split == "test" else 1_000_000)
@@ -187,10 +186,3 @@ def check_template(task: str, template: str, *fields: str) -> None:
         raise ValueError(
             f"{task}: the prompt must hold {wanted} and no other field, got {template!r}"
         )
-
-
-def alphabet(*samples: str) -> str:
-    """The characters of `samples` (templates' `{fields}` taken out), sorted: what a character
-    tokenizer must know."""
-    literal = "".join(text for s in samples for text, *_ in string.Formatter().parse(s))
-    return "".join(sorted(set(literal)))

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from logpi.engine.engine import SEEDS, Engine
-from logpi.engine.sampling import Request, Sampling
+from logpi.engine.sampling import SEEDS, Request, Sampling
 from logpi.engine.turns import ENDED
 from logpi.evaluation.measures import by_level, interval, measures
 from logpi.evaluation.scorers import PartialResponse, RewardScorer, Scorer
@@ -31,6 +30,7 @@ from logpi.rollouts.response_metrics import tool_metrics
 from logpi.rollouts.responses import Responses, ResponseSampler, transcript_info
 
 if TYPE_CHECKING:
+    from logpi.engine.sampler import Sampler
     from logpi.envs.task import Row
     from logpi.evaluation.records import Record
     from logpi.policies.causal_lm import CausalLM
@@ -58,7 +58,7 @@ class Evaluator:
     """Measures a policy on rows; call it with the step. An `Evaluate` of `logpi.train`.
 
     Attributes:
-        policy, engine, rewards, chat: as in a rollout. rows: the held-out items.
+        policy, sampler, rewards, chat: as in a rollout. rows: the held-out items.
         samples: for each item, at the policy's temperature. sampling: token limit and stop strings.
         greedy: also answer greedily (one more response for each item).
         seed: the same at every call, so that curves compare like with like.
@@ -75,7 +75,7 @@ class Evaluator:
     """
 
     policy: CausalLM
-    engine: Engine
+    sampler: Sampler
     rows: Sequence[Row]
     rewards: Rewards
     sampling: Sampling
@@ -154,7 +154,7 @@ class Evaluator:
         items = list(rows) * (len(requests) // len(prompts))
         sampler = ResponseSampler(
             self.policy,
-            self.engine,
+            self.sampler,
             self.rewards,
             self.sampling,
             self.conversations,

@@ -25,8 +25,8 @@ from torch import Tensor
 from logpi.engine.sampling import Completion, Request, Sampling
 from logpi.errors import UserError
 from logpi.rewards import Rewards, RewardScore, rewards
+from logpi.rollouts.collate import collate
 from logpi.rollouts.responses import trajectory
-from logpi.types import collate
 
 if TYPE_CHECKING:
     from logpi.engine.engine import Engine

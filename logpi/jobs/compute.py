@@ -143,7 +143,7 @@ def _searched(
     assert evaluator.scorer is not None
     search = BeamSearch(
         evaluator.policy,
-        evaluator.engine,
+        evaluator.sampler,
         evaluator.scorer,
         width,
         max(1, width // a.branch),

@@ -1,15 +1,15 @@
-"""The lab: every estimator held against the exact gradient, by enumeration and not by argument.
+"""The lab: every estimator is compared with the exact gradient, by enumeration.
 
     mdp.py          finite processes: J, ∇J, V, Q, A, visits, Fisher matrix, every trajectory
     worlds.py       token tasks and the grid world as such processes, recorded as batches
     expectation.py  E[∇L̂] and Var[∇L̂] over every batch, through the library's own objectives
-    claims.py       what theory says they are
+    claims.py       what they are in theory: closed forms
     verdict.py      the same for your own objective: `logpi.lab.check(objective)`
     bias.py variance.py kl.py clip.py length.py trust.py bellman.py steps.py
                     one report each, `logpi lab NAME`
     report.py       tables, JSON, pictures; `scripts/lab_docs.py` writes the pages in docs/lab
 
-Left out: anything sampled, but for `steps.py`, which asks a real language model.
+Left out: sampling, except in `steps.py`, which uses a real language model.
 """
 
 from __future__ import annotations
@@ -35,26 +35,17 @@ _WHERE = {
 __all__ = sorted(_WHERE)
 
 if TYPE_CHECKING:
-    from logpi.lab.expectation import Moments as Moments
-    from logpi.lab.expectation import Setting as Setting
-    from logpi.lab.expectation import gradients as gradients
-    from logpi.lab.expectation import moments as moments
-    from logpi.lab.mdp import MDP as MDP
-    from logpi.lab.verdict import Check as Check
-    from logpi.lab.verdict import check as check
-    from logpi.lab.worlds import World as World
-    from logpi.lab.worlds import double as double
-    from logpi.lab.worlds import grid_world as grid_world
-    from logpi.lab.worlds import responses as responses
-    from logpi.lab.worlds import standard as standard
-    from logpi.lab.worlds import token_world as token_world
+    from logpi.lab.expectation import Moments, Setting, gradients, moments
+    from logpi.lab.mdp import MDP
+    from logpi.lab.verdict import Check, check
+    from logpi.lab.worlds import World, double, grid_world, responses, standard, token_world
 
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        found = getattr(import_module(f"logpi.lab.{_WHERE[name]}"), name)
-        globals()[name] = found
-        return found
+        value = getattr(import_module(f"logpi.lab.{_WHERE[name]}"), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module 'logpi.lab' has no attribute {name!r}")
 
 

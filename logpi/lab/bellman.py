@@ -1,7 +1,7 @@
-"""`logpi lab bellman`: value iteration on the grid world, sweep by sweep; V against Q; the greedy
-policy; what slips change.
+"""`logpi lab bellman`: value iteration on the grid world, sweep by sweep; V and Q; the greedy
+policy; the effect of slips.
 
-V(s) ← max_a Σ_s' P(s'|s,a) [ R(s,a,s') + γ V(s') ]
+    V(s) ← max_a Σ_s' P(s'|s,a) [ R(s,a,s') + γ V(s') ]
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from logpi.runs.plots import Panel, figure
 
 @dataclass(frozen=True)
 class Sweep:
-    """One sweep of value iteration: V [S] after it, Q [S, 4] it took the maximum of, and the
-    largest change of V."""
+    """One sweep of value iteration.
+
+    Attributes:
+        value: V [S] after it. q: Q [S, 4], of which V is the maximum. change: the largest of V.
+    """
 
     value: Tensor
     q: Tensor
@@ -30,19 +33,15 @@ class Sweep:
 def value_iteration(
     grid: GridModel, gamma: float = 1.0, tolerance: float = 1e-10, most: int = 10_000
 ) -> list[Sweep]:
-    """Sweeps from V = 0 until nothing moves by more than `tolerance`, in units of return.
+    """Sweeps from V = 0 until no value changes by more than `tolerance`, in units of return.
 
     Raises:
-        ValueError: it does not settle (a cost of 0 or more and γ = 1 let an agent wander for ever).
+        ValueError: it does not converge. With γ = 1 and moves that cost nothing an agent may wander
+            for ever.
     """
-    p, r, value, sweeps = (
-        grid.transition,
-        grid.reward,
-        torch.zeros(grid.states, dtype=torch.float64),
-        [],
-    )
+    value, sweeps = torch.zeros(grid.states, dtype=torch.float64), []
     for _ in range(most):
-        q = (p * (r + gamma * value)).sum(-1)
+        q = (grid.transition * (grid.reward + gamma * value)).sum(-1)
         after = q.amax(-1)
         sweeps.append(Sweep(after, q, float((after - value).abs().max())))
         value = after
@@ -55,23 +54,23 @@ def value_iteration(
 
 
 def greedy(grid: GridModel, q: Tensor) -> list[str]:
-    """For each state the arrows of all best actions (ties within 1e-9), or its reward where it is
-    terminal; [S]."""
-    out = []
+    """For each state the arrows of all best actions (equal within 1e-9), or the reward of a
+    terminal state; [S]."""
+    texts = []
     for s in range(grid.states):
         if grid.cell(s) in grid.terminals:
-            out.append(f"[{grid.terminals[grid.cell(s)]:+g}]".replace("-", "−"))
+            texts.append(f"[{grid.terminals[grid.cell(s)]:+g}]".replace("-", "−"))
         else:
-            out.append("".join(ARROWS[a] for a in range(4) if q[s, a] >= q[s].max() - 1e-9))
-    return out
+            texts.append("".join(ARROWS[a] for a in range(4) if q[s, a] >= q[s].max() - 1e-9))
+    return texts
 
 
 def bellman(slip: float = 0.2, gamma: float = 1.0) -> Report:
     """The report of `logpi lab bellman`.
 
     Args:
-        slip: of the second grid, the probability that a move goes a quarter turn to the left.
-            gamma: discount.
+        slip: the probability, in the second grid, that a move goes a quarter turn to the left.
+        gamma: discount.
     """
     grids = [GridModel(), GridModel(slip=slip)]
     runs = [value_iteration(g, gamma) for g in grids]
@@ -79,17 +78,18 @@ def bellman(slip: float = 0.2, gamma: float = 1.0) -> Report:
     start = grids[0].state(grids[0].start)
     return Report(
         "bellman",
-        "Value iteration on the grid world: start S at (0, 0), a move costs 1, terminal cells +5,"
-        f" +4 and −1; γ = {gamma:g}. Values spread from the terminal cells, one cell a sweep.",
+        "Value iteration on the grid world: the start S is (0, 0), a move costs 1, terminal cells"
+        f" give +5, +4 and −1; γ = {gamma:g}. Values spread from the terminal cells by one cell in"
+        " each sweep.",
         (
             _sweeps(grids[0], runs[0], 1, "without slips"),
             _sweeps(grids[1], runs[1], 2, f"with slips of {slip:g}"),
             _policy(grids, runs),
             _v_and_q(grids[0], runs),
         ),
-        f"values reach every cell after {len(runs[0]) - 1} sweeps without slips, where the start is"
-        f" worth {float(firm[start]):.2f}; slips lower it to {float(slippery[start]):.2f} and need"
-        f" {len(runs[1]) - 1} sweeps, because each cell then depends on its own value.",
+        f"without slips values reach every cell after {len(runs[0]) - 1} sweeps, and the value of"
+        f" the start is {float(firm[start]):.2f}; slips lower it to {float(slippery[start]):.2f}"
+        f" and need {len(runs[1]) - 1} sweeps, because a cell's value then depends on itself.",
         lambda: _picture(grids, runs),
     )
 
@@ -99,20 +99,18 @@ def _rows(grid: GridModel) -> range:
 
 
 def _sweeps(grid: GridModel, run: list[Sweep], number: int, how: str) -> ReportTable:
-    """Snapshots of V side by side, the grid's upper row first."""
+    """V after some sweeps side by side, the grid's upper row first."""
     shown = [k for k in (1, 2, 3) if k < len(run)] + [len(run)]
-    rows = []
-    for y in _rows(grid):
-        cells: list[Any] = [f"y={y}"]
-        for k in shown:
-            digits = 2 if k == len(run) else 1
-            cells.append(
-                " ".join(_cell(grid, run[k - 1].value, (x, y), digits) for x in range(grid.width))
-            )
-        rows.append(tuple(cells))
+
+    def line(y: int, k: int) -> str:
+        digits = 2 if k == len(run) else 1
+        cells = (_cell(grid, run[k - 1].value, (x, y), digits) for x in range(grid.width))
+        return " ".join(cells)
+
+    rows = [(f"y={y}", *(line(y, k) for k in shown)) for y in _rows(grid)]
     return ReportTable(
         f"{number}. V after each sweep, {how} (■: terminal)",
-        ("", *(f"sweep {k}" for k in shown[:-1]), "settled"),
+        ("", *(f"sweep {k}" for k in shown[:-1]), "converged"),
         tuple(rows),
     )
 
@@ -136,7 +134,7 @@ def _policy(grids: list[GridModel], runs: list[list[Sweep]]) -> ReportTable:
         for y in _rows(grids[0])
     )
     return ReportTable(
-        "3. The greedy policy: every best move", ("", "without slips", "with slips"), rows
+        "3. The greedy policy: all best moves", ("", "without slips", "with slips"), rows
     )
 
 
@@ -145,12 +143,10 @@ def _v_and_q(grid: GridModel, runs: list[list[Sweep]]) -> ReportTable:
     for cell in ((0, 0), (1, 1), (2, 1), (2, 2)):
         s = grid.state(cell)
         for how, run in zip(("firm", "slippery"), runs, strict=True):
-            last = run[-1]
-            rows.append(
-                (f"({cell[0]}, {cell[1]}), {how}", *last.q[s].tolist(), float(last.value[s]))
-            )
+            q, value = run[-1].q[s].tolist(), float(run[-1].value[s])
+            rows.append((f"({cell[0]}, {cell[1]}), {how}", *q, value))
     return ReportTable(
-        "4. Q(s, a) of a few cells: V is its maximum; Q says which move, without a model",
+        "4. Q(s, a) of a few cells: V is its maximum, and Q gives the best move without a model",
         ("cell", *(f"{n} {a}" for n, a in zip(ACTIONS, ARROWS, strict=True)), "V"),
         tuple(rows),
         ("", *[".3f"] * 5),

@@ -1,7 +1,7 @@
-"""`logpi lab bias`: which way each method's expected step points, against −∇J.
+"""`logpi lab bias`: the direction of each method's expected step, compared with −∇J.
 
-Three tables: the advantage alone against its closed form, the same method as shipped, and what
-happens as batches grow.
+The tables compare the advantage alone with its closed form, the methods as they are in the table of
+algorithms, and batches of growing size.
 """
 
 from __future__ import annotations
@@ -30,22 +30,20 @@ TINY = {
     "hd": {".": 1.0, "abc": 0.0},
 }
 GROWTH = (2, 4, 8, 16, 32, 64, 128)
-# whitening couples all prompts, so these are dearer
+# Whitening couples all prompts, so these take longer.
 GROWTH_TOKENS = (2, 4, 8, 16)
 
 
 def angle(a: Tensor, b: Tensor) -> float:
     """Degrees between two directions; NaN if one of them is 0."""
     size = float(a.norm() * b.norm())
-    return (
-        math.degrees(math.acos(max(-1.0, min(1.0, float(a @ b) / size))))
-        if size > 1e-12
-        else math.nan
-    )
+    if size <= 1e-12:
+        return math.nan
+    return math.degrees(math.acos(max(-1.0, min(1.0, float(a @ b) / size))))
 
 
-def _gap(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
+def _gap(mean: Tensor, expected: Tensor) -> float:
+    return float((mean - expected).norm() / expected.norm())
 
 
 def _digits(gap: float) -> str:
@@ -53,7 +51,7 @@ def _digits(gap: float) -> str:
 
 
 def far_reference(world: World) -> Tensor:
-    """Logits of a reference policy some way off."""
+    """Logits of a reference policy at some distance from the world's policy."""
     wave = torch.sin(torch.arange(world.logits.numel(), dtype=torch.float64)).view_as(world.logits)
     return world.logits + 0.5 * wave
 
@@ -66,17 +64,17 @@ def bias(responses: int = 4) -> Report:
     """
     world = standard()
     growth = _growth(token_world(TINY, seed=0))
-    by_m = _first_difference()
+    by_m = _by_group_size()
     p = world.solve_rate().tolist()
     return Report(
         "bias",
-        "E[∇L̂] of every method of the table, over every batch there can be (no sampling), against"
-        f" −∇J. World: two prompts (solved with probability {p[0]:.2f} and {p[1]:.2f}), 15"
-        " responses, a softmax table.",
+        "E[∇L̂] of every method, over every possible batch (no sampling), compared with −∇J. World:"
+        f" two prompts (solved with probability {p[0]:.2f} and {p[1]:.2f}), 15 responses, a softmax"
+        " table.",
         (_alone(world, responses), _shipped(world, responses), by_m, growth),
-        "baselines leave the policy gradient as it is, Dr. GRPO scales it by (M−1)/M, and what"
-        " turns it are the group's standard deviation (from M = 4 on, with binary rewards), lengths"
-        " in the weight, and statistics that see the row.",
+        "baselines do not change the policy gradient, Dr. GRPO scales it by (M−1)/M, and three"
+        " things turn it: the group's standard deviation (from M = 4 on, with binary rewards),"
+        " lengths in the weight, and statistics that contain the row.",
         lambda: _picture(by_m, growth),
     )
 
@@ -86,32 +84,25 @@ def _alone(world: World, m: int) -> ReportTable:
     for claim in CLAIMS:
         setting = claim.setting if claim.setting != Setting() else Setting(responses=m)
         setting = replace(setting, critic=claim.critic(world) if claim.critic is not None else None)
-        found = moments(world, claim.objective, setting)
+        exact = moments(world, claim.objective, setting)
         form = claim.form(world, m)
-        limit = angle(form, -world.gradient)
-        off = _digits(_gap(found.mean, form)) if claim.exact else None
-        rows.append(
-            (
-                claim.name,
-                claim.law,
-                off,
-                limit,
-                angle(found.mean, found.target),
-                found.scale,
-                found.verdict,
-            )
-        )
+        off = _digits(_gap(exact.mean, form)) if claim.exact else None
+        rows.append((claim.name, claim.law, off, angle(form, -world.gradient), *_measured(exact)))
     return ReportTable(
         f"1. The advantage alone: no KL, no whitening, responses summed (N = 1, M = {m};"
         " reinforce_plus_plus N = 3, M = 1)",
         ("method", "theory: E[∇L̂]", "off by", "angle", "here", "scale", "verdict"),
         tuple(rows),
         ("", "", "", ".1f", ".1f", ".4f", ""),
-        "σ = √(p(1−p)) of a prompt solved with probability p. angle: of the theory's direction with"
-        " −∇J, in degrees; here: of E[∇L̂] itself. off by: |E[∇L̂] − theory| / |theory|, where the"
-        " theory holds for every M. Critics hold V^π unless wrong; ppo without γ has γ = 1. scale:"
-        " in lengths of ∇J.",
+        "σ = √(p(1−p)) of a prompt that is solved with probability p. off by: |E[∇L̂] − theory| /"
+        " |theory|, where the theory holds for every M. angle: between the theory's direction and"
+        " −∇J, in degrees; here: between E[∇L̂] and −∇J. scale: in lengths of ∇J. Critics are V^π"
+        " unless it says wrong V; ppo without γ has γ = 1.",
     )
+
+
+def _measured(m: Moments) -> tuple[float, float, str]:
+    return angle(m.mean, m.target), m.scale, m.verdict
 
 
 def _shipped(world: World, m: int) -> ReportTable:
@@ -124,18 +115,15 @@ def _shipped(world: World, m: int) -> ReportTable:
             continue
         beta = objective.kl.coef if objective.kl is not None else 0.0
         setting = Setting(responses=m, keep=chosen.keep, reference=reference)
-        found = moments(world, objective, setting, -regularised(world, beta, reference))
-        rows.append(
-            (name, _parts(chosen), angle(found.mean, found.target), found.scale, found.verdict)
-        )
+        exact = moments(world, objective, setting, -regularised(world, beta, reference))
+        rows.append((name, _parts(chosen), *_measured(exact)))
     return ReportTable(
-        f"2. As shipped: every part of the table's row (N = 1, M = {m}, a reference half a nat"
-        " away)",
-        ("method", "beside the theorem", "angle", "scale", "verdict"),
+        f"2. The whole method, with all its parts (N = 1, M = {m}, a reference half a nat away)",
+        ("method", "besides the theorem", "angle", "scale", "verdict"),
         tuple(rows),
         ("", "", ".2f", ".4f", ""),
-        "Against −∇(J − β KL(π‖π_ref)) with the method's own β. The methods of the GRPO family also"
-        " divide by the group's std. 1/tokens: of the batch, here one group.",
+        "Compared with −∇(J − β KL(π‖π_ref)) at the method's own β. The methods of the GRPO family"
+        " also divide by the group's std. 1/tokens: tokens of the batch, here one group.",
     )
 
 
@@ -150,14 +138,11 @@ _SHORT = {
 
 
 def _parts(chosen: Algorithm) -> str:
-    """What a method has beside the theorem's own parts, in a few words."""
+    """The parts of a method that the theorem does not have, in a few words."""
     o = chosen.objective
     assert isinstance(o, PolicyGradient)
-    kinds = [
-        type(o.weight),
-        type(chosen.keep),
-        *([type(o.ratio)] if o.surrogate.uses_ratio else []),
-    ]
+    kinds = [type(o.weight), type(chosen.keep)]
+    kinds += [type(o.ratio)] if o.surrogate.uses_ratio else []
     parts = [_SHORT[k] for k in kinds if k in _SHORT]
     parts += ["whitened"] if o.whiten else []
     parts += [f"{o.kl.estimator} {o.kl.place}"] if o.kl is not None else []
@@ -171,24 +156,18 @@ def _claim(name: str) -> Claim:
 REAL = {"eaa": 0.5, "eba": 2.0, "hdabb.": 3.0}
 
 
-def _first_difference() -> ReportTable:
-    """GRPO's angle against M, with binary and with real rewards."""
+def _by_group_size() -> ReportTable:
+    """GRPO's angle at each M, with binary and with real rewards."""
     objective = _claim("grpo_r1").objective
-    binary, real = standard(), standard(REAL)
     rows: list[tuple[Any, ...]] = []
     for m in range(2, 7):
-        pair = [moments(w, objective, Setting(responses=m)) for w in (binary, real)]
-        rows.append(
-            (
-                m,
-                angle(pair[0].mean, pair[0].target),
-                pair[0].scale,
-                pair[0].verdict,
-                *_real(pair[1]),
-            )
+        binary, real = (
+            moments(world, objective, Setting(responses=m))
+            for world in (standard(), standard(REAL))
         )
+        rows.append((m, *_measured(binary), angle(real.mean, real.target), real.verdict))
     return ReportTable(
-        "3. Where GRPO's standard deviation begins to turn the step (grpo_r1, the advantage alone)",
+        "3. GRPO's standard deviation turns the step from some M on (grpo_r1, the advantage alone)",
         (
             "M",
             "angle, binary",
@@ -204,33 +183,28 @@ def _first_difference() -> ReportTable:
     )
 
 
-def _real(found: Moments) -> tuple[float, str]:
-    return angle(found.mean, found.target), found.verdict
-
-
 def _growth(world: World) -> ReportTable:
-    """How far methods are from their limits as the batch grows."""
+    """The distance of methods from their limits, for batches of growing size."""
     names = ("grpo_r1", "grpo", "dapo")
     limits = {n: _claim(n).form(world, 0) for n in (*names, "reinforce_plus_plus")}
     rows = []
     for m in GROWTH:
-        found = {n: moments(world, _claim(n).objective, Setting(responses=m)).mean for n in names}
-        turned = angle(found["grpo_r1"], -world.gradient)
+        means = {n: moments(world, _claim(n).objective, Setting(responses=m)).mean for n in names}
+        turned = angle(means["grpo_r1"], -world.gradient)
         tokens = None
         if m in GROWTH_TOKENS:
-            whole = moments(
-                world, _claim("reinforce_plus_plus").objective, Setting(prompts=m, responses=1)
-            ).mean
+            objective = _claim("reinforce_plus_plus").objective
+            whole = moments(world, objective, Setting(prompts=m, responses=1)).mean
             tokens = _gap(whole, limits["reinforce_plus_plus"])
-        rows.append((m, *(_gap(found[n], limits[n]) for n in names), turned, tokens))
+        rows.append((m, *(_gap(means[n], limits[n]) for n in names), turned, tokens))
     return ReportTable(
         "4. Limits: distance |E[∇L̂] − limit| / |limit| as M grows (reinforce_plus_plus: N prompts,"
         " M = 1), a tiny world",
         ("M (or N)", "grpo_r1", "grpo", "dapo", "angle of grpo_r1", "reinforce_plus_plus"),
         tuple(rows),
         ("d", ".4f", ".4f", ".4f", ".2f", ".4f"),
-        f"The limit of grpo_r1 itself is {angle(limits['grpo_r1'], -world.gradient):.2f} degrees"
-        " off −∇J, and that of reinforce_plus_plus 0: its spread is the same for all prompts.",
+        f"The limit of grpo_r1 is {angle(limits['grpo_r1'], -world.gradient):.2f} degrees off −∇J,"
+        " that of reinforce_plus_plus 0 degrees: its spread is the same for all prompts.",
     )
 
 
@@ -247,13 +221,19 @@ def _picture(by_m: ReportTable, growth: ReportTable) -> Any:
     left.plot(m, [r[1] for r in by_m.rows], marker="o", color=COLOURS[0], label="binary rewards")
     left.plot(m, [r[4] for r in by_m.rows], marker="s", color=COLOURS[1], label="real rewards")
     left.set_xticks(m)
-    for i, name in enumerate(growth.columns[1:4]):
+    for column, colour, marker, size in (
+        (1, 0, "o", 3.5),
+        (2, 1, "o", 3.5),
+        (3, 2, "o", 3.5),
+        (5, 3, "^", 4),
+    ):
         right.plot(
-            *_series(growth, 1 + i), marker="o", markersize=3.5, color=COLOURS[i], label=name
+            *_series(growth, column),
+            marker=marker,
+            markersize=size,
+            color=COLOURS[colour],
+            label=growth.columns[column],
         )
-    right.plot(
-        *_series(growth, 5), marker="^", markersize=4, color=COLOURS[3], label="reinforce_plus_plus"
-    )
     right.set_xscale("log", base=2)
     right.set_yscale("log")
     return picture

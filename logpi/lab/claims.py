@@ -1,8 +1,8 @@
-"""What theory says each estimator's expected gradient is: closed forms, from the papers' algebra
-and not from the code.
+"""The expected gradient of each estimator in theory: closed forms from the papers' algebra.
 
-Each is a function of a `World` that returns E[∇L̂] [S·A] (or its limit), made of single
-trajectories, values and ∇J only. Left out: the estimators themselves, which are the library's own.
+Each is a function of a `World` that returns E[∇L̂] [S·A] (or its limit), made only of single
+trajectories, values and ∇J. Left out: the estimators themselves, which are the library's
+(`logpi.ops`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from logpi.algorithms import algorithm
 from logpi.lab.expectation import Setting
 from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import GAE
+from logpi.ops.time import to_go
 from logpi.ops.weights import GroupTokenMean, SequenceMean, SequenceSum
 
 if TYPE_CHECKING:
@@ -89,35 +90,30 @@ def discounted(world: World, gamma: float, lam: float) -> Tensor:
 
     because E[δₖ] = A − (1−γ) V(s_{k+1}) and the later advantages have mean zero.
     """
-    state = world.index(world.paths)
-    v, mask = world.value, world.paths.mask
-    gap = torch.zeros_like(world.paths.logp)
-    carry = torch.zeros_like(world.luck)
-    for t in range(mask.shape[1] - 1, -1, -1):
-        carry = torch.where(mask[:, t], v[state[:, t + 1]] + gamma * lam * carry, carry)
-        gap[:, t] = carry
-    return -world.gradient + (1 - gamma) * pull(world, torch.where(mask, gap, 0.0))
+    after = world.value[world.index(world.paths)[:, 1:]]
+    gap = to_go(after, world.paths.mask, gamma * lam)
+    return -world.gradient + (1 - gamma) * pull(world, gap)
 
 
 def text_gae(world: World, gamma: float, lam: float) -> Tensor:
-    """The text's token advantage (1 − (1−γ)/(1−γλ) (1 − (γλ)^{T−1−t})) Q − V; right if all
-    responses have length T."""
-    mask, state = world.paths.mask, world.index(world.paths)
+    """The token advantage (1 − (1−γ)/(1−γλ) (1 − (γλ)^{T−1−t})) Q − V of the analysis text; right
+    if all responses have length T."""
+    mask, state = world.paths.mask, world.index(world.paths)[:, :-1]
     v, q = (x[0] for x in world.mdp.values(world.pi))
-    here, action = state[:, :-1], torch.where(mask, world.paths.action, 0)
+    action = torch.where(mask, world.paths.action, 0)
     left = torch.where(mask, mask.double().flip(1).cumsum(1).flip(1) - 1, 0.0)
     factor = 1 - (1 - gamma) / (1 - gamma * lam) * (1 - (gamma * lam) ** left)
-    return -pull(world, torch.where(mask, factor * q[here, action] - v[here], 0.0))
+    return -pull(world, torch.where(mask, factor * q[state, action] - v[state], 0.0))
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the theory.
+    """What theory says of one method.
 
     Attributes:
-        name: of the method. objective: with the parts that the claim is about, and nothing else.
-        law: what E[∇L̂] is. form: the same as numbers, a function of the world and M.
-        exact: for every M and N; otherwise the limit of large batches.
+        name: of the method. objective: the method with only the parts that the claim is about.
+        law: E[∇L̂] as a formula. form: the same as numbers, a function of the world and M.
+        exact: for every M and N; otherwise it is the limit of large batches.
         setting: how batches are drawn. critic: its values, V^π if None.
     """
 
@@ -133,14 +129,13 @@ class Claim:
 def wrong_critic(world: World) -> Tensor:
     """V^π plus an error of about a third of the reward, different in every state."""
     value = world.value
-    return value + 0.35 * torch.cos(3.0 * torch.arange(value.numel(), dtype=value.dtype)).view_as(
-        value
-    )
+    error = 0.35 * torch.cos(3.0 * torch.arange(value.numel(), dtype=value.dtype))
+    return value + error.view_as(value)
 
 
 def _alone(name: str, **parts: object) -> PolicyGradient:
-    """The method's advantage alone: no KL, no whitening, the theorem's own aggregation; and what
-    `parts` puts back."""
+    """The method's advantage alone, without KL and whitening and with the theorem's own
+    aggregation; `parts` replace parts of it."""
     objective = algorithm(name).objective
     assert isinstance(objective, PolicyGradient)
     return replace(objective, **{"kl": None, "whiten": False, "weight": SequenceSum(), **parts})  # type: ignore[arg-type]

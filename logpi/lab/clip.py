@@ -1,8 +1,8 @@
-"""`logpi lab clip`: which gradients survive clipping, for every sign of the advantage and side of
-the ratio.
+"""`logpi lab clip`: which gradients clipping keeps, for both signs of the advantage and both sides
+of the ratio.
 
-The number shown is ∂(surrogate)/∂(log π), by autograd through the library's own surrogates: what
-the action's log-probability is pushed by, for Â = ±1. Unclipped it is ρ Â.
+The number is ∂(surrogate)/∂(log π) for Â = ±1, by autograd through the library's own surrogates: by
+how much the action's log-probability is pushed. Without clipping it is ρ Â.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def clip() -> Report:
     """The report of `logpi lab clip`."""
     return Report(
         "clip",
-        "How much each surrogate pushes log π of an action, against the ratio ρ = π/π_old since the"
-        " data were sampled. 0: the action has no gradient any more.",
+        "How much does each surrogate push log π of an action, at each ratio ρ = π/π_old since the"
+        " data were sampled? 0: the action has no gradient any more.",
         (
             _table("1. A good action (Â = +1): pushed up until ρ is above the bound", 1.0),
             _table("2. A bad action (Â = −1): pushed down until ρ is below the bound", -1.0),
             _quadrants(),
         ),
-        "clipping stops only what has already moved the right way (Â > 0 and ρ high, Â < 0 and ρ"
-        " low); clip-higher leaves good actions more room, dual clip also stops bad actions that"
-        " became much likelier, and CISPO bounds the push but stops none.",
+        "clipping stops only actions that have already moved the right way (Â > 0 and ρ high, Â < 0"
+        " and ρ low); clip-higher gives good actions more room, dual clip also stops bad actions"
+        " that became much likelier, and CISPO bounds the push but stops no action.",
         _picture,
     )
 
@@ -68,31 +68,33 @@ def _table(title: str, advantage: float) -> ReportTable:
 
 
 def _quadrants() -> ReportTable:
-    """For each surrogate and quadrant: does the gradient survive far from ρ = 1?"""
+    """For each surrogate and quadrant: is there a gradient far from ρ = 1?"""
     corners = {
         "Â>0, ρ↑": (8.0, 1.0),
         "Â>0, ρ↓": (0.125, 1.0),
         "Â<0, ρ↑": (8.0, -1.0),
         "Â<0, ρ↓": (0.125, -1.0),
     }
+    ratio, advantage = torch.tensor(list(corners.values())).T
     rows = []
     for name, surrogate in KINDS[1:]:
-        found = []
-        for ratio, advantage in corners.values():
-            x = float(push(surrogate, torch.tensor([ratio]), torch.tensor([advantage])))
-            found.append(
-                "stopped" if x == 0 else "pushed" if abs(abs(x) - ratio) < 1e-5 else "bounded"
-            )
-        rows.append((name, *found))
+        sizes = push(surrogate, ratio, advantage).abs().tolist()
+        rows.append((name, *map(_kind, sizes, ratio.tolist())))
     return ReportTable(
         "3. The four quadrants, far from ρ = 1",
         ("surrogate", *corners),
         tuple(rows),
         note=(
-            "pushed: by ρ Â, as without clipping. bounded: by less than that, but not 0. stopped:"
-            " not at all."
+            "pushed: by ρ Â, as without clipping. bounded: by less, but not by 0. stopped: not at"
+            " all."
         ),
     )
+
+
+def _kind(size: float, ratio: float) -> str:
+    if size == 0:
+        return "stopped"
+    return "pushed" if abs(size - ratio) < 1e-5 else "bounded"
 
 
 def _picture() -> Any:

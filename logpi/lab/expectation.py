@@ -1,11 +1,9 @@
-"""The expectation and the variance of what an optimiser step would apply, over every batch that a
-rollout could bring.
+"""The expectation and the variance of an optimiser step's gradient, over every possible batch.
 
 A batch is N prompts × M responses. Samples are exchangeable, so a group is a multiset of responses
-with its multinomial probability, and a batch a multiset of groups. Each batch goes through the
-objective's own `prepare`, `weight` and `loss`, and autograd: no formula of an estimator is written
-here. Left out: what the result should be
-    (`claims.py`).
+with its multinomial probability, and a batch is a multiset of groups. Each batch goes through the
+objective's own `prepare`, `weight` and `loss`, and autograd: this file has no formula of any
+estimator. Left out: what the result should be (`claims.py`).
 """
 
 from __future__ import annotations
@@ -20,45 +18,25 @@ from torch import Tensor
 
 from logpi.lab.worlds import World, double
 from logpi.objectives.policy_gradient import PolicyGradient
-from logpi.ops.advantages import (
-    GAE,
-    GreedyBaseline,
-    GroupCenter,
-    GroupNorm,
-    LeaveOneOut,
-    QValue,
-    RewardToGo,
-    TotalReward,
-    Uniform,
-)
 from logpi.ops.groups import total_reward
 from logpi.ops.selection import Keep, KeepAll
-from logpi.ops.weights import FixedLength, GroupTokenMean, SequenceMean, SequenceSum
+from logpi.ops.time import spread
 from logpi.policies.tabular import Index, TabularPolicy
 from logpi.types import Batch, Objective, PolicyOutput, Trajectory
 
-# batches that are worth enumerating
+# the largest number of batches that are listed
 MOST = 200_000
-# batches that share one backward pass
+# the number of batches that share one backward pass
 CHUNK = 4096
-_LOCAL_ADVANTAGES = (
-    GAE,
-    GreedyBaseline,
-    GroupCenter,
-    GroupNorm,
-    LeaveOneOut,
-    QValue,
-    RewardToGo,
-    TotalReward,
-    Uniform,
-)
-_LOCAL_WEIGHTS = (FixedLength, GroupTokenMean, SequenceMean, SequenceSum)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Every batch, up to the order of its rows. `rows` [K, N·M] are row numbers of `world.paths`,
-    `probability` [K]."""
+    """Every batch, up to the order of its rows.
+
+    Attributes:
+        rows: [K, N·M] row numbers of `world.paths`. probability: [K]. prompts: N.
+    """
 
     rows: Tensor
     probability: Tensor
@@ -68,12 +46,9 @@ class Draws:
         return len(self.rows)
 
     def groups(self) -> Tensor:
-        """[K, N·M] which prompt slot of its batch a row belongs to."""
-        return (
-            torch.arange(self.rows.shape[1]).expand_as(self.rows)
-            * self.prompts
-            // self.rows.shape[1]
-        )
+        """[K, N·M] the number of each row's prompt in its batch, from 0."""
+        width = self.rows.shape[1]
+        return (torch.arange(width) * self.prompts // width).expand_as(self.rows)
 
     def pick(self, index: Tensor) -> Draws:
         """Some of the batches."""
@@ -87,12 +62,12 @@ class Draws:
 
 @dataclass(frozen=True)
 class Setting:
-    """How batches come about.
+    """How batches are drawn.
 
     Attributes:
         prompts: N, drawn independently. responses: M to each prompt.
-        keep: which groups enter a batch (those that do not are drawn again).
-        critic: [S] or [T+1, S] values (`TabularPolicy.value`) for estimators that read them; V^π if
+        keep: which groups enter a batch; the others are drawn again.
+        critic: [S] or [T+1, S] values (`TabularPolicy.value`) for estimators with a critic; V^π if
             None.
         reference: [S, A] logits of the reference policy; the policy's own if None.
     """
@@ -108,10 +83,11 @@ def _multisets(probability: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Every multiset of `size` of n outcomes [n]: their numbers [K, size] and multinomial
     probabilities [K]."""
     n = len(probability)
-    if math.comb(n + size - 1, size) > MOST:
+    number = math.comb(n + size - 1, size)
+    if number > MOST:
         raise ValueError(
-            f"{math.comb(n + size - 1, size):,} different batches are too many to list (at most"
-            f" {MOST:,}): take fewer prompts or responses, or a smaller world"
+            f"{number:,} different batches are too many to list (at most {MOST:,}): take fewer"
+            " prompts or responses, or a smaller world"
         )
     chosen = torch.tensor(list(combinations_with_replacement(range(n), size)))
     counts = torch.zeros(len(chosen), n, dtype=torch.long).scatter_add_(
@@ -123,31 +99,31 @@ def _multisets(probability: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def all_draws(world: World, setting: Setting) -> Draws:
-    """Every batch of `setting.prompts` × `setting.responses` and its probability (which add up to
-    1).
+    """Every batch of `setting.prompts` × `setting.responses` with its probability. The
+    probabilities add up to 1.
 
     Raises:
-        ValueError: too many to list, or no group is ever kept.
+        ValueError: too many batches to list, or `keep` keeps no group.
     """
-    rows, chances = [], []
+    rows, probabilities = [], []
     for start in range(len(world.start)):
-        here = (world.paths.group == start).nonzero().flatten()
-        chosen, chance = _multisets(world.conditional[here], setting.responses)
-        rows.append(here[chosen])
-        chances.append(world.start[start] * chance)
-    group, chance = _kept(world, torch.cat(rows), torch.cat(chances), setting.keep)
+        paths = (world.paths.group == start).nonzero().flatten()
+        chosen, probability = _multisets(world.conditional[paths], setting.responses)
+        rows.append(paths[chosen])
+        probabilities.append(world.start[start] * probability)
+    groups, probability = _select(world, torch.cat(rows), torch.cat(probabilities), setting.keep)
     if setting.prompts == 1:
-        return Draws(group, chance, 1)
-    chosen, chance = _multisets(chance, setting.prompts)
-    return Draws(group[chosen].flatten(1), chance, setting.prompts)
+        return Draws(groups, probability, 1)
+    chosen, probability = _multisets(probability, setting.prompts)
+    return Draws(groups[chosen].flatten(1), probability, setting.prompts)
 
 
-def _kept(world: World, rows: Tensor, chance: Tensor, keep: Keep) -> tuple[Tensor, Tensor]:
-    """The groups that enter a batch; the others are drawn again, so what is left is rescaled."""
+def _select(world: World, groups: Tensor, probability: Tensor, keep: Keep) -> tuple[Tensor, Tensor]:
+    """The groups that enter a batch, with their probabilities rescaled: others are drawn again."""
     if keep == KeepAll():
-        return rows, chance
+        return groups, probability
     paths = world.paths
-    single = [
+    rows = [
         Trajectory(
             paths.obs[k],
             paths.action[k],
@@ -159,18 +135,18 @@ def _kept(world: World, rows: Tensor, chance: Tensor, keep: Keep) -> tuple[Tenso
         )
         for k in range(len(paths))
     ]
-    good = torch.tensor([keep([single[k] for k in group]) for group in rows.tolist()])
+    good = torch.tensor([keep([rows[k] for k in group]) for group in groups.tolist()])
     if not bool(good.any()):
         raise ValueError(f"{keep} keeps no group at all in this world")
-    return rows[good], chance[good] / chance[good].sum()
+    return groups[good], probability[good] / probability[good].sum()
 
 
 @dataclass(frozen=True)
 class _Copies(Index):
-    """Each batch has its own copy of the table, so that one backward pass gives every batch's
-    gradient.
+    """Gives each batch its own copy of the table, so that one backward pass gives the gradients of
+    all batches.
 
-    `prompts` groups, numbered in order, belong to a batch; copy k holds states k·S … (k+1)·S − 1.
+    A batch has `prompts` groups, numbered in order; copy k holds states k·S … (k+1)·S − 1.
     """
 
     index: Index
@@ -184,12 +160,12 @@ class _Copies(Index):
 def batch_gradient(
     policy: TabularPolicy, objective: Objective, batch: Batch, reference: PolicyOutput | None
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of the loss with respect to the policy's logits, as one optimiser step would apply
+    """The gradient of the loss with respect to the policy's logits, as one optimiser step applies
     it, and the advantages.
 
     Args:
         policy: at the parameters that sampled the batch. batch: whole groups.
-        reference: evaluation of the batch by the reference policy, or None.
+        reference: what the reference policy says of the batch, or None.
     Returns:
         [S, A] like `policy.logits`; [B, T] in units of return.
     """
@@ -203,14 +179,12 @@ def batch_gradient(
 
 
 def _separable(objective: Objective) -> bool:
-    """A batch's gradient does not depend on what other groups are in the same call, but for the
-    number of rows."""
-    return (
-        type(objective) is PolicyGradient
-        and type(objective.advantage) in _LOCAL_ADVANTAGES
-        and type(objective.weight) in _LOCAL_WEIGHTS
-        and not objective.whiten
-    )
+    """Whether a batch's gradient depends on other groups in the same call by their number alone.
+    Of parts that are not the library's own this is not known."""
+    if type(objective) is not PolicyGradient or objective.whiten or objective.weight.by_action:
+        return False
+    parts = (objective.advantage, objective.weight)
+    return all(type(part).__module__.startswith("logpi.ops.") for part in parts)
 
 
 def _pieces(
@@ -218,7 +192,8 @@ def _pieces(
 ) -> Iterator[tuple[int, Batch, Tensor, Tensor]]:
     """Every batch through the objective: (copies in this pass, the rows, gradient [copies·S, A],
     advantages [B, T])."""
-    reference = _reference(world, setting)
+    with torch.no_grad():
+        reference = world.policy(setting.reference).evaluate(world.paths)
     value = setting.critic if setting.critic is not None else world.value
     many = _separable(objective)
     for rows, group in _chunks(draws, CHUNK if many else 1):
@@ -228,7 +203,7 @@ def _pieces(
             world.logits.repeat(n, 1),
             index,
             world.mdp.allowed.repeat(n, 1),
-            value.repeat(*_tile(value, n)),
+            value.repeat(*[1] * (value.ndim - 1), n),
         )
         batch, ref = _collect(world, reference, rows.flatten(), group.flatten())
         yield n, batch, *batch_gradient(policy, objective, batch, ref)
@@ -239,8 +214,8 @@ def gradients(
 ) -> Tensor:
     """∇L̂ of every batch: [K, S·A] in the order of `draws` (all of them if None).
 
-    Objectives known to treat groups apart share a backward pass; any other one gets each batch
-    alone, padded to that batch's own longest row, as a trainer would see it.
+    Batches share a backward pass where the objective is known to treat groups separately. Any other
+    objective gets each batch alone, padded to its own longest row, as in training.
     """
     with double():
         draws = draws or all_draws(world, setting)
@@ -252,31 +227,22 @@ def gradients(
 def advantages(
     world: World, objective: Objective, setting: Setting, draws: Draws
 ) -> tuple[Tensor, Tensor]:
-    """Â of every own action of every batch, and the return of the row that it is in; both [n]."""
+    """Â of every own action of every batch, and the return of its row; both [n]."""
     with double():
-        found = [
-            (a[b.mask], total_reward(b)[:, None].expand(b.mask.shape)[b.mask])
-            for _, b, _, a in _pieces(world, objective, setting, draws)
+        pairs = [
+            (advantage[batch.mask], spread(total_reward(batch), batch.mask)[batch.mask])
+            for _, batch, _, advantage in _pieces(world, objective, setting, draws)
         ]
-        return torch.cat([a for a, _ in found]), torch.cat([r for _, r in found])
-
-
-def _tile(value: Tensor, copies: int) -> tuple[int, ...]:
-    return (copies,) if value.ndim == 1 else (1, copies)
+        return torch.cat([a for a, _ in pairs]), torch.cat([r for _, r in pairs])
 
 
 def _chunks(draws: Draws, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    slots = draws.groups()
+    """`size` batches at a time: their rows, and the numbers of the rows' groups."""
+    groups = draws.groups()
     for i in range(0, len(draws), size):
         rows = draws.rows[i : i + size]
         first = torch.arange(len(rows))[:, None] * draws.prompts
-        yield rows, slots[i : i + size] + first
-
-
-def _reference(world: World, setting: Setting) -> PolicyOutput:
-    """The reference policy's evaluation of every trajectory."""
-    with torch.no_grad():
-        return world.policy(setting.reference).evaluate(world.paths)
+        yield rows, groups[i : i + size] + first
 
 
 def _collect(
@@ -293,7 +259,7 @@ class Moments:
     """Exact first and second moments of ∇L̂.
 
     Attributes:
-        mean: E[∇L̂] [S·A]. target: the gradient it is held against, −∇J [S·A].
+        mean: E[∇L̂] [S·A]. target: the gradient that it is compared with, −∇J [S·A].
         variance: trace of the covariance of ∇L̂. along: variance of its component along the target.
     """
 
@@ -304,30 +270,30 @@ class Moments:
 
     @property
     def cosine(self) -> float:
-        """Of E[∇L̂] and −∇J; NaN if either is 0."""
+        """The cosine of the angle between E[∇L̂] and −∇J; NaN if either is 0."""
         size = float(self.mean.norm() * self.target.norm())
         return float(self.mean @ self.target) / size if size > 1e-12 else math.nan
 
     @property
     def scale(self) -> float:
-        """Length of E[∇L̂] along −∇J, in lengths of ∇J."""
+        """The length of E[∇L̂] along −∇J, in lengths of ∇J."""
         return float(self.mean @ self.target / (self.target @ self.target))
 
     @property
     def off(self) -> float:
-        """What is not along −∇J, as a share of E[∇L̂]; 0 for a (scaled) policy gradient, 1 for no
-        relation."""
+        """The share of E[∇L̂] that is not along −∇J: 0 for a (scaled) policy gradient, 1 for a
+        direction that has nothing of it."""
         rest = self.mean - self.scale * self.target
         return float(rest.norm() / self.mean.norm().clamp(min=1e-300))
 
     @property
     def signal_to_noise(self) -> float:
-        """‖E[∇L̂]‖² / tr Var[∇L̂]: of one batch; does not depend on scale."""
+        """‖E[∇L̂]‖² / tr Var[∇L̂] of one batch; it does not depend on scale."""
         return float(self.mean @ self.mean) / self.variance if self.variance > 0 else math.inf
 
     @property
     def verdict(self) -> str:
-        """What the expected step is."""
+        """What the expected step is, in words."""
         if float(self.mean.norm()) < 1e-12:
             return "no gradient at all"
         if self.off > 1e-8:
@@ -340,13 +306,13 @@ class Moments:
 def moments(
     world: World, objective: Objective, setting: Setting | None = None, target: Tensor | None = None
 ) -> Moments:
-    """Mean and variance of ∇L̂ over every batch, against `target` (−∇J if None) [S·A]."""
+    """Mean and variance of ∇L̂ over every batch, compared with `target` (−∇J if None) [S·A]."""
     setting = setting or Setting()
     draws = all_draws(world, setting)
-    found = gradients(world, objective, setting, draws)
-    mean = draws.probability @ found
+    by_batch = gradients(world, objective, setting, draws)
+    mean = draws.probability @ by_batch
     target = -world.gradient if target is None else target
-    off = found - mean
+    off = by_batch - mean
     along = off @ (target / target.norm().clamp(min=1e-300))
     return Moments(
         mean,

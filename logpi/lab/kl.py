@@ -1,8 +1,7 @@
-"""`logpi lab kl`: what each estimator of the KL penalty is worth as a number, and what it does as a
-gradient.
+"""`logpi lab kl`: the estimators of the KL penalty as numbers and as gradients.
 
-Two tables: value (mean, bias, spread) of k1, k2, k3; and the expected gradient of each, in the
-reward and in the loss, against four candidates of what it might be the gradient of.
+The first table has bias and spread of k1, k2 and k3. The others compare the expected gradient of
+each, in the reward and in the loss, with the gradients of four divergences.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from logpi.ops.surrogates import ScoreFunction
 from logpi.ops.weights import SequenceSum
 from logpi.runs.plots import COLOURS, Panel, figure
 
-# two tokens: states differ in how often they are visited
+# two tokens: some states are visited more often than others
 STEPS = {"q": {x + y: 0.0 for x in "abc" for y in "abc."}}
 # one token: nothing but an action
 BANDIT = {"q": {x: 0.0 for x in "abcd"}}
@@ -41,18 +40,18 @@ def kl() -> Report:
     return Report(
         "kl",
         "The KL penalty as a number and as a gradient, with Δ = log π − log π_ref at each token: k1"
-        " = Δ, k2 = ½Δ², k3 = e^−Δ + Δ − 1. Rewards are all 0, so the expected step is the"
-        " penalty's alone. Everything is exact, on-policy.",
+        " = Δ, k2 = ½Δ², k3 = e^−Δ + Δ − 1. All rewards are 0, so the expected step comes from the"
+        " penalty alone. Everything is exact and on-policy.",
         (
             _values(sweep),
             _gradients(bandit, "2. One token: −E[∇L̂] of each placement", bandit=True),
             _gradients(
-                world, "3. Two tokens: the same, where states also move with π", bandit=False
+                world, "3. Two tokens: the same, where visits to states depend on π", bandit=False
             ),
         ),
-        "k1 in the reward is the gradient of KL(π‖π_ref); in the loss k1 does nothing on average,"
-        " k2 gives the reverse and k3 the forward KL, both with the visited states held fixed, so"
-        " beyond one token no loss term is the gradient of a response's KL.",
+        "k1 in the reward has the gradient of KL(π‖π_ref); in the loss k1 has no gradient on"
+        " average, k2 has that of the reverse and k3 that of the forward KL, both with the visited"
+        " states fixed, so beyond one token no loss term has the gradient of a response's KL.",
         lambda: _picture(sweep),
     )
 
@@ -76,7 +75,7 @@ def full_vocabulary_gradient(world: World, reference: Tensor) -> Tensor:
 
 
 def candidates(world: World, reference: Tensor) -> list[Tensor]:
-    """What a penalty's gradient might be, in the order of `NAMES`; each [S·A]."""
+    """The gradients of four divergences, in the order of `NAMES`; each [S·A]."""
     ref = world.mdp.policy(reference)
     visits = world.mdp.occupancy(world.pi).sum(0)
 
@@ -95,27 +94,21 @@ def candidates(world: World, reference: Tensor) -> list[Tensor]:
 def _gradients(world: World, title: str, bandit: bool) -> ReportTable:
     reference = far_reference(world)
     targets = candidates(world, reference)
-    found = [
+    gradients = [
         (e.name, place, penalty_gradient(world, reference, e, place))
         for place in ("reward", "loss")
         for e in (k1, k2, k3)
     ]
-    found.append(("exact", "loss", full_vocabulary_gradient(world, reference)))
+    gradients.append(("exact", "loss", full_vocabulary_gradient(world, reference)))
     shown = targets[:2] if bandit else targets
-    rows = []
-    for name, place, g in found:
-        rows.append(
-            (name, place, float(g.norm()), *(angle(g, x) for x in shown), _named(g, targets))
-        )
-    heads = (
-        ("reverse", "forward") if bandit else ("reverse", "forward", "rev., fixed", "fwd., fixed")
-    )
-    note = "Angles in degrees with ∇KL(π‖π_ref), reverse, and ∇KL(π_ref‖π), forward"
-    note += (
-        "."
-        if bandit
-        else "; fixed: at the states that π visits now, as if they did not depend on θ."
-    )
+    rows = [
+        (name, place, float(g.norm()), *(angle(g, x) for x in shown), _name_of(g, targets))
+        for name, place, g in gradients
+    ]
+    heads = ("reverse", "forward", "rev., fixed", "fwd., fixed")[: len(shown)]
+    note = "Angles in degrees with ∇KL(π‖π_ref), reverse, and ∇KL(π_ref‖π), forward."
+    if not bandit:
+        note += " fixed: at the states that π visits now, as if they did not depend on θ."
     return ReportTable(
         title,
         ("estimator", "place", "length", *heads, "it is the gradient of"),
@@ -125,7 +118,7 @@ def _gradients(world: World, title: str, bandit: bool) -> ReportTable:
     )
 
 
-def _named(g: Tensor, targets: list[Tensor]) -> str:
+def _name_of(g: Tensor, targets: list[Tensor]) -> str:
     if float(g.norm()) < 1e-12:
         return "nothing: 0 on average"
     names = ("KL(π‖ref)", "KL(ref‖π)", "KL(π‖ref), states fixed", "KL(ref‖π), states fixed")
@@ -134,8 +127,8 @@ def _named(g: Tensor, targets: list[Tensor]) -> str:
 
 
 def _sweep() -> list[dict[str, Any]]:
-    """Mean and spread of the estimators of a response's KL, as the policy sharpens and the
-    reference stays flat."""
+    """Mean and spread of the estimators of a response's KL, for sharper and sharper policies and a
+    uniform reference."""
     rows = []
     for sharp in (0.5, 1.0, 2.0, 3.0, 4.0):
         world = token_world(STEPS, seed=SEED, spread=sharp)
@@ -146,35 +139,25 @@ def _sweep() -> list[dict[str, Any]]:
         for e in (k1, k2, k3):
             total = torch.where(world.paths.mask, e(world.paths.logp, ref), 0.0).sum(1)
             mean = float(world.probability @ total)
-            row[e.name] = mean
-            row[e.name + " sd"] = math.sqrt(
-                max(0.0, float(world.probability @ (total - mean) ** 2))
-            )
+            square = float(world.probability @ (total - mean) ** 2)
+            row[e.name], row[e.name + " sd"] = mean, math.sqrt(max(0.0, square))
         rows.append(row)
     return rows
 
 
 def _values(sweep: list[dict[str, Any]]) -> ReportTable:
     rows = tuple(
-        (
-            r["kl"],
-            r["k1"] - r["kl"],
-            r["k1 sd"],
-            r["k2"] - r["kl"],
-            r["k2 sd"],
-            r["k3"] - r["kl"],
-            r["k3 sd"],
-        )
+        (r["kl"], *(x for k in ("k1", "k2", "k3") for x in (r[k] - r["kl"], r[f"{k} sd"])))
         for r in sweep
     )
     return ReportTable(
-        "1. As a number: KL(π‖π_ref) of a response from one sample, as π sharpens and π_ref stays"
-        " flat",
+        "1. As a number: KL(π‖π_ref) of a response from one sample, for sharper and sharper π and a"
+        " uniform π_ref",
         ("KL(π‖ref), nats", "k1: bias", "sd", "k2: bias", "sd ", "k3: bias", "sd  "),
         rows,
         (".5f", *(".5f",) * 6),
-        "k3 is unbiased like k1, and less noisy while the policies are close; once π makes tokens"
-        " rare that π_ref likes, its spread explodes. k2 is biased.",
+        "k3 is unbiased like k1, and less noisy while the policies are close; where π makes tokens"
+        " rare that π_ref prefers, its spread explodes. k2 is biased.",
     )
 
 
@@ -189,22 +172,9 @@ def _picture(sweep: list[dict[str, Any]]) -> Any:
     )
     left, right = picture.axes
     x = [r["kl"] for r in sweep]
-    for i, name in enumerate(("k1", "k2", "k3")):
-        left.plot(
-            x,
-            [r[name] - r["kl"] for r in sweep],
-            marker="o",
-            markersize=4,
-            color=COLOURS[i],
-            label=name,
-        )
-        right.plot(
-            x,
-            [r[name + " sd"] for r in sweep],
-            marker="o",
-            markersize=4,
-            color=COLOURS[i],
-            label=name,
-        )
+    for colour, name in zip(COLOURS, ("k1", "k2", "k3"), strict=False):
+        style = {"marker": "o", "markersize": 4, "color": colour, "label": name}
+        left.plot(x, [r[name] - r["kl"] for r in sweep], **style)
+        right.plot(x, [r[name + " sd"] for r in sweep], **style)
     right.set_yscale("log")
     return picture

@@ -1,9 +1,8 @@
-"""`logpi lab length`: which aggregation prefers short right answers or forgives long wrong ones,
-exactly.
+"""`logpi lab length`: which aggregations prefer short right answers or long wrong ones, exactly.
 
-In its world thinking on (x) never helps: right and wrong are as likely after any number of steps,
-so the policy gradient has no wish about length. Whatever an aggregation does to length is its own
-doing.
+In this world more thinking (x) never helps: right and wrong answers are equally likely after any
+number of steps, so the policy gradient does not change lengths. Every change of length comes from
+the aggregation.
 """
 
 from __future__ import annotations
@@ -44,10 +43,8 @@ def length_world(solved: float = 0.5) -> World:
     tasks = {"q": {"x" * n + a: float(a == "r") for n in range(LONGEST) for a in "rw"}}
     world = token_world(tasks, spread=0.0)
     # characters in order: q, r, w, x
-    logits = (
-        torch.tensor([0.0, solved, 1 - solved, 1.0], dtype=torch.float64).clamp(min=1e-300).log()
-    )
-    return world.at(logits.expand_as(world.logits))
+    chances = torch.tensor([0.0, solved, 1 - solved, 1.0], dtype=torch.float64)
+    return world.at(chances.clamp(min=1e-300).log().expand_as(world.logits))
 
 
 def length() -> Report:
@@ -57,33 +54,30 @@ def length() -> Report:
         "length",
         "One expected step (Â = R − group mean, M = 4; natural gradient, scaled to the same length)"
         " with each aggregation. How do the probabilities of short and long, right and wrong"
-        " responses move, and how the mean length? Thinking on never helps in this world, so the"
-        " policy gradient leaves every length alone.",
+        " responses change, and how does the mean length? More thinking never helps in this world,"
+        " so the policy gradient does not change lengths.",
         tuple(tables),
         "dividing by a response's own length makes right answers shorter and wrong ones longer;"
-        " token means over a group do so less; sums and a fixed constant leave length alone.",
+        " token means over a group do so less; sums and a fixed constant do not change lengths.",
         lambda: _picture(length_world(0.2)),
     )
 
 
 def step_effects(world: World, weight: Weight) -> tuple[Tensor, Tensor]:
-    """d log P(y) [K] along the expected step, and the step [S·A], a natural one of unit length
+    """d log P(y) [K] along the expected step, and the step [S·A]: a natural gradient of length 1
     (√(ΔᵀFΔ) = 1).
 
-    Natural, because an ordinary step in logits favours actions that are likely already, whatever
-    they are worth.
+    It is natural because an ordinary step in logits favours actions that are already likely,
+    whatever their value.
     """
     objective = PolicyGradient(GroupCenter(), weight=weight)
     fisher = world.mdp.fisher(world.pi)
-    step = (
-        -torch.linalg.pinv(fisher, hermitian=True)
-        @ moments(world, objective, Setting(responses=4)).mean
-    )
+    mean = moments(world, objective, Setting(responses=4)).mean
+    step = -torch.linalg.pinv(fisher, hermitian=True) @ mean
     step = step / (step @ fisher @ step).sqrt()
-    moved = torch.func.jvp(
-        lambda x: world.policy_logp(x).sum(1), (world.logits,), (step.view_as(world.logits),)
-    )
-    return moved[1], step
+    tangent = step.view_as(world.logits)
+    _, change = torch.func.jvp(lambda x: world.policy_logp(x).sum(1), (world.logits,), (tangent,))
+    return change, step
 
 
 def _mean_length(world: World, change: Tensor, among: Tensor) -> float:
@@ -99,18 +93,12 @@ def _table(world: World, number: int, solved: float) -> ReportTable:
     rows = []
     for name, who, weight, _ in KINDS:
         change, _ = step_effects(world, weight)
-        corner = [
+        extremes = [
             float(change[(right == r) & (t == n)][0]) for r in (True, False) for n in (1, LONGEST)
         ]
-        everyone = torch.ones_like(right)
-        rows.append(
-            (
-                name,
-                who,
-                *corner,
-                *(_mean_length(world, change, x) for x in (right, ~right, everyone)),
-            )
-        )
+        kinds = (right, ~right, torch.ones_like(right))
+        lengths = [_mean_length(world, change, kind) for kind in kinds]
+        rows.append((name, who, *extremes, *lengths))
     return ReportTable(
         f"{number}. Right answers have probability {solved:g} at every length",
         (
@@ -126,7 +114,7 @@ def _table(world: World, number: int, solved: float) -> ReportTable:
         ),
         tuple(rows),
         ("", "", *[".2f"] * 7),
-        "d log P of one response of that kind (T tokens); then the change of the mean length of"
+        "d log P of one response of that kind (T tokens), and the change of the mean length of"
         " right, wrong and all responses.",
     )
 

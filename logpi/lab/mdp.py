@@ -1,10 +1,8 @@
-"""Finite Markov decision processes with a horizon: everything about them, exactly, by dynamic
-programming.
+"""Finite Markov decision processes with a horizon, exactly, by dynamic programming.
 
-J, its gradient, V, Q, A, how often each state is visited, the Fisher matrix, and every trajectory
-with its probability.
-Left out: estimates of any kind (`expectation.py`), and how a trajectory becomes a row of a batch
-(`worlds.py`). All tensors are float64.
+They give J, its gradient, V, Q, A, how often each state is visited, the Fisher matrix, and every
+trajectory with its probability. All tensors are float64. Left out: estimates (`expectation.py`),
+and how a trajectory becomes a row of a batch (`worlds.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Path:
-    """One trajectory; `states` has one entry more than `actions`, `luck` is the environment's share
-    of its chance."""
+    """One trajectory. `states` has one entry more than `actions`; `luck` is the product of the
+    environment's transition probabilities."""
 
     states: tuple[int, ...]
     actions: tuple[int, ...]
@@ -33,9 +31,9 @@ class MDP:
 
     Attributes:
         transition: P[s, a, s'] [S, A, S]. reward: R[s, a, s'] [S, A, S], units of return.
-        start: [S] probabilities. terminal: [S] bool; such states lead to themselves for nothing.
-        horizon: steps after which everything ends (the end is part of the process: nothing is
-            bootstrapped).
+        start: [S] probabilities. terminal: [S] bool; such states lead to themselves with reward 0.
+        horizon: number of steps after which a trajectory ends. The end is part of the process, so
+            nothing is bootstrapped.
         allowed: [S, A] bool, actions that exist.
     """
 
@@ -79,11 +77,11 @@ class MDP:
     def occupancy(self, pi: Tensor) -> Tensor:
         """d_t(s) [H, S]: probability to act in state s at step t (0 for terminal states); carries
         gradient."""
-        here, out = self.start.to(pi.dtype), []
+        state, steps = self.start.to(pi.dtype), []
         for _ in range(self.horizon):
-            out.append(torch.where(self.terminal, 0.0, here))
-            here = torch.einsum("s,sa,sat->t", here, pi, self.transition)
-        return torch.stack(out)
+            steps.append(torch.where(self.terminal, 0.0, state))
+            state = torch.einsum("s,sa,sat->t", state, pi, self.transition)
+        return torch.stack(steps)
 
     def divergence(self, pi: Tensor, other: Tensor) -> Tensor:
         """KL(π‖other) of whole trajectories in nats: Σₜ Σ_s d_t(s) KL(π(·|s)‖other(·|s)); carries
@@ -104,11 +102,11 @@ class MDP:
 
     def paths(self, start: int) -> Iterator[Path]:
         """Every trajectory from a start state, depth first."""
-        follow = [self._moves(s) for s in range(len(self.start))]
+        moves_of = [self._moves(s) for s in range(len(self.start))]
         stack = [Path((start,), (), (), 1.0)]
         while stack:
             path = stack.pop()
-            moves = follow[path.states[-1]]
+            moves = moves_of[path.states[-1]]
             if len(path.actions) == self.horizon or not moves:
                 yield path
                 continue
@@ -123,12 +121,12 @@ class MDP:
             )
 
     def _moves(self, state: int) -> list[tuple[int, int, float, float]]:
-        """What can follow a state: (action, next state, reward, probability); nothing if it is
+        """The moves from a state: (action, next state, reward, probability); none if it is
         terminal."""
         if bool(self.terminal[state]):
             return []
-        there = (self.transition[state] > 0) & self.allowed[state][:, None]
+        possible = (self.transition[state] > 0) & self.allowed[state][:, None]
         return [
             (a, s, float(self.reward[state, a, s]), float(self.transition[state, a, s]))
-            for a, s in there.nonzero().tolist()
+            for a, s in possible.nonzero().tolist()
         ]

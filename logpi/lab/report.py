@@ -1,8 +1,8 @@
-"""What a lab command hands back: tables that fit a terminal, the same as JSON, a picture, and one
-sentence of what was shown.
+"""The report of a lab command: tables that fit a terminal, the same as JSON, a picture, and one
+sentence of what it shows.
 
-Left out: what is in them (one module for each command). Matplotlib is imported only when a picture
-is drawn.
+Left out: what is in them (one module for each command). Matplotlib is imported only to draw a
+picture.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ class ReportTable:
     """A table of text and numbers.
 
     Attributes:
-        title: one line. columns: their names. rows: as many values in each as there are columns;
-            numbers stay numbers.
-        formats: format of a column's numbers ("" for as they are); shorter than `columns` means ""
-            for the rest.
-        note: what to look at, below the table; "" for nothing.
+        title: one line. columns: their names. rows: one value for each column.
+        formats: how the numbers of each column are written; "" (also for columns beyond the last
+            format): as Python writes them.
+        note: text below the table, or "".
     """
 
     title: str
@@ -41,7 +40,7 @@ class ReportTable:
     note: str = ""
 
     def cells(self) -> list[list[str]]:
-        """The values as they are shown."""
+        """The values as text."""
         formats = (*self.formats, *[""] * (len(self.columns) - len(self.formats)))
         return [[_show(v, f) for v, f in zip(row, formats, strict=True)] for row in self.rows]
 
@@ -57,12 +56,11 @@ class ReportTable:
     def text(self) -> str:
         """The table in monospace."""
         cells = self.cells()
-        wide = [max(_width(x) for x in column) for column in zip(self.columns, *cells, strict=True)]
-        right = [
-            all(not isinstance(r[i], str) for r in self.rows) for i in range(len(self.columns))
-        ]
-        lines = [_line(self.columns, wide, right), "  ".join("─" * w for w in wide)]
-        lines += [_line(row, wide, right) for row in cells]
+        widths = [max(map(_width, column)) for column in zip(self.columns, *cells, strict=True)]
+        columns = range(len(self.columns))
+        right = [not any(isinstance(row[i], str) for row in self.rows) for i in columns]
+        lines = [_line(self.columns, widths, right), "  ".join("─" * w for w in widths)]
+        lines += [_line(row, widths, right) for row in cells]
         note = ["", *_wrap(self.note)] if self.note else []
         return "\n".join([*_wrap(self.title), "", *(x.rstrip() for x in lines), *note])
 
@@ -73,12 +71,11 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Report:
-    """What one command shows.
+    """The result of one command.
 
     Attributes:
-        name: of the command. question: what is asked, in a sentence or two. tables: the answer in
-            numbers.
-        shown: one sentence of what was shown. draw: makes the picture, a matplotlib figure.
+        name: of the command. question: in a sentence or two. tables: the answer in numbers.
+        shown: the answer in a sentence. draw: makes the picture, a matplotlib figure.
     """
 
     name: str
@@ -97,7 +94,7 @@ class Report:
         return "\n\n".join(parts)
 
     def json(self) -> str:
-        """The same as JSON; what is not a number is null."""
+        """The same as JSON; NaN and infinity are null."""
         value = {
             "command": self.name,
             "question": self.question,
@@ -126,7 +123,7 @@ def _show(value: Value, form: str) -> str:
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     text = format(value, form)
     if float(value) != 0 and form.endswith("f") and not float(text):
-        # no minus sign in front of nothing
+        # a number that rounds to 0 has no minus sign
         text = format(0.0, form)
     return text.replace("-", "−") if "e" not in text else text
 
@@ -139,11 +136,11 @@ def _width(text: str) -> int:
     return sum(not unicodedata.combining(c) for c in text)
 
 
-def _line(row: Sequence[str], wide: Sequence[int], right: Sequence[bool]) -> str:
+def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
     cells = []
-    for text, w, r in zip(row, wide, right, strict=True):
-        fill = " " * (w - _width(text))
-        cells.append(fill + text if r else text + fill)
+    for text, width, to_the_right in zip(row, widths, right, strict=True):
+        fill = " " * (width - _width(text))
+        cells.append(fill + text if to_the_right else text + fill)
     return "  ".join(cells)
 
 

@@ -1,18 +1,19 @@
-"""`logpi lab step-values`: Monte-Carlo value and advantage of each step of a response of a real
-model.
+"""`logpi lab step-values`: Monte-Carlo value and advantage of each step of a real model's response.
 
-A response is split into steps. From the prompt and after each step the model completes the rest
-many times; the mean reward is V of that prefix, and A = V(after) − V(before) says what the step was
-worth, whatever the final answer is. After the last step V is the response's own reward. Left out:
-steps shorter than a token, and any judgement of the text itself.
+A response is split into steps. From the prompt and from the end of each step the model samples many
+completions. Their mean reward is V of that prefix, and A = V(after) − V(before) is the advantage of
+the step, whatever the final answer is. After the last step V is the response's own reward. Left
+out: steps shorter than a token, and any judgement of the text itself.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Judge = Callable[[Sequence[str]], Sequence[float]]
 # characters of a step in the table
 SHOWN = 56
-# a fall is clear beyond so many standard errors
+# a fall of more standard errors than this is marked
 CLEAR = 3.0
 
 
@@ -55,7 +56,7 @@ class StepValue:
 
     @property
     def bad(self) -> bool:
-        """The value falls here, and by more than chance."""
+        """The value falls, and by more than chance."""
         return self.advantage < -CLEAR * self.error and self.advantage < 0
 
 
@@ -76,17 +77,14 @@ def split_steps(text: str, separator: str = "\n") -> list[str]:
 
 
 def _token_steps(policy: CausalLM, response: str, steps: Sequence[str]) -> list[list[int]]:
-    """The response's token ids, cut where steps end; a token across a border belongs to the step
-    that it begins in."""
-    coded = policy.tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)
-    ends, total = [], 0
-    for step in steps:
-        total += len(step)
-        ends.append(total)
-    out: list[list[int]] = [[] for _ in steps]
-    for token, (start, _) in zip(coded["input_ids"], coded["offset_mapping"], strict=True):
-        out[next(i for i, end in enumerate(ends) if start < end)].append(token)
-    return out
+    """The response's token ids, cut at the ends of steps; a token that crosses an end belongs to
+    the step in which it begins."""
+    tokens = policy.tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)
+    ends = list(accumulate(map(len, steps)))
+    by_step: list[list[int]] = [[] for _ in steps]
+    for token, (start, _) in zip(tokens["input_ids"], tokens["offset_mapping"], strict=True):
+        by_step[bisect_right(ends, start)].append(token)
+    return by_step
 
 
 def judge_steps(  # noqa: PLR0913 (settings, all keywords or flags)
@@ -107,23 +105,23 @@ def judge_steps(  # noqa: PLR0913 (settings, all keywords or flags)
 
     Args:
         judge: rewards of whole responses (texts), one number each.
-        separator: what ends a step. sampling: of the completions.
+        separator: ends a step. sampling: of the completions.
     Raises:
         ValueError: an empty response, or fewer than 2 samples.
     """
     from logpi.engine.sampling import Request
 
-    if not response or samples < 2:
-        raise ValueError(
-            "an empty response has no steps" if not response else "samples must be at least 2"
-        )
+    if not response:
+        raise ValueError("an empty response has no steps")
+    if samples < 2:
+        raise ValueError("samples must be at least 2")
     steps = split_steps(response, separator)
     tokens = _token_steps(policy, response, steps)
     prefixes = [[t for part in tokens[:k] for t in part] for k in range(len(steps))]
     requests = [Request([*prompt, *prefix], samples) for prefix in prefixes]
-    found = engine.generate(requests, sampling, torch.Generator().manual_seed(seed), progress)
+    groups = engine.generate(requests, sampling, torch.Generator().manual_seed(seed), progress)
     values, errors = [], []
-    for prefix, completions in zip(prefixes, found, strict=True):
+    for prefix, completions in zip(prefixes, groups, strict=True):
         texts = [policy.template.decode([*prefix, *c.tokens.tolist()]) for c in completions]
         rewards = torch.tensor(list(judge(texts)), dtype=torch.float64)
         values.append(float(rewards.mean()))
@@ -177,11 +175,11 @@ def step_values(  # noqa: PLR0913 (settings, all keywords or flags)
 
     prompt, response = _read(prompt), _read(response)
     try:
-        judged = make_rewards((reward,), device)
-        judged.check(["prompt", "answer"])
+        scorer = make_rewards((reward,), device)
+        scorer.check(["prompt", "answer"])
         policy = CausalLM.load(model, device=device, temperature=temperature)
         wrap = policy.tokenizer.chat_template is not None if chat is None else chat
-        judge = partial(_judge, judged, prompt, answer)
+        judge = partial(_judge, scorer, prompt, answer)
         values = judge_steps(
             policy,
             Engine(policy),
@@ -198,20 +196,20 @@ def step_values(  # noqa: PLR0913 (settings, all keywords or flags)
     return step_report(values, samples)
 
 
-def _judge(judged: Rewards, prompt: str, answer: str, texts: Sequence[str]) -> list[float]:
+def _judge(scorer: Rewards, prompt: str, answer: str, texts: Sequence[str]) -> list[float]:
     """Rewards of completions. Raises UserError if one has no verdict."""
     columns = {"answer": [answer] * len(texts)}
-    scores = judged.score([prompt] * len(texts), list(texts), columns=columns)
+    scores = scorer.score([prompt] * len(texts), list(texts), columns=columns)
     if any(s.total is None for s in scores):
         raise UserError(
-            f"reward {judged.names[0]!r} has no verdict on a completion:"
+            f"reward {scorer.names[0]!r} has no verdict on a completion:"
             f" {scores[0].errors or 'it says None'}"
         )
     return [float(s.total) for s in scores if s.total is not None]
 
 
 def step_report(values: Sequence[StepValue], samples: int) -> Report:
-    """Tables, picture and sentence for steps that were judged."""
+    """The report of steps and their values."""
     rows = tuple(
         (k + 1, v.before, v.after, v.advantage, v.error, "◄ falls" if v.bad else "", _short(v.text))
         for k, v in enumerate(values)
@@ -224,9 +222,9 @@ def step_report(values: Sequence[StepValue], samples: int) -> Report:
     )
     return Report(
         "step-values",
-        f"V of a prefix is the mean reward of {samples} completions from it; a step's advantage is"
-        " what it adds. ± error: one standard error of the advantage; a fall is marked beyond"
-        f" {CLEAR:g} of them.",
+        f"V of a prefix is the mean reward of {samples} completions of it; a step's advantage is"
+        " the change of V. ± error: one standard error of the advantage; a fall of more than"
+        f" {CLEAR:g} of them is marked.",
         (table,),
         _sentence(values),
         lambda: _picture(values),
@@ -244,15 +242,15 @@ def _sentence(values: Sequence[StepValue]) -> str:
     v = values[worst]
     if not v.bad:
         return (
-            f"the response earns {end:g}, and no step of it lowers the chance of that by more than"
-            " chance can."
+            f"the response has reward {end:g}, and no step of it lowers the value by more than"
+            " chance."
         )
     what = f"step {worst + 1} lowers the value from {v.before:.2f} to {v.after:.2f}"
     return (
-        f"the response earns {end:g}, yet {what}: every method without a critic rewards or punishes"
-        " all its steps alike."
+        f"the response has reward {end:g}, yet {what}: every method without a critic rewards or"
+        " punishes all its steps alike."
         if end >= v.before
-        else f"the response earns {end:g}; {what}."
+        else f"the response has reward {end:g}; {what}."
     )
 
 
@@ -261,7 +259,7 @@ def _picture(values: Sequence[StepValue]) -> Any:
     picture = figure(
         [
             Panel("advantage of each step", "A = V(after) − V(before)"),
-            Panel("value on the way", "V(prefix)"),
+            Panel("value before and after", "V(prefix)"),
         ],
         size=(4.5, 1.6 + 0.38 * len(values)),
         width_ratios=(3, 2),

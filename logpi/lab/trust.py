@@ -1,9 +1,9 @@
-"""`logpi lab trust-region`: ordinary, natural and clipped steps on the grid world: true improvement
-against KL.
+"""`logpi lab trust-region`: ordinary, natural and clipped steps on the grid world: improvement and
+KL.
 
 Everything is exact: the gradient, the Fisher matrix, the surrogate, the new policy's return. The
-bound is the performance-difference lemma with a horizon: states drift apart by at most 1 − (1−α)ᵗ
-after t steps when no state's policy moved by more than α in total variation, so
+bound is the performance-difference lemma with a horizon. If the policy of no state changes by more
+than α in total variation, the states visited after t steps differ by at most 1 − (1−α)ᵗ, so
 
     J(π′) ≥ J(π) + L(π′) − 4 α max|A| Σₜ (1 − (1−α)ᵗ)
 """
@@ -34,11 +34,11 @@ CLIP_RATE = 0.1
 
 @dataclass(frozen=True)
 class StepEffect:
-    """What a step to new logits did; all exact.
+    """The exact effect of a step to new logits.
 
     Attributes:
         kl: Σₜ E[KL(π_old‖π_new)] of a trajectory, nats. gain: J(new) − J(old), units of return.
-        surrogate: L = Σₜ E_{s~d_old, a~π_new}[A_old]. bound: what the lemma guarantees of the gain.
+        surrogate: L = Σₜ E_{s~d_old, a~π_new}[A_old]. bound: the least gain, by the lemma.
     """
 
     kl: float
@@ -48,8 +48,8 @@ class StepEffect:
 
 
 def trust_world() -> World:
-    """The grid world ended after six moves, under a policy that leans right and up, so that it
-    sometimes succeeds."""
+    """The grid world with an end after six moves, and a policy that prefers right and up, so that
+    it sometimes succeeds."""
     world = grid_world(horizon=HORIZON, seed=1, spread=0.4)
     lean = torch.tensor([0.8, 0.3, -0.4, -0.4], dtype=torch.float64)
     return world.at(world.logits + lean)
@@ -76,8 +76,8 @@ def _at_kl(world: World, direction: Tensor, kl: float) -> Tensor:
     """Logits along `direction` [S, A] at this KL, by bisection (KL grows with the step)."""
 
     def size(scale: float) -> float:
-        moved = world.mdp.policy(world.logits + scale * direction)
-        return float(world.mdp.divergence(world.pi, moved))
+        after = world.mdp.policy(world.logits + scale * direction)
+        return float(world.mdp.divergence(world.pi, after))
 
     low, high = 0.0, 1.0
     while size(high) < kl and high < 1e6:
@@ -98,20 +98,20 @@ def directions(world: World) -> dict[str, Tensor]:
 def clipped_path(
     world: World, epsilon: float = 0.2, most: int = CLIP_STEPS[-1]
 ) -> list[tuple[int, Tensor]]:
-    """PPO without noise: gradient steps on the exact clipped surrogate; (number of steps, logits)
-    on the way."""
+    """PPO without noise: gradient steps on the exact clipped surrogate. Returns (number of steps,
+    logits) at the numbers of `CLIP_STEPS`."""
     objective = PolicyGradient(GAE(1.0, 1.0), surrogate=Clip(epsilon), weight=SequenceSum())
     policy, paths = world.policy(), world.paths
     weight = objective.weight(paths.mask, paths.group) * len(paths) * world.probability[:, None]
-    targets, out = Targets(paths.logp, None, _advantages(world)), []
+    targets, snapshots = Targets(paths.logp, None, _advantages(world)), []
     for n in range(1, most + 1):
         loss, _ = objective.loss(paths, targets, weight, policy.evaluate(paths))
         (grad,) = torch.autograd.grad(loss, policy.logits)
         with torch.no_grad():
             policy.logits.sub_(CLIP_RATE * grad)
         if n in CLIP_STEPS:
-            out.append((n, policy.logits.detach().clone()))
-    return out
+            snapshots.append((n, policy.logits.detach().clone()))
+    return snapshots
 
 
 def _advantages(world: World) -> Tensor:
@@ -125,52 +125,45 @@ def trust() -> Report:
     """The report of `logpi lab trust-region`."""
     with double():
         world = trust_world()
-        found = {
-            n: [measure(world, _at_kl(world, d, kl)) for kl in LEVELS]
-            for n, d in directions(world).items()
+        steps = {
+            name: [measure(world, _at_kl(world, direction, kl)) for kl in LEVELS]
+            for name, direction in directions(world).items()
         }
         clipped = [(n, measure(world, logits)) for n, logits in clipped_path(world)]
         best = float(_optimum(world))
         natural = directions(world)["natural"]
-        guaranteed = [measure(world, _at_kl(world, natural, kl)) for kl in SMALL]
-        tables = (_compare(found), _clipped(clipped), _bound(guaranteed))
+        small = [measure(world, _at_kl(world, natural, kl)) for kl in SMALL]
+        tables = (_compare(steps), _clipped(clipped), _bound(small))
     return Report(
         "trust-region",
-        f"One update on the grid world (at most {HORIZON} moves): true improvement of J against the"
-        f" KL it spends (of a trajectory). J is {world.expected_return:.3f} now and {best:.3f} at"
-        " best.".replace("-", "−"),
+        f"One update on the grid world (at most {HORIZON} moves): the true improvement of J, and"
+        f" the KL of a trajectory that it takes. J is {world.expected_return:.3f} now and"
+        f" {best:.3f} at best.".replace("-", "−"),
         tables,
         "up to about a nat of KL the natural gradient gains more than the ordinary one; the"
-        " surrogate is right to first order and drifts off as the step grows; clipping slows down"
-        " by itself yet bounds no KL; and improvement is guaranteed only for steps far shorter than"
-        " those that pay.",
-        lambda: _picture(found, clipped, guaranteed),
+        " surrogate is right to first order and less and less right for larger steps; clipping"
+        " slows down by itself but does not bound the KL; and improvement is guaranteed only for"
+        " steps far smaller than the useful ones.",
+        lambda: _picture(steps, clipped, small),
     )
 
 
 def _optimum(world: World) -> Tensor:
-    """The best J there is with this horizon (policies that may depend on the step)."""
+    """The largest J with this horizon, of policies that may depend on the step."""
     v = torch.zeros(len(world.logits), dtype=torch.float64)
     for _ in range(world.mdp.horizon):
         v = (world.mdp.transition * (world.mdp.reward + v)).sum(-1).amax(-1)
     return (world.mdp.start * v).sum()
 
 
-def _compare(found: dict[str, list[StepEffect]]) -> ReportTable:
+def _compare(steps: dict[str, list[StepEffect]]) -> ReportTable:
     rows = tuple(
-        (
-            kl,
-            *(
-                x
-                for n in ("ordinary", "natural")
-                for x in (found[n][i].gain, found[n][i].surrogate)
-            ),
-        )
-        for i, kl in enumerate(LEVELS)
+        (kl, ordinary.gain, ordinary.surrogate, natural.gain, natural.surrogate)
+        for kl, ordinary, natural in zip(LEVELS, steps["ordinary"], steps["natural"], strict=True)
     )
     return ReportTable(
-        "1. At the same KL: gain of J and what the surrogate promised",
-        ("KL, nats", "ordinary: gain", "promised", "natural: gain", "promised "),
+        "1. At the same KL: the gain of J, and the surrogate's prediction",
+        ("KL, nats", "ordinary: gain", "predicted", "natural: gain", "predicted "),
         rows,
         ("g", *[".4f"] * 4),
     )
@@ -181,10 +174,10 @@ def _clipped(clipped: list[tuple[int, StepEffect]]) -> ReportTable:
     return ReportTable(
         f"2. Clipped steps (ε = 0.2, exact expected surrogate, learning rate {CLIP_RATE:g}) from"
         " the same data",
-        ("gradient steps", "KL, nats", "gain", "promised"),
+        ("gradient steps", "KL, nats", "gain", "predicted"),
         rows,
         ("d", ".4f", ".4f", ".4f"),
-        "Each action stops at its own ratio bound; nothing bounds the KL of all of them together.",
+        "Each action stops at the bound of its own ratio; nothing bounds the KL of all actions.",
     )
 
 
@@ -195,34 +188,33 @@ def _bound(steps: list[StepEffect]) -> ReportTable:
     ]
     return ReportTable(
         "3. The monotone-improvement bound along the natural gradient",
-        ("KL, nats", "at least", "gain", "promised", "improvement guaranteed"),
+        ("KL, nats", "at least", "gain", "predicted", "improvement guaranteed"),
         tuple(rows),
         ("", ".5f", ".5f", ".5f", ""),
     )
 
 
 def _picture(
-    found: dict[str, list[StepEffect]],
+    steps: dict[str, list[StepEffect]],
     clipped: list[tuple[int, StepEffect]],
-    guaranteed: list[StepEffect],
+    small: list[StepEffect],
 ) -> Any:
     kl = "KL(π_old‖π_new) of a trajectory, nats"
     picture = figure(
         [
-            Panel("True improvement for the KL spent", kl, "J(new) − J(old)"),
-            Panel("Gained, promised, guaranteed (natural)", kl, "units of return"),
+            Panel("True improvement at each KL", kl, "J(new) − J(old)"),
+            Panel("Gained, predicted, guaranteed (natural)", kl, "units of return"),
         ],
         size=(4.5, 3.6),
     )
     left, right = picture.axes
-    for i, (name, steps) in enumerate(found.items()):
-        _curve(left, steps, "gain", COLOURS[i], name)
+    for i, (name, effects) in enumerate(steps.items()):
+        _curve(left, effects, "gain", COLOURS[i], name)
     _curve(left, [s for _, s in clipped], "gain", COLOURS[2], "clipped, 1 … 256 steps", "^-")
-    steps = sorted([*guaranteed, *found["natural"]], key=lambda s: s.kl)
-    sure = [s for s in steps if s.bound > 0]
-    _curve(right, sure, "bound", COLOURS[7], "guaranteed")
-    _curve(right, steps, "surrogate", COLOURS[3], "promised, L", "o--")
-    _curve(right, steps, "gain", COLOURS[1], "gained, ΔJ")
+    natural = sorted([*small, *steps["natural"]], key=lambda s: s.kl)
+    _curve(right, [s for s in natural if s.bound > 0], "bound", COLOURS[7], "guaranteed")
+    _curve(right, natural, "surrogate", COLOURS[3], "predicted, L", "o--")
+    _curve(right, natural, "gain", COLOURS[1], "gained, ΔJ")
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -232,6 +224,6 @@ def _picture(
 def _curve(
     axes: Any, steps: list[StepEffect], name: str, colour: str, label: str, style: str = "o-"
 ) -> None:
-    """A number of the steps against the KL that they spend."""
+    """One attribute of the steps over their KL."""
     kl, values = [s.kl for s in steps], [getattr(s, name) for s in steps]
     axes.plot(kl, values, style, markersize=4, color=colour, label=label)

@@ -1,7 +1,7 @@
-"""`logpi lab variance`: how noisy each method's step is, exactly, and what a baseline does to it.
+"""`logpi lab variance`: the noise of each method's step, exactly, and the effect of a baseline.
 
-Four tables: baselines for the plain gradient, methods against M, the sign of Â, and GAE's bias and
-variance over λ.
+The tables compare baselines of the plain gradient, methods at each M, the sign of Â, and GAE's bias
+and variance at each λ.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from logpi.ops.advantages import GAE
 from logpi.ops.weights import SequenceSum
 from logpi.runs.plots import COLOURS, Panel, figure
 
-# responses of the batch whose error is shown
+# number of responses of the batch whose error is shown
 ROWS = 16
 LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)
 
@@ -34,27 +34,27 @@ def variance() -> Report:
     by_m = _by_size(world)
     return Report(
         "variance",
-        "Var[∇L̂] of every method, over every batch there can be. The signal-to-noise ratio ‖E‖²/tr"
-        " Var does not depend on scale: a step is as good as noise at 1.",
+        "Var[∇L̂] of every method, over every possible batch. The signal-to-noise ratio ‖E‖²/tr Var"
+        " does not depend on scale; at 1 a step has as much noise as signal.",
         (_baselines(world), by_m, _signs(world), curve),
-        "a baseline removes noise and no signal; the best state-dependent one beats the best"
-        " constant; a critic lets λ < 1 cut the variance further, free of bias if it is exact, and"
-        " at a price if it is wrong; and no critic-free method can give a right response a negative"
-        " advantage.",
+        "a baseline removes noise and no signal; the best state-dependent baseline is better than"
+        " the best constant; with a critic λ < 1 lowers the variance further, without bias if the"
+        " critic is exact and with bias if it is wrong; and no method without a critic gives a"
+        " right response a negative advantage.",
         lambda: _picture(by_m, curve),
     )
 
 
 def _baseline(world: World, b: Tensor, m: int = 1) -> Moments:
-    """The plain gradient with baseline b(s) [S]: reward-to-go minus b, through the library's own
+    """The plain gradient with baseline b(s) [S], return-to-go minus b, by the library's own
     GAE(1, 1)."""
     objective = PolicyGradient(GAE(1.0, 1.0), weight=SequenceSum())
     return moments(world, objective, Setting(responses=m, critic=b))
 
 
 def best_constant(world: World) -> float:
-    """The constant baseline of least variance: variance is a parabola in it, so three points give
-    its bottom."""
+    """The constant baseline of least variance. The variance is a parabola in it, so three points
+    give its minimum."""
     ones = torch.ones(len(world.logits), dtype=torch.float64)
     low, middle, high = (_baseline(world, c * ones).variance for c in (0.0, 1.0, 2.0))
     curvature, slope = (low - 2 * middle + high) / 2, (4 * middle - 3 * low - high) / 2
@@ -88,14 +88,12 @@ def _baselines(world: World) -> ReportTable:
         ("the state's: the best, b*(s)", best_state_baseline(world)),
     ]
     rows = [(name, *_noise(_baseline(world, b))) for name, b in kinds]
-    q = moments(world, algorithm("actor_critic_q").objective, Setting(responses=1))
-    exact = moments(
-        world, PolicyGradient(GAE(1.0, 0.0), weight=SequenceSum()), Setting(responses=1)
-    )
-    rows += [
-        ("none, but Q(s, a) for the return", *_noise(q)),
-        ("V(s), and Q(s, a) for the return", *_noise(exact)),
+    one_step = PolicyGradient(GAE(1.0, 0.0), weight=SequenceSum())
+    with_q = [
+        ("none, but Q(s, a) for the return", algorithm("actor_critic_q").objective),
+        ("V(s), and Q(s, a) for the return", one_step),
     ]
+    rows += [(name, *_noise(moments(world, o, Setting(responses=1)))) for name, o in with_q]
     return ReportTable(
         "1. Baselines for one response (N = M = 1)",
         ("baseline", "tr Var", "Var along ∇J", "signal/noise", "E[∇L̂]"),
@@ -105,11 +103,11 @@ def _baselines(world: World) -> ReportTable:
 
 
 def _first_visit(world: World) -> Tensor:
-    """[S] a trajectory that visits each state (0 where none does)."""
+    """[S] a trajectory that visits each state; 0 if there is none."""
     state = world.index(world.paths)
-    out = torch.zeros(len(world.logits), dtype=torch.long)
-    out[state.flatten()] = torch.arange(len(state)).repeat_interleave(state.shape[1])
-    return out
+    path = torch.zeros(len(world.logits), dtype=torch.long)
+    path[state.flatten()] = torch.arange(len(state)).repeat_interleave(state.shape[1])
+    return path
 
 
 def _noise(m: Moments) -> tuple[float, float, float, str]:
@@ -122,20 +120,16 @@ def _by_size(world: World) -> ReportTable:
     rows = []
     for name in names:
         claim = next(c for c in CLAIMS if c.name == name)
-        found = [moments(world, claim.objective, Setting(responses=m)) for m in sizes]
-        rows.append(
-            (
-                name,
-                *(x.signal_to_noise for x in found),
-                found[2].variance / float(found[2].mean @ found[2].mean),
-            )
-        )
+        ratios = [
+            moments(world, claim.objective, Setting(responses=m)).signal_to_noise for m in sizes
+        ]
+        rows.append((name, *ratios, 1 / ratios[2]))
     return ReportTable(
-        "2. Signal-to-noise ratio of one prompt's batch against M (the advantage alone)",
+        "2. Signal-to-noise ratio of one prompt's batch at each M (the advantage alone)",
         ("method", *(f"M = {m}" for m in sizes), "tr Var / |E|², M = 4"),
         tuple(rows),
         ("", *(".4f",) * 6),
-        "Prompts are drawn too, so even many responses leave the noise of which prompt came. ppo"
+        "Prompts are drawn too, so even with many responses the noise of the prompt remains. ppo"
         " has an exact critic here and λ = .95.",
     )
 
@@ -146,27 +140,24 @@ def _signs(world: World) -> ReportTable:
         CLAIMS[0], name="ppo λ=0", objective=PolicyGradient(GAE(1.0, 0.0), weight=SequenceSum())
     )
     for claim in (*CLAIMS, step):
-        if (
-            "γ" in claim.name
-            or "baseline" in claim.name
-            or claim.name in ("policy_gradient", "a2c")
-        ):
+        skipped = claim.name in ("policy_gradient", "a2c") or "baseline" in claim.name
+        if skipped or "γ" in claim.name:
             continue
-        setting = replace(
-            Setting(responses=4), critic=claim.critic(world) if claim.critic is not None else None
-        )
-        setting = claim.setting if claim.setting != Setting() else setting
-        found, reward = advantages(world, claim.objective, setting, all_draws(world, setting))
-        wrong, right = (found[reward == r] for r in (0.0, 1.0))
+        critic = claim.critic(world) if claim.critic is not None else None
+        setting = claim.setting
+        if setting == Setting():
+            setting = Setting(responses=4, critic=critic)
+        values, reward = advantages(world, claim.objective, setting, all_draws(world, setting))
+        wrong, right = (values[reward == r] for r in (0.0, 1.0))
         rows.append((claim.name, _span(wrong), _span(right), _reading(wrong, right)))
     return ReportTable(
         "3. The sign of Â: its range over every token of every wrong (r = 0) and every right (r ="
         " 1) response",
-        ("method", "Â where r = 0", "Â where r = 1", "so"),
+        ("method", "Â where r = 0", "Â where r = 1", "result"),
         tuple(rows),
         note=(
-            "Without a baseline a wrong response is not pushed at all: Â is 0 there. Only a critic"
-            " with λ < 1 tells a bad step of a right response from a good one."
+            "Without a baseline Â of a wrong response is 0, so it is not pushed at all. Only a"
+            " critic with λ < 1 distinguishes a bad step of a right response from a good one."
         ),
     )
 
@@ -189,24 +180,20 @@ def _reading(wrong: Tensor, right: Tensor) -> str:
 
 
 def _curve(world: World) -> ReportTable:
-    """Bias² and variance of GAE(1, λ) with an exact critic, and with one that has only learned the
+    """Bias² and variance of GAE(1, λ) with an exact critic, and with one that knows only the
     mean."""
     flat = torch.full_like(world.value, world.expected_return)
     rows = []
     for lam in LAMBDAS:
         objective = PolicyGradient(GAE(1.0, lam), weight=SequenceSum())
-        found = [
-            moments(world, objective, Setting(responses=1, critic=c)) for c in (world.value, flat)
-        ]
-        errors = [float((x.mean - x.target) @ (x.mean - x.target)) for x in found]
-        pairs = [
-            x
-            for e, m in zip(errors, found, strict=True)
-            for x in (e, m.variance, e + m.variance / ROWS)
-        ]
-        rows.append((lam, *pairs))
+        numbers: list[float] = []
+        for critic in (world.value, flat):
+            m = moments(world, objective, Setting(responses=1, critic=critic))
+            bias = float((m.mean - m.target) @ (m.mean - m.target))
+            numbers += [bias, m.variance, bias + m.variance / ROWS]
+        rows.append((lam, *numbers))
     return ReportTable(
-        "4. GAE over λ (γ = 1): bias², variance of one response, and the mean squared error of"
+        "4. GAE at each λ (γ = 1): bias², variance of one response, and the mean squared error of"
         f" {ROWS} responses",
         (
             "λ",
@@ -219,8 +206,8 @@ def _curve(world: World) -> ReportTable:
         ),
         tuple(rows),
         (".2f", *(".4f",) * 6),
-        "wrong V: the same in every state, J. λ = 1 is unbiased with either; with the wrong one the"
-        " least error lies in between.",
+        "wrong V: J in every state. λ = 1 is unbiased with both; with the wrong V the least error"
+        " is at a λ in between.",
     )
 
 
@@ -233,7 +220,7 @@ def _picture(by_m: ReportTable, curve: ReportTable) -> Any:
     error = Panel("GAE: λ trades bias for variance", "λ", "squared error of E[∇L̂]")
     picture = figure([signal, error], size=(4.5, 3.6))
     left, right = picture.axes
-    # it is rloo, scaled
+    # dr_grpo is rloo, scaled.
     for i, row in enumerate(r for r in by_m.rows if r[0] != "dr_grpo"):
         style = "--" if row[0] in ("grpo", "dapo", "grpo_r1") else "-"
         left.plot(

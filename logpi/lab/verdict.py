@@ -1,9 +1,8 @@
-"""Your own objective, held against the exact gradient before a GPU is spent on it.
+"""Your own objective, compared with the exact gradient before you spend a GPU on it.
 
     print(check(MyObjective()))
 
-Left out: whether it obeys the laws of masks and micro-batches (`logpi.testing.check_all` tells),
-and learning itself.
+Left out: the laws of masks and micro-batches (`logpi.testing.check_all`), and learning.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BiasVariance:
-    """What one size of group shows.
+    """Bias and variance at one size of group.
 
     Attributes:
         responses: M. moments: exact mean and variance of ∇L̂, see `Moments`.
-        noise: tr Var[∇L̂] / ‖E[∇L̂]‖² of a batch. noise_rloo: the same for leave-one-out, an
-            unbiased method to compare with.
+        noise: tr Var[∇L̂] / ‖E[∇L̂]‖² of a batch. noise_rloo: the same of leave-one-out, an
+            unbiased method, for comparison.
     """
 
     responses: int
@@ -48,7 +47,7 @@ class BiasVariance:
 
 @dataclass(frozen=True)
 class Check:
-    """The answer of `check`; printing it gives a table. `findings` has one entry for each M."""
+    """The result of `check`; printing it gives a table. `findings` has one entry for each M."""
 
     findings: tuple[BiasVariance, ...]
     target: str
@@ -83,19 +82,23 @@ class Check:
 
     def _table(self) -> ReportTable:
         rows = tuple(
-            (f.responses, *_numbers(f.moments), f.noise, f.noise_rloo, f.moments.verdict)
+            (
+                f.responses,
+                f.moments.cosine,
+                angle(f.moments.mean, f.moments.target),
+                f.moments.scale,
+                f.noise,
+                f.noise_rloo,
+                f.moments.verdict,
+            )
             for f in self.findings
         )
         return ReportTable(
-            f"E[∇L̂] over every batch there can be, against {self.target}",
+            f"E[∇L̂] over every possible batch, compared with {self.target}",
             ("M", "cosine", "angle", "scale", "noise", "noise of rloo", "verdict"),
             rows,
             ("d", ".6f", ".2f", ".4f", ".3f", ".3f", ""),
         )
-
-
-def _numbers(m: Moments) -> tuple[float, float, float]:
-    return m.cosine, angle(m.mean, m.target), m.scale
 
 
 def check(
@@ -111,24 +114,23 @@ def check(
 ) -> Check:
     """Bias and variance of any objective, exactly, through its own `prepare`, `weight` and `loss`.
 
-    Each batch is handed over alone, so statistics over a batch are those of a real one. About 2 ms
-    a batch and 200–500 batches for each M in the default world.
+    The objective sees each batch alone, so its statistics over a batch are right. A batch takes
+    about 2 ms, and the default world has 200–500 batches for each M.
 
     Args:
         objective: anything with the calls of `logpi.types.Objective`.
-        world: where to look; `standard()` if None: two prompts of different difficulty and length,
+        world: the world; if None `standard()`: two prompts of different difficulty and length,
             binary rewards.
-        responses: sizes of group to try, each at least 2.
+        responses: sizes M of a group, each at least 2.
         prompts: N in a batch. keep: which groups enter it, all if None.
-        reference: [S, A] logits of the reference policy for objectives that need one; some way off
-            if None.
+        reference: [S, A] logits of the reference policy, for objectives that need one. If None, a
+            policy at some distance.
         critic: values (`TabularPolicy.value`), V^π if None.
-        beta: hold it against −∇(J − β KL(π‖π_ref)); the objective's own KL coefficient if None,
-            else 0.
+        beta: compare with −∇(J − β KL(π‖π_ref)). If None, the objective's own KL coefficient, or 0.
     Raises:
-        ValueError: too many batches to list them all.
+        ValueError: too many batches to list.
         AssertionError: the order of a group's rows changes the gradient, so an expectation over
-            groups means nothing.
+            groups has no meaning.
 
     >>> from logpi import algorithm
     >>> check(algorithm("rloo", beta=0).objective, responses=(2,)).verdict
@@ -136,7 +138,9 @@ def check(
     """
     world = world or standard()
     reference = far_reference(world) if reference is None else reference
-    beta = _coefficient(objective) if beta is None else beta
+    if beta is None:
+        kl = objective.kl if isinstance(objective, PolicyGradient) else None
+        beta = 0.0 if kl is None else kl.coef
     target = -regularised(world, beta, reference)
     settings = (Setting(prompts, m, keep or KeepAll(), critic, reference) for m in responses)
     findings = tuple(_bias_variance(world, objective, s, target) for s in settings)
@@ -155,22 +159,13 @@ def _bias_variance(
     return BiasVariance(setting.responses, own, noise, 1 / rloo.signal_to_noise)
 
 
-def _coefficient(objective: Objective) -> float:
-    return (
-        objective.kl.coef
-        if isinstance(objective, PolicyGradient) and objective.kl is not None
-        else 0.0
-    )
-
-
 def _check_order(world: World, objective: Objective, setting: Setting) -> None:
-    """Rows of a group in another order must give the same gradient: that is what lets groups be
-    multisets."""
+    """Rows of a group in another order must give the same gradient, or a group would not be a
+    multiset."""
     draws = all_draws(world, setting)
-    few = torch.linspace(0, len(draws) - 1, min(len(draws), 5)).long()
-    part = draws.pick(few)
-    straight, turned = (gradients(world, objective, setting, d) for d in (part, part.reversed()))
-    if not torch.allclose(straight, turned, atol=1e-10):
+    few = draws.pick(torch.linspace(0, len(draws) - 1, min(len(draws), 5)).long())
+    forward, backward = (gradients(world, objective, setting, d) for d in (few, few.reversed()))
+    if not torch.allclose(forward, backward, atol=1e-10):
         raise AssertionError(
             "the order of a batch's rows changes the gradient: use `group` to tell whose sample a"
             " row is, not its position"

@@ -1,9 +1,9 @@
-"""Worlds small enough to list every trajectory: language tasks as trees of tokens, and the grid
-world with a horizon.
+"""Worlds that are small enough to list every trajectory: language tasks as trees of tokens, and the
+grid world with a horizon.
 
 A `World` holds the process, a policy's logits, and *all* trajectories once, recorded as a rollout
-records them, so any batch that a rollout could bring is a choice of rows. Left out: how likely each
-batch is, and gradients (`expectation.py`).
+records them. So every batch of a rollout is a choice of rows. Left out: the probability of each
+batch, and gradients (`expectation.py`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from torch import Tensor
 from logpi.envs.control.grid_model import GridModel
 from logpi.lab.mdp import MDP
 from logpi.policies.tabular import Index, Prefixes, States, TabularPolicy
-from logpi.types import Batch, Trajectory, collate
+from logpi.rollouts.collate import collate
+from logpi.types import Batch, Trajectory
 
 
 @contextmanager
 def double() -> Iterator[None]:
-    """Everything made inside is float64, weights too; on one thread, since tensors are small and
-    threads would wait."""
+    """Inside, new tensors and weights are float64, and torch uses one thread: tensors are small, so
+    more threads would only wait."""
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
@@ -44,11 +45,11 @@ class World:
         mdp: the process. logits: [S, A] the policy θ. index: finds the state of an observation.
         paths: every trajectory once [K rows]; `group` is the number of its start; `logp` and
             `baseline` (the greedy trajectory's return) are those of the policy.
-        luck: [K] the environment's share of a trajectory's probability, given its start.
+        luck: [K] product of the environment's transition probabilities along a trajectory.
         start: [P] probability of each start.
-        names: what each trajectory is called, for tables.
-        timed: values depend on the step, not only on the state (a horizon that the state does not
-            know).
+        names: of the trajectories, for tables.
+        timed: values depend on the step and not only on the state, because the state does not
+            contain the time to the horizon.
     """
 
     mdp: MDP
@@ -61,7 +62,7 @@ class World:
     timed: bool = False
 
     def policy(self, logits: Tensor | None = None, value: Tensor | None = None) -> TabularPolicy:
-        """The policy at θ, or at other logits [S, A], with these critic's values
+        """The policy at θ, or at other logits [S, A], with `value` as its critic's values
         (`TabularPolicy.value`)."""
         return TabularPolicy(
             self.logits if logits is None else logits, self.index, self.mdp.allowed, value
@@ -70,10 +71,8 @@ class World:
     def policy_logp(self, logits: Tensor) -> Tensor:
         """log π(aₜ|sₜ) of every trajectory under other logits [S, A]; [K, T] nats, 0 where not own;
         carries gradient."""
-        state, action = (
-            self.index(self.paths)[:, :-1],
-            torch.where(self.paths.mask, self.paths.action, 0),
-        )
+        state = self.index(self.paths)[:, :-1]
+        action = torch.where(self.paths.mask, self.paths.action, 0)
         logp = logits.masked_fill(~self.mdp.allowed, -torch.inf).log_softmax(-1)[state, action]
         return torch.where(self.paths.mask, logp, 0.0)
 
@@ -84,16 +83,16 @@ class World:
         return replace(moved, paths=replace(self.paths, logp=logp, baseline=moved._greedy()))
 
     def _greedy(self) -> Tensor:
-        """[K] return of the greedy trajectory from the same start (where luck decides too: its
-        likeliest one)."""
-        state, best = self.index(self.paths)[:, :-1], self.mdp.policy(self.logits).argmax(-1)
+        """[K] return of the greedy trajectory from the same start; where transitions are random, of
+        the likeliest one."""
+        state, best = self.index(self.paths)[:, :-1], self.pi.argmax(-1)
         greedy = ((best[state] == self.paths.action) | ~self.paths.mask).all(1)
-        out = torch.zeros_like(self.luck)
-        for g in self.paths.group.unique():
-            here = (self.paths.group == g).nonzero().flatten()
-            chosen = here[torch.where(greedy[here], self.luck[here], -1.0).argmax()]
-            out[here] = self.returns[chosen]
-        return out
+        baseline = torch.zeros_like(self.luck)
+        for group in self.paths.group.unique():
+            rows = (self.paths.group == group).nonzero().flatten()
+            likeliest = rows[torch.where(greedy[rows], self.luck[rows], -1.0).argmax()]
+            baseline[rows] = self.returns[likeliest]
+        return baseline
 
     @property
     def returns(self) -> Tensor:
@@ -102,7 +101,7 @@ class World:
 
     @property
     def lengths(self) -> Tensor:
-        """Own actions of each trajectory [K]."""
+        """Number of own actions of each trajectory [K]."""
         return self.paths.mask.sum(1)
 
     @property
@@ -117,8 +116,8 @@ class World:
 
     @property
     def value(self) -> Tensor:
-        """V^π as `TabularPolicy.value` wants it: [S], or [H+1, S] if `timed`."""
-        v = self.mdp.values(self.mdp.policy(self.logits))[0]
+        """V^π in the shape of `TabularPolicy.value`: [S], or [H+1, S] if `timed`."""
+        v = self.mdp.values(self.pi)[0]
         return v if self.timed else v[0]
 
     @property
@@ -137,7 +136,7 @@ class World:
         return self.mdp.gradient(self.logits).flatten()
 
     def solve_rate(self) -> Tensor:
-        """E[R | start] [P]: with binary rewards the probability of a right answer."""
+        """E[R | start] [P]; with binary rewards the probability of a right answer."""
         total = self.conditional * self.returns
         return torch.zeros_like(self.start).index_add(0, self.paths.group, total)
 
@@ -148,8 +147,8 @@ def responses(alphabet: str, end: str, longest: int) -> list[str]:
     >>> responses("a", ".", 2)
     ['.', 'a.', 'aa']
     """
-    done = ["".join(x) + end for n in range(longest) for x in product(alphabet, repeat=n)]
-    return done + ["".join(x) for x in product(alphabet, repeat=longest)]
+    ended = ["".join(x) + end for n in range(longest) for x in product(alphabet, repeat=n)]
+    return ended + ["".join(x) for x in product(alphabet, repeat=longest)]
 
 
 def token_world(
@@ -165,12 +164,12 @@ def token_world(
     in `mask`.
 
     Args:
-        tasks: prompt → {response → reward}. No response may be the beginning of another one to the
-            same prompt.
+        tasks: prompt → {response → reward}. No response may be the beginning of another response to
+            the same prompt.
         seed: of the logits. spread: their standard deviation. start: probabilities of the prompts,
             uniform if None.
     Raises:
-        ValueError: a response that begins another one, or is empty; prompts that begin one another.
+        ValueError: a response or a prompt is empty, or is the beginning of another one.
 
     >>> token_world({"1+1=": {"2": 1.0, "3": 0.0}}, spread=0.0).expected_return
     0.5
@@ -202,8 +201,8 @@ def token_world(
 
 
 class _TokenTree:
-    """All prefixes of the task's strings as states: 0 is before the first token, 1 is where no
-    string leads."""
+    """All prefixes of the task's strings as states. State 0 is the empty prefix; state 1 is no
+    prefix of any string."""
 
     def __init__(self, tasks: Mapping[str, Mapping[str, float]]) -> None:
         strings = [p + r for p, answers in tasks.items() for r in answers]
@@ -227,28 +226,19 @@ class _TokenTree:
         step = torch.tensor(self.step)
         s, a = step.shape
         transition = torch.nn.functional.one_hot(step, s).double()
-        reward, begin = (
-            torch.zeros(s, a, s, dtype=torch.float64),
-            torch.zeros(s, dtype=torch.float64),
-        )
+        reward = torch.zeros(s, a, s, dtype=torch.float64)
+        begin = torch.zeros(s, dtype=torch.float64)
         terminal = (step == 1).all(1)
         for chance, (prompt, answers) in zip(start.tolist(), tasks.items(), strict=True):
             begin[self.state[prompt]] = chance
-            for response, worth in answers.items():
-                reward[:, :, self.state[prompt + response]] = worth
-        transition[terminal] = torch.eye(s, dtype=torch.float64)[terminal][:, None].expand(
-            -1, a, -1
-        )
+            for response, score in answers.items():
+                reward[:, :, self.state[prompt + response]] = score
+        itself = torch.eye(s, dtype=torch.float64)[terminal]
+        transition[terminal] = itself[:, None].expand(-1, a, -1)
         reward[terminal] = 0.0
         allowed = (step != 1) | terminal[:, None]
-        return MDP(
-            transition,
-            reward,
-            begin,
-            terminal,
-            max(len(r) for x in tasks.values() for r in x),
-            allowed,
-        )
+        longest = max(len(response) for answers in tasks.values() for response in answers)
+        return MDP(transition, reward, begin, terminal, longest, allowed)
 
     def row(self, prompt: str, response: str, reward: float, group: int) -> Trajectory:
         ids = torch.tensor([self.token[c] for c in prompt + response])
@@ -261,10 +251,8 @@ class _TokenTree:
 
 
 def _check_prefixes(tasks: Mapping[str, Mapping[str, float]]) -> None:
-    for what, strings in [
-        ("prompt", list(tasks)),
-        *((f"response to {p!r}", list(r)) for p, r in tasks.items()),
-    ]:
+    responses_of = [(f"response to {p!r}", list(r)) for p, r in tasks.items()]
+    for what, strings in [("prompt", list(tasks)), *responses_of]:
         if "" in strings or not strings:
             raise ValueError(
                 f"a {what} is empty: every prompt and response needs at least one character"
@@ -280,7 +268,7 @@ def _check_prefixes(tasks: Mapping[str, Mapping[str, float]]) -> None:
 def grid_world(
     grid: GridModel | None = None, horizon: int = 4, seed: int = 0, spread: float = 0.5
 ) -> World:
-    """The grid world, ended after `horizon` moves, with a softmax table over cells.
+    """The grid world with an end after `horizon` moves; the policy is a softmax table over cells.
 
     Raises:
         ValueError: more trajectories than can be listed (4^horizon without slips, 8^horizon with
@@ -315,14 +303,14 @@ def grid_world(
 
 
 def grid_mdp(grid: GridModel, horizon: int) -> MDP:
-    """The grid's table as a process that ends after `horizon` moves."""
+    """The grid as a process that ends after `horizon` moves."""
     start = torch.zeros(grid.states, dtype=torch.float64)
     start[grid.state(grid.start)] = 1.0
     allowed = torch.ones(grid.states, 4, dtype=torch.bool)
     return MDP(grid.transition, grid.reward, start, grid.terminal, horizon, allowed)
 
 
-# an easy short task and a hard long one; a right answer of each may be short or long
+# An easy short task and a hard long one; right answers of each are short and long.
 STANDARD = {
     "e": {"a.": 1.0, "aa": 1.0, "ab": 1.0, "b.": 0.0, "ba": 1.0, "bb": 0.0, ".": 0.0},
     "hd": {
@@ -339,11 +327,11 @@ STANDARD = {
 
 
 def standard(rewards: Mapping[str, float] | None = None) -> World:
-    """The lab's usual world: two prompts of different difficulty and length, 15 responses, binary
-    rewards.
+    """The lab's standard world: two prompts of different difficulty and length, 15 responses,
+    binary rewards.
 
     Args:
-        rewards: other rewards for some strings (prompt and response together).
+        rewards: other rewards of some strings (prompt and response together).
     """
     tasks = {
         p: {r: (rewards or {}).get(p + r, x) for r, x in answers.items()}

@@ -1,16 +1,16 @@
-"""Objectives: a composition of `ops` parts that scores a batch. The only place where the
-policy-gradient family is computed.
+"""The policy-gradient objective: a composition of `ops` parts that scores a batch.
 
 An objective is a value (frozen, printable, comparable) with three calls: `prepare` once for each
-batch, `weight` once for each optimiser batch, `loss` for each micro-batch. No parameters move here
-(`updates/sgd.py`), no names are given (`algorithms`).
+batch, `weight` once for each optimiser batch, `loss` for each micro-batch. Left out: how parameters
+move (`updates/sgd.py`), and the names of the compositions (`algorithms`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -26,26 +26,16 @@ from logpi.types import Batch, Data, Explanation, Objective, PolicyOutput, Targe
 __all__ = ["Diagnostics", "PolicyGradient", "TruncatedIS"]
 
 
-class Diagnostics(Mapping[str, Tensor]):
-    """What `make` says, asked for at the first reading: on a small network diagnostics cost as much
-    as the loss, and most go unread."""
+class Diagnostics(UserDict[str, Tensor]):
+    """Diagnostics that are computed at the first reading: on a small network they take as long as
+    the loss, and most are not read."""
 
-    def __init__(self, make: Callable[[], dict[str, Tensor]]) -> None:
-        self._make, self._made = make, None
+    def __init__(self, compute: Callable[[], dict[str, Tensor]]) -> None:
+        self.compute = compute
 
-    def _read(self) -> dict[str, Tensor]:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._read()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._read())
-
-    def __len__(self) -> int:
-        return len(self._read())
+    @cached_property
+    def data(self) -> dict[str, Tensor]:  # type: ignore[override]
+        return self.compute()
 
 
 @dataclass(frozen=True)
@@ -55,8 +45,8 @@ class TruncatedIS:
 
         w ← w · min(π_old / π_sampler, cap)
 
-    Needed with another engine or dtype; with logpi's own engine both are the same and the factor is
-    1.
+    Needed with another engine or dtype. With logpi's own engine both are the same, and the factor
+    is 1.
 
     Attributes:
         cap: > 0, the largest factor.
@@ -71,7 +61,7 @@ class TruncatedIS:
 
 @dataclass(frozen=True)
 class PolicyGradient(Objective):
-    """advantage × ratio × surrogate × KL × weight: every method of the family is one of these.
+    """advantage × ratio × surrogate × KL × weight: every policy gradient is one of these.
 
         maximise  Σₜ wₜ [ surrogate(ρₜ, Âₜ) − β KL + c_H H(π(·|sₜ)) − ½ c_V (V(sₜ) − V̂ₜ)² ]
 
@@ -89,8 +79,8 @@ class PolicyGradient(Objective):
         entropy_coef: c_H ≥ 0, reward a nat of entropy.
         correction: for a sampler that is not the learner's, or None.
 
-    The value of the loss is not the expected return (with `ScoreFunction` only its gradient means
-    anything): never log it as such.
+    The value of the loss is not the expected return (with `ScoreFunction` only its gradient has a
+    meaning): never log it as such.
     """
 
     advantage: Advantage
@@ -163,45 +153,45 @@ class PolicyGradient(Objective):
             advantage = whiten(advantage, mask)
         return Targets(logp_old, logp_ref, advantage, target, value_old)
 
+    def _penalty(self, place: str) -> KL | None:
+        """The KL penalty, if this is its place."""
+        here = self.kl is not None and self.needs_reference and self.kl.place == place
+        return self.kl if here else None
+
     def _reward(self, batch: Batch, logp_old: Tensor, logp_ref: Tensor | None) -> Tensor:
         """Rewards with the KL penalty in them, if that is its place; [B, T]."""
-        reward = own(batch.reward, batch.mask)
-        if not self.needs_reference or self.kl is None:
-            return reward
-        if logp_ref is None:
+        reward, kl = own(batch.reward, batch.mask), self._penalty("reward")
+        if logp_ref is not None:
+            return reward if kl is None else reward - kl.coef * kl.estimator(logp_old, logp_ref)
+        if self.needs_reference:
             raise ValueError(
                 f"{self.kl} needs a reference policy: give one, or turn the penalty off (beta=0)"
             )
-        if self.kl.place == "loss":
-            return reward
-        return reward - self.kl.coef * self.kl.estimator(logp_old, logp_ref)
+        return reward
 
     def idle(self, batch: Batch, targets: Targets) -> Tensor:
-        """[B] bool, rows whose loss and gradient are exactly 0, so that nobody need evaluate
-        them."""
+        """[B] bool, rows whose loss and gradient are exactly 0, so they need not be evaluated."""
         empty = ~batch.mask.any(1)
-        in_loss = self.kl is not None and self.kl.place == "loss" and self.needs_reference
-        if in_loss or self.entropy_coef or self.value_coef:
+        if self._penalty("loss") or self.entropy_coef or self.value_coef:
             return empty
         return empty | (targets.advantage == 0).all(1)
 
     def at(self, progress: float) -> PolicyGradient:
-        """The objective when `progress` in [0, 1] of the run is done: a clip may narrow."""
+        """The objective when `progress` in [0, 1] of the run is done: clips may narrow."""
         return replace(self, surrogate=self.surrogate.at(progress))
 
     def controls(self) -> dict[str, float]:
-        """The KL coefficient, which a controller may move."""
+        """The KL coefficient, which a controller may change."""
         return {"kl_coef": self.kl.coef} if self.kl is not None and self.needs_reference else {}
 
     def control(self, report: Mapping[str, float], responses: int) -> PolicyGradient:
-        """The next objective; only an adaptive KL coefficient moves (`report["kl_sequence"]`, nats
-        a response)."""
-        # no response: nothing was measured
+        """The next objective. Only an adaptive KL coefficient changes, by `report["kl_sequence"]`
+        in nats a response."""
+        # A batch without a response has no such number.
         if self.kl is None or self.kl.adapt is None or "kl_sequence" not in report:
             return self
-        return self.restore(
-            {"kl_coef": self.kl.adapt(self.kl.coef, report["kl_sequence"], responses)}
-        )
+        coef = self.kl.adapt(self.kl.coef, report["kl_sequence"], responses)
+        return self.restore({"kl_coef": coef})
 
     def restore(self, controls: Mapping[str, float]) -> PolicyGradient:
         """The objective with these coefficients."""
@@ -231,13 +221,8 @@ class PolicyGradient(Objective):
         objective = self.surrogate(log_ratio, logp, targets.advantage)
         if self.correction is not None:
             objective = objective * self.correction(targets.logp_old, batch.logp, mask)
-        if (
-            self.needs_reference
-            and self.kl is not None
-            and self.kl.place == "loss"
-            and targets.logp_ref is not None
-        ):
-            objective = objective - self.kl.coef * self.kl.estimator(logp, targets.logp_ref)
+        if (kl := self._penalty("loss")) and targets.logp_ref is not None:
+            objective = objective - kl.coef * kl.estimator(logp, targets.logp_ref)
         if self.entropy_coef:
             objective = objective + self.entropy_coef * own(now.entropy, mask)
         error = None
@@ -256,9 +241,8 @@ class PolicyGradient(Objective):
         error = value - targets.value_target
         if self.value_clip is None or targets.value_old is None:
             return error * error
-        near = targets.value_old + (value - targets.value_old).clamp(
-            -self.value_clip, self.value_clip
-        )
+        move = (value - targets.value_old).clamp(-self.value_clip, self.value_clip)
+        near = targets.value_old + move
         return torch.maximum(error * error, (near - targets.value_target) ** 2)
 
     @torch.no_grad()
@@ -271,26 +255,27 @@ class PolicyGradient(Objective):
         now: PolicyOutput,
         error: Tensor | None,
     ) -> dict[str, Tensor]:
-        """Token means, stacked so that all of them cost one reduction, and extremes."""
-        each, out = {"entropy": now.entropy}, {}
+        """Token means, stacked so that one reduction serves all of them, and extremes."""
+        by_token, extremes = {"entropy": now.entropy}, {}
         if self.surrogate.uses_ratio:
             ratio = log_ratio.exp()
-            out = {
+            extremes = {
                 "ratio/max": torch.where(mask, ratio, 0.0).amax(),
                 "ratio/min": torch.where(mask, ratio, torch.inf).amin(),
             }
-            each |= {
+            by_token |= {
                 "ratio/mean": ratio,
                 "ratio/square": ratio * ratio,
                 "clip_ratio": self.surrogate.clipped(log_ratio, targets.advantage).to(logp.dtype),
                 "kl_old": log_ratio.expm1() - log_ratio,
             }
         if targets.logp_ref is not None:
-            each["kl"] = k3(logp, targets.logp_ref)
+            by_token["kl"] = k3(logp, targets.logp_ref)
         if error is not None:
-            each["value/loss"] = 0.5 * error
-        sums = own(torch.stack([x.detach() for x in each.values()]), mask).sum((1, 2))
-        return out | dict(zip(each, (sums / mask.sum().clamp(min=1)).unbind(), strict=True))
+            by_token["value/loss"] = 0.5 * error
+        sums = own(torch.stack([x.detach() for x in by_token.values()]), mask).sum((1, 2))
+        means = (sums / mask.sum().clamp(min=1)).unbind()
+        return extremes | dict(zip(by_token, means, strict=True))
 
     def explain(self) -> Explanation:
         """The composition as mathematics."""
@@ -303,7 +288,8 @@ class PolicyGradient(Objective):
             terms += f" + {self.entropy_coef:g} H(π(·|sₜ))"
         if self.value_coef:
             terms += f" − {self.value_coef:g}·½(V(sₜ) − V̂ₜ)²"
-        compound = terms != self.surrogate.equation
+        if terms != self.surrogate.equation:
+            terms = f"[ {terms} ]"
         ratio = self.ratio if self.surrogate.uses_ratio else None
         parts = {
             "advantage": self.advantage,
@@ -312,15 +298,9 @@ class PolicyGradient(Objective):
             "KL": self.kl,
             "weight": self.weight,
         }
-        sources = [
-            p.source for p in (self.advantage, self.surrogate, self.weight, ratio) if p is not None
-        ]
-        return Explanation(
-            f"maximise  Σₜ wₜ {'[ ' + terms + ' ]' if compound else terms}",
-            tuple(self._where()),
-            parts,
-            tuple(sources),
-        )
+        used = (self.advantage, self.surrogate, self.weight, *([ratio] if ratio else []))
+        sources = tuple(part.source for part in used)
+        return Explanation(f"maximise  Σₜ wₜ {terms}", tuple(self._where()), parts, sources)
 
     def _where(self) -> list[str]:
         out = [self.advantage.equation]
@@ -337,11 +317,9 @@ class PolicyGradient(Objective):
                 f"the KL coefficient moves to keep KL near {self.kl.adapt.target:g} nats a response"
             )
         if self.value_coef:
-            clip = (
-                f", V clipped to ±{self.value_clip:g} around its old value"
-                if self.value_clip
-                else ""
-            )
             plus = "" if isinstance(self.advantage, QValue) else "+ V(sₜ) "
-            out.append(f"V̂ₜ = the critic's target, Âₜ {plus}before whitening{clip}")
+            target = f"V̂ₜ = the critic's target, Âₜ {plus}before whitening"
+            if self.value_clip:
+                target += f", V clipped to ±{self.value_clip:g} around its old value"
+            out.append(target)
         return out

@@ -1,15 +1,15 @@
-"""Preferences as objectives: which of a prompt's responses is better, whether one is good, what a
-reward model says.
+"""Preferences as objectives: which of a prompt's responses is better, whether a response is good,
+and the scores of a reward model.
 
 A pair is two rows of one `group`; its winner is the row with the larger reward (chosen 1, rejected
-0). With more rows, or rewards of any other kind, the best of a group stand against its worst
-(`ops.preferences.sides`), so the same objectives also learn online, from a policy's own samples.
+0). With more rows, or rewards of another kind, the best rows of a group are compared with its worst
+(`ops.comparison.sides`), so the same objectives also learn online, from a policy's own samples.
 
     minimise  Σ_pairs w [ λ ℓ(s(y⁺) − s(y⁻)) − α log π(y⁺)/|y⁺| ]
 
-A method is a score s, a loss ℓ and α. Everything is summed over the rows of a group, whatever their
-order. Left out: where pairs come from (`rollouts/preference_pairs.py`), the reward model's network
-(`policies/reward_model.py`), names (`algorithms`).
+A method is a score s, a loss ℓ and α. Sums are over the rows of a group, in any order. Left out:
+where pairs come from (`rollouts/preference_pairs.py`), the reward model's network
+(`policies/reward_model.py`), and the names of the methods (`algorithms`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,10 @@ from logpi.ops.comparison import (
     LogRatio,
     Margin,
     ResponseScore,
-    by_group,
-    gathered,
-    group_index,
-    group_mean,
+    of_row,
     sides,
 )
+from logpi.ops.groups import by_group, group_count, group_sum, total_reward
 from logpi.ops.time import own
 from logpi.types import Batch, Comparison, Data, Explanation, Objective, PolicyOutput
 
@@ -39,7 +37,8 @@ __all__ = ["KahnemanTversky", "Preference", "BradleyTerry"]
 
 
 class _Compared(Objective):
-    """What the objectives of this file share: groups are scored together, and count the same."""
+    """What the objectives of this file share: the rows of a group are scored together, and every
+    group counts the same."""
 
     whole_groups = True
 
@@ -53,28 +52,29 @@ class _Compared(Objective):
 
     def weight(self, mask: Tensor, group: Tensor) -> Tensor:
         """[B, T] 1 / (groups of the optimiser batch)."""
-        return group_mean(mask, group)
+        return mask.to(torch.float32) / group_count(mask, group)
 
     def idle(self, batch: Batch, targets: Comparison) -> Tensor:
-        """[B] rows on no side."""
+        """[B] bool, rows on no side."""
         return (targets.side == 0) | ~batch.mask.any(1)
 
 
-def _reference(batch: Batch, ref: PolicyOutput | None, recorded: bool) -> Tensor | None:
-    """[B, T] log π_ref of the own actions."""
-    logp = batch.logp if recorded else None if ref is None else ref.logp
-    return None if logp is None else own(logp.detach(), batch.mask)
+def _reference(who: object, batch: Batch, ref: PolicyOutput | None, recorded: bool) -> Tensor:
+    """[B, T] log π_ref of the own actions. Raises ValueError if there is none."""
+    if ref is None and not recorded:
+        raise ValueError(f"{who} needs a reference policy: give the learner one, or recorded=True")
+    logp = batch.logp if ref is None or recorded else ref.logp
+    return own(logp.detach(), batch.mask)
 
 
-def _whole(batch: Batch, side: Tensor) -> Tensor:
-    """[B] the sides. Raises ValueError if a comparison has lost one: its margin would be one
-    response's score alone."""
+def _check_whole(batch: Batch, side: Tensor) -> None:
+    """Raises ValueError if a comparison has lost a side: its margin would be the score of one
+    response alone."""
     if bool((by_group(side, batch.group).abs() > 1e-3).any()):
         raise ValueError(
             "rows of one comparison were parted: minibatches must be at most as many as the groups"
             " of a batch"
         )
-    return side
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,10 @@ class Preference(_Compared):
         Raises:
             ValueError: a score that reads a reference, and none given.
         """
-        logp_ref = _reference(batch, ref, self.recorded) if self.score.reference else None
-        if self.score.reference and logp_ref is None:
-            raise ValueError(
-                f"{self.score} needs a reference policy: give the learner one, or recorded=True"
-            )
-        logp_old = (
-            logp_ref
-            if self.recorded and logp_ref is not None
-            else own(now.logp.detach(), batch.mask)
-        )
+        if not self.score.reference:
+            return Comparison(own(now.logp.detach(), batch.mask), None, sides(batch))
+        logp_ref = _reference(self.score, batch, ref, self.recorded)
+        logp_old = logp_ref if self.recorded else own(now.logp.detach(), batch.mask)
         return Comparison(logp_old, logp_ref, sides(batch))
 
     def loss(
@@ -127,34 +121,26 @@ class Preference(_Compared):
         Raises:
             ValueError: a group is not whole.
         """
-        mask = batch.mask
-        side, logp = _whole(batch, targets.side), own(now.logp, mask)
+        mask, side, logp = batch.mask, targets.side, own(now.logp, batch.mask)
+        _check_whole(batch, side)
         score = self.score(logp, targets.logp_ref, mask)
         # adds up to its weight over a pair
-        share = side.abs() / 2 * gathered(weight.to(logp.dtype), mask)
+        share = side.abs() / 2 * of_row(weight.to(logp.dtype), mask)
         pair, h = by_group(share, batch.group), by_group(side * score, batch.group)
+        chosen, rejected = 2 * share * (side > 0), 2 * share * (side < 0)
         loss = self.coef * (pair * self.margin(h)).sum()
         if self.sft:
-            loss = (
-                loss - self.sft * (2 * share * (side > 0) * LogLikelihood()(logp, None, mask)).sum()
-            )
-        return loss, self._metrics(
-            side, share, pair, h.detach(), score.detach(), logp.detach().sum(1)
-        )
-
-    def _metrics(
-        self, side: Tensor, share: Tensor, pair: Tensor, h: Tensor, score: Tensor, logp: Tensor
-    ) -> dict:
-        """TRL's names, as means over the pairs of the optimiser batch."""
-        chosen, rejected = 2 * share * (side > 0), 2 * share * (side < 0)
-        reward = self.margin.scale * score
-        return {
+            loss = loss - self.sft * (chosen * LogLikelihood()(logp, None, mask)).sum()
+        reward, gap = self.margin.scale * score.detach(), h.detach()
+        total = logp.detach().sum(1)
+        # TRL's names, as means over the pairs of the optimiser batch
+        return loss, {
             "+rewards/chosen": (chosen * reward).sum(),
             "+rewards/rejected": (rejected * reward).sum(),
-            "+rewards/margins": self.margin.scale * (pair * h).sum(),
-            "+rewards/accuracies": (pair * (h > 0)).sum(),
-            "+logps/chosen": (chosen * logp).sum(),
-            "+logps/rejected": (rejected * logp).sum(),
+            "+rewards/margins": self.margin.scale * (pair * gap).sum(),
+            "+rewards/accuracies": (pair * (gap > 0)).sum(),
+            "+logps/chosen": (chosen * total).sum(),
+            "+logps/rejected": (rejected * total).sum(),
         }
 
     def explain(self) -> Explanation:
@@ -184,12 +170,12 @@ class KahnemanTversky(_Compared):
         z₀ = max(0, mean of r over responses to other prompts), constant
 
     A row is good if its reward is above 0, bad if below. Rows with reward 0 are the mismatched
-    responses from which z₀ is estimated, before the update; without any z₀ = 0. Weights count
-    groups: one labelled row in each.
+    responses from which z₀ is estimated, before the update; without any, z₀ = 0. Each group counts
+    the same and has one labelled row.
 
-    `sampled` rows are the policy's own: good above their group's mean reward, bad below, and each
-    counts 1/n of its group's n rows. Their mean r estimates KL(π ‖ π_ref), which is what z₀ stands
-    for, so it needs no mismatched ones.
+    `sampled` rows are the policy's own. They are good above their group's mean reward and bad below
+    it, and each counts 1/n of its group's n rows. Their mean r estimates KL(π ‖ π_ref), which is
+    what z₀ stands for, so no mismatched responses are needed.
 
     Attributes:
         beta: β > 0. desirable, undesirable: λ of good and bad rows. recorded: as in `Preference`.
@@ -223,10 +209,9 @@ class KahnemanTversky(_Compared):
         """Labels, reference log-probabilities and z₀. Raises ValueError
         without a reference."""
         mask = batch.mask
-        logp, logp_ref = own(now.logp.detach(), mask), _reference(batch, ref, self.recorded)
-        if logp_ref is None:
-            raise ValueError("KTO needs a reference policy: give the learner one, or recorded=True")
-        label = self._labels(own(batch.reward, mask).sum(1), mask.any(1), batch.group)
+        logp_ref = _reference("KTO", batch, ref, self.recorded)
+        logp = own(now.logp.detach(), mask)
+        label = self._labels(total_reward(batch), mask.any(1), batch.group)
         unbiased = mask.any(1) if self.sampled else (label == 0) & mask.any(1)
         ratio = (logp - logp_ref).sum(1)[unbiased]
         z0 = ratio.mean().clamp(min=0) if len(ratio) else logp.new_zeros(())
@@ -237,9 +222,8 @@ class KahnemanTversky(_Compared):
         group."""
         if not self.sampled:
             return reward.sign()
-        index, _ = group_index(group)
-        count = by_group(alive.to(reward.dtype), group).clamp(min=1)[index]
-        mean = by_group(reward * alive, group)[index] / count
+        count = group_sum(alive.to(reward.dtype), group).clamp(min=1)
+        mean = group_sum(reward * alive, group) / count
         return torch.where(alive, (reward - mean).sign() / count, 0.0)
 
     def loss(
@@ -250,7 +234,7 @@ class KahnemanTversky(_Compared):
         share, z0 = targets.side, targets.reference_point
         assert z0 is not None
         ratio = LogRatio()(own(now.logp, mask), targets.logp_ref, mask)
-        label, w = share.sign(), gathered(weight.to(ratio.dtype), mask) * share.abs()
+        label, w = share.sign(), of_row(weight.to(ratio.dtype), mask) * share.abs()
         scale = torch.where(label > 0, self.desirable, self.undesirable)
         loss = (w * scale * torch.sigmoid(-label * self.beta * (ratio - z0))).sum()
         reward = self.beta * ratio.detach()
@@ -308,12 +292,7 @@ class BradleyTerry(_Compared):
     def prepare(self, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None) -> Comparison:
         """Sides and margins."""
         side = sides(batch)
-        gap = (
-            by_group(side * own(batch.reward, batch.mask).sum(1), batch.group)[
-                group_index(batch.group)[0]
-            ]
-            - 1.0
-        )
+        gap = group_sum(side * total_reward(batch), batch.group) - 1.0
         blank = torch.zeros_like(own(now.logp, batch.mask))
         return Comparison(blank, None, side, margin=gap if self.margin else torch.zeros_like(gap))
 
@@ -326,23 +305,23 @@ class BradleyTerry(_Compared):
             raise ValueError("reward modelling needs a policy that gives values: a RewardModel")
         mask = batch.mask
         last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
-        side = _whole(batch, targets.side)
+        side = targets.side
+        _check_whole(batch, side)
         score = torch.where(side != 0, now.value.gather(1, last[:, None]).squeeze(1), 0.0)
-        share = side.abs() / 2 * gathered(weight.to(score.dtype), mask)
+        share = side.abs() / 2 * of_row(weight.to(score.dtype), mask)
         pair, h = by_group(share, batch.group), by_group(side * score, batch.group)
         m = by_group(side.abs() / 2 * targets.margin, batch.group)
         loss = -(pair * logsigmoid(h - m)).sum()
         if self.centre:
-            loss = (
-                loss + self.centre * (pair * by_group(side.abs() * score, batch.group) ** 2).sum()
-            )
-        gap, seen = h.detach(), score.detach()
+            total = by_group(side.abs() * score, batch.group)
+            loss = loss + self.centre * (pair * total**2).sum()
+        gap, reward = h.detach(), score.detach()
         return loss, {
             "+accuracy": (pair * (gap > 0)).sum(),
             "+margin": (pair * gap).sum(),
-            "+mean_reward": (share * seen).sum(),
-            "reward/min": seen.amin(),
-            "reward/max": seen.amax(),
+            "+mean_reward": (share * reward).sum(),
+            "reward/min": reward.amin(),
+            "reward/max": reward.amax(),
         }
 
     def explain(self) -> Explanation:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from logpi.ops.groups import group_returns, group_sum, total_reward
-from logpi.ops.time import next_value, own, to_go
+from logpi.ops.time import next_value, own, spread, to_go
 
 if TYPE_CHECKING:
     from logpi.types import Batch
@@ -96,7 +96,7 @@ class TotalReward(Advantage):
     source: ClassVar[str] = "policy gradient theorem: Sutton et al. 2000; Williams 1992"
 
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
-        return own(total_reward(batch)[:, None].expand(batch.mask.shape), batch.mask)
+        return spread(total_reward(batch), batch.mask)
 
 
 @dataclass(frozen=True)
@@ -244,10 +244,7 @@ class GroupCenter(Advantage):
     source: ClassVar[str] = "Dr. GRPO: Liu et al. 2025, arXiv:2503.20783"
 
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
-        g = group_returns(batch, self.group, "GroupCenter")
-        return _spread(
-            torch.where(g.uniform, torch.zeros_like(g.total), g.total - g.mean), batch.mask
-        )
+        return spread(group_returns(batch, self.group, "GroupCenter").centred, batch.mask)
 
 
 @dataclass(frozen=True)
@@ -286,12 +283,11 @@ class GroupNorm(Advantage):
 
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
         g = group_returns(batch, self.group, "GroupNorm")
-        off = torch.where(g.alive & ~g.uniform, g.total - g.mean, torch.zeros_like(g.total))
+        off = torch.where(g.alive, g.centred, torch.zeros_like(g.total))
         std = (group_sum(off**2, batch.group) / (g.count - self.ddof).clamp(min=1)).sqrt()
         # ε may be 0
-        return _spread(
-            off / torch.where(g.uniform, torch.ones_like(std), std + self.eps), batch.mask
-        )
+        scale = torch.where(g.uniform, torch.ones_like(std), std + self.eps)
+        return spread(off / scale, batch.mask)
 
 
 @dataclass(frozen=True)
@@ -319,10 +315,7 @@ class LeaveOneOut(Advantage):
     def __call__(self, batch: Batch, value: Tensor | None = None) -> Tensor:
         g = group_returns(batch, self.group, "LeaveOneOut")
         scale = g.count / (g.count - 1).clamp(min=1)
-        return _spread(
-            torch.where(g.uniform, torch.zeros_like(g.total), (g.total - g.mean) * scale),
-            batch.mask,
-        )
+        return spread(g.centred * scale, batch.mask)
 
 
 @dataclass(frozen=True)
@@ -368,10 +361,6 @@ class Uniform(Advantage):
         return batch.mask.to(batch.logp.dtype)
 
 
-def _spread(row: Tensor, mask: Tensor) -> Tensor:
-    return own(row[:, None].expand(mask.shape), mask)
-
-
 def whiten(advantage: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     """Zero mean and unit spread over all own actions of the batch (token-weighted, population std);
     [B, T].
@@ -379,10 +368,9 @@ def whiten(advantage: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     REINFORCE++ (arXiv:2501.03262) normalises so over the global batch. A constant advantage becomes
     0, not noise.
     """
-    picked = advantage[mask]
-    if picked.numel() == 0:
+    values = advantage[mask]
+    if values.numel() == 0:
         return advantage
-    spread = picked.std(correction=0)
-    if picked.max() == picked.min():
+    if values.max() == values.min():
         return torch.zeros_like(advantage)
-    return own((advantage - picked.mean()) / (spread + eps), mask)
+    return own((advantage - values.mean()) / (values.std(correction=0) + eps), mask)

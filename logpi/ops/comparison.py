@@ -3,7 +3,7 @@
     sideᵢ = [i is best]/#best − [i is worst]/#worst      ±1 in a pair, 0 where all are equal
     h = Σᵢ sideᵢ s(yᵢ) = s(y⁺) − s(y⁻)
 
-A method of the DPO family is a score s and a loss ℓ(h). Left out: what is done with them
+A method of the DPO family is a score s and a loss ℓ(h). Left out: the objectives that use them
 (`logpi.objectives.preferences`), and the choice of pairs (`rollouts/preference_pairs.py`).
 """
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from logpi.ops.groups import extremes, group_sum, total_reward
 from logpi.ops.time import own
 
 if TYPE_CHECKING:
@@ -32,12 +33,8 @@ __all__ = [
     "ResponseScore",
     "Robust",
     "Squared",
-    "by_group",
-    "gathered",
-    "group_index",
-    "group_mean",
+    "of_row",
     "sides",
-    "spread",
 ]
 
 
@@ -45,58 +42,26 @@ __all__ = [
 
 
 def sides(batch: Batch) -> Tensor:
-    """[B] which side of its group's comparison each row is on: positive for the best, negative for
-    the worst, else 0.
+    """[B] the side of each row in the comparison of its group: positive for the best rows, negative
+    for the worst, else 0.
 
-    The positive ones of a group add up to 1 and the negative ones to −1 (ties share); rows without
-    an own action have 0.
+    The positive sides of a group add up to 1 and the negative ones to −1 (equal rows share); rows
+    without an own action have 0.
 
     >>> from logpi.testing import group
     >>> sides(group([0., 1., 1., 0.5]))
     tensor([-1.0000,  0.5000,  0.5000,  0.0000])
     """
-    alive = batch.mask.any(1)
-    total = own(batch.reward, batch.mask).sum(1)
-    index, groups = group_index(batch.group)
-    best = total.new_full((groups,), -torch.inf).scatter_reduce(
-        0, index, total.where(alive, -torch.inf), "amax"
-    )
-    worst = total.new_full((groups,), torch.inf).scatter_reduce(
-        0, index, total.where(alive, torch.inf), "amin"
-    )
-    top, bottom = (((total == x[index]) & alive).to(total.dtype) for x in (best, worst))
-    share = [
-        x / x.new_zeros(groups).index_add(0, index, x).clamp(min=1)[index] for x in (top, bottom)
-    ]
-    return torch.where(best > worst, 1.0, 0.0)[index] * (share[0] - share[1])
+    alive, total = batch.mask.any(1), total_reward(batch)
+    worst, best = extremes(total, alive, batch.group)
+    top, bottom = (((total == x) & alive).to(total.dtype) for x in (best, worst))
+    shares = [x / group_sum(x, batch.group).clamp(min=1) for x in (top, bottom)]
+    return torch.where(best > worst, 1.0, 0.0) * (shares[0] - shares[1])
 
 
-def group_index(group: Tensor) -> tuple[Tensor, int]:
-    """[B] number of each row's group, from 0, and how many there are."""
-    ids, index = torch.unique(group, return_inverse=True)
-    return index, len(ids)
-
-
-def by_group(x: Tensor, group: Tensor) -> Tensor:
-    """[P] sums of x [B] over groups."""
-    index, groups = group_index(group)
-    return x.new_zeros(groups).index_add(0, index, x)
-
-
-def spread(x: Tensor, mask: Tensor) -> Tensor:
-    """[B, T] a number of each row at all its own actions."""
-    return own(x[:, None].expand(mask.shape), mask)
-
-
-def gathered(x: Tensor, mask: Tensor) -> Tensor:
-    """[B] the inverse of `spread`; 0 for rows without an own action."""
+def of_row(x: Tensor, mask: Tensor) -> Tensor:
+    """[B] the number that all own actions of a row have in `x` [B, T]; 0 for rows without one."""
     return own(x, mask).gather(1, mask.long().argmax(1, keepdim=True)).squeeze(1)
-
-
-def group_mean(mask: Tensor, group: Tensor) -> Tensor:
-    """[B, T] weights 1/P at own actions, P groups that have one."""
-    count = torch.unique(group[mask.any(1)]).numel()
-    return mask.to(torch.float32) / max(1, count)
 
 
 # --- what is compared ---
@@ -128,10 +93,7 @@ class LogRatio(ResponseScore):
         return "s(y) = Σₜ log π(yₜ)/π_ref(yₜ)" + (" / |y|" if self.mean else "")
 
     def __call__(self, logp: Tensor, logp_ref: Tensor | None, mask: Tensor) -> Tensor:
-        if logp_ref is None:
-            raise ValueError(
-                f"{self} needs a reference policy, or recorded=True with them in the batch"
-            )
+        assert logp_ref is not None
         ratio = (logp - logp_ref).sum(1)
         return ratio / mask.sum(1).clamp(min=1) if self.mean else ratio
 

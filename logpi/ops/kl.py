@@ -18,61 +18,52 @@ shows it exactly.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 __all__ = ["KL", "AdaptiveKL", "Estimator", "exact", "k1", "k2", "k3"]
 
 
-class Estimator(ABC):
-    """A one-sample estimator of the KL divergence, called with (logp, logp_ref) [B, T] in nats;
-    carries gradient."""
+@dataclass(frozen=True, repr=False)
+class Estimator:
+    """An estimator of the KL divergence from one sample, called with (logp, logp_ref) [B, T] in
+    nats; carries gradient.
 
-    name: ClassVar[str]
-    equation: ClassVar[str]
+    Attributes:
+        name: by which it is known. equation: of it. function: computes it.
+    """
 
-    @abstractmethod
-    def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor: ...
+    name: str
+    equation: str
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor:
+        return self.function(logp, logp_ref)
 
     def __repr__(self) -> str:
         return self.name
 
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
 
-    def __hash__(self) -> int:
-        return hash(self.name)
+def _k1(logp: Tensor, logp_ref: Tensor) -> Tensor:
+    return logp - logp_ref
 
 
-class _K1(Estimator):
-    name = "k1"
-    equation = "log(π/π_ref)"
-
-    def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor:
-        return logp - logp_ref
+def _k2(logp: Tensor, logp_ref: Tensor) -> Tensor:
+    return 0.5 * (logp - logp_ref) ** 2
 
 
-class _K2(Estimator):
-    name = "k2"
-    equation = "½ log²(π/π_ref)"
-
-    def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor:
-        return 0.5 * (logp - logp_ref) ** 2
+def _k3(logp: Tensor, logp_ref: Tensor) -> Tensor:
+    return (logp_ref - logp).expm1() - (logp_ref - logp)
 
 
-class _K3(Estimator):
-    name = "k3"
-    equation = "π_ref/π − log(π_ref/π) − 1"
-
-    def __call__(self, logp: Tensor, logp_ref: Tensor) -> Tensor:
-        return (logp_ref - logp).expm1() - (logp_ref - logp)
-
-
-k1, k2, k3 = _K1(), _K2(), _K3()
+k1 = Estimator("k1", "log(π/π_ref)", _k1)
+k2 = Estimator("k2", "½ log²(π/π_ref)", _k2)
+k3 = Estimator("k3", "π_ref/π − log(π_ref/π) − 1", _k3)
 
 
 def exact(logits: Tensor, logits_ref: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ class DropUniform(Keep):
 
 
 @dataclass(frozen=True)
-class MixedOutcomes(Keep):
+class MixedOutcomes(DropUniform):
     """Drop groups whose returns are all equal and sample further prompts until the batch is full
     (DAPO's dynamic sampling, arXiv:2503.14476, eq. 11).
 
@@ -129,6 +129,3 @@ class MixedOutcomes(Keep):
     @property
     def rounds(self) -> int:
         return self.max_rounds
-
-    def __call__(self, rows: Sequence[Trajectory]) -> bool:
-        return not is_uniform(rows)

@@ -150,7 +150,7 @@ class DecayingClip(Clip):
 
 
 @dataclass(frozen=True)
-class DualClip(Surrogate):
+class DualClip(Clip):
     """Clip, bounded below as well where the advantage is negative (Ye et al. 2020,
     arXiv:1912.09729, eq. 5).
 
@@ -162,34 +162,27 @@ class DualClip(Surrogate):
             here it is a choice).
     """
 
-    low: float = 0.2
-    high: float | None = None
     c: float = 3.0
     source: ClassVar[str] = "dual clip: Ye et al. 2020, arXiv:1912.09729"
 
     def __post_init__(self) -> None:
-        _distances(self.low, self.high)
+        super().__post_init__()
         if not self.c > 1:
             raise ValueError(
                 f"DualClip needs c > 1 (got {self.c:g}): it is the largest ratio kept where Â < 0"
             )
 
     @property
-    def inner(self) -> Clip:
-        return Clip(self.low, self.high)
-
-    @property
     def equation(self) -> str:  # type: ignore[override]
-        return f"{self.inner.equation}, and ≥ {self.c:g} Âₜ where Âₜ < 0"
+        return f"{super().equation}, and ≥ {self.c:g} Âₜ where Âₜ < 0"
 
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
-        inner = self.inner(log_ratio, logp, advantage)
+        inner = super().__call__(log_ratio, logp, advantage)
         return torch.where(advantage < 0, torch.maximum(inner, self.c * advantage), inner)
 
     def clipped(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
-        return self.inner.clipped(log_ratio, advantage) | (
-            (advantage < 0) & (log_ratio.exp() > self.c)
-        )
+        bounded = (advantage < 0) & (log_ratio.exp() > self.c)
+        return super().clipped(log_ratio, advantage) | bounded
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Sums over time in which only the policy's own actions count.
 
 Where `mask` is False (prompt, tool output, padding) nothing is read or written and a recursion
-passes through, so tool output neither discounts nor bootstraps. No advantage estimator lives here,
-only the sums that they are made of.
+passes through, so tool output neither discounts nor bootstraps. Left out: the advantage estimators
+that are made of these sums (`advantages.py`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["next_value", "own", "to_go"]
+__all__ = ["next_value", "own", "spread", "to_go"]
 
 
 def own(x: Tensor, mask: Tensor) -> Tensor:
     """`x` [B, T] where `mask` is True, exactly 0 elsewhere, whatever stood there (NaN too). Carries
     gradient."""
     return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def spread(x: Tensor, mask: Tensor) -> Tensor:
+    """[B, T] the number `x` [B] of each row at all its own actions."""
+    return own(x[:, None].expand(mask.shape), mask)
 
 
 def to_go(x: Tensor, mask: Tensor, factor: float) -> Tensor:

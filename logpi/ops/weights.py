@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from logpi.ops.groups import group_sum
+from logpi.ops.groups import group_count, group_sum
 
 __all__ = ["FixedLength", "GroupTokenMean", "SequenceMean", "SequenceSum", "TokenMean", "Weight"]
 
@@ -66,9 +66,8 @@ class GroupTokenMean(Weight):
     source: ClassVar[str] = "DAPO: Yu et al. 2025, arXiv:2503.14476"
 
     def __call__(self, mask: Tensor, group: Tensor) -> Tensor:
-        tokens = group_sum(mask.sum(1), group)
-        prompts = torch.unique(group[mask.any(1)]).numel()
-        return mask.to(torch.get_default_dtype()) / tokens.clamp(min=1)[:, None] / max(1, prompts)
+        tokens = group_sum(mask.sum(1), group).clamp(min=1)[:, None]
+        return mask.to(torch.get_default_dtype()) / tokens / group_count(mask, group)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@
     push_to_hub("runs/1/model", "me/my-model")                   the model
     push_to_hub("runs/1/model/adapter", "me/my-adapter")         its LoRA adapter alone
 
-The card is `README.md`: for the hub's search a few fields of YAML, for people what the model began
-as, what it learned from, by which algorithm, and how to make it again. Left out: finding these
-facts, which is the job's.
+The card is `README.md`. A few fields of YAML are for the hub's search. The text tells people the
+base model, the data, the algorithm, and the command that makes the model again. Left out:
+collecting these facts, which jobs do.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ model = AutoPeftModelForCausalLM.from_pretrained("{repo}")""",
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a model's card says; what is empty is left out.
+    """The contents of a model's card; an empty field is left out.
 
     Attributes:
         title: the heading; default: the directory's name.
-        base_model: what the model began as: a hub name, or a directory.
-        data: what it learned from: hub names, files, tasks.
-        algorithm: its name. description: what `logpi describe NAME` prints.
-        metrics: the last or best evaluation, by name. command: what made it.
-        license: of the hub's list (`apache-2.0`). tags: further words to be found by.
+        base_model: a hub name or a directory.
+        data: hub names, files or tasks that the model learned from.
+        algorithm: its name. description: the output of `logpi describe NAME`.
+        metrics: the last or best evaluation, by name. command: the command that made the model.
+        license: of the hub's list (`apache-2.0`). tags: further words for the hub's search.
     """
 
     title: str = ""
@@ -57,8 +57,8 @@ class Card:
     tags: Sequence[str] = ()
 
     def text(self, repo: str, kind: str = MODEL, scores: bool = False) -> str:
-        """The whole file. repo: what the card tells people to load; kind: `MODEL` or `ADAPTER`;
-        scores: it gives numbers for texts, not tokens."""
+        """The whole file. repo: the name that people load; kind: `MODEL` or `ADAPTER`; scores: it
+        is a reward model."""
         use = USE[kind].format(repo=repo)
         if scores:
             use = use.replace("ForCausalLM", "ForSequenceClassification")
@@ -81,7 +81,7 @@ class Card:
         return "\n\n".join(p for p in parts if p) + "\n"
 
     def _metadata(self, kind: str) -> str:
-        """The fields that the hub reads. Paths of this machine are none of them."""
+        """The fields that the hub reads, without paths of this machine."""
         from huggingface_hub import ModelCardData
 
         data = [d for d in self.data if _on_hub(d)]
@@ -108,7 +108,8 @@ def write_card(directory: str | Path, card: Card, repo: str = "") -> Path:
     directory = Path(directory)
     for inner in (directory / "adapter", directory):
         if inner == directory or (inner / ADAPTER).is_file():
-            text = card.text(repo or directory.name, _kind(inner), _scores(inner))
+            kind, config = _config(inner)
+            text = card.text(repo or directory.name, kind, _is_classifier(config))
             (inner / CARD).write_text(text, encoding="utf-8")
     return directory / CARD
 
@@ -125,9 +126,9 @@ def push_to_hub(
     """Upload a saved model, or a saved adapter, with its card; make the repository if need be.
 
     Args:
-        directory: what `save` wrote, or the `adapter` directory in it.
-        repo: `owner/name`. card: written first; None: the one that is there, or a short one.
-        private: who sees a new repository (None: as the owner's settings say).
+        directory: a saved model, or the `adapter` directory in it.
+        repo: `owner/name`. card: written first; None: the card in the directory, or a short one.
+        private: whether a new repository is; None: by the owner's settings.
         token: None: that of `hf auth login`, or HF_TOKEN.
     Returns:
         The repository's address.
@@ -138,9 +139,10 @@ def push_to_hub(
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     directory = Path(directory)
-    kind = _kind(directory)
+    kind, config = _config(directory)
+    base = str(config.get("base_model_name_or_path") or "") if kind == ADAPTER else ""
     check_name(repo)
-    if kind == ADAPTER and not _on_hub(base := _base_of(directory)):
+    if kind == ADAPTER and not _on_hub(base):
         warnings.warn(
             f"the adapter names its base model by a path of this machine ({base}): nobody else can"
             f" load it so; write the hub's name into {ADAPTER}",
@@ -149,7 +151,7 @@ def push_to_hub(
     if not answers():
         raise ValueError("the Hugging Face hub does not answer (or HF_HUB_OFFLINE is set)")
     if card is not None or not (directory / CARD).is_file():
-        write_card(directory, card or Card(base_model=_base_of(directory)), repo)
+        write_card(directory, card or Card(base_model=base), repo)
     api = HfApi(token=token)
     try:
         api.create_repo(repo, private=private, exist_ok=True)
@@ -160,27 +162,18 @@ def push_to_hub(
     return f"{api.endpoint}/{repo}"
 
 
-def _kind(directory: Path) -> str:
-    """Which of the two a directory holds. Raises ValueError: neither."""
+def _config(directory: Path) -> tuple[str, dict[str, Any]]:
+    """`MODEL` or `ADAPTER`, and its configuration. Raises ValueError: the directory has neither."""
     for kind in (MODEL, ADAPTER):
         if (directory / kind).is_file():
-            return kind
+            return kind, json.loads((directory / kind).read_text("utf-8"))
     raise ValueError(f"{directory} holds no saved model: neither {MODEL} nor {ADAPTER}")
 
 
-def _scores(directory: Path) -> bool:
-    """Whether its configuration is a classifier's, as a reward model's is."""
-    config: dict[str, Any] = json.loads((directory / _kind(directory)).read_text("utf-8"))
+def _is_classifier(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is a sequence classifier's, as a reward model's is."""
     names = config.get("architectures") or []
     return config.get("task_type") == "SEQ_CLS" or any("SequenceClass" in str(n) for n in names)
-
-
-def _base_of(directory: Path) -> str:
-    """The base model that an adapter names; "" of a model."""
-    if _kind(directory) == MODEL:
-        return ""
-    config: dict[str, Any] = json.loads((directory / ADAPTER).read_text("utf-8"))
-    return str(config.get("base_model_name_or_path") or "")
 
 
 def _on_hub(name: str) -> bool:

@@ -13,29 +13,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from logpi.ops.distributions import Categorical, Distributions
 from logpi.policies import objects
-from logpi.policies.fast.probe import notice
+from logpi.policies.distributions import Categorical, Distributions
 from logpi.policies.fast.trunk import trunk
 from logpi.policies.heads import Head, score
 from logpi.policies.loading import load_model, load_tokenizer, refuse_unembedded
-from logpi.policies.own_modules import packs
-from logpi.policies.packed_model import PackedModel
+from logpi.policies.own_modules import exchanged
+from logpi.policies.packed_model import Need, PackedModel
 from logpi.policies.packing import Packing, pack, sent, spread
-from logpi.policies.plain_attention import exchange
 from logpi.policies.positions import within
 from logpi.types import Batch, PolicyOutput
 
 VALUE_FILE = "value_head.safetensors"
-CHECKPOINTING = "gradient_checkpointing"
-# the constructor's options beside the critic
+# the constructor's options beside critic and checkpointing
 DEFAULTS = {"temperature": 1.0, "chunk": None, "template_options": {}, "end_token": ""}
 
 
@@ -86,12 +82,7 @@ class CausalLM(PackedModel):
                 f" what begins within {kept} tokens is sampled up to there",
                 stacklevel=2,
             )
-        self.packed = packs(self, self._own_logits, self._own_logits_of, causal=True)
-        if self.packed:
-            exchange(model)
-        else:
-            problem = "does not let its attention be exchanged"
-            notice(type(model).__name__, problem, "it runs padded, and slower")
+        self.packed = exchanged(self, self._own_logits, self._own_logits_of, causal=True)
 
     @classmethod
     def load(
@@ -130,14 +121,11 @@ class CausalLM(PackedModel):
             objects.check_model(source, tokenizer, "policy")
             objects.check_options(source, dtype, four_bit)
             model = objects.moved(source, device)
-        try:
+        with objects.named_errors(source):
             if model.get_output_embeddings() is None:
                 raise ValueError("it has no output layer over tokens")
-            refuse_unembedded(tokenizer, model.get_input_embeddings().weight.shape[0])
+            refuse_unembedded(tokenizer, model)
             policy = cls(model, tokenizer, critic=critic, **options)
-        except ValueError as error:
-            name = source if isinstance(source, str | Path) else type(model).__name__
-            raise ValueError(f"cannot load a model from {name}: {error}") from None
         if isinstance(source, str | Path):
             policy._read_critic(Path(source) / VALUE_FILE)
         return policy
@@ -157,19 +145,16 @@ class CausalLM(PackedModel):
         if tokenizer is not None and tokenizer is not policy.tokenizer:
             raise ValueError("this policy has a tokenizer of its own: leave tokenizer out")
         objects.check_options(policy.model, dtype, four_bit)
-        if options.get(CHECKPOINTING):
-            policy.checkpoint()
-        settings = {name: value for name, value in options.items() if name != CHECKPOINTING}
-        objects.check_settings(policy, settings, DEFAULTS)
+        objects.check_settings(policy, options, DEFAULTS)
         if critic and policy.value_head is None:
             policy.add_critic()
         policy = objects.moved(policy, device)
         if isinstance(policy, cls):
             return policy
         own = {name: getattr(policy, name) for name in DEFAULTS}
-        made = cls(policy.model, policy.tokenizer, **own)
-        made.value_head = policy.value_head
-        return made
+        subclass = cls(policy.model, policy.tokenizer, **own)
+        subclass.value_head = policy.value_head
+        return subclass
 
     def add_critic(self) -> None:
         """Put a new value head on the trunk: 0 in every state until it learns."""
@@ -242,7 +227,7 @@ class CausalLM(PackedModel):
         neighbours change nothing but rounding.
         """
         batch = batch.to("cpu")  # where rows are laid out
-        need = _need(batch, self.value_head is not None)
+        need = Need.of(batch.mask, ~batch.terminated & (self.value_head is not None))
         hidden, where, states, head = self._states(batch, need, self.hidden)
         action = sent(batch.action[batch.mask], self.device)
         logp, entropy = (
@@ -264,11 +249,12 @@ class CausalLM(PackedModel):
         actions of 100,000 tokens).
         """
         batch = batch.to("cpu")
-        _, _, states, head = self._states(batch, _need(batch, False), self.by_modules)
+        need = Need.of(batch.mask, torch.zeros_like(batch.terminated))
+        _, _, states, head = self._states(batch, need, self.by_modules)
         return Distributions(Categorical(self.vocabulary), head.logits(states))
 
     def _states(
-        self, batch: Batch, need: _Need, forward: Callable[[Packing, Tensor, Tensor], Tensor]
+        self, batch: Batch, need: Need, forward: Callable[[Packing, Tensor, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, Head]:
         """Hidden states [N, d], where [B, T+1] each token's is, those of own actions [M, *], and
         the head for the latter. What is an index is on the CPU, as the batch is."""
@@ -290,7 +276,7 @@ class CausalLM(PackedModel):
             self.head if self.packed else Head(nn.Identity(), None, self.temperature),
         )
 
-    def _plain(self, tokens: Tensor, need: _Need) -> tuple[Tensor, Tensor]:
+    def _plain(self, tokens: Tensor, need: Need) -> tuple[Tensor, Tensor]:
         """hidden [B · W, d] and untempered logits [B · W, V] of the model's own padded forward."""
         if self.ropes is None:
             return self._padded(sent(tokens, self.device), sent(need.length, self.device))
@@ -325,26 +311,3 @@ class CausalLM(PackedModel):
     def _own_logits_of(self, hidden: Tensor) -> Tensor:
         """[N, V] untempered logits of hidden states [N, d]."""
         return self.head.logits(hidden) * self.temperature
-
-
-@dataclass(frozen=True)
-class _Need:
-    """length [B]: tokens to forward. prefix [B]: up to the state of the first own action. valued
-    [B, T+1] bool. extent [B]: tokens up to that of the last own action."""
-
-    length: Tensor
-    prefix: Tensor
-    valued: Tensor
-    extent: Tensor
-
-
-def _need(batch: Batch, critic: bool) -> _Need:
-    mask = batch.mask
-    own, column = mask.any(1), torch.arange(mask.shape[1], device=mask.device)
-    first = mask.long().argmax(1)
-    last = (mask * column).amax(1)
-    valued = nn.functional.pad(mask, (0, 1))
-    cut_off = (own & ~batch.terminated).nonzero().squeeze(1) if critic else last[:0]
-    valued[cut_off, last[cut_off] + 1] = True
-    length = (last + 1).index_add(0, cut_off, torch.ones_like(cut_off))
-    return _Need(length * own, (first + 1) * own, valued, last + 2)

@@ -1,9 +1,9 @@
-"""A small convolutional actor–critic for pixels. Leaves out frame stacking and resizing: wrap the
-environment for those.
+"""A small convolutional actor–critic for pixels.
 
 The trunk is that of Mnih et al. (2015, "Nature") for frames of 36 pixels and more, and two small
-layers below that. Frames are bytes [H, W, C] or [C, H, W]; dividing by 255 is the policy's, so that
-a batch stays a quarter of the size.
+layers for smaller ones. Frames are bytes [H, W, C] or [C, H, W]. The policy divides them by 255, so
+that batches hold bytes, a quarter of the size. Left out: frame stacking and resizing, for which
+environments have wrappers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from logpi.policies.fast.dense import orthogonal
 from logpi.policies.mlp import ActorCritic
 
 if TYPE_CHECKING:
-    from logpi.ops.distributions import Distribution
+    from logpi.policies.distributions import Distribution
 
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # (channels, kernel, stride)
 SMALL = ((16, 3, 1), (32, 3, 1))

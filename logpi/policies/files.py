@@ -1,17 +1,16 @@
-"""A model directory looked at before it is believed: is it whole, and are its weights as large as
-its configuration says?
+"""Check a model directory before it is loaded: is it whole, and are its weights as large as its
+configuration says?
 
-Anybody's directory may be broken, cut short, or made to hurt. What is read here is JSON and the
-headers of weights, a few kilobytes; no memory is taken for weights, nothing is unpickled, no code
-of the directory's is run. `loading.py` reads what passes, and looks at the numbers themselves.
+A stranger's directory may be broken, cut short, or made to hurt. These checks read JSON and the
+headers of weights, a few kilobytes. They take no memory for weights, unpickle nothing, and run no
+code of the directory. `loading.py` reads a directory that passes, and then checks its numbers.
 
     config.json            JSON, no more layers than there are tensors, sizes that make as many
                            numbers as the files hold
     *.safetensors          headers that fit their files; an index whose shards are in this directory
     *.gguf                 a header whose counts and lengths fit the file
 
-Left out: names on the hub, whose files are not there yet (their numbers are looked at all the
-same).
+Left out: names on the hub, whose files are not here yet; their numbers are checked all the same.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-SMALL = 2**26  # bytes of a JSON file; an index of the largest models has a tenth
-SLACK = (
-    2  # times as many numbers as the files hold: what is missing in detail is found when it is read
-)
+# most bytes of a JSON file; an index of the largest models has a tenth
+SMALL = 2**26
+# a model may have so many times the numbers of its files: reading finds what is missing in detail
+SLACK = 2
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 LAYERS = (
     "num_hidden_layers",
@@ -44,10 +43,13 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 
 @dataclass(frozen=True)
 class Weights:
-    """What a directory's safetensors hold, by their headers.
+    """The tensors of a directory's safetensors, by their headers.
 
     Attributes:
         config: config.json. shapes: of each tensor, by name.
+
+    Raises:
+        ValueError: more layers, or larger ones, than there are weights.
     """
 
     config: dict[str, Any]
@@ -55,12 +57,11 @@ class Weights:
 
     @property
     def numbers(self) -> int:
-        """In all; several of a quantised model share one element of its files."""
+        """All of them. Up to 16 numbers of a quantised model share one element of its files."""
         packed = 16 if self.config.get("quantization_config") else 1
         return packed * sum(map(prod, self.shapes.values()))
 
-    def check(self) -> None:
-        """Raises ValueError: more layers, or larger ones, than there are weights."""
+    def __post_init__(self) -> None:
         for name, value in _numbers(self.config):
             if name in LAYERS and not 0 < value <= len(self.shapes):
                 raise ValueError(
@@ -72,8 +73,7 @@ class Weights:
                 )
 
     def compare(self, model: Any) -> None:
-        """Against a model without memory (on torch's device `meta`). Raises ValueError: it is much
-        larger than the files."""
+        """Raises ValueError: `model`, on torch's device `meta`, is much larger than the files."""
         for what, tensors in (("weights", model.parameters()), ("tables", model.buffers())):
             numbers = sum(x.numel() for x in tensors)
             room = SLACK * self.numbers + (2**28 if what == "tables" else 0)
@@ -85,8 +85,8 @@ class Weights:
 
 
 def config(directory: Path) -> dict[str, Any]:
-    """config.json. Raises ValueError: one line: it is not there, or no JSON object; or there is but
-    an adapter."""
+    """config.json. Raises ValueError: one line: it is not there, or no JSON object; or the
+    directory has only an adapter."""
     if not (directory / "config.json").exists():
         if (directory / "adapter_config.json").exists():
             base = _json(directory / "adapter_config.json").get("base_model_name_or_path")
@@ -99,15 +99,13 @@ def config(directory: Path) -> dict[str, Any]:
 
 
 def weights(directory: Path) -> Weights:
-    """What is there. Reads JSON and headers.
+    """The weights of a directory, from JSON and headers.
 
     Raises:
-        ValueError: one line with the file's name: missing, not what it should be, cut short,
-            outside the directory.
+        ValueError: one line with the file's name: missing, of another format, cut short, outside
+            the directory.
     """
-    found = Weights(config(directory), dict(_shapes(directory)))
-    found.check()
-    return found
+    return Weights(config(directory), dict(_shapes(directory)))
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -124,7 +122,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _regular(file: Path) -> Path:
-    """The same, if it is a file: a pipe would never end."""
+    """`file`, if it is a regular file: a pipe would never end."""
     if not file.exists():
         raise ValueError(
             f"{file.name} leads nowhere" if file.is_symlink() else f"there is no {file.name}"
@@ -149,31 +147,28 @@ def _shapes(directory: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     for shard, names in shards(directory).items():
         try:
             with safe_open(_regular(directory / shard), "pt") as file:
-                held = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+                shapes = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{shard} is damaged: {error}") from None
-        if missing := sorted(names - held.keys()):
+        if missing := sorted(names - shapes.keys()):
             raise ValueError(f"{INDEX} looks for {missing[0]!r} in {shard}, which does not have it")
-        yield from held.items()
+        yield from shapes.items()
 
 
 def shards(directory: Path) -> dict[str, set[str]]:
-    """Files of weights, and what each must hold."""
+    """Files of weights, and the names of tensors that the index looks for in each."""
     if (directory / WHOLE).exists() or (directory / WHOLE).is_symlink():
         return {WHOLE: set()}
     if not (directory / INDEX).exists():
-        if any(found := sorted(f.name for p in PICKLES for f in directory.glob(p))):
+        if pickles := sorted(f.name for p in PICKLES for f in directory.glob(p)):
             raise ValueError(
-                f"{found[0]} is a pickle, which may run code: save the model as safetensors"
+                f"{pickles[0]} is a pickle, which may run code: save the model as safetensors"
                 " (save_pretrained does)"
             )
         raise ValueError(f"there are no weights: neither {WHOLE} nor {INDEX}")
     places = _json(directory / INDEX).get("weight_map")
-    if (
-        not isinstance(places, dict)
-        or not places
-        or not all(isinstance(x, str) for x in places.values())
-    ):
+    names = places.values() if isinstance(places, dict) else ()
+    if not names or not all(isinstance(x, str) for x in names):
         raise ValueError(f"{INDEX} has no weight_map of names and files")
     out: dict[str, set[str]] = {}
     for name, shard in places.items():
@@ -185,26 +180,14 @@ def shards(directory: Path) -> dict[str, set[str]]:
 
 # --- GGUF ---
 
-WIDTHS = {
-    0: 1,
-    1: 1,
-    2: 2,
-    3: 2,
-    4: 4,
-    5: 4,
-    6: 4,
-    7: 1,
-    10: 8,
-    11: 8,
-    12: 8,
-}  # bytes of plain values, by type
+# bytes of plain values, by type
+WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 WHOLES = {4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
 STRING, ARRAY = 8, 9
 
 
 def gguf(file: Path) -> Weights:
-    """The same of a GGUF file: whole numbers of its metadata as the configuration, and its tensors'
-    shapes.
+    """The weights of a GGUF file; its configuration is the whole numbers of its metadata.
 
     Raises:
         ValueError: one line with the file's name: no GGUF file, or its counts and lengths do not
@@ -212,16 +195,16 @@ def gguf(file: Path) -> Weights:
     """
     try:
         with _regular(file).open("rb") as stream:
-            found = Weights(*_Header(stream, file.stat().st_size).read())
+            settings, shapes = _Header(stream, file.stat().st_size).read()
     except (ValueError, OSError) as error:
         raise ValueError(f"{file.name} is damaged: {error}") from None
-    found.check()
-    return found
+    return Weights(settings, shapes)
 
 
 @dataclass
 class _Header:
-    """Walks over a header; what is said to be longer than the file is refused, never looped over.
+    """Walks over a header. Every count and length is held against the file's size before it is
+    used, so a lying header costs no time.
 
     GGUF 3 [tensors] [pairs] · each pair: key type value · each tensor: name rank sizes kind place
     """
@@ -236,18 +219,17 @@ class _Header:
         if version not in (2, 3):
             raise ValueError(f"version {version} of the format is not known")
         self._fits(13 * pairs + 24 * tensors)
-        settings = dict(pair for _ in range(pairs) if (pair := self._pair())[1] is not None)
-        settings = {
-            key.rpartition(".")[2]: value for key, value in settings.items()
-        }  # "llama.block_count"
+        settings = {}
+        for _ in range(pairs):
+            # "llama.block_count"
+            name = self._text().rpartition(".")[2]
+            value = self._value(self._whole("<I"))
+            if value is not None:
+                settings[name] = value
         return settings, dict(self._tensor() for _ in range(tensors))
 
-    def _pair(self) -> tuple[str, Any]:
-        key, kind = self._text(), self._whole("<I")
-        return key, self._value(kind)
-
     def _value(self, kind: int) -> int | None:
-        """A whole number; None of any other value, which is passed over."""
+        """A whole number; any other value is skipped, and None."""
         if kind in WHOLES:
             return self._whole(WHOLES[kind])
         if kind == STRING:

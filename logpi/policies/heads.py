@@ -1,11 +1,10 @@
-"""From hidden states to numbers about tokens: log-probability, entropy, value. Never more than one
-chunk of logits.
+"""From hidden states to log-probabilities and entropies of tokens, with one chunk of logits alive
+at a time.
 
-`Head` is the model's own output layer with everything that stands between it and a distribution
-(soft cap, temperature). `score` applies it to the chosen positions only, in chunks; if there is
-more than one, backward computes each chunk's logits again, so memory does not grow with vocabulary
-× length. What needs a second derivative (Fisher-vector products) takes `Head.logits`. Left out:
-top-k and top-p, which belong to sampling alone.
+`Head` is the model's own output layer with the soft cap, scale and temperature behind it. `score`
+applies it to the chosen positions only, in chunks. With several chunks, backward computes each
+chunk's logits again, so memory does not grow with vocabulary × length. Second derivatives
+(Fisher-vector products) need `Head.logits`. Left out: top-k and top-p, which belong to sampling.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-MANY = 32  # chunks
+# chunks from which on their gradients are added up in float32
+MANY = 32
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,13 @@ class Head:
 
     @classmethod
     def of(cls, model: Any, temperature: float) -> Head:
-        """That of a `transformers` causal language model."""
+        """The head of a `transformers` causal language model."""
         config = model.config.get_text_config()
-        scale = (getattr(config, "logit_scale", None) or 1.0) / (
-            getattr(config, "logits_scaling", None) or 1.0
+        factor, divisor = (
+            getattr(config, n, None) or 1.0 for n in ("logit_scale", "logits_scaling")
         )
         softcap = getattr(config, "final_logit_softcapping", None)
-        return cls(model.get_output_embeddings(), softcap, temperature, scale)
-
-    def over(self, linear: Callable[[Tensor], Tensor]) -> Head:
-        """The same head on another output layer."""
-        return replace(self, linear=linear)
+        return cls(model.get_output_embeddings(), softcap, temperature, factor / divisor)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[M, V] of the tempered policy for hidden states [M, d]; at least float32."""
@@ -78,10 +74,8 @@ def score(
     linear = head.linear
     if type(linear) is nn.Linear and linear.bias is None and head.softcap is None:
         return _ScoreInChunks.apply(hidden, linear.weight, action, head, rows)
-    if len(action) <= rows:
-        return head.score(hidden, action)
     run: Callable = head.score
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and len(action) > rows:
         run = partial(checkpoint, head.score, use_reentrant=False, preserve_rng_state=False)
     parts = [run(h, a) for h, a in zip(hidden.split(rows), action.split(rows), strict=True)]
     logp, entropy = zip(*parts, strict=True)
@@ -100,10 +94,9 @@ class _ScoreInChunks(torch.autograd.Function):
 
         ∂ log π(a) / ∂ logitᵢ = [i = a] − pᵢ          ∂ H / ∂ logitᵢ = −pᵢ (log pᵢ + H)
 
-    What autograd would keep or make a second time is not: one chunk's logits live at a time, the
-    matrix has one gradient to which the chunks add, and the entropy's part is left out where nobody
-    asks for it. Sums of many chunks are in float32: with 128 of them bfloat16's gradient was 1.3 %
-    off instead of 0.4 %.
+    It saves memory and time of autograd: one chunk's logits are alive at a time, the chunks add to
+    one gradient of the matrix, and the entropy's part is left out where it has no slope. Sums of
+    many chunks are in float32: with 128 of them bfloat16's gradient was 1.3 % off instead of 0.4 %.
     """
 
     @staticmethod
@@ -111,7 +104,7 @@ class _ScoreInChunks(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, action: Tensor, head: Head, rows: int
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        head = head.over(partial(nn.functional.linear, weight=weight))
+        head = replace(head, linear=partial(nn.functional.linear, weight=weight))
         parts, last = [], None
         for h, a in zip(hidden.split(rows), action.split(rows), strict=True):
             last = head.logits(h).log_softmax(-1)
@@ -126,7 +119,7 @@ class _ScoreInChunks(torch.autograd.Function):
         by_logp, by_entropy = grads
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "`score` has a first derivative only; for a second one take `Head.logits`"
+                "`score` has a first derivative only; use `Head.logits` for a second one"
             )
         hidden, weight, action, entropy, kept = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None

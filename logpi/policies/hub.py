@@ -1,21 +1,22 @@
-"""Names on the Hugging Face hub: whether a word can be one, and whether the hub answers, said
-within seconds.
+"""Names on the Hugging Face hub: whether a word can be one, and whether the hub answers, within
+seconds.
 
-The libraries that download ask an unreachable hub again and again, half a minute for each misspelt
-local name. Here it is asked once, and they are told. Left out: downloading, which those libraries
-do.
+Libraries that download try an unreachable hub again and again, half a minute for each misspelt
+local name. `answers` tries it once, and sets those libraries offline if it fails. Left out:
+downloading, which those libraries do.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-PATIENCE = 5.0  # seconds
+# seconds
+PATIENCE = 5.0
 
 
 def check_name(name: str) -> None:
-    """Refuse what no repository of the hub can be called, as `../x` or `a/b/c`: it was meant as a
-    path, which is not there.
+    """Refuse a word that cannot name a repository of the hub, such as `../x` or `a/b/c`: it was
+    meant as a path, and nothing is there.
 
     Raises:
         ValueError: it is no `owner/name`.
@@ -32,7 +33,7 @@ def check_name(name: str) -> None:
 
 
 def check_model(name: str) -> None:
-    """Refuse a model that is neither in the hub's cache on this machine nor can be got.
+    """Refuse a model that is not in the hub's cache on this machine while the hub is unreachable.
 
     Raises:
         ValueError: as `check_name`; or the hub does not answer.
@@ -49,7 +50,7 @@ def check_model(name: str) -> None:
 
 @cache
 def answers() -> bool:
-    """Whether the hub can be asked. If not, its own libraries are told for the rest of this
+    """Whether the hub is reachable. If not, its own libraries stay offline for the rest of this
     process."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -58,7 +59,8 @@ def answers() -> bool:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-    except Exception:  # whatever its client of the day raises: there is no answer
+    # its client may raise anything: there is no answer
+    except Exception:
         constants.HF_HUB_OFFLINE = True
         return False
     return True

@@ -1,15 +1,14 @@
 """Find and read a model and its tokenizer: a local directory, a hub name, a GGUF file. Every
 failure is one clear line.
 
-A directory is looked at before memory is taken for it (`files.py`), and its numbers when they are
-there: weights that are missing, of another shape or not finite are refused. Code of a model's own
-    (`auto_map`) is never run.
+`files.py` checks a directory before memory is taken for it. After reading, weights that are
+missing, of another shape or not finite are refused. A model's own code (`auto_map`) never runs.
 
-A GGUF file is unpacked to plain weights, or it could be neither trained nor saved. Weights in 4
-bits (`four_bits`) are for LoRA, which leaves them as they are (`lora.py`).
+A GGUF file is unpacked to plain weights, for packed ones can be neither trained nor saved. Weights
+in 4 bits (`four_bits`) are for LoRA, which does not change them (`lora.py`).
 
-Left out: what a model is asked (`causal_lm.py`, `reward_model.py`), and the reward model's own
-reading.
+Left out: what a model computes (`causal_lm.py`, `reward_model.py`), and heads of reward models
+(`reward_heads.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ import torch
 from logpi.policies import files
 from logpi.policies.hub import check_model
 
-PLACES = {"cpu", "cuda"}  # kinds of devices that models are known to run on
+# kinds of devices that models are known to run on
+PLACES = {"cpu", "cuda"}
 KINDS = {
     "AutoModelForCausalLM": "a causal language model",
     "AutoModelForSequenceClassification": "one that a reward model can be made of",
@@ -44,9 +44,9 @@ def load_model(
     """A `transformers` causal language model, in eval mode.
 
     Args:
-        device: for `place`; None leaves it on the CPU.
-        four_bit: linear layers in 4 bits, computing in `dtype`; without a device, on the current
-            GPU.
+        device: as `place` takes it; None: the CPU.
+        four_bit: hold linear layers in 4 bits, and compute in `dtype`; without a device, on the
+            current GPU.
     Raises:
         ValueError: nothing at `path`, not a causal language model, unknown dtype.
     """
@@ -61,7 +61,7 @@ def load_model(
     if unknown:
         name = type(model).__name__
         warnings.warn(
-            f"{path}: {name} knows no {unknown[0]!r}{_more(unknown)}: these weights are left out",
+            f"{path}: {name} has no {unknown[0]!r}{_more(unknown)}: these weights are left out",
             stacklevel=2,
         )
     return model
@@ -75,12 +75,12 @@ def read(
     four_bit: bool = False,
     **settings: Any,
 ) -> tuple[Any, list[str], list[str]]:
-    """A model of one of transformers' automatic classes; the weights that its files do not have,
-    and those it does not know.
+    """A model of one of transformers' automatic classes, the names of weights that its files lack,
+    and the names of those in the files that the model lacks.
 
     Args:
-        kind: `AutoModelForCausalLM` or another. settings: of the configuration, instead of what
-            config.json says.
+        kind: `AutoModelForCausalLM` or another. settings: of the configuration; they override
+            config.json.
     Raises:
         ValueError: one line, as `load_model`.
     """
@@ -89,7 +89,7 @@ def read(
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; one of {', '.join(DTYPES)}")
     device = None if device is None else place(device)
-    source, gguf = _resolve(path)
+    source, gguf = _find(path)
     options: dict[str, Any] = {"dtype": DTYPES[dtype], "trust_remote_code": False} | gguf
     if four_bit:
         options |= four_bits(dtype, device)
@@ -113,37 +113,41 @@ def read(
             )
         _refuse_misshapen(info["mismatched_keys"])
         _finite(model)
-    except Exception as error:  # whatever a library makes of a stranger's files
+    # a library may raise anything on a stranger's files
+    except Exception as error:
         raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
     model = model.to(device) if device is not None and not four_bit else model
     return model, sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
 
 
 def _refuse_misshapen(keys: Any) -> None:
-    """Raises ValueError: weights of other shapes than the configuration's."""
-    for name, *shapes in sorted(map(tuple, keys), key=str):
-        held, wanted = (tuple(s) for s in shapes)
+    """Raises ValueError: weights of other shapes than the configuration's, `keys` of (name, shape,
+    shape that the configuration makes)."""
+    for name, own, other in sorted(map(tuple, keys), key=str):
         raise ValueError(
-            f"{name} has shape {held} in the weights, config.json makes {wanted}{_more(list(keys))}"
+            f"{name} has shape {tuple(own)} in the weights, config.json makes {tuple(other)}"
+            f"{_more(list(keys))}"
         )
 
 
 def _fitting(source: str, gguf: dict[str, str], kind: Any, settings: dict[str, Any]) -> Any:
-    """The configuration; that of a local directory makes a model as large as the files are. Raises
-    an error if not."""
+    """The configuration. Raises ValueError: it is of another kind of model, or a local directory's
+    makes a much larger model than its files hold."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
-    held, local = None, Path(source)
+    weights, local = None, Path(source)
     if gguf:
-        held = files.gguf(local / gguf["gguf_file"])
+        weights = files.gguf(local / gguf["gguf_file"])
     elif local.is_dir():
-        said = files.config(local)
-        name = str(said.get("model_type"))
+        settings_file = files.config(local)
+        name = str(settings_file.get("model_type"))
         if name not in CONFIG_MAPPING:
-            own = ", and code of its own (auto_map) is not run" if "auto_map" in said else ""
+            own = (
+                ", and code of its own (auto_map) is not run" if "auto_map" in settings_file else ""
+            )
             raise ValueError(f"config.json: transformers knows no model_type {name!r}{own}")
         _refuse_other(kind, CONFIG_MAPPING[name], name)
-        held = files.weights(local)
+        weights = files.weights(local)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **gguf, **settings)
     except Exception as error:
@@ -153,8 +157,8 @@ def _fitting(source: str, gguf: dict[str, str], kind: Any, settings: dict[str, A
         raise ValueError(
             f"it is a {config.model_type} model with an encoder, not {KINDS[kind.__name__]}"
         )
-    if held is not None:
-        held.compare(_empty(kind, config))
+    if weights is not None:
+        weights.compare(_empty(kind, config))
     return config
 
 
@@ -164,7 +168,7 @@ def _refuse_other(kind: Any, config: type, name: str) -> None:
 
 
 def _empty(kind: Any, config: Any) -> Any:
-    """The model without memory."""
+    """The model on torch's device `meta`, which takes no memory."""
     from copy import deepcopy
 
     try:
@@ -175,20 +179,19 @@ def _empty(kind: Any, config: Any) -> Any:
 
 
 def _finite(model: torch.nn.Module) -> None:
-    """Raises ValueError: a weight is not a number, or infinite (in float16 perhaps only there)."""
+    """Raises ValueError: a weight is NaN or infinite (in float16 perhaps only there)."""
     for name, p in model.named_parameters():
-        if (
-            p.is_floating_point()
-            and p.numel()
-            and not all(map(isfinite, map(float, p.detach().aminmax())))
-        ):
-            raise ValueError(
-                f"{name} holds NaN or infinite numbers, as {str(p.dtype).removeprefix('torch.')}"
-            )
+        if not p.is_floating_point() or not p.numel():
+            continue
+        # either is NaN if any weight is
+        low, high = p.detach().aminmax()
+        if not isfinite(low) or not isfinite(high):
+            dtype = str(p.dtype).removeprefix("torch.")
+            raise ValueError(f"{name} holds NaN or infinite numbers, as {dtype}")
 
 
 def place(device: str | torch.device) -> torch.device:
-    """The device that is meant; "auto" is a CUDA GPU if there is one, else the CPU.
+    """A device by its name; "auto" is a CUDA GPU if there is one, else the CPU.
 
     Raises:
         ValueError: one line: no such device here.
@@ -196,34 +199,29 @@ def place(device: str | torch.device) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        found = torch.device(device)
+        named = torch.device(device)
     except RuntimeError:
-        found = None
-    if found is None or found.type not in PLACES:
+        named = None
+    if named is None or named.type not in PLACES:
         raise ValueError(f"unknown device {str(device)!r}: cpu, cuda, cuda:1, … or auto")
-    if found.type == "cuda":
+    if named.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
-            why = (
-                "PyTorch finds no GPU"
-                if torch.version.cuda
-                else "this PyTorch was built without CUDA"
-            )
+            built = torch.version.cuda
+            why = "PyTorch finds no GPU" if built else "this PyTorch was built without CUDA"
             raise ValueError(f"no CUDA device here: {why}; --device cpu does without")
-        if (found.index or 0) >= count:
-            raise ValueError(
-                f"no device {found} here: there are {', '.join(f'cuda:{i}' for i in range(count))}"
-            )
-        torch.cuda.set_device(
-            found
-        )  # what names no device (graphs, kernels) then runs where the model is
-    return found
+        if (named.index or 0) >= count:
+            devices = ", ".join(f"cuda:{i}" for i in range(count))
+            raise ValueError(f"no device {named} here: there are {devices}")
+        # graphs and kernels name no device: they run on the current one
+        torch.cuda.set_device(named)
+    return named
 
 
 def four_bits(dtype: str, device: str | torch.device | None = None) -> dict[str, Any]:
-    """What `from_pretrained` needs to hold linear layers in 4 bits (QLoRA, arXiv:2305.14314): NF4,
-    its constants quantised too, computing in `dtype`; output layers stay as they are. Raises
-    ValueError: float16, in which nothing learns."""
+    """Options of `from_pretrained` that hold linear layers in 4 bits (QLoRA, arXiv:2305.14314):
+    NF4, with quantised constants, computing in `dtype`; output layers stay as they are. Raises
+    ValueError: float16, in which adapters do not learn."""
     if dtype == "float16":
         raise ValueError("adapters on weights of 4 bits do not learn in float16: use bfloat16")
     from transformers import BitsAndBytesConfig
@@ -234,14 +232,9 @@ def four_bits(dtype: str, device: str | torch.device | None = None) -> dict[str,
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[dtype],
     )
-    place = (
-        device
-        if device is not None
-        else torch.cuda.current_device()
-        if torch.cuda.is_available()
-        else "cpu"
-    )
-    return {"quantization_config": config, "device_map": {"": place}}
+    if device is None:
+        device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def load_tokenizer(path: str | Path) -> Any:
@@ -252,13 +245,14 @@ def load_tokenizer(path: str | Path) -> Any:
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    source, gguf = _resolve(path)
+    source, gguf = _find(path)
     try:
         kind: Any = PreTrainedTokenizerFast if _as_it_is(Path(source)) else AutoTokenizer
         tokenizer = kind.from_pretrained(source, trust_remote_code=False, **gguf)
         if not tokenizer.vocab_size:
             raise ValueError("its vocabulary is empty")
-    except Exception as error:  # whatever a library makes of a stranger's files
+    # a library may raise anything on a stranger's files
+    except Exception as error:
         fix = "save the model's tokenizer there too, with tokenizer.save_pretrained(...)"
         raise ValueError(f"no tokenizer can be read from {path} ({_line(error)}): {fix}") from None
     _refuse_unreadable(tokenizer, path)
@@ -266,7 +260,7 @@ def load_tokenizer(path: str | Path) -> Any:
 
 
 def _as_it_is(directory: Path) -> bool:
-    """Whether a local tokenizer.json is all there is to say. `AutoTokenizer` would give it the
+    """Whether a local tokenizer.json is the whole tokenizer. `AutoTokenizer` would give it the
     splitting rules of its model's family."""
     settings = directory / "tokenizer_config.json"
     if not settings.is_file() or not (directory / "tokenizer.json").is_file():
@@ -278,8 +272,8 @@ def _as_it_is(directory: Path) -> bool:
 
 
 def _refuse_unreadable(tokenizer: Any, path: str | Path) -> None:
-    """Raises ValueError: the chat template is no template. (What it says of messages is seen with
-    messages.)"""
+    """Raises ValueError: the chat template is not valid Jinja. Whether it takes messages shows
+    when there are messages."""
     from jinja2 import TemplateSyntaxError
 
     try:
@@ -288,13 +282,15 @@ def _refuse_unreadable(tokenizer: Any, path: str | Path) -> None:
         raise ValueError(
             f"the chat template of {path} cannot be read: line {error.lineno}: {error.message}"
         ) from None
-    except Exception:  # it wants other messages, or there is none
+    # it wants other messages, or there is none
+    except Exception:
         return
 
 
-def refuse_unembedded(tokenizer: Any, embeddings: int) -> None:
+def refuse_unembedded(tokenizer: Any, model: Any) -> None:
     """Raises ValueError: the tokenizer has tokens (beside its padding, which no model reads) that
     the model does not."""
+    embeddings = model.get_input_embeddings().weight.shape[0]
     own = {token for token, i in tokenizer.get_vocab().items() if i >= embeddings} - {
         tokenizer.pad_token
     }
@@ -308,10 +304,10 @@ def refuse_unembedded(tokenizer: Any, embeddings: int) -> None:
 
 @contextmanager
 def quiet(reports: bool = True) -> Iterator[None]:
-    """No bars for reading and writing files, which is over before one has read them; downloads keep
+    """Without progress bars of reading and writing files, which take no time; downloads keep
     theirs.
 
-    reports: of weights that are missing, or too many; without, who loads says so.
+    reports: let `transformers` report missing and superfluous weights.
     """
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
@@ -329,27 +325,24 @@ def quiet(reports: bool = True) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _resolve(path: str | Path) -> tuple[str, dict[str, str]]:
-    """What to give to `from_pretrained`: a directory or hub name, and which GGUF file in it, if it
-    is one."""
+def _find(path: str | Path) -> tuple[str, dict[str, str]]:
+    """Arguments of `from_pretrained`: a directory or hub name, and the GGUF file in it, if it is
+    one."""
+    local = Path(path).expanduser()
     try:
-        return _place(path)
+        if local.is_file() and local.suffix == ".gguf":
+            return str(local.parent), {"gguf_file": local.name}
+        ggufs = sorted(local.glob("*.gguf")) if local.is_dir() else []
+        if local.is_dir() and ((local / "config.json").is_file() or not ggufs):
+            return str(local), {}
+        exists = local.exists()
     except OSError as error:
         raise ValueError(f"{str(path)[:200]} cannot be read: {error.strerror or error}") from None
-
-
-def _place(path: str | Path) -> tuple[str, dict[str, str]]:
-    local = Path(path).expanduser()
-    if local.is_file() and local.suffix == ".gguf":
-        return str(local.parent), {"gguf_file": local.name}
-    if local.is_dir():
-        files = sorted(local.glob("*.gguf"))
-        if (local / "config.json").is_file() or not files:
-            return str(local), {}
-        if len(files) > 1:
-            raise ValueError(f"{path} holds {len(files)} GGUF files; name one, such as {files[0]}")
-        return str(local), {"gguf_file": files[0].name}
-    if local.exists() or str(path).startswith("runs/") or local.suffix == ".gguf":
+    if len(ggufs) > 1:
+        raise ValueError(f"{path} holds {len(ggufs)} GGUF files; name one, such as {ggufs[0]}")
+    if ggufs:
+        return str(local), {"gguf_file": ggufs[0].name}
+    if exists or str(path).startswith("runs/") or local.suffix == ".gguf":
         raise ValueError(
             f"no model at {path}: give a directory, a .gguf file, or a name on the Hugging Face hub"
         )
@@ -358,13 +351,11 @@ def _place(path: str | Path) -> tuple[str, dict[str, str]]:
 
 
 def _line(error: Exception) -> str:
-    """The beginning of an error's text in one line; with its name, if it says nothing by itself."""
+    """The beginning of an error's text in one line; with the error's name, if the text needs it."""
     text = " ".join(str(error).split())[:300]
-    return (
-        text
-        if isinstance(error, OSError | ValueError) and text
-        else f"{type(error).__name__} {text}".strip()
-    )
+    if text and isinstance(error, OSError | ValueError):
+        return text
+    return f"{type(error).__name__} {text}".strip()
 
 
 def _more(names: list[str]) -> str:

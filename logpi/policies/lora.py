@@ -3,18 +3,18 @@ merge.
 
     y = W x + (α/r) B A x,   W frozen, A [r, d] random, B [d', r] zero: at first nothing changes
 
-The layers are put into the model itself, so packing, engine and saving know nothing of them. With
-the adapter off the same weights are the reference (`AdapterOff`), which then costs no memory.
-Checkpoints hold what learns, not the frozen weights. W may be of 4 bits (QLoRA, arXiv:2305.14314;
-`loading.py` reads it so): norms and embeddings are then float32, and what is merged and saved is
-plain again. GPT-2's layers, which keep Wᵀ, are linear layers too. Left out: several adapters at a
-time, dropout (sampler and learner must be the same function).
+The adapters stand in the model's own layers, so packing, engine and saving need no code for them.
+With the adapter off the same weights are the reference (`AdapterOff`), which takes no memory.
+Checkpoints hold the trained weights, not the frozen ones. W may have 4 bits (QLoRA,
+arXiv:2305.14314; `loading.py`): norms and embeddings are then float32, and a merged model is saved
+with plain weights. GPT-2's layers, which keep Wᵀ, are linear layers too. Left out: several adapters
+at a time, dropout (sampler and learner must be the same function).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from logpi.types import Batch, PolicyOutput
 
 # Fields of a `LoraConfig` that may be set. Others change more than W + (α/r) B A, or something that
-# switching the adapter off would not take back, so merging or the reference would be wrong.
+# stays changed with the adapter off, so merging or the reference would be wrong.
 SETTABLE = {
     *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
@@ -46,18 +46,18 @@ def add_lora(
     *,
     config: LoraConfig | None = None,
 ) -> int:
-    """Put adapters on every linear layer of the trunk; all else but a value or score head is
-    frozen.
+    """Put adapters on every linear layer of the trunk, and freeze all other weights but a value or
+    score head.
 
     Args:
         policy: a `CausalLM` or a `RewardModel`, changed in place. rank: r ≥ 1. alpha: α.
-        config: peft's, instead of rank and alpha; without `target_modules` on every linear layer.
-            It is copied, and the copy names the base model.
+        config: peft's, instead of rank and alpha; without `target_modules` every linear layer is
+            adapted. A copy of it is used, which names the base model.
     Returns:
         The number of trainable parameters.
     Raises:
-        ValueError: peft is not installed, there is no linear layer, or the configuration asks for
-            what is not LoRA alone (dropout, DoRA, biases, further modules).
+        ValueError: peft is not installed, there is no linear layer, or the configuration has more
+            than LoRA (dropout, DoRA, biases, further modules).
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model, prepare_model_for_kbit_training
@@ -65,25 +65,24 @@ def add_lora(
         raise ValueError("LoRA needs peft: pip install 'logpi[lora]'") from None
     model = policy.model
     if config is None:
-        # peft says int, and divides it by r: any number does
+        # peft annotates int, but takes any number
         config = LoraConfig(r=rank, lora_alpha=alpha)  # pyright: ignore[reportArgumentType]
     config = _complete(config, model)
     if _quantised(model):
         # gradient checkpointing is a choice of its own
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    heads = [
-        p for n, p in policy.named_parameters() if n.startswith(("value_head.", "model.score."))
-    ]
+    names = ("value_head.", "model.score.")
+    heads = [p for n, p in policy.named_parameters() if n.startswith(names)]
     model.requires_grad_(False)
     inject_adapter_in_model(config, model)
     for p in heads:
         p.requires_grad_(True)
-    _remember_what_learns(policy)
+    _leave_out_frozen(policy)
     return sum(p.numel() for p in policy.parameters() if p.requires_grad)
 
 
 def _complete(config: LoraConfig, model: Any) -> LoraConfig:
-    """A copy that says which layers are adapted, how they keep W, and of which model they are."""
+    """A copy that names the adapted layers, their layout of W, and the base model."""
     from peft import LoraConfig
     from transformers.pytorch_utils import Conv1D
 
@@ -101,23 +100,22 @@ def _complete(config: LoraConfig, model: Any) -> LoraConfig:
             f"LoraConfig(init_lora_weights={config.init_lora_weights!r}) is not supported: the"
             " policy must begin as its reference, with B = 0"
         )
-    linear = [
-        (n, m) for n, m in model.base_model.named_modules() if isinstance(m, nn.Linear | Conv1D)
-    ]
+    modules = model.base_model.named_modules()
+    linear = {name: m for name, m in modules if isinstance(m, nn.Linear | Conv1D)}
     if not linear or config.r < 1:
         raise ValueError(
             f"LoRA of rank {config.r} on {len(linear)} linear layers: needs at least one of each"
         )
     config = copy.deepcopy(config)
     if config.target_modules in (None, "all-linear"):
-        config.target_modules = [name for name, _ in linear]
-    config.fan_in_fan_out = all(isinstance(m, Conv1D) for _, m in linear)
+        config.target_modules = list(linear)
+    config.fan_in_fan_out = all(isinstance(m, Conv1D) for m in linear.values())
     config.base_model_name_or_path = config.base_model_name_or_path or _place(model)
     return config
 
 
 def _place(model: Any) -> str:
-    """Where the frozen weights came from: a name on the hub, or a directory wherever one stands."""
+    """The source of the frozen weights: a name on the hub, or a directory's absolute path."""
     path = Path(model.name_or_path)
     return str(path.resolve()) if path.exists() and model.name_or_path else model.name_or_path
 
@@ -126,19 +124,17 @@ def _quantised(model: Any) -> bool:
     return getattr(model, "is_loaded_in_4bit", False)
 
 
-def _remember_what_learns(policy: nn.Module) -> None:
-    """From now on the policy's state leaves frozen weights out (they are where they were loaded
-    from), and takes what leaves them out."""
-    frozen = {
-        name for name, p in policy.named_parameters(remove_duplicate=False) if not p.requires_grad
-    }
+def _leave_out_frozen(policy: nn.Module) -> None:
+    """From now on the policy's state dict leaves out frozen weights, which are still where they
+    were loaded from, and loads a state dict without them."""
+    named = policy.named_parameters(remove_duplicate=False)
+    frozen = {name for name, p in named if not p.requires_grad}
 
     def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
         for name in list(state):
             own = name.removeprefix(prefix)
-            whose, _, part = own.partition(
-                ".weight."
-            )  # 4-bit weights keep their constants in further entries
+            # 4-bit weights keep their constants in further entries: "….weight.absmax"
+            whose, _, part = own.partition(".weight.")
             if own in frozen or (part and f"{whose}.weight" in frozen):
                 del state[name]
 
@@ -152,61 +148,50 @@ def _remember_what_learns(policy: nn.Module) -> None:
 
 
 def _layers(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """Every adapted layer with its parent and its name in it."""
+    """(parent, name in it, layer) of every adapted layer."""
     from peft.tuners.lora import LoraLayer
 
-    found = [(parent, name, m) for parent in model.modules() for name, m in parent.named_children()]
-    return [(parent, name, m) for parent, name, m in found if isinstance(m, LoraLayer)]
+    return [
+        (parent, name, layer)
+        for parent in model.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, LoraLayer)
+    ]
 
 
-@contextmanager
-def _off(model: nn.Module) -> Iterator[None]:
-    layers = [layer for _, _, layer in _layers(model)]
-    for layer in layers:
-        layer.enable_adapters(False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.enable_adapters(True)
-
-
-class AdapterOff:
-    """A policy as it was before its adapter: the reference that needs no memory. A
+class AdapterOff(nn.Module):
+    """A policy as it was before its adapter: a reference that takes no memory. A
     `logpi.types.Policy`.
 
-    It has nothing of its own: no parameters, no state.
+    It has no parameters and no state of its own.
     """
 
     def __init__(self, policy: PackedModel) -> None:
-        self.policy: Any = policy
+        super().__init__()
+        # no submodule, whose parameters would be this one's
+        object.__setattr__(self, "policy", policy)
 
     def evaluate(self, batch: Batch) -> PolicyOutput:
-        """What the frozen weights say; no gradient."""
+        """The output of the frozen weights; no gradient."""
         trained = [p for p in self.policy.parameters() if p.requires_grad]
-        with _off(self.policy.model), torch.no_grad():
-            found = self.policy.evaluate(batch)
-        for p in trained:  # peft freezes what it switches off
-            p.requires_grad_(True)
-        return found
-
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        return iter(())
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        pass
-
-    def requires_grad_(self, requires_grad: bool = True) -> AdapterOff:
-        return self
+        layers = [layer for _, _, layer in _layers(self.policy.model)]
+        try:
+            for layer in layers:
+                layer.enable_adapters(False)
+            with torch.no_grad():
+                return self.policy.evaluate(batch)
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+            # peft freezes the adapters that it switches off
+            for p in trained:
+                p.requires_grad_(True)
 
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[None]:
-    """The model with plain linear layers, W + (α/r) B A, 4-bit weights unpacked; what was there
-    comes back exactly."""
+    """The model with plain linear layers, W + (α/r) B A, and 4-bit weights unpacked. Afterwards it
+    has its own layers again, to the bit."""
     from peft.utils.integrations import dequantize_module_weight
 
     layers = _layers(model)
@@ -227,7 +212,7 @@ def merged(model: nn.Module) -> Iterator[None]:
 
 
 def _like(base: Any) -> Any:
-    """A layer of the same shape, whose weights are yet to be set."""
+    """A layer of the same shape, without memory for weights."""
     from transformers.pytorch_utils import Conv1D
 
     with torch.device("meta"):
@@ -238,7 +223,7 @@ def _like(base: Any) -> Any:
 
 @contextmanager
 def _unmarked(model: Any) -> Iterator[None]:
-    """Without the notes of quantisation that would be saved with plain weights."""
+    """The model without its quantisation config, which must not be saved with plain weights."""
     if not _quantised(model):
         yield
         return
@@ -253,23 +238,21 @@ def _unmarked(model: Any) -> Iterator[None]:
 
 
 class Merging:
-    """Saves a policy with its adapter merged, so that nobody who loads it need know; the adapter is
-    in `adapter/`."""
+    """Saves a policy with its adapter merged, so that it loads as a plain model, and the adapter
+    itself in `adapter/`."""
 
     def __init__(self, policy: PackedModel) -> None:
         self.policy = policy
 
     def save(self, directory: str | Path) -> None:
-        """A plain Hugging Face directory, and `adapter/adapter_model.safetensors` in peft's
+        """Write a plain Hugging Face directory, and `adapter/adapter_model.safetensors` in peft's
         names."""
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
 
         model, path = self.policy.model, Path(directory)
-        adapter = {
-            f"base_model.model.{k}": v.contiguous()
-            for k, v in get_peft_model_state_dict(model).items()
-        }
+        state = get_peft_model_state_dict(model)
+        adapter = {f"base_model.model.{k}": v.contiguous() for k, v in state.items()}
         with merged(model):
             self.policy.save(path)
         (path / "adapter").mkdir(exist_ok=True)
@@ -278,8 +261,8 @@ class Merging:
 
 
 def refuse_4bit() -> None:
-    """Raises ValueError with the reason why weights should not be held in 4 bits here; returns if
-    they can be."""
+    """Raises ValueError with the reason why weights cannot, or should not, be held in 4 bits
+    here."""
     if not torch.cuda.is_available():
         raise ValueError(
             "4-bit weights need a GPU: on a CPU bitsandbytes unpacks every weight each time it is"

@@ -7,9 +7,9 @@ value.
     policy.evaluate(batch), policy.distributions(batch)     # torch, with gradients
 
 Observations are rows of D features, then (where the environment has them) M bits of allowed
-actions. Running normalisation of the features is a buffer of the policy, so it is in every
-checkpoint and every saved model. `ActorCritic` knows nothing of pixels (`cnn.py` gives it a trunk),
-of environments, or of sampling's randomness (`ops.distributions`).
+actions. The running normalisation of the features is a buffer of the policy, so every checkpoint
+and every saved model holds it. Left out: pixels (`cnn.py` gives `ActorCritic` a trunk),
+environments, and how actions are drawn (`distributions.py`).
 """
 
 from __future__ import annotations
@@ -21,24 +21,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from logpi.ops.distributions import Distribution, Distributions
 from logpi.ops.moments import merge
+from logpi.policies.distributions import Distribution, Distributions
 from logpi.policies.fast.dense import Stack, dense, orthogonal, outputs
 from logpi.types import Batch, PolicyOutput
 
-FORBIDDEN = (
-    -1e8
-)  # logit of an action that the mask rules out: probability exactly 0, and 0 · log 0 stays finite
+# logit of an action that the mask forbids: its probability is exactly 0, and 0 · log 0 stays finite
+FORBIDDEN = -1e8
 Forward = Callable[[np.ndarray], np.ndarray]
 
 
 class Normalizer(nn.Module):
-    """x ↦ clip((x − mean) / std, ±10), with the mean and variance of all observations told to
-    `observe`.
+    """x ↦ clip((x − mean) / std, ±10), with the mean and variance of all that `observe` was given.
 
-    They move between updates only, never inside one: sampler and learner see the same function
-    (peers move them at every step).
+    They change between updates only, never inside one: sampler and learner compute the same
+    function (other libraries change them at every step).
     """
 
     mean: Tensor
@@ -58,26 +57,22 @@ class Normalizer(nn.Module):
     @torch.no_grad()
     def observe(self, mean: np.ndarray, var: np.ndarray, count: int) -> None:
         """Merge the moments [D] of `count` more observations."""
-        seen, more = (
-            torch.as_tensor(mean, dtype=torch.float64),
-            torch.as_tensor(var, dtype=torch.float64),
-        )
-        merged, spread, total = merge(
-            self.mean.double(), self.var.double(), float(self.count), seen, more, count
-        )
+        new = (torch.as_tensor(x, dtype=torch.float64) for x in (mean, var))
+        old = self.mean.double(), self.var.double(), float(self.count)
+        merged, spread, total = merge(*old, *new, count)
         self.mean.copy_(merged)
         self.var.copy_(spread)
         self.count.fill_(total)
 
     def mirror(self) -> Forward:
-        """`forward` in NumPy; sees the buffers' own memory."""
+        """`forward` in NumPy; reads the buffers' own memory."""
         mean, var, clip = self.mean.numpy(), self.var.numpy(), self.clip
         return lambda x: np.clip((x - mean) / np.sqrt(var + np.float32(1e-8)), -clip, clip)
 
 
 class ActorCritic(nn.Module):
-    """π(a|s) and V(s) from up to three networks. A `logpi.types.Policy` that can also state its
-    whole distribution.
+    """π(a|s) and V(s) from up to three networks. A `logpi.types.Policy` that also has whole
+    distributions.
 
     Args:
         kind: the family of action distributions.
@@ -110,22 +105,21 @@ class ActorCritic(nn.Module):
         self.normalizer, self.trunk = normalizer, trunk
         self.actor_net, self.critic_net = actor, critic
         self.free = nn.Parameter(torch.full((kind.free,), log_std)) if kind.free else None
-        lay_side_by_side(self)
+        # the parameters become views of one piece of memory, in their order
+        vector_to_parameters(parameters_to_vector(self.parameters()).detach(), self.parameters())
 
     def evaluate(self, batch: Batch) -> PolicyOutput:
         """logp, entropy [B, T] nats and value [B, T+1] in units of return, 0 where they are not
         read. Carries gradients.
 
-        Only own actions are computed, and values only where they are read: padding costs nothing.
+        It computes own actions only, and values only where they are read: padding costs nothing.
         """
         mask = batch.mask
-        single = mask.shape[1] == 1 and bool(
-            mask.all()
-        )  # as minibatches of single actions are: nothing to gather
+        # minibatches of single actions: nothing to gather
+        single = mask.shape[1] == 1 and bool(mask.all())
         features, allowed = self._features(batch.obs[:, 0] if single else batch.obs[:, :-1][mask])
-        params, *value = outputs(
-            [n for n in (self.actor_net, self.critic_net) if n is not None], features
-        )
+        networks = [n for n in (self.actor_net, self.critic_net) if n is not None]
+        params, *value = outputs(networks, features)
         action = batch.action[:, 0] if single else batch.action[mask]
         logp, entropy = self.kind.score(self._complete(params, allowed), action)
         value = self._values(batch, value[0], single) if value else None
@@ -135,9 +129,7 @@ class ActorCritic(nn.Module):
 
     def distributions(self, batch: Batch) -> Distributions:
         """The whole distribution in each state where the policy acted. Carries gradients."""
-        return Distributions(
-            self.kind, self._params(*self._features(batch.obs[:, :-1][batch.mask]))
-        )
+        return Distributions(self.kind, self._params(batch.obs[:, :-1][batch.mask]))
 
     def value(self, obs: Tensor) -> Tensor:
         """[N] expected return of observations [N, *].
@@ -145,7 +137,9 @@ class ActorCritic(nn.Module):
         Raises:
             ValueError: the policy has no critic.
         """
-        return self._value(self._features(obs)[0])
+        if self.critic_net is None:
+            raise ValueError("this policy has no critic")
+        return self.critic_net(self._features(obs)[0]).squeeze(-1)
 
     def observe(self, mean: np.ndarray, var: np.ndarray, count: int) -> None:
         """Moments [D] of `count` more feature vectors, for the normalisation (if there is one)."""
@@ -184,7 +178,7 @@ class ActorCritic(nn.Module):
         Raises:
             ValueError: an observation with other axes.
 
-        >>> from logpi.ops.distributions import Categorical
+        >>> from logpi.policies.distributions import Categorical
         >>> policy = mlp(4, Categorical(2))
         >>> int(policy.act([0.0, 0.1, 0.0, 0.1])) in (0, 1), policy.act(np.zeros((8, 4))).shape
         (True, (8,))
@@ -209,39 +203,35 @@ class ActorCritic(nn.Module):
             seen = self.normalizer(seen)
         return (seen if self.trunk is None else self.trunk(seen)), allowed
 
-    def _params(self, features: Tensor, allowed: Tensor | None) -> Tensor:
+    def _params(self, obs: Tensor) -> Tensor:
+        features, allowed = self._features(obs)
         return self._complete(self.actor_net(features), allowed)
 
     def _complete(self, params: Tensor, allowed: Tensor | None) -> Tensor:
-        """The actor's outputs, without what is not allowed and with what no state decides."""
+        """The actor's outputs with forbidden actions masked, and the free parameters, which do not
+        depend on the state."""
         if allowed is not None:
             params = params.masked_fill(~allowed, FORBIDDEN)
         return params if self.free is None else torch.cat([params, self.free.expand_as(params)], -1)
-
-    def _value(self, features: Tensor) -> Tensor:
-        if self.critic_net is None:
-            raise ValueError("this policy has no critic")
-        return self.critic_net(features).squeeze(-1)
 
     def _values(self, batch: Batch, own: Tensor, single: bool) -> Tensor:
         """[B, T+1]: `own` [M, 1] at own actions, and the state after the last of a row that was cut
         off."""
         mask = batch.mask
         if single and bool(batch.terminated.all()):
-            return own.expand(-1, 2)  # what follows a terminated row is not read
+            # nobody reads what follows a terminated row
+            return own.expand(-1, 2)
         value = pad(own if single else _place(own, mask), (0, 1))
         cut = (~batch.terminated & mask.any(1)).nonzero().squeeze(1)
         if not len(cut):
             return value
         after = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)[cut]
-        return value.index_put((cut, after), self._value(self._features(batch.obs[cut, after])[0]))
+        return value.index_put((cut, after), self.value(batch.obs[cut, after]))
 
     def _torch_actor(self) -> Forward:
         @torch.inference_mode()
         def act(obs: np.ndarray) -> np.ndarray:
-            return (
-                self._params(*self._features(torch.from_numpy(obs).to(self.device))).cpu().numpy()
-            )
+            return self._params(torch.from_numpy(obs).to(self.device)).cpu().numpy()
 
         return act
 
@@ -256,9 +246,9 @@ class ActorCritic(nn.Module):
                 x = layer(x)
             if masks:
                 x = np.where(obs[:, -masks:] > 0.5, x, np.float32(FORBIDDEN))
-            return (
-                x if log_std is None else np.concatenate([x, np.broadcast_to(log_std, x.shape)], -1)
-            )
+            if log_std is None:
+                return x
+            return np.concatenate([x, np.broadcast_to(log_std, x.shape)], -1)
 
         return act
 
@@ -267,23 +257,14 @@ class ActorCritic(nn.Module):
         return next(self.parameters()).device
 
 
-def lay_side_by_side(module: nn.Module) -> None:
-    """Move the parameters into one piece of memory, in their order; each stays what it was, a view
-    of it."""
-    params = list(module.parameters())
-    whole = torch.cat([p.detach().flatten() for p in params])
-    for p, piece in zip(params, whole.split([p.numel() for p in params]), strict=True):
-        p.data = piece.view_as(p)
-
-
 def _place(x: Tensor, mask: Tensor) -> Tensor:
     return x.new_zeros(mask.shape).masked_scatter(mask, x)
 
 
 def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
-    """The actor as NumPy functions that see the parameters' own memory; None if it is not a stack
+    """The actor as NumPy functions that read the parameters' own memory; None if it is not a stack
     of dense layers on the CPU."""
-    made: list[Forward] = []
+    functions: list[Forward] = []
     networks = [n for n in (policy.trunk, policy.actor_net) if n is not None]
     for module in [m for n in networks for m in (n if isinstance(n, nn.Sequential) else [None])]:
         match module:
@@ -292,14 +273,14 @@ def _dense_layers(policy: ActorCritic) -> list[Forward] | None:
             ):
                 weight = module.weight.detach().numpy().T
                 bias = 0.0 if module.bias is None else module.bias.detach().numpy()
-                made.append(lambda x, w=weight, b=bias: x @ w + b)
+                functions.append(lambda x, w=weight, b=bias: x @ w + b)
             case nn.Tanh():
-                made.append(np.tanh)
+                functions.append(np.tanh)
             case nn.ReLU():
-                made.append(lambda x: np.maximum(x, 0))
+                functions.append(lambda x: np.maximum(x, 0))
             case _:
                 return None
-    return made
+    return functions
 
 
 def mlp(  # noqa: PLR0913 (settings, all keywords)
@@ -321,10 +302,10 @@ def mlp(  # noqa: PLR0913 (settings, all keywords)
         features: D, without the mask's columns. hidden: widths. shared: one trunk for policy and
             value.
         normalize: running normalisation of the features. masks: number of the mask's columns.
-            plain: torch's own initial weights, which some published settings were tuned with,
-            instead of orthogonal ones.
+        plain: torch's own initial weights, with which some published settings were tuned, instead
+            of orthogonal ones.
 
-    >>> from logpi.ops.distributions import Categorical
+    >>> from logpi.policies.distributions import Categorical
     >>> mlp(4, Categorical(2)).actor()(np.zeros((8, 4), np.float32)).shape
     (8, 2)
     """
@@ -335,13 +316,10 @@ def mlp(  # noqa: PLR0913 (settings, all keywords)
     value = Stack(*inner, orthogonal(nn.Linear(width, 1), 1.0)) if critic else None
     trunk = Stack(*dense(features, hidden, activation)) if shared else None
     norm = Normalizer(features) if normalize else None
-    for layer in (
-        nn.ModuleList([n for n in (actor, value, trunk) if n is not None]).modules()
-        if plain
-        else ()
-    ):
-        if isinstance(layer, nn.Linear):
-            layer.reset_parameters()
+    if plain:
+        for layer in [*actor, *(value or ()), *(trunk or ())]:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
     return ActorCritic(
         kind, actor, value, trunk=trunk, normalizer=norm, masks=masks, log_std=log_std
     )

@@ -7,15 +7,16 @@
                                                       class is called, and gives one of the above
                                                       (or a pair: model, tokenizer)
 
-Jobs pass the options of their command line with whatever they were given. An object has its own
-settings: an option at its default says nothing, any other must agree with the object.
+Jobs pass the options of their command line whatever the model is. An object has settings of its
+own: an option at its default changes nothing, and any other must agree with the object.
 
 Left out: reading files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,27 @@ def source_of(source: Any, tokenizer: Any = None) -> tuple[Any, Any]:
         raise ValueError(f"{source} is read with the tokenizer beside it: leave tokenizer out")
     if not is_user_code(str(source)):
         return source, None
-    made = from_user_code(str(source))
-    if not isinstance(made, nn.Module) and callable(made):
-        made = made()
-    model, tokenizer = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    value = from_user_code(str(source))
+    if not isinstance(value, nn.Module) and callable(value):
+        value = value()
+    model, tokenizer = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
     if not isinstance(model, nn.Module):
         raise ValueError(
-            f"{source} gives {type(made).__name__}, not a model: return a CausalLM, or a"
+            f"{source} gives {type(value).__name__}, not a model: return a CausalLM, or a"
             " transformers model with its tokenizer"
         )
     return model, tokenizer
+
+
+@contextmanager
+def named_errors(source: Any, kind: str = "model") -> Iterator[None]:
+    """ValueErrors inside say what cannot be loaded, and from which source."""
+    try:
+        yield
+    except ValueError as error:
+        name = source if isinstance(source, str | Path) else type(source).__name__
+        reason = str(error).removeprefix(f"cannot load a model from {name}: ")
+        raise ValueError(f"cannot load a {kind} from {name}: {reason}") from None
 
 
 def check_model(model: Any, tokenizer: Any, kind: str) -> None:
@@ -78,8 +90,16 @@ def check_options(module: Any, dtype: str, four_bit: bool) -> None:
 
 
 def check_settings(policy: Any, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Raises ValueError: an option that is neither at its default nor what the policy has."""
+    """Turn gradient checkpointing on, if an option says so.
+
+    Raises:
+        ValueError: another option that is neither at its default nor what the policy has.
+    """
     for name, value in options.items():
+        if name == "gradient_checkpointing":
+            if value:
+                policy.checkpoint()
+            continue
         if name not in defaults:
             raise TypeError(f"load() has no option {name!r}")
         if value != defaults[name] and value != getattr(policy, name, value):

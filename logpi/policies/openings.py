@@ -1,7 +1,7 @@
-"""What rows open with alike, so that it is read once.
+"""Common openings of rows, which are read once.
 
     openings    rows of a batch that share a prompt, for learning
-    opening     what all of several prompts open with, for sampling
+    opening     the common opening of several prompts, for sampling
 
 Left out: how rows then stand in a packed sequence (`packing.py`).
 """
@@ -9,20 +9,20 @@ Left out: how rows then stand in a packed sequence (`packing.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix  # of any sequences
+from os.path import commonprefix
 
 import torch
 from torch import Tensor
 
 
 def opening(rows: Sequence[tuple[int, ...]]) -> int:
-    """Tokens that all of several rows open with (instructions, few shots), if reading them once
-    saves a quarter of all.
+    """How many tokens all rows open with (instructions, few shots); 0 unless reading them once
+    saves a quarter of all tokens.
 
     >>> opening([(1, 2, 3, 4, 5), (1, 2, 3, 9, 9, 9)]), opening([(1, 2, 3, 4, 5), (1, 9, 9, 9)])
     (3, 0)
     """
-    # a row has a token of its own to forward
+    # commonprefix takes any sequences; each row keeps a token of its own to forward
     shared = min(len(commonprefix(rows)), *(len(p) - 2 for p in rows))
     saved = shared * (len(rows) - 1)
     return shared if 4 * saved >= sum(map(len, rows)) else 0

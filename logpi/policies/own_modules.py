@@ -1,11 +1,11 @@
-"""Can a model's own modules read packed rows?
+"""Whether a model's own modules can read packed rows, and their attention exchanged if so.
 
-Found when a model is loaded, on a few tokens: packed and plain must say the same, every layer must
-attend once (decoding keeps keys and values by layer), and a window must be known to attention, not
-to a mask alone.
+A probe of a few tokens decides when a model is loaded. Packed and plain forwards must give the same
+numbers, every layer must attend once (decoding keeps keys and values by layer), and attention must
+know its window, which may not stand in a mask alone.
 
 Left out: quicker equals of the modules (`fast/trunk.py`, `fast/decoder.py`), which are compared
-with what is `recorded` here.
+with what `recorded` returns.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from logpi.policies.fast.probe import agree, finds, sample_rows
+from logpi.policies.fast.probe import agree, finds, notice, sample_rows
 from logpi.policies.packing import ATTENTION, Packed, Rule, pack, register
-from logpi.policies.plain_attention import attention
+from logpi.policies.plain_attention import attention, exchange
 
 if TYPE_CHECKING:
     from logpi.policies.packed_model import PackedModel
@@ -57,41 +57,44 @@ class Recorder:
                 raise ValueError("a layer has a window of its own")
 
 
-def packs(
+def exchanged(
     policy: PackedModel,
     plain: Callable[[Tensor], Tensor],
     outputs: Callable[[Tensor], Tensor],
     causal: bool = False,
 ) -> bool:
-    """Whether the model says the same packed and plain.
+    """Exchange the model's attention for the packing's, if it computes the same packed and plain;
+    else a notice. Returns whether it does.
 
     Args:
-        plain: token ids [2, W] to what the model itself says of them, [2, W, *].
-        outputs: hidden states [N, d] of packed tokens to the same, [N, *].
-        causal: refuse a model that looks at what follows.
+        plain: maps token ids [2, W] to the model's own outputs for them, [2, W, *].
+        outputs: maps hidden states [N, d] of packed tokens to the same outputs, [N, *].
+        causal: refuse a model that looks at later tokens.
     Raises:
         ValueError: it does, and must not.
     """
     rows, model = sample_rows(policy.embeddings, SHARED, policy.device), policy.model
-    training = model.training
+    training, name = model.training, type(model).__name__
     model.eval()
     try:
         with torch.no_grad():
             theirs = plain(rows)
-            opening = theirs[:, :SHARED]
-            if causal and not agree(opening[0], opening[1]):
-                name = type(model).__name__
+            if causal and not agree(theirs[0, :SHARED], theirs[1, :SHARED]):
                 raise ValueError(f"{name} is not a causal language model: it looks at what follows")
-            takes = model._supports_attention_backend
-            if not takes or getattr(model.config, "attention_chunk_size", None):
-                return False
-            return finds(lambda: [_by_packing(policy, rows, outputs)], [theirs])
+            is_same = model._supports_attention_backend
+            is_same &= not getattr(model.config, "attention_chunk_size", None)
+            is_same = is_same and finds(lambda: [_by_packing(policy, rows, outputs)], [theirs])
     finally:
         model.train(training)
+    if is_same:
+        exchange(model)
+    else:
+        notice(name, "does not let its attention be exchanged", "it runs padded, and slower")
+    return is_same
 
 
 def _by_packing(policy: PackedModel, rows: Tensor, outputs: Callable[[Tensor], Tensor]) -> Tensor:
-    """[2, W, *] what the model says of rows whose opening is forwarded once."""
+    """[2, W, *] the model's outputs for rows whose opening is forwarded once."""
     full = torch.full((2,), rows.shape[1], device=rows.device)
     packed = pack(rows, full, torch.full_like(full, SHARED))
     recorder = Recorder(packed)

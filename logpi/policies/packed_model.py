@@ -3,19 +3,22 @@ have in common.
 
     PackedModel ← CausalLM        log-probabilities, entropies, values of tokens
                 ← RewardModel     scores of texts
+    Need                          the states of a batch that are read
 
 It prepares the model once (no dropout, checkpointing, rotary embeddings by length), runs its base
-model on a packing, and turns prompts into tokens. Dropout is switched off: the policy that samples
-and the policy that learns must be the same function.
+model on a packing, and turns prompts into tokens. Dropout is off: the policy that samples and the
+policy that learns must be the same function.
 
-Left out: whether the modules run packed as they do plainly (`own_modules.py`), quicker equals of
-them (`fast/`), and what is read off the hidden states.
+Left out: whether the modules compute the same packed and plain (`own_modules.py`), quicker equals
+of them (`fast/`), and what is read from the hidden states.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +28,48 @@ from torch import Tensor, nn
 from logpi.policies import plain_attention
 from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.loading import quiet
-from logpi.policies.positions import NO_LIMIT, Ropes, fitting, positions
+from logpi.policies.positions import NO_LIMIT, Ropes, positions
 
 if TYPE_CHECKING:
     from logpi.policies.packing import Packing
+
+
+# One row of mask · 1 1 · (T = 4), cut off, whose next state is read too: first 1, last 2.
+#
+#     obs       o0 o1 o2 o3 ·      length 4: o0 … o3        prefix 2: o0 o1, before the first action
+#     valued    ·  1  1  1  ·      the states before own actions, and the one behind the last
+
+
+@dataclass(frozen=True)
+class Need:
+    """Which states of a batch are read.
+
+    Attributes:
+        length: [B] tokens to forward. prefix: [B] tokens up to the state of the first own action.
+        last: [B] index of the last own action, 0 without one.
+        valued: [B, T+1] bool, the states of own actions, and some rows' state behind the last.
+    """
+
+    length: Tensor
+    prefix: Tensor
+    last: Tensor
+    valued: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor, further: Tensor) -> Need:
+        """For own actions `mask` [B, T]; `further` [B] bool: the state behind a row's last own
+        action is read too."""
+        own, column = mask.any(1), torch.arange(mask.shape[1], device=mask.device)
+        first, last = mask.long().argmax(1), (mask * column).amax(1)
+        further = further & own
+        valued = nn.functional.pad(mask, (0, 1))
+        valued[further, last[further] + 1] = True
+        return cls((last + 1 + further) * own, (first + 1) * own, last, valued)
+
+    @property
+    def extent(self) -> Tensor:
+        """[B] tokens up to that of the last own action."""
+        return self.last + 2
 
 
 class PackedModel(nn.Module):
@@ -122,7 +163,13 @@ class PackedModel(nn.Module):
     def fitting(self, max_length: int) -> int:
         """`max_length`, or the number of positions of the model where that is smaller (with a
         warning)."""
-        return fitting(max_length, self.positions)
+        if self.positions < max_length:
+            warnings.warn(
+                f"rows are cut after {self.positions} tokens, not {max_length}: the model has no"
+                " more positions",
+                stacklevel=2,
+            )
+        return min(max_length, self.positions)
 
     def extents(self, length: Tensor) -> Tensor | None:
         """Extents (`positions.py`) of rows of this length [*]; None for models whose rotary

@@ -1,13 +1,12 @@
 """Packing: a model's own modules run on one sequence of real, unique tokens; only attention knows
 about rows.
 
-A Hugging Face model whose attention is switched to "logpi" hands its queries, keys and values to
-`attend` below, which asks the `packing` object that was given to the model's forward what to do
-with them. `Packed` is the one for training and for prompts: it gathers rows, attends, and gives
-every token its output; on a GPU in half precision all rows at once (`fast/varlen.py`). Decoding has
-its own, in `engine/kv_cache.py`. Position information is in `position_ids`, so the model needs to
-know nothing else. Rows are laid out on the CPU, where their lengths are numbers: a GPU is never
-waited for.
+A Hugging Face model with the attention "logpi" calls `attend` below with its queries, keys and
+values. `attend` passes them to the `packing` that the model's forward was called with. `Packed` is
+the packing of training and of prompts: it gathers rows, attends, and returns every token's output;
+on a GPU in half precision it attends to all rows at once (`fast/varlen.py`). `engine/kv_cache.py`
+has the packings of decoding. Positions are in `position_ids`, so the model needs to know nothing
+else. Rows are laid out on the CPU, where their lengths are numbers: nothing waits for a GPU.
 
 Left out: dropout (sampler and learner must agree), attention patterns other than causal and causal
 with a window, and sharing of more than a row's opening: two rows share tokens up to the first own
@@ -31,12 +30,14 @@ from logpi.policies.fast import varlen as ragged
 from logpi.policies.fast.varlen import Ragged
 from logpi.policies.openings import openings
 
-ATTENTION = "logpi"  # the name under which `attend` is registered with transformers
-CELLS = 2**24  # query-key pairs of one block at most: bounds the memory of its mask
+# the name under which `attend` is registered with transformers
+ATTENTION = "logpi"
+# query-key pairs of one block at most: bounds the memory of its mask
+CELLS = 2**24
 
 
 class Rule(NamedTuple):
-    """What a layer asks of its attention.
+    """A layer's settings of attention.
 
     Attributes:
         scaling: of the scores. window: keys that a query sees, its own included; None for all.
@@ -49,8 +50,9 @@ class Rule(NamedTuple):
 
 
 class Packing(Protocol):
-    """Knows which tokens are rows. `attend` maps q and k [N, H, D], [N, Hkv, D] and v [N, Hkv, E]
-    to the outputs [N, H, E].
+    """Which tokens are rows, and how they attend.
+
+    `attend` maps q [N, H, D], k [N, Hkv, D] and v [N, Hkv, E] to the outputs [N, H, E].
 
     extent: [N] as `Packed` has it, or None.
     """
@@ -61,19 +63,9 @@ class Packing(Protocol):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor: ...
 
 
-# what a model may hand its attention and a packing knows how to do, or need not know
-KNOWN = set(
-    [
-        "sliding_window",
-        "softcap",
-        "dropout",
-        "is_causal",
-        "position_ids",
-        "output_attentions",
-        "use_cache",
-        "cache_position",
-    ]
-)
+# arguments of attention that a packing obeys, or may ignore
+KNOWN = {"sliding_window", "softcap", "dropout", "is_causal", "position_ids"}
+KNOWN |= {"output_attentions", "use_cache", "cache_position"}
 
 
 def attend(
@@ -82,8 +74,8 @@ def attend(
     """The attention interface of transformers: [1, H, N, D] in, [1, N, H, E] out.
 
     Raises:
-        TypeError: the model asks for something else (a mask of its own, sinks, a bias by position):
-            it is run plainly.
+        TypeError: the model has another argument (a mask of its own, sinks, a bias by position):
+            it runs plainly.
     """
     wants = {name for name, value in kwargs.items() if value is not None} - KNOWN
     if attention_mask is not None or wants:
@@ -110,11 +102,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) 
     cannot do.
     """
     if rule.softcap is not None:
-        return _products(q, k, v, mask, rule)
+        return _capped(q, k, v, mask, rule.scaling, rule.softcap)
     several, grouped = q.shape[2] > 1, q.shape[1] != k.shape[1]
     if several and grouped and q.device.type != "cpu":
-        # no fused kernel of a GPU shares heads in float32, or with a mask: the one that does holds
-        # all scores
+        # On a GPU no fused kernel shares heads in float32, or with a mask. The fallback does, but
+        # holds all scores.
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
         grouped = False
     return F.scaled_dot_product_attention(
@@ -142,14 +134,16 @@ def single(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, rule: Rule) -> Tensor:
     return torch.bmm(weight, v.flatten(0, 1)).view(*q.shape[:2], v.shape[3])
 
 
-def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) -> Tensor:
+def _capped(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, cap: float
+) -> Tensor:
+    """`attention` with the soft cap `cap`, by plain matrix products."""
     rows, heads, length, size = q.shape
     seen = k.shape[2]
     # the heads that share keys become more queries of that head
     queries = q.reshape(rows * k.shape[1], -1, size)
-    scores = torch.bmm(queries * rule.scaling, k.flatten(0, 1).mT)
-    if rule.softcap is not None:
-        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    scores = torch.bmm(queries * scaling, k.flatten(0, 1).mT)
+    scores = cap * torch.tanh(scores / cap)
     scores = scores.view(rows, heads, length, seen)
     if mask is not None:
         scores = scores + mask
@@ -157,6 +151,18 @@ def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) 
     return torch.bmm(weight.view(len(queries), -1, seen), v.flatten(0, 1)).view(
         rows, heads, length, -1
     )
+
+
+def causal(
+    position: Tensor, keys: int, window: int | None, dtype: torch.dtype, lowest: float = -torch.inf
+) -> Tensor:
+    """Additive mask [*, keys] of queries at `position` [*, 1]: 0 for the keys up to the query's
+    own, within the window, and `lowest` for all others."""
+    key = torch.arange(keys, device=position.device)
+    hidden = key > position
+    if window is not None and window < keys:
+        hidden |= key <= position - window
+    return torch.zeros(hidden.shape, dtype=dtype, device=key.device).masked_fill_(hidden, lowest)
 
 
 # Three rows; the first two open with the same prompt a b c, and their prefix is 3:
@@ -178,16 +184,16 @@ def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, rule: Rule) 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that attend together, padded on the right, where causality hides the padding.
+    """Rows that attend together, padded on the right, where causality masks the padding.
 
     A row's keys stand in the order of their positions 0, 1, 2, …: first those it shares with
     another row, then its own.
 
     Attributes:
-        query: [R, Lq] packed index of the row's own tokens. key: [R, Lk] packed index of all it can
-            see.
-        start: [R] position of the row's first query. Padding points to token 0, which is finite and
-            never read.
+        query: [R, Lq] packed index of the row's own tokens. Padding points to token 0, which is
+            finite and never read.
+        key: [R, Lk] packed index of all that the row can see, padded alike.
+        start: [R] position of the row's first query.
         plain: no row shares anything: queries are the keys, and attention is plainly causal.
     """
 
@@ -204,9 +210,9 @@ class Block:
     def mask(self, rule: Rule, dtype: torch.dtype) -> Tensor | None:
         """Additive [R, 1, Lq, Lk], made once for all layers of one window; None where plain
         causality is enough."""
-        window = (
-            rule.window if rule.window is not None and rule.window < self.key.shape[1] else None
-        )
+        window = rule.window
+        if window is not None and window >= self.key.shape[1]:
+            window = None
         if self.plain and window is None and rule.softcap is None:
             return None
         if (window, dtype) not in self.masks:
@@ -215,16 +221,10 @@ class Block:
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         # start 3, one query, Lk = 4, window 2: position 3, keys 0 1 2 3, hidden 1 1 0 0
-        device = self.query.device
-        position = self.start[:, None] + torch.arange(self.query.shape[1], device=device)
-        position = position[:, None, :, None]
-        key = torch.arange(self.key.shape[1], device=device)
-        hidden = key > position
-        if window is not None:
-            hidden |= key <= position - window
+        position = self.start[:, None] + torch.arange(self.query.shape[1], device=self.start.device)
         # finite: a padding query that sees nothing must not become NaN
         lowest = torch.finfo(dtype).min / 2
-        return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, lowest)
+        return causal(position[:, None, :, None], self.key.shape[1], window, dtype, lowest)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         """[R · Lq, H, E]"""
@@ -239,8 +239,8 @@ class Block:
 
 @dataclass(frozen=True)
 class RowLayout:
-    """How rows stand in a packed sequence; on the CPU, and what it makes on `device`, once, where
-    attention first asks for it.
+    """How rows stand in a packed sequence. It is on the CPU; attention's first use makes blocks, or
+    ragged rows, on `device`.
 
     Attributes:
         where: [B, W] packed index of token t of row b; unspecified for tokens that are not
@@ -255,8 +255,8 @@ class RowLayout:
 
     @cached_property
     def blocks(self) -> tuple[tuple[Block, ...], Tensor]:
-        """Rows of similar length, and [N] where each token's output is in the blocks' outputs,
-        concatenated."""
+        """Blocks of rows of similar length, and [N] where each token's output is among the blocks'
+        concatenated outputs."""
         blocks, home = [], torch.empty(int((self.length - self.shared).sum()), dtype=torch.long)
         offset = 0
         for rows in _buckets(self.length, self.shared):
@@ -268,7 +268,7 @@ class RowLayout:
 
     @cached_property
     def ragged(self) -> Ragged:
-        """The rows that forward anything; their own tokens stand side by side, in the order of
+        """The rows that forward tokens; a row's own tokens stand side by side, in the order of
         rows."""
         asking = (self.length > self.shared).nonzero().squeeze(1)
         length, shared = self.length[asking], self.shared[asking]
@@ -286,7 +286,7 @@ class Packed:
     Attributes:
         ids, position: [N] token ids and their positions, for the model's forward. where: [B, W], as
             `rows.where`.
-        rows: how they stand in it. extent: [N] how long each token's row is said to be, or None
+        rows: how they stand in it. extent: [N] the extent of each token's row, or None
             (`positions.py`).
     """
 
@@ -319,13 +319,17 @@ def pack(
     device: torch.device | None = None,
     extent: Tensor | None = None,
 ) -> Packed:
-    """Lay out the rows `tokens[b, :length[b]]`, forwarding what several rows open with only once.
+    """Lay out the rows `tokens[b, :length[b]]`; a common opening of several rows is forwarded once.
 
     Rows whose first `prefix[b]` tokens are the same share them: one forwards the whole row, the
-    others only what follows. Equality is decided by the tokens themselves. tokens [B, W] long;
-    length, prefix [B] long, prefix ≤ length; a row of length 0 is left out. device: the model's, if
-    it is not that of the tokens, which had better be on the CPU. extent: [B], for models in which a
-    token's meaning depends on it: rows share only where it is the same.
+    others only the rest.
+
+    Args:
+        tokens: [B, W] long, best on the CPU.
+        length, prefix: [B] long, prefix ≤ length; a row of length 0 is left out.
+        device: the model's, if it is not that of the tokens.
+        extent: [B], for models in which a token's state depends on it: rows share only where it is
+            the same.
     """
     device = tokens.device if device is None else device
     tokens, length, prefix = tokens.cpu(), length.cpu(), prefix.cpu()
@@ -341,8 +345,8 @@ def pack(
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
-    """`x` on this device. From the CPU to a GPU without waiting for what that is still at, out of
-    memory it can read by itself."""
+    """`x` on this device. From the CPU to a GPU it is copied out of pinned memory, without waiting
+    for the GPU's work."""
     if x.device.type == "cpu" and device.type == "cuda":
         return x.pin_memory().to(device, non_blocking=True)
     return x.to(device)

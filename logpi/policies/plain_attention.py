@@ -1,8 +1,8 @@
 """A `transformers` model between two attentions: the packing's, and its own.
 
 `exchange` gives the model the attention of `packing.py`, for good: gradient checkpointing runs
-layers again in backward, when no context is open any more. Whoever calls the model itself, as
-`transformers` documents it, still meets its own attention:
+layers again in backward, outside any context manager. Calls of the model itself, as `transformers`
+documents them, still use its own attention:
 
     model(input_ids)             own attention, for this call (hooks)
     model.generate(input_ids)    own attention in eval mode, the mode put back afterwards
@@ -21,7 +21,8 @@ from typing import Any
 
 from logpi.policies.packing import ATTENTION, register
 
-STACK = "attentions"  # on an exchanged model: the names of attentions to come back to
+# attribute of an exchanged model: the names of attentions to return to
+STACK = "attentions"
 
 
 def exchange(model: Any) -> None:

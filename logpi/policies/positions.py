@@ -4,31 +4,30 @@ text is.
 `positions` is where learned embeddings of positions end. Beyond it the model would raise an
 IndexError; rows are cut, or refused, before.
 
-Frequencies that depend on length come in two kinds:
+Two kinds of frequencies depend on length:
 
     longrope (Phi-3, Phi-4-mini, MiniCPM)    one set for texts of up to L tokens, another for longer
     dynamic NTK                              the trained ones up to L tokens; beyond, the slower the
                                              longer the text
 
-`transformers` takes the longest position of a forward, whoever's it is: beside a long row a short
-one would become another text, and so would a packed one. Here every row has the frequencies that it
-would have alone. Every token carries its row's *extent*, and a model's own rotary embedding is
-called once for each extent that differs.
+`transformers` chooses them by the longest position of a forward, of any row: beside a long row a
+short one would become another text, and so would a packed one. Here every row has the frequencies
+that it has alone. Every token carries its row's *extent*, and a model's own rotary embedding is
+called once for each different extent.
 
     two rows, L = 32     extents of their tokens   20 20 … 20 60 60 … 60
                          longrope: two calls, "up to 32" and "beyond"
 
-A row's extent is its length, up to the token of its last action. A row that is being sampled does
-not know its length yet, so its extent is the most it may become (`reach`): one that begins within L
-tokens stays within them, and is cut off there.
+A row's extent is its length, up to the token of its last action. The length of a row that is being
+sampled is not known yet, so its extent is the most that it may become (`reach`): a row that begins
+within L tokens stays within them, and is cut off there.
 
-Left out: rows that are sampled across L. Their log-probabilities would be nobody's: the frequencies
-of what was read would change.
+Left out: rows that are sampled across L. The frequencies of tokens already read would change, so
+their log-probabilities would belong to no model.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +37,8 @@ import torch
 from torch import Tensor, nn
 
 TYPES = ("dynamic", "longrope")
-NO_LIMIT = 2**31  # tokens
+# tokens
+NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Ropes:
         if not modules:
             return None
         for m in modules:
-            if _turn not in m._forward_hooks.values():  # of another policy of the same model
+            # another policy may have the same model
+            if _turn not in m._forward_hooks.values():
                 m.register_forward_hook(_turn, with_kwargs=True)
         config: Any = modules[0].config
         settings = _settings(config)
@@ -71,11 +72,11 @@ class Ropes:
         return cls(modules, min(ends), all(s["rope_type"] == "longrope" for s in settings))
 
     def reach(self, prompt: int, context: int) -> int:
-        """Tokens that a row may come to have which begins with a prompt of so many."""
+        """Most tokens of a row whose prompt has `prompt` tokens."""
         return self.limit if prompt < self.limit <= context else context
 
     def classes(self, extent: Tensor) -> Tensor:
-        """Extents that mean the same made the same: the shortest of their kind."""
+        """One extent, the shortest, for all that have the same frequencies."""
         return extent.clamp(self.limit, self.limit + 1 if self.two else None)
 
     @contextmanager
@@ -97,7 +98,7 @@ def _types(module: Any) -> list[Any]:
 
 
 def _settings(config: Any) -> list[dict[str, Any]]:
-    """What the configuration says of rotary embeddings that depend on length."""
+    """The configuration's settings of rotary embeddings that depend on length."""
     parameters = config.rope_parameters
     each = [parameters] if "rope_type" in parameters else list(parameters.values())
     return [s for s in each if s and s.get("rope_type") in TYPES]
@@ -153,20 +154,9 @@ def positions(model: Any) -> int:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT
 
 
-def fitting(max_length: int, positions: int) -> int:
-    """See `PackedModel.fitting`."""
-    if positions < max_length:
-        warnings.warn(
-            f"rows are cut after {positions} tokens, not {max_length}: the model has no more"
-            " positions",
-            stacklevel=3,
-        )
-    return min(max_length, positions)
-
-
 def within(length: Tensor, positions: int) -> None:
-    """Raises ValueError: a row of these lengths [B] has more tokens than the model positions, which
-    would be an IndexError in it."""
+    """Raises ValueError: a row of these lengths [B] has more tokens than the model has positions,
+    where the model would raise an IndexError."""
     longest = int(length.max()) if len(length) else 0
     if longest > positions:
         raise ValueError(

@@ -34,9 +34,9 @@ class RewardHead:
     """r = W h + b.
 
     Attributes:
-        weight: W [labels, d]. bias: b [labels], or None. pools: the checkpoint is a sequence
-            classifier, which scores a row in its last token that is not padding; others score it in
-            its last token.
+        weight: W [labels, d]. bias: b [labels], or None.
+        pools: the checkpoint is a sequence classifier, which scores a row in its last token that is
+            not padding; others score it in its last token.
     """
 
     weight: Tensor
@@ -48,28 +48,21 @@ class RewardHead:
         return self.weight.shape[0]
 
     def put_on(self, model: Any) -> None:
-        """Make it the `score` of a sequence classifier with as many labels. Raises ValueError: of
-        another width, or not numbers."""
+        """Put it on a sequence classifier with as many labels, as its `score`. Raises ValueError:
+        it has another width, or NaN."""
         like = model.score.weight
         if self.weight.shape != like.shape:
             raise ValueError(
                 f"its head has shape {tuple(self.weight.shape)}, the model's states want"
                 f" {tuple(like.shape)}"
             )
-        made = nn.Linear(
-            like.shape[1],
-            like.shape[0],
-            bias=self.bias is not None,
-            device=like.device,
-            dtype=like.dtype,
-        )
-        with torch.no_grad():
-            for mine, read in ((made.weight, self.weight), (made.bias, self.bias)):
-                if read is not None:
-                    if not bool(read.isfinite().all()):
-                        raise ValueError("its head holds NaN or infinite numbers")
-                    mine.copy_(read)
-        model.score = made
+        with torch.device("meta"):
+            score = nn.Linear(like.shape[1], like.shape[0], bias=self.bias is not None)
+        state = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
+        if not all(bool(x.isfinite().all()) for x in state.values()):
+            raise ValueError("its head holds NaN or infinite numbers")
+        score.load_state_dict({name: x.to(like) for name, x in state.items()}, assign=True)
+        model.score = score
 
 
 def head_of(path: str | Path) -> RewardHead | None:
@@ -83,24 +76,26 @@ def head_of(path: str | Path) -> RewardHead | None:
     directory = _directory(path)
     if directory is None:
         return None
-    found: dict[tuple[str, str | None], dict[str, Tensor]] = {}
+    # by name and inner layer
+    tensors: dict[tuple[str, str | None], dict[str, Tensor]] = {}
     for shard in files.shards(directory):
         with safe_open(directory / shard, "pt") as file:
             for name in file.keys():  # noqa: SIM118
                 if place := PLACE.fullmatch(name):
-                    found.setdefault((place[1], place[2]), {})[place[3]] = file.get_tensor(name)
-    heads = sorted((k for k in found if "weight" in found[k]), key=lambda k: NAMES.index(k[0]))
+                    tensors.setdefault((place[1], place[2]), {})[place[3]] = file.get_tensor(name)
+    heads = [k for k in tensors if "weight" in tensors[k]]
     if not heads:
         return None
-    mine = [k for k in heads if k[0] == heads[0][0]]
-    if len(mine) > 1 or mine[0][1] not in ONE_LAYER or found[mine[0]]["weight"].dim() > 2:
-        raise ValueError(f"its head {mine[0][0]!r} is no single linear layer, so it cannot be read")
-    return _normalised(found[mine[0]], files.config(directory))
+    name = min((head for head, _ in heads), key=NAMES.index)
+    (_, layer), *others = (k for k in heads if k[0] == name)
+    if others or layer not in ONE_LAYER or tensors[name, layer]["weight"].dim() > 2:
+        raise ValueError(f"its head {name!r} is no single linear layer, so it cannot be read")
+    return _normalised(tensors[name, layer], files.config(directory))
 
 
-def _normalised(read: dict[str, Tensor], config: dict[str, Any]) -> RewardHead:
-    """(W h + b − mean) / deviation is a head too."""
-    weight, bias = read["weight"].float(), read.get("bias")
+def _normalised(tensors: dict[str, Tensor], config: dict[str, Any]) -> RewardHead:
+    """The head (W h + b − mean) / deviation."""
+    weight, bias = tensors["weight"].float(), tensors.get("bias")
     weight = weight[None] if weight.dim() == 1 else weight
     bias = None if bias is None else bias.float().reshape(-1)
     if config.get("normalize_reward"):
@@ -112,10 +107,11 @@ def _normalised(read: dict[str, Tensor], config: dict[str, Any]) -> RewardHead:
 
 
 def _directory(path: str | Path) -> Path | None:
-    """Where the files are; of a name on the hub, where they were downloaded to."""
+    """The directory of the files; of a name on the hub, the one they were downloaded to."""
     local = Path(path).expanduser()
     if local.is_dir():
-        files.weights(local)  # whole, before anything of them is read
+        # refuse broken files before reading them
+        files.weights(local)
         return local
     if local.exists():
         return None
@@ -124,5 +120,6 @@ def _directory(path: str | Path) -> Path | None:
 
     try:
         return Path(snapshot_download(str(path), allow_patterns=["*.json", "model*.safetensors"]))
-    except Exception:  # the reader of models says what is wrong with the name
+    # `loading.read` will raise an error with the reason
+    except Exception:
         return None

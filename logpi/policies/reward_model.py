@@ -1,11 +1,12 @@
 """A reward model: a language model's trunk with one number for each state, read where a response
 ends.
 
-It is a `transformers` sequence classifier, in and out, run packed like `CausalLM` (`packing.py`):
-what chosen and rejected responses open with is forwarded once, padding never. As a policy it says
-nothing of actions and gives values, so the learner trains it by `BradleyTerry`, and a critic may
-begin as one (`WithCritic`). Heads that others save beside a trunk are read too (`reward_heads.py`).
-Where a row is scored is where `transformers` does: in its last token that is not the padding token.
+It reads and writes `transformers` sequence classifiers, and runs packed like `CausalLM`
+(`packing.py`): it forwards the common opening of chosen and rejected responses once, and padding
+never. As a policy it has values but no probabilities, so the learner trains it by `BradleyTerry`,
+and a critic may begin as one (`WithCritic`). It also reads heads that other libraries save beside a
+trunk (`reward_heads.py`). A row is scored where `transformers` scores it: in its last token that is
+not the padding token.
 
 Left out: what a pair is (`rollouts/preference_pairs.py`), and how a reward enters a sum of rewards
 (`rewards/model.py`).
@@ -23,12 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from logpi.policies import objects
-from logpi.policies.fast.probe import notice
 from logpi.policies.loading import load_tokenizer, read, refuse_unembedded
-from logpi.policies.own_modules import packs
-from logpi.policies.packed_model import PackedModel
+from logpi.policies.own_modules import exchanged
+from logpi.policies.packed_model import Need, PackedModel
 from logpi.policies.packing import pack, sent, spread
-from logpi.policies.plain_attention import exchange, plain_attention
+from logpi.policies.plain_attention import plain_attention
 from logpi.policies.positions import within
 from logpi.policies.reward_heads import head_of
 from logpi.types import Batch, PolicyOutput
@@ -46,8 +46,7 @@ class RewardModel(PackedModel):
     Args:
         model: a `transformers` sequence classifier, used in place.
         tokenizer: its tokenizer.
-        label: which of its labels is the score: a name or a number; may be left out if there is
-            one.
+        label: the label whose number is the score, by name or number; "" if there is only one.
         pad: the token that ends no row (transformers' `pad_token_id`), or None.
         gradient_checkpointing: keep only each layer's input for backward.
     Raises:
@@ -65,18 +64,13 @@ class RewardModel(PackedModel):
         gradient_checkpointing: bool = False,
     ) -> None:
         head = _head(model)
-        column = _label(model.config, head.out_features, label)
+        column = _label(model, label)
         head.to(torch.promote_types(head.weight.dtype, torch.float32))  # scores of 8 bits would tie
         model.eval()
         super().__init__(model, tokenizer, gradient_checkpointing=gradient_checkpointing)
         self.label, self.pad = column, pad
         self.template_options = self.chat.get("options", {})
-        self.packed = packs(self, self._own_states, lambda hidden: hidden)
-        if self.packed:
-            exchange(model)
-        else:
-            problem = "does not let its attention be exchanged"
-            notice(type(model).__name__, problem, "it runs padded, and slower")
+        self.packed = exchanged(self, self._own_states, lambda hidden: hidden)
 
     @classmethod
     def load(
@@ -108,10 +102,13 @@ class RewardModel(PackedModel):
         source, tokenizer = objects.source_of(source, tokenizer)
         if isinstance(source, cls):
             objects.check_options(source.model, dtype, four_bit)
+            if label := options.get("label"):
+                options["label"] = _label(source.model, label)
+            objects.check_settings(source, options, {"label": "", "pad": None})
             return objects.moved(source, device)
         if isinstance(source, PackedModel):
             source, tokenizer = source.model, tokenizer or source.tokenizer
-        try:
+        with objects.named_errors(source, "reward model"):
             if isinstance(source, str | Path):
                 return cls._read(source, dtype, device, four_bit, trained, options)
             objects.check_model(source, tokenizer, "reward model")
@@ -119,10 +116,6 @@ class RewardModel(PackedModel):
             model = _with_score(source, tokenizer) if not trained else source
             pad = model.config.get_text_config().pad_token_id
             return cls(objects.moved(model, device), tokenizer, pad=pad, **options)
-        except ValueError as error:
-            name = source if isinstance(source, str | Path) else type(source).__name__
-            reason = str(error).removeprefix(f"cannot load a model from {name}: ")
-            raise ValueError(f"cannot load a reward model from {name}: {reason}") from None
 
     @classmethod
     def _read(
@@ -148,7 +141,7 @@ class RewardModel(PackedModel):
             raise ValueError(f"there are no weights for {lost[0]!r}")
         _head(model)
         tokenizer = load_tokenizer(path)
-        refuse_unembedded(tokenizer, model.get_input_embeddings().weight.shape[0])
+        refuse_unembedded(tokenizer, model)
         if head is not None:
             head.put_on(model)
         else:  # a new head: every response scores 0 until it learns
@@ -214,20 +207,13 @@ class RewardModel(PackedModel):
         Log-probabilities and entropies are 0: it is no policy. Carries gradients.
         """
         batch = batch.to("cpu")  # where rows are laid out
-        mask = batch.mask
-        any_own, column = mask.any(1), torch.arange(mask.shape[1])
-        last = (mask * column).amax(1)
-        read = nn.functional.pad(mask, (0, 1))
-        read[any_own, last[any_own] + 1] = True
-        first = mask.long().argmax(1)
-        length = (last + 2) * any_own
-        hidden, where = self.hidden(batch.obs, length, (first + 1) * any_own)
-        where = where.scatter(
-            1, last[:, None] + 1, where.gather(1, self._end(batch.obs, length)[:, None])
-        )
-        score = self._score(hidden.index_select(0, sent(where[read], self.device)))
-        blank = torch.zeros(mask.shape, device=self.device)
-        return PolicyOutput(blank, blank, spread(score, read))
+        need = Need.of(batch.mask, batch.mask.any(1))
+        hidden, where = self.hidden(batch.obs, need.length, need.prefix)
+        end = self._end(batch.obs, need.length)[:, None]
+        where = where.scatter(1, need.last[:, None] + 1, where.gather(1, end))
+        score = self._score(hidden.index_select(0, sent(where[need.valued], self.device)))
+        blank = torch.zeros(batch.mask.shape, device=self.device)
+        return PolicyOutput(blank, blank, spread(score, need.valued))
 
     @torch.no_grad()
     def scores(self, rows: Sequence[Sequence[int]], tokens: int = 16_384) -> Tensor:
@@ -238,15 +224,12 @@ class RewardModel(PackedModel):
         while order:
             width = len(rows[order[0]])
             part, order = order[: max(1, tokens // width)], order[max(1, tokens // width) :]
-            padded = torch.zeros(len(part), width, dtype=torch.long)
-            length = torch.tensor([len(rows[i]) for i in part])
-            for line, i in zip(padded, part, strict=True):
-                line[: len(rows[i])] = torch.tensor(rows[i])
+            texts = [torch.tensor(rows[i], dtype=torch.long) for i in part]
+            length = torch.tensor([len(text) for text in texts])
+            padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
             hidden, where = self.hidden(padded, length, torch.zeros_like(length))
-            at_end = sent(
-                where.gather(1, self._end(padded, length)[:, None]).squeeze(1), self.device
-            )
-            out[part] = self._score(hidden.index_select(0, at_end)).cpu()
+            at_end = where.gather(1, self._end(padded, length)[:, None]).squeeze(1)
+            out[part] = self._score(hidden.index_select(0, sent(at_end, self.device))).cpu()
         return out
 
 
@@ -328,9 +311,10 @@ def _head(model: Any) -> nn.Linear:
     return head
 
 
-def _label(config: Any, labels: int, chosen: str) -> int:
+def _label(model: Any, chosen: str) -> int:
     """The column of a label. Raises ValueError: none is chosen and there are several; or there is
     no such label."""
+    config, labels = model.config, model.score.out_features
     names = [str(config.id2label.get(i, i)) for i in range(labels)]
     if not chosen and labels == 1:
         return 0

@@ -1,9 +1,9 @@
 """A small language model made on the spot: a Llama with random weights and a character tokenizer,
 in Hugging Face format.
 
-For demonstrations, tests and first experiments: about a million parameters learn a task's
-characters in a minute on two cores. It is saved, loaded and served like any other model. Nothing
-here trains.
+It is for demonstrations, tests and first experiments: about a million parameters learn a task's
+characters in a minute on two cores. It is saved, loaded and served like any other model. Left out:
+training.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 
 
 def character_tokenizer(alphabet: str, words: Sequence[str] = ()) -> Any:
-    """One token a character of `alphabet`, and one for each of `words`, wherever it stands in a
-    text.
+    """One token for each character of `alphabet`, and one for each of `words`, anywhere in a text.
 
     <pad> 0, <bos> 1, <eos> 2, <unk> 3. Every text starts with <bos>.
     """
@@ -56,8 +55,8 @@ def small_policy(
     seed: int = 0,
     **options: Any,
 ) -> CausalLM:
-    """A fresh Llama over the characters of `alphabet` and `words`, 1.2 million parameters as it
-    stands; `options` as `CausalLM`'s."""
+    """A Llama with random weights over the characters of `alphabet` and `words`; by default it has
+    1.2 million parameters. `options` are `CausalLM`'s."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = character_tokenizer(alphabet, words)

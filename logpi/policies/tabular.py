@@ -1,9 +1,8 @@
-"""A table of logits as a policy: one row for each state, softmax over actions. The policy of the
-lab and of worked examples.
+"""A table of logits as a policy: one row for each state, softmax over actions. The lab and worked
+examples use it.
 
-Which row of the table an observation means is an `Index`: the observation itself (`States`) or the
-tokens so far (`Prefixes`). Left out: sampling, and learning a critic (the table of values is given
-and constant).
+An `Index` maps an observation to a row of the table: by the observation itself (`States`) or by the
+tokens so far (`Prefixes`). Left out: learning a critic (the table of values is constant).
 """
 
 from __future__ import annotations
@@ -90,9 +89,8 @@ class TabularPolicy(nn.Module):
         logp = self.log_probabilities(state[:, :-1])
         action = torch.where(batch.mask, batch.action, 0)
         chosen = logp.gather(-1, action[..., None]).squeeze(-1)
-        return PolicyOutput(
-            chosen, -(logp.exp() * logp.masked_fill(logp.isinf(), 0.0)).sum(-1), self._values(state)
-        )
+        entropy = -(logp.exp() * logp.masked_fill(logp.isinf(), 0.0)).sum(-1)
+        return PolicyOutput(chosen, entropy, self._values(state))
 
     @torch.no_grad()
     def act(
@@ -115,7 +113,8 @@ class TabularPolicy(nn.Module):
         (1, [1, 0, 0])
         """
         logp = self.log_probabilities(torch.as_tensor(state)).cpu().numpy()
-        if not greedy:  # argmax(log π + Gumbel noise) is a sample of π
+        if not greedy:
+            # argmax(log π + Gumbel noise) is a sample of π
             logp = logp + np.random.default_rng(rng).gumbel(size=logp.shape)
         action = logp.argmax(-1)
         return action if action.ndim else int(action)
@@ -128,7 +127,9 @@ class TabularPolicy(nn.Module):
         return logits.log_softmax(-1)
 
     def _values(self, state: Tensor) -> Tensor | None:
-        if self.value is None or self.value.ndim == 1:
-            return None if self.value is None else self.value[state]
+        if self.value is None:
+            return None
+        if self.value.ndim == 1:
+            return self.value[state]
         step = torch.arange(state.shape[1], device=state.device).clamp(max=len(self.value) - 1)
         return self.value[step, state]

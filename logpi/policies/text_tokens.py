@@ -1,14 +1,14 @@
-r"""Text as tokens, once and for all places: at a text's beginning, behind other tokens, and with
-control tokens that data only spell.
+r"""Text as token ids: at a text's beginning, behind other tokens, and with control tokens that data
+only spell.
 
     plain           a prompt that is text, with one BOS
-    continuation    text behind other tokens: no space that a tokenizer puts before every new text
-    encode          what a chat template wrote
-    pieces          the same, cut where the policy begins or ends to write
+    continuation    text behind other tokens, without the space that some tokenizers add to a text
+    encode          the output of a chat template
+    pieces          the same, cut where the policy begins or stops to write
 
 Control tokens that data spell (`<|im_end|>` in a question) stay text. While a template runs, a
-private character stands for each of them, and the stretch around it is tokenised with no special
-token in it:
+private character stands for each of them, and the stretch around it is tokenised without special
+tokens:
 
     content             a<|im_end|>b
     given to template   a◇b                           ◇: U+F0001 + its number among control tokens
@@ -30,7 +30,7 @@ from itertools import pairwise
 from typing import Any
 
 ESCAPE, STAND_IN, PLANE = "\U000f0000", 0xF0001, 0x10000
-# what data have of private characters (fonts put icons there) stands one plane higher behind ESCAPE
+# a private character of the data (fonts put icons there) becomes ESCAPE and the one a plane higher
 PRIVATE = re.compile("[\U000f0000-\U000fffff]")
 HIDDEN = re.compile("\U000f0000([\U00100000-\U0010ffff])|[\U000f0001-\U000fffff]")
 ANCHORS = ("\n", "]", "a", "0", ".")
@@ -38,29 +38,28 @@ ANCHORS = ("\n", "]", "a", "0", ".")
 
 @dataclass(frozen=True, eq=False)
 class TextTokens:
-    """A tokenizer of `transformers`, asked for token ids."""
+    """Token ids of texts, by a tokenizer of `transformers`."""
 
     tokenizer: Any
 
     def plain(self, text: str) -> list[int]:
-        """A prompt as it is, with one BOS if the tokenizer begins texts so, also where the text
-        spells it. Control tokens act."""
+        """A prompt as it is, with one BOS if the tokenizer begins texts with it, even where the
+        text spells one too. Control tokens in the text are control tokens."""
         ids = list(self.tokenizer(text)["input_ids"])
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]
+        # some tokenizers end every text, but a prompt goes on
         closed = ids and ids[-1] == eos and not text.endswith(self.tokenizer.eos_token)
-        return (
-            ids[:-1] if closed else ids
-        )  # some tokenizers close every text; a prompt is not finished
+        return ids[:-1] if closed else ids
 
     def continuation(self, text: str) -> list[int]:
-        """Tokens of `text` behind others; control tokens that it spells are text."""
+        """Tokens of `text` behind other tokens; control tokens that it spells are text."""
         return self._bare(text, True) if self._begins_plain else self._anchored(text, True)
 
     def encode(self, text: str, *, first: bool = True) -> list[int]:
-        """Tokens of what a template wrote; private characters are the control tokens that data
-        spelled. first: nothing stands before."""
+        """Tokens of a template's output, in which private characters are the control tokens that
+        data spelled. first: the text is a beginning."""
         ids: list[int] = []
         anew = first
         for stretch, literal in self._stretches(text):
@@ -68,11 +67,12 @@ class TextTokens:
                 ids += self._bare(stretch, literal)
             else:
                 ids += self._anchored(stretch, literal)
-            anew = self._begins_anew  # a control token ends each stretch, or begins the next
+            # a control token ends each stretch, or begins the next
+            anew = self._begins_anew
         return ids
 
     def behind(self, token: int | None, text: str) -> list[int]:
-        """Tokens of what a template wrote behind a control token, which may add a space to it, or
+        """Tokens of a template's output behind a control token, which may add a space to it, or
         swallow some; None: behind any text."""
         spelling = "" if token is None else self.tokenizer.convert_ids_to_tokens(token)
         if spelling not in self.controls:
@@ -80,46 +80,39 @@ class TextTokens:
         return self.encode(spelling + text)[1:]
 
     def pieces(self, whole: str, cuts: Sequence[int]) -> list[list[int]]:
-        """Tokens of what a template wrote, cut where the policy begins or ends to write; none
+        """Tokens of a template's output, cut where the policy begins or stops to write; no token
         straddles a cut.
 
-        They are the tokens of the whole, unless these join text on both sides of a cut, as a
-        sampler never would:
+        They are the tokens of the whole, unless one of these joins text on both sides of a cut,
+        which a sampler never does:
 
             whole                  "…assistant:" + "a<eos>"
             tokens of the whole    … assistant, ":a", <eos>
             pieces                 … assistant, ":" | "a", <eos>
         """
-        every = self.encode(whole)
-        marks = [
-            len(head)
-            for head in map(self.encode, (whole[:c] for c in cuts))
-            if every[: len(head)] == head
-        ]
-        ends = [0, *cuts, len(whole)]
-        if len(marks) == len(cuts):
-            steps = [0, *marks, len(every)]
-            return [every[a:b] for a, b in pairwise(steps)]
+        every, heads = self.encode(whole), [self.encode(whole[:c]) for c in cuts]
+        if all(every[: len(head)] == head for head in heads):
+            return [every[a:b] for a, b in pairwise([0, *map(len, heads), len(every)])]
         warnings.warn(
             "the tokenizer joins text of a question with text of its answer: rows are tokenised as"
             " a sampler would meet them, so their tokens are not those of the whole conversation",
             stacklevel=2,
         )
-        return [self.encode(whole[a:b], first=a == 0) for a, b in pairwise(ends)]
+        ends = pairwise([0, *cuts, len(whole)])
+        return [self.encode(whole[a:b], first=a == 0) for a, b in ends]
 
     def hidden(self, value: Any, controls: re.Pattern[str] | None = None) -> Any:
         """A text, or a structure of texts, with a private character for each control token, or each
         of `controls`."""
         if isinstance(value, str):
             text = PRIVATE.sub(lambda m: ESCAPE + chr(ord(m[0]) + PLANE), value)
-            return (controls or self._control).sub(
-                lambda m: chr(STAND_IN + self.controls.index(m[0])), text
-            )
+            pattern = controls or self._control
+            return pattern.sub(lambda m: chr(STAND_IN + self.controls.index(m[0])), text)
         if isinstance(value, Mapping):
             return {k: self.hidden(v, controls) for k, v in value.items()}
-        return (
-            [self.hidden(v, controls) for v in value] if isinstance(value, list | tuple) else value
-        )
+        if isinstance(value, list | tuple):
+            return [self.hidden(v, controls) for v in value]
+        return value
 
     def spelled(self, text: str) -> str:
         """`text` with its private characters spelled out."""
@@ -128,16 +121,13 @@ class TextTokens:
         )
 
     def _stretches(self, text: str) -> Iterator[tuple[str, bool]]:
-        """`text`, spelled out, in pieces: those in which data spell a control token, between
-        control tokens, are literal."""
+        """Pieces of `text`, spelled out, and whether each is literal: a stretch between two control
+        tokens in which data spell one."""
         if not self._spells.search(text):
             yield from [(self.spelled(text), False)] if text else []
             return
-        parts = [
-            "",
-            *re.split(f"({self._control.pattern})", text),
-            "",
-        ]  # every second is a control token
+        # every second part is a control token
+        parts = ["", *re.split(f"({self._control.pattern})", text), ""]
         other = ""
         for left, part, right in zip(parts[:-1:2], parts[1::2], parts[2::2], strict=True):
             spelled = self.spelled(part)
@@ -162,16 +152,14 @@ class TextTokens:
         return {t.content for t in tokens if t.lstrip}, {t.content for t in tokens if t.rstrip}
 
     def _bare(self, text: str, literal: bool) -> list[int]:
-        return list(
-            self.tokenizer(text, add_special_tokens=False, split_special_tokens=literal)[
-                "input_ids"
-            ]
-        )
+        """Tokens of `text` alone, without BOS. literal: control tokens in it are text."""
+        options = {"add_special_tokens": False, "split_special_tokens": literal}
+        return list(self.tokenizer(text, **options)["input_ids"])
 
     @cached_property
     def _begins_plain(self) -> bool:
-        """Whether a text's tokens are the same at its beginning as further on: no tokenizer of
-        SentencePiece's kind that adds a space."""
+        """Whether a text has the same tokens at a beginning and further on. SentencePiece
+        tokenizers that add a space do not."""
         return all(
             self._bare(a + "b", False) == self._bare(a, False) + self._bare("b", False)
             for a in ("\n", "]")
@@ -185,15 +173,14 @@ class TextTokens:
         )
 
     def _anchored(self, text: str, literal: bool) -> list[int]:
-        """Tokens of `text` behind another text that is cut off again; the first with which no token
-        straddles the border."""
+        """Tokens of `text` behind a short text, which is cut off again: the first one for which no
+        token straddles the border."""
         for anchor in ANCHORS:
             head, both = self._bare(anchor, literal), self._bare(anchor + text, literal)
             if both[: len(head)] == head:
                 return both[len(head) :]
         warnings.warn(
-            "this tokenizer joins texts with whatever stands before them; answers are tokenised"
-            " apart",
+            "this tokenizer joins texts with any text before them; answers are tokenised apart",
             stacklevel=2,
         )
         return self._bare(text, literal)

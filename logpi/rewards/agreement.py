@@ -1,9 +1,9 @@
-"""Whether two expressions have the same values: the one place where numbers decide.
+"""Decides by numbers whether two expressions are equal.
 
-    no letters   compare their values by the rule of `values.py`; a long decimal may stand for an
-                 irrational number, rounded right
-    letters      compare them at ten points with fractions for letters, or at whole numbers where
-                 there are values only there
+    no letters   compares their values by the rule of `values.py`; a long decimal equals an
+                 irrational number that rounds to it
+    letters      compares their values at ten points with fractions for letters; at whole numbers if
+                 there are no values elsewhere
 
 Left out: lists, units, relations (`equality.py`).
 """
@@ -21,9 +21,9 @@ from logpi.rewards.trees import Expression, has, letters
 from logpi.rewards.values import MAX_PEAK, Calculator, NeedsDigits, Undefined, close, numeric
 
 POINTS, WHOLE_POINTS, ENOUGH = 10, 12, 3
-# significant digits with which a decimal may stand for an irrational number
+# a decimal of so many significant digits may equal an irrational number
 LONG_DECIMAL = 7
-# bits to begin with, and the peak up to which they are enough
+# the first precision in bits, and the peak up to which it suffices
 BITS, LOW_PEAK = 300, 20
 
 
@@ -31,15 +31,15 @@ class Agreement:
     """Equality of expressions.
 
     Args:
-        exact: compute rational values alone, in bounded time; raises NeedsDigits where that does
-            not decide.
+        exact: compute rational values alone, in bounded time; raise NeedsDigits if they do not
+            decide.
     """
 
     def __init__(self, exact: bool = False) -> None:
         self.exact = exact
 
     def values(self, a: Expression, b: Expression) -> bool:
-        """Whether two expressions are equal; a `log` without base is natural or decimal, the same
+        """Whether two expressions are equal. A `log` without a base is natural in both, or decimal
         in both."""
         if a == b:
             return True
@@ -48,8 +48,8 @@ class Agreement:
         return self.agree(a, b)
 
     def agree(self, a: Expression, b: Expression, ten: bool = False) -> bool:
-        """Whether two expressions have equal values wherever both have some, and have some at the
-        same positive points."""
+        """Whether two expressions have equal values at all points, and lack values at the same
+        positive points."""
         names = letters(a, b)
         for points in (_fractions(names), _wholes(names)) if names else ([{}],):
             common, alone = 0, False
@@ -59,52 +59,50 @@ class Agreement:
                     common += 1
                     if not close(*pair):
                         return not names and self.rounded(a, b, pair)
+                # the first points are positive
                 alone |= k < POINTS // 2 and pair == "one"
             if common and (common >= ENOUGH or not names):
                 return not alone
         return False
 
     def proportion(self, a: Expression, b: Expression) -> int:
-        """The sign of a/b if that is the same number wherever both have values, else 0."""
-        pairs = [
-            p
-            for p in (self.at(point, a, b) for point in _fractions(letters(a, b)))
-            if isinstance(p, tuple)
-        ]
+        """The sign of a/b if the ratio is the same at all points, else 0."""
+        results = [self.at(point, a, b) for point in _fractions(letters(a, b))]
+        pairs = [r for r in results if isinstance(r, tuple)]
         return _ratio(pairs) if len(pairs) >= ENOUGH else 0
 
     def at(
         self, point: dict[str, Fraction], a: Expression, b: Expression, ten: bool = False
     ) -> tuple[Any, Any, int] | str | None:
-        """Both values and the peak; "one" if one alone has a value; None if neither has."""
-        bits, imaginary = BITS, has(a, "constant", "i") or has(b, "constant", "i")
+        """Both values and the peak; "one" if only one has a value; None if neither has."""
+        imaginary = has(a, "constant", "i") or has(b, "constant", "i")
         if self.exact and (point or imaginary):
             raise NeedsDigits
-        values, peak = [], 0
-        for _ in range(2):
+
+        def results(bits: int) -> tuple[list[Any], int]:
             values, peak = [], 0
             for tree in (a, b):
                 calculator = Calculator(point, bits, imaginary=imaginary, ten=ten, exact=self.exact)
                 with contextlib.suppress(Undefined):
                     values.append(calculator.value(tree))
                 peak = max(peak, calculator.peak)
-            if len(values) < 2:
-                return "one" if values else None
-            if (
-                self.exact
-                or all(isinstance(v, Fraction) for v in values)
-                or bits > BITS
-                or peak < LOW_PEAK
-            ):
-                break
+            return values, peak
+
+        values, peak = results(BITS)
+        rational = all(isinstance(v, Fraction) for v in values)
+        if len(values) == 2 and not (self.exact or rational or peak < LOW_PEAK):
             if peak > MAX_PEAK:
                 return None
-            bits = BITS + 4 * peak
+            # large intermediate values need more digits
+            values, peak = results(BITS + 4 * peak)
+        if len(values) < 2:
+            return "one" if values else None
         return (*values, peak)
 
     @staticmethod
     def rounded(a: Expression, b: Expression, values: tuple[Any, Any, int]) -> bool:
-        """A decimal of at least seven digits for an irrational number, rounded right."""
+        """Whether one is a decimal of seven digits or more to which the other, an irrational
+        number, rounds."""
         for tree, own, other in ((a, values[0], values[1]), (b, values[1], values[0])):
             places = len(tree.name.partition(".")[2]) if tree.kind == "number" else 0
             digits = re.sub(r"[^0-9]", "", tree.name).lstrip("0")
@@ -120,7 +118,7 @@ class Agreement:
         return False
 
     def compare(self, a: Expression, b: Expression) -> int:
-        """-1, 0 or 1. Raises Undefined where one has no real value."""
+        """-1, 0 or 1. Raises Undefined if one has no real value."""
         values = self.at({}, a, b) if not letters(a, b) else None
         if not isinstance(values, tuple):
             raise Undefined("no order")
@@ -129,8 +127,11 @@ class Agreement:
 
 
 def _fractions(names: list[str]) -> Iterator[dict[str, Fraction]]:
-    """Ten points: five with positive values from 1/2 to 3, five with both signs. The values are
-    64ths, which are in no domain by chance, and differ, or a - b would be 0."""
+    """Ten points: five with positive values from 1/2 to 3, five with both signs.
+
+    The values are 64ths, which lie at the edge of no domain by chance. They differ, as a - b is 0
+    at equal values.
+    """
     for k in range(POINTS):
         rng = random.Random(f"{k}")
         values = rng.sample(range(16, 95 + len(names)), len(names))
@@ -147,7 +148,7 @@ def _wholes(names: list[str]) -> Iterator[dict[str, Fraction]]:
 
 
 def _ratio(pairs: list[tuple[Any, Any, int]]) -> int:
-    """The sign of a/b if it is the same number at all points, else 0."""
+    """The sign of a/b if the ratio is the same at all points, else 0."""
     (a, b, peak), *others = pairs
     if close(a, Fraction(0), peak) or close(b, Fraction(0), peak):
         return 0

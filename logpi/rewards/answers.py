@@ -1,4 +1,4 @@
-r"""Answers as trees: what stands around expressions in a final answer.
+r"""Reads a final answer into a tree: expressions, and the forms around them.
 
     list      1, 2   2 \text{ or } 3   A, C      set      \{1, 2\}   \emptyset   \{x \mid x > 1\}
     group     (1, 2)   [0, 1)   ]0, 1[           matrix   \begin{pmatrix}…\end{pmatrix}
@@ -6,8 +6,8 @@ r"""Answers as trees: what stands around expressions in a final answer.
     unit      72\text{ cm}^2   \$18   5 million
     percent, degree, ratio (3:4), clock (12:00), word (Monday)
 
-Left out: what they are worth (`equality.py`). A date, 2024-01-05, is no difference: `Unreadable`,
-as everything with two readings.
+Text with two readings is `Unreadable`. So is a date, 2024-01-05, which is not a difference. Left
+out: comparing answers (`equality.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from logpi.rewards.notation import ROW, tidy, ungroup
 from logpi.rewards.trees import Expression, Unreadable, number
 from logpi.rewards.units import KNOWN, SCALES
 
-# characters; what is longer is no final answer
+# characters; a longer text is not a final answer
 MAX_ANSWER = 1_000
 _JOIN = (
     r"\s*\\text\{,?\s*(and|or)\s*,?\s*\}\s*|\s*\\(lor|vee|land|wedge)(?![A-Za-z])\s*"
@@ -105,9 +105,10 @@ _ENVIRONMENT = re.compile(r"\{([pbB]?matrix|smallmatrix|array)\}(?:\{[lcr|\s]*\}
 
 
 class _AnswerParser(Expressions):
-    """The reader of a whole answer."""
+    """Parses a whole answer."""
 
     def answer(self) -> Expression:
+        """The tree of the whole text."""
         tree = self.listed()
         self.skip()
         if self.at < len(self.text) or (self.padded and self.numbers > 1):
@@ -115,7 +116,7 @@ class _AnswerParser(Expressions):
         return tree
 
     def listed(self) -> Expression:
-        """Items, with what stands between them; one alone is itself."""
+        """A list of items with their separators; a single item as it is."""
         items, between = [self.item()], set()
         while separator := _SEPARATOR.match(self.text, self.at):
             self.at = separator.end()
@@ -129,6 +130,7 @@ class _AnswerParser(Expressions):
         return Expression("list", tuple(items), name=",".join(sorted(between - {""})))
 
     def item(self) -> Expression:
+        """A time, a named or bare value, a word, or an amount of money."""
         self.skip()
         rest = self.text[self.at :]
         if _DATED.match(rest):
@@ -159,12 +161,9 @@ class _AnswerParser(Expressions):
         if not match:
             return None
         words = re.sub(r"\\text\{([^{}]*)\}|\s+", lambda m: m[1] or " ", match[0]).strip()
-        if (
-            len(words) < 2
-            or _NOT_WORDS & set(words.split())
-            or (self.brackets and max(map(len, words.split())) < 4)
-        ):
-            # (ab)^2 is no word
+        longest = max(map(len, words.split()), default=0)
+        # in brackets a word has four letters or more: (ab)^2 is a product
+        if len(words) < 2 or _NOT_WORDS & set(words.split()) or (self.brackets and longest < 4):
             return None
         self.at = match.end()
         return Expression("word", name=words)
@@ -172,7 +171,7 @@ class _AnswerParser(Expressions):
     # --- units ---
 
     def measured(self, tree: Expression, money: str = "") -> Expression:
-        """`tree` with the unit that follows it."""
+        """`tree` with the unit after it."""
         if tree.kind == "group" or not (match := _MEASURE.match(self.text, self.at)):
             return tree
         measure = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", match[0]).strip()
@@ -181,7 +180,6 @@ class _AnswerParser(Expressions):
             return tree
         self.at = match.end()
         if words and words[0] in SCALES:
-            assert tree is not None
             tree = Expression("product", (tree, number(SCALES[words[0]])))
             measure, words = re.sub(r"^\w+\s*", "", measure), words[1:]
         if words and words[0] in ("percent", "pct", "percentage"):
@@ -191,7 +189,8 @@ class _AnswerParser(Expressions):
         return Expression("unit", (tree,), measure) if measure and not money else tree
 
     def starts_atom(self) -> bool:
-        """A unit is no factor: `18 dollars`, `72 cm`, but `2ab` is 2·a·b."""
+        """Whether a factor follows; a unit is not a factor: `18 dollars`, `72 cm`, but `2ab` is
+        2·a·b."""
         self.skip()
         run = re.compile(r"[A-Za-z]+").match(self.text, self.at)
         if self.sees(r"\\text(?![A-Za-z])"):
@@ -199,23 +198,18 @@ class _AnswerParser(Expressions):
         if run and run[0] == "min" and re.match(r"\s*(?:$|[,;)/.])", self.text[run.end() :]):
             return False
         if run and run[0] not in _NOT_WORDS and self.numbers:
+            word, lower = run[0], run[0].lower()
             spaced = self.text[self.at - 1 : self.at] == " "
-            if (
-                run[0].lower() in KNOWN
-                and len(run[0]) > 1
-                and run[0] != "in"
-                and not run[0].isupper()
-            ):
-                return False
-            if run[0].lower() in SCALES or (
-                len(run[0]) > 2 and spaced and not run[0].isupper() and run[0].isalpha()
-            ):
+            known = lower in KNOWN and len(word) > 1 and word != "in"
+            measure = (known or (len(word) > 2 and spaced)) and not word.isupper()
+            if measure or lower in SCALES:
                 return False
         return super().starts_atom()
 
     # --- relations and sets ---
 
     def related(self, first: Expression) -> Expression:
+        """The relation that `first` begins; `first` with its unit if no sign follows."""
         parts, signs = [self.measured(first)], []
         while relation := self.next(_RELATION):
             sign = relation[2] or _SIGNS.get(relation[1], "")
@@ -229,7 +223,7 @@ class _AnswerParser(Expressions):
                     (Expression("product", (number(-1), part)) if money[1] == "-" else part,),
                     money[2],
                 )
-            # 2\sqrt3 \approx 3.46: the exact one counts
+            # 2\sqrt3 \approx 3.46: the exact side counts
             if sign == "~" and any(t.kind != "letter" for t in parts):
                 continue
             parts.append(part)
@@ -237,7 +231,7 @@ class _AnswerParser(Expressions):
         return Expression("relation", tuple(parts), " ".join(signs)) if signs else parts[0]
 
     def side(self) -> Expression:
-        """What stands on one side of a relation: a set, an expression, or a ratio of some."""
+        """One side of a relation: a set, an expression, or a ratio."""
         parts = [self.sets()]
         while self.next(":"):
             parts.append(self.sets())
@@ -250,7 +244,7 @@ class _AnswerParser(Expressions):
         return tree
 
     def group(self, closing: str, opening: str) -> Expression:
-        """The content of brackets: one thing is itself; several are a point, an interval or a
+        """The content of brackets: a single item as it is; several as a point, an interval or a
         set."""
         self.brackets += opening != "{}"
         self.depth += 1
@@ -275,10 +269,8 @@ class _AnswerParser(Expressions):
         if is_set:
             return Expression("set", tree.parts if tree.kind == "list" else (tree,))
         if tree.kind != "list":
-            matching = closing == {"(": ")", "[": "]"}.get(opening, closing) or closing.startswith(
-                "\\"
-            )
-            if not matching:
+            partner = {"(": ")", "[": "]"}.get(opening, closing)
+            if closing != partner and not closing.startswith("\\"):
                 raise Unreadable("brackets that do not match")
             return tree
         if tree.name:
@@ -318,7 +310,7 @@ def _read(text: str) -> Expression | str:
 
 
 def read(text: str) -> Expression:
-    """The tree of an answer. Raises Unreadable, with what stands in the way."""
+    """The tree of an answer. Raises Unreadable with the reason."""
     tree = _read(text)
     if isinstance(tree, str):
         raise Unreadable(tree)
@@ -326,7 +318,7 @@ def read(text: str) -> Expression:
 
 
 def readable(text: str) -> bool:
-    """Whether `text` is mathematics, or words.
+    """Whether `text` can be read as mathematics or words.
 
     >>> readable(r"x \\in [0, 1)"), readable("2024-01-05"), readable("1/xy")
     (True, False, False)

@@ -1,24 +1,23 @@
-"""BFCL's verdict on function calls: the Berkeley Function-Calling Leaderboard's matching of syntax
-trees (ShishirPatil/gorilla, Apache-2.0).
+"""BFCL's verdict on function calls: the matching of syntax trees of the Berkeley Function-Calling
+Leaderboard (ShishirPatil/gorilla, Apache-2.0).
 
-A row gives for each expected call the values that each parameter may have; "" among them says that
-it may be left out.
+A row lists the allowed values of each parameter of each expected call. "" among them makes the
+parameter optional.
 
     name      equal
-    required  all there, and none that is not described
-    types     exactly as described; an integer will do for a float, and so will the type of the
+    required  every one present, and none that the schema lacks
+    types     exactly the schema's; an integer passes for a float, and so does the type of the
               allowed values (a variable)
     text      equal without case, spaces and , . / - _ * ^; ' is "
     list      one of the lists, its texts compared as texts
-    object    each of its values among the allowed ones
-    several   for each expected call in turn the first unused call that matches; equal numbers of
-              calls
+    object    each of its values is allowed
+    several   each expected call takes the first unused call that matches; equal numbers of calls
 
-The rules are theirs to the letter, their accidents too, so that figures compare: True = 1 where
-Python says so, an empty list passes where a list may be left out, nested types are checked one
-level deep. Where their checker stops with an exception, the answer is wrong here.
-Divergences: an unreadable call beside readable ones is wrong here and ignored there. Left out:
-Java, JavaScript, calls that are executed, and conversations of several turns.
+The rules are BFCL's to the letter, with their accidents, so that figures compare: True equals 1 as
+in Python, an empty list passes for an optional list, nested types are checked one level deep. If
+BFCL's checker would raise, the answer is wrong here. Divergence: a malformed call beside good ones
+is wrong here; BFCL ignores it. Left out: Java, JavaScript, executed calls, and conversations of
+several turns.
 """
 
 from __future__ import annotations
@@ -45,19 +44,20 @@ _NOISE = re.compile(r"[ ,./\-_*^]")
 
 
 def _plain(value: Any) -> Any:
-    """A text in its normal form; anything else as it is."""
+    """A text in normal form; any other value as it is."""
     return _NOISE.sub("", value).lower().replace("'", '"') if isinstance(value, str) else value
 
 
 def _kind_of(allowed: Sequence[Any]) -> type | None:
-    """The type of the first allowed value; None if there is only the mark of an optional
-    parameter."""
+    """The type of the first allowed value; None if there is none but ""."""
     return next((type(a) for a in allowed if a != ""), None)
 
 
 def _typed(value: Any, allowed: Sequence[Any], kind: type, inner: type | None) -> tuple[bool, bool]:
-    """Is the type right? And is the value compared as it is (a variable), because the allowed ones
-    are of another type?"""
+    """Whether the type is right, and whether the value is a variable.
+
+    A variable has the type of the allowed values instead of the schema's. It is compared as it is.
+    """
     theirs = _kind_of(allowed)
     if type(value) is kind:
         fits = inner is None or any(
@@ -103,7 +103,7 @@ def _comparison(kind: type, inner: type | None) -> Callable[[Any, Sequence[Any]]
 
 
 def _parameter(value: Any, allowed: Sequence[Any], schema: Mapping[str, Any]) -> bool:
-    """Is this one value right?"""
+    """Whether the value of a parameter is right."""
     kind = _TYPES[schema["type"]]
     inner = _TYPES[schema["items"]["type"]] if schema["type"] in ("array", "tuple") else None
     if schema["type"] == "float" and type(value) is int:
@@ -115,7 +115,7 @@ def _parameter(value: Any, allowed: Sequence[Any], schema: Mapping[str, Any]) ->
 def _one(
     function: Mapping[str, Any], call: Call, answer: Mapping[str, Sequence[Any]]
 ) -> str | None:
-    """What is wrong with a call, or None."""
+    """The fault of a call, or None."""
     known, given = function["parameters"]["properties"], call.arguments
     if call.name != function["name"]:
         return f"expected a call of {function['name']}, got {call.name}"
@@ -128,13 +128,8 @@ def _one(
             return f"{call.name}: {name} is not expected"
         try:
             right = _parameter(value, answer[name], known[name])
-        # where the published checker would stop
-        except (
-            TypeError,
-            KeyError,
-            AttributeError,
-            OverflowError,
-        ):
+        # the published checker would raise here
+        except (TypeError, KeyError, AttributeError, OverflowError):
             right = False
         if not right:
             return f"{call.name}: {name} is {value!r:.60}, expected one of {answer[name]!r:.120}"
@@ -146,11 +141,12 @@ def wrong(
     calls: Sequence[Call],
     possible: Sequence[Mapping[str, Any]],
 ) -> str | None:
-    """What is wrong with the calls, in words, or None if they are right.
+    """The fault of the calls, in words, or None if they are right.
 
     Args:
-        functions: BFCL's descriptions of what may be called. possible: for each expected call, name
-            → parameter → allowed values; none if nothing should be called.
+        functions: BFCL's schemas of the functions.
+        possible: for each expected call, name → parameter → allowed values; empty if the right
+            answer calls nothing.
 
     >>> parameters = {"properties": {"x": {"type": "float"}}, "required": ["x"]}
     >>> f = {"name": "sin", "parameters": parameters}
@@ -159,7 +155,7 @@ def wrong(
     """
     if len(calls) != len(possible):
         return f"expected {len(possible)} calls, got {len(calls)}"
-    # of two with one name the first
+    # of two functions with one name the first counts
     by_name = {f["name"]: f for f in reversed(functions)}
     left = list(calls)
     for expected in possible:
@@ -176,11 +172,12 @@ def wrong(
 
 @dataclass(frozen=True)
 class BfclReward:
-    """1 if the completion's calls are right by BFCL's rules, else 0. Columns `functions` and
-    `possible`, as `envs.tasks.Bfcl` makes them.
+    """1 if the completion's calls are right by BFCL's rules, else 0.
+
+    It needs the columns `functions` and `possible`, which `envs.tasks.Bfcl` makes.
 
     Attributes:
-        style: how the calls are written: "hermes", "xml", "python" (BFCL's own prompt), "lines".
+        style: the style of the calls: "hermes", "xml", "python" (BFCL's own prompt), "lines".
 
     Raises:
         ValueError: an unknown style.
@@ -212,6 +209,5 @@ class BfclReward:
     ) -> bool:
         attempts = style(self.style).parse(text, tools)
         calls = [a for a in attempts if isinstance(a, Call)]
-        if possible and len(calls) < len(attempts):
-            return False
-        return wrong(functions, calls, possible) is None
+        malformed = len(calls) < len(attempts)
+        return not (possible and malformed) and wrong(functions, calls, possible) is None

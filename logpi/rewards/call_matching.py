@@ -1,11 +1,11 @@
-"""How alike two lists of calls are, in [0, 1]: names, parameter names and values, under the best
-assignment of one to the other.
+"""The similarity of two lists of calls, in [0, 1]: names, parameter names and values, under the
+best assignment of one list to the other.
 
     share = S / Smax                                                  (ToolRL, arXiv:2504.13958)
-    S    = match(names) + Σ over gold calls g of pair(g, the call that g is matched with)
+    S    = match(names) + Σ over gold calls g of pair(g, the call that is matched with g)
     Smax = 1 + Σ_g most(g)
 
-What a pair of equally named calls earns is the grain. Left out: ranges and formats of rewards
+A `Grain` says what a pair of calls with one name earns. Left out: the rewards' ranges and formats
 (`tool_calls.py`).
 """
 
@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from logpi.calls import Call
 
-# calls of a completion that are matched; more only dilute the names
+# the most calls of a completion that are matched; further calls only lower the match of the names
 MOST_PAIRS = 64
-# calls of one name for which the best assignment is worked out
+# the most calls of one name that get the best assignment; more are matched greedily
 EXACT = 10
 
 
 def jaccard(a: Sequence[Any], b: Sequence[Any]) -> float:
-    """Shared over all, with multiplicity.
+    """The size of the intersection over the size of the union, as multisets.
 
     >>> jaccard(["f"], ["f", "f"]), jaccard([], []), jaccard(["f"], [])
     (0.5, 1.0, 0.0)
@@ -39,7 +39,8 @@ def jaccard(a: Sequence[Any], b: Sequence[Any]) -> float:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal as JSON: numbers by value, truth values apart from numbers, all the way down."""
+    """Whether two values are equal as JSON: numbers by value, booleans apart from numbers, at every
+    depth."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -70,19 +71,15 @@ def _whole(gold: Call, call: Call) -> float:
     return float(same(gold.arguments, call.arguments))
 
 
-def _each(gold: Call) -> float:
-    return 1.0 + len(gold.arguments)
-
-
 @dataclass(frozen=True)
 class Grain:
-    """What counts.
+    """A way to compare two lists of calls.
 
     Attributes:
-        names: how alike two lists of names are.
-        pair: what two equally named calls earn.
-        most: the most that a gold call can earn.
-        whole: everything or nothing.
+        names: the similarity of two lists of names.
+        pair: the score of two calls with one name.
+        most: the highest score of a gold call.
+        whole: all or nothing.
 
     >>> from logpi.calls import Call
     >>> GRAINS["fine"]([Call("f", {"a": 1, "b": 2})], [Call("f", {"a": 1, "b": 3})])
@@ -95,15 +92,18 @@ class Grain:
     whole: bool = False
 
     def __call__(self, golds: Sequence[Call], calls: Sequence[Call], greedy: bool = False) -> float:
-        """The share of what could be earned. greedy: the best unused call for each gold in turn, as
-        in the published code."""
+        """The score over the highest possible one.
+
+        Args:
+            greedy: match the best unused call with each gold in turn, as the published code does.
+        """
         names = self.names([g.name for g in golds], [c.name for c in calls])
         earned = names + sum(self._pairs(golds, calls[:MOST_PAIRS], greedy))
         share = earned / (1.0 + sum(map(self.most, golds)))
         return float(share == 1.0) if self.whole else share
 
     def _pairs(self, golds: Sequence[Call], calls: Sequence[Call], greedy: bool) -> Iterator[float]:
-        """What the pairs of each name earn; calls of different names are no pair."""
+        """The score of the calls of each name; calls of different names never match."""
         for name in dict.fromkeys(g.name for g in golds):
             named = [c for c in calls if c.name == name]
             if not named:
@@ -114,9 +114,9 @@ class Grain:
 
 # ToolRL's four grains; `fine` is the paper's, `strict` is `REFINEDREWARD` in its code.
 GRAINS = {
-    "fine": Grain(jaccard, _fine, _each),
+    "fine": Grain(jaccard, _fine, lambda gold: 1.0 + len(gold.arguments)),
     # names and parameter names wholly or not at all
-    "strict": Grain(_alike, _strict, _each),
+    "strict": Grain(_alike, _strict, lambda gold: 1.0 + len(gold.arguments)),
     # each call wholly or not at all
     "call": Grain(jaccard, _whole, lambda gold: 1.0),
     # everything or nothing, in any order
@@ -125,7 +125,7 @@ GRAINS = {
 
 
 def _greedy(table: Sequence[Sequence[float]]) -> float:
-    """The best unused column for each row in turn; the first of equals."""
+    """The sum over the rows of the best unused column; of equals the first."""
     used: set[int] = set()
     total = 0.0
     for row in table:
@@ -145,8 +145,9 @@ def _greedy(table: Sequence[Sequence[float]]) -> float:
 #
 # the answer is 5: the second row takes column 0, the first the lesser column 1.
 def _best(table: Sequence[Sequence[float]]) -> float:
-    """The greatest sum of values of which no two share a row or a column. Where both sides have
-    more than `EXACT`, greedily.
+    """The greatest sum of values of which no two share a row or a column.
+
+    Greedy if both sides have more than `EXACT`.
 
     >>> _best([[3.0, 2.0], [3.0, 0.0]])
     5.0

@@ -1,11 +1,11 @@
-"""Several rewards as one number for each completion, every part kept.
+"""Adds several rewards to one number for each completion, and keeps every part.
 
     total = Σₖ weightₖ · rewardₖ   over the parts that gave a number
 
-A part that says None does not apply to the row and is left out of its sum. If all parts say None,
-or any part failed, the row has *no* total: a missing verdict is not a zero, and the trainer drops
-the row. Left out: groups and baselines (an objective's business), and where a function runs
-(`weighted.py`, `user.py`).
+None means that a part does not apply to the row: the sum leaves it out. If all parts give None, or
+if any part fails, the row has *no* total, and the trainer drops it. A missing verdict is not a
+zero. Left out: groups and baselines (the objective's), and where a function runs (`weighted.py`,
+`user.py`).
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RewardScore:
-    """What one completion earned.
+    """The score of one completion.
 
     Attributes:
-        total: the weighted sum, or None: no verdict, the row must be dropped and never read as
-            zero.
-        parts: each reward's own number by name, unweighted; None where it does not apply or failed.
-        errors: what went wrong by name, as `kind: message`.
-        metrics: what functions logged of its whole batch (`log_metric`), the same for all of it.
-        extras: what functions logged of this completion (`log_extra`).
+        total: the weighted sum, or None: no verdict. Such a row is dropped, never read as zero.
+        parts: each reward's unweighted number by name; None if it does not apply or failed.
+        errors: each failure by name, as `kind: message`.
+        metrics: the values that functions logged for the whole batch (`log_metric`).
+        extras: the values that functions logged for this completion (`log_extra`).
     """
 
     total: float | None
@@ -47,10 +46,10 @@ class RewardScore:
 class Rewards:
     """A weighted sum of rewards.
 
-    Built-in rewards and functions given from Python run in this process and cannot be stopped if
-    they hang; a function of a file (`user_reward`) runs in a process of its own and can. A function
-    that raises on the batch is called again on each sample alone, so that one bad sample costs one
-    sample; one that does not return a value for each leaves the whole batch without a verdict.
+    Built-in rewards and Python functions run in this process, and nothing stops one that hangs. A
+    function of a file (`user_reward`) runs in a process of its own, which can be killed. If a
+    function raises on the batch, it is called on each sample alone, so one bad sample costs one
+    verdict. If it returns another number of values, the whole batch has no verdict.
 
     Attributes:
         parts: the rewards; their names must differ.
@@ -67,12 +66,11 @@ class Rewards:
     def __post_init__(self) -> None:
         twice = [name for name, n in Counter(p.name for p in self.parts).items() if n > 1]
         if twice or not self.parts:
-            rename = (
+            raise ValueError(
                 f"two rewards are called {twice[0]!r}: rename one, as Weighted(f, weight, name)"
                 if twice
-                else ""
+                else "no rewards: give at least one"
             )
-            raise ValueError(rename or "no rewards: give at least one")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,8 +78,8 @@ class Rewards:
 
     @property
     def find_answer(self) -> Callable[[str], str | None] | None:
-        """The function with which the first reward finds the answer in a text (for majority votes),
-        or None if it has none."""
+        """The function by which the first reward finds the answer in a text, for majority votes; or
+        None."""
         function = self.parts[0].function
         return function.find if isinstance(function, FindsAnswer) else None
 
@@ -91,17 +89,17 @@ class Rewards:
         rows: Sequence[Mapping[str, Any]] = (),
         every: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Refuse, before any work, what cannot be judged.
+        """Refuse, before any work, rewards that cannot judge the rows.
 
         Args:
-            columns: those that the rows have; a reward may need others, or its file may not load.
-            rows: some, for a trial: a function may judge nothing, a verifier may not read the
-                answers or not accept them as right.
-            every: all rows, if they are a list: a reward may say the same of every answer.
+            columns: the columns of the rows; a reward may need others.
+            rows: some rows for a trial: a function may judge nothing, a verifier may not read the
+                answers or may reject them.
+            every: all rows, if they are a list: a reward may give every answer the same verdict.
 
         Raises:
-            ValueError: names the reward, the column, and the columns there are; or why the user's
-                file or function fails.
+            ValueError: names the reward, the column, and the columns of the rows; or the error of
+                the user's file or function.
         """
         for part in self.parts:
             missing = [n for n in part.needs() if n not in columns]
@@ -152,7 +150,7 @@ class Rewards:
 
 
 def failures(scores: Sequence[RewardScore]) -> dict[str, int]:
-    """How many verdicts are missing, by `reward/kind`; `none` counts rows to which no reward
+    """The numbers of missing verdicts by `reward/kind`; `none` counts rows to which no reward
     applies.
 
     >>> hung = RewardScore(None, {"f": None}, {"f": "hung: no answer in 10 s"})

@@ -4,11 +4,11 @@ code or a number.
     command("lean --stdin")                       1 if it exits with 0
     command("./judge {file}", score=True)         the last line that it prints, as a number
 
-The command is the user's own and is trusted; what it reads is not: it gets a file or standard
-input, never a shell, with limits on time, memory and output, in a directory of its own that is gone
-afterwards. A relative path of a file that is there when the reward is made (`./judge`,
-`checks/run.py`) is that file wherever the command runs. Left out: confinement of the command itself
-(put `bwrap …` or `docker run …` in front of it if it runs what it reads).
+The command is the user's own and is trusted; the completion is not. The command reads it from a
+file or standard input, without a shell, with limits on time, memory and output, in a temporary
+directory. A relative path of an existing file (`./judge`, `checks/run.py`) is resolved when the
+reward is made. Left out: confinement of the command (put `bwrap …` or `docker run …` in front if it
+runs what it reads).
 """
 
 from __future__ import annotations
@@ -36,23 +36,25 @@ from logpi.rewards.workers.processes import Failure
 
 @dataclass(frozen=True)
 class CommandReward:
-    """What a command says of a completion: 1 for exit code 0 and 0 for 1, or the number it prints
-    last.
+    """A command's verdict: 1 for exit code 0, 0 for exit code 1, or the last number it prints.
 
-    Another exit code, a signal, a broken limit, or no number where one is expected leave no
-    verdict. Standard input holds {"prompt": …, "completion": …, "row": {…}} as one line of JSON if
-    `json_input`, else the completion alone.
+    Another exit code, a signal, a broken limit, or a missing number gives no verdict. Standard
+    input holds the completion, or with `json_input` one line of JSON:
+    {"prompt": …, "completion": …, "row": {…}}.
 
     Attributes:
-        command: program and arguments; {file} becomes the path of a file with the completion.
-        words: the same, paths resolved.
-        score: take the last printed line as the reward.
-        suffix: of that file, for programs that look at it (.lean, .v).
-        seconds: wall clock. memory: MiB of address space a process. output: bytes read. workers: at
-            a time.
+        command: the program and its arguments; {file} becomes the path of a file with the
+            completion.
+        words: the same, with paths resolved.
+        score: the last printed line is the reward.
+        suffix: the suffix of that file, for programs that need one (.lean, .v).
+        seconds: the limit of wall-clock time.
+        memory: the limit of address space of a process, in MiB.
+        output: the limit of output in bytes.
+        workers: commands that run at a time; 0 for one a core.
 
     Raises:
-        ValueError: no such program or file, an empty command, a quote that does not end.
+        ValueError: no such program or file, an empty command, an open quote.
 
     >>> CommandReward("grep -q 42")(prompts=["?"] * 2, completions=["It is 42.", "It is 7."])
     [1.0, 0.0]
@@ -109,13 +111,9 @@ class CommandReward:
                 return self._verdict(*self._run(words, stdin, home))
 
     def _run(self, words: list[str], stdin: Any, home: str) -> tuple[int | None, bytes]:
-        """Exit code (None: late, or too talkative) and output."""
-        limit = [
-            "/bin/sh",
-            "-c",
-            'ulimit -v "$0" && ulimit -c 0 && exec "$@"',
-            str(self.memory << 10),
-        ]
+        """The exit code (None if a limit was broken) and the output."""
+        ulimit = 'ulimit -v "$0" && ulimit -c 0 && exec "$@"'
+        limit = ["/bin/sh", "-c", ulimit, str(self.memory << 10)]
         process = subprocess.Popen(
             [*limit, *words],
             stdin=stdin,
@@ -140,18 +138,18 @@ class CommandReward:
                 code = None if late else process.wait(max(0.01, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 code = None
-        _end(process)
+        # the command may have ended and left processes in its session
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         return code, out
 
     def _verdict(self, code: int | None, out: bytes) -> float | Failure:
-        said = out.decode(errors="replace").strip().splitlines()
-        last = said[-1][:200] if said else ""
+        lines = out.decode(errors="replace").strip().splitlines()
+        last = lines[-1][:200] if lines else ""
         if code is None:
-            return Failure(
-                "hung",
-                f"no end within {self.seconds:g} s and {self.output} bytes of output; it was"
-                " killed",
-            )
+            limits = f"{self.seconds:g} s and {self.output} bytes of output"
+            return Failure("hung", f"no end within {limits}; it was killed")
         if not self.score and code in (0, 1):
             return float(code == 0)
         if code != 0:
@@ -164,20 +162,11 @@ class CommandReward:
 
 
 def _resolved(word: str) -> str:
-    """An argument that names a file by a relative path, from where the user stands now; any other
-    word as it is.
+    """The absolute path of a file that the word names by a relative path; any other word as it is.
 
-    A word without a slash or a dot is no path: `42` may be a file here, and is a pattern to `grep`.
+    A word without a slash or a dot is not a path: `42` may be a file, and is a pattern to `grep`.
     """
-    if word.startswith(("./", "../")) and "{file}" not in word and not Path(word).exists():
+    exists = Path(word).exists()
+    if word.startswith(("./", "../")) and "{file}" not in word and not exists:
         raise ValueError(f"command: there is no file {word!r} in {Path.cwd()}")
-    return (
-        str(Path(word).absolute()) if ("/" in word or "." in word) and Path(word).exists() else word
-    )
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Kill the command and whatever it started in its session."""
-    with contextlib.suppress(OSError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    return str(Path(word).absolute()) if exists and ("/" in word or "." in word) else word

@@ -1,13 +1,14 @@
-r"""Whether two answers are the same, as trees: the rules of docs/verifiers.md, one method each.
+r"""Decides whether two answers are equal, from their trees: the rules of docs/verifiers.md, one
+method each.
 
     expressions  equal values (`agreement.py`)
-    relations    equations whose sides differ by a constant factor, inequalities by a positive one;
+    relations    equations that differ by a constant factor, inequalities by a positive one;
                  `x = 5` is 5
     sets         the same real numbers (`real_sets.py`); lists without brackets and finite sets in
-                 any order, ± as two
-    groups       part by part, with the same brackets
+                 any order, ± as two members
+    groups       equal parts and equal brackets
 
-Left out: what cannot be read, which `math.py` compares as text.
+Left out: unreadable answers, which `math.py` compares as text.
 """
 
 from __future__ import annotations
@@ -26,51 +27,49 @@ _PLAIN = {"number", "letter", "constant", "sum", "product", "quotient", "power",
 
 
 def _is_name(tree: Expression) -> bool:
-    """x, x_1, f(x), AB, |AB|, (x, y), AB/CD, AB:CD: what an answer may be called."""
+    """Whether a tree may be the name of an answer: x, x_1, f(x), AB, |AB|, (x, y), AB/CD, AB:CD."""
     if tree.kind in ("group", "quotient", "ratio") or (tree.kind == "call" and tree.name == "abs"):
         return all(map(_is_name, tree.parts))
     return tree.kind == "letter"
 
 
 def _is_wordy(tree: Expression) -> bool:
-    """Area, \\text{max}: a name in words, which says no more than no name."""
+    """Whether a name is in words, as Area or \\text{max}; then it does not matter."""
     return tree.name.startswith("\\text{")
 
 
 class Equality(Agreement):
-    """Equality of two answers; `exact` as in Agreement."""
+    """Equality of two answers; `exact` as in `Agreement`.
+
+    In every method `gold` is the right answer and `said` the completion's.
+    """
 
     def same(self, gold: Expression, said: Expression) -> bool:
-        """Whether `said` is as good an answer as `gold`."""
+        """Whether `said` equals `gold`."""
+        kinds = {gold.kind, said.kind}
         if gold == said:
             return True
-        if gold.kind == "relation" or said.kind == "relation":
+        if "relation" in kinds:
             return self.relations(gold, said)
-        if gold.kind in ("word", "clock") or said.kind == "clock" or said.kind == "word":
+        if kinds & {"word", "clock"}:
             return self.texts(gold, said)
         if is_real_set(gold) or is_real_set(said):
             return self.sets(gold, said)
-        if (
-            {gold.kind, said.kind} & {"list", "set", "either"}
-            or has(gold, "either")
-            or has(said, "either")
-        ):
+        if kinds & {"list", "set"} or has(gold, "either") or has(said, "either"):
             return self.collections(gold, said)
-        if {gold.kind, said.kind} & {"group", "matrix"}:
+        if kinds & {"group", "matrix"}:
             return self.groups(gold, said)
-        if gold.kind == "ratio" or said.kind == "ratio":
+        if "ratio" in kinds:
             return self.ratios(gold, said)
         return self.measures(gold, said)
 
     def texts(self, gold: Expression, said: Expression) -> bool:
-        if gold.kind == "word" or said.kind == "word":
-            # the tier before has found that the texts differ
-            return False
-        if gold.kind == said.kind:
+        """Words and times. Tier 1 of `math.py` decides equal words, so two words differ here."""
+        if gold.kind == said.kind == "clock":
             a, b = gold.name, said.name
             return a.rstrip("ap") == b.rstrip("ap") and (a == b or not {a[-1], b[-1]} <= {"a", "p"})
-        # 10:15 may be a ratio where a ratio is asked for
-        if said.kind == "clock" and gold.kind != "clock":
+        # 10:15 is a ratio if the gold answer is one
+        if said.kind == "clock" and gold.kind != "word":
             hours, minutes = re.findall("[0-9]+", said.name)
             return not said.name[-1].isalpha() and self.same(
                 gold, Expression("ratio", (number(int(hours)), number(int(minutes))))
@@ -80,7 +79,7 @@ class Equality(Agreement):
     # --- values ---
 
     def measures(self, gold: Expression, said: Expression) -> bool:
-        """Values with or without a unit, a percent sign, a degree sign."""
+        """Values with or without a unit, a percent sign or a degree sign."""
         if gold.kind == "unit" and said.kind == "unit":
             a, b = unit(gold.name), unit(said.name)
             if a and b:
@@ -91,16 +90,15 @@ class Equality(Agreement):
                 return a[0] == b[0] and self.values(*scaled)
         if (gold.kind == "unit") != (said.kind == "unit"):
             measured, other = (gold, said) if gold.kind == "unit" else (said, gold)
-            letter = measured.name
-            if re.fullmatch("[a-zA-Z]", letter) and self.values(
-                Expression("product", (measured.parts[0], Expression("letter", name=letter))), other
+            letter = Expression("letter", name=measured.name)
+            # 5 m may be the product 5·m
+            if re.fullmatch("[a-zA-Z]", measured.name) and self.values(
+                Expression("product", (measured.parts[0], letter)), other
             ):
-                # 5 m
                 return True
-        if {gold.kind, said.kind} in ({"unit", "percent"}, {"unit", "degree"}):
-            known = unit(gold.name if gold.kind == "unit" else said.name)
+            known = unit(measured.name) if other.kind in ("percent", "degree") else None
+            # 60 mph is not 60°
             if known and not {"celsius", "fahrenheit"} & set(known[0]):
-                # 60 mph is not 60°
                 return False
         gold, said = (t.parts[0] if t.kind == "unit" else t for t in (gold, said))
         if gold.kind == said.kind and gold.kind in ("percent", "degree"):
@@ -129,12 +127,11 @@ class Equality(Agreement):
                 and gold.parts[0] == said.parts[0]
             )
         names = [t.parts[0] for t in (gold, said)]
-        named = all(map(_is_name, names)) and set(gold.name.split()) == set(said.name.split()) == {
-            "="
-        }
+        equations = set(gold.name.split()) == set(said.name.split()) == {"="}
+        named = equations and all(map(_is_name, names))
         if named and (names[0] == names[1] or any(map(_is_wordy, names))):
             return all(self.same(g, s) for g in gold.parts[1:] for s in said.parts[1:])
-        # a < x < b with letters
+        # a < x < b with letters in its ends
         if " " in gold.name or " " in said.name:
             return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
         if has(gold, "either") or has(said, "either"):
@@ -142,104 +139,92 @@ class Equality(Agreement):
         return self.balanced(gold, said)
 
     def balanced(self, gold: Expression, said: Expression) -> bool:
-        """2x + 2y = 4 is x + y = 2, and -x > -1 is x < 1; but 2x = 4 is not x = 2, its solution."""
+        """Relations of one form: 2x + 2y = 4 is x + y = 2, and -x > -1 is x < 1.
+
+        2x = 4 is not x = 2, its solution.
+        """
         one_letter = any(len(letters(t)) == 1 and solved(t) for t in (gold, said))
         if one_letter and not (solved(gold) and solved(said)) and gold.name == "=":
             return False
-        if not all(t.kind in _PLAIN for side in (gold, said) for p in side.parts for t in walk(p)):
+        plain = all(t.kind in _PLAIN for side in (gold, said) for p in side.parts for t in walk(p))
+        if not plain or not letters(gold) or not letters(said):
             return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
         a, b = (Expression("sum", (t.parts[0], negative(t.parts[1]))) for t in (gold, said))
-        if not letters(a) or not letters(b):
-            return gold.name == said.name and all(map(self.same, gold.parts, said.parts))
         sign = self.proportion(a, b)
         wanted = said.name if sign > 0 else FLIPPED.get(said.name)
         return bool(sign) and gold.name == wanted
 
     def stated(self, gold: Expression, said: Expression) -> bool:
-        """One of the two is named, `x = 5`, the other is the bare value, 5."""
+        """A named answer, `x = 5`, and a bare value, 5."""
         relation, value = (gold, said) if gold.kind == "relation" else (said, gold)
         names, *values = relation.parts
         if relation.name == "in" and _is_name(names):
             return self.same(values[0], value) if relation is gold else self.same(value, values[0])
         if set(relation.name.split()) != {"="} or value.kind == "word":
             return False
+        # 2\sqrt3 = \sqrt{12}, without letters: both sides must equal the value
         if not _is_name(names) and (relation is gold or has(names, "number") or not letters(names)):
-            return self.all_equal([names, *values], relation, value)
+            sides = relation.parts
+            return not letters(*sides, value) and all(self.same(value, side) for side in sides)
         return all(self.same(v, value) if relation is gold else self.same(value, v) for v in values)
-
-    def all_equal(
-        self, parts: Sequence[Expression], relation: Expression, value: Expression
-    ) -> bool:
-        r"""2\sqrt3 = \sqrt{12}: what is without letters, and true throughout."""
-        return (
-            not letters(*parts) and not letters(value) and all(self.same(value, p) for p in parts)
-        )
 
     # --- collections ---
 
     def members(self, tree: Expression) -> list[Expression]:
+        """The members of a list or a set; any other tree is one member, or two if it has a ±."""
         parts = tree.parts if tree.kind in ("list", "set") else (tree,)
         members = []
         for part in parts:
             if part.kind == "set" and tree.kind == "list":
                 return [tree]
-            if part.kind == "relation" and part.name == "=" and part.parts[1].kind == "list":
-                members += [
-                    Expression("relation", (part.parts[0], p), "=") for p in part.parts[1].parts
-                ]
+            if _is_equation(part) and part.parts[1].kind == "list":
+                members += [_equation(part.parts[0], p) for p in part.parts[1].parts]
             else:
                 members += both_signs(part)
         return members
 
     def collections(self, gold: Expression, said: Expression) -> bool:
-        """Members in any order; in the given order if they are letters or words, go on with dots,
-        or repeat themselves."""
+        """Lists and sets, in any order; in the given order if the members are letters or words, end
+        in dots, or repeat."""
         if {gold.kind, said.kind} == {"group", "list"}:
             group, bare = (gold, said) if gold.kind == "group" else (said, gold)
             values = _unnamed(bare.parts, sort=True)
-            # x = 1 and y = 2
+            # x = 1 and y = 2 is the point (1, 2)
             joined = not bare.name or (bare.name == "and" and values != list(bare.parts))
             return group.name == "()" and joined and self.one_by_one(values, group.parts)
-        if (
-            {gold.name, said.name} & {"or"}
-            and gold.name != said.name
-            and all(map(_is_text, gold.parts + said.parts))
-        ):
-            # A or B is not A and B, where x = 1 or 2 is x = 1, 2
+        # A or B is not A and B; but x = 1 or 2 is x = 1, 2
+        one_or = (gold.name == "or") != (said.name == "or")
+        if one_or and all(map(_is_text, gold.parts + said.parts)):
             return False
-        wanted, given = self.members(gold), self.members(said)
-        wanted, given = _renamed(wanted), _renamed(given)
+        wanted, given = _renamed(self.members(gold)), _renamed(self.members(said))
         if any(w.kind == "relation" for w in wanted) != any(g.kind == "relation" for g in given):
             wanted, given = _unnamed(wanted), _unnamed(given)
-            if any(
-                len({m.parts[0] for m in side if m.kind == "relation"}) > 1
-                for side in (wanted, given)
-            ):
-                # which of x = 1, y = 2 is which
-                values = (
-                    _unnamed(wanted, sort=True),
-                    _unnamed(given, sort=True),
-                )
+            # x = 1, y = 2 and 1, 2: the order of the names gives the order of the values
+            if any(_names(side) > 1 for side in (wanted, given)):
+                values = (_unnamed(wanted, sort=True), _unnamed(given, sort=True))
                 return "set" not in (gold.kind, said.kind) and self.one_by_one(*values)
-        if max(len(wanted), len(given)) > MAX_MEMBERS:
-            return len(wanted) == len(given) and self.one_by_one(wanted, given)
-        if any(
-            source.kind == "list" and _in_order(m) for source, m in ((gold, wanted), (said, given))
-        ):
-            return len(wanted) == len(given) and self.one_by_one(wanted, given)
+        ordered = (gold.kind == "list" and _in_order(wanted)) or (
+            said.kind == "list" and _in_order(given)
+        )
+        if ordered or max(len(wanted), len(given)) > MAX_MEMBERS:
+            return self.one_by_one(wanted, given)
         wanted, given = self.distinct(wanted, gold), self.distinct(given, said)
         if len(wanted) != len(given) or (wanted == [gold] and given == [said]):
             return False
+        return self.any_order(wanted, given)
+
+    def any_order(self, wanted: Sequence[Expression], given: Sequence[Expression]) -> bool:
+        """Whether each wanted member takes another equal one of the given."""
         left = list(given)
-        for w in wanted:
-            match = next((i for i, g in enumerate(left) if self.same(w, g)), None)
+        for member in wanted:
+            match = next((i for i, g in enumerate(left) if self.same(member, g)), None)
             if match is None:
                 return False
             del left[match]
         return True
 
     def distinct(self, members: list[Expression], source: Expression) -> list[Expression]:
-        """Of a set, each member once; a list that repeats itself stays as it is."""
+        """Each member of a set once; the members of a list as they are."""
         if source.kind == "list":
             return members
         kept: list[Expression] = []
@@ -252,8 +237,8 @@ class Equality(Agreement):
         return len(wanted) == len(given) and all(map(self.same, wanted, given))
 
     def groups(self, gold: Expression, said: Expression) -> bool:
-        """Points, intervals and matrices; a column is a point too, and [[1,2],[3,4]] a matrix."""
-        gold, said = _as_matrix(gold, said), _as_matrix(said, gold)
+        """Points, intervals and matrices. A column is a point too, and [[1,2],[3,4]] a matrix."""
+        gold, said = _as_group(gold, said), _as_group(said, gold)
         if gold.kind != said.kind or gold.name != said.name:
             return False
         if gold.kind not in ("group", "matrix"):
@@ -272,19 +257,19 @@ class Equality(Agreement):
         return all(self.values(x, y) for x, y in products)
 
     def pieces(self, tree: Expression) -> list[Piece] | None:
+        """The pieces of a set of real numbers, or None."""
         try:
             return pieces_of(tree, self.compare)
         except Undefined:
             return None
 
     def sets(self, gold: Expression, said: Expression) -> bool:
-        """Sets of real numbers; those of two different letters, x > 3 and y > 3, are not the
-        same."""
+        """Sets of real numbers. Those of two letters, x > 3 and y > 3, differ."""
         if self.exact:
             raise NeedsDigits
         a, b = self.pieces(gold), self.pieces(said)
         if a is None or b is None:
-            # \mathbb{Z} has none
+            # \mathbb{Z} has no pieces
             alike = (gold.kind, gold.name) == (said.kind, said.name) and bool(gold.parts)
             return alike and self.one_by_one(gold.parts, said.parts)
         subjects = [set(letters(t)) - {"\\mathbb{R}"} for t in (gold, said)]
@@ -302,43 +287,48 @@ class Equality(Agreement):
 
 
 def _measured(tree: Expression) -> Expression:
-    """What a unit stands behind: 20 of 20°C."""
+    """The value before a unit, without a degree sign: 20 of 20°C."""
     inner = tree.parts[0]
     return inner.parts[0] if inner.kind == "degree" else inner
 
 
 def _unnamed(members: Sequence[Expression], sort: bool = False) -> list[Expression]:
-    """The values of x = 1, y = 2, or the members as they are."""
-    if not all(
-        m.kind == "relation" and m.name == "=" and len(m.parts) == 2 and _is_name(m.parts[0])
-        for m in members
-    ):
-        return list(members)
-    if not sort and len({m.parts[0] for m in members}) > 1:
-        # x = 1, y = 2 are no two values of one thing
+    """The values of x = 1, x = 2; other members as they are.
+
+    With `sort` also the values of x = 1, y = 2, in the order of the names. Without it they stay, as
+    they are not two values of one thing.
+    """
+    named = all(_is_equation(m) and len(m.parts) == 2 and _is_name(m.parts[0]) for m in members)
+    if not named or (not sort and _names(members) > 1):
         return list(members)
     members = sorted(members, key=lambda m: m.parts[0].name) if sort else members
     return [m.parts[1] for m in members]
 
 
+def _is_equation(tree: Expression) -> bool:
+    return tree.kind == "relation" and tree.name == "="
+
+
+def _names(members: Sequence[Expression]) -> int:
+    """The number of different left sides of relations."""
+    return len({m.parts[0] for m in members if m.kind == "relation"})
+
+
 def _renamed(members: list[Expression]) -> list[Expression]:
-    """n = 1, 2, 3 as n = 1, n = 2, n = 3; so also x \\in \\{1, 2\\} by its members."""
+    """n = 1, 2, 3 as n = 1, n = 2, n = 3; and x \\in \\{1, 2\\} as x = 1, x = 2."""
     if len(members) == 1 and members[0].kind == "relation" and members[0].name in ("in", "="):
         name, value = members[0].parts[0], members[0].parts[-1]
         inner = value.parts if value.kind == "set" else [value]
         values = [v for part in inner for v in both_signs(part)]
-        return (
-            [Expression("relation", (name, v), "=") for v in values] if _is_name(name) else members
-        )
-    first = members[0] if members else None
-    if (
-        first is None
-        or first.kind != "relation"
-        or first.name != "="
-        or any(m.kind == "relation" for m in members[1:])
-    ):
+        return [_equation(name, v) for v in values] if _is_name(name) else members
+    rest = members[1:]
+    if not members or not _is_equation(members[0]) or any(m.kind == "relation" for m in rest):
         return members
-    return [first, *(Expression("relation", (first.parts[0], m), "=") for m in members[1:])]
+    return [members[0], *(_equation(members[0].parts[0], m) for m in rest)]
+
+
+def _equation(name: Expression, value: Expression) -> Expression:
+    return Expression("relation", (name, value), "=")
 
 
 def _is_text(tree: Expression) -> bool:
@@ -346,6 +336,7 @@ def _is_text(tree: Expression) -> bool:
 
 
 def _in_order(members: Sequence[Expression]) -> bool:
+    """Whether the order of the members matters."""
     return len(members) > 1 and (
         all(map(_is_text, members))
         or Expression("letter", name="…") in members
@@ -353,14 +344,13 @@ def _in_order(members: Sequence[Expression]) -> bool:
     )
 
 
-def _as_matrix(tree: Expression, other: Expression) -> Expression:
-    if tree.kind == "matrix" and other.kind == "group":
-        rows = tree.parts
-        if len(rows) == 1 or all(len(r.parts) == 1 for r in rows):
-            cells = tuple(c for r in rows for c in r.parts)
-            if not any(p.kind == "group" for p in other.parts):
-                return Expression(
-                    "group", cells, other.name if other.name in ("()", "[]") else "()"
-                )
-        return Expression("group", rows, "[]")
-    return tree
+def _as_group(tree: Expression, other: Expression) -> Expression:
+    """A matrix beside a group as a group: a row or a column as a point, others as rows."""
+    if tree.kind != "matrix" or other.kind != "group":
+        return tree
+    rows = tree.parts
+    single = len(rows) == 1 or all(len(r.parts) == 1 for r in rows)
+    if single and not any(p.kind == "group" for p in other.parts):
+        cells = tuple(cell for row in rows for cell in row.parts)
+        return Expression("group", cells, other.name if other.name in ("()", "[]") else "()")
+    return Expression("group", rows, "[]")

@@ -1,13 +1,13 @@
-r"""Expressions as trees: numbers, letters, operations and functions, read strictly from LaTeX or
-plain text.
+r"""Reads an expression into a tree, from LaTeX or plain text: numbers, letters, operations and
+functions.
 
     sum     = product {(+ | - | \pm | \mp) product}
     product = power {[* | / | \cdot | nothing] power}
     power   = atom {! | ^ power | %}
 
-Nothing is skipped and nothing is guessed: what has two readings (1/xy, \sin x/2, sin(x)^2, x2) or
-none is `Unreadable`. Bounded in length and depth. Left out: lists, sets, relations and units, which
-stand around expressions (`answers.py`), and values (`values.py`).
+The parser skips nothing and guesses nothing. A text with two readings (1/xy, \sin x/2, sin(x)^2,
+x2) or none is `Unreadable`. Length and depth are bounded. Left out: lists, sets, relations and
+units around expressions (`answers.py`), and values (`values.py`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from logpi.rewards.numerals import numeral
 from logpi.rewards.trees import Expression, Unreadable, negative, number, replaced, walk
 
 MAX_DEPTH = 40
-# f(2) is a value of f, not f times 2
+# before brackets these letters are functions: f(2) is not f times 2
 _CALLED = set("fghFGHPQ")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
 _WORD = re.compile(r"[A-Za-z]+")
 
 
 class Expressions:
-    """A reader of one text.
+    """A parser of one text.
 
     Attributes:
-        at: how far it has read. depth, brackets: how deep it is nested, and in how many brackets.
-        bare: where the last argument of a function without brackets ended; -1 before one.
-        numbers: how many numbers were read. padded: whether one of them was like 05.
+        at: the position in the text.
+        depth: the depth of nested expressions.
+        brackets: the number of open brackets.
+        bare: the end of the last function argument without brackets; -1 before one.
+        numbers: the count of numbers so far.
+        padded: whether one of them began with a zero, as 05.
     """
 
     def __init__(self, text: str) -> None:
@@ -45,7 +48,7 @@ class Expressions:
             self.at += 1
 
     def next(self, pattern: str | re.Pattern[str]) -> re.Match[str] | None:
-        """Read what matches here, after white space."""
+        """The match of a pattern after white space, which is then consumed; or None."""
         self.skip()
         match = re.compile(pattern).match(self.text, self.at)
         if match:
@@ -53,10 +56,12 @@ class Expressions:
         return match
 
     def sees(self, pattern: str) -> bool:
+        """Whether a pattern matches after white space."""
         self.skip()
         return re.compile(pattern).match(self.text, self.at) is not None
 
     def must(self, pattern: str) -> None:
+        """Consume a pattern. Raises Unreadable if it does not match."""
         if not self.next(pattern):
             raise Unreadable(f"expected {pattern} at {self.text[self.at : self.at + 20]!r}")
 
@@ -67,11 +72,9 @@ class Expressions:
         if self.depth > MAX_DEPTH:
             raise Unreadable("too deep")
         first = self.next(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])|\+\s*/\s*-")
-        tree = (
-            Expression("either", (number(0), self.term()), _sign(first[0]))
-            if first
-            else self.term()
-        )
+        tree = self.term()
+        if first:
+            tree = Expression("either", (number(0), tree), _sign(first[0]))
         while sign := self.next(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])|\+\s*/\s*-|[-+]"):
             term = self.term()
             if sign[0] in "+-":
@@ -137,10 +140,8 @@ class Expressions:
     # --- atoms ---
 
     def starts_atom(self) -> bool:
-        """Whether a factor follows without a sign between; a number may not."""
-        self.skip()
-        if re.match(r"[0-9.]", self.text[self.at : self.at + 1]):
-            # 3!7!
+        """Whether a factor follows without a sign. A number may follow a factorial only: 3!7!"""
+        if self.sees(r"[0-9.]"):
             if self.text[: self.at].rstrip().endswith("!"):
                 return True
             raise Unreadable("a number after a factor")
@@ -172,6 +173,7 @@ class Expressions:
         raise Unreadable(f"cannot read on at {self.text[self.at : self.at + 20]!r}")
 
     def group(self, closing: str, opening: str) -> Expression:
+        """The content of brackets, up to `closing`. A subclass parses it."""
         raise NotImplementedError
 
     def number(self) -> Expression:
@@ -187,8 +189,7 @@ class Expressions:
         return tree
 
     def raw(self) -> str:
-        """The text of a subscript, as it stands."""
-        self.skip()
+        """The text of a subscript."""
         match = self.next(r"\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|([0-9]+|[A-Za-z]|\\[A-Za-z]+)")
         if not match:
             raise Unreadable("no subscript")
@@ -221,8 +222,8 @@ class Expressions:
         return self.indexed(char)
 
     def indexed(self, name: str) -> Expression:
-        """A letter with its subscript, its primes and, of a function, its argument: all of it is
-        one name."""
+        """A letter with its subscript and primes and, if it is a function, its argument: one
+        name."""
         while self.text[self.at : self.at + 1] and self.text[self.at] in "_'":
             self.at += 1
             name += f"_{self.raw()}" if self.text[self.at - 1] == "_" else "'"
@@ -232,7 +233,7 @@ class Expressions:
         return Expression("letter", name=name)
 
     def argument(self) -> Expression:
-        """What \\frac and its kind take: a group in braces, one digit, one letter or one
+        """An argument of \\frac or a similar command: a group in braces, a digit, a letter or a
         command."""
         if self.next(r"\{"):
             return self.until(r"\}")
@@ -282,7 +283,7 @@ class Expressions:
         return Expression("call", (inner, degree), "root")
 
     def read_brackets(self, name: str) -> Expression:
-        if name == "{" or name == "lbrace":
+        if name in ("{", "lbrace"):
             return self.group(r"\\(?:\}|rbrace(?![A-Za-z]))", "\\{")
         if name == "langle":
             return self.group(r"\\rangle(?![A-Za-z])", "(")
@@ -297,7 +298,7 @@ class Expressions:
         )
 
     def read_accent(self, name: str) -> Expression:
-        """Whatever stands below an arrow, a bar or a hat is one name with it."""
+        """An accent and the text below it: one name."""
         return self.indexed(f"\\{name}{{{self.raw()}}}")
 
     def read_angle(self, name: str) -> Expression:
@@ -308,14 +309,12 @@ class Expressions:
         return Expression("letter", name="…")
 
     def read_set(self, name: str) -> Expression:
-        return (
-            Expression("set")
-            if name != "mathbb"
-            else Expression("letter", name=f"\\mathbb{{{self.raw()}}}")
-        )
+        if name == "mathbb":
+            return Expression("letter", name=f"\\mathbb{{{self.raw()}}}")
+        return Expression("set")
 
     def read_text(self, name: str) -> Expression:
-        """\\mathrm{e}, \\operatorname{arccot}: a name set upright."""
+        """A name in upright letters: \\mathrm{e}, \\operatorname{arccot}."""
         word = self.next(r"\*?\s*\{\s*([A-Za-z]+)\s*\}")
         if word and word[1] in ("e", "i"):
             return Expression("constant", name=word[1])
@@ -324,7 +323,7 @@ class Expressions:
         return self.named(word[1])
 
     def read_series(self, name: str) -> Expression:
-        r"""\sum_{k=1}^{n} of the product that follows."""
+        r"""\sum_{k=1}^{n} and the product after it."""
         self.must(r"_\s*\{\s*")
         variable = self.next(r"[A-Za-z](?=\s*=)")
         self.must("=")
@@ -374,6 +373,7 @@ def _sign(text: str) -> str:
 
 
 def _bound(tree: Expression, letter: str) -> bool:
+    """Whether `letter` is a part of another name, as k of x_k."""
     return (
         tree.kind == "letter"
         and tree.name != letter
@@ -382,6 +382,6 @@ def _bound(tree: Expression, letter: str) -> bool:
 
 
 def _renamed(tree: Expression, letter: str) -> Expression:
-    """`i` below a sum sign is a letter."""
+    """`tree` with the constant `letter` as a letter, since a sum binds it: `i` is not imaginary."""
     bound = Expression("letter", name=letter)
     return replaced(tree, lambda t: bound if t.kind == "constant" and t.name == letter else None)

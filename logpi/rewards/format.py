@@ -1,28 +1,28 @@
-"""Rewards for the form of a completion, whatever it says. Left out: whether the answer is right
-(`match.py`)."""
+"""Rewards for the form of a completion. Left out: whether its answer is right (`match.py`)."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from logpi.rewards.text import text_of
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_FORM = re.compile(r"<think>(.*)</think>\s*<answer>(.*)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class ThinkAnswer:
-    """1 if the completion is `<think>…</think><answer>…</answer>`: each tag once, in order, nothing
-    outside them.
+    """1 if the completion is `<think>…</think><answer>…</answer>`, with nothing outside.
 
-    The format reward of DeepSeek-R1-Zero (arXiv:2501.12948, §2.2.2). White space around and between
-    the two parts is free; an empty part is no part.
+    The format reward of DeepSeek-R1-Zero (arXiv:2501.12948, §2.2.2). Each tag must appear once, in
+    this order. White space around and between the two parts is free. Neither part may be empty.
 
     Attributes:
-        opened: the prompt already ends with `<think>`, so the completion starts inside it. It is
-            seen by itself where the prompt is a text, and where rollouts say what the chat template
-            opened (`assistant_prefix`).
+        opened: the prompt already ends with `<think>`, so the completion starts inside it. The
+            reward sees this by itself in a prompt that is a text, and in the chat template's prefix
+            that rollouts give (`assistant_prefix`).
 
     >>> ThinkAnswer()(prompts=["?"], completions=["<think>3+4</think> <answer>7</answer>"])
     [1.0]
@@ -33,40 +33,18 @@ class ThinkAnswer:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, prompts, completions, completion_ids=None, **columns) -> list[float | None]:
-        begun = columns.get("assistant_prefix") or [""] * len(prompts)
-        return [
-            float(self._well_formed(self._opened(p, b) + text_of(c)))
-            for p, b, c in zip(prompts, begun, completions, strict=True)
-        ]
+        prefixes = columns.get("assistant_prefix") or [""] * len(prompts)
+        rows = zip(prompts, prefixes, completions, strict=True)
+        return [float(_well_formed(self._begin(p, a) + text_of(c))) for p, a, c in rows]
 
-    def _opened(self, prompt: Any, prefix: str) -> str:
-        """What the prompt opened of the answer."""
-        asked = prompt if isinstance(prompt, str) else ""
-        return (
-            "<think>"
-            if self.opened or any(t.rstrip().endswith("<think>") for t in (asked, prefix))
-            else ""
-        )
+    def _begin(self, prompt: Any, prefix: str) -> str:
+        """The tag that the prompt or the chat template opened, or ""."""
+        texts = (prompt if isinstance(prompt, str) else "", prefix)
+        opened = self.opened or any(t.rstrip().endswith("<think>") for t in texts)
+        return "<think>" if opened else ""
 
-    def _well_formed(self, text: str) -> bool:
-        text = text.strip()
-        if any(text.count(tag) != 1 for tag in _TAGS):
-            return False
-        head, thought, between, answer, tail = self._parts(text)
-        return (
-            not head
-            and not tail
-            and not between.strip()
-            and bool(thought.strip())
-            and bool(answer.strip())
-        )
 
-    @staticmethod
-    def _parts(text: str) -> list[str]:
-        """The five pieces around the four tags, taken in order; a tag out of order leaves a piece
-        that fails."""
-        parts = []
-        for tag in _TAGS:
-            piece, found, text = text.partition(tag)
-            parts.append(piece if found else tag)
-        return [*parts, text]
+def _well_formed(text: str) -> bool:
+    once = all(text.count(tag) == 1 for tag in _TAGS)
+    form = _FORM.fullmatch(text.strip()) if once else None
+    return form is not None and all(part.strip() for part in form.groups())

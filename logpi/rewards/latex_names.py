@@ -1,7 +1,7 @@
-"""The names that the reader of expressions knows: Greek letters, functions, and which method reads
-a command.
+"""The names that the parser of expressions knows: Greek letters, functions, and the method for each
+command.
 
-Left out: reading them (`expressions.py`).
+Left out: the parser (`expressions.py`).
 """
 
 from __future__ import annotations

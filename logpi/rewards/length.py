@@ -1,5 +1,5 @@
-"""Rewards for the length of a completion in tokens. Left out: what a truncated row does to the loss
-(the objective)."""
+"""Rewards for the length of a completion in tokens. Left out: the loss of truncated rows, which is
+the objective's."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class SoftOverlong:
-    """Soft overlong punishment of DAPO (arXiv:2503.14476, §3.4, eq. 13), a penalty in [−1, 0] added
-    to the reward.
+    """Soft overlong punishment of DAPO (arXiv:2503.14476, §3.4, eq. 13): a penalty in [−1, 0].
 
         R(y) = 0                                  if |y| ≤ L_max − L_cache
              = ((L_max − L_cache) − |y|) / L_cache    if L_max − L_cache < |y| ≤ L_max
              = −1                                 if L_max < |y|
 
-    |y| is the number of tokens in `completion_ids`. verl's version has no floor at −1; this one
-    keeps the paper's.
+    |y| is the number of tokens in `completion_ids`. Divergence: verl's version has no floor at −1;
+    this one keeps the paper's.
 
     Attributes:
         max_length: L_max, tokens.
@@ -25,7 +24,7 @@ class SoftOverlong:
             20,480 and 4,096.
 
     Raises:
-        ValueError: lengths that make no sense, or a caller that gives no token ids.
+        ValueError: impossible lengths, or a call without token ids.
 
     >>> ids = [[0] * n for n in (6, 8, 11)]
     >>> SoftOverlong(10, cache=4)(prompts="abc", completions="abc", completion_ids=ids)

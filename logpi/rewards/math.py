@@ -1,15 +1,14 @@
-r"""Is the final answer of a mathematical solution the right one? Three tiers, each taken only where
-the one before does not decide.
+r"""Judges the final answer of a mathematical solution in three tiers. Each decides what the one
+before leaves open.
 
-    1  the same text, LaTeX spacing aside (`notation.plain`): > 100,000 answers a second
-    2  both are exact rational numbers, or lists, points and units of them (`answers.py`,
-       `equality.py`): equal or not, and that is final
-    3  values to as many digits as they need, letters at random points, sets: in worker processes
-       with a limit on CPU time and memory
+    1  equal texts, without LaTeX spacing (`notation.plain`): > 100,000 answers a second
+    2  exact rational numbers, and lists, points and units of them (`answers.py`, `equality.py`)
+    3  values with enough digits, letters at random points, sets: in worker processes with a limit
+       on CPU time and memory
 
-An answer that cannot be read is compared as text alone. `text.final_answer` says where the answer
-stands. An answer that uses up its CPU time has no verdict, a `Failure`, never a zero. Left out:
-proofs, and partial credit. docs/verifiers.md has the rules.
+An unreadable answer is compared as text. `text.final_answer` finds the answer. An answer that uses
+up its CPU time has no verdict, a `Failure`, never a zero. Left out: proofs, and partial credit.
+docs/verifiers.md has the rules.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _SYMBOLIC = Path(__file__).with_name("workers") / "symbolic.py"
 
 
 def _quick(gold: str, answer: str) -> bool | None:
-    """The verdict of tiers 1 and 2, or None: tier 3 decides."""
+    """The verdict of tiers 1 and 2; None if tier 3 decides."""
     if gold == answer:
         return True
     if len(answer) > MAX_ANSWER:
@@ -63,7 +62,7 @@ def _quick(gold: str, answer: str) -> bool | None:
 
 
 def _folds(text: str) -> bool:
-    """Whether capitals do not matter: Monday, YES and no, but neither Ab nor AaBb."""
+    """Whether capitals do not matter: in Monday, YES and no, but not in Ab or AaBb."""
     words = text.split()
     usual = all(w.islower() or w.isupper() or w.istitle() for w in words)
     return bool(_WORD.fullmatch(text)) and usual and (len(text) > 2 or text.lower() == "no")
@@ -83,14 +82,15 @@ class Math:
     r"""1 if the final answer equals the row's `answer` (one of them, if it is a list), else 0.
 
     Also right: 25% for 25 and for 0.25; a decimal of seven digits or more to which an irrational
-    number rounds (3.464102 for 2\sqrt{3}; never for a rational one); a missing unit, or one that is
-    no measure; `x = 5` for 5; an interval for the inequality that describes it. docs/verifiers.md
-    has the rules.
+    number rounds (3.464102 for 2\sqrt{3}; never for a rational one); a missing unit, or an unknown
+    one; `x = 5` for 5; an interval for the inequality that describes it. docs/verifiers.md has the
+    rules.
 
     Attributes:
-        number: take the last number of a solution that announces no answer.
-        seconds: of CPU time for one pair of answers in tier 3. memory: MiB of a worker.
-        workers: processes; 0 for one a core, at most 4.
+        number: take the last number of a solution that states no answer.
+        seconds: the limit of CPU time of a pair of answers in tier 3.
+        memory: the limit of a worker's memory, in MiB.
+        workers: worker processes; 0 for one a core, at most 4.
 
     >>> said = [r"\boxed{\frac{1}{2}}", "#### 0.5", "so 3/6"]
     >>> Math()(prompts=["?"] * 3, completions=said, answer=["1/2"] * 3)
@@ -114,7 +114,7 @@ class Math:
         return [_best(golds, final, verdicts) for golds, final in rows]
 
     def find(self, text: str) -> str | None:
-        """The answer that `text` gives; equal rational numbers are equal strings."""
+        """The answer of `text`. Equal rational numbers are equal strings."""
         final = final_answer(text, self.number)
         if final is None:
             return None
@@ -140,9 +140,10 @@ class Math:
         return verdicts | self._symbolic(further) if further else verdicts
 
     def _symbolic(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bool | Failure]:
-        """Tier 3, over the workers."""
+        """The verdicts of tier 3, from the workers."""
         pool = _workers(self.workers or min(4, os.cpu_count() or 1), self.memory << 20)
-        replies = pool.map([call([None], [a], None, {"gold": [g]}) for g, a in pairs], self.seconds)
+        calls = [call([None], [a], None, {"gold": [g]}) for g, a in pairs]
+        replies = pool.map(calls, self.seconds)
         verdicts = {
             pair: Failure(**reply["failed"]) if "failed" in reply else reply["verdicts"][0] == 1.0
             for pair, reply in zip(pairs, replies, strict=True)
@@ -154,8 +155,7 @@ class Math:
         return verdicts
 
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse rows without answers, and data of which most answers are no mathematics; name
-        those compared as text.
+        """Refuse data without answers, or with mostly unreadable ones; warn of unreadable ones.
 
         Raises:
             ValueError: names the first of these rows and what to do.
@@ -187,8 +187,7 @@ class Math:
 
 
 def _golds(answer: Any) -> list[str]:
-    r"""The right answers of a row. GSM8K's column holds the whole solution: what counts is its own
-    final answer."""
+    r"""The right answers of a row: of a whole solution, as in GSM8K's column, its final answer."""
     texts = given_answers(answer)
     return [
         final_answer(t, number=False) or t if "####" in t or "\\boxed" in t else t for t in texts
@@ -201,7 +200,7 @@ def _named(rows: Sequence[tuple[int, str]]) -> str:
 
 
 def _best(golds: list[str], final: str | None, verdicts: Mapping[tuple[str, str], bool | Failure]):
-    """1 if the answer equals any gold one; a failure only if it might have."""
+    """1 if the answer equals a gold one, else a failure if there is one, else 0."""
     if not golds:
         return None
     if final is None:

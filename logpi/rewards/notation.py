@@ -1,9 +1,9 @@
-r"""One spelling for what is written in many ways: other scripts' digits and signs, LaTeX's spacing
-and short forms.
+r"""Brings the notations of an answer to one spelling: digits and signs of all scripts, LaTeX's
+spacing and short forms.
 
-What is replaced means the same before and after: no brace, exponent, sign or bracket is ever
-dropped, so two answers that are equal as `plain` text are the same answer. Linear in the text. Left
-out: what an answer means (`expressions.py`).
+A replacement never changes the meaning. It drops no brace, exponent, sign or bracket, so answers
+with equal `plain` texts are equal. It takes linear time. Left out: the meaning of an answer
+(`expressions.py`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
-# what ends a row of a matrix: `\\\\` would meet the rules for commands
+# the end of a matrix's row: the rules for commands would match `\\\\`
 ROW = "\ue000"
-# what a dollar sign that means dollars becomes: `$` alone is LaTeX's
+# replaces a dollar sign that means dollars: `$` alone is LaTeX's
 CURRENCY = "\u00a4"
 _SAME = {
     "-": "\u2212\u2013\u2012\u2010\u2011\ufe63",
@@ -75,7 +75,7 @@ _SCRIPTS = {"^": "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ", "_": "₀₁₂₃
 
 
 class _Fold(dict[int, str]):
-    """A character's one spelling, worked out when first met."""
+    """The spelling of each character, computed at its first use."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
@@ -108,7 +108,7 @@ def _script(mark: str) -> Callable[[re.Match[str]], str]:
 
 
 def fold(text: str) -> str:
-    """`text` with digits and signs of all scripts as ASCII or LaTeX.
+    """`text` with the digits and signs of all scripts as ASCII or LaTeX.
 
     >>> fold("٤٢"), fold("−３"), fold("x² ≤ ½")
     ('42', '-3', 'x^{2} \\\\le  \\\\frac{1}{2}')
@@ -177,8 +177,8 @@ _WHOLE = re.compile(r"\\text\{([^{}]*)\}")
 
 @lru_cache(1 << 16)
 def tidy(text: str) -> str:
-    r"""`text` folded, without LaTeX's delimiters, sizes and spacing, in one form of `\frac`,
-    `\text` and thousands.
+    r"""`text` after `fold`, without LaTeX's delimiters, sizes and spacing, and with one form of
+    `\frac`, `\text` and thousands.
 
     >>> tidy(r"$\dfrac12\,\mathrm{cm}$"), tidy(r"\$1{,}250")
     ('\\frac12 \\text{cm}', '¤1250')
@@ -187,20 +187,11 @@ def tidy(text: str) -> str:
     # Markdown
     if text.startswith("**") and text.endswith("**") and len(text) > 4:
         text = text[2:-2]
-    if (
-        "\\" in text
-        or "C_" in text
-        or "*" in text
-        or "=" in text
-        or "~" in text
-        or "{,}" in text
-        or " x " in text
-    ):
-        text = (
-            text.replace("\\\\", ROW)
-            if "\\begin" in text
-            else re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
-        )
+    if any(sign in text for sign in ("\\", "C_", "*", "=", "~", "{,}", " x ")):
+        if "\\begin" in text:
+            text = text.replace("\\\\", ROW)
+        else:
+            text = re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
         text = _SYSTEM.sub(
             lambda m: re.sub(rf",?\s*{ROW}\s*", ", ", m[1].strip().removesuffix(ROW)), text
         )
@@ -240,11 +231,10 @@ def ungroup(text: str) -> str:
 
 @lru_cache(1 << 16)
 def plain(text: str) -> str:
-    r"""`text` as it is compared where nothing better is known: tidy, no white space but between two
-    words or numbers.
+    r"""`text` for a comparison as text: tidy, with white space between words or numbers only.
 
-    Braces stay, but for those around all that follows a `^` or `_`: x^{2} is x^2, and 2^{n+1} is
-    not 2^n+1.
+    Braces stay, except around a single character after `^` or `_`: x^{2} is x^2, and 2^{n+1} is not
+    2^n+1.
 
     >>> plain(r"\left( 1,\; x^{2} \right)"), plain("2^{n+1}"), plain(r"\text{June } 20.")
     ('(1,x^2)', '2^{n+1}', 'June 20')

@@ -1,8 +1,8 @@
-r"""Numbers as they are written.
+r"""Reads numbers as exact values.
 
     1,234.50   0.1(6)   0.\overline{3}   0.333...   5e-3   1\frac12   1 1/2
 
-Values are exact. Left out: signs, units, and numbers in words.
+Left out: signs, units, and numbers in words.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _REPEATED = re.compile(r"([0-9]*?)([0-9]+?)\2\2+")
 
 
 def numeral(text: str, at: int, inside: bool) -> tuple[Expression, int]:
-    """The number that stands at `at`, and where it ends. Raises Unreadable.
+    """The number at `at`, and its end. Raises Unreadable.
 
     Args:
-        inside: brackets, where (1,234) is a pair.
+        inside: the number is in brackets, where (1,234) is a pair.
     """
     match = (_NUMBER_INSIDE if inside else _NUMBER).match(text, at)
     if not match or match.end() - at > MAX_DIGITS:

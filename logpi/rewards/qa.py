@@ -1,12 +1,11 @@
-"""Rewards for short answers to questions: exact match and token F1 after SQuAD's normalisation,
-best over the row's answers.
+"""Rewards for short answers to questions: exact match and token F1 after SQuAD's normalisation. The
+best of the row's answers counts.
 
     normalise = lower case → no punctuation → no a, an, the → single spaces
                                                     (Rajpurkar et al. 2016, arXiv:1606.05250)
 
-Only what the policy itself wrote is judged, so the prompt's example of an answer counts for
-nothing, and an answer that stands in a retrieved document alone earns nothing. Left out: aliases
-beyond the row's, numbers as numbers, judgement by a model.
+They judge only what the policy wrote, so an answer in the prompt or in a retrieved document earns
+nothing. Left out: aliases beyond the row's, numbers as numbers, judgement by a model.
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def normalise(text: str) -> str:
-    """SQuAD's normal form; two answers are equal if theirs are. What it would leave nothing of
-    ("The The") stays.
+    """SQuAD's normal form: two answers are equal if their normal forms are.
+
+    A text of articles alone ("The The") keeps them.
 
     >>> normalise("The  Beatles!") == normalise("beatles")
     True
@@ -54,7 +54,7 @@ def f1(answer: str, gold: str) -> float:
 
 
 def _golds(answer: Any) -> list[str]:
-    """The row's answers; none for a column that is empty there (None, NaN)."""
+    """The row's answers; [] if the column is missing there (None, NaN)."""
     every = answer if isinstance(answer, list | tuple) else [answer]
     return [str(a) for a in every if a is not None and a == a]
 
@@ -65,7 +65,7 @@ class AnswerMatch:
     reward (arXiv:2503.09516, eq. 4).
 
     Attributes:
-        tag: where the answer stands; "" takes everything.
+        tag: the tag around the answer; "" takes the whole completion.
 
     >>> said, golds = "<answer> The Beatles </answer>", ["beatles", "The Fab Four"]
     >>> AnswerMatch()(prompts=["?"], completions=[said], answer=[golds])
@@ -83,7 +83,12 @@ class AnswerMatch:
 
     def _judge(self, text: str, answer: Any) -> float | None:
         golds, own = _golds(answer), self.find(text)
-        return float(own is not None and own in map(normalise, golds)) if golds else None
+        if not golds:
+            return None
+        return 0.0 if own is None else max(self._score(own, gold) for gold in golds)
+
+    def _score(self, answer: str, gold: str) -> float:
+        return float(answer == normalise(gold))
 
     def find(self, text: str) -> str | None:
         """The normalised answer of `text`, or None."""
@@ -93,7 +98,7 @@ class AnswerMatch:
 
 @dataclass(frozen=True)
 class AnswerF1(AnswerMatch):
-    """Token F1 of the last <answer>…</answer> with the nearest of the row's answers, in [0, 1].
+    """The token F1 of the last <answer>…</answer> with the nearest of the row's answers, in [0, 1].
 
     >>> said, golds = "<answer>Fab Four</answer>", ["beatles", "The Fab Four band"]
     >>> AnswerF1()(prompts=["?"], completions=[said], answer=[golds])
@@ -102,8 +107,5 @@ class AnswerF1(AnswerMatch):
 
     name: str = "qa_f1"
 
-    def _judge(self, text: str, answer: Any) -> float | None:
-        golds, own = _golds(answer), self.find(text)
-        if not golds:
-            return None
-        return 0.0 if own is None else max(f1(own, gold) for gold in golds)
+    def _score(self, answer: str, gold: str) -> float:
+        return f1(answer, gold)

@@ -1,5 +1,6 @@
-r"""Sets of real numbers as pieces: (low, whether it is in, high, whether it is in), with ends that
-are trees.
+r"""Reads sets of real numbers as pieces: (low, whether low belongs, high, whether high belongs).
+
+The ends of a piece are trees.
 
     (1, 2]   1 < x \le 2   x > 3   [0, 1) \cup \{5\}   \mathbb{R} \setminus \{0\}   x \ne 0
     x < 1 \text{ or } x > 2   x > 1 \text{ and } x < 2   |x - 1| < 3
@@ -24,7 +25,7 @@ _REALS = Expression("letter", name="\\mathbb{R}")
 
 
 def turned(tree: Expression) -> Expression:
-    """`a > x` as `x < a`, where x is a letter alone or a distance, |x|."""
+    """`a > x` as `x < a`, if x is a single letter or a distance, |x|."""
     if tree.kind != "relation" or len(tree.parts) != 2 or tree.name not in FLIPPED:
         return tree
     a, b = tree.parts
@@ -33,13 +34,12 @@ def turned(tree: Expression) -> Expression:
 
 
 def solved(tree: Expression) -> bool:
-    """x = 2."""
+    """Whether a relation gives the value of a letter: x = 2."""
     return tree.parts[0].kind == "letter" and not letters(*tree.parts[1:])
 
 
 def is_real_set(tree: Expression) -> bool:
-    """Whether a tree can be nothing but a set of real numbers: x > 1 is one, (1, 2) may be a
-    point."""
+    """Whether a tree must be a set of real numbers: x > 1 must; (1, 2) may be a point."""
     if tree.kind == "list":
         return bool(tree.name) and all(
             p.kind == "relation" and set(p.name.split()) <= {*"<>", "<=", ">=", "!="}
@@ -51,41 +51,34 @@ def is_real_set(tree: Expression) -> bool:
 
 
 def _interval(tree: Expression) -> Piece | None:
-    """The piece of real numbers that 1 < x <= 2, x > 3 describe, with a letter alone in its
-    middle."""
+    """The piece that an inequality about one letter describes: 1 < x <= 2, x > 3, |x - 1| < 3."""
     tree = turned(tree)
     signs, parts = tree.name.split(), tree.parts
-    less, more = {"<", "<="}, {">", ">="}
-    if len(parts) == 3 and parts[1].kind == "letter" and not letters(parts[0], parts[2]):
-        if set(signs) <= less:
-            return parts[0], "=" in signs[0], parts[2], "=" in signs[1]
-        if set(signs) <= more:
-            return parts[2], "=" in signs[1], parts[0], "=" in signs[0]
-    if (
-        len(parts) == 2
-        and set(signs) <= less
-        and not letters(parts[1])
-        and (centre := _distance(parts[0]))
-    ):
-        return (
-            Expression("sum", (centre, negative(parts[1]))),
-            "=" in signs[0],
-            Expression("sum", (centre, parts[1])),
-            "=" in signs[0],
-        )
-    if len(parts) == 2 and parts[0].kind == "letter" and not letters(parts[1]):
-        if signs[0] in less:
-            return negative(_INFINITE), False, parts[1], "=" in signs[0]
-        if signs[0] in more:
-            return parts[1], "=" in signs[0], _INFINITE, False
-    return None
+    # 2 >= x > 1 as 1 < x <= 2, and x > 3 as 3 < x
+    if set(signs) <= {">", ">="}:
+        signs, parts = [FLIPPED[s] for s in reversed(signs)], parts[::-1]
+    if len(parts) not in (2, 3) or not set(signs) <= {"<", "<="}:
+        return None
+    first, last, closed = parts[0], parts[-1], ["=" in s for s in signs]
+    if len(parts) == 3:
+        middle = parts[1].kind == "letter" and not letters(first, last)
+        return (first, closed[0], last, closed[1]) if middle else None
+    if first.kind == "letter" and not letters(last):
+        return negative(_INFINITE), False, last, closed[0]
+    if last.kind == "letter" and not letters(first):
+        return first, closed[0], _INFINITE, False
+    centre = None if letters(last) else _distance(first)
+    if centre is None:
+        return None
+    low, high = (Expression("sum", (centre, end)) for end in (negative(last), last))
+    return low, closed[0], high, closed[0]
 
 
 def _distance(tree: Expression) -> Expression | None:
-    """What |x - 1| is the distance to, 1; of |x| 0."""
-    inner = tree.parts[0] if tree.kind == "call" and tree.name == "abs" else tree
-    if inner is tree:
+    """The centre of a distance: 1 of |x - 1|, 0 of |x|; None for any other tree."""
+    if tree.kind != "call" or tree.name != "abs":
         return None
+    inner = tree.parts[0]
     if inner.kind == "letter":
         return number(0)
     if inner.kind == "sum" and inner.parts[0].kind == "letter" and not letters(inner.parts[1]):
@@ -103,7 +96,7 @@ def pieces_of(tree: Expression, compare: Compare) -> list[Piece] | None:
         piece = _interval(tree)
         if piece is None and tree.name == "!=" and solved(tree):
             return _cut([_ALL], [tree.parts[1]], compare)
-        # |x| > 1: what |x| <= 1 leaves
+        # |x| > 1 is the complement of |x| <= 1
         if piece is None and tree.name in (">", ">="):
             inner = _interval(
                 Expression("relation", tree.parts, "<" if tree.name == ">=" else "<=")
@@ -115,13 +108,13 @@ def pieces_of(tree: Expression, compare: Compare) -> list[Piece] | None:
             ]
         return [piece] if piece else None
     if tree.kind == "group" and len(tree.parts) == 2 and not letters(tree):
+        # (3, 1) is a point, not an empty interval
         if compare(*tree.parts) > 0:
-            # (3, 1) is a point, not the empty set
             return None
         return [(tree.parts[0], tree.name[0] == "[", tree.parts[1], tree.name[1] == "]")]
     if tree.kind == "set" and not letters(tree):
         return [(p, True, p, True) for part in tree.parts for p in both_signs(part)]
-    # x > 1 and y < 2 are no set of numbers
+    # x > 1 and y < 2 is not a set of numbers
     if tree.kind == "list" and tree.name in ("and", "or") and len(letters(tree)) > 1:
         return None
     if tree.kind == "union" or (tree.kind == "list" and tree.name == "or"):
@@ -137,7 +130,7 @@ def pieces_of(tree: Expression, compare: Compare) -> list[Piece] | None:
 
 
 def _common(sets: Sequence[list[Piece] | None], compare: Compare) -> list[Piece] | None:
-    """What lies in all of some sets."""
+    """The intersection of sets; None if one has no pieces."""
     common: list[Piece] = [_ALL]
     for pieces in sets:
         if pieces is None:
@@ -147,7 +140,7 @@ def _common(sets: Sequence[list[Piece] | None], compare: Compare) -> list[Piece]
 
 
 def _overlap(p: Piece, q: Piece, compare: Compare) -> Piece:
-    """What lies in both; it may be empty, with its ends the wrong way round."""
+    """The intersection of two pieces. If it is empty, its low end exceeds its high end."""
     low, high = compare(p[0], q[0]), compare(p[2], q[2])
     below = p[:2] if low > 0 else q[:2] if low < 0 else (p[0], p[1] and q[1])
     above = p[2:] if high < 0 else q[2:] if high > 0 else (p[2], p[3] and q[3])
@@ -155,7 +148,7 @@ def _overlap(p: Piece, q: Piece, compare: Compare) -> Piece:
 
 
 def _cut(pieces: list[Piece], points: Sequence[Expression], compare: Compare) -> list[Piece]:
-    """The pieces without some points of them."""
+    """The pieces without some points."""
     for point in points:
         cut: list[Piece] = []
         for low, left, high, right in pieces:
@@ -171,7 +164,7 @@ def _cut(pieces: list[Piece], points: Sequence[Expression], compare: Compare) ->
 
 
 def merged(pieces: list[Piece], compare: Compare) -> list[Piece]:
-    """The pieces in order, without those that are empty, touching ones made one.
+    """The pieces in order, without empty ones; pieces that touch become one.
 
     >>> from logpi.rewards.trees import number
     >>> one, two, three = map(number, (1, 2, 3))

@@ -1,4 +1,4 @@
-"""What a reward function is called with and what it says: samples, and the judgement on them.
+"""The arguments and the result of a reward function: samples, and the judgement on them.
 
 Left out: where the function runs (`weighted.py`: in this process; `user.py`: in one of its own).
 """
@@ -13,12 +13,12 @@ from typing import Any
 from logpi.rewards.workers.processes import Failure, call
 
 Verdict = float | Failure | None
-"""A number; why there is none; or None, where the reward does not apply."""
+"""A number; the reason why there is none; or None if the reward does not apply."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """B completions and what belongs to them: the arguments of one call.
+    """B completions, their prompts and columns: the arguments of one call.
 
     Attributes:
         prompts, completions: B each, texts or lists of messages.
@@ -48,18 +48,18 @@ class Samples:
         return list(self.prompts), list(self.completions), ids, dict(self.columns)
 
     def pickled(self) -> bytes:
-        """The arguments as the bytes that a worker process reads."""
+        """The bytes of the arguments, as a worker process reads them."""
         return call(*self.arguments)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a reward function said of B samples.
+    """The result of a reward function on B samples.
 
     Attributes:
         verdicts: B of them.
-        metrics: numbers of the batch that the function logged, by name.
-        extras: for each sample what the function logged of it, by name.
+        metrics: the numbers that the function logged for the batch, by name.
+        extras: the values that the function logged for each sample, by name.
     """
 
     verdicts: Sequence[Verdict]
@@ -68,7 +68,7 @@ class Judgement:
 
     @classmethod
     def of(cls, reply: Mapping[str, Any]) -> Judgement | Failure:
-        """From the reply of a call (`workers/worker.py`)."""
+        """The judgement in a reply (`workers/worker.py`)."""
         if "failed" in reply:
             return Failure(**reply["failed"])
         verdicts = [Failure(**v) if isinstance(v, dict) else v for v in reply["verdicts"]]
@@ -78,7 +78,7 @@ class Judgement:
 
     @classmethod
     def joined(cls, parts: Sequence[Judgement]) -> Judgement:
-        """The judgements on single samples as one; a metric is the mean of those that logged it."""
+        """One judgement from those on single samples; each metric is the mean of its values."""
         values: dict[str, list[float]] = {}
         for part in parts:
             for name, value in part.metrics.items():
@@ -92,14 +92,16 @@ Ask = Callable[[Samples], Judgement | Failure]
 
 
 def judged(samples: Samples, ask: Ask, ask_alone: Ask, patience: float = math.inf) -> Judgement:
-    """The judgement on a batch. If the call on the whole of it fails, each sample is asked for
-    alone, so that one bad sample costs one sample.
+    """The judgement on a batch.
 
-    A call that returned the wrong kind or number of values is not repeated: whose the values are
-    cannot be known, and the whole batch has no verdict.
+    If the call on the whole batch fails, each sample gets a call of its own, so one bad sample
+    costs one verdict. If the result has the wrong type or length, the whole batch has no verdict,
+    because nobody knows which value belongs to which sample.
 
     Args:
-        patience: so many processes may be killed in one batch; its other samples are given up.
+        ask: calls the function on the batch.
+        ask_alone: calls it on one sample.
+        patience: the number of killed processes after which the other samples are given up.
     """
     whole = ask(samples)
     if isinstance(whole, Judgement):

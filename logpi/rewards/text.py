@@ -1,13 +1,11 @@
-"""Reading a completion: its text, and the place in it where the answer stands.
+"""Reads a completion: its text, and its final answer.
 
-Every function here is total (any string gives a result, never an exception) and takes time linear
-in the text, because what it reads was written by a policy that is paid to surprise us. Left out:
-deciding what the answer is worth (`match.py`), and symbolic mathematics.
+Every function takes any string and linear time, because a policy may write anything. Left out:
+judging the answer (`match.py`, `math.py`).
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,7 +15,7 @@ from typing import Any
 from logpi.rewards.notation import fold
 
 Completion = str | Sequence[Mapping[str, Any]]
-# characters; a longer "number" is no answer, and conversion to int is quadratic
+# characters; a longer "number" is not an answer, and conversion to int is quadratic
 MAX_NUMBER = 1_000
 
 _UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
@@ -47,8 +45,7 @@ _BARE = re.compile(
 
 
 def content_text(content: Any) -> str:
-    """The text of one message: a string, or a list of parts of which only those of type `text` are
-    read."""
+    """The text of one message's content: a string, or the parts of type `text` in a list."""
     if isinstance(content, str):
         return content
     if isinstance(content, Sequence):
@@ -61,10 +58,10 @@ def content_text(content: Any) -> str:
 
 
 def text_of(completion: Completion) -> str:
-    """What the policy itself wrote: the string, or the assistant's messages, a line each.
+    """The policy's own text: the string, or the assistant's messages, a line each.
 
-    Messages with another role (tool results, user turns) are not read: a policy must not be paid
-    for an answer that a tool gave it and that it never stated.
+    It ignores messages of other roles (tool results, user turns): a policy must state an answer
+    itself.
 
     >>> text_of([{"role": "tool", "content": "42"}, {"role": "assistant", "content": "It is 7."}])
     'It is 7.'
@@ -79,13 +76,12 @@ def text_of(completion: Completion) -> str:
 
 
 def squeeze(text: str) -> str:
-    """`text` with each run of white space made one space, none at the ends."""
+    """`text` with one space for each run of white space, and none at the ends."""
     return " ".join(text.split())
 
 
 def after(text: str, marker: str) -> str | None:
-    """What follows the last `marker` to the end of the text, or None without one. An empty marker:
-    the whole text."""
+    """The text after the last `marker`, or None without one; the whole text for an empty marker."""
     at = text.rfind(marker) if marker else 0
     return None if at < 0 else text[at + len(marker) :].strip()
 
@@ -102,9 +98,9 @@ def last_tag(text: str, tag: str) -> str | None:
 
 
 def _closed(text: str, start: int, end: int) -> int | None:
-    """Where the brace that opens before `start` is closed, or None."""
+    """The position of the brace that closes the one before `start`, or None."""
     depth = 1
-    # an escaped brace is text, not structure
+    # an escaped brace is text
     for brace in re.compile(r"\\?[{}]").finditer(text, start, end):
         depth += {"{": 1, "}": -1}.get(brace.group(), 0)
         if depth == 0:
@@ -113,10 +109,9 @@ def _closed(text: str, start: int, end: int) -> int | None:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}` (or `\fbox{…}`), braces balanced, or None (an unclosed
-    last box is no answer).
+    r"""The content of the last `\boxed{…}` or `\fbox{…}`, with balanced braces, or None.
 
-    Boxes that are joined to it by no more than `,`, `and` or `or` are part of the answer.
+    An unclosed last box is not an answer. Boxes that `,`, `and` or `or` joins belong to one answer.
 
     >>> one, two = r"\boxed{1}, no, \boxed{\frac{3}{4}}.", r"$\boxed{2}$ or $\boxed{-2}$"
     >>> last_boxed(one), last_boxed(two)
@@ -134,12 +129,11 @@ def last_boxed(text: str) -> str | None:
 
 
 def final_answer(text: str, number: bool = True) -> str | None:
-    r"""The final answer that `text` states, or None: the last box, `####`, `<answer>`, "answer is",
-    or (if `number`) number.
+    r"""The final answer of `text`, or None: the last box, `####`, `<answer>`, "answer is", or (if
+    `number`) number.
 
-    What stands before `</think>` is no statement. A last box that is never closed is no answer,
-    whatever stands before it. The content of `####` and `<answer>` may be boxed itself, and may be
-    `$…$`.
+    It ignores the text before `</think>`. If the last box is unclosed there is no answer. The
+    content of `####` and `<answer>` may be boxed, and may be `$…$`.
 
     >>> boxes = r"first \boxed{1}, no, \boxed{\frac{3}{4}}."
     >>> final_answer(boxes), final_answer("#### 18"), final_answer("<answer> 7 </answer>")
@@ -157,12 +151,12 @@ def final_answer(text: str, number: bool = True) -> str | None:
     if tagged is not None:
         return tagged
     phrase = deque(_PHRASE.finditer(text, max(0, len(text) - 1_000)), maxlen=1)
-    said = _stated(text[phrase[0].end() :]) if phrase else None
-    return said or (_last_value(text) if number else None)
+    stated = _stated(text[phrase[0].end() :]) if phrase else None
+    return stated or (_last_value(text) if number else None)
 
 
 def _stated(rest: str) -> str | None:
-    """The answer that follows "the answer is"."""
+    """The answer after "the answer is"."""
     formula, choice = _FORMULA.match(rest), _CHOICE.match(rest) or _SAID.match(rest)
     if formula:
         return next(g for g in formula.groups() if g).strip()
@@ -177,7 +171,7 @@ def _stated(rest: str) -> str | None:
 
 
 def _last_value(text: str) -> str | None:
-    r"""The last number; where it is a part of a formula, `\frac{3}{4}` or 2^{10}, the formula."""
+    r"""The last number, or the formula that it is a part of: `\frac{3}{4}`, 2^{10}."""
     tail = fold(text[-2_000:]).rstrip(" .\n*")
     formula = deque(_FORMULA.finditer(tail), maxlen=1)
     if formula and formula[0].end() == len(tail):
@@ -192,14 +186,10 @@ def _last_value(text: str) -> str | None:
 
 
 def given_answers(answer: Any) -> list[str]:
-    """The right answers of a row, as texts: one or a list of them. What is missing, None, NaN or
-    empty, is none."""
+    """The right answers of a row, one or several, as texts. A missing one (None, NaN, empty) does
+    not count."""
     several = answer if isinstance(answer, list | tuple) else [answer]
-    texts = [
-        str(a).strip()
-        for a in several
-        if not (a is None or (isinstance(a, float) and math.isnan(a)))
-    ]
+    texts = [str(a).strip() for a in several if a is not None]
     return [t for t in texts if t not in ("", "nan", "NaN")]
 
 
@@ -215,9 +205,9 @@ def _ratio(top: str, bottom: str = "1") -> Fraction | None:
 def as_number(text: str) -> Fraction | None:
     r"""`text` as an exact rational number, or None.
 
-    Read: `1,234.50`, `-3`, `3/4`, `\frac{3}{4}`, `.5`, `1e-3`; a leading `$` and a trailing `.` or
-    `%` are passed over.
-    Not read: exponents of more than three digits, roots, more than 1,000 characters.
+    It reads `1,234.50`, `-3`, `3/4`, `\frac{3}{4}`, `.5` and `1e-3`, and ignores a leading `$` and
+    a trailing `.` or `%`. It does not read exponents of more than three digits, roots, or more than
+    1,000 characters.
 
     >>> as_number("$1,250.50"), as_number("-3/4"), as_number("9**9**9")
     (Fraction(2501, 2), Fraction(-3, 4), None)
@@ -237,18 +227,17 @@ def as_number(text: str) -> Fraction | None:
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number written in `text`, or None. A minus after a letter, digit or bracket is an
-    operator, not a sign.
+    """The last number in `text`, or None. A minus after a letter, digit or bracket is an operator.
 
     >>> last_number("so 1,000 - 3 = 997."), last_number("none")
     (Fraction(997, 1), None)
     """
     text = fold(text)
-    # the end alone first: a solution may be long
+    # search the end first: a solution may be long
     tail = text.find(" ", len(text) - 256) if len(text) > 512 else 0
     for start in (max(tail, 0), 0):
         found = deque(_NUMBER.finditer(text, start), maxlen=1)
-        # no part of a number that begins before
+        # it must not be the rest of a number that begins before `start`
         if found and (found[0].start() > start + 32 or not start):
             return as_number(found[0].group())
     return None

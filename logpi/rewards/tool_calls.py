@@ -1,25 +1,25 @@
-r"""ToolRL's rewards (arXiv:2504.13958): the calls of a completion compared with the row's, its
-format, the length of its thought.
+r"""ToolRL's rewards (arXiv:2504.13958): for the calls of a completion, its format, and the length
+of its thought.
 
     match(A, B) = |A ∩ B| / |A ∪ B| as multisets; 1 if both are empty, 0 if one is
     S    = match(names) + Σ over gold calls g of [ match(keys_g, keys_p) + #{k : p[k] = g[k]} ]
-           p: the call that g is matched with
+           p: the call that is matched with g
     Smax = 1 + Σ_g (1 + |keys_g|)
     R    = low + (high − low) · S / Smax                          published: low −3, high 3
 
-Divergences from the published code (qiancheng0/ToolRL, rlla.py), which are why its values may
-differ here:
-- g and p are matched so that S is greatest; the code takes the best unused p for each g in turn
+Divergences from the published code (qiancheng0/ToolRL, rlla.py):
+- The matching of g and p maximises S. The code takes the best unused p for each g in turn
   (`greedy=True`).
-- true is not 1: JSON's truth values equal truth values only; 1 and 1.0 are equal, as in the code.
-- an unreadable call beside readable ones counts as a call of no name; in the code one bad line
-  costs all (−3).
-- a completion's thought is not searched for calls.
+- true is not 1: JSON's booleans equal booleans only. 1 and 1.0 are equal, as in the code.
+- A malformed call beside good ones counts as a call without a name. In the code one bad line gives
+  −3 to the completion.
+- Calls inside a thought do not count.
 Left out: the schedules that scale rewards over training (`SCHEDULEREWARD`, `MAX1STEP30MAX3`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -32,19 +32,20 @@ from logpi.rewards.text import text_of
 
 @dataclass(frozen=True)
 class ToolCalls:
-    """ToolRL's correctness reward: the completion's calls against the row's `calls`, in [low,
-    high].
+    """ToolRL's correctness reward: compares the completion's calls with the row's, in [low, high].
 
-    A completion without calls, where the row has some, gets `low`. A row whose `calls` are empty
-    wants a plain answer: 0 for every completion, as published (group-normalised, such rows teach
-    the format alone), or with `idle`, high without a call and low with one.
+    A completion without calls gets `low` if the row has some. A row with empty `calls` expects a
+    plain answer. Every completion of such a row gets 0, as published, so the row teaches the format
+    alone. With `idle` it gets `high` without a call and `low` with one.
 
     Attributes:
-        grain: "fine": names, parameter names and values; "strict": the first two wholly or not;
-            "call": each call wholly or not; "all": everything or nothing (coarse).
-        style: how calls are written: "lines" (ToolRL's), "hermes", "xml", "python".
-        greedy: match calls in the gold order, as published, instead of best.
-        low, high: range. idle: judge rows that ask for no call too.
+        grain: "fine" compares names, parameter names and values; "strict" gives names and parameter
+            names all or nothing; "call" gives each call all or nothing; "all" gives the whole
+            completion all or nothing.
+        style: the style of the calls: "lines" (ToolRL's), "hermes", "xml", "python".
+        greedy: match calls in the gold order, as published.
+        low, high: the range.
+        idle: judge rows without calls too.
 
     Raises:
         ValueError: an unknown grain or style, or low ≥ high.
@@ -90,27 +91,30 @@ class ToolCalls:
         ]
 
     def _judge(self, text: str, golds: Sequence[Call], tools: Sequence[Any]) -> float:
-        read = [
-            Call("") if isinstance(a, Malformed) else a
-            for a in style(self.style).parse(text, tools)
-        ]
+        attempts = style(self.style).parse(text, tools)
+        calls = [Call("") if isinstance(a, Malformed) else a for a in attempts]
         if not golds:
-            return (self.low if read else self.high) if self.idle else 0.0
-        share = GRAINS[self.grain](golds, read, self.greedy) if read else 0.0
+            return (self.low if calls else self.high) if self.idle else 0.0
+        share = GRAINS[self.grain](golds, calls, self.greedy) if calls else 0.0
         return self.low + (self.high - self.low) * share
 
 
-_TAGS = ("think", "tool_call", "response")
+# each part of a completion that has the published format
+_PARTS = {
+    "think": "<think>.*</think>",
+    "tool_call": "<tool_call>\n.*\n</tool_call>",
+    "response": "<response>.*</response>",
+}
 
 
 @dataclass(frozen=True)
 class ToolFormat:
     """ToolRL's format reward: 1 for `<think>…</think>`, then `<tool_call>` if the row has calls,
-    then `<response>` if it wants one.
+    then `<response>` if the row expects one.
 
-    Each on its own line, each tag once, nothing around them: the published patterns, stricter in
-    that <think> too may stand only once (there, junk between two thoughts still has full marks).
-    Column `respond`: the row wants a response; without the column, rows without calls do.
+    Each part begins a line, each tag appears once, and nothing surrounds them. Divergence: the
+    published patterns accept several thoughts, with any text between them. The column `respond`
+    says whether the row expects a response; without it, rows without calls do.
 
     >>> said = "<think>easy</think>\\n<response>4</response>"
     >>> ToolFormat()(prompts=["?"], completions=[said], calls=[[]])
@@ -133,43 +137,33 @@ class ToolFormat:
         wants = respond or [None] * len(completions)
         rows = zip(completions, calls, wants, strict=True)
         return [
-            float(_formed(text_of(c), bool(gold), not gold if w is None else bool(w)))
+            float(_formatted(text_of(c), bool(gold), not gold if w is None else bool(w)))
             for c, gold, w in rows
         ]
 
 
-def _formed(text: str, calling: bool, responding: bool) -> bool:
-    wanted = ["think", *(["tool_call"] if calling else []), *(["response"] if responding else [])]
-    if any(
-        text.count(f"<{t}>") != (t in wanted) or text.count(f"</{t}>") != (t in wanted)
-        for t in _TAGS
-    ):
-        return False
-    rest = text.strip()
-    for tag in wanted:
-        pad = "\n" if tag == "tool_call" else ""
-        opened, end = f"<{tag}>{pad}", f"{pad}</{tag}>"
-        at = rest.find(end)
-        if not rest.startswith(opened) or at < len(opened):
-            return False
-        rest = rest[at + len(end) :]
-        if tag != wanted[-1]:
-            if not rest.startswith("\n"):
-                return False
-            rest = rest[1:]
-    return not rest
+def _formatted(text: str, calling: bool, responding: bool) -> bool:
+    present = {"think": True, "tool_call": calling, "response": responding}
+    tags = [
+        (tag, wanted) for name, wanted in present.items() for tag in (f"<{name}>", f"</{name}>")
+    ]
+    form = "\n".join(_PARTS[name] for name, wanted in present.items() if wanted)
+    return all(text.count(tag) == wanted for tag, wanted in tags) and bool(
+        re.fullmatch(form, text.strip(), re.DOTALL)
+    )
 
 
 @dataclass(frozen=True)
 class ToolLength:
-    """ToolRL's length reward, for the ablation: words of the thought over `words`, at most 1. The
-    paper finds that it does not help.
+    """ToolRL's length reward, for its ablation: the words of the thought over `words`, at most 1.
+
+    The paper finds that it does not help.
 
     Attributes:
-        words: of a thought that earns 1 (published: 512). grow: words that are added to it each
-            step (published: from 384 by 256/105 a step), by the column `step` that training gives
-            to every reward.
-        tag: of the thought; "" counts every word of the completion.
+        words: the length of a thought that earns 1 (published: 512).
+        grow: the increase of `words` at each step (published: from 384 by 256/105). It needs the
+            column `step`, which training gives to every reward.
+        tag: the tag of the thought; "" counts every word of the completion.
 
     Raises:
         ValueError: `grow` without a column `step`; words < 1.
@@ -204,15 +198,12 @@ class ToolLength:
     ) -> list[float | None]:
         if self.grow and step is None:
             raise ValueError("tool_length with grow needs the column 'step'")
-        steps = step or [0] * len(completions)
-        return [
-            self._judge(text_of(c), float(s or 0)) for c, s in zip(completions, steps, strict=True)
-        ]
+        rows = zip(completions, step or [0] * len(completions), strict=True)
+        return [self._judge(text_of(c), float(s or 0)) for c, s in rows]
 
     def _judge(self, text: str, step: float) -> float:
-        if self.tag and (f"<{self.tag}>" not in text or f"</{self.tag}>" not in text):
+        opening, closing = f"<{self.tag}>", f"</{self.tag}>"
+        if self.tag and (opening not in text or closing not in text):
             return 0.0
-        thought = (
-            text.rpartition(f"<{self.tag}>")[2].partition(f"</{self.tag}>")[0] if self.tag else text
-        )
+        thought = text.rpartition(opening)[2].partition(closing)[0] if self.tag else text
         return min(1.0, len(thought.split()) / (self.words + self.grow * step))

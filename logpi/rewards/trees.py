@@ -9,7 +9,7 @@ A normal form: there is no difference, only a sum with a negative, and a negativ
     1 \pm 2           either +(1, 2)
     x = 5             relation =(x, 5)
 
-Left out: reading them (`expressions.py`, `answers.py`), and what they are worth (`equality.py`).
+Left out: reading trees (`expressions.py`, `answers.py`), and comparing them (`equality.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fractions import Fraction
 
 
 class Unreadable(ValueError):
-    """The text is no expression, or one with two readings."""
+    """The text is not an expression, or has two readings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class Expression:
 
     Attributes:
         kind: number, letter, constant, sum, product, quotient, power, call, series, either (±),
-            percent, degree; of answers also list, set, group, matrix, relation, unit, ratio, clock,
+            percent, degree; in answers also list, set, group, matrix, relation, unit, ratio, clock,
             word, union, intersection, without.
         parts: the nodes below it.
-        name: of a letter, constant, function or relation; of a number the text, if it is a decimal.
-        value: of a number.
+        name: the name of a letter, constant, function or relation; the text of a decimal number.
+        value: the value of a number.
     """
 
     kind: str
@@ -53,14 +53,14 @@ def negative(tree: Expression) -> Expression:
 
 
 def walk(tree: Expression) -> Iterator[Expression]:
-    """A tree and all below it."""
+    """A tree and all nodes below it."""
     yield tree
     for part in tree.parts:
         yield from walk(part)
 
 
 def letters(*trees: Expression) -> list[str]:
-    """The names of all letters, in order."""
+    """The names of all letters, sorted."""
     return sorted({t.name for tree in trees for t in walk(tree) if t.kind == "letter"})
 
 
@@ -69,7 +69,7 @@ def has(tree: Expression, kind: str, name: str | None = None) -> bool:
 
 
 def replaced(tree: Expression, change: Callable[[Expression], Expression | None]) -> Expression:
-    """`tree` with every node replaced for which `change` gives another."""
+    """`tree` with each node replaced for which `change` gives a new one."""
     new = change(tree)
     return new or Expression(
         tree.kind, tuple(replaced(p, change) for p in tree.parts), tree.name, tree.value
@@ -77,7 +77,7 @@ def replaced(tree: Expression, change: Callable[[Expression], Expression | None]
 
 
 def both_signs(tree: Expression) -> list[Expression]:
-    r"""1 \pm 2 as 1 + 2 and 1 - 2; all signs of one answer change together."""
+    r"""1 \pm 2 as 1 + 2 and 1 - 2. All signs of one answer change together."""
     if not has(tree, "either"):
         return [tree]
 

@@ -1,11 +1,10 @@
-r"""Units of measure as people write them after a number: which quantity they measure, and how much
-of it.
+r"""Reads units of measure: the quantity that a unit measures, and its size.
 
     unit("cm^2") = ({"length": 2}, 1/10000)
     unit("miles per hour") = ({"length": 1, "time": -1}, 0.44704)
 
-A word that is no known unit (apples, ways) says nothing: None. Left out: the sum in which one
-temperature scale becomes another, and units of physics beyond these.
+An unknown word (apples, ways) gives None. Left out: conversion between temperature scales, and
+other units of physics.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ _PIECE = re.compile(
 
 @lru_cache(4096)
 def unit(text: str) -> tuple[dict[str, int], Fraction] | None:
-    """The quantity and the size of a unit, or None where some word of it is unknown.
+    """The quantity and the size of a unit, or None if a word is unknown.
 
     >>> unit("square feet") == unit("ft^2"), unit("apples")
     (True, None)

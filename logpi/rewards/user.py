@@ -1,9 +1,9 @@
 """A reward function from the user's own Python file, run in a process that can be killed.
 
-The function is called on the whole batch; if that raises, hangs or dies, it is called again on each
-sample alone, so that only the guilty samples are lost (`workers/processes.py` kills and restarts).
-Left out: protection from a hostile *file*. It is the user's code and has the user's rights; code
-that a policy wrote belongs in a sandbox (`code.py`).
+The function is called on the whole batch. If the call raises, hangs or dies, the function is called
+on each sample alone, so only the guilty samples are lost (`workers/processes.py` kills and
+restarts). Left out: protection from a hostile *file*, which is the user's code and has the user's
+rights. A policy's code belongs in a sandbox (`code.py`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from logpi.rewards.workers.processes import Failure, Process
 
 @dataclass(frozen=True)
 class UserReward:
-    """The function `function` of the Python file `path`, called with TRL's signature or verl's
-    `compute_score`.
+    """The function `function` of the Python file `path`, with TRL's signature or verl's.
 
-    A call gives one `float | None | Failure` for each completion and never raises; `start` does, if
-    the file does not load, and is what to call before any work is done.
+    A call gives one `float | None | Failure` for each completion and never raises. Call `start`
+    before any work: it raises if the file does not load.
 
     Attributes:
         timeout: seconds for one sample.
         batch_timeout: seconds for a whole batch.
-        patience: after so many killed processes in one batch, its other samples are given up, not
-            waited for.
+        patience: the number of killed processes after which the other samples of a batch are given
+            up.
     """
 
     path: str
@@ -53,7 +52,7 @@ class UserReward:
         return list(self.judge(Samples(prompts, completions, completion_ids, columns)).verdicts)
 
     def judge(self, samples: Samples) -> Judgement:
-        """What the function says of each sample; never raises."""
+        """The function's judgement on the samples; never raises."""
         with self._lock:
             batch = partial(self._ask, seconds=self.batch_timeout)
             alone = partial(self._ask, seconds=self.timeout)
@@ -63,11 +62,10 @@ class UserReward:
         return Judgement.of(self._process.ask(samples.pickled(), seconds))
 
     def start(self) -> tuple[str, ...]:
-        """Load the file now rather than at the first call; the columns that the function cannot do
-        without.
+        """Load the file now; the columns that the function requires.
 
         Raises:
-            ValueError: the file cannot be loaded (a missing import, an exception, …), in its own
+            ValueError: the file does not load (a missing import, an exception, …), in its own
                 words.
         """
         with self._lock:
@@ -80,25 +78,21 @@ class UserReward:
 
 
 def _functions(path: Path) -> list[str]:
-    """The names that the file's top level binds, found without running it."""
+    """The names that a file's top level binds, read without running it."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid Python: {error}") from None
-    names = [
-        n.name
-        for n in tree.body
-        if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    ]
-    names += [
-        t.id
-        for n in tree.body
-        if isinstance(n, ast.Assign)
-        for t in n.targets
-        if isinstance(t, ast.Name)
-    ]
-    imports = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
-    return names + [a.asname or a.name for n in imports for a in n.names]
+    definitions: list[str] = []
+    imports: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            definitions.append(node.name)
+        elif isinstance(node, ast.Assign):
+            definitions += [t.id for t in node.targets if isinstance(t, ast.Name)]
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            imports += [a.asname or a.name for a in node.names]
+    return definitions + imports
 
 
 def user_reward(spec: str, **options: Any) -> UserReward:
@@ -106,8 +100,8 @@ def user_reward(spec: str, **options: Any) -> UserReward:
 
     The function has TRL's signature, `f(prompts, completions, completion_ids, **columns) ->
     list[float | None]`, plain or async, or verl's, `compute_score(data_source, solution_str,
-    ground_truth, extra_info) -> float | dict`. It may name only the arguments that it uses. The
-    file is checked here and loaded at the first call.
+    ground_truth, extra_info) -> float | dict`. It names only the arguments that it uses. This call
+    checks the file; the first call of the reward loads it.
 
     Raises:
         ValueError: no such file, not Python, no such function in it.

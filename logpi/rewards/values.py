@@ -1,13 +1,13 @@
-"""The value of an expression: exact while everything in it is rational, else to as many digits as
-are needed to distinguish values.
+"""Computes the value of an expression: an exact one if all its parts are rational, else one with
+enough digits to distinguish values.
 
     rule    two real values are equal if they differ by less than 2^-(2L + 150) of the larger. They
             are computed to 4L + 300 bits, where 2^L and 2^-L bound all intermediate values: 2^2024
             and 2^2024 - 1, or 1/2004! and 1/2006!, stay different
 
-A root of a negative number, a logarithm of one and a division by 0 are undefined over the real
-numbers; odd roots are real; if an `i` stands in either expression both are complex. Irrational
-values beyond 2^5000, and rational ones beyond 2^130000, are not computed. Left out: infinite sums.
+Over the real numbers, even roots and logarithms of negative numbers and divisions by 0 are
+undefined; odd roots are real. If one of two expressions has an `i`, both are complex. Irrational
+values beyond 2^5000 and rational ones beyond 2^130000 are not computed. Left out: infinite sums.
 """
 
 from __future__ import annotations
@@ -24,31 +24,34 @@ MAX_BITS, MAX_PEAK, MAX_TERMS = 130_000, 5_000, 2_000
 
 
 class Undefined(ArithmeticError):
-    """No value here: a division by 0, a logarithm of a negative number, or a number too large to
-    work out."""
+    """An expression has no value: a division by 0, a logarithm of a negative number, or a number
+    that is too large."""
 
 
 class NeedsDigits(Exception):
-    """The value is not rational, and `Calculator(exact=True)` works out nothing else."""
+    """A value is not rational, or is large; `Calculator(exact=True)` computes no others."""
 
 
 @cache
 def _context() -> Any:
-    # on first use: most answers are rational
+    # import on first use: most answers are rational
     from mpmath import MPContext
 
     return MPContext()
 
 
 class Calculator:
-    """Values of trees where letters have the given values.
+    """Computes the values of trees at one point.
 
     Args:
-        bits: of precision. imaginary: complex values. ten: `log` is decimal, else natural.
-        exact: rational values alone; raises NeedsDigits for others.
+        letters: the values of the letters.
+        bits: the precision.
+        imaginary: values are complex.
+        ten: `log` is decimal, else natural.
+        exact: compute rational values alone; raise NeedsDigits for others.
 
     Attributes:
-        peak: the largest exponent of 2, up or down, of any intermediate value.
+        peak: the largest exponent of 2, up or down, of an intermediate value.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Calculator:
             self.mp.prec = bits
 
     def value(self, tree: Expression) -> Any:
-        """A Fraction, or a number of mpmath. Raises Undefined."""
+        """The value as a Fraction or as a number of mpmath. Raises Undefined."""
         try:
             value = getattr(self, "_" + tree.kind)(tree)
         except (ZeroDivisionError, ValueError, OverflowError, TypeError, AttributeError) as error:
@@ -76,16 +79,12 @@ class Calculator:
         return self._kept(value)
 
     def _kept(self, value: Any) -> Any:
-        """`value`, if it is not too large."""
+        """`value`, and its effect on the peak. Raises Undefined if it is too large."""
         if isinstance(value, Fraction):
-            if max(value.numerator.bit_length(), value.denominator.bit_length()) > (
-                10_000 if self.exact else MAX_BITS
-            ):
-                raise NeedsDigits if self.exact else Undefined("too large")
+            top, bottom = value.numerator.bit_length(), value.denominator.bit_length()
+            self._fits(max(top, bottom))
             if value and not self.exact:
-                self.peak = max(
-                    self.peak, abs(value.numerator.bit_length() - value.denominator.bit_length())
-                )
+                self.peak = max(self.peak, abs(top - bottom))
             return value
         if self.mp.isnan(value):
             raise Undefined("not a number")
@@ -95,6 +94,11 @@ class Calculator:
                 raise Undefined("too large")
         return value
 
+    def _fits(self, size: int) -> None:
+        """Raise Undefined for a rational number of too many bits."""
+        if size > (10_000 if self.exact else MAX_BITS):
+            raise NeedsDigits if self.exact else Undefined("too large")
+
     def _real(self, value: Any) -> Any:
         """`value` as a number of mpmath."""
         if self.exact:
@@ -102,7 +106,7 @@ class Calculator:
         return numeric(value)
 
     def _both(self, tree: Expression) -> tuple[Any, Any]:
-        """The values of both parts, both exact or neither."""
+        """The values of both parts: two Fractions, or two numbers of mpmath."""
         a, b = self.value(tree.parts[0]), self.value(tree.parts[1])
         if isinstance(a, Fraction) and isinstance(b, Fraction):
             return a, b
@@ -112,7 +116,7 @@ class Calculator:
         return a, b
 
     def bounded(self, n: Fraction) -> None:
-        """Refuse factorials of negative and of very large numbers."""
+        """Raise Undefined for the factorial of a negative or a very large number."""
         if n < 0 or n > 20_000:
             raise Undefined("too large")
         if self.exact and n > 500:
@@ -158,18 +162,17 @@ class Calculator:
         return self.value(tree.parts[0])
 
     def _power(self, tree: Expression) -> Any:
-        base, exponent = self.value(tree.parts[0]), self.value(tree.parts[1])
-        return self._raised(base, exponent)
+        return self._raised(*map(self.value, tree.parts))
 
     def _raised(self, base: Any, exponent: Any) -> Any:
+        """`base` to the power `exponent`."""
         if isinstance(exponent, Fraction) and exponent.denominator == 1:
             n = exponent.numerator
-            if isinstance(base, Fraction):
+            if not isinstance(base, Fraction):
+                self._check_power(base, n)
+            elif abs(base) != 1:
                 size = max(base.numerator.bit_length(), base.denominator.bit_length())
-                if abs(base) != 1 and size * abs(n) > (10_000 if self.exact else MAX_BITS):
-                    raise NeedsDigits if self.exact else Undefined("too large")
-                return base**n
-            self._peak_of(base, n)
+                self._fits(size * abs(n))
             return base**n
         if isinstance(base, Fraction) and isinstance(exponent, Fraction):
             root = self._root_of(base, exponent.denominator)
@@ -181,19 +184,21 @@ class Calculator:
                 raise Undefined("a root of a negative number")
             base, negative = -base, exponent.numerator % 2 == 1
         exponent = self._real(exponent)
-        self._peak_of(base, exponent)
+        self._check_power(base, exponent)
         return -(base**exponent) if negative else base**exponent
 
-    def _peak_of(self, base: Any, exponent: Any) -> None:
-        """Refuse a power that is too large before it is worked out."""
+    def _check_power(self, base: Any, exponent: Any) -> None:
+        """Raise Undefined for a power that is too large, before it is computed."""
         if self.mp.isinf(base) or self.mp.isinf(exponent):
             raise Undefined("infinite")
         if base and abs(exponent) * max(1, abs(self.mp.mag(base))) > MAX_PEAK * 4:
             raise Undefined("too large")
 
     def _root_of(self, value: Fraction, degree: int) -> Fraction | None:
-        """The exact root of a rational number, or None. Of a negative one only an odd root, and
-        only over the reals."""
+        """The root of a rational number if it is rational, else None.
+
+        A negative number has odd roots only, and only over the reals.
+        """
         if value < 0:
             root = None if self.imaginary or degree % 2 == 0 else self._root_of(-value, degree)
             return None if root is None else -root
@@ -216,7 +221,7 @@ class Calculator:
             or not isinstance(last, Fraction)
             or {first.denominator, last.denominator} != {1}
         ):
-            raise Undefined("a sum over what is no range of whole numbers")
+            raise Undefined("a sum whose limits are not whole numbers")
         if last - first > MAX_TERMS:
             raise Undefined("a long sum")
         total: Any = Fraction(name == "prod")
@@ -248,15 +253,8 @@ class Calculator:
         if name in ("ln", "log", "lg"):
             if not self.imaginary and x <= 0:
                 raise Undefined("a logarithm of a negative number")
-            base = (
-                more[0]
-                if more
-                else 10
-                if name == "lg"
-                else self.log_base
-                if name == "log"
-                else None
-            )
+            usual = {"lg": 10, "log": self.log_base}.get(name)
+            base = more[0] if more else usual
             return mp.log(x) / mp.log(base) if base else mp.log(x)
         if name == "exp":
             return self._raised(+mp.e, x)
@@ -270,19 +268,11 @@ class Calculator:
             return mp.binomial(x, more[0])
         if name in ("max", "min"):
             return {"max": max, "min": min}[name](x, *more)
-        plain = {
-            "arcsin": "asin",
-            "arccos": "acos",
-            "arctan": "atan",
-            "arccot": "acot",
-            "arcsec": "asec",
-            "arccsc": "acsc",
-            "abs": "fabs",
-        }
-        result = getattr(mp, plain.get(name, name))(x)
+        # mpmath's names: asin, fabs
+        result = getattr(mp, {"abs": "fabs"}.get(name, name.replace("arc", "a")))(x)
         if not self.imaginary and mp.im(result):
             raise Undefined("not real")
-        # between 0 and pi, as mathematicians have it
+        # mathematicians take arccot between 0 and pi
         if name == "arccot" and not self.imaginary and x < 0:
             result += mp.pi
         return result
@@ -290,12 +280,12 @@ class Calculator:
     @staticmethod
     def _whole(degree: Any) -> Fraction:
         if degree != int(degree) or not 0 < degree < 1_000:
-            raise Undefined("a root of no whole degree")
+            raise Undefined("a root whose degree is not a whole number")
         return Fraction(int(degree))
 
 
 def _integer_root(n: int, degree: int) -> int:
-    """The largest whole number whose power does not exceed n."""
+    """The largest whole number whose `degree`-th power is at most n."""
     if n < 2 or degree >= n.bit_length():
         return min(n, 1)
     low, high = 1, 1 << -(-n.bit_length() // degree)
@@ -319,10 +309,6 @@ def _binomial(self: Calculator, n: Fraction, k: Fraction) -> Fraction | None:
     return Fraction(math.comb(int(n), int(k))) if k >= 0 else Fraction(0)
 
 
-def _rooted(self: Calculator, value: Fraction, degree: Fraction) -> Fraction | None:
-    return self._root_of(value, int(self._whole(degree)))
-
-
 def _whole_function(function: Callable[..., int]) -> Callable[..., Fraction | None]:
     return lambda _, *values: (
         Fraction(function(*map(int, values))) if all(v.denominator == 1 for v in values) else None
@@ -332,7 +318,7 @@ def _whole_function(function: Callable[..., int]) -> Callable[..., Fraction | No
 _RATIONAL: dict[str, Callable[..., Fraction | None]] = {
     "factorial": _factorial,
     "binom": _binomial,
-    "root": _rooted,
+    "root": lambda self, value, degree: self._root_of(value, int(self._whole(degree))),
     "abs": lambda _, x: abs(x),
     "floor": lambda _, x: Fraction(math.floor(x)),
     "ceil": lambda _, x: Fraction(math.ceil(x)),
@@ -345,15 +331,13 @@ _RATIONAL: dict[str, Callable[..., Fraction | None]] = {
 
 def numeric(value: Any) -> Any:
     """A value as a number of mpmath."""
-    return (
-        _context().mpf(value.numerator) / value.denominator
-        if isinstance(value, Fraction)
-        else value
-    )
+    if isinstance(value, Fraction):
+        return _context().mpf(value.numerator) / value.denominator
+    return value
 
 
 def close(a: Any, b: Any, peak: int) -> bool:
-    """Whether two values are equal by the rule above."""
+    """Whether two values are equal by the rule in this module's docstring."""
     if isinstance(a, Fraction) and isinstance(b, Fraction):
         return a == b
     a, b, mp = numeric(a), numeric(b), _context()

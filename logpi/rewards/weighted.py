@@ -1,8 +1,8 @@
-"""One reward with its weight and its name: what a sum of rewards is made of.
+"""One reward with its weight and its name: a term of the sum.
 
-Functions given from Python run in this process. They get copies, and what they raise or return
-wrongly costs verdicts and never the run; but a function that hangs cannot be stopped. Left out: the
-sum (`combine.py`), and functions of a file, which run in a process of their own (`user.py`).
+A Python function runs in this process, on copies. Its exceptions and wrong results cost verdicts,
+never the run; but nothing stops a function that hangs. Left out: the sum (`combine.py`), and
+functions of a file, which run in a process of their own (`user.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from logpi.rewards.user import UserReward
 from logpi.rewards.workers import worker
 from logpi.rewards.workers.processes import Failure
 
-# the forms in which a trial states the row's answer
+# a trial states the row's answer in each of these forms
 TRIAL_FORMS = (
     "The answer is {}.",
     "<think>Well.</think><answer>{}</answer>",
@@ -29,23 +29,23 @@ TRIAL_FORMS = (
 
 @runtime_checkable
 class FindsAnswer(Protocol):
-    """A reward that can say which answer it would judge."""
+    """A reward that can find the answer that it judges."""
 
     def find(self, text: str) -> str | None: ...
 
 
 @runtime_checkable
 class TriesRows(Protocol):
-    """A reward that tries itself on rows before any work: can it read them, does it agree with
-    itself?"""
+    """A reward with its own trial on rows before any work: it may not read their answers, or may
+    reject them."""
 
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
 
 
 @runtime_checkable
 class ReadsRows(Protocol):
-    """A reward that reads all rows before any work, and refuses those on which it would say the
-    same of every answer."""
+    """A reward that reads all rows before any work. It refuses rows that would give every answer
+    the same verdict."""
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> Any: ...
 
@@ -77,13 +77,13 @@ class Weighted:
             raise ValueError(f"reward {self.name!r} cannot be called: {problem}") from None
 
     def judge(self, samples: Samples) -> Judgement:
-        """What the function says of each sample; never raises."""
+        """The function's judgement on the samples; never raises."""
         if isinstance(self.function, UserReward):
             return self.function.judge(samples)
         return judged(samples, self._ask, self._ask)
 
     def _ask(self, samples: Samples) -> Judgement | Failure:
-        """One call in this process, on copies that the function may change."""
+        """One call in this process. The function may change its arguments, which are copies."""
         prompts, completions, ids, columns = samples.arguments
         try:
             prompts, completions, columns = deepcopy((prompts, completions, columns))
@@ -94,22 +94,22 @@ class Weighted:
         return Judgement.of(worker.answer(self._call, call, _verdict))  # type: ignore[attr-defined]
 
     def needs(self) -> Sequence[str]:
-        """The columns that the function cannot do without. Raises ValueError if its file does not
-        load."""
+        """The columns that the function requires. Raises ValueError if its file does not load."""
         if isinstance(self.function, UserReward):
             return self.function.start()
         return worker.needs(self._call)  # type: ignore[attr-defined]
 
     def trial(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Call the function once, before any work, on made-up completions of the first rows: four
-        forms of the answer. A reward with a trial of its own (`TriesRows`) has that one.
+        """Call the function once, before any work, on four forms of the first rows' answers.
+
+        A reward with a trial of its own (`TriesRows`) runs that one.
 
         Raises:
-            ValueError: not one of them got a verdict, and why: no list of numbers, a missing
-                column, ….
+            ValueError: no completion got a verdict; with the reason, such as a missing column.
         """
         if isinstance(self.function, TriesRows):
-            return self.function.try_rows(rows)
+            self.function.try_rows(rows)
+            return
         verdicts = self.judge(_trial_samples(columns, rows)).verdicts
         if all(isinstance(v, Failure) for v in verdicts):
             have = ", ".join(sorted(columns)) or "none"
@@ -117,11 +117,10 @@ class Weighted:
                 f"reward {self.name!r} judges none of {len(verdicts)} trial completions:"
                 f" {verdicts[0]} (columns: {have})"
             )
-        return None
 
 
 def _trial_samples(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Samples:
-    """A completion in each of `TRIAL_FORMS`, with the columns that a rollout gives."""
+    """A completion in each of `TRIAL_FORMS`, with the columns of a rollout."""
     used = [rows[i % len(rows)] for i in range(len(TRIAL_FORMS))]
     texts = [f.format(row.get("answer", "")) for f, row in zip(TRIAL_FORMS, used, strict=True)]
     prompts = [row.get("prompt", "") for row in used]
@@ -138,12 +137,12 @@ def _trial_samples(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _name(function: Any) -> str:
-    """A built-in's own name, a function's, or the class of another callable."""
+    """The `name` of a reward, the name of a function, or the class of another callable."""
     if isinstance(function, partial):
         return _name(function.func)
     return getattr(function, "name", "") or getattr(function, "__name__", type(function).__name__)
 
 
 def _verdict(value: Any) -> Verdict | dict[str, str]:
-    """A reward of this process may say itself that it has none, and why."""
+    """The verdict of a value. A reward of this process may return a `Failure` itself."""
     return value if isinstance(value, Failure) else worker.verdict(value)

@@ -30,8 +30,9 @@ from logpi.rollouts.chat_rows import (
     shape,
     token_rows,
 )
+from logpi.rollouts.collate import collate
 from logpi.rollouts.prompt_sources import TaskPrompts
-from logpi.types import Collected, Trajectory, collate
+from logpi.types import Collected, Trajectory
 
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM

@@ -26,15 +26,16 @@ import torch
 from logpi.errors import UserError
 from logpi.ops.moments import merge
 from logpi.ops.selection import Bootstrap, KeepAll
+from logpi.rollouts.collate import collate
 from logpi.rollouts.transitions import Array, Choose, Stream, check_finite, record, rows
-from logpi.types import Batch, Collected, Trajectory, collate
+from logpi.types import Batch, Collected, Trajectory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from logpi.algorithms import Algorithm
     from logpi.envs.control.vector import VectorEnvironment
-    from logpi.ops.distributions import Distribution
+    from logpi.policies.distributions import Distribution
     from logpi.policies.mlp import ActorCritic
 
 

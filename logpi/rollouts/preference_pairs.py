@@ -28,7 +28,8 @@ from logpi.errors import UserError, row_place
 from logpi.rewards.text import text_of
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.chat_rows import TokenRow, plain_completion, token_rows
-from logpi.types import Batch, Collected, Policy, Trajectory, collate
+from logpi.rollouts.collate import collate
+from logpi.types import Batch, Collected, Policy, Trajectory
 from logpi.updates.micro_batches import evaluate
 
 if TYPE_CHECKING:

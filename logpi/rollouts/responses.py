@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from logpi.distributed.dealing import deal
+from logpi.distributed.world import current
+from logpi.engine.sampling import seeded
 from logpi.engine.turns import ENDED
 from logpi.rollouts.turns import Transcript, Turn
 from logpi.types import Batch, Trajectory
@@ -90,31 +93,47 @@ class ResponseSampler:
         """Responses to `requests[i]`, whose item is `rows[i]`; and the seconds of sampling and of
         judging.
 
+        Ranks share out the requests: each samples and judges some, and all get every response. So
+        a reward sees whole groups, but not the whole batch.
+
         Args:
             generator: of the samples. step: the policy's updates so far, for rewards that change
                 with it.
         """
-        start = time.perf_counter()
-        unjudged = self._sample(rows, requests, generator)
-        between = time.perf_counter()
-        scores = iter(self._judge(unjudged, step))
-        responses = [replace(r, scores=[next(scores) for _ in r.completions]) for r in unjudged]
-        seconds = {"time/generate": between - start, "time/reward": time.perf_counter() - between}
-        return responses, seconds
+        world, clock = current(), {"time/generate": 0.0, "time/reward": 0.0}
+        names = sorted({name for row in rows for name in row} - {"prompt", "completion"})
 
-    def _sample(
-        self, rows: Sequence[Row], requests: Sequence[Request], generator: torch.Generator
-    ) -> list[Responses]:
+        def share(mine: Sequence[tuple[Row, Request]]) -> list[Responses]:
+            if not mine:
+                return []
+            start = time.perf_counter()
+            unjudged = self._sample([row for row, _ in mine], [request for _, request in mine])
+            between = time.perf_counter()
+            scores = iter(self._judge(unjudged, step, names))
+            clock["time/generate"] = between - start
+            clock["time/reward"] = time.perf_counter() - between
+            return [replace(r, scores=[next(scores) for _ in r.completions]) for r in unjudged]
+
+        work = list(zip(rows, seeded(requests, generator), strict=True))
+        costs = [
+            request.n * (len(request.prompt) + self.sampling.max_tokens) for _, request in work
+        ]
+        responses = world.split(work, share, deal(costs, world.size))
+        return responses, {k: world.most(v) for k, v in clock.items()}
+
+    def _sample(self, rows: Sequence[Row], requests: Sequence[Request]) -> list[Responses]:
         """Responses to each request, without scores."""
         generate, sampling = self.sampler.generate, self.sampling
         if self.conversations is None:
-            sampled = generate(requests, sampling, generator, self.progress)
+            sampled = generate(requests, sampling, progress=self.progress)
             transcripts = map(self._one_turn, chain.from_iterable(sampled))
         else:
             stop = (*sampling.stop, *self.conversations.environment.stop)
             sampling = replace(sampling, stop=tuple(dict.fromkeys(stop)))
             opened = self.conversations.begin(rows, requests)
-            sampled = generate(requests, sampling, generator, self.progress, opened.on_turn_end)
+            sampled = generate(
+                requests, sampling, progress=self.progress, on_turn_end=opened.on_turn_end
+            )
             numbered = enumerate(chain.from_iterable(sampled))
             transcripts = (opened.transcript(i, c.tokens.tolist()) for i, c in numbered)
         return [
@@ -132,10 +151,12 @@ class ResponseSampler:
         text = self.policy.template.decode(completion.tokens.tolist())
         return Transcript((Turn(len(completion.tokens), text),))
 
-    def _judge(self, responses: Sequence[Responses], step: int) -> list[RewardScore]:
+    def _judge(
+        self, responses: Sequence[Responses], step: int, names: Sequence[str]
+    ) -> list[RewardScore]:
         """One score for each response, items in order. No reward sees what the environment wrote.
 
-        Rewards get the items' columns and two more: `step`, the policy's updates so far, and
+        Rewards get the columns `names` of the items and two more: `step`, the policy's updates so far, and
         `assistant_prefix`, the beginning of the response that the prompt already holds. In
         conversations also `turns`, the texts of the policy's turns, and `step_reward`, the sum of
         the environment's rewards (which the return includes in any case).
@@ -143,7 +164,6 @@ class ResponseSampler:
         flat = [
             (r, c, t) for r in responses for c, t in zip(r.completions, r.transcripts, strict=True)
         ]
-        names = sorted({name for r in responses for name in r.row} - {"prompt", "completion"})
         columns: dict[str, list[Any]] = {
             "step": [step] * len(flat),
             "assistant_prefix": [r.prefix for r, _, _ in flat],

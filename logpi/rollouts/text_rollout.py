@@ -16,6 +16,7 @@ import torch
 from logpi.engine.sampling import Request
 from logpi.errors import UserError
 from logpi.rollouts.chat import Chat
+from logpi.rollouts.collate import collate
 from logpi.rollouts.prompt_filter import PromptFilter
 from logpi.rollouts.prompt_sources import TaskPrompts
 from logpi.rollouts.response_metrics import conversation_metrics, pass_rate, step_metrics
@@ -26,7 +27,7 @@ from logpi.rollouts.responses import (
     trajectory,
     unmasked,
 )
-from logpi.types import Collected, Trajectory, collate
+from logpi.types import Collected, Trajectory
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm

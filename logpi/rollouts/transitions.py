@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from logpi.errors import UserError
-from logpi.ops.distributions import Bernoulli, Distribution, MultiCategorical
+from logpi.policies.distributions import Bernoulli, Distribution, MultiCategorical
 from logpi.policies.mlp import FORBIDDEN
 from logpi.types import Batch
 

@@ -18,8 +18,9 @@ from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.reward_model import RewardModel
+from logpi.rollouts.collate import collate
 from logpi.testing.subject import LawFinding, LawVerdict, Subject, absent, fail, holds, limited
-from logpi.types import Batch, Trajectory, collate
+from logpi.types import Batch, Trajectory
 
 __all__ = ["NUMBERS"]
 

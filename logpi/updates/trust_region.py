@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import nn
 
-from logpi.ops.distributions import DistributionalPolicy
 from logpi.ops.trust_region import (
     add_,
     conjugate_gradient,
@@ -22,13 +21,31 @@ from logpi.ops.trust_region import (
     largest_step,
     line_search,
 )
+from logpi.types import Batch, Policy
 from logpi.updates.masters import narrow
 from logpi.updates.sgd import SGD, UpdateInputs, gaps
 
 if TYPE_CHECKING:
-    from logpi.types import Batch, Policy
+    from torch import Tensor
 
-__all__ = ["TrustRegion"]
+__all__ = ["DistributionalPolicy", "TrustRegion"]
+
+
+class _WholeDistributions(Protocol):
+    """The policy's distributions in M states; their divergence from others is exact."""
+
+    def detach(self) -> Self: ...
+    def kl(self, old: Any) -> Tensor:
+        """[M] nats, KL(old ‖ this)."""
+        ...
+
+
+@runtime_checkable
+class DistributionalPolicy(Policy, Protocol):
+    """A policy that can state its whole distribution in each state where it acted, not only the
+    probability of the action."""
+
+    def distributions(self, batch: Batch) -> _WholeDistributions: ...
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import torch
 from logpi.engine import shared_prompts as prompts_module
 from logpi.engine.engine import Engine
 from logpi.engine.kv_cache import Cache
-from logpi.engine.sampling import Completion, Request, Sampling, draw, invert, uniform
+from logpi.engine.sampling import Completion, Request, Sampling, draw, invert, seeded, uniform
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.packing import pack
-from logpi.types import Trajectory, collate
+from logpi.rollouts.collate import collate
+from logpi.types import Trajectory
 from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer
 
 
@@ -95,6 +96,18 @@ def test_what_a_row_samples_does_not_depend_on_slots_or_neighbours():
     alone = Engine(policy, slots=2).generate(requests[:1], sampling, seed())
     assert same(out[:1], alone)
     assert not same(out, engine.generate(requests, sampling, seed(1)))
+
+
+def test_requests_with_seeds_may_be_sampled_apart():
+    policy = make()
+    requests = [Request(p, n) for p, n in zip(prompts(3, 5, 4, 6), (2, 3, 1, 4), strict=True)]
+    together = Engine(policy).generate(requests, Sampling(max_tokens=12), seed())
+    with_seeds = seeded(requests, seed())
+    engine = Engine(policy, slots=2)
+    apart = [engine.generate([r], Sampling(max_tokens=12))[0] for r in reversed(with_seeds)]
+    assert same(together, apart[::-1])
+    with pytest.raises(ValueError, match="request 1 has 1 seeds for 2 samples"):
+        engine.generate([Request([5]), Request([5], 2, seeds=(3,))])
 
 
 @pytest.mark.parametrize("kind", KINDS)

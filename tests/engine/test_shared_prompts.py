@@ -12,7 +12,8 @@ from logpi.engine.kv_cache import GRAIN
 from logpi.engine.sampling import Completion, Request, Sampling
 from logpi.engine.shared_prompts import SharedStep
 from logpi.policies.causal_lm import CausalLM
-from logpi.types import Trajectory, collate
+from logpi.rollouts.collate import collate
+from logpi.types import Trajectory
 from tests.tiny import KINDS, VOCABULARY, tiny_model, tiny_tokenizer
 
 ALWAYS, NEVER = 1, 2**62

@@ -147,7 +147,7 @@ def test_pairs_of_conversations_are_in_one_form(tmp_path):
         ),
         (
             {"prompt": "go", "completion": [CALLING]},
-            "line 2: the completion calls tools, which a text cannot go on with",
+            "line 2: the completion calls tools, which cannot follow a text",
         ),
     ],
 )

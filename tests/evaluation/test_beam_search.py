@@ -28,8 +28,8 @@ from logpi.evaluation.scorers import (
 from logpi.jobs import compute
 from logpi.policies.small import small_policy
 from logpi.rewards import rewards
+from logpi.rollouts.collate import collate
 from logpi.rollouts.responses import trajectory
-from logpi.types import collate
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvi
 from logpi.errors import UserError
 from logpi.jobs import gym as recipe
 from logpi.jobs import gym_parts, seed_report
-from logpi.ops.distributions import Categorical
 from logpi.policies.cnn import cnn
+from logpi.policies.distributions import Categorical
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Episodes, Fragments, RewardScale
 from logpi.rollouts.gym import play as returns

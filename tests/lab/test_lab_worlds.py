@@ -14,8 +14,9 @@ from logpi.objectives.policy_gradient import PolicyGradient
 from logpi.ops.advantages import RewardToGo
 from logpi.ops.weights import SequenceSum
 from logpi.policies.tabular import States, TabularPolicy
+from logpi.rollouts.collate import collate
 from logpi.testing import check_garbage
-from logpi.types import Trajectory, collate
+from logpi.types import Trajectory
 
 WORLDS = {
     "tokens": standard,

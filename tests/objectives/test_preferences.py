@@ -16,7 +16,7 @@ from logpi.objectives.preferences import Preference
 from logpi.ops.comparison import LogRatio, Squared, sides
 from logpi.types import Data, PolicyOutput
 from logpi.updates.micro_batches import micro_batches
-from logpi.updates.sgd import Groups
+from logpi.updates.sgd import Groups, UpdateInputs
 from tests.objectives.cases import loss, pairs
 
 PREFERENCES = learning_from(Data.PAIRS | Data.LABELS)
@@ -270,9 +270,8 @@ def test_fewer_pairs_than_minibatches_are_whole_in_fewer_steps():
     policy = Fixed()
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
     targets = made.objective.prepare(batch, now, ref)
-    reports = list(
-        made.update(policy, made.objective, optimizer, batch, targets, torch.Generator())
-    )
+    inputs = UpdateInputs(policy, made.objective, optimizer, batch, targets, torch.Generator())
+    reports = list(made.update(inputs))
     assert steps == [2] and len(reports) == 1
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from logpi.ops.distributions import Bernoulli, Categorical, Gaussian, MultiCategorical
 from logpi.policies.cnn import cnn
+from logpi.policies.distributions import Bernoulli, Categorical, Gaussian, MultiCategorical
 from logpi.policies.mlp import ActorCritic, mlp
 from logpi.policies.tabular import States, TabularPolicy
 

@@ -12,7 +12,8 @@ import torch
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.policies.causal_lm import CausalLM
-from logpi.types import Batch, Trajectory, collate
+from logpi.rollouts.collate import collate
+from logpi.types import Batch, Trajectory
 from tests.policies.architectures import QUICK, REST, architecture
 from tests.tiny import tiny_tokenizer
 

@@ -16,8 +16,8 @@ from logpi.learner import Learner
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.lora import AdapterOff, Merging, add_lora, refuse_4bit
 from logpi.policies.reward_model import RewardModel
+from logpi.rollouts.collate import collate
 from logpi.rollouts.preference_pairs import Preferences, read_pairs
-from logpi.types import collate
 from logpi.updates.adamw import AdamW
 from tests.tiny import tiny_model, tiny_tokenizer
 

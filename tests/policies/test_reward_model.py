@@ -13,8 +13,8 @@ from logpi.policies.causal_lm import CausalLM
 from logpi.policies.reward_model import RewardModel, WithCritic
 from logpi.rewards import rewards
 from logpi.rollouts.chat import Chat
+from logpi.rollouts.collate import collate
 from logpi.rollouts.preference_pairs import Preferences, read_pairs
-from logpi.types import collate
 from logpi.updates.adamw import AdamW
 from tests.tiny import KINDS, tiny_model, tiny_tokenizer
 

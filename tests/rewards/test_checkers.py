@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -245,6 +246,18 @@ def test_a_command_that_fails_leaves_no_verdict(command: str, options: dict, kin
     start = time.monotonic()
     [verdict] = CommandReward(command, seconds=2, **options)(ASK, ["x"])
     assert isinstance(verdict, Failure) and verdict.kind == kind and time.monotonic() - start < 6
+
+
+def test_processes_that_a_command_leaves_behind_are_killed(tmp_path) -> None:
+    script, note = tmp_path / "judge.sh", tmp_path / "pid"
+    script.write_text(f"sleep 60 >/dev/null 2>&1 &\necho $! > {note}\nexit 0\n")
+    assert CommandReward(f"sh {script}")(["?"], ["a"]) == [1.0]
+    stat = Path(f"/proc/{note.read_text().strip()}/stat")
+    for _ in range(50):
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "ZX":
+            return
+        time.sleep(0.1)
+    raise AssertionError("it still runs")
 
 
 def test_a_completion_never_reaches_a_shell(tmp_path) -> None:

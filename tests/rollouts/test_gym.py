@@ -14,8 +14,8 @@ from logpi.envs.control.spaces import action_kind, encode, encoded_shape, stack
 from logpi.envs.control.vector import GymnasiumVectorEnvironment, SyncVectorEnvironment
 from logpi.errors import UserError
 from logpi.ops.advantages import GAE, RewardToGo
-from logpi.ops.distributions import Categorical
 from logpi.ops.selection import CountAsFailure, DropUniform, MaskOut
+from logpi.policies.distributions import Categorical
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Episodes, Fragments, RewardScale, play
 from logpi.rollouts.transitions import record, rows

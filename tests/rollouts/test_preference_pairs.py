@@ -16,8 +16,8 @@ from logpi.errors import UserError
 from logpi.learner import Learner
 from logpi.policies.causal_lm import CausalLM
 from logpi.rollouts.chat import Chat
+from logpi.rollouts.collate import collate
 from logpi.rollouts.preference_pairs import Preferences, read_labels, read_pairs, without_empty
-from logpi.types import collate
 from logpi.updates.adamw import AdamW
 from logpi.updates.micro_batches import evaluate
 from tests.tiny import tiny_model, tiny_tokenizer

@@ -9,8 +9,8 @@ import torch
 
 from logpi import AdamW, Learner, algorithm
 from logpi.envs.control.make import make_vector_environment
-from logpi.ops.distributions import Categorical
 from logpi.ops.ratios import SequenceRatio
+from logpi.policies.distributions import Categorical
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Fragments
 from logpi.testing import random_case

@@ -10,7 +10,7 @@ import torch
 
 from logpi import AdamW, Learner, algorithm
 from logpi.envs.control.make import make_vector_environment
-from logpi.ops.distributions import Categorical, Gaussian
+from logpi.policies.distributions import Categorical, Gaussian
 from logpi.policies.fast.dense import Stack, dense, outputs
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Fragments

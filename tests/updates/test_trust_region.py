@@ -10,7 +10,6 @@ import torch
 
 from logpi import AdamW, Learner, algorithm
 from logpi.envs.control.make import make_vector_environment
-from logpi.ops.distributions import Categorical, Gaussian, SquashedGaussian
 from logpi.ops.trust_region import (
     conjugate_gradient,
     fisher_vector_product,
@@ -18,6 +17,7 @@ from logpi.ops.trust_region import (
     largest_step,
     line_search,
 )
+from logpi.policies.distributions import Categorical, Gaussian, SquashedGaussian
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Fragments
 from logpi.types import Batch, PolicyOutput
@@ -36,7 +36,7 @@ def small(kind, seed=0):
         for p in policy.actor_net.parameters():
             p.add_(0.3 * torch.randn_like(p))
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]], dtype=torch.bool)
-    params = policy._params(*policy._features(torch.zeros(6, 2).double())).detach()
+    params = policy._params(torch.zeros(6, 2).double()).detach()
     action = torch.from_numpy(
         kind.sample(params.float().numpy(), __import__("numpy").random.default_rng(0))
     )
@@ -80,7 +80,7 @@ def test_the_product_is_the_explicit_fisher_matrix(kind):
 
 
 def _jacobian(policy, params, state):
-    out = policy._params(*policy._features(state[None]))[0]
+    out = policy._params(state[None])[0]
     return torch.stack(
         [
             flat(torch.autograd.grad(o, params, retain_graph=True, allow_unused=True), params)
@@ -91,7 +91,7 @@ def _jacobian(policy, params, state):
 
 def _fisher_of(kind, policy, state):
     """Fisher matrix in the distribution's own parameters, from its textbook form."""
-    params = policy._params(*policy._features(state[None]))[0].detach()
+    params = policy._params(state[None])[0].detach()
     if isinstance(kind, Categorical):
         p = params.softmax(-1)
         return torch.diag(p) - torch.outer(p, p)

@@ -1,12 +1,12 @@
-"""Checks of what an environment returns against Gymnasium's interface.
+"""Checks an environment's return values against Gymnasium's interface.
 
     reset(seed=…)  → observation, info
     step(action)   → observation, reward, terminated, truncated, info
 
 `CheckedEnv` is the innermost wrapper, so that a user's wrappers see checked values. A reward may be
-an array of one number. `reset` receives only the arguments that it takes. Another form (old Gym's
-four values, a reset without a seed) and any exception of an environment become one line. Left out:
-observations (`spaces.py`), automatic resets (`vector.py`).
+an array of one number. `reset` gets only the arguments that it takes. Another form (old Gym's four
+values, a reset without a seed) and any exception of an environment become an error of one line.
+Left out: observations (`spaces.py`), automatic resets (`vector.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from logpi.rewards.workers.worker import describe
 
 
 def call_env(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """What an environment's method returns. Raises UserError with what it raised, and where."""
+    """The result of an environment's method; its exception, with its place, as a UserError."""
     try:
         return call(*args, **options)
     except (UserError, MemoryError):
@@ -81,7 +81,7 @@ class CheckedEnv(gym.Wrapper):
 
 
 def check_reset(result: Any) -> tuple[Any, dict[str, Any]]:
-    """What a reset returned. Raises UserError if it is of another form."""
+    """The result of a reset. Raises UserError if it has another form."""
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
         raise UserError(
             f"the environment's reset gave {_shown(result)}, not (observation, info): {OLD}"
@@ -90,7 +90,7 @@ def check_reset(result: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def check_step(result: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-    """What a step returned. Raises UserError if it is of another form."""
+    """The result of a step. Raises UserError if it has another form."""
     if not isinstance(result, tuple | list) or len(result) != 5 or not isinstance(result[4], dict):
         expected = "(observation, reward, terminated, truncated, info)"
         raise UserError(f"the environment's step gave {_shown(result)}, not {expected}: {OLD}")
@@ -98,7 +98,7 @@ def check_step(result: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
 
 
 def _shown(result: Any) -> str:
-    """The types that a result is made of."""
+    """The types in a result."""
     if not isinstance(result, tuple | list):
         return f"one {type(result).__name__}"
     return f"({', '.join(type(x).__name__ for x in result)})"

@@ -6,12 +6,11 @@ terminal.
     y=1   .   .   .  +5      reward *instead*
     y=0   S   .   .   .
 
-The worked example of the text: right, up, right, right from (0, 0) has rewards −1, −1, −1, +5.
-Moves into a wall stay where they are and cost 1. With `slip`, a move goes a quarter turn to its
-left instead (right slips up) with that probability.
+Example: right, up, right, right from (0, 0) has rewards −1, −1, −1, +5. A move into a wall stays
+where it is and costs 1. With probability `slip` a move goes a quarter turn to its left instead
+(right slips up).
 
-Left out: time limits, observations, random numbers (that is the Gymnasium environment), values and
-policies (the lab).
+Left out: time limits, observations, random numbers (`gridworld.py`), values and policies (the lab).
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ class GridModel:
             there.
         cost: reward of every other move.
         slip: probability in [0, 1) that a move goes a quarter turn to the left of the one chosen.
+
     Raises:
         ValueError: a cell outside the grid, a start that is terminal, a slip that is not a
             probability below 1.

@@ -4,8 +4,7 @@ terminal and as an image.
     env = gymnasium.make("logpi/GridWorld-v0", slip=0.2, render_mode="ansi")
 
 Observation: the number of the cell (Discrete 16). Actions: right, up, left, down. Rewards, terminal
-cells and slips are those of `grid_model.GridModel`, whose exact values the lab computes. Leaves out
-those computations.
+cells and slips are those of `grid_model.GridModel`. Left out: exact values, which the lab computes.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ class GridWorld(gym.Env):
     """Walk to a terminal cell; every move costs.
 
     Args:
-        slip: probability of a quarter turn to the left. model: another grid, instead of the text's.
-            render_mode: "ansi" or "rgb_array".
+        slip: probability of a quarter turn to the left. model: the grid; default: the one above.
+        render_mode: "ansi" or "rgb_array".
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -65,7 +64,7 @@ class GridWorld(gym.Env):
     def render(self) -> str | np.ndarray | None:
         if self.render_mode == "ansi":
             return draw(self.model, at=self._state)
-        return picture(self.model, at=self._state) if self.render_mode == "rgb_array" else None
+        return picture(self.model, self._state) if self.render_mode == "rgb_array" else None
 
 
 gym.register(ID, entry_point="logpi.envs.control.gridworld:GridWorld", max_episode_steps=100)
@@ -108,14 +107,8 @@ def _sign(model: GridModel, state: int, policy: np.ndarray | None, at: int | Non
     return "." if policy is None else ARROWS[int(np.argmax(policy[state]))]
 
 
-def picture(
-    model: GridModel,
-    policy: np.ndarray | None = None,
-    value: Sequence[float] | None = None,
-    at: int | None = None,
-) -> np.ndarray:
-    """The grid as an image [H, W, 3] bytes: values as colour and number, an arrow for each move as
-    long as it is likely.
+def picture(model: GridModel, at: int) -> np.ndarray:
+    """The grid as an image [H, W, 3] bytes, with the terminal rewards and the agent in state `at`.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -129,54 +122,17 @@ def picture(
         ) from None
     figure = Figure(figsize=(0.9 * model.width, 0.9 * model.height), layout="constrained")
     canvas, axes = FigureCanvasAgg(figure), figure.subplots()
-    inner = [s for s in range(model.states) if model.cell(s) not in model.terminals]
-    shade = np.full((model.height, model.width), np.nan)
-    if value is not None:
-        for s in inner:
-            shade[model.cell(s)[::-1]] = value[s]
-    axes.imshow(shade, origin="lower", cmap="RdYlGn", alpha=0.6)
     axes.set(
         xticks=np.arange(model.width + 1) - 0.5,
         yticks=np.arange(model.height + 1) - 0.5,
         xlim=(-0.5, model.width - 0.5),
         ylim=(-0.5, model.height - 0.5),
+        aspect="equal",
     )
     axes.tick_params(length=0, labelbottom=False, labelleft=False)
     axes.grid(color="0.6")
     for cell, reward in model.terminals.items():
         axes.text(*cell, f"{reward:+g}", ha="center", va="center", fontsize=14, weight="bold")
-    for s in inner:
-        _inner(
-            axes,
-            model.cell(s),
-            None if policy is None else policy[s],
-            None if value is None else value[s],
-        )
-    if at is not None:
-        axes.plot(*model.cell(at), "o", markersize=16, color="#2563eb")
+    axes.plot(*model.cell(at), "o", markersize=16, color="#2563eb")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _inner(axes: Any, cell: tuple[int, int], moves: np.ndarray | None, value: float | None) -> None:
-    """Arrows and number of one cell."""
-    x, y = cell
-    if value is not None:
-        axes.text(
-            x + 0.45, y - 0.45, f"{value:.2f}", ha="right", va="bottom", fontsize=7, color="0.3"
-        )
-    for (dx, dy), p in zip(
-        ((1, 0), (0, 1), (-1, 0), (0, -1)), () if moves is None else moves, strict=False
-    ):
-        if p > 0.05:
-            length = 0.35 * float(p)
-            axes.arrow(
-                x,
-                y,
-                dx * length,
-                dy * length,
-                head_width=0.08,
-                head_length=0.06,
-                color="black",
-                linewidth=1.2,
-            )

@@ -2,7 +2,7 @@
 
     "CartPole-v1", "logpi/GridWorld-v0"   a Gymnasium id
     "mine:Maze-v0"                        an id that the module `mine` registers when it is imported
-    "mine.py:Maze"                        what a file of the user's calls Maze: any of the following
+    "mine.py:Maze"                        the object Maze of a user's file: any of the following
     Maze                                  a class, or a function that makes an environment
     Maze(3)                               an environment, which is copied
 
@@ -33,9 +33,8 @@ from logpi.runs.user_code import from_user_code, is_user_code
 
 EnvSource = str | gym.Env | Callable[..., gym.Env]
 LIMIT = 10_000
-"""Steps of an episode where the environment sets no limit: one that never ends could be neither
-learned from nor measured."""
-# what an error names -> the extra of Gymnasium that installs it
+"""Time limit of an episode where the environment has none: an endless episode has no return."""
+# a package in an error's message -> the extra of Gymnasium that installs it
 _EXTRAS = {
     "Box2D": "box2d",
     "box2d": "box2d",
@@ -46,7 +45,7 @@ _EXTRAS = {
 
 
 class ActionRepeat(gym.Wrapper):
-    """Holds every action for `times` steps (fewer at an episode's end); rewards add up."""
+    """Repeats every action for `times` steps (fewer at an episode's end) and adds up rewards."""
 
     def __init__(self, env: gym.Env, times: int) -> None:
         super().__init__(env)
@@ -67,10 +66,10 @@ def make_env(source: EnvSource, repeat: int = 1, **options: Any) -> gym.Env:
     """One environment, without Gymnasium's step-by-step checks.
 
     Args:
-        source: a word or an object (see the module's first lines). An environment is copied where
-            it can be, and is returned itself where it cannot. repeat: steps for which every action
-            is held. options: of the environment; every one has `max_episode_steps`. One that has
-            no time limit gets one of `LIMIT` steps.
+        source: a word or an object (see the module's docstring). An environment is copied, or
+            returned itself if it cannot be copied. repeat: steps for which every action is held.
+        options: of the environment; all have `max_episode_steps`. An environment without a time
+            limit gets one of `LIMIT` steps.
 
     Raises:
         UserError: unknown (with the nearest name), its package is not installed (with the command
@@ -91,7 +90,11 @@ def make_vector_environment(
     if not vectorized:
         return SyncVectorEnvironment(_envs(source, n, repeat, options))
     make_env(source, **options).close()
-    if not isinstance(source, str) or is_user_code(source) or not _has_vectorised_form(source):
+    if (
+        not isinstance(source, str)
+        or is_user_code(source)
+        or gym.spec(source).vector_entry_point is None
+    ):
         raise UserError(
             f"{_name(source)} has no vectorised form of its own; leave --vectorized off"
         )
@@ -102,10 +105,6 @@ def make_vector_environment(
     return GymnasiumVectorEnvironment(
         gym.make_vec(source, n, vectorization_mode="vector_entry_point", **options)
     )
-
-
-def _has_vectorised_form(name: str) -> bool:
-    return gym.spec(name).vector_entry_point is not None
 
 
 def _envs(source: EnvSource, n: int, repeat: int, options: dict[str, Any]) -> list[gym.Env]:
@@ -135,7 +134,7 @@ def _limited(env: gym.Env, repeat: int) -> gym.Env:
 
 
 def _name(source: EnvSource) -> str:
-    """What messages call it."""
+    """Its name in messages."""
     if isinstance(source, str):
         return source
     return str(getattr(source, "__name__", type(source).__name__))
@@ -145,7 +144,7 @@ def _name(source: EnvSource) -> str:
 
 
 def _from_id(name: str, options: dict[str, Any]) -> gym.Env:
-    """`gymnasium.make`, whatever goes wrong in one line."""
+    """`gymnasium.make`, with every error as one line."""
     import logpi.envs.control.gridworld  # noqa: F401  registers ours
 
     _import_module(name, options)
@@ -187,7 +186,7 @@ def _import_module(name: str, options: dict[str, Any]) -> None:
 
 
 def _install(message: str) -> str:
-    """The command that installs what an error names, or the error's own first line."""
+    """The command that installs the package in an error's message, or its first line."""
     extra = next((extra for package, extra in _EXTRAS.items() if package in message), None)
     return f"pip install 'gymnasium[{extra}]'" if extra else message.splitlines()[0]
 
@@ -208,7 +207,7 @@ def _unknown(name: str, error: gym.error.Error) -> str:
 
 
 def _cannot_be_made(name: str, options: dict[str, Any], error: Exception) -> str:
-    """What a module, a constructor or a function raised."""
+    """The error of a module, a constructor or a function."""
     refused = options and isinstance(error, TypeError | ValueError | AssertionError)
     what = "does not take these options" if refused else "cannot be made"
     return f"{name} {what}: {describe(error).partition(' was raised from')[0]}"
@@ -218,7 +217,7 @@ def _cannot_be_made(name: str, options: dict[str, Any], error: Exception) -> str
 
 
 def _from_function(name: str, make: Callable[..., Any], options: dict[str, Any]) -> gym.Env:
-    """What a class or a function makes."""
+    """The environment that a class or a function makes."""
     limit = options.get("max_episode_steps")
     try:
         env = make(**{k: v for k, v in options.items() if k != "max_episode_steps"})
@@ -233,8 +232,8 @@ def _from_function(name: str, make: Callable[..., Any], options: dict[str, Any])
 
 
 def _copies(name: str, env: gym.Env, n: int) -> list[gym.Env]:
-    """`n` environments like this one, which stays as it is. Those that hold what Python cannot copy
-    (a window, a simulator in C) are made anew from their registered specification."""
+    """`n` copies of an environment. One that Python cannot copy (for its window, its simulator in
+    C) is made again from its registered specification."""
     try:
         return [deepcopy(env) for _ in range(n)]
     except Exception as error:

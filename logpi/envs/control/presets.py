@@ -1,13 +1,13 @@
-"""One table of settings for environments, each with its source: published ones where they exist,
-else "ours".
+"""Presets: training settings for environments and algorithms, each with its source. "ours" marks
+settings that are not published.
 
     preset("CartPole-v1", "ppo")                -> Preset(envs=8, n_steps=32, epochs=20, …)
     preset("CartPole-v1", "ppo", "cleanrl")     other settings with a name (`OTHERS`); on the
                                                 command line --settings cleanrl
 
-A setting is looked up by environment and algorithm, then by algorithm alone. Names are
-Stable-Baselines3's and RL-Zoo's where there is one. What an algorithm *is* stands in `algorithms`;
-nothing of it is repeated here. This file imports nothing heavy.
+The look-up is by environment and algorithm, then by algorithm alone. Names are Stable-Baselines3's
+and RL-Zoo's where they have one. Left out: what an algorithm is (`algorithms/`). This file imports
+nothing heavy.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Preset:
             of them share a reset seed.
         lr, linear: Adam's rate (ε = 1e-5), and whether it falls to 0. epochs, minibatches,
             max_grad_norm: see `update.SGD`; for TRPO epochs and minibatches are the critic's.
-        hidden, relu, shared, log_std, plain: the networks (plain: torch's initial weights, not
-            orthogonal ones).
-        squash: Gaussian through tanh instead of clipped.
-        normalize: running normalisation of observations. scale: rewards over the spread of the
-            discounted return.
-        repeat: every action is held for so many steps (exploration that lasts; counts as so many
+        hidden, relu, shared, log_std, plain: the networks (plain: torch's initial weights instead
+            of orthogonal ones).
+        squash: a Gaussian through tanh instead of a clipped one.
+        normalize: running normalisation of observations. scale: divide rewards by the spread of
+            the discounted return.
+        repeat: steps for which every action is held (for longer exploration; all of them count as
             environment steps).
         options: of the algorithm. source: where the settings are from.
     """
@@ -294,11 +294,10 @@ def preset(
     fallback: Preset = GROUPS,
     **changed: Any,
 ) -> Preset:
-    """The settings, or those of this name, with changes; `fallback` where the algorithm has none.
+    """The settings, or those of this name, with changes; `fallback` if the algorithm has none.
 
     Raises:
-        UserError: a name that is not in `OTHERS`; a change of something that a preset does not
-            hold, or to something that it cannot be.
+        UserError: a name that is not in `OTHERS`; an unknown setting, or a value out of its range.
     """
     base = PRESETS.get((env, algorithm)) if settings is None else _named(env, algorithm, settings)
     if base is None:

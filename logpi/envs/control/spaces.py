@@ -7,9 +7,9 @@ distributions.
     bytes with three axes (an image)          as they are
     Dict with "action_mask", or info with it  the mask's bits come last
 
-`checked_observation` compares what an environment returns with what its space announces: shape,
-kind of number, range of what is counted; not the bounds of a Box, which nothing uses. Left out:
-spaces of no fixed size (Sequence, Graph, Text), which no fixed network can read.
+`checked_observation` compares an environment's observation with its space: shape, kind of number,
+range of Discrete numbers; not the bounds of a Box, which nothing uses. Left out: spaces without a
+fixed size (Sequence, Graph, Text), which no network here can read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from gymnasium import spaces
 
 from logpi.errors import UserError
-from logpi.ops.distributions import (
+from logpi.policies.distributions import (
     Bernoulli,
     Categorical,
     Distribution,
@@ -45,12 +45,17 @@ def is_image(space: gym.Space) -> bool:
 
 
 def encoded_shape(space: gym.Space) -> tuple[int, ...]:
-    """The shape of one encoded observation, without bits that come in `info`.
+    """The shape of one encoded observation, without mask bits from `info`.
 
     Raises:
-        UserError: a space that no fixed network can read, for its kind or its size.
+        UserError: a space that no network here can read, for its kind or its size.
     """
-    if (size := _size(space)) > LARGEST:
+    try:
+        size = spaces.flatdim(space)
+    except (NotImplementedError, ValueError):
+        # not a space that can be flattened: `encode` refuses it
+        size = 0
+    if size > LARGEST:
         raise UserError(
             f"an observation would be {size:,} numbers: wrap the environment in one that gives"
             " fewer"
@@ -58,26 +63,12 @@ def encoded_shape(space: gym.Space) -> tuple[int, ...]:
     return encode(space, stack(space, [space.sample()])).shape[1:]
 
 
-def _size(space: gym.Space) -> int:
-    """Numbers of an encoded observation; of a space that cannot be encoded 0."""
-    match space:
-        case spaces.Discrete():
-            return int(space.n)
-        case spaces.MultiDiscrete():
-            return int(space.nvec.sum())
-        case spaces.Dict():
-            return sum(map(_size, space.spaces.values()))
-        case spaces.Tuple():
-            return sum(map(_size, space.spaces))
-    return math.prod(space.shape or ())
-
-
 def checked_observation(space: gym.Space, x: Any, name: str = "an observation") -> Any:
-    """One observation, copied, for environments may write into theirs at the next step.
+    """A copy of one observation: environments may overwrite theirs at the next step.
 
     Raises:
-        UserError: another shape or kind of number than the space announces, a part that is missing,
-            a number that it does not count.
+        UserError: a shape or kind of number that is not the space's, a missing part, a number out
+            of a Discrete space's range.
     """
     if (
         isinstance(space, spaces.Box)
@@ -136,7 +127,7 @@ def _parts(space: spaces.Dict | spaces.Tuple, x: Any, name: str) -> Any:
 
 
 def _exactly(values: Array, dtype: Any, what: str, space: gym.Space) -> Array:
-    """The same numbers in another type. Raises UserError if they are not the same."""
+    """The same numbers in another type. Raises UserError if that would change them."""
     is_finite = values.dtype.kind != "f" or np.isfinite(values).all()
     if not is_finite or not np.array_equal(whole := values.astype(dtype), values):
         raise UserError(f"the environment gave {what}, and announces {space}: mend one of the two")
@@ -144,7 +135,7 @@ def _exactly(values: Array, dtype: Any, what: str, space: gym.Space) -> Array:
 
 
 def stack(space: gym.Space, items: Sequence[Any]) -> Any:
-    """Single observations as the batch that a vector environment would give."""
+    """Single observations as a batch, in the form of a vector environment's."""
     if isinstance(space, spaces.Dict):
         return {k: stack(s, [x[k] for x in items]) for k, s in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
@@ -195,17 +186,15 @@ def _is_single(space: gym.Space, x: Any) -> bool:
 
 def _flat(space: gym.Space, x: Any) -> Array:
     match space:
-        case spaces.Box():
+        case spaces.Box() | spaces.MultiBinary():
             return np.asarray(x, np.float32).reshape(len(x), -1)
         case spaces.Discrete():
             return _one_hot(np.asarray(x) - int(space.start), int(space.n))
-        case spaces.MultiBinary():
-            return np.asarray(x, np.float32).reshape(len(x), -1)
         case spaces.MultiDiscrete():
             sizes, x = space.nvec.ravel(), (np.asarray(x) - space.start).reshape(len(x), -1)
             return np.concatenate([_one_hot(x[:, i], int(n)) for i, n in enumerate(sizes)], -1)
         case spaces.Dict():
-            # The sort is stable: the mask comes last, the others keep their order.
+            # a stable sort: the mask comes last, the others keep their order
             names = sorted(space.spaces, key=lambda k: k == MASK)
             return np.concatenate([_flat(space.spaces[k], x[k]) for k in names], -1)
         case spaces.Tuple():
@@ -231,20 +220,13 @@ def mask_size(space: gym.Space) -> int:
 
 
 def check_mask(action: gym.Space, bits: int) -> None:
-    """Raises UserError unless a mask of so many bits allows and forbids the actions of this
-    space."""
-    match action:
-        case spaces.Discrete():
-            needed = int(action.n)
-        case spaces.MultiDiscrete():
-            needed = int(action.nvec.sum())
-        case spaces.MultiBinary():
-            needed = int(np.prod(action.shape))
-        case _:
-            raise UserError(
-                f"an {MASK} needs actions that can be counted, not {action}: take it out of the"
-                " observation"
-            )
+    """Raises UserError unless a mask of so many bits has one for each action of this space."""
+    if not isinstance(action, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        raise UserError(
+            f"an {MASK} needs actions that can be counted, not {action}: take it out of the"
+            " observation"
+        )
+    needed = spaces.flatdim(action)
     if bits != needed:
         raise UserError(
             f"the {MASK} has {bits} bits, {action} has {needed} actions to allow: one bit for each"
@@ -280,15 +262,14 @@ def action_kind(space: gym.Space, squash: bool = False) -> Distribution:
 
 
 def check_reach(space: gym.Space, log_std: float) -> None:
-    """Check that an untrained policy, a normal around 0, reaches the actions of a Box; a warning
-    if the Box is far wider.
+    """Check that an untrained policy, a normal around 0, reaches the actions of a Box. Warns if the
+    Box is far wider.
 
     Box(100, 200), log_std 0: Φ(200) − Φ(100) = 0 of its actions are within the bounds, refused.
     Box(-1, 1), log_std 0:    Φ(1) − Φ(−1) = 0.68 of them are, fine.
 
     Raises:
-        UserError: nearly all its actions are outside of the bounds, so that only a bound would ever
-            be tried.
+        UserError: nearly all its actions are out of bounds, so it would try only a bound.
     """
     if not isinstance(space, spaces.Box):
         return

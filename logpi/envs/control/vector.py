@@ -14,11 +14,11 @@ an episode ends, here for one environment whose episode is s0 s1 s2 and whose ne
     3               r0           r1       r1         False       r0: the policy acts on it
 
 `SyncVectorEnvironment` steps single environments in turn (asynchronous processes are ten times
-slower on cheap ones). Each episode begins from a seed, so seed and actions say what happened, and
-a run resumes exactly. `GymnasiumVectorEnvironment` wraps a `gymnasium.vector.VectorEnv`, such as an
-environment's own vectorised form, in either autoreset mode. All that an environment returns is
-checked and copied (`checks.py`, `spaces.checked_observation`). Left out: making environments
-(`make.py`), recording steps (`rollouts/gym.py`).
+slower on cheap ones). Each episode begins from a seed, so seed and actions reproduce it, and a run
+resumes exactly. `GymnasiumVectorEnvironment` wraps a `gymnasium.vector.VectorEnv`, such as an
+environment's own vectorised form, in either autoreset mode. Observations are checked and copied
+(`checks.py`, `spaces.checked_observation`). Left out: making environments (`make.py`), recording
+steps (`rollouts/transitions.py`).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class VectorEnvironment(ABC):
 
     Attributes:
         n: number of environments.
-        obs: [N, *] encoded, what is acted on next. observation, action: the single spaces.
+        obs: [N, *] encoded, for the next actions. observation, action: the single spaces.
         masks: bits of allowed actions at the end of an observation. seeded: every episode begins
             from a seed of its own.
     """
@@ -97,7 +97,16 @@ class VectorEnvironment(ABC):
     def image(self) -> bool:
         return is_image(self.observation)
 
-    def _refuse_masked_images(self) -> None:
+    def _set_masks(self, bits: int) -> None:
+        """Where the mask is: in the observation, or else in the `info`, whose mask has so many bits
+        for each environment.
+
+        Raises:
+            UserError: the observation is an image.
+        """
+        own = mask_size(self.observation)
+        self._info_mask = bits > 0 and not own
+        self.masks = bits if self._info_mask else own
         if self.masks and self.image:
             raise UserError(
                 f"pixels with an {MASK} are not supported: wrap the environment in one that leaves"
@@ -105,8 +114,7 @@ class VectorEnvironment(ABC):
             )
 
     def _acted(self, action: Array) -> Array:
-        """The actions in the number type of the action space, which may be finer than the
-        policy's."""
+        """The actions in the number type of the action space."""
         space = self.action
         if not isinstance(space, gym.spaces.Box) or action.dtype == space.dtype:
             return action
@@ -129,7 +137,7 @@ class VectorEnvironment(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Free what the environments hold."""
+        """Close the environments."""
 
 
 class SyncVectorEnvironment(VectorEnvironment):
@@ -146,12 +154,9 @@ class SyncVectorEnvironment(VectorEnvironment):
                 "copies of the environment have different spaces: one policy cannot act in all of"
                 " them"
             )
-        own = mask_size(self.observation)
         shape = encoded_shape(self.observation)
         _, info = call_env(self._checked[0].reset, seed=0)
-        self._info_mask = MASK in info and not own
-        self.masks = np.asarray(info[MASK]).size if self._info_mask else own
-        self._refuse_masked_images()
+        self._set_masks(np.asarray(info.get(MASK, ())).size)
         if self._info_mask:
             shape = (shape[0] + self.masks,)
         self.obs = np.zeros((self.n, *shape), np.uint8 if self.image else np.float32)
@@ -176,7 +181,7 @@ class SyncVectorEnvironment(VectorEnvironment):
         """Observation and mask of one environment, checked and copied."""
         bits = None
         if self._info_mask:
-            # The mask may be missing where no action follows.
+            # the mask may be missing at an episode's end
             bits = np.array(info.get(MASK, np.ones(self.masks)), np.float32).ravel()
             if bits.size != self.masks:
                 raise UserError(
@@ -201,7 +206,7 @@ class SyncVectorEnvironment(VectorEnvironment):
         for i in range(self.n) if active is None else np.flatnonzero(active).tolist():
             choice = choices[i]
             obs, value, terminated[i], truncated[i], info = call_env(self._checked[i].step, choice)
-            # A wrapper outside the checks may have changed the reward: it is checked again.
+            # checked again: a wrapper around the checks may have changed the reward
             self._raw[i], reward[i] = self._copied(obs, info), number(value)
             self._actions[i].append(choice)
         after = self._encoded()
@@ -212,7 +217,7 @@ class SyncVectorEnvironment(VectorEnvironment):
         return VectorStep(after, reward, terminated, truncated, real)
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed and actions of every episode under way, of which its state is a function."""
+        """Seed and actions of every episode under way, which determine its state."""
         return {
             "seeds": list(self._seeds),
             "actions": [np.array(a) for a in self._actions],
@@ -220,8 +225,8 @@ class SyncVectorEnvironment(VectorEnvironment):
         }
 
     def load_state_dict(self, state: dict[str, Any], next_seed: NextSeed) -> None:
-        """Play the episodes under way again, up to where they were. An environment that does not
-        repeat itself begins new ones, with a warning."""
+        """Replay the episodes under way. An environment that does not repeat itself begins new
+        ones, with a warning."""
         self._next_seed = next_seed
         for i, env in enumerate(self._checked):
             self._seeds[i] = int(state["seeds"][i])
@@ -271,10 +276,7 @@ class GymnasiumVectorEnvironment(VectorEnvironment):
             )
         self._over = np.zeros(self.n, bool)
         raw, info = check_reset(call_env(env.reset, seed=0))
-        own = mask_size(self.observation)
-        self._info_mask = MASK in info and not own
-        self.masks = np.asarray(info[MASK][0]).size if self._info_mask else own
-        self._refuse_masked_images()
+        self._set_masks(np.asarray(info[MASK][0]).size if MASK in info else 0)
         self.obs = self._encoded(raw, info)
 
     def _encoded(self, raw: Any, info: dict[str, Any]) -> Array:
@@ -346,7 +348,7 @@ class GymnasiumVectorEnvironment(VectorEnvironment):
 
 
 def _spaces(env: gym.Env) -> tuple[gym.Space, gym.Space]:
-    """Of observations and actions. Raises UserError if there are none."""
+    """The spaces of observations and actions. Raises UserError if they are not Gymnasium's."""
     observation, action = (
         getattr(env, name, None) for name in ("observation_space", "action_space")
     )

@@ -9,7 +9,7 @@
     questions.py (qa)  questions over a corpus, HotpotQA's among them:
                        `task("qa(corpus=wiki.jsonl):FILE")`
 
-Left out: how an answer is sampled, and what reward beyond a task's default it earns.
+Left out: sampling, and rewards beyond a task's default.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def task(source: Any, **options: Any) -> Task:
             out of range, an object of another kind.
 
     >>> task("addition(digits=3)", worked=0.5)
-    Addition(digits=3, worked=0.5, prompt='{a}+{b}=', test_size=1000)
+    Addition(test_size=1000, digits=3, worked=0.5, prompt='{a}+{b}=')
     >>> task([{"prompt": "1+1=", "answer": "2"}])
     RowsTask(the list)
     """
@@ -124,7 +124,7 @@ def task(source: Any, **options: Any) -> Task:
 
 
 def _from_object(name: str, value: Any, options: dict[str, Any]) -> Task:
-    """The task that an object is, holds or makes; `name` is what messages call it."""
+    """The task that an object is, holds or makes; `name` stands in messages."""
     if _is_task(value):
         if options:
             raise ValueError(
@@ -153,12 +153,12 @@ def _from_object(name: str, value: Any, options: dict[str, Any]) -> Task:
 
 
 def _is_task(value: Any) -> bool:
-    """A class has a task's names too, and is none."""
+    """A class has a task's attributes too, but is not a task."""
     return isinstance(value, Task) and not isinstance(value, type)
 
 
 def _is_file(text: str) -> bool:
-    """A path that is there, that ends like a data file, or a hub name."""
+    """A directory, a name that ends like a data file, or a hub name."""
     suffixes = tuple(s + end for s in SUFFIXES for end in ("", ".gz"))
     return (
         text.lower().endswith(suffixes)

@@ -1,8 +1,7 @@
-"""Addition, with demonstrations that work the sum out and demonstrations that guess: the demo of
-why thinking pays.
+"""Addition. Some demonstrations work the sum out, others guess: the demo of why thinking pays.
 
-A model that saw both styles answers in both. Only the worked ones end right, so a policy gradient
-on the answer alone makes working more frequent, and the responses grow: the observation of
+A model trained on both answers in both styles. Only worked answers are right, so a policy gradient
+on the answer alone makes working more frequent, and responses grow: the observation of
 DeepSeek-R1-Zero (arXiv:2501.12948, fig. 3) in two minutes on two cores. Left out: negative numbers,
 more than two terms.
 """
@@ -11,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import ClassVar
 
-from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, check_template
 from logpi.rewards import ExactAnswer, Rewards, Weighted
 
 
@@ -44,15 +44,13 @@ class Addition(GeneratedTask):
     their middle: a model that learned them would answer right by taking the likeliest, and working
     would not pay.
 
-    a + b and b + a are one problem, so a test sum's mirror image is never trained on either.
+    a + b and b + a are one problem, so training never shows a test sum's mirror image.
 
     Attributes:
         digits: of both numbers, ≥ 1; no leading zeros.
-        worked: share of demonstrations that work, in [0, 1]. Their share says nothing of RL, which
-            sees none of them.
+        worked: share of worked demonstrations, in [0, 1]. RL uses no demonstrations.
         prompt: a template with {a} and {b}, e.g. "What is {a}+{b}?" for a chat model (with the
             reward `number`).
-        test_size: rows that the test split lists.
 
     Raises:
         ValueError: an option out of its range.
@@ -64,7 +62,7 @@ class Addition(GeneratedTask):
     digits: int = 2
     worked: float = 1.0
     prompt: str = "{a}+{b}="
-    test_size: int = 1_000
+    characters: ClassVar[str] = "0123456789+=,#"
     name: str = field(default="addition", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(ExactAnswer("#")),)), init=False, repr=False)
 
@@ -74,11 +72,6 @@ class Addition(GeneratedTask):
         if not 0 <= self.worked <= 1:
             raise ValueError(f"addition: worked is a share between 0 and 1, got {self.worked}")
         check_template(self.name, self.prompt, "a", "b")
-
-    @property
-    def alphabet(self) -> str:
-        """Every character of prompts and demonstrations."""
-        return alphabet(self.prompt, "0123456789+=,#")
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, int]]:
         low, high = 10 ** (self.digits - 1) if self.digits > 1 else 0, 10**self.digits

@@ -1,14 +1,14 @@
-"""The Berkeley Function-Calling Leaderboard's files as a task: one turn, judged by matching the
-calls with possible answers.
+"""The Berkeley Function-Calling Leaderboard's files as a task: one turn, whose calls are matched
+with possible answers.
 
-    bfcl:BFCL_v4_simple_python.json   one category; answers beside it in possible_answer/, as
+    bfcl:BFCL_v4_simple_python.json   one category; its answers stand in possible_answer/, as
                                       published
-    bfcl:DIRECTORY                    every category there that can be judged so
+    bfcl:DIRECTORY                    every category there that can be judged by matching
 
-Categories: simple (also live_simple), multiple, parallel, parallel_multiple, irrelevance (nothing
-may be called). Files are those of the package bfcl-eval or of ShishirPatil/gorilla (Apache-2.0). It
-is a test: there is no training split. Left out: Java and JavaScript, categories that run what is
-called, conversations of several turns, agentic ones.
+Categories: simple (also live_simple), multiple, parallel, parallel_multiple, irrelevance (right is
+no call). The files are those of the package bfcl-eval or of ShishirPatil/gorilla (Apache-2.0). They
+are a test: there is no training split. Left out: Java and JavaScript,
+categories that run the calls, conversations of several turns, agentic ones.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ class Bfcl:
     def _files(self) -> list[Path]:
         path = Path(self.path).expanduser()
         if path.is_dir():
-            files = sorted(
-                f for f in path.iterdir() if _category(f) and _JUDGED.fullmatch(_category(f))
-            )
+            files = sorted(f for f in path.iterdir() if _JUDGED.fullmatch(_category(f)))
             if not files:
                 raise ValueError(
                     f"{path}: no BFCL_v4_<category>.json of a category that is judged by matching"

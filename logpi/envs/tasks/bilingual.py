@@ -1,10 +1,10 @@
-"""Sums, worked in two languages and every kind of untidiness: what a base model has read, for the
-story of R1.
+"""Sums with untidy answers in two languages, which stand for a base model's texts in the story of
+R1.
 
-A model shown these answers as its texts do: sometimes it thinks and sometimes it blurts, in
-English, in Chinese or in both by turns, with and without the tags. Reinforcement learning on
-accuracy and format (R1-Zero) makes it think and close its tags, and leaves the languages mixed, for
-nobody asked; `logpi r1` is what cleans it up. Left out: real prose. The words are a dozen.
+A model trained on these texts answers like them: it thinks or guesses, in English, in Chinese or in
+both by turns, with tags or without. Reinforcement learning on accuracy and format (R1-Zero) makes
+it think and close its tags, but leaves the languages mixed, for no reward asks for one language;
+`logpi r1` cleans that up. Left out: real prose; there are a dozen words.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import ClassVar
 
-from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, check_template
 from logpi.rewards import Rewards, TagAnswer, Weighted
 
 ENGLISH = {
@@ -38,12 +38,11 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 @dataclass(frozen=True)
 class Bilingual(GeneratedTask):
-    """Sums of two numbers of 1 … `digits` digits, the level; a demonstration is drawn from what a
-    base model may have read.
+    """Sums of two numbers of 1 … `digits` digits, the level, with an untidy demonstration.
 
-    A row: prompt `47+85=`, answer `132`, and a demonstration such as one of these: worked in
-    English, tidy; mixed, and worked twice; a slip that is noticed, a tag that is missing; a blurt,
-    one to three too many; no tags.
+    A row: prompt `47+85=`, answer `132`, and a demonstration, for example: worked in English, tidy;
+    mixed, and worked twice; a slip that is corrected, a missing tag; a guess, one to three too
+    many; no tags.
 
         <think>ones 7+5=12 carry,tens 4+8+1=13</think><answer>132</answer>
         <think>个 7+5=12进,tens 4+8+1=13,check,ones …</think><answer>132</answer>
@@ -53,8 +52,8 @@ class Bilingual(GeneratedTask):
 
     Attributes:
         digits: at most, 1 … 4. worked, tidy, english, chinese: shares of demonstrations, in [0, 1];
-            what is neither English nor Chinese changes language from step to step. slips: share of
-            worked ones with a wrong step, half of them noticed.
+            those neither English nor Chinese change language from step to step. slips: share of
+            worked ones with a wrong step, half of which are corrected.
 
     Raises:
         ValueError: an option out of its range.
@@ -71,7 +70,7 @@ class Bilingual(GeneratedTask):
     chinese: float = 0.3
     slips: float = 0.3
     prompt: str = "{a}+{b}="
-    test_size: int = 1_000
+    characters: ClassVar[str] = "0123456789+=, " + "".join("".join(v) for v in CHINESE.values())
     name: str = field(default="bilingual", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(TagAnswer()),)), init=False, repr=False)
     words: ClassVar[tuple[str, ...]] = (
@@ -93,13 +92,6 @@ class Bilingual(GeneratedTask):
                 "bilingual: english and chinese are shares of one whole; together they exceed 1"
             )
         check_template(self.name, self.prompt, "a", "b")
-
-    @property
-    def alphabet(self) -> str:
-        """Every character of prompts and demonstrations, beside `words`, which are tokens of their
-        own."""
-        chinese = "".join("".join(v) for v in CHINESE.values())
-        return alphabet(self.prompt, "0123456789+=, " + chinese)
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, int, int]]:
         digits = rng.randint(1, self.digits)
@@ -131,8 +123,8 @@ class Bilingual(GeneratedTask):
     def _work(
         self, a: int, b: int, digits: int, tongues: tuple[Mapping, ...], rng: Random
     ) -> tuple[str, int]:
-        """Digit by digit from the right, perhaps with a slip, perhaps twice; and the sum that comes
-        out."""
+        """The work, digit by digit from the right, perhaps with a slip, perhaps twice; and its
+        sum."""
         slip = rng.randrange(digits) if rng.random() < self.slips else -1
         steps, result, carry = [], 0, 0
         for place in range(digits):

@@ -1,9 +1,9 @@
 """Requests that are function calls in other words: `walk 3 north, buy 2 figs` →
 `[walk(by=3,to=north),buy(n=2,item=fig)]`.
 
-For rewards that differ in grain (`rewards/tool_calls.py`): demonstrations get each call right or
-wrong on its own, so with several calls everything is seldom right at once, and a reward that counts
-names, parameters and values one by one sees what all-or-nothing does not.
+It compares rewards of different grain (`rewards/tool_calls.py`): each call of a demonstration is
+right or wrong on its own, so several are seldom right at once, and a reward that counts names,
+parameters and values one by one learns from answers to which an all-or-nothing reward gives 0.
 Left out: running the calls, values that must be computed.
 """
 
@@ -37,14 +37,13 @@ class Calls(GeneratedTask):
 
     A row: prompt `go 3 north, fig 2 please:`, `calls` as `{"name", "arguments"}`, `level` (their
     number), and a demonstration in which each call is right with probability `right`, and otherwise
-    left out, or wrong in its function, in a parameter's name or in a value.
+    missing, or wrong in its function, in a parameter's name or in a value.
 
     Attributes:
         most: calls of a request, 1 … 4; each number as often. right: in [0, 1].
-        thoughtful: share of demonstrations that first say the request again between <think> tags,
-            once to three times.
-        grain: of the reward: "fine", "strict", "call" or "all". test_size: rows that the test split
-            lists.
+        thoughtful: share of demonstrations that first repeat the request between <think> tags, once
+            to three times.
+        grain: of the reward: "fine", "strict", "call" or "all".
 
     Raises:
         ValueError: an option out of its range.
@@ -57,7 +56,6 @@ class Calls(GeneratedTask):
     right: float = 0.5
     thoughtful: float = 0.5
     grain: str = "fine"
-    test_size: int = 1_000
     name: str = field(default="calls", init=False, repr=False)
     words: ClassVar[tuple[str, ...]] = (
         "<think>",
@@ -75,7 +73,10 @@ class Calls(GeneratedTask):
             f"{key}=" for key in ("by", "to", "n", "item", "who", "at")
         ),  # one token then tells which value follows
     )
-    alphabet: ClassVar[str] = " ,:=()[]0123456789n"
+
+    @property
+    def alphabet(self) -> str:
+        return " ,:=()[]0123456789n"
 
     def __post_init__(self) -> None:
         if not 1 <= self.most <= 4 or not (0 <= self.right <= 1 and 0 <= self.thoughtful <= 1):
@@ -121,7 +122,7 @@ def _written(call: dict[str, Any]) -> str:
 
 
 def _spoilt(call: dict[str, Any], rng: Random) -> dict[str, Any] | None:
-    """A call that is nearly right, or none."""
+    """A call with one fault, or None for a missing call."""
     name, arguments = call["name"], dict(call["arguments"])
     values = _FUNCTIONS[name][0]
     match rng.randrange(4):

@@ -1,18 +1,16 @@
-"""Countdown: make a target from given numbers with + - * / and parentheses. Every problem has a
-solution.
+"""Countdown: make a target from given numbers with + - * / and parentheses.
 
-The task of TinyZero, generated: where others search for solvable problems, this one builds the
-solution first and reads the target off it. Left out: the judge, which is exact and knows any
-solution (`rewards.CountdownReward`).
+The task of TinyZero, generated: it builds a solution first and reads the target off it, so every
+problem has one. Left out: the judge, which accepts any solution (`rewards.CountdownReward`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, check_template
 from logpi.rewards import CountdownReward, Rewards, Weighted
 
 
@@ -51,16 +49,14 @@ class Countdown(GeneratedTask):
     """Make `target` from `count` numbers, each used exactly once.
 
     A row: prompt `3 4 7=40:`, columns `numbers` [3, 4, 7] and `target` 40, answer `40`, and as
-    demonstration a solution, its steps first: `7+3=10,10*4=40#(7+3)*4`. The solution is one of
-    many, all of them right.
-    The same numbers, whatever the target, are on one side of the split.
+    demonstration a solution, its steps first: `7+3=10,10*4=40#(7+3)*4`. Other solutions are right
+    too. The same numbers, whatever the target, are on one side of the split.
 
     Attributes:
         count: numbers given, 2 to 6.
         largest: of the numbers, ≥ 2.
         limit: of the target and of every number on the way to it.
         prompt: a template with {numbers} (separated by spaces) and {target}.
-        test_size: rows that the test split lists.
 
     Raises:
         ValueError: an option out of its range.
@@ -70,7 +66,7 @@ class Countdown(GeneratedTask):
     largest: int = 20
     limit: int = 999
     prompt: str = "{numbers}={target}:"
-    test_size: int = 1_000
+    characters: ClassVar[str] = "0123456789 +-*/()=,#"
     name: str = field(default="countdown", init=False, repr=False)
     reward: Rewards = field(
         default=Rewards((Weighted(CountdownReward("#")),)), init=False, repr=False
@@ -87,11 +83,6 @@ class Countdown(GeneratedTask):
             )
         check_template(self.name, self.prompt, "numbers", "target")
 
-    @property
-    def alphabet(self) -> str:
-        """Every character of prompts and demonstrations."""
-        return alphabet(self.prompt, "0123456789 +-*/()=,#")
-
     def draw(self, rng: Random) -> tuple[str, list[int]]:
         numbers = [1 + int(rng.random() * self.largest) for _ in range(self.count)]
         return " ".join(map(str, sorted(numbers))), numbers
@@ -105,7 +96,7 @@ class Countdown(GeneratedTask):
         while len(pool) > 1:
             a, b = (pool.pop(int(rng.random() * len(pool))) for _ in range(2))
             term = _join(a, b, int(rng.random() * 4))
-            # Above the limit, a quotient or a difference is smaller.
+            # above the limit: take a quotient or a difference, which is smaller
             if term.value > self.limit:
                 term = _join(a, b, 3 if a.value == b.value else 1)
             steps.append(self._step(a, b, term))

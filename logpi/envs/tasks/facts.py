@@ -1,21 +1,20 @@
-"""Questions about people who were made up a moment ago: what cannot be known, only looked up.
+"""Questions about invented people, which a policy can answer only by a search.
 
 Every row has its own world, drawn with the row: some people, and who is whose boss, friend, rival
-or aunt. Its documents are all that is known of it, so nothing that was learned of another row
-helps, and train and test rows differ in everything but the words. One-hop questions need one
-document, two-hop questions a second that can only be asked for when the first was read.
+or aunt. Facts of other rows do not help: worlds share nothing but their words. A one-hop question
+needs one document; a two-hop question needs a second one, whose query stands in the first.
 
     search     Ada_boss friend?  <search>Ada_boss</search> → <information>Ada_boss Ben</information>
                                  Ada_boss Ben<search>Ben_friend</search> → <information>Ben_friend
                                  Kim</information> Ben_friend Kim<answer>Kim</answer>
-    upfront    the document that the question itself finds stands before it: enough for one hop, too
+    upfront    the best document for the question stands in front of it: enough for one hop, too
                little for two
     closed     no documents: a guess
 
 Every word and every tag is one token of the small model (`words`), so a two-hop conversation takes
-about 40. What was read is repeated, as the method has it (reason after every search): a small model
-copies sooner than it looks up. Left out: questions with no answer, documents that contradict
-each other.
+about 40 tokens. Turns repeat the last document, as Search-R1 reasons after every search: a small
+model learns to copy sooner than to look up. Left out: questions with no answer, documents that
+contradict each other.
 """
 
 from __future__ import annotations
@@ -47,14 +46,14 @@ def _shown(documents: Sequence[Document]) -> str:
 def _questions(
     people: Sequence[str], relations: Sequence[str], hops: int, rng: Random
 ) -> Iterator[tuple[str, list[str]]]:
-    """Random ones, then one that never ends where it began."""
+    """Random questions; the last has one hop, so it cannot end where it begins."""
     for _ in range(20):
         yield rng.choice(people), [rng.choice(relations) for _ in range(hops)]
     yield people[0], [relations[0]]
 
 
 def _reached(facts: Mapping[tuple[str, str], str], start: str, path: Sequence[str]) -> list[str]:
-    """Who is met on the way, the first one too."""
+    """The people on the path, with the first one."""
     reached = [start]
     for relation in path:
         reached.append(facts[reached[-1], relation])
@@ -81,7 +80,6 @@ class Facts(GeneratedTask):
             must be picked out of it; the small model did not learn that within 500 updates.
         searched: share of demonstrations, in [0, 1]. hasty: share of the others; the rest are
             guesses.
-        test_size: rows that the test split lists.
 
     Raises:
         ValueError: an option out of its range.
@@ -97,7 +95,6 @@ class Facts(GeneratedTask):
     together: bool = False
     searched: float = 0.4
     hasty: float = 0.5
-    test_size: int = 1_000
     name: str = field(default="facts", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(AnswerMatch()),)), init=False, repr=False)
     names: ClassVar[tuple[str, ...]] = tuple(_NAMES.split())
@@ -109,7 +106,10 @@ class Facts(GeneratedTask):
             f"{r} " for r in _RELATIONS.split()
         ),  # a name then follows its relation at once, which a small model copies sooner
     )
-    alphabet: ClassVar[str] = " ?_"
+
+    @property
+    def alphabet(self) -> str:
+        return " ?_"
 
     def __post_init__(self) -> None:
         if self.mode not in MODES or self.hops not in (1, 2):
@@ -183,34 +183,32 @@ class Facts(GeneratedTask):
             f"{who}_{relation} {whom}"
             for who, relation, whom in zip(reached, path, reached[1:], strict=False)
         ]
+        turns: list[str] = []
         if self.mode == "closed" or not searches:
-            return self._conversation(
-                [], f"<{_TAGS.answer}>{rng.choice(self.names)}</{_TAGS.answer}>"
-            )
-        # The document in the prompt tells the first hop.
-        if self.mode == "upfront":
-            return self._conversation(
-                [], f"{facts[0]}<{_TAGS.answer}>{reached[1]}</{_TAGS.answer}>"
-            )
-        queries = [
-            f"<{_TAGS.tag}>{fact.partition(' ')[0]}</{_TAGS.tag}>" for fact in facts[:searches]
-        ]
-        # Every turn repeats what was read before it does anything else.
-        read = ["", *facts[:searches]]
-        turns = [f"{before}{query}" for before, query in zip(read, queries, strict=False)]
-        return self._conversation(
-            turns, f"{read[-1]}<{_TAGS.answer}>{reached[searches]}</{_TAGS.answer}>", row
-        )
+            answer = f"<{_TAGS.answer}>{rng.choice(self.names)}</{_TAGS.answer}>"
+        elif self.mode == "upfront":
+            # the document in the prompt tells the first hop
+            answer = f"{facts[0]}<{_TAGS.answer}>{reached[1]}</{_TAGS.answer}>"
+        else:
+            # every turn repeats the document that it has just read
+            read = ["", *facts[:searches]]
+            queries = [fact.partition(" ")[0] for fact in facts[:searches]]
+            turns = [
+                f"{document}<{_TAGS.tag}>{query}</{_TAGS.tag}>"
+                for document, query in zip(read, queries, strict=False)
+            ]
+            answer = f"{read[-1]}<{_TAGS.answer}>{reached[searches]}</{_TAGS.answer}>"
+        return self._conversation(row, turns, answer)
 
     def _conversation(
-        self, turns: Sequence[str], last: str, row: Row | None = None
+        self, row: Row, turns: Sequence[str], answer: str
     ) -> str | list[dict[str, str]]:
-        """The conversation in which these turns are answered by the environment."""
-        env, messages = self.env, []
-        if env is None or row is None:
-            return last if self.mode != "search" else [{"role": "assistant", "content": last}]
-        conversation = env.start(row)
+        """The turns with the environment's replies, and the answer."""
+        env = self.env
+        if env is None:
+            return answer
+        conversation, messages = env.start(row), []
         for turn in turns:
             messages.append({"role": "assistant", "content": turn})
             messages.append({"role": "tool", "content": str(conversation.reply(turn).observation)})
-        return [*messages, {"role": "assistant", "content": last}]
+        return [*messages, {"role": "assistant", "content": answer}]

@@ -6,17 +6,17 @@ question and its answer.
     qa:hotpot_dev_distractor_v1.json                 searched in each row's own paragraphs, its
                                                      `context`
 
-One task for three ways to answer, which differ in nothing else:
+Three ways to answer, which differ in nothing else:
 
     search     the policy searches when it wants to (`envs/tools/search_r1.py`)
-    upfront    what the question itself finds stands in the prompt
+    upfront    the documents that the question finds stand in the prompt
     closed     no documents
 
-Demonstrations are made here, from the answer and, where the data name them, the titles that support
-it: the question is searched, then a supporting title that stands in what was read, until the answer
-was read. Searches are made when a row is read, with those of its neighbours, so that a server gets
-many queries in one request and none for rows that nobody reads. Left out: downloading, HotpotQA's
-supporting-fact scores, dense indices (a server has those).
+The task writes demonstrations from the answer and, where the data name them, the titles that
+support it: it searches for the question, then for a supporting title that stands in a document,
+until a document holds the answer. It searches when a row is read, for its neighbours too, so that a
+server gets many queries in one request and none for rows that nobody reads. Left out: downloading,
+HotpotQA's supporting-fact scores, dense indices (a server has those).
 """
 
 from __future__ import annotations
@@ -148,10 +148,7 @@ class Questions:
 
     @cached_property
     def _plain(self) -> list[Row]:
-        rows = [_row(raw, where) for where, raw in read_raw(self.path)]
-        if not rows:
-            raise ValueError(f"{self.path}: no questions")
-        return rows
+        return [_row(raw, where) for where, raw in read_raw(self.path)]
 
     @cached_property
     def _grounded(self) -> list[Row]:
@@ -201,7 +198,7 @@ class Questions:
         )
 
     def _looked_up(self, row: Row, titles: Sequence[str]) -> list[dict[str, str]]:
-        """Searches and what they found, until the answer was read; [] if it is not within
+        """Searches and their documents, until one holds the answer; [] if none does within
         `turns`."""
         messages, read, query = [], "", row["question"]
         conversation = self._search.start(row)
@@ -210,7 +207,7 @@ class Questions:
             try:
                 shown = str(conversation.reply(turn).observation)
             except UserError as error:
-                # The server is down. `logpi rl` needs no demonstrations.
+                # the server is down, and `logpi rl` needs no demonstrations
                 if self.grounded or self.shots:
                     raise
                 notices.warning(f"no demonstration of {row['question'][:40]!r}: {error}")

@@ -1,10 +1,9 @@
 """Tasks of the package reasoning-gym (the extra `reasoning-gym`): `reasoning_gym("chain_sum",
 config={"max_terms": 4})`.
 
-Rows are a function of (seed, split, i), train and test problems disjoint, as of every generated
-task. Answers are scored by the data set's own scorer in a worker process with a deadline and a
-memory limit. Refused by name, with the reason: data sets whose scorer executes the model's answer,
-or pays for nothing. Left out: composite data sets and curricula.
+The data set's own scorer judges answers, in a worker process with a deadline and a memory limit.
+Data sets whose scorer executes the model's answer, or gives marks for nothing, are refused with the
+reason. Left out: composite data sets and curricula.
 """
 
 from __future__ import annotations
@@ -56,12 +55,11 @@ def _worker() -> Workers:
 
 @dataclass(frozen=True)
 class ReasoningScore:
-    """The data set's own score of what stands in the last <answer>…</answer> (or box; else all of
-    the text).
+    """The data set's own score of the last <answer>…</answer> (or box; else the whole text).
 
     Attributes:
-        partial: the score as it is, in [0, 1]. Otherwise full marks count 1 and all else 0: many
-            scorers pay for an answer that merely contains the right one.
+        partial: the score as it is, in [0, 1]. False: full marks count 1, all else 0, for many
+            scorers give marks to an answer that merely contains the right one.
         seconds: for a batch, then for each of its answers.
     """
 
@@ -108,7 +106,7 @@ class ReasoningGym(GeneratedTask):
     dataset: str
     config: dict[str, Any] = field(default_factory=dict)
     prompt: str = "{question}\nGive the final answer inside <answer> </answer>."
-    test_size: int = 100
+    test_size: int = field(default=100, kw_only=True)
     name: str = field(default="reasoning_gym", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(ReasoningScore()),)), init=False, repr=False)
 

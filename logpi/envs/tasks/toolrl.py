@@ -4,8 +4,8 @@
                                                   instruction, input, output
     openai:FILE    {"messages": […, {"role": "assistant", "tool_calls": […]}], "tools": […]}
 
-One turn is learned: the calls that the next answer should make (`rewards.ToolCalls`). Left out:
-running the calls; earlier answers of a conversation (they are the prompt).
+The policy learns one turn: the calls of the next answer (`rewards.ToolCalls`). Left out: running
+the calls; earlier answers of a conversation, which are part of the prompt.
 """
 
 from __future__ import annotations
@@ -96,16 +96,16 @@ class ToolRL(_RecordedCalls):
 
 @dataclass(frozen=True)
 class OpenAICalls(_RecordedCalls):
-    """Conversations that end in an assistant's message with tool calls (or with plain text: nothing
-    should be called).
+    """Conversations that end in an assistant's message, with tool calls or with plain text (no call
+    is right).
 
-    A row: `prompt` (the messages before, the tools announced in the system message as the style
-    does), `calls`, `tools`, `completion`.
+    A row: `prompt` (the messages before, with the tools in the system message in the style's form),
+    `calls`, `tools`, `completion`.
 
     Attributes:
         path: a file of `{"messages", "tools"}`. style: how calls are written. announce: put the
             tools into the system message; False leaves that to the model's chat template (column
-            `template_tools`), which then also writes the calls of a demonstration, whatever the
+            `template_tools`), which then also writes the calls of demonstrations, whatever the
             style (column `messages`: every answer of the conversation is learned). test_share: as
             in ToolRL.
 
@@ -128,10 +128,8 @@ class OpenAICalls(_RecordedCalls):
 
     def _row(self, raw: Row, where: str) -> Row:
         try:
-            messages, tools = (
-                conversation(raw.get("messages") or ()),
-                standard(tool_list(raw.get("tools") or [])),
-            )
+            messages = conversation(raw.get("messages") or ())
+            tools = standard(tool_list(raw.get("tools") or []))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         if len(messages) < 2 or messages[-1].get("role") != "assistant":
@@ -145,14 +143,8 @@ class OpenAICalls(_RecordedCalls):
             first = prompt[0] if prompt and prompt[0]["role"] == "system" else None
             content = f"{first['content']}\n\n{announced}" if first else announced
             prompt = [{"role": "system", "content": content}, *(prompt[1:] if first else prompt)]
-        recorded = "\n".join(
-            p
-            for p in (
-                messages[-1].get("content") or "",
-                style_of(self.style).write(calls) if calls else "",
-            )
-            if p
-        )
+        written = style_of(self.style).write(calls) if calls else ""
+        recorded = "\n".join(p for p in (messages[-1].get("content"), written) if p)
         row = {
             "prompt": prompt,
             "calls": _plain(calls),
@@ -160,11 +152,9 @@ class OpenAICalls(_RecordedCalls):
             "completion": recorded,
             "answer": recorded,
         }
-        return (
-            row
-            if self.announce or not tools
-            else row | {"template_tools": tools, "messages": messages}
-        )
+        if tools and not self.announce:
+            row |= {"template_tools": tools, "messages": messages}
+        return row
 
 
 def _plain(calls: Sequence[Any]) -> list[dict[str, Any]]:

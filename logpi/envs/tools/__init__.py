@@ -1,7 +1,7 @@
-"""Tools: what a policy may call while it writes, and the environments that let it.
+"""Tools that a policy may call while it writes, and the environments with tools.
 
-    tool.py          a Python function, or a schema with a function for it, as a Tool
-    environment.py   ToolEnvironment: calls read in a style, checked, run, answered
+    tool.py          Tool: a Python function, or a schema and a function for it
+    environment.py   ToolEnvironment: reads, checks and runs calls, and returns their results
     search_r1.py     Search-R1's conversation
     text_gym.py      a Gymnasium-style text environment
     calculator.py    exact arithmetic

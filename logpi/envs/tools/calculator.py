@@ -1,7 +1,7 @@
-"""A calculator: exact arithmetic on integers and decimals with + - * / and parentheses; nothing is
-evaluated as code.
+"""A calculator: exact arithmetic on integers and decimals with + - * / and parentheses. It runs no
+code.
 
-Left out: powers, roots, functions (`python.py` has them all, in a sandbox).
+Left out: powers, roots, functions (`python.py` has them, in a sandbox).
 """
 
 from __future__ import annotations

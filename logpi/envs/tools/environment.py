@@ -7,8 +7,8 @@
                  no call: the conversation is over
 
 A call that cannot be read, of an unknown tool, or with arguments that do not fit gets an error that
-says what was expected, and is counted. Left out: rewards for the answer (`rewards`), limits on
-turns and tokens, threads and time (`rollouts`).
+says what was expected, and is counted. Left out: rewards for the answer (`rewards/`), threads, and
+limits on turns, tokens and time (`rollouts/`).
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class ToolEnvironment:
             text, error = self.by_name[attempt.name](attempt.arguments), ""
         except ToolError as problem:
             text, error = f"Error: {problem}.", "arguments"
-        except Exception as problem:  # somebody else's code: an observation, never a crash
+        except Exception as problem:  # the user's tool failed: the model reads it
             text, error = f"Error: {error_text(problem)}", "failed"
         if len(text) > self.longest:
             text = text[: self.longest] + CUT
@@ -133,10 +133,10 @@ class ToolEnvironment:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a call brought.
+    """The result of a call.
 
     Attributes:
-        name: of the tool, or "". text: what the model reads.
+        name: of the tool, or "". text: for the model.
         error: "", "malformed", "unknown", "arguments", "failed" or "surplus".
     """
 
@@ -147,7 +147,7 @@ class ToolResult:
 
 @dataclass(frozen=True)
 class _CallConversation:
-    """One conversation; it remembers nothing but the item."""
+    """One conversation; its only state is the item."""
 
     environment: ToolEnvironment
     row: Row

@@ -1,10 +1,10 @@
 """An MCP server's tools (Model Context Protocol): listed once, called from any thread.
 
-The protocol's sessions are asynchronous and belong to one event loop, which runs here in a thread
-of its own. Needs the package `mcp` (pip install logpi[mcp]) to start a server; any object with
-`list_tools` and `call_tool` will do as a session. A server is not trusted: what it lists and
-answers is checked, has a deadline, and is cut to `LONGEST` characters. Left out: resources,
-prompts, sampling, and results that are not text (they are named, not shown).
+The protocol's sessions are asynchronous and belong to one event loop, which runs in a thread of its
+own. Starting a server needs the package `mcp` (pip install logpi[mcp]); a session may be any object
+with `list_tools` and `call_tool`. A server is not trusted: its lists and results are checked, have
+a deadline, and are cut to `LONGEST` characters. Left out: resources, prompts, sampling, and results
+that are not text (the model reads only their type).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LONGEST = 1_000_000  # characters of a result
 
 
 class McpServer:
-    """A connection to an MCP server; a context manager.
+    """A connection to an MCP server, as a context manager.
 
         with McpServer.command("uvx", "mcp-server-time") as server:
             env = ToolEnvironment(server.tools)
@@ -50,7 +50,7 @@ class McpServer:
 
     @classmethod
     def command(cls, command: str, *arguments: str, timeout: float = 30.0) -> McpServer:
-        """A server that is started here and spoken to over its standard input and output."""
+        """A server that runs as a child process and speaks over standard input and output."""
         return cls(lambda: _stdio(command, arguments), timeout)
 
     def __enter__(self) -> McpServer:
@@ -58,9 +58,8 @@ class McpServer:
         ready: asyncio.Future[Any] = self._loop.create_future()
         self._life = asyncio.run_coroutine_threadsafe(self._serve(ready), self._loop)
         try:
-            listed = asyncio.run_coroutine_threadsafe(
-                _wait(ready, self.timeout), self._loop
-            ).result()
+            wait = asyncio.wait_for(ready, self.timeout)
+            listed = asyncio.run_coroutine_threadsafe(wait, self._loop).result()
         except Exception as error:
             self._life.cancel()
             self.__exit__()
@@ -91,7 +90,7 @@ class McpServer:
             self._loop.close()
 
     async def _serve(self, ready: asyncio.Future[Any]) -> None:
-        """The session's whole life in one task, as its cancel scopes demand."""
+        """Open and close the session in one task, which its cancel scopes need."""
         self._stop = asyncio.Event()
         try:
             async with self._open() as self._session:
@@ -106,7 +105,7 @@ class McpServer:
             self._ended.set()
 
     def _tool(self, listed: Any) -> Tool:
-        """A listed tool; what a malformed listing raises is the caller's to catch."""
+        """A listed tool. A malformed listing raises any exception."""
         name = listed.name
         if not isinstance(name, str) or not name or encodable(name) != name:
             raise ToolError(f"its name is {str(name)[:60]!r}")
@@ -151,14 +150,10 @@ class McpServer:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, of a group of errors the first."""
+    """The error as text, of a group of errors the first."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-async def _wait(ready: asyncio.Future[Any], seconds: float) -> Any:
-    return await asyncio.wait_for(ready, seconds)
 
 
 async def _listed(session: Any) -> list[Any]:
@@ -180,8 +175,7 @@ def _page(cursor: str) -> Any:
 
 
 def _either(thing: Any, *names: str) -> Any:
-    """A field under its name of protocol versions before and after the package's second major
-    version."""
+    """A field by its name in the package's first major version, or in its second."""
     return next((getattr(thing, n) for n in names if getattr(thing, n, None) is not None), None)
 
 

@@ -1,9 +1,8 @@
-"""Programs as a tool: the model writes Python, the sandbox runs it, the model reads what it
-printed.
+"""The tool `python`: the model writes a program, the sandbox runs it, the model reads its output.
 
 It needs a sandbox (this machine's, any object of the protocol `logpi.sandbox.Sandbox`, or a
-function `run(code)`); without one it refuses before anything runs. Left out: state between calls
-(every program is fresh), files, packages beyond those that the sandbox shows.
+function `run(code)`); without one it refuses before anything runs. Left out: state between calls,
+files, packages beyond those of the sandbox.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ def python(
     """The tool `python(code)`.
 
     Args:
-        run: a sandbox; or a function that runs a program and returns what it printed, a text, or a
+        run: a sandbox; or a function that runs a program and returns its output, as a text or a
             `ProgramResult`. Default: this machine's sandbox.
 
     Raises:
-        ValueError: no sandbox can be had on this machine; the text says why.
+        ValueError: this machine has no sandbox; the text says why.
     """
     run = run or _sandboxed()
     run_code = run.run if isinstance(run, Sandbox) else run
@@ -49,7 +48,7 @@ def python(
 
 
 def _last_lines(stderr: str, lines: int = 5) -> str:
-    """The end of a traceback says what is wrong; its beginning where the sandbox stands."""
+    """The end of a traceback, which says what is wrong; its beginning is about the sandbox."""
     return "\n".join(stderr.rstrip("\n").splitlines()[-lines:])
 
 

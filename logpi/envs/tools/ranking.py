@@ -7,7 +7,7 @@ f: how often t occurs in d; n: documents with t, of N; k1 = 1.5, b = 0.75 (Rober
 2009, in Lucene's form). `Bm25` ranks documents in memory, such as a row's own, with the package
 bm25s: 10,000 passages in 0.1 ms, a million in 2 ms. `Corpus` reads them from a JSONL file of
 `{id, contents}` and keeps the index. Equal scores keep the corpus's order. Left out: dense
-retrieval. Any object with `search(queries, top)` will do instead, such as a server with
+retrieval; any object with `search(queries, top)` can take their place, such as a server with
 Search-R1's contract (`retrieve.py`).
 """
 
@@ -74,8 +74,7 @@ class Bm25:
         self._index = _indexed(self.documents) if index is None else index
 
     def search(self, queries: Sequence[str], top: int) -> list[list[Document]]:
-        # One query at a time: a batch saves nothing on one thread, and a query without any known
-        # word finds nothing.
+        # one query at a time: a batch saves nothing on one thread
         return [self._best(terms(query), top) for query in queries]
 
     def _best(self, words: Sequence[str], top: int) -> list[Document]:
@@ -119,7 +118,7 @@ def _largest(scores: Any, top: int) -> Any:
     """
     import numpy as np
 
-    # A full sort of a small corpus is cheaper than a partition; of a large one it is not.
+    # for a small corpus a full sort is cheaper than a partition
     if len(scores) <= 4096:
         return np.argsort(-scores, kind="stable")[:top]
     least = np.partition(scores, -min(top, len(scores)))[-min(top, len(scores))]
@@ -158,14 +157,14 @@ def _digest(path: Path) -> str:
 
 
 def _indexed(documents: Sequence[Document], place: Path | None = None) -> Any:
-    """The index that is kept at `place`, or a new one, which is put there whole or not at all; None
-    of documents without any word."""
+    """The index at `place`, or a new one, which is written there as a whole; None for documents
+    without any word."""
     import bm25s
 
     if place is not None and place.is_dir():
         try:
             return bm25s.BM25.load(str(place), mmap=True)
-        except Exception:  # damaged: it is made again
+        except Exception:  # damaged: index again
             shutil.rmtree(place, ignore_errors=True)
     words = [terms(d.contents) for d in documents]
     if not any(words):
@@ -173,7 +172,7 @@ def _indexed(documents: Sequence[Document], place: Path | None = None) -> Any:
     index = bm25s.BM25(k1=K1, b=B, method="lucene")
     index.index(words, show_progress=False)
     if place is not None:
-        # Where it cannot be kept, the next run indexes again.
+        # if it cannot be written, the next run indexes again
         with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
             beside = tempfile.mkdtemp(dir=place.parent)

@@ -3,11 +3,11 @@
     POST /retrieve  {"queries": ["…", …], "topk": 3, "return_scores": true}
     200             {"result": [[{"document": {"id": "…", "contents": "…"}, "score": 11.2}, …], …]}
 
-Queries of many threads go out in one request, equal ones once, and results are remembered. A
-request that fails is repeated after 0.5 s, 1 s, 2 s, … while its time lasts; when it fails for good
-the caller gets an error that says what is wrong: the policy reads it, and the run goes on. The
-server is not trusted: its answer has one deadline and a largest size, is never unpacked, and a
-redirect is not followed. Left out: authentication, streaming, proxies, connections that stay open.
+One request carries the queries of many threads, equal ones once, and results are cached. A request
+that fails is repeated after 0.5 s, 1 s, 2 s, … until its deadline; then the caller gets an error
+with the reason: the policy reads it, and the run continues. The server is not trusted: its answer
+has one deadline and a largest size, is never decompressed, and redirects are not followed. Left
+out: authentication, streaming, proxies, connections that stay open.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     import httpx
 
 AGAIN = (408, 429)
-"""Of the statuses that are the client's fault, those that pass by themselves."""
+"""Client errors that a later try may not meet."""
 
 
 class RetrieveError(UserError):
-    """The server did not answer, or not with what the contract says.
+    """The server did not answer, or broke the contract.
 
     Attributes:
-        again: whether it may do so at the next try.
+        again: another try may succeed.
     """
 
     def __init__(self, what: str, again: bool = True) -> None:
@@ -63,9 +63,9 @@ class RetrieveClient:
     Args:
         url: of the server; /retrieve is added if it names no path. batch: queries of one request.
             wait: seconds to gather them.
-        timeout: seconds for a request, from the first to the last byte and with its further tries.
-        retries: how many of those. backoff: seconds before the first of them, doubled each time.
-        largest: bytes of an answer. keep: answers that are remembered.
+        timeout: seconds for a request, from the first to the last byte and over all tries.
+        retries: further tries. backoff: seconds before the first of them, doubled each time.
+        largest: bytes of an answer. keep: answers in the cache.
 
     Raises:
         ValueError: not an http(s) address.
@@ -109,7 +109,7 @@ class RetrieveClient:
         self._open: dict[int, _PendingBatch] = {}
 
     def check(self) -> None:
-        """Ask once, before any work is done.
+        """Send one query, before any work.
 
         Raises:
             ValueError: the server cannot be used; the text says what to do.
@@ -122,7 +122,7 @@ class RetrieveClient:
             ) from None
 
     def search(self, queries: Sequence[str], top: int) -> list[list[Document]]:
-        """Raises RetrieveError when the server cannot be asked.
+        """Raises RetrieveError if the server cannot be reached.
 
         Threads A and B within `wait` seconds of each other, batch=3:
 
@@ -184,7 +184,7 @@ class RetrieveClient:
                     self._known.popitem(last=False)
 
     def _post(self, queries: Sequence[str], top: int) -> list[list[Document]]:
-        """One request, repeated while its time lasts. Raises RetrieveError."""
+        """One request, repeated until its deadline. Raises RetrieveError."""
         body = json.dumps({"queries": list(queries), "topk": top, "return_scores": True}).encode()
         until = time.monotonic() + self.timeout
         for attempt in range(self.retries + 1):
@@ -213,7 +213,7 @@ class RetrieveClient:
             raise RetrieveError(_reason(error)) from None
 
     async def _sent(self, body: bytes, seconds: float) -> bytes:
-        """The bytes of the answer, as they come: what is packed stays packed."""
+        """The raw bytes of the answer, without decompression."""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         async with asyncio.timeout(seconds):
             stream = self._client.stream("POST", self.url, content=body, headers=headers)
@@ -230,7 +230,7 @@ class RetrieveClient:
 
     @cached_property
     def _client(self) -> httpx.AsyncClient:
-        """Without timeouts, which are of single reads: `asyncio.timeout` is of the whole."""
+        """Without httpx's timeouts, which limit single reads; `asyncio.timeout` limits them all."""
         import httpx
 
         limits = httpx.Limits(max_keepalive_connections=0)
@@ -239,15 +239,15 @@ class RetrieveClient:
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """An event loop in a thread of its own, for all clients: the caller's thread may run one (a
-    notebook's does), which could not wait for another."""
+    """An event loop in a thread of its own, for all clients: the caller's thread may run a loop (a
+    notebook's does), which cannot wait for another."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="retrieve", daemon=True).start()
     return loop
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong; of an httpx.ConnectError the operating system's reason below it."""
+    """The error as text; for an httpx.ConnectError the operating system's reason below it."""
     below: BaseException | None = error
     while below is not None:
         if isinstance(below, OSError) and below.errno is not None and below.errno > 0:

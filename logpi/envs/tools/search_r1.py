@@ -1,15 +1,15 @@
-"""Search-R1 (Jin et al. 2025, arXiv:2503.09516): the policy thinks, searches between tags, reads,
-and answers between others.
+"""Search-R1 (Jin et al. 2025, arXiv:2503.09516): the policy thinks, searches, reads and answers, in
+tags.
 
     the policy     <think> … </think> <search> capital of France </search>
     the reply      \\n\\n<information>Doc 1(Title: "France") …</information>\\n\\n
     the policy     <think> … </think> <answer> Paris </answer>
 
 Prompt, tags, messages and turn limit are the published code's (PeterGriffinJin/Search-R1,
-Apache-2.0, a14dc3a). Divergences, on purpose: documents are not in GAE, in whitening or in the
-critic's loss; text is never decoded and tokenised again; a document that is cut off keeps its
-closing tag; end tokens are not masked with the padding; the reward does not read the prompt or the
-documents. docs/tools.md has the whole list.
+Apache-2.0, a14dc3a). Divergences: documents do not enter GAE, whitening or the critic's loss; text
+is never decoded and tokenised again; a document that is cut off keeps its closing tag; end tokens
+are not masked with the padding; the reward does not read the prompt or the documents. docs/tools.md
+has the whole list.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ INVALID = (
 
 
 def passages(documents: Sequence[Document]) -> str:
-    """Documents as the published code writes them: the first line is the title.
+    """Documents in the published code's form: the first line is the title.
 
     >>> passages([Document("7", '"France"\\nIts capital is Paris.')])
     'Doc 1(Title: "France") Its capital is Paris.'

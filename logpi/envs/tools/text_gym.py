@@ -4,9 +4,9 @@ policy's turn is the action.
     reset()      → text | (text, info)
     step(text)   → text, reward, terminated, truncated, info; old Gym's: text, reward, done, info
 
-The rewards are step rewards: each stands at the last token of the turn that earned it. Left out:
-observations that are not text (wrap the environment); the end of an episode and a time limit are
-not told apart, both end the conversation.
+Rewards are step rewards: each stands at the last token of its turn. The end of an episode and a
+time limit both end the conversation. Left out: observations that are not text (wrap the
+environment).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A tool: a name, a description, a JSON schema of its arguments, and the function that is called.
+"""A tool: a name, a description, a JSON schema of its arguments, and a function.
 
-What the function returns becomes text: strings as they are, everything else as JSON. Left out: time
-limits (the rollout's), schemas of results.
+The function's result becomes text: strings as they are, everything else as JSON. Left out: time
+limits (the rollout has them), schemas of results.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ class Tool:
     """A function that a policy may call while it writes.
 
     Attributes:
-        name, description: what the model reads. parameters: JSON schema of the arguments, of type
-            object.
-        run: called with the arguments by name; what it returns is the result, what it raises is an
-            error that the model reads. May be async.
+        name, description: for the model. parameters: JSON schema of the arguments, of type object.
+        run: called with the arguments by name, perhaps async. Its exception is an error that the
+            model reads.
 
     >>> def add(a: int, b: int) -> int:
     ...     '''Adds two numbers.'''
@@ -59,8 +58,8 @@ class Tool:
         """The result as text.
 
         Raises:
-            ToolError: arguments that do not fit the schema; the text says what was expected. What
-                the tool itself raises is not caught.
+            ToolError: arguments that do not fit the schema; the text says what was expected. The
+                tool's own exceptions pass through.
         """
         wrong = problem(dict(arguments), self.parameters)
         if wrong:
@@ -74,7 +73,7 @@ async def _awaited(result: Any) -> Any:
 
 
 def text(result: Any) -> str:
-    """A tool's result as the model reads it, in characters that can be encoded."""
+    """A tool's result as text, in characters that can be encoded."""
     if result is None:
         return ""
     return encodable(

@@ -49,11 +49,10 @@ class TurnArguments:
         Raises:
             UserError: the model cannot have them.
         """
-        from logpi.envs.conversation import environment_of
         from logpi.rollouts.tool_conversations import ToolConversations
         from logpi.rollouts.turns import TurnLimits
 
-        environment = environment_of(task)
+        environment = getattr(task, "env", None)
         if environment is None:
             return None
         limits = TurnLimits(
@@ -68,7 +67,5 @@ class TurnArguments:
 
 def columns(task: Task) -> tuple[str, ...]:
     """Columns that reward functions get beside the item's own."""
-    from logpi.envs.conversation import environment_of
-
-    of_turns = () if environment_of(task) is None else ("turns", "step_reward")
+    of_turns = () if getattr(task, "env", None) is None else ("turns", "step_reward")
     return ("step", "assistant_prefix", *of_turns)

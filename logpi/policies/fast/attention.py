@@ -1,9 +1,9 @@
-"""Attention of packed rows with its derivative written out, for `trunk.py`: one gather for all
-rows, one for the way back.
+"""Attention of packed rows with its derivative written out, for `trunk.py`: one gather forward, and
+one backward.
 
-`Layout` says once for all layers of a micro-batch which head of which token stands where. Rows of
-few keys are plain products, whose weights are kept: two thirds of the fused kernel's time, forward
-and backward. Longer ones are the fused kernel's, which keeps none.
+A `Layout` serves all layers of a micro-batch: it has the place of each head of each token. Rows of
+few keys attend by plain products, and keep their weights for backward: two thirds of the fused
+kernel's time, forward and backward. Longer rows use the fused kernel, which keeps no weights.
 
 Left out: soft caps (no family of the trunk has one), packings other than `Packed`, second
 derivatives.
@@ -22,7 +22,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from logpi.policies.packing import Block, Packed, Rule
 
-SHORT = 64  # keys: measured, the two ways break even at about 100
+# keys: measured, the two ways break even at about 100
+SHORT = 64
 
 # The packed tokens of `packing.py`'s example without its third row: a b c d e | f, where f's row
 # shares a b c. One head of queries and one of keys (H = Hkv = 1), so a token has 3 lines; line 3 t
@@ -44,8 +45,8 @@ SHORT = 64  # keys: measured, the two ways break even at about 100
 
 @dataclass(frozen=True)
 class _Part:
-    """A block, and where its lines begin among those taken: of queries [R, H, Lq], and of keys and
-    values [2, R, Hkv, Lk]."""
+    """A block, and the beginning of its lines among those taken: of queries [R, H, Lq], and of keys
+    and values [2, R, Hkv, Lk]."""
 
     block: Block
     heads: int
@@ -63,9 +64,8 @@ class _Part:
 
     def asked(self) -> Tensor:
         """[R · H · Lq] the queries' lines among [N · H]."""
-        return (
-            self.block.query[:, None] * self.heads + torch.arange(self.heads)[:, None]
-        ).flatten()
+        head = torch.arange(self.heads)[:, None]
+        return (self.block.query[:, None] * self.heads + head).flatten()
 
     def stored(self) -> Tensor:
         """[2 · R · Hkv · Lk] the keys' and the values' lines among all [N · (H + 2 Hkv)]."""
@@ -74,14 +74,14 @@ class _Part:
         return torch.cat([key, key + self.kv])
 
     def real(self) -> Tensor:
-        """Which of `stored` are not padding, which points to token 0: the first of its row, so of
-        no later column."""
+        """[2 · R · Hkv · Lk] which of `stored` are not padding. Padding points to token 0, which is
+        otherwise in a row's first column only."""
         real = self.block.key > 0
         real[:, 0] = True
         return real[:, None].expand(-1, self.kv, -1).flatten().repeat(2)
 
     def places(self) -> Tensor:
-        """[R · Lq, H] where each query's line is among those taken."""
+        """[R · Lq, H] each query's line among those taken."""
         rows, length = self.block.query.shape
         place = torch.arange(self.query, self.query + self.queries).view(rows, self.heads, length)
         return place.transpose(1, 2).reshape(-1, self.heads)
@@ -94,7 +94,7 @@ class _Part:
         return q, k, v
 
     def rows(self, x: Tensor) -> Tensor:
-        """What is taken for the queries only, [R, H, Lq, D]."""
+        """The part's rows [R, H, Lq, D] of a tensor that has a line for each query."""
         return x[self.query : self.query + self.queries].view(
             len(self.block.query), self.heads, -1, x.shape[1]
         )
@@ -102,16 +102,15 @@ class _Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the lines of a packed sequence's heads (queries, keys, values of each token, [N · (H +
-    2 Hkv)]) stand in its blocks.
+    """The places of a packed sequence's lines (queries, keys, values of each token, [N · (H + 2
+    Hkv)]) in its blocks.
 
     Attributes:
-        take: the lines that the parts want, queries of all parts first. asked: of these queries,
-            the line among [N · H].
-        blank: which queries are padding. give: [N · H] where each token's output is among the
-            queries.
-        own: [N · (H + 2 Hkv)] a place of each line. others, shared: further places, and the lines
-            that stand there.
+        take: the lines that the parts read, queries of all parts first.
+        asked: the lines of these queries among [N · H]. blank: the queries that are padding.
+        give: [N · H] each token's output among the queries.
+        own: [N · (H + 2 Hkv)] one place of each line.
+        others, shared: all further places, and the lines that stand there.
     """
 
     parts: tuple[_Part, ...]
@@ -139,26 +138,18 @@ class Layout:
         give = torch.cat([p.places() for p in parts])[packed.home].flatten()
         answered = torch.zeros(len(asked), dtype=torch.bool).index_fill_(0, give, True)
         take = torch.cat([asked // heads * every + asked % heads, *(p.stored() for p in parts)])
-        own, others, shared = _places(
-            take, torch.cat([answered, *(p.real() for p in parts)]), len(packed.ids) * every
-        )
-        return cls(
-            tuple(parts), take, asked, (~answered).nonzero().flatten(), give, own, others, shared
-        )
-
-
-def _places(take: Tensor, real: Tensor, lines: int) -> tuple[Tensor, Tensor, Tensor]:
-    """own, others, shared of a `Layout`."""
-    place = real.nonzero().flatten()
-    line = take[place]
-    own = place.new_full((lines,), len(take)).scatter_reduce_(0, line, place, "amin")
-    others = place[own[line] != place]
-    return own, others, take[others]
+        place = torch.cat([answered, *(p.real() for p in parts)]).nonzero().flatten()
+        line = take[place]
+        own = place.new_full((len(packed.ids) * every,), len(take))
+        own.scatter_reduce_(0, line, place, "amin")
+        others = place[own[line] != place]
+        blank = (~answered).nonzero().flatten()
+        return cls(tuple(parts), take, asked, blank, give, own, others, take[others])
 
 
 def attended(heads: Tensor, turn: tuple[Tensor, Tensor], layout: Layout, rule: Rule) -> Tensor:
-    """What the queries see, [N, H · D], of heads [N, H + 2 Hkv, D], which are used up: they are
-    turned by cos and sin here.
+    """Attention's output [N, H · D] for heads [N, H + 2 Hkv, D], which are overwritten: cos and sin
+    turn them in place.
 
     Carries gradients, once.
     """
@@ -208,7 +199,7 @@ class _Attended(torch.autograd.Function):
 
 
 def _see(part: _Part, lines: Tensor, out: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
-    """Writes a block's outputs; what backward needs."""
+    """Writes a block's outputs; returns the tensors that backward needs."""
     (q, k, v), seen = part.of(lines), part.rows(out)
     if k.shape[2] > SHORT:
         mask = part.block.mask(rule, q.dtype)
@@ -224,13 +215,12 @@ def _see(part: _Part, lines: Tensor, out: Tensor, rule: Rule) -> tuple[Tensor, T
 def _by_lines(
     part: _Part, lines: Tensor, g: Tensor, slopes: Tensor, kept: list[Tensor], rule: Rule
 ) -> None:
-    """Writes the gradients by a block's lines, given that by its outputs."""
+    """Writes the gradients by a block's lines, from the gradient by its outputs."""
     (q, k, v), places, g = part.of(lines), part.of(slopes), part.rows(g)
     if k.shape[2] > SHORT:
         mask = part.block.mask(rule, q.dtype)
-        gradients = _fused_back(
-            g, q, k, v, *kept, 0.0, mask is None, attn_mask=mask, scale=rule.scaling
-        )
+        options = {"attn_mask": mask, "scale": rule.scaling}
+        gradients = _fused_back(g, q, k, v, *kept, 0.0, mask is None, **options)
         for place, x in zip(places, gradients, strict=True):
             place.copy_(x)
         return
@@ -239,9 +229,8 @@ def _by_lines(
     (q, k, v), (by_q, by_k, by_v) = _batched(q, k, v), _batched(*places)
     weight, g = kept[0], g.view(q.shape)
     torch.bmm(weight.mT, g, out=by_v)
-    by_score = torch._softmax_backward_data(torch.bmm(g, v.mT), weight, -1, weight.dtype).mul_(
-        rule.scaling
-    )
+    by_weight = torch.bmm(g, v.mT)
+    by_score = torch._softmax_backward_data(by_weight, weight, -1, weight.dtype).mul_(rule.scaling)
     torch.bmm(by_score, k, out=by_q)
     torch.bmm(by_score.mT, q, out=by_k)
 

@@ -1,21 +1,22 @@
 """A quicker forward for decoding: the numbers of `CausalLM.hidden` by fewer and larger operations,
 from a copy of the weights.
 
-The projections of q, k and v are one product, so are gate and up; each norm's weight is multiplied
-into the product that follows; on a CPU matrices are laid out once for oneDNN, which reads them two
-to three times as fast for few rows. The copy is made at a call's beginning from the weights as they
-are then (adapters merged) and dropped at its end: it is never stale.
+The projections of q, k and v are one product, and so are gate and up. Each norm's weight is
+multiplied into the product behind it. On a CPU matrices are laid out once for oneDNN, which reads
+them two to three times as fast for few rows. A call copies the weights at its beginning (adapters
+merged) and drops the copy at its end: it is never stale.
 
-It serves the families of `layers.py` in float32 on a CPU, where a probe finds the same hidden
-states as the model's own modules and there is memory for the copy; all else decodes by the modules.
-Left out: gradients, other precisions (rounding would no longer be the learner's), GPUs (untried;
-there the modules' own calls would want a CUDA graph, not a copy).
+It serves the families of `layers.py` in float32 on a CPU, where a probe computes the same hidden
+states as the model's own modules and there is memory for the copy. All others decode by the
+modules. Left out: gradients, other precisions (the learner would round otherwise), GPUs (which need
+a CUDA graph, not a copy).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from logpi.policies.fast.layers import Layer, Rotary, is_known, layers_of
+from logpi.policies.fast.layers import Layer, Rotary, bias_of, is_known, layers_of
 from logpi.policies.fast.probe import finds, notice
 from logpi.policies.own_modules import recorded
 
@@ -34,16 +35,19 @@ if TYPE_CHECKING:
     from logpi.policies.heads import Head
     from logpi.policies.packing import Packing, Rule
 
-WORTH = 16  # steps: copying takes as long as some ten of them save
-FEW = 8  # rows that oneDNN's layout is made for; it serves any number
+# steps: copying takes as long as some ten of them save
+WORTH = 16
+# rows that oneDNN's layout is made for; it serves any number
+FEW = 8
 # numbers in a matrix that stays in the cache, where oneDNN's calls cost more than its layout saves
 SMALL = 2**18
-ROOM = 0.5  # of the memory that can be had: what the copy may take
+# most of the available memory that the copy may take
+ROOM = 0.5
 
 
 def decoder(policy: CausalLM, steps: int, rows: int = FEW) -> Decoder | CausalLM:
-    """What decodes up to `steps` tokens of `rows` rows at a time: the policy itself unless a
-    `Decoder` pays and is exact."""
+    """A `Decoder` for up to `steps` tokens of `rows` rows at a time, where it pays and is exact;
+    else the policy itself."""
     if steps < WORTH or not is_known(policy) or not _fits(policy):
         return policy
     if policy not in _PROBED:
@@ -57,8 +61,8 @@ class Decoder:
     `hidden` and `head`.
 
     Args:
-        policy: of a known family. rules: of each layer's attention. rows: that the layout is for;
-            it serves any number.
+        policy: of a known family. rules: of each layer's attention.
+        rows: the layout is best for so many; it serves any number.
     """
 
     @torch.no_grad()
@@ -68,7 +72,7 @@ class Decoder:
         self.norm, self.floor = _weighted(trunk.norm), _floor(trunk.norm)
         self.layers = [FusedLayer.of(layer, rows) for layer in layers_of(trunk, rules)]
         output = policy.head.linear
-        self.head: Head = policy.head.over(_product(_weight(output), output.bias, rows))
+        self.head: Head = replace(policy.head, linear=_product(_weight(output), output.bias, rows))
         self.rotary = Rotary.of(trunk)
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
@@ -81,8 +85,8 @@ class Decoder:
         return _unit(x, self.floor).mul_(self.norm)
 
     def _turn(self, position: Tensor) -> Tensor:
-        """[N, 1, G + 2, D / 2] complex: what a token's queries, key and value are multiplied by.
-        Values stay as they are."""
+        """[N, 1, G + 2, D / 2] complex factors of a token's queries, key and value, which rotate
+        them; 1 for values."""
         cos, sin = (x.chunk(2, -1)[1] for x in self.rotary(position))
         _, heads, size = self.layers[0].shape
         turn = cos.new_ones((len(position), 1, heads, size // 2), dtype=torch.complex64)
@@ -94,9 +98,9 @@ class Decoder:
 class FusedLayer:
     """A `Layer` by four products, its weights copied into another order (`_order`).
 
-    A key head stands between the queries that ask it and its values, and a head's numbers so that
-    the two that rotate together are neighbours: one complex number. Then rotation is one product,
-    and no head is copied on its way to the cache.
+    A key head stands between its queries and its values. Two numbers of a head that rotate together
+    are neighbours: one complex number. So rotation is one product, and no head is copied on its way
+    to the cache.
 
     Attributes:
         shape: Hkv, G + 2, D, for G queries of a key head.
@@ -179,11 +183,8 @@ class ThreadedProduct:
         self.bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        out = (
-            torch.bmm(x.expand(self.weight.shape[0], -1, -1), self.weight)
-            .transpose(0, 1)
-            .reshape(x.shape[0], -1)
-        )
+        pieces = torch.bmm(x.expand(self.weight.shape[0], -1, -1), self.weight)
+        out = pieces.transpose(0, 1).reshape(x.shape[0], -1)
         return out if self.bias is None else out + self.bias
 
     def onto(self, x: Tensor, y: Tensor) -> Tensor:
@@ -200,11 +201,8 @@ def _product(weight: Tensor, bias: Tensor | None, rows: int) -> Product:
     threads = torch.get_num_threads()
     if rows == 1 and weight.shape[0] % threads == 0:
         return ThreadedProduct(weight, bias, threads)
-    return (
-        OneDnnProduct(weight, bias)
-        if torch.backends.mkldnn.is_available()
-        else PlainProduct(weight, bias)
-    )
+    kind = OneDnnProduct if torch.backends.mkldnn.is_available() else PlainProduct
+    return kind(weight, bias)
 
 
 def _unit(x: Tensor, floor: Tensor) -> Tensor:
@@ -255,8 +253,8 @@ def _pairs(size: int) -> Tensor:
 
 @cache
 def _order(kv: int, queries: int, size: int) -> Tensor:
-    """Of the rows of W_q, W_k and W_v: each key head's queries, key and value, the first two in
-    pairs."""
+    """The order of the rows of W_q, W_k and W_v: for each key head its queries, key and value, the
+    first two in pairs."""
     sizes = [kv * queries * size, kv * size, kv * size]
     q, k, v = torch.arange(sum(sizes)).split(sizes)
     qk = [x.view(kv, -1, size)[..., _pairs(size)] for x in (q, k)]
@@ -270,14 +268,9 @@ def _fused(linears: list[Any], rows: int, norm: Any, order: Tensor | None = None
     sizes = [len(w) for w in weights]
     weight = scale.new_empty((sum(sizes), len(scale)))
     for part, w in zip(weight.split(sizes), weights, strict=True):
-        torch.mul(w, scale, out=part)  # one pass: every call of `generate` begins with it
-    bias = None
-    if any(m.bias is not None for m in linears):
-        zeros = weight.new_zeros(max(sizes))
-        biases = [
-            zeros[:n] if m.bias is None else m.bias for m, n in zip(linears, sizes, strict=True)
-        ]
-        bias = torch.cat(biases)
+        # one pass: every call of `generate` begins with it
+        torch.mul(w, scale, out=part)
+    bias = bias_of(linears)
     if order is not None:
         weight = weight.index_select(0, order)
         bias = None if bias is None else bias.index_select(0, order)
@@ -285,7 +278,7 @@ def _fused(linears: list[Any], rows: int, norm: Any, order: Tensor | None = None
 
 
 def _weight(linear: Any) -> Tensor:
-    """W, or W + (α/r) B A of a layer adapted by LoRA. Raises TypeError for other adapters."""
+    """W, or W + (α/r) B A of a layer with LoRA. Raises TypeError for other adapters."""
     if isinstance(linear, nn.Linear):
         return linear.weight
     if linear.lora_variant:
@@ -301,33 +294,28 @@ _PROBED: WeakKeyDictionary[CausalLM, dict[int, Rule] | None] = WeakKeyDictionary
 
 
 def _fits(policy: CausalLM) -> bool:
-    """There is room for a copy."""
+    """Whether there is memory for a copy."""
     return 4 * sum(p.numel() for p in policy.model.base_model.parameters()) < ROOM * _memory()
 
 
 def _memory() -> float:
-    """Bytes that can be had; unlimited where the system does not say."""
+    """Available bytes; infinite where the system does not say."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        text = Path("/proc/meminfo").read_text()
     except OSError:
-        return math.inf
-    return next(
-        (1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")),
-        math.inf,
-    )
+        text = ""
+    kilobytes = re.search(r"MemAvailable:\s*(\d+)", text)
+    return 1024.0 * int(kilobytes[1]) if kilobytes else math.inf
 
 
 @torch.no_grad()
 def _probe(policy: CausalLM) -> dict[int, Rule] | None:
-    """Each layer's rule if a `Decoder` finds the hidden states that the modules find; else None,
-    with a notice."""
+    """Each layer's rule if a `Decoder` computes the modules' hidden states; else None, with a
+    notice."""
     packed, rules, theirs = recorded(policy)
     quick = lambda: Decoder(policy, rules).hidden(packed, packed.ids, packed.position)  # noqa: E731
     if finds(lambda: [quick()], [theirs]):
         return rules
-    notice(
-        type(policy.model).__name__,
-        "computes something of its own",
-        "it decodes by its own modules, slower",
-    )
+    name, problem = type(policy.model).__name__, "computes something of its own"
+    notice(name, problem, "it decodes by its own modules, slower")
     return None

@@ -1,10 +1,10 @@
 """Small dense networks: layers, their initial weights, and a stack of them whose derivatives are
 written out.
 
-A network of 64 units spends more on calls than on numbers, so `Stack` is one function to autograd.
-Measured, and used here: NumPy's tanh takes a seventh of torch's on a CPU, and the gradient of a
-weight with few inputs is four times quicker as the transpose of inputs × slopes. What the networks
-are for is not here (`mlp.py`).
+A network of 64 units spends more time on calls than on numbers, so `Stack` is one function to
+autograd. Two measurements are used: NumPy's tanh takes a seventh of the time of torch's on a CPU,
+and the gradient of a weight with few inputs is four times quicker as the transpose of inputs ×
+slopes. Left out: policies and values, which these networks compute (`mlp.py`).
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ class Stack(nn.Sequential):
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
         inner, between = layers[::2], layers[1::2]
-        self.plain = len(layers) % 2 == 1 and all(
-            type(m) is nn.Linear and m.bias is not None for m in inner
-        )
+        self.plain = len(layers) % 2 == 1
+        self.plain &= all(type(m) is nn.Linear and m.bias is not None for m in inner)
         self.plain &= all(type(m) in (nn.Tanh, nn.ReLU) for m in between)
         self.activations = tuple(type(m) for m in between)
         # in their order: weight, bias, weight, …
@@ -60,8 +59,8 @@ class Stack(nn.Sequential):
 
 
 def outputs(networks: Sequence[nn.Module], x: Tensor) -> Sequence[Tensor]:
-    """Each network's output for x [N, D]. Plain stacks on a CPU are one function together, with
-    first and second derivatives."""
+    """Each network's output for x [N, D]. Plain stacks on a CPU are together one function of
+    autograd, with first and second derivatives."""
     stacks = [n for n in networks if isinstance(n, Stack) and n.plain]
     known = x.ndim == 2 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
     if not known or len(stacks) < len(networks):
@@ -82,8 +81,8 @@ Activations = Sequence[tuple[type[nn.Module], ...]]
 
 
 class _Dense(torch.autograd.Function):
-    """x [N, D] ↦ Wₙ a(… a(W₁ x + b₁) …) + bₙ of each stack. Kept: every layer's input, from which
-    slopes of tanh and ReLU follow."""
+    """x [N, D] ↦ Wₙ a(… a(W₁ x + b₁) …) + bₙ of each stack. It keeps every layer's input, from
+    which the slopes of tanh and ReLU follow."""
 
     @staticmethod
     def forward(
@@ -109,7 +108,8 @@ class _Dense(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
         kept, count = ctx.saved_tensors, len(ctx.saved_tensors) // 3
         inputs, params, wanted = kept[:count], kept[count:], ctx.needs_input_grad
-        if torch.is_grad_enabled():  # a second derivative is wanted, by Fisher-vector products
+        # Fisher-vector products take a second derivative
+        if torch.is_grad_enabled():
             return _differentiable(inputs[0], ctx.activations, params, slopes, wanted)
         total, gradients, at = None, [], 0
         for between, slope in zip(ctx.activations, slopes, strict=True):
@@ -152,12 +152,12 @@ def _back(
 
 
 def _outer(slope: Tensor, x: Tensor) -> Tensor:
-    """slopeᵀ x; the smaller width last is a slow product."""
+    """slopeᵀ x; a product is slow with the smaller width last."""
     return (x.t() @ slope).t() if x.shape[1] < slope.shape[1] else slope.t() @ x
 
 
 def _through(kind: type[nn.Module], slope: Tensor, out: Tensor) -> Tensor:
-    """The slope before an activation, from that behind it and the activation's value."""
+    """The slope before an activation, from the slope behind it and the activation's value."""
     if kind is nn.Tanh:
         return torch.ops.aten.tanh_backward.default(slope, out)
     return torch.ops.aten.threshold_backward.default(slope, out, 0)
@@ -170,7 +170,7 @@ def _differentiable(
     slopes: Sequence[Tensor | None],
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """The same gradients by torch's own derivatives, which have derivatives themselves."""
+    """The same gradients by autograd, which can be differentiated again."""
     each, outs = iter(params), []
     for between in activations:
         h = x

@@ -1,4 +1,4 @@
-"""The layers of the families with a quick equal: what they consist of, and which models have them.
+"""The layers of the model families that have quick paths, and which models belong to them.
 
     x ← x + W_o attention(RoPE(W_q n, W_k n), W_v n)              n = norm₁(x)
     x ← x + W_down (silu(W_gate n) · W_up n)                      n = norm₂(x)
@@ -9,6 +9,7 @@ parameters, decoding (`decoder.py`) with a copy of them in another order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from logpi.policies.packing import Rule
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-# rotary embeddings that do not depend on how long the text is
+# rotary embeddings that do not depend on a text's length
 STATIC = ("default", "linear", "llama3", "yarn")
 
 
@@ -71,22 +72,23 @@ class Layer:
         """Hkv, heads of keys and of values."""
         return self.k.out_features // self.size
 
-    @property
-    def attention(self) -> tuple[Any, ...]:
-        return self.q, self.k, self.v, self.out
 
-    @property
-    def gates(self) -> tuple[Any, ...]:
-        return self.gate, self.up, self.down
+def bias_of(linears: Sequence[Any]) -> Tensor | None:
+    """The biases of linear layers side by side, 0 where a layer has none; None if none has."""
+    if all(m.bias is None for m in linears):
+        return None
+    return torch.cat(
+        [m.weight.new_zeros(len(m.weight)) if m.bias is None else m.bias for m in linears]
+    )
 
 
 def layers_of(model: Any, rules: dict[int, Rule]) -> list[Layer]:
-    """Of a base model, with each layer's rule of attention."""
+    """The layers of a base model, with each layer's rule of attention."""
     return [Layer.of(m, rule) for m, rule in zip(model.layers, rules.values(), strict=True)]
 
 
 def is_known(policy: PackedModel) -> bool:
-    """A family whose layers are as `Layer` has them, in float32 on a CPU."""
+    """Whether the model is of one of `FAMILIES`, in float32 on a CPU."""
     config = policy.model.config
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     if not policy.packed or config.model_type not in FAMILIES or rope not in STATIC:

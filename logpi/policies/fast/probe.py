@@ -1,8 +1,8 @@
-"""Is a quick equal equal? The one rule by which every faster path is compared before it is used.
+"""The one rule by which every quick path is compared with the plain one before it is used.
 
 A quick path (`own_modules.py`: packed rows; `trunk.py`: written-out derivatives; `decoder.py`: a
 copy for sampling; `varlen.py`: a GPU's kernel) and the plain one compute the same few tokens. The
-quick path is used where both find the same numbers up to rounding:
+quick path is used where both give the same numbers up to rounding:
 
     |ours − theirs| ≤ tolerance · (1 + max |theirs|)          tolerance by the precision of `theirs`
 
@@ -10,7 +10,7 @@ quick path is used where both find the same numbers up to rounding:
     ours     2.0  −3.0003 0.5      agree, 3e-4 away
     ours     2.0  −3.001  0.5      do not
 
-Left out: what each path is probed with, and what it is for.
+Left out: the inputs of each path's probe, and what the path is for.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-2}
-KERNEL = 2e-2  # of a single operation of a GPU in half precision
-# What a model of another make under a known name raises, or one that knows no `packing`.
+# of a single operation of a GPU in half precision
+KERNEL = 2e-2
+# errors of a model of another make under a known name, or of one that takes no `packing`
 REFUSALS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
@@ -56,7 +57,7 @@ def finds(
 
 
 def notice(name: str, problem: str, instead: str) -> None:
-    """One warning: what cannot run quickly, and what runs in its place."""
+    """One warning: which model or kernel has a problem, and what runs instead."""
     warnings.warn(f"{name} {problem}; {instead}", stacklevel=3)
 
 

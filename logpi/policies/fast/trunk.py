@@ -1,14 +1,14 @@
 """The trunk of a policy's model with its derivatives written out: the numbers of the model's own
 modules, in fewer passes.
 
-For backward a layer keeps its two inputs, what attention needs (`attention.py`), and gate and up;
-norms, activations and their product are computed again, which costs less than to write and to read
-them. Products by weights are oneDNN's, a sixth quicker than those behind `nn.Linear` for the shapes
-of training; gradients of weights are not, and stay `torch.mm`.
+For backward a layer keeps its two inputs, what attention needs (`attention.py`), and gate and up.
+Backward computes norms, activations and their product again, which costs less than writing and
+reading them. Products by weights are oneDNN's, a sixth quicker than `nn.Linear` for the shapes of
+training. For gradients of weights oneDNN is no quicker, so they are `torch.mm`.
 
-For the families of `layers.py` in float32 on a CPU with plain linear layers, where a probe finds
-the hidden states and the gradients of the model's own modules; all else runs by those. Left out:
-adapters, gradient checkpointing, second derivatives, other precisions, GPUs.
+It serves the families of `layers.py` in float32 on a CPU with plain linear layers, where a probe
+computes the hidden states and the gradients of the model's own modules. All others run by those.
+Left out: adapters, gradient checkpointing, second derivatives, other precisions, GPUs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from logpi.policies.fast.attention import Layout, attended, turn_
-from logpi.policies.fast.layers import Layer, Rotary, is_known, layers_of
+from logpi.policies.fast.layers import Layer, Rotary, bias_of, is_known, layers_of
 from logpi.policies.fast.probe import finds, notice
 from logpi.policies.own_modules import recorded
 from logpi.policies.packing import Packed, Packing, Rule
@@ -33,7 +33,7 @@ PROJECTIONS, GATES = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up
 
 
 def trunk(policy: PackedModel) -> Trunk | None:
-    """What runs this policy's model quicker, if anything does."""
+    """A `Trunk` of this policy's model, or None where there is none."""
     if not is_known(policy) or policy.model.is_activation_checkpointing or not _is_plain(policy):
         return None
     if policy not in _PROBED:
@@ -63,7 +63,7 @@ class Trunk:
             places = Layout.of(packing, self.layers[0].heads, self.layers[0].kv)
         for number, layer in enumerate(self.layers):
             x = self._attend(number, layer, x, turn, places)
-            weights = (m.weight for m in layer.gates)
+            weights = (m.weight for m in (layer.gate, layer.up, layer.down))
             x = _Gated.apply(x, layer.second.weight, self.eps, *weights)
         return self.model.norm(x)
 
@@ -79,9 +79,9 @@ class Trunk:
         linears = (layer.q, layer.k, layer.v)
         sizes = [layer.heads, layer.kv, layer.kv]
         qkv = _Normed.apply(x, layer.first.weight, self.eps, *(m.weight for m in linears))
-        if any(m.bias is not None for m in linears):
-            biases = (x.new_zeros(m.out_features) if m.bias is None else m.bias for m in linears)
-            qkv = qkv + torch.cat(list(biases))
+        bias = bias_of(linears)
+        if bias is not None:
+            qkv = qkv + bias
         qkv = qkv.view(len(x), -1, layer.size)
         if layer.qk_norms:
             q, k, v = qkv.split(sizes, 1)
@@ -123,14 +123,10 @@ class _Normed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor):
         (g,) = grads
         x, scale, norm, *weights = ctx.saved_tensors
-        by_weights = None
+        each = [None] * len(weights)
         if any(ctx.needs_input_grad[3:]):
             by_weights = g.t() @ (x * scale).mul_(norm)
-        each = (
-            [None] * len(weights)
-            if by_weights is None
-            else by_weights.split([len(w) for w in weights])
-        )
+            each = by_weights.split([len(w) for w in weights])
         return *_by_normed(ctx, _times(g, torch.cat(weights).t()), x, scale, norm), None, *each
 
 
@@ -213,7 +209,7 @@ _PROBED: WeakKeyDictionary[PackedModel, Trunk | None] = WeakKeyDictionary()
 
 
 def _is_plain(policy: PackedModel) -> bool:
-    """No adapters, and gates without bias, as `_Gated` has them."""
+    """Whether there are no adapters, and the gates are as `_Gated` computes them, without bias."""
     layers = getattr(policy.model.base_model, "layers", ())
     gates = [getattr(layer.mlp, name, None) for layer in layers for name in GATES]
     others = [getattr(layer.self_attn, name, None) for layer in layers for name in PROJECTIONS]
@@ -223,14 +219,14 @@ def _is_plain(policy: PackedModel) -> bool:
 
 
 def _probe(policy: PackedModel) -> Trunk | None:
-    """A `Trunk` that finds the hidden states, and the gradients of the first layer, that the
-    modules find; else None, with a notice."""
+    """A `Trunk` that computes the modules' hidden states, and their gradients of the first layer;
+    else None, with a notice."""
     model = policy.model.base_model
     learning = {p: p.requires_grad for p in model.layers[0].parameters()}
 
     def with_gradients(hidden: Tensor) -> list[Tensor]:
-        # Not the sum of squares: behind a norm it is nearly constant, and its gradient is what
-        # rounding leaves of a difference.
+        # Not the sum of squares: behind a norm it is nearly constant, and its gradient is mostly
+        # rounding.
         direction = torch.linspace(-1, 1, hidden.numel(), device=hidden.device).view_as(hidden)
         return [hidden, *torch.autograd.grad((hidden * direction).sum(), list(learning))]
 
@@ -246,10 +242,8 @@ def _probe(policy: PackedModel) -> Trunk | None:
         finally:
             for p, learns in learning.items():
                 p.requires_grad_(learns)
-    if not equal:
-        notice(
-            type(policy.model).__name__,
-            "computes something of its own",
-            "it learns by its own modules, slower",
-        )
-    return Trunk(model, rules) if equal else None
+    if equal:
+        return Trunk(model, rules)
+    name, problem = type(policy.model).__name__, "computes something of its own"
+    notice(name, problem, "it learns by its own modules, slower")
+    return None

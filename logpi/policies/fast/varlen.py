@@ -1,15 +1,14 @@
 """Attention of ragged rows without padding: one call a layer of PyTorch's flash attention for all
 rows of a packed sequence.
 
-For half precision on a GPU (compute capability 8 or more, heads of at most 256 numbers, a multiple
-of 8). `kernel` is the one place that decides; elsewhere packed rows attend in the blocks of
-`packing.py`. `plainly` says in plain products what the kernel has to do, and a probe compares the
-two, outputs and gradients, before the kernel is used at all.
+It serves half precision on a GPU (compute capability 8 or more, heads of at most 256 numbers, a
+multiple of 8). `kernel` decides; without a kernel, packed rows attend in the blocks of
+`packing.py`. `plainly` computes the same in plain products. A probe compares outputs and gradients
+of the two before the kernel is used at all.
 
-Written without a GPU at hand: layout and decision are tested with `plainly` in the kernel's place,
-the kernel itself has not run.
-Left out: soft caps, which PyTorch's has not, and second derivatives: within `sdpa_kernel(MATH)`,
-where those are taken, it is not used.
+It was written without a GPU: tests run layout and decision with `plainly` in the kernel's place,
+and the kernel itself has not run. Left out: soft caps, which PyTorch's kernel does not have, and
+second derivatives: within `sdpa_kernel(MATH)`, where those are taken, the kernel is not used.
 
 Legend: N packed tokens · R rows · K keys of all rows · H, Hkv heads · D head size.
 """
@@ -29,25 +28,31 @@ from torch import Tensor
 from logpi.policies.fast.probe import KERNEL, finds, notice
 
 Kernel = Callable[..., Any]
-"""What `torch.nn.attention.varlen.varlen_attn` promises; see `plainly`."""
+"""The interface of `torch.nn.attention.varlen.varlen_attn`; see `plainly`."""
 
 HALF = (torch.bfloat16, torch.float16)
-LARGEST = 256  # numbers of a head
-OPTIONS = {"scale", "window_size", "enable_gqa"}  # PyTorch's first version had none of these
-INSTEAD = "padded blocks are used"
+# numbers of a head
+LARGEST = 256
+# PyTorch's first version had none of these
+OPTIONS = {"scale", "window_size", "enable_gqa"}
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """The rows of a packed sequence for a kernel that knows about rows.
+    """The rows of a packed sequence for a kernel that takes ragged rows.
 
-    A row's queries are its own tokens, which stand side by side; its keys are all it can see, the
-    last query at the last key.
+    A row's queries are its own tokens, which stand side by side. Its keys are all that it can see;
+    its last query stands at its last key. Two rows share the prompt a b c (`packing.py`):
+
+        packed         a b c d e f       row 0: a b c d e    row 1: a b c f
+        queries        0 5 6             row 0 asks with tokens 0 … 4, row 1 with token 5
+        key            0 1 2 3 4 | 0 1 2 5
+        keys           0 5 9
 
     Attributes:
-        key: [K] packed index of the keys, row by row; None where no row shares anything, for then
-            keys are the tokens as they stand.
-        queries, keys: [R+1] int32, where each row begins among the queries and among the keys, and
+        key: [K] packed index of the keys, row by row; None where no row shares anything: keys are
+            the packed tokens.
+        queries, keys: [R+1] int32, the beginnings of rows among the queries and among the keys, and
             the end.
         most_queries, most_keys: of a row.
     """
@@ -61,8 +66,8 @@ class Ragged:
     def attend(
         self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, scaling: float, window: int | None
     ) -> Tensor:
-        """[N, H, D] for q [N, H, D], k and v [N, Hkv, D]. window: keys seen, itself included, or
-        None for all."""
+        """[N, H, D] for q [N, H, D], k and v [N, Hkv, D]. window: keys that a query sees, its own
+        included, or None for all."""
         if self.key is not None:
             k, v = _Taken.apply(k, self.key), _Taken.apply(v, self.key)
         # the kernel's window is the number of keys before the query's own
@@ -82,8 +87,8 @@ class Ragged:
 
 
 class _Taken(torch.autograd.Function):
-    """x[index]. A shared token's gradient has an addend for each row that sees it: summed in
-    float32, rounded once."""
+    """x[index]. A shared token's gradient has a term for each row that sees it; they are summed in
+    float32, and rounded once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
@@ -95,19 +100,18 @@ class _Taken(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor):
         (g,) = grads
         (index,) = ctx.saved_tensors
-        total = g.new_zeros(
-            (ctx.length, *g.shape[1:]), dtype=torch.promote_types(g.dtype, torch.float32)
-        )
-        return total.index_add_(0, index, g.to(total.dtype)).to(g.dtype), None
+        exact = g.to(torch.promote_types(g.dtype, torch.float32))
+        total = exact.new_zeros((ctx.length, *g.shape[1:])).index_add_(0, index, exact)
+        return total.to(g.dtype), None
 
 
 def kernel(q: Tensor, k: Tensor, v: Tensor) -> Kernel | None:
-    """What attends to these queries [*, H, D], keys and values [*, Hkv, D] of ragged rows, if
-    anything does."""
+    """The kernel for queries [*, H, D], keys and values [*, Hkv, D] of ragged rows, or None."""
     size = q.shape[2]
     if not q.is_cuda or q.dtype not in HALF or size % 8 or size > LARGEST or v.shape[2] != size:
         return None
-    if not torch.backends.cuda.flash_sdp_enabled():  # nor is it within sdpa_kernel(MATH)
+    # it is disabled within sdpa_kernel(MATH)
+    if not torch.backends.cuda.flash_sdp_enabled():
         return None
     flash = _flash(q.device)
     if flash is None or not _sound(flash, q.device, q.dtype, q.shape[1], k.shape[1], size):
@@ -117,7 +121,7 @@ def kernel(q: Tensor, k: Tensor, v: Tensor) -> Kernel | None:
 
 @cache
 def _flash(device: torch.device) -> Kernel | None:
-    """PyTorch's, where it is recent enough and made for this GPU."""
+    """PyTorch's kernel, where PyTorch is recent enough and the GPU is supported."""
     if torch.version.hip is not None or not torch.backends.cuda.is_flash_attention_available():
         return None
     if torch.cuda.get_device_capability(device) < (8, 0):
@@ -142,13 +146,12 @@ def plainly(  # noqa: PLR0913 (as PyTorch's)
     window_size: tuple[int, int] = (-1, -1),
     enable_gqa: bool = False,
 ) -> Tensor:
-    """What `varlen_attn` is documented to do, row by row in plain products; [N, H, D]. Carries
+    """`varlen_attn` as it is documented, row by row in plain products; [N, H, D]. Carries
     gradients.
 
-    window_size: keys that a query sees before and after its own place, −1 for all of them. The last
-        query's place is the last key
-    (FlashAttention 2.1 and later), so with fewer queries than keys the first ones are not at the
-    first key.
+    window_size: keys that a query sees before and after its own place, −1 for all of them. A row's
+        last query is at its last key (FlashAttention 2.1 and later), so with fewer queries than
+        keys the first query is not at the first key.
     """
     out = []
     for (i, j), (m, n) in zip(
@@ -172,15 +175,16 @@ def plainly(  # noqa: PLR0913 (as PyTorch's)
 def _sound(
     attend: Kernel, device: torch.device, dtype: torch.dtype, heads: int, kv: int, size: int
 ) -> bool:
-    """Whether the kernel finds `plainly`'s outputs and gradients; a notice if not."""
+    """Whether the kernel computes `plainly`'s outputs and gradients; a notice if not."""
     keep = lambda x: x  # noqa: E731
-    # not the hooks of a checkpoint that may be under way
+    # without the hooks of an enclosing checkpoint
     own = torch.autograd.graph.saved_tensors_hooks(keep, keep)
     with torch.inference_mode(False), torch.enable_grad(), own:
         shape = heads, kv, size
         sound = all(_equal(attend, device, dtype, shape, window) for window in (None, 7))
     if not sound:
-        notice("flash attention of ragged rows", "is not what it should be here", INSTEAD)
+        name, problem = "flash attention of ragged rows", "computes other numbers here"
+        notice(name, problem, "padded blocks are used")
     return sound
 
 
@@ -191,8 +195,8 @@ def _equal(
     shape: tuple[int, int, int],
     window: int | None,
 ) -> bool:
-    """On rows of several tiles of the kernel, of fewer queries than keys, and of one token, for
-    heads of `shape` (H, Hkv, D)."""
+    """`_sound` on a row of several tiles of the kernel, one of fewer queries than keys, and one of
+    a single token, for heads of `shape` (H, Hkv, D)."""
     heads, kv, size = shape
     random = torch.Generator().manual_seed(0)
     begin = [[0, 150, 170, 171], [0, 150, 300, 301]]

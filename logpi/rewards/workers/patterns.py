@@ -1,7 +1,7 @@
-"""Regular expressions and JSON schemas against texts, as a worker process runs them.
+"""Matches texts with regular expressions and JSON schemas, in a worker process.
 
-Left out: the deadline (`processes.py`), and whether the pattern or the schema is one at all, which
-is asked before any work (`rewards/pattern.py`).
+Left out: the deadline (`processes.py`), and checks of the pattern or schema itself, which come
+before any work (`rewards/pattern.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# a checkout that is not installed, or another one than that
+# the checkout of this file may not be the installed one
 if (ROOT := str(Path(__file__).parents[3])) not in sys.path:
     sys.path.insert(1, ROOT)
 
@@ -23,7 +23,7 @@ _BLOCK = re.compile(r"```(?:json)?[ \t]*\n(.*?)```", re.DOTALL)
 
 
 def matches(prompts, completions, *, pattern, search, flags) -> list[float | None]:
-    """1.0 where the text matches its pattern."""
+    """1.0 for each text that matches its pattern."""
     rows = zip(completions, pattern, search, flags, strict=True)
     return [
         None if not p else float(bool((re.search if s else re.fullmatch)(p, c, f)))
@@ -32,7 +32,7 @@ def matches(prompts, completions, *, pattern, search, flags) -> list[float | Non
 
 
 def fits(prompts, completions, *, schema) -> list[float | None]:
-    """1.0 where the text is JSON that fits its schema."""
+    """1.0 for each text that is JSON and fits its schema."""
     rows = zip(completions, schema, strict=True)
     return [None if not s else float(_fits(text, json.loads(s))) for text, s in rows]
 
@@ -44,7 +44,7 @@ def _fits(text: str, schema: Any) -> bool:
     try:
         value = json.loads(blocks[-1] if blocks else text, parse_constant=_refuse)
         return json_schema.fits(value, schema)
-    # 1e999 is JSON, and infinite here
+    # 1e999 is JSON, and infinite in Python
     except (ValueError, RecursionError, OverflowError):
         return False
 

@@ -1,15 +1,15 @@
-"""Worker processes that can be killed: one of them, and a pool.
+"""Worker processes that can be killed: a single one, and a pool.
 
-A worker (`worker.py`) loads one function of one file and answers calls. A call has a deadline: a
-timer kills the process when it is late (it works off the main thread and stops C code too), and a
-fresh one is started at the next call. In a pool the kernel limits each call's CPU time, so how busy
-the machine is decides nothing. Left out: what is called and what a missing reply means (`user.py`,
-`math.py`).
+A worker (`worker.py`) loads one function of one file and answers calls. Each call has a deadline. A
+timer kills a late process, even in C code, and the next call starts a fresh one. In a pool the
+kernel limits the CPU time of each call, so a busy machine changes no verdict. Left out: the
+functions, and the meaning of a missing reply (`user.py`, `math.py`).
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import pickle
@@ -27,16 +27,16 @@ from logpi.rewards.workers import worker
 
 # importing the user's file may import torch
 START_SECONDS = 120.0
-# seconds of wall clock for one of CPU time: what sleeps or waits for so long is ended too
+# seconds of wall clock for each second of CPU time: this ends a call that sleeps or waits
 PATIENCE = 15.0
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a sample has no verdict.
+    """The reason why a sample has no verdict.
 
     Attributes:
-        kind: raised, hung, died, nan (or infinite), type, length, given_up; of a verifier also
+        kind: raised, hung, died, nan (or infinite), type, length, given_up; from a verifier also
             unavailable, invalid, failed.
         message: one line for people.
     """
@@ -46,7 +46,7 @@ class Failure:
 
     @property
     def of_function(self) -> bool:
-        """Of a whole call: what was returned is wrong whatever the samples are."""
+        """Whether the fault is the function's, whatever the samples are: its result is wrong."""
         return self.kind in ("type", "length")
 
     def __str__(self) -> str:
@@ -54,28 +54,24 @@ class Failure:
 
 
 def call(prompts: Any, completions: Any, completion_ids: Any, columns: dict[str, Any]) -> bytes:
-    """A call as the bytes that a worker reads."""
+    """The bytes of a call, as a worker reads them."""
     return pickle.dumps((prompts, completions, completion_ids, columns))
 
 
-def _kill_all(process: subprocess.Popen) -> None:
-    """Kill a process and whatever it started."""
-    try:
-        # not yet reaped: its id is still its own
-        if process.returncode is None:
+def _kill_session(process: subprocess.Popen) -> None:
+    """Kill a process and the processes of its session."""
+    # a process that is not reaped keeps its id; it may have ended by itself
+    if process.returncode is None:
+        with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
-    # already gone
-    except OSError:
-        pass
 
 
 class Process:
-    """One worker process: a call with a deadline, killed when it is late, started again when next
-    needed.
+    """One worker process. A late call kills it; the next call starts another.
 
     Args:
-        path, function: what it loads.
-        memory: bytes of address space it may use; 0 for no limit.
+        path, function: the function that it loads, and its file.
+        memory: its limit of address space in bytes; 0 for no limit.
     """
 
     def __init__(self, path: str, function: str, memory: int = 0) -> None:
@@ -85,20 +81,21 @@ class Process:
         self.needs: tuple[str, ...] = ()
 
     def ask(self, call: bytes, seconds: float, cpu: float = 0.0) -> dict[str, Any]:
-        """The worker's reply, or {"failed": {...}} of kind hung or died; a file that no longer
-        loads has died.
+        """The worker's reply, or {"failed": {...}} of kind hung or died.
+
+        A file that no longer loads gives "died".
 
         Args:
-            seconds: of wall clock. cpu: seconds of CPU time, 0 for no limit.
+            seconds: the limit of wall-clock time.
+            cpu: the limit of CPU time in seconds; 0 for no limit.
         """
         try:
-            process = self.start()
+            return self._exchange(self.start(), call, seconds, cpu)
         except ValueError as error:
-            return {"failed": {"kind": "died", "message": str(error)}}
-        return self._exchange(process, call, seconds, cpu)
+            return _failed("died", str(error))
 
     def start(self) -> subprocess.Popen:
-        """The process, the file loaded in it. Raises ValueError with the file's own error."""
+        """The process with the file loaded. Raises ValueError with the file's own error."""
         if self.process is not None:
             return self.process
         pipe = subprocess.PIPE
@@ -119,7 +116,7 @@ class Process:
         self, process: subprocess.Popen, call: bytes, seconds: float, cpu: float = 0.0
     ) -> dict[str, Any]:
         late = threading.Event()
-        timer = threading.Timer(seconds, lambda: (late.set(), _kill_all(process)))
+        timer = threading.Timer(seconds, lambda: (late.set(), _kill_session(process)))
         timer.daemon = True
         timer.start()
         try:
@@ -130,21 +127,12 @@ class Process:
         except (EOFError, OSError, ValueError):
             self.kill()
             if late.is_set():
-                return {
-                    "failed": {
-                        "kind": "hung",
-                        "message": f"no answer in {seconds:g} s; the process was killed",
-                    }
-                }
+                return _failed("hung", f"no answer in {seconds:g} s; the process was killed")
             if process.returncode == -signal.SIGPROF:
-                return {
-                    "failed": {
-                        "kind": "hung",
-                        "message": f"no answer in {cpu:g} s of CPU time; the process was ended",
-                    }
-                }
-            return {"failed": {"kind": "died", "message": "its process ended without an answer"}}
-        # Ctrl-C: the reply to this call must not be taken for the next one's
+                message = f"no answer in {cpu:g} s of CPU time; the process was ended"
+                return _failed("hung", message)
+            return _failed("died", "its process ended without an answer")
+        # Ctrl-C: the next call must not read the reply to this one
         except BaseException:
             self.kill()
             raise
@@ -152,26 +140,27 @@ class Process:
             timer.cancel()
 
     def kill(self) -> None:
-        """End the worker and forget it; harmless when there is none."""
+        """End the worker, if there is one."""
         process = self.process
         if process is None:
             return
-        _kill_all(process)
+        _kill_session(process)
         process.wait()
         for stream in (process.stdin, process.stdout):
-            try:
+            # closing flushes the unsent bytes of an interrupted call
+            with contextlib.suppress(OSError):
                 if stream:
                     stream.close()
-            # unsent bytes of a call that was cut off
-            except OSError:
-                pass
         self.process = None
         atexit.unregister(self.kill)
 
 
+def _failed(kind: str, message: str) -> dict[str, Any]:
+    return {"failed": {"kind": kind, "message": message}}
+
+
 class Workers:
-    """A few equal workers that share calls; they start when first needed and stay warm.
-    Thread-safe."""
+    """A pool of equal workers. Each starts at its first call and stays warm. Thread-safe."""
 
     def __init__(self, path: str, function: str, count: int, memory: int = 0) -> None:
         self.processes = [Process(path, function, memory) for _ in range(count)]
@@ -182,7 +171,7 @@ class Workers:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="verifier")
 
     def map(self, calls: Sequence[bytes], seconds: float) -> list[dict[str, Any]]:
-        """The reply to each call, in order; never raises. `seconds` are of CPU time, for each."""
+        """The replies to the calls, in order; never raises. Each has `seconds` of CPU time."""
         return list(self._threads.map(lambda c: self.ask(c, seconds), calls))
 
     def ask(self, call: bytes, seconds: float) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Scoring by reasoning-gym, as a worker process runs it: the item is made again from its index, the
-answer is scored.
+"""Scores answers by reasoning-gym, in a worker process that makes the item again from its index.
 
-Left out: which data sets may be scored at all (`envs/tasks/reasoning_gym.py` refuses those that
-execute the answer).
+Left out: the choice of data sets (`envs/tasks/reasoning_gym.py` refuses those that execute the
+answer).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def _item(name: str, config: str, index: int) -> dict[str, Any]:
 
 
 def score(prompts, completions, *, source) -> list[float]:
-    """The data set's score of each answer, in [0, 1]; 0 for one at which the scorer stumbles."""
+    """The data set's score of each answer, in [0, 1]; 0 if the scorer raises."""
     return [_score(answer, *json.loads(s)) for answer, s in zip(completions, source, strict=True)]
 
 
@@ -35,6 +34,6 @@ def _score(answer: str, name: str, config: str, index: int) -> float:
         return float(_dataset(name, config).score_answer(answer, item))
     except MemoryError:
         raise
-    # several scorers raise on what is no number
+    # several scorers raise on an answer that is not a number
     except Exception:
         return 0.0

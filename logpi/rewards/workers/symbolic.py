@@ -1,8 +1,7 @@
-"""Equality of two answers that takes many digits, as a worker process works it out: one pair a
-call.
+"""Compares answers by values of many digits, in a worker process: one pair a call.
 
-What runs too long is ended from outside, by CPU time (`processes.py`). Left out: what exact
-rational numbers decide at once.
+The parent limits the CPU time of a call (`processes.py`). Left out: pairs that exact rational
+numbers decide at once (`math.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# a checkout that is not installed, or another one than that
+# the checkout of this file may not be the installed one
 if (ROOT := str(Path(__file__).parents[3])) not in sys.path:
     sys.path.insert(1, ROOT)
 
@@ -20,7 +19,6 @@ from logpi.rewards.equality import Equality
 
 
 def equal(prompts: list[Any], completions: list[str], *, gold: list[str]) -> list[float]:
-    """1.0 or 0.0 for each pair of answers that can be read."""
-    return [
-        float(Equality().same(read(g), read(c))) for g, c in zip(gold, completions, strict=True)
-    ]
+    """1.0 or 0.0 for each pair of readable answers."""
+    pairs = zip(gold, completions, strict=True)
+    return [float(Equality().same(read(g), read(c))) for g, c in pairs]

@@ -1,20 +1,20 @@
-"""How a reward function is called, and the worker process in which a user's own file runs.
+"""Calls reward functions, and is the worker process in which a user's own file runs.
 
-A function says by the names of its parameters what it takes:
+A function takes what its parameters name:
 
     f(prompts, completions, completion_ids, answer, level, **columns)    TRL's: lists, one call
     f(completions, answer)                                               the same, the rest left out
     compute_score(data_source, solution_str, ground_truth, extra_info)   verl's: one sample a call
     f(completions, log_metric, log_extra)                                TRL's loggers besides
 
-The process is started as a script (`python worker.py FILE FUNCTION [BYTES]`) with the standard
-library only, so it starts in a few hundredths of a second. It reads pickled calls from its standard
-input and answers in JSON: text of a policy reaches the user's function and must not come back to
-the trainer as a pickle. Left out: deadlines and restarts, which are the parent's (`processes.py`).
+The process runs this file as a script (`python worker.py FILE FUNCTION [BYTES]`). It imports the
+standard library only, so it starts in a few hundredths of a second. It reads pickled calls from
+standard input and replies in JSON, never in pickle, because a policy's text reaches the function.
+Left out: deadlines and restarts, which are the parent's (`processes.py`).
 
 Frames, both ways: 8 bytes of length, big endian, then the body.
     hello    {"needs": ["solution", ...]}, the columns that the function needs; or {"failed": ...}
-    call     seconds of CPU time it may take (a double; 0: no limit), then a pickle of
+    call     the limit of CPU time in seconds (a double; 0: none), then a pickle of
              (prompts, completions, completion_ids, columns)
     reply    {"verdicts": [1.0, null, {"kind": "type", "message": "..."}]}, and where the function
              logged, {"metrics": {"name": 0.5}, "extras": {"column": ["a", "b", "c"]}}; or
@@ -42,7 +42,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 HEADER, LIMIT = struct.Struct(">Q"), struct.Struct(">d")
-# the largest reward: beyond it a group's spread is infinite in float32, and nothing is learned
+# the largest reward: beyond it a group's spread is infinite in float32
 LARGEST = 1e15
 
 
@@ -61,26 +61,28 @@ def read_frame(stream: IO[bytes]) -> bytes:
 
 
 def describe(error: BaseException) -> str:
-    """One line: the error's type and message, and the last line of the user's file that it came
-    through."""
+    """One line: the error's type and message, and the last line of the user's file in its trace."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     try:
-        said = str(error)[:300]
+        message = str(error)[:300]
     # an exception's own __str__ may raise
     except Exception:
-        said = "(it cannot say what)"
-    return f"{type(error).__name__}: {said}".replace("\n", " ") + where
+        message = "(it cannot say what)"
+    return f"{type(error).__name__}: {message}".replace("\n", " ") + where
 
 
-# --- what a function returned ---
+# --- the result of a function ---
 
 
 def reply(result: Any, count: int, judge: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-    """What a function returned for `count` completions as the reply to its call: a verdict for
-    each (`judge`, or `verdict`, of each value), or what is wrong with all of it.
+    """The reply to a call: a verdict for each value of the result, or the fault of the whole.
 
-    Raises what a generator raises.
+    If the result is a generator, its exceptions pass through.
+
+    Args:
+        count: the number of completions.
+        judge: makes a verdict of a value; the default is `verdict`.
 
     >>> reply((1, True), 2), reply(0.5, 2)["failed"]["kind"], reply([0.5], 2)["failed"]["kind"]
     ({'verdicts': [1.0, 1.0]}, 'type', 'length')
@@ -99,15 +101,14 @@ def reply(result: Any, count: int, judge: Callable[[Any], Any] | None = None) ->
 def _iterable(result: Any) -> bool:
     try:
         iter(result)
-    # a number, None, a tensor without axes
+    # a number, None, a tensor without axes raise
     except TypeError:
         return False
     return True
 
 
 def verdict(value: Any) -> float | dict[str, str] | None:
-    """A reward as a finite float, None, or what is wrong with it. Takes one number in NumPy's or
-    torch's wrapping."""
+    """A reward as a finite float, as None, or as its fault. NumPy's and torch's numbers count."""
     if value is None:
         return None
     try:
@@ -126,11 +127,11 @@ def verdict(value: Any) -> float | dict[str, str] | None:
 
 
 class WrongLength(ValueError):
-    """A function logged another number of values than there are completions."""
+    """A function logged a list that is longer or shorter than the list of completions."""
 
 
 class Log:
-    """What a function logs in one call on `count` completions, by TRL's two functions."""
+    """The log of one call on `count` completions, by TRL's two functions."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -138,12 +139,12 @@ class Log:
         self.extras: dict[str, list[Any]] = {}
 
     def metric(self, name: str, value: Any) -> None:
-        """`log_metric(name, value)`: a number of the step; what is not finite is left out."""
+        """`log_metric(name, value)`: a number of the step. It ignores what is not finite."""
         number = float(getattr(value, "item", lambda: value)())
         self.metrics.setdefault(str(name), []).extend([number] if math.isfinite(number) else [])
 
     def extra(self, column: str, values: Any) -> None:
-        """`log_extra(column, values)`: a value for each completion, shown with the samples."""
+        """`log_extra(column, values)`: a value for each completion, stored with the samples."""
         values = list(values)
         if len(values) != self.count:
             raise WrongLength(
@@ -152,30 +153,30 @@ class Log:
         self.extras[str(column)] = [_plain(v) for v in values]
 
     def reply(self) -> dict[str, Any]:
-        """Both as JSON, each only if there is any."""
+        """The metrics and extras that there are, as JSON."""
         means = {k: math.fsum(v) / len(v) for k, v in self.metrics.items() if v}
         return {k: v for k, v in (("metrics", means), ("extras", self.extras)) if v}
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON: numbers, truth values and null as they are, the rest as text."""
+    """A value as JSON: numbers, booleans and null as they are, the rest as text."""
     value = getattr(value, "item", lambda: value)()
     if value is None or isinstance(value, bool | int | str):
         return value
     return value if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
-# --- what a function takes ---
+# --- the arguments of a function ---
 
 GIVEN = ("prompts", "completions", "completion_ids", "log_metric", "log_extra")
 
 
 def adapted(function: Any) -> Callable[..., Any]:
-    """A reward as a function of our signature: an object of a class that was given, verl's
-    `compute_score` sample by sample.
+    """A reward as a function of TRL's signature. A class is instantiated; `from_verl` adapts verl's
+    `compute_score`.
 
     Raises:
-        TypeError: it cannot be called, or a class whose objects take arguments.
+        TypeError: an object that cannot be called, or a class that needs arguments.
     """
     if inspect.isclass(function):
         function = function()
@@ -185,7 +186,7 @@ def adapted(function: Any) -> Callable[..., Any]:
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters; those of a built-in that does not say are none."""
+    """The parameters of a function; none for a built-in without a signature."""
     try:
         return inspect.signature(function).parameters
     except ValueError:
@@ -193,8 +194,7 @@ def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]
 
 
 def needs(function: Callable[..., Any]) -> list[str]:
-    """The columns that a function cannot do without: what it says itself (`needs`), or its
-    parameters without a default."""
+    """The columns that a function requires: its `needs`, or its parameters without a default."""
     own = getattr(function, "needs", None)
     if own is not None:
         return list(own)
@@ -204,8 +204,10 @@ def needs(function: Callable[..., Any]) -> list[str]:
 
 
 def accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What of `given` a function takes: with `**columns` all but the loggers, which it has to
-    name; otherwise what it names."""
+    """The arguments in `given` that a function takes.
+
+    It takes those that it names; with `**columns` all but the loggers, which it must name.
+    """
     parameters = _parameters(function)
     rest = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return {
@@ -217,10 +219,10 @@ def accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, A
 
 def from_verl(compute_score: Callable[..., Any]) -> Callable[..., list[Any]]:
     """verl's `compute_score(data_source, solution_str, ground_truth, extra_info)`, plain or async,
-    as a function of our signature.
+    as a function of TRL's signature.
 
-    `ground_truth` is the row's `answer`. Of a dict `score` counts, and its other entries are
-    logged.
+    `ground_truth` is the row's `answer`. If it returns a dict, `score` is the reward and the other
+    entries are logged.
     """
 
     def score(
@@ -276,7 +278,7 @@ def answer(
 ) -> dict[str, Any]:
     """The reply to one call of an adapted function; never raises."""
     prompts, completions, completion_ids, columns = call
-    # counted now: the function may change its lists
+    # count first: the function may change its lists
     count = len(completions)
     log = Log(count)
     given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
@@ -293,7 +295,8 @@ def answer(
 
 
 def _awaited(awaitable: Any) -> Any:
-    """Its result; in a thread of its own where this one has a loop that runs, as in a notebook."""
+    """The result of an awaitable. If this thread has a running loop, as in a notebook, another
+    thread waits for it."""
 
     async def whole() -> Any:
         return await awaitable
@@ -310,8 +313,8 @@ def _awaited(awaitable: Any) -> Any:
 
 
 def load(path: str, name: str) -> Callable[..., Any]:
-    """The function `name` of the Python file at `path`, adapted; its neighbours import as they do
-    for the user."""
+    """The function `name` of the Python file at `path`, adapted. The file may import its
+    neighbours."""
     spec = importlib.util.spec_from_file_location("user_reward", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
@@ -323,20 +326,20 @@ def load(path: str, name: str) -> Callable[..., Any]:
 
 
 def _leave_with(parent: int) -> None:
-    """End this process when its parent is gone, even while the user's function hangs."""
+    """End this process when its parent has gone, even if the user's function hangs."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 def main(path: str, name: str, memory: str = "0") -> None:
-    """Load the function, say hello, answer calls until the parent is gone."""
+    """Load the function, send hello, answer calls until the parent has gone."""
     if int(memory):
         resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     calls, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    # what the user prints goes to the terminal, not between our frames
+    # the user's print goes to standard error, not between the frames
     os.dup2(2, 1)
     try:
         function = load(path, name)

@@ -28,7 +28,7 @@ from logpi.errors import UserError
 from logpi.jobs import gym as recipe
 from logpi.jobs.gym import Gym
 from logpi.jobs.gym_parts import build
-from logpi.ops.distributions import SquashedGaussian
+from logpi.policies.distributions import SquashedGaussian
 from logpi.rollouts.gym import play
 from logpi.rollouts.transitions import record, rows, trial
 from tests.worlds import Count

@@ -10,7 +10,7 @@ from logpi.envs.control.grid_model import GridModel
 from logpi.envs.control.gridworld import draw, picture
 from logpi.envs.control.make import make_vector_environment
 from logpi.lab.bellman import value_iteration
-from logpi.ops.distributions import Categorical
+from logpi.policies.distributions import Categorical
 from logpi.policies.mlp import mlp
 from logpi.rollouts.gym import Episodes
 from tests.worlds import control
@@ -85,5 +85,5 @@ def test_drawings():
         and "14.0" in text
         and len(text.splitlines()) == 8
     )
-    image = picture(grid, pi, list(range(16)), at=5)
+    image = picture(grid, at=5)
     assert image.dtype == np.uint8 and image.ndim == 3 and image.std() > 10

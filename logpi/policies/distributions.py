@@ -18,20 +18,16 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from logpi.types import Batch, Policy
-
 __all__ = [
     "Bernoulli",
     "Categorical",
     "Distribution",
-    "DistributionalPolicy",
     "Distributions",
     "Gaussian",
     "MultiCategorical",
@@ -325,11 +321,3 @@ class Distributions:
     def kl(self, old: Distributions) -> Tensor:
         """[M] nats, KL(old ‖ this)."""
         return self.kind.kl(old.params, self.params)
-
-
-@runtime_checkable
-class DistributionalPolicy(Policy, Protocol):
-    """A policy that can state its whole distribution, not only the probability of what was done:
-    what a trust region needs."""
-
-    def distributions(self, batch: Batch) -> Distributions: ...
