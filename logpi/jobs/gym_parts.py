@@ -19,7 +19,7 @@ from logpi.errors import UserError
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
     from logpi.envs.control.vector import VectorEnvironment
-    from logpi.ops.distributions import Distribution
+    from logpi.policies.distributions import Distribution
     from logpi.policies.mlp import ActorCritic
     from logpi.rollouts.gym import Episodes, Fragments
 
