@@ -116,7 +116,6 @@ class _ScoreInChunks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None):
-        by_logp, by_entropy = grads
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "`score` has a first derivative only; use `Head.logits` for a second one"
@@ -132,9 +131,8 @@ class _ScoreInChunks(torch.autograd.Function):
             part = slice(start, start + ctx.rows)
             h = hidden[part]
             logp = ctx.head.logits(h).log_softmax(-1) if kept is None else kept
-            slope = _by_logits(
-                logp, action[part], entropy[part], _cut(by_logp, part), _cut(by_entropy, part)
-            )
+            by_outputs = (None if x is None else x[part, None] for x in grads)
+            slope = _by_logits(logp, action[part], entropy[part], *by_outputs)
             slope = slope.mul_(ctx.head.scale / ctx.head.temperature).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ weight
@@ -149,10 +147,6 @@ class _ScoreInChunks(torch.autograd.Function):
             None,
             None,
         )
-
-
-def _cut(x: Tensor | None, part: slice) -> Tensor | None:
-    return None if x is None else x[part, None]
 
 
 def _by_logits(

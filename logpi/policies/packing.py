@@ -203,10 +203,6 @@ class Block:
     plain: bool
     masks: dict = field(default_factory=dict, compare=False, repr=False)
 
-    def to(self, device: torch.device) -> Block:
-        query, key, start = (sent(x, device) for x in (self.query, self.key, self.start))
-        return Block(query, key, start, self.plain)
-
     def mask(self, rule: Rule, dtype: torch.dtype) -> Tensor | None:
         """Additive [R, 1, Lq, Lk], made once for all layers of one window; None where plain
         causality is enough."""
@@ -260,10 +256,12 @@ class RowLayout:
         blocks, home = [], torch.empty(int((self.length - self.shared).sum()), dtype=torch.long)
         offset = 0
         for rows in _buckets(self.length, self.shared):
-            block, valid = _block(self.where, rows, self.length[rows], self.shared[rows])
-            home[block.query[valid]] = offset + valid.flatten().nonzero().squeeze(1)
+            start = self.shared[rows]
+            query, key, valid = _block(self.where[rows], self.length[rows], start)
+            home[query[valid]] = offset + valid.flatten().nonzero().squeeze(1)
             offset += valid.numel()
-            blocks.append(block.to(self.device))
+            parts = (sent(x, self.device) for x in (query, key, start))
+            blocks.append(Block(*parts, plain=not bool((start > 0).any())))
         return tuple(blocks), sent(home, self.device)
 
     @cached_property
@@ -375,12 +373,12 @@ def _buckets(length: Tensor, shared: Tensor) -> list[Tensor]:
     return out
 
 
-def _block(where: Tensor, rows: Tensor, length: Tensor, shared: Tensor) -> tuple[Block, Tensor]:
-    """The block of `rows` and which of its queries [R, Lq] are real."""
+def _block(where: Tensor, length: Tensor, shared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """query [R, Lq] and key [R, Lk] of the block of rows with `where` [R, W], and which of its
+    queries [R, Lq] are real."""
     key = torch.arange(int(length.max()), device=where.device)
     query = torch.arange(int((length - shared).max()), device=where.device)
     valid = query < (length - shared)[:, None]
-    keys = where[rows, : len(key)].masked_fill(key >= length[:, None], 0)
+    keys = where[:, : len(key)].masked_fill(key >= length[:, None], 0)
     column = (shared[:, None] + query).clamp(max=where.shape[1] - 1)
-    queries = where[rows].gather(1, column).masked_fill(~valid, 0)
-    return Block(queries, keys, shared, plain=not bool((shared > 0).any())), valid
+    return where.gather(1, column).masked_fill(~valid, 0), keys, valid

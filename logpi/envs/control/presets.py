@@ -329,10 +329,10 @@ POSITIVE = ("lr", "max_grad_norm")
 
 def _check(name: str, value: Any) -> None:
     kind = {x.name: str(x.type) for x in fields(Preset)}[name]
-    wanted = wrong_type(kind, value)
+    expected = wrong_type(kind, value)
     counts = value if isinstance(value, list | tuple) else [value]
     counted = "int" in kind or name in POSITIVE
-    if wanted is None and counted and any(x is not None and x <= 0 for x in counts):
-        wanted = "a whole number above 0" if kind == "int" else "above 0"
-    if wanted is not None:
-        raise UserError(f"{name} must be {wanted}, not {value!r}")
+    if expected is None and counted and any(x is not None and x <= 0 for x in counts):
+        expected = "a whole number above 0" if kind == "int" else "above 0"
+    if expected is not None:
+        raise UserError(f"{name} must be {expected}, not {value!r}")
