@@ -195,13 +195,13 @@ class ActorCritic(nn.Module):
         actions = kind.to_env(kind.mode(params) if greedy else kind.sample(params, random))
         return actions if x.ndim > self.axes else actions[0]
 
-    def _features(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _features(self, obs: Tensor) -> tuple[Tensor, Tensor | None]:
         allowed = None
         if self.masks:
-            seen, allowed = seen[..., : -self.masks], seen[..., -self.masks :] > 0.5
+            obs, allowed = obs[..., : -self.masks], obs[..., -self.masks :] > 0.5
         if self.normalizer is not None:
-            seen = self.normalizer(seen)
-        return (seen if self.trunk is None else self.trunk(seen)), allowed
+            obs = self.normalizer(obs)
+        return (obs if self.trunk is None else self.trunk(obs)), allowed
 
     def _params(self, obs: Tensor) -> Tensor:
         features, allowed = self._features(obs)
