@@ -12,9 +12,9 @@ optimiser; time and memory.
 PYTHON is an interpreter that has trl (left out: only ours is measured). Every round is a fresh
 process for each side, in turn, the first step a warm-up. A step is sampling, rewards, loss,
 backward, optimiser. TRL runs as it comes for this work (`model.generate`, padded) but without
-gradient checkpointing, which would cost it time; `--checkpointing` switches it on for both. Rows end
-by themselves and differ in length, so times are also given for each sampled token. Memory is the
-largest resident set above that of the process with the model loaded (on a GPU, of the allocated
+gradient checkpointing, which would cost it time; `--checkpointing` switches it on for both. Rows
+end by themselves and differ in length, so times are also given for each sampled token. Memory is
+the largest resident set above that of the process with the model loaded (on a GPU, of the allocated
 bytes there): gradients, Adam's moments (8 bytes a weight), activations, caches. In bfloat16 TRL
 trains its weights as they are, under autocast; ours keeps 32 bits beside them.
 """

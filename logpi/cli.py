@@ -32,7 +32,12 @@ EXTRAS = {
     "mcp": "mcp",
     "optuna": "sweep",
 }
-# What a disk, not the program, is to blame for.
+OUT_OF_MEMORY = (
+    "out of memory. Decode fewer rows at a time (--slots), cut the forward pass smaller"
+    " (--micro-tokens 4096), use --gradient-checkpointing, or shorter completions. The last"
+    " checkpoint is intact"
+)
+# Failures of a disk, not of the program.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
@@ -64,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return _shown(lambda words: _run(argv[0], words), argv[1:])
+    return _shown(argv[0], argv[1:])
 
 
 def _run(command: str, argv: Sequence[str]) -> int:
@@ -103,7 +108,24 @@ def _rank() -> int:
     return int(said) if ranks() > 1 and said.isdecimal() else 0
 
 
-def _ended(error: BaseException, line: str, code: int = 2) -> int:
+def _shown(command: str, argv: Sequence[str]) -> int:
+    """Run a command; print a mistake of the user's, or a failure of the machine, as one line."""
+    try:
+        return _run(command, argv)
+    except BrokenPipeError:  # the reader of a pipe has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UserError as error:
+        return _ended(error, one_line(error), error.code)
+    except KeyboardInterrupt as error:
+        return _ended(error, "interrupted; what was saved can be resumed: --resume RUN", 130)
+    except (FloatingPointError, MemoryError, OSError, ModuleNotFoundError, RuntimeError) as error:
+        if not (line := _failure(error)):
+            raise
+        return _ended(error, line, 2)
+
+
+def _ended(error: BaseException, line: str, code: int) -> int:
     """Say why a command ended, once for all ranks; returns the exit code."""
     from logpi.distributed.world import TOLD, joined
 
@@ -119,40 +141,24 @@ def _ended(error: BaseException, line: str, code: int = 2) -> int:
     return code
 
 
-def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    try:
-        return command(argv)
-    except UserError as error:
-        return _ended(error, one_line(error), error.code)
-    except BrokenPipeError:  # the reader of a pipe has gone, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        return _ended(error, f"{error.name} is not installed: pip install 'logpi[{extra}]'")
-    except OSError as error:
-        if error.errno not in DISK:
-            raise
-        where = f": {error.filename}" if error.filename else ""
-        again = "Mend the disk; what was saved can be gone on with: --resume RUN"
-        return _ended(error, f"{error.strerror}{where}. {again}")
-    except KeyboardInterrupt as error:
-        line = "interrupted; what was saved can be gone on with: --resume RUN"
-        return _ended(error, line, 130)
-    except FloatingPointError as error:
-        again = "Begin anew with a lower learning rate; the last checkpoint is intact"
-        return _ended(error, f"{error}. {again}")
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or "memory" in str(error).lower()):
-            raise
-        return _ended(
-            error,
-            "out of memory. Decode fewer rows at a time (--slots), cut the forward pass"
-            " smaller (--micro-tokens 4096), use --gradient-checkpointing, or shorter"
-            " completions. The last checkpoint is intact",
-        )
+def _failure(error: Exception) -> str:
+    """A line on what failed and what to do; "" for a fault of the library."""
+    match error:
+        case ModuleNotFoundError() if extra := EXTRAS.get((error.name or "").partition(".")[0]):
+            return f"{error.name} is not installed: pip install 'logpi[{extra}]'"
+        case OSError() if error.errno in DISK:
+            where = f": {error.filename}" if error.filename else ""
+            return (
+                f"{error.strerror}{where}. Mend the disk; what was saved can be resumed:"
+                " --resume RUN"
+            )
+        case FloatingPointError():
+            return f"{error}. Begin anew with a lower learning rate; the last checkpoint is intact"
+        case MemoryError():
+            return OUT_OF_MEMORY
+        case RuntimeError() if "memory" in str(error).lower():
+            return OUT_OF_MEMORY
+    return ""
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     sampler          the protocol that rollouts use: requests in, completions out
     engine           the decoder; generation.py has its steps, slots.py the state of its rows
-    sampling         requests, completions, and how a token is drawn
-    turns            what passes at the end of a turn
+    sampling         requests, completions, and the draw of a token
+    turns            the end of a turn, and the continuation
     kv_cache         keys and values; shared_prompts.py has those of long prompts
     cuda_graphs      steps that are captured and replayed
     fallback         the model's own `generate`, for models that keep their own attention

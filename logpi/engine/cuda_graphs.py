@@ -7,12 +7,11 @@ of the cache, and nobody reads them; columns that are not there yet are masked. 
 holds while cache and weights stay where they are in memory; the next replay sees what is changed in
 place.
 
-Whether a step can be captured is found by trying: if the first replay finds other numbers than the
-step itself, it is not used. Left out: sampling from the logits, prompts and replies (their shapes
-seldom come twice).
+A step is captured if its first replay gives the numbers of the step itself. Left out: sampling
+from the logits, prompts and replies (their shapes seldom come twice).
 
-`cuda_graph` is **untried**: there was no GPU. All else is tested on a CPU, with traced tensor
-operations in its place.
+`cuda_graph` is **untried**: there was no GPU. Everything else is tested on a CPU, with traced
+tensor operations in its place.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ that then holds its result."""
 
 
 def cuda_graph(run: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
-    """A `Capture` by CUDA graphs. Two runs before it let libraries choose their kernels and make
-    their buffers."""
+    """A `Capture` by CUDA graphs. Before it, libraries choose kernels and make buffers in two
+    runs."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -53,20 +52,18 @@ def cuda_graph(run: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
             run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    # tools and rewards have threads of their own, which may use the GPU meanwhile
+    # threads of tools and rewards may use the GPU meanwhile
     with torch.cuda.graph(graph, pool=_pool(), capture_error_mode="thread_local"):
         result = run()
     return graph.replay, result
 
 
-@once
-def _pool() -> Any:
-    """One memory for all graphs: a result is read before the next replay."""
-    return torch.cuda.graph_pool_handle()
+# one memory for all graphs: a result is read before the next replay
+_pool = once(torch.cuda.graph_pool_handle)
 
 
 def again(run: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
-    """A `Capture` of what cannot be captured: it is run."""
+    """A `Capture` that captures nothing: each replay runs the function."""
     result = run().clone()
     return lambda: result.copy_(run()), result
 
@@ -102,8 +99,7 @@ class CapturedSteps:
         self._cache: object = None
 
     def begin(self, policy: CausalLM) -> None:
-        """Forget captures of weights that have moved in memory, or of adapters that were switched
-        since."""
+        """Forget captures if weights have moved in memory, or adapters were switched."""
         weights = _addresses(policy)
         if weights != self._weights:
             self.steps.clear()
@@ -132,8 +128,8 @@ class CapturedSteps:
         else:
             inputs = [token.new_zeros(rows) for _ in range(3)]
         inputs[2].fill_(self.slots)
-        for mine, new in zip(inputs, (token, step.position, step.slot), strict=True):
-            mine[: len(token)] = new
+        for buffer, new in zip(inputs, (token, step.position, step.slot), strict=True):
+            buffer[: len(token)] = new
         if captured is None:
             captured = self.steps[rows, columns] = self._captured(forward, cache, columns, *inputs)
         captured.replay()
@@ -148,8 +144,8 @@ class CapturedSteps:
         position: Tensor,
         slot: Tensor,
     ) -> _CapturedStep:
-        """The step of these inputs; one that is run each time, with a warning, where capturing
-        fails."""
+        """The captured step of these inputs; where capturing fails, a step that is run each time,
+        and a warning."""
 
         def run() -> Tensor:
             step = DecodeStep(cache, slot, position, columns, exact=False)

@@ -1,6 +1,6 @@
 """Continuous batching: one call of the engine, step by step.
 
-Each prompt is read once for its group, and what many prompts begin with once for all of them
+Each prompt is read once for its group, and a common opening of prompts once for all of them
 (`shared_prompts.py`). Every step adds a token to all live rows; rows that end leave, and waiting
 rows take their slots. A row is in one of four states:
 
@@ -51,12 +51,12 @@ AHEAD = 16
 
 @dataclass(frozen=True)
 class Work:
-    """What one call of the engine has to do.
+    """The work of one call of the engine.
 
     Attributes:
         requests, sampling, progress, on_turn_end: as in `Sampler.generate`.
-        limits: tokens that a row of each request may sample. seeds: [rows] on the CPU.
-        finder: of the stop strings, or None.
+        limits: most tokens of a row of each request. seeds: [rows] on the CPU.
+        finder: finds the stop strings; None without any.
     """
 
     requests: Sequence[Request]
@@ -69,7 +69,7 @@ class Work:
 
 
 class Generation:
-    """One call of the engine: which rows wait, which are live or paused, what was sampled.
+    """One call of the engine: its waiting, live and paused rows, and their samples.
 
     Args:
         work: of the call. policy, cache, captured, slots: the engine's.
@@ -94,21 +94,21 @@ class Generation:
             captured.begin(policy)
         self.is_eos = torch.zeros(policy.vocabulary, dtype=torch.bool, device=self.device)
         self.is_eos[[i for i in policy.eos_ids if i < policy.vocabulary]] = True
-        # tokens of each row's turn, kept where someone reads them
-        kept = work.finder is not None or work.on_turn_end is not None
-        self.history: list[list[int]] = [[] for _ in self.owner] if kept else []
+        # tokens of each row's turn, if stop strings or turns need them
+        needs_tokens = work.finder is not None or work.on_turn_end is not None
+        self.history: list[list[int]] = [[] for _ in self.owner] if needs_tokens else []
         self.most = self._most()
         self.prompt, self.prompts = self._prompts()
         # rows of one prompt enter together
         self.waiting = deque(sorted(range(len(self.owner)), key=self.prompt.__getitem__))
-        # of the live rows' prompts
+        # prompts that live rows share
         self.shared: SharedPrompts | None = None
         self.live = self.paused = self._fresh([])
         # numbers of the live rows, as in `live.row`
         self.number: list[int] = []
-        # columns of the slots in use, with the next token's
+        # columns of the longest live row, with the next token's
         self.longest = 0
-        # of the coming steps, the next one's last
+        # random numbers of the coming steps, those of the next step last
         self.chances: list[Tensor] = []
         self.slot = torch.arange(slots, device=self.device)
         # row, token, logp of each step
@@ -118,14 +118,14 @@ class Generation:
         self.ended: list[TurnEnd] = []
 
     def _most(self) -> int:
-        """Positions that a row can come to need."""
+        """Most positions of a row."""
         if self.work.on_turn_end is not None:
             return self.policy.context
         rows = zip(self.work.requests, self.work.limits, strict=True)
         return max((len(r.prompt) + limit for r, limit in rows), default=0)
 
     def _prompts(self) -> tuple[list[int], PromptCache]:
-        """The number of each row's prompt, equal prompts having one; and the prompts."""
+        """The number of each row's prompt (equal prompts have one number), and the prompts."""
         texts = [tuple(r.prompt) for r in self.work.requests]
         number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         prompt = [number[texts[i]] for i in self.owner]
@@ -160,8 +160,8 @@ class Generation:
     # --- one step ---
 
     def _step(self) -> dict[str, Tensor]:
-        """One token for every live row. {reason: [n] bool, the rows that end for this reason}, the
-        strongest reason last."""
+        """Sample one token for every live row. Returns {reason: [n] bool, the rows that end for
+        this reason}, the strongest reason last."""
         live = self.live
         logits = self.head.logits(self._hidden(live))
         token, logp = draw(logits, self._chance(), self.greedy, self.work.sampling)
@@ -171,8 +171,10 @@ class Generation:
         if self.history:
             for row, new in zip(self.number, token.tolist(), strict=True):
                 self.history[row].append(new)
-        ends = {"length": self.live.left <= 0, "stop": self._stops(), "eos": self.is_eos[token]}
-        return {reason: rows for reason, rows in ends.items() if rows is not None}
+        ends = {"length": self.live.left <= 0}
+        if self.work.finder is not None:
+            ends["stop"] = self.work.finder.matches(token, self.number, self.history)
+        return {**ends, "eos": self.is_eos[token]}
 
     def _hidden(self, live: RowStates) -> Tensor:
         """[n, d] of the live rows' next tokens."""
@@ -186,26 +188,18 @@ class Generation:
         return self.decoder.hidden(packing, live.token, live.position)
 
     def _chance(self) -> Tensor:
-        """[n] uniform numbers of this step; those of some steps are made at once while the rows
-        stay the same."""
+        """[n] uniform numbers of this step; those of `AHEAD` steps are made at once, and used while
+        the rows stay the same."""
         if not self.chances:
             ahead = torch.arange(AHEAD, device=self.device).flip(0)[:, None]
             self.chances = list(uniform(self.live.seed, self.live.position + ahead))
         return self.chances.pop()
 
-    def _stops(self) -> Tensor | None:
-        """[n] bool, the rows whose text has come to contain a stop string; None without such
-        strings."""
-        finder = self.work.finder
-        return (
-            None if finder is None else finder.matches(self.live.token, self.number, self.history)
-        )
-
     # --- ends of turns, and what follows them ---
 
     def _end(self, ends: dict[str, Tensor], ended: Tensor) -> None:
-        """Say why rows end. Those that ended a turn by themselves are paused, if there is someone
-        to continue them."""
+        """Record why rows end. With `on_turn_end`, those that ended a turn by themselves are
+        paused."""
         if not bool(torch.isfinite(self.sampled[-1][2]).all()):
             raise FloatingPointError(
                 "the model's logits are not numbers (NaN or infinite): the weights have diverged"
@@ -223,14 +217,13 @@ class Generation:
         self._arrange((~ended).nonzero().squeeze(1).tolist(), [*pausing, *paused])
 
     def _note_turns(self, slots: list[int]) -> None:
-        """Remember the turns that ended in live `slots` for `on_turn_end`."""
+        """Keep the turns that ended in live `slots` for `on_turn_end`."""
         rows = self.live.pick(torch.tensor(slots, dtype=torch.long, device=self.device))
         # the policy's next token takes a place too
         room = rows.reach - rows.position - 2
-        for row, left, place in zip(
-            *(x.tolist() for x in (rows.row, rows.left, room)), strict=True
-        ):
-            self.ended.append(TurnEnd(row, self.history[row], self.stopped[row], left, place))
+        numbers = (x.tolist() for x in (rows.row, rows.left, room))
+        for row, left, space in zip(*numbers, strict=True):
+            self.ended.append(TurnEnd(row, self.history[row], self.stopped[row], left, space))
             self.history[row] = []
 
     def _resume(self, continuations: Sequence[Continuation]) -> None:
@@ -250,7 +243,7 @@ class Generation:
         )
 
     def _extend(self, slots: list[int], observations: Sequence[Sequence[int]]) -> None:
-        """Forward what the paused rows in `slots` have not read, but for the last token, which is
+        """Forward the unread tokens of the paused rows in `slots`, but for the last one, which is
         their next step's."""
         slot = torch.tensor(slots, device=self.device)
         count = torch.tensor([len(o) for o in observations], device=self.device)
@@ -315,16 +308,13 @@ class Generation:
         return RowStates(*(x.to(self.device) for x in parts))
 
     def _enter(self, rows: RowStates) -> None:
-        """Rows whose prompts stand behind all others become live."""
-        if not len(self.paused):
-            self._set(self.live.join(rows), self.paused)
-            return
+        """Make rows live whose prompts stand behind all others."""
         n, m = len(self.live), len(self.live) + len(self.paused)
         self.paused = self.paused.join(rows)
         self._arrange([*range(n), *range(m, m + len(rows))], [*range(n, m)])
 
     def _set(self, live: RowStates, paused: RowStates) -> None:
-        """The rows have changed: note what depends on which they are."""
+        """Replace the live and paused rows, and all that depends on them."""
         self.live, self.paused, self.chances = live, paused, []
         self.number = live.row.tolist()
         prompts = [self.prompt[row] for row in self.number]
@@ -336,7 +326,7 @@ class Generation:
         self.greedy = live.greedy if bool(live.greedy.any()) else None
 
     def completions(self) -> list[list[Completion]]:
-        """What was sampled, by request. Ordinary tensors on the CPU, outside inference mode."""
+        """The completions of each request. Ordinary tensors on the CPU, outside inference mode."""
         out: list[list[Completion]] = [[] for _ in self.work.requests]
         if not self.sampled:
             return out

@@ -22,24 +22,24 @@ from torch.nn import functional as F
 
 from logpi.policies.packing import Block, Packed, Rule, attention, causal, single
 
-# columns: the cache grows by whole grains, and at least doubles unless less is enough for ever
+# columns: the cache grows by whole grains, and at least doubles, up to the most that rows need
 GRAIN = 64
 
 
 @dataclass(frozen=True)
 class Prefill:
     """Attends like `packed`, and keeps keys [N, Hkv, D] and values [N, Hkv, E] of each layer:
-    `kept[layer]`."""
+    `layers[layer]`."""
 
     packed: Packed
-    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def extent(self) -> Tensor | None:
         return self.packed.extent
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
-        self.kept[layer] = (k, v)
+        self.layers[layer] = (k, v)
         return self.packed.attend(layer, q, k, v, rule)
 
 
@@ -50,7 +50,7 @@ class Cache:
     def __init__(self) -> None:
         self.slots, self.length = 0, 0
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
-        # times that its tensors were replaced by larger ones
+        # how often its tensors were replaced by larger ones
         self.grown = 0
 
     def reserve(self, slots: int, length: int, most: int) -> None:
@@ -58,7 +58,7 @@ class Cache:
         hold more than `most` tokens.
 
         Raises:
-            MemoryError: there is none; names `slots`.
+            MemoryError: there is no room; names `slots`.
         """
         if slots <= self.slots and length <= self.length:
             return
@@ -69,13 +69,11 @@ class Cache:
             self.layers[layer] = (self._grown(keys), self._grown(values))
 
     def of(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's keys and values. At first they are made, with the heads and sizes of
+        """The layer's keys and values. The first call makes them, with the heads and sizes of
         k [*, Hkv, D] and v [*, Hkv, E]."""
         if layer not in self.layers:
-            keys, values = (
-                self._grown(x.new_empty((0, x.shape[1], 0, x.shape[2]))) for x in (k, v)
-            )
-            self.layers[layer] = (keys, values)
+            empty = [x.new_empty((0, x.shape[1], 0, x.shape[2])) for x in (k, v)]
+            self.layers[layer] = (self._grown(empty[0]), self._grown(empty[1]))
         return self.layers[layer]
 
     def _grown(self, old: Tensor) -> Tensor:
@@ -94,10 +92,10 @@ class Cache:
         """Copy prompts into `slots` [r]: their tokens are at packed `index` [r, P] (padding: any
         token, for it is masked)."""
         length = index.shape[1]
-        for layer, pair in prefill.kept.items():
-            for held, new in zip(self.of(layer, *pair), pair, strict=True):
+        for layer, pair in prefill.layers.items():
+            for cached, new in zip(self.of(layer, *pair), pair, strict=True):
                 rows = new.index_select(0, index.flatten()).view(*index.shape, *new.shape[1:])
-                held[slots, :, :length] = rows.transpose(1, 2)
+                cached[slots, :, :length] = rows.transpose(1, 2)
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
         """Move the first `length` columns of slots `source` [m] to slots `target` [m]."""
@@ -111,11 +109,10 @@ class DecodeStep:
     """One new token for each of the rows in slots 0 … n−1.
 
     Attributes:
-        cache: of the rows. slot: [n] that are written: 0 … n−1, or a spare one for rows that nobody
-            reads.
+        cache: of the rows. slot: [n] slots that are written: 0 … n−1, or a spare one for rows that
+            nobody reads.
         position: [n] column of the new token in its slot.
-        length: columns that are read. exact: these are as many as the longest row has with its new
-            token, and not more.
+        length: columns that are read. exact: the longest row has as many with its new token.
         extent: [n] as `Packed` has it, or None.
     """
 
@@ -146,12 +143,13 @@ class DecodeStep:
         return out.flatten(1, 2)
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows' keys [n, Hkv, length, D] and values [n, Hkv, length, E], with the new token's k
-        and v among them."""
+        """The rows' keys [n, Hkv, length, D] and values [n, Hkv, length, E], with k and v of the
+        new tokens."""
         pair = self.cache.of(layer, k, v)
         n = len(k)
-        for held, new in zip(pair, (k, v), strict=True):
-            held.view(-1, new.shape[2]).index_copy_(0, self._place(new.shape[1]), new.flatten(0, 1))
+        for cached, new in zip(pair, (k, v), strict=True):
+            lines, place = cached.view(-1, new.shape[2]), self._place(new.shape[1])
+            lines.index_copy_(0, place, new.flatten(0, 1))
         return pair[0][:n, :, : self.length], pair[1][:n, :, : self.length]
 
     def _place(self, heads: int) -> Tensor:
@@ -179,8 +177,8 @@ class DecodeStep:
 
 @dataclass(frozen=True)
 class Extension:
-    """Several new tokens for each of some rows; each sees what its slot holds, and the new tokens
-    before it.
+    """Several new tokens for each of some rows; each sees its row's slot, and the new tokens before
+    it.
 
     Row 0 in slot 4 holds 3 tokens and gets a b; row 1 in slot 1 holds 5 tokens and gets c:
 
@@ -188,7 +186,7 @@ class Extension:
         row              0  0  1
         position         3  4  5
         block.query      [0 1] [2 ·]  each row's own new tokens, R = 2 rows of Lq = 2; · is padding
-        block.key        columns 0 … 5 of both slots; what lies behind a token's position is masked
+        block.key        columns 0 … 5 of both slots; those behind a token's position are masked
         home             0  1  2      of the R · Lq outputs those that are no padding
 
     Attributes:
@@ -225,9 +223,9 @@ class Extension:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         slot, length = self.slot[self.row], self.block.key.shape[1]
         pair = self.cache.of(layer, k, v)
-        for held, new in zip(pair, (k, v), strict=True):
-            held[slot, :, self.position] = new
-        keys, values = (held[self.slot, :, :length] for held in pair)
+        for cached, new in zip(pair, (k, v), strict=True):
+            cached[slot, :, self.position] = new
+        keys, values = (cached[self.slot, :, :length] for cached in pair)
         query = self.block.query
         rows = q.index_select(0, query.flatten()).view(*query.shape, *q.shape[1:]).transpose(1, 2)
         out = attention(rows, keys, values, self.block.mask(rule, q.dtype), rule)

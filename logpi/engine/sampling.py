@@ -1,9 +1,9 @@
-"""Requests and completions; which token comes next, and whether it ends the row.
+"""Requests and completions; the draw of the next token, and stop strings.
 
-One uniform number a token, inverted through the cumulative distribution: exact up to rounding, and
-several times faster than `torch.multinomial` on a large vocabulary. The number is a hash of the
-row's seed and the token's position, so what a row samples depends neither on its neighbours nor on
-the order of work. Left out: beam search (`evaluation/beam_search.py`), repetition penalties.
+Each token takes one uniform number, inverted through the cumulative distribution: exact up to
+rounding, and several times faster than `torch.multinomial` on a large vocabulary. The number is a
+hash of the row's seed and the token's position, so a row's samples depend neither on its neighbours
+nor on the order of work. Left out: beam search (`evaluation/beam_search.py`), repetition penalties.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-# probabilities that are added up before they are searched
+# probabilities of one block, which are added up before they are searched
 BLOCK = 256
 # a row's seed is below
 SEEDS = 2**63 - 1
@@ -160,8 +160,8 @@ def invert(p: Tensor, u: Tensor) -> Tensor:
     """[n], the first index at which the cumulative sum of p [n, V] exceeds u [n] times the whole
     sum; p there is not 0.
 
-    In a large vocabulary first the block of `BLOCK` is found by the blocks' sums, then the place in
-    it: the whole cumulative sum would cost more than all else in sampling.
+    In a large vocabulary the blocks' sums give the block of `BLOCK` first, then the place in it:
+    the whole cumulative sum would cost more than all else in sampling.
 
     With blocks of 2, p = [.1 .2 | .3 .1 | .3] and u = .5:
 
@@ -183,7 +183,7 @@ def invert(p: Tensor, u: Tensor) -> Tensor:
     column = block * BLOCK + torch.arange(BLOCK, device=p.device)
     inside = p.gather(1, column.clamp(max=p.shape[1] - 1)).masked_fill_(column >= p.shape[1], 0)
     place = _first(inside.cumsum(-1), left.squeeze(1).clamp_(min=0))[0]
-    # only NaN lies beyond the end, and logp shows it
+    # only NaN lies beyond the end, and makes logp NaN
     return (block * BLOCK + place).clamp_(max=p.shape[1] - 1).squeeze(1)
 
 
@@ -209,10 +209,10 @@ def _truncate(p: Tensor, sampling: Sampling) -> Tensor:
 
 
 class StopStrings:
-    """Finds the rows whose text has come to contain a stop string.
+    """Finds the rows whose text now contains a stop string.
 
-    A string can only be completed by a token whose text has the string's last character (or part of
-    a character), so only rows that just sampled such a token are decoded, and only their tails.
+    Only a token whose text has the string's last character (or part of a character) can complete a
+    string, so only rows that just sampled such a token are decoded, and only their tails.
     """
 
     def __init__(self, stop: Sequence[str], tokenizer, vocabulary: int) -> None:

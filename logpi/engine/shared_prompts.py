@@ -7,8 +7,8 @@ then multiplies all its rows' queries with the prompt's keys in one product, whi
 once instead of once a row. Scores of prompt and own tokens stand side by side under one softmax, so
 nothing is approximate.
 
-Left out: what several long prompts begin with is read once, but held by each. Rows with
-`on_turn_end` hold their prompts themselves (`Extension` knows slots only), and so do rows on a GPU,
+Left out: several long prompts read their common opening once, but each holds it. Rows with
+`on_turn_end` hold their prompts themselves (`Extension` reads slots only), and so do rows on a GPU,
 where the fused kernel has not been measured against this.
 """
 
@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from logpi.engine.kv_cache import Cache, DecodeStep, Prefill
 from logpi.policies.openings import opening
@@ -35,17 +37,17 @@ Held = dict[int, tuple[Tensor, Tensor]]
 
 
 class Forward(Protocol):
-    """A `CausalLM`, or a copy of its weights that decodes quicker."""
+    """A `CausalLM`, or a `Decoder` of its weights."""
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor: ...
 
 
 class PromptCache:
-    """Prompts that have been read and are still needed, by their numbers.
+    """Keys and values of prompts that are still needed, by the prompts' numbers.
 
     Args:
-        forward: of the weights of the moment. device: theirs. texts: token ids of each prompt.
-        rows: of each prompt the number of rows that may be live together.
+        forward: runs the weights. device: theirs. texts: token ids of each prompt.
+        rows: most rows of each prompt that are live together.
         extent: of each prompt, as `Packed` has it, or None.
     """
 
@@ -65,8 +67,8 @@ class PromptCache:
         self.held: dict[int, Held] = {}
 
     def give(self, cache: Cache, slot: int, prompts: Sequence[int]) -> None:
-        """Copy short prompts to the rows in empty slots `slot`, `slot` + 1, …; what was not read is
-        read first."""
+        """Copy short prompts to the rows in empty slots `slot`, `slot` + 1, …; read unread ones
+        first."""
         self._read([p for p in dict.fromkeys(prompts) if p not in self.read and p not in self.held])
         by_prefill: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):
@@ -74,9 +76,8 @@ class PromptCache:
                 by_prefill.setdefault(id(self.read[prompt][0]), []).append(i)
         for members in by_prefill.values():
             prefill = self.read[prompts[members[0]]][0]
-            index = torch.nn.utils.rnn.pad_sequence(
-                [self.read[prompts[i]][1] for i in members], batch_first=True
-            )
+            indices = [self.read[prompts[i]][1] for i in members]
+            index = pad_sequence(indices, batch_first=True)
             cache.write(torch.tensor(members, device=index.device) + slot, prefill, index)
 
     def keep(self, waiting: Sequence[int], live: Sequence[int]) -> None:
@@ -86,8 +87,8 @@ class PromptCache:
         self.held = {p: v for p, v in self.held.items() if p in needed}
 
     def shared(self, prompts: Sequence[int]) -> SharedPrompts | None:
-        """What live rows share, given their prompts in the order of slots; None if every row holds
-        its own prompt."""
+        """The prompts that live rows share, given the rows' prompts in the order of slots; None if
+        every row holds its own prompt."""
         if not self.held:
             return None
         rows: dict[int, list[int]] = {}
@@ -104,9 +105,7 @@ class PromptCache:
             prompts = prompts[len(some) :]
             texts = [self.texts[p] for p in some]
             length = torch.tensor([len(t) - 1 for t in texts])
-            tokens = torch.zeros((len(some), int(length.max()) + 1), dtype=torch.long)
-            for i, t in enumerate(texts):
-                tokens[i, : len(t)] = torch.tensor(t)
+            tokens = pad_sequence([torch.tensor(t) for t in texts], batch_first=True)
             common = torch.full_like(length, opening(texts))
             extent = None if self.extent is None else self.extent[torch.tensor(some)]
             packed = pack(tokens, length, common, self.device, extent)
@@ -117,21 +116,17 @@ class PromptCache:
 
     def _together(self, prompts: list[int]) -> int:
         """How many of the first prompts are read at a time: PREFILL tokens, at least one prompt."""
-        count, tokens = 0, 0
-        for prompt in prompts:
-            tokens += len(self.texts[prompt])
-            if count and tokens > PREFILL:
-                break
-            count += 1
-        return count
+        tokens = accumulate(len(self.texts[p]) for p in prompts)
+        return max(1, sum(n <= PREFILL for n in tokens))
 
     def _store(self, prompt: int, prefill: Prefill, index: Tensor) -> None:
-        """Keep what was read of a prompt, whose tokens are at packed `index` [P]."""
+        """Keep a prompt that was read; its tokens are at packed `index` [P]."""
         if not self.offset[prompt]:
             self.read[prompt] = prefill, index
             return
         self.held[prompt] = {
-            layer: (_picked(k, index), _picked(v, index)) for layer, (k, v) in prefill.kept.items()
+            layer: (_picked(k, index), _picked(v, index))
+            for layer, (k, v) in prefill.layers.items()
         }
 
 
@@ -185,8 +180,8 @@ class SharedStep:
     The first three columns of rows 0 and 1 are one product with the prompt's keys.
 
     Attributes:
-        step: of what the rows hold themselves; `step.position` counts in their slots.
-        shared: what they do not hold themselves.
+        step: of the rows' own slots, in which `step.position` counts.
+        shared: the prompts that are not in the slots.
     """
 
     step: DecodeStep
@@ -220,8 +215,8 @@ class SharedStep:
         return out.flatten(1, 2)
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """Additive [n, 1, 1, longest prompt + length]: each row's prompt, then what it holds
-        itself; made once for all layers."""
+        """Additive [n, 1, 1, longest prompt + length]: each row's prompt, then its own slot; made
+        once for all layers."""
         if window not in self.masks:
             offset, position = self.shared.offset[:, None], self.step.position[:, None]
             prompt = torch.arange(int(offset.max()), device=offset.device)
@@ -236,7 +231,7 @@ class SharedStep:
 
 
 def _product(rows: Tensor, shared: Tensor) -> Tensor:
-    """[r, Hkv, G, *] products of rows [r, Hkv, G, x] with what they share [Hkv, x, *]."""
+    """[r, Hkv, G, *] products of rows [r, Hkv, G, x] with a shared matrix [Hkv, x, *]."""
     together = rows.transpose(0, 1).flatten(1, 2)
     out = torch.bmm(together, shared)
     return out.view(shared.shape[0], rows.shape[0], -1, shared.shape[2]).transpose(0, 1)

@@ -1,6 +1,6 @@
-"""Rows that hold slots of the decoder: their state, and where they stand.
+"""The state of rows that hold slots of the decoder, and the slots that they move to.
 
-Left out: keys and values (`kv_cache.py`), which rows wait for a slot (`generation.py`).
+Left out: keys and values (`kv_cache.py`), rows that wait for a slot (`generation.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RowStates:
     Attributes:
         token: to forward next, at `position`. left: tokens that may still be sampled.
         row: the row's number in the call. seed: of its random numbers. greedy: bool.
-        reach: tokens that the row may come to have in all.
+        reach: most tokens that the row may have in all.
     """
 
     token: Tensor

@@ -1,4 +1,4 @@
-"""Turns: what the decoder says when a row has ended a turn, and what the row reads next.
+"""Turns: the end of a row's turn, and the tokens that the row reads next.
 
     engine ── TurnEnd ──▶ on_turn_end ── Continuation (tokens to read, or the end) ──▶ engine
 
@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 ENDED = ("eos", "stop")
-"""Stop reasons of rows that ended by themselves. All others are limits: "length" (of what the
-policy may write), "turns", "calls" and "context". A limit cuts the row off, and the algorithm's
-`Truncation` says what becomes of it."""
+"""Stop reasons of rows that ended by themselves. All others are limits: "length" (of the policy's
+own tokens), "turns", "calls" and "context". A limit cuts the row off, and the algorithm's
+`Truncation` decides how to learn from it."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,11 @@ class TurnEnd:
 
     Attributes:
         row: its number in the call of the sampler.
-        tokens: ids of this turn, with what ended it (an end token, or the stop string's last).
+        tokens: ids of this turn, with the one that ended it (an end token, or a stop string's
+            last).
         stop: "eos" or "stop".
         left: tokens that the row may still sample.
-        room: tokens that may follow in the model's context and leave place for one more of the
+        room: tokens that may follow in the model's context and leave room for one more of the
             policy's; negative if the context is full.
     """
 
@@ -43,8 +44,8 @@ class Continuation:
 
     Attributes:
         row: the row's number.
-        observation: token ids that the row reads next, perhaps none; None: the row is over.
-        stop: why it is over, if the policy did not end it.
+        observation: token ids that the row reads next, perhaps none; None ends the row.
+        stop: why the row ends, if the policy did not end it.
     """
 
     row: int
@@ -54,7 +55,7 @@ class Continuation:
 
 OnTurnEnd = Callable[[Sequence[TurnEnd], bool], Sequence[Continuation]]
 """`on_turn_end(ended, wait)`: takes the turns that ended since the last call, perhaps none, and
-returns the continuations that are known by now. The sampler calls it again and again while rows
-wait. `wait`: return at least one, for no other row can go on.
+returns the continuations that are known by now. The sampler calls it repeatedly while rows wait.
+`wait`: return at least one, for no other row can proceed.
 
 A sampler that is called with `on_turn_end=None` ends every row at the end of its first turn."""

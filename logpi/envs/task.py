@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, overload, runtime_checkable
 
 if TYPE_CHECKING:
     from logpi.rewards import Rewards
@@ -89,16 +89,16 @@ def parted(
         ValueError: the split is empty.
     """
     check_split(split)
-    chosen = [
+    part = [
         r
         for r in rows
         if in_test(re.sub(r"\s+", " ", json.dumps(r[by])), share) == (split == "test")
     ]
-    if not chosen:
+    if not part:
         raise ValueError(f"{source}: its {split} split is empty; choose another test_share")
     if split == "train":
-        Random(seed).shuffle(chosen)
-    return chosen
+        Random(seed).shuffle(part)
+    return part
 
 
 @dataclass(frozen=True)
@@ -142,14 +142,25 @@ class GeneratedRows(Sequence[Row]):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
 class GeneratedTask(ABC):
     """A task that draws its problems.
 
     Attributes:
-        test_size: rows that the test split lists.
+        test_size: rows of the test split.
+        prompt: the template, if the task has one. characters: those of prompts and demonstrations
+            that are not the template's.
     """
 
-    test_size: int
+    test_size: int = 1_000
+    characters: ClassVar[str] = ""
+
+    @property
+    def alphabet(self) -> str:
+        """Every character of prompts and demonstrations, sorted, for a character tokenizer. Words
+        that are tokens of their own (`words`, if the task has them) do not count."""
+        template = string.Formatter().parse(getattr(self, "prompt", ""))
+        return "".join(sorted({*self.characters, *(c for text, *_ in template for c in text)}))
 
     @abstractmethod
     def draw(self, rng: Random) -> tuple[str, Any]:
@@ -171,14 +182,7 @@ def check_template(task: str, template: str, *fields: str) -> None:
     except ValueError as error:
         raise ValueError(f"{task}: the prompt {template!r} is no template: {error}") from None
     if names != set(fields):
-        wanted = ", ".join(f"{{{f}}}" for f in fields)
+        expected = ", ".join(f"{{{f}}}" for f in fields)
         raise ValueError(
-            f"{task}: the prompt must hold {wanted} and no other field, got {template!r}"
+            f"{task}: the prompt must hold {expected} and no other field, got {template!r}"
         )
-
-
-def alphabet(*samples: str) -> str:
-    """The characters of `samples` without templates' `{fields}`, sorted, for a character
-    tokenizer."""
-    literal = "".join(text for s in samples for text, *_ in string.Formatter().parse(s))
-    return "".join(sorted(set(literal)))

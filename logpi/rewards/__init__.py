@@ -1,23 +1,23 @@
-"""Rewards: what a completion is worth.
+"""Rewards: judge completions by numbers.
 
-    combine.py     the weighted sum, every part kept
-    spec.py        rewards by name, as a command line writes them
+    combine.py     the weighted sum, with every part
+    spec.py        rewards from words of a command line, or from objects
     user.py        a function of the user's own file, in a worker process
-    text.py        where the answer stands in a completion
-    match.py       is it the row's answer?             format.py      the form of a completion
-    length.py      soft overlong punishment            language.py    the prompt's language?
-    math.py        final answers: notation.py, numerals.py and expressions.py read them into
-                   trees.py, answers.py what stands around; values.py, agreement.py, units.py,
-                   real_sets.py and equality.py compare
-    code.py        programs against unit tests (unit_tests.py reads them), in the sandbox
+    text.py        finds the answer in a completion
+    match.py       compares it with the row's answer   format.py      the form of a completion
+    length.py      soft overlong punishment            language.py    the language's script
+    math.py        final answers: notation.py, numerals.py, expressions.py and answers.py read them
+                   into trees.py; values.py, agreement.py, units.py, real_sets.py and equality.py
+                   compare them
+    code.py        programs by unit tests (unit_tests.py reads them), in the sandbox
     pattern.py     regular expressions, JSON schemas   command.py     any external checker
     arithmetic.py  exact expressions, countdown        qa.py          short answers
     tool_calls.py  ToolRL's reward; call_matching.py   bfcl.py        the leaderboard's verdict
-    model.py       a learned reward model              workers/       what runs in worker processes
+    model.py       a learned reward model              workers/       code in worker processes
 
 A reward is any function of TRL's signature: `f(prompts, completions, completion_ids=None,
-**columns)`, plain or async, giving a float or None (not applicable) for each completion, or a
-`Failure`: no verdict. Left out: the training of learned reward models (a policy's business).
+**columns)`, plain or async. It gives each completion a float, None (not applicable) or a `Failure`
+(no verdict). Left out: the training of reward models.
 """
 
 from logpi.rewards.arithmetic import CountdownReward, ExpressionError, evaluate

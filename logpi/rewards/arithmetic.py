@@ -1,8 +1,8 @@
-"""Exact arithmetic on written expressions, and the countdown reward that needs it.
+"""Computes arithmetic expressions exactly, and the countdown reward, which needs it.
 
-A recursive-descent parser over integers, + - * / and parentheses, with limits on length and depth;
-values are `Fraction`s. Nothing is ever given to `eval`: a policy under training does find
-`__import__('os')` and `9**9**9`. Left out: powers, decimals, names, functions.
+A recursive-descent parser reads integers, + - * / and parentheses, with limits on length and depth.
+Values are `Fraction`s. It never calls `eval`, as policies do find `__import__('os')` and `9**9**9`.
+Left out: powers, decimals, names, functions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-"})
 
 
 class ExpressionError(ValueError):
-    """The text is no arithmetic expression within the limits, or divides by zero."""
+    """The text is not an arithmetic expression within the limits, or divides by zero."""
 
 
 def _tokens(text: str) -> list[str]:
@@ -94,7 +94,7 @@ def evaluate(text: str) -> tuple[Fraction, list[int]]:
     """The exact value of an expression and the integers it uses, in order.
 
     Raises:
-        ExpressionError: (a ValueError) not an expression, too long or deep, or division by zero.
+        ExpressionError: (a ValueError) not an expression, too long or deep, or a division by zero.
 
     >>> evaluate("(3 + 5) / 6")
     (Fraction(4, 3), [3, 5, 6])
@@ -110,12 +110,9 @@ def evaluate(text: str) -> tuple[Fraction, list[int]]:
 class CountdownReward:
     """1 if the expression after the last `marker` makes `target` from the row's `numbers`, exactly.
 
-    Each given number may be used as often as it is given: exactly so if `use_all`, at most so
-    otherwise.
-
     Attributes:
-        marker: what announces the expression; "" takes the whole completion.
-        use_all: every number must be used.
+        marker: precedes the expression; "" takes the whole completion.
+        use_all: use each number as often as the row has it; otherwise at most as often.
 
     >>> said = "3+7=10,10*4=40#(3+7)*4"
     >>> CountdownReward()(prompts=["?"], completions=[said], numbers=[[3, 4, 7]], target=[40])

@@ -1,9 +1,9 @@
-"""Does a program pass its unit tests? It runs in a sandbox, where it cannot see the tests.
+"""Judges a program by its unit tests. The program runs in a sandbox and cannot see the tests.
 
-A program that hangs, dies or uses too much has failed. Only tests that are at fault themselves, or
-a sandbox that is, leave no verdict. Left out: how tests are read (`unit_tests.py`), where the
-program stands in a completion (`programs.py`), other languages (`command.py`), and packages beyond
-the standard library.
+A program that hangs, dies or breaks a limit has failed. There is no verdict only if the tests or
+the sandbox are at fault. Left out: reading tests (`unit_tests.py`), finding the program in a
+completion (`programs.py`), other languages (`command.py`), and packages beyond the standard
+library.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from logpi.sandbox import ProgramLimits, ProgramVerdict, Sandbox, SandboxError, 
 COLUMNS = ("tests", "test", "test_list", "input_output")
 SETUPS = ("setup", "test_setup_code")
 SOLUTIONS = ("canonical_solution", "solution", "code")
-# seconds of wall clock for one of CPU time
+# seconds of wall clock for each second of CPU time
 PATIENCE = 3
-# solutions of the data set that a trial runs
+# the number of the data set's solutions that a trial runs
 TRIED = 8
 _UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)
 
@@ -41,18 +41,17 @@ class Code:
     """1 if the program passes every test, else 0 (or the share that it passes).
 
     Attributes:
-        tests: the column that holds them; "" for the first of tests, test, test_list, input_output.
-        partial: pay for the share of tests passed (a policy learns to pass the easy ones).
-        seconds, memory: CPU seconds and MiB of one program on all its tests (each input, where
-            there are inputs, up to the first that takes too long). It may sleep as long, and a busy
-            machine may keep it waiting three times as long.
-        sandbox: auto, bubblewrap, landlock, unsafe (your own rights, no walls), FILE.py:NAME, or
-            any object of the protocol `logpi.sandbox.Sandbox`.
-        budget: wall-clock seconds of one call, however many programs; what is not judged by then
-            has no verdict.
+        tests: the column of the tests; "" for the first of tests, test, test_list, input_output.
+        partial: the reward is the share of passed tests (a policy learns to pass the easy ones).
+        seconds, memory: the limits of CPU time and of memory in MiB of one program on all its tests
+            (or on each input, up to the first that takes too long). It may sleep as long. The limit
+            of wall-clock time is three times as long, for busy machines.
+        sandbox: auto, bubblewrap, landlock, unsafe (your own rights, no confinement), FILE.py:NAME,
+            or any object of the protocol `logpi.sandbox.Sandbox`.
+        budget: the wall-clock seconds of one call on all programs; those left over have no verdict.
 
     Raises:
-        ValueError: at the start, if nothing here can hold a program, or no row has tests.
+        ValueError: at the start, if no sandbox works here, or no row has tests.
     """
 
     tests: str = ""
@@ -78,15 +77,13 @@ class Code:
 
     @property
     def _sandbox(self) -> Sandbox:
-        if not isinstance(self.sandbox, str):
-            return self.sandbox
-        return _named(self.sandbox)
+        return _named(self.sandbox) if isinstance(self.sandbox, str) else self.sandbox
 
     def unit_tests(self, row: Mapping[str, Any], prompt: str) -> UnitTests | None:
         """The row's tests, or None.
 
         Raises:
-            ValueError: they cannot be read, or would pass every program.
+            ValueError: unreadable tests, or tests that every program would pass.
         """
         names = (self.tests,) if self.tests else COLUMNS
         present = [row[c] for c in names if row.get(c) is not None]
@@ -97,7 +94,7 @@ class Code:
             raise ValueError("the tests are empty")
         entry = str(row.get("entry_point") or "")
         setup = next((str(row[s]) for s in SETUPS if row.get(s)), "")
-        # helpers that the prompt defines are the tests' own, out of the program's reach
+        # the prompt's helpers belong to the tests, so the program cannot change them
         if entry and f"def {entry.rpartition('.')[2]}" in prompt and parses(prompt):
             setup = f"{prompt}\n{setup}"
         return UnitTests.of(value, setup, entry, prompt)
@@ -123,7 +120,7 @@ class Code:
         return share if self.partial else float(verdict.passed == verdict.total)
 
     def judge(self, program: str, tests: UnitTests, end: float = math.inf) -> ProgramVerdict:
-        """Run a program against tests, until `end` (of the monotonic clock) at most."""
+        """Run a program against tests, at most until `end` of the monotonic clock."""
         if tests.pairs:
             return self._judge_outputs(program, tests, end)
         limits = self._limits(end)
@@ -136,7 +133,7 @@ class Code:
         return self._late(tests) if late else verdict
 
     def _judge_outputs(self, program: str, tests: UnitTests, end: float) -> ProgramVerdict:
-        """Compare what it prints for each input with what is expected."""
+        """Compare the output for each input with the expected one."""
         passed, status, message = 0, "ok", ""
         for stdin, expected in tests.pairs:
             limits = self._limits(end, 2 * len(expected.encode(errors="replace")))
@@ -153,13 +150,13 @@ class Code:
             if not message:
                 status = result.status.replace("ok", "wrong")
                 message = f"on {stdin[:60]!r}: {result.stdout[:60]!r}"
-            # after a timeout the other inputs would cost as much
+            # after a timeout the other inputs would take as long
             if not self.partial or result.status == "timeout":
                 break
         return ProgramVerdict(passed, len(tests.pairs), status, message)
 
     def _limits(self, end: float, output: int = 0) -> ProgramLimits | None:
-        """Of one program; None if the time is up. output: bytes that it may need to print."""
+        """The limits of one program; None if the time is up. output: extra bytes of output."""
         left = end - time.monotonic()
         if left <= 0:
             return None
@@ -176,10 +173,11 @@ class Code:
         return ProgramVerdict(0, len(tests.pairs or tests.sources), "late", message)
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[UnitTests | None]:
-        """Every row's tests.
+        """The tests of every row.
 
         Raises:
-            UserError: names the first row whose tests cannot be read, or would pass every program.
+            UserError: names the first row with unreadable tests, or with tests that every program
+                would pass.
         """
         tests = []
         for i, row in enumerate(rows):
@@ -191,12 +189,12 @@ class Code:
         return tests
 
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Try the sandbox; read every row's tests; run a few of the data set's own solutions.
+        """Try the sandbox, read every row's tests, and run a few of the data set's own solutions.
 
         Raises:
-            ValueError: no sandbox, rows without tests, or solutions of the data set that its own
-                tests refuse.
-            UserError: tests that would pass every program.
+            ValueError: no sandbox, no row with tests, or tests that refuse the data set's own
+                solutions.
+            UserError: tests that every program would pass.
         """
         self._try_sandbox()
         tests = self.read_rows(rows)
@@ -239,7 +237,7 @@ class Code:
 
 @lru_cache
 def _named(word: str) -> Sandbox:
-    """The sandbox that a word names; a class of the user's makes one object."""
+    """The sandbox that a word names. A user's class is instantiated once."""
     if not is_user_code(word):
         return shared(word)
     value = from_user_code(word)

@@ -1,17 +1,16 @@
-r"""Rewards for the language of a completion: the share of its words that are written in the target
-language's script.
+r"""Rewards for the language of a completion: the share of words in the target language's script.
 
     R = words in the target's script / words            (DeepSeek-R1, arXiv:2501.12948, §2.3.2)
 
-What a word is: a run of letters of one script, `don't` being one; of Chinese, Japanese and Korean
-each character, which stand without spaces between them (as mixed error rates of code-switched
-speech count them). No words at all: numbers, punctuation, tags, URLs, single Latin and Greek
-letters (variables), and the Latin and Greek letters of code (```…```, `…`) and of mathematics ($…$,
-\(…\), \[…\], \boxed{…}, \commands). Letters of another script count there too: a policy must not be
-paid for thinking in Chinese between dollars.
+A word is a run of letters of one script, such as `don't`. In Chinese, Japanese and Korean, which
+have no spaces, each character is a word (as in mixed error rates of code-switched speech). These
+are not words: numbers, punctuation, tags, URLs, single Latin and Greek letters (variables), and the
+Latin and Greek letters in code (```…```, `…`) and mathematics ($…$, \(…\), \[…\], \boxed{…},
+\commands). Letters of another script count there too, so that thinking in Chinese between dollars
+earns nothing.
 
-Every function here is total and linear in the text. Left out: telling languages of one script apart
-(English from French), which needs a model; grammar; what the words say.
+Every function takes any text, in linear time. Left out: languages of one script (English and
+French), which need a model to distinguish; grammar; meaning.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from typing import ClassVar
 
 from logpi.rewards.text import text_of
 
-# script -> its characters, as the inside of a regular expression's [ ]; the first two are also
-# those of formulas
+# script -> its characters, for the [ ] of a regular expression; formulas use the first two
 SCRIPTS = {
     "latin": (
         "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u02af\u1e00-\u1eff\u2c60-\u2c7f"
@@ -43,10 +41,10 @@ SCRIPTS = {
     "kana": "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9d",
     "hangul": "\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3",
 }
-# one character, one word
+# in these scripts each character is a word
 ALONE = ("han", "kana", "hangul")
 
-# ISO 639-1 -> scripts that its words may have
+# ISO 639-1 -> the scripts of its words
 LANGUAGES = {
     **dict.fromkeys(
         ("en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv", "tr", "vi", "id"), ("latin",)
@@ -62,7 +60,7 @@ LANGUAGES = {
     "th": ("thai",),
 }
 
-# combining accents and joiners go on with a word
+# combining accents and joiners continue a word
 _MARK = "\u0300-\u036f\u200c\u200d"
 _WORD = re.compile(
     "|".join(
@@ -87,8 +85,8 @@ _SPANS = (
 
 
 def _without_formulas(text: str, opener: str, closer: str) -> str:
-    """`text` without the Latin and Greek letters between `opener` and `closer`; an opener without a
-    closer is text."""
+    """`text` without the Latin and Greek letters between `opener` and `closer`. An opener without
+    a closer is text."""
     parts, at = [], 0
     while (start := text.find(opener, at)) >= 0 and (
         end := text.find(closer, start + len(opener))
@@ -99,8 +97,7 @@ def _without_formulas(text: str, opener: str, closer: str) -> str:
 
 
 def scripts(text: str) -> Counter[str]:
-    """Words of `text` by script (see this module's first lines); `other` counts letters of any
-    script not listed.
+    """The numbers of words of `text` by script; `other` counts the letters of unlisted scripts.
 
     >>> scripts("So x = 3, donc <b>wait</b>, 因为 $a+b$")
     Counter({'latin': 3, 'han': 2})
@@ -117,17 +114,17 @@ def scripts(text: str) -> Counter[str]:
 
 
 def words(text: str, language: str) -> tuple[int, int]:
-    """Words in the script of `language`, and words in all.
+    """The number of words in the script of `language`, and of all words.
 
     >>> words("Let me think: 设 then", "en")
     (4, 5)
     """
-    found = scripts(text)
-    return sum(found[s] for s in LANGUAGES[language]), found.total()
+    counts = scripts(text)
+    return sum(counts[s] for s in LANGUAGES[language]), counts.total()
 
 
 def is_mixed(text: str) -> bool:
-    """Words of more than one script are in it; Han with kana, as Japanese is written, is one.
+    """Whether a text has words of several scripts. Han and kana, as in Japanese, are one.
 
     >>> is_mixed("first 一 then 二"), is_mixed("3 + 4 = 7, so seven"), is_mixed("これは漢字")
     (True, False, False)
@@ -137,20 +134,19 @@ def is_mixed(text: str) -> bool:
 
 @dataclass(frozen=True)
 class LanguageConsistency:
-    """The share of words in the target language's script, in [0, 1]; DeepSeek-R1's reward against
+    """The share of words in the target language's script, in [0, 1]: DeepSeek-R1's reward against
     language mixing.
 
-    It is of the thoughts, as published, where the completion has them between <think> and </think>,
-    else of everything.
-    A completion without any word gets 0: there is no language in it, and silence must not pay. R1
-    adds it to the other rewards with weight 1.
+    It counts the words between <think> and </think>, as published, or all words without these tags.
+    A completion without words gets 0, as silence must not pay. R1 adds it to the other rewards with
+    weight 1.
 
     Attributes:
-        language: "en", "zh", "ru", "ar", … (see `LANGUAGES`). whole: always of everything, the
-            answer included.
+        language: "en", "zh", "ru", "ar", … (see `LANGUAGES`).
+        whole: count the whole completion, with the answer.
 
     Raises:
-        ValueError: a language whose script is not known.
+        ValueError: a language without a known script.
 
     >>> reward = LanguageConsistency("en")
     >>> mixed = "<think>carry 进 one</think><answer>132</answer>"
@@ -174,9 +170,8 @@ class LanguageConsistency:
         return [self.share(text_of(c)) for c in completions]
 
     def share(self, text: str) -> float:
-        """Of one completion."""
-        _, opened, thought = text.partition("<think>")
-        target, total = words(
-            text if self.whole or not opened else thought.partition("</think>")[0], self.language
-        )
+        """The share in one completion."""
+        _, opened, rest = text.partition("<think>")
+        thought = rest.partition("</think>")[0] if opened and not self.whole else text
+        target, total = words(thought, self.language)
         return target / total if total else 0.0

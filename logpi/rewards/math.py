@@ -142,7 +142,8 @@ class Math:
     def _symbolic(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bool | Failure]:
         """The verdicts of tier 3, from the workers."""
         pool = _workers(self.workers or min(4, os.cpu_count() or 1), self.memory << 20)
-        replies = pool.map([call([None], [a], None, {"gold": [g]}) for g, a in pairs], self.seconds)
+        calls = [call([None], [a], None, {"gold": [g]}) for g, a in pairs]
+        replies = pool.map(calls, self.seconds)
         verdicts = {
             pair: Failure(**reply["failed"]) if "failed" in reply else reply["verdicts"][0] == 1.0
             for pair, reply in zip(pairs, replies, strict=True)
@@ -186,7 +187,7 @@ class Math:
 
 
 def _golds(answer: Any) -> list[str]:
-    r"""The right answers of a row. GSM8K's column holds whole solutions; their final answers count."""
+    r"""The right answers of a row: of a whole solution, as in GSM8K's column, its final answer."""
     texts = given_answers(answer)
     return [
         final_answer(t, number=False) or t if "####" in t or "\\boxed" in t else t for t in texts

@@ -1,11 +1,11 @@
 """A learned reward model as a reward: `model:PATH` as a word, or a loaded `RewardModel`.
 
-The whole conversation is read as the reward model's own chat template renders it, which is how
-published ones are used; one that was trained on plain text reads prompt, response and end token.
-All responses of a call are read in batches. `model:PATH#LABEL` chooses among several labels.
-`preference:PATH` is for runs in which some prompts can be checked and others cannot: it scores only
-rows without an `answer`, and of them only what follows the thoughts. Left out: training it (`logpi
-reward-model`), and its network (`policies/reward_model.py`), which is loaded when it is first used.
+The model reads the whole conversation in its own chat template, as published models expect. One
+trained on plain text reads prompt, response and end token. The responses of a call go through it in
+batches. `model:PATH#LABEL` chooses one of several labels. `preference:PATH` is for runs that mix
+prompts with and without an `answer`: it scores only those without, by the text after the thoughts.
+Left out: training (`logpi reward-model`), and the network (`policies/reward_model.py`), which loads
+at its first use.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelReward:
-    """The score of a reward model, as it is: no clipping, no whitening.
+    """The score of a reward model, without clipping or whitening.
 
     Attributes:
-        path: directory or hub name of a model with a trained head.
-        tokens: of one forward. dtype: of the weights. device: cpu, cuda, cuda:1, … or auto.
+        path: the directory or hub name of a model with a trained head.
+        tokens: the tokens of one forward pass.
+        dtype: the type of the weights.
+        device: cpu, cuda, cuda:1, … or auto.
         unverified: as `preference:PATH`. DeepSeek-R1 judges helpfulness so, by the final summary
-            alone (arXiv:2501.12948, §2.3.4): what follows </think>, or is inside <answer>.
-        label: which of several labels is the score, by name or number.
+            alone (arXiv:2501.12948, §2.3.4): the text after </think>, or inside <answer>.
+        label: the label that is the score, by name or number.
 
     Raises:
-        ValueError: at the first use or `load`, in one line: no reward model there.
+        ValueError: in one line, at the first use or `load`: no reward model there.
     """
 
     path: str
@@ -48,24 +50,23 @@ class ModelReward:
 
     @classmethod
     def of(cls, place: str, **options: Any) -> ModelReward:
-        """As it is written on a command line, PATH or PATH#LABEL."""
+        """The reward of a word of the command line: PATH or PATH#LABEL."""
         path, mark, label = place.rpartition("#")
         split = mark and path and not Path(place).exists()
         return cls(path, label=label, **options) if split else cls(place, **options)
 
     @classmethod
     def loaded(cls, model: RewardModel, **options: Any) -> ModelReward:
-        """A reward model that is in memory already; its name is its directory's."""
+        """The reward of a model in memory. Its name is that of its directory."""
         path = str(getattr(model.model.config, "_name_or_path", "") or "reward_model")
         reward = cls(path, device=str(model.device), **options)
-        # where `cached_property` looks
+        # `cached_property` finds it here
         reward.__dict__["model"] = model
         return reward
 
     @property
     def name(self) -> str:
-        """The directory's name; for a run's `model` directory, the run's. With the label, if one is
-        chosen."""
+        """The name of the directory (of the run, if it is a run's `model`), and the label."""
         path = Path(self.path)
         name = path.parent.name if path.name == "model" and path.parent.name else path.name
         return f"{name}_{self.label}" if self.label else name
@@ -82,12 +83,11 @@ class ModelReward:
         return loaded
 
     def try_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Load the model now: where there is none, this is said before anything is sampled."""
+        """Load the model now, so that a missing one raises before any sampling."""
         self.model  # noqa: B018
 
     def ids(self, prompt: Any, completion: Any) -> list[int]:
-        """Token ids of the whole: the conversation as the template renders it, or prompt, response
-        and end token."""
+        """The token ids of the whole conversation, or of prompt, response and end token."""
         chat, template = self.model.chat, self.model.template
         if isinstance(prompt, str) and not chat["wrap"]:
             ids = template.plain(chat["system"] + prompt) + template.continuation(
@@ -119,12 +119,12 @@ class ModelReward:
 
 
 def is_reward_model(value: Any) -> bool:
-    """Whether it is a loaded `RewardModel`.
+    """Whether a value is a loaded `RewardModel`.
 
     Raises:
-        ValueError: another network, which says no score of a text by itself.
+        ValueError: another network, which has no score for a text.
     """
-    # nothing that the user holds is a network as long as torch is not loaded
+    # without torch in memory, no value is a network
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.nn.Module):
         return False
@@ -139,10 +139,9 @@ def is_reward_model(value: Any) -> bool:
 
 
 def summary(completion: Completion) -> str:
-    """What a response says when it has done thinking: the content of its <answer>, else what
-    follows </think>.
+    """The response without its thoughts: the content of <answer>, else the text after </think>.
 
-    A response that never stops thinking has said nothing.
+    It is "" if the response never ends its thoughts.
 
     >>> summary("<think>be kind</think><answer>hello</answer>"), summary("<think>a</think> b")
     ('hello', 'b')

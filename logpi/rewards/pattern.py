@@ -1,9 +1,8 @@
-r"""Constrained generation as a reward: does the output match a regular expression, or a JSON
-schema?
+r"""Rewards for an output that matches a regular expression or a JSON schema.
 
-The pattern is the user's and the text the policy's, and a text can make a careless pattern run for
-ever: matching is done in a worker process with a deadline (`workers/patterns.py`). Left out:
-constraining the sampler itself, and what the text says.
+The pattern is the user's and the text is the policy's. A text can make a careless pattern run for
+ever, so a worker process with a deadline does the matching (`workers/patterns.py`). Left out:
+constrained sampling, and the meaning of the text.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def _worker(function: str) -> Workers:
 def _judge(
     function: str, completions: Sequence[Any], columns: Mapping[str, Sequence[Any]], seconds: float
 ) -> list[Verdict]:
-    """The worker's verdicts on the whole batch; if that is late, on each text alone."""
+    """The worker's verdicts on the batch; if the worker is late, on each text alone."""
     texts = [text_of(c) for c in completions]
 
     def ask(samples: Samples) -> Judgement | Failure:
@@ -48,9 +47,10 @@ class Regex:
     r"""1 if the output matches a regular expression, as a whole unless `search`.
 
     Attributes:
-        pattern: Python's syntax; "" takes each row's own from the column `pattern`.
-        flags: of i, m, s, x.
-        seconds: for a batch, then for each of its texts; what takes longer has no verdict.
+        pattern: in Python's syntax; "" takes each row's own from the column `pattern`.
+        search: match a part of the output.
+        flags: letters of i, m, s, x.
+        seconds: the limit for a batch, then for each text; a late text has no verdict.
 
     Raises:
         ValueError: a pattern that does not compile.
@@ -94,15 +94,15 @@ class Regex:
 class JsonSchema:
     """1 if the output is JSON (alone, or in its last ```json block) that fits a JSON schema.
 
-    The draft is the schema's own `$schema`, else 2020-12. `format` is not checked. A keyword that
-    JSON Schema does not have is refused at the start, and so is a $ref out of the schema.
+    The draft is the schema's own `$schema`, else 2020-12. It ignores `format`. It refuses, at the
+    start, an unknown keyword and a $ref out of the schema.
 
     Attributes:
         schema: as JSON, or the path of a .json file; "" takes each row's own from the column
             `schema`.
 
     Raises:
-        ValueError: no JSON, no such file, no JSON schema.
+        ValueError: not JSON, not a JSON schema, or no such file.
 
     >>> judge = JsonSchema('{"type": "object", "required": ["a"]}')
     >>> judge(prompts=["?"] * 2, completions=['{"a": 1}', "[]"])
@@ -124,10 +124,10 @@ class JsonSchema:
             _check(text)
 
     def read_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Read every row's own schema.
+        """Check every row's own schema.
 
         Raises:
-            UserError: names the first row whose schema is none.
+            UserError: names the first row whose schema is not one.
         """
         for i, row in enumerate(rows if not self.schema else ()):
             own = row.get("schema")
@@ -149,7 +149,7 @@ class JsonSchema:
 
 
 def _check(schema: str) -> None:
-    """Raises ValueError if this is no JSON schema that can be checked."""
+    """Raises ValueError for a text that is not a usable JSON schema."""
     try:
         problem = schema_problem(json.loads(schema))
     except json.JSONDecodeError as error:

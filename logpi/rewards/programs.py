@@ -1,6 +1,6 @@
-"""The program in a completion, and whether a program printed what was expected.
+"""Finds the program in a completion, and compares a program's output with the expected one.
 
-Left out: running it (`code.py`), and its tests (`unit_tests.py`).
+Left out: running programs (`code.py`), and their tests (`unit_tests.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from logpi.rewards.text import content_text
 
-# A line indented by four or more is the program's own, of a docstring say, and closes no fence.
+# A line with an indent of four or more is part of the program, say of a docstring, and closes no
+# fence.
 _FENCE = re.compile(
     r"^(?P<before>[^`\n]+)?(?P<marks>```+|~~~+)[ \t]*(?P<language>[^\s`]*)[^`\n]*\n(?P<body>.*?)"
     r"(?:^(?(before)[ \t>]*| {0,3})(?P=marks)|\Z)",
@@ -26,8 +27,8 @@ _PYTHON = ("python", "python3", "py", "py3", "python2")
 def program_of(
     text: str, prompt: str = "", entry_point: str = "", names: Collection[str] = ()
 ) -> str:
-    r"""The program in a completion: the last fenced Python block (that defines `entry_point` or one
-    of `names`, if one does), else all of it.
+    r"""The program in a completion: the last fenced Python block that defines `entry_point` or one
+    of `names`, else the last block, else the whole text.
 
     If the prompt begins the function `entry_point` and the completion does not, the completion is
     its body.
@@ -51,27 +52,26 @@ def program_of(
 
 
 def _blocks(text: str) -> list[str]:
-    """The fenced blocks marked as Python; without one, those that are not marked."""
+    """The fenced blocks marked as Python; if there is none, the unmarked ones."""
     fences = [(m["language"].lower().strip("{.}"), _outdented(m)) for m in _FENCE.finditer(text)]
     python = [body for language, body in fences if language in _PYTHON]
     return [b for b in python or [b for language, b in fences if not language] if b.strip()]
 
 
 def _unfenced(text: str) -> str:
-    """A text without blocks: what stands between answer tags, if there are any."""
+    """The content of the last answer tags, or the whole text."""
     opened, _, answer = text.rpartition("<answer>")
     return answer.partition("</answer>")[0] if opened or text.startswith("<answer>") else text
 
 
 def _imports(prompt: str) -> str:
-    """The prompt's imports: they are there for a program that continues it."""
+    """The prompt's imports, for a program that continues it."""
     lines = (line for line in prompt.splitlines() if line.startswith(("import ", "from ")))
     return "".join(f"{line}\n" for line in lines if parses(line))
 
 
 def _outdented(fence: re.Match[str]) -> str:
-    """A block without the indentation of its fence: in a list item that is where the item's text
-    begins."""
+    """A block without the indent of its fence, which in a list item is that of the item's text."""
     before = fence["before"] or ""
     inside = re.fullmatch(r"(?:[ \t>]|[-*+]|\d+[.)])*", before) is not None
     if not (inside and before):
@@ -80,7 +80,7 @@ def _outdented(fence: re.Match[str]) -> str:
 
 
 def _body(text: str) -> str:
-    """The indented lines at the start: what follows them is no longer the function."""
+    """The indented lines at the start. Later lines are not part of the function."""
     lines: list[str] = []
     for line in text.splitlines(keepends=True):
         if line.strip() and not line[0].isspace() and lines:
@@ -90,8 +90,8 @@ def _body(text: str) -> str:
 
 
 def prompt_code(prompt: Any, entry_point: str) -> str:
-    """The text of a prompt, of messages the last. If the function `entry_point` stands in a block
-    of Markdown there, that block."""
+    """The text of a prompt or of its last message; only the Markdown block with the function
+    `entry_point`, if there is one."""
     if not isinstance(prompt, str):
         prompt = content_text(prompt[-1].get("content")) if prompt else ""
     blocks = [_outdented(m) for m in _FENCE.finditer(prompt)]
@@ -109,8 +109,11 @@ def parses(source: str) -> bool:
 
 
 def same_output(output: str, expected: str) -> bool:
-    """Whether a program printed what was expected: white space at the ends of lines and of the
-    whole counts for nothing, and lines of numbers are compared number by number."""
+    """Whether a program's output is the expected one.
+
+    White space at the ends of lines and of the whole does not count. Lines of numbers are compared
+    number by number.
+    """
     lines, others = output.rstrip().split("\n"), expected.rstrip().split("\n")
     return len(lines) == len(others) and all(map(_same_line, lines, others))
 
@@ -123,8 +126,9 @@ def _same_line(line: str, expected: str) -> bool:
 
 
 def _same_number(word: str, expected: str) -> bool:
-    """Whether both are numbers and equal: 3.0 is 3. Where a fraction is expected the tolerance is
-    1e-6 of it if it is below 1, else 1e-6.
+    """Whether two words are equal numbers: 3.0 is 3.
+
+    The tolerance of an expected fraction is 1e-6, or 1e-6 of it if it is below 1.
 
     >>> _same_number("0.30000000000000004", "0.3"), _same_number("3.1", "3")
     (True, False)

@@ -1,5 +1,6 @@
-r"""Reads sets of real numbers as pieces: (low, whether low belongs, high, whether high belongs). The
-ends are trees.
+r"""Reads sets of real numbers as pieces: (low, whether low belongs, high, whether high belongs).
+
+The ends of a piece are trees.
 
     (1, 2]   1 < x \le 2   x > 3   [0, 1) \cup \{5\}   \mathbb{R} \setminus \{0\}   x \ne 0
     x < 1 \text{ or } x > 2   x > 1 \text{ and } x < 2   |x - 1| < 3

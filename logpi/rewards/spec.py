@@ -1,15 +1,15 @@
-"""Rewards by name, as a command line writes them, and rewards as objects.
+"""Makes rewards from the words of a command line, or from objects.
 
     number                         a built-in with its defaults
-    soft_overlong(512, cache=128)  a built-in with arguments: plain literals, never evaluated
-    think_answer:0.1               the weight stands after the last colon
+    soft_overlong(512, cache=128)  a built-in with arguments: literals, never evaluated
+    think_answer:0.1               the weight follows the last colon
     my.py:score   my.py:score:0.5  the user's own function
     model:PATH    model:PATH:0.5   a reward model's directory or hub name; model:PATH#LABEL: one of
                                    its labels
-    preference:PATH                the same, of what follows the thoughts, and only for rows without
-                                   an answer
+    preference:PATH                the same, for the text after the thoughts, and only for rows
+                                   without an answer
 
-Left out: what the names do (each has its file), and any other configuration.
+Left out: the rewards themselves (each has its file), and any other configuration.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ NAMES: dict[str, Callable[..., Any]] = {
     "tool_length": ToolLength,
     "bfcl": BfclReward,
 }
-# the heaviest weight: rewards are added, and then squared, in 32 bits
+# the largest weight: float32 holds the square of a sum
 HEAVIEST = 1e6
 _WEIGHT = re.compile(r"(.+):([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)", re.DOTALL)
 
 
 def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """`name` or `name(1, key="x")` as name, positional and named arguments; the arguments are
+    """The name, positional and named arguments of `name` or `name(1, key="x")`. Arguments are
     literals.
 
     Raises:
-        ValueError: not of that form.
+        ValueError: another form.
 
     >>> parse_call("soft_overlong(512, cache=128)")
     ('soft_overlong', [512], {'cache': 128})
@@ -92,17 +92,18 @@ def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
 
 
 def _literal(node: ast.expr) -> Any:
-    """A plain value. A bare word is itself: `language(en)` needs no quotes for a shell to eat."""
+    """The value of a literal. A bare word is a text: `language(en)` needs no quotes in a shell."""
     return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
 def build(
     kind: str, name: str, make: Callable[..., Any], args: Sequence[Any], options: dict[str, Any]
 ) -> Any:
-    """`make(*args, **options)`, with one clear line where the arguments do not fit.
+    """`make(*args, **options)`.
 
     Raises:
-        ValueError: an unknown option (the nearest is named), a missing or a surplus argument.
+        ValueError: in one line: an unknown option and the nearest known one, a missing or surplus
+            argument, a wrong type.
     """
     known = inspect.signature(make).parameters
     for option in options:
@@ -114,18 +115,17 @@ def build(
         raise ValueError(f"{kind} {name!r}: {error}; its options are: {', '.join(known)}") from None
     try:
         return make(*args, **options)
-    # a word where a number belongs, or the other way round
+    # a text in place of a number, or the reverse
     except (TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{kind} {name!r}: {error}") from None
 
 
 def reward(spec: str, device: str = "cpu") -> Weighted:
-    """One reward from its specification (see this module's first lines); a reward model runs on
-    `device`.
+    """One reward from its word (see this module's docstring); a reward model runs on `device`.
 
     Raises:
-        ValueError: unknown name (the nearest is named), missing file or function, arguments that do
-            not fit.
+        ValueError: an unknown name and the nearest known one, a missing file or function, or wrong
+            arguments.
 
     >>> reward("think_answer:0.1")
     Weighted(function=ThinkAnswer(opened=False, name='think_answer'), weight=0.1,
@@ -137,7 +137,7 @@ def reward(spec: str, device: str = "cpu") -> Weighted:
 
 
 def _function(body: str, device: str) -> Callable[..., Any]:
-    """The reward that a specification without its weight names."""
+    """The reward of a word without its weight."""
     if re.search(r"\.py(:\w*)?$", body):
         return user_reward(body)
     kind, _, place = body.partition(":")
@@ -161,28 +161,28 @@ def _weight(weight: float, name: str) -> float:
 
 
 Spec = str | Weighted | Callable[..., Any] | tuple[Any, float]
-"""What stands for one reward: a word, a function or another callable, a loaded `RewardModel`, any
-of these with a weight as `(what, weight)`, or a `Weighted`."""
+"""One reward: a word, a function or another callable, a loaded `RewardModel`, any of these with a
+weight as `(reward, weight)`, or a `Weighted`."""
 
 
 def rewards(specs: Spec | Sequence[Spec] | Rewards, device: str = "cpu") -> Rewards:
-    """One reward or several, as words or objects in any mixture, as one `Rewards`.
+    """The sum of one or more rewards, as words or objects in any mixture.
 
-    A function says by the names of its parameters what it takes: TRL's `f(prompts, completions,
-    completion_ids, **columns)` or a part of it such as `f(completions, answer)`, or verl's
-    `compute_score(data_source, solution_str, ground_truth, extra_info)`; plain or `async def`, also
-    in a notebook. `log_metric(name, value)` and `log_extra(column, values)` are given to a function
-    that names them; what they log stands in the step's metrics and samples. A function given from
-    Python runs in this process: what it raises costs verdicts and never the run, but one that
-    hangs cannot be stopped (a function of a file can: `my.py:score`).
+    A function takes what its parameters name: TRL's `f(prompts, completions, completion_ids,
+    **columns)`, a part of it such as `f(completions, answer)`, or verl's
+    `compute_score(data_source, solution_str, ground_truth, extra_info)`. It may be `async def`,
+    also in a notebook. If it names `log_metric(name, value)` or `log_extra(column, values)`, their
+    values go into the step's metrics and samples. A Python function runs in this process. Its
+    exceptions cost verdicts, never the run, but nothing stops one that hangs (a function of a file,
+    `my.py:score`, can be stopped).
 
     Args:
         specs: see `Spec`.
-        device: where reward models that are named by words run.
+        device: the device of reward models that words name.
 
     Raises:
-        ValueError: in one line: an unknown word, what cannot be called, a weight that is no
-            number, two rewards of one name, no reward at all.
+        ValueError: in one line: an unknown word, an object that cannot be called, a weight that is
+            not a number, two rewards of one name, no reward.
 
     >>> def short(completions):
     ...     return [1.0 / (1 + len(c)) for c in completions]
@@ -191,13 +191,12 @@ def rewards(specs: Spec | Sequence[Spec] | Rewards, device: str = "cpu") -> Rewa
     """
     if isinstance(specs, Rewards):
         return specs
-    if isinstance(specs, Sequence) and not isinstance(specs, str) and not _pair(specs):
-        return Rewards(tuple(_part(p, device) for p in specs))
-    return Rewards((_part(specs, device),))
+    several = isinstance(specs, Sequence) and not isinstance(specs, str) and not _pair(specs)
+    return Rewards(tuple(_part(p, device) for p in (specs if several else [specs])))
 
 
 def _pair(spec: Any) -> bool:
-    """Whether it is a reward with its weight."""
+    """Whether a value is a reward with its weight."""
     return (
         isinstance(spec, tuple)
         and len(spec) == 2

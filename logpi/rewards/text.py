@@ -205,8 +205,8 @@ def _ratio(top: str, bottom: str = "1") -> Fraction | None:
 def as_number(text: str) -> Fraction | None:
     r"""`text` as an exact rational number, or None.
 
-    It reads `1,234.50`, `-3`, `3/4`, `\frac{3}{4}`, `.5` and `1e-3`, and ignores a leading `$` and a
-    trailing `.` or `%`. It does not read exponents of more than three digits, roots, or more than
+    It reads `1,234.50`, `-3`, `3/4`, `\frac{3}{4}`, `.5` and `1e-3`, and ignores a leading `$` and
+    a trailing `.` or `%`. It does not read exponents of more than three digits, roots, or more than
     1,000 characters.
 
     >>> as_number("$1,250.50"), as_number("-3/4"), as_number("9**9**9")

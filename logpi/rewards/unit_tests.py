@@ -1,5 +1,5 @@
-"""A row's unit tests: the forms in which data sets publish them, read once, and refused where they
-check nothing.
+"""Reads a row's unit tests in the forms of published data sets, and refuses those that check
+nothing.
 
     tests                                        example data sets
     a text with asserts or `def check(f)`        HumanEval (`test`, `entry_point`, `prompt`)
@@ -10,7 +10,7 @@ check nothing.
     [{"input": …, "output": …}, …]               the same, one by one
     {"input": […], "output": […]}                CodeContests
 
-Left out: running them (`code.py`), and which column they stand in.
+Left out: running tests (`code.py`), and their column.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any
 from logpi.sandbox.checks import fault, is_check
 from logpi.sandbox.names import free_names
 
-# What APPS's own judge lets pass: JSON has no tuples, and its outputs are often wrapped in a list;
-# and a last digit of a float.
+# The equality of APPS's own judge: JSON has no tuples, outputs are often wrapped in a list, and the
+# last digit of a float does not count.
 _SAME = """
 def _same(got, wanted):
     if isinstance(wanted, float) or isinstance(got, float):
@@ -49,7 +49,7 @@ class UnitTests:
 
     Attributes:
         sources: Python tests.
-        pairs: standard input and the output expected for it.
+        pairs: standard inputs and their expected outputs.
         setup: Python that runs before the tests.
         entry_point: the function under test; "" if the tests name it themselves.
         classes: names of classes that the program defines.
@@ -63,11 +63,13 @@ class UnitTests:
 
     @classmethod
     def of(cls, value: Any, setup: str = "", entry_point: str = "", prompt: str = "") -> UnitTests:
-        """From a data set's column (see this module's first lines). `prompt`: names what a
-        `check(candidate)` is for if nothing else does.
+        """The tests in a data set's column (see this module's docstring).
+
+        Args:
+            prompt: names the function for `check(candidate)` if nothing else does.
 
         Raises:
-            ValueError: none of these forms, or tests that would pass every program.
+            ValueError: another form, or tests that every program would pass.
         """
         if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
             value = _loaded(value)
@@ -89,7 +91,7 @@ class UnitTests:
 
     @property
     def names(self) -> frozenset[str]:
-        """What the program has to define, as far as the tests say."""
+        """The names that the program must define, as far as the tests show."""
         if self.entry_point:
             return frozenset({self.entry_point.rpartition(".")[2]})
         return frozenset(
@@ -98,7 +100,11 @@ class UnitTests:
 
 
 def _cases(cases: Sequence[Mapping[str, Any]], setup: str, otherwise: str) -> UnitTests:
-    """Cases of one input and its output. otherwise: the function, where a case does not name it."""
+    """Tests from cases with one input and output each.
+
+    Args:
+        otherwise: the function, if a case does not name it.
+    """
     names = {_function(case, otherwise) for case in cases}
     if len(names) > 1:
         raise ValueError(f"tests of several functions in one row: {', '.join(sorted(names))}")
@@ -107,7 +113,7 @@ def _cases(cases: Sequence[Mapping[str, Any]], setup: str, otherwise: str) -> Un
 
 
 def _loaded(text: str) -> Any:
-    """A text that holds JSON; a list of asserts in Python's own notation stays a text."""
+    """The value of a JSON text. A list of asserts in Python's notation stays a text."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -119,8 +125,10 @@ def _loaded(text: str) -> Any:
 
 
 def _texts(texts: Sequence[str], setup: str, entry_point: str, prompt: str) -> tuple[str, ...]:
-    """Python tests, each with what has to come before it; refused if all of them together check
-    nothing."""
+    """Python tests, each with the statements that must precede it.
+
+    Raises ValueError if all together check nothing.
+    """
     try:
         ast.parse(setup)
         for text in texts:
@@ -136,7 +144,7 @@ def _texts(texts: Sequence[str], setup: str, entry_point: str, prompt: str) -> t
 
 
 def _checking(texts: Sequence[str]) -> list[str]:
-    """The texts, those without a check joined to the next one that has some (or to the last).
+    """The texts. One without a check joins the next that has a check, or the last.
 
     >>> _checking(["x = f(1)", "assert x == 2", "assert f(2)", "y = 3"])
     ['x = f(1)\\nassert x == 2', 'assert f(2)\\ny = 3']
@@ -156,7 +164,7 @@ def _checking(texts: Sequence[str]) -> list[str]:
 
 
 def _call_of_check(tree: ast.Module, entry_point: str, prompt: str) -> str:
-    """`check(f)` where the tests define it and leave the call to others, as HumanEval's do."""
+    """`check(f)` if the tests define `check` and do not call it, as HumanEval's; else ""."""
     check = next(
         (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None
     )
@@ -174,14 +182,16 @@ def _call_of_check(tree: ast.Module, entry_point: str, prompt: str) -> str:
 
 
 def _begun(prompt: str, method: bool = True) -> str:
-    """The last function (or, in a class, method) that a prompt begins; "" if there is none."""
+    """The last function that a prompt begins, or a method in a class; "" if there is none."""
     indent = "[ \\t]*" if method else ""
     return next(reversed(re.findall(rf"^{indent}def[ \t]+(\w+)[ \t]*\(", prompt, re.MULTILINE)), "")
 
 
 def _function(test: Mapping[str, Any], otherwise: str) -> str:
-    """The function that an input is for; "" if it is for a script. otherwise: the name, where the
-    test says that there is a function and not which.
+    """The function that a test calls; "" if it runs a script.
+
+    Args:
+        otherwise: the name, if the test calls a function without naming it.
 
     >>> _function({"testtype": "functional", "metadata": {"func_name": "f"}}, "")
     'f'
@@ -200,8 +210,8 @@ def _function(test: Mapping[str, Any], otherwise: str) -> str:
 
 
 def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str) -> UnitTests:
-    """Inputs and outputs of a function, or of a script."""
-    # one text is one input, not its characters
+    """Tests from inputs and outputs of a function, or of a script."""
+    # a single text is one input
     inputs, outputs = ([x] if isinstance(x, str) else x for x in (inputs, outputs))
     if len(inputs) != len(outputs):
         raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs")
@@ -209,7 +219,10 @@ def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str)
         raise ValueError("they check nothing: no inputs")
     if not name:
         return UnitTests((), tuple((_lines(i), _lines(o)) for i, o in zip(inputs, outputs)))
-    pairs = [(_arguments(i), _value(i, o)) for i, o in zip(inputs, outputs)]
+    pairs = [
+        (_arguments(i), json.loads(o) if isinstance(i, str) and isinstance(o, str) else o)
+        for i, o in zip(inputs, outputs)
+    ]
     wrapped = all(isinstance(o, list) and len(o) == 1 for _, o in pairs)
     tests = (
         f"_got = {name}({'**' if isinstance(i, dict) else '*'}{i!r}); assert _same(_got, {o!r})"
@@ -220,14 +233,10 @@ def _pairs(inputs: Sequence[Any], outputs: Sequence[Any], name: str, setup: str)
 
 
 def _arguments(given: Any) -> list[Any] | dict[str, Any]:
-    """A function's arguments: a list, a dict of named ones, or JSON, one a line."""
+    """A function's arguments, from a list, a dict of named ones, or lines of JSON."""
     if isinstance(given, str):
         return [json.loads(line) for line in given.splitlines() if line.strip()]
     return dict(given) if isinstance(given, Mapping) else list(given)
-
-
-def _value(given: Any, wanted: Any) -> Any:
-    return json.loads(wanted) if isinstance(given, str) and isinstance(wanted, str) else wanted
 
 
 def _lines(text: Any) -> str:

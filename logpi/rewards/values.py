@@ -309,10 +309,6 @@ def _binomial(self: Calculator, n: Fraction, k: Fraction) -> Fraction | None:
     return Fraction(math.comb(int(n), int(k))) if k >= 0 else Fraction(0)
 
 
-def _rooted(self: Calculator, value: Fraction, degree: Fraction) -> Fraction | None:
-    return self._root_of(value, int(self._whole(degree)))
-
-
 def _whole_function(function: Callable[..., int]) -> Callable[..., Fraction | None]:
     return lambda _, *values: (
         Fraction(function(*map(int, values))) if all(v.denominator == 1 for v in values) else None
@@ -322,7 +318,7 @@ def _whole_function(function: Callable[..., int]) -> Callable[..., Fraction | No
 _RATIONAL: dict[str, Callable[..., Fraction | None]] = {
     "factorial": _factorial,
     "binom": _binomial,
-    "root": _rooted,
+    "root": lambda self, value, degree: self._root_of(value, int(self._whole(degree))),
     "abs": lambda _, x: abs(x),
     "floor": lambda _, x: Fraction(math.floor(x)),
     "ceil": lambda _, x: Fraction(math.ceil(x)),

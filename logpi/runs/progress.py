@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from logpi.distributed.world import current
 
@@ -52,32 +52,13 @@ def number(value: float) -> str:
     return f"{value:.1e}" if size < 1e-3 else f"{value:.4g}"
 
 
-class Screen(Protocol):
-    """Where progress is shown.
+class LogFile:
+    """A pipe or a file: each drawing of the line is a line. Also the base of the other screens.
 
     Attributes:
         live: the line is rewritten, so that it can show what a long step is doing.
         every: least seconds between two drawings of the line.
     """
-
-    live: bool
-    every: float
-
-    def draw(self, line: str) -> None:
-        """Show the line as it is now."""
-        ...
-
-    def note(self, text: str, line: str) -> None:
-        """Show a text that stays, above the line."""
-        ...
-
-    def close(self, line: str) -> None:
-        """Leave the line standing."""
-        ...
-
-
-class LogFile:
-    """A pipe or a file: each drawing of the line is a line."""
 
     live: bool = False
 
@@ -85,13 +66,15 @@ class LogFile:
         self.stream, self.every = stream, every
 
     def draw(self, line: str) -> None:
+        """Show the line as it is now."""
         self.write(f"{line}\n")
 
     def note(self, text: str, line: str) -> None:
+        """Show a text that stays, above the line."""
         self.write(f"{text}\n")
 
     def close(self, line: str) -> None:
-        pass
+        """Leave the line standing."""
 
     def write(self, text: str) -> None:
         # A terminal or a reader that has gone away does not end the run.
@@ -121,24 +104,23 @@ class Terminal(LogFile):
         self.write(f"{self.erase}{line}\n")
 
 
-class Nowhere:
+class Nowhere(LogFile):
     """Ranks other than the first show nothing."""
 
-    live: bool = False
-    every: float = float("inf")
+    def __init__(self) -> None:
+        super().__init__(sys.stderr, float("inf"))
 
-    def draw(self, line: str) -> None: ...
-    def note(self, text: str, line: str) -> None: ...
-    def close(self, line: str) -> None: ...
+    def write(self, text: str) -> None:
+        pass
 
 
-class Notebook:
+class Notebook(LogFile):
     """One output of a cell, updated: the notes, and the line below them."""
 
     live: bool = True
-    every: float = _UPDATE
 
     def __init__(self) -> None:
+        super().__init__(sys.stderr, _UPDATE)
         self.notes: list[str] = []
         self.handle: Any = None
 
@@ -166,7 +148,7 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def screen(stream: TextIO | None, every: float) -> Screen:
+def screen(stream: TextIO | None, every: float) -> LogFile:
     """The screen for a stream; for None, the notebook if this is one, else standard error."""
     if stream is None and not current().first:
         return Nowhere()
@@ -177,7 +159,7 @@ def screen(stream: TextIO | None, every: float) -> Screen:
 
 
 class Progress:
-    """Shows how a run gets on.
+    """Shows the progress of a run.
 
     Args:
         total: the last step.
@@ -203,18 +185,18 @@ class Progress:
         self._handler = _ToProgress(self)
 
     def begin(self, step: int) -> None:
-        """The run goes on from `step`: the pace is measured from here and now."""
+        """The run continues from `step`: speed is measured from now on."""
         self._marks.clear()
         self._marks.append((self.clock(), step, 0))
 
     def step(self, step: int, values: Mapping[str, float], tokens: int = 0) -> None:
-        """One step is done: what came of it, and how many tokens (or environment steps) it took."""
+        """One step is done: its metrics, and how many tokens (or environment steps) it took."""
         self._marks.append((self.clock(), step, self._marks[-1][2] + tokens))
         self._line, self._phase = self._describe(step, values), ""
         self._draw(step >= self.total)
 
     def phase(self, text: str) -> None:
-        """What is going on inside a long step. A file does not show it."""
+        """Show what a long step is doing. A file does not show it."""
         self._phase = text
         if self.screen.live:
             self._draw()

@@ -1,12 +1,12 @@
-"""Which statements of a text of tests check something, and tests that check nothing, found before
-anything runs (`fault`).
+"""Finds the statements of tests that check something, and refuses, before anything runs, tests that
+check nothing (`fault`).
 
     assert f(1) == 2           a check         assert True, assert (f(1), 2)   none: always true
     if f(1) != 2: raise …      a check         f(1) == 2, print(f(1))          none: decides nothing
     self.assertEqual(f(1), 2)  a check         def g(): assert …               one if g is called
 
-A test whose checks cannot be reached pays every program, so it is refused. Left out: whether a
-check is a good one, and counting them while they run (`counting.py`).
+Every program would pass a test with no reachable check, so such a test is refused. Left out: the
+quality of a check, and counting checks while they run (`counting.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from logpi.sandbox.names import DEFINITIONS, FUNCTIONS, free_names, last_name
 
-# the last word on a program that was seen to forge an answer
+# the verdict's mark of a program that forged an answer
 FORGED = "forged"
 _LEAVING = {"exit", "quit", "_exit", "fail", "abort"}
 
@@ -28,7 +28,7 @@ _LEAVING = {"exit", "quit", "_exit", "fail", "abort"}
 
 
 def _constant(node: ast.AST) -> bool:
-    """Whether an expression says nothing of any name (`self` aside)."""
+    """Whether an expression depends on no name but `self`."""
     names = (
         n for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute | ast.Call | ast.Await)
     )
@@ -37,8 +37,8 @@ def _constant(node: ast.AST) -> bool:
 
 def _holds_anyway(test: ast.expr) -> bool:
     """Whether an expression is true, or the same, for every program."""
+    # `assert (f(1) == 2, "message")` is always true
     if isinstance(test, ast.Tuple | ast.List | ast.Dict | ast.Set):
-        # `assert (f(1) == 2, "message")`; an empty one is constant
         return True
     if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or):
         return any((_constant(v) and not is_false(v)) or _holds_anyway(v) for v in test.values)
@@ -49,14 +49,11 @@ def _holds_anyway(test: ast.expr) -> bool:
 
 
 def _may_differ(node: ast.AST) -> bool:
-    """Whether a second look may see something else: a method, `next`, or an object that has its own
-    idea of what equals it."""
-    if not isinstance(node, ast.Call):
-        return False
-    return (
-        isinstance(node.func, ast.Attribute)
-        or last_name(node) == "next"
-        or last_name(node)[:1].isupper()
+    """Whether a node may have another value the second time: a call of a method, of `next`, or of a
+    class with an equality of its own."""
+    name = last_name(node)
+    return isinstance(node, ast.Call) and (
+        isinstance(node.func, ast.Attribute) or name == "next" or name[:1].isupper()
     )
 
 
@@ -65,7 +62,7 @@ def is_false(test: ast.expr) -> bool:
 
 
 def fails(statement: ast.stmt) -> bool:
-    """Whether a statement always fails: reaching it is what a check around it decides."""
+    """Whether a statement always fails. Then the check is the branch that leads to it."""
     if isinstance(statement, ast.Assert):
         return is_false(statement.test)
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
@@ -95,8 +92,11 @@ def _calls(statement: ast.stmt) -> Iterator[ast.Call]:
 
 
 def is_check(statement: ast.stmt, own: Set[str] = frozenset()) -> bool:
-    """Whether running this statement, without those inside it, can fail because of the program.
-    `own`: names that the tests define."""
+    """Whether a statement, without those inside it, can fail because of the program.
+
+    Args:
+        own: the names that the tests define.
+    """
     if isinstance(statement, DEFINITIONS):
         return False
     if isinstance(statement, ast.Assert):
@@ -106,12 +106,10 @@ def is_check(statement: ast.stmt, own: Set[str] = frozenset()) -> bool:
         return not (isinstance(statement, ast.If | ast.While) and _constant(statement.test))
     for call in _calls(statement):
         name = last_name(call)
-        if name == "raises" or (
-            name.startswith("assert") and name not in own and not all(map(_constant, call.args))
-        ):
-            return True
-        if name.startswith("assert") and isinstance(statement, ast.With) and name not in own:
-            # `with self.assertRaises(ValueError):` has a name in it, `assertLogs()` has none
+        asserts = name.startswith("assert") and name not in own
+        # `with self.assertLogs():` checks without arguments
+        depends = isinstance(statement, ast.With) or not all(map(_constant, call.args))
+        if name == "raises" or (asserts and depends):
             return True
     return False
 
@@ -124,23 +122,22 @@ def _is_case(node: ast.ClassDef) -> bool:
 
 
 def collected(tree: ast.Module) -> list[ast.stmt]:
-    """What a test runner would call: unittest's and pytest's classes, and functions `test_…` that
-    the text does not call."""
+    """The statements that a test runner would call: unittest's and pytest's classes, and functions
+    `test_…` that the text does not call."""
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    tests: list[ast.stmt] = []
-    for node in tree.body:
-        runs = False
+
+    def runs(node: ast.stmt) -> bool:
         if isinstance(node, ast.ClassDef):
-            runs = _is_case(node) or node.name.startswith("Test")
-        elif isinstance(node, FUNCTIONS):
-            runs = node.name.startswith("test") and node.name not in used
-        if runs:
-            tests.append(node)
-    return tests
+            return _is_case(node) or node.name.startswith("Test")
+        return (
+            isinstance(node, FUNCTIONS) and node.name.startswith("test") and node.name not in used
+        )
+
+    return [node for node in tree.body if runs(node)]
 
 
 def _starts(node: ast.stmt) -> Iterator[ast.stmt]:
-    """The functions that are run of something collected."""
+    """The functions that a runner calls of a collected class or function."""
     inside = node.body if isinstance(node, ast.ClassDef) else [node]
     for method in inside:
         if isinstance(method, FUNCTIONS) and (
@@ -154,7 +151,7 @@ def _never(statement: ast.stmt) -> bool:
 
 
 def _running(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """These statements and those inside them, bodies of functions and of `if False` aside."""
+    """The statements and those inside them, except in functions and under `if False`."""
     for s in statements:
         yield s
         if isinstance(s, ast.ClassDef):
@@ -166,8 +163,8 @@ def _running(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _reached(tree: ast.Module) -> Iterator[ast.stmt]:
-    """All statements that may run: those of the module, of what is collected, and of functions that
-    these name."""
+    """All statements that may run: the module's, those of collected tests, and those of functions
+    that these name."""
     waiting = {id(d): d for d in ast.walk(tree) if isinstance(d, FUNCTIONS)}
     todo = [*_running(tree.body)]
     for node in collected(tree):
@@ -200,9 +197,9 @@ def _reached(tree: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _parameters(node: Any, method: bool) -> list[str]:
-    """Arguments that a runner would have to find: neither defaulted nor parametrized."""
+    """The arguments that a runner must provide: without a default and not parametrized."""
     every = [a.arg for a in [*node.args.posonlyargs, *node.args.args]][int(method) :]
-    every = every[: len(every) - len(node.args.defaults)] if node.args.defaults else every
+    every = every[: len(every) - len(node.args.defaults)]
     given: set[str] = set()
     for mark in node.decorator_list:
         if isinstance(mark, ast.Call) and last_name(mark) == "parametrize" and mark.args:
@@ -233,7 +230,7 @@ def _fixture(tree: ast.Module) -> str | None:
 
 
 def fault(tests: str, setup: str = "", entry_point: str = "") -> str | None:
-    """Why these tests would say the same of every program, or None.
+    """The reason why the tests would give every program the same verdict, or None.
 
     >>> fault("add(1, 2) == 3")
     'they check nothing: no assertion is ever reached'
@@ -247,11 +244,7 @@ def fault(tests: str, setup: str = "", entry_point: str = "") -> str | None:
     if not any(is_check(s, own) for s in _reached(both)):
         return "they check nothing: no assertion is ever reached"
     calls = {last_name(n) for n in ast.walk(tree) if isinstance(n, ast.Call)}
-    if (
-        not entry_point
-        and not free_names(both)
-        and not calls & (set(dir(builtins)) | set(sys.stdlib_module_names))
-    ):
-        imported = any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(tree))
-        return None if imported else "they never ask the program anything"
-    return None
+    imports = any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(tree))
+    known = calls & (set(dir(builtins)) | set(sys.stdlib_module_names))
+    asks = entry_point or imports or known or free_names(both)
+    return None if asks else "they never ask the program anything"

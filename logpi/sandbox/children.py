@@ -1,6 +1,6 @@
-"""A running program as the main process sees it: its turn among others, its output, its end.
+"""A running program, seen from the main process: its place in the queue, its output, its end.
 
-Left out: starting it (`local.py`), and what it does (`jobs.py`).
+Left out: starting it (`local.py`), and its code (`jobs.py`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from logpi.sandbox.jobs import MEMORY_EXIT
 if TYPE_CHECKING:
     from logpi.sandbox.protocol import ProgramLimits
 
-# programs that sleep, for each core
+# sleeping programs for each core
 SLEEPERS = 8
 
 
 class ProgramQueue:
-    """Lets as many programs run at a time as there are cores, and besides up to `SLEEPERS` for each
-    core that only sleep."""
+    """Lets one program a core run, and up to `SLEEPERS` more a core sleep."""
 
     def __init__(self, workers: int) -> None:
         self.working = threading.BoundedSemaphore(workers)
@@ -34,7 +33,8 @@ class ProgramQueue:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[Callable[[], None]]:
-        """Wait for a turn. Call what this gives once the program sleeps: another may then run."""
+        """Wait for a place in the queue. Call the result when the program sleeps, so that another
+        may run."""
         turn = [self.working]
         self.working.acquire()
 
@@ -50,11 +50,12 @@ class ProgramQueue:
 
 
 class Child:
-    """A running program. Letting go of it kills it.
+    """A running program. `let_go` kills it.
 
     Attributes:
-        streams: what it wrote so far, by descriptor. over: whether it wrote too much.
-        facts: how it ended, as the kernel says; None while it runs.
+        streams: its output so far, by descriptor.
+        over: whether it wrote too much.
+        facts: its end as the kernel reports it; None while it runs.
     """
 
     def __init__(
@@ -71,8 +72,8 @@ class Child:
         self.over = False
 
     def follow(self, deadline: float) -> bool:
-        """Read until it and its output have ended or it has written too much; False at the
-        deadline."""
+        """Read until the program and its output have ended or it has written too much; False at
+        the deadline."""
         poll = select.poll()
         for fd in (self.report, *self.streams):
             poll.register(fd, select.POLLIN)
@@ -97,7 +98,7 @@ class Child:
         return True
 
     def _report(self, data: bytes) -> bytes:
-        """Read the fork server's report; b"" once it has said how the child ended."""
+        """Read the fork server's report; b"" after the report of the child's end."""
         for line in data.splitlines():
             facts = json.loads(line)
             if "code" in facts:
@@ -114,7 +115,7 @@ class Child:
 
 
 def describe(child: Child, ended: bool, limits: ProgramLimits) -> tuple[str, int | None]:
-    """How a child ended, as `ProgramResult.status`, and its exit code."""
+    """The end of a child as a `ProgramResult.status`, and its exit code."""
     if not ended:
         return "timeout", None
     if child.over:
@@ -124,7 +125,6 @@ def describe(child: Child, ended: bool, limits: ProgramLimits) -> tuple[str, int
     code = child.facts["code"]
     if code < 0:
         spent = child.facts["late"] or child.facts["cpu"] > limits.cpu_seconds - 1
-        return (
-            "timeout" if spent and -code in (signal.SIGKILL, signal.SIGXCPU) else "killed"
-        ), None
+        limited = spent and -code in (signal.SIGKILL, signal.SIGXCPU)
+        return "timeout" if limited else "killed", None
     return {0: "ok", MEMORY_EXIT: "memory"}.get(code, "error"), code

@@ -1,8 +1,8 @@
-"""How a process of the sandbox confines itself: which files it may read, becoming an unprivileged
-user, namespaces, limits.
+"""Confines a process of the sandbox: chooses the readable files, becomes an unprivileged user,
+makes namespaces, sets limits.
 
-Standard library only. Left out: the calls to the kernel themselves (`kernel.py`), and when they are
-made (`fork_server.py`).
+Standard library only. Left out: the calls to the kernel (`kernel.py`), and their time in a
+program's life (`fork_server.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ THREAD_STACK = 2 << 20
 
 
 def _libraries() -> list[str]:
-    """Where the standard library and shared libraries lie."""
+    """The directories of the standard library and of shared libraries."""
     own = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")} | {
         os.path.join(sys.base_prefix, "lib")
     }
@@ -33,9 +33,11 @@ def _libraries() -> list[str]:
 
 
 def readable(hidden: bool) -> tuple[list[str], list[str]]:
-    """The files that a Python program without packages has to read (the standard library, shared
-    libraries, time zones), and the directories of which it may see the names alone: packages are
-    installed in them, unless they are `hidden`."""
+    """The files that a Python program without packages must read (the standard library, shared
+    libraries, time zones), and the directories whose names it may list.
+
+    Directories with installed packages can only be listed, unless packages are `hidden`.
+    """
     files = [
         "/etc/ld.so.cache",
         "/usr/share/zoneinfo",
@@ -53,7 +55,7 @@ def readable(hidden: bool) -> tuple[list[str], list[str]]:
 
 
 def _packages() -> list[str]:
-    """The directories in which packages are installed, as in /usr/lib/python3/dist-packages."""
+    """The directories of installed packages, such as /usr/lib/python3/dist-packages."""
     places = {
         path if os.path.basename(path).startswith("python") else f"{path}/python*"
         for path in _libraries()
@@ -63,7 +65,7 @@ def _packages() -> list[str]:
 
 
 def _between(place: str, below: str) -> list[str]:
-    """`place` and the directories on the way to the path `below` it."""
+    """`place` and the directories between it and the path `below`."""
     if not below.startswith(f"{place}/"):
         return []
     parts = os.path.relpath(below, place).split("/")
@@ -71,11 +73,10 @@ def _between(place: str, below: str) -> list[str]:
 
 
 def reach_python() -> None:
-    """As root: show the interpreter to an unprivileged user if it lies under a private directory
-    such as /root.
+    """As root: let an unprivileged user read the interpreter, if it is in a private directory such
+    as /root.
 
-    In a new mount namespace an empty directory that holds nothing but Python covers the private
-    one.
+    In a new mount namespace, a directory with nothing but Python covers the private one.
     """
     prefix = os.path.realpath(sys.base_prefix)
     above = [prefix[:i] for i, c in enumerate(prefix) if c == "/" and i] + [prefix]
@@ -92,7 +93,7 @@ def reach_python() -> None:
 
 
 def become_nobody(uid: int = 65534) -> None:
-    """As root: become an unprivileged user for good, in a directory that it can see."""
+    """As root: become an unprivileged user for good, in a directory that it can read."""
     try:
         reach_python()
     except OSError as error:
@@ -104,20 +105,20 @@ def become_nobody(uid: int = 65534) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    # until the namespaces are made: /proc/self is root's without it
+    # until the namespaces exist: without it /proc/self is root's
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
 
 
 def _root_of_a_namespace() -> bool:
-    """Whether this root is an ordinary user outside, as in a rootless container. It may have no
-    other user to become."""
+    """Whether this root is an ordinary user outside, as in a rootless container. It may be unable
+    to become another user."""
     with open("/proc/self/uid_map") as file:
         return file.read().split() != ["0", "0", "4294967295"]
 
 
 def step_down() -> None:
-    """As root: become nobody. The root of a namespace that cannot stays root, and its children drop
-    all capabilities."""
+    """As root: become nobody. A namespace's root that cannot stays root; its children drop all
+    capabilities."""
     try:
         become_nobody()
     except OSError:
@@ -126,8 +127,8 @@ def step_down() -> None:
 
 
 def private_namespaces() -> bool:
-    """New namespaces of mounts, IPC and network; False where the kernel gives an unprivileged user
-    none."""
+    """Make new namespaces of mounts, IPC and network; False if the kernel refuses them to an
+    unprivileged user."""
     try:
         kernel.user_namespace(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWNET)
         kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
@@ -151,9 +152,9 @@ def confine(limits: dict[str, Any], setting: dict[str, Any]) -> None:
     kernel.one_arena()
     threading.stack_size(THREAD_STACK)
     if setting["private_tmp"]:
-        # otherwise this process may not write its own /proc/self
+        # needed to write this process's own /proc/self
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
-        # threads are counted in a user namespace, so the neighbours' do not count here
+        # the kernel counts threads per user namespace, so other children's do not count here
         kernel.user_namespace(kernel.CLONE_NEWNS)
         others = 1
         _mount_tmp(limits["files"])
@@ -179,7 +180,7 @@ def confine(limits: dict[str, Any], setting: dict[str, Any]) -> None:
 
 
 def tasks_of(uid: int) -> int:
-    """Processes and threads of a user, as far as they can be seen."""
+    """The number of a user's processes and threads, as far as they are visible."""
     count = 0
     for entry in os.scandir("/proc"):
         with contextlib.suppress(OSError):

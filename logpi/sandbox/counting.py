@@ -1,10 +1,10 @@
-"""Tests that report: each check that runs is counted, and an assertion that fails although the
-failure is caught is seen.
+"""Rewrites tests so that they count each check that runs, and report a failed assertion even if the
+tests catch its exception.
 
     assert x == 1, m      →   if not __check__(value=x == 1): raise AssertionError(m)
     if f(): raise E       →   __count__(); if f(): raise E
 
-Where any exception is caught, an assertion that raises another one has failed too:
+Inside a `try` that catches any exception, an assertion that raises another one has failed too:
 `__check__(begun=__begin__(), value=x == 1)`. Left out: which statements are checks (`checks.py`).
 """
 
@@ -53,8 +53,7 @@ class Counting(ast.NodeTransformer):
 
 
 def _swallows(node: ast.AST) -> bool:
-    """Whether a `try` goes on after any exception at all, without having meant it (as one with
-    `else` would)."""
+    """Whether a `try` continues after any exception by accident. One with `else` means to."""
     if not isinstance(node, ast.Try) or node.orelse or any(fails(s) for s in node.body):
         return False
     return any(

@@ -1,19 +1,19 @@
-"""The fork server: a warm Python inside the sandbox that forks a confined child for every program.
+"""The fork server: a warm Python inside the sandbox that forks a confined child for each program.
 
 The life of one program:
 
-    1  the main process sends one packet: limits, and the descriptors of the child's standard
+    1  the main process sends one packet: the limits, and the descriptors of the child's standard
        streams, of its job and of a report pipe            control socket ─▶ fork server
-    2  the fork server forks and never reads the job, so no run's code or tests are in the memory of
-       another run
-    3  the child mounts an empty /tmp where the kernel allows it, sets its limits, then Landlock and
-       seccomp (no other process, no network), and only then reads its job and runs it
-    4  while it sleeps the report says {"asleep": true}, and another program may start
-    5  it ends; the kernel tells the fork server, which reports
-       {"code": 0, "cpu": 0.04, "late": false}. The child has no report pipe: it cannot forge this
-    6  if the main process closes its end of the pipe first, the child is killed
+    2  the fork server forks. It never reads the job, so no child has another run's code or tests in
+       its memory
+    3  the child mounts an empty /tmp if the kernel allows it, sets its limits, then Landlock and
+       seccomp (no other process, no network). Only then it reads its job and runs it
+    4  when it sleeps, the fork server reports {"asleep": true}, and another program may start
+    5  when it ends, the kernel notifies the fork server, which reports
+       {"code": 0, "cpu": 0.04, "late": false}. The child has no report pipe and cannot forge this
+    6  if the main process closes its end of the pipe first, the fork server kills the child
 
-Standard library only. Left out: deadlines and captured output (`children.py`), what a job is
+Standard library only. Left out: deadlines and captured output (`children.py`), and the jobs
 (`jobs.py`).
 """
 
@@ -41,7 +41,7 @@ from logpi.sandbox.confinement import (
 )
 
 PACKET = 200_000
-# seconds between two looks at which children sleep
+# seconds between two checks for sleeping children
 TICK = 0.2
 # seconds of sleep after which the main process may start another program
 NAP = 0.5
@@ -54,11 +54,11 @@ WARM = (
 
 
 def child(packet: dict[str, Any], fds: list[int], setting: dict[str, Any]) -> None:
-    """Arrange the descriptors (0, 1, 2 standard, 3 the job, 4 … the job's own), confine, run. Never
-    returns."""
+    """Arrange the descriptors (0, 1, 2 standard, 3 the job, 4 … the job's own), confine this
+    process, run the job. Never returns."""
     code = 70
     try:
-        # out of the way first: a low number may be another one's target
+        # move low descriptors first: their numbers are the targets of others
         for i, fd in enumerate(fds):
             fds[i] = os.dup(fd) if fd < 16 else fd
         high = [os.dup2(fd, 64 + i) for i, fd in enumerate(fds)]
@@ -90,14 +90,15 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
 @dataclass
 class _RunningChild:
-    """A child that runs.
+    """A running child.
 
     Attributes:
         pid: its process.
-        report: the pipe on which the main process reads how it ends.
-        group: children of one group count as asleep only if all of them sleep.
-        limit: seconds that its group may sleep. idle: seconds that it has slept.
-        late: whether it was killed for that.
+        report: the pipe to the main process, for reports.
+        group: the children of a group sleep only if all of them sleep.
+        limit: the seconds that its group may sleep.
+        idle: the seconds that it has slept.
+        late: whether it was killed for sleeping too long.
     """
 
     pid: int
@@ -108,13 +109,13 @@ class _RunningChild:
     late: bool = False
 
     def tell(self, facts: dict[str, Any]) -> None:
-        # the pipe may be full, or nobody reads it
+        # the pipe may be full or closed
         with contextlib.suppress(OSError):
             os.write(self.report, (json.dumps(facts) + "\n").encode())
 
 
 def _asleep(pid: int) -> bool:
-    """Whether no thread of a process runs or waits for a core."""
+    """Whether all threads of a process sleep: none runs or waits for a core."""
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{task}/stat", "rb") as file:
@@ -126,8 +127,8 @@ def _asleep(pid: int) -> bool:
 
 
 def _look(runs: dict[int, _RunningChild], seconds: float) -> None:
-    """Count the sleep of children whose whole group sleeps, report those that begin to, and kill
-    those that have slept too long."""
+    """Count the sleep of each group that sleeps, report its beginning, and kill children that have
+    slept too long."""
     awake = {r.group for r in runs.values() if not _asleep(r.pid)}
     for pidfd, run in runs.items():
         if run.group in awake:
@@ -141,13 +142,13 @@ def _look(runs: dict[int, _RunningChild], seconds: float) -> None:
 
 
 def serve(control: socket.socket, setting: dict[str, Any]) -> None:
-    """Fork a child for every packet, report how each ends, and kill those whose report nobody
-    reads, until the main process is gone."""
+    """Fork a child for each packet, report its end, and kill it if its report pipe closes, until
+    the main process has gone."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
-    # by pidfd
+    # pidfd -> child
     runs: dict[int, _RunningChild] = {}
-    # the pidfd by the report pipe
+    # report pipe -> pidfd
     leashes: dict[int, int] = {}
     looked = time.monotonic()
     while True:
@@ -200,15 +201,17 @@ def _start(packet, control, setting, poll, runs, leashes) -> None:
     )
     leashes[report] = pidfd
     poll.register(pidfd, select.POLLIN)
-    # hang-ups alone
+    # hang-ups only
     poll.register(report, 0)
 
 
 def main(control_fd: int, options: dict[str, Any]) -> None:
-    """Prepare, say hello to the main process, serve. With `exec`: only step down from root and run
-    that command instead."""
+    """Prepare, send hello to the main process, serve.
+
+    With `exec`, only step down from root and run that command.
+    """
     control = socket.socket(fileno=control_fd)
-    # a program must be able to enter the directories that are made for it
+    # programs must be able to enter the directories made for them
     os.umask(0o022)
     try:
         if os.geteuid() == 0:
@@ -235,7 +238,7 @@ def main(control_fd: int, options: dict[str, Any]) -> None:
             with contextlib.suppress(ImportError):
                 __import__(name)
         gc.collect()
-        # a child's collector does not touch, and so does not copy, the shared memory
+        # so a child's collector does not touch, and copy, the shared memory
         gc.freeze()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     except Exception as error:

@@ -1,8 +1,8 @@
-"""What runs in a confined child: a script, a program under test, or the tests.
+"""Runs a job in a confined child: a script, a program under test, or the tests.
 
-A program under test and its tests are two processes that share nothing but a socket with plain data
-on it (`rpc.py`): the program cannot read the tests, stop them, or make an object that equals
-everything. Left out: confinement (`fork_server.py`).
+A program under test and its tests are two processes. They share a socket with plain data on it
+(`rpc.py`) and nothing else, so the program cannot read or stop the tests, or make an object that
+equals everything. Left out: confinement (`fork_server.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MEMORY_EXIT = 86
 
 
 def run(job: str, task: dict[str, Any]) -> int:
-    """Do a job in this process; the exit code."""
+    """Run a job in this process and return the exit code."""
     from logpi.sandbox import tests
 
     _standard_streams()
@@ -34,7 +34,7 @@ def run(job: str, task: dict[str, Any]) -> int:
 
 
 def _standard_streams() -> None:
-    """New stream objects on 0, 1, 2: the fork server's belong to other files."""
+    """Make new stream objects on descriptors 0, 1, 2: the fork server's are on other files."""
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace", closefd=False)
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="replace", closefd=False)
     sys.stderr = sys.__stderr__ = open(
@@ -44,7 +44,7 @@ def _standard_streams() -> None:
 
 
 def script(task: dict[str, Any]) -> int:
-    """Run `code` as a script is run: `__main__`, its threads awaited, exit functions called."""
+    """Run `code` as a script: as `__main__`, up to the end of its threads and exit functions."""
     main = type(sys)("__main__")
     sys.modules["__main__"] = main
     code = 0

@@ -1,14 +1,14 @@
-"""A program against its tests: two children that talk to each other, and a verdict from the one
-that is trusted.
+"""Judges a program by its tests: two children that talk to each other, and a verdict from the one
+with the tests.
 
-Only the tests' process holds the pipe on which verdicts come. So a program has nothing to print,
-and does not pass by leaving early: tests that got no answer have not passed.
+Only the tests' process holds the pipe of verdicts. So a program cannot print a verdict, and does
+not pass by leaving early: a test without an answer has not passed.
 
-What passes across the wall is right. What fails across it may be the wall's doing where tests and
-program share more than values (objects of the program's classes, files, streams, seeds, patched
-modules). There the same tests run once more beside the program, and one that passes there leaves no
-verdict. A program can forge that second run; it gains the loss of its verdict. Left out: what is
-under test (`tests.py`).
+A test that passes between two processes has passed. A failure may come from the separation, if
+tests and program share more than values (objects of the program's classes, files, streams, seeds,
+patched modules). Then the same tests run again in the program's process, and one that passes there
+leaves no verdict. A program can forge that second run; this gains it no verdict. Left out: running
+the tests (`tests.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from logpi.sandbox.protocol import ProgramLimits, ProgramVerdict
 if TYPE_CHECKING:
     from logpi.sandbox.children import Child
 
-# seconds in which a program that left is expected to have ended
+# seconds that a program has to end after its tests
 GRACE = 0.25
 
 
@@ -38,11 +38,12 @@ class ProgramTests:
     """The tests of a program.
 
     Attributes:
-        sources: Python, each a test. setup: Python that comes before them.
-        entry_point: the name under test, if there is one; it is the program's whatever else has it.
-        classes: names of classes of the program, beside those that the sources use as such.
-            Instances that the tests make of these may say themselves how they compare with plain
-            data (`mirrors.py`).
+        sources: Python texts, each a test.
+        setup: Python that runs before them.
+        entry_point: the name under test, or "". It is the program's, even if the tests define it.
+        classes: names of the program's classes, beside those that the sources use as such.
+            Instances that the tests make of these may decide how they compare with plain data
+            (`mirrors.py`).
     """
 
     sources: Sequence[str]
@@ -62,7 +63,12 @@ def judge(
     limits: ProgramLimits,
     leave: Callable[[], None],
 ) -> ProgramVerdict:
-    """See `LocalSandbox.judge`. spawn: starts a job in a child. leave: called once all sleep."""
+    """The verdict; see `LocalSandbox.judge`.
+
+    Args:
+        spawn: starts a job in a child.
+        leave: called when both children sleep.
+    """
     deadline = time.monotonic() + limits.seconds
     one, other = socket.socketpair()
     roomy = replace(limits, output=1 << 20, memory=max(limits.memory, 512 << 20))
@@ -90,7 +96,7 @@ def judge(
     verdict = _verdict(trusted, results, ended, end, len(tests.sources))
     again = [i for i, r in enumerate(results) if r[0] is False and r[2]]
     if (trusted.facts or {}).get("late") and shares(ast.parse("\n".join(tests.sources))):
-        # threads of the tests that wait for one another, perhaps
+        # perhaps threads of the tests wait for one another
         again += range(len(results), len(tests.sources))
     elif verdict.status == "timeout":
         again = []
@@ -107,7 +113,7 @@ def judge(
 def _beside(
     spawn: Callable[..., Child], code: str, tests: ProgramTests, limits: ProgramLimits
 ) -> list[bool]:
-    """Which tests pass in the program's own process, as far as it lets them say."""
+    """Which tests pass in the program's own process. The program may forge this."""
     key = secrets.token_hex(8)
     child = spawn("beside", tests.task(code=code, key=key), limits)
     child.follow(time.monotonic() + limits.seconds)
@@ -118,7 +124,7 @@ def _beside(
 
 
 def _lines(child: Child) -> list[Any]:
-    """What a child wrote, a JSON value a line, up to the first line that is none."""
+    """A child's output, a JSON value a line, up to the first line that is not JSON."""
     values = []
     for line in bytes(next(iter(child.streams.values()))).splitlines(keepends=True):
         try:
@@ -129,7 +135,7 @@ def _lines(child: Child) -> list[Any]:
 
 
 def _end(program: Child, ended: bool, limits: ProgramLimits) -> str:
-    """How the program ended, if it did before the tests let it: "", timeout or died."""
+    """The end of the program: "timeout", "died", or "" if it ended by itself."""
     if not ended:
         return "timeout"
     program.follow(time.monotonic() + GRACE)

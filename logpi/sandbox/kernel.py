@@ -1,9 +1,9 @@
-"""Linux's means to confine a process, through ctypes: namespaces, Landlock, seccomp, capabilities.
+"""Calls Linux's means to confine a process, by ctypes: namespaces, Landlock, seccomp, capabilities.
 
-Each function changes the calling process for good and raises OSError where the kernel refuses.
-Nothing here decides what to allow (`fork_server.py` does), and nothing is imported but the standard
-library, as the process has no packages. Left out: Linux below 5.13 for Landlock, and machines other
-than x86-64 and aarch64.
+Each function changes the calling process for good, and raises OSError if the kernel refuses.
+Standard library only, as the process has no packages. Left out: the choice of what to allow
+(`confinement.py`, `syscalls.py`), Landlock before Linux 5.13, and machines other than x86-64 and
+aarch64.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def unshare(flags: int) -> None:
 
 
 def user_namespace(others: int) -> None:
-    """Leave for a user namespace of our own, in which we are who we were, and the `others`."""
+    """Enter a new user namespace with the same user, and the `others`."""
     uid, gid = os.getuid(), os.getgid()
     unshare(CLONE_NEWUSER | others)
     for name, line in (
@@ -68,8 +68,8 @@ def user_namespace(others: int) -> None:
 
 
 def one_arena() -> None:
-    """One heap for all threads: the C library reserves 64 MiB of address space for each of the
-    others."""
+    """Use one heap for all threads: the C library reserves 64 MiB of address space for each further
+    heap."""
     if (mallopt := getattr(_libc, "mallopt", None)) is not None:
         mallopt(-8, 1)
 
@@ -82,7 +82,7 @@ def mount(
 
 
 def drop_capabilities() -> None:
-    """Give up every capability, those in a namespace of our own too."""
+    """Give up all capabilities, also those in an own namespace."""
     header, nothing = struct.pack("Ii", 0x20080522, 0), bytes(24)
     _check(_libc.syscall(_CAPSET[platform.machine()], header, nothing), "capset")
 
@@ -97,19 +97,17 @@ _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 
 
 def landlock_version() -> int:
-    """The kernel's Landlock version; 0 where there is none."""
+    """The kernel's Landlock version; 0 if it has none."""
     return max(0, _libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
 
 
 def landlock(
     readable: Iterable[str], writable: Iterable[str] = (), listable: Iterable[str] = ()
 ) -> None:
-    """From now on only these paths and what lies under them can be opened; no TCP, no signal to
-    outside processes.
+    """Allow opening these paths and their contents only; no TCP, no signal to outside processes.
 
-    Of what is only `listable` the names can be read.
-    Not guarded by Landlock, and so left to `seccomp`: modes, owners, times, and UDP or other
-    sockets.
+    Directories that are only `listable` show their names. Landlock does not guard modes, owners,
+    times, and UDP or other sockets: `seccomp` does.
     """
     version = landlock_version()
     if not version:
@@ -141,7 +139,7 @@ def landlock(
 def _allow(rules: int, path: str, access: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    # what is not there, or not ours to see, needs no rule
+    # a missing or unreadable path needs no rule
     except OSError:
         return
     try:
@@ -161,7 +159,7 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _EPERM, _ENOSYS = 1, 38
 _NR, _ARCH, _ARGUMENTS = 0, 4, 16
-# not F_SETOWN, F_SETSIG: with them the kernel sends signals for us
+# without F_SETOWN and F_SETSIG, which make the kernel send signals
 _FCNTL = (
     0,
     1,
@@ -183,7 +181,7 @@ _IOCTL = (
     0x5450,
     0x5451,
 )
-# the C library then takes the older call
+# "not implemented" makes the C library use the older call
 _UNKNOWN = (
     "clone3",
     "faccessat2",
@@ -198,13 +196,13 @@ def _one(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
 
 
 def _only(argument: int, values: Sequence[int], code: int = _EQUAL) -> bytes:
-    """Allow if the low half of the argument is one of the values, else EPERM."""
+    """Allow a call if the low half of the argument is one of the values; else EPERM."""
     tests = b"".join(_one(code, v, 0, 1) + _one(_RETURN, _ALLOW) for v in values)
     return _one(_LOAD, _ARGUMENTS + 8 * argument) + tests + _one(_RETURN, _ERRNO | _EPERM)
 
 
 def _unless(argument: int) -> bytes:
-    """Allow if the argument, a pointer, is null, else EPERM."""
+    """Allow a call if the argument, a pointer, is null; else EPERM."""
     low, high = (_one(_LOAD, _ARGUMENTS + 8 * argument + half) for half in (0, 4))
     refuse = _one(_RETURN, _ERRNO | _EPERM)
     return (
@@ -219,7 +217,7 @@ def _unless(argument: int) -> bytes:
 
 
 def _program(pid: int) -> bytes:
-    """The filter for this process: threads but no processes, signals to itself alone."""
+    """The filter for this process: it may start threads, no processes, and signal itself only."""
     machine = platform.machine()
     numbers = NUMBERS[machine]
     special = {
@@ -229,7 +227,7 @@ def _program(pid: int) -> bytes:
         "prlimit64": _only(0, [0]),
         "fcntl": _only(1, _FCNTL),
         "ioctl": _only(1, _IOCTL),
-        # to the other end of a pair; an address would be somebody else's socket
+        # only to the other end of a pair: an address may name another process's socket
         "sendto": _unless(4),
         **{name: _one(_RETURN, _ERRNO | _ENOSYS) for name in _UNKNOWN},
     }
@@ -248,7 +246,7 @@ def _program(pid: int) -> bytes:
 
 
 def seccomp() -> None:
-    """From now on only the calls of `syscalls.py`; the others fail with EPERM."""
+    """Allow the calls of `syscalls.py` only; the others fail with EPERM."""
     if platform.machine() not in NUMBERS:
         raise OSError(f"no list of system calls for {platform.machine()}")
     program = _program(os.getpid())
@@ -265,8 +263,8 @@ def lock_down(
     listable: Iterable[str],
     need_landlock: bool = True,
 ) -> None:
-    """Files by Landlock, no capabilities, system calls by seccomp: the last thing before a program
-    runs."""
+    """Confine files by Landlock, drop all capabilities, confine system calls by seccomp. The last
+    step before a program runs."""
     if need_landlock or landlock_version():
         landlock(readable, writable, listable)
     drop_capabilities()

@@ -1,7 +1,7 @@
-"""Starting a fork server: its command with or without bubblewrap, the code that it is sent, its
+"""Starts a fork server: builds its command, with or without bubblewrap, sends its code, reads its
 hello.
 
-Left out: proving that it holds (`local.py`), and what it does (`fork_server.py`).
+Left out: testing its confinement (`local.py`), and its work (`fork_server.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from logpi.sandbox.protocol import SandboxError
 
 START_SECONDS = 30.0
-# the modules that run inside, in the order of their imports
+# the modules inside the sandbox, in the order of their imports
 _INSIDE = tuple(
     "syscalls kernel plain mirrors mirror_classes operations wire rpc names checks counting"
     " runner tests jobs confinement fork_server".split()
@@ -43,7 +43,7 @@ sys.modules["logpi.sandbox.fork_server"].main(control.detach(), message["options
 
 
 def sources() -> list[tuple[str, str]]:
-    """The modules that run inside, as text: no file of this library has to be readable there."""
+    """The sources of the modules inside, so that the sandbox needs no access to this library."""
     empty = [("logpi", ""), ("logpi.sandbox", "")]
     return empty + [
         (f"logpi.sandbox.{m}", Path(__file__).with_name(f"{m}.py").read_text("utf-8"))
@@ -52,7 +52,7 @@ def sources() -> list[tuple[str, str]]:
 
 
 def _python(control: int) -> list[str]:
-    """The interpreter itself, not a virtual environment's link to it."""
+    """The command of the interpreter itself, not of a virtual environment's link to it."""
     return [os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", _BOOT, str(control)]
 
 
@@ -80,7 +80,7 @@ def _bubblewrap(bwrap: str, control: int) -> list[str]:
 
 
 def _packages(places: Sequence[str]) -> list[str]:
-    """The directories in which packages are installed, as in /usr/lib/python3/dist-packages."""
+    """The directories of installed packages, such as /usr/lib/python3/dist-packages."""
     return sorted(
         {
             str(p)
@@ -111,7 +111,7 @@ class ForkServer:
 
 
 def launch(backend: str) -> ForkServer:
-    """Start a fork server. Raises SandboxError with the reason if it does not come up."""
+    """Start a fork server. Raises SandboxError with the reason if it does not start."""
     bwrap = shutil.which("bwrap")
     if backend == "bubblewrap" and not bwrap:
         raise SandboxError("bubblewrap is not installed (the command `bwrap`)")
@@ -147,12 +147,8 @@ def launch(backend: str) -> ForkServer:
     server = ForkServer(process, ours, hello)
     if "uid" not in hello:
         server.close()
-        said = (
-            (process.stderr.read() if process.stderr else b"")
-            .decode(errors="replace")
-            .strip()
-            .splitlines()
-        )
-        raise SandboxError(hello.get("failed") or (said[-1] if said else "it ended without a word"))
+        output = process.stderr.read() if process.stderr else b""
+        lines = output.decode(errors="replace").strip().splitlines() or ["it ended without a word"]
+        raise SandboxError(hello.get("failed") or lines[-1])
     ours.settimeout(None)
     return server

@@ -1,14 +1,14 @@
-"""This machine's sandbox: start the fork server once, run programs in it, prove that it holds.
+"""This machine's sandbox: starts the fork server once, tests its confinement, runs programs in it.
 
-    bubblewrap   the fork server lives in namespaces that hold Python and nothing else, and its
-                 children confine themselves besides. Taken where the `bwrap` command works.
+    bubblewrap   the fork server lives in namespaces with Python and nothing else, and its children
+                 confine themselves too. The choice of `auto` if the `bwrap` command works.
     landlock     needs no command and no namespaces (works in containers): Landlock and seccomp
                  confine the children.
-    unsafe       limits alone, no walls; only when asked for by that name.
+    unsafe       limits without confinement; only on request by this name.
 
-A started sandbox proves itself on a program that tries to get out; one that does not hold is
-refused. As root it first becomes an unprivileged user. Left out: what runs inside
-(`fork_server.py`, `jobs.py`), sandboxes elsewhere (`protocol.py`), and anything but Linux.
+At its start the sandbox runs a program that tries to escape. If that succeeds, the sandbox is
+refused. Root first becomes an unprivileged user. Left out: the code inside (`fork_server.py`,
+`jobs.py`), other sandboxes (`protocol.py`), and systems other than Linux.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ forbidden("signalled a process", lambda: os.kill(os.getppid(), 0))
 
 def _job_file(task: dict[str, Any] | bytes) -> int:
     """A sealed file in memory: its reader can neither block the writer nor change it."""
-    # not on every system on which this module is imported
+    # missing on other systems, where this module can still be imported
     import fcntl
 
     fd = os.memfd_create("job", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -77,16 +77,16 @@ _groups = itertools.count()
 
 
 class LocalSandbox:
-    """This machine's sandbox. Thread-safe; it starts at the first run; one for a process is enough
+    """This machine's sandbox. It is thread-safe and starts at the first run. One a process suffices
     (`shared`).
 
     Args:
-        backend: auto (bubblewrap where it works, else landlock) | bubblewrap | landlock | unsafe.
+        backend: auto (bubblewrap if it works, else landlock) | bubblewrap | landlock | unsafe.
         workers: programs at a time; the default is the number of cores.
 
     Raises:
-        SandboxError: (a ValueError) from `start` or the first run: nothing here can hold a program,
-            and why.
+        SandboxError: (a ValueError) from `start` or the first run: no backend works here; with the
+            reasons.
     """
 
     def __init__(self, backend: str = "auto", workers: int | None = None) -> None:
@@ -97,13 +97,13 @@ class LocalSandbox:
         self.wanted, self.backend, self.facts = backend, "", {}
         self.workers = workers or os.cpu_count() or 1
         self._queue = ProgramQueue(self.workers)
-        # callers that it serves at a time
+        # callers at a time
         self.threads = (1 + SLEEPERS) * self.workers
         self._lock = threading.Lock()
         self._server: ForkServer | None = None
 
     def start(self) -> str:
-        """Start the fork server and prove that it holds; the backend's name."""
+        """Start the fork server, test its confinement, and return the backend's name."""
         with self._lock:
             self._start()
         return self.backend
@@ -117,11 +117,8 @@ class LocalSandbox:
                 f"code is run on Linux (x86-64, aarch64) alone, this is {where}: score it elsewhere"
             )
         reasons = []
-        for backend in (
-            [self.backend or self.wanted]
-            if (self.backend or self.wanted) != "auto"
-            else BACKENDS[:2]
-        ):
+        chosen = self.backend or self.wanted
+        for backend in BACKENDS[:2] if chosen == "auto" else (chosen,):
             try:
                 server = launch(backend)
                 self._prove(server, backend)
@@ -137,7 +134,7 @@ class LocalSandbox:
         )
 
     def _prove(self, server: ForkServer, backend: str) -> None:
-        """Run a program that tries to get out, and refuse a server that lets it."""
+        """Run a program that tries to escape. Raises SandboxError if it does."""
         limits = ProgramLimits(seconds=START_SECONDS)
         result = _finish(_send(server, "script", {"code": _TRY_TO_ESCAPE}, limits), limits)
         if result.status != "ok" or (result.stdout and backend != "unsafe"):
@@ -151,15 +148,14 @@ class LocalSandbox:
             )
 
     def run(self, code: str, stdin: str = "", limits: ProgramLimits | None = None) -> ProgramResult:
-        """Run `code` as a Python script in a process of its own. Never raises for what the code
-        does."""
+        """Run `code` as a Python script in a process of its own. Its errors show in the result."""
         limits = limits or ProgramLimits()
         with self._queue.one() as leave:
             child = self.spawn("script", {"code": code}, limits, stdin=stdin, on_sleep=leave)
             return _finish(child, limits)
 
     def spawn(self, job: str, task: dict[str, Any], limits: ProgramLimits, **send: Any) -> Child:
-        """Send a job inside (`_send` has the options), to another fork server if the last died."""
+        """Send a job to the fork server, or to a new one if it has died. `send`: see `_send`."""
         for attempt in (1, 2):
             with self._lock:
                 server = self._start()
@@ -167,7 +163,7 @@ class LocalSandbox:
                 return _send(server, job, task, limits, **send)
             except OSError as error:
                 gone = isinstance(error, ConnectionError) or server.process.poll() is not None
-                # with too many open files here the fork server lives on, and has no end to wait for
+                # after "too many open files" the fork server still runs: do not wait for its end
                 if attempt == 2 or not gone:
                     raise
                 server.process.wait()
@@ -185,8 +181,8 @@ class LocalSandbox:
         """Run Python `tests` (assertions, unittest's classes, pytest's functions) against the
         program `code`.
 
-        A name that neither the tests nor the standard library define is the program's;
-        `entry_point` always is; `judge.ProgramTests` has the rest.
+        A name that neither the tests nor the standard library define is the program's, and so is
+        `entry_point`. `judge.ProgramTests` explains the arguments.
         """
         with self._queue.one() as leave:
             return judge(
@@ -198,7 +194,7 @@ class LocalSandbox:
             )
 
     def close(self) -> None:
-        """Kill what runs and end the fork server; the next run starts another."""
+        """Kill all programs and end the fork server. The next run starts another."""
         with self._lock:
             if self._server is not None:
                 self._server.close()
@@ -220,10 +216,10 @@ def _send(  # noqa: PLR0913 (one packet)
     """Send a job to the fork server.
 
     Args:
-        extra: descriptors of the job's own.
-        silent: whether the program's output is thrown away.
-        partner: a child that it works with: they count as asleep only if both are.
-        on_sleep: called when it begins to sleep.
+        extra: more descriptors for the job.
+        silent: discard the program's output.
+        partner: another child of the same group, which sleeps only if both sleep.
+        on_sleep: called when the group begins to sleep.
     """
     ours: list[int] = []
     theirs: list[int] = []
@@ -255,7 +251,7 @@ def _send(  # noqa: PLR0913 (one packet)
 
 
 def _finish(child: Child, limits: ProgramLimits) -> ProgramResult:
-    """The result of a script, which is followed until it ends or its time is over."""
+    """Follow a script until its end or its deadline, and return its result."""
     start = time.monotonic()
     ended = child.follow(start + limits.seconds)
     child.let_go()

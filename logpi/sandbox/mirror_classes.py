@@ -1,12 +1,12 @@
-"""How mirrors are made: the class of a mirror, its instances, exceptions, and awaiting.
+"""Makes mirrors: their classes, instances and exceptions, and awaits them.
 
-    said by the program    {"name": "Stack", "specials": ["__len__", "-__hash__"], "bases": […], …}
-    made by the tests      class Stack(Thing): __len__ asks the program; __hash__ = None
+    from the program       {"name": "Stack", "specials": ["__len__", "-__hash__"], "bases": […], …}
+    in the tests           class Stack(Thing): __len__ asks the program; __hash__ = None
 
-A class of the program is mirrored by a class, with mirrors of its bases, so that isinstance,
-`except`, `with`, +, <, repr, await, sets and sorting work as beside the program. An instance of a
-subclass of tuple, int, … has the plain data besides. Left out: what a mirror does (`mirrors.py`),
-and classes that tests derive from the program's.
+The mirror of a class is a class with mirrors of its bases. So isinstance, `except`, `with`, +, <,
+repr, await, sets and sorting work as in one process. The mirror of an instance of a subclass of
+tuple, int, … also has the plain data. Left out: the behaviour of a mirror (`mirrors.py`), and
+classes that tests derive from the program's.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ def class_of(connection: Any, kind: type) -> dict[str, Any]:
 
 
 def _kept(base: type) -> bool:
-    """Whether a class of the library is a base of the mirror too."""
+    """Whether a class of the library is a base of the mirror itself."""
     return issubclass(base, BaseException) or base in IMMUTABLE or base in MUTABLE
 
 
 def _base(base: type) -> type | None:
-    """What the mirror of a class derived from `base` is derived from."""
+    """The base of a mirror whose class derives from `base`."""
     return (
         base if isinstance(base, MirrorType) else next((k for k in base.__mro__ if _kept(k)), None)
     )
 
 
 def _specials(kind: type) -> list[str]:
-    """The operators of a class that its mirror does not have already, from `object` or a base of
-    the library; "-" before one that the class forbids."""
+    """The operators of a class that its mirror does not inherit from `object` or the library; "-"
+    before one that the class sets to None."""
     names = []
     for name in sorted(SPECIALS):
         origin = next((c for c in kind.__mro__ if name in vars(c)), object)
@@ -76,8 +76,8 @@ def _method(name: str) -> Callable[..., Any]:
 
 
 def _by_data(name: str) -> Callable[..., Any]:
-    """A comparison of a container of the program with the container's own rule: it is made here, of
-    what the container holds now."""
+    """A comparison of a program's container by the container's own rule, computed on this side from
+    the current contents."""
 
     def compare(self: Any, other: Any) -> Any:
         if isinstance(other, MUTABLE) and isinstance(other, Mirror):
@@ -139,13 +139,13 @@ def _new_class(
         space["__await__"] = _await
     try:
         return meta(name, tuple(bases), space | _members(specials, tuple(bases)))
-    # bases that do not go together here
+    # the bases do not combine on this side
     except TypeError:
         return meta(name, (Thing,), space | {"__slots__": ()} | _members(specials, ()))
 
 
 def _library_class(connection: Any, real: type) -> type:
-    """The mirror class of instances of a class that both sides have (functions, generators,
+    """The mirror class for instances of a class that both sides have (functions, generators,
     matches, …)."""
     mirror_class = connection.mirror_types.get(real)
     if mirror_class is None:
@@ -175,7 +175,7 @@ def mirror_of(connection: Any, value: dict[str, Any], decode: Callable[[Any], An
             mirror = _instance(connection, number, value, decode)
         connection.mirrors[number] = connection.newest = mirror
     elif not isinstance(mirror, type):
-        # what the program hands back is no longer what the tests made
+        # once the program returns an object, it no longer counts as made by the tests
         set_private(mirror, "_logpi_made", False)
     if (
         type(mirror).__dict__.get("__class__")
@@ -217,7 +217,7 @@ def _exception(
     error = real.__new__(kind, *args)
     try:
         real.__init__(error, *args)
-    # JSONDecodeError and the like are made of other things than their `args`
+    # JSONDecodeError and others take other arguments than their `args`
     except TypeError:
         BaseException.__setattr__(error, "args", tuple(args))
     if isinstance(kind, MirrorType):
@@ -234,8 +234,8 @@ def _exception(
 
 
 def _await(self: Any) -> Any:
-    """Let the other side run what is awaited here, a little at a time, so that other tasks here
-    have their turn."""
+    """Let the other side run an awaitable in short slices, so that other tasks here take their
+    turn."""
     connection = self._logpi_connection
     number = connection.ask("start", self._logpi_number)
     try:

@@ -1,17 +1,17 @@
-"""Mirrors: what stands on one side for an object of the other, and asks the other side for
-everything that is done with it.
+"""Mirrors: proxies on one side for objects of the other. Each operation on a mirror asks the other
+side.
 
     the program's process                    the tests' process
     class Stack; s = Stack()   object 7  ◀── mirror 7:   s.push(3)  →  {"op": "get", "on": 7, …}
                                                          len(s)     →  {"op": "special", "on": 7, …}
 
-A mirror's answers are the program's. Between two objects of the program that does no harm, nor for
-plain data that comes back. It does where the tests compare with plain data of their own (`f(x) ==
-3`, `f(x) - 3`, `3 in f(x)`): a program could answer "equal" to anything. There its word counts only
-for an instance that the tests made themselves of a class that they know as one
-(`Connection.believed`). An object that claims to equal everything is caught by asking it about
-values that nobody named. The rest leaves a doubt, and so no verdict. Left out: how mirrors are made
-(`mirror_classes.py`), and what is done with the object on its side (`operations.py`).
+The program decides a mirror's answers. This is harmless between two objects of the program, and for
+plain data that it returns. It is harmful when tests compare with plain data of their own
+(`f(x) == 3`, `f(x) - 3`, `3 in f(x)`), as a program could answer "equal" to anything. There the
+answer counts only for an instance that the tests made of a class that they know
+(`Connection.believed`). Questions about random values catch an object that claims to equal
+everything. Any other case leaves a doubt, and so no verdict. Left out: making mirrors
+(`mirror_classes.py`), and the operations on the other side (`operations.py`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MUTABLE = (list, dict, set, bytearray, deque)
 
 
 class MirrorType(type):
-    """The type of mirrored classes: a call makes an instance on the other side, attributes are
+    """The type of mirrored classes. A call makes an instance on the other side. Attributes are
     those of the class there."""
 
     _logpi_class: tuple[Any, int] | None
@@ -84,7 +84,7 @@ class MirrorType(type):
         return type.__subclasscheck__(cls, other) or cls._logpi_asks("issubclass", other)
 
     def _logpi_asks(cls, op: str, other: Any) -> bool:
-        """What an abstract class or protocol of the program says of another of its objects."""
+        """The answer of a program's abstract class or protocol about another object of its own."""
         if not cls.__dict__.get("_logpi_virtual") or not isinstance(type(other), type(MirrorType)):
             return False
         known = issubclass(type(type(other)), MirrorType) or issubclass(type(other), MirrorType)
@@ -100,10 +100,11 @@ def set_private(mirror: Any, name: str, value: Any) -> None:
 
 
 class Mirror(metaclass=MirrorType):
-    """An object of the other side.
+    """The mirror of an object of the other side.
 
     Attributes (all begin with `_logpi`; any other name is the object's own):
-        connection, number: to the other side, and the object's number there.
+        connection: the connection to the other side.
+        number: the object's number there.
         made: whether the tests made it of a class that they know.
     """
 
@@ -127,7 +128,7 @@ class Mirror(metaclass=MirrorType):
         return self._logpi_connection.ask("get", self._logpi_number, [name])
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # what the interpreter notes of an exception
+        # the interpreter sets these on an exception
         if name.startswith("__"):
             return set_private(self, name, value)
         self._logpi_connection.ask("set", self._logpi_number, [name, value])
@@ -176,7 +177,7 @@ def _special(self: Any, name: str, args: tuple[Any, ...], named: dict[str, Any])
         result = connection.ask("special", number, [name, *args])
     except Unspeakable:
         if name in _CLAIMS:
-            # then the other operand, `approx` say, decides
+            # then the other operand decides, such as `approx`
             return NotImplemented
         raise
     if name == "__enter__" and result is self:
@@ -187,7 +188,7 @@ def _special(self: Any, name: str, args: tuple[Any, ...], named: dict[str, Any])
 
 
 def _doubt(connection: Any, mirror: Any, number: int, name: str, beside: Any, result: Any) -> None:
-    """Note that the program answered for an object that the tests compared with plain data.
+    """Record a doubt: the program decided a comparison with plain data of the tests.
 
     Raises:
         AssertionError: the object claims to equal everything.
@@ -215,7 +216,7 @@ def _doubt(connection: Any, mirror: Any, number: int, name: str, beside: Any, re
 
 
 def _unknown_values() -> list[Any]:
-    """Values that no program can have been written for."""
+    """Random values, which no program can expect."""
     number = random.SystemRandom().getrandbits(60)
     return [number, -number / 7, f"x{number}", [number]]
 
@@ -229,5 +230,5 @@ def _says_yes(connection: Any, number: int, name: str, beside: Any) -> bool:
 
 
 def data_base(kind: type) -> Any:
-    """The built-in container or number that a class is derived from, or None."""
+    """The built-in container or number that a class derives from, or None."""
     return next((b for b in kind.__mro__ if b in IMMUTABLE or b in MUTABLE), None)

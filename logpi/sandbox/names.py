@@ -1,5 +1,5 @@
-"""Names in a text of tests: which are its own, which must be the program's, which are classes, and
-whether the tests share more with a program than values.
+"""Finds the names in a text of tests: its own, the program's, the classes; and whether the tests
+share more with a program than values.
 
 Left out: which statements check something (`checks.py`).
 """
@@ -10,15 +10,15 @@ import ast
 import builtins
 import sys
 
-# modules that are the program, whatever they are called
+# these modules are the program
 SOLUTIONS = {"solution", "program", "candidate", "submission", "your_module", "main"}
-# modules of the library that keep nothing between calls
+# modules of the library without state
 _PURE = set(
     "__future__ abc bisect cmath collections dataclasses datetime decimal enum fractions functools"
     " heapq itertools json math numbers operator pytest re statistics string textwrap typing"
     " unittest".split()
 )
-# checks of what a program logs or warns, which happens in its own process
+# checks of a program's logs and warnings, which stay in its own process
 _LISTENING = {"assertLogs", "assertNoLogs", "assertWarns", "assertWarnsRegex", "warns"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
@@ -50,14 +50,13 @@ def _bound(tree: ast.AST) -> set[str]:
 
 
 def called(tree: ast.AST) -> set[str]:
-    """Names that stand before `(`, or alone as a value: no module does."""
+    """Names that a text calls or uses as a value. A name before a dot only may be a module."""
     bases = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
     return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and id(n) not in bases}
 
 
 def free_names(tree: ast.AST, setup: ast.AST | None = None) -> set[str]:
-    """Names that must be the program's: the tests do not define them, they are not built in, and
-    no module that is used as one."""
+    """Names that must be the program's: not the tests' own, not built in, not modules in use."""
     loaded = {
         n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
     }
@@ -76,8 +75,7 @@ def free_names(tree: ast.AST, setup: ast.AST | None = None) -> set[str]:
 
 
 def classes(tree: ast.AST) -> set[str]:
-    """Names of the program's that the tests treat as classes: they use attributes of what a call
-    of them returns.
+    """Names of the program's that the tests use as classes: they use attributes of their instances.
 
     >>> sorted(classes(ast.parse("s = Stack(); s.push(1); assert Repeat(2) == [2, 2]")))
     ['Stack']
@@ -115,15 +113,12 @@ def shares(tree: ast.AST) -> bool:
     """Whether tests share more with a program than values: files, streams, seeds, patched modules,
     threads, objects that they change."""
     for n in ast.walk(tree):
-        if isinstance(n, ast.Import) and any(
-            a.name.partition(".")[0] not in _PURE for a in n.names
-        ):
-            return True
-        if isinstance(n, ast.ImportFrom) and (
-            (n.module or "").partition(".")[0] not in _PURE or "mock" in (n.module or "")
-        ):
-            return True
-        if isinstance(n, ast.Import) and any("mock" in a.name for a in n.names):
+        modules: list[str] = []
+        if isinstance(n, ast.Import):
+            modules = [alias.name for alias in n.names]
+        elif isinstance(n, ast.ImportFrom):
+            modules = [n.module or ""]
+        if any(m.partition(".")[0] not in _PURE or "mock" in m for m in modules):
             return True
         if isinstance(n, ast.Subscript | ast.Attribute) and not isinstance(n.ctx, ast.Load):
             return True

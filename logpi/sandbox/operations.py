@@ -1,4 +1,4 @@
-"""Operations on an object of this side that the other side requests: the other end of a mirror
+"""Carries out the other side's requests on an object of this side: the other end of a mirror
 (`mirrors.py`).
 
 Left out: which operations are allowed (`rpc.py`).
@@ -13,12 +13,12 @@ from typing import Any
 from logpi.sandbox.mirrors import SPECIALS
 from logpi.sandbox.plain import held, plain_base
 
-# seconds for which an awaitable runs here before other tasks of the other side have their turn
+# seconds for which an awaitable runs before the other side's tasks take their turn
 _SLICE = 0.01
 
 
 def operate(connection: Any, op: str, thing: Any, args: list[Any], named: dict[str, Any]) -> Any:
-    """Do one operation on an object of this side and return its result."""
+    """The result of one operation on an object of this side."""
     match op:
         case "call":
             return thing(*args, **named)

@@ -1,12 +1,13 @@
-"""Values that cross between a program and its tests as copies, and classes that both sides have.
+"""Encodes values that cross between a program and its tests as copies, and names the classes that
+both sides have.
 
     (1, "a")               {"tuple": [1, "a"]}
     {1: 2}                 {"dict": [[1, 2]]}
     Fraction(1, 3)         {"Fraction": "1/3"}
     deque([1], maxlen=2)   {"deque": [2, [1]]}
 
-Exact types alone: an instance of a subclass of the program's is an object with this data
-(`mirrors.py`). Left out: None, booleans, numbers, texts and lists, which JSON has itself.
+Exact types only: an instance of a program's subclass is an object with this data (`mirrors.py`).
+Left out: None, booleans, numbers, texts and lists, which JSON has itself.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ from typing import Any
 
 
 class Unspeakable(ValueError):
-    """The tests need a value that cannot cross. It is the tests' fault: nothing that the program
-    sends raises this."""
+    """The tests need a value that cannot cross. This is the tests' fault; nothing that a program
+    sends raises it."""
 
 
 def _items(d: Any) -> list[list[Any]]:
     return [list(i) for i in dict.items(d)]
 
 
+# not `dict(items)`, which would read a hostile item without an end
 def _pairs(items: list[Any]) -> Any:
     return ((k, v) for k, v in items)
 
@@ -41,7 +43,7 @@ def _default(d: Any) -> list[Any]:
     return [d.default_factory, _items(d)]
 
 
-# type -> (its parts or its text, the value rebuilt from them)
+# type -> (gives a value's parts or text, rebuilds the value from them)
 PLAIN: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     tuple: (list, tuple),
     dict: (_items, lambda items: dict(_pairs(items))),
@@ -72,7 +74,7 @@ PLAIN: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     type(...): (lambda _: [], lambda _: ...),
     type(NotImplemented): (lambda _: [], lambda _: NotImplemented),
 }
-# base -> what an instance of a class derived from it holds, whatever that class says of itself
+# base -> the data in an instance of a derived class, read without that class's own methods
 _HELD: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
     int: int.__int__,
@@ -83,18 +85,18 @@ _HELD: dict[type, Callable[[Any], Any]] = {
     set: lambda s: set().union(s),
     frozenset: lambda s: frozenset().union(s),
 }
-# `function` and others without a place
+# `function` and other types that no module shows by name
 _TYPES = {t.__name__: t for t in vars(types).values() if isinstance(t, type)}
 TAGS = {kind.__name__: kind for kind in PLAIN}
 
 
 def tagged(value: Any) -> tuple[str, Any]:
-    """The tag of a value's type, and its parts or text."""
+    """The tag of a value's type, and the value's parts or text."""
     return type(value).__name__, PLAIN[type(value)][0](value)
 
 
 def held(base: type, value: Any) -> Any:
-    """The plain data of an instance of a class that is derived from a plain type."""
+    """The plain data in an instance of a class that derives from a plain type."""
     return _HELD.get(base, base)(value)
 
 
@@ -107,7 +109,7 @@ def is_plain(value: Any) -> bool:
 
 
 def shared_name(value: Any) -> str | None:
-    """The name by which the other side knows a class of the language or its library."""
+    """The name of a class of the language or its library; None for any other value."""
     if not isinstance(value, type):
         return None
     if _TYPES.get(value.__name__) is value:
@@ -120,7 +122,7 @@ def shared_name(value: Any) -> str | None:
 
 
 def shared_type(name: str) -> type:
-    """The class of that name. Raises ValueError if there is none."""
+    """The class of a name. Raises ValueError if there is none."""
     module, _, last = name.rpartition(".")
     if module == "types" and last in _TYPES:
         return _TYPES[last]
@@ -136,5 +138,5 @@ def shared_type(name: str) -> type:
 
 
 def plain_base(kind: type) -> type | None:
-    """The plain type that a class is derived from, if it is."""
+    """The plain type that a class derives from, or None."""
     return next((b for b in kind.__mro__ if b in PLAIN or b in (int, float, str, list)), None)

@@ -1,6 +1,6 @@
-"""What a sandbox is, and its nouns: the limits of a program, its result, the verdict of its tests.
+"""The protocol of a sandbox, and its nouns: a program's limits, its result, its tests' verdict.
 
-Left out: the sandbox of this machine (`local.py`).
+Left out: this machine's sandbox (`local.py`).
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Protocol, runtime_checkable
 
 
 class SandboxError(ValueError):
-    """There is no sandbox that holds here. Its text is one line that says why and what to do."""
+    """No sandbox works on this machine. The message is one line with the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class ProgramLimits:
-    """What one program may use. It is one process, so that memory and CPU limits are exact.
+    """The limits of one program. It is one process, so the limits of memory and CPU are exact.
 
     Attributes:
-        seconds: wall clock.
-        cpu: seconds of CPU time of all its threads, rounded up; 0 for as many as `seconds`. A busy
-            machine stretches the wall clock alone, so a verdict should rest on this.
-        idle: seconds in which no thread of it wants the CPU; 0 for as many as `seconds`.
-        memory: bytes of address space. A Python without imports takes about 50 MB of it.
-        output: bytes of standard output and error, each; a program that writes more is ended.
-        files: bytes in its private /tmp, which is gone with it.
-        threads: at once.
+        seconds: the wall-clock time.
+        cpu: the CPU time of all threads in seconds, rounded up; 0 for as many as `seconds`. A
+            verdict should rest on this limit, since a busy machine stretches the wall clock.
+        idle: the seconds in which no thread wants the CPU; 0 for as many as `seconds`.
+        memory: bytes of address space. Python without imports takes about 50 MB.
+        output: bytes of standard output and error, each. A program that writes more is killed.
+        files: bytes in its private /tmp, which disappears with it.
+        threads: threads at a time.
 
     Raises:
         ValueError: a limit that is not positive.
@@ -48,7 +48,7 @@ class ProgramLimits:
 
     @property
     def cpu_seconds(self) -> int:
-        """The limit as the kernel takes it, whole seconds."""
+        """The limit of CPU time in whole seconds, as the kernel takes it."""
         return math.ceil(self.cpu) if self.cpu else math.floor(self.seconds) + 1
 
 
@@ -57,12 +57,12 @@ class ProgramResult:
     """How a program ended.
 
     Attributes:
-        stdout, stderr: its output, at most `ProgramLimits.output` bytes of each; undecodable bytes
+        stdout, stderr: the output, at most `ProgramLimits.output` bytes of each. Undecodable bytes
             are replaced.
-        status: ok | error (it raised, or exit code ≠ 0) | timeout | memory | output (it wrote too
-            much) | killed (by a signal) | failed (the sandbox failed: nothing is known of it).
-        exit_code: None unless it ended by itself.
-        seconds: wall clock.
+        status: ok | error (an exception, or exit code ≠ 0) | timeout | memory | output (too much) |
+            killed (by a signal) | failed (the sandbox failed: the result is unknown).
+        exit_code: None unless the program ended by itself.
+        seconds: the wall-clock time.
     """
 
     stdout: str
@@ -74,15 +74,15 @@ class ProgramResult:
 
 @dataclass(frozen=True)
 class ProgramVerdict:
-    """What tests say of a program.
+    """The verdict of tests on a program.
 
     Attributes:
-        passed, total: tests. A program that does not load, dies, hangs or breaks a limit fails what
-            it had not passed.
+        passed, total: numbers of tests. A program that does not load, dies, hangs or breaks a limit
+            fails its remaining tests.
         status: ok | wrong | error | timeout | memory | died; and without a verdict: invalid (the
-            tests are at fault, or it cannot be known) | failed (the sandbox is) | late (the judge
-            ran out of time).
-        message: one line about the first test that did not pass.
+            tests are at fault, or the truth is unknown) | failed (the sandbox is at fault) | late
+            (the judge ran out of time).
+        message: one line about the first failed test.
     """
 
     passed: int
@@ -92,15 +92,15 @@ class ProgramVerdict:
 
     @property
     def decided(self) -> bool:
-        """Whether this says anything about the program."""
+        """Whether there is a verdict on the program."""
         return self.status not in ("invalid", "failed", "late")
 
 
 @runtime_checkable
 class Sandbox(Protocol):
-    """What runs programs that nobody has read: this machine's (`LocalSandbox`), or one of your own.
+    """Runs untrusted programs: this machine's sandbox (`LocalSandbox`), or your own.
 
-    Both methods are called from several threads at once and never raise for what a program does.
+    Several threads call both methods at once. A program's errors never raise.
     """
 
     def run(self, code: str, stdin: str = "", limits: ProgramLimits | None = None) -> ProgramResult:
@@ -120,8 +120,8 @@ class Sandbox(Protocol):
 
         Args:
             tests: assertions, unittest's classes or pytest's functions.
-            setup: Python that runs before them.
-            entry_point: the program's function under test; "" if the tests name it themselves.
-            classes: names of classes that the program defines.
+            setup: Python that runs before the tests.
+            entry_point: the program's function under test; "" if the tests name it.
+            classes: the names of the program's classes.
         """
         ...

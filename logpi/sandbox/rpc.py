@@ -1,7 +1,8 @@
-"""Calls between two processes: a program and its tests use each other's objects over a socket.
+"""Remote calls between two processes: a program and its tests use each other's objects over a
+socket.
 
-Plain data crosses as a copy, everything else as a number. Here the tests say `s = Stack()`,
-`s.push([1, 2])` and `s == 3` of a program's class:
+Plain data crosses as a copy, any other object as a number. Here the tests run `s = Stack()`,
+`s.push([1, 2])` and `s == 3` with a program's class:
 
     tests                                               program
     {"op": "name", "on": 0, "args": ["Stack"]}      ─▶  finds the class, gives it the number 0
@@ -14,10 +15,10 @@ Plain data crosses as a copy, everything else as a number. Here the tests say `s
     {"op": "special", "on": 1, "args": ["__eq__", 3]} ─▶ {"value": false}
 
 Values in JSON: `3` and `[1, "a"]` are themselves; `{"tuple": [1, 2]}` has a tag (`plain.py`);
-`{"mine": 1}` is the sender's object 1, `{"yours": 1}` the receiver's; `{"std": "builtins.int"}` a
-class that both have; `{"error": [args], "of": …}` an exception. While one side waits for a reply it
-answers the other's requests. Standard library only. Left out: the socket (`wire.py`), containers
-that are changed after they crossed (arguments of the call that changes them aside), and deadlines.
+`{"mine": 1}` is the sender's object 1, `{"yours": 1}` the receiver's; `{"std": "builtins.int"}` is
+a class that both have; `{"error": [args], "of": …}` is an exception. A side that waits for a reply
+answers the other's requests. Standard library only. Left out: the socket (`wire.py`), changes of
+containers after they crossed (except of a call's own arguments), and deadlines.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from logpi.sandbox.wire import MAX_DEPTH, Gone, Wire, deep
 
 MAX_OBJECTS = 1_000_000
 _MUTABLE = (list, dict, set, bytearray)
-# what a program may read of a function of the tests
+# the attributes of the tests' functions that a program may read
 _READABLE = ("__name__", "__qualname__", "__doc__", "__module__")
 
 
@@ -57,18 +58,18 @@ class Connection(Wire):
 
     Args:
         fd: the socket.
-        exposed: whether this is the program's end: the other side may do anything with its objects,
-            and look up names by `names`.
+        exposed: this is the program's end: the other side may do anything with its objects, and
+            look up names by `names`.
         names: gives the object of a name.
-        printed: takes the text that this side printed since the last reply.
+        printed: takes the text that this side has printed since the last reply.
 
     Attributes:
-        requests: how many requests for an action were sent.
-        met: whether an object, and no plain data, was among the replies.
-        believed: classes whose instances may answer for themselves beside plain data
+        requests: the number of requests for an action.
+        met: whether a reply contained an object other than plain data.
+        believed: classes whose instances may decide how they compare with plain data
             (`mirrors.py`).
-        doubt: what rests on the program's word alone; "" if nothing does.
-        forged: whether the program was seen to answer falsely.
+        doubt: the comparison that only the program decided; "" if there is none.
+        forged: whether the program has answered falsely.
         objects: the objects of this side that the other knows, by number.
         mirrors: the mirrors of the other side's objects, by number. newest: the last one made.
         mirror_types: mirror classes for instances of classes that both sides have.
@@ -97,7 +98,7 @@ class Connection(Wire):
     # --- requests ---
 
     def name(self, name: str) -> Any:
-        """What `name` means on the other side. Raises NameError."""
+        """The other side's object of a name. Raises NameError."""
         before = self.met
         value = self.ask("name", 0, [name])
         # functions are what tests expect
@@ -112,8 +113,10 @@ class Connection(Wire):
         args: list[Any] | None = None,
         named: dict[str, Any] | None = None,
     ) -> Any:
-        """Let the other side do something with its object `number`. Mutable arguments that this
-        changes there are changed here too."""
+        """Request an operation on the other side's object `number`, and return its result.
+
+        Mutable arguments that it changes there change here too.
+        """
         args = args or []
         with self._lock:
             values = [self.encode(a) for a in args]
@@ -129,7 +132,7 @@ class Connection(Wire):
                     raise self._exception(reply["raised"])
                 for at, value in (reply.get("changed") or {}).items():
                     _overwrite(args[int(at)], self.decode(value))
-                # the program gave back one of its arguments
+                # the program returned one of its arguments
                 if "argument" in reply:
                     return args[int(reply["argument"])]
                 return self.decode(reply.get("value"))
@@ -139,8 +142,8 @@ class Connection(Wire):
                 raise ValueError(f"an answer that makes no sense: {error}") from None
 
     def _exception(self, value: Any) -> BaseException:
-        """What the other side raised, marked as the other side's. An exception by which a test
-        runner speaks (unittest's) becomes a RuntimeError."""
+        """The other side's exception, marked as such. An exception of unittest, which would steer
+        the test runner, becomes a RuntimeError."""
         try:
             error = self.decode(value)
         except Exception as bad:
@@ -155,12 +158,12 @@ class Connection(Wire):
     # --- replies ---
 
     def serve(self) -> None:
-        """Answer until the other side is gone."""
+        """Answer requests until the other side has gone."""
         while True:
             self.answer(self.receive())
 
     def answer(self, request: dict[str, Any]) -> None:
-        """Do what a request says and send the reply."""
+        """Carry out a request and send the reply."""
         try:
             reply: dict[str, Any] = self._do(request)
         except Gone:
@@ -190,8 +193,11 @@ class Connection(Wire):
         return changed | ({"value": self.encode(result)} if same is None else {"argument": same})
 
     def _allow(self, op: str, thing: Any, args: list[Any]) -> None:
-        """Refuse what a program may not do with an object of the tests. It may call it, and use the
-        public attributes of an instance of the tests' own classes."""
+        """Raise AttributeError for an operation that a program may not do with an object of the
+        tests.
+
+        It may call an object, and use the public attributes of an instance of the tests' classes.
+        """
         name = args[0] if args and isinstance(args[0], str) else ""
         own = _is_own(thing)
         if op == "call" or (op == "special" and (own or _is_iterator(thing))):
@@ -205,7 +211,7 @@ class Connection(Wire):
     # --- values ---
 
     def encode(self, value: Any) -> Any:
-        """A value as JSON; an object that is no plain data as its number."""
+        """A value as JSON: plain data as itself, any other object as its number."""
         with deep():
             return self._encode(value, 0)
 
@@ -232,7 +238,7 @@ class Connection(Wire):
             return {"std": shared}
         base = plain_base(kind)
         if base is not None and not self.exposed:
-            # the program has no use for a class of the tests
+            # the program cannot use a class of the tests
             return self._encode(held(base, value), depth)
         if isinstance(value, BaseException):
             return self._raised(value)
@@ -266,7 +272,7 @@ class Connection(Wire):
         return number
 
     def _raised(self, error: BaseException) -> dict[str, Any]:
-        """An exception: its class, its arguments as far as they can cross, and its number if its
+        """An exception as JSON: its class, the arguments that can cross, and its number if the
         class is the program's own."""
         if isinstance(error, Mirror) and error._logpi_connection is self:
             return {"yours": error._logpi_number}
@@ -276,14 +282,16 @@ class Connection(Wire):
             value["error"] = [self.encode(a) for a in error.args]
             if self.exposed and near is not type(error):
                 value |= {"of": self.encode(type(error)), "mine": self._number(error)}
-        # an argument that cannot cross, or an object made to break this
+        # an argument that cannot cross, or a hostile object
         except BaseException:
             pass
         return value
 
     def decode(self, value: Any) -> Any:
-        """The value that JSON stands for, made of exact built-in types and mirrors. Raises
-        ValueError, TypeError, LookupError or AttributeError if it stands for none."""
+        """The value of JSON, made of exact built-in types and mirrors.
+
+        Raises ValueError, TypeError, LookupError or AttributeError for other JSON.
+        """
         with deep():
             return self._decode(value, 0)
 
@@ -314,7 +322,7 @@ class Connection(Wire):
 
 
 def _is_own(value: Any) -> bool:
-    """Whether it is an instance of a class of the tests, or a stream, with something public."""
+    """Whether a value is a stream or an instance of the tests' classes, with public attributes."""
     kind = type(value)
     if callable(value) or (
         kind.__module__ != "__main__" and kind.__name__ not in ("StringIO", "BytesIO")
@@ -333,7 +341,7 @@ def _is_iterator(value: Any) -> bool:
 
 
 def _overwrite(target: Any, value: Any) -> None:
-    """Give a mutable argument the contents that the call left in it."""
+    """Give a mutable argument its contents after the call."""
     if type(target) is not type(value):
         return
     if isinstance(target, list | bytearray):

@@ -1,9 +1,8 @@
-"""What a test runner does with a text of tests: it runs unittest's and pytest's classes and
-functions, and gives as much of `pytest` as tests import.
+"""The test runner inside the sandbox: runs unittest's and pytest's classes and functions, and
+stands in for the part of `pytest` that tests import.
 
-Where tests run there are no packages, so `pytest` here is raises, approx, mark.parametrize, param,
-skip and fail. Left out: fixtures (`checks.py` refuses such rows when they are read) and the rest of
-pytest.
+The sandbox has no packages, so `pytest` here is raises, approx, mark.parametrize, param, skip and
+fail. Left out: fixtures (`checks.py` refuses such rows before any work) and the rest of pytest.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from logpi.sandbox.checks import collected
 
 
 class _Raises:
-    """`with raises(E) as e:`"""
+    """The context of `with raises(E) as e:`."""
 
     value: BaseException
     type: type
@@ -56,7 +55,7 @@ def raises(expected: Any, *call: Any, match: str | None = None, **named: Any) ->
 
 
 class approx:
-    """Numbers, and lists and dictionaries of them, up to a tolerance."""
+    """Equals numbers, and lists and dictionaries of numbers, up to a tolerance."""
 
     def __init__(
         self,
@@ -120,7 +119,7 @@ def parametrize(names: Any, values: Any, **_: Any) -> Callable[[Any], Any]:
 
 
 def _same(*args: Any, **_: Any) -> Any:
-    """A mark that changes nothing here: `@mark.slow`, `@mark.asyncio()`."""
+    """A mark without effect: `@mark.slow`, `@mark.asyncio()`."""
     return args[0] if len(args) == 1 and callable(args[0]) else _same
 
 
@@ -149,8 +148,8 @@ class _Marks:
 
 
 def install(module: Any) -> None:
-    """Make `module` the main one, give it a `pytest`, and let `unittest.main()` and `pytest.main()`
-    leave the running to `run`."""
+    """Make `module` the main module, provide `pytest`, and disable `unittest.main()` and
+    `pytest.main()`: `run` runs the tests."""
     shim: Any = types.ModuleType("pytest")
     vars(shim).update(
         raises=raises,
@@ -166,7 +165,7 @@ def install(module: Any) -> None:
 
 
 class _TestOutcome(unittest.TestResult):
-    """Keeps the first error itself, not its text; a test that ends without an outcome is one."""
+    """Keeps the first error as an exception. A test that ends without an outcome is an error."""
 
     first: BaseException | None = None
     decided = True
@@ -180,35 +179,26 @@ class _TestOutcome(unittest.TestResult):
         if not self.decided:
             self.first = self.first or AssertionError(f"{test} ended without an outcome")
 
-    def addSuccess(self, test: Any) -> None:
+    def addSuccess(self, test: Any, detail: Any = None) -> None:
         self.decided = True
 
-    def addSkip(self, test: Any, reason: str) -> None:
-        self.decided = True
-
-    def addExpectedFailure(self, test: Any, err: Any) -> None:
-        self.decided = True
-
-    def _note(self, error: Any) -> None:
-        self.first = self.first or error[1]
+    addSkip = addExpectedFailure = addSuccess
 
     def addError(self, test: Any, err: Any) -> None:
-        self._note(err)
+        self.first = self.first or err[1]
 
-    def addFailure(self, test: Any, err: Any) -> None:
-        self._note(err)
+    addFailure = addError
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
         if err is not None:
-            self._note(err)
+            self.addError(test, err)
 
     def addUnexpectedSuccess(self, test: Any) -> None:
         self.first = self.first or AssertionError(f"{test} was expected to fail")
 
 
 def run(tree: ast.Module, space: dict[str, Any]) -> None:
-    """Run what a text that has been executed in `space` leaves to a runner. Raises what the first
-    failure raised."""
+    """Run the tests that a text has defined in `space`. Raises the first failure's exception."""
     for node in collected(tree):
         thing = space.get(node.name)  # type: ignore[attr-defined]
         if isinstance(thing, type) and issubclass(thing, unittest.TestCase):

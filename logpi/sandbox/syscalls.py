@@ -1,11 +1,11 @@
 """The system calls that a confined program may make, and their numbers on x86-64 and aarch64.
 
-An allow list: reading and writing open files, opening files (Landlock says which), memory, threads,
-clocks, waiting. All else is refused with EPERM: every way to start a process, to reach another one,
-to make a network socket, to change a file's mode, owner or times (Landlock does not guard those),
-to mount, to trace, to load code into the kernel (a socket's filter too), to address a socket or
-hand a file to one (`sendmsg`), and shared memory by name. Left out: other machines, on which the
-sandbox refuses to run.
+The list allows reading and writing open files, opening files (Landlock chooses which), memory,
+threads, clocks, waiting. All other calls fail with EPERM: every way to start a process, to reach
+another one, to make a network socket, to change a file's mode, owner or times (Landlock does not
+guard those), to mount, to trace, to load code into the kernel (also a socket's filter), to address
+a socket or to hand a file to one (`sendmsg`), and shared memory by name. Left out: other machines,
+on which the sandbox refuses to run.
 """
 
 from __future__ import annotations

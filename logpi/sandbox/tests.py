@@ -1,19 +1,19 @@
-"""A program and its unit tests, in two processes: the tests ask, the program answers.
+"""Runs unit tests against a program, in two processes: the tests ask, the program answers.
 
     tests process ── rpc.py ──▶ program process
         │ one line for each test, on a pipe that the program does not have
         ▼
     main process
 
-The tests compare plain data in their own process. A name in the tests means, in this order: what
-the tests or their set-up define, a built-in, a module of the standard library that is used as one,
-and only then an object of the program: a program that brings its own `math` or `len` convinces
-nobody. A test counts if it asked the program something and checked something; one that fails before
-it asked is at fault itself. Standard library only.
+The tests compare plain data in their own process. A name in the tests means, in this order: a name
+that the tests or their set-up define, a built-in, a module of the standard library in use as one,
+and only then an object of the program. So a program's own `math` or `len` has no effect. A test
+counts if it asked the program something and checked something. One that fails before it asks is at
+fault itself. Standard library only.
 
-`beside` runs the same tests in the program's process, where the program can do to them what it
-likes. That run is never evidence for the program; it only keeps a failure from being one
-(`judge.py`).
+`beside` runs the same tests in the program's process, where the program can tamper with them. That
+run is never evidence for the program; it can only cancel a failure (`judge.py`). Left out: the
+verdict (`judge.py`).
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from logpi.sandbox.rpc import Connection
 from logpi.sandbox.wire import Gone
 
 CONNECTION_FD = 4
-# characters of a call's output that the tests see
+# the tests see so many characters of a call's output
 PRINTED = 1 << 16
-# what that site imports before a `class Solution`
+# LeetCode's imports before a `class Solution`
 LEETCODE = """
 import bisect, collections, functools, heapq, itertools, math, random, re, string
 from typing import *
@@ -62,8 +62,10 @@ class TreeNode:
 
 
 class _Program:
-    """The names of a program. Its main block does not run; it may end by `exit()`; a method of
-    `Solution` is a function."""
+    """A loaded program, as a function from names to objects.
+
+    Its main block does not run. It may end by `exit()`. A method of `Solution` is a function.
+    """
 
     def __init__(self, code: str) -> None:
         self.main = types.ModuleType("program")
@@ -107,7 +109,7 @@ def program(task: dict[str, Any]) -> int:
 
 
 class _Printed(io.TextIOBase):
-    """What the program prints while the tests call it; they may have redirected it."""
+    """The output of the program while the tests call it, for tests that capture it."""
 
     def __init__(self) -> None:
         self.text, self.room = [], PRINTED
@@ -128,12 +130,11 @@ class _Printed(io.TextIOBase):
 
 
 class _Names(dict):
-    """Built-ins, then modules of the standard library that are used as modules, then names of the
-    program.
+    """Built-ins, then modules of the standard library in use as modules, then the program's names.
 
     Args:
         look_up: gives the program's object of a name.
-        values: names that the tests use as values, so they are no modules.
+        values: names that the tests use as values, so they are not modules.
     """
 
     def __init__(self, look_up: Callable[[str], Any], values: set[str]) -> None:
@@ -154,8 +155,8 @@ class _Names(dict):
 
 
 def _modules(look_up: Callable[[str], Any], whole: ast.Module) -> None:
-    """Let tests say `from solution import f`, or name any other module that does not exist if the
-    program has all that they import from it."""
+    """Let tests import from `solution`, or from any other missing module if the program has all the
+    names that they import from it."""
     names = set(SOLUTIONS)
     for n in ast.walk(whole):
         if (
@@ -174,20 +175,20 @@ def _modules(look_up: Callable[[str], Any], whole: ast.Module) -> None:
 
 
 def _attribute(look_up: Callable[[str], Any], name: str) -> Any:
-    # what the import system asks of every module
+    # the import system asks every module for these
     if name.startswith("__"):
         raise AttributeError(name)
     return look_up(name)
 
 
 class _TestRun:
-    """The tests of a task, ready to run one by one in one space of names.
+    """The tests of a task, ready to run one by one in one namespace.
 
     Attributes:
-        shares: whether they share more with the program than values. classes: names of the
-            program's that they use as classes.
-        checked, failed, begun: how many checks of the current test ran, failed, and began without
-            an end.
+        shares: whether they share more with the program than values.
+        classes: names of the program's that they use as classes.
+        checked, failed, begun: the numbers of checks of the current test that ran, failed, and
+            began without an end.
         apart: whether the program is in another process.
     """
 
@@ -237,12 +238,12 @@ class _TestRun:
     def set_up(self) -> None:
         self._execute(self.setup, "set-up")
         for name in _under_test(self.entry, self.trees, self.space, self.whole):
-            # the set-up may hold an unfinished copy (HumanEval's prompt does)
+            # the set-up may define an unfinished copy, as HumanEval's prompt does
             self.space[name] = self.look_up(name)
 
     def run(self, index: int) -> None:
-        """Run one test. Raises what it raises, and AssertionError for a failed assertion that the
-        tests themselves caught."""
+        """Run one test. Raises its exception, or AssertionError for a failed assertion whose
+        exception the tests caught."""
         self.checked = self.failed = self.begun = 0
         try:
             self._execute(self.trees[index], f"test {index + 1}")
@@ -255,9 +256,11 @@ class _TestRun:
 
 
 def tests(task: dict[str, Any]) -> int:
-    """Run each test and write a line of JSON for it: `[true, ""]`; `[null, why there is no
-    verdict]`; or `[false, what went wrong, whether to try it beside the program]`, the last one
-    `FORGED` if the program was seen to forge an answer."""
+    """Run each test and write a line of JSON for it.
+
+    The line is `[true, ""]`, `[null, reason why there is no verdict]`, or `[false, error, whether
+    to run it beside the program]`; the last is `FORGED` if the program forged an answer.
+    """
     lines = os.dup(1)
     sys.stdout = open(os.devnull, "w")
     connection = Connection(CONNECTION_FD, exposed=False)
@@ -291,22 +294,18 @@ def tests(task: dict[str, Any]) -> int:
 
 
 def _passed(connection: Connection, test_run: _TestRun) -> tuple[bool | None, str]:
-    if not connection.requests or not test_run.checked:
-        return (
-            None,
-            (
-                "the tests ended without a check"
-                if connection.requests
-                else "the tests did not ask the program anything"
-            ),
-        )
+    """The verdict on a test that raised nothing."""
+    if not connection.requests:
+        return None, "the tests did not ask the program anything"
+    if not test_run.checked:
+        return None, "the tests ended without a check"
     return (None, connection.doubt) if connection.doubt else (True, "")
 
 
 def _fault(
     connection: Connection, error: BaseException, where: str, shares: bool
 ) -> tuple[bool | None, str, bool | str]:
-    """Whose fault it is that a test did not pass: the program's, or (None) the tests' own."""
+    """The verdict on a test that raised: False by the program's fault, None by the tests' own."""
     if isinstance(error, Gone):
         return False, "the program ended before the tests did", shares
     theirs = getattr(error, "_logpi_theirs", False)
@@ -325,9 +324,11 @@ def _fault(
 def _under_test(
     entry: str, trees: list[ast.Module], space: dict[str, Any], whole: ast.Module
 ) -> list[str]:
-    """Names that come from the program although something else has them: the entry point; without
-    one, a built-in that the first test calls if the tests name nothing of the program (a task may
-    be to write `sum`)."""
+    """The names that the program provides although they are defined elsewhere.
+
+    That is the entry point. Without one, and if the tests name nothing of the program, it is a
+    built-in that the first test calls (a task may be to write `sum`).
+    """
     if entry:
         return [entry] if entry.isidentifier() else []
     if not trees or free_names(whole) - set(space):
@@ -341,12 +342,12 @@ def _under_test(
 
 
 def beside(task: dict[str, Any]) -> int:
-    """The tests in the program's own process: a line of JSON for each, [key, whether it passed]."""
+    """Run the tests in the program's own process: a line of JSON for each, [key, passed]."""
     lines = os.dup(1)
     sys.stdout = open(os.devnull, "w")
     names = _Program(task["code"])
     test_run = _TestRun(task, names)
-    # whether the tests or the program left cannot be known
+    # nobody can know whether the tests or the program exited
     test_run.apart = False
     test_run.set_up()
     for index in range(len(test_run.texts)):
@@ -363,6 +364,6 @@ def _brief(source: str) -> str:
 
 
 def _say(lines: int, passed: bool | None, message: str, again: bool | str = False) -> int:
-    """Write a verdict; 0, the exit code."""
+    """Write a verdict and return the exit code, 0."""
     os.write(lines, (json.dumps([passed, message[:500], again]) + "\n").encode())
     return 0

@@ -1,6 +1,7 @@
-"""Messages on a socket: JSON in frames of a length (4 bytes, big endian) and a body.
+"""Sends and receives messages on a socket: JSON in frames of a length (4 bytes, big endian) and a
+body.
 
-Standard library only. Left out: what the messages say (`rpc.py`).
+Standard library only. Left out: the meaning of the messages (`rpc.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _HEADER = struct.Struct(">I")
 
 
 class Gone(BaseException):
-    """The other side ended. It is no Exception, so that tests that catch everything end too."""
+    """The other side ended. It is not an Exception, so it also ends tests that catch everything."""
 
 
 @contextlib.contextmanager

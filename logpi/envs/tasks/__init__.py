@@ -97,7 +97,7 @@ def task(source: Any, **options: Any) -> Task:
             out of range, an object of another kind.
 
     >>> task("addition(digits=3)", worked=0.5)
-    Addition(digits=3, worked=0.5, prompt='{a}+{b}=', test_size=1000)
+    Addition(test_size=1000, digits=3, worked=0.5, prompt='{a}+{b}=')
     >>> task([{"prompt": "1+1=", "answer": "2"}])
     RowsTask(the list)
     """

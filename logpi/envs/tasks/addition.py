@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import ClassVar
 
-from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, check_template
 from logpi.rewards import ExactAnswer, Rewards, Weighted
 
 
@@ -50,7 +51,6 @@ class Addition(GeneratedTask):
         worked: share of worked demonstrations, in [0, 1]. RL uses no demonstrations.
         prompt: a template with {a} and {b}, e.g. "What is {a}+{b}?" for a chat model (with the
             reward `number`).
-        test_size: rows that the test split lists.
 
     Raises:
         ValueError: an option out of its range.
@@ -62,7 +62,7 @@ class Addition(GeneratedTask):
     digits: int = 2
     worked: float = 1.0
     prompt: str = "{a}+{b}="
-    test_size: int = 1_000
+    characters: ClassVar[str] = "0123456789+=,#"
     name: str = field(default="addition", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(ExactAnswer("#")),)), init=False, repr=False)
 
@@ -72,11 +72,6 @@ class Addition(GeneratedTask):
         if not 0 <= self.worked <= 1:
             raise ValueError(f"addition: worked is a share between 0 and 1, got {self.worked}")
         check_template(self.name, self.prompt, "a", "b")
-
-    @property
-    def alphabet(self) -> str:
-        """Every character of prompts and demonstrations."""
-        return alphabet(self.prompt, "0123456789+=,#")
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, int]]:
         low, high = 10 ** (self.digits - 1) if self.digits > 1 else 0, 10**self.digits

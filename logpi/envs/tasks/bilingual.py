@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import ClassVar
 
-from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, check_template
 from logpi.rewards import Rewards, TagAnswer, Weighted
 
 ENGLISH = {
@@ -70,7 +70,7 @@ class Bilingual(GeneratedTask):
     chinese: float = 0.3
     slips: float = 0.3
     prompt: str = "{a}+{b}="
-    test_size: int = 1_000
+    characters: ClassVar[str] = "0123456789+=, " + "".join("".join(v) for v in CHINESE.values())
     name: str = field(default="bilingual", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(TagAnswer()),)), init=False, repr=False)
     words: ClassVar[tuple[str, ...]] = (
@@ -92,13 +92,6 @@ class Bilingual(GeneratedTask):
                 "bilingual: english and chinese are shares of one whole; together they exceed 1"
             )
         check_template(self.name, self.prompt, "a", "b")
-
-    @property
-    def alphabet(self) -> str:
-        """Every character of prompts and demonstrations, beside `words`, which are tokens of their
-        own."""
-        chinese = "".join("".join(v) for v in CHINESE.values())
-        return alphabet(self.prompt, "0123456789+=, " + chinese)
 
     def draw(self, rng: Random) -> tuple[str, tuple[int, int, int]]:
         digits = rng.randint(1, self.digits)
@@ -137,16 +130,18 @@ class Bilingual(GeneratedTask):
         for place in range(digits):
             (a, x), (b, y) = divmod(a, 10), divmod(b, 10)
             total, tongue = x + y + carry, rng.choice(tongues)
-            written = str(total)
+            value = str(total)
             if place == slip:
                 wrong = max(0, total + rng.choice((-1, 1)))
-                noticed = rng.random() < 0.5
-                written, total = (
-                    (f"{wrong}{tongue['wait']}{total}", total) if noticed else (str(wrong), wrong)
+                is_corrected = rng.random() < 0.5
+                value, total = (
+                    (f"{wrong}{tongue['wait']}{total}", total)
+                    if is_corrected
+                    else (str(wrong), wrong)
                 )
             steps.append(
                 f"{tongue['places'][place]}"
-                f" {x}+{y}{'+1' if carry else ''}={written}{tongue['carry'] if total > 9 else ''}"
+                f" {x}+{y}{'+1' if carry else ''}={value}{tongue['carry'] if total > 9 else ''}"
             )
             result += total % 10 * 10**place
             carry = total // 10

@@ -43,8 +43,7 @@ class Calls(GeneratedTask):
         most: calls of a request, 1 … 4; each number as often. right: in [0, 1].
         thoughtful: share of demonstrations that first repeat the request between <think> tags, once
             to three times.
-        grain: of the reward: "fine", "strict", "call" or "all". test_size: rows that the test split
-            lists.
+        grain: of the reward: "fine", "strict", "call" or "all".
 
     Raises:
         ValueError: an option out of its range.
@@ -57,7 +56,6 @@ class Calls(GeneratedTask):
     right: float = 0.5
     thoughtful: float = 0.5
     grain: str = "fine"
-    test_size: int = 1_000
     name: str = field(default="calls", init=False, repr=False)
     words: ClassVar[tuple[str, ...]] = (
         "<think>",
@@ -75,7 +73,10 @@ class Calls(GeneratedTask):
             f"{key}=" for key in ("by", "to", "n", "item", "who", "at")
         ),  # one token then tells which value follows
     )
-    alphabet: ClassVar[str] = " ,:=()[]0123456789n"
+
+    @property
+    def alphabet(self) -> str:
+        return " ,:=()[]0123456789n"
 
     def __post_init__(self) -> None:
         if not 1 <= self.most <= 4 or not (0 <= self.right <= 1 and 0 <= self.thoughtful <= 1):
@@ -102,7 +103,7 @@ class Calls(GeneratedTask):
         request = ", ".join(
             rng.choice(_FUNCTIONS[c["name"]][1]).format(**c["arguments"]) for c in problem
         )
-        shown = [c if rng.random() < self.right else _spoilt(c, rng) for c in problem]
+        calls = [c if rng.random() < self.right else _spoilt(c, rng) for c in problem]
         thought = (
             f"<think>{', '.join([request] * rng.randint(1, 3))}</think>"
             if rng.random() < self.thoughtful
@@ -110,7 +111,7 @@ class Calls(GeneratedTask):
         )
         return {
             "prompt": f"{request}:",
-            "completion": f"{thought}[{','.join(_written(c) for c in shown if c)}]",
+            "completion": f"{thought}[{','.join(_written(c) for c in calls if c)}]",
             "calls": problem,
             "level": len(problem),
         }

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
-from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, check_template
 from logpi.rewards import CountdownReward, Rewards, Weighted
 
 
@@ -57,7 +57,6 @@ class Countdown(GeneratedTask):
         largest: of the numbers, ≥ 2.
         limit: of the target and of every number on the way to it.
         prompt: a template with {numbers} (separated by spaces) and {target}.
-        test_size: rows that the test split lists.
 
     Raises:
         ValueError: an option out of its range.
@@ -67,7 +66,7 @@ class Countdown(GeneratedTask):
     largest: int = 20
     limit: int = 999
     prompt: str = "{numbers}={target}:"
-    test_size: int = 1_000
+    characters: ClassVar[str] = "0123456789 +-*/()=,#"
     name: str = field(default="countdown", init=False, repr=False)
     reward: Rewards = field(
         default=Rewards((Weighted(CountdownReward("#")),)), init=False, repr=False
@@ -83,11 +82,6 @@ class Countdown(GeneratedTask):
                 f" {self.limit}"
             )
         check_template(self.name, self.prompt, "numbers", "target")
-
-    @property
-    def alphabet(self) -> str:
-        """Every character of prompts and demonstrations."""
-        return alphabet(self.prompt, "0123456789 +-*/()=,#")
 
     def draw(self, rng: Random) -> tuple[str, list[int]]:
         numbers = [1 + int(rng.random() * self.largest) for _ in range(self.count)]

@@ -80,7 +80,6 @@ class Facts(GeneratedTask):
             must be picked out of it; the small model did not learn that within 500 updates.
         searched: share of demonstrations, in [0, 1]. hasty: share of the others; the rest are
             guesses.
-        test_size: rows that the test split lists.
 
     Raises:
         ValueError: an option out of its range.
@@ -96,7 +95,6 @@ class Facts(GeneratedTask):
     together: bool = False
     searched: float = 0.4
     hasty: float = 0.5
-    test_size: int = 1_000
     name: str = field(default="facts", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(AnswerMatch()),)), init=False, repr=False)
     names: ClassVar[tuple[str, ...]] = tuple(_NAMES.split())
@@ -108,7 +106,10 @@ class Facts(GeneratedTask):
             f"{r} " for r in _RELATIONS.split()
         ),  # a name then follows its relation at once, which a small model copies sooner
     )
-    alphabet: ClassVar[str] = " ?_"
+
+    @property
+    def alphabet(self) -> str:
+        return " ?_"
 
     def __post_init__(self) -> None:
         if self.mode not in MODES or self.hops not in (1, 2):

@@ -106,7 +106,7 @@ class ReasoningGym(GeneratedTask):
     dataset: str
     config: dict[str, Any] = field(default_factory=dict)
     prompt: str = "{question}\nGive the final answer inside <answer> </answer>."
-    test_size: int = 100
+    test_size: int = field(default=100, kw_only=True)
     name: str = field(default="reasoning_gym", init=False, repr=False)
     reward: Rewards = field(default=Rewards((Weighted(ReasoningScore()),)), init=False, repr=False)
 

@@ -11,7 +11,7 @@ from random import Random
 from string import ascii_lowercase
 from typing import ClassVar
 
-from logpi.envs.task import GeneratedTask, Row, alphabet, check_template
+from logpi.envs.task import GeneratedTask, Row, check_template
 from logpi.rewards import ExactAnswer, Rewards, Weighted
 
 _AFTER = Rewards((Weighted(ExactAnswer("#")),))
@@ -57,7 +57,7 @@ class Sort(GeneratedTask):
     count: int = 4
     largest: int = 99
     prompt: str = "Sort, smallest first: {numbers}. Answer after #."
-    test_size: int = 1_000
+    characters: ClassVar[str] = "0123456789 #"
     name: str = field(default="sort", init=False, repr=False)
     reward: Rewards = field(default=_AFTER, init=False, repr=False)
 
@@ -67,11 +67,6 @@ class Sort(GeneratedTask):
                 f"sort: needs 2 ≤ count ≤ 1000 and largest ≥ 1, got {self.count} and {self.largest}"
             )
         check_template(self.name, self.prompt, "numbers")
-
-    @property
-    def alphabet(self) -> str:
-        """Every character of prompts and demonstrations."""
-        return alphabet(self.prompt, "0123456789 #")
 
     def draw(self, rng: Random) -> tuple[str, list[int]]:
         numbers = [int(rng.random() * (self.largest + 1)) for _ in range(self.count)]
@@ -98,7 +93,7 @@ class Reverse(GeneratedTask):
     shortest: int = 3
     longest: int = 8
     prompt: str = "Reverse: {text}. Answer after #."
-    test_size: int = 1_000
+    characters: ClassVar[str] = ascii_lowercase + "#"
     name: str = field(default="reverse", init=False, repr=False)
     reward: Rewards = field(default=_AFTER, init=False, repr=False)
 
@@ -109,11 +104,6 @@ class Reverse(GeneratedTask):
                 f" {self.longest}"
             )
         check_template(self.name, self.prompt, "text")
-
-    @property
-    def alphabet(self) -> str:
-        """Every character of prompts and demonstrations."""
-        return alphabet(self.prompt, ascii_lowercase + "#")
 
     def draw(self, rng: Random) -> tuple[str, str]:
         text = "".join(rng.choices(ascii_lowercase, k=rng.randint(self.shortest, self.longest)))
@@ -148,7 +138,7 @@ class Letters(GeneratedTask):
 
     absent: float = 0.2
     prompt: str = "How many {letter} in {word}? Answer after #."
-    test_size: int = 1_000
+    characters: ClassVar[str] = ascii_lowercase + "0123456789#"
     name: str = field(default="letters", init=False, repr=False)
     reward: Rewards = field(default=_AFTER, init=False, repr=False)
     words: ClassVar[tuple[str, ...]] = tuple(_WORDS.split())
@@ -157,11 +147,6 @@ class Letters(GeneratedTask):
         if not 0 <= self.absent <= 1:
             raise ValueError(f"letters: absent is a share between 0 and 1, got {self.absent}")
         check_template(self.name, self.prompt, "letter", "word")
-
-    @property
-    def alphabet(self) -> str:
-        """Every character of prompts and demonstrations."""
-        return alphabet(self.prompt, ascii_lowercase + "0123456789#")
 
     def draw(self, rng: Random) -> tuple[str, tuple[str, str]]:
         word = self.words[int(rng.random() * len(self.words))]
