@@ -182,7 +182,7 @@ class _Loop:
         self.rollout, self.learner, self.run, self.evaluate = rollout, learner, run, evaluate
         self.display = display
         self.saved, self.done = -1, 0
-        self.history = _History()
+        self.history = _SoFar()
 
     def resume(self, steps: int) -> int:
         """Load the run's latest checkpoint; the number of its steps."""
@@ -300,7 +300,7 @@ class _Loop:
         return numbers
 
 
-class _History:
+class _SoFar:
     """What happened in a run so far; part of its checkpoints."""
 
     def __init__(self) -> None:

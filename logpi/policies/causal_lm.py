@@ -76,10 +76,10 @@ class CausalLM(PackedModel):
         if critic:
             self.add_critic()
         if self.ropes is not None and self.ropes.limit < self.context:
-            kept = self.ropes.limit
+            limit = self.ropes.limit
             warnings.warn(
-                f"this model reads texts of more than {kept} tokens with other rotary frequencies:"
-                f" what begins within {kept} tokens is sampled up to there",
+                f"this model reads texts of more than {limit} tokens with other rotary frequencies:"
+                f" what begins within {limit} tokens is sampled up to there",
                 stacklevel=2,
             )
         self.packed = exchanged(self, self._own_logits, self._own_logits_of, causal=True)

@@ -158,9 +158,9 @@ class ChatTemplate(TextTokens):
         masked = self._masked(message)
         content, thought = masked.get("content") or "", masked.get("reasoning_content") or ""
         added, calls = whole.removeprefix(asked), message.get("tool_calls") or ()
-        kept = holds(f"{thought}</think>{content}" if thought else content, added)
-        kept &= all(call["function"]["name"] in added for call in calls)
-        if whole.startswith(asked) and kept:
+        is_whole = holds(f"{thought}</think>{content}" if thought else content, added)
+        is_whole &= all(call["function"]["name"] in added for call in calls)
+        if whole.startswith(asked) and is_whole:
             return Answer(asked, *self._ended(added))
         if calls:
             raise ValueError(
@@ -284,8 +284,8 @@ class ChatTemplate(TextTokens):
         asked = [self._tried(m, True) for m in ([QUESTION], [system, QUESTION])]
         frame = "".join([self._answered, *asked])
         fixed = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, *self.spelled_ends}
-        written = [c for c in self.controls if c in frame or ENDS.search(c)]
-        turns = [c for c in written if not MARK.search(c)]
+        in_frame = [c for c in self.controls if c in frame or ENDS.search(c)]
+        turns = [c for c in in_frame if not MARK.search(c)]
         return any_of([*turns, *(c for c in self.controls if c in fixed)])
 
     @cached_property
@@ -305,8 +305,8 @@ class ChatTemplate(TextTokens):
     @cached_property
     def _closing(self) -> list[int]:
         """Tokens that the template writes behind a conversation's last answer."""
-        _, written, closing = self._answered.rpartition(ANSWER)
-        return self._bare(closing, False) if written else []
+        _, answer, closing = self._answered.rpartition(ANSWER)
+        return self._bare(closing, False) if answer else []
 
     @cached_property
     def header(self) -> str:

@@ -176,9 +176,9 @@ class RewardModel(PackedModel):
         within(length, self.positions)
         if not self.packed:
             real = torch.arange(tokens.shape[1]) < length[:, None]
-            ids, seen = sent(tokens * real, self.device), sent(real.long(), self.device)
+            ids, unpadded = sent(tokens * real, self.device), sent(real.long(), self.device)
             where = torch.arange(tokens.numel()).view_as(tokens)
-            return self._own_states(ids, seen).flatten(0, 1), where
+            return self._own_states(ids, unpadded).flatten(0, 1), where
         packed = pack(tokens, length, prefix, self.device, self.extents(length))
         return self.by_modules(packed, packed.ids, packed.position), packed.rows.where
 
@@ -323,10 +323,10 @@ def _label(model: Any, chosen: str) -> int:
         return names.index(chosen)
     if chosen.isdecimal() and int(chosen) < labels:
         return int(chosen)
-    shown = ", ".join(names[:20])
+    choices = ", ".join(names[:20])
     wrong = (
         f"has no label {chosen!r}"
         if chosen
         else f"has {labels} labels: say which is the score (model:PATH#LABEL)"
     )
-    raise ValueError(f"it {wrong}; there are: {shown}")
+    raise ValueError(f"it {wrong}; there are: {choices}")

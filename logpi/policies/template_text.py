@@ -50,8 +50,8 @@ def holds(content: Any, text: str) -> bool:
     """
     if not isinstance(content, str):
         return True
-    head, closed, rest = content.rpartition("</think>")
-    parts = [head.rpartition("<think>")[2], rest] if closed else [content]
+    head, tag, rest = content.rpartition("</think>")
+    parts = [head.rpartition("<think>")[2], rest] if tag else [content]
     return all(part.strip() in text for part in parts)
 
 
@@ -64,12 +64,12 @@ def behind_opening(asked: str, answer: str) -> str:
     >>> behind_opening("…<think>\\n", "4"), behind_opening("…", "4")
     ('\\n</think>\\n\\n4', '4')
     """
-    opened = OPENED.search(asked)
-    if opened is None:
+    match = OPENED.search(asked)
+    if match is None:
         return answer
-    tag = opened[1]
+    tag = match[1]
     if answer.lstrip().startswith(tag):
         answer = answer.lstrip()[len(tag) :]
-        return answer.lstrip("\n") if opened[0].endswith("\n") else answer
+        return answer.lstrip("\n") if match[0].endswith("\n") else answer
     closing = tag.replace("<", "</").replace("[", "[/")
     return answer if closing in answer else f"\n{closing}\n\n{answer}"
