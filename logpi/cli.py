@@ -28,7 +28,12 @@ EXTRAS = {
     "mcp": "mcp",
     "optuna": "sweep",
 }
-# What a disk, not the program, is to blame for.
+OUT_OF_MEMORY = (
+    "out of memory. Decode fewer rows at a time (--slots), cut the forward pass smaller"
+    " (--micro-tokens 4096), use --gradient-checkpointing, or shorter completions. The last"
+    " checkpoint is intact"
+)
+# Failures of a disk, not of the program.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO, errno.ESTALE)
 
 
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return _shown(lambda words: _run(argv[0], words), argv[1:])
+    return _shown(argv[0], argv[1:])
 
 
 def _run(command: str, argv: Sequence[str]) -> int:
@@ -85,54 +90,43 @@ def _warn(
         otherwise(message, category, filename, *rest)
 
 
-def _shown(command: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+def _shown(command: str, argv: Sequence[str]) -> int:
+    """Run a command; print a mistake of the user's, or a failure of the machine, as one line."""
     try:
-        return command(argv)
-    except UserError as error:
-        print(f"logpi: {one_line(error)}", file=sys.stderr)
-        return error.code
+        return _run(command, argv)
     except BrokenPipeError:  # the reader of a pipe has gone, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        print(
-            f"logpi: {error.name} is not installed: pip install 'logpi[{extra}]'", file=sys.stderr
-        )
-        return 2
-    except OSError as error:
-        if error.errno not in DISK:
-            raise
-        where = f": {error.filename}" if error.filename else ""
-        print(
-            f"logpi: {error.strerror}{where}. Mend the disk; what was saved can be gone on with:"
-            " --resume RUN",
-            file=sys.stderr,
-        )
-        return 2
+    except UserError as error:
+        code, line = error.code, one_line(error)
     except KeyboardInterrupt:
-        print(
-            "logpi: interrupted; what was saved can be gone on with: --resume RUN", file=sys.stderr
-        )
-        return 130
-    except FloatingPointError as error:
-        print(
-            f"logpi: {error}. Begin anew with a lower learning rate; the last checkpoint is intact",
-            file=sys.stderr,
-        )
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or "memory" in str(error).lower()):
+        code, line = 130, "interrupted; what was saved can be resumed: --resume RUN"
+    except (FloatingPointError, MemoryError, OSError, ModuleNotFoundError, RuntimeError) as error:
+        code, line = 2, _failure(error)
+        if not line:
             raise
-        print(
-            "logpi: out of memory. Decode fewer rows at a time (--slots), cut the forward pass"
-            " smaller (--micro-tokens 4096), use --gradient-checkpointing, or shorter"
-            " completions. The last checkpoint is intact",
-            file=sys.stderr,
-        )
-        return 2
+    print(f"logpi: {line}", file=sys.stderr)
+    return code
+
+
+def _failure(error: Exception) -> str:
+    """A line on what failed and what to do; "" for a fault of the library."""
+    match error:
+        case ModuleNotFoundError() if extra := EXTRAS.get((error.name or "").partition(".")[0]):
+            return f"{error.name} is not installed: pip install 'logpi[{extra}]'"
+        case OSError() if error.errno in DISK:
+            where = f": {error.filename}" if error.filename else ""
+            return (
+                f"{error.strerror}{where}. Mend the disk; what was saved can be resumed:"
+                " --resume RUN"
+            )
+        case FloatingPointError():
+            return f"{error}. Begin anew with a lower learning rate; the last checkpoint is intact"
+        case MemoryError():
+            return OUT_OF_MEMORY
+        case RuntimeError() if "memory" in str(error).lower():
+            return OUT_OF_MEMORY
+    return ""
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a user is told: errors that are shown as one line, the nearest known word, and what type a
-value should have had.
+"""Messages for users: errors that are shown as one line, the nearest known word, and type checks.
 
-Anything else that is raised is a fault of the library and keeps its traceback.
+Every other exception is a fault of the library and keeps its traceback. Left out: where errors are
+printed (`cli.py`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ SHOWN = 600
 
 
 class UserError(Exception):
-    """A user's mistake (a misspelt name, a missing file). Its text is one line that says what to do
-    about it.
+    """A user's mistake (a misspelt name, a missing file). Its text is one line that says what to
+    do.
 
     Attributes:
         code: the command's exit code.
@@ -45,8 +45,8 @@ class UserError(Exception):
 
 
 class RunError(UserError):
-    """A run's directory cannot be made, read or written: disk full, permission lost, damaged, or in
-    use."""
+    """A run's directory cannot be created, read or written: the disk is full, permission is
+    missing, or the run is damaged or in use."""
 
 
 class SamplerLost(UserError):
@@ -55,11 +55,11 @@ class SamplerLost(UserError):
 
 
 class Stopped(UserError):
-    """A job that a signal ended, after it had saved. Its exit code is the shells': 128 + the
-    signal's number."""
+    """A job that a signal ended, after it had saved. Its exit code is 128 + the signal's number, as
+    in shells."""
 
     def __init__(self, text: str, signal: int) -> None:
-        # both, so that it can be pickled
+        # Both arguments are passed on, so that the error can be pickled.
         super().__init__(text, signal)
         self.signal, self.code = signal, 128 + signal
 
@@ -69,7 +69,7 @@ class Stopped(UserError):
 
 @contextmanager
 def as_user_errors() -> Iterator[None]:
-    """While a job is set up, a ValueError or a file that cannot be had is a user's mistake: one
+    """While a job is set up, a ValueError or a file that cannot be read is a user's mistake: one
     line, no traceback."""
     try:
         yield
@@ -114,7 +114,7 @@ def keywords_for_flags(message: str) -> str:
 
     >>> keywords_for_flags("pass@8 needs more samples: --samples 8, or --no-shuffle")
     'pass@8 needs more samples: samples=8, or shuffle=False'
-    >>> keywords_for_flags("leave --max-length out; go on with: logpi rl --resume runs/rl-1")
+    >>> keywords_for_flags("leave --max-length out; resume with: logpi rl --resume runs/rl-1")
     'leave max_length out; go on with: resume=runs/rl-1'
     """
 
@@ -126,8 +126,7 @@ def keywords_for_flags(message: str) -> str:
 
 
 def one_line(text: object) -> str:
-    """A message as it is shown: on one line, without its middle where that is somebody's whole
-    prompt.
+    """A message on one line; the middle of a long one (somebody's whole prompt) is left out.
 
     >>> one_line("no file\\n  called x")
     'no file called x'
@@ -138,7 +137,7 @@ def one_line(text: object) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the nearest of `known`, or '' when none is near."""
-    # here, for it is needed only after a mistake
+    # imported here, because it is needed only after a mistake
     import difflib
 
     known = list(known)
@@ -160,7 +159,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def row_place(row: Any, otherwise: str) -> str:
-    """Where a row stands, for messages: its file and line; `otherwise` if it is of no file.
+    """The place of a row, for messages: its file and line; `otherwise` if it is of no file.
 
     >>> row_place({"prompt": "1+1="}, "row 3")
     'row 3'
@@ -179,8 +178,8 @@ _WORDS = {
 
 
 def wrong_type(kind: str, value: Any) -> str | None:
-    """What a value should have been, or None if it fits. Kinds that are not in `_WORDS` are
-    classes, whose objects only Python gives.
+    """Type check: the kind that the value should be, in words, or None if it is. Kinds that are not
+    in `_WORDS` are classes, whose objects only Python code can give.
 
     >>> wrong_type("int | None", 2.5), wrong_type("int | None", None)
     ('a whole number, or null for none', None)

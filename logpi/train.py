@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from logpi.errors import SamplerLost
 from logpi.runs.collapse import Collapse
 from logpi.runs.directory import Run
 from logpi.runs.progress import Progress
@@ -140,17 +141,18 @@ def train(  # noqa: PLR0913 (settings, all keywords)
         shown: numbers of the progress line. alone: signals between steps stop training too.
     Raises:
         RunError: the disk failed, or the run's checkpoint cannot be loaded.
+        SamplerLost: nobody samples any more; what was learned until then is saved.
     """
     with _open(run) as record, progress or Progress(steps) as display, ExitStack() as whole:
         loop, stop = _Loop(rollout, learner, record, evaluate, display), StopSignals(display.note)
         if alone:
             whole.enter_context(stop.caught())
         step = loop.resume(steps)
-        with stop.caught():
+        with stop.caught(), loop.saved_if_lost():
             loop.begin(step)
         while step < steps and not stop.came:
             step += 1
-            with stop.caught():
+            with stop.caught(), loop.saved_if_lost():
                 due = step == steps or (eval_every > 0 and step % eval_every == 0)
                 taken = loop.take(step, due, shown)
                 if step == steps or stop.came or step % save_every == 0:
@@ -179,15 +181,16 @@ class _Loop:
     ) -> None:
         self.rollout, self.learner, self.run, self.evaluate = rollout, learner, run, evaluate
         self.display = display
-        self.saved = -1
-        self.history = _History()
+        self.saved, self.done = -1, 0
+        self.history = _SoFar()
 
     def resume(self, steps: int) -> int:
         """Load the run's latest checkpoint; the number of its steps."""
         if isinstance(self.run, _NoRun):
             return 0
         self.saved = resume(self.run, self, steps)
-        return max(0, self.saved)
+        self.done = max(0, self.saved)
+        return self.done
 
     def begin(self, step: int) -> None:
         """Evaluate the policy before training, unless that was done before a stop."""
@@ -217,6 +220,18 @@ class _Loop:
         if self.saved < step or best:
             self.run.checkpoint(step, self.state_dict(), best=best)
             self.saved = step
+
+    @contextmanager
+    def saved_if_lost(self) -> Iterator[None]:
+        """When nobody samples any more, the steps that are done are saved first."""
+        try:
+            yield
+        except SamplerLost as error:
+            self.save(self.done)
+            path = self.run.path if isinstance(self.run, Run) else "RUN"
+            raise SamplerLost(
+                f"{error}. Step {self.done} is saved; go on with --resume {path}"
+            ) from error
 
     def outcome(self, step: int, stopped: int) -> Outcome:
         history, evaluated = self.history, self.evaluate is not None
@@ -251,6 +266,7 @@ class _Loop:
         between = time.perf_counter()
         metrics = {**collected.metrics, **self.learner.update(collected.batch)}
         self.learner.release()
+        self.done = step
         end = time.perf_counter()
         self.history.skipped += metrics.get("skipped", 0.0) == 1.0
         self.history.tokens += collected.metrics.get("num_tokens", 0.0)
@@ -284,7 +300,7 @@ class _Loop:
         return numbers
 
 
-class _History:
+class _SoFar:
     """What happened in a run so far; part of its checkpoints."""
 
     def __init__(self) -> None:

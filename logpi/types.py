@@ -49,7 +49,7 @@ class _Tensors:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One ragged row: exactly what was sampled, and what people look at.
+    """One ragged row: exactly what was sampled, and texts for people.
 
     A conversation with a tool, token by token (P = prompt, A = the policy's, E = the environment's
     reply):
@@ -57,17 +57,19 @@ class Trajectory:
         obs         P0 P1 A0 A1 E0 E1 A2 A3     t+1 = 8 tokens; nothing follows the last, the end
         action      P1 A0 A1 E0 E1 A2 A3        obs[1:]
         mask         0  1  1  0  0  1  1        True where the policy chose `action`
-        reward       0  0  0  0  0  0  1        received after the action; the answer was right
+        reward       0  0  0  0  0  0  1        received after the action: the answer was right
         logp         0  l  l  0  0  l  l        under the sampler, at sampling time
 
     Attributes:
-        obs: [t+1, *] what the policy saw (tokens: long ids, prompt and tool replies included).
-        action: [t, *] what followed.
+        obs: [t+1, *] the policy's observations (tokens: long ids, prompt and tool replies
+            included).
+        action: [t, *] the action after each observation.
         mask: [t] bool, True where the policy chose `action`.
         reward: [t] float, 0 where `mask` is False.
         logp: [t] nats, 0 where `mask` is False.
-        terminated: the last state is absorbing, its value is 0. False for a time-out or a cut-off.
-        group: equal numbers = same start (prompt, or reset seed).
+        terminated: the last state is absorbing, so its value is 0. False for a time-out or a
+            cut-off.
+        group: the same number = the same start (prompt, or reset seed).
         baseline: reward of the greedy response to the same prompt (ReMax), if there is one.
         info: for people and logs, never for mathematics: `prompt`, `completion`, `stop`, `rewards`,
             `version`, …
@@ -89,13 +91,13 @@ class Batch(_Tensors):
     """Exactly what was sampled; never modified.
 
     Attributes:
-        obs: [B, T+1, *] what the policy saw. Tokens: long ids, prompt and tool replies included.
-        action: [B, T, *] what followed. Tokens: obs[:, 1:].
+        obs: [B, T+1, *] observations. Tokens: long ids, prompt and tool replies included.
+        action: [B, T, *] the action after each observation. Tokens: obs[:, 1:].
         mask: [B, T] bool, True where the policy chose `action`: not prompt, tool output or padding.
-        reward: [B, T] received after action t; what stands where `mask` is False is never read.
-        terminated: [B] bool, the last state is absorbing (value 0); False for a time-out or a
+        reward: [B, T] received after action t; never read where `mask` is False.
+        terminated: [B] bool, the last state is absorbing (value 0). False for a time-out or a
             cut-off: bootstrap.
-        group: [B] long, equal ids = same start (prompt, or reset seed).
+        group: [B] long, the same id = the same start (prompt, or reset seed).
         logp: [B, T] nats, under the sampler, at sampling time.
         baseline: [B] reward of the greedy response to the same prompt, or None.
     """
@@ -113,15 +115,15 @@ class Batch(_Tensors):
         return self.mask.shape[0]
 
     def rows(self, index: Tensor) -> Batch:
-        """The rows at `index` [n] (long or bool), padding columns that no chosen row uses cut
-        off."""
-        picked = self.map(lambda x: x[index.to(x.device)])
-        used = picked.mask.any(0).nonzero()
+        """The rows at `index` [n] (long or bool), without padding columns that none of them
+        uses."""
+        chosen = self.map(lambda x: x[index.to(x.device)])
+        used = chosen.mask.any(0).nonzero()
         width = int(used[-1]) + 1 if len(used) else 1
-        cut = {"obs": picked.obs[:, : width + 1]}
+        cut = {"obs": chosen.obs[:, : width + 1]}
         for name in ("action", "mask", "reward", "logp"):
-            cut[name] = getattr(picked, name)[:, :width]
-        return replace(picked, **cut)
+            cut[name] = getattr(chosen, name)[:, :width]
+        return replace(chosen, **cut)
 
     def to(self, device: torch.device | str) -> Batch:
         return (
@@ -134,9 +136,9 @@ class PolicyOutput:
     """What the current policy says about the recorded actions; carries gradients.
 
     Attributes:
-        logp: [B, T] nats. entropy: [B, T] nats. Both are unspecified where `mask` is False.
-        value: [B, T+1] expected return, or None without a critic. It is read where `mask` is True,
-            and, for rows that did not terminate, in the state after the row's last own action.
+        logp: [B, T] nats. entropy: [B, T] nats. Both may be anything where `mask` is False.
+        value: [B, T+1] expected return, or None without a critic. It is read where `mask` is True
+            and, in rows that did not terminate, in the state after the last own action.
     """
 
     logp: Tensor
@@ -146,7 +148,7 @@ class PolicyOutput:
 
 @dataclass(frozen=True)
 class UpdateConstants(_Tensors, ABC):
-    """What is computed once for each batch and stays constant during the update; no gradient.
+    """What is computed once for each batch and is constant during the update; no gradient.
 
     Tensors [B] hold one number for each row, tensors [B, T] are 0 where `mask` is False.
 
@@ -160,10 +162,10 @@ class UpdateConstants(_Tensors, ABC):
 
     @abstractmethod
     def credit(self, mask: Tensor) -> Tensor:
-        """[B, T] what each own action is credited with, for people."""
+        """[B, T] the credit of each own action, for people."""
 
     def rows(self, index: Tensor, width: int) -> Self:
-        """The rows at `index`, cut to `width` columns as `Batch.rows` cut them."""
+        """The rows at `index`, cut to `width` columns like those of `Batch.rows`."""
         return self.map(lambda x: x[index.to(x.device)][..., :width] if x.ndim > 1 else x[index])
 
     def to(self, device: torch.device | str) -> Self:
@@ -173,7 +175,7 @@ class UpdateConstants(_Tensors, ABC):
 
 @dataclass(frozen=True)
 class Targets(UpdateConstants):
-    """Of a policy gradient.
+    """The constants of a policy gradient.
 
     Attributes:
         logp_old, logp_ref: see `UpdateConstants`.
@@ -192,7 +194,7 @@ class Targets(UpdateConstants):
 
 @dataclass(frozen=True)
 class Comparison(UpdateConstants):
-    """Of preferences: which responses are better, and than what.
+    """The constants of preferences: which responses are better than which.
 
         two pairs, chosen and rejected      side = [1, −1, 1, −1]
         four samples, rewards 1 0 0 ½       side = [1, −½, −½, 0]     the worst two share a side
@@ -201,7 +203,7 @@ class Comparison(UpdateConstants):
         logp_old, logp_ref: see `UpdateConstants`.
         side: [B] above 0 for better rows, below for worse ones, 0 for rows that are not compared.
         reference_point: [B] nats; KTO's z₀, or None.
-        margin: [B] units of reward, by how much the pair's better row is better, or None.
+        margin: [B] units of reward, difference between the rows of the pair, or None.
     """
 
     side: Tensor
@@ -217,7 +219,7 @@ class Explanation:
     """An objective as mathematics, for people.
 
     Attributes:
-        goal: what is maximised or minimised. where: definitions of what stands in it.
+        goal: what is maximised or minimised. where: definitions of its symbols.
         parts: the choice on each axis of the table (advantage, ratio, surrogate, KL, weight): a
             part, a word, or None.
         sources: of the parts.
@@ -246,13 +248,13 @@ class Objective(ABC):
     """Scores a batch. A value: frozen, printable, comparable.
 
     A subclass writes `prepare` and `loss`; everything else has a default. `logpi.testing.check_all`
-    holds it against the laws of masks and micro-batches, `logpi.lab.check` against the exact
+    checks the laws of masks and micro-batches, `logpi.lab.check` compares it with the exact
     gradient.
 
     Attributes:
-        needs_policy: `prepare` reads the policy's log-probabilities though the rows are not its.
+        needs_policy: `prepare` reads the policy's log-probabilities of rows that are not its own.
         whole_groups: a group's rows are scored together, so no micro-batch may part them.
-        scores_actions: it moves probabilities of actions, and not scores alone (a reward model).
+        scores_actions: it changes probabilities of actions; False: scores alone (a reward model).
     """
 
     needs_policy: ClassVar[bool] = False
@@ -308,34 +310,33 @@ class Objective(ABC):
     def loss(
         self, batch: Batch, targets: Any, weight: Tensor, now: PolicyOutput
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Scalar loss of a micro-batch and its diagnostics, which an update reads in its last pass
-        only.
+        """The scalar loss of a micro-batch, and its diagnostics, which an update reads in its last
+        pass only.
 
-        These are token means; names ending in /max and /min are extremes; what begins with + adds
-        up over micro-batches. `targets` are what `prepare` returned, cut to the rows of `batch`.
+        Diagnostics are token means; names that end in /max and /min are extremes; names that begin
+        with + are sums over micro-batches. `targets` is the value of `prepare`, cut to the rows of
+        `batch`.
         """
 
     def weight(self, mask: Tensor, group: Tensor) -> Tensor:
-        """[B, T] what each action counts; made once for each optimiser batch, so micro-batches add
-        up exactly. Default: every own action the same."""
+        """[B, T] the weight of each action, made once for each optimiser batch, so micro-batches
+        add up exactly. Default: the same for every own action."""
         return mask.to(torch.get_default_dtype()) / mask.sum().clamp(min=1)
 
     def idle(self, batch: Batch, targets: Any) -> Tensor:
-        """[B] bool, rows whose loss and gradient are exactly 0, so that nobody need evaluate
-        them."""
+        """[B] bool, rows whose loss and gradient are exactly 0, so they need not be evaluated."""
         return ~batch.mask.any(1)
 
     def at(self, progress: float) -> Objective:
-        """The objective of an update when `progress` in [0, 1] of the run is done."""
+        """The objective when `progress` in [0, 1] of the run is done."""
         return self
 
     def controls(self) -> dict[str, float]:
-        """Coefficients that a controller moves during training (saved in checkpoints, logged)."""
+        """Coefficients that a controller changes during training; they are saved and logged."""
         return {}
 
     def control(self, report: Mapping[str, float], responses: int) -> Objective:
-        """The objective for the next update, from this update's report and its number of
-        responses."""
+        """The objective of the next update, from this update's report and number of responses."""
         return self
 
     def restore(self, controls: Mapping[str, float]) -> Objective:
@@ -351,7 +352,7 @@ class Objective(ABC):
         return self
 
     def critic_alone(self) -> Objective:
-        """The objective whose gradient is that of the critic, where the policy stays."""
+        """The objective of the critic alone, for an update in which the policy stays."""
         return self
 
     def explain(self) -> Explanation:
@@ -360,11 +361,11 @@ class Objective(ABC):
 
 
 class Policy(Protocol):
-    """Anything that can say how likely the recorded actions were. In practice an `nn.Module` with
+    """Anything that gives the probabilities of recorded actions; in practice an `nn.Module` with
     this one method more."""
 
     def evaluate(self, batch: Batch) -> PolicyOutput:
-        """What it says of the batch, which is on the CPU; the answer lies where the policy does."""
+        """The output for a batch on the CPU; its tensors are on the policy's device."""
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]: ...
@@ -378,8 +379,8 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Collected:
-    """What one call of a rollout brings: the batch to learn from, numbers to log, rows for people
-    to read."""
+    """The result of one call of a rollout: the batch to learn from, metrics to log, and samples for
+    people to read."""
 
     batch: Batch
     metrics: Mapping[str, float] = field(default_factory=dict)

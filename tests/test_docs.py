@@ -90,7 +90,7 @@ def test_command_lines_parse(page: str, line: str, capsys: pytest.CaptureFixture
     read = parse
     if "--resume" in words or "--repeat" in words:
         # What must be given is in the run.
-        read = lambda cls, argv, prog: CommandLine(cls, prog).given(argv)  # noqa: E731
+        read = lambda cls, argv, prog: CommandLine(cls, prog).options(argv)  # noqa: E731
     try:
         read(options, words, f"logpi {command}")
     except (SystemExit, UserError) as error:

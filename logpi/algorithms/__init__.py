@@ -4,10 +4,11 @@
     options("dapo")                every option that `algorithm("dapo", …)` accepts
 
     composition.py   `Algorithm`, the value
-    table.py, preference_rows.py    THE TABLE: what each method is made of
-    names.py         what other libraries call methods, options and settings
+    table.py, group_rows.py, preference_rows.py    THE TABLE: the parts of each method
+    names.py         other libraries' names of methods, options and settings
     option_list.py   the options of a method
-    by_name.py       from names to values
+    by_name.py       from a name to a value
+    description.py   an algorithm as mathematics
 
 Everything is imported when it is first used, so `names` alone loads no torch.
 """

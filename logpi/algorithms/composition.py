@@ -1,6 +1,6 @@
-"""An algorithm as a value: what is maximised, how parameters move, and what is learned from.
+"""An algorithm as a value: what is maximised, how parameters move, and which rows are learned from.
 
-Left out: the named ones (`table.py`) and how they are found (`by_name.py`).
+Left out: the named algorithms (`table.py`) and how a name becomes one (`by_name.py`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Algorithm:
 
     Attributes:
         objective: what is maximised. update: how parameters move.
-        keep: which groups enter the batch. truncation: what becomes of rows cut off by the length
-            limit.
-        name: the table's row. source: where it comes from. differs: where it departs from the paper
-            or from common libraries.
+        keep: which groups enter the batch. truncation: treatment of rows that the length limit cut
+            off.
+        name: of its row in the table. source: its paper. differs: its divergences from the paper or
+            from common libraries.
     """
 
     objective: Objective

@@ -1,6 +1,7 @@
 """An algorithm as mathematics, for people: as text, and as Markdown with LaTeX in a notebook.
 
-Everything is read from the composition itself (`Objective.explain`); nothing is written here twice.
+Everything is read from the composition itself (`Objective.explain`). Left out: the equations
+(`ops`, `objectives`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ __all__ = ["Description", "latex"]
 
 
 class Description(str):
-    """What `logpi describe NAME` prints; a notebook shows it as mathematics."""
+    """The text that `logpi describe NAME` prints; a notebook shows it as mathematics."""
 
     algorithm: Algorithm
 

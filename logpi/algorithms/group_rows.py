@@ -1,7 +1,8 @@
 """The rows of THE TABLE whose baseline is made of samples: groups of one prompt, or a greedy
 response.
 
-They are written as those of `table.py`, which names them all; no critic is needed.
+`table.py` names all rows and says how one is written. Left out: rows with a critic, or without a
+baseline (`table.py`).
 """
 
 from __future__ import annotations

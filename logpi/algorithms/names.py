@@ -1,7 +1,7 @@
-"""What TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF call things, and what logpi calls them.
+"""The names of TRL, verl, Stable-Baselines3, CleanRL and OpenRLHF, and logpi's names of the same.
 
-Words alone: nothing here is computed and nothing heavy is imported, so a parser may read these
-tables before any work. Which of them an algorithm accepts is decided in `option_list.py`.
+The tables hold words alone and import nothing heavy, so an option parser may read them first. Left
+out: which options an algorithm has (`option_list.py`).
 
     ROWS         a method's other name            -> the row of the table
     OPTIONS      an option's other name           -> the option of an algorithm, value unchanged

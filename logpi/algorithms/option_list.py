@@ -23,7 +23,7 @@ from logpi.ops.kl import KL, AdaptiveKL, Estimator, k1, k2, k3
 from logpi.ops.surrogates import Clip, DecayingClip, DualClip
 from logpi.runs.user_code import from_user_code, is_user_code
 
-__all__ = ["Option", "Options", "Row", "known_as", "options", "row"]
+__all__ = ["Method", "Option", "Options", "find_method", "known_as", "options"]
 
 Change = Callable[[Algorithm, Any], Algorithm]
 ESTIMATORS: dict[str, Estimator] = {"k1": k1, "k2": k2, "k3": k3}
@@ -33,52 +33,52 @@ HELP = {
     "beta": "KL coefficient, reward a nat; 0: no reference model",
     "gamma": "discount of each own action, in [0, 1]",
     "lam": "GAE's λ, from bias (0) to variance (1)",
-    "low": "how far below 1 the ratio counts",
-    "high": "how far above 1 the ratio counts (none: as low)",
-    "max_completion_length": "tokens that each response is divided by",
-    "smoothing": "share of preferences that are believed to be wrong, in [0, 0.5)",
+    "low": "distance of the ratio's lower bound from 1",
+    "high": "distance of the ratio's upper bound from 1 (none: as low)",
+    "max_completion_length": "number of tokens that each response is divided by",
+    "smoothing": "share of preferences that are assumed wrong, in [0, 0.5)",
     "length_normalised": "divide a response's log-ratio by its length",
     "sft": "weight of the chosen response's mean negative log-likelihood",
     "recorded": "the reference's log-probabilities are in the data",
     "sampled": "responses are the policy's own samples",
     "desirable": "weight of good responses",
     "undesirable": "weight of bad responses",
-    "margin": "recorded rewards say by how much the chosen response is better",
-    "centre": "pull of a pair's scores to a mean of 0",
+    "margin": "the recorded rewards give the margin between a pair's responses",
+    "centre": "strength of the pull of a pair's scores to a mean of 0",
     "whiten": "advantages to zero mean and unit spread over the batch",
-    "value_coef": "of the critic's error ½(V − V̂)² (SB3's has no ½)",
-    "value_clip": "largest move of V that lowers the error, in units of return",
+    "value_coef": "coefficient of the critic's error ½(V − V̂)² (SB3's has no ½)",
+    "value_clip": "largest change of V that lowers the error, in units of return",
     "entropy_coef": "reward of a nat of entropy",
     "correction": "for a sampler whose numerics are not the learner's",
     "correction_cap": "largest π_old/π_sampler that a token is weighted by (none: not corrected)",
-    "weight": "what an action counts",
+    "weight": "weight of an action in the loss",
     "surrogate": "what is maximised at each action",
     "ratio": "the importance ratio, of a token or of a response",
     "kl_target": "nats a response that the KL coefficient adapts to (none: it is fixed)",
-    "kl_estimator": "of the penalty: k1, k2 or k3",
-    "kl_place": "of the penalty: reward or loss",
+    "kl_estimator": "estimator of the penalty: k1, k2 or k3",
+    "kl_place": "place of the penalty: reward or loss",
     "dual_clip": "largest ratio that pushes a bad action down, above 1 (none: no bound)",
     "clip_decay": "the clip's bounds fall linearly to 0 over the run",
     "epochs": "passes over a batch",
     "minibatches": "optimiser steps in a pass",
     "micro_tokens": "most tokens in a forward and backward (memory only; none: all at once)",
     "max_grad_norm": "gradients are scaled down to this norm (none: never)",
-    "shuffle": "what is dealt out to the minibatches",
+    "shuffle": "how rows are dealt out to the minibatches",
     "max_kl": "size of the trust region, nats an action",
     "damping": "added to the Fisher matrix's diagonal",
     "cg_steps": "steps of conjugate gradient",
-    "shrink": "factor of a line-search trial on the one before",
+    "shrink": "factor between one trial of the line search and the next",
     "trials": "trials of the line search",
     "critic": "steps of the critic's regression",
     "fisher_fraction": "share of the rows that the Fisher matrix is estimated on",
     "keep": "which groups enter the batch",
-    "truncation": "what becomes of rows that the length limit cut off",
+    "truncation": "treatment of rows that the length limit cut off",
     "update": "how parameters move",
 }
 HELP_OF_ROW = {
-    ("simpo", "gamma"): "margin to be won by",
+    ("simpo", "gamma"): "margin by which the chosen response must win",
     **{
-        (name, "beta"): "how strongly the policy is held to the reference, above 0"
+        (name, "beta"): "how strongly the policy is tied to the reference, above 0"
         for name in ("dpo", "robust_dpo", "slic", "ipo", "kto")
     },
     ("orpo", "beta"): "weight of the odds ratio",
@@ -96,8 +96,8 @@ class Option:
         change: the algorithm with this value; None for a parameter of the row's own function.
 
     >>> next(o for o in options("dapo") if o.name == "high")
-    Option(name='high', kind='float', default=0.28, help='how far above 1 the ratio counts (none: as
-    low)', aliases=('epsilon_high', 'clip_ratio_high'))
+    Option(name='high', kind='float', default=0.28, help="distance of the ratio's upper bound from 1
+    (none: as low)", aliases=('epsilon_high', 'clip_ratio_high'))
     """
 
     name: str
@@ -109,7 +109,8 @@ class Option:
 
     @property
     def is_word(self) -> bool:
-        """A command line can give it; other options take objects, which only Python can give."""
+        """Whether a command line can give it; other options take objects, which only Python can
+        give."""
         return bool({k.strip() for k in self.kind.split("|")} & (WORDS - {"None"}))
 
     def read(self, value: Any) -> Any:
@@ -127,12 +128,12 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A method: its name and the function that makes it, or a value that exists already.
+class Method:
+    """A method: its name and the function that makes it, or an algorithm that exists already.
 
     Attributes:
         name: of the method. make: returns the algorithm. own: the parameters of `make`.
-        doc: the function's docstring; "" for a value.
+        doc: the function's docstring, or "".
         value: the algorithm exists already, so the fields of its parts are its options.
     """
 
@@ -143,47 +144,47 @@ class Row:
     value: bool = False
 
     @classmethod
-    def of_function(cls, function: Callable[..., Any]) -> Row:
+    def of_function(cls, function: Callable[..., Any]) -> Method:
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         parameters = inspect.signature(function).parameters.values()
         own = tuple(p for p in parameters if p.kind in kinds)
         return cls(function.__name__, function, own, inspect.getdoc(function) or "")
 
     @classmethod
-    def of_value(cls, algorithm: Algorithm, name: str = "") -> Row:
+    def of_value(cls, algorithm: Algorithm, name: str = "") -> Method:
         return cls(name or algorithm.name, lambda: algorithm, value=True)
 
 
-def row(which: str | Algorithm) -> Row:
-    """The row of this name, of a user's `FILE.py:NAME`, or of an algorithm that exists already.
+def find_method(which: str | Algorithm) -> Method:
+    """The method of this name, of a user's `FILE.py:NAME`, or of an algorithm that exists already.
 
     Raises:
         ValueError: an unknown name, with the nearest known one.
         UserError: the user's file has no such name, or it is not an algorithm.
     """
     if isinstance(which, Algorithm):
-        return Row.of_value(which)
+        return Method.of_value(which)
     if is_user_code(which):
-        return _users_row(which)
+        return _users_method(which)
     plain = which.lower().replace("-", "_")
     plain = names.ROWS.get(plain, plain)
     if plain not in TABLE:
         hint = did_you_mean(plain, [*TABLE, *names.ROWS])
         raise ValueError(f"unknown algorithm {which!r}{hint} (known: {', '.join(TABLE)})")
-    return Row.of_function(TABLE[plain])
+    return Method.of_function(TABLE[plain])
 
 
-def _users_row(word: str) -> Row:
-    thing = from_user_code(word)
-    if isinstance(thing, Algorithm):
-        return Row.of_value(thing, word.rpartition(":")[2] if thing.name == "custom" else "")
-    if not callable(thing) or inspect.isclass(thing):
+def _users_method(word: str) -> Method:
+    value = from_user_code(word)
+    if isinstance(value, Algorithm):
+        return Method.of_value(value, word.rpartition(":")[2] if value.name == "custom" else "")
+    if not callable(value) or inspect.isclass(value):
         raise UserError(f"{word} is neither an Algorithm nor a function that returns one")
-    return Row.of_function(thing)
+    return Method.of_function(value)
 
 
 class Options(tuple[Option, ...]):
-    """The options of a method in order; `"beta" in options` asks for one by its name."""
+    """The options of a method in order; `"beta" in options` asks whether one has this name."""
 
     __slots__ = ()
 
@@ -198,30 +199,30 @@ def options(which: str | Algorithm) -> Options:
     (True, False)
 
     Raises:
-        ValueError, UserError: as `row`.
+        ValueError, UserError: as `find_method`.
     """
-    return listed(row(which))
+    return Options(options_of(find_method(which)).values())
 
 
-def listed(method: Row) -> Options:
-    """The options of a method. A parameter of the row hides a part's option of the same name."""
-    own = [_parameter(p) for p in method.own]
-    required = [o.name for o in own if o.default is inspect.Parameter.empty]
+def options_of(method: Method) -> dict[str, Option]:
+    """The options of a method by name. A parameter of the row hides a part's option."""
+    own = {p.name: _parameter(p) for p in method.own}
+    required = [name for name, o in own.items() if o.default is inspect.Parameter.empty]
     if required:
         raise UserError(f"{method.name}: {required[0]} needs a default, as every option has one")
     a = make(method, {})
     fixed = _part_fields(a) if method.value else ()
-    common = _common(a, penalised="beta" in {o.name for o in own})
-    by_name: dict[str, Option] = {}
-    for o in (*own, *fixed, *common):
+    # In this order; of two options with one name the first.
+    by_name = dict(own)
+    for o in (*fixed, *_common(a, penalised="beta" in own)):
         by_name.setdefault(o.name, o)
-    return Options(
-        replace(o, help=_help(method, o.name), aliases=_aliases(method.name, o.name))
-        for o in by_name.values()
-    )
+    return {
+        name: replace(o, help=_help(method, name), aliases=_aliases(method.name, name))
+        for name, o in by_name.items()
+    }
 
 
-def make(method: Row, own: dict[str, Any]) -> Algorithm:
+def make(method: Method, own: dict[str, Any]) -> Algorithm:
     """What the row's function returns for these parameters."""
     a = method.make(**own)
     if not isinstance(a, Algorithm):
@@ -230,13 +231,13 @@ def make(method: Row, own: dict[str, Any]) -> Algorithm:
 
 
 def known_as(which: str | Algorithm, option: str) -> str:
-    """What this algorithm calls an option that other libraries have another name for."""
-    method = row(which)
-    return translated(method.name, option, {o.name for o in listed(method)})
+    """This algorithm's name of an option that has another name in other libraries."""
+    method = find_method(which)
+    return own_name(method.name, option, set(options_of(method)))
 
 
-def translated(method: str, option: str, known: set[str]) -> str:
-    """The option's name here, where `known` are the method's options."""
+def own_name(method: str, option: str, known: set[str]) -> str:
+    """The option's name in logpi; `known` are the method's options."""
     if option in known:
         return option
     return names.OPTIONS_OF_ROW.get((method, option)) or names.OPTIONS.get(option, option)
@@ -248,8 +249,8 @@ def _aliases(method: str, option: str) -> tuple[str, ...]:
     return tuple(k for k in (*general, *special) if (method, k) not in names.ELSEWHERE_OF_ROW)
 
 
-def _help(method: Row, option: str) -> str:
-    """One line: that of the table, or what the function's docstring says behind `option:`."""
+def _help(method: Method, option: str) -> str:
+    """One line: from the table, or from `option: …` in the function's docstring."""
     line = re.search(rf"^\s*{option}: (.+)$", method.doc, re.MULTILINE)
     own = line[1] if line else HELP.get(option, "")
     return HELP_OF_ROW.get((method.name, option), own)
@@ -262,8 +263,8 @@ def _parameter(p: inspect.Parameter) -> Option:
 
 
 def _common(a: Algorithm, penalised: bool) -> Iterator[Option]:
-    """What the parts of the algorithm take. Whole parts come first, so that a field given beside
-    one is set on it."""
+    """The options of the algorithm's parts. Whole parts come first, so that their fields are set
+    afterwards, on the new part."""
     parts = {option.name: option for option in _fields(a)}
     yield from (parts[name] for name in ("keep", "truncation", "update"))
     yield from _fields(a, "update")

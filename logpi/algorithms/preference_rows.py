@@ -1,8 +1,8 @@
 """The rows of THE TABLE that learn from preferences: which response is better, or whether one is
 good.
 
-They are written as those of `table.py`, which names them all. The objectives are in
-`objectives/preferences.py`, their parts in `ops/comparison.py`.
+`table.py` names all rows and says how one is written. Left out: the objectives
+(`objectives/preferences.py`) and their parts (`ops/comparison.py`).
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def orpo(beta: float = 0.1) -> Algorithm:
 def simpo(
     beta: float = 2.0, gamma: float = 1.0, smoothing: float = 0.0, sft: float = 0.0
 ) -> Algorithm:
-    """Simple preference optimisation (arXiv:2405.14734): mean log-likelihoods with a margin to be
-    won by; no reference.
+    """Simple preference optimisation (arXiv:2405.14734): mean log-likelihoods with a target margin;
+    no reference.
 
     - TRL's CPOTrainer (loss_type="simpo") has the defaults β = 0.1, γ = 0.5; here within the
       paper's ranges.

@@ -3,11 +3,11 @@
     advantage × ratio × surrogate × KL (coefficient, estimator, place) × weight (aggregation) ×
     update
 
-An algorithm is a value; a new method is a new function here. A docstring's first paragraph is the
-method's source, each `- ` line a divergence from the paper or from common libraries: `describe`
-prints both. The parts are in `ops`, their compositions in `objectives`. The rows whose
-baseline is made of samples are in `group_rows.py`, those that learn from preferences in
-`preference_rows.py`; methods are found by name in `by_name.py`.
+An algorithm is a value; a new method is a new function here. The first paragraph of its docstring
+is its source, and each `- ` line a divergence from the paper or from common libraries; `describe`
+prints both. Rows whose baseline is made of samples are in `group_rows.py`, those that learn from
+preferences in `preference_rows.py`. Left out: the parts (`ops`), the objectives that are made of
+them (`objectives`), and options by name (`by_name.py`).
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def ppo(
     """
     return Algorithm(
         PolicyGradient(
-            # δ-sums of the critic's surprise
+            # discounted sums of the critic's TD errors
             advantage=GAE(gamma, lam),
             # pessimistic clip of π/π_old
             surrogate=Clip(low, high),
@@ -301,5 +301,5 @@ def learning_from(data: Data) -> tuple[str, ...]:
     return tuple(name for name, row in TABLE.items() if row().objective.learns_from & data)
 
 
-# The policy gradients: they learn from single trajectories, whose rewards they read.
+# The policy gradients, which learn from single trajectories with rewards.
 NAMES = tuple(name for name in TABLE if name not in learning_from(Data.PAIRS | Data.LABELS))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+from logpi.jobs.memory import aligned
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 
@@ -31,13 +32,13 @@ def _short(part: Any) -> str:
         return f"{part.coef:g} {part.estimator} in {part.place}"
     if not is_dataclass(part):
         return str(part or "–")
-    known = [
+    settings = [
         (x.name, getattr(part, x.name))
         for x in fields(part)
         if x.name not in DULL or getattr(part, x.name) != x.default
     ]
-    said = ", ".join(f"{name}={value!r}" for name, value in known if value is not None)
-    return type(part).__name__ + (f"({said})" if said else "")
+    text = ", ".join(f"{name}={value!r}" for name, value in settings if value is not None)
+    return type(part).__name__ + (f"({text})" if text else "")
 
 
 def cells(name: str) -> tuple[str, ...]:
@@ -69,9 +70,6 @@ def main(argv: Sequence[str]) -> int:
         lines = ["| " + " | ".join(r) + " |" for r in rows]
         lines.insert(1, "|" + "---|" * len(HEAD))
     else:
-        widths = [max(len(r[i]) for r in rows) for i in range(len(HEAD))]
-        lines = [
-            "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows
-        ]
+        lines = aligned(rows, "<" * len(HEAD))
     print("\n".join(lines))
     return 0

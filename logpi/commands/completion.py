@@ -44,12 +44,12 @@ def whole_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command")
     for name, entry in COMMANDS.items():
         one = commands.add_parser(name, help=entry.summary)
-        declared = entry.declaration()
-        if not isinstance(declared, Mapping):
-            _fill(one, declared, f"logpi {name}")
+        declaration = entry.declaration()
+        if not isinstance(declaration, Mapping):
+            _fill(one, declaration, f"logpi {name}")
             continue
         inner = one.add_subparsers(dest="name")
-        for sub, command in declared.items():
+        for sub, command in declaration.items():
             _fill(
                 inner.add_parser(sub, help=command.help), command.arguments, f"logpi {name} {sub}"
             )

@@ -35,7 +35,7 @@ def options_text(algorithm: str) -> str:
 
     rows = [(f"{o.name}={_spelt(o.default)}", o) for o in options(algorithm) if o.is_word]
     width = max(len(text) for text, _ in rows)
-    lines = [f"            {text:<{width}}  {o.help}{_other_names(o)}" for text, o in rows]
+    lines = [f"            {text:<{width}}  {_help(o)}" for text, o in rows]
     objects = [o.name for o in options(algorithm) if not o.is_word]
     return "\n".join(
         [f"  options   {lines[0].strip()}", *lines[1:], f"  in Python {', '.join(objects)}"]
@@ -47,8 +47,9 @@ def _spelt(value: object) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _other_names(option: Option) -> str:
-    return f" ({', '.join(option.aliases)})" if option.aliases else ""
+def _help(option: Option) -> str:
+    """What an option does, and its names elsewhere."""
+    return f"{option.help} ({', '.join(option.aliases)})" if option.aliases else option.help
 
 
 def main(argv: Sequence[str]) -> int:

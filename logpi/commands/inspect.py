@@ -47,9 +47,9 @@ class Inspect:
 
 def main(argv: Sequence[str]) -> int:
     a = parse(Inspect, argv, "logpi inspect", "Show one response of a run, turn by turn.")
-    from logpi.runs.reading import open_run
+    from logpi.runs.reading import RunView
 
-    run = open_run(a.run)
+    run = RunView(a.run)
     rows = run.samples(a.step)
     step = max(run.sample_steps()) if a.step is None else a.step
     if not rows:

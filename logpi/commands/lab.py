@@ -121,7 +121,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     name = argv[0]
     if name not in COMMANDS:
-        raise UserError(f"lab: unknown command {name!r}{did_you_mean(name, COMMANDS) or _listed()}")
+        hint = did_you_mean(name, COMMANDS) or f"; there are: {', '.join(COMMANDS)}"
+        raise UserError(f"lab: unknown command {name!r}{hint}")
     command = COMMANDS[name]
     arguments = parse(
         command.arguments, argv[1:], prog=f"logpi lab {name}", description=command.help
@@ -137,10 +138,6 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _listed() -> str:
-    return f"; there are: {', '.join(COMMANDS)}"
-
-
 def _report(command: LabCommand, arguments: Show) -> Any:
     module, function = command.where.split(":")
     make: Callable[..., Any] = getattr(import_module(f"logpi.lab.{module}"), function)
@@ -150,14 +147,9 @@ def _report(command: LabCommand, arguments: Show) -> Any:
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {c.help}" for name, c in COMMANDS.items()]
-    return "\n".join(
-        [
-            (
-                "logpi lab NAME [--json] [--picture FILE.png]: every estimator held against the"
-                " exact gradient"
-            ),
-            "",
-            *lines,
-        ]
+    head = (
+        "logpi lab NAME [--json] [--picture FILE.png]: every estimator compared with the exact"
+        " gradient"
     )
+    lines = [f"  {name:<{width}}  {c.help}" for name, c in COMMANDS.items()]
+    return "\n".join([head, "", *lines])

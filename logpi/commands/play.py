@@ -49,9 +49,7 @@ def main(argv: Sequence[str]) -> int:
     from logpi.runs.directory import allow, read_arguments, refuse_links
     from logpi.runs.disk import refuse_unwritable
 
-    command, saved = read_arguments(a.run)
-    if command != "gym":
-        raise UserError(f"{a.run} is a run of `logpi {command}`; play shows runs of `logpi gym`")
+    _, saved = read_arguments(a.run, "gym")
     trained = from_json(Gym, saved)
     if trained.seeds > 1:
         raise UserError(

@@ -34,6 +34,6 @@ def main(argv: Sequence[str]) -> int:
     command, _ = read_arguments(a.run)
     if command not in COMMANDS:
         raise UserError(f"{a.run} was made by {command!r}, which this version does not have")
-    given = {"repeat": a.run, "out": a.out, "device": a.device}
-    words = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    options = {"repeat": a.run, "out": a.out, "device": a.device}
+    words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return COMMANDS[command].load().main([*words, *["--trust"] * a.trust])

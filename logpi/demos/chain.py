@@ -1,7 +1,7 @@
 """A chain of jobs in one directory.
 
-Each stage is an ordinary job in a directory below it, so a chain that was stopped goes on where it
-was, with the same --out.
+Each stage is an ordinary job in a directory below it, so the same --out resumes a chain that was
+stopped.
 
     with home(a, "demo") as chain:
         base_model(chain.path / "base", make)
@@ -13,13 +13,15 @@ Left out: what the stages are (each demonstration's), and a single job's beginni
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
-from logpi.errors import UserError
+from logpi.jobs.common import check_alike
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.model import DEVICES
 from logpi.jobs.options.saved import to_json
@@ -48,7 +50,7 @@ def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
         RunError: it holds another run or other files, cannot be made, or is in use.
         UserError: it was begun with other arguments.
     """
-    from logpi.runs.directory import Run, next_path, read_arguments
+    from logpi.runs.directory import Run, next_path
     from logpi.runs.disk import refuse_unwritable
 
     saved = to_json(arguments)
@@ -56,14 +58,7 @@ def home(arguments: Any, command: str, free: Sequence[str] = ()) -> Run:
     refuse_unwritable(out, "give another --out")
     if not (out / "arguments.json").exists():
         return Run.create(out, command, saved)
-    begun, before = read_arguments(out)
-    if begun != command:
-        raise UserError(f"{out} already holds a run of `logpi {begun}`; give another --out")
-    for name, value in saved.items():
-        if name not in ("out", "device", *free) and value != before.get(name, value):
-            raise UserError(
-                f"{out} was begun with {name} {before[name]}, not {value}; give another --out"
-            )
+    check_alike(out, command, saved, ("out", "device", *free))
     return Run.open(out)
 
 
@@ -78,6 +73,12 @@ def base_model(path: Path, make: Callable[[], CausalLM]) -> Path:
     return path
 
 
+def judged(prompt: str, one: str, two: str, lead: float, rng: Random) -> dict[str, str]:
+    """Two responses as a noisy person compares them: the first wins with probability σ(lead)."""
+    wins = rng.random() < 1 / (1 + math.exp(-lead))
+    return {"prompt": prompt, "chosen": one if wins else two, "rejected": two if wins else one}
+
+
 def stage(job: Any) -> tuple[Path, float]:
     """Run a job as a stage of a chain: from its beginning, or from where it was stopped; not at all
     if it has ended.
@@ -89,6 +90,6 @@ def stage(job: Any) -> tuple[Path, float]:
     """
     model, start = job.out / "model", time.perf_counter()
     if not (model / "config.json").exists():
-        begun = (job.out / "arguments.json").exists()
-        (replace(job, resume=job.out) if begun else job).run()
+        has_begun = (job.out / "arguments.json").exists()
+        (replace(job, resume=job.out) if has_begun else job).run()
     return model, time.perf_counter() - start

@@ -4,8 +4,8 @@ by itself. Nothing is downloaded.
 Most demonstrations of two-digit sums give a near miss at once; a few work digit by digit and are
 right. Supervised fine-tuning copies both habits. Reinforcement learning sees only whether the
 answer is right, and so learns to work: answers grow longer because thinking pays. The stages are
-ordinary jobs (`sft`, `rl`) chained by their run directories; a stopped demo goes on with the same
---out. Left out: real text, and models of a useful size (`logpi r1`).
+ordinary jobs (`sft`, `rl`) chained by their run directories; the same --out resumes a stopped
+demo. Left out: real text, and models of a useful size (`logpi r1`).
 """
 
 from __future__ import annotations

@@ -9,15 +9,13 @@ same pairs:
     DPO                            (reference log-probabilities computed once)        direct
 
 Neither sees the rule, which only measures them (`gold`). The stages are ordinary jobs chained by
-their run directories; a stopped demonstration goes on with the same --out. Left out: real text, and
+their run directories; the same --out resumes a stopped demonstration. Left out: real text, and
 people.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +23,12 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from logpi.demos.chain import ChainArguments, base_model, home, stage
+from logpi.demos.chain import ChainArguments, base_model, home, judged, stage
 from logpi.jobs import prefer, reward_model, rl, sft
 from logpi.jobs.options.command_line import parse
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.model import placed
+from logpi.runs.metrics import write_rows
 
 LETTERS = "abcdefghi"
 PROMPTS = tuple(f"{c}:" for c in LETTERS)  # what to begin after
@@ -111,16 +110,14 @@ def _judged(rng: Random) -> dict[str, str]:
     probability σ(5Δ)."""
     prompt = rng.choice(PROMPTS)
     one, two = _scribble(rng), _scribble(rng)
-    wins = rng.random() < 1 / (1 + math.exp(-5 * (gold(prompt, one) - gold(prompt, two))))
-    return {"prompt": prompt, "chosen": one if wins else two, "rejected": two if wins else one}
+    return judged(prompt, one, two, 5 * (gold(prompt, one) - gold(prompt, two)), rng)
 
 
 def _write(
     directory: Path, train: Sequence[dict[str, str]], test: Sequence[dict[str, str]]
 ) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("train", train), ("test", test)):
-        (directory / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    write_rows(directory / "train.jsonl", train)
+    write_rows(directory / "test.jsonl", test)
 
 
 def _sft(a: PreferencesDemo, out: Path) -> sft.SFT:

@@ -6,10 +6,10 @@ small model that is made for it.
     → final RL on verifiable and general prompts
 
 Stages are ordinary jobs (`r1_stages.py`) chained by their directories under --out. A finished stage
-is not run again, and a killed one goes on (--resume OUT). `--from STAGE` runs that stage and those
-after it again, perhaps with other settings (--set); their old outputs move to OUT/before-1, -2, …
-After each stage its model is measured on the same held-out items (`r1_report.py`). Left out: safety
-data and its reward model.
+is not run again, and a killed one is resumed (--resume OUT). `--from STAGE` runs that stage and
+those after it again, perhaps with other settings (--set); their old outputs move to OUT/before-1,
+-2, … After each stage its model is measured on the same held-out items (`r1_report.py`). Left out:
+safety data and its reward model.
 """
 
 from __future__ import annotations
@@ -136,14 +136,14 @@ def _set_aside(out: Path, name: str) -> None:
     from logpi.runs.directory import next_path
 
     names = list(STAGES)[list(STAGES).index(name) :]
-    there = [out / n for n in names if (out / n).exists()]
-    if there:
+    paths = [out / n for n in names if (out / n).exists()]
+    if paths:
         old = next_path("before", out)
         old.mkdir()
         shutil.copy(out / "arguments.json", old)
-        for path in there:
+        for path in paths:
             path.rename(old / path.name)
-        print(f"{', '.join(p.name for p in there)} moved to {old}", file=sys.stderr)
+        print(f"{', '.join(p.name for p in paths)} moved to {old}", file=sys.stderr)
 
 
 class Chain:
@@ -160,7 +160,7 @@ class Chain:
         self.pairs = a.pairs or (str(out / "data" / "pairs") if a.demo else "")
 
     def stage(self, stage: Stage) -> r1_report.Measured | None:
-        """Run a stage, or go on with it, unless it is whole or has nothing to do; then measure its
+        """Run a stage, or resume it, unless it is whole or has nothing to do; then measure its
         model."""
         if self._idle(stage):
             return None
@@ -233,8 +233,8 @@ class Chain:
         try:
             run_stage(job)
         except Stopped as stopped:
-            # The job names its own way to go on; the chain's is better.
+            # The job's message names itself; the chain is what the user resumes.
             raise Stopped(
-                f"stopped in stage {stage.name}; go on with: logpi r1 --resume {self.out}",
+                f"stopped in stage {stage.name}; resume with: logpi r1 --resume {self.out}",
                 stopped.signal,
             ) from None

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from logpi.demos.r1_recipe import STAGES
 from logpi.errors import UserError, did_you_mean
 from logpi.jobs import reward_model, rl, sft
-from logpi.jobs.options.fields import option
+from logpi.jobs.options.fields import option, setting
 from logpi.jobs.options.model import DEVICES, ModelArguments
 from logpi.jobs.options.run import RunArguments
 from logpi.jobs.options.saved import values_of
-from logpi.jobs.options.settings import setting
 
 if TYPE_CHECKING:
     from logpi.jobs.job import Job

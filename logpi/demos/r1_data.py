@@ -9,36 +9,18 @@ proper tags. Left out: people and real text; the rule stands for them.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from random import Random
 
-from logpi.demos.chain import base_model
+from logpi.demos.chain import base_model, judged
 from logpi.jobs import sft
+from logpi.runs.metrics import write_rows
 
-NAMES = (
-    "ann",
-    "bob",
-    "cat",
-    "dan",
-    "eve",
-    "fay",
-    "gus",
-    "hal",
-    "ian",
-    "joy",
-    "kim",
-    "leo",
-    "may",
-    "ned",
-    "oli",
-    "pam",
-)
+NAMES = tuple("ann bob cat dan eve fay gus hal ian joy kim leo may ned oli pam".split())
 VERBS = ("greet", "thank", "invite", "cheer")
 KIND = ("dear", "friend", "welcome", "please", "good", "day", "nice")
 PLAIN = ("hello", "hi", "you", "and", "the")
 CHINESE = "你好谢请友"
-ALPHABET = CHINESE
 WORDS = (*NAMES, *VERBS, *KIND, *PLAIN, "kindly")
 TASK = "bilingual(digits=2, slips=0.15)"
 
@@ -53,9 +35,9 @@ def gold(prompt: str, response: str) -> float:
     -0.5
     """
     words = response.rpartition("<answer>")[2].partition("</answer>")[0].split()
-    named = prompt.rstrip(".").split()[-1] in words
+    has_name = prompt.rstrip(".").split()[-1] in words
     kind = len(set(words) & set(KIND))
-    return min(1.0, (kind - (len(words) - len(set(words))) - (0 if named else 2)) / 4)
+    return min(1.0, (kind - (len(words) - len(set(words))) - (0 if has_name else 2)) / 4)
 
 
 def _greeting(name: str, rng: Random, kind: int, plain: int) -> str:
@@ -121,15 +103,13 @@ def _pair(rng: Random) -> dict[str, str]:
 
     one, two = some(), some()
     marks = [gold(prompt, f"<answer>{s}</answer>") for s in (one, two)]
-    wins = rng.random() < 1 / (1 + math.exp(-6 * (marks[0] - marks[1])))
-    return {"prompt": prompt, "chosen": one if wins else two, "rejected": two if wins else one}
+    return judged(prompt, one, two, 6 * (marks[0] - marks[1]), rng)
 
 
 def write_data(out: Path, seed: int) -> None:
     """What the base model reads, the non-reasoning demonstrations, and judged pairs; the same for
     the same seed."""
     from logpi.envs.tasks import task
-    from logpi.jobs.rejection import write_rows  # torch comes with it
 
     if (out / "pairs" / "test.jsonl").exists():  # written last
         return
@@ -151,7 +131,7 @@ def base(out: Path, data: Path, seed: int, device: str) -> sft.SFT:
     from logpi.policies.small import small_policy
 
     task = Bilingual()
-    letters, words = task.alphabet + ALPHABET + ".", (*task.words, *WORDS)
+    letters, words = task.alphabet + CHINESE + ".", (*task.words, *WORDS)
     base_model(
         out / "untrained",
         lambda: small_policy(letters, words=words, width=96, layers=3, context=192, seed=seed),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from logpi.errors import as_user_errors
 
 if TYPE_CHECKING:
     from logpi.jobs.rejection import Rules
-    from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
 
 
@@ -31,9 +31,8 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
     from logpi.runs.progress import Progress
 
     path, rewards = out / stage.name, judged(a)
-    number = list(STAGES).index(
-        stage.name
-    )  # each harvest has prompts and random numbers of its own
+    # Each harvest has prompts and random numbers of its own.
+    number = list(STAGES).index(stage.name)
     with as_user_errors(), Progress(a.data_prompts) as progress:
         rows = list(make_task(a.task).rows("train", a.seed + number)[: a.data_prompts])
         kept = sample(
@@ -45,28 +44,24 @@ def harvest(a: R1, stage: Stage, model: str, out: Path, general: str) -> None:
             seed=a.seed + number,
             progress=lambda done, _: progress.step(done, {}),
         )
-        other = (
-            RowsTask(general).rows("train", a.seed) if general and stage.name == "rejection" else []
-        )
-        if other:
+        if general and stage.name == "rejection":
             write_rows(path / "reasoning.jsonl", kept)
+            other = RowsTask(general).rows("train", a.seed)
             both = mixed(kept, other, a.general_share, a.seed)
             write_rows(path / "train.jsonl", both)
-            counts = json.loads((path / "counts.json").read_text()) | {
-                "general": len(both) - len(kept)
-            }
-            write_counts(path, counts)
+            counts = json.loads((path / "counts.json").read_text())
+            write_counts(path, counts | {"general": len(both) - len(kept)})
     print(in_one_line(path / "counts.json", stage.name))
 
 
 def in_one_line(path: Path, name: str) -> str:
     """The counts of a harvest in one line."""
     c = json.loads(path.read_text())
-    fell = ", ".join(f"{n} {reason}" for reason, n in c["filtered"].items()) or "none"
+    filtered = ", ".join(f"{n} {reason}" for reason, n in c["filtered"].items()) or "none"
     general = f"; {c['general']} general rows mixed in" if "general" in c else ""
     return (
         f"{name}: {c['sampled']} sampled for {c['prompts']} prompts, {c['kept']} kept; filtered:"
-        f" {fell}{general}"
+        f" {filtered}{general}"
     )
 
 
@@ -86,11 +81,10 @@ def _asker(a: R1, model: str, rewards: Rewards, tell: Callable[[str], None]) -> 
     from logpi.engine.sampling import Request, Sampling
     from logpi.rollouts.responses import Responses, ResponseSampler
 
-    loaded: list[CausalLM] = []
+    load = cache(model_of(a, model).load)
 
     def ask(rows: Sequence[dict[str, Any]], seed: int) -> Sequence[Responses]:
-        policy = loaded[0] if loaded else model_of(a, model).load()
-        loaded[:] = [policy]
+        policy = load()
         chat = template(a, policy)
         requests = [Request(chat(policy, r["prompt"]), a.samples) for r in rows]
         generator = torch.Generator().manual_seed(seed)

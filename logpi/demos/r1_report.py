@@ -164,7 +164,7 @@ def helpful(a: R1, rows: Sequence[Measured], out: Path) -> list[Measured]:
     if not a.demo and not scorer.exists():
         return list(rows)
     judge = None if a.demo else ModelReward(str(scorer), unverified=True, device=a.device)
-    marked = []
+    stages = []
     for r in rows:
         prompts, texts = [x["prompt"] for x in r.general], [x["completions"][0] for x in r.general]
         marks = (
@@ -173,10 +173,10 @@ def helpful(a: R1, rows: Sequence[Measured], out: Path) -> list[Measured]:
             else [gold(p, t) for p, t in zip(prompts, texts, strict=True)]
         )
         verdicts = [m for m in marks if m is not None]
-        marked.append(
+        stages.append(
             replace(r, numbers=r.numbers | ({"helpful": fmean(verdicts)} if verdicts else {}))
         )
-    return marked
+    return stages
 
 
 def report(a: R1, rows: Sequence[Measured], out: Path, seconds: float) -> None:

@@ -17,8 +17,8 @@ from logpi.demos.r1_arguments import R1
 from logpi.demos.r1_recipe import PUBLISHED, SMALL, Stage
 from logpi.errors import UserError, as_user_errors
 from logpi.jobs import reward_model, rl, sft
+from logpi.jobs.options.fields import setting
 from logpi.jobs.options.saved import from_json, to_json
-from logpi.jobs.options.settings import setting
 
 
 def done(path: Path) -> bool:

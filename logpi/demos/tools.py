@@ -10,8 +10,8 @@ one part of it. Nothing is downloaded.
 
 Every lane is a small model that saw a few demonstrations (`sft`), most of them bad, and then
 learned from rewards alone (`rl`). The stages are ordinary jobs in OUT/seed-N/MODEL/; lanes that
-differ in their reward or mask begin with the same model, and a stopped demonstration goes on with
-the same --out. Left out: the experiments (`tools_experiments.py`), the report (`tools_report.py`),
+differ in their reward or mask begin with the same model, and the same --out resumes a stopped
+demonstration. Left out: the experiments (`tools_experiments.py`), the report (`tools_report.py`),
 real text, and tools other than search.
 """
 

@@ -128,8 +128,8 @@ class CapturedSteps:
         else:
             inputs = [token.new_zeros(rows) for _ in range(3)]
         inputs[2].fill_(self.slots)
-        for mine, new in zip(inputs, (token, step.position, step.slot), strict=True):
-            mine[: len(token)] = new
+        for buffer, new in zip(inputs, (token, step.position, step.slot), strict=True):
+            buffer[: len(token)] = new
         if captured is None:
             captured = self.steps[rows, columns] = self._captured(forward, cache, columns, *inputs)
         captured.replay()

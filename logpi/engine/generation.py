@@ -95,8 +95,8 @@ class Generation:
         self.is_eos = torch.zeros(policy.vocabulary, dtype=torch.bool, device=self.device)
         self.is_eos[[i for i in policy.eos_ids if i < policy.vocabulary]] = True
         # tokens of each row's turn, if stop strings or turns need them
-        kept = work.finder is not None or work.on_turn_end is not None
-        self.history: list[list[int]] = [[] for _ in self.owner] if kept else []
+        needs_tokens = work.finder is not None or work.on_turn_end is not None
+        self.history: list[list[int]] = [[] for _ in self.owner] if needs_tokens else []
         self.most = self._most()
         self.prompt, self.prompts = self._prompts()
         # rows of one prompt enter together

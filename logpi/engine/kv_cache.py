@@ -29,17 +29,17 @@ GRAIN = 64
 @dataclass(frozen=True)
 class Prefill:
     """Attends like `packed`, and keeps keys [N, Hkv, D] and values [N, Hkv, E] of each layer:
-    `kept[layer]`."""
+    `layers[layer]`."""
 
     packed: Packed
-    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def extent(self) -> Tensor | None:
         return self.packed.extent
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
-        self.kept[layer] = (k, v)
+        self.layers[layer] = (k, v)
         return self.packed.attend(layer, q, k, v, rule)
 
 
@@ -92,7 +92,7 @@ class Cache:
         """Copy prompts into `slots` [r]: their tokens are at packed `index` [r, P] (padding: any
         token, for it is masked)."""
         length = index.shape[1]
-        for layer, pair in prefill.kept.items():
+        for layer, pair in prefill.layers.items():
             for cached, new in zip(self.of(layer, *pair), pair, strict=True):
                 rows = new.index_select(0, index.flatten()).view(*index.shape, *new.shape[1:])
                 cached[slots, :, :length] = rows.transpose(1, 2)

@@ -125,7 +125,8 @@ class PromptCache:
             self.read[prompt] = prefill, index
             return
         self.held[prompt] = {
-            layer: (_picked(k, index), _picked(v, index)) for layer, (k, v) in prefill.kept.items()
+            layer: (_picked(k, index), _picked(v, index))
+            for layer, (k, v) in prefill.layers.items()
         }
 
 

@@ -149,8 +149,8 @@ class Benchmark:
     @property
     def question_template(self) -> QuestionTemplate:
         """The template in use."""
-        chosen = self.template or (self._format.few if self.shots else self._format.template)
-        return TEMPLATES.get(chosen) or QuestionTemplate(chosen)
+        template = self.template or (self._format.few if self.shots else self._format.template)
+        return TEMPLATES.get(template) or QuestionTemplate(template)
 
     @property
     def stop(self) -> tuple[str, ...]:

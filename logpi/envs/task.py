@@ -89,16 +89,16 @@ def parted(
         ValueError: the split is empty.
     """
     check_split(split)
-    chosen = [
+    part = [
         r
         for r in rows
         if in_test(re.sub(r"\s+", " ", json.dumps(r[by])), share) == (split == "test")
     ]
-    if not chosen:
+    if not part:
         raise ValueError(f"{source}: its {split} split is empty; choose another test_share")
     if split == "train":
-        Random(seed).shuffle(chosen)
-    return chosen
+        Random(seed).shuffle(part)
+    return part
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def check_template(task: str, template: str, *fields: str) -> None:
     except ValueError as error:
         raise ValueError(f"{task}: the prompt {template!r} is no template: {error}") from None
     if names != set(fields):
-        wanted = ", ".join(f"{{{f}}}" for f in fields)
+        expected = ", ".join(f"{{{f}}}" for f in fields)
         raise ValueError(
-            f"{task}: the prompt must hold {wanted} and no other field, got {template!r}"
+            f"{task}: the prompt must hold {expected} and no other field, got {template!r}"
         )

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from logpi.evaluation.pooling import (
-    BestOf,
-    Majority,
-    PassAt,
     Sample,
-    WeightedVote,
+    any_right,
     best_of,
+    best_scored,
     doubling,
+    majority_vote,
+    weighted_vote,
 )
 
 if TYPE_CHECKING:
@@ -84,14 +84,14 @@ def measures(records: Sequence[Record], ks: Sequence[int] = ()) -> dict[str, lis
     greedy = [r for r in records if r["kind"] == "greedy"]
     pooled = [samples_of(r) for r in sampled]
     ks = ks or doubling(len(pooled[0]))
-    out = {f"pass@{k}": [PassAt()(s, k) for s in pooled] for k in ks}
+    out = {f"pass@{k}": [any_right(s, k) for s in pooled] for k in ks}
     votes = sampled[0].get("answers") is not None
     if votes:
-        out |= {f"maj@{k}": [Majority()(s, k) for s in pooled] for k in ks if k > 1}
+        out |= {f"maj@{k}": [majority_vote(s, k) for s in pooled] for k in ks if k > 1}
     if sampled[0].get("scores") is not None:
-        out |= {f"best_of@{k}": [BestOf()(s, k) for s in pooled] for k in ks}
+        out |= {f"best_of@{k}": [best_scored(s, k) for s in pooled] for k in ks}
         out |= {
-            f"weighted_maj@{k}": [WeightedVote()(s, k) for s in pooled]
+            f"weighted_maj@{k}": [weighted_vote(s, k) for s in pooled]
             for k in ks
             if votes and k > 1
         }

@@ -1,17 +1,17 @@
-"""Pools: how several samples of one item become one verdict. Evaluation and test-time compute share
+"""Pooling: several samples of one item become one verdict. Evaluation and test-time compute share
 these estimators.
 
-    PassAt         whether any of k is right, as a perfect verifier would choose
-                   1 − C(n−c, k) / C(n, k)
-    Majority       the answer that most samples give (self-consistency, arXiv:2203.11171)
-    BestOf         the sample with the best score
-                   Σ_s [C(n≤s, k) − C(n<s, k)] / C(n, k) · mean at s
-    WeightedVote   the answer with the largest sum of exp(score)
+    any_right       whether any of k is right, as a perfect verifier would choose
+                    1 − C(n−c, k) / C(n, k)
+    majority_vote   the answer that most samples give (self-consistency, arXiv:2203.11171)
+    best_scored     the sample with the best score
+                    Σ_s [C(n≤s, k) − C(n<s, k)] / C(n, k) · mean at s
+    weighted_vote   the answer with the largest sum of exp(score)
 
-Each is the probability to be right with k of the n samples there are. `PassAt` and `BestOf` are
-exact means over all subsets of size k; votes have no such closed form and are means over the ⌊n/k⌋
-disjoint blocks of k. All are unbiased. Left out: where samples and scores come from
-(`evaluator.py`, `beam_search.py`); intervals over items (`measures.py`).
+Each is the probability to be right with k of n samples. `any_right` and `best_scored` are exact
+means over all subsets of size k; votes have no such closed form and are means over the ⌊n/k⌋
+disjoint blocks of k. All are unbiased, and raise ValueError unless 1 ≤ k ≤ n. Left out: samples and
+their scores (`evaluator.py`, `beam_search.py`); intervals over items (`measures.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,6 @@ class Sample:
     right: bool
     answer: str | None = None
     score: float = 0.0
-
-
-class Pool(Protocol):
-    """How often k of these samples, pooled, are right.
-
-    Raises:
-        ValueError: k is not between 1 and the number of samples.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    def __call__(self, samples: Sequence[Sample], k: int) -> float: ...
 
 
 def doubling(n: int) -> tuple[int, ...]:
@@ -163,50 +149,30 @@ def _blocks(samples: Sequence[Sample], k: int) -> list[Sequence[Sample]]:
     return [samples[i : i + k] for i in range(0, len(samples) - k + 1, k)]
 
 
-@dataclass(frozen=True)
-class PassAt:
+def any_right(samples: Sequence[Sample], k: int) -> float:
     """Whether any of k is right: no way of choosing among them can do better."""
-
-    name: str = "pass"
-
-    def __call__(self, samples: Sequence[Sample], k: int) -> float:
-        return pass_at_k(len(samples), sum(s.right for s in samples), k)
+    return pass_at_k(len(samples), sum(s.right for s in samples), k)
 
 
-@dataclass(frozen=True)
-class Majority:
-    """The answer that most of k give.
+def majority_vote(samples: Sequence[Sample], k: int) -> float:
+    """Whether the answer that most of k give is right.
 
-    >>> Majority()([Sample(True, "4"), Sample(False, "5"), Sample(True, "4"), Sample(True, "4")], 2)
+    >>> samples = [Sample(True, "4"), Sample(False, "5"), Sample(True, "4"), Sample(True, "4")]
+    >>> majority_vote(samples, 2)
     0.75
     """
-
-    name: str = "maj"
-
-    def __call__(self, samples: Sequence[Sample], k: int) -> float:
-        return fmean(
-            majority([s.answer for s in b], [s.right for s in b]) for b in _blocks(samples, k)
-        )
+    blocks = _blocks(samples, k)
+    return fmean(majority([s.answer for s in b], [s.right for s in b]) for b in blocks)
 
 
-@dataclass(frozen=True)
-class BestOf:
-    """The best-scored of k."""
-
-    name: str = "best_of"
-
-    def __call__(self, samples: Sequence[Sample], k: int) -> float:
-        return best_of([s.score for s in samples], [float(s.right) for s in samples], k)
+def best_scored(samples: Sequence[Sample], k: int) -> float:
+    """Whether the best-scored of k is right."""
+    return best_of([s.score for s in samples], [float(s.right) for s in samples], k)
 
 
-@dataclass(frozen=True)
-class WeightedVote:
-    """The answer of the largest summed exp(score) of k."""
-
-    name: str = "weighted_maj"
-
-    def __call__(self, samples: Sequence[Sample], k: int) -> float:
-        return fmean(
-            vote([s.answer for s in b], [s.score for s in b], [s.right for s in b])
-            for b in _blocks(samples, k)
-        )
+def weighted_vote(samples: Sequence[Sample], k: int) -> float:
+    """Whether the answer of the largest summed exp(score) of k is right."""
+    blocks = _blocks(samples, k)
+    return fmean(
+        vote([s.answer for s in b], [s.score for s in b], [s.right for s in b]) for b in blocks
+    )

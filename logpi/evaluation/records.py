@@ -1,5 +1,4 @@
-"""Records of a long measurement, appended to a file: a kill loses the shard under way, and nothing
-is done twice.
+"""Records of a long measurement, appended to a file shard by shard. A kill loses one shard at most.
 
 Items are numbered; a shard is `every` items in their order, each with `kinds` records. Left out:
 what is measured (`jobs/options/items.py`, `jobs/compute.py`).
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.runs import disk
-from logpi.runs.metrics import encode, mend, read_rows
+from logpi.runs.metrics import encode, mend, read_rows, write_rows
 
 Record = dict[str, Any]
 """Has the number of its item in `item`, and the verdicts on it in `right`."""
@@ -26,8 +25,8 @@ def saved(
     every: int,
     kinds: int = 1,
 ) -> list[Record]:
-    """All records of `total` items: those in `path`, and those that `shards(items done)` yields,
-    added to it.
+    """All records of `total` items: those in `path`, and the new ones that `shards(items done)`
+    yields, which are appended to it.
 
     Raises:
         RunError: the disk failed.
@@ -51,12 +50,7 @@ def kept(path: Path, kinds: int, every: int, total: int) -> list[Record]:
     ):
         if not path.exists():
             return []
-        mend(
-            path,
-            lambda record: (
-                type(record.get("item")) is int and isinstance(record.get("right"), list)
-            ),
-        )
+        mend(path, lambda r: type(r.get("item")) is int and isinstance(r.get("right"), list))
         records = list(read_rows(path))
     count = Counter(r["item"] for r in records)
     done = next(i for i in range(len(count) + 1) if count[i] < kinds)
@@ -64,5 +58,5 @@ def kept(path: Path, kinds: int, every: int, total: int) -> list[Record]:
     whole = [r for r in records if r["item"] < done]
     if len(whole) < len(records):
         with disk.reported(f"write {path}", "mend the disk and go on with --resume"):
-            disk.write(path, b"".join(encode(r) for r in whole))
+            write_rows(path, whole)
     return whole

@@ -1,5 +1,5 @@
-"""Scorers: how good a response is so far. A scorer of whole responses chooses among samples, one of
-unfinished responses (a process scorer) guides a search.
+"""Scorers: a number for how good a response is so far. A scorer of whole responses chooses among
+samples; a scorer of unfinished responses (a process scorer) guides a search.
 
     LogP                 mean log-probability of its tokens; free, the sampler knows it
     SelfCertainty        how far the policy's distributions are from uniform; one forward
@@ -14,10 +14,10 @@ samples (`pooling.py`), searching step by step (`beam_search.py`), training rewa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import log
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -55,20 +55,13 @@ class PartialResponse:
     stop: str = ""
 
 
-class Scorer(Protocol):
-    """Larger is better; -inf: no verdict."""
-
-    @property
-    def name(self) -> str: ...
-
-    def __call__(self, partials: Sequence[PartialResponse]) -> list[float]: ...
+Scorer = Callable[[Sequence[PartialResponse]], list[float]]
+"""Larger is better; -inf: no verdict."""
 
 
 @dataclass(frozen=True)
 class LogP:
     """Mean log π(token) of the response, nats: 1/t Σ log π(aₜ | …)."""
-
-    name: str = "logp"
 
     def __call__(self, partials: Sequence[PartialResponse]) -> list[float]:
         return [float(p.logp.mean()) for p in partials]
@@ -84,7 +77,6 @@ class SelfCertainty:
     """
 
     policy: CausalLM
-    name: str = "self_certainty"
 
     @torch.no_grad()
     def __call__(self, partials: Sequence[PartialResponse]) -> list[float]:
@@ -142,7 +134,6 @@ class ContinuationScorer:
     n: int = 8
     sampling: Sampling = Sampling()
     generator: torch.Generator | None = None
-    name: str = "rollouts"
 
     def __call__(self, partials: Sequence[PartialResponse]) -> list[float]:
         live = [p for p in partials if not p.stop]
@@ -193,20 +184,22 @@ def prefixes(policy: CausalLM, whole: PartialResponse, step: str) -> list[Partia
 
 
 def verdicts(rewards: Rewards, partials: Sequence[PartialResponse]) -> list[RewardScore]:
-    """What rewards say of each response, with its row's columns."""
-    names = sorted({name for p in partials for name in p.row} - {"prompt", "completion"})
-    return rewards.score(
-        [p.row["prompt"] for p in partials],
-        [_as_completion(p) for p in partials],
-        [p.tokens.tolist() for p in partials],
-        {n: [p.row.get(n) for p in partials] for n in names},
-    )
+    """The rewards' scores of each response, given its row's columns."""
+    ids = [p.tokens.tolist() for p in partials]
+    return score_rows(rewards, [p.row for p in partials], [p.text for p in partials], ids)
 
 
-def _as_completion(p: PartialResponse) -> str | list[dict[str, str]]:
-    return (
-        p.text if isinstance(p.row["prompt"], str) else [{"role": "assistant", "content": p.text}]
-    )
+def score_rows(
+    rewards: Rewards, rows: Sequence[Row], texts: Sequence[str], ids: Any = None
+) -> list[RewardScore]:
+    """The rewards' scores of one response to each row. ids: the responses' tokens, if known."""
+    names = sorted({name for row in rows for name in row} - {"prompt", "completion"})
+    completions = [
+        text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    columns = {n: [row.get(n) for row in rows] for n in names}
+    return rewards.score([row["prompt"] for row in rows], completions, ids, columns)
 
 
 def scorer(spec: str | Rewards, policy: CausalLM) -> Scorer:
@@ -216,8 +209,6 @@ def scorer(spec: str | Rewards, policy: CausalLM) -> Scorer:
         ValueError: an unknown name (the nearest is given), as `logpi.rewards.reward`.
     """
     own: dict[str, Scorer] = {"logp": LogP(), "self_certainty": SelfCertainty(policy)}
-    return (
-        own[spec]
-        if isinstance(spec, str) and spec in own
-        else RewardScorer(rewards(spec, str(policy.device)))
-    )
+    if isinstance(spec, str) and spec in own:
+        return own[spec]
+    return RewardScorer(rewards(spec, str(policy.device)))

@@ -7,7 +7,7 @@ Left out: what a job does (each job's `run`), its options (`options/`), and the 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,25 +29,26 @@ def opened(arguments: RunArguments, command: str) -> Run:
     from logpi.runs.directory import Run, next_path
 
     if arguments.resume is not None:
-        check_alike(arguments, command)
+        free = ("out", *changeable(type(arguments)))
+        check_alike(arguments.resume, command, to_json(arguments), free)
         return Run.open(arguments.resume, arguments.trackers, to_json(arguments))
     path = arguments.out or next_path(command)
     return Run.create(path, command, to_json(arguments), arguments.trackers)
 
 
-def check_alike(arguments: RunArguments, command: str) -> None:
-    """Raises UserError if the run to resume was begun with other options."""
+def check_alike(
+    path: Path, command: str, arguments: Mapping[str, Any], free: Collection[str]
+) -> None:
+    """Raises UserError if the run to resume is of another command, or was begun with other
+    arguments; those in `free` may differ."""
     from logpi.runs.directory import read_arguments
 
-    begun, before = read_arguments(arguments.resume or Path())
-    if begun != command:
-        raise UserError(f"{arguments.resume} is a run of `logpi {begun}`, not of `logpi {command}`")
-    may = {"out", *changeable(type(arguments))}
-    for name, value in to_json(arguments).items():
-        if name not in may and value != before.get(name, value):
+    _, before = read_arguments(path, command)
+    for name, value in arguments.items():
+        if name not in free and value != before.get(name, value):
             raise UserError(
-                f"{arguments.resume} was begun with {name} {shown(before[name])}, not"
-                f" {shown(value)}: a run keeps its own options"
+                f"{path} was begun with {name} {shown(before[name])}, not {shown(value)}: a run"
+                " keeps its own options"
             )
 
 
@@ -59,7 +60,7 @@ def settle(run: Run, outcome: Outcome) -> None:
     """
     if outcome.stopped:
         text = (
-            f"stopped after step {outcome.step}; go on with: logpi {run.command} --resume"
+            f"stopped after step {outcome.step}; resume with: logpi {run.command} --resume"
             f" {run.path}"
         )
         raise Stopped(text, outcome.stopped)

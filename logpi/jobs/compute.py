@@ -24,13 +24,7 @@ from logpi.errors import as_user_errors
 from logpi.jobs.common import opened
 from logpi.jobs.compute_report import Point, curve, picture, point, table
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.items import (
-    ItemArguments,
-    Items,
-    gathered,
-    items_of,
-    judge_of,
-)
+from logpi.jobs.options.items import ItemArguments, evaluator_of, gathered, items_of, judge_of
 from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
 from logpi.jobs.options.sampling import SamplingArguments
@@ -38,7 +32,7 @@ from logpi.jobs.options.sampling import SamplingArguments
 if TYPE_CHECKING:
     from logpi.evaluation.beam_search import BeamSearchResult
     from logpi.evaluation.evaluator import Evaluator
-    from logpi.rewards import Rewards, RewardScore
+    from logpi.rewards import RewardScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +86,10 @@ def main(argv: Sequence[str]) -> int:
     with as_user_errors():
         items, judge = items_of(a, device=a.device), judge_of(a.scorer, a.device)
         models = (a.model, a.against) if a.against else (a.model,)
-        evaluators = {
-            name: _evaluator(replace(a, model=path), items, judge)
-            for path, name in zip(models, _names(*models), strict=True)
-        }
+        evaluators = {}
+        for path, name in zip(models, _names(*models), strict=True):
+            policy = replace(a, model=path).load(temperature=a.temperature)
+            evaluators[name] = evaluator_of(a, items, policy, judge, a.samples)
     with opened(a, "compute") as home, Progress(1) as progress:
         points = [
             p for n, e in evaluators.items() for p in _points(a, n, e, home.path, progress.phase)
@@ -103,9 +97,9 @@ def main(argv: Sequence[str]) -> int:
         text = table(points)
         (home.path / "compute.json").write_text(json.dumps([asdict(p) for p in points], indent=1))
         (home.path / "compute.txt").write_text(text + "\n")
-        drawn = picture(points, home.path / "compute.png", f"{a.task}, scored by {a.scorer}")
+        image = picture(points, home.path / "compute.png", f"{a.task}, scored by {a.scorer}")
     print(text)
-    print(f"picture {drawn}   every response and search: {home.path}", file=sys.stderr)
+    print(f"picture {image}   every response and search: {home.path}", file=sys.stderr)
     return 0
 
 
@@ -119,27 +113,6 @@ def _names(*models: str) -> list[str]:
     raise ValueError(f"--against is the same model: {models[0]}")
 
 
-def _evaluator(a: Compute, items: Items, judge: str | Rewards) -> Evaluator:
-    from logpi.engine.engine import Engine
-    from logpi.evaluation.evaluator import Evaluator
-    from logpi.evaluation.scorers import scorer
-
-    policy = a.load(temperature=a.temperature)
-    chat = a.template(policy)
-    return Evaluator(
-        policy,
-        Engine(policy, slots=a.slots),
-        a.fitting(items.rows, policy, chat),
-        items.rewards,
-        a.sampling(items.stop),
-        a.samples,
-        chat=chat,
-        seed=a.seed,
-        scorer=scorer(judge, policy),
-        overlong=a.overlong_prompts,
-    )
-
-
 def _points(
     a: Compute, name: str, evaluator: Evaluator, out: Path, tell: Callable[[str], None]
 ) -> list[Point]:
@@ -151,15 +124,8 @@ def _points(
     points = curve(name, records)
     for width in a.beams:
         searches = _searched(a, evaluator, width, out / f"{slug}-beam-{width}.jsonl", tell)
-        points.append(
-            point(
-                name,
-                "beam",
-                width,
-                [r["spent"] for r in searches],
-                [float(r["right"][0]) for r in searches],
-            )
-        )
+        spent, right = zip(*((r["spent"], float(r["right"][0])) for r in searches), strict=True)
+        points.append(point(name, "beam", width, spent, right))
     return points
 
 

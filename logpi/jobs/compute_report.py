@@ -31,31 +31,24 @@ class Point:
 
 def curve(name: str, records: Sequence[dict[str, Any]]) -> list[Point]:
     """The points of an evaluation's records: greedy, and each pool at each k."""
+    from logpi.evaluation import pooling
     from logpi.evaluation.measures import samples_of
-    from logpi.evaluation.pooling import BestOf, Majority, PassAt, Pool, WeightedVote, doubling
 
     sampled = [r for r in records if r["kind"] == "sampled"]
     greedy = [r for r in records if r["kind"] == "greedy"]
-    pooled, length = [samples_of(r) for r in sampled], [fmean(r["tokens"]) for r in sampled]
-    votes: list[Pool] = (
-        [Majority(), WeightedVote()] if sampled[0].get("answers") is not None else []
-    )
-    scored: list[Pool] = [BestOf()] if sampled[0].get("scores") is not None else []
-    out = [
-        point(
-            name,
-            "greedy",
-            1,
-            [r["tokens"][0] for r in greedy],
-            [float(r["right"][0]) for r in greedy],
-        )
-    ]
-    for pool in (PassAt(), *votes, *scored):
-        for k in doubling(len(pooled[0])):
-            out.append(
-                point(name, pool.name, k, [k * n for n in length], [pool(s, k) for s in pooled])
-            )
-    return out
+    samples, length = [samples_of(r) for r in sampled], [fmean(r["tokens"]) for r in sampled]
+    pools = {"pass": pooling.any_right}
+    if sampled[0].get("answers") is not None:
+        pools |= {"maj": pooling.majority_vote, "weighted_maj": pooling.weighted_vote}
+    if sampled[0].get("scores") is not None:
+        pools["best_of"] = pooling.best_scored
+    tokens, right = [r["tokens"][0] for r in greedy], [float(r["right"][0]) for r in greedy]
+    points = [point(name, "greedy", 1, tokens, right)]
+    for method, pool in pools.items():
+        for k in pooling.doubling(len(samples[0])):
+            right = [pool(s, k) for s in samples]
+            points.append(point(name, method, k, [k * n for n in length], right))
+    return points
 
 
 def point(name: str, method: str, k: int, tokens: Sequence[float], right: Sequence[float]) -> Point:

@@ -2,9 +2,9 @@
 held-out items.
 
 With a judge (a reward model, say) also best-of-N and weighted votes by its scores, and the win rate
-against another model. A run's directory holds every response (`responses.jsonl`, appended to, so
-that a stopped evaluation resumes), and the numbers with their intervals, for each level
-(`results.json`, `results.txt`).
+against another model. The run's directory holds every response (`responses.jsonl`; a stopped
+evaluation resumes from it), and the numbers with their intervals, for each level (`results.json`,
+`results.txt`). Left out: sampling and judging (`evaluation/`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from logpi.errors import as_user_errors, errors_in_keywords
+from logpi.errors import as_user_errors, errors_in_keywords, shell
 from logpi.jobs.common import opened
 from logpi.jobs.job import job
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.items import (
     ItemArguments,
     Items,
+    evaluator_of,
     gathered,
     items_of,
     judge_of,
@@ -31,11 +32,6 @@ from logpi.jobs.options.model import ModelArguments
 from logpi.jobs.options.run import RunArguments, available, read
 from logpi.jobs.options.sampling import SamplingArguments
 from logpi.jobs.options.turns import TurnArguments
-
-if TYPE_CHECKING:
-    from logpi.evaluation.evaluator import Evaluator
-    from logpi.policies.causal_lm import CausalLM
-    from logpi.rewards import Rewards
 
 
 @job
@@ -96,7 +92,7 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
         """Measure; every response and the numbers are in the run's directory.
 
         Raises:
-            UserError: something cannot be right.
+            UserError: a mistake in the options, or in what they name.
         """
         from logpi.rewards import Rewards
         from logpi.runs.progress import Progress
@@ -110,18 +106,16 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
             if self.against:
                 other = replace(self, model=self.against, tokenizer=None)
                 rival = other.load(temperature=self.temperature)
-            evaluator = _evaluator(self, items, policy, judge)
+            samples = self.best_of or self.samples
+            evaluator = evaluator_of(self, items, policy, judge, samples, self.pass_at)
         with opened(self, self.COMMAND) as run, Progress(1) as progress:
             file = run.path / "responses.jsonl"
             records = gathered(evaluator, file, self.save_every, progress.phase)
             extra = {k.removeprefix("eval/"): v for k, v in evaluator.numbers(records).items()}
             if rival is not None:
-                others = gathered(
-                    replace(_evaluator(self, items, rival, judge), greedy=False),
-                    run.path / "against.jsonl",
-                    self.save_every,
-                    progress.phase,
-                )
+                opponent = evaluator_of(self, items, rival, judge, samples, self.pass_at)
+                opponent.greedy, file = False, run.path / "against.jsonl"
+                others = gathered(opponent, file, self.save_every, progress.phase)
                 extra |= _against(records, others)
             results = _results(records, items, extra, self.pass_at)
             text = _table(results)
@@ -150,37 +144,14 @@ class Evaluation:
         return self.table
 
 
+@shell()
 def main(argv: Sequence[str]) -> int:
     arguments = read(Evaluate, argv, "eval", "Measure a model on held-out items.")
-    measured = arguments.run()
-    print(json.dumps(measured.numbers) if arguments.json else measured.table, file=sys.stdout)
-    files = f"every response: {measured.path / 'responses.jsonl'}"
-    print(f"{files}   numbers: {measured.path / 'results.json'}", file=sys.stderr)
+    evaluation = arguments.run()
+    print(json.dumps(evaluation.numbers) if arguments.json else evaluation.table, file=sys.stdout)
+    files = f"every response: {evaluation.path / 'responses.jsonl'}"
+    print(f"{files}   numbers: {evaluation.path / 'results.json'}", file=sys.stderr)
     return 0
-
-
-def _evaluator(a: Evaluate, items: Items, policy: CausalLM, judge: str | Rewards) -> Evaluator:
-    from logpi.engine.engine import Engine
-    from logpi.evaluation.evaluator import Evaluator
-    from logpi.evaluation.scorers import scorer
-
-    chat = a.template(policy)
-    conversations = a.conversations(items.task, policy, chat) if items.task is not None else None
-    return Evaluator(
-        policy,
-        Engine(policy, slots=a.slots),
-        a.fitting(items.rows, policy, chat, conversations),
-        items.rewards,
-        a.sampling(items.stop),
-        a.best_of or a.samples,
-        chat=chat,
-        seed=a.seed,
-        lenient=items.lenient,
-        ks=a.pass_at,
-        scorer=scorer(judge, policy) if judge else None,
-        conversations=conversations,
-        overlong=a.overlong_prompts,
-    )
 
 
 def _results(
@@ -190,15 +161,12 @@ def _results(
     left out."""
     from logpi.evaluation.measures import by_level, estimates, measures
 
-    def estimated(some: Sequence[Any]) -> dict[str, Any]:
-        return {k: asdict(v) for k, v in estimates(measures(some, ks)).items()}
+    def estimated(records: Sequence[Any]) -> dict[str, Any]:
+        return {k: asdict(v) for k, v in estimates(measures(records, ks)).items()}
 
     numbers = estimated(records)
-    rest = {
-        k: v
-        for k, v in extra.items()
-        if k not in numbers and k.removesuffix("_low").removesuffix("_high") not in numbers
-    }
+    known = {f"{name}{end}" for name in numbers for end in ("", "_low", "_high")}
+    rest = {k: v for k, v in extra.items() if k not in known}
     levels = {level: estimated(some) for level, some in by_level(records).items()}
     samples = len(next(r for r in records if r["kind"] == "sampled")["right"])
     return {

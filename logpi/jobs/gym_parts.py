@@ -1,7 +1,7 @@
-"""The parts of a run on a Gymnasium environment: preset, algorithm, networks, rollout, evaluation,
-and the policy on disk.
+"""The parts of a run on a Gymnasium environment, method from the job's options: preset, algorithm,
+networks, rollout, evaluation, and the policy on disk.
 
-Left out: the job's options and the run itself (`jobs/gym.py`).
+Left out: the options and the run itself (`gym.py`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from logpi.envs.control.presets import EPISODES, GROUPS, PPO, Preset, preset
 from logpi.errors import UserError
@@ -18,6 +19,7 @@ from logpi.errors import UserError
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
     from logpi.envs.control.vector import VectorEnvironment
+    from logpi.policies.distributions import Distribution
     from logpi.policies.mlp import ActorCritic
     from logpi.rollouts.gym import Episodes, Fragments
 
@@ -25,34 +27,7 @@ STEPS = ("epochs", "minibatches", "max_grad_norm")
 NETWORK = ("hidden", "relu", "shared", "log_std", "squash", "normalize")
 
 
-class GymOptions(Protocol):
-    """What the parts read of the job's options."""
-
-    @property
-    def env(self) -> Any: ...
-    @property
-    def algorithm(self) -> Any: ...
-    @property
-    def network(self) -> Any: ...
-    @property
-    def optimizer(self) -> Any: ...
-    @property
-    def options(self) -> Mapping[str, Any]: ...
-    @property
-    def env_options(self) -> Mapping[str, Any]: ...
-    @property
-    def steps(self) -> int | None: ...
-    @property
-    def updates(self) -> int | None: ...
-    @property
-    def vectorized(self) -> bool: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def eval_episodes(self) -> int: ...
-
-
-def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
+def build(a: Any) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, int]:
     """Preset, algorithm, rollout (with its policy), learner and number of updates."""
     from logpi.envs.control.make import make_vector_environment
     from logpi.envs.control.spaces import action_kind, check_reach
@@ -60,42 +35,42 @@ def build(a: GymOptions) -> tuple[Preset, Algorithm, Fragments | Episodes, Any, 
     from logpi.rollouts.transitions import trial
     from logpi.updates.adamw import AdamW, Constant, Linear
 
-    p, chosen = resolved(a)
-    made = make_algorithm(a.algorithm, p, chosen)
-    grouped = _grouped(made)
+    p, settings = resolved(a)
+    method = make_algorithm(a.algorithm, p, settings)
+    grouped = _grouped(method)
     if not grouped and "group" in a.options:
         raise UserError(
-            f"{made.name} compares no episodes with each other: leave group out (grpo and rloo have"
-            " groups)"
+            f"{method.name} compares no episodes with each other: leave group out (grpo and rloo"
+            " have groups)"
         )
     p = replace(p, group=max(p.group if grouped else 1, 1))
     options = a.env_options
-    tried = make_vector_environment(a.env, 2, a.vectorized, p.repeat, **options)
+    probe = make_vector_environment(a.env, 2, a.vectorized, p.repeat, **options)
     if not p.squash:
-        check_reach(tried.action, p.log_std)
-    trial(tried, action_kind(tried.action, p.squash))
+        check_reach(probe.action, p.log_std)
+    trial(probe, action_kind(probe.action, p.squash))
     envs = make_vector_environment(a.env, p.envs, a.vectorized, p.repeat, **options)
-    policy = make_policy(envs, p, critic=made.objective.needs_critic, own=own_network(a.network))
-    rollout = make_rollout(made, p, envs, policy, a.seed)
+    policy = make_policy(envs, p, critic=method.objective.needs_critic, own=own_network(a.network))
+    rollout = make_rollout(method, p, envs, policy, a.seed)
     batch = envs.n * p.n_steps * p.repeat
-    updates = max(1, p.steps // batch) if made.objective.fragments else p.updates
+    updates = max(1, p.steps // batch) if method.objective.fragments else p.updates
     schedule = Linear() if p.linear else Constant()
     # ε: 37 details of PPO, and it matters
     adam = AdamW(p.lr, betas=(0.9, 0.999), eps=1e-5, schedule=schedule)
-    learner = Learner(policy, made, a.optimizer or adam, total=updates, seed=a.seed)
-    return p, made, rollout, learner, updates
+    learner = Learner(policy, method, a.optimizer or adam, total=updates, seed=a.seed)
+    return p, method, rollout, learner, updates
 
 
-def resolved(a: GymOptions) -> tuple[Preset, dict[str, Any]]:
+def resolved(a: Any) -> tuple[Preset, dict[str, Any]]:
     """The preset with the arguments' changes, and what is left of them for the algorithm."""
     from logpi.algorithms import algorithm, known_as, names
 
-    made = algorithm(a.algorithm)
-    name, fragments = made.name, made.objective.fragments
-    chosen = {known_as(a.algorithm, k): v for k, v in a.options.items()}
-    chosen = {names.JOB_NAMES.get(k, k): v for k, v in chosen.items()}
-    named = chosen.pop("settings", None)
-    changed = {x.name: chosen.pop(x.name) for x in fields(Preset) if x.name in chosen}
+    method = algorithm(a.algorithm)
+    name, fragments = method.name, method.objective.fragments
+    settings = {known_as(a.algorithm, k): v for k, v in a.options.items()}
+    settings = {names.JOB_NAMES.get(k, k): v for k, v in settings.items()}
+    variant = settings.pop("settings", None)
+    changed = {x.name: settings.pop(x.name) for x in fields(Preset) if x.name in settings}
     if fragments and a.updates is not None:
         raise UserError(f"{name} learns from fragments of a fixed size: say --steps, not --updates")
     if not fragments and a.steps is not None:
@@ -104,30 +79,30 @@ def resolved(a: GymOptions) -> tuple[Preset, dict[str, Any]]:
             " not --steps"
         )
     changed |= {k: v for k, v in (("steps", a.steps), ("updates", a.updates)) if v is not None}
-    own = _fallback(made)
+    own = _fallback(method)
     if not isinstance(a.algorithm, str):
         # An algorithm that is a value keeps its own numbers, whatever its row's are here.
-        known = preset(a.env, name, named, own)
+        known = preset(a.env, name, variant, own)
         steps = {k: getattr(own, k) for k in STEPS}
-        return replace(known, options=(), **{**steps, **changed}), chosen
-    return preset(a.env, name, named, own, **changed), chosen
+        return replace(known, options=(), **{**steps, **changed}), settings
+    return preset(a.env, name, variant, own, **changed), settings
 
 
-def _grouped(made: Algorithm) -> bool:
+def _grouped(method: Algorithm) -> bool:
     """It compares episodes of one reset seed."""
-    return made.objective.min_group > 1 or made.objective.needs_greedy
+    return method.objective.min_group > 1 or method.objective.needs_greedy
 
 
-def _fallback(made: Algorithm) -> Preset:
+def _fallback(method: Algorithm) -> Preset:
     """The settings of an algorithm that no table knows, a user's own: its numbers stay as they
     are."""
-    base = PPO if made.objective.fragments else GROUPS if _grouped(made) else EPISODES
-    steps = made.update.gradient_steps
+    base = PPO if method.objective.fragments else GROUPS if _grouped(method) else EPISODES
+    steps = method.update.gradient_steps
     own = {k: getattr(steps, k) for k in STEPS}
     return replace(base, options=(), source="ours", **own)
 
 
-def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm:
+def make_algorithm(name: str, p: Preset, settings: Mapping[str, Any]) -> Algorithm:
     """The algorithm with the preset's options and update.
 
     Raises:
@@ -139,25 +114,25 @@ def make_algorithm(name: str, p: Preset, chosen: Mapping[str, Any]) -> Algorithm
     from logpi.algorithms import options as known
     from logpi.updates.sgd import SGD, Actions, Groups
 
-    made = algorithm(name)
-    if not made.objective.on_policy:
+    method = algorithm(name)
+    if not method.objective.on_policy:
         raise UserError(
-            f"{made.name} learns from demonstrations or preferences, not from an environment's"
+            f"{method.name} learns from demonstrations or preferences, not from an environment's"
             " rewards"
         )
     usable = {o.name for o in known(name)}
-    options = {k: v for k, v in p.options if k in usable} | dict(chosen)
-    shuffle = Actions() if made.objective.fragments else Groups()
+    options = {k: v for k, v in p.options if k in usable} | dict(settings)
+    shuffle = Actions() if method.objective.fragments else Groups()
     sgd = SGD(
         p.epochs, p.minibatches, micro_tokens=None, max_grad_norm=p.max_grad_norm, shuffle=shuffle
     )
     for k in ("update", "critic", "shuffle", "micro_tokens"):
-        if k in chosen:
+        if k in settings:
             raise UserError(
                 f"{k} is this command's own choice: leave it out (what there is to set:"
                 " logpi/envs/control/presets.py)"
             )
-    return algorithm(name, update=made.update.with_gradient_steps(sgd), **options)
+    return algorithm(name, update=method.update.with_gradient_steps(sgd), **options)
 
 
 def own_network(policy: Any) -> Any:
@@ -176,19 +151,29 @@ def make_policy(envs: VectorEnvironment, p: Preset, critic: bool, own: Any = Non
     Raises:
         UserError: `own` is none of these, or cannot make the critic that the algorithm needs.
     """
-    from torch import nn
-
-    from logpi.envs.control.spaces import action_kind, check_mask
+    from logpi.envs.control.spaces import action_kind, check_mask, encode_given
     from logpi.policies.cnn import cnn
-    from logpi.policies.mlp import mlp
 
     kind = action_kind(envs.action, p.squash)
     if envs.masks:
         check_mask(envs.action, envs.masks)
     if own is not None:
-        return _own_networks(own, envs, p, critic, kind)
-    if envs.image:
-        return cnn(envs.obs.shape[1:], kind, critic=critic, log_std=p.log_std)
+        policy = _own_networks(own, envs, p, critic, kind)
+    elif envs.image:
+        policy = cnn(envs.obs.shape[1:], kind, critic=critic, log_std=p.log_std)
+    else:
+        policy = _dense_networks(envs, p, critic, kind)
+    policy.encode = partial(encode_given, envs.observation)
+    return policy
+
+
+def _dense_networks(
+    envs: VectorEnvironment, p: Preset, critic: bool, kind: Distribution
+) -> ActorCritic:
+    from torch import nn
+
+    from logpi.policies.mlp import mlp
+
     return mlp(
         envs.features,
         kind,
@@ -204,7 +189,7 @@ def make_policy(envs: VectorEnvironment, p: Preset, critic: bool, own: Any = Non
 
 
 def _own_networks(
-    own: Any, envs: VectorEnvironment, p: Preset, critic: bool, kind: Any
+    own: Any, envs: VectorEnvironment, p: Preset, critic: bool, kind: Distribution
 ) -> ActorCritic:
     from torch import nn
 
@@ -223,9 +208,8 @@ def _own_networks(
         return ActorCritic(kind, own, masks=envs.masks, log_std=p.log_std)
     if not callable(own):
         raise UserError(f"a policy is a network or a function that makes one, not {own!r}")
-    networks: list[Any] = [
-        own(envs.features, n) for n in ([kind.outputs, 1] if critic else [kind.outputs])
-    ]
+    outputs = [kind.outputs, 1] if critic else [kind.outputs]
+    networks: list[Any] = [own(envs.features, n) for n in outputs]
     for network in networks:
         if not isinstance(network, nn.Module):
             raise UserError(f"the policy's function gives {network!r}, which is no torch.nn.Module")
@@ -233,22 +217,21 @@ def _own_networks(
 
 
 def make_rollout(
-    made: Algorithm, p: Preset, envs: VectorEnvironment, policy: ActorCritic, seed: int
+    method: Algorithm, p: Preset, envs: VectorEnvironment, policy: ActorCritic, seed: int
 ) -> Fragments | Episodes:
     """Fragments for methods that bootstrap, whole episodes (in groups, if the method compares them)
     for the others."""
     from logpi.rollouts.gym import Episodes, Fragments, RewardScale
 
     scale = RewardScale(float(dict(p.options).get("gamma", 0.99))) if p.scale else None
-    if made.objective.fragments:
-        return Fragments(envs, policy, steps=p.n_steps, algorithm=made, seed=seed, scale=scale)
-    return Episodes(
-        envs, policy, episodes=p.episodes, group=p.group, algorithm=made, seed=seed, scale=scale
-    )
+    common: dict[str, Any] = {"algorithm": method, "seed": seed, "scale": scale}
+    if method.objective.fragments:
+        return Fragments(envs, policy, steps=p.n_steps, **common)
+    return Episodes(envs, policy, episodes=p.episodes, group=p.group, **common)
 
 
 def evaluator(
-    a: GymOptions, p: Preset, policy: ActorCritic
+    a: Any, p: Preset, policy: ActorCritic
 ) -> Callable[[int], tuple[dict[str, float], list[dict[str, Any]]]]:
     """Greedy episodes on seeds that training does not use; its own environments, so measuring
     changes nothing."""
@@ -258,7 +241,8 @@ def evaluator(
     envs = make_vector_environment(
         a.env, min(a.eval_episodes, 10), False, p.repeat, **a.env_options
     )
-    seeds = fresh_seeds(a.eval_episodes)
+    # Training draws its seeds below 2³¹.
+    seeds = list(range(2**31, 2**31 + a.eval_episodes))
     act = policy.actor()
 
     def choose(obs: Any) -> tuple[Any, Any]:
@@ -268,20 +252,15 @@ def evaluator(
     def evaluate(step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         returns = play(envs, choose, policy.kind, seeds)
         numbers = {
-            "eval/reward": returns.mean(),
-            "eval/std": returns.std(),
-            "eval/min": returns.min(),
-            "eval/max": returns.max(),
+            "eval/reward": float(returns.mean()),
+            "eval/std": float(returns.std()),
+            "eval/min": float(returns.min()),
+            "eval/max": float(returns.max()),
         }
         rows = [{"seed": s, "return": float(r)} for s, r in zip(seeds, returns, strict=True)]
-        return {k: float(v) for k, v in numbers.items()}, rows
+        return numbers, rows
 
     return evaluate
-
-
-def fresh_seeds(n: int) -> list[int]:
-    """Of the episodes of an evaluation: training draws below 2³¹."""
-    return [2**31 + i for i in range(n)]
 
 
 # --- the model on disk ---
@@ -306,7 +285,7 @@ def save_policy(policy: ActorCritic, p: Preset, directory: Path) -> None:
 
 def load_policy(directory: Path, envs: VectorEnvironment, own: Any = None) -> ActorCritic:
     """The policy that `save_policy` wrote, for the same environment (and of the user's `own`
-    networks, if it was made of them).
+    networks, if it was method of them).
 
     Raises:
         UserError: there is none, or it is damaged or of another environment.
@@ -336,12 +315,7 @@ def load_policy(directory: Path, envs: VectorEnvironment, own: Any = None) -> Ac
         raise UserError(
             f"the policy at {directory} is damaged, or of another environment: {error}"
         ) from None
-    broken = next(
-        (name for name, w in weights.items() if w.is_floating_point() and not w.isfinite().all()),
-        None,
-    )
-    if broken is not None:
-        raise UserError(
-            f"the policy at {directory} is no policy: {broken} holds what is not a number"
-        )
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise UserError(f"the policy at {directory} is damaged: {name} is not finite")
     return policy

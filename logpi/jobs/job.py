@@ -12,6 +12,7 @@ A job is a frozen dataclass of its options; training changes `job.learner`, `job
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,7 +55,7 @@ def job(cls: C) -> C:
 
 
 def _nothing(*_: Any) -> None:
-    """The default of `Setup.begin` and `Setup.end`."""
+    """The default of `Setup.begin`, `Setup.end` and `Setup.close`."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Setup:
         curves: the panels of the run's picture.
         begin: called when the run's directory exists.
         end: called with the run after training; it may add files and print a report.
+        close: called at the very end, however it came.
     """
 
     rollout: Rollout
@@ -82,6 +84,7 @@ class Setup:
     progress: Progress | None = None
     begin: Callable[[], object] = _nothing
     end: Callable[[Run, Outcome], object] = _nothing
+    close: Callable[[], object] = _nothing
 
 
 @dataclass(frozen=True)
@@ -228,7 +231,9 @@ class Job(RunArguments):
         state: dict[str, Any] = {"setup": setup}
         self.__dict__["_state"] = state
         outcome: Outcome | None = None
-        with opened(self, self.COMMAND) as run:
+        with ExitStack() as stack:
+            stack.callback(setup.close)
+            run = stack.enter_context(opened(self, self.COMMAND))
             setup.begin()
             steps = train(
                 setup.rollout,

@@ -1,6 +1,6 @@
-"""The models that a job holds in memory, and what each costs.
+"""A table of the models that a job holds in memory, and their costs.
 
-Left out: activations and caches, which depend on the lengths of what is read.
+Left out: activations and caches, which depend on the lengths of the inputs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Role:
-    """A model's part in a job: who it is, its weights (None: nobody's own), and a word on that."""
+    """A model's part in a job: its name, its weights (None: it has none of its own), and a note."""
 
     name: str
     module: nn.Module | None
     note: str = ""
+
+
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Rows as lines of a table; `sides` says for each column where its cells stand: "<" left, ">"
+    right.
+
+    >>> aligned([("a", "12"), ("bcd", "3")], "<>")
+    ['a    12', 'bcd   3']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = [zip(row, sides, widths, strict=True) for row in rows]
+    return ["  ".join(f"{c:{side}{w}}" for c, side, w in row).rstrip() for row in cells]
 
 
 def memory(roles: Sequence[Role]) -> str:
@@ -30,14 +42,11 @@ def memory(roles: Sequence[Role]) -> str:
     rows = [("role", "parameters", "weights MB", "learning MB", "")]
     total = 0.0
     for role in roles:
-        every = [] if role.module is None else list(role.module.parameters())
-        weights = sum(p.numel() * p.element_size() for p in every) / 2**20
-        learning = sum(p.numel() * learning_bytes(p) for p in every if p.requires_grad) / 2**20
+        parameters = [] if role.module is None else list(role.module.parameters())
+        weights = sum(p.numel() * p.element_size() for p in parameters) / 2**20
+        learning = sum(p.numel() * learning_bytes(p) for p in parameters if p.requires_grad) / 2**20
         total += weights + learning
-        count = f"{sum(p.numel() for p in every):,}"
+        count = f"{sum(p.numel() for p in parameters):,}"
         rows.append((role.name, count, f"{weights:.1f}", f"{learning:.1f}", role.note))
     rows.append(("total", "", f"{total:.1f}", "", ""))
-    widths = [max(len(r[i]) for r in rows) for i in range(4)]
-    right = list(zip(range(1, 4), widths[1:], strict=True))
-    lines = [(r[0].ljust(widths[0]), *(r[i].rjust(w) for i, w in right), r[4]) for r in rows]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    return "\n".join(aligned(rows, "<>>><"))

@@ -11,7 +11,6 @@ from typing import Any
 
 from logpi.errors import RunError, as_user_errors
 from logpi.jobs.options.fingerprint import is_record, shown
-from logpi.runs import reading
 from logpi.runs.directory import allow
 from logpi.runs.reading import RunView
 
@@ -25,7 +24,7 @@ def open_run(path: str | Path, trust: bool = False) -> RunView:
     Raises:
         RunError: there is no run at `path`.
     """
-    return reading.open_run(path, partial(_policy, trust=trust))
+    return RunView(path, partial(_policy, trust=trust))
 
 
 def _policy(run: RunView, trust: bool) -> Any:

@@ -116,18 +116,18 @@ def check_preference(name: str) -> None:
     from logpi.algorithms import algorithm, learning_from
     from logpi.types import Data, Objective
 
-    given = Data.PAIRS | Data.LABELS
+    kinds = Data.PAIRS | Data.LABELS
 
     def fits(objective: Objective) -> bool:
-        return bool(objective.learns_from & given) and objective.scores_actions
+        return bool(objective.learns_from & kinds) and objective.scores_actions
 
     try:
         known = fits(algorithm(name).objective)
     except ValueError:
         known = False
     if not known:
-        there = [n for n in learning_from(given) if fits(algorithm(n).objective)]
-        raise UserError(f"no preference objective is called {name!r}: there are {', '.join(there)}")
+        names = [n for n in learning_from(kinds) if fits(algorithm(n).objective)]
+        raise UserError(f"no preference objective is called {name!r}: there are {', '.join(names)}")
 
 
 def _algorithm(a: Prefer) -> tuple[Algorithm, bool]:
@@ -137,5 +137,5 @@ def _algorithm(a: Prefer) -> tuple[Algorithm, bool]:
 
     check_preference(a.algorithm)
     recorded = "recorded" in {o.name for o in known(a.algorithm)}
-    more = {"recorded": True} if recorded else {}
-    return algorithm(a.algorithm, **{**a.options, **more}), recorded
+    settings = {"recorded": True} if recorded else {}
+    return algorithm(a.algorithm, **{**a.options, **settings}), recorded

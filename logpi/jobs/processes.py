@@ -2,9 +2,9 @@
 
     for job, failure in side_by_side(jobs, at_once=2): ...
 
-Ctrl-C and a termination signal come to this process, which asks each job once to save and stop, so
-that all of them can go on. Left out: which jobs (`seeds.py`, `sweep.py`), and what they say
-together (`seed_report.py`).
+Ctrl-C and a termination signal come to this process, which asks each job once to save and stop; all
+of them can be resumed. Left out: which jobs (`seeds.py`, `sweep.py`), and their common report
+(`seed_report.py`).
 """
 
 from __future__ import annotations
@@ -23,32 +23,34 @@ from logpi.errors import Stopped, UserError, one_line, shell
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def side_by_side(jobs: Sequence[Any], at_once: int) -> Iterator[tuple[Any, str]]:
-    """Carry jobs out, `at_once` at a time; (the job, why it failed or "") in their order.
+    """Run jobs, `at_once` at a time; yields (the job, why it failed or "") in their order.
 
     Args:
-        jobs: each has a directory `out`. One that has begun goes on.
+        jobs: each has a directory `out`. One that has begun is resumed.
     Raises:
         Stopped: a signal ended them, after they had saved.
     """
-    begun = [replace(j, resume=j.out) if (j.out / "arguments.json").exists() else j for j in jobs]
+    resumable = [
+        replace(j, resume=j.out) if (j.out / "arguments.json").exists() else j for j in jobs
+    ]
     alone = getattr(os, "setpgrp", None)
     context = multiprocessing.get_context("spawn")
     with (
         _interrupted_by_termination(),
         context.Pool(min(at_once, len(jobs)) or 1, alone, maxtasksperchild=1) as pool,
     ):
-        done = pool.imap(_logged, begun, chunksize=1)
+        done = pool.imap(_logged, resumable, chunksize=1)
         yield from zip(jobs, done, strict=True)
 
 
 def _logged(job: Any) -> str:
-    """In its own process: everything that is said goes into a log beside the run. Returns why the
-    job failed, or ""."""
+    """Run a job in its own process; its stderr goes into a log beside the run. Returns why the job
+    failed, or ""."""
     Path(job.out).parent.mkdir(parents=True, exist_ok=True)
     with open(f"{job.out}.log", "a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
         try:
@@ -64,10 +66,10 @@ def _logged(job: Any) -> str:
 
 @contextlib.contextmanager
 def _interrupted_by_termination() -> Iterator[None]:
-    """A termination signal ends this too as Ctrl-C does: no job is left running by itself."""
+    """A termination signal ends this process as Ctrl-C does, so no job is left running."""
 
     def handle(number: int, frame: object) -> None:
-        raise Stopped("stopped; what was saved can be gone on with: --resume RUN", number)
+        raise Stopped("stopped; what was saved can be resumed: --resume RUN", number)
 
     before = signal.signal(signal.SIGTERM, handle)
     try:

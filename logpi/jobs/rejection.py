@@ -1,13 +1,13 @@
-"""Rejection sampling: a model's own responses, judged and cleaned, as demonstrations; with a count
-of the reasons for which others were dropped.
+"""Rejection sampling: a model's own responses, judged and cleaned, become demonstrations. The
+reasons for which others are dropped are counted.
 
     samples.jsonl   every response with its rewards and its fate: kept, or the reason why not
     train.jsonl     the kept ones, mixed with other demonstrations if there are any
     counts.json     prompts, sampled, kept, filtered by reason, mixed in
 
-Sampling goes by chunks of prompts, each with its own seed and written whole, so a killed job goes
-on where it was and ends with the same files. Each response is counted under the first rule that it
-fails, in the order of `Rules`. Left out: training (`logpi sft`), and choosing by a learned score
+A chunk of prompts has its own seed and its own file, so a killed job resumes where it was and ends
+with the same files. Each response is counted under the first rule that it fails, in the order of
+`Rules`. Left out: training (`logpi sft`), and choosing by a learned score
 (`pooling.best_of`).
 """
 
@@ -23,10 +23,12 @@ from typing import Any
 
 from logpi.envs.task import Row
 from logpi.errors import RunError, UserError
+from logpi.evaluation.scorers import score_rows
 from logpi.rewards import Rewards
 from logpi.rewards.text import squeeze
 from logpi.rollouts.responses import Responses
 from logpi.runs import disk
+from logpi.runs.metrics import write_rows
 
 Sample = dict[str, Any]
 Ask = Callable[[Sequence[Row], int], Sequence[Responses]]
@@ -62,13 +64,9 @@ class Rules:
                 return f"no verdict of {name}"
             if value < least:
                 return name
-        return (
-            "too short"
-            if sample["tokens"] < self.shortest
-            else "too long"
-            if sample["tokens"] > self.longest
-            else ""
-        )
+        if sample["tokens"] < self.shortest:
+            return "too short"
+        return "too long" if sample["tokens"] > self.longest else ""
 
 
 def harvest(
@@ -100,9 +98,10 @@ def harvest(
     counts = _counts(samples)
     write_rows(path / "samples.jsonl", samples)
     if not kept:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in counts["filtered"].items())
         raise UserError(
-            f"none of {len(samples)} samples passed: {_listed(counts['filtered'])}. All of them are"
-            f" in {path / 'samples.jsonl'}. {_advice(counts['filtered'])}"
+            f"none of {len(samples)} samples passed: {reasons}. All of them are in"
+            f" {path / 'samples.jsonl'}. {_advice(counts['filtered'])}"
         )
     write_rows(path / "train.jsonl", kept)
     write_counts(path, counts)
@@ -179,45 +178,30 @@ def clean(samples: Sequence[Sample], rewards: Rewards, rules: Rules) -> list[Row
     for sample, parts in zip(kept, _judged(kept, rewards), strict=True):
         if any(parts.get(name) != sample["rewards"].get(name) for name in rules.least):
             sample["fate"] = "unstable"
+    return [_row(s) for s in kept if s["fate"] == "kept"]
+
+
+def _row(sample: Sample) -> Row:
+    """A sample without what the harvest recorded of it."""
     own = ("tokens", "stop", "rewards", "errors", "fate")
-    return [{k: v for k, v in s.items() if k not in own} for s in kept if s["fate"] == "kept"]
+    return {k: v for k, v in sample.items() if k not in own}
 
 
 def _judged(samples: Sequence[Sample], rewards: Rewards) -> list[Mapping[str, float | None]]:
     """Each sample's rewards, judged now."""
     if not samples:
         return []
-    names = {n for s in samples for n in s} - {
-        "prompt",
-        "completion",
-        "tokens",
-        "stop",
-        "rewards",
-        "errors",
-        "fate",
-    }
-    completions = [
-        (
-            s["completion"]
-            if isinstance(s["prompt"], str)
-            else [{"role": "assistant", "content": s["completion"]}]
-        )
-        for s in samples
-    ]
-    columns = {n: [s.get(n) for s in samples] for n in sorted(names)}
-    return [
-        s.parts for s in rewards.score([s["prompt"] for s in samples], completions, None, columns)
-    ]
+    texts = [s["completion"] for s in samples]
+    return [s.parts for s in score_rows(rewards, list(map(_row, samples)), texts)]
 
 
 def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
     fates = Counter(s["fate"] for s in samples)
     kept = fates.pop("kept", 0)
-    prompts = {json.dumps(s["prompt"], sort_keys=True) for s in samples}
-    with_one = {json.dumps(s["prompt"], sort_keys=True) for s in samples if s["fate"] == "kept"}
+    prompts = [(json.dumps(s["prompt"], sort_keys=True), s["fate"]) for s in samples]
     return {
-        "prompts": len(prompts),
-        "prompts_with_one": len(with_one),
+        "prompts": len({prompt for prompt, _ in prompts}),
+        "prompts_with_one": len({prompt for prompt, fate in prompts if fate == "kept"}),
         "sampled": len(samples),
         "kept": kept,
         "filtered": dict(fates.most_common()),
@@ -239,8 +223,8 @@ def mixed(kept: Sequence[Row], other: Sequence[Row], share: float, seed: int = 0
             f"the share of other demonstrations lies between 0 and 1 (without 1), not {share}"
         )
     rng = Random(seed)
-    wanted = round(len(kept) * share / (1 - share))
-    rows = [*kept, *rng.sample(list(other), min(wanted, len(other)))]
+    count = round(len(kept) * share / (1 - share))
+    rows = [*kept, *rng.sample(list(other), min(count, len(other)))]
     rng.shuffle(rows)
     return rows
 
@@ -257,8 +241,8 @@ def probe(rows: Sequence[Row], rewards: Rewards) -> str:
     """
     name = rewards.names[0]
     texts = [f"<think>so</think> <answer>{_gold(r)}</answer>" for r in rows]
-    asked = [{**r, "completion": t} for r, t in zip(rows, texts, strict=True)]
-    first, again = ([p.get(name) for p in _judged(asked, rewards)] for _ in range(2))
+    samples = [{**r, "completion": t} for r, t in zip(rows, texts, strict=True)]
+    first, again = ([p.get(name) for p in _judged(samples, rewards)] for _ in range(2))
     if first != again:
         n = sum(a != b for a, b in zip(first, again, strict=True))
         raise UserError(
@@ -281,20 +265,14 @@ def probe(rows: Sequence[Row], rewards: Rewards) -> str:
             f"{name!r} accepts none of the rows' own answers in <answer></answer> ({example}): no"
             " policy could ever be right. Choose the verifier that fits the answers"
         )
-    return (
-        ""
-        if accepted == len(rows)
-        else f"{name!r} accepts the own answer of only {accepted} of {len(rows)} rows"
-    )
+    if accepted == len(rows):
+        return ""
+    return f"{name!r} accepts the own answer of only {accepted} of {len(rows)} rows"
 
 
 def _gold(row: Row) -> str:
     answer = row.get("answer")
     return str(answer[0] if isinstance(answer, list) and answer else answer)
-
-
-def _listed(filtered: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in filtered.items())
 
 
 def _advice(filtered: Mapping[str, int]) -> str:
@@ -309,12 +287,6 @@ def _advice(filtered: Mapping[str, int]) -> str:
         f"Most fell at {reason!r}: try more --samples, more steps of the stage before, or easier"
         " prompts"
     )
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as JSON lines, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    disk.write(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows).encode())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,7 @@ from logpi.jobs.options.algorithm import flags_of_algorithm
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.learning import LearningArguments, LoraArguments
 from logpi.jobs.options.model import ModelArguments
+from logpi.jobs.options.sampler import SamplerArguments
 from logpi.jobs.options.sampling import DecodingArguments
 from logpi.jobs.options.sources import SourceArguments
 from logpi.jobs.options.turns import TurnArguments
@@ -59,6 +62,7 @@ class RL(
     LoraArguments,
     LearningArguments,
     DecodingArguments,
+    SamplerArguments,
     SourceArguments,
     TurnArguments,
 ):
@@ -148,8 +152,13 @@ class RL(
     )
 
     def setup(self) -> Setup:
+        with ExitStack() as stack:
+            setup = self._setup(stack)
+            return replace(setup, close=stack.pop_all().close)
+
+    def _setup(self, stack: ExitStack) -> Setup:
         from logpi.algorithms import describe
-        from logpi.engine.engine import Engine
+        from logpi.engine.vllm.sampler import VLLMSampler
         from logpi.policies.reward_model import WithCritic
         from logpi.runs.rng import seed
 
@@ -158,13 +167,14 @@ class RL(
         seed(self.seed)
         shared = method.objective.needs_critic and self.critic == "shared"
         policy = self.load(critic=shared, temperature=self.temperature, **self.bits())
-        saver = self.adapt(policy)
+        saver = plain = self.adapt(policy)
         learns, reference = with_critic(self, method, policy), make_reference(self, method, policy)
         saver = learns.saver(saver) if isinstance(learns, WithCritic) else saver
         learner = make_learner(self, method, learns, reference)
-        rollout, evaluator = rollout_and_evaluator(
-            self, method, policy, Engine(policy, slots=self.slots), data
-        )
+        sampler = stack.enter_context(self.sampling_by(policy, plain.save, lambda: learner.updates))
+        rollout, evaluator = rollout_and_evaluator(self, method, policy, sampler, data)
+        if isinstance(sampler, VLLMSampler):
+            rollout.numbers = sampler.metrics
         roles = roles_in_memory(self, learns, policy, reference, data.rewards)
         notes = [describe(method), policy.template.describe()]
         notes += [memory(roles)] if len(roles) > 1 else []

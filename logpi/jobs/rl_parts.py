@@ -20,7 +20,7 @@ from logpi.jobs.options.turns import columns
 
 if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
-    from logpi.engine.engine import Engine
+    from logpi.engine.sampler import Sampler
     from logpi.envs.task import Row, Task
     from logpi.evaluation.evaluator import Evaluator
     from logpi.learner import Learner
@@ -68,7 +68,7 @@ def rows_and_rewards(a: Any) -> RLData:
 
 
 def rollout_and_evaluator(
-    a: Any, method: Algorithm, policy: CausalLM, engine: Engine, data: RLData
+    a: Any, method: Algorithm, policy: CausalLM, sampler: Sampler, data: RLData
 ) -> tuple[TextRollout, Evaluator]:
     """The rollout that the learner learns from, and the evaluator of held-out items."""
     from logpi.engine.sampling import Sampling
@@ -85,7 +85,7 @@ def rollout_and_evaluator(
         readable.check(task.rows("train") if task else [], "prompts")
     rollout = TextRollout(
         policy,
-        engine,
+        sampler,
         data.task,
         data.rewards,
         algorithm=method,
@@ -101,7 +101,7 @@ def rollout_and_evaluator(
     )
     evaluator = Evaluator(
         policy,
-        engine,
+        sampler,
         held_out,
         data.rewards,
         sampling,
@@ -160,19 +160,21 @@ def _checked(a: Any, method: Algorithm) -> Algorithm:
             f"{method.objective.min_group}, not {a.num_generations}"
         )
     whole_groups(method, a.prompts, "--prompts")
-    # With 16-bit weights decoder and learner round differently: the objective corrects for the
-    # mismatch with capped importance weights.
-    if a.dtype == "float32":
+    # With 16-bit weights, or by another engine, sampler and learner round differently: the
+    # objective corrects for the mismatch with capped importance weights.
+    if a.dtype == "float32" and a.samples_itself:
         return method
     return replace(method, objective=method.objective.corrected())
 
 
 def make_learner(a: Any, method: Algorithm, learns: Policy, reference: Policy | None) -> Learner:
-    """The learner. With 16-bit weights it computes old log-probabilities itself, and does not take
-    the decoder's."""
+    """The learner. With 16-bit weights, or another engine's samples, it computes old log-
+    probabilities itself, and does not take the sampler's."""
     from logpi.learner import Learner, Trust
 
-    trust = Trust() if a.dtype == "float32" else Trust(sampler=False, tolerance=ROUNDING, mean=True)
+    trust = Trust(sampler=a.samples_itself)
+    if a.dtype != "float32":
+        trust = Trust(sampler=False, tolerance=ROUNDING, mean=True)
     return Learner(
         learns,
         method,

@@ -1,5 +1,5 @@
-"""What several runs of one job say together: the mean of each measure with its interval, a table,
-and a curve.
+"""The report on several runs of one job: the mean of each measure with its interval, a table, and a
+curve.
 
 Left out: one run's own curves (`runs/plots.py`), and intervals over items (`evaluation/`).
 """
@@ -95,21 +95,21 @@ def report(out: Path, runs: Sequence[Path], title: str) -> str:
     return f"{title}\n{text}\ncurves  {where}"
 
 
-def _curve(run: Path, x: str, y: str) -> list[tuple[float, float]]:
-    return [(r[x], r[y]) for r in read_metrics(run) if x in r and y in r]
-
-
 def _drawable(
     runs: Mapping[str, Sequence[Path]],
 ) -> tuple[dict[str, list[list[tuple[float, float]]]], tuple[str, str]] | None:
     """The curves that every run has, with the names of their axes."""
     rewarded = any("eval/reward" in last_numbers(p) for seeds in runs.values() for p in seeds)
-    for (x, y), named in CURVES.items():
+    metrics = {label: [read_metrics(p) for p in seeds] for label, seeds in runs.items()}
+    for (x, y), labels in CURVES.items():
         if y == "loss" and rewarded:
             continue  # that of a policy gradient says nothing
-        every = {label: [_curve(p, x, y) for p in seeds] for label, seeds in runs.items()}
+        every = {
+            label: [[(r[x], r[y]) for r in records if x in r and y in r] for records in seeds]
+            for label, seeds in metrics.items()
+        }
         if all(line for series in every.values() for line in series):
-            return every, named
+            return every, labels
     return None
 
 
@@ -121,11 +121,11 @@ def picture(runs: Mapping[str, Sequence[Path]], path: Path, title: str = "") -> 
 
     from logpi.runs.plots import Panel, figure, save
 
-    drawn = _drawable(runs)
-    if drawn is None:
+    curves = _drawable(runs)
+    if curves is None:
         return None
-    every, named = drawn
-    drawing = figure([Panel(title, *named)], size=(6, 3.6))
+    every, labels = curves
+    drawing = figure([Panel(title, *labels)], size=(6, 3.6))
     [axes] = drawing.axes
     for label, series in every.items():
         grid = np.linspace(max(s[0][0] for s in series), min(s[-1][0] for s in series), 200)

@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from logpi.errors import UserError
+from logpi.errors import UserError, shell
+from logpi.jobs.common import opened
 from logpi.jobs.job import Job
 from logpi.jobs.options.run import available, read
-from logpi.jobs.options.saved import to_json
 from logpi.jobs.processes import cores, side_by_side
 from logpi.jobs.seed_report import last_numbers, report
 
@@ -31,6 +31,7 @@ def command(cls: type[Job], description: str, argv: Sequence[str]) -> int:
     return 0
 
 
+@shell()
 def start(job: Any, title: str = "") -> None:
     """Run a job, or each of its seeds. Arguments and errors as of `run_seeds`."""
     if job.seeds > 1:
@@ -63,7 +64,7 @@ def run_seeds(a: Any, title: str = "") -> None:
     print(report(out, [job.out for job in jobs], title or a.COMMAND), file=sys.stderr)
 
 
-def one_each(a: Any, out: Path) -> Sequence[Any]:
+def one_each(a: Any, out: Path) -> list[Any]:
     """One job for each seed, each with a directory of its own."""
     seeds = range(a.seed, a.seed + a.seeds)
     return [replace(a, seeds=1, seed=s, out=out / f"seed-{s}", resume=None) for s in seeds]
@@ -71,15 +72,8 @@ def one_each(a: Any, out: Path) -> Sequence[Any]:
 
 def _home(a: Any) -> Path:
     """The directory of the seeds' runs: a new one, or the one to resume."""
-    from logpi.runs.directory import Run, next_path
+    from logpi.runs.directory import next_path
 
-    if a.resume is not None:
-        with Run.open(a.resume, arguments=to_json(a)):
-            return a.resume
     out = a.out or next_path(f"{a.COMMAND}-seeds")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(
-            f"{out} is not empty; give another --out, or --resume {out} to go on with its seeds"
-        )
-    with Run.create(out, a.COMMAND, to_json(replace(a, out=out))):
+    with opened(replace(a, out=out), a.COMMAND):
         return out

@@ -8,8 +8,8 @@
 
     RUN/arguments.json  RUN/sweep.json  RUN/000-lr=1e-5-beta=0/seed-0 …
 
-`logpi sweep --resume RUN` goes on with what was stopped, and does the rest. Left out: ending bad
-trials early, and what a job does.
+`logpi sweep --resume RUN` resumes the runs that were stopped, and starts the others. Left out:
+ending bad trials early, and what a job does.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from logpi.jobs.options.fields import option
 from logpi.jobs.options.run import read
 from logpi.jobs.options.saved import from_json, to_json
 from logpi.jobs.processes import cores, side_by_side
+from logpi.jobs.seeds import one_each
 from logpi.jobs.sweep_cells import Cell, Space, Trials, grid
 from logpi.jobs.sweep_table import SweepTable
 
@@ -65,7 +66,7 @@ class JobSweep:
     minimise: bool = option(False, help="the least is best; so it is of a loss and of perplexity")
     at_once: int = option(1, help="runs at the same time; 0: as many as cores", least=0)
     out: Path | None = option(None, help="directory (default: runs/sweep-1, -2, …)")
-    resume: Path | None = option(None, help="go on with this sweep", saved=False)
+    resume: Path | None = option(None, help="resume this sweep", saved=False)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -94,13 +95,11 @@ def arguments(argv: Sequence[str]) -> JobSweep:
     line = CommandLine(JobSweep, "logpi sweep", (__doc__ or "").partition("\n\n")[2])
     end = argv.index("--") if "--" in argv else len(argv)
     own, vary = _parted(line, argv[:end])
-    words = line.given(own)
+    words = line.options(own)
     if "resume" in words:
         from logpi.runs.directory import read_arguments
 
-        command, saved = read_arguments(words["resume"])
-        if command != "sweep":
-            raise UserError(f"{words['resume']} is a run of `logpi {command}`, not a sweep")
+        _, saved = read_arguments(words["resume"], "sweep")
         return replace(from_json(JobSweep, saved), resume=words["resume"])
     vary = {**words.pop("vary", {}), **vary}
     if not words.get("job"):
@@ -111,7 +110,7 @@ def arguments(argv: Sequence[str]) -> JobSweep:
     for name in ("out", "resume", "repeat", "seeds"):
         if name in vary or f"--{name}" in [word.partition("=")[0] for word in fixed]:
             raise UserError(f"a sweep's own --{name} stands in front of --")
-    return line.made({**words, "vary": vary, "words": fixed})
+    return line.build({**words, "vary": vary, "words": fixed})
 
 
 def _parted(line: CommandLine, argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -166,11 +165,10 @@ class _Jobs:
         home = path / cell.name
         if self.a.seeds == 1:
             return [replace(job, out=home)]
-        seeds = range(job.seed, job.seed + self.a.seeds)
-        return [replace(job, seed=s, out=home / f"seed-{s}") for s in seeds]
+        return one_each(replace(job, seeds=self.a.seeds), home)
 
     def carry_out(self, cells: Sequence[Cell], table: SweepTable) -> None:
-        """Every run of these cells, those that have begun gone on with."""
+        """Run every job of these cells; those that have begun are resumed."""
         jobs = [(cell, job) for cell in cells for job in self.of(cell, table.path)]
         done = side_by_side([job for _, job in jobs], self.a.at_once or cores())
         for i, ((cell, _), (job, failure)) in enumerate(zip(jobs, done, strict=True), 1):
@@ -195,7 +193,7 @@ def _search(one: _Jobs, table: SweepTable) -> None:
 
 
 def _home(a: JobSweep) -> Run:
-    """The directory of the sweep: a new one, or the one to go on with."""
+    """The directory of the sweep: a new one, or the one to resume."""
     from logpi.runs.directory import Run, next_path
 
     if a.resume is not None:

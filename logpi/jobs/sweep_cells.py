@@ -1,4 +1,4 @@
-"""What varies in a sweep, and the cells that come of it: every combination, or where Optuna looks.
+"""The options that vary in a sweep, and its cells: every combination, or those that Optuna chooses.
 
     Space.of(line, {"lr": ["1e-5", "3e-5"], "beta": ["0"]}, words)
     grid(space)      Cell(0, {"lr": "1e-5", "beta": "0"}), Cell(1, {"lr": "3e-5", "beta": "0"})
@@ -94,11 +94,11 @@ class Space:
         """
         fields = _fields(line, vary, words)
         axes = []
-        for name, given in vary.items():
+        for name, texts in vary.items():
             flag = "--" + name.replace("_", "-")
             if flag not in fields:
                 raise UserError(f"unknown option {flag}{did_you_mean(flag, fields)}")
-            values = [str(v) for v in (given if isinstance(given, list | tuple) else [given])]
+            values = [str(v) for v in (texts if isinstance(texts, list | tuple) else [texts])]
             if not values:
                 raise UserError(f"{flag} has no values to try")
             axes.append(_axis(name, fields[flag], values))
@@ -166,13 +166,13 @@ class Trials:
         direction = "minimize" if minimise else "maximize"
         study = self.optuna.create_study(direction=direction, sampler=sampler)
         study.add_trials(self.done)
-        asked = study.ask(self._distributions())
-        values = (asked.params[axis.name] for axis in self.space.axes)
+        trial = study.ask(self._distributions())
+        values = (trial.params[axis.name] for axis in self.space.axes)
         texts = [f"{v:.6g}" if isinstance(v, float) else str(v) for v in values]
         return self.space.cell(self.told, texts)
 
     def tell(self, cell: Cell, value: float) -> None:
-        """What came of a combination; NaN: it failed."""
+        """Record the result of a combination; NaN: it failed."""
         self.told += 1
         distributions = self._distributions()
         params = {

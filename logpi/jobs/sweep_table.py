@@ -1,4 +1,4 @@
-"""What came of a sweep: `sweep.json`, written after every run, and the table.
+"""The results of a sweep: `sweep.json`, written after every run, and the table.
 
 Left out: what a run measures (`seed_report.last_numbers`).
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from logpi.errors import UserError, did_you_mean
+from logpi.jobs.memory import aligned
 from logpi.jobs.seed_report import interval, last_numbers
 from logpi.jobs.sweep_cells import Cell
 from logpi.runs import disk
@@ -37,7 +38,7 @@ class SweepTable:
         return self._minimise or self.measure.endswith(("loss", "perplexity"))
 
     def begin(self, cell: Cell) -> None:
-        """Write down what is tried before it is, so that a stopped sweep goes on with it."""
+        """Record a cell before its runs start, so that a stopped sweep resumes it."""
         record = {"number": cell.number, "settings": dict(cell.settings)}
         record |= {"words": list(cell.words), "runs": {}, "done": False}
         self.results.setdefault(cell.name, record)
@@ -104,10 +105,7 @@ class SweepTable:
             mean, half = interval(self.values(cell) or [math.nan])
             spread = "" if math.isnan(half) else f"{half:.2g}"
             rows.append([*(cell.settings[n] for n in names), f"{mean:.4g}", spread])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows
-        ]
+        lines = aligned(rows, ">" * len(rows[0]))
         best = cells[0]
         if math.isnan(self.mean(best)):
             return "\n".join([*lines, "every run failed"])

@@ -76,8 +76,8 @@ def step_effects(world: World, weight: Weight) -> tuple[Tensor, Tensor]:
     step = -torch.linalg.pinv(fisher, hermitian=True) @ mean
     step = step / (step @ fisher @ step).sqrt()
     tangent = step.view_as(world.logits)
-    _, change = torch.func.jvp(lambda x: world.policy_logp(x).sum(1), (world.logits,), (tangent,))
-    return change, step
+    derivative = torch.func.jvp(lambda x: world.policy_logp(x).sum(1), (world.logits,), (tangent,))
+    return derivative[1], step
 
 
 def _mean_length(world: World, change: Tensor, among: Tensor) -> float:

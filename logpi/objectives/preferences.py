@@ -67,14 +67,22 @@ def _reference(who: object, batch: Batch, ref: PolicyOutput | None, recorded: bo
     return own(logp.detach(), batch.mask)
 
 
-def _check_whole(batch: Batch, side: Tensor) -> None:
-    """Raises ValueError if a comparison has lost a side: its margin would be the score of one
-    response alone."""
+def _pairs(
+    batch: Batch, side: Tensor, weight: Tensor, score: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row its share [B] of its pair's weight; of each group the weight [P] and the margin
+    s(y⁺) − s(y⁻) [P].
+
+    Raises:
+        ValueError: a comparison has lost a side, so its margin would be one response's score.
+    """
     if bool((by_group(side, batch.group).abs() > 1e-3).any()):
         raise ValueError(
             "rows of one comparison were parted: minibatches must be at most as many as the groups"
             " of a batch"
         )
+    share = side.abs() / 2 * of_row(weight.to(score.dtype), batch.mask)
+    return share, by_group(share, batch.group), by_group(side * score, batch.group)
 
 
 @dataclass(frozen=True)
@@ -122,11 +130,8 @@ class Preference(_Compared):
             ValueError: a group is not whole.
         """
         mask, side, logp = batch.mask, targets.side, own(now.logp, batch.mask)
-        _check_whole(batch, side)
         score = self.score(logp, targets.logp_ref, mask)
-        # adds up to its weight over a pair
-        share = side.abs() / 2 * of_row(weight.to(logp.dtype), mask)
-        pair, h = by_group(share, batch.group), by_group(side * score, batch.group)
+        share, pair, h = _pairs(batch, side, weight, score)
         chosen, rejected = 2 * share * (side > 0), 2 * share * (side < 0)
         loss = self.coef * (pair * self.margin(h)).sum()
         if self.sft:
@@ -306,10 +311,8 @@ class BradleyTerry(_Compared):
         mask = batch.mask
         last = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
         side = targets.side
-        _check_whole(batch, side)
         score = torch.where(side != 0, now.value.gather(1, last[:, None]).squeeze(1), 0.0)
-        share = side.abs() / 2 * of_row(weight.to(score.dtype), mask)
-        pair, h = by_group(share, batch.group), by_group(side * score, batch.group)
+        share, pair, h = _pairs(batch, side, weight, score)
         m = by_group(side.abs() / 2 * targets.margin, batch.group)
         loss = -(pair * logsigmoid(h - m)).sum()
         if self.centre:

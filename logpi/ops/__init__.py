@@ -1,8 +1,8 @@
-"""The mathematics, one equation a part: advantages, ratios, surrogates, KL penalties, aggregation
-weights.
+"""The mathematics, one equation in each part: advantages, ratios, surrogates, KL penalties,
+aggregation weights.
 
-Only torch and `logpi.types` are imported here: no models, no I/O. Every part is a frozen dataclass
-that prints itself, compares, carries its equation and its source, and is tested alone.
+Every part is a frozen dataclass that prints itself, compares, and has its equation and its source.
+Only torch and `logpi.types` are imported. Left out: models and I/O.
 """
 
 from logpi.ops import advantages, groups, kl, ratios, surrogates, time, weights

@@ -1,11 +1,12 @@
 """Advantage estimators: how much better an action was than expected.
 
 Each is a frozen dataclass called with `(batch, value)` that returns [B, T] advantages in units of
-return, 0 where `mask` is False, without gradient. Time counts the policy's own actions. Whitening
-is not here: it comes after the critic's target and is a field of the objective. KL penalties are
-not here: they are in the reward that arrives.
+return, 0 where `mask` is False, without gradient. Time counts the policy's own actions. Left out:
+whitening, which comes after the critic's target and is a field of the objective, and KL penalties,
+which are already in the reward.
 
-What an estimator needs is a class fact, so that a trainer can refuse a setting before work starts:
+What an estimator needs is an attribute of its class, so a job can refuse a setting before it
+starts:
     critic  it reads `value` [B, T+1]           greedy  it reads `batch.baseline` [B]
     group   least number of samples a prompt    on_policy  the data must come from the policy itself
     bootstraps  a critic values the state after a row that was cut off
@@ -84,8 +85,8 @@ class TotalReward(Advantage):
 
         Âₜ = R(τ) = Σₖ rₖ
 
-    Unbiased, and the estimator of highest variance here: an action is also blamed for what came
-    before it.
+    Unbiased, and the estimator of the highest variance: an action also gets the rewards of what
+    came before it.
 
     >>> from logpi.testing import row
     >>> TotalReward()(row([-1., -1., -1., 5.]))
@@ -105,8 +106,8 @@ class RewardToGo(Advantage):
 
         Âₜ = Gₜ = Σ_{k ≥ t} γ^{k−t} rₖ
 
-    γ = 1 is unbiased; γ < 1 trades bias for variance. It does not bootstrap: a cut-off row counts
-    as if it ended.
+    γ = 1 is unbiased; γ < 1 has bias and less variance. It does not bootstrap: a row that was cut
+    off counts as if it had ended.
 
     Attributes:
         gamma: discount per own action, in [0, 1].
@@ -139,10 +140,9 @@ class GAE(Advantage):
         δₜ = rₜ + γ V(sₜ₊₁) − V(sₜ)          Âₜ = δₜ + γλ Âₜ₊₁
 
     Time counts the policy's own actions: tool output neither discounts nor bootstraps, and deleting
-    it changes nothing (several libraries differ here). λ = 1 gives RewardToGo − V; λ = 0 the
-    one-step TD error. The last state is bootstrapped with V unless `terminated`. Differs from
-    CleanRL, which treats time-outs as terminations. The critic's target is Âₜ + V(sₜ), the
-    λ-return.
+    it changes nothing (several libraries differ). λ = 1 gives RewardToGo − V; λ = 0 the one-step TD
+    error. The last state is bootstrapped with V unless `terminated`; CleanRL treats time-outs as
+    terminations. The critic's target is Âₜ + V(sₜ), the λ-return.
 
     Attributes:
         gamma: discount per own action, in [0, 1].
@@ -228,8 +228,8 @@ class GroupCenter(Advantage):
 
         Âₜ = R − mean(R of the group)
 
-    The mean holds the row itself, so the expected gradient is (G−1)/G of the policy gradient,
-    exactly. One number for all actions of a row. Rows without an own action do not move the mean.
+    The mean includes the row itself, so the expected gradient is exactly (G−1)/G of the policy
+    gradient. One number for all actions of a row. Rows without an own action do not count.
 
     Raises:
         ValueError: a group of one.
@@ -253,10 +253,10 @@ class GroupNorm(Advantage):
 
         Âₜ = (R − mean(R)) / (std(R) + ε)          std with G − ddof
 
-    One number for all actions of a row. A group whose returns are all equal has advantage 0,
-    exactly, never NaN and never rounding noise over ε. Dividing by the spread is what makes GRPO's
-    direction differ from the policy gradient's where prompts differ in difficulty (theory:
-    1/√(p(1−p))). Rows without an own action count nowhere. TRL has ε = 1e-4, verl 1e-6.
+    One number for all actions of a row. A group whose returns are all equal has advantage exactly
+    0, never NaN and never rounding noise over ε. Because of the division by the spread GRPO's
+    direction differs from the policy gradient where prompts differ in difficulty (theory:
+    1/√(p(1−p))). Rows without an own action do not count. TRL has ε = 1e-4, verl 1e-6.
 
     Attributes:
         eps: added to the standard deviation, in units of return.
@@ -297,8 +297,8 @@ class LeaveOneOut(Advantage):
 
         Âₜ = Rᵢ − 1/(G−1) Σ_{l≠i} Rₗ
 
-    Unbiased, because the baseline does not hold the row itself. Equals GroupCenter · G/(G−1). A row
-    that is alone in what is left of its group gets 0.
+    Unbiased, because the baseline does not include the row itself. Equals GroupCenter · G/(G−1). A
+    row without other rows in its group gets 0.
 
     Raises:
         ValueError: a group of one.
@@ -347,7 +347,7 @@ class GreedyBaseline(Advantage):
 
 @dataclass(frozen=True)
 class Uniform(Advantage):
-    """Every own action counts 1: supervised learning as a policy gradient on someone else's
+    """Every own action has advantage 1: supervised learning is a policy gradient on someone else's
     trajectories.
 
     Âₜ = 1
@@ -365,8 +365,8 @@ def whiten(advantage: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     """Zero mean and unit spread over all own actions of the batch (token-weighted, population std);
     [B, T].
 
-    REINFORCE++ (arXiv:2501.03262) normalises so over the global batch. A constant advantage becomes
-    0, not noise.
+    REINFORCE++ (arXiv:2501.03262) normalises like this over the global batch. A constant advantage
+    becomes 0, not noise.
     """
     values = advantage[mask]
     if values.numel() == 0:

@@ -164,8 +164,8 @@ class Logistic(_Beta):
     SimPO's γ).
 
     Attributes:
-        beta: > 0. smoothing: ε in [0, ½), share of labels that are believed to be wrong. gamma:
-            margin to be won by.
+        beta: > 0. smoothing: ε in [0, ½), share of labels that are assumed wrong. gamma: the
+            margin by which the better response must win.
     """
 
     smoothing: float = 0.0
@@ -184,8 +184,8 @@ class Logistic(_Beta):
 
 @dataclass(frozen=True)
 class Robust(_Beta):
-    """[−(1 − ε) log σ(βh) + ε log σ(−βh)] / (1 − 2ε): unbiased if a share ε of labels is flipped.
-    Not bounded below."""
+    """[−(1 − ε) log σ(βh) + ε log σ(−βh)] / (1 − 2ε): unbiased if a share ε of labels is flipped,
+    and not bounded below."""
 
     smoothing: float = 0.1
     equation: ClassVar[str] = "ℓ(h) = [−(1 − ε) log σ(βh) + ε log σ(−βh)] / (1 − 2ε)"
@@ -202,7 +202,7 @@ class Robust(_Beta):
 
 @dataclass(frozen=True)
 class Squared(_Beta):
-    """(h − 1/(2β))²: the margin has a goal, so sure labels do not push it to infinity."""
+    """(h − 1/(2β))²: the margin has a target, so certain labels do not push it to infinity."""
 
     equation: ClassVar[str] = "ℓ(h) = (h − 1/(2β))²"
     source: ClassVar[str] = "IPO, arXiv:2310.12036, eq. 17"

@@ -53,7 +53,8 @@ def by_group(x: Tensor, group: Tensor) -> Tensor:
 
 def group_sum(x: Tensor, group: Tensor) -> Tensor:
     """[B] for each row the sum of `x` [B] over the rows of its group."""
-    return by_group(x, group)[group_index(group)[0]]
+    index, groups = group_index(group)
+    return x.new_zeros(groups).index_add(0, index, x)[index]
 
 
 def extremes(x: Tensor, alive: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""KL penalties to a reference policy: estimators, where they act, and how their coefficient moves.
+"""KL penalties to a reference policy: estimators, where they act, and how their coefficient adapts.
 
 Estimators of KL(π‖π_ref) from one sample, with Δ = log π − log π_ref (Schulman 2020, "Approximating
 KL divergence"):
@@ -7,13 +7,12 @@ KL divergence"):
     k2 = Δ²/2               biased value, always ≥ 0
     k3 = e^{−Δ} + Δ − 1     unbiased value, always ≥ 0
 
-Where they act decides what they do to the *gradient* on-policy: k1 in the **reward** gives the
-gradient of the reverse KL(π‖π_ref), which is what is meant. In the **loss**, k1's expected gradient
-is exactly 0 (a score has mean zero), k2's is the reverse KL's, k3's that of the forward
-KL(π_ref‖π): of each action's distribution, in the states that were visited. Beyond one token no
-loss term is the gradient of a whole response's KL, because it leaves out how actions change which
-states are visited; k1 in the reward has that part too. All placements are supported; `logpi lab kl`
-shows it exactly.
+Their place decides their *gradient* on-policy. k1 in the **reward** has the gradient of the reverse
+KL(π‖π_ref), which is the intended one. In the **loss**, k1's expected gradient is exactly 0 (a
+score has mean zero), k2's is that of the reverse KL, and k3's that of the forward KL(π_ref‖π), both
+of each action's distribution in the visited states. Beyond one token no loss term has the gradient
+of a whole response's KL, because it leaves out how actions change which states are visited; k1 in
+the reward includes that. All places are supported; `logpi lab kl` shows them exactly.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def exact(logits: Tensor, logits_ref: Tensor) -> Tensor:
     """KL(π‖π_ref) of two categorical distributions given by logits [..., V]; [...] nats. Carries
     gradient.
 
-    A logit of −∞ on both sides (an action that neither can take) counts 0.
+    An action with a logit of −∞ in both, which neither can take, counts 0.
     """
     logp, logp_ref = logits.log_softmax(-1), logits_ref.log_softmax(-1)
     p = logp.exp()
@@ -88,8 +87,7 @@ class AdaptiveKL:
         target: wanted KL of a whole response, in nats, > 0.
         horizon: number of responses over which β may change by a fifth, ≥ 1.
 
-    Divergence: a batch of more than `horizon` responses counts as one of so many, or β could turn
-    negative.
+    Divergence: a batch counts at most `horizon` responses, or β could become negative.
     """
 
     target: float = 6.0
@@ -103,8 +101,8 @@ class AdaptiveKL:
             )
 
     def __call__(self, coef: float, kl: float, responses: int) -> float:
-        """The next coefficient, from the mean KL of a response in nats and the number of responses
-        seen."""
+        """The next coefficient, from the mean KL of a response in nats and the number of
+        responses."""
         error = min(max(kl / self.target - 1.0, -0.2), 0.2)
         return coef * (1.0 + error * min(1.0, responses / self.horizon))
 

@@ -1,8 +1,7 @@
-"""Importance ratios: how much likelier an action is now than when it was taken. Leaves out how they
-are clipped.
+"""Importance ratios: how much likelier an action is now than when it was taken.
 
 Each takes log-probabilities [B, T] that are 0 where `mask` is False, and returns the *log* ratio
-[B, T], which is 0 there too and carries gradient.
+[B, T], which is 0 there too and carries gradient. Left out: clipping (`surrogates.py`).
 """
 
 from __future__ import annotations

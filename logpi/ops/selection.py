@@ -1,7 +1,7 @@
-"""What of a rollout is learned from: rows cut off by the length limit, and groups whose returns are
-all equal.
+"""Which rows and groups of a rollout enter the batch: rows cut off by the length limit, and groups
+whose returns are all equal.
 
-Both are choices of an algorithm, made before a batch exists. How rows are sampled is not here
+Both are choices of an algorithm, made before a batch exists. Left out: how rows are sampled
 (`rollouts`).
 """
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Truncation(ABC):
-    """What becomes of a row that the length limit cut off."""
+    """The treatment of a row that the length limit cut off."""
 
     @abstractmethod
     def __call__(self, row: Trajectory) -> Trajectory:
@@ -40,7 +40,7 @@ class Truncation(ABC):
 
 @dataclass(frozen=True)
 class Bootstrap(Truncation):
-    """Keep the row and its reward; a critic, if there is one, values the state where it was cut."""
+    """Keep the row and its reward; a critic, if there is one, values its last state."""
 
     def __call__(self, row: Trajectory) -> Trajectory:
         return row
@@ -48,9 +48,9 @@ class Bootstrap(Truncation):
 
 @dataclass(frozen=True)
 class MaskOut(Truncation):
-    """Learn nothing from the row: its mask is cleared, and it moves no group statistic (TRL's
-    mask_truncated_completions, DAPO's overlong filtering; in TRL and DAPO's code the row still
-    moves its group's mean and spread)."""
+    """Learn nothing from the row: its mask is cleared, and it counts in no group statistic (TRL's
+    mask_truncated_completions, DAPO's overlong filtering; in the code of both the row still counts
+    in its group's mean and spread)."""
 
     def __call__(self, row: Trajectory) -> Trajectory:
         return replace(row, mask=torch.zeros_like(row.mask))
@@ -58,7 +58,7 @@ class MaskOut(Truncation):
 
 @dataclass(frozen=True)
 class CountAsFailure(Truncation):
-    """The row ends there with this reward, whatever the reward functions said.
+    """The row ends with this reward, whatever the reward functions return.
 
     Attributes:
         reward: in units of reward.
@@ -82,8 +82,8 @@ def is_uniform(rows: Sequence[Trajectory]) -> bool:
 
 
 class Keep(ABC):
-    """Which groups enter the batch. `refill`: sample further prompts in place of dropped groups,
-    `rounds` times at most."""
+    """Which groups enter the batch. `refill`: sample other prompts for dropped groups, at most
+    `rounds` times."""
 
     refill: ClassVar[bool] = False
 
@@ -98,8 +98,8 @@ class Keep(ABC):
 
 @dataclass(frozen=True)
 class KeepAll(Keep):
-    """Keep every group; one whose returns are all equal has advantage 0 under a group baseline and
-    costs no update."""
+    """Keep every group. One whose returns are all equal has advantage 0 under a group baseline and
+    is not evaluated in the update."""
 
     def __call__(self, rows: Sequence[Trajectory]) -> bool:
         return True
@@ -107,7 +107,7 @@ class KeepAll(Keep):
 
 @dataclass(frozen=True)
 class DropUniform(Keep):
-    """Drop groups whose returns are all equal; the batch gets smaller, so the rest weighs more."""
+    """Drop groups whose returns are all equal; the batch is smaller, so the others weigh more."""
 
     def __call__(self, rows: Sequence[Trajectory]) -> bool:
         return not is_uniform(rows)
@@ -115,12 +115,12 @@ class DropUniform(Keep):
 
 @dataclass(frozen=True)
 class MixedOutcomes(DropUniform):
-    """Drop groups whose returns are all equal and sample further prompts until the batch is full
+    """Drop groups whose returns are all equal, and sample other prompts until the batch is full
     (DAPO's dynamic sampling, arXiv:2503.14476, eq. 11).
 
     Attributes:
-        max_rounds: how many times the batch's number of prompts may be sampled before giving up
-            with an error that says why.
+        max_rounds: how many times the batch's number of prompts may be sampled; then an error says
+            why the batch is not full.
     """
 
     max_rounds: int = 10

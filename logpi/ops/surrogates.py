@@ -1,9 +1,8 @@
-"""Surrogates: what is maximised at each action, given the ratio and the advantage. Leaves out
-aggregation and penalties.
+"""Surrogates: what is maximised at each action, given the ratio and the advantage.
 
 Each is called with `(log_ratio, logp, advantage)`, all [B, T], and returns the objective of each
-action [B, T] in units of advantage, carrying gradient. `clipped(log_ratio, advantage)` tells where
-the gradient is cut, for the logs.
+action [B, T] in units of advantage, carrying gradient. `clipped(log_ratio, advantage)` is where the
+gradient is cut, for the logs. Left out: aggregation (`weights.py`) and penalties (`kl.py`).
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ __all__ = [
     "Unclipped",
 ]
 
-# nats; e^30 is beyond any clip, and inside float32 with room for sums: a product ratio may not be
+# In nats. e^30 is beyond every clip, and sums of it fit into float32; a product ratio may not.
 LARGEST = 30.0
 
 
 def _exp(log_ratio: Tensor) -> Tensor:
-    """ρ, without overflow: inf would become NaN in the gradient (0 · inf) of exactly those actions
-    that a clip cuts off."""
+    """ρ without overflow. An infinite ρ would become NaN in the gradient (0 · inf) of exactly those
+    actions that a clip cuts off."""
     return log_ratio.clamp(max=LARGEST).exp()
 
 
@@ -125,7 +124,7 @@ class Clip(Surrogate):
     def __call__(self, log_ratio: Tensor, logp: Tensor, advantage: Tensor) -> Tensor:
         ratio = _exp(log_ratio)
         near = ratio.detach().clamp(1 - self.low, 1 + self.above)
-        # where the second is the smaller one, which has no gradient
+        # where the clipped term is the smaller one; it has no gradient
         cut = (ratio.detach() - near) * advantage > 0
         return torch.where(cut, near, ratio) * advantage
 
@@ -138,8 +137,8 @@ class Clip(Surrogate):
 
 @dataclass(frozen=True)
 class DecayingClip(Clip):
-    """`Clip` whose bounds fall linearly to 0 over the run (RL-Zoo's `clip_range: lin_0.2`): late
-    updates move the policy less."""
+    """`Clip` whose bounds fall linearly to 0 over the run (RL-Zoo's `clip_range: lin_0.2`), so late
+    updates change the policy less."""
 
     @property
     def equation(self) -> str:  # type: ignore[override]
@@ -158,8 +157,7 @@ class DualClip(Clip):
 
     Attributes:
         low, high: as in `Clip`.
-        c: > 1, the largest ratio that still pushes a bad action down (verl has 3, on by default;
-            here it is a choice).
+        c: > 1, the largest ratio that still pushes a bad action down. verl uses 3 by default.
     """
 
     c: float = 3.0
@@ -192,8 +190,8 @@ class ClippedScore(Surrogate):
 
         stopgrad( clip(ρₜ, 1 − low, 1 + high) ) · log π(aₜ|sₜ) · Âₜ
 
-    Every action keeps a gradient: only its weight is bounded. `high` is a distance from 1, as in
-    `Clip` (in TRL the same name is the bound itself, so its default of 0.2 makes every weight 0.2).
+    Every action keeps a gradient; only its weight is bounded. `high` is a distance from 1, as in
+    `Clip`. In TRL the same name is the bound itself, so its default of 0.2 makes every weight 0.2.
     The paper's upper bound of 1 + ε with ε = 4 is high=4.
 
     Attributes:

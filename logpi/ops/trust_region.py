@@ -3,9 +3,9 @@ arXiv:1502.05477, appendix C).
 
     maximise gᵀs  subject to  ½ sᵀF s ≤ δ        s = √(2δ / xᵀF x) · x,   x = F⁻¹ g
 
-F is the Fisher matrix, never formed: F is the Hessian of KL(π_old‖π_θ) at θ = θ_old, so F·v is the
-gradient of (∇KL·v), two backward passes. Vectors are flat. No policy, no batch and no objective is
-known here (`logpi.updates.sgd.TrustRegion` has them).
+F is the Fisher matrix. It is the Hessian of KL(π_old‖π_θ) at θ = θ_old, so F·v is the gradient of
+(∇KL·v), by two backward passes, and F itself is never computed. Vectors are flat. Left out:
+policies, batches and objectives (`updates/trust_region.py`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def flat(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def add_(params: Sequence[Tensor], start: Sequence[Tensor], step: Tensor) -> None:
-    """params ← start + step, in place (whoever holds a view of a parameter keeps seeing it)."""
+    """params ← start + step, in place, so that views of the parameters see it too."""
     pieces = step.split([p.numel() for p in params])
     for p, p0, piece in zip(params, start, pieces, strict=True):
         p.copy_(p0 + piece.view_as(p))
@@ -94,7 +94,7 @@ def conjugate_gradient(
 def largest_step(x: Tensor, product: Product, max_kl: float) -> Tensor:
     """√(2δ / xᵀF x) · x: the longest step along x whose second-order KL is at most δ nats; 0 if x
     is no ascent direction."""
-    # no gradient: F need not even exist (a batch without an own action)
+    # Without a gradient (a batch without an own action) F may not exist.
     if not bool(x.any()):
         return torch.zeros_like(x)
     curvature = x @ product(x)
@@ -105,8 +105,12 @@ def largest_step(x: Tensor, product: Product, max_kl: float) -> Tensor:
 
 @dataclass(frozen=True)
 class LineSearch:
-    """What the line search found: fraction of the full step (0: none was good), its KL in nats, its
-    gain, trials made."""
+    """The result of a line search.
+
+    Attributes:
+        fraction: of the full step; 0 if no trial was accepted. kl: in nats. gain: of the surrogate.
+        trials: their number.
+    """
 
     fraction: float
     kl: float
@@ -117,13 +121,13 @@ class LineSearch:
 def line_search(
     attempt: Callable[[float], tuple[float, float]], max_kl: float, shrink: float, trials: int
 ) -> LineSearch:
-    """The longest of 1, c, c², … of the step that improves the surrogate and keeps KL ≤ δ.
+    """The largest of the fractions 1, c, c², … that improves the surrogate and keeps KL ≤ δ.
 
     Args:
-        attempt: fraction ↦ (gain of the surrogate over no step, KL in nats); leaves the policy
-            there.
-        max_kl: δ > 0, nats. shrink: c in (0, 1). trials: at most; then `attempt(0.0)` puts the
-            policy back.
+        attempt: fraction ↦ (gain of the surrogate over no step, KL in nats); the policy stays at
+            that fraction.
+        max_kl: δ > 0, nats. shrink: c in (0, 1). trials: at most; after the last one
+            `attempt(0.0)` puts the policy back.
     """
     # δ = 0.01 and c = 0.8. KL grows about as the square of the step:
     #

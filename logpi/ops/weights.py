@@ -1,11 +1,10 @@
-"""Aggregation: what each action counts in the loss, as a weight tensor made once for each optimiser
-batch.
+"""Aggregation: the weight of each action in the loss, a tensor made once for each optimiser batch.
 
     loss = −(weight · objective).sum()
 
-so micro-batches add up exactly, whatever their split, and padding has no say. Each is called with
+So every split into micro-batches adds up exactly, and padding has no weight. Each is called with
 `(mask [B, T], group [B])` and returns [B, T], 0 where `mask` is False. Rows without an own action
-are not there: they count in no mean.
+count in no mean. Left out: what is weighted (`surrogates.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ __all__ = ["FixedLength", "GroupTokenMean", "SequenceMean", "SequenceSum", "Toke
 
 
 class Weight(ABC):
-    """What an action counts; see the module's docstring for the contract.
+    """The weight of an action; the module's docstring has the contract.
 
     Attributes:
         by_action: every action of the batch counts the same, whatever row it is in.
@@ -43,7 +42,8 @@ def _rows(mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TokenMean(Weight):
-    """Every action counts the same: mask / Σ mask. Long responses weigh more than short ones."""
+    """Every action has the same weight: mask / Σ mask. Long responses weigh more than short
+    ones."""
 
     by_action: ClassVar[bool] = True
     equation: ClassVar[str] = "wₜ = 1 / all own actions of the batch"
@@ -55,7 +55,7 @@ class TokenMean(Weight):
 
 @dataclass(frozen=True)
 class GroupTokenMean(Weight):
-    """Actions of one prompt's samples count the same, prompts count the same (DAPO,
+    """All prompts have the same weight, and all actions of one prompt's samples (DAPO,
     arXiv:2503.14476, eq. 8).
 
     wₜ = 1 / (P · tokens of the prompt's group). DAPO's expectation is over prompts; common code
@@ -74,19 +74,16 @@ class GroupTokenMean(Weight):
 class SequenceMean(Weight):
     """Mean over the actions of a response, then over responses (GRPO, arXiv:2402.03300, eq. 3).
 
-    wₜ = 1 / (B · |y|). A token of a short response weighs more: short right answers are preferred,
-    long wrong ones forgiven.
+    wₜ = 1 / (B · |y|). A token of a short response weighs more, so short right answers and long
+    wrong ones are preferred.
     """
 
     equation: ClassVar[str] = "wₜ = 1 / (B · |y|)"
     source: ClassVar[str] = "GRPO: Shao et al. 2024, arXiv:2402.03300"
 
     def __call__(self, mask: Tensor, group: Tensor) -> Tensor:
-        return (
-            mask.to(torch.get_default_dtype())
-            / mask.sum(1, keepdim=True).clamp(min=1)
-            / _rows(mask)
-        )
+        length = mask.sum(1, keepdim=True).clamp(min=1)
+        return mask.to(torch.get_default_dtype()) / length / _rows(mask)
 
 
 @dataclass(frozen=True)
@@ -111,8 +108,8 @@ class FixedLength(Weight):
 
         wₜ = 1 / (B · length)
 
-    The policy gradient's direction, at a scale that does not depend on lengths seen. verl's default
-    divides by the padded width.
+    The policy gradient's direction, at a scale that does not depend on the lengths of the batch.
+    verl's default divides by the padded width.
 
     Attributes:
         length: > 0, usually the largest completion length. 1 gives SequenceSum.

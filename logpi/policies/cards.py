@@ -73,10 +73,10 @@ class Card:
             f"# {self.title or repo.rpartition('/')[2]}",
             f"{what} trained with logpi.",
             "\n".join(f"- **{name}**: {value}" for name, value in facts.items() if value),
-            _section("Metrics", _table(self.metrics) if self.metrics else ""),
-            _section("How it was made", _fenced("sh", self.command)),
-            _section("Algorithm", _fenced("text", self.description)),
-            _section("Use", _fenced("python", use)),
+            _section("Metrics", _table(self.metrics)),
+            _section("How it was made", self.command, "```sh\n{}\n```"),
+            _section("Algorithm", self.description, "```text\n{}\n```"),
+            _section("Use", use, "```python\n{}\n```"),
         ]
         return "\n\n".join(p for p in parts if p) + "\n"
 
@@ -191,14 +191,11 @@ def _on_hub(name: str) -> bool:
     return True
 
 
-def _section(heading: str, body: str) -> str:
-    return f"## {heading}\n\n{body}" if body else ""
-
-
-def _fenced(language: str, text: str) -> str:
-    return f"```{language}\n{text.strip()}\n```" if text.strip() else ""
+def _section(heading: str, text: str, form: str = "{}") -> str:
+    """A heading and the text in `form`; "" without text."""
+    return f"## {heading}\n\n{form.format(text.strip())}" if text.strip() else ""
 
 
 def _table(metrics: Mapping[str, float]) -> str:
     rows = [f"| {name} | {value:.4g} |" for name, value in metrics.items()]
-    return "\n".join(["| metric | value |", "|---|---|", *rows])
+    return "\n".join(["| metric | value |", "|---|---|", *rows]) if rows else ""

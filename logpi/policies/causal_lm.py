@@ -1,9 +1,9 @@
 """A Hugging Face causal language model as a policy: evaluate recorded tokens, load, save.
 
-The model's own modules run, unchanged, on one packed sequence (`packing.py`), or a quicker equal of
-theirs (`fast/trunk.py`): a prompt that a group shares is forwarded once, padding never, and the
-output layer (`heads.py`) sees only the states in which the policy chose a token. Models that do not
-let their attention be exchanged are run plainly, padded, after one notice.
+The model's own modules, or a quicker equal of them (`fast/trunk.py`), run on one packed sequence
+(`packing.py`). A prompt that a group shares is forwarded once, padding never, and the output layer
+(`heads.py`) reads only the states in which the policy chose a token. A model whose attention cannot
+be exchanged runs plainly, padded, after one notice.
 
 Left out: sampling (`engine/engine.py`), prompts and templates (`packed_model.py`), finding and
 reading files (`loading.py`), optimisers, adapters.
@@ -40,14 +40,14 @@ class CausalLM(PackedModel):
     `logpi.types.Policy`.
 
     Args:
-        model: a `transformers` causal language model. It is used as it is, in place.
+        model: a `transformers` causal language model, used in place.
         tokenizer: its tokenizer.
         critic: add a linear value head (float32, zero at first) on the trunk's last hidden state.
         temperature: > 0, part of the policy: log-probabilities and entropies are those of logits /
             temperature.
-        chunk: logits alive at a time; 2**24 is 64 MB in float32, the default on a CPU. On a GPU it
-            is 2**26: for a product of few rows it reads the whole matrix all the same. More than
-            one chunk are computed again in backward.
+        chunk: logits alive at a time. The default is 2**24 on a CPU, 64 MB in float32, and 2**26 on
+            a GPU, where a product reads the whole matrix even for few rows. With several chunks,
+            backward computes their logits again.
         options: gradient_checkpointing, template_options and end_token of `PackedModel`.
 
     Raises:
@@ -76,10 +76,10 @@ class CausalLM(PackedModel):
         if critic:
             self.add_critic()
         if self.ropes is not None and self.ropes.limit < self.context:
-            kept = self.ropes.limit
+            limit = self.ropes.limit
             warnings.warn(
-                f"this model reads texts of more than {kept} tokens with other rotary frequencies:"
-                f" what begins within {kept} tokens is sampled up to there",
+                f"this model reads texts of more than {limit} tokens with other rotary frequencies:"
+                f" what begins within {limit} tokens is sampled up to there",
                 stacklevel=2,
             )
         self.packed = exchanged(self, self._own_logits, self._own_logits_of, causal=True)
@@ -96,15 +96,15 @@ class CausalLM(PackedModel):
         four_bit: bool = False,
         **options: Any,
     ) -> Self:
-        """A policy from whatever names or is one (`objects.py`).
+        """A policy from a path, a name or an object (`objects.py`).
 
         Args:
             source: a local directory, a hub name, a `.gguf` file or a directory with one; a loaded
                 `transformers` model; a `CausalLM`, which is returned as it is; `FILE.py:NAME`.
             tokenizer: of a `transformers` model.
-            critic: with a value head; the one that `save` wrote, if there is one.
-            dtype: of the weights that are read. device: cpu, cuda, cuda:1, auto (a CUDA GPU if
-                there is one); default CPU, and where an object is.
+            critic: with a value head: the saved one, if there is one.
+            dtype: of weights that are read. device: cpu, cuda, cuda:1, auto (a CUDA GPU if there is
+                one); default CPU, or the object's.
             four_bit: frozen linear layers in 4 bits, for LoRA.
             options: the constructor's.
         Raises:
@@ -126,8 +126,11 @@ class CausalLM(PackedModel):
                 raise ValueError("it has no output layer over tokens")
             refuse_unembedded(tokenizer, model)
             policy = cls(model, tokenizer, critic=critic, **options)
-        if isinstance(source, str | Path):
-            policy._read_critic(Path(source) / VALUE_FILE)
+        file = Path(source) / VALUE_FILE if isinstance(source, str | Path) else None
+        if policy.value_head is not None and file is not None and file.is_file():
+            from safetensors.torch import load_file
+
+            policy.value_head.load_state_dict(load_file(file))
         return policy
 
     @classmethod
@@ -163,18 +166,11 @@ class CausalLM(PackedModel):
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
 
-    def _read_critic(self, file: Path) -> None:
-        if self.value_head is not None and file.is_file():
-            from safetensors.torch import load_file
-
-            self.value_head.load_state_dict(load_file(file))
-
     def save(self, directory: str | Path) -> None:
-        """Write what `transformers.AutoModelForCausalLM` and `AutoTokenizer` load, and the value
-        head beside it.
+        """Write a directory for `transformers.AutoModelForCausalLM` and `AutoTokenizer`, and the
+        value head in it.
 
-        Whoever loads it stops where it learned to stop: the generation config has the token that
-        ends a turn.
+        The saved generation config stops at the token that ends a turn.
         """
         directory = Path(directory)
         stops = self.eos_ids
@@ -202,31 +198,29 @@ class CausalLM(PackedModel):
         return Head.of(self.model, self.temperature)
 
     def reach(self, prompt: int) -> int:
-        """Tokens that a row with a prompt of so many may have in all, with what is sampled."""
+        """Most tokens of a row whose prompt has `prompt` tokens, with its samples."""
         return self.context if self.ropes is None else self.ropes.reach(prompt, self.context)
 
     def hidden(self, packing: Packing, ids: Tensor, position: Tensor) -> Tensor:
-        """[N, d] last hidden states of packed tokens ids [N] at positions [N]; rows are what
-        `packing` says.
+        """[N, d] last hidden states of packed tokens ids [N] at positions [N], in the rows of
+        `packing`.
 
-        Carries gradients once: what needs a second derivative takes `by_modules`.
+        Carries gradients once; second derivatives need `by_modules`.
         """
         quick = trunk(self) if len(ids) else None
-        return (
-            self.by_modules(packing, ids, position)
-            if quick is None
-            else quick.hidden(packing, ids, position)
-        )
+        forward = self.by_modules if quick is None else quick.hidden
+        return forward(packing, ids, position)
 
     def evaluate(self, batch: Batch) -> PolicyOutput:
         """logp, entropy [B, T] nats and value [B, T+1] in units of return; 0 where `mask` is False.
         Carries gradients.
 
-        Forwards each row up to the state of its last own action (with a critic, and unless the row
-        terminated, one further), and what several rows open with once. Order, padding and
-        neighbours change nothing but rounding.
+        It forwards each row up to the state of its last own action (with a critic one further,
+        unless the row terminated), and a common opening of rows once. Order, padding and neighbours
+        change nothing but rounding.
         """
-        batch = batch.to("cpu")  # where rows are laid out
+        # rows are laid out on the CPU
+        batch = batch.to("cpu")
         need = Need.of(batch.mask, ~batch.terminated & (self.value_head is not None))
         hidden, where, states, head = self._states(batch, need, self.hidden)
         action = sent(batch.action[batch.mask], self.device)
@@ -235,10 +229,9 @@ class CausalLM(PackedModel):
         )
         value = None
         if self.value_head is not None:
-            states = hidden.index_select(0, sent(where[need.valued], self.device)).to(
-                self.value_head.weight.dtype
-            )
-            value = spread(self.value_head(states).squeeze(-1), need.valued)
+            states = hidden.index_select(0, sent(where[need.valued], self.device))
+            values = self.value_head(states.to(self.value_head.weight.dtype))
+            value = spread(values.squeeze(-1), need.valued)
         return PolicyOutput(logp, entropy, value)
 
     def distributions(self, batch: Batch) -> Distributions:
@@ -256,8 +249,8 @@ class CausalLM(PackedModel):
     def _states(
         self, batch: Batch, need: Need, forward: Callable[[Packing, Tensor, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, Head]:
-        """Hidden states [N, d], where [B, T+1] each token's is, those of own actions [M, *], and
-        the head for the latter. What is an index is on the CPU, as the batch is."""
+        """Hidden states [N, d], the index [B, T+1] of each token's, the states of own actions
+        [M, *], and the head for these. The batch and the index are on the CPU."""
         within(need.length, self.positions)
         if self.packed:
             packed = pack(
@@ -290,9 +283,10 @@ class CausalLM(PackedModel):
         return torch.cat(hidden), torch.cat(logits)
 
     def _padded(self, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of any rows tokens [B, W]."""
+        """The same for rows tokens [B, W] in one forward."""
         real = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
-        self.model.eval()  # attention dropout is a number inside the modules, not a module
+        # dropout of attention is a number inside the modules, not a module
+        self.model.eval()
         out = self.model(
             input_ids=tokens.masked_fill(~real, 0),
             attention_mask=real.long(),
@@ -300,12 +294,11 @@ class CausalLM(PackedModel):
             output_hidden_states=self.value_head is not None,
         )
         logits = out.logits.flatten(0, 1)
-        return (
-            out.hidden_states[-1].flatten(0, 1) if self.value_head is not None else logits
-        ), logits
+        hidden = logits if self.value_head is None else out.hidden_states[-1].flatten(0, 1)
+        return hidden, logits
 
     def _own_logits(self, ids: Tensor) -> Tensor:
-        """[B, W, V] what the model itself says of tokens [B, W]."""
+        """[B, W, V] the model's own logits of tokens [B, W]."""
         return self.model(input_ids=ids, use_cache=False).logits
 
     def _own_logits_of(self, hidden: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
-r"""A model's chat template: how messages become text and tokens, and with which token a turn ends.
+r"""A model's chat template: messages become text and tokens, and a token ends each turn.
 
-    text, ids    messages as the template writes them, and those as tokens
-    end_id       the token that closes an assistant's turn, found by rendering one
-    answer       what asks for a message, and what the template then adds for it
-    decode       what sampled tokens say, for people and rewards
+    text, ids    messages as the template writes them, and as tokens
+    end_id       the token that ends an assistant's turn, found by rendering one
+    answer       the prompt for a message, and the text that the template then adds for it
+    decode       the text of sampled tokens, for people and rewards
 
-Control tokens that data spell stay text (`text_tokens.py`). Left out: what of a conversation is
-learned (`rollouts/chat_rows.py`), and what an environment says (`rollouts/observations.py`).
+Control tokens that data spell stay text (`text_tokens.py`). Left out: the learned parts of a
+conversation (`rollouts/chat_rows.py`), and replies of an environment (`rollouts/observations.py`).
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ ANSWER = "logpi says so"
 MARK = re.compile(r"think|thought|tool|call|python|arg|result", re.IGNORECASE)
 ENDS = re.compile(r"end_?of_?(text|turn|sentence)|eo[mst]_id", re.IGNORECASE)
 PREFIX = re.compile(r"(<think(?:ing)?>|\[THINK\])(\s*(?:</think(?:ing)?>|\[/THINK\]))?\s*\Z")
-TAIL = 16  # tokens of a prompt that may open an answer
+# tokens of a prompt that may open an answer
+TAIL = 16
 # Private characters for {% generation %} and {% endgeneration %}.
 OPEN, CLOSE = "\U000ffffc", "\U000ffffd"
 MARKS = {
     name: re.compile(rf"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}")
     for name in ("generation", "endgeneration")
 }
-# Variables of a template that are the library's to set.
+# Variables of a template that the library sets.
 RESERVED = {
     *("messages", "tools", "documents", "add_generation_prompt", "continue_final_message"),
     *("tokenize", "chat_template"),
@@ -57,9 +58,10 @@ class Answer:
         rest     \n
 
     Attributes:
-        asked: the text that asks for the message. added: the message, up to the end of its turn.
-        rest: what the template writes behind it. None where the template would write the message
-            otherwise than it asks for it; `added` is then the message as it stands.
+        asked: the text before the message, which asks for it. added: the message, up to the end of
+            its turn.
+        rest: the template's text behind it. None where the template does not write the message
+            behind `asked`; `added` is then the message as it is.
     """
 
     asked: str
@@ -101,25 +103,25 @@ class ChatTemplate(TextTokens):
         ask: bool = True,
         options: Mapping[str, Any] | None = None,
     ) -> str:
-        """What the template makes of the messages; `ask`: and asks for an answer. `options` win
-        over the template's own.
+        """The messages as the template writes them. `ask`: it also asks for an answer. `options`
+        override the template's own.
 
         Raises:
-            ValueError: no template, or it refuses the messages: its own reason.
+            ValueError: there is no template, or it refuses the messages, with its own reason.
         """
         return self.spelled(self.render(messages, tools, ask, options))
 
     def marks(self, tools: Any = None) -> bool:
-        """Whether the template itself marks what is an answer ({% generation %})."""
+        """Whether the template itself marks answers ({% generation %})."""
         return MARKS["generation"].search(self.tokenizer.get_chat_template(tools=tools)) is not None
 
     def marked(
         self, messages: Messages, tools: Any, options: Mapping[str, Any] | None
     ) -> tuple[str, list[int]]:
-        """`render` of a conversation, and where in it the marked stretches begin and end, by turns.
+        """`render` of a conversation, and the places where marked stretches begin and end, in turn.
 
-        A mark becomes an `if` around one private character, which treats the white space around it
-        as the mark did.
+        A mark becomes an `if` around one private character, which strips the same white space as
+        the mark.
 
         Raises:
             ValueError: as `text`.
@@ -141,14 +143,14 @@ class ChatTemplate(TextTokens):
         tools: Any = None,
         options: Mapping[str, Any] | None = None,
     ) -> Answer:
-        """How the conversation goes on with the assistant's `message`; control tokens in it are
-        private characters (see above).
+        """The assistant's `message` behind the conversation `before`; control tokens in it are
+        private characters.
 
-        A template that loses what the message says (DeepSeek-R1's cuts off thoughts) does not write
-        it: it stands there as it is.
+        A template may lose a part of the message (DeepSeek-R1's cuts off thoughts). The message is
+        then added as it is.
 
         Raises:
-            ValueError: it cannot stand as it is, for it calls tools.
+            ValueError: the template loses a part of a message with calls, which only it can write.
         """
         (message,) = conversation([message])
         asked = self.render(before, tools, True, options)
@@ -156,9 +158,9 @@ class ChatTemplate(TextTokens):
         masked = self._masked(message)
         content, thought = masked.get("content") or "", masked.get("reasoning_content") or ""
         added, calls = whole.removeprefix(asked), message.get("tool_calls") or ()
-        kept = holds(f"{thought}</think>{content}" if thought else content, added)
-        kept &= all(call["function"]["name"] in added for call in calls)
-        if whole.startswith(asked) and kept:
+        is_whole = holds(f"{thought}</think>{content}" if thought else content, added)
+        is_whole &= all(call["function"]["name"] in added for call in calls)
+        if whole.startswith(asked) and is_whole:
             return Answer(asked, *self._ended(added))
         if calls:
             raise ValueError(
@@ -170,7 +172,7 @@ class ChatTemplate(TextTokens):
         return Answer(asked, behind_opening(asked, body) + self.end_text, None)
 
     def prefix(self, asked: Sequence[int]) -> str:
-        """What a prompt's last tokens already open of the answer.
+        """The beginning of the answer that a prompt's last tokens have already written.
 
         … <|im_start|>assistant\\n                            ""
         … <|im_start|>assistant\\n<think>\\n                   "<think>\\n"
@@ -180,20 +182,17 @@ class ChatTemplate(TextTokens):
         return match[0] if match else ""
 
     def opening(self, text: str) -> str:
-        """The control token of turns with which `text` begins, as what a template wrote does; ""
-        without one."""
+        """The control token of turns with which `text` begins, as a template's output does; "" if
+        there is none."""
         match = self._framing.match(text.lstrip())
         return match[0] if match else ""
 
     def decode(self, ids: Iterable[Any]) -> str:
-        """What a turn's tokens say: no ends, no padding. Other special tokens stay: some models
-        mark calls and thoughts with them."""
-        tokenizer = self.tokenizer
-        silent = {
-            *self.ends,
-            *(tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id),
-        }
-        return tokenizer.decode([i for i in map(int, ids) if i not in silent])
+        """The text of a turn's tokens, without ends and padding. Other special tokens stay: some
+        models mark calls and thoughts with them."""
+        t = self.tokenizer
+        silent = {*self.ends, t.bos_token_id, t.pad_token_id, t.unk_token_id}
+        return t.decode([i for i in map(int, ids) if i not in silent])
 
     # Tokens
 
@@ -212,13 +211,13 @@ class ChatTemplate(TextTokens):
 
     @cached_property
     def end_id(self) -> int | None:
-        """The token that ends an assistant's turn; the tokenizer's own end where the template
-        writes none, or there is no template."""
-        if self.end:
-            return self._id(self.end)
+        """The token that ends an assistant's turn; `eos_id` where the template writes none, or
+        there is no template."""
+        tokenizer = self.tokenizer
+        added = {*tokenizer.added_tokens_decoder, *self.stops, tokenizer.eos_token_id}
         # _closing of "…<|im_start|>assistant\nlogpi says so<|im_end|>\n" is [<|im_end|>, "\n"]
-        end = next((i for i in self._closing if i in self._added), None)
-        return self.eos_id if end is None else end
+        end = next((i for i in self._closing if i in added), None)
+        return self.eos_id if self.end or end is None else end
 
     @cached_property
     def eos_id(self) -> int | None:
@@ -232,9 +231,8 @@ class ChatTemplate(TextTokens):
     def ends(self) -> tuple[int, ...]:
         """Every token that ends a response; the template's comes last."""
         # generation config [1, 106], tokenizer 1, template 106 (Gemma): (1, 106)
-        last = self.end_id if self.end_id is not None else self.eos_id
-        others = [*self.stops, self.tokenizer.eos_token_id, self.eos_id]
-        ends = [*(i for i in others if i != last), last]
+        ends = [*self.stops, self.tokenizer.eos_token_id, self.eos_id]
+        ends = [*(i for i in ends if i != self.end_id), self.end_id]
         return tuple(dict.fromkeys(i for i in ends if i is not None))
 
     @cached_property
@@ -245,8 +243,8 @@ class ChatTemplate(TextTokens):
         )
 
     def unended(self, text: str) -> str:
-        """An answer without the end that it spells itself: the template, or who teaches it, writes
-        one."""
+        """An answer without an end that it spells itself: the template, or the maker of rows,
+        writes one."""
         end = next((e for e in self.spelled_ends if text.rstrip().endswith(e)), "")
         return text.rstrip().removesuffix(end) if end else text
 
@@ -267,8 +265,8 @@ class ChatTemplate(TextTokens):
     # Inside
 
     def _unknown(self, options: Mapping[str, Any]) -> str:
-        """A variable that the template does not have, or that is not the user's to set; "" if there
-        is none."""
+        """The first option that is no variable of the template, or that users may not set; "" if
+        there is none."""
         source = str(self.tokenizer.chat_template or "")
         variables = set(re.findall(r"\w+", source)) - RESERVED
         return next((name for name in options if name not in variables), "")
@@ -279,20 +277,15 @@ class ChatTemplate(TextTokens):
         return None if unknown else number
 
     @cached_property
-    def _added(self) -> set[int]:
-        tokenizer = self.tokenizer
-        return {*tokenizer.added_tokens_decoder, *self.stops, tokenizer.eos_token_id} - {None}
-
-    @cached_property
     def _framing(self) -> re.Pattern[str]:
-        """Control tokens that no answer may write: those of turns, texts and roles. What marks
-        parts of an answer is its own."""
+        """Control tokens that no answer may write: those of turns, texts and roles. Marks of parts
+        of an answer are not among them."""
         system, tokenizer = {"role": "system", "content": ANSWER}, self.tokenizer
         asked = [self._tried(m, True) for m in ([QUESTION], [system, QUESTION])]
         frame = "".join([self._answered, *asked])
         fixed = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, *self.spelled_ends}
-        written = [c for c in self.controls if c in frame or ENDS.search(c)]
-        turns = [c for c in written if not MARK.search(c)]
+        in_frame = [c for c in self.controls if c in frame or ENDS.search(c)]
+        turns = [c for c in in_frame if not MARK.search(c)]
         return any_of([*turns, *(c for c in self.controls if c in fixed)])
 
     @cached_property
@@ -301,7 +294,7 @@ class ChatTemplate(TextTokens):
         return self._tried([QUESTION, {"role": "assistant", "content": ANSWER}], False)
 
     def _tried(self, messages: Messages, ask: bool) -> str:
-        """What the template makes of them; "" if it refuses them, or there is none."""
+        """The messages as the template writes them; "" if it refuses them, or there is none."""
         if self.tokenizer.chat_template is None:
             return ""
         try:
@@ -312,12 +305,12 @@ class ChatTemplate(TextTokens):
     @cached_property
     def _closing(self) -> list[int]:
         """Tokens that the template writes behind a conversation's last answer."""
-        _, written, closing = self._answered.rpartition(ANSWER)
-        return self._bare(closing, False) if written else []
+        _, answer, closing = self._answered.rpartition(ANSWER)
+        return self._bare(closing, False) if answer else []
 
     @cached_property
     def header(self) -> str:
-        """What the template writes before an answer, without a thought that it opens there."""
+        """The template's text before an answer, without a thought that it opens there."""
         before, asked = self._tried([QUESTION], False), self._tried([QUESTION], True)
         return PREFIX.sub("", asked[len(commonprefix([before, asked])) :])
 
@@ -327,8 +320,8 @@ class ChatTemplate(TextTokens):
         return "" if self.end_id is None else self.tokenizer.convert_ids_to_tokens(self.end_id)
 
     def _ended(self, added: str) -> tuple[str, str]:
-        """What a template added for an answer, parted behind its end token; all of it where it has
-        none."""
+        """The text that a template added for an answer, split behind its end token; without one,
+        all of it and ""."""
         at = added.find(self.end_text) if self.end_text else -1
         at = len(added) if at < 0 else at + len(self.end_text)
         return added[:at], added[at:]
@@ -367,7 +360,8 @@ class ChatTemplate(TextTokens):
                 text = self.tokenizer.apply_chat_template(
                     form, tools=tools, tokenize=False, **variables
                 )
-            except Exception as error:  # templates raise whatever their author thought of
+            # a template may raise anything
+            except Exception as error:
                 problem = problem or error
             else:
                 refuse_omissions(messages, text)
@@ -382,7 +376,7 @@ class ChatTemplate(TextTokens):
 
 
 class Reader(Protocol):
-    """What turns text into tokens: a `CausalLM` or a `RewardModel`."""
+    """A model that turns text into tokens: a `CausalLM` or a `RewardModel`."""
 
     @property
     def template(self) -> ChatTemplate: ...

@@ -116,12 +116,11 @@ class _ScoreInChunks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None):
-        by_logp, by_entropy = grads
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "`score` has a first derivative only; use `Head.logits` for a second one"
             )
-        hidden, weight, action, entropy, kept = ctx.saved_tensors
+        hidden, weight, action, entropy, saved_logp = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = None
         if ctx.needs_input_grad[1]:
@@ -131,10 +130,9 @@ class _ScoreInChunks(torch.autograd.Function):
         for start in range(0, len(action), ctx.rows):
             part = slice(start, start + ctx.rows)
             h = hidden[part]
-            logp = ctx.head.logits(h).log_softmax(-1) if kept is None else kept
-            slope = _by_logits(
-                logp, action[part], entropy[part], _cut(by_logp, part), _cut(by_entropy, part)
-            )
+            logp = ctx.head.logits(h).log_softmax(-1) if saved_logp is None else saved_logp
+            by_outputs = (None if x is None else x[part, None] for x in grads)
+            slope = _by_logits(logp, action[part], entropy[part], *by_outputs)
             slope = slope.mul_(ctx.head.scale / ctx.head.temperature).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ weight
@@ -149,10 +147,6 @@ class _ScoreInChunks(torch.autograd.Function):
             None,
             None,
         )
-
-
-def _cut(x: Tensor | None, part: slice) -> Tensor | None:
-    return None if x is None else x[part, None]
 
 
 def _by_logits(

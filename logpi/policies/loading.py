@@ -312,7 +312,7 @@ def quiet(reports: bool = True) -> Iterator[None]:
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
 
-    shown, loudness = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    has_bars, loudness = logging.is_progress_bar_enabled(), logging.get_verbosity()
     if not reports:
         logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -321,7 +321,7 @@ def quiet(reports: bool = True) -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(loudness)
-        if shown:
+        if has_bars:
             logging.enable_progress_bar()
 
 

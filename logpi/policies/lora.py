@@ -134,8 +134,8 @@ def _leave_out_frozen(policy: nn.Module) -> None:
         for name in list(state):
             own = name.removeprefix(prefix)
             # 4-bit weights keep their constants in further entries: "….weight.absmax"
-            whose, _, part = own.partition(".weight.")
-            if own in frozen or (part and f"{whose}.weight" in frozen):
+            layer, _, part = own.partition(".weight.")
+            if own in frozen or (part and f"{layer}.weight" in frozen):
                 del state[name]
 
     def fill(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:

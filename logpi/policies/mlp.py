@@ -82,7 +82,11 @@ class ActorCritic(nn.Module):
         masks: how many of the observation's last columns are bits of allowed actions.
         log_std: initial log standard deviation, of families that have one.
         axes: of one observation: 1 for a row of features, 3 for a frame.
+    Attributes:
+        encode: the environment's observations to what the networks read, for `act`.
     """
+
+    encode: Callable[[Any], np.ndarray] = staticmethod(np.asarray)
 
     def __init__(
         self,
@@ -162,9 +166,10 @@ class ActorCritic(nn.Module):
         """The action that the environment takes for one observation, or for N of them.
 
         Args:
-            observation: [D] features with the mask's bits behind them, or [H, W, C] bytes; several
-                with one more axis in front. `envs/control/spaces.py` says how spaces other than Box
-                become features.
+            observation: as the environment gives it: an array, a number, a dict or a tuple; for N,
+                every array has one more axis in front. Also as the networks read it: [D] features
+                with the mask's bits behind them, or [H, W, C] bytes. Bits that the environment
+                gives in `info` go behind `policy.encode(observation)`.
             greedy: the likeliest action; else one is sampled.
             rng: NumPy's random numbers, or a seed.
         Returns:
@@ -178,7 +183,7 @@ class ActorCritic(nn.Module):
         >>> int(policy.act([0.0, 0.1, 0.0, 0.1])) in (0, 1), policy.act(np.zeros((8, 4))).shape
         (True, (8,))
         """
-        x = np.asarray(observation)
+        x = self.encode(observation)
         if x.ndim not in (self.axes, self.axes + 1):
             raise ValueError(
                 f"an observation has {self.axes} axes here, several have {self.axes + 1}, not"
@@ -190,13 +195,13 @@ class ActorCritic(nn.Module):
         actions = kind.to_env(kind.mode(params) if greedy else kind.sample(params, random))
         return actions if x.ndim > self.axes else actions[0]
 
-    def _features(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _features(self, obs: Tensor) -> tuple[Tensor, Tensor | None]:
         allowed = None
         if self.masks:
-            seen, allowed = seen[..., : -self.masks], seen[..., -self.masks :] > 0.5
+            obs, allowed = obs[..., : -self.masks], obs[..., -self.masks :] > 0.5
         if self.normalizer is not None:
-            seen = self.normalizer(seen)
-        return (seen if self.trunk is None else self.trunk(seen)), allowed
+            obs = self.normalizer(obs)
+        return (obs if self.trunk is None else self.trunk(obs)), allowed
 
     def _params(self, obs: Tensor) -> Tensor:
         features, allowed = self._features(obs)

@@ -83,7 +83,7 @@ def exchanged(
                 raise ValueError(f"{name} is not a causal language model: it looks at what follows")
             is_same = model._supports_attention_backend
             is_same &= not getattr(model.config, "attention_chunk_size", None)
-            is_same = is_same and finds(lambda: [_by_packing(policy, rows, outputs)], [theirs])
+            is_same = is_same and finds(lambda: [_by_packing(policy, outputs)], [theirs])
     finally:
         model.train(training)
     if is_same:
@@ -93,23 +93,26 @@ def exchanged(
     return is_same
 
 
-def _by_packing(policy: PackedModel, rows: Tensor, outputs: Callable[[Tensor], Tensor]) -> Tensor:
+def _by_packing(policy: PackedModel, outputs: Callable[[Tensor], Tensor]) -> Tensor:
     """[2, W, *] the model's outputs for rows whose opening is forwarded once."""
-    full = torch.full((2,), rows.shape[1], device=rows.device)
-    packed = pack(rows, full, torch.full_like(full, SHARED))
-    recorder = Recorder(packed)
     register()
     with attention(policy.model, ATTENTION):
-        hidden = policy.by_modules(recorder, packed.ids, packed.position)
+        recorder, hidden = _run(policy, SHARED)
     recorder.check(policy.model.config.get_text_config())
-    return outputs(hidden)[packed.where]
+    return outputs(hidden)[recorder.packed.where]
 
 
 def recorded(policy: PackedModel) -> tuple[Packed, dict[int, Rule], Tensor]:
     """A few packed tokens, each layer's rule for them, and their hidden states [N, d] by the
     model's own modules."""
-    ids = sample_rows(policy.embeddings, 0, policy.device)
-    length = torch.full((2,), ids.shape[1], device=policy.device)
-    recorder = Recorder(pack(ids, length, torch.zeros_like(length)))
-    hidden = policy.by_modules(recorder, recorder.packed.ids, recorder.packed.position)
+    recorder, hidden = _run(policy, 0)
     return recorder.packed, recorder.rules, hidden
+
+
+def _run(policy: PackedModel, shared: int) -> tuple[Recorder, Tensor]:
+    """The model's own modules on a probe's two rows, which open with `shared` equal tokens; hidden
+    states [N, d]."""
+    rows = sample_rows(policy.embeddings, shared, policy.device)
+    length = torch.full((2,), rows.shape[1], device=rows.device)
+    recorder = Recorder(pack(rows, length, torch.full_like(length, shared)))
+    return recorder, policy.by_modules(recorder, recorder.packed.ids, recorder.packed.position)

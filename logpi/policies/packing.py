@@ -139,16 +139,16 @@ def _capped(
 ) -> Tensor:
     """`attention` with the soft cap `cap`, by plain matrix products."""
     rows, heads, length, size = q.shape
-    seen = k.shape[2]
+    keys = k.shape[2]
     # the heads that share keys become more queries of that head
     queries = q.reshape(rows * k.shape[1], -1, size)
     scores = torch.bmm(queries * scaling, k.flatten(0, 1).mT)
     scores = cap * torch.tanh(scores / cap)
-    scores = scores.view(rows, heads, length, seen)
+    scores = scores.view(rows, heads, length, keys)
     if mask is not None:
         scores = scores + mask
     weight = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
-    return torch.bmm(weight.view(len(queries), -1, seen), v.flatten(0, 1)).view(
+    return torch.bmm(weight.view(len(queries), -1, keys), v.flatten(0, 1)).view(
         rows, heads, length, -1
     )
 
@@ -203,10 +203,6 @@ class Block:
     plain: bool
     masks: dict = field(default_factory=dict, compare=False, repr=False)
 
-    def to(self, device: torch.device) -> Block:
-        query, key, start = (sent(x, device) for x in (self.query, self.key, self.start))
-        return Block(query, key, start, self.plain)
-
     def mask(self, rule: Rule, dtype: torch.dtype) -> Tensor | None:
         """Additive [R, 1, Lq, Lk], made once for all layers of one window; None where plain
         causality is enough."""
@@ -260,10 +256,12 @@ class RowLayout:
         blocks, home = [], torch.empty(int((self.length - self.shared).sum()), dtype=torch.long)
         offset = 0
         for rows in _buckets(self.length, self.shared):
-            block, valid = _block(self.where, rows, self.length[rows], self.shared[rows])
-            home[block.query[valid]] = offset + valid.flatten().nonzero().squeeze(1)
+            start = self.shared[rows]
+            query, key, valid = _block(self.where[rows], self.length[rows], start)
+            home[query[valid]] = offset + valid.flatten().nonzero().squeeze(1)
             offset += valid.numel()
-            blocks.append(block.to(self.device))
+            parts = (sent(x, self.device) for x in (query, key, start))
+            blocks.append(Block(*parts, plain=not bool((start > 0).any())))
         return tuple(blocks), sent(home, self.device)
 
     @cached_property
@@ -272,8 +270,8 @@ class RowLayout:
         rows."""
         asking = (self.length > self.shared).nonzero().squeeze(1)
         length, shared = self.length[asking], self.shared[asking]
-        seen = torch.arange(self.where.shape[1]) < length[:, None]
-        key = sent(self.where[asking][seen], self.device) if bool((shared > 0).any()) else None
+        is_key = torch.arange(self.where.shape[1]) < length[:, None]
+        key = sent(self.where[asking][is_key], self.device) if bool((shared > 0).any()) else None
         ends = [F.pad(n.cumsum(0), (1, 0)).int() for n in (length - shared, length)]
         queries, keys = (sent(x, self.device) for x in ends)
         return Ragged(key, queries, keys, int((length - shared).max()), int(length.max()))
@@ -296,20 +294,13 @@ class Packed:
     rows: RowLayout
     extent: Tensor | None = None
 
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        return self.rows.blocks[0]
-
-    @property
-    def home(self) -> Tensor:
-        return self.rows.blocks[1]
-
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         kernel = ragged.kernel(q, k, v) if rule.softcap is None else None
         if kernel is not None:
             return self.rows.ragged.attend(kernel, q, k, v, rule.scaling, rule.window)
-        outputs = [block.attend(q, k, v, rule) for block in self.blocks]
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).index_select(0, self.home)
+        blocks, home = self.rows.blocks
+        outputs = [block.attend(q, k, v, rule) for block in blocks]
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).index_select(0, home)
 
 
 def pack(
@@ -364,23 +355,23 @@ def _buckets(length: Tensor, shared: Tensor) -> list[Tensor]:
     Followers apart."""
     out = []
     for follower in (False, True):
-        chosen = ((length > 0) & ((shared > 0) == follower)).nonzero().squeeze(1)
-        chosen = chosen[length[chosen].argsort(descending=True, stable=True)]
-        sizes, begin = length[chosen].tolist(), 0
+        members = ((length > 0) & ((shared > 0) == follower)).nonzero().squeeze(1)
+        members = members[length[members].argsort(descending=True, stable=True)]
+        sizes, begin = length[members].tolist(), 0
         for end in range(1, len(sizes) + 1):
             full = (end - begin + 1) * sizes[begin] ** 2 > CELLS
             if end == len(sizes) or full or (2 * sizes[end] < sizes[begin] and end - begin >= 8):
-                out.append(chosen[begin:end])
+                out.append(members[begin:end])
                 begin = end
     return out
 
 
-def _block(where: Tensor, rows: Tensor, length: Tensor, shared: Tensor) -> tuple[Block, Tensor]:
-    """The block of `rows` and which of its queries [R, Lq] are real."""
+def _block(where: Tensor, length: Tensor, shared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """query [R, Lq] and key [R, Lk] of the block of rows with `where` [R, W], and which of its
+    queries [R, Lq] are real."""
     key = torch.arange(int(length.max()), device=where.device)
     query = torch.arange(int((length - shared).max()), device=where.device)
     valid = query < (length - shared)[:, None]
-    keys = where[rows, : len(key)].masked_fill(key >= length[:, None], 0)
+    keys = where[:, : len(key)].masked_fill(key >= length[:, None], 0)
     column = (shared[:, None] + query).clamp(max=where.shape[1] - 1)
-    queries = where[rows].gather(1, column).masked_fill(~valid, 0)
-    return Block(queries, keys, shared, plain=not bool((shared > 0).any())), valid
+    return where.gather(1, column).masked_fill(~valid, 0), keys, valid

@@ -36,7 +36,8 @@ from logpi.types import Batch, PolicyOutput
 if TYPE_CHECKING:
     from logpi.policies.causal_lm import CausalLM
 
-CHAT = "logpi_chat"  # in config.json: how prompts were rendered in training
+# in config.json: how prompts were rendered in training
+CHAT = "logpi_chat"
 
 
 class RewardModel(PackedModel):
@@ -65,7 +66,8 @@ class RewardModel(PackedModel):
     ) -> None:
         head = _head(model)
         column = _label(model, label)
-        head.to(torch.promote_types(head.weight.dtype, torch.float32))  # scores of 8 bits would tie
+        # scores in half precision would tie
+        head.to(torch.promote_types(head.weight.dtype, torch.float32))
         model.eval()
         super().__init__(model, tokenizer, gradient_checkpointing=gradient_checkpointing)
         self.label, self.pad = column, pad
@@ -84,7 +86,7 @@ class RewardModel(PackedModel):
         trained: bool = False,
         **options: Any,
     ) -> Self:
-        """A reward model from whatever names or is one (`objects.py`).
+        """A reward model from a path, a name or an object (`objects.py`).
 
         Args:
             source: a reward model's directory or hub name, or, to be trained, a causal language
@@ -93,7 +95,7 @@ class RewardModel(PackedModel):
                 `RewardModel`, which is returned as it is; `FILE.py:NAME`.
             tokenizer: of a `transformers` model.
             dtype, device, four_bit: as `CausalLM.load`'s.
-            trained: only with a head that was trained: for scoring.
+            trained: refuse a model without a trained head, which cannot score.
             options: the constructor's.
         Raises:
             ValueError: one line: nothing there, no tokenizer, no trained head, several labels,
@@ -144,20 +146,22 @@ class RewardModel(PackedModel):
         refuse_unembedded(tokenizer, model)
         if head is not None:
             head.put_on(model)
-        else:  # a new head: every response scores 0 until it learns
+        else:
+            # a new head: every response scores 0 until it learns
             nn.init.zeros_(model.score.weight)
         config = model.config.get_text_config()
-        if not trained and config.pad_token_id is None:  # batches of what is saved need one
+        # users of the saved model need one for their batches
+        if not trained and config.pad_token_id is None:
             config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
         pad = config.pad_token_id if head is None or head.pools else None
         return cls(model, tokenizer, pad=pad, **options)
 
     @property
     def chat(self) -> dict[str, Any]:
-        """`wrap`, `system` and template `options` of the prompts it was trained on; without a
-        record, wrapped if there is a template."""
-        known = self.model.config.to_dict().get(CHAT)
-        return known or {"wrap": self.tokenizer.chat_template is not None, "system": ""}
+        """`wrap`, `system` and template `options` of the prompts in training; without a record,
+        prompts are wrapped if there is a template."""
+        record = self.model.config.to_dict().get(CHAT)
+        return record or {"wrap": self.tokenizer.chat_template is not None, "system": ""}
 
     def remember(self, wrap: bool, system: str, options: Mapping[str, Any]) -> None:
         """Keep with the model how its prompts are rendered."""
@@ -167,20 +171,16 @@ class RewardModel(PackedModel):
         self._template = None
 
     def hidden(self, tokens: Tensor, length: Tensor, prefix: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, d] last hidden states, and [B, W] which of them belongs to token w of row b
-        (unspecified if not run). What is given and what says where is on the CPU."""
+        """[N, d] last hidden states, and [B, W] the index of that of token w of row b (unspecified
+        if it is not forwarded). Arguments and index are on the CPU."""
         within(length, self.positions)
         if not self.packed:
             real = torch.arange(tokens.shape[1]) < length[:, None]
-            ids, seen = sent(tokens * real, self.device), sent(real.long(), self.device)
-            with self.plain_attention():
-                out = self.model.base_model(input_ids=ids, attention_mask=seen, use_cache=False)
-            return out.last_hidden_state.flatten(0, 1), torch.arange(tokens.numel()).view_as(tokens)
-        laid = pack(tokens, length, prefix, self.device, self.extents(length))
-        return (
-            self.by_modules(laid, laid.ids, laid.position),
-            laid.rows.where,
-        )
+            ids, unpadded = sent(tokens * real, self.device), sent(real.long(), self.device)
+            where = torch.arange(tokens.numel()).view_as(tokens)
+            return self._own_states(ids, unpadded).flatten(0, 1), where
+        packed = pack(tokens, length, prefix, self.device, self.extents(length))
+        return self.by_modules(packed, packed.ids, packed.position), packed.rows.where
 
     def _end(self, tokens: Tensor, length: Tensor) -> Tensor:
         """[B] where each row tokens [B, W] of `length` is scored: in its last token that is not
@@ -191,10 +191,11 @@ class RewardModel(PackedModel):
             counts &= tokens != self.pad
         return (column * counts).amax(1)
 
-    def _own_states(self, ids: Tensor) -> Tensor:
-        """[B, W, d] the last hidden states that the model itself finds for tokens [B, W]."""
+    def _own_states(self, ids: Tensor, seen: Tensor | None = None) -> Tensor:
+        """[B, W, d] the model's own last hidden states of tokens [B, W]; padding is not `seen`."""
         with self.plain_attention():
-            return self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            out = self.model.base_model(input_ids=ids, attention_mask=seen, use_cache=False)
+        return out.last_hidden_state
 
     def _score(self, states: Tensor) -> Tensor:
         """[n] scores of hidden states [n, d]."""
@@ -206,7 +207,8 @@ class RewardModel(PackedModel):
 
         Log-probabilities and entropies are 0: it is no policy. Carries gradients.
         """
-        batch = batch.to("cpu")  # where rows are laid out
+        # rows are laid out on the CPU
+        batch = batch.to("cpu")
         need = Need.of(batch.mask, batch.mask.any(1))
         hidden, where = self.hidden(batch.obs, need.length, need.prefix)
         end = self._end(batch.obs, need.length)[:, None]
@@ -259,8 +261,8 @@ class WithCritic(nn.Module):
         return PolicyOutput(now.logp, now.entropy, self.critic.evaluate(batch).value)
 
     def saver(self, policy: Any) -> Any:
-        """What saves the policy as `policy` would, and in its directory `critic/`, a reward
-        model's."""
+        """A saver that saves the policy as `policy` does, and the critic in its directory
+        `critic/`."""
         return _Both(policy, self.critic)
 
 
@@ -294,9 +296,8 @@ def _with_score(model: Any, tokenizer: Any) -> Any:
         raise ValueError(f"transformers has no classifier on the trunk of {type(model).__name__}")
     setattr(shell, shell.base_model_prefix, trunk)
     shell.config, first = trunk.config, next(trunk.parameters())
-    shell.score = nn.Linear(
-        shell.score.in_features, 1, bias=False, device=first.device, dtype=first.dtype
-    )
+    placed = {"device": first.device, "dtype": first.dtype}
+    shell.score = nn.Linear(shell.score.in_features, 1, bias=False, **placed)
     nn.init.zeros_(shell.score.weight)
     return shell
 
@@ -322,10 +323,10 @@ def _label(model: Any, chosen: str) -> int:
         return names.index(chosen)
     if chosen.isdecimal() and int(chosen) < labels:
         return int(chosen)
-    shown = ", ".join(names[:20])
+    choices = ", ".join(names[:20])
     wrong = (
         f"has no label {chosen!r}"
         if chosen
         else f"has {labels} labels: say which is the score (model:PATH#LABEL)"
     )
-    raise ValueError(f"it {wrong}; there are: {shown}")
+    raise ValueError(f"it {wrong}; there are: {choices}")

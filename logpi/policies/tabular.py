@@ -88,9 +88,9 @@ class TabularPolicy(nn.Module):
         state = self.index(batch)
         logp = self.log_probabilities(state[:, :-1])
         action = torch.where(batch.mask, batch.action, 0)
-        chosen = logp.gather(-1, action[..., None]).squeeze(-1)
+        action_logp = logp.gather(-1, action[..., None]).squeeze(-1)
         entropy = -(logp.exp() * logp.masked_fill(logp.isinf(), 0.0)).sum(-1)
-        return PolicyOutput(chosen, entropy, self._values(state))
+        return PolicyOutput(action_logp, entropy, self._values(state))
 
     @torch.no_grad()
     def act(

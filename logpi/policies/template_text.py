@@ -1,7 +1,7 @@
-"""What a chat template wrote, held against the messages that it was given.
+"""Compare a chat template's output with its messages.
 
-    refuse_omissions    a template that leaves out what the model must read
-    holds               whether an answer stands in what the template wrote, its thought too
+    refuse_omissions    refuse a template that leaves out a part that the model must read
+    holds               whether an answer, with its thought, is in the output
     behind_opening      an answer behind a thought that the prompt has opened
 
 Left out: running the template (`chat_template.py`).
@@ -13,14 +13,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-READ = ("system", "developer", "user", "tool")  # roles whose content must reach the model
+# roles whose content must reach the model
+READ = ("system", "developer", "user", "tool")
 WORD = re.compile(r"[A-Za-z0-9]+")
 OPENED = re.compile(r"(<think(?:ing)?>|\[THINK\])\s*\Z")
 
 
 def refuse_omissions(messages: Sequence[Mapping[str, Any]], text: str) -> None:
-    """Refuse a template that leaves out what a message says to the model, or its calls. Of a tool's
-    reply only the words are looked for: its quotes and line breaks may be escaped.
+    """Refuse a template that leaves out a message's content, or its calls. Only the words of a
+    tool's reply must be there: its quotes and line breaks may be escaped.
 
     Raises:
         ValueError: with the first such message.
@@ -40,7 +41,7 @@ def refuse_omissions(messages: Sequence[Mapping[str, Any]], text: str) -> None:
 
 
 def holds(content: Any, text: str) -> bool:
-    """Whether all of an answer, its thought too, stands in what the template wrote.
+    """Whether all of an answer, with its thought, is in a template's output.
 
     >>> holds("<think>add</think>4", "<|assistant|><think>\\nadd\\n</think>\\n\\n4")
     True
@@ -49,26 +50,26 @@ def holds(content: Any, text: str) -> bool:
     """
     if not isinstance(content, str):
         return True
-    head, closed, rest = content.rpartition("</think>")
-    parts = [head.rpartition("<think>")[2], rest] if closed else [content]
+    head, tag, rest = content.rpartition("</think>")
+    parts = [head.rpartition("<think>")[2], rest] if tag else [content]
     return all(part.strip() in text for part in parts)
 
 
 def behind_opening(asked: str, answer: str) -> str:
-    """An answer behind the prompt `asked`: a thought that the prompt has opened is not opened
-    twice, and is closed at once where the answer has none.
+    """An answer behind the prompt `asked`. A thought that the prompt has opened is not opened
+    twice; it is closed at once if the answer has no thought.
 
     >>> behind_opening("…<think>\\n", "<think>\\nadd\\n</think>\\n\\n4")
     'add\\n</think>\\n\\n4'
     >>> behind_opening("…<think>\\n", "4"), behind_opening("…", "4")
     ('\\n</think>\\n\\n4', '4')
     """
-    opened = OPENED.search(asked)
-    if opened is None:
+    match = OPENED.search(asked)
+    if match is None:
         return answer
-    tag = opened[1]
+    tag = match[1]
     if answer.lstrip().startswith(tag):
         answer = answer.lstrip()[len(tag) :]
-        return answer.lstrip("\n") if opened[0].endswith("\n") else answer
+        return answer.lstrip("\n") if match[0].endswith("\n") else answer
     closing = tag.replace("<", "</").replace("[", "[/")
     return answer if closing in answer else f"\n{closing}\n\n{answer}"

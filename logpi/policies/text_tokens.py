@@ -50,8 +50,8 @@ class TextTokens:
         if bos is not None and ids[:2] == [bos, bos]:
             ids = ids[1:]
         # some tokenizers end every text, but a prompt goes on
-        closed = ids and ids[-1] == eos and not text.endswith(self.tokenizer.eos_token)
-        return ids[:-1] if closed else ids
+        is_ended = ids and ids[-1] == eos and not text.endswith(self.tokenizer.eos_token)
+        return ids[:-1] if is_ended else ids
 
     def continuation(self, text: str) -> list[int]:
         """Tokens of `text` behind other tokens; control tokens that it spells are text."""

@@ -200,9 +200,9 @@ def _middle(text: str, size: int) -> str:
     """
     if len(text) <= size:
         return text
-    kept = max(0, size - len(GAP))
-    tail = kept // 4
-    return text[: kept - tail] + GAP[: size - kept] + text[len(text) - tail :]
+    length = max(0, size - len(GAP))
+    tail = length // 4
+    return text[: length - tail] + GAP[: size - length] + text[len(text) - tail :]
 
 
 def _closing(text: str) -> int:

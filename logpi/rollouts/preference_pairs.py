@@ -283,8 +283,8 @@ class Preferences:
             numbers = sorted(self._shuffled(0)[: batches * self.size])
         for start in range(0, len(numbers), self.size):
             part = numbers[start : start + self.size]
-            recorded = _recorded([self.groups[i] for i in part], reference, tokens)
-            for i, group in zip(part, recorded, strict=True):
+            groups = _recorded([self.groups[i] for i in part], reference, tokens)
+            for i, group in zip(part, groups, strict=True):
                 self.groups[i] = group
 
     def batches(self) -> Iterator[Batch]:

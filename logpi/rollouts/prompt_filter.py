@@ -119,5 +119,5 @@ class PromptFilter:
 
 def _size(row: Row) -> int:
     """Bytes of what a prompt may show of an item, at most."""
-    shown = {k: row.get(k) for k in ("prompt", "template_tools", "chat_template_kwargs")}
-    return len(json.dumps(shown, ensure_ascii=False, default=str).encode(errors="replace"))
+    parts = {k: row.get(k) for k in ("prompt", "template_tools", "chat_template_kwargs")}
+    return len(json.dumps(parts, ensure_ascii=False, default=str).encode(errors="replace"))

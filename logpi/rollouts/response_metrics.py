@@ -6,6 +6,7 @@ r"""Metrics of a step's responses.
     responses/reflective     share of responses with at least one
     responses/format         share that is <think>…</think><answer>…</answer>
     responses/mixed          share with words of more than one script
+    version/min, …/max       of the weights that sampled, in updates, if a server had them
     level/L                  mean of the first reward over the items whose column `level` is L
     eval/…                   reflection, reflective, format and mixed of an evaluation
 
@@ -143,6 +144,16 @@ def _spread(values: Sequence[float]) -> float:
     """Standard deviation. `statistics.pstdev` computes with fractions and takes 0.1 ms."""
     mean = fmean(values)
     return math.sqrt(fmean((v - mean) ** 2 for v in values))
+
+
+def version_metrics(responses: Sequence[Responses]) -> dict[str, float]:
+    """The oldest and the newest weights that sampled, in updates; empty where the sampler does not
+    report versions."""
+    versions = [c.version for r in responses for c in r.completions if c.version is not None]
+    if not versions:
+        return {}
+    oldest, newest = min(int(v.min()) for v in versions), max(int(v.max()) for v in versions)
+    return {"version/min": float(oldest), "version/max": float(newest)}
 
 
 def conversation_metrics(responses: Sequence[Responses]) -> dict[str, float]:

@@ -266,6 +266,9 @@ def response_info(responses: Responses, number: int, group: int) -> dict[str, An
         "group": group,
         "ids": ids,
     }
+    if completion.version is not None:
+        # of the weights: the oldest, and the newest
+        info["version"] = [int(completion.version.min()), int(completion.version.max())]
     extras = {"extras": dict(score.extras)} if score.extras else {}
     return info | extras | transcript_info(transcript)
 

@@ -7,19 +7,24 @@ are judged and laid out (`responses.py`), what they are worth (`logpi.rewards`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from logpi.engine.sampling import Request
-from logpi.errors import UserError
+from logpi.errors import SamplerLost, UserError
 from logpi.rollouts.chat import Chat
 from logpi.rollouts.collate import collate
 from logpi.rollouts.prompt_filter import PromptFilter
 from logpi.rollouts.prompt_sources import TaskPrompts
-from logpi.rollouts.response_metrics import conversation_metrics, pass_rate, step_metrics
+from logpi.rollouts.response_metrics import (
+    conversation_metrics,
+    pass_rate,
+    step_metrics,
+    version_metrics,
+)
 from logpi.rollouts.responses import (
     Responses,
     ResponseSampler,
@@ -95,13 +100,24 @@ class TextRollout:
         self.conversations, self.mask_observations = conversations, mask_observations
         self.generator = torch.Generator().manual_seed(seed)
         self.groups = self.steps = 0
+        # further numbers of each batch
+        self.numbers: Callable[[], Mapping[str, float]] = dict
 
     def __call__(self) -> Collected:
         """A batch of `prompts` groups (fewer if groups are dropped and not refilled).
 
         Raises:
             UserError: refilling found too few groups whose rewards differ, or no verdict at all.
+            SamplerLost: nobody samples any more; the rollout is then as it was before the call.
         """
+        before = self.state_dict()
+        try:
+            return self._collect()
+        except SamplerLost:
+            self.load_state_dict(before)
+            raise
+
+    def _collect(self) -> Collected:
         groups: list[list[Trajectory]] = []
         responses: list[Responses] = []
         seconds: dict[str, float] = {}
@@ -117,7 +133,9 @@ class TextRollout:
         self._check_outcome(kept, responses, rounds)
         # where no group is kept, one stands for them all: its gradient is 0
         rows = [t for group in kept or groups[:1] for t in group]
-        metrics = step_metrics(responses) | seconds
+        metrics = (
+            step_metrics(responses) | seconds | version_metrics(responses) | dict(self.numbers())
+        )
         metrics |= {"groups/sampled": float(len(groups)), "groups/kept": float(len(kept))}
         if self.conversations is not None:
             metrics |= conversation_metrics(responses)

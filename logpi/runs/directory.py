@@ -10,7 +10,7 @@
       model/                 the final model
       curves.png  tensorboard/
 
-    with Run.create("runs/addition", "rl", arguments) as run:   # or Run.open(path), to go on
+    with Run.create("runs/addition", "rl", arguments) as run:   # or Run.open(path), to resume
         run.log(step, metrics)
         run.samples(step, rows)
         run.checkpoint(step, state)                             # last of all for that step
@@ -51,13 +51,16 @@ if TYPE_CHECKING:
 notices = logging.getLogger("logpi")
 
 
-def read_arguments(path: str | Path) -> tuple[str, dict[str, Any]]:
+def read_arguments(path: str | Path, command: str = "") -> tuple[str, dict[str, Any]]:
     """The command and the arguments of a run, e.g. to repeat it.
 
     Raises:
-        RunError: there is no run at `path`, or its arguments cannot be read.
+        RunError: there is no run at `path`, its arguments cannot be read, or it is not of `command`
+            (if given).
     """
     record = _record(Path(path))
+    if command and record["command"] != command:
+        raise RunError(f"{path} is a run of `logpi {record['command']}`, not of `logpi {command}`")
     return record["command"], record["arguments"]
 
 
@@ -102,16 +105,18 @@ class Run:
             final model.
     """
 
-    def __init__(self, path: Path, held: FileLock, extra_trackers: Sequence[str | Tracker]) -> None:
+    def __init__(
+        self, path: Path, file_lock: FileLock, extra_trackers: Sequence[str | Tracker]
+    ) -> None:
         self.path = path
         self.command, self.arguments = read_arguments(path)
         self.model = path / "model"
         self.history = History(path)
-        self._lock = held
+        self._lock = file_lock
         self._extra_trackers = tuple(extra_trackers)
         self._tracker: Trackers | None = None  # started by the first `log`
         self._resumed_at: int | None = None
-        self._pending: Mapping[str, Any] | None = None  # arguments that are its own once it goes on
+        self._pending: Mapping[str, Any] | None = None  # its arguments once it is resumed
         self._unsynced: set[Path] = set()
 
     # ----------------------------------------------------------------------- making and opening
@@ -136,10 +141,10 @@ class Run:
         with disk.reported(f"make the run {path}", "give another --out"):
             path.mkdir(parents=True, exist_ok=True)
             refuse_links(path)
-            held = disk.lock(path / ".lock")
+            file_lock = disk.lock(path / ".lock")
             disk.write(path / "versions.json", json.dumps(versions(), indent=2).encode())
             _write_arguments(path, command, arguments)  # last: this makes it a run
-        return cls(path, held, trackers)
+        return cls(path, file_lock, trackers)
 
     @classmethod
     def open(
@@ -148,12 +153,12 @@ class Run:
         trackers: Sequence[str | Tracker] = (),
         arguments: Mapping[str, Any] | None = None,
     ) -> Run:
-        """A run to go on with. Clears what a killed writer left; says so if the software has
-        changed since.
+        """A run to resume. Clears what a killed writer left; warns if the software has changed
+        since.
 
         Args:
-            arguments: of the run from when it goes on (`rewind`), or has done its work. Default:
-                as they were.
+            arguments: of the run once it is resumed (`rewind`) or has ended. Default: as they
+                were.
         Raises:
             RunError: there is no run, another process is writing it, something in it is a link, or
                 permission is missing.
@@ -163,12 +168,12 @@ class Run:
         read_arguments(path)
         with disk.reported(f"go on with the run {path}"):
             refuse_links(path)
-            held = disk.lock(path / ".lock")
+            file_lock = disk.lock(path / ".lock")
             for place in (path, path / "samples", path / "checkpoints"):
                 disk.settle(place)
             metrics.mend(path / "metrics.jsonl")
         _notice_changes(path)
-        run = cls(path, held, trackers)
+        run = cls(path, file_lock, trackers)
         run._pending = arguments
         return run
 
@@ -252,7 +257,7 @@ class Run:
         return self.history.best()
 
     def rewind(self, step: int) -> None:
-        """Forget everything after `step` (-1: everything), so that the run can go on from there."""
+        """Forget everything after `step` (-1: everything); the run can continue from there."""
         with disk.reported(f"rewind the run {self.path}"):
             metrics.keep_until(self.path / "metrics.jsonl", step)
             for path in (self.path / "samples").glob("*.jsonl"):

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,12 @@ def remove(directory: Path) -> None:
     shutil.rmtree(partial)
 
 
+def damaged_name(path: Path) -> Path:
+    """A free name for a damaged file or directory: `NAME.damaged`, `NAME.damaged1`, …"""
+    names = (path.with_name(f"{path.name}.damaged{n or ''}") for n in count())
+    return next(name for name in names if not name.exists())
+
+
 def settle(parent: Path) -> None:
     """Clear what killed writers left in `parent`: half-made things go, and one that had stepped
     aside comes back."""
@@ -138,18 +145,18 @@ def refuse_unwritable(path: Path, then: str = "") -> None:
     with reported(f"write {path}", then):
         if len(path.parts) > 200:  # `mkdir` would go through them one inside the other
             raise OSError(errno.ENAMETOOLONG, "too many directories in it")
-        there = next(p for p in (path, *path.absolute().parents) if p.exists())
-        if there != path and not there.is_dir():
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
-        if not os.access(there, os.W_OK | (os.X_OK if there.is_dir() else 0)):
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+        nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if nearest != path and not nearest.is_dir():
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(nearest))
+        if not os.access(nearest, os.W_OK | (os.X_OK if nearest.is_dir() else 0)):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(nearest))
 
 
 def lock(path: Path) -> FileLock:
     """Hold `path` for this process until `release()` or until the process ends, however it ends.
 
     The same process may hold it more than once: a notebook's cell that failed may still hold a run
-    that the next cell goes on with. A forked child that outlives a killed trainer does not hold
+    that the next cell resumes. A forked child that outlives a killed trainer does not hold
     the run (filelock from 3.32 on).
 
     Raises:
@@ -157,9 +164,9 @@ def lock(path: Path) -> FileLock:
     """
     from filelock import FileLock, Timeout
 
-    held = FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
+    file_lock = FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
     try:
-        held.acquire(blocking=False)
+        file_lock.acquire(blocking=False)
     except Timeout:
         raise RunError(
             f"{path.parent} is in use by another process{_owner(path)}; wait for it, or give"
@@ -169,9 +176,9 @@ def lock(path: Path) -> FileLock:
         # A file system without locks: better unguarded than unusable.
         if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
             raise
-        return held
+        return file_lock
     path.write_text(f"{os.getpid()} on {platform.node()}")
-    return held
+    return file_lock
 
 
 def _owner(path: Path) -> str:

@@ -76,7 +76,8 @@ class History:
                 damaged.append((path, str(error)))
                 continue
             for bad, why in damaged:
-                aside = _aside(bad).name
+                with disk.reported(f"put {bad} aside"):
+                    aside = bad.rename(disk.damaged_name(bad)).name
                 notices.warning(
                     "%s; it is kept as %s, and the run goes back to the one before", why, aside
                 )
@@ -128,10 +129,3 @@ def _step(path: Path) -> int:
 
 def _is_best(directory: Path) -> bool:
     return bool(checkpoint.about(directory).get("best"))
-
-
-def _aside(path: Path) -> Path:
-    """Give a damaged checkpoint a name that is none."""
-    names = (path.with_name(f"{path.name}.damaged{n or ''}") for n in range(10**6))
-    with disk.reported(f"put {path} aside"):
-        return path.rename(next(p for p in names if not p.exists()))

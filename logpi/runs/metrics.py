@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from logpi.runs.disk import write
+from logpi.runs import disk
 
 notices = logging.getLogger("logpi")
 _NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -48,6 +48,12 @@ def _plain(value: Any) -> Any:
     # Tensors and NumPy arrays, which this module need not import.
     to_list = getattr(value, "tolist", None)
     return _plain(to_list()) if to_list else str(value)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as a file of JSON lines; after a kill it is whole or missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disk.write(path, b"".join(map(encode, rows)))
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -94,11 +100,7 @@ def mend(path: Path, sound: Callable[[dict[str, Any]], bool] = _of_a_step) -> No
     last = lines[-1][0] if lines else b""
     torn = {len(lines) - 1} if last.startswith(b"{") and not last.endswith(b"\n") else set()
     if bad - torn:
-        copy = next(
-            c
-            for n in range(10**6)
-            if not (c := path.with_name(f"{path.name}.damaged{n or ''}")).exists()
-        )
+        copy = disk.damaged_name(path)
         shutil.copyfile(path, copy)
         notices.warning(
             "%s: %d of %d lines are garbled and left out; as it was, it is kept as %s",
@@ -108,7 +110,7 @@ def mend(path: Path, sound: Callable[[dict[str, Any]], bool] = _of_a_step) -> No
             copy.name,
         )
     if bad:
-        write(path, b"".join(line for i, (line, _) in enumerate(lines) if i not in bad))
+        disk.write(path, b"".join(line for i, (line, _) in enumerate(lines) if i not in bad))
 
 
 def keep_until(path: Path, step: int) -> None:
@@ -120,7 +122,7 @@ def keep_until(path: Path, step: int) -> None:
         if record is not None and _of_a_step(record) and record["step"] <= step
     ]
     if len(kept) < len(lines):
-        write(path, b"".join(kept))
+        disk.write(path, b"".join(kept))
 
 
 def names(records: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -170,13 +170,14 @@ def curves_figure(runs: Runs, names: Sequence[str | tuple[str, ...]], title: str
         UserError: none of the metrics is there, or matplotlib is not installed.
     """
     records = _records(runs)
-    groups = [tuple(n for n in _tuple(group) if _present(records, n)) for group in names]
+    logged = set(metric_names(r for rows in records.values() for r in rows))
+    groups = [tuple(n for n in _tuple(group) if n in logged) for group in names]
     groups = [g for g in groups if g]
     if not groups:
-        there = sorted(set(metric_names(r for rows in records.values() for r in rows)))
+        wanted = ", ".join(n for group in names for n in _tuple(group))
         raise UserError(
-            f"nothing to draw: no run has any of {_listed(names)}; there are:"
-            f" {', '.join(there) or 'none'}"
+            f"nothing to draw: no run has any of {wanted}; there are:"
+            f" {', '.join(sorted(logged)) or 'none'}"
         )
     picture = figure([Panel(" · ".join(group), "step") for group in groups], title)
     for axes, group in zip(picture.axes, groups, strict=True):
@@ -227,13 +228,5 @@ def _records(runs: Runs) -> dict[str, Records]:
     }
 
 
-def _present(records: Mapping[str, Records], name: str) -> bool:
-    return any(name in row for rows in records.values() for row in rows)
-
-
 def _tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _listed(names: Sequence[str | tuple[str, ...]]) -> str:
-    return ", ".join(n for group in names for n in _tuple(group))

@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 _WINDOW = 20  # steps over which speed is measured: the pace changes as responses grow
 _REDRAW = 0.1  # seconds between drawings of a terminal
@@ -50,32 +50,13 @@ def number(value: float) -> str:
     return f"{value:.1e}" if size < 1e-3 else f"{value:.4g}"
 
 
-class Screen(Protocol):
-    """Where progress is shown.
+class LogFile:
+    """A pipe or a file: each drawing of the line is a line. Also the base of the other screens.
 
     Attributes:
         live: the line is rewritten, so that it can show what a long step is doing.
         every: least seconds between two drawings of the line.
     """
-
-    live: bool
-    every: float
-
-    def draw(self, line: str) -> None:
-        """Show the line as it is now."""
-        ...
-
-    def note(self, text: str, line: str) -> None:
-        """Show a text that stays, above the line."""
-        ...
-
-    def close(self, line: str) -> None:
-        """Leave the line standing."""
-        ...
-
-
-class LogFile:
-    """A pipe or a file: each drawing of the line is a line."""
 
     live: bool = False
 
@@ -83,13 +64,15 @@ class LogFile:
         self.stream, self.every = stream, every
 
     def draw(self, line: str) -> None:
+        """Show the line as it is now."""
         self.write(f"{line}\n")
 
     def note(self, text: str, line: str) -> None:
+        """Show a text that stays, above the line."""
         self.write(f"{text}\n")
 
     def close(self, line: str) -> None:
-        pass
+        """Leave the line standing."""
 
     def write(self, text: str) -> None:
         # A terminal or a reader that has gone away does not end the run.
@@ -119,13 +102,13 @@ class Terminal(LogFile):
         self.write(f"{self.erase}{line}\n")
 
 
-class Notebook:
+class Notebook(LogFile):
     """One output of a cell, updated: the notes, and the line below them."""
 
     live: bool = True
-    every: float = _UPDATE
 
     def __init__(self) -> None:
+        super().__init__(sys.stderr, _UPDATE)
         self.notes: list[str] = []
         self.handle: Any = None
 
@@ -153,7 +136,7 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def screen(stream: TextIO | None, every: float) -> Screen:
+def screen(stream: TextIO | None, every: float) -> LogFile:
     """The screen for a stream; for None, the notebook if this is one, else standard error."""
     if stream is None and in_notebook():
         return Notebook()
@@ -162,7 +145,7 @@ def screen(stream: TextIO | None, every: float) -> Screen:
 
 
 class Progress:
-    """Shows how a run gets on.
+    """Shows the progress of a run.
 
     Args:
         total: the last step.
@@ -188,18 +171,18 @@ class Progress:
         self._handler = _ToProgress(self)
 
     def begin(self, step: int) -> None:
-        """The run goes on from `step`: the pace is measured from here and now."""
+        """The run continues from `step`: speed is measured from now on."""
         self._marks.clear()
         self._marks.append((self.clock(), step, 0))
 
     def step(self, step: int, values: Mapping[str, float], tokens: int = 0) -> None:
-        """One step is done: what came of it, and how many tokens (or environment steps) it took."""
+        """One step is done: its metrics, and how many tokens (or environment steps) it took."""
         self._marks.append((self.clock(), step, self._marks[-1][2] + tokens))
         self._line, self._phase = self._describe(step, values), ""
         self._draw(step >= self.total)
 
     def phase(self, text: str) -> None:
-        """What is going on inside a long step. A file does not show it."""
+        """Show what a long step is doing. A file does not show it."""
         self._phase = text
         if self.screen.live:
             self._draw()

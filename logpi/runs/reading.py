@@ -1,6 +1,6 @@
 """A run given back, finished or still running: its metrics as arrays, samples, pictures, policy.
 
-    run = open_run("runs/rl-1")
+    run = RunView("runs/rl-1")
     steps, rewards = run.metrics["reward"]
     run.metrics.to_pandas();  run.samples();  run.curves();  run.policy()
 
@@ -86,14 +86,21 @@ class Metrics(Mapping[str, Series]):
 
 
 class RunView:
-    """A run to look at; made by `open_run`.
+    """A run to read, finished or still running.
 
     Attributes:
         path: the directory. command, arguments: what it runs. model: where its final model is.
+
+    Args:
+        load: loads the policy of the run, given its view.
+
+    Raises:
+        RunError: there is no run at `path`.
     """
 
-    def __init__(self, path: Path, load: Callable[[RunView], Any] | None = None) -> None:
-        self.path, self.model = path, path / "model"
+    def __init__(self, path: str | Path, load: Callable[[RunView], Any] | None = None) -> None:
+        self.path = Path(path)
+        self.model = self.path / "model"
         self.command, self.arguments = read_arguments(path)
         self._load = load
 
@@ -168,19 +175,6 @@ class RunView:
     def _repr_html_(self) -> str:
         head = f"<p><b>{escape(self.command)}</b> run <code>{escape(str(self.path))}</code></p>"
         return head + self.metrics._repr_html_()
-
-
-def open_run(path: str | Path, load: Callable[[RunView], Any] | None = None) -> RunView:
-    """The run in a directory.
-
-    Args:
-        load: what makes the policy of a run, given the view of it (`command`, `arguments`,
-            `model`).
-
-    Raises:
-        RunError: there is no run at `path`.
-    """
-    return RunView(Path(path), load)
 
 
 def _drawn(records: Sequence[Mapping[str, Any]]) -> list[str]:

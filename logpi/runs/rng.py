@@ -1,5 +1,5 @@
-"""Every global random generator as plain data: what a checkpoint needs so that a resumed run draws
-the same numbers.
+"""The states of all global random generators as plain data. With them in its checkpoint a resumed
+run draws the same numbers.
 
 Left out: generators that parts own (a sampler's `torch.Generator`, an environment's); those are in
 their own state.
@@ -38,6 +38,6 @@ def load_rng_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     numpy.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    here = range(torch.cuda.device_count())  # a run may go on on another machine
+    here = range(torch.cuda.device_count())  # a run may be resumed on another machine
     for device, saved in zip(here, state["cuda"], strict=False):
         torch.cuda.set_rng_state(saved, device)

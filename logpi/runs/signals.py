@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run is in the midst of a step.
+"""Ctrl-C and SIGTERM during a step of a run.
 
 Left out: what is saved then (`logpi.train`), and the exit code (`errors.Stopped`).
 """

@@ -55,7 +55,7 @@ class TrackedRun:
         return parent.name if (parent / "arguments.json").is_file() else None
 
     def saved_id(self, tracker: str) -> str | None:
-        """The id that a tracker gave this run before, so that a resumed run goes on in the same
+        """The id that a tracker gave this run before; a resumed run continues in the same
         place."""
         file = self.path / f"{tracker}_id"
         return file.read_text().strip() if file.exists() else None

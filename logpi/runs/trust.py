@@ -6,8 +6,8 @@
 
     {"command": "rl", "arguments": {"rewards": ["judge.py:score"], …}, "signature": "5f1c…"}
 
-A run that was moved, copied or edited, or whose key is lost, counts as a stranger's: it is asked
-for once, and signed when it goes on.
+A run that was moved, copied or edited, or whose key is lost, counts as a stranger's: the user is
+asked once, and the run is signed when it is resumed.
 Left out: models, data and checkpoints, which are read as plain data whoever made them
 (`policies.loading`, `runs.checkpoint`).
 """

@@ -1,4 +1,7 @@
-"""What a run ran on: enough to say, later, why two runs of the same arguments differ."""
+"""The software and hardware of a run, to find out later why two runs of the same arguments differ.
+
+Left out: what may differ between runs (their arguments).
+"""
 
 from __future__ import annotations
 

@@ -46,12 +46,12 @@ __all__ = [
 
 
 def check_model(policy: CausalLM | RewardModel) -> ModelReport:
-    """Every law of models (`logpi.testing.model.LAWS`) on a loaded one, in under a minute for a
+    """Check every law of models (`logpi.testing.model.LAWS`); it takes less than a minute for a
     small model.
 
-    `print(table)` shows law, verdict and a line each; `table.passed` is whether none is broken. A
-    known limit of a model ("the template refuses a system message") is reported and breaks nothing.
-    Nothing is raised: an exception inside a law is that law's finding.
+    `print(report)` shows each law, its verdict and one line; `report.passed` is whether no law is
+    broken. A known limit of a model ("the template refuses a system message") is reported and
+    breaks no law. Nothing is raised: an exception inside a law is that law's finding.
     """
     from logpi.testing.model import check
 

@@ -1,19 +1,19 @@
 """Laws of a language model with its tokenizer and chat template, and the report on a model.
 
-    model_text.py       what is learned, sampled and judged are the tokens that the template makes
-                        of the conversation
-    model_template.py   what it makes of thoughts, tools, results, system messages
+    model_text.py       training, sampling and judging use the tokens that the template makes of the
+                        conversation
+    model_template.py   thoughts, tools, results and system messages in the template
     model_numbers.py    packed or padded, alone or beside others, sampled or evaluated, saved or
-                        loaded: the same numbers
+                        loaded: the numbers are the same
 
-The right value comes from elsewhere wherever it can: from `transformers`' own
-`apply_chat_template`, forward pass, `generate` and loading.
-Left out: whether the model is any good.
+Wherever possible the right value comes from `transformers`: its `apply_chat_template`, forward
+pass, `generate` and loading. Left out: the quality of the model.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,22 +36,28 @@ WIDTH = 150  # characters of a detail in the table
 
 @dataclass(frozen=True)
 class Law:
-    """name: in the table. meaning: what must be true. find: what is true of a model."""
+    """One law.
+
+    Attributes:
+        name: in the table. meaning: what must be true. find: checks it on a model.
+    """
 
     name: str
     meaning: str
     find: Callable[[Subject], LawFinding]
 
     def __call__(self, subject: Subject, known: set[str]) -> LawFinding:
-        """The finding: an exception is a broken law, a warning of logpi's a limit.
+        """The finding. An exception is a broken law, a warning of logpi's is a limit.
 
-        known: details of the findings before; a warning among them is not repeated. It grows.
+        Args:
+            known: details of earlier findings, whose warnings are not repeated; this finding's are
+                added.
         """
         with warnings.catch_warnings(record=True) as record:
             warnings.simplefilter("always")
             try:
                 finding = self.find(subject)
-            except Exception as error:  # models raise whatever their author thought of
+            except Exception as error:  # models may raise anything
                 return fail(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         ours = [str(w.message) for w in record if w.filename.startswith(PACKAGE)]
         fresh = [m for m in ours if not any(m in detail for detail in known)]
@@ -67,7 +73,7 @@ LAWS = tuple(
 
 @dataclass(frozen=True)
 class ModelReport:
-    """Each law's finding."""
+    """The findings of all laws."""
 
     findings: tuple[tuple[Law, LawFinding], ...]
 
@@ -76,7 +82,7 @@ class ModelReport:
         return not any(f.verdict is LawVerdict.FAIL for _, f in self.findings)
 
     def __getitem__(self, name: str) -> LawFinding:
-        """Of the law with this name."""
+        """The finding of the law with this name."""
         return next(f for law, f in self.findings if law.name == name)
 
     def __str__(self) -> str:
@@ -85,7 +91,7 @@ class ModelReport:
         )
 
     def explained(self) -> str:
-        """Each law with what it means, and what was found in full."""
+        """Each law with its meaning and its full finding."""
         return "\n".join(
             f"{law.name}: {law.meaning}\n    {f.verdict.value}: {f.detail}"
             for law, f in self.findings
@@ -93,18 +99,13 @@ class ModelReport:
 
     def verdict(self) -> str:
         """One line."""
-        count = {v: [law.name for law, f in self.findings if f.verdict is v] for v in LawVerdict}
-        if count[LawVerdict.FAIL]:
-            return (
-                f"FAIL: {len(count[LawVerdict.FAIL])} of {len(self.findings)} laws do not hold:"
-                f" {', '.join(count[LawVerdict.FAIL])}"
-            )
-        kept, limits, rest = (
-            len(count[v]) for v in (LawVerdict.OK, LawVerdict.LIMITED, LawVerdict.ABSENT)
-        )
+        if broken := [law.name for law, f in self.findings if f.verdict is LawVerdict.FAIL]:
+            total = len(self.findings)
+            return f"FAIL: {len(broken)} of {total} laws do not hold: {', '.join(broken)}"
+        count = Counter(f.verdict for _, f in self.findings)
         return (
-            f"ok: {kept} laws hold, {limits} hold within limits that are said above, {rest} do not"
-            " apply"
+            f"ok: {count[LawVerdict.OK]} laws hold, {count[LawVerdict.LIMITED]} hold within limits"
+            f" that are said above, {count[LawVerdict.ABSENT]} do not apply"
         )
 
 

@@ -1,5 +1,5 @@
-"""Laws of numbers: however rows are laid out, sampled, saved or loaded, the model says the same of
-them.
+"""Laws of numbers: a model gives the same numbers however rows are laid out, sampled, saved or
+loaded.
 
 Each function's name and docstring are the law's. `NUMBERS` is their order. Left out: text
 (`model_text.py`).
@@ -51,7 +51,7 @@ def embeddings(s: Subject) -> LawFinding:
 
 
 def context(s: Subject) -> LawFinding:
-    """Rows as long as the model says it can read have a position for each token."""
+    """Rows of the stated context length have a position for each token."""
     config = s.policy.model.config.get_text_config()
     length = getattr(config, "max_position_embeddings", None)
     tables = [
@@ -63,7 +63,7 @@ def context(s: Subject) -> LawFinding:
         return fail(f"positions are learned up to {min(tables)}, and the config says {length}")
     stated = s.tokenizer.model_max_length
     if length and stated < length:
-        return limited(f"{length} positions; the tokenizer says {stated}, which is not looked at")
+        return limited(f"{length} positions; the tokenizer says {stated}, which logpi ignores")
     return holds(f"{length or 'no limit of'} positions{', learned' if tables else ''}")
 
 
@@ -89,9 +89,9 @@ def head(s: Subject) -> LawFinding:
 
 
 def packed(s: Subject) -> LawFinding:
-    """Rows without padding say what the model's own forward says."""
+    """Rows without padding get the numbers of the model's own forward."""
     gap = _gap(_numbers(s, _rows(s)), _own(s, _rows(s)))
-    finding = _alike(s, gap, "as the model's own forward,", "differs from the model's own forward")
+    finding = _same(s, gap, "as the model's own forward,", "differs from the model's own forward")
     if finding.verdict is LawVerdict.OK and not s.policy.packed:
         slower = "its attention cannot be exchanged, so rows are padded, and slower"
         return limited(f"{finding.detail}; {slower}")
@@ -102,32 +102,32 @@ def neighbours(s: Subject) -> LawFinding:
     """A row alone and beside a longer one get the same numbers."""
     short, long = _rows(s)
     gap = _gap([_numbers(s, [short])[0]], [_numbers(s, [short, long])[0]])
-    return _alike(s, gap, "the same", "beside a longer row it moves")
+    return _same(s, gap, "the same", "beside a longer row it moves")
 
 
 def sampler(s: Subject) -> LawFinding:
     """The log-probabilities of sampled tokens are those that the learner computes."""
     if not isinstance(s.policy, CausalLM):
         return absent("a reward model samples nothing")
-    prompt = [int(i) for i in _tokens(s, 8)]
+    prompt = _tokens(s, 8).tolist()
     completions = _engine(s.policy, Request(prompt, 4), 16)
     rows = [_row([*prompt, *c.tokens.tolist()], len(prompt), i) for i, c in enumerate(completions)]
     gap = _gap([c.logp for c in completions], _numbers(s, rows))
-    return _alike(s, gap, "the same, in nats,", "they differ, in nats a token,")
+    return _same(s, gap, "the same, in nats,", "they differ, in nats a token,")
 
 
-def _alike(s: Subject, gap: float, same: str, moved: str) -> LawFinding:
+def _same(s: Subject, gap: float, same: str, different: str) -> LawFinding:
     """Whether two sets of numbers differ by rounding alone; a NaN is a difference."""
     if gap <= _tolerance(s):
         return holds(f"{same} up to {gap:.0e}")
-    return fail(f"{moved} by up to {gap:.2g}")
+    return fail(f"{different} by up to {gap:.2g}")
 
 
 def greedy(s: Subject) -> LawFinding:
     """The likeliest tokens are those of the model's own `generate`."""
     if not isinstance(s.policy, CausalLM):
         return absent("a reward model samples nothing")
-    prompt = s.template.plain("The answer to 2 plus 2 is") or [int(i) for i in _tokens(s, 8)]
+    prompt = s.template.plain("The answer to 2 plus 2 is") or _tokens(s, 8).tolist()
     [ours] = _engine(s.policy, Request(prompt, 1, greedy=True), 12)
     theirs = _generated(s.policy, prompt, len(ours.tokens))
     at = next(
@@ -147,7 +147,8 @@ def greedy(s: Subject) -> LawFinding:
 
 
 def saved(s: Subject) -> LawFinding:
-    """Saved and loaded it says the same, and ends its answers the same; elsewhere too."""
+    """Saved and loaded, the model gives the same numbers and ends its answers with the same token,
+    in other libraries too."""
     rows = _rows(s)
     with tempfile.TemporaryDirectory() as directory:
         s.policy.save(directory)
@@ -169,7 +170,7 @@ def saved(s: Subject) -> LawFinding:
     return holds(f"the same up to {gap:.0e}; ends are kept")
 
 
-# --- how numbers are got ---
+# --- where the numbers come from ---
 
 
 def _tokens(s: Subject, length: int) -> Tensor:
@@ -185,67 +186,64 @@ def _row(ids: list[int], own: int, group: int) -> Trajectory:
 
 def _rows(s: Subject) -> list[Trajectory]:
     """A short and a long row, with the same beginning."""
-    length = min(
-        LONG,
-        getattr(s.policy.model.config.get_text_config(), "max_position_embeddings", None) or LONG,
-    )
+    config = s.policy.model.config.get_text_config()
+    length = min(LONG, getattr(config, "max_position_embeddings", None) or LONG)
     return [
-        _row([int(i) for i in _tokens(s, n)], 5, g)
-        for g, n in enumerate((min(SHORT, length), length))
+        _row(_tokens(s, n).tolist(), 5, group)
+        for group, n in enumerate((min(SHORT, length), length))
     ]
 
 
 @torch.no_grad()
 def _numbers(s: Subject, rows: list[Trajectory]) -> list[Tensor]:
-    """What logpi says of each row: log-probabilities of own actions, or scores."""
+    """logpi's numbers of each row: log-probabilities of own actions, or scores."""
     batch: Batch = collate([replace(t, group=i) for i, t in enumerate(rows)])
-    found = s.policy.evaluate(batch)
+    output = s.policy.evaluate(batch)
     if isinstance(s.policy, RewardModel):
-        value = cast("Tensor", found.value)
+        value = cast("Tensor", output.value)
         return [v[1 : len(t.obs)][t.mask].float().cpu() for v, t in zip(value, rows, strict=True)]
-    return [p[: len(t.mask)][t.mask].float().cpu() for p, t in zip(found.logp, rows, strict=True)]
+    return [p[: len(t.mask)][t.mask].float().cpu() for p, t in zip(output.logp, rows, strict=True)]
 
 
 @torch.no_grad()
 def _own(s: Subject, rows: list[Trajectory]) -> list[Tensor]:
-    """What the model's own forward says of each row, alone."""
-    model, out = s.policy.model, []
+    """The numbers of each row alone by the model's own forward."""
+    model, numbers = s.policy.model, []
     with s.policy.plain_attention():
         for t in rows:
             ids = t.obs[None].to(s.policy.device)
             if isinstance(s.policy, RewardModel):
                 hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-                out.append(s.policy._score(hidden)[1:].cpu()[t.mask])
+                numbers.append(s.policy._score(hidden)[1:].cpu()[t.mask])
             else:
-                logits = (
-                    model(input_ids=ids, use_cache=False).logits[0].float() / s.policy.temperature
-                )
-                out.append(
-                    logits[:-1].log_softmax(-1).cpu().gather(1, t.action[:, None])[:, 0][t.mask]
-                )
-    return out
+                logits = model(input_ids=ids, use_cache=False).logits[0].float()
+                logp = (logits / s.policy.temperature)[:-1].log_softmax(-1).cpu()
+                numbers.append(logp.gather(1, t.action[:, None])[:, 0][t.mask])
+    return numbers
 
 
 def _gap(a: list[Tensor], b: list[Tensor]) -> float:
-    """The largest difference; NaN if one is no number."""
+    """The largest difference; NaN if a number is NaN."""
     return float(torch.cat([(x - y).abs() for x, y in zip(a, b, strict=True)]).max())
 
 
 def _tolerance(s: Subject) -> float:
-    """Of rounding: in 32 bits, or in 16."""
+    """The largest difference by rounding, in 32 bits or in 16."""
     return 1e-3 if next(s.policy.model.parameters()).dtype == torch.float32 else 0.5
 
 
 def _engine(policy: CausalLM, request: Request, tokens: int) -> list[Any]:
-    made = Engine(policy, slots=4).generate(
-        [request], Sampling(max_tokens=tokens), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    [completions] = Engine(policy, slots=4).generate(
+        [request], Sampling(max_tokens=tokens), generator
     )
-    return made[0]
+    return completions
 
 
 @torch.no_grad()
 def _generated(policy: CausalLM, prompt: list[int], tokens: int) -> list[int]:
-    """By `transformers`, without penalties and whatever else the generation config asks for."""
+    """The tokens by `transformers`, without the penalties and other settings of the generation
+    config."""
     kind = type(policy.model.generation_config)
     config = kind(
         max_new_tokens=tokens,
@@ -254,10 +252,10 @@ def _generated(policy: CausalLM, prompt: list[int], tokens: int) -> list[int]:
         pad_token_id=0,
     )
     with policy.plain_attention():
-        made = policy.model.generate(
+        [row] = policy.model.generate(
             torch.tensor([prompt], device=policy.device), generation_config=config
         )
-    return made[0, len(prompt) :].tolist()
+    return row[len(prompt) :].tolist()
 
 
 def _loaded(policy: CausalLM | RewardModel, directory: str) -> CausalLM | RewardModel:

@@ -1,5 +1,4 @@
-"""Laws of a chat template: what it makes of thoughts, tools, results and system messages, and its
-limits.
+"""Laws of a chat template: thoughts, tools, results and system messages, and its limits.
 
 Each function's name and docstring are the law's. `TEMPLATE` is their order. Left out: the tokens of
 rows and prompts (`model_text.py`).
@@ -44,7 +43,7 @@ TOOL = {
     },
 }
 NO_TEMPLATE = "no chat template"
-# Variables and functions of a template that whoever renders it provides.
+# Variables and functions that the renderer provides to a template.
 PROVIDED = {
     *("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"),
     *("raise_exception", "strftime_now", "namespace", "loop", "range"),
@@ -52,8 +51,8 @@ PROVIDED = {
 
 
 def thinking(s: Subject) -> LawFinding:
-    """A thought in a demonstration is opened and closed once, also where the template opens it;
-    the finding says what the template does."""
+    """A thought in a demonstration is opened and closed once, also where the template opens it; the
+    finding tells how the template treats thoughts."""
     if not s.chats:
         return absent(NO_TEMPLATE)
     (row, *_), warned = with_warnings(
@@ -78,24 +77,19 @@ def thinking(s: Subject) -> LawFinding:
         facts.append("later turns forget earlier thoughts: a row for each answer")
     if warned:
         facts.append(warned)
-    return (
-        limited("; ".join(facts))
-        if warned or opened or len(rows) > 1
-        else holds("; ".join(facts) or "a thought is text of the answer")
-    )
+    if warned or opened or len(rows) > 1:
+        return limited("; ".join(facts))
+    return holds("; ".join(facts) or "a thought is text of the answer")
 
 
 def tools(s: Subject) -> LawFinding:
-    """Tools reach the model, its calls are of a style that logpi reads, and results are appended to
-    what it has seen."""
+    """The model sees its tools, its calls are of a style that logpi reads, and results are appended
+    to the conversation."""
     if not s.chats:
         return absent(NO_TEMPLATE)
-    limits = list(_tool_limits(s))
-    return (
-        limited("; ".join(limits))
-        if limits
-        else holds(f"calls are of style {_style(s)}, results are appended")
-    )
+    if limits := list(_tool_limits(s)):
+        return limited("; ".join(limits))
+    return holds(f"calls are of style {_style(s)}, results are appended")
 
 
 def _tool_limits(s: Subject) -> Iterator[str]:
@@ -105,7 +99,7 @@ def _tool_limits(s: Subject) -> Iterator[str]:
     if not _style(s):
         yield "the template writes calls in no style of logpi.calls"
     if wrong := unread(_rendered(s)):
-        yield f"what the template writes for a call is not read back: {wrong!r}"
+        yield f"the template's text of a call is not read back: {wrong!r}"
     try:
         Observations(s.template, [TOOL]).check("tool")
     except UserError as error:
@@ -113,8 +107,8 @@ def _tool_limits(s: Subject) -> Iterator[str]:
 
 
 def _style(s: Subject) -> str:
-    """The style in which the template writes calls; "" if it is none of ours, or the template
-    refuses them."""
+    """The style in which the template writes calls; "" if logpi has no such style, or the template
+    refuses calls."""
     try:
         return style_of_template(_rendered(s)) or ""
     except ValueError:
@@ -126,8 +120,8 @@ def _rendered(s: Subject) -> Callable[[Sequence[Any], Sequence[Any]], str]:
 
 
 def observations(s: Subject) -> LawFinding:
-    """Prompt, answer and what the user says then are the template's tokens of the whole, so that
-    nothing sampled is tokenised again."""
+    """Prompt, answer and the user's next message have the template's tokens of the whole, so
+    sampled text is never tokenised again."""
     if not s.chats:
         return holds("plain text is appended")
     observe, more = Observations(s.template), [dict(user("And back?"))]
@@ -137,13 +131,10 @@ def observations(s: Subject) -> LawFinding:
         return limited(str(error))
     row = s.conversed([user(ASK), answer(SAY)])[0]
     behind = int(row.mask.nonzero().max()) + 2  # where the end of the answer is
-    seen = row.obs[:behind].tolist()
-    ids, written = (
-        [*seen, *observe(more, s.end).ids],
-        s.written([user(ASK), answer(SAY), *more], ask=True),
-    )
+    ids = [*row.obs[:behind].tolist(), *observe(more, s.end).ids]
+    written = s.written([user(ASK), answer(SAY), *more], ask=True)
     if ids == written:
-        return holds("token by token what the template makes of the whole")
+        return holds("token by token as the template writes the whole")
     if not s.template.ends_turns:
         return limited(
             f"the template writes no end of a turn: {s.template.end_text} stands between an answer"
@@ -153,7 +144,7 @@ def observations(s: Subject) -> LawFinding:
 
 
 def system_message(s: Subject) -> LawFinding:
-    """A system message stands in the prompt, or its refusal is known."""
+    """The template writes a system message, or refuses it."""
     if not s.chats:
         return absent(NO_TEMPLATE)
     reason = s.refusal([system("Be brief."), user(ASK)])
@@ -161,15 +152,12 @@ def system_message(s: Subject) -> LawFinding:
 
 
 def roles(s: Subject) -> LawFinding:
-    """Two messages of one role in a row are written, or their refusal is known."""
+    """The template writes two messages of one role in a row, or refuses them."""
     if not s.chats:
         return absent(NO_TEMPLATE)
-    reason = s.refusal([user(ASK), user("And back?")])
-    return (
-        limited(f"roles must alternate: {reason}")
-        if reason
-        else holds("two questions in a row are written")
-    )
+    if reason := s.refusal([user(ASK), user("And back?")]):
+        return limited(f"roles must alternate: {reason}")
+    return holds("two questions in a row are written")
 
 
 def marks(s: Subject) -> LawFinding:
@@ -190,9 +178,9 @@ def options(s: Subject) -> LawFinding:
         return absent(NO_TEMPLATE)
     template = s.tokenizer.get_chat_template()
     names = set(re.findall(r"(?<![.\w])(\w+) is (?:not )?defined", template)) - PROVIDED
-    return (
-        holds(f"--template-options {' '.join(sorted(names))}") if names else absent("it has none")
-    )
+    if not names:
+        return absent("it has none")
+    return holds(f"--template-options {' '.join(sorted(names))}")
 
 
 TEMPLATE = (thinking, tools, observations, system_message, roles, marks, options)

@@ -1,8 +1,8 @@
-"""Laws of text: what is learned, sampled and judged are the tokens that the model's template makes
-of the conversation.
+"""Laws of text: training, sampling and judging use the tokens that the model's template makes of
+the conversation.
 
-Each function's name and docstring are the law's. `TEXT` is their order. Left out: what a template
-knows of thoughts, tools and roles (`model_template.py`), and numbers (`model_numbers.py`).
+Each function's name and docstring are the law's. `TEXT` is their order. Left out: thoughts, tools
+and roles in a template (`model_template.py`), and numbers (`model_numbers.py`).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ CONVERSATIONS: dict[str, list[Message]] = {
 
 
 def ends(s: Subject) -> LawFinding:
-    """Answers end with the token with which the template ends a turn, everywhere; it opens no turn,
-    and it is an end token."""
+    """Answers end with the token by which the template ends a turn, in data of every kind; it opens
+    no turn, and sampling stops at it."""
     end = s.end
     name = s.template.end_text
     if end not in s.policy.eos_ids:
@@ -74,30 +74,22 @@ def ends(s: Subject) -> LawFinding:
     for what, row in rows.items():
         own = row.action[row.mask].tolist()
         if own[-1:] != [end] or own.count(end) != 1:
-            return fail(f"{what}: learned is {s.own(row)[-60:]!r}, not ending with {name}")
+            return fail(f"{what}: the learned text {s.own(row)[-60:]!r} does not end with {name}")
     return _by_template(s, name) if s.chats and not s.template.end else holds(s.template.describe())
 
 
 def _by_template(s: Subject, name: str) -> LawFinding:
-    """What the template writes behind an answer, looked for without logpi."""
+    """Compares the end token with the text that the template writes behind an answer."""
     behind = s.text([user(ASK), answer(SAY)]).rpartition(SAY)[2]
-    between = (
-        s.text([user(ASK), answer(SAY), user("And back?")])
-        .rpartition(SAY)[2]
-        .partition("And back?")[0]
-    )
-    closing = [
-        i
-        for i in s.tokenizer(behind, add_special_tokens=False)["input_ids"]
-        if i in s.tokenizer.added_tokens_decoder
-    ]
+    longer = s.text([user(ASK), answer(SAY), user("And back?")])
+    between = longer.rpartition(SAY)[2].partition("And back?")[0]
+    ids = s.tokenizer(behind, add_special_tokens=False)["input_ids"]
+    closing = [i for i in ids if i in s.tokenizer.added_tokens_decoder]
     if closing:
         first = s.tokenizer.convert_ids_to_tokens(closing[0])
-        return (
-            holds(s.template.describe())
-            if first == name
-            else fail(f"the template ends a turn with {first}, not {name}")
-        )
+        if first != name:
+            return fail(f"the template ends a turn with {first}, not {name}")
+        return holds(s.template.describe())
     if name in between:
         return fail(
             f"{name} announces the user's turn ({between!r}); behind the last answer the template"
@@ -107,22 +99,22 @@ def _by_template(s: Subject, name: str) -> LawFinding:
 
 
 def stops(s: Subject) -> LawFinding:
-    """Who loads the model elsewhere stops there too: the generation config names the end token."""
+    """Other libraries stop at the same token: the generation config names the end token."""
     config = getattr(s.policy.model, "generation_config", None)
     if config is None:
         return absent("a reward model generates nothing")
     ids = config.eos_token_id
     if s.end in ([ids] if isinstance(ids, int) else ids or []):
-        return holds(f"{', '.join(s.template.spelled_ends)}")
+        return holds(", ".join(s.template.spelled_ends))
     return limited(
-        f"the generation config does not name {s.template.end_text}: logpi stops there all the"
-        " same, and saves the model so"
+        f"the generation config does not name {s.template.end_text}; logpi stops there anyway, and"
+        " adds it when it saves the model"
     )
 
 
 def bos(s: Subject) -> LawFinding:
-    """One BOS at most, and the one that the template writes: in prompts, those rendered beforehand,
-    demonstrations."""
+    """Prompts, prompts rendered beforehand and demonstrations have one BOS at most: that of the
+    template."""
     token = s.tokenizer.bos_token_id
     if token is None:
         return absent("the tokenizer has no BOS")
@@ -139,25 +131,21 @@ def bos(s: Subject) -> LawFinding:
         }
         if wanted > 1:
             return fail(f"the template writes {wanted} of {s.tokenizer.bos_token}")
-    found = {what: _leading(ids, token) for what, ids in counts.items()}
-    if max(found.values()) > 1:
+    leading = {what: _leading(ids, token) for what, ids in counts.items()}
+    most = max(leading.values())
+    if most > 1:
+        double = {what: n for what, n in leading.items() if n > 1}
         return fail(
             ", ".join(
-                f"{what} begins with {n} of {s.tokenizer.bos_token}"
-                for what, n in found.items()
-                if n > 1
+                f"{what} begins with {n} of {s.tokenizer.bos_token}" for what, n in double.items()
             )
         )
-    asked = [found[what] for what in ("a prompt", "a demonstration") if what in found and s.chats]
+    asked = [leading[x] for x in ("a prompt", "a demonstration") if x in leading and s.chats]
     if any(n != wanted for n in asked):
         return fail(f"the template writes {wanted} BOS; a prompt and a demonstration have {asked}")
-    if s.chats and found["a prompt rendered beforehand"] != wanted:
+    if s.chats and leading["a prompt rendered beforehand"] != wanted:
         return limited("prompts rendered beforehand get a BOS that the template does not write")
-    return holds(
-        f"{s.tokenizer.bos_token}, {max(found.values())} in front"
-        if max(found.values())
-        else "none is written"
-    )
+    return holds(f"{s.tokenizer.bos_token}, {most} in front" if most else "none is written")
 
 
 def _leading(ids: Sequence[int], token: int) -> int:
@@ -165,11 +153,11 @@ def _leading(ids: Sequence[int], token: int) -> int:
 
 
 def rendering(s: Subject) -> LawFinding:
-    """A demonstration's row is what the template makes of the whole conversation, token by token;
-    or the difference is said."""
+    """A demonstration's row has the template's tokens of the whole conversation, or a warning tells
+    the difference."""
     if not s.chats:
         return _plainly(s)
-    kept: list[str] = []
+    rendered: list[str] = []
     # In their order, each once.
     warnings: dict[str, None] = {}
     for name, messages in CONVERSATIONS.items():
@@ -180,21 +168,19 @@ def rendering(s: Subject) -> LawFinding:
         except UserError as error:
             warnings[f"{name}: {error}"] = None
             continue
-        wrong = _unlike(s, messages, rows)
-        if wrong and not warned:
-            return fail(f"{name}: {wrong}")
+        difference = _difference(s, messages, rows)
+        if difference and not warned:
+            return fail(f"{name}: {difference}")
         warnings |= {warned: None} if warned else {}
-        kept.append(name)
-    return (
-        limited("; ".join(warnings))
-        if warnings
-        else holds(f"{len(kept)} conversations: {', '.join(kept)}")
-    )
+        rendered.append(name)
+    if warnings:
+        return limited("; ".join(warnings))
+    return holds(f"{len(rendered)} conversations: {', '.join(rendered)}")
 
 
-def _unlike(s: Subject, messages: Sequence[Message], rows: Sequence[Trajectory]) -> str:
-    """Where the rows are not what the template writes up to each answer, or all of it as one; "" if
-    they are."""
+def _difference(s: Subject, messages: Sequence[Message], rows: Sequence[Trajectory]) -> str:
+    """Where the rows differ from the template's text up to each answer, or of the whole for one
+    row; "" if nowhere."""
     answers = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
     upto = [messages] if len(rows) == 1 else [messages[: i + 1] for i in answers]
     for row, part in zip(rows, upto, strict=True):
@@ -216,46 +202,35 @@ def _shown(s: Subject, ids: Sequence[int], at: int) -> str:
 
 
 def _plainly(s: Subject) -> LawFinding:
-    """Without a template: prompt and completion are the text of both."""
+    """Without a template: the row is the text of prompt and completion."""
     row = s.demonstrated({"prompt": "2+2=", "completion": "4 and\nmore"})[0]
     text = s.decoded(row.obs.tolist()).removesuffix(s.template.end_text).strip()
-    begun = (
-        s.tokenizer.bos_token
-        if s.tokenizer.bos_token and text.startswith(s.tokenizer.bos_token)
-        else ""
-    )
-    if text.removeprefix(begun).strip() != "2+2=4 and\nmore":
+    if text.removeprefix(s.tokenizer.bos_token or "").strip() != "2+2=4 and\nmore":
         return fail(f"'2+2=' and '4 and\\nmore' are learned as {text!r}")
-    return holds("a prompt and its completion are the text of both")
+    return holds("a row is the text of prompt and completion")
 
 
 def prompts(s: Subject) -> LawFinding:
-    """What is learned begins where a sampler begins: the prompt's tokens are those in front of the
-    answer, for data of every kind."""
+    """Learning begins where sampling begins: in data of every kind the tokens in front of the
+    answer are those of the prompt."""
     if not s.chats:
         ids = s.template.plain("2+2=")
         rows = [
             s.demonstrated({"prompt": "2+2=", "completion": "4"})[0],
             s.preferred({"prompt": "2+2=", "chosen": "4", "rejected": "5"})[0],
         ]
-        return (
-            holds("plain prompts")
-            if all(_before(r) == ids for r in rows)
-            else fail("a plain prompt's tokens differ from its row's")
-        )
+        if any(_before(r) != ids for r in rows):
+            return fail("a plain prompt's tokens differ from its row's")
+        return holds("plain prompts")
     for name, messages in CONVERSATIONS.items():
         if s.refusal(messages) or name == "no words":
             continue
-        asked = messages[:-1]
+        asked, said = messages[:-1], messages[-1]["content"]
         ids = s.template.ids(asked)
         rows = {
-            "a demonstration": s.demonstrated(
-                {"prompt": asked, "completion": messages[-1]["content"]}
-            )[0]
+            "a demonstration": s.demonstrated({"prompt": asked, "completion": said})[0],
+            "a pair": s.preferred({"prompt": asked, "chosen": said, "rejected": "?"})[0],
         }
-        rows["a pair"] = s.preferred(
-            {"prompt": asked, "chosen": messages[-1]["content"], "rejected": "?"}
-        )[0]
         for what, row in rows.items():
             if _before(row) != ids and not s.template.marks():
                 return fail(
@@ -276,15 +251,13 @@ def _before(row: Trajectory) -> list[int]:
 
 
 def masks(s: Subject) -> LawFinding:
-    """Learned is what the assistant says with its end, and nothing that anyone else says; with
-    learn=last the last answer alone."""
+    """The model learns the assistant's answers with their ends and nothing else; with learn=last
+    the last answer alone."""
     if not s.chats:
-        row = s.demonstrated({"prompt": "2+2=", "completion": "4"})[0]
-        return (
-            holds(repr(s.own(row)))
-            if s.own(row).strip() == f"4{s.template.end_text}"
-            else fail(f"learned is {s.own(row)!r}")
-        )
+        own = s.own(s.demonstrated({"prompt": "2+2=", "completion": "4"})[0])
+        if own.strip() != f"4{s.template.end_text}":
+            return fail(f"the learned text is {own!r}")
+        return holds(repr(own))
     messages = CONVERSATIONS["three turns"]
     every = "".join(s.own(r) for r in s.conversed(messages))
     last = "".join(s.own(r) for r in s.conversed(messages, "last"))
@@ -292,26 +265,27 @@ def masks(s: Subject) -> LawFinding:
     asks = [m["content"] for m in messages if m["role"] == "user"]
     closed = len(says) if s.template.ends_turns else 1
     if [w for w in says if every.count(w) != 1] or every.count(s.template.end_text) != closed:
-        return fail(f"of {says} is learned {every!r}")
+        return fail(f"of {says} the learned text is {every!r}")
     if any(w in every for w in asks) or any(w in last for w in says[:-1]) or says[-1] not in last:
-        return fail(f"learned is {every!r}, and of the last answer {last!r}")
+        return fail(f"the learned text is {every!r}, and of the last answer {last!r}")
     return holds(f"of three answers {every!r}")
 
 
 def control_tokens(s: Subject) -> LawFinding:
-    """Control tokens that data spell stay text: in questions, answers, pairs and observations."""
+    """Control tokens that are spelled in data stay text: in questions, answers, pairs and
+    observations."""
     spelled, places = _spelled(s), _places(s)
     if not spelled:
         return absent("the tokenizer has no control tokens")
     for where, make in places.items():
-        # what marks the parts of an answer (thoughts, calls) is its own to write
+        # An answer may itself write the marks of its parts (thoughts, calls).
         evil = " ".join(s.template.spelled_ends if where == "an answer" else spelled)
         clean, dirty = make("a b"), make(f"a {evil} b")
         more = _controls(s, dirty) - _controls(s, clean)
         if more:
             return fail(
                 f"{where}: {', '.join(map(s.tokenizer.convert_ids_to_tokens, more))} of the data"
-                " acts"
+                " acts as a control token"
             )
         if "".join(evil.split()) not in "".join(s.decoded(dirty).split()):
             return fail(f"{where}: {evil!r} is lost")
@@ -319,21 +293,17 @@ def control_tokens(s: Subject) -> LawFinding:
 
 
 def _spelled(s: Subject) -> list[str]:
-    """Control tokens for data to spell: those that the template writes, ends, BOS, and a few
-    more."""
+    """Control tokens to spell in data: those that the template writes, ends, BOS, and a few
+    others."""
     text = s.text([user(ASK), answer(SAY), user(ASK)], ask=True) if s.chats else ""
-    frame = [
-        c
-        for c in s.template.controls
-        if c in text or c in s.template.spelled_ends or c == s.tokenizer.bos_token
-    ]
-    return list(
-        dict.fromkeys([*frame, *[c for c in s.template.controls if c != s.tokenizer.unk_token][:8]])
-    )
+    usual = {*s.template.spelled_ends, s.tokenizer.bos_token}
+    frame = [c for c in s.template.controls if c in text or c in usual]
+    others = [c for c in s.template.controls if c != s.tokenizer.unk_token][:8]
+    return list(dict.fromkeys([*frame, *others]))
 
 
 def _places(s: Subject) -> dict[str, Callable[[str], Sequence[int]]]:
-    """Where data stand, and the tokens that they become there."""
+    """The places of data in a conversation, and the tokens of a text there."""
     places: dict[str, Callable[[str], Sequence[int]]] = {
         "an observation": lambda text: Observations(s.template, limit=LONG)(text, None).ids,
         "an answer": (
@@ -349,14 +319,12 @@ def _places(s: Subject) -> dict[str, Callable[[str], Sequence[int]]]:
 
 
 def _controls(s: Subject, ids: Sequence[int]) -> Counter[int]:
-    special = {s.tokenizer.convert_tokens_to_ids(c) for c in s.template.controls} - {
-        s.tokenizer.unk_token_id
-    }
-    return Counter(i for i in ids if i in special)
+    special = {s.tokenizer.convert_tokens_to_ids(c) for c in s.template.controls}
+    return Counter(i for i in ids if i in special and i != s.tokenizer.unk_token_id)
 
 
 def spaces(s: Subject) -> LawFinding:
-    """Text behind other tokens gets no space of its own, and decoding gives back what was
+    """Text behind other tokens gets no extra space, and decoding returns the text that was
     encoded."""
     for head, tail in (("2+2=", "4"), ("It is", " four."), ("a\n", "b"), ("x", "\n\ny")):
         ids = [*s.template.plain(head), *s.template.continuation(tail)]
@@ -367,8 +335,7 @@ def spaces(s: Subject) -> LawFinding:
         back = s.template.decode(s.template.continuation(text))
         if back.strip() != text.strip():
             return limited(
-                f"the tokenizer gives back {back!r} of {text!r}, which is what rewards and tools"
-                " read"
+                f"the tokenizer decodes {text!r} as {back!r}, and rewards and tools read that"
             )
     return holds("none is added or lost")
 

@@ -1,14 +1,13 @@
-"""Invariances that any policy-gradient loss must have, as functions that can be pointed at your
-own.
+"""Invariances of policy-gradient losses, as checks of your own objective.
 
     check_all(objective, batch, now, ref)      raises AssertionError with the name of the broken law
 
-`objective` is anything with the three calls of `logpi.types.Objective`; `now` holds the
-log-probabilities (and values) of the current policy as plain tensors. Loss and gradient with
-respect to them must stay equal under: a split into micro-batches, padding, a new row order, garbage
-in masked-out slots, rows without an own action, and deletion of the observation tokens. These catch
-the normalisation and masking bugs found in most libraries of the field. Learning is not tested
-here.
+`objective` is anything with the three calls of `logpi.types.Objective`; `now` has the
+log-probabilities (and values) of the current policy as plain tensors. The loss and its gradient
+with respect to them must not change with a split into micro-batches, padding, another row order,
+garbage in masked-out slots, rows without an own action, or deletion of the observation tokens.
+These checks catch the normalisation and masking bugs that most libraries of the field have had.
+Left out: whether the objective learns (`logpi.lab`).
 """
 
 from __future__ import annotations
@@ -35,7 +34,8 @@ __all__ = [
     "row",
 ]
 
-# in float32, of the largest gradient; of the loss, relative to Σ |gradient| (its terms may cancel)
+# In float32: of a gradient, relative to its largest number; of the loss, relative to Σ |gradient|,
+# because its terms may cancel.
 ATOL = 1e-5
 
 
@@ -43,36 +43,34 @@ def row(
     reward: Sequence[float], mask: Sequence[int] | None = None, terminated: bool = True
 ) -> Batch:
     """A batch of one row with these rewards, for examples and tests."""
-    return _make(
-        [list(reward)], [list(mask) if mask is not None else [1] * len(reward)], [0], terminated
-    )
+    own = [1] * len(reward) if mask is None else list(mask)
+    return _batch([list(reward)], [own], terminated)
 
 
 def group(returns: Sequence[float]) -> Batch:
     """A batch of one group of one-action rows with these returns, for examples and tests."""
-    return _make([[r] for r in returns], [[1]] * len(returns), [0] * len(returns), True)
+    return _batch([[r] for r in returns], [[1]] * len(returns), True)
 
 
-def _make(reward: list, mask: list, groups: list, terminated: bool) -> Batch:
-    m = torch.tensor(mask, dtype=torch.bool)
-    b, t = m.shape
-    zeros = torch.zeros(b, t)
+def _batch(reward: list[list[float]], mask: list[list[int]], terminated: bool) -> Batch:
+    """Rows of one group with these rewards and masks; everything else is 0."""
+    rows, width = len(reward), len(reward[0])
     return Batch(
-        obs=torch.zeros(b, t + 1, dtype=torch.long),
-        action=zeros.long(),
-        mask=m,
+        obs=torch.zeros(rows, width + 1, dtype=torch.long),
+        action=torch.zeros(rows, width, dtype=torch.long),
+        mask=torch.tensor(mask, dtype=torch.bool),
         reward=torch.tensor(reward),
-        terminated=torch.full((b,), terminated),
-        group=torch.tensor(groups),
-        logp=zeros,
+        terminated=torch.full((rows,), terminated),
+        group=torch.zeros(rows, dtype=torch.long),
+        logp=torch.zeros(rows, width),
     )
 
 
 def random_case(
     seed: int = 0, prompts: int = 3, group_size: int = 4, width: int = 9, tools: bool = True
 ) -> tuple[Batch, PolicyOutput, PolicyOutput]:
-    """A ragged batch with prompts, tool gaps and padding in its mask, with a policy's and a
-    reference's evaluation of it."""
+    """A ragged batch with prompts, tool gaps and padding in its mask, and what a policy and a
+    reference say of it."""
     g = torch.Generator().manual_seed(seed)
     rows = prompts * group_size
     mask = torch.zeros(rows, width, dtype=torch.bool)
@@ -96,7 +94,7 @@ def random_case(
         baseline=torch.rand(rows, generator=g),
     )
 
-    def evaluation(spread: float) -> PolicyOutput:
+    def output(spread: float) -> PolicyOutput:
         noise = spread * torch.randn(mask.shape, generator=g)
         return PolicyOutput(
             logp + noise,
@@ -104,7 +102,7 @@ def random_case(
             torch.randn((rows, width + 1), generator=g),
         )
 
-    return batch, evaluation(0.0), evaluation(0.2)
+    return batch, output(0.0), output(0.2)
 
 
 def gradient(
@@ -116,8 +114,8 @@ def gradient(
     moved: float = 0.1,
     pieces: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and its gradient with respect to logp, entropy and value, after the policy moved by
-    `moved` nats on every action.
+    """The loss and its gradient with respect to logp, entropy and value, after the policy changed
+    by up to `moved` nats on every action.
 
     Args:
         pieces: micro-batches, as index tensors [n] over the rows; None for a single one.
@@ -133,18 +131,16 @@ def gradient(
     total = torch.zeros((), dtype=now.logp.dtype)
     for piece in pieces if pieces is not None else [torch.arange(len(batch))]:
         part = batch.map(lambda x, p=piece: x[p])
-        there = {k: v[piece] for k, v in leaves.items()}
-        there["logp"] = there["logp"] + shift[piece]
+        rows = {k: v[piece] for k, v in leaves.items()}
+        rows["logp"] = rows["logp"] + shift[piece]
         loss, _ = objective.loss(
-            part, targets.rows(piece, batch.mask.shape[1]), weight[piece], PolicyOutput(**there)
+            part, targets.rows(piece, batch.mask.shape[1]), weight[piece], PolicyOutput(**rows)
         )
         total = total + loss
-    grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    found = {
-        k: torch.zeros_like(v) if g is None else g
-        for (k, v), g in zip(leaves.items(), grads, strict=True)
-    }
-    return total.detach(), found
+    grads = torch.autograd.grad(
+        total, list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+    return total.detach(), dict(zip(leaves, grads, strict=True))
 
 
 def _same(
@@ -167,10 +163,9 @@ def _same(
 Map = Callable[[Tensor], Tensor]
 
 
-def _map(now: PolicyOutput, f: Map, value: Map) -> PolicyOutput:
-    return PolicyOutput(
-        f(now.logp), f(now.entropy), None if now.value is None else value(now.value)
-    )
+def _map(output: PolicyOutput, f: Map, value: Map) -> PolicyOutput:
+    values = None if output.value is None else value(output.value)
+    return PolicyOutput(f(output.logp), f(output.entropy), values)
 
 
 def _map_ref(ref: PolicyOutput | None, f: Map, value: Map) -> PolicyOutput | None:
@@ -189,12 +184,10 @@ def check_micro_batches(
     whole = gradient(objective, batch, now, ref)
     unit = batch.group if whole_groups else torch.arange(len(batch))
     for size in (1, 2, 5):
-        pieces = [
-            torch.isin(unit, some).nonzero().flatten() for some in torch.unique(unit).split(size)
-        ]
-        _same(
-            f"micro-batches of {size}", whole, gradient(objective, batch, now, ref, pieces=pieces)
-        )
+        parts = torch.unique(unit).split(size)
+        pieces = [torch.isin(unit, part).nonzero().flatten() for part in parts]
+        split = gradient(objective, batch, now, ref, pieces=pieces)
+        _same(f"micro-batches of {size}", whole, split)
 
 
 def check_padding(
@@ -220,32 +213,36 @@ def check_padding(
 def check_row_order(
     objective: Objective, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None
 ) -> None:
-    """Rows in another order, and groups by other names, give the same loss and the same gradient
-    for each row."""
+    """Rows in another order, and groups with other numbers, give the same loss and the same
+    gradient for each row."""
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(1))
     back = torch.argsort(order)
-    names = (
-        torch.randperm(int(batch.group.max()) + 1, generator=torch.Generator().manual_seed(2)) * 7
-        + 3
+    shuffled = torch.randperm(
+        int(batch.group.max()) + 1, generator=torch.Generator().manual_seed(2)
     )
-    mixed = replace(batch.map(lambda x: x[order]), group=names[batch.group[order]])
+    numbers = shuffled * 7 + 3
+
+    def mix(x: Tensor) -> Tensor:
+        return x[order]
+
+    mixed = replace(batch.map(mix), group=numbers[batch.group[order]])
     whole = gradient(objective, batch, now, ref, moved=0.0)
     loss, grads = gradient(
-        objective,
-        mixed,
-        _map(now, lambda x: x[order], lambda x: x[order]),
-        _map_ref(ref, lambda x: x[order], lambda x: x[order]),
-        moved=0.0,
+        objective, mixed, _map(now, mix, mix), _map_ref(ref, mix, mix), moved=0.0
     )
     _same("row order", whole, (loss, {k: v[back] for k, v in grads.items()}))
 
 
+def _last(mask: Tensor) -> Tensor:
+    """[B] the column of each row's last own action; -1 if it has none."""
+    return torch.where(mask, torch.arange(mask.shape[1]), -1).amax(1)
+
+
 def _read_values(batch: Batch) -> Tensor:
-    """[B, T+1] bool, where `PolicyOutput.value` is read: own actions, and the state after the last
-    of a row cut off."""
-    b, t = batch.mask.shape
-    last = torch.where(batch.mask, torch.arange(t), -1).amax(1)
-    read = torch.cat([batch.mask, torch.zeros(b, 1, dtype=torch.bool)], 1)
+    """[B, T+1] bool, where `PolicyOutput.value` is read: at own actions, and in the state after the
+    last one of a row that was cut off."""
+    last = _last(batch.mask)
+    read = torch.cat([batch.mask, torch.zeros(len(batch), 1, dtype=torch.bool)], 1)
     cut = (~batch.terminated & (last >= 0)).nonzero().flatten()
     read[cut, last[cut] + 1] = True
     return read
@@ -267,24 +264,23 @@ def check_garbage(
             return x.masked_fill(~read, junk)
 
         dirty = replace(batch, reward=spoil(batch.reward), logp=spoil(batch.logp))
-        found = gradient(
+        spoiled = gradient(
             objective, dirty, _map(now, spoil, spoil_value), _map_ref(ref, spoil, spoil_value)
         )
-        _same(f"garbage {junk} in masked-out slots", whole, found)
+        _same(f"garbage {junk} in masked-out slots", whole, spoiled)
 
 
 def check_dead_rows(
     objective: Objective, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None
 ) -> None:
-    """A further row in each group without an own action (masked out, no verdict) changes nothing,
+    """One more row without an own action in each group (masked out, no verdict) changes nothing,
     whatever its reward."""
     ids = torch.unique(batch.group)
     first = torch.stack([(batch.group == i).nonzero()[0, 0] for i in ids])
 
     def more(x: Tensor, junk: float = 1e3) -> Tensor:
-        return torch.cat(
-            [x, torch.full_like(x[first], junk) if x.is_floating_point() else x[first]]
-        )
+        rows = torch.full_like(x[first], junk) if x.is_floating_point() else x[first]
+        return torch.cat([x, rows])
 
     longer = replace(
         batch.map(more), mask=torch.cat([batch.mask, torch.zeros_like(batch.mask[first])])
@@ -299,29 +295,25 @@ def check_observation_deletion(
 ) -> None:
     """Deleting what the policy did not choose (prompt, tool output) leaves loss and gradient of its
     own actions unchanged."""
-    b, t = batch.mask.shape
     # own actions first, in order
     keep = torch.argsort((~batch.mask).to(torch.int8), dim=1, stable=True)
-    last = torch.where(batch.mask, torch.arange(t), -1).amax(1)
-    count = batch.mask.sum(1)
+    last, count, rows = _last(batch.mask), batch.mask.sum(1), torch.arange(len(batch))
 
     def pull(x: Tensor) -> Tensor:
         return x.gather(1, keep)
 
     def pull_value(x: Tensor) -> Tensor:
-        out = torch.cat([x[:, :-1].gather(1, keep), x.new_zeros(b, 1)], 1)
-        rows = torch.arange(b)
-        out[rows, count] = x[rows, last + 1]
-        return out
+        pulled = torch.cat([pull(x[:, :-1]), x.new_zeros(len(x), 1)], 1)
+        pulled[rows, count] = x[rows, last + 1]
+        return pulled
 
     short = replace(batch, mask=pull(batch.mask), reward=pull(batch.reward), logp=pull(batch.logp))
     loss, grads = gradient(objective, batch, now, ref)
-    pulled = {k: v.gather(1, keep) if k != "value" else pull_value(v) for k, v in grads.items()}
-    _same(
-        "observation deletion",
-        (loss, pulled),
-        gradient(objective, short, _map(now, pull, pull_value), _map_ref(ref, pull, pull_value)),
+    pulled = {k: pull_value(v) if k == "value" else pull(v) for k, v in grads.items()}
+    deleted = gradient(
+        objective, short, _map(now, pull, pull_value), _map_ref(ref, pull, pull_value)
     )
+    _same("observation deletion", (loss, pulled), deleted)
 
 
 def check_all(
@@ -332,14 +324,12 @@ def check_all(
     *,
     whole_groups: bool = False,
 ) -> None:
-    """Every invariance above; with a random ragged batch unless one is given.
+    """Check every invariance above, on a random ragged batch unless one is given.
 
     Args:
-        whole_groups: micro-batches hold whole groups, as objectives that score a group together
-            need it.
-
+        whole_groups: micro-batches have whole groups, for objectives that score a group together.
     Raises:
-        AssertionError: naming the first law that does not hold.
+        AssertionError: with the name of the first law that does not hold.
     """
     if batch is None or now is None:
         batch, now, ref = random_case()

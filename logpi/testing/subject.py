@@ -1,7 +1,7 @@
-"""The model under test, and what a law finds: what logpi makes of messages, and what `transformers`
-makes of them.
+"""The model under test, and the findings of laws: the tokens that logpi, and that `transformers`,
+make of messages.
 
-Left out: the laws (`model_text.py`, `model_numbers.py`).
+Left out: the laws (`model_text.py`, `model_template.py`, `model_numbers.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ LONG = 1 << 20  # tokens: no row of a law is cut
 
 
 class LawVerdict(Enum):
-    """LIMITED: the law holds within a limit of the model that a user should know."""
+    """The result of one law. LIMITED: it holds within a limit of the model that a user should
+    know."""
 
     OK = "ok"
     FAIL = "FAIL"
@@ -55,7 +56,7 @@ class LawVerdict(Enum):
 
 @dataclass(frozen=True)
 class LawFinding:
-    """A verdict, and a line that says what was seen."""
+    """A verdict, and a line with the reason."""
 
     verdict: LawVerdict
     detail: str
@@ -77,7 +78,7 @@ def limited(detail: str) -> LawFinding:
 
 
 def absent(detail: str) -> LawFinding:
-    """There is nothing to hold."""
+    """The law does not apply."""
     return LawFinding(LawVerdict.ABSENT, detail)
 
 
@@ -97,11 +98,11 @@ def system(content: str) -> Message:
 
 
 def with_warnings(make: Callable[[], T]) -> tuple[T, str]:
-    """What `make()` returns, and what was warned of meanwhile; "" for nothing."""
+    """The value of `make()`, and the warnings that it gave ("" for none)."""
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
-        made = make()
-    return made, "; ".join(dict.fromkeys(str(w.message) for w in record))
+        value = make()
+    return value, "; ".join(dict.fromkeys(str(w.message) for w in record))
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Subject:
             raise UserError("answers have no end token: choose one with --end-token")
         return self.template.end_id
 
-    # What transformers makes of messages; both raise whatever the template raises
+    # The messages in transformers; both raise whatever the template raises
 
     def written(
         self, messages: Sequence[Message], ask: bool = False, tools: Any = None
@@ -167,33 +168,32 @@ class Subject:
         )
 
     def refusal(self, messages: Sequence[Message]) -> str:
-        """Why the template does not take the messages, or not all that they say; "" if it does."""
+        """Why the template refuses the messages or a part of them; "" if it does not."""
         try:
             self.text(messages)
             self.template.text(messages, ask=False)
-        except Exception as error:  # templates raise whatever their author thought of
+        except Exception as error:  # templates may raise anything
             return " ".join(str(error).split())[:120] or type(error).__name__
         return ""
 
-    # What logpi makes of them
+    # The messages in logpi
 
     def demonstrated(self, row: Row, learn: Learn = "assistant") -> list[Trajectory]:
         """The rows that supervised fine-tuning makes of a demonstration."""
-        chat = Chat(wrap=self.chats)
-        made = Demonstrations(
+        demonstrations = Demonstrations(
             cast("CausalLM", self.policy),
             _OneRow(row),
             rows=1,
             max_length=LONG,
-            chat=chat,
+            chat=Chat(wrap=self.chats),
             learn=learn,
         )
-        return made.trajectories(row, 0)
+        return demonstrations.trajectories(row, 0)
 
     def conversed(
         self, messages: Sequence[Message], learn: Learn = "assistant"
     ) -> list[Trajectory]:
-        """The same of a whole conversation."""
+        """The rows that it makes of a whole conversation."""
         return self.demonstrated({"prompt": messages[:-1], "messages": list(messages)}, learn)
 
     def preferred(self, row: Row, whole: bool = False) -> tuple[Trajectory, ...]:
@@ -203,9 +203,9 @@ class Subject:
         ).groups[0]
 
     def decoded(self, ids: Sequence[int]) -> str:
-        """Tokens as text, control tokens too."""
+        """Tokens as text, control tokens included."""
         return self.tokenizer.decode(list(ids))
 
     def own(self, row: Trajectory) -> str:
-        """What is learned of a row."""
+        """The text of a row that is learned."""
         return self.decoded(row.action[row.mask].tolist())

@@ -260,7 +260,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "play": [
         ("", "must be given"),
         ("nosuch", "no run"),
-        ("RUN", "play shows"),
+        ("RUN", "not of `logpi gym`"),
         ("RUN --seed -1", "at least 0"),
         ("RUN --episodes 0", "at least 1"),
         ("RUN --fps 0", "above 0"),
@@ -336,7 +336,7 @@ BAD: dict[str, list[tuple[str, str]]] = {
         ("gym --lr 1..2", "--trials"),
         ("gym --trials x --lr 1", "whole number"),
         ("--resume nosuch", "no run"),
-        ("--resume RUN", "not a sweep"),
+        ("--resume RUN", "not of `logpi sweep`"),
     ],
     "completion": [("", "must be given"), ("fish", "unknown value 'fish'; one of: bash")],
     "algorithms": [("stray", "unexpected"), ("--markdwn", "did you mean --markdown")],

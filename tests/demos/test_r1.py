@@ -336,12 +336,12 @@ def test_an_interrupted_stage_ends_the_call_and_says_how_to_go_on(tmp_path, monk
     chain's way on is named."""
 
     def stop(arguments: object) -> None:
-        raise Stopped("stopped after step 3; go on with: logpi sft --resume x", signal.SIGINT)
+        raise Stopped("stopped after step 3; resume with: logpi sft --resume x", signal.SIGINT)
 
     monkeypatch.setattr(sft.SFT, "run", stop)
     assert main(["r1", "--out", str(tmp_path / "out")]) == 130
     said = capsys.readouterr().err
-    assert f"go on with: logpi r1 --resume {tmp_path / 'out'}" in said and "logpi sft" not in said
+    assert f"resume with: logpi r1 --resume {tmp_path / 'out'}" in said and "logpi sft" not in said
     assert not (tmp_path / "out" / "base" / "measured.json").exists()
 
 

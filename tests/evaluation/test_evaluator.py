@@ -13,13 +13,13 @@ from logpi.envs.tasks import Addition
 from logpi.evaluation.evaluator import Evaluator
 from logpi.evaluation.measures import by_level, estimates, interval, measures
 from logpi.evaluation.pooling import (
-    BestOf,
-    Majority,
-    PassAt,
     Sample,
-    WeightedVote,
+    any_right,
+    best_scored,
     majority,
+    majority_vote,
     pass_at_k,
+    weighted_vote,
 )
 from logpi.evaluation.scorers import LogP
 from logpi.policies.causal_lm import CausalLM
@@ -149,7 +149,7 @@ def test_a_reward_that_never_applied_is_no_zero():
     records = [judged(0, 1, 0.5, None), judged(1, 1, 1.0, 0.0), judged(2, 2, None, None)]
     found = measures(records)
     assert found["tidy"] == [0.5, 0.5] and "never" not in found and found["pass@1"] == [1.0] * 3
-    results = _results(records, Items([{}] * 3, rewards(["exact"])), {}, ())
+    results = _results(records, Items([{}] * 3, rewards(["exact"]), Addition()), {}, ())
     assert results["numbers"]["tidy"]["items"] == 2 and "never" not in results["numbers"]
     assert next(line for line in _table(results).splitlines() if line.startswith("tidy")).split()[
         -2:
@@ -216,13 +216,13 @@ def test_an_evaluator_that_cannot_be_is_refused():
 def test_votes_are_exact_means_over_blocks_and_equal_numbers_vote_together():
     answers = ["4", "5", "5", "4", "5", "5"]
     samples = [Sample(a == "4", a) for a in answers]
-    assert Majority()(samples, 2) == pytest.approx((0.5 + 0.5 + 0.0) / 3)
-    assert Majority()(samples, 4) == 0.5  # one block of 4, the rest left over
-    assert WeightedVote()([Sample(True, "4", 2.0), *samples[1:3]], 3) == 1.0
-    assert PassAt()(samples, 3) == pytest.approx(pass_at_k(6, 2, 3))
-    assert BestOf()([Sample(True, "4", 1.0), Sample(False, "5", 0.0)], 2) == 1.0
+    assert majority_vote(samples, 2) == pytest.approx((0.5 + 0.5 + 0.0) / 3)
+    assert majority_vote(samples, 4) == 0.5  # one block of 4, the rest left over
+    assert weighted_vote([Sample(True, "4", 2.0), *samples[1:3]], 3) == 1.0
+    assert any_right(samples, 3) == pytest.approx(pass_at_k(6, 2, 3))
+    assert best_scored([Sample(True, "4", 1.0), Sample(False, "5", 0.0)], 2) == 1.0
     with pytest.raises(ValueError, match="a vote of 7"):
-        Majority()(samples, 7)
+        majority_vote(samples, 7)
     for name, texts in (
         ("number", ["0.5", "1/2", "7"]),
         ("boxed", [r"\boxed{0.5}", r"\boxed{\frac{1}{2}}", r"\boxed{7}"]),
@@ -233,15 +233,15 @@ def test_votes_are_exact_means_over_blocks_and_equal_numbers_vote_together():
 
 def test_no_verdict_never_wins():
     inf = float("inf")
-    assert BestOf()([Sample(True, "4", -inf), Sample(False, "5", 0.0)], 2) == 0.0
+    assert best_scored([Sample(True, "4", -inf), Sample(False, "5", 0.0)], 2) == 0.0
     assert (
-        WeightedVote()(
+        weighted_vote(
             [Sample(True, "4", -inf), Sample(True, "4", -inf), Sample(False, "5", -3.0)], 3
         )
         == 0.0
     )
     assert (
-        WeightedVote()(
+        weighted_vote(
             [Sample(True, "4", -inf), Sample(False, "5", -inf), Sample(True, "4", -inf)], 3
         )
         == 1.0

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 import logpi
 from logpi.cli import main
+from logpi.envs.control.make import make_vector_environment
+from logpi.envs.control.spaces import stack
 from logpi.errors import UserError
 from logpi.jobs.gym_parts import resolved
 from logpi.jobs.options.fingerprint import recorded
@@ -380,6 +383,50 @@ def test_gym_takes_an_environment_a_network_and_a_tracker(tmp_path: Path) -> Non
     assert isinstance(result.policy.actor_net, Network) and set(tracker.steps) == set(range(9))
     action = result.policy.act(gymnasium.make("CartPole-v1").reset(seed=0)[0])
     assert int(action) in (0, 1)
+
+
+class Mixed(gymnasium.Env):
+    """A room's number, a position and an angle; the reward is 1 for the room's number."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "room": gymnasium.spaces.Discrete(3),
+            "place": gymnasium.spaces.Tuple(
+                (gymnasium.spaces.Box(-1, 1, (2,)), gymnasium.spaces.MultiDiscrete([2, 4]))
+            ),
+        }
+    )
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def _observed(self) -> dict[str, Any]:
+        place = (
+            self.np_random.uniform(-1, 1, 2).astype("float32"),
+            self.np_random.integers(0, 2, 2),
+        )
+        self.room = int(self.np_random.integers(3))
+        return {"room": self.room, "place": place}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return self._observed(), {}
+
+    def step(self, action: Any) -> Any:
+        reward = float(action == self.room)
+        return self._observed(), reward, False, bool(self.np_random.random() < 0.1), {}
+
+
+@pytest.mark.parametrize("env", [Mixed, "FrozenLake-v1"])
+def test_act_takes_what_the_environment_gives(tmp_path: Path, env: Any) -> None:
+    short = {"steps": 64, "n_steps": 8, "epochs": 1, "minibatches": 1, "eval_episodes": 1}
+    policy = logpi.Gym(env=env, out=tmp_path / "run", **short).run().policy
+    envs = make_vector_environment(env, 4, False)
+    envs.begin(lambda i: i)
+    raw = [observation for observation, _ in envs._raw]
+    encoded = policy.kind.to_env(policy.kind.mode(policy.actor()(envs.obs)))
+    assert np.array_equal([policy.encode(x) for x in raw], envs.obs)
+    assert [policy.act(x) for x in raw] == policy.act(envs.obs).tolist() == encoded.tolist()
+    batch = stack(envs.observation, raw)
+    assert policy.act(batch).tolist() == encoded.tolist()
 
 
 def test_gym_of_words_gives_its_policy_back(tmp_path: Path) -> None:

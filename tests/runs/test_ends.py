@@ -70,7 +70,7 @@ def test_a_signal_saves_and_is_no_success(
     )
     ended, said = stopped(number, tmp_path / "run", *words)
     assert ended == code and "Traceback" not in said and not (tmp_path / "run/model").exists()
-    assert said.splitlines()[-1].endswith(f"go on with: logpi sft --resume {tmp_path / 'run'}")
+    assert said.splitlines()[-1].endswith(f"resume with: logpi sft --resume {tmp_path / 'run'}")
     assert (tmp_path / "run/latest").exists()
 
 
@@ -84,7 +84,7 @@ def test_a_signal_ends_an_environment_s_run_with_its_code(tmp_path: Path) -> Non
     ended, said = stopped(
         signal.SIGTERM, tmp_path / "gym", "gym", "--steps", "100000000", "--eval-episodes", "1"
     )
-    assert ended == 143 and "Traceback" not in said and "go on with: logpi gym --resume" in said
+    assert ended == 143 and "Traceback" not in said and "resume with: logpi gym --resume" in said
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:

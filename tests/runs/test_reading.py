@@ -11,7 +11,7 @@ import pytest
 
 from logpi.errors import RunError, UserError
 from logpi.runs.directory import Run
-from logpi.runs.reading import RunView, open_run
+from logpi.runs.reading import RunView
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 
 def test_metrics_are_arrays_with_their_steps(run: Run) -> None:
-    metrics = open_run(run.path).metrics
+    metrics = RunView(run.path).metrics
     assert list(metrics) == ["eval/pass@1", "reward", "kl", "time/eval"] and len(metrics) == 4
     steps, values = metrics["reward"]
     assert steps.dtype == np.int64 and values.dtype == np.float64
@@ -41,7 +41,7 @@ def test_metrics_are_arrays_with_their_steps(run: Run) -> None:
 
 
 def test_metrics_grow_with_the_run_and_a_step_done_again_counts_once(run: Run) -> None:
-    view = open_run(str(run.path))
+    view = RunView(str(run.path))
     run.log(4, {"reward": 9.0})
     assert view.metrics["reward"].values.tolist() == [0.25, 0.5, 0.75, 9.0]
     run.log(4, {"reward": 1.0})
@@ -51,14 +51,14 @@ def test_metrics_grow_with_the_run_and_a_step_done_again_counts_once(run: Run) -
 
 def test_metrics_as_a_data_frame(run: Run) -> None:
     pytest.importorskip("pandas")
-    frame = open_run(run.path).metrics.to_pandas()
+    frame = RunView(run.path).metrics.to_pandas()
     assert frame.index.name == "step" and frame.index.tolist() == [0, 1, 2, 3]
     assert list(frame) == ["eval/pass@1", "reward", "kl", "time/eval"]
     np.testing.assert_equal(frame["eval/pass@1"].to_numpy(), [0.25, np.nan, np.nan, 0.75])
 
 
 def test_samples_of_the_last_step_or_of_one(run: Run) -> None:
-    view = open_run(run.path)
+    view = RunView(run.path)
     assert view.samples() == [{"prompt": "?", "completion": "3"}]
     assert view.samples(1) == [{"prompt": "?", "completion": "1"}]
     assert view.samples(kind="eval") == [{"prompt": "?", "completions": ["!"]}]
@@ -70,7 +70,7 @@ def test_samples_of_the_last_step_or_of_one(run: Run) -> None:
 
 
 def test_curves_are_a_figure(run: Run) -> None:
-    view = open_run(run.path)
+    view = RunView(run.path)
     panels = [axes.get_title(loc="left") for axes in view.curves().axes]
     assert panels == ["reward", "kl", "eval/pass@1"]
     chosen = view.curves([("reward", "kl")], "both")
@@ -87,33 +87,33 @@ def test_the_policy_is_loaded_once_by_whoever_knows_models(run: Run) -> None:
         loaded.append(view.model)
         return f"the policy of {view.command}"
 
-    view = open_run(run.path, load)
+    view = RunView(run.path, load)
     with pytest.raises(RunError, match="has no model: it is saved when the run ends"):
         view.policy()
     run.save_model(lambda path: (path / "weights").write_text("1"))
     assert view.policy() == view.policy() == "the policy of rl"
     assert loaded == [run.path / "model"]
     with pytest.raises(RunError, match="logpi.open_run"):
-        open_run(run.path).policy()
+        RunView(run.path).policy()
 
 
 def test_a_notebook_shows_the_last_values(run: Run) -> None:
     run.log(5, {"<b>": 2.0})
-    text = open_run(run.path)._repr_html_()
+    text = RunView(run.path)._repr_html_()
     rows = re.findall("<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", text)
     assert ("reward", "3", "0.75") in rows and ("&lt;b&gt;", "5", "2") in rows
     assert text.startswith("<p><b>rl</b> run <code>") and "rl-1" in text
-    assert repr(open_run(run.path)) == f"<rl run {run.path}>"
+    assert repr(RunView(run.path)) == f"<rl run {run.path}>"
 
 
 def test_a_directory_that_is_no_run_is_one_line(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(RunError, match=r"^there is no run at .*\(it has no arguments.json\)$"):
-            open_run(path)
+            RunView(path)
 
 
 def test_looking_changes_nothing(run: Run) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.path.rglob("*")}
-    view = open_run(run.path)
+    view = RunView(run.path)
     view.metrics, view.samples(), view.curves(), view._repr_html_()
     assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*")} == before

@@ -130,6 +130,5 @@ def test_ctrl_c_twice_leaves_a_tool_that_hangs(model: Path, tmp_path: Path) -> N
     rest = process.stderr.read()
     assert process.wait(timeout=60) == 130 and time.monotonic() - begin < 20
     assert (
-        "interrupted; what was saved can be gone on with: --resume" in rest
-        and "Traceback" not in rest
+        "interrupted; what was saved can be resumed: --resume" in rest and "Traceback" not in rest
     )

@@ -75,7 +75,12 @@ class Client:
         timeout = httpx.Timeout(LONG, connect=CONNECT)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
         self.http = httpx.Client(
-            headers=headers, timeout=timeout, limits=limits, transport=transport, trust_env=False
+            headers=headers,
+            timeout=timeout,
+            limits=limits,
+            transport=transport,
+            trust_env=False,
+            verify=parts.scheme == "https",
         )
         # the name of its model, and whether it has the route that tells versions
         self.model, self.has_generate = "", True

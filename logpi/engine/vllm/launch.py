@@ -16,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,24 +58,36 @@ class ServerProcess:
     """A server under a supervisor; `start` it, again if it died.
 
     Args:
-        python: of vLLM's environment. model: directory or hub name. backend: of weights.
-        options: further options of `vllm serve`.
+        python: of vLLM's environment. save: writes the model that it begins with.
+        backend: of weights. options: further options of `vllm serve`.
+        devices: GPUs, as in CUDA_VISIBLE_DEVICES; "" for all.
+        remove: directories that go when the run has, however it ended.
 
     Raises:
         UserError: there is no vLLM.
     """
 
     def __init__(
-        self, python: str, model: str, backend: str, options: Mapping[str, Any] | None = None
+        self,
+        python: str,
+        save: Callable[[Path], object],
+        backend: str,
+        options: Mapping[str, Any] | None = None,
+        devices: str = "",
+        remove: Sequence[Path] = (),
     ) -> None:
-        self.python, self.port = python, free_port()
+        self.python, self.port, self.devices = python, free_port(), devices
         self.url = f"http://127.0.0.1:{self.port}"
-        self.version = _version(python)
+        self.version, self.backend = _version(python), backend
         self.home = Path(tempfile.mkdtemp(prefix="logpi-vllm-"))
+        self.remove = os.pathsep.join(map(str, (self.home, *remove)))
         self.log = self.home / "server.log"
         _write_plugin(self.home)
+        model = self.home / "model"
+        model.mkdir()
+        save(model)
         on_cpu = {"enforce_eager": True} if "cpu" in self.version else {}
-        arguments = serve_arguments(model, self.port, backend, on_cpu | dict(options or {}))
+        arguments = serve_arguments(str(model), self.port, backend, on_cpu | dict(options or {}))
         self.command = [python, "-m", "vllm.entrypoints.cli.main", "serve", *arguments]
         self.starts = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -87,7 +100,7 @@ class ServerProcess:
         supervise = Path(__file__).with_name("supervise.py")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(supervise), *self.command],
+                [sys.executable, str(supervise), self.remove, *self.command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -108,7 +121,10 @@ class ServerProcess:
         if self.process is None:
             return
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            # the directories stay
+            self.process.stdin.write(b"k")
+            self.process.stdin.close()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
@@ -130,6 +146,11 @@ class ServerProcess:
             # compiling one function takes the first request half a minute
             own |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
             own |= {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}
+        if self.devices:
+            own["CUDA_VISIBLE_DEVICES"] = self.devices
+        if self.backend == "ipc":
+            # handles of GPU memory come pickled, over loopback
+            own["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
         return {**os.environ, **own}
 
 

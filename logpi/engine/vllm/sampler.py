@@ -48,6 +48,8 @@ EXACT, ROUNDED = 2e-3, 0.1
 PROBES, PROBED = 4, 32
 # failures of one row; seconds that the loop waits for an answer, and while tools reply
 FAILURES, TICK, TURN_TICK = 6, 0.5, 0.02
+# seconds: without any live server until the run ends; without a token until a server counts as dead
+PATIENCE, HANG = 600.0, 120.0
 
 
 class VLLMSampler:
@@ -61,8 +63,8 @@ class VLLMSampler:
         slots: rows that one server samples at a time.
         limit: nats; a larger mean difference between policy and server is an error. None: 0.002, or
             0.1 for weights of 16 bits.
-        patience: seconds without any live server until it gives up. hang: seconds without a token
-            until a server counts as dead.
+        patience: seconds without any live server until it gives up (default 600).
+        hang: seconds without a token until a server counts as dead (default 120).
 
     Raises:
         UserError: a server that is not one for this policy (another model, tokenizer, log-
@@ -78,11 +80,12 @@ class VLLMSampler:
         version: Callable[[], int] | None = None,
         slots: int = 128,
         limit: float | None = None,
-        patience: float = 600.0,
-        hang: float = 120.0,
+        patience: float | None = None,
+        hang: float | None = None,
     ) -> None:
         self.policy, self.servers, self.publisher = policy, list(servers), publisher
-        self.version, self.slots, self.patience, self.hang = version, slots, patience, hang
+        self.version, self.slots = version, slots
+        self.patience, self.hang = patience or PATIENCE, hang or HANG
         exact = policy.model.get_input_embeddings().weight.dtype == torch.float32
         self.limit = limit or (EXACT if exact else ROUNDED)
         self.published = -1

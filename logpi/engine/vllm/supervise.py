@@ -1,9 +1,13 @@
-"""Keeps a command no longer alive than whoever started it: run as a file, `supervise.py COMMAND …`.
+"""Keeps a command no longer alive than whoever started it: a file that is run,
+
+    supervise.py DIRECTORIES COMMAND …
 
 It reads its standard input, a pipe whose other end is the starter's. When that end closes, for the
 starter has stopped or was killed in whatever way, the command's whole process group is ended, and
 so it is when the command itself ends and leaves children behind (vLLM's engine and workers survive
-a killed server). Nothing of logpi is imported. Left out: what is started, and why (`launch.py`).
+a killed server). When the starter is gone, so are the directories (joined as in PATH); a byte on
+the pipe before it closes keeps them. Nothing of logpi is imported. Left out: what is started, and
+why (`launch.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,8 +41,9 @@ def _signal(group: int, number: int) -> bool:
     return True
 
 
-def main(command: list[str]) -> int:
+def main(directories: str, command: list[str]) -> int:
     """Run it; its exit code."""
+    word = None
     # a terminal's Ctrl-C is the starter's business
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     child = subprocess.Popen(
@@ -45,7 +51,8 @@ def main(command: list[str]) -> int:
     )
     while child.poll() is None:
         ready, _, _ = select.select([0], [], [], LOOK)
-        if ready and not os.read(0, 1):
+        if ready:
+            word = os.read(0, 1)
             break
     _signal(child.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE
@@ -56,8 +63,12 @@ def main(command: list[str]) -> int:
             break
         time.sleep(LOOK)
     _signal(child.pid, signal.SIGKILL)
-    return child.wait()
+    code = child.wait()
+    if word == b"":
+        for directory in filter(None, directories.split(os.pathsep)):
+            shutil.rmtree(directory, ignore_errors=True)
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -17,9 +17,11 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,8 +96,12 @@ class Files:
     def __init__(
         self, save: Callable[[Path], object], directory: Path | None = None, size: int = 0
     ) -> None:
-        self.save, self.is_temporary = save, directory is None
+        self.save = save
         self.directory = directory or Path(tempfile.mkdtemp("", "logpi-weights-", _roomy(size)))
+        # what goes with the run
+        self.temporary = [] if directory else [self.directory]
+        remove = partial(shutil.rmtree, ignore_errors=True)
+        self._end = weakref.finalize(self, lambda paths: list(map(remove, paths)), self.temporary)
 
     def connect(self, client: Client) -> None:
         client.post("/init_weight_transfer_engine", {"init_info": {}})
@@ -118,13 +124,17 @@ class Files:
             shutil.rmtree(directory, ignore_errors=True)
 
     def send(self, client: Client, version: int) -> None:
-        client.post("/start_weight_update")
+        try:
+            client.post("/start_weight_update")
+        except ServerDown as error:
+            # whoever began one before has gone; all weights are read anew
+            if "already active" not in str(error):
+                raise
         client.post("/update_weights", {"update_info": {"path": str(self.path(version))}})
         client.post("/finish_weight_update", {"weight_version": str(version)})
 
     def close(self) -> None:
-        if self.is_temporary:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        self._end()
 
 
 class _Trainer(ABC):

@@ -74,8 +74,6 @@ PPO = _p(
     None,
     dict(gamma=0.99, lam=0.95, low=0.2),
     lr=3e-4,
-    envs=8,
-    n_steps=128,
     epochs=4,
     minibatches=4,
     source=CLEANRL,
@@ -102,24 +100,28 @@ TRPO = _p(
     max_grad_norm=None,
     source="sb3-contrib's defaults",
 )
-EPISODES = _p(None, dict(gamma=0.99), lr=5e-3, envs=16, episodes=16, epochs=1, updates=100)
+EPISODES = _p(None, dict(gamma=0.99), lr=5e-3, envs=16)
 # Returns in spreads of the batch: otherwise all actions are pushed the same way.
 REINFORCE = _p(EPISODES, dict(whiten=True))
 GROUPS = _p(EPISODES, dict(beta=0.0), episodes=32, group=8, updates=60)
 CONTINUOUS = _p(
     PPO,
-    dict(gamma=0.99, lam=0.95, low=0.2, value_clip=0.2),
+    dict(value_clip=0.2),
     envs=1,
     n_steps=2048,
     epochs=10,
     minibatches=32,
-    lr=3e-4,
     normalize=True,
     scale=True,
     steps=1_000_000,
     source="CleanRL, ppo_continuous_action.py",
 )
 
+# Algorithms that compare the episodes of a group.
+COMPARED = (
+    *("reinforce_plus_plus_baseline", "rloo", "remax", "grpo", "grpo_r1", "grpo_sequence"),
+    *("dr_grpo", "gspo", "cispo"),
+)
 # algorithm -> settings where the environment has none of its own
 DEFAULTS: dict[str, Preset] = {
     "ppo": PPO,
@@ -131,15 +133,7 @@ DEFAULTS: dict[str, Preset] = {
     "reinforce_baseline": EPISODES,
     "actor_critic_q": REINFORCE,
     "reinforce_plus_plus": _p(GROUPS, group=1, epochs=4),
-    "reinforce_plus_plus_baseline": GROUPS,
-    "rloo": GROUPS,
-    "remax": GROUPS,
-    "grpo": GROUPS,
-    "grpo_r1": GROUPS,
-    "grpo_sequence": GROUPS,
-    "dr_grpo": GROUPS,
-    "gspo": GROUPS,
-    "cispo": GROUPS,
+    **dict.fromkeys(COMPARED, GROUPS),
 }
 
 PRESETS: dict[tuple[str, str], Preset] = {
@@ -153,7 +147,6 @@ PRESETS: dict[tuple[str, str], Preset] = {
         lr=1e-3,
         source=ZOO,
     ),
-    ("CartPole-v1", "a2c"): _p(A2C, steps=200_000),
     ("CartPole-v1", "trpo"): _p(
         TRPO,
         dict(lam=0.98, damping=1e-3),
@@ -336,15 +329,10 @@ POSITIVE = ("lr", "max_grad_norm")
 
 def _check(name: str, value: Any) -> None:
     kind = {x.name: str(x.type) for x in fields(Preset)}[name]
-    wanted = wrong_type(kind, value)
-    counts = (
-        [value]
-        if kind == "int" or name in POSITIVE
-        else value
-        if isinstance(value, (list, tuple))
-        else []
-    )
-    if wanted is None and any(x is not None and x <= 0 for x in counts):
-        wanted = "a whole number above 0" if kind == "int" else "above 0"
-    if wanted is not None:
-        raise UserError(f"{name} must be {wanted}, not {value!r}")
+    expected = wrong_type(kind, value)
+    counts = value if isinstance(value, list | tuple) else [value]
+    counted = "int" in kind or name in POSITIVE
+    if expected is None and counted and any(x is not None and x <= 0 for x in counts):
+        expected = "a whole number above 0" if kind == "int" else "above 0"
+    if expected is not None:
+        raise UserError(f"{name} must be {expected}, not {value!r}")

@@ -149,6 +149,41 @@ def encode(space: gym.Space, x: Any) -> Array:
     return x if is_image(space) else _flat(space, x)
 
 
+def encode_given(space: gym.Space, x: Any) -> Array:
+    """One observation as [D] (an image as it is), or a batch of N as [N, D].
+
+    Whether it is one or a batch, the axes say. An array that is encoded already stays as it is: of
+    another shape than a Box has, or of floats where another space has whole numbers.
+
+    >>> encode_given(spaces.Discrete(3), 1), encode_given(spaces.Discrete(3), [1, 0]).shape
+    (array([0., 1., 0.], dtype=float32), (2, 3))
+    >>> both = spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Box(0, 9)})
+    >>> encode_given(both, {"a": 1, "b": [5]})
+    array([0., 1., 5.], dtype=float32)
+    """
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        raw = isinstance(x, Mapping | tuple)
+    elif isinstance(space, spaces.Box):
+        raw = space.shape in (np.shape(x), np.shape(x)[1:])
+    else:
+        raw = np.asarray(x).dtype.kind in "biu"
+    if not raw:
+        return np.asarray(x)
+    single = _is_single(space, x)
+    rows = encode(space, stack(space, [x]) if single else x)
+    return rows[0] if single else np.asarray(rows)
+
+
+def _is_single(space: gym.Space, x: Any) -> bool:
+    """Whether an observation has the axes of its space, and none for a batch."""
+    match space:
+        case spaces.Dict():
+            return all(_is_single(s, x[k]) for k, s in space.spaces.items())
+        case spaces.Tuple():
+            return all(map(_is_single, space.spaces, x))
+    return np.ndim(x) == len(space.shape or ())
+
+
 def _flat(space: gym.Space, x: Any) -> Array:
     match space:
         case spaces.Box() | spaces.MultiBinary():

@@ -132,12 +132,12 @@ class Bfcl:
     def _row(self, raw: Row, category: str, possible: list[Mapping[str, Any]]) -> Row:
         tools = [{"type": "function", "function": standard(f)} for f in raw["function"]]
         messages = [dict(m) for m in raw["question"][0]]
-        announced = style_of(self.style).system(
+        system = style_of(self.style).system(
             tools if self.style != "python" else [{"function": f} for f in raw["function"]]
         )
         if messages and messages[0]["role"] == "system":
-            announced, messages = f"{messages[0]['content']}\n\n{announced}", messages[1:]
-        prompt: Any = [{"role": "system", "content": announced}, *messages]
+            system, messages = f"{messages[0]['content']}\n\n{system}", messages[1:]
+        prompt: Any = [{"role": "system", "content": system}, *messages]
         if not self.chat:
             prompt = "\n\n".join(m["content"] for m in prompt) + "\n\n"
         return {

@@ -130,16 +130,18 @@ class Bilingual(GeneratedTask):
         for place in range(digits):
             (a, x), (b, y) = divmod(a, 10), divmod(b, 10)
             total, tongue = x + y + carry, rng.choice(tongues)
-            written = str(total)
+            value = str(total)
             if place == slip:
                 wrong = max(0, total + rng.choice((-1, 1)))
-                noticed = rng.random() < 0.5
-                written, total = (
-                    (f"{wrong}{tongue['wait']}{total}", total) if noticed else (str(wrong), wrong)
+                is_corrected = rng.random() < 0.5
+                value, total = (
+                    (f"{wrong}{tongue['wait']}{total}", total)
+                    if is_corrected
+                    else (str(wrong), wrong)
                 )
             steps.append(
                 f"{tongue['places'][place]}"
-                f" {x}+{y}{'+1' if carry else ''}={written}{tongue['carry'] if total > 9 else ''}"
+                f" {x}+{y}{'+1' if carry else ''}={value}{tongue['carry'] if total > 9 else ''}"
             )
             result += total % 10 * 10**place
             carry = total // 10

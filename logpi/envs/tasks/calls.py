@@ -103,7 +103,7 @@ class Calls(GeneratedTask):
         request = ", ".join(
             rng.choice(_FUNCTIONS[c["name"]][1]).format(**c["arguments"]) for c in problem
         )
-        shown = [c if rng.random() < self.right else _spoilt(c, rng) for c in problem]
+        calls = [c if rng.random() < self.right else _spoilt(c, rng) for c in problem]
         thought = (
             f"<think>{', '.join([request] * rng.randint(1, 3))}</think>"
             if rng.random() < self.thoughtful
@@ -111,7 +111,7 @@ class Calls(GeneratedTask):
         )
         return {
             "prompt": f"{request}:",
-            "completion": f"{thought}[{','.join(_written(c) for c in shown if c)}]",
+            "completion": f"{thought}[{','.join(_written(c) for c in calls if c)}]",
             "calls": problem,
             "level": len(problem),
         }

@@ -167,8 +167,8 @@ class Questions:
         new = [r for r in plain if id(r) not in self._cache]
         if new:
             with ThreadPoolExecutor(TOGETHER, thread_name_prefix="demonstrations") as threads:
-                finished = list(threads.map(lambda r: self._demonstrated(self._prompted(r)), new))
-            self._cache.update((id(r), row) for r, row in zip(new, finished, strict=True))
+                rows = list(threads.map(lambda r: self._demonstrated(self._prompted(r)), new))
+            self._cache.update((id(r), row) for r, row in zip(new, rows, strict=True))
         return [self._cache[id(r)] for r in plain]
 
     def _prompted(self, row: Row) -> Row:
@@ -205,15 +205,18 @@ class Questions:
         for _ in range(self.turns):
             turn = f"<search> {query} </search>"
             try:
-                shown = str(conversation.reply(turn).observation)
+                observation = str(conversation.reply(turn).observation)
             except UserError as error:
                 # the server is down, and `logpi rl` needs no demonstrations
                 if self.grounded or self.shots:
                     raise
                 notices.warning(f"no demonstration of {row['question'][:40]!r}: {error}")
                 return []
-            messages += [{"role": "assistant", "content": turn}, {"role": "tool", "content": shown}]
-            read += shown
+            messages += [
+                {"role": "assistant", "content": turn},
+                {"role": "tool", "content": observation},
+            ]
+            read += observation
             if _read(row["answer"], read, titles):
                 return messages
             text = f"{row['question']} {read}".lower()

@@ -68,29 +68,29 @@ class ToolRL(_RecordedCalls):
     )
 
     def _row(self, raw: Row, where: str) -> Row:
-        recorded, prompt = raw.get("output"), raw.get("prompt")
-        if recorded is not None and "instruction" in raw:
+        answer, prompt = raw.get("output"), raw.get("prompt")
+        if answer is not None and "instruction" in raw:
             prompt = [
                 {"role": "system", "content": raw["instruction"]},
                 {"role": "user", "content": raw.get("input", "")},
             ]
         elif isinstance(raw.get("reward_model"), Mapping) and not isinstance(prompt, str):
-            recorded = raw["reward_model"].get("ground_truth")
-        if not isinstance(recorded, str) or not prompt or isinstance(prompt, str):
+            answer = raw["reward_model"].get("ground_truth")
+        if not isinstance(answer, str) or not prompt or isinstance(prompt, str):
             raise ValueError(
                 f"{where}: expected instruction, input, output; or prompt and"
                 " reward_model.ground_truth"
             )
-        calls = Lines().parse(recorded)
+        calls = Lines().parse(answer)
         broken = next((c for c in calls if isinstance(c, Malformed)), None)
         if broken is not None:
             raise ValueError(f"{where}: the recorded call cannot be read: {broken.reason}")
         return {
             "prompt": list(prompt),
-            "completion": recorded,
+            "completion": answer,
             "calls": _plain(calls),
-            "respond": "<response>" in answering(recorded),
-            "answer": recorded,
+            "respond": "<response>" in answering(answer),
+            "answer": answer,
         }
 
 
@@ -139,18 +139,18 @@ class OpenAICalls(_RecordedCalls):
             )
         calls, prompt = calls_of(messages[-1].get("tool_calls")), messages[:-1]
         if tools and self.announce:
-            announced = style_of(self.style).system(tools)
+            system = style_of(self.style).system(tools)
             first = prompt[0] if prompt and prompt[0]["role"] == "system" else None
-            content = f"{first['content']}\n\n{announced}" if first else announced
+            content = f"{first['content']}\n\n{system}" if first else system
             prompt = [{"role": "system", "content": content}, *(prompt[1:] if first else prompt)]
-        written = style_of(self.style).write(calls) if calls else ""
-        recorded = "\n".join(p for p in (messages[-1].get("content"), written) if p)
+        call_text = style_of(self.style).write(calls) if calls else ""
+        answer = "\n".join(p for p in (messages[-1].get("content"), call_text) if p)
         row = {
             "prompt": prompt,
             "calls": _plain(calls),
             "tools": tools,
-            "completion": recorded,
-            "answer": recorded,
+            "completion": answer,
+            "answer": answer,
         }
         if tools and not self.announce:
             row |= {"template_tools": tools, "messages": messages}

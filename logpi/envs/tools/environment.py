@@ -174,10 +174,10 @@ class _CallConversation:
                 {"role": "tool", "name": r.name or "error", "content": r.text} for r in results
             ]
             return Reply(messages, metrics=metrics)
-        shown = style.results([r.text for r in results])
+        observation = style.results([r.text for r in results])
         if env.chat:
-            return Reply([{"role": "user", "content": shown.strip()}], metrics=metrics)
-        return Reply(shown, metrics=metrics)
+            return Reply([{"role": "user", "content": observation.strip()}], metrics=metrics)
+        return Reply(observation, metrics=metrics)
 
 
 def _counts(results: Sequence[ToolResult]) -> dict[str, float]:

@@ -143,10 +143,10 @@ class McpServer:
         content = getattr(result, "content", None)
         if not isinstance(content, list | tuple):
             raise ToolError(f"{name} answered with {type(result).__name__}, which is no result")
-        shown = "\n".join(_part(p) for p in content)[:LONGEST]
+        text = "\n".join(_part(p) for p in content)[:LONGEST]
         if _either(result, "isError", "is_error"):
-            raise ToolError(shown or f"{name} failed")
-        return shown
+            raise ToolError(text or f"{name} failed")
+        return text
 
 
 def _reason(error: BaseException) -> str:

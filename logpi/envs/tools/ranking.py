@@ -142,9 +142,9 @@ def _documents(path: Path) -> list[Document]:
                     Document(encodable(str(row["id"])), encodable(str(row["contents"])))
                 )
             except (ValueError, KeyError, TypeError, RecursionError):
-                shown = line[:60].decode("utf-8", "replace")
+                text = line[:60].decode("utf-8", "replace")
                 raise ValueError(
-                    f"{path}, line {number}: expected an object with id and contents, got {shown!r}"
+                    f"{path}, line {number}: expected an object with id and contents, got {text!r}"
                 ) from None
     if not documents:
         raise ValueError(f"{path}: no documents")

@@ -15,13 +15,13 @@ from logpi.jobs.options.fields import READERS, FieldType, OptionField
 if TYPE_CHECKING:
     from logpi.algorithms import Option
 
-# What a job decides itself, from the data that it has.
+# Settings that a job chooses itself.
 DECIDED = ("recorded", "sampled")
 KINDS = {kind.__name__: kind for kind in READERS}
 
 
 def flags_of_algorithm(known: Mapping[str, Any]) -> list[OptionField]:
-    """The settings of the algorithm that is known; none if there is no name yet, so that a plain
+    """The settings of the chosen algorithm as options; none without a name, so that a plain
     `--help` loads nothing.
 
     Raises:
@@ -42,7 +42,7 @@ def fields_of(name: str) -> list[OptionField]:
 def _field(setting: Option, heading: str) -> OptionField:
     kinds = [k.strip() for k in setting.kind.split("|")]
     kind = FieldType(next(KINDS[k] for k in kinds if k in KINDS), optional="None" in kinds)
-    # A number must be finite; the rest is the algorithm's to say.
+    # A number must be finite; the algorithm checks the rest.
     least = -math.inf if kind.item in (int, float) else None
     return OptionField(
         setting.name,

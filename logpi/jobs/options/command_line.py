@@ -20,10 +20,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from logpi.algorithms import names
-from logpi.errors import UserError, did_you_mean, one_line
+from logpi.errors import UserError, did_you_mean, one_line, shell
 from logpi.jobs.options.fields import OptionField, heading_of, option_fields
 
 T = TypeVar("T")
@@ -36,15 +37,15 @@ OTHER_NAMES = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with every mistake on one line and negative numbers in any notation taken as
-    values."""
+    """An argparse parser that prints a mistake on one line, and reads negative numbers in any
+    notation as values."""
 
     def __init__(self, prog: str, description: str = "") -> None:
         super().__init__(
             prog,
             f"{prog} [OPTIONS]",
             description,
-            formatter_class=_formatter,
+            formatter_class=partial(_Formatter, max_help_position=36, width=110),
             add_help=False,
             allow_abbrev=False,
         )
@@ -59,14 +60,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _LenientParser(_Parser):
-    """One whose mistakes end nothing yet."""
+    """A parser that raises ValueError for a mistake."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Each option by its own name; other libraries' names stand in its text."""
+    """Shows each option by its own name; names of other libraries stand in its text."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or action.metavar is None:
@@ -74,18 +75,14 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.option_strings[0]} {self._format_args(action, str(action.metavar))}"
 
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    return _Formatter(prog, max_help_position=36, width=110)
-
-
 # --- flags ---
 
 
 def _add(to: Any, field: OptionField, words: Sequence[str], dest: str) -> None:
-    """Give a parser or one of its groups an option. Defaults, and what must be given, stay with the
-    dataclass: the parser returns only what was given."""
-    said = field.shown().replace("%", "%%")
-    common: dict[str, Any] = {"help": said, "default": argparse.SUPPRESS}
+    """Add an option to a parser or a group. The parser returns only the options that the user gave:
+    the dataclass has the defaults, and `build` checks the required ones."""
+    text = field.shown().replace("%", "%%")
+    common: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
     if field.kind.item is bool and not field.kind.many:
         to.add_argument(*words, dest=dest, action=argparse.BooleanOptionalAction, **common)
         return
@@ -102,7 +99,7 @@ def _add(to: Any, field: OptionField, words: Sequence[str], dest: str) -> None:
 
 def _argparse_type(field: OptionField) -> Callable[[str], Any]:
     def read(text: str) -> Any:
-        # argparse asks for the type of a default too, where a positional is left out
+        # argparse converts the default too, where a positional is left out
         if text is argparse.SUPPRESS:
             return text
         try:
@@ -142,44 +139,45 @@ class CommandLine:
         self.cls, self.prog, self.description = cls, prog, description
         self.fields = [f for f in option_fields(cls) if not f.hidden]
 
-    def given(self, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What `argv` says, by name; nothing is filled in, nothing is missing.
+    def options(self, argv: Sequence[str], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The options in `argv` by name, without defaults.
 
         Args:
-            base: values that a file gives, which decide like the words what settings there are.
+            base: options of a file; with those in `argv` they decide which settings exist.
         Raises:
             SystemExit: code 2 after one line on stderr for a mistake; code 0 after `--help`.
         """
         words, base = _dashed(argv), base or {}
         if set(HELP) & set(words):
-            found = self.peek(argv)
-            self.help({**self._recipe(found), **base, **found})
+            options = self.peek(argv)
+            known = {**self._recipe(options), **base, **options}
+            self.parser(self.settings(known)).print_help()
             raise SystemExit(0)
-        found, rest = self._read(_Parser(self.prog), words, [])
+        options, rest = self._read(_Parser(self.prog), words, [])
         settings: list[tuple[str, OptionField]] = []
         if any(word.startswith("--") for word in rest):
             defaults = {f.name: f.default for f in self.fields if f.default is not MISSING}
-            settings = self.settings({**defaults, **self._recipe(found), **base, **found})
-            found, rest = self._read(_Parser(self.prog), words, settings)
-        if rest:  # before what is missing: a misspelt option is often the missing one
+            settings = self.settings({**defaults, **self._recipe(options), **base, **options})
+            options, rest = self._read(_Parser(self.prog), words, settings)
+        if rest:  # before missing options: a misspelt option is often the missing one
             self.error(self._unknown(rest, [f for _, f in settings]))
-        return found
+        return options
 
-    def _recipe(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _recipe(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """The options of the recipe that is named, for a job that has recipes."""
-        return getattr(self.cls, "RECIPES", {}).get(found.get("recipe"), {})
+        return getattr(self.cls, "RECIPES", {}).get(options.get("recipe"), {})
 
     def peek(self, argv: Sequence[str]) -> dict[str, Any]:
-        """What can be read of `argv` before its mistakes are looked for."""
+        """The options in `argv`; {} if it has a mistake."""
         words = [w for w in _dashed(argv) if w not in HELP]
         try:
             return self._read(_LenientParser(self.prog), words, [])[0]
         except ValueError:
             return {}
 
-    def made(self, words: Mapping[str, Any]) -> Any:
-        """The dataclass of these values. Raises SystemExit if one is missing, or they do not go
-        together."""
+    def build(self, words: Mapping[str, Any]) -> Any:
+        """The dataclass of these values. Raises SystemExit if one is missing, or if they contradict
+        each other."""
         missing = [
             f.name.upper() if f.positional else f.flag
             for f in self.fields
@@ -188,13 +186,14 @@ class CommandLine:
         if missing:
             self.error(f"{' and '.join(missing)} must be given")
         try:
-            return self.cls(**words)
+            with shell():
+                return self.cls(**words)
         except (UserError, ValueError) as error:  # from the dataclass's own checks
             self.error(str(error))
 
     def settings(self, known: Mapping[str, Any]) -> list[tuple[str, OptionField]]:
-        """(the mapping's name, a field) of each setting that is a flag as well, by what is known of
-        the other options."""
+        """(the mapping's name, a field) of each setting that has a flag; the other options decide
+        which."""
         try:
             return [(f.name, s) for f in self.fields if f.flags for s in f.flags(known)]
         except (UserError, ValueError) as error:
@@ -223,10 +222,6 @@ class CommandLine:
             groups[heading] = group
             _add(group, field, words, dest)
 
-    def help(self, known: Mapping[str, Any]) -> None:
-        """Print what there is to say, with the settings of the algorithm that is named."""
-        self.parser(self.settings(known)).print_help()
-
     def error(self, message: str) -> NoReturn:
         """End with a line on stderr."""
         _Parser(self.prog).error(message)
@@ -237,14 +232,14 @@ class CommandLine:
         words: Sequence[str],
         settings: Sequence[tuple[str, OptionField]],
     ) -> tuple[dict[str, Any], list[str]]:
-        """What the words say by name, and those that no option knows."""
+        """The options in the words by name, and the words that belong to no option."""
         kinds = {}
         for flags, dest, field in _placed(self.fields, settings):
             kinds[dest] = field.kind
             _add(parser, field, flags, dest)
-        found, rest = parser.parse_known_args(words)
+        namespace, rest = parser.parse_known_args(words)
         values: dict[str, Any] = {}
-        for dest, value in vars(found).items():
+        for dest, value in vars(namespace).items():
             mapping, dot, name = dest.rpartition(".")
             value = kinds[dest].collected(value) if kinds[dest].many else value
             if dot:
@@ -257,7 +252,7 @@ class CommandLine:
         return values, rest
 
     def _unknown(self, words: Sequence[str], settings: Sequence[OptionField]) -> str:
-        """What to say of words that argparse could not place."""
+        """The message about words that belong to no option."""
         word = next((w.partition("=")[0] for w in words if w.startswith("-")), None)
         if word is None:
             return f"unexpected argument {words[0]!r}; every option needs its name in front"
@@ -281,14 +276,14 @@ def _placed(
 ) -> list[tuple[list[str], str, OptionField]]:
     """(flags, destination, field) of everything. A job's own option keeps its name; a setting of
     the same name is left to `--options`, or to its alias."""
-    placed = [(f.words, f.name, f) for f in fields]
-    taken = {w for words, _, _ in placed for w in words} | set(negated(fields))
+    triples = [(f.words, f.name, f) for f in fields]
+    used = {w for words, _, _ in triples for w in words} | set(negated(fields))
     for mapping, field in settings:
-        words = [w for w in field.words if w not in taken]
-        taken |= set(words)
+        words = [w for w in field.words if w not in used]
+        used |= set(words)
         if words:
-            placed.append((words, f"{mapping}.{field.name}", field))
-    return placed
+            triples.append((words, f"{mapping}.{field.name}", field))
+    return triples
 
 
 def parse(cls: type[T], argv: Sequence[str], prog: str, description: str = "") -> T:
@@ -299,4 +294,4 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, description: str = "") -
         TypeError: a field has a type that no option can have (the programmer's mistake).
     """
     line = CommandLine(cls, prog, description)
-    return line.made(line.given(argv))
+    return line.build(line.options(argv))

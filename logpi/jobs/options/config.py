@@ -19,9 +19,8 @@ from typing import Any
 
 from logpi.errors import UserError, did_you_mean
 from logpi.jobs.options.command_line import CommandLine
-from logpi.jobs.options.fields import OptionField, option_fields
+from logpi.jobs.options.fields import OptionField, option_fields, value
 from logpi.jobs.options.saved import restored
-from logpi.jobs.options.settings import value
 
 
 def from_file(line: CommandLine, path: Path, command: str, trust: bool = False) -> dict[str, Any]:
@@ -40,7 +39,11 @@ def from_file(line: CommandLine, path: Path, command: str, trust: bool = False) 
     written = {str(name).replace("-", "_"): v for name, v in record.items()}
     own = option_fields(line.cls)
     fields = {name: f for f in own if f.saved for name in (f.name, *f.aliases)}
-    values = _values({k: v for k, v in written.items() if k in fields}, fields, path)
+    values = {
+        fields[k].name: restored(fields[k], _listed(fields[k], v), str(path))
+        for k, v in written.items()
+        if k in fields
+    }
     rest = {k: v for k, v in written.items() if k not in fields}
     if rest:
         defaults = {f.name: f.default for f in line.fields if not f.required}
@@ -82,15 +85,6 @@ def _check_run(path: Path, record: Mapping[str, Any], command: str, trust: bool)
     if record["command"] != command or not isinstance(record["arguments"], dict):
         raise UserError(f"{path} is of a run of `logpi {record['command']}`, not {command}")
     allow(path.parent, trust)
-
-
-def _values(
-    written: Mapping[str, Any], fields: Mapping[str, OptionField], path: Path
-) -> dict[str, Any]:
-    return {
-        fields[k].name: restored(fields[k], _listed(fields[k], v), str(path))
-        for k, v in written.items()
-    }
 
 
 def _listed(field: OptionField, written: Any) -> Any:

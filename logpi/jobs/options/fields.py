@@ -1,5 +1,5 @@
-"""An option is a field of a frozen dataclass: its type, its bounds, what is said of it, and how its
-value is read from text.
+"""An option is a field of a frozen dataclass, with its type, its bounds, its help and the reader of
+its text.
 
     @dataclass(frozen=True)
     class Train:
@@ -21,6 +21,8 @@ Imports nothing heavy; a command's `--help` is instant.
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import json
 import math
 import types
 import typing
@@ -31,7 +33,6 @@ from typing import Any, Union
 
 from logpi.algorithms import names
 from logpi.errors import did_you_mean
-from logpi.jobs.options.settings import setting
 
 # The largest whole number that torch, NumPy and Gymnasium all take, as a seed say.
 LARGEST = 2**31 - 1
@@ -55,8 +56,8 @@ def option(  # noqa: PLR0913 (a declaration, all keywords)
     aliases: tuple[str, ...] | None = None,
     flags: Flags | None = None,
 ) -> Any:
-    """A dataclass field with what the command line says about it. Every number of a command needs
-    `least` or `above`.
+    """A dataclass field with what the command line needs. Every number of a command needs `least`
+    or `above`.
 
     Args:
         default: as for a field; left out, the option must be given.
@@ -68,7 +69,7 @@ def option(  # noqa: PLR0913 (a declaration, all keywords)
         least, above: lower bounds of a number, the first included, the second not.
         most: upper bound, included. Left out beside a lower one: `LARGEST` for a whole number, else
             any that is finite.
-        changeable: a run that is gone on with may be given another value (`changeable`).
+        changeable: a resumed run may get another value (`changeable`).
         saved: part of what a run is (`to_json`); False: of one call alone, such as `--resume`.
         objects: from Python, an object may stand in place of the word.
         hidden: from Python alone: an object that no word names.
@@ -82,9 +83,50 @@ def option(  # noqa: PLR0913 (a declaration, all keywords)
 
 
 def changed(group: type, name: str, default: Any, **said: Any) -> Any:
-    """The same option as in a group that a job inherits, with another default (or other words)."""
+    """An option of an inherited group, with another default or other help."""
     field = next(f for f in dataclasses.fields(group) if f.name == name)
     return option(default, **{**field.metadata, **said})
+
+
+# --- settings, written NAME=VALUE ---
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def setting(pair: str) -> tuple[str, Any]:
+    """A name and its value, which is JSON (a number is finite) where it parses as such, else text.
+
+    Raises ValueError if the word is no pair.
+
+    >>> setting("high=0.3"), setting("kl-estimator=k2")
+    (('high', 0.3), ('kl_estimator', 'k2'))
+    """
+    name, equals, text = pair.partition("=")
+    if not equals:
+        raise ValueError(f"an option is NAME=VALUE, not {pair[:60]!r}")
+    return name.replace("-", "_"), value(text)
+
+
+def pairs(given: Any) -> dict[str, Any]:
+    """Settings as a mapping: of a mapping, or of words NAME=VALUE. Raises ValueError for others."""
+    if isinstance(given, Mapping):
+        return {str(k).replace("-", "_"): v for k, v in given.items()}
+    if isinstance(given, list | tuple) and all(isinstance(word, str) for word in given):
+        return dict(setting(word) for word in given)
+    raise ValueError(f"{given!r} is not a list of NAME=VALUE, nor a mapping")
+
+
+def value(text: str) -> Any:
+    """What a text stands for: `0.3`, `true` and `[64,64]` are JSON, everything else is itself."""
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError):
+        return text
 
 
 # --- the type of a field ---
@@ -109,7 +151,7 @@ def _number(text: str) -> float:
 
 
 def _text(text: str) -> str:
-    # Bytes of the command line that are no UTF-8 are halves of characters: no tokenizer takes them.
+    # Bytes of the command line that are not UTF-8 fail here: no tokenizer takes them.
     text.encode()
     return text
 
@@ -181,6 +223,9 @@ class FieldType:
     def metavar(self) -> str:
         """What `--help` calls a value."""
         return "NAME=VALUE" if self.named else READERS[self.item][2]
+
+
+# --- an option ---
 
 
 @dataclass(frozen=True)
@@ -272,7 +317,9 @@ def option_fields(cls: type) -> list[OptionField]:
             continue
         default = field.default if field.default_factory is MISSING else field.default_factory()
         kind = FieldType.of(hints[field.name], f"{cls.__name__}.{field.name}")
-        heading = _heading(cls, field.name)
+        # The group that declares an option first; a job may declare it again, with another default.
+        owners = (c for c in reversed(cls.__mro__) if field.name in inspect.get_annotations(c))
+        heading = heading_of(next(owners))
         own = field.metadata.get("aliases")
         aliases = aliases_of(field.name, names.JOB_NAMES) if own is None else own
         said = {**field.metadata, "aliases": aliases}
@@ -285,17 +332,11 @@ def aliases_of(name: str, *tables: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(k for table in tables for k, v in table.items() if v == name != k)
 
 
-def _heading(cls: type, name: str) -> str:
-    """That of the group which declares the field first; a job may give it another default."""
-    owner = next(c for c in reversed(cls.__mro__) if name in vars(c).get("__annotations__", {}))
-    return heading_of(owner)
-
-
 def heading_of(cls: type) -> str:
     """What `--help` puts above the options that a class declares."""
     return vars(cls).get("HEADING", "options")
 
 
 def changeable(cls: type) -> dict[str, str]:
-    """Name and flag of every option that a run may be given anew when it is gone on with."""
+    """Name and flag of every option that a resumed run may change."""
     return {o.name: o.flag for o in option_fields(cls) if o.changeable}

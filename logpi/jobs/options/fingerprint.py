@@ -1,10 +1,10 @@
-"""What a run records of an object that no word names, so that the run goes on with the same one.
+"""The record of an object in a run's arguments. A resumed run compares it with the object that it
+gets.
 
     {"object": "function score", "fingerprint": "9f2c31d0a4b7e856"}
 
 The same script makes the same fingerprints in another process; other source text, data, weights or
-settings make others. Left out: objects that say nothing of themselves are known by their class
-alone.
+settings make others. Left out: objects without any of these are told apart by their class alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SAMPLED = 1024
 
 
 def recorded(value: Any) -> dict[str, str]:
-    """An object as a run's arguments hold it."""
+    """The record of an object."""
     digest = hashlib.sha256()
     for piece in _pieces(value):
         digest.update(piece.encode() + b"\0")
@@ -33,8 +33,13 @@ def is_record(value: Any) -> bool:
     return isinstance(value, Mapping) and value.keys() == {"object", "fingerprint"}
 
 
+def has_record(value: Any) -> bool:
+    """Whether a saved value, or an item of a saved list, stands for an object."""
+    return any(map(is_record, value if isinstance(value, list) else [value]))
+
+
 def described(value: Any) -> str:
-    """What an object is, for people: `function score`, `Dataset of 120 rows`."""
+    """A description for people: `function score`, `Dataset of 120 rows`."""
     if inspect.isroutine(value) or inspect.isclass(value):
         kind = "class" if inspect.isclass(value) else "function"
         return f"{kind} {value.__name__}"
@@ -66,7 +71,7 @@ def _pieces(value: Any) -> Iterator[str]:
     elif isinstance(value, set | frozenset):
         yield from sorted("\n".join(_pieces(item)) for item in value)
     elif isinstance(value, Mapping):
-        yield json.dumps(value, default=_safe, sort_keys=True)
+        yield json.dumps(value, default=lambda v: "\n".join(_pieces(v)), sort_keys=True)
     elif callable(getattr(value, "state_dict", None)):
         yield from _weights(value.state_dict())
     elif _is_table(value):
@@ -112,7 +117,3 @@ def _rows(value: Any) -> Iterator[str]:
         yield own
     else:
         yield str(value.to_dict())
-
-
-def _safe(value: Any) -> str:
-    return "\n".join(_pieces(value))

@@ -1,26 +1,27 @@
-"""What recipes that measure share: which items, how they are asked and sampled, and an evaluation's
-records, saved as it goes.
+"""The items that a job measures: options that choose them, their evaluator, and its records, saved
+while it runs.
 
-Left out: what is made of the records (`jobs/evaluate.py`, `jobs/compute.py`).
+Left out: the numbers that come of the records (`jobs/evaluate.py`, `jobs/compute.py`).
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from logpi.errors import UserError
 from logpi.evaluation.records import saved
 from logpi.jobs.options.fields import option
-from logpi.jobs.options.turns import columns
+from logpi.jobs.options.turns import TurnArguments, columns
 
 if TYPE_CHECKING:
     from logpi.envs.task import Row, Task
     from logpi.evaluation.evaluator import Evaluator
+    from logpi.policies.causal_lm import CausalLM
     from logpi.rewards import Rewards
 
 
@@ -69,7 +70,7 @@ class ItemArguments:
 
 @dataclass(frozen=True)
 class Items:
-    """What is asked.
+    """The items of an evaluation.
 
     Attributes:
         rows: the items. rewards: the first says what is right. lenient: the name of the one that
@@ -80,15 +81,15 @@ class Items:
 
     rows: Sequence[Row]
     rewards: Rewards
+    task: Task
     lenient: str = ""
     stop: tuple[str, ...] = ()
-    report: dict[str, Any] = field(default_factory=dict)
-    task: Task | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 def judge_of(spec: Any, device: str) -> str | Rewards:
-    """What scores responses, as rewards where it is that: a model is loaded once, whatever it is
-    asked for."""
+    """The judge of responses: a scorer's name, or loaded rewards, so that a model is loaded
+    once."""
     from logpi.rewards import rewards
 
     named = isinstance(spec, str) and spec in ("", "logp", "self_certainty")
@@ -96,7 +97,7 @@ def judge_of(spec: Any, device: str) -> str | Rewards:
 
 
 def items_of(a: ItemArguments, judge: Rewards | None = None, device: str = "cpu") -> Items:
-    """The items, those left out named on stderr. `judge` says what is right where no row has an
+    """The items; those left out are named on stderr. `judge` says what is right where no row has an
     answer; reward models run on `device`.
 
     Raises:
@@ -108,8 +109,8 @@ def items_of(a: ItemArguments, judge: Rewards | None = None, device: str = "cpu"
     from logpi.rewards import Rewards, Weighted, reward
     from logpi.rewards import rewards as make_rewards
 
-    asked = {"template": a.ask, "shots": a.shots, "shots_from": a.shots_from}
-    task = make_task(a.task, **{k: v for k, v in asked.items() if v})
+    options = {"template": a.ask, "shots": a.shots, "shots_from": a.shots_from}
+    task = make_task(a.task, **{k: v for k, v in options.items() if v})
     rows = list(task.rows("test")[: a.items or None])
     if not rows:
         raise UserError(f"{a.task}: no items")
@@ -118,31 +119,29 @@ def items_of(a: ItemArguments, judge: Rewards | None = None, device: str = "cpu"
     lenient, stop = (task.lenient, task.stop) if isinstance(task, Benchmark) else ("", ())
     lenient = "" if a.rewards else lenient
     if a.lenient:
-        others = tuple(p for p in rewards.parts if p.name != "lenient")
-        rewards, lenient = (
-            Rewards((*others, Weighted(reward(a.lenient, device).function, 0.0, "lenient"))),
-            "lenient",
-        )
+        lenient = "lenient"
+        others = (p for p in rewards.parts if p.name != lenient)
+        measured = Weighted(reward(a.lenient, device).function, 0.0, lenient)
+        rewards = Rewards((*others, measured))
     more = columns(task)
     rewards.check([*rows[0], *more])
-    rows, report = _readable(a, rows, rewards)
+    rows, unreadable = _readable(a, rows, rewards)
     rewards.check([*rows[0], *more], rows)
-    return replace(Items(*_unseen(a, rows, rewards, lenient, stop, report)), task=task)
+    rows, seen = _unseen(a, rows)
+    return Items(rows, rewards, task, lenient, stop, unreadable | seen)
 
 
 def _readable(
     a: ItemArguments, rows: list[Row], rewards: Rewards
 ) -> tuple[list[Row], dict[str, Any]]:
-    """The rows whose answer the first reward can read."""
+    """The rows whose answer the first reward can read, and a report on the others."""
     from logpi.evaluation.evaluator import unanswerable
 
     bad = unanswerable(rewards, rows)
     if not bad:
         return rows, {}
-    name, shown = (
-        rewards.names[0],
-        ", ".join(f"{i} ({str(rows[i].get('answer'))[:30]!r})" for i in bad[:5]),
-    )
+    name = rewards.names[0]
+    shown = ", ".join(f"{i} ({str(rows[i].get('answer'))[:30]!r})" for i in bad[:5])
     if len(bad) == len(rows):
         raise UserError(
             f"{a.task}: reward {name!r} cannot read the answer of any of its {len(rows)} rows:"
@@ -156,54 +155,68 @@ def _readable(
     return [r for i, r in enumerate(rows) if i not in set(bad)], {"unreadable": bad}
 
 
-def _unseen(
-    a: ItemArguments,
-    rows: list[Row],
-    rewards: Rewards,
-    lenient: str,
-    stop: tuple[str, ...],
-    report: dict[str, Any],
-) -> tuple:
-    """The fields of `Items`, with what of the rows stands in the training files listed, and perhaps
-    dropped."""
+def _unseen(a: ItemArguments, rows: list[Row]) -> tuple[list[Row], dict[str, Any]]:
+    """The rows, with a report on those that stand in the training files; perhaps without them."""
     from logpi.evaluation.contamination import contamination, training_rows
 
     if not a.trained_on:
-        return rows, rewards, lenient, stop, report
+        return rows, {}
     seen = contamination(rows, training_rows(a.trained_on), a.ngram)
-    kinds = Counter(s.kind for s in seen)
+    kinds, files = Counter(s.kind for s in seen), ", ".join(a.trained_on)
     print(
-        f"{len(seen)} of {len(rows)} items stand in {', '.join(a.trained_on)}: {kinds['exact']}"
-        f" whole, {kinds['ngram']} share {a.ngram} words in a"
+        f"{len(seen)} of {len(rows)} items stand in {files}: {kinds['exact']} whole,"
+        f" {kinds['ngram']} share {a.ngram} words in a"
         f" row{'; left out' if a.drop_seen and seen else ''}",
         file=sys.stderr,
     )
     for s in seen[:5]:
-        print(
-            f"  item {s.item}  {s.kind} {s.share:.0%}  {s.where}  “{s.words[:80]}”", file=sys.stderr
-        )
-    left = (
-        [r for i, r in enumerate(rows) if i not in {s.item for s in seen}] if a.drop_seen else rows
-    )
-    if not left:
-        raise UserError(
-            f"all {len(rows)} items stand in {', '.join(a.trained_on)}: nothing is left to"
-            " measure on"
-        )
-    return (
-        left,
-        rewards,
-        lenient,
-        stop,
-        report | {"seen": [asdict(s) for s in seen], "seen_dropped": a.drop_seen},
+        line = f"  item {s.item}  {s.kind} {s.share:.0%}  {s.where}  “{s.words[:80]}”"
+        print(line, file=sys.stderr)
+    report = {"seen": [asdict(s) for s in seen], "seen_dropped": a.drop_seen}
+    dropped = {s.item for s in seen} if a.drop_seen else set()
+    if len(dropped) == len(rows):
+        raise UserError(f"all {len(rows)} items stand in {files}: nothing is left to measure on")
+    return [r for i, r in enumerate(rows) if i not in dropped], report
+
+
+def evaluator_of(
+    a: Any,
+    items: Items,
+    policy: CausalLM,
+    judge: str | Rewards,
+    samples: int,
+    ks: Sequence[int] = (),
+) -> Evaluator:
+    """The evaluator of a job with these options. ks: of pass@k."""
+    from logpi.engine.engine import Engine
+    from logpi.evaluation.evaluator import Evaluator
+    from logpi.evaluation.scorers import scorer
+
+    chat = a.template(policy)
+    has_turns = isinstance(a, TurnArguments)
+    conversations = a.conversations(items.task, policy, chat) if has_turns else None
+    return Evaluator(
+        policy,
+        Engine(policy, slots=a.slots),
+        a.fitting(items.rows, policy, chat, conversations),
+        items.rewards,
+        a.sampling(items.stop),
+        samples,
+        chat=chat,
+        seed=a.seed,
+        lenient=items.lenient,
+        ks=ks,
+        scorer=scorer(judge, policy) if judge else None,
+        conversations=conversations,
+        overlong=a.overlong_prompts,
     )
 
 
 def gathered(
     evaluator: Evaluator, path: Path, every: int, tell: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """All records of an evaluation, those of a stopped one read from `path`, new ones added to it
-    `every` items."""
+    """All records of an evaluation. It reads those of a stopped one from `path`, and appends new
+    ones `every` items."""
     done, total = 0, len(evaluator.rows)
 
     def shards(first: int) -> Iterator[list[dict[str, Any]]]:

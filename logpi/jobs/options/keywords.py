@@ -3,8 +3,8 @@ that they stand for.
 
     RL(model=model, task=dataset, rewards=[score, "think_answer:0.1"], beta=0, learning_rate=1e-5)
 
-An algorithm's own settings (`beta`) and other libraries' names (`learning_rate`) are taken as flags
-are. Left out: what an object must be able to do, which is said where it is used.
+An algorithm's own settings (`beta`) and other libraries' names (`learning_rate`) are understood, as
+flags are. Left out: checks of an object, which are where it is used.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from logpi.algorithms.names import ELSEWHERE, JOB_NAMES
 from logpi.errors import UserError, as_user_errors, did_you_mean
 from logpi.jobs.options.command_line import CommandLine
 from logpi.jobs.options.config import from_file
-from logpi.jobs.options.fields import OptionField, option_fields
-from logpi.jobs.options.fingerprint import is_record
+from logpi.jobs.options.fields import OptionField, option_fields, pairs
+from logpi.jobs.options.fingerprint import has_record
 from logpi.jobs.options.saved import values_of
-from logpi.jobs.options.settings import setting
 
 
 def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,12 +30,12 @@ def from_keywords(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
         UserError: an unknown name, or a value of another type than the option's.
     """
     fields = {o.name: o for o in option_fields(cls)}
-    given = dict(_own_names(cls, fields, keywords))
-    base = _file(cls, given)
-    recipe = getattr(cls, "RECIPES", {}).get({**base, **given}.get("recipe"), {})
+    arguments = dict(_own_names(cls, fields, keywords))
+    base = _file(cls, arguments)
+    recipe = getattr(cls, "RECIPES", {}).get({**base, **arguments}.get("recipe"), {})
     values: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    for name, value in (*recipe.items(), *base.items(), *given.items()):
+    for name, value in (*recipe.items(), *base.items(), *arguments.items()):
         if name not in fields:
             settings[name] = value
         elif fields[name].kind.named:
@@ -59,59 +58,55 @@ def _own_names(
     """
     names = JOB_NAMES | {alias: o.name for o in fields.values() for alias in o.aliases}
     has = {*fields, *getattr(cls, "SETTINGS", ())}
-    given: dict[str, str] = {}
+    arguments: dict[str, str] = {}
     for name, value in keywords.items():
         other = names.get(name, name)
         own = name if name in has or other not in has else other
-        if own in given:
-            raise UserError(f"{given[own]} and {name} are the same option: give one of them")
-        given[own] = name
+        if own in arguments:
+            raise UserError(f"{arguments[own]} and {name} are the same option: give one of them")
+        arguments[own] = name
         yield own, value
 
 
 class _CommandLine(CommandLine):
-    """That of a job which is made in Python: a mistake is an exception."""
+    """The command line of a job made in Python: a mistake is an exception."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
 
 
-def _file(cls: type, given: dict[str, Any]) -> dict[str, Any]:
+def _file(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
     """The options of the file `config`, which is taken out of `given`, or of the run `resume`.
 
     Raises:
         UserError: as `from_file`; or `repeat` is given, which is a command's.
     """
-    if given.get("repeat") is not None:
-        raise UserError(f"repeat: from Python say config='{given['repeat']}/arguments.json'")
-    path, run = given.pop("config", None), given.get("resume")
+    if arguments.get("repeat") is not None:
+        raise UserError(f"repeat: from Python say config='{arguments['repeat']}/arguments.json'")
+    path, run = arguments.pop("config", None), arguments.get("resume")
     if path is not None:
         command = getattr(cls, "COMMAND", "")
-        return from_file(_CommandLine(cls, command), Path(path), command, given.get("trust", False))
-    return _run(cls, Path(run), given) if isinstance(run, str | Path) else {}
+        return from_file(
+            _CommandLine(cls, command), Path(path), command, arguments.get("trust", False)
+        )
+    return _run(cls, Path(run), arguments) if isinstance(run, str | Path) else {}
 
 
-def _run(cls: type, path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the run at `path` that are not given, to go on with it.
+def _run(cls: type, path: Path, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the run at `path`, which is resumed; but for the caller's own.
 
     Raises:
         UserError: there is no such run, or one of them was an object, which must be given.
     """
     from logpi.runs.directory import allow, read_arguments
 
-    command, saved = read_arguments(path)
-    if command != getattr(cls, "COMMAND", ""):
-        raise UserError(f"{path} is a run of `logpi {command}`")
-    rest = {name: value for name, value in saved.items() if name not in given}
-    objects = [
-        name
-        for name, value in rest.items()
-        if any(map(is_record, value if isinstance(value, list) else [value]))
-    ]
+    _, saved = read_arguments(path, getattr(cls, "COMMAND", ""))
+    rest = {name: value for name, value in saved.items() if name not in arguments}
+    objects = [name for name, value in rest.items() if has_record(value)]
     if objects:
         raise UserError(f"{path} was begun with objects: give the same {', '.join(objects)} again")
     if rest:
-        allow(path, bool(given.get("trust")))
+        allow(path, bool(arguments.get("trust")))
     return values_of(cls, rest, str(path))
 
 
@@ -152,27 +147,20 @@ def _settings(
 
 
 def coerced(option: OptionField, value: Any) -> Any:
-    """A value as the field holds it: a word read as on the command line, or an object as it is.
+    """The field's value: a word is read as on the command line, an object stays as it is.
 
     Raises:
         UserError: it is neither, or out of the option's range.
     """
     try:
         if option.kind.named:
-            return _mapping(value)
+            return pairs([value] if isinstance(value, str) else value)
         if option.kind.many:
             many = value if isinstance(value, list | tuple) else (value,)
             return None if value is None else tuple(_one(option, item) for item in many)
         return _one(option, value)
     except ValueError as error:
         raise UserError(f"{option.name}: {error}") from None
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    """Settings: a mapping, or words NAME=VALUE."""
-    if isinstance(value, Mapping):
-        return {str(k).replace("-", "_"): v for k, v in value.items()}
-    return dict(setting(word) for word in ([value] if isinstance(value, str) else value))
 
 
 def _one(option: OptionField, value: Any) -> Any:

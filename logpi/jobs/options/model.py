@@ -22,7 +22,7 @@ DEVICES = "where models run: cpu, cuda, cuda:1, …; auto: a CUDA GPU if there i
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArguments:
-    """Which model, and how its prompts are made."""
+    """The model, and how prompts for it are made."""
 
     HEADING: ClassVar[str] = "model"
 
@@ -79,19 +79,16 @@ class ModelArguments:
     def load(self, **options: Any) -> LanguageModel:
         from logpi.engine.language_model import LanguageModel
 
-        given = {**self.loading(), **self.ending(), **options}
+        ending = {"template_options": self.template_options, "end_token": self.end_token}
+        given = {**self.loading(), **ending, **options}
         with as_user_errors():
             policy = LanguageModel.load(self.model, tokenizer=self.tokenizer, **given)
-            # an --end-token that is none is said now
+            # an --end-token that is no token raises now
             _ = policy.template
         return policy
 
-    def ending(self) -> dict[str, Any]:
-        """What the chat template is applied with, and what ends an answer."""
-        return {"template_options": self.template_options, "end_token": self.end_token}
-
     def loading(self) -> dict[str, Any]:
-        """What every model of the job is loaded with."""
+        """Keyword arguments for loading any model of the job."""
         return {
             "dtype": self.dtype,
             "device": self.device,
@@ -117,7 +114,7 @@ class ModelArguments:
 
 
 def placed(device: str) -> str:
-    """The same, if there is such a device here. Raises UserError if not."""
+    """The device itself. Raises UserError if it is not there."""
     from logpi.policies.loading import place
 
     with as_user_errors():

@@ -1,7 +1,7 @@
-"""Which pairs of responses a job learns from: options of `logpi prefer` and `logpi
+"""The pairs of responses that a job learns from: options of `logpi prefer` and `logpi
 reward-model`.
 
-Left out: what is learned from them (`jobs/prefer.py`, `jobs/reward_model.py`).
+Left out: what the jobs learn from them (`jobs/prefer.py`, `jobs/reward_model.py`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PairArguments:
     def split(
         self, read: Callable[..., Any], need: tuple[str, ...], seed: int
     ) -> tuple[Preferences, Preferences, str]:
-        """Pairs to learn from, held-out ones, and a line on both. `read` makes them of rows."""
+        """Pairs for training, held-out pairs, and a line on both. `read` makes pairs of rows."""
         from logpi.envs.data import RowsTask
         from logpi.rollouts.preference_pairs import Preferences, without_empty
 

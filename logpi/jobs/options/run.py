@@ -1,5 +1,5 @@
-"""Where a run goes and how it is gone on with: the group of options that every job shares, and how
-a job's options are read: from a command line, a file, or an older run.
+"""Where a run goes and how it is resumed: the options that every job shares, and the reader of a
+job's options from a command line, a file, or an older run.
 
 Left out: the run's directory itself (`runs/`), and its beginning and end (`jobs/common.py`).
 """
@@ -44,7 +44,7 @@ class RunArguments:
     )
     resume: Path | None = option(
         None,
-        help="go on with this run, exactly where it was; --save-every, --trackers, … may change",
+        help="resume this run, exactly where it was; --save-every, --trackers, … may change",
         saved=False,
     )
     repeat: Path | None = option(
@@ -56,29 +56,29 @@ class RunArguments:
 
 
 def read(cls: type[A], argv: Sequence[str], command: str, description: str) -> A:
-    """The arguments; with --config those of a file, with --resume or --repeat those of a run, and
-    what the command line says anew.
+    """A job's options from its command line; with --config also those of a file, with --resume or
+    --repeat those of a run.
 
     Raises:
-        UserError: it is no run of `command`, something else is given than what may change, or it is
-            a stranger's and names code.
+        UserError: the run is of another command, an option may not change, or the run is a
+            stranger's and names code.
     """
     line = CommandLine(cls, f"logpi {command}", description)
-    asked = line.peek(argv)
-    trust = asked.get("trust", False)
+    options = line.peek(argv)
+    trust = options.get("trust", False)
     # with both, the second is one that cannot change
-    source = asked.get("resume", asked.get("repeat"))
+    source = options.get("resume", options.get("repeat"))
     if source is None:
-        file = asked.get("config")
+        file = options.get("config")
         base = from_file(line, file, command, trust) if file is not None else {}
-        words = merged(line, base, line.given(argv, base))
-        return line.made({k: v for k, v in words.items() if k != "config"})
+        words = merged(line, base, line.options(argv, base))
+        return line.build({k: v for k, v in words.items() if k != "config"})
     return _again(line, argv, command, source)
 
 
 def _again(line: CommandLine, argv: Sequence[str], command: str, source: Path) -> Any:
-    """A run's own arguments, with what may change."""
-    words = line.given(argv)
+    """The options of a run, with the changes on the command line."""
+    words = line.options(argv)
     kind = "resume" if "resume" in words else "repeat"
     changes = {k: v for k, v in words.items() if k not in (kind, "trust")}
     may = changeable(line.cls) if kind == "resume" else {"out": "--out", "device": "--device"}
@@ -97,19 +97,17 @@ def _again(line: CommandLine, argv: Sequence[str], command: str, source: Path) -
 
 
 def _flags(line: CommandLine, name: str, words: Mapping[str, Any]) -> list[str]:
-    """How a user gave an option: a mapping's settings have flags of their own."""
+    """The flags by which the user gave an option: each setting of a mapping has its own."""
     field = next(f for f in line.fields if f.name == name)
     names = words[name] if field.flags else [name]
     return ["--" + n.replace("_", "-") for n in names]
 
 
 def _saved(cls: type[A], path: Path, command: str, trust: bool) -> A:
-    """A run's own arguments. Those older than `--device` were on the CPU."""
+    """The options of a run. Runs older than `--device` were on the CPU."""
     from logpi.runs.directory import allow, read_arguments
 
-    origin, saved = read_arguments(path)
-    if origin != command:
-        raise UserError(f"{path} is a run of `logpi {origin}`: logpi {origin} --resume {path}")
+    _, saved = read_arguments(path, command)
     known = cls.__dataclass_fields__
     arguments = from_json(cls, ({"device": "cpu"} if "device" in known else {}) | saved)
     allow(path, trust)
@@ -117,8 +115,8 @@ def _saved(cls: type[A], path: Path, command: str, trust: bool) -> A:
 
 
 def available(arguments: RunArguments) -> None:
-    """Refuse an --out that is taken or cannot be made, and trackers that are not there, before
-    anything is loaded."""
+    """Raises UserError before anything is loaded: --out is taken or cannot be made, or a tracker is
+    missing."""
     from logpi.runs.directory import refuse_taken
     from logpi.runs.trackers import check
 

@@ -1,6 +1,6 @@
 """How a model's responses are sampled: options of every job that samples.
 
-Left out: what is sampled for (`items.py`), and the sampler itself (`engine/`).
+Left out: the items (`items.py`), and the sampler itself (`engine/`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingArguments:
-    """What every job that samples says of it."""
+    """Options of every job that samples."""
 
     HEADING: ClassVar[str] = "sampling"
 
@@ -49,7 +49,7 @@ class DecodingArguments:
     def prompt_filter(
         self, policy: CausalLM, chat: Chat, conversations: ToolConversations | None = None
     ) -> PromptFilter:
-        """What becomes of prompts as token ids."""
+        """The filter that makes token ids of prompts, and drops or cuts those that are too long."""
         from logpi.rollouts.prompt_filter import PromptFilter
 
         return PromptFilter(policy, chat, conversations, self.overlong_prompts)
@@ -84,7 +84,7 @@ class SamplingArguments(DecodingArguments):
         chat: Chat,
         conversations: ToolConversations | None = None,
     ) -> Sequence[Row]:
-        """The items whose prompts the policy can read; says how its answers end. Raises UserError
+        """The items whose prompts the policy can read. Prints how its answers end. Raises UserError
         if its chat template refuses one."""
         print(policy.template.describe(), file=sys.stderr)
         return self.prompt_filter(policy, chat, conversations).check(list(rows), "items")

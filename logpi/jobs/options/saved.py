@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from logpi.errors import UserError, did_you_mean
-from logpi.jobs.options.fields import OptionField, option_fields
-from logpi.jobs.options.fingerprint import is_record, recorded
-from logpi.jobs.options.settings import setting
+from logpi.jobs.options.fields import OptionField, option_fields, pairs
+from logpi.jobs.options.fingerprint import has_record, recorded
 
 T = TypeVar("T")
 
@@ -32,7 +31,7 @@ def _plain(value: Any) -> Any:
 
 
 def _word(value: Any) -> Any:
-    """An option's word, or what is recorded of the object in its place."""
+    """An option's word, or the record of the object in its place."""
     if isinstance(value, tuple):
         return [_word(v) for v in value]
     return value if isinstance(value, str | int | float | None) else recorded(value)
@@ -88,16 +87,16 @@ def restored(field: OptionField, value: Any, source: str = "saved arguments") ->
         UserError: it is of the wrong type or out of bounds.
     """
     kind = field.kind
-    if field.objects and any(map(is_record, value if isinstance(value, list) else [value])):
+    if field.objects and has_record(value):
         raise UserError(
-            f"the run was begun from Python with an object as its {field.name}: go on with it from"
-            " the same script, with resume=PATH"
+            f"the run was begun from Python with an object as its {field.name}: resume it from the"
+            " same script, with resume=PATH"
         )
     try:
         if value is None and kind.optional:
             return None
         if kind.named:
-            return _pairs(value)
+            return pairs(value)
         if not kind.many:
             return field.read(str(_scalar(value)))
         if not isinstance(value, list):
@@ -105,15 +104,6 @@ def restored(field: OptionField, value: Any, source: str = "saved arguments") ->
         return tuple(field.read(str(_scalar(v))) for v in value)
     except ValueError as error:
         raise UserError(f"{source}: {field.name}: {error}") from None
-
-
-def _pairs(given: Any) -> dict[str, Any]:
-    """Settings of a mapping, or of a list of NAME=VALUE."""
-    if isinstance(given, Mapping):
-        return {str(k).replace("-", "_"): v for k, v in given.items()}
-    if isinstance(given, list) and all(isinstance(v, str) for v in given):
-        return dict(setting(v) for v in given)
-    raise ValueError(f"{given!r} is not a list of NAME=VALUE, nor a mapping")
 
 
 def _scalar(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How a job shows itself in Python: its signature, its documentation, and what it prints.
+"""How a job appears in Python: its signature, its documentation and its repr.
 
     >>> import logpi
     >>> logpi.SFT(model="my-model", task=[{"prompt": "1+1=", "completion": "2"}], lr=1e-4)
@@ -17,7 +17,7 @@ from typing import Any
 from logpi.jobs.options.fields import OptionField, option_fields
 from logpi.jobs.options.fingerprint import described
 
-# Of commands, which make several runs of one line, or one of another's directory.
+# Options of the command line alone.
 COMMANDS_OWN = ("repeat", "seeds", "at_once")
 
 

@@ -1,6 +1,6 @@
 """Limits of conversations with a task's environment: options of `logpi rl` and `logpi eval`.
 
-Left out: everything about tasks without an environment, which these options do not touch.
+Left out: tasks without an environment; these options do not touch them.
 """
 
 from __future__ import annotations

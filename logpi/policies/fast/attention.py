@@ -88,10 +88,9 @@ class _Part:
 
     def of(self, lines: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [R, H, Lq, D], keys and values [R, Hkv, Lk, D] among the lines taken."""
-        rows, size = len(self.block.query), lines.shape[1]
-        q = lines[self.query : self.query + self.queries].view(rows, self.heads, -1, size)
-        k, v = lines[self.key : self.key + 2 * self.keys].view(2, rows, self.kv, -1, size)
-        return q, k, v
+        keys = lines[self.key : self.key + 2 * self.keys]
+        k, v = keys.view(2, len(self.block.key), self.kv, -1, lines.shape[1])
+        return self.rows(lines), k, v
 
     def rows(self, x: Tensor) -> Tensor:
         """The part's rows [R, H, Lq, D] of a tensor that has a line for each query."""
@@ -130,12 +129,13 @@ class Layout:
     @classmethod
     def of(cls, packed: Packed, heads: int, kv: int) -> Layout:
         """Of a sequence with at least one token, for H = `heads` and Hkv = `kv`."""
-        parts, query, key = [], 0, sum(b.query.numel() for b in packed.blocks) * heads
-        for block in packed.blocks:
+        blocks, home = packed.rows.blocks
+        parts, query, key = [], 0, sum(b.query.numel() for b in blocks) * heads
+        for block in blocks:
             parts.append(_Part(block, heads, kv, query, key))
             query, key = query + parts[-1].queries, key + 2 * parts[-1].keys
         every, asked = heads + 2 * kv, torch.cat([p.asked() for p in parts])
-        give = torch.cat([p.places() for p in parts])[packed.home].flatten()
+        give = torch.cat([p.places() for p in parts])[home].flatten()
         answered = torch.zeros(len(asked), dtype=torch.bool).index_fill_(0, give, True)
         take = torch.cat([asked // heads * every + asked % heads, *(p.stored() for p in parts)])
         place = torch.cat([answered, *(p.real() for p in parts)]).nonzero().flatten()
@@ -178,19 +178,19 @@ class _Attended(torch.autograd.Function):
     ) -> Tensor:
         lines = turn_(heads, cos, sin, layout.turned).flatten(0, 1).index_select(0, layout.take)
         out = heads.new_empty(len(layout.asked), heads.shape[2])
-        kept = [_see(part, lines, out, rule) for part in layout.parts]
-        ctx.save_for_backward(cos, sin, lines, *(x for pair in kept for x in pair))
+        saved = [_see(part, lines, out, rule) for part in layout.parts]
+        ctx.save_for_backward(cos, sin, lines, *(x for pair in saved for x in pair))
         ctx.layout, ctx.rule = layout, rule
         return out.index_select(0, layout.give).view(len(heads), -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor):
         (g,) = grads
-        layout, (cos, sin, lines, *kept) = ctx.layout, ctx.saved_tensors
+        layout, (cos, sin, lines, *saved) = ctx.layout, ctx.saved_tensors
         tokens, size = len(g), lines.shape[1]
         g = g.reshape(-1, size).index_select(0, layout.asked).index_fill_(0, layout.blank, 0)
         slopes = torch.empty_like(lines)
-        for part, *pair in zip(layout.parts, kept[::2], kept[1::2], strict=True):
+        for part, *pair in zip(layout.parts, saved[::2], saved[1::2], strict=True):
             _by_lines(part, lines, g, slopes, pair, ctx.rule)
         by_lines = slopes.index_select(0, layout.own)
         by_lines.index_add_(0, layout.shared, slopes.index_select(0, layout.others))
@@ -200,15 +200,15 @@ class _Attended(torch.autograd.Function):
 
 def _see(part: _Part, lines: Tensor, out: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
     """Writes a block's outputs; returns the tensors that backward needs."""
-    (q, k, v), seen = part.of(lines), part.rows(out)
+    (q, k, v), outputs = part.of(lines), part.rows(out)
     if k.shape[2] > SHORT:
         mask = part.block.mask(rule, q.dtype)
         output, total = _fused(q, k, v, 0.0, mask is None, attn_mask=mask, scale=rule.scaling)
-        seen.copy_(output)
+        outputs.copy_(output)
         return output, total
     mask, (q, k, v) = _mask(part, rule, q.dtype), _batched(q, k, v)
     weight = torch.baddbmm(mask, q, k.mT, alpha=rule.scaling).softmax(-1)
-    torch.bmm(weight, v, out=seen.view(q.shape))
+    torch.bmm(weight, v, out=outputs.view(q.shape))
     return weight, weight[:0]
 
 
@@ -248,10 +248,10 @@ def _mask(part: _Part, rule: Rule, dtype: torch.dtype) -> Tensor:
     """`Block.mask` for every query of the block, [R · Hkv, *, Lk], made once for all layers of one
     window."""
     (rows, length), keys = part.block.query.shape, part.block.key.shape[1]
-    known, name = part.block.masks, ("each", rule.window, dtype)
-    if name not in known:
+    masks, name = part.block.masks, ("each", rule.window, dtype)
+    if name not in masks:
         mask = part.block.mask(rule, dtype)
         if mask is None:
             mask = torch.full((length, keys), torch.finfo(dtype).min / 2, dtype=dtype).triu_(1)
-        known[name] = mask.expand(rows, part.heads, length, keys).reshape(rows * part.kv, -1, keys)
-    return known[name]
+        masks[name] = mask.expand(rows, part.heads, length, keys).reshape(rows * part.kv, -1, keys)
+    return masks[name]

@@ -62,8 +62,8 @@ def outputs(networks: Sequence[nn.Module], x: Tensor) -> Sequence[Tensor]:
     """Each network's output for x [N, D]. Plain stacks on a CPU are together one function of
     autograd, with first and second derivatives."""
     stacks = [n for n in networks if isinstance(n, Stack) and n.plain]
-    known = x.ndim == 2 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    if not known or len(stacks) < len(networks):
+    is_dense = x.ndim == 2 and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    if not is_dense or len(stacks) < len(networks):
         return [nn.Sequential.forward(n, x) if isinstance(n, Stack) else n(x) for n in networks]
     return _Dense.apply(x, [n.activations for n in stacks], *[p for n in stacks for p in n.weights])
 
@@ -106,11 +106,11 @@ class _Dense(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
-        kept, count = ctx.saved_tensors, len(ctx.saved_tensors) // 3
-        inputs, params, wanted = kept[:count], kept[count:], ctx.needs_input_grad
+        saved, count = ctx.saved_tensors, len(ctx.saved_tensors) // 3
+        inputs, params, needed = saved[:count], saved[count:], ctx.needs_input_grad
         # Fisher-vector products take a second derivative
         if torch.is_grad_enabled():
-            return _differentiable(inputs[0], ctx.activations, params, slopes, wanted)
+            return _differentiable(inputs[0], ctx.activations, params, slopes, needed)
         total, gradients, at = None, [], 0
         for between, slope in zip(ctx.activations, slopes, strict=True):
             end = at + len(between) + 1
@@ -119,7 +119,7 @@ class _Dense(torch.autograd.Function):
             else:
                 part = slice(2 * at, 2 * end)
                 own, by_x = _back(
-                    slope, inputs[at:end], params[part], between, wanted[2:][part], wanted[0]
+                    slope, inputs[at:end], params[part], between, needed[2:][part], needed[0]
                 )
                 gradients += own
                 total = by_x if total is None or by_x is None else total + by_x

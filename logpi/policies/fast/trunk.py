@@ -87,11 +87,11 @@ class Trunk:
             q, k, v = qkv.split(sizes, 1)
             qkv = torch.cat([layer.qk_norms[0](q), layer.qk_norms[1](k), v], 1)
         if isinstance(places, Layout):
-            seen = attended(qkv, turn, places, layer.rule)
+            outputs = attended(qkv, turn, places, layer.rule)
         else:
             q, k, v = turn_(qkv, *turn, sum(sizes[:2])).split(sizes, 1)
-            seen = places.attend(number, q, k, v, layer.rule).reshape(len(x), -1)
-        x = _Added.apply(x, seen, layer.out.weight)
+            outputs = places.attend(number, q, k, v, layer.rule).reshape(len(x), -1)
+        x = _Added.apply(x, outputs, layer.out.weight)
         return x if layer.out.bias is None else x + layer.out.bias
 
 
@@ -212,8 +212,8 @@ def _is_plain(policy: PackedModel) -> bool:
     """Whether there are no adapters, and the gates are as `_Gated` computes them, without bias."""
     layers = getattr(policy.model.base_model, "layers", ())
     gates = [getattr(layer.mlp, name, None) for layer in layers for name in GATES]
-    others = [getattr(layer.self_attn, name, None) for layer in layers for name in PROJECTIONS]
-    plain = all(type(m) is nn.Linear for m in (*gates, *others))
+    projections = [getattr(layer.self_attn, name, None) for layer in layers for name in PROJECTIONS]
+    plain = all(type(m) is nn.Linear for m in (*gates, *projections))
     biased = any(getattr(m, "bias", None) is not None for m in gates)
     return plain and not biased and policy.model.config.hidden_act == "silu"
 

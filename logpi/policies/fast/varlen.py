@@ -213,5 +213,5 @@ def _equal(
         gradients = torch.autograd.grad(out, leaves, slope.detach().to(out.dtype))
         return [out.detach(), *gradients]
 
-    wanted = results(plainly, [x.float() for x in leaves])
-    return finds(lambda: results(attend, leaves), wanted, KERNEL)
+    expected = results(plainly, [x.float() for x in leaves])
+    return finds(lambda: results(attend, leaves), expected, KERNEL)
