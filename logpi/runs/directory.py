@@ -38,6 +38,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logpi.distributed.world import current
 from logpi.errors import RunError
 from logpi.runs import checkpoint as checkpoints
 from logpi.runs import disk, metrics, trust
@@ -47,6 +48,7 @@ from logpi.runs.versions import differences, versions
 
 if TYPE_CHECKING:
     from filelock import FileLock
+    from torch.distributed.device_mesh import DeviceMesh
 
 notices = logging.getLogger("logpi")
 
@@ -219,20 +221,17 @@ class Run:
 
     def checkpoint(self, step: int, state: Any, keep: int = 2, best: bool = False) -> None:
         """Write the state after `step`; keep the last `keep`, and the last that was marked `best`.
+        Of several ranks every one calls it.
 
         Raises:
             RunError: the disk failed; the message names the last good checkpoint, which is still
                 there.
         """
-        directory = self.history.directory(step)
-        with self._reported(f"write {directory}"):
-            # The log must not end before the state does, power cut or not.
-            for path in sorted(self._unsynced):
-                disk.sync(path)
-            self._unsynced.clear()
+        directory, world = self.history.directory(step), current()
+        world.by_first(self._reported(f"write {directory}")(self._sync))
         checkpoints.save(state, directory, {"step": step, "best": best}, self._advice())
-        with self._reported(f"write {self.path / 'latest'}"):
-            self.history.prune(keep)
+        point = self._reported(f"write {self.path / 'latest'}")
+        world.by_first(point(lambda: self.history.prune(keep)))
 
     def save_model(self, save: Callable[[Path], object]) -> Path:
         """Make `model/`, or replace it whole: `save` fills the directory that it is given."""
@@ -242,19 +241,23 @@ class Run:
 
     # ----------------------------------------------------------------------- resuming
 
-    def latest(self) -> tuple[int, Any] | None:
-        """The newest sound checkpoint as (step, state), or None if there was never one.
+    def latest(self, mesh: DeviceMesh | None = None) -> tuple[int, Any] | None:
+        """The newest sound checkpoint as (step, state), or None if there was never one. Of several
+        ranks every one calls it.
 
         A damaged one is put aside with a notice.
+
+        Args:
+            mesh: where tensors in shards go (`sharding.mesh_of`); without it they come whole.
 
         Raises:
             RunError: it cannot be read, or all are lost or damaged; nothing was changed.
         """
-        return self.history.newest()
+        return self.history.newest(mesh)
 
-    def best(self) -> tuple[int, Any] | None:
-        """The checkpoint last marked best as (step, state), or None."""
-        return self.history.best()
+    def best(self, mesh: DeviceMesh | None = None) -> tuple[int, Any] | None:
+        """The checkpoint last marked best as (step, state), or None; as `latest`."""
+        return self.history.best(mesh)
 
     def rewind(self, step: int) -> None:
         """Forget everything after `step` (-1: everything); the run can continue from there."""
@@ -270,6 +273,12 @@ class Run:
             self.rearrange(self._pending)
 
     # ----------------------------------------------------------------------- inside
+
+    def _sync(self) -> None:
+        """The log must not end before the state does, power cut or not."""
+        for path in sorted(self._unsynced):
+            disk.sync(path)
+        self._unsynced.clear()
 
     def _append(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         data = b"".join(metrics.encode(row) for row in rows)
