@@ -6,33 +6,28 @@ Left out: which modules have such weights, and when they are whole (`sharding.py
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["fitted", "local", "norm", "part"]
+from logpi.distributed.world import is_sharded
 
-
-def part(x: Tensor) -> bool:
-    """Whether it is one rank's part of a tensor (a DTensor)."""
-    tensor = sys.modules.get("torch.distributed.tensor")
-    return tensor is not None and isinstance(x, tensor.DTensor)
+__all__ = ["fitted", "local", "norm"]
 
 
 def local(x: Tensor) -> Tensor:
     """What this rank holds of it; the same memory."""
-    return x._local_tensor if part(x) else x  # type: ignore[attr-defined]
+    return x._local_tensor if is_sharded(x) else x  # type: ignore[attr-defined]
 
 
 def fitted(value: Tensor, like: Tensor) -> Tensor:
     """The tensor laid out over the ranks as `like` is. Every rank calls it, and has the same whole
     tensor, or its own part."""
-    if not part(like):
-        return value.full_tensor() if part(value) else value  # type: ignore[attr-defined]
+    if not is_sharded(like):
+        return value.full_tensor() if is_sharded(value) else value  # type: ignore[attr-defined]
     mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
-    if part(value):
+    if is_sharded(value):
         if value.device_mesh == mesh and value.placements == placements:  # type: ignore[attr-defined]
             return value
         value = value.full_tensor()  # type: ignore[attr-defined]
@@ -44,8 +39,8 @@ def fitted(value: Tensor, like: Tensor) -> Tensor:
 
 def norm(grads: Sequence[Tensor]) -> float:
     """‖g‖ of gradients of which some are in shards; every rank calls it, and gets the same."""
-    shards = [g for g in grads if part(g)]
-    size = float(_norm([g for g in grads if not part(g)]))
+    shards = [g for g in grads if is_sharded(g)]
+    size = float(_norm([g for g in grads if not is_sharded(g)]))
     if not shards:
         return size
     from torch.distributed import all_reduce

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from logpi.distributed.parts import part
-from logpi.distributed.world import current, ranks
+from logpi.distributed import ranks
+from logpi.distributed.world import current, is_sharded
 from logpi.errors import UserError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def plain_class(module: nn.Module) -> type:
 
 def mesh_of(module: Any) -> DeviceMesh | None:
     """The ranks that its shards are on, replicas × shards; None if nothing is in shards."""
-    return next((p.device_mesh for p in module.parameters() if part(p)), None)  # type: ignore[attr-defined]
+    return next((p.device_mesh for p in module.parameters() if is_sharded(p)), None)  # type: ignore[attr-defined]
 
 
 def settle(model: nn.Module) -> None:
@@ -221,7 +221,7 @@ def full_state(module: Any, dtype: torch.dtype | None = None) -> dict[str, Tenso
     for value in state.values():
         if id(value) not in seen:
             full = value.detach()
-            if part(full):
+            if is_sharded(full):
                 full = (full if dtype is None else full.to(dtype)).full_tensor()
             seen[id(value)] = full.cpu() if current().first else torch.empty(0)
     return {name: seen[id(value)] for name, value in state.items()} if current().first else {}

@@ -51,7 +51,7 @@ def cut(model: Any, shard: Shard) -> Any:
     shard, options = layout(shard, model, model.dtype)
     if not shard:
         return model
-    current().same("the model's weights", *model.parameters())
+    current().same({"the model's weights": model.parameters()})
     config, device, meshes = model.prepare_distribute_model(options["distributed_config"])
     model.to(device=device, dtype=options.get("dtype"))
     made = _distributed(model, config, meshes)

@@ -45,8 +45,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from logpi.distributed import shard_files
-from logpi.distributed.parts import local, part
-from logpi.distributed.world import World, current
+from logpi.distributed.parts import local
+from logpi.distributed.world import TOLD, World, current, is_sharded
 from logpi.errors import RunError
 from logpi.runs.disk import replaced, reported
 
@@ -176,7 +176,9 @@ def _agreed(world: World, work: Callable[[], R]) -> R:
     except RunError as error:
         failure = type(error), str(error)
     for kind, text in filter(None, world.gather(failure)):
-        raise kind(text)
+        error = kind(text)
+        setattr(error, TOLD, world.size > 1)
+        raise error
     return result  # type: ignore[return-value]
 
 
@@ -286,7 +288,7 @@ class _Encoder:
                 raise TypeError(
                     f"a checkpoint holds dense tensors with contents; {path} is not one"
                 )
-            if part(value):
+            if is_sharded(value):
                 return {"$shard": self._shard(value.detach(), path)}
             return {"$tensor": self._tensor(value.detach(), path)}
         if type(value).__module__ == "numpy":

@@ -38,7 +38,6 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from logpi.distributed.world import current
 from logpi.errors import RunError
 from logpi.runs import checkpoint as checkpoints
 from logpi.runs import disk, metrics, trust
@@ -221,29 +220,44 @@ class Run:
 
     def checkpoint(self, step: int, state: Any, keep: int = 2, best: bool = False) -> None:
         """Write the state after `step`; keep the last `keep`, and the last that was marked `best`.
-        Of several ranks every one calls it.
 
         Raises:
             RunError: the disk failed; the message names the last good checkpoint, which is still
                 there.
         """
-        directory, world = self.history.directory(step), current()
-        world.by_first(self._reported(f"write {directory}")(self._sync))
-        checkpoints.save(state, directory, {"step": step, "best": best}, self._advice())
-        point = self._reported(f"write {self.path / 'latest'}")
-        world.by_first(point(lambda: self.history.prune(keep)))
+        self.sync(step)
+        about = {"step": step, "best": best}
+        checkpoints.save(state, self.history.directory(step), about, self.advice())
+        self.prune(keep)
+
+    def sync(self, step: int) -> None:
+        """The log must not end before the state of `step` does, power cut or not."""
+        with self._reported(f"write {self.history.directory(step)}"):
+            for path in sorted(self._unsynced):
+                disk.sync(path)
+            self._unsynced.clear()
+
+    def prune(self, keep: int) -> None:
+        """Keep the last `keep` checkpoints, and the last best one."""
+        with self._reported(f"write {self.path / 'latest'}"):
+            self.history.prune(keep)
 
     def save_model(self, save: Callable[[Path], object]) -> Path:
         """Make `model/`, or replace it whole: `save` fills the directory that it is given."""
-        with self._reported(f"write {self.model}"), disk.replaced(self.model) as partial:
+        with self.model_replaced() as partial:
             save(partial)
         return self.model
+
+    @contextmanager
+    def model_replaced(self) -> Iterator[Path]:
+        """An empty directory that becomes `model/`."""
+        with self._reported(f"write {self.model}"), disk.replaced(self.model) as partial:
+            yield partial
 
     # ----------------------------------------------------------------------- resuming
 
     def latest(self, mesh: DeviceMesh | None = None) -> tuple[int, Any] | None:
-        """The newest sound checkpoint as (step, state), or None if there was never one. Of several
-        ranks every one calls it.
+        """The newest sound checkpoint as (step, state), or None if there was never one.
 
         A damaged one is put aside with a notice.
 
@@ -274,12 +288,6 @@ class Run:
 
     # ----------------------------------------------------------------------- inside
 
-    def _sync(self) -> None:
-        """The log must not end before the state does, power cut or not."""
-        for path in sorted(self._unsynced):
-            disk.sync(path)
-        self._unsynced.clear()
-
     def _append(self, path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         data = b"".join(metrics.encode(row) for row in rows)
         with self._reported(f"write {path}"):
@@ -294,7 +302,7 @@ class Run:
             yield
         except OSError as error:
             self._check_there()
-            with disk.reported(what, self._advice()):
+            with disk.reported(what, self.advice()):
                 raise error
 
     def _check_there(self) -> None:
@@ -309,7 +317,8 @@ class Run:
         except OSError:
             pass
 
-    def _advice(self) -> str:
+    def advice(self) -> str:
+        """What to do when the disk has failed."""
         last: Path | None = None
         with suppress(RunError):  # a disk that fails may not be listed either
             last = next(reversed(self.history.whole()), None)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from logpi.distributed.parts import part
+from logpi.distributed.world import is_sharded
 from logpi.updates.masters import Masters, narrow
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class AdamW(OptimizerSpec):
     def build(self, policy: Policy) -> torch.optim.Optimizer:
         """For weights of 16 bits, on masters of 32; those in shards are of 32 themselves."""
         params = _trainable(policy)
-        narrowed, parts = any(map(narrow, params)), sum(map(part, params))
+        narrowed, parts = any(map(narrow, params)), sum(map(is_sharded, params))
         if narrowed and parts:
             raise ValueError(
                 "weights in shards learn in float32: load them with dtype bfloat16 and --shard,"
@@ -181,7 +181,7 @@ class AdamW(OptimizerSpec):
 
 def side_by_side(params: Sequence[nn.Parameter]) -> Tensor | None:
     """The one vector that these parameters are consecutive views of; None if they are not."""
-    if any(map(part, params)):
+    if any(map(is_sharded, params)):
         return None
     if len({(p.dtype, p.untyped_storage().data_ptr()) for p in params}) != 1:
         return None
@@ -201,7 +201,7 @@ class _Apart(torch.optim.AdamW):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         params = [p for group in self.param_groups for p in group["params"]]
         for kind in (True, False):
-            others = [(p, p.grad) for p in params if part(p) is not kind]
+            others = [(p, p.grad) for p in params if is_sharded(p) is not kind]
             for p, _ in others:
                 p.grad = None
             super().step()

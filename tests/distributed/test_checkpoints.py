@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from logpi.algorithms import algorithm
-from logpi.distributed.parts import local, norm, part
+from logpi.distributed.parts import local, norm
 from logpi.distributed.sharding import full_state, mesh_of
-from logpi.distributed.world import current
+from logpi.distributed.world import current, is_sharded
 from logpi.errors import RunError
 from logpi.learner import Learner
 from logpi.policies.causal_lm import CausalLM
@@ -48,7 +48,7 @@ def steps(learns: Learner, until: int) -> None:
         learns.optimizer.zero_grad()
         _loss(learns.policy, "ppo", rows[world.rank :: world.size]).backward()
         grads = [p.grad for p in learns.policy.parameters() if p.grad is not None]
-        world.sum([g for g in grads if not part(g)])
+        world.sum([g for g in grads if not is_sharded(g)])
         factor = min(1.0, 1.0 / norm(grads))
         for g in grads:
             local(g).mul_(factor)

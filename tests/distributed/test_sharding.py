@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from logpi.algorithms import algorithm
-from logpi.distributed.parts import local, norm, part
+from logpi.distributed.parts import local, norm
 from logpi.distributed.sharding import Shard, full_state, mesh_of, reshard, sharded, whole
-from logpi.distributed.world import current
+from logpi.distributed.world import current, is_sharded
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.errors import RunError, UserError
@@ -116,8 +116,8 @@ CASES = {
 def _gradients(policy) -> dict[str, torch.Tensor]:
     """By name, added up over the ranks and whole."""
     grads = {n: p.grad for n, p in policy.named_parameters() if p.grad is not None}
-    current().sum([g for g in grads.values() if not part(g)])
-    return {n: g.full_tensor() if part(g) else g for n, g in grads.items()}
+    current().sum([g for g in grads.values() if not is_sharded(g)])
+    return {n: g.full_tensor() if is_sharded(g) else g for n, g in grads.items()}
 
 
 def _differences(path: Path) -> dict[str, tuple[float, float]]:
@@ -166,7 +166,9 @@ def _steps(path: Path) -> dict[str, float]:
         _loss(one, method).backward()
         mine = torch.arange(12) if current().first else torch.arange(12, 20)
         _loss(policy, method, mine).backward()
-        current().sum([p.grad for p in policy.parameters() if p.grad is not None and not part(p)])
+        current().sum(
+            [p.grad for p in policy.parameters() if p.grad is not None and not is_sharded(p)]
+        )
         for optimizer in optimizers:
             optimizer.step()
         learning = {id(p) for p in policy.parameters() if p.requires_grad}
@@ -192,9 +194,9 @@ def _trap(path: Path) -> None:
     policy.model.lm_head.set_reshard_after_forward(False)
     with torch.no_grad():
         policy.evaluate(ragged())
-    assert not part(policy.model.lm_head.weight)
+    assert not is_sharded(policy.model.lm_head.weight)
     reshard(policy)
-    assert all(map(part, policy.parameters()))
+    assert all(map(is_sharded, policy.parameters()))
 
 
 def _files(path: Path, out: Path) -> None:
@@ -248,7 +250,7 @@ def _samples(path: Path) -> None:
                 )
         tokens = [[[c.tokens.tolist() for c in row] for row in text] for text in texts]
         assert tokens[0] == tokens[1]
-        assert all(map(part, policy.parameters()))
+        assert all(map(is_sharded, policy.parameters()))
         _loss(policy, "reinforce_plus_plus").backward()
 
 
