@@ -27,7 +27,7 @@ from logpi.evaluation.scorers import PartialResponse, Scorer, extended
 from logpi.rollouts.chat import Chat
 
 if TYPE_CHECKING:
-    from logpi.engine.engine import Engine
+    from logpi.engine.sampler import Sampler
     from logpi.envs.task import Row
     from logpi.policies.causal_lm import CausalLM
 
@@ -87,7 +87,7 @@ class BeamSearch:
     """
 
     policy: CausalLM
-    engine: Engine
+    engine: Sampler
     scorer: Scorer
     width: int = 8
     keep: int = 2

@@ -29,7 +29,7 @@ from logpi.rollouts.collate import collate
 from logpi.rollouts.responses import trajectory
 
 if TYPE_CHECKING:
-    from logpi.engine.engine import Engine
+    from logpi.engine.sampler import Sampler
     from logpi.envs.task import Row
     from logpi.policies.causal_lm import CausalLM
 
@@ -129,7 +129,7 @@ class ContinuationScorer:
     """
 
     policy: CausalLM
-    engine: Engine
+    engine: Sampler
     rewards: Rewards
     n: int = 8
     sampling: Sampling = Sampling()
