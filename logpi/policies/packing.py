@@ -294,20 +294,13 @@ class Packed:
     rows: RowLayout
     extent: Tensor | None = None
 
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        return self.rows.blocks[0]
-
-    @property
-    def home(self) -> Tensor:
-        return self.rows.blocks[1]
-
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rule: Rule) -> Tensor:
         kernel = ragged.kernel(q, k, v) if rule.softcap is None else None
         if kernel is not None:
             return self.rows.ragged.attend(kernel, q, k, v, rule.scaling, rule.window)
-        outputs = [block.attend(q, k, v, rule) for block in self.blocks]
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).index_select(0, self.home)
+        blocks, home = self.rows.blocks
+        outputs = [block.attend(q, k, v, rule) for block in blocks]
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).index_select(0, home)
 
 
 def pack(

@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from logpi.envs.control.grid_model import ACTIONS, ARROWS, GridModel
-from logpi.errors import UserError
+from logpi.runs.plots import Panel, figure
 
 ID = "logpi/GridWorld-v0"
 
@@ -113,15 +113,8 @@ def picture(model: GridModel, at: int) -> np.ndarray:
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError(
-            "matplotlib is not installed, so there is no picture: pip install matplotlib"
-        ) from None
-    figure = Figure(figsize=(0.9 * model.width, 0.9 * model.height), layout="constrained")
-    canvas, axes = FigureCanvasAgg(figure), figure.subplots()
+    image = figure([Panel(grid=False)], size=(0.9 * model.width, 0.9 * model.height))
+    [axes] = image.axes
     axes.set(
         xticks=np.arange(model.width + 1) - 0.5,
         yticks=np.arange(model.height + 1) - 0.5,
@@ -134,5 +127,5 @@ def picture(model: GridModel, at: int) -> np.ndarray:
     for cell, reward in model.terminals.items():
         axes.text(*cell, f"{reward:+g}", ha="center", va="center", fontsize=14, weight="bold")
     axes.plot(*model.cell(at), "o", markersize=16, color="#2563eb")
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    image.canvas.draw()
+    return np.asarray(image.canvas.buffer_rgba())[..., :3].copy()

@@ -88,10 +88,9 @@ class _Part:
 
     def of(self, lines: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [R, H, Lq, D], keys and values [R, Hkv, Lk, D] among the lines taken."""
-        rows, size = len(self.block.query), lines.shape[1]
-        q = lines[self.query : self.query + self.queries].view(rows, self.heads, -1, size)
-        k, v = lines[self.key : self.key + 2 * self.keys].view(2, rows, self.kv, -1, size)
-        return q, k, v
+        keys = lines[self.key : self.key + 2 * self.keys]
+        k, v = keys.view(2, len(self.block.key), self.kv, -1, lines.shape[1])
+        return self.rows(lines), k, v
 
     def rows(self, x: Tensor) -> Tensor:
         """The part's rows [R, H, Lq, D] of a tensor that has a line for each query."""
@@ -130,12 +129,13 @@ class Layout:
     @classmethod
     def of(cls, packed: Packed, heads: int, kv: int) -> Layout:
         """Of a sequence with at least one token, for H = `heads` and Hkv = `kv`."""
-        parts, query, key = [], 0, sum(b.query.numel() for b in packed.blocks) * heads
-        for block in packed.blocks:
+        blocks, home = packed.rows.blocks
+        parts, query, key = [], 0, sum(b.query.numel() for b in blocks) * heads
+        for block in blocks:
             parts.append(_Part(block, heads, kv, query, key))
             query, key = query + parts[-1].queries, key + 2 * parts[-1].keys
         every, asked = heads + 2 * kv, torch.cat([p.asked() for p in parts])
-        give = torch.cat([p.places() for p in parts])[packed.home].flatten()
+        give = torch.cat([p.places() for p in parts])[home].flatten()
         answered = torch.zeros(len(asked), dtype=torch.bool).index_fill_(0, give, True)
         take = torch.cat([asked // heads * every + asked % heads, *(p.stored() for p in parts)])
         place = torch.cat([answered, *(p.real() for p in parts)]).nonzero().flatten()
