@@ -55,11 +55,12 @@ class FakeVLLM:
     policy: CausalLM
     wrong: Wrong = field(default_factory=Wrong)
     context: int = 0
+    port: int = 0
 
     def __post_init__(self) -> None:
         self.first = copy.deepcopy(self.policy)
         self.lock, self.awake = threading.Lock(), threading.Event()
-        self.port, self.calls, self.rows = 0, [], []
+        self.calls, self.rows = [], []
         self.start()
 
     # --- life ---

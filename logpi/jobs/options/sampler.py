@@ -92,6 +92,13 @@ class SamplerArguments:
                 f"--sampler {self.sampler}: there are own, vllm and vllm:URL[,URL…], e.g."
                 " vllm:http://127.0.0.1:8000"
             )
+        from logpi.distributed.world import ranks
+
+        if ranks() > 1:
+            raise UserError(
+                f"--sampler vllm is for one learner process, not for {ranks()} ranks: leave it out,"
+                " or start logpi without torchrun"
+            )
         with ExitStack() as stack:
             yield self._vllm(stack, policy, save, version, urls.split(",") if urls else [])
 
