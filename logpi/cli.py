@@ -6,16 +6,20 @@ Mistakes of a user end here as one line and exit code 2; anything else keeps its
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import sys
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from logpi.commands import COMMANDS
+from logpi.commands import COMMANDS, WITH_RANKS
+from logpi.distributed import ranks
 from logpi.errors import UserError, one_line, shell
 
 # Package -> the extra that installs it.
@@ -69,13 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, argv: Sequence[str]) -> int:
-    processes = os.environ.get("WORLD_SIZE", "1")  # torchrun's, and other launchers'
-    if processes.isdecimal() and int(processes) > 1:
+    if ranks() > 1 and command not in WITH_RANKS:
         raise UserError(
-            f"logpi works in one process, and {processes} were started (WORLD_SIZE): each would do"
-            f" the whole job. Start it without a launcher: logpi {command} …"
+            f"logpi {command} works in one process, and {ranks()} were started (WORLD_SIZE): start"
+            f" it without torchrun; {', '.join(sorted(WITH_RANKS))} share their work out"
         )
-    with shell(), warnings.catch_warnings():
+    with shell(), _one_voice(), warnings.catch_warnings():
         warnings.showwarning = partial(_warn, warnings.showwarning)
         return COMMANDS[command].load().main(argv)
 
@@ -90,6 +93,21 @@ def _warn(
         otherwise(message, category, filename, *rest)
 
 
+@contextmanager
+def _one_voice() -> Iterator[None]:
+    """Of several ranks only the first one speaks."""
+    if _rank() == 0:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
+        yield
+
+
+def _rank() -> int:
+    said = os.environ.get("RANK", "0")
+    return int(said) if ranks() > 1 and said.isdecimal() else 0
+
+
 def _shown(command: str, argv: Sequence[str]) -> int:
     """Run a command; print a mistake of the user's, or a failure of the machine, as one line."""
     try:
@@ -98,14 +116,28 @@ def _shown(command: str, argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UserError as error:
-        code, line = error.code, one_line(error)
-    except KeyboardInterrupt:
-        code, line = 130, "interrupted; what was saved can be resumed: --resume RUN"
+        return _ended(error, one_line(error), error.code)
+    except KeyboardInterrupt as error:
+        return _ended(error, "interrupted; what was saved can be resumed: --resume RUN", 130)
     except (FloatingPointError, MemoryError, OSError, ModuleNotFoundError, RuntimeError) as error:
-        code, line = 2, _failure(error)
-        if not line:
+        if not (line := _failure(error)):
             raise
-    print(f"logpi: {line}", file=sys.stderr)
+        return _ended(error, line, 2)
+
+
+def _ended(error: BaseException, line: str, code: int) -> int:
+    """Say why a command ended, once for all ranks; returns the exit code."""
+    from logpi.distributed.world import TOLD, joined
+
+    if rank := _rank():
+        line = f"rank {rank}: {line}"
+    if ranks() > 1 and (file := os.environ.get("TORCHELASTIC_ERROR_FILE")):
+        # torchrun repeats it where it would show a traceback
+        extra = {"py_callstack": "", "timestamp": str(int(time.time()))}
+        message = {"message": {"message": line, "extraInfo": extra}}
+        Path(file).write_text(json.dumps(message))
+    if not rank or (joined() and not hasattr(error, TOLD)):
+        print(f"logpi: {line}", file=sys.stderr)
     return code
 
 

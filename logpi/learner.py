@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from logpi.distributed.world import current, is_sharded
 from logpi.ops.groups import group_returns
 from logpi.ops.time import own
 from logpi.types import Batch, Policy, PolicyOutput, Targets, UpdateConstants
@@ -124,6 +125,14 @@ class Learner:
                 the policy's.
         """
         targets = self._prepare(batch)
+        current().same(
+            {
+                "the batch": vars(batch).values(),
+                "its targets": vars(targets).values(),
+                "the order of rows": [self.generator.get_state()],
+                "the weights": _specimens(self.policy),
+            }
+        )
         self.advantage = targets.credit(batch.mask)
         progress = min(1.0, self.updates / self.total)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
@@ -233,6 +242,14 @@ def _spec(
             f" `lambda params: torch.optim.SGD(params, lr=1e-3)`, not {optimizer!r}"
         )
     return TorchOptimizer(optimizer)
+
+
+def _specimens(policy: Policy) -> Iterator[Tensor]:
+    """A few numbers of each weight that this process holds whole: enough to see ranks drift."""
+    for p in policy.parameters():
+        if p.requires_grad and not is_sharded(p):
+            flat = p.detach().reshape(-1)
+            yield flat[:: max(1, len(flat) // 64)]
 
 
 def _combine(steps: list[dict[str, float]]) -> dict[str, float]:

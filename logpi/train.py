@@ -26,6 +26,7 @@ from logpi.errors import SamplerLost
 from logpi.runs.collapse import Collapse
 from logpi.runs.directory import Run
 from logpi.runs.progress import Progress
+from logpi.runs.ranks import JointRun, joint_run
 from logpi.runs.resume import resume
 from logpi.runs.rng import load_rng_state, rng_state
 from logpi.runs.signals import StopSignals
@@ -96,13 +97,17 @@ class _NoRun:
 
 
 @contextmanager
-def _open(run: Run | str | Path | None) -> Iterator[Run | _NoRun]:
+def _open(run: Run | JointRun | str | Path | None) -> Iterator[Run | JointRun | _NoRun]:
     """An open run stays open; a run at a path is created or resumed, and closed afterwards."""
     if not isinstance(run, str | Path):
         yield run or _NoRun()
         return
-    started = (Path(run) / "arguments.json").exists()
-    with Run.open(run) if started else Run.create(run, "train", {}) as at_path:
+
+    def make() -> Run:
+        started = (Path(run) / "arguments.json").exists()
+        return Run.open(run) if started else Run.create(run, "train", {})
+
+    with joint_run(make) as at_path:
         yield at_path
 
 
@@ -118,7 +123,7 @@ def complete(steps: Generator[TrainingStep, None, Outcome]) -> Outcome:
 def train(  # noqa: PLR0913 (settings, all keywords)
     rollout: Rollout,
     learner: Learner,
-    run: Run | str | Path | None = None,
+    run: Run | JointRun | str | Path | None = None,
     *,
     steps: int,
     evaluate: Evaluate | None = None,
@@ -150,12 +155,12 @@ def train(  # noqa: PLR0913 (settings, all keywords)
         step = loop.resume(steps)
         with stop.caught(), loop.saved_if_lost():
             loop.begin(step)
-        while step < steps and not stop.came:
+        while step < steps and not stop.agreed():
             step += 1
             with stop.caught(), loop.saved_if_lost():
                 due = step == steps or (eval_every > 0 and step % eval_every == 0)
                 taken = loop.take(step, due, shown)
-                if step == steps or stop.came or step % save_every == 0:
+                if step == steps or step % save_every == 0 or stop.agreed():
                     loop.save(step)
             try:
                 yield taken
@@ -175,7 +180,7 @@ class _Loop:
         self,
         rollout: Rollout,
         learner: Learner,
-        run: Run | _NoRun,
+        run: Run | JointRun | _NoRun,
         evaluate: Evaluate | None,
         display: Progress,
     ) -> None:

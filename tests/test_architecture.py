@@ -52,6 +52,7 @@ MAY_IMPORT = {
     },
     "testing": {
         *("calls", "engine", "envs", "errors", "policies", "rewards", "rollouts", "types"),
+        "updates",
     },
     "lab": {
         *("algorithms", "engine", "envs", "errors", "learner", "objectives", "ops", "policies"),
@@ -63,7 +64,7 @@ DOORS = ("jobs", "commands", "demos", "cli", "__main__")
 MAY_IMPORT["jobs"] = set(MAY_IMPORT) - {"lab", "testing"}
 MAY_IMPORT["commands"] = {*MAY_IMPORT, "lab", "testing"} - {"commands"}
 MAY_IMPORT["demos"] = set(MAY_IMPORT) - {"commands", "lab", "testing"}
-MAY_IMPORT["cli"] = {"commands", "errors"}
+MAY_IMPORT["cli"] = {"commands", "distributed", "errors"}
 MAY_IMPORT["__main__"] = {"cli"}
 # Packages that are slow to load or not always installed, and the only parts that name them: (at
 # module level, inside functions).

@@ -104,3 +104,6 @@ COMMANDS: dict[str, CommandEntry] = {
         "commands.completion", "ShellCompletion", "completion of commands and options in a shell"
     ),
 }
+
+# Those that several ranks can share the work of.
+WITH_RANKS = {"eval", "prefer", "r1", "reward-model", "rl", "sft"}

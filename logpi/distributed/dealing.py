@@ -35,6 +35,8 @@ def deal_in_step(costs: Sequence[float], ranks: int) -> list[list[int | None]]:
     # every other turn is dealt backwards, so that nobody always gets the larger one:
     #
     #     rank 0    9 2 1        rank 1    8 5 ·
+    if ranks == 1:
+        return [[*range(len(costs))]]
     ordered = sorted(range(len(costs)), key=lambda i: (-costs[i], i))
     shares: list[list[int | None]] = [[] for _ in range(ranks)]
     for turn, start in enumerate(range(0, len(ordered), ranks)):

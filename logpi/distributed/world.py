@@ -21,25 +21,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor
-
+from logpi.distributed import ranks
 from logpi.errors import RunError, UserError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["World", "alone", "current", "ranks"]
+    from torch import Tensor
+
+__all__ = ["TOLD", "World", "alone", "current", "is_sharded", "joined", "quiet_ranks"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+# of an error that other ranks know of
+TOLD = "told_to_all_ranks"
 # Seconds until a rank is given up: six hours of sampling, ten minutes of exchanging weights.
 TIMEOUTS = {"LOGPI_DATA_TIMEOUT": 6 * 3600.0, "LOGPI_WEIGHTS_TIMEOUT": 600.0}
 
@@ -105,26 +107,32 @@ class World:
             broadcast_object_list(values, src=0, group=self._data)
         return values[0]  # type: ignore[return-value]
 
-    def each(self, work: Callable[[], R]) -> list[R]:
-        """What `work` returns on every rank, by rank. If it raises on one, all ranks raise."""
+    def together(self, work: Callable[[], R]) -> R:
+        """What `work` returns here. If it raises on one rank, all ranks raise; none but `work`'s
+        own exchanges may be under way then."""
         if self.size == 1:
-            return [work()]
-        failure, result, cause = None, None, None
+            return work()
+        failure, cause, result = None, None, None
         try:
             result = work()
         except Exception as error:
             cause, failure = error, _failure(self.rank, error)
-        outcomes = self.gather((failure, result))
-        failures = [f for f, _ in outcomes if f is not None]
-        if cause is not None:
-            raise cause
+        failures = [f for f in self.gather(failure) if f is not None]
         if failures:
-            raise failures[0].error()
-        return [r for _, r in outcomes]  # type: ignore[misc]
+            error = cause or failures[0].error()
+            # the first rank says it for all
+            setattr(error, TOLD, True)
+            raise error
+        return result  # type: ignore[return-value]
+
+    def each(self, work: Callable[[], R]) -> list[R]:
+        """What `work` returns on every rank, by rank. Errors as of `together`."""
+        return self.gather(self.together(work))
 
     def by_first(self, work: Callable[[], R]) -> R:
-        """What `work` returns on the first rank, which alone does it. If it raises, all raise."""
-        return self.each(lambda: work() if self.first else None)[0]  # type: ignore[return-value]
+        """What `work` returns on the first rank, which alone does it. Errors as of `together`."""
+        result = self.together(lambda: work() if self.first else None)
+        return self.broadcast(result)  # type: ignore[return-value]
 
     # --- numbers ---
 
@@ -135,6 +143,7 @@ class World:
         """
         if self.size == 1 or not tensors:
             return
+        import torch
         from torch.distributed import all_reduce
 
         # Many small tensors travel as one vector for each precision and device.
@@ -152,18 +161,22 @@ class World:
         """The largest of everybody's numbers."""
         return max(self.gather(number))
 
-    def same(self, what: str, *values: Any) -> None:
-        """Raises RunError on every rank if the ranks hold different values: tensors, or what
-        prints itself."""
+    def same(self, values: Mapping[str, Iterable[Any]]) -> None:
+        """Raises RunError on every rank if the ranks hold different values.
+
+        Args:
+            values: by name, tensors or what prints itself.
+        """
         if self.size == 1:
             return
-        digests = self.gather(_digest(values))
-        odd = [i for i, digest in enumerate(digests) if digest != digests[0]]
-        if odd:
-            raise RunError(
-                f"rank {odd[0]} and rank 0 disagree about {what}, so the run would drift apart:"
-                " data, rewards and seeds must be the same on every rank"
-            )
+        digests = self.gather({name: _digest(some) for name, some in values.items()})
+        for rank, digest in enumerate(digests):
+            odd = [name for name in values if digest[name] != digests[0][name]]
+            if odd:
+                raise RunError(
+                    f"rank {rank} and rank 0 disagree about {odd[0]}, so the run would drift apart:"
+                    " data, rewards and seeds must be the same on every rank"
+                )
 
     # --- work ---
 
@@ -196,14 +209,13 @@ class World:
         return other
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this rank holds only a part of it."""
+    return hasattr(tensor, "to_local")
+
+
 alone = World()
 _current: World | None = None
-
-
-def ranks() -> int:
-    """The number of processes that a launcher (torchrun, SLURM by `logpi launch`) has started."""
-    said = os.environ.get("WORLD_SIZE", "1")
-    return int(said) if said.isdecimal() else 1
 
 
 def current() -> World:
@@ -218,7 +230,23 @@ def current() -> World:
     return _current
 
 
+def joined() -> bool:
+    """Whether this process knows the others: before, all do and say the same."""
+    return _current is not None
+
+
+@contextmanager
+def quiet_ranks() -> Iterator[None]:
+    """The first rank speaks for all: the others print nothing meanwhile."""
+    if current().first:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
+        yield
+
+
 def _join() -> World:
+    import torch
     import torch.distributed as dist
 
     numbers = {}
@@ -281,9 +309,11 @@ def _failure(rank: int, error: Exception) -> _Failure:
 
 
 def _digest(values: Iterable[Any]) -> str:
-    state = hashlib.sha256()
+    import torch
+
+    state = hashlib.blake2b(digest_size=16)
     for value in values:
-        if isinstance(value, Tensor):
+        if isinstance(value, torch.Tensor):
             plain = value.detach().cpu().contiguous()
             state.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
             state.update(plain.view(-1).view(torch.uint8).numpy().tobytes())

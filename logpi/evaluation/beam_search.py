@@ -27,7 +27,7 @@ from logpi.evaluation.scorers import PartialResponse, Scorer, extended
 from logpi.rollouts.chat import Chat
 
 if TYPE_CHECKING:
-    from logpi.engine.engine import Engine
+    from logpi.engine.sampler import Sampler
     from logpi.envs.task import Row
     from logpi.policies.causal_lm import CausalLM
 
@@ -75,7 +75,7 @@ class BeamSearch:
     """The search; call it with items.
 
     Attributes:
-        policy, engine, chat: as in a rollout. scorer: of partial responses.
+        policy, sampler, chat: as in a rollout. scorer: of partial responses.
         width: candidates sampled for each item and step, shared among its beams. keep: number of
             beams.
         step: what ends a step. stop: what ends a response besides the end token. max_tokens,
@@ -87,7 +87,7 @@ class BeamSearch:
     """
 
     policy: CausalLM
-    engine: Engine
+    sampler: Sampler
     scorer: Scorer
     width: int = 8
     keep: int = 2
@@ -150,7 +150,7 @@ class BeamSearch:
         sampling = Sampling(
             temperature=self.temperature, max_tokens=self.max_tokens, stop=(self.step, *self.stop)
         )
-        sampled = self.engine.generate(requests, sampling, generator)
+        sampled = self.sampler.generate(requests, sampling, generator)
         for item in items:
             item.candidates, item.steps = [], item.steps + 1
         for (item, p, _), completions in zip(shares, sampled, strict=True):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from logpi.distributed.world import current
 from logpi.runs import disk
 from logpi.runs.metrics import encode, mend, read_rows, write_rows
 
@@ -26,15 +27,21 @@ def saved(
     kinds: int = 1,
 ) -> list[Record]:
     """All records of `total` items: those in `path`, and the new ones that `shards(items done)`
-    yields, which are appended to it.
+    yields, which are appended to it. Of several ranks the first one does the
+    reading and writing.
 
     Raises:
         RunError: the disk failed.
     """
-    records = kept(path, kinds, every, total)
-    for shard in shards(len(records) // kinds):
+    world = current()
+
+    def append(shard: list[Record]) -> None:
         with disk.reported(f"write {path}", "mend the disk and go on with --resume"):
             disk.append(path, b"".join(encode(r) for r in shard))
+
+    records = world.by_first(lambda: kept(path, kinds, every, total))
+    for shard in shards(len(records) // kinds):
+        world.by_first(lambda shard=shard: append(shard))
         records += shard
     return records
 

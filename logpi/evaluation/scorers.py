@@ -29,7 +29,7 @@ from logpi.rollouts.collate import collate
 from logpi.rollouts.responses import trajectory
 
 if TYPE_CHECKING:
-    from logpi.engine.engine import Engine
+    from logpi.engine.sampler import Sampler
     from logpi.envs.task import Row
     from logpi.policies.causal_lm import CausalLM
 
@@ -124,12 +124,12 @@ class ContinuationScorer:
     is its own only continuation; -inf: no verdict at all.
 
     Attributes:
-        policy, engine: what samples the continuations. rewards: the first says what is right.
+        policy, sampler: what samples the continuations. rewards: the first says what is right.
         sampling: its token limit is of a whole response.
     """
 
     policy: CausalLM
-    engine: Engine
+    sampler: Sampler
     rewards: Rewards
     n: int = 8
     sampling: Sampling = Sampling()
@@ -143,7 +143,7 @@ class ContinuationScorer:
             for p in live
         ]
         sampled = iter(
-            self.engine.generate(requests, self.sampling, self.generator) if requests else ()
+            self.sampler.generate(requests, self.sampling, self.generator) if requests else ()
         )
         ends = [
             [p] if p.stop else [extended(self.policy, p, c) for c in next(sampled)]

@@ -6,11 +6,13 @@ Left out: what a job does (each job's `run`), its options (`options/`), and the 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logpi.distributed.world import current
 from logpi.errors import Stopped, UserError
 from logpi.jobs.options.fields import changeable
 from logpi.jobs.options.fingerprint import shown
@@ -21,19 +23,34 @@ if TYPE_CHECKING:
     from logpi.algorithms import Algorithm
     from logpi.learner import Learner
     from logpi.runs.directory import Run
+    from logpi.runs.ranks import JointRun
     from logpi.train import Outcome
 
+# an environment variable that torchrun sets
+TORCHRUN = "TORCHELASTIC_RUN_ID"
 
-def opened(arguments: RunArguments, command: str) -> Run:
-    """A new run, or the run to resume, which has these arguments from now on."""
+
+def to_resume(arguments: RunArguments) -> Path | None:
+    """The run to resume, if any: the one asked for, or, when torchrun starts a command again, the
+    run in its --out."""
+    started = arguments.out is not None and (arguments.out / "arguments.json").exists()
+    return arguments.resume or (arguments.out if started and TORCHRUN in os.environ else None)
+
+
+def opened(arguments: RunArguments, command: str) -> Run | JointRun:
+    """A new run, or the one to resume, which has these arguments from now on."""
     from logpi.runs.directory import Run, next_path
+    from logpi.runs.ranks import joint_run
 
-    if arguments.resume is not None:
-        free = ("out", *changeable(type(arguments)))
-        check_alike(arguments.resume, command, to_json(arguments), free)
-        return Run.open(arguments.resume, arguments.trackers, to_json(arguments))
-    path = arguments.out or next_path(command)
-    return Run.create(path, command, to_json(arguments), arguments.trackers)
+    def make() -> Run:
+        if (resumed := to_resume(arguments)) is not None:
+            free = ("out", *changeable(type(arguments)))
+            check_alike(resumed, command, to_json(arguments), free)
+            return Run.open(resumed, arguments.trackers, to_json(arguments))
+        path = arguments.out or next_path(command)
+        return Run.create(path, command, to_json(arguments), arguments.trackers)
+
+    return joint_run(make)
 
 
 def check_alike(
@@ -52,7 +69,7 @@ def check_alike(
             )
 
 
-def settle(run: Run, outcome: Outcome) -> None:
+def settle(run: Run | JointRun, outcome: Outcome) -> None:
     """Check that training ended and changed the policy.
 
     Raises:
@@ -73,7 +90,7 @@ def settle(run: Run, outcome: Outcome) -> None:
 
 
 def finish(
-    run: Run,
+    run: Run | JointRun,
     save: Callable[[Path], object],
     learner: Learner,
     outcome: Outcome,
@@ -92,10 +109,12 @@ def finish(
             file=sys.stderr,
         )
     run.save_model(save)
+    if not current().first:
+        return
     print(f"model   {run.model}\n{drawn(run, names)}\nrun     {run.path}", file=sys.stderr)
 
 
-def drawn(run: Run, names: Sequence[Any]) -> str:
+def drawn(run: Run | JointRun, names: Sequence[Any]) -> str:
     """Draw a run's curves. Returns a line that says where they are, or why there are none: the
     model is worth more than its picture, so a failure is no error."""
     from logpi.runs.plots import curves

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from logpi.distributed.world import current
 from logpi.errors import as_user_errors, errors_in_keywords, shell
 from logpi.jobs.common import opened
 from logpi.jobs.job import job
@@ -97,7 +98,8 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
         from logpi.rewards import Rewards
         from logpi.runs.progress import Progress
 
-        available(self)
+        world = current()
+        world.by_first(lambda: available(self))
         with as_user_errors():
             judge = judge_of(self.judge, self.device)
             items = items_of(self, judge if isinstance(judge, Rewards) else None, self.device)
@@ -119,8 +121,12 @@ class Evaluate(ModelArguments, ItemArguments, SamplingArguments, TurnArguments, 
                 extra |= _against(records, others)
             results = _results(records, items, extra, self.pass_at)
             text = _table(results)
-            (run.path / "results.json").write_text(json.dumps(results, indent=1, default=str))
-            (run.path / "results.txt").write_text(text + "\n")
+
+            def write() -> None:
+                (run.path / "results.json").write_text(json.dumps(results, indent=1, default=str))
+                (run.path / "results.txt").write_text(text + "\n")
+
+            world.by_first(write)
         return Evaluation(run.path, _flat(results), results, text)
 
 

@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
+from logpi.distributed.world import current, quiet_ranks
 from logpi.errors import UserError, as_user_errors, errors_in_keywords
-from logpi.jobs.common import finish, opened
+from logpi.jobs.common import finish, opened, to_resume
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.fingerprint import shown
 from logpi.jobs.options.keywords import from_keywords
@@ -29,7 +30,6 @@ from logpi.jobs.options.shown import documentation, signature, text
 
 if TYPE_CHECKING:
     from logpi.learner import Learner
-    from logpi.runs.directory import Run
     from logpi.runs.progress import Progress
     from logpi.runs.reading import Metrics
     from logpi.train import Evaluate, Outcome, TrainingStep
@@ -83,7 +83,7 @@ class Setup:
     curves: Sequence[Any] = ()
     progress: Progress | None = None
     begin: Callable[[], object] = _nothing
-    end: Callable[[Run, Outcome], object] = _nothing
+    end: Callable[[Any, Outcome], object] = _nothing
     close: Callable[[], object] = _nothing
 
 
@@ -141,6 +141,8 @@ class Job(RunArguments):
     """A job that trains. Its options are its fields; see the module."""
 
     COMMAND: ClassVar[str]
+    # whether several ranks can share its work
+    RANKS: ClassVar[bool] = False
     HEADING: ClassVar[str] = "several seeds"
 
     seeds: int = option(
@@ -200,7 +202,7 @@ class Job(RunArguments):
         """Write the model, and beside a language model its card."""
         setup.save(directory)
         words = to_json(self)
-        if "model" not in words:
+        if "model" not in words or not current().first:
             return
         from logpi.algorithms import describe
         from logpi.policies.cards import Card, write_card
@@ -225,9 +227,15 @@ class Job(RunArguments):
 
         if getattr(self, "seeds", 1) > 1:
             raise UserError("a job from Python has one seed: make one for each, with seed=0, 1, …")
-        available(self)
-        with as_user_errors():
-            setup = self.setup()
+        world = current()
+        if world.size > 1 and not self.RANKS:
+            raise UserError(
+                f"logpi {self.COMMAND} works in one process, and {world.size} were started: start"
+                " it without torchrun"
+            )
+        world.by_first(lambda: to_resume(self) or available(self))
+        with as_user_errors(), quiet_ranks():
+            setup = world.together(self.setup)
         state: dict[str, Any] = {"setup": setup}
         self.__dict__["_state"] = state
         outcome: Outcome | None = None
@@ -258,6 +266,7 @@ class Job(RunArguments):
                 steps.close()
             if outcome is not None:
                 save = partial(self._save, setup, outcome)
-                finish(run, save, setup.learner, outcome, setup.curves)
-                setup.end(run, outcome)
+                with quiet_ranks():
+                    finish(run, save, setup.learner, outcome, setup.curves)
+                    setup.end(run, outcome)
                 state["result"] = Result(run.path, setup.policy, outcome)

@@ -40,6 +40,7 @@ class Prefer(Job, PairArguments, FineTuningArguments):
     """
 
     COMMAND = "prefer"
+    RANKS = True
     HEADING = "training"
     FIRST = "model data algorithm steps pairs lr lora out"
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from logpi.distributed.world import current
 from logpi.jobs.job import Job, Setup, job
 from logpi.jobs.options.fields import changed, option
 from logpi.jobs.options.learning import FineTuningArguments
@@ -46,6 +47,7 @@ class TrainRewardModel(Job, PairArguments, FineTuningArguments):
     """
 
     COMMAND = "reward-model"
+    RANKS = True
     PUBLIC = "RewardModel"
     HEADING = "training"
     FIRST = "model data steps pairs lr lora out"
@@ -111,6 +113,8 @@ def _say_trust(model: Any, held_out: Preferences, run: Run, outcome: Outcome) ->
     from logpi.evaluation.held_out_pairs import calibration, margins
 
     chosen, rejected = margins(model, held_out)
+    if not current().first:
+        return
     table = calibration(chosen - rejected)
     accuracy = float((chosen > rejected).double().mean())
     numbers = {"accuracy": accuracy, "calibration": asdict(table)}

@@ -75,6 +75,7 @@ class RL(
     """
 
     COMMAND = "rl"
+    RANKS = True
     HEADING = "training"
     FIRST = "model task rewards algorithm steps prompts num_generations lr out"
     RECIPES = RECIPES

@@ -37,6 +37,7 @@ class SFT(Job, FineTuningArguments):
     """
 
     COMMAND = "sft"
+    RANKS = True
     HEADING = "training"
     FIRST = "model task steps rows lr lora out"
 

@@ -191,8 +191,9 @@ def rewards(specs: Spec | Sequence[Spec] | Rewards, device: str = "cpu") -> Rewa
     """
     if isinstance(specs, Rewards):
         return specs
-    several = isinstance(specs, Sequence) and not isinstance(specs, str) and not _pair(specs)
-    return Rewards(tuple(_part(p, device) for p in (specs if several else [specs])))
+    if isinstance(specs, Sequence) and not isinstance(specs, str) and not _pair(specs):
+        return Rewards(tuple(_part(p, device) for p in specs))
+    return Rewards((_part(specs, device),))
 
 
 def _pair(spec: Any) -> bool:

@@ -156,8 +156,8 @@ class ResponseSampler:
     ) -> list[RewardScore]:
         """One score for each response, items in order. No reward sees what the environment wrote.
 
-        Rewards get the columns `names` of the items and two more: `step`, the policy's updates so far, and
-        `assistant_prefix`, the beginning of the response that the prompt already holds. In
+        Rewards get the columns `names` of the items and two more: `step`, the policy's updates so
+        far, and `assistant_prefix`, the beginning of the response that the prompt already holds. In
         conversations also `turns`, the texts of the policy's turns, and `step_reward`, the sum of
         the environment's rewards (which the return includes in any case).
         """

@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TextIO
 
+from logpi.distributed.world import current
+
 _WINDOW = 20  # steps over which speed is measured: the pace changes as responses grow
 _REDRAW = 0.1  # seconds between drawings of a terminal
 _UPDATE = 0.5  # and of a notebook, whose messages cross a network
@@ -102,6 +104,16 @@ class Terminal(LogFile):
         self.write(f"{self.erase}{line}\n")
 
 
+class Nowhere(LogFile):
+    """Ranks other than the first show nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr, float("inf"))
+
+    def write(self, text: str) -> None:
+        pass
+
+
 class Notebook(LogFile):
     """One output of a cell, updated: the notes, and the line below them."""
 
@@ -138,6 +150,8 @@ def in_notebook() -> bool:
 
 def screen(stream: TextIO | None, every: float) -> LogFile:
     """The screen for a stream; for None, the notebook if this is one, else standard error."""
+    if stream is None and not current().first:
+        return Nowhere()
     if stream is None and in_notebook():
         return Notebook()
     out: TextIO = stream if stream is not None else sys.stderr

@@ -13,6 +13,7 @@ from logpi.runs.metrics import read_metrics
 
 if TYPE_CHECKING:
     from logpi.runs.directory import Run
+    from logpi.runs.ranks import JointRun
 
 __all__ = ["resume"]
 
@@ -26,7 +27,7 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def resume(run: Run, training: Stateful, steps: int) -> int:
+def resume(run: Run | JointRun, training: Stateful, steps: int) -> int:
     """Load the run's latest checkpoint into `training`; its step, or -1 if there is none.
 
     Raises:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from logpi.distributed.world import current
+
 
 class StopSignals:
     """The first Ctrl-C (or SIGTERM) lets the step end and be saved; the second interrupts at once.
@@ -35,6 +37,11 @@ class StopSignals:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def agreed(self) -> int:
+        """The signal that came to any of the ranks, which all call this at the same place; or 0."""
+        self.came = int(current().most(self.came))
+        return self.came
 
     def _handle(self, number: int, frame: Any) -> None:
         if self.came:

@@ -182,7 +182,7 @@ class _TestOutcome(unittest.TestResult):
     def addSuccess(self, test: Any, detail: Any = None) -> None:
         self.decided = True
 
-    addSkip = addExpectedFailure = addSuccess
+    addSkip = addExpectedFailure = addSuccess  # type: ignore[assignment]
 
     def addError(self, test: Any, err: Any) -> None:
         self.first = self.first or err[1]

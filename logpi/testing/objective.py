@@ -4,8 +4,9 @@
 
 `objective` is anything with the three calls of `logpi.types.Objective`; `now` has the
 log-probabilities (and values) of the current policy as plain tensors. The loss and its gradient
-with respect to them must not change with a split into micro-batches, padding, another row order,
-garbage in masked-out slots, rows without an own action, or deletion of the observation tokens.
+with respect to them must not change with a split into micro-batches or over ranks, padding, another
+row order, garbage in masked-out slots, rows without an own action, or deletion of the observation
+tokens.
 These checks catch the normalisation and masking bugs that most libraries of the field have had.
 Left out: whether the objective learns (`logpi.lab`).
 """
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from logpi.types import Batch, Objective, PolicyOutput
+from logpi.updates.micro_batches import micro_batches, own_share
 
 __all__ = [
     "check_all",
@@ -27,6 +29,7 @@ __all__ = [
     "check_micro_batches",
     "check_observation_deletion",
     "check_padding",
+    "check_ranks",
     "check_row_order",
     "gradient",
     "group",
@@ -190,6 +193,23 @@ def check_micro_batches(
         _same(f"micro-batches of {size}", whole, split)
 
 
+def check_ranks(
+    objective: Objective,
+    batch: Batch,
+    now: PolicyOutput,
+    ref: PolicyOutput | None,
+    whole_groups: bool = False,
+) -> None:
+    """Dealt out to any number of ranks, the pieces' gradients add up to that of one process."""
+    whole = gradient(objective, batch, now, ref)
+    for ranks in (2, 3, 8):
+        pieces = list(micro_batches(batch.mask, None, batch.group, whole_groups, ranks))
+        shares = [own_share(pieces, batch.mask, rank, ranks) for rank in range(ranks)]
+        assert len({len(share) for share in shares}) == 1, "a rank has more pieces than another"
+        dealt = [piece for share in shares for piece, counts in share if counts]
+        _same(f"{ranks} ranks", whole, gradient(objective, batch, now, ref, pieces=dealt))
+
+
 def check_padding(
     objective: Objective, batch: Batch, now: PolicyOutput, ref: PolicyOutput | None, extra: int = 3
 ) -> None:
@@ -334,6 +354,7 @@ def check_all(
     if batch is None or now is None:
         batch, now, ref = random_case()
     check_micro_batches(objective, batch, now, ref, whole_groups)
+    check_ranks(objective, batch, now, ref, whole_groups)
     laws = (
         check_padding,
         check_row_order,

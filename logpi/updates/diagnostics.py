@@ -1,4 +1,4 @@
-"""The diagnostics of an optimiser step, combined from those of its micro-batches.
+"""The diagnostics of an optimiser step, combined from those of its micro-batches on all ranks.
 
 It leaves out what they are: an objective says that (`objectives/policy_gradient.py`).
 """
@@ -6,11 +6,14 @@ It leaves out what they are: an objective says that (`objectives/policy_gradient
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-__all__ = ["diagnostic_means", "read"]
+from logpi.distributed.world import current
+
+__all__ = ["diagnostic_means"]
 
 
 def diagnostic_means(pieces: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> dict[str, float]:
@@ -20,14 +23,20 @@ def diagnostic_means(pieces: Sequence[tuple[Mapping[str, Tensor], Tensor]]) -> d
     sums, whose sign is dropped. All are read at once, so the GPU is waited for once.
 
     Args:
-        pieces: of each micro-batch its diagnostics and its number of the policy's own actions.
+        pieces: of each micro-batch of this rank its diagnostics and its number of the policy's own
+            actions.
     """
+    world = current()
+    if world.size > 1:
+        mine = [({k: v.cpu() for k, v in metrics.items()}, n.cpu()) for metrics, n in pieces]
+        pieces = list(chain.from_iterable(world.gather(mine)))
     names = list(dict.fromkeys(name for metrics, _ in pieces for name in metrics))
     combined = [
         _combined(name, [(metrics[name], tokens) for metrics, tokens in pieces if name in metrics])
         for name in names
     ]
-    return dict(zip((name.removeprefix("+") for name in names), read(combined), strict=True))
+    numbers = torch.stack(combined).tolist() if combined else []
+    return dict(zip((name.removeprefix("+") for name in names), numbers, strict=True))
 
 
 def _combined(name: str, pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -42,8 +51,3 @@ def _combined(name: str, pieces: list[tuple[Tensor, Tensor]]) -> Tensor:
         return values.amin()
     counts = torch.stack([tokens for _, tokens in pieces]).to(values.dtype)
     return (values * counts).sum() / counts.sum().clamp(min=1)
-
-
-def read(numbers: list[Tensor]) -> list[float]:
-    """Tensors without dimensions as numbers; a GPU is waited for once."""
-    return torch.stack(numbers).tolist() if numbers else []

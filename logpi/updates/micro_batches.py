@@ -1,33 +1,39 @@
-"""Micro-batches: a batch is cut by a budget of tokens, and evaluated without gradient piece by
-piece.
+"""Micro-batches: a batch is cut by a budget of tokens, dealt out to the ranks, and evaluated
+without gradient piece by piece.
 
-The cut changes the memory that is needed, never the result. Left out: gradients (`updates/sgd.py`).
+Cut and dealing change memory and time, never the result. Left out: gradients (`updates/sgd.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from logpi.distributed.dealing import deal_in_step
+from logpi.distributed.world import current
 from logpi.types import Batch, Policy, PolicyOutput
 
-__all__ = ["evaluate", "micro_batches"]
+__all__ = ["evaluate", "micro_batches", "own_share"]
 
 
 def micro_batches(
-    mask: Tensor, tokens: int | None, group: Tensor | None = None, whole: bool = False
+    mask: Tensor,
+    tokens: int | None,
+    group: Tensor | None = None,
+    whole: bool = False,
+    ranks: int = 1,
 ) -> Iterator[Tensor]:
     """The row numbers of each micro-batch: consecutive rows of at most `tokens` columns in all (one
     row at least; None: all rows). They are as few as possible and about equal, because the largest
-    one decides the memory.
+    one decides the memory; and for several ranks a multiple of their number, where rows allow it.
 
     With `group` [B], consecutive rows of one group, which share their prompt's computation, are
-    parted only where they exceed `tokens`; if `whole`, not even there.
+    parted only where they exceed `tokens`, or a rank's share; if `whole`, not even there.
     """
-    if tokens is None:
+    if tokens is None and ranks == 1:
         yield torch.arange(mask.shape[0])
         return
     # Rows of 3 3 2 2 tokens, at most 8 at once. 10 tokens need two micro-batches, each with a share
@@ -41,16 +47,19 @@ def micro_batches(
     #      3       8        9          10         stays
     columns = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     length = (mask * columns).amax(1)
+    total = int(length.sum())
+    tokens = tokens or max(1, total)
+    share = total / (ranks * math.ceil(total / (ranks * tokens))) if total else 1
+    most = tokens if ranks == 1 else min(tokens, math.ceil(share))
     # rows that may begin a micro-batch
     first = torch.ones_like(length, dtype=torch.bool)
     if group is not None:
         first[1:] = group[1:] != group[:-1]
         number = first.cumsum(0) - 1
         if not whole:
-            first |= torch.zeros_like(length).index_add(0, number, length)[number] > tokens
+            first |= torch.zeros_like(length).index_add(0, number, length)[number] > most
     begins = first.nonzero().flatten()
     totals = torch.zeros_like(begins).index_add(0, first.cumsum(0) - 1, length).tolist()
-    share = sum(totals) / math.ceil(sum(totals) / tokens) if sum(totals) else 1
     start, used, before, count = 0, 0, 0, 1
     for i, n in zip(begins.tolist(), totals, strict=True):
         if i > start and (used + n > tokens or before + n / 2 > count * share):
@@ -60,19 +69,43 @@ def micro_batches(
     yield torch.arange(start, len(length))
 
 
+def own_share(
+    pieces: Sequence[Tensor], mask: Tensor, rank: int, ranks: int
+) -> list[tuple[Tensor, bool]]:
+    """A rank's micro-batches, as many as every other rank's, since sharded weights are gathered for
+    each by all ranks together.
+
+    Args:
+        pieces: of the whole batch, from `micro_batches`. mask: [B, T]. rank: of `ranks`.
+    Returns:
+        Row numbers, and whether they count: those that do not only fill up the number, and are
+        another rank's too.
+    """
+    columns = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    length = (mask * columns).amax(1)
+    costs = [int(length[piece].sum()) for piece in pieces]
+    cheapest = min(range(len(pieces)), key=costs.__getitem__, default=0)
+    share = deal_in_step(costs, ranks)[rank]
+    return [(pieces[cheapest if i is None else i], i is not None) for i in share]
+
+
 @torch.no_grad()
 def evaluate(policy: Policy, batch: Batch, tokens: int | None) -> PolicyOutput:
-    """What the policy says of the whole batch, without gradient, computed in micro-batches. The
-    tensors are on the batch's device."""
+    """What the policy says of the whole batch, without gradient, computed in micro-batches by all
+    ranks. The tensors are on the batch's device."""
     b, t = batch.mask.shape
-    rows = list(micro_batches(batch.mask, tokens, batch.group))
-    outputs = [policy.evaluate(batch.rows(index)) for index in rows]
+    world = current()
+    pieces = list(micro_batches(batch.mask, tokens, batch.group, ranks=world.size))
+    rows = own_share(pieces, batch.mask, world.rank, world.size)
+    outputs = [policy.evaluate(batch.rows(index)) for index, _ in rows]
 
     def join(name: str, width: int) -> Tensor:
-        pieces = [getattr(output, name) for output in outputs]
-        joined = torch.zeros(b, width, dtype=pieces[0].dtype, device=batch.mask.device)
-        for index, piece in zip(rows, pieces, strict=True):
-            joined[index, : piece.shape[1]] = piece.to(joined.device)
+        parts = [getattr(output, name) for output in outputs]
+        joined = torch.zeros(b, width, dtype=parts[0].dtype, device=batch.mask.device)
+        for (index, counts), part in zip(rows, parts, strict=True):
+            if counts:
+                joined[index, : part.shape[1]] = part.to(joined.device)
+        world.sum([joined])
         return joined
 
     value = None if outputs[0].value is None else join("value", t + 1)

@@ -16,10 +16,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from logpi.distributed.world import current, is_sharded
 from logpi.ops.time import own
 from logpi.types import Batch, Objective, Policy, PolicyOutput, UpdateConstants
-from logpi.updates.diagnostics import diagnostic_means, read
-from logpi.updates.micro_batches import micro_batches
+from logpi.updates.diagnostics import diagnostic_means
+from logpi.updates.micro_batches import micro_batches, own_share
 
 __all__ = ["SGD", "Actions", "Groups", "Shuffle", "UpdateInputs", "gaps"]
 
@@ -163,11 +164,12 @@ class _OptimiserBatch:
     """The rows of one optimiser step.
 
     Attributes:
-        pieces: micro-batches with their targets and weights.
+        pieces: this rank's micro-batches with their targets and weights, and whether they count
+            (`own_share`).
         busy: number of rows that have a gradient. rows: number of all rows.
     """
 
-    pieces: list[tuple[Batch, UpdateConstants, Tensor]]
+    pieces: list[tuple[Batch, UpdateConstants, Tensor, bool]]
     busy: int
     rows: int
 
@@ -240,42 +242,46 @@ class SGD:
         self, objective: Objective, batch: Batch, targets: UpdateConstants
     ) -> _OptimiserBatch:
         """The micro-batches of the rows that have a gradient, with the weights of the whole
-        optimiser batch."""
+        optimiser batch: so the gradients of all ranks' pieces add up to its gradient."""
+        world = current()
         weight, idle = objective.weight(batch.mask, batch.group), objective.idle(batch, targets)
         busy = len(batch) - int(idle.sum())
-        if self.micro_tokens is None and busy == len(batch):
-            return _OptimiserBatch([(batch, targets, weight)], busy, len(batch))
+        if self.micro_tokens is None and busy == len(batch) and world.size == 1:
+            return _OptimiserBatch([(batch, targets, weight, True)], busy, len(batch))
         index = (~idle).nonzero().flatten()
-        cut = micro_batches(
-            batch.mask[index], self.micro_tokens, batch.group[index], objective.whole_groups
-        )
+        mask, group, whole = batch.mask[index], batch.group[index], objective.whole_groups
+        cut = list(micro_batches(mask, self.micro_tokens, group, whole, world.size)) if busy else []
         pieces = []
-        for piece in cut if busy else ():
-            part = batch.rows(index[piece])
+        for piece, counts in own_share(cut, mask, world.rank, world.size):
+            rows = index[piece]
+            part = batch.rows(rows)
             width = part.mask.shape[1]
-            pieces.append((part, targets.rows(index[piece], width), weight[index[piece], :width]))
+            pieces.append((part, targets.rows(rows, width), weight[rows, :width], counts))
         return _OptimiserBatch(pieces, busy, len(batch))
 
     def _step(
         self, inputs: UpdateInputs, part: _OptimiserBatch, first: bool, diagnose: bool
     ) -> dict[str, float]:
         """One optimiser step. A gradient that is not finite moves nothing, and is counted."""
-        diagnostics, losses = [], []
+        diagnostics = []
         inputs.optimizer.zero_grad(set_to_none=True)
         # Pieces are on the CPU, so that nothing before the loss waits for a GPU.
-        for rows, constants, weights in part.pieces:
+        for rows, constants, weights, counts in part.pieces:
             now = inputs.policy.evaluate(rows)
             here = now.logp.device
             batch, targets, weight = rows.to(here), constants.to(here), weights.to(here)
             loss, metrics = inputs.objective.loss(batch, targets, weight, now)
+            if not counts:
+                (0.0 * loss).backward()
+                continue
             loss.backward()
-            losses.append(loss.detach())
             known = {
+                "+loss": loss.detach(),
                 **(metrics if diagnose else {}),
                 **(gaps(now, batch, targets) if first else {}),
             }
-            if known:
-                diagnostics.append((known, batch.mask.sum()))
+            diagnostics.append((known, batch.mask.sum()))
+        _add_up_gradients(inputs.optimizer)
         norm, means = self._clip(inputs.optimizer), diagnostic_means(diagnostics)
         if first and inputs.check is not None:
             inputs.check(means)
@@ -283,8 +289,8 @@ class SGD:
         if part.busy and finite:
             inputs.optimizer.step()
         return {
+            "loss": 0.0,
             **means,
-            "loss": sum(read(losses)),
             "grad_norm": norm,
             "idle_rows": 1.0 - part.busy / max(1, part.rows),
             "skipped": float(not finite),
@@ -308,6 +314,20 @@ class SGD:
         if self.max_grad_norm is not None and norm > self.max_grad_norm:
             torch._foreach_mul_(grads, self.max_grad_norm / (norm + 1e-6))
         return norm
+
+
+def _add_up_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """The gradients of all ranks' pieces added up, where the backward pass has not done so."""
+    world = current()
+    if world.size == 1:
+        return
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    # A weight may have a gradient on some ranks only: an expert that no token of a piece chose.
+    flags = world.gather([p.grad is not None for p in params])
+    for p, known in zip(params, zip(*flags, strict=True), strict=True):
+        if p.grad is None and any(known):
+            p.grad = torch.zeros_like(p)
+    world.sum([p.grad for p in params if p.grad is not None and not is_sharded(p.grad)])
 
 
 def gaps(now: PolicyOutput, batch: Batch, targets: UpdateConstants) -> dict[str, Tensor]:

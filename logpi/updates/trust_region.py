@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 import torch
 from torch import nn
 
+from logpi.distributed.world import current
 from logpi.ops.trust_region import (
     add_,
     conjugate_gradient,
@@ -110,8 +111,13 @@ class TrustRegion:
         return replace(self, critic=steps, micro_tokens=steps.micro_tokens)
 
     def check(self, policy: Policy) -> None:
-        """Raises ValueError: the policy cannot state its whole distribution, or its weights cannot
-        take a step of a given KL."""
+        """Raises ValueError: the policy cannot state its whole distribution, its weights cannot
+        take a step of a given KL, or there are several ranks."""
+        if current().size > 1:
+            raise ValueError(
+                "a trust region takes its step from the whole batch at once, so it works in one"
+                " process: start it without torchrun"
+            )
         if not isinstance(policy, DistributionalPolicy):
             raise ValueError(
                 f"a trust region needs the policy's whole distribution; {type(policy).__name__} has"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable, Sequence
@@ -39,9 +40,11 @@ def _child(work: Callable[..., Any], arguments: Sequence[Any], env: dict[str, st
     torch.set_num_threads(1)
     torch.manual_seed(0)
     try:
-        end.send((work(*arguments), None))
+        outcome = (work(*arguments), None)
     except BaseException as error:
-        end.send((f"{type(error).__name__}: {error}", traceback.format_exc()))
+        outcome = (f"{type(error).__name__}: {error}", traceback.format_exc())
+    # torch's own pickling of tensors shares memory that ends with this process
+    end.send_bytes(pickle.dumps(outcome))
     import torch.distributed as dist
 
     if dist.is_initialized():
@@ -65,7 +68,8 @@ def outcomes(
     out: list[tuple[Any, str | None]] = []
     for process, here in children:
         try:
-            out.append(here.recv() if here.poll(timeout) else ("timed out", "timed out"))
+            timely = here.poll(timeout)
+            out.append(pickle.loads(here.recv_bytes()) if timely else ("timed out", "timed out"))
         except EOFError:
             process.join(5)
             out.append((f"exit code {process.exitcode}", "no answer"))
@@ -76,7 +80,7 @@ def outcomes(
     return out
 
 
-def on_ranks(size: int, work: Callable[..., Any], *arguments: Any, **env: str) -> list[Any]:
+def on_ranks(size: int, work: Callable[..., Any], *arguments: Any, **env: Any) -> list[Any]:
     """By rank what `work(*arguments)` returned; it must not fail on any."""
     results = outcomes(size, work, *arguments, **env)
     for rank, (_, failure) in enumerate(results):

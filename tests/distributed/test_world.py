@@ -49,7 +49,7 @@ def test_alone_does_the_work_itself() -> None:
     assert (x == 1).all()
     assert alone.first and alone.gather(3) == [3] and alone.broadcast(4) == 4
     assert alone.split([1, 2], lambda mine: [2 * i for i in mine], [[0, 1]]) == [2, 4]
-    alone.same("anything", 1)
+    alone.same({"anything": [1]})
     with pytest.raises(ZeroDivisionError):
         alone.each(lambda: 1 / 0)
 
@@ -72,9 +72,9 @@ def test_what_one_raises_all_raise() -> None:
 
 def _differ() -> str:
     world: World = current()
-    world.same("the batch", torch.ones(2), 3)
+    world.same({"the batch": [torch.ones(2), 3]})
     with pytest.raises(RunError, match="rank 1 and rank 0 disagree about the batch"):
-        world.same("the batch", torch.ones(2) * (1 + 1e-7 * world.rank))
+        world.same({"seeds": [1], "the batch": [torch.ones(2) * (1 + 1e-6 * world.rank)]})
     return "said"
 
 
