@@ -337,6 +337,11 @@ def test_untempered_log_probabilities_are_noticed_whatever_the_server_says(fakes
         vllm.generate(requests_of(policy), SAMPLING, generator())
 
 
+def test_weights_of_16_bits_may_differ_more(policy, fakes) -> None:
+    assert sampler(policy, serving(fakes, policy)).limit == 0.002
+    assert sampler(policy, serving(fakes, policy, dtype="torch.bfloat16")).limit == 0.1
+
+
 def test_another_machine_needs_a_key(policy, fakes, monkeypatch) -> None:
     """The key is sent, never shown; a server that does not ask for it is refused too."""
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
