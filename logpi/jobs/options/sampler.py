@@ -47,6 +47,7 @@ class SamplerArguments:
     )
     vllm_options: Mapping[str, Any] = option(
         {},
+        changeable=True,
         nargs="*",
         help="with vllm: options of `vllm serve`, e.g. max_model_len=8192 tensor_parallel_size=2",
     )
