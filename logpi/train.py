@@ -135,15 +135,15 @@ def train(  # noqa: PLR0913 (settings, all keywords)
 ) -> Generator[TrainingStep, None, Outcome]:
     """Train for `steps` updates in all, from the run's latest checkpoint if there is one.
 
-    Yields each step after it was logged, evaluated and saved. The last step is always saved, also
-    when the caller leaves the loop. The generator's value is the `Outcome` (`complete`).
+    Yields each step after it was logged, evaluated and saved. The last step is always saved, even
+    if the caller leaves the loop. The generator's value is the `Outcome` (`complete`).
 
     Args:
-        run: where everything is written. The run at a path is created or resumed; None: nowhere.
+        run: where to write. The run at a path is created or resumed; None: nowhere.
         evaluate: called before the first step, every `eval_every` steps (0: not in between) and
             after the last; the policy with the highest first number is the best checkpoint.
-        save_every: steps between checkpoints.
-        shown: numbers of the progress line. alone: signals between steps stop training too.
+        save_every: steps between checkpoints. shown: numbers of the progress line.
+        alone: signals between steps stop training too.
     Raises:
         RunError: the disk failed, or the run's checkpoint cannot be loaded.
         SamplerLost: nobody samples any more; what was learned until then is saved.
@@ -167,9 +167,8 @@ def train(  # noqa: PLR0913 (settings, all keywords)
             except GeneratorExit:
                 loop.save(step)
                 raise
-        # A signal may come after the step's own save.
         if stopped := stop.came if step < steps else 0:
-            loop.save(step)
+            loop.save(step)  # it may have come after the step's own save
         return loop.outcome(step, stopped)
 
 

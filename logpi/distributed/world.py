@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -211,7 +212,8 @@ class World:
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this rank holds only a part of it."""
-    return hasattr(tensor, "to_local")
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 alone = World()
