@@ -87,6 +87,12 @@ class CausalLM(PackedModel):
                 stacklevel=2,
             )
         self.packed = exchanged(self, self._own_logits, self._own_logits_of, causal=True)
+        if sharded(model) and self.ropes is not None and not self.packed:
+            # a forward for each row: ranks with fewer rows would not keep step
+            raise ValueError(
+                "its rotary embeddings depend on a text's length and it keeps its own attention,"
+                " so it cannot be in shards: leave --shard out"
+            )
 
     @classmethod
     def load(

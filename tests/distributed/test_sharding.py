@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from logpi.distributed.world import current, is_sharded
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Request, Sampling
 from logpi.errors import RunError, UserError
+from logpi.learner import Learner
 from logpi.policies.causal_lm import CausalLM
 from logpi.policies.lora import Merging, add_lora
 from logpi.policies.reward_model import RewardModel, WithCritic
@@ -246,7 +249,9 @@ def _samples(path: Path) -> None:
         for p in (one, policy):
             with whole(p):
                 texts.append(
-                    Engine(p).generate(mine, Sampling(12), torch.Generator().manual_seed(1))
+                    Engine(p).generate(
+                        mine, Sampling(max_tokens=12), torch.Generator().manual_seed(1)
+                    )
                 )
         tokens = [[[c.tokens.tolist() for c in row] for row in text] for text in texts]
         assert tokens[0] == tokens[1]
@@ -311,3 +316,34 @@ def test_bad_input_is_one_line(monkeypatch: pytest.MonkeyPatch, models: Path) ->
         CausalLM.load(models / "llama", four_bit=True, shard="8")
     with pytest.raises(ValueError, match="this CausalLM is whole: load its path with shard"):
         CausalLM.load(CausalLM(tiny_model(), tiny_tokenizer()), shard="8")
+
+
+def test_auto_shards_what_would_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    device = SimpleNamespace(total_memory=80 * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device)
+    auto = Shard.parse("auto", offload=True)
+    # 16 bytes · 3e9 = 60 % of 80 GB
+    assert auto.for_model(3 * 10**9) == Shard()
+    assert auto.for_model(3 * 10**9 + 1) == Shard(8, offload=True)
+    assert Shard(4, 2).for_model(1) == Shard(4, 2)
+
+
+def _updates(path: Path) -> float:
+    """Three updates by the learner itself, with a reference, whole and in shards."""
+    ends = []
+    for shard in (None, "2"):
+        policy = CausalLM.load(path / "qwen2", shard=shard)
+        learner = Learner(policy, algorithm("grpo"), AdamW(1e-3, eps=1e-4), total=3)
+        for _ in range(3):
+            batch = ragged()
+            logp = evaluate(policy, batch, 60).logp
+            learner.update(replace(batch, logp=torch.where(batch.mask, logp, 0.0)))
+        ends.append(full_state(policy))
+    return max((float((x - ends[1][n]).abs().max()) for n, x in ends[0].items()), default=0.0)
+
+
+def test_the_learner_learns_in_shards(models: Path) -> None:
+    assert on_ranks(2, _updates, models)[0] < 1e-6
