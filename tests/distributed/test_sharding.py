@@ -216,7 +216,9 @@ def _files(path: Path, out: Path) -> None:
             saver.save(place)
         if current().first:
             _same_files(out / f"{name}-one", out / f"{name}-two")
-    reward, two = (RewardModel.load(path / "llama", shard=s) for s in (None, "2"))
+    reward, chance = RewardModel.load(path / "llama"), torch.get_rng_state()
+    two = RewardModel.load(path / "llama", shard="2")
+    assert torch.equal(torch.get_rng_state(), chance)
     for p, place in ((reward, out / "reward-one"), (two, out / "reward-two")):
         _filled(p).save(place)
     if current().first:
@@ -314,6 +316,10 @@ def test_bad_input_is_one_line(monkeypatch: pytest.MonkeyPatch, models: Path) ->
         Shard.parse("4x3")
     with pytest.raises(ValueError, match="neither GGUF files nor 4 bits go with --shard"):
         CausalLM.load(models / "llama", four_bit=True, shard="8")
+    home = lambda: torch.device("cuda")  # noqa: E731
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", home)
+    with pytest.raises(ValueError, match="--shard puts weights on the cuda of each rank"):
+        CausalLM.load(models / "llama", device="cpu", shard="8")
     with pytest.raises(ValueError, match="this CausalLM is whole: load its path with shard"):
         CausalLM.load(CausalLM(tiny_model(), tiny_tokenizer()), shard="8")
 
