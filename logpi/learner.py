@@ -22,6 +22,7 @@ from logpi.ops.time import own
 from logpi.types import Batch, Policy, PolicyOutput, Targets, UpdateConstants
 from logpi.updates.adamw import AdamW, OptimizerSpec, TorchOptimizer
 from logpi.updates.micro_batches import evaluate
+from logpi.updates.restoring import fit_module, fit_optimizer, fit_policy
 from logpi.updates.sgd import UpdateInputs
 
 if TYPE_CHECKING:
@@ -205,10 +206,15 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.policy.load_state_dict(state["policy"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        weights, moments, learns = (
+            state["policy"],
+            state["optimizer"],
+            (self.policy, self.optimizer),
+        )
+        self.policy.load_state_dict(fit_policy(weights, moments, *learns))
+        self.optimizer.load_state_dict(fit_optimizer(moments, weights, *learns))
         if self.reference is not None and state["reference"] is not None:
-            self.reference.load_state_dict(state["reference"])
+            self.reference.load_state_dict(fit_module(state["reference"], self.reference))
         self.updates = state["updates"]
         self._warn_of_other_schedule(max(1, int(state.get("total", self.total))))
         self.generator.set_state(state["generator"])

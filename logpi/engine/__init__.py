@@ -1,4 +1,4 @@
-"""Who samples tokens: the decoder on the policy's own weights.
+"""Who samples tokens: the decoder on the policy's own weights, or vLLM.
 
     sampler          the protocol that rollouts use: requests in, completions out
     engine           the decoder; generation.py has its steps, slots.py the state of its rows
@@ -7,6 +7,7 @@
     kv_cache         keys and values; shared_prompts.py has those of long prompts
     cuda_graphs      steps that are captured and replayed
     fallback         the model's own `generate`, for models that keep their own attention
+    vllm             servers with a copy of the weights in the decoder's place
 
 Left out: prompts as text, and how responses are judged (`rollouts/`).
 """

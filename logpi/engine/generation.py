@@ -309,6 +309,9 @@ class Generation:
 
     def _enter(self, rows: RowStates) -> None:
         """Make rows live whose prompts stand behind all others."""
+        if not len(self.paused):
+            self._set(self.live.join(rows), self.paused)
+            return
         n, m = len(self.live), len(self.live) + len(self.paused)
         self.paused = self.paused.join(rows)
         self._arrange([*range(n), *range(m, m + len(rows))], [*range(n, m)])

@@ -11,14 +11,17 @@ reading files (`loading.py`), optimisers, adapters.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from logpi.distributed.sharding import Shard, inside, sharded
 from logpi.policies import objects
 from logpi.policies.distributions import Categorical, Distributions
 from logpi.policies.fast.trunk import trunk
@@ -28,6 +31,7 @@ from logpi.policies.own_modules import exchanged
 from logpi.policies.packed_model import Need, PackedModel
 from logpi.policies.packing import Packing, pack, sent, spread
 from logpi.policies.positions import within
+from logpi.policies.shards import cut, twin
 from logpi.types import Batch, PolicyOutput
 
 VALUE_FILE = "value_head.safetensors"
@@ -83,6 +87,12 @@ class CausalLM(PackedModel):
                 stacklevel=2,
             )
         self.packed = exchanged(self, self._own_logits, self._own_logits_of, causal=True)
+        if sharded(model) and self.ropes is not None and not self.packed:
+            # a forward for each row: ranks with fewer rows would not keep step
+            raise ValueError(
+                "its rotary embeddings depend on a text's length and it keeps its own attention,"
+                " so it cannot be in shards: leave --shard out"
+            )
 
     @classmethod
     def load(
@@ -94,6 +104,7 @@ class CausalLM(PackedModel):
         dtype: str = "float32",
         device: str | torch.device | None = None,
         four_bit: bool = False,
+        shard: Shard | str | None = None,
         **options: Any,
     ) -> Self:
         """A policy from a path, a name or an object (`objects.py`).
@@ -106,21 +117,25 @@ class CausalLM(PackedModel):
             dtype: of weights that are read. device: cpu, cuda, cuda:1, auto (a CUDA GPU if there is
                 one); default CPU, or the object's.
             four_bit: frozen linear layers in 4 bits, for LoRA.
+            shard: how weights are laid out over the ranks: none (default), auto, N
+                or NxM (`Shard`). Every rank calls.
             options: the constructor's.
         Raises:
             ValueError: one line: nothing there, no tokenizer, not a causal language model, unknown
                 dtype, no such device, an option that an object does not have.
         """
         source, tokenizer = objects.source_of(source, tokenizer)
+        layout = Shard.parse(shard)
         if isinstance(source, CausalLM):
+            _refuse_whole(source, layout)
             return cls._of_policy(source, tokenizer, critic, dtype, device, four_bit, options)
         if isinstance(source, str | Path):
-            model = load_model(source, dtype, device, four_bit)
+            model = load_model(source, dtype, device, four_bit, layout)
             tokenizer = load_tokenizer(source)
         else:
             objects.check_model(source, tokenizer, "policy")
             objects.check_options(source, dtype, four_bit)
-            model = objects.moved(source, device)
+            model = cut(objects.moved(source, device), layout)
         with objects.named_errors(source):
             if model.get_output_embeddings() is None:
                 raise ValueError("it has no output layer over tokens")
@@ -154,8 +169,7 @@ class CausalLM(PackedModel):
         policy = objects.moved(policy, device)
         if isinstance(policy, cls):
             return policy
-        own = {name: getattr(policy, name) for name in DEFAULTS}
-        subclass = cls(policy.model, policy.tokenizer, **own)
+        subclass = cls._with(policy, policy.model)
         subclass.value_head = policy.value_head
         return subclass
 
@@ -168,21 +182,41 @@ class CausalLM(PackedModel):
 
     def save(self, directory: str | Path) -> None:
         """Write a directory for `transformers.AutoModelForCausalLM` and `AutoTokenizer`, and the
-        value head in it.
+        value head in it. Of several ranks, all call it and the first writes.
 
         The saved generation config stops at the token that ends a turn.
         """
-        directory = Path(directory)
         stops = self.eos_ids
         if not set(stops) <= set(self.template.stops):
             self.model.generation_config.eos_token_id = list(stops)
         super().save(directory)
+
+    def _write(self, model: Any, state: dict[str, Tensor] | None, directory: Path) -> None:
+        super()._write(model, state, directory)
         (directory / VALUE_FILE).unlink(missing_ok=True)
         if self.value_head is not None:
             from safetensors.torch import save_file
 
-            state = self.value_head.state_dict()
-            save_file({k: v.contiguous() for k, v in state.items()}, directory / VALUE_FILE)
+            head = self.value_head.state_dict()
+            save_file({k: v.contiguous() for k, v in head.items()}, directory / VALUE_FILE)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """As of any module, also in shards, where torch copies none: a frozen reference, say."""
+        if sharded(self.model):
+            with self.plain_attention():
+                model = twin(self.model)
+            made = self._with(self, model)
+            made.value_head = copy.deepcopy(self.value_head)
+        else:
+            made = type(self).__new__(type(self))
+            made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        memo[id(self)] = made
+        return made
+
+    @classmethod
+    def _with(cls, policy: CausalLM, model: Any) -> Self:
+        """A policy like another, with this model."""
+        return cls(model, policy.tokenizer, **{x: getattr(policy, x) for x in DEFAULTS})
 
     @property
     def vocabulary(self) -> int:
@@ -221,6 +255,10 @@ class CausalLM(PackedModel):
         """
         # rows are laid out on the CPU
         batch = batch.to("cpu")
+        return PolicyOutput(*inside(self.model, partial(self._evaluate, batch)))
+
+    def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`evaluate`, inside the model."""
         need = Need.of(batch.mask, ~batch.terminated & (self.value_head is not None))
         hidden, where, states, head = self._states(batch, need, self.hidden)
         action = sent(batch.action[batch.mask], self.device)
@@ -232,7 +270,7 @@ class CausalLM(PackedModel):
             states = hidden.index_select(0, sent(where[need.valued], self.device))
             values = self.value_head(states.to(self.value_head.weight.dtype))
             value = spread(values.squeeze(-1), need.valued)
-        return PolicyOutput(logp, entropy, value)
+        return logp, entropy, value
 
     def distributions(self, batch: Batch) -> Distributions:
         """The whole distribution of each own action, which a trust region needs. Carries gradients,
@@ -304,3 +342,9 @@ class CausalLM(PackedModel):
     def _own_logits_of(self, hidden: Tensor) -> Tensor:
         """[N, V] untempered logits of hidden states [N, d]."""
         return self.head.logits(hidden) * self.temperature
+
+
+def _refuse_whole(policy: CausalLM, shard: Shard) -> None:
+    """Raises ValueError: shards are asked for, and the policy is whole."""
+    if shard and not sharded(policy):
+        raise ValueError(f"this {type(policy).__name__} is whole: load its path with shard")

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from logpi.distributed.sharding import inside, plain_class
+
 # chunks from which on their gradients are added up in float32
 MANY = 32
 
@@ -71,9 +73,18 @@ def score(
     """`head.score` with at most `chunk` logits alive at a time. [M] nats each; carries gradients
     (once)."""
     rows = max(1, chunk // vocabulary)
+    return inside(head.linear, partial(_score, head, rows), hidden, action)
+
+
+def _score(head: Head, rows: int, hidden: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    """`score`, inside the output layer."""
     linear = head.linear
-    if type(linear) is nn.Linear and linear.bias is None and head.softcap is None:
+    if plain_class(linear) is nn.Linear and linear.bias is None and head.softcap is None:
         return _ScoreInChunks.apply(hidden, linear.weight, action, head, rows)
+    # in shards, which each call of the layer would gather anew
+    if plain_class(linear) is not type(linear):
+        product = partial(nn.functional.linear, weight=linear.weight, bias=linear.bias)
+        head = replace(head, linear=product)
     run: Callable = head.score
     if torch.is_grad_enabled() and len(action) > rows:
         run = partial(checkpoint, head.score, use_reentrant=False, preserve_rng_state=False)

@@ -17,13 +17,17 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from logpi.policies import files
+from logpi.distributed.parts import local
+from logpi.distributed.sharding import NONE, Shard, settle
+from logpi.distributed.world import alone, current
+from logpi.policies import files, shards
 from logpi.policies.hub import check_model
 
 # kinds of devices that models are known to run on
@@ -40,19 +44,20 @@ def load_model(
     dtype: str = "float32",
     device: str | torch.device | None = None,
     four_bit: bool = False,
+    shard: Shard = NONE,
 ) -> Any:
     """A `transformers` causal language model, in eval mode.
 
     Args:
         device: as `place` takes it; None: the CPU.
         four_bit: hold linear layers in 4 bits, and compute in `dtype`; without a device, on the
-            current GPU.
+            current GPU. shard: how weights are laid out over the ranks, which all call this.
     Raises:
         ValueError: nothing at `path`, not a causal language model, unknown dtype.
     """
     from transformers import AutoModelForCausalLM
 
-    model, missing, unknown = read(path, AutoModelForCausalLM, dtype, device, four_bit)
+    model, missing, unknown = read(path, AutoModelForCausalLM, dtype, device, four_bit, shard)
     if missing:
         raise ValueError(
             f"cannot load a model from {path}: there are no weights for"
@@ -73,6 +78,7 @@ def read(
     dtype: str = "float32",
     device: str | torch.device | None = None,
     four_bit: bool = False,
+    shard: Shard = NONE,
     **settings: Any,
 ) -> tuple[Any, list[str], list[str]]:
     """A model of one of transformers' automatic classes, the names of weights that its files lack,
@@ -84,25 +90,14 @@ def read(
     Raises:
         ValueError: one line, as `load_model`.
     """
-    from transformers import GgufConfig
-
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; one of {', '.join(DTYPES)}")
     device = None if device is None else place(device)
     source, gguf = _find(path)
-    options: dict[str, Any] = {"dtype": DTYPES[dtype], "trust_remote_code": False} | gguf
-    if four_bit:
-        options |= four_bits(dtype, device)
-    if gguf and four_bit:
-        raise ValueError(
-            f"{path} is a GGUF file, which is unpacked to plain weights: 4 bits need a Hugging Face"
-            " directory"
-        )
-    options |= (
-        {"quantization_config": GgufConfig(dequantize=True)} if gguf else {"use_safetensors": True}
-    )
+    options = _options(path, gguf, dtype, device, four_bit, shard)
     try:
         config = _fitting(source, gguf, kind, settings)
+        if shard or shard.auto:
+            shard, layout = shards.layout(shard, _empty(kind, config), options["dtype"])
+            options |= layout
         with quiet(reports=False):
             model, info = kind.from_pretrained(
                 source,
@@ -112,12 +107,44 @@ def read(
                 **options,
             )
         _refuse_misshapen(info["mismatched_keys"])
-        _finite(model)
+        (current() if shard else alone).each(lambda: _finite(model))
     # a library may raise anything on a stranger's files
     except Exception as error:
         raise ValueError(f"cannot load a model from {path}: {_line(error)}") from None
-    model = model.to(device) if device is not None and not four_bit else model
+    if shard:
+        settle(model)
+    elif device is not None and not four_bit:
+        model = model.to(device)
     return model, sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+
+
+def _options(
+    path: str | Path,
+    gguf: dict[str, str],
+    dtype: str,
+    device: torch.device | None,
+    four_bit: bool,
+    shard: Shard,
+) -> dict[str, Any]:
+    """What `from_pretrained` is told. Raises ValueError: things that do not go together."""
+    from transformers import GgufConfig
+
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; one of {', '.join(DTYPES)}")
+    options: dict[str, Any] = {"dtype": DTYPES[dtype], "trust_remote_code": False} | gguf
+    if four_bit:
+        options |= four_bits(dtype, device)
+    if gguf and four_bit:
+        raise ValueError(
+            f"{path} is a GGUF file, which is unpacked to plain weights: 4 bits need a Hugging Face"
+            " directory"
+        )
+    if (shard or shard.auto) and (gguf or four_bit):
+        raise ValueError(f"{path}: neither GGUF files nor 4 bits go with --shard: leave one out")
+    own = (
+        {"quantization_config": GgufConfig(dequantize=True)} if gguf else {"use_safetensors": True}
+    )
+    return options | own
 
 
 def _refuse_misshapen(keys: Any) -> None:
@@ -169,8 +196,6 @@ def _refuse_other(kind: Any, config: type, name: str) -> None:
 
 def _empty(kind: Any, config: Any) -> Any:
     """The model on torch's device `meta`, which takes no memory."""
-    from copy import deepcopy
-
     try:
         with torch.device("meta"):
             return kind.from_config(deepcopy(config), trust_remote_code=False)
@@ -181,10 +206,11 @@ def _empty(kind: Any, config: Any) -> Any:
 def _finite(model: torch.nn.Module) -> None:
     """Raises ValueError: a weight is NaN or infinite (in float16 perhaps only there)."""
     for name, p in model.named_parameters():
-        if not p.is_floating_point() or not p.numel():
+        held = local(p.detach())
+        if not p.is_floating_point() or not held.numel():
             continue
         # either is NaN if any weight is
-        low, high = p.detach().aminmax()
+        low, high = held.aminmax()
         if not isfinite(low) or not isfinite(high):
             dtype = str(p.dtype).removeprefix("torch.")
             raise ValueError(f"{name} holds NaN or infinite numbers, as {dtype}")

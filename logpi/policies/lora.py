@@ -23,6 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from logpi.distributed.parts import fitted
+from logpi.distributed.world import current
+
 if TYPE_CHECKING:
     from peft import LoraConfig
 
@@ -200,7 +203,8 @@ def merged(model: nn.Module) -> Iterator[None]:
         plain = _like(base)
         with torch.no_grad():
             weight = dequantize_module_weight(base)
-            plain.weight = nn.Parameter(weight + layer.get_delta_weight("default").to(weight.dtype))
+            change = fitted(layer.get_delta_weight("default").to(weight.dtype), weight)
+            plain.weight = nn.Parameter(weight + change)
         plain.bias = base.bias
         setattr(parent, name, plain)
     try:
@@ -246,7 +250,7 @@ class Merging:
 
     def save(self, directory: str | Path) -> None:
         """Write a plain Hugging Face directory, and `adapter/adapter_model.safetensors` in peft's
-        names."""
+        names. Of several ranks, all call it and the first writes."""
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
 
@@ -255,6 +259,8 @@ class Merging:
         adapter = {f"base_model.model.{k}": v.contiguous() for k, v in state.items()}
         with merged(model):
             self.policy.save(path)
+        if not current().first:
+            return
         (path / "adapter").mkdir(exist_ok=True)
         save_file(adapter, path / "adapter" / "adapter_model.safetensors")
         model.peft_config["default"].save_pretrained(str(path / "adapter"))

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from logpi.distributed.world import current
 from logpi.policies import plain_attention
 from logpi.policies.chat_template import ChatTemplate
 from logpi.policies.loading import quiet
 from logpi.policies.positions import NO_LIMIT, Ropes, positions
+from logpi.policies.shards import plain
 
 if TYPE_CHECKING:
     from logpi.policies.packing import Packing
@@ -183,7 +185,10 @@ class PackedModel(nn.Module):
             return self.model.get_input_embeddings()(ids)  # some models choke on no tokens at all
         with nullcontext() if self.ropes is None else self.ropes.extended(packing.extent):
             output = self.model.base_model(
-                input_ids=ids[None], position_ids=position[None], use_cache=False, packing=packing
+                input_ids=ids[None],
+                position_ids=position[None],
+                use_cache=False,
+                packing=_Sealed(packing),
             )
         return output.last_hidden_state[0]
 
@@ -192,9 +197,22 @@ class PackedModel(nn.Module):
         return plain_attention.plain_attention(self.model)
 
     def save(self, directory: str | Path) -> None:
-        """Write what `transformers`' automatic classes load: the model and its tokenizer."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
+        """Write what `transformers`' automatic classes load: the model and its tokenizer. Of
+        several ranks, all call it and the first writes."""
         with self.plain_attention(), quiet():
-            self.model.save_pretrained(directory)
+            model, state = plain(self.model)
+            if current().first:
+                Path(directory).mkdir(parents=True, exist_ok=True)
+                self._write(model, state, Path(directory))
+
+    def _write(self, model: Any, state: dict[str, Tensor] | None, directory: Path) -> None:
+        """What `save` writes of a model whose weights are in `state`, or its own."""
+        model.save_pretrained(directory, state_dict=state)
         self.tokenizer.save_pretrained(directory)
+
+
+class _Sealed:
+    """A packing that no module looks into: FSDP would cast a dataclass field by field."""
+
+    def __init__(self, packing: Packing) -> None:
+        self.attend = packing.attend

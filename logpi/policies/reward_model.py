@@ -17,12 +17,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from logpi.distributed.sharding import Shard, inside
 from logpi.policies import objects
 from logpi.policies.loading import load_tokenizer, read, refuse_unembedded
 from logpi.policies.own_modules import exchanged
@@ -30,7 +32,7 @@ from logpi.policies.packed_model import Need, PackedModel
 from logpi.policies.packing import pack, sent, spread
 from logpi.policies.plain_attention import plain_attention
 from logpi.policies.positions import within
-from logpi.policies.reward_heads import head_of
+from logpi.policies.reward_heads import RewardHead, head_of
 from logpi.types import Batch, PolicyOutput
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ class RewardModel(PackedModel):
         super().__init__(model, tokenizer, gradient_checkpointing=gradient_checkpointing)
         self.label, self.pad = column, pad
         self.template_options = self.chat.get("options", {})
-        self.packed = exchanged(self, self._own_states, lambda hidden: hidden)
+        own = lambda ids: inside(model, partial(self._own_states, ids))  # noqa: E731
+        self.packed = exchanged(self, own, lambda hidden: hidden)
 
     @classmethod
     def load(
@@ -83,6 +86,7 @@ class RewardModel(PackedModel):
         dtype: str = "float32",
         device: str | torch.device | None = None,
         four_bit: bool = False,
+        shard: Shard | str | None = None,
         trained: bool = False,
         **options: Any,
     ) -> Self:
@@ -94,7 +98,7 @@ class RewardModel(PackedModel):
                 to be trained, causal language model or a policy with one, whose trunk is copied; a
                 `RewardModel`, which is returned as it is; `FILE.py:NAME`.
             tokenizer: of a `transformers` model.
-            dtype, device, four_bit: as `CausalLM.load`'s.
+            dtype, device, four_bit, shard: as `CausalLM.load`'s.
             trained: refuse a model without a trained head, which cannot score.
             options: the constructor's.
         Raises:
@@ -112,7 +116,8 @@ class RewardModel(PackedModel):
             source, tokenizer = source.model, tokenizer or source.tokenizer
         with objects.named_errors(source, "reward model"):
             if isinstance(source, str | Path):
-                return cls._read(source, dtype, device, four_bit, trained, options)
+                layout = Shard.parse(shard)
+                return cls._read(source, dtype, device, four_bit, layout, trained, options)
             objects.check_model(source, tokenizer, "reward model")
             objects.check_options(source, dtype, four_bit)
             model = _with_score(source, tokenizer) if not trained else source
@@ -126,6 +131,7 @@ class RewardModel(PackedModel):
         dtype: str,
         device: str | torch.device | None,
         four_bit: bool,
+        shard: Shard,
         trained: bool,
         options: Mapping[str, Any],
     ) -> Self:
@@ -138,17 +144,17 @@ class RewardModel(PackedModel):
                 " reward-model)"
             )
         labels = head.labels if head else 1
-        model, missing, _ = read(path, Classifier, dtype, device, four_bit, num_labels=labels)
+        model, missing, _ = read(
+            path, Classifier, dtype, device, four_bit, shard, num_labels=labels
+        )
         if lost := [name for name in missing if not name.startswith("score.")]:
             raise ValueError(f"there are no weights for {lost[0]!r}")
         _head(model)
         tokenizer = load_tokenizer(path)
         refuse_unembedded(tokenizer, model)
-        if head is not None:
-            head.put_on(model)
-        else:
-            # a new head: every response scores 0 until it learns
-            nn.init.zeros_(model.score.weight)
+        # a new head: every response scores 0 until it learns
+        new = RewardHead(torch.zeros(model.score.weight.shape), None, True)
+        (head or new).put_on(model)
         config = model.config.get_text_config()
         # users of the saved model need one for their batches
         if not trained and config.pad_token_id is None:
@@ -182,6 +188,10 @@ class RewardModel(PackedModel):
         packed = pack(tokens, length, prefix, self.device, self.extents(length))
         return self.by_modules(packed, packed.ids, packed.position), packed.rows.where
 
+    def _inside(self, *tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """`hidden`, inside the model."""
+        return inside(self.model, partial(self.hidden, *tokens))
+
     def _end(self, tokens: Tensor, length: Tensor) -> Tensor:
         """[B] where each row tokens [B, W] of `length` is scored: in its last token that is not
         padding."""
@@ -210,7 +220,7 @@ class RewardModel(PackedModel):
         # rows are laid out on the CPU
         batch = batch.to("cpu")
         need = Need.of(batch.mask, batch.mask.any(1))
-        hidden, where = self.hidden(batch.obs, need.length, need.prefix)
+        hidden, where = self._inside(batch.obs, need.length, need.prefix)
         end = self._end(batch.obs, need.length)[:, None]
         where = where.scatter(1, need.last[:, None] + 1, where.gather(1, end))
         score = self._score(hidden.index_select(0, sent(where[need.valued], self.device)))
@@ -229,7 +239,7 @@ class RewardModel(PackedModel):
             texts = [torch.tensor(rows[i], dtype=torch.long) for i in part]
             length = torch.tensor([len(text) for text in texts])
             padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
-            hidden, where = self.hidden(padded, length, torch.zeros_like(length))
+            hidden, where = self._inside(padded, length, torch.zeros_like(length))
             at_end = where.gather(1, self._end(padded, length)[:, None]).squeeze(1)
             out[part] = self._score(hidden.index_select(0, sent(at_end, self.device))).cpu()
         return out

@@ -13,8 +13,14 @@ On disk it is three files. For {"a": w, "b": (w, 0.5), "rows": {3: nan}}, with a
     manifest.json       size and SHA-256 of both, and a few values to find the checkpoint by:
                         {"state.json": {"size": …, "sha256": …}, …, "about": {"step": 40}}
 
-What comes back is what went in, bit for bit: tuples stay tuples, integer keys stay integers, floats
-keep every bit, and a tensor that stood in two places is one tensor again.
+Where weights are in shards over several ranks, every rank writes its own beside them:
+
+    shards/shard-00001-….safetensors, …    tensors by name, in parts; {"$shard": "policy.w"}
+    manifest.json                          their hashes too, and "shards": {"policy.w": what it is}
+
+Of several ranks every one calls `save` and `load`, and any number of ranks can read what any other
+number has written. What comes back is what went in, bit for bit: tuples stay tuples, integer keys
+stay integers, floats keep every bit, and a tensor that stood in two places is one tensor again.
 
 Left out: objects (give their `state_dict`), devices (tensors come back on the CPU), which
 checkpoint to keep or to take up again (`runs.directory`), and whose state it is.
@@ -28,19 +34,29 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from logpi.distributed import shard_files
+from logpi.distributed.parts import local
+from logpi.distributed.world import TOLD, World, current, is_sharded
 from logpi.errors import RunError
 from logpi.runs.disk import replaced, reported
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+R = TypeVar("R")
+
 _FILES = ("state.json", "state.safetensors")
+_SHARDS = "shards"
 
 
 class Damaged(RunError):
@@ -65,45 +81,116 @@ def save(
         RunError: the disk is full, permission is lost, …; an earlier checkpoint stays intact.
         TypeError: something in the state is not plain data; the message says where.
     """
-    directory = Path(directory)
-    encoder = _Encoder()
+    world, directory = current(), Path(directory)
+    encoder = _Encoder(world.first)
     text = json.dumps(encoder.encode(state, "state"), allow_nan=False, separators=(",", ":"))
-    with reported(f"write the checkpoint {directory}", then), replaced(directory) as partial:
-        (partial / "state.json").write_text(text)
-        _save_tensors(encoder.tensors, partial / "state.safetensors")
-        manifest = {name: _fingerprint(partial / name) for name in _FILES} | {
-            "about": dict(about or {})
-        }
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+    def told(work: Callable[[], R]) -> Callable[[], R]:
+        """`work`, its errors of the disk in one line."""
+        return reported(f"write the checkpoint {directory}", then)(work)
+
+    with ExitStack() as stack:
+
+        def begin() -> Path:
+            partial = stack.enter_context(replaced(directory))
+            (partial / "state.json").write_text(text)
+            _save_tensors(encoder.tensors, partial / "state.safetensors")
+            if encoder.shards:
+                (partial / _SHARDS).mkdir()
+            return partial
+
+        def end() -> None:
+            known = dict(x for files in written for x in files.items())
+            manifest = known | {"about": dict(about or {})}
+            if encoder.shards:
+                kinds = {name: shard_files.described(x) for name, x in encoder.shards.items()}
+                manifest["shards"] = kinds
+            (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            stack.close()  # the partial directory takes its name
+
+        partial = world.by_first(told(begin))
+        if encoder.shards:
+            told(lambda: shard_files.write(encoder.shards, partial / _SHARDS))()
+        written = world.each(told(lambda: _fingerprints(partial, world)))
+        world.by_first(told(end))
 
 
-def load(directory: str | Path, step: int | None = None) -> Any:
+def load(directory: str | Path, step: int | None = None, mesh: DeviceMesh | None = None) -> Any:
     """The state that `save` was given; tensors on the CPU.
 
     Args:
         step: the step that the checkpoint must be of, if given.
+        mesh: where tensors in shards go (`sharding.mesh_of`); without it they come whole.
 
     Raises:
         Damaged: it is not whole: a file is missing, of another size or with other contents, or the
-            step is another.
+            step is another. Of several ranks, all raise it.
         RunError: it cannot be read: permission, an I/O error, ….
     """
-    directory = Path(directory)
+    world, directory = current(), Path(directory)
+    manifest = _agreed(world, lambda: _checked(world, directory, step))
+    text, tensors = _agreed(world, lambda: _plain(directory) if world.first else (None, {}))
+    text, names = world.broadcast(text), world.broadcast(list(tensors))
+    tensors = {name: world.broadcast(tensors.get(name)) for name in names}
+    shards = manifest.get("shards")
+    if shards:
+        tensors |= _agreed(world, lambda: _in_shards(directory, shards, mesh))
+    with _sound(directory):
+        return _decode(text, tensors)
+
+
+def _checked(world: World, directory: Path, step: int | None) -> dict[str, Any]:
+    """The manifest; this rank looks at its share of the files."""
+    with _sound(directory):
+        manifest = json.loads((directory / "manifest.json").read_bytes())
+        names = sorted({*_FILES, *manifest} - {"about", "shards"})
+        for name in names[world.rank :: world.size]:
+            if manifest[name] != _fingerprint(directory / name):
+                raise Damaged(
+                    f"the checkpoint {directory} is damaged: {name} is not what was written"
+                )
+        if step is not None and manifest["about"].get("step") != step:
+            raise Damaged(f"{directory} is not a checkpoint of step {step}")
+        return manifest
+
+
+def _plain(directory: Path) -> tuple[Any, dict[str, Tensor]]:
+    """What is not in shards: JSON, and the tensors in it."""
+    with _sound(directory):
+        tensors = load_file(directory / "state.safetensors")
+        return json.loads((directory / "state.json").read_bytes()), tensors
+
+
+def _in_shards(
+    directory: Path, wanted: Mapping[str, Any], mesh: DeviceMesh | None
+) -> dict[str, Tensor]:
+    with _sound(directory):
+        return shard_files.read(wanted, directory / _SHARDS, mesh)
+
+
+def _agreed(world: World, work: Callable[[], R]) -> R:
+    """What `work` returns here; if a rank finds damage, all do."""
+    result, failure = None, None
+    try:
+        result = work()
+    except RunError as error:
+        failure = type(error), str(error)
+    for kind, text in filter(None, world.gather(failure)):
+        error = kind(text)
+        setattr(error, TOLD, world.size > 1)
+        raise error
+    return result  # type: ignore[return-value]
+
+
+@contextmanager
+def _sound(directory: Path) -> Iterator[None]:
+    """What can go wrong in reading, as `Damaged` or as an error of the disk."""
     with reported(
         f"read the checkpoint {directory}",
         "nothing was changed; mend the disk and go on with --resume",
     ):
         try:
-            manifest = json.loads((directory / "manifest.json").read_bytes())
-            wrong = [name for name in _FILES if manifest[name] != _fingerprint(directory / name)]
-            if wrong:
-                raise Damaged(
-                    f"the checkpoint {directory} is damaged: {wrong[0]} is not what was written"
-                )
-            if step is not None and manifest["about"].get("step") != step:
-                raise Damaged(f"{directory} is not a checkpoint of step {step}")
-            tensors = load_file(directory / "state.safetensors")
-            return _decode(json.loads((directory / "state.json").read_bytes()), tensors)
+            yield
         except FileNotFoundError as error:
             missing = Path(error.filename or "").name
             raise Damaged(f"{directory} is not a whole checkpoint: {missing} is missing") from None
@@ -155,6 +242,13 @@ def _fingerprint(path: Path) -> dict[str, Any]:
         }
 
 
+def _fingerprints(directory: Path, world: World) -> dict[str, dict[str, Any]]:
+    """Of the files that this rank has written, by name."""
+    paths = [directory / name for name in _FILES] if world.first else []
+    paths += shard_files.mine(directory / _SHARDS)
+    return {str(path.relative_to(directory)): _fingerprint(path) for path in paths}
+
+
 # --- plain data <-> JSON and tensors ---
 
 
@@ -164,10 +258,15 @@ class _Encoder:
     What JSON lacks is an object with one key that starts with "$": {"$tuple": [...]}, {"$tensor":
     name}, … A dict whose keys are not all strings, or whose keys might be mistaken for such, is
     {"$dict": [[key, value], …]}.
+
+    Args:
+        keep: tensors are copied to be written; else they only get their names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: bool) -> None:
+        self.keep = keep
         self.tensors: dict[str, Tensor] = {}
+        self.shards: dict[str, Tensor] = {}
         self._seen: dict[tuple[Any, ...], str] = {}
         # An address names a tensor only for as long as the tensor lives.
         self._alive: list[Tensor] = []
@@ -189,6 +288,8 @@ class _Encoder:
                 raise TypeError(
                     f"a checkpoint holds dense tensors with contents; {path} is not one"
                 )
+            if is_sharded(value):
+                return {"$shard": self._shard(value.detach(), path)}
             return {"$tensor": self._tensor(value.detach(), path)}
         if type(value).__module__ == "numpy":
             return {"$array": self._tensor(_from_numpy(value, path), path)}
@@ -210,16 +311,32 @@ class _Encoder:
         same = (value.device, value.data_ptr(), value.dtype, tuple(value.shape), value.stride())
         if value.numel() and same in self._seen:
             return self._seen[same]
-        name = path.removeprefix("state.")
-        while name in self.tensors:  # {"a.b": x} beside {"a": {"b": y}}
-            name += "'"
+        name = self._name(path)
         # A copy where it shares memory with another (a row of a flat parameter buffer): the format
         # forbids overlap.
-        plain = value.cpu().contiguous()
+        plain = value.cpu().contiguous() if self.keep else torch.empty(0)
         shares = plain.untyped_storage().nbytes() != plain.numel() * plain.element_size()
         self.tensors[name] = plain.clone() if shares else plain
         self._seen[same] = name
         self._alive.append(value)
+        return name
+
+    def _shard(self, value: Tensor, path: str) -> str:
+        held = local(value)
+        where = held.untyped_storage().data_ptr()
+        same = (where, held.storage_offset(), value.dtype, tuple(value.shape))
+        if where and same in self._seen:
+            return self._seen[same]
+        name = self._name(path)
+        self.shards[name] = value
+        self._seen[same] = name
+        self._alive.append(value)
+        return name
+
+    def _name(self, path: str) -> str:
+        name = path.removeprefix("state.")
+        while name in self.tensors or name in self.shards:  # {"a.b": x} beside {"a": {"b": y}}
+            name += "'"
         return name
 
 
@@ -259,7 +376,7 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
             return float(content)
         case "$bytes":
             return base64.b64decode(content)
-        case "$tensor":
+        case "$tensor" | "$shard":
             return tensors[content]
         case "$array":
             return tensors[content].numpy()[()]

@@ -47,6 +47,7 @@ from logpi.runs.versions import differences, versions
 
 if TYPE_CHECKING:
     from filelock import FileLock
+    from torch.distributed.device_mesh import DeviceMesh
 
 notices = logging.getLogger("logpi")
 
@@ -224,37 +225,53 @@ class Run:
             RunError: the disk failed; the message names the last good checkpoint, which is still
                 there.
         """
-        directory = self.history.directory(step)
-        with self._reported(f"write {directory}"):
-            # The log must not end before the state does, power cut or not.
+        self.sync(step)
+        about = {"step": step, "best": best}
+        checkpoints.save(state, self.history.directory(step), about, self.advice())
+        self.prune(keep)
+
+    def sync(self, step: int) -> None:
+        """The log must not end before the state of `step` does, power cut or not."""
+        with self._reported(f"write {self.history.directory(step)}"):
             for path in sorted(self._unsynced):
                 disk.sync(path)
             self._unsynced.clear()
-        checkpoints.save(state, directory, {"step": step, "best": best}, self._advice())
+
+    def prune(self, keep: int) -> None:
+        """Keep the last `keep` checkpoints, and the last best one."""
         with self._reported(f"write {self.path / 'latest'}"):
             self.history.prune(keep)
 
     def save_model(self, save: Callable[[Path], object]) -> Path:
         """Make `model/`, or replace it whole: `save` fills the directory that it is given."""
-        with self._reported(f"write {self.model}"), disk.replaced(self.model) as partial:
+        with self.model_replaced() as partial:
             save(partial)
         return self.model
 
+    @contextmanager
+    def model_replaced(self) -> Iterator[Path]:
+        """An empty directory that becomes `model/`."""
+        with self._reported(f"write {self.model}"), disk.replaced(self.model) as partial:
+            yield partial
+
     # ----------------------------------------------------------------------- resuming
 
-    def latest(self) -> tuple[int, Any] | None:
+    def latest(self, mesh: DeviceMesh | None = None) -> tuple[int, Any] | None:
         """The newest sound checkpoint as (step, state), or None if there was never one.
 
         A damaged one is put aside with a notice.
 
+        Args:
+            mesh: where tensors in shards go (`sharding.mesh_of`); without it they come whole.
+
         Raises:
             RunError: it cannot be read, or all are lost or damaged; nothing was changed.
         """
-        return self.history.newest()
+        return self.history.newest(mesh)
 
-    def best(self) -> tuple[int, Any] | None:
-        """The checkpoint last marked best as (step, state), or None."""
-        return self.history.best()
+    def best(self, mesh: DeviceMesh | None = None) -> tuple[int, Any] | None:
+        """The checkpoint last marked best as (step, state), or None; as `latest`."""
+        return self.history.best(mesh)
 
     def rewind(self, step: int) -> None:
         """Forget everything after `step` (-1: everything); the run can continue from there."""
@@ -285,7 +302,7 @@ class Run:
             yield
         except OSError as error:
             self._check_there()
-            with disk.reported(what, self._advice()):
+            with disk.reported(what, self.advice()):
                 raise error
 
     def _check_there(self) -> None:
@@ -300,7 +317,8 @@ class Run:
         except OSError:
             pass
 
-    def _advice(self) -> str:
+    def advice(self) -> str:
+        """What to do when the disk has failed."""
         last: Path | None = None
         with suppress(RunError):  # a disk that fails may not be listed either
             last = next(reversed(self.history.whole()), None)

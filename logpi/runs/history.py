@@ -21,11 +21,16 @@ import logging
 import os
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from logpi.distributed.world import current
 from logpi.errors import RunError
 from logpi.runs import checkpoint, disk
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 notices = logging.getLogger("logpi")
 
@@ -60,29 +65,34 @@ class History:
         """Those that say of themselves that they are of the step that they are called after."""
         return [path for path in self.named() if checkpoint.about(path).get("step") == _step(path)]
 
-    def newest(self) -> tuple[int, Any] | None:
-        """The newest sound one as (step, state); None if there was never one.
+    def newest(self, mesh: DeviceMesh | None = None) -> tuple[int, Any] | None:
+        """The newest sound one as (step, state); None if there was never one. Of several ranks
+        every one calls it.
 
         Damaged ones that are newer are put aside with a notice.
+
+        Args:
+            mesh: where tensors in shards go; without it they come whole.
 
         Raises:
             RunError: one cannot be read, or all are lost or damaged. Nothing was changed.
         """
         damaged: list[tuple[Path, str]] = []
-        for path in reversed(self.named()):
+        world = current()
+        for path in reversed(world.by_first(self.named)):
             try:
-                state = checkpoint.load(path, _step(path))
+                state = checkpoint.load(path, _step(path), mesh)
             except checkpoint.Damaged as error:
                 damaged.append((path, str(error)))
                 continue
             for bad, why in damaged:
-                with disk.reported(f"put {bad} aside"):
-                    aside = bad.rename(disk.damaged_name(bad)).name
+                aside = world.by_first(partial(_put_aside, bad)).name
                 notices.warning(
                     "%s; it is kept as %s, and the run goes back to the one before", why, aside
                 )
             return _step(path), state
-        if damaged or any((self.run / name).exists() for name in ("latest", "best")):
+        lost = world.by_first(lambda: any((self.run / x).exists() for x in ("latest", "best")))
+        if damaged or lost:
             why = damaged[0][1] if damaged else f"{self.place} holds no checkpoint any more"
             raise RunError(
                 f"{why}, and there is no other to go on from; nothing was changed. Bring it back"
@@ -91,11 +101,12 @@ class History:
             )
         return None
 
-    def best(self) -> tuple[int, Any] | None:
-        """The newest that is marked best and can be read, as (step, state)."""
-        for path in (x for x in reversed(self.whole()) if _is_best(x)):
+    def best(self, mesh: DeviceMesh | None = None) -> tuple[int, Any] | None:
+        """The newest that is marked best and can be read, as (step, state). Of several ranks every
+        one calls it."""
+        for path in current().by_first(lambda: [*filter(_is_best, reversed(self.whole()))]):
             try:
-                return _step(path), checkpoint.load(path, _step(path))
+                return _step(path), checkpoint.load(path, _step(path), mesh)
             except RunError as error:
                 notices.warning("%s; going back to the one before", error)
         return None
@@ -129,3 +140,9 @@ def _step(path: Path) -> int:
 
 def _is_best(directory: Path) -> bool:
     return bool(checkpoint.about(directory).get("best"))
+
+
+def _put_aside(bad: Path) -> Path:
+    """Give a damaged checkpoint a name that is none."""
+    with disk.reported(f"put {bad} aside"):
+        return bad.rename(disk.damaged_name(bad))

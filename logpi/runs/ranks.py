@@ -11,12 +11,17 @@ Left out: how a checkpoint is stored (`checkpoint.py`), and the directory itself
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from logpi.distributed.world import World, current
+from logpi.runs import checkpoint
+from logpi.runs.history import History
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
     from logpi.runs.directory import Run
 
 __all__ = ["JointRun", "joint_run"]
@@ -44,7 +49,7 @@ class JointRun:
             return self.run.path, self.run.command, self.run.arguments
 
         self.path, self.command, self.arguments = world.by_first(begin)
-        self.model = self.path / "model"
+        self.model, self.history = self.path / "model", History(self.path)
 
     def __enter__(self) -> JointRun:
         return self
@@ -62,18 +67,25 @@ class JointRun:
             self.run.samples(step, rows, kind)
 
     def checkpoint(self, step: int, state: Any, keep: int = 2, best: bool = False) -> None:
-        self._first(lambda run: run.checkpoint(step, state, keep, best))
+        directory, about = self.history.directory(step), {"step": step, "best": best}
+        self._first(lambda run: run.sync(step))
+        checkpoint.save(state, directory, about, self._first(lambda run: run.advice()))
+        self._first(lambda run: run.prune(keep))
 
     def save_model(self, save: Callable[[Path], object]) -> Path:
         """`save` is called on every rank, for weights may be in shards; the first one writes."""
-        self._first(lambda run: run.save_model(save))
+        with ExitStack() as stack:
+            begin = lambda run: stack.enter_context(run.model_replaced())  # noqa: E731
+            partial = self._first(begin)
+            self.world.together(lambda: save(partial))
+            self._first(lambda run: stack.close())
         return self.model
 
-    def latest(self) -> tuple[int, Any] | None:
-        return self._first(lambda run: run.latest())
+    def latest(self, mesh: DeviceMesh | None = None) -> tuple[int, Any] | None:
+        return self.history.newest(mesh)
 
-    def best(self) -> tuple[int, Any] | None:
-        return self._first(lambda run: run.best())
+    def best(self, mesh: DeviceMesh | None = None) -> tuple[int, Any] | None:
+        return self.history.best(mesh)
 
     def rewind(self, step: int) -> None:
         self._first(lambda run: run.rewind(step))

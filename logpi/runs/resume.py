@@ -12,6 +12,8 @@ from logpi.errors import RunError
 from logpi.runs.metrics import read_metrics
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
     from logpi.runs.directory import Run
     from logpi.runs.ranks import JointRun
 
@@ -27,14 +29,19 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def resume(run: Run | JointRun, training: Stateful, steps: int) -> int:
+def resume(
+    run: Run | JointRun, training: Stateful, steps: int, mesh: DeviceMesh | None = None
+) -> int:
     """Load the run's latest checkpoint into `training`; its step, or -1 if there is none.
 
+    Args:
+        mesh: where tensors in shards go (`sharding.mesh_of`); without it every rank reads them
+            whole.
     Raises:
         RunError: the checkpoint is of another model or version, or has more than `steps` updates.
     """
     logged = {record["step"] for record in read_metrics(run.path)}
-    latest = run.latest()
+    latest = run.latest(mesh)
     if latest is None:
         if again := max(logged, default=0):
             notices.warning(

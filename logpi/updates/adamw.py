@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from logpi.distributed.world import is_sharded
 from logpi.updates.masters import Masters, narrow
 
 if TYPE_CHECKING:
@@ -156,9 +157,14 @@ class AdamW(OptimizerSpec):
             raise ValueError(f"a learning rate is a number of at least 0, not {self.lr:g}")
 
     def build(self, policy: Policy) -> torch.optim.Optimizer:
-        """For weights of 16 bits, on masters of 32."""
+        """For weights of 16 bits, on masters of 32; those in shards are of 32 themselves."""
         params = _trainable(policy)
-        narrowed = any(map(narrow, params))
+        narrowed, parts = any(map(narrow, params)), sum(map(is_sharded, params))
+        if narrowed and parts:
+            raise ValueError(
+                "weights in shards learn in float32: load them with dtype bfloat16 and --shard,"
+                " which computes in bfloat16 and keeps shards of 32 bits"
+            )
         whole = None if self.weight_decay or narrowed else side_by_side(params)
         if whole is not None:
             return _OneVector(whole, params, lr=self.lr, betas=self.betas, eps=self.eps)
@@ -168,12 +174,15 @@ class AdamW(OptimizerSpec):
         ]
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
         used = [group for group in groups if group["params"]]
-        kind = Masters if narrowed else torch.optim.AdamW
+        apart = 0 < parts < len(params)
+        kind = Masters if narrowed else _Apart if apart else torch.optim.AdamW
         return kind(used, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused)
 
 
 def side_by_side(params: Sequence[nn.Parameter]) -> Tensor | None:
     """The one vector that these parameters are consecutive views of; None if they are not."""
+    if any(map(is_sharded, params)):
+        return None
     if len({(p.dtype, p.untyped_storage().data_ptr()) for p in params}) != 1:
         return None
     ends = [p.storage_offset() + p.numel() for p in params]
@@ -183,6 +192,21 @@ def side_by_side(params: Sequence[nn.Parameter]) -> Tensor | None:
         return None
     start = params[0].storage_offset()
     return params[0].detach().as_strided((ends[-1] - start,), (1,), start)
+
+
+class _Apart(torch.optim.AdamW):
+    """AdamW on weights of which some are in shards: torch's kernels take one kind at a time."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for kind in (True, False):
+            others = [(p, p.grad) for p in params if is_sharded(p) is not kind]
+            for p, _ in others:
+                p.grad = None
+            super().step()
+            for p, grad in others:
+                p.grad = grad
 
 
 class _OneVector(torch.optim.Optimizer):

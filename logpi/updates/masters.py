@@ -52,41 +52,43 @@ class Masters(torch.optim.AdamW):
 
     Args:
         groups, options: as of `torch.optim.AdamW`.
+    Attributes:
+        pairs: each weight of 16 bits and its master, in the order of the groups.
     Raises:
         RuntimeError: in backward, another such optimiser over the same weights is still alive.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], **options: Any) -> None:
         weights = [p for group in groups for p in group["params"] if narrow(p)]
-        self._pairs = [(p, _spread(p.detach(), i)) for i, p in enumerate(weights)]
-        master = dict(self._pairs)
+        self.pairs = [(p, _spread(p.detach(), i)) for i, p in enumerate(weights)]
+        master = dict(self.pairs)
         super().__init__(
             [{**g, "params": [master.get(p, p) for p in g["params"]]} for g in groups], **options
         )
         hooks = [
-            p.register_post_accumulate_grad_hook(partial(_hand_over, m)) for p, m in self._pairs
+            p.register_post_accumulate_grad_hook(partial(_hand_over, m)) for p, m in self.pairs
         ]
         weakref.finalize(self, lambda: [hook.remove() for hook in hooks])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        for p, m in self._pairs:
+        for p, m in self.pairs:
             _follow(m, p)
         loss = super().step(closure)
-        for p, m in self._pairs:
+        for p, m in self.pairs:
             p.copy_(m)
         return loss
 
     def state_dict(self) -> dict[str, Any]:
         """torch's, and the masters in 32 bits, in the order of the groups."""
-        return {**super().state_dict(), "masters": [m for _, m in self._pairs]}
+        return {**super().state_dict(), "masters": [m for _, m in self.pairs]}
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Weights have to be loaded too, before or after: a master that does not round to its
         weight is not kept."""
         super().load_state_dict(state_dict)
-        for (_, m), saved in zip(self._pairs, state_dict["masters"], strict=True):
+        for (_, m), saved in zip(self.pairs, state_dict["masters"], strict=True):
             m.copy_(saved)
 
 

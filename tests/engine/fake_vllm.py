@@ -37,6 +37,7 @@ class Wrong:
 
     logprobs_mode: str = "processed_logprobs"
     backend: str = "files"
+    dtype: str = "torch.float32"
     has_weights_routes: bool = True
     has_generate: bool = True
     key: str = ""
@@ -142,6 +143,7 @@ class FakeVLLM:
 
     def info(self) -> Any:
         model = {"logprobs_mode": self.wrong.logprobs_mode, "skip_tokenizer_init": False}
+        model["dtype"] = self.wrong.dtype
         transfer = {"backend": self.wrong.backend}
         return {"vllm_config": {"model_config": model, "weight_transfer_config": transfer}}
 

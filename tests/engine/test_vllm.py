@@ -176,6 +176,30 @@ def test_turns_go_through_it(policy, fakes) -> None:
             assert b.tokens.tolist()[: len(a.tokens)] == a.tokens.tolist()
 
 
+def test_a_token_has_the_version_that_sampled_it(policy, fakes, monkeypatch) -> None:
+    """An update in flight: the server names two versions within a row."""
+    updates = Updates(policy)
+    [server] = serving(fakes, policy)
+    vllm = sampler(policy, [server], version=updates)
+    vllm.generate(requests_of(policy), SAMPLING, generator())
+    server.labels.add("1")
+
+    def generate(body):
+        answer = FakeVLLM.generate(fakes[0], body)
+        n = len(answer["choices"][0]["token_ids"])
+        spans = [("0", 0, n // 2), ("1", n // 2, n)]
+        named = [{"version": v, "start": a, "end": b} for v, a, b in spans]
+        answer["choices"][0]["weight_versions"] = named
+        return answer
+
+    monkeypatch.setattr(fakes[0], "generate", generate)
+    groups = vllm.generate(requests_of(policy), SAMPLING, generator())
+    for c in (c for group in groups for c in group):
+        half = len(c.tokens) // 2
+        assert c.version is not None
+        assert c.version.tolist() == [0] * half + [1] * (len(c.tokens) - half)
+
+
 # --- weights ---
 
 
@@ -335,6 +359,11 @@ def test_untempered_log_probabilities_are_noticed_whatever_the_server_says(fakes
     fakes[0].wrong.logprobs_mode = "says processed, is raw"
     with pytest.raises(SamplerLost, match="processed log-probabilities"):
         vllm.generate(requests_of(policy), SAMPLING, generator())
+
+
+def test_weights_of_16_bits_may_differ_more(policy, fakes) -> None:
+    assert sampler(policy, serving(fakes, policy)).limit == 0.002
+    assert sampler(policy, serving(fakes, policy, dtype="torch.bfloat16")).limit == 0.1
 
 
 def test_another_machine_needs_a_key(policy, fakes, monkeypatch) -> None:

@@ -219,10 +219,10 @@ class Counting:
     """A task whose environment says how many characters a turn had, up to three times."""
 
     name = "counting"
-    environment: Counting
+    env: Counting
 
     def __init__(self) -> None:
-        self.environment = self
+        self.env = self
         self.reward = make_rewards([_digits])
         self.stop, self.tools = tuple("0123456789"), ()
 

@@ -159,10 +159,10 @@ def test_online_is_the_same_objective_on_samples(home, name, start):
         ({"objective": "ppo"}, "no preference objective"),
         ({"data": "nowhere.jsonl"}, "no such file"),
         ({"load_in_4bit": True, "lora": 4}, "4-bit"),
-        ({"load_in_4bit": True}, "say what learns, with --lora"),
+        ({"load_in_4bit": True}, "say what learns, with lora=16"),
         ({"options": ("beta=0",)}, "beta must be positive"),
         ({"max_length": 2}, "nothing can be learned"),
-        ({"options": ("minibatches=4",), "pairs": 2}, "4 minibatches of --pairs 2 would part them"),
+        ({"options": ("minibatches=4",), "pairs": 2}, "4 minibatches of pairs=2 would part them"),
     ],
 )
 def test_mistakes_are_one_line(home, change, words):

@@ -79,6 +79,14 @@ def test_the_method_corrects_for_another_engine(fake, tmp_path) -> None:
     setup.close()
 
 
+def test_adapters_go_merged(fake, tmp_path) -> None:
+    job(fake, tmp_path / "run", lora=4, steps=2).run()
+    trained = [m for m in metrics(tmp_path / "run") if "loss" in m]
+    assert trained[1]["version/max"] == 1.0 and trained[1]["gap_sampler/max"] < 1e-4
+    with pytest.raises(UserError, match="lora needs sync files"):
+        job(fake, tmp_path / "other", lora=4, sync="nccl").run()
+
+
 def test_a_sampler_object_stands_for_the_word(fake, tmp_path) -> None:
     policy = small_policy(ALPHABET, width=32, layers=1, heads=2)
     run = job(fake, tmp_path / "run", model=policy, sampler=Engine(policy), steps=1)

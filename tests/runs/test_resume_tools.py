@@ -51,7 +51,7 @@ def model(tmp_path_factory) -> Path:
     """A small model that has seen some searches."""
     path = tmp_path_factory.mktemp("model")
     task = Facts(people=3, relations=1, searched=1.0)
-    policy = small_policy(Facts.alphabet, words=Facts.words, width=32, layers=2, heads=2, seed=1)
+    policy = small_policy(Facts().alphabet, words=Facts.words, width=32, layers=2, heads=2, seed=1)
     source = Demonstrations(policy, task, rows=16)
     learner = logpi.Learner(policy, logpi.algorithm("sft"), AdamW(1e-2))
     for _ in range(40):

@@ -1,6 +1,8 @@
 """vLLM as the sampler: a server, or several, in place of our own decoder.
 
-    sampler      VLLMSampler: rows in, rows out; retries, turns, seeds, versions
+    sampler      VLLMSampler: requests in, completions out, by the weights of the moment
+    call         the rows of one call on their way through the servers: turns, retries
+    rows         a row, and what the policy itself says of it
     server       one server: live or down, checked, and given the weights of the moment
     client       its routes over HTTP
     weights      how weights get there: files, NCCL, CUDA IPC

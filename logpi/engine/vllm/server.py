@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from logpi.engine.vllm.launch import ServerProcess
     from logpi.policies.causal_lm import CausalLM
 
-# seconds: between looks at a silent server; between tries at one that is down, at first and at most
-LOOK, SOON, LATE = 5.0, 0.5, 30.0
+# seconds: between looks at a silent server; between tries at one that is down, at first and at
+# most; until one of ours that is there and does not answer is started anew
+LOOK, SOON, LATE, STUCK = 5.0, 0.5, 30.0, 60.0
 # starts of a server's process that may fail in a row
 STARTS = 3
+STARTING = "it is starting"
 # what tells two models apart
 SHAPE = (
     *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
@@ -38,25 +40,28 @@ class Server:
 
     Attributes:
         live: it can be given rows. reason: why not.
-        labels: names of the weights that this run gave it since it was last down.
+        label, labels: names of the weights that this run gave it since it was last down, the last
+            and all of them.
         rows: how many it is sampling. context: tokens that a row may have there.
+        exact: its weights are float32.
     """
 
     def __init__(self, client: Client, process: ServerProcess | None = None) -> None:
         self.client, self.process = client, process
         self.live, self.reason = False, "not asked yet"
-        self.labels: set[str] = set()
-        self.rows, self.context, self.stops_at_text = 0, 2**62, True
+        self.label, self.labels = "", set[str]()
+        self.rows, self.context, self.stops_at_text, self.exact = 0, 2**62, True, True
         # when it last did something that was noticed, or was last looked at
         self.moved = self.looked = time.monotonic()
-        self.counters = ""
+        self.counters, self.lost_at = "", 0.0
         self.retry_at, self.delay = 0.0, SOON
 
     def lost(self, reason: str) -> None:
         """It is down from now on."""
         self.live, self.reason, self.rows = False, reason, 0
         self.labels.clear()
-        self.retry_at, self.delay = time.monotonic() + SOON, SOON
+        self.lost_at = time.monotonic()
+        self.retry_at, self.delay = self.lost_at + SOON, SOON
 
     def found(self) -> None:
         """It is live from now on."""
@@ -90,13 +95,16 @@ class Server:
         return healthy
 
     def _restart(self) -> None:
-        process = self.process
-        if process is None or (process.is_running() and "hung" not in self.reason):
+        process, stuck = self.process, time.monotonic() - self.lost_at > STUCK
+        if process is None:
+            return
+        hung = "hung" in self.reason or (stuck and self.reason != STARTING)
+        if process.is_running() and not hung:
             return
         if process.starts >= STARTS:
             raise UserError(f"vLLM died {process.starts} times: {process.reason()}")
         process.start()
-        self.reason = "starting"
+        self.reason = STARTING
 
     def check(self, policy: CausalLM, backend: str) -> None:
         """Whether it is a server for this learner.
@@ -110,6 +118,7 @@ class Server:
         model = client.get("/v1/models")["data"][0]
         client.model, self.context = model["id"], int(model["max_model_len"])
         config = self._config()
+        self.exact = config["dtype"] == "torch.float32"
         self.stops_at_text = not config.get("skip_tokenizer_init", False)
         if config["logprobs_mode"] != "processed_logprobs":
             raise UserError(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from logpi.distributed.sharding import sharded
 from logpi.policies.fast.attention import Layout, attended, turn_
 from logpi.policies.fast.layers import Layer, Rotary, bias_of, is_known, layers_of
 from logpi.policies.fast.probe import finds, notice
@@ -34,7 +35,10 @@ PROJECTIONS, GATES = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up
 
 def trunk(policy: PackedModel) -> Trunk | None:
     """A `Trunk` of this policy's model, or None where there is none."""
-    if not is_known(policy) or policy.model.is_activation_checkpointing or not _is_plain(policy):
+    model = policy.model
+    if sharded(model) or model.is_activation_checkpointing:
+        return None
+    if not is_known(policy) or not _is_plain(policy):
         return None
     if policy not in _PROBED:
         _PROBED[policy] = _probe(policy)
