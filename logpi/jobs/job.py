@@ -234,8 +234,8 @@ class Job(RunArguments):
                 " it without torchrun"
             )
         world.by_first(lambda: to_resume(self) or available(self))
-        with as_user_errors(), quiet_ranks():
-            setup = world.together(self.setup)
+        with quiet_ranks():
+            setup = world.together(as_user_errors()(self.setup))
         state: dict[str, Any] = {"setup": setup}
         self.__dict__["_state"] = state
         outcome: Outcome | None = None

@@ -74,7 +74,7 @@ def outcomes(
             process.join(5)
             out.append((f"exit code {process.exitcode}", "no answer"))
     for process, _ in children:
-        process.join(10)
+        process.join(3)
         if process.is_alive():
             process.kill()
     return out
