@@ -20,6 +20,7 @@ import pytest
 from logpi.algorithms import TABLE
 from logpi.algorithms import options as settings
 from logpi.commands import COMMANDS
+from logpi.commands.launch import read as launch
 from logpi.demos.r1 import _anew as without_stage
 from logpi.errors import UserError
 from logpi.jobs.options.command_line import CommandLine, parse
@@ -82,6 +83,9 @@ def test_command_lines_parse(page: str, line: str, capsys: pytest.CaptureFixture
     if isinstance(options, dict):
         assert words and words[0] in options, f"there is no `{' '.join([command, *words[:1]])}`"
         options = options[words.pop(0)].arguments
+    if command == "launch":
+        launch(words)
+        return
     if command == "sweep" and "--resume" not in words:
         sweep(words)
         return

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -209,6 +210,16 @@ class World:
         other._data = _gloo() if self.size > 1 else None
         return other
 
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """In here it is the `current` world of this thread, and of no other."""
+        before = getattr(_of_thread, "world", None)
+        _of_thread.world = self
+        try:
+            yield
+        finally:
+            _of_thread.world = before
+
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this rank holds only a part of it."""
@@ -218,15 +229,19 @@ def is_sharded(tensor: Tensor) -> bool:
 
 alone = World()
 _current: World | None = None
+_of_thread = threading.local()
 
 
 def current() -> World:
-    """The world of this process; the first call joins it.
+    """The world of this process, or the one that this thread is in (`World.here`); the first call
+    joins it.
 
     Raises:
         RunError: the other processes cannot be reached.
     """
     global _current
+    if (world := getattr(_of_thread, "world", None)) is not None:
+        return world
     if _current is None:
         _current = _join() if ranks() > 1 else alone
     return _current

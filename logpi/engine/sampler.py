@@ -1,16 +1,18 @@
 """The interface of a sampler: requests in, completions out.
 
 `Engine` implements it with the policy's own weights. Another sampler (a server such as vLLM) can
-take its place: rollouts and evaluation use this protocol alone. Left out: how weights get to
-another sampler.
+take its place: rollouts and evaluation use this protocol alone. One that samples while the policy
+changes is an `IndependentSampler`. Left out: how weights get to another sampler.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import torch
 
     from logpi.engine.sampling import Completion, Request, Sampling
@@ -40,4 +42,25 @@ class Sampler(Protocol):
                 second, … A completion holds the policy's tokens of all turns, and no token of an
                 observation. None: a row is one turn.
         """
+        ...
+
+
+@runtime_checkable
+class IndependentSampler(Sampler, Protocol):
+    """A sampler with a copy of the weights, so that it can sample in one thread while the policy
+    changes in another. It says the version of every token."""
+
+    def follow(self, policy: AbstractContextManager[Any]) -> None:
+        """From now on the copy changes in `publish` alone, and `generate` reads the policy only
+        while it is in the context `policy`, a lock."""
+        ...
+
+    def publish(self) -> None:
+        """Make the copy the policy as it is, if it is another. The caller holds the lock; rows that
+        are being sampled go on under the new weights."""
+        ...
+
+    def abort(self) -> None:
+        """The call of `generate` under way in another thread ends soon, by `SamplerLost`; so does
+        every later one."""
         ...

@@ -33,6 +33,7 @@ from logpi.jobs.rl_parts import (
     roles_in_memory,
     rollout_and_evaluator,
     rows_and_rewards,
+    sampled_ahead,
     with_critic,
 )
 from logpi.jobs.seeds import command
@@ -184,13 +185,14 @@ class RL(
         rollout.progress = evaluator.progress = lambda done, total: progress.phase(
             f"sampling {done}/{total}"
         )
+        batches, evaluate = sampled_ahead(self, stack, rollout, learner, by_reward(evaluator))
         return Setup(
-            rollout,
+            batches,
             learner,
             policy,
             saver.save,
             self.steps,
-            by_reward(evaluator),
+            evaluate,
             self.eval_every,
             self.save_every,
             curves=curves_of(data.rewards.names, rollout.conversations is not None),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from logpi.rollouts.prompt_sources import PromptSource
     from logpi.rollouts.text_rollout import TextRollout
     from logpi.train import Evaluate
-    from logpi.types import Policy
+    from logpi.types import Policy, Rollout
 
 # Nats, on average: two forwards of 16-bit weights differ by 0.007 to 0.05 (single tokens by 0.4).
 ROUNDING = 0.1
@@ -120,6 +121,26 @@ def curves_of(names: Sequence[str], tools: bool) -> tuple[Any, ...]:
     return (*CURVES, *(parts if len(names) > 1 else ()), *turns, "kl_sequence")
 
 
+def sampled_ahead(
+    a: Any, stack: ExitStack, rollout: TextRollout, learner: Learner, evaluate: Evaluate
+) -> tuple[Rollout, Evaluate]:
+    """The rollout and the evaluation. With `ahead` a thread collects batches until the stack ends,
+    and an evaluation waits for it."""
+    from logpi.rollouts.ahead import Ahead, Correct, Drop, Refuse
+
+    if not a.ahead:
+        return rollout, evaluate
+    ahead = Ahead(
+        rollout,
+        a.ahead,
+        rollout.sampler,
+        lambda: learner.updates,
+        stale={"correct": Correct(), "drop": Drop(), "refuse": Refuse()}[a.stale],
+        total=a.steps,
+    )
+    return stack.enter_context(ahead), ahead.resting(evaluate)
+
+
 def algorithm_of(a: Any) -> Algorithm:
     """The algorithm with the job's settings. Raises UserError if it cannot learn from samples of a
     policy."""
@@ -160,11 +181,26 @@ def _checked(a: Any, method: Algorithm) -> Algorithm:
             f"{method.objective.min_group}, not {a.num_generations}"
         )
     whole_groups(method, a.prompts, "--prompts")
+    if a.ahead:
+        _check_ahead(a)
     # With 16-bit weights, or by another engine, sampler and learner round differently: the
     # objective corrects for the mismatch with capped importance weights.
     if a.dtype == "float32" and a.samples_itself:
         return method
     return replace(method, objective=method.objective.corrected())
+
+
+def _check_ahead(a: Any) -> None:
+    """Raises UserError if batches cannot be sampled ahead."""
+    from logpi.rollouts.ahead import independent
+
+    if a.samples_itself or not isinstance(a.sampler, str):
+        independent(a.sampler)
+    if not a.mask_observations:
+        raise UserError(
+            "--no-mask-observations reads the policy while rows are made, and with --ahead it"
+            " changes then: leave one of them out"
+        )
 
 
 def make_learner(a: Any, method: Algorithm, learns: Policy, reference: Policy | None) -> Learner:

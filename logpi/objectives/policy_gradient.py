@@ -219,8 +219,10 @@ class PolicyGradient(Objective):
         logp = own(now.logp, mask)
         log_ratio = self.ratio(logp, targets.logp_old, mask)
         objective = self.surrogate(log_ratio, logp, targets.advantage)
+        factor = None
         if self.correction is not None:
-            objective = objective * self.correction(targets.logp_old, batch.logp, mask)
+            factor = self.correction(targets.logp_old, batch.logp, mask)
+            objective = objective * factor
         if (kl := self._penalty("loss")) and targets.logp_ref is not None:
             objective = objective - kl.coef * kl.estimator(logp, targets.logp_ref)
         if self.entropy_coef:
@@ -230,7 +232,9 @@ class PolicyGradient(Objective):
             error = self._squared_error(now, targets, mask)
             objective = torch.sub(objective, error, alpha=0.5 * self.value_coef)
         metrics = Diagnostics(
-            partial(self._metrics, mask, log_ratio.detach(), logp.detach(), targets, now, error)
+            partial(
+                self._metrics, mask, log_ratio.detach(), logp.detach(), targets, now, error, factor
+            )
         )
         return -(weight.to(objective.dtype) * objective).sum(), metrics
 
@@ -254,6 +258,7 @@ class PolicyGradient(Objective):
         targets: Targets,
         now: PolicyOutput,
         error: Tensor | None,
+        factor: Tensor | None,
     ) -> dict[str, Tensor]:
         """Token means, stacked so that one reduction serves all of them, and extremes."""
         by_token, extremes = {"entropy": now.entropy}, {}
@@ -273,6 +278,9 @@ class PolicyGradient(Objective):
             by_token["kl"] = k3(logp, targets.logp_ref)
         if error is not None:
             by_token["value/loss"] = 0.5 * error
+        if self.correction is not None and factor is not None:
+            by_token["correction/mean"] = factor
+            by_token["correction/capped"] = (factor >= self.correction.cap).to(logp.dtype)
         sums = own(torch.stack([x.detach() for x in by_token.values()]), mask).sum((1, 2))
         means = (sums / mask.sum().clamp(min=1)).unbind()
         return extremes | dict(zip(by_token, means, strict=True))

@@ -6,7 +6,7 @@ r"""Metrics of a step's responses.
     responses/reflective     share of responses with at least one
     responses/format         share that is <think>…</think><answer>…</answer>
     responses/mixed          share with words of more than one script
-    version/min, …/max       of the weights that sampled, in updates, if a server had them
+    version/min, …/mean, …/max   of the weights that sampled, in updates, if a server had them
     level/L                  mean of the first reward over the items whose column `level` is L
     eval/…                   reflection, reflective, format and mixed of an evaluation
 
@@ -23,6 +23,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from logpi.engine.turns import ENDED
 from logpi.rewards import ThinkAnswer, failures
@@ -147,13 +149,14 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def version_metrics(responses: Sequence[Responses]) -> dict[str, float]:
-    """The oldest and the newest weights that sampled, in updates; empty where the sampler does not
-    report versions."""
+    """The oldest and the newest weights that sampled, and the mean over tokens, in updates; empty
+    where the sampler does not report versions."""
     versions = [c.version for r in responses for c in r.completions if c.version is not None]
     if not versions:
         return {}
-    oldest, newest = min(int(v.min()) for v in versions), max(int(v.max()) for v in versions)
-    return {"version/min": float(oldest), "version/max": float(newest)}
+    every = torch.cat(versions).double()
+    numbers = {"min": every.min(), "mean": every.mean(), "max": every.max()}
+    return {f"version/{name}": float(x) for name, x in numbers.items()}
 
 
 def conversation_metrics(responses: Sequence[Responses]) -> dict[str, float]:

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -76,11 +76,14 @@ class Call:
         self.alone_since: float | None = None
         self.progress: Callable[[int, int], None] | None = None
         self.on_turn_end: OnTurnEnd | None = None
+        self.aborted = threading.Event()
 
     def run(self) -> None:
         """Until every row has ended."""
         try:
             while self.unfinished:
+                if self.aborted.is_set():
+                    raise SamplerLost("sampling was ended")
                 self._give()
                 self._take()
                 self._go_on()
@@ -113,8 +116,12 @@ class Call:
 
     def _ask(self, row: Row, server: Server, number: int, ids: list[int]) -> None:
         """In a thread: the answer, or why there is none."""
+        # the oldest that may sample it, for servers that do not say
+        label = server.label
         try:
             answer = server.client.sample(ids, settings(row, self.sampling, self.policy))
+            if answer.versions is None:
+                answer = replace(answer, versions=[label] * len(answer.tokens))
         except Exception as error:
             self.arrived.put((row, number, error))
         else:
@@ -149,7 +156,7 @@ class Call:
         if isinstance(answer, Exception):
             raise answer
         row.server, server.rows, server.moved = None, server.rows - 1, time.monotonic()
-        versions = [int(v) for v in answer.versions or [server.label] * len(answer.tokens)]
+        versions = [int(v) for v in answer.versions or ()]
         row.add(answer, versions, self.policy.eos_ids)
         if self.on_turn_end is not None and row.stop in ENDED:
             self.paused[row.number] = row

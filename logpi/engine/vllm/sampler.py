@@ -18,9 +18,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from threading import Event
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -85,6 +86,9 @@ class VLLMSampler:
         self.probes: list[Row] = []
         # of what was sent, for people
         self.numbers: dict[str, float] = {}
+        # in it the policy is read; a lock where it changes while rows are sampled
+        self.reading: AbstractContextManager[Any] = nullcontext()
+        self.follows, self.aborted = False, Event()
         try:
             for server in self.servers:
                 self._ready(server)
@@ -124,9 +128,11 @@ class VLLMSampler:
         call = Call(
             self.policy, self.servers, self.slots, self.patience, rows, sampling, self._revive
         )
-        call.progress, call.on_turn_end = progress, on_turn_end
+        call.progress, call.on_turn_end, call.aborted = progress, on_turn_end, self.aborted
         if rows:
-            self._publish()
+            if not self.follows or self.published < 0:
+                with self.reading:
+                    self.publish()
             call.run()
         return self._completions(rows, sampling, len(requests))
 
@@ -142,6 +148,14 @@ class VLLMSampler:
         for server in self.servers:
             if server.process is not None:
                 server.process.stop()
+
+    def follow(self, policy: AbstractContextManager[Any]) -> None:
+        """As `IndependentSampler`."""
+        self.reading, self.follows = policy, True
+
+    def abort(self) -> None:
+        """As `IndependentSampler`."""
+        self.aborted.set()
 
     def _check(self, sampling: Sampling) -> None:
         if sampling.temperature not in (None, self.policy.temperature):
@@ -183,7 +197,8 @@ class VLLMSampler:
         out: list[list[Completion]] = [[] for _ in range(requests)]
         tempered = self.policy.temperature != 1.0
         own = [r for r in rows if sampling.truncated or (tempered and r.greedy)]
-        logp = dict(zip((r.number for r in own), own_logp(self.policy, own), strict=True))
+        with self.reading if own else nullcontext():
+            logp = dict(zip((r.number for r in own), own_logp(self.policy, own), strict=True))
         for row in rows:
             made = row.completion()
             out[row.request].append(replace(made, logp=logp.get(row.number, made.logp)))
@@ -191,11 +206,13 @@ class VLLMSampler:
 
     # --- weights ---
 
-    def _publish(self) -> None:
-        """The weights of the moment to all servers that are live and have older ones."""
+    def publish(self) -> None:
+        """The weights of the moment to all servers that are live and have older ones; rows that are
+        being sampled go on under them. Before the first call nothing is sent, for there is nothing
+        to compare."""
         begin = time.perf_counter()
         version = self.published + 1 if self.version is None else self.version()
-        if version == self.published:
+        if version == self.published or not self.probes:
             return
         self.publisher.prepare(version)
         self.published = version
@@ -209,10 +226,11 @@ class VLLMSampler:
 
     def _send_weights(self, server: Server) -> None:
         version = self.published
+        # before they are sent: a row under way may end with them at once
+        server.labels.add(str(version))
         try:
             publish(server.client, self.publisher, version)
             server.label = str(version)
-            server.labels.add(server.label)
         except ServerDown as error:
             server.lost(str(error))
         except UserError as error:
@@ -270,7 +288,8 @@ class VLLMSampler:
             return False
         except UserError as error:
             raise SamplerLost(str(error)) from error
-        self._send_weights(server)
-        if server.live:
-            self._compared(server)
+        with self.reading:
+            self._send_weights(server)
+            if server.live:
+                self._compared(server)
         return server.live

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # seconds for a server of our own to come up
 START = 600.0
 SYNCS = ("auto", "files", "nccl", "ipc")
+STALE = ("correct", "drop", "refuse")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,26 @@ class SamplerArguments:
         help=(
             "how weights get to vLLM: files[:DIR], nccl or ipc; auto: files to servers on this"
             " machine, else nccl"
+        ),
+    )
+
+    ahead: int = option(
+        0,
+        least=0,
+        most=64,
+        aliases=("async",),
+        help=(
+            "with vllm, also --async: batches that are sampled while one is learned from; their"
+            " tokens are at most so many updates old (docs/scale-async.md)"
+        ),
+    )
+    stale: str = option(
+        "correct",
+        choices=STALE,
+        changeable=True,
+        help=(
+            "what becomes of groups that are older all the same: learned from with importance"
+            " weights, left out, or an error"
         ),
     )
 
@@ -150,11 +171,12 @@ class SamplerArguments:
     ) -> Server:
         """A server of our own, from the policy as it is."""
         from logpi.engine.vllm.launch import ServerProcess
+        from logpi.engine.vllm.sampler import PROBES
         from logpi.engine.vllm.server import started
         from logpi.engine.vllm.weights import Files
 
         dtype = str(policy.model.get_input_embeddings().weight.dtype).removeprefix("torch.")
-        options = {"dtype": dtype, "max_num_seqs": self._slots, **self.vllm_options}
+        options = {"dtype": dtype, "max_num_seqs": self._slots + PROBES, **self.vllm_options}
         backend, devices = publisher.backend, self.sampler_devices
         remove = publisher.temporary if isinstance(publisher, Files) else ()
         process = ServerProcess(python, save, backend, options, devices, remove)
