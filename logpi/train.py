@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from logpi.distributed.sharding import mesh_of
 from logpi.errors import SamplerLost
 from logpi.runs.collapse import Collapse
 from logpi.runs.directory import Run
@@ -191,7 +192,7 @@ class _Loop:
         """Load the run's latest checkpoint; the number of its steps."""
         if isinstance(self.run, _NoRun):
             return 0
-        self.saved = resume(self.run, self, steps)
+        self.saved = resume(self.run, self, steps, mesh_of(self.learner.policy))
         self.done = max(0, self.saved)
         return self.done
 
@@ -231,7 +232,7 @@ class _Loop:
             yield
         except SamplerLost as error:
             self.save(self.done)
-            path = self.run.path if isinstance(self.run, Run) else "RUN"
+            path = self.run.path if isinstance(self.run, Run | JointRun) else "RUN"
             raise SamplerLost(
                 f"{error}. Step {self.done} is saved; resume with --resume {path}"
             ) from error

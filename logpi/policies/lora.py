@@ -185,7 +185,7 @@ class AdapterOff(nn.Module):
     It has no parameters and no state of its own.
     """
 
-    policy: PackedModel
+    policy: Any  # a `PackedModel`
 
     def __init__(self, policy: PackedModel) -> None:
         super().__init__()
