@@ -31,6 +31,7 @@ EXTRAS = {
     "peft": "lora",
     "mcp": "mcp",
     "optuna": "sweep",
+    "ray": "scale",
 }
 OUT_OF_MEMORY = (
     "out of memory. Decode fewer rows at a time (--slots), cut the forward pass smaller"

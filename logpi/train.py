@@ -145,8 +145,7 @@ def train(  # noqa: PLR0913 (settings, all keywords)
         save_every: steps between checkpoints.
         shown: numbers of the progress line. alone: signals between steps stop training too.
     Raises:
-        RunError: the disk failed, or the run's checkpoint cannot be loaded.
-        SamplerLost: nobody samples any more; what was learned until then is saved.
+        RunError: the disk failed, or a checkpoint is bad. SamplerLost: none is left; all is saved.
     """
     with _open(run) as record, progress or Progress(steps) as display, ExitStack() as whole:
         loop, stop = _Loop(rollout, learner, record, evaluate, display), StopSignals(display.note)
@@ -235,7 +234,7 @@ class _Loop:
             self.save(self.done)
             path = self.run.path if isinstance(self.run, Run) else "RUN"
             raise SamplerLost(
-                f"{error}. Step {self.done} is saved; go on with --resume {path}"
+                f"{error}. Step {self.done} is saved; resume with --resume {path}"
             ) from error
 
     def outcome(self, step: int, stopped: int) -> Outcome:

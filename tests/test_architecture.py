@@ -84,6 +84,7 @@ HEAVY = {
     "bm25s": (set(), {"envs"}),
     "httpx": (set(), {"engine", "envs", "rewards"}),
     "vllm": (set(), {"engine"}),
+    "ray": (set(), {"distributed"}),
     "mcp": (set(), {"envs"}),
     "mpmath": (set(), {"rewards"}),
     "jsonschema": (set(), {"calls"}),

@@ -20,6 +20,7 @@ import pytest
 from logpi.algorithms import TABLE
 from logpi.algorithms import options as settings
 from logpi.commands import COMMANDS
+from logpi.commands.launch import read as launch
 from logpi.demos.r1 import _anew as without_stage
 from logpi.errors import UserError
 from logpi.jobs.options.command_line import CommandLine, parse
@@ -36,6 +37,9 @@ TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for
 BLOCK = re.compile(r"^(<!-- runs -->\n+)?```([^\n]*)\n(.*?)^```", re.M | re.S)
 # Of programs that are not ours and of our scripts; what the guide says is refused.
 OTHER_OPTIONS = {"--stdin", "--check", "--torch", "--batch-size"}
+# Of torchrun, accelerate, Ray, SLURM and other libraries, as far as `_`.
+OTHER_OPTIONS |= {"--shutdown-timeout", "--nproc-per-node", "--max-restarts", "--num", "--actor"}
+OTHER_OPTIONS |= {"--vllm", "--head", "--address", "--relative"}
 
 
 def blocks(page: str, *languages: str) -> Iterator[tuple[bool, str]]:
@@ -82,6 +86,9 @@ def test_command_lines_parse(page: str, line: str, capsys: pytest.CaptureFixture
     if isinstance(options, dict):
         assert words and words[0] in options, f"there is no `{' '.join([command, *words[:1]])}`"
         options = options[words.pop(0)].arguments
+    if command == "launch":
+        launch(words)
+        return
     if command == "sweep" and "--resume" not in words:
         sweep(words)
         return

@@ -97,6 +97,11 @@ COMMANDS: dict[str, CommandEntry] = {
     "repeat": CommandEntry(
         "commands.repeat", "RepeatRun", "run a saved run's command again with its own arguments"
     ),
+    "launch": CommandEntry(
+        "commands.launch",
+        "Launch",
+        "start a job on several ranks: on this machine, by Ray or by SLURM",
+    ),
     "sweep": CommandEntry(
         "jobs.sweep", "JobSweep", "one job with several values of its options, and a table"
     ),

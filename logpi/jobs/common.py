@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from logpi.runs.ranks import JointRun
     from logpi.train import Outcome
 
-# an environment variable that torchrun sets
-TORCHRUN = "TORCHELASTIC_RUN_ID"
+# environment variables that torchrun and `logpi launch` set
+LAUNCHED = {"TORCHELASTIC_RUN_ID", "LOGPI_LAUNCH"}
 
 
 def to_resume(arguments: RunArguments) -> Path | None:
-    """The run to resume, if any: the one asked for, or, when torchrun starts a command again, the
-    run in its --out."""
+    """The run to resume, if any: the one asked for, or, when a launcher starts a command again,
+    the run in its --out."""
     started = arguments.out is not None and (arguments.out / "arguments.json").exists()
-    return arguments.resume or (arguments.out if started and TORCHRUN in os.environ else None)
+    return arguments.resume or (arguments.out if started and LAUNCHED & set(os.environ) else None)
 
 
 def opened(arguments: RunArguments, command: str) -> Run | JointRun:

@@ -117,8 +117,7 @@ class CausalLM(PackedModel):
             dtype: of weights that are read. device: cpu, cuda, cuda:1, auto (a CUDA GPU if there is
                 one); default CPU, or the object's.
             four_bit: frozen linear layers in 4 bits, for LoRA.
-            shard: how weights are laid out over the ranks: none (default), auto, N
-                or NxM (`Shard`). Every rank calls.
+            shard: layout over the ranks, which all call: none (default), auto, N, NxM (`Shard`).
             options: the constructor's.
         Raises:
             ValueError: one line: nothing there, no tokenizer, not a causal language model, unknown
@@ -141,12 +140,15 @@ class CausalLM(PackedModel):
                 raise ValueError("it has no output layer over tokens")
             refuse_unembedded(tokenizer, model)
             policy = cls(model, tokenizer, critic=critic, **options)
-        file = Path(source) / VALUE_FILE if isinstance(source, str | Path) else None
-        if policy.value_head is not None and file is not None and file.is_file():
+        if isinstance(source, str | Path):
+            policy._read_critic(Path(source) / VALUE_FILE)
+        return policy
+
+    def _read_critic(self, file: Path) -> None:
+        if self.value_head is not None and file.is_file():
             from safetensors.torch import load_file
 
-            policy.value_head.load_state_dict(load_file(file))
-        return policy
+            self.value_head.load_state_dict(load_file(file))
 
     @classmethod
     def _of_policy(

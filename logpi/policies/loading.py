@@ -98,7 +98,7 @@ def read(
         if shard or shard.auto:
             shard, layout = shards.layout(shard, _empty(kind, config), options["dtype"])
             options |= layout
-        with quiet(reports=False):
+        with quiet(reports=False), shards.same_chance(shard):
             model, info = kind.from_pretrained(
                 source,
                 config=config,
@@ -141,6 +141,10 @@ def _options(
         )
     if (shard or shard.auto) and (gguf or four_bit):
         raise ValueError(f"{path}: neither GGUF files nor 4 bits go with --shard: leave one out")
+    home = torch.accelerator.current_accelerator()
+    kind = "cpu" if home is None else home.type
+    if (shard or shard.auto) and device is not None and device.type != kind:
+        raise ValueError(f"--shard puts weights on the {kind} of each rank: leave --device out")
     own = (
         {"quantization_config": GgufConfig(dequantize=True)} if gguf else {"use_safetensors": True}
     )

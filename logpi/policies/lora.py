@@ -77,11 +77,27 @@ def add_lora(
     names = ("value_head.", "model.score.")
     heads = [p for n, p in policy.named_parameters() if n.startswith(names)]
     model.requires_grad_(False)
-    inject_adapter_in_model(config, model)
+    with _whole_shapes():
+        inject_adapter_in_model(config, model)
     for p in heads:
         p.requires_grad_(True)
     _leave_out_frozen(policy)
     return sum(p.numel() for p in policy.parameters() if p.requires_grad)
+
+
+@contextmanager
+def _whole_shapes() -> Iterator[None]:
+    """Adapters of whole layers: where shards have replicas, peft takes a layer for one of tensor
+    parallelism, and would make adapters of a shard's shape."""
+    from peft.tuners import tuners_utils
+
+    looks = "_torch_supports_distributed"
+    before = getattr(tuners_utils, looks, None)
+    setattr(tuners_utils, looks, False)
+    try:
+        yield
+    finally:
+        setattr(tuners_utils, looks, before)
 
 
 def _complete(config: LoraConfig, model: Any) -> LoraConfig:

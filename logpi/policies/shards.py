@@ -7,6 +7,9 @@ out of them again.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
 from typing import Any
@@ -30,6 +33,18 @@ def layout(shard: Shard, model: Any, dtype: torch.dtype) -> tuple[Shard, dict[st
     mixed = dtype == torch.bfloat16
     options: dict[str, Any] = {"dtype": torch.float32} if mixed else {}
     return shard, options | {"distributed_config": shard.config(mixed, _plan(model))}
+
+
+@contextmanager
+def same_chance(shard: Shard) -> Iterator[None]:
+    """Generators of random numbers as they were: a new weight in shards draws as many numbers as a
+    rank's shard has, and ranks would go on with different ones."""
+    if not shard:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "DTensor random operators")
+        yield
 
 
 def _plan(model: Any) -> dict[str, str]:

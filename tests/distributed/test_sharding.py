@@ -123,13 +123,14 @@ def _gradients(policy) -> dict[str, torch.Tensor]:
     return {n: g.full_tensor() if is_sharded(g) else g for n, g in grads.items()}
 
 
-def _differences(path: Path) -> dict[str, tuple[float, float]]:
+def _differences(path: Path, cases: dict[str, dict]) -> dict[str, tuple[float, float]]:
     """By case the largest difference of a gradient, relative to the largest, and that of its
     norm."""
-    # the second rank has fewer rows, and none of the longest
-    mine = torch.arange(12) if current().first else torch.arange(12, 20)
+    world = current()
+    # the first rank has more rows, and others
+    mine = torch.arange(20).tensor_split([14 - world.size, 17, 18][: world.size - 1])[world.rank]
     out = {}
-    for name, case in CASES.items():
+    for name, case in cases.items():
         method = case.get("method", "reinforce_plus_plus")
         one, policy = _made(path, case, None), _made(path, case, case.get("shard", "2"))
         assert sharded(policy) and mesh_of(policy) is not None and not sharded(one)
@@ -147,11 +148,20 @@ def _differences(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def test_the_gradient_is_that_of_one_process(models: Path) -> None:
-    first, second = on_ranks(2, _differences, models)
-    for name, (gradient, size) in first.items():
-        assert gradient <= 1e-5, (name, first)
-        assert size <= 1e-5, (name, first)
-    assert {n: x[1] for n, x in first.items()} == {n: x[1] for n, x in second.items()}
+    _check(on_ranks(2, _differences, models, CASES))
+
+
+def test_shards_with_replicas(models: Path) -> None:
+    # peft takes such layers for those of tensor parallelism
+    _check(on_ranks(4, _differences, models, {"LoRA": CASES["LoRA"] | {"shard": "2x2"}}))
+
+
+def _check(ranks: list[dict[str, tuple[float, float]]]) -> None:
+    for name, (gradient, size) in ranks[0].items():
+        assert gradient <= 1e-5, (name, ranks[0])
+        assert size <= 1e-5, (name, ranks[0])
+    for others in ranks[1:]:
+        assert {n: x[1] for n, x in others.items()} == {n: x[1] for n, x in ranks[0].items()}
 
 
 def _steps(path: Path) -> dict[str, float]:
@@ -216,7 +226,9 @@ def _files(path: Path, out: Path) -> None:
             saver.save(place)
         if current().first:
             _same_files(out / f"{name}-one", out / f"{name}-two")
-    reward, two = (RewardModel.load(path / "llama", shard=s) for s in (None, "2"))
+    reward, chance = RewardModel.load(path / "llama"), torch.get_rng_state()
+    two = RewardModel.load(path / "llama", shard="2")
+    assert torch.equal(torch.get_rng_state(), chance)
     for p, place in ((reward, out / "reward-one"), (two, out / "reward-two")):
         _filled(p).save(place)
     if current().first:
@@ -314,6 +326,10 @@ def test_bad_input_is_one_line(monkeypatch: pytest.MonkeyPatch, models: Path) ->
         Shard.parse("4x3")
     with pytest.raises(ValueError, match="neither GGUF files nor 4 bits go with --shard"):
         CausalLM.load(models / "llama", four_bit=True, shard="8")
+    home = lambda: torch.device("cuda")  # noqa: E731
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", home)
+    with pytest.raises(ValueError, match="--shard puts weights on the cuda of each rank"):
+        CausalLM.load(models / "llama", device="cpu", shard="8")
     with pytest.raises(ValueError, match="this CausalLM is whole: load its path with shard"):
         CausalLM.load(CausalLM(tiny_model(), tiny_tokenizer()), shard="8")
 

@@ -107,7 +107,7 @@ def test_when_all_servers_are_gone_the_run_is_saved_and_goes_on(
     next(steps)
     fake.wrong.dies_after = 2
     with pytest.raises(
-        SamplerLost, match=r"no vLLM server answers: .* Step 1 is saved; go on with"
+        SamplerLost, match=r"no vLLM server answers: .* Step 1 is saved; resume with"
     ):
         list(steps)
     fake.wrong.dies_after = -1
