@@ -6,7 +6,7 @@ PY := .venv/bin/python
 demo test test-all check: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test test-all lint docs check test-lowest test-newest dist bench bench-full clean
+.PHONY: help setup demo test test-all lint docs check test-lowest test-newest dist bench bench-full gpu-check clean
 
 help:
 	@echo "make demo       set up, then a small language model learns to reason (about 5 minutes on two cores)"
@@ -17,6 +17,7 @@ help:
 	@echo "make check      all that CI runs: lint, format, types, documentation, tests"
 	@echo "make test-lowest, make test-newest"
 	@echo "                a part of the tests with the lowest or newest packages that pyproject.toml allows"
+	@echo "make gpu-check  what needs GPUs: the device cases on one, the laws of several ranks by NCCL on two"
 	@echo "make dist       the wheel and the source archive, into dist/"
 	@echo "make bench      quick benchmarks beside the peers (PEER=PYTHON with trl; DEVICE=cuda DTYPE=bfloat16)"
 	@echo "make bench-full all of them, into benchmarks/results (PEER=PYTHON MODEL=DIR VLLM=PYTHON RESUME=--resume)"
@@ -50,6 +51,9 @@ docs: setup
 
 check:
 	bash .ci/run
+
+gpu-check: setup
+	$(PY) scripts/gpu_check.py $(ARGS)
 
 # In an environment of their own under build/. TORCH=2.13.0 pins torch, where only one build is to be had.
 test-lowest test-newest: setup

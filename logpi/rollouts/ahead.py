@@ -10,8 +10,8 @@ The first token of batch n is sampled when n − 1 − K updates have been made 
 older than K updates where the sampler has sent what it was told to send. What is older all the same
 (a sampler of one's own) is `Stale`'s choice; what is not is corrected by the objective.
 
-Left out: how a batch is made (`text_rollout.py`), how weights travel (`engine/vllm`), importance
-weights (`objectives/policy_gradient.py`).
+Left out: two batches at a time in the sampler, how a batch is made (`text_rollout.py`), how weights
+travel (`engine/vllm`), importance weights (`objectives/policy_gradient.py`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import json
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import torch
@@ -148,12 +149,14 @@ class Ahead:
         self.pending: deque[Future[_Ready]] = deque()
         # the rollout's state after the last batch that was taken
         self.state: Mapping[str, Any] = rollout.state_dict()
-        self.error: BaseException | None = None
-        self.pool = ThreadPoolExecutor(1, "ahead")
         # who holds it may read the policy; the learner does between calls
         self.policy, self.learning = Lock(), True
         self.policy.acquire()
         self.sampler.follow(self.policy)
+        self.orders: SimpleQueue[Future[_Ready] | None] = SimpleQueue()
+        # A program that forgets to close it ends all the same.
+        self.thread = Thread(target=self._collect, name="ahead", daemon=True)
+        self.thread.start()
 
     def __call__(self) -> Collected:
         with self._standing_still():
@@ -161,11 +164,12 @@ class Ahead:
             if self.total is not None:
                 due = max(1, min(due, self.total - self.updates()))
             while len(self.pending) < due:
-                self.pending.append(self.pool.submit(self._collect))
-            ready = self.pending[0].result()
+                self.pending.append(Future())
+                self.orders.put(self.pending[-1])
+            batch = self.pending[0].result()
         self.pending.popleft()
-        self.state = ready.state
-        return self._aged(ready.collected)
+        self.state = batch.state
+        return self._aged(batch.collected)
 
     def resting(self, work: Callable[..., T]) -> Callable[..., T]:
         """`work` (an evaluation), done when all pending batches are: it may use the policy, the
@@ -185,8 +189,9 @@ class Ahead:
             # the thread may wait for it
             self.learning = False
             self.policy.release()
-        # Nothing is cancelled: on all ranks the same batch fails at the same exchange.
-        self.pool.shutdown()
+        # No order is taken back: on all ranks the same batch fails at the same exchange.
+        self.orders.put(None)
+        self.thread.join()
 
     def __enter__(self) -> Ahead:
         return self
@@ -197,10 +202,10 @@ class Ahead:
     def state_dict(self) -> dict[str, Any]:
         """The batches that are ready, and the rollout as it was after them: what is under way is
         collected again."""
-        done = takewhile(lambda f: f.done() and f.exception() is None, [*self.pending])
-        ready = [future.result() for future in done]
-        state = ready[-1].state if ready else self.state
-        return {"rollout": state, "pending": [r.plain() for r in ready]}
+        futures = takewhile(lambda f: f.done() and f.exception() is None, [*self.pending])
+        batches = [future.result() for future in futures]
+        state = batches[-1].state if batches else self.state
+        return {"rollout": state, "pending": [b.plain() for b in batches]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         wait(self.pending)
@@ -224,16 +229,18 @@ class Ahead:
             self.policy.acquire()
             self.learning = True
 
-    def _collect(self) -> _Ready:
-        """In the thread: the next batch. After an error there is none."""
-        if self.error is not None:
-            raise self.error
-        try:
-            with self.world.here():
-                return _Ready(self.rollout(), self.rollout.state_dict())
-        except BaseException as error:
-            self.error = error
-            raise
+    def _collect(self) -> None:
+        """The thread: a batch for each order. After an error there are no more batches."""
+        failure: BaseException | None = None
+        with self.world.here():
+            while (order := self.orders.get()) is not None:
+                try:
+                    if failure is None:
+                        order.set_result(_Ready(self.rollout(), self.rollout.state_dict()))
+                except BaseException as error:
+                    failure = error
+                if failure is not None:
+                    order.set_exception(failure)
 
     def _aged(self, collected: Collected) -> Collected:
         """A batch that is learned from now, with its age in updates."""
@@ -247,8 +254,8 @@ class Ahead:
             metrics[f"staleness/{ours}"] = now - metrics[f"version/{theirs}"]
         old = _old_groups(collected.batch, collected.samples, now - self.k)
         batch = self.stale(collected.batch, old)
-        gone = collected.batch.mask.any(1) & ~batch.mask.any(1)
-        metrics["staleness/dropped"] = float(len(collected.batch.group[gone].unique()))
+        emptied = collected.batch.mask.any(1) & ~batch.mask.any(1)
+        metrics["staleness/dropped"] = float(len(batch.group[emptied].unique()))
         return Collected(batch, metrics, collected.samples)
 
 

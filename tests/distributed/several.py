@@ -1,5 +1,5 @@
 """Several ranks in one test: processes that join one world, run a function, and give back what it
-returned."""
+returned. With LOGPI_DEVICE=cuda each has a GPU of its own, and they talk by NCCL (`place`)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,20 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def place() -> str:
+    """The device of this rank's policy."""
+    if os.environ.get("LOGPI_DEVICE") != "cuda":
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
+def fits(ranks: int) -> bool:
+    """Whether each rank can have a GPU of its own, where they need one: NCCL wants that."""
+    import torch
+
+    return place() == "cpu" or torch.cuda.device_count() >= ranks
 
 
 def environment(rank: int, size: int, port: int) -> dict[str, str]:

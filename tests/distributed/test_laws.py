@@ -14,10 +14,13 @@ from logpi.policies.causal_lm import CausalLM
 from logpi.types import Batch
 from logpi.updates.micro_batches import evaluate
 from logpi.updates.sgd import SGD
-from tests.distributed.several import on_ranks
+from tests.distributed.several import fits, on_ranks, place
 from tests.tiny import VOCABULARY, tiny_model, tiny_tokenizer
 
 LIMIT = {torch.float32: 1e-5, torch.float64: 1e-6}  # of the largest gradient
+if place() != "cpu":
+    # sums of a GPU's kernels have no fixed order
+    LIMIT[torch.float32] = 1e-4
 
 
 def ragged_batch(groups: int = 6, size: int = 4, seed: int = 1) -> Batch:
@@ -63,7 +66,7 @@ def tiny_policy(critic: bool = False, **options) -> CausalLM:
     if policy.value_head is not None:
         with torch.no_grad():
             policy.value_head.weight.copy_(torch.linspace(-0.2, 0.2, 32)[None])
-    return policy
+    return policy.to(place())
 
 
 def methods() -> list[str]:
@@ -81,7 +84,7 @@ def second_step(name: str, policy: CausalLM) -> tuple[Tensor, dict[str, float]]:
     reference = tiny_policy().requires_grad_(False).to(logp.dtype)
     with torch.no_grad():
         for i, p in enumerate(reference.parameters()):
-            p.add_(0.02 * torch.sin(torch.arange(p.numel()) + i).view_as(p))
+            p.add_(0.02 * torch.sin(torch.arange(p.numel(), device=p.device) + i).view_as(p))
     learner = Learner(
         policy,
         method,
@@ -91,7 +94,7 @@ def second_step(name: str, policy: CausalLM) -> tuple[Tensor, dict[str, float]]:
     )
     metrics = learner.update(batch)
     grads = [p.grad.flatten() for p in policy.parameters() if p.grad is not None]
-    return torch.cat(grads), metrics
+    return torch.cat(grads).cpu(), metrics
 
 
 def second_steps(dtype: torch.dtype) -> dict[str, tuple[Tensor, dict[str, float]]]:
@@ -108,7 +111,7 @@ def second_steps(dtype: torch.dtype) -> dict[str, tuple[Tensor, dict[str, float]
 def test_any_number_of_ranks_gives_the_gradient_of_one(dtype: torch.dtype) -> None:
     expected = second_steps(dtype)
     worst = {}
-    for ranks in (2, 3) if dtype == torch.float32 else (2,):
+    for ranks in filter(fits, (2, 3) if dtype == torch.float32 else (2,)):
         for results in on_ranks(ranks, second_steps, dtype):
             for name, (gradient, metrics) in results.items():
                 whole, numbers = expected[name]

@@ -6,8 +6,10 @@ Left out: vLLM itself (`test_vllm_real.py`).
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from logpi.engine.sampling import Request, Sampling, seeded
 from logpi.engine.turns import Continuation
 from logpi.engine.vllm import client as client_module
 from logpi.engine.vllm.client import Client
+from logpi.engine.vllm.rows import Row, own_logp
 from logpi.engine.vllm.sampler import VLLMSampler
 from logpi.engine.vllm.server import Server, connect
 from logpi.engine.vllm.weights import Files
@@ -391,3 +394,54 @@ def test_prompts_must_fit_the_server_too(policy, fakes) -> None:
     assert len(row.tokens) <= 3
     with pytest.raises(ValueError, match="leaves no room in the 6 tokens"):
         vllm.generate([Request([1, 5, 6, 7, 8, 9], 1)], SAMPLING, generator())
+
+
+# --- while the policy changes in another thread ---
+
+
+def test_rows_go_on_under_weights_that_are_sent_meanwhile(policy, fakes) -> None:
+    """Nothing is sampled twice; each row's log-probabilities are those of the weights it names."""
+    updates, began, sent = Updates(policy), threading.Event(), threading.Event()
+    vllm = sampler(policy, serving(fakes, policy), version=updates, slots=2)
+    vllm.follow(threading.Lock())
+    before, requests = copy.deepcopy(policy), requests_of(policy)
+
+    def progress(done: int, total: int) -> None:
+        began.set()
+        assert sent.wait(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(vllm.generate, requests, SAMPLING, seeds(), progress)
+        assert began.wait(30)
+        updates.make()
+        with vllm.reading:
+            vllm.publish()
+        sent.set()
+        groups = call.result()
+    rows = [(r, c) for r, group in zip(requests, groups, strict=True) for c in group]
+    assert {int(v) for _, c in rows for v in c.version} == {0, 1}
+    for request, completion in rows:
+        (version,) = completion.version.unique().tolist()
+        row = Row(0, 0, 0, False, [*request.prompt], [False] * len(request.prompt), 0, 0)
+        row.ids += completion.tokens.tolist()
+        row.own += [True] * len(completion.tokens)
+        [logp] = own_logp(policy if version else before, [row])
+        assert torch.allclose(logp, completion.logp, atol=1e-4)
+    sampled = [seed for _, seed in fakes[0].rows if seed is not None]
+    assert len(sampled) == len(rows) + 2 * 4 and vllm.servers[0].live
+
+
+def test_a_call_can_be_ended_from_another_thread(policy, fakes) -> None:
+    vllm = sampler(policy, serving(fakes, policy))
+    vllm.generate(requests_of(policy), SAMPLING, seeds())
+    fakes[0].hang()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(vllm.generate, requests_of(policy), SAMPLING, seeds())
+        vllm.abort()
+        fakes[0].wake()
+        with pytest.raises(SamplerLost, match="sampling was ended"):
+            call.result(timeout=20)
+
+
+def seeds() -> torch.Generator:
+    return torch.Generator().manual_seed(3)

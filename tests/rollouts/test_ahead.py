@@ -4,6 +4,7 @@ in checkpoints, on all ranks alike; and a thread that always ends."""
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import torch
 import logpi
 from logpi.engine.engine import Engine
 from logpi.engine.sampling import Completion, Sampling
-from logpi.errors import SamplerLost, UserError
+from logpi.errors import SamplerLost, Stopped, UserError
 from logpi.learner import Learner, Trust
 from logpi.policies.small import small_policy
 from logpi.rewards import rewards
@@ -111,12 +112,12 @@ def parts(fails: int = -1, seed: int = 0, **options) -> tuple[TextRollout, Scrip
 
 
 @pytest.fixture
-def made() -> Iterator[list[Ahead]]:
+def opened() -> Iterator[list[Ahead]]:
     rollouts: list[Ahead] = []
     yield rollouts
     for ahead in rollouts:
         ahead.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+    assert not [t for t in threading.enumerate() if t.name == "ahead"]
 
 
 def learn(ahead, updates: Counter, steps: int) -> list[Collected]:
@@ -142,19 +143,24 @@ def settled(ahead: Ahead) -> None:
         time.sleep(0.005)
 
 
+def interrupt() -> None:
+    """Ctrl-C."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
 @pytest.mark.parametrize("k", [1, 2, 4])
-def test_batches_are_those_of_the_plain_rollout_in_its_order(made, k) -> None:
+def test_batches_are_those_of_the_plain_rollout_in_its_order(opened, k) -> None:
     plain, _, updates = parts()
     expected = learn(plain, updates, 6)
     rollout, _, updates = parts()
-    made.append(ahead := Ahead(rollout, k, rollout.sampler, updates))
+    opened.append(ahead := Ahead(rollout, k, rollout.sampler, updates))
     assert all(map(same, learn(ahead, updates, 6), expected))
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_at_most_k_batches_wait_and_tokens_are_at_most_k_updates_old(made, k) -> None:
+def test_at_most_k_batches_wait_and_tokens_are_at_most_k_updates_old(opened, k) -> None:
     rollout, sampler, updates = parts()
-    made.append(ahead := Ahead(rollout, k, sampler, updates, total=8))
+    opened.append(ahead := Ahead(rollout, k, sampler, updates, total=8))
     ages = []
     for step in range(8):
         ages.append(ahead().metrics)
@@ -168,9 +174,9 @@ def test_at_most_k_batches_wait_and_tokens_are_at_most_k_updates_old(made, k) ->
     assert all(m["staleness/dropped"] == 0 for m in ages) and sampler.calls == 8
 
 
-def test_the_thread_reads_the_policy_only_while_it_stands_still(made) -> None:
+def test_the_thread_reads_the_policy_only_while_it_stands_still(opened) -> None:
     rollout, sampler, updates = parts()
-    made.append(ahead := Ahead(rollout, 1, sampler, updates))
+    opened.append(ahead := Ahead(rollout, 1, sampler, updates))
     for _ in range(2):
         ahead()
         assert sampler.policy.locked()
@@ -180,9 +186,9 @@ def test_the_thread_reads_the_policy_only_while_it_stands_still(made) -> None:
     assert sampler.policy.locked()
 
 
-def test_an_evaluation_waits_for_the_thread(made) -> None:
+def test_an_evaluation_waits_for_the_thread(opened) -> None:
     rollout, sampler, updates = parts()
-    made.append(ahead := Ahead(rollout, 1, sampler, updates))
+    opened.append(ahead := Ahead(rollout, 1, sampler, updates))
     ahead()
     settled(ahead)
     sampler.go.clear()
@@ -191,13 +197,13 @@ def test_an_evaluation_waits_for_the_thread(made) -> None:
     assert ahead.resting(lambda: [f.done() for f in ahead.pending])() == [True]
 
 
-def test_groups_that_are_too_old_are_corrected_dropped_or_refused(made) -> None:
+def test_groups_that_are_too_old_are_corrected_dropped_or_refused(opened) -> None:
     """The second call's tokens are five updates older than the script says."""
     batches = {}
     for stale in (Correct(), Drop(), Refuse()):
         rollout, sampler, updates = parts()
         sampler.older[2] = 5
-        made.append(ahead := Ahead(rollout, 1, sampler, updates, stale=stale))
+        opened.append(ahead := Ahead(rollout, 1, sampler, updates, stale=stale))
         ahead()
         settled(ahead)
         updates.number += 1
@@ -232,13 +238,13 @@ def test_a_dropped_batch_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("under_way", [False, True])
-def test_a_resumed_run_learns_from_the_same_batches(made, tmp_path, under_way) -> None:
+def test_a_resumed_run_learns_from_the_same_batches(opened, tmp_path, under_way) -> None:
     """Batches that were ready come from the checkpoint, one that was under way is collected
     again."""
     plain, _, updates = parts()
     expected = learn(plain, updates, 7)
     rollout, sampler, updates = parts()
-    made.append(ahead := Ahead(rollout, 2, sampler, updates))
+    opened.append(ahead := Ahead(rollout, 2, sampler, updates))
     learn(ahead, updates, 3)
     settled(ahead)
     if under_way:
@@ -251,16 +257,16 @@ def test_a_resumed_run_learns_from_the_same_batches(made, tmp_path, under_way) -
     done = updates.number
     again, sampler, updates = parts()
     updates.number = done
-    made.append(resumed := Ahead(again, 2, sampler, updates))
+    opened.append(resumed := Ahead(again, 2, sampler, updates))
     resumed.load_state_dict(load(tmp_path / "state"))
     assert len(resumed.state_dict()["pending"]) == len(state["pending"])
     assert all(map(same, learn(resumed, updates, 7 - done), expected[done:]))
     assert sampler.calls >= 7 - done - len(state["pending"])
 
 
-def test_an_error_in_the_thread_is_raised_by_the_call_that_wants_the_batch(made) -> None:
+def test_an_error_in_the_thread_is_raised_by_the_call_that_wants_the_batch(opened) -> None:
     rollout, sampler, updates = parts(fails=3)
-    made.append(ahead := Ahead(rollout, 2, sampler, updates))
+    opened.append(ahead := Ahead(rollout, 2, sampler, updates))
     learn(ahead, updates, 2)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError, match="call of the script"):
@@ -269,7 +275,7 @@ def test_an_error_in_the_thread_is_raised_by_the_call_that_wants_the_batch(made)
     assert ahead.state_dict()["pending"] == [] and sampler.calls == 3
 
 
-def test_closing_ends_what_is_under_way(made) -> None:
+def test_closing_ends_what_is_under_way(opened) -> None:
     rollout, sampler, updates = parts()
     ahead = Ahead(rollout, 2, sampler, updates)
     ahead()
@@ -281,14 +287,24 @@ def test_closing_ends_what_is_under_way(made) -> None:
     assert time.perf_counter() - begin < 2
 
 
-def test_a_sampler_must_have_weights_of_its_own_and_say_which(made) -> None:
+def test_an_interrupt_while_it_waits_ends_it(opened) -> None:
+    rollout, sampler, updates = parts()
+    sampler.go.clear()
+    opened.append(ahead := Ahead(rollout, 1, sampler, updates))
+    threading.Timer(0.2, interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        ahead()
+    assert ahead.state_dict()["pending"] == [] and ahead.learning
+
+
+def test_a_sampler_must_have_weights_of_its_own_and_say_which(opened) -> None:
     rollout, sampler, updates = parts()
     with pytest.raises(UserError, match="--ahead needs a sampler with weights of its own"):
         Ahead(rollout, 1, sampler.engine, updates)
     with pytest.raises(ValueError, match="at least 1 ahead, not 0"):
         Ahead(rollout, 0, sampler, updates)
     rollout.sampler = sampler.engine
-    made.append(ahead := Ahead(rollout, 1, sampler, updates))
+    opened.append(ahead := Ahead(rollout, 1, sampler, updates))
     with pytest.raises(UserError, match="does not say which weights sampled a token"):
         ahead()
 
@@ -313,11 +329,6 @@ def on_a_rank() -> list[tuple[list, list, dict[str, float]]]:
     return out
 
 
-def test_ranks_hold_the_same_batches() -> None:
-    one, other = on_ranks(2, on_a_rank)
-    assert one == other == on_a_rank()
-
-
 def fails_on_a_rank() -> str:
     from logpi.distributed.world import current
 
@@ -331,8 +342,13 @@ def fails_on_a_rank() -> str:
     return ""
 
 
-def test_an_error_on_one_rank_ends_all() -> None:
-    first, second = on_ranks(2, fails_on_a_rank)
+def both_on_a_rank() -> tuple[list, str]:
+    return on_a_rank(), fails_on_a_rank()
+
+
+def test_ranks_hold_the_same_batches_and_an_error_on_one_ends_all() -> None:
+    (batches, first), (others, second) = on_ranks(2, both_on_a_rank)
+    assert batches == others == on_a_rank()
     assert first == "RunError: rank 1: ZeroDivisionError: call of the script"
     assert second == "ZeroDivisionError: call of the script"
 
@@ -406,6 +422,24 @@ def test_a_job_that_was_left_goes_on_with_its_pending_batches(fake, tmp_path) ->
     assert all(r["staleness/max"] <= 2 for r in rows)
 
 
+def test_ctrl_c_saves_and_the_job_goes_on(fake, tmp_path) -> None:
+    """The signal comes while the thread judges its third batch."""
+    calls = []
+
+    def judge(prompts, completions, **_) -> list[float]:
+        calls.append(prompts)
+        if len(calls) == 4:
+            interrupt()
+        return even(prompts, completions)
+
+    with pytest.raises(Stopped, match="stopped after step"):
+        job(fake, tmp_path / "run", rewards=[judge], eval_every=0).run()
+    stopped = len(metrics(tmp_path / "run"))
+    assert stopped < 5 and not [t for t in threading.enumerate() if t.name == "ahead"]
+    job(fake, None, resume=tmp_path / "run", rewards=[judge], eval_every=0).run()
+    assert [r["step"] for r in metrics(tmp_path / "run")] == [*range(1, 6)]
+
+
 def test_when_all_servers_are_gone_the_job_is_saved(fake, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("logpi.engine.vllm.sampler.PATIENCE", 0.3)
     steps = iter(job(fake, tmp_path / "run", eval_every=0))
@@ -413,7 +447,7 @@ def test_when_all_servers_are_gone_the_job_is_saved(fake, tmp_path, monkeypatch)
     fake.wrong.dies_after = 2
     with pytest.raises(SamplerLost, match=r"no vLLM server answers: .* is saved; go on with"):
         list(steps)
-    assert not [t for t in threading.enumerate() if t.name.startswith("ahead")]
+    assert not [t for t in threading.enumerate() if t.name == "ahead"]
 
 
 def test_what_cannot_be_sampled_ahead_is_one_line(fake, tmp_path) -> None:
