@@ -137,7 +137,7 @@ def _ended(error: BaseException, line: str, code: int) -> int:
         extra = {"py_callstack": "", "timestamp": str(int(time.time()))}
         message = {"message": {"message": line, "extraInfo": extra}}
         Path(file).write_text(json.dumps(message))
-    if not rank or (joined() and not hasattr(error, TOLD)):
+    if not rank or (joined() and not getattr(error, TOLD, False)):
         print(f"logpi: {line}", file=sys.stderr)
     return code
 

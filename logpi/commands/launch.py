@@ -17,7 +17,6 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +26,7 @@ from logpi.jobs.options.fields import option
 
 if TYPE_CHECKING:
     from logpi.distributed.launch import Placement
+    from logpi.engine.vllm.launch import ServerProcess
 
 SUMMARY = "Start a job on several ranks: logpi launch --learners 8 -- rl --model M …"
 SIZE = re.compile(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?")
@@ -135,13 +135,15 @@ def _placement(a: Launch, command: Sequence[str]) -> Placement:
         samplers, parallel = _size(a.samplers, "--samplers", "4, or 4x2 for two devices each")
         parallel = parallel or 1
     ranks = machines * each if each else machines
+    servers = _Servers(a, parallel, command) if samplers else None
     return Placement(
         command=tuple(command),
         ranks=ranks,
         machines=machines if each else 0,
         samplers=samplers,
         tensor_parallel=parallel,
-        serve=partial(_serve, a, _model(command) if samplers else "", parallel),
+        serve=servers and servers.words,
+        server=servers and servers.here,
         patience=a.patience,
     )
 
@@ -154,13 +156,6 @@ def _size(text: str, name: str, example: str) -> tuple[int, int]:
     return int(found[1]), int(found[2] or 0)
 
 
-def _model(command: Sequence[str]) -> str:
-    """The model that servers begin with."""
-    if model := _option(command, "--model"):
-        return model
-    raise UserError("--samplers start from the command's --model: give it one")
-
-
 def _option(command: Sequence[str], *names: str) -> str:
     """What stands behind an option of the command; "" if it has none of them."""
     for word, after in zip(command, [*command[1:], ""]):
@@ -170,14 +165,39 @@ def _option(command: Sequence[str], *names: str) -> str:
     return ""
 
 
-def _serve(a: Launch, model: str, parallel: int, host: str, port: int) -> list[str]:
-    """The command that starts a vLLM server for learners."""
-    from logpi.engine.vllm.launch import serve_arguments, vllm_python
+class _Servers:
+    """How vLLM servers for the command's learners are started."""
 
-    local = host == "127.0.0.1"
-    options = {"host": host, "tensor_parallel_size": parallel, **a.vllm_options}
-    arguments = serve_arguments(model, port, "files" if local else "nccl", options)
-    return [vllm_python(a.vllm_python), "-m", "vllm.entrypoints.cli.main", "serve", *arguments]
+    def __init__(self, a: Launch, parallel: int, command: Sequence[str]) -> None:
+        self.model = _option(command, "--model")
+        if not self.model:
+            raise UserError("--samplers start from the command's --model: give it one")
+        from logpi.engine.vllm.launch import vllm_python
+
+        self.python = vllm_python(a.vllm_python)
+        dtype = _option(command, "--dtype") or "float32"
+        self.options = {"tensor_parallel_size": parallel, "dtype": dtype, **a.vllm_options}
+
+    def words(self, host: str, port: int) -> list[str]:
+        """On another machine, which learners reach by its network."""
+        from logpi.engine.vllm.launch import serve_arguments
+
+        arguments = serve_arguments(self.model, port, "nccl", {"host": host, **self.options})
+        return [self.python, "-m", "vllm.entrypoints.cli.main", "serve", *arguments]
+
+    def here(self, devices: str) -> ServerProcess:
+        from logpi.engine.vllm.launch import ServerProcess
+
+        return ServerProcess(self.python, self._save, "files", self.options, devices)
+
+    def _save(self, directory: Path) -> None:
+        if Path(self.model).is_dir():
+            for file in Path(self.model).resolve().iterdir():
+                (directory / file.name).symlink_to(file)
+            return
+        from logpi.policies.causal_lm import CausalLM
+
+        CausalLM.load(self.model, device="cpu").save(directory)
 
 
 def _by_slurm(a: Launch, plan: Placement) -> int:

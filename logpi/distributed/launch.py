@@ -16,7 +16,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from logpi.distributed.processes import LOOK, LocalProcess, finished, passed_on
 from logpi.errors import UserError
@@ -27,6 +29,22 @@ __all__ = ["START", "Placement", "answers", "environment", "free_port", "run_her
 START = 1800.0
 
 
+class LocalServer(Protocol):
+    """A vLLM server on this machine, which ends with this process, whatever ends that."""
+
+    url: str
+
+    def start(self) -> None: ...
+
+    def is_running(self) -> bool: ...
+
+    def reason(self) -> str:
+        """Why it ended."""
+        ...
+
+    def stop(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Placement:
     """What is to run.
@@ -34,7 +52,8 @@ class Placement:
     Attributes:
         command: words after `logpi`. machines: of learners; 0: wherever there is room.
         ranks: learners in all. samplers: vLLM servers, with `tensor_parallel` devices each.
-        serve: the words that start a server, of its host and port.
+        serve: the words that start a server elsewhere, of its host and port. server: one here, of
+            its devices.
         patience: seconds that the other ranks have after the first failure.
     """
 
@@ -43,7 +62,8 @@ class Placement:
     machines: int = 0
     samplers: int = 0
     tensor_parallel: int = 1
-    serve: Callable[[str, int], list[str]] = lambda host, port: []
+    serve: Callable[[str, int], list[str]] | None = None
+    server: Callable[[str], LocalServer] | None = None
     patience: float = 60.0
 
     @property
@@ -90,37 +110,38 @@ def run_here(plan: Placement) -> int:
             f" machine shows {len(devices)} (CUDA_VISIBLE_DEVICES= for none)"
         )
     own, rest = devices[: plan.ranks], devices[plan.ranks :]
-    servers: list[LocalProcess] = []
     ranks: list[LocalProcess] = []
-    try:
-        urls = list(_servers(plan, rest, servers))
-        meeting = ("127.0.0.1", free_port())
-        shared = _gpus(own) | _threads(plan.ranks)
-        with passed_on(ranks):
-            for rank in range(plan.ranks):
-                env = environment(rank, plan.ranks, (rank, plan.ranks), meeting)
-                ranks.append(LocalProcess(plan.words(urls), shared | env))
-            return finished(ranks, plan.patience)
-    finally:
-        for process in [*ranks, *servers]:
-            process.close()
+    with _servers(plan, rest) as urls:
+        try:
+            meeting = ("127.0.0.1", free_port())
+            shared = _gpus(own) | _threads(plan.ranks)
+            with passed_on(ranks):
+                for rank in range(plan.ranks):
+                    env = environment(rank, plan.ranks, (rank, plan.ranks), meeting)
+                    ranks.append(LocalProcess(plan.words(urls), shared | env))
+                return finished(ranks, plan.patience)
+        finally:
+            for process in ranks:
+                process.close()
 
 
-def _servers(plan: Placement, devices: Sequence[str], started: list[LocalProcess]) -> Iterator[str]:
-    """Start vLLM servers on their own devices; their addresses, once all answer."""
-    size, urls = plan.tensor_parallel, []
-    for i in range(plan.samplers):
-        port = free_port()
-        urls.append(f"http://127.0.0.1:{port}")
-        env = _gpus(devices[i * size : (i + 1) * size]) | {"VLLM_SERVER_DEV_MODE": "1"}
-        started.append(LocalProcess(plan.serve("127.0.0.1", port), env))
-    deadline = time.monotonic() + START
-    for url, server in zip(urls, started):
-        while not answers(url):
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise UserError(f"vLLM did not start at {url}: its log above says why")
-            time.sleep(LOOK)
-        yield url
+@contextmanager
+def _servers(plan: Placement, devices: Sequence[str]) -> Iterator[list[str]]:
+    """vLLM servers on their own devices; their addresses, once all answer."""
+    size = plan.tensor_parallel
+    shares = [",".join(devices[i * size : (i + 1) * size]) for i in range(plan.samplers)]
+    with ExitStack() as stack:
+        servers = [plan.server(share) for share in shares] if plan.server else []
+        for server in servers:
+            stack.callback(server.stop)
+            server.start()
+        deadline = time.monotonic() + START
+        for server in servers:
+            while not answers(server.url):
+                if not server.is_running() or time.monotonic() > deadline:
+                    raise UserError(f"vLLM did not start: {server.reason()}")
+                time.sleep(LOOK)
+        yield [server.url for server in servers]
 
 
 def _gpus(devices: Sequence[str]) -> dict[str, str]:

@@ -102,8 +102,9 @@ def run_on_ray(plan: Placement, address: str) -> int:
     ray = _connected(address)
     try:
         kind = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
-        _check_room(ray.cluster_resources(), kind, plan)
         each = plan.ranks // plan.machines if plan.machines else 1
+        machines = [node["Resources"].get(kind, 0) for node in ray.nodes() if node["Alive"]]
+        _check_room(machines, kind, plan, each)
         apart = "STRICT_SPREAD" if plan.machines > 1 else "PACK"
         learners = _group(ray, kind, [each] * (plan.ranks // each), apart)
         bundles = [plan.tensor_parallel] * plan.samplers
@@ -140,12 +141,19 @@ def _connected(address: str) -> Any:
     return ray
 
 
-def _check_room(resources: Mapping[str, float], kind: str, plan: Placement) -> None:
-    if plan.devices > (there := int(resources.get(kind, 0))):
+def _check_room(machines: Sequence[float], kind: str, plan: Placement, each: int) -> None:
+    """Raises UserError if the cluster's machines, with so many devices, can never hold the plan."""
+    if plan.devices > sum(machines):
         raise UserError(
             f"{plan.ranks} learners and {plan.samplers} samplers need {plan.devices} {kind}s, and"
-            f" the Ray cluster has {there}"
+            f" the Ray cluster has {sum(machines):.0f}"
         )
+    for count, size in ((plan.machines, each), (min(1, plan.samplers), plan.tensor_parallel)):
+        if count > (fitting := sum(devices >= size for devices in machines)):
+            raise UserError(
+                f"{count} machines with {size} {kind}s are needed, and the Ray cluster has"
+                f" {fitting}"
+            )
 
 
 def _group(ray: Any, kind: str, sizes: Sequence[int], strategy: str) -> Any:
@@ -172,10 +180,13 @@ def _actor(ray: Any, kind: str, group: Any, bundle: int, size: int) -> Any:
 
 def _served(ray: Any, plan: Placement, actors: Sequence[Any], key: Mapping[str, str]) -> list[str]:
     """Start a server in each actor; their addresses, once all answer."""
+    serve = plan.serve
+    if serve is None or not actors:
+        return []
     places = ray.get([actor.place.remote() for actor in actors])
     env = {"VLLM_SERVER_DEV_MODE": "1", **key}
     for actor, (host, port) in zip(actors, places):
-        RemoteProcess(ray, actor, plan.serve(host, port), env)
+        RemoteProcess(ray, actor, serve(host, port), env)
     urls = [f"http://{host}:{port}" for host, port in places]
     up = ray.get([actor.wait_for.remote(url) for actor, url in zip(actors, urls)])
     if not all(up):

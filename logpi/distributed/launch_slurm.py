@@ -122,7 +122,7 @@ class _Servers:
 
     def __init__(self, plan: Placement, first: int, gpus: int) -> None:
         self.nodes, self.text, self.sampler = 0, "", ""
-        if not plan.samplers:
+        if not plan.samplers or plan.serve is None:
             return
         size = plan.tensor_parallel
         each = gpus // size

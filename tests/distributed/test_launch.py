@@ -16,7 +16,9 @@ import pytest
 
 from logpi.cli import main
 from logpi.commands.launch import read
+from logpi.distributed.launch import Placement, free_port, run_here
 from logpi.distributed.processes import LocalProcess, finished
+from logpi.errors import UserError
 from logpi.policies.causal_lm import CausalLM
 from logpi.runs.metrics import read_metrics
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -196,6 +198,67 @@ def wait(until: Callable[[], bool]) -> None:
     while not until():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+# --- servers here ---
+
+RANK_HERE = """\
+#!/bin/bash
+echo $RANK $CUDA_VISIBLE_DEVICES "$@" > rank$RANK
+"""
+
+
+class Server:
+    """Answers as vLLM does to who asks whether it is up."""
+
+    def __init__(self, devices: str, note: Path) -> None:
+        self.devices, self.note = devices, note
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        Path("health").write_text("")
+        words = [str(Path(sys.executable).with_name("up")), str(self.port)]
+        self.process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+        with self.note.open("a") as note:
+            print(self.devices, file=note)
+
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def reason(self) -> str:
+        return "ValueError: no such model"
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def test_servers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    up = f"#!/bin/sh\nexec {sys.executable} -m http.server --bind 127.0.0.1 $1 > /dev/null\n"
+    for name, text in {"up": up, "python": RANK_HERE}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7,8,9")
+    servers: list[Server] = []
+
+    def server(devices: str) -> Server:
+        servers.append(Server(devices, tmp_path / "devices"))
+        return servers[-1]
+
+    plan = Placement(("rl",), 2, samplers=2, tensor_parallel=2, server=server)
+    assert run_here(plan) == 0
+    assert (tmp_path / "devices").read_text() == "6,7\n8,9\n"
+    urls = ",".join(s.url for s in servers)
+    for rank in "01":
+        said = (tmp_path / f"rank{rank}").read_text()
+        assert said == f"{rank} 4,5 -m logpi rl --sampler vllm:{urls}\n"
+    assert not any(s.is_running() for s in servers)
+    (tmp_path / "up").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(UserError, match="vLLM did not start: ValueError: no such model"):
+        run_here(plan)
 
 
 # --- mistakes ---
