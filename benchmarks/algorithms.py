@@ -23,7 +23,7 @@ import torch
 from logpi.algorithms import NAMES
 from logpi.demos.demo import ReasoningDemo, base, rl, sft
 from logpi.errors import UserError
-from logpi.jobs.options.settings import setting
+from logpi.jobs.options.fields import setting
 from logpi.runs.metrics import read_metrics
 
 

@@ -138,7 +138,7 @@ def _ended(error: BaseException, line: str, code: int) -> int:
         message = {"message": {"message": line, "extraInfo": extra}}
         Path(file).write_text(json.dumps(message))
     # a stop is agreed by all
-    told = isinstance(error, Stopped) or hasattr(error, TOLD)
+    told = isinstance(error, Stopped) or getattr(error, TOLD, False)
     if not rank or (joined() and not told):
         print(f"logpi: {line}", file=sys.stderr)
     return code

@@ -115,7 +115,7 @@ def keywords_for_flags(message: str) -> str:
     >>> keywords_for_flags("pass@8 needs more samples: --samples 8, or --no-shuffle")
     'pass@8 needs more samples: samples=8, or shuffle=False'
     >>> keywords_for_flags("leave --max-length out; resume with: logpi rl --resume runs/rl-1")
-    'leave max_length out; go on with: resume=runs/rl-1'
+    'leave max_length out; resume with: resume=runs/rl-1'
     """
 
     def keyword(flag: re.Match[str]) -> str:

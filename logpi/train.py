@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from logpi.distributed.sharding import mesh_of
 from logpi.errors import SamplerLost
 from logpi.runs.collapse import Collapse
 from logpi.runs.directory import Run
@@ -135,15 +136,15 @@ def train(  # noqa: PLR0913 (settings, all keywords)
 ) -> Generator[TrainingStep, None, Outcome]:
     """Train for `steps` updates in all, from the run's latest checkpoint if there is one.
 
-    Yields each step after it was logged, evaluated and saved. The last step is always saved, also
-    when the caller leaves the loop. The generator's value is the `Outcome` (`complete`).
+    Yields each step after it was logged, evaluated and saved. The last step is always saved, even
+    if the caller leaves the loop. The generator's value is the `Outcome` (`complete`).
 
     Args:
-        run: where everything is written. The run at a path is created or resumed; None: nowhere.
+        run: where to write. The run at a path is created or resumed; None: nowhere.
         evaluate: called before the first step, every `eval_every` steps (0: not in between) and
             after the last; the policy with the highest first number is the best checkpoint.
-        save_every: steps between checkpoints.
-        shown: numbers of the progress line. alone: signals between steps stop training too.
+        save_every: steps between checkpoints. shown: numbers of the progress line.
+        alone: signals between steps stop training too.
     Raises:
         RunError: the disk failed, or a checkpoint is bad. SamplerLost: none is left; all is saved.
     """
@@ -166,9 +167,8 @@ def train(  # noqa: PLR0913 (settings, all keywords)
             except GeneratorExit:
                 loop.save(step)
                 raise
-        # A signal may come after the step's own save.
         if stopped := stop.came if step < steps else 0:
-            loop.save(step)
+            loop.save(step)  # it may have come after the step's own save
         return loop.outcome(step, stopped)
 
 
@@ -192,7 +192,7 @@ class _Loop:
         """Load the run's latest checkpoint; the number of its steps."""
         if isinstance(self.run, _NoRun):
             return 0
-        self.saved = resume(self.run, self, steps)
+        self.saved = resume(self.run, self, steps, mesh_of(self.learner.policy))
         self.done = max(0, self.saved)
         return self.done
 
@@ -232,7 +232,7 @@ class _Loop:
             yield
         except SamplerLost as error:
             self.save(self.done)
-            path = self.run.path if isinstance(self.run, Run) else "RUN"
+            path = self.run.path if isinstance(self.run, Run | JointRun) else "RUN"
             raise SamplerLost(
                 f"{error}. Step {self.done} is saved; resume with --resume {path}"
             ) from error

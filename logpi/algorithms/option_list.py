@@ -315,8 +315,9 @@ def _fields(a: Algorithm, *path: str) -> Iterator[Option]:
 def _set(path: Sequence[str], part: Any, value: Any) -> Any:
     """The algorithm, or a part of it, with the field at this path set.
 
-    >>> _set(("update", "epochs"), Algorithm(PolicyGradient(RewardToGo())), 4).update.epochs
-    4
+    >>> from logpi.ops.advantages import GroupNorm
+    >>> _set(("ddof",), GroupNorm(ddof=1), 0)
+    GroupNorm(eps=1e-06, ddof=0)
     """
     name, *rest = path
     if name not in {f.name for f in fields(part)}:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,8 @@ R = TypeVar("R")
 # A weight in float32 with its gradient and Adam's moments, and the part of a device that they may
 # take: the rest is for activations and the decoder.
 BYTES, ROOM = 16, 0.6
+# units whose weights are whole for a while
+_whole: WeakSet[Any] = WeakSet()
 RUN = "logpi_run"  # the method of a module that runs work inside it
 
 
@@ -196,8 +199,9 @@ def reshard(module: Any) -> None:
 @contextmanager
 def whole(module: Any) -> Iterator[None]:
     """Every weight whole on every rank, for reading: the ranks may then do different things, such
-    as sample. Nothing happens to a module without shards."""
-    units = _units(module)
+    as sample. Nothing happens to a module without shards, or whose weights are whole already."""
+    units = [unit for unit in _units(module) if unit not in _whole]
+    _whole.update(units)
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()
@@ -205,8 +209,21 @@ def whole(module: Any) -> Iterator[None]:
         yield
     finally:
         for unit in units:
+            _whole.discard(unit)
             unit.set_reshard_after_forward(True, recurse=False)
             unit.reshard()
+
+
+def _state(module: Any) -> dict[str, Tensor]:
+    """Its state; of one whose weights are whole without those hooks that would cut them again."""
+    units = _units(module)
+    if not units or any(unit not in _whole for unit in units):
+        return module.state_dict(keep_vars=True)
+    state = dict(module.named_parameters(remove_duplicate=False))
+    for name, owner in module.named_modules():
+        kept = owner._buffers.keys() - owner._non_persistent_buffers_set
+        state |= {f"{name}.{k}".lstrip("."): owner._buffers[k] for k in sorted(kept)}
+    return state
 
 
 def full_state(module: Any, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -217,12 +234,12 @@ def full_state(module: Any, dtype: torch.dtype | None = None) -> dict[str, Tenso
         dtype: of what is in shards, if not their own.
     """
     seen: dict[int, Tensor] = {}
-    state = module.state_dict(keep_vars=True)
+    state = _state(module)
     for value in state.values():
         if id(value) not in seen:
             full = value.detach()
             if is_sharded(full):
-                full = (full if dtype is None else full.to(dtype)).full_tensor()
+                full = (full if dtype is None else full.to(dtype)).full_tensor()  # type: ignore[attr-defined]
             seen[id(value)] = full.cpu() if current().first else torch.empty(0)
     return {name: seen[id(value)] for name, value in state.items()} if current().first else {}
 

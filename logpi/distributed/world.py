@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -29,7 +30,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from logpi.distributed import ranks
-from logpi.errors import RunError, UserError, one_line
+from logpi.errors import RunError, SamplerLost, UserError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,9 +55,10 @@ class _Failure:
     rank: int
     text: str
     code: int
+    kind: type[UserError]
 
     def error(self) -> UserError:
-        error = RunError(f"rank {self.rank}: {self.text}")
+        error = self.kind(f"rank {self.rank}: {self.text}")
         error.code = self.code
         return error
 
@@ -222,7 +224,8 @@ class World:
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this rank holds only a part of it."""
-    return hasattr(tensor, "to_local")
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 alone = World()
@@ -320,7 +323,10 @@ def _named(what: str) -> Iterator[None]:
 def _failure(rank: int, error: Exception) -> _Failure:
     named = isinstance(error, UserError | OSError | ValueError)
     text = one_line(error) if named else f"{type(error).__name__}: {one_line(error)}"
-    return _Failure(rank, text[:500], error.code if isinstance(error, UserError) else 2)
+    code = error.code if isinstance(error, UserError) else 2
+    # the one that a loop does more about than to end
+    kind = SamplerLost if isinstance(error, SamplerLost) else RunError
+    return _Failure(rank, text[:500], code, kind)
 
 
 def _digest(values: Iterable[Any]) -> str:

@@ -64,3 +64,14 @@ class IndependentSampler(Sampler, Protocol):
         """The call of `generate` under way in another thread ends soon, by `SamplerLost`; so does
         every later one."""
         ...
+
+
+class Elsewhere:
+    """An `IndependentSampler` of the first rank, as the other ranks hold it."""
+
+    def generate(self, requests: Sequence[Request], *_: Any, **__: Any) -> list[list[Completion]]:
+        raise RuntimeError("only the first rank samples")
+
+    def follow(self, policy: AbstractContextManager[Any]) -> None: ...
+    def publish(self) -> None: ...
+    def abort(self) -> None: ...

@@ -100,8 +100,10 @@ def finish(
 
     After a collapse the best checkpoint is the model.
     """
+    from logpi.distributed.sharding import mesh_of
+
     settle(run, outcome)
-    best = run.best() if outcome.collapsed else None
+    best = run.best(mesh_of(learner.policy)) if outcome.collapsed else None
     if best is not None:
         learner.load_state_dict(best[1]["learner"])
         print(

@@ -56,11 +56,13 @@ class RLData:
 
 def rows_and_rewards(a: Any) -> RLData:
     """The job's rows, checked against its rewards."""
+    from logpi.distributed.sharding import Shard
     from logpi.envs.tasks import task as make_task
     from logpi.rewards import rewards as make_rewards
 
     task = make_task(a.task)
     rewards = make_rewards(a.rewards, a.device) if a.rewards else task.reward
+    rewards = rewards.in_shards(Shard.parse(a.shard, offload=a.offload))
     rows = task.rows("train", a.seed)
     rewards.check([*rows[0], *columns(task)], rows[:32], rows)
     other = a.others()

@@ -167,8 +167,9 @@ def shards(directory: Path) -> dict[str, set[str]]:
             )
         raise ValueError(f"there are no weights: neither {WHOLE} nor {INDEX}")
     places = _json(directory / INDEX).get("weight_map")
-    names = places.values() if isinstance(places, dict) else ()
-    if not names or not all(isinstance(x, str) for x in names):
+    if not isinstance(places, dict):
+        places = {}
+    if not places or not all(isinstance(x, str) for x in places.values()):
         raise ValueError(f"{INDEX} has no weight_map of names and files")
     out: dict[str, set[str]] = {}
     for name, shard in places.items():

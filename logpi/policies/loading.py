@@ -262,9 +262,8 @@ def four_bits(dtype: str, device: str | torch.device | None = None) -> dict[str,
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=DTYPES[dtype],
     )
-    if device is None:
-        device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
-    return {"quantization_config": config, "device_map": {"": device}}
+    here = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": config, "device_map": {"": here if device is None else device}}
 
 
 def load_tokenizer(path: str | Path) -> Any:

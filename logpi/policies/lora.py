@@ -185,6 +185,8 @@ class AdapterOff(nn.Module):
     It has no parameters and no state of its own.
     """
 
+    policy: Any  # a `PackedModel`
+
     def __init__(self, policy: PackedModel) -> None:
         super().__init__()
         # no submodule, whose parameters would be this one's

@@ -57,9 +57,9 @@ class Normalizer(nn.Module):
     @torch.no_grad()
     def observe(self, mean: np.ndarray, var: np.ndarray, count: int) -> None:
         """Merge the moments [D] of `count` more observations."""
-        new = (torch.as_tensor(x, dtype=torch.float64) for x in (mean, var))
+        new_mean, new_var = (torch.as_tensor(x, dtype=torch.float64) for x in (mean, var))
         old = self.mean.double(), self.var.double(), float(self.count)
-        merged, spread, total = merge(*old, *new, count)
+        merged, spread, total = merge(*old, new_mean, new_var, count)
         self.mean.copy_(merged)
         self.var.copy_(spread)
         self.count.fill_(total)

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from logpi.rewards.model import ModelReward
 from logpi.rewards.samples import Judgement, Samples
 from logpi.rewards.weighted import FindsAnswer, ReadsRows, Weighted
 from logpi.rewards.workers.processes import Failure
 
 if TYPE_CHECKING:
+    from logpi.policies.reward_model import RewardModel
     from logpi.rewards.text import Completion
 
 
@@ -75,6 +77,22 @@ class Rewards:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(p.name for p in self.parts)
+
+    @property
+    def models(self) -> list[RewardModel]:
+        """The reward models among them."""
+        return [p.function.model for p in self.parts if isinstance(p.function, ModelReward)]
+
+    def in_shards(self, shard: Any) -> Rewards:
+        """The same, with reward models that are named by a path laid out over the ranks as `shard`
+        says."""
+        parts = [
+            replace(p, function=replace(p.function, shard=shard))
+            if shard and isinstance(p.function, ModelReward) and not p.function.in_memory
+            else p
+            for p in self.parts
+        ]
+        return replace(self, parts=tuple(parts))
 
     @property
     def find_answer(self) -> Callable[[str], str | None] | None:

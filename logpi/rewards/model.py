@@ -35,6 +35,7 @@ class ModelReward:
         unverified: as `preference:PATH`. DeepSeek-R1 judges helpfulness so, by the final summary
             alone (arXiv:2501.12948, §2.3.4): the text after </think>, or inside <answer>.
         label: the label that is the score, by name or number.
+        shard: how its weights are laid out over the ranks, as of `RewardModel.load`.
 
     Raises:
         ValueError: in one line, at the first use or `load`: no reward model there.
@@ -46,6 +47,7 @@ class ModelReward:
     device: str = "cpu"
     unverified: bool = False
     label: str = ""
+    shard: Any = None
     needs: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -65,6 +67,11 @@ class ModelReward:
         return reward
 
     @property
+    def in_memory(self) -> bool:
+        """Whether its model is there already."""
+        return "model" in self.__dict__
+
+    @property
     def name(self) -> str:
         """The name of the directory (of the run, if it is a run's `model`), and the label."""
         path = Path(self.path)
@@ -77,7 +84,12 @@ class ModelReward:
 
         path = Path(self.path) if Path(self.path).exists() else self.path
         loaded = RewardModel.load(
-            path, dtype=self.dtype, device=self.device, trained=True, label=self.label
+            path,
+            dtype=self.dtype,
+            device=self.device,
+            trained=True,
+            label=self.label,
+            shard=self.shard,
         )
         loaded.requires_grad_(False)
         return loaded

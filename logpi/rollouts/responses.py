@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from logpi.distributed.dealing import deal
+from logpi.distributed.sharding import whole
 from logpi.distributed.world import current
+from logpi.engine.sampler import IndependentSampler
 from logpi.engine.sampling import seeded
 from logpi.engine.turns import ENDED
 from logpi.rollouts.turns import Transcript, Turn
@@ -94,7 +97,8 @@ class ResponseSampler:
         judging.
 
         Ranks share out the requests: each samples and judges some, and all get every response. So
-        a reward sees whole groups, but not the whole batch.
+        a reward sees whole groups, but not the whole batch. A sampler with weights of its own works
+        for the first rank, which has all the requests; judging is shared out.
 
         Args:
             generator: of the samples. step: the policy's updates so far, for rewards that change
@@ -103,22 +107,31 @@ class ResponseSampler:
         world, clock = current(), {"time/generate": 0.0, "time/reward": 0.0}
         names = sorted({name for row in rows for name in row} - {"prompt", "completion"})
 
-        def share(mine: Sequence[tuple[Row, Request]]) -> list[Responses]:
-            if not mine:
-                return []
+        def sample(mine: Sequence[tuple[Row, Request]]) -> list[Responses]:
             start = time.perf_counter()
-            unjudged = self._sample([row for row, _ in mine], [request for _, request in mine])
-            between = time.perf_counter()
-            scores = iter(self._judge(unjudged, step, names))
-            clock["time/generate"] = between - start
-            clock["time/reward"] = time.perf_counter() - between
+            made = self._sample([row for row, _ in mine], [r for _, r in mine]) if mine else []
+            clock["time/generate"] += time.perf_counter() - start
+            return made
+
+        def judge(unjudged: Sequence[Responses]) -> list[Responses]:
+            start = time.perf_counter()
+            scores = iter(self._judge(unjudged, step, names) if unjudged else ())
+            clock["time/reward"] += time.perf_counter() - start
             return [replace(r, scores=[next(scores) for _ in r.completions]) for r in unjudged]
 
         work = list(zip(rows, seeded(requests, generator), strict=True))
         costs = [
             request.n * (len(request.prompt) + self.sampling.max_tokens) for _, request in work
         ]
-        responses = world.split(work, share, deal(costs, world.size))
+        shares = deal(costs, world.size)
+        with ExitStack() as stack:
+            for model in (self.policy, *self.rewards.models):
+                stack.enter_context(whole(model))
+            if isinstance(self.sampler, IndependentSampler):
+                unjudged = world.by_first(lambda: sample(work))
+                responses = world.split(unjudged, judge, shares)
+            else:
+                responses = world.split(work, lambda mine: judge(sample(mine)), shares)
         return responses, {k: world.most(v) for k, v in clock.items()}
 
     def _sample(self, rows: Sequence[Row], requests: Sequence[Request]) -> list[Responses]:

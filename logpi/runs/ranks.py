@@ -58,6 +58,10 @@ class JointRun:
         if self.run is not None:
             self.run.__exit__(kind, error, trace)
 
+    def rearrange(self, arguments: Mapping[str, Any]) -> None:
+        self.arguments = dict(arguments)
+        self._first(lambda run: run.rearrange(arguments))
+
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if self.run is not None:
             self.run.log(step, values)

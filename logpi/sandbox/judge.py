@@ -75,13 +75,9 @@ def judge(
     with one, other:
         program = spawn("program", {"code": code}, limits, extra=[one.fileno()], silent=True)
         try:
+            channel = [other.fileno()]
             trusted = spawn(
-                "tests",
-                tests.task(),
-                roomy,
-                extra=[other.fileno()],
-                partner=program,
-                on_sleep=leave,
+                "tests", tests.task(), roomy, extra=channel, partner=program, on_sleep=leave
             )
         except OSError:
             program.let_go()

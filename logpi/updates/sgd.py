@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from logpi.distributed.parts import local, norm
 from logpi.distributed.world import current, is_sharded
 from logpi.ops.time import own
 from logpi.types import Batch, Objective, Policy, PolicyOutput, UpdateConstants
@@ -282,16 +283,16 @@ class SGD:
             }
             diagnostics.append((known, batch.mask.sum()))
         _add_up_gradients(inputs.optimizer)
-        norm, means = self._clip(inputs.optimizer), diagnostic_means(diagnostics)
+        size, means = self._clip(inputs.optimizer), diagnostic_means(diagnostics)
         if first and inputs.check is not None:
             inputs.check(means)
-        finite = math.isfinite(norm)
+        finite = math.isfinite(size)
         if part.busy and finite:
             inputs.optimizer.step()
         return {
             "loss": 0.0,
             **means,
-            "grad_norm": norm,
+            "grad_norm": size,
             "idle_rows": 1.0 - part.busy / max(1, part.rows),
             "skipped": float(not finite),
         }
@@ -306,14 +307,10 @@ class SGD:
         ]
         if not grads:
             return 0.0
-        norm = float(
-            torch.linalg.vector_norm(
-                grads[0] if len(grads) == 1 else torch.stack(torch._foreach_norm(grads))
-            )
-        )
-        if self.max_grad_norm is not None and norm > self.max_grad_norm:
-            torch._foreach_mul_(grads, self.max_grad_norm / (norm + 1e-6))
-        return norm
+        size = norm(grads)
+        if self.max_grad_norm is not None and size > self.max_grad_norm:
+            torch._foreach_mul_([local(g) for g in grads], self.max_grad_norm / (size + 1e-6))
+        return size
 
 
 def _add_up_gradients(optimizer: torch.optim.Optimizer) -> None:

@@ -45,6 +45,17 @@ class ModelArguments:
     gradient_checkpointing: bool = option(
         False, help="less memory, a third more time", changeable=True
     )
+    shard: str = option(
+        "auto",
+        changeable=True,
+        help=(
+            "with several ranks, weights in shards: none, N, or NxM (N shards, M replicas); auto:"
+            " where the whole does not fit (docs/scale.md)"
+        ),
+    )
+    offload: bool = option(
+        False, changeable=True, help="with shards: they rest in the CPU's memory"
+    )
     chat: bool | None = option(
         None,
         help=(
@@ -89,10 +100,13 @@ class ModelArguments:
 
     def loading(self) -> dict[str, Any]:
         """Keyword arguments for loading any model of the job."""
+        from logpi.distributed.sharding import Shard
+
         return {
             "dtype": self.dtype,
             "device": self.device,
             "gradient_checkpointing": self.gradient_checkpointing,
+            "shard": Shard.parse(self.shard, offload=self.offload),
         }
 
     def template(self, policy: CausalLM) -> Chat:

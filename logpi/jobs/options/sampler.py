@@ -114,15 +114,24 @@ class SamplerArguments:
                 f"--sampler {self.sampler}: there are own, vllm and vllm:URL[,URL…], e.g."
                 " vllm:http://127.0.0.1:8000"
             )
-        from logpi.distributed.world import ranks
+        from logpi.distributed.sharding import sharded, whole
+        from logpi.distributed.world import current
+        from logpi.engine.sampler import Elsewhere
 
-        if ranks() > 1:
-            raise UserError(
-                f"--sampler vllm is for one learner process, not for {ranks()} ranks: leave it out,"
-                " or start logpi without torchrun"
-            )
+        world = current()
+        if self.ahead and sharded(policy):
+            raise UserError("--ahead needs weights that are whole on the first rank: --shard none")
         with ExitStack() as stack:
-            yield self._vllm(stack, policy, save, version, urls.split(",") if urls else [])
+            places = urls.split(",") if urls else []
+
+            def start() -> Sampler:
+                if world.first:
+                    return self._vllm(stack, policy, save, version, places)
+                return Elsewhere()
+
+            with whole(policy):
+                sampler = world.together(start)
+            yield sampler
 
     def _vllm(
         self,
