@@ -20,7 +20,7 @@ from typing import Any
 
 from logpi.commands import COMMANDS, WITH_RANKS
 from logpi.distributed import ranks
-from logpi.errors import UserError, one_line, shell
+from logpi.errors import Stopped, UserError, one_line, shell
 
 # Package -> the extra that installs it.
 EXTRAS = {
@@ -137,7 +137,9 @@ def _ended(error: BaseException, line: str, code: int) -> int:
         extra = {"py_callstack": "", "timestamp": str(int(time.time()))}
         message = {"message": {"message": line, "extraInfo": extra}}
         Path(file).write_text(json.dumps(message))
-    if not rank or (joined() and not getattr(error, TOLD, False)):
+    # a stop is agreed by all
+    told = isinstance(error, Stopped) or getattr(error, TOLD, False)
+    if not rank or (joined() and not told):
         print(f"logpi: {line}", file=sys.stderr)
     return code
 

@@ -60,6 +60,10 @@ class IndependentSampler(Sampler, Protocol):
         are being sampled go on under the new weights."""
         ...
 
+    def metrics(self) -> dict[str, float]:
+        """Numbers of what was published since they were last asked for."""
+        ...
+
     def abort(self) -> None:
         """The call of `generate` under way in another thread ends soon, by `SamplerLost`; so does
         every later one."""

@@ -175,7 +175,7 @@ class RL(
         learner = make_learner(self, method, learns, reference)
         sampler = stack.enter_context(self.sampling_by(policy, plain.save, lambda: learner.updates))
         rollout, evaluator = rollout_and_evaluator(self, method, policy, sampler, data)
-        if isinstance(sampler, VLLMSampler):
+        if isinstance(sampler, VLLMSampler) and not self.ahead:
             rollout.numbers = sampler.metrics
         roles = roles_in_memory(self, learns, policy, reference, data.rewards)
         notes = [describe(method), policy.template.describe()]

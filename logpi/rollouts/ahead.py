@@ -244,7 +244,7 @@ class Ahead:
 
     def _aged(self, collected: Collected) -> Collected:
         """A batch that is learned from now, with its age in updates."""
-        now, metrics = self.updates(), dict(collected.metrics)
+        now, metrics = self.updates(), {**collected.metrics, **self.sampler.metrics()}
         if "version/mean" not in metrics:
             raise UserError(
                 "the sampler does not say which weights sampled a token (`Completion.version`), so"

@@ -41,7 +41,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as to_tensors
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as from_tensors
 from torch import Tensor
 
 from logpi.distributed import shard_files
@@ -130,8 +132,7 @@ def load(directory: str | Path, step: int | None = None, mesh: DeviceMesh | None
     world, directory = current(), Path(directory)
     manifest = _agreed(world, lambda: _checked(world, directory, step))
     text, tensors = _agreed(world, lambda: _plain(directory) if world.first else (None, {}))
-    text, names = world.broadcast(text), world.broadcast(list(tensors))
-    tensors = {name: world.broadcast(tensors.get(name)) for name in names}
+    text, tensors = world.broadcast(text), _by_first(world, tensors)
     shards = manifest.get("shards")
     if shards:
         tensors |= _agreed(world, lambda: _in_shards(directory, shards, mesh))
@@ -159,6 +160,16 @@ def _plain(directory: Path) -> tuple[Any, dict[str, Tensor]]:
     with _sound(directory):
         tensors = load_file(directory / "state.safetensors")
         return json.loads((directory / "state.json").read_bytes()), tensors
+
+
+def _by_first(world: World, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The first rank's tensors, one at a time, on every rank. They travel as safetensors: torch
+    pickles unsigned whole numbers (random generators have some) in a way that it cannot read."""
+    if world.size == 1:
+        return tensors
+    names = world.broadcast(list(tensors))
+    files = (world.broadcast(from_tensors({n: tensors[n]}) if world.first else b"") for n in names)
+    return {name: tensor for file in files for name, tensor in to_tensors(file).items()}
 
 
 def _in_shards(

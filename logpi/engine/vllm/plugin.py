@@ -42,7 +42,8 @@ def _engine() -> type:
         init_info_cls, update_info_cls = Init, Update
 
         def init_transfer_engine(self, init_info: Any) -> None:
-            pass
+            if self.device.type == "cpu":
+                _keep_seeds()
 
         def start_weight_update(self) -> None:
             reload.initialize_layerwise_reload(self.model)
@@ -87,3 +88,25 @@ def _pack_head(model: Any) -> None:
     head = getattr(model, "lm_head", None)
     if getattr(head, "cpu_linear", None) is not None:
         dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+
+
+def _keep_seeds() -> None:
+    """Rows that are read again under new weights may need several steps; the token that is drawn
+    after each but the last counts for nothing, so vLLM (0.32) sets the row's generator back, by an
+    offset that a CPU's has not: the engine dies. Here such a row's generator is left alone."""
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner  # pyright: ignore[reportMissingImports]
+
+    sample: Any = GPUModelRunner.sample_tokens
+    if sample.__name__ == "sample_and_keep_seeds":
+        return
+
+    def sample_and_keep_seeds(runner: Any, *arguments: Any, **keywords: Any) -> Any:
+        batch = runner.input_batch
+        unfinished = runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0].tolist()
+        kept = {i: batch.generators.pop(i) for i in unfinished if i in batch.generators}
+        try:
+            return sample(runner, *arguments, **keywords)
+        finally:
+            batch.generators.update(kept)
+
+    GPUModelRunner.sample_tokens = sample_and_keep_seeds
