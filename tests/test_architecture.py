@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "types": set(),
     "errors": set(),
     "distributed": {"errors", "types"},
-    "sandbox": {"errors"},
+    "sandbox": {"distributed", "errors"},
     "ops": {"types"},
     "objectives": {"ops", "types"},
     "updates": {"distributed", "errors", "objectives", "ops", "types"},
@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "calls": {"errors"},
     "policies": {"calls", "distributed", "errors", "ops", "runs", "types"},
     "engine": {"distributed", "errors", "policies", "types"},
-    "rewards": {"calls", "errors", "policies", "runs", "sandbox", "types"},
+    "rewards": {"calls", "distributed", "errors", "policies", "runs", "sandbox", "types"},
     "envs": {"calls", "errors", "ops", "policies", "rewards", "runs", "sandbox", "types"},
     "rollouts": {
         *("algorithms", "calls", "distributed", "engine", "envs", "errors", "ops", "policies"),

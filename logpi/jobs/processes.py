@@ -22,11 +22,6 @@ from typing import Any
 from logpi.errors import Stopped, UserError, one_line, shell
 
 
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 def side_by_side(jobs: Sequence[Any], at_once: int) -> Iterator[tuple[Any, str]]:
     """Run jobs, `at_once` at a time; yields (the job, why it failed or "") in their order.
 

@@ -17,11 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from logpi.distributed import cores
 from logpi.errors import UserError, shell
 from logpi.jobs.common import opened
 from logpi.jobs.job import Job
 from logpi.jobs.options.run import available, read
-from logpi.jobs.processes import cores, side_by_side
+from logpi.jobs.processes import side_by_side
 from logpi.jobs.seed_report import last_numbers, report
 
 

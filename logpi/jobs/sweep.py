@@ -22,12 +22,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from logpi.distributed import cores
 from logpi.errors import UserError
 from logpi.jobs.options.command_line import CommandLine
 from logpi.jobs.options.fields import option
 from logpi.jobs.options.run import read
 from logpi.jobs.options.saved import from_json, to_json
-from logpi.jobs.processes import cores, side_by_side
+from logpi.jobs.processes import side_by_side
 from logpi.jobs.seeds import one_each
 from logpi.jobs.sweep_cells import Cell, Space, Trials, grid
 from logpi.jobs.sweep_table import SweepTable

@@ -9,7 +9,6 @@ library.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from logpi.distributed import cores
 from logpi.errors import UserError, row_place
 from logpi.rewards.programs import parses, program_of, prompt_code, same_output
 from logpi.rewards.text import text_of
@@ -71,7 +71,7 @@ class Code:
     ) -> list[float | Failure | None]:
         rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
         end = [time.monotonic() + self.budget] * len(rows)
-        threads = getattr(self._sandbox, "threads", 0) or os.cpu_count() or 1
+        threads = getattr(self._sandbox, "threads", 0) or cores()
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(self._one, prompts, map(text_of, completions), rows, end))
 

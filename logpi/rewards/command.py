@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from logpi.distributed import cores
 from logpi.rewards.text import text_of
 from logpi.rewards.workers.processes import Failure
 
@@ -92,7 +93,7 @@ class CommandReward:
         self, prompts, completions, completion_ids=None, **columns
     ) -> list[float | Failure | None]:
         rows = [{k: v[i] for k, v in columns.items()} for i in range(len(completions))]
-        with ThreadPoolExecutor(self.workers or os.cpu_count() or 1) as threads:
+        with ThreadPoolExecutor(self.workers or cores()) as threads:
             return list(threads.map(self._one, prompts, map(text_of, completions), rows))
 
     def _one(self, prompt: Any, text: str, row: Mapping[str, Any]) -> float | Failure:

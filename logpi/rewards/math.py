@@ -13,7 +13,6 @@ docs/verifiers.md has the rules.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import warnings
@@ -23,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from logpi.distributed import cores
 from logpi.rewards.answers import MAX_ANSWER, read, readable
 from logpi.rewards.equality import Equality
 from logpi.rewards.notation import plain
@@ -141,7 +141,7 @@ class Math:
 
     def _symbolic(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bool | Failure]:
         """The verdicts of tier 3, from the workers."""
-        pool = _workers(self.workers or min(4, os.cpu_count() or 1), self.memory << 20)
+        pool = _workers(self.workers or min(4, cores()), self.memory << 20)
         calls = [call([None], [a], None, {"gold": [g]}) for g, a in pairs]
         replies = pool.map(calls, self.seconds)
         verdicts = {

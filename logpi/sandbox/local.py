@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from logpi.distributed import cores
 from logpi.sandbox.children import SLEEPERS, Child, ProgramQueue, describe
 from logpi.sandbox.judge import ProgramTests, judge
 from logpi.sandbox.launch import START_SECONDS, ForkServer, launch
@@ -95,7 +96,7 @@ class LocalSandbox:
                 f"no sandbox is called {backend!r}: there are auto, {', '.join(BACKENDS)}"
             )
         self.wanted, self.backend, self.facts = backend, "", {}
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or cores()
         self._queue = ProgramQueue(self.workers)
         # callers at a time
         self.threads = (1 + SLEEPERS) * self.workers

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from logpi.distributed import cores
 from logpi.distributed.world import World, alone, current
 from logpi.errors import RunError
 from tests.distributed.several import on_ranks, outcomes
@@ -117,3 +118,10 @@ def test_a_rank_that_hangs_is_noticed_at_the_time_out() -> None:
 def test_a_meeting_that_never_happens_is_one_line() -> None:
     [(text, _)] = outcomes(1, current, WORLD_SIZE="2", LOGPI_WEIGHTS_TIMEOUT="2")
     assert text.startswith("RunError: the ranks cannot meet at 127.0.0.1:"), text
+
+
+def test_ranks_on_one_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    for said, share in (("1", 8), ("3", 2), ("16", 1), ("many", 8)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", said)
+        assert cores() == share
